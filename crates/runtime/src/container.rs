@@ -1,0 +1,103 @@
+//! What a container is made from.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::SandboxId;
+
+/// One container of a pod. The agent has resolved everything that is the same on every runtime (volumes, environment,
+/// resource arithmetic); what the image says is merged in by the backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    /// The sandbox it runs in.
+    pub sandbox: SandboxId,
+    /// Name in the pod; with sandbox and `attempt` it identifies the container.
+    pub name: String,
+    /// How many containers of this name the pod had before: the restart count.
+    #[serde(default)]
+    pub attempt: u32,
+    /// Reference of an image that is present.
+    pub image: String,
+    /// Replaces the image's entrypoint; when set, the image's arguments are dropped too (as Kubernetes does).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// Replaces the image's arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub args: Option<Vec<String>>,
+    /// Added to the image's environment; a name given here wins.
+    #[serde(default)]
+    pub env: Vec<EnvVar>,
+    /// Replaces the image's working directory. Absolute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+    /// Bind mounts from the node, in order.
+    #[serde(default)]
+    pub mounts: Vec<Mount>,
+    /// Limits and weights of its cgroup.
+    #[serde(default)]
+    pub resources: LinuxResources,
+    /// Absolute path of the CRI log file to write on the node. Backends without log files ignore it.
+    #[serde(default)]
+    pub log_path: PathBuf,
+    /// Kept with the container and reported by `list`; see [`labels`](crate::labels).
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One environment variable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvVar {
+    /// Name, without `=`.
+    pub name: String,
+    /// Value, taken literally.
+    pub value: String,
+}
+
+/// A bind mount from the node into a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// Absolute path on the node; exists.
+    pub source: PathBuf,
+    /// Absolute path in the container.
+    pub destination: PathBuf,
+    /// Mounted read-only.
+    #[serde(default)]
+    pub read_only: bool,
+    /// How mounts below it travel.
+    #[serde(default)]
+    pub propagation: MountPropagation,
+}
+
+/// Whether later mounts below a mount are seen on the other side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MountPropagation {
+    /// Neither way (`rprivate`).
+    #[default]
+    Private,
+    /// From the node into the container (`rslave`).
+    HostToContainer,
+    /// Both ways (`rshared`).
+    Bidirectional,
+}
+
+/// cgroup settings, in the kernel's units. `None` leaves the kernel's default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxResources {
+    /// Relative CPU weight, 2 to 262144 (cgroup v1 scale).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_shares: Option<u64>,
+    /// CPU time per period, µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_quota: Option<i64>,
+    /// Length of the period, µs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_period: Option<u64>,
+    /// Memory limit, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit: Option<i64>,
+    /// Preference of the kernel's out-of-memory killer, −1000 to 1000; the backend uses the nearest value the node allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom_score_adj: Option<i32>,
+}

@@ -1,0 +1,196 @@
+//! Errors that cross the contract: a closed kind to decide on, and words to show.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+/// Answer of every method of [`Runtime`](crate::Runtime).
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an operation failed, as far as the agent's decisions go. The agent branches on this and never on text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u32)]
+pub enum ErrorKind {
+    /// None of the others; retried with back-off.
+    Other = 1,
+    /// The named sandbox, container or image does not exist.
+    NotFound = 2,
+    /// Something of that identity exists already.
+    AlreadyExists = 3,
+    /// The object is in a state in which this cannot be done.
+    Conflict = 4,
+    /// The runtime or registry cannot be reached now; worth trying again.
+    Unavailable = 5,
+    /// The request itself is wrong; the same request will fail again.
+    Invalid = 6,
+    /// Refused for lack of rights or credentials.
+    Permission = 7,
+    /// No answer in time. The outcome is unknown: look before acting again.
+    Timeout = 8,
+    /// The backend does not have this method or feature.
+    Unsupported = 9,
+    /// Given up by the caller. The outcome is unknown.
+    Cancelled = 10,
+    /// The backend panicked in this call. The outcome is unknown.
+    Crashed = 11,
+}
+
+impl ErrorKind {
+    /// The kind's number on the library boundary.
+    #[must_use]
+    pub const fn code(self) -> u32 {
+        self as u32
+    }
+
+    /// The kind of a number from the library boundary; unknown numbers are [`Other`](ErrorKind::Other).
+    #[must_use]
+    pub const fn from_code(code: u32) -> Self {
+        match code {
+            2 => Self::NotFound,
+            3 => Self::AlreadyExists,
+            4 => Self::Conflict,
+            5 => Self::Unavailable,
+            6 => Self::Invalid,
+            7 => Self::Permission,
+            8 => Self::Timeout,
+            9 => Self::Unsupported,
+            10 => Self::Cancelled,
+            11 => Self::Crashed,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// A failed operation: its kind, what was tried on what, and the texts of the causes, outermost first.
+///
+/// Display shows only `message`; print causes with [`Error::chain`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    kind: ErrorKind,
+    message: String,
+    causes: Vec<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// An error of `kind`; `message` says what was tried, on what, and how it ended.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), causes: Vec::new(), retry_after: None }
+    }
+
+    /// The answer to `what` from a backend that cannot do it.
+    pub fn unsupported(what: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Unsupported, format!("{what} is not supported by this backend"))
+    }
+
+    /// Adds `cause` and its own sources.
+    #[must_use]
+    pub fn caused_by(mut self, cause: &(dyn StdError + 'static)) -> Self {
+        let mut next = Some(cause);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Transparent wrappers repeat the text of what they wrap.
+            if self.causes.last() != Some(&text) {
+                self.causes.push(text);
+            }
+            next = cause.source();
+        }
+        self
+    }
+
+    /// Adds the text of one cause.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<String>) -> Self {
+        self.causes.push(cause.into());
+        self
+    }
+
+    /// Says when trying again is worth while, as a registry's `Retry-After` does.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// Wraps the error in the wider operation that failed with it; kind and retry time stay.
+    #[must_use]
+    pub fn context(mut self, message: impl Into<String>) -> Self {
+        self.causes.insert(0, std::mem::replace(&mut self.message, message.into()));
+        self
+    }
+
+    /// What the agent decides on.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What was tried, without the causes.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The texts of the causes, outermost first.
+    #[must_use]
+    pub fn causes(&self) -> &[String] {
+        &self.causes
+    }
+
+    /// How long to wait before the next try, where the other side said so.
+    #[must_use]
+    pub const fn retry_delay(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Message and causes as one line, `message: cause: cause`.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        let mut line = self.message.clone();
+        for cause in &self.causes {
+            line.push_str(": ");
+            line.push_str(cause);
+        }
+        line
+    }
+
+    /// The body of a failed answer on the library boundary: JSON `{message, causes, retry_after_ms?}`.
+    #[must_use]
+    pub fn to_body(&self) -> Vec<u8> {
+        let retry_after_ms = self.retry_after.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        let body = Body { message: self.message.clone(), causes: self.causes.clone(), retry_after_ms };
+        serde_json::to_vec(&body).unwrap_or_else(|_| self.message.clone().into_bytes())
+    }
+
+    /// The error of a code and body from the library boundary. A body that is not JSON is taken as the message, so that
+    /// backends in C stay easy.
+    #[must_use]
+    pub fn from_body(code: u32, body: &[u8]) -> Self {
+        let kind = ErrorKind::from_code(code);
+        match serde_json::from_slice::<Body>(body) {
+            Ok(body) => Self {
+                kind,
+                message: body.message,
+                causes: body.causes,
+                retry_after: body.retry_after_ms.map(Duration::from_millis),
+            },
+            Err(_) => Self::new(kind, String::from_utf8_lossy(body)),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {}
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Body {
+    message: String,
+    #[serde(default)]
+    causes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}

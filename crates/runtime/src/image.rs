@@ -1,0 +1,94 @@
+//! Images: references, pulls and their progress.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::ImageDigest;
+
+/// An image that is present and ready to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// The full reference it is known by, e.g. `docker.io/library/redis:latest`.
+    pub reference: String,
+    /// Its content address.
+    pub digest: ImageDigest,
+    /// Size of its content, bytes.
+    #[serde(default)]
+    pub size: u64,
+}
+
+/// Which image to pull, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullImage {
+    /// Full reference, e.g. `docker.io/library/redis:latest` or `host:5000/name@sha256:…`.
+    pub reference: String,
+    /// Credentials to try; `None` is anonymous (the backend may have its own configuration).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<RegistryAuth>,
+}
+
+/// Credentials for a registry. Debug does not show the password.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryAuth {
+    /// User name.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+}
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryAuth").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// How far a pull has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullProgress {
+    /// Bytes of layers received so far, content that was present already included.
+    pub received: u64,
+    /// Bytes of layers in all; 0 while the manifest is not known.
+    pub total: u64,
+    /// Layers unpacked so far.
+    #[serde(default)]
+    pub layers_done: u32,
+    /// Layers in all.
+    #[serde(default)]
+    pub layers: u32,
+}
+
+/// Where a backend reports the progress of a pull. Reporting never blocks.
+#[derive(Clone)]
+pub struct Progress(Arc<dyn Fn(PullProgress) + Send + Sync>);
+
+impl Progress {
+    /// Calls `listener` for every report.
+    pub fn new(listener: impl Fn(PullProgress) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(listener))
+    }
+
+    /// Nobody listens.
+    #[must_use]
+    pub fn ignored() -> Self {
+        Self::new(|_| {})
+    }
+
+    /// Tells how far the pull has come.
+    pub fn report(&self, progress: PullProgress) {
+        (self.0)(progress);
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Progress")
+    }
+}
+
+/// Which archive to import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportImages {
+    /// Absolute path of the archive on the node.
+    pub path: PathBuf,
+}

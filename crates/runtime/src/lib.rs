@@ -1,0 +1,48 @@
+//! The contract between the Stanchion agent and a container runtime backend.
+//!
+//! A backend implements [`Runtime`] for one container runtime; the agent drives every backend through this trait and
+//! knows nothing else of it. All requests and answers are plain data with a stable JSON form, because they also cross
+//! the library boundary (`stanchion-abi`). The words are those of Kubernetes' CRI: a *sandbox* is the environment that
+//! the containers of one pod share, a *container* is one process tree in it, an *image* is where its files come from.
+//!
+//! # Layout
+//! - [`Runtime`]: the trait, one method a verb.
+//! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`image`](PullImage),
+//!   [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats), [`version`](Version): the data.
+//! - [`Error`] and its closed [`ErrorKind`]: what the agent decides on.
+//! - `testing` (feature): `FakeRuntime` with a fault script, and the conformance suite every backend must pass.
+//!
+//! # Wire form
+//! JSON. Unknown fields are ignored, fields added after 1.0 have a default, durations are milliseconds, timestamps are
+//! RFC 3339, sizes are bytes, ids are opaque strings. No field is ever renamed or retyped.
+
+mod container;
+mod error;
+mod event;
+mod exec;
+mod ids;
+mod image;
+mod inventory;
+pub mod labels;
+mod millis;
+mod open;
+mod runtime;
+mod sandbox;
+mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod version;
+
+pub use container::{ContainerConfig, EnvVar, LinuxResources, Mount, MountPropagation};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, EventKind};
+pub use exec::{ExecRequest, ExecStdio, ExitStatus, TerminalSize};
+pub use ids::{ContainerId, ExecId, ImageDigest, SandboxId};
+pub use image::{Image, ImportImages, Progress, PullImage, PullProgress, RegistryAuth};
+pub use inventory::{ContainerInfo, ContainerState, Inventory, SandboxInfo, SandboxState};
+pub use millis::Millis;
+pub use open::{NodePaths, OpenRequest};
+pub use runtime::Runtime;
+pub use sandbox::{NetworkMode, PortMapping, Protocol, SandboxConfig};
+pub use stats::{ContainerStats, Stats};
+pub use version::{Capabilities, Version};

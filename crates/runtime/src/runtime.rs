@@ -1,0 +1,90 @@
+//! The trait that every backend implements.
+
+use std::{future::Future, os::fd::OwnedFd, time::Duration};
+
+use futures_util::Stream;
+
+use crate::{
+    ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image, ImportImages,
+    Inventory, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+};
+
+/// A container runtime, seen as verbs on plain data.
+///
+/// Authors write plain `async fn`. Rules that hold for every method:
+///
+/// - **Truth is [`list`](Runtime::list).** The agent looks, acts once, and looks again; nothing that a method answers is
+///   remembered beyond the next look.
+/// - **Cancellation.** When the agent gives up, the future is dropped at its next await. A mutating method must at every
+///   await be in a state that `list` can report and that the remove methods can clean up.
+/// - **Idempotence.** Stopping what has stopped and removing what is gone succeed. Creating what exists under the same
+///   identity (pod uid, container name, attempt) fails with [`AlreadyExists`](crate::ErrorKind::AlreadyExists) and leaves
+///   the existing one alone; so no restart of the agent can double anything.
+/// - **Ownership.** Only what carries Stanchion's labels is listed and touched.
+/// - **Unreachable runtime.** Answer [`Unavailable`](crate::ErrorKind::Unavailable) quickly; the agent backs off and
+///   asks again. Nothing that runs may be touched because the runtime went away and came back.
+pub trait Runtime: Send + Sync + 'static {
+    /// Name, version and capabilities of the runtime behind this backend. Serves as the health check.
+    fn version(&self) -> impl Future<Output = Result<Version>> + Send;
+
+    /// Pulls an image from its registry, whether or not it is present, and makes it ready to run. Reports to `progress`
+    /// as it goes. Errors: `NotFound` (no such image), `Permission` (credentials), `Unavailable` (registry unreachable
+    /// or busy, with `retry_after`), `Invalid` (reference, digest or format).
+    fn pull_image(&self, request: PullImage, progress: Progress) -> impl Future<Output = Result<Image>> + Send;
+
+    /// Images that are present and ready to run.
+    fn list_images(&self) -> impl Future<Output = Result<Vec<Image>>> + Send;
+
+    /// Forgets an image by reference; its layers go when nothing else uses them.
+    fn remove_image(&self, reference: String) -> impl Future<Output = Result<()>> + Send;
+
+    /// Imports every image of a docker-archive or OCI tar on this node, optionally compressed with gzip or zstd.
+    fn import_images(&self, request: ImportImages) -> impl Future<Output = Result<Vec<Image>>> + Send {
+        let error = Error::unsupported(format!("importing {}", request.path.display()));
+        async { Err(error) }
+    }
+
+    /// Creates and starts a pod's sandbox: its network, other shared namespaces and parent cgroup.
+    fn create_sandbox(&self, config: SandboxConfig) -> impl Future<Output = Result<SandboxInfo>> + Send;
+
+    /// Kills whatever still runs in the sandbox and releases network and host ports. The record stays until removed.
+    fn stop_sandbox(&self, id: SandboxId) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes the sandbox and everything of it, containers included. Afterwards nothing of the pod remains in the
+    /// runtime: task, snapshot, namespace, address, port rule, mount, cgroup (invariant I6).
+    fn remove_sandbox(&self, id: SandboxId) -> impl Future<Output = Result<()>> + Send;
+
+    /// Prepares a container in a running sandbox, without starting it. The image must be present.
+    fn create_container(&self, config: ContainerConfig) -> impl Future<Output = Result<ContainerId>> + Send;
+
+    /// Starts a created container. A container starts once in its life; a restart is a new one with the next attempt.
+    fn start_container(&self, id: ContainerId) -> impl Future<Output = Result<()>> + Send;
+
+    /// Sends the image's stop signal (default `SIGTERM`), waits at most `grace`, then sends `SIGKILL`, and returns when
+    /// the container has exited. A `grace` of zero kills at once.
+    fn stop_container(&self, id: ContainerId, grace: Duration) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes a container and its files, killing it first if it runs. Its log files belong to the agent and stay.
+    fn remove_container(&self, id: ContainerId) -> impl Future<Output = Result<()>> + Send;
+
+    /// Every sandbox and container of ours, in one pass that misses nothing that existed throughout.
+    fn list(&self) -> impl Future<Output = Result<Inventory>> + Send;
+
+    /// Resource use of all running containers.
+    fn stats(&self) -> impl Future<Output = Result<Stats>> + Send;
+
+    /// Runs a process in a running container and answers when it has exited. With a terminal, `stdio.stderr` is unused.
+    fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> impl Future<Output = Result<ExitStatus>> + Send;
+
+    /// Sets the terminal size of a running exec.
+    fn resize_exec(&self, id: ExecId, size: TerminalSize) -> impl Future<Output = Result<()>> + Send;
+
+    /// Copies the output kept for a container into `sink`, as CRI log lines, to its end. Only for backends without
+    /// [`Capabilities::log_files`](crate::Capabilities::log_files); the others have written the file at `log_path`.
+    fn logs(&self, id: ContainerId, sink: OwnedFd) -> impl Future<Output = Result<()>> + Send;
+
+    /// What happens in the runtime from now on. Events are hints to look sooner: they may be missed or repeated, and
+    /// [`EventKind::Resync`](crate::EventKind::Resync) says that some were. The stream ends with an error when the runtime goes away; the agent then
+    /// subscribes again. The first item is `Resync`, sent once the subscription is in force.
+    fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static;
+}
