@@ -1,1 +1,2 @@
 //! Placeholder.
+pub use stanchion_runtime as runtime;

@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Stanchion's backend for containerd, through its native API.
+
+pub mod client;

@@ -1,0 +1,159 @@
+//! The connection to one containerd, speaking in one namespace.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use containerd_client::{
+    services::v1::{
+        containers_client::ContainersClient, content_client::ContentClient, diff_client::DiffClient,
+        events_client::EventsClient, images_client::ImagesClient, leases_client::LeasesClient,
+        namespaces_client::NamespacesClient, snapshots::snapshots_client::SnapshotsClient, tasks_client::TasksClient,
+        version_client::VersionClient,
+    },
+    tonic::{
+        Code, Request, Status,
+        metadata::{Ascii, MetadataValue},
+        transport::{Channel, Endpoint, Uri},
+    },
+};
+use hyper_util::rt::TokioIo;
+use stanchion_sdk::runtime::{Error, ErrorKind};
+use tokio::net::UnixStream;
+
+/// `List` answers grow with the node; the generated clients stop at 4 MB.
+const MAX_MESSAGE: usize = 64 << 20;
+
+/// A handle on containerd's services. Cheap to clone; the channel reconnects by itself when containerd returns.
+#[derive(Clone, Debug)]
+pub struct Client {
+    channel: Channel,
+    namespace: MetadataValue<Ascii>,
+    lease: Option<MetadataValue<Ascii>>,
+    socket: Arc<Path>,
+}
+
+macro_rules! service {
+    ($(#[$doc:meta])* $name:ident, $client:ident) => {
+        $(#[$doc])*
+        pub fn $name(&self) -> $client<Channel> {
+            $client::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        }
+    };
+}
+
+impl Client {
+    /// A client that connects when first used, so that an absent containerd is an error of the call, not of the start.
+    ///
+    /// # Errors
+    /// `Invalid` when `namespace` cannot be sent as a header.
+    pub fn new(socket: &Path, namespace: &str) -> Result<Self, Error> {
+        let namespace = namespace.parse().map_err(|error| {
+            Error::new(ErrorKind::Invalid, format!("containerd namespace {namespace:?} is not a valid name"))
+                .caused_by(&error)
+        })?;
+        let path: Arc<Path> = socket.into();
+        let target = Arc::clone(&path);
+        let connector = tower::service_fn(move |_: Uri| {
+            let target = Arc::clone(&target);
+            async move { UnixStream::connect(&*target).await.map(TokioIo::new) }
+        });
+        let channel = Endpoint::from_static("http://localhost")
+            .connect_timeout(Duration::from_secs(5))
+            .connect_with_connector_lazy(connector);
+        Ok(Self { channel, namespace, lease: None, socket: path })
+    }
+
+    /// The same connection under a lease: what is made through it is kept from garbage collection while the lease lives.
+    #[must_use]
+    pub fn with_lease(&self, lease: MetadataValue<Ascii>) -> Self {
+        Self { lease: Some(lease), ..self.clone() }
+    }
+
+    /// The socket it connects to.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The namespace that every call names.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        self.namespace.to_str().expect("parsed from a str in `new`")
+    }
+
+    /// `message` with the headers that every call needs.
+    #[must_use]
+    pub fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let headers = request.metadata_mut();
+        headers.insert("containerd-namespace", self.namespace.clone());
+        if let Some(lease) = &self.lease {
+            headers.insert("containerd-lease", lease.clone());
+        }
+        request
+    }
+
+    service! {
+        /// Container records.
+        containers, ContainersClient
+    }
+    service! {
+        /// The content store: blobs by digest.
+        content, ContentClient
+    }
+    service! {
+        /// Applying layers to snapshots.
+        diff, DiffClient
+    }
+    service! {
+        /// Publishing and receiving events.
+        events, EventsClient
+    }
+    service! {
+        /// Image names.
+        images, ImagesClient
+    }
+    service! {
+        /// Leases against garbage collection.
+        leases, LeasesClient
+    }
+    service! {
+        /// Namespaces.
+        namespaces, NamespacesClient
+    }
+    service! {
+        /// Snapshots: root file systems and their layers.
+        snapshots, SnapshotsClient
+    }
+    service! {
+        /// Running containers.
+        tasks, TasksClient
+    }
+
+    /// The daemon's version. Not size-limited: its answer is two words.
+    pub fn version(&self) -> VersionClient<Channel> {
+        VersionClient::new(self.channel.clone())
+    }
+}
+
+/// The contract's error for a failed gRPC call; `tried` says what was tried on what.
+pub fn failed(tried: impl Into<String>, status: &Status) -> Error {
+    let kind = match status.code() {
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::FailedPrecondition => ErrorKind::Conflict,
+        Code::Unavailable => ErrorKind::Unavailable,
+        Code::InvalidArgument => ErrorKind::Invalid,
+        Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Permission,
+        Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::Unimplemented => ErrorKind::Unsupported,
+        Code::Cancelled => ErrorKind::Cancelled,
+        _ => ErrorKind::Other,
+    };
+    Error::new(kind, tried).because(status.message())
+}
+
+/// Whether a call failed only because the thing is gone already.
+#[must_use]
+pub fn is_gone(status: &Status) -> bool {
+    status.code() == Code::NotFound
+}
