@@ -1,0 +1,122 @@
+//! The StatusBoard: everything that is shown is read here, and nowhere else.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use stanchion_pod::PodKey;
+use tokio::sync::watch;
+
+use crate::view::{BackendView, NodeView, PodView, SourceView};
+
+/// The latest look at everything, for readers; each writer owns its part.
+#[derive(Debug)]
+pub struct Board {
+    state: Mutex<State>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    node: NodeView,
+    pods: BTreeMap<PodKey, Arc<PodView>>,
+    sources: Vec<SourceView>,
+    backends: BTreeMap<String, BackendView>,
+}
+
+impl Board {
+    /// A board that shows the node and nothing on it yet.
+    #[must_use]
+    pub fn new(node: NodeView) -> Self {
+        Self { state: Mutex::new(State { node, ..State::default() }), version: watch::Sender::new(0) }
+    }
+
+    /// The node and the agent.
+    #[must_use]
+    pub fn node(&self) -> NodeView {
+        self.lock().node.clone()
+    }
+
+    /// All pods, by namespace and name.
+    #[must_use]
+    pub fn pods(&self) -> Vec<Arc<PodView>> {
+        self.lock().pods.values().cloned().collect()
+    }
+
+    /// One pod.
+    #[must_use]
+    pub fn pod(&self, key: &PodKey) -> Option<Arc<PodView>> {
+        self.lock().pods.get(key).cloned()
+    }
+
+    /// All sources.
+    #[must_use]
+    pub fn sources(&self) -> Vec<SourceView> {
+        self.lock().sources.clone()
+    }
+
+    /// All backends, with the number of pods placed on each.
+    #[must_use]
+    pub fn backends(&self) -> Vec<BackendView> {
+        let state = self.lock();
+        let mut backends: Vec<_> = state.backends.values().cloned().collect();
+        for backend in &mut backends {
+            backend.pods = state.pods.values().filter(|pod| pod.backend == backend.name).count();
+        }
+        backends
+    }
+
+    /// Changes with everything that changes on the board. The number means nothing else.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Shows a pod.
+    pub fn set_pod(&self, key: &PodKey, view: PodView) {
+        let changed = {
+            let mut state = self.lock();
+            let same = state.pods.get(key).is_some_and(|shown| **shown == view);
+            if !same {
+                state.pods.insert(key.clone(), Arc::new(view));
+            }
+            !same
+        };
+        self.tell(changed);
+    }
+
+    /// Takes a pod off.
+    pub fn remove_pod(&self, key: &PodKey) {
+        let changed = self.lock().pods.remove(key).is_some();
+        self.tell(changed);
+    }
+
+    /// Shows the sources.
+    pub fn set_sources(&self, sources: Vec<SourceView>) {
+        let changed = {
+            let mut state = self.lock();
+            let changed = state.sources != sources;
+            state.sources = sources;
+            changed
+        };
+        self.tell(changed);
+    }
+
+    /// Shows a backend.
+    pub fn set_backend(&self, view: BackendView) {
+        let changed = self.lock().backends.insert(view.name.clone(), view.clone()).as_ref() != Some(&view);
+        self.tell(changed);
+    }
+
+    fn tell(&self, changed: bool) {
+        if changed {
+            self.version.send_modify(|version| *version += 1);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every critical section leaves the state whole, so a panic elsewhere cannot have spoilt it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,40 @@
+//! What the agent is told: values that are already checked.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// Settings of the agent. The binary builds them from TOML.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// Name of the node: a DNS subdomain.
+    pub node_name: String,
+    /// Survives a reboot: last good manifests, volumes.
+    pub state_dir: PathBuf,
+    /// Gone after a reboot: the socket.
+    pub run_dir: PathBuf,
+    /// Root of the container logs.
+    pub log_dir: PathBuf,
+    /// Where manifests come from, in order: of two sources naming one pod, the earlier wins.
+    pub sources: Vec<SourceConfig>,
+    /// The backend of pods without `runtimeClassName`.
+    pub default_backend: DefaultBackend,
+    /// `runtimeClassName` → backend.
+    pub runtime_classes: BTreeMap<String, String>,
+    /// Watched for image archives, which are imported into every backend.
+    pub preload: Option<PathBuf>,
+}
+
+/// A source of manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A directory of manifests, or one manifest file.
+    Path(PathBuf),
+}
+
+/// Which backend takes pods that name none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefaultBackend {
+    /// This one.
+    Named(String),
+    /// The first healthy one, in the configuration's order.
+    Auto,
+}

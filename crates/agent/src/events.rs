@@ -1,0 +1,143 @@
+//! The event log: what happened, in memory, newest last, repeated events counted.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use jiff::Timestamp;
+use stanchion_pod::PodKey;
+use tokio::sync::watch;
+
+use crate::view::{EventType, EventView};
+
+/// Events kept; the oldest go first.
+const CAPACITY: usize = 2000;
+/// How far back an equal event is looked for before a new line is begun.
+const MERGE_WINDOW: usize = 200;
+
+/// The log of events of this agent's life.
+#[derive(Debug)]
+pub struct EventLog {
+    state: Mutex<State>,
+    newest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next_id: u64,
+    events: VecDeque<EventView>,
+}
+
+/// What an event is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    object: String,
+    field: String,
+}
+
+impl Subject {
+    /// A pod as a whole.
+    #[must_use]
+    pub fn pod(key: &PodKey) -> Self {
+        Self { object: format!("Pod/{key}"), field: String::new() }
+    }
+
+    /// One container of a pod.
+    #[must_use]
+    pub fn container(key: &PodKey, container: &str) -> Self {
+        Self { object: format!("Pod/{key}"), field: format!("spec.containers{{{container}}}") }
+    }
+
+    /// A manifest file or a source.
+    #[must_use]
+    pub fn manifest(path: &str) -> Self {
+        Self { object: format!("Manifest/{path}"), field: String::new() }
+    }
+
+    /// A backend.
+    #[must_use]
+    pub fn backend(name: &str) -> Self {
+        Self { object: format!("Backend/{name}"), field: String::new() }
+    }
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { state: Mutex::default(), newest: watch::Sender::new(0) }
+    }
+}
+
+impl EventLog {
+    /// Notes something ordinary.
+    pub fn normal(&self, subject: &Subject, reason: &str, message: impl Into<String>) {
+        self.add(subject, EventType::Normal, reason, message.into());
+    }
+
+    /// Notes something that somebody should look at.
+    pub fn warning(&self, subject: &Subject, reason: &str, message: impl Into<String>) {
+        self.add(subject, EventType::Warning, reason, message.into());
+    }
+
+    /// All events, oldest first. An event that happened again has moved to the end with a new id.
+    #[must_use]
+    pub fn all(&self) -> Vec<EventView> {
+        self.lock().events.iter().cloned().collect()
+    }
+
+    /// Events with an id above `id`, oldest first.
+    #[must_use]
+    pub fn since(&self, id: u64) -> Vec<EventView> {
+        self.lock().events.iter().filter(|event| event.id > id).cloned().collect()
+    }
+
+    /// Changes with every event.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.newest.subscribe()
+    }
+
+    fn add(&self, subject: &Subject, kind: EventType, reason: &str, message: String) {
+        match kind {
+            EventType::Normal => tracing::info!(object = subject.object, field = subject.field, reason, "{message}"),
+            EventType::Warning => tracing::warn!(object = subject.object, field = subject.field, reason, "{message}"),
+        }
+        let now = Timestamp::now();
+        let id = {
+            let mut state = self.lock();
+            state.next_id += 1;
+            let id = state.next_id;
+            let same = |event: &EventView| {
+                event.object == subject.object
+                    && event.field == subject.field
+                    && event.reason == reason
+                    && event.message == message
+            };
+            let start = state.events.len().saturating_sub(MERGE_WINDOW);
+            let event = match state.events.range(start..).position(same).and_then(|i| state.events.remove(start + i)) {
+                Some(event) => EventView { id, last: now, count: event.count + 1, ..event },
+                None => EventView {
+                    id,
+                    first: now,
+                    last: now,
+                    count: 1,
+                    kind,
+                    reason: reason.to_owned(),
+                    object: subject.object.clone(),
+                    field: subject.field.clone(),
+                    message,
+                },
+            };
+            state.events.push_back(event);
+            if state.events.len() > CAPACITY {
+                state.events.pop_front();
+            }
+            id
+        };
+        self.newest.send_replace(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

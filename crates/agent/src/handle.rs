@@ -1,0 +1,62 @@
+//! What the local API may ask of the agent.
+
+use std::sync::Arc;
+
+use stanchion_pod::PodKey;
+use tokio::sync::mpsc;
+
+use crate::{
+    backends::Backend,
+    board::Board,
+    events::EventLog,
+};
+
+/// Reaches the running agent. Cheap to clone.
+#[derive(Debug)]
+pub struct Handle<R> {
+    /// Everything that is shown.
+    pub board: Arc<Board>,
+    /// What happened.
+    pub events: Arc<EventLog>,
+    /// For exec and logs.
+    pub backends: Arc<[Backend<R>]>,
+    pub(crate) requests: mpsc::Sender<Request>,
+}
+
+/// A wish of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Stop a pod (or one container of it) gracefully and start it again, without back-off.
+    Restart {
+        /// Which pod.
+        pod: PodKey,
+        /// Which container; `None` is the whole pod, sandbox included.
+        container: Option<String>,
+    },
+}
+
+impl<R> Clone for Handle<R> {
+    fn clone(&self) -> Self {
+        Self {
+            board: Arc::clone(&self.board),
+            events: Arc::clone(&self.events),
+            backends: Arc::clone(&self.backends),
+            requests: self.requests.clone(),
+        }
+    }
+}
+
+impl<R> Handle<R> {
+    /// Passes a wish on. Returns once it is accepted; the board shows what comes of it.
+    pub async fn request(&self, request: Request) {
+        if self.requests.send(request).await.is_err() {
+            tracing::debug!("a request arrived while the agent was stopping");
+        }
+    }
+
+    /// The open backend of that name.
+    #[must_use]
+    pub fn runtime(&self, name: &str) -> Option<Arc<R>> {
+        self.backends.iter().find(|backend| backend.name == name).and_then(Backend::runtime)
+    }
+}
