@@ -1,1 +1,35 @@
-//! Placeholder.
+//! A node to test on: a containerd of its own, a registry of its own, an agent, and looks at what really runs.
+//!
+//! Everything of a [`Node`] lives in one directory of the temp directory and carries its name (bridge, cgroups), so that
+//! many run side by side, nothing of the machine's own daemons is touched, and what a killed run left behind is found and
+//! removed by the next ([`slot::sweep`]).
+//!
+//! # Layout
+//!
+//! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits.
+//! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them.
+//! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
+//! - [`containerd`] the daemon, [`ctr`] what it says, [`proc`] what the kernel says.
+//! - [`node`] puts it together with [`agent`], the program under test.
+//! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
+
+pub mod agent;
+pub mod containerd;
+pub mod ctr;
+pub mod fixtures;
+pub mod image;
+pub mod layer;
+pub mod node;
+pub mod pods;
+pub mod proc;
+pub mod process;
+pub mod random;
+pub mod redis;
+pub mod registry;
+pub mod remains;
+pub mod slot;
+pub mod tools;
+pub mod wait;
+
+pub use node::{Node, NodeBuilder};
+pub use wait::until;

@@ -1,0 +1,165 @@
+//! The images that pods run in tests, made from Debian packages of this machine.
+//!
+//! | reference | what |
+//! |---|---|
+//! | `redis:latest`, `redis:7`, `redis:8` | redis-server and redis-cli, started as the official image starts them |
+//! | `busybox:latest`, `busybox:1` | a shell with all applets |
+//!
+//! Tags of one repository differ in the environment variable `FIXTURE`, so each has a digest of its own.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process,
+    time::UNIX_EPOCH,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    image::{Image, PackedLayer, Run, hex},
+    layer::Layer,
+    process::text,
+    tools,
+};
+
+/// Part of the cache key: raise it when this file makes other images from the same programs.
+const FORMAT: u32 = 1;
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Like the official image's: plain `redis-server` listens for everyone, anything else is run as it is.
+const ENTRYPOINT: &[u8] = br#"#!/bin/sh
+set -e
+if [ "$1" = redis-server ]; then
+    shift
+    set -- redis-server --protected-mode no --save '' "$@"
+fi
+exec "$@"
+"#;
+
+/// Images on disk, made once per set of programs.
+#[derive(Clone, Debug)]
+pub struct Fixtures {
+    root: PathBuf,
+}
+
+impl Fixtures {
+    /// The images of this machine's programs, from the target directory or made now.
+    ///
+    /// # Errors
+    /// When a program is not installed or a file cannot be written.
+    pub fn prepare() -> Result<Self> {
+        let programs = Programs::find()?;
+        let parent = tools::target_dir()?.join("xtask");
+        let root = parent.join(format!("images-{}", programs.key()?));
+        if !root.is_dir() {
+            let draft = parent.join(format!("images-draft-{}", process::id()));
+            make(&programs, &draft).with_context(|| format!("cannot make test images in {}", draft.display()))?;
+            // Test programs may do this at the same time: the first wins, the others throw theirs away.
+            if let Err(error) = fs::rename(&draft, &root) {
+                fs::remove_dir_all(&draft).with_context(|| format!("cannot remove {}", draft.display()))?;
+                if !root.is_dir() {
+                    return Err(error).with_context(|| format!("cannot create {}", root.display()));
+                }
+            }
+        }
+        Ok(Self { root })
+    }
+
+    /// Storage directory for `docker-registry`.
+    #[must_use]
+    pub fn registry(&self) -> PathBuf {
+        self.root.join("registry")
+    }
+
+    /// `preloaded/busybox:docker`, as `docker save` writes it. In no registry.
+    #[must_use]
+    pub fn docker_archive(&self) -> PathBuf {
+        self.root.join("busybox-docker.tar")
+    }
+
+    /// `docker.io/preloaded/busybox:oci`, an OCI layout. In no registry.
+    #[must_use]
+    pub fn oci_archive(&self) -> PathBuf {
+        self.root.join("busybox-oci.tar")
+    }
+}
+
+struct Programs {
+    busybox: PathBuf,
+    redis_server: PathBuf,
+    redis_cli: PathBuf,
+}
+
+impl Programs {
+    fn find() -> Result<Self> {
+        let find = |name: &str| {
+            tools::find(name)?.with_context(|| format!("{name} is not installed; `cargo xtask test` fetches it"))
+        };
+        Ok(Self { busybox: find("busybox")?, redis_server: find("redis-server")?, redis_cli: find("redis-cli")? })
+    }
+
+    fn key(&self) -> Result<String> {
+        let mut key = format!("{FORMAT}");
+        for program in [&self.busybox, &self.redis_server, &self.redis_cli] {
+            let about = fs::metadata(program).with_context(|| format!("cannot read {}", program.display()))?;
+            let changed = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            key.push_str(&format!("\n{} {} {changed}", program.display(), about.len()));
+        }
+        Ok(hex(key.as_bytes())[..16].to_owned())
+    }
+}
+
+fn make(programs: &Programs, root: &Path) -> Result<()> {
+    let registry = root.join("registry");
+    fs::create_dir_all(&registry)?;
+    let shell = PackedLayer::new(busybox(&programs.busybox)?)?;
+    let redis = PackedLayer::new(redis(programs)?)?;
+    for tag in ["latest", "1"] {
+        busybox_image("library/busybox", tag, &shell).store(&registry)?;
+    }
+    for tag in ["latest", "7", "8"] {
+        let fixture = format!("FIXTURE=redis:{tag}");
+        let run = Run {
+            entrypoint: &["docker-entrypoint.sh"],
+            cmd: &["redis-server"],
+            env: &[PATH, &fixture],
+            working_dir: "/data",
+        };
+        Image::new("library/redis", tag, &run, &[shell.clone(), redis.clone()]).store(&registry)?;
+    }
+    busybox_image("preloaded/busybox", "docker", &shell)
+        .docker_archive(&root.join("busybox-docker.tar"), "preloaded/busybox:docker")?;
+    busybox_image("preloaded/busybox", "oci", &shell)
+        .oci_archive(&root.join("busybox-oci.tar"), "docker.io/preloaded/busybox:oci")
+}
+
+fn busybox_image(repository: &str, tag: &str, shell: &PackedLayer) -> Image {
+    let fixture = format!("FIXTURE={repository}:{tag}");
+    let run = Run { cmd: &["sh"], env: &[PATH, &fixture], ..Run::default() };
+    Image::new(repository, tag, &run, std::slice::from_ref(shell))
+}
+
+fn busybox(program: &Path) -> Result<Vec<u8>> {
+    let mut layer = Layer::default();
+    layer.dir("/tmp", 0o1777)?;
+    layer.dir("/root", 0o700)?;
+    layer.file("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
+    layer.file("/etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
+    layer.program(program, "/bin/busybox")?;
+    let mut list = tools::command("busybox")?;
+    for applet in text(list.arg("--list"))?.lines().filter(|applet| *applet != "busybox") {
+        layer.link(&format!("/bin/{applet}"), "busybox")?;
+    }
+    layer.finish()
+}
+
+fn redis(programs: &Programs) -> Result<Vec<u8>> {
+    let mut layer = Layer::default();
+    layer.dir("/data", 0o755)?;
+    layer.program(&programs.redis_server, "/usr/local/bin/redis-server")?;
+    layer.program(&programs.redis_cli, "/usr/local/bin/redis-cli")?;
+    layer.file("/usr/local/bin/docker-entrypoint.sh", 0o755, ENTRYPOINT)?;
+    layer.finish()
+}

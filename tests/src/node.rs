@@ -1,0 +1,423 @@
+//! A whole node: containerd, registry, agent, and looks at what is there.
+
+use std::{
+    fmt::Debug,
+    fs, io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::{
+    agent::{Agent, tail},
+    containerd::Containerd,
+    ctr::{Ctr, Running},
+    fixtures::Fixtures,
+    pods::{self, Pod},
+    proc,
+    registry::Registry,
+    remains,
+    slot::{Kind, Names, Slot},
+    tools, until,
+};
+
+/// Name of every test node: its pods are `<name>-node-1`.
+pub const NODE_NAME: &str = "node-1";
+
+/// How long something may take that has no time of its own; the machine may be busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a node is made with.
+#[derive(Clone, Debug)]
+pub struct NodeBuilder {
+    kind: Kind,
+    programs: Option<PathBuf>,
+    fixtures: bool,
+    agent: String,
+    backend: String,
+    rest: String,
+}
+
+impl NodeBuilder {
+    /// A node for tests with the fixture images in its registry.
+    #[must_use]
+    pub fn new(kind: Kind) -> Self {
+        let text = String::new;
+        Self { kind, programs: None, fixtures: true, agent: text(), backend: text(), rest: text() }
+    }
+
+    /// Uses the programs of this directory; otherwise those that were built with the running one.
+    #[must_use]
+    pub fn programs(mut self, dir: &Path) -> Self {
+        self.programs = Some(dir.to_path_buf());
+        self
+    }
+
+    /// Pulls from the real registries.
+    #[must_use]
+    pub fn public_registries(mut self) -> Self {
+        self.fixtures = false;
+        self
+    }
+
+    /// Adds lines to `[agent]`.
+    #[must_use]
+    pub fn agent(mut self, toml: &str) -> Self {
+        self.agent.push_str(toml);
+        self
+    }
+
+    /// Adds lines to `[backend.containerd]`.
+    #[must_use]
+    pub fn backend(mut self, toml: &str) -> Self {
+        self.backend.push_str(toml);
+        self
+    }
+
+    /// Adds tables at the end of the configuration.
+    #[must_use]
+    pub fn tables(mut self, toml: &str) -> Self {
+        self.rest.push_str(toml);
+        self
+    }
+
+    /// Starts containerd and registry, writes the configuration; the agent is not started.
+    ///
+    /// # Errors
+    /// When something does not start; nothing is left then.
+    pub fn without_agent(self) -> Result<Node> {
+        let slot = Slot::take(self.kind)?;
+        let names = slot.names().clone();
+        let dir = &names.dir;
+        for sub in ["manifests", "preload"] {
+            fs::create_dir(dir.join(sub)).with_context(|| format!("cannot create {}", dir.join(sub).display()))?;
+        }
+        let fixtures = if self.fixtures { Some(Fixtures::prepare()?) } else { None };
+        let registry = fixtures.as_ref().map(|images| Registry::start(dir, &images.registry())).transpose()?;
+        let containerd = Containerd::start(&dir.join("containerd"))?;
+        let programs = match &self.programs {
+            Some(dir) => dir.clone(),
+            None => profile_dir()?,
+        };
+        let config = dir.join("stanchion.toml");
+        let mirror = registry.as_ref().map(|registry| registry.address().to_owned());
+        let text = self.config(&names, &programs, &containerd.socket(), mirror.as_deref());
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
+        Ok(Node { agent, registry, containerd, fixtures, names, _slot: slot })
+    }
+
+    /// Starts all of it.
+    ///
+    /// # Errors
+    /// When something does not start; nothing is left then.
+    pub fn start(self) -> Result<Node> {
+        let mut node = self.without_agent()?;
+        node.agent.start()?;
+        Ok(node)
+    }
+
+    /// Starts all of it and runs a test on it; a failure comes with a dump of the node.
+    ///
+    /// # Errors
+    /// Those of `test`.
+    pub fn run(self, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
+        let mut node = self.start()?;
+        let result = test(&mut node);
+        if result.is_err() {
+            eprintln!("{}", node.dump());
+        }
+        result
+    }
+
+    fn config(&self, names: &Names, programs: &Path, socket: &Path, mirror: Option<&str>) -> String {
+        let dir = &names.dir;
+        let mirrors = mirror.map_or_else(String::new, |address| {
+            format!("[backend.containerd.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n")
+        });
+        format!(
+            "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
+             plugin_dir = {programs:?}\nlibexec_dir = {programs:?}\ndefault_backend = \"containerd\"\n{agent}\n\
+             [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
+             [backend.containerd]\nsocket = {socket:?}\nnamespace = \"stanchion\"\ncgroup_root = \"{cgroup}\"\n{backend}\n\
+             [backend.containerd.network]\nbridge = \"{bridge}\"\nsubnet = \"{subnet}\"\n\n{mirrors}\n{rest}",
+            state = dir.join("state"),
+            run = dir.join("run"),
+            log = dir.join("logs"),
+            manifests = dir.join("manifests"),
+            preload = dir.join("preload"),
+            cgroup = names.cgroup,
+            bridge = names.bridge,
+            subnet = names.subnet(),
+            agent = self.agent,
+            backend = self.backend,
+            rest = self.rest,
+        )
+    }
+}
+
+/// A running node. Dropping it ends and removes everything of it.
+#[derive(Debug)]
+pub struct Node {
+    /// The agent and its command line.
+    pub agent: Agent,
+    /// The registry, where fixtures are used.
+    pub registry: Option<Registry>,
+    /// The daemon.
+    pub containerd: Containerd,
+    /// The images, where fixtures are used.
+    pub fixtures: Option<Fixtures>,
+    names: Names,
+    // Last: its drop removes what the others leave.
+    _slot: Slot,
+}
+
+impl Node {
+    /// A node for a test, with everything at its default.
+    #[must_use]
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::new(Kind::Test)
+    }
+
+    /// Its names on the machine.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// A path in its directory.
+    #[must_use]
+    pub fn path(&self, sub: &str) -> PathBuf {
+        self.names.dir.join(sub)
+    }
+
+    /// What containerd says about the agent's namespace.
+    #[must_use]
+    pub fn ctr(&self) -> Ctr {
+        self.containerd.ctr("stanchion")
+    }
+
+    /// The path of a manifest.
+    #[must_use]
+    pub fn manifest(&self, file: &str) -> PathBuf {
+        self.path("manifests").join(file)
+    }
+
+    /// Puts a manifest in place by rename, as careful tools do.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, file: &str, content: impl AsRef<[u8]>) -> Result<()> {
+        let path = self.manifest(file);
+        // Beside the directory, not in it, so that the agent sees one event only.
+        let draft = self.path(&format!("draft-{file}"));
+        fs::write(&draft, content).with_context(|| format!("cannot write {}", draft.display()))?;
+        fs::rename(&draft, &path).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Removes a manifest; one that is gone already is fine.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn remove(&self, file: &str) -> Result<()> {
+        match fs::remove_file(self.manifest(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {file}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A pod as `get pods -o json` shows it; `name` is the manifest's.
+    ///
+    /// # Errors
+    /// When the agent does not answer, or does not know the pod.
+    pub fn pod(&self, name: &str) -> Result<Pod> {
+        self.agent.json(&["get", "pods", &pods::on_node(name)]).map(Pod::new)
+    }
+
+    /// Names of the pods that the agent shows.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn pod_names(&self) -> Result<Vec<String>> {
+        let list = self.agent.json(&["get", "pods"])?;
+        let items = list["items"].as_array().context("get pods -o json has no items")?;
+        Ok(items.iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
+    }
+
+    /// Awaits that the pod is Running with all containers ready, in the agent's view and in containerd's; gives its
+    /// containers.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub fn await_running(&self, name: &str) -> Result<Vec<Running>> {
+        let ctr = self.ctr();
+        self.until(&format!("pod {name} to run"), || {
+            let pod = self.pod(name)?;
+            ensure!(pod.phase() == "Running" && pod.ready(), "{}", pod.summary());
+            let running = ctr.of_pod(&pods::on_node(name))?;
+            ensure!(running.len() == pod.containers(), "containerd runs {} of its containers", running.len());
+            Ok(running)
+        })
+    }
+
+    /// Awaits that containerd runs nothing of the pod and the agent does not show it.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub fn await_gone(&self, name: &str) -> Result<()> {
+        let ctr = self.ctr();
+        let full = pods::on_node(name);
+        self.until(&format!("pod {name} to be gone"), || {
+            let running = ctr.of_pod(&full)?;
+            ensure!(running.is_empty(), "containerd still runs {running:?}");
+            ensure!(!self.pod_names()?.contains(&full), "get pods still shows it");
+            Ok(())
+        })
+    }
+
+    /// [`until`] with this node's patience.
+    ///
+    /// # Errors
+    /// When it does not come true.
+    pub fn until<T, E: Debug>(&self, what: &str, look: impl FnMut() -> std::result::Result<T, E>) -> Result<T> {
+        until(what, PATIENCE, look)
+    }
+
+    /// The first container of a pod that has one.
+    ///
+    /// # Errors
+    /// When containerd runs none, or several.
+    pub fn container(&self, name: &str) -> Result<Running> {
+        let mut running = self.ctr().of_pod(&pods::on_node(name))?;
+        ensure!(running.len() == 1, "pod {name} has {} running containers, not 1", running.len());
+        running.pop().context("a list of one is empty")
+    }
+
+    /// The pod's address.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn address(&self, name: &str) -> Result<IpAddr> {
+        self.pod(name)?.address()
+    }
+
+    /// Asks the redis of a pod.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn redis(&self, name: &str, command: &str) -> Result<String> {
+        crate::redis::ask(SocketAddr::new(self.address(name)?, 6379), command)
+    }
+
+    /// Everything that a pod could have left on this machine: empty when no pod is there (I6).
+    ///
+    /// # Errors
+    /// When one of the places cannot be looked at.
+    pub fn remains(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        let mut note = |what: &str, things: Vec<String>| {
+            found.extend(things.into_iter().map(|thing| format!("{what} {thing}")));
+        };
+        let ctr = self.ctr();
+        note("task", ctr.tasks()?);
+        note("container", ctr.containers()?);
+        note("snapshot", ctr.working_snapshots()?);
+        note("lease", ctr.leases()?);
+        note("unfinished download", ctr.active_ingests()?);
+        note("process", self.strangers()?);
+        note("mount", shown(proc::mounts_below(&self.names.dir)?));
+        let below_root = |group: &PathBuf| !group.ends_with(&self.names.cgroup);
+        note("cgroup", shown(proc::cgroups(&self.names.cgroup)?.into_iter().filter(below_root)));
+        note("link", remains::links(&self.names, false)?);
+        note("packet filter rule", remains::rules(&self.names)?);
+        note("pod directory", shown(entries(&self.path("state/pods"))?));
+        let pinned = |path: &PathBuf| !path.ends_with("stanchion.sock") && !is_lock(path);
+        note("runtime file", shown(remains::files(&self.path("run")).into_iter().filter(pinned)));
+        Ok(found)
+    }
+
+    /// Awaits that nothing of any pod is left.
+    ///
+    /// # Errors
+    /// When something is.
+    pub fn await_nothing_left(&self) -> Result<()> {
+        self.until("nothing to be left of any pod (I6)", || {
+            let found = self.remains()?;
+            if found.is_empty() { Ok(()) } else { Err(anyhow!("still there:\n  {}", found.join("\n  "))) }
+        })
+    }
+
+    /// Processes of this node other than the three that the test has started.
+    fn strangers(&self) -> Result<Vec<String>> {
+        let own = [self.agent.id(), self.containerd.id(), self.registry.as_ref().map(Registry::id)];
+        let seen = remains::processes(&self.names)?;
+        let strangers = seen.into_iter().filter(|seen| !own.contains(&Some(seen.pid)));
+        Ok(strangers.map(|seen| format!("{} {}", seen.pid, seen.command)).collect())
+    }
+
+    /// Events as `get events -o json` shows them.
+    ///
+    /// # Errors
+    /// When the agent does not answer.
+    pub fn events(&self) -> Result<Vec<Value>> {
+        let list = self.agent.json(&["get", "events"])?;
+        list["items"].as_array().cloned().context("get events -o json has no items")
+    }
+
+    /// Everything that helps to see what went wrong.
+    #[must_use]
+    pub fn dump(&self) -> String {
+        let say = |result: Result<String>| result.unwrap_or_else(|error| format!("{error:#}"));
+        let ctr = self.ctr();
+        format!(
+            "---- get pods\n{}\n---- get pods -o yaml\n{}\n---- get events\n{}\n---- ctr tasks ls\n{}\n\
+             ---- ctr containers ls\n{}\n---- agent\n{}\n---- containerd\n{}\n----",
+            say(self.agent.text(&["get", "pods", "-o", "wide"])),
+            say(self.agent.text(&["get", "pods", "-o", "yaml"])),
+            say(self.agent.text(&["get", "events"])),
+            say(ctr.run(&["tasks", "ls"])),
+            say(ctr.run(&["containers", "ls"])),
+            self.agent.log_tail(100),
+            tail(&self.containerd.log(), 15),
+        )
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.dump());
+        }
+    }
+}
+
+fn shown(paths: impl IntoIterator<Item = PathBuf>) -> Vec<String> {
+    paths.into_iter().map(|path| path.display().to_string()).collect()
+}
+
+fn is_lock(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "lock") || path.file_name().is_some_and(|name| name == "lock")
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().context("cannot list a directory")
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    }
+}
+
+/// Where cargo put the programs that were built together with the running one.
+fn profile_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot tell the path of the running program")?;
+    let target = tools::target_dir()?;
+    let below = program.strip_prefix(&target).context("the running program is not in the target directory")?;
+    Ok(target.join(below.components().next().context("the running program is the target directory")?))
+}

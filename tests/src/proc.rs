@@ -1,0 +1,151 @@
+//! What the kernel says: processes, mounts, cgroups.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rustix::param::clock_ticks_per_second;
+
+/// A process on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its id.
+    pub pid: u32,
+    /// Its command line, arguments joined by spaces.
+    pub command: String,
+}
+
+/// All processes that have a command line.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn processes() -> Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may be gone by now.
+        let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        if !line.is_empty() {
+            let command = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
+            seen.push(Seen { pid, command });
+        }
+    }
+    Ok(seen)
+}
+
+/// When a process started, in clock ticks after boot: with the pid it names one process for ever.
+///
+/// # Errors
+/// When there is no such process.
+pub fn started(pid: u32) -> Result<u64> {
+    stat(pid)?
+        .get(19)
+        .and_then(|field| field.parse().ok())
+        .with_context(|| format!("/proc/{pid}/stat has no start time"))
+}
+
+/// CPU time that a process has used, its ended children not included.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu(pid: u32) -> Result<Duration> {
+    let fields = stat(pid)?;
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    let ticks = ticks(11).zip(ticks(12)).with_context(|| format!("/proc/{pid}/stat has no CPU times"))?;
+    Ok(Duration::from_secs(ticks.0 + ticks.1) / u32::try_from(clock_ticks_per_second()).unwrap_or(100))
+}
+
+/// Memory of a process, shared pages divided among those who share them, bytes.
+///
+/// # Errors
+/// When there is no such process.
+pub fn pss(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/smaps_rollup");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("{path} has no Pss"))? * 1024)
+}
+
+/// Whether a process exists and is no zombie.
+#[must_use]
+pub fn alive(pid: u32) -> bool {
+    stat(pid).is_ok_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
+}
+
+/// The fields of `/proc/PID/stat` from the state on: index 0 is the third of proc(5).
+fn stat(pid: u32) -> Result<Vec<String>> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let rest = text.rsplit_once(')').with_context(|| format!("{path} has no command name"))?.1;
+    Ok(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Mount points at or below `dir`, deepest last.
+///
+/// # Errors
+/// When the mount table cannot be read.
+pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(points.map(|point| PathBuf::from(point.replace("\\040", " "))).filter(|point| point.starts_with(dir)).collect())
+}
+
+/// Mount points of every cgroup hierarchy, v1 and v2.
+///
+/// # Errors
+/// When the mount table cannot be read.
+pub fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    let cgroups = table.lines().filter(|line| line.contains(" - cgroup ") || line.contains(" - cgroup2 "));
+    Ok(cgroups.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
+}
+
+/// Cgroups at `root` in every hierarchy, and below, deepest first.
+///
+/// # Errors
+/// When a hierarchy cannot be read.
+pub fn cgroups(root: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for hierarchy in cgroup_hierarchies()? {
+        descend(&hierarchy.join(root), &mut found)?;
+    }
+    Ok(found)
+}
+
+fn descend(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    };
+    for entry in entries {
+        // Both the entry and its directory may go while we look.
+        let Ok(entry) = entry else { continue };
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            descend(&entry.path(), found)?;
+        }
+    }
+    found.push(dir.to_path_buf());
+    Ok(())
+}
+
+/// The value of one of a process's cgroup files, e.g. `("memory", "memory.limit_in_bytes")`, on cgroup v1.
+///
+/// # Errors
+/// When the process, the controller or the file is not there.
+pub fn cgroup_value(pid: u32, controller: &str, file: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let group = text.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let controllers = fields.next()?;
+        controllers.split(',').any(|name| name == controller).then(|| fields.next())?
+    });
+    let group = group.with_context(|| format!("pid {pid} has no {controller} cgroup"))?;
+    let file = Path::new("/sys/fs/cgroup").join(controller).join(group.trim_start_matches('/')).join(file);
+    Ok(fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.trim().to_owned())
+}

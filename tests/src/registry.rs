@@ -1,0 +1,72 @@
+//! Debian's `docker-registry` on a loopback port.
+
+use std::{fs, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{process::Process, tools, until};
+
+/// A running registry.
+#[derive(Debug)]
+pub struct Registry {
+    process: Process,
+    address: String,
+}
+
+impl Registry {
+    /// Serves `storage` on a free port; configuration and log go to `dir`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start(dir: &Path, storage: &Path) -> Result<Self> {
+        Self::start_on(dir, storage, "127.0.0.1:0")
+    }
+
+    /// Serves `storage` at `address`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_on(dir: &Path, storage: &Path, address: &str) -> Result<Self> {
+        let config = dir.join("registry.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: info}}\nhttp: {{addr: \"{address}\", secret: none}}\nstorage:\n  filesystem: \
+             {{rootdirectory: {storage:?}}}\n  maintenance: {{uploadpurging: {{enabled: false}}}}\n"
+        );
+        fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
+        let log = dir.join("registry.log");
+        // Only what this start writes tells the port.
+        let skip = fs::read(&log).map_or(0, |text| text.len());
+        let mut command = tools::command("docker-registry")?;
+        let mut process = Process::start("docker-registry", command.arg("serve").arg(&config), &log)?;
+        let address = until("docker-registry to listen", Duration::from_secs(20), || {
+            let text = fs::read_to_string(&log)?;
+            if let Some(status) = process.ended()? {
+                bail!("it ended ({status}): {text}");
+            }
+            let listening = text[skip..].split_once("listening on ").context("it does not listen yet")?.1;
+            let end = listening.find(|c: char| c == '"' || c == ',' || c.is_whitespace());
+            Ok(listening[..end.context("the line is not complete yet")?].to_owned())
+        })?;
+        Ok(Self { process, address })
+    }
+
+    /// `127.0.0.1:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+}

@@ -1,0 +1,181 @@
+//! Directory and names of one test node: taken, and given back with everything under them removed.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::remains;
+
+/// Nodes of one kind that can live at the same time.
+const SLOTS: u8 = 60;
+
+/// What a node is for; each kind has names and addresses of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A node of a test.
+    Test,
+    /// The demo's.
+    Demo,
+    /// The benchmark's.
+    Bench,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Test, Self::Demo, Self::Bench];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Test => "test",
+            Self::Demo => "demo",
+            Self::Bench => "bench",
+        }
+    }
+
+    const fn first_subnet(self) -> u8 {
+        match self {
+            Self::Test => 0,
+            Self::Demo => 64,
+            Self::Bench => 128,
+        }
+    }
+}
+
+/// A directory with the names that belong to it. While it exists nobody else takes them; a run that is killed leaves
+/// them to the next, which cleans up first.
+#[derive(Debug)]
+pub struct Slot {
+    names: Names,
+    lock: PathBuf,
+    // Held for its lock: the kernel lets go of it however the process ends.
+    _held: File,
+}
+
+/// The names of a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Directory of everything.
+    pub dir: PathBuf,
+    /// Name of the bridge, and prefix of whatever else needs one.
+    pub bridge: String,
+    /// First three parts of the pods' addresses, e.g. `10.213.4`.
+    pub prefix: String,
+    /// Root of the pods' cgroups.
+    pub cgroup: String,
+}
+
+impl Names {
+    fn of(kind: Kind, number: u8) -> Self {
+        let dir = base().join(format!("stanchion-{}-{number}", kind.name()));
+        Self {
+            dir,
+            bridge: format!("stn{}{number}", &kind.name()[..1]),
+            prefix: format!("10.213.{}", kind.first_subnet() + number),
+            cgroup: format!("stanchion-{}-{number}", kind.name()),
+        }
+    }
+
+    /// The pods' network, e.g. `10.213.4.0/24`.
+    #[must_use]
+    pub fn subnet(&self) -> String {
+        format!("{}.0/24", self.prefix)
+    }
+}
+
+impl Slot {
+    /// Takes a free slot and empties it.
+    ///
+    /// # Errors
+    /// When all are taken, or one cannot be emptied.
+    pub fn take(kind: Kind) -> Result<Self> {
+        for number in 0..SLOTS {
+            if let Some(slot) = Self::open(kind, number)? {
+                let names = &slot.names;
+                fs::create_dir_all(&names.dir).with_context(|| format!("cannot create {}", names.dir.display()))?;
+                return Ok(slot);
+            }
+        }
+        bail!("all {SLOTS} places for {} nodes in {} are taken", kind.name(), base().display())
+    }
+
+    /// Its names.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// The slot, emptied, if nobody has it.
+    fn open(kind: Kind, number: u8) -> Result<Option<Self>> {
+        let names = Names::of(kind, number);
+        let lock = names.dir.with_extension("lock");
+        let Some(held) = try_lock(&lock)? else { return Ok(None) };
+        let slot = Self { names, lock, _held: held };
+        remains::erase(&slot.names)?;
+        Ok(Some(slot))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if std::env::var_os("STANCHION_KEEP").is_some() {
+            eprintln!("STANCHION_KEEP is set: {} stays until the next run", self.names.dir.display());
+            return;
+        }
+        // The lock file goes last: until then nobody else takes the names.
+        let removed = remains::erase(&self.names).and_then(|()| {
+            fs::remove_file(&self.lock).with_context(|| format!("cannot remove {}", self.lock.display()))
+        });
+        if let Err(error) = removed {
+            eprintln!("while cleaning up: {error:#}");
+        }
+    }
+}
+
+/// Removes what killed runs have left behind; gives the directories that were cleaned.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn sweep() -> Result<Vec<PathBuf>> {
+    let mut swept = Vec::new();
+    for kind in Kind::ALL {
+        for number in 0..SLOTS {
+            let names = Names::of(kind, number);
+            let lock = names.dir.with_extension("lock");
+            if !names.dir.exists() && !lock.exists() {
+                continue;
+            }
+            if let Some(slot) = Slot::open(kind, number)? {
+                swept.push(slot.names.dir.clone());
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// Short: paths of Unix sockets end at 107 bytes.
+fn base() -> PathBuf {
+    std::env::var_os("STANCHION_TEST_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+}
+
+fn try_lock(path: &Path) -> Result<Option<File>> {
+    let failed = || format!("cannot lock {}", path.display());
+    loop {
+        let file = File::options().create(true).append(true).open(path).with_context(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(failed),
+        }
+        // Its last owner may have removed the file between our open and our lock.
+        match fs::metadata(path) {
+            Ok(now) if now.ino() == file.metadata().with_context(failed)?.ino() => return Ok(Some(file)),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(failed),
+        }
+    }
+}

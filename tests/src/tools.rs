@@ -1,0 +1,95 @@
+//! The programs that are run: the machine's own, or Debian packages unpacked below the target directory.
+//!
+//! `cargo xtask` unpacks packages that bring a service (containerd, docker-registry, redis) instead of installing them,
+//! so that no service appears on the machine.
+
+use std::{
+    env,
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Directories of programs below a root.
+const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
+
+/// The workspace's target directory: the nearest ancestor of the running program that cargo has tagged.
+///
+/// # Errors
+/// When the program was not built by cargo.
+pub fn target_dir() -> Result<PathBuf> {
+    let program = env::current_exe().context("cannot tell the path of the running program")?;
+    program
+        .ancestors()
+        .find(|dir| dir.join("CACHEDIR.TAG").exists())
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} is not in a cargo target directory (no CACHEDIR.TAG above it)", program.display()))
+}
+
+/// Where `cargo xtask` unpacks packages.
+///
+/// # Errors
+/// As [`target_dir`].
+pub fn unpacked_dir() -> Result<PathBuf> {
+    Ok(target_dir()?.join("xtask/tools"))
+}
+
+/// Where a program is: first among the machine's, then among the unpacked.
+///
+/// # Errors
+/// As [`target_dir`].
+pub fn find(program: &str) -> Result<Option<PathBuf>> {
+    Ok(search_path()?.into_iter().map(|dir| dir.join(program)).find(|path| path.is_file()))
+}
+
+/// A command for a program, with the search paths that let it find its own helpers and libraries.
+///
+/// # Errors
+/// When the program is nowhere; the error says what to do.
+pub fn command(program: &str) -> Result<Command> {
+    let Some(path) = find(program)? else {
+        bail!("{program} is not installed; `cargo xtask test` and `cargo xtask demo` fetch what they need")
+    };
+    let mut command = Command::new(path);
+    apply(&mut command)?;
+    Ok(command)
+}
+
+/// Gives `command` the search paths, for programs that start others (containerd, the agent).
+///
+/// # Errors
+/// As [`target_dir`].
+pub fn apply(command: &mut Command) -> Result<()> {
+    command.env("PATH", env::join_paths(search_path()?).context("PATH cannot be joined")?);
+    if let Some(libraries) = library_path()? {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    Ok(())
+}
+
+/// `LD_LIBRARY_PATH` for unpacked programs; `None` while nothing is unpacked.
+///
+/// # Errors
+/// As [`target_dir`].
+pub fn library_path() -> Result<Option<OsString>> {
+    let root = unpacked_dir()?;
+    let triple = format!("{}-linux-gnu", env::consts::ARCH);
+    let dirs = [root.join("usr/lib").join(&triple), root.join("lib").join(&triple), root.join("usr/lib")];
+    let present: Vec<_> = dirs.into_iter().filter(|dir| dir.is_dir()).collect();
+    if present.is_empty() {
+        return Ok(None);
+    }
+    env::join_paths(present).map(Some).context("the target directory's path contains a colon")
+}
+
+fn search_path() -> Result<Vec<PathBuf>> {
+    let own = env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = env::split_paths(&own).collect();
+    // A login shell of an ordinary user lacks the sbin directories.
+    dirs.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    let root = unpacked_dir()?;
+    dirs.extend(PROGRAMS.map(|dir| root.join(dir)));
+    Ok(dirs)
+}

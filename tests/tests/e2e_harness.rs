@@ -1,0 +1,63 @@
+//! The harness itself: images are served and run, and nothing stays behind.
+
+use std::{fs, process::Command, time::Duration};
+
+use anyhow::{Result, ensure};
+use stanchion_tests::{
+    containerd::Containerd,
+    fixtures::Fixtures,
+    process::Process,
+    registry::Registry,
+    remains,
+    slot::{Kind, Slot},
+    until,
+};
+
+#[test]
+fn a_fixture_image_is_pulled_from_the_registry_and_runs() -> Result<()> {
+    let slot = Slot::take(Kind::Test)?;
+    let dir = &slot.names().dir;
+    let registry = Registry::start(dir, &Fixtures::prepare()?.registry())?;
+    let containerd = Containerd::start(&dir.join("containerd"))?;
+    let ctr = containerd.ctr("harness");
+    let image = format!("{}/library/redis:7", registry.address());
+    ctr.run(&["images", "pull", "--plain-http", &image])?;
+    ctr.run(&["run", "--detach", &image, "one"])?;
+    let answer = until("redis to answer", Duration::from_secs(10), || {
+        ctr.run(&["tasks", "exec", "--exec-id", "ping", "one", "redis-cli", "ping"])
+    })?;
+    ensure!(answer.trim() == "PONG", "redis answered {answer:?}");
+    ctr.run(&["tasks", "kill", "--signal", "SIGTERM", "one"])?;
+    until("redis to end", Duration::from_secs(10), || ctr.run(&["tasks", "delete", "one"]))?;
+    Ok(())
+}
+
+#[test]
+fn archives_are_what_containerd_imports() -> Result<()> {
+    let slot = Slot::take(Kind::Test)?;
+    let containerd = Containerd::start(&slot.names().dir.join("containerd"))?;
+    let ctr = containerd.ctr("harness");
+    let fixtures = Fixtures::prepare()?;
+    for archive in [fixtures.docker_archive(), fixtures.oci_archive()] {
+        ctr.run(&["images", "import", &archive.to_string_lossy()])?;
+    }
+    let mut images = ctr.images()?;
+    images.sort();
+    ensure!(images == ["docker.io/preloaded/busybox:docker", "docker.io/preloaded/busybox:oci"], "{images:?}");
+    Ok(())
+}
+
+#[test]
+fn a_slot_given_back_leaves_no_process_and_no_file() -> Result<()> {
+    let slot = Slot::take(Kind::Test)?;
+    let names = slot.names().clone();
+    let marker = names.dir.join("marker");
+    fs::write(&marker, "")?;
+    let mut command = Command::new("tail");
+    let mut tail = Process::start("tail", command.arg("-f").arg(&marker), &names.dir.join("log"))?;
+    ensure!(remains::processes(&names)?.iter().any(|seen| seen.pid == tail.id()), "the process is not found");
+    drop(slot);
+    tail.wait(Duration::ZERO)?;
+    ensure!(!names.dir.exists(), "{} is still there", names.dir.display());
+    Ok(())
+}
