@@ -1,2 +1,59 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask demo | test | bench`: everything a developer runs, nothing to prepare before.
+
+mod bench;
+mod build;
+mod demo;
+mod deps;
+mod interrupt;
+mod lint;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Development tasks of Stanchion.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run the redis static pod on a containerd of its own; leaves nothing behind on Ctrl-C
+    Demo(demo::Options),
+    /// Fetch what the tests need and run them all
+    Test(test::Options),
+    /// Check formatting and lints
+    Lint,
+    /// Measure the agent beside `ctr run -d`; prints Markdown
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Lint => lint::run(),
+        Task::Bench(options) => bench::run(&options),
+    };
+    finish(result)
+}
+
+fn finish(result: Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what happens next.
+fn say(text: impl std::fmt::Display) {
+    eprintln!("==> {text}");
+}

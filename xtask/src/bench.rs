@@ -1,0 +1,79 @@
+//! `cargo xtask bench`: the agent beside `ctr run -d` on the same containerd, in the same run.
+//!
+//! Times are read from containerd's own events: from the change (a file renamed, a process killed) to the timestamp of
+//! `/tasks/start` or `/tasks/exit`. For `ctr` the change is the start of the program. Agent and `ctr` take turns, so that
+//! whatever else the machine does meets both.
+
+mod events;
+mod machine;
+mod plain;
+mod rounds;
+mod table;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use stanchion_tests::{NodeBuilder, proc, slot, slot::Kind, wait::pause};
+
+use crate::{bench::table::Report, build, deps, interrupt::Interrupt, say};
+
+/// What to measure.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Numbers of pods on the node
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 50])]
+    n: Vec<usize>,
+    /// How often add, crash, update and delete are measured for each number
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// How long the idle agent is watched, seconds
+    #[arg(long, default_value_t = 30)]
+    idle: u64,
+    /// Uses programs of the dev profile: faster to build, not for publication
+    #[arg(long)]
+    dev: bool,
+}
+
+/// Measures and prints.
+pub fn run(options: &Options) -> Result<()> {
+    ensure!(options.n.iter().all(|n| *n > 0), "--n takes numbers from 1");
+    ensure!(options.rounds > 0, "--rounds must be at least 1");
+    deps::ensure_all()?;
+    slot::sweep()?;
+    let programs = build::programs(!options.dev)?;
+    let interrupt = Interrupt::watch()?;
+    let mut report = Report::default();
+    for n in &options.n {
+        say(format!("measuring with {n} pods"));
+        // A fresh node for each, so that none pays for what another left in caches and histories.
+        let mut node = NodeBuilder::new(Kind::Bench).programs(&programs).start()?;
+        let bench = rounds::Bench::new(&node, &interrupt)?;
+        let result = bench.measure(*n, options, &mut report).and_then(|()| node.await_nothing_left());
+        if result.is_err() && !interrupt.happened() {
+            eprintln!("{}", node.dump());
+        }
+        result?;
+        node.agent.stop()?;
+    }
+    println!("{}", machine::describe(options.dev)?);
+    println!("{report}");
+    Ok(())
+}
+
+/// What an agent uses while nothing happens.
+struct Idle {
+    /// Share of one core, per cent.
+    cpu: f64,
+    /// Proportional memory, bytes.
+    memory: u64,
+}
+
+impl Idle {
+    fn watch(agent: u32, seconds: u64) -> Result<Self> {
+        let span = Duration::from_secs(seconds);
+        let before = proc::cpu(agent)?;
+        pause(span);
+        let used = proc::cpu(agent)?.checked_sub(before).context("CPU time ran backwards")?;
+        Ok(Self { cpu: used.as_secs_f64() / span.as_secs_f64() * 100.0, memory: proc::pss(agent)? })
+    }
+}

@@ -1,0 +1,142 @@
+//! containerd's events, with its timestamps.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::{Child, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use jiff::Timestamp;
+use serde_json::Value;
+use stanchion_tests::containerd::Containerd;
+
+/// How long to wait for an event before giving up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One event.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When containerd published it.
+    pub at: Timestamp,
+    /// Namespace it belongs to.
+    pub namespace: String,
+    /// Topic, e.g. `/tasks/start`.
+    pub topic: String,
+    /// Container it is about; empty for other events.
+    pub container: String,
+    /// First process, for events of tasks.
+    pub pid: u32,
+}
+
+/// A subscription through `ctr events`.
+#[derive(Debug)]
+pub struct Events {
+    ctr: Child,
+    received: Receiver<Event>,
+}
+
+impl Events {
+    /// Subscribes; returns once the subscription is in force.
+    pub fn subscribe(containerd: &Containerd) -> Result<Self> {
+        let ctr = containerd.ctr("sync");
+        let mut child = ctr.command(&["events"])?.stdout(Stdio::piped()).spawn().context("cannot start ctr events")?;
+        let output = child.stdout.take().context("its output was piped")?;
+        let (send, received) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(std::result::Result::ok) {
+                let Some(event) = parse(&line) else { continue };
+                if send.send(event).is_err() {
+                    break;
+                }
+            }
+        });
+        let events = Self { ctr: child, received };
+        // containerd does not say when a subscription begins: make something happen until it is seen.
+        for attempt in 0..100 {
+            let name = format!("sync-{attempt}");
+            ctr.run(&["namespaces", "create", &name])?;
+            ctr.run(&["namespaces", "remove", &name])?;
+            if events.received.recv_timeout(Duration::from_millis(100)).is_ok() {
+                return Ok(events);
+            }
+        }
+        bail!("ctr events shows nothing")
+    }
+
+    /// The next event of `topic` in `namespace`; others are dropped.
+    pub fn next(&self, namespace: &str, topic: &str) -> Result<Event> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.received.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(event) if event.namespace == namespace && event.topic == topic => return Ok(event),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("no {topic} in {namespace} within {} s", PATIENCE.as_secs())
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("ctr events has ended"),
+            }
+        }
+    }
+
+    /// Forgets what has come so far.
+    pub fn forget(&self) {
+        while self.received.try_recv().is_ok() {}
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        if let Err(error) = self.ctr.kill().and_then(|()| self.ctr.wait()) {
+            eprintln!("while ending ctr events: {error}");
+        }
+    }
+}
+
+/// `2026-11-23 22:10:46.941 +0000 UTC namespace /topic {json}`; `None` for an exec's end and for anything else.
+fn parse(line: &str) -> Option<Event> {
+    let mut words = line.splitn(7, ' ');
+    let (date, time, zone, _, namespace, topic) =
+        (words.next()?, words.next()?, words.next()?, words.next()?, words.next()?, words.next()?);
+    let about: Value = serde_json::from_str(words.next()?).ok()?;
+    let text = |key: &str| about[key].as_str().unwrap_or_default().to_owned();
+    let container = text("container_id");
+    let process = text("id");
+    if topic == "/tasks/exit" && process != container {
+        return None;
+    }
+    Some(Event {
+        at: format!("{date}T{time}{zone}").parse().ok()?,
+        namespace: namespace.to_owned(),
+        topic: topic.to_owned(),
+        container,
+        pid: about["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn a_line_of_ctr_events_is_read() {
+        let line = r#"2026-11-23 22:10:46.94 +0000 UTC bench /tasks/start {"container_id":"one","pid":4711}"#;
+        let event = parse(line).expect("a well-formed line");
+        assert_eq!((event.namespace.as_str(), event.topic.as_str()), ("bench", "/tasks/start"));
+        assert_eq!((event.container.as_str(), event.pid), ("one", 4711));
+        assert_eq!(event.at.to_string(), "2026-11-23T22:10:46.94Z");
+    }
+
+    #[test]
+    fn the_end_of_an_exec_is_no_end_of_a_container() {
+        let line = |id: &str| {
+            format!(
+                "2026-11-23 22:10:46 +0000 UTC bench /tasks/exit {{\"container_id\":\"one\",\"id\":\"{id}\",\"pid\":7}}"
+            )
+        };
+        assert!(parse(&line("ping")).is_none());
+        assert!(parse(&line("one")).is_some());
+    }
+}

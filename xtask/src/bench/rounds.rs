@@ -1,0 +1,176 @@
+//! What is done to the node, and how long it takes.
+
+use std::{collections::BTreeSet, fs, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use rustix::process::{Pid, Signal, kill_process};
+use stanchion_tests::{Node, pods, proc, wait::pause};
+
+use super::{
+    Idle, Options,
+    events::{Event, Events},
+    plain::{Plain, millis},
+    table::{Figure, Report},
+};
+use crate::{interrupt::Interrupt, say};
+
+const NAMESPACE: &str = "stanchion";
+
+/// A node under measurement.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    node: &'a Node,
+    events: Events,
+    plain: Plain<'a>,
+    interrupt: &'a Interrupt,
+}
+
+impl<'a> Bench<'a> {
+    /// Subscribes to events and pulls the images that everything runs.
+    pub fn new(node: &'a Node, interrupt: &'a Interrupt) -> Result<Self> {
+        let plain = Plain::new(node)?;
+        let events = Events::subscribe(&node.containerd)?;
+        let bench = Self { node, events, plain, interrupt };
+        // The first pod pulls its image and makes the bridge; neither is what is measured.
+        node.write("warm.yaml", pods::idle("warm", "1"))?;
+        node.await_running("warm")?;
+        node.remove("warm.yaml")?;
+        node.await_nothing_left()?;
+        Ok(bench)
+    }
+
+    /// All figures with `n` pods on the node.
+    pub fn measure(&self, n: usize, options: &Options, report: &mut Report) -> Result<()> {
+        self.all_up(n, report)?;
+        let agent = self.node.agent.id().context("the agent runs")?;
+        say(format!("idle for {} s", options.idle));
+        let idle = Idle::watch(agent, options.idle)?;
+        report.usage(n, "agent's CPU while idle", format!("{:.2} % of a core", idle.cpu));
+        report.usage(n, "agent's memory (PSS)", mib(idle.memory));
+        let (loggers, memory) = self.loggers()?;
+        report.usage(n, "loggers' memory (PSS)", format!("{} in {loggers} processes", mib(memory)));
+        // The pod that is played with is the nth.
+        self.node.remove(&file(n - 1))?;
+        self.node.await_gone(&name(n - 1))?;
+        for round in 0..options.rounds {
+            ensure!(!self.interrupt.happened(), "interrupted");
+            self.round(n, round, report)?;
+        }
+        self.take_down(n)
+    }
+
+    fn all_up(&self, n: usize, report: &mut Report) -> Result<()> {
+        say(format!("{n} at once"));
+        self.events.forget();
+        let plain = self.plain.many(n, &self.events)?;
+        let agent = self.node.agent.id().context("the agent runs")?;
+        let drafts = self.node.path("drafts");
+        fs::create_dir_all(&drafts)?;
+        for i in 0..n {
+            fs::write(drafts.join(file(i)), pods::idle(&name(i), "1"))?;
+        }
+        let before = proc::cpu(agent)?;
+        self.events.forget();
+        let written = Timestamp::now();
+        for i in 0..n {
+            fs::rename(drafts.join(file(i)), self.node.manifest(&file(i)))?;
+        }
+        let mut up = BTreeSet::new();
+        let mut last = written;
+        while up.len() < n {
+            let event = self.events.next(NAMESPACE, "/tasks/start")?;
+            last = last.max(event.at);
+            up.insert(event.container);
+        }
+        for i in 0..n {
+            self.node.await_running(&name(i))?;
+        }
+        let used = proc::cpu(agent)?.checked_sub(before).context("CPU time ran backwards")?;
+        report.time(n, Figure::AllUp, millis(written, last), plain);
+        let each = used.as_secs_f64() * 1000.0 / n as f64;
+        report.usage(n, "agent's CPU per pod started", format!("{each:.1} ms"));
+        Ok(())
+    }
+
+    fn round(&self, n: usize, round: usize, report: &mut Report) -> Result<()> {
+        let probe = format!("probe-{round}");
+        let manifest = format!("{probe}.yaml");
+        self.settle();
+        let (plain, plain_stop) = self.plain.once(&probe, &self.events)?;
+
+        self.settle();
+        let at = Timestamp::now();
+        self.node.write(&manifest, pods::idle(&probe, "1"))?;
+        let added = self.started(&probe)?;
+        report.time(n, Figure::Add, millis(at, added.at), plain);
+        self.node.await_running(&probe)?;
+
+        self.settle();
+        let pid = i32::try_from(added.pid).ok().and_then(Pid::from_raw).context("the event has a pid")?;
+        let at = Timestamp::now();
+        kill_process(pid, Signal::KILL).context("cannot kill the pod's process")?;
+        let again = self.started(&probe)?;
+        report.time(n, Figure::Crash, millis(at, again.at), plain);
+        self.node.await_running(&probe)?;
+
+        self.settle();
+        let at = Timestamp::now();
+        self.node.write(&manifest, pods::idle(&probe, "2"))?;
+        let updated = self.started(&probe)?;
+        report.time(n, Figure::Update, millis(at, updated.at), plain);
+        self.node.await_running(&probe)?;
+
+        self.settle();
+        let at = Timestamp::now();
+        self.node.remove(&manifest)?;
+        let gone = self.events.next(NAMESPACE, "/tasks/exit")?;
+        ensure!(gone.container == updated.container, "another container ended: {gone:?}");
+        report.time(n, Figure::Delete, millis(at, gone.at), plain_stop);
+        self.node.await_gone(&probe)
+    }
+
+    /// The start of the probe's container: the only thing that starts now.
+    fn started(&self, probe: &str) -> Result<Event> {
+        let event = self.events.next(NAMESPACE, "/tasks/start")?;
+        let record = self.node.ctr().record(&event.container)?.with_context(|| format!("{event:?} has no record"))?;
+        ensure!(record.pod() == pods::on_node(probe), "a container of {} started instead of {probe}'s", record.pod());
+        Ok(event)
+    }
+
+    /// Lets the work after the last change end: the agent's, containerd's and the kernel's.
+    fn settle(&self) {
+        pause(Duration::from_millis(300));
+        self.events.forget();
+    }
+
+    fn loggers(&self) -> Result<(usize, u64)> {
+        // The slot's directory is in the arguments of each.
+        let seen = stanchion_tests::remains::processes(self.node.names())?;
+        let loggers: Vec<_> = seen.iter().filter(|seen| seen.command.contains("stanchion-logger")).collect();
+        let memory = loggers.iter().map(|seen| proc::pss(seen.pid)).sum::<Result<u64>>()?;
+        Ok((loggers.len(), memory))
+    }
+
+    fn take_down(&self, n: usize) -> Result<()> {
+        for i in 0..n {
+            self.node.remove(&file(i))?;
+        }
+        for i in 0..n {
+            self.node.await_gone(&name(i))?;
+        }
+        Ok(())
+    }
+}
+
+fn name(i: usize) -> String {
+    format!("pod-{i}")
+}
+
+fn file(i: usize) -> String {
+    format!("pod-{i}.yaml")
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}

@@ -1,0 +1,106 @@
+//! Samples, and the tables made of them.
+
+use std::{collections::BTreeMap, fmt};
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Figure {
+    /// Manifest written to process started.
+    Add,
+    /// Process killed to process started.
+    Crash,
+    /// Manifest changed to new process started.
+    Update,
+    /// Manifest removed to process ended.
+    Delete,
+    /// All manifests written to last process started.
+    AllUp,
+}
+
+impl Figure {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Add => "file written → process started",
+            Self::Crash => "crash → started again",
+            Self::Update => "manifest changed → new process started",
+            Self::Delete => "file removed → process ended",
+            Self::AllUp => "all pods at once → last process started",
+        }
+    }
+
+    const fn yardstick(self) -> &'static str {
+        match self {
+            Self::Add | Self::Crash | Self::Update => "`ctr run -d`",
+            Self::Delete => "`ctr tasks kill`",
+            Self::AllUp => "`ctr run -d`, all at once",
+        }
+    }
+}
+
+/// All that was measured.
+#[derive(Debug, Default)]
+pub struct Report {
+    times: BTreeMap<(usize, Figure), (Samples, Samples)>,
+    usage: Vec<(usize, &'static str, String)>,
+}
+
+impl Report {
+    /// One time of ours, beside the yardstick's of the same round; milliseconds.
+    pub fn time(&mut self, n: usize, figure: Figure, ours: f64, yardstick: f64) {
+        let (own, other) = self.times.entry((n, figure)).or_default();
+        own.0.push(ours);
+        other.0.push(yardstick);
+    }
+
+    /// One amount.
+    pub fn usage(&mut self, n: usize, what: &'static str, amount: String) {
+        self.usage.push((n, what, amount));
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| pods | what | p50 | p95 | beside | p50 | p95 | ratio of p50 | ratio of p95 | samples |")?;
+        writeln!(f, "|---:|---|---:|---:|---|---:|---:|---:|---:|---:|")?;
+        for ((n, figure), (own, other)) in &self.times {
+            let (p50, p95, q50, q95) = (own.at(0.5), own.at(0.95), other.at(0.5), other.at(0.95));
+            writeln!(
+                f,
+                "| {n} | {} | {p50:.0} ms | {p95:.0} ms | {} | {q50:.0} ms | {q95:.0} ms | {:.2} | {:.2} | {} |",
+                figure.label(),
+                figure.yardstick(),
+                p50 / q50,
+                p95 / q95,
+                own.0.len(),
+            )?;
+        }
+        writeln!(f, "\n| pods | what | amount |\n|---:|---|---:|")?;
+        self.usage.iter().try_for_each(|(n, what, amount)| writeln!(f, "| {n} | {what} | {amount} |"))
+    }
+}
+
+/// Values of one figure.
+#[derive(Debug, Default)]
+struct Samples(Vec<f64>);
+
+impl Samples {
+    /// The value that a share of all does not exceed (nearest rank).
+    fn at(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let below = sorted.iter().enumerate().find(|(i, _)| (i + 1) as f64 >= share * sorted.len() as f64);
+        below.map_or(f64::NAN, |(_, value)| *value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Samples;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let samples = Samples((1..=20).rev().map(f64::from).collect());
+        assert_eq!((samples.at(0.5), samples.at(0.95), samples.at(1.0)), (10.0, 19.0, 20.0));
+        assert_eq!(Samples(vec![7.0]).at(0.95), 7.0);
+    }
+}

@@ -1,0 +1,140 @@
+//! Finds or fetches the programs that building and testing need.
+//!
+//! Packages that bring a service (containerd, docker-registry, redis) or that would push out another package
+//! (busybox-static) are unpacked below the target directory instead of being installed: no service starts, nothing of the
+//! machine changes.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use stanchion_tests::tools;
+
+use crate::say;
+
+/// How a package comes onto the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Install,
+    Unpack,
+}
+
+/// A program, and the Debian package that has it.
+#[derive(Clone, Copy, Debug)]
+struct Need {
+    program: &'static str,
+    package: &'static str,
+    way: Way,
+}
+
+const fn install(program: &'static str, package: &'static str) -> Need {
+    Need { program, package, way: Way::Install }
+}
+
+const fn unpack(program: &'static str, package: &'static str) -> Need {
+    Need { program, package, way: Way::Unpack }
+}
+
+/// What building needs.
+const BUILD: &[Need] = &[install("cc", "gcc"), install("protoc", "protobuf-compiler")];
+
+/// What running a node needs.
+const NODE: &[Need] = &[
+    install("ip", "iproute2"),
+    unpack("nft", "nftables"),
+    unpack("containerd", "containerd"),
+    unpack("ctr", "containerd"),
+    unpack("runc", "runc"),
+    unpack("docker-registry", "docker-registry"),
+    unpack("busybox", "busybox-static"),
+    unpack("redis-server", "redis-server"),
+    unpack("redis-cli", "redis-tools"),
+];
+
+/// Makes sure of everything that demo, tests and benches need.
+pub fn ensure_all() -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "containers need root: run this as root, e.g. `sudo -E env \"PATH=$PATH\" cargo xtask …`"
+    );
+    let mut missing = Vec::new();
+    for need in BUILD.iter().chain(NODE) {
+        if tools::find(need.program)?.is_none() {
+            missing.push(*need);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    fetch(&missing)?;
+    for need in &missing {
+        ensure!(
+            tools::find(need.program)?.is_some(),
+            "{} is still missing although Debian's package {} was fetched",
+            need.program,
+            need.package
+        );
+    }
+    Ok(())
+}
+
+fn fetch(missing: &[Need]) -> Result<()> {
+    let programs: Vec<_> = missing.iter().map(|need| need.program).collect();
+    if tools::find("apt-get")?.is_none() {
+        bail!(
+            "missing programs: {}. This is not Debian (no apt-get), so install them yourself; on Debian they are in {}",
+            programs.join(", "),
+            packages(missing, |_| true).join(", ")
+        );
+    }
+    say(format!("missing programs: {}", programs.join(", ")));
+    apt(&["update"])?;
+    let to_install = packages(missing, |need| need.way == Way::Install);
+    if !to_install.is_empty() {
+        say(format!("installing Debian packages: {}", to_install.join(" ")));
+        apt(&[&["install", "-y", "--no-install-recommends"], to_install.as_slice()].concat())?;
+    }
+    let to_unpack = packages(missing, |need| need.way == Way::Unpack);
+    if !to_unpack.is_empty() {
+        unpack_all(&to_unpack)?;
+    }
+    Ok(())
+}
+
+/// Names of the packages, each once.
+fn packages(needs: &[Need], wanted: impl Fn(&Need) -> bool) -> Vec<&'static str> {
+    let names: BTreeSet<_> = needs.iter().filter(|need| wanted(need)).map(|need| need.package).collect();
+    names.into_iter().collect()
+}
+
+fn unpack_all(packages: &[&str]) -> Result<()> {
+    let root = tools::unpacked_dir()?;
+    say(format!("unpacking Debian packages into {} (not installed): {}", root.display(), packages.join(" ")));
+    let archives = tools::target_dir()?.join("xtask/debs");
+    fs::create_dir_all(archives.join("partial")).with_context(|| format!("cannot create {}", archives.display()))?;
+    let place = format!("Dir::Cache::archives={}", archives.display());
+    let fixed = ["install", "-y", "--no-install-recommends", "--download-only", "-o", &place];
+    apt(&[&fixed, packages].concat())?;
+    fs::create_dir_all(&root).with_context(|| format!("cannot create {}", root.display()))?;
+    for entry in fs::read_dir(&archives).with_context(|| format!("cannot read {}", archives.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            extract(&path, &root)?;
+        }
+    }
+    Ok(())
+}
+
+fn extract(package: &Path, root: &Path) -> Result<()> {
+    let status = Command::new("dpkg-deb").arg("--extract").arg(package).arg(root).status();
+    let status = status.context("cannot start dpkg-deb")?;
+    ensure!(status.success(), "dpkg-deb cannot unpack {} ({status})", package.display());
+    Ok(())
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    let status = command.arg("-q").args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
+    let status = status.context("cannot start apt-get")?;
+    ensure!(status.success(), "apt-get {} failed ({status})", arguments.join(" "));
+    Ok(())
+}
