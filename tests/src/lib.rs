@@ -9,13 +9,14 @@
 //! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits.
 //! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
-//! - [`containerd`] the daemon, [`ctr`] what it says, [`proc`] what the kernel says.
+//! - [`containerd`] the daemon, [`ctr`] what it says and [`events`] what it reports, [`proc`] what the kernel says.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
 pub mod containerd;
 pub mod ctr;
+pub mod events;
 pub mod fixtures;
 pub mod image;
 pub mod layer;

@@ -17,7 +17,7 @@ use crate::{
     ctr::{Ctr, Running},
     fixtures::Fixtures,
     pods::{self, Pod},
-    proc,
+    proc, process,
     registry::Registry,
     remains,
     slot::{Kind, Names, Slot},
@@ -36,6 +36,7 @@ pub struct NodeBuilder {
     kind: Kind,
     programs: Option<PathBuf>,
     fixtures: bool,
+    disk: Option<String>,
     agent: String,
     backend: String,
     rest: String,
@@ -46,7 +47,7 @@ impl NodeBuilder {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         let text = String::new;
-        Self { kind, programs: None, fixtures: true, agent: text(), backend: text(), rest: text() }
+        Self { kind, programs: None, fixtures: true, disk: None, agent: text(), backend: text(), rest: text() }
     }
 
     /// Uses the programs of this directory; otherwise those that were built with the running one.
@@ -60,6 +61,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn public_registries(mut self) -> Self {
         self.fixtures = false;
+        self
+    }
+
+    /// Gives containerd a disk of that size only, e.g. `16m`.
+    #[must_use]
+    pub fn disk(mut self, size: &str) -> Self {
+        self.disk = Some(size.to_owned());
         self
     }
 
@@ -97,6 +105,12 @@ impl NodeBuilder {
         }
         let fixtures = if self.fixtures { Some(Fixtures::prepare()?) } else { None };
         let registry = fixtures.as_ref().map(|images| Registry::start(dir, &images.registry())).transpose()?;
+        if let Some(size) = &self.disk {
+            let disk = dir.join("containerd");
+            fs::create_dir(&disk).with_context(|| format!("cannot create {}", disk.display()))?;
+            let size = format!("size={size}");
+            process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", &size, "disk"]).arg(&disk))?;
+        }
         let containerd = Containerd::start(&dir.join("containerd"))?;
         let programs = match &self.programs {
             Some(dir) => dir.clone(),
@@ -107,7 +121,8 @@ impl NodeBuilder {
         let text = self.config(&names, &programs, &containerd.socket(), mirror.as_deref());
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
-        Ok(Node { agent, registry, containerd, fixtures, names, _slot: slot })
+        let mounts = proc::mounts_below(&names.dir)?;
+        Ok(Node { agent, registry, containerd, fixtures, names, mounts, _slot: slot })
     }
 
     /// Starts all of it.
@@ -171,6 +186,8 @@ pub struct Node {
     /// The images, where fixtures are used.
     pub fixtures: Option<Fixtures>,
     names: Names,
+    // What was mounted before the agent came.
+    mounts: Vec<PathBuf>,
     // Last: its drop removes what the others leave.
     _slot: Slot,
 }
@@ -192,6 +209,15 @@ impl Node {
     #[must_use]
     pub fn path(&self, sub: &str) -> PathBuf {
         self.names.dir.join(sub)
+    }
+
+    /// Changes the size of containerd's disk.
+    ///
+    /// # Errors
+    /// When the node was not made with one.
+    pub fn resize_disk(&self, size: &str) -> Result<()> {
+        let options = format!("remount,size={size}");
+        process::text(tools::command("mount")?.args(["-o", &options]).arg(self.path("containerd"))).map(drop)
     }
 
     /// What containerd says about the agent's namespace.
@@ -330,12 +356,16 @@ impl Node {
         note("lease", ctr.leases()?);
         note("unfinished download", ctr.active_ingests()?);
         note("process", self.strangers()?);
-        note("mount", shown(proc::mounts_below(&self.names.dir)?));
+        note(
+            "mount",
+            shown(proc::mounts_below(&self.names.dir)?.into_iter().filter(|point| !self.mounts.contains(point))),
+        );
         let below_root = |group: &PathBuf| !group.ends_with(&self.names.cgroup);
         note("cgroup", shown(proc::cgroups(&self.names.cgroup)?.into_iter().filter(below_root)));
         note("link", remains::links(&self.names, false)?);
         note("packet filter rule", remains::rules(&self.names)?);
         note("pod directory", shown(entries(&self.path("state/pods"))?));
+        note("log directory", shown(entries(&self.path("logs"))?));
         let pinned = |path: &PathBuf| !path.ends_with("stanchion.sock") && !is_lock(path);
         note("runtime file", shown(remains::files(&self.path("run")).into_iter().filter(pinned)));
         Ok(found)
@@ -358,6 +388,27 @@ impl Node {
         let seen = remains::processes(&self.names)?;
         let strangers = seen.into_iter().filter(|seen| !own.contains(&Some(seen.pid)));
         Ok(strangers.map(|seen| format!("{} {}", seen.pid, seen.command)).collect())
+    }
+
+    /// What a command says, on both streams, whatever its exit code.
+    ///
+    /// # Errors
+    /// When it cannot be started or hangs.
+    pub fn said(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.agent.cli(arguments)?;
+        Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Awaits that a command says all of `words`.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn await_said(&self, arguments: &[&str], words: &[&str]) -> Result<()> {
+        self.until(&format!("`stanchion {}` to say {words:?}", arguments.join(" ")), || {
+            let said = self.said(arguments)?;
+            ensure!(words.iter().all(|word| said.contains(word)), "it says: {said}");
+            Ok(())
+        })
     }
 
     /// Events as `get events -o json` shows them.

@@ -133,19 +133,61 @@ fn descend(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The value of one of a process's cgroup files, e.g. `("memory", "memory.limit_in_bytes")`, on cgroup v1.
+/// Memory limit of a process's cgroup, bytes.
 ///
 /// # Errors
-/// When the process, the controller or the file is not there.
-pub fn cgroup_value(pid: u32, controller: &str, file: &str) -> Result<String> {
-    let path = format!("/proc/{pid}/cgroup");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let group = text.lines().find_map(|line| {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let controllers = fields.next()?;
-        controllers.split(',').any(|name| name == controller).then(|| fields.next())?
-    });
-    let group = group.with_context(|| format!("pid {pid} has no {controller} cgroup"))?;
-    let file = Path::new("/sys/fs/cgroup").join(controller).join(group.trim_start_matches('/')).join(file);
+/// When it has no such cgroup.
+pub fn memory_limit(pid: u32) -> Result<String> {
+    cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max")
+}
+
+/// CPU quota of a process's cgroup: µs of CPU time, µs of the period.
+///
+/// # Errors
+/// When it has no such cgroup.
+pub fn cpu_quota(pid: u32) -> Result<String> {
+    if unified(pid)? {
+        return cgroup_value(pid, "cpu", "", "cpu.max");
+    }
+    let quota = cgroup_value(pid, "cpu", "cpu.cfs_quota_us", "")?;
+    Ok(format!("{quota} {}", cgroup_value(pid, "cpu", "cpu.cfs_period_us", "")?))
+}
+
+fn cgroup_value(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<String> {
+    let text = memberships(pid)?;
+    let place = |wanted: &str| {
+        text.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            fields.next()?.split(',').any(|name| name == wanted).then(|| fields.next())?
+        })
+    };
+    let root = Path::new("/sys/fs/cgroup");
+    let file = if unified(pid)? {
+        let group = place("").with_context(|| format!("pid {pid} has no cgroup"))?;
+        root.join(group.trim_start_matches('/')).join(v2)
+    } else {
+        let group = place(controller).with_context(|| format!("pid {pid} has no {controller} cgroup"))?;
+        root.join(controller).join(group.trim_start_matches('/')).join(v1)
+    };
     Ok(fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.trim().to_owned())
+}
+
+/// Whether all controllers are in the one hierarchy of cgroup v2.
+fn unified(pid: u32) -> Result<bool> {
+    Ok(memberships(pid)?.lines().count() == 1)
+}
+
+fn memberships(pid: u32) -> Result<String> {
+    let path = format!("/proc/{pid}/cgroup");
+    fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+}
+
+/// The environment that a process was started with.
+///
+/// # Errors
+/// When there is no such process.
+pub fn environment(pid: u32) -> Result<Vec<String>> {
+    let path = format!("/proc/{pid}/environ");
+    let bytes = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(bytes.split(|byte| *byte == 0).map(|pair| String::from_utf8_lossy(pair).into_owned()).collect())
 }

@@ -79,6 +79,13 @@ impl Names {
         }
     }
 
+    /// A port of the machine that no other node uses; `which` is below 10.
+    #[must_use]
+    pub fn port(&self, which: u16) -> u16 {
+        let number: u16 = self.prefix.rsplit('.').next().and_then(|part| part.parse().ok()).unwrap_or(0);
+        21000 + number * 10 + which
+    }
+
     /// The pods' network, e.g. `10.213.4.0/24`.
     #[must_use]
     pub fn subnet(&self) -> String {

@@ -4,7 +4,6 @@
 //! `/tasks/start` or `/tasks/exit`. For `ctr` the change is the start of the program. Agent and `ctr` take turns, so that
 //! whatever else the machine does meets both.
 
-mod events;
 mod machine;
 mod plain;
 mod rounds;

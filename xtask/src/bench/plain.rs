@@ -4,9 +4,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use stanchion_tests::{Node, ctr::Ctr, pods::IDLE};
-
-use super::events::Events;
+use stanchion_tests::{Node, ctr::Ctr, events::Events, pods::IDLE};
 
 /// Namespace of the yardstick's containers.
 pub const NAMESPACE: &str = "bench";

@@ -5,11 +5,15 @@ use std::{collections::BTreeSet, fs, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
-use stanchion_tests::{Node, pods, proc, wait::pause};
+use stanchion_tests::{
+    Node,
+    events::{Event, Events},
+    pods, proc,
+    wait::pause,
+};
 
 use super::{
     Idle, Options,
-    events::{Event, Events},
     plain::{Plain, millis},
     table::{Figure, Report},
 };

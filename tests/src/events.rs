@@ -11,7 +11,8 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use serde_json::Value;
-use stanchion_tests::containerd::Containerd;
+
+use crate::containerd::Containerd;
 
 /// How long to wait for an event before giving up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -40,6 +41,9 @@ pub struct Events {
 
 impl Events {
     /// Subscribes; returns once the subscription is in force.
+    ///
+    /// # Errors
+    /// When `ctr` cannot be started or shows nothing.
     pub fn subscribe(containerd: &Containerd) -> Result<Self> {
         let ctr = containerd.ctr("sync");
         let mut child = ctr.command(&["events"])?.stdout(Stdio::piped()).spawn().context("cannot start ctr events")?;
@@ -67,6 +71,9 @@ impl Events {
     }
 
     /// The next event of `topic` in `namespace`; others are dropped.
+    ///
+    /// # Errors
+    /// When none comes within a minute.
     pub fn next(&self, namespace: &str, topic: &str) -> Result<Event> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -79,6 +86,12 @@ impl Events {
                 Err(RecvTimeoutError::Disconnected) => bail!("ctr events has ended"),
             }
         }
+    }
+
+    /// Everything that has come so far.
+    #[must_use]
+    pub fn drain(&self) -> Vec<Event> {
+        self.received.try_iter().collect()
     }
 
     /// Forgets what has come so far.
