@@ -5,11 +5,7 @@ use std::sync::Arc;
 use stanchion_pod::PodKey;
 use tokio::sync::mpsc;
 
-use crate::{
-    backends::Backend,
-    board::Board,
-    events::EventLog,
-};
+use crate::{backends::Backend, board::Board, events::EventLog};
 
 /// Reaches the running agent. Cheap to clone.
 #[derive(Debug)]

@@ -1,8 +1,39 @@
-//! The Stanchion agent.
+//! The Stanchion agent: from manifests and observed runtimes to running pods and their status. Generic over
+//! [`Runtime`](stanchion_runtime::Runtime); does no I/O towards a runtime but through it.
+//!
+//! # Layout
+//! In the order of the data's way:
+//! - [`source`]: manifest directories → what is [`desired`].
+//! - [`observe`]: what exists in each backend, the latest look.
+//! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
+//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`] and [`files`].
+//! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
+//! - [`sweep`], [`preload`]: what belongs to no pod; image archives.
+//! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
+mod agent;
 pub mod backends;
 pub mod board;
+mod clock;
 pub mod config;
+pub mod desired;
 pub mod events;
+mod files;
 pub mod handle;
+mod images;
+mod node;
+mod observe;
+mod plan;
+mod preload;
+mod reconcile;
+pub mod reference;
+mod source;
+mod status;
+mod supervisor;
+mod sweep;
 pub mod view;
+mod worker;
+
+pub use agent::{Agent, RunError};
+pub use clock::Clock;
+pub use supervisor::Supervisor;

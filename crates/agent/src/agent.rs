@@ -1,0 +1,130 @@
+//! The agent as a whole: wires sources, observers, reconciler and workers, and ends them in order.
+
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+
+use stanchion_runtime::Runtime;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backends::Backend,
+    board::Board,
+    clock::Clock,
+    config::AgentConfig,
+    desired::Desired,
+    handle::{Handle, Request},
+    images::Images,
+    node::{self, Home},
+    observe::observer,
+    preload,
+    reconcile::Reconciler,
+    source::Sources,
+    supervisor::Supervisor,
+    sweep,
+    view::NodeView,
+    worker::Shared,
+};
+
+/// How long the steps under way may take to end when the agent stops.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Why the agent ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A bug. Containers run on; the service manager starts the agent anew.
+    #[error("task {0:?} panicked")]
+    Panicked(Cow<'static, str>),
+}
+
+/// The agent, ready to run.
+#[derive(Debug)]
+pub struct Agent<R> {
+    config: AgentConfig,
+    handle: Handle<R>,
+    requests: mpsc::Receiver<Request>,
+    clock: Clock,
+    node_addresses: Vec<IpAddr>,
+}
+
+impl<R: Runtime> Agent<R> {
+    /// An agent for these backends, in order of preference.
+    #[must_use]
+    pub fn new(config: AgentConfig, backends: Vec<Backend<R>>, node: NodeView) -> Self {
+        let (send, requests) = mpsc::channel(64);
+        let handle = Handle {
+            board: Arc::new(Board::new(node)),
+            events: Arc::default(),
+            backends: backends.into(),
+            requests: send,
+        };
+        Self { config, handle, requests, clock: Clock::System, node_addresses: node::addresses() }
+    }
+
+    /// The same agent with another clock, for tests.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// What the local API works with.
+    #[must_use]
+    pub fn handle(&self) -> Handle<R> {
+        self.handle.clone()
+    }
+
+    /// Runs until `shutdown`. Pods run on afterwards.
+    ///
+    /// # Errors
+    /// A task panicked; the agent has stopped its other tasks in order.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        // A child: a panic stops the agent's tasks without telling the caller to stop too.
+        let token = shutdown.child_token();
+        let supervisor = Supervisor::new(token.clone());
+        let desired = self.start(&supervisor);
+        let ended = tokio::select! {
+            // *Cancel-safe:* both only wait.
+            () = shutdown.cancelled() => Ok(()),
+            name = supervisor.panicked() => Err(RunError::Panicked(name)),
+        };
+        token.cancel();
+        drop(desired);
+        if !supervisor.drain(DRAIN).await {
+            tracing::warn!(limit = ?DRAIN, "some steps did not end in time; the next start looks at what came of them");
+        }
+        ended
+    }
+
+    /// Starts every task.
+    fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
+        let Handle { board, events, backends, .. } = self.handle;
+        let mut homes = Vec::with_capacity(backends.len());
+        for backend in backends.iter() {
+            let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
+            supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
+            homes.push(Home { backend: backend.clone(), observer, images: Arc::new(Images::default()) });
+        }
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let shared = Arc::new(Shared {
+            homes,
+            board: Arc::clone(&board),
+            events: Arc::clone(&events),
+            clock: self.clock,
+            supervisor: supervisor.clone(),
+            permits: Semaphore::new((2 * cores).max(4)),
+            images_changed: watch::Sender::new(0),
+            memory_capacity: node::memory_capacity(),
+            node_addresses: self.node_addresses,
+            config: self.config,
+        });
+        let (publish, desired) = watch::channel(Arc::default());
+        let sources = Sources::new(&shared.config, board, events, publish);
+        supervisor.spawn("sources", sources.run(supervisor.shutdown().clone()));
+        supervisor.spawn("reconciler", Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests).run());
+        supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
+        if let Some(directory) = shared.config.preload.clone() {
+            supervisor.spawn("preload", preload::run(shared, directory, supervisor.shutdown().clone()));
+        }
+        desired
+    }
+}

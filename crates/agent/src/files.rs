@@ -1,0 +1,104 @@
+//! A pod's files on the node: volumes, the files that the agent manages in its containers, and its logs.
+//!
+//! ```text
+//! <state_dir>/pods/<uid>/volumes/kubernetes.io~empty-dir/<name>    emptyDir
+//! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
+//! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
+//! ```
+
+mod etc;
+mod mounts;
+mod volume;
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt, symlink},
+    path::{Path, PathBuf},
+};
+
+use stanchion_pod::{Pod, PodKey, PodUid};
+
+pub(crate) use etc::write as write_etc;
+pub(crate) use volume::prepare as prepare_volume;
+
+/// Where the files of one pod are.
+#[derive(Clone, Debug)]
+pub(crate) struct PodFiles {
+    root: PathBuf,
+    log_dir: PathBuf,
+    logs: PathBuf,
+}
+
+impl PodFiles {
+    pub fn new(state_dir: &Path, log_dir: &Path, key: &PodKey, uid: &PodUid) -> Self {
+        Self {
+            root: pods(state_dir).join(uid.as_str()),
+            log_dir: log_dir.to_owned(),
+            logs: log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)),
+        }
+    }
+
+    pub fn of(state_dir: &Path, log_dir: &Path, pod: &Pod) -> Self {
+        Self::new(state_dir, log_dir, &pod.key, &pod.uid)
+    }
+
+    /// Where an emptyDir is.
+    pub fn empty_dir(&self, volume: &str) -> PathBuf {
+        self.root.join("volumes/kubernetes.io~empty-dir").join(volume)
+    }
+
+    /// Where the managed files are.
+    pub fn etc(&self) -> PathBuf {
+        self.root.join("etc")
+    }
+
+    /// Log file of a container (R-LOG-1).
+    pub fn log(&self, container: &str, attempt: u32) -> PathBuf {
+        self.logs.join(container).join(format!("{attempt}.log"))
+    }
+
+    /// Makes the directories that a container needs. Nothing happens to what is there.
+    pub fn create(&self, container: &str) -> io::Result<()> {
+        let directory = |mode: u32, path: &Path| fs::DirBuilder::new().recursive(true).mode(mode).create(path);
+        directory(0o750, &self.root)?;
+        directory(0o755, &self.etc())?;
+        directory(0o755, &self.logs.join(container))?;
+        match symlink(&self.logs, self.root.join("logs")) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Removes all files of the pod. What is mounted below them is unmounted if it is the agent's, and otherwise keeps
+    /// the files: nothing is ever deleted through a mount (R-GC-4).
+    pub fn remove(&self) -> io::Result<()> {
+        let logs = fs::read_link(self.root.join("logs")).unwrap_or_else(|_| self.logs.clone());
+        // The link is ours, but a file all the same: only a direct child of the log directory is a pod's log directory.
+        if logs.parent() == Some(&self.log_dir) {
+            ignore_absent(fs::remove_dir_all(&logs))?;
+        }
+        mounts::unmount_below(&self.root)?;
+        ignore_absent(fs::remove_dir_all(&self.root))
+    }
+}
+
+/// UIDs of the pods that have files on this node.
+pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
+    let entries = match fs::read_dir(pods(state_dir)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    entries.map(|entry| Ok(PodUid::new(&entry?.file_name().to_string_lossy()))).collect()
+}
+
+fn pods(state_dir: &Path) -> PathBuf {
+    state_dir.join("pods")
+}
+
+fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}

@@ -1,0 +1,71 @@
+//! Mounts below a directory.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::mount::{UnmountFlags, unmount};
+
+/// Unmounts everything that is mounted below `root`, the deepest first. Busy mounts are detached: their last user ends
+/// them.
+pub(super) fn unmount_below(root: &Path) -> io::Result<()> {
+    let mut mounts = below(root)?;
+    mounts.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
+    for mount in mounts {
+        unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
+    }
+    Ok(())
+}
+
+/// Whether something is mounted at exactly this path.
+pub(super) fn is_mounted(path: &Path) -> io::Result<bool> {
+    Ok(points()?.iter().any(|mount| mount == path))
+}
+
+fn below(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut points = points()?;
+    points.retain(|mount| mount.starts_with(root));
+    Ok(points)
+}
+
+/// Mount points of this process's namespace (proc_pid_mountinfo(5), field 5).
+fn points() -> io::Result<Vec<PathBuf>> {
+    let table = fs::read("/proc/self/mountinfo")?;
+    let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    Ok(points.map(|point| PathBuf::from(OsString::from_vec(unescape(point)))).collect())
+}
+
+/// Undoes the kernel's `\040`-style escapes.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = (*first == b'\\').then(|| tail.get(..3)).flatten();
+        let code = octal.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match code {
+            Some(byte) => {
+                plain.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                plain.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescape;
+
+    #[test]
+    fn kernel_escapes_are_undone() {
+        assert_eq!(unescape(br"/a\040b\134c"), b"/a b\\c");
+        assert_eq!(unescape(br"/plain\9"), br"/plain\9");
+    }
+}

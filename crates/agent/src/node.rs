@@ -1,0 +1,36 @@
+//! Where pods can live on this node, and what the node has.
+
+use std::{
+    net::{IpAddr, UdpSocket},
+    sync::Arc,
+};
+
+use crate::{backends::Backend, images::Images, observe::Observer};
+
+/// One place for pods: a backend, its latest look and its images.
+#[derive(Debug)]
+pub(crate) struct Home<R> {
+    pub backend: Backend<R>,
+    pub observer: Observer,
+    pub images: Arc<Images>,
+}
+
+/// Memory of the node in bytes, from `/proc/meminfo`; 0 where that cannot be read.
+pub(crate) fn memory_capacity() -> u64 {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// The node's addresses, the one it reaches the world from first. Empty on a node with no route.
+pub(crate) fn addresses() -> Vec<IpAddr> {
+    // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
+    let route = |any: &str, target: &str| {
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(target)?;
+        socket.local_addr()
+    };
+    let tried = [route("0.0.0.0:0", "192.0.2.1:9"), route("[::]:0", "[2001:db8::1]:9")];
+    tried.into_iter().flatten().map(|address| address.ip()).collect()
+}

@@ -1,0 +1,239 @@
+//! The observer of one backend: keeps the latest look at what exists there.
+
+mod observation;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt};
+use stanchion_runtime::{Error, Event, Runtime, Version};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use observation::{Observation, Remains};
+
+use crate::{
+    backends::{Backend, Opened},
+    board::Board,
+    clock::Clock,
+    events::{EventLog, Subject},
+    view::BackendView,
+};
+
+/// A look even when no event asks for one: the safety net under lost events.
+const PERIOD: Duration = Duration::from_secs(30);
+/// First and longest wait after a failed look.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Asks an observer for looks and reads them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    tickets: watch::Sender<u64>,
+    latest: watch::Receiver<Arc<Observation>>,
+}
+
+impl Observer {
+    /// The latest look.
+    #[must_use]
+    pub fn latest(&self) -> Arc<Observation> {
+        Arc::clone(&self.latest.borrow())
+    }
+
+    /// Changes with every look.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Observation>> {
+        self.latest.clone()
+    }
+
+    /// A look begun after this call, failed or not. Callers at the same time share one.
+    ///
+    /// *Cancel-safe:* the look takes place all the same.
+    pub async fn look(&self) -> Arc<Observation> {
+        let mut ticket = 0;
+        self.tickets.send_modify(|tickets| {
+            *tickets += 1;
+            ticket = *tickets;
+        });
+        let mut latest = self.latest.clone();
+        match latest.wait_for(|observation| observation.ticket >= ticket).await {
+            Ok(observation) => Arc::clone(&observation),
+            // The observer has stopped with the agent.
+            Err(_) => Arc::clone(&self.latest.borrow()),
+        }
+    }
+}
+
+/// The task behind an [`Observer`].
+#[derive(Debug)]
+pub(crate) struct Watcher<R> {
+    backend: Backend<R>,
+    clock: Clock,
+    board: Arc<Board>,
+    events: Arc<EventLog>,
+    tickets: watch::Receiver<u64>,
+    latest: watch::Sender<Arc<Observation>>,
+}
+
+/// An observer of `backend` and the task that must be run for it.
+pub(crate) fn observer<R: Runtime>(
+    backend: Backend<R>,
+    clock: Clock,
+    board: Arc<Board>,
+    events: Arc<EventLog>,
+) -> (Observer, Watcher<R>) {
+    let (tickets, wanted) = watch::channel(0);
+    let (publish, latest) = watch::channel(Arc::new(Observation::none(clock.now())));
+    (Observer { tickets, latest }, Watcher { backend, clock, board, events, tickets: wanted, latest: publish })
+}
+
+impl<R: Runtime> Watcher<R> {
+    /// Looks until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        if let Some(runtime) = shutdown.run_until_cancelled(self.opened()).await.flatten() {
+            shutdown.run_until_cancelled(self.watch(&runtime)).await;
+        }
+    }
+
+    /// Waits until the backend is open, showing why it is not.
+    async fn opened(&mut self) -> Option<Arc<R>> {
+        loop {
+            let reason = match &*self.backend.opened.borrow_and_update() {
+                Opened::Yes { runtime, .. } => return Some(Arc::clone(runtime)),
+                Opened::No { reason } => reason.clone(),
+            };
+            self.publish_failure(&reason);
+            self.show(None);
+            self.backend.opened.changed().await.ok()?;
+        }
+    }
+
+    async fn watch(&mut self, runtime: &Arc<R>) {
+        let mut subscription = Subscription::new();
+        let mut retry = RETRY.0;
+        let mut version: Option<Version> = None;
+        loop {
+            let begun = Instant::now();
+            let ticket = *self.tickets.borrow_and_update();
+            match runtime.list().await {
+                Ok(inventory) => {
+                    retry = RETRY.0;
+                    let since = Some(self.latest.borrow().since).filter(|_| self.latest.borrow().is_current());
+                    let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.now()));
+                    self.recovered();
+                    self.latest.send_replace(Arc::new(observation));
+                    if version.is_none() {
+                        version = self.version(runtime).await;
+                        self.show(version.as_ref());
+                    }
+                }
+                Err(error) => {
+                    self.publish_failure(&error.chain());
+                    self.show(version.as_ref());
+                    version = None;
+                    // *Cancel-safe:* nothing is held across it. A ticket does not hurry it: the runtime is away.
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(RETRY.1);
+                    continue;
+                }
+            }
+            // At most half of the time is spent looking, so that a burst of events does not starve what causes it.
+            let pause = begun + 2 * begun.elapsed();
+            let rest = Instant::now() + PERIOD;
+            tokio::select! {
+                // *Cancel-safe:* all three only wait.
+                changed = self.tickets.changed() => if changed.is_err() { return },
+                () = subscription.next(runtime) => {}
+                () = sleep_until(rest) => {}
+            }
+            sleep_until(pause).await;
+            subscription.forget_pending();
+        }
+    }
+
+    async fn version(&self, runtime: &Arc<R>) -> Option<Version> {
+        match runtime.version().await {
+            Ok(version) => Some(version),
+            Err(error) => {
+                tracing::debug!(backend = self.backend.name, error = error.chain(), "asking for the version failed");
+                None
+            }
+        }
+    }
+
+    fn recovered(&self) {
+        if self.latest.borrow().error.is_some() {
+            self.events.normal(&Subject::backend(&self.backend.name), "BackendReady", "The backend answers");
+        }
+    }
+
+    fn publish_failure(&self, error: &str) {
+        let last = self.latest.borrow().clone();
+        if last.error.as_deref() != Some(error) {
+            self.events.warning(&Subject::backend(&self.backend.name), "BackendUnavailable", error);
+        }
+        let ticket = *self.tickets.borrow();
+        self.latest.send_replace(Arc::new(last.failed(error, ticket, self.clock.now())));
+    }
+
+    fn show(&self, version: Option<&Version>) {
+        let info = match &*self.backend.opened.borrow() {
+            Opened::Yes { info, .. } => info.clone(),
+            Opened::No { .. } => crate::backends::BackendInfo::default(),
+        };
+        let latest = self.latest.borrow();
+        self.board.set_backend(BackendView {
+            name: self.backend.name.clone(),
+            library: info.library,
+            version: info.version,
+            abi: info.abi,
+            runtime: version.map(|version| version.runtime.clone()).unwrap_or_default(),
+            runtime_version: version.map(|version| version.runtime_version.clone()).unwrap_or_default(),
+            error: latest.error.clone(),
+            since: Some(latest.since),
+            pods: 0,
+            capabilities: version.map(|version| version.capabilities).unwrap_or_default(),
+        });
+    }
+}
+
+type Events = std::pin::Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>;
+
+/// The subscription to a backend's events, renewed when it breaks.
+struct Subscription {
+    stream: Option<Events>,
+    retry: Duration,
+}
+
+impl Subscription {
+    fn new() -> Self {
+        Self { stream: None, retry: RETRY.0 }
+    }
+
+    /// Waits for the next event.
+    ///
+    /// *Cancel-safe:* what the stream holds stays in it.
+    async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) {
+        let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events()));
+        match stream.next().await {
+            Some(Ok(_)) => self.retry = RETRY.0,
+            ended => {
+                if let Some(Err(error)) = ended {
+                    tracing::debug!(error = error.chain(), "the event stream ended");
+                }
+                tokio::time::sleep(self.retry).await;
+                self.retry = (self.retry * 2).min(RETRY.1);
+                self.stream = None;
+            }
+        }
+    }
+
+    /// Drops the events that are waiting: the look that follows covers them all.
+    fn forget_pending(&mut self) {
+        while let Some(Some(Some(Ok(_)))) = self.stream.as_mut().map(|stream| {
+            use futures_util::FutureExt as _;
+            stream.next().now_or_never()
+        }) {}
+    }
+}

@@ -1,0 +1,183 @@
+//! What the agent remembers of its own tries. Losing it costs at most an early retry.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use stanchion_pod::{Container, Pod, Revision};
+use stanchion_runtime::{ContainerId, ErrorKind, SandboxId};
+
+use crate::clock::later;
+
+/// First and longest wait after a failure that will not pass by itself (R-IMG-4, R-LOOP-3).
+const LASTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
+/// First and longest wait after a failure that may pass at any moment.
+const PASSING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// One pod's tries.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    images: HashMap<(Revision, String), ImageState>,
+    starts: HashMap<String, Failure>,
+    sandbox: Option<Failure>,
+    stopped: HashSet<SandboxId>,
+    condemned: HashSet<SandboxId>,
+    to_restart: HashSet<ContainerId>,
+}
+
+/// How far an image is, for one container of one revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum ImageState {
+    /// Not asked for.
+    #[default]
+    Unknown,
+    /// Being fetched.
+    Pulling,
+    /// Here.
+    Ready,
+    /// Could not be had.
+    Failed(Failure),
+}
+
+impl ImageState {
+    /// When to ask again.
+    pub fn next_try(&self) -> Option<Timestamp> {
+        match self {
+            Self::Failed(failure) => Some(failure.next_try),
+            _ => None,
+        }
+    }
+}
+
+/// A failed try.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failure {
+    /// One word, as container statuses have it, e.g. `ErrImagePull`.
+    pub reason: &'static str,
+    /// What happened.
+    pub message: String,
+    /// When to try again.
+    pub next_try: Timestamp,
+    delay: Duration,
+}
+
+impl Failure {
+    /// A failure of `kind` at `now`, after `last`; `retry_after` is what the other side asked for.
+    pub fn after(
+        last: Option<&Self>,
+        reason: &'static str,
+        message: String,
+        kind: ErrorKind,
+        retry_after: Option<Duration>,
+        now: Timestamp,
+    ) -> Self {
+        let (first, longest) = match kind {
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Conflict => PASSING,
+            _ => LASTING,
+        };
+        let delay = last.map_or(first, |last| (last.delay * 2).clamp(first, longest));
+        let next_try = later(now, retry_after.map_or(delay, |asked| asked.max(delay)));
+        Self { reason, message, next_try, delay }
+    }
+}
+
+impl History {
+    /// How far a container's image is.
+    pub fn image(&self, pod: &Pod, container: &Container) -> ImageState {
+        self.images.get(&image_key(pod, container)).cloned().unwrap_or_default()
+    }
+
+    /// Notes how far a container's image is.
+    pub fn set_image(&mut self, revision: &Revision, container: &str, state: ImageState) {
+        self.images.insert((revision.clone(), container.to_owned()), state);
+    }
+
+    /// Whether all images of a pod are here.
+    pub fn are_ready(&self, pod: &Pod) -> bool {
+        pod.containers.iter().all(|container| self.image(pod, container) == ImageState::Ready)
+    }
+
+    /// Forgets the images of every revision but these.
+    pub fn keep_images(&mut self, revisions: &[&Revision]) {
+        self.images.retain(|(revision, _), _| revisions.contains(&revision));
+    }
+
+    /// The last failure to start a container.
+    pub fn start_failure(&self, container: &str) -> Option<&Failure> {
+        self.starts.get(container)
+    }
+
+    /// Notes whether a container could be started.
+    pub fn set_start(&mut self, container: &str, failure: Option<Failure>) {
+        match failure {
+            Some(failure) => self.starts.insert(container.to_owned(), failure),
+            None => self.starts.remove(container),
+        };
+    }
+
+    /// The last failure to make the sandbox.
+    pub fn sandbox_failure(&self) -> Option<&Failure> {
+        self.sandbox.as_ref()
+    }
+
+    /// Notes whether the sandbox could be made.
+    pub fn set_sandbox(&mut self, failure: Option<Failure>) {
+        self.sandbox = failure;
+    }
+
+    /// Whether a sandbox's network has been released.
+    pub fn is_stopped(&self, sandbox: &SandboxId) -> bool {
+        self.stopped.contains(sandbox)
+    }
+
+    /// Notes that a sandbox's network has been released.
+    pub fn set_stopped(&mut self, sandbox: SandboxId) {
+        self.stopped.insert(sandbox);
+    }
+
+    /// Notes that a sandbox exists no more; its id may come again.
+    pub fn forget_sandbox(&mut self, sandbox: &SandboxId) {
+        self.stopped.remove(sandbox);
+        self.condemned.remove(sandbox);
+    }
+
+    /// Whether a user wants the pod in this sandbox restarted.
+    pub fn is_condemned(&self, sandbox: &SandboxId) -> bool {
+        self.condemned.contains(sandbox)
+    }
+
+    /// Notes that a user wants the pod in this sandbox restarted.
+    pub fn condemn(&mut self, sandbox: SandboxId) {
+        self.condemned.insert(sandbox);
+    }
+
+    /// Whether a user wants this container restarted.
+    pub fn is_to_restart(&self, container: &ContainerId) -> bool {
+        self.to_restart.contains(container)
+    }
+
+    /// Notes that a user wants this container restarted.
+    pub fn restart(&mut self, container: ContainerId) {
+        self.to_restart.insert(container);
+    }
+
+    /// Forgets what was noted of containers and sandboxes that are gone.
+    pub fn retain(&mut self, sandboxes: &HashSet<&SandboxId>, containers: &HashSet<&ContainerId>) {
+        self.stopped.retain(|id| sandboxes.contains(id));
+        self.condemned.retain(|id| sandboxes.contains(id));
+        self.to_restart.retain(|id| containers.contains(id));
+    }
+
+    /// Lets everything that waits for a time be tried at once.
+    pub fn hurry(&mut self) {
+        self.sandbox = None;
+        self.starts.clear();
+        self.images.retain(|_, state| !matches!(state, ImageState::Failed(_)));
+    }
+}
+
+fn image_key(pod: &Pod, container: &Container) -> (Revision, String) {
+    (pod.revision.clone(), container.name.clone())
+}

@@ -1,0 +1,81 @@
+//! What is observed of one pod, on all backends.
+
+use std::sync::Arc;
+
+use stanchion_pod::Pod;
+use stanchion_runtime::{ContainerInfo, SandboxId, SandboxInfo};
+
+use super::{is_current, is_running};
+use crate::observe::Remains;
+
+/// One pod as the latest looks show it.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    /// The backend where the pod belongs.
+    pub home: String,
+    /// What exists of it, by backend.
+    pub remains: Vec<(String, Arc<Remains>)>,
+}
+
+/// One life of a container.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instance<'a> {
+    /// The container.
+    pub container: &'a ContainerInfo,
+    /// The sandbox that it is in.
+    pub sandbox: &'a SandboxInfo,
+}
+
+impl View {
+    /// What exists, on every backend.
+    pub fn everywhere(&self) -> impl Iterator<Item = (&str, &Remains)> {
+        self.remains.iter().map(|(backend, remains)| (backend.as_str(), &**remains))
+    }
+
+    /// What exists on backends where the pod does not belong.
+    pub fn elsewhere(&self) -> Vec<(String, Arc<Remains>)> {
+        self.remains.iter().filter(|(backend, _)| *backend != self.home).cloned().collect()
+    }
+
+    /// Its sandboxes at home, oldest first.
+    pub fn sandboxes(&self) -> impl DoubleEndedIterator<Item = &SandboxInfo> {
+        self.home().flat_map(|remains| &remains.sandboxes)
+    }
+
+    /// The containers of a sandbox at home, oldest first.
+    pub fn containers(&self, sandbox: &SandboxId) -> impl DoubleEndedIterator<Item = &ContainerInfo> {
+        self.home().flat_map(|remains| &remains.containers).filter(move |container| container.sandbox == *sandbox)
+    }
+
+    /// Containers at home whose sandbox is gone.
+    pub fn strays(&self) -> impl Iterator<Item = &ContainerInfo> {
+        let is_stray = |container: &&ContainerInfo| !self.sandboxes().any(|sandbox| sandbox.id == container.sandbox);
+        self.home().flat_map(|remains| &remains.containers).filter(is_stray)
+    }
+
+    /// Whether anything runs in a sandbox.
+    pub fn is_alive(&self, sandbox: &SandboxInfo) -> bool {
+        self.containers(&sandbox.id).any(is_running)
+    }
+
+    /// The lives of a container of this revision of the pod, oldest first.
+    pub fn instances(&self, pod: &Pod, name: &str) -> Vec<Instance<'_>> {
+        let mut instances: Vec<_> = self
+            .sandboxes()
+            .filter(|sandbox| is_current(sandbox, pod))
+            .flat_map(|sandbox| self.containers(&sandbox.id).map(move |container| Instance { container, sandbox }))
+            .filter(|instance| instance.container.name == name)
+            .collect();
+        instances.sort_by_key(|instance| (instance.container.attempt, instance.container.created_at));
+        instances
+    }
+
+    /// The latest life of a container of this revision of the pod.
+    pub fn newest(&self, pod: &Pod, name: &str) -> Option<Instance<'_>> {
+        self.instances(pod, name).pop()
+    }
+
+    fn home(&self) -> impl DoubleEndedIterator<Item = &Remains> {
+        self.remains.iter().filter(|(backend, _)| *backend == self.home).map(|(_, remains)| &**remains)
+    }
+}

@@ -1,0 +1,120 @@
+//! The reconciler: one worker for every pod that is wanted or exists.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use futures_util::future::select_all;
+use stanchion_pod::PodKey;
+use stanchion_runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    desired::Desired,
+    events::Subject,
+    handle::Request,
+    worker::{Ended, Order, Orders, Shared, Worker},
+};
+
+/// Starts workers and tells them what is wanted.
+pub(crate) struct Reconciler<R> {
+    shared: Arc<Shared<R>>,
+    desired: watch::Receiver<Arc<Desired>>,
+    requests: mpsc::Receiver<Request>,
+    workers: HashMap<PodKey, Orders>,
+    ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
+}
+
+impl<R: Runtime> Reconciler<R> {
+    pub fn new(
+        shared: Arc<Shared<R>>,
+        desired: watch::Receiver<Arc<Desired>>,
+        requests: mpsc::Receiver<Request>,
+    ) -> Self {
+        Self { shared, desired, requests, workers: HashMap::new(), ended: mpsc::channel(64) }
+    }
+
+    /// Works until the agent stops.
+    pub async fn run(mut self) {
+        let shutdown = self.shared.supervisor.shutdown().clone();
+        let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
+        while !shutdown.is_cancelled() {
+            looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
+            self.reconcile();
+            let looked = async {
+                match looks.is_empty() {
+                    true => std::future::pending().await,
+                    false => drop(select_all(looks.iter_mut().map(|look| Box::pin(look.changed()))).await),
+                }
+            };
+            // *Cancel-safe:* every arm waits on a channel and keeps what it has not delivered.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = self.desired.changed() => if changed.is_err() { return },
+                Some(key) = self.ended.1.recv() => drop(self.workers.remove(&key)),
+                Some(request) = self.requests.recv() => self.pass(request).await,
+                () = looked => {}
+            }
+        }
+    }
+
+    fn reconcile(&mut self) {
+        let desired = Arc::clone(&self.desired.borrow_and_update());
+        for (key, pod) in &desired.pods {
+            match self.workers.get(key) {
+                Some(orders) => {
+                    orders.desired.send_if_modified(|last| {
+                        let changed = last.as_ref() != Some(pod);
+                        if changed {
+                            *last = Some(pod.clone());
+                        }
+                        changed
+                    });
+                }
+                None => self.employ(key, Some(pod.clone())),
+            }
+        }
+        // What no source wants is stopped, once all of them have spoken (R-SRC-4).
+        if !desired.complete {
+            return;
+        }
+        let unwanted = self.workers.iter().filter(|(key, _)| !desired.pods.contains_key(*key));
+        for (_, orders) in unwanted {
+            orders.desired.send_if_modified(|last| last.take().is_some());
+        }
+        for key in self.found() {
+            if !desired.pods.contains_key(&key) && !self.workers.contains_key(&key) {
+                let message = "No manifest names this pod; it is stopped and removed";
+                self.shared.events.warning(&Subject::pod(&key), "OrphanPod", message);
+                self.employ(&key, None);
+            }
+        }
+    }
+
+    /// Pods that exist in a runtime, by the latest good look at each.
+    fn found(&self) -> BTreeSet<PodKey> {
+        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        looks.filter(|look| look.is_current()).flat_map(|look| look.pods.keys().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    fn employ(&mut self, key: &PodKey, desired: Option<crate::desired::DesiredPod>) {
+        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired);
+        self.workers.insert(key.clone(), orders);
+        let (ended, key) = (self.ended.0.clone(), key.clone());
+        self.shared.supervisor.spawn(format!("pod {key}"), async move {
+            if worker.run().await == Ended::Gone && ended.send(key).await.is_err() {
+                tracing::trace!("the reconciler ended before a worker");
+            }
+        });
+    }
+
+    async fn pass(&self, request: Request) {
+        let Request::Restart { pod, container } = request;
+        if let Some(orders) = self.workers.get(&pod) {
+            if orders.orders.send(Order::Restart(container)).await.is_err() {
+                tracing::debug!(%pod, "a request came while the pod was ending");
+            }
+        }
+    }
+}

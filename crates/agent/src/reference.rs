@@ -1,0 +1,43 @@
+//! Image references as users write them.
+
+/// The full form of an image reference, by Docker's conventions (R-IMG-1): `redis` is `docker.io/library/redis:latest`.
+#[must_use]
+pub fn full(reference: &str) -> String {
+    let is_host = |part: &str| part.contains(['.', ':']) || part == "localhost";
+    let (host, path) = match reference.split_once('/') {
+        Some((host, path)) if is_host(host) => (host, path.to_owned()),
+        Some(_) => ("docker.io", reference.to_owned()),
+        None => ("docker.io", format!("library/{reference}")),
+    };
+    let host = if host == "index.docker.io" { "docker.io" } else { host };
+    let path = match path.split_once('/') {
+        None if host == "docker.io" => format!("library/{path}"),
+        _ => path,
+    };
+    let last = path.rsplit('/').next().unwrap_or(&path);
+    match last.contains([':', '@']) {
+        true => format!("{host}/{path}"),
+        false => format!("{host}/{path}:latest"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::full;
+
+    #[test]
+    fn references_are_completed_as_docker_does() {
+        for (short, long) in [
+            ("redis", "docker.io/library/redis:latest"),
+            ("redis:7", "docker.io/library/redis:7"),
+            ("docker.io/redis", "docker.io/library/redis:latest"),
+            ("index.docker.io/library/redis", "docker.io/library/redis:latest"),
+            ("team/app", "docker.io/team/app:latest"),
+            ("localhost/app:1", "localhost/app:1"),
+            ("127.0.0.1:5000/app", "127.0.0.1:5000/app:latest"),
+            ("registry.example.com/a/b@sha256:00", "registry.example.com/a/b@sha256:00"),
+        ] {
+            assert_eq!(full(short), long);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Sources of manifests, and their merging into what is desired.
+//!
+//! # Layout
+//! - [`run`]: all sources, read when something changes and at least every 20 s, merged and published.
+//! - [`reader`]: one directory or file, with the last good content of each manifest. [`last_good`]: that content on disk.
+//! - [`watch`]: changes as the kernel reports them. [`merge`]: several sources, one set.
+
+mod last_good;
+mod leftover;
+mod merge;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch::Sender,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    board::Board,
+    config::{AgentConfig, SourceConfig},
+    desired::Desired,
+    events::EventLog,
+};
+use merge::Merge;
+use reader::Reader;
+use watch::{Change, Watch};
+
+/// The full read that covers changes that the kernel does not report (R-FILE-1).
+const FULL_READ: Duration = Duration::from_secs(20);
+/// How often a source that cannot be read, or that has links whose targets are not watched, is read.
+const SHORT_READ: Duration = Duration::from_secs(2);
+/// An editor that replaces a file by removing and writing it anew does so within this time.
+const REPLACED_WITHIN: Duration = Duration::from_millis(20);
+/// A file that is being written is read when its writer closes it, or when it has been quiet this long.
+const QUIET: Duration = Duration::from_millis(250);
+
+/// What the source task works with.
+pub(crate) struct Sources {
+    readers: Vec<Reader>,
+    watch: Watch,
+    merge: Merge,
+    desired: Sender<Arc<Desired>>,
+}
+
+impl Sources {
+    pub fn new(config: &AgentConfig, board: Arc<Board>, events: Arc<EventLog>, desired: Sender<Arc<Desired>>) -> Self {
+        let paths = config.sources.iter().map(|SourceConfig::Path(path)| path.clone());
+        let reader = |path| Reader::new(path, &config.node_name, &config.state_dir);
+        Self {
+            readers: paths.clone().map(reader).collect(),
+            watch: Watch::new(paths.collect()),
+            merge: Merge::new(board, events),
+            desired,
+        }
+    }
+
+    /// Reads and publishes until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            self.watch.renew();
+            self = match tokio::task::spawn_blocking(move || self.read()).await {
+                Ok(sources) => sources,
+                // The reader's panic is the supervisor's to see.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            let next_read = Instant::now() + self.period();
+            if shutdown.run_until_cancelled(self.changed(next_read)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Reads every source and publishes what they want together.
+    fn read(mut self) -> Self {
+        let writing = self.watch.being_written();
+        for reader in &mut self.readers {
+            reader.read(&writing);
+        }
+        let desired = self.merge.merge(&self.readers);
+        self.desired.send_if_modified(|last| {
+            let changed = last.pods != desired.pods || last.complete != desired.complete;
+            if changed {
+                *last = Arc::new(desired);
+            }
+            changed
+        });
+        // After publishing: keeping the last good content is not what a pod waits for.
+        for reader in &mut self.readers {
+            reader.keep();
+        }
+        self
+    }
+
+    fn period(&self) -> Duration {
+        let is_short = |reader: &Reader| reader.error().is_some() || reader.has_links() || !self.watch.is_working();
+        if self.readers.iter().any(is_short) { SHORT_READ } else { FULL_READ }
+    }
+
+    /// Waits until a read is due.
+    ///
+    /// *Cancel-safe:* what was noticed stays noted in the watch.
+    async fn changed(&mut self, latest: Instant) {
+        let mut due = latest;
+        loop {
+            tokio::select! {
+                change = self.watch.next() => due = match change {
+                    Change::Written => return,
+                    Change::Removed => due.min(Instant::now() + REPLACED_WITHIN),
+                    Change::BeingWritten => due.min(Instant::now() + QUIET).max(Instant::now() + QUIET / 2),
+                },
+                () = sleep_until(due) => {
+                    self.watch.settle(QUIET);
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The name of a file in its directory, for people.
+fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
+    path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy())
+}

@@ -1,0 +1,73 @@
+//! The last good content of manifests, on disk: what runs while a file is broken or its directory cannot be read, also
+//! after a restart of the agent.
+//!
+//! ```text
+//! <state_dir>/manifests/<hash of the source's path>/<file name>
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fs,
+    io::{self, ErrorKind, Write},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+/// The last good content of one source.
+#[derive(Debug)]
+pub(super) struct LastGood {
+    directory: PathBuf,
+}
+
+impl LastGood {
+    pub fn of(state_dir: &Path, source: &Path) -> Self {
+        let hash = Sha256::digest(source.as_os_str().as_bytes());
+        let name = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+        Self { directory: state_dir.join("manifests").join(name) }
+    }
+
+    /// Everything kept, by file name; `None` when this source was never read.
+    pub fn load(&self) -> io::Result<Option<BTreeMap<OsString, Vec<u8>>>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries?,
+        };
+        let mut files = BTreeMap::new();
+        for entry in entries {
+            let entry = entry?;
+            // A dot begins what a crash left half written.
+            if !entry.file_name().as_bytes().starts_with(b".") {
+                files.insert(entry.file_name(), fs::read(entry.path())?);
+            }
+        }
+        Ok(Some(files))
+    }
+
+    /// Notes that the source has been read.
+    pub fn begin(&self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
+    }
+
+    /// Keeps the content of a file.
+    pub fn keep(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.directory)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(content)?;
+        file.persist(self.directory.join(name))?;
+        Ok(())
+    }
+
+    /// Forgets a file.
+    pub fn forget(&self, name: &OsStr) -> io::Result<()> {
+        match fs::remove_file(self.directory.join(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! File names that editors and package managers leave behind.
+
+/// Why a file is no manifest by its name; `None` says that it is one.
+pub(super) fn leftover(name: &str) -> Option<&'static str> {
+    const ENDINGS: [(&str, &str); 12] = [
+        ("~", "an editor's backup"),
+        (".bak", "a backup"),
+        (".orig", "a backup"),
+        (".rej", "a rejected patch"),
+        (".swp", "an editor's swap file"),
+        (".swo", "an editor's swap file"),
+        (".tmp", "a temporary file"),
+        (".rpmsave", "a package manager's backup"),
+        (".rpmorig", "a package manager's backup"),
+        (".rpmnew", "a package manager's new version"),
+        (".dpkg-old", "a package manager's backup"),
+        (".dpkg-dist", "a package manager's new version"),
+    ];
+    if name.starts_with('#') && name.ends_with('#') {
+        return Some("an editor's swap file");
+    }
+    if name == "4913" {
+        return Some("an editor's probe");
+    }
+    ENDINGS.into_iter().find_map(|(ending, what)| name.ends_with(ending).then_some(what))
+}
+
+/// Whether a name ends as manifests do. Others are read too, as a kubelet does, but it is worth saying (R-FILE-4).
+pub(super) fn is_usual(name: &str) -> bool {
+    [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::leftover;
+
+    #[test]
+    fn leftovers_are_no_manifests() {
+        for name in ["pod.yaml~", "pod.yaml.bak", "#pod.yaml#", "4913", "pod.yaml.rpmsave", "pod.yaml.swp"] {
+            assert!(leftover(name).is_some(), "{name}");
+        }
+        for name in ["pod.yaml", "pod.yml", "pod", "bak.yaml", "README"] {
+            assert!(leftover(name).is_none(), "{name}");
+        }
+    }
+}

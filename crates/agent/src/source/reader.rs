@@ -1,0 +1,277 @@
+//! Reads one directory of manifests, or one manifest file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    ffi::{OsStr, OsString},
+    fs::{self, File, Metadata},
+    io::{self, ErrorKind, Read},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use stanchion_pod::{MAX_MANIFEST, Pod, Problem, decode};
+
+use super::{last_good::LastGood, leftover};
+
+/// One source of manifests and what was last read from it.
+#[derive(Debug)]
+pub(super) struct Reader {
+    path: PathBuf,
+    node_name: String,
+    files: BTreeMap<OsString, ManifestFile>,
+    error: Option<String>,
+    since: Timestamp,
+    /// Whether the manifests here are all there are: the source was read, now or in an earlier life.
+    known: bool,
+    has_links: bool,
+    last_good: LastGood,
+    unkept: BTreeSet<OsString>,
+    begun: bool,
+}
+
+/// One manifest file as it was last read.
+#[derive(Debug, Default)]
+pub(super) struct ManifestFile {
+    stamp: Option<Stamp>,
+    /// The content in force, until it has been kept on disk.
+    content: Vec<u8>,
+    /// The pods in force: of the present content if that is good, else of the last good one.
+    pub pods: Vec<Arc<Pod>>,
+    /// Why the present content is not in force.
+    pub problems: Vec<Problem>,
+    /// What is doubtful in the present content.
+    pub warnings: Vec<Problem>,
+}
+
+/// Tells whether a file changed without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: (u64, u64),
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            inode: (file.dev(), file.ino()),
+            size: file.len(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        }
+    }
+}
+
+impl Reader {
+    pub fn new(path: PathBuf, node_name: &str, state_dir: &Path) -> Self {
+        let last_good = LastGood::of(state_dir, &path);
+        let mut reader = Self {
+            path,
+            node_name: node_name.to_owned(),
+            files: BTreeMap::new(),
+            error: None,
+            since: Timestamp::now(),
+            known: false,
+            has_links: false,
+            last_good,
+            unkept: BTreeSet::new(),
+            begun: false,
+        };
+        reader.recall();
+        reader
+    }
+
+    pub fn location(&self) -> &Path {
+        &self.path
+    }
+
+    /// Why the source cannot be read now.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Since when that is so, or since when it can be read.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// Whether manifests are links, whose targets' changes the kernel does not report (R-INOT-9).
+    pub fn has_links(&self) -> bool {
+        self.has_links
+    }
+
+    /// The manifests, by path, in lexical order.
+    pub fn files(&self) -> impl Iterator<Item = (PathBuf, &ManifestFile)> {
+        self.files.iter().map(|(name, file)| (self.path_of(name), file))
+    }
+
+    /// Reads what changed. Files in `writing` are being written and stay as they were.
+    pub fn read(&mut self, writing: &HashSet<PathBuf>) {
+        let found = self.list();
+        let failed = found.as_ref().err().cloned();
+        if failed.is_some() != self.error.is_some() {
+            self.since = Timestamp::now();
+        }
+        self.error = failed;
+        // A source that cannot be read is not an order to delete (design: I2).
+        let Ok(found) = found else { return };
+        self.known = true;
+        self.has_links = false;
+
+        let is_gone = |name: &&OsString| !found.contains(*name) && !writing.contains(&self.path_of(name));
+        let gone: Vec<_> = self.files.keys().filter(is_gone).cloned().collect();
+        for name in gone {
+            self.files.remove(&name);
+            self.unkept.insert(name);
+        }
+        for name in found {
+            let path = self.path_of(&name);
+            if !writing.contains(&path) {
+                self.read_file(&name, &path);
+            }
+        }
+    }
+
+    /// Writes down what changed since the last time, for the next life.
+    pub fn keep(&mut self) {
+        if !self.known || self.error.is_some() {
+            return;
+        }
+        if !self.begun {
+            self.begun = self.tell("begin", self.last_good.begin());
+        }
+        for name in std::mem::take(&mut self.unkept) {
+            let done = match self.files.get_mut(&name) {
+                Some(file) if file.content.is_empty() => Ok(()),
+                Some(file) => {
+                    let content = std::mem::take(&mut file.content);
+                    self.last_good.keep(&name, &content)
+                }
+                None => self.last_good.forget(&name),
+            };
+            self.tell(&name.to_string_lossy(), done);
+        }
+    }
+
+    fn tell(&self, what: &str, done: io::Result<()>) -> bool {
+        if let Err(error) = &done {
+            let source = self.path.display();
+            tracing::warn!(%source, what, %error, "keeping the last good manifests failed; a restart may not know them");
+        }
+        done.is_ok()
+    }
+
+    /// Takes up what was in force in an earlier life, until the source says otherwise.
+    fn recall(&mut self) {
+        let kept = match self.last_good.load() {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return,
+            Err(error) => {
+                let source = self.path.display();
+                tracing::warn!(%source, %error, "the last good manifests cannot be read");
+                return;
+            }
+        };
+        self.known = true;
+        for (name, content) in kept {
+            if let Ok(manifest) = decode(&content, &self.node_name) {
+                let pods = manifest.pods.into_iter().map(Arc::new).collect();
+                self.files.insert(name, ManifestFile { pods, ..ManifestFile::default() });
+            }
+        }
+    }
+
+    /// Names of the manifests, or why they cannot be had.
+    fn list(&self) -> Result<BTreeSet<OsString>, String> {
+        let failed = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound => format!("{} does not exist", self.path.display()),
+            _ => format!("{} cannot be read: {error}", self.path.display()),
+        };
+        let kind = fs::metadata(&self.path).map_err(failed)?;
+        if kind.is_file() {
+            return Ok(self.path.file_name().map(OsStr::to_owned).into_iter().collect());
+        }
+        if !kind.is_dir() {
+            return Err(format!("{} is neither a directory nor a file", self.path.display()));
+        }
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(&self.path).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            if !name.as_bytes().starts_with(b".") && leftover::leftover(&name.to_string_lossy()).is_none() {
+                names.insert(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn read_file(&mut self, name: &OsStr, path: &Path) {
+        let is_link = fs::symlink_metadata(path).is_ok_and(|entry| entry.is_symlink());
+        self.has_links |= is_link;
+        let stamp = match fs::metadata(path) {
+            // Direct entries only, no recursion (R-FILE-2).
+            Ok(entry) if entry.is_dir() && !is_link => return self.drop_file(name),
+            Ok(entry) => Some(Stamp::of(&entry)),
+            // Removed between the listing and now; the next read sees that.
+            Err(error) if error.kind() == ErrorKind::NotFound && !is_link => return,
+            Err(_) => None,
+        };
+        let file = self.files.entry(name.to_owned()).or_default();
+        if stamp.is_some() && file.stamp == stamp {
+            return;
+        }
+        match load(path).and_then(|content| Ok((decode(&content, &self.node_name)?, content))) {
+            Ok((manifest, content)) => {
+                file.pods = manifest.pods.into_iter().map(Arc::new).collect();
+                file.problems = Vec::new();
+                file.warnings = manifest.warnings;
+                file.content = content;
+                self.unkept.insert(name.to_owned());
+            }
+            Err(problems) => file.problems = problems,
+        }
+        if !leftover::is_usual(&name.to_string_lossy()) && file.problems.is_empty() {
+            let message = "the name does not end in .yaml, .yml or .json; it is read all the same".to_owned();
+            file.warnings.push(Problem { message, ..Problem::default() });
+        }
+        file.stamp = stamp;
+    }
+
+    fn drop_file(&mut self, name: &OsStr) {
+        if self.files.remove(name).is_some() {
+            self.unkept.insert(name.to_owned());
+        }
+    }
+
+    fn path_of(&self, name: &OsStr) -> PathBuf {
+        match self.path.file_name() {
+            Some(own) if own == name && !self.path.is_dir() => self.path.clone(),
+            _ => self.path.join(name),
+        }
+    }
+}
+
+/// The content of a manifest file.
+fn load(path: &Path) -> Result<Vec<u8>, Vec<Problem>> {
+    let failed = |message: String| vec![Problem { message, ..Problem::default() }];
+    let unreadable = |error: io::Error| failed(format!("cannot be read: {error}"));
+    let entry = fs::metadata(path).map_err(unreadable)?;
+    // Opening a FIFO would wait for its writer (R-FILE-6).
+    if !entry.is_file() {
+        return Err(failed("is not a regular file: a manifest is a file or a link to one".to_owned()));
+    }
+    let mut content = Vec::new();
+    let limit = u64::try_from(MAX_MANIFEST).unwrap_or(u64::MAX);
+    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut content)).map_err(unreadable)?;
+    if content.len() >= MAX_MANIFEST {
+        let mib = MAX_MANIFEST >> 20;
+        return Err(failed(format!("has {} bytes or more: a manifest must be smaller than {mib} MiB", entry.len())));
+    }
+    Ok(content)
+}

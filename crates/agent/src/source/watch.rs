@@ -1,0 +1,159 @@
+//! Changes in the sources' directories, as the kernel reports them (inotify(7)).
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+use tokio::time::Instant;
+
+/// Room for one read of events: the kernel's records are at most 272 bytes.
+const BUFFER: usize = 4096;
+
+/// What happened, as far as it matters for when to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// A file is complete, or anything else that is worth reading at once.
+    Written,
+    /// A file went; it may come back at once.
+    Removed,
+    /// A file is being written.
+    BeingWritten,
+}
+
+/// Watches the sources and their parent directories.
+pub(super) struct Watch {
+    paths: Vec<PathBuf>,
+    stream: Option<EventStream<Vec<u8>>>,
+    watches: HashMap<WatchDescriptor, PathBuf>,
+    /// Files that were written to and not closed yet, with the time of the last write.
+    writing: HashMap<PathBuf, Instant>,
+    told: bool,
+}
+
+impl Watch {
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { paths, stream: None, watches: HashMap::new(), writing: HashMap::new(), told: false }
+    }
+
+    /// Whether the kernel reports changes; without that, only reading often finds them (R-INOT-8).
+    pub fn is_working(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Puts a watch on every directory that exists now. A directory that was moved away loses its watch: the path is
+    /// what counts.
+    pub fn renew(&mut self) {
+        let Some(stream) = self.open() else { return };
+        let mut found = HashMap::new();
+        for path in &self.paths {
+            let directory = if path.is_file() { None } else { Some(path.clone()) };
+            for target in directory.into_iter().chain(path.parent().map(ToOwned::to_owned)) {
+                // Absent or unreadable: the parent's watch, or the next read, finds it.
+                if let Ok(watch) = stream.watches().add(&target, mask()) {
+                    found.insert(watch, target);
+                }
+            }
+        }
+        for old in self.watches.keys().filter(|old| !found.contains_key(*old)) {
+            // It is gone already if the directory is.
+            if let Err(error) = stream.watches().remove(old.clone()) {
+                tracing::trace!(%error, "dropping an old watch");
+            }
+        }
+        self.watches = found;
+        self.stream = Some(stream);
+    }
+
+    /// Files that a writer has not finished.
+    pub fn being_written(&self) -> HashSet<PathBuf> {
+        self.writing.keys().cloned().collect()
+    }
+
+    /// Takes files that were quiet this long as finished: their writer keeps them open.
+    pub fn settle(&mut self, quiet: Duration) {
+        self.writing.retain(|_, last| last.elapsed() + Duration::from_millis(5) < quiet);
+    }
+
+    /// The next change.
+    ///
+    /// *Cancel-safe:* an event is taken from the stream and noted in one step.
+    pub async fn next(&mut self) -> Change {
+        loop {
+            let Some(stream) = &mut self.stream else { return std::future::pending().await };
+            match stream.next().await {
+                Some(Ok(event)) => {
+                    if let Some(change) = self.note(&event) {
+                        return change;
+                    }
+                }
+                Some(Err(error)) => tracing::warn!(%error, "reading file notifications failed"),
+                None => self.stream = None,
+            }
+        }
+    }
+
+    fn open(&mut self) -> Option<EventStream<Vec<u8>>> {
+        if let Some(stream) = self.stream.take() {
+            return Some(stream);
+        }
+        self.watches.clear();
+        match Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; BUFFER])) {
+            Ok(stream) => Some(stream),
+            Err(error) => {
+                if !std::mem::replace(&mut self.told, true) {
+                    tracing::warn!(%error, "file notifications cannot be had; manifests are read every two seconds");
+                }
+                None
+            }
+        }
+    }
+
+    fn note(&mut self, event: &EventOwned) -> Option<Change> {
+        if event.mask.intersects(EventMask::Q_OVERFLOW | EventMask::MOVE_SELF | EventMask::DELETE_SELF) {
+            return Some(Change::Written);
+        }
+        let directory = self.watches.get(&event.wd)?;
+        let name: &OsString = event.name.as_ref()?;
+        let path = directory.join(name);
+        // In a parent directory only the source itself matters.
+        if !self.paths.contains(directory) && !self.paths.contains(&path) {
+            return None;
+        }
+        let change = match () {
+            () if event.mask.intersects(EventMask::DELETE | EventMask::MOVED_FROM) => Change::Removed,
+            () if event.mask.contains(EventMask::MODIFY) => Change::BeingWritten,
+            // A link is complete when it is there; a new file will be closed by its writer.
+            () if event.mask.contains(EventMask::CREATE) && is_new_file(&path) => Change::BeingWritten,
+            () => Change::Written,
+        };
+        match change {
+            Change::BeingWritten => drop(self.writing.insert(path, Instant::now())),
+            _ => drop(self.writing.remove(&path)),
+        }
+        Some(change)
+    }
+}
+
+fn mask() -> WatchMask {
+    WatchMask::CREATE
+        | WatchMask::MOVED_TO
+        | WatchMask::MOVED_FROM
+        | WatchMask::DELETE
+        | WatchMask::CLOSE_WRITE
+        | WatchMask::MODIFY
+        | WatchMask::ATTRIB
+        | WatchMask::DELETE_SELF
+        | WatchMask::MOVE_SELF
+        | WatchMask::EXCL_UNLINK
+}
+
+fn is_new_file(path: &std::path::Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|entry| entry.is_file() && entry.nlink() == 1)
+}

@@ -1,0 +1,63 @@
+//! The one owner of every task: names them, stops them, and turns a panic into an orderly end of the agent.
+
+use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Owns the agent's tasks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Supervisor {
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    panicked: watch::Sender<Option<Cow<'static, str>>>,
+}
+
+impl Supervisor {
+    /// A supervisor whose tasks are told to stop through `shutdown`.
+    #[must_use]
+    pub fn new(shutdown: CancellationToken) -> Self {
+        Self { tasks: TaskTracker::new(), shutdown, panicked: watch::Sender::new(None) }
+    }
+
+    /// Runs `task` in the background. It must end soon after [`shutdown`](Self::shutdown) is cancelled.
+    pub fn spawn<F>(&self, name: impl Into<Cow<'static, str>>, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let name = name.into();
+        let panicked = self.panicked.clone();
+        self.tasks.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                // The panic hook has printed message and place.
+                tracing::error!(task = %name, "a task panicked; the agent stops, containers run on");
+                panicked.send_replace(Some(name));
+            }
+        });
+    }
+
+    /// Cancelled when the agent is to stop.
+    #[must_use]
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.shutdown
+    }
+
+    /// Waits until a task has panicked; its name.
+    ///
+    /// *Cancel-safe:* only watches.
+    pub async fn panicked(&self) -> Cow<'static, str> {
+        let mut panicked = self.panicked.subscribe();
+        match panicked.wait_for(Option::is_some).await {
+            Ok(name) => name.clone().unwrap_or_default(),
+            // The sender lives in `self`.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Waits until every task has ended, at most `limit`. Whether all did.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.tasks.close();
+        tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
+    }
+}

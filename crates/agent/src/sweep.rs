@@ -1,0 +1,78 @@
+//! Removes what belongs to no pod: files of pods that are neither wanted nor anywhere.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use stanchion_pod::{PodKey, PodUid};
+use stanchion_runtime::{Runtime, labels};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    desired::Desired,
+    events::Subject,
+    files::{self, PodFiles},
+    worker::Shared,
+};
+
+/// The grace: what belongs to no pod at two looks this far apart is removed.
+const PERIOD: Duration = Duration::from_secs(30);
+
+/// Sweeps until `shutdown`.
+pub(crate) async fn run<R: Runtime>(
+    shared: Arc<Shared<R>>,
+    desired: watch::Receiver<Arc<Desired>>,
+    shutdown: CancellationToken,
+) {
+    let mut suspects = HashSet::new();
+    loop {
+        suspects = match unclaimed(&shared, &desired) {
+            Some(unclaimed) => {
+                for uid in unclaimed.intersection(&suspects) {
+                    remove(&shared, uid).await;
+                }
+                unclaimed
+            }
+            None => HashSet::new(),
+        };
+        if shutdown.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// UIDs with files here that no source wants and no runtime has; `None` while not everything can be seen.
+fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desired>>) -> Option<HashSet<PodUid>> {
+    let desired = Arc::clone(&desired.borrow());
+    let looks: Vec<_> = shared.homes.iter().map(|home| home.observer.latest()).collect();
+    if !desired.complete || !looks.iter().all(|look| look.is_current()) {
+        return None;
+    }
+    let wanted = desired.pods.values().map(|desired| desired.pod.uid.clone());
+    let sandboxes = looks.iter().flat_map(|look| look.pods.values()).flat_map(|remains| &remains.sandboxes);
+    let existing = sandboxes.filter_map(|sandbox| sandbox.labels.get(labels::POD_UID)).map(|uid| PodUid::new(uid));
+    let claimed: HashSet<_> = wanted.chain(existing).collect();
+    match files::uids(&shared.config.state_dir) {
+        Ok(uids) => Some(uids.into_iter().filter(|uid| !claimed.contains(uid)).collect()),
+        Err(error) => {
+            tracing::warn!(%error, "the pods' files cannot be listed");
+            None
+        }
+    }
+}
+
+async fn remove<R>(shared: &Shared<R>, uid: &PodUid) {
+    // Which pod it was is not known any more; the link in its files says where its logs are.
+    let nobody = PodKey { namespace: String::new(), name: String::new() };
+    let files = PodFiles::new(&shared.config.state_dir, &shared.config.log_dir, &nobody, uid);
+    let subject = Subject::manifest(&format!("uid {uid}"));
+    match tokio::task::spawn_blocking(move || files.remove()).await {
+        Ok(Ok(())) => {
+            shared.events.normal(&subject, "Swept", format!("Removed the files of a pod that is gone (uid {uid})"))
+        }
+        Ok(Err(error)) => {
+            let message = format!("Cannot remove the files of a pod that is gone (uid {uid}): {error}");
+            shared.events.warning(&subject, "SweepFailed", message);
+        }
+        Err(panic) => tracing::error!(%uid, %panic, "removing files ended abnormally"),
+    }
+}

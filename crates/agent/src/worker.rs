@@ -1,0 +1,365 @@
+//! The worker of one pod: plans, performs one step, looks, and plans again.
+//!
+//! # Layout
+//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
+//! - [`container`]: a container's configuration from its manifest.
+
+mod container;
+mod images;
+mod perform;
+mod show;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::{join_all, pending, select_all};
+use jiff::Timestamp;
+use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
+use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxInfo, labels};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    board::Board,
+    clock::{Clock, until},
+    config::{AgentConfig, DefaultBackend},
+    desired::DesiredPod,
+    events::EventLog,
+    node::Home,
+    observe::Remains,
+    plan::{
+        self, Action, Plan, Wanted,
+        history::{Failure, History},
+        view::View,
+    },
+    supervisor::Supervisor,
+};
+
+/// How long a step that failed is left alone: first and longest.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// What all workers share.
+#[derive(Debug)]
+pub(crate) struct Shared<R> {
+    pub config: AgentConfig,
+    pub homes: Vec<Home<R>>,
+    pub board: Arc<Board>,
+    pub events: Arc<EventLog>,
+    pub clock: Clock,
+    pub supervisor: Supervisor,
+    /// Bounds how many pods make sandboxes and containers at once.
+    pub permits: Semaphore,
+    /// Changes when images have been imported.
+    pub images_changed: watch::Sender<u64>,
+    /// Memory of the node, bytes.
+    pub memory_capacity: u64,
+    /// Addresses of the node, the primary one first.
+    pub node_addresses: Vec<IpAddr>,
+}
+
+impl<R> Shared<R> {
+    /// The backend of that name.
+    pub fn home(&self, name: &str) -> Option<&Home<R>> {
+        self.homes.iter().find(|home| home.backend.name == name)
+    }
+}
+
+/// What a worker is told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Order {
+    /// Restart the pod, or one container of it.
+    Restart(Option<String>),
+}
+
+/// The two ends that the reconciler holds of a worker.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    pub desired: watch::Sender<Option<DesiredPod>>,
+    pub orders: mpsc::Sender<Order>,
+}
+
+/// Keeps one pod as it is to be.
+#[derive(Debug)]
+pub(crate) struct Worker<R> {
+    key: PodKey,
+    shared: Arc<Shared<R>>,
+    desired: watch::Receiver<Option<DesiredPod>>,
+    orders: mpsc::Receiver<Order>,
+    fetched: (mpsc::Sender<images::Fetched>, mpsc::Receiver<images::Fetched>),
+    fetches: CancellationToken,
+    pulls: images::Pulls,
+    /// The last failure to have each container's image.
+    failures: HashMap<String, Failure>,
+    history: History,
+    /// The revision that runs, where its manifest is known.
+    running: Option<Arc<Pod>>,
+    /// The pod as it was last wanted: what is shown while it is being removed.
+    last: Option<DesiredPod>,
+    /// UIDs that the pod had or has: whose files go with it.
+    uids: BTreeSet<PodUid>,
+    /// Where an "auto" pod was put.
+    home: Option<String>,
+    first_seen: Timestamp,
+    /// Since when the pod is to be gone.
+    leaving_since: Option<Timestamp>,
+    images_changed: watch::Receiver<u64>,
+    hold: Hold,
+}
+
+/// A pause after a failed step.
+#[derive(Debug, Default)]
+struct Hold {
+    until: Option<Timestamp>,
+    delay: Duration,
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// Nothing of the pod is left.
+    Gone,
+    /// The agent stops; the pod runs on.
+    Shutdown,
+}
+
+impl<R: Runtime> Worker<R> {
+    pub(crate) fn new(key: PodKey, shared: Arc<Shared<R>>, desired: Option<DesiredPod>) -> (Self, Orders) {
+        let (desired, wanted) = watch::channel(desired);
+        let (orders, ordered) = mpsc::channel(8);
+        let first_seen = shared.clock.now();
+        let images_changed = shared.images_changed.subscribe();
+        let worker = Self {
+            key,
+            fetches: shared.supervisor.shutdown().child_token(),
+            shared,
+            desired: wanted,
+            orders: ordered,
+            fetched: mpsc::channel(16),
+            pulls: images::Pulls::default(),
+            failures: HashMap::new(),
+            history: History::default(),
+            running: None,
+            last: None,
+            uids: BTreeSet::new(),
+            home: None,
+            first_seen,
+            leaving_since: None,
+            images_changed,
+            hold: Hold::default(),
+        };
+        (worker, Orders { desired, orders })
+    }
+
+    /// Works until the pod is gone or the agent stops.
+    pub(crate) async fn run(mut self) -> Ended {
+        let shutdown = self.shared.supervisor.shutdown().clone();
+        while !shutdown.is_cancelled() {
+            let desired = self.desired.borrow_and_update().clone();
+            self.take_fetched();
+            let remains = self.remains();
+            let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
+            self.show(desired.as_ref(), &remains);
+            match action {
+                Some(Action::EnsureImages { revision, containers }) => {
+                    self.ensure_images(desired.as_ref(), &revision, &containers);
+                }
+                Some(Action::CleanUp) => {
+                    if self.clean_up().await {
+                        self.fetches.cancel();
+                        self.shared.board.remove_pod(&self.key);
+                        return Ended::Gone;
+                    }
+                }
+                Some(action) => {
+                    self.perform(action, desired.as_ref()).await;
+                    self.look().await;
+                }
+                None => self.wait(wake_at, &remains, &shutdown).await,
+            }
+        }
+        Ended::Shutdown
+    }
+
+    /// The next step, or none while the backend cannot be seen or a failed step is left alone.
+    fn decide(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Plan {
+        let home = self.home_name(desired.map(|desired| &*desired.pod));
+        self.note(desired, remains);
+        if !self.is_visible(&home, desired) {
+            return Plan::default();
+        }
+        let view = View { home, remains: remains.to_vec() };
+        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running: self.running.as_deref() };
+        let now = self.shared.clock.now();
+        let plan = plan::plan(wanted, &view, &self.history, now);
+        match self.hold.until {
+            Some(until) if until > now && plan.action.as_ref().is_some_and(is_held) => {
+                Plan { action: None, wake_at: Some(until) }
+            }
+            _ => plan,
+        }
+    }
+
+    /// Keeps what is remembered in step with what is seen.
+    fn note(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
+        let sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
+        let containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
+        for labels in sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels)) {
+            self.uids.extend(labels.get(labels::POD_UID).map(|uid| PodUid::new(uid)));
+        }
+        self.history.retain(&sandboxes.map(|it| &it.id).collect(), &containers.map(|it| &it.id).collect());
+        let Some(desired) = desired else {
+            self.leaving_since.get_or_insert(self.shared.clock.now());
+            return;
+        };
+        self.leaving_since = None;
+        self.uids.insert(desired.pod.uid.clone());
+        let revisions = [Some(&desired.pod.revision), self.running.as_ref().map(|pod| &pod.revision)];
+        self.history.keep_images(&revisions.into_iter().flatten().collect::<Vec<_>>());
+        let is_standing = |sandbox: &SandboxInfo| {
+            sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == desired.pod.revision.as_str())
+        };
+        if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(is_standing) {
+            self.running = Some(Arc::clone(&desired.pod));
+        }
+        self.last = Some(desired.clone());
+    }
+
+    /// Whether the agent sees the backends that the next step depends on. A pod that is to be gone is gone only when
+    /// every backend that was ever seen says so.
+    fn is_visible(&self, home: &str, desired: Option<&DesiredPod>) -> bool {
+        let is_current = |home: &Home<R>| home.observer.latest().is_current();
+        match desired {
+            Some(_) => self.shared.home(home).is_some_and(is_current),
+            None => {
+                let mut seen = self.shared.homes.iter().filter(|home| home.observer.latest().seen).peekable();
+                seen.peek().is_some() && seen.all(is_current)
+            }
+        }
+    }
+
+    /// What is seen of the pod, by backend.
+    fn remains(&self) -> Vec<(String, Arc<Remains>)> {
+        let of = |home: &Home<R>| {
+            let latest = home.observer.latest();
+            Some((home.backend.name.clone(), Arc::clone(latest.pods.get(&self.key)?)))
+        };
+        self.shared.homes.iter().filter_map(of).collect()
+    }
+
+    /// The backend where a pod belongs.
+    fn home_name(&mut self, pod: Option<&Pod>) -> String {
+        let named = pod.and_then(|pod| pod.runtime_class.as_deref());
+        if let Some(class) = named {
+            return self.shared.config.runtime_classes.get(class).cloned().unwrap_or_default();
+        }
+        match &self.shared.config.default_backend {
+            DefaultBackend::Named(name) => name.clone(),
+            // A pod stays where it was put first, as long as this agent lives.
+            DefaultBackend::Auto => match &self.home {
+                Some(home) => home.clone(),
+                None => {
+                    let occupied = self.remains().into_iter().map(|(home, _)| home).next();
+                    let is_healthy = |home: &&Home<R>| home.observer.latest().is_current();
+                    let healthy = self.shared.homes.iter().find(is_healthy).map(|home| home.backend.name.clone());
+                    self.home = occupied.or(healthy);
+                    self.home.clone().unwrap_or_default()
+                }
+            },
+        }
+    }
+
+    /// The manifest of a revision, if the worker knows it.
+    fn revision(&self, desired: Option<&DesiredPod>, revision: &Revision) -> Option<Arc<Pod>> {
+        let known = [desired.map(|desired| &desired.pod), self.running.as_ref()];
+        known.into_iter().flatten().find(|pod| pod.revision == *revision).cloned()
+    }
+
+    fn runtime(&self, backend: &str) -> Result<Arc<R>, Error> {
+        let open = self.shared.home(backend).and_then(|home| home.backend.runtime());
+        open.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("backend {backend:?} is not open")))
+    }
+
+    /// A fresh look at every backend that can be seen.
+    async fn look(&self) {
+        let homes = self.shared.homes.iter().filter(|home| home.observer.latest().is_current());
+        join_all(homes.map(|home| home.observer.look())).await;
+    }
+
+    /// Waits until there is something to plan for.
+    async fn wait(
+        &mut self,
+        wake_at: Option<Timestamp>,
+        remains: &[(String, Arc<Remains>)],
+        shutdown: &CancellationToken,
+    ) {
+        let timer = wake_at.map(|at| until(self.shared.clock.now(), at));
+        let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
+        let visible: Vec<_> = looks.iter_mut().map(|look| look.borrow_and_update().error.clone()).collect();
+        let sleep = async {
+            match timer {
+                Some(timer) => tokio::time::sleep(timer).await,
+                None => pending().await,
+            }
+        };
+        tokio::pin!(sleep);
+        loop {
+            let looked = select_all(looks.iter_mut().map(|look| Box::pin(look.changed())));
+            // *Cancel-safe:* every arm waits on a channel or the clock and keeps what it has not delivered.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => return,
+                    // The reconciler has stopped with the agent.
+                    Err(_) => shutdown.cancelled().await,
+                },
+                Some(order) = self.orders.recv() => return self.obey(order, remains),
+                Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
+                Ok(()) = self.images_changed.changed() => return self.history.hurry(),
+                () = &mut sleep => return,
+                (changed, _, _) = looked => if changed.is_err() { return },
+            }
+            let now: Vec<_> = looks.iter_mut().map(|look| look.borrow_and_update().error.clone()).collect();
+            if now != visible || self.remains() != remains {
+                return;
+            }
+        }
+    }
+
+    /// Takes a user's wish into account.
+    fn obey(&mut self, order: Order, remains: &[(String, Arc<Remains>)]) {
+        let Order::Restart(container) = order;
+        self.history.hurry();
+        for (_, remains) in remains {
+            match &container {
+                Some(name) => {
+                    let newest = remains.containers.iter().rfind(|instance| instance.name == *name);
+                    newest.into_iter().for_each(|instance| self.history.restart(instance.id.clone()));
+                }
+                None => remains.sandboxes.iter().for_each(|sandbox| self.history.condemn(sandbox.id.clone())),
+            }
+        }
+    }
+
+    async fn permit(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        // Never closed; without a permit the work goes on unbounded rather than not at all.
+        self.shared.permits.acquire().await.ok()
+    }
+
+    /// Whether a container ran in this revision of the pod.
+    fn has_run(&self, pod: &Pod, container: &Container) -> bool {
+        let is_life = |instance: &ContainerInfo| {
+            instance.name == container.name
+                && instance.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
+        };
+        self.remains().iter().flat_map(|(_, remains)| &remains.containers).any(is_life)
+    }
+}
+
+/// Steps that are not repeated at once after a failure; the others have a failure memory of their own.
+fn is_held(action: &Action) -> bool {
+    !matches!(action, Action::EnsureImages { .. } | Action::CreateSandbox { .. } | Action::RunContainer(_))
+}

@@ -1,0 +1,207 @@
+//! Having a pod's images, beside the worker's loop.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use stanchion_pod::{Container, Pod, PodKey, PullPolicy, Revision};
+use stanchion_runtime::{Error, ErrorKind, PullProgress, Runtime};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Shared, Worker};
+use crate::{
+    desired::DesiredPod,
+    events::{EventLog, Subject},
+    images::Pull,
+    node::Home,
+    plan::history::{Failure, ImageState},
+    reference,
+};
+
+/// Pulls going on for a pod, by container.
+pub(super) type Pulls = BTreeMap<String, PullProgress>;
+
+/// News of an image.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    revision: Revision,
+    container: String,
+    news: News,
+}
+
+#[derive(Debug)]
+enum News {
+    Progress(PullProgress),
+    Ready,
+    Failed { reason: &'static str, message: String, error: Option<Error> },
+}
+
+impl<R: Runtime> Worker<R> {
+    /// Has the images of these containers, all at once, in the background.
+    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[usize]) {
+        let Some(pod) = self.revision(desired, revision) else { return };
+        let home = self.home_name(Some(&pod));
+        for container in containers.iter().filter_map(|index| pod.containers.get(*index)) {
+            self.last_failure(&pod, container);
+            self.history.set_image(&pod.revision, &container.name, ImageState::Pulling);
+            let fetch = Fetch {
+                key: self.key.clone(),
+                revision: pod.revision.clone(),
+                container: container.clone(),
+                policy: self.policy(&pod, container),
+                home: home.clone(),
+                shared: Arc::clone(&self.shared),
+                tell: self.fetched.0.clone(),
+            };
+            let cancelled = self.fetches.clone();
+            self.shared.supervisor.spawn(format!("image for {}", self.key), async move {
+                cancelled.run_until_cancelled(fetch.run()).await;
+            });
+        }
+    }
+
+    /// Takes in the news that have come.
+    pub(super) fn take_fetched(&mut self) {
+        while let Ok(fetched) = self.fetched.1.try_recv() {
+            self.take(fetched);
+        }
+    }
+
+    pub(super) fn take(&mut self, fetched: Fetched) {
+        let Fetched { revision, container, news } = fetched;
+        match news {
+            News::Progress(progress) => {
+                self.pulls.insert(container, progress);
+            }
+            News::Ready => {
+                self.pulls.remove(&container);
+                self.failures.remove(&container);
+                self.history.set_image(&revision, &container, ImageState::Ready);
+            }
+            News::Failed { reason, message, error } => {
+                self.pulls.remove(&container);
+                let kind = error.as_ref().map_or(ErrorKind::NotFound, Error::kind);
+                let retry_after = error.as_ref().and_then(Error::retry_delay);
+                let last = self.failures.get(&container);
+                let failure = Failure::after(last, reason, message, kind, retry_after, self.shared.clock.now());
+                self.failures.insert(container.clone(), failure.clone());
+                self.history.set_image(&revision, &container, ImageState::Failed(failure));
+            }
+        }
+    }
+
+    /// Keeps the last failure, so that the next one waits longer.
+    fn last_failure(&mut self, pod: &Pod, container: &Container) {
+        if let ImageState::Failed(failure) = self.history.image(pod, container) {
+            self.failures.insert(container.name.clone(), failure);
+        }
+    }
+
+    /// A container that ran in this revision restarts from the image that is here: its registry may be away.
+    fn policy(&self, pod: &Pod, container: &Container) -> PullPolicy {
+        match container.pull_policy {
+            PullPolicy::Always if self.has_run(pod, container) => PullPolicy::IfNotPresent,
+            policy => policy,
+        }
+    }
+}
+
+/// One image to be had.
+struct Fetch<R> {
+    key: PodKey,
+    revision: Revision,
+    container: Container,
+    policy: PullPolicy,
+    home: String,
+    shared: Arc<Shared<R>>,
+    tell: mpsc::Sender<Fetched>,
+}
+
+impl<R: Runtime> Fetch<R> {
+    async fn run(self) {
+        let news = match self.shared.home(&self.home) {
+            Some(home) => self.fetch(home).await,
+            None => {
+                News::Failed { reason: "ErrImagePull", message: "the backend is not configured".into(), error: None }
+            }
+        };
+        self.tell(news).await;
+    }
+
+    async fn fetch(&self, home: &Home<R>) -> News {
+        let image = &self.container.image;
+        let reference = reference::full(image);
+        let Some(runtime) = home.backend.runtime() else {
+            let error = Error::new(ErrorKind::Unavailable, format!("backend {} is not open", self.home));
+            return News::Failed { reason: "ErrImagePull", message: error.chain(), error: Some(error) };
+        };
+        if self.policy != PullPolicy::Always {
+            match home.images.is_present(&*runtime, &reference).await {
+                Ok(true) => return News::Ready,
+                Ok(false) => {}
+                Err(error) => {
+                    let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
+                    self.events().warning(&self.subject(), "InspectFailed", &message);
+                    return News::Failed { reason: "ImageInspectError", message, error: Some(error) };
+                }
+            }
+        }
+        if self.policy == PullPolicy::Never {
+            let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+            self.events().warning(&self.subject(), "ErrImageNeverPull", &message);
+            return News::Failed { reason: "ErrImageNeverPull", message, error: None };
+        }
+        self.pull(home, &runtime, &reference).await
+    }
+
+    async fn pull(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> News {
+        let image = &self.container.image;
+        self.events().normal(&self.subject(), "Pulling", format!("Pulling image \"{image}\""));
+        let begun = Instant::now();
+        let mut pull = home.images.pull(runtime, reference, &self.shared.supervisor);
+        let pulled = loop {
+            let now = pull.borrow_and_update().clone();
+            match now {
+                Pull::Running(progress) => self.tell(News::Progress(progress)).await,
+                Pull::Done(pulled) => break pulled,
+            }
+            if pull.changed().await.is_err() {
+                break Err(Error::new(ErrorKind::Cancelled, "the agent stops"));
+            }
+        };
+        match pulled {
+            Ok(pulled) => {
+                let (took, size) = (begun.elapsed(), pulled.size);
+                let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
+                self.events().normal(&self.subject(), "Pulled", message);
+                News::Ready
+            }
+            Err(error) => {
+                let message = format!("Failed to pull image \"{image}\": {}", error.chain());
+                self.events().warning(&self.subject(), "Failed", &message);
+                // An unreachable registry does not keep down what is here (R-IMG-5).
+                let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
+                if is_away && home.images.is_present(&**runtime, reference).await.unwrap_or(false) {
+                    let message =
+                        format!("Image \"{image}\" is used as it is on this node: its registry cannot be reached");
+                    self.events().warning(&self.subject(), "PulledLocally", message);
+                    return News::Ready;
+                }
+                News::Failed { reason: "ErrImagePull", message, error: Some(error) }
+            }
+        }
+    }
+
+    async fn tell(&self, news: News) {
+        let fetched = Fetched { revision: self.revision.clone(), container: self.container.name.clone(), news };
+        if self.tell.send(fetched).await.is_err() {
+            tracing::debug!(pod = %self.key, "the pod went while its image was being fetched");
+        }
+    }
+
+    fn events(&self) -> &EventLog {
+        &self.shared.events
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::container(&self.key, &self.container.name)
+    }
+}

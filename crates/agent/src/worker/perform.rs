@@ -1,0 +1,271 @@
+//! The steps of a plan, performed.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use stanchion_pod::{Container, Pod, PodUid, Revision};
+use stanchion_runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Runtime, SandboxId, labels};
+
+use super::{Hold, RETRY, Worker, container};
+use crate::{
+    clock::later,
+    desired::DesiredPod,
+    events::Subject,
+    files::{self, PodFiles},
+    plan::{
+        Action, Run,
+        history::{Failure, ImageState},
+    },
+    reference,
+};
+
+/// A step that failed: its reason, as container statuses have it, and why.
+struct Failed {
+    reason: &'static str,
+    error: Error,
+}
+
+impl<R: Runtime> Worker<R> {
+    /// Performs one step. What fails is noted with a time for the next try.
+    pub(super) async fn perform(&mut self, action: Action, desired: Option<&DesiredPod>) {
+        match action {
+            Action::EnsureImages { .. } | Action::CleanUp => {}
+            Action::CreateSandbox { revision, attempt } => self.create_sandbox(desired, &revision, attempt).await,
+            Action::RunContainer(run) => self.run_container(desired, &run).await,
+            Action::StopContainers { backend, containers } => {
+                let stopped = self.stop_containers(&backend, containers).await;
+                self.held("stop its containers", stopped);
+            }
+            Action::StopSandbox { backend, id } => {
+                let stopped = match self.runtime(&backend) {
+                    Ok(runtime) => runtime.stop_sandbox(id.clone()).await,
+                    Err(error) => Err(error),
+                };
+                if stopped.is_ok() {
+                    self.history.set_stopped(id);
+                }
+                self.held("stop its sandbox", stopped);
+            }
+            Action::RemoveSandbox { backend, id } => {
+                let removed = self.remove_sandbox(&backend, id, desired).await;
+                self.held("remove its sandbox", removed);
+            }
+            Action::RemoveContainer { backend, id } => {
+                let removed = match self.runtime(&backend) {
+                    Ok(runtime) => runtime.remove_container(id).await,
+                    Err(error) => Err(error),
+                };
+                self.held("remove a dead container", removed);
+            }
+        }
+    }
+
+    /// Removes the pod's files. Whether that is done.
+    pub(super) async fn clean_up(&mut self) -> bool {
+        let mut removed = Ok(());
+        for uid in std::mem::take(&mut self.uids) {
+            if let Err(error) = self.remove_files(&uid).await {
+                self.uids.insert(uid);
+                removed = Err(error);
+            }
+        }
+        let is_done = removed.is_ok();
+        self.held("remove its files", removed);
+        is_done
+    }
+
+    async fn create_sandbox(&mut self, desired: Option<&DesiredPod>, revision: &Revision, attempt: u32) {
+        let Some(pod) = self.revision(desired, revision) else { return };
+        let runtime = match self.home_runtime(&pod) {
+            Ok(runtime) => runtime,
+            Err(error) => return self.held("make its sandbox", Err(error)),
+        };
+        let permit = self.permit().await;
+        let created = runtime.create_sandbox(container::sandbox(&pod, attempt)).await;
+        drop(permit);
+        match created {
+            Ok(_) => self.history.set_sandbox(None),
+            // Made by an earlier try whose answer did not arrive: the next look shows it.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let message = format!("Failed to create pod sandbox: {}", error.chain());
+                self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
+                let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
+                let failure =
+                    Failure::after(last, "ContainerCreating", message, error.kind(), error.retry_delay(), now);
+                self.history.set_sandbox(Some(failure));
+            }
+        }
+        self.running = Some(pod);
+    }
+
+    async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
+        let Some(pod) = self.revision(desired, &run.revision) else { return };
+        let Some(container) = pod.containers.get(run.index) else { return };
+        let home = self.home_name(Some(&pod));
+        let addresses = self
+            .remains()
+            .iter()
+            .flat_map(|(_, remains)| &remains.sandboxes)
+            .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
+        let subject = Subject::container(&self.key, &container.name);
+        match self.start(&pod, container, run, addresses.unwrap_or_default()).await {
+            Ok(()) => {
+                self.shared.events.normal(&subject, "Created", "Container created");
+                self.shared.events.normal(&subject, "Started", "Container started");
+                self.history.set_start(&container.name, None);
+            }
+            Err(Failed { error, .. }) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(Failed { reason, error }) if error.kind() == ErrorKind::NotFound => {
+                // The image went after it was seen.
+                if let Some(home) = self.shared.home(&home) {
+                    home.images.forget(&reference::full(&container.image));
+                }
+                self.history.set_image(&pod.revision, &container.name, ImageState::Unknown);
+                self.start_failed(container, reason, &error, ErrorKind::Unavailable);
+            }
+            Err(Failed { reason, error }) => self.start_failed(container, reason, &error, error.kind()),
+        }
+    }
+
+    /// Notes a failure to start; it is tried again as after a failure of `kind`.
+    fn start_failed(&mut self, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
+        let message = error.chain();
+        self.shared.events.warning(
+            &Subject::container(&self.key, &container.name),
+            "Failed",
+            format!("Error: {message}"),
+        );
+        let (last, now) = (self.history.start_failure(&container.name), self.shared.clock.now());
+        let failure = Failure::after(last, reason, message, kind, error.retry_delay(), now);
+        self.history.set_start(&container.name, Some(failure));
+    }
+
+    async fn start(
+        &mut self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        run: &Run,
+        addresses: Vec<IpAddr>,
+    ) -> Result<(), Failed> {
+        let failed = |reason| move |error| Failed { reason, error };
+        let runtime = self.home_runtime(pod).map_err(failed("CreateContainerError"))?;
+        let config = self.configure(pod, container, run, addresses).await;
+        let config = config.map_err(failed("CreateContainerConfigError"))?;
+        let _permit = self.permit().await;
+        let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
+        let started = runtime.start_container(id.clone()).await.map_err(failed("RunContainerError"));
+        if started.is_err() {
+            // What is left half made is found by the next look and removed then, if not now.
+            if let Err(error) = runtime.remove_container(id).await {
+                tracing::debug!(pod = %self.key, error = error.chain(), "removing a container that did not start failed");
+            }
+        }
+        started
+    }
+
+    /// Volumes, managed files and log directory, and the configuration that names them.
+    async fn configure(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        run: &Run,
+        addresses: Vec<IpAddr>,
+    ) -> Result<ContainerConfig, Error> {
+        let files = self.files(pod.uid.clone());
+        let log_path = files.log(&container.name, run.attempt);
+        let (wanted, name) = (Arc::clone(pod), container.name.clone());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, &name, &files, &addresses)).await;
+        let (volumes, etc) = prepared.map_err(|panic| {
+            Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic)
+        })??;
+        let memory_capacity = self.shared.memory_capacity;
+        let start = container::Start { run, volumes, etc, log_path, memory_capacity };
+        Ok(container::container(pod, container, start))
+    }
+
+    async fn stop_containers(&self, backend: &str, containers: Vec<(ContainerId, Duration)>) -> Result<(), Error> {
+        let runtime = self.runtime(backend)?;
+        let stops = containers.into_iter().map(|(id, grace)| {
+            let name = self.container_name(&id);
+            let subject = Subject::container(&self.key, &name);
+            self.shared.events.normal(&subject, "Killing", format!("Stopping container {name}"));
+            runtime.stop_container(id, grace)
+        });
+        join_all(stops).await.into_iter().collect()
+    }
+
+    async fn remove_sandbox(
+        &mut self,
+        backend: &str,
+        id: SandboxId,
+        desired: Option<&DesiredPod>,
+    ) -> Result<(), Error> {
+        let uid = self.remains().iter().flat_map(|(_, remains)| &remains.sandboxes).find_map(|sandbox| {
+            sandbox.labels.get(labels::POD_UID).filter(|_| sandbox.id == id).map(|uid| PodUid::new(uid))
+        });
+        self.runtime(backend)?.remove_sandbox(id.clone()).await?;
+        self.history.forget_sandbox(&id);
+        match uid {
+            Some(uid) if desired.is_some_and(|desired| desired.pod.uid != uid) => self.remove_files(&uid).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove_files(&self, uid: &PodUid) -> Result<(), Error> {
+        let files = self.files(uid.clone());
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            Error::new(ErrorKind::Other, format!("removing the files of pod {} (uid {uid})", self.key)).caused_by(error)
+        };
+        match tokio::task::spawn_blocking(move || files.remove()).await {
+            Ok(removed) => removed.map_err(|error| failed(&error)),
+            Err(panic) => Err(failed(&panic)),
+        }
+    }
+
+    /// Notes whether a step succeeded; after a failure the worker leaves the pod alone for a while.
+    fn held(&mut self, tried: &str, done: Result<(), Error>) {
+        match done {
+            Ok(()) => self.hold = Hold::default(),
+            Err(error) => {
+                let message = format!("Failed to {tried}: {}", error.chain());
+                self.shared.events.warning(&Subject::pod(&self.key), "FailedSync", &message);
+                let delay = (self.hold.delay * 2).clamp(RETRY.0, RETRY.1);
+                self.hold = Hold { until: Some(later(self.shared.clock.now(), delay)), delay };
+            }
+        }
+    }
+
+    fn home_runtime(&mut self, pod: &Pod) -> Result<Arc<R>, Error> {
+        let home = self.home_name(Some(pod));
+        self.runtime(&home)
+    }
+
+    fn files(&self, uid: PodUid) -> PodFiles {
+        PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
+    }
+
+    fn container_name(&self, id: &ContainerId) -> String {
+        let remains = self.remains();
+        let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
+        containers.find(|container| container.id == *id).map_or_else(|| id.to_string(), |found| found.name.clone())
+    }
+}
+
+/// Where each volume is, and the managed files with their places in the container.
+type Prepared = (BTreeMap<String, PathBuf>, Vec<(PathBuf, &'static str)>);
+
+fn prepare(pod: &Pod, container: &str, files: &PodFiles, addresses: &[IpAddr]) -> Result<Prepared, Error> {
+    let failed = |tried: &str, error: &(dyn std::error::Error + 'static)| {
+        Error::new(ErrorKind::Other, format!("{tried} of pod {}", pod.key)).caused_by(error)
+    };
+    files.create(container).map_err(|error| failed("making the directories", &error))?;
+    let mut volumes = BTreeMap::new();
+    for (name, volume) in &pod.volumes {
+        let path = files::prepare_volume(name, volume, files).map_err(|error| failed("preparing a volume", &error))?;
+        volumes.insert(name.clone(), path);
+    }
+    let etc =
+        files::write_etc(&files.etc(), pod, addresses).map_err(|error| failed("writing the files in /etc", &error))?;
+    Ok((volumes, etc))
+}

@@ -1,0 +1,129 @@
+//! What a worker shows of its pod.
+
+use std::sync::Arc;
+
+use stanchion_pod::{
+    Pod, PodKey,
+    k8s_openapi::{
+        api::core::v1 as wire,
+        apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    },
+};
+use stanchion_runtime::Runtime;
+
+use super::Worker;
+use crate::{
+    desired::DesiredPod,
+    observe::Remains,
+    plan::{history::ImageState, restart, view::View},
+    status::{Facts, status},
+    view::{ContainerView, PodView},
+};
+
+/// When the agent first saw a pod (R-ID-8).
+const SEEN: &str = "kubernetes.io/config.seen";
+
+impl<R: Runtime> Worker<R> {
+    /// Puts the pod on the board as it is now.
+    pub(super) fn show(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
+        let Some(pod) = self.shown(desired, remains) else {
+            return self.show_orphan(remains);
+        };
+        let home = self.home_name(Some(&pod));
+        let view = View { home: home.clone(), remains: remains.to_vec() };
+        let last = self.shared.board.pod(&self.key);
+        let facts = Facts {
+            pod: &pod,
+            view: &view,
+            history: &self.history,
+            image_failures: &self.failures,
+            obstacle: self.obstacle(&home, &pod),
+            stale: desired.and_then(|desired| self.stale(desired, &pod)),
+            node_addresses: &self.shared.node_addresses,
+            first_seen: self.first_seen,
+            last: last.as_ref().and_then(|last| last.pod.status.as_ref()),
+            now: self.shared.clock.now(),
+        };
+        let status = status(&facts);
+        let containers = pod.containers.iter().map(|container| {
+            let next_try = [
+                facts.history.start_failure(&container.name).map(|failure| failure.next_try),
+                facts.history.image(&pod, container).next_try(),
+                restart::crash_due(view.newest(&pod, &container.name).as_ref(), facts.history),
+            ];
+            ContainerView {
+                name: container.name.clone(),
+                next_try: next_try.into_iter().flatten().max().filter(|at| *at > facts.now),
+                pull: self.pulls.get(&container.name).cloned(),
+            }
+        });
+        let containers = containers.collect();
+        let manifest = desired.map(|desired| desired.manifest.to_string()).unwrap_or_default();
+        let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
+        self.stamp(&mut shown.metadata, desired.is_none());
+        self.shared.board.set_pod(&self.key, PodView { pod: shown, backend: home, manifest, containers });
+    }
+
+    /// The revision to show: the one that stands, else the one that is to be.
+    fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
+        let stands = |pod: &&Arc<Pod>| {
+            let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
+            sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
+        };
+        let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
+        wanted.filter(stands).or(self.running.as_ref().filter(stands)).or(wanted).cloned()
+    }
+
+    fn stamp(&self, metadata: &mut ObjectMeta, is_leaving: bool) {
+        metadata.creation_timestamp = Some(Time(self.first_seen));
+        let annotations = metadata.annotations.get_or_insert_default();
+        annotations.insert(SEEN.to_owned(), self.first_seen.to_string());
+        metadata.deletion_timestamp = is_leaving.then_some(Time(self.leaving_since.unwrap_or(self.first_seen)));
+    }
+
+    /// Why nothing can be done for the pod now.
+    fn obstacle(&self, home: &str, pod: &Pod) -> Option<(&'static str, String)> {
+        if let Some(class) = pod.runtime_class.as_deref().filter(|_| home.is_empty()) {
+            let message = format!("runtimeClassName {class:?} is not named in [runtime_classes] of the configuration");
+            return Some(("RuntimeClassUnknown", message));
+        }
+        let Some(place) = self.shared.home(home) else {
+            return Some(("BackendUnavailable", "no configured backend can be reached".to_owned()));
+        };
+        let latest = place.observer.latest();
+        match (&latest.error, latest.seen) {
+            (Some(error), _) => Some(("BackendUnavailable", format!("backend {home}: {error}"))),
+            (None, false) => Some(("BackendUnavailable", format!("backend {home} has not answered yet"))),
+            (None, true) => None,
+        }
+    }
+
+    /// Why the newest manifest is not in force.
+    fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<(&'static str, Arc<str>)> {
+        if let Some(stale) = &desired.stale {
+            return Some(("ManifestInvalid", Arc::clone(stale)));
+        }
+        if shown.revision == desired.pod.revision {
+            return None;
+        }
+        let failed =
+            desired.pod.containers.iter().find_map(|container| match self.history.image(&desired.pod, container) {
+                ImageState::Failed(failure) => Some((failure.reason, failure.message.into())),
+                _ => None,
+            });
+        failed.or_else(|| Some(("Updating", "the new revision is being prepared".into())))
+    }
+
+    /// A pod whose manifest is not known: only its name, on its way out.
+    fn show_orphan(&mut self, remains: &[(String, Arc<Remains>)]) {
+        let PodKey { namespace, name } = self.key.clone();
+        let mut pod = wire::Pod::default();
+        pod.metadata.name = Some(name);
+        pod.metadata.namespace = Some(namespace);
+        pod.metadata.uid = self.uids.first().map(ToString::to_string);
+        self.stamp(&mut pod.metadata, true);
+        let backend = remains.first().map(|(backend, _)| backend.clone()).unwrap_or_default();
+        let view = PodView { pod, backend, manifest: String::new(), containers: Vec::new() };
+        self.shared.board.set_pod(&self.key, view);
+    }
+}
