@@ -1,0 +1,188 @@
+//! Good and bad manifests, and what is said of them.
+
+use stanchion_pod::{Manifest, Problem, RestartPolicy, Volume, decode};
+
+const REDIS: &str = "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: static-pod
+  labels:
+    tier: backend
+spec:
+  containers:
+  - name: redis-container
+    image: redis
+    ports:
+    - containerPort: 6379
+";
+
+fn good(text: &str) -> Manifest {
+    decode(text.as_bytes(), "node-1").unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn bad(text: &str) -> Vec<Problem> {
+    decode(text.as_bytes(), "node-1").expect_err("the manifest is wrong")
+}
+
+/// The one problem, as users read it.
+fn one(text: &str) -> String {
+    let problems = bad(text);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems[0].to_string()
+}
+
+#[test]
+fn a_pod_gets_its_identity_on_the_node() {
+    let manifest = good(REDIS);
+    let pod = &manifest.pods[0];
+    assert_eq!(pod.key.to_string(), "default/static-pod-node-1", "R-ID-2, R-ID-3");
+    assert_eq!(pod.restart_policy, RestartPolicy::Always, "R-DEF-1");
+    assert_eq!(pod.hostname, "static-pod-node-1");
+    assert_eq!(pod.wire.metadata.uid.as_deref(), Some(pod.uid.as_str()));
+    assert_eq!(manifest.warnings, []);
+}
+
+#[test]
+fn only_what_a_document_says_makes_its_revision() {
+    let revision = |text: &str| good(text).pods[0].revision.clone();
+    let reordered = "# a comment\nkind: Pod\napiVersion: v1\nspec:\n  nodeName: null\n  containers:\n  - image: redis\n    \
+                     name: redis-container\n    ports: [{containerPort: 6379}]\nmetadata: {labels: {tier: backend}, name: static-pod}\n";
+    assert_eq!(revision(REDIS), revision(reordered), "R-ID-5");
+    assert_ne!(revision(REDIS), revision(&REDIS.replace("backend", "front")));
+    let json = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"static-pod","labels":{"tier":"backend"}},
+        "spec":{"containers":[{"name":"redis-container","image":"redis","ports":[{"containerPort":6379}]}]}}"#;
+    assert_eq!(revision(REDIS), revision(json));
+}
+
+#[test]
+fn an_explicit_uid_is_kept_if_it_is_harmless() {
+    let with = |uid: &str| REDIS.replace("  name: static-pod", &format!("  name: static-pod\n  uid: {uid}"));
+    assert_eq!(good(&with("abc-1")).pods[0].uid.as_str(), "abc-1", "R-ID-6");
+    let said = one(&with("../../etc"));
+    assert!(said.starts_with("line 5, column 3: metadata.uid: Invalid value: \"../../etc\""), "R-ID-7: {said}");
+}
+
+#[test]
+fn several_pods_come_from_one_file() {
+    let two = format!("---\n{REDIS}---\n{}", REDIS.replace("static-pod", "other"));
+    assert_eq!(good(&two).pods.len(), 2);
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {}", REDIS.trim_end().replace('\n', "\n  "));
+    assert_eq!(good(&list).pods.len(), 1);
+}
+
+#[test]
+fn unusual_encodings_are_read() {
+    assert_eq!(good(&format!("\u{feff}{REDIS}")).pods.len(), 1, "byte order mark");
+    assert_eq!(good(&REDIS.replace('\n', "\r\n")).pods.len(), 1, "CRLF");
+}
+
+#[test]
+fn fields_reach_the_pod() {
+    let text = REDIS.to_owned()
+        + "    command: [sh, -c, 'echo $(NAME) $$(NAME)']\n    env:\n    - {name: NAME, value: x}\n    - {name: TWICE, value: $(NAME)$(NAME)}\n    \
+           resources: {limits: {cpu: 500m, memory: 64Mi}}\n    volumeMounts: [{name: data, mountPath: /data}]\n  \
+           volumes:\n  - name: data\n    emptyDir: {medium: Memory, sizeLimit: 1Mi}\n  terminationGracePeriodSeconds: 0\n";
+    let manifest = good(&text);
+    let pod = &manifest.pods[0];
+    let container = &pod.containers[0];
+    assert_eq!(container.command.as_deref().map(|it| it[2].as_str()), Some("echo x $(NAME)"));
+    assert_eq!(container.env[1].1, "xx");
+    assert_eq!((container.resources.cpu_request, container.resources.memory_limit), (Some(500), Some(64 << 20)));
+    assert!(matches!(pod.volumes["data"], Volume::EmptyDir { size_limit: Some(1_048_576), .. }));
+    assert_eq!(pod.grace.as_secs(), 1, "R-CHG-7");
+}
+
+#[test]
+fn typos_are_named_with_place_and_neighbour() {
+    let said = one(&REDIS.replace("    image: redis", "    image: redis\n    imge: x"));
+    assert_eq!(
+        said,
+        "line 11, column 5: spec.containers[0].imge: unknown field \"imge\", did you mean \"image\"?"
+    );
+}
+
+#[test]
+fn unsupported_fields_are_refused_by_name() {
+    let said = one(&(REDIS.to_owned() + "    livenessProbe: {tcpSocket: {port: 6379}}\n"));
+    assert!(said.contains("spec.containers[0].livenessProbe: is not supported yet"), "{said}");
+    let said = one(&(REDIS.to_owned() + "  hostPID: true\n"));
+    assert!(said.contains("spec.hostPID: true is not supported yet"), "{said}");
+    assert_eq!(good(&(REDIS.to_owned() + "  dnsPolicy: ClusterFirst\n  hostPID: false\n")).warnings, []);
+}
+
+#[test]
+fn fields_without_effect_are_accepted_with_a_warning() {
+    let warnings = good(&(REDIS.to_owned() + "  priorityClassName: high\n")).warnings;
+    assert_eq!(warnings[0].to_string(), "line 13, column 3: spec.priorityClassName: is accepted and has no effect on a lone node");
+}
+
+#[test]
+fn wrong_types_are_named() {
+    let said = one(&REDIS.replace("image: redis", "image: 7"));
+    assert!(said.contains("spec.containers[0].image: Invalid value: 7: must be text"), "R-DEC-4: {said}");
+    let said = one(&REDIS.replace("containerPort: 6379", "containerPort: many"));
+    assert!(said.contains("line 12") && said.contains("containerPort"), "{said}");
+}
+
+#[test]
+fn duplicate_keys_are_refused() {
+    let said = one(&REDIS.replace("    image: redis", "    image: redis\n    image: other"));
+    assert!(said.contains("duplicate entry") && said.contains("image"), "{said}");
+}
+
+#[test]
+fn what_is_no_pod_is_refused_with_the_way_out() {
+    assert!(one("").contains("holds no pod"));
+    assert!(one("# nothing\n").contains("holds no pod"));
+    assert!(one("a: [").contains("not valid YAML"));
+    assert!(one("{\"a\"").contains("not valid JSON"));
+    let said = one(&REDIS.replace("kind: Pod", "kind: Deployment"));
+    assert!(said.contains("Deployment needs a controller") && said.contains("kind: Pod"), "{said}");
+    let problems = decode(b"a: b\nc: \xff\n", "node-1").expect_err("not UTF-8");
+    assert_eq!(problems[0].to_string(), "line 2: the file is not UTF-8 text; save it as UTF-8");
+}
+
+#[test]
+fn big_and_deep_documents_are_refused_in_bounded_time() {
+    let big = vec![b'#'; stanchion_pod::MAX_MANIFEST];
+    assert!(decode(&big, "node-1").expect_err("too big")[0].message.contains("smaller than 10 MiB"), "R-FILE-12");
+    let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+    for level in 1..12 {
+        let before = format!("*a{}", level - 1);
+        bomb += &format!("a{level}: &a{level} [{}]\n", [before.as_str(); 10].join(","));
+    }
+    assert!(one(&bomb).contains("repetition limit exceeded"));
+    assert!(!bad(&"[".repeat(100_000)).is_empty());
+    assert!(!bad(&format!("{{\"a\":{}", "[".repeat(100_000))).is_empty());
+}
+
+#[test]
+fn the_api_servers_objections_are_made_all_at_once() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: Bad_Name\n  labels: {a: '-'}\nspec:\n  containers:\n  - name: a\n    \
+                image: x\n    volumeMounts: [{name: gone, mountPath: /x}]\n  - name: a\n    image: x\n  restartPolicy: Sometimes\n";
+    let said: Vec<_> = bad(text).into_iter().map(|problem| problem.field).collect();
+    let expected = [
+        "metadata.name",
+        "metadata.labels",
+        "spec.containers[0].volumeMounts[0].name",
+        "spec.containers[1].name",
+        "spec.restartPolicy",
+    ];
+    assert_eq!(said, expected, "R-VAL-3");
+    let long = REDIS.replace("static-pod", &"a".repeat(254));
+    assert!(one(&long).contains("must be no more than 253 bytes"), "R-VAL-10");
+    assert!(one("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}").contains("spec.containers: Required value"));
+}
+
+#[test]
+fn no_input_panics() {
+    for end in 0..REDIS.len() {
+        drop(decode(REDIS[..end].as_bytes(), "node-1"));
+        let mut bytes = REDIS.as_bytes().to_vec();
+        for byte in [0, b'\n', b'{', b'"', 0xff] {
+            bytes[end] = byte;
+            drop(decode(&bytes, "node-1"));
+        }
+    }
+}
