@@ -1,0 +1,146 @@
+//! What was called.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    ContainerConfig, ContainerId, ExecId, ExecRequest, ImportImages, PullImage, SandboxConfig, SandboxId, TerminalSize,
+};
+
+/// A method of [`Runtime`](crate::Runtime).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "each is the method of that name")]
+pub enum Method {
+    Version,
+    PullImage,
+    ListImages,
+    RemoveImage,
+    ImportImages,
+    CreateSandbox,
+    StopSandbox,
+    RemoveSandbox,
+    CreateContainer,
+    StartContainer,
+    StopContainer,
+    RemoveContainer,
+    List,
+    Stats,
+    Exec,
+    ResizeExec,
+    Logs,
+    Events,
+}
+
+impl Method {
+    /// Every method.
+    pub const ALL: [Self; 18] = [
+        Self::Version,
+        Self::PullImage,
+        Self::ListImages,
+        Self::RemoveImage,
+        Self::ImportImages,
+        Self::CreateSandbox,
+        Self::StopSandbox,
+        Self::RemoveSandbox,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::StopContainer,
+        Self::RemoveContainer,
+        Self::List,
+        Self::Stats,
+        Self::Exec,
+        Self::ResizeExec,
+        Self::Logs,
+        Self::Events,
+    ];
+
+    /// The method's name in the trait.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::PullImage => "pull_image",
+            Self::ListImages => "list_images",
+            Self::RemoveImage => "remove_image",
+            Self::ImportImages => "import_images",
+            Self::CreateSandbox => "create_sandbox",
+            Self::StopSandbox => "stop_sandbox",
+            Self::RemoveSandbox => "remove_sandbox",
+            Self::CreateContainer => "create_container",
+            Self::StartContainer => "start_container",
+            Self::StopContainer => "stop_container",
+            Self::RemoveContainer => "remove_container",
+            Self::List => "list",
+            Self::Stats => "stats",
+            Self::Exec => "exec",
+            Self::ResizeExec => "resize_exec",
+            Self::Logs => "logs",
+            Self::Events => "events",
+        }
+    }
+
+    /// Whether it only looks.
+    #[must_use]
+    pub const fn only_looks(self) -> bool {
+        matches!(
+            self,
+            Self::Version | Self::ListImages | Self::List | Self::Stats | Self::Logs | Self::Events | Self::ResizeExec
+        )
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One call, with what it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is a call of the method of that name, with its arguments")]
+pub enum Call {
+    Version,
+    PullImage(PullImage),
+    ListImages,
+    RemoveImage(String),
+    ImportImages(ImportImages),
+    CreateSandbox(SandboxConfig),
+    StopSandbox(SandboxId),
+    RemoveSandbox(SandboxId),
+    CreateContainer(ContainerConfig),
+    StartContainer(ContainerId),
+    StopContainer(ContainerId, Duration),
+    RemoveContainer(ContainerId),
+    List,
+    Stats,
+    Exec(ExecRequest),
+    ResizeExec(ExecId, TerminalSize),
+    Logs(ContainerId),
+    Events,
+}
+
+impl Call {
+    /// Which method it is a call of.
+    #[must_use]
+    pub const fn method(&self) -> Method {
+        match self {
+            Self::Version => Method::Version,
+            Self::PullImage(_) => Method::PullImage,
+            Self::ListImages => Method::ListImages,
+            Self::RemoveImage(_) => Method::RemoveImage,
+            Self::ImportImages(_) => Method::ImportImages,
+            Self::CreateSandbox(_) => Method::CreateSandbox,
+            Self::StopSandbox(_) => Method::StopSandbox,
+            Self::RemoveSandbox(_) => Method::RemoveSandbox,
+            Self::CreateContainer(_) => Method::CreateContainer,
+            Self::StartContainer(_) => Method::StartContainer,
+            Self::StopContainer(..) => Method::StopContainer,
+            Self::RemoveContainer(_) => Method::RemoveContainer,
+            Self::List => Method::List,
+            Self::Stats => Method::Stats,
+            Self::Exec(_) => Method::Exec,
+            Self::ResizeExec(..) => Method::ResizeExec,
+            Self::Logs(_) => Method::Logs,
+            Self::Events => Method::Events,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The fake's registry and image store.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use super::{FakeRuntime, Shared, lock};
+use crate::{
+    Error, ErrorKind, Image, ImageDigest, ImportImages, Progress, PullImage, PullProgress, RegistryAuth, Result,
+};
+
+/// What can be had, and what is here.
+#[derive(Default)]
+pub(super) struct Images {
+    /// Present, by reference.
+    pub(super) present: BTreeMap<String, Image>,
+    registry: BTreeMap<String, Published>,
+    archives: BTreeMap<PathBuf, Vec<Image>>,
+    /// How many images were ever made: each has its own digest.
+    made: u64,
+}
+
+#[derive(Clone)]
+struct Published {
+    image: Image,
+    auth: Option<RegistryAuth>,
+    takes: Duration,
+}
+
+impl Images {
+    fn make(&mut self, reference: &str, size: u64) -> Image {
+        self.made += 1;
+        Image { reference: reference.to_owned(), digest: ImageDigest(format!("sha256:{:064x}", self.made)), size }
+    }
+}
+
+impl Shared {
+    pub(super) async fn pull(&self, request: PullImage, progress: Progress) -> Result<Image> {
+        let PullImage { reference, auth } = request;
+        let found = self.look(|state| state.images.registry.get(&reference).cloned());
+        let Some(Published { image, auth: wanted, takes }) = found else {
+            return Err(Error::new(ErrorKind::NotFound, format!("pull {reference}: no registry has it")));
+        };
+        if wanted.is_some() && wanted != auth {
+            let why = if auth.is_some() { "these credentials are refused" } else { "it wants credentials" };
+            return Err(Error::new(ErrorKind::Permission, format!("pull {reference}: {why}")));
+        }
+        for quarter in 0..=4 {
+            if quarter > 0 && !takes.is_zero() {
+                tokio::time::sleep(takes / 4).await;
+            }
+            progress.report(PullProgress {
+                received: image.size / 4 * quarter + if quarter == 4 { image.size % 4 } else { 0 },
+                total: image.size,
+                layers_done: u32::from(quarter == 4),
+                layers: 1,
+            });
+        }
+        self.change(|state, _| state.images.present.insert(reference, image.clone()));
+        Ok(image)
+    }
+
+    pub(super) fn import(&self, request: &ImportImages) -> Result<Vec<Image>> {
+        let path = request.path.display();
+        self.change(|state, _| {
+            let Some(images) = state.images.archives.get(&request.path) else {
+                return Err(Error::new(ErrorKind::NotFound, format!("import {path}: there is no such archive")));
+            };
+            for image in images {
+                state.images.present.insert(image.reference.clone(), image.clone());
+            }
+            Ok(images.clone())
+        })
+    }
+}
+
+impl FakeRuntime {
+    /// Puts an image into the fake's registry, so that pulling it works. Published again, it has another digest.
+    pub fn publish(&self, reference: &str, size: u64) -> Image {
+        self.publish_as(reference, size, None, Duration::ZERO)
+    }
+
+    /// Like [`publish`](FakeRuntime::publish), but a pull takes this long, reporting every quarter.
+    pub fn publish_slow(&self, reference: &str, size: u64, takes: Duration) -> Image {
+        self.publish_as(reference, size, None, takes)
+    }
+
+    /// Like [`publish`](FakeRuntime::publish), but a pull without these credentials fails with `Permission`.
+    pub fn publish_private(&self, reference: &str, size: u64, auth: RegistryAuth) -> Image {
+        self.publish_as(reference, size, Some(auth), Duration::ZERO)
+    }
+
+    /// Takes an image out of the registry.
+    pub fn unpublish(&self, reference: &str) {
+        lock(&self.shared.state).images.registry.remove(reference);
+    }
+
+    /// Makes an image present without a pull.
+    pub fn add_image(&self, reference: &str, size: u64) -> Image {
+        self.shared.change(|state, _| {
+            let image = state.images.make(reference, size);
+            state.images.present.insert(reference.to_owned(), image.clone());
+            image
+        })
+    }
+
+    /// Makes `path` an archive of these images for `import_images`; the file itself is not looked at.
+    pub fn add_archive(&self, path: impl Into<PathBuf>, references: &[&str]) {
+        let mut state = lock(&self.shared.state);
+        let images = references.iter().map(|reference| state.images.make(reference, 4096)).collect();
+        state.images.archives.insert(path.into(), images);
+    }
+
+    fn publish_as(&self, reference: &str, size: u64, auth: Option<RegistryAuth>, takes: Duration) -> Image {
+        let mut state = lock(&self.shared.state);
+        let image = state.images.make(reference, size);
+        let published = Published { image: image.clone(), auth, takes };
+        state.images.registry.insert(reference.to_owned(), published);
+        image
+    }
+}

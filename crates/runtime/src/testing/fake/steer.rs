@@ -1,0 +1,134 @@
+//! What tests do to the fake from outside.
+
+use super::{FakeRuntime, lock, shell};
+use crate::{
+    ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, SandboxId, SandboxInfo, SandboxState,
+};
+
+impl FakeRuntime {
+    /// What exists, without a call of `list`.
+    #[must_use]
+    pub fn inventory(&self) -> Inventory {
+        self.shared.look(|state| state.inventory())
+    }
+
+    /// The latest container of this name in any pod.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Option<ContainerInfo> {
+        self.shared.look(|state| state.latest(None, name).map(|container| container.info.clone()))
+    }
+
+    /// The latest container of this name in the pod with this name in its labels.
+    #[must_use]
+    pub fn container_of(&self, pod: &str, name: &str) -> Option<ContainerInfo> {
+        self.shared.look(|state| state.latest(Some(pod), name).map(|container| container.info.clone()))
+    }
+
+    /// What a container was created from.
+    #[must_use]
+    pub fn container_config(&self, id: &ContainerId) -> Option<crate::ContainerConfig> {
+        self.shared.look(|state| state.containers.get(id).map(|container| container.config.clone()))
+    }
+
+    /// What a sandbox was created from.
+    #[must_use]
+    pub fn sandbox_config(&self, id: &SandboxId) -> Option<crate::SandboxConfig> {
+        self.shared.look(|state| state.sandboxes.get(id).map(|sandbox| sandbox.config.clone()))
+    }
+
+    /// The ready sandboxes of the pod of this name.
+    #[must_use]
+    pub fn sandboxes_of(&self, pod: &str) -> Vec<SandboxInfo> {
+        self.shared.look(|state| {
+            let ready = state.sandboxes.values().filter(|it| it.config.name == pod);
+            ready.map(|it| it.info.clone()).filter(|it| it.state == SandboxState::Ready).collect()
+        })
+    }
+
+    /// Waits until what exists satisfies `condition`; for ever, if it never does.
+    ///
+    /// Cancel-safe.
+    pub async fn until(&self, condition: impl Fn(&Inventory) -> bool) -> Inventory {
+        let mut changes = self.shared.changes.subscribe();
+        loop {
+            let inventory = self.inventory();
+            if condition(&inventory) {
+                return inventory;
+            }
+            // The sender is in `self.shared`, so the channel cannot close.
+            changes.changed().await.ok();
+        }
+    }
+
+    /// Waits until the latest container of this name runs, and answers it.
+    ///
+    /// Cancel-safe.
+    pub async fn until_running(&self, name: &str) -> ContainerInfo {
+        let mut changes = self.shared.changes.subscribe();
+        loop {
+            match self.container(name) {
+                Some(container) if matches!(container.state, ContainerState::Running { .. }) => return container,
+                _ => changes.changed().await.ok(),
+            };
+        }
+    }
+
+    /// A running container ends by itself with this code.
+    pub fn exit(&self, id: &ContainerId, code: i32) {
+        self.shared.change(|state, now| state.end(id, Some(code), false, now));
+    }
+
+    /// The kernel kills a running container for lack of memory.
+    pub fn oom(&self, id: &ContainerId) {
+        self.shared.change(|state, now| state.end(id, Some(137), true, now));
+    }
+
+    /// A running container is lost with its exit code, as when its shim is killed.
+    pub fn lose_container(&self, id: &ContainerId) {
+        self.shared.change(|state, now| state.end(id, None, false, now));
+    }
+
+    /// A running container writes a line to its standard output.
+    pub fn print(&self, id: &ContainerId, line: &str) {
+        self.shared.write_log(id, shell::Stream::Stdout, format!("{line}\n").as_bytes());
+    }
+
+    /// A sandbox is lost, as when somebody removes its network namespace. Its containers run on.
+    pub fn lose_sandbox(&self, id: &SandboxId, reason: &str) {
+        self.shared.change(|state, _| state.lose_sandbox(id, reason));
+    }
+
+    /// The node restarts: nothing runs any more, exit codes are lost, records and images stay.
+    pub fn reboot(&self) {
+        self.shared.change(|state, now| {
+            for id in state.containers.keys().cloned().collect::<Vec<_>>() {
+                state.end(&id, None, false, now);
+            }
+            for id in state.sandboxes.keys().cloned().collect::<Vec<_>>() {
+                state.lose_sandbox(&id, "the node was restarted");
+            }
+            state.events.end(&outage());
+        });
+    }
+
+    /// Whether the runtime can be reached from now on. While it cannot, every call fails with `Unavailable`, event
+    /// streams end, and containers run on.
+    pub fn set_available(&self, available: bool) {
+        self.shared.change(|state, _| {
+            state.outage = !available;
+            if !available {
+                state.events.end(&outage());
+            }
+        });
+    }
+
+    /// Whether the fake writes log files at `log_path`, and says so in its capabilities. It does not by default; output
+    /// is then had through `logs`.
+    pub fn set_log_files(&self, log_files: bool) {
+        lock(&self.shared.state).log_files = log_files;
+    }
+}
+
+pub(super) fn outage() -> Error {
+    Error::new(ErrorKind::Unavailable, "the fake runtime cannot be reached")
+}

@@ -1,0 +1,94 @@
+//! What the agent must never do, whatever goes wrong.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Mutex,
+};
+
+use super::{lock, state::State};
+use crate::SandboxState;
+
+/// A promise of the agent's that was seen broken (invariant I1).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Violation {
+    /// Two ready sandboxes of one pod at once.
+    TwoSandboxes {
+        /// The pod, as `namespace/name`.
+        pod: String,
+        /// The sandboxes, as `runtime/id`.
+        sandboxes: Vec<String>,
+    },
+    /// Two running containers of one name in one pod at once.
+    TwoContainers {
+        /// UID of the pod.
+        uid: String,
+        /// Name of the container.
+        name: String,
+        /// The containers, as `runtime/id`.
+        containers: Vec<String>,
+    },
+}
+
+/// By runtime: identity and id of what is alive in it.
+type Live<K> = BTreeMap<String, Vec<(K, String)>>;
+
+/// Sees every state of one or more runtimes on a node.
+#[derive(Default)]
+pub(super) struct Witness {
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// By pod.
+    sandboxes: Live<String>,
+    /// By uid of the pod and name.
+    containers: Live<(String, String)>,
+    violations: BTreeSet<Violation>,
+}
+
+impl Witness {
+    pub(super) fn violations(&self) -> Vec<Violation> {
+        lock(&self.seen).violations.iter().cloned().collect()
+    }
+
+    pub(super) fn look(&self, runtime: &str, state: &State) {
+        let sandboxes = state
+            .sandboxes
+            .values()
+            .filter(|sandbox| sandbox.info.state == SandboxState::Ready)
+            .map(|sandbox| (sandbox.pod(), format!("{runtime}/{}", sandbox.info.id)))
+            .collect();
+        let containers = state
+            .containers
+            .values()
+            .filter(|container| container.is_running())
+            .map(|container| {
+                ((container.uid.clone(), container.info.name.clone()), format!("{runtime}/{}", container.info.id))
+            })
+            .collect();
+        let mut seen = lock(&self.seen);
+        seen.sandboxes.insert(runtime.to_owned(), sandboxes);
+        seen.containers.insert(runtime.to_owned(), containers);
+        let doubles: Vec<_> = doubled(seen.sandboxes.values())
+            .map(|(pod, sandboxes)| Violation::TwoSandboxes { pod, sandboxes })
+            .chain(doubled(seen.containers.values()).map(|((uid, name), containers)| Violation::TwoContainers {
+                uid,
+                name,
+                containers,
+            }))
+            .collect();
+        seen.violations.extend(doubles);
+    }
+}
+
+/// Keys that occur more than once, with the ids they occur under.
+fn doubled<'a, K: Ord + Clone + 'a>(
+    lists: impl Iterator<Item = &'a Vec<(K, String)>>,
+) -> impl Iterator<Item = (K, Vec<String>)> {
+    let mut by_key: BTreeMap<K, Vec<String>> = BTreeMap::new();
+    for (key, id) in lists.flatten() {
+        by_key.entry(key.clone()).or_default().push(id.clone());
+    }
+    by_key.into_iter().filter(|(_, ids)| ids.len() > 1)
+}
