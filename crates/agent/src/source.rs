@@ -9,8 +9,6 @@ mod last_good;
 mod leftover;
 mod merge;
 mod reader;
-#[cfg(test)]
-mod tests;
 mod watch;
 
 use std::{path::Path, sync::Arc, time::Duration};

@@ -5,8 +5,6 @@
 
 mod conditions;
 mod container;
-#[cfg(test)]
-mod tests;
 
 use std::{collections::HashMap, sync::Arc};
 

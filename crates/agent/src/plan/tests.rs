@@ -1,1 +1,260 @@
+//! The plan, case by case.
 
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use stanchion_pod::Pod;
+use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, SandboxState, labels};
+
+use super::{
+    Action, Plan, Run, Wanted,
+    history::{Failure, History, ImageState},
+    plan, restart,
+    view::View,
+};
+use crate::{clock::later, observe::Remains};
+
+fn pod(image: &str) -> Pod {
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  terminationGracePeriodSeconds: 7\n  containers:\n  \
+         - {{name: app, image: '{image}'}}\n"
+    );
+    let manifest = stanchion_pod::decode(text.as_bytes(), "node").expect("the manifest is good");
+    manifest.pods.into_iter().next().expect("it has one pod")
+}
+
+fn never(image: &str) -> Pod {
+    Pod { restart_policy: stanchion_pod::RestartPolicy::Never, ..pod(image) }
+}
+
+fn start() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().expect("a timestamp")
+}
+
+fn after(seconds: u64) -> Timestamp {
+    later(start(), Duration::from_secs(seconds))
+}
+
+fn labels(pod: &Pod) -> BTreeMap<String, String> {
+    [(labels::REVISION, pod.revision.as_str()), (labels::GRACE_SECONDS, "7"), (labels::POD_UID, pod.uid.as_str())]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+fn sandbox(pod: &Pod, attempt: u32, state: SandboxState) -> SandboxInfo {
+    let id = format!("{}-{attempt}", pod.uid).as_str().into();
+    SandboxInfo { id, state, addresses: Vec::new(), created_at: after(attempt.into()), attempt, labels: labels(pod) }
+}
+
+fn container(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, state: ContainerState, backoff: u64) -> ContainerInfo {
+    let mut labels = labels(pod);
+    labels.insert(labels::BACKOFF_SECONDS.to_owned(), backoff.to_string());
+    ContainerInfo {
+        id: format!("app-{attempt}").as_str().into(),
+        sandbox: sandbox.id.clone(),
+        name: "app".to_owned(),
+        attempt,
+        image: String::new(),
+        image_digest: None,
+        created_at: start(),
+        state,
+        labels,
+    }
+}
+
+fn running() -> ContainerState {
+    ContainerState::Running { started_at: Some(start()) }
+}
+
+fn exited(code: i32, at: u64) -> ContainerState {
+    let (started_at, finished_at) = (Some(start()), Some(after(at)));
+    ContainerState::Exited { code: Some(code), started_at, finished_at, oom_killed: false }
+}
+
+fn view(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> View {
+    let remains = Remains { sandboxes, containers };
+    View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] }
+}
+
+fn with_image(pod: &Pod) -> History {
+    let mut history = History::default();
+    history.set_image(&pod.revision, "app", ImageState::Ready);
+    history
+}
+
+fn next(pod: Option<&Pod>, view: &View, history: &History, now: u64) -> Plan {
+    plan(Wanted { pod, running: None }, view, history, after(now))
+}
+
+fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<Action> {
+    let (revision, sandbox) = (pod.revision.clone(), sandbox.id.clone());
+    Some(Action::RunContainer(Run { revision, index: 0, attempt, sandbox, backoff: Duration::from_secs(backoff) }))
+}
+
+#[test]
+fn a_new_pod_gets_images_then_sandbox_then_containers() {
+    let pod = pod("a:1");
+    let empty = view(vec![], vec![]);
+    let images = Action::EnsureImages { revision: pod.revision.clone(), containers: vec![0] };
+    assert_eq!(next(Some(&pod), &empty, &History::default(), 0).action, Some(images));
+    let sandbox_first = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0 };
+    assert_eq!(next(Some(&pod), &empty, &with_image(&pod), 0).action, Some(sandbox_first));
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let made = view(vec![sandbox.clone()], vec![]);
+    assert_eq!(next(Some(&pod), &made, &with_image(&pod), 0).action, run(&pod, &sandbox, 0, 0));
+    let up = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, running(), 0)]);
+    assert_eq!(next(Some(&pod), &up, &History::default(), 0), Plan::default(), "R-RST-1: nothing is done to what runs");
+}
+
+#[test]
+fn restarts_wait_zero_then_ten_seconds_doubling_to_five_minutes() {
+    let pod = pod("a:1");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let mut noted = 0;
+    let mut waits = Vec::new();
+    for attempt in 0..8 {
+        let dead = container(&pod, &sandbox, attempt, exited(0, 5), noted);
+        let crashed = view(vec![sandbox.clone()], vec![dead.clone()]);
+        let plan = next(Some(&pod), &crashed, &with_image(&pod), 5);
+        waits.push(plan.wake_at.map_or(0, |at| crate::clock::until(after(5), at).as_secs()));
+        noted = restart::next_backoff(Some(&dead)).as_secs();
+        let due = next(Some(&pod), &crashed, &with_image(&pod), 5 + waits[waits.len() - 1]);
+        assert_eq!(due.action, run(&pod, &sandbox, attempt + 1, noted));
+    }
+    assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300], "R-BCK-1, R-BCK-5");
+}
+
+#[test]
+fn a_container_that_ran_long_starts_over() {
+    let pod = pod("a:1");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let dead = container(&pod, &sandbox, 6, exited(1, 601), 300);
+    let crashed = view(vec![sandbox.clone()], vec![dead]);
+    assert_eq!(next(Some(&pod), &crashed, &with_image(&pod), 601).action, run(&pod, &sandbox, 7, 10), "R-BCK-2");
+}
+
+#[test]
+fn what_is_not_to_restart_stays_as_it_ended() {
+    let pod = never("a:1");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let ended = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(1, 5), 0)]);
+    assert_eq!(next(Some(&pod), &ended, &with_image(&pod), 99), Plan::default(), "R-RSP-1");
+    let mut lost = sandbox;
+    lost.state = SandboxState::NotReady { reason: "reboot".to_owned() };
+    let rebooted = view(vec![lost.clone()], vec![container(&pod, &lost, 0, exited(0, 5), 0)]);
+    let mut history = with_image(&pod);
+    history.set_stopped(lost.id);
+    assert_eq!(next(Some(&pod), &rebooted, &history, 99), Plan::default(), "R-SYNC-6");
+}
+
+#[test]
+fn a_lost_sandbox_is_emptied_released_and_replaced() {
+    let pod = pod("a:1");
+    let lost = sandbox(&pod, 0, SandboxState::NotReady { reason: "unmounted".to_owned() });
+    let survivor = container(&pod, &lost, 2, running(), 10);
+    let stop = Action::StopContainers {
+        backend: "home".to_owned(),
+        containers: vec![(survivor.id.clone(), Duration::from_secs(7))],
+    };
+    let mut history = with_image(&pod);
+    let alive = view(vec![lost.clone()], vec![survivor]);
+    assert_eq!(next(Some(&pod), &alive, &history, 0).action, Some(stop), "I1");
+    let emptied = view(vec![lost.clone()], vec![container(&pod, &lost, 2, exited(137, 1), 10)]);
+    let release = Action::StopSandbox { backend: "home".to_owned(), id: lost.id.clone() };
+    assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(release));
+    history.set_stopped(lost.id.clone());
+    let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1 };
+    assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(make));
+    let fresh = sandbox(&pod, 1, SandboxState::Ready);
+    let dead = container(&pod, &lost, 2, exited(137, 1), 10);
+    let made = view(vec![lost.clone(), fresh.clone()], vec![dead.clone()]);
+    assert_eq!(next(Some(&pod), &made, &history, 1).action, run(&pod, &fresh, 3, 20), "at once, the count goes on");
+    let up = view(vec![lost.clone(), fresh.clone()], vec![dead, container(&pod, &fresh, 3, running(), 20)]);
+    let sweep = Action::RemoveSandbox { backend: "home".to_owned(), id: lost.id };
+    assert_eq!(next(Some(&pod), &up, &history, 2).action, Some(sweep));
+}
+
+#[test]
+fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
+    let (old, new) = (pod("a:1"), pod("a:2"));
+    let standing = sandbox(&old, 0, SandboxState::Ready);
+    let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
+    let wanted = Wanted { pod: Some(&new), running: Some(&old) };
+    let mut history = History::default();
+    let images = Action::EnsureImages { revision: new.revision.clone(), containers: vec![0] };
+    assert_eq!(plan(wanted, &alive, &history, after(0)).action, Some(images), "images first");
+    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
+    history.set_image(&new.revision, "app", ImageState::Failed(failure));
+    let waiting = plan(wanted, &alive, &history, after(0));
+    assert_eq!((waiting.action, waiting.wake_at), (None, Some(after(10))), "the old pod runs on");
+    history.set_image(&new.revision, "app", ImageState::Ready);
+    let stopping = plan(wanted, &alive, &history, after(0)).action;
+    assert!(matches!(stopping, Some(Action::StopContainers { .. })), "{stopping:?}");
+}
+
+#[test]
+fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
+    let (old, new) = (pod("a:1"), pod("a:2"));
+    let standing = sandbox(&old, 0, SandboxState::Ready);
+    let other =
+        ContainerInfo { name: "other".to_owned(), id: "other".into(), ..container(&old, &standing, 0, running(), 0) };
+    let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
+    let mut history = with_image(&old);
+    history.set_image(&new.revision, "app", ImageState::Pulling);
+    let wanted = Wanted { pod: Some(&new), running: Some(&old) };
+    assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
+}
+
+#[test]
+fn a_pod_that_is_not_wanted_goes_step_by_step() {
+    let pod = pod("a:1");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let alive = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, running(), 0)]);
+    let stop = next(None, &alive, &History::default(), 0).action;
+    assert!(
+        matches!(stop, Some(Action::StopContainers { ref containers, .. }) if containers[0].1.as_secs() == 7),
+        "I5"
+    );
+    let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(0, 0), 0)]);
+    let remove = Action::RemoveSandbox { backend: "home".to_owned(), id: sandbox.id };
+    assert_eq!(next(None, &dead, &History::default(), 0).action, Some(remove));
+    assert_eq!(next(None, &view(vec![], vec![]), &History::default(), 0).action, Some(Action::CleanUp));
+}
+
+#[test]
+fn a_pod_is_stopped_elsewhere_before_it_runs_at_home() {
+    let pod = pod("a:1");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let mut view = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, running(), 0)]);
+    view.remains[0].0 = "old home".to_owned();
+    let stop = next(Some(&pod), &view, &with_image(&pod), 0).action;
+    assert!(matches!(stop, Some(Action::StopContainers { ref backend, .. }) if backend == "old home"), "I1: {stop:?}");
+}
+
+#[test]
+fn half_made_and_old_containers_are_removed() {
+    let pod = pod("a:1");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let half = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, ContainerState::Created, 0)]);
+    let remove = |attempt| {
+        Some(Action::RemoveContainer { backend: "home".to_owned(), id: format!("app-{attempt}").as_str().into() })
+    };
+    assert_eq!(next(Some(&pod), &half, &with_image(&pod), 0).action, remove(0));
+    let lives = [exited(1, 1), exited(1, 2), running()];
+    let lives = (0..).zip(lives).map(|(attempt, state)| container(&pod, &sandbox, attempt, state, 0)).collect();
+    let old = view(vec![sandbox.clone()], lives);
+    assert_eq!(next(Some(&pod), &old, &with_image(&pod), 2).action, remove(0), "R-GC-1: one dead instance is kept");
+}
+
+#[test]
+fn a_user_can_restart_without_waiting() {
+    let pod = pod("a:1");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let mut history = with_image(&pod);
+    history.restart("app-4".into());
+    let alive = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 4, running(), 300)]);
+    assert!(matches!(next(Some(&pod), &alive, &history, 0).action, Some(Action::StopContainers { .. })));
+    let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 4, exited(143, 1), 300)]);
+    assert_eq!(next(Some(&pod), &dead, &history, 1).action, run(&pod, &sandbox, 5, 300));
+}
