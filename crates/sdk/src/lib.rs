@@ -1,2 +1,46 @@
-//! Placeholder.
+//! What the author of a Stanchion backend depends on.
+//!
+//! Implement [`Backend`] and [`Runtime`](runtime::Runtime) for a type and write
+//! `stanchion_sdk::export_backend!("name", Type);` in a crate of `crate-type = ["cdylib", "rlib"]`. Everything about the
+//! library boundary is done here: a tokio runtime of its own, decoding, cancellation, panics, log forwarding.
+//!
+//! Inside a backend do not: handle signals, change the working directory, umask or environment, fork without exec, write
+//! to the standard streams, exit the process, or wait for children other than your own. The agent is one process that
+//! several backends share.
+//!
+//! # Layout
+//! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
+//! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
+
+mod dispatch;
+mod guest;
+mod log;
+mod reply;
+
+use std::future::Future;
+
+use serde::de::DeserializeOwned;
+
+pub use guest::descriptor;
+pub use stanchion_abi as abi;
 pub use stanchion_runtime as runtime;
+
+/// A runtime that can be loaded from a library.
+pub trait Backend: runtime::Runtime + Sized {
+    /// The table `[backend.<name>]`. Deny unknown fields, so that a typo is told.
+    type Config: DeserializeOwned + Send + 'static;
+
+    /// Opens the backend. An absent daemon is not an error here but of the calls that need it.
+    fn open(config: Self::Config, node: runtime::NodePaths) -> impl Future<Output = runtime::Result<Self>> + Send;
+}
+
+/// Exports a backend under a name of lower-case letters, digits and `_`, at most 32, beginning with a letter.
+#[macro_export]
+macro_rules! export_backend {
+    ($name:literal, $backend:ty) => {
+        const _: () = {
+            #[unsafe(export_name = concat!("stanchion_backend_", $name))]
+            static DESCRIPTOR: $crate::abi::Backend = $crate::descriptor::<$backend>($name, env!("CARGO_PKG_VERSION"));
+        };
+    };
+}

@@ -1,0 +1,166 @@
+//! An open backend: starts calls, gives them up, and closes it in the end.
+#![allow(unsafe_code, reason = "calls over the boundary")]
+
+use std::{
+    ffi::c_void,
+    os::fd::{IntoRawFd, OwnedFd},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+use stanchion_abi as abi;
+use stanchion_runtime::{Error, ErrorKind, OpenRequest, Result};
+
+use crate::{
+    OPENING,
+    call::{self, Answer},
+    descriptor::Descriptor,
+    host::Host,
+};
+
+/// How long a call may go on after it was given up before it counts as stuck.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// An open backend. Shared by every call and stream; closed when the last of them is gone.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub descriptor: Descriptor,
+    pub library: PathBuf,
+    handle: Handle,
+    host: &'static Host,
+    next_id: AtomicU64,
+    stuck: Arc<AtomicU64>,
+}
+
+/// The backend's own pointer.
+#[derive(Debug)]
+struct Handle(*mut c_void);
+
+// SAFETY: the boundary allows `start`, `cancel` and `close` from any thread.
+unsafe impl Send for Handle {}
+// SAFETY: as above; `start` and `cancel` may run at the same time.
+unsafe impl Sync for Handle {}
+
+impl Instance {
+    pub async fn open(descriptor: Descriptor, library: PathBuf, request: &OpenRequest) -> Result<Self> {
+        let name = descriptor.name();
+        let tried = || format!("opening backend {name}");
+        let request =
+            serde_json::to_vec(request).map_err(|error| Error::new(ErrorKind::Invalid, tried()).caused_by(&error))?;
+        let (host, shown) = Host::leak(descriptor.name());
+        let opening = tokio::task::spawn_blocking(move || {
+            let (reply, answer) = call::reply(0, || {});
+            let open = descriptor.0.open.expect("checked when the descriptor was");
+            // SAFETY: the host struct is leaked, the request lives through the call.
+            let handle = unsafe { open(shown, abi::Slice::new(&request), reply) };
+            (Handle(handle), answer)
+        });
+        let (handle, answer) =
+            opening.await.map_err(|panic| Error::new(ErrorKind::Crashed, tried()).caused_by(&panic))?;
+        let is_null = handle.0.is_null();
+        let instance = Self { descriptor, library, handle, host, next_id: AtomicU64::new(1), stuck: Arc::default() };
+        let opened = match tokio::time::timeout(OPENING, answer.done).await {
+            Ok(Ok(Ok(_))) if !is_null => return Ok(instance),
+            Ok(Ok(Ok(_))) => Error::new(ErrorKind::Other, "it answered without a handle"),
+            Ok(Ok(Err(error))) => error,
+            Ok(Err(_)) => Error::new(ErrorKind::Crashed, "it did not answer"),
+            Err(_) => Error::new(ErrorKind::Timeout, format!("no answer within {OPENING:?}")),
+        };
+        Err(opened.context(tried()))
+    }
+
+    /// Calls that were given up and have not ended since.
+    pub fn stuck(&self) -> u64 {
+        self.stuck.load(Ordering::Relaxed)
+    }
+
+    /// Starts a call with room for that many items.
+    pub fn start<T: Serialize + ?Sized>(
+        self: &Arc<Self>,
+        method: u32,
+        request: &T,
+        fds: Vec<Option<OwnedFd>>,
+        room: usize,
+        deadline: Option<Duration>,
+    ) -> Result<(Answer, GiveUp)> {
+        let request = serde_json::to_vec(request)
+            .map_err(|error| Error::new(ErrorKind::Invalid, "the request cannot be written").caused_by(&error))?;
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        self.host.enter(id, tracing::Span::current());
+        let host = self.host;
+        let (ended, watch) = tokio::sync::oneshot::channel::<()>();
+        let (reply, answer) = call::reply(room, move || {
+            host.leave(id);
+            drop(ended);
+        });
+        // The backend's from here on, also if it fails.
+        let fds: Vec<i32> = fds.into_iter().map(|fd| fd.map_or(-1, IntoRawFd::into_raw_fd)).collect();
+        let call = abi::Call {
+            size: 80,
+            method,
+            id,
+            deadline_ms: deadline.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX)),
+            request: abi::Slice::new(&request),
+            fds: fds.as_ptr(),
+            fd_count: fds.len(),
+            reply,
+        };
+        let start = self.descriptor.0.start.expect("checked when the descriptor was");
+        // SAFETY: the handle is open (`self` lives), and everything the call borrows lives through this function.
+        unsafe { start(self.handle.0, &raw const call) };
+        Ok((answer, GiveUp { instance: Arc::clone(self), id, method, ended: Some(watch) }))
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if self.handle.0.is_null() {
+            return;
+        }
+        let name = self.descriptor.name();
+        let (reply, _answer) = call::reply(0, move || tracing::debug!(backend = name, "closed"));
+        let close = self.descriptor.0.close.expect("checked when the descriptor was");
+        // SAFETY: every call holds an `Arc` of this instance, so none is being started or given up; this is the last use.
+        unsafe { close(self.handle.0, reply) }
+    }
+}
+
+/// Gives a call up when dropped before it has ended.
+pub(crate) struct GiveUp {
+    instance: Arc<Instance>,
+    id: u64,
+    method: u32,
+    ended: Option<tokio::sync::oneshot::Receiver<()>>,
+}
+
+impl GiveUp {
+    /// The call has ended.
+    pub fn defuse(mut self) {
+        self.ended = None;
+    }
+}
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        let Some(ended) = self.ended.take() else { return };
+        let cancel = self.instance.descriptor.0.cancel.expect("checked when the descriptor was");
+        // SAFETY: the handle is open (the instance lives); an id that has ended is ignored.
+        unsafe { cancel(self.instance.handle.0, self.id) }
+        let (stuck, method, name) = (Arc::clone(&self.instance.stuck), self.method, self.instance.descriptor.name());
+        if let Ok(tokio) = tokio::runtime::Handle::try_current() {
+            // Ends by itself; nothing waits for it.
+            #[allow(clippy::disallowed_methods, reason = "a watch of a few seconds over a call that was given up")]
+            tokio.spawn(async move {
+                if tokio::time::timeout(STUCK, ended).await.is_err() {
+                    stuck.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(backend = name, method, "a call that was given up does not end");
+                }
+            });
+        }
+    }
+}
