@@ -5,7 +5,10 @@
 //! - [`Method`], [`Call`], [`Fault`], [`When`], [`Hold`]: what was called, and what shall go wrong.
 //! - [`Program`]: what a fake container does when it runs.
 //! - [`Violation`]: a promise of the agent's that the fake has seen broken.
+//! - [`conformance`]: the suite that every backend must pass.
 
+pub mod conformance;
 mod fake;
 
+use fake::GROW;
 pub use fake::{Call, FakeRuntime, Fault, Hold, Method, Program, TermAction, Violation, When};

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 
 use self::{fault::Script, state::State, witness::Witness};
 
+pub(in crate::testing) use self::shell::GROW;
 pub use self::{
     call::{Call, Method},
     fault::{Fault, Hold, When},

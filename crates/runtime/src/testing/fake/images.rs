@@ -35,6 +35,9 @@ impl Images {
 impl Shared {
     pub(super) async fn pull(&self, request: PullImage, progress: Progress) -> Result<Image> {
         let PullImage { reference, auth } = request;
+        if reference.is_empty() || reference.contains(char::is_whitespace) {
+            return Err(Error::new(ErrorKind::Invalid, format!("pull {reference:?}: that is no image reference")));
+        }
         let found = self.look(|state| state.images.registry.get(&reference).cloned());
         let Some(Published { image, auth: wanted, takes }) = found else {
             return Err(Error::new(ErrorKind::NotFound, format!("pull {reference}: no registry has it")));

@@ -1,0 +1,176 @@
+//! The suite that every backend must pass: the rules in the documentation of [`Runtime`], as cases.
+//!
+//! # Layout
+//! - [`run`], [`Options`], [`Transcript`]: what backends' tests call.
+//! - `kit`, `io`: what cases are made with. Every case has a pod identity of its own, and is cleaned up after.
+//! - `images`, `sandboxes`, `containers`, `starting`, `stopping`, `environment`, `exec`, `logs`, `events`,
+//!   `abandoned`: the cases.
+//!
+//! The image must have a `sh` with the commands of busybox. Nothing else is asked of it.
+
+mod abandoned;
+mod containers;
+mod environment;
+mod events;
+mod exec;
+mod images;
+mod io;
+mod kit;
+mod logs;
+mod sandboxes;
+mod starting;
+mod stopping;
+mod transcript;
+
+use std::{path::PathBuf, time::Duration};
+
+use tokio::time::Instant;
+
+use self::kit::Kit;
+use crate::{RegistryAuth, Runtime};
+
+pub use self::transcript::{Case, Transcript, Verdict};
+
+/// What the suite runs with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Full reference of an image with a busybox-like `sh`.
+    pub image: String,
+    /// How the image comes into the runtime.
+    pub source: ImageSource,
+    /// A directory on the node for log files and mounts, absolute; exists, is the suite's own, and what the runtime's
+    /// containers write there can be read.
+    pub dir: PathBuf,
+    /// How long one case may take before it counts as hanging.
+    pub patience: Duration,
+    /// Only cases whose name begins with this.
+    pub only: Option<String>,
+}
+
+/// How the image comes into the runtime.
+#[derive(Clone, Debug)]
+pub enum ImageSource {
+    /// It is there already, and stays.
+    Present,
+    /// It is pulled; the cases about pulling run too.
+    Pull {
+        /// Credentials, if the registry wants some.
+        auth: Option<RegistryAuth>,
+    },
+    /// It is imported from this archive; the cases about importing run too.
+    Import {
+        /// The archive.
+        archive: PathBuf,
+    },
+}
+
+impl Options {
+    /// Options for an image that is pulled without credentials; a case may take a minute.
+    pub fn pulling(image: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
+        let source = ImageSource::Pull { auth: None };
+        Self { image: image.into(), source, dir: dir.into(), patience: Duration::from_secs(60), only: None }
+    }
+}
+
+/// Calls each case with a kit of its own, and writes down how it went.
+macro_rules! suite {
+    ($runtime:ident, $options:ident, $transcript:ident; $($name:literal => $case:path,)*) => {$(
+        if $options.only.as_deref().is_none_or(|only| $name.starts_with(only)) {
+            let start = Instant::now();
+            let kit = Kit::new($runtime, $options, $name);
+            let outcome = kit.within(Box::pin($case(&kit))).await;
+            let outcome = kit.clean_up(outcome).await;
+            $transcript.add($name, outcome, start.elapsed());
+        }
+    )*};
+}
+
+/// Runs every case against `runtime`, one after the other.
+///
+/// Leaves nothing behind if the backend keeps the contract. Needs a tokio runtime with I/O and time enabled.
+pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
+    let mut transcript = Transcript::default();
+    if let ImageSource::Pull { .. } = options.source {
+        suite! { runtime, options, transcript;
+            "images.pull" => images::pull,
+            "images.pull_again" => images::pull_again,
+            "images.pull_absent" => images::pull_absent,
+            "images.pull_malformed" => images::pull_malformed,
+        }
+    }
+    if let ImageSource::Import { .. } = options.source {
+        suite! { runtime, options, transcript;
+            "images.import" => images::import,
+            "images.import_again" => images::import_again,
+        }
+    }
+    suite! { runtime, options, transcript;
+        "version" => images::version,
+        "images.import_absent" => images::import_absent,
+        "images.remove_absent" => images::remove_absent,
+        "sandbox.create" => sandboxes::create,
+        "sandbox.create_twice" => sandboxes::create_twice,
+        "sandbox.next_attempt" => sandboxes::next_attempt,
+        "sandbox.addresses_differ" => sandboxes::addresses_differ,
+        "sandbox.host_network" => sandboxes::host_network,
+        "sandbox.stop" => sandboxes::stop,
+        "sandbox.stop_absent" => sandboxes::stop_absent,
+        "sandbox.remove" => sandboxes::remove,
+        "sandbox.remove_leaves_others" => sandboxes::remove_leaves_others,
+        "sandbox.identity_is_free_after_remove" => sandboxes::identity_is_free_after_remove,
+        "container.create" => containers::create,
+        "container.create_twice" => containers::create_twice,
+        "container.create_twice_after_exit" => containers::create_twice_after_exit,
+        "container.create_without_image" => containers::create_without_image,
+        "container.create_in_absent_sandbox" => containers::create_in_absent_sandbox,
+        "container.create_in_stopped_sandbox" => containers::create_in_stopped_sandbox,
+        "container.next_attempt" => containers::next_attempt,
+        "container.remove" => containers::remove,
+        "container.remove_absent" => containers::remove_absent,
+        "container.start" => starting::start,
+        "container.start_running" => starting::start_running,
+        "container.start_exited" => starting::start_exited,
+        "container.start_absent" => starting::start_absent,
+        "container.start_impossible" => starting::start_impossible,
+        "container.exit_code" => starting::exit_code,
+        "container.out_of_memory" => starting::out_of_memory,
+        "container.stats" => starting::stats,
+        "container.stop_signal" => stopping::signal,
+        "container.stop_grace" => stopping::grace,
+        "container.stop_at_once" => stopping::at_once,
+        "container.stop_created" => stopping::created,
+        "container.stop_exited" => stopping::exited,
+        "container.stop_absent" => stopping::absent,
+        "environment.command_and_args" => environment::command_and_args,
+        "environment.variables" => environment::variables,
+        "environment.working_dir" => environment::working_dir,
+        "environment.hostname" => environment::hostname,
+        "environment.mounts" => environment::mounts,
+        "environment.read_only_mount" => environment::read_only_mount,
+        "environment.fresh_files" => environment::fresh_files,
+        "exec.output" => exec::output,
+        "exec.exit_code" => exec::exit_code,
+        "exec.input" => exec::input,
+        "exec.no_input" => exec::no_input,
+        "exec.output_discarded" => exec::output_discarded,
+        "exec.environment" => exec::environment,
+        "exec.terminal" => exec::terminal,
+        "exec.resize" => exec::resize,
+        "exec.no_such_program" => exec::no_such_program,
+        "exec.in_exited" => exec::in_exited,
+        "exec.in_absent" => exec::in_absent,
+        "exec.ends_with_container" => exec::ends_with_container,
+        "logs.lines" => logs::lines,
+        "logs.long_line" => logs::long_line,
+        "logs.stay" => logs::stay,
+        "events.resync_first" => events::resync_first,
+        "events.exit" => events::exit,
+        "events.two_subscribers" => events::two_subscribers,
+        "abandoned.create_sandbox" => abandoned::create_sandbox,
+        "abandoned.container" => abandoned::container,
+    }
+    if !matches!(options.source, ImageSource::Present) {
+        suite! { runtime, options, transcript; "images.remove" => images::remove, }
+    }
+    transcript
+}

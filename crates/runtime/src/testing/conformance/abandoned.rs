@@ -1,0 +1,71 @@
+//! Calls that the agent gives up midway: whatever they have done can be listed and removed.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    kit::{Kit, SERVER, ensure},
+    transcript::Outcome,
+};
+use crate::{ContainerState, ErrorKind, Runtime, SandboxState};
+
+/// How long the agent waits before it gives up; a backend is at a different place at each.
+const GIVEN_UP_AFTER: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(2),
+    Duration::from_millis(10),
+    Duration::from_millis(30),
+    Duration::from_millis(80),
+];
+
+/// A sandbox abandoned in the making can be removed, and made.
+pub(super) async fn create_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    for wait in GIVEN_UP_AFTER {
+        // Given up or not: either is fine, and the look says which.
+        timeout(wait, kit.create_sandbox(kit.pod())).await.ok();
+        let made = made_after_all(kit).await?;
+        let state = kit.find_sandbox(&made).await?.state;
+        ensure!(state == SandboxState::Ready, "made after one was abandoned, a sandbox is {state:?}");
+        kit.runtime.remove_sandbox(made).await?;
+        kit.nothing_left().await?;
+    }
+    Ok(())
+}
+
+/// A container abandoned at its creation, start or stop goes with its sandbox.
+pub(super) async fn container<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    for wait in GIVEN_UP_AFTER {
+        let sandbox = made_after_all(kit).await?;
+        let create = async {
+            let id = kit.runtime.create_container(kit.container(&sandbox, SERVER)).await?;
+            kit.runtime.start_container(id.clone()).await?;
+            kit.runtime.stop_container(id, Duration::ZERO).await
+        };
+        timeout(wait, create).await.ok();
+        let listed = kit.list().await?.containers;
+        ensure!(listed.len() <= 1, "one container was abandoned, {} are listed", listed.len());
+        let unknown = listed.iter().find(|container| container.state == ContainerState::Unknown);
+        ensure!(unknown.is_none(), "abandoned, a container is {unknown:?}");
+        remove_all(kit).await?;
+    }
+    Ok(())
+}
+
+/// A sandbox, whatever was left of others before. What was abandoned may still be under way for a while.
+async fn made_after_all<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<crate::SandboxId> {
+    loop {
+        remove_all(kit).await?;
+        match kit.create_sandbox(kit.pod()).await {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => sleep(Duration::from_millis(20)).await,
+            made => return Ok(made?.id),
+        }
+    }
+}
+
+async fn remove_all<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    for sandbox in kit.list().await?.sandboxes {
+        kit.runtime.remove_sandbox(sandbox.id).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! What a container finds when it runs.
+
+use super::{
+    kit::{Kit, SERVER, ensure},
+    transcript::Outcome,
+};
+use crate::{EnvVar, Mount, Runtime};
+
+/// Arguments follow the command.
+pub(super) async fn command_and_args<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, "");
+    config.command = Some(vec!["sh".to_owned()]);
+    config.args = Some(vec!["-c".to_owned(), "exit 12".to_owned()]);
+    let id = kit.started(config).await?;
+    let code = kit.exit_of(&id).await?;
+    ensure!(code == Some(12), "command `sh` with arguments `-c`, `exit 12` ended with {code:?}");
+    Ok(())
+}
+
+/// Environment variables arrive as they are.
+pub(super) async fn variables<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, "echo \"$WORDS\" > /words; sleep 1000");
+    config.env = vec![EnvVar { name: "WORDS".to_owned(), value: "a  b=c 'ä' $HOME".to_owned() }];
+    let id = kit.started(config).await?;
+    let output = loop {
+        let output = kit.exec(&id, &["cat", "/words"]).await?;
+        if !output.stdout.is_empty() {
+            break output;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    ensure!(output.stdout == "a  b=c 'ä' $HOME\n", "the variable came as {:?}", output.stdout);
+    Ok(())
+}
+
+/// The working directory replaces the image's.
+pub(super) async fn working_dir<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.working_dir = Some("/proc".to_owned());
+    let id = kit.started(config).await?;
+    let output = kit.exec(&id, &["pwd"]).await?;
+    ensure!(output.stdout == "/proc\n", "in /proc, `pwd` says {output:?}");
+    Ok(())
+}
+
+/// The host name is the pod's.
+pub(super) async fn hostname<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (_, id) = kit.running(SERVER).await?;
+    let output = kit.exec(&id, &["hostname"]).await?;
+    ensure!(output.stdout == "conformance-host\n", "`hostname` says {output:?}");
+    Ok(())
+}
+
+/// Directories and files of the node are seen, and written through.
+pub(super) async fn mounts<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
+    tokio::fs::create_dir(&dir).await?;
+    tokio::fs::write(dir.join("from-node"), "node\n").await?;
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.mounts = vec![mount(&dir, "/dir", false), mount(&dir.join("from-node"), "/one/file", true)];
+    let id = kit.started(config).await?;
+    for path in ["/dir/from-node", "/one/file"] {
+        let output = kit.exec(&id, &["cat", path]).await?;
+        ensure!(output.stdout == "node\n", "`cat {path}` says {output:?}");
+    }
+    let output = kit.exec(&id, &["sh", "-c", "echo container > /dir/from-container"]).await?;
+    ensure!(output.code == 0, "writing to a mount says {output:?}");
+    let written = tokio::fs::read_to_string(dir.join("from-container")).await?;
+    ensure!(written == "container\n", "on the node the file says {written:?}");
+    kit.runtime.remove_sandbox(sandbox).await?;
+    let kept = tokio::fs::read_to_string(dir.join("from-node")).await?;
+    ensure!(kept == "node\n", "after the container's removal the node's file says {kept:?}");
+    Ok(tokio::fs::remove_dir_all(&dir).await?)
+}
+
+/// A read-only mount cannot be written.
+pub(super) async fn read_only_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
+    tokio::fs::create_dir(&dir).await?;
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.mounts = vec![mount(&dir, "/dir", true)];
+    let id = kit.started(config).await?;
+    let output = kit.exec(&id, &["sh", "-c", "echo container > /dir/file"]).await?;
+    ensure!(output.code != 0, "writing to a read-only mount says {output:?}");
+    ensure!(!dir.join("file").exists(), "a file was written through a read-only mount");
+    kit.runtime.remove_sandbox(sandbox).await?;
+    Ok(tokio::fs::remove_dir_all(&dir).await?)
+}
+
+/// A restarted container has the image's files, not its predecessor's.
+pub(super) async fn fresh_files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (sandbox, first) = kit.running(SERVER).await?;
+    let output = kit.exec(&first, &["sh", "-c", "echo left > /left"]).await?;
+    ensure!(output.code == 0, "writing to the container's own files says {output:?}");
+    kit.runtime.stop_container(first, std::time::Duration::ZERO).await?;
+    let mut next = kit.container(&sandbox, SERVER);
+    next.attempt = 1;
+    let second = kit.started(next).await?;
+    let output = kit.exec(&second, &["cat", "/left"]).await?;
+    ensure!(output.code != 0, "the next attempt sees the file of the first: {output:?}");
+    Ok(())
+}
+
+fn mount(source: &std::path::Path, destination: &str, read_only: bool) -> Mount {
+    let propagation = Default::default();
+    Mount { source: source.to_owned(), destination: destination.into(), read_only, propagation }
+}

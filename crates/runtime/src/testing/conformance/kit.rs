@@ -1,0 +1,223 @@
+//! What the cases are made with.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    future::Future,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+
+use super::{
+    Options,
+    transcript::{Outcome, Stop},
+};
+use crate::{
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, NetworkMode, Runtime,
+    SandboxConfig, SandboxId, SandboxInfo, labels,
+};
+
+/// Ends the case as failed unless the condition holds.
+macro_rules! ensure {
+    ($condition:expr, $($why:tt)+) => {
+        if !$condition {
+            return Err(crate::testing::conformance::transcript::Stop::Failed(format!($($why)+)));
+        }
+    };
+}
+pub(super) use ensure;
+
+/// Runs until it is told to stop, and then exits with 7.
+pub(super) const SERVER: &str = "trap 'exit 7' TERM; sleep 1000 & wait";
+/// Runs until it is killed.
+pub(super) const STUBBORN: &str = "trap '' TERM; sleep 1000";
+/// How often the suite looks when it waits for something to become true.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// One case's runtime, pod identity and means to wait.
+pub(super) struct Kit<'a, R> {
+    pub(super) runtime: &'a R,
+    pub(super) options: &'a Options,
+    /// UID of this case's pod; other runs of the suite have others.
+    pub(super) uid: String,
+    name: String,
+    /// Every sandbox made, in case the backend forgets its labels.
+    made: Mutex<Vec<SandboxId>>,
+}
+
+impl<'a, R: Runtime> Kit<'a, R> {
+    pub(super) fn new(runtime: &'a R, options: &'a Options, case: &str) -> Self {
+        let name = case.replace(['.', '_'], "-");
+        let uid = format!("{name}-{:x}", jiff::Timestamp::now().as_nanosecond());
+        Self { runtime, options, uid, name, made: Mutex::default() }
+    }
+
+    /// Waits for a case, not for ever.
+    pub(super) async fn within(&self, case: impl Future<Output = Outcome>) -> Outcome {
+        let patience = self.options.patience;
+        timeout(patience, case).await.unwrap_or_else(|_| Err(Stop::Failed(format!("hangs: not over in {patience:?}"))))
+    }
+
+    /// Removes everything the case made. A case that passed fails if that does.
+    pub(super) async fn clean_up(&self, outcome: Outcome) -> Outcome {
+        let cleaned = self.within(async {
+            let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            for id in made {
+                self.runtime.remove_sandbox(id).await?;
+            }
+            let left = self.list().await?;
+            for container in left.containers {
+                self.runtime.remove_container(container.id).await?;
+            }
+            for sandbox in left.sandboxes {
+                self.runtime.remove_sandbox(sandbox.id).await?;
+            }
+            Ok(())
+        });
+        match (outcome, cleaned.await) {
+            (Ok(()), Err(Stop::Failed(why))) => Err(Stop::Failed(format!("cleaning up after the case: {why}"))),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// The case's pod.
+    pub(super) fn pod(&self) -> SandboxConfig {
+        SandboxConfig {
+            name: self.name.clone(),
+            namespace: "conformance".to_owned(),
+            uid: self.uid.clone(),
+            attempt: 0,
+            hostname: "conformance-host".to_owned(),
+            network: NetworkMode::Pod,
+            port_mappings: Vec::new(),
+            cgroup: format!("pod{}", self.uid),
+            labels: self.labels([]),
+        }
+    }
+
+    /// A container of it that runs `script` in `sh`.
+    pub(super) fn container(&self, sandbox: &SandboxId, script: &str) -> ContainerConfig {
+        let name = "main";
+        ContainerConfig {
+            sandbox: sandbox.clone(),
+            name: name.to_owned(),
+            image: self.options.image.clone(),
+            command: Some(["sh", "-c", script].map(str::to_owned).to_vec()),
+            log_path: self.log_path(0),
+            labels: self.labels([(labels::CONTAINER_NAME, name)]),
+            ..Default::default()
+        }
+    }
+
+    pub(super) fn log_path(&self, attempt: u32) -> PathBuf {
+        self.options.dir.join(format!("{}-{attempt}.log", self.uid))
+    }
+
+    fn labels<const N: usize>(&self, more: [(&str, &str); N]) -> BTreeMap<String, String> {
+        let pod =
+            [(labels::POD_NAME, &*self.name), (labels::POD_NAMESPACE, "conformance"), (labels::POD_UID, &*self.uid)];
+        let all = pod.into_iter().chain(more).chain([("stanchion.dev/any", "Text of any kind: ä=1")]);
+        all.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    pub(super) async fn create_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo, Error> {
+        let info = self.runtime.create_sandbox(config).await?;
+        self.made.lock().unwrap_or_else(PoisonError::into_inner).push(info.id.clone());
+        Ok(info)
+    }
+
+    /// The case's pod, made.
+    pub(super) async fn sandbox(&self) -> Outcome<SandboxId> {
+        Ok(self.create_sandbox(self.pod()).await?.id)
+    }
+
+    /// A container made from `config`, started.
+    pub(super) async fn started(&self, config: ContainerConfig) -> Outcome<ContainerId> {
+        let id = self.runtime.create_container(config).await?;
+        self.runtime.start_container(id.clone()).await?;
+        Ok(id)
+    }
+
+    /// The pod with one container that runs `script`.
+    pub(super) async fn running(&self, script: &str) -> Outcome<(SandboxId, ContainerId)> {
+        let sandbox = self.sandbox().await?;
+        let id = self.started(self.container(&sandbox, script)).await?;
+        Ok((sandbox, id))
+    }
+
+    /// A container that serves, and has reached the point where it heeds its stop signal.
+    pub(super) async fn serving(&self, script: &str) -> Outcome<(SandboxId, ContainerId)> {
+        // The trap comes before the mark, so that who sees the mark may send the signal.
+        let marked = script.replacen("; sleep", "; echo up > /mark; sleep", 1);
+        let (sandbox, id) = self.running(&marked).await?;
+        while self.exec(&id, &["cat", "/mark"]).await?.stdout != "up\n" {
+            sleep(LOOK_EVERY).await;
+        }
+        Ok((sandbox, id))
+    }
+
+    /// Container `id` when it has exited, with its exit code.
+    pub(super) async fn exit_of(&self, id: &ContainerId) -> Outcome<Option<i32>> {
+        loop {
+            match self.find(id).await?.state {
+                ContainerState::Exited { code, .. } => return Ok(code),
+                ContainerState::Running { .. } => sleep(LOOK_EVERY).await,
+                other => return Err(Stop::Failed(format!("a started container is {other:?}"))),
+            }
+        }
+    }
+
+    /// What is listed of the case's pod.
+    pub(super) async fn list(&self) -> Outcome<Inventory> {
+        let mut inventory = self.runtime.list().await?;
+        let ours = |labels: &BTreeMap<String, String>| labels.get(labels::POD_UID) == Some(&self.uid);
+        inventory.sandboxes.retain(|sandbox| ours(&sandbox.labels));
+        inventory.containers.retain(|container| ours(&container.labels));
+        Ok(inventory)
+    }
+
+    /// The one entry of container `id` in the list.
+    pub(super) async fn find(&self, id: &ContainerId) -> Outcome<ContainerInfo> {
+        let listed = self.list().await?.containers;
+        let mut found = listed.into_iter().filter(|container| container.id == *id);
+        let (first, second) = (found.next(), found.next());
+        ensure!(second.is_none(), "container {id} is listed twice");
+        first.ok_or_else(|| Stop::Failed(format!("container {id} is not listed with its labels")))
+    }
+
+    /// The one entry of sandbox `id` in the list.
+    pub(super) async fn find_sandbox(&self, id: &SandboxId) -> Outcome<SandboxInfo> {
+        let listed = self.list().await?.sandboxes;
+        let mut found = listed.into_iter().filter(|sandbox| sandbox.id == *id);
+        let (first, second) = (found.next(), found.next());
+        ensure!(second.is_none(), "sandbox {id} is listed twice");
+        first.ok_or_else(|| Stop::Failed(format!("sandbox {id} is not listed with its labels")))
+    }
+
+    /// Nothing of the case's pod is listed.
+    pub(super) async fn nothing_left(&self) -> Outcome {
+        let left = self.list().await?;
+        ensure!(left.sandboxes.is_empty(), "sandboxes are left: {:?}", left.sandboxes);
+        ensure!(left.containers.is_empty(), "containers are left: {:?}", left.containers);
+        Ok(())
+    }
+}
+
+/// The answer must be an error of one of `kinds`.
+pub(super) fn refused<T: Debug>(answer: Result<T, Error>, kinds: &[ErrorKind], what: &str) -> Outcome {
+    match answer {
+        Ok(answer) => Err(Stop::Failed(format!("{what} answered {answer:?} in place of {kinds:?}"))),
+        Err(error) if kinds.contains(&error.kind()) => {
+            ensure!(!error.message().is_empty(), "{what} failed without a message");
+            Ok(())
+        }
+        Err(error) if error.kind() == ErrorKind::Unsupported => Err(Stop::Unsupported),
+        Err(error) => {
+            let (kind, chain) = (error.kind(), error.chain());
+            Err(Stop::Failed(format!("{what} failed with {kind:?} in place of {kinds:?}: {chain}")))
+        }
+    }
+}

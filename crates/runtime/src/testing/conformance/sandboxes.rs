@@ -1,0 +1,127 @@
+//! Sandboxes.
+
+use super::{
+    kit::{Kit, SERVER, ensure, refused},
+    transcript::Outcome,
+};
+use crate::{ContainerState, ErrorKind, NetworkMode, Runtime, SandboxState};
+
+/// A new sandbox is ready, has an address, and is listed as answered.
+pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let config = kit.pod();
+    let info = kit.create_sandbox(config.clone()).await?;
+    ensure!(info.state == SandboxState::Ready, "a new sandbox is {:?}", info.state);
+    ensure!(!info.addresses.is_empty(), "a sandbox with a network of its own has no address");
+    ensure!(info.labels == config.labels, "the labels came back as {:?}", info.labels);
+    let listed = kit.find_sandbox(&info.id).await?;
+    ensure!(listed == info, "created as {info:?}, listed as {listed:?}");
+    Ok(())
+}
+
+/// Creating what exists is refused and leaves the first alone.
+pub(super) async fn create_twice<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let first = kit.create_sandbox(kit.pod()).await?;
+    let second = kit.create_sandbox(kit.pod()).await;
+    refused(second, &[ErrorKind::AlreadyExists], "creating a sandbox of the same uid and attempt")?;
+    let listed = kit.list().await?.sandboxes;
+    ensure!(listed == [first], "after the second try these are listed: {listed:?}");
+    Ok(())
+}
+
+/// A pod may have a second sandbox when the first was lost.
+pub(super) async fn next_attempt<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let first = kit.sandbox().await?;
+    kit.runtime.stop_sandbox(first).await?;
+    let mut next = kit.pod();
+    next.attempt = 1;
+    let info = kit.create_sandbox(next).await?;
+    ensure!(info.attempt == 1, "attempt 1 came back as {}", info.attempt);
+    let listed = kit.find_sandbox(&info.id).await?;
+    ensure!(listed.attempt == 1 && listed.state == SandboxState::Ready, "listed as {listed:?}");
+    Ok(())
+}
+
+/// No two pods share an address.
+pub(super) async fn addresses_differ<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let one = kit.create_sandbox(kit.pod()).await?;
+    let mut other = kit.pod();
+    other.uid.push('b');
+    other.name.push('b');
+    other.cgroup.push('b');
+    let two = kit.create_sandbox(other).await?;
+    let shared = one.addresses.iter().find(|address| two.addresses.contains(address));
+    ensure!(shared.is_none(), "two sandboxes both have {shared:?}");
+    Ok(())
+}
+
+/// On the node's network a pod has no address of its own, and containers run.
+pub(super) async fn host_network<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let mut config = kit.pod();
+    config.network = NetworkMode::Host;
+    config.hostname = String::new();
+    let info = kit.create_sandbox(config).await?;
+    ensure!(info.addresses.is_empty(), "on the node's network a sandbox has {:?}", info.addresses);
+    let id = kit.started(kit.container(&info.id, "exit 3")).await?;
+    let code = kit.exit_of(&id).await?;
+    ensure!(code == Some(3), "`exit 3` ended with {code:?}");
+    Ok(())
+}
+
+/// Stopping kills what runs, keeps the records, and may be repeated.
+pub(super) async fn stop<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (sandbox, id) = kit.running(SERVER).await?;
+    kit.runtime.stop_sandbox(sandbox.clone()).await?;
+    let state = kit.find_sandbox(&sandbox).await?.state;
+    ensure!(matches!(state, SandboxState::NotReady { .. }), "a stopped sandbox is {state:?}");
+    let state = kit.find(&id).await?.state;
+    ensure!(matches!(state, ContainerState::Exited { .. }), "in a stopped sandbox a container is {state:?}");
+    kit.runtime.stop_sandbox(sandbox).await?;
+    Ok(())
+}
+
+/// Stopping and removing what is gone succeed.
+pub(super) async fn stop_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    kit.runtime.remove_sandbox(sandbox.clone()).await?;
+    kit.runtime.stop_sandbox(sandbox.clone()).await?;
+    kit.runtime.remove_sandbox(sandbox).await?;
+    Ok(())
+}
+
+/// Removing takes everything, whatever its state.
+pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (sandbox, _) = kit.running(SERVER).await?;
+    let mut exited = kit.container(&sandbox, "exit 0");
+    exited.name = "exited".to_owned();
+    let exited = kit.started(exited).await?;
+    kit.exit_of(&exited).await?;
+    let mut created = kit.container(&sandbox, "exit 0");
+    created.name = "created".to_owned();
+    kit.runtime.create_container(created).await?;
+    kit.runtime.remove_sandbox(sandbox).await?;
+    kit.nothing_left().await
+}
+
+/// Removing a sandbox is nothing to another pod.
+pub(super) async fn remove_leaves_others<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (_, id) = kit.running(SERVER).await?;
+    let mut other = kit.pod();
+    other.uid.push('b');
+    other.name.push('b');
+    other.cgroup.push('b');
+    let other = kit.create_sandbox(other).await?.id;
+    kit.runtime.remove_sandbox(other).await?;
+    let state = kit.find(&id).await?.state;
+    ensure!(matches!(state, ContainerState::Running { .. }), "another pod's container is {state:?}");
+    Ok(())
+}
+
+/// What is removed can be made again under the same identity.
+pub(super) async fn identity_is_free_after_remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (first, _) = kit.running(SERVER).await?;
+    kit.runtime.remove_sandbox(first).await?;
+    let (_, id) = kit.running("exit 4").await?;
+    let code = kit.exit_of(&id).await?;
+    ensure!(code == Some(4), "`exit 4` ended with {code:?}");
+    Ok(())
+}

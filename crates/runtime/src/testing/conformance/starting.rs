@@ -1,0 +1,121 @@
+//! Starting containers, and how they end by themselves.
+
+use super::{
+    kit::{Kit, SERVER, ensure, refused},
+    transcript::{Outcome, Stop},
+};
+use crate::{ContainerState, ErrorKind, LinuxResources, Runtime, testing::GROW};
+
+/// A started container runs.
+pub(super) async fn start<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (_, id) = kit.running(SERVER).await?;
+    let info = kit.find(&id).await?;
+    let ContainerState::Running { started_at } = info.state else {
+        return Err(Stop::Failed(format!("a started server is {:?}", info.state)));
+    };
+    if let Some(started_at) = started_at {
+        ensure!(started_at >= info.created_at, "started at {started_at}, created at {}", info.created_at);
+    }
+    ensure!(info.image_digest.is_some(), "a running container has no image digest");
+    Ok(())
+}
+
+/// Starting again, whatever it answers, changes nothing.
+pub(super) async fn start_running<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (_, id) = kit.running(SERVER).await?;
+    let before = kit.find(&id).await?;
+    if let Err(error) = kit.runtime.start_container(id.clone()).await {
+        refused::<()>(Err(error), &[ErrorKind::Conflict], "starting a running container")?;
+    }
+    let after = kit.find(&id).await?;
+    ensure!(before == after, "started again it went from {before:?} to {after:?}");
+    Ok(())
+}
+
+/// A container starts once in its life.
+pub(super) async fn start_exited<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (_, id) = kit.running("exit 5").await?;
+    kit.exit_of(&id).await?;
+    let again = kit.runtime.start_container(id.clone()).await;
+    refused(again, &[ErrorKind::Conflict], "starting an exited container")?;
+    let code = kit.exit_of(&id).await?;
+    ensure!(code == Some(5), "after the second start its exit code is {code:?}");
+    Ok(())
+}
+
+/// What is gone cannot be started.
+pub(super) async fn start_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let id = kit.runtime.create_container(kit.container(&sandbox, SERVER)).await?;
+    kit.runtime.remove_container(id.clone()).await?;
+    refused(kit.runtime.start_container(id).await, &[ErrorKind::NotFound], "starting a container that is gone")
+}
+
+/// A program that does not exist: an error, nothing that runs, and nothing that cannot be removed.
+pub(super) async fn start_impossible<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, "");
+    config.command = Some(vec!["/nonexistent/program".to_owned()]);
+    let id = kit.runtime.create_container(config).await?;
+    let answer = kit.runtime.start_container(id.clone()).await;
+    refused(answer, &[ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Other], "starting a missing program")?;
+    let state = kit.find(&id).await?.state;
+    ensure!(!matches!(state, ContainerState::Running { .. }), "a program that does not exist is {state:?}");
+    kit.runtime.remove_container(id).await?;
+    let left = kit.list().await?.containers;
+    ensure!(left.is_empty(), "after its removal it is listed: {left:?}");
+    Ok(())
+}
+
+/// Exit codes and times are kept, and stay.
+pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    for (attempt, code) in [(0, 0), (1, 7), (2, 255)] {
+        let mut config = kit.container(&sandbox, &format!("exit {code}"));
+        config.attempt = attempt;
+        let id = kit.started(config).await?;
+        kit.exit_of(&id).await?;
+        let first = kit.find(&id).await?.state;
+        let ContainerState::Exited { code: found, started_at, finished_at, oom_killed } = first else {
+            return Err(Stop::Failed(format!("an exited container is {first:?}")));
+        };
+        ensure!(found == Some(code), "`exit {code}` ended with {found:?}");
+        ensure!(!oom_killed, "`exit {code}` counts as killed for lack of memory");
+        ensure!(finished_at.is_some(), "`exit {code}` has no time of its end");
+        ensure!(started_at <= finished_at, "started at {started_at:?}, finished at {finished_at:?}");
+        let second = kit.find(&id).await?.state;
+        ensure!(first == second, "listed as {first:?}, then as {second:?}");
+    }
+    Ok(())
+}
+
+/// The memory limit holds, and the kernel's kill is told.
+pub(super) async fn out_of_memory<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, GROW);
+    config.resources = LinuxResources { memory_limit: Some(16 << 20), ..Default::default() };
+    let id = kit.started(config).await?;
+    let code = kit.exit_of(&id).await?;
+    ensure!(code != Some(9), "64 MiB were had under a limit of 16 MiB");
+    ensure!(code == Some(137), "killed for lack of memory it ended with {code:?}");
+    let state = kit.find(&id).await?.state;
+    let told = matches!(state, ContainerState::Exited { oom_killed: true, .. });
+    ensure!(told, "killed for lack of memory it is listed as {state:?}");
+    Ok(())
+}
+
+/// Resource use is told of what runs, and of nothing else.
+pub(super) async fn stats<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (sandbox, running) = kit.running(SERVER).await?;
+    let mut exited = kit.container(&sandbox, "exit 0");
+    exited.name = "exited".to_owned();
+    let exited = kit.started(exited).await?;
+    kit.exit_of(&exited).await?;
+    let stats = kit.runtime.stats().await?.containers;
+    let of: Vec<_> = stats.iter().filter(|stats| stats.id == running).collect();
+    ensure!(of.len() == 1, "the running container has {} entries", of.len());
+    ensure!(of[0].pids > 0, "the running container has no processes: {:?}", of[0]);
+    ensure!(of[0].memory_usage > 0, "the running container uses no memory: {:?}", of[0]);
+    ensure!(stats.iter().all(|stats| stats.id != exited), "an exited container has an entry");
+    Ok(())
+}
