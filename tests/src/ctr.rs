@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::Mutex,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
@@ -79,6 +80,15 @@ impl Running {
     #[must_use]
     pub fn identity(&self) -> (String, u32, u64) {
         (self.record.id.clone(), self.pid, self.started)
+    }
+
+    /// Kills its first process with SIGKILL.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn kill(&self) -> Result<Instant> {
+        process::kill(self.pid)?;
+        Ok(Instant::now())
     }
 }
 

@@ -404,7 +404,15 @@ impl Node {
     /// # Errors
     /// When it does not.
     pub fn await_said(&self, arguments: &[&str], words: &[&str]) -> Result<()> {
-        self.until(&format!("`stanchion {}` to say {words:?}", arguments.join(" ")), || {
+        self.await_said_within(PATIENCE, arguments, words)
+    }
+
+    /// [`await_said`](Self::await_said) with a deadline of one's own.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn await_said_within(&self, within: Duration, arguments: &[&str], words: &[&str]) -> Result<()> {
+        until(&format!("`stanchion {}` to say {words:?}", arguments.join(" ")), within, || {
             let said = self.said(arguments)?;
             ensure!(words.iter().all(|word| said.contains(word)), "it says: {said}");
             Ok(())

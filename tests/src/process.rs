@@ -167,3 +167,12 @@ pub fn text(command: &mut Command) -> Result<String> {
     }
     String::from_utf8(result.stdout).with_context(|| format!("{command:?} printed something that is not UTF-8"))
 }
+
+/// Kills a process of this machine with SIGKILL.
+///
+/// # Errors
+/// When there is none.
+pub fn kill(pid: u32) -> Result<()> {
+    let target = i32::try_from(pid).ok().and_then(Pid::from_raw).with_context(|| format!("{pid} is no process id"))?;
+    kill_process(target, Signal::KILL).with_context(|| format!("cannot kill pid {pid}"))
+}

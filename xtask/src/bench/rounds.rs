@@ -4,11 +4,10 @@ use std::{collections::BTreeSet, fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process};
 use stanchion_tests::{
     Node,
     events::{Event, Events},
-    pods, proc,
+    pods, proc, process,
     wait::pause,
 };
 
@@ -111,9 +110,8 @@ impl<'a> Bench<'a> {
         self.node.await_running(&probe)?;
 
         self.settle();
-        let pid = i32::try_from(added.pid).ok().and_then(Pid::from_raw).context("the event has a pid")?;
         let at = Timestamp::now();
-        kill_process(pid, Signal::KILL).context("cannot kill the pod's process")?;
+        process::kill(added.pid)?;
         let again = self.started(&probe)?;
         report.time(n, Figure::Crash, millis(at, again.at), plain);
         self.node.await_running(&probe)?;

@@ -1,0 +1,215 @@
+//! The agent and containerd die at bad moments; exactly the wanted containers run in the end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use rustix::process::Signal;
+use stanchion_tests::{
+    Node,
+    events::Events,
+    pods::{self, on_node},
+    process,
+    random::Random,
+    wait::{pause, throughout},
+};
+
+/// The pods that are changed all the time.
+const PODS: [&str; 4] = ["a", "b", "c", "d"];
+/// A pod that nobody touches.
+const BYSTANDER: &str = "bystander";
+
+#[test]
+fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing() -> Result<()> {
+    let mut random = Random::announced("twenty_kills");
+    Node::builder().run(|node| {
+        let events = Events::subscribe(&node.containerd)?;
+        node.write("bystander.yaml", pods::idle(BYSTANDER, "0"))?;
+        node.await_running(BYSTANDER)?;
+        let untouched = node.container(BYSTANDER)?;
+        let mut history = History::default();
+        let mut wanted = BTreeMap::new();
+        let mut revision = 0;
+        for kill in 0..20 {
+            // Several changes at once, so that a kill meets creates, updates and deletes of different pods.
+            for _ in 0..random.pick(1..4) {
+                let pod = PODS[usize::try_from(random.pick(0..4))?];
+                let file = format!("{pod}.yaml");
+                if wanted.contains_key(pod) && random.pick(0..3) == 0 {
+                    wanted.remove(pod);
+                    node.remove(&file)?;
+                } else {
+                    revision += 1;
+                    wanted.insert(pod, revision.to_string());
+                    node.write(&file, pods::idle(pod, &revision.to_string()))?;
+                }
+            }
+            let moment = random.moment(0..600);
+            history.follow(node, &events, moment)?;
+            println!("kill {kill} after {moment:?}, wanted: {wanted:?}");
+            node.agent.kill()?;
+            history.read(node, &events)?;
+            node.agent.start()?;
+        }
+        for pod in PODS {
+            match wanted.get(pod) {
+                Some(revision) => {
+                    node.until(&format!("revision {revision} of pod {pod} to run alone"), || {
+                        let running = node.container(pod)?;
+                        let seen = revision_of(&running.record.spec);
+                        ensure!(seen == *revision, "revision {seen} runs");
+                        ensure!(node.pod(pod)?.phase() == "Running", "get pods does not say so");
+                        Ok(())
+                    })?;
+                }
+                None => node.await_gone(pod)?,
+            }
+        }
+        history.read(node, &events)?;
+        history.check()?;
+        let now = node.container(BYSTANDER)?;
+        ensure!(now.identity() == untouched.identity(), "the bystander was restarted: {now:?}");
+
+        for file in PODS.iter().copied().chain([BYSTANDER]) {
+            node.remove(&format!("{file}.yaml"))?;
+        }
+        node.await_nothing_left()
+    })
+}
+
+/// What containerd reported, in order.
+#[derive(Debug, Default)]
+struct History {
+    running: BTreeMap<String, BTreeSet<String>>,
+    starts: BTreeMap<(String, String), u32>,
+    faults: Vec<String>,
+}
+
+impl History {
+    /// Reads on for that long: often, so that each record is read before it is removed.
+    fn follow(&mut self, node: &Node, events: &Events, during: Duration) -> Result<()> {
+        let started = Instant::now();
+        while let Some(left) = during.checked_sub(started.elapsed()) {
+            self.read(node, events)?;
+            pause(left.min(Duration::from_millis(5)));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, node: &Node, events: &Events) -> Result<()> {
+        let ctr = node.ctr();
+        for event in events.drain().into_iter().filter(|event| event.namespace == "stanchion") {
+            match event.topic.as_str() {
+                "/tasks/start" => {
+                    let Some(record) = ctr.record(&event.container)? else { continue };
+                    let revision = revision_of(&record.spec);
+                    *self.starts.entry((record.pod().to_owned(), revision)).or_default() += 1;
+                    let running = self.running.entry(record.pod().to_owned()).or_default();
+                    if !running.is_empty() {
+                        self.faults.push(format!("{} started while {running:?} ran (I1)", event.container));
+                    }
+                    running.insert(event.container);
+                }
+                "/tasks/exit" => {
+                    for running in self.running.values_mut() {
+                        running.remove(&event.container);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        ensure!(self.faults.is_empty(), "{:?}", self.faults);
+        ensure!(!self.starts.is_empty(), "no start was seen at all");
+        let doubled: Vec<_> = self.starts.iter().filter(|(_, count)| **count > 1).collect();
+        ensure!(doubled.is_empty(), "restarted without a cause: {doubled:?}");
+        Ok(())
+    }
+}
+
+/// The revision that the manifest gave to the container's environment.
+fn revision_of(spec: &serde_json::Value) -> String {
+    let environment = spec["process"]["env"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut values = environment.iter().filter_map(|pair| pair.as_str()?.strip_prefix("REVISION="));
+    values.next_back().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn a_restart_of_containerd_touches_no_pod() -> Result<()> {
+    outage(Signal::TERM)
+}
+
+#[test]
+fn a_crash_of_containerd_touches_no_pod() -> Result<()> {
+    outage(Signal::KILL)
+}
+
+/// containerd ends; while it is away one pod's manifest comes, one goes, one stays.
+fn outage(signal: Signal) -> Result<()> {
+    Node::builder().run(|node| {
+        for name in ["stays", "goes"] {
+            node.write(&format!("{name}.yaml"), pods::idle(name, "1"))?;
+            node.await_running(name)?;
+        }
+        let before = node.container("stays")?;
+        node.containerd.end(signal)?;
+        node.await_said(&["backends"], &["containerd.sock"])?;
+        node.write("comes.yaml", pods::idle("comes", "1"))?;
+        node.remove("goes.yaml")?;
+        let pods = node.said(&["get", "pods"])?;
+        ensure!(pods.contains(&on_node("stays")), "without containerd, get pods forgets a pod: {pods}");
+        node.containerd.resume()?;
+        node.await_running("comes")?;
+        node.await_gone("goes")?;
+        throughout(Duration::from_secs(2), || {
+            let now = node.container("stays")?;
+            ensure!(now.identity() == before.identity(), "{:?} became {:?}", before.identity(), now.identity());
+            Ok(())
+        })?;
+        for name in ["stays", "comes"] {
+            node.remove(&format!("{name}.yaml"))?;
+        }
+        node.await_nothing_left()
+    })
+}
+
+#[test]
+fn a_killed_shim_is_a_restart_with_a_cause() -> Result<()> {
+    Node::builder().run(|node| {
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_running("pod")?;
+        let before = node.container("pod")?;
+        let shims = stanchion_tests::remains::processes(node.names())?;
+        let shims: Vec<_> = shims.iter().filter(|seen| seen.command.contains("containerd-shim")).collect();
+        ensure!(shims.len() == 1, "one pod has one shim, but: {shims:?}");
+        process::kill(shims[0].pid)?;
+        node.until("the pod to run again", || {
+            let now = node.container("pod")?;
+            ensure!(now.identity() != before.identity(), "the old container is still listed");
+            Ok(())
+        })?;
+        node.await_running("pod")?;
+        node.remove("pod.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_leaves_its_pods_running() -> Result<()> {
+    Node::builder().run(|node| {
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_running("pod")?;
+        let before = node.container("pod")?;
+        let status = node.agent.stop()?;
+        ensure!(status.success(), "it ended with {status}");
+        ensure!(node.container("pod")?.identity() == before.identity(), "the pod was touched");
+        node.remove("pod.yaml")?;
+        node.agent.start()?;
+        node.await_nothing_left()
+    })
+}

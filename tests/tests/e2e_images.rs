@@ -1,0 +1,142 @@
+//! Images that cannot be had, and images that come as files.
+
+use std::{fs, io::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use stanchion_tests::{
+    Node,
+    pods::{self, IDLE},
+    wait::pause,
+};
+
+fn of_image(name: &str, image: &str, policy: &str) -> String {
+    let pod = pods::shell(name, IDLE, &format!("    imagePullPolicy: {policy}\n"));
+    pod.replace("image: busybox", &format!("image: {image}"))
+}
+
+/// Nothing of a failed pull is left in containerd.
+fn nothing_half_made(node: &Node) -> Result<()> {
+    node.until("nothing half-made to be left", || {
+        let ctr = node.ctr();
+        let left = (ctr.active_ingests()?, ctr.leases()?);
+        ensure!(left.0.is_empty() && left.1.is_empty(), "downloads and leases: {left:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_image_that_does_not_exist_is_named_and_tried_again() -> Result<()> {
+    Node::builder().run(|node| {
+        node.write("good.yaml", pods::idle("good", "1"))?;
+        node.await_running("good")?;
+        let before = node.container("good")?.identity();
+        node.write("bad.yaml", of_image("bad", "redis:nosuchtag", "Always"))?;
+        node.await_said(&["get", "pods"], &["ImagePullBackOff"])?;
+        node.await_said(&["describe", "pod", "bad-node-1"], &["redis:nosuchtag", "not found"])?;
+        nothing_half_made(node)?;
+        ensure!(node.container("good")?.identity() == before, "another pod was touched");
+        println!("the manifest is mended: the back-off does not hold it up");
+        node.write("bad.yaml", pods::idle("bad", "1"))?;
+        node.await_running("bad").map(drop)
+    })
+}
+
+#[test]
+fn an_update_to_an_image_that_cannot_be_had_leaves_the_old_pod_running() -> Result<()> {
+    Node::builder().run(|node| {
+        node.write("pod.yaml", of_image("pod", "redis:7", "IfNotPresent"))?;
+        node.await_running("pod")?;
+        let before = node.container("pod")?.identity();
+        node.write("pod.yaml", of_image("pod", "redis:nosuchtag", "IfNotPresent"))?;
+        node.await_said(&["describe", "pod", "pod-node-1"], &["redis:nosuchtag"])?;
+        ensure!(node.container("pod")?.identity() == before, "the old pod was touched");
+        node.write("pod.yaml", of_image("pod", "redis:8", "IfNotPresent"))?;
+        node.until("the third image to run", || {
+            let image = node.container("pod")?.record.image;
+            ensure!(image == "docker.io/library/redis:8", "{image} runs");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn a_registry_that_comes_back_is_used_again() -> Result<()> {
+    Node::builder().run(|node| {
+        let registry = node.registry.as_mut().context("the node has a registry")?;
+        let address = registry.address().to_owned();
+        registry.stop()?;
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_said(&["describe", "pod", "pod-node-1"], &["busybox", &address])?;
+        let storage = node.fixtures.as_ref().context("the node has fixtures")?.registry();
+        let dir = node.names().dir.clone();
+        node.registry = Some(stanchion_tests::registry::Registry::start_on(&dir, &storage, &address)?);
+        node.await_running("pod").map(drop)
+    })
+}
+
+#[test]
+fn a_full_disk_is_named_and_leaves_nothing_half_made() -> Result<()> {
+    Node::builder().disk("14m").run(|node| {
+        node.write("small.yaml", pods::idle("small", "1"))?;
+        node.await_running("small")?;
+        let before = node.container("small")?.identity();
+        node.write("large.yaml", of_image("large", "redis", "IfNotPresent"))?;
+        node.await_said(&["describe", "pod", "large-node-1"], &["redis", "no space left on device"])?;
+        nothing_half_made(node)?;
+        ensure!(node.container("small")?.identity() == before, "another pod was touched");
+        println!("there is room again");
+        node.resize_disk("300m")?;
+        node.await_running("large").map(drop)
+    })
+}
+
+#[test]
+fn archives_dropped_into_the_preload_directory_are_imported_while_running() -> Result<()> {
+    Node::builder().run(|node| {
+        let fixtures = node.fixtures.clone().context("the node has fixtures")?;
+        node.write("docker.yaml", of_image("docker", "preloaded/busybox:docker", "Never"))?;
+        node.write("oci.yaml", of_image("oci", "preloaded/busybox:oci", "IfNotPresent"))?;
+        node.await_said(&["get", "pods"], &["ErrImageNeverPull"])?;
+
+        println!("one is copied slowly, in place; the other is renamed in");
+        let archive = fs::read(fixtures.docker_archive())?;
+        let mut slow = fs::File::create(node.path("preload/docker.tar"))?;
+        for piece in archive.chunks(archive.len() / 8 + 1) {
+            slow.write_all(piece)?;
+            slow.flush()?;
+            pause(Duration::from_millis(300));
+        }
+        drop(slow);
+        fs::copy(fixtures.oci_archive(), node.path("oci.tar"))?;
+        fs::rename(node.path("oci.tar"), node.path("preload/oci.tar"))?;
+        for pod in ["docker", "oci"] {
+            node.await_running(pod)?;
+        }
+        let images = node.ctr().images()?;
+        for image in ["docker.io/preloaded/busybox:docker", "docker.io/preloaded/busybox:oci"] {
+            ensure!(images.iter().any(|name| name == image), "{image} is not among {images:?}");
+        }
+        nothing_half_made(node)
+    })
+}
+
+#[test]
+fn archives_that_are_there_at_the_start_are_imported() -> Result<()> {
+    let mut node = Node::builder().without_agent()?;
+    let fixtures = node.fixtures.clone().context("the node has fixtures")?;
+    fs::copy(fixtures.oci_archive(), node.path("preload/oci.tar"))?;
+    node.write("pod.yaml", of_image("pod", "preloaded/busybox:oci", "Never"))?;
+    node.agent.start()?;
+    node.await_running("pod").map(drop)
+}
+
+#[test]
+fn a_file_that_is_no_archive_is_named() -> Result<()> {
+    Node::builder().run(|node| {
+        let path = node.path("preload/notes.tar");
+        fs::write(&path, "not an archive")?;
+        node.await_said(&["get", "events"], &[&path.to_string_lossy()])?;
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_running("pod").map(drop)
+    })
+}
