@@ -10,7 +10,10 @@ use tokio::{
     net::unix::pipe::{Receiver, Sender},
 };
 
-use super::{kit::Kit, transcript::Outcome};
+use super::{
+    kit::Kit,
+    transcript::{Outcome, Stop},
+};
 use crate::{ContainerId, ExecId, ExecRequest, ExecStdio, Runtime};
 
 /// How an exec ended.
@@ -72,7 +75,7 @@ impl<R: Runtime> Kit<'_, R> {
         };
         let (status, written, stdout, stderr) = tokio::join!(status, write, read_all(out), read_all(err));
         let code = status?.code;
-        written?;
+        written.map_err(|error| Stop::Failed(format!("the input was closed before its end was written: {error}")))?;
         Ok(Output { code, stdout: stdout?, stderr: stderr? })
     }
 }
