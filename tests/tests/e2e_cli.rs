@@ -1,0 +1,165 @@
+//! The command line against a running node.
+
+use std::{
+    fs,
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use stanchion_tests::{
+    Node,
+    pods::{self, IDLE, shell},
+    process::Process,
+};
+
+const POD: &str = "pod-node-1";
+
+fn counting(node: &Node) -> Result<()> {
+    let script = "for i in 1 2 3; do echo line $i; done; echo wrong >&2; trap 'exit 0' TERM; while [ ! -e /go ]; do \
+                  sleep 0.1; done; echo went; while :; do sleep 3600 & wait $!; done";
+    node.write("pod.yaml", shell("pod", script, ""))?;
+    node.await_running("pod").map(drop)
+}
+
+#[test]
+fn logs_are_shown_cut_and_followed() -> Result<()> {
+    Node::builder().run(|node| {
+        counting(node)?;
+        node.await_said(&["logs", POD], &["line 1\n", "line 2\n", "line 3\n", "wrong\n"])?;
+        let tail = node.agent.text(&["logs", "--tail", "1", POD])?;
+        ensure!(tail.lines().count() == 1, "--tail 1 prints {tail:?}");
+        let since = node.agent.text(&["logs", "--since", "1h", POD])?;
+        ensure!(since.contains("line 1"), "--since 1h prints {since:?}");
+
+        let followed = node.path("followed");
+        let mut command = node.agent.command(&["logs", "-f", POD])?;
+        let _process = Process::start("stanchion logs -f", &mut command, &followed)?;
+        let awaited = |word: &str| {
+            node.until(&format!("logs -f to print {word:?}"), || {
+                let text = fs::read_to_string(&followed)?;
+                ensure!(text.contains(word), "it printed {text:?}");
+                Ok(())
+            })
+        };
+        awaited("line 3")?;
+        node.agent.text(&["exec", POD, "--", "touch", "/go"])?;
+        awaited("went")
+    })
+}
+
+#[test]
+fn logs_of_the_previous_container_are_kept() -> Result<()> {
+    Node::builder().run(|node| {
+        let script = format!("echo started by $$ at $(cat /proc/uptime); {IDLE}");
+        node.write("pod.yaml", shell("pod", &script, ""))?;
+        node.await_running("pod")?;
+        node.await_said(&["logs", POD], &["started by"])?;
+        let first = node.agent.text(&["logs", POD])?;
+        node.container("pod")?.kill()?;
+        node.until("the next container's log", || {
+            let now = node.agent.text(&["logs", POD])?;
+            ensure!(now != first && now.contains("started by"), "{now:?}");
+            Ok(())
+        })?;
+        let previous = node.agent.text(&["logs", "--previous", POD])?;
+        ensure!(previous == first, "--previous prints {previous:?}, not {first:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn logs_are_written_on_while_the_agent_is_dead() -> Result<()> {
+    Node::builder().run(|node| {
+        counting(node)?;
+        node.agent.kill()?;
+        let ctr = node.ctr();
+        let id = node.container("pod")?.record.id;
+        ctr.run(&["tasks", "exec", "--exec-id", "go", &id, "touch", "/go"])?;
+        node.agent.start()?;
+        node.await_said(&["logs", POD], &["line 1", "went"])
+    })
+}
+
+#[test]
+fn exec_passes_input_output_and_exit_code() -> Result<()> {
+    Node::builder().run(|node| {
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_running("pod")?;
+        let output = node.agent.cli(&["exec", POD, "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
+        ensure!(output.status.code() == Some(7), "{output:?}");
+        ensure!(output.stdout == b"out\n" && output.stderr.starts_with(b"err\n"), "{output:?}");
+
+        let mut command: Command = node.agent.command(&["exec", "-i", POD, "--", "sh", "-c", "wc -c; echo end"])?;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("exec -i")?;
+        child.stdin.take().context("stdin was piped")?.write_all(&vec![b'x'; 300_000])?;
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "{output:?}");
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(said.trim() == "300000\nend", "exec -i printed {said:?}");
+
+        let missing = node.agent.cli(&["exec", POD, "--", "no-such-program"])?;
+        let said = String::from_utf8_lossy(&missing.stderr);
+        ensure!(!missing.status.success() && said.contains("no-such-program"), "{missing:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn restart_replaces_the_containers_without_back_off() -> Result<()> {
+    Node::builder().run(|node| {
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_running("pod")?;
+        for _ in 0..3 {
+            let before = node.container("pod")?;
+            node.agent.text(&["restart", POD])?;
+            node.until("another container", || {
+                let now = node.container("pod")?;
+                ensure!(now.identity() != before.identity(), "still the same");
+                Ok(())
+            })?;
+            node.await_running("pod")?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn tables_and_descriptions_say_what_is() -> Result<()> {
+    Node::builder().run(|node| {
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_running("pod")?;
+        let address = node.address("pod")?.to_string();
+        let pods = node.agent.text(&["get", "pods", "-o", "wide"])?;
+        let header: Vec<_> = pods.lines().next().unwrap_or_default().split_whitespace().collect();
+        ensure!(header.starts_with(&["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP", "NODE"]), "{pods}");
+        ensure!(pods.contains(&address), "{pods}");
+        let file = node.manifest("pod.yaml").display().to_string();
+        node.await_said(&["describe", "pod", POD], &["Running", "busybox", &address, &file, "Started", "Events"])?;
+        node.await_said(&["get", "nodes"], &["node-1", "Ready"])?;
+        node.await_said(&["get", "events"], &["Started", "pod-node-1"])?;
+        node.await_said(&["backends"], &["containerd", "1.6"])?;
+        let yaml = node.agent.text(&["get", "pods", POD, "-o", "yaml"])?;
+        ensure!(yaml.contains("phase: Running") && yaml.contains("kind: Pod"), "{yaml}");
+        let unknown = node.agent.cli(&["describe", "pod", "nobody"])?;
+        let said = String::from_utf8_lossy(&unknown.stderr);
+        ensure!(!unknown.status.success() && said.contains("nobody"), "{unknown:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn doctor_finds_nothing_wrong_with_a_healthy_node() -> Result<()> {
+    Node::builder().run(|node| {
+        let output = node.agent.cli(&["doctor"])?;
+        ensure!(output.status.success(), "{output:?}");
+        node.containerd.end(rustix::process::Signal::TERM)?;
+        node.until("doctor to name the socket", || {
+            let output = node.agent.cli(&["doctor"])?;
+            let said =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            ensure!(!output.status.success() && said.contains("containerd.sock"), "{said}");
+            Ok(())
+        })
+    })
+}
