@@ -1,0 +1,92 @@
+//! What happens in containerd, as hints.
+
+use containerd_client::{
+    events::{TaskExit, TaskOom, TaskStart},
+    services::v1::{PublishRequest, SubscribeRequest},
+    types::Envelope,
+};
+use futures_util::{Stream, StreamExt, stream};
+use prost::Message;
+use prost_types::Any;
+use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Event, EventKind, Result};
+use tokio::sync::mpsc;
+
+use crate::{Containerd, client::failed, names};
+
+/// Our own event, by which we know that a subscription is in force.
+const SYNC: &str = "/stanchion/sync";
+
+/// Events from now on; the first is `Resync`.
+pub(crate) fn events(backend: Containerd) -> impl Stream<Item = Result<Event>> + Send + 'static {
+    let (send, receive) = mpsc::channel(64);
+    let subscribe = async move {
+        if let Err(error) = forward(&backend, &send).await {
+            // Nobody listens any more if this fails.
+            drop(send.send(Err(error)).await);
+        }
+    };
+    // The subscription ends with the stream: both are one future.
+    let received = stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) });
+    let driven = stream::once(subscribe).filter_map(|()| std::future::ready(None));
+    stream::select(received, driven)
+}
+
+async fn forward(backend: &Containerd, send: &mpsc::Sender<Result<Event>>) -> Result<()> {
+    backend.namespace().await?;
+    let namespace = backend.client.namespace();
+    let of = |topic: &str| format!("topic==\"{topic}\",namespace=={namespace}");
+    let filters = ["/tasks/exit", "/tasks/oom", "/tasks/start", SYNC].map(of).to_vec();
+    let mut client = backend.client.events();
+    let subscribing = client.subscribe(backend.client.request(SubscribeRequest { filters }));
+    // containerd answers with the first event only: ours, published until it is seen.
+    let mut stream = {
+        tokio::pin!(subscribing);
+        loop {
+            publish(backend).await?;
+            match tokio::time::timeout(std::time::Duration::from_millis(50), &mut subscribing).await {
+                Ok(stream) => break stream.map_err(|status| failed("subscribing to events", &status))?.into_inner(),
+                Err(_) => continue,
+            }
+        }
+    };
+    while let Some(envelope) = stream.message().await.map_err(|status| failed("receiving events", &status))? {
+        if let Some(kind) = translate(backend, &envelope).await {
+            if send.send(Ok(kind.into())).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Err(Error::new(ErrorKind::Unavailable, "containerd ended the event stream"))
+}
+
+async fn publish(backend: &Containerd) -> Result<()> {
+    let event = Some(Any { type_url: "stanchion.dev/sync".to_owned(), value: Vec::new() });
+    let request = backend.client.request(PublishRequest { topic: SYNC.to_owned(), event });
+    let published = backend.client.events().publish(request).await;
+    published.map(drop).map_err(|status| failed("publishing an event", &status))
+}
+
+async fn translate(backend: &Containerd, envelope: &Envelope) -> Option<EventKind> {
+    let body = envelope.event.as_ref().map(|event| event.value.as_slice()).unwrap_or_default();
+    match envelope.topic.as_str() {
+        SYNC => Some(EventKind::Resync),
+        "/tasks/start" => {
+            let start = TaskStart::decode(body).ok()?;
+            Some(EventKind::Started { container: ContainerId(start.container_id) })
+        }
+        "/tasks/exit" => {
+            let exit = TaskExit::decode(body).ok()?;
+            // The end of a process beside the container's own has another id.
+            (exit.id == exit.container_id).then_some(EventKind::Exited { container: ContainerId(exit.container_id) })
+        }
+        "/tasks/oom" => {
+            let id = TaskOom::decode(body).ok()?.container_id;
+            // Noted where it outlives us: containerd does not keep it.
+            if let Err(error) = backend.label(&id, &[(names::OUT_OF_MEMORY, "true".to_owned())]).await {
+                tracing::debug!(container = id, error = error.chain(), "noting an out-of-memory kill failed");
+            }
+            Some(EventKind::OutOfMemory { container: ContainerId(id) })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,130 @@
+//! Images in containerd: pulled, imported, unpacked, resolved.
+//!
+//! # Layout
+//! - [`Images`]: what the backend uses. [`pull`]: from a registry. [`import`]: from an archive on the node.
+//! - [`store`]: blobs, layers and names in containerd, kept from its garbage collection by a lease while they are made.
+
+mod import;
+mod manifest;
+mod pull;
+mod store;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use oci_spec::image::ImageConfiguration;
+use serde::Deserialize;
+use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Progress, PullImage, Result};
+
+use crate::client::Client;
+
+/// `[backend.containerd.registry."host"]`: how a registry is reached.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// Asked instead, in order, e.g. `http://127.0.0.1:5000`.
+    pub mirrors: Vec<String>,
+    /// Reached over plain HTTP. Loopback addresses always are.
+    pub plain_http: bool,
+    /// User name for it.
+    pub username: Option<String>,
+    /// Password or token for it.
+    pub password: Option<String>,
+}
+
+/// The images of one containerd namespace.
+#[derive(Clone, Debug)]
+pub(crate) struct Images {
+    client: Client,
+    snapshotter: Arc<str>,
+    registries: Arc<BTreeMap<String, RegistryConfig>>,
+    resolved: Arc<Mutex<HashMap<String, Resolved>>>,
+}
+
+/// An image, ready to be run.
+#[derive(Clone, Debug)]
+pub(crate) struct Resolved {
+    /// Content address of its manifest.
+    pub digest: ImageDigest,
+    /// The snapshot that holds its files.
+    pub chain_id: String,
+    /// What it says about running it.
+    pub config: Arc<ImageConfiguration>,
+}
+
+impl Images {
+    pub fn new(client: Client, snapshotter: &str, registries: BTreeMap<String, RegistryConfig>) -> Self {
+        Self { client, snapshotter: snapshotter.into(), registries: Arc::new(registries), resolved: Arc::default() }
+    }
+
+    /// Pulls an image and makes it ready to run.
+    pub async fn pull(&self, request: PullImage, progress: Progress) -> Result<Image> {
+        pull::pull(self, request, progress).await
+    }
+
+    /// Imports the images of an archive.
+    pub async fn import(&self, path: &Path) -> Result<Vec<Image>> {
+        import::import(self, path).await
+    }
+
+    /// Images by name.
+    pub async fn list(&self) -> Result<Vec<Image>> {
+        let images = self.store().images().await?;
+        let image = |image: containerd_client::services::v1::Image| {
+            let target = image.target.unwrap_or_default();
+            let size = u64::try_from(target.size).unwrap_or(0);
+            Image { reference: image.name, digest: ImageDigest(target.digest), size }
+        };
+        Ok(images.into_iter().map(image).collect())
+    }
+
+    /// Forgets an image's name; containerd's garbage collection takes what nothing else uses.
+    pub async fn remove(&self, reference: &str) -> Result<()> {
+        self.store().forget(reference).await
+    }
+
+    /// What is needed to run an image.
+    pub async fn resolve(&self, reference: &str) -> Result<Resolved> {
+        let target =
+            self.store().target(reference).await?.ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, format!("image {reference} is not present on this node"))
+            })?;
+        if let Some(known) = self.known().get(&target.digest) {
+            return Ok(known.clone());
+        }
+        let store = self.store();
+        let manifest = manifest::of(&store, &target).await?;
+        let config = store.read(&manifest.config.digest).await?;
+        let config: ImageConfiguration = serde_json::from_slice(&config).map_err(|error| {
+            Error::new(ErrorKind::Invalid, format!("the configuration of image {reference}")).caused_by(&error)
+        })?;
+        let chain_id = match store::chain_ids(config.rootfs().diff_ids()).pop() {
+            Some(chain_id) if store.has_snapshot(&chain_id).await? => chain_id,
+            // Imported by somebody else, who did not unpack it.
+            Some(_) => {
+                let leased = store.leased().await?;
+                leased.unpack(&manifest.layers, config.rootfs().diff_ids()).await?
+            }
+            None => String::new(),
+        };
+        let resolved = Resolved { digest: ImageDigest(target.digest.clone()), chain_id, config: Arc::new(config) };
+        self.known().insert(target.digest, resolved.clone());
+        Ok(resolved)
+    }
+
+    /// Drops what is remembered of images: something of them may be gone.
+    pub fn forget_resolved(&self) {
+        self.known().clear();
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<String, Resolved>> {
+        self.resolved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self) -> store::Store {
+        store::Store::new(self.client.clone(), Arc::clone(&self.snapshotter))
+    }
+}

@@ -1,0 +1,360 @@
+//! Blobs, layers and names in containerd.
+
+use std::{collections::HashMap, sync::Arc};
+
+use containerd_client::{
+    services::v1::{
+        ApplyRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest, Image,
+        Info, InfoRequest, ListImagesRequest, ReadContentRequest, StatusRequest, UpdateImageRequest, UpdateRequest,
+        WriteAction, WriteContentRequest,
+        snapshots::{CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest},
+    },
+    tonic::{Code, Status, metadata::MetadataValue},
+    types::Descriptor,
+};
+use futures_util::{Stream, StreamExt, stream};
+use sha2::{Digest, Sha256};
+use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use tokio_util::bytes::Bytes;
+
+use super::manifest::Blob;
+use crate::client::{Client, failed, is_gone};
+
+/// How long a lease lives if its maker does not end it, s.
+const LEASE_SECONDS: i64 = 3600;
+
+/// One containerd namespace's content, snapshots and image names.
+#[derive(Clone, Debug)]
+pub(super) struct Store {
+    client: Client,
+    snapshotter: Arc<str>,
+    lease: Option<Arc<Lease>>,
+}
+
+/// Keeps what is being made from garbage collection; ended when the last user is gone.
+#[derive(Debug)]
+struct Lease {
+    client: Client,
+    id: String,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let (client, id) = (self.client.clone(), std::mem::take(&mut self.id));
+        if let Ok(tokio) = tokio::runtime::Handle::try_current() {
+            #[allow(clippy::disallowed_methods, reason = "one call that nobody waits for; the lease expires anyway")]
+            tokio.spawn(async move {
+                let request = client.request(DeleteRequest { id, sync: false });
+                if let Err(status) = client.leases().delete(request).await {
+                    tracing::debug!(error = status.message(), "a lease is left to expire");
+                }
+            });
+        }
+    }
+}
+
+impl Store {
+    pub fn new(client: Client, snapshotter: Arc<str>) -> Self {
+        Self { client, snapshotter, lease: None }
+    }
+
+    /// The same store; what is made through it is kept while it lives.
+    pub async fn leased(&self) -> Result<Self> {
+        let id = format!("stanchion-{}", unique());
+        let expire = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(LEASE_SECONDS));
+        let expire = expire.map(|at| at.to_string()).unwrap_or_default();
+        let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expire)]);
+        let request = self.client.request(CreateRequest { id: id.clone(), labels });
+        self.client.leases().create(request).await.map_err(|status| failed("making a lease", &status))?;
+        let header = MetadataValue::try_from(id.as_str())
+            .map_err(|error| Error::new(ErrorKind::Other, "making a lease").caused_by(&error))?;
+        let lease = Arc::new(Lease { client: self.client.clone(), id });
+        Ok(Self { client: self.client.with_lease(header), lease: Some(lease), ..self.clone() })
+    }
+
+    /// Every image name.
+    pub async fn images(&self) -> Result<Vec<Image>> {
+        let request = self.client.request(ListImagesRequest::default());
+        let answer = self.client.images().list(request).await;
+        answer.map(|answer| answer.into_inner().images).map_err(|status| failed("listing the images", &status))
+    }
+
+    /// What an image's name stands for.
+    pub async fn target(&self, name: &str) -> Result<Option<Descriptor>> {
+        let request = self.client.request(GetImageRequest { name: name.to_owned() });
+        match self.client.images().get(request).await {
+            Ok(answer) => Ok(answer.into_inner().image.and_then(|image| image.target)),
+            Err(status) if is_gone(&status) => Ok(None),
+            Err(status) => Err(failed(format!("looking up image {name}"), &status)),
+        }
+    }
+
+    /// Names an image, or moves the name.
+    pub async fn name(&self, name: &str, target: Descriptor) -> Result<()> {
+        let image = Image { name: name.to_owned(), target: Some(target), ..Image::default() };
+        let create = CreateImageRequest { image: Some(image.clone()), ..CreateImageRequest::default() };
+        let made = self.client.images().create(self.client.request(create)).await.map(drop);
+        let named = match made {
+            Err(status) if status.code() == Code::AlreadyExists => {
+                let update = UpdateImageRequest { image: Some(image), ..UpdateImageRequest::default() };
+                self.client.images().update(self.client.request(update)).await.map(drop)
+            }
+            made => made,
+        };
+        named.map_err(|status| failed(format!("naming image {name}"), &status))
+    }
+
+    pub async fn forget(&self, name: &str) -> Result<()> {
+        let request = DeleteImageRequest { name: name.to_owned(), ..DeleteImageRequest::default() };
+        match self.client.images().delete(self.client.request(request)).await {
+            Err(status) if !is_gone(&status) => Err(failed(format!("removing image {name}"), &status)),
+            _ => Ok(()),
+        }
+    }
+
+    pub async fn has(&self, digest: &str) -> Result<bool> {
+        let request = self.client.request(InfoRequest { digest: digest.to_owned() });
+        match self.client.content().info(request).await {
+            Ok(_) => Ok(true),
+            Err(status) if is_gone(&status) => Ok(false),
+            Err(status) => Err(failed(format!("looking up blob {digest}"), &status)),
+        }
+    }
+
+    /// A small blob as a whole.
+    pub async fn read(&self, digest: &str) -> Result<Vec<u8>> {
+        let wrong = |status: &Status| failed(format!("reading blob {digest}"), status);
+        let request = self.client.request(ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 });
+        let mut parts = self.client.content().read(request).await.map_err(|status| wrong(&status))?.into_inner();
+        let mut blob = Vec::new();
+        while let Some(part) = parts.message().await.map_err(|status| wrong(&status))? {
+            blob.extend(part.data);
+        }
+        Ok(blob)
+    }
+
+    /// How much of a blob an earlier, broken write has left.
+    pub async fn written(&self, digest: &str) -> u64 {
+        let request = self.client.request(StatusRequest { r#ref: ingest(digest) });
+        let status = self.client.content().status(request).await.ok().and_then(|answer| answer.into_inner().status);
+        status.and_then(|status| u64::try_from(status.offset).ok()).unwrap_or(0)
+    }
+
+    /// Writes a blob from `offset` on. containerd checks size and digest before it counts as there.
+    pub async fn write<E>(
+        &self,
+        blob: &Blob,
+        labels: HashMap<String, String>,
+        offset: u64,
+        parts: impl Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
+    ) -> Result<()>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let (digest, total) = (blob.digest.clone(), i64::try_from(blob.size).unwrap_or(i64::MAX));
+        let reference = ingest(&digest);
+        let begin = i64::try_from(offset).unwrap_or(0);
+        let broken: Arc<std::sync::Mutex<Option<Error>>> = Arc::default();
+        let note = Arc::clone(&broken);
+        let message = move |action: WriteAction, offset: i64, data: Vec<u8>, labels: HashMap<String, String>| {
+            WriteContentRequest {
+                action: action.into(),
+                r#ref: reference.clone(),
+                total,
+                expected: digest.clone(),
+                offset,
+                data,
+                labels,
+            }
+        };
+        let mut at = begin;
+        let last = message.clone();
+        let data = parts.map(move |part| match part {
+            Ok(part) => {
+                let request = message(WriteAction::Write, at, part.to_vec(), HashMap::new());
+                at += i64::try_from(part.len()).unwrap_or(0);
+                Some(request)
+            }
+            Err(error) => {
+                let error = Error::new(ErrorKind::Unavailable, "the transfer broke off").caused_by(&error);
+                note.lock().unwrap_or_else(std::sync::PoisonError::into_inner).replace(error);
+                None
+            }
+        });
+        let commit = stream::once(async move { Some(last(WriteAction::Commit, total, Vec::new(), labels)) });
+        // After a broken part nothing more is sent: the ingest stays, for the next try to go on from.
+        let messages = data
+            .chain(commit)
+            .take_while(|message| std::future::ready(message.is_some()))
+            .filter_map(std::future::ready);
+        let tried = format!("writing blob {}", blob.digest);
+        let written = async {
+            let mut answers = self.client.content().write(self.client.request(messages)).await?.into_inner();
+            while answers.message().await?.is_some() {}
+            Ok::<_, Status>(())
+        };
+        let written = written.await;
+        if let Some(error) = broken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            return Err(error.context(tried));
+        }
+        match written {
+            Err(status) if status.code() != Code::AlreadyExists => Err(write_error(&status, &tried)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a blob that is in memory.
+    pub async fn write_all(&self, blob: &Blob, labels: HashMap<String, String>, bytes: Vec<u8>) -> Result<()> {
+        let parts: Vec<_> =
+            bytes.chunks(1 << 20).map(|part| Ok::<_, std::io::Error>(Bytes::copy_from_slice(part))).collect();
+        self.write(blob, labels, 0, stream::iter(parts)).await
+    }
+
+    /// Adds labels to a blob.
+    pub async fn label(&self, digest: &str, labels: HashMap<String, String>) -> Result<()> {
+        let paths = labels.keys().map(|label| format!("labels.{label}")).collect();
+        let info = Info { digest: digest.to_owned(), labels, ..Info::default() };
+        let mask = prost_types::FieldMask { paths };
+        let request = UpdateRequest { info: Some(info), update_mask: Some(mask) };
+        let updated = self.client.content().update(self.client.request(request)).await;
+        updated.map(drop).map_err(|status| failed(format!("labelling blob {digest}"), &status))
+    }
+
+    pub async fn has_snapshot(&self, key: &str) -> Result<bool> {
+        let snapshotter = self.snapshotter.to_string();
+        let request = self.client.request(StatSnapshotRequest { snapshotter, key: key.to_owned() });
+        match self.client.snapshots().stat(request).await {
+            Ok(_) => Ok(true),
+            Err(status) if is_gone(&status) => Ok(false),
+            Err(status) => Err(failed(format!("looking up snapshot {key}"), &status)),
+        }
+    }
+
+    /// Unpacks layers one on the other; the snapshot of the last.
+    pub async fn unpack(&self, layers: &[Blob], diff_ids: &[String]) -> Result<String> {
+        if layers.len() != diff_ids.len() {
+            let message = format!("the image has {} layers and {} diff ids", layers.len(), diff_ids.len());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let mut parent = String::new();
+        for ((layer, diff_id), chain_id) in layers.iter().zip(diff_ids).zip(chain_ids(diff_ids)) {
+            if !self.has_snapshot(&chain_id).await? {
+                self.unpack_layer(layer, diff_id, &parent, &chain_id).await?;
+            }
+            parent = chain_id;
+        }
+        Ok(parent)
+    }
+
+    async fn unpack_layer(&self, layer: &Blob, diff_id: &str, parent: &str, chain_id: &str) -> Result<()> {
+        let tried = || format!("unpacking layer {}", layer.digest);
+        let key = format!("extract-{} {chain_id}", unique());
+        let snapshotter = self.snapshotter.to_string();
+        let mut snapshots = self.client.snapshots();
+        let prepare = PrepareSnapshotRequest {
+            snapshotter: snapshotter.clone(),
+            key: key.clone(),
+            parent: parent.to_owned(),
+            ..PrepareSnapshotRequest::default()
+        };
+        let mounts =
+            snapshots.prepare(self.client.request(prepare)).await.map_err(|status| failed(tried(), &status))?;
+        let apply = ApplyRequest {
+            diff: Some(descriptor(&layer.media_type, &layer.digest, layer.size)),
+            mounts: mounts.into_inner().mounts,
+            ..ApplyRequest::default()
+        };
+        let applied = self.client.diff().apply(self.client.request(apply)).await;
+        let applied = applied.map_err(|status| write_error(&status, &tried())).and_then(|answer| {
+            match answer.into_inner().applied {
+                Some(applied) if applied.digest == *diff_id => Ok(()),
+                other => {
+                    let found = other.map(|applied| applied.digest).unwrap_or_default();
+                    Err(Error::new(ErrorKind::Invalid, tried())
+                        .because(format!("its content is {found}, not {diff_id}")))
+                }
+            }
+        });
+        let committed = match applied {
+            Ok(()) => {
+                let labels = HashMap::new();
+                let (key, name) = (key.clone(), chain_id.to_owned());
+                let commit = CommitSnapshotRequest { snapshotter: snapshotter.clone(), name, key, labels };
+                match snapshots.commit(self.client.request(commit)).await {
+                    Err(status) if status.code() != Code::AlreadyExists => Err(failed(tried(), &status)),
+                    Err(_) => Ok(false),
+                    Ok(_) => Ok(true),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if !matches!(committed, Ok(true)) {
+            let remove = RemoveSnapshotRequest { snapshotter, key };
+            if let Err(status) = snapshots.remove(self.client.request(remove)).await {
+                tracing::debug!(error = status.message(), "a half unpacked layer is left to garbage collection");
+            }
+        }
+        committed.map(drop)
+    }
+
+    /// The label that keeps an image's files while its configuration is kept.
+    pub fn snapshot_label(&self, chain_id: &str) -> HashMap<String, String> {
+        HashMap::from([(format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter), chain_id.to_owned())])
+    }
+}
+
+/// The labels that keep an image's blobs while its manifest is kept.
+pub(super) fn content_labels<'a>(digests: impl Iterator<Item = &'a str>) -> HashMap<String, String> {
+    let label = |(index, digest): (usize, &str)| (format!("containerd.io/gc.ref.content.{index}"), digest.to_owned());
+    digests.enumerate().map(label).collect()
+}
+
+pub(super) fn descriptor(media_type: &str, digest: &str, size: u64) -> Descriptor {
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest: digest.to_owned(),
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+        annotations: HashMap::new(),
+    }
+}
+
+/// `sha256:…` of bytes.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("sha256:{hash}")
+}
+
+/// Names of the snapshots of layers, each on those before it (OCI image specification, ChainID).
+pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
+    let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
+    for diff_id in diff_ids {
+        let next =
+            chain.last().map_or_else(|| diff_id.clone(), |parent| digest(format!("{parent} {diff_id}").as_bytes()));
+        chain.push(next);
+    }
+    chain
+}
+
+fn ingest(digest: &str) -> String {
+    format!("stanchion-{digest}")
+}
+
+fn write_error(status: &Status, tried: &str) -> Error {
+    let text = status.message();
+    if text.contains("no space left on device") {
+        return Error::new(ErrorKind::Other, tried)
+            .because("the disk is full: make room on containerd's root directory");
+    }
+    match status.code() {
+        Code::FailedPrecondition => Error::new(ErrorKind::Invalid, tried).because(text),
+        _ => failed(tried, status),
+    }
+}
+
+/// Text that no other process uses.
+fn unique() -> String {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let now = jiff::Timestamp::now().as_nanosecond();
+    format!("{}-{now}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,46 @@
+//! What is mounted in a container.
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{Mount, MountBuilder},
+};
+use stanchion_sdk::runtime::MountPropagation;
+
+use super::Parts;
+
+pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
+    let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+        MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()
+    };
+    let quiet = ["nosuid", "noexec", "nodev"];
+    let mut mounts = vec![
+        mount("/proc", "proc", "proc", &quiet)?,
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        )?,
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
+        mount("/dev/mqueue", "mqueue", "mqueue", &quiet)?,
+        match parts.own_network {
+            true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+            // A sysfs shows the network of whoever mounts it, which only that network's owner may do.
+            false => mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", "ro", "rbind"])?,
+        },
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])?,
+    ];
+    for wanted in &parts.config.mounts {
+        let propagation = match wanted.propagation {
+            MountPropagation::Private => "rprivate",
+            MountPropagation::HostToContainer => "rslave",
+            MountPropagation::Bidirectional => "rshared",
+        };
+        let access = if wanted.read_only { "ro" } else { "rw" };
+        let (destination, source) = (wanted.destination.to_string_lossy(), wanted.source.to_string_lossy());
+        mounts.push(mount(&destination, "bind", &source, &["rbind", propagation, access])?);
+    }
+    Ok(mounts)
+}

@@ -1,0 +1,137 @@
+//! The process of a container.
+
+use std::{collections::HashSet, fs};
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{
+        Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimit, Process, ProcessBuilder,
+        UserBuilder,
+    },
+};
+
+use super::{Parts, SpecError, user};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What root may do in a container: the set that containerd and Docker give.
+const CAPABILITIES: [Capability; 14] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fsetid,
+    Capability::Fowner,
+    Capability::Mknod,
+    Capability::NetRaw,
+    Capability::Setgid,
+    Capability::Setuid,
+    Capability::Setfcap,
+    Capability::Setpcap,
+    Capability::NetBindService,
+    Capability::SysChroot,
+    Capability::Kill,
+    Capability::AuditWrite,
+];
+
+pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
+    let image = parts.image.config.config().as_ref();
+    let of_image = |words: Option<&Option<Vec<String>>>| words.and_then(Clone::clone).unwrap_or_default();
+    let entrypoint = of_image(image.map(oci_spec::image::Config::entrypoint));
+    let arguments = of_image(image.map(oci_spec::image::Config::cmd));
+    let config = parts.config;
+    // A command replaces the image's entrypoint and its arguments; args alone replace the arguments.
+    let words: Vec<String> = match (&config.command, &config.args) {
+        (Some(command), args) => command.iter().chain(args.iter().flatten()).cloned().collect(),
+        (None, Some(args)) => entrypoint.into_iter().chain(args.iter().cloned()).collect(),
+        (None, None) => entrypoint.into_iter().chain(arguments).collect(),
+    };
+    if words.is_empty() {
+        return Err(SpecError::NothingToRun);
+    }
+    let of_user = image.and_then(|image| image.user().as_deref()).unwrap_or_default();
+    let ids = user::ids(of_user, parts.rootfs)?;
+    let user = UserBuilder::default().uid(ids.user).gid(ids.group).additional_gids(ids.groups).build()?;
+    let directory = config.working_dir.clone().or_else(|| image.and_then(|image| image.working_dir().clone()));
+    let process = ProcessBuilder::default()
+        .terminal(false)
+        .user(user)
+        .args(words)
+        .env(environment(parts))
+        .cwd(directory.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned()))
+        .no_new_privileges(false)
+        .oom_score_adj(oom_score_adj(config.resources.oom_score_adj.unwrap_or(0)))
+        .rlimits(Vec::<PosixRlimit>::new());
+    let process = match ids.user {
+        0 => process.capabilities(capabilities(&CAPABILITIES)?),
+        // Others have them only through programs that carry them, as for any user.
+        _ => process.capabilities(bounding(&CAPABILITIES)?),
+    };
+    Ok(process.build()?)
+}
+
+/// A process beside a container's own.
+pub(crate) fn exec(process: &Process, command: Vec<String>, terminal: bool) -> Result<Process, OciSpecError> {
+    let mut process = process.clone();
+    process.set_args(Some(command));
+    process.set_terminal(Some(terminal));
+    if terminal {
+        let mut env = process.env().clone().unwrap_or_default();
+        if !env.iter().any(|variable| variable.starts_with("TERM=")) {
+            env.push("TERM=xterm".to_owned());
+        }
+        process.set_env(Some(env));
+    }
+    Ok(process)
+}
+
+fn environment(parts: &Parts<'_>) -> Vec<String> {
+    let image = parts.image.config.config().as_ref().and_then(|image| image.env().clone()).unwrap_or_default();
+    let given = parts.config.env.iter().map(|variable| format!("{}={}", variable.name, variable.value));
+    let host = Some(format!("HOSTNAME={}", parts.hostname)).filter(|_| !parts.hostname.is_empty());
+    // The last of a name wins.
+    let all: Vec<String> = [PATH.to_owned()].into_iter().chain(host).chain(image).chain(given).collect();
+    let mut seen = HashSet::new();
+    let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();
+    let mut kept: Vec<_> = all.into_iter().rev().filter(|variable| seen.insert(name(variable))).collect();
+    kept.reverse();
+    kept
+}
+
+fn capabilities(set: &[Capability]) -> Result<LinuxCapabilities, OciSpecError> {
+    let all: Capabilities = set.iter().copied().collect();
+    let none = Capabilities::new();
+    LinuxCapabilitiesBuilder::default()
+        .bounding(all.clone())
+        .effective(all.clone())
+        .permitted(all)
+        .inheritable(none.clone())
+        .ambient(none)
+        .build()
+}
+
+fn bounding(set: &[Capability]) -> Result<LinuxCapabilities, OciSpecError> {
+    let none = Capabilities::new();
+    LinuxCapabilitiesBuilder::default()
+        .bounding(set.iter().copied().collect::<Capabilities>())
+        .effective(none.clone())
+        .permitted(none.clone())
+        .inheritable(none.clone())
+        .ambient(none)
+        .build()
+}
+
+/// The nearest value that this node allows: without `CAP_SYS_RESOURCE` nobody can go below their own.
+fn oom_score_adj(wanted: i32) -> i32 {
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    if effective & SYS_RESOURCE != 0 {
+        return wanted;
+    }
+    let own = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|own| own.trim().parse().ok());
+    let allowed = wanted.max(own.unwrap_or(0));
+    if allowed != wanted {
+        tracing::debug!(wanted, allowed, "this node does not allow the oom_score_adj");
+    }
+    allowed
+}
