@@ -1,0 +1,106 @@
+//! Names of rotated files, and which of them go.
+//!
+//! As kubelet names them: `0.log` becomes `0.log.20261123-211530`. A second rotation in the same second, or after the
+//! clock was set back, gets the next number behind the latest name: `0.log.20261123-211530.001`. So names sort by age.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::utc::Utc;
+
+/// Gives the file its rotated name. Without the file there is nothing to do.
+pub fn rotate(path: &Path, now: Utc) -> io::Result<()> {
+    let latest = rotated(path)?.pop();
+    let stamp = next_stamp(latest.as_deref(), &now.compact());
+    match fs::rename(path, with_stamp(path, &stamp)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        renamed => renamed,
+    }
+}
+
+/// Removes the oldest rotated files, so that `keep` are left. The first error, after all were tried.
+pub fn prune(path: &Path, keep: usize) -> io::Result<()> {
+    let stamps = rotated(path)?;
+    let surplus = stamps.len().saturating_sub(keep);
+    let removals = stamps[..surplus].iter().map(|stamp| fs::remove_file(with_stamp(path, stamp)));
+    removals.fold(Ok(()), Result::and)
+}
+
+/// The stamps of the rotated files, oldest first. Files of other names beside the log are nobody's business here.
+fn rotated(path: &Path) -> io::Result<Vec<String>> {
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
+    let mut stamps = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let other = entry?.file_name();
+        let stamp = other.as_encoded_bytes().strip_prefix(name.as_encoded_bytes()).and_then(|it| it.strip_prefix(b"."));
+        if let Some(stamp) = stamp.and_then(|stamp| std::str::from_utf8(stamp).ok()).filter(|stamp| is_stamp(stamp)) {
+            stamps.push(stamp.to_owned());
+        }
+    }
+    stamps.sort_unstable();
+    Ok(stamps)
+}
+
+/// `20261123-211530` or `20261123-211530.001`.
+fn is_stamp(text: &str) -> bool {
+    let (time, number) = text.split_once('.').unwrap_or((text, "000"));
+    let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits(number, 3) && time.split_once('-').is_some_and(|(day, second)| digits(day, 8) && digits(second, 6))
+}
+
+/// The stamp of `now`, or one that sorts after `latest` if that does not.
+fn next_stamp(latest: Option<&str>, now: &str) -> String {
+    match latest {
+        Some(latest) if now <= latest => {
+            let (time, number) = latest.split_once('.').unwrap_or((latest, "000"));
+            // After 999 in one second the last one is overwritten: it is one second's output all the same.
+            let number = number.parse().unwrap_or(0_u16).saturating_add(1).min(999);
+            format!("{time}.{number:03}")
+        }
+        _ => now.to_owned(),
+    }
+}
+
+fn with_stamp(path: &Path, stamp: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".");
+    name.push(stamp);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_always_sort_after_the_latest() {
+        for (latest, now, next) in [
+            (None, "20261123-211530", "20261123-211530"),
+            (Some("20261123-211529"), "20261123-211530", "20261123-211530"),
+            (Some("20261123-211529.007"), "20261123-211530", "20261123-211530"),
+            (Some("20261123-211530"), "20261123-211530", "20261123-211530.001"),
+            (Some("20261123-211530.009"), "20261123-211530", "20261123-211530.010"),
+            (Some("20270101-000000"), "20261123-211530", "20270101-000000.001"),
+        ] {
+            assert_eq!(next_stamp(latest, now), next);
+            assert!(latest < Some(next));
+        }
+    }
+
+    #[test]
+    fn only_own_names_count() {
+        for (name, own) in [
+            ("20261123-211530", true),
+            ("20261123-211530.001", true),
+            ("20261123-211530.gz", false),
+            ("bak", false),
+            ("20261123", false),
+            ("2026112-3211530", false),
+        ] {
+            assert_eq!(is_stamp(name), own, "{name}");
+        }
+    }
+}
