@@ -155,7 +155,7 @@ impl NodeBuilder {
         });
         format!(
             "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
-             plugin_dir = {programs:?}\nlibexec_dir = {programs:?}\ndefault_backend = \"containerd\"\n{agent}\n\
+             plugin_dir = {programs:?}\ndefault_backend = \"containerd\"\n{agent}\n\
              [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
              [backend.containerd]\nsocket = {socket:?}\nnamespace = \"stanchion\"\ncgroup_root = \"{cgroup}\"\n{backend}\n\
              [backend.containerd.network]\nbridge = \"{bridge}\"\nsubnet = \"{subnet}\"\n\n{mirrors}\n{rest}",
@@ -360,7 +360,7 @@ impl Node {
             "mount",
             shown(proc::mounts_below(&self.names.dir)?.into_iter().filter(|point| !self.mounts.contains(point))),
         );
-        let below_root = |group: &PathBuf| !group.ends_with(&self.names.cgroup);
+        let below_root = |group: &PathBuf| !group.ends_with(self.names.cgroup.trim_start_matches('/'));
         note("cgroup", shown(proc::cgroups(&self.names.cgroup)?.into_iter().filter(below_root)));
         note("link", remains::links(&self.names, false)?);
         note("packet filter rule", remains::rules(&self.names)?);

@@ -111,7 +111,7 @@ pub fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
 pub fn cgroups(root: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for hierarchy in cgroup_hierarchies()? {
-        descend(&hierarchy.join(root), &mut found)?;
+        descend(&hierarchy.join(root.trim_start_matches('/')), &mut found)?;
     }
     Ok(found)
 }

@@ -61,6 +61,14 @@ pub fn rules(names: &Names) -> Result<Vec<String>> {
     Ok(all.lines().filter(|line| names_a_pod(line, &names.prefix)).map(|line| line.trim().to_owned()).collect())
 }
 
+/// Names of the packet filter's tables for this node's bridge.
+fn tables(names: &Names) -> Result<Vec<String>> {
+    let all = process::text(tools::command("nft")?.args(["list", "tables", "ip"]))?;
+    let named = all.lines().filter_map(|line| line.strip_prefix("table ip "));
+    let ending = format!("_{}", names.bridge);
+    Ok(named.filter(|table| table.ends_with(&ending)).map(str::to_owned).collect())
+}
+
 /// Whether a rule has an address below `prefix` other than the network's own, the gateway's and the broadcast address.
 fn names_a_pod(line: &str, prefix: &str) -> bool {
     let prefix = format!("{prefix}.");
@@ -115,6 +123,9 @@ fn erase_network(names: &Names) -> Result<()> {
     for link in links(names, true)? {
         // Removing one end of a pair removes the other, and the kernel does so by itself when a namespace ends.
         process::output(tools::command("ip")?.args(["link", "delete", &link]), Duration::from_secs(10))?;
+    }
+    for table in tables(names)? {
+        process::text(tools::command("nft")?.args(["delete", "table", "ip", &table]))?;
     }
     Ok(())
 }

@@ -64,7 +64,7 @@ pub struct Names {
     pub bridge: String,
     /// First three parts of the pods' addresses, e.g. `10.213.4`.
     pub prefix: String,
-    /// Root of the pods' cgroups.
+    /// Root of the pods' cgroups, absolute in every hierarchy.
     pub cgroup: String,
 }
 
@@ -75,7 +75,7 @@ impl Names {
             dir,
             bridge: format!("stn{}{number}", &kind.name()[..1]),
             prefix: format!("10.213.{}", kind.first_subnet() + number),
-            cgroup: format!("stanchion-{}-{number}", kind.name()),
+            cgroup: format!("/stanchion-{}-{number}", kind.name()),
         }
     }
 

@@ -55,7 +55,11 @@ fn a_slot_given_back_leaves_no_process_and_no_file() -> Result<()> {
     fs::write(&marker, "")?;
     let mut command = Command::new("tail");
     let mut tail = Process::start("tail", command.arg("-f").arg(&marker), &names.dir.join("log"))?;
-    ensure!(remains::processes(&names)?.iter().any(|seen| seen.pid == tail.id()), "the process is not found");
+    // The kernel shows the command line a moment after the program has started.
+    until("the process to be found", Duration::from_secs(5), || {
+        ensure!(remains::processes(&names)?.iter().any(|seen| seen.pid == tail.id()), "not found");
+        Ok(())
+    })?;
     drop(slot);
     tail.wait(Duration::ZERO)?;
     ensure!(!names.dir.exists(), "{} is still there", names.dir.display());

@@ -29,7 +29,7 @@ impl<'a> Plain<'a> {
 
     /// Starts `ctr run -d`; the answer is when, and the program.
     fn launch(&self, id: &str) -> Result<(Timestamp, Child)> {
-        let cgroup = format!("/{}/{id}", self.node.names().cgroup);
+        let cgroup = format!("{}/{id}", self.node.names().cgroup);
         let arguments = ["run", "--detach", "--cgroup", &cgroup, &self.image, id, "sh", "-c", IDLE];
         let mut command = self.ctr.command(&arguments)?;
         let at = Timestamp::now();

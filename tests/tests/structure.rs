@@ -1,0 +1,260 @@
+//! The shape of the workspace, as ARCHITECTURE.md draws it: who may depend on whom, where `unsafe` may be, how long a
+//! file may get.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+/// Longest source file, tests included.
+const LINES: usize = 600;
+
+/// What each crate may depend on inside the workspace. Plugins are a group of their own, see [`allowed`].
+const INSIDE: [(&str, &[&str]); 10] = [
+    ("stanchion-pod", &[]),
+    ("stanchion-runtime", &[]),
+    ("stanchion-abi", &[]),
+    ("stanchion-logger", &[]),
+    ("stanchion-sdk", &["stanchion-abi", "stanchion-runtime"]),
+    ("stanchion-loader", &["stanchion-abi", "stanchion-runtime"]),
+    ("stanchion-agent", &["stanchion-pod", "stanchion-runtime"]),
+    (
+        "stanchion",
+        &[
+            "stanchion-abi",
+            "stanchion-agent",
+            "stanchion-loader",
+            "stanchion-pod",
+            "stanchion-runtime",
+            "stanchion-sdk",
+        ],
+    ),
+    // xtask is built with it before anything is installed.
+    ("stanchion-tests", &[]),
+    ("xtask", &["stanchion-tests"]),
+];
+
+/// Crates of others that have one home each.
+const HOMES: [(&str, &str); 5] = [
+    ("libloading", "crates/loader"),
+    ("serde_yaml", "crates/pod"),
+    ("config", "crates/stanchion"),
+    ("bollard", "plugins/docker"),
+    ("containerd-client", "plugins/containerd"),
+];
+
+/// Where `unsafe` may be: whole crates, and single files.
+const UNSAFE: [&str; 4] = ["crates/abi", "crates/sdk", "crates/loader", "crates/logger/src/inherited.rs"];
+/// In each plugin: the one module that enters or makes namespaces, if it needs `unsafe` for it.
+const UNSAFE_IN_PLUGIN: &str = "namespace.rs";
+const UNSAFE_IN_PLUGIN_LINES: usize = 200;
+
+/// A member of the workspace.
+struct Member {
+    name: String,
+    /// Its directory, relative to the root.
+    dir: PathBuf,
+    /// Name and kind (`normal`, `dev`, `build`) of what it depends on.
+    dependencies: Vec<(String, String)>,
+    crate_types: BTreeSet<String>,
+}
+
+impl Member {
+    fn is_plugin(&self) -> bool {
+        self.dir.starts_with("plugins")
+    }
+}
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the directory of tests is in the workspace").to_owned()
+}
+
+fn members() -> Vec<Member> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata is JSON");
+    let members: Vec<_> = list(&metadata["packages"]).iter().map(member).collect();
+    assert!(members.len() > INSIDE.len(), "cargo metadata names {} packages", members.len());
+    members
+}
+
+fn member(package: &Value) -> Member {
+    let manifest = Path::new(text(&package["manifest_path"]));
+    let dir = manifest.parent().and_then(|dir| dir.strip_prefix(root()).ok()).expect("a member is in the workspace");
+    let dependencies = list(&package["dependencies"])
+        .iter()
+        .map(|it| (text(&it["name"]).to_owned(), it["kind"].as_str().unwrap_or("normal").to_owned()));
+    let crate_types = list(&package["targets"]).iter().flat_map(|target| list(&target["crate_types"]));
+    Member {
+        name: text(&package["name"]).to_owned(),
+        dir: dir.to_owned(),
+        dependencies: dependencies.collect(),
+        crate_types: crate_types.map(|it| text(it).to_owned()).collect(),
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("cargo metadata has text here")
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().expect("cargo metadata has a list here")
+}
+
+/// Whether `from` may depend on `on`, both members.
+fn allowed(from: &Member, on: &Member, kind: &str) -> bool {
+    if kind == "dev" {
+        // Tests may use what the crate does not. But plugins and the binary are tried in one place.
+        return from.name == "stanchion-tests" || !(on.is_plugin() || on.name == "stanchion");
+    }
+    if from.is_plugin() {
+        // K3s's containerd is a containerd.
+        return on.name == "stanchion-sdk" || (from.dir.ends_with("k3s") && on.dir.ends_with("containerd"));
+    }
+    INSIDE.iter().any(|(name, may)| *name == from.name && may.contains(&on.name.as_str()))
+}
+
+#[test]
+fn crates_depend_on_each_other_as_drawn() {
+    let members = members();
+    let by_name: BTreeMap<_, _> = members.iter().map(|member| (member.name.as_str(), member)).collect();
+    let mut wrong = Vec::new();
+    for from in &members {
+        let known = from.is_plugin() || INSIDE.iter().any(|(name, _)| *name == from.name);
+        assert!(known, "{} is new: say in this test what it may depend on", from.name);
+        for (name, kind) in &from.dependencies {
+            if let Some(on) = by_name.get(name.as_str())
+                && !allowed(from, on, kind)
+            {
+                wrong.push(format!("{} may not depend on {name} ({kind})", from.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn libraries_with_one_home_are_used_nowhere_else() {
+    let mut wrong = Vec::new();
+    for member in members() {
+        for (name, _) in &member.dependencies {
+            if let Some((_, home)) = HOMES.iter().find(|(library, _)| library == name)
+                && member.dir != Path::new(home)
+            {
+                wrong.push(format!("{name} belongs to {home}, but {} depends on it", member.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_crate_keeps_the_workspaces_lints() {
+    for member in members() {
+        let path = root().join(&member.dir).join("Cargo.toml");
+        let manifest = fs::read_to_string(&path).expect("a member has a manifest");
+        let mut lines = manifest.lines().map(str::trim).skip_while(|line| *line != "[lints]").skip(1);
+        let kept = lines.next() == Some("workspace = true");
+        assert!(kept, "{}: [lints] workspace = true is missing", path.display());
+    }
+}
+
+#[test]
+fn plugins_are_loaded_and_linked() {
+    for plugin in members().iter().filter(|member| member.is_plugin()) {
+        for wanted in ["cdylib", "rlib"] {
+            assert!(plugin.crate_types.contains(wanted), "{} is no {wanted}", plugin.name);
+        }
+    }
+}
+
+#[test]
+fn no_file_is_longer_than_its_idea() {
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let lines = fs::read_to_string(root().join(&path)).expect("a source file is text").lines().count();
+        if lines > LINES {
+            wrong.push(format!("{} has {lines} lines, at most {LINES}: split it by ideas", path.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_stays_at_the_boundaries() {
+    let mut wrong = Vec::new();
+    let mut in_plugins: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
+    for path in sources() {
+        let source = fs::read_to_string(root().join(&path)).expect("a source file is text");
+        if !uses_unsafe(&source) || UNSAFE.iter().any(|place| path.starts_with(place)) {
+            continue;
+        }
+        let small = source.lines().count() <= UNSAFE_IN_PLUGIN_LINES;
+        if path.starts_with("plugins") && path.ends_with(UNSAFE_IN_PLUGIN) && small {
+            in_plugins.entry(path.components().take(2).collect()).or_default().push(path);
+        } else {
+            wrong.push(format!("{} uses unsafe", path.display()));
+        }
+    }
+    for (plugin, files) in in_plugins.into_iter().filter(|(_, files)| files.len() > 1) {
+        wrong.push(format!("{} uses unsafe in more than one module: {files:?}", plugin.display()));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The project's own source files, relative to the root.
+fn sources() -> Vec<PathBuf> {
+    let root = root();
+    let mut found = Vec::new();
+    let mut dirs: Vec<_> = ["crates", "plugins", "tests", "xtask"].map(|dir| root.join(dir)).into();
+    while let Some(dir) = dirs.pop() {
+        let entries = fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+        for entry in entries {
+            let path = entry.expect("an entry of a directory").path();
+            if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path.strip_prefix(&root).expect("it is below the root").to_owned());
+            }
+        }
+    }
+    assert!(found.len() > 50, "only {} source files were found", found.len());
+    found
+}
+
+/// Whether the keyword stands in the code: not in comments, nor in text.
+fn uses_unsafe(source: &str) -> bool {
+    source.lines().any(|line| {
+        let code = line.split("//").next().unwrap_or_default();
+        // Every other piece is inside quotes.
+        let outside = code.split('"').step_by(2);
+        outside
+            .flat_map(|piece| piece.split(|char: char| char != '_' && !char.is_alphanumeric()))
+            .any(|it| it == "unsafe")
+    })
+}
+
+#[test]
+fn the_search_for_unsafe_finds_it() {
+    let keyword = "unsafe";
+    for (line, uses) in [
+        (format!("let it = {keyword} {{ call() }};"), true),
+        (format!("{keyword}impl Send for X {{}}"), false),
+        (format!("{keyword} impl Send for X {{}}"), true),
+        (format!("#![allow({keyword}_code)]"), false),
+        (format!("let it = 1; // {keyword} is not needed"), false),
+        (format!("let text = \"{keyword} text\";"), false),
+        (format!("call(\"text\", {keyword} {{ it }});"), true),
+    ] {
+        assert_eq!(uses_unsafe(&line), uses, "{line}");
+    }
+}
