@@ -9,9 +9,11 @@
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`] and [`files`].
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives.
+//! - [`api`], [`logs`]: the local API and what containers wrote.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
 mod agent;
+pub mod api;
 pub mod backends;
 pub mod board;
 mod clock;
@@ -21,6 +23,7 @@ pub mod events;
 mod files;
 pub mod handle;
 mod images;
+pub mod logs;
 mod node;
 mod observe;
 mod plan;

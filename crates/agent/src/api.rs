@@ -1,0 +1,89 @@
+//! The local API on the unix socket: HTTP with JSON, for the command line.
+//!
+//! # Layout
+//! - [`serve`]: the server. [`show`]: what is shown, once or as it changes. [`act`]: restart. [`exec`], [`log`]: streams.
+//! - [`frame`]: how an exec's streams share one connection; used on both ends.
+
+mod act;
+mod exec;
+pub mod frame;
+pub use exec::ExecOptions;
+mod log;
+mod show;
+
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde_json::json;
+use stanchion_pod::PodKey;
+use stanchion_runtime::Runtime;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{handle::Handle, view::PodView};
+
+/// Serves until `shutdown`.
+///
+/// # Errors
+/// The socket failed.
+pub async fn serve<R: Runtime>(
+    handle: Handle<R>,
+    socket: UnixListener,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let routes = Router::new()
+        .route("/v1/node", get(show::node::<R>))
+        .route("/v1/pods", get(show::pods::<R>))
+        .route("/v1/pods/{namespace}/{name}", get(show::pod::<R>))
+        .route("/v1/sources", get(show::sources::<R>))
+        .route("/v1/backends", get(show::backends::<R>))
+        .route("/v1/events", get(show::events::<R>))
+        .route("/v1/pods/{namespace}/{name}/restart", post(act::restart::<R>))
+        .route("/v1/pods/{namespace}/{name}/log", get(log::log::<R>))
+        .route("/v1/pods/{namespace}/{name}/exec", post(exec::exec::<R>))
+        .with_state(handle);
+    // Streams that follow would keep the server for ever: it is dropped, not drained.
+    match shutdown.run_until_cancelled(axum::serve(socket, routes).into_future()).await {
+        Some(served) => served,
+        None => Ok(()),
+    }
+}
+
+/// A refusal, as JSON.
+#[derive(Debug)]
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "message": self.1 }))).into_response()
+    }
+}
+
+/// The pod of a path.
+fn find<R>(handle: &Handle<R>, namespace: String, name: String) -> Result<(PodKey, std::sync::Arc<PodView>), Refusal> {
+    let key = PodKey { namespace, name };
+    match handle.board.pod(&key) {
+        Some(view) => Ok((key, view)),
+        None => Err(Refusal(StatusCode::NOT_FOUND, format!("pod {key} not found"))),
+    }
+}
+
+/// The container that a request means: the one it names, or the only one.
+fn container(view: &PodView, wanted: Option<String>) -> Result<String, Refusal> {
+    let names: Vec<_> = view.containers.iter().map(|container| container.name.as_str()).collect();
+    let pod = view.pod.metadata.name.as_deref().unwrap_or_default();
+    match wanted {
+        Some(name) if names.contains(&name.as_str()) => Ok(name),
+        Some(name) => {
+            let message = format!("container {name} is not valid for pod {pod}; it has [{}]", names.join(" "));
+            Err(Refusal(StatusCode::BAD_REQUEST, message))
+        }
+        None => match names.first() {
+            Some(first) => Ok((*first).to_owned()),
+            None => Err(Refusal(StatusCode::CONFLICT, format!("pod {pod} has no containers"))),
+        },
+    }
+}

@@ -1,0 +1,27 @@
+//! Wishes.
+
+use axum::{
+    extract::{Path, Query, State},
+    http::StatusCode,
+};
+use serde::Deserialize;
+use stanchion_runtime::Runtime;
+
+use super::{Refusal, container, find};
+use crate::handle::{Handle, Request};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Options {
+    container: Option<String>,
+}
+
+pub(super) async fn restart<R: Runtime>(
+    State(handle): State<Handle<R>>,
+    Path((namespace, name)): Path<(String, String)>,
+    Query(options): Query<Options>,
+) -> Result<StatusCode, Refusal> {
+    let (pod, view) = find(&handle, namespace, name)?;
+    let container = options.container.map(|name| container(&view, Some(name))).transpose()?;
+    handle.request(Request::Restart { pod, container }).await;
+    Ok(StatusCode::ACCEPTED)
+}

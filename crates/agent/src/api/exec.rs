@@ -1,0 +1,179 @@
+//! A process in a container, its streams over an upgraded connection.
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use axum::{
+    extract::{Path, Request, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use stanchion_runtime::{ContainerId, ExecId, ExecRequest, ExecStdio, Runtime, TerminalSize};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::unix::pipe,
+    sync::mpsc,
+};
+
+use super::{Refusal, container, find, frame};
+use crate::{api::frame::Channel, handle::Handle};
+
+/// What to run; the body of the request.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ExecOptions {
+    /// Where; the first container if not said.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// Whether input comes.
+    #[serde(default)]
+    pub stdin: bool,
+    /// Whether the process gets a terminal.
+    #[serde(default)]
+    pub tty: bool,
+    /// Its size.
+    #[serde(default)]
+    pub size: Option<TerminalSize>,
+}
+
+pub(super) async fn exec<R: Runtime>(
+    State(handle): State<Handle<R>>,
+    Path((namespace, name)): Path<(String, String)>,
+    mut request: Request,
+) -> Result<Response, Refusal> {
+    let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
+    let (key, view) = find(&handle, namespace, name)?;
+    let header = request.headers().get("x-stanchion-exec").and_then(|value| value.to_str().ok());
+    let options: ExecOptions = header
+        .and_then(|text| serde_json::from_str(text).ok())
+        .ok_or_else(|| bad("what to run is not said".to_owned()))?;
+    if options.command.is_empty() {
+        return Err(bad("what to run is not said".to_owned()));
+    }
+    let name = container(&view, options.container.clone())?;
+    let statuses = view.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let running = statuses.filter(|status| status.name == name && status.state.as_ref().is_some_and(|it| it.running.is_some()));
+    let id = running.filter_map(|status| status.container_id.clone()).next();
+    let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
+    let id = id.ok_or_else(|| Refusal(StatusCode::CONFLICT, format!("container {name} of pod {key} is not running")))?;
+    let runtime = handle.runtime(&view.backend);
+    let runtime = runtime.ok_or_else(|| {
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("backend {} is not open", view.backend))
+    })?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    #[allow(clippy::disallowed_methods, reason = "ends with its connection or its process, whichever is first")]
+    tokio::spawn(async move {
+        match upgrade.await {
+            Ok(connection) => {
+                if let Err(error) = run(&*runtime, id, options, TokioIo::new(connection)).await {
+                    tracing::debug!(%error, "an exec connection broke off");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "an exec connection was not taken up"),
+        }
+    });
+    let headers = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "stanchion-exec")];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, headers).into_response())
+}
+
+async fn run<R: Runtime>(
+    runtime: &R,
+    container: ContainerId,
+    options: ExecOptions,
+    connection: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+) -> io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let id = ExecId(format!("exec-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+    let (mut input, stdin) = match options.stdin {
+        true => pipe_in().map(|(ours, theirs)| (Some(ours), Some(theirs)))?,
+        false => (None, None),
+    };
+    let (out, stdout) = pipe_out()?;
+    let (err, stderr) = pipe_out()?;
+    let request =
+        ExecRequest { id: id.clone(), container, command: options.command, tty: options.tty, size: options.size };
+    let stdio = ExecStdio { stdin, stdout: Some(stdout), stderr: Some(stderr) };
+    let (mut from, mut to) = tokio::io::split(connection);
+    let (send, mut frames) = mpsc::channel(8);
+    // Dropping any of these ends it; the process is killed when the call to the runtime is dropped.
+    let outputs = async {
+        tokio::join!(copy(out, Channel::Stdout, send.clone()), copy(err, Channel::Stderr, send.clone()));
+    };
+    let finished = async {
+        let ended = runtime.exec(request, stdio);
+        let (ended, ()) = tokio::join!(ended, outputs);
+        let last = match ended {
+            Ok(status) => (Channel::Exit, status.code.to_string().into_bytes()),
+            Err(error) => (Channel::Error, error.chain().into_bytes()),
+        };
+        drop(send.send(last).await);
+    };
+    let written = async {
+        while let Some((channel, bytes)) = frames.recv().await {
+            frame::write(&mut to, channel, &bytes).await?;
+            if matches!(channel, Channel::Exit | Channel::Error) {
+                break;
+            }
+        }
+        to.shutdown().await
+    };
+    let received = async {
+        while let Some((channel, bytes)) = frame::read(&mut from).await? {
+            match channel {
+                Channel::Stdin if bytes.is_empty() => input = None,
+                Channel::Stdin => {
+                    if let Some(pipe) = &mut input {
+                        // The process may have closed its input.
+                        if pipe.write_all(&bytes).await.is_err() {
+                            input = None;
+                        }
+                    }
+                }
+                Channel::Resize => {
+                    if let Ok(size) = serde_json::from_slice(&bytes) {
+                        if let Err(error) = runtime.resize_exec(id.clone(), size).await {
+                            tracing::debug!(error = error.chain(), "resizing a terminal failed");
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        // The client is gone.
+        Ok::<_, io::Error>(())
+    };
+    let answered = async { tokio::join!(finished, written).1 };
+    tokio::select! {
+        done = answered => done,
+        gone = received => gone,
+    }
+}
+
+async fn copy(mut from: pipe::Receiver, channel: Channel, to: mpsc::Sender<(Channel, Vec<u8>)>) {
+    let mut buffer = vec![0; 16 << 10];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        if to.send((channel, buffer[..count].to_vec())).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// A pipe that we write; the other end blocks, as programs expect.
+fn pipe_in() -> io::Result<(pipe::Sender, OwnedFd)> {
+    let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((pipe::Sender::from_owned_fd(ours)?, theirs))
+}
+
+/// A pipe that we read.
+fn pipe_out() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&ours, true)?;
+    Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
+}

@@ -1,0 +1,84 @@
+//! What is shown.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+use stanchion_runtime::Runtime;
+use tokio::sync::watch;
+
+use super::{Refusal, find};
+use crate::{
+    handle::Handle,
+    view::{BackendView, NodeView, PodView, SourceView},
+};
+
+/// Options of everything that can be watched.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Options {
+    /// Answer with a line of JSON now and after every change.
+    #[serde(default)]
+    watch: bool,
+}
+
+pub(super) async fn node<R: Runtime>(State(handle): State<Handle<R>>) -> Json<NodeView> {
+    Json(handle.board.node())
+}
+
+pub(super) async fn pod<R: Runtime>(
+    State(handle): State<Handle<R>>,
+    Path((namespace, name)): Path<(String, String)>,
+) -> Result<Json<PodView>, Refusal> {
+    find(&handle, namespace, name).map(|(_, view)| Json((*view).clone()))
+}
+
+pub(super) async fn pods<R: Runtime>(State(handle): State<Handle<R>>, Query(options): Query<Options>) -> Response {
+    let board = Arc::clone(&handle.board);
+    let changes = board.watch();
+    answer(&options, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
+}
+
+pub(super) async fn sources<R: Runtime>(State(handle): State<Handle<R>>) -> Json<Vec<SourceView>> {
+    Json(handle.board.sources())
+}
+
+pub(super) async fn backends<R: Runtime>(State(handle): State<Handle<R>>) -> Json<Vec<BackendView>> {
+    Json(handle.board.backends())
+}
+
+pub(super) async fn events<R: Runtime>(State(handle): State<Handle<R>>, Query(options): Query<Options>) -> Response {
+    let events = Arc::clone(&handle.events);
+    let changes = events.watch();
+    let mut seen = 0;
+    answer(&options, changes, move || {
+        let new = events.since(seen);
+        seen = new.last().map_or(seen, |event| event.id);
+        new
+    })
+}
+
+/// One answer, or one a line for every change.
+fn answer<T: Serialize>(
+    options: &Options,
+    changes: watch::Receiver<u64>,
+    mut look: impl FnMut() -> T + Send + 'static,
+) -> Response {
+    if !options.watch {
+        return Json(look()).into_response();
+    }
+    let lines = stream::unfold((changes, look, true), |(mut changes, mut look, first)| async move {
+        if !first && changes.changed().await.is_err() {
+            return None;
+        }
+        changes.borrow_and_update();
+        let line = serde_json::to_string(&look()).map(|line| line + "\n");
+        Some((line, (changes, look, false)))
+    });
+    Body::from_stream(lines).into_response()
+}
