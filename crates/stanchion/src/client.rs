@@ -1,0 +1,106 @@
+//! Asks a running agent over its socket.
+
+use std::{future::Future, path::PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use stanchion_agent::view::PodView;
+use tokio::net::UnixStream;
+
+use crate::{config::Settings, run::socket_path};
+
+/// Knows where the agent is.
+#[derive(Debug)]
+pub struct Client {
+    config: PathBuf,
+    socket: Option<PathBuf>,
+}
+
+impl Client {
+    pub fn new(config: PathBuf, socket: Option<PathBuf>) -> Self {
+        Self { config, socket }
+    }
+
+    /// Runs a conversation to its end.
+    pub fn block_on<T>(&self, talk: impl Future<Output = Result<T>>) -> Result<T> {
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
+        let result = tokio.block_on(talk);
+        // A read from a terminal cannot be given up.
+        tokio.shutdown_background();
+        result
+    }
+
+    /// An answer as JSON.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+        let answer = self.send(Method::GET, path, &[]).await?;
+        let body = answer.into_body().collect().await.context("reading the agent's answer")?.to_bytes();
+        serde_json::from_slice(&body).context("the agent's answer cannot be read; is it of another version?")
+    }
+
+    /// An answer, whatever it is; a refusal is an error.
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Response<Incoming>> {
+        let socket = match &self.socket {
+            Some(socket) => socket.clone(),
+            None => socket_path(&Settings::load(&self.config)?.agent),
+        };
+        let stream = UnixStream::connect(&socket).await.map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => anyhow!("no permission for {}; try it with sudo", socket.display()),
+            _ => anyhow!(
+                "the agent does not answer at {} ({error}); start it with: stanchion run --config {}",
+                socket.display(),
+                self.config.display()
+            ),
+        })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.context("talking to the agent")?;
+        #[allow(clippy::disallowed_methods, reason = "the connection of this command; it ends with the process")]
+        tokio::spawn(connection.with_upgrades());
+        let request = Request::builder().method(method).uri(path).header("host", "stanchion");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(Empty::<Bytes>::new()).context("asking the agent")?;
+        let answer = sender.send_request(request).await.context("asking the agent")?;
+        if answer.status().is_success() || answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let message = serde_json::from_slice::<serde_json::Value>(&body).ok();
+        let message = message.as_ref().and_then(|body| body.get("message")?.as_str());
+        bail!("{}", message.map_or_else(|| format!("the agent answers {status}"), str::to_owned))
+    }
+
+    /// The pod that a user means: by name, with or without the node's name, with or without `pod/` and a namespace.
+    pub async fn find(&self, name: &str, namespace: Option<&str>) -> Result<PodView> {
+        let name = name.strip_prefix("pod/").or_else(|| name.strip_prefix("pods/")).unwrap_or(name);
+        let (namespace, name) = match name.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (namespace, name),
+        };
+        let node = self.get::<stanchion_agent::view::NodeView>("/v1/node").await?.name;
+        let pods: Vec<PodView> = self.get("/v1/pods").await?;
+        let full = format!("{name}-{node}");
+        let is_named = |pod: &&PodView, wanted: &str| {
+            let metadata = &pod.pod.metadata;
+            metadata.name.as_deref() == Some(wanted)
+                && namespace.is_none_or(|it| metadata.namespace.as_deref() == Some(it))
+        };
+        let found: Vec<_> = pods.iter().filter(|pod| is_named(pod, name) || is_named(pod, &full)).collect();
+        match found.as_slice() {
+            [pod] => Ok((*pod).clone()),
+            [] => bail!("pod {name:?} not found; see: stanchion get pods"),
+            _ => bail!("there are {} pods named {name:?}; say which with -n NAMESPACE", found.len()),
+        }
+    }
+}
+
+/// The path of a pod, and of something below it.
+pub fn pod_path(pod: &PodView, below: &str) -> String {
+    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    format!("/v1/pods/{}/{}{below}", part(&pod.pod.metadata.namespace), part(&pod.pod.metadata.name))
+}

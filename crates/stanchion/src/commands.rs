@@ -1,0 +1,9 @@
+//! The commands, one module each.
+
+pub mod describe;
+pub mod doctor;
+pub mod exec;
+pub mod get;
+pub mod logs;
+pub mod restart;
+pub mod validate;

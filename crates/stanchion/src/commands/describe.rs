@@ -1,0 +1,154 @@
+//! `stanchion describe`
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use jiff::Timestamp;
+use stanchion_agent::view::{ContainerView, EventView, PodView};
+use stanchion_pod::k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus};
+
+use crate::{
+    client::Client,
+    table::{age, print, row, status, statuses},
+};
+
+/// Options of `describe`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// pod, or pod/NAME
+    kind: String,
+    /// Name of the pod
+    name: Option<String>,
+    /// Its namespace
+    #[arg(short, long)]
+    namespace: Option<String>,
+}
+
+/// Shows everything about a pod.
+pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
+    let name = match (options.kind.as_str(), &options.name) {
+        ("pod" | "pods" | "po", Some(name)) => name.clone(),
+        (kind, None) if kind.contains('/') => kind.to_owned(),
+        _ => bail!("say what to describe: stanchion describe pod NAME"),
+    };
+    client.block_on(async {
+        let pod = client.find(&name, options.namespace.as_deref()).await?;
+        let events: Vec<EventView> = client.get("/v1/events").await?;
+        show(&pod, &events);
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn line(label: &str, value: &str) {
+    println!("{:<18}{value}", format!("{label}:"));
+}
+
+fn show(view: &PodView, events: &[EventView]) {
+    let (metadata, spec) = (&view.pod.metadata, view.pod.spec.clone().unwrap_or_default());
+    let report = view.pod.status.clone().unwrap_or_default();
+    let name = metadata.name.clone().unwrap_or_default();
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let or_none = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or_else(|| "<none>".to_owned());
+    line("Name", &name);
+    line("Namespace", &namespace);
+    line("Node", &or_none(spec.node_name.clone()));
+    line("Backend", &or_none(Some(view.backend.clone())));
+    line("Manifest", &or_none(Some(view.manifest.clone())));
+    line("UID", &or_none(metadata.uid.clone()));
+    line("Start Time", &report.start_time.as_ref().map(|time| time.0.to_string()).unwrap_or_default());
+    let labels = metadata.labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+    line("Labels", &or_none(Some(labels.join(", "))));
+    line("Status", &status(view));
+    line("QoS Class", &or_none(report.qos_class.clone()));
+    line("IP", &or_none(report.pod_ip.clone()));
+    if let Some(message) = &report.message {
+        line("Message", message);
+    }
+    println!("Containers:");
+    for container in &spec.containers {
+        let status = statuses(view).iter().find(|status| status.name == container.name);
+        let extra = view.containers.iter().find(|extra| extra.name == container.name);
+        show_container(container, status, extra);
+    }
+    println!("Conditions:");
+    let mut rows = vec![row(["  Type", "Status", "Reason", "Message"])];
+    for condition in report.conditions.iter().flatten() {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        rows.push(vec![
+            format!("  {}", condition.type_),
+            condition.status.clone(),
+            text(&condition.reason),
+            text(&condition.message),
+        ]);
+    }
+    print(&rows);
+    println!("Events:");
+    let object = format!("Pod/{namespace}/{name}");
+    let mut rows = vec![row(["  Type", "Reason", "Age", "Count", "Message"])];
+    for event in events.iter().filter(|event| event.object == object) {
+        let cells = [
+            format!("  {:?}", event.kind),
+            event.reason.clone(),
+            age(Some(event.last)),
+            event.count.to_string(),
+            event.message.clone(),
+        ];
+        rows.push(cells.to_vec());
+    }
+    print(&rows);
+}
+
+fn show_container(container: &Container, status: Option<&ContainerStatus>, extra: Option<&ContainerView>) {
+    let detail = |label: &str, value: &str| println!("    {:<16}{value}", format!("{label}:"));
+    println!("  {}:", container.name);
+    detail("Image", container.image.as_deref().unwrap_or_default());
+    let ports = container.ports.iter().flatten();
+    let ports = ports.map(|port| format!("{}/{}", port.container_port, port.protocol.as_deref().unwrap_or("TCP")));
+    detail("Ports", &ports.collect::<Vec<_>>().join(", "));
+    if let Some(status) = status {
+        detail("Container ID", status.container_id.as_deref().unwrap_or_default());
+        detail("Image ID", &status.image_id);
+        show_state("State", status.state.as_ref());
+        show_state("Last State", status.last_state.as_ref());
+        detail("Ready", if status.ready { "True" } else { "False" });
+        detail("Restart Count", &status.restart_count.to_string());
+    }
+    let Some(extra) = extra else { return };
+    if let Some(at) = extra.next_try {
+        detail("Next Try", &format!("in {} s", at.duration_since(Timestamp::now()).as_secs().max(0)));
+    }
+    if let Some(pull) = &extra.pull {
+        let percent = (pull.received * 100).checked_div(pull.total).unwrap_or(0);
+        detail(
+            "Image Pull",
+            &format!("{percent} % ({} of {} bytes, {} layers)", pull.received, pull.total, pull.layers),
+        );
+    }
+}
+
+fn show_state(label: &str, state: Option<&ContainerState>) {
+    let detail = |label: &str, value: &str| println!("    {:<16}{value}", format!("{label}:"));
+    let more = |label: &str, value: Option<&String>| {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            println!("      {:<14}{value}", format!("{label}:"));
+        }
+    };
+    let Some(state) = state else { return };
+    if let Some(running) = &state.running {
+        detail(label, "Running");
+        more("Started", running.started_at.as_ref().map(|time| time.0.to_string()).as_ref());
+    }
+    if let Some(waiting) = &state.waiting {
+        detail(label, "Waiting");
+        more("Reason", waiting.reason.as_ref());
+        more("Message", waiting.message.as_ref());
+    }
+    if let Some(ended) = &state.terminated {
+        detail(label, "Terminated");
+        more("Reason", ended.reason.as_ref());
+        more("Message", ended.message.as_ref());
+        more("Exit Code", Some(&ended.exit_code.to_string()));
+        more("Started", ended.started_at.as_ref().map(|time| time.0.to_string()).as_ref());
+        more("Finished", ended.finished_at.as_ref().map(|time| time.0.to_string()).as_ref());
+    }
+}

@@ -1,0 +1,144 @@
+//! `stanchion doctor`
+
+use std::{net::TcpStream, path::Path, process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use stanchion_agent::{config::SourceConfig, view::BackendView};
+use stanchion_loader::load;
+use stanchion_runtime::Runtime;
+
+use crate::{backends, client::Client, config::Settings};
+
+/// What a check found.
+enum Verdict {
+    Fine(String),
+    Doubtful(String, String),
+    Bad(String, String),
+}
+
+use Verdict::{Bad, Doubtful, Fine};
+
+/// Checks the node; fails when something is wrong.
+pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
+    let settings = match Settings::load(config) {
+        Ok(settings) => settings,
+        Err(error) => {
+            tell(&Bad(
+                format!("{error:#}"),
+                format!("write {}; config/stanchion.toml is an example", config.display()),
+            ));
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let mut found = vec![Fine(format!("configuration {} is valid", config.display()))];
+    found.push(match rustix::process::geteuid().is_root() {
+        true => Fine("running as root".to_owned()),
+        false => Bad("not running as root".to_owned(), "use sudo".to_owned()),
+    });
+    for SourceConfig::Path(path) in &settings.agent.sources {
+        found.push(match std::fs::read_dir(path).is_ok() || path.is_file() {
+            true => Fine(format!("manifests in {}", path.display())),
+            false => Bad(format!("{} cannot be read", path.display()), format!("mkdir -p {}", path.display())),
+        });
+    }
+    if settings.agent.sources.is_empty() {
+        found.push(Bad(
+            "no source of manifests".to_owned(),
+            "add [[source]] with path = \"/etc/stanchion/manifests\"".to_owned(),
+        ));
+    }
+    found.extend(programs());
+    found.extend(kernel());
+    found.push(kubelet());
+    found.extend(client.block_on(async { Ok(agent_and_backends(&settings, client).await) })?);
+    found.iter().for_each(tell);
+    let is_bad = found.iter().any(|verdict| matches!(verdict, Bad(..)));
+    Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn tell(verdict: &Verdict) {
+    match verdict {
+        Fine(what) => println!("ok    {what}"),
+        Doubtful(what, way_out) => println!("warn  {what}\n      -> {way_out}"),
+        Bad(what, way_out) => println!("FAIL  {what}\n      -> {way_out}"),
+    }
+}
+
+fn programs() -> Vec<Verdict> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let has = |program: &str| std::env::split_paths(&paths).any(|directory| directory.join(program).is_file());
+    let need = |program: &str, package: &str, what: &str| match has(program) {
+        true => Fine(format!("{program} is installed")),
+        false => Bad(format!("{program} is missing ({what})"), format!("install the package {package}")),
+    };
+    let logger = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("stanchion-logger")));
+    let logger = match logger {
+        Some(path) if path.is_file() => Fine(format!("{} is there", path.display())),
+        _ => Bad(
+            "stanchion-logger is not beside this program".to_owned(),
+            "install it there, or set `logger`".to_owned(),
+        ),
+    };
+    vec![
+        need("ip", "iproute2", "pods need it for their network"),
+        need("nft", "nftables", "pods need it for masquerade and host ports"),
+        logger,
+    ]
+}
+
+fn kernel() -> Vec<Verdict> {
+    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let has = |name: &str| filesystems.lines().any(|line| line.split_whitespace().last() == Some(name));
+    let overlay = match has("overlay") {
+        true => Fine("the kernel has overlayfs".to_owned()),
+        false => Doubtful("the kernel does not show overlayfs yet".to_owned(), "modprobe overlay".to_owned()),
+    };
+    let cgroups = match (has("cgroup"), has("cgroup2")) {
+        (false, false) => Bad("the kernel has no cgroups".to_owned(), "boot a kernel with cgroups".to_owned()),
+        _ => Fine("the kernel has cgroups".to_owned()),
+    };
+    vec![overlay, cgroups]
+}
+
+fn kubelet() -> Verdict {
+    let address = ([127, 0, 0, 1], 10248).into();
+    match TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
+        Ok(_) => Doubtful(
+            "a kubelet answers on 127.0.0.1:10248".to_owned(),
+            "do not give it and Stanchion the same manifest directory".to_owned(),
+        ),
+        Err(_) => Fine("no kubelet on this node".to_owned()),
+    }
+}
+
+async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict> {
+    if let Ok(backends) = client.get::<Vec<BackendView>>("/v1/backends").await {
+        let backend = |backend: BackendView| match backend.error {
+            None => Fine(format!("backend {}: {} {}", backend.name, backend.runtime, backend.runtime_version)),
+            Some(error) => {
+                Bad(format!("backend {}: {error}", backend.name), "start the runtime, or correct its table".to_owned())
+            }
+        };
+        let agent = Fine("the agent is running".to_owned());
+        return std::iter::once(agent).chain(backends.into_iter().map(backend)).collect();
+    }
+    let mut found =
+        vec![Doubtful("the agent is not running".to_owned(), "stanchion run, or systemctl start stanchion".to_owned())];
+    if settings.backends.is_empty() {
+        found.push(Bad("no backend is configured".to_owned(), "add [backend.containerd]".to_owned()));
+    }
+    for backend in &settings.backends {
+        let opened = match load(backends::spec(backend, &settings.agent)).await {
+            Ok(backend) => backend.version().await,
+            Err(error) => Err(error),
+        };
+        found.push(match opened {
+            Ok(version) => Fine(format!("backend {}: {} {}", backend.name, version.runtime, version.runtime_version)),
+            Err(error) => {
+                let way_out = "start the runtime, or correct its table in the configuration".to_owned();
+                Bad(format!("backend {}: {}", backend.name, error.chain()), way_out)
+            }
+        });
+    }
+    found
+}

@@ -1,0 +1,93 @@
+//! `stanchion validate`
+
+use std::{
+    fs,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use stanchion_pod::{Problem, decode};
+
+use crate::config::{Settings, host_name};
+
+/// Options of `validate`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Files, directories, or - for standard input
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// Warnings are errors
+    #[arg(long)]
+    strict: bool,
+    /// Output format
+    #[arg(short, long, value_parser = ["text", "json"], default_value = "text")]
+    output: String,
+}
+
+/// Checks manifests.
+pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
+    // Without a configuration the node's own name will do: it is only part of the pods' names.
+    let node = Settings::load(config).map_or_else(|_| host_name().to_lowercase(), |settings| settings.agent.node_name);
+    let mut good = true;
+    let mut report = Vec::new();
+    for path in files(&options.files)? {
+        let name = path.display().to_string();
+        let (problems, warnings, pods) = match decode(&read(&path)?, &node) {
+            Ok(manifest) => {
+                (Vec::new(), manifest.warnings, manifest.pods.iter().map(|pod| pod.key.to_string()).collect())
+            }
+            Err(problems) => (problems, Vec::new(), Vec::<String>::new()),
+        };
+        let ok = problems.is_empty() && !(options.strict && !warnings.is_empty());
+        good &= ok;
+        match options.output.as_str() {
+            "json" => report.push(serde_json::json!({
+                "file": name, "valid": ok, "pods": pods, "problems": problems, "warnings": warnings,
+            })),
+            _ => tell(&name, &problems, &warnings, &pods),
+        }
+    }
+    if options.output == "json" {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    }
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell(name: &str, problems: &[Problem], warnings: &[Problem], pods: &[String]) {
+    for problem in problems {
+        println!("{name}: error: {problem}");
+    }
+    for warning in warnings {
+        println!("{name}: warning: {warning}");
+    }
+    if problems.is_empty() {
+        println!("{name}: valid: {}", pods.join(", "));
+    }
+}
+
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let mut found: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+            found.retain(|path| !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')));
+            found.sort();
+            files.extend(found);
+        } else {
+            files.push(path.clone());
+        }
+    }
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    if path == Path::new("-") {
+        let mut content = Vec::new();
+        std::io::stdin().read_to_end(&mut content).context("cannot read standard input")?;
+        return Ok(content);
+    }
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,0 +1,222 @@
+//! Settings: a TOML file, the files of `conf.d` beside it in order, and `STANCHION_…` variables.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use config::{Config, Environment, File, FileFormat};
+use serde::Deserialize;
+use serde_json::Value;
+use stanchion_agent::config::{AgentConfig, DefaultBackend, SourceConfig};
+
+/// All settings, checked.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The agent's.
+    pub agent: AgentConfig,
+    /// The backends, in order of their names.
+    pub backends: Vec<BackendSettings>,
+}
+
+/// One backend.
+#[derive(Clone, Debug)]
+pub struct BackendSettings {
+    /// Its name.
+    pub name: String,
+    /// Its library.
+    pub library: PathBuf,
+    /// SHA-256 that the library must have.
+    pub sha256: Option<String>,
+    /// The rest of its table: its own business.
+    pub table: Value,
+}
+
+/// The file as it is written. Every key is optional.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Raw {
+    agent: RawAgent,
+    source: Vec<RawSource>,
+    backend: BTreeMap<String, BTreeMap<String, Value>>,
+    images: RawImages,
+    runtime_classes: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawAgent {
+    node_name: Option<String>,
+    state_dir: PathBuf,
+    run_dir: PathBuf,
+    log_dir: PathBuf,
+    plugin_dir: PathBuf,
+    default_backend: String,
+}
+
+impl Default for RawAgent {
+    fn default() -> Self {
+        Self {
+            node_name: None,
+            state_dir: "/var/lib/stanchion".into(),
+            run_dir: "/run/stanchion".into(),
+            log_dir: "/var/log/stanchion/pods".into(),
+            plugin_dir: "/usr/lib/stanchion/backends".into(),
+            default_backend: "auto".to_owned(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawSource {
+    path: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawImages {
+    preload: Option<PathBuf>,
+}
+
+/// Every key, for the nearest known one to a typo.
+const KEYS: [&str; 17] = [
+    "agent",
+    "source",
+    "backend",
+    "images",
+    "runtime_classes",
+    "agent.node_name",
+    "agent.state_dir",
+    "agent.run_dir",
+    "agent.log_dir",
+    "agent.plugin_dir",
+    "agent.default_backend",
+    "source.path",
+    "images.preload",
+    "backend.containerd",
+    "backend.containerd.socket",
+    "backend.containerd.registry",
+    "backend.containerd.network",
+];
+
+impl Settings {
+    /// Reads and checks.
+    pub fn load(path: &Path) -> Result<Self> {
+        check(read(path)?).with_context(|| format!("configuration {}", path.display()))
+    }
+}
+
+fn read(path: &Path) -> Result<Raw> {
+    let mut files = vec![path.to_owned()];
+    if let Ok(entries) = std::fs::read_dir(path.with_file_name("conf.d")) {
+        let mut more: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+        more.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+        more.sort();
+        files.extend(more);
+    }
+    // A typo is told with the file that it is in.
+    for file in &files {
+        let text = std::fs::read_to_string(file).with_context(|| {
+            format!("cannot read the configuration {}; see config/stanchion.toml for an example", file.display())
+        })?;
+        let one = Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build();
+        one.and_then(Config::try_deserialize::<Raw>).map_err(|error| explain(&error.to_string(), file))?;
+    }
+    let builder = files.iter().fold(Config::builder(), |builder, file| {
+        builder.add_source(File::from(file.as_path()).format(FileFormat::Toml))
+    });
+    // `STANCHION_CONFIG` is the command line's, not a setting.
+    let variables = std::env::vars().filter(|(name, _)| name.starts_with("STANCHION_") && name.contains("__"));
+    let environment = Environment::with_prefix("STANCHION").prefix_separator("_").separator("__");
+    let builder = builder.add_source(environment.source(Some(variables.collect())));
+    builder.build().and_then(Config::try_deserialize::<Raw>).map_err(|error| explain(&error.to_string(), path))
+}
+
+fn explain(message: &str, file: &Path) -> anyhow::Error {
+    let unknown = message.split_once("unknown field `").and_then(|(_, rest)| rest.split_once('`')).map(|(key, _)| key);
+    let nearest = unknown.and_then(|key| {
+        let last = |known: &str| known.rsplit('.').next().unwrap_or_default().to_owned();
+        let score = |known: &str| strsim::jaro_winkler(&last(known), key);
+        KEYS.into_iter().max_by(|a, b| score(a).total_cmp(&score(b))).filter(|known| score(known) > 0.7).map(last)
+    });
+    match (unknown, nearest) {
+        (Some(key), Some(known)) => anyhow::anyhow!("{}: unknown key {key:?}, did you mean {known:?}?", file.display()),
+        (Some(key), None) => anyhow::anyhow!("{}: unknown key {key:?}", file.display()),
+        _ => anyhow::anyhow!("{}: {message}", file.display()),
+    }
+}
+
+fn check(raw: Raw) -> Result<Settings> {
+    let mut wrong = Vec::new();
+    let node_name = raw.agent.node_name.unwrap_or_else(host_name).trim().to_lowercase();
+    let is_label = |label: &str| {
+        let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && label.bytes().all(is_inner) && !label.starts_with('-') && !label.ends_with('-')
+    };
+    if node_name.len() > 200 || !node_name.split('.').all(is_label) {
+        wrong.push(format!("agent.node_name {node_name:?} must be letters, digits, '-' and '.', as a DNS name"));
+    }
+    let places = [
+        ("agent.state_dir", &raw.agent.state_dir),
+        ("agent.run_dir", &raw.agent.run_dir),
+        ("agent.log_dir", &raw.agent.log_dir),
+        ("agent.plugin_dir", &raw.agent.plugin_dir),
+    ];
+    let sources = raw.source.iter().map(|source| ("source.path", &source.path));
+    let preload = raw.images.preload.iter().map(|path| ("images.preload", path));
+    for (key, path) in places.into_iter().chain(sources).chain(preload).filter(|(_, path)| !path.is_absolute()) {
+        wrong.push(format!("{key} {:?} must be an absolute path", path.display()));
+    }
+    let mut backends = Vec::new();
+    for (name, mut table) in raw.backend {
+        let mut text = |key: &str| match table.remove(key) {
+            Some(Value::String(text)) => Some(text),
+            Some(other) => {
+                wrong.push(format!("backend.{name}.{key} must be text, not {other}"));
+                None
+            }
+            None => None,
+        };
+        let (library, sha256) = (text("library").map(PathBuf::from), text("sha256"));
+        if let Some(library) = library.as_ref().filter(|library| !library.is_absolute()) {
+            wrong.push(format!("backend.{name}.library {:?} must be an absolute path", library.display()));
+        }
+        let library = library.unwrap_or_else(|| raw.agent.plugin_dir.join(format!("libstanchion_{name}.so")));
+        backends.push(BackendSettings { name, library, sha256, table: table.into_iter().collect() });
+    }
+    let known: Vec<_> = backends.iter().map(|backend| backend.name.as_str()).collect();
+    let choice = raw.agent.default_backend.as_str();
+    let mut named: Vec<_> =
+        raw.runtime_classes.iter().map(|(class, name)| (format!("runtime_classes.{class}"), name.as_str())).collect();
+    if choice != "auto" {
+        named.push(("agent.default_backend".to_owned(), choice));
+    }
+    for (key, name) in named.into_iter().filter(|(_, name)| !known.contains(name)) {
+        wrong.push(format!("{key} names backend {name:?}, but there is no [backend.{name}]; there are {known:?}"));
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("; "));
+    }
+    let default_backend = match choice {
+        "auto" => DefaultBackend::Auto,
+        name => DefaultBackend::Named(name.to_owned()),
+    };
+    let agent = AgentConfig {
+        node_name,
+        state_dir: raw.agent.state_dir,
+        run_dir: raw.agent.run_dir,
+        log_dir: raw.agent.log_dir,
+        sources: raw.source.into_iter().map(|source| SourceConfig::Path(source.path)).collect(),
+        default_backend,
+        runtime_classes: raw.runtime_classes,
+        preload: raw.images.preload,
+    };
+    Ok(Settings { agent, backends })
+}
+
+/// The node's own name.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}

@@ -1,0 +1,161 @@
+//! `stanchion run`: the agent, from its settings to its end.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, File, Permissions},
+    io::{IsTerminal, Read, Seek, Write},
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt},
+        net::UnixDatagram,
+    },
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, view::NodeView};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{backends, config::Settings};
+
+/// Options of `run`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// How the log is written
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Runs the agent until a signal ends it.
+pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
+    let settings = Settings::load(config)?;
+    log(options.log_format);
+    let _lock = prepare(&settings.agent)?;
+    let tokio = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(16)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .enable_all()
+        .build()
+        .context("starting the threads")?;
+    tokio.block_on(agent(settings))
+}
+
+async fn agent(settings: Settings) -> Result<ExitCode> {
+    let shutdown = CancellationToken::new();
+    let tasks = Supervisor::new(shutdown.clone());
+    let backends = settings.backends.iter().map(|backend| backends::open(backend, &settings.agent, &tasks)).collect();
+    let socket = listen(&socket_path(&settings.agent))?;
+    let node = NodeView {
+        name: settings.agent.node_name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: Some(jiff::Timestamp::now()),
+        info: node_info(),
+        log_dir: settings.agent.log_dir.clone(),
+    };
+    let agent = Agent::new(settings.agent, backends, node);
+    let (handle, served) = (agent.handle(), shutdown.clone());
+    tasks.spawn("local API", async move {
+        if let Err(error) = api::serve(handle, socket, served).await {
+            tracing::error!(%error, "the local API failed");
+        }
+    });
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
+    let told = shutdown.clone();
+    tasks.spawn("signals", async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            () = told.cancelled() => return,
+        }
+        tracing::info!("stopping; the pods run on");
+        told.cancel();
+    });
+    notify("READY=1");
+    let ended = agent.run(shutdown.clone()).await;
+    shutdown.cancel();
+    tasks.drain(std::time::Duration::from_secs(2)).await;
+    ended?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The agent's socket.
+pub fn socket_path(agent: &AgentConfig) -> PathBuf {
+    agent.run_dir.join("stanchion.sock")
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Makes the directories, and takes the lock that keeps a second agent away.
+fn prepare(agent: &AgentConfig) -> Result<File> {
+    for (path, mode) in [(&agent.state_dir, 0o700), (&agent.run_dir, 0o755), (&agent.log_dir, 0o755)] {
+        let made = DirBuilder::new().recursive(true).mode(mode).create(path);
+        made.with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    let path = agent.state_dir.join("lock");
+    let mut lock = File::options().create(true).truncate(false).read(true).write(true).open(&path);
+    let file = lock.as_mut().map_err(|error| anyhow::anyhow!("cannot open {}: {error}", path.display()))?;
+    if flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut owner = String::new();
+        file.read_to_string(&mut owner).context("reading the lock")?;
+        bail!("another agent (pid {}) uses {}", owner.trim(), agent.state_dir.display());
+    }
+    file.set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .context("writing the lock")?;
+    lock.context("taking the lock")
+}
+
+fn listen(path: &Path) -> Result<UnixListener> {
+    // The lock says that no agent listens there any more.
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot replace {}", path.display()));
+        }
+        _ => {}
+    }
+    let socket = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))
+        .with_context(|| format!("cannot protect {}", path.display()))?;
+    Ok(socket)
+}
+
+fn node_info() -> BTreeMap<String, String> {
+    let system = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    BTreeMap::from([
+        ("kernelVersion".to_owned(), text(system.release())),
+        ("architecture".to_owned(), text(system.machine())),
+        ("operatingSystem".to_owned(), text(system.sysname())),
+    ])
+}
+
+/// Tells the service manager (sd_notify(3)), if there is one.
+fn notify(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), PathBuf::from(path)));
+    if let Err(error) = sent {
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
