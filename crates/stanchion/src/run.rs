@@ -115,7 +115,11 @@ fn prepare(agent: &AgentConfig) -> Result<File> {
     let path = agent.state_dir.join("lock");
     let mut lock = File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let file = lock.as_mut().map_err(|error| anyhow::anyhow!("cannot open {}: {error}", path.display()))?;
-    if flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    // An agent that was just killed may need a moment to be gone.
+    let is_taken = || flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err();
+    #[allow(clippy::disallowed_methods, reason = "before anything runs")]
+    let stays_taken = (0..20).all(|_| is_taken() && { std::thread::sleep(std::time::Duration::from_millis(100)); true });
+    if stays_taken {
         let mut owner = String::new();
         file.read_to_string(&mut owner).context("reading the lock")?;
         bail!("another agent (pid {}) uses {}", owner.trim(), agent.state_dir.display());
