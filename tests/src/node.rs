@@ -157,13 +157,14 @@ impl NodeBuilder {
             "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
              plugin_dir = {programs:?}\ndefault_backend = \"containerd\"\n{agent}\n\
              [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
-             [backend.containerd]\nsocket = {socket:?}\nnamespace = \"stanchion\"\ncgroup_root = \"{cgroup}\"\n{backend}\n\
+             [backend.containerd]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{backend}\n\
              [backend.containerd.network]\nbridge = \"{bridge}\"\nsubnet = \"{subnet}\"\n\n{mirrors}\n{rest}",
             state = dir.join("state"),
             run = dir.join("run"),
             log = dir.join("logs"),
             manifests = dir.join("manifests"),
             preload = dir.join("preload"),
+            namespace = names.namespace,
             cgroup = names.cgroup,
             bridge = names.bridge,
             subnet = names.subnet(),
@@ -223,7 +224,7 @@ impl Node {
     /// What containerd says about the agent's namespace.
     #[must_use]
     pub fn ctr(&self) -> Ctr {
-        self.containerd.ctr("stanchion")
+        self.containerd.ctr(&self.names.namespace)
     }
 
     /// The path of a manifest.
@@ -362,6 +363,7 @@ impl Node {
         );
         let below_root = |group: &PathBuf| !group.ends_with(self.names.cgroup.trim_start_matches('/'));
         note("cgroup", shown(proc::cgroups(&self.names.cgroup)?.into_iter().filter(below_root)));
+        note("runc record", shown(remains::runc_records(&self.names)));
         note("link", remains::links(&self.names, false)?);
         note("packet filter rule", remains::rules(&self.names)?);
         note("pod directory", shown(entries(&self.path("state/pods"))?));

@@ -105,6 +105,7 @@ pub fn erase(names: &Names) -> Result<()> {
         unmount(&point, UnmountFlags::DETACH).with_context(|| format!("cannot unmount {}", point.display()))?;
     }
     erase_network(names)?;
+    erase_runc(names)?;
     for group in proc::cgroups(&names.cgroup)? {
         until("a cgroup to become empty", Duration::from_secs(5), || match fs::remove_dir(&group) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err((group.clone(), error)),
@@ -128,6 +129,30 @@ fn erase_network(names: &Names) -> Result<()> {
         process::text(tools::command("nft")?.args(["delete", "table", "ip", &table]))?;
     }
     Ok(())
+}
+
+/// runc's records of this node's containers: it has one directory for all containerds of the machine, and refuses an id
+/// that is recorded there.
+pub fn runc_records(names: &Names) -> Vec<PathBuf> {
+    let dir = format!("{}/", names.dir.display());
+    let below = |dir: &PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let namespaces = below(&PathBuf::from("/run/containerd/runc"));
+    let records = namespaces.flat_map(|namespace| below(&namespace).collect::<Vec<_>>());
+    records.filter(|record| fs::read_to_string(record.join("state.json")).is_ok_and(|it| it.contains(&dir))).collect()
+}
+
+fn erase_runc(names: &Names) -> Result<()> {
+    for record in runc_records(names) {
+        fs::remove_dir_all(&record).with_context(|| format!("cannot remove {}", record.display()))?;
+    }
+    // Ours alone, and only when empty.
+    let namespace = PathBuf::from("/run/containerd/runc").join(&names.namespace);
+    match fs::remove_dir(&namespace) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error).with_context(|| format!("cannot remove {}", namespace.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Everything below `dir` that is not a directory, for messages.

@@ -64,6 +64,9 @@ pub struct Names {
     pub bridge: String,
     /// First three parts of the pods' addresses, e.g. `10.213.4`.
     pub prefix: String,
+    /// Namespace in containerd. runc keeps its containers in one directory for all containerds of the machine, so nodes
+    /// that run the same pods must differ in this.
+    pub namespace: String,
     /// Root of the pods' cgroups, absolute in every hierarchy.
     pub cgroup: String,
 }
@@ -75,6 +78,10 @@ impl Names {
             dir,
             bridge: format!("stn{}{number}", &kind.name()[..1]),
             prefix: format!("10.213.{}", kind.first_subnet() + number),
+            namespace: match kind {
+                Kind::Demo => "stanchion".to_owned(),
+                Kind::Test | Kind::Bench => format!("stanchion-{}-{number}", kind.name()),
+            },
             cgroup: format!("/stanchion-{}-{number}", kind.name()),
         }
     }

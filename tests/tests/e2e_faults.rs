@@ -100,7 +100,7 @@ impl History {
 
     fn read(&mut self, node: &Node, events: &Events) -> Result<()> {
         let ctr = node.ctr();
-        for event in events.drain().into_iter().filter(|event| event.namespace == "stanchion") {
+        for event in events.drain().into_iter().filter(|event| event.namespace == node.names().namespace) {
             match event.topic.as_str() {
                 "/tasks/start" => {
                     let Some(record) = ctr.record(&event.container)? else { continue };

@@ -60,9 +60,9 @@ fn dropped_in(node: &Node) -> Result<Running> {
     let table = node.ctr().run(&["containers", "ls"])?;
     ensure!(table.contains("docker.io/library/redis:latest"), "ctr containers ls says:\n{table}");
     let pods = node.agent.text(&["get", "pods"])?;
-    let row = pods.lines().find(|line| line.starts_with("static-pod-node-1")).unwrap_or_default();
-    let words: Vec<_> = row.split_whitespace().collect();
-    ensure!(words.get(1..4) == Some(&["1/1", "Running", "0"]), "get pods says:\n{pods}");
+    let row = pods.lines().find(|line| line.contains("static-pod-node-1")).unwrap_or_default();
+    let after: Vec<_> = row.split_whitespace().skip_while(|word| *word != "static-pod-node-1").collect();
+    ensure!(after.get(1..4) == Some(&["1/1", "Running", "0"]), "get pods says:\n{pods}");
     let pod = node.pod(POD)?;
     ensure!(pod.0["metadata"]["labels"]["tier"] == "backend", "the label is missing: {}", pod.0["metadata"]);
     node.container(POD)
@@ -103,8 +103,9 @@ fn tag_edited(node: &Node) -> Result<()> {
         ensure!(now.record.image == "docker.io/library/redis:7", "{} runs", now.record.image);
         Ok(now)
     })?;
-    let environment = proc::environment(now.pid)?;
-    ensure!(environment.contains(&"FIXTURE=redis:7".to_owned()), "another image's environment: {environment:?}");
+    // Its own environment, redis overwrites.
+    let environment = &now.record.spec["process"]["env"];
+    ensure!(environment.to_string().contains("FIXTURE=redis:7"), "another image's environment: {environment}");
     node.await_running(POD)?;
     answers(node)?;
     ensure!(node.pod(POD)?.restarts() == 0, "a changed pod starts to count anew");

@@ -131,7 +131,7 @@ fn look_around(node: &Node, pod: &str) -> Result<()> {
 
 /// The table without its last columns, which count time.
 fn column(table: &str) -> Vec<Vec<&str>> {
-    table.lines().map(|line| line.split_whitespace().take(4).collect()).collect()
+    table.lines().map(|line| line.split_whitespace().take(5).collect()).collect()
 }
 
 /// The agent itself removes the pods; only then do agent and containerd end.

@@ -18,8 +18,6 @@ use super::{
 };
 use crate::{interrupt::Interrupt, say};
 
-const NAMESPACE: &str = "stanchion";
-
 /// A node under measurement.
 #[derive(Debug)]
 pub struct Bench<'a> {
@@ -82,7 +80,7 @@ impl<'a> Bench<'a> {
         let mut up = BTreeSet::new();
         let mut last = written;
         while up.len() < n {
-            let event = self.events.next(NAMESPACE, "/tasks/start")?;
+            let event = self.events.next(&self.node.names().namespace, "/tasks/start")?;
             last = last.max(event.at);
             up.insert(event.container);
         }
@@ -126,7 +124,7 @@ impl<'a> Bench<'a> {
         self.settle();
         let at = Timestamp::now();
         self.node.remove(&manifest)?;
-        let gone = self.events.next(NAMESPACE, "/tasks/exit")?;
+        let gone = self.events.next(&self.node.names().namespace, "/tasks/exit")?;
         ensure!(gone.container == updated.container, "another container ended: {gone:?}");
         report.time(n, Figure::Delete, millis(at, gone.at), plain_stop);
         self.node.await_gone(&probe)
@@ -134,7 +132,7 @@ impl<'a> Bench<'a> {
 
     /// The start of the probe's container: the only thing that starts now.
     fn started(&self, probe: &str) -> Result<Event> {
-        let event = self.events.next(NAMESPACE, "/tasks/start")?;
+        let event = self.events.next(&self.node.names().namespace, "/tasks/start")?;
         let record = self.node.ctr().record(&event.container)?.with_context(|| format!("{event:?} has no record"))?;
         ensure!(record.pod() == pods::on_node(probe), "a container of {} started instead of {probe}'s", record.pod());
         Ok(event)
