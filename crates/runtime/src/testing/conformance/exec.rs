@@ -5,7 +5,7 @@ use tokio::time::{Duration, sleep};
 use super::{
     io,
     kit::{Kit, SERVER, ensure, refused},
-    transcript::Outcome,
+    transcript::{Outcome, Stop},
 };
 use crate::{EnvVar, ErrorKind, ExecStdio, Runtime, TerminalSize};
 
@@ -162,7 +162,8 @@ pub(super) async fn ends_with_container<R: Runtime>(kit: &Kit<'_, R>) -> Outcome
     let watch = async {
         let mut out = out;
         let mut first = [0; 3];
-        tokio::io::AsyncReadExt::read_exact(&mut out, &mut first).await?;
+        let read = tokio::io::AsyncReadExt::read_exact(&mut out, &mut first).await;
+        ensure!(read.is_ok(), "the output of an exec that runs has ended");
         kit.runtime.stop_container(id.clone(), Duration::ZERO).await?;
         io::read_all(out).await?;
         Outcome::Ok(())
@@ -171,7 +172,8 @@ pub(super) async fn ends_with_container<R: Runtime>(kit: &Kit<'_, R>) -> Outcome
     match status {
         Ok(status) => ensure!(status.code != 0, "an exec that was killed with its container ended with 0"),
         Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error.into()),
-        Err(_) => {}
+        // Its container was killed under it; but until then it must run.
+        Err(error) => watched.as_ref().map_or_else(|_| Err(Stop::from(error)), |()| Ok(()))?,
     }
     watched
 }

@@ -9,6 +9,21 @@ use super::{
 };
 use crate::{ErrorKind, Image, ImportImages, Progress, PullImage, PullProgress, Runtime};
 
+/// Brings the image, if it is not there.
+pub(super) async fn provide<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let present = kit.runtime.list_images().await?.iter().any(|image| image.reference == kit.options.image);
+    match kit.options.source {
+        ImageSource::Pull { .. } if !present => {
+            kit.runtime.pull_image(request(kit, &kit.options.image), Progress::ignored()).await?;
+        }
+        ImageSource::Import { .. } if !present => {
+            imported(kit).await?;
+        }
+        ImageSource::Present | ImageSource::Pull { .. } | ImageSource::Import { .. } => {}
+    }
+    Ok(())
+}
+
 /// The runtime has a name and a version.
 pub(super) async fn version<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let version = kit.runtime.version().await?;

@@ -51,17 +51,25 @@ pub(super) async fn start_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(kit.runtime.start_container(id).await, &[ErrorKind::NotFound], "starting a container that is gone")
 }
 
-/// A program that does not exist: an error, nothing that runs, and nothing that cannot be removed.
+/// A program that does not exist: an error at the creation or the start, nothing that runs, and nothing that cannot be
+/// removed.
 pub(super) async fn start_impossible<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
-    let sandbox = kit.sandbox().await?;
+    // Works but for the program.
+    let (sandbox, _) = kit.running("exit 0").await?;
     let mut config = kit.container(&sandbox, "");
+    config.name = "impossible".to_owned();
     config.command = Some(vec!["/nonexistent/program".to_owned()]);
-    let id = kit.runtime.create_container(config).await?;
-    let answer = kit.runtime.start_container(id.clone()).await;
-    refused(answer, &[ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Other], "starting a missing program")?;
-    let state = kit.find(&id).await?.state;
-    ensure!(!matches!(state, ContainerState::Running { .. }), "a program that does not exist is {state:?}");
-    kit.runtime.remove_container(id).await?;
+    let answer = async {
+        let id = kit.runtime.create_container(config).await?;
+        kit.runtime.start_container(id).await
+    };
+    let kinds = [ErrorKind::Invalid, ErrorKind::NotFound, ErrorKind::Other];
+    refused(answer.await, &kinds, "starting a missing program")?;
+    for container in kit.list().await?.containers {
+        let state = container.state;
+        ensure!(!matches!(state, ContainerState::Running { .. }), "a program that does not exist is {state:?}");
+        kit.runtime.remove_container(container.id).await?;
+    }
     let left = kit.list().await?.containers;
     ensure!(left.is_empty(), "after its removal it is listed: {left:?}");
     Ok(())
