@@ -368,8 +368,8 @@ impl Node {
         note("packet filter rule", remains::rules(&self.names)?);
         note("pod directory", shown(entries(&self.path("state/pods"))?));
         note("log directory", shown(entries(&self.path("logs"))?));
-        let pinned = |path: &PathBuf| !path.ends_with("stanchion.sock") && !is_lock(path);
-        note("runtime file", shown(remains::files(&self.path("run")).into_iter().filter(pinned)));
+        let of_pods = |path: &PathBuf| !is_the_agents(path);
+        note("runtime file", shown(remains::files(&self.path("run")).into_iter().filter(of_pods)));
         Ok(found)
     }
 
@@ -461,8 +461,10 @@ fn shown(paths: impl IntoIterator<Item = PathBuf>) -> Vec<String> {
     paths.into_iter().map(|path| path.display().to_string()).collect()
 }
 
-fn is_lock(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "lock") || path.file_name().is_some_and(|name| name == "lock")
+/// Files of the agent itself: its socket, locks, and where the search for the next address begins.
+fn is_the_agents(path: &Path) -> bool {
+    let is_lock = path.extension().is_some_and(|extension| extension == "lock");
+    is_lock || path.file_name().is_some_and(|name| ["stanchion.sock", "lock", "last"].iter().any(|own| name == *own))
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -19,7 +19,7 @@ fn a_fixture_image_is_pulled_from_the_registry_and_runs() -> Result<()> {
     let dir = &slot.names().dir;
     let registry = Registry::start(dir, &Fixtures::prepare()?.registry())?;
     let containerd = Containerd::start(&dir.join("containerd"))?;
-    let ctr = containerd.ctr("harness");
+    let ctr = containerd.ctr(&slot.names().namespace);
     let image = format!("{}/library/redis:7", registry.address());
     ctr.run(&["images", "pull", "--plain-http", &image])?;
     ctr.run(&["run", "--detach", &image, "one"])?;
@@ -36,7 +36,7 @@ fn a_fixture_image_is_pulled_from_the_registry_and_runs() -> Result<()> {
 fn archives_are_what_containerd_imports() -> Result<()> {
     let slot = Slot::take(Kind::Test)?;
     let containerd = Containerd::start(&slot.names().dir.join("containerd"))?;
-    let ctr = containerd.ctr("harness");
+    let ctr = containerd.ctr(&slot.names().namespace);
     let fixtures = Fixtures::prepare()?;
     for archive in [fixtures.docker_archive(), fixtures.oci_archive()] {
         ctr.run(&["images", "import", &archive.to_string_lossy()])?;
