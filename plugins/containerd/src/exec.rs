@@ -71,7 +71,9 @@ impl Containerd {
         if let Some(size) = request.size {
             self.resize_beside(&request.id, size).await?;
         }
-        let outputs = pipes.copy(process.clone());
+        // A task of its own: a process that fills a pipe before it ends must not wait for us.
+        #[allow(clippy::disallowed_methods, reason = "ends with the process's output")]
+        let outputs = tokio::spawn(pipes.copy(process.clone()));
         let wait = WaitRequest { container_id: process.container.clone(), exec_id: process.id.clone() };
         let ended =
             tasks.wait(self.client.request(wait)).await.map_err(|status| failed(tried(), &status))?.into_inner();

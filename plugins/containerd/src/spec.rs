@@ -63,7 +63,10 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, SpecError> {
         .mounts(mounts::mounts(parts)?)
         .annotations(annotations)
         .linux(linux(parts)?);
-    Ok(spec.build()?)
+    let mut spec = spec.build()?;
+    // With the node's network there is no UTS namespace to name; the builder would put a name of its own.
+    spec.set_hostname(Some(parts.hostname.to_owned()).filter(|name| parts.own_network && !name.is_empty()));
+    Ok(spec)
 }
 
 /// Why a configuration cannot be made.
