@@ -151,12 +151,12 @@ impl Ctr {
         self.first_column(&["images", "ls"])
     }
 
-    /// Ids of all leases.
+    /// All leases: id, time of creation, labels.
     ///
     /// # Errors
     /// When containerd does not answer.
     pub fn leases(&self) -> Result<Vec<String>> {
-        self.first_column(&["leases", "ls"])
+        Ok(self.table(&["leases", "ls"])?.into_iter().map(|row| row.join(" ")).collect())
     }
 
     /// Keys of the snapshots that are not image layers.

@@ -46,7 +46,12 @@ impl Events {
     /// When `ctr` cannot be started or shows nothing.
     pub fn subscribe(containerd: &Containerd) -> Result<Self> {
         let ctr = containerd.ctr("sync");
-        let mut child = ctr.command(&["events"])?.stdout(Stdio::piped()).spawn().context("cannot start ctr events")?;
+        let mut child = ctr
+            .command(&["events"])?
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start ctr events")?;
         let output = child.stdout.take().context("its output was piped")?;
         let (send, received) = channel();
         thread::spawn(move || {

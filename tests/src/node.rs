@@ -378,8 +378,17 @@ impl Node {
     /// # Errors
     /// When something is.
     pub fn await_nothing_left(&self) -> Result<()> {
+        self.await_nothing_left_but("", |_| false)
+    }
+
+    /// Awaits that nothing of any pod is left, except what `allowed` accepts, for the reason that `why` gives.
+    ///
+    /// # Errors
+    /// When something is.
+    pub fn await_nothing_left_but(&self, why: &str, allowed: impl Fn(&str) -> bool) -> Result<()> {
         self.until("nothing to be left of any pod (I6)", || {
-            let found = self.remains()?;
+            let (fine, found): (Vec<_>, Vec<_>) = self.remains()?.into_iter().partition(|thing| allowed(thing));
+            fine.iter().for_each(|thing| println!("{thing}: {why}"));
             if found.is_empty() { Ok(()) } else { Err(anyhow!("still there:\n  {}", found.join("\n  "))) }
         })
     }

@@ -171,7 +171,10 @@ mod tests {
         let text = |options: LogOptions| read(&path, &options).expect("read").0;
         assert_eq!(text(LogOptions::default()), "one\ntwo\nthree\n");
         assert_eq!(text(LogOptions { tail: Some(2), ..LogOptions::default() }), "two\nthree\n");
-        assert_eq!(text(LogOptions { tail: Some(1), timestamps: true, ..LogOptions::default() }), format!("{time} three\n"));
+        assert_eq!(
+            text(LogOptions { tail: Some(1), timestamps: true, ..LogOptions::default() }),
+            format!("{time} three\n")
+        );
         let since = "2026-01-02T00:00:00Z".parse().ok();
         assert_eq!(text(LogOptions { since, ..LogOptions::default() }), "");
     }

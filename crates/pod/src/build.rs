@@ -5,12 +5,13 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1 as wire;
 
 use crate::{
-    Container, HostPathKind, Medium, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, Resources, RestartPolicy,
-    Revision, Volume, VolumeMount, expand::expand, quantity,
+    Container, HostPathKind, Medium, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, Resources,
+    RestartPolicy, Revision, Volume, VolumeMount, expand::expand, quantity,
 };
 
 pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Pod, Vec<Problem>> {
-    let missing = || vec![Problem { field: "spec".to_owned(), message: "Required value".to_owned(), ..Problem::default() }];
+    let missing =
+        || vec![Problem { field: "spec".to_owned(), message: "Required value".to_owned(), ..Problem::default() }];
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
     let name = wire.metadata.name.clone().unwrap_or_default();
     let hostname = spec.hostname.clone().unwrap_or_else(|| short(&name));
@@ -87,8 +88,9 @@ fn port(wire: &wire::ContainerPort) -> Option<Port> {
 }
 
 fn resources(wire: &wire::ResourceRequirements) -> Resources {
-    let read = |list: &Option<std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
-                name: &str| { quantity::milli(&list.as_ref()?.get(name)?.0) };
+    let read =
+        |list: &Option<std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
+         name: &str| { quantity::milli(&list.as_ref()?.get(name)?.0) };
     let milli = |value: Option<u128>| value.and_then(|value| u64::try_from(value).ok());
     let whole = |value: Option<u128>| value.and_then(|value| u64::try_from(value.div_ceil(1000)).ok());
     Resources {

@@ -60,7 +60,8 @@ fn yaml(text: &str) -> Result<Vec<Value>, Vec<Problem>> {
     let mut values = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
         // Reading into serde_yaml's own value first finds duplicate keys, which JSON's maps would merge silently.
-        let value = serde_yaml::Value::deserialize(document).and_then(merged).map_err(|error| vec![yaml_problem(&error)])?;
+        let value =
+            serde_yaml::Value::deserialize(document).and_then(merged).map_err(|error| vec![yaml_problem(&error)])?;
         values.push(json(value).map_err(whole)?);
     }
     Ok(values)
@@ -146,10 +147,12 @@ fn other_kind(kind: &str) -> Problem {
     let message = match kind {
         "" => "required: a manifest begins with apiVersion: v1 and kind: Pod".to_owned(),
         "ConfigMap" | "Secret" | "PersistentVolumeClaim" => format!("{kind} is not supported yet; only kind: Pod is"),
-        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" | "CronJob" | "ReplicationController" => format!(
-            "{kind} needs a controller, which a lone node does not have; write its pod template as a manifest of \
+        "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" | "CronJob" | "ReplicationController" => {
+            format!(
+                "{kind} needs a controller, which a lone node does not have; write its pod template as a manifest of \
              kind: Pod (apiVersion: v1, metadata.name, and the template's spec)"
-        ),
+            )
+        }
         other => format!("unsupported kind {other:?}; a static pod manifest is kind: Pod"),
     };
     Problem { field: "kind".to_owned(), message, ..Problem::default() }
@@ -177,7 +180,11 @@ pub(crate) fn typed(document: &Document) -> Result<(wire::Pod, Vec<Problem>), Ve
             let field = track.path().to_string();
             let field = if field == "." { String::new() } else { field };
             let value = names::at(value, &field).map(|value| format!("Invalid value: {value}: ")).unwrap_or_default();
-            problems.push(Problem { field, message: format!("{value}{}", names::type_error(&error)), ..Problem::default() });
+            problems.push(Problem {
+                field,
+                message: format!("{value}{}", names::type_error(&error)),
+                ..Problem::default()
+            });
             Err(problems)
         }
     }

@@ -37,9 +37,10 @@ pub(crate) fn at<'a>(value: &'a Value, path: &str) -> Option<&'a Value> {
     path.split('.').filter(|step| !step.is_empty()).try_fold(value, |value, step| {
         let (name, indexes) = step.split_once('[').unwrap_or((step, ""));
         let value = if name.is_empty() { value } else { value.get(name)? };
-        indexes.split('[').filter(|index| !index.is_empty()).try_fold(value, |value, index| {
-            value.get(index.trim_end_matches(']').parse::<usize>().ok()?)
-        })
+        indexes
+            .split('[')
+            .filter(|index| !index.is_empty())
+            .try_fold(value, |value, index| value.get(index.trim_end_matches(']').parse::<usize>().ok()?))
     })
 }
 

@@ -2,7 +2,8 @@
 
 /// A quantity in thousandths, rounded up (R-DEF-1); `None` when it is not one.
 pub(crate) fn milli(text: &str) -> Option<u128> {
-    let split = text.find(|char: char| !(char.is_ascii_digit() || matches!(char, '.' | '+' | '-'))).unwrap_or(text.len());
+    let split =
+        text.find(|char: char| !(char.is_ascii_digit() || matches!(char, '.' | '+' | '-'))).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     // `1e3` and `1E3` are numbers; a bare `E` is the suffix exa.
     let (number, multiplier) = match suffix.strip_prefix(['e', 'E']).filter(|exponent| !exponent.is_empty()) {

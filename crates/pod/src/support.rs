@@ -186,7 +186,8 @@ const RESOURCES: [&str; 2] = ["cpu", "memory"];
 /// The known fields at a path like `spec.containers[0]`.
 pub(crate) fn fields_below(path: &str) -> Vec<&'static str> {
     let level = generic(path);
-    let rows = LEVELS.iter().filter(|(known, _)| *known == level).flat_map(|(_, fields)| fields.iter().map(|row| row.0));
+    let rows =
+        LEVELS.iter().filter(|(known, _)| *known == level).flat_map(|(_, fields)| fields.iter().map(|row| row.0));
     let more = MORE.iter().filter(|(known, _)| *known == level).flat_map(|(_, fields)| fields.iter().copied());
     rows.chain(more).collect()
 }
@@ -210,7 +211,9 @@ fn level(value: &Value, path: &str, problems: &mut Vec<Problem>, warnings: &mut 
                 let field = join(path, name);
                 match rows.and_then(|rows| rows.iter().find(|row| row.0 == name)).map(|row| row.1) {
                     Some(Executed) => level(value, &field, problems, warnings),
-                    Some(NoEffect) => warnings.push(problem(field, "is accepted and has no effect on a lone node".into())),
+                    Some(NoEffect) => {
+                        warnings.push(problem(field, "is accepted and has no effect on a lone node".into()))
+                    }
                     Some(Refused) => problems.push(refused(field)),
                     Some(Only(allowed)) if !allowed.contains(&value.to_string().as_str()) => {
                         problems.push(refused_value(field, value, allowed));

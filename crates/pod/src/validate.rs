@@ -129,11 +129,14 @@ fn volume(volume: &Volume, path: &str, problems: &mut Problems<'_>) {
         let field = format!("{path}.hostPath.path");
         match host_path.path.as_str() {
             "" => problems.required(field),
-            target if target.split('/').any(|step| step == "..") => problems.invalid(field, target, "must not contain '..'"),
+            target if target.split('/').any(|step| step == "..") => {
+                problems.invalid(field, target, "must not contain '..'")
+            }
             target if !target.starts_with('/') => problems.invalid(field, target, "must be an absolute path"),
             _ => {}
         }
-        let kinds = ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+        let kinds =
+            ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
         problems.one_of(&format!("{path}.hostPath.type"), host_path.type_.as_deref(), &kinds);
     }
     if let Some(empty_dir) = &volume.empty_dir {

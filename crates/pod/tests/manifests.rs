@@ -96,10 +96,7 @@ fn fields_reach_the_pod() {
 #[test]
 fn typos_are_named_with_place_and_neighbour() {
     let said = one(&REDIS.replace("    image: redis", "    image: redis\n    imge: x"));
-    assert_eq!(
-        said,
-        "line 11, column 5: spec.containers[0].imge: unknown field \"imge\", did you mean \"image\"?"
-    );
+    assert_eq!(said, "line 11, column 5: spec.containers[0].imge: unknown field \"imge\", did you mean \"image\"?");
 }
 
 #[test]
@@ -114,7 +111,10 @@ fn unsupported_fields_are_refused_by_name() {
 #[test]
 fn fields_without_effect_are_accepted_with_a_warning() {
     let warnings = good(&(REDIS.to_owned() + "  priorityClassName: high\n")).warnings;
-    assert_eq!(warnings[0].to_string(), "line 13, column 3: spec.priorityClassName: is accepted and has no effect on a lone node");
+    assert_eq!(
+        warnings[0].to_string(),
+        "line 13, column 3: spec.priorityClassName: is accepted and has no effect on a lone node"
+    );
 }
 
 #[test]
@@ -172,7 +172,10 @@ fn the_api_servers_objections_are_made_all_at_once() {
     assert_eq!(said, expected, "R-VAL-3");
     let long = REDIS.replace("static-pod", &"a".repeat(254));
     assert!(one(&long).contains("must be no more than 253 bytes"), "R-VAL-10");
-    assert!(one("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}").contains("spec.containers: Required value"));
+    assert!(
+        one("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}")
+            .contains("spec.containers: Required value")
+    );
 }
 
 #[test]

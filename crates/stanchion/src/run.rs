@@ -118,7 +118,12 @@ fn prepare(agent: &AgentConfig) -> Result<File> {
     // An agent that was just killed may need a moment to be gone.
     let is_taken = || flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err();
     #[allow(clippy::disallowed_methods, reason = "before anything runs")]
-    let stays_taken = (0..20).all(|_| is_taken() && { std::thread::sleep(std::time::Duration::from_millis(100)); true });
+    let stays_taken = (0..20).all(|_| {
+        is_taken() && {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            true
+        }
+    });
     if stays_taken {
         let mut owner = String::new();
         file.read_to_string(&mut owner).context("reading the lock")?;

@@ -1,33 +1,132 @@
-//! cgroups of pods: runc removes a container's, not the pod's around it.
+//! cgroups, read and removed directly: runc removes a container's, not the pod's around it.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
 
-/// Removes a pod's cgroup from every hierarchy, deepest first. One that is in use stays.
-pub(crate) fn remove(path: &str) -> io::Result<()> {
-    for hierarchy in hierarchies()? {
-        let directory = hierarchy.join(path.trim_start_matches('/'));
-        match fs::remove_dir(&directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Another life of the same pod runs in it.
-            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {}
-            removed => removed?,
+use nix::{
+    sys::{
+        signal::{Signal, kill},
+        statfs::{CGROUP2_SUPER_MAGIC, statfs},
+    },
+    unistd::Pid,
+};
+
+/// Where the kernel shows cgroups.
+const ROOT: &str = "/sys/fs/cgroup";
+/// How often a cgroup is tried whose processes were killed: they need a moment to end.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// One cgroup, in every hierarchy that has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// By its path from the root of each hierarchy, e.g. `/stanchion/pod4f2a/redis-0-…`.
+    pub fn at(path: &str) -> Self {
+        Self(PathBuf::from(path.trim_start_matches('/')))
+    }
+
+    fn places(&self) -> impl Iterator<Item = PathBuf> {
+        hierarchies().iter().map(|hierarchy| hierarchy.join(&self.0))
+    }
+
+    /// The first of these files that a hierarchy has: names of v1 and of v2.
+    fn read(&self, names: &[&str]) -> Option<String> {
+        self.places().flat_map(|place| names.iter().map(move |name| place.join(name))).find_map(|file| {
+            // Most hierarchies do not have it: that is no news.
+            fs::read_to_string(file).ok()
+        })
+    }
+
+    /// A file with one number.
+    pub fn number(&self, names: &[&str]) -> Option<u64> {
+        self.read(names)?.trim().parse().ok()
+    }
+
+    /// A number in a file with lines of name and number.
+    pub fn field(&self, file: &str, field: &str) -> Option<u64> {
+        let text = self.read(&[file])?;
+        text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' ')?.trim().parse().ok())
+    }
+
+    /// How many processes and threads it has; `None` when it is gone.
+    pub fn population(&self) -> Option<u64> {
+        self.number(&["pids.current"]).or_else(|| {
+            let processes = self.read(&["cgroup.procs"])?.lines().count();
+            u64::try_from(processes).ok()
+        })
+    }
+
+    /// Whether the kernel has killed a process in it for lack of memory. It is told until the cgroup is removed.
+    pub fn is_out_of_memory(&self) -> bool {
+        let kills = self.field("memory.oom_control", "oom_kill").or_else(|| self.field("memory.events", "oom_kill"));
+        kills.unwrap_or(0) > 0
+    }
+
+    /// Removes it where it is empty. One that is in use stays: another life of the same pod runs in it.
+    pub fn remove(&self) -> io::Result<()> {
+        self.places().try_for_each(|place| match fs::remove_dir(place) {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ResourceBusy) => Ok(()),
+            removed => removed,
+        })
+    }
+
+    /// Kills what still runs in it, which nobody else knows of any more, and removes it.
+    pub async fn destroy(&self) -> io::Result<()> {
+        for place in self.places() {
+            for tried in 1.. {
+                match fs::remove_dir(&place) {
+                    Err(error) if error.kind() == ErrorKind::NotFound => break,
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy && tried < TRIES => kill_all(&place)?,
+                    removed => {
+                        removed?;
+                        break;
+                    }
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn kill_all(place: &Path) -> io::Result<()> {
+    let members = fs::read_to_string(place.join("cgroup.procs"))?;
+    for pid in members.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
+        match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+            Err(error) if error != nix::errno::Errno::ESRCH => return Err(error.into()),
+            _ => {}
         }
     }
     Ok(())
 }
 
-/// A file of a cgroup, from whichever hierarchy has it.
-pub(crate) fn read(path: &str, names: &[&str]) -> Option<String> {
-    let path = path.trim_start_matches('/');
-    let hierarchies = hierarchies().ok()?;
-    let places = hierarchies.iter().flat_map(|it| names.iter().map(move |name| it.join(path).join(name)));
-    places.into_iter().find_map(|file| fs::read_to_string(file).ok())
+/// Whether the node has cgroups of version 2 only.
+pub(crate) fn is_unified() -> bool {
+    statfs(ROOT).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
-/// Mount points of cgroup hierarchies, v1 and v2 (proc_pid_mountinfo(5)).
-fn hierarchies() -> io::Result<Vec<PathBuf>> {
-    let table = fs::read_to_string("/proc/self/mountinfo")?;
-    let mounts = table.lines().filter_map(|line| line.split_once(" - "));
-    let mounts = mounts.filter(|(_, what)| what.starts_with("cgroup"));
-    Ok(mounts.filter_map(|(place, _)| place.split(' ').nth(4)).map(PathBuf::from).collect())
+/// Whether the kernel can limit swap beside memory.
+pub(crate) fn limits_swap() -> bool {
+    match is_unified() {
+        true => Path::new("/proc/swaps").exists(),
+        false => hierarchies().iter().any(|hierarchy| hierarchy.join("memory.memsw.limit_in_bytes").exists()),
+    }
+}
+
+/// Mount points of cgroup hierarchies, v1 and v2 (proc_pid_mountinfo(5)). They do not change while a node is up.
+fn hierarchies() -> &'static [PathBuf] {
+    static HIERARCHIES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+    HIERARCHIES.get_or_init(|| {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = table.lines().filter_map(|line| line.split_once(" - "));
+        let mounts = mounts.filter(|(_, what)| what.starts_with("cgroup"));
+        mounts.filter_map(|(place, _)| place.split(' ').nth(4)).map(PathBuf::from).collect()
+    })
 }

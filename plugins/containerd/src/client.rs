@@ -28,7 +28,6 @@ pub struct Client {
     channel: Channel,
     namespace: MetadataValue<Ascii>,
     lease: Option<MetadataValue<Ascii>>,
-    socket: Arc<Path>,
 }
 
 macro_rules! service {
@@ -54,24 +53,24 @@ impl Client {
         let target = Arc::clone(&path);
         let connector = tower::service_fn(move |_: Uri| {
             let target = Arc::clone(&target);
-            async move { UnixStream::connect(&*target).await.map(TokioIo::new) }
+            async move {
+                let connected = UnixStream::connect(&*target).await;
+                connected.map(TokioIo::new).map_err(|error| {
+                    let path = target.display();
+                    std::io::Error::new(error.kind(), format!("containerd does not answer at {path}: {error}"))
+                })
+            }
         });
         let channel = Endpoint::from_static("http://localhost")
             .connect_timeout(Duration::from_secs(5))
             .connect_with_connector_lazy(connector);
-        Ok(Self { channel, namespace, lease: None, socket: path })
+        Ok(Self { channel, namespace, lease: None })
     }
 
     /// The same connection under a lease: what is made through it is kept from garbage collection while the lease lives.
     #[must_use]
     pub fn with_lease(&self, lease: MetadataValue<Ascii>) -> Self {
         Self { lease: Some(lease), ..self.clone() }
-    }
-
-    /// The socket it connects to.
-    #[must_use]
-    pub fn socket(&self) -> &Path {
-        &self.socket
     }
 
     /// The namespace that every call names.
@@ -149,7 +148,12 @@ pub fn failed(tried: impl Into<String>, status: &Status) -> Error {
         Code::Cancelled => ErrorKind::Cancelled,
         _ => ErrorKind::Other,
     };
-    Error::new(kind, tried).because(status.message())
+    let error = Error::new(kind, tried).because(status.message());
+    // A connection that failed says more below: which socket, and why.
+    match std::error::Error::source(status) {
+        Some(source) => error.caused_by(source),
+        None => error,
+    }
 }
 
 /// Whether a call failed only because the thing is gone already.

@@ -1,8 +1,12 @@
 //! `[backend.containerd]`
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
+use stanchion_sdk::runtime::{Error, ErrorKind, Result};
 
 use crate::{image::RegistryConfig, network::NetworkConfig};
 
@@ -14,15 +18,17 @@ pub struct Config {
     pub socket: PathBuf,
     /// The namespace in containerd that holds everything of ours.
     pub namespace: String,
-    /// What keeps the containers' files.
+    /// The snapshotter that keeps the containers' files.
     pub snapshotter: String,
     /// The containerd runtime.
     pub runtime: String,
-    /// Root of the containers' cgroups.
+    /// The OCI runtime's program, by name or path; default is the containerd runtime's own, `runc`.
+    pub runtime_binary: Option<String>,
+    /// Root of the containers' cgroups, absolute in every hierarchy.
     pub cgroup_root: String,
     /// The program that writes container output; default `stanchion-logger` beside the agent.
     pub logger: Option<PathBuf>,
-    /// A log file is rotated at this size, bytes.
+    /// A log file is rotated before it is larger than this, bytes.
     pub log_max_size: u64,
     /// Log files kept of one container, the current one included.
     pub log_max_files: u32,
@@ -39,12 +45,99 @@ impl Default for Config {
             namespace: "stanchion".to_owned(),
             snapshotter: "overlayfs".to_owned(),
             runtime: "io.containerd.runc.v2".to_owned(),
+            runtime_binary: None,
             cgroup_root: "/stanchion".to_owned(),
             logger: None,
             log_max_size: 10 << 20,
             log_max_files: 5,
             registry: BTreeMap::new(),
             network: NetworkConfig::default(),
+        }
+    }
+}
+
+impl Config {
+    /// What would otherwise be told by the first pod that fails.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let wrong = |key: &str, value: &dyn std::fmt::Debug, expected: &str| {
+            Err(Error::new(ErrorKind::Invalid, format!("{key} = {value:?}: expected {expected}")))
+        };
+        if !self.socket.is_absolute() {
+            return wrong("socket", &self.socket, "the absolute path of containerd's socket");
+        }
+        if !is_identifier(&self.namespace) {
+            return wrong("namespace", &self.namespace, "at most 76 letters, digits and single . _ - between them");
+        }
+        for (key, value) in [("snapshotter", &self.snapshotter), ("runtime", &self.runtime)] {
+            if value.is_empty() {
+                return wrong(key, value, "a name");
+            }
+        }
+        let root = Path::new(&self.cgroup_root);
+        if !root.is_absolute() || !is_plain(root) || root.file_name().is_none() {
+            return wrong("cgroup_root", &self.cgroup_root, "an absolute path below the root, without ..");
+        }
+        if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
+            return wrong("logger", logger, "the absolute path of a program");
+        }
+        if self.log_max_size == 0 {
+            return wrong("log_max_size", &self.log_max_size, "a number of bytes above 0");
+        }
+        if self.log_max_files == 0 {
+            return wrong("log_max_files", &self.log_max_files, "a number above 0");
+        }
+        Ok(())
+    }
+}
+
+/// Whether a path only goes down.
+pub(crate) fn is_plain(path: &Path) -> bool {
+    use std::path::Component::{Normal, RootDir};
+    path.components().all(|part| matches!(part, Normal(_) | RootDir))
+}
+
+/// What containerd takes for the name of anything: letters and digits, single `.`, `_` or `-` between them, 76 at most.
+pub(crate) fn is_identifier(text: &str) -> bool {
+    let parts = || text.split(['.', '_', '-']);
+    text.len() <= 76 && parts().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Config, is_identifier};
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().expect_err("it is wrong").message().to_owned()
+    }
+
+    #[test]
+    fn mistakes_name_the_key_and_what_is_expected() {
+        Config::default().validate().expect("the defaults are right");
+        assert!(
+            refused(|it| it.socket = "containerd.sock".into()).starts_with("socket = \"containerd.sock\": expected")
+        );
+        assert!(refused(|it| it.cgroup_root = "/".to_owned()).starts_with("cgroup_root"));
+        assert!(refused(|it| it.cgroup_root = "/a/../b".to_owned()).starts_with("cgroup_root"));
+        assert!(refused(|it| it.namespace = "a b".to_owned()).starts_with("namespace"));
+        assert!(refused(|it| it.snapshotter.clear()).starts_with("snapshotter"));
+        assert!(refused(|it| it.logger = Some("logger".into())).starts_with("logger"));
+        assert!(refused(|it| it.log_max_size = 0).starts_with("log_max_size"));
+        assert!(refused(|it| it.log_max_files = 0).starts_with("log_max_files"));
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let wrong = serde_json::from_str::<Config>(r#"{"sockt": "/run/x.sock"}"#).expect_err("unknown");
+        assert!(wrong.to_string().contains("sockt"), "{wrong}");
+    }
+
+    #[test]
+    fn identifiers_are_containerds() {
+        assert!(is_identifier("exec-1.a_b") && is_identifier(&"x".repeat(76)));
+        for wrong in ["", "-a", "a-", "a--b", "a/b", "../a", "ä", &"x".repeat(77)] {
+            assert!(!is_identifier(wrong), "{wrong}");
         }
     }
 }

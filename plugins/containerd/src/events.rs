@@ -32,7 +32,7 @@ pub(crate) fn events(backend: Containerd) -> impl Stream<Item = Result<Event>> +
 }
 
 async fn forward(backend: &Containerd, send: &mpsc::Sender<Result<Event>>) -> Result<()> {
-    backend.namespace().await?;
+    backend.ready().await?;
     let namespace = backend.client.namespace();
     let of = |topic: &str| format!("topic==\"{topic}\",namespace=={namespace}");
     let filters = ["/tasks/exit", "/tasks/oom", "/tasks/start", SYNC].map(of).to_vec();
@@ -50,10 +50,10 @@ async fn forward(backend: &Containerd, send: &mpsc::Sender<Result<Event>>) -> Re
         }
     };
     while let Some(envelope) = stream.message().await.map_err(|status| failed("receiving events", &status))? {
-        if let Some(kind) = translate(backend, &envelope).await {
-            if send.send(Ok(kind.into())).await.is_err() {
-                return Ok(());
-            }
+        if let Some(kind) = translate(backend, &envelope).await
+            && send.send(Ok(kind.into())).await.is_err()
+        {
+            return Ok(());
         }
     }
     Err(Error::new(ErrorKind::Unavailable, "containerd ended the event stream"))

@@ -2,12 +2,14 @@
 //!
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd. [`container`]: record, snapshot, task.
-//! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`exec`]: processes beside.
-//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
-//! - [`client`]: the connection. [`names`]: ids and labels. [`cgroup`]: what runc leaves of a pod's cgroups.
+//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd. [`container`]: a record. [`task`]: its
+//!   snapshot and process. [`exec`]: processes beside. [`changes`]: one at a time, each to its end.
+//! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
+//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses. [`cgroup`]: read and removed.
+//! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
 
 mod cgroup;
+mod changes;
 mod client;
 mod config;
 mod container;
@@ -18,17 +20,16 @@ mod inventory;
 mod names;
 mod namespaces;
 mod network;
+mod ready;
+mod rootfs;
 mod sandbox;
 mod seccomp;
 mod spec;
 mod stats;
+mod task;
 
-use std::{collections::HashMap, future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
-use containerd_client::{
-    services::v1::{CreateNamespaceRequest, Namespace},
-    tonic::Code,
-};
 use futures_util::Stream;
 use stanchion_sdk::{
     Backend,
@@ -40,8 +41,10 @@ use stanchion_sdk::{
 };
 use tokio::sync::OnceCell;
 
+use changes::Changes;
 use client::{Client, failed};
 pub use config::Config;
+use exec::Execs;
 use image::Images;
 use network::Network;
 
@@ -54,7 +57,9 @@ pub struct Containerd {
     network: Network,
     run_dir: PathBuf,
     logger: PathBuf,
-    namespace: Arc<OnceCell<()>>,
+    changes: Changes,
+    execs: Execs,
+    ready: Arc<OnceCell<()>>,
 }
 
 impl Backend for Containerd {
@@ -73,6 +78,7 @@ impl Containerd {
     /// # Errors
     /// The configuration is wrong.
     pub fn new(config: Config, node: &NodePaths) -> Result<Self> {
+        config.validate()?;
         let client = Client::new(&config.socket, &config.namespace)?;
         let images = Images::new(client.clone(), &config.snapshotter, config.registry.clone());
         let network = Network::new(&config.network, &node.run_dir)?;
@@ -84,32 +90,17 @@ impl Containerd {
             run_dir: node.run_dir.clone(),
             logger,
             config: Arc::new(config),
-            namespace: Arc::default(),
+            changes: Changes::default(),
+            execs: Execs::default(),
+            ready: Arc::default(),
         })
-    }
-
-    /// Makes our namespace in containerd, once.
-    async fn namespace(&self) -> Result<()> {
-        let make = async {
-            let namespace = Namespace { name: self.client.namespace().to_owned(), labels: HashMap::new() };
-            let request = self.client.request(CreateNamespaceRequest { namespace: Some(namespace) });
-            match self.client.namespaces().create(request).await {
-                Err(status) if status.code() != Code::AlreadyExists => {
-                    Err(failed(format!("reaching containerd at {}", self.client.socket().display()), &status))
-                }
-                _ => Ok(()),
-            }
-        };
-        self.namespace.get_or_try_init(|| make).await.map(drop)
     }
 
     /// Runs something that blocks.
     async fn blocking<T: Send + 'static>(&self, act: impl FnOnce(Self) -> Result<T> + Send + 'static) -> Result<T> {
         let backend = self.clone();
-        tokio::task::spawn_blocking(move || act(backend)).await.unwrap_or_else(|panic| {
-            Err(Error::new(stanchion_sdk::runtime::ErrorKind::Crashed, "a step on the node ended abnormally")
-                .caused_by(&panic))
-        })
+        let acted = tokio::task::spawn_blocking(move || act(backend)).await;
+        acted.unwrap_or_else(|panic| Err(changes::crashed(&panic)))
     }
 }
 
@@ -122,26 +113,27 @@ impl Runtime for Containerd {
     }
 
     async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {
-        self.namespace().await?;
+        self.ready().await?;
         self.images.pull(request, progress).await
     }
 
     async fn list_images(&self) -> Result<Vec<Image>> {
-        self.namespace().await?;
+        self.ready().await?;
         self.images.list().await
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {
+        self.ready().await?;
         self.images.remove(&reference).await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {
-        self.namespace().await?;
+        self.ready().await?;
         self.images.import(&request.path).await
     }
 
     async fn create_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
-        self.namespace().await?;
+        self.ready().await?;
         self.make_sandbox(config).await
     }
 
@@ -154,11 +146,12 @@ impl Runtime for Containerd {
     }
 
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId> {
+        self.ready().await?;
         self.make_container(config).await
     }
 
     async fn start_container(&self, id: ContainerId) -> Result<()> {
-        self.run_task(&id).await
+        self.start_task(&id).await
     }
 
     async fn stop_container(&self, id: ContainerId, grace: Duration) -> Result<()> {
@@ -170,6 +163,7 @@ impl Runtime for Containerd {
     }
 
     async fn list(&self) -> Result<Inventory> {
+        self.ready().await?;
         self.inventory().await
     }
 
@@ -178,6 +172,7 @@ impl Runtime for Containerd {
     }
 
     async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
+        self.ready().await?;
         self.run_beside(request, stdio).await
     }
 

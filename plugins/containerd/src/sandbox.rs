@@ -1,143 +1,207 @@
 //! Sandboxes: namespaces, network, and a record in containerd that says what they are.
 
-use std::{collections::HashMap, path::PathBuf};
+use std::{collections::HashMap, net::IpAddr, path::Path};
 
 use containerd_client::services::v1::{
-    Container, CreateContainerRequest, DeleteContainerRequest, ListContainersRequest, UpdateContainerRequest,
-    container::Runtime as RecordRuntime,
+    Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
+    UpdateContainerRequest,
 };
+use futures_util::future::join_all;
 use prost_types::{Any, FieldMask};
 use stanchion_sdk::runtime::{
-    ContainerId, Error, ErrorKind, NetworkMode, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState,
+    Error, ErrorKind, NetworkMode, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState,
 };
 
 use crate::{
-    Containerd, cgroup,
+    Containerd,
+    cgroup::Cgroup,
+    changes::finish,
     client::{failed, is_gone},
+    config::is_plain,
+    inventory::timestamp,
     names,
     namespaces::Namespaces,
 };
 
 impl Containerd {
     pub(crate) async fn make_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
+        let cgroup = Path::new(&config.cgroup);
+        if cgroup.is_absolute() || !is_plain(cgroup) {
+            let message =
+                format!("cgroup {:?} of pod {}: expected a path that only goes down", config.cgroup, config.name);
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
         let id = names::id(&config.name, &["sandbox", &config.uid], config.attempt);
-        let own_network = config.network == NetworkMode::Pod;
-        let mut labels: HashMap<String, String> = config.labels.clone().into_iter().collect();
-        labels.extend([
-            (names::KIND.to_owned(), "sandbox".to_owned()),
-            (names::ATTEMPT.to_owned(), config.attempt.to_string()),
-            (names::NETWORK.to_owned(), if own_network { "pod" } else { "host" }.to_owned()),
-            (names::CGROUP.to_owned(), config.cgroup.clone()),
-            (names::HOSTNAME.to_owned(), config.hostname.clone()),
-        ]);
-        // The record first: whatever is made after it can be found and removed through it.
-        let record = Container {
-            id: id.clone(),
-            labels: labels.clone(),
-            runtime: Some(RecordRuntime { name: self.config.runtime.clone(), options: None }),
-            spec: Some(Any { type_url: "stanchion.dev/sandbox".to_owned(), value: b"{}".to_vec() }),
-            ..Container::default()
-        };
-        let create = CreateContainerRequest { container: Some(record) };
+        let turn = self.changes.turn(&id).await;
+        let backend = self.clone();
+        finish(turn, async move { backend.make_sandbox_now(id, config).await }).await
+    }
+
+    /// The record first: whatever is made after it can be found and removed through it.
+    async fn make_sandbox_now(&self, id: String, config: SandboxConfig) -> Result<SandboxInfo> {
+        let create = CreateContainerRequest { container: Some(self.sandbox_record(&id, &config)) };
         let created = self.client.containers().create(self.client.request(create)).await;
         let created = created.map_err(|status| failed(format!("creating sandbox {id}"), &status))?.into_inner();
-
-        let (name, ports) = (id.clone(), config.port_mappings.clone());
-        let hostname = own_network.then(|| config.hostname.clone());
-        let addresses = self
-            .blocking(move |backend| {
-                let namespaces = backend.namespaces(&name);
-                namespaces.pin(hostname.as_deref()).map_err(|error| {
-                    Error::new(ErrorKind::Other, format!("making the namespaces of sandbox {name}")).caused_by(&error)
-                })?;
-                match hostname {
-                    Some(_) => backend.network.attach(&name, &namespaces.path("net"), &ports),
-                    None => Ok(Vec::new()),
-                }
-            })
-            .await;
-        let addresses = match addresses {
-            Ok(addresses) => addresses,
-            Err(error) => {
-                if let Err(left) = self.erase_sandbox(&SandboxId(id.clone())).await {
-                    tracing::warn!(sandbox = id, error = left.chain(), "a half made sandbox is left to be removed");
-                }
-                return Err(error);
+        let made = match self.connect(&id, &config).await {
+            Ok(addresses) => {
+                let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                let done = [(names::ADDRESSES, shown.join(",")), (names::READY, "true".to_owned())];
+                self.label(&id, &done).await.map(|()| addresses)
             }
+            Err(error) => Err(error),
         };
-        let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-        let done = [(names::ADDRESSES, shown.join(",")), (names::READY, "true".to_owned())];
-        self.label(&id, &done).await?;
-        let created_at = created.container.and_then(|it| it.created_at).map(|at| timestamp(&at));
-        Ok(SandboxInfo {
-            id: SandboxId(id),
-            state: SandboxState::Ready,
-            addresses,
-            created_at: created_at.unwrap_or_default(),
-            attempt: config.attempt,
-            labels: config.labels,
+        let sandbox = SandboxId(id);
+        match made {
+            Ok(addresses) => Ok(SandboxInfo {
+                id: sandbox,
+                state: SandboxState::Ready,
+                addresses,
+                created_at: created.container.and_then(|it| it.created_at).as_ref().map(timestamp).unwrap_or_default(),
+                attempt: config.attempt,
+                labels: config.labels,
+            }),
+            Err(error) => {
+                if let Err(left) = self.erase_sandbox_now(&sandbox).await {
+                    tracing::warn!(%sandbox, error = left.chain(), "a half made sandbox is left to be removed");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn sandbox_record(&self, id: &str, config: &SandboxConfig) -> Container {
+        let network = match config.network {
+            NetworkMode::Pod => "pod",
+            NetworkMode::Host => "host",
+        };
+        let mut labels: HashMap<String, String> = config.labels.clone().into_iter().collect();
+        labels.extend(
+            [
+                (names::KIND, "sandbox".to_owned()),
+                (names::ATTEMPT, config.attempt.to_string()),
+                (names::NETWORK, network.to_owned()),
+                (names::CGROUP, config.cgroup.clone()),
+                (names::HOSTNAME, config.hostname.clone()),
+            ]
+            .map(|(label, value)| (label.to_owned(), value)),
+        );
+        Container {
+            id: id.to_owned(),
+            labels,
+            runtime: Some(self.record_runtime()),
+            spec: Some(Any { type_url: "stanchion.dev/sandbox".to_owned(), value: b"{}".to_vec() }),
+            ..Container::default()
+        }
+    }
+
+    /// Makes and pins the namespaces, and connects the network.
+    async fn connect(&self, id: &str, config: &SandboxConfig) -> Result<Vec<IpAddr>> {
+        let (id, ports) = (id.to_owned(), config.port_mappings.clone());
+        let hostname = (config.network == NetworkMode::Pod).then(|| config.hostname.clone());
+        self.blocking(move |backend| {
+            let namespaces = backend.namespaces(&id);
+            // The record is new, so what is there under its name is nobody's: containerd's data was lost, and ours not.
+            let pinned = namespaces.unpin().and_then(|()| namespaces.pin(hostname.as_deref()));
+            pinned.map_err(|error| {
+                Error::new(ErrorKind::Other, format!("making the namespaces of sandbox {id}")).caused_by(&error)
+            })?;
+            match hostname {
+                Some(_) => backend.network.attach(&id, &namespaces.path("net"), &ports),
+                None => Ok(Vec::new()),
+            }
         })
+        .await
     }
 
     /// Kills what runs in a sandbox and releases its network.
     pub(crate) async fn halt_sandbox(&self, id: &SandboxId) -> Result<()> {
-        for container in self.members(id).await? {
-            self.halt_container(&container, std::time::Duration::ZERO).await?;
-        }
+        let turn = self.changes.turn(id.as_str()).await;
+        let (backend, id) = (self.clone(), id.clone());
+        finish(turn, async move {
+            if backend.record(id.as_str()).await?.is_none() {
+                return Ok(());
+            }
+            let members = backend.members(&id).await?;
+            let halted = members.iter().map(|container| backend.halt_container(container, std::time::Duration::ZERO));
+            join_all(halted).await.into_iter().collect::<Result<()>>()?;
+            backend.disconnect(&id).await
+        })
+        .await
+    }
+
+    /// Removes a sandbox and all that it has.
+    pub(crate) async fn erase_sandbox(&self, id: &SandboxId) -> Result<()> {
+        let turn = self.changes.turn(id.as_str()).await;
+        let (backend, id) = (self.clone(), id.clone());
+        finish(turn, async move { backend.erase_sandbox_now(&id).await }).await
+    }
+
+    /// Everything that is found through the record, then the record.
+    async fn erase_sandbox_now(&self, id: &SandboxId) -> Result<()> {
+        let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
+        let members = self.members(id).await?;
+        join_all(members.iter().map(|it| self.erase_container(it))).await.into_iter().collect::<Result<()>>()?;
+        self.disconnect(id).await?;
+        let cgroup = record.labels.get(names::CGROUP).cloned().unwrap_or_default();
+        let name = id.0.clone();
+        self.blocking(move |backend| {
+            backend.network.unlink(&name);
+            if cgroup.is_empty() {
+                return Ok(());
+            }
+            let path = format!("{}/{cgroup}", backend.config.cgroup_root);
+            Cgroup::at(&path).remove().map_err(|error| {
+                Error::new(ErrorKind::Other, format!("removing cgroup {path} of sandbox {name}")).caused_by(&error)
+            })
+        })
+        .await?;
+        self.delete_record(id.as_str()).await
+    }
+
+    /// Releases address, ports and namespaces.
+    async fn disconnect(&self, id: &SandboxId) -> Result<()> {
         let name = id.0.clone();
         self.blocking(move |backend| {
             backend.network.detach(&name)?;
-            let unpinned = backend.namespaces(&name).unpin();
-            unpinned.map_err(|error| {
+            backend.namespaces(&name).unpin().map_err(|error| {
                 Error::new(ErrorKind::Other, format!("releasing the namespaces of sandbox {name}")).caused_by(&error)
             })
         })
         .await
     }
 
-    /// Removes a sandbox and all that it has; its record last.
-    pub(crate) async fn erase_sandbox(&self, id: &SandboxId) -> Result<()> {
-        let Some(record) = self.record(&id.0).await? else { return Ok(()) };
-        for container in self.members(id).await? {
-            self.erase_container(&container).await?;
+    /// Why containers cannot run in a sandbox, if so.
+    pub(crate) fn sandbox_fault(&self, record: &Container) -> Option<&'static str> {
+        let is = |label: &str, value: &str| record.labels.get(label).is_some_and(|it| it == value);
+        match () {
+            () if !is(names::KIND, "sandbox") => Some("it is no sandbox"),
+            () if !is(names::READY, "true") => Some("it was not made to the end"),
+            () if !self.namespaces(&record.id).are_pinned(!is(names::NETWORK, "host")) => {
+                Some("its namespaces are gone: it was stopped, the node was restarted, or somebody unmounted them")
+            }
+            () => None,
         }
-        self.halt_sandbox(id).await?;
-        let (name, cgroup) = (id.0.clone(), record.labels.get(names::CGROUP).cloned().unwrap_or_default());
-        self.blocking(move |backend| {
-            backend.network.unlink(&name);
-            let path = format!("{}/{cgroup}", backend.config.cgroup_root);
-            let removed = if cgroup.is_empty() { Ok(()) } else { cgroup::remove(&path) };
-            removed.map_err(|error| Error::new(ErrorKind::Other, format!("removing cgroup {path}")).caused_by(&error))
-        })
-        .await?;
-        self.delete_record(&id.0).await
-    }
-
-    /// The containers in a sandbox.
-    async fn members(&self, id: &SandboxId) -> Result<Vec<ContainerId>> {
-        let filters = vec![format!("labels.\"{}\"=={id}", names::SANDBOX)];
-        let request = self.client.request(ListContainersRequest { filters });
-        let listed = self.client.containers().list(request).await;
-        let listed = listed.map_err(|status| failed(format!("listing the containers of sandbox {id}"), &status))?;
-        Ok(listed.into_inner().containers.into_iter().map(|container| ContainerId(container.id)).collect())
     }
 
     pub(crate) fn namespaces(&self, sandbox: &str) -> Namespaces {
-        Namespaces::at(self.namespaces_dir().join(sandbox))
-    }
-
-    fn namespaces_dir(&self) -> PathBuf {
-        self.run_dir.join("ns")
+        Namespaces::at(self.run_dir.join("ns").join(sandbox))
     }
 
     /// A record of ours.
     pub(crate) async fn record(&self, id: &str) -> Result<Option<Container>> {
-        let request = containerd_client::services::v1::GetContainerRequest { id: id.to_owned() };
+        let request = GetContainerRequest { id: id.to_owned() };
         match self.client.containers().get(self.client.request(request)).await {
-            Ok(answer) => Ok(answer.into_inner().container),
+            Ok(answer) => Ok(answer.into_inner().container.filter(|it| it.labels.contains_key(names::KIND))),
             Err(status) if is_gone(&status) => Ok(None),
             Err(status) => Err(failed(format!("looking up {id}"), &status)),
         }
+    }
+
+    /// Records of ours.
+    pub(crate) async fn records(&self, filters: Vec<String>) -> Result<Vec<Container>> {
+        let request = self.client.request(ListContainersRequest { filters });
+        let records = self.client.containers().list(request).await;
+        records.map(|it| it.into_inner().containers).map_err(|status| failed("listing the containers", &status))
     }
 
     pub(crate) async fn delete_record(&self, id: &str) -> Result<()> {
@@ -157,9 +221,4 @@ impl Containerd {
         let updated = self.client.containers().update(self.client.request(update)).await;
         updated.map(drop).map_err(|status| failed(format!("labelling {id}"), &status))
     }
-}
-
-/// A protobuf timestamp.
-pub(crate) fn timestamp(at: &prost_types::Timestamp) -> jiff::Timestamp {
-    jiff::Timestamp::new(at.seconds, at.nanos).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ mod mounts;
 mod process;
 mod user;
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, fs, sync::OnceLock};
 
 use oci_spec::{
     OciSpecError,
@@ -16,29 +16,31 @@ use oci_spec::{
 };
 use stanchion_sdk::runtime::ContainerConfig;
 
-use crate::{image::Resolved, namespaces::Namespaces, seccomp};
+use crate::{cgroup, image::Resolved, namespaces::Namespaces, seccomp};
 
 pub(crate) use process::exec;
-pub(crate) use user::{UserError, has_names};
+pub(crate) use user::{Tables, UserError, has_names};
 
 /// What a container's configuration is made from.
 pub(crate) struct Parts<'a> {
     pub config: &'a ContainerConfig,
     pub image: &'a Resolved,
-    /// Where the container's files will be seen while they are prepared: for names of users.
-    pub rootfs: Option<&'a Path>,
+    /// The image's users; empty where no names have to be looked up.
+    pub tables: &'a Tables,
     pub namespaces: &'a Namespaces,
     pub own_network: bool,
     pub hostname: &'a str,
-    pub cgroup: String,
+    /// From the root of each hierarchy.
+    pub cgroup: &'a str,
     /// Groups the containers of a pod under one shim.
     pub group: &'a str,
 }
 
-/// Files of the kernel that tell of, or act on, the whole node.
-const MASKED: [&str; 10] = [
+/// Files of the kernel that tell of, or act on, the whole node (R-SEC-7).
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
@@ -47,6 +49,7 @@ const MASKED: [&str; 10] = [
     "/proc/sched_debug",
     "/proc/scsi",
     "/sys/firmware",
+    "/sys/devices/virtual/powercap",
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
@@ -84,21 +87,34 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, OciSpecError> {
     let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
     LinuxBuilder::default()
         .namespaces(namespaces(parts)?)
-        .cgroups_path(&parts.cgroup)
+        .cgroups_path(parts.cgroup)
         .resources(resources(parts)?)
         .seccomp(seccomp::profile()?)
-        .masked_paths(text(&MASKED))
+        .masked_paths(text(&MASKED).into_iter().chain(thermal_throttles().iter().cloned()).collect::<Vec<_>>())
         .readonly_paths(text(&READ_ONLY))
         .build()
 }
 
+/// How hot each processor is tells one container of another's work (R-SEC-7).
+fn thermal_throttles() -> &'static [String] {
+    static THROTTLES: OnceLock<Vec<String>> = OnceLock::new();
+    THROTTLES.get_or_init(|| {
+        let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let throttles = processors.map(|processor| processor.path().join("thermal_throttle"));
+        throttles.filter(|path| path.is_dir()).map(|path| path.to_string_lossy().into_owned()).collect()
+    })
+}
+
 fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Ipc, Mount, Network, Pid, Uts};
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
     let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
     let pinned = |kind, name| LinuxNamespaceBuilder::default().typ(kind).path(parts.namespaces.path(name)).build();
     let mut namespaces = vec![own(Mount)?, own(Pid)?, pinned(Ipc, "ipc")?];
     if parts.own_network {
         namespaces.extend([pinned(Network, "net")?, pinned(Uts, "uts")?]);
+    }
+    if cgroup::is_unified() {
+        namespaces.push(own(Cgroup)?);
     }
     Ok(namespaces)
 }
@@ -114,7 +130,14 @@ fn resources(parts: &Parts<'_>) -> Result<LinuxResources, OciSpecError> {
     }
     let mut resources = LinuxResourcesBuilder::default().devices(devices()?).cpu(cpu.build()?);
     if let Some(limit) = wanted.memory_limit {
-        resources = resources.memory(LinuxMemoryBuilder::default().limit(limit).build()?);
+        let memory = LinuxMemoryBuilder::default().limit(limit);
+        // The limit of memory and swap together: no swap (R-RES-14).
+        let memory = if cgroup::limits_swap() { memory.swap(limit) } else { memory };
+        resources = resources.memory(memory.build()?);
+    }
+    if cgroup::is_unified() {
+        // Without one of its processes a container is no longer what was started (R-RES-15).
+        resources = resources.unified(HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]));
     }
     resources.build()
 }

@@ -58,14 +58,15 @@ pub(super) async fn exec<R: Runtime>(
     }
     let name = container(&view, options.container.clone())?;
     let statuses = view.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let running = statuses.filter(|status| status.name == name && status.state.as_ref().is_some_and(|it| it.running.is_some()));
+    let running =
+        statuses.filter(|status| status.name == name && status.state.as_ref().is_some_and(|it| it.running.is_some()));
     let id = running.filter_map(|status| status.container_id.clone()).next();
     let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
-    let id = id.ok_or_else(|| Refusal(StatusCode::CONFLICT, format!("container {name} of pod {key} is not running")))?;
+    let id =
+        id.ok_or_else(|| Refusal(StatusCode::CONFLICT, format!("container {name} of pod {key} is not running")))?;
     let runtime = handle.runtime(&view.backend);
-    let runtime = runtime.ok_or_else(|| {
-        Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("backend {} is not open", view.backend))
-    })?;
+    let runtime = runtime
+        .ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("backend {} is not open", view.backend)))?;
     let upgrade = hyper::upgrade::on(&mut request);
     #[allow(clippy::disallowed_methods, reason = "ends with its connection or its process, whichever is first")]
     tokio::spawn(async move {

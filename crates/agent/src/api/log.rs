@@ -59,15 +59,17 @@ pub(super) async fn log<R: Runtime>(
         let reason = waiting.unwrap_or_else(|| "ContainerCreating".to_owned());
         return Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {reason}", key.name)));
     }
-    let since = options.since_seconds.map(|seconds| {
-        Timestamp::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(Timestamp::MIN)
-    });
+    let since = options
+        .since_seconds
+        .map(|seconds| Timestamp::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
     let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
     let blocking = tokio::task::spawn_blocking({
         let path: PathBuf = path.clone();
         move || read(&path, &wanted)
     });
-    let failed = |error: &dyn std::fmt::Display| Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("reading {}: {error}", path.display()));
+    let failed = |error: &dyn std::fmt::Display| {
+        Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("reading {}: {error}", path.display()))
+    };
     let (text, end) = blocking.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     if !options.follow || options.previous {
         return Ok(text.into_response());
@@ -75,7 +77,8 @@ pub(super) async fn log<R: Runtime>(
     let follow = Follow::new(path, end, wanted.timestamps);
     let is_over = move || {
         let view = handle.board.pod(&key);
-        let statuses = view.iter().flat_map(|view| &view.pod.status).flat_map(|it| it.container_statuses.iter().flatten());
+        let statuses =
+            view.iter().flat_map(|view| &view.pod.status).flat_map(|it| it.container_statuses.iter().flatten());
         let own = statuses.into_iter().find(|status| status.name == name);
         // Over when this life of the container is: it runs no more, or another has begun.
         own.is_none_or(|status| {

@@ -67,8 +67,13 @@ fn ports(container: &Container, path: &str, host_network: bool, problems: &mut P
                 problems.invalid(format!("{path}.hostPort"), host_port, detail);
             }
         }
-        if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err()) {
-            problems.invalid(format!("{path}.hostIP"), ip, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)");
+        if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err())
+        {
+            problems.invalid(
+                format!("{path}.hostIP"),
+                ip,
+                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            );
         }
         problems.one_of(&format!("{path}.protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
         if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
@@ -81,12 +86,7 @@ fn ports(container: &Container, path: &str, host_network: bool, problems: &mut P
 }
 
 /// No two containers of a pod use one port of the node (R-VAL-31).
-pub(super) fn host_ports(
-    container: &Container,
-    path: &str,
-    seen: &mut BTreeSet<String>,
-    problems: &mut Problems<'_>,
-) {
+pub(super) fn host_ports(container: &Container, path: &str, seen: &mut BTreeSet<String>, problems: &mut Problems<'_>) {
     for (index, port) in container.ports.iter().flatten().enumerate() {
         let Some(host_port) = port.host_port.filter(|number| *number != 0) else { continue };
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
@@ -104,14 +104,21 @@ fn mounts(container: &Container, path: &str, volumes: &BTreeSet<&str>, problems:
         match mount.name.as_str() {
             "" => problems.required(format!("{path}.name")),
             name if !volumes.contains(name) => {
-                problems.add(format!("{path}.name"), format!("Not found: {name:?}: spec.volumes has no volume of that name"));
+                problems.add(
+                    format!("{path}.name"),
+                    format!("Not found: {name:?}: spec.volumes has no volume of that name"),
+                );
             }
             _ => {}
         }
         match mount.mount_path.as_str() {
             "" => problems.required(format!("{path}.mountPath")),
-            target if !targets.insert(target) => problems.invalid(format!("{path}.mountPath"), target, "must be unique"),
-            target if target.contains(':') => problems.invalid(format!("{path}.mountPath"), target, "must not contain ':'"),
+            target if !targets.insert(target) => {
+                problems.invalid(format!("{path}.mountPath"), target, "must be unique")
+            }
+            target if target.contains(':') => {
+                problems.invalid(format!("{path}.mountPath"), target, "must not contain ':'")
+            }
             target if !target.starts_with('/') => {
                 problems.invalid(format!("{path}.mountPath"), target, "must be an absolute path");
             }

@@ -28,7 +28,8 @@ const LEASE_SECONDS: i64 = 3600;
 pub(super) struct Store {
     client: Client,
     snapshotter: Arc<str>,
-    lease: Option<Arc<Lease>>,
+    /// Ends with the last copy.
+    _lease: Option<Arc<Lease>>,
 }
 
 /// Keeps what is being made from garbage collection; ended when the last user is gone.
@@ -55,7 +56,7 @@ impl Drop for Lease {
 
 impl Store {
     pub fn new(client: Client, snapshotter: Arc<str>) -> Self {
-        Self { client, snapshotter, lease: None }
+        Self { client, snapshotter, _lease: None }
     }
 
     /// The same store; what is made through it is kept while it lives.
@@ -69,7 +70,7 @@ impl Store {
         let header = MetadataValue::try_from(id.as_str())
             .map_err(|error| Error::new(ErrorKind::Other, "making a lease").caused_by(&error))?;
         let lease = Arc::new(Lease { client: self.client.clone(), id });
-        Ok(Self { client: self.client.with_lease(header), lease: Some(lease), ..self.clone() })
+        Ok(Self { client: self.client.with_lease(header), _lease: Some(lease), ..self.clone() })
     }
 
     /// Every image name.

@@ -27,8 +27,9 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         mount("/dev/mqueue", "mqueue", "mqueue", &quiet)?,
         match parts.own_network {
             true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
-            // A sysfs shows the network of whoever mounts it, which only that network's owner may do.
-            false => mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", "ro", "rbind"])?,
+            // A sysfs shows the network of whoever mounts it, which only that network's owner may do. Not `rbind`: the
+            // mounts below it (debugfs, tracefs, bpf) would come along, and writable.
+            false => mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", "ro", "bind"])?,
         },
         mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])?,
     ];

@@ -48,7 +48,7 @@ pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
         return Err(SpecError::NothingToRun);
     }
     let of_user = image.and_then(|image| image.user().as_deref()).unwrap_or_default();
-    let ids = user::ids(of_user, parts.rootfs)?;
+    let ids = user::ids(of_user, parts.tables)?;
     let user = UserBuilder::default().uid(ids.user).gid(ids.group).additional_gids(ids.groups).build()?;
     let directory = config.working_dir.clone().or_else(|| image.and_then(|image| image.working_dir().clone()));
     let process = ProcessBuilder::default()
@@ -86,7 +86,9 @@ pub(crate) fn exec(process: &Process, command: Vec<String>, terminal: bool) -> R
 fn environment(parts: &Parts<'_>) -> Vec<String> {
     let image = parts.image.config.config().as_ref().and_then(|image| image.env().clone()).unwrap_or_default();
     let given = parts.config.env.iter().map(|variable| format!("{}={}", variable.name, variable.value));
-    let host = Some(format!("HOSTNAME={}", parts.hostname)).filter(|_| !parts.hostname.is_empty());
+    let node = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+    let host = Some(parts.hostname.to_owned()).filter(|name| !name.is_empty()).or_else(node);
+    let host = host.map(|name| format!("HOSTNAME={name}"));
     // The last of a name wins.
     let all: Vec<String> = [PATH.to_owned()].into_iter().chain(host).chain(image).chain(given).collect();
     let mut seen = HashSet::new();

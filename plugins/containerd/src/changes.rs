@@ -1,0 +1,87 @@
+//! One change at a time to one sandbox or container, and each to its end.
+//!
+//! A call that the agent gives up must not stop halfway: containerd, cancelled in the middle of making a task, leaves
+//! what nothing lists. And whoever removes a thing must wait for the one who still makes it.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+
+/// Who changes what.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes(Arc<Mutex<HashMap<String, Weak<AsyncMutex<()>>>>>);
+
+/// The right to change one thing.
+pub(crate) type Turn = OwnedMutexGuard<()>;
+
+impl Changes {
+    /// Waits for the right to change `id`. Cancel-safe.
+    pub async fn turn(&self, id: &str) -> Turn {
+        let lock = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|_, lock| lock.strong_count() > 0);
+            all.get(id).and_then(Weak::upgrade).unwrap_or_else(|| {
+                let lock = Arc::default();
+                all.insert(id.to_owned(), Arc::downgrade(&lock));
+                lock
+            })
+        };
+        lock.lock_owned().await
+    }
+}
+
+/// Brings a change to its end, whether or not the caller waits for it; then it is the next one's turn.
+pub(crate) async fn finish<T: Send + 'static>(
+    turn: Turn,
+    change: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    #[allow(clippy::disallowed_methods, reason = "ends with the change; a panic in it is the caller's error")]
+    let task = tokio::spawn(async move {
+        let result = change.await;
+        drop(turn);
+        result
+    });
+    task.await.unwrap_or_else(|panic| Err(crashed(&panic)))
+}
+
+/// The error of a step that panicked.
+pub(crate) fn crashed(panic: &tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Crashed, "a step of the backend ended abnormally").caused_by(panic)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Changes, finish};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_is_given_up_ends_before_the_next_begins() {
+        let changes = Changes::default();
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let note = std::sync::Arc::clone(&done);
+        let change = finish(changes.turn("one").await, async move {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            note.store(true, std::sync::atomic::Ordering::SeqCst);
+            Ok(())
+        });
+        assert!(tokio::time::timeout(Duration::from_secs(1), change).await.is_err(), "given up");
+        drop(changes.turn("two").await);
+        assert!(!done.load(std::sync::atomic::Ordering::SeqCst), "another thing does not wait");
+        drop(changes.turn("one").await);
+        assert!(done.load(std::sync::atomic::Ordering::SeqCst), "the same thing does");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_gives_the_turn_back() {
+        let changes = Changes::default();
+        let failed = finish::<()>(changes.turn("one").await, async { panic!("on purpose") }).await;
+        assert_eq!(failed.expect_err("it panicked").kind(), stanchion_sdk::runtime::ErrorKind::Crashed);
+        drop(changes.turn("one").await);
+    }
+}

@@ -1,0 +1,55 @@
+//! What is done once, before the first call that needs it: our namespace, and what an earlier life left behind.
+
+use std::{collections::HashMap, collections::HashSet, fs, io};
+
+use containerd_client::{
+    services::v1::{CreateNamespaceRequest, Namespace},
+    tonic::Code,
+};
+use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+
+use crate::{Containerd, client::failed, inventory::of_ours};
+
+impl Containerd {
+    /// Succeeds once; until then every call tries again.
+    pub(crate) async fn ready(&self) -> Result<()> {
+        self.ready.get_or_try_init(|| self.prepare()).await.map(drop)
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let namespace = Namespace { name: self.client.namespace().to_owned(), labels: HashMap::new() };
+        // The header too, although the name is in the message: containerd 1.6 wants it for the event of it.
+        let request = self.client.request(CreateNamespaceRequest { namespace: Some(namespace) });
+        match self.client.namespaces().create(request).await {
+            Err(status) if status.code() != Code::AlreadyExists => {
+                let tried = format!("making namespace {} in containerd", self.client.namespace());
+                return Err(failed(tried, &status));
+            }
+            _ => {}
+        }
+        let sandboxes: HashSet<_> = self.records(vec![of_ours()]).await?.into_iter().map(|record| record.id).collect();
+        self.blocking(move |backend| backend.sweep(sandboxes)).await
+    }
+
+    /// Frees what belongs to nothing that exists. No sandbox is in the making: that waits for this.
+    fn sweep(&self, mut sandboxes: HashSet<String>) -> Result<()> {
+        let failed = |error: io::Error| {
+            let message = format!("clearing {} of what an earlier run left", self.run_dir.display());
+            Error::new(ErrorKind::Other, message).caused_by(&error)
+        };
+        // A namespace that is held without a record of ours may be another backend's: several share this directory.
+        sandboxes.extend(children(&self.run_dir.join("ns")).map_err(failed)?);
+        self.network.retain(&sandboxes)?;
+        match fs::remove_dir_all(self.run_dir.join("exec")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn children(directory: &std::path::Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
+}

@@ -1,0 +1,188 @@
+//! Tasks: containers as processes. Started, asked to stop, killed.
+
+use std::time::Duration;
+
+use containerd_client::{
+    services::v1::{
+        Container, CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, StartRequest, WaitRequest,
+        snapshots::{MountsRequest, PrepareSnapshotRequest},
+    },
+    tonic::{Code, Status},
+    types::Mount,
+};
+use jiff::Timestamp;
+use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Result};
+
+use crate::{
+    Containerd,
+    changes::finish,
+    client::{failed, is_gone},
+    inventory::CREATED,
+    names,
+};
+
+const SIGTERM: u32 = 15;
+const SIGKILL: u32 = 9;
+
+impl Containerd {
+    pub(crate) async fn start_task(&self, id: &ContainerId) -> Result<()> {
+        let turn = self.changes.turn(id.as_str()).await;
+        let (backend, id) = (self.clone(), id.clone());
+        finish(turn, async move { backend.start_task_now(&id).await }).await
+    }
+
+    /// Snapshot, task, start. A step that an earlier, broken start has done is not done again.
+    async fn start_task_now(&self, id: &ContainerId) -> Result<()> {
+        let tried = || format!("starting container {id}");
+        let record = self
+            .record(id.as_str())
+            .await?
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
+        if record.labels.contains_key(names::STARTED) && self.task_status(id).await? != Some(CREATED) {
+            let message = format!("{}: it was started before, and a container starts once", tried());
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let rootfs = self.files(&record).await?;
+        self.create_task(&record, rootfs).await?;
+        let request = StartRequest { container_id: id.0.clone(), exec_id: String::new() };
+        // containerd does not keep the time. Noting it costs a write to disk, which here nobody waits for.
+        let note = [(names::STARTED, Timestamp::now().to_string())];
+        let mut tasks = self.client.tasks();
+        let (started, noted) = tokio::join!(tasks.start(self.client.request(request)), self.label(id.as_str(), &note));
+        started.map_err(|status| failed(tried(), &status))?;
+        noted
+    }
+
+    /// The container's own files, on top of its image's.
+    async fn files(&self, record: &Container) -> Result<Vec<Mount>> {
+        let id = &record.id;
+        let prepare = PrepareSnapshotRequest {
+            snapshotter: record.snapshotter.clone(),
+            key: id.clone(),
+            parent: record.labels.get(names::LAYERS).cloned().unwrap_or_default(),
+            ..PrepareSnapshotRequest::default()
+        };
+        let mut snapshots = self.client.snapshots();
+        let mounts = match snapshots.prepare(self.client.request(prepare)).await {
+            Err(status) if status.code() == Code::AlreadyExists => {
+                let request = MountsRequest { snapshotter: record.snapshotter.clone(), key: id.clone() };
+                snapshots.mounts(self.client.request(request)).await.map(|it| it.into_inner().mounts)
+            }
+            prepared => prepared.map(|it| it.into_inner().mounts),
+        };
+        mounts.map_err(|status| {
+            // Something of the image is gone: the next look-up starts from the store.
+            self.images.forget_resolved();
+            failed(format!("preparing the files of container {id}"), &status)
+        })
+    }
+
+    async fn create_task(&self, record: &Container, rootfs: Vec<Mount>) -> Result<()> {
+        let id = &record.id;
+        let log = record.labels.get(names::LOG).cloned().unwrap_or_default();
+        if !log.is_empty() && !self.logger.is_file() {
+            let message = format!("creating the process of container {id}: {} is missing", self.logger.display());
+            let way_out = "install it there, or set `logger` in this backend's table to its path";
+            return Err(Error::new(ErrorKind::Unavailable, message).because(way_out));
+        }
+        let create = CreateTaskRequest {
+            container_id: id.clone(),
+            rootfs,
+            stdout: log.clone(),
+            stderr: log,
+            ..CreateTaskRequest::default()
+        };
+        match self.client.tasks().create(self.client.request(create)).await {
+            Err(status) if status.code() != Code::AlreadyExists => {
+                Err(failed(format!("creating the process of container {id}"), &status))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What containerd says of a task; `None` when it knows none.
+    pub(crate) async fn task_status(&self, id: &ContainerId) -> Result<Option<i32>> {
+        let request = GetRequest { container_id: id.0.clone(), exec_id: String::new() };
+        match self.client.tasks().get(self.client.request(request)).await {
+            Ok(answer) => Ok(answer.into_inner().process.map(|process| process.status)),
+            Err(status) if is_gone(&status) => Ok(None),
+            Err(status) => Err(failed(format!("looking up the process of container {id}"), &status)),
+        }
+    }
+
+    /// Given up while it waits, a stop has sent its signal, and no more.
+    pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        if !grace.is_zero() {
+            let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
+            let named = record.labels.get(names::STOP_SIGNAL).filter(|name| !name.is_empty());
+            let stop = named.and_then(|name| signal(name)).unwrap_or(SIGTERM);
+            if !self.signal(id, stop, false).await? {
+                return Ok(());
+            }
+            // The end is kept until the task is deleted: it cannot be missed between the two calls.
+            if let Ok(ended) = tokio::time::timeout(grace, self.wait_task(id)).await {
+                return ended;
+            }
+        }
+        match self.signal(id, SIGKILL, true).await? {
+            true => self.wait_task(id).await,
+            false => Ok(()),
+        }
+    }
+
+    /// Kills and deletes a task. Whether there was one to delete.
+    pub(crate) async fn end_task(&self, id: &ContainerId) -> Result<bool> {
+        self.halt_container(id, Duration::ZERO).await?;
+        let delete = DeleteTaskRequest { container_id: id.0.clone() };
+        match self.client.tasks().delete(self.client.request(delete)).await {
+            Ok(_) => Ok(true),
+            Err(status) if is_gone(&status) => Ok(false),
+            Err(status) => Err(failed(format!("removing the process of container {id}"), &status)),
+        }
+    }
+
+    /// Waits until a container has ended.
+    async fn wait_task(&self, id: &ContainerId) -> Result<()> {
+        let request = WaitRequest { container_id: id.0.clone(), exec_id: String::new() };
+        match self.client.tasks().wait(self.client.request(request)).await {
+            Err(status) if !is_gone(&status) => Err(failed(format!("waiting for the end of container {id}"), &status)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends a signal. Whether there was anything to receive it.
+    async fn signal(&self, id: &ContainerId, signal: u32, all: bool) -> Result<bool> {
+        let request = KillRequest { container_id: id.0.clone(), exec_id: String::new(), signal, all };
+        match self.client.tasks().kill(self.client.request(request)).await {
+            Ok(_) => Ok(true),
+            Err(status) if is_over(&status) => Ok(false),
+            Err(status) => Err(failed(format!("signalling container {id}"), &status)),
+        }
+    }
+}
+
+/// Whether a task cannot be signalled because it is over.
+fn is_over(status: &Status) -> bool {
+    is_gone(status) || status.message().contains("process already finished")
+}
+
+/// Number of a signal by name or number, as images write it.
+fn signal(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let name = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
+    let signal: nix::sys::signal::Signal = name.parse().ok()?;
+    u32::try_from(signal as i32).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signal;
+
+    #[test]
+    fn signals_are_names_or_numbers() {
+        assert_eq!(["15", "SIGQUIT", "INT"].map(signal), [Some(15), Some(3), Some(2)]);
+        assert_eq!(signal("SIGNOTHING"), None);
+    }
+}
