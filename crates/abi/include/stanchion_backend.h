@@ -56,10 +56,16 @@ typedef struct {
     void (*close)(void *backend, st_reply reply);
 } st_backend;
 
-_Static_assert(sizeof(st_slice) == 16, "st_slice");
-_Static_assert(sizeof(st_reply) == 24, "st_reply");
-_Static_assert(sizeof(st_call) == 80 && offsetof(st_call, request) == 24 && offsetof(st_call, reply) == 56, "st_call");
-_Static_assert(sizeof(st_host) == 32 && offsetof(st_host, enabled) == 16, "st_host");
-_Static_assert(sizeof(st_backend) == 104 && offsetof(st_backend, open) == 72, "st_backend");
+/* The layout is the contract. */
+#ifdef __cplusplus
+#define ST_ASSERT static_assert
+#else
+#define ST_ASSERT _Static_assert
+#endif
+ST_ASSERT(sizeof(st_slice) == 16, "st_slice");
+ST_ASSERT(sizeof(st_reply) == 24, "st_reply");
+ST_ASSERT(sizeof(st_call) == 80 && offsetof(st_call, request) == 24 && offsetof(st_call, reply) == 56, "st_call");
+ST_ASSERT(sizeof(st_host) == 32 && offsetof(st_host, enabled) == 16, "st_host");
+ST_ASSERT(sizeof(st_backend) == 104 && offsetof(st_backend, open) == 72, "st_backend");
 
 #endif

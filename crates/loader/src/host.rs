@@ -42,6 +42,11 @@ impl Host {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
     }
 
+    /// Calls that have begun and not ended.
+    pub fn under_way(&self) -> usize {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     fn emit(&self, level: u32, call: u64, target: &str, mut record: Map<String, Value>) {
         let span = self.spans.lock().unwrap_or_else(PoisonError::into_inner).get(&call).cloned();
         let _entered = span.as_ref().map(Span::enter);

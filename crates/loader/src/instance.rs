@@ -79,6 +79,11 @@ impl Instance {
         self.stuck.load(Ordering::Relaxed)
     }
 
+    /// Calls that the backend has not ended.
+    pub fn under_way(&self) -> usize {
+        self.host.under_way()
+    }
+
     /// Starts a call with room for that many items.
     pub fn start<T: Serialize + ?Sized>(
         self: &Arc<Self>,

@@ -93,6 +93,12 @@ impl LoadedBackend {
         self.instance.stuck()
     }
 
+    /// Calls that the backend has not ended, given up or not.
+    #[must_use]
+    pub fn calls_under_way(&self) -> usize {
+        self.instance.under_way()
+    }
+
     async fn call<Q: Serialize + ?Sized, A: DeserializeOwned>(
         &self,
         name: &str,

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 use stanchion_abi as abi;
 use stanchion_runtime::{Error, ErrorKind, OpenRequest};
 use tokio::{runtime::Runtime as Tokio, task::AbortHandle};
@@ -82,10 +82,11 @@ impl Calls {
 unsafe extern "C" fn open<B: Backend>(host: *const abi::Host, request: abi::Slice, reply: abi::Reply) -> *mut c_void {
     let replier = Replier::new(reply);
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        install(host);
+        let log = Forward::new(host);
+        install(log);
         // SAFETY: the host's slice lives through this call.
         let request = unsafe { request.bytes() };
-        begin::<B>(request, replier)
+        begin::<B>(request, log, replier)
     }));
     match opened {
         Ok(Some(guest)) => Box::into_raw(Box::new(guest)).cast(),
@@ -94,7 +95,7 @@ unsafe extern "C" fn open<B: Backend>(host: *const abi::Host, request: abi::Slic
     }
 }
 
-fn begin<B: Backend>(request: &[u8], replier: Replier) -> Option<Guest<B>> {
+fn begin<B: Backend>(request: &[u8], log: Forward, replier: Replier) -> Option<Guest<B>> {
     let fail = |replier: Replier, error: Error| {
         replier.done(Err(error));
         None
@@ -113,6 +114,7 @@ fn begin<B: Backend>(request: &[u8], replier: Replier) -> Option<Guest<B>> {
         .worker_threads(1)
         .max_blocking_threads(8)
         .thread_name("st-backend")
+        .on_thread_start(move || log.adopt_thread())
         .enable_all()
         .build();
     let tokio = match tokio {
@@ -134,19 +136,27 @@ fn begin<B: Backend>(request: &[u8], replier: Replier) -> Option<Guest<B>> {
     Some(Guest { tokio, backend, calls: Arc::default() })
 }
 
-/// Log records and panics of this library go to the host. The first backend of a library that is opened does this for all.
-fn install(host: *const abi::Host) {
+/// Log records and panics of this library go to its hosts. The first backend of a library that is opened does this for all.
+fn install(log: Forward) {
     static ONCE: OnceLock<()> = OnceLock::new();
+    // A host that keeps no errors has no log: panics go where they went.
+    if !log.is_wanted(tracing::Level::ERROR, module_path!()) {
+        return;
+    }
     ONCE.get_or_init(|| {
-        let forward = Forward::new(host);
         // A library that is linked statically shares the host's subscriber, which is there already.
-        if tracing::subscriber::set_global_default(Forward::new(host)).is_ok() {
-            std::panic::set_hook(Box::new(move |panic| {
-                let record = Map::from_iter([("message".to_owned(), panic.to_string().into())]);
-                forward.send(tracing::Level::ERROR, "panic", record);
-            }));
+        if tracing::subscriber::set_global_default(log).is_ok() {
+            std::panic::set_hook(Box::new(move |panic| log.send(tracing::Level::ERROR, "panic", panicked(panic))));
         }
     });
+}
+
+fn panicked(panic: &std::panic::PanicHookInfo<'_>) -> Map<String, Value> {
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = format!("panicked: {}", text.unwrap_or("without a message"));
+    Map::from_iter([("message".to_owned(), message.into()), ("at".to_owned(), place.into())])
 }
 
 unsafe extern "C" fn start<B: Backend>(guest: *mut c_void, call: *const abi::Call) {

@@ -11,11 +11,14 @@
 //! # Layout
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
+//! - `testing`: FakeRuntime as a backend (feature `testing`).
 
 mod dispatch;
 mod guest;
 mod log;
 mod reply;
+#[cfg(feature = "testing")]
+mod testing;
 
 use std::future::Future;
 
@@ -24,6 +27,8 @@ use serde::de::DeserializeOwned;
 pub use guest::descriptor;
 pub use stanchion_abi as abi;
 pub use stanchion_runtime as runtime;
+#[cfg(feature = "testing")]
+pub use testing::FakeConfig;
 
 /// A runtime that can be loaded from a library.
 pub trait Backend: runtime::Runtime + Sized {

@@ -1,7 +1,7 @@
 //! Log records of the backend, handed to the agent.
 #![allow(unsafe_code, reason = "calls back over the boundary")]
 
-use std::fmt;
+use std::{cell::Cell, fmt};
 
 use serde_json::{Map, Value};
 use stanchion_abi::{Host, Slice};
@@ -16,7 +16,13 @@ tokio::task_local! {
     pub(crate) static CALL: u64;
 }
 
+thread_local! {
+    /// The host of the backend whose thread this is: several backends of one library share its subscriber.
+    static HOST: Cell<Option<Forward>> = const { Cell::new(None) };
+}
+
 /// Forwards every record to the host.
+#[derive(Clone, Copy)]
 pub(crate) struct Forward(*const Host);
 
 // SAFETY: the host's struct is constant, lives as long as the process, and its functions may be called from any thread.
@@ -29,9 +35,27 @@ impl Forward {
         Self(host)
     }
 
+    /// Makes this thread one of the backend that this host has opened.
+    pub fn adopt_thread(self) {
+        HOST.set(Some(self));
+    }
+
     fn host(&self) -> &Host {
+        // Not at the end of a thread, when its own values are gone.
+        let Self(host) = HOST.try_with(Cell::get).ok().flatten().unwrap_or(*self);
         // SAFETY: the host promises that it lives as long as the process.
-        unsafe { &*self.0 }
+        unsafe { &*host }
+    }
+
+    /// Whether the host would keep a record.
+    pub fn is_wanted(&self, level: Level, target: &str) -> bool {
+        match *self.host() {
+            // SAFETY: the slice lives through the call.
+            Host { ctx, enabled: Some(enabled), .. } => unsafe {
+                enabled(ctx, number(level), Slice::new(target.as_bytes())) != 0
+            },
+            _ => false,
+        }
     }
 
     /// Sends a record that did not come through `tracing`.
@@ -57,13 +81,7 @@ fn number(level: Level) -> u32 {
 
 impl Subscriber for Forward {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        match *self.host() {
-            Host { ctx, enabled: Some(enabled), .. } if metadata.is_event() => {
-                // SAFETY: the slice lives through the call.
-                unsafe { enabled(ctx, number(*metadata.level()), Slice::new(metadata.target().as_bytes())) != 0 }
-            }
-            _ => false,
-        }
+        metadata.is_event() && self.is_wanted(*metadata.level(), metadata.target())
     }
 
     fn event(&self, event: &Event<'_>) {

@@ -1,0 +1,26 @@
+//! FakeRuntime as a backend, for tests of the boundary (feature `testing`).
+
+use serde::Deserialize;
+use stanchion_runtime::{NodePaths, Result, testing::FakeRuntime};
+
+use crate::Backend;
+
+/// `[backend.fake]`: what the fake's registry has.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FakeConfig {
+    /// References of images that can be pulled.
+    pub publish: Vec<String>,
+}
+
+impl Backend for FakeRuntime {
+    type Config = FakeConfig;
+
+    async fn open(config: FakeConfig, _: NodePaths) -> Result<Self> {
+        let fake = Self::new();
+        for image in config.publish {
+            fake.publish(&image, 2_000_000);
+        }
+        Ok(fake)
+    }
+}

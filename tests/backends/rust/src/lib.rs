@@ -1,0 +1,7 @@
+//! Two backends in one library: FakeRuntime, which keeps every rule, and one that keeps none.
+#![forbid(unsafe_code)]
+
+mod unruly;
+
+stanchion_sdk::export_backend!("fake", stanchion_sdk::runtime::testing::FakeRuntime);
+stanchion_sdk::export_backend!("unruly", unruly::Unruly);

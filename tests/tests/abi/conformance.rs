@@ -1,0 +1,78 @@
+//! One runtime, four ways to it: directly, over the boundary without a library, and through libraries that were built
+//! apart. All four keep the contract alike.
+
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::json;
+use stanchion_loader::LoadedBackend;
+use stanchion_runtime::{
+    OpenRequest, Runtime,
+    testing::{
+        FakeRuntime,
+        conformance::{self, Options, Transcript},
+    },
+};
+use stanchion_sdk::abi;
+
+use crate::{build, open};
+
+const IMAGE: &str = "registry.test/busybox:1";
+
+static LINKED: abi::Backend = stanchion_sdk::descriptor::<FakeRuntime>("fake", "0.1.0");
+
+async fn transcript(runtime: &impl Runtime) -> Transcript {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = Options { patience: Duration::from_secs(20), ..Options::pulling(IMAGE, dir.path()) };
+    conformance::run(runtime, &options).await
+}
+
+async fn direct() -> Transcript {
+    let fake = FakeRuntime::new();
+    fake.publish(IMAGE, 2_000_000);
+    let transcript = transcript(&fake).await;
+    assert!(transcript.failures().is_empty() && transcript.cases.len() > 50, "{transcript}");
+    transcript
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_the_boundary_without_a_library() {
+    let open = OpenRequest { config: json!({"publish": [IMAGE]}), ..OpenRequest::default() };
+    let linked = LoadedBackend::from_static(&LINKED, "fake", open).await.expect("it opens");
+    assert_eq!(transcript(&linked).await, direct().await);
+}
+
+async fn loaded(profile: &str) {
+    let library = build::rust(profile);
+    let backend = open(&library, "fake", json!({"publish": [IMAGE]})).await.expect("it loads");
+    let (through, direct) = (transcript(&backend).await, direct().await);
+    assert_eq!(through, direct, "through the library:\n{through}\ndirectly:\n{direct}");
+    assert_eq!((backend.calls_under_way(), backend.stuck_calls()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_library_that_was_not_optimised() {
+    loaded("dev").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_library_with_everything_optimised() {
+    loaded("release").await;
+}
+
+/// What the two tests above are about: nothing is shared with the library but the boundary.
+#[test]
+fn the_library_has_a_tokio_of_its_own() {
+    let version = |lock: &Path| {
+        let text = fs::read_to_string(lock).expect("a lock file");
+        let after = text.split("name = \"tokio\"\nversion = \"").nth(1).expect("tokio is in it").to_owned();
+        after.split('"').next().expect("the version is quoted").to_owned()
+    };
+    let (ours, its) = (build::sources().join("../../Cargo.lock"), build::sources().join("rust/Cargo.lock"));
+    assert_ne!(version(&ours), version(&its));
+}
+
+#[tokio::test]
+async fn an_unknown_key_of_its_configuration_is_named() {
+    let error = open(&build::rust("dev"), "fake", json!({"publsh": []})).await.expect_err("a typo");
+    assert!(error.chain().contains("publsh") && error.chain().contains("publish"), "{}", error.chain());
+}

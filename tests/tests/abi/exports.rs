@@ -1,0 +1,23 @@
+//! What a backend library shows to the process that loads it.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use stanchion_tests::tools;
+
+use crate::build;
+
+fn exported(library: &Path) -> BTreeSet<String> {
+    let said = build::run(Command::new("nm").args(["-D", "--defined-only"]).arg(library));
+    said.lines().filter_map(|line| line.split_whitespace().last().map(str::to_owned)).collect()
+}
+
+/// Two libraries in one process can only be in each other's way through symbols.
+#[test]
+fn a_library_exports_its_descriptors_and_nothing_else() {
+    for profile in ["dev", "release"] {
+        let wanted = ["stanchion_backend_fake", "stanchion_backend_unruly"].map(str::to_owned);
+        assert_eq!(exported(&build::rust(profile)), BTreeSet::from(wanted), "profile {profile}");
+    }
+    let shipped = tools::target_dir().expect("there is a target directory").join("debug/libstanchion_containerd.so");
+    assert_eq!(exported(&shipped), BTreeSet::from(["stanchion_backend_containerd".to_owned()]));
+}

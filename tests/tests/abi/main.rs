@@ -1,0 +1,23 @@
+//! The library boundary, with libraries as strangers build them: in C against the header, and in Rust from a workspace
+//! with its own lock file, its own tokio and other compiler settings.
+
+mod build;
+mod c_backend;
+mod conformance;
+mod exports;
+mod logged;
+mod misbehaviour;
+mod refusals;
+mod storm;
+
+use std::path::Path;
+
+use serde_json::Value;
+use stanchion_loader::{BackendSpec, LoadedBackend, load};
+use stanchion_runtime::{Error, OpenRequest};
+
+/// Loads a backend as the agent does.
+async fn open(library: &Path, name: &str, config: Value) -> Result<LoadedBackend, Error> {
+    let open = OpenRequest { config, ..OpenRequest::default() };
+    load(BackendSpec { name: name.to_owned(), library: library.to_owned(), sha256: None, open }).await
+}
