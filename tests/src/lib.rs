@@ -7,7 +7,8 @@
 //! # Layout
 //!
 //! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits.
-//! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them.
+//! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
+//!   [`proxy`] spoils what it serves.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
 //! - [`containerd`] the daemon, [`ctr`] what it says and [`events`] what it reports, [`proc`] what the kernel says.
 //! - [`node`] puts it together with [`agent`], the program under test.
@@ -24,6 +25,7 @@ pub mod node;
 pub mod pods;
 pub mod proc;
 pub mod process;
+pub mod proxy;
 pub mod random;
 pub mod redis;
 pub mod registry;

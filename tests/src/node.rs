@@ -18,6 +18,7 @@ use crate::{
     fixtures::Fixtures,
     pods::{self, Pod},
     proc, process,
+    proxy::Proxy,
     registry::Registry,
     remains,
     slot::{Kind, Names, Slot},
@@ -36,6 +37,8 @@ pub struct NodeBuilder {
     kind: Kind,
     programs: Option<PathBuf>,
     fixtures: bool,
+    proxied: bool,
+    credentials: Option<(String, String)>,
     disk: Option<String>,
     agent: String,
     backend: String,
@@ -47,7 +50,17 @@ impl NodeBuilder {
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         let text = String::new;
-        Self { kind, programs: None, fixtures: true, disk: None, agent: text(), backend: text(), rest: text() }
+        Self {
+            kind,
+            programs: None,
+            fixtures: true,
+            proxied: false,
+            credentials: None,
+            disk: None,
+            agent: text(),
+            backend: text(),
+            rest: text(),
+        }
     }
 
     /// Uses the programs of this directory; otherwise those that were built with the running one.
@@ -61,6 +74,20 @@ impl NodeBuilder {
     #[must_use]
     pub fn public_registries(mut self) -> Self {
         self.fixtures = false;
+        self
+    }
+
+    /// Puts a proxy in front of the registry, [`Node::proxy`].
+    #[must_use]
+    pub fn proxied(mut self) -> Self {
+        self.proxied = true;
+        self
+    }
+
+    /// Configures credentials for the registry, or for the proxy in front of it.
+    #[must_use]
+    pub fn credentials(mut self, username: &str, password: &str) -> Self {
+        self.credentials = Some((username.to_owned(), password.to_owned()));
         self
     }
 
@@ -117,12 +144,14 @@ impl NodeBuilder {
             None => profile_dir()?,
         };
         let config = dir.join("stanchion.toml");
+        let proxy = registry.as_ref().filter(|_| self.proxied).map(|it| Proxy::start(it.address())).transpose()?;
         let mirror = registry.as_ref().map(|registry| registry.address().to_owned());
+        let mirror = proxy.as_ref().map(|proxy| proxy.address().to_owned()).or(mirror);
         let text = self.config(&names, &programs, &containerd.socket(), mirror.as_deref());
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
         let mounts = proc::mounts_below(&names.dir)?;
-        Ok(Node { agent, registry, containerd, fixtures, names, mounts, _slot: slot })
+        Ok(Node { agent, registry, proxy, containerd, fixtures, names, mounts, _slot: slot })
     }
 
     /// Starts all of it.
@@ -151,7 +180,13 @@ impl NodeBuilder {
     fn config(&self, names: &Names, programs: &Path, socket: &Path, mirror: Option<&str>) -> String {
         let dir = &names.dir;
         let mirrors = mirror.map_or_else(String::new, |address| {
-            format!("[backend.containerd.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n")
+            let own = format!("[backend.containerd.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n");
+            match &self.credentials {
+                Some((username, password)) => format!(
+                    "{own}[backend.containerd.registry.{address:?}]\nusername = {username:?}\npassword = {password:?}\n"
+                ),
+                None => own,
+            }
         });
         format!(
             "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
@@ -182,6 +217,8 @@ pub struct Node {
     pub agent: Agent,
     /// The registry, where fixtures are used.
     pub registry: Option<Registry>,
+    /// What stands in front of the registry, where asked for.
+    pub proxy: Option<Proxy>,
     /// The daemon.
     pub containerd: Containerd,
     /// The images, where fixtures are used.

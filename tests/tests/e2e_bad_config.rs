@@ -79,7 +79,7 @@ fn a_missing_library_is_named_and_waited_for() -> Result<()> {
 
 #[test]
 fn a_library_that_others_could_replace_is_not_loaded() -> Result<()> {
-    unavailable(Node::builder(), &["owned by", "65534"], |node| {
+    unavailable(Node::builder(), &["belongs to user 65534", "chown root"], |node| {
         let copy = node.path("libstanchion_containerd.so");
         let original = stanchion_tests::tools::target_dir()?.join("debug/libstanchion_containerd.so");
         fs::copy(original, &copy)?;

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1 as wire;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Problem, names};
+use crate::{Problem, locate, names};
 
 /// One pod's document.
 #[derive(Debug)]
@@ -39,11 +39,7 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
 /// The pods' documents, in the file's order.
 pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     let values = match text.trim_start().starts_with('{') {
-        true => vec![serde_json::from_str(text).map_err(|error| {
-            let at = |number: usize| u32::try_from(number).ok();
-            let message = format!("not valid JSON: {}", strip_place(&error.to_string()));
-            vec![Problem { line: at(error.line()), column: at(error.column()), message, ..Problem::default() }]
-        })?],
+        true => vec![parsed_json(text)?],
         false => yaml(text)?,
     };
     let mut documents = Vec::new();
@@ -56,12 +52,26 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     Ok(documents)
 }
 
+fn parsed_json(text: &str) -> Result<Value, Vec<Problem>> {
+    let value = serde_json::from_str(text).map_err(|error| {
+        let at = |number: usize| u32::try_from(number).ok();
+        let message = format!("not valid JSON: {}", strip_place(&error.to_string()));
+        vec![Problem { line: at(error.line()), column: at(error.column()), message, ..Problem::default() }]
+    })?;
+    // JSON is YAML too; its own decoder would take the last of two.
+    match locate::repeated(text) {
+        Some(repeated) => Err(vec![repeated]),
+        None => Ok(value),
+    }
+}
+
 fn yaml(text: &str) -> Result<Vec<Value>, Vec<Problem>> {
     let mut values = Vec::new();
     for document in serde_yaml::Deserializer::from_str(text) {
         // Reading into serde_yaml's own value first finds duplicate keys, which JSON's maps would merge silently.
-        let value =
-            serde_yaml::Value::deserialize(document).and_then(merged).map_err(|error| vec![yaml_problem(&error)])?;
+        let value = serde_yaml::Value::deserialize(document)
+            .and_then(merged)
+            .map_err(|error| vec![yaml_problem(text, &error)])?;
         values.push(json(value).map_err(whole)?);
     }
     Ok(values)
@@ -73,14 +83,23 @@ fn merged(mut value: serde_yaml::Value) -> Result<serde_yaml::Value, serde_yaml:
     Ok(value)
 }
 
-fn yaml_problem(error: &serde_yaml::Error) -> Problem {
+fn yaml_problem(text: &str, error: &serde_yaml::Error) -> Problem {
+    let said = error.to_string();
+    if said.contains("repetition limit exceeded") {
+        let message = "its aliases (*name) stand for too many values; write the values out".to_owned();
+        return Problem { message, ..Problem::default() };
+    }
+    // The decoder tells where the mapping begins, not where the key is repeated.
+    if let Some(repeated) = said.contains("duplicate entry").then(|| locate::repeated(text)).flatten() {
+        return repeated;
+    }
     let location = error.location();
     let at = |number: Option<usize>| number.and_then(|number| u32::try_from(number).ok());
     Problem {
         line: at(location.as_ref().map(serde_yaml::Location::line)),
         column: at(location.as_ref().map(serde_yaml::Location::column)),
         field: String::new(),
-        message: format!("not valid YAML: {}", strip_place(&error.to_string())),
+        message: format!("not valid YAML: {}", strip_place(&said)),
     }
 }
 

@@ -9,6 +9,12 @@ use crate::{Problem, document::Place, names};
 /// The places of a file's fields: line and column of each key or item, by document and path.
 pub(crate) struct Located {
     places: HashMap<(usize, String), (u32, u32)>,
+    repeated: Option<Problem>,
+}
+
+/// The first key that stands twice in one mapping.
+pub(crate) fn repeated(text: &str) -> Option<Problem> {
+    Located::new(text).repeated
 }
 
 /// What is being read: a mapping between keys and values, or a sequence.
@@ -21,6 +27,7 @@ impl Located {
     pub fn new(text: &str) -> Self {
         let mut places = HashMap::new();
         let mut levels: Vec<Level> = Vec::new();
+        let mut repeated = None;
         let mut document = 0;
         let mut started = false;
         for event in Parser::new_from_str(text) {
@@ -44,7 +51,12 @@ impl Located {
                 }
                 Event::Scalar(text, ..) => match levels.last_mut() {
                     Some(Level::Mapping { path, key: key @ None }) => {
-                        places.insert((document, names::join(path, &text)), position(&span));
+                        let field = names::join(path, &text);
+                        let (line, column) = position(&span);
+                        if let Some((first, _)) = places.insert((document, field.clone()), (line, column)) {
+                            let message = format!("duplicate key: it is already on line {first}; remove one");
+                            repeated.get_or_insert(Problem { line: Some(line), column: Some(column), field, message });
+                        }
                         *key = Some(text.into_owned());
                     }
                     _ => drop(value(&mut levels, document, &span, &mut places)),
@@ -53,7 +65,7 @@ impl Located {
                 _ => {}
             }
         }
-        Self { places }
+        Self { places, repeated }
     }
 
     /// The problems with line and column: of the field, or of the nearest thing around it that the file has.

@@ -18,11 +18,14 @@ use oci_client::{
     secrets::RegistryAuth,
 };
 use oci_spec::image::ImageConfiguration;
-use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Progress, PullImage, PullProgress, Result};
+use stanchion_sdk::runtime::{
+    Error, ErrorKind, Image, ImageDigest, Progress, PullImage, PullProgress, RegistryAuth as Credentials, Result,
+};
 
 use super::{
     Images, RegistryConfig,
     manifest::{self, Blob, Document, Manifest},
+    retry,
     store::{self, Store},
 };
 
@@ -44,22 +47,43 @@ pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress
     })?;
     let host = reference.registry().to_owned();
     let config = images.registries.get(&host).cloned().unwrap_or_default();
-    let mut last = None;
+    let mut failures = Vec::new();
     for endpoint in endpoints(&host, &config) {
-        let pull = Pull::new(images, &endpoint, &reference, &config, &request, &progress);
+        // Credentials go to the host that they are for, and not to its mirrors.
+        let auth = match images.registries.get(&endpoint.host).and_then(RegistryConfig::credentials) {
+            _ if endpoint.host == host && request.auth.is_some() => request.auth.clone(),
+            configured => configured,
+        };
+        let pull = Pull::new(images, &endpoint, &reference, auth, &progress);
         match pull.run(&name).await {
             Ok(image) => return Ok(image),
             // A mirror that lacks it or is away is no reason not to ask the next.
-            Err(error) => last = Some(error.context(format!("pulling image {name} from {}", endpoint.host))),
+            Err(error) => failures.push((endpoint.host.clone(), retry::after(error, &endpoint, &reference).await)),
         }
     }
-    Err(last.unwrap_or_else(|| Error::new(ErrorKind::Other, format!("no place to pull image {name} from"))))
+    Err(together(&name, failures))
+}
+
+/// The failures of all places that an image was asked of. The one that says most decides what happens next: an answer
+/// rather than none, and the image's own registry rather than its mirrors.
+fn together(name: &str, mut failures: Vec<(String, Error)>) -> Error {
+    let says = |(_, error): &(String, Error)| match error.kind() {
+        ErrorKind::Unavailable if error.retry_delay().is_none() => 0,
+        ErrorKind::NotFound | ErrorKind::Unavailable => 1,
+        _ => 2,
+    };
+    let most = failures.iter().enumerate().max_by_key(|(_, failure)| says(failure)).map(|(index, _)| index);
+    let Some((host, error)) = most.map(|index| failures.remove(index)) else {
+        return Error::new(ErrorKind::Other, format!("no place to pull image {name} from"));
+    };
+    let error = error.context(format!("pulling image {name} from {host}"));
+    failures.into_iter().fold(error, |error, (host, other)| error.because(format!("and {host}: {}", other.chain())))
 }
 
 /// A host to pull from.
-struct Endpoint {
-    host: String,
-    plain: bool,
+pub(super) struct Endpoint {
+    pub host: String,
+    pub plain: bool,
 }
 
 fn endpoints(host: &str, config: &RegistryConfig) -> Vec<Endpoint> {
@@ -89,8 +113,7 @@ impl<'a> Pull<'a> {
         images: &'a Images,
         endpoint: &Endpoint,
         reference: &Reference,
-        config: &RegistryConfig,
-        request: &PullImage,
+        auth: Option<Credentials>,
         progress: &'a Progress,
     ) -> Self {
         let protocol = match endpoint.plain {
@@ -108,10 +131,9 @@ impl<'a> Pull<'a> {
             (Some(digest), _) => Reference::with_digest(endpoint.host.clone(), repository, digest.to_owned()),
             (None, tag) => Reference::with_tag(endpoint.host.clone(), repository, tag.unwrap_or("latest").to_owned()),
         };
-        let auth = match (&request.auth, &config.username, &config.password) {
-            (Some(auth), ..) => RegistryAuth::Basic(auth.username.clone(), auth.password.clone()),
-            (None, Some(user), Some(password)) => RegistryAuth::Basic(user.clone(), password.clone()),
-            _ => RegistryAuth::Anonymous,
+        let auth = match auth {
+            Some(Credentials { username, password }) => RegistryAuth::Basic(username, password),
+            None => RegistryAuth::Anonymous,
         };
         Self { images, registry, reference: there, auth, progress }
     }
@@ -281,7 +303,8 @@ impl<'a> Pull<'a> {
 fn not_found(reference: &Reference) -> Error {
     let (host, repository) = (reference.registry(), reference.repository());
     let version = reference.digest().or(reference.tag()).unwrap_or("latest");
-    let message = format!("registry {host} has no image {repository} with {version} (404); check name and tag");
+    let message =
+        format!("image {repository} with {version} is not found in registry {host} (404); check name and tag");
     Error::new(ErrorKind::NotFound, message)
 }
 
@@ -293,7 +316,7 @@ fn by_status(code: u16, text: &str, reference: &Reference) -> Error {
         }
         404 => not_found(reference),
         429 => Error::new(ErrorKind::Unavailable, format!("registry {host} has had too many requests (429)"))
-            .retry_after(Duration::from_secs(30)),
+            .retry_after(retry::UNSAID),
         500.. => Error::new(ErrorKind::Unavailable, format!("registry {host} is in trouble ({code})")).because(text),
         _ => Error::new(ErrorKind::Other, format!("registry {host} answers {code}")).because(text),
     }

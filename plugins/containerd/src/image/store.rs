@@ -344,7 +344,7 @@ fn write_error(status: &Status, tried: &str) -> Error {
     let text = status.message();
     if text.contains("no space left on device") {
         return Error::new(ErrorKind::Other, tried)
-            .because("the disk is full: make room on containerd's root directory");
+            .because("no space left on device: make room on the disk of containerd's root directory");
     }
     match status.code() {
         Code::FailedPrecondition => Error::new(ErrorKind::Invalid, tried).because(text),

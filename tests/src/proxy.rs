@@ -1,0 +1,192 @@
+//! A proxy in front of the registry that does wrong what a test wants wrong.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+/// What is done wrong.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Answers with this status line and these headers, and no more.
+    Refuse {
+        /// e.g. `429 Too Many Requests`
+        status: &'static str,
+        /// e.g. `Retry-After: 7`
+        header: &'static str,
+    },
+    /// Refuses who does not give `user:secret`.
+    Login,
+    /// Breaks the connection after that many bytes of the body.
+    Cut(usize),
+    /// Sends only that many bytes of the body, and says so.
+    Truncate(usize),
+    /// Changes the last byte of the body.
+    Falsify,
+}
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// When.
+    pub at: Instant,
+    /// Method, path, and headers, one a line.
+    pub head: String,
+}
+
+struct Rule {
+    path: &'static str,
+    times: u32,
+    fault: Fault,
+}
+
+#[derive(Default)]
+struct State {
+    rules: Mutex<Vec<Rule>>,
+    seen: Mutex<Vec<Seen>>,
+    stopped: AtomicBool,
+}
+
+/// The proxy. Ends when it is dropped.
+pub struct Proxy {
+    address: String,
+    state: Arc<State>,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Proxy").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// Passes everything on to `upstream`, an address.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub fn start(upstream: &str) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
+        let address = listener.local_addr().context("the proxy has no address")?.to_string();
+        let state = Arc::<State>::default();
+        let (shared, upstream) = (Arc::clone(&state), upstream.to_owned());
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                if shared.stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (shared, upstream) = (Arc::clone(&shared), upstream.clone());
+                // One that goes away in the middle is what some tests are about.
+                thread::spawn(move || serve(&shared, &upstream, client).ok());
+            }
+        });
+        Ok(Self { address, state })
+    }
+
+    /// `127.0.0.1:port`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Does it wrong the next `times` times that a path has `path` in it.
+    pub fn fault(&self, path: &'static str, times: u32, fault: Fault) {
+        lock(&self.state.rules).push(Rule { path, times, fault });
+    }
+
+    /// Does everything right again.
+    pub fn heal(&self) {
+        lock(&self.state.rules).clear();
+    }
+
+    /// What came so far with `path` in its path.
+    #[must_use]
+    pub fn seen(&self, path: &str) -> Vec<Seen> {
+        let has_path = |seen: &&Seen| seen.head.lines().next().is_some_and(|line| line.contains(path));
+        lock(&self.state.seen).iter().filter(has_path).cloned().collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.stopped.store(true, Ordering::SeqCst);
+        // Wakes the listener.
+        TcpStream::connect(&self.address).ok();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Answers one request, and closes.
+fn serve(state: &State, upstream: &str, mut client: TcpStream) -> std::io::Result<()> {
+    client.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut head = String::new();
+    let mut reader = BufReader::new(client.try_clone()?);
+    while reader.read_line(&mut head)? > 2 {}
+    if head.trim().is_empty() {
+        return Ok(());
+    }
+    lock(&state.seen).push(Seen { at: Instant::now(), head: head.clone() });
+    let fault = strike(state, &head);
+    match fault {
+        Some(Fault::Refuse { status, header }) => {
+            return write!(client, "HTTP/1.1 {status}\r\n{header}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+        // user:secret in base64.
+        Some(Fault::Login) if !head.contains("dXNlcjpzZWNyZXQ=") => {
+            let challenge = "WWW-Authenticate: Basic realm=\"test\"";
+            return write!(
+                client,
+                "HTTP/1.1 401 Unauthorized\r\n{challenge}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+        _ => {}
+    }
+    let mut server = TcpStream::connect(upstream)?;
+    let kept = head.lines().filter(|line| !line.is_empty() && !line.to_lowercase().starts_with("connection:"));
+    let request = kept.map(|line| format!("{line}\r\n")).collect::<String>() + "Connection: close\r\n\r\n";
+    server.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let mut body = answer.split_off(end);
+    match fault {
+        Some(Fault::Cut(length)) => body.truncate(length),
+        Some(Fault::Truncate(length)) => {
+            body.truncate(length);
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            let lines = text.trim_end().lines().map(|line| match line.to_lowercase().starts_with("content-length:") {
+                true => format!("Content-Length: {}\r\n", body.len()),
+                false => format!("{line}\r\n"),
+            });
+            answer = (lines.collect::<String>() + "\r\n").into_bytes();
+        }
+        Some(Fault::Falsify) => {
+            if let Some(last) = body.last_mut() {
+                *last = !*last;
+            }
+        }
+        _ => {}
+    }
+    client.write_all(&answer)?;
+    client.write_all(&body)?;
+    client.shutdown(Shutdown::Both)
+}
+
+/// The fault that the request meets.
+fn strike(state: &State, head: &str) -> Option<Fault> {
+    let line = head.lines().next().unwrap_or_default();
+    let mut rules = lock(&state.rules);
+    let rule = rules.iter_mut().find(|rule| rule.times > 0 && line.contains(rule.path))?;
+    rule.times -= 1;
+    Some(rule.fault.clone())
+}
