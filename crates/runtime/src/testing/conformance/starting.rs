@@ -55,7 +55,9 @@ pub(super) async fn start_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 /// removed.
 pub(super) async fn start_impossible<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     // Works but for the program.
-    let (sandbox, _) = kit.running("exit 0").await?;
+    let (sandbox, works) = kit.running("exit 0").await?;
+    // Its end comes when it comes; only then is everything that runs the other's.
+    kit.exit_of(&works).await?;
     let mut config = kit.container(&sandbox, "");
     config.name = "impossible".to_owned();
     config.command = Some(vec!["/nonexistent/program".to_owned()]);
