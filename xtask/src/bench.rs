@@ -47,7 +47,10 @@ pub fn run(options: &Options) -> Result<()> {
         // A fresh node for each, so that none pays for what another left in caches and histories.
         let mut node = NodeBuilder::new(Kind::Bench).programs(&programs).start()?;
         let bench = rounds::Bench::new(&node, &interrupt)?;
-        let result = bench.measure(*n, options, &mut report).and_then(|()| node.await_nothing_left());
+        let measured = bench.measure(*n, options, &mut report);
+        // With its subscription to events, which is a process on the node.
+        drop(bench);
+        let result = measured.and_then(|()| node.await_nothing_left());
         if result.is_err() && !interrupt.happened() {
             eprintln!("{}", node.dump());
         }

@@ -30,15 +30,14 @@ pub struct Bench<'a> {
 impl<'a> Bench<'a> {
     /// Subscribes to events and pulls the images that everything runs.
     pub fn new(node: &'a Node, interrupt: &'a Interrupt) -> Result<Self> {
-        let plain = Plain::new(node)?;
-        let events = Events::subscribe(&node.containerd)?;
-        let bench = Self { node, events, plain, interrupt };
         // The first pod pulls its image and makes the bridge; neither is what is measured.
         node.write("warm.yaml", pods::idle("warm", "1"))?;
         node.await_running("warm")?;
         node.remove("warm.yaml")?;
         node.await_nothing_left()?;
-        Ok(bench)
+        let plain = Plain::new(node)?;
+        let events = Events::subscribe(&node.containerd)?;
+        Ok(Self { node, events, plain, interrupt })
     }
 
     /// All figures with `n` pods on the node.
