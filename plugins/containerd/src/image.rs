@@ -2,12 +2,13 @@
 //!
 //! # Layout
 //! - [`Images`]: what the backend uses. [`pull`]: from a registry. [`import`]: from an archive on the node.
-//! - [`retry`]: when a busy registry wants to be asked again.
+//! - [`reference`]: names of images. [`retry`]: when a busy registry wants to be asked again.
 //! - [`store`]: blobs, layers and names in containerd, kept from its garbage collection by a lease while they are made.
 
 mod import;
 mod manifest;
 mod pull;
+mod reference;
 mod retry;
 mod store;
 

@@ -209,5 +209,5 @@ async fn complete(
 
 /// Archives hold short names too.
 fn full(name: &str) -> String {
-    name.parse::<oci_client::Reference>().map_or_else(|_| name.to_owned(), |reference| reference.whole())
+    super::reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.whole())
 }

@@ -25,7 +25,7 @@ use stanchion_sdk::runtime::{
 use super::{
     Images, RegistryConfig,
     manifest::{self, Blob, Document, Manifest},
-    retry,
+    reference, retry,
     store::{self, Store},
 };
 
@@ -42,9 +42,7 @@ const ACCEPTED: [&str; 4] = [
 
 pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress) -> Result<Image> {
     let name = request.reference.clone();
-    let reference: Reference = name.parse().map_err(|error: oci_client::ParseError| {
-        Error::new(ErrorKind::Invalid, format!("image reference {name:?} is not valid")).caused_by(&error)
-    })?;
+    let reference = reference::parse(&name)?;
     let host = reference.registry().to_owned();
     let config = images.registries.get(&host).cloned().unwrap_or_default();
     let mut failures = Vec::new();
