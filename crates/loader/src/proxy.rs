@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::{Stream, stream};
@@ -118,10 +118,12 @@ impl LoadedBackend {
         give_up: GiveUp,
         deadline: Option<Duration>,
     ) -> Result<A> {
+        let begun = Instant::now();
         let answered = match deadline {
             Some(limit) => tokio::time::timeout(limit, answer.done).await,
             None => Ok(answer.done.await),
         };
+        tracing::trace!(backend = &*self.name, call = name, took = ?begun.elapsed(), "answered");
         let body = match answered {
             Ok(Ok(body)) => {
                 give_up.defuse();

@@ -2,13 +2,14 @@
 //!
 //! # Layout
 //! - [`Images`]: what the backend uses. [`pull`]: from a registry. [`import`]: from an archive on the node.
-//! - [`reference`]: names of images. [`retry`]: when a busy registry wants to be asked again.
+//! - [`reference`]: names of images. [`registry`]: whom to ask for them. [`retry`]: when a busy registry wants to be asked again.
 //! - [`store`]: blobs, layers and names in containerd, kept from its garbage collection by a lease while they are made.
 
 mod import;
 mod manifest;
 mod pull;
 mod reference;
+mod registry;
 mod retry;
 mod store;
 
@@ -62,6 +63,7 @@ pub(crate) struct Images {
     snapshotter: Arc<str>,
     registries: Arc<BTreeMap<String, RegistryConfig>>,
     resolved: Arc<Mutex<HashMap<String, Resolved>>>,
+    clients: registry::Clients,
 }
 
 /// An image, ready to be run.
@@ -77,7 +79,13 @@ pub(crate) struct Resolved {
 
 impl Images {
     pub fn new(client: Client, snapshotter: &str, registries: BTreeMap<String, RegistryConfig>) -> Self {
-        Self { client, snapshotter: snapshotter.into(), registries: Arc::new(registries), resolved: Arc::default() }
+        Self {
+            client,
+            snapshotter: snapshotter.into(),
+            registries: Arc::new(registries),
+            resolved: Arc::default(),
+            clients: registry::Clients::default(),
+        }
     }
 
     /// Pulls an image and makes it ready to run.

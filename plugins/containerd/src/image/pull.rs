@@ -11,11 +11,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use oci_client::{
-    Client as Registry, Reference, RegistryOperation,
-    client::{BlobResponse, ClientConfig, ClientProtocol},
-    errors::OciDistributionError,
-    manifest::OciDescriptor,
-    secrets::RegistryAuth,
+    Client as Registry, Reference, RegistryOperation, client::BlobResponse, errors::OciDistributionError,
+    manifest::OciDescriptor, secrets::RegistryAuth,
 };
 use oci_spec::image::ImageConfiguration;
 use stanchion_sdk::runtime::{
@@ -25,7 +22,9 @@ use stanchion_sdk::runtime::{
 use super::{
     Images, RegistryConfig,
     manifest::{self, Blob, Document, Manifest},
-    reference, retry,
+    reference,
+    registry::{Endpoint, endpoints},
+    retry,
     store::{self, Store},
 };
 
@@ -78,26 +77,6 @@ fn together(name: &str, mut failures: Vec<(String, Error)>) -> Error {
     failures.into_iter().fold(error, |error, (host, other)| error.because(format!("and {host}: {}", other.chain())))
 }
 
-/// A host to pull from.
-pub(super) struct Endpoint {
-    pub host: String,
-    pub plain: bool,
-}
-
-fn endpoints(host: &str, config: &RegistryConfig) -> Vec<Endpoint> {
-    let mirror = |mirror: &String| match mirror.split_once("://") {
-        Some((scheme, host)) => Endpoint { host: host.trim_end_matches('/').to_owned(), plain: scheme == "http" },
-        None => Endpoint { host: mirror.clone(), plain: is_loopback(mirror) },
-    };
-    let own = Endpoint { host: host.to_owned(), plain: config.plain_http || is_loopback(host) };
-    config.mirrors.iter().map(mirror).chain([own]).collect()
-}
-
-fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name == "localhost" || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-}
-
 struct Pull<'a> {
     images: &'a Images,
     registry: Registry,
@@ -114,46 +93,49 @@ impl<'a> Pull<'a> {
         auth: Option<Credentials>,
         progress: &'a Progress,
     ) -> Self {
-        let protocol = match endpoint.plain {
-            true => ClientProtocol::HttpsExcept(vec![endpoint.host.clone()]),
-            false => ClientProtocol::Https,
-        };
-        let registry = Registry::new(ClientConfig {
-            protocol,
-            connect_timeout: Some(Duration::from_secs(10)),
-            read_timeout: Some(Duration::from_secs(60)),
-            ..ClientConfig::default()
-        });
+        let (registry, auth) = images.clients.of(endpoint, auth);
         let repository = reference.repository().to_owned();
         let there = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Reference::with_digest(endpoint.host.clone(), repository, digest.to_owned()),
             (None, tag) => Reference::with_tag(endpoint.host.clone(), repository, tag.unwrap_or("latest").to_owned()),
         };
-        let auth = match auth {
-            Some(Credentials { username, password }) => RegistryAuth::Basic(username, password),
-            None => RegistryAuth::Anonymous,
-        };
         Self { images, registry, reference: there, auth, progress }
     }
 
     async fn run(&self, name: &str) -> Result<Image> {
-        let store = self.images.store().leased().await?;
         let signed_in = self.registry.auth(&self.reference, &self.auth, RegistryOperation::Pull).await;
         signed_in.map_err(|error| self.objection(error))?;
         let (manifest, bytes, digest) = self.manifest(&self.reference).await?;
-        self.blobs(&store, &manifest).await?;
+        let size = manifest.layers.iter().map(|layer| layer.size).sum();
+        let layers = u32::try_from(manifest.layers.len()).unwrap_or(u32::MAX);
+        let image = Image { reference: name.to_owned(), digest: ImageDigest(digest), size };
+        if !self.is_here(&image).await? {
+            self.complete(&image, &manifest, bytes).await?;
+        }
+        self.progress.report(PullProgress { received: size, total: size, layers_done: layers, layers });
+        Ok(image)
+    }
 
+    /// Whether the name stands for this very image already, ready to run.
+    async fn is_here(&self, image: &Image) -> Result<bool> {
+        let target = self.images.store().target(&image.reference).await?;
+        let same = target.is_some_and(|target| target.digest == image.digest.0);
+        // Something of it may be gone: then it is fetched again.
+        Ok(same && self.images.resolve(&image.reference).await.is_ok())
+    }
+
+    /// Has what is missing of it, unpacks it, and names it.
+    async fn complete(&self, image: &Image, manifest: &Manifest, bytes: Vec<u8>) -> Result<()> {
+        let store = self.images.store().leased().await?;
+        self.blobs(&store, manifest).await?;
         let config = store.read(&manifest.config.digest).await?;
         let config: ImageConfiguration = serde_json::from_slice(&config).map_err(|error| {
             Error::new(ErrorKind::Invalid, "the image's configuration cannot be read").caused_by(&error)
         })?;
         let chain_id = store.unpack(&manifest.layers, config.rootfs().diff_ids()).await?;
-        finish(&store, name, &manifest, bytes, &digest, &chain_id).await?;
+        finish(&store, &image.reference, manifest, bytes, &image.digest.0, &chain_id).await?;
         self.images.forget_resolved();
-        let size = manifest.layers.iter().map(|layer| layer.size).sum();
-        let layers = u32::try_from(manifest.layers.len()).unwrap_or(u32::MAX);
-        self.progress.report(PullProgress { received: size, total: size, layers_done: layers, layers });
-        Ok(Image { reference: name.to_owned(), digest: ImageDigest(digest), size })
+        Ok(())
     }
 
     /// The manifest for this node, as it was written, with its digest.

@@ -6,7 +6,7 @@ use jiff::{Timestamp, fmt::rfc2822};
 use oci_client::Reference;
 use stanchion_sdk::runtime::Error;
 
-use super::pull::Endpoint;
+use super::registry::Endpoint;
 
 /// When the registry does not say.
 pub(super) const UNSAID: Duration = Duration::from_secs(30);
