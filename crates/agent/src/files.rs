@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use stanchion_pod::{Pod, PodKey, PodUid};
+use stanchion_pod::{PodKey, PodUid};
 
 pub(crate) use etc::write as write_etc;
 pub(crate) use volume::prepare as prepare_volume;
@@ -37,10 +37,6 @@ impl PodFiles {
             log_dir: log_dir.to_owned(),
             logs: log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)),
         }
-    }
-
-    pub fn of(state_dir: &Path, log_dir: &Path, pod: &Pod) -> Self {
-        Self::new(state_dir, log_dir, &pod.key, &pod.uid)
     }
 
     /// Where an emptyDir is.

@@ -272,7 +272,7 @@ fn ensure_images(
     let is_missing = |index: &usize| match history.image(pod, &pod.containers[*index]) {
         ImageState::Unknown => true,
         ImageState::Failed(failure) => failure.next_try <= now,
-        ImageState::Pulling | ImageState::Ready => false,
+        ImageState::Pulling(_) | ImageState::Ready => false,
     };
     let containers: Vec<_> = indexes.into_iter().filter(is_missing).collect();
     (!containers.is_empty()).then(|| Action::EnsureImages { revision: pod.revision.clone(), containers })

@@ -9,12 +9,7 @@ mod images;
 mod perform;
 mod show;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, pending, select_all};
 use jiff::Timestamp;
@@ -31,11 +26,7 @@ use crate::{
     events::EventLog,
     node::Home,
     observe::Remains,
-    plan::{
-        self, Action, Plan, Wanted,
-        history::{Failure, History},
-        view::View,
-    },
+    plan::{self, Action, Plan, Wanted, history::History, view::View},
     supervisor::Supervisor,
 };
 
@@ -92,8 +83,6 @@ pub(crate) struct Worker<R> {
     fetched: (mpsc::Sender<images::Fetched>, mpsc::Receiver<images::Fetched>),
     fetches: CancellationToken,
     pulls: images::Pulls,
-    /// The last failure to have each container's image.
-    failures: HashMap<String, Failure>,
     history: History,
     /// The revision that runs, where its manifest is known.
     running: Option<Arc<Pod>>,
@@ -140,7 +129,6 @@ impl<R: Runtime> Worker<R> {
             orders: ordered,
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
-            failures: HashMap::new(),
             history: History::default(),
             running: None,
             last: None,

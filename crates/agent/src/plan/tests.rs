@@ -201,7 +201,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
         ContainerInfo { name: "other".to_owned(), id: "other".into(), ..container(&old, &standing, 0, running(), 0) };
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
-    history.set_image(&new.revision, "app", ImageState::Pulling);
+    history.set_image(&new.revision, "app", ImageState::Pulling(None));
     let wanted = Wanted { pod: Some(&new), running: Some(&old) };
     assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
 }

@@ -15,7 +15,7 @@ use super::Worker;
 use crate::{
     desired::DesiredPod,
     observe::Remains,
-    plan::{history::ImageState, restart, view::View},
+    plan::{restart, view::View},
     status::{Facts, status},
     view::{ContainerView, PodView},
 };
@@ -36,7 +36,6 @@ impl<R: Runtime> Worker<R> {
             pod: &pod,
             view: &view,
             history: &self.history,
-            image_failures: &self.failures,
             obstacle: self.obstacle(&home, &pod),
             stale: desired.and_then(|desired| self.stale(desired, &pod)),
             node_addresses: &self.shared.node_addresses,
@@ -106,11 +105,10 @@ impl<R: Runtime> Worker<R> {
         if shown.revision == desired.pod.revision {
             return None;
         }
-        let failed =
-            desired.pod.containers.iter().find_map(|container| match self.history.image(&desired.pod, container) {
-                ImageState::Failed(failure) => Some((failure.reason, failure.message.into())),
-                _ => None,
-            });
+        let failed = desired.pod.containers.iter().find_map(|container| {
+            let image = self.history.image(&desired.pod, container);
+            image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
+        });
         failed.or_else(|| Some(("Updating", "the new revision is being prepared".into())))
     }
 
