@@ -80,8 +80,7 @@ pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Time
     if let Some(action) = leave_other_backends(view) {
         return Plan::act(action);
     }
-    let standing = view.sandboxes().any(|sandbox| !is_current(sandbox, pod) && view.is_alive(sandbox));
-    if standing && !history.are_ready(pod) {
+    if !history.are_ready(pod) && is_update(wanted, pod, view) {
         return await_update(pod, wanted.running, view, history, now);
     }
     run(pod, view, history, now)
@@ -125,15 +124,29 @@ fn leave_other_backends(view: &View) -> Option<Action> {
     }
 }
 
+/// Whether `pod` is to take the place of another revision that runs, or ran until it crashed or was lost.
+fn is_update(wanted: Wanted<'_>, pod: &Pod, view: &View) -> bool {
+    let others_alive = view.sandboxes().any(|sandbox| !is_current(sandbox, pod) && view.is_alive(sandbox));
+    let has_begun = view.sandboxes().any(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready);
+    others_alive || (!has_begun && wanted.running.is_some_and(|running| running.revision != pod.revision))
+}
+
 /// Keeps the old revision standing while the images of the new one are fetched (design: a change costs little downtime).
 fn await_update(pod: &Pod, running: Option<&Pod>, view: &View, history: &History, now: Timestamp) -> Plan {
     if let Some(action) = ensure_images(pod, 0..pod.containers.len(), history, now) {
         return Plan::act(action);
     }
-    let next_try = pod.containers.iter().filter_map(|container| history.image(pod, container).next_try()).min();
-    match running {
-        Some(running) if running.revision != pod.revision => run(running, view, history, now).wake(next_try),
-        _ => Plan::default().wake(next_try),
+    let images: Vec<_> = pod.containers.iter().map(|container| history.image(pod, container)).collect();
+    let next_try = images.iter().filter_map(ImageState::next_try).min();
+    let waiting = Plan::default().wake(next_try);
+    let Some(running) = running.filter(|running| running.revision != pod.revision) else { return waiting };
+    let stands = view.sandboxes().any(|sandbox| {
+        is_current(sandbox, running) && (sandbox.state == SandboxState::Ready || view.is_alive(sandbox))
+    });
+    // What was stopped or lost comes back only when the new image is known not to be had: it may be here already.
+    match stands || images.iter().any(|image| image.failure().is_some()) {
+        true => run(running, view, history, now).wake(next_try),
+        false => waiting,
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! # Layout
 //! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
+//! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest.
 
 mod container;
 mod images;
 mod perform;
+mod recall;
 mod show;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
@@ -86,6 +88,8 @@ pub(crate) struct Worker<R> {
     history: History,
     /// The revision that runs, where its manifest is known.
     running: Option<Arc<Pod>>,
+    /// Whether what an agent before this one started has been looked up.
+    is_recalled: bool,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -131,6 +135,7 @@ impl<R: Runtime> Worker<R> {
             pulls: images::Pulls::default(),
             history: History::default(),
             running: None,
+            is_recalled: false,
             last: None,
             uids: BTreeSet::new(),
             home: None,
@@ -149,6 +154,7 @@ impl<R: Runtime> Worker<R> {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
             let remains = self.remains();
+            self.recall(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.show(desired.as_ref(), &remains);
             match action {
@@ -196,7 +202,7 @@ impl<R: Runtime> Worker<R> {
         let sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
         let containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         for labels in sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels)) {
-            self.uids.extend(labels.get(labels::POD_UID).map(|uid| PodUid::new(uid)));
+            self.uids.extend(recall::uid(labels));
         }
         self.history.retain(&sandboxes.map(|it| &it.id).collect(), &containers.map(|it| &it.id).collect());
         let Some(desired) = desired else {

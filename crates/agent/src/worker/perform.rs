@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Du
 
 use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
-use stanchion_runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Runtime, SandboxId, labels};
+use stanchion_runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Worker, container};
+use super::{Hold, RETRY, Worker, container, recall};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -76,10 +76,19 @@ impl<R: Runtime> Worker<R> {
 
     async fn create_sandbox(&mut self, desired: Option<&DesiredPod>, revision: &Revision, attempt: u32) {
         let Some(pod) = self.revision(desired, revision) else { return };
-        let runtime = match self.home_runtime(&pod) {
+        let home = self.home_name(Some(&pod));
+        let runtime = match self.runtime(&home) {
             Ok(runtime) => runtime,
             Err(error) => return self.held("make its sandbox", Err(error)),
         };
+        // Before the sandbox is there: no agent may find one that it knows nothing of.
+        if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
+            && let Err(error) = self.keep_record(desired, &home).await
+        {
+            let message =
+                format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
+            self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
+        }
         let permit = self.permit().await;
         let created = runtime.create_sandbox(container::sandbox(&pod, attempt)).await;
         drop(permit);
@@ -201,15 +210,22 @@ impl<R: Runtime> Worker<R> {
         id: SandboxId,
         desired: Option<&DesiredPod>,
     ) -> Result<(), Error> {
-        let uid = self.remains().iter().flat_map(|(_, remains)| &remains.sandboxes).find_map(|sandbox| {
-            sandbox.labels.get(labels::POD_UID).filter(|_| sandbox.id == id).map(|uid| PodUid::new(uid))
-        });
+        let uid = self.last_of(&id);
         self.runtime(backend)?.remove_sandbox(id.clone()).await?;
         self.history.forget_sandbox(&id);
         match uid {
             Some(uid) if desired.is_some_and(|desired| desired.pod.uid != uid) => self.remove_files(&uid).await,
             _ => Ok(()),
         }
+    }
+
+    /// The UID whose only sandbox this is.
+    fn last_of(&self, id: &SandboxId) -> Option<PodUid> {
+        let remains = self.remains();
+        let sandboxes = || remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
+        let uid = sandboxes().find(|sandbox| sandbox.id == *id).and_then(|sandbox| recall::uid(&sandbox.labels))?;
+        let has_others = sandboxes().any(|other| other.id != *id && recall::uid(&other.labels).as_ref() == Some(&uid));
+        (!has_others).then_some(uid)
     }
 
     async fn remove_files(&self, uid: &PodUid) -> Result<(), Error> {
@@ -241,7 +257,7 @@ impl<R: Runtime> Worker<R> {
         self.runtime(&home)
     }
 
-    fn files(&self, uid: PodUid) -> PodFiles {
+    pub(super) fn files(&self, uid: PodUid) -> PodFiles {
         PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
     }
 

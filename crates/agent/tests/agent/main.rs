@@ -1,0 +1,8 @@
+//! The whole agent on fake runtimes: what ARCHITECTURE.md numbers as invariants, one file each, and a random walk.
+//!
+//! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
+//! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
+
+mod manifest;
+mod node;
+mod update;
