@@ -27,7 +27,7 @@ use crate::{
     desired::DesiredPod,
     events::EventLog,
     node::Home,
-    observe::Remains,
+    observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
     supervisor::Supervisor,
 };
@@ -100,6 +100,7 @@ pub(crate) struct Worker<R> {
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
     images_changed: watch::Receiver<u64>,
+    looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
 }
 
@@ -125,6 +126,7 @@ impl<R: Runtime> Worker<R> {
         let (orders, ordered) = mpsc::channel(8);
         let first_seen = shared.clock.now();
         let images_changed = shared.images_changed.subscribe();
+        let looks = shared.homes.iter().map(|home| home.observer.watch()).collect();
         let worker = Self {
             key,
             fetches: shared.supervisor.shutdown().child_token(),
@@ -142,6 +144,7 @@ impl<R: Runtime> Worker<R> {
             first_seen,
             leaving_since: None,
             images_changed,
+            looks,
             hold: Hold::default(),
         };
         (worker, Orders { desired, orders })
@@ -153,6 +156,9 @@ impl<R: Runtime> Worker<R> {
         while !shutdown.is_cancelled() {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
+            // Before anything is read of them: a look that comes from here on ends the wait below.
+            self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
+            let visible = self.visible();
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
@@ -172,7 +178,7 @@ impl<R: Runtime> Worker<R> {
                     self.perform(action, desired.as_ref()).await;
                     self.look().await;
                 }
-                None => self.wait(wake_at, &remains, &shutdown).await,
+                None => self.wait(wake_at, &visible, &remains, &shutdown).await,
             }
         }
         Ended::Shutdown
@@ -287,12 +293,11 @@ impl<R: Runtime> Worker<R> {
     async fn wait(
         &mut self,
         wake_at: Option<Timestamp>,
+        visible: &[(bool, Option<String>)],
         remains: &[(String, Arc<Remains>)],
         shutdown: &CancellationToken,
     ) {
         let timer = wake_at.map(|at| until(self.shared.clock.now(), at));
-        let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
-        let visible: Vec<_> = looks.iter_mut().map(|look| look.borrow_and_update().error.clone()).collect();
         let sleep = async {
             match timer {
                 Some(timer) => tokio::time::sleep(timer).await,
@@ -301,7 +306,7 @@ impl<R: Runtime> Worker<R> {
         };
         tokio::pin!(sleep);
         loop {
-            let looked = select_all(looks.iter_mut().map(|look| Box::pin(look.changed())));
+            let looked = looked(&mut self.looks);
             // *Cancel-safe:* every arm waits on a channel or the clock and keeps what it has not delivered.
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -314,13 +319,18 @@ impl<R: Runtime> Worker<R> {
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 () = &mut sleep => return,
-                (changed, _, _) = looked => if changed.is_err() { return },
+                changed = looked => if changed.is_err() { return },
             }
-            let now: Vec<_> = looks.iter_mut().map(|look| look.borrow_and_update().error.clone()).collect();
-            if now != visible || self.remains() != remains {
+            if self.visible() != visible || self.remains() != remains {
                 return;
             }
         }
+    }
+
+    /// Of each backend, whether it was ever seen and why it is not seen now.
+    fn visible(&self) -> Vec<(bool, Option<String>)> {
+        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        looks.map(|look| (look.seen, look.error.clone())).collect()
     }
 
     /// Takes a user's wish into account.
@@ -350,6 +360,16 @@ impl<R: Runtime> Worker<R> {
                 && instance.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
         self.remains().iter().flat_map(|(_, remains)| &remains.containers).any(is_life)
+    }
+}
+
+/// Waits for a look at any backend.
+///
+/// *Cancel-safe:* only watches.
+async fn looked(looks: &mut [watch::Receiver<Arc<Observation>>]) -> Result<(), watch::error::RecvError> {
+    match looks.is_empty() {
+        true => pending().await,
+        false => select_all(looks.iter_mut().map(|look| Box::pin(look.changed()))).await.0,
     }
 }
 
