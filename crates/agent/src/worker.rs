@@ -87,7 +87,9 @@ pub(crate) struct Worker<R> {
     pulls: images::Pulls,
     history: History,
     /// The revision that runs, where its manifest is known.
-    running: Option<Arc<Pod>>,
+    running: Option<Running>,
+    /// Backends that an earlier agent put the pod on: until they have been seen it may run there.
+    lived_on: BTreeSet<String>,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
     /// The pod as it was last wanted: what is shown while it is being removed.
@@ -102,6 +104,13 @@ pub(crate) struct Worker<R> {
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+}
+
+/// A revision that was put somewhere.
+#[derive(Debug)]
+struct Running {
+    pod: Arc<Pod>,
+    backend: String,
 }
 
 /// A pause after a failed step.
@@ -121,7 +130,13 @@ pub(crate) enum Ended {
 }
 
 impl<R: Runtime> Worker<R> {
-    pub(crate) fn new(key: PodKey, shared: Arc<Shared<R>>, desired: Option<DesiredPod>) -> (Self, Orders) {
+    /// A worker for a pod that was put on the backends `lived_on` by an earlier agent.
+    pub(crate) fn new(
+        key: PodKey,
+        shared: Arc<Shared<R>>,
+        desired: Option<DesiredPod>,
+        lived_on: BTreeSet<String>,
+    ) -> (Self, Orders) {
         let (desired, wanted) = watch::channel(desired);
         let (orders, ordered) = mpsc::channel(8);
         let first_seen = shared.clock.now();
@@ -137,6 +152,7 @@ impl<R: Runtime> Worker<R> {
             pulls: images::Pulls::default(),
             history: History::default(),
             running: None,
+            lived_on,
             is_recalled: false,
             last: None,
             uids: BTreeSet::new(),
@@ -192,7 +208,8 @@ impl<R: Runtime> Worker<R> {
             return Plan::default();
         }
         let view = View { home, remains: remains.to_vec() };
-        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running: self.running.as_deref() };
+        let running = self.running.as_ref().map(|running| (&*running.pod, running.backend.as_str()));
+        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         match self.hold.until {
@@ -217,13 +234,13 @@ impl<R: Runtime> Worker<R> {
         };
         self.leaving_since = None;
         self.uids.insert(desired.pod.uid.clone());
-        let revisions = [Some(&desired.pod.revision), self.running.as_ref().map(|pod| &pod.revision)];
+        let revisions = [Some(&desired.pod.revision), self.running.as_ref().map(|running| &running.pod.revision)];
         self.history.keep_images(&revisions.into_iter().flatten().collect::<Vec<_>>());
         let is_standing = |sandbox: &SandboxInfo| {
             sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == desired.pod.revision.as_str())
         };
-        if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(is_standing) {
-            self.running = Some(Arc::clone(&desired.pod));
+        if let Some((backend, _)) = remains.iter().find(|(_, remains)| remains.sandboxes.iter().any(is_standing)) {
+            self.running = Some(Running { pod: Arc::clone(&desired.pod), backend: backend.clone() });
         }
         self.last = Some(desired.clone());
     }
@@ -233,12 +250,18 @@ impl<R: Runtime> Worker<R> {
     fn is_visible(&self, home: &str, desired: Option<&DesiredPod>) -> bool {
         let is_current = |home: &Home<R>| home.observer.latest().is_current();
         match desired {
-            Some(_) => self.shared.home(home).is_some_and(is_current),
+            Some(_) => self.shared.home(home).is_some_and(is_current) && self.unseen().is_none(),
             None => {
                 let mut seen = self.shared.homes.iter().filter(|home| home.observer.latest().seen).peekable();
                 seen.peek().is_some() && seen.all(is_current)
             }
         }
+    }
+
+    /// A backend where the pod may run that has not been seen since the agent started (I1).
+    fn unseen(&self) -> Option<&Home<R>> {
+        let is_unseen = |home: &&Home<R>| !home.observer.latest().seen && self.lived_on.contains(&home.backend.name);
+        self.shared.homes.iter().find(is_unseen)
     }
 
     /// What is seen of the pod, by backend.
@@ -272,10 +295,13 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// The manifest of a revision, if the worker knows it.
-    fn revision(&self, desired: Option<&DesiredPod>, revision: &Revision) -> Option<Arc<Pod>> {
-        let known = [desired.map(|desired| &desired.pod), self.running.as_ref()];
-        known.into_iter().flatten().find(|pod| pod.revision == *revision).cloned()
+    /// The manifest of a revision and the backend where it belongs, if the worker knows it.
+    fn revision(&mut self, desired: Option<&DesiredPod>, revision: &Revision) -> Option<(Arc<Pod>, String)> {
+        if let Some(desired) = desired.filter(|desired| desired.pod.revision == *revision) {
+            return Some((Arc::clone(&desired.pod), self.home_name(Some(&desired.pod))));
+        }
+        let running = self.running.as_ref().filter(|running| running.pod.revision == *revision)?;
+        Some((Arc::clone(&running.pod), running.backend.clone()))
     }
 
     fn runtime(&self, backend: &str) -> Result<Arc<R>, Error> {

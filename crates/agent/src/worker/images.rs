@@ -37,8 +37,7 @@ enum News {
 impl<R: Runtime> Worker<R> {
     /// Has the images of these containers, all at once, in the background.
     pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[usize]) {
-        let Some(pod) = self.revision(desired, revision) else { return };
-        let home = self.home_name(Some(&pod));
+        let Some((pod, home)) = self.revision(desired, revision) else { return };
         for container in containers.iter().filter_map(|index| pod.containers.get(*index)) {
             let last = self.history.image(&pod, container).failure().cloned();
             self.history.set_image(&pod.revision, &container.name, ImageState::Pulling(last));

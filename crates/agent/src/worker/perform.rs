@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Worker, container, recall};
+use super::{Hold, RETRY, Running, Worker, container, recall};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -75,8 +75,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn create_sandbox(&mut self, desired: Option<&DesiredPod>, revision: &Revision, attempt: u32) {
-        let Some(pod) = self.revision(desired, revision) else { return };
-        let home = self.home_name(Some(&pod));
+        let Some((pod, home)) = self.revision(desired, revision) else { return };
         let runtime = match self.runtime(&home) {
             Ok(runtime) => runtime,
             Err(error) => return self.held("make its sandbox", Err(error)),
@@ -105,20 +104,19 @@ impl<R: Runtime> Worker<R> {
                 self.history.set_sandbox(Some(failure));
             }
         }
-        self.running = Some(pod);
+        self.running = Some(Running { pod, backend: home });
     }
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
-        let Some(pod) = self.revision(desired, &run.revision) else { return };
+        let Some((pod, home)) = self.revision(desired, &run.revision) else { return };
         let Some(container) = pod.containers.get(run.index) else { return };
-        let home = self.home_name(Some(&pod));
         let addresses = self
             .remains()
             .iter()
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
         let subject = Subject::container(&self.key, &container.name);
-        match self.start(&pod, container, run, addresses.unwrap_or_default()).await {
+        match self.start(&home, &pod, container, run, addresses.unwrap_or_default()).await {
             Ok(()) => {
                 self.shared.events.normal(&subject, "Created", "Container created");
                 self.shared.events.normal(&subject, "Started", "Container started");
@@ -151,14 +149,15 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn start(
-        &mut self,
+        &self,
+        home: &str,
         pod: &Arc<Pod>,
         container: &Container,
         run: &Run,
         addresses: Vec<IpAddr>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
-        let runtime = self.home_runtime(pod).map_err(failed("CreateContainerError"))?;
+        let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let config = self.configure(pod, container, run, addresses).await;
         let config = config.map_err(failed("CreateContainerConfigError"))?;
         let _permit = self.permit().await;
@@ -250,11 +249,6 @@ impl<R: Runtime> Worker<R> {
                 self.hold = Hold { until: Some(later(self.shared.clock.now(), delay)), delay };
             }
         }
-    }
-
-    fn home_runtime(&mut self, pod: &Pod) -> Result<Arc<R>, Error> {
-        let home = self.home_name(Some(pod));
-        self.runtime(&home)
     }
 
     pub(super) fn files(&self, uid: PodUid) -> PodFiles {

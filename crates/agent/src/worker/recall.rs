@@ -5,8 +5,12 @@ use std::sync::Arc;
 use stanchion_pod::{Pod, PodUid, Revision};
 use stanchion_runtime::{Error, ErrorKind, Runtime, labels};
 
-use super::Worker;
-use crate::{desired::DesiredPod, files::Record, observe::Remains};
+use super::{Running, Worker};
+use crate::{
+    desired::DesiredPod,
+    files::{self, Record},
+    observe::Remains,
+};
 
 impl<R: Runtime> Worker<R> {
     /// Looks up the manifest of what stands, once: so that it can be kept running while the newest manifest cannot be
@@ -21,12 +25,13 @@ impl<R: Runtime> Worker<R> {
         if self.is_recalled || self.running.is_some() {
             return;
         }
-        let Some((uid, revision)) = standing(remains) else { return };
+        let Some((backend, uid, revision)) = standing(remains) else { return };
         self.is_recalled = true;
         if desired.pod.revision == revision {
             return;
         }
-        self.running = self.recorded(uid).await.filter(|pod| pod.revision == revision).map(Arc::new);
+        let pod = self.recorded(uid).await.filter(|pod| pod.revision == revision).map(Arc::new);
+        self.running = pod.map(|pod| Running { pod, backend: backend.to_owned() });
         if self.running.is_none() {
             let message = "what runs was made from a manifest that is not known; it is left alone until the new one \
                            can take its place";
@@ -49,6 +54,9 @@ impl<R: Runtime> Worker<R> {
     /// Writes down what is about to run.
     pub(super) async fn keep_record(&self, desired: &DesiredPod, backend: &str) -> Result<(), Error> {
         let record = Record {
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            boot: files::boot(),
             backend: backend.to_owned(),
             revision: desired.pod.revision.as_str().to_owned(),
             manifest: String::from_utf8_lossy(&desired.content).into_owned(),
@@ -60,11 +68,11 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// UID and revision of the newest sandbox.
-fn standing(remains: &[(String, Arc<Remains>)]) -> Option<(PodUid, Revision)> {
-    let sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
-    let labels = &sandboxes.max_by_key(|sandbox| sandbox.created_at)?.labels;
-    Some((uid(labels)?, Revision::new(labels.get(labels::REVISION)?)))
+/// The newest sandbox: its backend, and its UID and revision.
+fn standing<'a>(remains: &'a [(String, Arc<Remains>)]) -> Option<(&'a str, PodUid, Revision)> {
+    let of = |(backend, remains): &'a (String, Arc<Remains>)| remains.sandboxes.iter().map(|it| (backend.as_str(), it));
+    let (backend, sandbox) = remains.iter().flat_map(of).max_by_key(|(_, sandbox)| sandbox.created_at)?;
+    Some((backend, uid(&sandbox.labels)?, Revision::new(sandbox.labels.get(labels::REVISION)?)))
 }
 
 /// The pod's UID in labels. What no agent can have written there is none: it names a directory.

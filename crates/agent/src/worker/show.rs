@@ -70,7 +70,8 @@ impl<R: Runtime> Worker<R> {
             sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
         };
         let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
-        wanted.filter(stands).or(self.running.as_ref().filter(stands)).or(wanted).cloned()
+        let running = self.running.as_ref().map(|running| &running.pod);
+        wanted.filter(stands).or(running.filter(stands)).or(wanted).cloned()
     }
 
     fn stamp(&self, metadata: &mut ObjectMeta, is_leaving: bool) {
@@ -89,6 +90,11 @@ impl<R: Runtime> Worker<R> {
         let Some(place) = self.shared.home(home) else {
             return Some(("BackendUnavailable", "no configured backend can be reached".to_owned()));
         };
+        if let Some(unseen) = self.unseen() {
+            let name = &unseen.backend.name;
+            let why = unseen.observer.latest().error.clone().unwrap_or_else(|| "it has not answered yet".to_owned());
+            return Some(("BackendUnavailable", format!("backend {name}, where the pod may still run: {why}")));
+        }
         let latest = place.observer.latest();
         match (&latest.error, latest.seen) {
             (Some(error), _) => Some(("BackendUnavailable", format!("backend {home}: {error}"))),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stanchion_runtime::{
     ErrorKind,
-    testing::{Call, Fault, FakeRuntime, Method, When},
+    testing::{Call, FakeRuntime, Fault, Method, When},
 };
 
 use crate::{manifest::pod, node::Node};

@@ -220,9 +220,16 @@ impl Node {
             }
         };
         self.patiently("nothing to be left", wait).await;
-        for directory in [self.config.state_dir.join("pods"), self.config.log_dir.clone()] {
-            let left: Vec<_> = fs::read_dir(&directory).into_iter().flatten().flatten().map(|it| it.path()).collect();
-            assert_eq!(left, Vec::<PathBuf>::new(), "I6: files are left");
+        // What a killed agent left is swept after a while.
+        let swept = Instant::now() + Duration::from_secs(120);
+        loop {
+            let places = [self.config.state_dir.join("pods"), self.config.log_dir.clone()];
+            let left: Vec<_> = places.iter().flat_map(fs::read_dir).flatten().flatten().map(|it| it.path()).collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < swept, "I6: files are left: {left:?}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

@@ -134,7 +134,11 @@ async fn records_are_for_root_only_and_go_with_the_pod() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_cannot_be_used_leaves_the_old_pod_alone() {
-    for content in ["", "{}", r#"{"backend": "first", "revision": "x", "manifest": "kind: Pod"}"#] {
+    for content in [
+        "",
+        "{}",
+        r#"{"namespace": "", "name": "", "boot": "", "backend": "first", "revision": "x", "manifest": "kind: Pod"}"#,
+    ] {
         let mut node = waiting().await;
         node.stop().await;
         fs::write(&records(&node)[0], content).expect("it can be written");
