@@ -16,7 +16,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use futures_util::future::{join_all, pending, select_all};
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
-use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxInfo, labels};
+use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -227,19 +227,29 @@ impl<R: Runtime> Worker<R> {
         for labels in sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels)) {
             self.uids.extend(recall::uid(labels));
         }
-        self.history.retain(&sandboxes.map(|it| &it.id).collect(), &containers.map(|it| &it.id).collect());
+        self.history
+            .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());
         let Some(desired) = desired else {
             self.leaving_since.get_or_insert(self.shared.clock.now());
             return;
         };
         self.leaving_since = None;
+        if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
+            self.history.begin_revision();
+        }
+        // What was made after all, though the answer said otherwise, has not failed.
+        for container in containers.filter(|container| plan::is_running(container)) {
+            self.history.set_start(&container.name, None);
+        }
+        if sandboxes.clone().any(|it| it.state == SandboxState::Ready && plan::is_current(it, &desired.pod)) {
+            self.history.set_sandbox(None);
+        }
         self.uids.insert(desired.pod.uid.clone());
         let revisions = [Some(&desired.pod.revision), self.running.as_ref().map(|running| &running.pod.revision)];
         self.history.keep_images(&revisions.into_iter().flatten().collect::<Vec<_>>());
-        let is_standing = |sandbox: &SandboxInfo| {
-            sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == desired.pod.revision.as_str())
-        };
-        if let Some((backend, _)) = remains.iter().find(|(_, remains)| remains.sandboxes.iter().any(is_standing)) {
+        if let Some((backend, _)) =
+            remains.iter().find(|(_, remains)| remains.sandboxes.iter().any(|it| plan::is_current(it, &desired.pod)))
+        {
             self.running = Some(Running { pod: Arc::clone(&desired.pod), backend: backend.clone() });
         }
         self.last = Some(desired.clone());

@@ -82,7 +82,11 @@ impl Failure {
         now: Timestamp,
     ) -> Self {
         let (first, longest) = match kind {
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Conflict => PASSING,
+            ErrorKind::Unavailable
+            | ErrorKind::Timeout
+            | ErrorKind::Cancelled
+            | ErrorKind::Conflict
+            | ErrorKind::AlreadyExists => PASSING,
             _ => LASTING,
         };
         let delay = last.map_or(first, |last| (last.delay * 2).clamp(first, longest));
@@ -138,6 +142,12 @@ impl History {
     /// Notes whether the sandbox could be made.
     pub fn set_sandbox(&mut self, failure: Option<Failure>) {
         self.sandbox = failure;
+    }
+
+    /// Forgets what could not be made: what is to be made from now on is another.
+    pub fn begin_revision(&mut self) {
+        self.sandbox = None;
+        self.starts.clear();
     }
 
     /// Whether a sandbox's network has been released.

@@ -93,11 +93,12 @@ impl<R: Runtime> Worker<R> {
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
-            // Made by an earlier try whose answer did not arrive: the next look shows it.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {}", error.chain());
-                self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
+                // Made by an earlier try whose answer did not arrive, the next look shows it; else it is asked for again.
+                if error.kind() != ErrorKind::AlreadyExists {
+                    self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
+                }
                 let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
                 let failure =
                     Failure::after(last, "ContainerCreating", message, error.kind(), error.retry_delay(), now);
@@ -122,7 +123,6 @@ impl<R: Runtime> Worker<R> {
                 self.shared.events.normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
-            Err(Failed { error, .. }) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(Failed { reason, error }) if error.kind() == ErrorKind::NotFound => {
                 // The image went after it was seen.
                 if let Some(home) = self.shared.home(&home) {
@@ -163,7 +163,8 @@ impl<R: Runtime> Worker<R> {
         let _permit = self.permit().await;
         let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
         let started = runtime.start_container(id.clone()).await.map_err(failed("RunContainerError"));
-        if started.is_err() {
+        // It may run although the answer says otherwise: then the next look decides, and nothing is killed.
+        if started.as_ref().is_err_and(|failed| !is_unknown(failed.error.kind())) {
             // What is left half made is found by the next look and removed then, if not now.
             if let Err(error) = runtime.remove_container(id).await {
                 tracing::debug!(pod = %self.key, error = error.chain(), "removing a container that did not start failed");
@@ -260,6 +261,12 @@ impl<R: Runtime> Worker<R> {
         let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         containers.find(|container| container.id == *id).map_or_else(|| id.to_string(), |found| found.name.clone())
     }
+}
+
+/// Whether a call that failed like this may have done its work.
+fn is_unknown(kind: ErrorKind) -> bool {
+    use ErrorKind::{Cancelled, Crashed, Timeout, Unavailable};
+    matches!(kind, Timeout | Cancelled | Crashed | Unavailable)
 }
 
 /// Where each volume is, and the managed files with their places in the container.

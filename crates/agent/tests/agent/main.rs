@@ -5,6 +5,8 @@
 
 mod i1_one_incarnation;
 mod i3_untouched;
+mod i4_restarts;
+mod i5_i6_ends;
 mod manifest;
 mod node;
 mod update;
