@@ -21,6 +21,8 @@ pub struct DesiredPod {
     pub pod: Arc<Pod>,
     /// Path of its manifest.
     pub manifest: Arc<str>,
+    /// What is in that manifest: what the pod was decoded from.
+    pub content: Arc<[u8]>,
     /// Why the present content of that manifest is not in force, or cannot be read; the pod is the last good one.
     pub stale: Option<Arc<str>>,
 }

@@ -3,11 +3,13 @@
 //! ```text
 //! <state_dir>/pods/<uid>/volumes/kubernetes.io~empty-dir/<name>    emptyDir
 //! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
+//! <state_dir>/pods/<uid>/running.json                              what was started, for the agent's next life
 //! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
 //! ```
 
 mod etc;
 mod mounts;
+mod record;
 mod volume;
 
 use std::{
@@ -17,9 +19,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use stanchion_pod::{Pod, PodKey, PodUid};
+use stanchion_pod::{PodKey, PodUid};
 
 pub(crate) use etc::write as write_etc;
+pub(crate) use record::{Record, boot, places};
 pub(crate) use volume::prepare as prepare_volume;
 
 /// Where the files of one pod are.
@@ -39,10 +42,6 @@ impl PodFiles {
         }
     }
 
-    pub fn of(state_dir: &Path, log_dir: &Path, pod: &Pod) -> Self {
-        Self::new(state_dir, log_dir, &pod.key, &pod.uid)
-    }
-
     /// Where an emptyDir is.
     pub fn empty_dir(&self, volume: &str) -> PathBuf {
         self.root.join("volumes/kubernetes.io~empty-dir").join(volume)
@@ -60,14 +59,18 @@ impl PodFiles {
 
     /// Makes the directories that a container needs. Nothing happens to what is there.
     pub fn create(&self, container: &str) -> io::Result<()> {
-        let directory = |mode: u32, path: &Path| fs::DirBuilder::new().recursive(true).mode(mode).create(path);
-        directory(0o750, &self.root)?;
+        self.create_root()?;
         directory(0o755, &self.etc())?;
         directory(0o755, &self.logs.join(container))?;
         match symlink(&self.logs, self.root.join("logs")) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Volumes and manifests are for nobody but root to find.
+    fn create_root(&self) -> io::Result<()> {
+        directory(0o700, &self.root)
     }
 
     /// Removes all files of the pod. What is mounted below them is unmounted if it is the agent's, and otherwise keeps
@@ -94,6 +97,10 @@ pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
 
 fn pods(state_dir: &Path) -> PathBuf {
     state_dir.join("pods")
+}
+
+fn directory(mode: u32, path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
 fn ignore_absent(result: io::Result<()>) -> io::Result<()> {

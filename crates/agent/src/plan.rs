@@ -70,19 +70,19 @@ pub(crate) struct Run {
 pub(crate) struct Wanted<'a> {
     /// What the sources say now; `None` says that the pod is to be gone.
     pub pod: Option<&'a Pod>,
-    /// The revision that runs until the wanted one can replace it, where its manifest is known.
-    pub running: Option<&'a Pod>,
+    /// The revision that runs until the wanted one can replace it, where its manifest is known; and its backend.
+    pub running: Option<(&'a Pod, &'a str)>,
 }
 
 /// Decides the next step.
 pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
     let Some(pod) = wanted.pod else { return remove(view) };
+    let running = wanted.running.filter(|(running, _)| running.revision != pod.revision);
+    if !history.are_ready(pod) && is_update(pod, running.is_some(), view) {
+        return await_update(pod, running, view, history, now);
+    }
     if let Some(action) = leave_other_backends(view) {
         return Plan::act(action);
-    }
-    let standing = view.sandboxes().any(|sandbox| !is_current(sandbox, pod) && view.is_alive(sandbox));
-    if standing && !history.are_ready(pod) {
-        return await_update(pod, wanted.running, view, history, now);
     }
     run(pod, view, history, now)
 }
@@ -125,15 +125,37 @@ fn leave_other_backends(view: &View) -> Option<Action> {
     }
 }
 
+/// Whether `pod` is to take the place of another revision that runs, or ran until it crashed or was lost; or its own
+/// place on another backend.
+fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
+    if view.sandboxes().any(|sandbox| !is_current(sandbox, pod) && view.is_alive(sandbox)) {
+        return true;
+    }
+    let has_begun = view.sandboxes().any(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready);
+    let mut elsewhere = view.everywhere().filter(|(backend, _)| *backend != view.home);
+    !has_begun && (has_other || elsewhere.any(|(_, remains)| remains.containers.iter().any(is_running)))
+}
+
 /// Keeps the old revision standing while the images of the new one are fetched (design: a change costs little downtime).
-fn await_update(pod: &Pod, running: Option<&Pod>, view: &View, history: &History, now: Timestamp) -> Plan {
+fn await_update(pod: &Pod, running: Option<(&Pod, &str)>, view: &View, history: &History, now: Timestamp) -> Plan {
     if let Some(action) = ensure_images(pod, 0..pod.containers.len(), history, now) {
         return Plan::act(action);
     }
-    let next_try = pod.containers.iter().filter_map(|container| history.image(pod, container).next_try()).min();
-    match running {
-        Some(running) if running.revision != pod.revision => run(running, view, history, now).wake(next_try),
-        _ => Plan::default().wake(next_try),
+    let images: Vec<_> = pod.containers.iter().map(|container| history.image(pod, container)).collect();
+    let next_try = images.iter().filter_map(ImageState::next_try).min();
+    let waiting = Plan::default().wake(next_try);
+    let Some((running, home)) = running else { return waiting };
+    let view = View { home: home.to_owned(), remains: view.remains.clone() };
+    let stands = view.sandboxes().any(|sandbox| {
+        is_current(sandbox, running) && (sandbox.state == SandboxState::Ready || view.is_alive(sandbox))
+    });
+    // What was stopped or lost comes back only when the new image is known not to be had: it may be here already.
+    if !stands && images.iter().all(|image| image.failure().is_none()) {
+        return waiting;
+    }
+    match leave_other_backends(&view) {
+        Some(action) => Plan::act(action),
+        None => run(running, &view, history, now).wake(next_try),
     }
 }
 
@@ -272,7 +294,7 @@ fn ensure_images(
     let is_missing = |index: &usize| match history.image(pod, &pod.containers[*index]) {
         ImageState::Unknown => true,
         ImageState::Failed(failure) => failure.next_try <= now,
-        ImageState::Pulling | ImageState::Ready => false,
+        ImageState::Pulling(_) | ImageState::Ready => false,
     };
     let containers: Vec<_> = indexes.into_iter().filter(is_missing).collect();
     (!containers.is_empty()).then(|| Action::EnsureImages { revision: pod.revision.clone(), containers })

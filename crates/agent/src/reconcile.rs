@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     desired::Desired,
     events::Subject,
+    files,
     handle::Request,
     worker::{Ended, Order, Orders, Shared, Worker},
 };
@@ -24,6 +25,8 @@ pub(crate) struct Reconciler<R> {
     requests: mpsc::Receiver<Request>,
     workers: HashMap<PodKey, Orders>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
+    /// Where an earlier agent put pods.
+    places: HashMap<PodKey, BTreeSet<String>>,
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -32,12 +35,19 @@ impl<R: Runtime> Reconciler<R> {
         desired: watch::Receiver<Arc<Desired>>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
-        Self { shared, desired, requests, workers: HashMap::new(), ended: mpsc::channel(64) }
+        let (workers, ended, places) = (HashMap::new(), mpsc::channel(64), HashMap::new());
+        Self { shared, desired, requests, workers, ended, places }
     }
 
     /// Works until the agent stops.
     pub async fn run(mut self) {
         let shutdown = self.shared.supervisor.shutdown().clone();
+        let state_dir = self.shared.config.state_dir.clone();
+        match tokio::task::spawn_blocking(move || files::places(&state_dir)).await {
+            Ok(places) => self.places = places,
+            // The reader's panic is the supervisor's to see.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
         let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
         while !shutdown.is_cancelled() {
             looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
@@ -99,7 +109,8 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     fn employ(&mut self, key: &PodKey, desired: Option<crate::desired::DesiredPod>) {
-        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired);
+        let lived_on = self.places.remove(key).unwrap_or_default();
+        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, lived_on);
         self.workers.insert(key.clone(), orders);
         let (ended, key) = (self.ended.0.clone(), key.clone());
         self.shared.supervisor.spawn(format!("pod {key}"), async move {

@@ -11,7 +11,7 @@ mod merge;
 mod reader;
 mod watch;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch::Sender,
@@ -119,9 +119,4 @@ impl Sources {
             }
         }
     }
-}
-
-/// The name of a file in its directory, for people.
-fn file_name(path: &Path) -> std::borrow::Cow<'_, str> {
-    path.file_name().map_or_else(|| path.to_string_lossy(), |name| name.to_string_lossy())
 }

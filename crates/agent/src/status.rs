@@ -6,7 +6,7 @@
 mod conditions;
 mod container;
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use stanchion_pod::{
@@ -18,11 +18,7 @@ use stanchion_pod::{
 };
 use stanchion_runtime::{ContainerState, SandboxInfo, SandboxState};
 
-use crate::plan::{
-    history::{Failure, History},
-    restart,
-    view::View,
-};
+use crate::plan::{history::History, restart, view::View};
 
 /// What a status is made from.
 pub(crate) struct Facts<'a> {
@@ -32,8 +28,6 @@ pub(crate) struct Facts<'a> {
     pub view: &'a View,
     /// What was tried.
     pub history: &'a History,
-    /// The last failure to have each container's image.
-    pub image_failures: &'a HashMap<String, Failure>,
     /// Why nothing can be done now, e.g. an unreachable backend: reason and message.
     pub obstacle: Option<(&'static str, String)>,
     /// Why the newest manifest is not in force: reason and message.

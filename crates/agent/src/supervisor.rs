@@ -48,8 +48,10 @@ impl Supervisor {
     /// *Cancel-safe:* only watches.
     pub async fn panicked(&self) -> Cow<'static, str> {
         let mut panicked = self.panicked.subscribe();
-        match panicked.wait_for(Option::is_some).await {
-            Ok(name) => name.clone().unwrap_or_default(),
+        // The guard is dropped here: held across the other arm's await it would tie the agent to one thread.
+        let name = panicked.wait_for(Option::is_some).await.map(|name| name.clone().unwrap_or_default());
+        match name {
+            Ok(name) => name,
             // The sender lives in `self`.
             Err(_) => std::future::pending().await,
         }

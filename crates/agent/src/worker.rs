@@ -2,24 +2,21 @@
 //!
 //! # Layout
 //! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
+//! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest.
 
 mod container;
 mod images;
 mod perform;
+mod recall;
 mod show;
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, pending, select_all};
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
-use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxInfo, labels};
+use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -30,12 +27,8 @@ use crate::{
     desired::DesiredPod,
     events::EventLog,
     node::Home,
-    observe::Remains,
-    plan::{
-        self, Action, Plan, Wanted,
-        history::{Failure, History},
-        view::View,
-    },
+    observe::{Observation, Remains},
+    plan::{self, Action, Plan, Wanted, history::History, view::View},
     supervisor::Supervisor,
 };
 
@@ -92,11 +85,13 @@ pub(crate) struct Worker<R> {
     fetched: (mpsc::Sender<images::Fetched>, mpsc::Receiver<images::Fetched>),
     fetches: CancellationToken,
     pulls: images::Pulls,
-    /// The last failure to have each container's image.
-    failures: HashMap<String, Failure>,
     history: History,
     /// The revision that runs, where its manifest is known.
-    running: Option<Arc<Pod>>,
+    running: Option<Running>,
+    /// Backends that an earlier agent put the pod on: until they have been seen it may run there.
+    lived_on: BTreeSet<String>,
+    /// Whether what an agent before this one started has been looked up.
+    is_recalled: bool,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -107,7 +102,15 @@ pub(crate) struct Worker<R> {
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
     images_changed: watch::Receiver<u64>,
+    looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+}
+
+/// A revision that was put somewhere.
+#[derive(Debug)]
+struct Running {
+    pod: Arc<Pod>,
+    backend: String,
 }
 
 /// A pause after a failed step.
@@ -127,11 +130,18 @@ pub(crate) enum Ended {
 }
 
 impl<R: Runtime> Worker<R> {
-    pub(crate) fn new(key: PodKey, shared: Arc<Shared<R>>, desired: Option<DesiredPod>) -> (Self, Orders) {
+    /// A worker for a pod that was put on the backends `lived_on` by an earlier agent.
+    pub(crate) fn new(
+        key: PodKey,
+        shared: Arc<Shared<R>>,
+        desired: Option<DesiredPod>,
+        lived_on: BTreeSet<String>,
+    ) -> (Self, Orders) {
         let (desired, wanted) = watch::channel(desired);
         let (orders, ordered) = mpsc::channel(8);
         let first_seen = shared.clock.now();
         let images_changed = shared.images_changed.subscribe();
+        let looks = shared.homes.iter().map(|home| home.observer.watch()).collect();
         let worker = Self {
             key,
             fetches: shared.supervisor.shutdown().child_token(),
@@ -140,15 +150,17 @@ impl<R: Runtime> Worker<R> {
             orders: ordered,
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
-            failures: HashMap::new(),
             history: History::default(),
             running: None,
+            lived_on,
+            is_recalled: false,
             last: None,
             uids: BTreeSet::new(),
             home: None,
             first_seen,
             leaving_since: None,
             images_changed,
+            looks,
             hold: Hold::default(),
         };
         (worker, Orders { desired, orders })
@@ -160,7 +172,11 @@ impl<R: Runtime> Worker<R> {
         while !shutdown.is_cancelled() {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
+            // Before anything is read of them: a look that comes from here on ends the wait below.
+            self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
+            let visible = self.visible();
             let remains = self.remains();
+            self.recall(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.show(desired.as_ref(), &remains);
             match action {
@@ -178,7 +194,7 @@ impl<R: Runtime> Worker<R> {
                     self.perform(action, desired.as_ref()).await;
                     self.look().await;
                 }
-                None => self.wait(wake_at, &remains, &shutdown).await,
+                None => self.wait(wake_at, &visible, &remains, &shutdown).await,
             }
         }
         Ended::Shutdown
@@ -192,7 +208,8 @@ impl<R: Runtime> Worker<R> {
             return Plan::default();
         }
         let view = View { home, remains: remains.to_vec() };
-        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running: self.running.as_deref() };
+        let running = self.running.as_ref().map(|running| (&*running.pod, running.backend.as_str()));
+        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         match self.hold.until {
@@ -208,22 +225,32 @@ impl<R: Runtime> Worker<R> {
         let sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
         let containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         for labels in sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels)) {
-            self.uids.extend(labels.get(labels::POD_UID).map(|uid| PodUid::new(uid)));
+            self.uids.extend(recall::uid(labels));
         }
-        self.history.retain(&sandboxes.map(|it| &it.id).collect(), &containers.map(|it| &it.id).collect());
+        self.history
+            .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());
         let Some(desired) = desired else {
             self.leaving_since.get_or_insert(self.shared.clock.now());
             return;
         };
         self.leaving_since = None;
+        if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
+            self.history.begin_revision();
+        }
+        // What was made after all, though the answer said otherwise, has not failed.
+        for container in containers.filter(|container| plan::is_running(container)) {
+            self.history.set_start(&container.name, None);
+        }
+        if sandboxes.clone().any(|it| it.state == SandboxState::Ready && plan::is_current(it, &desired.pod)) {
+            self.history.set_sandbox(None);
+        }
         self.uids.insert(desired.pod.uid.clone());
-        let revisions = [Some(&desired.pod.revision), self.running.as_ref().map(|pod| &pod.revision)];
+        let revisions = [Some(&desired.pod.revision), self.running.as_ref().map(|running| &running.pod.revision)];
         self.history.keep_images(&revisions.into_iter().flatten().collect::<Vec<_>>());
-        let is_standing = |sandbox: &SandboxInfo| {
-            sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == desired.pod.revision.as_str())
-        };
-        if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(is_standing) {
-            self.running = Some(Arc::clone(&desired.pod));
+        if let Some((backend, _)) =
+            remains.iter().find(|(_, remains)| remains.sandboxes.iter().any(|it| plan::is_current(it, &desired.pod)))
+        {
+            self.running = Some(Running { pod: Arc::clone(&desired.pod), backend: backend.clone() });
         }
         self.last = Some(desired.clone());
     }
@@ -233,12 +260,18 @@ impl<R: Runtime> Worker<R> {
     fn is_visible(&self, home: &str, desired: Option<&DesiredPod>) -> bool {
         let is_current = |home: &Home<R>| home.observer.latest().is_current();
         match desired {
-            Some(_) => self.shared.home(home).is_some_and(is_current),
+            Some(_) => self.shared.home(home).is_some_and(is_current) && self.unseen().is_none(),
             None => {
                 let mut seen = self.shared.homes.iter().filter(|home| home.observer.latest().seen).peekable();
                 seen.peek().is_some() && seen.all(is_current)
             }
         }
+    }
+
+    /// A backend where the pod may run that has not been seen since the agent started (I1).
+    fn unseen(&self) -> Option<&Home<R>> {
+        let is_unseen = |home: &&Home<R>| !home.observer.latest().seen && self.lived_on.contains(&home.backend.name);
+        self.shared.homes.iter().find(is_unseen)
     }
 
     /// What is seen of the pod, by backend.
@@ -272,10 +305,13 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// The manifest of a revision, if the worker knows it.
-    fn revision(&self, desired: Option<&DesiredPod>, revision: &Revision) -> Option<Arc<Pod>> {
-        let known = [desired.map(|desired| &desired.pod), self.running.as_ref()];
-        known.into_iter().flatten().find(|pod| pod.revision == *revision).cloned()
+    /// The manifest of a revision and the backend where it belongs, if the worker knows it.
+    fn revision(&mut self, desired: Option<&DesiredPod>, revision: &Revision) -> Option<(Arc<Pod>, String)> {
+        if let Some(desired) = desired.filter(|desired| desired.pod.revision == *revision) {
+            return Some((Arc::clone(&desired.pod), self.home_name(Some(&desired.pod))));
+        }
+        let running = self.running.as_ref().filter(|running| running.pod.revision == *revision)?;
+        Some((Arc::clone(&running.pod), running.backend.clone()))
     }
 
     fn runtime(&self, backend: &str) -> Result<Arc<R>, Error> {
@@ -293,12 +329,11 @@ impl<R: Runtime> Worker<R> {
     async fn wait(
         &mut self,
         wake_at: Option<Timestamp>,
+        visible: &[(bool, Option<String>)],
         remains: &[(String, Arc<Remains>)],
         shutdown: &CancellationToken,
     ) {
         let timer = wake_at.map(|at| until(self.shared.clock.now(), at));
-        let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
-        let visible: Vec<_> = looks.iter_mut().map(|look| look.borrow_and_update().error.clone()).collect();
         let sleep = async {
             match timer {
                 Some(timer) => tokio::time::sleep(timer).await,
@@ -307,7 +342,7 @@ impl<R: Runtime> Worker<R> {
         };
         tokio::pin!(sleep);
         loop {
-            let looked = select_all(looks.iter_mut().map(|look| Box::pin(look.changed())));
+            let looked = looked(&mut self.looks);
             // *Cancel-safe:* every arm waits on a channel or the clock and keeps what it has not delivered.
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -320,13 +355,18 @@ impl<R: Runtime> Worker<R> {
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 () = &mut sleep => return,
-                (changed, _, _) = looked => if changed.is_err() { return },
+                changed = looked => if changed.is_err() { return },
             }
-            let now: Vec<_> = looks.iter_mut().map(|look| look.borrow_and_update().error.clone()).collect();
-            if now != visible || self.remains() != remains {
+            if self.visible() != visible || self.remains() != remains {
                 return;
             }
         }
+    }
+
+    /// Of each backend, whether it was ever seen and why it is not seen now.
+    fn visible(&self) -> Vec<(bool, Option<String>)> {
+        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        looks.map(|look| (look.seen, look.error.clone())).collect()
     }
 
     /// Takes a user's wish into account.
@@ -356,6 +396,16 @@ impl<R: Runtime> Worker<R> {
                 && instance.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
         self.remains().iter().flat_map(|(_, remains)| &remains.containers).any(is_life)
+    }
+}
+
+/// Waits for a look at any backend.
+///
+/// *Cancel-safe:* only watches.
+async fn looked(looks: &mut [watch::Receiver<Arc<Observation>>]) -> Result<(), watch::error::RecvError> {
+    match looks.is_empty() {
+        true => pending().await,
+        false => select_all(looks.iter_mut().map(|look| Box::pin(look.changed()))).await.0,
     }
 }
 

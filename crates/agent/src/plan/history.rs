@@ -33,8 +33,8 @@ pub(crate) enum ImageState {
     /// Not asked for.
     #[default]
     Unknown,
-    /// Being fetched.
-    Pulling,
+    /// Being fetched; for the second time and on after the failure.
+    Pulling(Option<Failure>),
     /// Here.
     Ready,
     /// Could not be had.
@@ -42,6 +42,14 @@ pub(crate) enum ImageState {
 }
 
 impl ImageState {
+    /// Why it could not be had when it was last tried.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure) | Self::Pulling(Some(failure)) => Some(failure),
+            _ => None,
+        }
+    }
+
     /// When to ask again.
     pub fn next_try(&self) -> Option<Timestamp> {
         match self {
@@ -74,7 +82,11 @@ impl Failure {
         now: Timestamp,
     ) -> Self {
         let (first, longest) = match kind {
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Cancelled | ErrorKind::Conflict => PASSING,
+            ErrorKind::Unavailable
+            | ErrorKind::Timeout
+            | ErrorKind::Cancelled
+            | ErrorKind::Conflict
+            | ErrorKind::AlreadyExists => PASSING,
             _ => LASTING,
         };
         let delay = last.map_or(first, |last| (last.delay * 2).clamp(first, longest));
@@ -86,7 +98,12 @@ impl Failure {
 impl History {
     /// How far a container's image is.
     pub fn image(&self, pod: &Pod, container: &Container) -> ImageState {
-        self.images.get(&image_key(pod, container)).cloned().unwrap_or_default()
+        self.image_of(&pod.revision, &container.name)
+    }
+
+    /// How far the image of a container of that name is.
+    pub fn image_of(&self, revision: &Revision, container: &str) -> ImageState {
+        self.images.get(&(revision.clone(), container.to_owned())).cloned().unwrap_or_default()
     }
 
     /// Notes how far a container's image is.
@@ -125,6 +142,12 @@ impl History {
     /// Notes whether the sandbox could be made.
     pub fn set_sandbox(&mut self, failure: Option<Failure>) {
         self.sandbox = failure;
+    }
+
+    /// Forgets what could not be made: what is to be made from now on is another.
+    pub fn begin_revision(&mut self) {
+        self.sandbox = None;
+        self.starts.clear();
     }
 
     /// Whether a sandbox's network has been released.
@@ -176,8 +199,4 @@ impl History {
         self.starts.clear();
         self.images.retain(|_, state| !matches!(state, ImageState::Failed(_)));
     }
-}
-
-fn image_key(pod: &Pod, container: &Container) -> (Revision, String) {
-    (pod.revision.clone(), container.name.clone())
 }

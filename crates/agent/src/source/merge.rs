@@ -89,7 +89,12 @@ fn manifest(
         match pods.entry(pod.key.clone()) {
             Entry::Vacant(place) => {
                 view.pods.push(pod.key.to_string());
-                place.insert(DesiredPod { pod: Arc::clone(pod), manifest: path.into(), stale: stale.clone() });
+                place.insert(DesiredPod {
+                    pod: Arc::clone(pod),
+                    manifest: path.into(),
+                    content: Arc::clone(&file.content),
+                    stale: stale.clone(),
+                });
             }
             Entry::Occupied(winner) => {
                 let message = format!(

@@ -35,8 +35,8 @@ pub(super) struct Reader {
 #[derive(Debug, Default)]
 pub(super) struct ManifestFile {
     stamp: Option<Stamp>,
-    /// The content in force, until it has been kept on disk.
-    content: Vec<u8>,
+    /// The content in force.
+    pub content: Arc<[u8]>,
     /// The pods in force: of the present content if that is good, else of the last good one.
     pub pods: Vec<Arc<Pod>>,
     /// Why the present content is not in force.
@@ -148,15 +148,15 @@ impl Reader {
             self.begun = self.tell("begin", self.last_good.begin());
         }
         for name in std::mem::take(&mut self.unkept) {
-            let done = match self.files.get_mut(&name) {
-                Some(file) if file.content.is_empty() => Ok(()),
-                Some(file) => {
-                    let content = std::mem::take(&mut file.content);
-                    self.last_good.keep(&name, &content)
-                }
+            let done = match self.files.get(&name) {
+                // It came back broken; what it was before it went counts no more.
+                Some(file) if file.content.is_empty() => self.last_good.forget(&name),
+                Some(file) => self.last_good.keep(&name, &file.content),
                 None => self.last_good.forget(&name),
             };
-            self.tell(&name.to_string_lossy(), done);
+            if !self.tell(&name.to_string_lossy(), done) {
+                self.unkept.insert(name);
+            }
         }
     }
 
@@ -183,7 +183,8 @@ impl Reader {
         for (name, content) in kept {
             if let Ok(manifest) = decode(&content, &self.node_name) {
                 let pods = manifest.pods.into_iter().map(Arc::new).collect();
-                self.files.insert(name, ManifestFile { pods, ..ManifestFile::default() });
+                let content = content.into();
+                self.files.insert(name, ManifestFile { pods, content, ..ManifestFile::default() });
             }
         }
     }
@@ -231,7 +232,7 @@ impl Reader {
                 file.pods = manifest.pods.into_iter().map(Arc::new).collect();
                 file.problems = Vec::new();
                 file.warnings = manifest.warnings;
-                file.content = content;
+                file.content = content.into();
                 self.unkept.insert(name.to_owned());
             }
             Err(problems) => file.problems = problems,

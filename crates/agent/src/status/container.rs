@@ -87,17 +87,16 @@ fn not_yet(facts: &Facts<'_>, container: &Container) -> WireState {
     wait("ContainerCreating", message)
 }
 
-/// The state of a container whose image could not be had (R-IMG-4).
+/// The state of a container whose image could not be had (R-IMG-4). While it is tried again, the last failure stands.
 fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> {
-    let (ImageState::Failed(failure), image) = (facts.history.image(facts.pod, container), &container.image) else {
-        return None;
-    };
-    match failure.reason {
-        "ErrImagePull" => {
+    let (state, image) = (facts.history.image(facts.pod, container), &container.image);
+    let failure = state.failure()?;
+    match (failure.reason, &state) {
+        ("ErrImagePull", ImageState::Failed(_)) => {
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message);
             Some(wait("ImagePullBackOff", Some(message)))
         }
-        reason => Some(wait(reason, Some(failure.message))),
+        (reason, _) => Some(wait(reason, Some(failure.message.clone()))),
     }
 }
 

@@ -37,11 +37,10 @@ enum News {
 impl<R: Runtime> Worker<R> {
     /// Has the images of these containers, all at once, in the background.
     pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[usize]) {
-        let Some(pod) = self.revision(desired, revision) else { return };
-        let home = self.home_name(Some(&pod));
+        let Some((pod, home)) = self.revision(desired, revision) else { return };
         for container in containers.iter().filter_map(|index| pod.containers.get(*index)) {
-            self.last_failure(&pod, container);
-            self.history.set_image(&pod.revision, &container.name, ImageState::Pulling);
+            let last = self.history.image(&pod, container).failure().cloned();
+            self.history.set_image(&pod.revision, &container.name, ImageState::Pulling(last));
             let fetch = Fetch {
                 key: self.key.clone(),
                 revision: pod.revision.clone(),
@@ -73,25 +72,17 @@ impl<R: Runtime> Worker<R> {
             }
             News::Ready => {
                 self.pulls.remove(&container);
-                self.failures.remove(&container);
                 self.history.set_image(&revision, &container, ImageState::Ready);
             }
             News::Failed { reason, message, error } => {
                 self.pulls.remove(&container);
                 let kind = error.as_ref().map_or(ErrorKind::NotFound, Error::kind);
                 let retry_after = error.as_ref().and_then(Error::retry_delay);
-                let last = self.failures.get(&container);
-                let failure = Failure::after(last, reason, message, kind, retry_after, self.shared.clock.now());
-                self.failures.insert(container.clone(), failure.clone());
+                let last = self.history.image_of(&revision, &container);
+                let now = self.shared.clock.now();
+                let failure = Failure::after(last.failure(), reason, message, kind, retry_after, now);
                 self.history.set_image(&revision, &container, ImageState::Failed(failure));
             }
-        }
-    }
-
-    /// Keeps the last failure, so that the next one waits longer.
-    fn last_failure(&mut self, pod: &Pod, container: &Container) {
-        if let ImageState::Failed(failure) = self.history.image(pod, container) {
-            self.failures.insert(container.name.clone(), failure);
         }
     }
 

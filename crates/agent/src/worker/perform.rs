@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Du
 
 use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
-use stanchion_runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Runtime, SandboxId, labels};
+use stanchion_runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Worker, container};
+use super::{Hold, RETRY, Running, Worker, container, recall};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -75,47 +75,54 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn create_sandbox(&mut self, desired: Option<&DesiredPod>, revision: &Revision, attempt: u32) {
-        let Some(pod) = self.revision(desired, revision) else { return };
-        let runtime = match self.home_runtime(&pod) {
+        let Some((pod, home)) = self.revision(desired, revision) else { return };
+        let runtime = match self.runtime(&home) {
             Ok(runtime) => runtime,
             Err(error) => return self.held("make its sandbox", Err(error)),
         };
+        // Before the sandbox is there: no agent may find one that it knows nothing of.
+        if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
+            && let Err(error) = self.keep_record(desired, &home).await
+        {
+            let message =
+                format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
+            self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
+        }
         let permit = self.permit().await;
         let created = runtime.create_sandbox(container::sandbox(&pod, attempt)).await;
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
-            // Made by an earlier try whose answer did not arrive: the next look shows it.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {}", error.chain());
-                self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
+                // Made by an earlier try whose answer did not arrive, the next look shows it; else it is asked for again.
+                if error.kind() != ErrorKind::AlreadyExists {
+                    self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
+                }
                 let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
                 let failure =
                     Failure::after(last, "ContainerCreating", message, error.kind(), error.retry_delay(), now);
                 self.history.set_sandbox(Some(failure));
             }
         }
-        self.running = Some(pod);
+        self.running = Some(Running { pod, backend: home });
     }
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
-        let Some(pod) = self.revision(desired, &run.revision) else { return };
+        let Some((pod, home)) = self.revision(desired, &run.revision) else { return };
         let Some(container) = pod.containers.get(run.index) else { return };
-        let home = self.home_name(Some(&pod));
         let addresses = self
             .remains()
             .iter()
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
         let subject = Subject::container(&self.key, &container.name);
-        match self.start(&pod, container, run, addresses.unwrap_or_default()).await {
+        match self.start(&home, &pod, container, run, addresses.unwrap_or_default()).await {
             Ok(()) => {
                 self.shared.events.normal(&subject, "Created", "Container created");
                 self.shared.events.normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
-            Err(Failed { error, .. }) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(Failed { reason, error }) if error.kind() == ErrorKind::NotFound => {
                 // The image went after it was seen.
                 if let Some(home) = self.shared.home(&home) {
@@ -142,20 +149,22 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn start(
-        &mut self,
+        &self,
+        home: &str,
         pod: &Arc<Pod>,
         container: &Container,
         run: &Run,
         addresses: Vec<IpAddr>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
-        let runtime = self.home_runtime(pod).map_err(failed("CreateContainerError"))?;
+        let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let config = self.configure(pod, container, run, addresses).await;
         let config = config.map_err(failed("CreateContainerConfigError"))?;
         let _permit = self.permit().await;
         let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
         let started = runtime.start_container(id.clone()).await.map_err(failed("RunContainerError"));
-        if started.is_err() {
+        // It may run although the answer says otherwise: then the next look decides, and nothing is killed.
+        if started.as_ref().is_err_and(|failed| !is_unknown(failed.error.kind())) {
             // What is left half made is found by the next look and removed then, if not now.
             if let Err(error) = runtime.remove_container(id).await {
                 tracing::debug!(pod = %self.key, error = error.chain(), "removing a container that did not start failed");
@@ -201,15 +210,22 @@ impl<R: Runtime> Worker<R> {
         id: SandboxId,
         desired: Option<&DesiredPod>,
     ) -> Result<(), Error> {
-        let uid = self.remains().iter().flat_map(|(_, remains)| &remains.sandboxes).find_map(|sandbox| {
-            sandbox.labels.get(labels::POD_UID).filter(|_| sandbox.id == id).map(|uid| PodUid::new(uid))
-        });
+        let uid = self.last_of(&id);
         self.runtime(backend)?.remove_sandbox(id.clone()).await?;
         self.history.forget_sandbox(&id);
         match uid {
             Some(uid) if desired.is_some_and(|desired| desired.pod.uid != uid) => self.remove_files(&uid).await,
             _ => Ok(()),
         }
+    }
+
+    /// The UID whose only sandbox this is.
+    fn last_of(&self, id: &SandboxId) -> Option<PodUid> {
+        let remains = self.remains();
+        let sandboxes = || remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
+        let uid = sandboxes().find(|sandbox| sandbox.id == *id).and_then(|sandbox| recall::uid(&sandbox.labels))?;
+        let has_others = sandboxes().any(|other| other.id != *id && recall::uid(&other.labels).as_ref() == Some(&uid));
+        (!has_others).then_some(uid)
     }
 
     async fn remove_files(&self, uid: &PodUid) -> Result<(), Error> {
@@ -236,12 +252,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    fn home_runtime(&mut self, pod: &Pod) -> Result<Arc<R>, Error> {
-        let home = self.home_name(Some(pod));
-        self.runtime(&home)
-    }
-
-    fn files(&self, uid: PodUid) -> PodFiles {
+    pub(super) fn files(&self, uid: PodUid) -> PodFiles {
         PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
     }
 
@@ -250,6 +261,12 @@ impl<R: Runtime> Worker<R> {
         let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         containers.find(|container| container.id == *id).map_or_else(|| id.to_string(), |found| found.name.clone())
     }
+}
+
+/// Whether a call that failed like this may have done its work.
+fn is_unknown(kind: ErrorKind) -> bool {
+    use ErrorKind::{Cancelled, Crashed, Timeout, Unavailable};
+    matches!(kind, Timeout | Cancelled | Crashed | Unavailable)
 }
 
 /// Where each volume is, and the managed files with their places in the container.

@@ -15,7 +15,7 @@ use super::Worker;
 use crate::{
     desired::DesiredPod,
     observe::Remains,
-    plan::{history::ImageState, restart, view::View},
+    plan::{restart, view::View},
     status::{Facts, status},
     view::{ContainerView, PodView},
 };
@@ -36,7 +36,6 @@ impl<R: Runtime> Worker<R> {
             pod: &pod,
             view: &view,
             history: &self.history,
-            image_failures: &self.failures,
             obstacle: self.obstacle(&home, &pod),
             stale: desired.and_then(|desired| self.stale(desired, &pod)),
             node_addresses: &self.shared.node_addresses,
@@ -71,7 +70,8 @@ impl<R: Runtime> Worker<R> {
             sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
         };
         let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
-        wanted.filter(stands).or(self.running.as_ref().filter(stands)).or(wanted).cloned()
+        let running = self.running.as_ref().map(|running| &running.pod);
+        wanted.filter(stands).or(running.filter(stands)).or(wanted).cloned()
     }
 
     fn stamp(&self, metadata: &mut ObjectMeta, is_leaving: bool) {
@@ -90,6 +90,11 @@ impl<R: Runtime> Worker<R> {
         let Some(place) = self.shared.home(home) else {
             return Some(("BackendUnavailable", "no configured backend can be reached".to_owned()));
         };
+        if let Some(unseen) = self.unseen() {
+            let name = &unseen.backend.name;
+            let why = unseen.observer.latest().error.clone().unwrap_or_else(|| "it has not answered yet".to_owned());
+            return Some(("BackendUnavailable", format!("backend {name}, where the pod may still run: {why}")));
+        }
         let latest = place.observer.latest();
         match (&latest.error, latest.seen) {
             (Some(error), _) => Some(("BackendUnavailable", format!("backend {home}: {error}"))),
@@ -106,11 +111,10 @@ impl<R: Runtime> Worker<R> {
         if shown.revision == desired.pod.revision {
             return None;
         }
-        let failed =
-            desired.pod.containers.iter().find_map(|container| match self.history.image(&desired.pod, container) {
-                ImageState::Failed(failure) => Some((failure.reason, failure.message.into())),
-                _ => None,
-            });
+        let failed = desired.pod.containers.iter().find_map(|container| {
+            let image = self.history.image(&desired.pod, container);
+            image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
+        });
         failed.or_else(|| Some(("Updating", "the new revision is being prepared".into())))
     }
 

@@ -1,0 +1,90 @@
+//! What runs, written down for the agent's next life: its manifest may have been edited by then.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    io::{self, ErrorKind, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use stanchion_pod::{Pod, PodKey, Revision, decode};
+
+use super::PodFiles;
+
+/// The record's file, in the pod's directory.
+const NAME: &str = "running.json";
+
+/// Which pod stands in a sandbox, and from which manifest it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod, node suffix included.
+    pub name: String,
+    /// In which life of the node: nothing runs on from one to the next.
+    pub boot: String,
+    /// The backend it was put on.
+    pub backend: String,
+    /// Its revision, as its labels have it.
+    pub revision: String,
+    /// What was in its manifest file. It may hold secrets: the file is only root's to read.
+    pub manifest: String,
+}
+
+impl Record {
+    /// The pod; `None` when the manifest does not hold it, or this agent reads it otherwise than the one that kept it.
+    pub fn pod(&self, key: &PodKey, node_name: &str) -> Option<Pod> {
+        let manifest = decode(self.manifest.as_bytes(), node_name).ok()?;
+        let revision = Revision::new(&self.revision);
+        manifest.pods.into_iter().find(|pod| pod.key == *key && pod.revision == revision)
+    }
+}
+
+/// The backends that pods were put on in this life of the node, by pod. What cannot be read is passed over.
+pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, BTreeSet<String>> {
+    let mut places: HashMap<_, BTreeSet<_>> = HashMap::new();
+    let boot = boot();
+    for directory in fs::read_dir(super::pods(state_dir)).into_iter().flatten().flatten() {
+        match read(&directory.path().join(NAME)) {
+            Ok(Some(record)) if record.boot == boot => {
+                let key = PodKey { namespace: record.namespace, name: record.name };
+                places.entry(key).or_default().insert(record.backend);
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(path = %directory.path().display(), %error, "a record cannot be read"),
+        }
+    }
+    places
+}
+
+/// The id of this life of the node, from `/proc`; empty where that cannot be read.
+pub(crate) fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+fn read(path: &Path) -> io::Result<Option<Record>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+impl PodFiles {
+    /// Writes down what is about to run. Of one UID only the latest counts.
+    pub fn keep_record(&self, record: &Record) -> io::Result<()> {
+        self.create_root()?;
+        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.root)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        file.persist(self.root.join(NAME))?;
+        Ok(())
+    }
+
+    /// What was written down; `None` when nothing was.
+    pub fn record(&self) -> io::Result<Option<Record>> {
+        read(&self.root.join(NAME))
+    }
+}

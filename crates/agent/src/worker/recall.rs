@@ -1,0 +1,83 @@
+//! What runs and was started by an agent before this one, from a manifest that is another by now.
+
+use std::sync::Arc;
+
+use stanchion_pod::{Pod, PodUid, Revision};
+use stanchion_runtime::{Error, ErrorKind, Runtime, labels};
+
+use super::{Running, Worker};
+use crate::{
+    desired::DesiredPod,
+    files::{self, Record},
+    observe::Remains,
+};
+
+impl<R: Runtime> Worker<R> {
+    /// Looks up the manifest of what stands, once: so that it can be kept running while the newest manifest cannot be
+    /// put in force.
+    pub(super) async fn recall(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
+        let Some(desired) = desired else {
+            // What is to be gone is not brought back while something new of the same name waits for its image.
+            self.running = None;
+            self.is_recalled = true;
+            return;
+        };
+        if self.is_recalled || self.running.is_some() {
+            return;
+        }
+        let Some((backend, uid, revision)) = standing(remains) else { return };
+        self.is_recalled = true;
+        if desired.pod.revision == revision {
+            return;
+        }
+        let pod = self.recorded(uid).await.filter(|pod| pod.revision == revision).map(Arc::new);
+        self.running = pod.map(|pod| Running { pod, backend: backend.to_owned() });
+        if self.running.is_none() {
+            let message = "what runs was made from a manifest that is not known; it is left alone until the new one \
+                           can take its place";
+            tracing::warn!(pod = %self.key, %revision, message);
+        }
+    }
+
+    async fn recorded(&self, uid: PodUid) -> Option<Pod> {
+        let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
+        let read = tokio::task::spawn_blocking(move || Ok(files.record()?.and_then(|record| record.pod(&key, &node))));
+        match read.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
+            Ok(pod) => pod,
+            Err(error) => {
+                tracing::warn!(pod = %self.key, %error, "the manifest of what runs cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Writes down what is about to run.
+    pub(super) async fn keep_record(&self, desired: &DesiredPod, backend: &str) -> Result<(), Error> {
+        let record = Record {
+            namespace: self.key.namespace.clone(),
+            name: self.key.name.clone(),
+            boot: files::boot(),
+            backend: backend.to_owned(),
+            revision: desired.pod.revision.as_str().to_owned(),
+            manifest: String::from_utf8_lossy(&desired.content).into_owned(),
+        };
+        let files = self.files(desired.pod.uid.clone());
+        let kept = tokio::task::spawn_blocking(move || files.keep_record(&record)).await;
+        kept.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+            .map_err(|error| Error::new(ErrorKind::Other, "writing down what runs").caused_by(&error))
+    }
+}
+
+/// The newest sandbox: its backend, and its UID and revision.
+fn standing<'a>(remains: &'a [(String, Arc<Remains>)]) -> Option<(&'a str, PodUid, Revision)> {
+    let of = |(backend, remains): &'a (String, Arc<Remains>)| remains.sandboxes.iter().map(|it| (backend.as_str(), it));
+    let (backend, sandbox) = remains.iter().flat_map(of).max_by_key(|(_, sandbox)| sandbox.created_at)?;
+    Some((backend, uid(&sandbox.labels)?, Revision::new(sandbox.labels.get(labels::REVISION)?)))
+}
+
+/// The pod's UID in labels. What no agent can have written there is none: it names a directory.
+pub(super) fn uid(labels: &std::collections::BTreeMap<String, String>) -> Option<PodUid> {
+    let uid = labels.get(labels::POD_UID)?;
+    let is_uid = (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    is_uid.then(|| PodUid::new(uid))
+}

@@ -1,0 +1,236 @@
+//! I1: of one pod, never two incarnations at once, whatever call fails, is lost, or never answers.
+
+use std::time::Duration;
+
+use stanchion_agent::config::DefaultBackend;
+use stanchion_runtime::{
+    ErrorKind,
+    testing::{Fault, Hold, Method, When},
+};
+
+use crate::{
+    manifest::pod,
+    node::{Node, Wanted},
+};
+
+/// Methods whose calls the story below makes, all of which matter to it.
+const METHODS: [Method; 10] = [
+    Method::CreateSandbox,
+    Method::StopSandbox,
+    Method::RemoveSandbox,
+    Method::CreateContainer,
+    Method::StartContainer,
+    Method::StopContainer,
+    Method::RemoveContainer,
+    Method::PullImage,
+    Method::ListImages,
+    Method::List,
+];
+
+/// Those that the agent treats in different ways.
+const KINDS: [ErrorKind; 5] =
+    [ErrorKind::Other, ErrorKind::NotFound, ErrorKind::AlreadyExists, ErrorKind::Timeout, ErrorKind::Crashed];
+
+/// A node on which at most one call hangs; whoever runs the agent kills it then and starts it anew.
+struct Story {
+    node: Node,
+    hold: Option<Hold>,
+}
+
+impl Story {
+    /// Create, crash, update, remove, lose, remove: each must come out as if nothing had gone wrong.
+    async fn tell(mut self) -> Node {
+        self.node.write("a.yaml", &pod("a", "app:1"));
+        self.node.write("b.yaml", &pod("b", "app:2").with("side", "app:3"));
+        self.node.start();
+        let both: Wanted<'_> = &[("a", &[("app", "app:1")]), ("b", &[("app", "app:2"), ("side", "app:3")])];
+        self.runs(both).await;
+        for _ in 0..2 {
+            let app = self.node.app("a").expect("it runs");
+            self.node.fake().exit(&app.id, 1);
+            self.runs(both).await;
+        }
+        self.node.write("a.yaml", &pod("a", "app:4"));
+        self.runs(&[("a", &[("app", "app:4")]), ("b", &[("app", "app:2"), ("side", "app:3")])]).await;
+        self.node.remove("b.yaml");
+        self.runs(&[("a", &[("app", "app:4")])]).await;
+        let [sandbox] = &self.node.fake().sandboxes_of("a-node")[..] else { panic!("one sandbox: {:?}", self.node) };
+        self.node.fake().lose_sandbox(&sandbox.id, "its namespace was removed");
+        self.runs(&[("a", &[("app", "app:4")])]).await;
+        self.node.remove("a.yaml");
+        if let Some(hold) = self.hold.take() {
+            tokio::select! {
+                () = self.node.is_empty() => {}
+                () = hold.reached() => self.node.restart().await,
+            }
+        }
+        self.node.is_empty().await;
+        self.node.check();
+        self.node
+    }
+
+    async fn runs(&mut self, wanted: Wanted<'_>) {
+        if let Some(hold) = self.hold.clone() {
+            tokio::select! {
+                () = self.node.runs(wanted) => return,
+                () = hold.reached() => {}
+            }
+            self.hold = None;
+            self.node.restart().await;
+        }
+        self.node.runs(wanted).await;
+    }
+}
+
+/// How often the undisturbed story calls each method; of looks, which are all alike, the first few.
+async fn calls() -> Vec<(Method, u32)> {
+    let node = Story { node: Node::new(), hold: None }.tell().await;
+    let count = |method: Method| {
+        let count = u32::try_from(node.fake().count(method)).expect("few calls");
+        if method.only_looks() { count.min(4) } else { count }
+    };
+    METHODS.map(|method| (method, count(method))).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_call_may_fail_in_any_way() {
+    for (method, count) in calls().await {
+        assert!(count > 0, "the story does not call {method}");
+        for call in 1..=count {
+            for kind in KINDS.into_iter().take(if method.only_looks() { 1 } else { KINDS.len() }) {
+                println!("call {call} of {method} fails with {kind:?}");
+                let node = Node::new();
+                node.fake().fault(method, When::Nth(call), Fault::fail(kind));
+                Story { node, hold: None }.tell().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_answer_may_be_lost() {
+    for (method, count) in calls().await {
+        for call in 1..=count {
+            for kind in [ErrorKind::Timeout, ErrorKind::Unavailable, ErrorKind::Other] {
+                println!("the answer to call {call} of {method} is lost with {kind:?}");
+                let node = Node::new();
+                node.fake().fault(method, When::Nth(call), Fault::lose_answer(kind));
+                Story { node, hold: None }.tell().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_agent_may_be_killed_in_any_call() {
+    for (method, count) in calls().await {
+        for call in 1..=count {
+            for is_done in [false, true] {
+                println!("killed in call {call} of {method}, its work done: {is_done}");
+                let node = Node::new();
+                let hold = match is_done {
+                    false => node.fake().hang(method, When::Nth(call)),
+                    true => node.fake().hang_after(method, When::Nth(call)),
+                };
+                Story { node, hold: Some(hold) }.tell().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_call_may_be_slow() {
+    for seconds in [1, 40] {
+        let node = Node::new();
+        node.fake().slow_down(Duration::from_secs(seconds));
+        Story { node, hold: None }.tell().await;
+    }
+}
+
+/// `a` runs on the first of two runtimes, and the agent on both.
+async fn two() -> Node {
+    let mut node = Node::with_runtimes(&["first", "second"]);
+    node.write("a.yaml", &pod("a", "app:1"));
+    node.start();
+    node.runs(&[("a", &[("app", "app:1")])]).await;
+    node
+}
+
+fn moved() -> crate::manifest::Manifest {
+    pod("a", "app:1").spec("runtimeClassName: second")
+}
+
+async fn is_moved(node: &Node) {
+    node.runs(&[("a", &[("app", "app:1")])]).await;
+    let second = &node.fakes[1].1;
+    node.patiently("the move", second.until_running("app")).await;
+    node.patiently("the end of the old", node.fake().until(|now| now.sandboxes.is_empty())).await;
+    node.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_moves_to_another_runtime_is_stopped_before_it_starts() {
+    let node = two().await;
+    node.write("a.yaml", &moved());
+    is_moved(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_does_not_move_while_its_old_runtime_cannot_be_seen() {
+    let node = two().await;
+    node.fake().set_available(false);
+    node.write("a.yaml", &moved());
+    node.settle().await;
+    assert_eq!(node.fakes[1].1.inventory().sandboxes, [], "I1");
+    node.fake().set_available(true);
+    is_moved(&node).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_never_saw_the_old_runtime_waits_for_it() {
+    for by_manifest in [true, false] {
+        let mut node = two().await;
+        node.stop().await;
+        match by_manifest {
+            true => node.write("a.yaml", &moved()),
+            false => node.config.default_backend = DefaultBackend::Named("second".to_owned()),
+        }
+        node.fake().set_available(false);
+        node.start();
+        node.shows("why it waits", |node| node.status("a").reason.as_deref() == Some("BackendUnavailable")).await;
+        node.settle().await;
+        assert_eq!(node.fakes[1].1.inventory().sandboxes, [], "I1");
+        node.fake().set_available(true);
+        is_moved(&node).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_survives_lost_answers() {
+    for method in [Method::StopContainer, Method::RemoveSandbox, Method::CreateSandbox, Method::StartContainer] {
+        for fault in [Fault::lose_answer(ErrorKind::Timeout), Fault::fail(ErrorKind::Crashed)] {
+            println!("{method}: {fault:?}");
+            let node = two().await;
+            for (_, fake) in &node.fakes {
+                fake.fault(method, When::Nth(1), fault.clone());
+            }
+            node.write("a.yaml", &moved());
+            is_moved(&node).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_not_stopped_for_a_move_before_its_image_is_there() {
+    let node = two().await;
+    let second = &node.fakes[1].1;
+    second.unpublish("docker.io/library/app:1");
+    node.write("a.yaml", &moved());
+    node.shows("the missing image", |node| !node.events("Failed").is_empty()).await;
+    node.runs(&[("a", &[("app", "app:1")])]).await;
+    let app = node.app("a").expect("it runs where it was");
+    node.fake().exit(&app.id, 1);
+    node.runs(&[("a", &[("app", "app:1")])]).await;
+    second.publish("docker.io/library/app:1", 1000);
+    is_moved(&node).await;
+}

@@ -1,0 +1,161 @@
+//! I5: a stop is TERM, grace, KILL. I6: of a pod that is gone nothing remains.
+
+use std::{fs, time::Duration};
+
+use stanchion_agent::handle::Request;
+use stanchion_runtime::{
+    ContainerState,
+    testing::{Call, Method, Program},
+};
+use tokio::time::Instant;
+
+use crate::{
+    manifest::pod,
+    node::{Node, key},
+};
+
+async fn up(spec: &str, program: Program) -> Node {
+    let mut node = Node::new();
+    node.fake().program("app", program);
+    node.write("web.yaml", &pod("web", "app:1").spec(spec));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    node
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_has_its_grace_and_no_more() {
+    let table = [
+        ("terminationGracePeriodSeconds: 7", Program::stubborn(), 7, 7, Some(137)),
+        ("terminationGracePeriodSeconds: 60", Program::stops_in(Duration::from_secs(20), 5), 60, 20, Some(5)),
+        ("terminationGracePeriodSeconds: 0", Program::stubborn(), 1, 1, Some(137)),
+        ("restartPolicy: Always", Program::server(), 30, 0, Some(143)),
+    ];
+    for (spec, program, grace, takes, code) in table {
+        let mut node = up(spec, program).await;
+        let app = node.app("web").expect("it runs");
+        // R-RST-2: the pod's own grace, also for an agent that never saw the manifest.
+        node.stop().await;
+        node.remove("web.yaml");
+        let removed = Instant::now();
+        node.start();
+        let ended = node
+            .fake()
+            .until(|now| now.containers.iter().all(|it| !matches!(it.state, ContainerState::Running { .. })));
+        let inventory = node.patiently("the end", ended).await;
+        let state = inventory.containers.first().map(|it| it.state.clone());
+        assert!(
+            matches!(&state, Some(ContainerState::Exited { code: seen, .. }) if *seen == code),
+            "{spec}: {state:?}"
+        );
+        assert_eq!(removed.elapsed().as_secs(), takes, "I5: {spec}");
+        assert!(node.fake().calls().contains(&Call::StopContainer(app.id, Duration::from_secs(grace))), "I5: {spec}");
+        node.is_empty().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_containers_of_a_pod_stop_at_once() {
+    let mut node = Node::new();
+    node.fake().program("app", Program::stops_in(Duration::from_secs(10), 0));
+    node.fake().program("side", Program::stops_in(Duration::from_secs(9), 0));
+    node.write("web.yaml", &pod("web", "app:1").with("side", "app:2"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1"), ("side", "app:2")])]).await;
+    let removed = Instant::now();
+    node.remove("web.yaml");
+    node.shows("the stop", |node| node.fake().count(Method::StopContainer) == 2).await;
+    let stopping = Instant::now();
+    node.patiently("the end", node.fake().until(|now| now.sandboxes.is_empty())).await;
+    assert_eq!(stopping.elapsed().as_secs(), 10, "R-TERM-1, after {:?}", removed.elapsed());
+    node.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_ends_during_a_stop_finishes_it_in_its_next_life() {
+    let mut node = up("terminationGracePeriodSeconds: 300", Program::stops_in(Duration::from_secs(200), 0)).await;
+    node.remove("web.yaml");
+    node.shows("the stop", |node| node.fake().count(Method::StopContainer) == 1).await;
+    node.restart().await;
+    node.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_comes_back_while_it_ends_starts_after_its_end() {
+    for image in ["app:1", "app:2"] {
+        let node = up("terminationGracePeriodSeconds: 60", Program::stops_in(Duration::from_secs(30), 0)).await;
+        let before = node.app("web").expect("it runs");
+        node.remove("web.yaml");
+        node.shows("the stop", |node| node.fake().count(Method::StopContainer) == 1).await;
+        node.write("web.yaml", &pod("web", image).spec("terminationGracePeriodSeconds: 60"));
+        node.patiently(
+            "the end",
+            node.fake().until(|now| {
+                now.containers
+                    .iter()
+                    .all(|it| it.id != before.id || !matches!(it.state, ContainerState::Running { .. }))
+            }),
+        )
+        .await;
+        node.runs(&[("web", &[("app", image)])]).await;
+        node.check();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn quick_edits_start_only_the_last() {
+    let node = up("terminationGracePeriodSeconds: 60", Program::stops_in(Duration::from_secs(30), 0)).await;
+    for image in ["app:2", "app:3", "app:4"] {
+        node.write("web.yaml", &pod("web", image));
+        node.shows("the edit", |node| node.pod("web").is_some_and(|view| view.manifest.ends_with("web.yaml"))).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+    }
+    node.runs(&[("web", &[("app", "app:4")])]).await;
+    let image = |call| match call {
+        Call::CreateContainer(config) => Some(config.image),
+        _ => None,
+    };
+    let created: Vec<_> = node.fake().calls().into_iter().filter_map(image).collect();
+    assert_eq!(created, ["docker.io/library/app:1", "docker.io/library/app:4"], "R-WRK-6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_and_logs_go_with_the_pod_and_those_of_others_stay() {
+    let node = up("volumes: [{name: scratch, emptyDir: {}}]", Program::server()).await;
+    node.write("other.yaml", &pod("other", "app:2"));
+    node.runs(&[("web", &[("app", "app:1")]), ("other", &[("app", "app:2")])]).await;
+    let stranger = node.config.log_dir.join("a directory of somebody else");
+    fs::create_dir_all(&stranger).expect("it can be made");
+    node.write("web.yaml", &pod("web", "app:3"));
+    node.runs(&[("web", &[("app", "app:3")]), ("other", &[("app", "app:2")])]).await;
+    node.settle().await;
+    let count = |path| fs::read_dir(path).expect("it is there").count();
+    assert_eq!((count(node.config.state_dir.join("pods")), count(node.config.log_dir.clone())), (2, 3), "I6");
+    assert!(stranger.exists());
+    fs::remove_dir(&stranger).expect("it is there");
+    node.remove("web.yaml");
+    node.remove("other.yaml");
+    node.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_restarts_a_pod_and_a_container() {
+    let node = up("restartPolicy: Always", Program::server()).await;
+    let before = node.app("web").expect("it runs");
+    node.handle().request(Request::Restart { pod: key("web"), container: Some("app".to_owned()) }).await;
+    node.patiently("another", node.fake().until(|now| now.containers.iter().any(|it| it.attempt == 1))).await;
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    let again = node.app("web").expect("it runs");
+    assert_eq!(again.sandbox, before.sandbox, "only the container");
+    node.handle().request(Request::Restart { pod: key("web"), container: None }).await;
+    node.patiently("another", node.fake().until(|now| now.sandboxes.iter().any(|it| it.attempt == 1))).await;
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    assert_ne!(node.app("web").expect("it runs").sandbox, before.sandbox);
+    let stops = node
+        .fake()
+        .actions()
+        .iter()
+        .filter(|call| matches!(call, Call::StopContainer(_, grace) if grace.as_secs() == 30))
+        .count();
+    assert_eq!(stops, 2, "I5: in order");
+}

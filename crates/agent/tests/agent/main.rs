@@ -1,0 +1,12 @@
+//! The whole agent on fake runtimes: what ARCHITECTURE.md numbers as invariants, one file each, and a random walk.
+//!
+//! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
+//! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
+
+mod i1_one_incarnation;
+mod i3_untouched;
+mod i4_restarts;
+mod i5_i6_ends;
+mod manifest;
+mod node;
+mod update;

@@ -1,0 +1,44 @@
+//! Manifests for tests.
+
+use std::fmt;
+
+/// One pod.
+#[derive(Clone, Debug)]
+pub struct Manifest {
+    name: String,
+    containers: Vec<(String, String)>,
+    lines: Vec<String>,
+}
+
+/// A pod of one container `app` with this image.
+pub fn pod(name: &str, image: &str) -> Manifest {
+    Manifest { name: name.to_owned(), containers: Vec::new(), lines: Vec::new() }.with("app", image)
+}
+
+impl Manifest {
+    /// One more container.
+    pub fn with(mut self, container: &str, image: &str) -> Self {
+        self.containers.push((container.to_owned(), image.to_owned()));
+        self
+    }
+
+    /// A line of the spec.
+    pub fn spec(mut self, line: &str) -> Self {
+        self.lines.push(line.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Manifest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {}\nspec:", self.name)?;
+        for line in &self.lines {
+            writeln!(f, "  {line}")?;
+        }
+        writeln!(f, "  containers:")?;
+        for (name, image) in &self.containers {
+            writeln!(f, "  - name: {name}\n    image: {image}")?;
+        }
+        Ok(())
+    }
+}

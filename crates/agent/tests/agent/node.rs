@@ -1,0 +1,369 @@
+//! A node: directories, fake runtimes, and the agent on them, which can end and start again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use stanchion_agent::{
+    Agent, Clock,
+    backends::Backend,
+    config::{AgentConfig, DefaultBackend, SourceConfig},
+    handle::Handle,
+    view::{EventView, ManifestView, NodeView, PodView},
+};
+use stanchion_pod::{PodKey, k8s_openapi::api::core::v1 as wire};
+use stanchion_runtime::{ContainerInfo, ContainerState, Inventory, SandboxState, labels, testing::FakeRuntime};
+use tempfile::TempDir;
+use tokio::{task::JoinSet, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// The longest that a test waits for anything, on the paused clock.
+const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+
+pub struct Node {
+    dir: TempDir,
+    pub clock: Clock,
+    pub config: AgentConfig,
+    /// By name, the default one first.
+    pub fakes: Vec<(String, FakeRuntime)>,
+    agent: Option<Life>,
+    guards: JoinSet<()>,
+    doubles: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// One life of the agent.
+struct Life {
+    handle: Handle<FakeRuntime>,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// What is to run: pod → container → image tag.
+pub type Wanted<'a> = &'a [(&'a str, &'a [(&'a str, &'a str)])];
+
+impl Node {
+    /// A node with one runtime, `first`, whose registry has `app:1` to `app:9`. The agent does not run yet.
+    pub fn new() -> Self {
+        Self::with_runtimes(&["first"])
+    }
+
+    /// A node with these runtimes; the first is the default, and each is a runtime class of its name.
+    pub fn with_runtimes(names: &[&str]) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let origin: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a timestamp");
+        let clock = Clock::Tokio { origin, start: Instant::now() };
+        let first = FakeRuntime::with_clock(move || clock.now());
+        let mut fakes = vec![(names[0].to_owned(), first.clone())];
+        fakes.extend(names[1..].iter().map(|name| ((*name).to_owned(), first.beside(name, move || clock.now()))));
+        for (_, fake) in &fakes {
+            for tag in 1..10 {
+                fake.publish(&format!("docker.io/library/app:{tag}"), 1000);
+            }
+        }
+        let config = AgentConfig {
+            node_name: "node".to_owned(),
+            state_dir: dir.path().join("state"),
+            run_dir: dir.path().join("run"),
+            log_dir: dir.path().join("logs"),
+            sources: vec![SourceConfig::Path(dir.path().join("manifests"))],
+            default_backend: DefaultBackend::Named(names[0].to_owned()),
+            runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),
+            preload: None,
+        };
+        fs::create_dir(dir.path().join("manifests")).expect("a directory for manifests");
+        let mut node = Self { dir, clock, config, fakes, agent: None, guards: JoinSet::new(), doubles: Arc::default() };
+        node.guard();
+        node
+    }
+
+    /// The default runtime.
+    pub fn fake(&self) -> &FakeRuntime {
+        &self.fakes[0].1
+    }
+
+    pub fn manifests(&self) -> PathBuf {
+        self.dir.path().join("manifests")
+    }
+
+    /// Writes a manifest by rename, as an editor or `install` does.
+    pub fn write(&self, file: &str, content: &impl fmt::Display) {
+        let temporary = self.manifests().join(format!(".{file}"));
+        fs::write(&temporary, content.to_string()).expect("a manifest can be written");
+        fs::rename(&temporary, self.manifests().join(file)).expect("a manifest can be renamed");
+    }
+
+    pub fn remove(&self, file: &str) {
+        fs::remove_file(self.manifests().join(file)).expect("the manifest was there");
+    }
+
+    pub fn start(&mut self) {
+        let backends = self.fakes.iter().map(|(name, fake)| Backend::open(name, Arc::new(fake.clone()))).collect();
+        let view = NodeView { name: "node".to_owned(), ..NodeView::default() };
+        let agent = Agent::new(self.config.clone(), backends, view).with_clock(self.clock);
+        let (handle, shutdown) = (agent.handle(), CancellationToken::new());
+        let (mut tasks, stop) = (JoinSet::new(), shutdown.clone());
+        tasks.spawn(async move { agent.run(stop).await.expect("no task of the agent panics") });
+        let last = self.agent.replace(Life { handle, shutdown, tasks });
+        assert!(last.is_none(), "the agent runs already");
+    }
+
+    /// Stops the agent in order. A call that hangs is given up: its worker never comes back.
+    pub async fn stop(&mut self) {
+        let mut life = self.agent.take().expect("the agent runs");
+        life.shutdown.cancel();
+        while let Some(ended) = life.tasks.join_next().await {
+            ended.expect("no task of the agent panics");
+        }
+    }
+
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.start();
+    }
+
+    pub fn handle(&self) -> &Handle<FakeRuntime> {
+        &self.agent.as_ref().expect("the agent runs").handle
+    }
+
+    pub fn pod(&self, name: &str) -> Option<Arc<PodView>> {
+        self.handle().board.pod(&key(name))
+    }
+
+    pub fn status(&self, name: &str) -> wire::PodStatus {
+        self.pod(name).and_then(|view| view.pod.status.clone()).unwrap_or_default()
+    }
+
+    /// The reason that a container waits for, or how it is else.
+    pub fn reason(&self, pod: &str, container: &str) -> String {
+        let statuses = self.status(pod).container_statuses.unwrap_or_default();
+        let Some(status) = statuses.into_iter().find(|status| status.name == container) else { return String::new() };
+        let state = status.state.unwrap_or_default();
+        match (state.waiting, state.terminated) {
+            (Some(waiting), _) => waiting.reason.unwrap_or_default(),
+            (_, Some(terminated)) => terminated.reason.unwrap_or_default(),
+            _ => "Running".to_owned(),
+        }
+    }
+
+    /// The condition of that type: its status, reason and message.
+    pub fn condition(&self, pod: &str, kind: &str) -> Option<(String, String, String)> {
+        let found = self.status(pod).conditions.unwrap_or_default().into_iter().find(|it| it.type_ == kind)?;
+        Some((found.status, found.reason.unwrap_or_default(), found.message.unwrap_or_default()))
+    }
+
+    pub fn file(&self, name: &str) -> Option<ManifestView> {
+        let path = self.manifests().join(name).display().to_string();
+        let files = self.handle().board.sources().into_iter().flat_map(|source| source.manifests);
+        files.into_iter().find(|manifest| manifest.path == path)
+    }
+
+    pub fn events(&self, reason: &str) -> Vec<EventView> {
+        self.handle().events.all().into_iter().filter(|event| event.reason == reason).collect()
+    }
+
+    /// The running container `app` of a pod, on any runtime.
+    pub fn app(&self, pod: &str) -> Option<ContainerInfo> {
+        let name = format!("{pod}-node");
+        let found = self.fakes.iter().filter_map(|(_, fake)| fake.container_of(&name, "app"));
+        found.into_iter().find(|container| matches!(container.state, ContainerState::Running { .. }))
+    }
+
+    /// Waits until the board shows what `holds` wants.
+    pub async fn shows(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let mut changes = self.handle().board.watch();
+        let wait = async {
+            while !holds(self) {
+                changes.changed().await.expect("the board outlives its readers");
+            }
+        };
+        self.patiently(what, wait).await;
+    }
+
+    /// Waits until exactly these containers run, each pod in one sandbox, and the board says so.
+    pub async fn runs(&self, wanted: Wanted<'_>) {
+        let of = |(pod, containers): &(&str, &[(&str, &str)])| {
+            let containers = containers.iter().map(|(name, image)| ((*name).to_owned(), (*image).to_owned()));
+            (format!("{pod}-node"), containers.collect())
+        };
+        let wanted: BTreeMap<String, BTreeSet<(String, String)>> = wanted.iter().map(of).collect();
+        let is_up = |wanted: &BTreeMap<String, BTreeSet<(String, String)>>| {
+            running(self.fakes.iter().map(|(_, fake)| fake.inventory())) == *wanted
+        };
+        let wait = async {
+            while !is_up(&wanted) {
+                self.changed().await;
+            }
+        };
+        self.patiently(&format!("{wanted:?} to run, and nothing else"), wait).await;
+        let phases = wanted.keys().map(|name| name.strip_suffix("-node").expect("it was put there").to_owned());
+        for pod in phases {
+            self.shows(&format!("{pod} Running"), |node| node.status(&pod).phase.as_deref() == Some("Running")).await;
+        }
+    }
+
+    /// Waits until nothing is left of any pod, in any runtime or directory (I6).
+    pub async fn is_empty(&self) {
+        let wait = async {
+            loop {
+                let inventories = self.fakes.iter().map(|(_, fake)| fake.inventory());
+                let is_bare = inventories.into_iter().all(|it| it.sandboxes.is_empty() && it.containers.is_empty());
+                if is_bare && self.handle().board.pods().is_empty() {
+                    return;
+                }
+                self.changed().await;
+            }
+        };
+        self.patiently("nothing to be left", wait).await;
+        // What a killed agent left is swept after a while.
+        let swept = Instant::now() + Duration::from_secs(120);
+        loop {
+            let places = [self.config.state_dir.join("pods"), self.config.log_dir.clone()];
+            let left: Vec<_> = places.iter().flat_map(fs::read_dir).flatten().flatten().map(|it| it.path()).collect();
+            if left.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < swept, "I6: files are left: {left:?}");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// Waits for a change on the board or in a runtime.
+    async fn changed(&self) {
+        let mut board = self.handle().board.watch();
+        let looks = self.fakes.iter().map(|(_, fake)| {
+            let before = fake.inventory();
+            Box::pin(async move { drop(fake.until(|now| *now != before).await) })
+        });
+        tokio::select! {
+            _ = board.changed() => {}
+            _ = futures_util::future::select_all(looks) => {}
+        }
+    }
+
+    pub async fn patiently<T>(&self, what: &str, wait: impl Future<Output = T>) -> T {
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(done) => done,
+            Err(_) => panic!("waited in vain for {what}\n{self:?}"),
+        }
+    }
+
+    /// Lets time pass until nothing is under way any more.
+    pub async fn settle(&self) {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+
+    /// What must hold in every test.
+    pub fn check(&self) {
+        let violations = self.fake().violations();
+        assert!(violations.is_empty(), "I1: {violations:?}\n{self:?}");
+        let doubles = self.doubles.lock().expect("no test panics with it");
+        assert!(doubles.is_empty(), "I1: {doubles:?}\n{self:?}");
+    }
+
+    /// Watches that containers of one pod run in one sandbox only, whatever their revision, on all runtimes together.
+    fn guard(&mut self) {
+        let all: Vec<_> = self.fakes.iter().map(|(_, fake)| fake.clone()).collect();
+        for fake in all.clone() {
+            let (all, doubles) = (all.clone(), Arc::clone(&self.doubles));
+            self.guards.spawn(async move {
+                loop {
+                    let doubled = |_: &Inventory| {
+                        let found = doubled(all.iter().map(FakeRuntime::inventory));
+                        !found.is_empty() && {
+                            doubles.lock().expect("no test panics with it").extend(found);
+                            true
+                        }
+                    };
+                    let seen = fake.until(doubled).await;
+                    fake.until(|now| *now != seen).await;
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.check();
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, fake) in &self.fakes {
+            writeln!(f, "-- {name}")?;
+            let Inventory { sandboxes, containers } = fake.inventory();
+            for sandbox in sandboxes {
+                writeln!(f, "{} {:?} {:?}", sandbox.id, sandbox.state, sandbox.labels.get(labels::POD_NAME))?;
+            }
+            for container in containers {
+                writeln!(f, "{} in {} {} {:?}", container.id, container.sandbox, container.image, container.state)?;
+            }
+            let actions = fake.actions();
+            for action in actions.iter().skip(actions.len().saturating_sub(15)) {
+                let text: String = format!("{action:?}").chars().take(120).collect();
+                writeln!(f, "  {text}")?;
+            }
+        }
+        if let Some(Life { handle, .. }) = &self.agent {
+            for event in handle.events.all().iter().rev().take(25).rev() {
+                writeln!(f, "{} x{} {} {}: {}", event.last, event.count, event.object, event.reason, event.message)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn key(name: &str) -> PodKey {
+    PodKey { namespace: "default".to_owned(), name: format!("{name}-node") }
+}
+
+/// What runs in ready sandboxes, by pod; anything that runs elsewhere is filed under a name that no test wants.
+fn running(inventories: impl Iterator<Item = Inventory>) -> BTreeMap<String, BTreeSet<(String, String)>> {
+    let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for Inventory { sandboxes, containers } in inventories {
+        for sandbox in sandboxes.iter().filter(|sandbox| sandbox.state == SandboxState::Ready) {
+            found.entry(sandbox.labels.get(labels::POD_NAME).cloned().unwrap_or_default()).or_default();
+        }
+        for container in containers {
+            if !matches!(container.state, ContainerState::Running { .. }) {
+                continue;
+            }
+            let sandbox = sandboxes.iter().find(|sandbox| sandbox.id == container.sandbox);
+            let is_ready = sandbox.is_some_and(|sandbox| sandbox.state == SandboxState::Ready);
+            let pod = container.labels.get(labels::POD_NAME).cloned().unwrap_or_default();
+            let place = if is_ready { pod } else { format!("{pod} in a lost sandbox") };
+            let image = container.image.trim_start_matches("docker.io/library/").to_owned();
+            let is_new = found.entry(place.clone()).or_default().insert((container.name, image));
+            if !is_new {
+                found.entry(format!("{place} twice")).or_default();
+            }
+        }
+    }
+    found
+}
+
+/// Pods with containers that run in more than one sandbox.
+fn doubled(inventories: impl Iterator<Item = Inventory>) -> Vec<String> {
+    let mut places: BTreeMap<String, BTreeSet<(usize, String)>> = BTreeMap::new();
+    for (runtime, inventory) in inventories.enumerate() {
+        let runs = |container: &&ContainerInfo| matches!(container.state, ContainerState::Running { .. });
+        for container in inventory.containers.iter().filter(runs) {
+            let pod = container.labels.get(labels::POD_NAME).cloned().unwrap_or_default();
+            places.entry(pod).or_default().insert((runtime, container.sandbox.to_string()));
+        }
+    }
+    places
+        .into_iter()
+        .filter(|(_, places)| places.len() > 1)
+        .map(|(pod, places)| format!("{pod}: {places:?}"))
+        .collect()
+}
