@@ -48,6 +48,7 @@ pub mod method {
     pub const EVENTS: u32 = 16;
     pub const RESIZE_EXEC: u32 = 17;
     pub const IMPORT_IMAGES: u32 = 18;
+    pub const LIST_POD: u32 = 19;
 }
 
 /// Borrowed bytes.

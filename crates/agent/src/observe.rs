@@ -2,10 +2,18 @@
 
 mod observation;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
-use futures_util::{Stream, StreamExt};
-use stanchion_runtime::{Error, Event, Runtime, Version};
+use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
+use stanchion_pod::PodKey;
+use stanchion_runtime::{Error, Event, EventKind, PodName, Runtime, Version};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -31,7 +39,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 #[derive(Clone, Debug)]
 pub struct Observer {
     tickets: watch::Sender<u64>,
-    latest: watch::Receiver<Arc<Observation>>,
+    latest: watch::Sender<Arc<Observation>>,
+    /// Looks begun, so that of two at the same time the later one counts.
+    begun: Arc<AtomicU64>,
 }
 
 impl Observer {
@@ -44,7 +54,7 @@ impl Observer {
     /// Changes with every look.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Observation>> {
-        self.latest.clone()
+        self.latest.subscribe()
     }
 
     /// A look begun after this call, failed or not. Callers at the same time share one.
@@ -56,12 +66,34 @@ impl Observer {
             *tickets += 1;
             ticket = *tickets;
         });
-        let mut latest = self.latest.clone();
+        let mut latest = self.latest.subscribe();
         match latest.wait_for(|observation| observation.ticket >= ticket).await {
             Ok(observation) => Arc::clone(&observation),
             // The observer has stopped with the agent.
             Err(_) => Arc::clone(&self.latest.borrow()),
         }
+    }
+
+    /// A look at one pod, begun after this call. It costs a fraction of a look at everything; when it fails, the look at
+    /// everything that follows says why.
+    pub(crate) async fn look_at<R: Runtime>(&self, runtime: &R, key: &PodKey) {
+        let look = self.next_look();
+        let pod = PodName { namespace: key.namespace.clone(), name: key.name.clone() };
+        match runtime.list_pod(pod).await {
+            Ok(inventory) => {
+                self.latest.send_if_modified(|latest| {
+                    let now = latest.is_current().then(|| latest.with_pod(key, inventory, look)).flatten();
+                    let is_news = now.is_some();
+                    now.into_iter().for_each(|now| *latest = Arc::new(now));
+                    is_news
+                });
+            }
+            Err(_) => drop(self.look().await),
+        }
+    }
+
+    fn next_look(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
@@ -74,6 +106,7 @@ pub(crate) struct Watcher<R> {
     events: Arc<EventLog>,
     tickets: watch::Receiver<u64>,
     latest: watch::Sender<Arc<Observation>>,
+    observer: Observer,
 }
 
 /// An observer of `backend` and the task that must be run for it.
@@ -84,8 +117,9 @@ pub(crate) fn observer<R: Runtime>(
     events: Arc<EventLog>,
 ) -> (Observer, Watcher<R>) {
     let (tickets, wanted) = watch::channel(0);
-    let (publish, latest) = watch::channel(Arc::new(Observation::none(clock.now())));
-    (Observer { tickets, latest }, Watcher { backend, clock, board, events, tickets: wanted, latest: publish })
+    let latest = watch::Sender::new(Arc::new(Observation::none(clock.now())));
+    let observer = Observer { tickets, latest: latest.clone(), begun: Arc::default() };
+    (observer.clone(), Watcher { backend, clock, board, events, tickets: wanted, latest, observer })
 }
 
 impl<R: Runtime> Watcher<R> {
@@ -116,13 +150,14 @@ impl<R: Runtime> Watcher<R> {
         loop {
             let begun = Instant::now();
             let ticket = *self.tickets.borrow_and_update();
+            let look = self.observer.next_look();
             match runtime.list().await {
                 Ok(inventory) => {
                     retry = RETRY.0;
                     let since = Some(self.latest.borrow().since).filter(|_| self.latest.borrow().is_current());
                     let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.now()));
                     self.recovered();
-                    self.latest.send_replace(Arc::new(observation));
+                    self.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
                     if version.is_none() {
                         version = self.version(runtime).await;
                         self.show(version.as_ref());
@@ -141,15 +176,42 @@ impl<R: Runtime> Watcher<R> {
             // At most half of the time is spent looking, so that a burst of events does not starve what causes it.
             let pause = begun + 2 * begun.elapsed();
             let rest = Instant::now() + PERIOD;
-            tokio::select! {
-                // *Cancel-safe:* all three only wait.
-                changed = self.tickets.changed() => if changed.is_err() { return },
-                () = subscription.next(runtime) => {}
-                () = sleep_until(rest) => {}
+            loop {
+                let happened = tokio::select! {
+                    // *Cancel-safe:* all three only wait.
+                    changed = self.tickets.changed() => if changed.is_err() { return } else { Happened::Anything },
+                    happened = subscription.next(runtime) => happened,
+                    () = sleep_until(rest) => Happened::Anything,
+                };
+                let Happened::To(events) = happened else { break };
+                let Some(pods) = self.concerned(&events) else { break };
+                let begun = Instant::now();
+                join_all(pods.iter().map(|pod| self.observer.look_at(&**runtime, pod))).await;
+                sleep_until(begun + 2 * begun.elapsed()).await;
             }
             sleep_until(pause).await;
             subscription.forget_pending();
         }
+    }
+
+    /// The pods that events are about; `None` where only a look at everything can tell.
+    fn concerned(&self, events: &[EventKind]) -> Option<HashSet<PodKey>> {
+        let latest = self.latest.borrow();
+        let mut pods = HashSet::new();
+        for event in events {
+            match event {
+                EventKind::Started { container } => match latest.pod_of(container) {
+                    Some(pod) => drop(pods.insert(pod.clone())),
+                    // Started by a worker, which is about to look by itself.
+                    None => {}
+                },
+                EventKind::Exited { container } | EventKind::OutOfMemory { container } => {
+                    pods.insert(latest.pod_of(container)?.clone());
+                }
+                _ => return None,
+            }
+        }
+        Some(pods)
     }
 
     async fn version(&self, runtime: &Arc<R>) -> Option<Version> {
@@ -198,6 +260,14 @@ impl<R: Runtime> Watcher<R> {
     }
 }
 
+/// Why to look.
+enum Happened {
+    /// These events.
+    To(Vec<EventKind>),
+    /// Whatever it was.
+    Anything,
+}
+
 type Events = std::pin::Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>;
 
 /// The subscription to a backend's events, renewed when it breaks.
@@ -214,10 +284,17 @@ impl Subscription {
     /// Waits for the next event.
     ///
     /// *Cancel-safe:* what the stream holds stays in it.
-    async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) {
-        let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events()));
+    async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) -> Happened {
+        let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events().fuse()));
         match stream.next().await {
-            Some(Ok(_)) => self.retry = RETRY.0,
+            Some(Ok(event)) => {
+                self.retry = RETRY.0;
+                let mut events = vec![event.kind];
+                while let Some(Some(Ok(event))) = stream.next().now_or_never() {
+                    events.push(event.kind);
+                }
+                Happened::To(events)
+            }
             ended => {
                 if let Some(Err(error)) = ended {
                     tracing::debug!(error = error.chain(), "the event stream ended");
@@ -225,15 +302,13 @@ impl Subscription {
                 tokio::time::sleep(self.retry).await;
                 self.retry = (self.retry * 2).min(RETRY.1);
                 self.stream = None;
+                Happened::Anything
             }
         }
     }
 
     /// Drops the events that are waiting: the look that follows covers them all.
     fn forget_pending(&mut self) {
-        while let Some(Some(Some(Ok(_)))) = self.stream.as_mut().map(|stream| {
-            use futures_util::FutureExt as _;
-            stream.next().now_or_never()
-        }) {}
+        while let Some(Some(Some(Ok(_)))) = self.stream.as_mut().map(|stream| stream.next().now_or_never()) {}
     }
 }

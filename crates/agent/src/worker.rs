@@ -322,7 +322,11 @@ impl<R: Runtime> Worker<R> {
     /// A fresh look at every backend that can be seen.
     async fn look(&self) {
         let homes = self.shared.homes.iter().filter(|home| home.observer.latest().is_current());
-        join_all(homes.map(|home| home.observer.look())).await;
+        let looks = homes.filter_map(|home| {
+            let runtime = home.backend.runtime()?;
+            Some(async move { home.observer.look_at(&*runtime, &self.key).await })
+        });
+        join_all(looks).await;
     }
 
     /// Waits until there is something to plan for.

@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use stanchion_abi::{self as abi, method};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio, ExitStatus,
-    Image, ImportImages, Inventory, Millis, OpenRequest, Progress, PullImage, Result, Runtime, SandboxConfig,
+    Image, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
     SandboxId, SandboxInfo, Stats, TerminalSize, Version,
 };
 
@@ -210,6 +210,13 @@ impl Runtime for LoadedBackend {
 
     async fn list(&self) -> Result<Inventory> {
         self.call("list", method::LIST, &(), Vec::new(), Some(QUICK)).await
+    }
+
+    async fn list_pod(&self, pod: PodName) -> Result<Inventory> {
+        match self.call("list_pod", method::LIST_POD, &pod, Vec::new(), Some(QUICK)).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(self.list().await?.of_pod(&pod)),
+            listed => listed,
+        }
     }
 
     async fn stats(&self) -> Result<Stats> {

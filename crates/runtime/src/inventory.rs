@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerId, ImageDigest, SandboxId};
+use crate::{ContainerId, ImageDigest, SandboxId, labels};
 
 /// Every sandbox and container of ours in one runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,34 @@ pub struct Inventory {
     pub sandboxes: Vec<SandboxInfo>,
     /// Containers, in no particular order.
     pub containers: Vec<ContainerInfo>,
+}
+
+impl Inventory {
+    /// What of it is one pod's.
+    #[must_use]
+    pub fn of_pod(mut self, pod: &PodName) -> Self {
+        self.sandboxes.retain(|sandbox| pod.is_in(&sandbox.labels));
+        self.containers.retain(|container| pod.is_in(&container.labels));
+        self
+    }
+}
+
+/// A pod's name on its node, which all its incarnations share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name, node suffix included.
+    pub name: String,
+}
+
+impl PodName {
+    /// Whether these labels name it.
+    #[must_use]
+    pub fn is_in(&self, labels: &BTreeMap<String, String>) -> bool {
+        let is = |label: &str, value: &str| labels.get(label).is_some_and(|it| it == value);
+        is(labels::POD_NAME, &self.name) && is(labels::POD_NAMESPACE, &self.namespace)
+    }
 }
 
 /// One sandbox.

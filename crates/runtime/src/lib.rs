@@ -39,7 +39,7 @@ pub use event::{Event, EventKind};
 pub use exec::{ExecRequest, ExecStdio, ExitStatus, TerminalSize};
 pub use ids::{ContainerId, ExecId, ImageDigest, SandboxId};
 pub use image::{Image, ImportImages, Progress, PullImage, PullProgress, RegistryAuth};
-pub use inventory::{ContainerInfo, ContainerState, Inventory, SandboxInfo, SandboxState};
+pub use inventory::{ContainerInfo, ContainerState, Inventory, PodName, SandboxInfo, SandboxState};
 pub use millis::Millis;
 pub use open::{NodePaths, OpenRequest};
 pub use runtime::Runtime;

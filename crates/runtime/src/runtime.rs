@@ -6,7 +6,8 @@ use futures_util::Stream;
 
 use crate::{
     ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image, ImportImages,
-    Inventory, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize,
+    Version,
 };
 
 /// A container runtime, seen as verbs on plain data.
@@ -69,6 +70,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Every sandbox and container of ours, in one pass that misses nothing that existed throughout.
     fn list(&self) -> impl Future<Output = Result<Inventory>> + Send;
+
+    /// What [`list`](Runtime::list) would say of one pod, of all its incarnations. The agent asks after every step that it
+    /// takes for a pod: a runtime that can find a pod without looking at everything should.
+    fn list_pod(&self, pod: PodName) -> impl Future<Output = Result<Inventory>> + Send {
+        async move { Ok(self.list().await?.of_pod(&pod)) }
+    }
 
     /// Resource use of all running containers.
     fn stats(&self) -> impl Future<Output = Result<Stats>> + Send;

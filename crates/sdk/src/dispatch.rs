@@ -89,6 +89,7 @@ async fn answer<R: Runtime>(runtime: &R, mut request: Request) -> Result<Vec<u8>
         }
         method::REMOVE_CONTAINER => encode(runtime.remove_container(request.read()?).await),
         method::LIST => encode(runtime.list().await),
+        method::LIST_POD => encode(runtime.list_pod(request.read()?).await),
         method::STATS => encode(runtime.stats().await),
         method::EXEC => {
             let stdio = ExecStdio { stdin: request.fd(0), stdout: request.fd(1), stderr: request.fd(2) };

@@ -77,8 +77,9 @@ impl Containerd {
         if let Err(status) = made {
             // What is there under this id is another's.
             running.over = status.code() == Code::AlreadyExists;
-            return Err(match self.task_status(&container).await {
-                Ok(Some(RUNNING)) | Err(_) => failed(tried(), &status),
+            return Err(match self.task(container.as_str()).await {
+                Ok(Some(task)) if task.status == RUNNING => failed(tried(), &status),
+                Err(_) => failed(tried(), &status),
                 Ok(_) => Error::new(ErrorKind::Conflict, format!("{}: it does not run", tried())),
             });
         }

@@ -2,12 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use containerd_client::services::v1::{Container, ListTasksRequest};
+use containerd_client::services::v1::{Container, GetRequest, ListTasksRequest};
+use futures_util::future::try_join_all;
 use stanchion_sdk::runtime::{
-    ContainerId, ContainerInfo, ContainerState, ImageDigest, Inventory, Result, SandboxId, SandboxInfo, SandboxState,
+    ContainerId, ContainerInfo, ContainerState, ImageDigest, Inventory, PodName, Result, SandboxId, SandboxInfo,
+    SandboxState, labels,
 };
 
-use crate::{Containerd, cgroup::Cgroup, client::failed, names};
+use crate::{
+    Containerd,
+    cgroup::Cgroup,
+    client::{failed, is_gone},
+    names,
+};
 
 /// containerd's task states (containerd.v1.types.Status).
 pub(crate) const CREATED: i32 = 1;
@@ -17,7 +24,7 @@ const PAUSED: i32 = 4;
 const PAUSING: i32 = 5;
 
 /// A task as containerd lists it.
-type Task = containerd_client::types::v1::Process;
+pub(crate) type Task = containerd_client::types::v1::Process;
 
 impl Containerd {
     pub(crate) async fn inventory(&self) -> Result<Inventory> {
@@ -27,6 +34,31 @@ impl Containerd {
         let tasks = self.client.tasks().list(self.client.request(ListTasksRequest::default())).await;
         let tasks = tasks.map_err(|status| failed("listing the processes", &status))?.into_inner().tasks;
         let tasks: HashMap<_, _> = tasks.into_iter().map(|task| (task.id.clone(), task)).collect();
+        Ok(self.sorted(records, &tasks))
+    }
+
+    /// The same of one pod: containerd asks every shim for the state of every process, and here for its own only.
+    pub(crate) async fn inventory_of(&self, pod: &PodName) -> Result<Inventory> {
+        let label = |label: &str, value: &str| format!("labels.\"{label}\"==\"{value}\"");
+        let (name, namespace) = (label(labels::POD_NAME, &pod.name), label(labels::POD_NAMESPACE, &pod.namespace));
+        let records = self.records(vec![format!("{},{name},{namespace}", of_ours())]).await?;
+        let is_container = |record: &&Container| record.labels.get(names::KIND).is_some_and(|kind| kind == "container");
+        let tasks = records.iter().filter(is_container).map(|record| self.task(&record.id));
+        let tasks = try_join_all(tasks).await?.into_iter().flatten().map(|task| (task.id.clone(), task)).collect();
+        Ok(self.sorted(records, &tasks))
+    }
+
+    /// A task as containerd sees it; `None` when it knows none.
+    pub(crate) async fn task(&self, id: &str) -> Result<Option<Task>> {
+        let request = GetRequest { container_id: id.to_owned(), exec_id: String::new() };
+        match self.client.tasks().get(self.client.request(request)).await {
+            Ok(answer) => Ok(answer.into_inner().process),
+            Err(status) if is_gone(&status) => Ok(None),
+            Err(status) => Err(failed(format!("looking up the process of container {id}"), &status)),
+        }
+    }
+
+    fn sorted(&self, records: Vec<Container>, tasks: &HashMap<String, Task>) -> Inventory {
         let mut inventory = Inventory::default();
         for record in records {
             match record.labels.get(names::KIND).map(String::as_str) {
@@ -38,7 +70,7 @@ impl Containerd {
                 _ => {}
             }
         }
-        Ok(inventory)
+        inventory
     }
 
     fn sandbox_info(&self, record: Container) -> SandboxInfo {

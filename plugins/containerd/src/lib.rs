@@ -35,7 +35,7 @@ use stanchion_sdk::{
     Backend,
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImportImages, Inventory, NodePaths, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId,
+        ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId,
         SandboxInfo, Stats, TerminalSize, Version,
     },
 };
@@ -165,6 +165,11 @@ impl Runtime for Containerd {
     async fn list(&self) -> Result<Inventory> {
         self.ready().await?;
         self.inventory().await
+    }
+
+    async fn list_pod(&self, pod: PodName) -> Result<Inventory> {
+        self.ready().await?;
+        self.inventory_of(&pod).await
     }
 
     async fn stats(&self) -> Result<Stats> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use containerd_client::{
     services::v1::{
-        Container, CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, StartRequest, WaitRequest,
+        Container, CreateTaskRequest, DeleteTaskRequest, KillRequest, StartRequest, WaitRequest,
         snapshots::{MountsRequest, PrepareSnapshotRequest},
     },
     tonic::{Code, Status},
@@ -38,7 +38,9 @@ impl Containerd {
             .record(id.as_str())
             .await?
             .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
-        if record.labels.contains_key(names::STARTED) && self.task_status(id).await? != Some(CREATED) {
+        if record.labels.contains_key(names::STARTED)
+            && self.task(id.as_str()).await?.is_none_or(|task| task.status != CREATED)
+        {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
@@ -97,16 +99,6 @@ impl Containerd {
                 Err(failed(format!("creating the process of container {id}"), &status))
             }
             _ => Ok(()),
-        }
-    }
-
-    /// What containerd says of a task; `None` when it knows none.
-    pub(crate) async fn task_status(&self, id: &ContainerId) -> Result<Option<i32>> {
-        let request = GetRequest { container_id: id.0.clone(), exec_id: String::new() };
-        match self.client.tasks().get(self.client.request(request)).await {
-            Ok(answer) => Ok(answer.into_inner().process.map(|process| process.status)),
-            Err(status) if is_gone(&status) => Ok(None),
-            Err(status) => Err(failed(format!("looking up the process of container {id}"), &status)),
         }
     }
 

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use stanchion_pod::PodKey;
-use stanchion_runtime::{ContainerInfo, Inventory, SandboxInfo, labels};
+use stanchion_runtime::{ContainerId, ContainerInfo, Inventory, SandboxInfo, labels};
 
 /// The latest look at a backend. After a failed look it still holds the last good one, marked with the error.
 #[derive(Clone, Debug)]
@@ -22,6 +22,8 @@ pub struct Observation {
     pub since: Timestamp,
     /// What exists, by pod.
     pub pods: HashMap<PodKey, Arc<Remains>>,
+    /// Pods that were looked at by themselves, each with the number of that look.
+    single: HashMap<PodKey, u64>,
 }
 
 /// What exists of one pod in one backend.
@@ -35,7 +37,7 @@ pub struct Remains {
 
 impl Observation {
     pub(crate) fn none(since: Timestamp) -> Self {
-        Self { ticket: 0, seen: false, error: None, since, pods: HashMap::new() }
+        Self { ticket: 0, seen: false, error: None, since, pods: HashMap::new(), single: HashMap::new() }
     }
 
     pub(crate) fn of(inventory: Inventory, ticket: u64, since: Timestamp) -> Self {
@@ -46,13 +48,43 @@ impl Observation {
         for container in inventory.containers {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
-        let sorted = |mut remains: Remains| {
-            remains.sandboxes.sort_by_key(|sandbox| (sandbox.created_at, sandbox.attempt));
-            remains.containers.sort_by_key(|container| (container.attempt, container.created_at));
-            Arc::new(remains)
+        let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(remains.sorted()))).collect();
+        Self { ticket, seen: true, error: None, since, pods, single: HashMap::new() }
+    }
+
+    /// This look at everything, the number of which is `look`, with what later looks at single pods have shown.
+    pub(crate) fn after(mut self, last: &Self, look: u64) -> Self {
+        for (key, number) in last.single.iter().filter(|(_, number)| **number > look) {
+            self.single.insert(key.clone(), *number);
+            self.put(key, last.pods.get(key).cloned());
+        }
+        self
+    }
+
+    /// The same with a look at one pod, the number of which is `look`; `None` where a later one is known.
+    pub(crate) fn with_pod(&self, key: &PodKey, inventory: Inventory, look: u64) -> Option<Self> {
+        if self.single.get(key).is_some_and(|last| *last > look) {
+            return None;
+        }
+        let Inventory { sandboxes, containers } = inventory;
+        let is_there = !(sandboxes.is_empty() && containers.is_empty());
+        let mut now = self.clone();
+        now.single.insert(key.clone(), look);
+        now.put(key, is_there.then(|| Arc::new(Remains { sandboxes, containers }.sorted())));
+        Some(now)
+    }
+
+    fn put(&mut self, key: &PodKey, remains: Option<Arc<Remains>>) {
+        match remains {
+            Some(remains) => self.pods.insert(key.clone(), remains),
+            None => self.pods.remove(key),
         };
-        let pods = pods.into_iter().map(|(key, remains)| (key, sorted(remains))).collect();
-        Self { ticket, seen: true, error: None, since, pods }
+    }
+
+    /// The pod that a container belongs to.
+    pub(crate) fn pod_of(&self, container: &ContainerId) -> Option<&PodKey> {
+        let has = |remains: &Remains| remains.containers.iter().any(|it| it.id == *container);
+        self.pods.iter().find_map(|(key, remains)| has(remains).then_some(key))
     }
 
     pub(crate) fn failed(&self, error: &str, ticket: u64, now: Timestamp) -> Self {
@@ -64,6 +96,14 @@ impl Observation {
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.seen && self.error.is_none()
+    }
+}
+
+impl Remains {
+    fn sorted(mut self) -> Self {
+        self.sandboxes.sort_by_key(|sandbox| (sandbox.created_at, sandbox.attempt));
+        self.containers.sort_by_key(|container| (container.attempt, container.created_at));
+        self
     }
 }
 

@@ -114,6 +114,7 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "sandbox.create_twice" => sandboxes::create_twice,
         "sandbox.next_attempt" => sandboxes::next_attempt,
         "sandbox.addresses_differ" => sandboxes::addresses_differ,
+        "sandbox.list_pod" => sandboxes::list_pod,
         "sandbox.host_network" => sandboxes::host_network,
         "sandbox.stop" => sandboxes::stop,
         "sandbox.stop_absent" => sandboxes::stop_absent,

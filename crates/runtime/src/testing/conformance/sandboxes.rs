@@ -4,7 +4,7 @@ use super::{
     kit::{Kit, SERVER, ensure, refused},
     transcript::Outcome,
 };
-use crate::{ContainerState, ErrorKind, NetworkMode, Runtime, SandboxState};
+use crate::{ContainerState, ErrorKind, NetworkMode, PodName, Runtime, SandboxState, labels};
 
 /// A new sandbox is ready, has an address, and is listed as answered.
 pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
@@ -51,6 +51,31 @@ pub(super) async fn addresses_differ<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let two = kit.create_sandbox(other).await?;
     let shared = one.addresses.iter().find(|address| two.addresses.contains(address));
     ensure!(shared.is_none(), "two sandboxes both have {shared:?}");
+    Ok(())
+}
+
+/// Of one pod, all incarnations are listed as in the whole list, and nothing of another.
+pub(super) async fn list_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let (_, container) = kit.running(SERVER).await?;
+    let mut again = kit.pod();
+    again.attempt = 1;
+    let next = kit.create_sandbox(again).await?.id;
+    let mut other = kit.pod();
+    other.uid.push('b');
+    other.name.push('b');
+    other.cgroup.push('b');
+    other.labels.insert(labels::POD_NAME.to_owned(), other.name.clone());
+    kit.create_sandbox(other).await?;
+    let pod = PodName { namespace: kit.pod().namespace, name: kit.pod().name };
+    let mut listed = kit.runtime.list_pod(pod.clone()).await?;
+    let mut all = kit.runtime.list().await?.of_pod(&pod);
+    for inventory in [&mut listed, &mut all] {
+        inventory.sandboxes.sort_by(|one, other| one.id.cmp(&other.id));
+        inventory.containers.sort_by(|one, other| one.id.cmp(&other.id));
+    }
+    ensure!(listed == all, "the pod is listed as {listed:?}, and in the whole list as {all:?}");
+    ensure!(listed.sandboxes.iter().any(|it| it.id == next) && listed.sandboxes.len() == 2, "{:?}", listed.sandboxes);
+    ensure!(listed.containers.iter().any(|it| it.id == container), "its container is missing: {:?}", listed.containers);
     Ok(())
 }
 
