@@ -217,6 +217,13 @@ impl<R: Runtime> Worker<R> {
         let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
+        if let Some(action) = &plan.action {
+            let backend = self.backend_of(action, desired);
+            // What was last seen of a backend that is away may not be so any more: its next look comes first.
+            if self.shared.home(&backend).is_some_and(|home| !home.observer.latest().is_current()) {
+                return Plan { action: None, wake_at: plan.wake_at };
+            }
+        }
         match self.hold.until {
             Some(until) if until > now && plan.action.as_ref().is_some_and(is_held) => {
                 Plan { action: None, wake_at: Some(until) }
