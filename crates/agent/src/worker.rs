@@ -275,7 +275,7 @@ impl<R: Runtime> Worker<R> {
             Some(_) => self.shared.home(home).is_some_and(is_current) && self.unseen().is_none(),
             None => {
                 let mut seen = self.shared.homes.iter().filter(|home| home.observer.latest().seen).peekable();
-                seen.peek().is_some() && seen.all(is_current)
+                seen.peek().is_some() && seen.all(is_current) && self.unseen().is_none()
             }
         }
     }
