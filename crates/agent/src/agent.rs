@@ -98,20 +98,20 @@ impl<R: Runtime> Agent<R> {
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
         let Handle { board, events, backends, .. } = self.handle;
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let mut homes = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
-            homes.push(Home { backend: backend.clone(), observer, images: Arc::new(Images::default()) });
+            let permits = Semaphore::new((2 * cores).max(4));
+            homes.push(Home { backend: backend.clone(), observer, images: Arc::new(Images::default()), permits });
         }
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let shared = Arc::new(Shared {
             homes,
             board: Arc::clone(&board),
             events: Arc::clone(&events),
             clock: self.clock,
             supervisor: supervisor.clone(),
-            permits: Semaphore::new((2 * cores).max(4)),
             images_changed: watch::Sender::new(0),
             memory_capacity: node::memory_capacity(),
             node_addresses: self.node_addresses,

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::Semaphore;
+
 use crate::{backends::Backend, images::Images, observe::Observer};
 
 /// One place for pods: a backend, its latest look and its images.
@@ -13,6 +15,8 @@ pub(crate) struct Home<R> {
     pub backend: Backend<R>,
     pub observer: Observer,
     pub images: Arc<Images>,
+    /// Bounds how many pods make sandboxes and containers there at once.
+    pub permits: Semaphore,
 }
 
 /// Memory of the node in bytes, from `/proc/meminfo`; 0 where that cannot be read.

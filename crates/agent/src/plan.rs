@@ -70,14 +70,23 @@ pub(crate) struct Run {
 pub(crate) struct Wanted<'a> {
     /// What the sources say now; `None` says that the pod is to be gone.
     pub pod: Option<&'a Pod>,
-    /// The revision that runs until the wanted one can replace it, where its manifest is known; and its backend.
-    pub running: Option<(&'a Pod, &'a str)>,
+    /// The revision that runs until the wanted one can replace it, where its manifest is known.
+    pub running: Option<Running<'a>>,
+}
+
+/// A revision that was put somewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running<'a> {
+    pub pod: &'a Pod,
+    pub backend: &'a str,
+    /// Whether it was stopped already so that another could take its place.
+    pub is_stopped: bool,
 }
 
 /// Decides the next step.
 pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
     let Some(pod) = wanted.pod else { return remove(view) };
-    let running = wanted.running.filter(|(running, _)| running.revision != pod.revision);
+    let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
     if !history.are_ready(pod) && is_update(pod, running.is_some(), view) {
         return await_update(pod, running, view, history, now);
     }
@@ -137,17 +146,18 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
 }
 
 /// Keeps the old revision standing while the images of the new one are fetched (design: a change costs little downtime).
-fn await_update(pod: &Pod, running: Option<(&Pod, &str)>, view: &View, history: &History, now: Timestamp) -> Plan {
+fn await_update(pod: &Pod, running: Option<Running<'_>>, view: &View, history: &History, now: Timestamp) -> Plan {
     if let Some(action) = ensure_images(pod, 0..pod.containers.len(), history, now) {
         return Plan::act(action);
     }
     let images: Vec<_> = pod.containers.iter().map(|container| history.image(pod, container)).collect();
     let next_try = images.iter().filter_map(ImageState::next_try).min();
     let waiting = Plan::default().wake(next_try);
-    let Some((running, home)) = running else { return waiting };
-    let view = View { home: home.to_owned(), remains: view.remains.clone() };
+    let Some(Running { pod: running, backend, is_stopped }) = running else { return waiting };
+    let view = View { home: backend.to_owned(), remains: view.remains.clone() };
     let stands = view.sandboxes().any(|sandbox| {
-        is_current(sandbox, running) && (sandbox.state == SandboxState::Ready || view.is_alive(sandbox))
+        let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
+        is_current(sandbox, running) && (is_ready || view.is_alive(sandbox))
     });
     // What was stopped or lost comes back only when the new image is known not to be had: it may be here already.
     if !stands && images.iter().all(|image| image.failure().is_none()) {

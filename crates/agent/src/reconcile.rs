@@ -109,7 +109,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     fn employ(&mut self, key: &PodKey, desired: Option<crate::desired::DesiredPod>) {
-        let lived_on = self.places.remove(key).unwrap_or_default();
+        let lived_on = self.places.get(key).cloned().unwrap_or_default();
         let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, lived_on);
         self.workers.insert(key.clone(), orders);
         let (ended, key) = (self.ended.0.clone(), key.clone());

@@ -13,11 +13,11 @@ mod show;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
-use futures_util::future::{join_all, pending, select_all};
+use futures_util::future::{pending, select_all};
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -44,8 +44,6 @@ pub(crate) struct Shared<R> {
     pub events: Arc<EventLog>,
     pub clock: Clock,
     pub supervisor: Supervisor,
-    /// Bounds how many pods make sandboxes and containers at once.
-    pub permits: Semaphore,
     /// Changes when images have been imported.
     pub images_changed: watch::Sender<u64>,
     /// Memory of the node, bytes.
@@ -111,6 +109,8 @@ pub(crate) struct Worker<R> {
 struct Running {
     pod: Arc<Pod>,
     backend: String,
+    /// Whether it was stopped so that another could take its place.
+    is_stopped: bool,
 }
 
 /// A pause after a failed step.
@@ -191,8 +191,9 @@ impl<R: Runtime> Worker<R> {
                     }
                 }
                 Some(action) => {
+                    let backend = self.backend_of(&action, desired.as_ref());
                     self.perform(action, desired.as_ref()).await;
-                    self.look().await;
+                    self.look(&backend).await;
                 }
                 None => self.wait(wake_at, &visible, &remains, &shutdown).await,
             }
@@ -208,10 +209,21 @@ impl<R: Runtime> Worker<R> {
             return Plan::default();
         }
         let view = View { home, remains: remains.to_vec() };
-        let running = self.running.as_ref().map(|running| (&*running.pod, running.backend.as_str()));
+        let running = self.running.as_ref().map(|Running { pod, backend, is_stopped }| plan::Running {
+            pod,
+            backend,
+            is_stopped: *is_stopped,
+        });
         let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
+        if let Some(action) = &plan.action {
+            let backend = self.backend_of(action, desired);
+            // What was last seen of a backend that is away may not be so any more: its next look comes first.
+            if self.shared.home(&backend).is_some_and(|home| !home.observer.latest().is_current()) {
+                return Plan { action: None, wake_at: plan.wake_at };
+            }
+        }
         match self.hold.until {
             Some(until) if until > now && plan.action.as_ref().is_some_and(is_held) => {
                 Plan { action: None, wake_at: Some(until) }
@@ -250,7 +262,7 @@ impl<R: Runtime> Worker<R> {
         if let Some((backend, _)) =
             remains.iter().find(|(_, remains)| remains.sandboxes.iter().any(|it| plan::is_current(it, &desired.pod)))
         {
-            self.running = Some(Running { pod: Arc::clone(&desired.pod), backend: backend.clone() });
+            self.running = Some(Running { pod: Arc::clone(&desired.pod), backend: backend.clone(), is_stopped: false });
         }
         self.last = Some(desired.clone());
     }
@@ -263,7 +275,7 @@ impl<R: Runtime> Worker<R> {
             Some(_) => self.shared.home(home).is_some_and(is_current) && self.unseen().is_none(),
             None => {
                 let mut seen = self.shared.homes.iter().filter(|home| home.observer.latest().seen).peekable();
-                seen.peek().is_some() && seen.all(is_current)
+                seen.peek().is_some() && seen.all(is_current) && self.unseen().is_none()
             }
         }
     }
@@ -298,7 +310,8 @@ impl<R: Runtime> Worker<R> {
                     let occupied = self.remains().into_iter().map(|(home, _)| home).next();
                     let is_healthy = |home: &&Home<R>| home.observer.latest().is_current();
                     let healthy = self.shared.homes.iter().find(is_healthy).map(|home| home.backend.name.clone());
-                    self.home = occupied.or(healthy);
+                    let lived_on = self.lived_on.iter().find(|backend| self.shared.home(backend).is_some()).cloned();
+                    self.home = occupied.or(lived_on).or(healthy);
                     self.home.clone().unwrap_or_default()
                 }
             },
@@ -319,14 +332,29 @@ impl<R: Runtime> Worker<R> {
         open.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("backend {backend:?} is not open")))
     }
 
-    /// A fresh look at every backend that can be seen.
-    async fn look(&self) {
-        let homes = self.shared.homes.iter().filter(|home| home.observer.latest().is_current());
-        let looks = homes.filter_map(|home| {
-            let runtime = home.backend.runtime()?;
-            Some(async move { home.observer.look_at(&*runtime, &self.key).await })
-        });
-        join_all(looks).await;
+    /// A fresh look at what the pod has in the backend that was acted on, if that can be seen. Not at the others: one that
+    /// hangs delays its own pods only (I8).
+    async fn look(&self, backend: &str) {
+        let Some(home) = self.shared.home(backend).filter(|home| home.observer.latest().is_current()) else { return };
+        if let Some(runtime) = home.backend.runtime() {
+            home.observer.look_at(&*runtime, &self.key).await;
+        }
+    }
+
+    /// The backend that a step acts on.
+    fn backend_of(&mut self, action: &Action, desired: Option<&DesiredPod>) -> String {
+        match action {
+            Action::StopContainers { backend, .. }
+            | Action::StopSandbox { backend, .. }
+            | Action::RemoveSandbox { backend, .. }
+            | Action::RemoveContainer { backend, .. } => backend.clone(),
+            Action::EnsureImages { revision, .. }
+            | Action::CreateSandbox { revision, .. }
+            | Action::RunContainer(plan::Run { revision, .. }) => {
+                self.revision(desired, revision).map(|(_, backend)| backend).unwrap_or_default()
+            }
+            Action::CleanUp => String::new(),
+        }
     }
 
     /// Waits until there is something to plan for.
@@ -388,9 +416,9 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    async fn permit(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
         // Never closed; without a permit the work goes on unbounded rather than not at all.
-        self.shared.permits.acquire().await.ok()
+        self.shared.home(backend)?.permits.acquire().await.ok()
     }
 
     /// Whether a container ran in this revision of the pod.

@@ -7,7 +7,7 @@ use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, SandboxState, labels};
 
 use super::{
-    Action, Plan, Run, Wanted,
+    Action, Plan, Run, Running, Wanted,
     history::{Failure, History, ImageState},
     plan, restart,
     view::View,
@@ -61,6 +61,10 @@ fn container(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, state: ContainerSta
         state,
         labels,
     }
+}
+
+fn running_at_home(pod: &Pod) -> Running<'_> {
+    Running { pod, backend: "home", is_stopped: false }
 }
 
 fn running() -> ContainerState {
@@ -180,7 +184,7 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
     let standing = sandbox(&old, 0, SandboxState::Ready);
     let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
-    let wanted = Wanted { pod: Some(&new), running: Some((&old, "home")) };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)) };
     let mut history = History::default();
     let images = Action::EnsureImages { revision: new.revision.clone(), containers: vec![0] };
     assert_eq!(plan(wanted, &alive, &history, after(0)).action, Some(images), "images first");
@@ -202,7 +206,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, "app", ImageState::Pulling(None));
-    let wanted = Wanted { pod: Some(&new), running: Some((&old, "home")) };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)) };
     assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
 }
 

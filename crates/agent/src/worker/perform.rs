@@ -33,6 +33,9 @@ impl<R: Runtime> Worker<R> {
             Action::CreateSandbox { revision, attempt } => self.create_sandbox(desired, &revision, attempt).await,
             Action::RunContainer(run) => self.run_container(desired, &run).await,
             Action::StopContainers { backend, containers } => {
+                if let Some(running) = &mut self.running {
+                    running.is_stopped |= desired.is_some_and(|desired| desired.pod.revision != running.pod.revision);
+                }
                 let stopped = self.stop_containers(&backend, containers).await;
                 self.held("stop its containers", stopped);
             }
@@ -88,7 +91,7 @@ impl<R: Runtime> Worker<R> {
                 format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
-        let permit = self.permit().await;
+        let permit = self.permit(&home).await;
         let created = runtime.create_sandbox(container::sandbox(&pod, attempt)).await;
         drop(permit);
         match created {
@@ -105,7 +108,7 @@ impl<R: Runtime> Worker<R> {
                 self.history.set_sandbox(Some(failure));
             }
         }
-        self.running = Some(Running { pod, backend: home });
+        self.running = Some(Running { pod, backend: home, is_stopped: false });
     }
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
@@ -160,7 +163,7 @@ impl<R: Runtime> Worker<R> {
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let config = self.configure(pod, container, run, addresses).await;
         let config = config.map_err(failed("CreateContainerConfigError"))?;
-        let _permit = self.permit().await;
+        let _permit = self.permit(home).await;
         let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
         let started = runtime.start_container(id.clone()).await.map_err(failed("RunContainerError"));
         // It may run although the answer says otherwise: then the next look decides, and nothing is killed.

@@ -31,7 +31,7 @@ impl<R: Runtime> Worker<R> {
             return;
         }
         let pod = self.recorded(uid).await.filter(|pod| pod.revision == revision).map(Arc::new);
-        self.running = pod.map(|pod| Running { pod, backend: backend.to_owned() });
+        self.running = pod.map(|pod| Running { pod, backend: backend.to_owned(), is_stopped: false });
         if self.running.is_none() {
             let message = "what runs was made from a manifest that is not known; it is left alone until the new one \
                            can take its place";

@@ -234,3 +234,20 @@ async fn a_pod_is_not_stopped_for_a_move_before_its_image_is_there() {
     second.publish("docker.io/library/app:1", 1000);
     is_moved(&node).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_removed_and_named_anew_while_its_runtime_is_away_waits_for_it() {
+    let mut node = two().await;
+    node.stop().await;
+    node.fake().set_available(false);
+    node.start();
+    node.shows("why it waits", |node| node.status("a").reason.as_deref() == Some("BackendUnavailable")).await;
+    node.remove("a.yaml");
+    node.settle().await;
+    assert!(node.pod("a").is_some(), "I7: it runs where it cannot be seen");
+    node.write("a.yaml", &moved());
+    node.settle().await;
+    assert_eq!(node.fakes[1].1.inventory().sandboxes, [], "I1");
+    node.fake().set_available(true);
+    is_moved(&node).await;
+}

@@ -4,9 +4,13 @@
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
 mod i1_one_incarnation;
+mod i2_sources;
 mod i3_untouched;
 mod i4_restarts;
 mod i5_i6_ends;
+mod i7_shown;
+mod i8_isolation;
 mod manifest;
 mod node;
 mod update;
+mod walk;

@@ -170,8 +170,12 @@ impl Node {
     /// The running container `app` of a pod, on any runtime.
     pub fn app(&self, pod: &str) -> Option<ContainerInfo> {
         let name = format!("{pod}-node");
-        let found = self.fakes.iter().filter_map(|(_, fake)| fake.container_of(&name, "app"));
-        found.into_iter().find(|container| matches!(container.state, ContainerState::Running { .. }))
+        let is_it = |it: &ContainerInfo| {
+            it.name == "app"
+                && it.labels.get(labels::POD_NAME) == Some(&name)
+                && matches!(it.state, ContainerState::Running { .. })
+        };
+        self.fakes.iter().flat_map(|(_, fake)| fake.inventory().containers).find(is_it)
     }
 
     /// Waits until the board shows what `holds` wants.

@@ -1,0 +1,85 @@
+//! I8: a backend that hangs or panics delays only its own pods.
+
+use stanchion_runtime::{
+    ErrorKind,
+    testing::{Fault, Hold, Method, When},
+};
+
+use crate::{manifest::pod, node::Node};
+
+fn on_second(name: &str, image: &str) -> crate::manifest::Manifest {
+    pod(name, image).spec("runtimeClassName: second")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_hangs_on_everything_delays_only_its_own_pods() {
+    for hangs_from_start in [true, false] {
+        let mut node = Node::with_runtimes(&["first", "second"]);
+        let hold = Hold::new();
+        let second = node.fakes[1].1.clone();
+        node.write("theirs.yaml", &on_second("theirs", "app:1"));
+        if !hangs_from_start {
+            node.start();
+            node.runs(&[("theirs", &[("app", "app:1")])]).await;
+        }
+        Method::ALL.into_iter().for_each(|method| second.fault(method, When::Always, Fault::Hang(hold.clone())));
+        if hangs_from_start {
+            node.start();
+        }
+        // More than there are permits.
+        for index in 0..12 {
+            node.write(&format!("theirs{index}.yaml"), &on_second(&format!("theirs{index}"), "app:1"));
+        }
+        node.write("ours.yaml", &pod("ours", "app:1"));
+        let ours =
+            |image: &'static str| move |node: &Node| node.app("ours").is_some_and(|app| app.image.ends_with(image));
+        node.shows("ours to run", ours(":1")).await;
+        let app = node.app("ours").expect("it runs");
+        node.fake().exit(&app.id, 1);
+        node.shows("ours to run again", |node| node.app("ours").is_some_and(|app| app.attempt == 1)).await;
+        node.write("ours.yaml", &pod("ours", "app:2"));
+        node.shows("ours to run anew", ours(":2")).await;
+        node.remove("ours.yaml");
+        node.patiently("ours to be gone", node.fake().until(|now| now.sandboxes.is_empty())).await;
+        second.heal_all();
+        hold.release();
+        node.shows("theirs", |node| node.status("theirs11").phase.as_deref() == Some("Running")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_hangs_in_its_calls_takes_no_others_permits() {
+    let mut node = Node::with_runtimes(&["first", "second"]);
+    let hold = Hold::new();
+    let second = node.fakes[1].1.clone();
+    for method in [Method::CreateSandbox, Method::CreateContainer, Method::StopContainer] {
+        second.fault(method, When::Always, Fault::Hang(hold.clone()));
+    }
+    node.start();
+    for index in 0..40 {
+        node.write(&format!("theirs{index}.yaml"), &on_second(&format!("theirs{index}"), "app:1"));
+    }
+    node.patiently("a call that hangs", hold.reached()).await;
+    node.settle().await;
+    node.write("ours.yaml", &pod("ours", "app:1"));
+    node.shows("ours to run", |node| node.app("ours").is_some()).await;
+    hold.release();
+    node.shows("theirs", |node| node.status("theirs39").phase.as_deref() == Some("Running")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_panics_in_everything_delays_only_its_own_pods() {
+    let mut node = Node::with_runtimes(&["first", "second"]);
+    let second = node.fakes[1].1.clone();
+    for method in Method::ALL {
+        second.fault(method, When::Always, Fault::fail(ErrorKind::Crashed));
+    }
+    node.write("theirs.yaml", &on_second("theirs", "app:1"));
+    node.write("ours.yaml", &pod("ours", "app:1"));
+    node.start();
+    node.runs(&[("ours", &[("app", "app:1")])]).await;
+    node.shows("theirs to wait", |node| node.reason("theirs", "app") == "BackendUnavailable").await;
+    second.heal_all();
+    node.runs(&[("ours", &[("app", "app:1")]), ("theirs", &[("app", "app:1")])]).await;
+    assert_eq!(node.app("ours").map(|app| app.attempt), Some(0));
+}
