@@ -37,8 +37,9 @@ const fn unpack(program: &'static str, package: &'static str) -> Need {
 /// What building needs.
 const BUILD: &[Need] = &[install("cc", "gcc"), install("protoc", "protobuf-compiler")];
 
-/// What running a node needs.
+/// What running a node and looking at it needs.
 const NODE: &[Need] = &[
+    // The tests' own: they ask it what links there are.
     install("ip", "iproute2"),
     unpack("nft", "nftables"),
     unpack("containerd", "containerd"),

@@ -1,15 +1,19 @@
 //! A pod's network: a bridge on the node, an address for each pod, ports of the node that lead to it.
 //!
 //! # Layout
-//! - [`Network`]: attaches and detaches. [`leases`]: who has which address. [`commands`]: `ip` and `nft`.
+//! - [`Network`]: attaches and detaches. [`leases`]: who has which address.
+//! - [`links`]: by netlink. [`commands`]: `nft`.
 
 mod commands;
 mod leases;
+mod links;
 
 use std::{
     collections::HashSet,
+    fs::File,
     io,
     net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -19,8 +23,9 @@ use sha2::{Digest, Sha256};
 use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Protocol, Result};
 
 use crate::namespaces;
-use commands::{ip, nft};
+use commands::nft;
 use leases::{Leases, Subnet};
+use links::links;
 
 /// `[backend.containerd.network]`
 #[derive(Clone, Debug, Deserialize)]
@@ -100,8 +105,9 @@ impl Network {
 
     /// Removes a sandbox's link where its namespace does not take it along at once.
     pub fn unlink(&self, id: &str) {
-        if let Err(error) = ip(&format!("link del {}\n", link(id))) {
-            tracing::trace!(sandbox = id, %error, "the link was gone already");
+        let link = link(id);
+        if let Err(error) = links(async |links| links.remove(&link).await) {
+            tracing::debug!(sandbox = id, link, %error, "a link is left to go with its namespace");
         }
     }
 
@@ -115,21 +121,15 @@ impl Network {
     }
 
     fn connect(&self, id: &str, address: Ipv4Addr, namespace: &Path) -> io::Result<()> {
-        let (link, bridge) = (link(id), &self.bridge);
-        let namespace_path = namespace.display();
-        let outside = format!(
-            "link add {link} type veth peer name eth0 netns {namespace_path}\nlink set {link} master {bridge} up\n"
-        );
-        if let Err(error) = ip(&outside) {
-            // Left by an earlier try.
-            self.unlink(id);
-            ip(&outside).map_err(|_| error)?;
-        }
+        let (link, pod) = (link(id), File::open(namespace)?);
+        links(async |links| links.pair(&link, &self.bridge, "eth0", pod.as_fd()).await)?;
         let (length, gateway) = (self.subnet.length, self.subnet.gateway());
-        let inside = format!(
-            "link set lo up\naddr add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"
-        );
-        namespaces::inside(namespace, || ip(&inside))
+        namespaces::inside(namespace, || {
+            links(async |links| {
+                links.bring_up("lo").await?;
+                links.address("eth0", address, length, gateway).await
+            })
+        })
     }
 
     /// Leads ports of the node to the pod.
@@ -183,11 +183,7 @@ impl Network {
             move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
         };
         let (gateway, length) = (self.subnet.gateway(), self.subnet.length);
-        if !exists {
-            ip(&format!("link add {bridge} type bridge\n")).map_err(failed("making bridge"))?;
-        }
-        ip(&format!("addr replace {gateway}/{length} dev {bridge}\nlink set {bridge} up\n"))
-            .map_err(failed("setting up bridge"))?;
+        links(async |links| links.bridge(bridge, gateway, length).await).map_err(failed("setting up bridge"))?;
         for (key, value) in
             [("net/ipv4/ip_forward".to_owned(), "1"), (format!("net/ipv4/conf/{bridge}/route_localnet"), "1")]
         {

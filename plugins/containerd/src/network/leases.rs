@@ -18,15 +18,15 @@ use std::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subnet {
     base: u32,
-    pub length: u32,
+    pub length: u8,
 }
 
 impl Subnet {
     /// `10.213.0.0/16`; at least four addresses.
     pub fn parse(text: &str) -> Option<Self> {
         let (base, length) = text.split_once('/')?;
-        let (base, length): (Ipv4Addr, u32) = (base.parse().ok()?, length.parse().ok()?);
-        let mask = u32::MAX.checked_shl(32_u32.checked_sub(length)?).filter(|_| (8..=30).contains(&length))?;
+        let (base, length): (Ipv4Addr, u8) = (base.parse().ok()?, length.parse().ok()?);
+        let mask = u32::MAX.checked_shl(32_u32.checked_sub(length.into())?).filter(|_| (8..=30).contains(&length))?;
         Some(Self { base: u32::from(base) & mask, length })
     }
 
