@@ -42,6 +42,9 @@ const NODE: &[Need] = &[
     // The tests' own: they ask it what links there are.
     install("ip", "iproute2"),
     unpack("nft", "nftables"),
+    // The plugins run it with an environment that does not lead to unpacked libraries.
+    install("iptables", "iptables"),
+    unpack("portmap", "containernetworking-plugins"),
     unpack("containerd", "containerd"),
     unpack("ctr", "containerd"),
     unpack("runc", "runc"),

@@ -6,8 +6,9 @@
 //! ```
 
 use std::{
-    fs,
-    io::{self, ErrorKind},
+    fs::{self, OpenOptions},
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::PathBuf,
 };
 
@@ -43,7 +44,9 @@ impl Kept {
     pub fn write(&self, id: &str, attachment: &Attachment) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let draft = self.draft(id);
-        fs::write(&draft, serde_json::to_vec(attachment)?)?;
+        // For its owner only: a list may have a plugin's credentials in it.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&serde_json::to_vec(attachment)?)?;
         fs::rename(&draft, self.path(id))
     }
 
