@@ -41,7 +41,16 @@ pub fn unpacked_dir() -> Result<PathBuf> {
 /// # Errors
 /// As [`target_dir`].
 pub fn find(program: &str) -> Result<Option<PathBuf>> {
-    Ok(search_path()?.into_iter().map(|dir| dir.join(program)).find(|path| path.is_file()))
+    let dirs = search_path()?.into_iter().chain(cni_dirs()?);
+    Ok(dirs.map(|dir| dir.join(program)).find(|path| path.is_file()))
+}
+
+/// Where CNI plugins are. Not on any `PATH`: one of them is called `bridge`, as a program of iproute2 is.
+///
+/// # Errors
+/// As [`target_dir`].
+pub fn cni_dirs() -> Result<[PathBuf; 2]> {
+    Ok([PathBuf::from("/usr/lib/cni"), unpacked_dir()?.join("usr/lib/cni")])
 }
 
 /// A command for a program, with the search paths that let it find its own helpers and libraries.

@@ -1,12 +1,16 @@
 //! Pods on the network: addresses, host ports, the node's own network.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 use stanchion_tests::{
     Node,
     pods::{self, IDLE},
-    redis,
+    process, redis, tools,
 };
 
 fn redis_pod(name: &str, arguments: &str, more: &str) -> String {
@@ -117,5 +121,144 @@ fn a_pod_knows_its_own_name_and_address() -> Result<()> {
         let address = node.address("pod")?.to_string();
         let exec = ["exec", "pod-node-1", "--", "sh", "-c", "hostname; cat /etc/hosts; cat /etc/resolv.conf"];
         node.await_said(&exec, &["chosen", &format!("{address}\tchosen"), "127.0.0.1\tlocalhost", "nameserver"])
+    })
+}
+
+/// Runs a test on a node whose pods are attached by CNI plugins: to a bridge and from a network that have the node's names.
+fn on_a_cni_node(test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
+    let mut node = Node::builder().without_agent()?;
+    write_conflist(&node, "pods", true)?;
+    fs::create_dir(node.path("conf.d"))?;
+    let (config, dirs) = (node.path("pods.conflist"), tools::cni_dirs()?);
+    let table = format!("[backend.containerd.network]\ncni_config = {config:?}\ncni_bin_dirs = {dirs:?}\n");
+    fs::write(node.path("conf.d/cni.toml"), table)?;
+    node.agent.start()?;
+    let result = test(&mut node);
+    if result.is_err() {
+        eprintln!("{}", node.dump());
+    }
+    result
+}
+
+fn write_conflist(node: &Node, name: &str, publish: bool) -> Result<()> {
+    let mut plugins = vec![json!({
+        "type": "bridge", "bridge": node.names().bridge, "isGateway": true, "ipMasq": true, "hairpinMode": true,
+        "ipam": {
+            "type": "host-local", "dataDir": node.path("cni-data"), "routes": [{ "dst": "0.0.0.0/0" }],
+            "ranges": [[{ "subnet": node.names().subnet() }]],
+        },
+    })];
+    if publish {
+        plugins.push(json!({ "type": "portmap", "capabilities": { "portMappings": true } }));
+    }
+    let list = json!({ "cniVersion": "1.0.0", "name": name, "plugins": plugins });
+    fs::write(node.path("pods.conflist"), list.to_string()).context("cannot write the conflist")
+}
+
+/// What the plugins have for pods, and what the agent has to have them free it: addresses, rules, files.
+fn held_by_plugins(node: &Node) -> Result<Vec<String>> {
+    let mut held = Vec::new();
+    for dir in [node.path("cni-data/pods"), node.path("state/cni")] {
+        let names = fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
+        let names = names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = names.collect::<Result<Vec<_>>>()?;
+        held.extend(names.into_iter().filter(|name| name.parse::<IpAddr>().is_ok() || name.ends_with(".json")));
+    }
+    let rules = process::text(&mut tools::command("iptables-save")?)?;
+    let of_a_pod = |rule: &&str| rule.contains("-A CNI-") && rule.contains(&format!("{}.", node.names().prefix));
+    held.extend(rules.lines().filter(of_a_pod).map(str::to_owned));
+    Ok(held)
+}
+
+fn await_nothing_held(node: &Node) -> Result<()> {
+    node.await_nothing_left()?;
+    let held = held_by_plugins(node)?;
+    ensure!(held.is_empty(), "the plugins still have {held:#?}");
+    Ok(())
+}
+
+#[test]
+fn cni_plugins_connect_pods_publish_ports_and_are_told_to_stop() -> Result<()> {
+    on_a_cni_node(|node| {
+        let port = node.names().port(3);
+        let ports = format!("    ports:\n    - {{containerPort: 6379, hostPort: {port}}}\n");
+        node.write("redis.yaml", redis_pod("redis", "", "") + &ports)?;
+        node.write("client.yaml", pods::idle("client", "1"))?;
+        node.await_running("redis")?;
+        node.await_running("client")?;
+        let (server, client) = (node.address("redis")?, node.address("client")?);
+        ensure!(server != client, "two pods have the address {server}");
+        for address in [server, client] {
+            ensure!(address.to_string().starts_with(&node.names().prefix), "{address} is not of the plugins' network");
+        }
+        answers(node, server, 6379)?;
+        answers_to_pod(node, "client", &server.to_string(), 6379)?;
+        let ping = ["exec", "client-node-1", "--", "ping", "-c", "1", &server.to_string()];
+        node.await_said(&ping, &["1 packets received"])?;
+
+        println!("a port of the node");
+        answers(node, IpAddr::V4(Ipv4Addr::LOCALHOST), port)?;
+        answers_to_pod(node, "client", &format!("{}.1", node.names().prefix), port)?;
+        let held = held_by_plugins(node)?;
+        let forward = format!("--to-destination {server}:6379");
+        ensure!(held.iter().any(|it| it.contains(&forward)), "no rule leads to the pod: {held:#?}");
+
+        println!("another pod wants the port");
+        node.write("second.yaml", redis_pod("second", "", "") + &ports)?;
+        node.await_said(&["describe", "pod", "second-node-1"], &[&port.to_string(), "in use by", "redis"])?;
+        node.remove("second.yaml")?;
+        node.remove("redis.yaml")?;
+        node.remove("client.yaml")?;
+        await_nothing_held(node)
+    })
+}
+
+#[test]
+fn cni_plugins_undo_what_they_did_before_the_agent_died_and_the_list_was_edited() -> Result<()> {
+    on_a_cni_node(|node| {
+        let port = node.names().port(4);
+        let ports = format!("    ports:\n    - {{containerPort: 6379, hostPort: {port}}}\n");
+        node.write("redis.yaml", redis_pod("redis", "", "") + &ports)?;
+        node.write("staying.yaml", pods::idle("staying", "1"))?;
+        node.await_running("redis")?;
+        let staying = (node.await_running("staying")?[0].pid, node.address("staying")?);
+        node.agent.kill()?;
+        node.remove("redis.yaml")?;
+        // Another name, and nobody who would take the port's rules away.
+        write_conflist(node, "others", false)?;
+        node.agent.start()?;
+        node.await_gone("redis")?;
+        node.until("the plugins to free what the pod had", || {
+            let held = held_by_plugins(node)?;
+            let of_the_other = |it: &&String| it.contains(&staying.1.to_string()) || it.contains("staying");
+            let left: Vec<_> = held.iter().filter(|it| !of_the_other(it)).collect();
+            ensure!(left.is_empty(), "the plugins still have {left:#?}");
+            Ok(())
+        })?;
+        let found = (node.await_running("staying")?[0].pid, node.address("staying")?);
+        ensure!(found == staying, "{staying:?} became {found:?}");
+
+        println!("killed while the pod is removed");
+        node.remove("staying.yaml")?;
+        node.agent.kill()?;
+        node.agent.start()?;
+        await_nothing_held(node)
+    })
+}
+
+#[test]
+fn a_conflist_whose_plugin_is_missing_is_named_until_it_is_there() -> Result<()> {
+    on_a_cni_node(|node| {
+        node.agent.stop()?;
+        let text = fs::read_to_string(node.path("pods.conflist"))?;
+        fs::write(node.path("pods.conflist"), text.replace("portmap", "portmop"))?;
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.agent.start()?;
+        node.await_said(&["backends"], &["pods.conflist", "portmop", "cni_bin_dirs"])?;
+        println!("corrected: no restart is needed");
+        fs::write(node.path("pods.conflist"), text)?;
+        node.await_running("pod")?;
+        node.remove("pod.yaml")?;
+        await_nothing_held(node)
     })
 }

@@ -37,10 +37,14 @@ const fn unpack(program: &'static str, package: &'static str) -> Need {
 /// What building needs.
 const BUILD: &[Need] = &[install("cc", "gcc"), install("protoc", "protobuf-compiler")];
 
-/// What running a node needs.
+/// What running a node and looking at it needs.
 const NODE: &[Need] = &[
+    // The tests' own: they ask it what links there are.
     install("ip", "iproute2"),
     unpack("nft", "nftables"),
+    // The plugins run it with an environment that does not lead to unpacked libraries.
+    install("iptables", "iptables"),
+    unpack("portmap", "containernetworking-plugins"),
     unpack("containerd", "containerd"),
     unpack("ctr", "containerd"),
     unpack("runc", "runc"),

@@ -1,4 +1,4 @@
-//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, no CNI plugins, no pause process.
+//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, no pause process.
 //!
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
@@ -81,7 +81,7 @@ impl Containerd {
         config.validate()?;
         let client = Client::new(&config.socket, &config.namespace)?;
         let images = Images::new(client.clone(), &config.snapshotter, config.registry.clone());
-        let network = Network::new(&config.network, &node.run_dir)?;
+        let network = Network::new(&config.network, node)?;
         let logger = config.logger.clone().unwrap_or_else(|| node.libexec_dir.join("stanchion-logger"));
         Ok(Self {
             client,

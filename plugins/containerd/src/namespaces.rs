@@ -54,8 +54,7 @@ impl Namespaces {
 
     /// Whether they are still held; a reboot or somebody's clean-up ends that.
     pub fn are_pinned(&self, own_network: bool) -> bool {
-        let is_pinned = |kind: &str| statfs(&self.path(kind)).is_ok_and(|it| it.filesystem_type() == NSFS_MAGIC);
-        kinds(own_network).iter().all(|(kind, _)| is_pinned(kind))
+        kinds(own_network).iter().all(|(kind, _)| is_pinned(&self.path(kind)))
     }
 
     /// Lets them go. Nothing happens to what is gone.
@@ -68,6 +67,11 @@ impl Namespaces {
         }
         remove(fs::remove_dir(&self.directory))
     }
+}
+
+/// Whether a file holds a namespace.
+pub(crate) fn is_pinned(path: &Path) -> bool {
+    statfs(path).is_ok_and(|it| it.filesystem_type() == NSFS_MAGIC)
 }
 
 /// Runs something inside a network namespace.

@@ -1,26 +1,26 @@
-//! A pod's network: a bridge on the node, an address for each pod, ports of the node that lead to it.
+//! A pod's network: CNI plugins if they are configured, a bridge of our own if not.
 //!
 //! # Layout
-//! - [`Network`]: attaches and detaches. [`leases`]: who has which address. [`commands`]: `ip` and `nft`.
+//! - [`Network`]: attaches and detaches, through [`bridge`] or [`cni`].
+//! - [`leases`]: who has which address and port. [`links`]: links by netlink. [`commands`]: `nft`.
 
+mod bridge;
+mod cni;
 mod commands;
 mod leases;
+mod links;
 
 use std::{
     collections::HashSet,
-    io,
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    net::IpAddr,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
-use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Protocol, Result};
+use stanchion_sdk::runtime::{Error, ErrorKind, NodePaths, Result, SandboxConfig};
 
-use crate::namespaces;
-use commands::{ip, nft};
-use leases::{Leases, Subnet};
+use bridge::Bridge;
+use cni::Cni;
 
 /// `[backend.containerd.network]`
 #[derive(Clone, Debug, Deserialize)]
@@ -30,202 +30,61 @@ pub struct NetworkConfig {
     pub bridge: String,
     /// Where pods' addresses come from; the first is the bridge's.
     pub subnet: String,
+    /// A CNI configuration list. With it the plugins attach the pods, and bridge and subnet are not used.
+    pub cni_config: Option<PathBuf>,
+    /// Where the plugins' programs are; the first that has one wins.
+    pub cni_bin_dirs: Vec<PathBuf>,
 }
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { bridge: "stanchion0".to_owned(), subnet: "10.213.0.0/16".to_owned() }
+        Self {
+            bridge: "stanchion0".to_owned(),
+            subnet: "10.213.0.0/16".to_owned(),
+            cni_config: None,
+            cni_bin_dirs: vec!["/opt/cni/bin".into(), "/usr/lib/cni".into()],
+        }
     }
 }
 
 /// The pods' network of one agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
-    bridge: Arc<str>,
-    subnet: Subnet,
-    leases: Leases,
-    /// Whether bridge and rules were made by this process.
-    ready: Arc<Mutex<bool>>,
+    bridge: Bridge,
+    cni: Cni,
 }
 
 impl Network {
-    pub fn new(config: &NetworkConfig, run_dir: &Path) -> Result<Self> {
-        let invalid = |message: String| Error::new(ErrorKind::Invalid, message);
-        if config.bridge.is_empty() || config.bridge.len() > 15 || config.bridge.contains(['/', ' ']) {
-            return Err(invalid(format!("network.bridge {:?} is not a name of 1 to 15 characters", config.bridge)));
-        }
-        let subnet = Subnet::parse(&config.subnet)
-            .ok_or_else(|| invalid(format!("network.subnet {:?} is not like 10.213.0.0/16", config.subnet)))?;
-        let leases = Leases::at(run_dir.join("ipam").join(&config.bridge));
-        Ok(Self { bridge: config.bridge.as_str().into(), subnet, leases, ready: Arc::default() })
+    pub fn new(config: &NetworkConfig, node: &NodePaths) -> Result<Self> {
+        Ok(Self { bridge: Bridge::new(config, &node.run_dir)?, cni: Cni::new(config, node)? })
     }
 
     /// Connects a network namespace. Done again after a half failure, it starts over.
-    pub fn attach(&self, id: &str, namespace: &Path, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
-        let failed = |tried: &str| {
-            let tried = format!("{tried} for sandbox {id}");
-            move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
-        };
-        self.prepare()?;
-        self.leases.release(id).map_err(failed("freeing an old address"))?;
-        let address = self.leases.take(id, &self.subnet).map_err(failed("leasing an address"))?;
-        let connected = self.connect(id, address, namespace).map_err(failed("connecting the network"));
-        let connected = connected.and_then(|()| self.publish(id, address, ports));
-        if let Err(error) = connected {
-            if let Err(left) = self.detach(id) {
-                tracing::warn!(sandbox = id, error = left.chain(), "a half connected network is left to the next try");
-            }
-            return Err(error);
+    pub fn attach(&self, id: &str, namespace: &Path, pod: &SandboxConfig) -> Result<Vec<IpAddr>> {
+        self.detach(id, namespace)?;
+        match self.cni.config() {
+            Some(config) => self.cni.attach(config, id, namespace, pod),
+            None => self.bridge.attach(id, namespace, &pod.port_mappings),
         }
-        Ok(vec![IpAddr::V4(address)])
     }
 
-    /// Frees address and ports. The link goes with the namespace.
-    pub fn detach(&self, id: &str) -> Result<()> {
-        let failed = |error: io::Error| {
-            Error::new(ErrorKind::Other, format!("disconnecting the network of sandbox {id}")).caused_by(&error)
-        };
-        let ports = self.leases.ports(id).map_err(failed)?;
-        if !ports.is_empty() {
-            let table = self.table();
-            // One by one: what is gone already must not keep the rest.
-            for port in ports {
-                if let Err(error) = nft(&format!("delete element ip {table} {port}\n")) {
-                    tracing::debug!(sandbox = id, port, %error, "a port rule was gone already");
-                }
-            }
-        }
-        self.leases.release(id).map_err(failed)
+    /// Frees address and ports, in the way that they were got: the configuration may have changed since.
+    pub fn detach(&self, id: &str, namespace: &Path) -> Result<()> {
+        self.cni.detach(id, namespace)?;
+        self.bridge.detach(id)
     }
 
     /// Removes a sandbox's link where its namespace does not take it along at once.
     pub fn unlink(&self, id: &str) {
-        if let Err(error) = ip(&format!("link del {}\n", link(id))) {
-            tracing::trace!(sandbox = id, %error, "the link was gone already");
-        }
+        self.bridge.unlink(id);
     }
 
-    /// Frees what belongs to none of these sandboxes.
-    pub fn retain(&self, live: &HashSet<String>) -> Result<()> {
-        let holders = self
-            .leases
-            .holders()
-            .map_err(|error| Error::new(ErrorKind::Other, "listing the addresses in use").caused_by(&error))?;
-        holders.iter().filter(|id| !live.contains(*id)).try_for_each(|id| self.detach(id))
+    /// Every sandbox that has something here.
+    pub fn holders(&self) -> Result<HashSet<String>> {
+        let holders = self.cni.holders().and_then(|mut holders| {
+            holders.extend(self.bridge.holders()?);
+            Ok(holders.into_iter().collect())
+        });
+        holders.map_err(|error| Error::new(ErrorKind::Other, "listing who is on the network").caused_by(&error))
     }
-
-    fn connect(&self, id: &str, address: Ipv4Addr, namespace: &Path) -> io::Result<()> {
-        let (link, bridge) = (link(id), &self.bridge);
-        let namespace_path = namespace.display();
-        let outside = format!(
-            "link add {link} type veth peer name eth0 netns {namespace_path}\nlink set {link} master {bridge} up\n"
-        );
-        if let Err(error) = ip(&outside) {
-            // Left by an earlier try.
-            self.unlink(id);
-            ip(&outside).map_err(|_| error)?;
-        }
-        let (length, gateway) = (self.subnet.length, self.subnet.gateway());
-        let inside = format!(
-            "link set lo up\naddr add {address}/{length} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n"
-        );
-        namespaces::inside(namespace, || ip(&inside))
-    }
-
-    /// Leads ports of the node to the pod.
-    fn publish(&self, id: &str, address: Ipv4Addr, ports: &[PortMapping]) -> Result<()> {
-        if ports.is_empty() {
-            return Ok(());
-        }
-        let failed = |error: io::Error| {
-            Error::new(ErrorKind::Other, format!("publishing the ports of sandbox {id}")).caused_by(&error)
-        };
-        let mut elements = Vec::with_capacity(ports.len());
-        for port in ports {
-            let protocol = match port.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-                Protocol::Sctp => "sctp",
-            };
-            let (host, target) = (port.host_port, port.container_port);
-            let key = match port.host_ip {
-                None => format!("{protocol} . {host}"),
-                Some(IpAddr::V4(ip)) => format!("{ip} . {protocol} . {host}"),
-                Some(IpAddr::V6(ip)) => {
-                    let message = format!("hostIP {ip}: pods have no IPv6 network yet; use an IPv4 address");
-                    return Err(Error::new(ErrorKind::Unsupported, message));
-                }
-            };
-            let map = if port.host_ip.is_some() { "addressed" } else { "ports" };
-            if let Some(owner) = self.leases.claim_port(id, &format!("{map} {{ {key} }}")).map_err(failed)? {
-                let message = format!("port {host}/{protocol} of the node is in use by sandbox {owner}");
-                return Err(Error::new(ErrorKind::Conflict, message));
-            }
-            elements.push(format!("add element ip {} {map} {{ {key} : {address} . {target} }}\n", self.table()));
-        }
-        nft(&elements.concat()).map_err(failed)
-    }
-
-    fn table(&self) -> String {
-        format!("stanchion_{}", self.bridge).replace(['-', '.'], "_")
-    }
-
-    /// Makes bridge and rules, or finds them made.
-    fn prepare(&self) -> Result<()> {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let bridge = &self.bridge;
-        let exists = Path::new("/sys/class/net").join(&**bridge).exists();
-        if *ready && exists {
-            return Ok(());
-        }
-        let failed = |tried: &'static str| {
-            let tried = format!("{tried} {bridge}");
-            move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
-        };
-        let (gateway, length) = (self.subnet.gateway(), self.subnet.length);
-        if !exists {
-            ip(&format!("link add {bridge} type bridge\n")).map_err(failed("making bridge"))?;
-        }
-        ip(&format!("addr replace {gateway}/{length} dev {bridge}\nlink set {bridge} up\n"))
-            .map_err(failed("setting up bridge"))?;
-        for (key, value) in
-            [("net/ipv4/ip_forward".to_owned(), "1"), (format!("net/ipv4/conf/{bridge}/route_localnet"), "1")]
-        {
-            std::fs::write(format!("/proc/sys/{key}"), value).map_err(failed("allowing traffic over bridge"))?;
-        }
-        nft(&rules(&self.table(), bridge, &self.subnet)).map_err(failed("making the rules of bridge"))?;
-        *ready = true;
-        Ok(())
-    }
-}
-
-/// The constant rules; pods only add elements to the maps.
-fn rules(table: &str, bridge: &str, subnet: &Subnet) -> String {
-    let subnet = subnet.to_string();
-    format!(
-        "add table ip {table}
-add map ip {table} ports {{ type inet_proto . inet_service : ipv4_addr . inet_service ; }}
-add map ip {table} addressed {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }}
-add chain ip {table} prerouting {{ type nat hook prerouting priority -100 ; policy accept ; }}
-add chain ip {table} output {{ type nat hook output priority -100 ; policy accept ; }}
-add chain ip {table} postrouting {{ type nat hook postrouting priority 100 ; policy accept ; }}
-flush chain ip {table} prerouting
-flush chain ip {table} output
-flush chain ip {table} postrouting
-add rule ip {table} prerouting dnat ip to ip daddr . meta l4proto . th dport map @addressed
-add rule ip {table} prerouting fib daddr type local dnat ip to meta l4proto . th dport map @ports
-add rule ip {table} output dnat ip to ip daddr . meta l4proto . th dport map @addressed
-add rule ip {table} output fib daddr type local dnat ip to meta l4proto . th dport map @ports
-add rule ip {table} postrouting ip saddr {subnet} ip daddr != {subnet} masquerade
-add rule ip {table} postrouting oifname \"{bridge}\" ip saddr 127.0.0.0/8 masquerade
-add rule ip {table} postrouting oifname \"{bridge}\" ip saddr {subnet} ct status dnat masquerade
-"
-    )
-}
-
-/// Name of a sandbox's link on the node: at most 15 characters, from its id alone.
-fn link(id: &str) -> String {
-    let hash = Sha256::digest(id);
-    let name: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("st{name}")
 }

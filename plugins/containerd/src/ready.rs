@@ -37,9 +37,16 @@ impl Containerd {
             let message = format!("clearing {} of what an earlier run left", self.run_dir.display());
             Error::new(ErrorKind::Other, message).caused_by(&error)
         };
+        // Before the look at the namespaces: what another backend attaches from now on is not among these.
+        let attached = self.network.holders()?;
         // A namespace that is held without a record of ours may be another backend's: several share this directory.
         sandboxes.extend(children(&self.run_dir.join("ns")).map_err(failed)?);
-        self.network.retain(&sandboxes)?;
+        for id in attached.difference(&sandboxes) {
+            // No reason to keep the pods that there are waiting; the next start tries again.
+            if let Err(error) = self.network.detach(id, &self.namespaces(id).path("net")) {
+                tracing::warn!(sandbox = id, error = error.chain(), "the network of an old sandbox is not freed");
+            }
+        }
         match fs::remove_dir_all(self.run_dir.join("exec")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(()),

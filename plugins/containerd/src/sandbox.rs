@@ -96,17 +96,17 @@ impl Containerd {
 
     /// Makes and pins the namespaces, and connects the network.
     async fn connect(&self, id: &str, config: &SandboxConfig) -> Result<Vec<IpAddr>> {
-        let (id, ports) = (id.to_owned(), config.port_mappings.clone());
-        let hostname = (config.network == NetworkMode::Pod).then(|| config.hostname.clone());
+        let (id, config) = (id.to_owned(), config.clone());
         self.blocking(move |backend| {
             let namespaces = backend.namespaces(&id);
+            let hostname = (config.network == NetworkMode::Pod).then_some(config.hostname.as_str());
             // The record is new, so what is there under its name is nobody's: containerd's data was lost, and ours not.
-            let pinned = namespaces.unpin().and_then(|()| namespaces.pin(hostname.as_deref()));
+            let pinned = namespaces.unpin().and_then(|()| namespaces.pin(hostname));
             pinned.map_err(|error| {
                 Error::new(ErrorKind::Other, format!("making the namespaces of sandbox {id}")).caused_by(&error)
             })?;
             match hostname {
-                Some(_) => backend.network.attach(&id, &namespaces.path("net"), &ports),
+                Some(_) => backend.network.attach(&id, &namespaces.path("net"), &config),
                 None => Ok(Vec::new()),
             }
         })
@@ -162,8 +162,9 @@ impl Containerd {
     async fn disconnect(&self, id: &SandboxId) -> Result<()> {
         let name = id.0.clone();
         self.blocking(move |backend| {
-            backend.network.detach(&name)?;
-            backend.namespaces(&name).unpin().map_err(|error| {
+            let namespaces = backend.namespaces(&name);
+            backend.network.detach(&name, &namespaces.path("net"))?;
+            namespaces.unpin().map_err(|error| {
                 Error::new(ErrorKind::Other, format!("releasing the namespaces of sandbox {name}")).caused_by(&error)
             })
         })

@@ -80,7 +80,6 @@ fn programs() -> Vec<Verdict> {
         ),
     };
     vec![
-        need("ip", "iproute2", "pods need it for their network"),
         need("nft", "nftables", "pods need it for masquerade and host ports"),
         logger,
     ]

@@ -3,30 +3,33 @@
 //! ```text
 //! <run_dir>/ipam/<bridge>/addresses/<address>   holds the sandbox's id
 //! <run_dir>/ipam/<bridge>/ports/<key>           holds the sandbox's id
+//! <run_dir>/cni/ports/<key>                     the same, with CNI plugins
 //! ```
 
 use std::{
     collections::HashSet,
     fmt,
     fs::{self, OpenOptions},
-    io::{self, ErrorKind, Write},
+    io::{self, Write},
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
+
+use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Protocol, Result};
 
 /// Where addresses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subnet {
     base: u32,
-    pub length: u32,
+    pub length: u8,
 }
 
 impl Subnet {
     /// `10.213.0.0/16`; at least four addresses.
     pub fn parse(text: &str) -> Option<Self> {
         let (base, length) = text.split_once('/')?;
-        let (base, length): (Ipv4Addr, u32) = (base.parse().ok()?, length.parse().ok()?);
-        let mask = u32::MAX.checked_shl(32_u32.checked_sub(length)?).filter(|_| (8..=30).contains(&length))?;
+        let (base, length): (Ipv4Addr, u8) = (base.parse().ok()?, length.parse().ok()?);
+        let mask = u32::MAX.checked_shl(32_u32.checked_sub(length.into())?).filter(|_| (8..=30).contains(&length))?;
         Some(Self { base: u32::from(base) & mask, length })
     }
 
@@ -47,7 +50,7 @@ impl fmt::Display for Subnet {
     }
 }
 
-/// The leases of one bridge.
+/// The leases of one bridge, or of the plugins.
 #[derive(Clone, Debug)]
 pub(super) struct Leases {
     directory: PathBuf,
@@ -75,8 +78,21 @@ impl Leases {
         Err(io::Error::other(format!("all {} addresses of {subnet} are in use", subnet.room())))
     }
 
+    /// Claims a port for a sandbox.
+    pub fn claim(&self, id: &str, port: &PortMapping) -> Result<()> {
+        let (map, key) = place(port);
+        let shown = format!("port {}/{} of the node", port.host_port, protocol(port));
+        match self.claim_port(id, &format!("{map} {{ {key} }}")) {
+            Ok(None) => Ok(()),
+            Ok(Some(owner)) => Err(Error::new(ErrorKind::Conflict, format!("{shown} is in use by sandbox {owner}"))),
+            Err(error) => {
+                Err(Error::new(ErrorKind::Other, format!("claiming {shown} for sandbox {id}")).caused_by(&error))
+            }
+        }
+    }
+
     /// Claims a port for a sandbox; who has it if it is taken.
-    pub fn claim_port(&self, id: &str, key: &str) -> io::Result<Option<String>> {
+    fn claim_port(&self, id: &str, key: &str) -> io::Result<Option<String>> {
         fs::create_dir_all(self.ports_dir())?;
         Ok(claim(&self.ports_dir().join(key.replace('/', "_")), id)?.filter(|owner| owner != id))
     }
@@ -113,18 +129,35 @@ impl Leases {
     }
 }
 
+/// Where a port is in the packet filter's table: the map, and the key there.
+pub(super) fn place(port: &PortMapping) -> (&'static str, String) {
+    let (protocol, number) = (protocol(port), port.host_port);
+    match port.host_ip {
+        None => ("ports", format!("{protocol} . {number}")),
+        Some(address) => ("addressed", format!("{address} . {protocol} . {number}")),
+    }
+}
+
+fn protocol(port: &PortMapping) -> &'static str {
+    match port.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+        Protocol::Sctp => "sctp",
+    }
+}
+
 /// Makes a file that says who has it; who has it already, if it exists.
 fn claim(path: &Path, id: &str) -> io::Result<Option<String>> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(mut file) => file.write_all(id.as_bytes()).map(|()| None),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => fs::read_to_string(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read_to_string(path).map(Some),
         Err(error) => Err(error),
     }
 }
 
 fn held(directory: &Path) -> io::Result<Vec<(String, String)>> {
     let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
     let mut held = Vec::new();
@@ -133,7 +166,7 @@ fn held(directory: &Path) -> io::Result<Vec<(String, String)>> {
         match fs::read_to_string(entry.path()) {
             Ok(owner) => held.push((entry.file_name().to_string_lossy().into_owned(), owner)),
             // Freed while the list was read.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }

@@ -1,0 +1,90 @@
+//! What DEL needs, kept from before ADD until after DEL: agent and node may be restarted, and the conflist be edited, in
+//! between. It outlives a reboot because the plugins' own records do (`/var/lib/cni`).
+//!
+//! ```text
+//! <state_dir>/cni/<sandbox>.json
+//! ```
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use stanchion_sdk::runtime::PortMapping;
+
+use super::conflist::Conflist;
+
+/// A sandbox that the plugins have attached, or were about to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Attachment {
+    pub list: Conflist,
+    /// `CNI_ARGS`
+    pub arguments: String,
+    pub ports: Vec<PortMapping>,
+    /// What the last plugin answered; `None` until then.
+    pub result: Option<Value>,
+}
+
+/// All of them.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    directory: PathBuf,
+}
+
+impl Kept {
+    pub fn at(directory: PathBuf) -> Self {
+        Self { directory }
+    }
+
+    /// Keeps one; written beside and renamed, so that there is no half one.
+    pub fn write(&self, id: &str, attachment: &Attachment) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let draft = self.draft(id);
+        // For its owner only: a list may have a plugin's credentials in it.
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(&serde_json::to_vec(attachment)?)?;
+        fs::rename(&draft, self.path(id))
+    }
+
+    /// One, if it is there.
+    pub fn read(&self, id: &str) -> io::Result<Option<Attachment>> {
+        match fs::read(self.path(id)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub fn remove(&self, id: &str) -> io::Result<()> {
+        for path in [self.draft(id), self.path(id)] {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Every sandbox of which something is kept.
+    pub fn holders(&self) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let names = names.collect::<io::Result<Vec<_>>>()?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json")).map(str::to_owned).collect())
+    }
+
+    fn draft(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.draft"))
+    }
+
+    fn path(&self, id: &str) -> PathBuf {
+        self.directory.join(format!("{id}.json"))
+    }
+}

@@ -1,0 +1,170 @@
+//! The plugins' programs: found, run, and killed if they do not end.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read as _, Seek as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    sys::{
+        signal::{Signal, killpg},
+        wait::{Id, WaitPidFlag, waitid},
+    },
+    unistd::Pid,
+};
+use rustix::fs::{MemfdFlags, memfd_create};
+use serde::Deserialize;
+use serde_json::Value;
+use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+
+/// How long one plugin may take. A DHCP server may be asked meanwhile.
+const LIMIT: Duration = Duration::from_secs(30);
+/// How long the kernel may take to end what was killed.
+const KILL: Duration = Duration::from_secs(5);
+/// Where plugins find `iptables` and the like, if the agent has no PATH.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Where the programs are, and how long they may take.
+#[derive(Clone, Debug)]
+pub(super) struct Plugins {
+    pub directories: Vec<PathBuf>,
+    pub limit: Duration,
+}
+
+/// What a plugin is told beside its configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call<'a> {
+    /// `ADD` or `DEL`.
+    pub command: &'static str,
+    pub sandbox: &'a str,
+    /// Its network namespace; `None` when that is gone.
+    pub namespace: Option<&'a Path>,
+    /// `NAME=VALUE;…`
+    pub arguments: &'a str,
+}
+
+/// How a plugin says that it failed, on standard output.
+#[derive(Deserialize)]
+struct Failure {
+    #[serde(default)]
+    code: u64,
+    msg: String,
+    #[serde(default)]
+    details: String,
+}
+
+impl Plugins {
+    pub fn at(directories: Vec<PathBuf>) -> Self {
+        Self { directories, limit: LIMIT }
+    }
+
+    /// A program's path.
+    pub fn find(&self, plugin: &str) -> Result<PathBuf> {
+        let is_program =
+            |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
+        let mut found = self.directories.iter().map(|directory| directory.join(plugin)).filter(is_program);
+        found.next().ok_or_else(|| {
+            let searched: Vec<_> = self.directories.iter().map(|it| it.display().to_string()).collect();
+            let message = format!(
+                "there is no program for CNI plugin {plugin} in {}; install it there, or name its directory in \
+                 network.cni_bin_dirs",
+                searched.join(", ")
+            );
+            Error::new(ErrorKind::Other, message)
+        })
+    }
+
+    /// Runs a plugin; what it printed.
+    pub fn run(&self, plugin: &str, call: Call<'_>, input: &Value) -> Result<Vec<u8>> {
+        let program = self.find(plugin)?;
+        let what = format!("CNI plugin {plugin} on {} for sandbox {}", call.command, call.sandbox);
+        let failed = |error: io::Error| {
+            Error::new(ErrorKind::Other, format!("{what}: {} cannot be run", program.display())).caused_by(&error)
+        };
+        // Files in memory, not pipes: nobody waits for a reader, nor for a grandchild that keeps the other end.
+        let (stdin, stdout, stderr) = (memory(), memory(), memory());
+        let (mut stdin, mut stdout, mut stderr) =
+            (stdin.map_err(failed)?, stdout.map_err(failed)?, stderr.map_err(failed)?);
+        stdin.write_all(input.to_string().as_bytes()).and_then(|()| stdin.rewind()).map_err(failed)?;
+        let mut command = Command::new(&program);
+        command
+            .env_clear()
+            .env("CNI_COMMAND", call.command)
+            .env("CNI_CONTAINERID", call.sandbox)
+            .env("CNI_NETNS", call.namespace.unwrap_or(Path::new("")))
+            .env("CNI_IFNAME", super::INTERFACE)
+            .env("CNI_ARGS", call.arguments)
+            .env("CNI_PATH", std::env::join_paths(&self.directories).unwrap_or_default())
+            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH)))
+            .stdin(stdin)
+            .stdout(stdout.try_clone().map_err(failed)?)
+            .stderr(stderr.try_clone().map_err(failed)?)
+            // With what it starts itself, so that all of it can be killed.
+            .process_group(0);
+        let child = command.spawn().map_err(failed)?;
+        let Some(status) = self.wait(child).map_err(failed)? else {
+            let message = format!("{what}: it did not end within {} s and was killed", self.limit.as_secs_f64());
+            return Err(Error::new(ErrorKind::Timeout, message));
+        };
+        let printed = contents(&mut stdout).map_err(failed)?;
+        let complaints = String::from_utf8_lossy(&contents(&mut stderr).map_err(failed)?).trim().to_owned();
+        if status.success() {
+            if !complaints.is_empty() {
+                tracing::debug!(plugin, complaints, "a CNI plugin wrote to standard error");
+            }
+            return Ok(printed);
+        }
+        let why = match serde_json::from_slice::<Failure>(&printed) {
+            Ok(Failure { code, msg, details }) if details.is_empty() => format!("{msg} (code {code})"),
+            Ok(Failure { code, msg, details }) => format!("{msg}: {details} (code {code})"),
+            Err(_) => {
+                let said = String::from_utf8_lossy(&printed);
+                let said = [said.trim(), &complaints].into_iter().find(|it| !it.is_empty());
+                format!("{status}: {}", said.unwrap_or("without a word"))
+            }
+        };
+        Err(Error::new(ErrorKind::Other, format!("{what}: it failed")).because(why))
+    }
+
+    /// How it ended; `None` if it had to be killed.
+    fn wait(&self, mut child: Child) -> io::Result<Option<ExitStatus>> {
+        let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        let (tell, ended) = mpsc::channel();
+        thread::Builder::new().name("st-cni".to_owned()).spawn(move || {
+            // It is not reaped here, so that its number stays its own until then. Nobody listens any more if even the
+            // kill took too long.
+            let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+            while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
+            tell.send(()).ok();
+        })?;
+        match ended.recv_timeout(self.limit) {
+            Ok(()) => child.wait().map(Some),
+            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread that waited for it panicked")),
+            Err(RecvTimeoutError::Timeout) => {
+                killpg(pid, Signal::SIGKILL)?;
+                if ended.recv_timeout(KILL).is_ok() {
+                    child.wait()?;
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn memory() -> io::Result<File> {
+    Ok(File::from(memfd_create("cni", MemfdFlags::CLOEXEC)?))
+}
+
+fn contents(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut contents = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut contents)?;
+    Ok(contents)
+}
