@@ -102,8 +102,9 @@ mod tests {
         let mut file = fs::File::options().write(true).create_new(true).mode(0o755).open(&path).expect("a new file");
         file.write_all(PROGRAM).expect("written");
         drop(file);
-        // In a root without a library, as in its image, it would not start; here the linker's name in it says the same.
-        assert!(!PROGRAM.windows(8).any(|bytes| bytes == b"ld-linux"), "it is linked dynamically");
+        assert!(!names_an_interpreter(PROGRAM), "it is linked dynamically");
+        let own = fs::read("/proc/self/exe").expect("this program");
+        assert!(names_an_interpreter(&own), "a program that is linked dynamically looks the same");
         let mut child = Command::new(&path).spawn().expect("it starts");
         let status = format!("/proc/{}/status", child.id());
         // Its handler is there when the kernel says so.
@@ -115,6 +116,15 @@ mod tests {
         let status = child.wait().expect("waited");
         assert_eq!((status.code(), status.signal()), (Some(0), None));
         fs::remove_file(&path).expect("removed");
+    }
+
+    /// Whether a program of 64 bit has a segment `PT_INTERP` (elf(5)).
+    fn names_an_interpreter(program: &[u8]) -> bool {
+        const PT_INTERP: u32 = 3;
+        let short = |at: usize| usize::from(u16::from_ne_bytes([program[at], program[at + 1]]));
+        let word = |at: usize| u32::from_ne_bytes(program[at..at + 4].try_into().expect("four bytes"));
+        let (first, size, count) = (word(32) as usize, short(54), short(56));
+        (0..count).any(|index| word(first + index * size) == PT_INTERP)
     }
 
     /// SIGCHLD's is the last handler that is installed.
