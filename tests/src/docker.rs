@@ -43,6 +43,7 @@ impl Docker {
             "data-root": dir.join("data"),
             "exec-root": dir.join("exec"),
             "pidfile": dir.join("dockerd.pid"),
+            "deprecated-key-path": dir.join("key.json"),
             "hosts": [format!("unix://{}", docker.socket().display())],
             "group": "root",
             "containerd": containerd,
@@ -72,16 +73,22 @@ impl Docker {
         fs::write(&path, settings.to_string()).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Whether containers run on while it is away, from its next start on.
+    /// Makes containers run on while it is away: its live-restore, which it reads again when it is told to.
     ///
     /// # Errors
-    /// When its configuration cannot be written.
-    pub fn set_live_restore(&self, live: bool) -> Result<()> {
+    /// When its configuration cannot be written, or it does not heed it.
+    pub fn keep_containers(&mut self) -> Result<()> {
         let path = self.dir.join("daemon.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let mut settings: Value = serde_json::from_slice(&text).context("the configuration of dockerd is no JSON")?;
-        settings["live-restore"] = live.into();
-        self.configure(&settings)
+        settings["live-restore"] = true.into();
+        self.configure(&settings)?;
+        self.process.as_mut().context("dockerd is not running")?.signal(Signal::HUP)?;
+        let engine = self.engine();
+        until("dockerd to heed its configuration", Duration::from_secs(20), || {
+            ensure!(engine.get("/info")?["LiveRestoreEnabled"] == true, "live-restore is off");
+            Ok(())
+        })
     }
 
     /// Starts it again after [`end`](Self::end).
@@ -139,6 +146,13 @@ impl Docker {
     pub fn engine(&self) -> Engine {
         Engine { socket: self.socket() }
     }
+}
+
+/// Whether a mount is Docker's own, and of no container: it keeps the node's network namespace under a name once a
+/// container has used it.
+#[must_use]
+pub fn is_its_own(point: &Path) -> bool {
+    point.ends_with("exec/netns/default")
 }
 
 /// Docker wants a bridge that is there.
@@ -223,6 +237,15 @@ impl Engine {
         Ok(self.all()?.iter().filter_map(|one| one["Id"].as_str().map(str::to_owned)).collect())
     }
 
+    /// All volumes.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub fn volumes(&self) -> Result<Vec<String>> {
+        let list = self.get("/volumes")?;
+        Ok(list["Volumes"].as_array().into_iter().flatten().map(ToString::to_string).collect())
+    }
+
     /// Containers of pods whose first process runs, sandboxes left out.
     ///
     /// # Errors
@@ -283,12 +306,12 @@ impl Engine {
         Ok(())
     }
 
-    /// A container that is nobody's business: started and running.
+    /// `docker run -d`
     ///
     /// # Errors
     /// When Docker refuses.
-    pub fn run(&self, name: &str, image: &str, command: &[&str]) -> Result<String> {
-        let body = json!({ "Image": image, "Entrypoint": command, "Labels": { "tier": "bystander" } });
+    pub fn run(&self, name: &str, image: &str, command: &[&str], labels: &Value) -> Result<String> {
+        let body = json!({ "Image": image, "Entrypoint": command, "Labels": labels });
         let made = self.post(&format!("/containers/create?name={name}"), &body)?;
         let id = made["Id"].as_str().context("a new container has no id")?.to_owned();
         self.post(&format!("/containers/{id}/start"), &Value::Null)?;

@@ -99,14 +99,20 @@ impl Client {
     /// A container of ours. What is somebody else's does not exist.
     pub async fn find(&self, id: &str) -> Result<Option<ContainerInspectResponse>> {
         match self.api.inspect_container(id, None::<InspectContainerOptions>).await {
-            Ok(found) => Ok(Some(found).filter(|found| self.owns(found.config.as_ref().and_then(|it| it.labels.as_ref())))),
+            Ok(found) => {
+                Ok(Some(found).filter(|found| self.owns(found.config.as_ref().and_then(|it| it.labels.as_ref()))))
+            }
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(failed(format!("looking up {id}"), &error)),
         }
     }
 
     /// Posts JSON and takes over the connection.
-    pub async fn hijack(&self, path: &str, body: &serde_json::Value) -> std::result::Result<TokioIo<Upgraded>, ApiError> {
+    pub async fn hijack(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> std::result::Result<TokioIo<Upgraded>, ApiError> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(path)

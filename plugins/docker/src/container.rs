@@ -9,14 +9,12 @@ use bollard::models::{
 use stanchion_sdk::{
     cgroup,
     changes::finish,
-
     limits::oom_score_adj,
     runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, Result, labels},
 };
 
 use crate::{
-    Docker,
-    names,
+    Docker, names,
     sandbox::{created_twice, host_config},
 };
 

@@ -184,7 +184,9 @@ fn sandbox_info(entry: Entry) -> SandboxInfo {
     let state = match entry.state {
         _ if entry.runs() => SandboxState::Ready,
         Listed::CREATED => not_ready("it was not made to the end"),
-        _ => not_ready("the process that holds its namespaces has ended: it was stopped, Docker was, or somebody killed it"),
+        _ => not_ready(
+            "the process that holds its namespaces has ended: it was stopped, Docker was, or somebody killed it",
+        ),
     };
     SandboxInfo {
         attempt: entry.labels.get(names::ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0),

@@ -20,9 +20,10 @@ impl Docker {
         if self.client.find(id.as_str()).await?.is_none() {
             return Err(Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())));
         }
-        let mut sink = BufWriter::new(writer(sink).map_err(|error| {
-            Error::new(ErrorKind::Invalid, format!("{}: its receiver", tried())).caused_by(&error)
-        })?);
+        let mut sink =
+            BufWriter::new(writer(sink).map_err(|error| {
+                Error::new(ErrorKind::Invalid, format!("{}: its receiver", tried())).caused_by(&error)
+            })?);
         let options = LogsOptions { stdout: true, stderr: true, timestamps: true, ..LogsOptions::default() };
         let mut written = Box::pin(self.client.api().logs(id.as_str(), Some(options)));
         while let Some(message) = written.next().await {

@@ -76,10 +76,7 @@ mod tests {
             parent(Driver::Systemd, "pod1-2"),
             Ok(("stanchion-pod1_2.slice".to_owned(), "/stanchion.slice/stanchion-pod1_2.slice".to_owned()))
         );
-        assert_eq!(
-            parent(Driver::Systemd, ""),
-            Ok(("stanchion.slice".to_owned(), "/stanchion.slice".to_owned()))
-        );
+        assert_eq!(parent(Driver::Systemd, ""), Ok(("stanchion.slice".to_owned(), "/stanchion.slice".to_owned())));
         for wrong in ["/a", "../a", "a/../.."] {
             assert_eq!(parent(Driver::Files, wrong).expect_err("wrong").kind(), ErrorKind::Invalid);
         }

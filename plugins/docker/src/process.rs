@@ -5,9 +5,7 @@ use std::time::Duration;
 use bollard::{
     errors::Error as ApiError,
     models::ContainerStateStatusEnum as Status,
-    query_parameters::{
-        KillContainerOptions, RemoveContainerOptions, StartContainerOptions, WaitContainerOptions,
-    },
+    query_parameters::{KillContainerOptions, RemoveContainerOptions, StartContainerOptions, WaitContainerOptions},
 };
 use futures_util::StreamExt;
 use stanchion_sdk::{

@@ -73,11 +73,7 @@ impl Docker {
         error
     }
 
-    pub(crate) async fn create(
-        &self,
-        name: &str,
-        body: ContainerCreateBody,
-    ) -> std::result::Result<String, ApiError> {
+    pub(crate) async fn create(&self, name: &str, body: ContainerCreateBody) -> std::result::Result<String, ApiError> {
         let options = CreateContainerOptions { name: Some(name.to_owned()), ..CreateContainerOptions::default() };
         let created = self.client.api().create_container(Some(options), body).await?;
         for warning in created.warnings {
@@ -243,7 +239,8 @@ mod tests {
 
     #[test]
     fn only_a_taken_name_is_an_identity_that_exists() {
-        let error = |message: &str| ApiError::DockerResponseServerError { status_code: 409, message: message.to_owned() };
+        let error =
+            |message: &str| ApiError::DockerResponseServerError { status_code: 409, message: message.to_owned() };
         let taken = r#"Conflict. The container name "/a" is already in use by container "1"."#;
         assert_eq!(created_twice(String::new(), &error(taken)).kind(), ErrorKind::AlreadyExists);
         let other = "cannot join network of a non running container: 1";

@@ -1,9 +1,6 @@
 //! What containers use, as Docker reads it from their cgroups.
 
-use bollard::{
-    models::ContainerStatsResponse,
-    query_parameters::StatsOptions,
-};
+use bollard::{models::ContainerStatsResponse, query_parameters::StatsOptions};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use stanchion_sdk::runtime::{ContainerId, ContainerStats, Result, Stats};

@@ -180,9 +180,11 @@ fn for_this_node(index: &ImageIndex) -> Result<&Descriptor> {
     let fits = |it: &&Descriptor| {
         it.platform().as_ref().is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == arch)
     };
-    index.manifests().iter().find(fits).ok_or_else(|| {
-        Error::new(ErrorKind::Invalid, format!("the archive has no image for this node (linux/{arch})"))
-    })
+    index
+        .manifests()
+        .iter()
+        .find(fits)
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("the archive has no image for this node (linux/{arch})")))
 }
 
 /// The archive as Docker reads it, in pieces.

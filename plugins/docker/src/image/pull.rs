@@ -5,9 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptions};
 use futures_util::StreamExt;
 use oci_spec::distribution::Reference;
-use stanchion_sdk::runtime::{
-    Error, ErrorKind, Image, Progress, PullImage, PullProgress, RegistryAuth, Result,
-};
+use stanchion_sdk::runtime::{Error, ErrorKind, Image, Progress, PullImage, PullProgress, RegistryAuth, Result};
 
 use super::parse;
 use crate::{
@@ -169,10 +167,8 @@ mod tests {
     use super::*;
 
     fn message(id: &str, status: &str, sizes: Option<(i64, i64)>) -> CreateImageInfo {
-        let sizes = sizes.map(|(current, total)| bollard::models::ProgressDetail {
-            current: Some(current),
-            total: Some(total),
-        });
+        let sizes = sizes
+            .map(|(current, total)| bollard::models::ProgressDetail { current: Some(current), total: Some(total) });
         CreateImageInfo {
             id: Some(id.to_owned()),
             status: Some(status.to_owned()),
@@ -201,7 +197,10 @@ mod tests {
     fn dockers_words_have_a_kind() {
         for (text, kind) in [
             ("manifest for 127.0.0.1:5000/a:b not found: manifest unknown: manifest unknown", ErrorKind::NotFound),
-            ("pull access denied for a, repository does not exist or may require 'docker login'", ErrorKind::Permission),
+            (
+                "pull access denied for a, repository does not exist or may require 'docker login'",
+                ErrorKind::Permission,
+            ),
             ("Head \"https://x/v2/\": unauthorized: authentication required", ErrorKind::Permission),
             ("toomanyrequests: You have reached your pull rate limit.", ErrorKind::Unavailable),
             ("dial tcp 127.0.0.1:1: connect: connection refused", ErrorKind::Unavailable),

@@ -76,12 +76,10 @@ impl Bed {
         let mut found = Vec::new();
         let mut add = |what: &str, all: Vec<String>| found.extend(all.iter().map(|one| format!("{what} {one}")));
         add("container", self.engine().containers()?);
-        let volumes = self.engine().get("/volumes")?;
-        add("volume", volumes["Volumes"].as_array().into_iter().flatten().map(ToString::to_string).collect());
+        add("volume", self.engine().volumes()?);
         let shown = |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect();
-        // Docker keeps the node's own network namespace under a name once a container has used it.
         let of_containers = |path: &PathBuf| {
-            path.ends_with("merged") || path.to_string_lossy().contains("/netns/") && !path.ends_with("default")
+            path.ends_with("merged") || path.to_string_lossy().contains("/netns/") && !docker::is_its_own(path)
         };
         add("mount", shown(proc::mounts_below(&names.dir)?.into_iter().filter(of_containers).collect()));
         let cgroups = proc::cgroups(&names.cgroup)?;
