@@ -31,7 +31,7 @@ impl Agent {
     /// # Errors
     /// When it has not been built.
     pub fn new(programs: &Path, config: &Path, log: &Path) -> Result<Self> {
-        for file in ["stanchion", "stanchion-logger", "libstanchion_containerd.so"] {
+        for file in ["stanchion", "stanchion-logger", "libstanchion_containerd.so", "libstanchion_docker.so"] {
             ensure!(
                 programs.join(file).is_file(),
                 "{} has not been built: run `cargo xtask test`, or `cargo build --workspace --all-targets` first",

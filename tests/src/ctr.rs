@@ -225,9 +225,13 @@ impl Ctr {
     /// # Errors
     /// When containerd does not answer.
     pub fn of_pod(&self, pod: &str) -> Result<Vec<Running>> {
-        let mut running = self.running()?;
-        running.retain(|one| one.record.pod() == pod);
-        running.sort_by(|a, b| a.record.container().cmp(b.record.container()));
-        Ok(running)
+        Ok(of_pod(self.running()?, pod))
     }
+}
+
+/// Those of one pod, by container name.
+pub(crate) fn of_pod(mut running: Vec<Running>, pod: &str) -> Vec<Running> {
+    running.retain(|one| one.record.pod() == pod);
+    running.sort_by(|a, b| a.record.container().cmp(b.record.container()));
+    running
 }

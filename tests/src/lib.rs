@@ -10,13 +10,15 @@
 //! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
 //!   [`proxy`] spoils what it serves.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
-//! - [`containerd`] the daemon, [`ctr`] what it says and [`events`] what it reports, [`proc`] what the kernel says.
+//! - [`containerd`] the daemon, [`docker`] another above it, [`ctr`] what it says and [`events`] what it reports, [`proc`] what the kernel says.
+//! - [`view`] what either runtime says of the pods.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
 pub mod containerd;
 pub mod ctr;
+pub mod docker;
 pub mod events;
 pub mod fixtures;
 pub mod image;
@@ -32,7 +34,9 @@ pub mod registry;
 pub mod remains;
 pub mod slot;
 pub mod tools;
+pub mod view;
 pub mod wait;
 
 pub use node::{Node, NodeBuilder};
+pub use view::Backend;
 pub use wait::until;

@@ -1,20 +1,25 @@
-//! A whole node: containerd, registry, agent, and looks at what is there.
+//! A whole node: runtime, registry, agent, and looks at what is there.
+
+mod config;
 
 use std::{
     fmt::Debug,
     fs, io,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    process::ExitStatus,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{
     agent::{Agent, tail},
     containerd::Containerd,
     ctr::{Ctr, Running},
+    docker::{self, Docker},
     fixtures::Fixtures,
     pods::{self, Pod},
     proc, process,
@@ -23,6 +28,7 @@ use crate::{
     remains,
     slot::{Kind, Names, Slot},
     tools, until,
+    view::{Backend, View},
 };
 
 /// Name of every test node: its pods are `<name>-node-1`.
@@ -35,6 +41,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     kind: Kind,
+    runtime: Backend,
     programs: Option<PathBuf>,
     fixtures: bool,
     proxied: bool,
@@ -52,6 +59,7 @@ impl NodeBuilder {
         let text = String::new;
         Self {
             kind,
+            runtime: Backend::chosen(),
             programs: None,
             fixtures: true,
             proxied: false,
@@ -61,6 +69,13 @@ impl NodeBuilder {
             backend: text(),
             rest: text(),
         }
+    }
+
+    /// Runs the pods on this runtime.
+    #[must_use]
+    pub fn on(mut self, runtime: Backend) -> Self {
+        self.runtime = runtime;
+        self
     }
 
     /// Uses the programs of this directory; otherwise those that were built with the running one.
@@ -105,7 +120,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Adds lines to `[backend.containerd]`.
+    /// Adds lines to the backend's table.
     #[must_use]
     pub fn backend(mut self, toml: &str) -> Self {
         self.backend.push_str(toml);
@@ -119,7 +134,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts containerd and registry, writes the configuration; the agent is not started.
+    /// Starts runtime and registry, writes the configuration; the agent is not started.
     ///
     /// # Errors
     /// When something does not start; nothing is left then.
@@ -147,11 +162,18 @@ impl NodeBuilder {
         let proxy = registry.as_ref().filter(|_| self.proxied).map(|it| Proxy::start(it.address())).transpose()?;
         let mirror = registry.as_ref().map(|registry| registry.address().to_owned());
         let mirror = proxy.as_ref().map(|proxy| proxy.address().to_owned()).or(mirror);
-        let text = self.config(&names, &programs, &containerd.socket(), mirror.as_deref());
+        let docker = match self.runtime {
+            Backend::Containerd => None,
+            Backend::Docker => {
+                Some(Docker::start(&dir.join("docker"), &names, &containerd.socket(), mirror.as_deref())?)
+            }
+        };
+        let socket = docker.as_ref().map_or_else(|| containerd.socket(), Docker::socket);
+        let text = self.config(&names, &programs, &socket, mirror.as_deref());
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
         let mounts = proc::mounts_below(&names.dir)?;
-        Ok(Node { agent, registry, proxy, containerd, fixtures, names, mounts, _slot: slot })
+        Ok(Node { agent, registry, proxy, docker, containerd, fixtures, names, mounts, _slot: slot })
     }
 
     /// Starts all of it.
@@ -176,38 +198,6 @@ impl NodeBuilder {
         }
         result
     }
-
-    fn config(&self, names: &Names, programs: &Path, socket: &Path, mirror: Option<&str>) -> String {
-        let dir = &names.dir;
-        let mirrors = mirror.map_or_else(String::new, |address| {
-            let own = format!("[backend.containerd.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n");
-            match &self.credentials {
-                Some((username, password)) => format!(
-                    "{own}[backend.containerd.registry.{address:?}]\nusername = {username:?}\npassword = {password:?}\n"
-                ),
-                None => own,
-            }
-        });
-        format!(
-            "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
-             plugin_dir = {programs:?}\ndefault_backend = \"containerd\"\n{agent}\n\
-             [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
-             [backend.containerd]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{backend}\n\
-             [backend.containerd.network]\nbridge = \"{bridge}\"\nsubnet = \"{subnet}\"\n\n{mirrors}\n{rest}",
-            state = dir.join("state"),
-            run = dir.join("run"),
-            log = dir.join("logs"),
-            manifests = dir.join("manifests"),
-            preload = dir.join("preload"),
-            namespace = names.namespace,
-            cgroup = names.cgroup,
-            bridge = names.bridge,
-            subnet = names.subnet(),
-            agent = self.agent,
-            backend = self.backend,
-            rest = self.rest,
-        )
-    }
 }
 
 /// A running node. Dropping it ends and removes everything of it.
@@ -219,7 +209,9 @@ pub struct Node {
     pub registry: Option<Registry>,
     /// What stands in front of the registry, where asked for.
     pub proxy: Option<Proxy>,
-    /// The daemon.
+    /// Docker, on a node whose runtime it is.
+    pub docker: Option<Docker>,
+    /// containerd: the runtime, or what Docker runs on.
     pub containerd: Containerd,
     /// The images, where fixtures are used.
     pub fixtures: Option<Fixtures>,
@@ -262,6 +254,37 @@ impl Node {
     #[must_use]
     pub fn ctr(&self) -> Ctr {
         self.containerd.ctr(&self.names.namespace)
+    }
+
+    /// What the runtime itself says.
+    #[must_use]
+    pub fn view(&self) -> View {
+        match &self.docker {
+            Some(docker) => View::Docker(docker.engine()),
+            None => View::Containerd(self.ctr()),
+        }
+    }
+
+    /// Ends the runtime's daemon with `signal`.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn end_runtime(&mut self, signal: Signal) -> Result<ExitStatus> {
+        match &mut self.docker {
+            Some(docker) => docker.end(signal),
+            None => self.containerd.end(signal),
+        }
+    }
+
+    /// Starts the runtime's daemon again.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn resume_runtime(&mut self) -> Result<()> {
+        match &mut self.docker {
+            Some(docker) => docker.resume(),
+            None => self.containerd.resume(),
+        }
     }
 
     /// The path of a manifest.
@@ -313,32 +336,32 @@ impl Node {
         Ok(items.iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 
-    /// Awaits that the pod is Running with all containers ready, in the agent's view and in containerd's; gives its
+    /// Awaits that the pod is Running with all containers ready, in the agent's view and in the runtime's; gives its
     /// containers.
     ///
     /// # Errors
     /// When it does not get there.
     pub fn await_running(&self, name: &str) -> Result<Vec<Running>> {
-        let ctr = self.ctr();
+        let view = self.view();
         self.until(&format!("pod {name} to run"), || {
             let pod = self.pod(name)?;
             ensure!(pod.phase() == "Running" && pod.ready(), "{}", pod.summary());
-            let running = ctr.of_pod(&pods::on_node(name))?;
-            ensure!(running.len() == pod.containers(), "containerd runs {} of its containers", running.len());
+            let running = view.of_pod(&pods::on_node(name))?;
+            ensure!(running.len() == pod.containers(), "the runtime runs {} of its containers", running.len());
             Ok(running)
         })
     }
 
-    /// Awaits that containerd runs nothing of the pod and the agent does not show it.
+    /// Awaits that the runtime runs nothing of the pod and the agent does not show it.
     ///
     /// # Errors
     /// When it does not get there.
     pub fn await_gone(&self, name: &str) -> Result<()> {
-        let ctr = self.ctr();
+        let view = self.view();
         let full = pods::on_node(name);
         self.until(&format!("pod {name} to be gone"), || {
-            let running = ctr.of_pod(&full)?;
-            ensure!(running.is_empty(), "containerd still runs {running:?}");
+            let running = view.of_pod(&full)?;
+            ensure!(running.is_empty(), "the runtime still runs {running:?}");
             ensure!(!self.pod_names()?.contains(&full), "get pods still shows it");
             Ok(())
         })
@@ -355,9 +378,9 @@ impl Node {
     /// The first container of a pod that has one.
     ///
     /// # Errors
-    /// When containerd runs none, or several.
+    /// When the runtime runs none, or several.
     pub fn container(&self, name: &str) -> Result<Running> {
-        let mut running = self.ctr().of_pod(&pods::on_node(name))?;
+        let mut running = self.view().of_pod(&pods::on_node(name))?;
         ensure!(running.len() == 1, "pod {name} has {} running containers, not 1", running.len());
         running.pop().context("a list of one is empty")
     }
@@ -387,17 +410,22 @@ impl Node {
         let mut note = |what: &str, things: Vec<String>| {
             found.extend(things.into_iter().map(|thing| format!("{what} {thing}")));
         };
-        let ctr = self.ctr();
-        note("task", ctr.tasks()?);
-        note("container", ctr.containers()?);
-        note("snapshot", ctr.working_snapshots()?);
-        note("lease", ctr.leases()?);
-        note("unfinished download", ctr.active_ingests()?);
+        match self.view() {
+            View::Containerd(ctr) => {
+                note("task", ctr.tasks()?);
+                note("container", ctr.containers()?);
+                note("snapshot", ctr.working_snapshots()?);
+                note("lease", ctr.leases()?);
+                note("unfinished download", ctr.active_ingests()?);
+            }
+            View::Docker(engine) => {
+                note("container", engine.containers()?);
+                note("volume", engine.volumes()?);
+            }
+        }
         note("process", self.strangers()?);
-        note(
-            "mount",
-            shown(proc::mounts_below(&self.names.dir)?.into_iter().filter(|point| !self.mounts.contains(point))),
-        );
+        let new = |point: &PathBuf| !self.mounts.contains(point) && !docker::is_its_own(point);
+        note("mount", shown(proc::mounts_below(&self.names.dir)?.into_iter().filter(new)));
         let below_root = |group: &PathBuf| !group.ends_with(self.names.cgroup.trim_start_matches('/'));
         note("cgroup", shown(proc::cgroups(&self.names.cgroup)?.into_iter().filter(below_root)));
         note("runc record", shown(remains::runc_records(&self.names)));
@@ -430,9 +458,10 @@ impl Node {
         })
     }
 
-    /// Processes of this node other than the three that the test has started.
+    /// Processes of this node other than those that the test has started.
     fn strangers(&self) -> Result<Vec<String>> {
-        let own = [self.agent.id(), self.containerd.id(), self.registry.as_ref().map(Registry::id)];
+        let docker = self.docker.as_ref().and_then(Docker::id);
+        let own = [self.agent.id(), self.containerd.id(), docker, self.registry.as_ref().map(Registry::id)];
         let seen = remains::processes(&self.names)?;
         let strangers = seen.into_iter().filter(|seen| !own.contains(&Some(seen.pid)));
         Ok(strangers.map(|seen| format!("{} {}", seen.pid, seen.command)).collect())
@@ -480,15 +509,19 @@ impl Node {
     #[must_use]
     pub fn dump(&self) -> String {
         let say = |result: Result<String>| result.unwrap_or_else(|error| format!("{error:#}"));
-        let ctr = self.ctr();
+        let tasks = match self.view() {
+            View::Containerd(ctr) => ctr.run(&["tasks", "ls"]),
+            View::Docker(_) => Ok(String::new()),
+        };
+        let docker = self.docker.as_ref().map(|docker| tail(&docker.log(), 30)).unwrap_or_default();
         format!(
-            "---- get pods\n{}\n---- get pods -o yaml\n{}\n---- get events\n{}\n---- ctr tasks ls\n{}\n\
-             ---- ctr containers ls\n{}\n---- agent\n{}\n---- containerd\n{}\n----",
+            "---- get pods\n{}\n---- get pods -o yaml\n{}\n---- get events\n{}\n---- tasks\n{}\n\
+             ---- containers\n{}\n---- agent\n{}\n---- containerd\n{}\n---- dockerd\n{docker}\n----",
             say(self.agent.text(&["get", "pods", "-o", "wide"])),
             say(self.agent.text(&["get", "pods", "-o", "yaml"])),
             say(self.agent.text(&["get", "events"])),
-            say(ctr.run(&["tasks", "ls"])),
-            say(ctr.run(&["containers", "ls"])),
+            say(tasks),
+            say(self.view().table()),
             self.agent.log_tail(100),
             tail(&self.containerd.log(), 15),
         )

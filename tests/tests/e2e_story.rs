@@ -4,21 +4,30 @@ use std::{fs, time::Duration};
 
 use anyhow::{Result, anyhow, ensure};
 use rustix::process::Signal;
-use stanchion_tests::{Node, ctr::Running, pods::REDIS, proc, wait::throughout};
+use stanchion_tests::{Backend, Node, ctr::Running, pods::REDIS, proc, wait::throughout};
 
 const FILE: &str = "redis-static-pod.yaml";
 const POD: &str = "static-pod";
 
 #[test]
 fn redis_outlives_everything_but_its_manifest() -> Result<()> {
-    Node::builder().run(|node| {
+    story(Backend::Containerd)
+}
+
+#[test]
+fn redis_outlives_everything_but_its_manifest_on_docker() -> Result<()> {
+    story(Backend::Docker)
+}
+
+fn story(backend: Backend) -> Result<()> {
+    Node::builder().on(backend).run(|node| {
         let first = dropped_in(node)?;
         let again = killed(node, &first)?;
         killed_again(node, &again)?;
         tag_edited(node)?;
         broken_by_a_typo(node)?;
         directory_away_and_back(node)?;
-        containerd_restarted(node)?;
+        runtime_restarted(node)?;
         removed(node)
     })
 }
@@ -57,8 +66,8 @@ fn dropped_in(node: &Node) -> Result<Running> {
     node.write(FILE, REDIS)?;
     node.await_running(POD)?;
     answers(node)?;
-    let table = node.ctr().run(&["containers", "ls"])?;
-    ensure!(table.contains("docker.io/library/redis:latest"), "ctr containers ls says:\n{table}");
+    let table = node.view().table()?;
+    ensure!(table.contains("docker.io/library/redis:latest"), "the runtime says:\n{table}");
     let pods = node.agent.text(&["get", "pods"])?;
     let row = pods.lines().find(|line| line.contains("static-pod-node-1")).unwrap_or_default();
     let after: Vec<_> = row.split_whitespace().skip_while(|word| *word != "static-pod-node-1").collect();
@@ -88,6 +97,8 @@ fn killed_again(node: &Node, running: &Running) -> Result<()> {
     let waited = at.elapsed();
     ensure!(waited >= Duration::from_secs(10), "restarted after {waited:?}, not 10 s");
     ensure!(waited < Duration::from_secs(14), "restarted only after {waited:?}, not 10 s");
+    // The runtime tells us sooner than the agent has looked.
+    node.await_running(POD)?;
     let restarts = node.pod(POD)?.restarts();
     ensure!(restarts == 2, "restart count is {restarts}, not 2");
     third.kill()?;
@@ -96,7 +107,7 @@ fn killed_again(node: &Node, running: &Running) -> Result<()> {
 
 fn tag_edited(node: &Node) -> Result<()> {
     println!("the image tag is edited");
-    let old = node.ctr().containers()?;
+    let old = node.view().containers()?;
     node.write(FILE, edited("image: redis", "image: redis:7")?)?;
     let now = node.until("the new image to run", || {
         let now = node.container(POD)?;
@@ -110,7 +121,7 @@ fn tag_edited(node: &Node) -> Result<()> {
     answers(node)?;
     ensure!(node.pod(POD)?.restarts() == 0, "a changed pod starts to count anew");
     node.until("the old containers to be gone", || {
-        let left: Vec<_> = node.ctr().containers()?.into_iter().filter(|id| old.contains(id)).collect();
+        let left: Vec<_> = node.view().containers()?.into_iter().filter(|id| old.contains(id)).collect();
         if left.is_empty() { Ok(()) } else { Err(anyhow!("still there: {left:?}")) }
     })?;
     let links = stanchion_tests::remains::links(node.names(), false)?;
@@ -167,12 +178,16 @@ fn directory_away_and_back(node: &Node) -> Result<()> {
     throughout(Duration::from_secs(3), || assert_same(node, &before))
 }
 
-fn containerd_restarted(node: &mut Node) -> Result<()> {
-    println!("containerd is restarted (I3)");
+fn runtime_restarted(node: &mut Node) -> Result<()> {
+    println!("the runtime's daemon is restarted (I3)");
+    if let Some(docker) = &mut node.docker {
+        // Otherwise it stops them all itself: e2e_docker.
+        docker.keep_containers()?;
+    }
     let before = node.container(POD)?;
-    node.containerd.end(Signal::TERM)?;
+    node.end_runtime(Signal::TERM)?;
     answers(node)?;
-    node.containerd.resume()?;
+    node.resume_runtime()?;
     node.await_running(POD)?;
     throughout(Duration::from_secs(3), || assert_same(node, &before))?;
     answers(node)

@@ -8,9 +8,9 @@ use stanchion_tests::tools;
 use crate::say;
 
 /// The packages whose programs and libraries make a node.
-const PROGRAMS: [&str; 3] = ["stanchion", "stanchion-logger", "stanchion-containerd"];
+const PROGRAMS: [&str; 4] = ["stanchion", "stanchion-logger", "stanchion-containerd", "stanchion-docker"];
 
-/// Builds the agent, its logger and the containerd backend; gives the directory with all three.
+/// Builds the agent, its logger and the backends; gives the directory with all of them.
 pub fn programs(release: bool) -> Result<PathBuf> {
     let mut arguments = vec!["build"];
     if release {

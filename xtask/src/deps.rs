@@ -1,6 +1,6 @@
 //! Finds or fetches the programs that building and testing need.
 //!
-//! Packages that bring a service (containerd, docker-registry, redis) or that would push out another package
+//! Packages that bring a service (containerd, docker, docker-registry, redis) or that would push out another package
 //! (busybox-static) are unpacked below the target directory instead of being installed: no service starts, nothing of the
 //! machine changes.
 
@@ -48,6 +48,7 @@ const NODE: &[Need] = &[
     unpack("containerd", "containerd"),
     unpack("ctr", "containerd"),
     unpack("runc", "runc"),
+    unpack("dockerd", "docker.io"),
     unpack("docker-registry", "docker-registry"),
     unpack("busybox", "busybox-static"),
     unpack("redis-server", "redis-server"),

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use stanchion_abi::{self as abi, method};
 use stanchion_runtime::{
@@ -239,7 +239,8 @@ impl Runtime for LoadedBackend {
     fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static {
         let started = self.instance.start(method::EVENTS, &(), Vec::new(), EVENTS, None);
         let state = started.map(|(answer, give_up)| Some((answer, give_up)));
-        Box::pin(stream::unfold(state, next_event)) as Pin<Box<dyn Stream<Item = Result<Event>> + Send>>
+        // Who drops what is left of it unread asks once more: an end stays one.
+        Box::pin(stream::unfold(state, next_event).fuse()) as Pin<Box<dyn Stream<Item = Result<Event>> + Send>>
     }
 }
 

@@ -6,7 +6,11 @@ use std::{
 };
 
 use serde::Deserialize;
-use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_sdk::{
+    cgroup::is_plain,
+    names::is_identifier,
+    runtime::{Error, ErrorKind, Result},
+};
 
 use crate::{image::RegistryConfig, network::NetworkConfig};
 
@@ -90,21 +94,9 @@ impl Config {
     }
 }
 
-/// Whether a path only goes down.
-pub(crate) fn is_plain(path: &Path) -> bool {
-    use std::path::Component::{Normal, RootDir};
-    path.components().all(|part| matches!(part, Normal(_) | RootDir))
-}
-
-/// What containerd takes for the name of anything: letters and digits, single `.`, `_` or `-` between them, 76 at most.
-pub(crate) fn is_identifier(text: &str) -> bool {
-    let parts = || text.split(['.', '_', '-']);
-    text.len() <= 76 && parts().all(|part| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Config, is_identifier};
+    use super::Config;
 
     fn refused(change: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
@@ -131,13 +123,5 @@ mod tests {
     fn unknown_keys_are_refused_by_name() {
         let wrong = serde_json::from_str::<Config>(r#"{"sockt": "/run/x.sock"}"#).expect_err("unknown");
         assert!(wrong.to_string().contains("sockt"), "{wrong}");
-    }
-
-    #[test]
-    fn identifiers_are_containerds() {
-        assert!(is_identifier("exec-1.a_b") && is_identifier(&"x".repeat(76)));
-        for wrong in ["", "-a", "a-", "a--b", "a/b", "../a", "ä", &"x".repeat(77)] {
-            assert!(!is_identifier(wrong), "{wrong}");
-        }
     }
 }

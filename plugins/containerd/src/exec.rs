@@ -25,8 +25,8 @@ use tokio::sync::watch;
 use crate::{
     Containerd,
     client::{failed, is_gone},
-    config::is_identifier,
     inventory::RUNNING,
+    names::is_identifier,
     spec,
 };
 use pipes::Pipes;

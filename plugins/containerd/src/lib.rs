@@ -3,13 +3,11 @@
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
 //! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd. [`container`]: a record. [`task`]: its
-//!   snapshot and process. [`exec`]: processes beside. [`changes`]: one at a time, each to its end.
+//!   snapshot and process. [`exec`]: processes beside.
 //! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
-//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses. [`cgroup`]: read and removed.
+//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
 
-mod cgroup;
-mod changes;
 mod client;
 mod config;
 mod container;
@@ -32,7 +30,8 @@ use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Durat
 
 use futures_util::Stream;
 use stanchion_sdk::{
-    Backend,
+    Backend, cgroup,
+    changes::{self, Changes},
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
         ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId,
@@ -41,7 +40,6 @@ use stanchion_sdk::{
 };
 use tokio::sync::OnceCell;
 
-use changes::Changes;
 use client::{Client, failed};
 pub use config::Config;
 use exec::Execs;

@@ -1,6 +1,6 @@
 //! Ids and labels in containerd.
 
-use sha2::{Digest, Sha256};
+pub(crate) use stanchion_sdk::names::{id, is_identifier};
 
 /// What a record stands for: `sandbox` or `container`.
 pub(crate) const KIND: &str = "stanchion.dev/kind";
@@ -51,43 +51,3 @@ pub(crate) const OURS: [&str; 15] = [
     STARTED,
     OUT_OF_MEMORY,
 ];
-
-/// An id that says what it is and is the same for the same parts: containerd refuses a second one. containerd allows 76
-/// characters, letters, digits and single separators.
-pub(crate) fn id(name: &str, parts: &[&str], attempt: u32) -> String {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update(part.len().to_le_bytes());
-        hasher.update(part);
-    }
-    hasher.update(attempt.to_le_bytes());
-    let hash: String = hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let mut plain = String::with_capacity(40);
-    for char in name.chars().take(40) {
-        let char = if char.is_ascii_alphanumeric() { char } else { '-' };
-        if char != '-' || !plain.ends_with('-') && !plain.is_empty() {
-            plain.push(char);
-        }
-    }
-    match plain.trim_end_matches('-') {
-        "" => format!("{attempt}-{hash}"),
-        plain => format!("{plain}-{attempt}-{hash}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::id;
-    use crate::config::is_identifier;
-
-    #[test]
-    fn ids_are_what_containerd_allows() {
-        let first = id("my--app.example", &["uid", "my--app.example"], 0);
-        assert!(first.starts_with("my-app-example-0-"), "{first}");
-        assert_ne!(first, id("my--app.example", &["uid2", "my--app.example"], 0));
-        for name in ["my--app.example", "-", "a-", "", "ä.ö", &"x".repeat(253)] {
-            let id = id(name, &["uid"], 4_000_000_000);
-            assert!(is_identifier(&id), "{name:?} became {id:?}");
-        }
-    }
-}

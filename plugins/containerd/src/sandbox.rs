@@ -14,10 +14,9 @@ use stanchion_sdk::runtime::{
 
 use crate::{
     Containerd,
-    cgroup::Cgroup,
+    cgroup::{Cgroup, is_plain},
     changes::finish,
     client::{failed, is_gone},
-    config::is_plain,
     inventory::timestamp,
     names,
     namespaces::Namespaces,

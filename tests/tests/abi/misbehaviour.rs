@@ -93,6 +93,7 @@ async fn a_flood_of_events_becomes_one_order_to_look() {
     while let Some(event) = events.next().await {
         read.push(event);
     }
+    assert!(events.next().await.is_none(), "a stream that has ended goes on");
     assert_eq!(read[0].as_ref().expect("an event").kind, EventKind::Resync);
     assert!(read.len() <= 258, "{} events were kept", read.len());
     let end = read.pop().expect("more than one").expect_err("it panicked at the end");

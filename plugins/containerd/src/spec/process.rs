@@ -1,6 +1,6 @@
 //! The process of a container.
 
-use std::{collections::HashSet, fs};
+use std::collections::HashSet;
 
 use oci_spec::{
     OciSpecError,
@@ -9,6 +9,7 @@ use oci_spec::{
         UserBuilder,
     },
 };
+use stanchion_sdk::limits::oom_score_adj;
 
 use super::{Parts, SpecError, user};
 
@@ -119,21 +120,4 @@ fn bounding(set: &[Capability]) -> Result<LinuxCapabilities, OciSpecError> {
         .inheritable(none.clone())
         .ambient(none)
         .build()
-}
-
-/// The nearest value that this node allows: without `CAP_SYS_RESOURCE` nobody can go below their own.
-fn oom_score_adj(wanted: i32) -> i32 {
-    const SYS_RESOURCE: u64 = 1 << 24;
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
-    if effective & SYS_RESOURCE != 0 {
-        return wanted;
-    }
-    let own = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|own| own.trim().parse().ok());
-    let allowed = wanted.max(own.unwrap_or(0));
-    if allowed != wanted {
-        tracing::debug!(wanted, allowed, "this node does not allow the oom_score_adj");
-    }
-    allowed
 }

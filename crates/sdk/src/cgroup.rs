@@ -1,4 +1,4 @@
-//! cgroups, read and removed directly: runc removes a container's, not the pod's around it.
+//! cgroups, read and removed directly: OCI runtimes remove a container's, not the pod's around it.
 
 use std::{
     fs,
@@ -24,10 +24,11 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// One cgroup, in every hierarchy that has it.
 #[derive(Clone, Debug)]
-pub(crate) struct Cgroup(PathBuf);
+pub struct Cgroup(PathBuf);
 
 impl Cgroup {
     /// By its path from the root of each hierarchy, e.g. `/stanchion/pod4f2a/redis-0-…`.
+    #[must_use]
     pub fn at(path: &str) -> Self {
         Self(PathBuf::from(path.trim_start_matches('/')))
     }
@@ -45,17 +46,20 @@ impl Cgroup {
     }
 
     /// A file with one number.
+    #[must_use]
     pub fn number(&self, names: &[&str]) -> Option<u64> {
         self.read(names)?.trim().parse().ok()
     }
 
     /// A number in a file with lines of name and number.
+    #[must_use]
     pub fn field(&self, file: &str, field: &str) -> Option<u64> {
         let text = self.read(&[file])?;
         text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' ')?.trim().parse().ok())
     }
 
     /// How many processes and threads it has; `None` when it is gone.
+    #[must_use]
     pub fn population(&self) -> Option<u64> {
         self.number(&["pids.current"]).or_else(|| {
             let processes = self.read(&["cgroup.procs"])?.lines().count();
@@ -64,12 +68,16 @@ impl Cgroup {
     }
 
     /// Whether the kernel has killed a process in it for lack of memory. It is told until the cgroup is removed.
+    #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         let kills = self.field("memory.oom_control", "oom_kill").or_else(|| self.field("memory.events", "oom_kill"));
         kills.unwrap_or(0) > 0
     }
 
     /// Removes it where it is empty. One that is in use stays: another life of the same pod runs in it.
+    ///
+    /// # Errors
+    /// The kernel refuses for another reason.
     pub fn remove(&self) -> io::Result<()> {
         self.places().try_for_each(|place| match fs::remove_dir(place) {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ResourceBusy) => Ok(()),
@@ -78,6 +86,9 @@ impl Cgroup {
     }
 
     /// Kills what still runs in it, which nobody else knows of any more, and removes it.
+    ///
+    /// # Errors
+    /// Its processes cannot be killed, or do not end.
     pub async fn destroy(&self) -> io::Result<()> {
         for place in self.places() {
             for tried in 1.. {
@@ -108,16 +119,25 @@ fn kill_all(place: &Path) -> io::Result<()> {
 }
 
 /// Whether the node has cgroups of version 2 only.
-pub(crate) fn is_unified() -> bool {
+#[must_use]
+pub fn is_unified() -> bool {
     statfs(ROOT).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
 /// Whether the kernel can limit swap beside memory.
-pub(crate) fn limits_swap() -> bool {
+#[must_use]
+pub fn limits_swap() -> bool {
     match is_unified() {
         true => Path::new("/proc/swaps").exists(),
         false => hierarchies().iter().any(|hierarchy| hierarchy.join("memory.memsw.limit_in_bytes").exists()),
     }
+}
+
+/// Whether a path only goes down.
+#[must_use]
+pub fn is_plain(path: &Path) -> bool {
+    use std::path::Component::{Normal, RootDir};
+    path.components().all(|part| matches!(part, Normal(_) | RootDir))
 }
 
 /// Mount points of cgroup hierarchies, v1 and v2 (proc_pid_mountinfo(5)). They do not change while a node is up.

@@ -1,7 +1,7 @@
 //! One change at a time to one sandbox or container, and each to its end.
 //!
-//! A call that the agent gives up must not stop halfway: containerd, cancelled in the middle of making a task, leaves
-//! what nothing lists. And whoever removes a thing must wait for the one who still makes it.
+//! A call that the agent gives up must not stop halfway: a runtime that is cancelled in the middle of making something
+//! leaves what nothing lists. And whoever removes a thing must wait for the one who still makes it.
 
 use std::{
     collections::HashMap,
@@ -9,15 +9,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
 };
 
-use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_runtime::{Error, ErrorKind, Result};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 /// Who changes what.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Changes(Arc<Mutex<HashMap<String, Weak<AsyncMutex<()>>>>>);
+pub struct Changes(Arc<Mutex<HashMap<String, Weak<AsyncMutex<()>>>>>);
 
 /// The right to change one thing.
-pub(crate) type Turn = OwnedMutexGuard<()>;
+pub type Turn = OwnedMutexGuard<()>;
 
 impl Changes {
     /// Waits for the right to change `id`. Cancel-safe.
@@ -36,7 +36,10 @@ impl Changes {
 }
 
 /// Brings a change to its end, whether or not the caller waits for it; then it is the next one's turn.
-pub(crate) async fn finish<T: Send + 'static>(
+///
+/// # Errors
+/// Those of the change; `Crashed` if it panicked.
+pub async fn finish<T: Send + 'static>(
     turn: Turn,
     change: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {
@@ -50,7 +53,8 @@ pub(crate) async fn finish<T: Send + 'static>(
 }
 
 /// The error of a step that panicked.
-pub(crate) fn crashed(panic: &tokio::task::JoinError) -> Error {
+#[must_use]
+pub fn crashed(panic: &tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Crashed, "a step of the backend ended abnormally").caused_by(panic)
 }
 
@@ -81,7 +85,7 @@ mod tests {
     async fn a_panic_is_an_error_and_gives_the_turn_back() {
         let changes = Changes::default();
         let failed = finish::<()>(changes.turn("one").await, async { panic!("on purpose") }).await;
-        assert_eq!(failed.expect_err("it panicked").kind(), stanchion_sdk::runtime::ErrorKind::Crashed);
+        assert_eq!(failed.expect_err("it panicked").kind(), stanchion_runtime::ErrorKind::Crashed);
         drop(changes.turn("one").await);
     }
 }

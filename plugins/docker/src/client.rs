@@ -1,0 +1,242 @@
+//! The connection to one Docker: a connection of its own for every request, as Docker's own client has it.
+
+use std::{
+    path::Path,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bollard::{
+    API_DEFAULT_VERSION, BollardRequest, ClientVersion, Docker, body_full,
+    errors::Error as ApiError,
+    models::{ContainerInspectResponse, SystemVersion},
+    query_parameters::InspectContainerOptions,
+};
+use hyper::{
+    Method, Request, Response, StatusCode, Uri,
+    body::{Bytes, Incoming},
+    header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE},
+    upgrade::Upgraded,
+};
+use hyper_util::rt::TokioIo;
+use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use tokio::net::UnixStream;
+
+use crate::names;
+
+/// How long Docker may take to begin an answer, seconds.
+const PATIENCE: u64 = 120;
+/// The oldest API that has all that is used here: Docker 20.10.
+const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
+
+/// A handle on Docker's API. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    api: Docker,
+    wire: Wire,
+    owner: Arc<str>,
+}
+
+/// Where requests go, and with which version of the API once that is agreed.
+#[derive(Clone, Debug)]
+struct Wire {
+    socket: Arc<Path>,
+    version: Arc<Mutex<Option<ClientVersion>>>,
+}
+
+/// A future of the client library's making.
+type Sending = Pin<Box<dyn Future<Output = std::result::Result<Response<Incoming>, ApiError>> + Send>>;
+
+impl Client {
+    /// A client that connects when it is used. `owner` marks what is ours.
+    pub fn new(socket: &Path, owner: &str) -> Result<Self> {
+        let wire = Wire { socket: socket.into(), version: Arc::default() };
+        let sender = wire.clone();
+        let transport = move |request: BollardRequest| -> Sending {
+            let wire = sender.clone();
+            Box::pin(async move { wire.send(request).await })
+        };
+        let api =
+            Docker::connect_with_custom_transport(transport, Some("http://docker"), PATIENCE, API_DEFAULT_VERSION);
+        let api = api.map_err(|error| failed("preparing the connection to Docker", &error))?;
+        Ok(Self { api, wire, owner: owner.into() })
+    }
+
+    /// The API.
+    pub fn api(&self) -> &Docker {
+        &self.api
+    }
+
+    /// Agrees on the version of the API: the newest that both sides know.
+    pub async fn negotiate(&self) -> Result<SystemVersion> {
+        self.agree(None);
+        let version = self.api.version().await.map_err(|error| failed("asking Docker for its version", &error))?;
+        let theirs = version.api_version.as_deref().and_then(parse).unwrap_or(OLDEST);
+        if theirs < OLDEST {
+            let engine = version.version.as_deref().unwrap_or("unknown");
+            let message = format!("Docker {engine} speaks API {theirs}; 20.10 or newer (API {OLDEST}) is needed");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let agreed = if theirs < *API_DEFAULT_VERSION { theirs } else { *API_DEFAULT_VERSION };
+        self.agree(Some(agreed));
+        Ok(version)
+    }
+
+    fn agree(&self, version: Option<ClientVersion>) {
+        *self.wire.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
+    }
+
+    /// The label that marks everything of ours, as a filter.
+    pub fn of_ours(&self) -> String {
+        format!("{}={}", names::OWNER, self.owner)
+    }
+
+    /// Whether these are labels of something of ours.
+    pub fn owns(&self, labels: Option<&std::collections::HashMap<String, String>>) -> bool {
+        labels.and_then(|labels| labels.get(names::OWNER)).is_some_and(|owner| **owner == *self.owner)
+    }
+
+    /// A container of ours. What is somebody else's does not exist.
+    pub async fn find(&self, id: &str) -> Result<Option<ContainerInspectResponse>> {
+        match self.api.inspect_container(id, None::<InspectContainerOptions>).await {
+            Ok(found) => {
+                Ok(Some(found).filter(|found| self.owns(found.config.as_ref().and_then(|it| it.labels.as_ref()))))
+            }
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(failed(format!("looking up {id}"), &error)),
+        }
+    }
+
+    /// Posts JSON and takes over the connection.
+    pub async fn hijack(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> std::result::Result<TokioIo<Upgraded>, ApiError> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "tcp")
+            .body(body_full(Bytes::from(body.to_string())))?;
+        let response = self.wire.send(request).await?;
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(TokioIo::new(hyper::upgrade::on(response).await?));
+        }
+        let said = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
+        let message = serde_json::from_slice::<serde_json::Value>(&said).ok();
+        let message = message.and_then(|said| Some(said.get("message")?.as_str()?.to_owned()));
+        let message = message.unwrap_or_else(|| String::from_utf8_lossy(&said).into_owned());
+        Err(ApiError::DockerResponseServerError { status_code: status.as_u16(), message })
+    }
+}
+
+impl Wire {
+    async fn send(&self, mut request: BollardRequest) -> std::result::Result<Response<Incoming>, ApiError> {
+        let version = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let path = version.map_or_else(|| path.to_owned(), |version| format!("/v{version}{path}"));
+        *request.uri_mut() = path.parse::<Uri>()?;
+        request.headers_mut().insert(HOST, HeaderValue::from_static("docker"));
+        url_safe(&mut request);
+        let stream = UnixStream::connect(&*self.socket).await.map_err(|error| {
+            let socket = self.socket.display();
+            std::io::Error::new(error.kind(), format!("Docker does not answer at {socket}: {error}"))
+        })?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        #[allow(clippy::disallowed_methods, reason = "ends with the connection, which ends with the answer")]
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a connection to Docker broke off");
+            }
+        });
+        Ok(sender.send_request(request).await?)
+    }
+}
+
+/// Docker reads credentials in the alphabet of URLs, and takes none where that fails; the library writes the other one.
+fn url_safe(request: &mut BollardRequest) {
+    if let Some(value) = request.headers_mut().get_mut("x-registry-auth")
+        && let Ok(text) = value.to_str()
+        && let Ok(mut safe) = HeaderValue::from_str(&text.replace('+', "-").replace('/', "_"))
+    {
+        safe.set_sensitive(true);
+        *value = safe;
+    }
+}
+
+fn parse(version: &str) -> Option<ClientVersion> {
+    let (major, minor) = version.split_once('.')?;
+    Some(ClientVersion { major_version: major.parse().ok()?, minor_version: minor.parse().ok()? })
+}
+
+/// The contract's error for a failed call; `tried` says what was tried on what.
+pub(crate) fn failed(tried: impl Into<String>, error: &ApiError) -> Error {
+    let kind = match error {
+        ApiError::DockerResponseServerError { status_code, .. } => match status_code {
+            400 => ErrorKind::Invalid,
+            401 | 403 => ErrorKind::Permission,
+            404 => ErrorKind::NotFound,
+            409 => ErrorKind::Conflict,
+            501 => ErrorKind::Unsupported,
+            503 => ErrorKind::Unavailable,
+            _ => ErrorKind::Other,
+        },
+        ApiError::RequestTimeoutError => ErrorKind::Timeout,
+        ApiError::IOError { .. } | ApiError::HyperResponseError { .. } => ErrorKind::Unavailable,
+        _ => ErrorKind::Other,
+    };
+    let wrapped = Error::new(kind, tried);
+    match error {
+        // The words without the library's around them.
+        ApiError::DockerResponseServerError { message, .. } => wrapped.because(message.trim()),
+        ApiError::DockerStreamError { error } => wrapped.because(error.trim()),
+        other => wrapped.caused_by(other),
+    }
+}
+
+/// What Docker said, where it said something.
+pub(crate) fn said(error: &ApiError) -> &str {
+    match error {
+        ApiError::DockerResponseServerError { message, .. } => message,
+        ApiError::DockerStreamError { error } | ApiError::DockerContainerWaitError { error, .. } => error,
+        _ => "",
+    }
+}
+
+/// Docker's status of a failed call; 0 where there is none.
+pub(crate) fn status(error: &ApiError) -> u16 {
+    match error {
+        ApiError::DockerResponseServerError { status_code, .. } => *status_code,
+        _ => 0,
+    }
+}
+
+/// Whether a call failed only because the thing is gone already.
+pub(crate) fn is_gone(error: &ApiError) -> bool {
+    status(error) == 404
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_written_as_docker_reads_them() {
+        let mut request = Request::builder().header("X-Registry-Auth", "a+b/c=").body(body_full(Bytes::new()));
+        let request = request.as_mut().expect("a request");
+        url_safe(request);
+        let value = request.headers().get("x-registry-auth").expect("it stays");
+        assert_eq!(value, "a-b_c=");
+        assert!(!format!("{value:?}").contains("a-b_c"), "it is shown");
+    }
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let ordered = ["1.9", "1.41", "1.100", "2.0"].map(|version| parse(version).expect("a version"));
+        assert!(ordered.is_sorted_by(|one, next| one < next));
+        assert!(["", "1", "1.x"].iter().all(|wrong| parse(wrong).is_none()));
+    }
+}

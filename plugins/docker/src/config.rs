@@ -1,0 +1,135 @@
+//! `[backend.docker]`
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use stanchion_sdk::{
+    cgroup::is_plain,
+    runtime::{Error, ErrorKind, RegistryAuth, Result},
+};
+
+use crate::names::is_identifier;
+
+/// Settings of the backend; all have defaults.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Docker's socket.
+    pub socket: PathBuf,
+    /// Value of the label that marks everything of ours: two agents on one Docker need two.
+    pub namespace: String,
+    /// The network of Docker that pods with a network of their own are connected to.
+    pub network: String,
+    /// Root of the containers' cgroups: a path in every hierarchy, or, with systemd as Docker's driver, a slice.
+    pub cgroup_root: String,
+    /// A log file is rotated before it is larger than this, bytes.
+    pub log_max_size: u64,
+    /// Log files kept of one container, the current one included.
+    pub log_max_files: u32,
+    /// Credentials for registries, by host.
+    pub registry: BTreeMap<String, RegistryConfig>,
+}
+
+/// `[backend.docker.registry."host"]`. Mirrors and plain HTTP are settings of Docker's own (`daemon.json`).
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// User name.
+    pub username: Option<String>,
+    /// Password or token.
+    pub password: Option<String>,
+}
+
+// Without the password (I10).
+impl fmt::Debug for RegistryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryConfig").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl RegistryConfig {
+    pub(crate) fn credentials(&self) -> Option<RegistryAuth> {
+        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            socket: "/var/run/docker.sock".into(),
+            namespace: "stanchion".to_owned(),
+            network: "bridge".to_owned(),
+            cgroup_root: "/stanchion".to_owned(),
+            log_max_size: 10 << 20,
+            log_max_files: 5,
+            registry: BTreeMap::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What would otherwise be told by the first pod that fails.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let wrong = |key: &str, value: &dyn fmt::Debug, expected: &str| {
+            Err(Error::new(ErrorKind::Invalid, format!("{key} = {value:?}: expected {expected}")))
+        };
+        if !self.socket.is_absolute() {
+            return wrong("socket", &self.socket, "the absolute path of Docker's socket");
+        }
+        if !is_identifier(&self.namespace) {
+            return wrong("namespace", &self.namespace, "at most 76 letters, digits and single . _ - between them");
+        }
+        // What the pods of one node share would be no network of theirs.
+        if self.network.is_empty() || ["host", "none"].contains(&&*self.network) || self.network.contains(':') {
+            return wrong("network", &self.network, "the name of a network of Docker that containers are connected to");
+        }
+        let root = Path::new(&self.cgroup_root);
+        if !root.is_absolute() || !is_plain(root) || root.file_name().is_none() {
+            return wrong("cgroup_root", &self.cgroup_root, "an absolute path below the root, without ..");
+        }
+        if self.log_max_size == 0 {
+            return wrong("log_max_size", &self.log_max_size, "a number of bytes above 0");
+        }
+        if self.log_max_files == 0 {
+            return wrong("log_max_files", &self.log_max_files, "a number above 0");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Config;
+
+    fn refused(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().expect_err("it is wrong").message().to_owned()
+    }
+
+    #[test]
+    fn every_mistake_names_its_key() {
+        Config::default().validate().expect("the defaults are right");
+        assert!(refused(|it| it.socket = "docker.sock".into()).starts_with("socket = \"docker.sock\": expected"));
+        assert!(refused(|it| it.namespace = "a b".to_owned()).starts_with("namespace"));
+        for network in ["", "host", "none", "container:1"] {
+            assert!(refused(|it| it.network = network.to_owned()).starts_with("network"));
+        }
+        assert!(refused(|it| it.cgroup_root = "stanchion".to_owned()).starts_with("cgroup_root"));
+        assert!(refused(|it| it.log_max_size = 0).starts_with("log_max_size"));
+        assert!(refused(|it| it.log_max_files = 0).starts_with("log_max_files"));
+    }
+
+    #[test]
+    fn keys_of_other_backends_are_refused_and_passwords_not_shown() {
+        let wrong = serde_json::from_str::<Config>(r#"{"snapshotter": "overlayfs"}"#).expect_err("unknown");
+        assert!(wrong.to_string().contains("snapshotter"), "{wrong}");
+        let text = r#"{"registry": {"docker.io": {"username": "me", "password": "secret"}}}"#;
+        let config: Config = serde_json::from_str(text).expect("right");
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

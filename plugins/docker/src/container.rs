@@ -1,0 +1,132 @@
+//! Containers of pods: what Docker makes them from.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as ApiMount, MountBindOptions,
+    MountBindOptionsPropagationEnum, MountType,
+};
+use stanchion_sdk::{
+    cgroup,
+    changes::finish,
+    limits::oom_score_adj,
+    runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, Result, labels},
+};
+
+use crate::{
+    Docker, names,
+    sandbox::{created_twice, host_config},
+};
+
+/// What a container takes over from its sandbox.
+struct Pod {
+    attempt: String,
+    /// From the root of the hierarchy.
+    cgroup: String,
+    /// As Docker names it.
+    cgroup_parent: Option<String>,
+}
+
+impl Docker {
+    /// One call: what a crash leaves is either nothing or a container that can be started, and removed.
+    pub(crate) async fn make_container(&self, config: ContainerConfig) -> Result<ContainerId> {
+        // The sandbox must not be removed under it.
+        let turn = self.changes.turn(config.sandbox.as_str()).await;
+        let backend = self.clone();
+        finish(turn, async move { backend.make_container_now(&config).await }).await
+    }
+
+    async fn make_container_now(&self, config: &ContainerConfig) -> Result<ContainerId> {
+        let pod = self.usable_sandbox(config).await?;
+        let pod_name = config.labels.get(labels::POD_NAME).map(String::as_str).unwrap_or_default();
+        let parts = ["container", config.sandbox.as_str(), &config.name];
+        let name = format!("stanchion-{}", names::id(&format!("{}-{pod_name}", config.name), &parts, config.attempt));
+        let created = self.create(&name, self.container_body(config, &pod)).await;
+        created.map(ContainerId).map_err(|error| created_twice(format!("creating container {name}"), &error))
+    }
+
+    /// The sandbox, if containers can run in it.
+    async fn usable_sandbox(&self, config: &ContainerConfig) -> Result<Pod> {
+        let (id, name) = (&config.sandbox, &config.name);
+        let found = self.sandbox_record(id).await?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, format!("creating container {name}: its sandbox {id} does not exist"))
+        })?;
+        if !found.state.as_ref().is_some_and(|state| state.running == Some(true)) {
+            let message = format!("creating container {name}: its sandbox {id} does not run");
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
+        let label = |label: &str| labels.get(label).cloned().unwrap_or_default();
+        Ok(Pod {
+            attempt: label(names::ATTEMPT),
+            cgroup: label(names::CGROUP),
+            cgroup_parent: found.host_config.and_then(|host| host.cgroup_parent),
+        })
+    }
+
+    fn container_body(&self, config: &ContainerConfig, pod: &Pod) -> ContainerCreateBody {
+        let ours = [
+            (names::KIND, "container".to_owned()),
+            (names::OWNER, self.config.namespace.clone()),
+            (names::ATTEMPT, config.attempt.to_string()),
+            (names::SANDBOX, config.sandbox.0.clone()),
+            (names::SANDBOX_ATTEMPT, pod.attempt.clone()),
+            (names::NAME, config.name.clone()),
+            (names::CGROUP, pod.cgroup.clone()),
+            (names::IMAGE, config.image.clone()),
+        ];
+        ContainerCreateBody {
+            image: Some(config.image.clone()),
+            // Docker drops the image's arguments when it is given an entrypoint, as Kubernetes does.
+            entrypoint: config.command.clone(),
+            cmd: config.args.clone(),
+            env: Some(config.env.iter().map(|it| format!("{}={}", it.name, it.value)).collect()),
+            working_dir: config.working_dir.clone(),
+            // Kubernetes knows nothing of the image's.
+            healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
+            labels: Some(names::labels(&config.labels, ours)),
+            host_config: Some(self.host_config_of(config, pod)),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    fn host_config_of(&self, config: &ContainerConfig, pod: &Pod) -> HostConfig {
+        let joined = format!("container:{}", config.sandbox);
+        let wanted = &config.resources;
+        let limits = HashMap::from([
+            ("max-size".to_owned(), self.config.log_max_size.to_string()),
+            ("max-file".to_owned(), self.config.log_max_files.to_string()),
+        ]);
+        HostConfig {
+            network_mode: Some(joined.clone()),
+            ipc_mode: Some(joined),
+            cgroup_parent: pod.cgroup_parent.clone(),
+            mounts: Some(config.mounts.iter().map(mount).collect()),
+            log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(limits) }),
+            cpu_shares: wanted.cpu_shares.and_then(|shares| i64::try_from(shares).ok()),
+            cpu_quota: wanted.cpu_quota,
+            cpu_period: wanted.cpu_period.and_then(|period| i64::try_from(period).ok()),
+            memory: wanted.memory_limit,
+            // The limit of memory and swap together: no swap (R-RES-14).
+            memory_swap: wanted.memory_limit.filter(|_| cgroup::limits_swap()),
+            oom_score_adj: wanted.oom_score_adj.map(|wanted| i64::from(oom_score_adj(wanted))),
+            ..host_config()
+        }
+    }
+}
+
+fn mount(mount: &Mount) -> ApiMount {
+    let propagation = match mount.propagation {
+        MountPropagation::Private => MountBindOptionsPropagationEnum::RPRIVATE,
+        MountPropagation::HostToContainer => MountBindOptionsPropagationEnum::RSLAVE,
+        MountPropagation::Bidirectional => MountBindOptionsPropagationEnum::RSHARED,
+    };
+    ApiMount {
+        typ: Some(MountType::BIND),
+        source: Some(mount.source.to_string_lossy().into_owned()),
+        target: Some(mount.destination.to_string_lossy().into_owned()),
+        read_only: Some(mount.read_only),
+        bind_options: Some(MountBindOptions { propagation: Some(propagation), ..MountBindOptions::default() }),
+        ..ApiMount::default()
+    }
+}

@@ -1,0 +1,166 @@
+//! Processes run in a container beside its own.
+//!
+//! The connection is taken over here and not by the client library: that reads what a terminal writes line by line, and
+//! takes some of it for headers.
+//!
+//! # Layout
+//! - This: a process from its making to its end. [`pipes`]: what it reads and writes on the way.
+
+mod pipes;
+
+use std::{
+    collections::HashMap,
+    fs,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bollard::{
+    errors::Error as ApiError,
+    exec::{CreateExecOptions, ResizeExecOptions},
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use serde_json::json;
+use stanchion_sdk::runtime::{Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result, TerminalSize};
+
+use crate::{
+    Docker,
+    client::{Client, failed, is_gone},
+    names::is_identifier,
+};
+use pipes::Pipes;
+
+/// How soon, and at the latest how often, Docker is asked whether a process without outputs has ended: it has no call
+/// that waits for that.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LAST_LOOK: Duration = Duration::from_millis(200);
+
+/// Processes that run: our ids and Docker's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Execs(Arc<Mutex<HashMap<ExecId, String>>>);
+
+impl Execs {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecId, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Docker {
+    pub(crate) async fn run_beside(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
+        let ExecRequest { id, container, command, tty, size } = request;
+        let program = command.first().cloned().unwrap_or_default();
+        let tried = || format!("running {program:?} in container {container}");
+        if !is_identifier(id.as_str()) || self.execs.lock().contains_key(&id) {
+            let message = format!("{}: {id:?} cannot be the id of an exec, or runs already", tried());
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        let found = self.client.find(container.as_str()).await?;
+        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
+        if !found.state.is_some_and(|state| state.running == Some(true)) {
+            return Err(Error::new(ErrorKind::Conflict, format!("{}: it does not run", tried())));
+        }
+        let options = CreateExecOptions {
+            attach_stdin: Some(stdio.stdin.is_some()),
+            attach_stdout: Some(true),
+            attach_stderr: Some(!tty),
+            tty: Some(tty),
+            cmd: Some(command),
+            ..CreateExecOptions::default()
+        };
+        let pipes = Pipes::new(stdio, tty)
+            .map_err(|error| Error::new(ErrorKind::Invalid, format!("{}: its pipes", tried())).caused_by(&error))?;
+        let made = self.client.api().create_exec(container.as_str(), options).await;
+        let exec = made.map_err(|error| failed(tried(), &error))?.id;
+        // From here on, however this ends, the process does not stay.
+        let mut running = Running {
+            client: self.client.clone(),
+            execs: self.execs.clone(),
+            id: id.clone(),
+            exec: exec.clone(),
+            container: container.0.clone(),
+            over: false,
+        };
+        let path = format!("/exec/{exec}/start");
+        let connection = self.client.hijack(&path, &json!({ "Detach": false, "Tty": tty })).await;
+        let connection = connection.map_err(|error| failed(tried(), &error))?;
+        self.execs.lock().insert(id.clone(), exec.clone());
+        if let Some(size) = size
+            && let Err(error) = self.resize_beside(&id, size).await
+        {
+            // It may have ended already.
+            tracing::debug!(exec = %id, error = error.chain(), "a terminal keeps its first size");
+        }
+        pipes.drive(connection).await;
+        let code = self.end_of(&exec).await.map_err(|error| match is_gone(&error) {
+            true => Error::new(ErrorKind::Conflict, format!("{}: the container ended under it", tried())),
+            false => failed(tried(), &error),
+        })?;
+        running.over = true;
+        Ok(ExitStatus { code: i32::try_from(code).unwrap_or(255) })
+    }
+
+    /// The exit code of a process, once it has ended.
+    async fn end_of(&self, exec: &str) -> std::result::Result<i64, ApiError> {
+        let mut pause = FIRST_LOOK;
+        loop {
+            let found = self.client.api().inspect_exec(exec).await?;
+            match found.exit_code {
+                Some(code) if found.running != Some(true) => return Ok(code),
+                // It has closed its outputs and runs on.
+                _ => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(LAST_LOOK);
+        }
+    }
+
+    pub(crate) async fn resize_beside(&self, id: &ExecId, size: TerminalSize) -> Result<()> {
+        let exec = self.execs.lock().get(id).cloned();
+        let exec = exec.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("exec {id} does not run")))?;
+        let options = ResizeExecOptions { height: size.height, width: size.width };
+        let resized = self.client.api().resize_exec(&exec, options).await;
+        resized.map_err(|error| failed(format!("resizing the terminal of exec {id}"), &error))
+    }
+}
+
+/// A process in Docker: killed when nobody waits for it any more.
+struct Running {
+    client: Client,
+    execs: Execs,
+    id: ExecId,
+    exec: String,
+    container: String,
+    over: bool,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.execs.lock().remove(&self.id);
+        if self.over {
+            return;
+        }
+        if let Ok(tokio) = tokio::runtime::Handle::try_current() {
+            let (client, id) = (self.client.clone(), self.id.clone());
+            let (exec, container) = (std::mem::take(&mut self.exec), std::mem::take(&mut self.container));
+            #[allow(clippy::disallowed_methods, reason = "one call that nobody waits for")]
+            tokio.spawn(async move {
+                if let Err(error) = kill(&client, &exec, &container).await {
+                    tracing::debug!(exec = %id, %error, "a process is left to go with its container");
+                }
+            });
+        }
+    }
+}
+
+/// Docker cannot signal a process that it has run beside, but says its id on the node.
+async fn kill(client: &Client, exec: &str, container: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let found = client.api().inspect_exec(exec).await?;
+    let pid = found.pid.filter(|_| found.running == Some(true)).and_then(|pid| i32::try_from(pid).ok());
+    let Some(pid) = pid.filter(|pid| *pid > 1).and_then(Pid::from_raw) else { return Ok(()) };
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    // Held before it is looked at: it is the container's own now, and stays what it is.
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    if cgroups.contains(container) {
+        pidfd_send_signal(&process, Signal::KILL)?;
+    }
+    Ok(())
+}

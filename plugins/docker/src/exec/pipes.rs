@@ -1,0 +1,164 @@
+//! Our caller's descriptors and a connection to Docker, which carries what a process reads and writes.
+
+use std::io;
+
+use stanchion_sdk::runtime::ExecStdio;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::unix::pipe::{Receiver, Sender},
+};
+
+/// What one read takes.
+const CHUNK: usize = 32 << 10;
+/// Before every piece of output without a terminal: stream, three zeros, length.
+const HEADER: usize = 8;
+
+/// The caller's ends.
+pub(super) struct Pipes {
+    input: Option<Receiver>,
+    outputs: Outputs,
+    tty: bool,
+}
+
+struct Outputs {
+    stdout: Option<Sender>,
+    stderr: Option<Sender>,
+}
+
+impl Pipes {
+    /// Must be called where a tokio runtime is.
+    pub fn new(stdio: ExecStdio, tty: bool) -> io::Result<Self> {
+        let output = |fd: Option<_>| fd.map(Sender::from_owned_fd).transpose();
+        let input = stdio.stdin.map(Receiver::from_owned_fd).transpose()?;
+        let outputs = Outputs { stdout: output(stdio.stdout)?, stderr: output(stdio.stderr)? };
+        Ok(Self { input, outputs, tty })
+    }
+
+    /// Copies until the process's outputs have ended.
+    pub async fn drive(self, connection: impl AsyncRead + AsyncWrite) {
+        let Self { input, mut outputs, tty } = self;
+        let (mut from, mut to) = tokio::io::split(connection);
+        let read = async {
+            let read = match tty {
+                true => outputs.read_raw(&mut from).await,
+                false => outputs.read_framed(&mut from).await,
+            };
+            if let Err(error) = read {
+                tracing::debug!(%error, "the connection of a process broke off");
+            }
+        };
+        let write = async {
+            if let Some(mut input) = input {
+                // The process may close its input whenever it likes.
+                tokio::io::copy(&mut input, &mut to).await.ok();
+                to.shutdown().await.ok();
+            }
+            std::future::pending::<()>().await;
+        };
+        // Cancel-safe: what is left of the input when the outputs have ended, nobody would read.
+        tokio::select! {
+            () = read => {}
+            () = write => {}
+        }
+    }
+}
+
+impl Outputs {
+    async fn read_raw(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let length = from.read(&mut chunk).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            give(&mut self.stdout, &chunk[..length]).await;
+        }
+    }
+
+    async fn read_framed(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let mut header = [0; HEADER];
+            match from.read_exact(&mut header).await {
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                read => read.map(drop)?,
+            }
+            let [stream @ 0..=2, 0, 0, 0, length @ ..] = header else {
+                // No frame: what Docker itself says.
+                give(&mut self.stdout, &header).await;
+                return self.read_raw(from).await;
+            };
+            let mut left = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
+            while left > 0 {
+                let length = left.min(chunk.len());
+                let length = from.read(&mut chunk[..length]).await?;
+                if length == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+                left -= length;
+                let to = if stream == 2 { &mut self.stderr } else { &mut self.stdout };
+                give(to, &chunk[..length]).await;
+            }
+        }
+    }
+}
+
+/// Writes, if anybody wants it. The process is not to notice that nobody does.
+async fn give(to: &mut Option<Sender>, bytes: &[u8]) {
+    if let Some(sender) = to
+        && sender.write_all(bytes).await.is_err()
+    {
+        *to = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::pipe, os::fd::OwnedFd};
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn output() -> (OwnedFd, Receiver) {
+        let (reader, writer) = pipe().expect("a pipe");
+        (writer.into(), Receiver::from_owned_fd(reader.into()).expect("a pipe"))
+    }
+
+    /// What arrives on both outputs of what Docker sends.
+    async fn received(sent: &[u8], tty: bool) -> (String, String) {
+        let ((stdout, mut out), (stderr, mut err)) = (output(), output());
+        let stdio = ExecStdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
+        let pipes = Pipes::new(stdio, tty).expect("pipes");
+        let (ours, mut dockers) = tokio::io::duplex(64);
+        let send = async {
+            dockers.write_all(sent).await.expect("sent");
+            drop(dockers);
+        };
+        let mut texts = (String::new(), String::new());
+        let (.., one, two) =
+            tokio::join!(pipes.drive(ours), send, out.read_to_string(&mut texts.0), err.read_to_string(&mut texts.1));
+        one.and(two).expect("received");
+        texts
+    }
+
+    #[tokio::test]
+    async fn frames_are_taken_apart() {
+        let long = "x".repeat(1000);
+        let mut sent = b"\x01\0\0\0\0\0\0\x03out\x02\0\0\0\0\0\0\x04err\n\x01\0\0\0\0\0\x03\xe8".to_vec();
+        sent.extend_from_slice(long.as_bytes());
+        assert_eq!(received(&sent, false).await, (format!("out{long}"), "err\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_frame_is_text() {
+        let text = "OCI runtime exec failed\r\n";
+        assert_eq!(received(text.as_bytes(), false).await, (text.to_owned(), String::new()));
+    }
+
+    #[tokio::test]
+    async fn a_terminal_may_write_anything() {
+        let text = "\x01\x02 no header\n, no line";
+        assert_eq!(received(text.as_bytes(), true).await, (text.to_owned(), String::new()));
+    }
+}

@@ -1,0 +1,82 @@
+//! Images in Docker: pulled, imported, listed, removed.
+//!
+//! # Layout
+//! - This: names and looks. [`pull`]: from a registry. [`import`]: from an archive on the node.
+
+mod import;
+mod pull;
+
+use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions};
+use oci_spec::distribution::Reference;
+use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Result};
+
+use crate::{
+    Docker,
+    client::{failed, is_gone},
+    pause,
+};
+
+impl Docker {
+    /// Images by name. The one that we made ourselves is nobody's to use.
+    pub(crate) async fn images(&self) -> Result<Vec<Image>> {
+        let listed = self.client.api().list_images(Some(ListImagesOptions::default())).await;
+        let listed = listed.map_err(|error| failed("listing the images", &error))?;
+        let mut images = Vec::new();
+        for summary in listed {
+            let names = summary.repo_tags.iter().chain(&summary.repo_digests);
+            for name in names.filter(|name| !name.contains("<none>") && !name.starts_with(pause::REPOSITORY)) {
+                let size = u64::try_from(summary.size).unwrap_or(0);
+                images.push(Image { reference: full(name), digest: ImageDigest(summary.id.clone()), size });
+            }
+        }
+        Ok(images)
+    }
+
+    /// Forgets an image's name; Docker removes what nothing else uses.
+    pub(crate) async fn forget_image(&self, reference: &str) -> Result<()> {
+        // Containers that have ended keep what they need, without its name.
+        let options = RemoveImageOptions { force: true, ..RemoveImageOptions::default() };
+        match self.client.api().remove_image(reference, Some(options), None).await {
+            Err(error) if !is_gone(&error) => Err(failed(format!("removing image {reference}"), &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// An image that is present, under a name that it has.
+    async fn present(&self, reference: &str) -> Result<Image> {
+        let found = self.client.api().inspect_image(reference).await;
+        let found = found.map_err(|error| failed(format!("looking up image {reference}"), &error))?;
+        let digest = ImageDigest(found.id.unwrap_or_default());
+        let size = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        Ok(Image { reference: reference.to_owned(), digest, size })
+    }
+}
+
+fn parse(name: &str) -> Result<Reference> {
+    name.parse::<Reference>().map_err(|error| {
+        Error::new(ErrorKind::Invalid, format!("image reference {name:?} is not valid")).caused_by(&error)
+    })
+}
+
+/// The full form of a name: Docker leaves out what it adds itself.
+fn full(name: &str) -> String {
+    name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.whole())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::full;
+
+    #[test]
+    fn dockers_names_have_a_full_form() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (short, long) in [
+            ("redis:7", "docker.io/library/redis:7".to_owned()),
+            ("me/app:1", "docker.io/me/app:1".to_owned()),
+            ("127.0.0.1:5000/a/b:c", "127.0.0.1:5000/a/b:c".to_owned()),
+            (&format!("redis@{digest}"), format!("docker.io/library/redis@{digest}")),
+        ] {
+            assert_eq!(full(short), long);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What there is.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bollard::{
+    models::{ContainerSummary, ContainerSummaryStateEnum as Listed},
+    query_parameters::{InspectContainerOptions, ListContainersOptions},
+};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use stanchion_sdk::runtime::{
+    ContainerId, ContainerInfo, ContainerState, ImageDigest, Inventory, Result, SandboxId, SandboxInfo, SandboxState,
+};
+
+use crate::{
+    Docker,
+    client::{failed, is_gone},
+    names,
+};
+
+/// Containers looked at at the same time.
+const PARALLEL: usize = 8;
+
+/// What was seen of containers, each with the state it was in then: a container of ours has each state once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen(Arc<Mutex<HashMap<String, (Listed, ContainerState)>>>);
+
+impl Seen {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, (Listed, ContainerState)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is looked at again: somebody may have started what was ours to start.
+    pub fn forget(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    /// All are looked at again.
+    pub fn clear(&self) {
+        self.lock().clear();
+    }
+}
+
+/// One container of Docker's list.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub id: String,
+    pub labels: HashMap<String, String>,
+    state: Listed,
+    created_at: Timestamp,
+    image_id: Option<String>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Docker {
+    pub(crate) async fn inventory(&self) -> Result<Inventory> {
+        let entries = self.entries(Vec::new()).await?;
+        let known: HashSet<_> = entries.iter().map(|entry| entry.id.clone()).collect();
+        self.seen.lock().retain(|id, _| known.contains(id));
+        let (sandboxes, containers): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_sandbox);
+        let mut sandboxes: Vec<_> = sandboxes.into_iter().map(sandbox_info).collect();
+        let infos = stream::iter(containers).map(|entry| self.container_info(entry)).buffered(PARALLEL);
+        // Between the list and the look it may be removed.
+        let found: Vec<_> = infos.try_filter_map(|info| std::future::ready(Ok(info))).try_collect().await?;
+        let known: HashSet<_> = sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
+        let mut lost: BTreeMap<SandboxId, SandboxInfo> = BTreeMap::new();
+        for (info, attempt) in found.iter().filter(|(info, _)| !known.contains(&info.sandbox)) {
+            lost.entry(info.sandbox.clone()).or_insert_with(|| lost_sandbox(info, *attempt));
+        }
+        sandboxes.extend(lost.into_values());
+        Ok(Inventory { sandboxes, containers: found.into_iter().map(|(info, _)| info).collect() })
+    }
+
+    /// Containers in Docker's list that are ours and have these labels too.
+    pub(crate) async fn entries(&self, labels: Vec<String>) -> Result<Vec<Entry>> {
+        self.filtered(HashMap::from([("label".to_owned(), labels)])).await
+    }
+
+    async fn filtered(&self, mut filters: HashMap<String, Vec<String>>) -> Result<Vec<Entry>> {
+        filters.entry("label".to_owned()).or_default().push(self.client.of_ours());
+        let options = ListContainersOptions { all: true, filters: Some(filters), ..ListContainersOptions::default() };
+        let listed = self.client.api().list_containers(Some(options)).await;
+        let listed = listed.map_err(|error| failed("listing the containers", &error))?;
+        Ok(listed.into_iter().filter_map(Entry::read).collect())
+    }
+
+    /// The containers in a sandbox.
+    pub(crate) async fn members(&self, id: &SandboxId) -> Result<Vec<Entry>> {
+        self.entries(vec![format!("{}={id}", names::SANDBOX)]).await
+    }
+
+    /// A sandbox as it is listed.
+    pub(crate) async fn sandbox_info(&self, id: &str) -> Result<Option<SandboxInfo>> {
+        let found = self.filtered(HashMap::from([("id".to_owned(), vec![id.to_owned()])])).await?;
+        Ok(found.into_iter().find(|entry| entry.id == id && entry.is_sandbox()).map(sandbox_info))
+    }
+
+    /// A container and the attempt of its sandbox; `None` when it is gone.
+    async fn container_info(&self, entry: Entry) -> Result<Option<(ContainerInfo, u32)>> {
+        let Some(state) = self.state(&entry).await? else { return Ok(None) };
+        let label = |label: &str| entry.labels.get(label).cloned().unwrap_or_default();
+        let number = |text: String| text.parse().unwrap_or(0);
+        let attempt = number(label(names::SANDBOX_ATTEMPT));
+        let info = ContainerInfo {
+            state,
+            sandbox: SandboxId(label(names::SANDBOX)),
+            name: label(names::NAME),
+            attempt: number(label(names::ATTEMPT)),
+            image: label(names::IMAGE),
+            image_digest: entry.image_id.map(ImageDigest),
+            created_at: entry.created_at,
+            labels: names::given(&entry.labels),
+            id: ContainerId(entry.id),
+        };
+        Ok(Some((info, attempt)))
+    }
+
+    /// What the list does not say: times and exit codes. They are asked for once.
+    async fn state(&self, entry: &Entry) -> Result<Option<ContainerState>> {
+        if entry.state == Listed::CREATED {
+            return Ok(Some(ContainerState::Created));
+        }
+        if let Some((_, state)) = self.seen.lock().get(&entry.id).filter(|(listed, _)| *listed == entry.state) {
+            return Ok(Some(state.clone()));
+        }
+        let found = match self.client.api().inspect_container(&entry.id, None::<InspectContainerOptions>).await {
+            Ok(found) => found.state.unwrap_or_default(),
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(failed(format!("looking up container {}", entry.id), &error)),
+        };
+        let started_at = time(found.started_at.as_deref());
+        let runs = found.running == Some(true);
+        let state = match runs {
+            true => ContainerState::Running { started_at },
+            false => ContainerState::Exited {
+                code: found.exit_code.and_then(|code| i32::try_from(code).ok()),
+                started_at,
+                finished_at: time(found.finished_at.as_deref()),
+                oom_killed: found.oom_killed == Some(true),
+            },
+        };
+        // Only if the list says the same: it may have ended in between.
+        if runs == runs_as(entry.state) {
+            self.seen.lock().insert(entry.id.clone(), (entry.state, state.clone()));
+        }
+        Ok(Some(state))
+    }
+}
+
+impl Entry {
+    fn read(summary: ContainerSummary) -> Option<Self> {
+        let networks = summary.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let texts = networks.into_values().flat_map(|network| [network.ip_address, network.global_ipv6_address]);
+        Some(Self {
+            id: summary.id?,
+            labels: summary.labels.unwrap_or_default(),
+            state: summary.state.unwrap_or(Listed::EMPTY),
+            created_at: Timestamp::from_second(summary.created.unwrap_or(0)).unwrap_or_default(),
+            image_id: summary.image_id.filter(|id| !id.is_empty()),
+            addresses: texts.flatten().filter_map(|text| text.parse().ok()).collect(),
+        })
+    }
+
+    fn is_sandbox(&self) -> bool {
+        self.labels.get(names::KIND).is_some_and(|kind| kind == "sandbox")
+    }
+
+    /// Whether its process runs.
+    pub fn runs(&self) -> bool {
+        runs_as(self.state)
+    }
+}
+
+fn runs_as(state: Listed) -> bool {
+    matches!(state, Listed::RUNNING | Listed::PAUSED | Listed::RESTARTING | Listed::STOPPING)
+}
+
+fn sandbox_info(entry: Entry) -> SandboxInfo {
+    let not_ready = |reason: &str| SandboxState::NotReady { reason: reason.to_owned() };
+    let state = match entry.state {
+        _ if entry.runs() => SandboxState::Ready,
+        Listed::CREATED => not_ready("it was not made to the end"),
+        _ => not_ready(
+            "the process that holds its namespaces has ended: it was stopped, Docker was, or somebody killed it",
+        ),
+    };
+    SandboxInfo {
+        attempt: entry.labels.get(names::ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0),
+        labels: names::given(&entry.labels),
+        addresses: entry.addresses,
+        created_at: entry.created_at,
+        state,
+        id: SandboxId(entry.id),
+    }
+}
+
+/// A sandbox of which only a container is left. It can only be removed, with that.
+fn lost_sandbox(container: &ContainerInfo, attempt: u32) -> SandboxInfo {
+    let reason = "somebody has removed the container that held its namespaces".to_owned();
+    SandboxInfo {
+        id: container.sandbox.clone(),
+        state: SandboxState::NotReady { reason },
+        addresses: Vec::new(),
+        created_at: container.created_at,
+        attempt,
+        labels: container.labels.clone(),
+    }
+}
+
+/// A time of Docker's, whose year 1 is no time.
+fn time(text: Option<&str>) -> Option<Timestamp> {
+    text?.parse().ok().filter(|time: &Timestamp| time.as_second() > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn the_year_one_is_no_time() {
+        assert_eq!(time(Some("0001-01-01T00:00:00Z")), None);
+        assert_eq!(time(Some("2026-01-02T03:04:05.678901234Z")).map(|it| it.as_second()), Some(1_767_323_045));
+        assert_eq!(time(None), None);
+    }
+}

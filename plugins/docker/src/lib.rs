@@ -1,0 +1,206 @@
+//! Stanchion's backend for Docker Engine 20.10 and newer, through its API (ADR 6).
+//!
+//! # Layout
+//! - [`Docker`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
+//! - [`sandbox`]: a container that holds a pod's namespaces, of an image that [`pause`] makes. [`container`]: what Docker
+//!   makes a container from. [`process`]: started, stopped, killed. [`exec`]: processes beside. [`parent`]: a pod's cgroup.
+//! - [`image`]: pulled, imported, listed. [`logs`]: what containers have written.
+//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
+//! - [`client`]: the connection. [`names`]: labels. [`config`]: settings.
+
+mod client;
+mod config;
+mod container;
+mod events;
+mod exec;
+mod image;
+mod inventory;
+mod logs;
+mod names;
+mod parent;
+mod pause;
+mod process;
+mod sandbox;
+mod stats;
+
+use std::{future::Future, os::fd::OwnedFd, sync::Arc, time::Duration};
+
+use futures_util::Stream;
+use stanchion_sdk::{
+    Backend,
+    changes::{self, Changes},
+    runtime::{
+        Capabilities, ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
+        ImportImages, Inventory, NodePaths, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId,
+        SandboxInfo, Stats, TerminalSize, Version,
+    },
+};
+use tokio::sync::Mutex;
+
+use client::{Client, failed};
+pub use config::{Config, RegistryConfig};
+use exec::Execs;
+use inventory::Seen;
+use parent::Driver;
+use pause::Pause;
+
+/// Docker as a runtime of pods.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    client: Client,
+    config: Arc<Config>,
+    pause: Pause,
+    changes: Changes,
+    execs: Execs,
+    seen: Seen,
+    /// What is learnt of Docker before the first call: who makes its cgroups.
+    ready: Arc<Mutex<Option<Driver>>>,
+}
+
+impl Backend for Docker {
+    type Config = Config;
+
+    fn open(config: Config, _: NodePaths) -> impl Future<Output = Result<Self>> + Send {
+        std::future::ready(Self::new(config))
+    }
+}
+
+stanchion_sdk::export_backend!("docker", Docker);
+
+impl Docker {
+    /// The backend; Docker is asked nothing before the first call.
+    ///
+    /// # Errors
+    /// The configuration is wrong.
+    pub fn new(config: Config) -> Result<Self> {
+        config.validate()?;
+        Ok(Self {
+            client: Client::new(&config.socket, &config.namespace)?,
+            config: Arc::new(config),
+            pause: Pause::default(),
+            changes: Changes::default(),
+            execs: Execs::default(),
+            seen: Seen::default(),
+            ready: Arc::default(),
+        })
+    }
+
+    /// Agrees with Docker on a version and learns who makes its cgroups, once for every life of Docker.
+    async fn ready(&self) -> Result<Driver> {
+        let mut ready = self.ready.lock().await;
+        if let Some(driver) = *ready {
+            return Ok(driver);
+        }
+        self.client.negotiate().await?;
+        let info = self.client.api().info().await.map_err(|error| failed("asking Docker how it is set up", &error))?;
+        let driver = match info.cgroup_driver {
+            Some(bollard::models::SystemInfoCgroupDriverEnum::SYSTEMD) => Driver::Systemd,
+            _ => Driver::Files,
+        };
+        *ready = Some(driver);
+        Ok(driver)
+    }
+
+    /// Docker went away: what was learnt of it may not be true of the next.
+    async fn forget(&self) {
+        *self.ready.lock().await = None;
+        self.seen.clear();
+    }
+
+    /// Runs something that blocks.
+    async fn blocking<T: Send + 'static>(&self, act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+        let acted = tokio::task::spawn_blocking(act).await;
+        acted.unwrap_or_else(|panic| Err(changes::crashed(&panic)))
+    }
+}
+
+impl Runtime for Docker {
+    async fn version(&self) -> Result<Version> {
+        let version = self.client.negotiate().await?;
+        let capabilities = Capabilities { import: true, ..Capabilities::default() };
+        let runtime_version = version.version.unwrap_or_default();
+        Ok(Version { runtime: "docker".to_owned(), runtime_version, capabilities })
+    }
+
+    async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {
+        self.ready().await?;
+        self.fetch(request, progress).await
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>> {
+        self.ready().await?;
+        self.images().await
+    }
+
+    async fn remove_image(&self, reference: String) -> Result<()> {
+        self.ready().await?;
+        self.forget_image(&reference).await
+    }
+
+    async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {
+        self.ready().await?;
+        self.import(request.path).await
+    }
+
+    async fn create_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
+        self.make_sandbox(config).await
+    }
+
+    async fn stop_sandbox(&self, id: SandboxId) -> Result<()> {
+        self.ready().await?;
+        self.halt_sandbox(&id).await
+    }
+
+    async fn remove_sandbox(&self, id: SandboxId) -> Result<()> {
+        self.ready().await?;
+        self.erase_sandbox(&id).await
+    }
+
+    async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId> {
+        self.ready().await?;
+        self.make_container(config).await
+    }
+
+    async fn start_container(&self, id: ContainerId) -> Result<()> {
+        self.ready().await?;
+        self.start_process(&id).await
+    }
+
+    async fn stop_container(&self, id: ContainerId, grace: Duration) -> Result<()> {
+        self.ready().await?;
+        self.halt_container(&id, grace).await
+    }
+
+    async fn remove_container(&self, id: ContainerId) -> Result<()> {
+        self.ready().await?;
+        self.erase_container(&id).await
+    }
+
+    async fn list(&self) -> Result<Inventory> {
+        self.ready().await?;
+        self.inventory().await
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        self.ready().await?;
+        self.read_stats().await
+    }
+
+    async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
+        self.ready().await?;
+        self.run_beside(request, stdio).await
+    }
+
+    async fn resize_exec(&self, id: ExecId, size: TerminalSize) -> Result<()> {
+        self.resize_beside(&id, size).await
+    }
+
+    async fn logs(&self, id: ContainerId, sink: OwnedFd) -> Result<()> {
+        self.ready().await?;
+        self.copy_logs(&id, sink).await
+    }
+
+    fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static {
+        events::events(self.clone())
+    }
+}

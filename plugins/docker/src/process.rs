@@ -1,0 +1,113 @@
+//! Containers as processes: started, asked to stop, killed, removed.
+
+use std::time::Duration;
+
+use bollard::{
+    errors::Error as ApiError,
+    models::ContainerStateStatusEnum as Status,
+    query_parameters::{KillContainerOptions, RemoveContainerOptions, StartContainerOptions, WaitContainerOptions},
+};
+use futures_util::StreamExt;
+use stanchion_sdk::{
+    changes::finish,
+    runtime::{ContainerId, Error, ErrorKind, Result},
+};
+
+use crate::{
+    Docker,
+    client::{failed, is_gone, said, status},
+};
+
+impl Docker {
+    pub(crate) async fn start_process(&self, id: &ContainerId) -> Result<()> {
+        let turn = self.changes.turn(id.as_str()).await;
+        let (backend, id) = (self.clone(), id.clone());
+        finish(turn, async move { backend.start_process_now(&id).await }).await
+    }
+
+    async fn start_process_now(&self, id: &ContainerId) -> Result<()> {
+        let tried = || format!("starting container {id}");
+        let found = self.client.find(id.as_str()).await?;
+        let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
+        // Docker would start it again.
+        if found.state.and_then(|state| state.status) != Some(Status::CREATED) {
+            let message = format!("{}: it was started before, and a container starts once", tried());
+            return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        let started = self.client.api().start_container(id.as_str(), None::<StartContainerOptions>).await;
+        started.map_err(|error| failed(tried(), &error))
+    }
+
+    /// Given up while it waits, a stop has sent its signal, and no more.
+    pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
+        let Some(found) = self.client.find(id.as_str()).await? else { return Ok(()) };
+        if !found.state.is_some_and(|state| state.running == Some(true)) {
+            return Ok(());
+        }
+        if !grace.is_zero() {
+            let named = found.config.and_then(|config| config.stop_signal).filter(|name| !name.is_empty());
+            self.signal(id.as_str(), named.as_deref().unwrap_or("SIGTERM")).await?;
+            if let Ok(ended) = tokio::time::timeout(grace, self.wait(id.as_str(), "not-running")).await {
+                return ended;
+            }
+        }
+        self.end_process(id.as_str()).await
+    }
+
+    /// Kills a process, if there is one, and waits for its end.
+    pub(crate) async fn end_process(&self, id: &str) -> Result<()> {
+        self.signal(id, "SIGKILL").await?;
+        self.wait(id, "not-running").await
+    }
+
+    async fn signal(&self, id: &str, signal: &str) -> Result<()> {
+        let options = KillContainerOptions { signal: signal.to_owned() };
+        match self.client.api().kill_container(id, Some(options)).await {
+            Err(error) if !is_over(&error) => Err(failed(format!("sending {signal} to container {id}"), &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for a condition of Docker's. One that is true already is over at once, and so is a container that is gone.
+    async fn wait(&self, id: &str, condition: &str) -> Result<()> {
+        let options = WaitContainerOptions { condition: condition.to_owned() };
+        let mut ends = Box::pin(self.client.api().wait_container(id, Some(options)));
+        match ends.next().await {
+            // The library makes an error of every exit code but 0.
+            Some(Ok(_) | Err(ApiError::DockerContainerWaitError { .. })) => Ok(()),
+            Some(Err(error)) if is_gone(&error) => Ok(()),
+            Some(Err(error)) => Err(failed(format!("waiting for container {id}"), &error)),
+            None => Err(Error::new(ErrorKind::Unavailable, format!("waiting for container {id}: Docker went away"))),
+        }
+    }
+
+    pub(crate) async fn erase_container(&self, id: &ContainerId) -> Result<()> {
+        let turn = self.changes.turn(id.as_str()).await;
+        let (backend, id) = (self.clone(), id.clone());
+        finish(turn, async move {
+            match backend.client.find(id.as_str()).await? {
+                Some(_) => backend.erase(id.as_str()).await,
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Removes a container, whatever it does, with the volumes that the image made Docker make for it.
+    pub(crate) async fn erase(&self, id: &str) -> Result<()> {
+        let options = RemoveContainerOptions { force: true, v: true, link: false };
+        match self.client.api().remove_container(id, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if is_gone(&error) => Ok(()),
+            // Somebody else does.
+            Err(error) if said(&error).contains("already in progress") => self.wait(id, "removed").await,
+            Err(error) => Err(failed(format!("removing container {id}"), &error)),
+        }
+    }
+}
+
+/// Whether a container cannot be signalled because it is over, or gone.
+fn is_over(error: &ApiError) -> bool {
+    let over = ["is not running", "process already finished", "no such process"];
+    is_gone(error) || matches!(status(error), 409 | 500) && over.iter().any(|text| said(error).contains(text))
+}

@@ -1,0 +1,57 @@
+//! What containers use, as Docker reads it from their cgroups.
+
+use bollard::{models::ContainerStatsResponse, query_parameters::StatsOptions};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use stanchion_sdk::runtime::{ContainerId, ContainerStats, Result, Stats};
+
+use crate::{
+    Docker,
+    client::{failed, is_gone, status},
+    inventory::Entry,
+    names,
+};
+
+/// Containers asked about at the same time.
+const PARALLEL: usize = 8;
+
+impl Docker {
+    pub(crate) async fn read_stats(&self) -> Result<Stats> {
+        let entries = self.entries(vec![format!("{}=container", names::KIND)]).await?;
+        let running = stream::iter(entries.into_iter().filter(Entry::runs));
+        let used = running.map(|entry| self.stats_of(entry.id)).buffered(PARALLEL);
+        let containers = used.try_filter_map(|used| std::future::ready(Ok(used))).try_collect().await?;
+        Ok(Stats { containers })
+    }
+
+    /// The use of one container; `None` when it does not run any more.
+    async fn stats_of(&self, id: String) -> Result<Option<ContainerStats>> {
+        // Without `one_shot` Docker takes two seconds, to compare.
+        let options = StatsOptions { stream: false, one_shot: true };
+        let mut answers = Box::pin(self.client.api().stats(&id, Some(options)));
+        match answers.next().await {
+            Some(Ok(stats)) => Ok(read(id, &stats)),
+            Some(Err(error)) if is_gone(&error) || status(&error) == 409 => Ok(None),
+            Some(Err(error)) => Err(failed(format!("reading what container {id} uses"), &error)),
+            None => Ok(None),
+        }
+    }
+}
+
+fn read(id: String, stats: &ContainerStatsResponse) -> Option<ContainerStats> {
+    let pids = stats.pids_stats.as_ref()?.current.filter(|pids| *pids > 0)?;
+    let memory = stats.memory_stats.as_ref()?;
+    let usage = memory.usage?;
+    let field = |name: &str| memory.stats.as_ref()?.get(name).copied();
+    // v1's name, else v2's.
+    let inactive = field("total_inactive_file").or_else(|| field("inactive_file")).unwrap_or(0);
+    let cpu = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()?.total_usage);
+    Some(ContainerStats {
+        id: ContainerId(id),
+        timestamp: stats.read.as_deref().and_then(|read| read.parse().ok()).unwrap_or_else(Timestamp::now),
+        cpu_usage_ns: cpu.unwrap_or(0),
+        memory_usage: usage,
+        memory_working_set: usage.saturating_sub(inactive),
+        pids,
+    })
+}

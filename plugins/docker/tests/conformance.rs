@@ -1,0 +1,43 @@
+//! The contract's own suite, on a real dockerd.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod support;
+
+use anyhow::{Result, ensure};
+use stanchion_runtime::testing::conformance::{self, ImageSource, Options};
+use support::Bed;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn docker_keeps_the_contract() -> Result<()> {
+    let bed = Bed::new()?;
+    let mut options = Options::pulling(&bed.image, bed.path("logs"));
+    // One group of cases, while one works on it.
+    options.only = std::env::var("CONFORMANCE_ONLY").ok();
+    keeps(&bed, &options).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn docker_keeps_the_contract_for_archives() -> Result<()> {
+    let bed = Bed::new()?;
+    for (image, archive) in [
+        ("docker.io/preloaded/busybox:docker", bed.fixtures.docker_archive()),
+        // Docker of this age cannot read one by itself.
+        ("docker.io/preloaded/busybox:oci", bed.fixtures.oci_archive()),
+    ] {
+        let mut options = Options::pulling(image, bed.path("logs"));
+        options.source = ImageSource::Import { archive };
+        options.only = Some("images".to_owned());
+        keeps(&bed, &options).await?;
+    }
+    Ok(())
+}
+
+async fn keeps(bed: &Bed, options: &Options) -> Result<()> {
+    let transcript = conformance::run(&bed.backend, options).await;
+    println!("{transcript}");
+    ensure!(!transcript.cases.is_empty(), "no case ran");
+    ensure!(transcript.failures().is_empty(), "rules of the contract are broken:\n{transcript}");
+    ensure!(transcript.unsupported().is_empty(), "not supported: {:?}", transcript.unsupported());
+    bed.nothing_left().await
+}

@@ -1,0 +1,125 @@
+//! A dockerd and a registry of the test's own, and the backend on them.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
+use stanchion_docker::{Config, Docker};
+use stanchion_tests::{
+    containerd::Containerd,
+    docker::{self, Engine},
+    fixtures::Fixtures,
+    proc,
+    registry::Registry,
+    remains,
+    slot::{Kind, Names, Slot},
+};
+
+/// How long a test may wait for what takes moments.
+pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Everything a test needs; removed with it.
+pub struct Bed {
+    /// The backend under test.
+    pub backend: Docker,
+    /// The daemon.
+    pub docker: docker::Docker,
+    /// Reference of an image with a busybox, in the registry.
+    pub image: String,
+    /// The images.
+    pub fixtures: Fixtures,
+    _containerd: Containerd,
+    _registry: Registry,
+    // Last: its drop removes what the others leave.
+    slot: Slot,
+}
+
+impl Bed {
+    /// Starts daemons and registry, and opens the backend. The image is not pulled.
+    pub fn new() -> Result<Self> {
+        let slot = Slot::take(Kind::Test)?;
+        let names = slot.names();
+        let fixtures = Fixtures::prepare()?;
+        let registry = Registry::start(&names.dir, &fixtures.registry())?;
+        let containerd = Containerd::start(&names.dir.join("containerd"))?;
+        let docker = docker::Docker::start(&names.dir.join("docker"), names, &containerd.socket(), None)?;
+        let image = format!("{}/library/busybox:latest", registry.address());
+        std::fs::create_dir(names.dir.join("logs")).context("making the directory of the logs")?;
+        let backend = open(names, &docker, &names.namespace)?;
+        Ok(Self { backend, docker, image, fixtures, _containerd: containerd, _registry: registry, slot })
+    }
+
+    /// Another backend on the same Docker.
+    #[allow(dead_code, reason = "not every test has two")]
+    pub fn another(&self, namespace: &str) -> Result<Docker> {
+        open(self.names(), &self.docker, namespace)
+    }
+
+    /// Names on the machine.
+    pub fn names(&self) -> &Names {
+        self.slot.names()
+    }
+
+    /// A path in its directory.
+    pub fn path(&self, sub: &str) -> PathBuf {
+        self.names().dir.join(sub)
+    }
+
+    /// What Docker itself says.
+    pub fn engine(&self) -> Engine {
+        self.docker.engine()
+    }
+
+    /// Everything on the machine and in Docker that a pod leaves when it is not removed completely.
+    pub fn remains(&self) -> Result<Vec<String>> {
+        let names = self.names();
+        let mut found = Vec::new();
+        let mut add = |what: &str, all: Vec<String>| found.extend(all.iter().map(|one| format!("{what} {one}")));
+        add("container", self.engine().containers()?);
+        add("volume", self.engine().volumes()?);
+        let shown = |paths: Vec<PathBuf>| paths.iter().map(|path| path.display().to_string()).collect();
+        let of_containers = |path: &PathBuf| {
+            path.ends_with("merged") || path.to_string_lossy().contains("/netns/") && !docker::is_its_own(path)
+        };
+        add("mount", shown(proc::mounts_below(&names.dir)?.into_iter().filter(of_containers).collect()));
+        let cgroups = proc::cgroups(&names.cgroup)?;
+        add("cgroup", shown(cgroups.into_iter().filter(|it| !it.ends_with(names.cgroup.trim_matches('/'))).collect()));
+        add("link", remains::links(names, false)?);
+        let shims = remains::processes(names)?.into_iter().filter(|seen| seen.command.contains("shim"));
+        add("process", shims.map(|seen| seen.command).collect());
+        Ok(found)
+    }
+
+    /// Awaits that nothing is left: the kernel takes a moment for some of it.
+    pub async fn nothing_left(&self) -> Result<()> {
+        eventually("nothing to be left", async || {
+            let left = self.remains()?;
+            ensure!(left.is_empty(), "there is {left:#?}");
+            Ok(())
+        })
+        .await
+    }
+}
+
+fn open(names: &Names, docker: &docker::Docker, namespace: &str) -> Result<Docker> {
+    let table = json!({ "socket": docker.socket(), "namespace": namespace, "cgroup_root": names.cgroup });
+    let config: Config = serde_json::from_value(table)?;
+    Docker::new(config).map_err(said)
+}
+
+/// The whole of an error.
+pub fn said(error: stanchion_runtime::Error) -> anyhow::Error {
+    anyhow::anyhow!("{:?}: {}", error.kind(), error.chain())
+}
+
+/// Looks until `look` succeeds; an error with its last reason when that takes too long.
+pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Err(why) if tokio::time::Instant::now() > deadline => return Err(why.context(format!("waited for {what}"))),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            seen => return seen,
+        }
+    }
+}

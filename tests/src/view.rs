@@ -1,0 +1,91 @@
+//! What a node's runtime itself says, whichever it is.
+
+use anyhow::Result;
+
+use crate::{
+    ctr::{self, Ctr, Running},
+    docker::Engine,
+};
+
+/// Which runtime runs a node's pods.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backend {
+    /// containerd.
+    #[default]
+    Containerd,
+    /// dockerd, on a containerd.
+    Docker,
+}
+
+impl Backend {
+    /// What `STANCHION_TEST_BACKEND` says, for running tests that do not say themselves on another runtime.
+    ///
+    /// # Panics
+    /// When it says something else.
+    #[must_use]
+    pub fn chosen() -> Self {
+        match std::env::var("STANCHION_TEST_BACKEND").as_deref() {
+            Err(_) | Ok("" | "containerd") => Self::Containerd,
+            Ok("docker") => Self::Docker,
+            Ok(other) => panic!("STANCHION_TEST_BACKEND={other}: expected containerd or docker"),
+        }
+    }
+
+    /// Its name in the agent's configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Containerd => "containerd",
+            Self::Docker => "docker",
+        }
+    }
+}
+
+/// The runtime's own words.
+#[derive(Debug)]
+pub enum View {
+    /// containerd's, in the agent's namespace.
+    Containerd(Ctr),
+    /// Docker's.
+    Docker(Engine),
+}
+
+impl View {
+    /// Ids of all containers, sandboxes too, running or not.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub fn containers(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Containerd(ctr) => ctr.containers(),
+            Self::Docker(engine) => engine.containers(),
+        }
+    }
+
+    /// A table of all containers, with their images.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub fn table(&self) -> Result<String> {
+        match self {
+            Self::Containerd(ctr) => ctr.run(&["containers", "ls"]),
+            Self::Docker(engine) => {
+                let row = |one: &serde_json::Value| {
+                    format!("{} {} {} {}", one["Names"], one["Image"], one["State"], one["Status"])
+                };
+                Ok(engine.all()?.iter().map(row).collect::<Vec<_>>().join("\n"))
+            }
+        }
+    }
+
+    /// Running containers of one pod, by container name.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub fn of_pod(&self, pod: &str) -> Result<Vec<Running>> {
+        match self {
+            Self::Containerd(ctr) => ctr.of_pod(pod),
+            Self::Docker(engine) => Ok(ctr::of_pod(engine.running()?, pod)),
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What befalls Docker, and what others do in it behind the agent's back.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use stanchion_tests::{
+    Backend, Node,
+    ctr::Running,
+    docker::Engine,
+    pods::{self, on_node},
+    proc, redis,
+    wait::throughout,
+};
+
+/// Runs a test on Docker.
+fn on_docker(test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
+    Node::builder().on(Backend::Docker).run(test)
+}
+
+fn engine(node: &Node) -> Result<Engine> {
+    Ok(node.docker.as_ref().context("a node on Docker")?.engine())
+}
+
+/// The containers of a pod, its sandbox too, whatever their state.
+fn all_of(engine: &Engine, pod: &str) -> Result<Vec<Value>> {
+    let mut all = engine.all()?;
+    all.retain(|one| one["Labels"]["io.kubernetes.pod.name"] == on_node(pod));
+    Ok(all)
+}
+
+fn sandbox_of(engine: &Engine, pod: &str) -> Result<String> {
+    let all = all_of(engine, pod)?;
+    let mut sandboxes = all.iter().filter(|one| one["Labels"]["stanchion.dev/kind"] == "sandbox");
+    let id = sandboxes.next().and_then(|one| one["Id"].as_str()).context("the pod has no sandbox")?;
+    Ok(id.to_owned())
+}
+
+fn started(node: &Node, pod: &str) -> Result<Running> {
+    node.write(&format!("{pod}.yaml"), pods::idle(pod, "1"))?;
+    node.await_running(pod)?;
+    node.container(pod)
+}
+
+/// The pod runs again, in one container that is another than `old`, and stays.
+fn healed(node: &Node, pod: &str, old: &Running) -> Result<Running> {
+    let now = node.until(&format!("another container of pod {pod}"), || {
+        let now = node.container(pod)?;
+        ensure!(now.identity() != old.identity(), "still {:?}", old.identity());
+        Ok(now)
+    })?;
+    node.await_running(pod)?;
+    throughout(Duration::from_secs(2), || unchanged(node, pod, &now))?;
+    Ok(now)
+}
+
+fn unchanged(node: &Node, pod: &str, before: &Running) -> Result<()> {
+    let now = node.container(pod)?;
+    ensure!(now.identity() == before.identity(), "{:?} became {:?}", before.identity(), now.identity());
+    Ok(())
+}
+
+/// A container that looks much like ours, and is another's.
+fn stranger(node: &Node) -> Result<String> {
+    let engine = engine(node)?;
+    engine.load(&node.fixtures.as_ref().context("a node with fixtures")?.docker_archive())?;
+    let labels = json!({
+        "stanchion.dev/kind": "container", "stanchion.dev/namespace": "another", "stanchion.dev/name": "main",
+        "io.kubernetes.pod.name": "gone-node-1", "io.kubernetes.pod.uid": "1", "io.kubernetes.container.name": "main",
+    });
+    engine.run("stranger", "preloaded/busybox:docker", &["sleep", "1000"], &labels)
+}
+
+#[test]
+fn a_restart_of_dockerd_that_ends_all_containers_is_healed() -> Result<()> {
+    on_docker(|node| {
+        let before = started(node, "stays")?;
+        started(node, "goes")?;
+        node.end_runtime(Signal::TERM)?;
+        ensure!(!proc::alive(before.pid), "dockerd went, and left its containers");
+        node.await_said(&["backends"], &["docker.sock"])?;
+        node.write("comes.yaml", pods::idle("comes", "1"))?;
+        node.remove("goes.yaml")?;
+        let shown = node.said(&["get", "pods"])?;
+        ensure!(shown.contains(&on_node("stays")), "without Docker, get pods forgets a pod: {shown}");
+        node.resume_runtime()?;
+        healed(node, "stays", &before)?;
+        node.await_running("comes")?;
+        node.await_gone("goes")?;
+        for name in ["stays", "comes"] {
+            node.remove(&format!("{name}.yaml"))?;
+        }
+        node.await_nothing_left()
+    })
+}
+
+#[test]
+fn a_crash_of_dockerd_that_keeps_its_containers_touches_no_pod() -> Result<()> {
+    on_docker(|node| {
+        node.docker.as_mut().context("a node on Docker")?.keep_containers()?;
+        let before = started(node, "stays")?;
+        started(node, "goes")?;
+        node.end_runtime(Signal::KILL)?;
+        node.await_said(&["backends"], &["docker.sock"])?;
+        node.write("comes.yaml", pods::idle("comes", "1"))?;
+        node.remove("goes.yaml")?;
+        node.resume_runtime()?;
+        node.await_running("comes")?;
+        node.await_gone("goes")?;
+        throughout(Duration::from_secs(2), || unchanged(node, "stays", &before))?;
+        for name in ["stays", "comes"] {
+            node.remove(&format!("{name}.yaml"))?;
+        }
+        node.await_nothing_left()
+    })
+}
+
+#[test]
+fn what_is_removed_behind_our_back_comes_back() -> Result<()> {
+    on_docker(|node| {
+        let engine = engine(node)?;
+        let first = started(node, "pod")?;
+        println!("docker rm -f of the container");
+        engine.remove(&first.record.id)?;
+        let second = healed(node, "pod", &first)?;
+
+        println!("docker rm -f of the sandbox, whose network goes with it");
+        engine.remove(&sandbox_of(&engine, "pod")?)?;
+        let third = healed(node, "pod", &second)?;
+
+        println!("docker rm -f of all that the pod has");
+        for one in all_of(&engine, "pod")? {
+            engine.remove(one["Id"].as_str().context("a container has an id")?)?;
+        }
+        healed(node, "pod", &third)?;
+        let sandboxes = all_of(&engine, "pod")?;
+        let sandboxes = sandboxes.iter().filter(|one| one["Labels"]["stanchion.dev/kind"] == "sandbox").count();
+        ensure!(sandboxes == 1, "one pod has {sandboxes} sandboxes");
+        node.remove("pod.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
+#[test]
+fn a_prune_of_everything_is_healed() -> Result<()> {
+    on_docker(|node| {
+        let engine = engine(node)?;
+        let first = started(node, "pod")?;
+        // The dead container is what a prune takes, and the agent's history of it.
+        first.kill()?;
+        let second = healed(node, "pod", &first)?;
+        println!("docker system prune -a -f beside a pod that runs");
+        engine.prune()?;
+        throughout(Duration::from_secs(2), || unchanged(node, "pod", &second))?;
+
+        println!("... and without any container that uses an image");
+        for id in engine.containers()? {
+            engine.remove(&id)?;
+        }
+        engine.prune()?;
+        let third = healed(node, "pod", &second)?;
+        ensure!(third.record.image == "docker.io/library/busybox:latest", "{} runs", third.record.image);
+        node.remove("pod.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
+#[test]
+fn containers_of_others_are_never_touched() -> Result<()> {
+    on_docker(|node| {
+        let engine = engine(node)?;
+        let stranger = stranger(node)?;
+        let before = engine.get(&format!("/containers/{stranger}/json"))?["State"].clone();
+        let first = started(node, "pod")?;
+        first.kill()?;
+        healed(node, "pod", &first)?;
+        let shown = node.said(&["get", "pods"])?;
+        ensure!(!shown.contains("gone-node-1"), "another's container counts as a pod of ours: {shown}");
+        for one in all_of(&engine, "pod")? {
+            ensure!(one["Labels"].get("io.kubernetes.docker.type").is_none(), "it looks like kubelet's: {one}");
+            let names = one["Names"].to_string();
+            ensure!(!names.contains("/k8s_"), "a kubelet would take {names} for its own");
+        }
+        node.agent.kill()?;
+        node.remove("pod.yaml")?;
+        node.agent.start()?;
+        node.await_gone("pod")?;
+        node.until("nothing but the stranger to be left", || {
+            let left = engine.containers()?;
+            ensure!(left == [stranger.clone()], "{left:?}");
+            Ok(())
+        })?;
+        let after = engine.get(&format!("/containers/{stranger}/json"))?["State"].clone();
+        ensure!(before == after, "another's container went from {before} to {after}");
+        engine.remove(&stranger)?;
+        node.await_nothing_left()
+    })
+}
+
+#[test]
+fn a_pod_gets_what_its_manifest_says() -> Result<()> {
+    on_docker(|node| {
+        let port = node.names().port(3);
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: pod\nspec:\n  hostname: chosen\n  containers:\n  - name: \
+             main\n    image: redis\n    ports:\n    - {{containerPort: 6379, hostPort: {port}}}\n    resources:\n      \
+             limits: {{memory: 64Mi, cpu: 250m}}\n"
+        );
+        node.write("pod.yaml", manifest)?;
+        let running = node.await_running("pod")?;
+        node.until("redis to answer at the host port", || {
+            let answer = redis::ask(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port), "PING")?;
+            ensure!(answer == "+PONG", "it answers {answer:?}");
+            Ok(())
+        })?;
+        let (memory, cpu) = (proc::memory_limit(running[0].pid)?, proc::cpu_quota(running[0].pid)?);
+        ensure!((&*memory, &*cpu) == ("67108864", "25000 100000"), "memory limit {memory}, CPU quota {cpu}");
+        let found = engine(node)?.get(&format!("/containers/{}/json", running[0].record.id))?;
+        let host = &found["HostConfig"];
+        ensure!(host["RestartPolicy"]["Name"] == "no", "Docker restarts too: {}", host["RestartPolicy"]);
+        ensure!(host["LogConfig"]["Config"]["max-size"].is_string(), "the log grows for ever: {}", host["LogConfig"]);
+        let parent = host["CgroupParent"].as_str().unwrap_or_default();
+        ensure!(parent.starts_with(&format!("{}/pod", node.names().cgroup)), "its cgroup is below {parent}");
+        node.await_said(&["exec", "pod-node-1", "--", "hostname"], &["chosen\n"])?;
+        node.remove("pod.yaml")?;
+        node.await_nothing_left()
+    })
+}
