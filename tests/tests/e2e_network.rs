@@ -105,7 +105,7 @@ fn a_pod_on_the_hosts_network_is_the_node() -> Result<()> {
         node.write("redis.yaml", redis_pod("redis", &format!(", --port, '{port}'"), "  hostNetwork: true\n"))?;
         let running = node.await_running("redis")?;
         answers(node, IpAddr::V4(Ipv4Addr::LOCALHOST), port)?;
-        let of = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/net"));
+        let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
         ensure!(of(&running[0].pid.to_string())? == of("self")?, "it has a network of its own");
         ensure!(stanchion_tests::remains::links(node.names(), false)?.is_empty(), "it has a link on the bridge");
         node.remove("redis.yaml")?;

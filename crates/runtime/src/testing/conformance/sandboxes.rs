@@ -56,7 +56,8 @@ pub(super) async fn addresses_differ<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 
 /// Of one pod, all incarnations are listed as in the whole list, and nothing of another.
 pub(super) async fn list_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
-    let (_, container) = kit.running(SERVER).await?;
+    let (first, container) = kit.running(SERVER).await?;
+    kit.runtime.stop_sandbox(first).await?;
     let mut again = kit.pod();
     again.attempt = 1;
     let next = kit.create_sandbox(again).await?.id;
