@@ -41,8 +41,17 @@ pub fn unpacked_dir() -> Result<PathBuf> {
 /// # Errors
 /// As [`target_dir`].
 pub fn find(program: &str) -> Result<Option<PathBuf>> {
-    let dirs = search_path()?.into_iter().chain(cni_dirs()?);
-    Ok(dirs.map(|dir| dir.join(program)).find(|path| path.is_file()))
+    Ok(first(search_path()?.into_iter().chain(cni_dirs()?), program))
+}
+
+/// Where a program is on the machine itself.
+#[must_use]
+pub fn installed(program: &str) -> Option<PathBuf> {
+    first(own_path().into_iter(), program)
+}
+
+fn first(mut dirs: impl Iterator<Item = PathBuf>, program: &str) -> Option<PathBuf> {
+    dirs.find_map(|dir| Some(dir.join(program)).filter(|path| path.is_file()))
 }
 
 /// Where CNI plugins are. Not on any `PATH`: one of them is called `bridge`, as a program of iproute2 is.
@@ -93,11 +102,17 @@ pub fn library_path() -> Result<Option<OsString>> {
     env::join_paths(present).map(Some).context("the target directory's path contains a colon")
 }
 
-fn search_path() -> Result<Vec<PathBuf>> {
+/// The machine's directories of programs.
+fn own_path() -> Vec<PathBuf> {
     let own = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&own).collect();
     // A login shell of an ordinary user lacks the sbin directories.
     dirs.extend(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from));
+    dirs
+}
+
+fn search_path() -> Result<Vec<PathBuf>> {
+    let mut dirs = own_path();
     let root = unpacked_dir()?;
     dirs.extend(PROGRAMS.map(|dir| root.join(dir)));
     Ok(dirs)

@@ -50,6 +50,19 @@ fn an_update_to_an_image_that_cannot_be_had_leaves_the_old_pod_running() -> Resu
         node.write("pod.yaml", of_image("pod", "redis:nosuchtag", "IfNotPresent"))?;
         node.await_said(&["describe", "pod", "pod-node-1"], &["redis:nosuchtag"])?;
         ensure!(node.container("pod")?.identity() == before, "the old pod was touched");
+
+        println!("an agent that comes meanwhile knows what runs: its crash is mended");
+        node.agent.kill()?;
+        node.agent.start()?;
+        node.await_said(&["describe", "pod", "pod-node-1"], &["redis:nosuchtag"])?;
+        ensure!(node.container("pod")?.identity() == before, "the old pod was touched by the new agent");
+        node.container("pod")?.kill()?;
+        node.until("the old image to run again", || {
+            let now = node.container("pod")?;
+            ensure!(now.identity() != before, "still {before:?}");
+            ensure!(now.record.image == "docker.io/library/redis:7", "{} runs", now.record.image);
+            Ok(())
+        })?;
         node.write("pod.yaml", of_image("pod", "redis:8", "IfNotPresent"))?;
         node.until("the third image to run", || {
             let image = node.container("pod")?.record.image;

@@ -26,6 +26,15 @@ struct Need {
     way: Way,
 }
 
+impl Need {
+    fn is_met(&self) -> Result<bool> {
+        Ok(match self.way {
+            Way::Install => tools::installed(self.program).is_some(),
+            Way::Unpack => tools::find(self.program)?.is_some(),
+        })
+    }
+}
+
 const fn install(program: &'static str, package: &'static str) -> Need {
     Need { program, package, way: Way::Install }
 }
@@ -41,7 +50,8 @@ const BUILD: &[Need] = &[install("cc", "gcc"), install("protoc", "protobuf-compi
 const NODE: &[Need] = &[
     // The tests' own: they ask it what links there are.
     install("ip", "iproute2"),
-    unpack("nft", "nftables"),
+    // Installed: the backend in a test's own process finds it by PATH. Debian does not enable its service.
+    install("nft", "nftables"),
     // The plugins run it with an environment that does not lead to unpacked libraries.
     install("iptables", "iptables"),
     unpack("portmap", "containernetworking-plugins"),
@@ -63,7 +73,7 @@ pub fn ensure_all() -> Result<()> {
     );
     let mut missing = Vec::new();
     for need in BUILD.iter().chain(NODE) {
-        if tools::find(need.program)?.is_none() {
+        if !need.is_met()? {
             missing.push(*need);
         }
     }
@@ -73,7 +83,7 @@ pub fn ensure_all() -> Result<()> {
     fetch(&missing)?;
     for need in &missing {
         ensure!(
-            tools::find(need.program)?.is_some(),
+            need.is_met()?,
             "{} is still missing although Debian's package {} was fetched",
             need.program,
             need.package

@@ -46,6 +46,8 @@ pub(crate) enum Action {
     CreateSandbox { revision: Revision, attempt: u32 },
     /// Create and start a container of the pod.
     RunContainer(Run),
+    /// Start a container that was created and not started, as far as can be seen: by an agent that died meanwhile, say.
+    StartContainer { revision: Revision, index: usize, id: ContainerId },
     /// Remove the pod's files; nothing of it is left in any runtime.
     CleanUp,
 }
@@ -259,6 +261,10 @@ impl Starts {
                 plan = plan.wake(Some(due));
                 continue;
             }
+            if let Some(created) = newest.as_ref().map(|it| it.container).filter(|it| is_created(it)) {
+                let (revision, id) = (pod.revision.clone(), created.id.clone());
+                return Plan::act(Action::StartContainer { revision, index, id });
+            }
             if let Some(action) = ensure_images(pod, [index], history, now) {
                 return Plan::act(action);
             }
@@ -277,14 +283,12 @@ impl Starts {
         plan
     }
 
-    /// A container that is half made, or that a user wants restarted, goes first.
+    /// A container of which nothing is known, or that a user wants restarted, goes first.
     fn stop_of(&self, newest: Option<&Instance<'_>>, view: &View, history: &History) -> Option<Action> {
         let container = newest?.container;
         let backend = view.home.clone();
         match container.state {
-            ContainerState::Created | ContainerState::Unknown => {
-                Some(Action::RemoveContainer { backend, id: container.id.clone() })
-            }
+            ContainerState::Unknown => Some(Action::RemoveContainer { backend, id: container.id.clone() }),
             ContainerState::Running { .. } if history.is_to_restart(&container.id) => {
                 let containers = graceful(std::iter::once(container), std::slice::from_ref(newest?.sandbox));
                 Some(Action::StopContainers { backend, containers })
@@ -349,6 +353,10 @@ fn graceful<'a>(
         Duration::from_secs(seconds.unwrap_or(30))
     };
     containers.map(|container| (container.id.clone(), grace_of(container))).collect()
+}
+
+fn is_created(container: &ContainerInfo) -> bool {
+    container.state == ContainerState::Created
 }
 
 pub(crate) fn is_running(container: &ContainerInfo) -> bool {

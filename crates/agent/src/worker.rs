@@ -350,6 +350,7 @@ impl<R: Runtime> Worker<R> {
             | Action::RemoveContainer { backend, .. } => backend.clone(),
             Action::EnsureImages { revision, .. }
             | Action::CreateSandbox { revision, .. }
+            | Action::StartContainer { revision, .. }
             | Action::RunContainer(plan::Run { revision, .. }) => {
                 self.revision(desired, revision).map(|(_, backend)| backend).unwrap_or_default()
             }
@@ -443,5 +444,11 @@ async fn looked(looks: &mut [watch::Receiver<Arc<Observation>>]) -> Result<(), w
 
 /// Steps that are not repeated at once after a failure; the others have a failure memory of their own.
 fn is_held(action: &Action) -> bool {
-    !matches!(action, Action::EnsureImages { .. } | Action::CreateSandbox { .. } | Action::RunContainer(_))
+    !matches!(
+        action,
+        Action::EnsureImages { .. }
+            | Action::CreateSandbox { .. }
+            | Action::RunContainer(_)
+            | Action::StartContainer { .. }
+    )
 }

@@ -4,13 +4,14 @@
 //! # Layout
 //! - [`load`]: the way in. [`check`]: who may have written the file. [`descriptor`]: what the library says of itself.
 //! - [`LoadedBackend`] ([`proxy`]): the trait's methods as calls. [`call`]: one call and its answer.
-//! - [`host`]: what the agent offers a backend: its log.
+//! - [`host`]: what the agent offers a backend: its log. [`memory`]: the heap that both use.
 
 mod call;
 mod check;
 mod descriptor;
 mod host;
 mod instance;
+pub mod memory;
 mod proxy;
 
 use std::{path::PathBuf, time::Duration};

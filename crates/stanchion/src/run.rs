@@ -10,11 +10,13 @@ use std::{
     },
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, view::NodeView};
+use stanchion_loader::memory;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -23,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{backends, config::Settings};
+
+/// How often memory that is free goes back to the node.
+const GIVE_BACK: Duration = Duration::from_secs(15);
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -42,11 +47,12 @@ enum LogFormat {
 pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     let settings = Settings::load(config)?;
     log(options.log_format);
+    memory::share_one_heap();
     let _lock = prepare(&settings.agent)?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)
-        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .thread_keep_alive(Duration::from_secs(2))
         .enable_all()
         .build()
         .context("starting the threads")?;
@@ -84,10 +90,16 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
         tracing::info!("stopping; the pods run on");
         told.cancel();
     });
+    let idle = shutdown.clone();
+    tasks.spawn("memory", async move {
+        while idle.run_until_cancelled(tokio::time::sleep(GIVE_BACK)).await.is_some() {
+            memory::give_back();
+        }
+    });
     notify("READY=1");
     let ended = agent.run(shutdown.clone()).await;
     shutdown.cancel();
-    tasks.drain(std::time::Duration::from_secs(2)).await;
+    tasks.drain(Duration::from_secs(2)).await;
     ended?;
     Ok(ExitCode::SUCCESS)
 }
@@ -120,7 +132,7 @@ fn prepare(agent: &AgentConfig) -> Result<File> {
     #[allow(clippy::disallowed_methods, reason = "before anything runs")]
     let stays_taken = (0..20).all(|_| {
         is_taken() && {
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
             true
         }
     });

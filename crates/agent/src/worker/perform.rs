@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Du
 
 use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
-use stanchion_runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Runtime, SandboxId};
+use stanchion_runtime::{
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId,
+};
 
 use super::{Hold, RETRY, Running, Worker, container, recall};
 use crate::{
@@ -32,6 +34,9 @@ impl<R: Runtime> Worker<R> {
             Action::EnsureImages { .. } | Action::CleanUp => {}
             Action::CreateSandbox { revision, attempt } => self.create_sandbox(desired, &revision, attempt).await,
             Action::RunContainer(run) => self.run_container(desired, &run).await,
+            Action::StartContainer { revision, index, id } => {
+                self.start_created(desired, &revision, index, id).await;
+            }
             Action::StopContainers { backend, containers } => {
                 if let Some(running) = &mut self.running {
                     running.is_stopped |= desired.is_some_and(|desired| desired.pod.revision != running.pod.revision);
@@ -138,6 +143,32 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
+    async fn start_created(
+        &mut self,
+        desired: Option<&DesiredPod>,
+        revision: &Revision,
+        index: usize,
+        id: ContainerId,
+    ) {
+        let Some((pod, home)) = self.revision(desired, revision) else { return };
+        let Some(container) = pod.containers.get(index) else { return };
+        let started = match self.runtime(&home) {
+            Ok(runtime) => {
+                let _permit = self.permit(&home).await;
+                self.launch(&home, &runtime, id).await
+            }
+            Err(error) => Err(Failed { reason: "RunContainerError", error }),
+        };
+        match started {
+            Ok(()) => {
+                let subject = Subject::container(&self.key, &container.name);
+                self.shared.events.normal(&subject, "Started", "Container started");
+                self.history.set_start(&container.name, None);
+            }
+            Err(Failed { reason, error }) => self.start_failed(container, reason, &error, error.kind()),
+        }
+    }
+
     /// Notes a failure to start; it is tried again as after a failure of `kind`.
     fn start_failed(&mut self, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
         let message = error.chain();
@@ -165,15 +196,27 @@ impl<R: Runtime> Worker<R> {
         let config = config.map_err(failed("CreateContainerConfigError"))?;
         let _permit = self.permit(home).await;
         let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
-        let started = runtime.start_container(id.clone()).await.map_err(failed("RunContainerError"));
-        // It may run although the answer says otherwise: then the next look decides, and nothing is killed.
-        if started.as_ref().is_err_and(|failed| !is_unknown(failed.error.kind())) {
-            // What is left half made is found by the next look and removed then, if not now.
-            if let Err(error) = runtime.remove_container(id).await {
-                tracing::debug!(pod = %self.key, error = error.chain(), "removing a container that did not start failed");
+        self.launch(home, &runtime, id).await
+    }
+
+    /// Starts a created container, and removes one that cannot be started. It may run although the answer says otherwise,
+    /// started by an agent that has died since: then nothing is killed.
+    async fn launch(&self, home: &str, runtime: &R, id: ContainerId) -> Result<(), Failed> {
+        let Err(error) = runtime.start_container(id.clone()).await else { return Ok(()) };
+        if !is_unknown(error.kind()) {
+            self.look(home).await;
+            match self.container(&id).map(|found| found.state) {
+                Some(ContainerState::Running { .. }) => return Ok(()),
+                Some(ContainerState::Unknown) => {}
+                // What is left half made is found by the next look, if it cannot be removed now.
+                _ => {
+                    if let Err(error) = runtime.remove_container(id).await {
+                        tracing::debug!(pod = %self.key, error = error.chain(), "removing what did not start failed");
+                    }
+                }
             }
         }
-        started
+        Err(Failed { reason: "RunContainerError", error })
     }
 
     /// Volumes, managed files and log directory, and the configuration that names them.
@@ -260,9 +303,14 @@ impl<R: Runtime> Worker<R> {
     }
 
     fn container_name(&self, id: &ContainerId) -> String {
+        self.container(id).map_or_else(|| id.to_string(), |found| found.name)
+    }
+
+    /// A container of the pod, as it was at the latest look.
+    fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
         let remains = self.remains();
         let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
-        containers.find(|container| container.id == *id).map_or_else(|| id.to_string(), |found| found.name.clone())
+        containers.find(|container| container.id == *id).cloned()
     }
 }
 

@@ -144,6 +144,27 @@ async fn a_container_whose_start_was_not_answered_is_not_killed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_container_that_an_agent_left_unstarted_is_started_and_not_made_again() {
+    for is_done in [false, true] {
+        let mut node = Node::new();
+        let hold = match is_done {
+            false => node.fake().hang(Method::StartContainer, When::Nth(1)),
+            true => node.fake().hang_after(Method::StartContainer, When::Nth(1)),
+        };
+        node.write("web.yaml", &pod("web", "app:1"));
+        node.start();
+        node.patiently("the start", hold.reached()).await;
+        node.restart().await;
+        node.runs(&[("web", &[("app", "app:1")])]).await;
+        drop(hold);
+        node.settle().await;
+        assert_eq!(node.fake().count(Method::CreateContainer), 1, "done: {is_done}");
+        assert_eq!(node.fake().count(Method::RemoveContainer), 0, "done: {is_done}");
+        assert_eq!(node.app("web").map(|app| app.attempt), Some(0), "done: {is_done}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_exists_already_and_cannot_be_seen_is_not_asked_for_all_the_time() {
     for method in [Method::CreateSandbox, Method::CreateContainer] {
         let mut node = Node::new();
