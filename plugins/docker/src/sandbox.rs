@@ -8,14 +8,14 @@ use bollard::{
         ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
         RestartPolicyNameEnum,
     },
-    query_parameters::{CreateContainerOptions, StartContainerOptions},
+    query_parameters::{CreateContainerOptions, ListContainersOptions, StartContainerOptions},
 };
 use futures_util::future::join_all;
 use stanchion_sdk::{
     changes::finish,
     runtime::{
         Error, ErrorKind, NetworkMode, PortMapping, Protocol, Result, SandboxConfig, SandboxId, SandboxInfo,
-        SandboxState,
+        SandboxState, labels,
     },
 };
 
@@ -53,7 +53,7 @@ impl Docker {
         let started = self.client.api().start_container(&id, None::<StartContainerOptions>).await;
         let made = match started {
             Ok(()) => self.sandbox_info(&id).await,
-            Err(error) => Err(start_error(tried(), &error)),
+            Err(error) => Err(self.start_error(tried(), &error, &config.port_mappings).await),
         };
         match made {
             Ok(Some(SandboxInfo { state: SandboxState::NotReady { reason }, .. })) => {
@@ -63,6 +63,34 @@ impl Docker {
             Ok(Some(info)) => Ok(info),
             Ok(None) => Err(Error::new(ErrorKind::Other, tried()).because("somebody removed it at once")),
             Err(error) => Err(self.undo(&SandboxId(id), error).await),
+        }
+    }
+
+    async fn start_error(&self, tried: String, error: &ApiError, ports: &[PortMapping]) -> Error {
+        let text = said(error);
+        if !text.contains("port is already allocated") && !text.contains("address already in use") {
+            return failed(tried, error);
+        }
+        let wrapped = Error::new(ErrorKind::Conflict, tried).because(text);
+        // Docker's words end an address with the port: `Bind for 0.0.0.0:80 failed`.
+        let taken = ports.iter().find(|port| text.contains(&format!(":{} ", port.host_port)));
+        let Some(port) = taken.map(|port| port.host_port) else { return wrapped };
+        let holder = match self.publisher(port).await {
+            Some(holder) => format!("port {port} of the node is {holder}'s"),
+            None => format!("another program has port {port} of the node"),
+        };
+        wrapped.because(holder)
+    }
+
+    /// Which container, anybody's, has a port of the node.
+    async fn publisher(&self, port: u16) -> Option<String> {
+        let filters = HashMap::from([("publish".to_owned(), vec![port.to_string()])]);
+        let options = ListContainersOptions { filters: Some(filters), ..ListContainersOptions::default() };
+        let listed = self.client.api().list_containers(Some(options)).await.ok()?;
+        let holder = listed.into_iter().next()?;
+        match holder.labels.and_then(|mut labels| labels.remove(labels::POD_NAME)) {
+            Some(pod) => Some(format!("pod {pod}")),
+            None => Some(format!("container {}", holder.names?.first()?.trim_start_matches('/'))),
         }
     }
 
@@ -211,14 +239,6 @@ pub(crate) fn created_twice(tried: String, error: &ApiError) -> Error {
         }
         _ => wrapped,
     }
-}
-
-fn start_error(tried: String, error: &ApiError) -> Error {
-    let text = said(error);
-    if text.contains("port is already allocated") || text.contains("address already in use") {
-        return Error::new(ErrorKind::Conflict, tried).because(text).because("another program has the host port");
-    }
-    failed(tried, error)
 }
 
 #[cfg(test)]
