@@ -50,6 +50,8 @@ impl Docker {
             created => created,
         };
         let id = id.map_err(|error| created_twice(tried(), &error))?;
+        // Whoever has found it by now and removes it waits, or has done so: Docker must not do both at once.
+        let _turn = self.changes.turn(&id).await;
         let started = self.client.api().start_container(&id, None::<StartContainerOptions>).await;
         let made = match started {
             Ok(()) => self.sandbox_info(&id).await,
