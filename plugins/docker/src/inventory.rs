@@ -61,6 +61,10 @@ impl Docker {
         let entries = self.entries(Vec::new()).await?;
         let known: HashSet<_> = entries.iter().map(|entry| entry.id.clone()).collect();
         self.seen.lock().retain(|id, _| known.contains(id));
+        self.inventory_of(entries).await
+    }
+
+    async fn inventory_of(&self, entries: Vec<Entry>) -> Result<Inventory> {
         let (sandboxes, containers): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_sandbox);
         let mut sandboxes: Vec<_> = sandboxes.into_iter().map(sandbox_info).collect();
         let infos = stream::iter(containers).map(|entry| self.container_info(entry)).buffered(PARALLEL);
