@@ -56,7 +56,7 @@ impl Docker {
         }
         let found = self.client.find(container.as_str()).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
-        if !found.state.is_some_and(|state| state.running == Some(true)) {
+        if found.state.is_none_or(|state| state.running != Some(true)) {
             return Err(Error::new(ErrorKind::Conflict, format!("{}: it does not run", tried())));
         }
         let options = CreateExecOptions {

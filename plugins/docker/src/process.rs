@@ -45,7 +45,7 @@ impl Docker {
     /// Given up while it waits, a stop has sent its signal, and no more.
     pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let Some(found) = self.client.find(id.as_str()).await? else { return Ok(()) };
-        if !found.state.is_some_and(|state| state.running == Some(true)) {
+        if found.state.is_none_or(|state| state.running != Some(true)) {
             return Ok(());
         }
         if !grace.is_zero() {
