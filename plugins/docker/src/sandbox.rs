@@ -14,8 +14,8 @@ use futures_util::future::join_all;
 use stanchion_sdk::{
     changes::finish,
     runtime::{
-        Error, ErrorKind, NetworkMode, PortMapping, Protocol, Result, SandboxConfig, SandboxId, SandboxInfo,
-        SandboxState, labels,
+        ContainerId, Error, ErrorKind, NetworkMode, PortMapping, Protocol, Result, SandboxConfig, SandboxId,
+        SandboxInfo, SandboxState, labels,
     },
 };
 
@@ -178,7 +178,9 @@ impl Docker {
         let labels = record.as_ref().and_then(|record| record.config.as_ref()?.labels.as_ref());
         let labels = labels.or_else(|| members.first().map(|member| &member.labels));
         let cgroup = labels.and_then(|labels| labels.get(names::CGROUP)).cloned();
-        let erased = members.iter().map(|member| self.erase(&member.id));
+        // In turn with who still starts one.
+        let members: Vec<_> = members.into_iter().map(|member| ContainerId(member.id)).collect();
+        let erased = members.iter().map(|member| self.erase_container(member));
         join_all(erased).await.into_iter().collect::<Result<()>>()?;
         if record.is_some() {
             self.end_process(id.as_str()).await?;

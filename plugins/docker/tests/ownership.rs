@@ -63,7 +63,7 @@ async fn another_agents_pods_are_out_of_reach() -> Result<()> {
     let after = ours.list().await.map_err(said)?;
     ensure!(before == after, "it went from {before:?} to {after:?}");
     ours.remove_sandbox(sandbox).await.map_err(said)?;
-    bed.nothing_left().await
+    bed.nothing_left()
 }
 
 fn pod() -> SandboxConfig {

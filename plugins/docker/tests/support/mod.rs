@@ -15,6 +15,7 @@ use stanchion_tests::{
     registry::Registry,
     remains,
     slot::{Kind, Names, Slot},
+    until,
 };
 
 /// How long a test may wait for what takes moments.
@@ -93,13 +94,12 @@ impl Bed {
     }
 
     /// Awaits that nothing is left: the kernel takes a moment for some of it.
-    pub async fn nothing_left(&self) -> Result<()> {
-        eventually("nothing to be left", async || {
+    pub fn nothing_left(&self) -> Result<()> {
+        until("nothing to be left", PATIENCE, || {
             let left = self.remains()?;
             ensure!(left.is_empty(), "there is {left:#?}");
             Ok(())
         })
-        .await
     }
 }
 
@@ -115,16 +115,4 @@ fn open(names: &Names, docker: &docker::Docker, settings: Value) -> Result<Docke
 /// The whole of an error.
 pub fn said(error: stanchion_runtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{:?}: {}", error.kind(), error.chain())
-}
-
-/// Looks until `look` succeeds; an error with its last reason when that takes too long.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        match look().await {
-            Err(why) if tokio::time::Instant::now() > deadline => return Err(why.context(format!("waited for {what}"))),
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            seen => return seen,
-        }
-    }
 }
