@@ -12,7 +12,7 @@
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
 //! - [`changes`]: one change at a time to one thing, each to its end.
-//! - `cgroup`, `limits`, `names`: what backends for a runtime on this node share (feature `node`).
+//! - `cgroup`, `limits`, `names`, `settings`: what backends for a runtime on this node share (feature `node`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
 
 #[cfg(feature = "node")]
@@ -26,6 +26,8 @@ mod log;
 #[cfg(feature = "node")]
 pub mod names;
 mod reply;
+#[cfg(feature = "node")]
+pub mod settings;
 #[cfg(feature = "testing")]
 mod testing;
 

@@ -1,15 +1,11 @@
 //! `[backend.containerd]`
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 use stanchion_sdk::{
-    cgroup::is_plain,
-    names::is_identifier,
-    runtime::{Error, ErrorKind, Result},
+    runtime::Result,
+    settings::{self, wrong},
 };
 
 use crate::{image::RegistryConfig, network::NetworkConfig};
@@ -63,34 +59,18 @@ impl Default for Config {
 impl Config {
     /// What would otherwise be told by the first pod that fails.
     pub(crate) fn validate(&self) -> Result<()> {
-        let wrong = |key: &str, value: &dyn std::fmt::Debug, expected: &str| {
-            Err(Error::new(ErrorKind::Invalid, format!("{key} = {value:?}: expected {expected}")))
-        };
-        if !self.socket.is_absolute() {
-            return wrong("socket", &self.socket, "the absolute path of containerd's socket");
-        }
-        if !is_identifier(&self.namespace) {
-            return wrong("namespace", &self.namespace, "at most 76 letters, digits and single . _ - between them");
-        }
+        settings::socket(&self.socket, "containerd")?;
+        settings::namespace(&self.namespace)?;
         for (key, value) in [("snapshotter", &self.snapshotter), ("runtime", &self.runtime)] {
             if value.is_empty() {
                 return wrong(key, value, "a name");
             }
         }
-        let root = Path::new(&self.cgroup_root);
-        if !root.is_absolute() || !is_plain(root) || root.file_name().is_none() {
-            return wrong("cgroup_root", &self.cgroup_root, "an absolute path below the root, without ..");
-        }
+        settings::cgroup_root(&self.cgroup_root)?;
         if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
             return wrong("logger", logger, "the absolute path of a program");
         }
-        if self.log_max_size == 0 {
-            return wrong("log_max_size", &self.log_max_size, "a number of bytes above 0");
-        }
-        if self.log_max_files == 0 {
-            return wrong("log_max_files", &self.log_max_files, "a number above 0");
-        }
-        Ok(())
+        settings::log_limits(self.log_max_size, self.log_max_files)
     }
 }
 

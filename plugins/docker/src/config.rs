@@ -1,18 +1,12 @@
 //! `[backend.docker]`
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::Deserialize;
 use stanchion_sdk::{
-    cgroup::is_plain,
-    runtime::{Error, ErrorKind, RegistryAuth, Result},
+    runtime::{RegistryAuth, Result},
+    settings::{self, wrong},
 };
-
-use crate::names::is_identifier;
 
 /// Settings of the backend; all have defaults.
 #[derive(Clone, Debug, Deserialize)]
@@ -74,30 +68,14 @@ impl Default for Config {
 impl Config {
     /// What would otherwise be told by the first pod that fails.
     pub(crate) fn validate(&self) -> Result<()> {
-        let wrong = |key: &str, value: &dyn fmt::Debug, expected: &str| {
-            Err(Error::new(ErrorKind::Invalid, format!("{key} = {value:?}: expected {expected}")))
-        };
-        if !self.socket.is_absolute() {
-            return wrong("socket", &self.socket, "the absolute path of Docker's socket");
-        }
-        if !is_identifier(&self.namespace) {
-            return wrong("namespace", &self.namespace, "at most 76 letters, digits and single . _ - between them");
-        }
+        settings::socket(&self.socket, "Docker")?;
+        settings::namespace(&self.namespace)?;
         // What the pods of one node share would be no network of theirs.
         if self.network.is_empty() || ["host", "none"].contains(&&*self.network) || self.network.contains(':') {
             return wrong("network", &self.network, "the name of a network of Docker that containers are connected to");
         }
-        let root = Path::new(&self.cgroup_root);
-        if !root.is_absolute() || !is_plain(root) || root.file_name().is_none() {
-            return wrong("cgroup_root", &self.cgroup_root, "an absolute path below the root, without ..");
-        }
-        if self.log_max_size == 0 {
-            return wrong("log_max_size", &self.log_max_size, "a number of bytes above 0");
-        }
-        if self.log_max_files == 0 {
-            return wrong("log_max_files", &self.log_max_files, "a number above 0");
-        }
-        Ok(())
+        settings::cgroup_root(&self.cgroup_root)?;
+        settings::log_limits(self.log_max_size, self.log_max_files)
     }
 }
 

@@ -51,7 +51,7 @@ impl Docker {
         let found = self.sandbox_record(id).await?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("creating container {name}: its sandbox {id} does not exist"))
         })?;
-        if !found.state.as_ref().is_some_and(|state| state.running == Some(true)) {
+        if found.state.as_ref().is_none_or(|state| state.running != Some(true)) {
             let message = format!("creating container {name}: its sandbox {id} does not run");
             return Err(Error::new(ErrorKind::Conflict, message));
         }

@@ -56,7 +56,7 @@ impl Docker {
         }
         let found = self.client.find(container.as_str()).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
-        if !found.state.is_some_and(|state| state.running == Some(true)) {
+        if found.state.is_none_or(|state| state.running != Some(true)) {
             return Err(Error::new(ErrorKind::Conflict, format!("{}: it does not run", tried())));
         }
         let options = CreateExecOptions {
@@ -90,22 +90,28 @@ impl Docker {
             // It may have ended already.
             tracing::debug!(exec = %id, error = error.chain(), "a terminal keeps its first size");
         }
-        pipes.drive(connection).await;
-        let code = self.end_of(&exec).await.map_err(|error| match is_gone(&error) {
+        let kept = pipes.drive(connection).await;
+        let (code, was_started) = self.end_of(&exec).await.map_err(|error| match is_gone(&error) {
             true => Error::new(ErrorKind::Conflict, format!("{}: the container ended under it", tried())),
             false => failed(tried(), &error),
         })?;
         running.over = true;
-        Ok(ExitStatus { code: i32::try_from(code).unwrap_or(255) })
+        match kept.text().filter(|_| !was_started) {
+            Some(text) => Err(Error::new(ErrorKind::Invalid, tried()).because(text)),
+            None => {
+                kept.release().await;
+                Ok(ExitStatus { code: i32::try_from(code).unwrap_or(255) })
+            }
+        }
     }
 
-    /// The exit code of a process, once it has ended.
-    async fn end_of(&self, exec: &str) -> std::result::Result<i64, ApiError> {
+    /// The exit code of a process, once it has ended, and whether it ever ran.
+    async fn end_of(&self, exec: &str) -> std::result::Result<(i64, bool), ApiError> {
         let mut pause = FIRST_LOOK;
         loop {
             let found = self.client.api().inspect_exec(exec).await?;
             match found.exit_code {
-                Some(code) if found.running != Some(true) => return Ok(code),
+                Some(code) if found.running != Some(true) => return Ok((code, found.pid.is_some_and(|pid| pid > 0))),
                 // It has closed its outputs and runs on.
                 _ => tokio::time::sleep(pause).await,
             }

@@ -61,6 +61,10 @@ impl Docker {
         let entries = self.entries(Vec::new()).await?;
         let known: HashSet<_> = entries.iter().map(|entry| entry.id.clone()).collect();
         self.seen.lock().retain(|id, _| known.contains(id));
+        self.inventory_of(entries).await
+    }
+
+    async fn inventory_of(&self, entries: Vec<Entry>) -> Result<Inventory> {
         let (sandboxes, containers): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_sandbox);
         let mut sandboxes: Vec<_> = sandboxes.into_iter().map(sandbox_info).collect();
         let infos = stream::iter(containers).map(|entry| self.container_info(entry)).buffered(PARALLEL);
@@ -132,14 +136,15 @@ impl Docker {
             Err(error) if is_gone(&error) => return Ok(None),
             Err(error) => return Err(failed(format!("looking up container {}", entry.id), &error)),
         };
-        let started_at = time(found.started_at.as_deref());
+        let (started_at, finished_at) = (time(found.started_at.as_deref()), time(found.finished_at.as_deref()));
         let runs = found.running == Some(true);
         let state = match runs {
             true => ContainerState::Running { started_at },
             false => ContainerState::Exited {
                 code: found.exit_code.and_then(|code| i32::try_from(code).ok()),
-                started_at,
-                finished_at: time(found.finished_at.as_deref()),
+                // Docker notes a start after it, when a short process has ended already.
+                started_at: started_at.map(|started| finished_at.map_or(started, |finished| started.min(finished))),
+                finished_at,
                 oom_killed: found.oom_killed == Some(true),
             },
         };

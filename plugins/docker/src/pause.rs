@@ -75,9 +75,11 @@ fn files() -> std::io::Result<Bytes> {
 mod tests {
     use std::{
         fs,
-        io::Write as _,
+        io::{BufRead as _, Write as _},
         os::unix::{fs::OpenOptionsExt as _, process::ExitStatusExt as _},
-        process::Command,
+        path::{Path, PathBuf},
+        process::{Command, Stdio},
+        time::{Duration, Instant},
     };
 
     use rustix::process::{Pid, Signal, kill_process};
@@ -98,14 +100,12 @@ mod tests {
 
     #[test]
     fn the_program_needs_no_library_and_ends_on_term() {
-        let path = std::env::temp_dir().join(format!("stanchion-pause-{}", std::process::id()));
-        let mut file = fs::File::options().write(true).create_new(true).mode(0o755).open(&path).expect("a new file");
-        file.write_all(PROGRAM).expect("written");
-        drop(file);
+        let program = Program::write("ends");
+        let path = &program.0;
         assert!(!names_an_interpreter(PROGRAM), "it is linked dynamically");
         let own = fs::read("/proc/self/exe").expect("this program");
         assert!(names_an_interpreter(&own), "a program that is linked dynamically looks the same");
-        let mut child = Command::new(&path).spawn().expect("it starts");
+        let mut child = Command::new(path).spawn().expect("it starts");
         let status = format!("/proc/{}/status", child.id());
         // Its handler is there when the kernel says so.
         while !fs::read_to_string(&status).is_ok_and(|it| catches_child_signals(&it)) {
@@ -115,7 +115,56 @@ mod tests {
         kill_process(Pid::from_child(&child), Signal::TERM).expect("signalled");
         let status = child.wait().expect("waited");
         assert_eq!((status.code(), status.signal()), (Some(0), None));
-        fs::remove_file(&path).expect("removed");
+    }
+
+    #[test]
+    fn the_program_collects_what_has_lost_its_parent() {
+        let program = Program::write("collects");
+        // The shell becomes the program, and its child the program's.
+        let script = format!("sleep 1000 & echo $!; exec {}", program.0.display());
+        let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("it starts");
+        let mut line = String::new();
+        let out = child.stdout.take().expect("it was piped");
+        std::io::BufReader::new(out).read_line(&mut line).expect("the child's id");
+        let orphan: i32 = line.trim().parse().expect("a process id");
+        let status = format!("/proc/{}/status", child.id());
+        while !fs::read_to_string(&status).is_ok_and(|it| catches_child_signals(&it)) {
+            std::thread::yield_now();
+        }
+        kill_process(Pid::from_raw(orphan).expect("no zero"), Signal::KILL).expect("signalled");
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while Path::new(&format!("/proc/{orphan}")).exists() {
+            assert!(
+                Instant::now() < deadline,
+                "it is a zombie: {:?}",
+                fs::read_to_string(format!("/proc/{orphan}/stat"))
+            );
+            std::thread::yield_now();
+        }
+        assert_eq!(child.try_wait().expect("looked"), None, "it ended with its child");
+        child.kill().expect("killed");
+        child.wait().expect("waited");
+    }
+
+    /// The program as a file, removed in the end. One at a time: a process that another test is starting would have it
+    /// open for writing for a moment.
+    struct Program(PathBuf, std::sync::MutexGuard<'static, ()>);
+
+    impl Program {
+        fn write(name: &str) -> Self {
+            static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+            let alone = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let path = std::env::temp_dir().join(format!("stanchion-pause-{name}-{}", std::process::id()));
+            let file = fs::File::options().write(true).create_new(true).mode(0o755).open(&path);
+            file.and_then(|mut file| file.write_all(PROGRAM)).expect("a new file");
+            Self(path, alone)
+        }
+    }
+
+    impl Drop for Program {
+        fn drop(&mut self) {
+            fs::remove_file(&self.0).ok();
+        }
     }
 
     /// Whether a program of 64 bit has a segment `PT_INTERP` (elf(5)).

@@ -18,6 +18,10 @@ use crate::{
     client::{failed, is_gone, said, status},
 };
 
+/// How often, and for how long each time, somebody else's removal of a container is waited for.
+const TRIES: u32 = 20;
+const PAUSE: Duration = Duration::from_secs(1);
+
 impl Docker {
     pub(crate) async fn start_process(&self, id: &ContainerId) -> Result<()> {
         let turn = self.changes.turn(id.as_str()).await;
@@ -41,7 +45,7 @@ impl Docker {
     /// Given up while it waits, a stop has sent its signal, and no more.
     pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let Some(found) = self.client.find(id.as_str()).await? else { return Ok(()) };
-        if !found.state.is_some_and(|state| state.running == Some(true)) {
+        if found.state.is_none_or(|state| state.running != Some(true)) {
             return Ok(());
         }
         if !grace.is_zero() {
@@ -95,14 +99,21 @@ impl Docker {
 
     /// Removes a container, whatever it does, with the volumes that the image made Docker make for it.
     pub(crate) async fn erase(&self, id: &str) -> Result<()> {
-        let options = RemoveContainerOptions { force: true, v: true, link: false };
-        match self.client.api().remove_container(id, Some(options)).await {
-            Ok(()) => Ok(()),
-            Err(error) if is_gone(&error) => Ok(()),
-            // Somebody else does.
-            Err(error) if said(&error).contains("already in progress") => self.wait(id, "removed").await,
-            Err(error) => Err(failed(format!("removing container {id}"), &error)),
+        for tried in 1.. {
+            let options = RemoveContainerOptions { force: true, v: true, link: false };
+            match self.client.api().remove_container(id, Some(options)).await {
+                Ok(()) => break,
+                Err(error) if is_gone(&error) => break,
+                // Somebody else removes it. Docker says when that is done, but not when it has failed.
+                Err(error) if said(&error).contains("already in progress") && tried < TRIES => {
+                    if let Ok(waited) = tokio::time::timeout(PAUSE, self.wait(id, "removed")).await {
+                        waited?;
+                    }
+                }
+                Err(error) => return Err(failed(format!("removing container {id}"), &error)),
+            }
         }
+        Ok(())
     }
 }
 

@@ -8,14 +8,14 @@ use bollard::{
         ContainerCreateBody, ContainerInspectResponse, HostConfig, HostConfigLogConfig, PortBinding, RestartPolicy,
         RestartPolicyNameEnum,
     },
-    query_parameters::{CreateContainerOptions, StartContainerOptions},
+    query_parameters::{CreateContainerOptions, ListContainersOptions, StartContainerOptions},
 };
 use futures_util::future::join_all;
 use stanchion_sdk::{
     changes::finish,
     runtime::{
-        Error, ErrorKind, NetworkMode, PortMapping, Protocol, Result, SandboxConfig, SandboxId, SandboxInfo,
-        SandboxState,
+        ContainerId, Error, ErrorKind, NetworkMode, PortMapping, Protocol, Result, SandboxConfig, SandboxId,
+        SandboxInfo, SandboxState, labels,
     },
 };
 
@@ -50,10 +50,12 @@ impl Docker {
             created => created,
         };
         let id = id.map_err(|error| created_twice(tried(), &error))?;
+        // Whoever has found it by now and removes it waits, or has done so: Docker must not do both at once.
+        let _turn = self.changes.turn(&id).await;
         let started = self.client.api().start_container(&id, None::<StartContainerOptions>).await;
         let made = match started {
             Ok(()) => self.sandbox_info(&id).await,
-            Err(error) => Err(start_error(tried(), &error)),
+            Err(error) => Err(self.start_error(tried(), &error, &config.port_mappings).await),
         };
         match made {
             Ok(Some(SandboxInfo { state: SandboxState::NotReady { reason }, .. })) => {
@@ -63,6 +65,34 @@ impl Docker {
             Ok(Some(info)) => Ok(info),
             Ok(None) => Err(Error::new(ErrorKind::Other, tried()).because("somebody removed it at once")),
             Err(error) => Err(self.undo(&SandboxId(id), error).await),
+        }
+    }
+
+    async fn start_error(&self, tried: String, error: &ApiError, ports: &[PortMapping]) -> Error {
+        let text = said(error);
+        if !text.contains("port is already allocated") && !text.contains("address already in use") {
+            return failed(tried, error);
+        }
+        let wrapped = Error::new(ErrorKind::Conflict, tried).because(text);
+        // Docker's words end an address with the port: `Bind for 0.0.0.0:80 failed`.
+        let taken = ports.iter().find(|port| text.contains(&format!(":{} ", port.host_port)));
+        let Some(port) = taken.map(|port| port.host_port) else { return wrapped };
+        let holder = match self.publisher(port).await {
+            Some(holder) => format!("port {port} of the node is {holder}'s"),
+            None => format!("another program has port {port} of the node"),
+        };
+        wrapped.because(holder)
+    }
+
+    /// Which container, anybody's, has a port of the node.
+    async fn publisher(&self, port: u16) -> Option<String> {
+        let filters = HashMap::from([("publish".to_owned(), vec![port.to_string()])]);
+        let options = ListContainersOptions { filters: Some(filters), ..ListContainersOptions::default() };
+        let listed = self.client.api().list_containers(Some(options)).await.ok()?;
+        let holder = listed.into_iter().next()?;
+        match holder.labels.and_then(|mut labels| labels.remove(labels::POD_NAME)) {
+            Some(pod) => Some(format!("pod {pod}")),
+            None => Some(format!("container {}", holder.names?.first()?.trim_start_matches('/'))),
         }
     }
 
@@ -148,7 +178,9 @@ impl Docker {
         let labels = record.as_ref().and_then(|record| record.config.as_ref()?.labels.as_ref());
         let labels = labels.or_else(|| members.first().map(|member| &member.labels));
         let cgroup = labels.and_then(|labels| labels.get(names::CGROUP)).cloned();
-        let erased = members.iter().map(|member| self.erase(&member.id));
+        // In turn with who still starts one.
+        let members: Vec<_> = members.into_iter().map(|member| ContainerId(member.id)).collect();
+        let erased = members.iter().map(|member| self.erase_container(member));
         join_all(erased).await.into_iter().collect::<Result<()>>()?;
         if record.is_some() {
             self.end_process(id.as_str()).await?;
@@ -211,14 +243,6 @@ pub(crate) fn created_twice(tried: String, error: &ApiError) -> Error {
         }
         _ => wrapped,
     }
-}
-
-fn start_error(tried: String, error: &ApiError) -> Error {
-    let text = said(error);
-    if text.contains("port is already allocated") || text.contains("address already in use") {
-        return Error::new(ErrorKind::Conflict, tried).because(text).because("another program has the host port");
-    }
-    failed(tried, error)
 }
 
 #[cfg(test)]

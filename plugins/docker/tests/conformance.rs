@@ -39,5 +39,5 @@ async fn keeps(bed: &Bed, options: &Options) -> Result<()> {
     ensure!(!transcript.cases.is_empty(), "no case ran");
     ensure!(transcript.failures().is_empty(), "rules of the contract are broken:\n{transcript}");
     ensure!(transcript.unsupported().is_empty(), "not supported: {:?}", transcript.unsupported());
-    bed.nothing_left().await
+    bed.nothing_left()
 }

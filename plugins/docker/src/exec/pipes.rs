@@ -23,19 +23,26 @@ pub(super) struct Pipes {
 struct Outputs {
     stdout: Option<Sender>,
     stderr: Option<Sender>,
+    /// What came first, while it may be Docker's own words.
+    refusal: Option<Vec<u8>>,
 }
+
+/// How Docker begins to say, in place of a process's output, that it could not be started.
+const REFUSAL: &[u8] = b"OCI runtime exec failed";
 
 impl Pipes {
     /// Must be called where a tokio runtime is.
     pub fn new(stdio: ExecStdio, tty: bool) -> io::Result<Self> {
         let output = |fd: Option<_>| fd.map(Sender::from_owned_fd).transpose();
         let input = stdio.stdin.map(Receiver::from_owned_fd).transpose()?;
-        let outputs = Outputs { stdout: output(stdio.stdout)?, stderr: output(stdio.stderr)? };
+        let (stdout, stderr) = (output(stdio.stdout)?, output(stdio.stderr)?);
+        let outputs = Outputs { stdout, stderr, refusal: Some(Vec::new()) };
         Ok(Self { input, outputs, tty })
     }
 
-    /// Copies until the process's outputs have ended.
-    pub async fn drive(self, connection: impl AsyncRead + AsyncWrite) {
+    /// Copies until the process's outputs have ended. What looks like Docker's own refusal, and nothing else, is kept
+    /// back: it is given, for the caller to find out which it is.
+    pub async fn drive(self, connection: impl AsyncRead + AsyncWrite) -> Kept {
         let Self { input, mut outputs, tty } = self;
         let (mut from, mut to) = tokio::io::split(connection);
         let read = async {
@@ -60,10 +67,41 @@ impl Pipes {
             () = read => {}
             () = write => {}
         }
+        Kept { text: outputs.refusal.take().unwrap_or_default(), stdout: outputs.stdout }
+    }
+}
+
+/// Output that was kept back.
+pub(super) struct Kept {
+    text: Vec<u8>,
+    stdout: Option<Sender>,
+}
+
+impl Kept {
+    /// Docker's words, if it may have said some.
+    pub fn text(&self) -> Option<String> {
+        (self.text.starts_with(REFUSAL)).then(|| String::from_utf8_lossy(&self.text).trim().to_owned())
+    }
+
+    /// It was the process's after all.
+    pub async fn release(mut self) {
+        give(&mut self.stdout, &self.text).await;
     }
 }
 
 impl Outputs {
+    /// Writes to the standard output.
+    async fn give(&mut self, bytes: &[u8]) {
+        let Some(kept) = &mut self.refusal else { return give(&mut self.stdout, bytes).await };
+        // Docker says it in one piece, so that a process's own first letters do not wait for more.
+        let is_refusal = if kept.is_empty() { bytes.starts_with(REFUSAL) } else { kept.len() < CHUNK };
+        kept.extend_from_slice(bytes);
+        if !is_refusal {
+            let kept = self.refusal.take().unwrap_or_default();
+            give(&mut self.stdout, &kept).await;
+        }
+    }
+
     async fn read_raw(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<()> {
         let mut chunk = vec![0; CHUNK];
         loop {
@@ -71,7 +109,7 @@ impl Outputs {
             if length == 0 {
                 return Ok(());
             }
-            give(&mut self.stdout, &chunk[..length]).await;
+            self.give(&chunk[..length]).await;
         }
     }
 
@@ -85,7 +123,9 @@ impl Outputs {
             }
             let [stream @ 0..=2, 0, 0, 0, length @ ..] = header else {
                 // No frame: what Docker itself says.
-                give(&mut self.stdout, &header).await;
+                let length = from.read(&mut chunk[HEADER..]).await?;
+                chunk[..HEADER].copy_from_slice(&header);
+                self.give(&chunk[..HEADER + length]).await;
                 return self.read_raw(from).await;
             };
             let mut left = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
@@ -96,8 +136,10 @@ impl Outputs {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 left -= length;
-                let to = if stream == 2 { &mut self.stderr } else { &mut self.stdout };
-                give(to, &chunk[..length]).await;
+                match stream {
+                    2 => give(&mut self.stderr, &chunk[..length]).await,
+                    _ => self.give(&chunk[..length]).await,
+                }
             }
         }
     }
@@ -136,8 +178,9 @@ mod tests {
             drop(dockers);
         };
         let mut texts = (String::new(), String::new());
+        let drive = async { pipes.drive(ours).await.release().await };
         let (.., one, two) =
-            tokio::join!(pipes.drive(ours), send, out.read_to_string(&mut texts.0), err.read_to_string(&mut texts.1));
+            tokio::join!(drive, send, out.read_to_string(&mut texts.0), err.read_to_string(&mut texts.1));
         one.and(two).expect("received");
         texts
     }
@@ -152,8 +195,22 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_frame_is_text() {
-        let text = "OCI runtime exec failed\r\n";
+        let text = "OCI: no frame\r\n";
         assert_eq!(received(text.as_bytes(), false).await, (text.to_owned(), String::new()));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_kept_back_for_the_caller() {
+        let text = "OCI runtime exec failed: no such file\r\n";
+        assert_eq!(received(text.as_bytes(), true).await, (text.to_owned(), String::new()), "released");
+        let (stdout, mut out) = output();
+        let pipes = Pipes::new(ExecStdio { stdout: Some(stdout), ..ExecStdio::default() }, true).expect("pipes");
+        let kept = pipes.drive(tokio::io::join(text.as_bytes(), tokio::io::sink())).await;
+        assert_eq!(kept.text().as_deref(), Some(text.trim()));
+        drop(kept);
+        let mut got = String::new();
+        out.read_to_string(&mut got).await.expect("read");
+        assert_eq!(got, "");
     }
 
     #[tokio::test]

@@ -31,7 +31,9 @@ impl Docker {
         let mut told = Box::pin(self.client.api().create_image(Some(options), None, credentials));
         let mut layers = Layers::default();
         while let Some(message) = told.next().await {
-            let message = message.map_err(|error| objection(&name, host, &failed("", &error), said(&error)))?;
+            let message = message.map_err(|error| {
+                objection(&name, host, failed(format!("pulling image {name}"), &error), said(&error))
+            })?;
             if layers.learn(message) {
                 progress.report(layers.progress());
             }
@@ -115,25 +117,35 @@ impl Layers {
 }
 
 /// A registry's refusal, of which Docker gives only the words. They are compared here and nowhere else.
-fn objection(name: &str, host: &str, error: &Error, text: &str) -> Error {
+fn objection(name: &str, host: &str, error: Error, text: &str) -> Error {
     let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let wrapped = |kind: ErrorKind, message: String| Error::new(kind, message).because(text.trim());
     let failed = format!("pulling image {name}");
     match () {
-        () if any(&["toomanyrequests", "Too Many Requests"]) => {
+        () if any(&["toomanyrequests", "Too Many Requests", "HTTP 429"]) => {
             wrapped(ErrorKind::Unavailable, format!("{failed}: registry {host} has had too many requests"))
                 .retry_after(BUSY)
         }
-        () if any(&["manifest unknown", "not found", "name unknown", "repository name not known"]) => {
+        () if any(&["manifest unknown", "not found", "name unknown", "repository name not known", "HTTP 404"]) => {
             wrapped(ErrorKind::NotFound, format!("{failed}: it is not found in registry {host}; check name and tag"))
         }
-        () if any(&["unauthorized", "denied", "no basic auth credentials", "authentication required"]) => wrapped(
-            ErrorKind::Permission,
-            format!(
-                "{failed}: registry {host} wants other credentials; set username and password in \
+        () if any(&[
+            "unauthorized",
+            "denied",
+            "no basic auth credentials",
+            "authentication required",
+            "HTTP 401",
+            "HTTP 403",
+        ]) =>
+        {
+            wrapped(
+                ErrorKind::Permission,
+                format!(
+                    "{failed}: registry {host} wants other credentials; set username and password in \
                  [backend.docker.registry.\"{host}\"], and check the image's name"
-            ),
-        ),
+                ),
+            )
+        }
         () if any(&[
             "connection refused",
             "no such host",
@@ -147,9 +159,8 @@ fn objection(name: &str, host: &str, error: &Error, text: &str) -> Error {
             "no route to host",
             "server misbehaving",
             "temporary failure",
-            "Service Unavailable",
-            "Bad Gateway",
-            "Internal Server Error",
+            "HTTP 5",
+            "HTTP status: 5",
         ]) =>
         {
             wrapped(ErrorKind::Unavailable, format!("{failed}: registry {host} cannot be reached, or is in trouble"))
@@ -158,7 +169,7 @@ fn objection(name: &str, host: &str, error: &Error, text: &str) -> Error {
             ErrorKind::Other,
             format!("{failed}: no space left on device: make room on the disk of Docker's data directory"),
         ),
-        () => error.clone().context(failed),
+        () => error,
     }
 }
 
@@ -204,11 +215,14 @@ mod tests {
             ("Head \"https://x/v2/\": unauthorized: authentication required", ErrorKind::Permission),
             ("toomanyrequests: You have reached your pull rate limit.", ErrorKind::Unavailable),
             ("dial tcp 127.0.0.1:1: connect: connection refused", ErrorKind::Unavailable),
+            ("error parsing HTTP 429 response body: unexpected end of JSON input: \"\"", ErrorKind::Unavailable),
+            ("received unexpected HTTP status: 503 Service Unavailable", ErrorKind::Unavailable),
             ("something new", ErrorKind::Other),
         ] {
-            let error = objection("a:b", "x", &Error::new(ErrorKind::Other, ""), text);
+            let error = objection("a:b", "x", Error::new(ErrorKind::Other, ""), text);
             assert_eq!(error.kind(), kind, "{text}");
-            assert_eq!(error.retry_delay().is_some(), text.starts_with("toomany"), "{text}");
+            let is_busy = text.starts_with("toomany") || text.contains("429");
+            assert_eq!(error.retry_delay().is_some(), is_busy, "{text}");
         }
     }
 

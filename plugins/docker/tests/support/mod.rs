@@ -1,9 +1,11 @@
 //! A dockerd and a registry of the test's own, and the backend on them.
 
+#![allow(dead_code, reason = "not every test needs all of it")]
+
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use stanchion_docker::{Config, Docker};
 use stanchion_tests::{
     containerd::Containerd,
@@ -13,6 +15,7 @@ use stanchion_tests::{
     registry::Registry,
     remains,
     slot::{Kind, Names, Slot},
+    until,
 };
 
 /// How long a test may wait for what takes moments.
@@ -29,7 +32,8 @@ pub struct Bed {
     /// The images.
     pub fixtures: Fixtures,
     _containerd: Containerd,
-    _registry: Registry,
+    /// The registry.
+    pub registry: Registry,
     // Last: its drop removes what the others leave.
     slot: Slot,
 }
@@ -45,14 +49,13 @@ impl Bed {
         let docker = docker::Docker::start(&names.dir.join("docker"), names, &containerd.socket(), None)?;
         let image = format!("{}/library/busybox:latest", registry.address());
         std::fs::create_dir(names.dir.join("logs")).context("making the directory of the logs")?;
-        let backend = open(names, &docker, &names.namespace)?;
-        Ok(Self { backend, docker, image, fixtures, _containerd: containerd, _registry: registry, slot })
+        let backend = open(names, &docker, json!({}))?;
+        Ok(Self { backend, docker, image, fixtures, _containerd: containerd, registry, slot })
     }
 
-    /// Another backend on the same Docker.
-    #[allow(dead_code, reason = "not every test has two")]
-    pub fn another(&self, namespace: &str) -> Result<Docker> {
-        open(self.names(), &self.docker, namespace)
+    /// Another backend on the same Docker, with these settings in place of the first one's.
+    pub fn open(&self, settings: Value) -> Result<Docker> {
+        open(self.names(), &self.docker, settings)
     }
 
     /// Names on the machine.
@@ -91,18 +94,20 @@ impl Bed {
     }
 
     /// Awaits that nothing is left: the kernel takes a moment for some of it.
-    pub async fn nothing_left(&self) -> Result<()> {
-        eventually("nothing to be left", async || {
+    pub fn nothing_left(&self) -> Result<()> {
+        until("nothing to be left", PATIENCE, || {
             let left = self.remains()?;
             ensure!(left.is_empty(), "there is {left:#?}");
             Ok(())
         })
-        .await
     }
 }
 
-fn open(names: &Names, docker: &docker::Docker, namespace: &str) -> Result<Docker> {
-    let table = json!({ "socket": docker.socket(), "namespace": namespace, "cgroup_root": names.cgroup });
+fn open(names: &Names, docker: &docker::Docker, settings: Value) -> Result<Docker> {
+    let mut table = json!({ "socket": docker.socket(), "namespace": names.namespace, "cgroup_root": names.cgroup });
+    for (key, value) in settings.as_object().into_iter().flatten() {
+        table[key] = value.clone();
+    }
     let config: Config = serde_json::from_value(table)?;
     Docker::new(config).map_err(said)
 }
@@ -110,16 +115,4 @@ fn open(names: &Names, docker: &docker::Docker, namespace: &str) -> Result<Docke
 /// The whole of an error.
 pub fn said(error: stanchion_runtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{:?}: {}", error.kind(), error.chain())
-}
-
-/// Looks until `look` succeeds; an error with its last reason when that takes too long.
-pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        match look().await {
-            Err(why) if tokio::time::Instant::now() > deadline => return Err(why.context(format!("waited for {what}"))),
-            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            seen => return seen,
-        }
-    }
 }

@@ -1,0 +1,81 @@
+//! What is not ours does not exist, whatever it is asked for.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod support;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+use stanchion_runtime::{
+    ContainerConfig, ContainerId, ErrorKind, ExecId, ExecRequest, ExecStdio, Progress, PullImage, Runtime,
+    SandboxConfig, SandboxId,
+};
+use support::{Bed, said};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn another_agents_pods_are_out_of_reach() -> Result<()> {
+    let bed = Bed::new()?;
+    let (ours, theirs) = (&bed.backend, bed.open(json!({ "namespace": "another" }))?);
+    let request = PullImage { reference: bed.image.clone(), auth: None };
+    ours.pull_image(request, Progress::ignored()).await.map_err(said)?;
+    let sandbox = ours.create_sandbox(pod()).await.map_err(said)?.id;
+    let config = ContainerConfig {
+        sandbox: sandbox.clone(),
+        name: "main".to_owned(),
+        image: bed.image.clone(),
+        command: Some(["sleep", "1000"].map(str::to_owned).to_vec()),
+        ..ContainerConfig::default()
+    };
+    let container = ours.create_container(config.clone()).await.map_err(said)?;
+    ours.start_container(container.clone()).await.map_err(said)?;
+    let before = ours.list().await.map_err(said)?;
+
+    ensure!(theirs.list().await.map_err(said)?.sandboxes.is_empty(), "another's sandbox is listed");
+    ensure!(theirs.stats().await.map_err(said)?.containers.is_empty(), "what another's container uses is told");
+    // As of anything that is gone.
+    theirs.stop_container(container.clone(), Duration::from_secs(5)).await.map_err(said)?;
+    theirs.stop_container(container.clone(), Duration::ZERO).await.map_err(said)?;
+    theirs.remove_container(container.clone()).await.map_err(said)?;
+    theirs.stop_sandbox(sandbox.clone()).await.map_err(said)?;
+    theirs.remove_sandbox(sandbox.clone()).await.map_err(said)?;
+    // A container is no sandbox, nor the other way round, and the backend knows which it was asked for.
+    theirs.remove_sandbox(SandboxId(container.0.clone())).await.map_err(said)?;
+    theirs.remove_container(ContainerId(sandbox.0.clone())).await.map_err(said)?;
+    let exec = ExecRequest {
+        id: ExecId("exec".to_owned()),
+        container: container.clone(),
+        command: vec!["true".to_owned()],
+        tty: false,
+        size: None,
+    };
+    for (what, kind) in [
+        ("start", theirs.start_container(container.clone()).await.err()),
+        ("exec", theirs.exec(exec, ExecStdio::default()).await.err()),
+        ("logs", theirs.logs(container.clone(), std::fs::File::open("/dev/null")?.into()).await.err()),
+        ("create", theirs.create_container(config).await.err()),
+    ]
+    .map(|(what, error)| (what, error.map(|error| error.kind())))
+    {
+        ensure!(kind == Some(ErrorKind::NotFound), "{what} on another's answers {kind:?}");
+    }
+    let after = ours.list().await.map_err(said)?;
+    ensure!(before == after, "it went from {before:?} to {after:?}");
+    ours.remove_sandbox(sandbox).await.map_err(said)?;
+    bed.nothing_left()
+}
+
+fn pod() -> SandboxConfig {
+    SandboxConfig {
+        name: "pod-node".to_owned(),
+        namespace: "default".to_owned(),
+        uid: "uid".to_owned(),
+        attempt: 0,
+        hostname: "pod".to_owned(),
+        network: Default::default(),
+        port_mappings: Vec::new(),
+        cgroup: "poduid".to_owned(),
+        labels: BTreeMap::new(),
+    }
+}
