@@ -1,7 +1,7 @@
 //! Which fields this agent executes, which it refuses, and which have no effect on a node. One table; what is in no row
 //! is unknown to Kubernetes and is reported as a typo.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{Problem, names::join};
 
@@ -176,25 +176,12 @@ const LEVELS: [(&str, &[(&str, Support)]); 10] = [
     ("spec.volumes[].emptyDir", &[("medium", Whole), ("sizeLimit", Whole)]),
 ];
 
-/// Fields of levels that are executed whole, for suggestions only.
-const MORE: [(&str, &[&str]); 1] =
-    [("spec.containers[].ports[]", &["name", "containerPort", "hostPort", "hostIP", "protocol"])];
-
 /// Resources that containers can ask for now.
 const RESOURCES: [&str; 2] = ["cpu", "memory"];
 
-/// The known fields at a path like `spec.containers[0]`.
-pub(crate) fn fields_below(path: &str) -> Vec<&'static str> {
-    let level = generic(path);
-    let rows =
-        LEVELS.iter().filter(|(known, _)| *known == level).flat_map(|(_, fields)| fields.iter().map(|row| row.0));
-    let more = MORE.iter().filter(|(known, _)| *known == level).flat_map(|(_, fields)| fields.iter().copied());
-    rows.chain(more).collect()
-}
-
 /// Refuses what is not done, and warns of what means nothing here.
-pub(crate) fn check(document: &Value, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
-    level(document, "", problems, warnings);
+pub(crate) fn check(document: &Map<String, Value>, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+    fields(document, "", problems, warnings);
 }
 
 fn level(value: &Value, path: &str, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
@@ -204,28 +191,28 @@ fn level(value: &Value, path: &str, problems: &mut Vec<Problem>, warnings: &mut 
                 level(item, &format!("{path}[{index}]"), problems, warnings);
             }
         }
-        Value::Object(fields) => {
-            let at = generic(path);
-            let rows = LEVELS.iter().find(|(known, _)| *known == at).map(|(_, rows)| *rows);
-            for (name, value) in fields.iter().filter(|(_, value)| !value.is_null()) {
-                let field = join(path, name);
-                match rows.and_then(|rows| rows.iter().find(|row| row.0 == name)).map(|row| row.1) {
-                    Some(Executed) => level(value, &field, problems, warnings),
-                    Some(NoEffect) => {
-                        warnings.push(problem(field, "is accepted and has no effect on a lone node".into()))
-                    }
-                    Some(Refused) => problems.push(refused(field)),
-                    Some(Only(allowed)) if !allowed.contains(&value.to_string().as_str()) => {
-                        problems.push(refused_value(field, value, allowed));
-                    }
-                    None if at.starts_with("spec.containers[].resources.") && !RESOURCES.contains(&name.as_str()) => {
-                        problems.push(refused(field));
-                    }
-                    Some(Whole | Only(_)) | None => {}
-                }
-            }
-        }
+        Value::Object(object) => fields(object, path, problems, warnings),
         _ => {}
+    }
+}
+
+fn fields(object: &Map<String, Value>, path: &str, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+    let at = generic(path);
+    let rows = LEVELS.iter().find(|(known, _)| *known == at).map(|(_, rows)| *rows);
+    for (name, value) in object {
+        let field = join(path, name);
+        match rows.and_then(|rows| rows.iter().find(|row| row.0 == name)).map(|row| row.1) {
+            Some(Executed) => level(value, &field, problems, warnings),
+            Some(NoEffect) => warnings.push(problem(field, "is accepted and has no effect on a lone node".into())),
+            Some(Refused) => problems.push(refused(field)),
+            Some(Only(allowed)) if !allowed.contains(&value.to_string().as_str()) => {
+                problems.push(refused_value(field, value, allowed));
+            }
+            None if at.starts_with("spec.containers[].resources.") && !RESOURCES.contains(&name.as_str()) => {
+                problems.push(refused(field));
+            }
+            Some(Whole | Only(_)) | None => {}
+        }
     }
 }
 

@@ -127,7 +127,7 @@ fn wrong_types_are_named() {
 
 #[test]
 fn duplicate_keys_are_refused() {
-    let said = one(&REDIS.replace("    image: redis\n", "    image: redis\n    ports: []\n    image: other\n"));
+    let said = one(&REDIS.replace("    image: redis\n", "    image: redis\n    args: []\n    image: other\n"));
     assert!(said.contains("line 12") && said.contains("containers[0].image") && said.contains("line 10"), "{said}");
     let said = one(r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "name": "b"}}"#);
     assert!(said.contains("metadata.name") && said.contains("duplicate"), "{said}");
@@ -173,7 +173,7 @@ fn the_api_servers_objections_are_made_all_at_once() {
     ];
     assert_eq!(said, expected, "R-VAL-3");
     let long = REDIS.replace("static-pod", &"a".repeat(254));
-    assert!(one(&long).contains("must be no more than 253 bytes"), "R-VAL-10");
+    assert!(one(&long).contains("must be no more than 253 characters"), "R-VAL-10");
     assert!(
         one("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: []}")
             .contains("spec.containers: Required value")
@@ -183,7 +183,7 @@ fn the_api_servers_objections_are_made_all_at_once() {
 #[test]
 fn no_input_panics() {
     for end in 0..REDIS.len() {
-        drop(decode(REDIS[..end].as_bytes(), "node-1"));
+        drop(decode(&REDIS.as_bytes()[..end], "node-1"));
         let mut bytes = REDIS.as_bytes().to_vec();
         for byte in [0, b'\n', b'{', b'"', 0xff] {
             bytes[end] = byte;
