@@ -129,7 +129,10 @@ fn wrong_types_are_named() {
 fn duplicate_keys_are_refused() {
     let said = one(&REDIS.replace("    image: redis\n", "    image: redis\n    args: []\n    image: other\n"));
     assert!(said.contains("line 12") && said.contains("containers[0].image") && said.contains("line 10"), "{said}");
-    let said = one(r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "name": "b"}}"#);
+    let said = one(
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "name": "b"},
+            "spec": {"containers": [{"name": "a", "image": "b"}]}}"#,
+    );
     assert!(said.contains("metadata.name") && said.contains("duplicate"), "{said}");
 }
 
