@@ -147,18 +147,10 @@ impl Document {
     }
 }
 
-/// A manifest is a wish, not a report.
-pub(crate) fn forget_status(pod: &mut wire::Pod, warnings: &mut Vec<Problem>) {
-    let mut drop = |field: &str| {
-        let message = "has no meaning in a manifest and is ignored".to_owned();
-        warnings.push(Problem { field: field.to_owned(), message, ..Problem::default() });
-    };
-    if pod.status.take().is_some() {
-        drop("status");
-    }
-    if pod.metadata.deletion_timestamp.take().is_some() {
-        drop("metadata.deletionTimestamp");
-    }
+/// A manifest is a wish, not a report: what only a server writes is left out of what is shown.
+pub(crate) fn forget_status(pod: &mut wire::Pod) {
+    pod.status = None;
+    pod.metadata.deletion_timestamp = None;
     pod.metadata.deletion_grace_period_seconds = None;
     pod.metadata.creation_timestamp = None;
     pod.metadata.resource_version = None;

@@ -72,7 +72,7 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
     let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed()?;
     support::check(&fields, &mut problems, &mut warnings);
     let revision = identity::revision(&document.node.to_json());
-    document::forget_status(&mut wire, &mut warnings);
+    document::forget_status(&mut wire);
     defaults::fill(&mut wire);
     problems.extend(kubernetes::objections(&wire, &Gates::default()));
     identity::check(&wire, node_name, &mut problems);

@@ -53,10 +53,12 @@ pub(crate) fn pod() -> &'static Shape {
 }
 
 /// Calls `see` for every field of a Pod with its path, `[]` for any index, in alphabetical order.
+#[cfg(test)]
 pub(crate) fn walk(see: &mut dyn FnMut(&str, &Field)) {
     below(pod(), &mut String::new(), see);
 }
 
+#[cfg(test)]
 fn below(shape: &Shape, path: &mut String, see: &mut dyn FnMut(&str, &Field)) {
     let Shape::Struct(fields) = shape else { return };
     for field in fields {
