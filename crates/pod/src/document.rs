@@ -1,5 +1,7 @@
 //! From bytes to one document per pod, and from there to Kubernetes' own type.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1 as wire;
 use serde_json::{Map, Value};
 
@@ -29,18 +31,34 @@ pub(crate) struct Typed {
     pub strict: Vec<Problem>,
 }
 
-/// The file as text.
-pub(crate) fn text(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
+/// The file as text: UTF-8, or UTF-16 with a byte order mark.
+pub(crate) fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Vec<Problem>> {
     if bytes.len() >= crate::MAX_MANIFEST {
         let mib = crate::MAX_MANIFEST >> 20;
         return Err(whole(format!("the manifest has {} bytes; it must be smaller than {mib} MiB", bytes.len())));
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        bytes => utf8(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).map(Cow::Borrowed),
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
     std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         let message = "the file is not UTF-8 text; save it as UTF-8".to_owned();
         vec![Problem { line: u32::try_from(line).ok(), message, ..Problem::default() }]
     })
+}
+
+fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow<'_, str>, Vec<Problem>> {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let text = char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect::<Result<String, _>>();
+    match text {
+        Ok(text) if rest.is_empty() => Ok(Cow::Owned(text)),
+        _ => Err(whole("the file begins as UTF-16 and is not; save it as UTF-8".to_owned())),
+    }
 }
 
 /// The pods' documents, in the file's order.

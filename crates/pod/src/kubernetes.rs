@@ -59,7 +59,7 @@ pub enum Answer {
 /// # Errors
 /// The file is no text, no YAML or JSON, or holds no pod.
 pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>> {
-    let documents = document::documents(document::text(manifest)?)?;
+    let documents = document::documents(&document::text(manifest)?)?;
     Ok(documents.iter().map(|document| answer(document, gates)).collect())
 }
 

@@ -52,7 +52,7 @@ pub struct Manifest {
 /// # Errors
 /// Everything that is wrong, document by document.
 pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
-    let documents = document::documents(document::text(bytes)?)?;
+    let documents = document::documents(&document::text(bytes)?)?;
     let mut manifest = Manifest::default();
     let mut problems = Vec::new();
     for document in documents {
@@ -83,10 +83,10 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
     Ok((build::pod(wire, uid, revision)?, warnings))
 }
 
-/// YAML as `kubectl -o yaml` prints it.
+/// YAML as `kubectl -o yaml` prints it: texts that YAML 1.1 takes for something else (`yes`, `1_000`) are in quotes.
 ///
 /// # Errors
 /// `value` cannot be expressed, e.g. a map key that is not text.
 pub fn to_yaml<T: serde::Serialize>(value: &T) -> Result<String, Problem> {
-    serde_yaml::to_string(value).map_err(|error| Problem { message: error.to_string(), ..Problem::default() })
+    yaml::write(value).map_err(|error| Problem { message: error.to_string(), ..Problem::default() })
 }

@@ -27,7 +27,8 @@ pub(crate) fn prepare(pod: &mut Pod, gates: &Gates) {
     if metadata.name.is_none()
         && let Some(prefix) = &metadata.generate_name
     {
-        metadata.name = Some(format!("{prefix}{SUFFIX}"));
+        let kept = prefix.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|end| *end <= PREFIX).last();
+        metadata.name = Some(format!("{}{SUFFIX}", &prefix[..kept.unwrap_or_default()]));
     }
     let labels = metadata.labels.clone().unwrap_or_default();
     let annotations = metadata.annotations.clone().unwrap_or_default();
@@ -39,6 +40,8 @@ pub(crate) fn prepare(pod: &mut Pod, gates: &Gates) {
 
 /// Stands for the five random characters that the server appends to `generateName`.
 const SUFFIX: &str = "xxxxx";
+/// What the server keeps of `generateName`: with the suffix it must be a DNS label.
+const PREFIX: usize = 58;
 
 fn close(spec: &mut PodSpec, gates: &Gates) {
     if !gates.stop_signals {

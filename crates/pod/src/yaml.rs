@@ -1,6 +1,7 @@
 //! YAML as Kubernetes reads it: version 1.1's scalars, anchors, merge keys.
 
 mod scalar;
+mod write;
 
 use std::{borrow::Cow, collections::HashMap};
 
@@ -11,6 +12,7 @@ use crate::{
     node::{At, Content, Entry, Node, mark_repeated},
 };
 use scalar::Scalar;
+pub(crate) use write::write;
 
 /// How deep a document may nest. A Pod nests 20 deep.
 pub(crate) const DEPTH: usize = 100;
@@ -19,6 +21,7 @@ const ALIASED: usize = 100_000;
 
 /// The documents of a file, in its order. Empty ones are `Null`.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
+    readable(text)?;
     let mut reader = Reader::default();
     for event in Parser::new_from_str(text) {
         match event {
@@ -30,6 +33,34 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
         }
     }
     Ok(reader.documents)
+}
+
+/// Whether a character may stand in a YAML file as it is.
+fn is_readable(char: char) -> bool {
+    match char {
+        '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' => true,
+        '\u{a0}'.. => !matches!(char, '\u{feff}' | '\u{fffe}' | '\u{ffff}'),
+        _ => false,
+    }
+}
+
+/// Refuses what Kubernetes' library refuses before it parses anything, and the parser here would take.
+fn readable(text: &str) -> Result<(), Problem> {
+    if let Some((offset, char)) = text.char_indices().find(|(_, char)| !is_readable(*char)) {
+        let before = &text[..offset];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
+        let message = format!("not valid YAML: the character {char:?} may not stand in a file; write \"\\u….\" for it");
+        return Err(problem(place(line, column), message));
+    }
+    let mut prologue = text.lines().take_while(|line| line.is_empty() || line.starts_with(['#', '%']));
+    match prologue.find_map(|line| line.strip_prefix("%YAML")).map(str::trim) {
+        None | Some("1.1") => Ok(()),
+        Some(other) => {
+            let message = format!("not valid YAML: version {other} is not understood; leave %YAML out, or write 1.1");
+            Err(problem(place(1, 0), message))
+        }
+    }
 }
 
 fn place(line: usize, column: usize) -> At {

@@ -134,20 +134,26 @@ fn term(term: &PodAffinityTerm, path: &Path<'_>, problems: &mut Problems) {
         // The server's own spelling.
         problems.format(&path.field("namespace"), namespace, dns_label(namespace));
     }
-    label_keys(term, path, problems);
+    let (matching, mismatching) = (term.match_label_keys.as_deref(), term.mismatch_label_keys.as_deref());
+    label_keys(matching, mismatching, term.label_selector.as_ref(), path, problems);
     if term.topology_key.is_empty() {
         problems.required(&path.field("topologyKey"), "can not be empty");
     }
     problems.format(&path.field("topologyKey"), &term.topology_key, qualified_name(&term.topology_key));
 }
 
-/// `matchLabelKeys` are part of the selector already when the server looks.
-fn label_keys(term: &PodAffinityTerm, path: &Path<'_>, problems: &mut Problems) {
-    let matching = term.match_label_keys.as_deref().unwrap_or_default();
-    let mismatching = term.mismatch_label_keys.as_deref().unwrap_or_default();
+/// Keys whose values the server takes from the pod; they are part of the selector already when it looks.
+fn label_keys(
+    matching: Option<&[String]>,
+    mismatching: Option<&[String]>,
+    selector: Option<&LabelSelector>,
+    path: &Path<'_>,
+    problems: &mut Problems,
+) {
+    let (matching, mismatching) = (matching.unwrap_or_default(), mismatching.unwrap_or_default());
     for (field, keys) in [("matchLabelKeys", matching), ("mismatchLabelKeys", mismatching)] {
         let path = path.field(field);
-        if !keys.is_empty() && term.label_selector.is_none() {
+        if !keys.is_empty() && selector.is_none() {
             problems.forbidden(&path, "must not be specified when labelSelector is not set");
             continue;
         }
@@ -155,12 +161,13 @@ fn label_keys(term: &PodAffinityTerm, path: &Path<'_>, problems: &mut Problems) 
             problems.format(&path.index(index), key, qualified_name(key));
         }
     }
-    if let Some(selector) = &term.label_selector {
+    if let Some(selector) = selector {
         let places: BTreeMap<_, _> = matching.iter().enumerate().map(|(index, key)| (key, index)).collect();
         let mut seen: BTreeSet<_> = selector.match_labels.iter().flatten().map(|(key, _)| key).collect();
         for expression in selector.match_expressions.iter().flatten() {
             if let Some(index) = places.get(&expression.key).filter(|_| seen.contains(&expression.key)) {
                 let detail = "exists in both matchLabelKeys and labelSelector";
+                // The server leaves the field out here.
                 problems.invalid(&path.index(*index), &expression.key, detail);
             }
             seen.insert(&expression.key);
@@ -214,30 +221,6 @@ fn constraint(
     let policies = ["Honor", "Ignore"];
     problems.one_of_if_set(&path.field("nodeAffinityPolicy"), constraint.node_affinity_policy.as_deref(), &policies);
     problems.one_of_if_set(&path.field("nodeTaintsPolicy"), constraint.node_taints_policy.as_deref(), &policies);
-    let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
-    spread_keys(keys, constraint.label_selector.as_ref(), &path.field("matchLabelKeys"), problems);
+    label_keys(constraint.match_label_keys.as_deref(), None, constraint.label_selector.as_ref(), path, problems);
     selector::labels(constraint.label_selector.as_ref(), &path.field("labelSelector"), problems);
-}
-
-fn spread_keys(keys: &[String], selector: Option<&LabelSelector>, path: &Path<'_>, problems: &mut Problems) {
-    if keys.is_empty() {
-        return;
-    }
-    let Some(selector) = selector else {
-        problems.forbidden(path, "must not be specified when labelSelector is not set");
-        for (index, key) in keys.iter().enumerate() {
-            problems.format(&path.index(index), key, qualified_name(key));
-        }
-        return;
-    };
-    // Each key stands in the selector once for having been merged into it; more often is the user's doing.
-    let labels = selector.match_labels.iter().flatten().map(|(key, _)| key);
-    let selected: Vec<_> =
-        labels.chain(selector.match_expressions.iter().flatten().map(|expression| &expression.key)).collect();
-    for (index, key) in keys.iter().enumerate() {
-        problems.format(&path.index(index), key, qualified_name(key));
-        if selected.iter().filter(|selected| **selected == key).count() > 1 {
-            problems.invalid(&path.index(index), key, "exists in both matchLabelKeys and labelSelector");
-        }
-    }
 }

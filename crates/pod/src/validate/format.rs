@@ -63,8 +63,9 @@ pub(super) fn dns_subdomain(text: &str) -> Objections {
 
 /// A prefix of such a name, to which something will be appended: it may end in a dash.
 pub(super) fn dns_subdomain_prefix(text: &str) -> Objections {
-    match text.strip_suffix('-') {
-        Some(before) if before.len() > 1 => dns_subdomain(&format!("{}a", &text[..text.len() - 1])),
+    // The server looks at the text with its last two characters replaced by one that may be there.
+    match text.len().checked_sub(2).and_then(|length| text.get(..length)) {
+        Some(before) if text.ends_with('-') => dns_subdomain(&format!("{before}a")),
         _ => dns_subdomain(text),
     }
 }

@@ -161,8 +161,9 @@ pub(super) fn pod_annotations(metadata: &ObjectMeta, spec: &PodSpec, problems: &
     }
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(value) = annotations.get(COST) {
-        // Neither a plus nor leading zeros: it is compared as it is written.
-        let is_canonical = value.parse::<i32>().is_ok_and(|cost| cost.to_string() == *value);
+        // Neither a plus nor leading zeros.
+        let begins_well = value == "0" || value.starts_with(|first: char| matches!(first, '-' | '1'..='9'));
+        let is_canonical = begins_well && value.parse::<i32>().is_ok();
         if !is_canonical {
             problems.invalid(&path.key(COST), value, "must be a 32bit integer");
         }

@@ -14,6 +14,13 @@ pub(super) enum Scalar {
     Merge,
 }
 
+/// Whether a text, written without quotes, would be read as something else, or cannot be written without them.
+pub(super) fn is_ambiguous(text: &str) -> bool {
+    let is_odd = |char: char| char.is_control() && char != '\n' || matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}');
+    let is_indented = text.contains('\n') && text.starts_with(char::is_whitespace);
+    plain(text) != Scalar::Text || text.contains(is_odd) || is_indented
+}
+
 /// Resolves a scalar. A quoted one is text unless a tag says otherwise.
 pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&Tag>) -> Result<Scalar, String> {
     let core = match tag {

@@ -7,7 +7,12 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 
-use crate::validate::{format::descending_path, path::Path, problems::Problems, spec::visit};
+use crate::validate::{
+    format::descending_path,
+    path::Path,
+    problems::{Problems, Shown},
+    spec::visit,
+};
 
 const OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
@@ -27,8 +32,9 @@ pub(super) fn profile(profile: Option<&SeccompProfile>, path: &Path<'_>, problem
         ("Localhost", Some(file)) => problems.format(&path, file, descending_path(file)),
         (kind, Some(file)) => {
             // The server shows the whole profile here, with Go's names.
-            let value = serde_json::json!({ "Type": kind, "LocalhostProfile": file });
-            problems.invalid(&path, value, "can only be set when seccomp type is Localhost");
+            let json = |text: &str| serde_json::Value::from(text);
+            let value = format!("{{\"Type\":{},\"LocalhostProfile\":{}}}", json(kind), json(file));
+            problems.invalid(&path, Shown::json(value), "can only be set when seccomp type is Localhost");
         }
         (_, None) => {}
     }
