@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1 as wire;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{
     Problem, json,
@@ -25,8 +25,8 @@ pub(crate) struct Document {
 #[derive(Debug)]
 pub(crate) struct Typed {
     pub pod: wire::Pod,
-    /// The fields that say something, nulls and zeros left out.
-    pub fields: Map<String, Value>,
+    /// The fields that say something, nulls and zeros left out; an object.
+    pub fields: Value,
     /// Unknown fields and keys written twice.
     pub strict: Vec<Problem>,
 }
@@ -144,7 +144,8 @@ impl Document {
             wrong.sort_by_key(|problem| (problem.line, problem.column));
             return Err(wrong.into_iter().map(|problem| self.placed(problem)).collect());
         }
-        match serde::Deserialize::deserialize(&Value::Object(fields.clone())) {
+        let fields = Value::Object(fields);
+        match serde::Deserialize::deserialize(&fields) {
             Ok(pod) => Ok(Typed { pod, fields, strict: self.located(strict) }),
             // Nothing is left that could fail; if something does, the manifest is refused and not the agent's end.
             Err(error) => Err(vec![self.placed(Problem { message: error.to_string(), ..Problem::default() })]),

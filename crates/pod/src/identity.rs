@@ -1,7 +1,7 @@
 //! Who a pod is: its revision and UID (ADR 4).
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{PodUid, Problem, Revision};
@@ -14,23 +14,23 @@ const LENGTH: usize = 16;
 const LONGEST_NAME: usize = 253;
 
 /// The hash of a user's document: what it says, not how it is written.
-pub(crate) fn revision(document: &Value) -> Revision {
-    let mut document = canonical(document);
+pub(crate) fn revision(mut document: Value) -> Revision {
+    drop_nulls(&mut document);
     if let Some(document) = document.as_object_mut() {
         document.remove("status");
     }
     Revision::new(&hash(&["revision", &document.to_string()]))
 }
 
-/// Sorted keys (serde_json's maps are) without nulls: an explicit null is an absent field (R-DEF-4).
-fn canonical(value: &Value) -> Value {
+/// An explicit null is an absent field (R-DEF-4). Keys are sorted already, as serde_json's maps are.
+fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            let present = fields.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(present.map(|(key, value)| (key.clone(), canonical(value))).collect::<Map<_, _>>())
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
         }
-        Value::Array(items) => Value::Array(items.iter().map(canonical).collect()),
-        other => other.clone(),
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 

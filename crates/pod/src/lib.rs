@@ -70,8 +70,8 @@ pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
 fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Problem>), Vec<Problem>> {
     let mut warnings = Vec::new();
     let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed()?;
-    support::check(&fields, &mut problems, &mut warnings);
-    let revision = identity::revision(&document.node.to_json());
+    support::check(fields.as_object(), &mut problems, &mut warnings);
+    let revision = identity::revision(document.node.to_json());
     document::forget_status(&mut wire);
     defaults::fill(&mut wire);
     problems.extend(kubernetes::objections(&wire, &Gates::default()));

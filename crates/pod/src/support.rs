@@ -38,8 +38,10 @@ fn row(path: &str) -> Option<Support> {
 }
 
 /// Refuses what is not done, and warns of what means nothing here.
-pub(crate) fn check(document: &Map<String, Value>, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
-    Check { path: String::new(), generic: String::new(), problems, warnings }.fields(document);
+pub(crate) fn check(document: Option<&Map<String, Value>>, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+    if let Some(document) = document {
+        Check { path: String::new(), generic: String::new(), problems, warnings }.fields(document);
+    }
 }
 
 struct Check<'a> {

@@ -120,7 +120,7 @@ fn only(path: &str, value: Value) -> Map<String, Value> {
 
 fn said(path: &str, value: Value) -> (Vec<Problem>, Vec<Problem>) {
     let (mut problems, mut warnings) = (Vec::new(), Vec::new());
-    check(&only(path, value), &mut problems, &mut warnings);
+    check(Some(&only(path, value)), &mut problems, &mut warnings);
     (problems, warnings)
 }
 

@@ -114,6 +114,7 @@ pub(super) fn field(field: &ObjectFieldSelector, allowed: &[&str], path: &Path<'
         return cannot(format!("unsupported pod version: {version}"));
     }
     let subscripted = name.strip_suffix("']").and_then(|name| name.split_once("['"));
+    let subscripted = subscripted.filter(|(path, _)| !path.is_empty());
     match subscripted {
         Some(("metadata.annotations", key)) => {
             problems.format(path, &key.to_lowercase(), qualified_name(&key.to_lowercase()));

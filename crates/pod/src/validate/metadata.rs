@@ -74,7 +74,8 @@ pub(super) fn annotations(list: Option<&BTreeMap<String, String>>, path: &Path<'
 fn owners(owners: &[OwnerReference], path: &Path<'_>, problems: &mut Problems) {
     let mut controller: Option<String> = None;
     for owner in owners {
-        if owner.api_version.is_empty() || owner.api_version.ends_with('/') {
+        let version = owner.api_version.as_str();
+        if version.is_empty() || version.ends_with('/') || version.matches('/').count() > 1 {
             problems.invalid(&path.field("apiVersion"), &owner.api_version, "version must not be empty");
         }
         for (field, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
