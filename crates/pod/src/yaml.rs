@@ -5,7 +5,7 @@ mod write;
 
 use std::{borrow::Cow, collections::HashMap};
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use libyaml_safer::{Event, EventData, Parser, ScalarStyle};
 
 use crate::{
     Problem,
@@ -22,13 +22,29 @@ const ALIASED: usize = 100_000;
 /// The documents of a file, in its order. Empty ones are `Null`.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
     readable(text)?;
-    let mut reader = Reader::default();
-    for event in Parser::new_from_str(text) {
+    // The parser has a few places that no sensible file leads to and that end in a panic, e.g. `[!a, b]`.
+    std::panic::catch_unwind(|| parsed(text)).unwrap_or_else(|_| {
+        let message = "not valid YAML: its parser cannot read it; do without tags (!) and directives (%)".to_owned();
+        Err(problem(At { line: 1, column: 1 }, message))
+    })
+}
+
+/// By the parser that Kubernetes' own library was made from: it takes and refuses the same.
+fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
+    // It wants a line's end at the end; a block text that ends there must not get it.
+    let is_open = !text.ends_with(['\n', '\r']);
+    let mut reader = Reader { open_end: is_open.then_some(text.len()), ..Reader::default() };
+    let ended = if is_open { Cow::Owned(format!("{text}\n")) } else { Cow::Borrowed(text) };
+    let mut bytes = ended.as_bytes();
+    let mut parser = Parser::new();
+    parser.set_input_string(&mut bytes);
+    for event in parser {
         match event {
-            Ok((event, span)) => reader.event(event, &span)?,
+            Ok(event) => reader.event(event)?,
             Err(error) => {
-                let at = place(error.marker().line(), error.marker().col());
-                return Err(problem(at, format!("not valid YAML: {}", error.info())));
+                let at = error.problem_mark().or(error.context_mark()).map_or_else(At::default, place);
+                let context = error.context().map(|context| format!("{context}: ")).unwrap_or_default();
+                return Err(problem(at, format!("not valid YAML: {context}{}", error.problem())));
             }
         }
     }
@@ -44,28 +60,20 @@ fn is_readable(char: char) -> bool {
     }
 }
 
-/// Refuses what Kubernetes' library refuses before it parses anything, and the parser here would take.
+/// Refuses what Kubernetes' library refuses before it parses anything, with its place.
 fn readable(text: &str) -> Result<(), Problem> {
-    if let Some((offset, char)) = text.char_indices().find(|(_, char)| !is_readable(*char)) {
-        let before = &text[..offset];
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count();
-        let message = format!("not valid YAML: the character {char:?} may not stand in a file; write \"\\u….\" for it");
-        return Err(problem(place(line, column), message));
-    }
-    let mut prologue = text.lines().take_while(|line| line.is_empty() || line.starts_with(['#', '%']));
-    match prologue.find_map(|line| line.strip_prefix("%YAML")).map(str::trim) {
-        None | Some("1.1") => Ok(()),
-        Some(other) => {
-            let message = format!("not valid YAML: version {other} is not understood; leave %YAML out, or write 1.1");
-            Err(problem(place(1, 0), message))
-        }
-    }
+    let Some((offset, char)) = text.char_indices().find(|(_, char)| !is_readable(*char)) else { return Ok(()) };
+    let before = &text[..offset];
+    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let line = number(before.matches('\n').count() + 1);
+    let column = number(before.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
+    let message = format!("not valid YAML: the character {char:?} may not stand in a file; write \"\\u….\" for it");
+    Err(problem(At { line, column }, message))
 }
 
-fn place(line: usize, column: usize) -> At {
-    let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-    At { line: number(line), column: number(column).saturating_add(1) }
+fn place(mark: libyaml_safer::Mark) -> At {
+    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
+    At { line: number(mark.line), column: number(mark.column) }
 }
 
 pub(crate) fn problem(at: At, message: String) -> Problem {
@@ -74,15 +82,18 @@ pub(crate) fn problem(at: At, message: String) -> Problem {
 
 #[derive(Default)]
 struct Reader {
+    /// Where the text ends, if it does so in the middle of a line.
+    open_end: Option<usize>,
     documents: Vec<Node>,
     open: Vec<Open>,
-    anchors: HashMap<usize, Node>,
+    /// What anchors stand for; nothing while it is being read.
+    anchors: HashMap<String, Option<Node>>,
     aliased: usize,
 }
 
 /// A mapping or sequence that is being read.
 struct Open {
-    anchor: usize,
+    anchor: Option<String>,
     at: At,
     kind: Kind,
 }
@@ -99,26 +110,46 @@ struct Key {
 }
 
 impl Reader {
-    fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Problem> {
-        let at = place(span.start.line(), span.start.col());
-        match event {
-            Event::Scalar(text, style, anchor, tag) => self.scalar(text, style, anchor, tag.as_deref(), at),
-            Event::Alias(anchor) => self.alias(anchor, at),
-            Event::SequenceStart(anchor, _) => self.begin(anchor, at, Kind::List(Vec::new())),
-            Event::MappingStart(anchor, _) => {
+    fn event(&mut self, event: Event) -> Result<(), Problem> {
+        let at = place(event.start_mark);
+        match event.data {
+            EventData::DocumentStart { version_directive, .. } => {
+                self.anchors.clear();
+                match version_directive.filter(|version| (version.major, version.minor) != (1, 1)) {
+                    None => Ok(()),
+                    Some(_) => {
+                        let message = "not valid YAML: found incompatible YAML document; leave %YAML out, or write 1.1";
+                        Err(problem(at, message.to_owned()))
+                    }
+                }
+            }
+            EventData::Scalar { anchor, tag, mut value, style, .. } => {
+                let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
+                let is_beyond = |end: usize| u64::try_from(end).is_ok_and(|end| event.end_mark.index > end);
+                if is_block && self.open_end.is_some_and(is_beyond) && value.ends_with('\n') {
+                    value.pop();
+                }
+                self.scalar(value, style, anchor, tag.as_deref(), at)
+            }
+            EventData::Alias { anchor } => self.alias(&anchor, at),
+            EventData::SequenceStart { anchor, .. } => self.begin(anchor, at, Kind::List(Vec::new())),
+            EventData::MappingStart { anchor, .. } => {
                 self.begin(anchor, at, Kind::Map { explicit: Vec::new(), merges: Vec::new(), key: None })
             }
-            Event::SequenceEnd | Event::MappingEnd => self.end(),
-            _ => Ok(()),
+            EventData::SequenceEnd | EventData::MappingEnd => self.end(),
+            EventData::StreamStart { .. } | EventData::StreamEnd | EventData::DocumentEnd { .. } => Ok(()),
         }
     }
 
-    fn begin(&mut self, anchor: usize, at: At, kind: Kind) -> Result<(), Problem> {
+    fn begin(&mut self, anchor: Option<String>, at: At, kind: Kind) -> Result<(), Problem> {
         if self.expects_key() {
             return Err(problem(at, "a key must be text, not a mapping or a list".to_owned()));
         }
         if self.open.len() >= DEPTH {
             return Err(problem(at, format!("it nests deeper than {DEPTH} levels")));
+        }
+        if let Some(anchor) = &anchor {
+            self.anchors.insert(anchor.clone(), None);
         }
         self.open.push(Open { anchor, at, kind });
         Ok(())
@@ -138,10 +169,10 @@ impl Reader {
 
     fn scalar(
         &mut self,
-        text: Cow<'_, str>,
+        text: String,
         style: ScalarStyle,
-        anchor: usize,
-        tag: Option<&Tag>,
+        anchor: Option<String>,
+        tag: Option<&str>,
         at: At,
     ) -> Result<(), Problem> {
         let is_plain = style == ScalarStyle::Plain;
@@ -149,7 +180,7 @@ impl Reader {
         if self.expects_key() {
             let is_merge = scalar == Scalar::Merge;
             let key = match scalar {
-                Scalar::Text | Scalar::Merge => text.into_owned(),
+                Scalar::Text | Scalar::Merge => text,
                 Scalar::Bool(bool) => bool.to_string(),
                 Scalar::Number(number) => number,
                 Scalar::Null => return Err(problem(at, format!("a key must be text, not {text:?}; put it in quotes"))),
@@ -163,15 +194,20 @@ impl Reader {
                 return Err(problem(at, format!("{text} is no number that a field can hold; put it in quotes")));
             }
             Scalar::Number(number) => Content::Number(number),
-            Scalar::Text | Scalar::Merge => Content::Text(text.into_owned()),
+            Scalar::Text | Scalar::Merge => Content::Text(text),
         };
         self.value(anchor, Node { at, content })
     }
 
-    fn alias(&mut self, anchor: usize, at: At) -> Result<(), Problem> {
-        let Some(known) = self.anchors.get(&anchor) else {
-            let message = "an alias (*name) stands inside the value that it stands for".to_owned();
-            return Err(problem(at, message));
+    fn alias(&mut self, anchor: &str, at: At) -> Result<(), Problem> {
+        let known = match self.anchors.get(anchor) {
+            Some(Some(known)) => known,
+            Some(None) => {
+                return Err(problem(at, format!("the alias *{anchor} stands inside the value that it stands for")));
+            }
+            None => {
+                return Err(problem(at, format!("the alias *{anchor} stands for nothing: no &{anchor} is before it")));
+            }
         };
         self.aliased = self.aliased.saturating_add(known.size());
         if self.aliased > ALIASED {
@@ -186,18 +222,19 @@ impl Reader {
             let Content::Text(text) = content else {
                 return Err(problem(at, "a key must be text".to_owned()));
             };
-            return self.key(0, Key { text, at, is_merge: false });
+            return self.key(None, Key { text, at, is_merge: false });
         }
-        self.value(0, Node { at, content })
+        self.value(None, Node { at, content })
     }
 
     fn expects_key(&self) -> bool {
         matches!(self.open.last(), Some(Open { kind: Kind::Map { key: None, .. }, .. }))
     }
 
-    fn key(&mut self, anchor: usize, read: Key) -> Result<(), Problem> {
-        if anchor != 0 {
-            self.anchors.insert(anchor, Node { at: read.at, content: Content::Text(read.text.clone()) });
+    fn key(&mut self, anchor: Option<String>, read: Key) -> Result<(), Problem> {
+        if let Some(anchor) = anchor {
+            let content = Content::Text(read.text.clone());
+            self.anchors.insert(anchor, Some(Node { at: read.at, content }));
         }
         if let Some(Open { kind: Kind::Map { key, .. }, .. }) = self.open.last_mut() {
             *key = Some(read);
@@ -205,9 +242,9 @@ impl Reader {
         Ok(())
     }
 
-    fn value(&mut self, anchor: usize, node: Node) -> Result<(), Problem> {
-        if anchor != 0 {
-            self.anchors.insert(anchor, node.clone());
+    fn value(&mut self, anchor: Option<String>, node: Node) -> Result<(), Problem> {
+        if let Some(anchor) = anchor {
+            self.anchors.insert(anchor, Some(node.clone()));
         }
         match self.open.last_mut().map(|open| &mut open.kind) {
             None => self.documents.push(node),

@@ -78,6 +78,23 @@ fn unusual_encodings_are_read() {
 }
 
 #[test]
+fn what_kubernetes_takes_for_yaml_is_taken() {
+    let args = |text: &str| {
+        let manifest = good(&format!("{REDIS}    args: {text}"));
+        manifest.pods[0].containers[0].args.clone().unwrap_or_default()
+    };
+    assert_eq!(args("[\n      a,\n    ]\n"), ["a"], "R-DEC-1: a list may end where its key begins");
+    assert_eq!(args("[\n  a,\n]\n"), ["a"]);
+    assert_eq!(args("[\"a\n  b\"]\n"), ["a b"]);
+    assert_eq!(args("[off-white, 'yes', \"0644\"]\n"), ["off-white", "yes", "0644"]);
+    assert_eq!(args("\n    - |\n      a\n"), ["a\n"]);
+    assert_eq!(args("\n    - |\n      a"), ["a"], "without a line's end there is none");
+    assert_eq!(args("\n    - |-\n      a"), ["a"]);
+    assert_eq!(args("\n    - a"), ["a"]);
+    assert_eq!(args("&x [a]\n    command: *x\n"), ["a"]);
+}
+
+#[test]
 fn fields_reach_the_pod() {
     let text = REDIS.to_owned()
         + "    command: [sh, -c, 'echo $(NAME) $$(NAME)']\n    env:\n    - {name: NAME, value: x}\n    - {name: TWICE, value: $(NAME)$(NAME)}\n    \

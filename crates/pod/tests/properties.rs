@@ -161,6 +161,12 @@ fn any_bytes_are_answered() {
         }
         drop(decode(&bytes, "node-1"));
     }
+    // Where the parser gives up.
+    for text in
+        ["[!a, b]", "!%ED%A0%80 x", "a: \"\\", "a: >\n\n\n b", "a: |", "a: |+\n", "a: '", "%TAG ! x", "- !<", "? ", "&"]
+    {
+        assert!(decode(text.as_bytes(), "node-1").is_err(), "{text:?} is no pod");
+    }
 }
 
 #[test]

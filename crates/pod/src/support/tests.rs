@@ -135,7 +135,7 @@ fn the_code_does_what_the_rows_say() {
         let names_it = |list: &[Problem]| list.iter().any(|problem| problem.field == concrete);
         match support {
             Executed if is_leaf => {
-                assert!(problems.is_empty() && warnings.is_empty(), "{path}: {problems:?} {warnings:?}")
+                assert!(problems.is_empty() && warnings.is_empty(), "{path}: {problems:?} {warnings:?}");
             }
             Executed => assert!(!names_it(&problems) && !names_it(&warnings), "{path}: {problems:?} {warnings:?}"),
             Keys(known) => {

@@ -1,7 +1,5 @@
 //! What a YAML 1.1 scalar stands for, by the rules of the library that Kubernetes uses.
 
-use saphyr_parser::Tag;
-
 /// What it stands for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Scalar {
@@ -22,7 +20,7 @@ pub(super) fn is_ambiguous(text: &str) -> bool {
 }
 
 /// Resolves a scalar. A quoted one is text unless a tag says otherwise.
-pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&Tag>) -> Result<Scalar, String> {
+pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<Scalar, String> {
     let core = match tag {
         None if is_plain => return Ok(plain(text)),
         None => return Ok(Scalar::Text),
@@ -45,11 +43,8 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&Tag>) -> Result<S
 }
 
 /// The name of a tag of YAML itself, e.g. `int`. A user's own tags mean nothing.
-fn core_tag(tag: &Tag) -> Option<&str> {
-    let name = match tag.handle.as_str() {
-        "tag:yaml.org,2002:" | "!!" => tag.suffix.as_str(),
-        _ => tag.suffix.strip_prefix("tag:yaml.org,2002:")?,
-    };
+fn core_tag(tag: &str) -> Option<&str> {
+    let name = tag.strip_prefix("tag:yaml.org,2002:")?;
     ["str", "binary", "null", "bool", "merge", "timestamp", "int", "float"].contains(&name).then_some(name)
 }
 
