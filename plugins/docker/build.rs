@@ -1,4 +1,4 @@
-//! Builds the pause program: static, so that its image is one file, made without a registry (ADR 6).
+//! Builds the pause program: static, so that its image is one file, made without a registry (ADR 7).
 
 use std::{env, error::Error, path::PathBuf, process::Command};
 

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1 as wire;
 
 use crate::{
     Container, HostPathKind, Medium, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, Resources,
-    RestartPolicy, Revision, Volume, VolumeMount, expand::expand, quantity,
+    RestartPolicy, Revision, Volume, VolumeMount, defaults::resources::List, expand::expand, quantity::Quantity,
 };
 
 pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Pod, Vec<Problem>> {
@@ -88,9 +88,7 @@ fn port(wire: &wire::ContainerPort) -> Option<Port> {
 }
 
 fn resources(wire: &wire::ResourceRequirements) -> Resources {
-    let read =
-        |list: &Option<std::collections::BTreeMap<String, k8s_openapi::apimachinery::pkg::api::resource::Quantity>>,
-         name: &str| { quantity::milli(&list.as_ref()?.get(name)?.0) };
+    let read = |list: &Option<List>, name: &str| Quantity::parse(&list.as_ref()?.get(name)?.0).ok()?.milli();
     let milli = |value: Option<u128>| value.and_then(|value| u64::try_from(value).ok());
     let whole = |value: Option<u128>| value.and_then(|value| u64::try_from(value.div_ceil(1000)).ok());
     Resources {
@@ -122,7 +120,10 @@ fn volume(wire: &wire::Volume) -> Volume {
         },
         // A volume without a source is an emptyDir (R-DEF-1).
         (None, empty_dir) => {
-            let size = empty_dir.as_ref().and_then(|it| it.size_limit.as_ref()).and_then(|it| quantity::milli(&it.0));
+            let size = empty_dir
+                .as_ref()
+                .and_then(|it| it.size_limit.as_ref())
+                .and_then(|it| Quantity::parse(&it.0).ok()?.milli());
             let is_memory = empty_dir.as_ref().is_some_and(|it| it.medium.as_deref() == Some("Memory"));
             Volume::EmptyDir {
                 medium: if is_memory { Medium::Memory } else { Medium::Disk },

@@ -1,34 +1,50 @@
-//! From bytes to one JSON value per pod, and from there to Kubernetes' own type.
+//! From bytes to one document per pod, and from there to Kubernetes' own type.
+
+use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1 as wire;
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Problem, locate, names};
+use crate::{
+    Problem, json,
+    names::join,
+    node::{Content, Node},
+    schema, shape, yaml,
+};
 
 /// One pod's document.
 #[derive(Debug)]
 pub(crate) struct Document {
     /// The pod as the user wrote it.
-    pub value: Value,
-    /// Where it stands.
-    pub place: Place,
+    pub node: Node,
+    /// Its path in the file's document, when it is an item of a list.
+    prefix: String,
 }
 
-/// Where a document stands in its file: which YAML document, and the path in it when it is an item of a list.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Place {
-    pub document: usize,
-    pub prefix: String,
+/// A document in Kubernetes' own type.
+#[derive(Debug)]
+pub(crate) struct Typed {
+    pub pod: wire::Pod,
+    /// The fields that say something, nulls and zeros left out; an object.
+    pub fields: Value,
+    /// Unknown fields and keys written twice.
+    pub strict: Vec<Problem>,
 }
 
-/// The file as text.
-pub(crate) fn text(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
+/// The file as text: UTF-8, or UTF-16 with a byte order mark.
+pub(crate) fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Vec<Problem>> {
     if bytes.len() >= crate::MAX_MANIFEST {
         let mib = crate::MAX_MANIFEST >> 20;
         return Err(whole(format!("the manifest has {} bytes; it must be smaller than {mib} MiB", bytes.len())));
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes),
+        bytes => utf8(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)).map(Cow::Borrowed),
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
     std::str::from_utf8(bytes).map_err(|error| {
         let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
         let message = "the file is not UTF-8 text; save it as UTF-8".to_owned();
@@ -36,15 +52,24 @@ pub(crate) fn text(bytes: &[u8]) -> Result<&str, Vec<Problem>> {
     })
 }
 
+fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow<'_, str>, Vec<Problem>> {
+    let (pairs, rest) = bytes.as_chunks::<2>();
+    let text = char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect::<Result<String, _>>();
+    match text {
+        Ok(text) if rest.is_empty() => Ok(Cow::Owned(text)),
+        _ => Err(whole("the file begins as UTF-16 and is not; save it as UTF-8".to_owned())),
+    }
+}
+
 /// The pods' documents, in the file's order.
 pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
-    let values = match text.trim_start().starts_with('{') {
-        true => vec![parsed_json(text)?],
-        false => yaml(text)?,
+    let nodes = match text.trim_start().starts_with('{') {
+        true => vec![json::document(text).map_err(|problem| vec![problem])?],
+        false => yaml::documents(text).map_err(|problem| vec![problem])?,
     };
     let mut documents = Vec::new();
-    for (index, value) in values.into_iter().enumerate().filter(|(_, value)| !value.is_null()) {
-        unfold(value, Place { document: index, prefix: String::new() }, &mut documents)?;
+    for node in nodes.into_iter().filter(|node| node.content != Content::Null) {
+        unfold(Document { node, prefix: String::new() }, None, &mut documents)?;
     }
     if documents.is_empty() {
         return Err(whole("the file holds no pod: it is empty or only comments".to_owned()));
@@ -52,114 +77,38 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     Ok(documents)
 }
 
-fn parsed_json(text: &str) -> Result<Value, Vec<Problem>> {
-    let value = serde_json::from_str(text).map_err(|error| {
-        let at = |number: usize| u32::try_from(number).ok();
-        let message = format!("not valid JSON: {}", strip_place(&error.to_string()));
-        vec![Problem { line: at(error.line()), column: at(error.column()), message, ..Problem::default() }]
-    })?;
-    // JSON is YAML too; its own decoder would take the last of two.
-    match locate::repeated(text) {
-        Some(repeated) => Err(vec![repeated]),
-        None => Ok(value),
+/// A pod is taken as it is, a list's items one by one, and anything else refused. Items of a typed list need not repeat
+/// their type.
+fn unfold(document: Document, implied: Option<&str>, documents: &mut Vec<Document>) -> Result<(), Vec<Problem>> {
+    if !matches!(document.node.content, Content::Map(_)) {
+        let message = "the document is not a Pod: it must begin with apiVersion: v1 and kind: Pod".to_owned();
+        return Err(vec![document.placed(Problem { message, ..Problem::default() })]);
     }
-}
-
-fn yaml(text: &str) -> Result<Vec<Value>, Vec<Problem>> {
-    let mut values = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(text) {
-        // Reading into serde_yaml's own value first finds duplicate keys, which JSON's maps would merge silently.
-        let value = serde_yaml::Value::deserialize(document)
-            .and_then(merged)
-            .map_err(|error| vec![yaml_problem(text, &error)])?;
-        values.push(json(value).map_err(whole)?);
-    }
-    Ok(values)
-}
-
-/// Expands merge keys (`<<: *base`).
-fn merged(mut value: serde_yaml::Value) -> Result<serde_yaml::Value, serde_yaml::Error> {
-    value.apply_merge()?;
-    Ok(value)
-}
-
-fn yaml_problem(text: &str, error: &serde_yaml::Error) -> Problem {
-    let said = error.to_string();
-    if said.contains("repetition limit exceeded") {
-        let message = "its aliases (*name) stand for too many values; write the values out".to_owned();
-        return Problem { message, ..Problem::default() };
-    }
-    // The decoder tells where the mapping begins, not where the key is repeated.
-    if let Some(repeated) = said.contains("duplicate entry").then(|| locate::repeated(text)).flatten() {
-        return repeated;
-    }
-    let location = error.location();
-    let at = |number: Option<usize>| number.and_then(|number| u32::try_from(number).ok());
-    Problem {
-        line: at(location.as_ref().map(serde_yaml::Location::line)),
-        column: at(location.as_ref().map(serde_yaml::Location::column)),
-        field: String::new(),
-        message: format!("not valid YAML: {}", strip_place(&said)),
-    }
-}
-
-/// A decoder's message without the place that it repeats at its end.
-fn strip_place(message: &str) -> &str {
-    message.split(" at line ").next().unwrap_or(message)
-}
-
-/// YAML as JSON; keys must be text, as they must in Kubernetes.
-fn json(value: serde_yaml::Value) -> Result<Value, String> {
-    use serde_yaml::Value as Yaml;
-    Ok(match value {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(bool) => Value::Bool(bool),
-        Yaml::String(text) => Value::String(text),
-        Yaml::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(number), _, _) => number.into(),
-            (_, Some(number), _) => number.into(),
-            (_, _, Some(number)) => serde_json::Number::from_f64(number).map_or(Value::Null, Value::Number),
-            _ => Value::Null,
-        },
-        Yaml::Sequence(items) => Value::Array(items.into_iter().map(json).collect::<Result<_, _>>()?),
-        Yaml::Mapping(entries) => {
-            let entry = |(key, value): (Yaml, Yaml)| match key {
-                Yaml::String(key) => Ok((key, json(value)?)),
-                Yaml::Number(key) => Ok((key.to_string(), json(value)?)),
-                Yaml::Bool(key) => Ok((key.to_string(), json(value)?)),
-                other => Err(format!("a key must be text, not {other:?}")),
-            };
-            Value::Object(entries.into_iter().map(entry).collect::<Result<_, _>>()?)
-        }
-        Yaml::Tagged(tagged) => json(tagged.value)?,
-    })
-}
-
-/// A pod is taken as it is, a list's items one by one, and anything else refused.
-fn unfold(value: Value, place: Place, documents: &mut Vec<Document>) -> Result<(), Vec<Problem>> {
-    let Some(object) = value.as_object() else {
-        return Err(whole("the document is not a Pod: it must begin with apiVersion: v1 and kind: Pod".to_owned()));
-    };
-    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    match kind {
-        "Pod" => documents.push(Document { value, place }),
-        "List" | "PodList" => {
-            let items = object.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-            for (index, mut item) in items.into_iter().enumerate() {
-                if kind == "PodList" {
-                    // Items of a typed list need not repeat their type.
-                    if let Some(item) = item.as_object_mut() {
-                        item.entry("kind").or_insert_with(|| "Pod".into());
-                        item.entry("apiVersion").or_insert_with(|| "v1".into());
-                    }
-                }
-                let prefix = format!("items[{index}]");
-                unfold(item, Place { document: place.document, prefix }, documents)?;
+    let kind = document.node.get("kind").and_then(Node::text).or(implied).unwrap_or_default().to_owned();
+    let Some(implied) = list_of(&kind) else {
+        return match kind.as_str() {
+            "Pod" => {
+                documents.push(document);
+                Ok(())
             }
-        }
-        _ => return Err(vec![other_kind(kind)]),
+            _ => Err(vec![document.placed(other_kind(&kind))]),
+        };
+    };
+    let Some(Node { content: Content::List(items), .. }) = document.node.get("items") else { return Ok(()) };
+    for (index, item) in items.iter().enumerate() {
+        let prefix = join(&document.prefix, &format!("items[{index}]"));
+        unfold(Document { node: item.clone(), prefix }, implied, documents)?;
     }
     Ok(())
+}
+
+/// What a list's items are, if they need not say it; `None` for what is no list.
+fn list_of(kind: &str) -> Option<Option<&'static str>> {
+    match kind {
+        "List" => Some(None),
+        "PodList" => Some(Some("Pod")),
+        _ => None,
+    }
 }
 
 fn other_kind(kind: &str) -> Problem {
@@ -177,50 +126,50 @@ fn other_kind(kind: &str) -> Problem {
     Problem { field: "kind".to_owned(), message, ..Problem::default() }
 }
 
-/// The document as Kubernetes' own type, and its unknown fields.
-pub(crate) fn typed(document: &Document) -> Result<(wire::Pod, Vec<Problem>), Vec<Problem>> {
-    let value = &document.value;
-    let mut problems = Vec::new();
-    if value.get("apiVersion").and_then(Value::as_str) != Some("v1") {
-        let found = value.get("apiVersion").map(ToString::to_string).unwrap_or_default();
-        let message = format!("Invalid value: {found}: a Pod is of apiVersion v1");
-        problems.push(Problem { field: "apiVersion".to_owned(), message, ..Problem::default() });
-        return Err(problems);
-    }
-    let mut unknown = Vec::new();
-    let mut note = |path: serde_ignored::Path<'_>| unknown.push(names::path_of(&path));
-    let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
-    let pod: Result<wire::Pod, _> = serde_ignored::deserialize(tracked, &mut note);
-    problems.extend(unknown.into_iter().map(|path| names::unknown(&path)));
-    match pod {
-        Ok(pod) => Ok((pod, problems)),
-        Err(error) => {
-            let field = track.path().to_string();
-            let field = if field == "." { String::new() } else { field };
-            let value = names::at(value, &field).map(|value| format!("Invalid value: {value}: ")).unwrap_or_default();
-            problems.push(Problem {
-                field,
-                message: format!("{value}{}", names::type_error(&error)),
-                ..Problem::default()
-            });
-            Err(problems)
+impl Document {
+    /// As Kubernetes' own type.
+    ///
+    /// # Errors
+    /// It is of another version, or values do not fit their fields; unknown fields and repeated keys with it.
+    pub fn typed(&self) -> Result<Typed, Vec<Problem>> {
+        // An item of a PodList may leave its type out.
+        if self.node.get("apiVersion").map_or(self.prefix.is_empty(), |version| version.text() != Some("v1")) {
+            let found = self.node.get("apiVersion").map(|node| node.to_json().to_string()).unwrap_or_default();
+            let message = format!("Invalid value: {found}: a Pod is of apiVersion v1");
+            return Err(vec![self.placed(Problem { field: "apiVersion".to_owned(), message, ..Problem::default() })]);
         }
+        let shape::Read { value: fields, strict, mut wrong } = shape::read(&self.node, schema::pod());
+        if !wrong.is_empty() {
+            wrong.extend(strict);
+            wrong.sort_by_key(|problem| (problem.line, problem.column));
+            return Err(wrong.into_iter().map(|problem| self.placed(problem)).collect());
+        }
+        let fields = Value::Object(fields);
+        match serde::Deserialize::deserialize(&fields) {
+            Ok(pod) => Ok(Typed { pod, fields, strict: self.located(strict) }),
+            // Nothing is left that could fail; if something does, the manifest is refused and not the agent's end.
+            Err(error) => Err(vec![self.placed(Problem { message: error.to_string(), ..Problem::default() })]),
+        }
+    }
+
+    /// The problems with line and column: of the field, or of the nearest thing around it that the file has.
+    pub fn located(&self, problems: Vec<Problem>) -> Vec<Problem> {
+        problems.into_iter().map(|problem| self.placed(problem)).collect()
+    }
+
+    fn placed(&self, problem: Problem) -> Problem {
+        if problem.line.is_some() {
+            return problem;
+        }
+        let at = self.node.locate(&problem.field);
+        Problem { line: Some(at.line), column: Some(at.column), ..problem }
     }
 }
 
-/// A manifest is a wish, not a report.
-pub(crate) fn forget_status(pod: &mut wire::Pod, warnings: &mut Vec<Problem>) {
-    let mut drop = |field: &str| {
-        let message = "has no meaning in a manifest and is ignored".to_owned();
-        warnings.push(Problem { field: field.to_owned(), message, ..Problem::default() });
-    };
-    if pod.status.take().is_some() {
-        drop("status");
-    }
-    if pod.metadata.deletion_timestamp.take().is_some() {
-        drop("metadata.deletionTimestamp");
-    }
+/// A manifest is a wish, not a report: what only a server writes is left out of what is shown.
+pub(crate) fn forget_status(pod: &mut wire::Pod) {
+    pod.status = None;
+    pod.metadata.deletion_timestamp = None;
     pod.metadata.deletion_grace_period_seconds = None;
     pod.metadata.creation_timestamp = None;
     pod.metadata.resource_version = None;

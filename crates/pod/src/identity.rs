@@ -1,34 +1,67 @@
 //! Who a pod is: its revision and UID (ADR 4).
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{PodUid, Revision};
+use crate::{PodUid, Problem, Revision};
 
 /// Begins every hash, so that another scheme gives other hashes.
 const SCHEME: &str = "stanchion/1";
 /// Hashes are shown and kept as this many bytes in hexadecimal.
 const LENGTH: usize = 16;
+/// The most that a pod's name may have, the node's name at its end included (R-ID-2).
+const LONGEST_NAME: usize = 253;
 
 /// The hash of a user's document: what it says, not how it is written.
-pub(crate) fn revision(document: &Value) -> Revision {
-    let mut document = canonical(document);
+pub(crate) fn revision(mut document: Value) -> Revision {
+    drop_nulls(&mut document);
     if let Some(document) = document.as_object_mut() {
         document.remove("status");
     }
     Revision::new(&hash(&["revision", &document.to_string()]))
 }
 
-/// Sorted keys (serde_json's maps are) without nulls: an explicit null is an absent field (R-DEF-4).
-fn canonical(value: &Value) -> Value {
+/// An explicit null is an absent field (R-DEF-4). Keys are sorted already, as serde_json's maps are.
+fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
-            let present = fields.iter().filter(|(_, value)| !value.is_null());
-            Value::Object(present.map(|(key, value)| (key.clone(), canonical(value))).collect::<Map<_, _>>())
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
         }
-        Value::Array(items) => Value::Array(items.iter().map(canonical).collect()),
-        other => other.clone(),
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+/// What this node asks of a pod's identity beyond what Kubernetes does.
+pub(crate) fn check(pod: &Pod, node_name: &str, problems: &mut Vec<Problem>) {
+    let metadata = &pod.metadata;
+    let mut add = |field: &str, message: String| {
+        problems.push(Problem { field: field.to_owned(), message, ..Problem::default() });
+    };
+    match metadata.name.as_deref() {
+        // Without a prefix the API server has said it already.
+        None if metadata.generate_name.is_some() => {
+            add(
+                "metadata.name",
+                "Required value: name is needed for the pod; generateName does not help here".to_owned(),
+            );
+        }
+        None => {}
+        Some(name) => {
+            let longest = LONGEST_NAME.saturating_sub(node_name.len() + 1);
+            if name.len() > longest && name.len() <= LONGEST_NAME {
+                let detail =
+                    format!("with the node's name -{node_name} it must be no more than {LONGEST_NAME} characters");
+                add("metadata.name", format!("Invalid value: {name:?}: {detail}"));
+            }
+        }
+    }
+    let is_plain = |uid: &str| uid.len() <= 63 && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if let Some(uid) = metadata.uid.as_deref().filter(|uid| !is_plain(uid)) {
+        let detail = "must consist of at most 63 alphanumeric characters or '-'";
+        add("metadata.uid", format!("Invalid value: {uid:?}: {detail}"));
     }
 }
 

@@ -1,30 +1,38 @@
 //! Pod manifests: from bytes to a [`Pod`] that cannot be wrong. Pure: no I/O, no clock.
 //!
 //! # Layout
-//! - [`decode`]: the way in. [`document`]: bytes → one JSON value per pod. [`locate`]: where in the file a path stands.
-//! - [`support`]: which fields are executed, refused, or without effect here.
-//! - [`defaults`], [`validate`]: what the API server would fill in and object to. [`identity`]: revision and UID.
-//! - [`build`]: the checked wire type → [`Pod`]. [`expand`]: `$(VAR)`. [`quantity`]: `500m`, `64Mi`.
+//! - [`decode`]: the way in, in two steps. First what Kubernetes says ([`kubernetes`]): bytes → [`node`] by [`yaml`] or
+//!   [`json`], one [`document`] per pod; [`shape`] holds it against the [`schema`] of the wire type; [`defaults`],
+//!   [`prepare`] and [`validate`] are the API server's. Then what this node does: [`support`] says which fields are
+//!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`].
+//! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: paths and neighbours.
 
 mod build;
 mod defaults;
 mod document;
 mod expand;
 mod identity;
-mod locate;
+mod image;
+mod json;
+pub mod kubernetes;
 mod model;
 mod names;
+mod node;
+mod prepare;
 mod problem;
 mod quantity;
+mod schema;
+mod shape;
 mod support;
 mod validate;
+mod yaml;
 
 pub use k8s_openapi;
 pub use model::*;
 pub use problem::Problem;
 
 use document::Document;
-use locate::Located;
+use kubernetes::Gates;
 
 /// The most that a manifest may have, bytes; at this size and above it is refused (R-FILE-12).
 pub const MAX_MANIFEST: usize = 10 << 20;
@@ -42,40 +50,32 @@ pub struct Manifest {
 /// wrong, nothing of it is used.
 ///
 /// # Errors
-/// Everything that is wrong, in the file's order.
+/// Everything that is wrong, document by document.
 pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
-    let text = document::text(bytes)?;
-    let documents = document::documents(text)?;
+    let documents = document::documents(&document::text(bytes)?)?;
     let mut manifest = Manifest::default();
     let mut problems = Vec::new();
-    let mut found = Vec::new();
     for document in documents {
         match decode_document(&document, node_name) {
             Ok((pod, warnings)) => {
-                found.extend(warnings.into_iter().map(|warning| (document.place.clone(), warning)));
+                manifest.warnings.extend(document.located(warnings));
                 manifest.pods.push(pod);
             }
-            Err(wrong) => problems.extend(wrong.into_iter().map(|problem| (document.place.clone(), problem))),
+            Err(wrong) => problems.extend(document.located(wrong)),
         }
     }
-    if !problems.is_empty() {
-        return Err(Located::new(text).locate(problems));
-    }
-    if !found.is_empty() {
-        manifest.warnings = Located::new(text).locate(found);
-    }
-    Ok(manifest)
+    if problems.is_empty() { Ok(manifest) } else { Err(problems) }
 }
 
 fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Problem>), Vec<Problem>> {
     let mut warnings = Vec::new();
-    let (mut wire, unknown) = document::typed(document)?;
-    let mut problems = unknown;
-    support::check(&document.value, &mut problems, &mut warnings);
-    let revision = identity::revision(&document.value);
-    document::forget_status(&mut wire, &mut warnings);
+    let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed()?;
+    support::check(fields.as_object(), &mut problems, &mut warnings);
+    let revision = identity::revision(document.node.to_json());
+    document::forget_status(&mut wire);
     defaults::fill(&mut wire);
-    validate::validate(&wire, node_name, &mut problems);
+    problems.extend(kubernetes::objections(&wire, &Gates::default()));
+    identity::check(&wire, node_name, &mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
@@ -83,10 +83,10 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
     Ok((build::pod(wire, uid, revision)?, warnings))
 }
 
-/// YAML as `kubectl -o yaml` prints it.
+/// YAML as `kubectl -o yaml` prints it: texts that YAML 1.1 takes for something else (`yes`, `1_000`) are in quotes.
 ///
 /// # Errors
 /// `value` cannot be expressed, e.g. a map key that is not text.
 pub fn to_yaml<T: serde::Serialize>(value: &T) -> Result<String, Problem> {
-    serde_yaml::to_string(value).map_err(|error| Problem { message: error.to_string(), ..Problem::default() })
+    yaml::write(value).map_err(|error| Problem { message: error.to_string(), ..Problem::default() })
 }

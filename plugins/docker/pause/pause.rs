@@ -1,6 +1,6 @@
 //! The first process of every pod on Docker: holds the pod's namespaces, and does nothing.
 //!
-//! Built by `build.rs` as a static program and put into an image by the backend (ADR 6). It ends on SIGTERM and SIGINT,
+//! Built by `build.rs` as a static program and put into an image by the backend (ADR 7). It ends on SIGTERM and SIGINT,
 //! and collects processes that have lost their parent, whose init it is where a pod shares one PID namespace.
 
 use std::ffi::{c_int, c_uint};

@@ -1,4 +1,4 @@
-//! Stanchion's backend for Docker Engine 20.10 and newer, through its API (ADR 6).
+//! Stanchion's backend for Docker Engine 20.10 and newer, through its API (ADR 7).
 //!
 //! # Layout
 //! - [`Docker`]: the [`Runtime`] of the contract; each verb is in the module of its noun.

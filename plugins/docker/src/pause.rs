@@ -1,5 +1,5 @@
 //! The image of the process that holds a pod's namespaces. It is made here, of one static program: no registry is asked,
-//! and it can be made again whenever somebody has removed it (ADR 6).
+//! and it can be made again whenever somebody has removed it (ADR 7).
 
 use std::sync::{Arc, OnceLock};
 

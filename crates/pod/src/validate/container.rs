@@ -1,164 +1,153 @@
-//! What the API server objects to in a container.
+//! What the API server objects to in containers of all kinds.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use k8s_openapi::{
-    api::core::v1::{Container, ResourceRequirements},
-    apimachinery::pkg::api::resource::Quantity,
-};
+use k8s_openapi::api::core::v1::{Container, ContainerResizePolicy, ContainerRestartRule};
 
 use super::{
-    Problems,
-    format::{dns_label, env_name, port_name},
+    env, format::dns_label, mounts, path::Path, ports, probes, problems::Problems, resources, security, spec::Pod,
 };
-use crate::quantity;
 
-pub(super) fn container(
-    container: &Container,
-    path: &str,
-    volumes: &BTreeSet<&str>,
-    host_network: bool,
-    problems: &mut Problems<'_>,
-) {
-    match container.name.as_str() {
-        "" => problems.required(format!("{path}.name")),
-        name => problems.checked(format!("{path}.name"), name, dns_label),
-    }
-    match container.image.as_deref() {
-        None | Some("") => problems.required(format!("{path}.image")),
-        Some(image) if image.trim() != image => {
-            problems.invalid(format!("{path}.image"), image, "must not have leading or trailing whitespace");
-        }
-        Some(_) => {}
-    }
-    let policies = ["Always", "IfNotPresent", "Never"];
-    problems.one_of(&format!("{path}.imagePullPolicy"), container.image_pull_policy.as_deref(), &policies);
-    if let Some(directory) = container.working_dir.as_deref().filter(|it| !it.is_empty() && !it.starts_with('/')) {
-        problems.invalid(format!("{path}.workingDir"), directory, "must be an absolute path");
-    }
-    ports(container, path, host_network, problems);
-    for (index, variable) in container.env.iter().flatten().enumerate() {
-        let field = format!("{path}.env[{index}].name");
-        match variable.name.as_str() {
-            "" => problems.required(field),
-            name => problems.checked(field, name, env_name),
-        }
-    }
-    mounts(container, path, volumes, problems);
-    if let Some(resources) = &container.resources {
-        self::resources(resources, path, problems);
-    }
-}
+const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 
-fn ports(container: &Container, path: &str, host_network: bool, problems: &mut Problems<'_>) {
+pub(super) fn containers(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
+    let containers = &pod.spec.containers;
+    if containers.is_empty() {
+        return problems.required(path, "");
+    }
     let mut names = BTreeSet::new();
-    for (index, port) in container.ports.iter().flatten().enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        let is_port = |number: i32| (1..=65535).contains(&number);
-        if !is_port(port.container_port) {
-            let detail = "must be between 1 and 65535, inclusive";
-            problems.invalid(format!("{path}.containerPort"), port.container_port, detail);
+    for (index, container) in containers.iter().enumerate() {
+        let path = path.index(index);
+        common(container, pod, &path, problems);
+        if !names.insert(container.name.as_str()) {
+            problems.duplicate(&path.field("name"), &container.name);
         }
-        if let Some(host_port) = port.host_port.filter(|number| *number != 0) {
-            if !is_port(host_port) {
-                problems.invalid(format!("{path}.hostPort"), host_port, "must be between 1 and 65535, inclusive");
-            } else if host_network && host_port != port.container_port {
-                let detail = "must match `containerPort` when `hostNetwork` is true";
-                problems.invalid(format!("{path}.hostPort"), host_port, detail);
-            }
+        probes::of_container(container, pod, &path, problems);
+        restarts(container, &path, problems);
+    }
+    // Over all of them: they run at the same time.
+    let mut host_ports = BTreeSet::new();
+    for (index, container) in containers.iter().enumerate() {
+        let path = path.index(index);
+        ports::host_ports(container.ports.as_deref(), &path.field("ports"), &mut host_ports, problems);
+    }
+}
+
+pub(super) fn init_containers(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
+    let mut names: BTreeSet<_> = pod.spec.containers.iter().map(|container| container.name.as_str()).collect();
+    for (index, container) in pod.spec.init_containers.iter().flatten().enumerate() {
+        let list = path;
+        let path = path.index(index);
+        common(container, pod, &path, problems);
+        restarts(container, &path, problems);
+        if names.contains(container.name.as_str()) {
+            problems.duplicate(&path.field("name"), &container.name);
+        } else if !container.name.is_empty() {
+            names.insert(&container.name);
         }
-        if let Some(ip) = port.host_ip.as_deref().filter(|ip| !ip.is_empty() && ip.parse::<std::net::IpAddr>().is_err())
-        {
-            problems.invalid(
-                format!("{path}.hostIP"),
-                ip,
-                "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-            );
+        // Each alone: they run one after another. The server gives every one of them the first one's path.
+        let first = list.index(0);
+        ports::host_ports(container.ports.as_deref(), &first.field("ports"), &mut BTreeSet::new(), problems);
+        if container.restart_policy.as_deref() == Some("Always") {
+            probes::of_container(container, pod, &path, problems);
+            continue;
         }
-        problems.one_of(&format!("{path}.protocol"), port.protocol.as_deref(), &["SCTP", "TCP", "UDP"]);
-        if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
-            problems.checked(format!("{path}.name"), name, port_name);
-            if !names.insert(name) {
-                problems.duplicate(format!("{path}.name"), name);
+        let forbidden = [
+            ("lifecycle", container.lifecycle.is_some()),
+            ("livenessProbe", container.liveness_probe.is_some()),
+            ("readinessProbe", container.readiness_probe.is_some()),
+            ("startupProbe", container.startup_probe.is_some()),
+        ];
+        for (field, _) in forbidden.into_iter().filter(|(_, is_set)| *is_set) {
+            let detail = "may not be set for init containers without restartPolicy=Always";
+            problems.forbidden(&path.field(field), detail);
+        }
+        for (index, policy) in container.resize_policy.iter().flatten().enumerate() {
+            if policy.restart_policy == "RestartContainer" {
+                let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+                let path = path.field("resizePolicy");
+                problems.invalid(&path.index(index).field("restartPolicy"), &policy.restart_policy, detail);
             }
         }
     }
 }
 
-/// No two containers of a pod use one port of the node (R-VAL-31).
-pub(super) fn host_ports(container: &Container, path: &str, seen: &mut BTreeSet<String>, problems: &mut Problems<'_>) {
-    for (index, port) in container.ports.iter().flatten().enumerate() {
-        let Some(host_port) = port.host_port.filter(|number| *number != 0) else { continue };
-        let protocol = port.protocol.as_deref().unwrap_or("TCP");
-        let use_ = format!("{protocol}/{}/{host_port}", port.host_ip.as_deref().unwrap_or_default());
-        if !seen.insert(use_.clone()) {
-            problems.duplicate(format!("{path}.ports[{index}].hostPort"), use_);
+/// What holds for containers of every kind.
+pub(super) fn common(container: &Container, pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
+    match container.name.as_str() {
+        "" => problems.required(&path.field("name"), ""),
+        name => problems.format(&path.field("name"), name, dns_label(name)),
+    }
+    if container.image.is_none() {
+        problems.required(&path.field("image"), "");
+    }
+    let policies = ["File", "FallbackToLogsOnError"];
+    let policy = container.termination_message_policy.as_deref();
+    problems.one_of(&path.field("terminationMessagePolicy"), policy, &policies);
+    ports::ports(container.ports.as_deref(), &path.field("ports"), problems);
+    env::variables(container.env.as_deref(), &path.field("env"), problems);
+    env::sources(container.env_from.as_deref(), &path.field("envFrom"), problems);
+    mounts::mounts(container, pod, &path.field("volumeMounts"), problems);
+    mounts::devices(container, pod, &path.field("volumeDevices"), problems);
+    problems.one_of(&path.field("imagePullPolicy"), container.image_pull_policy.as_deref(), &PULL_POLICIES);
+    if let Some(resources) = &container.resources {
+        resources::of_container(resources, &pod.claims, &path.field("resources"), problems);
+    }
+    resize(container.resize_policy.as_deref(), pod, &path.field("resizePolicy"), problems);
+    security::container(container.security_context.as_ref(), pod, &path.field("securityContext"), problems);
+}
+
+fn resize(policies: Option<&[ContainerResizePolicy]>, pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
+    let mut seen = BTreeSet::new();
+    for (index, policy) in policies.unwrap_or_default().iter().enumerate() {
+        if !seen.insert(policy.resource_name.as_str()) {
+            problems.duplicate(&path.index(index), &policy.resource_name);
+        }
+        problems.one_of(path, Some(&policy.resource_name), &["cpu", "memory"]);
+        problems.one_of(path, Some(&policy.restart_policy), &["NotRequired", "RestartContainer"]);
+        if pod.spec.restart_policy.as_deref() == Some("Never") && policy.restart_policy != "NotRequired" {
+            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            problems.invalid(path, &policy.restart_policy, detail);
         }
     }
 }
 
-fn mounts(container: &Container, path: &str, volumes: &BTreeSet<&str>, problems: &mut Problems<'_>) {
-    let mut targets = BTreeSet::new();
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let path = format!("{path}.volumeMounts[{index}]");
-        match mount.name.as_str() {
-            "" => problems.required(format!("{path}.name")),
-            name if !volumes.contains(name) => {
-                problems.add(
-                    format!("{path}.name"),
-                    format!("Not found: {name:?}: spec.volumes has no volume of that name"),
-                );
-            }
-            _ => {}
+/// A container's own restart policy, and rules by exit code (R-VAL-25).
+fn restarts(container: &Container, path: &Path<'_>, problems: &mut Problems) {
+    let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+    match container.restart_policy.as_deref() {
+        None if rules.is_empty() => {}
+        None => {
+            problems.required(&path.field("restartPolicy"), "must specify restartPolicy when restart rules are used");
         }
-        match mount.mount_path.as_str() {
-            "" => problems.required(format!("{path}.mountPath")),
-            target if !targets.insert(target) => {
-                problems.invalid(format!("{path}.mountPath"), target, "must be unique")
-            }
-            target if target.contains(':') => {
-                problems.invalid(format!("{path}.mountPath"), target, "must not contain ':'")
-            }
-            target if !target.starts_with('/') => {
-                problems.invalid(format!("{path}.mountPath"), target, "must be an absolute path");
-            }
-            _ => {}
+        policy => {
+            let policies = ["Always", "Never", "OnFailure"];
+            problems.one_of_if_set(&path.field("restartPolicy"), policy, &policies);
         }
+    }
+    let path = path.field("restartPolicyRules");
+    if rules.len() > 20 {
+        problems.too_many(&path, rules.len(), 20);
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        restart_rule(rule, &path.index(index), problems);
     }
 }
 
-fn resources(resources: &ResourceRequirements, path: &str, problems: &mut Problems<'_>) {
-    let (limits, requests) = (resources.limits.as_ref(), resources.requests.as_ref());
-    let limits = quantities(limits, &format!("{path}.resources.limits"), problems);
-    let requests = quantities(requests, &format!("{path}.resources.requests"), problems);
-    for (name, (request, milli)) in &requests {
-        if let Some((limit, most)) = limits.get(name).filter(|(_, most)| milli > most) {
-            debug_assert!(milli > most);
-            let detail = format!("must be less than or equal to {name} limit of {limit}");
-            problems.invalid(format!("{path}.resources.requests"), request, detail);
-        }
+fn restart_rule(rule: &ContainerRestartRule, path: &Path<'_>, problems: &mut Problems) {
+    let actions = ["Restart", "RestartAllContainers"];
+    problems.one_of_if_set(&path.field("action"), Some(&rule.action), &actions);
+    let path = path.field("exitCodes");
+    let Some(codes) = &rule.exit_codes else { return problems.required(&path, "must be specified") };
+    problems.one_of_if_set(&path.field("operator"), Some(&codes.operator), &["In", "NotIn"]);
+    let count = codes.values.as_ref().map_or(0, Vec::len);
+    if count > 255 {
+        problems.too_many(&path.field("values"), count, 255);
     }
 }
 
-fn quantities<'a>(
-    list: Option<&'a BTreeMap<String, Quantity>>,
-    path: &str,
-    problems: &mut Problems<'_>,
-) -> BTreeMap<&'a str, (&'a str, u128)> {
-    let mut read = BTreeMap::new();
-    for (name, quantity) in list.into_iter().flatten() {
-        match quantity::milli(&quantity.0) {
-            Some(milli) => {
-                read.insert(name.as_str(), (quantity.0.as_str(), milli));
-            }
-            None if quantity.0.starts_with('-') => {
-                problems.invalid(format!("{path}.{name}"), &quantity.0, "must be greater than or equal to 0");
-            }
-            None => {
-                let detail = "must be a quantity such as 500m, 2, 64Mi or 1G";
-                problems.invalid(format!("{path}.{name}"), &quantity.0, detail);
-            }
-        }
+pub(super) fn image_is_trimmed(image: Option<&str>, path: &Path<'_>, problems: &mut Problems) {
+    if let Some(image) = image.filter(|image| image.trim() != *image) {
+        problems.invalid(&path.field("image"), image, "must not have leading or trailing whitespace");
     }
-    read
 }

@@ -1,4 +1,24 @@
-//! Formats of names (R-VAL, names).
+//! Formats of names (R-VAL, section 3.3). Each function lists everything that it has against a text.
+
+/// What a format has against a text.
+pub(super) type Objections = Vec<String>;
+
+fn longer_than(text: &str, most: usize) -> Objections {
+    match text.len() > most {
+        true => vec![format!("must be no more than {most} characters")],
+        false => Vec::new(),
+    }
+}
+
+/// `explanation (e.g. 'a',  or 'b', regex used for validation is 're')` (R-VAL-4).
+fn pattern(explanation: &str, examples: &[&str], regex: &str) -> String {
+    let mut examples: Vec<_> = examples.iter().map(|example| format!("'{example}'")).collect();
+    if let Some(first) = examples.first_mut() {
+        first.insert_str(0, "e.g. ");
+    }
+    let examples = examples.join(",  or ");
+    format!("{explanation} ({examples}, regex used for validation is '{regex}')")
+}
 
 /// Part of an RFC 1123 name.
 fn is_label(text: &str) -> bool {
@@ -6,36 +26,70 @@ fn is_label(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
+fn is_subdomain(text: &str) -> bool {
+    text.split('.').all(is_label)
+}
+
 /// A DNS label: at most 63 bytes.
-pub(super) fn dns_label(text: &str) -> Result<(), String> {
-    if text.len() > 63 {
-        return Err("must be no more than 63 bytes".to_owned());
+pub(super) fn dns_label(text: &str) -> Objections {
+    let mut objections = longer_than(text, 63);
+    if !is_label(text) {
+        objections.push(match is_subdomain(text) {
+            true => "must not contain dots".to_owned(),
+            false => pattern(
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
+                 with an alphanumeric character",
+                &["my-name", "123-abc"],
+                "[a-z0-9]([-a-z0-9]*[a-z0-9])?",
+            ),
+        });
     }
-    match is_label(text) {
-        true => Ok(()),
-        false => {
-            Err("a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start \
-             and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-             '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
-                .to_owned())
-        }
-    }
+    objections
 }
 
 /// Labels joined by dots: at most 253 bytes.
-pub(super) fn dns_subdomain(text: &str) -> Result<(), String> {
-    if text.len() > 253 {
-        return Err("must be no more than 253 bytes".to_owned());
+pub(super) fn dns_subdomain(text: &str) -> Objections {
+    let mut objections = longer_than(text, 253);
+    if !is_subdomain(text) {
+        objections.push(pattern(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
+             and end with an alphanumeric character",
+            &["example.com"],
+            "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+        ));
     }
-    match text.split('.').all(is_label) {
-        true => Ok(()),
-        false => {
-            Err("a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and \
-             must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
-                .to_owned())
-        }
+    objections
+}
+
+/// A prefix of such a name, to which something will be appended: it may end in a dash.
+pub(super) fn dns_subdomain_prefix(text: &str) -> Objections {
+    // The server looks at the text with its last two characters replaced by one that may be there.
+    match text.len().checked_sub(2).and_then(|length| text.get(..length)) {
+        Some(before) if text.ends_with('-') => dns_subdomain(&format!("{before}a")),
+        _ => dns_subdomain(text),
     }
+}
+
+/// As [`dns_subdomain`], with underscores, as resolvers take them.
+pub(super) fn search_domain(text: &str) -> Objections {
+    let is_part = |part: &str| {
+        let part = part.strip_prefix('_').unwrap_or(part);
+        let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let bytes = part.as_bytes();
+        bytes.first().is_some_and(|byte| is_edge(*byte))
+            && bytes.last().is_some_and(|byte| is_edge(*byte))
+            && bytes.iter().all(|byte| is_edge(*byte) || matches!(byte, b'-' | b'_'))
+    };
+    let mut objections = longer_than(text, 253);
+    if !text.split('.').all(is_part) {
+        objections.push(pattern(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must \
+             start and end with an alphanumeric character",
+            &["example.com"],
+            "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+        ));
+    }
+    objections
 }
 
 fn is_name(text: &str) -> bool {
@@ -45,66 +99,181 @@ fn is_name(text: &str) -> bool {
     bytes.first().is_some_and(is_edge) && bytes.last().is_some_and(is_edge) && text.bytes().all(is_inner)
 }
 
+fn name_pattern(subject: &str) -> String {
+    pattern(
+        &format!(
+            "{subject} must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+             alphanumeric character"
+        ),
+        &["MyName", "my.name", "123-abc"],
+        "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]",
+    )
+}
+
 /// `[prefix/]name`, as keys of labels and annotations are.
-pub(super) fn qualified_name(text: &str) -> Result<(), String> {
-    let (prefix, name) = match text.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, text),
-    };
-    if let Some(prefix) = prefix {
-        dns_subdomain(prefix).map_err(|detail| format!("prefix part {detail}"))?;
-    }
-    match () {
-        () if name.is_empty() => Err("name part must be non-empty".to_owned()),
-        () if name.len() > 63 => Err("name part must be no more than 63 bytes".to_owned()),
-        () if is_name(name) => Ok(()),
-        () => {
-            Err("name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-             alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
-             '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
-                .to_owned())
+pub(super) fn qualified_name(text: &str) -> Objections {
+    let mut objections = Vec::new();
+    let name = match text.split_once('/') {
+        None => text,
+        Some((_, name)) if name.contains('/') => {
+            let optional = " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')";
+            return vec![name_pattern("a valid label key") + optional];
         }
+        Some(("", name)) => {
+            objections.push("prefix part must be non-empty".to_owned());
+            name
+        }
+        Some((prefix, name)) => {
+            objections.extend(dns_subdomain(prefix).iter().map(|it| format!("prefix part {it}")));
+            name
+        }
+    };
+    match name {
+        "" => objections.push("name part must be non-empty".to_owned()),
+        name => objections.extend(longer_than(name, 63).iter().map(|it| format!("name part {it}"))),
     }
+    if !is_name(name) {
+        objections.push(name_pattern("name part"));
+    }
+    objections
 }
 
 /// A label's value.
-pub(super) fn label_value(text: &str) -> Result<(), String> {
-    match () {
-        () if text.len() > 63 => Err("must be no more than 63 bytes".to_owned()),
-        () if text.is_empty() || is_name(text) => Ok(()),
-        () => Err(
-            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must \
-             start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for \
-             validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
-                .to_owned(),
-        ),
+pub(super) fn label_value(text: &str) -> Objections {
+    let mut objections = longer_than(text, 63);
+    if !text.is_empty() && !is_name(text) {
+        objections.push(pattern(
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \
+             and end with an alphanumeric character",
+            &["MyValue", "my_value", "12345"],
+            "(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?",
+        ));
     }
+    objections
 }
 
 /// A port's name.
-pub(super) fn port_name(text: &str) -> Result<(), String> {
+pub(super) fn port_name(text: &str) -> Objections {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    match () {
-        () if text.len() > 15 => Err("must be no more than 15 characters".to_owned()),
-        () if !text.bytes().all(is_inner) => {
-            Err("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned())
-        }
-        () if !text.bytes().any(|byte| byte.is_ascii_lowercase()) => {
-            Err("must contain at least one letter (a-z)".to_owned())
-        }
-        () if text.contains("--") => Err("must not contain consecutive hyphens".to_owned()),
-        () if text.starts_with('-') || text.ends_with('-') => Err("must not begin or end with a hyphen".to_owned()),
-        () => Ok(()),
+    let mut objections = longer_than(text, 15);
+    if text.is_empty() || !text.bytes().all(is_inner) {
+        objections.push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".to_owned());
     }
+    if !text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        objections.push("must contain at least one letter (a-z)".to_owned());
+    }
+    if text.contains("--") {
+        objections.push("must not contain consecutive hyphens".to_owned());
+    }
+    if text.starts_with('-') || text.ends_with('-') {
+        objections.push("must not begin or end with a hyphen".to_owned());
+    }
+    objections
 }
 
 /// An environment variable's name.
-pub(super) fn env_name(text: &str) -> Result<(), String> {
-    match text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=') {
-        true => Ok(()),
-        false => {
-            Err("a valid environment variable name must consist only of printable ASCII characters other than '='"
-                .to_owned())
+pub(super) fn env_name(text: &str) -> Objections {
+    match text {
+        "" => vec!["environment variable name must be non-empty".to_owned()],
+        text if text.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'=') => Vec::new(),
+        _ => vec![
+            "a valid environment variable name must consist only of printable ASCII characters other than '='"
+                .to_owned(),
+        ],
+    }
+}
+
+/// A key of a ConfigMap or Secret.
+pub(super) fn config_key(text: &str) -> Objections {
+    let mut objections = longer_than(text, 253);
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text.is_empty() || !text.bytes().all(is_inner) {
+        objections.push(pattern(
+            "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
+            &["key.name", "KEY_NAME", "key-name"],
+            "[-._a-zA-Z0-9]+",
+        ));
+    }
+    match text {
+        "." => objections.push("must not be '.'".to_owned()),
+        ".." => objections.push("must not be '..'".to_owned()),
+        text if text.starts_with("..") => objections.push("must not start with '..'".to_owned()),
+        _ => {}
+    }
+    objections
+}
+
+/// A name of an HTTP header.
+pub(super) fn header_name(text: &str) -> Objections {
+    match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+        true => Vec::new(),
+        false => vec![pattern(
+            "a valid HTTP header must consist of alphanumeric characters or '-'",
+            &["X-Header-Name"],
+            "[-A-Za-z0-9]+",
+        )],
+    }
+}
+
+/// An IP address, without leading zeros and zones.
+pub(super) fn ip(text: &str) -> Objections {
+    use std::net::{IpAddr, Ipv4Addr};
+    match text.parse() {
+        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            vec!["must not be an IPv4-mapped IPv6 address".to_owned()]
+        }
+        Ok(_) => Vec::new(),
+        Err(_) => {
+            // Kubernetes once took leading zeros; now it says what is wrong with them.
+            let without_zeros = |part: &str| match part.trim_start_matches('0') {
+                "" => part.get(..1).unwrap_or_default().to_owned(),
+                rest => rest.to_owned(),
+            };
+            let plain = text.split('.').map(without_zeros).collect::<Vec<_>>().join(".");
+            let is_sloppy = plain.parse::<Ipv4Addr>().is_ok();
+            match is_sloppy {
+                true => vec!["must not have leading 0s".to_owned()],
+                false => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
+            }
         }
     }
+}
+
+/// A sysctl's name, in either spelling.
+pub(super) fn is_sysctl(text: &str) -> bool {
+    let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_segment = |segment: &str| {
+        let bytes = segment.as_bytes();
+        bytes.first().is_some_and(|byte| is_edge(*byte))
+            && bytes.last().is_some_and(|byte| is_edge(*byte))
+            && bytes.iter().all(|byte| is_edge(*byte) || matches!(byte, b'-' | b'_'))
+    };
+    text.len() <= 253 && text.split(['.', '/']).all(is_segment)
+}
+
+/// A relative path that stays below where it starts.
+pub(super) fn descending_path(text: &str) -> Objections {
+    let mut objections = Vec::new();
+    if text.starts_with('/') {
+        objections.push("must be a relative path".to_owned());
+    }
+    objections.extend(no_backsteps(text));
+    objections
+}
+
+/// A path without `..` in it.
+pub(super) fn no_backsteps(text: &str) -> Objections {
+    match text.split('/').any(|step| step == "..") {
+        true => vec!["must not contain '..'".to_owned()],
+        false => Vec::new(),
+    }
+}
+
+/// A [`descending_path`] that leaves names that begin with `..` to the kubelet.
+pub(super) fn unreserved_path(text: &str) -> Objections {
+    let mut objections = descending_path(text);
+    if text.starts_with("..") && !text.starts_with("../") && text != ".." {
+        objections.push("must not start with '..'".to_owned());
+    }
+    objections
 }

@@ -1,0 +1,191 @@
+//! JSON with places. Strict: no comments, no trailing commas, one value.
+
+use crate::{
+    Problem,
+    node::{At, Content, Entry, Node, mark_repeated},
+    yaml::{DEPTH, problem},
+};
+
+/// The one value of a JSON file.
+pub(crate) fn document(text: &str) -> Result<Node, Problem> {
+    let mut reader = Reader { text, position: 0, line: 1, line_start: 0, continuations: 0 };
+    let node = reader.value(0)?;
+    reader.skip_space();
+    match reader.peek() {
+        None => Ok(node),
+        Some(_) => Err(reader.error("something follows the value")),
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    position: usize,
+    line: u32,
+    line_start: usize,
+    /// Bytes of this line that continue a character: columns count characters.
+    continuations: usize,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.position).copied()
+    }
+
+    fn at(&self) -> At {
+        let column = self.position - self.line_start - self.continuations + 1;
+        At { line: self.line, column: u32::try_from(column).unwrap_or(u32::MAX) }
+    }
+
+    fn error(&self, what: &str) -> Problem {
+        problem(self.at(), format!("not valid JSON: {what}"))
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n')) = self.peek() {
+            self.position += 1;
+            if byte == b'\n' {
+                self.line = self.line.saturating_add(1);
+                self.line_start = self.position;
+                self.continuations = 0;
+            }
+        }
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Problem> {
+        self.skip_space();
+        if self.peek() != Some(byte) {
+            return Err(self.error(&format!("expected {:?} here", char::from(byte))));
+        }
+        self.position += 1;
+        Ok(())
+    }
+
+    fn value(&mut self, depth: usize) -> Result<Node, Problem> {
+        self.skip_space();
+        let at = self.at();
+        if depth >= DEPTH {
+            return Err(problem(at, format!("it nests deeper than {DEPTH} levels")));
+        }
+        let content = match self.peek() {
+            Some(b'{') => self.map(depth)?,
+            Some(b'[') => self.list(depth)?,
+            Some(b'"') => Content::Text(self.string()?),
+            Some(b'-' | b'0'..=b'9') => Content::Number(self.number()?),
+            Some(b't') => self.word("true", Content::Bool(true))?,
+            Some(b'f') => self.word("false", Content::Bool(false))?,
+            Some(b'n') => self.word("null", Content::Null)?,
+            Some(_) => return Err(self.error("expected a value here")),
+            None => return Err(self.error("it ends too early")),
+        };
+        Ok(Node { at, content })
+    }
+
+    fn word(&mut self, word: &str, content: Content) -> Result<Content, Problem> {
+        if !self.text[self.position..].starts_with(word) {
+            return Err(self.error("expected a value here"));
+        }
+        self.position += word.len();
+        Ok(content)
+    }
+
+    /// Whether another item follows; moves beyond the comma.
+    fn follows(&mut self, close: u8) -> Result<bool, Problem> {
+        self.skip_space();
+        match self.peek() {
+            Some(b',') => {
+                self.position += 1;
+                Ok(true)
+            }
+            Some(byte) if byte == close => {
+                self.position += 1;
+                Ok(false)
+            }
+            _ => Err(self.error(&format!("expected ',' or {:?} here", char::from(close)))),
+        }
+    }
+
+    fn closes(&mut self, close: u8) -> bool {
+        self.skip_space();
+        let closes = self.peek() == Some(close);
+        self.position += usize::from(closes);
+        closes
+    }
+
+    fn list(&mut self, depth: usize) -> Result<Content, Problem> {
+        self.expect(b'[')?;
+        let mut items = Vec::new();
+        if self.closes(b']') {
+            return Ok(Content::List(items));
+        }
+        loop {
+            items.push(self.value(depth + 1)?);
+            if !self.follows(b']')? {
+                return Ok(Content::List(items));
+            }
+        }
+    }
+
+    fn map(&mut self, depth: usize) -> Result<Content, Problem> {
+        self.expect(b'{')?;
+        let mut entries = Vec::new();
+        if self.closes(b'}') {
+            return Ok(Content::Map(entries));
+        }
+        loop {
+            self.skip_space();
+            let at = self.at();
+            if self.peek() != Some(b'"') {
+                return Err(self.error("expected a key in quotes here"));
+            }
+            let key = self.string()?;
+            self.expect(b':')?;
+            entries.push(Entry { key, at, repeats: None, value: self.value(depth + 1)? });
+            if !self.follows(b'}')? {
+                mark_repeated(&mut entries);
+                return Ok(Content::Map(entries));
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<String, Problem> {
+        let start = self.position;
+        while let Some(b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9') = self.peek() {
+            self.position += 1;
+        }
+        let text = &self.text[start..self.position];
+        match serde_json::from_str::<serde_json::Number>(text) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => {
+                self.position = start;
+                Err(self.error("expected a number here"))
+            }
+        }
+    }
+
+    fn string(&mut self) -> Result<String, Problem> {
+        let start = self.position;
+        self.position += 1;
+        let mut is_plain = true;
+        loop {
+            match self.peek() {
+                Some(b'"') => break,
+                Some(b'\\') => {
+                    is_plain = false;
+                    self.position += 2;
+                }
+                Some(0..0x20) => return Err(self.error("a text has a control character; write it as \\n or \\u00…")),
+                Some(byte) => {
+                    self.continuations += usize::from(byte & 0xc0 == 0x80);
+                    self.position += 1;
+                }
+                None => return Err(self.error("a text does not end")),
+            }
+        }
+        self.position += 1;
+        let text = &self.text[start..self.position];
+        if is_plain {
+            return Ok(text[1..text.len() - 1].to_owned());
+        }
+        serde_json::from_str(text).map_err(|_| self.error("a text has an escape that JSON does not know"))
+    }
+}

@@ -1,0 +1,83 @@
+//! What a Kubernetes API server says to a manifest, complete and in its own words, whatever of it this node can execute.
+//! Measured against recordings of a real one (`tests/golden`).
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::{Problem, document, prepare, validate};
+
+/// Features of Kubernetes that are off by default. Fields behind a closed gate are dropped unseen, values refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gates {
+    /// `projected.sources[].clusterTrustBundle`.
+    pub cluster_trust_bundles: bool,
+    /// `projected.sources[].podCertificate`.
+    pub pod_certificates: bool,
+    /// `lifecycle.stopSignal`.
+    pub stop_signals: bool,
+    /// Tolerations' operators `Gt` and `Lt`.
+    pub toleration_comparison: bool,
+    /// `spec.schedulingGroup`.
+    pub scheduling_groups: bool,
+    /// `hostUsers: false` together with `hostNetwork: true`.
+    pub user_namespaces_with_host_network: bool,
+    /// `dataSourceRef.namespace`.
+    pub cross_namespace_data_sources: bool,
+    /// `seLinuxChangePolicy: MountOption`.
+    pub se_linux_mount: bool,
+}
+
+impl Gates {
+    /// All of them open.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            cluster_trust_bundles: true,
+            pod_certificates: true,
+            stop_signals: true,
+            toleration_comparison: true,
+            scheduling_groups: true,
+            user_namespaces_with_host_network: true,
+            cross_namespace_data_sources: true,
+            se_linux_mount: true,
+        }
+    }
+}
+
+/// What the server says to one object of a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// It makes this pod.
+    Accepted(Box<Pod>),
+    /// It cannot read it: unknown fields, repeated keys, wrong types.
+    NotDecodable(Vec<Problem>),
+    /// It reads and refuses it. Problems in the server's order, with its paths.
+    Invalid(Vec<Problem>),
+}
+
+/// What the server says to each object of a manifest, in the file's order.
+///
+/// # Errors
+/// The file is no text, no YAML or JSON, or holds no pod.
+pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>> {
+    let documents = document::documents(&document::text(manifest)?)?;
+    Ok(documents.iter().map(|document| answer(document, gates)).collect())
+}
+
+fn answer(document: &document::Document, gates: &Gates) -> Answer {
+    let mut pod = match document.typed() {
+        Ok(typed) if typed.strict.is_empty() => typed.pod,
+        Ok(typed) => return Answer::NotDecodable(typed.strict),
+        Err(problems) => return Answer::NotDecodable(problems),
+    };
+    crate::defaults::fill(&mut pod);
+    prepare::prepare(&mut pod, gates);
+    let problems = validate::validate(&pod, gates);
+    if problems.is_empty() { Answer::Accepted(Box::new(pod)) } else { Answer::Invalid(document.located(problems)) }
+}
+
+/// What the server objects to in a pod with defaults.
+pub(crate) fn objections(pod: &Pod, gates: &Gates) -> Vec<Problem> {
+    let mut pod = pod.clone();
+    prepare::prepare(&mut pod, gates);
+    validate::validate(&pod, gates)
+}

@@ -1,0 +1,143 @@
+//! What an API server does to a new pod before it looks at it, beyond defaults. A node does none of it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{AppArmorProfile, Lifecycle, Pod, PodAffinityTerm, PodSpec, VolumeProjection},
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
+};
+
+use crate::{kubernetes::Gates, validate::security::app_armor};
+
+/// Prefix of the annotations that once held a container's AppArmor profile.
+pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+
+/// Drops what a new object cannot have and fields behind closed gates, merges label keys, copies old annotations.
+pub(crate) fn prepare(pod: &mut Pod, gates: &Gates) {
+    pod.status = None;
+    let metadata = &mut pod.metadata;
+    metadata.deletion_timestamp = None;
+    metadata.deletion_grace_period_seconds = None;
+    metadata.uid = None;
+    metadata.generation = None;
+    metadata.creation_timestamp = None;
+    metadata.resource_version = None;
+    metadata.self_link = None;
+    metadata.managed_fields = None;
+    if metadata.name.is_none()
+        && let Some(prefix) = &metadata.generate_name
+    {
+        let kept = prefix.char_indices().map(|(at, char)| at + char.len_utf8()).take_while(|end| *end <= PREFIX).last();
+        metadata.name = Some(format!("{}{SUFFIX}", &prefix[..kept.unwrap_or_default()]));
+    }
+    let labels = metadata.labels.clone().unwrap_or_default();
+    let annotations = metadata.annotations.clone().unwrap_or_default();
+    let Some(spec) = &mut pod.spec else { return };
+    close(spec, gates);
+    merge_label_keys(spec, &labels);
+    copy_app_armor(spec, &annotations);
+}
+
+/// Stands for the five random characters that the server appends to `generateName`.
+const SUFFIX: &str = "xxxxx";
+/// What the server keeps of `generateName`: with the suffix it must be a DNS label.
+const PREFIX: usize = 58;
+
+fn close(spec: &mut PodSpec, gates: &Gates) {
+    if !gates.stop_signals {
+        let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
+        for container in containers {
+            let Some(lifecycle) = container.lifecycle.as_mut() else { continue };
+            if lifecycle.stop_signal.take().is_some() && *lifecycle == Lifecycle::default() {
+                container.lifecycle = None;
+            }
+        }
+    }
+    if !gates.scheduling_groups {
+        spec.scheduling_group = None;
+    }
+    for volume in spec.volumes.iter_mut().flatten() {
+        for source in volume.projected.iter_mut().flat_map(|it| it.sources.iter_mut().flatten()) {
+            close_projection(source, gates);
+        }
+        let template = volume.ephemeral.as_mut().and_then(|it| it.volume_claim_template.as_mut());
+        if let Some(source) = template.and_then(|it| it.spec.data_source_ref.as_mut()) {
+            source.namespace = source.namespace.take().filter(|_| gates.cross_namespace_data_sources);
+        }
+    }
+}
+
+fn close_projection(source: &mut VolumeProjection, gates: &Gates) {
+    if !gates.cluster_trust_bundles {
+        source.cluster_trust_bundle = None;
+    }
+    if !gates.pod_certificates {
+        source.pod_certificate = None;
+    }
+}
+
+/// `matchLabelKeys` become requirements of the label selector beside them.
+fn merge_label_keys(spec: &mut PodSpec, labels: &BTreeMap<String, String>) {
+    if let Some(affinity) = &mut spec.affinity {
+        let mut terms: Vec<&mut PodAffinityTerm> = Vec::new();
+        if let Some(near) = &mut affinity.pod_affinity {
+            terms.extend(near.required_during_scheduling_ignored_during_execution.iter_mut().flatten());
+            let preferred = near.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            terms.extend(preferred.map(|weighted| &mut weighted.pod_affinity_term));
+        }
+        if let Some(apart) = &mut affinity.pod_anti_affinity {
+            terms.extend(apart.required_during_scheduling_ignored_during_execution.iter_mut().flatten());
+            let preferred = apart.preferred_during_scheduling_ignored_during_execution.iter_mut().flatten();
+            terms.extend(preferred.map(|weighted| &mut weighted.pod_affinity_term));
+        }
+        for term in terms {
+            merge(term.label_selector.as_mut(), term.match_label_keys.as_deref(), "In", labels);
+            merge(term.label_selector.as_mut(), term.mismatch_label_keys.as_deref(), "NotIn", labels);
+        }
+    }
+    for constraint in spec.topology_spread_constraints.iter_mut().flatten() {
+        merge(constraint.label_selector.as_mut(), constraint.match_label_keys.as_deref(), "In", labels);
+    }
+}
+
+fn merge(
+    selector: Option<&mut LabelSelector>,
+    keys: Option<&[String]>,
+    operator: &str,
+    labels: &BTreeMap<String, String>,
+) {
+    let Some(selector) = selector else { return };
+    for key in keys.unwrap_or_default() {
+        if let Some(value) = labels.get(key) {
+            selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
+                key: key.clone(),
+                operator: operator.to_owned(),
+                values: Some(vec![value.clone()]),
+            });
+        }
+    }
+}
+
+fn copy_app_armor(spec: &mut PodSpec, annotations: &BTreeMap<String, String>) {
+    if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
+        return;
+    }
+    let of_pod = spec.security_context.as_ref().and_then(|it| it.app_armor_profile.clone());
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        let Some(annotation) = annotations.get(&format!("{APP_ARMOR}{}", container.name)) else { continue };
+        let own = container.security_context.as_ref().and_then(|it| it.app_armor_profile.as_ref());
+        let Some(profile) = app_armor_profile(annotation).filter(app_armor::is_valid) else { continue };
+        if own.is_none() && Some(&profile) != of_pod.as_ref() {
+            container.security_context.get_or_insert_default().app_armor_profile = Some(profile);
+        }
+    }
+}
+
+fn app_armor_profile(annotation: &str) -> Option<AppArmorProfile> {
+    let (type_, localhost_profile) = match annotation {
+        "unconfined" => ("Unconfined", None),
+        "runtime/default" => ("RuntimeDefault", None),
+        other => ("Localhost", Some(other.strip_prefix("localhost/")?.to_owned())),
+    };
+    Some(AppArmorProfile { type_: type_.to_owned(), localhost_profile })
+}

@@ -1,0 +1,244 @@
+//! The shape of Kubernetes' Pod, read off the wire type itself: its `Deserialize` is asked for every field that it takes.
+//! So no field can be missing here that the type has.
+
+mod presence;
+
+use std::{fmt, sync::LazyLock};
+
+use k8s_openapi::api::core::v1 as wire;
+use serde::{
+    Deserialize,
+    de::{
+        self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor, value::StrDeserializer,
+    },
+};
+
+/// What may stand at a place.
+#[derive(Debug)]
+pub(crate) enum Shape {
+    Struct(Vec<Field>),
+    List(Box<Shape>),
+    /// Any keys, values of one shape.
+    Map(Box<Shape>),
+    Text,
+    Bool,
+    Int32,
+    Int64,
+    Quantity,
+    IntOrString,
+    Time,
+    Any,
+}
+
+/// A field of a structure.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub name: &'static str,
+    pub shape: Shape,
+    /// Whether a zero (`""`, `0`, `false`) differs from no value, as it does where Kubernetes' own type has a pointer.
+    pub has_presence: bool,
+}
+
+static POD: LazyLock<Shape> = LazyLock::new(|| {
+    let mut shape = Shape::Any;
+    if let Err(error) = wire::Pod::deserialize(Probe { shape: &mut shape, sample: "" }) {
+        unreachable!("the wire type takes what it asks for: {error}");
+    }
+    shape
+});
+
+/// The shape of a Pod.
+pub(crate) fn pod() -> &'static Shape {
+    &POD
+}
+
+/// Calls `see` for every field of a Pod with its path, `[]` for any index, in alphabetical order.
+#[cfg(test)]
+pub(crate) fn walk(see: &mut dyn FnMut(&str, &Field)) {
+    below(pod(), &mut String::new(), see);
+}
+
+#[cfg(test)]
+fn below(shape: &Shape, path: &mut String, see: &mut dyn FnMut(&str, &Field)) {
+    let Shape::Struct(fields) = shape else { return };
+    for field in fields {
+        let length = path.len();
+        if length > 0 {
+            path.push('.');
+        }
+        path.push_str(field.name);
+        see(path, field);
+        let mut shape = &field.shape;
+        while let Shape::List(inside) = shape {
+            path.push_str("[]");
+            shape = inside;
+        }
+        below(shape, path, see);
+        path.truncate(length);
+    }
+}
+
+/// Notes what a type asks of a deserializer, and answers with samples.
+struct Probe<'a> {
+    shape: &'a mut Shape,
+    sample: &'static str,
+}
+
+#[derive(Debug)]
+struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl de::Error for Refusal {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self(message.to_string())
+    }
+}
+
+impl<'de> Deserializer<'de> for Probe<'_> {
+    type Error = Refusal;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        *self.shape = Shape::IntOrString;
+        visitor.visit_i32(0)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+        let (shape, sample) = match name {
+            "Quantity" => (Shape::Quantity, "0"),
+            "Time" | "MicroTime" => (Shape::Time, "1970-01-01T00:00:00Z"),
+            _ => (Shape::Any, ""),
+        };
+        *self.shape = shape;
+        visitor.visit_newtype_struct(StrDeserializer::new(sample))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Refusal> {
+        let mut found = Vec::with_capacity(fields.len());
+        let value = visitor.visit_map(Fields { owner: name, names: fields.iter(), next: None, found: &mut found })?;
+        *self.shape = Shape::Struct(found);
+        Ok(value)
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let mut item = Shape::Any;
+        let value = visitor.visit_seq(Once { shape: Some(&mut item) })?;
+        *self.shape = Shape::List(Box::new(item));
+        Ok(value)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        let mut item = Shape::Any;
+        let value = visitor.visit_map(Once { shape: Some(&mut item) })?;
+        *self.shape = Shape::Map(Box::new(item));
+        Ok(value)
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        *self.shape = Shape::Text;
+        visitor.visit_str(self.sample)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        *self.shape = Shape::Bool;
+        visitor.visit_bool(false)
+    }
+
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        *self.shape = Shape::Int32;
+        visitor.visit_i32(0)
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        *self.shape = Shape::Int64;
+        visitor.visit_i64(0)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+        visitor.visit_unit()
+    }
+
+    serde::forward_to_deserialize_any! {
+        i8 i16 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct enum identifier
+    }
+}
+
+/// A structure's fields, one after another.
+struct Fields<'a> {
+    owner: &'static str,
+    names: std::slice::Iter<'static, &'static str>,
+    next: Option<&'static str>,
+    found: &'a mut Vec<Field>,
+}
+
+impl<'de> MapAccess<'de> for Fields<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
+        let Some(name) = self.names.next() else { return Ok(None) };
+        self.next = Some(name);
+        let name: StrDeserializer<'_, Refusal> = (*name).into_deserializer();
+        seed.deserialize(name).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
+        let name = self.next.take().unwrap_or_default();
+        let sample = match name {
+            "apiVersion" if self.owner == "Pod" => "v1",
+            "kind" if self.owner == "Pod" => "Pod",
+            _ => "",
+        };
+        let mut shape = Shape::Any;
+        let value = seed.deserialize(Probe { shape: &mut shape, sample })?;
+        self.found.push(Field { name, shape, has_presence: presence::has(self.owner, name) });
+        Ok(value)
+    }
+}
+
+/// One item, or one entry.
+struct Once<'a> {
+    shape: Option<&'a mut Shape>,
+}
+
+impl<'de> SeqAccess<'de> for Once<'_> {
+    type Error = Refusal;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Refusal> {
+        self.shape.take().map(|shape| seed.deserialize(Probe { shape, sample: "" })).transpose()
+    }
+}
+
+impl<'de> MapAccess<'de> for Once<'_> {
+    type Error = Refusal;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
+        let key: StrDeserializer<'_, Refusal> = "key".into_deserializer();
+        self.shape.is_some().then(|| seed.deserialize(key)).transpose()
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
+        match self.shape.take() {
+            Some(shape) => seed.deserialize(Probe { shape, sample: "" }),
+            None => Err(de::Error::custom("there is one entry")),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Fields whose zero says something. Kubernetes' Go types have pointers there; everywhere else `""`, `0` and `false` are no
+//! value at all, and a default takes their place. The wire type cannot tell: it has an `Option` for both.
+
+/// Structures with such fields among their texts, numbers and booleans.
+const FIELDS: &[(&str, &[&str])] = &[
+    ("AppArmorProfile", &["localhostProfile"]),
+    ("AzureDiskVolumeSource", &["cachingMode", "fsType", "kind", "readOnly"]),
+    ("CSIVolumeSource", &["fsType", "readOnly"]),
+    ("ClusterTrustBundleProjection", &["name", "optional", "signerName"]),
+    ("ConfigMapEnvSource", &["optional"]),
+    ("ConfigMapKeySelector", &["optional"]),
+    ("ConfigMapProjection", &["optional"]),
+    ("ConfigMapVolumeSource", &["defaultMode", "optional"]),
+    ("Container", &["restartPolicy"]),
+    ("DownwardAPIVolumeFile", &["mode"]),
+    ("DownwardAPIVolumeSource", &["defaultMode"]),
+    ("EphemeralContainer", &["restartPolicy"]),
+    ("FCVolumeSource", &["lun"]),
+    ("FileKeySelector", &["optional"]),
+    ("GRPCAction", &["service"]),
+    ("HostPathVolumeSource", &["type"]),
+    ("ISCSIVolumeSource", &["initiatorName"]),
+    ("KeyToPath", &["mode"]),
+    ("Lifecycle", &["stopSignal"]),
+    ("ObjectMeta", &["deletionGracePeriodSeconds"]),
+    ("OwnerReference", &["blockOwnerDeletion", "controller"]),
+    ("PersistentVolumeClaimSpec", &["storageClassName", "volumeAttributesClassName", "volumeMode"]),
+    ("PodCertificateProjection", &["maxExpirationSeconds"]),
+    ("PodDNSConfigOption", &["value"]),
+    ("PodResourceClaim", &["resourceClaimName", "resourceClaimTemplateName"]),
+    ("PodSchedulingGroup", &["podGroupName"]),
+    (
+        "PodSecurityContext",
+        &[
+            "fsGroup",
+            "fsGroupChangePolicy",
+            "runAsGroup",
+            "runAsNonRoot",
+            "runAsUser",
+            "seLinuxChangePolicy",
+            "supplementalGroupsPolicy",
+        ],
+    ),
+    (
+        "PodSpec",
+        &[
+            "activeDeadlineSeconds",
+            "automountServiceAccountToken",
+            "enableServiceLinks",
+            "hostUsers",
+            "hostnameOverride",
+            "preemptionPolicy",
+            "priority",
+            "runtimeClassName",
+            "setHostnameAsFQDN",
+            "shareProcessNamespace",
+            "terminationGracePeriodSeconds",
+        ],
+    ),
+    ("Probe", &["terminationGracePeriodSeconds"]),
+    ("ProjectedVolumeSource", &["defaultMode"]),
+    ("SeccompProfile", &["localhostProfile"]),
+    ("SecretEnvSource", &["optional"]),
+    ("SecretKeySelector", &["optional"]),
+    ("SecretProjection", &["optional"]),
+    ("SecretVolumeSource", &["defaultMode", "optional"]),
+    (
+        "SecurityContext",
+        &[
+            "allowPrivilegeEscalation",
+            "privileged",
+            "procMount",
+            "readOnlyRootFilesystem",
+            "runAsGroup",
+            "runAsNonRoot",
+            "runAsUser",
+        ],
+    ),
+    ("ServiceAccountTokenProjection", &["expirationSeconds"]),
+    ("Toleration", &["tolerationSeconds"]),
+    ("TopologySpreadConstraint", &["minDomains", "nodeAffinityPolicy", "nodeTaintsPolicy"]),
+    ("TypedLocalObjectReference", &["apiGroup"]),
+    ("TypedObjectReference", &["apiGroup", "namespace"]),
+    ("VolumeMount", &["mountPropagation", "recursiveReadOnly"]),
+    (
+        "WindowsSecurityContextOptions",
+        &["gmsaCredentialSpec", "gmsaCredentialSpecName", "hostProcess", "runAsUserName"],
+    ),
+];
+
+/// Whether a zero in this field differs from no value.
+pub(super) fn has(owner: &str, field: &str) -> bool {
+    let found = FIELDS.binary_search_by(|(name, _)| (*name).cmp(owner));
+    found.is_ok_and(|index| FIELDS[index].1.contains(&field))
+}

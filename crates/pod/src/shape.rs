@@ -1,0 +1,233 @@
+//! A document against the shape of a Pod: unknown fields, wrong types, and what is left for the wire type.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    Problem,
+    names::{join, unknown},
+    node::{At, Content, Entry, Node, number},
+    quantity::Quantity,
+    schema::{Field, Shape},
+};
+
+/// What a document says, in the form that the wire type takes.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// Only what has a value for Kubernetes: no nulls, no zeros where a zero is none.
+    pub value: Map<String, Value>,
+    /// Unknown fields and keys written twice: what the API server's strict decoding objects to.
+    pub strict: Vec<Problem>,
+    /// Values that do not fit their field.
+    pub wrong: Vec<Problem>,
+}
+
+/// Reads a document as a structure of that shape.
+pub(crate) fn read(document: &Node, shape: &Shape) -> Read {
+    let mut reader = Reader { path: String::new(), strict: Vec::new(), wrong: Vec::new() };
+    let value = match (&document.content, shape) {
+        (Content::Map(entries), Shape::Struct(fields)) => reader.fields(entries, fields),
+        _ => Map::new(),
+    };
+    Read { value, strict: reader.strict, wrong: reader.wrong }
+}
+
+struct Reader {
+    path: String,
+    strict: Vec<Problem>,
+    wrong: Vec<Problem>,
+}
+
+impl Reader {
+    fn at<T>(&mut self, step: &str, then: impl FnOnce(&mut Self) -> T) -> T {
+        let length = self.path.len();
+        if length > 0 && !step.starts_with('[') {
+            self.path.push('.');
+        }
+        self.path.push_str(step);
+        let result = then(self);
+        self.path.truncate(length);
+        result
+    }
+
+    fn fields(&mut self, entries: &[Entry], fields: &[Field]) -> Map<String, Value> {
+        let mut object = Map::new();
+        for entry in entries {
+            self.repeated(entry);
+            let Some(field) = fields.iter().find(|field| field.name == entry.key) else {
+                let known = fields.iter().map(|field| field.name);
+                let problem = unknown(&join(&self.path, &entry.key), &entry.key, known);
+                self.strict.push(placed(problem, entry.at));
+                self.all_repeated(&entry.value);
+                continue;
+            };
+            let value = self.at(field.name, |reader| reader.value(&entry.value, &field.shape));
+            match value.filter(|value| field.has_presence || !is_zero(value, &field.shape)) {
+                Some(value) => drop(object.insert(entry.key.clone(), value)),
+                // A null or zero that comes last takes back what came before.
+                None => drop(object.remove(&entry.key)),
+            }
+        }
+        object
+    }
+
+    fn repeated(&mut self, entry: &Entry) {
+        if let Some(first) = entry.repeats {
+            let message = format!("duplicate key: it is already on line {first}; remove one");
+            let field = join(&self.path, &entry.key);
+            self.strict.push(placed(Problem { field, message, ..Problem::default() }, entry.at));
+        }
+    }
+
+    /// Keys written twice where no shape is known.
+    fn all_repeated(&mut self, node: &Node) {
+        match &node.content {
+            Content::Map(entries) => {
+                for entry in entries {
+                    self.repeated(entry);
+                    self.at(&entry.key, |reader| reader.all_repeated(&entry.value));
+                }
+            }
+            Content::List(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.at(&format!("[{index}]"), |reader| reader.all_repeated(item));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A value of that shape; none for null, and for what does not fit.
+    fn value(&mut self, node: &Node, shape: &Shape) -> Option<Value> {
+        match (&node.content, shape) {
+            (Content::Null, _) => None,
+            (_, Shape::Any) => {
+                self.all_repeated(node);
+                Some(node.to_json())
+            }
+            (Content::Map(entries), Shape::Struct(fields)) => Some(Value::Object(self.fields(entries, fields))),
+            (Content::Map(entries), Shape::Map(inside)) => {
+                let mut object = Map::new();
+                for entry in entries {
+                    self.repeated(entry);
+                    let value = self.at(&entry.key, |reader| reader.item(&entry.value, inside));
+                    object.insert(entry.key.clone(), value);
+                }
+                Some(Value::Object(object))
+            }
+            (Content::List(items), Shape::List(inside)) => {
+                let mut list = Vec::with_capacity(items.len());
+                for (index, item) in items.iter().enumerate() {
+                    list.push(self.at(&format!("[{index}]"), |reader| reader.item(item, inside)));
+                }
+                Some(Value::Array(list))
+            }
+            (Content::Text(text), Shape::Text | Shape::IntOrString) => Some(Value::String(text.clone())),
+            (Content::Bool(bool), Shape::Bool) => Some(Value::Bool(*bool)),
+            (Content::Number(text), Shape::Int32 | Shape::IntOrString) if text.parse::<i32>().is_ok() => {
+                Some(number(text))
+            }
+            (Content::Number(text), Shape::Int64) if text.parse::<i64>().is_ok() => Some(number(text)),
+            (Content::Text(text), Shape::Time) if is_time(text) => Some(Value::String(text.clone())),
+            (content, Shape::Quantity) => self.quantity(content, node.at),
+            (content, shape) => {
+                let message = mismatch(content, shape);
+                self.wrong.push(placed(Problem { field: self.path.clone(), message, ..Problem::default() }, node.at));
+                None
+            }
+        }
+    }
+
+    /// A list's item or a map's value: null is its zero there.
+    fn item(&mut self, node: &Node, shape: &Shape) -> Value {
+        self.value(node, shape).unwrap_or_else(|| match shape {
+            Shape::Struct(_) | Shape::Map(_) => Value::Object(Map::new()),
+            Shape::List(_) => Value::Array(Vec::new()),
+            Shape::Text => Value::String(String::new()),
+            Shape::Bool => Value::Bool(false),
+            Shape::Int32 | Shape::Int64 | Shape::IntOrString => 0.into(),
+            Shape::Quantity => "0".into(),
+            Shape::Time => "1970-01-01T00:00:00Z".into(),
+            Shape::Any => Value::Null,
+        })
+    }
+
+    fn quantity(&mut self, content: &Content, at: At) -> Option<Value> {
+        let text = match content {
+            Content::Text(text) | Content::Number(text) => text.trim(),
+            _ => "",
+        };
+        match Quantity::parse(text) {
+            Ok(quantity) => Some(Value::String(quantity.to_string())),
+            Err(error) => {
+                let message = format!("Invalid value: {}: {error}, such as 500m, 2, 64Mi or 1G", shown(content));
+                self.wrong.push(placed(Problem { field: self.path.clone(), message, ..Problem::default() }, at));
+                None
+            }
+        }
+    }
+}
+
+fn placed(problem: Problem, at: At) -> Problem {
+    Problem { line: Some(at.line), column: Some(at.column), ..problem }
+}
+
+fn is_zero(value: &Value, shape: &Shape) -> bool {
+    match (value, shape) {
+        (Value::String(text), Shape::Text) => text.is_empty(),
+        (Value::Bool(bool), _) => !bool,
+        (Value::Number(number), Shape::Int32 | Shape::Int64) => number.as_i64() == Some(0),
+        (Value::Array(items), Shape::List(_)) => items.is_empty(),
+        (Value::Object(entries), Shape::Map(_)) => entries.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether a text is a time as Kubernetes writes them: RFC 3339, `T` and zone included.
+fn is_time(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.get(10) == Some(&b'T')
+        && (text.ends_with('Z') || bytes.len() > 6 && matches!(bytes[bytes.len() - 6], b'+' | b'-'))
+        && text.parse::<jiff::Timestamp>().is_ok()
+}
+
+/// What is wrong with a value, with the way out where quoting helps.
+fn mismatch(content: &Content, shape: &Shape) -> String {
+    let found = match content {
+        Content::Null => "null",
+        Content::Bool(_) => "a boolean",
+        Content::Number(_) => "a number",
+        Content::Text(_) => "text",
+        Content::List(_) => "a list",
+        Content::Map(_) => "a mapping",
+    };
+    let (expected, way_out) = match shape {
+        Shape::Struct(_) | Shape::Map(_) | Shape::Any => ("a mapping", ""),
+        Shape::List(_) => ("a list", ""),
+        Shape::Text if matches!(content, Content::Bool(_) | Content::Number(_)) => ("text", "; put it in quotes"),
+        Shape::Text => ("text", ""),
+        Shape::Bool => ("true or false", ""),
+        Shape::Int32 => ("a whole number of 32 bits", ""),
+        Shape::Int64 => ("a whole number of 64 bits", ""),
+        Shape::IntOrString => ("a whole number of 32 bits, or text", ""),
+        Shape::Time => ("a time such as 2024-01-02T03:04:05Z", ""),
+        Shape::Quantity => ("a quantity", ""),
+    };
+    let is_odd = matches!(
+        (content, shape),
+        (Content::Number(_), Shape::Int32 | Shape::Int64 | Shape::IntOrString) | (Content::Text(_), Shape::Time)
+    );
+    let not = if is_odd { String::new() } else { format!(", not {found}") };
+    format!("Invalid value: {}: must be {expected}{not}{way_out}", shown(content))
+}
+
+/// A value as it is named in a message.
+fn shown(content: &Content) -> String {
+    match content {
+        Content::Null => "null".to_owned(),
+        Content::Bool(bool) => bool.to_string(),
+        Content::Number(text) => text.clone(),
+        Content::Text(text) => format!("{text:?}"),
+        Content::List(_) => "[…]".to_owned(),
+        Content::Map(_) => "{…}".to_owned(),
+    }
+}

@@ -1,0 +1,290 @@
+//! The table of supported fields against the schema, the code and the documentation.
+
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    decode,
+    model::Pod,
+    schema::{self, Field, Shape},
+};
+
+/// Every field of a Pod, with its shape's name.
+fn fields() -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    schema::walk(&mut |path, field| fields.push((path.to_owned(), shape_name(&field.shape))));
+    fields
+}
+
+fn shape_name(shape: &Shape) -> String {
+    match shape {
+        Shape::Struct(_) => "mapping".to_owned(),
+        Shape::List(inside) => format!("list of {}", shape_name(inside)),
+        Shape::Map(inside) => format!("{} by name", shape_name(inside)),
+        Shape::Text => "text".to_owned(),
+        Shape::Bool => "true or false".to_owned(),
+        Shape::Int32 | Shape::Int64 => "number".to_owned(),
+        Shape::Quantity => "quantity".to_owned(),
+        Shape::IntOrString => "number or text".to_owned(),
+        Shape::Time => "time".to_owned(),
+        Shape::Any => "anything".to_owned(),
+    }
+}
+
+/// The field above, if there is one.
+fn parent(path: &str) -> Option<&str> {
+    path.rsplit_once('.').map(|(parent, _)| parent.trim_end_matches("[]"))
+}
+
+/// The row that decides on a field: its own, or that of the nearest field around it.
+fn deciding(path: &str) -> Option<(&str, Support)> {
+    let mut path = Some(path);
+    while let Some(at) = path {
+        match row(at) {
+            Some(support) => return Some((at, support)),
+            None => path = parent(at),
+        }
+    }
+    None
+}
+
+#[test]
+fn every_field_has_a_row_and_every_row_a_field() {
+    let fields = fields();
+    let known: BTreeSet<_> = fields.iter().map(|(path, _)| path.as_str()).collect();
+    for path in &known {
+        let above = parent(path).and_then(deciding).map(|(_, support)| support);
+        match (row(path), above) {
+            (Some(_), None | Some(Executed)) => {}
+            (Some(_), Some(above)) => panic!("{path} has a row that its parent's {above:?} leaves no say"),
+            (None, None | Some(Executed)) => panic!("{path} has no row"),
+            (None, Some(_)) => {}
+        }
+    }
+    let paths: Vec<_> = ROWS.iter().map(|(path, _)| *path).collect();
+    assert_eq!(paths.len(), TABLE.len(), "one row for each field");
+    for path in paths {
+        assert!(known.contains(path), "{path} is no field of a Pod");
+    }
+}
+
+#[test]
+fn the_schema_is_the_servers() {
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/apiserver-1.36/fields.txt");
+    let recorded = fs::read_to_string(recorded).expect("the list of fields can be read");
+    let recorded: BTreeSet<_> = recorded.lines().filter_map(|line| line.split('\t').next()).collect();
+    let fields = fields();
+    let is_recorded = |path: &&str| !path.starts_with("status");
+    let ours: BTreeSet<_> = fields.iter().map(|(path, _)| path.as_str()).filter(is_recorded).collect();
+    assert!(recorded.len() > 1000, "{} fields are recorded", recorded.len());
+    assert_eq!(
+        ours.difference(&recorded).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "fields that the server does not have"
+    );
+    assert_eq!(
+        recorded.difference(&ours).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "fields that the schema does not have"
+    );
+}
+
+/// A value of that shape that is not its zero, with every field below it.
+fn sample(shape: &Shape) -> Value {
+    match shape {
+        Shape::Struct(fields) => {
+            fields.iter().map(|Field { name, shape, .. }| ((*name).to_owned(), sample(shape))).collect()
+        }
+        Shape::List(inside) => json!([sample(inside)]),
+        Shape::Map(inside) => json!({ "cpu": sample(inside) }),
+        Shape::Text => json!("x"),
+        Shape::Bool => json!(true),
+        Shape::Int32 | Shape::Int64 | Shape::IntOrString => json!(7),
+        Shape::Quantity => json!("7"),
+        Shape::Time => json!("2024-01-02T03:04:05Z"),
+        Shape::Any => json!({}),
+    }
+}
+
+/// A document in which only that field is set.
+fn only(path: &str, value: Value) -> Map<String, Value> {
+    let (step, rest) = path.split_once('.').unwrap_or((path, ""));
+    let inside = if rest.is_empty() { value } else { Value::Object(only(rest, value)) };
+    match step.strip_suffix("[]") {
+        Some(name) => Map::from_iter([(name.to_owned(), json!([inside]))]),
+        None => Map::from_iter([(step.to_owned(), inside)]),
+    }
+}
+
+fn said(path: &str, value: Value) -> (Vec<Problem>, Vec<Problem>) {
+    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    check(Some(&only(path, value)), &mut problems, &mut warnings);
+    (problems, warnings)
+}
+
+#[test]
+fn the_code_does_what_the_rows_say() {
+    schema::walk(&mut |path, field| {
+        let (at, support) = deciding(path).unwrap_or_else(|| panic!("{path} has no row"));
+        let sample = sample(&field.shape);
+        let is_leaf = !matches!(&sample, Value::Object(_) | Value::Array(_));
+        let (problems, warnings) = said(path, sample);
+        let concrete = at.replace("[]", "[0]");
+        let names_it = |list: &[Problem]| list.iter().any(|problem| problem.field == concrete);
+        match support {
+            Executed if is_leaf => {
+                assert!(problems.is_empty() && warnings.is_empty(), "{path}: {problems:?} {warnings:?}");
+            }
+            Executed => assert!(!names_it(&problems) && !names_it(&warnings), "{path}: {problems:?} {warnings:?}"),
+            Keys(known) => {
+                assert!(known.contains(&"cpu") && problems.is_empty(), "{path}: {problems:?}");
+                let (problems, _) = said(path, json!({ "cpu": "1", "ephemeral-storage": "1" }));
+                assert_eq!(problems.len(), 1, "{path}: {problems:?}");
+                assert_eq!(problems[0].field, format!("{concrete}.ephemeral-storage"));
+            }
+            Only(allowed) => {
+                for value in allowed.iter().filter(|_| at == path) {
+                    let value = serde_json::from_str(value).expect("rows have JSON");
+                    assert_eq!(said(path, value), (Vec::new(), Vec::new()), "{path}");
+                }
+                let other = if allowed.contains(&"true") { json!(false) } else { json!(true) };
+                assert!(names_it(&said(at, other).0), "{path} is refused with another value");
+            }
+            NoEffect(why) => {
+                assert!(
+                    names_it(&warnings) && problems.is_empty() && !why.is_empty(),
+                    "{path}: {problems:?} {warnings:?}"
+                );
+            }
+            Quiet(_) => assert!(problems.is_empty() && warnings.is_empty(), "{path}: {problems:?} {warnings:?}"),
+            Refused(why, way_out) => {
+                assert!(names_it(&problems) && !why.is_empty() && !way_out.is_empty(), "{path}: {problems:?}");
+            }
+        }
+    });
+}
+
+/// Fields that are executed, each with two values that a pod must differ by.
+const VALUES: &[(&str, &str, &str)] = &[
+    ("metadata.annotations", r#"{"a": "b"}"#, r#"{"a": "c"}"#),
+    ("metadata.labels", r#"{"a": "b"}"#, r#"{"a": "c"}"#),
+    ("metadata.name", r#""a""#, r#""b""#),
+    ("metadata.namespace", r#""a""#, r#""b""#),
+    ("metadata.uid", r#""a""#, r#""b""#),
+    ("spec.containers[].args", r#"["a"]"#, r#"["b"]"#),
+    ("spec.containers[].command", r#"["a"]"#, r#"["b"]"#),
+    ("spec.containers[].env[].name", r#""A""#, r#""B""#),
+    ("spec.containers[].env[].value", r#""a""#, r#""b""#),
+    ("spec.containers[].image", r#""a""#, r#""b""#),
+    ("spec.containers[].imagePullPolicy", r#""Always""#, r#""Never""#),
+    ("spec.containers[].name", r#""a""#, r#""b""#),
+    ("spec.containers[].ports[].containerPort", "1", "2"),
+    ("spec.containers[].ports[].hostIP", r#""10.0.0.1""#, r#""10.0.0.2""#),
+    ("spec.containers[].ports[].hostPort", "1", "2"),
+    ("spec.containers[].ports[].name", r#""a""#, r#""b""#),
+    ("spec.containers[].ports[].protocol", r#""TCP""#, r#""UDP""#),
+    ("spec.containers[].resources.limits", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
+    ("spec.containers[].resources.requests", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "2", "memory": "1"}"#),
+    ("spec.containers[].volumeMounts[].mountPath", r#""/a""#, r#""/b""#),
+    ("spec.containers[].volumeMounts[].name", r#""v""#, r#""w""#),
+    ("spec.containers[].volumeMounts[].readOnly", "true", "false"),
+    ("spec.containers[].workingDir", r#""/a""#, r#""/b""#),
+    ("spec.hostNetwork", "true", "false"),
+    ("spec.hostname", r#""a""#, r#""b""#),
+    ("spec.restartPolicy", r#""Always""#, r#""Never""#),
+    ("spec.runtimeClassName", r#""a""#, r#""b""#),
+    ("spec.terminationGracePeriodSeconds", "5", "6"),
+    ("spec.volumes[].emptyDir.medium", r#""""#, r#""Memory""#),
+    ("spec.volumes[].emptyDir.sizeLimit", r#""1Ki""#, r#""2Ki""#),
+    ("spec.volumes[].hostPath.path", r#""/a""#, r#""/b""#),
+    ("spec.volumes[].hostPath.type", r#""File""#, r#""Socket""#),
+    ("spec.volumes[].name", r#""x""#, r#""y""#),
+];
+
+/// What is done is seen in the pod: a manifest with that field, for the rest as small as it may be.
+fn built(path: &str, value: &str) -> Pod {
+    let mut document = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x" },
+        "spec": { "containers": [{ "name": "x", "image": "x" }], "volumes": [{ "name": "v" }, { "name": "w" }] }
+    });
+    let mut at = &mut document;
+    let steps: Vec<_> = path.split('.').collect();
+    for step in &steps {
+        let (name, is_item) = step.strip_suffix("[]").map_or((*step, false), |name| (name, true));
+        at = &mut at[name];
+        if is_item {
+            if at.is_null() {
+                *at = match name {
+                    "env" => json!([{ "name": "X" }]),
+                    "ports" => json!([{ "containerPort": 9, "hostPort": 9 }]),
+                    "volumeMounts" => json!([{ "name": "v", "mountPath": "/x" }]),
+                    _ => json!([{}]),
+                };
+            }
+            at = &mut at[0];
+        } else if at.is_null() && name == "hostPath" {
+            *at = json!({ "path": "/x" });
+        }
+    }
+    *at = serde_json::from_str(value).expect("values are JSON");
+    let manifest = decode(document.to_string().as_bytes(), "node");
+    let mut pod = manifest.unwrap_or_else(|problems| panic!("{path}: {problems:?}")).pods.remove(0);
+    // These differ whatever is written.
+    pod.revision = crate::Revision::new("");
+    pod.wire = std::sync::Arc::default();
+    if path != "metadata.uid" {
+        pod.uid = crate::PodUid::new("");
+        pod.annotations.retain(|name, _| !name.starts_with("kubernetes.io/config."));
+    }
+    pod
+}
+
+#[test]
+fn executed_fields_reach_the_pod() {
+    let leaves = fields().into_iter().filter(|(path, shape)| {
+        let is_structure = shape.ends_with("mapping");
+        let is_constant = matches!(path.as_str(), "apiVersion" | "kind");
+        matches!(row(path), Some(Executed | Keys(_))) && !is_structure && !is_constant
+    });
+    let leaves: Vec<_> = leaves.map(|(path, _)| path).collect();
+    let valued: Vec<_> = VALUES.iter().map(|(path, _, _)| (*path).to_owned()).collect();
+    assert_eq!(leaves, valued, "every executed field has values here");
+    for (path, one, other) in VALUES {
+        assert_ne!(built(path, one), built(path, other), "{path} makes no difference");
+    }
+}
+
+/// `docs/pod-support.md`, as it should be.
+fn document() -> String {
+    let mut text = "# What Stanchion does with each field of a Pod\n\n\
+        Made from the agent's own table by `UPDATE_DOCS=1 cargo test -p stanchion-pod documentation`; do not edit.\n\n\
+        *executed*: done as it says. *no effect*: accepted, and means nothing on a lone node; `stanchion validate` warns of \
+        it. *refused*: the manifest is refused by name, with the way out. What is below a field that is refused or without \
+        effect shares its lot.\n\n| field | type | here | |\n|---|---|---|---|\n"
+        .to_owned();
+    for (path, shape) in fields() {
+        let Some((at, support)) = deciding(&path) else { continue };
+        let (here, note) = match support {
+            Executed => ("executed", String::new()),
+            Keys(known) => ("executed", format!("{}; other names are refused", known.join(", "))),
+            Only(allowed) => ("refused", format!("but for `{}`, which is what happens anyway", allowed.join("`, `"))),
+            NoEffect(why) | Quiet(why) => ("no effect", why.to_owned()),
+            Refused(why, way_out) => ("refused", format!("{why}; {way_out}")),
+        };
+        let note = if at == path { note } else { format!("as `{at}`") };
+        writeln!(text, "| `{path}` | {shape} | {here} | {note} |").expect("text can be written to");
+    }
+    text
+}
+
+#[test]
+fn the_documentation_is_made_of_the_rows() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/pod-support.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, document()).expect("the documentation can be written");
+    }
+    let is_same = fs::read_to_string(&path).is_ok_and(|text| text == document());
+    assert!(is_same, "docs/pod-support.md is old: UPDATE_DOCS=1 cargo test -p stanchion-pod documentation");
+}

@@ -1,0 +1,188 @@
+//! The kinds of objections that the API server has, in its words (R-VAL-1, R-VAL-2).
+
+use std::fmt::{self, Display, Write as _};
+
+use super::path::Path;
+use crate::Problem;
+
+/// Objections, collected in order.
+#[derive(Default)]
+pub(crate) struct Problems(Vec<Problem>);
+
+impl Problems {
+    pub fn into_list(self) -> Vec<Problem> {
+        self.0
+    }
+
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn add(&mut self, path: &Path<'_>, message: String) {
+        self.0.push(Problem { field: path.to_string(), message, ..Problem::default() });
+    }
+
+    pub fn required(&mut self, path: &Path<'_>, detail: &str) {
+        self.add(path, detailed("Required value".to_owned(), detail));
+    }
+
+    pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
+        self.add(path, detailed("Forbidden".to_owned(), detail));
+    }
+
+    pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Shown>, detail: impl Display) {
+        self.add(path, detailed(format!("Invalid value: {}", value.into()), detail));
+    }
+
+    pub fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Shown>) {
+        self.add(path, format!("Duplicate value: {}", value.into()));
+    }
+
+    pub fn not_found(&mut self, path: &Path<'_>, value: &str, detail: &str) {
+        self.add(path, detailed(format!("Not found: {}", Shown::from(value)), detail));
+    }
+
+    pub fn too_long(&mut self, path: &Path<'_>, most: usize) {
+        self.add(path, format!("Too long: may not be more than {most} bytes"));
+    }
+
+    pub fn too_many(&mut self, path: &Path<'_>, count: usize, most: usize) {
+        self.add(path, format!("Too many: {count}: must have at most {most} items"));
+    }
+
+    pub fn unsupported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
+        let supported: Vec<_> = supported.iter().map(|it| Shown::from(*it).0).collect();
+        let value = Shown::from(value);
+        self.add(path, format!("Unsupported value: {value}: supported values: {}", supported.join(", ")));
+    }
+
+    /// One of some values; nothing set is none of them.
+    pub fn one_of(&mut self, path: &Path<'_>, value: Option<&str>, supported: &[&str]) {
+        match value.unwrap_or_default() {
+            "" => self.required(path, ""),
+            value => self.one_of_if_set(path, Some(value), supported),
+        }
+    }
+
+    /// One of some values, or nothing.
+    pub fn one_of_if_set(&mut self, path: &Path<'_>, value: Option<&str>, supported: &[&str]) {
+        if let Some(value) = value.filter(|value| !supported.contains(value)) {
+            self.unsupported(path, value, supported);
+        }
+    }
+
+    /// Everything that a format has against a value.
+    pub fn format(&mut self, path: &Path<'_>, value: &str, objections: Vec<String>) {
+        for objection in objections {
+            self.invalid(path, value, objection);
+        }
+    }
+
+    pub fn not_negative(&mut self, path: &Path<'_>, value: i64) {
+        if value < 0 {
+            self.invalid(path, value, "must be greater than or equal to 0");
+        }
+    }
+
+    /// A number from `least` to `most`, both included.
+    pub fn within(&mut self, path: &Path<'_>, value: i64, least: i64, most: i64) {
+        if !(least..=most).contains(&value) {
+            self.invalid(path, value, format_args!("must be between {least} and {most}, inclusive"));
+        }
+    }
+}
+
+fn detailed(mut text: String, detail: impl Display) -> String {
+    let length = text.len();
+    text.push_str(": ");
+    // Writing to a String cannot fail.
+    if write!(text, "{detail}").is_err() || text.len() == length + 2 {
+        text.truncate(length);
+    }
+    text
+}
+
+/// A value as the server shows it: text in quotes, numbers plain, the rest as JSON.
+pub(crate) struct Shown(String);
+
+impl Shown {
+    /// JSON that is written already.
+    pub fn json(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<&str> for Shown {
+    fn from(text: &str) -> Self {
+        let mut shown = String::with_capacity(text.len() + 2);
+        shown.push('"');
+        for char in text.chars() {
+            match char {
+                '"' => shown.push_str("\\\""),
+                '\\' => shown.push_str("\\\\"),
+                '\u{7}' => shown.push_str("\\a"),
+                '\u{8}' => shown.push_str("\\b"),
+                '\u{c}' => shown.push_str("\\f"),
+                '\n' => shown.push_str("\\n"),
+                '\r' => shown.push_str("\\r"),
+                '\t' => shown.push_str("\\t"),
+                '\u{b}' => shown.push_str("\\v"),
+                char if char.is_ascii_control() => shown.push_str(&format!("\\x{:02x}", u32::from(char))),
+                char if char.is_control() || char.is_whitespace() && char != ' ' => {
+                    shown.push_str(&format!("\\u{:04x}", u32::from(char)));
+                }
+                char => shown.push(char),
+            }
+        }
+        shown.push('"');
+        Self(shown)
+    }
+}
+
+impl From<&String> for Shown {
+    fn from(text: &String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<i64> for Shown {
+    fn from(number: i64) -> Self {
+        Self(number.to_string())
+    }
+}
+
+impl From<i32> for Shown {
+    fn from(number: i32) -> Self {
+        Self(number.to_string())
+    }
+}
+
+impl From<bool> for Shown {
+    fn from(bool: bool) -> Self {
+        Self(bool.to_string())
+    }
+}
+
+impl From<serde_json::Value> for Shown {
+    fn from(value: serde_json::Value) -> Self {
+        Self(value.to_string())
+    }
+}
+
+impl From<&[String]> for Shown {
+    fn from(list: &[String]) -> Self {
+        Self(serde_json::Value::from(list).to_string())
+    }
+}
+
+impl From<&crate::quantity::Quantity> for Shown {
+    fn from(quantity: &crate::quantity::Quantity) -> Self {
+        Self::from(quantity.to_string().as_str())
+    }
+}

@@ -1,0 +1,174 @@
+//! What a YAML 1.1 scalar stands for, by the rules of the library that Kubernetes uses.
+
+/// What it stands for.
+#[derive(Debug, PartialEq)]
+pub(super) enum Scalar {
+    Null,
+    Bool(bool),
+    /// As JSON text; `inf` and `NaN` as such.
+    Number(String),
+    Text,
+    /// `<<`.
+    Merge,
+}
+
+/// Whether a text, written without quotes, would be read as something else, or cannot be written without them.
+pub(super) fn is_ambiguous(text: &str) -> bool {
+    let is_odd = |char: char| char.is_control() && char != '\n' || matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}');
+    let is_indented = text.contains('\n') && text.starts_with(char::is_whitespace);
+    plain(text) != Scalar::Text || text.contains(is_odd) || is_indented
+}
+
+/// Resolves a scalar. A quoted one is text unless a tag says otherwise.
+pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<Scalar, String> {
+    let core = match tag {
+        None if is_plain => return Ok(plain(text)),
+        None => return Ok(Scalar::Text),
+        Some(tag) => match core_tag(tag) {
+            Some(core) => core,
+            None => return Ok(Scalar::Text),
+        },
+    };
+    let found = plain(text);
+    match (core, &found) {
+        ("str", _) => Ok(Scalar::Text),
+        ("binary", _) => Err("!!binary is not understood; write the text itself".to_owned()),
+        ("null", Scalar::Null) | ("bool", Scalar::Bool(_)) | ("merge", Scalar::Merge) | ("timestamp", Scalar::Text) => {
+            Ok(found)
+        }
+        ("int", Scalar::Number(number)) if is_whole(number) => Ok(found),
+        ("float", Scalar::Number(_)) => Ok(found),
+        _ => Err(format!("{text:?} is no !!{core}")),
+    }
+}
+
+/// The name of a tag of YAML itself, e.g. `int`. A user's own tags mean nothing.
+fn core_tag(tag: &str) -> Option<&str> {
+    let name = tag.strip_prefix("tag:yaml.org,2002:")?;
+    ["str", "binary", "null", "bool", "merge", "timestamp", "int", "float"].contains(&name).then_some(name)
+}
+
+fn is_whole(number: &str) -> bool {
+    number.strip_prefix('-').unwrap_or(number).bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn plain(text: &str) -> Scalar {
+    match text.as_bytes().first() {
+        None => Scalar::Null,
+        Some(b'y' | b'Y' | b'n' | b'N' | b't' | b'T' | b'f' | b'F' | b'o' | b'O' | b'~') => word(text),
+        Some(b'<') if text == "<<" => Scalar::Merge,
+        Some(b'.') => match text {
+            ".inf" | ".Inf" | ".INF" => Scalar::Number("inf".to_owned()),
+            ".nan" | ".NaN" | ".NAN" => Scalar::Number("NaN".to_owned()),
+            _ => float(text).map_or(Scalar::Text, Scalar::Number),
+        },
+        Some(b'+' | b'-' | b'0'..=b'9') => match text {
+            "+.inf" | "+.Inf" | "+.INF" | "-.inf" | "-.Inf" | "-.INF" => Scalar::Number("inf".to_owned()),
+            _ => {
+                let digits = text.replace('_', "");
+                integer(&digits).or_else(|| float(&digits)).map_or(Scalar::Text, Scalar::Number)
+            }
+        },
+        Some(_) => Scalar::Text,
+    }
+}
+
+fn word(text: &str) -> Scalar {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Scalar::Bool(true),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Scalar::Bool(false),
+        "~" | "null" | "Null" | "NULL" => Scalar::Null,
+        _ => Scalar::Text,
+    }
+}
+
+/// `0644`, `0o644`, `0x1A4`, `0b110100100`, `420`: of 64 bits, a positive one of 64 bits without sign.
+fn integer(text: &str) -> Option<String> {
+    let (sign, digits) = match text.as_bytes().first()? {
+        b'-' => ("-", &text[1..]),
+        b'+' => ("+", &text[1..]),
+        _ => ("", text),
+    };
+    let lower = digits.get(..2).unwrap_or_default().to_ascii_lowercase();
+    let (base, digits) = match lower.as_str() {
+        "0x" if digits.len() > 2 => (16, &digits[2..]),
+        "0o" if digits.len() > 2 => (8, &digits[2..]),
+        "0b" if digits.len() > 2 => (2, &digits[2..]),
+        _ if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
+        _ => (10, digits),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| char::from(byte).is_digit(base)) {
+        return None;
+    }
+    let value = u64::from_str_radix(digits, base).ok()?;
+    match sign {
+        "-" if value <= 1 << 63 => Some(if value == 0 { "0".to_owned() } else { format!("-{value}") }),
+        "-" => None,
+        "+" if value > i64::MAX.unsigned_abs() => None,
+        _ => Some(value.to_string()),
+    }
+}
+
+fn float(text: &str) -> Option<String> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (number, exponent) = match unsigned.find(['e', 'E']) {
+        Some(at) => (&unsigned[..at], Some(&unsigned[at + 1..])),
+        None => (unsigned, None),
+    };
+    let is_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let is_number = is_digits(whole) && is_digits(fraction) && !(whole.is_empty() && fraction.is_empty());
+    let is_exponent = exponent.is_none_or(|exponent| {
+        let digits = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+        !digits.is_empty() && is_digits(digits)
+    });
+    if !is_number || !is_exponent {
+        return None;
+    }
+    text.parse().ok().filter(|float: &f64| float.is_finite()).map(written)
+}
+
+/// As Go writes a float into JSON: `80.0` is `80`.
+fn written(float: f64) -> String {
+    let size = float.abs();
+    if size != 0.0 && !(1e-6..1e21).contains(&size) { format!("{float:e}") } else { format!("{float}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_scalars_are_read_as_kubernetes_reads_them() {
+        for (text, expected) in [
+            ("0644", "420"),
+            ("0o644", "420"),
+            ("0x1A4", "420"),
+            ("0b110100100", "420"),
+            ("0648", "648"),
+            ("1_000", "1000"),
+            ("+5", "5"),
+            ("-0x10", "-16"),
+            ("80.0", "80"),
+            ("1e3", "1000"),
+            ("1.10", "1.1"),
+            (".5", "0.5"),
+            ("18446744073709551615", "18446744073709551615"),
+            ("9223372036854775808.0", "9223372036854776000"),
+        ] {
+            assert_eq!(plain(text), Scalar::Number(expected.to_owned()), "R-DEC-1: {text}");
+        }
+        for text in ["12:30:45", "1:20", "2024-01-02", "1.2.3", "0x", "-", "+", ".", "1e", "yess", "1e400", "<", "_1"] {
+            assert_eq!(plain(text), Scalar::Text, "{text}");
+        }
+        for text in ["y", "Yes", "on", "TRUE"] {
+            assert_eq!(plain(text), Scalar::Bool(true), "{text}");
+        }
+        for text in ["n", "No", "OFF", "false"] {
+            assert_eq!(plain(text), Scalar::Bool(false), "{text}");
+        }
+        for text in ["", "~", "null", "NULL"] {
+            assert_eq!(plain(text), Scalar::Null, "{text}");
+        }
+    }
+}
