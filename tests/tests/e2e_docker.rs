@@ -13,7 +13,9 @@ use stanchion_tests::{
     ctr::Running,
     docker::Engine,
     pods::{self, on_node},
-    proc, redis,
+    proc,
+    process::Process,
+    redis,
     wait::throughout,
 };
 
@@ -228,5 +230,38 @@ fn a_pod_gets_what_its_manifest_says() -> Result<()> {
         node.await_said(&["exec", "pod-node-1", "--", "hostname"], &["chosen\n"])?;
         node.remove("pod.yaml")?;
         node.await_nothing_left()
+    })
+}
+
+#[test]
+fn output_is_shown_with_times_followed_and_of_the_previous_container() -> Result<()> {
+    on_docker(|node| {
+        let script = "echo started by $$ at $(cat /proc/uptime); trap 'exit 0' TERM; while [ ! -e /go ]; do sleep 0.1; \
+                      done; echo went; while :; do sleep 3600 & wait $!; done";
+        node.write("pod.yaml", pods::shell("pod", script, ""))?;
+        node.await_running("pod")?;
+        node.await_said(&["logs", "pod-node-1"], &["started by"])?;
+        let first = node.agent.text(&["logs", "pod-node-1"])?;
+        let timed = node.agent.text(&["logs", "--timestamps", "pod-node-1"])?;
+        ensure!(timed.starts_with("20") && timed.ends_with(&first), "with times it is {timed:?}");
+
+        let followed = node.path("followed");
+        let mut command = node.agent.command(&["logs", "-f", "pod-node-1"])?;
+        let _process = Process::start("stanchion logs -f", &mut command, &followed)?;
+        node.agent.text(&["exec", "pod-node-1", "--", "touch", "/go"])?;
+        node.until("logs -f to go on", || {
+            let text = std::fs::read_to_string(&followed)?;
+            ensure!(text == format!("{first}went\n"), "it printed {text:?}");
+            Ok(())
+        })?;
+
+        let old = node.container("pod")?;
+        old.kill()?;
+        healed(node, "pod", &old)?;
+        let now = node.agent.text(&["logs", "pod-node-1"])?;
+        ensure!(now != first && now.starts_with("started by"), "the new container wrote {now:?}");
+        let previous = node.agent.text(&["logs", "--previous", "pod-node-1"])?;
+        ensure!(previous == format!("{first}went\n"), "--previous prints {previous:?}");
+        Ok(())
     })
 }

@@ -61,6 +61,44 @@ fn collect(file: &mut File, options: &LogOptions, lines: &mut std::collections::
     Ok(())
 }
 
+/// Lines of a log that does not come from a file.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    options: LogOptions,
+    after: Option<Timestamp>,
+    last: Option<Timestamp>,
+    joined: Joined,
+    lines: std::collections::VecDeque<String>,
+}
+
+impl Lines {
+    /// Takes those after a time.
+    pub fn new(options: LogOptions, after: Option<Timestamp>) -> Self {
+        Self { options, after, last: after, joined: Joined::default(), lines: std::collections::VecDeque::new() }
+    }
+
+    /// Takes a CRI line.
+    pub fn add(&mut self, raw: &[u8]) {
+        let time = raw.split(|byte| *byte == b' ').next().and_then(|time| std::str::from_utf8(time).ok());
+        let time = time.and_then(|time| time.parse().ok());
+        if time <= self.after && self.after.is_some() {
+            return;
+        }
+        self.last = time.or(self.last);
+        if let Some(line) = self.joined.add(raw, &self.options) {
+            self.lines.push_back(line);
+            if self.options.tail.is_some_and(|most| self.lines.len() > most) {
+                self.lines.pop_front();
+            }
+        }
+    }
+
+    /// The text, and the time of the last line.
+    pub fn finish(self) -> (String, Option<Timestamp>) {
+        (self.lines.into_iter().collect(), self.last)
+    }
+}
+
 /// Partial lines, joined.
 #[derive(Debug, Default)]
 struct Joined {

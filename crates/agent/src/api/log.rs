@@ -1,4 +1,6 @@
-//! What containers wrote.
+//! What containers wrote: from log files, or from a runtime that keeps it itself.
+
+mod kept;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,7 +13,8 @@ use axum::{
 use futures_util::stream;
 use jiff::Timestamp;
 use serde::Deserialize;
-use stanchion_runtime::Runtime;
+use stanchion_pod::PodKey;
+use stanchion_runtime::{ContainerId, Runtime};
 
 use super::{Refusal, container, find};
 use crate::{
@@ -51,6 +54,27 @@ pub(super) async fn log<R: Runtime>(
         (true, Some(before)) => directory.join(format!("{before}.log")),
         (true, None) => return Err(bad(no_previous(&name, &key.name))),
     };
+    let since = options
+        .since_seconds
+        .map(|seconds| Timestamp::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
+    let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
+    let is_over = {
+        let (handle, key, name) = (handle.clone(), key.clone(), name.clone());
+        move || is_over(&handle, &key, &name, attempt)
+    };
+    let id = status.and_then(|status| match options.previous {
+        true => status.last_state.as_ref()?.terminated.as_ref()?.container_id.clone(),
+        false => status.container_id.clone(),
+    });
+    let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
+    if !path.exists()
+        && let (Some(id), Some(runtime)) = (id, handle.runtime(&view.backend))
+    {
+        let follow = (options.follow && !options.previous).then(|| is_over.clone());
+        if let Some(answer) = kept::answer(runtime, id, wanted, follow).await {
+            return answer;
+        }
+    }
     if options.previous && !path.exists() {
         return Err(bad(no_previous(&name, &key.name)));
     }
@@ -59,10 +83,6 @@ pub(super) async fn log<R: Runtime>(
         let reason = waiting.unwrap_or_else(|| "ContainerCreating".to_owned());
         return Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {reason}", key.name)));
     }
-    let since = options
-        .since_seconds
-        .map(|seconds| Timestamp::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
-    let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
     let blocking = tokio::task::spawn_blocking({
         let path: PathBuf = path.clone();
         move || read(&path, &wanted)
@@ -75,17 +95,6 @@ pub(super) async fn log<R: Runtime>(
         return Ok(text.into_response());
     }
     let follow = Follow::new(path, end, wanted.timestamps);
-    let is_over = move || {
-        let view = handle.board.pod(&key);
-        let statuses =
-            view.iter().flat_map(|view| &view.pod.status).flat_map(|it| it.container_statuses.iter().flatten());
-        let own = statuses.into_iter().find(|status| status.name == name);
-        // Over when this life of the container is: it runs no more, or another has begun.
-        own.is_none_or(|status| {
-            let is_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
-            !is_running || u32::try_from(status.restart_count) != Ok(attempt)
-        })
-    };
     let parts = stream::unfold((Some(text), follow, is_over), |(first, mut follow, is_over)| async move {
         let part = match first {
             Some(text) => Some(Ok(text)),
@@ -94,6 +103,17 @@ pub(super) async fn log<R: Runtime>(
         Some((part?, (None, follow, is_over)))
     });
     Ok(Body::from_stream(parts).into_response())
+}
+
+/// Whether this life of a container is over: it runs no more, or another has begun.
+fn is_over<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> bool {
+    let view = handle.board.pod(key);
+    let statuses = view.iter().flat_map(|view| &view.pod.status).flat_map(|it| it.container_statuses.iter().flatten());
+    let own = statuses.into_iter().find(|status| status.name == name);
+    own.is_none_or(|status| {
+        let is_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
+        !is_running || u32::try_from(status.restart_count) != Ok(attempt)
+    })
 }
 
 fn no_previous(container: &str, pod: &str) -> String {
