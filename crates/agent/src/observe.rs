@@ -74,22 +74,19 @@ impl Observer {
         }
     }
 
-    /// A look at one pod, begun after this call. It costs a fraction of a look at everything; when it fails, the look at
-    /// everything that follows says why.
-    pub(crate) async fn look_at<R: Runtime>(&self, runtime: &R, key: &PodKey) {
+    /// A look at one pod, begun after this call, at a fraction of what a look at everything costs. Whether it succeeded;
+    /// if not, a look at everything is to follow, which says why.
+    pub(crate) async fn look_at<R: Runtime>(&self, runtime: &R, key: &PodKey) -> bool {
         let look = self.next_look();
         let pod = PodName { namespace: key.namespace.clone(), name: key.name.clone() };
-        match runtime.list_pod(pod).await {
-            Ok(inventory) => {
-                self.latest.send_if_modified(|latest| {
-                    let now = latest.is_current().then(|| latest.with_pod(key, inventory, look)).flatten();
-                    let is_news = now.is_some();
-                    now.into_iter().for_each(|now| *latest = Arc::new(now));
-                    is_news
-                });
-            }
-            Err(_) => drop(self.look().await),
-        }
+        let Ok(inventory) = runtime.list_pod(pod).await else { return false };
+        self.latest.send_if_modified(|latest| {
+            let now = latest.is_current().then(|| latest.with_pod(key, inventory, look)).flatten();
+            let is_news = now.is_some();
+            now.into_iter().for_each(|now| *latest = Arc::new(now));
+            is_news
+        });
+        true
     }
 
     fn next_look(&self) -> u64 {
@@ -186,7 +183,10 @@ impl<R: Runtime> Watcher<R> {
                 let Happened::To(events) = happened else { break };
                 let Some(pods) = self.concerned(&events) else { break };
                 let begun = Instant::now();
-                join_all(pods.iter().map(|pod| self.observer.look_at(&**runtime, pod))).await;
+                let looked = join_all(pods.iter().map(|pod| self.observer.look_at(&**runtime, pod))).await;
+                if looked.contains(&false) {
+                    break;
+                }
                 sleep_until(begun + 2 * begun.elapsed()).await;
             }
             sleep_until(pause).await;

@@ -336,8 +336,9 @@ impl<R: Runtime> Worker<R> {
     /// hangs delays its own pods only (I8).
     async fn look(&self, backend: &str) {
         let Some(home) = self.shared.home(backend).filter(|home| home.observer.latest().is_current()) else { return };
-        if let Some(runtime) = home.backend.runtime() {
-            home.observer.look_at(&*runtime, &self.key).await;
+        let Some(runtime) = home.backend.runtime() else { return };
+        if !home.observer.look_at(&*runtime, &self.key).await {
+            home.observer.look().await;
         }
     }
 

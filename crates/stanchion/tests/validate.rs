@@ -93,7 +93,11 @@ fn json_is_for_programs() {
     let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
     assert_eq!((&report[0]["valid"], &report[1]["valid"]), (&Value::Bool(true), &Value::Bool(false)), "{report}");
     let problem = &report[1]["problems"][1];
-    assert_eq!((problem["line"].as_u64(), problem["field"].as_str()), (Some(7), Some("spec.restartPolicy")), "{report}");
+    assert_eq!(
+        (problem["line"].as_u64(), problem["field"].as_str()),
+        (Some(7), Some("spec.restartPolicy")),
+        "{report}"
+    );
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Sandboxes: namespaces, network, and a record in containerd that says what they are.
 
-use std::{collections::HashMap, net::IpAddr, path::Path};
+use std::{collections::HashMap, net::IpAddr, path::Path, time::Duration};
 
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
@@ -121,7 +121,7 @@ impl Containerd {
                 return Ok(());
             }
             let members = backend.members(&id).await?;
-            let halted = members.iter().map(|container| backend.halt_container(container, std::time::Duration::ZERO));
+            let halted = members.iter().map(|container| backend.halt_container(container, Duration::ZERO));
             join_all(halted).await.into_iter().collect::<Result<()>>()?;
             backend.disconnect(&id).await
         })
@@ -139,7 +139,12 @@ impl Containerd {
     async fn erase_sandbox_now(&self, id: &SandboxId) -> Result<()> {
         let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
         let members = self.members(id).await?;
-        join_all(members.iter().map(|it| self.erase_container(it))).await.into_iter().collect::<Result<()>>()?;
+        let ends = members.iter().map(|container| self.halt_container(container, Duration::ZERO));
+        join_all(ends).await.into_iter().collect::<Result<()>>()?;
+        // In turn: the shim that they share goes with the last of them, whoever else still talks to it.
+        for container in &members {
+            self.erase_container(container).await?;
+        }
         self.disconnect(id).await?;
         let cgroup = record.labels.get(names::CGROUP).cloned().unwrap_or_default();
         let name = id.0.clone();

@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn the_program_needs_no_library_and_ends_on_term() {
         let program = Program::write("ends");
-        let path = &program.0;
+        let path = &program.path;
         assert!(!names_an_interpreter(PROGRAM), "it is linked dynamically");
         let own = fs::read("/proc/self/exe").expect("this program");
         assert!(names_an_interpreter(&own), "a program that is linked dynamically looks the same");
@@ -121,7 +121,7 @@ mod tests {
     fn the_program_collects_what_has_lost_its_parent() {
         let program = Program::write("collects");
         // The shell becomes the program, and its child the program's.
-        let script = format!("sleep 1000 & echo $!; exec {}", program.0.display());
+        let script = format!("sleep 1000 & echo $!; exec {}", program.path.display());
         let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
         let out = child.stdout.take().expect("it was piped");
@@ -148,7 +148,10 @@ mod tests {
 
     /// The program as a file, removed in the end. One at a time: a process that another test is starting would have it
     /// open for writing for a moment.
-    struct Program(PathBuf, std::sync::MutexGuard<'static, ()>);
+    struct Program {
+        path: PathBuf,
+        _alone: std::sync::MutexGuard<'static, ()>,
+    }
 
     impl Program {
         fn write(name: &str) -> Self {
@@ -157,13 +160,13 @@ mod tests {
             let path = std::env::temp_dir().join(format!("stanchion-pause-{name}-{}", std::process::id()));
             let file = fs::File::options().write(true).create_new(true).mode(0o755).open(&path);
             file.and_then(|mut file| file.write_all(PROGRAM)).expect("a new file");
-            Self(path, alone)
+            Self { path, _alone: alone }
         }
     }
 
     impl Drop for Program {
         fn drop(&mut self) {
-            fs::remove_file(&self.0).ok();
+            fs::remove_file(&self.path).ok();
         }
     }
 

@@ -80,6 +80,22 @@ async fn looks_that_fail_and_events_that_break_do_nothing_to_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_look_at_one_pod_that_fails_is_followed_by_one_at_everything() {
+    for failures in 1..4 {
+        let node = two_pods().await;
+        node.settle().await;
+        for call in 1..=failures {
+            node.fake().fault(Method::List, When::Nth(call), Fault::fail(ErrorKind::Unavailable));
+        }
+        // Its end is told by an event, which leads to a look at its pod only.
+        let app = node.app("one").expect("it runs");
+        node.fake().exit(&app.id, 1);
+        node.shows("the restart", |node| node.app("one").is_some_and(|now| now.id != app.id)).await;
+        node.runs(TWO).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_late_first_look_delays_and_does_not_forget() {
     let mut node = Node::new();
     node.fake().fault(Method::List, When::Nth(1), Fault::Slow(Duration::from_secs(7)));

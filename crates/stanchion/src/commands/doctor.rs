@@ -79,10 +79,7 @@ fn programs() -> Vec<Verdict> {
             "install it there, or set `logger`".to_owned(),
         ),
     };
-    vec![
-        need("nft", "nftables", "pods need it for masquerade and host ports"),
-        logger,
-    ]
+    vec![need("nft", "nftables", "pods need it for masquerade and host ports"), logger]
 }
 
 fn kernel() -> Vec<Verdict> {
