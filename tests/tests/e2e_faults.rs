@@ -87,7 +87,8 @@ fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing() -> Result<()> {
 #[derive(Debug, Default)]
 struct History {
     running: BTreeMap<String, BTreeSet<String>>,
-    starts: BTreeMap<(String, String), u32>,
+    /// Containers started, by pod and revision, and what became of each since.
+    starts: BTreeMap<(String, String), Vec<String>>,
     faults: Vec<String>,
 }
 
@@ -109,7 +110,8 @@ impl History {
                 "/tasks/start" => {
                     let Some(record) = ctr.record(&event.container)? else { continue };
                     let revision = revision_of(&record.spec);
-                    *self.starts.entry((record.pod().to_owned(), revision)).or_default() += 1;
+                    let start = format!("{} at {}", event.container, event.at);
+                    self.starts.entry((record.pod().to_owned(), revision)).or_default().push(start);
                     let running = self.running.entry(record.pod().to_owned()).or_default();
                     if !running.is_empty() {
                         self.faults.push(format!("{} started while {running:?} ran (I1)", event.container));
@@ -119,6 +121,10 @@ impl History {
                 "/tasks/exit" => {
                     for running in self.running.values_mut() {
                         running.remove(&event.container);
+                    }
+                    let start = format!("{} at ", event.container);
+                    for note in self.starts.values_mut().flatten().filter(|note| note.starts_with(&start)) {
+                        note.push_str(&format!(" (ended at {})", event.at));
                     }
                 }
                 _ => {}
@@ -130,7 +136,7 @@ impl History {
     fn check(&self) -> Result<()> {
         ensure!(self.faults.is_empty(), "{:?}", self.faults);
         ensure!(!self.starts.is_empty(), "no start was seen at all");
-        let doubled: Vec<_> = self.starts.iter().filter(|(_, count)| **count > 1).collect();
+        let doubled: Vec<_> = self.starts.iter().filter(|(_, starts)| starts.len() > 1).collect();
         ensure!(doubled.is_empty(), "restarted without a cause: {doubled:?}");
         Ok(())
     }

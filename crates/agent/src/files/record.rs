@@ -29,6 +29,9 @@ pub(crate) struct Record {
     pub backend: String,
     /// Its revision, as its labels have it.
     pub revision: String,
+    /// Whether it was stopped for what takes its place; then it is not started again.
+    #[serde(default)]
+    pub is_stopped: bool,
     /// What was in its manifest file. It may hold secrets: the file is only root's to read.
     pub manifest: String,
 }
@@ -81,6 +84,14 @@ impl PodFiles {
         file.write_all(&serde_json::to_vec(record)?)?;
         file.persist(self.root.join(NAME))?;
         Ok(())
+    }
+
+    /// Notes that what was written down is stopped for what takes its place.
+    pub fn note_stop(&self) -> io::Result<()> {
+        match self.record()? {
+            Some(record) => self.keep_record(&Record { is_stopped: true, ..record }),
+            None => Ok(()),
+        }
     }
 
     /// What was written down; `None` when nothing was.

@@ -22,7 +22,9 @@ pub struct Observation {
     pub since: Timestamp,
     /// What exists, by pod.
     pub pods: HashMap<PodKey, Arc<Remains>>,
-    /// Pods that were looked at by themselves, each with the number of that look.
+    /// The number of the latest look at everything.
+    look: u64,
+    /// Pods that were looked at by themselves since, each with the number of that look.
     single: HashMap<PodKey, u64>,
 }
 
@@ -37,7 +39,7 @@ pub struct Remains {
 
 impl Observation {
     pub(crate) fn none(since: Timestamp) -> Self {
-        Self { ticket: 0, seen: false, error: None, since, pods: HashMap::new(), single: HashMap::new() }
+        Self { ticket: 0, seen: false, error: None, since, pods: HashMap::new(), look: 0, single: HashMap::new() }
     }
 
     pub(crate) fn of(inventory: Inventory, ticket: u64, since: Timestamp) -> Self {
@@ -49,11 +51,12 @@ impl Observation {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
         let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(remains.sorted()))).collect();
-        Self { ticket, seen: true, error: None, since, pods, single: HashMap::new() }
+        Self { ticket, seen: true, error: None, since, pods, look: 0, single: HashMap::new() }
     }
 
     /// This look at everything, the number of which is `look`, with what later looks at single pods have shown.
     pub(crate) fn after(mut self, last: &Self, look: u64) -> Self {
+        self.look = look;
         for (key, number) in last.single.iter().filter(|(_, number)| **number > look) {
             self.single.insert(key.clone(), *number);
             self.put(key, last.pods.get(key).cloned());
@@ -63,7 +66,8 @@ impl Observation {
 
     /// The same with a look at one pod, the number of which is `look`; `None` where a later one is known.
     pub(crate) fn with_pod(&self, key: &PodKey, inventory: Inventory, look: u64) -> Option<Self> {
-        if self.single.get(key).is_some_and(|last| *last > look) {
+        let latest = self.single.get(key).copied().unwrap_or(self.look);
+        if latest > look {
             return None;
         }
         let Inventory { sandboxes, containers } = inventory;
@@ -111,4 +115,52 @@ impl Remains {
 fn key(labels: &BTreeMap<String, String>) -> PodKey {
     let text = |label: &str| labels.get(label).cloned().unwrap_or_default();
     PodKey { namespace: text(labels::POD_NAMESPACE), name: text(labels::POD_NAME) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sandbox(name: &str, attempt: u32) -> SandboxInfo {
+        let label = |label: &str, value: &str| (label.to_owned(), value.to_owned());
+        SandboxInfo {
+            id: format!("{name}-{attempt}").as_str().into(),
+            state: stanchion_runtime::SandboxState::Ready,
+            addresses: Vec::new(),
+            created_at: Timestamp::UNIX_EPOCH,
+            attempt,
+            labels: [label(labels::POD_NAMESPACE, "default"), label(labels::POD_NAME, name)].into(),
+        }
+    }
+
+    fn inventory(sandboxes: &[SandboxInfo]) -> Inventory {
+        Inventory { sandboxes: sandboxes.to_vec(), containers: Vec::new() }
+    }
+
+    fn seen(observation: &Observation, name: &str) -> Vec<u32> {
+        let key = PodKey { namespace: "default".to_owned(), name: name.to_owned() };
+        let of = |remains: &Arc<Remains>| remains.sandboxes.iter().map(|sandbox| sandbox.attempt).collect();
+        observation.pods.get(&key).map_or_else(Vec::new, of)
+    }
+
+    #[test]
+    fn of_two_looks_the_one_that_began_later_counts() {
+        let key = PodKey { namespace: "default".to_owned(), name: "a".to_owned() };
+        let everything =
+            |attempt| Observation::of(inventory(&[sandbox("a", attempt), sandbox("b", 0)]), 0, Timestamp::UNIX_EPOCH);
+        let none = Observation::none(Timestamp::UNIX_EPOCH);
+        let second = everything(1).after(&none, 2);
+        assert!(
+            second.with_pod(&key, inventory(&[sandbox("a", 0)]), 1).is_none(),
+            "begun before the look at everything"
+        );
+        let third = second.with_pod(&key, inventory(&[sandbox("a", 3)]), 4).expect("news");
+        assert_eq!((seen(&third, "a"), seen(&third, "b")), (vec![3], vec![0]));
+        assert!(third.with_pod(&key, inventory(&[]), 3).is_none(), "begun before the other look at this pod");
+        assert_eq!(seen(&everything(2).after(&third, 3), "a"), [3], "begun before the look at this pod");
+        assert_eq!(seen(&everything(5).after(&third, 5), "a"), [5]);
+        let gone = third.with_pod(&key, inventory(&[]), 6).expect("news");
+        assert_eq!((seen(&gone, "a"), seen(&gone, "b")), (vec![], vec![0]));
+        assert_eq!(seen(&everything(4).after(&gone, 5), "a"), [0; 0], "it does not come back");
+    }
 }

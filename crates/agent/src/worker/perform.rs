@@ -38,9 +38,7 @@ impl<R: Runtime> Worker<R> {
                 self.start_created(desired, &revision, index, id).await;
             }
             Action::StopContainers { backend, containers } => {
-                if let Some(running) = &mut self.running {
-                    running.is_stopped |= desired.is_some_and(|desired| desired.pod.revision != running.pod.revision);
-                }
+                self.note_replacement(desired).await;
                 let stopped = self.stop_containers(&backend, containers).await;
                 self.held("stop its containers", stopped);
             }

@@ -8,7 +8,7 @@ use stanchion_runtime::{Error, ErrorKind, Runtime, labels};
 use super::{Running, Worker};
 use crate::{
     desired::DesiredPod,
-    files::{self, Record},
+    files::{self, PodFiles, Record},
     observe::Remains,
 };
 
@@ -30,8 +30,9 @@ impl<R: Runtime> Worker<R> {
         if desired.pod.revision == revision {
             return;
         }
-        let pod = self.recorded(uid).await.filter(|pod| pod.revision == revision).map(Arc::new);
-        self.running = pod.map(|pod| Running { pod, backend: backend.to_owned(), is_stopped: false });
+        let recorded = self.recorded(uid).await.filter(|(pod, _)| pod.revision == revision);
+        self.running =
+            recorded.map(|(pod, is_stopped)| Running { pod: Arc::new(pod), backend: backend.to_owned(), is_stopped });
         if self.running.is_none() {
             let message = "what runs was made from a manifest that is not known; it is left alone until the new one \
                            can take its place";
@@ -39,11 +40,13 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    async fn recorded(&self, uid: PodUid) -> Option<Pod> {
+    /// What was written down of a pod, and whether it was being replaced.
+    async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
         let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
-        let read = tokio::task::spawn_blocking(move || Ok(files.record()?.and_then(|record| record.pod(&key, &node))));
+        let pod = move |record: Record| Some((record.pod(&key, &node)?, record.is_stopped));
+        let read = tokio::task::spawn_blocking(move || Ok(files.record()?.and_then(pod)));
         match read.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
-            Ok(pod) => pod,
+            Ok(recorded) => recorded,
             Err(error) => {
                 tracing::warn!(pod = %self.key, %error, "the manifest of what runs cannot be read");
                 None
@@ -59,11 +62,36 @@ impl<R: Runtime> Worker<R> {
             boot: files::boot(),
             backend: backend.to_owned(),
             revision: desired.pod.revision.as_str().to_owned(),
+            is_stopped: false,
             manifest: String::from_utf8_lossy(&desired.content).into_owned(),
         };
-        let files = self.files(desired.pod.uid.clone());
-        let kept = tokio::task::spawn_blocking(move || files.keep_record(&record)).await;
-        kept.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+        self.write_down(&desired.pod.uid, move |files| files.keep_record(&record)).await
+    }
+
+    /// Writes down that what runs is stopped now, because its successor can take its place: an agent that comes after
+    /// this one must not start it again.
+    pub(super) async fn note_replacement(&mut self, desired: Option<&DesiredPod>) {
+        let Some(running) = &mut self.running else { return };
+        if running.is_stopped || desired.is_none_or(|desired| desired.pod.revision == running.pod.revision) {
+            return;
+        }
+        running.is_stopped = true;
+        let uid = running.pod.uid.clone();
+        if let Err(error) = self.write_down(&uid, |files| files.note_stop()).await {
+            // A restart of the agent right now would start the old pod once more before it is replaced.
+            tracing::warn!(pod = %self.key, error = error.chain(), "the record of what runs is not up to date");
+        }
+    }
+
+    async fn write_down(
+        &self,
+        uid: &PodUid,
+        write: impl FnOnce(PodFiles) -> std::io::Result<()> + Send + 'static,
+    ) -> Result<(), Error> {
+        let files = self.files(uid.clone());
+        let written = tokio::task::spawn_blocking(move || write(files)).await;
+        written
+            .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
             .map_err(|error| Error::new(ErrorKind::Other, "writing down what runs").caused_by(&error))
     }
 }

@@ -3,6 +3,8 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
+use stanchion_runtime::testing::{Call, Method, When};
+
 use crate::{manifest::pod, node::Node};
 
 /// `web` ran `app:1` and is to run an image that no registry has; the agent was started anew since.
@@ -93,6 +95,28 @@ async fn a_lost_sandbox_of_the_old_pod_is_replaced_and_its_files_stay() {
     let uid = node.pod("web").and_then(|view| view.pod.metadata.uid.clone()).expect("it is shown");
     assert!(node.config.state_dir.join("pods").join(uid).join("etc/hosts").exists(), "its files are there");
     node.check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_dies_between_stop_and_start_of_an_update_leaves_the_old_pod_stopped() {
+    for method in [Method::StopSandbox, Method::CreateSandbox, Method::CreateContainer] {
+        let mut node = Node::new();
+        node.write("web.yaml", &pod("web", "app:1"));
+        node.start();
+        node.runs(&[("web", &[("app", "app:1")])]).await;
+        let hold = node.fake().hang(method, When::Nth(1));
+        node.write("web.yaml", &pod("web", "app:2"));
+        node.patiently("the call", hold.reached()).await;
+        node.restart().await;
+        node.runs(&[("web", &[("app", "app:2")])]).await;
+        node.settle().await;
+        let image = |call| match call {
+            Call::CreateContainer(config) => Some(config.image),
+            _ => None,
+        };
+        let made: Vec<_> = node.fake().calls().into_iter().filter_map(image).collect();
+        assert!(!made[1..].iter().any(|image| image.ends_with("app:1")), "killed in {method:?}: {made:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
