@@ -29,7 +29,7 @@ pub(crate) struct Record {
     pub backend: String,
     /// Its revision, as its labels have it.
     pub revision: String,
-    /// Whether it was stopped for what takes its place; then it is not started again.
+    /// Whether it was stopped, for good or for what takes its place; then it is not started again.
     #[serde(default)]
     pub is_stopped: bool,
     /// What was in its manifest file. It may hold secrets: the file is only root's to read.
@@ -86,11 +86,11 @@ impl PodFiles {
         Ok(())
     }
 
-    /// Notes that what was written down is stopped for what takes its place.
+    /// Notes that what was written down is stopped, and not to be started again.
     pub fn note_stop(&self) -> io::Result<()> {
         match self.record()? {
-            Some(record) => self.keep_record(&Record { is_stopped: true, ..record }),
-            None => Ok(()),
+            Some(record) if !record.is_stopped => self.keep_record(&Record { is_stopped: true, ..record }),
+            _ => Ok(()),
         }
     }
 

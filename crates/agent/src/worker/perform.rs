@@ -38,7 +38,7 @@ impl<R: Runtime> Worker<R> {
                 self.start_created(desired, &revision, index, id).await;
             }
             Action::StopContainers { backend, containers } => {
-                self.note_replacement(desired).await;
+                self.note_stop(desired).await;
                 let stopped = self.stop_containers(&backend, containers).await;
                 self.held("stop its containers", stopped);
             }

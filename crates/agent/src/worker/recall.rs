@@ -68,18 +68,22 @@ impl<R: Runtime> Worker<R> {
         self.write_down(&desired.pod.uid, move |files| files.keep_record(&record)).await
     }
 
-    /// Writes down that what runs is stopped now, because its successor can take its place: an agent that comes after
-    /// this one must not start it again.
-    pub(super) async fn note_replacement(&mut self, desired: Option<&DesiredPod>) {
-        let Some(running) = &mut self.running else { return };
-        if running.is_stopped || desired.is_none_or(|desired| desired.pod.revision == running.pod.revision) {
-            return;
-        }
-        running.is_stopped = true;
-        let uid = running.pod.uid.clone();
-        if let Err(error) = self.write_down(&uid, |files| files.note_stop()).await {
-            // A restart of the agent right now would start the old pod once more before it is replaced.
-            tracing::warn!(pod = %self.key, error = error.chain(), "the record of what runs is not up to date");
+    /// Writes down that what runs is stopped now, for good or because its successor can take its place: an agent that
+    /// comes after this one must not start it again.
+    pub(super) async fn note_stop(&mut self, desired: Option<&DesiredPod>) {
+        let stopped: Vec<_> = match (desired, &mut self.running) {
+            (None, _) => self.uids.iter().cloned().collect(),
+            (Some(desired), Some(running)) if desired.pod.revision != running.pod.revision && !running.is_stopped => {
+                running.is_stopped = true;
+                vec![running.pod.uid.clone()]
+            }
+            _ => Vec::new(),
+        };
+        for uid in stopped {
+            if let Err(error) = self.write_down(&uid, |files| files.note_stop()).await {
+                // An agent that comes right now would start the old pod once more before it is replaced.
+                tracing::warn!(pod = %self.key, error = error.chain(), "the record of what runs is not up to date");
+            }
         }
     }
 

@@ -120,6 +120,23 @@ async fn an_agent_that_dies_between_stop_and_start_of_an_update_leaves_the_old_p
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_dies_while_it_removes_a_pod_leaves_it_stopped_for_a_newcomer_of_its_name() {
+    let mut node = Node::new();
+    node.write("web.yaml", &pod("web", "app:1"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    let hold = node.fake().hang(Method::RemoveSandbox, When::Nth(1));
+    node.remove("web.yaml");
+    node.patiently("the call", hold.reached()).await;
+    node.stop().await;
+    node.write("web.yaml", &pod("web", "app:2"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:2")])]).await;
+    node.settle().await;
+    assert_eq!(node.fake().count(Method::CreateContainer), 2, "the old one was started again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_edit_back_leaves_the_old_pod_untouched() {
     let node = waiting().await;
     let before = node.app("web").expect("it runs");
