@@ -153,6 +153,7 @@ fn tables_and_descriptions_say_what_is() -> Result<()> {
 #[test]
 fn doctor_finds_nothing_wrong_with_a_healthy_node() -> Result<()> {
     Node::builder().run(|node| {
+        node.await_said(&["backends"], &["Ready"])?;
         let output = node.agent.cli(&["doctor"])?;
         ensure!(output.status.success(), "{output:?}");
         node.containerd.end(rustix::process::Signal::TERM)?;

@@ -111,10 +111,10 @@ impl Joined {
         let raw = String::from_utf8_lossy(raw);
         let mut fields = raw.splitn(4, ' ');
         let (time, _stream, tag, text) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        if let Some(since) = options.since {
-            if time.parse::<Timestamp>().is_ok_and(|time| time < since) {
-                return None;
-            }
+        if let Some(since) = options.since
+            && time.parse::<Timestamp>().is_ok_and(|time| time < since)
+        {
+            return None;
         }
         if self.text.is_empty() && options.timestamps {
             self.text = format!("{time} ");

@@ -200,11 +200,8 @@ impl<R: Runtime> Watcher<R> {
         let mut pods = HashSet::new();
         for event in events {
             match event {
-                EventKind::Started { container } => match latest.pod_of(container) {
-                    Some(pod) => drop(pods.insert(pod.clone())),
-                    // Started by a worker, which is about to look by itself.
-                    None => {}
-                },
+                // What is not known yet was started by a worker, which is about to look by itself.
+                EventKind::Started { container } => pods.extend(latest.pod_of(container).cloned()),
                 EventKind::Exited { container } | EventKind::OutOfMemory { container } => {
                     pods.insert(latest.pod_of(container)?.clone());
                 }

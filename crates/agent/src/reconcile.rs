@@ -122,10 +122,10 @@ impl<R: Runtime> Reconciler<R> {
 
     async fn pass(&self, request: Request) {
         let Request::Restart { pod, container } = request;
-        if let Some(orders) = self.workers.get(&pod) {
-            if orders.orders.send(Order::Restart(container)).await.is_err() {
-                tracing::debug!(%pod, "a request came while the pod was ending");
-            }
+        if let Some(orders) = self.workers.get(&pod)
+            && orders.orders.send(Order::Restart(container)).await.is_err()
+        {
+            tracing::debug!(%pod, "a request came while the pod was ending");
         }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) struct Facts<'a> {
 /// The status.
 pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     let Facts { pod, view, .. } = facts;
-    let sandbox = view.sandboxes().filter(|sandbox| is_of(sandbox, pod)).next_back();
+    let sandbox = view.sandboxes().rfind(|sandbox| is_of(sandbox, pod));
     let mut containers: Vec<ContainerStatus> =
         pod.containers.iter().map(|container| container::status(facts, container)).collect();
     let phase = phase(facts, &containers);

@@ -67,7 +67,7 @@ async fn remove<R>(shared: &Shared<R>, uid: &PodUid) {
     let subject = Subject::manifest(&format!("uid {uid}"));
     match tokio::task::spawn_blocking(move || files.remove()).await {
         Ok(Ok(())) => {
-            shared.events.normal(&subject, "Swept", format!("Removed the files of a pod that is gone (uid {uid})"))
+            shared.events.normal(&subject, "Swept", format!("Removed the files of a pod that is gone (uid {uid})"));
         }
         Ok(Err(error)) => {
             let message = format!("Cannot remove the files of a pod that is gone (uid {uid}): {error}");

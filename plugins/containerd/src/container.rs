@@ -16,7 +16,7 @@ use crate::{
     changes::finish,
     client::{failed, is_gone},
     image::Resolved,
-    names,
+    names, shim,
     spec::{self, Tables},
 };
 
@@ -161,8 +161,11 @@ impl Containerd {
         // Without a record nothing of it is left: the record went last.
         let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
         let deleted = self.end_task(id).await?;
-        if let Some(path) = record.labels.get(names::CGROUP).filter(|_| !deleted) {
+        if !deleted {
             // Never started, or lost with its shim. Then nobody else cleans up after it.
+            self.end_forgotten_shim(&record).await?;
+        }
+        if let Some(path) = record.labels.get(names::CGROUP).filter(|_| !deleted) {
             Cgroup::at(path).destroy().await.map_err(|error| {
                 Error::new(ErrorKind::Other, format!("removing cgroup {path} of container {id}")).caused_by(&error)
             })?;
@@ -175,6 +178,23 @@ impl Containerd {
             _ => {}
         }
         self.delete_record(id.as_str()).await
+    }
+
+    /// Ends the shim of a container that has no task, unless others of its sandbox have one: theirs may be the same.
+    async fn end_forgotten_shim(&self, record: &Container) -> Result<()> {
+        let sandbox = SandboxId(record.labels.get(names::SANDBOX).cloned().unwrap_or_default());
+        for other in self.members(&sandbox).await?.iter().filter(|other| other.as_str() != record.id) {
+            if self.task(other.as_str()).await?.is_some() {
+                return Ok(());
+            }
+        }
+        let id = record.id.clone();
+        self.blocking(move |backend| {
+            shim::end(&backend.config.socket, backend.client.namespace(), &id).map_err(|error| {
+                Error::new(ErrorKind::Other, format!("ending a forgotten shim of container {id}")).caused_by(&error)
+            })
+        })
+        .await
     }
 
     /// The containers in a sandbox.

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
 //! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd. [`container`]: a record. [`task`]: its
-//!   snapshot and process. [`exec`]: processes beside.
+//!   snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
 //! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
@@ -22,6 +22,7 @@ mod ready;
 mod rootfs;
 mod sandbox;
 mod seccomp;
+mod shim;
 mod spec;
 mod stats;
 mod task;

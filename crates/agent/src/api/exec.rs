@@ -137,10 +137,10 @@ async fn run<R: Runtime>(
                     }
                 }
                 Channel::Resize => {
-                    if let Ok(size) = serde_json::from_slice(&bytes) {
-                        if let Err(error) = runtime.resize_exec(id.clone(), size).await {
-                            tracing::debug!(error = error.chain(), "resizing a terminal failed");
-                        }
+                    if let Ok(size) = serde_json::from_slice(&bytes)
+                        && let Err(error) = runtime.resize_exec(id.clone(), size).await
+                    {
+                        tracing::debug!(error = error.chain(), "resizing a terminal failed");
                     }
                 }
                 _ => {}

@@ -251,7 +251,7 @@ fn a_created_container_is_started_and_an_old_one_removed() {
     assert_eq!(next(Some(&pod), &lost, &with_image(&pod), 0).action, remove(0));
     let lives = [exited(1, 1), exited(1, 2), running()];
     let lives = (0..).zip(lives).map(|(attempt, state)| container(&pod, &sandbox, attempt, state, 0)).collect();
-    let old = view(vec![sandbox.clone()], lives);
+    let old = view(vec![sandbox], lives);
     assert_eq!(next(Some(&pod), &old, &with_image(&pod), 2).action, remove(0), "R-GC-1: one dead instance is kept");
 }
 

@@ -73,7 +73,7 @@ async fn pods(client: &Client, options: &Options) -> Result<()> {
     if let Some(name) = &options.name {
         let pod = client.find(name, options.namespace.as_deref()).await?;
         return match options.output.as_deref() {
-            Some("json") => typed(&pod).and_then(|pod| Ok(println!("{}", serde_json::to_string_pretty(&pod)?))),
+            Some("json") => typed(&pod).and_then(|pod| json(&pod)),
             Some("yaml") => typed(&pod).and_then(|pod| yaml(&pod)),
             output => show_pods(client, &[pod], output).await,
         };
@@ -106,6 +106,11 @@ fn typed(pod: &PodView) -> Result<serde_json::Value> {
     Ok(value)
 }
 
+fn json(value: &serde_json::Value) -> Result<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
 fn yaml(value: &serde_json::Value) -> Result<()> {
     let text = stanchion_pod::to_yaml(value).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     print!("{text}");
@@ -121,7 +126,7 @@ async fn show_pods(client: &Client, pods: &[PodView], output: Option<&str>) -> R
     match output {
         Some("json") => {
             let items = pods.iter().map(typed).collect::<Result<_>>()?;
-            println!("{}", serde_json::to_string_pretty(&list(items))?);
+            json(&list(items))?;
             return Ok(());
         }
         Some("yaml") => return yaml(&list(pods.iter().map(typed).collect::<Result<_>>()?)),
@@ -177,7 +182,7 @@ async fn nodes(client: &Client, options: &Options) -> Result<()> {
         let value = list(vec![serde_json::to_value(&node)?]);
         return match options.output.as_deref() {
             Some("yaml") => yaml(&value),
-            _ => Ok(println!("{}", serde_json::to_string_pretty(&value)?)),
+            _ => json(&value),
         };
     }
     let is_ready = backends.iter().any(|backend| backend.error.is_none() && !backend.runtime.is_empty());
@@ -192,7 +197,7 @@ async fn nodes(client: &Client, options: &Options) -> Result<()> {
 async fn show_events(client: &Client, watch: bool, output: Option<&str>) -> Result<()> {
     if output == Some("json") {
         let events: Vec<serde_json::Value> = client.get("/v1/events").await?;
-        println!("{}", serde_json::to_string_pretty(&list(events))?);
+        json(&list(events))?;
         return Ok(());
     }
     let show = |events: &[EventView], head: bool| {

@@ -60,11 +60,11 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
         let mut body = client.send(Method::GET, &path, &[]).await?.into_body();
         let mut out = std::io::stdout();
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame.context("the agent went away")?.into_data() {
-                if out.write_all(&data).and_then(|()| out.flush()).is_err() {
-                    // Whoever read this has enough.
-                    break;
-                }
+            if let Ok(data) = frame.context("the agent went away")?.into_data()
+                && out.write_all(&data).and_then(|()| out.flush()).is_err()
+            {
+                // Whoever read this has enough.
+                break;
             }
         }
         Ok(ExitCode::SUCCESS)

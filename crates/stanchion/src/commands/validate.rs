@@ -40,7 +40,7 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
             }
             Err(problems) => (problems, Vec::new(), Vec::<String>::new()),
         };
-        let ok = problems.is_empty() && !(options.strict && !warnings.is_empty());
+        let ok = problems.is_empty() && (warnings.is_empty() || !options.strict);
         good &= ok;
         match options.output.as_str() {
             "json" => report.push(serde_json::json!({

@@ -10,7 +10,7 @@ use std::{
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Result};
-use tokio_util::{bytes::Bytes, io::ReaderStream};
+use tokio_util::io::ReaderStream;
 
 use super::{
     Images,
@@ -188,9 +188,7 @@ async fn write(store: &Store, blob: &Blob, path: &Path) -> Result<()> {
         .await
         .map_err(|error| Error::new(ErrorKind::Other, format!("reading blob {}", blob.digest)).caused_by(&error))?;
     let parts = ReaderStream::with_capacity(file, 1 << 20);
-    store
-        .write::<io::Error>(blob, HashMap::new(), 0, futures_util::StreamExt::map(parts, |part| part.map(Bytes::from)))
-        .await
+    store.write::<io::Error>(blob, HashMap::new(), 0, parts).await
 }
 
 async fn complete(

@@ -39,7 +39,10 @@ fn is_loopback(host: &str) -> bool {
 
 /// Clients by host and credentials: making one reads all root certificates, and its tokens serve the next pull too.
 #[derive(Clone, Default)]
-pub(super) struct Clients(Arc<Mutex<HashMap<(Endpoint, Option<(String, String)>), Client>>>);
+pub(super) struct Clients(Arc<Mutex<HashMap<Account, Client>>>);
+
+/// A host, and the user name and password for it.
+type Account = (Endpoint, Option<(String, String)>);
 
 impl Clients {
     /// The client for a host, and how it signs in.
