@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The grace: what belongs to no pod at two looks this far apart is removed.
-const PERIOD: Duration = Duration::from_secs(30);
+const PERIOD: Duration = Duration::from_secs(20);
 
 /// Sweeps until `shutdown`.
 pub(crate) async fn run<R: Runtime>(

@@ -1,6 +1,6 @@
 //! Containers: a record that says all that is needed to start one. Snapshot and task come with the start.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, io, path::Path};
 
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, container::Runtime as RecordRuntime, snapshots::RemoveSnapshotRequest,
@@ -163,12 +163,7 @@ impl Containerd {
         let deleted = self.end_task(id).await?;
         if !deleted {
             // Never started, or lost with its shim. Then nobody else cleans up after it.
-            self.end_forgotten_shim(&record).await?;
-        }
-        if let Some(path) = record.labels.get(names::CGROUP).filter(|_| !deleted) {
-            Cgroup::at(path).destroy().await.map_err(|error| {
-                Error::new(ErrorKind::Other, format!("removing cgroup {path} of container {id}")).caused_by(&error)
-            })?;
+            self.clean_up_after(&record).await?;
         }
         let remove = RemoveSnapshotRequest { snapshotter: record.snapshotter, key: id.0.clone() };
         match self.client.snapshots().remove(self.client.request(remove)).await {
@@ -180,21 +175,28 @@ impl Containerd {
         self.delete_record(id.as_str()).await
     }
 
-    /// Ends the shim of a container that has no task, unless others of its sandbox have one: theirs may be the same.
-    async fn end_forgotten_shim(&self, record: &Container) -> Result<()> {
+    /// Removes what a container that has no task may have left: its shim, unless others of its sandbox have a task (theirs
+    /// may be the same), its processes, and runc's record of it.
+    async fn clean_up_after(&self, record: &Container) -> Result<()> {
+        let id = &record.id;
+        let failed = |what: &'static str| {
+            let tried = format!("removing {what} of container {id}");
+            move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
+        };
         let sandbox = SandboxId(record.labels.get(names::SANDBOX).cloned().unwrap_or_default());
-        for other in self.members(&sandbox).await?.iter().filter(|other| other.as_str() != record.id) {
-            if self.task(other.as_str()).await?.is_some() {
-                return Ok(());
-            }
+        let mut is_shared = false;
+        for other in self.members(&sandbox).await?.iter().filter(|other| other.as_str() != id) {
+            is_shared |= self.task(other.as_str()).await?.is_some();
         }
-        let id = record.id.clone();
-        self.blocking(move |backend| {
-            shim::end(&backend.config.socket, backend.client.namespace(), &id).map_err(|error| {
-                Error::new(ErrorKind::Other, format!("ending a forgotten shim of container {id}")).caused_by(&error)
-            })
-        })
-        .await
+        if !is_shared {
+            let (backend, id) = (self.clone(), id.clone());
+            let ended = move |_| Ok(shim::end(&backend.config.socket, backend.client.namespace(), &id));
+            self.blocking(ended).await?.map_err(failed("a forgotten shim"))?;
+        }
+        if let Some(path) = record.labels.get(names::CGROUP) {
+            Cgroup::at(path).destroy().await.map_err(failed("the cgroup"))?;
+        }
+        shim::remove_record(self.client.namespace(), id).map_err(failed("runc's record"))
     }
 
     /// The containers in a sandbox.

@@ -33,6 +33,17 @@ pub(crate) fn end(socket: &Path, namespace: &str, id: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Where runc keeps its records when containerd's shim calls it and nobody has set another root.
+const RUNC_RECORDS: &str = "/run/containerd/runc";
+
+/// Removes runc's record of a container that its shim, which would have done it, has left. Its processes must have ended.
+pub(crate) fn remove_record(namespace: &str, id: &str) -> io::Result<()> {
+    match fs::remove_dir_all(Path::new(RUNC_RECORDS).join(namespace).join(id)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// Whether a command line (`proc_pid_cmdline(5)`) is `containerd-shim-… -namespace NAMESPACE -id ID -address SOCKET`.
 fn is_shim_of(command: &[u8], socket: &Path, namespace: &str, id: &str) -> bool {
     let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
