@@ -127,15 +127,24 @@ impl<'a> Pull<'a> {
     /// Has what is missing of it, unpacks it, and names it.
     async fn complete(&self, image: &Image, manifest: &Manifest, bytes: Vec<u8>) -> Result<()> {
         let store = self.images.store().leased().await?;
-        self.blobs(&store, manifest).await?;
+        let chain_id = match self.unpacked(&store, manifest).await {
+            // What was here before the lease was taken by a garbage collection meanwhile: now it is fetched.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.unpacked(&store, manifest).await,
+            unpacked => unpacked,
+        }?;
+        finish(&store, &image.reference, manifest, bytes, &image.digest.0, &chain_id).await?;
+        self.images.forget_resolved();
+        Ok(())
+    }
+
+    /// Has all blobs and unpacks them.
+    async fn unpacked(&self, store: &Store, manifest: &Manifest) -> Result<String> {
+        self.blobs(store, manifest).await?;
         let config = store.read(&manifest.config.digest).await?;
         let config: ImageConfiguration = serde_json::from_slice(&config).map_err(|error| {
             Error::new(ErrorKind::Invalid, "the image's configuration cannot be read").caused_by(&error)
         })?;
-        let chain_id = store.unpack(&manifest.layers, config.rootfs().diff_ids()).await?;
-        finish(&store, &image.reference, manifest, bytes, &image.digest.0, &chain_id).await?;
-        self.images.forget_resolved();
-        Ok(())
+        store.unpack(&manifest.layers, config.rootfs().diff_ids()).await
     }
 
     /// The manifest for this node, as it was written, with its digest.
