@@ -102,7 +102,7 @@ pub(crate) struct Watcher<R> {
     board: Arc<Board>,
     events: Arc<EventLog>,
     tickets: watch::Receiver<u64>,
-    latest: watch::Sender<Arc<Observation>>,
+    /// The observer that it looks for.
     observer: Observer,
 }
 
@@ -115,8 +115,8 @@ pub(crate) fn observer<R: Runtime>(
 ) -> (Observer, Watcher<R>) {
     let (tickets, wanted) = watch::channel(0);
     let latest = watch::Sender::new(Arc::new(Observation::none(clock.now())));
-    let observer = Observer { tickets, latest: latest.clone(), begun: Arc::default() };
-    (observer.clone(), Watcher { backend, clock, board, events, tickets: wanted, latest, observer })
+    let observer = Observer { tickets, latest, begun: Arc::default() };
+    (observer.clone(), Watcher { backend, clock, board, events, tickets: wanted, observer })
 }
 
 impl<R: Runtime> Watcher<R> {
@@ -151,10 +151,11 @@ impl<R: Runtime> Watcher<R> {
             match runtime.list().await {
                 Ok(inventory) => {
                     retry = RETRY.0;
-                    let since = Some(self.latest.borrow().since).filter(|_| self.latest.borrow().is_current());
+                    let since = Some(self.observer.latest.borrow().since)
+                        .filter(|_| self.observer.latest.borrow().is_current());
                     let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.now()));
                     self.recovered();
-                    self.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
+                    self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
                     if version.is_none() {
                         version = self.version(runtime).await;
                         self.show(version.as_ref());
@@ -196,7 +197,7 @@ impl<R: Runtime> Watcher<R> {
 
     /// The pods that events are about; `None` where only a look at everything can tell.
     fn concerned(&self, events: &[EventKind]) -> Option<HashSet<PodKey>> {
-        let latest = self.latest.borrow();
+        let latest = self.observer.latest.borrow();
         let mut pods = HashSet::new();
         for event in events {
             match event {
@@ -222,18 +223,18 @@ impl<R: Runtime> Watcher<R> {
     }
 
     fn recovered(&self) {
-        if self.latest.borrow().error.is_some() {
+        if self.observer.latest.borrow().error.is_some() {
             self.events.normal(&Subject::backend(&self.backend.name), "BackendReady", "The backend answers");
         }
     }
 
     fn publish_failure(&self, error: &str) {
-        let last = self.latest.borrow().clone();
+        let last = self.observer.latest.borrow().clone();
         if last.error.as_deref() != Some(error) {
             self.events.warning(&Subject::backend(&self.backend.name), "BackendUnavailable", error);
         }
         let ticket = *self.tickets.borrow();
-        self.latest.send_replace(Arc::new(last.failed(error, ticket, self.clock.now())));
+        self.observer.latest.send_replace(Arc::new(last.failed(error, ticket, self.clock.now())));
     }
 
     fn show(&self, version: Option<&Version>) {
@@ -241,7 +242,7 @@ impl<R: Runtime> Watcher<R> {
             Opened::Yes { info, .. } => info.clone(),
             Opened::No { .. } => crate::backends::BackendInfo::default(),
         };
-        let latest = self.latest.borrow();
+        let latest = self.observer.latest.borrow();
         self.board.set_backend(BackendView {
             name: self.backend.name.clone(),
             library: info.library,
