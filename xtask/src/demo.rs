@@ -89,12 +89,18 @@ fn show(node: &Node, interrupt: &Interrupt) -> Result<()> {
     let written = Instant::now();
     node.write("redis-static-pod.yaml", REDIS)?;
     let mut last = String::new();
+    let mut told = false;
     let address = loop {
         ensure!(!interrupt.happened(), "interrupted");
         let table = node.agent.text(&["get", "pods", "-o", "wide"])?;
         if column(&table) != column(&last) {
             println!("{table}");
             last = table;
+        }
+        // At first it is only being opened.
+        if !told && written.elapsed() > Duration::from_secs(5) && last.contains("BackendUnavailable") {
+            println!("{}", node.agent.text(&["backends"])?);
+            told = true;
         }
         // The pod is unknown for a moment after its file was written.
         match node.pod("static-pod") {
