@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Capabilities, ContainerConfig, ContainerId, ContainerStats, Error, ErrorKind, Event, ExecId, ExecRequest,
-    ExecStdio, ExitStatus, Image, ImportImages, Inventory, Progress, PullImage, Result, Runtime, SandboxConfig,
+    ExecStdio, ExitStatus, Health, Image, ImportImages, Inventory, Progress, PullImage, Result, Runtime, SandboxConfig,
     SandboxId, SandboxInfo, Stats, TerminalSize, Version,
 };
 
@@ -25,6 +25,11 @@ impl Runtime for FakeRuntime {
             Ok(Version { runtime: self.shared.name.clone(), runtime_version: "1.0.0".to_owned(), capabilities })
         })
         .await
+    }
+
+    // Answered also during an outage, and no step of a script.
+    async fn health(&self) -> Result<Health> {
+        Ok(self.shared.look(|state| state.health.clone()))
     }
 
     async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {
