@@ -71,11 +71,8 @@ fn pod() -> SandboxConfig {
         name: "pod-node".to_owned(),
         namespace: "default".to_owned(),
         uid: "uid".to_owned(),
-        attempt: 0,
         hostname: "pod".to_owned(),
-        network: Default::default(),
-        port_mappings: Vec::new(),
         cgroup: "poduid".to_owned(),
-        labels: BTreeMap::new(),
+        ..SandboxConfig::default()
     }
 }

@@ -117,12 +117,9 @@ fn pod(ports: &[u16]) -> SandboxConfig {
         name: "web-node".to_owned(),
         namespace: "default".to_owned(),
         uid: "1234".to_owned(),
-        attempt: 0,
         hostname: "web".to_owned(),
-        network: NetworkMode::Pod,
         port_mappings: ports.iter().map(port).collect(),
-        cgroup: String::new(),
-        labels: BTreeMap::new(),
+        ..SandboxConfig::default()
     }
 }
 
