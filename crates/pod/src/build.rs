@@ -1,5 +1,6 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
+mod lifecycle;
 mod resources;
 mod security;
 
@@ -18,6 +19,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
     let name = wire.metadata.name.clone().unwrap_or_default();
     let hostname = spec.hostname.clone().unwrap_or_else(|| short(&name));
+    let init_containers = spec.init_containers.iter().flatten().map(|it| container(it, &wire)).collect();
     let containers = spec.containers.iter().map(|it| container(it, &wire)).collect();
     let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume(it))).collect();
     Ok(Pod {
@@ -26,11 +28,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         revision,
         labels: wire.metadata.labels.clone().unwrap_or_default(),
         annotations: wire.metadata.annotations.clone().unwrap_or_default(),
-        restart_policy: match spec.restart_policy.as_deref() {
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            Some("Never") => RestartPolicy::Never,
-            _ => RestartPolicy::Always,
-        },
+        restart_policy: lifecycle::restart_policy(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always),
         grace: Duration::from_secs(spec.termination_grace_period_seconds.map_or(30, |it| it.max(1).unsigned_abs())),
         host_network: spec.host_network.unwrap_or(false),
         security: security::pod(spec),
@@ -39,6 +37,8 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         total: resources::total(spec),
         hostname,
         runtime_class: spec.runtime_class_name.clone(),
+        active_deadline: spec.active_deadline_seconds.map(|it| seconds(Some(it))),
+        init_containers,
         containers,
         volumes,
         wire: Arc::new(wire),
@@ -58,6 +58,12 @@ fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
         variables.insert(&variable.name, value.clone());
         env.push((variable.name.clone(), value));
     }
+    let ports: Vec<_> = wire.ports.iter().flatten().filter_map(port).collect();
+    let context = lifecycle::Context { ports: &ports, expand: &|word| expand(word, &variables) };
+    let hook = |of: fn(&wire::Lifecycle) -> Option<&wire::LifecycleHandler>| {
+        context.hook(wire.lifecycle.as_ref().and_then(of)?)
+    };
+    let probe = |wire: &Option<wire::Probe>| context.probe(wire.as_ref()?);
     let expanded = |words: &Option<Vec<String>>| {
         let words = words.as_ref().filter(|words| !words.is_empty())?;
         Some(words.iter().map(|word| expand(word, &variables)).collect())
@@ -74,14 +80,26 @@ fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
         args: expanded(&wire.args),
         working_dir: wire.working_dir.clone().filter(|path| !path.is_empty()),
         env,
-        ports: wire.ports.iter().flatten().filter_map(port).collect(),
         resources: wire.resources.as_ref().map(resources::resources).unwrap_or_default(),
         security: security::container(wire, pod),
         tty: wire.tty.unwrap_or(false),
         stdin: wire.stdin.unwrap_or(false),
         stdin_once: wire.stdin_once.unwrap_or(false),
         mounts: wire.volume_mounts.iter().flatten().map(mount).collect(),
+        restart: lifecycle::restart(wire),
+        post_start: hook(|lifecycle| lifecycle.post_start.as_ref()),
+        pre_stop: hook(|lifecycle| lifecycle.pre_stop.as_ref()),
+        startup: probe(&wire.startup_probe),
+        liveness: probe(&wire.liveness_probe),
+        readiness: probe(&wire.readiness_probe),
+        message_path: wire.termination_message_path.clone().filter(|path| !path.is_empty()),
+        message_from_log: wire.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+        ports,
     }
+}
+
+fn seconds(number: Option<i64>) -> Duration {
+    Duration::from_secs(number.unwrap_or(0).max(0).unsigned_abs())
 }
 
 fn port(wire: &wire::ContainerPort) -> Option<Port> {

@@ -10,6 +10,8 @@ use k8s_openapi::api::core::v1 as wire;
 pub use resources::{QosClass, Resources};
 pub use security::{PodSecurity, Profile, SeLinux, Security};
 
+use crate::lifecycle::{Hook, Probe, Restart};
+
 /// One static pod of this node, valid, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
@@ -41,6 +43,10 @@ pub struct Pod {
     pub hostname: String,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<String>,
+    /// How long it may take from its start until all of it has ended.
+    pub active_deadline: Option<Duration>,
+    /// What runs before its containers, in order: init containers, and sidecars, which run beside them too.
+    pub init_containers: Vec<Container>,
     /// Its containers, in the manifest's order; at least one.
     pub containers: Vec<Container>,
     /// Its volumes, by name.
@@ -49,7 +55,20 @@ pub struct Pod {
     pub wire: Arc<wire::Pod>,
 }
 
-/// One container of a pod.
+impl Pod {
+    /// Its containers of both kinds, in the order of their start. No two have the same name.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers)
+    }
+
+    /// A container of either kind, by name.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.all_containers().find(|container| container.name == name)
+    }
+}
+
+/// One container of a pod, of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
     /// Unique in the pod.
@@ -80,6 +99,30 @@ pub struct Container {
     pub stdin_once: bool,
     /// Where volumes appear.
     pub mounts: Vec<VolumeMount>,
+    /// When it is started again; `None` is as the pod says.
+    pub restart: Option<Restart>,
+    /// `lifecycle.postStart`.
+    pub post_start: Option<Hook>,
+    /// `lifecycle.preStop`.
+    pub pre_stop: Option<Hook>,
+    /// `startupProbe`.
+    pub startup: Option<Probe>,
+    /// `livenessProbe`.
+    pub liveness: Option<Probe>,
+    /// `readinessProbe`.
+    pub readiness: Option<Probe>,
+    /// `terminationMessagePath`: where in the container its last words are; `None` is nowhere.
+    pub message_path: Option<String>,
+    /// `terminationMessagePolicy: FallbackToLogsOnError`: the end of its log stands for words that it did not leave.
+    pub message_from_log: bool,
+}
+
+impl Container {
+    /// Whether it is to run all the time: what makes a sidecar of an init container.
+    #[must_use]
+    pub fn runs_always(&self) -> bool {
+        self.restart.as_ref().is_some_and(|restart| restart.policy == RestartPolicy::Always)
+    }
 }
 
 /// A port of a container.

@@ -103,7 +103,7 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 
             let own = of(container.resources.memory_request.unwrap_or(0));
             // A sidecar outlives those that it serves.
             let least = pod.containers.iter().map(|it| it.resources.memory_request.unwrap_or(0)).min();
-            let own = if is_sidecar(pod, &container.name) { own.min(of(least.unwrap_or(0))) } else { own };
+            let own = if is_sidecar(pod, container) { own.min(of(least.unwrap_or(0))) } else { own };
             own.clamp(BEST_EFFORT + GUARANTEED, BEST_EFFORT - 1)
         }
     };
@@ -113,18 +113,14 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 
 /// What the pod as a whole requests beyond its containers, for each of them.
 fn unclaimed(pod: &Pod) -> u64 {
     let Some(request) = pod.resources.as_ref().and_then(|it| it.memory_request) else { return 0 };
-    let spec = pod.wire.spec.as_ref();
-    let sidecars = spec.and_then(|it| it.init_containers.as_ref()).into_iter().flatten();
-    let sidecars = sidecars.filter(|it| it.restart_policy.as_deref() == Some("Always")).count();
-    let claimed = pod.containers.iter().filter_map(|it| it.resources.memory_request).fold(0, u64::saturating_add);
-    let containers = u64::try_from(pod.containers.len() + sidecars).unwrap_or(1);
-    request.saturating_sub(claimed) / containers.max(1)
+    let sidecars = pod.init_containers.iter().filter(|it| it.runs_always());
+    let requests: Vec<_> = pod.containers.iter().chain(sidecars).map(|it| it.resources.memory_request).collect();
+    let claimed = requests.iter().flatten().fold(0, |sum: u64, more| sum.saturating_add(*more));
+    request.saturating_sub(claimed) / u64::try_from(requests.len()).unwrap_or(1).max(1)
 }
 
-fn is_sidecar(pod: &Pod, name: &str) -> bool {
-    let spec = pod.wire.spec.as_ref();
-    let mut starters = spec.and_then(|it| it.init_containers.as_ref()).into_iter().flatten();
-    starters.any(|it| it.name == name && it.restart_policy.as_deref() == Some("Always"))
+fn is_sidecar(pod: &Pod, container: &Container) -> bool {
+    container.runs_always() && pod.init_containers.iter().any(|it| it.name == container.name)
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! The list is worked through by the specification. The plugins are shell scripts that write down how they were called.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use stanchion_sdk::runtime::{Error, ErrorKind, NetworkMode, NodePaths, PortMapping, Protocol, SandboxConfig};
+use stanchion_sdk::runtime::{Error, ErrorKind, NodePaths, PortMapping, Protocol, SandboxConfig};
 use tempfile::TempDir;
 
 use super::super::{Network, NetworkConfig};
