@@ -77,6 +77,9 @@ impl Node {
             default_backend: DefaultBackend::Named(names[0].to_owned()),
             runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),
             preload: None,
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Vec::new(),
+            pod_pids_limit: None,
         };
         for name in ["manifests", "proc"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");
