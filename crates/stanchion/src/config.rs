@@ -92,7 +92,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 23] = [
     "agent",
     "source",
     "backend",
