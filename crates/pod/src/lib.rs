@@ -4,7 +4,8 @@
 //! - [`decode`]: the way in, in two steps. First what Kubernetes says ([`kubernetes`]): bytes → [`node`] by [`yaml`] or
 //!   [`json`], one [`document`] per pod; [`shape`] holds it against the [`schema`] of the wire type; [`defaults`],
 //!   [`prepare`] and [`validate`] are the API server's. Then what this node does: [`support`] says which fields are
-//!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`].
+//!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`] ([`lifecycle`]: the part
+//!   of it that says how containers live).
 //! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: paths and neighbours.
 
 mod build;
@@ -15,6 +16,7 @@ mod identity;
 mod image;
 mod json;
 pub mod kubernetes;
+mod lifecycle;
 mod model;
 mod names;
 mod node;
@@ -28,6 +30,7 @@ mod validate;
 mod yaml;
 
 pub use k8s_openapi;
+pub use lifecycle::*;
 pub use model::*;
 pub use problem::Problem;
 

@@ -8,7 +8,7 @@ use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId,
 };
 
-use super::{Hold, RETRY, Running, Worker, container, recall};
+use super::{Hold, RETRY, Running, Worker, container, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -95,7 +95,7 @@ impl<R: Runtime> Worker<R> {
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
         let permit = self.permit(&home).await;
-        let created = runtime.create_sandbox(container::sandbox(&pod, attempt)).await;
+        let created = runtime.create_sandbox(container::sandbox(&pod, attempt, &self.shared.config)).await;
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
@@ -190,6 +190,8 @@ impl<R: Runtime> Worker<R> {
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
+        let checked = security::check_non_root(&*runtime, pod, container).await;
+        checked.map_err(failed("CreateContainerConfigError"))?;
         let config = self.configure(pod, container, run, addresses).await;
         let config = config.map_err(failed("CreateContainerConfigError"))?;
         let _permit = self.permit(home).await;
@@ -233,7 +235,8 @@ impl<R: Runtime> Worker<R> {
             Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic)
         })??;
         let memory_capacity = self.shared.memory_capacity;
-        let start = container::Start { run, volumes, etc, log_path, memory_capacity };
+        let config = &self.shared.config;
+        let start = container::Start { run, volumes, etc, log_path, memory_capacity, config };
         Ok(container::container(pod, container, start))
     }
 
