@@ -3,13 +3,15 @@
 //! # Layout
 //! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
-//! - [`container`]: a container's configuration from its manifest.
+//! - [`container`]: a container's configuration from its manifest. [`lives`]: hooks and probes. [`stop`]: in which order.
 
 mod container;
 mod images;
+mod lives;
 mod perform;
 mod recall;
 mod show;
+mod stop;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -29,6 +31,7 @@ use crate::{
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
+    probe::Told,
     supervisor::Supervisor,
 };
 
@@ -84,6 +87,9 @@ pub(crate) struct Worker<R> {
     fetches: CancellationToken,
     pulls: images::Pulls,
     history: History,
+    told: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
+    probes: lives::Probes,
+    hooks: lives::Hooks,
     /// The revision that runs, where its manifest is known.
     running: Option<Running>,
     /// Backends that an earlier agent put the pod on: until they have been seen it may run there.
@@ -151,6 +157,9 @@ impl<R: Runtime> Worker<R> {
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
             history: History::default(),
+            told: mpsc::channel(16),
+            probes: lives::Probes::new(),
+            hooks: lives::Hooks::new(),
             running: None,
             lived_on,
             is_recalled: false,
@@ -172,12 +181,17 @@ impl<R: Runtime> Worker<R> {
         while !shutdown.is_cancelled() {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
+            while let Ok(told) = self.told.1.try_recv() {
+                self.hear(told).await;
+            }
             // Before anything is read of them: a look that comes from here on ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
+            self.recall_lives(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
+            self.watch(desired.as_ref(), &remains);
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
@@ -189,6 +203,9 @@ impl<R: Runtime> Worker<R> {
                         self.shared.board.remove_pod(&self.key);
                         return Ended::Gone;
                     }
+                }
+                Some(Action::RunHook { revision, container, id }) => {
+                    self.begin_hook(desired.as_ref(), &revision, &container, id).await;
                 }
                 Some(action) => {
                     let backend = self.backend_of(&action, desired.as_ref());
@@ -214,7 +231,7 @@ impl<R: Runtime> Worker<R> {
             backend,
             is_stopped: *is_stopped,
         });
-        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
+        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running, since: self.first_seen };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
@@ -352,6 +369,7 @@ impl<R: Runtime> Worker<R> {
             Action::EnsureImages { revision, .. }
             | Action::CreateSandbox { revision, .. }
             | Action::StartContainer { revision, .. }
+            | Action::RunHook { revision, .. }
             | Action::RunContainer(plan::Run { revision, .. }) => {
                 self.revision(desired, revision).map(|(_, backend)| backend).unwrap_or_default()
             }
@@ -387,6 +405,7 @@ impl<R: Runtime> Worker<R> {
                 },
                 Some(order) = self.orders.recv() => return self.obey(order, remains),
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
+                Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ErrorKind, SandboxId};
 
+use super::life::Life;
 use crate::clock::later;
 
 /// First and longest wait after a failure that will not pass by itself (R-IMG-4, R-LOOP-3).
@@ -25,6 +26,7 @@ pub(crate) struct History {
     stopped: HashSet<SandboxId>,
     condemned: HashSet<SandboxId>,
     to_restart: HashSet<ContainerId>,
+    lives: HashMap<ContainerId, Life>,
 }
 
 /// How far an image is, for one container of one revision.
@@ -113,7 +115,7 @@ impl History {
 
     /// Whether all images of a pod are here.
     pub fn are_ready(&self, pod: &Pod) -> bool {
-        pod.containers.iter().all(|container| self.image(pod, container) == ImageState::Ready)
+        pod.all_containers().all(|container| self.image(pod, container) == ImageState::Ready)
     }
 
     /// Forgets the images of every revision but these.
@@ -186,11 +188,27 @@ impl History {
         self.to_restart.insert(container);
     }
 
+    /// What is known of a container's life beyond what the runtime says.
+    pub fn life(&self, container: &ContainerId) -> Life {
+        self.lives.get(container).cloned().unwrap_or_default()
+    }
+
+    /// Whether anything was ever noted of a container's life.
+    pub fn has_life(&self, container: &ContainerId) -> bool {
+        self.lives.contains_key(container)
+    }
+
+    /// Notes something of a container's life.
+    pub fn set_life(&mut self, container: ContainerId, life: Life) {
+        self.lives.insert(container, life);
+    }
+
     /// Forgets what was noted of containers and sandboxes that are gone.
     pub fn retain(&mut self, sandboxes: &HashSet<&SandboxId>, containers: &HashSet<&ContainerId>) {
         self.stopped.retain(|id| sandboxes.contains(id));
         self.condemned.retain(|id| sandboxes.contains(id));
         self.to_restart.retain(|id| containers.contains(id));
+        self.lives.retain(|id, _| containers.contains(id));
     }
 
     /// Lets everything that waits for a time be tried at once.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Protocol, Resources};
 use stanchion_runtime::{
     ContainerConfig, EnvVar, LinuxResources, Mount, MountPropagation, NetworkMode, PortMapping, SandboxConfig, labels,
@@ -12,9 +13,13 @@ use crate::{plan::Run, reference};
 /// CPU time is shared out in periods of this length, µs.
 const CPU_PERIOD: u64 = 100_000;
 
-pub(super) fn sandbox(pod: &Pod, attempt: u32) -> SandboxConfig {
+pub(super) fn sandbox(pod: &Pod, attempt: u32, started_at: Timestamp) -> SandboxConfig {
     let own_network = !pod.host_network;
-    let ports = pod.containers.iter().flat_map(|container| &container.ports).filter(|_| own_network);
+    // Sidecars' too (R-SYNC-9); a plain init container has none that could still be used.
+    let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
+    let ports = sidecars.chain(&pod.containers).flat_map(|container| &container.ports).filter(|_| own_network);
+    let mut labels = pod_labels(pod);
+    labels.insert(labels::STARTED_AT.to_owned(), started_at.to_string());
     SandboxConfig {
         name: pod.key.name.clone(),
         namespace: pod.key.namespace.clone(),
@@ -24,7 +29,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32) -> SandboxConfig {
         network: if own_network { NetworkMode::Pod } else { NetworkMode::Host },
         port_mappings: ports.filter_map(port_mapping).collect(),
         cgroup: format!("pod{}", pod.uid),
-        labels: pod_labels(pod),
+        labels,
     }
 }
 

@@ -1,8 +1,8 @@
 //! The steps of a plan, performed.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
 
-use futures_util::future::join_all;
+use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId,
@@ -31,15 +31,17 @@ impl<R: Runtime> Worker<R> {
     /// Performs one step. What fails is noted with a time for the next try.
     pub(super) async fn perform(&mut self, action: Action, desired: Option<&DesiredPod>) {
         match action {
-            Action::EnsureImages { .. } | Action::CleanUp => {}
-            Action::CreateSandbox { revision, attempt } => self.create_sandbox(desired, &revision, attempt).await,
-            Action::RunContainer(run) => self.run_container(desired, &run).await,
-            Action::StartContainer { revision, index, id } => {
-                self.start_created(desired, &revision, index, id).await;
+            Action::EnsureImages { .. } | Action::RunHook { .. } | Action::CleanUp => {}
+            Action::CreateSandbox { revision, attempt, started_at } => {
+                self.create_sandbox(desired, &revision, attempt, started_at).await;
             }
-            Action::StopContainers { backend, containers } => {
+            Action::RunContainer(run) => self.run_container(desired, &run).await,
+            Action::StartContainer { revision, container, id } => {
+                self.start_created(desired, &revision, &container, id).await;
+            }
+            Action::StopContainers { backend, stops } => {
                 self.note_stop(desired).await;
-                let stopped = self.stop_containers(&backend, containers).await;
+                let stopped = self.stop_containers(&backend, stops, desired).await;
                 self.held("stop its containers", stopped);
             }
             Action::StopSandbox { backend, id } => {
@@ -80,7 +82,13 @@ impl<R: Runtime> Worker<R> {
         is_done
     }
 
-    async fn create_sandbox(&mut self, desired: Option<&DesiredPod>, revision: &Revision, attempt: u32) {
+    async fn create_sandbox(
+        &mut self,
+        desired: Option<&DesiredPod>,
+        revision: &Revision,
+        attempt: u32,
+        started_at: Timestamp,
+    ) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
         let runtime = match self.runtime(&home) {
             Ok(runtime) => runtime,
@@ -95,7 +103,7 @@ impl<R: Runtime> Worker<R> {
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
         let permit = self.permit(&home).await;
-        let created = runtime.create_sandbox(container::sandbox(&pod, attempt)).await;
+        let created = runtime.create_sandbox(container::sandbox(&pod, attempt, started_at)).await;
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
@@ -116,13 +124,13 @@ impl<R: Runtime> Worker<R> {
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
         let Some((pod, home)) = self.revision(desired, &run.revision) else { return };
-        let Some(container) = pod.containers.get(run.index) else { return };
+        let Some(container) = pod.container(&run.container) else { return };
         let addresses = self
             .remains()
             .iter()
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
-        let subject = Subject::container(&self.key, &container.name);
+        let subject = self.subject(Some(&pod), &container.name);
         match self.start(&home, &pod, container, run, addresses.unwrap_or_default()).await {
             Ok(()) => {
                 self.shared.events.normal(&subject, "Created", "Container created");
@@ -135,21 +143,15 @@ impl<R: Runtime> Worker<R> {
                     home.images.forget(&reference::full(&container.image));
                 }
                 self.history.set_image(&pod.revision, &container.name, ImageState::Unknown);
-                self.start_failed(container, reason, &error, ErrorKind::Unavailable);
+                self.start_failed(&pod, container, reason, &error, ErrorKind::Unavailable);
             }
-            Err(Failed { reason, error }) => self.start_failed(container, reason, &error, error.kind()),
+            Err(Failed { reason, error }) => self.start_failed(&pod, container, reason, &error, error.kind()),
         }
     }
 
-    async fn start_created(
-        &mut self,
-        desired: Option<&DesiredPod>,
-        revision: &Revision,
-        index: usize,
-        id: ContainerId,
-    ) {
+    async fn start_created(&mut self, desired: Option<&DesiredPod>, revision: &Revision, name: &str, id: ContainerId) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
-        let Some(container) = pod.containers.get(index) else { return };
+        let Some(container) = pod.container(name) else { return };
         let started = match self.runtime(&home) {
             Ok(runtime) => {
                 let _permit = self.permit(&home).await;
@@ -159,22 +161,19 @@ impl<R: Runtime> Worker<R> {
         };
         match started {
             Ok(()) => {
-                let subject = Subject::container(&self.key, &container.name);
+                let subject = self.subject(Some(&pod), &container.name);
                 self.shared.events.normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
-            Err(Failed { reason, error }) => self.start_failed(container, reason, &error, error.kind()),
+            Err(Failed { reason, error }) => self.start_failed(&pod, container, reason, &error, error.kind()),
         }
     }
 
     /// Notes a failure to start; it is tried again as after a failure of `kind`.
-    fn start_failed(&mut self, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
+    fn start_failed(&mut self, pod: &Pod, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
         let message = error.chain();
-        self.shared.events.warning(
-            &Subject::container(&self.key, &container.name),
-            "Failed",
-            format!("Error: {message}"),
-        );
+        let subject = self.subject(Some(pod), &container.name);
+        self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
         let (last, now) = (self.history.start_failure(&container.name), self.shared.clock.now());
         let failure = Failure::after(last, reason, message, kind, error.retry_delay(), now);
         self.history.set_start(&container.name, Some(failure));
@@ -237,17 +236,6 @@ impl<R: Runtime> Worker<R> {
         Ok(container::container(pod, container, start))
     }
 
-    async fn stop_containers(&self, backend: &str, containers: Vec<(ContainerId, Duration)>) -> Result<(), Error> {
-        let runtime = self.runtime(backend)?;
-        let stops = containers.into_iter().map(|(id, grace)| {
-            let name = self.container_name(&id);
-            let subject = Subject::container(&self.key, &name);
-            self.shared.events.normal(&subject, "Killing", format!("Stopping container {name}"));
-            runtime.stop_container(id, grace)
-        });
-        join_all(stops).await.into_iter().collect()
-    }
-
     async fn remove_sandbox(
         &mut self,
         backend: &str,
@@ -300,12 +288,8 @@ impl<R: Runtime> Worker<R> {
         PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
     }
 
-    fn container_name(&self, id: &ContainerId) -> String {
-        self.container(id).map_or_else(|| id.to_string(), |found| found.name)
-    }
-
     /// A container of the pod, as it was at the latest look.
-    fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
+    pub(super) fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
         let remains = self.remains();
         let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         containers.find(|container| container.id == *id).cloned()

@@ -41,7 +41,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// What was written down of a pod, and whether it was being replaced.
-    async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
+    pub(super) async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
         let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
         let pod = move |record: Record| Some((record.pod(&key, &node)?, record.is_stopped));
         let read = tokio::task::spawn_blocking(move || Ok(files.record()?.and_then(pod)));
