@@ -69,7 +69,7 @@ impl<R: Runtime> Place<'_, R> {
                 tokio::time::sleep(*time).await;
                 Ok(())
             }
-            Hook::Tcp => Err("Cannot run handler: invalid handler: tcpSocket".to_owned()),
+            Hook::Tcp(_) => Err("Cannot run handler: invalid handler: tcpSocket".to_owned()),
         }
     }
 }

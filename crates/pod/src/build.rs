@@ -1,6 +1,6 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
-mod lifecycle;
+pub(crate) mod lifecycle;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
