@@ -4,12 +4,14 @@
 //! <state_dir>/pods/<uid>/volumes/kubernetes.io~empty-dir/<name>    emptyDir
 //! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
 //! <state_dir>/pods/<uid>/containers/<name>/life.json               how its hook and probes stand
+//! <state_dir>/pods/<uid>/containers/<name>/<attempt>                the last words of one life of it
 //! <state_dir>/pods/<uid>/running.json                              what was started, for the agent's next life
 //! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
 //! ```
 
 mod etc;
 mod life;
+mod message;
 mod mounts;
 mod record;
 mod volume;

@@ -4,7 +4,7 @@
 //! - [`plan`]: the decision, step by step.
 //! - [`view`](View): what is observed of the pod. [`history`](History): what the agent remembers of its own tries.
 //! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod is over. [`order`]: init containers first.
-//! - [`life`]: hooks and probes. [`stop`], [`garbage`]: what is stopped and what is removed.
+//! - [`together`]: one container's end starts all anew. [`life`]: hooks and probes. [`stop`], [`garbage`]: what is stopped and what is removed.
 
 pub(crate) mod fate;
 mod garbage;
@@ -15,6 +15,7 @@ pub(crate) mod restart;
 pub(crate) mod stop;
 #[cfg(test)]
 mod tests;
+pub(crate) mod together;
 pub(crate) mod view;
 
 use std::time::Duration;
@@ -219,7 +220,8 @@ fn run(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timesta
     let Some(live) = live else {
         return new_sandbox(pod, view, history, since, now).wake(deadline);
     };
-    let plan = starts(pod, live, view, history, now).wake(deadline);
+    let plan = together::next(pod, live, view, history, now);
+    let plan = plan.unwrap_or_else(|| starts(pod, live, view, history, now)).wake(deadline);
     if plan.action.is_some() {
         return plan;
     }
@@ -297,8 +299,14 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Ti
                 continue;
             }
         }
-        let attempt = newest.as_ref().map_or(0, |newest| newest.container.attempt + 1);
-        let backoff = restart::next_backoff(newest.as_ref().map(|newest| newest.container));
+        let last = newest.as_ref().map(|newest| newest.container);
+        // What the runtime has forgotten counts all the same (R-SYNC-13).
+        let gone = history.attempt(&container.name);
+        let attempt = last.map(|last| last.attempt).max(gone.map(|gone| gone.attempt)).map_or(0, |last| last + 1);
+        let backoff = match (last, gone) {
+            (None, Some(gone)) => gone.backoff,
+            (last, _) => restart::next_backoff(last),
+        };
         let (revision, sandbox) = (pod.revision.clone(), live.id.clone());
         let run = Run { revision, container: container.name.clone(), attempt, sandbox, backoff };
         return Plan::act(Action::RunContainer(run));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use stanchion_pod::{
-    Pod, Resources,
+    Pod,
     k8s_openapi::{
         api::core::v1::{HostIP, PodIP, PodStatus},
         apimachinery::pkg::apis::meta::v1::Time,
@@ -88,27 +88,12 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         host_ips: (!host_ips.is_empty()).then_some(host_ips),
         pod_ip: pod_ips.first().map(|ip| ip.ip.clone()),
         pod_ips: (!pod_ips.is_empty()).then_some(pod_ips),
-        qos_class: Some(qos_class(pod).to_owned()),
+        qos_class: Some(pod.qos.as_str().to_owned()),
         reason: reason.map(str::to_owned),
         message,
         start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen))),
         ..PodStatus::default()
     }
-}
-
-/// Kubernetes' quality-of-service class (R-RES).
-fn qos_class(pod: &Pod) -> &'static str {
-    let all = |is: fn(&Resources) -> bool| pod.all_containers().all(|container| is(&container.resources));
-    if all(|it| *it == Resources::default()) {
-        return "BestEffort";
-    }
-    let is_guaranteed = |it: &Resources| {
-        it.cpu_limit.is_some()
-            && it.memory_limit.is_some()
-            && it.cpu_request.is_none_or(|request| Some(request) == it.cpu_limit)
-            && it.memory_request.is_none_or(|request| Some(request) == it.memory_limit)
-    };
-    if all(is_guaranteed) { "Guaranteed" } else { "Burstable" }
 }
 
 fn is_of(sandbox: &SandboxInfo, pod: &Pod) -> bool {

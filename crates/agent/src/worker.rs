@@ -3,13 +3,17 @@
 //! # Layout
 //! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
-//! - [`container`]: a container's configuration from its manifest. [`lives`]: hooks and probes. [`stop`]: in which order.
+//! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
+//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
 
 mod container;
 mod images;
 mod lives;
+mod messages;
 mod perform;
 mod recall;
+mod resources;
+mod security;
 mod show;
 mod stop;
 
@@ -96,6 +100,8 @@ pub(crate) struct Worker<R> {
     lived_on: BTreeSet<String>,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
+    /// The revision whose containers' numbers have been looked up.
+    counted: Option<Revision>,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -163,6 +169,7 @@ impl<R: Runtime> Worker<R> {
             running: None,
             lived_on,
             is_recalled: false,
+            counted: None,
             last: None,
             uids: BTreeSet::new(),
             home: None,
@@ -189,7 +196,9 @@ impl<R: Runtime> Worker<R> {
             let visible = self.visible();
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
+            self.recall_attempts(desired.as_ref()).await;
             self.recall_lives(desired.as_ref(), &remains).await;
+            self.read_messages(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.watch(desired.as_ref(), &remains);
             self.show(desired.as_ref(), &remains);

@@ -13,8 +13,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use stanchion_abi::{self as abi, method};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio, ExitStatus,
-    Image, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
-    SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    Health, Image, ImageDetails, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result,
+    Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
 };
 
 use crate::{
@@ -144,6 +144,13 @@ impl Runtime for LoadedBackend {
         self.call("version", method::VERSION, &(), Vec::new(), Some(QUICK)).await
     }
 
+    async fn health(&self) -> Result<Health> {
+        match self.call("health", method::HEALTH, &(), Vec::new(), Some(QUICK)).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Health::default()),
+            health => health,
+        }
+    }
+
     async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {
         let (mut answer, give_up) = self.instance.start(method::PULL_IMAGE, &request, Vec::new(), REPORTS, None)?;
         loop {
@@ -168,6 +175,10 @@ impl Runtime for LoadedBackend {
 
     async fn list_images(&self) -> Result<Vec<Image>> {
         self.call("list_images", method::LIST_IMAGES, &(), Vec::new(), Some(QUICK)).await
+    }
+
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        self.call("inspect_image", method::INSPECT_IMAGE, &reference, Vec::new(), Some(QUICK)).await
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {

@@ -1,14 +1,16 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
 pub(crate) mod lifecycle;
+mod resources;
+mod security;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1 as wire;
 
 use crate::{
-    Container, HostPathKind, Medium, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, Resources,
-    RestartPolicy, Revision, Volume, VolumeMount, defaults::resources::List, expand::expand, quantity::Quantity,
+    Container, HostPathKind, Medium, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, RestartPolicy, Revision,
+    Volume, VolumeMount, expand::expand, quantity::Quantity,
 };
 
 pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Pod, Vec<Problem>> {
@@ -17,8 +19,8 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
     let name = wire.metadata.name.clone().unwrap_or_default();
     let hostname = spec.hostname.clone().unwrap_or_else(|| short(&name));
-    let init_containers = spec.init_containers.iter().flatten().map(container).collect();
-    let containers = spec.containers.iter().map(container).collect();
+    let init_containers = spec.init_containers.iter().flatten().map(|it| container(it, &wire)).collect();
+    let containers = spec.containers.iter().map(|it| container(it, &wire)).collect();
     let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume(it))).collect();
     Ok(Pod {
         key: PodKey { namespace: wire.metadata.namespace.clone().unwrap_or_default(), name },
@@ -29,6 +31,10 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         restart_policy: lifecycle::restart_policy(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always),
         grace: Duration::from_secs(spec.termination_grace_period_seconds.map_or(30, |it| it.max(1).unsigned_abs())),
         host_network: spec.host_network.unwrap_or(false),
+        security: security::pod(spec),
+        qos: resources::qos(spec),
+        resources: resources::of_pod(spec),
+        total: resources::total(spec),
         hostname,
         runtime_class: spec.runtime_class_name.clone(),
         active_deadline: spec.active_deadline_seconds.map(|it| seconds(Some(it))),
@@ -44,7 +50,7 @@ fn short(name: &str) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
-fn container(wire: &wire::Container) -> Container {
+fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
     let mut variables: HashMap<&str, String> = HashMap::new();
     let mut env = Vec::new();
     for variable in wire.env.iter().flatten() {
@@ -74,7 +80,11 @@ fn container(wire: &wire::Container) -> Container {
         args: expanded(&wire.args),
         working_dir: wire.working_dir.clone().filter(|path| !path.is_empty()),
         env,
-        resources: wire.resources.as_ref().map(resources).unwrap_or_default(),
+        resources: wire.resources.as_ref().map(resources::resources).unwrap_or_default(),
+        security: security::container(wire, pod),
+        tty: wire.tty.unwrap_or(false),
+        stdin: wire.stdin.unwrap_or(false),
+        stdin_once: wire.stdin_once.unwrap_or(false),
         mounts: wire.volume_mounts.iter().flatten().map(mount).collect(),
         restart: lifecycle::restart(wire),
         post_start: hook(|lifecycle| lifecycle.post_start.as_ref()),
@@ -104,18 +114,6 @@ fn port(wire: &wire::ContainerPort) -> Option<Port> {
             _ => Protocol::Tcp,
         },
     })
-}
-
-fn resources(wire: &wire::ResourceRequirements) -> Resources {
-    let read = |list: &Option<List>, name: &str| Quantity::parse(&list.as_ref()?.get(name)?.0).ok()?.milli();
-    let milli = |value: Option<u128>| value.and_then(|value| u64::try_from(value).ok());
-    let whole = |value: Option<u128>| value.and_then(|value| u64::try_from(value.div_ceil(1000)).ok());
-    Resources {
-        cpu_request: milli(read(&wire.requests, "cpu")),
-        cpu_limit: milli(read(&wire.limits, "cpu")),
-        memory_request: whole(read(&wire.requests, "memory")),
-        memory_limit: whole(read(&wire.limits, "memory")),
-    }
 }
 
 fn mount(wire: &wire::VolumeMount) -> VolumeMount {

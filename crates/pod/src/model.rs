@@ -1,8 +1,14 @@
 //! A pod that cannot be wrong: what decoding, defaulting and validation leave for the agent to run.
 
+mod resources;
+mod security;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1 as wire;
+
+pub use resources::{QosClass, Resources};
+pub use security::{PodSecurity, Profile, SeLinux, Security};
 
 use crate::lifecycle::{Hook, Probe, Restart};
 
@@ -25,6 +31,14 @@ pub struct Pod {
     pub grace: Duration,
     /// Uses the node's network.
     pub host_network: bool,
+    /// What its containers share and run with.
+    pub security: PodSecurity,
+    /// Its quality-of-service class.
+    pub qos: QosClass,
+    /// `spec.resources`, if any: what its containers may have together.
+    pub resources: Option<Resources>,
+    /// What the pod as a whole asks for and may have, overhead included (R-RES-13).
+    pub total: Resources,
     /// Host name inside the pod: `spec.hostname`, else the pod's name, at most 63 characters (R-HOST).
     pub hostname: String,
     /// `spec.runtimeClassName`.
@@ -75,6 +89,14 @@ pub struct Container {
     pub ports: Vec<Port>,
     /// Requests and limits.
     pub resources: Resources,
+    /// Who it runs as, and what it may do.
+    pub security: Security,
+    /// `tty`
+    pub tty: bool,
+    /// `stdin`
+    pub stdin: bool,
+    /// `stdinOnce`
+    pub stdin_once: bool,
     /// Where volumes appear.
     pub mounts: Vec<VolumeMount>,
     /// When it is started again; `None` is as the pod says.
@@ -125,19 +147,6 @@ pub enum Protocol {
     Tcp,
     Udp,
     Sctp,
-}
-
-/// Requests and limits of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resources {
-    /// CPU request, millicores.
-    pub cpu_request: Option<u64>,
-    /// CPU limit, millicores.
-    pub cpu_limit: Option<u64>,
-    /// Memory request, bytes.
-    pub memory_request: Option<u64>,
-    /// Memory limit, bytes.
-    pub memory_limit: Option<u64>,
 }
 
 /// A volume, mounted.

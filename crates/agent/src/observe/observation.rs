@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use stanchion_pod::PodKey;
-use stanchion_runtime::{ContainerId, ContainerInfo, Inventory, SandboxInfo, labels};
+use stanchion_runtime::{ContainerId, ContainerInfo, Health, Inventory, SandboxInfo, labels};
 
 /// The latest look at a backend. After a failed look it still holds the last good one, marked with the error.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Observation {
     pub seen: bool,
     /// Why the latest look failed.
     pub error: Option<String>,
+    /// What the backend says of its state, and of its pods while it is away.
+    pub health: Arc<Health>,
     /// Since when looks succeed, or fail.
     pub since: Timestamp,
     /// What exists, by pod.
@@ -39,7 +41,17 @@ pub struct Remains {
 
 impl Observation {
     pub(crate) fn none(since: Timestamp) -> Self {
-        Self { ticket: 0, seen: false, error: None, since, pods: HashMap::new(), look: 0, single: HashMap::new() }
+        let health = Arc::default();
+        Self {
+            ticket: 0,
+            seen: false,
+            error: None,
+            health,
+            since,
+            pods: HashMap::new(),
+            look: 0,
+            single: HashMap::new(),
+        }
     }
 
     pub(crate) fn of(inventory: Inventory, ticket: u64, since: Timestamp) -> Self {
@@ -51,7 +63,8 @@ impl Observation {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
         let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(remains.sorted()))).collect();
-        Self { ticket, seen: true, error: None, since, pods, look: 0, single: HashMap::new() }
+        let health = Arc::default();
+        Self { ticket, seen: true, error: None, health, since, pods, look: 0, single: HashMap::new() }
     }
 
     /// This look at everything, the number of which is `look`, with what later looks at single pods have shown.
@@ -83,6 +96,11 @@ impl Observation {
             Some(remains) => self.pods.insert(key.clone(), remains),
             None => self.pods.remove(key),
         };
+    }
+
+    /// The same with what the backend says of its state.
+    pub(crate) fn with_health(self, health: Arc<Health>) -> Self {
+        Self { health, ..self }
     }
 
     /// The pod that a container belongs to.

@@ -27,6 +27,17 @@ pub(crate) struct History {
     condemned: HashSet<SandboxId>,
     to_restart: HashSet<ContainerId>,
     lives: HashMap<ContainerId, Life>,
+    messages: HashMap<ContainerId, String>,
+    attempts: HashMap<String, Attempt>,
+}
+
+/// The latest life of a container that is known of, whether or not the runtime has forgotten it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// How many were before it.
+    pub attempt: u32,
+    /// How long the restart after the next one waits.
+    pub backoff: Duration,
 }
 
 /// How far an image is, for one container of one revision.
@@ -152,6 +163,21 @@ impl History {
         self.starts.clear();
     }
 
+    /// Forgets the numbers of containers.
+    pub fn forget_attempts(&mut self) {
+        self.attempts.clear();
+    }
+
+    /// The latest life of a container.
+    pub fn attempt(&self, container: &str) -> Option<Attempt> {
+        self.attempts.get(container).copied()
+    }
+
+    /// Notes the latest life of a container.
+    pub fn set_attempt(&mut self, container: &str, attempt: Attempt) {
+        self.attempts.insert(container.to_owned(), attempt);
+    }
+
     /// Whether a sandbox's network has been released.
     pub fn is_stopped(&self, sandbox: &SandboxId) -> bool {
         self.stopped.contains(sandbox)
@@ -203,12 +229,23 @@ impl History {
         self.lives.insert(container, life);
     }
 
+    /// The last words of a container that has ended; `None` where they have not been read.
+    pub fn message(&self, container: &ContainerId) -> Option<&str> {
+        self.messages.get(container).map(String::as_str)
+    }
+
+    /// Notes a container's last words.
+    pub fn set_message(&mut self, container: ContainerId, words: String) {
+        self.messages.insert(container, words);
+    }
+
     /// Forgets what was noted of containers and sandboxes that are gone.
     pub fn retain(&mut self, sandboxes: &HashSet<&SandboxId>, containers: &HashSet<&ContainerId>) {
         self.stopped.retain(|id| sandboxes.contains(id));
         self.condemned.retain(|id| sandboxes.contains(id));
         self.to_restart.retain(|id| containers.contains(id));
         self.lives.retain(|id, _| containers.contains(id));
+        self.messages.retain(|id, _| containers.contains(id));
     }
 
     /// Lets everything that waits for a time be tried at once.

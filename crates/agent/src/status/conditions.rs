@@ -8,7 +8,10 @@ use stanchion_pod::{
     },
 };
 
+use stanchion_runtime::SandboxState;
+
 use super::Facts;
+use crate::plan::together;
 
 /// The newest manifest is in force. False while a broken edit or a missing image keeps the last good one running.
 const MANIFEST_IN_FORCE: &str = "stanchion.dev/ManifestInForce";
@@ -29,9 +32,14 @@ pub(super) fn conditions(
         ("ContainersReady", ready),
         ("PodScheduled", Verdict::yes()),
     ];
+    let together = together::is_possible(facts.pod).then(|| {
+        let live = facts.view.sandboxes().rfind(|sandbox| sandbox.state == SandboxState::Ready);
+        let holds = live.is_some_and(|live| together::trigger(facts.pod, live, facts.view).is_some());
+        ("AllContainersRestarting", Verdict { holds, ..Verdict::yes() })
+    });
     let stale =
         facts.stale.as_ref().map(|(reason, message)| (MANIFEST_IN_FORCE, Verdict::no(reason, message.to_string())));
-    verdicts.into_iter().chain(stale).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
+    verdicts.into_iter().chain(together).chain(stale).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
 }
 
 /// Whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).

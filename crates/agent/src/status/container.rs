@@ -18,7 +18,7 @@ use crate::plan::{
     fate::Fate,
     history::{History, ImageState},
     life::{self, Hook},
-    restart,
+    restart, together,
     view::Instance,
 };
 
@@ -57,6 +57,11 @@ impl Seen<'_> {
             },
             None => (self.not_yet(container), None),
         };
+        let is_init = facts.pod.init_containers.iter().any(|init| init.name == container.name);
+        let gone =
+            facts.history.attempt(&container.name).filter(|_| newest.is_none() && !(is_init && self.is_initialized));
+        let count = newest.map(|newest| newest.container.attempt).or(gone.map(|gone| gone.attempt + 1)).unwrap_or(0);
+        let last_state = last_state.or_else(|| (count > 0 && together::is_possible(facts.pod)).then(removed));
         let info = newest.map(|newest| newest.container);
         let is = |holds: fn(&Container, &ContainerInfo, &History) -> bool| {
             info.is_some_and(|info| holds(container, info, facts.history))
@@ -68,7 +73,7 @@ impl Seen<'_> {
             container_id: info.map(|info| format!("{}://{}", facts.view.home, info.id)),
             ready: is(life::is_ready),
             started: Some(is(life::is_started)),
-            restart_count: info.map_or(0, |info| i32::try_from(info.attempt).unwrap_or(i32::MAX)),
+            restart_count: i32::try_from(count).unwrap_or(i32::MAX),
             state: Some(state),
             last_state,
             ..ContainerStatus::default()
@@ -155,6 +160,17 @@ impl Seen<'_> {
     }
 }
 
+/// The end of a container that was removed so that all start again (R-RSP-4).
+fn removed() -> WireState {
+    let terminated = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("RestartingAllContainers".to_owned()),
+        message: Some("The container is removed because RestartAllContainers in place".to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    WireState { terminated: Some(terminated), ..WireState::default() }
+}
+
 /// The end of an init container that nobody remembers: others have run after it.
 fn forgotten() -> WireState {
     let message = "Unable to get init container status from container runtime and pod has been initialized, treat it \
@@ -180,6 +196,17 @@ fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> 
     }
 }
 
+/// A container's last words: its share of what a status has room for (R-TMSG-2).
+fn words(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
+    const ROOM: usize = 12 << 10;
+    let mut words = facts.history.message(&info.id).filter(|words| !words.is_empty())?;
+    let share = ROOM / facts.pod.all_containers().count().max(1);
+    if words.len() > share {
+        words = &words[..(0..=share).rev().find(|end| words.is_char_boundary(*end))?];
+    }
+    Some(words.to_owned())
+}
+
 /// How a container ended (R-TERM-8).
 fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
     let ContainerState::Exited { code, started_at, finished_at, oom_killed } = &info.state else {
@@ -197,7 +224,7 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
             container_id: Some(format!("{}://{}", facts.view.home, info.id)),
             exit_code: code.unwrap_or(137),
             reason: Some(reason.to_owned()),
-            message: message.map(str::to_owned),
+            message: words(facts, info).or(message.map(str::to_owned)),
             started_at: time(started_at.or(Some(info.created_at))),
             finished_at: time(*finished_at),
             signal: None,

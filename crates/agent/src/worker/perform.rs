@@ -8,7 +8,7 @@ use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId,
 };
 
-use super::{Hold, RETRY, Running, Worker, container, recall};
+use super::{Hold, RETRY, Running, Worker, container, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -16,7 +16,8 @@ use crate::{
     files::{self, PodFiles},
     plan::{
         Action, Run,
-        history::{Failure, ImageState},
+        history::{Attempt, Failure, ImageState},
+        restart,
     },
     reference,
 };
@@ -59,12 +60,23 @@ impl<R: Runtime> Worker<R> {
                 self.held("remove its sandbox", removed);
             }
             Action::RemoveContainer { backend, id } => {
+                if let Some(info) = self.container(&id) {
+                    self.remember(&info);
+                }
                 let removed = match self.runtime(&backend) {
                     Ok(runtime) => runtime.remove_container(id).await,
                     Err(error) => Err(error),
                 };
                 self.held("remove a dead container", removed);
             }
+        }
+    }
+
+    /// Remembers the number of a container that is about to be forgotten.
+    fn remember(&mut self, info: &ContainerInfo) {
+        if self.history.attempt(&info.name).is_none_or(|latest| latest.attempt <= info.attempt) {
+            let backoff = restart::next_backoff(Some(info));
+            self.history.set_attempt(&info.name, Attempt { attempt: info.attempt, backoff });
         }
     }
 
@@ -103,7 +115,8 @@ impl<R: Runtime> Worker<R> {
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
         let permit = self.permit(&home).await;
-        let created = runtime.create_sandbox(container::sandbox(&pod, attempt, started_at)).await;
+        let config = container::sandbox(&pod, attempt, started_at, &self.shared.config);
+        let created = runtime.create_sandbox(config).await;
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
@@ -189,6 +202,8 @@ impl<R: Runtime> Worker<R> {
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
+        let checked = security::check_non_root(&*runtime, pod, container).await;
+        checked.map_err(failed("CreateContainerConfigError"))?;
         let config = self.configure(pod, container, run, addresses).await;
         let config = config.map_err(failed("CreateContainerConfigError"))?;
         let _permit = self.permit(home).await;
@@ -226,13 +241,14 @@ impl<R: Runtime> Worker<R> {
     ) -> Result<ContainerConfig, Error> {
         let files = self.files(pod.uid.clone());
         let log_path = files.log(&container.name, run.attempt);
-        let (wanted, name) = (Arc::clone(pod), container.name.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, &name, &files, &addresses)).await;
-        let (volumes, etc) = prepared.map_err(|panic| {
+        let (wanted, name, attempt) = (Arc::clone(pod), container.name.clone(), run.attempt);
+        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, &name, attempt, &files, &addresses)).await;
+        let (volumes, etc, message) = prepared.map_err(|panic| {
             Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic)
         })??;
         let memory_capacity = self.shared.memory_capacity;
-        let start = container::Start { run, volumes, etc, log_path, memory_capacity };
+        let config = &self.shared.config;
+        let start = container::Start { run, volumes, etc, message, log_path, memory_capacity, config };
         Ok(container::container(pod, container, start))
     }
 
@@ -302,10 +318,16 @@ fn is_unknown(kind: ErrorKind) -> bool {
     matches!(kind, Timeout | Cancelled | Crashed | Unavailable)
 }
 
-/// Where each volume is, and the managed files with their places in the container.
-type Prepared = (BTreeMap<String, PathBuf>, Vec<(PathBuf, &'static str)>);
+/// Where each volume is, the managed files with their places in the container, and the file for its last words.
+type Prepared = (BTreeMap<String, PathBuf>, Vec<(PathBuf, &'static str)>, PathBuf);
 
-fn prepare(pod: &Pod, container: &str, files: &PodFiles, addresses: &[IpAddr]) -> Result<Prepared, Error> {
+fn prepare(
+    pod: &Pod,
+    container: &str,
+    attempt: u32,
+    files: &PodFiles,
+    addresses: &[IpAddr],
+) -> Result<Prepared, Error> {
     let failed = |tried: &str, error: &(dyn std::error::Error + 'static)| {
         Error::new(ErrorKind::Other, format!("{tried} of pod {}", pod.key)).caused_by(error)
     };
@@ -317,5 +339,7 @@ fn prepare(pod: &Pod, container: &str, files: &PodFiles, addresses: &[IpAddr]) -
     }
     let etc =
         files::write_etc(&files.etc(), pod, addresses).map_err(|error| failed("writing the files in /etc", &error))?;
-    Ok((volumes, etc))
+    let message = files.make_message(container, attempt);
+    let message = message.map_err(|error| failed("making the file for the last words", &error))?;
+    Ok((volumes, etc, message))
 }

@@ -8,7 +8,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use jiff::Timestamp;
 use stanchion_runtime::{ContainerId, ErrorKind, Runtime};
 
 use super::super::Refusal;

@@ -11,8 +11,8 @@ use tokio::task::AbortHandle;
 
 use super::{events::Events, exec::Answers, images::Images, program::Program, program::TermAction, shell};
 use crate::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, EventKind, ExecId, Inventory,
-    NetworkMode, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState, TerminalSize, labels,
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, EventKind, ExecId, Health,
+    Inventory, NetworkMode, Profile, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState, TerminalSize, labels,
 };
 
 #[derive(Default)]
@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) answers: Answers,
     /// Cannot be reached now.
     pub(super) outage: bool,
+    /// What `health` answers.
+    pub(super) health: Health,
     /// Output is written to `log_path`.
     pub(super) log_files: bool,
     /// Sandboxes and containers made so far; names the next.
@@ -159,6 +161,11 @@ impl State {
             let why = format!("{what}: image {} is not present; pull it first", config.image);
             return Err(Error::new(ErrorKind::NotFound, why));
         };
+        if let Profile::Localhost { profile } = &config.security.seccomp
+            && !std::path::Path::new(profile).is_file()
+        {
+            return Err(Error::new(ErrorKind::Invalid, format!("{what}: there is no seccomp profile {profile}")));
+        }
         self.made += 1;
         let id = ContainerId(format!("{}-{}-{}", config.name, config.attempt, self.made));
         let info = ContainerInfo {
