@@ -5,7 +5,9 @@
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
 //! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
+//!   [`announce`]: events.
 
+mod announce;
 mod container;
 mod images;
 mod lives;
@@ -102,6 +104,8 @@ pub(crate) struct Worker<R> {
     is_recalled: bool,
     /// The revision whose containers' numbers have been looked up.
     counted: Option<Revision>,
+    /// The revision of which it has been said that its time is over.
+    expired: Option<Revision>,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -170,6 +174,7 @@ impl<R: Runtime> Worker<R> {
             lived_on,
             is_recalled: false,
             counted: None,
+            expired: None,
             last: None,
             uids: BTreeSet::new(),
             home: None,
@@ -201,6 +206,7 @@ impl<R: Runtime> Worker<R> {
             self.read_messages(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.watch(desired.as_ref(), &remains);
+            self.announce(desired.as_ref(), &remains);
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {

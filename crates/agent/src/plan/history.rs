@@ -29,6 +29,7 @@ pub(crate) struct History {
     lives: HashMap<ContainerId, Life>,
     messages: HashMap<ContainerId, String>,
     attempts: HashMap<String, Attempt>,
+    waiting: HashSet<ContainerId>,
 }
 
 /// The latest life of a container that is known of, whether or not the runtime has forgotten it.
@@ -168,6 +169,11 @@ impl History {
         self.attempts.clear();
     }
 
+    /// Notes that the restart after this container waits. Whether that is new.
+    pub fn wait(&mut self, container: &ContainerId) -> bool {
+        self.waiting.insert(container.clone())
+    }
+
     /// The latest life of a container.
     pub fn attempt(&self, container: &str) -> Option<Attempt> {
         self.attempts.get(container).copied()
@@ -246,6 +252,7 @@ impl History {
         self.to_restart.retain(|id| containers.contains(id));
         self.lives.retain(|id, _| containers.contains(id));
         self.messages.retain(|id, _| containers.contains(id));
+        self.waiting.retain(|id| containers.contains(id));
     }
 
     /// Lets everything that waits for a time be tried at once.
