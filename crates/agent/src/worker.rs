@@ -1,13 +1,15 @@
 //! The worker of one pod: plans, performs one step, looks, and plans again.
 //!
 //! # Layout
-//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
+//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop. [`prepare`]: volumes, files
+//!   and environment before a container starts.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest.
 
 mod container;
 mod images;
 mod perform;
+mod prepare;
 mod recall;
 mod show;
 
@@ -249,6 +251,11 @@ impl<R: Runtime> Worker<R> {
         if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
             self.history.begin_revision();
         }
+        if self.last.as_ref().is_some_and(|last| desired.refers_to_news(last)) {
+            self.history.hurry();
+        }
+        let lacks = desired.lacks().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
+        self.history.set_lacking(lacks);
         // What was made after all, though the answer said otherwise, has not failed.
         for container in containers.filter(|container| plan::is_running(container)) {
             self.history.set_start(&container.name, None);

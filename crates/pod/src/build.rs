@@ -1,12 +1,15 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+mod env;
+mod volume;
+
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1 as wire;
 
 use crate::{
-    Container, HostPathKind, Medium, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, Resources,
-    RestartPolicy, Revision, Volume, VolumeMount, defaults::resources::List, expand::expand, quantity::Quantity,
+    Container, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, Resources, RestartPolicy, Revision,
+    defaults::resources::List, quantity::Quantity,
 };
 
 pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Pod, Vec<Problem>> {
@@ -15,8 +18,8 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
     let name = wire.metadata.name.clone().unwrap_or_default();
     let hostname = spec.hostname.clone().unwrap_or_else(|| short(&name));
-    let containers = spec.containers.iter().map(container).collect();
-    let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume(it))).collect();
+    let containers = spec.containers.iter().map(|it| container(it, &wire)).collect();
+    let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume::volume(it, &wire))).collect();
     Ok(Pod {
         key: PodKey { namespace: wire.metadata.namespace.clone().unwrap_or_default(), name },
         uid,
@@ -43,18 +46,8 @@ fn short(name: &str) -> String {
     name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
-fn container(wire: &wire::Container) -> Container {
-    let mut variables: HashMap<&str, String> = HashMap::new();
-    let mut env = Vec::new();
-    for variable in wire.env.iter().flatten() {
-        let value = expand(variable.value.as_deref().unwrap_or_default(), &variables);
-        variables.insert(&variable.name, value.clone());
-        env.push((variable.name.clone(), value));
-    }
-    let expanded = |words: &Option<Vec<String>>| {
-        let words = words.as_ref().filter(|words| !words.is_empty())?;
-        Some(words.iter().map(|word| expand(word, &variables)).collect())
-    };
+fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
+    let words = |words: &Option<Vec<String>>| words.clone().filter(|words| !words.is_empty());
     Container {
         name: wire.name.clone(),
         image: wire.image.clone().unwrap_or_default(),
@@ -63,13 +56,14 @@ fn container(wire: &wire::Container) -> Container {
             Some("Never") => PullPolicy::Never,
             _ => PullPolicy::IfNotPresent,
         },
-        command: expanded(&wire.command),
-        args: expanded(&wire.args),
+        command: words(&wire.command),
+        args: words(&wire.args),
         working_dir: wire.working_dir.clone().filter(|path| !path.is_empty()),
-        env,
+        env_from: env::env_from(wire, pod),
+        env: env::variables(wire, pod),
         ports: wire.ports.iter().flatten().filter_map(port).collect(),
         resources: wire.resources.as_ref().map(resources).unwrap_or_default(),
-        mounts: wire.volume_mounts.iter().flatten().map(mount).collect(),
+        mounts: wire.volume_mounts.iter().flatten().map(volume::mount).collect(),
     }
 }
 
@@ -96,39 +90,5 @@ fn resources(wire: &wire::ResourceRequirements) -> Resources {
         cpu_limit: milli(read(&wire.limits, "cpu")),
         memory_request: whole(read(&wire.requests, "memory")),
         memory_limit: whole(read(&wire.limits, "memory")),
-    }
-}
-
-fn mount(wire: &wire::VolumeMount) -> VolumeMount {
-    VolumeMount { volume: wire.name.clone(), path: wire.mount_path.clone(), read_only: wire.read_only.unwrap_or(false) }
-}
-
-fn volume(wire: &wire::Volume) -> Volume {
-    match (&wire.host_path, &wire.empty_dir) {
-        (Some(host_path), _) => Volume::HostPath {
-            path: host_path.path.clone().into(),
-            kind: match host_path.type_.as_deref() {
-                Some("DirectoryOrCreate") => HostPathKind::DirectoryOrCreate,
-                Some("Directory") => HostPathKind::Directory,
-                Some("FileOrCreate") => HostPathKind::FileOrCreate,
-                Some("File") => HostPathKind::File,
-                Some("Socket") => HostPathKind::Socket,
-                Some("CharDevice") => HostPathKind::CharDevice,
-                Some("BlockDevice") => HostPathKind::BlockDevice,
-                _ => HostPathKind::Unset,
-            },
-        },
-        // A volume without a source is an emptyDir (R-DEF-1).
-        (None, empty_dir) => {
-            let size = empty_dir
-                .as_ref()
-                .and_then(|it| it.size_limit.as_ref())
-                .and_then(|it| Quantity::parse(&it.0).ok()?.milli());
-            let is_memory = empty_dir.as_ref().is_some_and(|it| it.medium.as_deref() == Some("Memory"));
-            Volume::EmptyDir {
-                medium: if is_memory { Medium::Memory } else { Medium::Disk },
-                size_limit: size.and_then(|milli| u64::try_from(milli.div_ceil(1000)).ok()),
-            }
-        }
     }
 }

@@ -43,7 +43,7 @@ impl Gates {
     }
 }
 
-/// What the server says to one object of a manifest.
+/// What the server says to one pod of a manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// It makes this pod.
@@ -54,13 +54,14 @@ pub enum Answer {
     Invalid(Vec<Problem>),
 }
 
-/// What the server says to each object of a manifest, in the file's order.
+/// What the server says to each pod of a manifest, in the file's order.
 ///
 /// # Errors
 /// The file is no text, no YAML or JSON, or holds no pod.
 pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>> {
     let documents = document::documents(&document::text(manifest)?)?;
-    Ok(documents.iter().map(|document| answer(document, gates)).collect())
+    let pods = documents.iter().filter(|document| document.object.is_none());
+    Ok(pods.map(|document| answer(document, gates)).collect())
 }
 
 fn answer(document: &document::Document, gates: &Gates) -> Answer {

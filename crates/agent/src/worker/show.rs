@@ -115,7 +115,8 @@ impl<R: Runtime> Worker<R> {
             let image = self.history.image(&desired.pod, container);
             image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
         });
-        failed.or_else(|| Some(("Updating", "the new revision is being prepared".into())))
+        let lacking = self.history.lacking(&desired.pod).map(|message| ("ObjectMissing", message.into()));
+        failed.or(lacking).or_else(|| Some(("Updating", "the new revision is being prepared".into())))
     }
 
     /// A pod whose manifest is not known: only its name, on its way out.
