@@ -49,6 +49,7 @@ pub mod method {
     pub const RESIZE_EXEC: u32 = 17;
     pub const IMPORT_IMAGES: u32 = 18;
     pub const LIST_POD: u32 = 19;
+    pub const INSPECT_IMAGE: u32 = 20;
 }
 
 /// Borrowed bytes.

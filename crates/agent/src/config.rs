@@ -21,6 +21,12 @@ pub struct AgentConfig {
     pub runtime_classes: BTreeMap<String, String>,
     /// Watched for image archives, which are imported into every backend.
     pub preload: Option<PathBuf>,
+    /// Containers without a seccomp profile have the runtime's own; else none confines them, as with a kubelet.
+    pub seccomp_default: bool,
+    /// Kernel parameters that pods may set beyond the safe ones: names, or beginnings of names with `*` after them.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// The most processes of one pod.
+    pub pod_pids_limit: Option<i64>,
 }
 
 /// A source of manifests.

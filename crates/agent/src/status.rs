@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use stanchion_pod::{
-    Pod, Resources,
+    Pod,
     k8s_openapi::{
         api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus},
         apimachinery::pkg::apis::meta::v1::Time,
@@ -69,7 +69,7 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         host_ips: (!host_ips.is_empty()).then_some(host_ips),
         pod_ip: pod_ips.first().map(|ip| ip.ip.clone()),
         pod_ips: (!pod_ips.is_empty()).then_some(pod_ips),
-        qos_class: Some(qos_class(pod).to_owned()),
+        qos_class: Some(pod.qos.as_str().to_owned()),
         reason: reason.map(str::to_owned),
         message,
         start_time: Some(Time(sandbox.map_or(facts.first_seen, |sandbox| sandbox.created_at))),
@@ -104,21 +104,6 @@ fn phase(facts: &Facts<'_>, containers: &[ContainerStatus]) -> &'static str {
         () if codes.iter().all(|code| *code == Some(Some(0))) => "Succeeded",
         () => "Failed",
     }
-}
-
-/// Kubernetes' quality-of-service class (R-RES).
-fn qos_class(pod: &Pod) -> &'static str {
-    let all = |is: fn(&Resources) -> bool| pod.containers.iter().all(|container| is(&container.resources));
-    if all(|it| *it == Resources::default()) {
-        return "BestEffort";
-    }
-    let is_guaranteed = |it: &Resources| {
-        it.cpu_limit.is_some()
-            && it.memory_limit.is_some()
-            && it.cpu_request.is_none_or(|request| Some(request) == it.cpu_limit)
-            && it.memory_request.is_none_or(|request| Some(request) == it.memory_limit)
-    };
-    if all(is_guaranteed) { "Guaranteed" } else { "Burstable" }
 }
 
 fn is_of(sandbox: &SandboxInfo, pod: &Pod) -> bool {

@@ -4,13 +4,15 @@
 //! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop. [`prepare`]: volumes, files
 //!   and environment before a container starts.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
-//! - [`container`]: a container's configuration from its manifest.
+//! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
 
 mod container;
 mod images;
 mod perform;
 mod prepare;
 mod recall;
+mod resources;
+mod security;
 mod show;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};

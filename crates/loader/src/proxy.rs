@@ -13,8 +13,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use stanchion_abi::{self as abi, method};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio, ExitStatus,
-    Image, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
-    SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    Image, ImageDetails, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result, Runtime,
+    SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
 };
 
 use crate::{
@@ -168,6 +168,10 @@ impl Runtime for LoadedBackend {
 
     async fn list_images(&self) -> Result<Vec<Image>> {
         self.call("list_images", method::LIST_IMAGES, &(), Vec::new(), Some(QUICK)).await
+    }
+
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        self.call("inspect_image", method::INSPECT_IMAGE, &reference, Vec::new(), Some(QUICK)).await
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {

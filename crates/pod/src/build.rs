@@ -1,15 +1,17 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
 mod env;
+mod lifecycle;
+mod resources;
+mod security;
 mod volume;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1 as wire;
 
 use crate::{
-    Container, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, Resources, RestartPolicy, Revision,
-    defaults::resources::List, quantity::Quantity,
+    Container, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, RestartPolicy, Revision, expand::expand,
 };
 
 pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Pod, Vec<Problem>> {
@@ -18,6 +20,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
     let name = wire.metadata.name.clone().unwrap_or_default();
     let hostname = spec.hostname.clone().unwrap_or_else(|| short(&name));
+    let init_containers = spec.init_containers.iter().flatten().map(|it| container(it, &wire)).collect();
     let containers = spec.containers.iter().map(|it| container(it, &wire)).collect();
     let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume::volume(it, &wire))).collect();
     Ok(Pod {
@@ -26,15 +29,17 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         revision,
         labels: wire.metadata.labels.clone().unwrap_or_default(),
         annotations: wire.metadata.annotations.clone().unwrap_or_default(),
-        restart_policy: match spec.restart_policy.as_deref() {
-            Some("OnFailure") => RestartPolicy::OnFailure,
-            Some("Never") => RestartPolicy::Never,
-            _ => RestartPolicy::Always,
-        },
+        restart_policy: lifecycle::restart_policy(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always),
         grace: Duration::from_secs(spec.termination_grace_period_seconds.map_or(30, |it| it.max(1).unsigned_abs())),
         host_network: spec.host_network.unwrap_or(false),
+        security: security::pod(spec),
+        qos: resources::qos(spec),
+        resources: resources::of_pod(spec),
+        total: resources::total(spec),
         hostname,
         runtime_class: spec.runtime_class_name.clone(),
+        active_deadline: spec.active_deadline_seconds.map(|it| seconds(Some(it))),
+        init_containers,
         containers,
         volumes,
         wire: Arc::new(wire),
@@ -47,6 +52,15 @@ fn short(name: &str) -> String {
 }
 
 fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
+    let ports: Vec<_> = wire.ports.iter().flatten().filter_map(port).collect();
+    // Probes' commands know only what the manifest says itself, as kubelet's do.
+    let said: BTreeMap<_, _> =
+        wire.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
+    let context = lifecycle::Context { ports: &ports, expand: &|word| expand(word, |name| said.get(name).copied()) };
+    let hook = |of: fn(&wire::Lifecycle) -> Option<&wire::LifecycleHandler>| {
+        context.hook(wire.lifecycle.as_ref().and_then(of)?)
+    };
+    let probe = |wire: &Option<wire::Probe>| context.probe(wire.as_ref()?);
     let words = |words: &Option<Vec<String>>| words.clone().filter(|words| !words.is_empty());
     Container {
         name: wire.name.clone(),
@@ -61,10 +75,26 @@ fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
         working_dir: wire.working_dir.clone().filter(|path| !path.is_empty()),
         env_from: env::env_from(wire, pod),
         env: env::variables(wire, pod),
-        ports: wire.ports.iter().flatten().filter_map(port).collect(),
-        resources: wire.resources.as_ref().map(resources).unwrap_or_default(),
+        resources: wire.resources.as_ref().map(resources::resources).unwrap_or_default(),
+        security: security::container(wire, pod),
+        tty: wire.tty.unwrap_or(false),
+        stdin: wire.stdin.unwrap_or(false),
+        stdin_once: wire.stdin_once.unwrap_or(false),
         mounts: wire.volume_mounts.iter().flatten().map(volume::mount).collect(),
+        restart: lifecycle::restart(wire),
+        post_start: hook(|lifecycle| lifecycle.post_start.as_ref()),
+        pre_stop: hook(|lifecycle| lifecycle.pre_stop.as_ref()),
+        startup: probe(&wire.startup_probe),
+        liveness: probe(&wire.liveness_probe),
+        readiness: probe(&wire.readiness_probe),
+        message_path: wire.termination_message_path.clone().filter(|path| !path.is_empty()),
+        message_from_log: wire.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
+        ports,
     }
+}
+
+fn seconds(number: Option<i64>) -> Duration {
+    Duration::from_secs(number.unwrap_or(0).max(0).unsigned_abs())
 }
 
 fn port(wire: &wire::ContainerPort) -> Option<Port> {
@@ -79,16 +109,4 @@ fn port(wire: &wire::ContainerPort) -> Option<Port> {
             _ => Protocol::Tcp,
         },
     })
-}
-
-fn resources(wire: &wire::ResourceRequirements) -> Resources {
-    let read = |list: &Option<List>, name: &str| Quantity::parse(&list.as_ref()?.get(name)?.0).ok()?.milli();
-    let milli = |value: Option<u128>| value.and_then(|value| u64::try_from(value).ok());
-    let whole = |value: Option<u128>| value.and_then(|value| u64::try_from(value.div_ceil(1000)).ok());
-    Resources {
-        cpu_request: milli(read(&wire.requests, "cpu")),
-        cpu_limit: milli(read(&wire.limits, "cpu")),
-        memory_request: whole(read(&wire.requests, "memory")),
-        memory_limit: whole(read(&wire.limits, "memory")),
-    }
 }

@@ -43,7 +43,7 @@ impl Gates {
     }
 }
 
-/// What the server says to one pod of a manifest.
+/// What the server says to one object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     /// It makes this pod.
@@ -54,17 +54,20 @@ pub enum Answer {
     Invalid(Vec<Problem>),
 }
 
-/// What the server says to each pod of a manifest, in the file's order.
+/// What the server says to each object of a manifest, sent as a pod, in the file's order.
 ///
 /// # Errors
 /// The file is no text, no YAML or JSON, or holds no pod.
 pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>> {
     let documents = document::documents(&document::text(manifest)?)?;
-    let pods = documents.iter().filter(|document| document.object.is_none());
-    Ok(pods.map(|document| answer(document, gates)).collect())
+    Ok(documents.iter().map(|document| answer(document, gates)).collect())
 }
 
 fn answer(document: &document::Document, gates: &Gates) -> Answer {
+    if let Some(kind) = document.object {
+        let message = format!("{} is no Pod", kind.name());
+        return Answer::NotDecodable(document.located(vec![Problem { message, ..Problem::default() }]));
+    }
     let mut pod = match document.typed() {
         Ok(typed) if typed.strict.is_empty() => typed.pod,
         Ok(typed) => return Answer::NotDecodable(typed.strict),

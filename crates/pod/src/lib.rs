@@ -4,8 +4,8 @@
 //! - [`decode`]: the way in, in two steps. First what Kubernetes says ([`kubernetes`]): bytes → [`node`] by [`yaml`] or
 //!   [`json`], one [`document`] per pod; [`shape`] holds it against the [`schema`] of the wire type; [`defaults`],
 //!   [`prepare`] and [`validate`] are the API server's. Then what this node does: [`support`] says which fields are
-//!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`]. What is no pod but
-//!   referred to by pods: [`object`].
+//!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`] ([`lifecycle`]: the part
+//!   of it that says how containers live). What is no pod but referred to by pods: [`object`].
 //! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: paths and neighbours.
 
 mod build;
@@ -16,6 +16,7 @@ mod identity;
 mod image;
 mod json;
 pub mod kubernetes;
+mod lifecycle;
 mod model;
 mod names;
 mod node;
@@ -30,6 +31,7 @@ mod validate;
 mod yaml;
 
 pub use k8s_openapi;
+pub use lifecycle::*;
 pub use model::*;
 pub use object::{ConfigMap, Credential, Object, ObjectKey, ObjectKind, Objects, Secret};
 pub use problem::Problem;

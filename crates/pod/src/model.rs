@@ -1,6 +1,8 @@
 //! A pod that cannot be wrong: what decoding, defaulting and validation leave for the agent to run.
 
 mod env;
+mod resources;
+mod security;
 mod volume;
 
 use std::{
@@ -14,9 +16,14 @@ use std::{
 use k8s_openapi::api::core::v1 as wire;
 
 pub use env::*;
+pub use resources::{QosClass, Resources};
+pub use security::{PodSecurity, Profile, SeLinux, Security};
 pub use volume::*;
 
-use crate::ObjectKey;
+use crate::{
+    ObjectKey,
+    lifecycle::{Hook, Probe, Restart},
+};
 
 /// One static pod of this node, valid, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,10 +44,22 @@ pub struct Pod {
     pub grace: Duration,
     /// Uses the node's network.
     pub host_network: bool,
+    /// What its containers share and run with.
+    pub security: PodSecurity,
+    /// Its quality-of-service class.
+    pub qos: QosClass,
+    /// `spec.resources`, if any: what its containers may have together.
+    pub resources: Option<Resources>,
+    /// What the pod as a whole asks for and may have, overhead included (R-RES-13).
+    pub total: Resources,
     /// Host name inside the pod: `spec.hostname`, else the pod's name, at most 63 characters (R-HOST).
     pub hostname: String,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<String>,
+    /// How long it may take from its start until all of it has ended.
+    pub active_deadline: Option<Duration>,
+    /// What runs before its containers, in order: init containers, and sidecars, which run beside them too.
+    pub init_containers: Vec<Container>,
     /// Its containers, in the manifest's order; at least one.
     pub containers: Vec<Container>,
     /// Its volumes, by name.
@@ -49,7 +68,20 @@ pub struct Pod {
     pub wire: Arc<wire::Pod>,
 }
 
-/// One container of a pod.
+impl Pod {
+    /// Its containers of both kinds, in the order of their start. No two have the same name.
+    pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
+        self.init_containers.iter().chain(&self.containers)
+    }
+
+    /// A container of either kind, by name.
+    #[must_use]
+    pub fn container(&self, name: &str) -> Option<&Container> {
+        self.all_containers().find(|container| container.name == name)
+    }
+}
+
+/// One container of a pod, of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
     /// Unique in the pod.
@@ -72,8 +104,40 @@ pub struct Container {
     pub ports: Vec<Port>,
     /// Requests and limits.
     pub resources: Resources,
+    /// Who it runs as, and what it may do.
+    pub security: Security,
+    /// `tty`
+    pub tty: bool,
+    /// `stdin`
+    pub stdin: bool,
+    /// `stdinOnce`
+    pub stdin_once: bool,
     /// Where volumes appear.
     pub mounts: Vec<VolumeMount>,
+    /// When it is started again; `None` is as the pod says.
+    pub restart: Option<Restart>,
+    /// `lifecycle.postStart`.
+    pub post_start: Option<Hook>,
+    /// `lifecycle.preStop`.
+    pub pre_stop: Option<Hook>,
+    /// `startupProbe`.
+    pub startup: Option<Probe>,
+    /// `livenessProbe`.
+    pub liveness: Option<Probe>,
+    /// `readinessProbe`.
+    pub readiness: Option<Probe>,
+    /// `terminationMessagePath`: where in the container its last words are; `None` is nowhere.
+    pub message_path: Option<String>,
+    /// `terminationMessagePolicy: FallbackToLogsOnError`: the end of its log stands for words that it did not leave.
+    pub message_from_log: bool,
+}
+
+impl Container {
+    /// Whether it is to run all the time: what makes a sidecar of an init container.
+    #[must_use]
+    pub fn runs_always(&self) -> bool {
+        self.restart.as_ref().is_some_and(|restart| restart.policy == RestartPolicy::Always)
+    }
 }
 
 /// A port of a container.
@@ -98,19 +162,6 @@ pub enum Protocol {
     Tcp,
     Udp,
     Sctp,
-}
-
-/// Requests and limits of a container.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resources {
-    /// CPU request, millicores.
-    pub cpu_request: Option<u64>,
-    /// CPU limit, millicores.
-    pub cpu_limit: Option<u64>,
-    /// Memory request, bytes.
-    pub memory_request: Option<u64>,
-    /// Memory limit, bytes.
-    pub memory_limit: Option<u64>,
 }
 
 /// `spec.restartPolicy`.
@@ -156,7 +207,8 @@ impl Pod {
     /// The objects that it mentions, and whether each may be missing there.
     fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
         let volumes = self.volumes.values().flat_map(Volume::mentions);
-        volumes.chain(self.containers.iter().flat_map(Container::mentions))
+        let containers = self.init_containers.iter().chain(&self.containers);
+        volumes.chain(containers.flat_map(Container::mentions))
     }
 }
 

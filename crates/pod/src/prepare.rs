@@ -133,7 +133,8 @@ fn copy_app_armor(spec: &mut PodSpec, annotations: &BTreeMap<String, String>) {
     }
 }
 
-fn app_armor_profile(annotation: &str) -> Option<AppArmorProfile> {
+/// The profile that an annotation's text names.
+pub(crate) fn app_armor_profile(annotation: &str) -> Option<AppArmorProfile> {
     let (type_, localhost_profile) = match annotation {
         "unconfined" => ("Unconfined", None),
         "runtime/default" => ("RuntimeDefault", None),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::SandboxId;
+use crate::{SandboxId, Security, is_default};
 
 /// One container of a pod. The agent has resolved everything that is the same on every runtime (volumes, environment,
 /// resource arithmetic); what the image says is merged in by the backend.
@@ -37,6 +37,18 @@ pub struct ContainerConfig {
     /// Limits and weights of its cgroup.
     #[serde(default)]
     pub resources: LinuxResources,
+    /// Who it runs as, and what it may do.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub security: Security,
+    /// Its standard streams are a terminal.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tty: bool,
+    /// Its standard input stays open, though nobody writes to it yet; else it is at its end.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stdin: bool,
+    /// The input ends with the first that was attached to it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub stdin_once: bool,
     /// Absolute path of the CRI log file to write on the node. Backends without log files ignore it.
     #[serde(default)]
     pub log_path: PathBuf,
@@ -83,7 +95,7 @@ pub enum MountPropagation {
 }
 
 /// cgroup settings, in the kernel's units. `None` leaves the kernel's default.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinuxResources {
     /// Relative CPU weight, 2 to 262144 (cgroup v1 scale).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,4 +112,19 @@ pub struct LinuxResources {
     /// Preference of the kernel's out-of-memory killer, −1000 to 1000; the backend uses the nearest value the node allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
+    /// The most processes and threads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_limit: Option<i64>,
+    /// Huge pages, by their size.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hugepage_limits: Vec<HugepageLimit>,
+}
+
+/// How much may be had in huge pages of one size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HugepageLimit {
+    /// Size of a page as the kernel's cgroups name it: `2MB`, `1GB`.
+    pub page_size: String,
+    /// Bytes in all.
+    pub limit: u64,
 }

@@ -18,6 +18,14 @@ pub struct Image {
     pub size: u64,
 }
 
+/// What an image says about running it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDetails {
+    /// `USER`: a user, or user and group divided by `:`, by name or number; empty is root.
+    #[serde(default)]
+    pub user: String,
+}
+
 /// Which image to pull, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullImage {

@@ -7,7 +7,7 @@
 //!
 //! # Layout
 //! - [`Runtime`]: the trait, one method a verb.
-//! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`image`](PullImage),
+//! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`security`](Security), [`image`](PullImage),
 //!   [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats), [`version`](Version): the data.
 //! - [`Error`] and its closed [`ErrorKind`]: what the agent decides on.
 //! - `testing` (feature): `FakeRuntime` with a fault script, and the conformance suite every backend must pass.
@@ -28,21 +28,28 @@ mod millis;
 mod open;
 mod runtime;
 mod sandbox;
+mod security;
 mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod version;
 
-pub use container::{ContainerConfig, EnvVar, LinuxResources, Mount, MountPropagation};
+pub use container::{ContainerConfig, EnvVar, HugepageLimit, LinuxResources, Mount, MountPropagation};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventKind};
 pub use exec::{ExecRequest, ExecStdio, ExitStatus, TerminalSize};
 pub use ids::{ContainerId, ExecId, ImageDigest, SandboxId};
-pub use image::{Image, ImportImages, Progress, PullImage, PullProgress, RegistryAuth};
+pub use image::{Image, ImageDetails, ImportImages, Progress, PullImage, PullProgress, RegistryAuth};
 pub use inventory::{ContainerInfo, ContainerState, Inventory, PodName, SandboxInfo, SandboxState};
 pub use millis::Millis;
 pub use open::{NodePaths, OpenRequest};
 pub use runtime::Runtime;
-pub use sandbox::{NetworkMode, PortMapping, Protocol, SandboxConfig};
+pub use sandbox::{IpcMode, NetworkMode, PidMode, PortMapping, Protocol, SandboxConfig, Sysctl};
+pub use security::{Profile, SeLinux, Security};
 pub use stats::{ContainerStats, Stats};
 pub use version::{Capabilities, Version};
+
+/// Messages leave out what says nothing.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -5,9 +5,9 @@ use std::{future::Future, os::fd::OwnedFd, time::Duration};
 use futures_util::Stream;
 
 use crate::{
-    ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image, ImportImages,
-    Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize,
-    Version,
+    ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image, ImageDetails,
+    ImportImages, Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo, Stats,
+    TerminalSize, Version,
 };
 
 /// A container runtime, seen as verbs on plain data.
@@ -35,6 +35,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Images that are present and ready to run.
     fn list_images(&self) -> impl Future<Output = Result<Vec<Image>>> + Send;
+
+    /// What an image that is present says about running it. Errors: `NotFound`.
+    fn inspect_image(&self, reference: String) -> impl Future<Output = Result<ImageDetails>> + Send {
+        let error = Error::unsupported(format!("inspecting image {reference}"));
+        async { Err(error) }
+    }
 
     /// Forgets an image by reference; its layers go when nothing else uses them.
     fn remove_image(&self, reference: String) -> impl Future<Output = Result<()>> + Send;

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::{LinuxResources, is_default};
+
 /// The environment that the containers of one pod share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxConfig {
     /// Name of the pod, node suffix included.
     pub name: String,
@@ -25,9 +27,21 @@ pub struct SandboxConfig {
     /// Ports of the node that lead into the pod.
     #[serde(default)]
     pub port_mappings: Vec<PortMapping>,
-    /// Parent of the cgroups of the pod's containers, relative to the backend's own root, e.g. `pod4f2a…`.
+    /// Whose processes its containers see.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pid: PidMode,
+    /// Whose System V IPC, message queues and `/dev/shm` its containers use.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ipc: IpcMode,
+    /// Kernel parameters of the pod's namespaces, set before its first container starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sysctls: Vec<Sysctl>,
+    /// Parent of the cgroups of the pod's containers, relative to the backend's own root, e.g. `burstable/pod4f2a…`.
     #[serde(default)]
     pub cgroup: String,
+    /// Limits and weights of that cgroup.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resources: LinuxResources,
     /// Kept with the sandbox and reported by `list`; see [`labels`](crate::labels).
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -42,6 +56,65 @@ pub enum NetworkMode {
     Pod,
     /// The node's network namespace.
     Host,
+}
+
+/// Whose processes a pod's containers see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum PidMode {
+    /// Each its own, of which its first process is number 1.
+    #[default]
+    Container,
+    /// Those of the whole pod; number 1 is a process of the sandbox.
+    Pod,
+    /// The node's.
+    Host,
+}
+
+/// Whose System V IPC, message queues and shared memory a pod's containers use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum IpcMode {
+    /// The pod's own.
+    #[default]
+    Pod,
+    /// The node's.
+    Host,
+}
+
+/// A parameter of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sysctl {
+    /// Its name with dots, or with slashes where a part of it has a dot (sysctl.d(5)).
+    pub name: String,
+    /// What is written to it.
+    pub value: String,
+}
+
+impl Sysctl {
+    /// Where the kernel shows it below `/proc/sys`; `None` if it leads anywhere else. Whichever separator comes first is
+    /// the one that divides.
+    #[must_use]
+    pub fn path(&self) -> Option<String> {
+        let path: String = match self.name.find(['.', '/']).map(|first| self.name.as_bytes()[first]) {
+            Some(b'/') => self.name.clone(),
+            _ => self
+                .name
+                .chars()
+                .map(|it| {
+                    if it == '.' {
+                        '/'
+                    } else if it == '/' {
+                        '.'
+                    } else {
+                        it
+                    }
+                })
+                .collect(),
+        };
+        let is_name = |part: &str| !part.is_empty() && part != "." && part != "..";
+        path.split('/').all(is_name).then_some(path)
+    }
 }
 
 /// A port of the node that leads to a port of the pod.
@@ -70,4 +143,20 @@ pub enum Protocol {
     Udp,
     /// SCTP
     Sctp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sysctl;
+
+    #[test]
+    fn a_sysctl_is_a_path_below_its_root() {
+        let path = |name: &str| Sysctl { name: name.to_owned(), value: String::new() }.path();
+        assert_eq!(path("net.ipv4.ip_forward").as_deref(), Some("net/ipv4/ip_forward"), "R-SEC-12");
+        assert_eq!(path("net/ipv4/conf/eth0.1/forwarding").as_deref(), Some("net/ipv4/conf/eth0.1/forwarding"));
+        assert_eq!(path("net.ipv4.conf.eth0/1.forwarding").as_deref(), Some("net/ipv4/conf/eth0.1/forwarding"));
+        for wrong in ["", "../kernel", "net...", "/etc/passwd", "a./../b"] {
+            assert_eq!(path(wrong), None, "{wrong}");
+        }
+    }
 }

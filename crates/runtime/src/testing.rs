@@ -5,8 +5,10 @@
 //! - [`Method`], [`Call`], [`Fault`], [`When`], [`Hold`]: what was called, and what shall go wrong.
 //! - [`Program`]: what a fake container does when it runs.
 //! - [`Violation`]: a promise of the agent's that the fake has seen broken.
+//! - `capabilities`: their names and numbers.
 //! - [`conformance`]: the suite that every backend must pass.
 
+mod capabilities;
 pub mod conformance;
 mod fake;
 

@@ -17,12 +17,9 @@ fn sandbox(name: &str, uid: &str) -> SandboxConfig {
         name: name.to_owned(),
         namespace: "default".to_owned(),
         uid: uid.to_owned(),
-        attempt: 0,
         hostname: name.to_owned(),
-        network: Default::default(),
-        port_mappings: Vec::new(),
         cgroup: format!("pod{uid}"),
-        labels: Default::default(),
+        ..Default::default()
     }
 }
 

@@ -6,15 +6,15 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use stanchion_runtime::{
     ContainerConfig, ContainerInfo, ContainerState, Error, ErrorKind, Event, EventKind, ExecRequest, ExitStatus, Image,
-    ImportImages, Inventory, OpenRequest, PullImage, PullProgress, SandboxConfig, SandboxInfo, SandboxState, Stats,
-    TerminalSize, Version,
+    ImageDetails, ImportImages, Inventory, OpenRequest, PullImage, PullProgress, SandboxConfig, SandboxInfo,
+    SandboxState, Stats, TerminalSize, Version,
 };
 
 /// Decodes a message and encodes it again.
 type Echo = fn(&Value) -> Result<Value, String>;
 
 /// Every file, with the message that it is.
-const MESSAGES: [(&str, Echo); 29] = [
+const MESSAGES: [(&str, Echo); 30] = [
     ("container_config", echo::<ContainerConfig>),
     ("container_config_least", echo::<ContainerConfig>),
     ("container_info_created", echo::<ContainerInfo>),
@@ -31,6 +31,7 @@ const MESSAGES: [(&str, Echo); 29] = [
     ("exec_request_plain", echo::<ExecRequest>),
     ("exit_status", echo::<ExitStatus>),
     ("image", echo::<Image>),
+    ("image_details", echo::<ImageDetails>),
     ("import_images", echo::<ImportImages>),
     ("inventory", echo::<Inventory>),
     ("open_request", echo::<OpenRequest>),

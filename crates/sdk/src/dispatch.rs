@@ -76,6 +76,7 @@ async fn answer<R: Runtime>(runtime: &R, mut request: Request) -> Result<Vec<u8>
     match request.method {
         method::VERSION => encode(runtime.version().await),
         method::LIST_IMAGES => encode(runtime.list_images().await),
+        method::INSPECT_IMAGE => encode(runtime.inspect_image(request.read()?).await),
         method::REMOVE_IMAGE => encode(runtime.remove_image(request.read()?).await),
         method::IMPORT_IMAGES => encode(runtime.import_images(request.read()?).await),
         method::CREATE_SANDBOX => encode(runtime.create_sandbox(request.read()?).await),

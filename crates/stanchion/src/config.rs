@@ -53,6 +53,9 @@ struct RawAgent {
     log_dir: PathBuf,
     plugin_dir: PathBuf,
     default_backend: String,
+    seccomp_default: bool,
+    allowed_unsafe_sysctls: Vec<String>,
+    pod_pids_limit: Option<i64>,
 }
 
 impl Default for RawAgent {
@@ -64,6 +67,9 @@ impl Default for RawAgent {
             log_dir: "/var/log/stanchion/pods".into(),
             plugin_dir: "/usr/lib/stanchion/backends".into(),
             default_backend: "auto".to_owned(),
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Vec::new(),
+            pod_pids_limit: None,
         }
     }
 }
@@ -81,7 +87,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "agent",
     "source",
     "backend",
@@ -93,6 +99,9 @@ const KEYS: [&str; 17] = [
     "agent.log_dir",
     "agent.plugin_dir",
     "agent.default_backend",
+    "agent.seccomp_default",
+    "agent.allowed_unsafe_sysctls",
+    "agent.pod_pids_limit",
     "source.path",
     "images.preload",
     "backend.containerd",
@@ -148,6 +157,11 @@ fn explain(message: &str, file: &Path) -> anyhow::Error {
     }
 }
 
+/// Whether a kernel parameter belongs to a namespace (R-SEC-12).
+fn is_namespaced(name: &str) -> bool {
+    name == "kernel.sem" || ["net.", "kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|it| name.starts_with(it))
+}
+
 fn check(raw: Raw) -> Result<Settings> {
     let mut wrong = Vec::new();
     let node_name = raw.agent.node_name.unwrap_or_else(host_name).trim().to_lowercase();
@@ -168,6 +182,18 @@ fn check(raw: Raw) -> Result<Settings> {
     let preload = raw.images.preload.iter().map(|path| ("images.preload", path));
     for (key, path) in places.into_iter().chain(sources).chain(preload).filter(|(_, path)| !path.is_absolute()) {
         wrong.push(format!("{key} {:?} must be an absolute path", path.display()));
+    }
+    if let Some(limit) = raw.agent.pod_pids_limit.filter(|limit| *limit < 1) {
+        wrong.push(format!("agent.pod_pids_limit {limit} must be at least 1; leave it out for no limit"));
+    }
+    for sysctl in &raw.agent.allowed_unsafe_sysctls {
+        let name = sysctl.strip_suffix('*').unwrap_or(sysctl).replace('/', ".");
+        if !is_namespaced(&name) {
+            wrong.push(format!(
+                "agent.allowed_unsafe_sysctls {sysctl:?} must be a parameter that pods have for themselves: net.…, \
+                 kernel.shm…, kernel.msg…, kernel.sem or fs.mqueue.…"
+            ));
+        }
     }
     let mut backends = Vec::new();
     for (name, mut table) in raw.backend {
@@ -212,6 +238,9 @@ fn check(raw: Raw) -> Result<Settings> {
         default_backend,
         runtime_classes: raw.runtime_classes,
         preload: raw.images.preload,
+        seccomp_default: raw.agent.seccomp_default,
+        allowed_unsafe_sysctls: raw.agent.allowed_unsafe_sysctls,
+        pod_pids_limit: raw.agent.pod_pids_limit,
     };
     Ok(Settings { agent, backends })
 }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -71,11 +71,8 @@ fn pod() -> SandboxConfig {
         name: "pod-node".to_owned(),
         namespace: "default".to_owned(),
         uid: "uid".to_owned(),
-        attempt: 0,
         hostname: "pod".to_owned(),
-        network: Default::default(),
-        port_mappings: Vec::new(),
         cgroup: "poduid".to_owned(),
-        labels: BTreeMap::new(),
+        ..SandboxConfig::default()
     }
 }

@@ -2,18 +2,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use stanchion_pod::{Container, Pod, Protocol, Resources};
+use stanchion_pod::{Container, Pod, Protocol};
 use stanchion_runtime::{
-    ContainerConfig, LinuxResources, Mount, MountPropagation, NetworkMode, PortMapping, SandboxConfig, labels,
+    ContainerConfig, IpcMode, Mount, MountPropagation, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels,
 };
 
-use super::prepare::Prepared;
-use crate::{plan::Run, reference};
+use super::{prepare::Prepared, resources, security};
+use crate::{config::AgentConfig, plan::Run, reference};
 
-/// CPU time is shared out in periods of this length, µs.
-const CPU_PERIOD: u64 = 100_000;
-
-pub(super) fn sandbox(pod: &Pod, attempt: u32) -> SandboxConfig {
+pub(super) fn sandbox(pod: &Pod, attempt: u32, config: &AgentConfig) -> SandboxConfig {
     let own_network = !pod.host_network;
     let ports = pod.containers.iter().flat_map(|container| &container.ports).filter(|_| own_network);
     SandboxConfig {
@@ -24,7 +21,11 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32) -> SandboxConfig {
         hostname: if own_network { pod.hostname.clone() } else { String::new() },
         network: if own_network { NetworkMode::Pod } else { NetworkMode::Host },
         port_mappings: ports.filter_map(port_mapping).collect(),
+        pid: security::pid_mode(pod),
+        ipc: if pod.security.host_ipc { IpcMode::Host } else { IpcMode::Pod },
+        sysctls: pod.security.sysctls.iter().cloned().map(|(name, value)| Sysctl { name, value }).collect(),
         cgroup: format!("pod{}", pod.uid),
+        resources: resources::of_pod(pod, config.pod_pids_limit),
         labels: pod_labels(pod),
     }
 }
@@ -46,6 +47,7 @@ pub(super) struct Start<'a> {
     pub log_path: PathBuf,
     /// Memory of the node, bytes.
     pub memory_capacity: u64,
+    pub config: &'a AgentConfig,
 }
 
 pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> ContainerConfig {
@@ -74,7 +76,11 @@ pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> C
         env,
         working_dir: container.working_dir.clone(),
         mounts,
-        resources: resources(&container.resources, start.memory_capacity),
+        resources: resources::of_container(pod, container, start.memory_capacity),
+        security: security::security(pod, container, &start.config.state_dir, start.config.seccomp_default),
+        tty: container.tty,
+        stdin: container.stdin,
+        stdin_once: container.stdin_once,
         log_path: start.log_path,
         labels,
     }
@@ -94,65 +100,4 @@ fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {
         (labels::GRACE_SECONDS, pod.grace.as_secs().to_string()),
     ];
     pairs.into_iter().map(|(label, value)| (label.to_owned(), value)).collect()
-}
-
-/// The kernel's numbers for requests and limits, by kubelet's arithmetic (R-RES).
-fn resources(resources: &Resources, memory_capacity: u64) -> LinuxResources {
-    let cpu_request = resources.cpu_request.or(resources.cpu_limit);
-    let cpu_quota = resources.cpu_limit.map(|milli| (milli * CPU_PERIOD / 1000).max(1000));
-    LinuxResources {
-        cpu_shares: Some(cpu_request.map_or(2, |milli| (milli * 1024 / 1000).clamp(2, 262_144))),
-        cpu_quota: cpu_quota.and_then(|quota| i64::try_from(quota).ok()),
-        cpu_period: cpu_quota.map(|_| CPU_PERIOD),
-        memory_limit: resources.memory_limit.and_then(|bytes| i64::try_from(bytes).ok()),
-        oom_score_adj: Some(oom_score_adj(resources, memory_capacity)),
-    }
-}
-
-/// Which processes the kernel kills first when memory runs out: best effort before burstable before guaranteed.
-fn oom_score_adj(resources: &Resources, memory_capacity: u64) -> i32 {
-    const GUARANTEED: i32 = -997;
-    let Resources { cpu_request, cpu_limit, memory_request, memory_limit } = *resources;
-    if cpu_limit.is_some() && memory_limit.is_some() && cpu_request == cpu_limit && memory_request == memory_limit {
-        return GUARANTEED;
-    }
-    if [cpu_request, cpu_limit, memory_request, memory_limit].iter().all(Option::is_none) {
-        return 1000;
-    }
-    let share = 1000 * memory_request.unwrap_or(0) / memory_capacity.max(1);
-    let adjust = 1000 - i32::try_from(share.min(1000)).expect("at most 1000");
-    adjust.clamp(1000 + GUARANTEED, 999)
-}
-
-#[cfg(test)]
-mod tests {
-    use stanchion_pod::Resources;
-
-    use super::{oom_score_adj, resources};
-
-    #[test]
-    fn kernel_numbers_follow_kubelets_arithmetic() {
-        let limits = Resources { cpu_limit: Some(500), memory_limit: Some(64 << 20), ..Resources::default() };
-        let numbers = resources(&limits, 1 << 30);
-        assert_eq!(
-            (numbers.cpu_shares, numbers.cpu_quota, numbers.cpu_period),
-            (Some(512), Some(50_000), Some(100_000))
-        );
-        assert_eq!(numbers.memory_limit, Some(64 << 20));
-        assert_eq!(resources(&Resources::default(), 1 << 30).cpu_shares, Some(2));
-    }
-
-    #[test]
-    fn oom_scores_order_the_qos_classes() {
-        let guaranteed = Resources {
-            cpu_request: Some(100),
-            cpu_limit: Some(100),
-            memory_request: Some(1 << 20),
-            memory_limit: Some(1 << 20),
-        };
-        let burstable = Resources { memory_request: Some(512 << 20), ..Resources::default() };
-        assert_eq!(oom_score_adj(&guaranteed, 1 << 30), -997);
-        assert_eq!(oom_score_adj(&burstable, 1 << 30), 500);
-        assert_eq!(oom_score_adj(&Resources::default(), 1 << 30), 1000);
-    }
 }

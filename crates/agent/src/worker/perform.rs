@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Running, Worker, container, recall};
+use super::{Hold, RETRY, Running, Worker, container, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -106,7 +106,7 @@ impl<R: Runtime> Worker<R> {
             return self.history.set_sandbox(Some(failure));
         }
         let permit = self.permit(&home).await;
-        let created = runtime.create_sandbox(container::sandbox(&pod, attempt)).await;
+        let created = runtime.create_sandbox(container::sandbox(&pod, attempt, &self.shared.config)).await;
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
@@ -204,6 +204,8 @@ impl<R: Runtime> Worker<R> {
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
+        let checked = security::check_non_root(&*runtime, pod, container).await;
+        checked.map_err(failed("CreateContainerConfigError"))?;
         let config = self.configure(pod, container, run, addresses, desired).await?;
         let _permit = self.permit(home).await;
         let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;

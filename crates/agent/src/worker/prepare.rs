@@ -55,7 +55,8 @@ impl<R: Runtime> Worker<R> {
         let own = container.clone();
         let prepared = blocking(move || material.prepare(&own, &addresses)).await?;
         let memory_capacity = self.shared.memory_capacity;
-        let start = container::Start { run, prepared, log_path, memory_capacity };
+        let config = &self.shared.config;
+        let start = container::Start { run, prepared, log_path, memory_capacity, config };
         Ok(container::container(pod, container, start))
     }
 

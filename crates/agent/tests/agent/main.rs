@@ -12,5 +12,6 @@ mod i7_shown;
 mod i8_isolation;
 mod manifest;
 mod node;
+mod objects;
 mod update;
 mod walk;

@@ -75,6 +75,9 @@ impl Node {
             default_backend: DefaultBackend::Named(names[0].to_owned()),
             runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),
             preload: None,
+            seccomp_default: false,
+            allowed_unsafe_sysctls: Vec::new(),
+            pod_pids_limit: None,
         };
         fs::create_dir(dir.path().join("manifests")).expect("a directory for manifests");
         let mut node = Self { dir, clock, config, fakes, agent: None, guards: JoinSet::new(), doubles: Arc::default() };

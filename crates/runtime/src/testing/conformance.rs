@@ -3,8 +3,8 @@
 //! # Layout
 //! - [`run`], [`Options`], [`Transcript`]: what backends' tests call.
 //! - `kit`, `io`: what cases are made with. Every case has a pod identity of its own, and is cleaned up after.
-//! - `images`, `sandboxes`, `containers`, `starting`, `stopping`, `environment`, `exec`, `logs`, `events`,
-//!   `abandoned`: the cases.
+//! - `images`, `sandboxes`, `sharing`, `containers`, `starting`, `stopping`, `environment`, `security`, `exec`, `logs`,
+//!   `events`, `abandoned`: the cases.
 //!
 //! The image must have a `sh` with the commands of busybox. Nothing else is asked of it.
 
@@ -18,6 +18,8 @@ mod io;
 mod kit;
 mod logs;
 mod sandboxes;
+mod security;
+mod sharing;
 mod starting;
 mod stopping;
 mod transcript;
@@ -109,6 +111,7 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
     suite! { runtime, options, transcript;
         "version" => images::version,
         "images.import_absent" => images::import_absent,
+        "images.inspect" => images::inspect,
         "images.remove_absent" => images::remove_absent,
         "sandbox.create" => sandboxes::create,
         "sandbox.create_twice" => sandboxes::create_twice,
@@ -121,6 +124,12 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "sandbox.remove" => sandboxes::remove,
         "sandbox.remove_leaves_others" => sandboxes::remove_leaves_others,
         "sandbox.identity_is_free_after_remove" => sandboxes::identity_is_free_after_remove,
+        "sharing.processes_apart" => sharing::processes_apart,
+        "sharing.processes_of_pod" => sharing::processes_of_pod,
+        "sharing.processes_of_node" => sharing::processes_of_node,
+        "sharing.ipc_of_pod" => sharing::ipc_of_pod,
+        "sharing.ipc_of_node" => sharing::ipc_of_node,
+        "sharing.sysctls" => sharing::sysctls,
         "container.create" => containers::create,
         "container.create_twice" => containers::create_twice,
         "container.create_twice_after_exit" => containers::create_twice_after_exit,
@@ -151,6 +160,18 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "environment.mounts" => environment::mounts,
         "environment.read_only_mount" => environment::read_only_mount,
         "environment.fresh_files" => environment::fresh_files,
+        "security.usual" => security::usual,
+        "security.user" => security::user,
+        "security.groups" => security::groups,
+        "security.capabilities" => security::capabilities,
+        "security.all_capabilities" => security::all_capabilities,
+        "security.privileged" => security::privileged,
+        "security.no_new_privileges" => security::no_new_privileges,
+        "security.read_only_root" => security::read_only_root,
+        "security.masked_proc" => security::masked_proc,
+        "security.seccomp" => security::seccomp,
+        "security.seccomp_absent" => security::seccomp_absent,
+        "security.oom_score_adj" => security::oom_score_adj,
         "exec.output" => exec::output,
         "exec.exit_code" => exec::exit_code,
         "exec.input" => exec::input,

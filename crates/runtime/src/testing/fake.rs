@@ -7,13 +7,15 @@
 //! - `call`, `fault`: what was called; what shall go wrong.
 //! - `witness`: invariants, checked on every change.
 //! - `images`, `events`: registry and image store; subscribers.
-//! - `program`, `shell`: what a fake container does, and the few shell commands it understands.
+//! - `program`, `shell`: what a fake container does, and the few shell commands it understands; `kernel`: what it sees of
+//!   the kernel.
 
 mod call;
 mod events;
 mod exec;
 mod fault;
 mod images;
+mod kernel;
 mod methods;
 mod program;
 mod shell;

@@ -12,8 +12,9 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerState, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio,
-    ExitStatus, Image, ImportImages, Inventory, NetworkMode, Progress, PullImage, Result, Runtime, SandboxConfig,
-    SandboxId, SandboxInfo, Stats, TerminalSize, Version, testing::FakeRuntime,
+    ExitStatus, Image, ImageDetails, ImportImages, Inventory, IpcMode, NetworkMode, PidMode, Profile, Progress,
+    PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    testing::FakeRuntime,
 };
 
 /// The rule a mutant breaks.
@@ -52,6 +53,19 @@ pub enum Broken {
     WorkingDirIgnored,
     MountsIgnored,
     ReadOnlyIgnored,
+    UserIgnored,
+    GroupsIgnored,
+    CapabilitiesIgnored,
+    PrivilegedIgnored,
+    NoNewPrivilegesIgnored,
+    ReadOnlyRootIgnored,
+    UnmaskedProcIgnored,
+    SeccompIgnored,
+    OomScoreIgnored,
+    SysctlsIgnored,
+    PidModeIgnored,
+    IpcModeIgnored,
+    ImageUserInvented,
     ExecSucceedsAlways,
     ExecMergesOutput,
     ExecIgnoresInput,
@@ -129,6 +143,14 @@ impl Runtime for Mutant {
         self.pass("list_images", self.fake.list_images()).await
     }
 
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        let answer = self.pass("inspect_image", self.fake.inspect_image(reference)).await;
+        match self.broken {
+            Broken::ImageUserInvented => Ok(ImageDetails { user: "nobody".to_owned() }),
+            _ => answer,
+        }
+    }
+
     async fn remove_image(&self, reference: String) -> Result<()> {
         if self.is(Broken::ImageRemoveDoesNothing) {
             return Ok(());
@@ -143,6 +165,12 @@ impl Runtime for Mutant {
     async fn create_sandbox(&self, mut config: SandboxConfig) -> Result<SandboxInfo> {
         if self.is(Broken::HostnameIgnored) {
             config.hostname.clear();
+        }
+        match self.broken {
+            Broken::SysctlsIgnored => config.sysctls.clear(),
+            Broken::PidModeIgnored => config.pid = PidMode::Container,
+            Broken::IpcModeIgnored => config.ipc = IpcMode::Pod,
+            _ => {}
         }
         if self.is(Broken::AbandonedIsHidden) {
             if self.hidden.swap(true, Ordering::Relaxed) {
@@ -205,6 +233,18 @@ impl Runtime for Mutant {
             Broken::EnvironmentIgnored => config.env.clear(),
             Broken::WorkingDirIgnored => config.working_dir = None,
             Broken::MountsIgnored => config.mounts.clear(),
+            Broken::UserIgnored => config.security.user = None,
+            Broken::GroupsIgnored => config.security.groups.clear(),
+            Broken::CapabilitiesIgnored => {
+                config.security.add_capabilities.clear();
+                config.security.drop_capabilities.clear();
+            }
+            Broken::PrivilegedIgnored => config.security.privileged = false,
+            Broken::NoNewPrivilegesIgnored => config.security.no_new_privileges = false,
+            Broken::ReadOnlyRootIgnored => config.security.read_only_root = false,
+            Broken::UnmaskedProcIgnored => config.security.unmasked_proc = false,
+            Broken::SeccompIgnored => config.security.seccomp = Profile::Unconfined,
+            Broken::OomScoreIgnored => config.resources.oom_score_adj = None,
             Broken::ReadOnlyIgnored => config.mounts.iter_mut().for_each(|mount| mount.read_only = false),
             _ => {}
         }

@@ -55,6 +55,14 @@ pub(super) async fn pull_again<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     listed(kit, &two).await
 }
 
+/// What an image says of its user is told (it is root's or nobody's), and nothing of one that is not there.
+pub(super) async fn inspect<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let details = kit.runtime.inspect_image(kit.options.image.clone()).await?;
+    ensure!(["", "0", "root"].contains(&&*details.user), "the image's user is {:?}", details.user);
+    let absent = kit.runtime.inspect_image("registry.invalid/no-such-image:none".to_owned()).await;
+    refused(absent, &[ErrorKind::NotFound], "inspecting an image that is absent")
+}
+
 /// A tag that the registry does not have.
 pub(super) async fn pull_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let image = &kit.options.image;

@@ -16,8 +16,8 @@ use super::{
     transcript::{Outcome, Stop},
 };
 use crate::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, NetworkMode, Runtime,
-    SandboxConfig, SandboxId, SandboxInfo, labels,
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, Runtime, SandboxConfig,
+    SandboxId, SandboxInfo, labels,
 };
 
 /// Ends the case as failed unless the condition holds.
@@ -89,12 +89,10 @@ impl<'a, R: Runtime> Kit<'a, R> {
             name: self.name.clone(),
             namespace: "conformance".to_owned(),
             uid: self.uid.clone(),
-            attempt: 0,
             hostname: "conformance-host".to_owned(),
-            network: NetworkMode::Pod,
-            port_mappings: Vec::new(),
             cgroup: format!("pod{}", self.uid),
             labels: self.labels([]),
+            ..Default::default()
         }
     }
 

@@ -13,6 +13,7 @@ pub enum Method {
     Version,
     PullImage,
     ListImages,
+    InspectImage,
     RemoveImage,
     ImportImages,
     CreateSandbox,
@@ -32,10 +33,11 @@ pub enum Method {
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Version,
         Self::PullImage,
         Self::ListImages,
+        Self::InspectImage,
         Self::RemoveImage,
         Self::ImportImages,
         Self::CreateSandbox,
@@ -60,6 +62,7 @@ impl Method {
             Self::Version => "version",
             Self::PullImage => "pull_image",
             Self::ListImages => "list_images",
+            Self::InspectImage => "inspect_image",
             Self::RemoveImage => "remove_image",
             Self::ImportImages => "import_images",
             Self::CreateSandbox => "create_sandbox",
@@ -83,7 +86,14 @@ impl Method {
     pub const fn only_looks(self) -> bool {
         matches!(
             self,
-            Self::Version | Self::ListImages | Self::List | Self::Stats | Self::Logs | Self::Events | Self::ResizeExec
+            Self::Version
+                | Self::ListImages
+                | Self::InspectImage
+                | Self::List
+                | Self::Stats
+                | Self::Logs
+                | Self::Events
+                | Self::ResizeExec
         )
     }
 }
@@ -101,6 +111,7 @@ pub enum Call {
     Version,
     PullImage(PullImage),
     ListImages,
+    InspectImage(String),
     RemoveImage(String),
     ImportImages(ImportImages),
     CreateSandbox(SandboxConfig),
@@ -126,6 +137,7 @@ impl Call {
             Self::Version => Method::Version,
             Self::PullImage(_) => Method::PullImage,
             Self::ListImages => Method::ListImages,
+            Self::InspectImage(_) => Method::InspectImage,
             Self::RemoveImage(_) => Method::RemoveImage,
             Self::ImportImages(_) => Method::ImportImages,
             Self::CreateSandbox(_) => Method::CreateSandbox,

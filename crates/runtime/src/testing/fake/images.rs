@@ -12,6 +12,8 @@ use crate::{
 pub(super) struct Images {
     /// Present, by reference.
     pub(super) present: BTreeMap<String, Image>,
+    /// `USER` of those that say one, by reference.
+    pub(super) users: BTreeMap<String, String>,
     registry: BTreeMap<String, Published>,
     archives: BTreeMap<PathBuf, Vec<Image>>,
     /// How many images were ever made: each has its own digest.
@@ -103,6 +105,11 @@ impl FakeRuntime {
             state.images.present.insert(reference.to_owned(), image.clone());
             image
         })
+    }
+
+    /// From now on the image of this reference says to run as `user`.
+    pub fn image_user(&self, reference: &str, user: &str) {
+        lock(&self.shared.state).images.users.insert(reference.to_owned(), user.to_owned());
     }
 
     /// Makes `path` an archive of these images for `import_images`; the file itself is not looked at.

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     Capabilities, ContainerConfig, ContainerId, ContainerStats, Error, ErrorKind, Event, ExecId, ExecRequest,
-    ExecStdio, ExitStatus, Image, ImportImages, Inventory, Progress, PullImage, Result, Runtime, SandboxConfig,
-    SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    ExecStdio, ExitStatus, Image, ImageDetails, ImportImages, Inventory, Progress, PullImage, Result, Runtime,
+    SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
 };
 
 impl Runtime for FakeRuntime {
@@ -20,6 +20,7 @@ impl Runtime for FakeRuntime {
             let capabilities = Capabilities {
                 log_files: self.shared.look(|state| state.log_files),
                 import: true,
+                shared_pid_namespace: true,
                 ..Default::default()
             };
             Ok(Version { runtime: self.shared.name.clone(), runtime_version: "1.0.0".to_owned(), capabilities })
@@ -34,6 +35,17 @@ impl Runtime for FakeRuntime {
     async fn list_images(&self) -> Result<Vec<Image>> {
         let images = async { Ok(self.shared.look(|state| state.images.present.values().cloned().collect())) };
         self.call(Call::ListImages, images).await
+    }
+
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        self.act(Call::InspectImage(reference.clone()), || {
+            let details = self.shared.look(|state| {
+                let present = state.images.present.contains_key(&reference);
+                present.then(|| ImageDetails { user: state.images.users.get(&reference).cloned().unwrap_or_default() })
+            });
+            details.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("image {reference} is not present")))
+        })
+        .await
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {

@@ -3,7 +3,7 @@
 //! A command is `sh -c SCRIPT` (also `/bin/sh`) or one of the commands below with its arguments. A script is commands
 //! separated by `;`, `&&`, `&` or line ends, with `'…'`, `"…"`, `$NAME`, `$?` and the redirections `> FILE` and `>&2`.
 //!
-//! `echo`, `exit`, `sleep`, `wait`, `cat [FILE]`, `pwd`, `hostname`, `true`, `false`, `:`, `test -t N`,
+//! `echo`, `exit`, `sleep`, `wait`, `cat [FILE]`, `readlink LINK`, `pwd`, `hostname`, `true`, `false`, `:`, `test -t N`,
 //! `trap 'exit N' TERM` and `trap '' TERM`; and the one script [`GROW`], which runs out of memory if there is a limit.
 //! Files are those of the container's mounts on the node, or private to the container. As first process of a container
 //! anything else runs until it is stopped; in an exec it is "not found", 127. A program below `/nonexistent/` cannot be
@@ -22,7 +22,7 @@ use std::{
 use tokio::{task::spawn_blocking, time::sleep};
 
 use self::words::{Command, Separator};
-use super::{Shared, TermAction};
+use super::{Shared, TermAction, kernel};
 use crate::{ContainerConfig, ContainerId, ExecStdio, SandboxId};
 
 /// Takes 64 MiB of memory, then exits with 9.
@@ -183,6 +183,13 @@ impl Process<'_> {
                 Ok(bytes) => self.print(command, bytes).await,
                 Err(error) => self.complain(&format!("cat: {path}: {error}")).await,
             },
+            ["readlink", path] => {
+                let found = self.shared.look(|state| kernel::link(state, state.containers.get(self.container)?, path));
+                match found {
+                    Some(target) => self.print(command, format!("{target}\n").into_bytes()).await,
+                    None => 1,
+                }
+            }
             ["sleep", seconds] => {
                 let Some(takes) = seconds.parse().ok().and_then(|it| Duration::try_from_secs_f64(it).ok()) else {
                     return Outcome::Status(self.complain(&format!("sleep: invalid number {seconds}")).await);
@@ -297,8 +304,8 @@ impl Process<'_> {
             return std::fs::read(path);
         }
         let own = self.shared.look(|state| {
-            let container = state.containers.get(self.container);
-            container.and_then(|container| container.files.get(path).cloned())
+            let container = state.containers.get(self.container)?;
+            kernel::file(state, container, path).or_else(|| container.files.get(path).cloned())
         });
         own.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -307,6 +314,9 @@ impl Process<'_> {
         match self.on_node(path) {
             Some((path, true)) => std::fs::write(path, bytes),
             Some((_, false)) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+            None if self.config(|config| config.security.read_only_root) == Some(true) => {
+                Err(io::ErrorKind::ReadOnlyFilesystem.into())
+            }
             None => {
                 self.shared.change(|state, _| {
                     if let Some(container) = state.containers.get_mut(self.container) {

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use super::{events::Events, exec::Answers, images::Images, program::Program, program::TermAction, shell};
 use crate::{
     ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, EventKind, ExecId, Inventory,
-    NetworkMode, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState, TerminalSize, labels,
+    NetworkMode, Profile, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState, TerminalSize, labels,
 };
 
 #[derive(Default)]
@@ -159,6 +159,11 @@ impl State {
             let why = format!("{what}: image {} is not present; pull it first", config.image);
             return Err(Error::new(ErrorKind::NotFound, why));
         };
+        if let Profile::Localhost { profile } = &config.security.seccomp
+            && !std::path::Path::new(profile).is_file()
+        {
+            return Err(Error::new(ErrorKind::Invalid, format!("{what}: there is no seccomp profile {profile}")));
+        }
         self.made += 1;
         let id = ContainerId(format!("{}-{}-{}", config.name, config.attempt, self.made));
         let info = ContainerInfo {

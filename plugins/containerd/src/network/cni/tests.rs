@@ -1,14 +1,13 @@
 //! The list is worked through by the specification. The plugins are shell scripts that write down how they were called.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
-use stanchion_sdk::runtime::{Error, ErrorKind, NetworkMode, NodePaths, PortMapping, Protocol, SandboxConfig};
+use stanchion_sdk::runtime::{Error, ErrorKind, NodePaths, PortMapping, Protocol, SandboxConfig};
 use tempfile::TempDir;
 
 use super::super::{Network, NetworkConfig};
@@ -117,12 +116,9 @@ fn pod(ports: &[u16]) -> SandboxConfig {
         name: "web-node".to_owned(),
         namespace: "default".to_owned(),
         uid: "1234".to_owned(),
-        attempt: 0,
         hostname: "web".to_owned(),
-        network: NetworkMode::Pod,
         port_mappings: ports.iter().map(port).collect(),
-        cgroup: String::new(),
-        labels: BTreeMap::new(),
+        ..SandboxConfig::default()
     }
 }
 

@@ -1,0 +1,98 @@
+//! Restart rules, hooks and probes.
+
+use std::time::Duration;
+
+use k8s_openapi::{api::core::v1 as wire, apimachinery::pkg::util::intstr::IntOrString};
+
+use super::seconds;
+use crate::{
+    Check, Endpoint, Hook, HttpGet, Port, Probe, Restart, RestartAction, RestartPolicy, RestartRule, TargetPort,
+};
+
+pub(super) fn restart_policy(text: Option<&str>) -> Option<RestartPolicy> {
+    match text {
+        Some("Always") => Some(RestartPolicy::Always),
+        Some("OnFailure") => Some(RestartPolicy::OnFailure),
+        Some("Never") => Some(RestartPolicy::Never),
+        _ => None,
+    }
+}
+
+pub(super) fn restart(wire: &wire::Container) -> Option<Restart> {
+    let policy = restart_policy(wire.restart_policy.as_deref())?;
+    Some(Restart { policy, rules: wire.restart_policy_rules.iter().flatten().filter_map(rule).collect() })
+}
+
+fn rule(wire: &wire::ContainerRestartRule) -> Option<RestartRule> {
+    let codes = wire.exit_codes.as_ref()?;
+    Some(RestartRule {
+        action: if wire.action == "RestartAllContainers" { RestartAction::Pod } else { RestartAction::Container },
+        codes: codes.values.clone().unwrap_or_default(),
+        is_in: codes.operator == "In",
+    })
+}
+
+/// Builds what speaks of the ports of one container, with words in which variables are expanded.
+pub(super) struct Context<'a> {
+    pub ports: &'a [Port],
+    pub expand: &'a dyn Fn(&str) -> String,
+}
+
+impl Context<'_> {
+    pub(super) fn hook(&self, wire: &wire::LifecycleHandler) -> Option<Hook> {
+        match (&wire.exec, &wire.http_get, &wire.sleep) {
+            // The words of a hook are taken as they are, unlike those of a probe.
+            (Some(exec), _, _) => Some(Hook::Exec(exec.command.clone().unwrap_or_default())),
+            (_, Some(get), _) => Some(Hook::Http(self.http(get))),
+            (_, _, Some(sleep)) => Some(Hook::Sleep(seconds(Some(sleep.seconds)))),
+            _ => wire.tcp_socket.as_ref().map(|_| Hook::Tcp),
+        }
+    }
+
+    pub(super) fn probe(&self, wire: &wire::Probe) -> Option<Probe> {
+        let check = match (&wire.exec, &wire.http_get, &wire.tcp_socket, &wire.grpc) {
+            (Some(exec), ..) => Check::Exec(exec.command.iter().flatten().map(|word| (self.expand)(word)).collect()),
+            (_, Some(get), ..) => Check::Http(self.http(get)),
+            (_, _, Some(tcp), _) => Check::Tcp(self.endpoint(tcp.host.as_ref(), &tcp.port)),
+            (_, _, _, Some(grpc)) => Check::Grpc {
+                port: u16::try_from(grpc.port).unwrap_or_default(),
+                service: grpc.service.clone().unwrap_or_default(),
+            },
+            _ => return None,
+        };
+        let count = |number: Option<i32>, default: u32| number.map_or(default, i32::unsigned_abs).max(1);
+        let at_least_one = |number: Option<i32>, default: u32| Duration::from_secs(count(number, default).into());
+        Some(Probe {
+            check,
+            initial_delay: seconds(wire.initial_delay_seconds.map(i64::from)),
+            period: at_least_one(wire.period_seconds, 10),
+            timeout: at_least_one(wire.timeout_seconds, 1),
+            success_threshold: count(wire.success_threshold, 1),
+            failure_threshold: count(wire.failure_threshold, 3),
+            grace: wire.termination_grace_period_seconds.map(|grace| seconds(Some(grace))),
+        })
+    }
+
+    fn http(&self, wire: &wire::HTTPGetAction) -> HttpGet {
+        let path = wire.path.as_deref().unwrap_or_default();
+        HttpGet {
+            to: self.endpoint(wire.host.as_ref(), &wire.port),
+            is_https: wire.scheme.as_deref() == Some("HTTPS"),
+            path: if path.starts_with('/') { path.to_owned() } else { format!("/{path}") },
+            headers: wire.http_headers.iter().flatten().map(|it| (it.name.clone(), it.value.clone())).collect(),
+        }
+    }
+
+    fn endpoint(&self, host: Option<&String>, port: &IntOrString) -> Endpoint {
+        let number = |name: &str| self.ports.iter().find(|port| port.name.as_deref() == Some(name));
+        let port = match port {
+            IntOrString::Int(number) => TargetPort::Number(u16::try_from(*number).unwrap_or_default()),
+            IntOrString::String(name) => match (number(name), name.parse()) {
+                (Some(port), _) => TargetPort::Number(port.container_port),
+                (None, Ok(number)) => TargetPort::Number(number),
+                (None, Err(_)) => TargetPort::Unknown(name.clone()),
+            },
+        };
+        Endpoint { host: host.filter(|host| !host.is_empty()).cloned(), port }
+    }
+}

@@ -1,0 +1,65 @@
+//! Who a pod's containers run as, what they may do, and what they share.
+
+/// What all containers of a pod share with each other and the node, and run with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSecurity {
+    /// `supplementalGroups`, then `fsGroup` (R-SEC-10).
+    pub groups: Vec<u32>,
+    /// `sysctls`: names and values.
+    pub sysctls: Vec<(String, String)>,
+    /// `hostPID`: they see the node's processes.
+    pub host_pid: bool,
+    /// `shareProcessNamespace`: they see each other's.
+    pub share_processes: bool,
+    /// `hostIPC`: they use the node's IPC.
+    pub host_ipc: bool,
+}
+
+/// The security context in force for a container: its own values, else the pod's (R-SEC-1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Security {
+    /// `runAsUser`; `None` is the image's.
+    pub user: Option<u32>,
+    /// `runAsGroup`; `None` is the image's.
+    pub group: Option<u32>,
+    /// `runAsNonRoot`
+    pub non_root: bool,
+    /// `privileged`
+    pub privileged: bool,
+    /// `capabilities.add`, upper case without `CAP_`.
+    pub add_capabilities: Vec<String>,
+    /// `capabilities.drop`, likewise.
+    pub drop_capabilities: Vec<String>,
+    /// `allowPrivilegeEscalation: false`
+    pub no_new_privileges: bool,
+    /// `readOnlyRootFilesystem`
+    pub read_only_root: bool,
+    /// `procMount: Unmasked`
+    pub unmasked_proc: bool,
+    /// `seccompProfile`; `None` is the node's default (R-SEC-8).
+    pub seccomp: Option<Profile>,
+    /// `appArmorProfile`; `None` is the runtime's own where the node has AppArmor (R-SEC-9).
+    pub app_armor: Option<Profile>,
+    /// `seLinuxOptions`
+    pub se_linux: Option<SeLinux>,
+}
+
+/// A profile that confines a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "Kubernetes' own names")]
+pub enum Profile {
+    RuntimeDefault,
+    Unconfined,
+    /// A file below the agent's directory of profiles (seccomp), or the name of a loaded one (AppArmor).
+    Localhost(String),
+}
+
+/// Parts of an SELinux context; an empty one is the runtime's choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "SELinux's own names")]
+pub struct SeLinux {
+    pub user: String,
+    pub role: String,
+    pub kind: String,
+    pub level: String,
+}

@@ -1,0 +1,76 @@
+//! What a container may do on its node, in the words of CRI's `LinuxContainerSecurityContext`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::is_default;
+
+/// Who a container runs as, and what the kernel lets it do. The default is what a container gets that asks for nothing,
+/// under the runtime's own profiles.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Security {
+    /// UID; `None` is the image's user, else root.
+    #[serde(skip_serializing_if = "is_default")]
+    pub user: Option<u32>,
+    /// GID; `None` is the group that the image gives the user, else 0.
+    #[serde(skip_serializing_if = "is_default")]
+    pub group: Option<u32>,
+    /// Further groups, beside those that the image's `/etc/group` gives the user.
+    #[serde(skip_serializing_if = "is_default")]
+    pub groups: Vec<u32>,
+    /// All capabilities and devices, nothing masked, no seccomp and AppArmor profiles.
+    #[serde(skip_serializing_if = "is_default")]
+    pub privileged: bool,
+    /// Capabilities beyond the runtime's own set, upper case without `CAP_`; `ALL` is every one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub add_capabilities: Vec<String>,
+    /// Capabilities less than that, dropped before others are added; `ALL` is every one.
+    #[serde(skip_serializing_if = "is_default")]
+    pub drop_capabilities: Vec<String>,
+    /// No program can gain more than its parent has (`no_new_privs`, prctl(2)).
+    #[serde(skip_serializing_if = "is_default")]
+    pub no_new_privileges: bool,
+    /// The container's own files cannot be written; its mounts can.
+    #[serde(skip_serializing_if = "is_default")]
+    pub read_only_root: bool,
+    /// `/proc` and `/sys` as the kernel shows them: nothing masked, nothing read-only below `/proc`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub unmasked_proc: bool,
+    /// The system calls it may make. `Localhost` is the path of a profile on the node.
+    #[serde(skip_serializing_if = "is_default")]
+    pub seccomp: Profile,
+    /// Its AppArmor profile, where the node has AppArmor. `Localhost` is the name of a loaded profile.
+    #[serde(skip_serializing_if = "is_default")]
+    pub app_armor: Profile,
+    /// Its SELinux context, where the node has SELinux.
+    #[serde(skip_serializing_if = "is_default")]
+    pub se_linux: Option<SeLinux>,
+}
+
+/// Which profile of the node's confines a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Profile {
+    /// The runtime's own.
+    #[default]
+    RuntimeDefault,
+    /// None.
+    Unconfined,
+    /// One of the node's.
+    Localhost {
+        /// Which: a path or a name.
+        profile: String,
+    },
+}
+
+/// Parts of an SELinux context; an empty one is the runtime's choice.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "SELinux's own names")]
+pub struct SeLinux {
+    pub user: String,
+    pub role: String,
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub level: String,
+}

@@ -1,0 +1,203 @@
+//! What the kernel lets a container do, seen from inside (R-SEC-16).
+
+use super::{
+    kit::{Kit, SERVER, ensure, refused},
+    transcript::{Outcome, Stop},
+};
+use crate::{ContainerId, ErrorKind, Mount, Profile, Runtime, Security, testing::capabilities as known};
+
+/// A line of the status of a process that runs in a container, as the container's own does.
+async fn line<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, name: &str) -> Outcome<String> {
+    let output = kit.exec(id, &["cat", "/proc/self/status"]).await?;
+    let prefix = format!("{name}:");
+    let line = output.stdout.lines().find_map(|line| line.strip_prefix(&prefix));
+    let line = line.ok_or_else(|| Stop::Failed(format!("/proc/self/status has no line {name}: {output:?}")))?;
+    Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+/// Container that serves, with what it may do.
+async fn confined<R: Runtime>(kit: &Kit<'_, R>, security: Security) -> Outcome<ContainerId> {
+    let mut config = kit.container(&kit.sandbox().await?, SERVER);
+    config.security = security;
+    kit.started(config).await
+}
+
+async fn expect<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, lines: &[(&str, &str)]) -> Outcome {
+    for (name, expected) in lines {
+        let found = line(kit, id, name).await?;
+        ensure!(found == *expected, "{name} is {found:?} and not {expected:?}");
+    }
+    Ok(())
+}
+
+/// A set of capabilities as the status shows it.
+async fn set<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, name: &str) -> Outcome<u64> {
+    let text = line(kit, id, name).await?;
+    u64::from_str_radix(&text, 16).map_err(|error| Stop::Failed(format!("{name} is {text:?}: {error}")))
+}
+
+/// What asks for nothing has root's ids, the usual capabilities, and the runtime's own seccomp profile (R-SEC-1, R-SEC-2,
+/// R-SEC-4).
+pub(super) async fn usual<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let id = confined(kit, Security::default()).await?;
+    let usual = format!("{:016x}", known::USUAL);
+    let none = "0000000000000000";
+    let sets = [("CapInh", none), ("CapPrm", &usual), ("CapEff", &usual), ("CapBnd", &usual), ("CapAmb", none)];
+    expect(kit, &id, &[("Uid", "0 0 0 0"), ("Gid", "0 0 0 0"), ("NoNewPrivs", "0"), ("Seccomp", "2")]).await?;
+    expect(kit, &id, &sets).await
+}
+
+/// User and group replace the image's. Who is not root has capabilities only through programs that carry them.
+pub(super) async fn user<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let id = confined(kit, Security { user: Some(1234), group: Some(2345), ..Security::default() }).await?;
+    let none = "0000000000000000";
+    let usual = format!("{:016x}", known::USUAL);
+    expect(kit, &id, &[("Uid", "1234 1234 1234 1234"), ("Gid", "2345 2345 2345 2345"), ("Groups", "2345")]).await?;
+    expect(kit, &id, &[("CapPrm", none), ("CapEff", none), ("CapBnd", &usual), ("CapAmb", none)]).await
+}
+
+/// A user without a group is in group 0, unless the image says otherwise; further groups are added (R-SEC-10).
+pub(super) async fn groups<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let security = Security { user: Some(1234), groups: vec![5001, 5000], ..Security::default() };
+    let id = confined(kit, security).await?;
+    expect(kit, &id, &[("Gid", "0 0 0 0"), ("Groups", "0 5000 5001")]).await
+}
+
+/// Some are dropped, and others are added (R-SEC-6).
+pub(super) async fn capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let security = Security {
+        add_capabilities: names(&["NET_ADMIN", "SYS_TIME"]),
+        drop_capabilities: names(&["CHOWN", "KILL"]),
+        ..Security::default()
+    };
+    let id = confined(kit, security).await?;
+    let bit = |name: &str| known::bits(name).unwrap_or(0);
+    let expected = (known::USUAL | bit("NET_ADMIN") | bit("SYS_TIME")) & !bit("CHOWN") & !bit("KILL");
+    for name in ["CapEff", "CapPrm", "CapBnd"] {
+        let found = set(kit, &id, name).await?;
+        ensure!(found == expected, "{name} is {found:016x} and not {expected:016x}");
+    }
+    Ok(())
+}
+
+/// Without all but one there is one (R-SEC-6); with all there are more than the usual, as many as the node has.
+pub(super) async fn all_capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.security.drop_capabilities = names(&["ALL"]);
+    config.security.add_capabilities = names(&["NET_BIND_SERVICE"]);
+    let id = kit.started(config).await?;
+    let found = set(kit, &id, "CapEff").await?;
+    ensure!(Some(found) == known::bits("NET_BIND_SERVICE"), "all dropped and one added are {found:016x}");
+    let mut config = kit.container(&sandbox, SERVER);
+    config.name = "all".to_owned();
+    config.security.add_capabilities = names(&["ALL"]);
+    let id = kit.started(config).await?;
+    let (found, least) = (set(kit, &id, "CapEff").await?, known::USUAL | known::bits("SYS_ADMIN").unwrap_or(0));
+    ensure!(found & least == least, "with all added they are {found:016x}");
+    Ok(())
+}
+
+/// A privileged container has all capabilities, and nothing confines it (R-SEC-5).
+pub(super) async fn privileged<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let id = confined(kit, Security { privileged: true, ..Security::default() }).await?;
+    let (found, least) = (set(kit, &id, "CapEff").await?, known::USUAL | known::bits("SYS_ADMIN").unwrap_or(0));
+    ensure!(found & least == least, "CapEff is {found:016x}");
+    expect(kit, &id, &[("Seccomp", "0"), ("NoNewPrivs", "0")]).await?;
+    ensure!(!is_masked(kit, &id).await?, "/proc/sys is mounted read-only");
+    Ok(())
+}
+
+/// R-SEC-4
+pub(super) async fn no_new_privileges<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let id = confined(kit, Security { no_new_privileges: true, ..Security::default() }).await?;
+    expect(kit, &id, &[("NoNewPrivs", "1")]).await
+}
+
+/// The container's own files cannot be written, and its mounts can.
+pub(super) async fn read_only_root<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
+    tokio::fs::create_dir(&dir).await?;
+    let mut config = kit.container(&kit.sandbox().await?, SERVER);
+    config.security.read_only_root = true;
+    let propagation = Default::default();
+    config.mounts = vec![Mount { source: dir.clone(), destination: "/dir".into(), read_only: false, propagation }];
+    let id = kit.started(config).await?;
+    let output = kit.exec(&id, &["sh", "-c", "echo x > /file"]).await?;
+    ensure!(output.code != 0, "writing to read-only files says {output:?}");
+    let output = kit.exec(&id, &["sh", "-c", "echo x > /dir/file"]).await?;
+    ensure!(output.code == 0, "writing to a mount on read-only files says {output:?}");
+    Ok(tokio::fs::remove_dir_all(&dir).await?)
+}
+
+/// What `/proc` tells of the node is hidden, unless it is asked for (R-SEC-7).
+pub(super) async fn masked_proc<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let id = kit.started(kit.container(&sandbox, SERVER)).await?;
+    ensure!(is_masked(kit, &id).await?, "/proc/sys can be written");
+    let mut config = kit.container(&sandbox, SERVER);
+    config.name = "unmasked".to_owned();
+    config.security.unmasked_proc = true;
+    let id = kit.started(config).await?;
+    ensure!(!is_masked(kit, &id).await?, "unmasked, /proc/sys is mounted read-only");
+    Ok(())
+}
+
+async fn is_masked<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId) -> Outcome<bool> {
+    let mounts = kit.exec(id, &["cat", "/proc/self/mounts"]).await?;
+    Ok(mounts.stdout.lines().any(|line| line.split(' ').nth(1) == Some("/proc/sys")))
+}
+
+/// No profile, or one of the node's (R-SEC-8).
+pub(super) async fn seccomp<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let path = kit.options.dir.join(format!("{}.json", kit.uid));
+    tokio::fs::write(&path, PROFILE).await?;
+    let profile = path.to_string_lossy().into_owned();
+    for (name, profile, mode) in
+        [("unconfined", Profile::Unconfined, "0"), ("localhost", Profile::Localhost { profile }, "2")]
+    {
+        let mut config = kit.container(&sandbox, SERVER);
+        config.name = name.to_owned();
+        config.security.seccomp = profile;
+        let id = kit.started(config).await?;
+        expect(kit, &id, &[("Seccomp", mode)]).await?;
+    }
+    Ok(tokio::fs::remove_file(&path).await?)
+}
+
+/// A profile in the form that Kubernetes, containerd and Docker read.
+const PROFILE: &str = r#"{
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [{ "names": ["swapon", "swapoff"], "action": "SCMP_ACT_ERRNO" }]
+}"#;
+
+/// A profile that is not there makes no container that runs without one.
+pub(super) async fn seccomp_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    // Works but for the profile.
+    kit.started(kit.container(&sandbox, SERVER)).await?;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.name = "absent".to_owned();
+    let profile = kit.options.dir.join("no-such-profile.json").to_string_lossy().into_owned();
+    config.security.seccomp = Profile::Localhost { profile };
+    let answer = async {
+        let id = kit.runtime.create_container(config).await?;
+        kit.runtime.start_container(id).await
+    };
+    refused(answer.await, &[ErrorKind::Invalid], "a seccomp profile that does not exist")
+}
+
+/// What the kernel's out-of-memory killer prefers (R-RES-16).
+pub(super) async fn oom_score_adj<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let mut config = kit.container(&kit.sandbox().await?, SERVER);
+    config.resources.oom_score_adj = Some(963);
+    let id = kit.started(config).await?;
+    let output = kit.exec(&id, &["cat", "/proc/1/oom_score_adj"]).await?;
+    ensure!(output.stdout == "963\n", "/proc/1/oom_score_adj is {output:?}");
+    Ok(())
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}

@@ -1,0 +1,98 @@
+//! What the containers of a pod share with each other, and with the node (R-SEC-12, R-SEC-13).
+
+use super::{
+    kit::{Kit, SERVER, ensure},
+    transcript::{Outcome, Stop},
+};
+use crate::{ContainerId, IpcMode, PidMode, Runtime, SandboxConfig, Sysctl};
+
+/// Two containers in a pod.
+async fn two<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome<[ContainerId; 2]> {
+    let sandbox = kit.create_sandbox(pod).await?.id;
+    let first = kit.started(kit.container(&sandbox, SERVER)).await?;
+    let mut second = kit.container(&sandbox, SERVER);
+    second.name = "second".to_owned();
+    Ok([first, kit.started(second).await?])
+}
+
+/// The number of a container's namespace.
+async fn namespace<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, kind: &str) -> Outcome<String> {
+    let output = kit.exec(id, &["readlink", &format!("/proc/self/ns/{kind}")]).await?;
+    let namespace = output.stdout.trim().to_owned();
+    ensure!(!namespace.is_empty(), "`readlink /proc/self/ns/{kind}` says {output:?}");
+    Ok(namespace)
+}
+
+/// The number of the node's namespace. Suite and runtime are on the same node.
+fn of_node(kind: &str) -> Outcome<String> {
+    Ok(std::fs::read_link(format!("/proc/self/ns/{kind}"))?.to_string_lossy().into_owned())
+}
+
+/// Containers do not see each other's processes.
+pub(super) async fn processes_apart<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let [first, second] = two(kit, kit.pod()).await?;
+    let (first, second) = (namespace(kit, &first, "pid").await?, namespace(kit, &second, "pid").await?);
+    ensure!(first != second, "two containers share {first}");
+    Ok(())
+}
+
+/// All containers of a pod see each other's, if that is asked for; the pod's end is theirs.
+pub(super) async fn processes_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    if !kit.runtime.version().await?.capabilities.shared_pid_namespace {
+        return Err(Stop::Unsupported);
+    }
+    let ids = two(kit, SandboxConfig { pid: PidMode::Pod, ..kit.pod() }).await?;
+    let (first, second) = (namespace(kit, &ids[0], "pid").await?, namespace(kit, &ids[1], "pid").await?);
+    ensure!(first == second, "one container has {first} and the other {second}");
+    ensure!(first != of_node("pid")?, "it is the node's");
+    // One that ends leaves the others alone.
+    kit.runtime.stop_container(ids[0].clone(), std::time::Duration::ZERO).await?;
+    ensure!(namespace(kit, &ids[1], "pid").await? == first, "with the other's end it has another namespace");
+    Ok(())
+}
+
+/// The node's processes are seen, and a stop ends none of them.
+pub(super) async fn processes_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let [first, second] = two(kit, SandboxConfig { pid: PidMode::Host, ..kit.pod() }).await?;
+    let found = namespace(kit, &first, "pid").await?;
+    ensure!(found == of_node("pid")?, "it is {found}");
+    kit.runtime.stop_container(first, std::time::Duration::ZERO).await?;
+    namespace(kit, &second, "pid").await?;
+    Ok(())
+}
+
+/// All containers of a pod have its IPC, and no other pod's.
+pub(super) async fn ipc_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let [first, second] = two(kit, kit.pod()).await?;
+    let (first, second) = (namespace(kit, &first, "ipc").await?, namespace(kit, &second, "ipc").await?);
+    ensure!(first == second, "one container has {first} and the other {second}");
+    ensure!(first != of_node("ipc")?, "it is the node's");
+    Ok(())
+}
+
+/// The node's IPC, if that is asked for.
+pub(super) async fn ipc_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let [first, _] = two(kit, SandboxConfig { ipc: IpcMode::Host, ..kit.pod() }).await?;
+    let found = namespace(kit, &first, "ipc").await?;
+    ensure!(found == of_node("ipc")?, "it is {found}");
+    Ok(())
+}
+
+/// Parameters of the pod's network and IPC are set.
+pub(super) async fn sysctls<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let wanted = [
+        ("net.ipv4.ip_local_port_range", "20000 30000", "20000\t30000\n"),
+        ("net/ipv4/tcp_syncookies", "0", "0\n"),
+        ("kernel.shm_rmid_forced", "1", "1\n"),
+    ];
+    let sysctls = wanted.map(|(name, value, _)| Sysctl { name: name.to_owned(), value: value.to_owned() });
+    let [first, second] = two(kit, SandboxConfig { sysctls: sysctls.to_vec(), ..kit.pod() }).await?;
+    for id in [first, second] {
+        for (sysctl, (name, _, expected)) in sysctls.iter().zip(&wanted) {
+            let path = sysctl.path().ok_or_else(|| Stop::Failed(format!("{name} is no path")))?;
+            let output = kit.exec(&id, &["cat", &format!("/proc/sys/{path}")]).await?;
+            ensure!(output.stdout == *expected, "{name} is {output:?}");
+        }
+    }
+    Ok(())
+}
