@@ -6,10 +6,10 @@
 //! - [`source`]: manifest directories → what is [`desired`].
 //! - [`observe`]: what exists in each backend, the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
-//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`] and [`files`].
+//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`].
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`].
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
-//! - [`sweep`], [`preload`]: what belongs to no pod; image archives.
+//! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
 //! - [`api`], [`logs`]: the local API and what containers wrote.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
@@ -21,6 +21,7 @@ mod clock;
 pub mod config;
 mod contact;
 pub mod desired;
+mod env;
 pub mod events;
 mod files;
 pub mod handle;
@@ -37,6 +38,7 @@ pub mod reference;
 mod source;
 mod status;
 mod supervisor;
+mod survivors;
 mod sweep;
 pub mod view;
 mod worker;

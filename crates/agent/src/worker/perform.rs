@@ -1,19 +1,17 @@
 //! The steps of a plan, performed.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
-use stanchion_runtime::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId,
-};
+use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
 
 use super::{Hold, RETRY, Running, Worker, container, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
     events::Subject,
-    files::{self, PodFiles},
+    files::PodFiles,
     plan::{
         Action, Run,
         history::{Attempt, Failure, ImageState},
@@ -23,9 +21,14 @@ use crate::{
 };
 
 /// A step that failed: its reason, as container statuses have it, and why.
-struct Failed {
-    reason: &'static str,
-    error: Error,
+pub(super) struct Failed {
+    pub reason: &'static str,
+    pub error: Error,
+}
+
+impl Failed {
+    /// The reason while volumes are not ready.
+    pub const NOT_MOUNTED: &str = "ContainerCreating";
 }
 
 impl<R: Runtime> Worker<R> {
@@ -114,6 +117,14 @@ impl<R: Runtime> Worker<R> {
                 format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
+        // Before the sandbox, as a kubelet does: a pod without its volumes holds no address (R-VOL-1).
+        if let Err(Failed { reason, error }) = self.prepare_volumes(&pod, desired).await {
+            let message = error.chain();
+            self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message);
+            let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
+            let failure = Failure::after(last, reason, message, error.kind(), None, now);
+            return self.history.set_sandbox(Some(failure));
+        }
         let permit = self.permit(&home).await;
         let config = container::sandbox(&pod, attempt, started_at, &self.shared.config);
         let created = runtime.create_sandbox(config).await;
@@ -144,7 +155,7 @@ impl<R: Runtime> Worker<R> {
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
         let subject = self.subject(Some(&pod), &container.name);
-        match self.start(&home, &pod, container, run, addresses.unwrap_or_default()).await {
+        match self.start(&home, &pod, container, run, addresses.unwrap_or_default(), desired).await {
             Ok(()) => {
                 self.shared.events.normal(&subject, "Created", "Container created");
                 self.shared.events.normal(&subject, "Started", "Container started");
@@ -185,8 +196,13 @@ impl<R: Runtime> Worker<R> {
     /// Notes a failure to start; it is tried again as after a failure of `kind`.
     fn start_failed(&mut self, pod: &Pod, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
         let message = error.chain();
-        let subject = self.subject(Some(pod), &container.name);
-        self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
+        match reason {
+            Failed::NOT_MOUNTED => self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message),
+            _ => {
+                let subject = self.subject(Some(pod), &container.name);
+                self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
+            }
+        }
         let (last, now) = (self.history.start_failure(&container.name), self.shared.clock.now());
         let failure = Failure::after(last, reason, message, kind, error.retry_delay(), now);
         self.history.set_start(&container.name, Some(failure));
@@ -199,13 +215,13 @@ impl<R: Runtime> Worker<R> {
         container: &Container,
         run: &Run,
         addresses: Vec<IpAddr>,
+        desired: Option<&DesiredPod>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
         checked.map_err(failed("CreateContainerConfigError"))?;
-        let config = self.configure(pod, container, run, addresses).await;
-        let config = config.map_err(failed("CreateContainerConfigError"))?;
+        let config = self.configure(pod, container, run, addresses, desired).await?;
         let _permit = self.permit(home).await;
         let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
         self.launch(home, &runtime, id).await
@@ -229,27 +245,6 @@ impl<R: Runtime> Worker<R> {
             }
         }
         Err(Failed { reason: "RunContainerError", error })
-    }
-
-    /// Volumes, managed files and log directory, and the configuration that names them.
-    async fn configure(
-        &self,
-        pod: &Arc<Pod>,
-        container: &Container,
-        run: &Run,
-        addresses: Vec<IpAddr>,
-    ) -> Result<ContainerConfig, Error> {
-        let files = self.files(pod.uid.clone());
-        let log_path = files.log(&container.name, run.attempt);
-        let (wanted, name, attempt) = (Arc::clone(pod), container.name.clone(), run.attempt);
-        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, &name, attempt, &files, &addresses)).await;
-        let (volumes, etc, message) = prepared.map_err(|panic| {
-            Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic)
-        })??;
-        let memory_capacity = self.shared.memory_capacity;
-        let config = &self.shared.config;
-        let start = container::Start { run, volumes, etc, message, log_path, memory_capacity, config };
-        Ok(container::container(pod, container, start))
     }
 
     async fn remove_sandbox(
@@ -316,30 +311,4 @@ impl<R: Runtime> Worker<R> {
 fn is_unknown(kind: ErrorKind) -> bool {
     use ErrorKind::{Cancelled, Crashed, Timeout, Unavailable};
     matches!(kind, Timeout | Cancelled | Crashed | Unavailable)
-}
-
-/// Where each volume is, the managed files with their places in the container, and the file for its last words.
-type Prepared = (BTreeMap<String, PathBuf>, Vec<(PathBuf, &'static str)>, PathBuf);
-
-fn prepare(
-    pod: &Pod,
-    container: &str,
-    attempt: u32,
-    files: &PodFiles,
-    addresses: &[IpAddr],
-) -> Result<Prepared, Error> {
-    let failed = |tried: &str, error: &(dyn std::error::Error + 'static)| {
-        Error::new(ErrorKind::Other, format!("{tried} of pod {}", pod.key)).caused_by(error)
-    };
-    files.create(container).map_err(|error| failed("making the directories", &error))?;
-    let mut volumes = BTreeMap::new();
-    for (name, volume) in &pod.volumes {
-        let path = files::prepare_volume(name, volume, files).map_err(|error| failed("preparing a volume", &error))?;
-        volumes.insert(name.clone(), path);
-    }
-    let etc =
-        files::write_etc(&files.etc(), pod, addresses).map_err(|error| failed("writing the files in /etc", &error))?;
-    let message = files.make_message(container, attempt);
-    let message = message.map_err(|error| failed("making the file for the last words", &error))?;
-    Ok((volumes, etc, message))
 }

@@ -4,6 +4,7 @@
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
 mod hooks;
+mod i1_failover;
 mod i1_one_incarnation;
 mod i2_sources;
 mod i3_untouched;
@@ -15,6 +16,7 @@ mod init_containers;
 mod last_words;
 mod manifest;
 mod node;
+mod objects;
 mod probes;
 mod together;
 mod update;

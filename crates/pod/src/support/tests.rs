@@ -178,6 +178,25 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].command", r#"["a"]"#, r#"["b"]"#),
     ("spec.containers[].env[].name", r#""A""#, r#""B""#),
     ("spec.containers[].env[].value", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.key", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.optional", "true", "false"),
+    ("spec.containers[].env[].valueFrom.fieldRef.fieldPath", r#""metadata.name""#, r#""status.podIP""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.key", r#""A""#, r#""B""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.optional", "true", "false"),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.path", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.volumeName", r#""v""#, r#""w""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.containerName", r#""x""#, r#""y""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.divisor", r#""1""#, r#""1m""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.resource", r#""limits.cpu""#, r#""limits.memory""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.key", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.optional", "true", "false"),
+    ("spec.containers[].envFrom[].configMapRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].envFrom[].configMapRef.optional", "true", "false"),
+    ("spec.containers[].envFrom[].prefix", r#""A""#, r#""B""#),
+    ("spec.containers[].envFrom[].secretRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].envFrom[].secretRef.optional", "true", "false"),
     ("spec.containers[].image", r#""a""#, r#""b""#),
     ("spec.containers[].imagePullPolicy", r#""Always""#, r#""Never""#),
     ("spec.containers[].lifecycle.postStart.exec.command", r#"["a"]"#, r#"["b"]"#),
@@ -241,7 +260,7 @@ const VALUES: &[(&str, &str, &str)] = &[
 fn built(path: &str, value: &str) -> Pod {
     let mut document = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x" },
-        "spec": { "containers": [{ "name": "x", "image": "x" }], "volumes": [{ "name": "v" }, { "name": "w" }] }
+        "spec": { "containers": [{ "name": "x", "image": "x", "resources": { "limits": { "cpu": "3" } } }], "volumes": [{ "name": "v" }, { "name": "w" }] }
     });
     if path.contains("restartPolicyRules") {
         document["spec"]["containers"][0]["restartPolicy"] = json!("Never");
@@ -255,6 +274,7 @@ fn built(path: &str, value: &str) -> Pod {
             if at.is_null() {
                 *at = match name {
                     "env" => json!([{ "name": "X" }]),
+                    "envFrom" if path.contains("prefix") => json!([{ "configMapRef": { "name": "x" } }]),
                     "httpHeaders" => json!([{ "name": "X", "value": "x" }]),
                     "initContainers" => json!([{ "name": "i", "image": "x", "restartPolicy": "Always" }]),
                     "ports" => json!([{ "containerPort": 9, "hostPort": 9 }]),
@@ -270,6 +290,10 @@ fn built(path: &str, value: &str) -> Pod {
             let is_handler = matches!(steps[place + 1], "exec" | "grpc" | "httpGet" | "tcpSocket");
             *at = match name {
                 "hostPath" => json!({ "path": "/x" }),
+                "configMapKeyRef" | "secretKeyRef" => json!({ "name": "x", "key": "x" }),
+                "configMapRef" | "secretRef" => json!({ "name": "x" }),
+                "fileKeyRef" => json!({ "volumeName": "v", "path": "x", "key": "X" }),
+                "resourceFieldRef" => json!({ "resource": "limits.cpu" }),
                 "httpGet" | "tcpSocket" | "grpc" => json!({ "port": 9 }),
                 "livenessProbe" | "readinessProbe" if !is_handler => json!({ "exec": { "command": ["x"] } }),
                 _ => json!({}),
