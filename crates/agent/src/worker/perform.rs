@@ -125,6 +125,7 @@ impl<R: Runtime> Worker<R> {
             let failure = Failure::after(last, reason, message, error.kind(), None, now);
             return self.history.set_sandbox(Some(failure));
         }
+        self.settle_on(&home);
         let permit = self.permit(&home).await;
         let config = container::sandbox(&pod, attempt, started_at, &self.shared.config);
         let created = runtime.create_sandbox(config).await;
