@@ -8,6 +8,7 @@
 
 mod container;
 mod images;
+mod mounts;
 mod perform;
 mod place;
 mod prepare;
@@ -109,6 +110,8 @@ pub(crate) struct Worker<R> {
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+    /// What the volumes of what stands were last made to follow.
+    followed: Option<prepare::Followed>,
 }
 
 /// A revision that was put somewhere.
@@ -168,6 +171,7 @@ impl<R: Runtime> Worker<R> {
             images_changed,
             looks,
             hold: Hold::default(),
+            followed: None,
         };
         (worker, Orders { desired, orders })
     }
@@ -184,8 +188,9 @@ impl<R: Runtime> Worker<R> {
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
+            let follow = self.follow(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
-            let wake_at = [wake_at, again].into_iter().flatten().min();
+            let wake_at = [wake_at, again, follow].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {

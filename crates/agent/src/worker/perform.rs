@@ -6,12 +6,12 @@ use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Running, Worker, container, recall, security};
+use super::{Hold, RETRY, Running, Worker, container, prepare::unusable, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
     events::Subject,
-    files::PodFiles,
+    files::{self, PodFiles},
     plan::{
         Action, Run,
         history::{Failure, ImageState},
@@ -106,7 +106,10 @@ impl<R: Runtime> Worker<R> {
             return self.history.set_sandbox(Some(failure));
         }
         let permit = self.permit(&home).await;
-        let created = runtime.create_sandbox(container::sandbox(&pod, attempt, &self.shared.config)).await;
+        let created = match files::host_name(&pod) {
+            Ok(name) => runtime.create_sandbox(container::sandbox(&pod, attempt, name, &self.shared.config)).await,
+            Err(why) => Err(Error::new(ErrorKind::Invalid, why)),
+        };
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
@@ -208,7 +211,11 @@ impl<R: Runtime> Worker<R> {
         checked.map_err(failed("CreateContainerConfigError"))?;
         let config = self.configure(pod, container, run, addresses, desired).await?;
         let _permit = self.permit(home).await;
-        let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
+        let id = runtime.create_container(config).await.map_err(|error| match error.kind() {
+            // What was asked for cannot be had there (R-MNT-6).
+            ErrorKind::Unsupported => Failed { reason: unusable(), error },
+            _ => Failed { reason: "CreateContainerError", error },
+        })?;
         self.launch(home, &runtime, id).await
     }
 
