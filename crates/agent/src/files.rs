@@ -4,6 +4,8 @@
 //! <state_dir>/pods/<uid>/volumes/kubernetes.io~<kind>/<name>       emptyDir, configMap, secret, downwardAPI, projected
 //! <state_dir>/pods/<uid>/volume-subpaths/<volume>/<container>/<n>  parts of volumes that are mounted
 //! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
+//! <state_dir>/pods/<uid>/containers/<name>/life.json               how its hook and probes stand
+//! <state_dir>/pods/<uid>/containers/<name>/<attempt>                the last words of one life of it
 //! <state_dir>/pods/<uid>/running.json                              what was started, for the agent's next life
 //! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
 //! <state_dir>/claims/<namespace>/<name>                            what a PersistentVolumeClaim stands for: it stays
@@ -11,6 +13,8 @@
 
 mod etc;
 pub(crate) mod inside;
+mod life;
+mod message;
 mod mounts;
 mod owner;
 mod projected;
@@ -52,11 +56,6 @@ impl PodFiles {
             log_dir: log_dir.to_owned(),
             logs: log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)),
         }
-    }
-
-    /// Where all of it is but the logs.
-    pub fn root(&self) -> &Path {
-        &self.root
     }
 
     /// Where an emptyDir is.

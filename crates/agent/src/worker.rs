@@ -5,9 +5,14 @@
 //!   and environment before a container starts.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
+//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
+//!   [`announce`]: events.
 
+mod announce;
 mod container;
 mod images;
+mod lives;
+mod messages;
 mod mounts;
 mod perform;
 mod place;
@@ -16,6 +21,7 @@ mod recall;
 mod resources;
 mod security;
 mod show;
+mod stop;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -36,6 +42,7 @@ use crate::{
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
+    probe::Told,
     supervisor::Supervisor,
     survivors::Survivors,
 };
@@ -94,12 +101,19 @@ pub(crate) struct Worker<R> {
     fetches: CancellationToken,
     pulls: images::Pulls,
     history: History,
+    told: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
+    probes: lives::Probes,
+    hooks: lives::Hooks,
     /// The revision that runs, where its manifest is known.
     running: Option<Running>,
     /// Where it belongs and where it may be.
     places: place::Places,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
+    /// The revision whose containers' numbers have been looked up.
+    counted: Option<Revision>,
+    /// The revision of which it has been said that its time is over.
+    expired: Option<Revision>,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -161,10 +175,15 @@ impl<R: Runtime> Worker<R> {
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
             history: History::default(),
+            told: mpsc::channel(16),
+            probes: lives::Probes::new(),
+            hooks: lives::Hooks::new(),
             running: None,
             uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
             places: place::Places::new(recorded),
             is_recalled: false,
+            counted: None,
+            expired: None,
             last: None,
             first_seen,
             leaving_since: None,
@@ -182,14 +201,22 @@ impl<R: Runtime> Worker<R> {
         while !shutdown.is_cancelled() {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
+            while let Ok(told) = self.told.1.try_recv() {
+                self.hear(told).await;
+            }
             // Before anything is read of them: a look that comes from here on ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
+            self.recall_attempts(desired.as_ref()).await;
+            self.recall_lives(desired.as_ref(), &remains).await;
+            self.read_messages(desired.as_ref(), &remains).await;
             let follow = self.follow(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
+            self.watch(desired.as_ref(), &remains);
+            self.announce(desired.as_ref(), &remains);
             let wake_at = [wake_at, again, follow].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
@@ -202,6 +229,9 @@ impl<R: Runtime> Worker<R> {
                         self.shared.board.remove_pod(&self.key);
                         return Ended::Gone;
                     }
+                }
+                Some(Action::RunHook { revision, container, id }) => {
+                    self.begin_hook(desired.as_ref(), &revision, &container, id).await;
                 }
                 Some(action) => {
                     let backend = self.backend_of(&action, desired.as_ref());
@@ -227,7 +257,7 @@ impl<R: Runtime> Worker<R> {
             backend,
             is_stopped: *is_stopped,
         });
-        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
+        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running, since: self.first_seen };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
@@ -319,6 +349,7 @@ impl<R: Runtime> Worker<R> {
             Action::EnsureImages { revision, .. }
             | Action::CreateSandbox { revision, .. }
             | Action::StartContainer { revision, .. }
+            | Action::RunHook { revision, .. }
             | Action::RunContainer(plan::Run { revision, .. }) => {
                 self.revision(desired, revision).map(|(_, backend)| backend).unwrap_or_default()
             }
@@ -354,6 +385,7 @@ impl<R: Runtime> Worker<R> {
                 },
                 Some(order) = self.orders.recv() => return self.obey(order, remains),
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
+                Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },

@@ -1,7 +1,7 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
 mod env;
-mod lifecycle;
+pub(crate) mod lifecycle;
 mod network;
 mod resources;
 mod security;

@@ -96,6 +96,7 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
     if !problems.is_empty() {
         return Err(problems);
     }
+    warnings.extend(wire.spec.iter().flat_map(build::lifecycle::doubts));
     let uid = identity::rewrite(&mut wire, &revision, node_name);
     Ok((build::pod(wire, uid, revision)?, warnings))
 }

@@ -2,15 +2,26 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Protocol};
 use stanchion_runtime::{ContainerConfig, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
 
 use super::{prepare::Prepared, resources, security};
 use crate::{config::AgentConfig, plan::Run, reference};
 
-pub(super) fn sandbox(pod: &Pod, attempt: u32, hostname: String, config: &AgentConfig) -> SandboxConfig {
+pub(super) fn sandbox(
+    pod: &Pod,
+    attempt: u32,
+    started_at: Timestamp,
+    hostname: String,
+    config: &AgentConfig,
+) -> SandboxConfig {
     let own_network = !pod.host_network;
-    let ports = pod.containers.iter().flat_map(|container| &container.ports).filter(|_| own_network);
+    // Sidecars' too (R-SYNC-9); a plain init container has none that could still be used.
+    let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
+    let ports = sidecars.chain(&pod.containers).flat_map(|container| &container.ports).filter(|_| own_network);
+    let mut labels = pod_labels(pod);
+    labels.insert(labels::STARTED_AT.to_owned(), started_at.to_string());
     SandboxConfig {
         name: pod.key.name.clone(),
         namespace: pod.key.namespace.clone(),
@@ -24,7 +35,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, hostname: String, config: &AgentC
         sysctls: pod.security.sysctls.iter().cloned().map(|(name, value)| Sysctl { name, value }).collect(),
         cgroup: format!("pod{}", pod.uid),
         resources: resources::of_pod(pod, config.pod_pids_limit),
-        labels: pod_labels(pod),
+        labels,
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn mounts(
     material: &Material,
     container: &Container,
     volumes: &BTreeMap<String, PathBuf>,
-    managed: Vec<(PathBuf, &'static str)>,
+    managed: Vec<(PathBuf, String)>,
     environment: &Environment,
 ) -> Result<Vec<Mount>, Failed> {
     let is_free = |path: &str| !container.mounts.iter().any(|mount| mount.path == path);

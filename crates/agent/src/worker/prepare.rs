@@ -68,8 +68,8 @@ impl<R: Runtime> Worker<R> {
     ) -> Result<ContainerConfig, Failed> {
         let material = self.material(pod, desired);
         let log_path = material.files.log(&container.name, run.attempt);
-        let own = container.clone();
-        let prepared = blocking(move || material.measured().prepare(&own, &addresses)).await?;
+        let (own, attempt) = (container.clone(), run.attempt);
+        let prepared = blocking(move || material.measured().prepare(&own, attempt, &addresses)).await?;
         for warning in &prepared.warnings {
             self.shared.events.warning(&Subject::pod(&self.key), "DNSConfigForming", warning);
         }
@@ -156,7 +156,7 @@ impl Material {
         Site { pod: &self.pod, files: &self.files, objects: &self.objects, capacity: &self.capacity, is_new }
     }
 
-    fn prepare(self, container: &Container, addresses: &[IpAddr]) -> Result<Prepared, Failed> {
+    fn prepare(self, container: &Container, attempt: u32, addresses: &[IpAddr]) -> Result<Prepared, Failed> {
         let failed = |tried: String, error: &(dyn std::error::Error + 'static)| Failed {
             reason: unusable(),
             error: Error::new(ErrorKind::Other, tried).caused_by(error),
@@ -166,6 +166,8 @@ impl Material {
         let volumes = self.volumes(false)?;
         let etc = files::write_etc(&self.files.etc(), &self.pod, addresses);
         let etc = etc.map_err(|error| failed(of("writing the files in /etc"), &error))?;
+        let message = self.files.make_message(&container.name, attempt);
+        let message = message.map_err(|error| failed(of("making the file for the last words"), &error))?;
         let place = |name: &str| volumes.get(name).map(PathBuf::as_path);
         let environment = Environment::of(container, &self.inputs(addresses, &place)).map_err(|error| {
             let failed = Error::new(ErrorKind::Other, error.to_string());
@@ -173,8 +175,10 @@ impl Material {
                 std::error::Error::source(&error).into_iter().fold(failed, |failed, cause| failed.caused_by(cause));
             Failed { reason: unusable(), error: failed }
         })?;
+        let managed = etc.files.into_iter().map(|(source, place)| (source, place.to_owned()));
+        let managed = managed.chain(container.message_path.clone().map(|place| (message, place))).collect();
         Ok(Prepared {
-            mounts: mounts::mounts(&self, container, &volumes, etc.files, &environment)?,
+            mounts: mounts::mounts(&self, container, &volumes, managed, &environment)?,
             warnings: etc.warnings,
             command: environment.expanded(container.command.as_deref()),
             args: environment.expanded(container.args.as_deref()),

@@ -44,7 +44,7 @@ impl<R: Runtime> Worker<R> {
             now: self.shared.clock.now(),
         };
         let status = status(&facts);
-        let containers = pod.containers.iter().map(|container| {
+        let containers = pod.all_containers().map(|container| {
             let next_try = [
                 facts.history.start_failure(&container.name).map(|failure| failure.next_try),
                 facts.history.image(&pod, container).next_try(),
@@ -70,7 +70,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// The revision to show: the one that stands, else the one that is to be.
-    fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
+    pub(super) fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
         let stands = |pod: &&Arc<Pod>| stands(pod, remains);
         let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
         let running = self.running.as_ref().map(|running| &running.pod);
@@ -92,7 +92,7 @@ impl<R: Runtime> Worker<R> {
         if shown.revision == desired.pod.revision {
             return None;
         }
-        let failed = desired.pod.containers.iter().find_map(|container| {
+        let failed = desired.pod.all_containers().find_map(|container| {
             let image = self.history.image(&desired.pod, container);
             image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
         });
