@@ -42,6 +42,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         fqdn: spec.set_hostname_as_fqdn.unwrap_or(false),
         host_aliases: network::aliases(spec),
         dns: network::dns(spec),
+        pull_secrets: env::pull_secrets(&wire, spec),
         fs_group: volume::fs_group(spec),
         runtime_class: spec.runtime_class_name.clone(),
         active_deadline: spec.active_deadline_seconds.map(|it| seconds(Some(it))),

@@ -65,6 +65,8 @@ pub struct Pod {
     pub host_aliases: Vec<HostAlias>,
     /// `spec.dnsPolicy` and `spec.dnsConfig`.
     pub dns: Dns,
+    /// `spec.imagePullSecrets`: Secrets with credentials for registries. One that is missing holds nothing back.
+    pub pull_secrets: Vec<ObjectKey>,
     /// `securityContext.fsGroup`: whose the files of its volumes are.
     pub fs_group: Option<FsGroup>,
     /// `spec.runtimeClassName`.
@@ -220,8 +222,9 @@ impl Pod {
     /// The objects that it mentions, and whether each may be missing there.
     fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
         let volumes = self.volumes.values().flat_map(Volume::mentions);
+        let pulls = self.pull_secrets.iter().map(|secret| (secret, true));
         let containers = self.init_containers.iter().chain(&self.containers);
-        volumes.chain(containers.flat_map(Container::mentions))
+        volumes.chain(pulls).chain(containers.flat_map(Container::mentions))
     }
 }
 

@@ -105,7 +105,9 @@ impl<R: Runtime> Worker<R> {
         for Failed { error, .. } in &failed {
             self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", error.chain());
         }
-        let again = (!failed.is_empty()).then(|| later(now, FOLLOW_AGAIN));
+        // What is missing is news when it comes.
+        let is_passing = failed.iter().any(|failed| failed.error.kind() == ErrorKind::Unavailable);
+        let again = is_passing.then(|| later(now, FOLLOW_AGAIN));
         self.followed = Some(Followed { pod, objects: Arc::clone(&desired.objects), again });
         again
     }
@@ -211,7 +213,7 @@ fn not_mounted(name: &str, error: &VolumeError) -> Failed {
     let message = format!("MountVolume.SetUp failed for volume {name:?} : {error}");
     let error = match std::error::Error::source(error) {
         Some(cause) => Error::new(ErrorKind::Unavailable, message).caused_by(cause),
-        None => Error::new(ErrorKind::Unavailable, message),
+        None => Error::new(ErrorKind::Conflict, message),
     };
     Failed { reason: Failed::NOT_MOUNTED, error }
 }

@@ -175,10 +175,8 @@ pub(super) const ROWS: &[(&str, Support)] = &[
     ("spec.hostUsers", Only(&["true"])),
     ("spec.hostname", Executed),
     ("spec.hostnameOverride", Executed),
-    (
-        "spec.imagePullSecrets",
-        Refused("static pods may not reference secrets", "give the registry's password in the agent's configuration"),
-    ),
+    ("spec.imagePullSecrets", Executed),
+    ("spec.imagePullSecrets[].name", Executed),
     ("spec.initContainers", Executed),
     ("spec.nodeName", Quiet("a static pod is on the node that has its file")),
     ("spec.nodeSelector", NoEffect(SCHEDULING)),

@@ -258,6 +258,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.hostNetwork", "true", "false"),
     ("spec.hostname", r#""a""#, r#""b""#),
     ("spec.hostnameOverride", r#""a""#, r#""b""#),
+    ("spec.imagePullSecrets[].name", r#""a""#, r#""b""#),
     ("spec.restartPolicy", r#""Always""#, r#""Never""#),
     ("spec.runtimeClassName", r#""a""#, r#""b""#),
     ("spec.setHostnameAsFQDN", "true", "false"),
@@ -324,6 +325,9 @@ fn built(path: &str, value: &str) -> Pod {
     });
     if path.contains("restartPolicyRules") {
         document["spec"]["containers"][0]["restartPolicy"] = json!("Never");
+    }
+    if path == "spec.dnsPolicy" {
+        document["spec"]["dnsConfig"] = json!({ "nameservers": ["10.0.0.1"] });
     }
     let mut at = &mut document;
     let steps: Vec<_> = path.split('.').collect();
