@@ -251,7 +251,9 @@ impl<R: Runtime> Worker<R> {
         if !self.is_visible(&home, desired) {
             return Plan::default();
         }
-        let view = View { home, remains: remains.to_vec() };
+        let mut view = View { home, remains: remains.to_vec() };
+        // What can be ended now is.
+        view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
         let running = self.running.as_ref().map(|Running { pod, backend, is_stopped }| plan::Running {
             pod,
             backend,
@@ -263,7 +265,8 @@ impl<R: Runtime> Worker<R> {
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
             // What was last seen of a backend that is away may not be so any more: its next look comes first.
-            if self.shared.home(&backend).is_some_and(|home| !home.observer.latest().is_current()) {
+            let is_away = self.shared.home(&backend).is_some() && !self.is_seen(&backend);
+            if is_away || (*action == Action::CleanUp && !self.is_gone()) {
                 return Plan { action: None, wake_at: plan.wake_at };
             }
         }

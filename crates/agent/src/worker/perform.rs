@@ -125,6 +125,7 @@ impl<R: Runtime> Worker<R> {
             let failure = Failure::after(last, reason, message, error.kind(), None, now);
             return self.history.set_sandbox(Some(failure));
         }
+        self.settle_on(&home);
         let permit = self.permit(&home).await;
         let config = files::host_name(&pod)
             .map(|hostname| container::sandbox(&pod, attempt, started_at, hostname, &self.shared.config));
