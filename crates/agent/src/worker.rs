@@ -13,6 +13,7 @@ mod container;
 mod images;
 mod lives;
 mod messages;
+mod mounts;
 mod perform;
 mod place;
 mod prepare;
@@ -123,6 +124,8 @@ pub(crate) struct Worker<R> {
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+    /// What the volumes of what stands were last made to follow.
+    followed: Option<prepare::Followed>,
 }
 
 /// A revision that was put somewhere.
@@ -187,6 +190,7 @@ impl<R: Runtime> Worker<R> {
             images_changed,
             looks,
             hold: Hold::default(),
+            followed: None,
         };
         (worker, Orders { desired, orders })
     }
@@ -209,10 +213,11 @@ impl<R: Runtime> Worker<R> {
             self.recall_attempts(desired.as_ref()).await;
             self.recall_lives(desired.as_ref(), &remains).await;
             self.read_messages(desired.as_ref(), &remains).await;
+            let follow = self.follow(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.watch(desired.as_ref(), &remains);
             self.announce(desired.as_ref(), &remains);
-            let wake_at = [wake_at, again].into_iter().flatten().min();
+            let wake_at = [wake_at, again, follow].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
