@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1 as wire;
 
 use super::env::{field, object, resource};
 use crate::{
-    DownwardFile, HostPathKind, Item, Medium, ObjectKind, Projected, ProjectedKind, Projection, Propagation,
+    DownwardFile, FsGroup, HostPathKind, Item, Medium, ObjectKind, Projected, ProjectedKind, Projection, Propagation,
     RecursiveReadOnly, SubPath, Value, Volume, VolumeMount, quantity::Quantity,
 };
 
@@ -63,6 +63,13 @@ pub(super) fn volume(wire: &wire::Volume, pod: &wire::Pod) -> Volume {
         medium: if is_memory { Medium::Memory } else { Medium::Disk },
         size_limit: size.and_then(|milli| u64::try_from(milli.div_ceil(1000)).ok()),
     }
+}
+
+/// Whose the files of volumes are (R-SEC-11).
+pub(super) fn fs_group(spec: &wire::PodSpec) -> Option<FsGroup> {
+    let context = spec.security_context.as_ref()?;
+    let id = u32::try_from(context.fs_group?).ok()?;
+    Some(FsGroup { id, on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch") })
 }
 
 fn host_path_kind(kind: Option<&str>) -> HostPathKind {
