@@ -1,6 +1,8 @@
 //! A containerd of the node's own: own root, state and socket, no CRI, as on a node that Docker was installed on.
 
 use std::{
+    env,
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::ExitStatus,
@@ -10,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::Signal;
 
-use crate::{ctr::Ctr, process::Process, tools, until};
+use crate::{ctr::Ctr, k3s::K3s, process::Process, tools, until};
 
 /// Plugins that the tests do not need; without them it starts in 20 ms.
 const DISABLED: &str = r#"[
@@ -23,6 +25,9 @@ const DISABLED: &str = r#"[
 #[derive(Debug)]
 pub struct Containerd {
     dir: PathBuf,
+    socket: PathBuf,
+    /// Where it finds its shim and runc before anywhere else.
+    programs: Option<PathBuf>,
     process: Option<Process>,
 }
 
@@ -32,16 +37,26 @@ impl Containerd {
     /// # Errors
     /// When it does not start.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::begin(dir, &dir.join("root"), &dir.join("state"), &dir.join("containerd.sock"), None)
+    }
+
+    /// Starts K3s's.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn of_k3s(k3s: &K3s) -> Result<Self> {
+        let dir = k3s.data().join("agent/containerd");
+        Self::begin(&dir, &dir, &k3s.state(), &k3s.socket(), Some(k3s.programs()))
+    }
+
+    fn begin(dir: &Path, root: &Path, state: &Path, socket: &Path, programs: Option<PathBuf>) -> Result<Self> {
         let config = format!(
             "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED}\n[grpc]\naddress = {socket:?}\n",
-            root = dir.join("root"),
-            state = dir.join("state"),
-            socket = dir.join("containerd.sock"),
         );
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join("config.toml");
         fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut containerd = Self { dir: dir.to_path_buf(), process: None };
+        let mut containerd = Self { dir: dir.to_path_buf(), socket: socket.to_path_buf(), programs, process: None };
         containerd.resume()?;
         Ok(containerd)
     }
@@ -53,6 +68,12 @@ impl Containerd {
     pub fn resume(&mut self) -> Result<()> {
         let mut command = tools::command("containerd")?;
         command.arg("--config").arg(self.dir.join("config.toml"));
+        if let Some(programs) = &self.programs {
+            let path = command.get_envs().find_map(|(name, value)| value.filter(|_| name == "PATH"));
+            let path = path.map(OsStr::to_owned).unwrap_or_default();
+            let path = env::join_paths(std::iter::once(programs.clone()).chain(env::split_paths(&path)));
+            command.env("PATH", path.context("PATH cannot be joined")?);
+        }
         let log = self.log();
         let mut process = Process::start("containerd", &mut command, &log)?;
         let ctr = self.ctr("stanchion");
@@ -85,7 +106,7 @@ impl Containerd {
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("containerd.sock")
+        self.socket.clone()
     }
 
     /// Its log.

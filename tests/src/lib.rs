@@ -11,6 +11,7 @@
 //!   [`proxy`] spoils what it serves.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
 //! - [`containerd`] the daemon, [`docker`] another above it, [`ctr`] what it says and [`events`] what it reports, [`proc`] what the kernel says.
+//! - [`k3s`] the layout of K3s, with a real containerd at its socket.
 //! - [`view`] what either runtime says of the pods.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
@@ -22,6 +23,7 @@ pub mod docker;
 pub mod events;
 pub mod fixtures;
 pub mod image;
+pub mod k3s;
 pub mod layer;
 pub mod node;
 pub mod pods;

@@ -21,6 +21,7 @@ use crate::{
     ctr::{Ctr, Running},
     docker::{self, Docker},
     fixtures::Fixtures,
+    k3s::K3s,
     pods::{self, Pod},
     proc, process,
     proxy::Proxy,
@@ -153,7 +154,14 @@ impl NodeBuilder {
             let size = format!("size={size}");
             process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", &size, "disk"]).arg(&disk))?;
         }
-        let containerd = Containerd::start(&dir.join("containerd"))?;
+        let k3s = match self.runtime {
+            Backend::K3s => Some(K3s::build(&dir.join("k3s"))?),
+            Backend::Containerd | Backend::Docker => None,
+        };
+        let containerd = match &k3s {
+            Some(k3s) => Containerd::of_k3s(k3s)?,
+            None => Containerd::start(&dir.join("containerd"))?,
+        };
         let programs = match &self.programs {
             Some(dir) => dir.clone(),
             None => profile_dir()?,
@@ -163,7 +171,7 @@ impl NodeBuilder {
         let mirror = registry.as_ref().map(|registry| registry.address().to_owned());
         let mirror = proxy.as_ref().map(|proxy| proxy.address().to_owned()).or(mirror);
         let docker = match self.runtime {
-            Backend::Containerd => None,
+            Backend::Containerd | Backend::K3s => None,
             Backend::Docker => {
                 Some(Docker::start(&dir.join("docker"), &names, &containerd.socket(), mirror.as_deref())?)
             }
@@ -173,7 +181,7 @@ impl NodeBuilder {
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
         let mounts = proc::mounts_below(&names.dir)?;
-        Ok(Node { agent, registry, proxy, docker, containerd, fixtures, names, mounts, _slot: slot })
+        Ok(Node { agent, registry, proxy, docker, k3s, containerd, fixtures, names, mounts, _slot: slot })
     }
 
     /// Starts all of it.
@@ -211,6 +219,8 @@ pub struct Node {
     pub proxy: Option<Proxy>,
     /// Docker, on a node whose runtime it is.
     pub docker: Option<Docker>,
+    /// K3s's layout, on a node whose runtime is its containerd.
+    pub k3s: Option<K3s>,
     /// containerd: the runtime, or what Docker runs on.
     pub containerd: Containerd,
     /// The images, where fixtures are used.

@@ -19,6 +19,11 @@ fn redis_outlives_everything_but_its_manifest_on_docker() -> Result<()> {
     story(Backend::Docker)
 }
 
+#[test]
+fn redis_outlives_everything_but_its_manifest_on_k3s() -> Result<()> {
+    story(Backend::K3s)
+}
+
 fn story(backend: Backend) -> Result<()> {
     Node::builder().on(backend).run(|node| {
         let first = dropped_in(node)?;

@@ -18,6 +18,7 @@ use crate::{
     image::Resolved,
     names, shim,
     spec::{self, Tables},
+    unattended,
 };
 
 /// Type of an OCI runtime configuration in a record.
@@ -45,7 +46,7 @@ impl Containerd {
         let pod = sandbox.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
         let cgroup = format!("{}/{pod}/{id}", self.config.cgroup_root);
         let spec = self.spec(config, &sandbox, &image, &tables, &cgroup)?;
-        let record = self.container_record(&id, config, &image, &spec, cgroup)?;
+        let record = self.container_record(&id, config, &sandbox, &image, spec, cgroup)?;
         let create = CreateContainerRequest { container: Some(record) };
         let created = self.client.containers().create(self.client.request(create)).await;
         created.map_err(|status| failed(format!("creating container {id}"), &status))?;
@@ -71,8 +72,9 @@ impl Containerd {
         &self,
         id: &str,
         config: &ContainerConfig,
+        sandbox: &Container,
         image: &Resolved,
-        spec: &Spec,
+        mut spec: Spec,
         cgroup: String,
     ) -> Result<Container> {
         let stop_signal = image.config.config().as_ref().and_then(|it| it.stop_signal().clone()).unwrap_or_default();
@@ -91,9 +93,12 @@ impl Containerd {
             ]
             .map(|(label, value)| (label.to_owned(), value)),
         );
-        let value = serde_json::to_vec(spec).map_err(|error| {
+        let failed = |error: serde_json::Error| {
             Error::new(ErrorKind::Other, format!("writing the OCI configuration of container {id}")).caused_by(&error)
-        })?;
+        };
+        let notes = unattended::notes(&labels, &config.image, sandbox).map_err(failed)?;
+        spec.annotations_mut().get_or_insert_default().extend(notes);
+        let value = serde_json::to_vec(&spec).map_err(failed)?;
         Ok(Container {
             id: id.to_owned(),
             labels,

@@ -139,7 +139,7 @@ pub(crate) fn of_ours() -> String {
 }
 
 /// The labels that we were given.
-fn given(labels: HashMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn given(labels: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     labels.into_iter().filter(|(label, _)| !names::OURS.contains(&label.as_str())).collect()
 }
 

@@ -5,6 +5,7 @@
 //! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd. [`container`]: a record. [`task`]: its
 //!   snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
 //! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
+//! - [`unattended`]: what runs while containerd is away.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
 
@@ -26,6 +27,7 @@ mod shim;
 mod spec;
 mod stats;
 mod task;
+mod unattended;
 
 use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
@@ -45,7 +47,10 @@ use client::{Client, failed};
 pub use config::Config;
 use exec::Execs;
 use image::Images;
+pub use image::RegistryConfig;
 use network::Network;
+pub use network::NetworkConfig;
+pub use unattended::Unattended;
 
 /// containerd as a runtime of pods.
 #[derive(Clone, Debug)]
@@ -54,6 +59,8 @@ pub struct Containerd {
     config: Arc<Config>,
     images: Images,
     network: Network,
+    /// Part of the ids, where it is not empty.
+    realm: &'static str,
     run_dir: PathBuf,
     logger: PathBuf,
     changes: Changes,
@@ -86,6 +93,7 @@ impl Containerd {
             client,
             images,
             network,
+            realm: "",
             run_dir: node.run_dir.clone(),
             logger,
             config: Arc::new(config),
@@ -93,6 +101,13 @@ impl Containerd {
             execs: Execs::default(),
             ready: Arc::default(),
         })
+    }
+
+    /// The same for another place: several containerds of one node pin namespaces, lease addresses and keep runc's records
+    /// in the same directories, so their ids must differ.
+    #[must_use]
+    pub fn in_realm(self, realm: &'static str) -> Self {
+        Self { realm, ..self }
     }
 
     /// Runs something that blocks.

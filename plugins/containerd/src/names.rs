@@ -33,6 +33,11 @@ pub(crate) const STARTED: &str = "stanchion.dev/started";
 /// Set when the kernel killed a process of a container for lack of memory.
 pub(crate) const OUT_OF_MEMORY: &str = "stanchion.dev/oom-killed";
 
+/// In a container's OCI configuration: its labels, and those of its sandbox, as JSON. There they can be read without
+/// containerd.
+pub(crate) const RECORD: &str = "stanchion.dev/record";
+pub(crate) const SANDBOX_RECORD: &str = "stanchion.dev/sandbox-record";
+
 /// All of them: not among the labels that were given.
 pub(crate) const OURS: [&str; 15] = [
     KIND,

@@ -30,7 +30,9 @@ impl Containerd {
                 format!("cgroup {:?} of pod {}: expected a path that only goes down", config.cgroup, config.name);
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let id = names::id(&config.name, &["sandbox", &config.uid], config.attempt);
+        let parts = ["sandbox", &config.uid, self.realm];
+        let parts = if self.realm.is_empty() { &parts[..2] } else { &parts[..] };
+        let id = names::id(&config.name, parts, config.attempt);
         let turn = self.changes.turn(&id).await;
         let backend = self.clone();
         finish(turn, async move { backend.make_sandbox_now(id, config).await }).await

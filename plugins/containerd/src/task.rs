@@ -159,7 +159,7 @@ fn is_over(status: &Status) -> bool {
 }
 
 /// Number of a signal by name or number, as images write it.
-fn signal(name: &str) -> Option<u32> {
+pub(crate) fn signal(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }

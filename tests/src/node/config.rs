@@ -11,26 +11,28 @@ impl NodeBuilder {
         let dir = &names.dir;
         let runtime = self.runtime.name();
         // Docker's mirrors are its own configuration's.
-        let mirrors = mirror.filter(|_| self.runtime == Backend::Containerd).map_or_else(String::new, |address| {
-            format!("[backend.containerd.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n")
+        let mirrors = mirror.filter(|_| self.runtime != Backend::Docker).map_or_else(String::new, |address| {
+            format!("[backend.{runtime}.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n")
         });
         let credentials = mirror.zip(self.credentials.as_ref());
         let credentials = credentials.map_or_else(String::new, |(address, (username, password))| {
             format!("[backend.{runtime}.registry.{address:?}]\nusername = {username:?}\npassword = {password:?}\n")
         });
         let network = match self.runtime {
-            Backend::Containerd => format!(
-                "[backend.containerd.network]\nbridge = \"{}\"\nsubnet = \"{}\"\n",
-                names.bridge,
-                names.subnet()
-            ),
+            Backend::Containerd | Backend::K3s => {
+                format!("[backend.{runtime}.network]\nbridge = \"{}\"\nsubnet = \"{}\"\n", names.bridge, names.subnet())
+            }
             Backend::Docker => String::new(),
+        };
+        let layout = match self.runtime {
+            Backend::K3s => format!("data_dir = {:?}\nabsent_seconds = 1\n", dir.join("k3s/data")),
+            Backend::Containerd | Backend::Docker => String::new(),
         };
         format!(
             "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
              plugin_dir = {programs:?}\ndefault_backend = \"{runtime}\"\n{agent}\n\
              [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
-             [backend.{runtime}]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{backend}\n\
+             [backend.{runtime}]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{layout}{backend}\n\
              {network}\n{mirrors}{credentials}\n{rest}",
             state = dir.join("state"),
             run = dir.join("run"),
