@@ -1,18 +1,15 @@
 //! A containerd of the node's own: own root, state and socket, no CRI, as on a node that Docker was installed on.
 
 use std::{
-    env,
-    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::ExitStatus,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use crate::{ctr::Ctr, k3s::K3s, process::Process, tools, until};
+use crate::{ctr::Ctr, daemon::Daemon, k3s::K3s};
 
 /// Plugins that the tests do not need; without them it starts in 20 ms.
 const DISABLED: &str = r#"[
@@ -24,11 +21,8 @@ const DISABLED: &str = r#"[
 /// The daemon, running or stopped. Its containers outlive it.
 #[derive(Debug)]
 pub struct Containerd {
-    dir: PathBuf,
     socket: PathBuf,
-    /// Where it finds its shim and runc before anywhere else.
-    programs: Option<PathBuf>,
-    process: Option<Process>,
+    daemon: Daemon,
 }
 
 impl Containerd {
@@ -46,17 +40,19 @@ impl Containerd {
     /// When it does not start.
     pub fn of_k3s(k3s: &K3s) -> Result<Self> {
         let dir = k3s.data().join("agent/containerd");
-        Self::begin(&dir, &dir, &k3s.state(), &k3s.socket(), Some(k3s.programs()))
+        Self::begin(&dir, &dir, &k3s.state(), &k3s.socket(), Some(&k3s.programs()))
     }
 
-    fn begin(dir: &Path, root: &Path, state: &Path, socket: &Path, programs: Option<PathBuf>) -> Result<Self> {
+    /// `programs` is where it finds its shim and runc before anywhere else.
+    fn begin(dir: &Path, root: &Path, state: &Path, socket: &Path, programs: Option<&Path>) -> Result<Self> {
         let config = format!(
             "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED}\n[grpc]\naddress = {socket:?}\n",
         );
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join("config.toml");
         fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut containerd = Self { dir: dir.to_path_buf(), socket: socket.to_path_buf(), programs, process: None };
+        let daemon = Daemon::new("containerd", "--config", &path, &dir.join("containerd.log")).with_programs(programs);
+        let mut containerd = Self { socket: socket.to_path_buf(), daemon };
         containerd.resume()?;
         Ok(containerd)
     }
@@ -66,25 +62,8 @@ impl Containerd {
     /// # Errors
     /// When it does not start.
     pub fn resume(&mut self) -> Result<()> {
-        let mut command = tools::command("containerd")?;
-        command.arg("--config").arg(self.dir.join("config.toml"));
-        if let Some(programs) = &self.programs {
-            let path = command.get_envs().find_map(|(name, value)| value.filter(|_| name == "PATH"));
-            let path = path.map(OsStr::to_owned).unwrap_or_default();
-            let path = env::join_paths(std::iter::once(programs.clone()).chain(env::split_paths(&path)));
-            command.env("PATH", path.context("PATH cannot be joined")?);
-        }
-        let log = self.log();
-        let mut process = Process::start("containerd", &mut command, &log)?;
         let ctr = self.ctr("stanchion");
-        until("containerd to answer", Duration::from_secs(20), || {
-            if let Some(status) = process.ended()? {
-                bail!("it ended ({status}), see {}", log.display());
-            }
-            ctr.run(&["version"]).map(drop)
-        })?;
-        self.process = Some(process);
-        Ok(())
+        self.daemon.start(|| ctr.run(&["version"]).map(drop))
     }
 
     /// Ends the daemon with `signal`; the containers stay.
@@ -92,15 +71,13 @@ impl Containerd {
     /// # Errors
     /// When it does not end.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
-        let mut process = self.process.take().context("containerd is not running")?;
-        process.signal(signal)?;
-        process.wait(Duration::from_secs(20))
+        self.daemon.end(signal)
     }
 
     /// Its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.daemon.id()
     }
 
     /// Its socket.
@@ -111,8 +88,8 @@ impl Containerd {
 
     /// Its log.
     #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.dir.join("containerd.log")
+    pub fn log(&self) -> &Path {
+        self.daemon.log()
     }
 
     /// What it says about one of its namespaces.

@@ -8,6 +8,7 @@
 //! ```
 
 mod etc;
+pub(crate) mod inside;
 mod mounts;
 mod record;
 mod volume;
@@ -22,8 +23,8 @@ use std::{
 use stanchion_pod::{PodKey, PodUid};
 
 pub(crate) use etc::write as write_etc;
-pub(crate) use record::{Record, boot, places};
-pub(crate) use volume::prepare as prepare_volume;
+pub(crate) use record::{Place, Record, boot, places};
+pub(crate) use volume::{VolumeError, prepare as prepare_volume};
 
 /// Where the files of one pod are.
 #[derive(Clone, Debug)]
@@ -40,6 +41,11 @@ impl PodFiles {
             log_dir: log_dir.to_owned(),
             logs: log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)),
         }
+    }
+
+    /// Where all of it is but the logs.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where an emptyDir is.
@@ -93,6 +99,12 @@ pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
         entries => entries?,
     };
     entries.map(|entry| Ok(PodUid::new(&entry?.file_name().to_string_lossy()))).collect()
+}
+
+/// Size of the file system that a path is on, bytes.
+pub(crate) fn disk_size(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_blocks * found.f_frsize)
 }
 
 fn pods(state_dir: &Path) -> PathBuf {

@@ -89,7 +89,7 @@ pub(crate) struct Running<'a> {
 pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
     let Some(pod) = wanted.pod else { return remove(view) };
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
-    if !history.are_ready(pod) && is_update(pod, running.is_some(), view) {
+    if !history.is_startable(pod) && is_update(pod, running.is_some(), view) {
         return await_update(pod, running, view, history, now);
     }
     if let Some(action) = leave_other_backends(view) {
@@ -147,7 +147,7 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
     !has_begun && (has_other || elsewhere.any(|(_, remains)| remains.containers.iter().any(is_running)))
 }
 
-/// Keeps the old revision standing while the images of the new one are fetched (design: a change costs little downtime).
+/// Keeps the old revision standing while the new one lacks images or objects (design: a change costs little downtime).
 fn await_update(pod: &Pod, running: Option<Running<'_>>, view: &View, history: &History, now: Timestamp) -> Plan {
     if let Some(action) = ensure_images(pod, 0..pod.containers.len(), history, now) {
         return Plan::act(action);
@@ -161,8 +161,9 @@ fn await_update(pod: &Pod, running: Option<Running<'_>>, view: &View, history: &
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
         is_current(sandbox, running) && (is_ready || view.is_alive(sandbox))
     });
-    // What was stopped or lost comes back only when the new image is known not to be had: it may be here already.
-    if !stands && images.iter().all(|image| image.failure().is_none()) {
+    // What was stopped or lost comes back only when the new revision is known not to start: it may be here already.
+    let cannot_start = history.lacking(pod).is_some() || images.iter().any(|image| image.failure().is_some());
+    if !stands && !cannot_start {
         return waiting;
     }
     match leave_other_backends(&view) {

@@ -64,6 +64,9 @@ pub struct ManifestView {
     /// The pods in force from it, as `namespace/name-node`; with problems these are the last good ones.
     #[serde(default)]
     pub pods: Vec<String>,
+    /// The objects in force from it, as `ConfigMap namespace/name`: their names, never their content.
+    #[serde(default)]
+    pub objects: Vec<String>,
     /// Why its present content is not in force.
     #[serde(default)]
     pub problems: Vec<Problem>,

@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::PodName;
-
 /// How the runtime behind a backend is, and what is to become of its pods while it is away.
 ///
 /// The default says nothing: the runtime is as [`list`](crate::Runtime::list) finds it, and pods wait for it.
@@ -27,10 +25,6 @@ pub struct Health {
 pub struct Failover {
     /// Where they run when it is back.
     pub on_return: OnReturn,
-    /// Pods of which something still runs there, although the runtime cannot be reached: their processes outlive it. Run
-    /// elsewhere too, they would run twice.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub running: Vec<PodName>,
 }
 
 /// Where a pod runs when the backend that it was moved away from is back.

@@ -64,20 +64,12 @@ impl K3s {
         let layout = self.places.layout().clone();
         let looked = tokio::task::spawn_blocking(move || (State::without_containerd(&layout), layout)).await;
         let (state, layout) = looked.map_err(|panic| stanchion_sdk::changes::crashed(&panic))?;
-        let is_long = self.places.is_long_absent();
-        let soon = format!("After {} s without it ", self.settings.absent_seconds);
-        let told = |what: &str| if is_long { what.to_owned() } else { format!("{soon}{what}") };
         let pods = match self.settings.when_socket_absent {
-            Absent::Wait => "Pods wait for it; those that run, run on".to_owned(),
-            Absent::Fallback => told("another backend runs the pods, but for those that still run here"),
-            Absent::Own => told("a containerd of our own runs the pods, but for those that still run here"),
+            Absent::Wait => "Pods wait for it; those that run, run on",
+            Absent::Fallback => "Another backend runs the pods, but for those that still run here",
+            Absent::Own => "A containerd of our own runs the pods, but for those that still run here",
         };
-        let mut health = state.health(&layout, &pods);
-        if self.settings.when_socket_absent == Absent::Fallback && is_long {
-            let running = places::pods(&self.places.unattended().list().await?);
-            health.failover = Some(Failover { on_return: self.settings.on_return.into(), running });
-        }
-        Ok(health)
+        Ok(state.health(&layout, pods))
     }
 }
 
@@ -87,13 +79,13 @@ impl Runtime for K3s {
     }
 
     async fn health(&self) -> Result<Health> {
-        if !self.places.k3s_is_there().await {
-            return self.health_without().await;
-        }
-        let mut health = State::Up.health(self.places.layout(), "");
-        // Said while it is there too: whoever fails over knows beforehand, and where pods return to.
+        let mut health = match self.places.k3s_is_there().await {
+            true => State::Up.health(self.places.layout(), ""),
+            false => self.health_without().await?,
+        };
+        // Said while it is there too: where pods return to, the agent then knows.
         if self.settings.when_socket_absent == Absent::Fallback {
-            health.failover = Some(Failover { on_return: self.settings.on_return.into(), running: Vec::new() });
+            health.failover = Some(Failover { on_return: self.settings.on_return.into() });
         }
         Ok(health)
     }

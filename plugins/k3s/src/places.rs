@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt, future::Either, stream};
 use stanchion_containerd::{Containerd, Unattended};
 use stanchion_sdk::runtime::{
     ContainerId, Error, ErrorKind, Event, EventKind, ExecId, Inventory, NodePaths, PodName, Result, Runtime,
-    SandboxConfig, SandboxId, SandboxInfo, SandboxState, Stats, TerminalSize, labels,
+    SandboxConfig, SandboxId, SandboxInfo, SandboxState, Stats, TerminalSize,
 };
 use tokio::sync::RwLock;
 
@@ -77,17 +77,13 @@ impl Places {
         &self.layout
     }
 
-    pub fn unattended(&self) -> &Unattended {
-        &self.unattended
-    }
-
     /// Whether K3s's containerd answers.
     pub async fn k3s_is_there(&self) -> bool {
         self.presence.is_there().await
     }
 
     /// Whether it has been away long enough for pods to be started elsewhere.
-    pub fn is_long_absent(&self) -> bool {
+    fn is_long_absent(&self) -> bool {
         self.presence.absence() >= self.settings.patience()
     }
 
@@ -290,17 +286,4 @@ fn migrate(sandbox: &mut SandboxInfo) {
         let reason = "K3s's containerd is back, and on_return is \"migrate\"".to_owned();
         sandbox.state = SandboxState::NotReady { reason };
     }
-}
-
-/// The pods of which there is something.
-pub fn pods(inventory: &Inventory) -> Vec<PodName> {
-    let mut pods: Vec<_> = inventory.containers.iter().filter_map(|container| name(&container.labels)).collect();
-    pods.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
-    pods.dedup();
-    pods
-}
-
-fn name(labels: &std::collections::BTreeMap<String, String>) -> Option<PodName> {
-    let label = |label: &str| labels.get(label).cloned();
-    Some(PodName { namespace: label(labels::POD_NAMESPACE)?, name: label(labels::POD_NAME)? })
 }

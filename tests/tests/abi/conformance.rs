@@ -43,7 +43,7 @@ async fn over_the_boundary_without_a_library() {
 
 async fn loaded(profile: &str) {
     let library = build::rust(profile);
-    let failover = Some(Failover { on_return: OnReturn::Migrate, running: Vec::new() });
+    let failover = Some(Failover { on_return: OnReturn::Migrate });
     let health = Health { state: "asleep".to_owned(), message: "It sleeps".to_owned(), failover };
     let backend = open(&library, "fake", json!({"publish": [IMAGE], "health": health})).await.expect("it loads");
     assert_eq!(backend.health().await.expect("it answers"), health);

@@ -22,6 +22,7 @@ pub(crate) struct History {
     images: HashMap<(Revision, String), ImageState>,
     starts: HashMap<String, Failure>,
     sandbox: Option<Failure>,
+    lacking: Option<(Revision, String)>,
     stopped: HashSet<SandboxId>,
     condemned: HashSet<SandboxId>,
     to_restart: HashSet<ContainerId>,
@@ -111,14 +112,30 @@ impl History {
         self.images.insert((revision.clone(), container.to_owned()), state);
     }
 
-    /// Whether all images of a pod are here.
-    pub fn are_ready(&self, pod: &Pod) -> bool {
-        pod.containers.iter().all(|container| self.image(pod, container) == ImageState::Ready)
+    /// What a pod cannot start without and is not there.
+    pub fn lacking(&self, pod: &Pod) -> Option<&str> {
+        self.lacking.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, what)| what.as_str())
+    }
+
+    /// Notes what a revision of the pod cannot start without and is not there.
+    pub fn set_lacking(&mut self, lacking: Option<(Revision, String)>) {
+        self.lacking = lacking;
+    }
+
+    /// Whether all that a pod starts from is here: its images and the objects that it refers to.
+    pub fn is_startable(&self, pod: &Pod) -> bool {
+        self.lacking(pod).is_none()
+            && pod.containers.iter().all(|container| self.image(pod, container) == ImageState::Ready)
     }
 
     /// Forgets the images of every revision but these.
     pub fn keep_images(&mut self, revisions: &[&Revision]) {
         self.images.retain(|(revision, _), _| revisions.contains(&revision));
+    }
+
+    /// Forgets all images: what is known of them was said of another backend.
+    pub fn forget_images(&mut self) {
+        self.images.clear();
     }
 
     /// The last failure to start a container.

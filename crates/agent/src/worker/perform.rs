@@ -1,19 +1,17 @@
 //! The steps of a plan, performed.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
-use stanchion_runtime::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId,
-};
+use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
 
 use super::{Hold, RETRY, Running, Worker, container, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
     events::Subject,
-    files::{self, PodFiles},
+    files::PodFiles,
     plan::{
         Action, Run,
         history::{Failure, ImageState},
@@ -22,9 +20,14 @@ use crate::{
 };
 
 /// A step that failed: its reason, as container statuses have it, and why.
-struct Failed {
-    reason: &'static str,
-    error: Error,
+pub(super) struct Failed {
+    pub reason: &'static str,
+    pub error: Error,
+}
+
+impl Failed {
+    /// The reason while volumes are not ready.
+    pub const NOT_MOUNTED: &str = "ContainerCreating";
 }
 
 impl<R: Runtime> Worker<R> {
@@ -94,6 +97,14 @@ impl<R: Runtime> Worker<R> {
                 format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
+        // Before the sandbox, as a kubelet does: a pod without its volumes holds no address (R-VOL-1).
+        if let Err(Failed { reason, error }) = self.prepare_volumes(&pod, desired).await {
+            let message = error.chain();
+            self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message);
+            let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
+            let failure = Failure::after(last, reason, message, error.kind(), None, now);
+            return self.history.set_sandbox(Some(failure));
+        }
         let permit = self.permit(&home).await;
         let created = runtime.create_sandbox(container::sandbox(&pod, attempt, &self.shared.config)).await;
         drop(permit);
@@ -123,7 +134,7 @@ impl<R: Runtime> Worker<R> {
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
         let subject = Subject::container(&self.key, &container.name);
-        match self.start(&home, &pod, container, run, addresses.unwrap_or_default()).await {
+        match self.start(&home, &pod, container, run, addresses.unwrap_or_default(), desired).await {
             Ok(()) => {
                 self.shared.events.normal(&subject, "Created", "Container created");
                 self.shared.events.normal(&subject, "Started", "Container started");
@@ -170,11 +181,13 @@ impl<R: Runtime> Worker<R> {
     /// Notes a failure to start; it is tried again as after a failure of `kind`.
     fn start_failed(&mut self, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
         let message = error.chain();
-        self.shared.events.warning(
-            &Subject::container(&self.key, &container.name),
-            "Failed",
-            format!("Error: {message}"),
-        );
+        match reason {
+            Failed::NOT_MOUNTED => self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message),
+            _ => {
+                let subject = Subject::container(&self.key, &container.name);
+                self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
+            }
+        }
         let (last, now) = (self.history.start_failure(&container.name), self.shared.clock.now());
         let failure = Failure::after(last, reason, message, kind, error.retry_delay(), now);
         self.history.set_start(&container.name, Some(failure));
@@ -187,13 +200,13 @@ impl<R: Runtime> Worker<R> {
         container: &Container,
         run: &Run,
         addresses: Vec<IpAddr>,
+        desired: Option<&DesiredPod>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
         checked.map_err(failed("CreateContainerConfigError"))?;
-        let config = self.configure(pod, container, run, addresses).await;
-        let config = config.map_err(failed("CreateContainerConfigError"))?;
+        let config = self.configure(pod, container, run, addresses, desired).await?;
         let _permit = self.permit(home).await;
         let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
         self.launch(home, &runtime, id).await
@@ -217,27 +230,6 @@ impl<R: Runtime> Worker<R> {
             }
         }
         Err(Failed { reason: "RunContainerError", error })
-    }
-
-    /// Volumes, managed files and log directory, and the configuration that names them.
-    async fn configure(
-        &self,
-        pod: &Arc<Pod>,
-        container: &Container,
-        run: &Run,
-        addresses: Vec<IpAddr>,
-    ) -> Result<ContainerConfig, Error> {
-        let files = self.files(pod.uid.clone());
-        let log_path = files.log(&container.name, run.attempt);
-        let (wanted, name) = (Arc::clone(pod), container.name.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, &name, &files, &addresses)).await;
-        let (volumes, etc) = prepared.map_err(|panic| {
-            Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic)
-        })??;
-        let memory_capacity = self.shared.memory_capacity;
-        let config = &self.shared.config;
-        let start = container::Start { run, volumes, etc, log_path, memory_capacity, config };
-        Ok(container::container(pod, container, start))
     }
 
     async fn stop_containers(&self, backend: &str, containers: Vec<(ContainerId, Duration)>) -> Result<(), Error> {
@@ -319,22 +311,4 @@ impl<R: Runtime> Worker<R> {
 fn is_unknown(kind: ErrorKind) -> bool {
     use ErrorKind::{Cancelled, Crashed, Timeout, Unavailable};
     matches!(kind, Timeout | Cancelled | Crashed | Unavailable)
-}
-
-/// Where each volume is, and the managed files with their places in the container.
-type Prepared = (BTreeMap<String, PathBuf>, Vec<(PathBuf, &'static str)>);
-
-fn prepare(pod: &Pod, container: &str, files: &PodFiles, addresses: &[IpAddr]) -> Result<Prepared, Error> {
-    let failed = |tried: &str, error: &(dyn std::error::Error + 'static)| {
-        Error::new(ErrorKind::Other, format!("{tried} of pod {}", pod.key)).caused_by(error)
-    };
-    files.create(container).map_err(|error| failed("making the directories", &error))?;
-    let mut volumes = BTreeMap::new();
-    for (name, volume) in &pod.volumes {
-        let path = files::prepare_volume(name, volume, files).map_err(|error| failed("preparing a volume", &error))?;
-        volumes.insert(name.clone(), path);
-    }
-    let etc =
-        files::write_etc(&files.etc(), pod, addresses).map_err(|error| failed("writing the files in /etc", &error))?;
-    Ok((volumes, etc))
 }

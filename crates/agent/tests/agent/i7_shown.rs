@@ -186,7 +186,7 @@ async fn the_state_of_a_backend_is_shown_also_while_it_is_away() {
     let away = Health {
         state: "asleep".to_owned(),
         message: "It sleeps until noon".to_owned(),
-        failover: Some(Failover { on_return: OnReturn::Migrate, running: Vec::new() }),
+        failover: Some(Failover { on_return: OnReturn::Migrate }),
     };
     node.fake().set_health(away.clone());
     node.fake().set_available(false);

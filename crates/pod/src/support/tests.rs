@@ -177,6 +177,25 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].command", r#"["a"]"#, r#"["b"]"#),
     ("spec.containers[].env[].name", r#""A""#, r#""B""#),
     ("spec.containers[].env[].value", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.key", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.optional", "true", "false"),
+    ("spec.containers[].env[].valueFrom.fieldRef.fieldPath", r#""metadata.name""#, r#""status.podIP""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.key", r#""A""#, r#""B""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.optional", "true", "false"),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.path", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.volumeName", r#""v""#, r#""w""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.containerName", r#""x""#, r#""y""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.divisor", r#""1""#, r#""1m""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.resource", r#""limits.cpu""#, r#""limits.memory""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.key", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.optional", "true", "false"),
+    ("spec.containers[].envFrom[].configMapRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].envFrom[].configMapRef.optional", "true", "false"),
+    ("spec.containers[].envFrom[].prefix", r#""A""#, r#""B""#),
+    ("spec.containers[].envFrom[].secretRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].envFrom[].secretRef.optional", "true", "false"),
     ("spec.containers[].image", r#""a""#, r#""b""#),
     ("spec.containers[].imagePullPolicy", r#""Always""#, r#""Never""#),
     ("spec.containers[].name", r#""a""#, r#""b""#),
@@ -207,7 +226,7 @@ const VALUES: &[(&str, &str, &str)] = &[
 fn built(path: &str, value: &str) -> Pod {
     let mut document = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x" },
-        "spec": { "containers": [{ "name": "x", "image": "x" }], "volumes": [{ "name": "v" }, { "name": "w" }] }
+        "spec": { "containers": [{ "name": "x", "image": "x", "resources": { "limits": { "cpu": "3" } } }], "volumes": [{ "name": "v" }, { "name": "w" }] }
     });
     let mut at = &mut document;
     let steps: Vec<_> = path.split('.').collect();
@@ -218,14 +237,22 @@ fn built(path: &str, value: &str) -> Pod {
             if at.is_null() {
                 *at = match name {
                     "env" => json!([{ "name": "X" }]),
+                    "envFrom" if path.contains("prefix") => json!([{ "configMapRef": { "name": "x" } }]),
                     "ports" => json!([{ "containerPort": 9, "hostPort": 9 }]),
                     "volumeMounts" => json!([{ "name": "v", "mountPath": "/x" }]),
                     _ => json!([{}]),
                 };
             }
             at = &mut at[0];
-        } else if at.is_null() && name == "hostPath" {
-            *at = json!({ "path": "/x" });
+        } else if at.is_null() {
+            *at = match name {
+                "hostPath" => json!({ "path": "/x" }),
+                "configMapKeyRef" | "secretKeyRef" => json!({ "name": "x", "key": "x" }),
+                "configMapRef" | "secretRef" => json!({ "name": "x" }),
+                "fileKeyRef" => json!({ "volumeName": "v", "path": "x", "key": "X" }),
+                "resourceFieldRef" => json!({ "resource": "limits.cpu" }),
+                _ => Value::Null,
+            };
         }
     }
     *at = serde_json::from_str(value).expect("values are JSON");
