@@ -1,8 +1,18 @@
 //! The containerd of K3s: its socket goes and comes, and with it the pods' place. What K3s runs itself is never touched.
 
-use std::time::Duration;
+use std::{
+    fs::OpenOptions,
+    io::Write as _,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::process::Signal;
 use stanchion_tests::{
     Backend, Node,
@@ -301,4 +311,107 @@ fn after_a_reboot_without_a_server_the_pods_run_on_ours() -> Result<()> {
             runs_not_on(&ctr, "pod")
         })
     })
+}
+
+/// What answers where a kubelet says how it is.
+struct Kubelet {
+    address: SocketAddr,
+    ended: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Kubelet {
+    fn start(address: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        let ended = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ended);
+        let thread = thread::spawn(move || {
+            for stream in listener.incoming() {
+                if told.load(Ordering::Relaxed) {
+                    return;
+                }
+                // Who asks may go before it is answered.
+                stream.and_then(|mut stream| stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).ok();
+            }
+        });
+        Ok(Self { address, ended, thread: Some(thread) })
+    }
+
+    fn end(mut self) -> Result<()> {
+        self.ended.store(true, Ordering::Relaxed);
+        // Wakes it.
+        TcpStream::connect(self.address).context("the kubelet is gone already")?;
+        let thread = self.thread.take().context("it is ended once")?;
+        thread.join().map_err(|_| anyhow!("the kubelet's thread panicked"))
+    }
+}
+
+#[test]
+fn a_kubelets_static_pods_are_run_only_while_it_is_away() -> Result<()> {
+    on_k3s("", |node| {
+        let address = SocketAddr::from(([127, 0, 0, 1], node.names().port(7)));
+        let manifests = k3s(node)?.manifests();
+        let state = k3s(node)?.state();
+        let source = format!(
+            "\n[[source]]\npath = {manifests:?}\nkubelet = \"{address}\"\nkubelet_absent_for = \"1s\"\n\
+             kubelet_runtime_state = [{state:?}]\n"
+        );
+        OpenOptions::new().append(true).open(node.path("stanchion.toml"))?.write_all(source.as_bytes())?;
+        std::fs::write(manifests.join("static.yaml"), pods::idle("static", "1"))?;
+        let kubelet = Kubelet::start(address)?;
+        node.agent.start()?;
+        let ctr = node.ctr();
+        node.await_said(&["get", "manifests"], &["static.yaml", "is not run here: a kubelet answers"])?;
+        throughout(Duration::from_secs(3), || runs_not_on(&ctr, "static"))?;
+
+        println!("the kubelet goes; what it has started runs on, and is still its own");
+        let left = Static::start(node)?;
+        kubelet.end()?;
+        node.await_said(&["get", "manifests"], &["its kubelet is away, but the containers that it started run on"])?;
+        throughout(Duration::from_secs(3), || runs_not_on(&ctr, "static"))?;
+        left.end(node)?;
+        let first = runs_on(node, &ctr, "static")?;
+
+        println!("the agent restarts, and goes on running it");
+        node.agent.stop()?;
+        node.agent.start()?;
+        throughout(Duration::from_secs(3), || is_as_it_was(&first))?;
+
+        println!("the kubelet is back");
+        let kubelet = Kubelet::start(address)?;
+        node.await_gone("static")?;
+        node.await_said(&["get", "manifests"], &["is not run here: a kubelet answers"])?;
+        kubelet.end()?;
+        runs_on(node, &ctr, "static")?;
+        std::fs::remove_file(manifests.join("static.yaml"))?;
+        node.await_gone("static")
+    })
+}
+
+/// The container that the kubelet has started of its static pod.
+struct Static {
+    id: String,
+}
+
+impl Static {
+    fn start(node: &Node) -> Result<Self> {
+        let ctr = node.containerd.ctr(KUBELETS);
+        let id = format!("{}-static", node.names().namespace);
+        let notes = ["container-type=container", "sandbox-namespace=default", "sandbox-name=static-k3s-node"];
+        let notes = notes.map(|note| format!("--annotation=io.kubernetes.cri.{note}"));
+        // The kernel shows the container's id in its cgroup's name, as CRI has it.
+        let cgroup = format!("{}/{id}", node.names().cgroup);
+        let mut arguments = vec!["run", "-d", "--cgroup", &cgroup];
+        arguments.extend(notes.iter().map(String::as_str));
+        arguments.extend(["docker.io/preloaded/busybox:docker", &id, "sleep", "100000"]);
+        ctr.run(&arguments)?;
+        Ok(Self { id })
+    }
+
+    fn end(self, node: &Node) -> Result<()> {
+        let ctr = node.containerd.ctr(KUBELETS);
+        ctr.run(&["tasks", "kill", "-s", "SIGKILL", &self.id])?;
+        node.until("the kubelet's container to be removed", || ctr.run(&["tasks", "rm", &self.id]))?;
+        ctr.run(&["containers", "rm", &self.id]).map(drop)
+    }
 }

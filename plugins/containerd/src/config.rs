@@ -70,6 +70,15 @@ impl Config {
         if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
             return wrong("logger", logger, "the absolute path of a program");
         }
+        for (host, registry) in &self.registry {
+            if let Some((pattern, error)) = registry.wrong_rewrite() {
+                return wrong(
+                    &format!("registry.{host:?}.rewrite"),
+                    &pattern,
+                    &format!("a regular expression ({error})"),
+                );
+            }
+        }
         settings::log_limits(self.log_max_size, self.log_max_files)
     }
 }

@@ -16,7 +16,7 @@ mod store;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -30,10 +30,17 @@ use crate::client::Client;
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryConfig {
-    /// Asked instead, in order, e.g. `http://127.0.0.1:5000`.
+    /// Asked instead, in order, e.g. `http://127.0.0.1:5000`, or below a path, `https://mirror/v2/docker.io`.
     pub mirrors: Vec<String>,
+    /// What images are called there: regular expressions for their repositories, and what they become. The first that
+    /// changes something counts.
+    pub rewrite: BTreeMap<String, String>,
     /// Reached over plain HTTP. Loopback addresses always are.
     pub plain_http: bool,
+    /// Certificates of authorities that it is trusted by, beside the node's: a PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// Taken with any certificate.
+    pub insecure_skip_verify: bool,
     /// User name for it, and not for its mirrors: those have tables of their own.
     pub username: Option<String>,
     /// Password or token for it.
@@ -43,14 +50,21 @@ pub struct RegistryConfig {
 // Without the password (I10).
 impl fmt::Debug for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mirrors, plain_http, username, password: _ } = self;
+        let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, username, password: _ } = self;
         let mut shown = f.debug_struct("RegistryConfig");
-        shown.field("mirrors", mirrors).field("plain_http", plain_http).field("username", username);
+        shown.field("mirrors", mirrors).field("rewrite", rewrite).field("plain_http", plain_http);
+        shown.field("ca_file", ca_file).field("insecure_skip_verify", insecure_skip_verify).field("username", username);
         shown.finish_non_exhaustive()
     }
 }
 
 impl RegistryConfig {
+    /// A pattern of `rewrite` that is none, and why.
+    #[must_use]
+    pub fn wrong_rewrite(&self) -> Option<(&str, String)> {
+        self.rewrite.keys().find_map(|key| Some((key.as_str(), regex::Regex::new(key).err()?.to_string())))
+    }
+
     fn credentials(&self) -> Option<RegistryAuth> {
         Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
     }

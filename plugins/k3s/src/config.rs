@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use jiff::SignedDuration;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Value};
 use stanchion_containerd::Config as Containerd;
@@ -9,6 +10,8 @@ use stanchion_sdk::{
     runtime::{OnReturn, Result},
     settings::wrong,
 };
+
+use crate::layout::Layout;
 
 /// Settings of the backend; all have defaults.
 #[derive(Clone, Debug)]
@@ -25,12 +28,14 @@ pub struct Config {
 pub struct Settings {
     /// K3s's or RKE2's `--data-dir`; default is the one of `/var/lib/rancher/k3s` and `/var/lib/rancher/rke2` that exists.
     pub data_dir: Option<PathBuf>,
+    /// K3s's registries.yaml; default is its own place for it. What `registry` says of a host counts more.
+    pub registries: Option<PathBuf>,
     /// What is done with pods while K3s's containerd does not answer.
     pub when_socket_absent: Absent,
     /// Where pods run that were started elsewhere meanwhile, when it answers again.
     pub on_return: Return,
-    /// How long it must not have answered before pods are started elsewhere, s. A restart of K3s takes less.
-    pub absent_seconds: u64,
+    /// How long it must not have answered before a containerd of our own is started, e.g. `15s`. A restart of K3s takes less.
+    pub own_after: String,
 }
 
 /// `when_socket_absent`
@@ -66,18 +71,37 @@ impl From<Return> for OnReturn {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { data_dir: None, when_socket_absent: Absent::Wait, on_return: Return::Stay, absent_seconds: 15 }
+        Self {
+            data_dir: None,
+            registries: None,
+            when_socket_absent: Absent::Wait,
+            on_return: Return::Stay,
+            own_after: "15s".to_owned(),
+        }
     }
 }
 
 impl Settings {
-    /// [`absent_seconds`](Self::absent_seconds)
-    #[must_use]
-    pub fn patience(&self) -> Duration {
-        Duration::from_secs(self.absent_seconds)
+    /// [`registries`](Self::registries)
+    pub(crate) fn registries(&self, layout: &Layout) -> PathBuf {
+        let name = if layout.data().ends_with("rke2") { "rke2" } else { "k3s" };
+        self.registries.clone().unwrap_or_else(|| format!("/etc/rancher/{name}/registries.yaml").into())
+    }
+
+    /// [`own_after`](Self::own_after)
+    ///
+    /// # Errors
+    /// It is no time.
+    pub fn patience(&self) -> Result<Duration> {
+        let parsed = self.own_after.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+        let Some(time) = parsed else {
+            return wrong("own_after", &self.own_after, "a time such as \"15s\" or \"2m\"").map(|()| Duration::ZERO);
+        };
+        Ok(time)
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
+        self.patience()?;
         match &self.data_dir {
             Some(path) if !path.is_absolute() => {
                 wrong("data_dir", path, "the absolute path of K3s's data directory, e.g. /var/lib/rancher/k3s")
@@ -88,7 +112,7 @@ impl Settings {
 }
 
 /// The keys of [`Settings`].
-const KEYS: [&str; 4] = ["data_dir", "when_socket_absent", "on_return", "absent_seconds"];
+const KEYS: [&str; 5] = ["data_dir", "registries", "when_socket_absent", "on_return", "own_after"];
 
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(table: D) -> std::result::Result<Self, D::Error> {
@@ -141,6 +165,8 @@ mod tests {
         );
         let wrong = read(r#"{"when_socket_absent": "never"}"#).expect_err("no such way");
         assert!(wrong.contains("never") && wrong.contains("`fallback`"), "{wrong}");
+        let never = read(r#"{"own_after": "soon"}"#).expect("read").k3s.validate().expect_err("no time");
+        assert!(never.message().starts_with("own_after = \"soon\": expected a time"), "{}", never.message());
         let relative = read(r#"{"data_dir": "k3s"}"#).expect("read").k3s.validate().expect_err("relative");
         assert!(relative.message().starts_with("data_dir = \"k3s\": expected"), "{}", relative.message());
     }

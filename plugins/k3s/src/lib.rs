@@ -1,4 +1,4 @@
-//! Stanchion's backend for the containerd that K3s and RKE2 embed (ADR 9).
+//! Stanchion's backend for the containerd that K3s and RKE2 embed (ADR 10).
 //!
 //! It is the containerd backend, in a namespace of our own, on the daemon that K3s runs. What it adds is K3s's ways: its
 //! daemon exists only while K3s runs and has reached a server.
@@ -6,13 +6,15 @@
 //! # Layout
 //! - [`K3s`]: the [`Runtime`] of the contract. [`places`]: K3s's containerd and ours, and which of them a call is for.
 //! - [`layout`]: where K3s keeps what is used of it. [`state`]: how it is. [`presence`]: whether its containerd answers.
-//! - [`own`]: the containerd that K3s ships, started by us. [`config`]: settings.
+//! - [`archives`]: images from files. [`registries`]: how K3s reaches registries. [`own`]: the containerd that K3s ships, started by us. [`config`]: settings.
 
+mod archives;
 mod config;
 mod layout;
 mod own;
 mod places;
 mod presence;
+mod registries;
 mod state;
 
 use std::{future::Future, os::fd::OwnedFd, time::Duration};
@@ -95,7 +97,7 @@ impl Runtime for K3s {
     }
 
     async fn list_images(&self) -> Result<Vec<Image>> {
-        self.places.active().await?.list_images().await
+        self.places.list_images().await
     }
 
     async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
@@ -107,7 +109,7 @@ impl Runtime for K3s {
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {
-        self.places.active().await?.import_images(request).await
+        self.places.import_images(request).await
     }
 
     async fn create_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {

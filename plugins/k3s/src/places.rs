@@ -9,16 +9,18 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::{Stream, StreamExt, future::Either, stream};
 use stanchion_containerd::{Containerd, Unattended};
 use stanchion_sdk::runtime::{
-    ContainerId, Error, ErrorKind, Event, EventKind, ExecId, Inventory, NodePaths, PodName, Result, Runtime,
-    SandboxConfig, SandboxId, SandboxInfo, SandboxState, Stats, TerminalSize,
+    ContainerId, Error, ErrorKind, Event, EventKind, ExecId, Image, ImportImages, Inventory, NodePaths, PodName,
+    Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, SandboxState, Stats, TerminalSize,
 };
 use tokio::sync::RwLock;
 
 use crate::{
-    config::{Absent, Config, Return, Settings},
+    archives::Archives,
+    config::{Absent, Config, Return},
     layout::Layout,
     own::Daemon,
     presence::Presence,
+    registries,
 };
 
 /// What the ids of things on our own containerd begin with.
@@ -28,11 +30,14 @@ const MARK: &str = "own:";
 #[derive(Clone, Debug)]
 pub struct Places {
     layout: Layout,
-    settings: Settings,
+    on_return: Return,
+    /// How long K3s's containerd must have been away before ours is started.
+    patience: Duration,
     presence: Presence,
     k3s: Containerd,
     unattended: Unattended,
     own: Option<Own>,
+    archives: Archives,
 }
 
 /// The containerd of our own.
@@ -50,6 +55,10 @@ impl Places {
         let layout = Layout::find(settings.data_dir.as_deref(), &containerd.socket);
         let plugins = layout.cni_directories();
         containerd.network.cni_bin_dirs.splice(0..0, plugins);
+        // What this configuration says of a registry counts.
+        for (host, registry) in registries::read(&settings.registries(&layout)) {
+            containerd.registry.entry(host).or_insert(registry);
+        }
         // Their ids differ from each other's and from those of a containerd of the node's own, which has the same pods
         // while K3s's is away.
         let k3s = Containerd::new(containerd.clone(), node)?.in_realm("k3s");
@@ -66,8 +75,10 @@ impl Places {
         Ok(Self {
             presence: Presence::of(layout.socket()),
             unattended: Unattended::new(k3s.clone(), layout.state()),
+            archives: Archives::of(layout.data()),
             layout,
-            settings,
+            on_return: settings.on_return,
+            patience: settings.patience()?,
             k3s,
             own,
         })
@@ -84,7 +95,7 @@ impl Places {
 
     /// Whether it has been away long enough for pods to be started elsewhere.
     fn is_long_absent(&self) -> bool {
-        self.presence.absence() >= self.settings.patience()
+        self.presence.absence() >= self.patience
     }
 
     /// The containerd that images are fetched to and pods are started on now.
@@ -102,10 +113,31 @@ impl Places {
         if self.is_long_absent() {
             return Ok(());
         }
-        let (socket, patience) = (self.layout.socket().display(), self.settings.absent_seconds);
+        let (socket, patience) = (self.layout.socket().display(), self.patience.as_secs_f64());
         let message = format!("K3s's containerd does not answer at {socket}");
         Err(Error::new(ErrorKind::Unavailable, message)
             .because(format!("after {patience} s without it a containerd of our own is started")))
+    }
+
+    /// Whether this is the containerd of our own.
+    fn is_own(&self, place: &Containerd) -> bool {
+        self.own.as_ref().is_some_and(|own| std::ptr::eq(&raw const own.containerd, place))
+    }
+
+    /// The images that pods can be started from now.
+    pub async fn list_images(&self) -> Result<Vec<Image>> {
+        let active = self.active().await?;
+        self.archives.bring(if self.is_own(active) { "our own containerd" } else { "K3s's containerd" }, active).await;
+        active.list_images().await
+    }
+
+    pub async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {
+        let path = request.path.clone();
+        let images = self.active().await?.import_images(request).await?;
+        if self.own.is_some() {
+            self.archives.note(path);
+        }
+        Ok(images)
     }
 
     /// The containerd of a sandbox, and its id there.
@@ -136,7 +168,7 @@ impl Places {
             None => None,
         };
         let active = self.active().await?;
-        let is_own = self.own.as_ref().is_some_and(|own| std::ptr::eq(&raw const own.containerd, active));
+        let is_own = self.is_own(active);
         let mut info = active.create_sandbox(config).await?;
         if is_own {
             info.id = SandboxId(format!("{MARK}{}", info.id));
@@ -174,7 +206,7 @@ impl Places {
             if is_there && pod.is_none() && more == Inventory::default() {
                 self.end_own(own).await?;
             }
-            if is_there && self.settings.on_return == Return::Migrate {
+            if is_there && self.on_return == Return::Migrate {
                 more.sandboxes.iter_mut().for_each(migrate);
             }
             marked(&mut more);

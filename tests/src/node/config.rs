@@ -25,7 +25,7 @@ impl NodeBuilder {
             Backend::Docker => String::new(),
         };
         let layout = match self.runtime {
-            Backend::K3s => format!("data_dir = {:?}\nabsent_seconds = 1\n", dir.join("k3s/data")),
+            Backend::K3s => format!("data_dir = {:?}\nown_after = \"1s\"\n", dir.join("k3s/data")),
             Backend::Containerd | Backend::Docker => String::new(),
         };
         format!(
