@@ -31,8 +31,7 @@ impl Agent {
     /// # Errors
     /// When it has not been built.
     pub fn new(programs: &Path, config: &Path, log: &Path) -> Result<Self> {
-        let libraries = ["libstanchion_containerd.so", "libstanchion_docker.so", "libstanchion_k3s.so"];
-        for file in ["stanchion", "stanchion-logger"].into_iter().chain(libraries) {
+        for file in ["stanchion", "stanchion-logger", "libstanchion_containerd.so", "libstanchion_docker.so"] {
             ensure!(
                 programs.join(file).is_file(),
                 "{} has not been built: run `cargo xtask test`, or `cargo build --workspace --all-targets` first",

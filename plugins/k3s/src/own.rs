@@ -16,7 +16,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 use stanchion_sdk::runtime::{Error, ErrorKind, NodePaths, Result};
-use tokio::{net::UnixStream, sync::Mutex};
+use tokio::{
+    net::UnixStream,
+    sync::{Mutex, watch},
+};
 
 use crate::layout::Layout;
 
@@ -39,13 +42,15 @@ pub struct Daemon {
     /// Gone after a reboot: socket and bundles.
     state: PathBuf,
     child: Arc<Mutex<Option<Child>>>,
+    /// Told whenever it was started.
+    starts: Arc<watch::Sender<()>>,
 }
 
 impl Daemon {
     /// Not started yet.
     pub fn new(layout: Layout, node: &NodePaths) -> Self {
         let (root, state) = (node.state_dir.join("k3s"), node.run_dir.join("k3s"));
-        Self { layout, root, state, child: Arc::default() }
+        Self { layout, root, state, child: Arc::default(), starts: Arc::default() }
     }
 
     /// Where it listens.
@@ -56,6 +61,17 @@ impl Daemon {
     /// Whether it was started and not ended since, by this agent or an earlier one: then it may have pods.
     pub fn is_in_use(&self) -> bool {
         self.mark().exists()
+    }
+
+    /// Waits until it is in use.
+    ///
+    /// *Cancel-safe:* it only waits.
+    pub async fn used(&self) {
+        let mut starts = self.starts.subscribe();
+        while !self.is_in_use() {
+            // The sender is in `self`, so the channel cannot close.
+            starts.changed().await.ok();
+        }
     }
 
     fn mark(&self) -> PathBuf {
@@ -86,6 +102,7 @@ impl Daemon {
         }
         let new = child.insert(self.start()?);
         tracing::info!(pid = new.id(), socket = %self.socket().display(), "started the containerd that K3s ships");
+        self.starts.send_replace(());
         self.answers(new).await
     }
 

@@ -263,10 +263,11 @@ impl Places {
                     Err(Error::new(ErrorKind::Unavailable, "K3s's containerd is back"))
                 })),
             };
-            let own = match own.daemon.is_in_use() {
-                true => boxed(own.containerd.events().map(|event| event.map(mark_event))),
-                false => boxed(stream::pending()),
-            };
+            let own = stream::once(async move {
+                own.daemon.used().await;
+                boxed(own.containerd.events().map(|event| event.map(mark_event)))
+            });
+            let own = boxed(own.flatten());
             stream::once(std::future::ready(Ok(EventKind::Resync.into()))).chain(stream::select(k3s, own))
         };
         Either::Right(stream::once(begun).flatten())
