@@ -4,6 +4,7 @@ use std::{
     fs::OpenOptions,
     io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -20,6 +21,7 @@ use stanchion_tests::{
     k3s::K3s,
     pods::{self, on_node},
     proc,
+    process::Process,
     wait::throughout,
 };
 
@@ -96,10 +98,17 @@ fn write(node: &Node, pod: &str) -> Result<()> {
     node.write(&format!("{pod}.yaml"), pods::idle(pod, "1"))
 }
 
+/// The pod's containers on a containerd, as long as they run.
+fn of_pod(ctr: &Ctr, pod: &str) -> Result<Vec<Running>> {
+    let mut running = ctr.running()?;
+    running.retain(|one| one.record.pod() == on_node(pod));
+    Ok(running)
+}
+
 /// The pod's one container on a containerd, once it runs there.
 fn runs_on(node: &Node, ctr: &Ctr, pod: &str) -> Result<Running> {
     node.until(&format!("pod {pod} to run there"), || {
-        let mut running = ctr.of_pod(&on_node(pod))?;
+        let mut running = of_pod(ctr, pod)?;
         ensure!(running.len() == 1, "{} containers run", running.len());
         let shown = node.pod(pod)?;
         ensure!(shown.phase() == "Running" && shown.ready(), "{}", shown.summary());
@@ -115,7 +124,7 @@ fn is_as_it_was(before: &Running) -> Result<()> {
 
 /// Nothing of the pod runs on this containerd.
 fn runs_not_on(ctr: &Ctr, pod: &str) -> Result<()> {
-    let running = ctr.of_pod(&on_node(pod))?;
+    let running = of_pod(ctr, pod)?;
     ensure!(running.is_empty(), "it runs there too: {running:?}");
     Ok(())
 }
@@ -166,7 +175,10 @@ fn what_killall_does_is_healed() -> Result<()> {
         let before = runs_on(node, &node.ctr(), "pod")?;
         node.containerd.end(Signal::KILL)?;
         k3s(node)?.kill_all()?;
-        ensure!(!proc::alive(before.pid), "killall left the pod's process");
+        node.until("the pod's process to end", || {
+            ensure!(!proc::alive(before.pid), "killall left it");
+            Ok(())
+        })?;
         node.containerd.resume()?;
         let after = runs_on(node, &node.ctr(), "pod")?;
         ensure!(after.identity() != before.identity(), "it is the old one");
@@ -235,7 +247,7 @@ fn pods_migrate_when_k3s_is_back_and_never_run_twice() -> Result<()> {
         node.containerd.resume()?;
         let moved = node.until("the pod to move", || {
             let alive = proc::alive(first.pid);
-            let there = ctr.of_pod(&on_node("pod"))?;
+            let there = of_pod(&ctr, "pod")?;
             // Looked at in this order, both would be seen if both ran.
             ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
             there.into_iter().next().context("not yet")
@@ -414,4 +426,33 @@ impl Static {
         node.until("the kubelet's container to be removed", || ctr.run(&["tasks", "rm", &self.id]))?;
         ctr.run(&["containers", "rm", &self.id]).map(drop)
     }
+}
+
+#[test]
+fn the_example_configuration_starts_as_it_stands() -> Result<()> {
+    on_k3s("", |node| {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/k3s.toml").display().to_string();
+        let mut command = node.agent.command(&["run", "--config", &example])?;
+        let programs = std::env::current_exe()?;
+        let programs = programs.ancestors().nth(2).context("the test is not in cargo's directory")?;
+        let (layout, names) = (node.k3s.as_ref().context("a node with K3s")?, node.names());
+        for (key, path) in [
+            ("AGENT__STATE_DIR", node.path("example/state")),
+            ("AGENT__RUN_DIR", node.path("example/run")),
+            ("AGENT__LOG_DIR", node.path("example/logs")),
+            ("AGENT__PLUGIN_DIR", programs.to_owned()),
+            ("IMAGES__PRELOAD", node.path("preload")),
+            ("BACKEND__K3S__DATA_DIR", layout.data()),
+            ("BACKEND__K3S__SOCKET", layout.socket()),
+            ("BACKEND__K3S__NAMESPACE", names.namespace.clone().into()),
+            ("BACKEND__K3S__CGROUP_ROOT", names.cgroup.clone().into()),
+            ("BACKEND__K3S__NETWORK__BRIDGE", names.bridge.clone().into()),
+            ("BACKEND__K3S__NETWORK__SUBNET", names.subnet().into()),
+        ] {
+            command.env(format!("STANCHION_{key}"), path);
+        }
+        let _process = Process::start("stanchion run", &mut command, &node.path("example.log"))?;
+        let socket = node.path("example/run/stanchion.sock").display().to_string();
+        node.await_said(&["--socket", &socket, "backends"], &["k3s", "Ready", "k3s-up"])
+    })
 }
