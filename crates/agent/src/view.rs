@@ -24,6 +24,15 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
 }
 
+impl PodView {
+    /// The statuses of its containers of both kinds.
+    pub fn statuses(&self) -> impl Iterator<Item = &wire::ContainerStatus> {
+        let status = self.pod.status.iter();
+        let lists = status.flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+        lists.flatten().flatten()
+    }
+}
+
 /// What Kubernetes' container status has no place for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

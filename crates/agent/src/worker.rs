@@ -5,9 +5,15 @@
 //!   and environment before a container starts.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
+//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
+//!   [`announce`]: events.
 
+mod announce;
 mod container;
 mod images;
+mod lives;
+mod messages;
+mod mounts;
 mod perform;
 mod place;
 mod prepare;
@@ -15,6 +21,8 @@ mod recall;
 mod resources;
 mod security;
 mod show;
+mod stop;
+mod usage;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -35,6 +43,7 @@ use crate::{
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
+    probe::Told,
     supervisor::Supervisor,
     survivors::Survivors,
 };
@@ -93,12 +102,19 @@ pub(crate) struct Worker<R> {
     fetches: CancellationToken,
     pulls: images::Pulls,
     history: History,
+    told: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
+    probes: lives::Probes,
+    hooks: lives::Hooks,
     /// The revision that runs, where its manifest is known.
     running: Option<Running>,
     /// Where it belongs and where it may be.
     places: place::Places,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
+    /// The revision whose containers' numbers have been looked up.
+    counted: Option<Revision>,
+    /// The revision of which it has been said that its time is over.
+    expired: Option<Revision>,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -109,6 +125,10 @@ pub(crate) struct Worker<R> {
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+    /// When its volumes are measured next.
+    measure_at: Option<Timestamp>,
+    /// What the volumes of what stands were last made to follow.
+    followed: Option<prepare::Followed>,
 }
 
 /// A revision that was put somewhere.
@@ -158,16 +178,23 @@ impl<R: Runtime> Worker<R> {
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
             history: History::default(),
+            told: mpsc::channel(16),
+            probes: lives::Probes::new(),
+            hooks: lives::Hooks::new(),
             running: None,
             uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
             places: place::Places::new(recorded),
             is_recalled: false,
+            counted: None,
+            expired: None,
             last: None,
             first_seen,
             leaving_since: None,
             images_changed,
             looks,
             hold: Hold::default(),
+            followed: None,
+            measure_at: None,
         };
         (worker, Orders { desired, orders })
     }
@@ -178,14 +205,24 @@ impl<R: Runtime> Worker<R> {
         while !shutdown.is_cancelled() {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
+            while let Ok(told) = self.told.1.try_recv() {
+                self.hear(told).await;
+            }
             // Before anything is read of them: a look that comes from here on ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
+            self.recall_attempts(desired.as_ref()).await;
+            self.recall_lives(desired.as_ref(), &remains).await;
+            self.read_messages(desired.as_ref(), &remains).await;
+            let follow = self.follow(desired.as_ref(), &remains).await;
+            let measure = self.measure(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
-            let wake_at = [wake_at, again].into_iter().flatten().min();
+            self.watch(desired.as_ref(), &remains);
+            self.announce(desired.as_ref(), &remains);
+            let wake_at = [wake_at, again, follow, measure].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
@@ -197,6 +234,9 @@ impl<R: Runtime> Worker<R> {
                         self.shared.board.remove_pod(&self.key);
                         return Ended::Gone;
                     }
+                }
+                Some(Action::RunHook { revision, container, id }) => {
+                    self.begin_hook(desired.as_ref(), &revision, &container, id).await;
                 }
                 Some(action) => {
                     let backend = self.backend_of(&action, desired.as_ref());
@@ -216,19 +256,22 @@ impl<R: Runtime> Worker<R> {
         if !self.is_visible(&home, desired) {
             return Plan::default();
         }
-        let view = View { home, remains: remains.to_vec() };
+        let mut view = View { home, remains: remains.to_vec() };
+        // What can be ended now is.
+        view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
         let running = self.running.as_ref().map(|Running { pod, backend, is_stopped }| plan::Running {
             pod,
             backend,
             is_stopped: *is_stopped,
         });
-        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
+        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running, since: self.first_seen };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
             // What was last seen of a backend that is away may not be so any more: its next look comes first.
-            if self.shared.home(&backend).is_some_and(|home| !home.observer.latest().is_current()) {
+            let is_away = self.shared.home(&backend).is_some() && !self.is_seen(&backend);
+            if is_away || (*action == Action::CleanUp && !self.is_gone()) {
                 return Plan { action: None, wake_at: plan.wake_at };
             }
         }
@@ -314,6 +357,7 @@ impl<R: Runtime> Worker<R> {
             Action::EnsureImages { revision, .. }
             | Action::CreateSandbox { revision, .. }
             | Action::StartContainer { revision, .. }
+            | Action::RunHook { revision, .. }
             | Action::RunContainer(plan::Run { revision, .. }) => {
                 self.revision(desired, revision).map(|(_, backend)| backend).unwrap_or_default()
             }
@@ -349,6 +393,7 @@ impl<R: Runtime> Worker<R> {
                 },
                 Some(order) = self.orders.recv() => return self.obey(order, remains),
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
+                Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },
@@ -369,6 +414,7 @@ impl<R: Runtime> Worker<R> {
     fn obey(&mut self, order: Order, remains: &[(String, Arc<Remains>)]) {
         let Order::Restart(container) = order;
         self.history.hurry();
+        self.history.set_evicted(None);
         for (_, remains) in remains {
             match &container {
                 Some(name) => {

@@ -93,9 +93,11 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
     defaults::fill(&mut wire);
     problems.extend(kubernetes::objections(&wire, &Gates::default()));
     identity::check(&wire, node_name, &mut problems);
+    problems.extend(wire.spec.iter().flat_map(build::volume::objections));
     if !problems.is_empty() {
         return Err(problems);
     }
+    warnings.extend(wire.spec.iter().flat_map(build::lifecycle::doubts));
     let uid = identity::rewrite(&mut wire, &revision, node_name);
     Ok((build::pod(wire, uid, revision)?, warnings))
 }

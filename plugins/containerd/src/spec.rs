@@ -85,7 +85,11 @@ pub(crate) enum SpecError {
 
 fn linux(parts: &Parts<'_>) -> Result<Linux, OciSpecError> {
     let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-    LinuxBuilder::default()
+    let linux = match mounts::propagation(parts) {
+        Some(propagation) => LinuxBuilder::default().rootfs_propagation(propagation),
+        None => LinuxBuilder::default(),
+    };
+    linux
         .namespaces(namespaces(parts)?)
         .cgroups_path(parts.cgroup)
         .resources(resources(parts)?)
