@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, Failover, SourceConfig},
+    config::{AgentConfig, DefaultBackend, Failover},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
