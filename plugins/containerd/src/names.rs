@@ -16,6 +16,10 @@ pub(crate) const ADDRESSES: &str = "stanchion.dev/addresses";
 pub(crate) const READY: &str = "stanchion.dev/ready";
 /// Network of a sandbox: `pod` or `host`.
 pub(crate) const NETWORK: &str = "stanchion.dev/network";
+/// IPC of a sandbox: `pod` or `host`.
+pub(crate) const IPC: &str = "stanchion.dev/ipc";
+/// Processes that a sandbox's containers see: `container`, `pod` or `host`.
+pub(crate) const PID: &str = "stanchion.dev/pid";
 /// Cgroup of a pod below the root of ours; of a container, from the root of the hierarchy.
 pub(crate) const CGROUP: &str = "stanchion.dev/cgroup";
 /// Host name of a sandbox.
@@ -34,7 +38,7 @@ pub(crate) const STARTED: &str = "stanchion.dev/started";
 pub(crate) const OUT_OF_MEMORY: &str = "stanchion.dev/oom-killed";
 
 /// All of them: not among the labels that were given.
-pub(crate) const OURS: [&str; 15] = [
+pub(crate) const OURS: [&str; 17] = [
     KIND,
     ATTEMPT,
     SANDBOX,
@@ -42,6 +46,8 @@ pub(crate) const OURS: [&str; 15] = [
     ADDRESSES,
     READY,
     NETWORK,
+    IPC,
+    PID,
     CGROUP,
     HOSTNAME,
     IMAGE_DIGEST,

@@ -79,7 +79,8 @@ impl Containerd {
         })
     }
 
-    async fn create_task(&self, record: &Container, rootfs: Vec<Mount>) -> Result<()> {
+    /// Its process, not started yet; 0 if an earlier try has made it.
+    pub(crate) async fn create_task(&self, record: &Container, rootfs: Vec<Mount>) -> Result<u32> {
         let id = &record.id;
         let log = record.labels.get(names::LOG).cloned().unwrap_or_default();
         if !log.is_empty() && !self.logger.is_file() {
@@ -95,10 +96,9 @@ impl Containerd {
             ..CreateTaskRequest::default()
         };
         match self.client.tasks().create(self.client.request(create)).await {
-            Err(status) if status.code() != Code::AlreadyExists => {
-                Err(failed(format!("creating the process of container {id}"), &status))
-            }
-            _ => Ok(()),
+            Ok(created) => Ok(created.into_inner().pid),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(0),
+            Err(status) => Err(failed(format!("creating the process of container {id}"), &status)),
         }
     }
 
