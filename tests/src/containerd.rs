@@ -4,13 +4,12 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitStatus,
-    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use crate::{ctr::Ctr, process::Process, tools, until};
+use crate::{ctr::Ctr, daemon::Daemon};
 
 /// Plugins that the tests do not need; without them it starts in 20 ms.
 const DISABLED: &str = r#"[
@@ -23,7 +22,7 @@ const DISABLED: &str = r#"[
 #[derive(Debug)]
 pub struct Containerd {
     dir: PathBuf,
-    process: Option<Process>,
+    daemon: Daemon,
 }
 
 impl Containerd {
@@ -41,7 +40,8 @@ impl Containerd {
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join("config.toml");
         fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
-        let mut containerd = Self { dir: dir.to_path_buf(), process: None };
+        let daemon = Daemon::new("containerd", "--config", &path, &dir.join("containerd.log"));
+        let mut containerd = Self { dir: dir.to_path_buf(), daemon };
         containerd.resume()?;
         Ok(containerd)
     }
@@ -51,19 +51,8 @@ impl Containerd {
     /// # Errors
     /// When it does not start.
     pub fn resume(&mut self) -> Result<()> {
-        let mut command = tools::command("containerd")?;
-        command.arg("--config").arg(self.dir.join("config.toml"));
-        let log = self.log();
-        let mut process = Process::start("containerd", &mut command, &log)?;
         let ctr = self.ctr("stanchion");
-        until("containerd to answer", Duration::from_secs(20), || {
-            if let Some(status) = process.ended()? {
-                bail!("it ended ({status}), see {}", log.display());
-            }
-            ctr.run(&["version"]).map(drop)
-        })?;
-        self.process = Some(process);
-        Ok(())
+        self.daemon.start(|| ctr.run(&["version"]).map(drop))
     }
 
     /// Ends the daemon with `signal`; the containers stay.
@@ -71,15 +60,13 @@ impl Containerd {
     /// # Errors
     /// When it does not end.
     pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
-        let mut process = self.process.take().context("containerd is not running")?;
-        process.signal(signal)?;
-        process.wait(Duration::from_secs(20))
+        self.daemon.end(signal)
     }
 
     /// Its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.process.as_ref().map(Process::id)
+        self.daemon.id()
     }
 
     /// Its socket.
@@ -90,8 +77,8 @@ impl Containerd {
 
     /// Its log.
     #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.dir.join("containerd.log")
+    pub fn log(&self) -> &Path {
+        self.daemon.log()
     }
 
     /// What it says about one of its namespaces.

@@ -219,14 +219,6 @@ impl Ctr {
         }
         Ok(running)
     }
-
-    /// Running containers of one pod, by container name.
-    ///
-    /// # Errors
-    /// When containerd does not answer.
-    pub fn of_pod(&self, pod: &str) -> Result<Vec<Running>> {
-        Ok(of_pod(self.running()?, pod))
-    }
 }
 
 /// Those of one pod, by container name.

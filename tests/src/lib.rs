@@ -10,15 +10,18 @@
 //! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
 //!   [`proxy`] spoils what it serves.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
-//! - [`containerd`] the daemon, [`docker`] another above it, [`ctr`] what it says and [`events`] what it reports, [`proc`] what the kernel says.
-//! - [`view`] what either runtime says of the pods.
+//! - [`containerd`] and [`docker`] above it, each a daemon (`daemon`), [`ctr`] what the one says and [`events`] what it reports,
+//!   [`proc`] what the kernel says.
+//! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
 pub mod containerd;
 pub mod ctr;
+mod daemon;
 pub mod docker;
+mod each;
 pub mod events;
 pub mod fixtures;
 pub mod image;

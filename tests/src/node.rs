@@ -1,6 +1,7 @@
 //! A whole node: runtime, registry, agent, and looks at what is there.
 
 mod config;
+mod left;
 
 use std::{
     fmt::Debug,
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -25,7 +26,6 @@ use crate::{
     proc, process,
     proxy::Proxy,
     registry::Registry,
-    remains,
     slot::{Kind, Names, Slot},
     tools, until,
     view::{Backend, View},
@@ -106,7 +106,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Gives containerd a disk of that size only, e.g. `16m`.
+    /// Gives the runtime a disk of that size only, e.g. `16m`.
     #[must_use]
     pub fn disk(mut self, size: &str) -> Self {
         self.disk = Some(size.to_owned());
@@ -148,7 +148,7 @@ impl NodeBuilder {
         let fixtures = if self.fixtures { Some(Fixtures::prepare()?) } else { None };
         let registry = fixtures.as_ref().map(|images| Registry::start(dir, &images.registry())).transpose()?;
         if let Some(size) = &self.disk {
-            let disk = dir.join("containerd");
+            let disk = dir.join(self.runtime.name());
             fs::create_dir(&disk).with_context(|| format!("cannot create {}", disk.display()))?;
             let size = format!("size={size}");
             process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", &size, "disk"]).arg(&disk))?;
@@ -241,19 +241,44 @@ impl Node {
         self.names.dir.join(sub)
     }
 
-    /// Changes the size of containerd's disk.
+    /// Changes the size of the runtime's disk.
     ///
     /// # Errors
     /// When the node was not made with one.
     pub fn resize_disk(&self, size: &str) -> Result<()> {
         let options = format!("remount,size={size}");
-        process::text(tools::command("mount")?.args(["-o", &options]).arg(self.path("containerd"))).map(drop)
+        process::text(tools::command("mount")?.args(["-o", &options]).arg(self.path(self.runtime().name()))).map(drop)
     }
 
     /// What containerd says about the agent's namespace.
     #[must_use]
     pub fn ctr(&self) -> Ctr {
         self.containerd.ctr(&self.names.namespace)
+    }
+
+    /// Which runtime runs its pods.
+    #[must_use]
+    pub fn runtime(&self) -> Backend {
+        if self.docker.is_some() { Backend::Docker } else { Backend::Containerd }
+    }
+
+    /// The full reference of a fixture image in the node's registry, e.g. of `redis:7`; where there is a proxy, through it.
+    ///
+    /// # Errors
+    /// When the node has no registry.
+    pub fn in_registry(&self, image: &str) -> Result<String> {
+        let proxy = self.proxy.as_ref().map(Proxy::address);
+        let address = proxy.or_else(|| self.registry.as_ref().map(Registry::address));
+        Ok(format!("{}/library/{image}", address.context("a node with a registry")?))
+    }
+
+    /// The namespace in containerd that has the tasks of the pods: on Docker, Docker's.
+    #[must_use]
+    pub fn task_namespace(&self) -> &str {
+        match self.runtime() {
+            Backend::Containerd => &self.names.namespace,
+            Backend::Docker => docker::NAMESPACE,
+        }
     }
 
     /// What the runtime itself says.
@@ -401,72 +426,6 @@ impl Node {
         crate::redis::ask(SocketAddr::new(self.address(name)?, 6379), command)
     }
 
-    /// Everything that a pod could have left on this machine: empty when no pod is there (I6).
-    ///
-    /// # Errors
-    /// When one of the places cannot be looked at.
-    pub fn remains(&self) -> Result<Vec<String>> {
-        let mut found = Vec::new();
-        let mut note = |what: &str, things: Vec<String>| {
-            found.extend(things.into_iter().map(|thing| format!("{what} {thing}")));
-        };
-        match self.view() {
-            View::Containerd(ctr) => {
-                note("task", ctr.tasks()?);
-                note("container", ctr.containers()?);
-                note("snapshot", ctr.working_snapshots()?);
-                note("lease", ctr.leases()?);
-                note("unfinished download", ctr.active_ingests()?);
-            }
-            View::Docker(engine) => {
-                note("container", engine.containers()?);
-                note("volume", engine.volumes()?);
-            }
-        }
-        note("process", self.strangers()?);
-        let new = |point: &PathBuf| !self.mounts.contains(point) && !docker::is_its_own(point);
-        note("mount", shown(proc::mounts_below(&self.names.dir)?.into_iter().filter(new)));
-        let below_root = |group: &PathBuf| !group.ends_with(self.names.cgroup.trim_start_matches('/'));
-        note("cgroup", shown(proc::cgroups(&self.names.cgroup)?.into_iter().filter(below_root)));
-        note("runc record", shown(remains::runc_records(&self.names)));
-        note("link", remains::links(&self.names, false)?);
-        note("packet filter rule", remains::rules(&self.names)?);
-        note("pod directory", shown(entries(&self.path("state/pods"))?));
-        note("log directory", shown(entries(&self.path("logs"))?));
-        let of_pods = |path: &PathBuf| !is_the_agents(path);
-        note("runtime file", shown(remains::files(&self.path("run")).into_iter().filter(of_pods)));
-        Ok(found)
-    }
-
-    /// Awaits that nothing of any pod is left.
-    ///
-    /// # Errors
-    /// When something is.
-    pub fn await_nothing_left(&self) -> Result<()> {
-        self.await_nothing_left_but("", |_| false)
-    }
-
-    /// Awaits that nothing of any pod is left, except what `allowed` accepts, for the reason that `why` gives.
-    ///
-    /// # Errors
-    /// When something is.
-    pub fn await_nothing_left_but(&self, why: &str, allowed: impl Fn(&str) -> bool) -> Result<()> {
-        self.until("nothing to be left of any pod (I6)", || {
-            let (fine, found): (Vec<_>, Vec<_>) = self.remains()?.into_iter().partition(|thing| allowed(thing));
-            fine.iter().for_each(|thing| println!("{thing}: {why}"));
-            if found.is_empty() { Ok(()) } else { Err(anyhow!("still there:\n  {}", found.join("\n  "))) }
-        })
-    }
-
-    /// Processes of this node other than those that the test has started.
-    fn strangers(&self) -> Result<Vec<String>> {
-        let docker = self.docker.as_ref().and_then(Docker::id);
-        let own = [self.agent.id(), self.containerd.id(), docker, self.registry.as_ref().map(Registry::id)];
-        let seen = remains::processes(&self.names)?;
-        let strangers = seen.into_iter().filter(|seen| !own.contains(&Some(seen.pid)));
-        Ok(strangers.map(|seen| format!("{} {}", seen.pid, seen.command)).collect())
-    }
-
     /// What a command says, on both streams, whatever its exit code.
     ///
     /// # Errors
@@ -513,7 +472,7 @@ impl Node {
             View::Containerd(ctr) => ctr.run(&["tasks", "ls"]),
             View::Docker(_) => Ok(String::new()),
         };
-        let docker = self.docker.as_ref().map(|docker| tail(&docker.log(), 30)).unwrap_or_default();
+        let docker = self.docker.as_ref().map(|docker| tail(docker.log(), 30)).unwrap_or_default();
         format!(
             "---- get pods\n{}\n---- get pods -o yaml\n{}\n---- get events\n{}\n---- tasks\n{}\n\
              ---- containers\n{}\n---- agent\n{}\n---- containerd\n{}\n---- dockerd\n{docker}\n----",
@@ -523,7 +482,7 @@ impl Node {
             say(tasks),
             say(self.view().table()),
             self.agent.log_tail(100),
-            tail(&self.containerd.log(), 15),
+            tail(self.containerd.log(), 15),
         )
     }
 }
@@ -533,26 +492,6 @@ impl Drop for Node {
         if std::thread::panicking() {
             eprintln!("{}", self.dump());
         }
-    }
-}
-
-fn shown(paths: impl IntoIterator<Item = PathBuf>) -> Vec<String> {
-    paths.into_iter().map(|path| path.display().to_string()).collect()
-}
-
-/// Files of the agent itself: its socket, locks, and where the search for the next address begins.
-fn is_the_agents(path: &Path) -> bool {
-    let is_lock = path.extension().is_some_and(|extension| extension == "lock");
-    is_lock || path.file_name().is_some_and(|name| ["stanchion.sock", "lock", "last"].iter().any(|own| name == *own))
-}
-
-fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
-    match fs::read_dir(dir) {
-        Ok(entries) => {
-            entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>().context("cannot list a directory")
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("cannot read {}", dir.display())),
     }
 }
 

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::{
-    ctr::{self, Ctr, Running},
+    ctr::{self, Ctr, Record, Running},
     docker::Engine,
 };
 
@@ -78,14 +78,44 @@ impl View {
         }
     }
 
+    /// Names of all images.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub fn images(&self) -> Result<Vec<String>> {
+        match self {
+            Self::Containerd(ctr) => ctr.images(),
+            Self::Docker(engine) => engine.images(),
+        }
+    }
+
+    /// A container's record; `None` when it is gone.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub fn record(&self, id: &str) -> Result<Option<Record>> {
+        match self {
+            Self::Containerd(ctr) => ctr.record(id),
+            Self::Docker(engine) => engine.record(id),
+        }
+    }
+
+    /// Running containers of all pods, sandboxes left out.
+    ///
+    /// # Errors
+    /// When the runtime does not answer.
+    pub fn running(&self) -> Result<Vec<Running>> {
+        match self {
+            Self::Containerd(ctr) => ctr.running(),
+            Self::Docker(engine) => engine.running(),
+        }
+    }
+
     /// Running containers of one pod, by container name.
     ///
     /// # Errors
     /// When the runtime does not answer.
     pub fn of_pod(&self, pod: &str) -> Result<Vec<Running>> {
-        match self {
-            Self::Containerd(ctr) => ctr.of_pod(pod),
-            Self::Docker(engine) => Ok(ctr::of_pod(engine.running()?, pod)),
-        }
+        Ok(ctr::of_pod(self.running()?, pod))
     }
 }

@@ -8,10 +8,20 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
-    Node,
+    Backend, Node,
     pods::{self, IDLE, shell},
     process::Process,
 };
+
+stanchion_tests::on_each_runtime! {
+    logs_are_shown_cut_and_followed,
+    logs_of_the_previous_container_are_kept,
+    logs_are_written_on_while_the_agent_is_dead,
+    exec_passes_input_output_and_exit_code,
+    restart_replaces_the_containers_without_back_off,
+    tables_and_descriptions_say_what_is,
+    doctor_finds_nothing_wrong_with_a_healthy_node,
+}
 
 const POD: &str = "pod-node-1";
 
@@ -22,9 +32,8 @@ fn counting(node: &Node) -> Result<()> {
     node.await_running("pod").map(drop)
 }
 
-#[test]
-fn logs_are_shown_cut_and_followed() -> Result<()> {
-    Node::builder().run(|node| {
+fn logs_are_shown_cut_and_followed(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         counting(node)?;
         node.await_said(&["logs", POD], &["line 1\n", "line 2\n", "line 3\n", "wrong\n"])?;
         let tail = node.agent.text(&["logs", "--tail", "1", POD])?;
@@ -48,9 +57,8 @@ fn logs_are_shown_cut_and_followed() -> Result<()> {
     })
 }
 
-#[test]
-fn logs_of_the_previous_container_are_kept() -> Result<()> {
-    Node::builder().run(|node| {
+fn logs_of_the_previous_container_are_kept(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         let script = format!("echo started by $$ at $(cat /proc/uptime); {IDLE}");
         node.write("pod.yaml", shell("pod", &script, ""))?;
         node.await_running("pod")?;
@@ -68,22 +76,18 @@ fn logs_of_the_previous_container_are_kept() -> Result<()> {
     })
 }
 
-#[test]
-fn logs_are_written_on_while_the_agent_is_dead() -> Result<()> {
-    Node::builder().run(|node| {
+fn logs_are_written_on_while_the_agent_is_dead(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         counting(node)?;
         node.agent.kill()?;
-        let ctr = node.ctr();
-        let id = node.container("pod")?.record.id;
-        ctr.run(&["tasks", "exec", "--exec-id", "go", &id, "touch", "/go"])?;
+        fs::write(format!("/proc/{}/root/go", node.container("pod")?.pid), "")?;
         node.agent.start()?;
         node.await_said(&["logs", POD], &["line 1", "went"])
     })
 }
 
-#[test]
-fn exec_passes_input_output_and_exit_code() -> Result<()> {
-    Node::builder().run(|node| {
+fn exec_passes_input_output_and_exit_code(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;
         node.await_running("pod")?;
         let output = node.agent.cli(&["exec", POD, "--", "sh", "-c", "echo out; echo err >&2; exit 7"])?;
@@ -105,9 +109,8 @@ fn exec_passes_input_output_and_exit_code() -> Result<()> {
     })
 }
 
-#[test]
-fn restart_replaces_the_containers_without_back_off() -> Result<()> {
-    Node::builder().run(|node| {
+fn restart_replaces_the_containers_without_back_off(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;
         node.await_running("pod")?;
         for _ in 0..3 {
@@ -124,9 +127,8 @@ fn restart_replaces_the_containers_without_back_off() -> Result<()> {
     })
 }
 
-#[test]
-fn tables_and_descriptions_say_what_is() -> Result<()> {
-    Node::builder().run(|node| {
+fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;
         node.await_running("pod")?;
         let address = node.address("pod")?.to_string();
@@ -140,7 +142,11 @@ fn tables_and_descriptions_say_what_is() -> Result<()> {
         node.await_said(&["describe", "pod", POD], &["Running", "busybox", &address, &file, "Started", "Events"])?;
         node.await_said(&["get", "nodes"], &["node-1", "Ready"])?;
         node.await_said(&["get", "events"], &["Started", "pod-node-1"])?;
-        node.await_said(&["backends"], &["containerd", "1.6"])?;
+        let version = match on {
+            Backend::Containerd => "1.6",
+            Backend::Docker => "20.10",
+        };
+        node.await_said(&["backends"], &[on.name(), version])?;
         let yaml = node.agent.text(&["get", "pods", POD, "-o", "yaml"])?;
         ensure!(yaml.contains("phase: Running") && yaml.contains("kind: Pod"), "{yaml}");
         let unknown = node.agent.cli(&["describe", "pod", "nobody"])?;
@@ -150,18 +156,17 @@ fn tables_and_descriptions_say_what_is() -> Result<()> {
     })
 }
 
-#[test]
-fn doctor_finds_nothing_wrong_with_a_healthy_node() -> Result<()> {
-    Node::builder().run(|node| {
+fn doctor_finds_nothing_wrong_with_a_healthy_node(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.await_said(&["backends"], &["Ready"])?;
         let output = node.agent.cli(&["doctor"])?;
         ensure!(output.status.success(), "{output:?}");
-        node.containerd.end(rustix::process::Signal::TERM)?;
+        node.end_runtime(rustix::process::Signal::TERM)?;
         node.until("doctor to name the socket", || {
             let output = node.agent.cli(&["doctor"])?;
             let said =
                 format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-            ensure!(!output.status.success() && said.contains("containerd.sock"), "{said}");
+            ensure!(!output.status.success() && said.contains(&format!("{}.sock", on.name())), "{said}");
             Ok(())
         })
     })

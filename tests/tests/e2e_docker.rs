@@ -1,6 +1,7 @@
 //! What befalls Docker, and what others do in it behind the agent's back.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use stanchion_tests::{
     Backend, Node,
     ctr::Running,
-    docker::Engine,
+    docker::{Deaf, Engine},
     pods::{self, on_node},
     proc,
     process::Process,
@@ -101,24 +102,25 @@ fn a_restart_of_dockerd_that_ends_all_containers_is_healed() -> Result<()> {
 }
 
 #[test]
-fn a_crash_of_dockerd_that_keeps_its_containers_touches_no_pod() -> Result<()> {
-    on_docker(|node| {
-        node.docker.as_mut().context("a node on Docker")?.keep_containers()?;
-        let before = started(node, "stays")?;
-        started(node, "goes")?;
-        node.end_runtime(Signal::KILL)?;
-        node.await_said(&["backends"], &["docker.sock"])?;
-        node.write("comes.yaml", pods::idle("comes", "1"))?;
-        node.remove("goes.yaml")?;
-        node.resume_runtime()?;
-        node.await_running("comes")?;
-        node.await_gone("goes")?;
-        throughout(Duration::from_secs(2), || unchanged(node, "stays", &before))?;
-        for name in ["stays", "comes"] {
-            node.remove(&format!("{name}.yaml"))?;
-        }
-        node.await_nothing_left()
-    })
+fn events_that_are_missed_are_made_up_for() -> Result<()> {
+    let mut node = Node::builder().on(Backend::Docker).without_agent()?;
+    let docker = node.docker.as_ref().context("a node on Docker")?.socket();
+    let deaf = Deaf::start(node.path("deaf.sock"), docker)?;
+    fs::create_dir(node.path("conf.d"))?;
+    fs::write(node.path("conf.d/deaf.toml"), format!("[backend.docker]\nsocket = {:?}\n", deaf.socket()))?;
+    node.agent.start()?;
+    let engine = engine(&node)?;
+    let first = started(&node, "pod")?;
+    println!("a container ends");
+    first.kill()?;
+    let second = healed(&node, "pod", &first)?;
+    println!("docker rm -f of all that the pod has");
+    for one in all_of(&engine, "pod")? {
+        engine.remove(one["Id"].as_str().context("a container has an id")?)?;
+    }
+    healed(&node, "pod", &second)?;
+    node.remove("pod.yaml")?;
+    node.await_nothing_left()
 }
 
 #[test]
@@ -250,7 +252,7 @@ fn output_is_shown_with_times_followed_and_of_the_previous_container() -> Result
         let _process = Process::start("stanchion logs -f", &mut command, &followed)?;
         node.agent.text(&["exec", "pod-node-1", "--", "touch", "/go"])?;
         node.until("logs -f to go on", || {
-            let text = std::fs::read_to_string(&followed)?;
+            let text = fs::read_to_string(&followed)?;
             ensure!(text == format!("{first}went\n"), "it printed {text:?}");
             Ok(())
         })?;

@@ -1,4 +1,4 @@
-//! The agent and containerd die at bad moments; exactly the wanted containers run in the end.
+//! The agent and the runtime die at bad moments; exactly the wanted containers run in the end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Result, ensure};
 use rustix::process::Signal;
 use stanchion_tests::{
-    Node,
+    Backend, Node,
     events::Events,
     pods::{self, on_node},
     process,
@@ -16,15 +16,22 @@ use stanchion_tests::{
     wait::{pause, throughout},
 };
 
+stanchion_tests::on_each_runtime! {
+    twenty_kills_of_the_agent_lose_nothing_and_double_nothing,
+    a_restart_of_the_runtime_touches_no_pod,
+    a_crash_of_the_runtime_touches_no_pod,
+    a_killed_shim_is_a_restart_with_a_cause,
+    an_agent_that_is_told_to_stop_leaves_its_pods_running,
+}
+
 /// The pods that are changed all the time.
 const PODS: [&str; 4] = ["a", "b", "c", "d"];
 /// A pod that nobody touches.
 const BYSTANDER: &str = "bystander";
 
-#[test]
-fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing() -> Result<()> {
+fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing(on: Backend) -> Result<()> {
     let mut random = Random::announced("twenty_kills");
-    Node::builder().run(|node| {
+    Node::builder().on(on).run(|node| {
         let events = Events::subscribe(&node.containerd)?;
         node.write("bystander.yaml", pods::idle(BYSTANDER, "0"))?;
         node.await_running(BYSTANDER)?;
@@ -83,7 +90,7 @@ fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing() -> Result<()> {
     })
 }
 
-/// What containerd reported, in order.
+/// What containerd reported, in order: Docker's containers are its, too.
 #[derive(Debug, Default)]
 struct History {
     running: BTreeMap<String, BTreeSet<String>>,
@@ -104,11 +111,12 @@ impl History {
     }
 
     fn read(&mut self, node: &Node, events: &Events) -> Result<()> {
-        let ctr = node.ctr();
-        for event in events.drain().into_iter().filter(|event| event.namespace == node.names().namespace) {
+        let view = node.view();
+        for event in events.drain().into_iter().filter(|event| event.namespace == node.task_namespace()) {
             match event.topic.as_str() {
                 "/tasks/start" => {
-                    let Some(record) = ctr.record(&event.container)? else { continue };
+                    let record = view.record(&event.container)?.filter(|record| !record.container().is_empty());
+                    let Some(record) = record else { continue };
                     let revision = revision_of(&record.spec);
                     let start = format!("{} at {}", event.container, event.at);
                     self.starts.entry((record.pod().to_owned(), revision)).or_default().push(start);
@@ -149,31 +157,33 @@ fn revision_of(spec: &serde_json::Value) -> String {
     values.next_back().unwrap_or_default().to_owned()
 }
 
-#[test]
-fn a_restart_of_containerd_touches_no_pod() -> Result<()> {
-    outage(Signal::TERM)
+fn a_restart_of_the_runtime_touches_no_pod(on: Backend) -> Result<()> {
+    outage(on, Signal::TERM)
 }
 
-#[test]
-fn a_crash_of_containerd_touches_no_pod() -> Result<()> {
-    outage(Signal::KILL)
+fn a_crash_of_the_runtime_touches_no_pod(on: Backend) -> Result<()> {
+    outage(on, Signal::KILL)
 }
 
-/// containerd ends; while it is away one pod's manifest comes, one goes, one stays.
-fn outage(signal: Signal) -> Result<()> {
-    Node::builder().run(|node| {
+/// The runtime's daemon ends; while it is away one pod's manifest comes, one goes, one stays.
+fn outage(on: Backend, signal: Signal) -> Result<()> {
+    Node::builder().on(on).run(|node| {
+        if let Some(docker) = &mut node.docker {
+            // Otherwise it stops them all itself: e2e_docker.
+            docker.keep_containers()?;
+        }
         for name in ["stays", "goes"] {
             node.write(&format!("{name}.yaml"), pods::idle(name, "1"))?;
             node.await_running(name)?;
         }
         let before = node.container("stays")?;
-        node.containerd.end(signal)?;
-        node.await_said(&["backends"], &["containerd.sock"])?;
+        node.end_runtime(signal)?;
+        node.await_said(&["backends"], &[&format!("{}.sock", on.name())])?;
         node.write("comes.yaml", pods::idle("comes", "1"))?;
         node.remove("goes.yaml")?;
         let pods = node.said(&["get", "pods"])?;
-        ensure!(pods.contains(&on_node("stays")), "without containerd, get pods forgets a pod: {pods}");
-        node.containerd.resume()?;
+        ensure!(pods.contains(&on_node("stays")), "without its runtime, get pods forgets a pod: {pods}");
+        node.resume_runtime()?;
         node.await_running("comes")?;
         node.await_gone("goes")?;
         throughout(Duration::from_secs(2), || {
@@ -188,16 +198,20 @@ fn outage(signal: Signal) -> Result<()> {
     })
 }
 
-#[test]
-fn a_killed_shim_is_a_restart_with_a_cause() -> Result<()> {
-    Node::builder().run(|node| {
+fn a_killed_shim_is_a_restart_with_a_cause(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;
         node.await_running("pod")?;
         let before = node.container("pod")?;
         let shims = stanchion_tests::remains::processes(node.names())?;
         let shims: Vec<_> = shims.iter().filter(|seen| seen.command.contains("containerd-shim")).collect();
-        ensure!(shims.len() == 1, "one pod has one shim, but: {shims:?}");
-        process::kill(shims[0].pid)?;
+        let needed = match on {
+            Backend::Containerd => 1,
+            // The pod's namespaces have a container of their own.
+            Backend::Docker => 2,
+        };
+        ensure!(shims.len() == needed, "one pod has these shims: {shims:?}");
+        shims.iter().try_for_each(|shim| process::kill(shim.pid))?;
         node.until("the pod to run again", || {
             let now = node.container("pod")?;
             ensure!(now.identity() != before.identity(), "the old container is still listed");
@@ -209,9 +223,8 @@ fn a_killed_shim_is_a_restart_with_a_cause() -> Result<()> {
     })
 }
 
-#[test]
-fn an_agent_that_is_told_to_stop_leaves_its_pods_running() -> Result<()> {
-    Node::builder().run(|node| {
+fn an_agent_that_is_told_to_stop_leaves_its_pods_running(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;
         node.await_running("pod")?;
         let before = node.container("pod")?;

@@ -8,10 +8,18 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use stanchion_tests::{
-    Node,
+    Backend, Node,
     pods::{self, IDLE},
     process, redis, tools,
 };
+
+stanchion_tests::on_each_runtime! {
+    pods_reach_each_other_and_the_node_reaches_them,
+    a_host_port_leads_into_the_pod_and_ends_with_it,
+    a_host_port_that_another_pod_has_is_named,
+    a_pod_on_the_hosts_network_is_the_node,
+    a_pod_knows_its_own_name_and_address,
+}
 
 fn redis_pod(name: &str, arguments: &str, more: &str) -> String {
     format!(
@@ -34,9 +42,8 @@ fn answers_to_pod(node: &Node, from: &str, address: &str, port: u16) -> Result<(
     node.await_said(&["exec", &pods::on_node(from), "--", "sh", "-c", &ask], &["+PONG"])
 }
 
-#[test]
-fn pods_reach_each_other_and_the_node_reaches_them() -> Result<()> {
-    Node::builder().run(|node| {
+fn pods_reach_each_other_and_the_node_reaches_them(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.write("redis.yaml", redis_pod("redis", "", ""))?;
         node.write("client.yaml", pods::idle("client", "1"))?;
         node.await_running("redis")?;
@@ -51,9 +58,8 @@ fn pods_reach_each_other_and_the_node_reaches_them() -> Result<()> {
     })
 }
 
-#[test]
-fn a_host_port_leads_into_the_pod_and_ends_with_it() -> Result<()> {
-    Node::builder().run(|node| {
+fn a_host_port_leads_into_the_pod_and_ends_with_it(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         let port = node.names().port(0);
         let ports = format!("    ports:\n    - {{containerPort: 6379, hostPort: {port}}}\n");
         node.write("redis.yaml", redis_pod("redis", "", "") + &ports)?;
@@ -82,9 +88,8 @@ fn a_host_port_leads_into_the_pod_and_ends_with_it() -> Result<()> {
     })
 }
 
-#[test]
-fn a_host_port_that_another_pod_has_is_named() -> Result<()> {
-    Node::builder().run(|node| {
+fn a_host_port_that_another_pod_has_is_named(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         let port = node.names().port(1);
         let ports = format!("    ports:\n    - {{containerPort: 6379, hostPort: {port}}}\n");
         node.write("first.yaml", redis_pod("first", "", "") + &ports)?;
@@ -98,9 +103,8 @@ fn a_host_port_that_another_pod_has_is_named() -> Result<()> {
     })
 }
 
-#[test]
-fn a_pod_on_the_hosts_network_is_the_node() -> Result<()> {
-    Node::builder().run(|node| {
+fn a_pod_on_the_hosts_network_is_the_node(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         let port = node.names().port(2);
         node.write("redis.yaml", redis_pod("redis", &format!(", --port, '{port}'"), "  hostNetwork: true\n"))?;
         let running = node.await_running("redis")?;
@@ -113,9 +117,8 @@ fn a_pod_on_the_hosts_network_is_the_node() -> Result<()> {
     })
 }
 
-#[test]
-fn a_pod_knows_its_own_name_and_address() -> Result<()> {
-    Node::builder().run(|node| {
+fn a_pod_knows_its_own_name_and_address(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::shell("pod", IDLE, "  hostname: chosen\n"))?;
         node.await_running("pod")?;
         let address = node.address("pod")?.to_string();
@@ -126,7 +129,7 @@ fn a_pod_knows_its_own_name_and_address() -> Result<()> {
 
 /// Runs a test on a node whose pods are attached by CNI plugins: to a bridge and from a network that have the node's names.
 fn on_a_cni_node(test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
-    let mut node = Node::builder().without_agent()?;
+    let mut node = Node::builder().on(Backend::Containerd).without_agent()?;
     write_conflist(&node, "pods", true)?;
     fs::create_dir(node.path("conf.d"))?;
     let (config, dirs) = (node.path("pods.conflist"), tools::cni_dirs()?);

@@ -4,9 +4,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
-    Node, pods,
+    Backend, Node, pods,
     proxy::{Fault, Proxy},
 };
+
+stanchion_tests::on_each_runtime! {
+    missing_credentials_are_named_with_the_place_to_give_them,
+    credentials_of_the_configuration_are_used,
+    a_layer_that_is_too_short_is_named,
+    a_layer_with_another_digest_is_named,
+    a_manifest_that_cannot_be_read_is_named,
+    a_registry_in_trouble_is_named,
+    too_many_requests_are_asked_again_when_the_registry_wants,
+    a_broken_transfer_goes_on_where_it_broke_off,
+}
 
 /// In the path of every layer and configuration, and of every manifest.
 const BLOBS: &str = "/blobs/";
@@ -17,22 +28,24 @@ fn proxy(node: &Node) -> Result<&Proxy> {
     node.proxy.as_ref().context("the node has a proxy")
 }
 
+/// A pod whose image is the registry's by its own address: when a mirror fails, Docker asks the real registry.
+fn of_registry(node: &Node, pod: &str, image: &str) -> Result<String> {
+    let image = format!("image: {}", node.in_registry(image)?);
+    Ok(pods::idle(pod, "1").replace("image: busybox", &image))
+}
+
 /// A pod that cannot be had says all of `words`; another one is not touched; nothing half-made is left. Then the registry
 /// does everything right, and the pod runs.
-fn held_up(fault: Fault, path: &'static str, words: &[&str]) -> Result<()> {
-    Node::builder().proxied().run(|node| {
+fn held_up(on: Backend, fault: Fault, path: &'static str, words: &[&str]) -> Result<()> {
+    Node::builder().on(on).proxied().run(|node| {
         node.write("good.yaml", pods::idle("good", "1"))?;
         node.await_running("good")?;
         let before = (node.container("good")?.identity(), node.agent.id());
         proxy(node)?.fault(path, ALWAYS, fault);
-        node.write("bad.yaml", pods::idle("bad", "1").replace("image: busybox", "image: redis:7"))?;
+        node.write("bad.yaml", of_registry(node, "bad", "redis:7")?)?;
         let words = [&["redis:7", "ErrImagePull"], words].concat();
         node.await_said(&["describe", "pod", "bad-node-1"], &words)?;
-        node.until("nothing half-made to be left", || {
-            let left = (node.ctr().active_ingests()?, node.ctr().leases()?);
-            ensure!(left.0.is_empty() && left.1.is_empty(), "downloads and leases: {left:?}");
-            Ok(())
-        })?;
+        node.await_nothing_half_made()?;
         ensure!((node.container("good")?.identity(), node.agent.id()) == before, "another pod was touched");
         proxy(node)?.heal();
         // The back-off is that of a failure that does not pass by itself; a restart hurries it.
@@ -41,16 +54,15 @@ fn held_up(fault: Fault, path: &'static str, words: &[&str]) -> Result<()> {
     })
 }
 
-#[test]
-fn missing_credentials_are_named_with_the_place_to_give_them() -> Result<()> {
-    held_up(Fault::Login, "/v2/", &["(401)", "username and password", "[backend.containerd.registry.\"127.0.0.1:"])
+fn missing_credentials_are_named_with_the_place_to_give_them(on: Backend) -> Result<()> {
+    let place = format!("[backend.{}.registry.\"127.0.0.1:", on.name());
+    held_up(on, Fault::Login, "/v2/", &["username and password", &place])
 }
 
-#[test]
-fn credentials_of_the_configuration_are_used() -> Result<()> {
-    Node::builder().proxied().credentials("user", "secret").run(|node| {
+fn credentials_of_the_configuration_are_used(on: Backend) -> Result<()> {
+    Node::builder().on(on).proxied().credentials("user", "secret").run(|node| {
         proxy(node)?.fault("/v2/", ALWAYS, Fault::Login);
-        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.write("pod.yaml", of_registry(node, "pod", "busybox")?)?;
         node.await_running("pod")?;
         let said = [node.agent.log_text()?, node.said(&["describe", "pod", "pod-node-1"])?, node.said(&["backends"])?];
         ensure!(said.iter().all(|text| !text.contains("secret")), "the password is shown (I10)");
@@ -58,32 +70,32 @@ fn credentials_of_the_configuration_are_used() -> Result<()> {
     })
 }
 
-#[test]
-fn a_layer_that_is_too_short_is_named() -> Result<()> {
-    held_up(Fault::Truncate(1000), BLOBS, &["sha256:"])
+fn a_layer_that_is_too_short_is_named(on: Backend) -> Result<()> {
+    held_up(on, Fault::Truncate(1000), BLOBS, &["sha256:"])
 }
 
-#[test]
-fn a_layer_with_another_digest_is_named() -> Result<()> {
-    held_up(Fault::Falsify, BLOBS, &["sha256:"])
+fn a_layer_with_another_digest_is_named(on: Backend) -> Result<()> {
+    held_up(on, Fault::Falsify, BLOBS, &["sha256:"])
 }
 
-#[test]
-fn a_manifest_that_cannot_be_read_is_named() -> Result<()> {
-    held_up(Fault::Truncate(100), MANIFESTS, &["manifest"])
+fn a_manifest_that_cannot_be_read_is_named(on: Backend) -> Result<()> {
+    held_up(on, Fault::Truncate(100), MANIFESTS, &["manifest"])
 }
 
-#[test]
-fn a_registry_in_trouble_is_named() -> Result<()> {
-    held_up(Fault::Refuse { status: "503 Service Unavailable", header: "X-Test: 1" }, "/v2/", &["127.0.0.1:", "503"])
+fn a_registry_in_trouble_is_named(on: Backend) -> Result<()> {
+    held_up(
+        on,
+        Fault::Refuse { status: "503 Service Unavailable", header: "X-Test: 1" },
+        "/v2/",
+        &["127.0.0.1:", "503"],
+    )
 }
 
-#[test]
-fn too_many_requests_are_asked_again_when_the_registry_wants() -> Result<()> {
-    Node::builder().proxied().run(|node| {
+fn too_many_requests_are_asked_again_when_the_registry_wants(on: Backend) -> Result<()> {
+    Node::builder().on(on).proxied().run(|node| {
         let refuse = Fault::Refuse { status: "429 Too Many Requests", header: "Retry-After: 7" };
         proxy(node)?.fault(MANIFESTS, 2, refuse);
-        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.write("pod.yaml", of_registry(node, "pod", "busybox")?)?;
         node.await_said(&["describe", "pod", "pod-node-1"], &["(429)", "Next Try"])?;
         node.await_running("pod")?;
         let seen = proxy(node)?.seen(MANIFESTS);
@@ -94,11 +106,10 @@ fn too_many_requests_are_asked_again_when_the_registry_wants() -> Result<()> {
     })
 }
 
-#[test]
-fn a_broken_transfer_goes_on_where_it_broke_off() -> Result<()> {
-    Node::builder().proxied().run(|node| {
+fn a_broken_transfer_goes_on_where_it_broke_off(on: Backend) -> Result<()> {
+    Node::builder().on(on).proxied().run(|node| {
         proxy(node)?.fault(BLOBS, 2, Fault::Cut(400_000));
-        node.write("pod.yaml", pods::idle("pod", "1").replace("image: busybox", "image: redis:7"))?;
+        node.write("pod.yaml", of_registry(node, "pod", "redis:7")?)?;
         node.await_running("pod")?;
         let ranges = |seen: &str| seen.to_lowercase().contains("range: bytes=");
         let seen = proxy(node)?.seen(BLOBS);

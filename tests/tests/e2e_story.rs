@@ -9,18 +9,12 @@ use stanchion_tests::{Backend, Node, ctr::Running, pods::REDIS, proc, wait::thro
 const FILE: &str = "redis-static-pod.yaml";
 const POD: &str = "static-pod";
 
-#[test]
-fn redis_outlives_everything_but_its_manifest() -> Result<()> {
-    story(Backend::Containerd)
+stanchion_tests::on_each_runtime! {
+    redis_outlives_everything_but_its_manifest,
 }
 
-#[test]
-fn redis_outlives_everything_but_its_manifest_on_docker() -> Result<()> {
-    story(Backend::Docker)
-}
-
-fn story(backend: Backend) -> Result<()> {
-    Node::builder().on(backend).run(|node| {
+fn redis_outlives_everything_but_its_manifest(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
         let first = dropped_in(node)?;
         let again = killed(node, &first)?;
         killed_again(node, &again)?;

@@ -50,6 +50,7 @@ pub mod method {
     pub const IMPORT_IMAGES: u32 = 18;
     pub const LIST_POD: u32 = 19;
     pub const INSPECT_IMAGE: u32 = 20;
+    pub const HEALTH: u32 = 21;
 }
 
 /// Borrowed bytes.

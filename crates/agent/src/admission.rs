@@ -76,7 +76,18 @@ impl Admission {
 /// A name whose parts are divided by slashes, with dots.
 fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|first| name.as_bytes()[first]) {
-        Some(b'/') => name.chars().map(|it| if it == '/' { '.' } else if it == '.' { '/' } else { it }).collect(),
+        Some(b'/') => name
+            .chars()
+            .map(|it| {
+                if it == '/' {
+                    '.'
+                } else if it == '.' {
+                    '/'
+                } else {
+                    it
+                }
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }
@@ -119,7 +130,8 @@ mod tests {
     #[test]
     fn what_the_node_does_not_have_is_not_left_out() {
         let spec = |security: &str| format!("{{containers: [{{name: c, image: a, securityContext: {security}}}]}}");
-        let (bare, full) = (Admission::default(), Admission { app_armor: true, se_linux: true, ..Admission::default() });
+        let (bare, full) =
+            (Admission::default(), Admission { app_armor: true, se_linux: true, ..Admission::default() });
         let profile = spec("{appArmorProfile: {type: RuntimeDefault}}");
         let expected = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host";
         assert_eq!(said(&bare, &profile).as_deref(), Some(expected), "R-SEC-9");

@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use stanchion_pod::PodKey;
-use stanchion_runtime::{Error, Event, EventKind, PodName, Runtime, Version};
+use stanchion_runtime::{Error, ErrorKind, Event, EventKind, Health, PodName, Runtime, Version};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -134,7 +134,7 @@ impl<R: Runtime> Watcher<R> {
                 Opened::Yes { runtime, .. } => return Some(Arc::clone(runtime)),
                 Opened::No { reason } => reason.clone(),
             };
-            self.publish_failure(&reason);
+            self.publish_failure(&reason, true, Arc::default());
             self.show(None);
             self.backend.opened.changed().await.ok()?;
         }
@@ -148,21 +148,25 @@ impl<R: Runtime> Watcher<R> {
             let begun = Instant::now();
             let ticket = *self.tickets.borrow_and_update();
             let look = self.observer.next_look();
-            match runtime.list().await {
+            let listed = runtime.list().await;
+            let health = self.health(runtime).await;
+            let news = self.observer.latest.borrow().health != health;
+            match listed {
                 Ok(inventory) => {
                     retry = RETRY.0;
                     let since = Some(self.observer.latest.borrow().since)
                         .filter(|_| self.observer.latest.borrow().is_current());
                     let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.now()));
+                    let observation = observation.with_health(health);
                     self.recovered();
                     self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
-                    if version.is_none() {
+                    if version.is_none() || news {
                         version = self.version(runtime).await;
                         self.show(version.as_ref());
                     }
                 }
                 Err(error) => {
-                    self.publish_failure(&error.chain());
+                    self.publish_failure(&error.chain(), error.kind() == ErrorKind::Unavailable, health);
                     self.show(version.as_ref());
                     version = None;
                     // *Cancel-safe:* nothing is held across it. A ticket does not hurry it: the runtime is away.
@@ -222,19 +226,38 @@ impl<R: Runtime> Watcher<R> {
         }
     }
 
+    /// What the backend says of its state; what it said last, if it does not answer.
+    async fn health(&self, runtime: &Arc<R>) -> Arc<Health> {
+        let last = Arc::clone(&self.observer.latest.borrow().health);
+        match runtime.health().await {
+            Ok(health) => {
+                if last.state != health.state {
+                    let text = format!("{}: {}", health.state, health.message);
+                    self.events.normal(&Subject::backend(&self.backend.name), "BackendState", text);
+                }
+                if *last == health { last } else { Arc::new(health) }
+            }
+            Err(error) => {
+                tracing::debug!(backend = self.backend.name, error = error.chain(), "asking for the health failed");
+                last
+            }
+        }
+    }
+
     fn recovered(&self) {
         if self.observer.latest.borrow().error.is_some() {
             self.events.normal(&Subject::backend(&self.backend.name), "BackendReady", "The backend answers");
         }
     }
 
-    fn publish_failure(&self, error: &str) {
+    fn publish_failure(&self, error: &str, is_absent: bool, health: Arc<Health>) {
         let last = self.observer.latest.borrow().clone();
         if last.error.as_deref() != Some(error) {
             self.events.warning(&Subject::backend(&self.backend.name), "BackendUnavailable", error);
         }
         let ticket = *self.tickets.borrow();
-        self.observer.latest.send_replace(Arc::new(last.failed(error, ticket, self.clock.now())));
+        let failed = last.failed(error, is_absent, ticket, self.clock.now()).with_health(health);
+        self.observer.latest.send_replace(Arc::new(failed));
     }
 
     fn show(&self, version: Option<&Version>) {
@@ -251,6 +274,7 @@ impl<R: Runtime> Watcher<R> {
             runtime: version.map(|version| version.runtime.clone()).unwrap_or_default(),
             runtime_version: version.map(|version| version.runtime_version.clone()).unwrap_or_default(),
             error: latest.error.clone(),
+            health: (*latest.health).clone(),
             since: Some(latest.since),
             pods: 0,
             capabilities: version.map(|version| version.capabilities).unwrap_or_default(),

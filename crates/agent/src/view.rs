@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use stanchion_pod::{Problem, k8s_openapi::api::core::v1 as wire};
-use stanchion_runtime::{Capabilities, PullProgress};
+use stanchion_runtime::{Capabilities, Health, PullProgress};
 
 /// A pod as it was at the latest look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,6 +96,9 @@ pub struct BackendView {
     /// Why it cannot be used now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What it says of its state.
+    #[serde(default)]
+    pub health: Health,
     /// Since when it is as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,

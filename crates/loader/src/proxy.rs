@@ -13,8 +13,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use stanchion_abi::{self as abi, method};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio, ExitStatus,
-    Image, ImageDetails, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result, Runtime,
-    SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    Health, Image, ImageDetails, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result,
+    Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
 };
 
 use crate::{
@@ -142,6 +142,13 @@ impl LoadedBackend {
 impl Runtime for LoadedBackend {
     async fn version(&self) -> Result<Version> {
         self.call("version", method::VERSION, &(), Vec::new(), Some(QUICK)).await
+    }
+
+    async fn health(&self) -> Result<Health> {
+        match self.call("health", method::HEALTH, &(), Vec::new(), Some(QUICK)).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Health::default()),
+            health => health,
+        }
     }
 
     async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {

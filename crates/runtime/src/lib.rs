@@ -8,7 +8,8 @@
 //! # Layout
 //! - [`Runtime`]: the trait, one method a verb.
 //! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`security`](Security), [`image`](PullImage),
-//!   [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats), [`version`](Version): the data.
+//!   [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats), [`version`](Version),
+//!   [`health`](Health): the data.
 //! - [`Error`] and its closed [`ErrorKind`]: what the agent decides on.
 //! - `testing` (feature): `FakeRuntime` with a fault script, and the conformance suite every backend must pass.
 //!
@@ -20,6 +21,7 @@ mod container;
 mod error;
 mod event;
 mod exec;
+mod health;
 mod ids;
 mod image;
 mod inventory;
@@ -38,6 +40,7 @@ pub use container::{ContainerConfig, EnvVar, HugepageLimit, LinuxResources, Moun
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventKind};
 pub use exec::{ExecRequest, ExecStdio, ExitStatus, TerminalSize};
+pub use health::{Failover, Health, OnReturn};
 pub use ids::{ContainerId, ExecId, ImageDigest, SandboxId};
 pub use image::{Image, ImageDetails, ImportImages, Progress, PullImage, PullProgress, RegistryAuth};
 pub use inventory::{ContainerInfo, ContainerState, Inventory, PodName, SandboxInfo, SandboxState};

@@ -5,9 +5,9 @@ use std::{future::Future, os::fd::OwnedFd, time::Duration};
 use futures_util::Stream;
 
 use crate::{
-    ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image, ImageDetails,
-    ImportImages, Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo, Stats,
-    TerminalSize, Version,
+    ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health, Image,
+    ImageDetails, ImportImages, Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo,
+    Stats, TerminalSize, Version,
 };
 
 /// A container runtime, seen as verbs on plain data.
@@ -25,8 +25,14 @@ use crate::{
 /// - **Unreachable runtime.** Answer [`Unavailable`](crate::ErrorKind::Unavailable) quickly; the agent backs off and
 ///   asks again. Nothing that runs may be touched because the runtime went away and came back.
 pub trait Runtime: Send + Sync + 'static {
-    /// Name, version and capabilities of the runtime behind this backend. Serves as the health check.
+    /// Name, version and capabilities of the runtime behind this backend.
     fn version(&self) -> impl Future<Output = Result<Version>> + Send;
+
+    /// How the runtime is, answered also while it is away: what the backend knows of the reason, and what is to become of
+    /// the pods meanwhile. Asked after every look at everything; it costs next to nothing and does not wait for the runtime.
+    fn health(&self) -> impl Future<Output = Result<Health>> + Send {
+        async { Ok(Health::default()) }
+    }
 
     /// Pulls an image from its registry, whether or not it is present, and makes it ready to run. Reports to `progress`
     /// as it goes. Errors: `NotFound` (no such image), `Permission` (credentials), `Unavailable` (registry unreachable

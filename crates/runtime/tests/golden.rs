@@ -5,16 +5,16 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use stanchion_runtime::{
-    ContainerConfig, ContainerInfo, ContainerState, Error, ErrorKind, Event, EventKind, ExecRequest, ExitStatus, Image,
-    ImageDetails, ImportImages, Inventory, OpenRequest, PullImage, PullProgress, SandboxConfig, SandboxInfo,
-    SandboxState, Stats, TerminalSize, Version,
+    ContainerConfig, ContainerInfo, ContainerState, Error, ErrorKind, Event, EventKind, ExecRequest, ExitStatus,
+    Health, Image, ImageDetails, ImportImages, Inventory, OpenRequest, PullImage, PullProgress, SandboxConfig,
+    SandboxInfo, SandboxState, Stats, TerminalSize, Version,
 };
 
 /// Decodes a message and encodes it again.
 type Echo = fn(&Value) -> Result<Value, String>;
 
 /// Every file, with the message that it is.
-const MESSAGES: [(&str, Echo); 30] = [
+const MESSAGES: [(&str, Echo); 32] = [
     ("container_config", echo::<ContainerConfig>),
     ("container_config_least", echo::<ContainerConfig>),
     ("container_info_created", echo::<ContainerInfo>),
@@ -30,6 +30,8 @@ const MESSAGES: [(&str, Echo); 30] = [
     ("exec_request", echo::<ExecRequest>),
     ("exec_request_plain", echo::<ExecRequest>),
     ("exit_status", echo::<ExitStatus>),
+    ("health", echo::<Health>),
+    ("health_failover", echo::<Health>),
     ("image", echo::<Image>),
     ("image_details", echo::<ImageDetails>),
     ("import_images", echo::<ImportImages>),

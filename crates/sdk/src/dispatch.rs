@@ -75,6 +75,7 @@ pub(crate) async fn dispatch<R: Runtime>(runtime: Arc<R>, request: Request, mut 
 async fn answer<R: Runtime>(runtime: &R, mut request: Request) -> Result<Vec<u8>> {
     match request.method {
         method::VERSION => encode(runtime.version().await),
+        method::HEALTH => encode(runtime.health().await),
         method::LIST_IMAGES => encode(runtime.list_images().await),
         method::INSPECT_IMAGE => encode(runtime.inspect_image(request.read()?).await),
         method::REMOVE_IMAGE => encode(runtime.remove_image(request.read()?).await),

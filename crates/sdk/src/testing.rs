@@ -1,16 +1,18 @@
 //! FakeRuntime as a backend, for tests of the boundary (feature `testing`).
 
 use serde::Deserialize;
-use stanchion_runtime::{NodePaths, Result, testing::FakeRuntime};
+use stanchion_runtime::{Health, NodePaths, Result, testing::FakeRuntime};
 
 use crate::Backend;
 
-/// `[backend.fake]`: what the fake's registry has.
+/// `[backend.fake]`: what the fake's registry has, and how the fake is.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FakeConfig {
     /// References of images that can be pulled.
     pub publish: Vec<String>,
+    /// What it says of its state.
+    pub health: Health,
 }
 
 impl Backend for FakeRuntime {
@@ -18,6 +20,7 @@ impl Backend for FakeRuntime {
 
     async fn open(config: FakeConfig, _: NodePaths) -> Result<Self> {
         let fake = Self::new();
+        fake.set_health(config.health);
         for image in config.publish {
             fake.publish(&image, 2_000_000);
         }

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+pub mod backend;
 pub mod describe;
 pub mod doctor;
 pub mod exec;

@@ -49,6 +49,9 @@ enum Command {
     Events(commands::get::EventOptions),
     /// Show the configured backends
     Backends,
+    /// Check a backend library
+    #[command(subcommand)]
+    Backend(commands::backend::Action),
     /// Find out what is wrong with this node, and how to mend it
     Doctor,
 }
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Command::Restart(options) => commands::restart::run(&client, &options),
         Command::Events(options) => commands::get::events(&client, &options),
         Command::Backends => commands::get::backends(&client),
+        Command::Backend(action) => commands::backend::run(&config, &action),
         Command::Doctor => commands::doctor::run(&config, &client),
     };
     match done {

@@ -37,8 +37,9 @@ pub struct Options {
     log_format: LogFormat,
 }
 
+/// How the log is written.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum LogFormat {
+pub enum LogFormat {
     Text,
     Json,
 }
@@ -46,7 +47,7 @@ enum LogFormat {
 /// Runs the agent until a signal ends it.
 pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     let settings = Settings::load(config)?;
-    log(options.log_format);
+    log(options.log_format, "info");
     memory::share_one_heap();
     let _lock = prepare(&settings.agent)?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -109,8 +110,9 @@ pub fn socket_path(agent: &AgentConfig) -> PathBuf {
     agent.run_dir.join("stanchion.sock")
 }
 
-fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+/// Writes a log to standard error: what `RUST_LOG` says, or that level and above.
+pub fn log(format: LogFormat, level: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
@@ -119,7 +121,7 @@ fn log(format: LogFormat) {
 }
 
 /// Makes the directories, and takes the lock that keeps a second agent away.
-fn prepare(agent: &AgentConfig) -> Result<File> {
+pub fn prepare(agent: &AgentConfig) -> Result<File> {
     for (path, mode) in [(&agent.state_dir, 0o700), (&agent.run_dir, 0o755), (&agent.log_dir, 0o755)] {
         let made = DirBuilder::new().recursive(true).mode(mode).create(path);
         made.with_context(|| format!("cannot make {}", path.display()))?;

@@ -1,6 +1,10 @@
 //! Containers: a record that says all that is needed to start one. Snapshot and task come with the start.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, container::Runtime as RecordRuntime, snapshots::RemoveSnapshotRequest,
@@ -90,6 +94,12 @@ impl Containerd {
             ]
             .map(|(label, value)| (label.to_owned(), value)),
         );
+        if config.tty {
+            labels.insert(names::TERMINAL.to_owned(), "true".to_owned());
+        }
+        if config.stdin {
+            labels.insert(names::INPUT.to_owned(), self.input(id).to_string_lossy().into_owned());
+        }
         let value = serde_json::to_vec(spec).map_err(|error| {
             Error::new(ErrorKind::Other, format!("writing the OCI configuration of container {id}")).caused_by(&error)
         })?;
@@ -104,6 +114,11 @@ impl Containerd {
             snapshot_key: id.to_owned(),
             ..Container::default()
         })
+    }
+
+    /// The pipe of a container's standard input.
+    fn input(&self, id: &str) -> PathBuf {
+        self.run_dir.join("input").join(id)
     }
 
     /// The runtime of every record of ours.
@@ -178,6 +193,15 @@ impl Containerd {
                 return Err(failed(format!("removing the files of container {id}"), &status));
             }
             _ => {}
+        }
+        if let Some(input) = record.labels.get(names::INPUT) {
+            match tokio::fs::remove_file(input).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let tried = format!("removing the input of container {id}");
+                    return Err(Error::new(ErrorKind::Other, tried).caused_by(&error));
+                }
+                _ => {}
+            }
         }
         self.delete_record(id.as_str()).await
     }

@@ -30,6 +30,10 @@ pub(crate) const IMAGE_DIGEST: &str = "stanchion.dev/image-digest";
 pub(crate) const LAYERS: &str = "stanchion.dev/layers";
 /// Where a container's output is written; empty for nowhere.
 pub(crate) const LOG: &str = "stanchion.dev/log";
+/// Whether a container's streams are a terminal: `true`.
+pub(crate) const TERMINAL: &str = "stanchion.dev/terminal";
+/// Where a container's standard input comes from; absent for nowhere.
+pub(crate) const INPUT: &str = "stanchion.dev/input";
 /// Signal that asks a container to stop.
 pub(crate) const STOP_SIGNAL: &str = "stanchion.dev/stop-signal";
 /// When a container was started; absent until then.
@@ -38,7 +42,7 @@ pub(crate) const STARTED: &str = "stanchion.dev/started";
 pub(crate) const OUT_OF_MEMORY: &str = "stanchion.dev/oom-killed";
 
 /// All of them: not among the labels that were given.
-pub(crate) const OURS: [&str; 17] = [
+pub(crate) const OURS: [&str; 19] = [
     KIND,
     ATTEMPT,
     SANDBOX,
@@ -53,6 +57,8 @@ pub(crate) const OURS: [&str; 17] = [
     IMAGE_DIGEST,
     LAYERS,
     LOG,
+    TERMINAL,
+    INPUT,
     STOP_SIGNAL,
     STARTED,
     OUT_OF_MEMORY,

@@ -13,7 +13,8 @@ use bollard::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use stanchion_sdk::runtime::{
-    ContainerId, ContainerInfo, ContainerState, ImageDigest, Inventory, Result, SandboxId, SandboxInfo, SandboxState,
+    ContainerId, ContainerInfo, ContainerState, ImageDigest, Inventory, PodName, Result, SandboxId, SandboxInfo,
+    SandboxState, labels,
 };
 
 use crate::{
@@ -61,6 +62,13 @@ impl Docker {
         let entries = self.entries(Vec::new()).await?;
         let known: HashSet<_> = entries.iter().map(|entry| entry.id.clone()).collect();
         self.seen.lock().retain(|id, _| known.contains(id));
+        self.inventory_of(entries).await
+    }
+
+    /// What is found by the pod's name, which its sandbox and its containers have in their labels.
+    pub(crate) async fn inventory_of_pod(&self, pod: &PodName) -> Result<Inventory> {
+        let named = [(labels::POD_NAMESPACE, &pod.namespace), (labels::POD_NAME, &pod.name)];
+        let entries = self.entries(named.map(|(label, value)| format!("{label}={value}")).to_vec()).await?;
         self.inventory_of(entries).await
     }
 

@@ -32,7 +32,7 @@ use stanchion_sdk::{
     changes::{self, Changes},
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImageDetails, ImportImages, Inventory, NodePaths, Progress, PullImage, Result, Runtime, SandboxConfig,
+        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
         SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     },
 };
@@ -184,6 +184,11 @@ impl Runtime for Docker {
     async fn list(&self) -> Result<Inventory> {
         self.ready().await?;
         self.inventory().await
+    }
+
+    async fn list_pod(&self, pod: PodName) -> Result<Inventory> {
+        self.ready().await?;
+        self.inventory_of_pod(&pod).await
     }
 
     async fn stats(&self) -> Result<Stats> {

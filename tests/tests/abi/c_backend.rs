@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 use stanchion_runtime::{
-    ErrorKind, Runtime as _, Version,
+    ErrorKind, Health, Runtime as _, Version,
     testing::conformance::{self, ImageSource, Options},
 };
 
@@ -30,6 +30,7 @@ async fn a_backend_of_forty_lines_loads_and_supports_nothing() {
     assert_eq!((backend.library_version(), backend.built_by(), backend.abi()), ("0.1".into(), "cc".into(), (1, 0)));
     let error = backend.version().await.expect_err("it supports nothing");
     assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert_eq!(backend.health().await.expect("no library need know that call"), Health::default());
     assert_eq!(error.chain(), "plain version: a backend of forty lines does not do that");
 
     let dir = tempfile::tempdir().expect("a directory");

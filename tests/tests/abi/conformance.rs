@@ -6,7 +6,7 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::json;
 use stanchion_loader::LoadedBackend;
 use stanchion_runtime::{
-    OpenRequest, Runtime,
+    Failover, Health, OnReturn, OpenRequest, Runtime,
     testing::{
         FakeRuntime,
         conformance::{self, Options, Transcript},
@@ -43,7 +43,10 @@ async fn over_the_boundary_without_a_library() {
 
 async fn loaded(profile: &str) {
     let library = build::rust(profile);
-    let backend = open(&library, "fake", json!({"publish": [IMAGE]})).await.expect("it loads");
+    let failover = Some(Failover { on_return: OnReturn::Migrate });
+    let health = Health { state: "asleep".to_owned(), message: "It sleeps".to_owned(), failover };
+    let backend = open(&library, "fake", json!({"publish": [IMAGE], "health": health})).await.expect("it loads");
+    assert_eq!(backend.health().await.expect("it answers"), health);
     let (through, direct) = (transcript(&backend).await, direct().await);
     assert_eq!(through, direct, "through the library:\n{through}\ndirectly:\n{direct}");
     assert_eq!((backend.calls_under_way(), backend.stuck_calls()), (0, 0));

@@ -3,6 +3,7 @@
 
 mod build;
 mod c_backend;
+mod check;
 mod conformance;
 mod exports;
 mod logged;

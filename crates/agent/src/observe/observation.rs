@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use stanchion_pod::PodKey;
-use stanchion_runtime::{ContainerId, ContainerInfo, Inventory, SandboxInfo, labels};
+use stanchion_runtime::{ContainerId, ContainerInfo, Health, Inventory, SandboxInfo, labels};
 
 /// The latest look at a backend. After a failed look it still holds the last good one, marked with the error.
 #[derive(Clone, Debug)]
@@ -18,6 +18,10 @@ pub struct Observation {
     pub seen: bool,
     /// Why the latest look failed.
     pub error: Option<String>,
+    /// Whether the latest look failed because there is no runtime to be reached, as against one that does not answer.
+    pub is_absent: bool,
+    /// What the backend says of its state, and of its pods while it is away.
+    pub health: Arc<Health>,
     /// Since when looks succeed, or fail.
     pub since: Timestamp,
     /// What exists, by pod.
@@ -39,7 +43,18 @@ pub struct Remains {
 
 impl Observation {
     pub(crate) fn none(since: Timestamp) -> Self {
-        Self { ticket: 0, seen: false, error: None, since, pods: HashMap::new(), look: 0, single: HashMap::new() }
+        let health = Arc::default();
+        Self {
+            ticket: 0,
+            seen: false,
+            error: None,
+            is_absent: false,
+            health,
+            since,
+            pods: HashMap::new(),
+            look: 0,
+            single: HashMap::new(),
+        }
     }
 
     pub(crate) fn of(inventory: Inventory, ticket: u64, since: Timestamp) -> Self {
@@ -51,7 +66,7 @@ impl Observation {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
         let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(remains.sorted()))).collect();
-        Self { ticket, seen: true, error: None, since, pods, look: 0, single: HashMap::new() }
+        Self { ticket, seen: true, pods, ..Self::none(since) }
     }
 
     /// This look at everything, the number of which is `look`, with what later looks at single pods have shown.
@@ -85,15 +100,20 @@ impl Observation {
         };
     }
 
+    /// The same with what the backend says of its state.
+    pub(crate) fn with_health(self, health: Arc<Health>) -> Self {
+        Self { health, ..self }
+    }
+
     /// The pod that a container belongs to.
     pub(crate) fn pod_of(&self, container: &ContainerId) -> Option<&PodKey> {
         let has = |remains: &Remains| remains.containers.iter().any(|it| it.id == *container);
         self.pods.iter().find_map(|(key, remains)| has(remains).then_some(key))
     }
 
-    pub(crate) fn failed(&self, error: &str, ticket: u64, now: Timestamp) -> Self {
+    pub(crate) fn failed(&self, error: &str, is_absent: bool, ticket: u64, now: Timestamp) -> Self {
         let since = if self.error.is_some() { self.since } else { now };
-        Self { ticket, error: Some(error.to_owned()), since, ..self.clone() }
+        Self { ticket, error: Some(error.to_owned()), is_absent, since, ..self.clone() }
     }
 
     /// Whether this is how things are, as far as the backend can tell.

@@ -24,7 +24,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, config: &AgentConfig) -> SandboxC
         pid: security::pid_mode(pod),
         ipc: if pod.security.host_ipc { IpcMode::Host } else { IpcMode::Pod },
         sysctls: pod.security.sysctls.iter().cloned().map(|(name, value)| Sysctl { name, value }).collect(),
-        cgroup: format!("pod{}", pod.uid),
+        cgroup: resources::cgroup(pod),
         resources: resources::of_pod(pod, config.pod_pids_limit),
         labels: pod_labels(pod),
     }

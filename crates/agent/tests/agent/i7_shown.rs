@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stanchion_agent::config::DefaultBackend;
 use stanchion_runtime::{
-    ErrorKind,
+    ErrorKind, Failover, Health, OnReturn,
     testing::{Fault, Method, Program, When},
 };
 
@@ -178,4 +178,25 @@ async fn auto_waits_for_a_backend_and_takes_the_first_that_answers() {
     node.runs(&[("web", &[("app", "app:1")])]).await;
     assert_eq!(node.pod("web").map(|view| view.backend.clone()).as_deref(), Some("second"), "it stays");
     assert_eq!(node.fakes[1].1.count(Method::StopContainer), 0, "I3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_of_a_backend_is_shown_also_while_it_is_away() {
+    let mut node = Node::new();
+    let away = Health {
+        state: "asleep".to_owned(),
+        message: "It sleeps until noon".to_owned(),
+        failover: Some(Failover { on_return: OnReturn::Migrate }),
+    };
+    node.fake().set_health(away.clone());
+    node.fake().set_available(false);
+    node.start();
+    let shown = |node: &Node| node.handle().board.backends().into_iter().next().unwrap_or_default();
+    node.shows("its state", |node| shown(node).health == away && shown(node).error.is_some()).await;
+    let told = node.events("BackendState");
+    assert_eq!(told.iter().map(|event| event.message.as_str()).collect::<Vec<_>>(), ["asleep: It sleeps until noon"]);
+    let awake = Health { state: "awake".to_owned(), message: "It works".to_owned(), failover: None };
+    node.fake().set_health(awake.clone());
+    node.fake().set_available(true);
+    node.shows("that it works", |node| shown(node).health == awake && shown(node).error.is_none()).await;
 }

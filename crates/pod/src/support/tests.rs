@@ -187,14 +187,53 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].ports[].protocol", r#""TCP""#, r#""UDP""#),
     ("spec.containers[].resources.limits", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
     ("spec.containers[].resources.requests", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "2", "memory": "1"}"#),
+    ("spec.containers[].securityContext.allowPrivilegeEscalation", "true", "false"),
+    ("spec.containers[].securityContext.appArmorProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.appArmorProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.containers[].securityContext.capabilities.add", r#"["KILL"]"#, r#"["CHOWN"]"#),
+    ("spec.containers[].securityContext.capabilities.drop", r#"["KILL"]"#, r#"["CHOWN"]"#),
+    ("spec.containers[].securityContext.privileged", "true", "false"),
+    ("spec.containers[].securityContext.readOnlyRootFilesystem", "true", "false"),
+    ("spec.containers[].securityContext.runAsGroup", "1", "2"),
+    ("spec.containers[].securityContext.runAsNonRoot", "true", "false"),
+    ("spec.containers[].securityContext.runAsUser", "1", "2"),
+    ("spec.containers[].securityContext.seLinuxOptions.level", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.role", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.type", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.user", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seccompProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seccompProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.containers[].stdin", "true", "false"),
+    ("spec.containers[].stdinOnce", "true", "false"),
+    ("spec.containers[].tty", "true", "false"),
     ("spec.containers[].volumeMounts[].mountPath", r#""/a""#, r#""/b""#),
     ("spec.containers[].volumeMounts[].name", r#""v""#, r#""w""#),
     ("spec.containers[].volumeMounts[].readOnly", "true", "false"),
     ("spec.containers[].workingDir", r#""/a""#, r#""/b""#),
+    ("spec.hostIPC", "true", "false"),
     ("spec.hostNetwork", "true", "false"),
+    ("spec.hostPID", "true", "false"),
     ("spec.hostname", r#""a""#, r#""b""#),
+    ("spec.overhead", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
+    ("spec.resources.limits", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
+    ("spec.resources.requests", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "2", "memory": "1"}"#),
     ("spec.restartPolicy", r#""Always""#, r#""Never""#),
     ("spec.runtimeClassName", r#""a""#, r#""b""#),
+    ("spec.securityContext.appArmorProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.securityContext.appArmorProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.securityContext.runAsGroup", "1", "2"),
+    ("spec.securityContext.runAsNonRoot", "true", "false"),
+    ("spec.securityContext.runAsUser", "1", "2"),
+    ("spec.securityContext.seLinuxOptions.level", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.role", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.type", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.user", r#""a""#, r#""b""#),
+    ("spec.securityContext.seccompProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.securityContext.seccompProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.securityContext.supplementalGroups", "[1]", "[2]"),
+    ("spec.securityContext.sysctls[].name", r#""a""#, r#""b""#),
+    ("spec.securityContext.sysctls[].value", r#""a""#, r#""b""#),
+    ("spec.shareProcessNamespace", "true", "false"),
     ("spec.terminationGracePeriodSeconds", "5", "6"),
     ("spec.volumes[].emptyDir.medium", r#""""#, r#""Memory""#),
     ("spec.volumes[].emptyDir.sizeLimit", r#""1Ki""#, r#""2Ki""#),
@@ -219,13 +258,20 @@ fn built(path: &str, value: &str) -> Pod {
                 *at = match name {
                     "env" => json!([{ "name": "X" }]),
                     "ports" => json!([{ "containerPort": 9, "hostPort": 9 }]),
+                    "sysctls" => json!([{ "name": "x", "value": "x" }]),
                     "volumeMounts" => json!([{ "name": "v", "mountPath": "/x" }]),
                     _ => json!([{}]),
                 };
             }
             at = &mut at[0];
-        } else if at.is_null() && name == "hostPath" {
-            *at = json!({ "path": "/x" });
+        } else if at.is_null() {
+            match name {
+                "hostPath" => *at = json!({ "path": "/x" }),
+                "appArmorProfile" | "seccompProfile" if path.ends_with("localhostProfile") => {
+                    *at = json!({ "type": "Localhost" });
+                }
+                _ => {}
+            }
         }
     }
     *at = serde_json::from_str(value).expect("values are JSON");

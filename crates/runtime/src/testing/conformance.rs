@@ -1,7 +1,8 @@
 //! The suite that every backend must pass: the rules in the documentation of [`Runtime`], as cases.
 //!
 //! # Layout
-//! - [`run`], [`Options`], [`Transcript`]: what backends' tests call.
+//! - [`run`], [`Options`], [`Transcript`]: what backends' tests call, and `stanchion backend check`.
+//! - `image`: the image, made of this node's own programs.
 //! - `kit`, `io`: what cases are made with. Every case has a pod identity of its own, and is cleaned up after.
 //! - `images`, `sandboxes`, `sharing`, `containers`, `starting`, `stopping`, `environment`, `security`, `exec`, `logs`,
 //!   `events`, `abandoned`: the cases.
@@ -13,6 +14,7 @@ mod containers;
 mod environment;
 mod events;
 mod exec;
+mod image;
 mod images;
 mod io;
 mod kit;
@@ -24,7 +26,10 @@ mod starting;
 mod stopping;
 mod transcript;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -47,6 +52,8 @@ pub struct Options {
     pub patience: Duration,
     /// Only cases whose name begins with this.
     pub only: Option<String>,
+    /// Is told of each case when it is over, and how long it took.
+    pub told: Option<fn(&Case, Duration)>,
 }
 
 /// How the image comes into the runtime.
@@ -69,8 +76,20 @@ pub enum ImageSource {
 impl Options {
     /// Options for an image that is pulled without credentials; a case may take a minute.
     pub fn pulling(image: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
-        let source = ImageSource::Pull { auth: None };
-        Self { image: image.into(), source, dir: dir.into(), patience: Duration::from_secs(60), only: None }
+        let (image, source) = (image.into(), ImageSource::Pull { auth: None });
+        Self { image, source, dir: dir.into(), patience: Duration::from_secs(60), only: None, told: None }
+    }
+
+    /// Options for an image made now of this node's own shell, which no registry is needed for; `dir` is
+    /// [`Options::dir`].
+    ///
+    /// # Errors
+    /// One of the few programs is not on this node, or the archive cannot be written to `dir`.
+    pub fn making_the_image(dir: &Path) -> std::io::Result<Self> {
+        let archive = dir.join("image.tar");
+        image::archive(&archive)?;
+        let options = Self::pulling(image::REFERENCE, dir);
+        Ok(Self { source: ImageSource::Import { archive }, ..options })
     }
 }
 
@@ -83,15 +102,19 @@ macro_rules! suite {
             let outcome = kit.within(Box::pin($case(&kit))).await;
             let outcome = kit.clean_up(outcome).await;
             $transcript.add($name, outcome, start.elapsed());
+            if let (Some(told), Some(case)) = ($options.told, $transcript.cases.last()) {
+                told(case, start.elapsed());
+            }
         }
     )*};
 }
 
 /// Runs every case against `runtime`, one after the other.
 ///
-/// Leaves nothing behind if the backend keeps the contract. Needs a tokio runtime with I/O and time enabled.
+/// Leaves nothing behind if the backend keeps the contract: of the image, what was there before. Needs a tokio runtime with I/O and time enabled.
 pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
     let mut transcript = Transcript::default();
+    let image_was_there = images::is_there(runtime, &options.image).await;
     if let ImageSource::Pull { .. } = options.source {
         suite! { runtime, options, transcript;
             "images.pull" => images::pull,
@@ -157,6 +180,8 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "environment.variables" => environment::variables,
         "environment.working_dir" => environment::working_dir,
         "environment.hostname" => environment::hostname,
+        "environment.terminal" => environment::terminal,
+        "environment.input" => environment::input,
         "environment.mounts" => environment::mounts,
         "environment.read_only_mount" => environment::read_only_mount,
         "environment.fresh_files" => environment::fresh_files,
@@ -195,6 +220,10 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
     }
     if !matches!(options.source, ImageSource::Present) {
         suite! { runtime, options, transcript; "images.remove" => images::remove, }
+        if !image_was_there {
+            // Where this fails, so did the case before.
+            runtime.remove_image(options.image.clone()).await.ok();
+        }
     }
     transcript
 }

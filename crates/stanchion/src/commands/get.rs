@@ -256,7 +256,10 @@ async fn show_backends(client: &Client) -> Result<()> {
     for backend in backends {
         let health = if backend.error.is_none() && !backend.runtime.is_empty() { "Ready" } else { "Unavailable" };
         let runtime = format!("{} {}", backend.runtime, backend.runtime_version);
-        let reason = backend.error.clone().unwrap_or_default();
+        let state = Some(&backend.health).filter(|health| !health.state.is_empty());
+        let state = state.map(|health| format!("{}: {}", health.state, health.message));
+        let reason: Vec<_> = state.into_iter().chain(backend.error.clone()).collect();
+        let reason = reason.join("; ");
         let (pods, since) = (backend.pods.to_string(), age(backend.since));
         rows.push(row([&backend.name, health, &pods, runtime.trim(), &backend.version, &backend.abi, &since, &reason]));
     }

@@ -9,9 +9,14 @@ use super::{
 };
 use crate::{ErrorKind, Image, ImportImages, Progress, PullImage, PullProgress, Runtime};
 
+/// Whether an image is listed.
+pub(super) async fn is_there(runtime: &impl Runtime, reference: &str) -> bool {
+    runtime.list_images().await.is_ok_and(|images| images.iter().any(|image| image.reference == reference))
+}
+
 /// Brings the image, if it is not there.
 pub(super) async fn provide<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
-    let present = kit.runtime.list_images().await?.iter().any(|image| image.reference == kit.options.image);
+    let present = is_there(kit.runtime, &kit.options.image).await;
     match kit.options.source {
         ImageSource::Pull { .. } if !present => {
             kit.runtime.pull_image(request(kit, &kit.options.image), Progress::ignored()).await?;

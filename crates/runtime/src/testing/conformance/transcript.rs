@@ -36,6 +36,19 @@ pub enum Verdict {
     },
 }
 
+impl Case {
+    /// Verdict, duration, name, and why it failed.
+    #[must_use]
+    pub fn line(&self, took: Duration) -> String {
+        let (verdict, why) = match &self.verdict {
+            Verdict::Passed => ("passed", ""),
+            Verdict::Unsupported => ("unsupported", ""),
+            Verdict::Failed { why } => ("FAILED", why.as_str()),
+        };
+        format!("{verdict:<11} {:>6} ms  {} {why}", took.as_millis(), self.name).trim_end().to_owned()
+    }
+}
+
 /// Why a case ended early.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -94,16 +107,8 @@ impl PartialEq for Transcript {
 impl Eq for Transcript {}
 
 impl fmt::Display for Transcript {
-    /// One line a case: verdict, duration, name, and why it failed.
+    /// One line a case.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (case, took) in self.cases.iter().zip(&self.durations) {
-            let (verdict, why) = match &case.verdict {
-                Verdict::Passed => ("passed", ""),
-                Verdict::Unsupported => ("unsupported", ""),
-                Verdict::Failed { why } => ("FAILED", why.as_str()),
-            };
-            writeln!(f, "{verdict:<11} {:>6} ms  {} {why}", took.as_millis(), case.name)?;
-        }
-        Ok(())
+        self.cases.iter().zip(&self.durations).try_for_each(|(case, took)| writeln!(f, "{}", case.line(*took)))
     }
 }

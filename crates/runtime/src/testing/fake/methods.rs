@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Capabilities, ContainerConfig, ContainerId, ContainerStats, Error, ErrorKind, Event, ExecId, ExecRequest,
-    ExecStdio, ExitStatus, Image, ImageDetails, ImportImages, Inventory, Progress, PullImage, Result, Runtime,
+    ExecStdio, ExitStatus, Health, Image, ImageDetails, ImportImages, Inventory, Progress, PullImage, Result, Runtime,
     SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
 };
 
@@ -26,6 +26,11 @@ impl Runtime for FakeRuntime {
             Ok(Version { runtime: self.shared.name.clone(), runtime_version: "1.0.0".to_owned(), capabilities })
         })
         .await
+    }
+
+    // Answered also during an outage, and no step of a script.
+    async fn health(&self) -> Result<Health> {
+        Ok(self.shared.look(|state| state.health.clone()))
     }
 
     async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {

@@ -11,8 +11,8 @@ use tokio::task::AbortHandle;
 
 use super::{events::Events, exec::Answers, images::Images, program::Program, program::TermAction, shell};
 use crate::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, EventKind, ExecId, Inventory,
-    NetworkMode, Profile, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState, TerminalSize, labels,
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, EventKind, ExecId, Health,
+    Inventory, NetworkMode, Profile, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState, TerminalSize, labels,
 };
 
 #[derive(Default)]
@@ -26,6 +26,8 @@ pub(super) struct State {
     pub(super) answers: Answers,
     /// Cannot be reached now.
     pub(super) outage: bool,
+    /// What `health` answers.
+    pub(super) health: Health,
     /// Output is written to `log_path`.
     pub(super) log_files: bool,
     /// Sandboxes and containers made so far; names the next.

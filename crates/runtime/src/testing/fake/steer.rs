@@ -2,7 +2,8 @@
 
 use super::{FakeRuntime, lock, shell};
 use crate::{
-    ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, SandboxId, SandboxInfo, SandboxState,
+    ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Health, Inventory, SandboxId, SandboxInfo,
+    SandboxState,
 };
 
 impl FakeRuntime {
@@ -10,6 +11,11 @@ impl FakeRuntime {
     #[must_use]
     pub fn inventory(&self) -> Inventory {
         self.shared.look(|state| state.inventory())
+    }
+
+    /// Sets what `health` answers.
+    pub fn set_health(&self, health: Health) {
+        self.shared.change(|state, _| state.health = health);
     }
 
     /// The latest container of this name in any pod.

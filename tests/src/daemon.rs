@@ -1,0 +1,67 @@
+//! A daemon of the node's own, which can be ended and started again.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+
+use crate::{process::Process, tools, until};
+
+/// One daemon, running or not.
+#[derive(Debug)]
+pub(crate) struct Daemon {
+    program: &'static str,
+    arguments: Vec<OsString>,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl Daemon {
+    /// One that is not started yet, with this option that names its configuration.
+    pub fn new(program: &'static str, option: &str, config: &Path, log: &Path) -> Self {
+        Self { program, arguments: vec![option.into(), config.into()], log: log.to_path_buf(), process: None }
+    }
+
+    /// Starts it, and waits until `answers` succeeds.
+    pub fn start(&mut self, answers: impl Fn() -> Result<()>) -> Result<()> {
+        ensure!(self.process.is_none(), "{} runs already", self.program);
+        let mut process = Process::start(self.program, tools::command(self.program)?.args(&self.arguments), &self.log)?;
+        until(&format!("{} to answer", self.program), Duration::from_secs(40), || {
+            if let Some(status) = process.ended()? {
+                bail!("it ended ({status}), see {}", self.log.display());
+            }
+            answers()
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// The running process.
+    pub fn process(&mut self) -> Result<&mut Process> {
+        self.process.as_mut().with_context(|| format!("{} is not running", self.program))
+    }
+
+    /// Ends it with `signal`.
+    pub fn end(&mut self, signal: Signal) -> Result<ExitStatus> {
+        let process = self.process()?;
+        process.signal(signal)?;
+        let status = process.wait(Duration::from_secs(60))?;
+        self.process = None;
+        Ok(status)
+    }
+
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::id)
+    }
+
+    /// What it writes.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}

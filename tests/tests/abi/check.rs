@@ -1,0 +1,56 @@
+//! `stanchion backend check` on backends that are not about a runtime of this machine: what it says, and its exit code.
+
+use std::{fs, path::Path, process::Command};
+
+use stanchion_tests::tools;
+
+use crate::build;
+
+/// What is printed on both streams, and the exit code.
+fn check(config: &str, arguments: &[&str]) -> (String, Option<i32>) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (file, text) = (dir.path().join("stanchion.toml"), config.replace("DIR", &dir.path().to_string_lossy()));
+    fs::write(&file, text).expect("it can be written");
+    let program = tools::target_dir().expect("there is a target directory").join("debug/stanchion");
+    assert!(program.is_file(), "{} has not been built: cargo build --workspace --all-targets", program.display());
+    let mut command = Command::new(program);
+    command.args(["backend", "check"]).arg(build::rust("dev")).args(arguments).arg("--config").arg(file);
+    let output = command.output().expect("it starts");
+    let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (said.concat(), output.status.code())
+}
+
+const AGENT: &str = "[agent]\nstate_dir = \"DIR/state\"\nrun_dir = \"DIR/run\"\nlog_dir = \"DIR/logs\"\n";
+const IMAGE: &str = "registry.test/busybox:1";
+
+/// A table of the configuration, which has the library or not.
+fn table(name: &str, library: Option<&Path>) -> String {
+    let library = library.map_or_else(String::new, |library| format!("library = {library:?}\n"));
+    let publish = if name == "fake" { format!("publish = [{IMAGE:?}]\n") } else { String::new() };
+    format!("{AGENT}[backend.{name}]\n{library}{publish}")
+}
+
+#[test]
+fn a_backend_that_keeps_the_contract_passes() {
+    let library = build::rust("dev");
+    let (said, code) = check(&table("fake", Some(&library)), &["--image", IMAGE]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("passed") && said.contains("exec.output") && said.contains(" 0 failed, in "), "{said}");
+}
+
+#[test]
+fn cases_can_be_chosen_and_the_backend_named() {
+    let (said, code) = check(&table("fake", None), &["--image", IMAGE, "--name", "fake", "--only", "exec.exit_code"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("\n1 passed, 0 unsupported, 0 failed, in "), "{said}");
+    let (said, code) = check(&table("fake", None), &["--image", IMAGE, "--name", "fake", "--only", "exce"]);
+    assert!(code == Some(1) && said.contains("no case has a name that begins with \"exce\""), "{said}");
+}
+
+#[test]
+fn what_stands_in_the_way_is_named() {
+    let (said, code) = check(&table("fake", None), &["--image", IMAGE]);
+    assert!(code == Some(1) && said.contains("or name the backend with --name NAME"), "{said}");
+    let (said, code) = check(&table("unruly", None), &["--name", "unruly"]);
+    assert!(code == Some(1) && said.contains("tripped over version"), "{said}");
+}
