@@ -209,3 +209,21 @@ fn no_input_panics() {
         }
     }
 }
+
+#[test]
+fn the_examples_are_accepted() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/manifests");
+    let mut found = 0;
+    for directory in [examples.clone(), examples.join("control-plane")] {
+        for entry in std::fs::read_dir(directory).expect("the examples are there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|it| it == "yaml") {
+                let text = std::fs::read(&path).expect("a file");
+                let manifest = decode(&text, "node-1").unwrap_or_else(|wrong| panic!("{}: {wrong:#?}", path.display()));
+                assert_eq!(manifest.warnings, [], "{}", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 7, "{found} examples");
+}

@@ -4,7 +4,7 @@ use std::{fs, io};
 
 use stanchion_sdk::{
     confinement::{app_armor_profiles, has_app_armor, has_se_linux},
-    proc,
+    limits, proc,
     runtime::{ContainerConfig, Error, ErrorKind, Profile, Result, Security},
 };
 
@@ -13,6 +13,12 @@ use crate::Docker;
 /// What confines a container.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Confinement {
+    /// `--privileged`
+    pub privileged: bool,
+    /// `--cap-add`
+    pub add: Vec<String>,
+    /// `--cap-drop`
+    pub drop: Vec<String>,
     /// `--security-opt`
     pub options: Vec<String>,
     /// Not shown to it.
@@ -53,7 +59,38 @@ impl Confinement {
         }
         let is_masked = !security.privileged && !security.unmasked_proc;
         let list = |of: fn() -> Vec<String>| if is_masked { of() } else { Vec::new() };
-        Ok(Self { options, masked: list(proc::masked), read_only: list(proc::read_only) })
+        let (masked, read_only) = (list(proc::masked), list(proc::read_only));
+        let mut confinement =
+            Self { privileged: security.privileged, add: Vec::new(), drop: Vec::new(), options, masked, read_only };
+        confinement.allow(security, limits::lacks_capabilities());
+        Ok(confinement)
+    }
+
+    /// Docker's own *all* is all that the kernel knows: a node that has less could not start such a container at all.
+    fn allow(&mut self, security: &Security, lacks: bool) {
+        let has_all = |names: &[String]| names.iter().any(|name| name == "ALL");
+        let is_half = security.privileged && lacks;
+        if is_half {
+            tracing::warn!(
+                "this node does not have all capabilities: a privileged container gets those that it has, and no devices"
+            );
+            self.privileged = false;
+            self.options.retain(|option| !option.starts_with("seccomp=") && !option.starts_with("apparmor="));
+            self.options.push("seccomp=unconfined".to_owned());
+            if has_app_armor() {
+                self.options.push("apparmor=unconfined".to_owned());
+            }
+        }
+        self.drop = security.drop_capabilities.clone();
+        self.add = match is_half || has_all(&security.add_capabilities) {
+            true => limits::capabilities().into_iter().map(str::to_owned).collect(),
+            false => security.add_capabilities.clone(),
+        };
+        if is_half || has_all(&security.add_capabilities) {
+            self.drop.retain(|name| name != "ALL" && !is_half);
+        }
+        // Of a name that is in both lists the drop holds.
+        self.add.retain(|name| !self.drop.contains(name));
     }
 }
 
@@ -102,6 +139,19 @@ mod tests {
         let free = Confinement::of(&free).expect("nothing to read");
         assert_eq!(free.options, ["no-new-privileges", "seccomp=unconfined"], "R-SEC-4, R-SEC-8");
         assert_eq!((free.masked, free.read_only), (Vec::new(), Vec::new()), "R-SEC-7");
+        let all = Security {
+            add_capabilities: vec!["ALL".to_owned()],
+            drop_capabilities: vec!["CHOWN".to_owned()],
+            ..Security::default()
+        };
+        let all = Confinement::of(&all).expect("nothing to read");
+        assert!(all.add.iter().any(|it| it == "KILL") && !all.add.iter().any(|it| it == "CHOWN"), "R-SEC-6");
+        let mut half = Confinement { privileged: true, ..usual };
+        half.allow(&Security { privileged: true, ..Security::default() }, true);
+        assert!(
+            !half.privileged && half.options.contains(&"seccomp=unconfined".to_owned()),
+            "R-SEC-5: as near as can be"
+        );
         let absent = Profile::Localhost { profile: "/nonexistent/profile.json".to_owned() };
         let error = Confinement::of(&Security { seccomp: absent, ..Security::default() }).expect_err("absent");
         assert_eq!(error.kind(), ErrorKind::Invalid, "R-SEC-8");

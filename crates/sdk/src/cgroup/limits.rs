@@ -23,17 +23,22 @@ struct Setting {
     is_limit: bool,
 }
 
-/// Makes a cgroup, in every hierarchy that has a controller of these, and writes its limits.
+/// Makes a cgroup, in every hierarchy, and writes its limits where they belong. In the others it is made too, so that the
+/// OCI runtime finds it and does not meet another pod's removal on the way.
 pub(super) fn make(path: &Path, resources: &LinuxResources) -> io::Result<()> {
     let path = path.strip_prefix("/").unwrap_or(path);
     for hierarchy in hierarchies() {
         let has = |controller: &&str| hierarchy.controllers.iter().any(|it| it == controller);
         let controllers: Vec<_> = CONTROLLERS.into_iter().filter(has).collect();
-        if controllers.is_empty() {
-            continue;
-        }
         let place = hierarchy.place.join(path);
-        make_dirs(hierarchy, path, &controllers)?;
+        match make_dirs(hierarchy, path, &controllers) {
+            // One that the runtime may not even use.
+            Err(error) if controllers.is_empty() => {
+                tracing::debug!(path = %place.display(), %error, "a cgroup without limits is not made");
+                continue;
+            }
+            made => made?,
+        }
         let settings = if hierarchy.is_unified { unified(resources) } else { legacy(resources) };
         for setting in settings.iter().filter(|setting| controllers.contains(&setting.controller)) {
             write(&place, setting)?;

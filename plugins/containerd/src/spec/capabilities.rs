@@ -1,12 +1,10 @@
 //! What root may do in a container.
 
-use std::fs;
-
 use oci_spec::{
     OciSpecError,
     runtime::{Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder},
 };
-use stanchion_sdk::runtime::Security;
+use stanchion_sdk::{limits, runtime::Security};
 
 /// The set that containerd and Docker give.
 const USUAL: [Capability; 14] = [
@@ -24,51 +22,6 @@ const USUAL: [Capability; 14] = [
     Capability::SysChroot,
     Capability::Kill,
     Capability::AuditWrite,
-];
-
-/// Every one, in the order of their numbers (capabilities(7)).
-const ALL: [Capability; 41] = [
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::DacReadSearch,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::Kill,
-    Capability::Setgid,
-    Capability::Setuid,
-    Capability::Setpcap,
-    Capability::LinuxImmutable,
-    Capability::NetBindService,
-    Capability::NetBroadcast,
-    Capability::NetAdmin,
-    Capability::NetRaw,
-    Capability::IpcLock,
-    Capability::IpcOwner,
-    Capability::SysModule,
-    Capability::SysRawio,
-    Capability::SysChroot,
-    Capability::SysPtrace,
-    Capability::SysPacct,
-    Capability::SysAdmin,
-    Capability::SysBoot,
-    Capability::SysNice,
-    Capability::SysResource,
-    Capability::SysTime,
-    Capability::SysTtyConfig,
-    Capability::Mknod,
-    Capability::Lease,
-    Capability::AuditWrite,
-    Capability::AuditControl,
-    Capability::Setfcap,
-    Capability::MacOverride,
-    Capability::MacAdmin,
-    Capability::Syslog,
-    Capability::WakeAlarm,
-    Capability::BlockSuspend,
-    Capability::AuditRead,
-    Capability::Perfmon,
-    Capability::Bpf,
-    Capability::CheckpointRestore,
 ];
 
 /// A capability of no kernel.
@@ -113,10 +66,7 @@ pub(super) fn capabilities(all: Capabilities, is_root: bool) -> Result<LinuxCapa
 
 /// The capabilities that any process of this node can have.
 fn of_node() -> Capabilities {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let bounding = bounding.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
-    ALL.into_iter().zip(0..).filter(|(_, number)| bounding & (1 << number) != 0).map(|(it, _)| it).collect()
+    limits::capabilities().into_iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 #[cfg(test)]
