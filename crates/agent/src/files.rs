@@ -3,11 +3,16 @@
 //! ```text
 //! <state_dir>/pods/<uid>/volumes/kubernetes.io~empty-dir/<name>    emptyDir
 //! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
+//! <state_dir>/pods/<uid>/containers/<name>/life.json               how its hook and probes stand
+//! <state_dir>/pods/<uid>/containers/<name>/<attempt>                the last words of one life of it
 //! <state_dir>/pods/<uid>/running.json                              what was started, for the agent's next life
 //! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
 //! ```
 
 mod etc;
+pub(crate) mod inside;
+mod life;
+mod message;
 mod mounts;
 mod record;
 mod volume;
@@ -23,7 +28,7 @@ use stanchion_pod::{PodKey, PodUid};
 
 pub(crate) use etc::write as write_etc;
 pub(crate) use record::{Place, Record, boot, places};
-pub(crate) use volume::prepare as prepare_volume;
+pub(crate) use volume::{VolumeError, prepare as prepare_volume};
 
 /// Where the files of one pod are.
 #[derive(Clone, Debug)]
@@ -40,6 +45,11 @@ impl PodFiles {
             log_dir: log_dir.to_owned(),
             logs: log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)),
         }
+    }
+
+    /// Where all of it is but the logs.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where an emptyDir is.
@@ -93,6 +103,12 @@ pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
         entries => entries?,
     };
     entries.map(|entry| Ok(PodUid::new(&entry?.file_name().to_string_lossy()))).collect()
+}
+
+/// Size of the file system that a path is on, bytes.
+pub(crate) fn disk_size(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_blocks * found.f_frsize)
 }
 
 fn pods(state_dir: &Path) -> PathBuf {

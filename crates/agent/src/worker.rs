@@ -1,18 +1,26 @@
 //! The worker of one pod: plans, performs one step, looks, and plans again.
 //!
 //! # Layout
-//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
+//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop. [`prepare`]: volumes, files
+//!   and environment before a container starts.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
+//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
+//!   [`announce`]: events.
 
+mod announce;
 mod container;
 mod images;
+mod lives;
+mod messages;
 mod perform;
 mod place;
+mod prepare;
 mod recall;
 mod resources;
 mod security;
 mod show;
+mod stop;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -34,6 +42,7 @@ use crate::{
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
+    probe::Told,
     supervisor::Supervisor,
     survivors::Survivors,
 };
@@ -94,6 +103,9 @@ pub(crate) struct Worker<R> {
     fetches: CancellationToken,
     pulls: images::Pulls,
     history: History,
+    told: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
+    probes: lives::Probes,
+    hooks: lives::Hooks,
     /// The revision that runs, where its manifest is known.
     running: Option<Running>,
     /// Where it belongs and where it may be.
@@ -102,6 +114,10 @@ pub(crate) struct Worker<R> {
     is_recalled: bool,
     /// The revision that this node cannot run, once that was told.
     refused: Option<Revision>,
+    /// The revision whose containers' numbers have been looked up.
+    counted: Option<Revision>,
+    /// The revision of which it has been said that its time is over.
+    expired: Option<Revision>,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -161,11 +177,16 @@ impl<R: Runtime> Worker<R> {
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
             history: History::default(),
+            told: mpsc::channel(16),
+            probes: lives::Probes::new(),
+            hooks: lives::Hooks::new(),
             running: None,
             uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
             places: place::Places::new(recorded),
             is_recalled: false,
             refused: None,
+            counted: None,
+            expired: None,
             last: None,
             first_seen,
             leaving_since: None,
@@ -182,13 +203,21 @@ impl<R: Runtime> Worker<R> {
         while !shutdown.is_cancelled() {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
+            while let Ok(told) = self.told.1.try_recv() {
+                self.hear(told).await;
+            }
             // Before anything is read of them: a look that comes from here on ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
+            self.recall_attempts(desired.as_ref()).await;
+            self.recall_lives(desired.as_ref(), &remains).await;
+            self.read_messages(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
+            self.watch(desired.as_ref(), &remains);
+            self.announce(desired.as_ref(), &remains);
             let wake_at = [wake_at, again].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
@@ -201,6 +230,9 @@ impl<R: Runtime> Worker<R> {
                         self.shared.board.remove_pod(&self.key);
                         return Ended::Gone;
                     }
+                }
+                Some(Action::RunHook { revision, container, id }) => {
+                    self.begin_hook(desired.as_ref(), &revision, &container, id).await;
                 }
                 Some(action) => {
                     let backend = self.backend_of(&action, desired.as_ref());
@@ -227,7 +259,7 @@ impl<R: Runtime> Worker<R> {
             backend,
             is_stopped: *is_stopped,
         });
-        let wanted = Wanted { pod: wanted.as_deref(), running };
+        let wanted = Wanted { pod: wanted.as_deref(), running, since: self.first_seen };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
@@ -277,6 +309,11 @@ impl<R: Runtime> Worker<R> {
         if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
             self.history.begin_revision();
         }
+        if self.last.as_ref().is_some_and(|last| desired.refers_to_news(last)) {
+            self.history.hurry();
+        }
+        let lacks = desired.lacks().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
+        self.history.set_lacking(lacks);
         // What was made after all, though the answer said otherwise, has not failed.
         for container in containers.filter(|container| plan::is_running(container)) {
             self.history.set_start(&container.name, None);
@@ -329,6 +366,7 @@ impl<R: Runtime> Worker<R> {
             Action::EnsureImages { revision, .. }
             | Action::CreateSandbox { revision, .. }
             | Action::StartContainer { revision, .. }
+            | Action::RunHook { revision, .. }
             | Action::RunContainer(plan::Run { revision, .. }) => {
                 self.revision(desired, revision).map(|(_, backend)| backend).unwrap_or_default()
             }
@@ -364,6 +402,7 @@ impl<R: Runtime> Worker<R> {
                 },
                 Some(order) = self.orders.recv() => return self.obey(order, remains),
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
+                Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },

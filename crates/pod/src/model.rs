@@ -1,16 +1,29 @@
 //! A pod that cannot be wrong: what decoding, defaulting and validation leave for the agent to run.
 
+mod env;
 mod resources;
 mod security;
+mod volume;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1 as wire;
 
+pub use env::*;
 pub use resources::{QosClass, Resources};
 pub use security::{PodSecurity, Profile, SeLinux, Security};
+pub use volume::*;
 
-use crate::lifecycle::{Hook, Probe, Restart};
+use crate::{
+    ObjectKey,
+    lifecycle::{Hook, Probe, Restart},
+};
 
 /// One static pod of this node, valid, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,14 +90,16 @@ pub struct Container {
     pub image: String,
     /// When the image is fetched.
     pub pull_policy: PullPolicy,
-    /// `command`: replaces the image's entrypoint.
+    /// `command`: replaces the image's entrypoint. `$(NAME)` in it is expanded when the container starts.
     pub command: Option<Vec<String>>,
-    /// `args`: replaces the image's arguments.
+    /// `args`: replaces the image's arguments. `$(NAME)` in it is expanded when the container starts.
     pub args: Option<Vec<String>>,
     /// `workingDir`.
     pub working_dir: Option<String>,
-    /// Environment in order, `$(NAME)` references already expanded.
-    pub env: Vec<(String, String)>,
+    /// `envFrom`, in order; what `env` names wins.
+    pub env_from: Vec<EnvFrom>,
+    /// `env`, in order; of one name the last counts.
+    pub env: Vec<Variable>,
     /// Ports of the pod that lead into this container.
     pub ports: Vec<Port>,
     /// Requests and limits.
@@ -149,59 +164,6 @@ pub enum Protocol {
     Sctp,
 }
 
-/// A volume, mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumeMount {
-    /// Name of the volume; exists in the pod.
-    pub volume: String,
-    /// Absolute path in the container.
-    pub path: String,
-    /// `readOnly`.
-    pub read_only: bool,
-}
-
-/// Where a volume's files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Volume {
-    /// A path of the node.
-    HostPath {
-        /// Absolute, without `..`.
-        path: PathBuf,
-        /// What must be there, or is made.
-        kind: HostPathKind,
-    },
-    /// A directory that lives as long as the pod.
-    EmptyDir {
-        /// On disk or in memory.
-        medium: Medium,
-        /// Size of a memory medium, bytes.
-        size_limit: Option<u64>,
-    },
-}
-
-/// `hostPath.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "Kubernetes' own names")]
-pub enum HostPathKind {
-    Unset,
-    DirectoryOrCreate,
-    Directory,
-    FileOrCreate,
-    File,
-    Socket,
-    CharDevice,
-    BlockDevice,
-}
-
-/// `emptyDir.medium`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Medium {
-    /// A directory of the agent's.
-    Disk,
-    /// tmpfs.
-    Memory,
-}
-
 /// `spec.restartPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "Kubernetes' own names")]
@@ -227,6 +189,37 @@ pub struct PodKey {
     pub namespace: String,
     /// `<metadata.name>-<node>`.
     pub name: String,
+}
+
+impl Pod {
+    /// The objects that this pod refers to.
+    #[must_use]
+    pub fn references(&self) -> BTreeSet<&ObjectKey> {
+        self.mentions().map(|(object, _)| object).collect()
+    }
+
+    /// Those of them without which it cannot start.
+    #[must_use]
+    pub fn needs(&self) -> BTreeSet<&ObjectKey> {
+        self.mentions().filter(|(_, optional)| !optional).map(|(object, _)| object).collect()
+    }
+
+    /// The objects that it mentions, and whether each may be missing there.
+    fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
+        let volumes = self.volumes.values().flat_map(Volume::mentions);
+        let containers = self.init_containers.iter().chain(&self.containers);
+        volumes.chain(containers.flat_map(Container::mentions))
+    }
+}
+
+impl Container {
+    fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
+        let keys = self.env.iter().filter_map(|variable| match &variable.value {
+            Value::Key { object, optional, .. } => Some((object, *optional)),
+            _ => None,
+        });
+        keys.chain(self.env_from.iter().map(|from| (&from.object, from.optional)))
+    }
 }
 
 impl fmt::Display for PodKey {

@@ -4,7 +4,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -32,9 +32,29 @@ use Support::{Executed, Keys, NoEffect, Only, Quiet, Refused};
 
 static TABLE: LazyLock<HashMap<&'static str, Support>> = LazyLock::new(|| ROWS.iter().copied().collect());
 
-/// The row of a field, by path with `[]` for any index.
+/// Fields that are as others are, with those.
+const ALIKE: [(&str, &str); 4] = [
+    ("spec.initContainers[]", "spec.containers[]"),
+    ("spec.containers[].lifecycle.preStop", "spec.containers[].lifecycle.postStart"),
+    ("spec.containers[].readinessProbe", "spec.containers[].livenessProbe"),
+    ("spec.containers[].startupProbe", "spec.containers[].livenessProbe"),
+];
+
+/// The row of a field, by path with `[]` for any index: its own, or that of the field that it is like.
 fn row(path: &str) -> Option<Support> {
-    TABLE.get(path).copied()
+    TABLE.get(&*like(path)).copied()
+}
+
+/// The path of the field that has the row.
+fn like(path: &str) -> Cow<'_, str> {
+    let mut path = Cow::Borrowed(path);
+    for (one, other) in ALIKE {
+        // A whole name, not the beginning of one.
+        if let Some(rest) = path.strip_prefix(one).filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
+            path = Cow::Owned(format!("{other}{rest}"));
+        }
+    }
+    path
 }
 
 /// Refuses what is not done, and warns of what means nothing here.

@@ -1,6 +1,6 @@
 //! Good and bad manifests, and what is said of them.
 
-use stanchion_pod::{Manifest, Problem, RestartPolicy, Volume, decode};
+use stanchion_pod::{Manifest, Problem, RestartPolicy, Value, Volume, decode};
 
 const REDIS: &str = "\
 apiVersion: v1
@@ -103,8 +103,8 @@ fn fields_reach_the_pod() {
     let manifest = good(&text);
     let pod = &manifest.pods[0];
     let container = &pod.containers[0];
-    assert_eq!(container.command.as_deref().map(|it| it[2].as_str()), Some("echo x $(NAME)"));
-    assert_eq!(container.env[1].1, "xx");
+    assert_eq!(container.command.as_deref().map(|it| it[2].as_str()), Some("echo $(NAME) $$(NAME)"));
+    assert_eq!(container.env[1].value, Value::Text("$(NAME)$(NAME)".to_owned()));
     assert_eq!((container.resources.cpu_request, container.resources.memory_limit), (Some(500), Some(64 << 20)));
     assert!(matches!(pod.volumes["data"], Volume::EmptyDir { size_limit: Some(1_048_576), .. }));
     assert_eq!(pod.grace.as_secs(), 1, "R-CHG-7");

@@ -8,28 +8,30 @@ use std::{
 };
 
 use rustix::mount::{MountFlags, mount};
-use stanchion_pod::{HostPathKind, Medium, Volume};
+use stanchion_pod::{HostPathKind, Medium, ObjectKey, Volume};
 
 use super::{PodFiles, mounts};
 
 /// Why a volume cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumeError {
-    #[error("volume {volume:?}: hostPath {} is not {expected}: {found}", path.display())]
-    WrongType { volume: String, path: PathBuf, expected: &'static str, found: &'static str },
-    #[error("volume {volume:?}: {tried} {}", path.display())]
-    Io { volume: String, tried: &'static str, path: PathBuf, source: io::Error },
+    #[error("hostPath type check failed: {} is not {expected}: {found}", path.display())]
+    WrongType { path: PathBuf, expected: &'static str, found: &'static str },
+    #[error("{tried} {}", path.display())]
+    Io { tried: &'static str, path: PathBuf, source: io::Error },
+    #[error("{0} not found")]
+    Missing(ObjectKey),
 }
 
 /// Makes a volume ready; answers the path on the node to mount. Nothing happens to what is there.
 pub(crate) fn prepare(name: &str, volume: &Volume, files: &PodFiles) -> Result<PathBuf, VolumeError> {
     match volume {
-        Volume::HostPath { path, kind } => host_path(name, path, *kind).map(|()| path.clone()),
+        Volume::HostPath { path, kind } => host_path(path, *kind).map(|()| path.clone()),
         Volume::EmptyDir { medium, size_limit } => {
             let path = files.empty_dir(name);
             let failed = |tried| {
-                let (volume, path) = (name.to_owned(), path.clone());
-                move |source| VolumeError::Io { volume, tried, path, source }
+                let path = path.clone();
+                move |source| VolumeError::Io { tried, path, source }
             };
             fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
             match medium {
@@ -49,13 +51,15 @@ pub(crate) fn prepare(name: &str, volume: &Volume, files: &PodFiles) -> Result<P
             }
             Ok(path)
         }
+        Volume::Projected(_) | Volume::Claim { .. } => {
+            unreachable!("refused by name: {name}")
+        }
     }
 }
 
 /// Checks or makes a path of the node (R-VOL, `hostPath.type`).
-fn host_path(volume: &str, path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
-    let failed =
-        |tried| move |source| VolumeError::Io { volume: volume.to_owned(), tried, path: path.to_owned(), source };
+fn host_path(path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
+    let failed = |tried| move |source| VolumeError::Io { tried, path: path.to_owned(), source };
     let found = match fs::metadata(path) {
         Ok(found) => Some(found),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -64,7 +68,6 @@ fn host_path(volume: &str, path: &Path, kind: HostPathKind) -> Result<(), Volume
     let expect = |expected, is: fn(&Metadata) -> bool| match &found {
         Some(found) if is(found) => Ok(()),
         found => Err(VolumeError::WrongType {
-            volume: volume.to_owned(),
             path: path.to_owned(),
             expected,
             found: found.as_ref().map_or("it does not exist", what),
@@ -84,7 +87,7 @@ fn host_path(volume: &str, path: &Path, kind: HostPathKind) -> Result<(), Volume
         }
         HostPathKind::DirectoryOrCreate | HostPathKind::Directory => expect("a directory", Metadata::is_dir),
         HostPathKind::FileOrCreate | HostPathKind::File => expect("a file", Metadata::is_file),
-        HostPathKind::Socket => expect("a socket", |found| found.file_type().is_socket()),
+        HostPathKind::Socket => expect("a socket file", |found| found.file_type().is_socket()),
         HostPathKind::CharDevice => expect("a character device", |found| found.file_type().is_char_device()),
         HostPathKind::BlockDevice => expect("a block device", |found| found.file_type().is_block_device()),
     }

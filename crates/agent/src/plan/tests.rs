@@ -10,6 +10,7 @@ use super::{
     Action, Plan, Run, Running, Wanted,
     history::{Failure, History, ImageState},
     plan, restart,
+    stop::Stop,
     view::View,
 };
 use crate::{clock::later, observe::Remains};
@@ -76,6 +77,10 @@ fn exited(code: i32, at: u64) -> ContainerState {
     ContainerState::Exited { code: Some(code), started_at, finished_at, oom_killed: false }
 }
 
+fn stop_of(container: &ContainerInfo) -> Stop {
+    Stop::graceful(container, None)
+}
+
 fn view(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> View {
     let remains = Remains { sandboxes, containers };
     View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] }
@@ -88,21 +93,27 @@ fn with_image(pod: &Pod) -> History {
 }
 
 fn next(pod: Option<&Pod>, view: &View, history: &History, now: u64) -> Plan {
-    plan(Wanted { pod, running: None }, view, history, after(now))
+    plan(Wanted { pod, running: None, since: start() }, view, history, after(now))
 }
 
 fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<Action> {
     let (revision, sandbox) = (pod.revision.clone(), sandbox.id.clone());
-    Some(Action::RunContainer(Run { revision, index: 0, attempt, sandbox, backoff: Duration::from_secs(backoff) }))
+    Some(Action::RunContainer(Run {
+        revision,
+        container: "app".to_owned(),
+        attempt,
+        sandbox,
+        backoff: Duration::from_secs(backoff),
+    }))
 }
 
 #[test]
 fn a_new_pod_gets_images_then_sandbox_then_containers() {
     let pod = pod("a:1");
     let empty = view(vec![], vec![]);
-    let images = Action::EnsureImages { revision: pod.revision.clone(), containers: vec![0] };
+    let images = Action::EnsureImages { revision: pod.revision.clone(), containers: vec!["app".to_owned()] };
     assert_eq!(next(Some(&pod), &empty, &History::default(), 0).action, Some(images));
-    let sandbox_first = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0 };
+    let sandbox_first = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0, started_at: start() };
     assert_eq!(next(Some(&pod), &empty, &with_image(&pod), 0).action, Some(sandbox_first));
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let made = view(vec![sandbox.clone()], vec![]);
@@ -143,7 +154,11 @@ fn what_is_not_to_restart_stays_as_it_ended() {
     let pod = never("a:1");
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let ended = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(1, 5), 0)]);
-    assert_eq!(next(Some(&pod), &ended, &with_image(&pod), 99), Plan::default(), "R-RSP-1");
+    let release = Action::StopSandbox { backend: "home".to_owned(), id: sandbox.id.clone() };
+    assert_eq!(next(Some(&pod), &ended, &with_image(&pod), 99).action, Some(release), "R-WRK-2");
+    let mut released = with_image(&pod);
+    released.set_stopped(sandbox.id.clone());
+    assert_eq!(next(Some(&pod), &ended, &released, 99), Plan::default(), "R-RSP-1");
     let mut lost = sandbox;
     lost.state = SandboxState::NotReady { reason: "reboot".to_owned() };
     let rebooted = view(vec![lost.clone()], vec![container(&pod, &lost, 0, exited(0, 5), 0)]);
@@ -157,10 +172,7 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let pod = pod("a:1");
     let lost = sandbox(&pod, 0, SandboxState::NotReady { reason: "unmounted".to_owned() });
     let survivor = container(&pod, &lost, 2, running(), 10);
-    let stop = Action::StopContainers {
-        backend: "home".to_owned(),
-        containers: vec![(survivor.id.clone(), Duration::from_secs(7))],
-    };
+    let stop = Action::StopContainers { backend: "home".to_owned(), stops: vec![stop_of(&survivor)] };
     let mut history = with_image(&pod);
     let alive = view(vec![lost.clone()], vec![survivor]);
     assert_eq!(next(Some(&pod), &alive, &history, 0).action, Some(stop), "I1");
@@ -168,7 +180,7 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let release = Action::StopSandbox { backend: "home".to_owned(), id: lost.id.clone() };
     assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(release));
     history.set_stopped(lost.id.clone());
-    let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1 };
+    let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1, started_at: start() };
     assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(make));
     let fresh = sandbox(&pod, 1, SandboxState::Ready);
     let dead = container(&pod, &lost, 2, exited(137, 1), 10);
@@ -184,9 +196,9 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
     let standing = sandbox(&old, 0, SandboxState::Ready);
     let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)) };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
     let mut history = History::default();
-    let images = Action::EnsureImages { revision: new.revision.clone(), containers: vec![0] };
+    let images = Action::EnsureImages { revision: new.revision.clone(), containers: vec!["app".to_owned()] };
     assert_eq!(plan(wanted, &alive, &history, after(0)).action, Some(images), "images first");
     let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
     history.set_image(&new.revision, "app", ImageState::Failed(failure));
@@ -206,7 +218,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, "app", ImageState::Pulling(None));
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)) };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
     assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
 }
 
@@ -216,10 +228,7 @@ fn a_pod_that_is_not_wanted_goes_step_by_step() {
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let alive = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, running(), 0)]);
     let stop = next(None, &alive, &History::default(), 0).action;
-    assert!(
-        matches!(stop, Some(Action::StopContainers { ref containers, .. }) if containers[0].1.as_secs() == 7),
-        "I5"
-    );
+    assert!(matches!(stop, Some(Action::StopContainers { ref stops, .. }) if stops[0].grace.as_secs() == 7), "I5");
     let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(0, 0), 0)]);
     let remove = Action::RemoveSandbox { backend: "home".to_owned(), id: sandbox.id };
     assert_eq!(next(None, &dead, &History::default(), 0).action, Some(remove));
@@ -245,7 +254,8 @@ fn a_created_container_is_started_and_an_old_one_removed() {
         Some(Action::RemoveContainer { backend: "home".to_owned(), id: format!("app-{attempt}").as_str().into() })
     };
     // An agent that has died may be starting it: removing it would kill what runs a moment later (I3).
-    let start = Action::StartContainer { revision: pod.revision.clone(), index: 0, id: "app-0".into() };
+    let start =
+        Action::StartContainer { revision: pod.revision.clone(), container: "app".to_owned(), id: "app-0".into() };
     assert_eq!(next(Some(&pod), &half, &with_image(&pod), 0).action, Some(start));
     let lost = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, ContainerState::Unknown, 0)]);
     assert_eq!(next(Some(&pod), &lost, &with_image(&pod), 0).action, remove(0));

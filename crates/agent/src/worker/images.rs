@@ -36,15 +36,16 @@ enum News {
 
 impl<R: Runtime> Worker<R> {
     /// Has the images of these containers, all at once, in the background.
-    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[usize]) {
+    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[String]) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
-        for container in containers.iter().filter_map(|index| pod.containers.get(*index)) {
+        for container in containers.iter().filter_map(|name| pod.container(name)) {
             let last = self.history.image(&pod, container).failure().cloned();
             self.history.set_image(&pod.revision, &container.name, ImageState::Pulling(last));
             let fetch = Fetch {
                 key: self.key.clone(),
                 revision: pod.revision.clone(),
                 container: container.clone(),
+                subject: self.subject(Some(&pod), &container.name),
                 policy: self.policy(&pod, container),
                 home: home.clone(),
                 shared: Arc::clone(&self.shared),
@@ -100,6 +101,7 @@ struct Fetch<R> {
     key: PodKey,
     revision: Revision,
     container: Container,
+    subject: Subject,
     policy: PullPolicy,
     home: String,
     shared: Arc<Shared<R>>,
@@ -130,14 +132,14 @@ impl<R: Runtime> Fetch<R> {
                 Ok(false) => {}
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
-                    self.events().warning(&self.subject(), "InspectFailed", &message);
+                    self.events().warning(&self.subject, "InspectFailed", &message);
                     return News::Failed { reason: "ImageInspectError", message, error: Some(error) };
                 }
             }
         }
         if self.policy == PullPolicy::Never {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-            self.events().warning(&self.subject(), "ErrImageNeverPull", &message);
+            self.events().warning(&self.subject, "ErrImageNeverPull", &message);
             return News::Failed { reason: "ErrImageNeverPull", message, error: None };
         }
         self.pull(home, &runtime, &reference).await
@@ -145,7 +147,7 @@ impl<R: Runtime> Fetch<R> {
 
     async fn pull(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> News {
         let image = &self.container.image;
-        self.events().normal(&self.subject(), "Pulling", format!("Pulling image \"{image}\""));
+        self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
         let begun = Instant::now();
         let mut pull = home.images.pull(runtime, reference, &self.shared.supervisor);
         let pulled = loop {
@@ -162,18 +164,18 @@ impl<R: Runtime> Fetch<R> {
             Ok(pulled) => {
                 let (took, size) = (begun.elapsed(), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
-                self.events().normal(&self.subject(), "Pulled", message);
+                self.events().normal(&self.subject, "Pulled", message);
                 News::Ready
             }
             Err(error) => {
                 let message = format!("Failed to pull image \"{image}\": {}", error.chain());
-                self.events().warning(&self.subject(), "Failed", &message);
+                self.events().warning(&self.subject, "Failed", &message);
                 // An unreachable registry does not keep down what is here (R-IMG-5).
                 let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
                 if is_away && home.images.is_present(&**runtime, reference).await.unwrap_or(false) {
                     let message =
                         format!("Image \"{image}\" is used as it is on this node: its registry cannot be reached");
-                    self.events().warning(&self.subject(), "PulledLocally", message);
+                    self.events().warning(&self.subject, "PulledLocally", message);
                     return News::Ready;
                 }
                 News::Failed { reason: "ErrImagePull", message, error: Some(error) }
@@ -190,9 +192,5 @@ impl<R: Runtime> Fetch<R> {
 
     fn events(&self) -> &EventLog {
         &self.shared.events
-    }
-
-    fn subject(&self) -> Subject {
-        Subject::container(&self.key, &self.container.name)
     }
 }

@@ -44,7 +44,7 @@ impl<R: Runtime> Worker<R> {
             now: self.shared.clock.now(),
         };
         let status = status(&facts);
-        let containers = pod.containers.iter().map(|container| {
+        let containers = pod.all_containers().map(|container| {
             let next_try = [
                 facts.history.start_failure(&container.name).map(|failure| failure.next_try),
                 facts.history.image(&pod, container).next_try(),
@@ -64,7 +64,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// The revision to show: the one that stands, else the one that is to be.
-    fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
+    pub(super) fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
         let stands = |pod: &&Arc<Pod>| {
             let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
             sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
@@ -92,11 +92,12 @@ impl<R: Runtime> Worker<R> {
         if let Some((reason, message)) = self.shared.admission.refusal(&desired.pod) {
             return Some((reason, message.into()));
         }
-        let failed = desired.pod.containers.iter().find_map(|container| {
+        let failed = desired.pod.all_containers().find_map(|container| {
             let image = self.history.image(&desired.pod, container);
             image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
         });
-        failed.or_else(|| Some(("Updating", "the new revision is being prepared".into())))
+        let lacking = self.history.lacking(&desired.pod).map(|message| ("ObjectMissing", message.into()));
+        failed.or(lacking).or_else(|| Some(("Updating", "the new revision is being prepared".into())))
     }
 
     /// A pod whose manifest is not known: only its name, on its way out.

@@ -18,7 +18,10 @@ use stanchion_agent::{
     view::{EventView, ManifestView, NodeView, PodView},
 };
 use stanchion_pod::{PodKey, k8s_openapi::api::core::v1 as wire};
-use stanchion_runtime::{ContainerInfo, ContainerState, Inventory, SandboxState, labels, testing::FakeRuntime};
+use stanchion_runtime::{
+    ContainerId, ContainerInfo, ContainerState, Inventory, SandboxState, labels,
+    testing::{Call, FakeRuntime},
+};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -173,6 +176,54 @@ impl Node {
             (_, Some(terminated)) => terminated.reason.unwrap_or_default(),
             _ => "Running".to_owned(),
         }
+    }
+
+    /// The status of a container of either kind.
+    pub fn container(&self, pod: &str, container: &str) -> wire::ContainerStatus {
+        let view = self.pod(pod);
+        let found = view.iter().flat_map(|view| view.statuses()).find(|status| status.name == container);
+        found.cloned().unwrap_or_default()
+    }
+
+    /// How a container of either kind is: the reason it waits for, `Running`, or the reason and code of its end.
+    pub fn state(&self, pod: &str, container: &str) -> String {
+        let state = self.container(pod, container).state.unwrap_or_default();
+        match (state.waiting, state.terminated) {
+            (Some(waiting), _) => waiting.reason.unwrap_or_default(),
+            (_, Some(end)) => format!("{} {}", end.reason.unwrap_or_default(), end.exit_code),
+            _ if state.running.is_some() => "Running".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Names of containers as they were started, with the seconds since `origin`.
+    pub fn starts(&self, origin: Instant) -> Vec<(String, u64)> {
+        self.timed(origin, |call| match call {
+            Call::StartContainer(id) => Some(id.clone()),
+            _ => None,
+        })
+    }
+
+    /// Names of containers as they were told to stop, with the seconds since `origin`.
+    pub fn stops(&self, origin: Instant) -> Vec<(String, u64)> {
+        self.timed(origin, |call| match call {
+            Call::StopContainer(id, _) => Some(id.clone()),
+            _ => None,
+        })
+    }
+
+    fn timed(&self, origin: Instant, of: impl Fn(&Call) -> Option<ContainerId>) -> Vec<(String, u64)> {
+        let calls = self.fake().timed_calls();
+        calls
+            .iter()
+            .filter_map(|(at, call)| Some((name_of(&of(call)?), at.saturating_duration_since(origin).as_secs())))
+            .collect()
+    }
+
+    /// Commands that were run in containers, joined by blanks.
+    pub fn commands(&self) -> Vec<String> {
+        let calls = self.fake().calls().into_iter();
+        calls.filter_map(|call| if let Call::Exec(it) = call { Some(it.command.join(" ")) } else { None }).collect()
     }
 
     /// The condition of that type: its status, reason and message.
@@ -348,6 +399,11 @@ impl fmt::Debug for Node {
         }
         Ok(())
     }
+}
+
+/// The name of a container, which the fake's ids begin with.
+pub fn name_of(id: &ContainerId) -> String {
+    id.as_str().rsplitn(3, '-').last().unwrap_or_default().to_owned()
 }
 
 pub fn key(name: &str) -> PodKey {
