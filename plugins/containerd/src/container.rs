@@ -89,7 +89,7 @@ impl Containerd {
                 (names::CGROUP, cgroup),
                 (names::IMAGE_DIGEST, image.digest.to_string()),
                 (names::LAYERS, image.chain_id.clone()),
-                (names::LOG, self.log_uri(&config.log_path)),
+                (names::LOG, self.log_uri(&config.log_path, config.stdin.then(|| self.input(id)).as_deref())),
                 (names::STOP_SIGNAL, stop_signal),
             ]
             .map(|(label, value)| (label.to_owned(), value)),
@@ -132,14 +132,16 @@ impl Containerd {
         RecordRuntime { name: self.config.runtime.clone(), options }
     }
 
-    /// The logger, as a program that the shim runs.
-    fn log_uri(&self, path: &Path) -> String {
+    /// The logger, as a program that the shim runs. It holds the input open: the shim takes a pipe without a writer for one
+    /// that has ended.
+    fn log_uri(&self, path: &Path, input: Option<&Path>) -> String {
         if path.as_os_str().is_empty() {
             return String::new();
         }
         let (logger, path) = (escape(&self.logger), escape(path));
         let (size, files) = (self.config.log_max_size, self.config.log_max_files);
-        format!("binary://{logger}?log={path}&max-files={files}&max-size={size}")
+        let input = input.map_or_else(String::new, |input| format!("input={}&", escape(input)));
+        format!("binary://{logger}?{input}log={path}&max-files={files}&max-size={size}")
     }
 
     fn spec(
