@@ -42,6 +42,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct NodeBuilder {
     kind: Kind,
     runtime: Backend,
+    beside: Option<PathBuf>,
     programs: Option<PathBuf>,
     fixtures: bool,
     proxied: bool,
@@ -60,6 +61,7 @@ impl NodeBuilder {
         Self {
             kind,
             runtime: Backend::chosen(),
+            beside: None,
             programs: None,
             fixtures: true,
             proxied: false,
@@ -76,6 +78,13 @@ impl NodeBuilder {
     pub fn on(mut self, runtime: Backend) -> Self {
         self.runtime = runtime;
         self
+    }
+
+    /// Runs pods on Docker, and on containerd those that ask for it by `runtimeClassName: containerd`.
+    #[must_use]
+    pub fn mixed(mut self) -> Self {
+        self.beside = Some(PathBuf::new());
+        self.on(Backend::Docker)
     }
 
     /// Uses the programs of this directory; otherwise those that were built with the running one.
@@ -138,7 +147,7 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// When something does not start; nothing is left then.
-    pub fn without_agent(self) -> Result<Node> {
+    pub fn without_agent(mut self) -> Result<Node> {
         let slot = Slot::take(self.kind)?;
         let names = slot.names().clone();
         let dir = &names.dir;
@@ -169,11 +178,13 @@ impl NodeBuilder {
             }
         };
         let socket = docker.as_ref().map_or_else(|| containerd.socket(), Docker::socket);
+        let is_mixed = self.beside.is_some();
+        self.beside = is_mixed.then(|| containerd.socket());
         let text = self.config(&names, &programs, &socket, mirror.as_deref());
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
         let mounts = proc::mounts_below(&names.dir)?;
-        Ok(Node { agent, registry, proxy, docker, containerd, fixtures, names, mounts, _slot: slot })
+        Ok(Node { agent, registry, proxy, docker, containerd, fixtures, is_mixed, names, mounts, _slot: slot })
     }
 
     /// Starts all of it.
@@ -215,6 +226,8 @@ pub struct Node {
     pub containerd: Containerd,
     /// The images, where fixtures are used.
     pub fixtures: Option<Fixtures>,
+    // Whether pods run on containerd beside Docker.
+    is_mixed: bool,
     names: Names,
     // What was mounted before the agent came.
     mounts: Vec<PathBuf>,
@@ -288,6 +301,13 @@ impl Node {
             Some(docker) => View::Docker(docker.engine()),
             None => View::Containerd(self.ctr()),
         }
+    }
+
+    /// What the runtimes themselves say.
+    #[must_use]
+    pub fn views(&self) -> Vec<View> {
+        let beside = self.is_mixed.then(|| View::Containerd(self.ctr()));
+        std::iter::once(self.view()).chain(beside).collect()
     }
 
     /// Ends the runtime's daemon with `signal`.

@@ -9,6 +9,8 @@ pub(crate) mod exec;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod tcp;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::net::IpAddr;

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use stanchion_pod::{Check, Probe};
-use stanchion_runtime::{ContainerId, ErrorKind, Runtime};
+use stanchion_runtime::{ContainerId, Runtime};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at, timeout},
@@ -134,8 +134,6 @@ impl<R: Runtime> Prober<R> {
         match timeout(limit, exec::run(&*self.runtime, &self.container, command)).await {
             Ok(Ok(ran)) if ran.code == 0 => Answer::Good,
             Ok(Ok(ran)) => Answer::Bad(ran.output()),
-            // A program that is not there has not succeeded.
-            Ok(Err(error)) if error.kind() == ErrorKind::Invalid => Answer::Bad(error.chain()),
             Ok(Err(error)) => Answer::Broken(error.chain()),
             Err(_) => {
                 let command = command.join(" ");

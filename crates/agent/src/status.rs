@@ -72,9 +72,13 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         true => facts.node_addresses,
         false => placed.map_or(&[][..], |sandbox| &sandbox.addresses),
     };
-    let pod_ips: Vec<_> = addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect();
+    let mut pod_ips: Vec<_> = addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect();
+    if pod_ips.is_empty() && fate.is_over() {
+        pod_ips = facts.last.and_then(|last| last.pod_ips.clone()).unwrap_or_default();
+    }
     let host_ips: Vec<_> = facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
     let (reason, message) = match (&facts.obstacle, fate) {
+        (_, Fate::Evicted) => (Some("Evicted"), history.evicted(pod).map(str::to_owned)),
         (_, Fate::Expired) => (Some("DeadlineExceeded"), Some(EXPIRED.to_owned())),
         (Some((reason, message)), _) => (Some(*reason), Some(message.clone())),
         _ => (None, None),

@@ -13,6 +13,7 @@ mod container;
 mod images;
 mod lives;
 mod messages;
+mod mounts;
 mod perform;
 mod place;
 mod prepare;
@@ -21,6 +22,7 @@ mod resources;
 mod security;
 mod show;
 mod stop;
+mod usage;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -128,6 +130,10 @@ pub(crate) struct Worker<R> {
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+    /// When its volumes are measured next.
+    measure_at: Option<Timestamp>,
+    /// What the volumes of what stands were last made to follow.
+    followed: Option<prepare::Followed>,
 }
 
 /// A revision that was put somewhere.
@@ -193,6 +199,8 @@ impl<R: Runtime> Worker<R> {
             images_changed,
             looks,
             hold: Hold::default(),
+            followed: None,
+            measure_at: None,
         };
         (worker, Orders { desired, orders })
     }
@@ -215,10 +223,12 @@ impl<R: Runtime> Worker<R> {
             self.recall_attempts(desired.as_ref()).await;
             self.recall_lives(desired.as_ref(), &remains).await;
             self.read_messages(desired.as_ref(), &remains).await;
+            let follow = self.follow(desired.as_ref(), &remains).await;
+            let measure = self.measure(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.watch(desired.as_ref(), &remains);
             self.announce(desired.as_ref(), &remains);
-            let wake_at = [wake_at, again].into_iter().flatten().min();
+            let wake_at = [wake_at, again, follow, measure].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
@@ -253,7 +263,9 @@ impl<R: Runtime> Worker<R> {
             return Plan::default();
         }
         let Some(wanted) = self.admitted(desired) else { return Plan::default() };
-        let view = View { home, remains: remains.to_vec() };
+        let mut view = View { home, remains: remains.to_vec() };
+        // What can be ended now is.
+        view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
         let running = self.running.as_ref().map(|Running { pod, backend, is_stopped }| plan::Running {
             pod,
             backend,
@@ -265,7 +277,8 @@ impl<R: Runtime> Worker<R> {
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
             // What was last seen of a backend that is away may not be so any more: its next look comes first.
-            if self.shared.home(&backend).is_some_and(|home| !home.observer.latest().is_current()) {
+            let is_away = self.shared.home(&backend).is_some() && !self.is_seen(&backend);
+            if is_away || (*action == Action::CleanUp && !self.is_gone()) {
                 return Plan { action: None, wake_at: plan.wake_at };
             }
         }
@@ -423,6 +436,7 @@ impl<R: Runtime> Worker<R> {
     fn obey(&mut self, order: Order, remains: &[(String, Arc<Remains>)]) {
         let Order::Restart(container) = order;
         self.history.hurry();
+        self.history.set_evicted(None);
         for (_, remains) in remains {
             match &container {
                 Some(name) => {

@@ -2,9 +2,10 @@
 
 mod env;
 pub(crate) mod lifecycle;
+mod network;
 mod resources;
 mod security;
-mod volume;
+pub(crate) mod volume;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -19,7 +20,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         || vec![Problem { field: "spec".to_owned(), message: "Required value".to_owned(), ..Problem::default() }];
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
     let name = wire.metadata.name.clone().unwrap_or_default();
-    let hostname = spec.hostname.clone().unwrap_or_else(|| short(&name));
+    let (hostname, domain) = network::names(&wire, spec);
     let init_containers = spec.init_containers.iter().flatten().map(|it| container(it, &wire)).collect();
     let containers = spec.containers.iter().map(|it| container(it, &wire)).collect();
     let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume::volume(it, &wire))).collect();
@@ -37,6 +38,12 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         resources: resources::of_pod(spec),
         total: resources::total(spec),
         hostname,
+        domain,
+        fqdn: spec.set_hostname_as_fqdn.unwrap_or(false),
+        host_aliases: network::aliases(spec),
+        dns: network::dns(spec),
+        pull_secrets: env::pull_secrets(&wire, spec),
+        fs_group: volume::fs_group(spec),
         runtime_class: spec.runtime_class_name.clone(),
         active_deadline: spec.active_deadline_seconds.map(|it| seconds(Some(it))),
         init_containers,
@@ -44,11 +51,6 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         volumes,
         wire: Arc::new(wire),
     })
-}
-
-/// A pod's name as a host name: at most 63 characters, not ending in `-` or `.` (R-HOST).
-fn short(name: &str) -> String {
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
 }
 
 fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {

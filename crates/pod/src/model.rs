@@ -1,6 +1,7 @@
 //! A pod that cannot be wrong: what decoding, defaulting and validation leave for the agent to run.
 
 mod env;
+mod network;
 mod resources;
 mod security;
 mod volume;
@@ -16,6 +17,7 @@ use std::{
 use k8s_openapi::api::core::v1 as wire;
 
 pub use env::*;
+pub use network::{Dns, HostAlias};
 pub use resources::{QosClass, Resources};
 pub use security::{PodSecurity, Profile, SeLinux, Security};
 pub use volume::*;
@@ -52,8 +54,21 @@ pub struct Pod {
     pub resources: Option<Resources>,
     /// What the pod as a whole asks for and may have, overhead included (R-RES-13).
     pub total: Resources,
-    /// Host name inside the pod: `spec.hostname`, else the pod's name, at most 63 characters (R-HOST).
+    /// Host name inside the pod: `spec.hostnameOverride`, `spec.hostname` or the pod's name, at most 63 characters
+    /// (R-HOST-1).
     pub hostname: String,
+    /// The domain of that name, where `spec.subdomain` asks for one (R-HOST-2).
+    pub domain: Option<String>,
+    /// `spec.setHostnameAsFQDN`: the kernel's host name has the domain too (R-HOST-3).
+    pub fqdn: bool,
+    /// `spec.hostAliases`.
+    pub host_aliases: Vec<HostAlias>,
+    /// `spec.dnsPolicy` and `spec.dnsConfig`.
+    pub dns: Dns,
+    /// `spec.imagePullSecrets`: Secrets with credentials for registries. One that is missing holds nothing back.
+    pub pull_secrets: Vec<ObjectKey>,
+    /// `securityContext.fsGroup`: whose the files of its volumes are.
+    pub fs_group: Option<FsGroup>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<String>,
     /// How long it may take from its start until all of it has ended.
@@ -207,8 +222,9 @@ impl Pod {
     /// The objects that it mentions, and whether each may be missing there.
     fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
         let volumes = self.volumes.values().flat_map(Volume::mentions);
+        let pulls = self.pull_secrets.iter().map(|secret| (secret, true));
         let containers = self.init_containers.iter().chain(&self.containers);
-        volumes.chain(containers.flat_map(Container::mentions))
+        volumes.chain(pulls).chain(containers.flat_map(Container::mentions))
     }
 }
 

@@ -59,6 +59,14 @@ fn only_what_a_document_says_makes_its_revision() {
 fn an_explicit_uid_is_kept_if_it_is_harmless() {
     let with = |uid: &str| REDIS.replace("  name: static-pod", &format!("  name: static-pod\n  uid: {uid}"));
     assert_eq!(good(&with("abc-1")).pods[0].uid.as_str(), "abc-1", "R-ID-6");
+    let labelled = with("abc-1").replace("tier: backend", "tier: front");
+    assert_eq!(
+        good(&with("abc-1")).pods[0].revision,
+        good(&labelled).pods[0].revision,
+        "R-CHG-2: labels restart nothing"
+    );
+    let other = with("abc-1").replace("image: redis", "image: other");
+    assert_ne!(good(&with("abc-1")).pods[0].revision, good(&other).pods[0].revision, "R-CHG-2: an image does");
     let said = one(&with("../../etc"));
     assert!(said.starts_with("line 5, column 3: metadata.uid: Invalid value: \"../../etc\""), "R-ID-7: {said}");
 }

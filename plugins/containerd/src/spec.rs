@@ -87,6 +87,9 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, SpecError> {
     let security = &parts.config.security;
     let mut linux =
         LinuxBuilder::default().namespaces(namespaces(parts)?).cgroups_path(parts.cgroup).resources(resources(parts)?);
+    if let Some(propagation) = mounts::propagation(parts) {
+        linux = linux.rootfs_propagation(propagation);
+    }
     if let Some(profile) = confinement::seccomp(security)? {
         linux = linux.seccomp(profile);
     }

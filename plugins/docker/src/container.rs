@@ -10,7 +10,9 @@ use stanchion_sdk::{
     cgroup,
     changes::finish,
     limits::oom_score_adj,
-    runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, Result, labels},
+    runtime::{
+        ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, RecursiveReadOnly, Result, labels,
+    },
 };
 
 use crate::{
@@ -41,6 +43,15 @@ impl Docker {
     }
 
     async fn make_container_now(&self, config: &ContainerConfig) -> Result<ContainerId> {
+        if let Some(mount) = config.mounts.iter().find(|it| it.recursive_read_only == RecursiveReadOnly::Enabled) {
+            // Docker Engine before 25 has no word for it, and later ones no other way than by default.
+            let message = format!(
+                "failed to resolve recursive read-only mode: {} requested recursive read-only mode, but it is not supported \
+                 by the runtime",
+                mount.destination.display()
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let pod = self.usable_sandbox(config).await?;
         let pod_name = config.labels.get(labels::POD_NAME).map(String::as_str).unwrap_or_default();
         let parts = ["container", config.sandbox.as_str(), &config.name];

@@ -10,28 +10,36 @@ impl NodeBuilder {
     pub(super) fn config(&self, names: &Names, programs: &Path, socket: &Path, mirror: Option<&str>) -> String {
         let dir = &names.dir;
         let runtime = self.runtime.name();
+        let has_containerd = self.beside.is_some() || self.runtime == Backend::Containerd;
         // Docker's mirrors are its own configuration's.
-        let mirrors = mirror.filter(|_| self.runtime == Backend::Containerd).map_or_else(String::new, |address| {
+        let mirrors = mirror.filter(|_| has_containerd).map_or_else(String::new, |address| {
             format!("[backend.containerd.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n")
         });
         let credentials = mirror.zip(self.credentials.as_ref());
         let credentials = credentials.map_or_else(String::new, |(address, (username, password))| {
             format!("[backend.{runtime}.registry.{address:?}]\nusername = {username:?}\npassword = {password:?}\n")
         });
-        let network = match self.runtime {
-            Backend::Containerd => format!(
+        let network = match has_containerd {
+            true => format!(
                 "[backend.containerd.network]\nbridge = \"{}\"\nsubnet = \"{}\"\n",
                 names.bridge,
                 names.subnet()
             ),
-            Backend::Docker => String::new(),
+            false => String::new(),
         };
+        let beside = self.beside.as_ref().map_or_else(String::new, |socket| {
+            let (namespace, cgroup) = (&names.namespace, &names.cgroup);
+            let table = format!("socket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n");
+            format!(
+                "[backend.containerd]\n{table}\n[runtime_classes]\ncontainerd = \"containerd\"\ndocker = \"docker\"\n"
+            )
+        });
         format!(
             "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
              plugin_dir = {programs:?}\ndefault_backend = \"{runtime}\"\n{agent}\n\
              [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
              [backend.{runtime}]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{backend}\n\
-             {network}\n{mirrors}{credentials}\n{rest}",
+             {beside}\n{network}\n{mirrors}{credentials}\n{rest}",
             state = dir.join("state"),
             run = dir.join("run"),
             log = dir.join("logs"),

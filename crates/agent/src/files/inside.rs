@@ -34,3 +34,13 @@ pub(crate) fn open_file(root: &Path, path: &Path) -> io::Result<File> {
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
     }
 }
+
+/// Opens a directory below `root` that is reached through no link at all, for listing.
+pub(crate) fn open_directory(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat2(root, path, flags, Mode::empty(), BENEATH.union(ResolveFlags::NO_SYMLINKS));
+    opened.map_err(|errno| match errno {
+        rustix::io::Errno::LOOP => io::ErrorKind::NotADirectory.into(),
+        errno => errno.into(),
+    })
+}

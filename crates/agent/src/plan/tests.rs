@@ -8,7 +8,9 @@ use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, S
 
 use super::{
     Action, Plan, Run, Running, Wanted,
+    fate::Fate,
     history::{Failure, History, ImageState},
+    life::{Hook, Life},
     plan, restart,
     stop::Stop,
     view::View,
@@ -275,4 +277,118 @@ fn a_user_can_restart_without_waiting() {
     assert!(matches!(next(Some(&pod), &alive, &history, 0).action, Some(Action::StopContainers { .. })));
     let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 4, exited(143, 1), 300)]);
     assert_eq!(next(Some(&pod), &dead, &history, 1).action, run(&pod, &sandbox, 5, 300));
+}
+
+/// A pod with init containers `first`, `side` (a sidecar) and `second`, and the container `app`.
+fn with_inits(policy: &str) -> Pod {
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  restartPolicy: {policy}\n  initContainers:\n  - \
+         {{name: first, image: a}}\n  - {{name: side, image: a, restartPolicy: Always, startupProbe: {{exec: {{command: \
+         [x]}}}}}}\n  - {{name: second, image: a}}\n  containers:\n  - {{name: app, image: a}}\n"
+    );
+    let manifest = stanchion_pod::decode(text.as_bytes(), "node").expect("the manifest is good");
+    manifest.pods.into_iter().next().expect("it has one pod")
+}
+
+fn named(pod: &Pod, sandbox: &SandboxInfo, name: &str, state: ContainerState) -> ContainerInfo {
+    let id = format!("{name}-0").as_str().into();
+    ContainerInfo { id, name: name.to_owned(), ..container(pod, sandbox, 0, state, 0) }
+}
+
+/// The history in which all images are here.
+fn with_images(pod: &Pod) -> History {
+    let mut history = History::default();
+    pod.all_containers().for_each(|it| history.set_image(&pod.revision, &it.name, ImageState::Ready));
+    history
+}
+
+/// What is done next where these containers are: the container that is run, or what else is done.
+fn doing(pod: &Pod, history: &History, containers: &[(&str, ContainerState)]) -> String {
+    let sandbox = sandbox(pod, 0, SandboxState::Ready);
+    let infos = containers.iter().map(|(name, state)| named(pod, &sandbox, name, state.clone())).collect();
+    match next(Some(pod), &view(vec![sandbox], infos), history, 5).action {
+        None => "nothing".to_owned(),
+        Some(Action::RunContainer(run)) => run.container,
+        Some(Action::StopContainers { stops, .. }) => format!("stop {}", stops[0].id),
+        Some(other) => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
+    }
+}
+
+#[test]
+fn containers_start_in_order() {
+    let (ok, bad) = (exited(0, 5), exited(1, 5));
+    let up = [("first", ok.clone()), ("side", running())];
+    let done = [up[0].clone(), up[1].clone(), ("second", ok.clone())];
+    let all = [done[0].clone(), done[1].clone(), done[2].clone(), ("app", running())];
+    let side_died = [done[0].clone(), ("side", bad.clone()), done[2].clone(), ("app", running())];
+    // Whether the sidecar has started, what is there, what comes next: R-INIT-1, R-INIT-2, R-INIT-4, R-INIT-6.
+    let table: &[(bool, &[(&str, ContainerState)], &str)] = &[
+        (false, &[], "first"),
+        (false, &[("first", running())], "nothing"),
+        (false, &[("first", bad.clone())], "first"),
+        (false, &[("first", ok.clone())], "side"),
+        (false, &up, "nothing"),
+        (true, &up, "second"),
+        (true, &done, "app"),
+        (true, &done[1..], "app"),
+        (true, &all, "nothing"),
+        (true, &all[3..], "side"),
+        (true, &side_died, "side"),
+    ];
+    let pod = with_inits("Always");
+    for (is_started, containers, expected) in table {
+        let mut history = with_images(&pod);
+        history.set_life("side-0".into(), Life { startup: is_started.then_some(true), ..Life::default() });
+        assert_eq!(doing(&pod, &history, containers), *expected, "{is_started} {containers:?}");
+    }
+}
+
+#[test]
+fn a_pod_is_over_when_nothing_of_it_is_to_run() {
+    let (ok, bad) = (exited(0, 5), exited(1, 5));
+    // R-PH-1, R-PH-4, R-INIT-3, R-INIT-7.
+    let table: &[(&str, &[(&str, ContainerState)], Fate)] = &[
+        ("Never", &[("first", bad.clone())], Fate::Failed),
+        ("OnFailure", &[("first", bad.clone())], Fate::Lives),
+        ("Never", &[("first", ok.clone())], Fate::Lives),
+        ("Never", &[("side", running()), ("app", ok.clone())], Fate::Succeeded),
+        ("Never", &[("side", running()), ("app", bad.clone())], Fate::Failed),
+        ("OnFailure", &[("app", ok.clone())], Fate::Succeeded),
+        ("OnFailure", &[("app", bad.clone())], Fate::Lives),
+        ("Always", &[("app", ok.clone())], Fate::Lives),
+        ("Always", &[("app", running())], Fate::Lives),
+    ];
+    for (policy, containers, expected) in table {
+        let pod = with_inits(policy);
+        let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+        let infos = containers.iter().map(|(name, state)| named(&pod, &sandbox, name, state.clone())).collect();
+        let view = view(vec![sandbox], infos);
+        let found = Fate::of(&pod, &view, &with_images(&pod), start(), after(9));
+        assert_eq!(found, *expected, "{policy} {containers:?}");
+        // R-ADL-1, R-PH-6: time runs out for what lives, and no more for what has ended.
+        let timed = Pod { active_deadline: Some(Duration::from_secs(7)), ..pod };
+        let expected = if *expected == Fate::Lives { Fate::Expired } else { *expected };
+        assert_eq!(
+            Fate::of(&timed, &view, &with_images(&timed), start(), after(9)),
+            expected,
+            "{policy} {containers:?}"
+        );
+    }
+}
+
+#[test]
+fn what_probes_and_hooks_give_up_is_stopped() {
+    let pod = with_inits("Always");
+    let all = [("side", running()), ("app", running())];
+    let started = Life { startup: Some(true), ..Life::default() };
+    let table = [
+        (started.clone(), "nothing"),
+        (Life { startup: Some(false), ..Life::default() }, "stop side-0"),
+        (Life { hook: Hook::Failed(String::new()), ..started }, "stop side-0"),
+    ];
+    for (life, expected) in table {
+        let mut history = with_images(&pod);
+        history.set_life("side-0".into(), life);
+        assert_eq!(doing(&pod, &history, &all), expected, "R-PRB-10, R-HOOK-1, R-INIT-10");
+    }
 }

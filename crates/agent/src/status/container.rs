@@ -5,8 +5,8 @@ use stanchion_pod::{
     Container,
     k8s_openapi::{
         api::core::v1::{
-            ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-            ContainerStatus,
+            Container as WireContainer, ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated,
+            ContainerStateWaiting, ContainerStatus, VolumeMount, VolumeMountStatus,
         },
         apimachinery::pkg::apis::meta::v1::Time,
     },
@@ -66,16 +66,22 @@ impl Seen<'_> {
         let is = |holds: fn(&Container, &ContainerInfo, &History) -> bool| {
             info.is_some_and(|info| holds(container, info, facts.history))
         };
+        let was_made = state.running.is_some() || state.terminated.is_some();
+        let made = wire(facts, &container.name).filter(|_| info.is_some() && was_made);
+        let resources = made.map(|made| made.resources.clone().unwrap_or_default());
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone(),
+            allocated_resources: resources.as_ref().and_then(|it| it.requests.clone()).filter(|it| !it.is_empty()),
+            volume_mounts: made.and_then(mounts),
+            resources,
             image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),
             container_id: info.map(|info| format!("{}://{}", facts.view.home, info.id)),
             ready: is(life::is_ready),
             started: Some(is(life::is_started)),
             restart_count: i32::try_from(count).unwrap_or(i32::MAX),
             state: Some(state),
-            last_state,
+            last_state: Some(last_state.unwrap_or_default()),
             ..ContainerStatus::default()
         }
     }
@@ -158,6 +164,29 @@ impl Seen<'_> {
             ContainerState::Unknown => wait("ContainerStatusUnknown", None),
         }
     }
+}
+
+/// The manifest's own words for a container.
+fn wire<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a WireContainer> {
+    let spec = facts.pod.wire.spec.as_ref()?;
+    spec.init_containers.iter().flatten().chain(&spec.containers).find(|container| container.name == name)
+}
+
+/// What is mounted in a container (R-CS-1).
+fn mounts(container: &WireContainer) -> Option<Vec<VolumeMountStatus>> {
+    let status = |mount: &VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only.filter(|read_only| *read_only),
+        recursive_read_only: match (&mount.recursive_read_only, mount.read_only) {
+            (Some(wanted), _) => Some(wanted.clone()),
+            (None, Some(true)) => Some("Disabled".to_owned()),
+            (None, _) => None,
+        },
+        ..VolumeMountStatus::default()
+    };
+    let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
+    Some(mounts.iter().map(status).collect())
 }
 
 /// The end of a container that was removed so that all start again (R-RSP-4).

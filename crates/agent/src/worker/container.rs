@@ -4,14 +4,18 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Protocol};
-use stanchion_runtime::{
-    ContainerConfig, IpcMode, Mount, MountPropagation, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels,
-};
+use stanchion_runtime::{ContainerConfig, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
 
 use super::{prepare::Prepared, resources, security};
 use crate::{config::AgentConfig, plan::Run, reference};
 
-pub(super) fn sandbox(pod: &Pod, attempt: u32, started_at: Timestamp, config: &AgentConfig) -> SandboxConfig {
+pub(super) fn sandbox(
+    pod: &Pod,
+    attempt: u32,
+    started_at: Timestamp,
+    hostname: String,
+    config: &AgentConfig,
+) -> SandboxConfig {
     let own_network = !pod.host_network;
     // Sidecars' too (R-SYNC-9); a plain init container has none that could still be used.
     let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
@@ -23,7 +27,7 @@ pub(super) fn sandbox(pod: &Pod, attempt: u32, started_at: Timestamp, config: &A
         namespace: pod.key.namespace.clone(),
         uid: pod.uid.as_str().to_owned(),
         attempt,
-        hostname: if own_network { pod.hostname.clone() } else { String::new() },
+        hostname: if own_network { hostname } else { String::new() },
         network: if own_network { NetworkMode::Pod } else { NetworkMode::Host },
         port_mappings: ports.filter_map(port_mapping).collect(),
         pid: security::pid_mode(pod),
@@ -56,21 +60,7 @@ pub(super) struct Start<'a> {
 }
 
 pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> ContainerConfig {
-    let Prepared { volumes, etc, message, env, command, args } = start.prepared;
-    let mut mounts: Vec<Mount> = Vec::with_capacity(container.mounts.len() + etc.len());
-    for (source, destination) in etc {
-        // What the manifest mounts there wins.
-        if !container.mounts.iter().any(|mount| mount.path == destination) {
-            mounts.push(bind(source, destination, false));
-        }
-    }
-    for mount in &container.mounts {
-        let source = volumes.get(&mount.volume).expect("validation: every mount names a volume of the pod");
-        mounts.push(bind(source.clone(), &mount.path, mount.read_only));
-    }
-    if let Some(path) = &container.message_path {
-        mounts.push(bind(message, path, false));
-    }
+    let Prepared { mounts, env, command, args, .. } = start.prepared;
     let mut labels = pod_labels(pod);
     labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
     labels.insert(labels::BACKOFF_SECONDS.to_owned(), start.run.backoff.as_secs().to_string());
@@ -92,10 +82,6 @@ pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> C
         log_path: start.log_path,
         labels,
     }
-}
-
-fn bind(source: PathBuf, destination: &str, read_only: bool) -> Mount {
-    Mount { source, destination: destination.into(), read_only, propagation: MountPropagation::Private }
 }
 
 /// The agent's memory on the node: who this is and how it is to be stopped when its manifest is gone.

@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Running, Worker, container, recall, security};
+use super::{Hold, RETRY, Running, Worker, container, prepare::unusable, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
     events::Subject,
-    files::PodFiles,
+    files::{self, PodFiles},
     plan::{
         Action, Run,
         history::{Attempt, Failure, ImageState},
@@ -125,9 +125,14 @@ impl<R: Runtime> Worker<R> {
             let failure = Failure::after(last, reason, message, error.kind(), None, now);
             return self.history.set_sandbox(Some(failure));
         }
+        self.settle_on(&home);
         let permit = self.permit(&home).await;
-        let config = container::sandbox(&pod, attempt, started_at, &self.shared.config);
-        let created = runtime.create_sandbox(config).await;
+        let config = files::host_name(&pod)
+            .map(|hostname| container::sandbox(&pod, attempt, started_at, hostname, &self.shared.config));
+        let created = match config {
+            Ok(config) => runtime.create_sandbox(config).await,
+            Err(why) => Err(Error::new(ErrorKind::Invalid, why)),
+        };
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
@@ -223,7 +228,11 @@ impl<R: Runtime> Worker<R> {
         checked.map_err(failed("CreateContainerConfigError"))?;
         let config = self.configure(pod, container, run, addresses, desired).await?;
         let _permit = self.permit(home).await;
-        let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
+        let id = runtime.create_container(config).await.map_err(|error| match error.kind() {
+            // What was asked for cannot be had there (R-MNT-6).
+            ErrorKind::Unsupported => Failed { reason: unusable(), error },
+            _ => Failed { reason: "CreateContainerError", error },
+        })?;
         self.launch(home, &runtime, id).await
     }
 

@@ -63,12 +63,15 @@ impl<R: Runtime> Worker<R> {
         self.shared.board.set_pod(&self.key, PodView { pod: shown, backend: home, manifest, containers });
     }
 
+    /// The revision that has a sandbox, the wanted one before another.
+    pub(super) fn standing(&self, desired: &DesiredPod, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
+        let running = self.running.as_ref().map(|running| &running.pod);
+        std::iter::once(&desired.pod).chain(running).find(|pod| stands(pod, remains)).cloned()
+    }
+
     /// The revision to show: the one that stands, else the one that is to be.
     pub(super) fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
-        let stands = |pod: &&Arc<Pod>| {
-            let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
-            sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
-        };
+        let stands = |pod: &&Arc<Pod>| stands(pod, remains);
         let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
         let running = self.running.as_ref().map(|running| &running.pod);
         wanted.filter(stands).or(running.filter(stands)).or(wanted).cloned()
@@ -112,4 +115,10 @@ impl<R: Runtime> Worker<R> {
         let view = PodView { pod, backend, manifest: String::new(), containers: Vec::new() };
         self.shared.board.set_pod(&self.key, view);
     }
+}
+
+/// Whether a sandbox was made from this revision.
+fn stands(pod: &Pod, remains: &[(String, Arc<Remains>)]) -> bool {
+    let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
+    sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
 }

@@ -20,4 +20,5 @@ mod objects;
 mod probes;
 mod together;
 mod update;
+mod volumes;
 mod walk;

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -369,6 +369,11 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // What pods that still run have mounted.
+        for mount in mounts_below(self.dir.path()).iter().rev() {
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            rustix::mount::unmount(mount, flags).unwrap_or_else(|error| eprintln!("{}: {error}", mount.display()));
+        }
         if !std::thread::panicking() {
             self.check();
         }
@@ -404,6 +409,13 @@ impl fmt::Debug for Node {
 /// The name of a container, which the fake's ids begin with.
 pub fn name_of(id: &ContainerId) -> String {
     id.as_str().rsplitn(3, '-').last().unwrap_or_default().to_owned()
+}
+
+/// What is mounted below a directory, in the order in which it was.
+pub fn mounts_below(directory: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the kernel has it");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(directory)).collect()
 }
 
 pub fn key(name: &str) -> PodKey {

@@ -6,11 +6,11 @@ use stanchion_runtime::ContainerConfig;
 
 use crate::{manifest::pod, node::Node};
 
-fn config_map(name: &str, data: &str) -> String {
+pub fn config_map(name: &str, data: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {data}\n")
 }
 
-fn secret(name: &str, data: &str) -> String {
+pub fn secret(name: &str, data: &str) -> String {
     format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {data}\n")
 }
 
@@ -20,7 +20,7 @@ fn configured() -> String {
 }
 
 /// Writes a file for root only.
-fn write_secretly(node: &Node, file: &str, content: &str) {
+pub fn write_secretly(node: &Node, file: &str, content: &str) {
     let path = node.manifests().join(format!(".{file}"));
     fs::write(&path, content).expect("it can be written");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
@@ -28,7 +28,7 @@ fn write_secretly(node: &Node, file: &str, content: &str) {
 }
 
 /// What the container `app` of a pod was made from.
-fn made(node: &Node, pod: &str) -> ContainerConfig {
+pub fn made(node: &Node, pod: &str) -> ContainerConfig {
     let app = node.app(pod).expect("it runs");
     node.fake().container_config(&app.id).expect("the runtime has it")
 }

@@ -33,6 +33,12 @@ pub(super) fn env_from(container: &wire::Container, pod: &wire::Pod) -> Vec<EnvF
     container.env_from.iter().flatten().filter_map(of).collect()
 }
 
+/// `imagePullSecrets`, in order.
+pub(super) fn pull_secrets(pod: &wire::Pod, spec: &wire::PodSpec) -> Vec<ObjectKey> {
+    let named = spec.image_pull_secrets.iter().flatten().filter(|it| !it.name.is_empty());
+    named.map(|it| object(ObjectKind::Secret, &it.name, pod)).collect()
+}
+
 /// An object of the pod's own namespace.
 pub(super) fn object(kind: ObjectKind, name: &str, pod: &wire::Pod) -> ObjectKey {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();

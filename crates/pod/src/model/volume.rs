@@ -176,3 +176,12 @@ pub enum Medium {
     /// tmpfs.
     Memory,
 }
+
+/// Whose the files of a pod's volumes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FsGroup {
+    /// The group.
+    pub id: u32,
+    /// `fsGroupChangePolicy: OnRootMismatch`: a volume whose root is right is left as it is.
+    pub on_root_mismatch: bool,
+}

@@ -221,7 +221,6 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].livenessProbe.httpGet.scheme", r#""HTTP""#, r#""HTTPS""#),
     ("spec.containers[].livenessProbe.initialDelaySeconds", "1", "2"),
     ("spec.containers[].livenessProbe.periodSeconds", "1", "2"),
-    ("spec.containers[].readinessProbe.successThreshold", "1", "2"),
     ("spec.containers[].livenessProbe.tcpSocket.host", r#""a""#, r#""b""#),
     ("spec.containers[].livenessProbe.tcpSocket.port", "1", "2"),
     ("spec.containers[].livenessProbe.terminationGracePeriodSeconds", "1", "2"),
@@ -232,6 +231,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].ports[].hostPort", "1", "2"),
     ("spec.containers[].ports[].name", r#""a""#, r#""b""#),
     ("spec.containers[].ports[].protocol", r#""TCP""#, r#""UDP""#),
+    ("spec.containers[].readinessProbe.successThreshold", "1", "2"),
     ("spec.containers[].resources.limits", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
     ("spec.containers[].resources.requests", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "2", "memory": "1"}"#),
     ("spec.containers[].restartPolicy", r#""Always""#, r#""Never""#),
@@ -260,13 +260,26 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].terminationMessagePolicy", r#""File""#, r#""FallbackToLogsOnError""#),
     ("spec.containers[].tty", "true", "false"),
     ("spec.containers[].volumeMounts[].mountPath", r#""/a""#, r#""/b""#),
+    ("spec.containers[].volumeMounts[].mountPropagation", r#""None""#, r#""HostToContainer""#),
     ("spec.containers[].volumeMounts[].name", r#""v""#, r#""w""#),
     ("spec.containers[].volumeMounts[].readOnly", "true", "false"),
+    ("spec.containers[].volumeMounts[].recursiveReadOnly", r#""Enabled""#, r#""IfPossible""#),
+    ("spec.containers[].volumeMounts[].subPath", r#""a""#, r#""b""#),
+    ("spec.containers[].volumeMounts[].subPathExpr", r#""a""#, r#""b""#),
     ("spec.containers[].workingDir", r#""/a""#, r#""/b""#),
+    ("spec.dnsConfig.nameservers", r#"["10.0.0.1"]"#, r#"["10.0.0.2"]"#),
+    ("spec.dnsConfig.options[].name", r#""a""#, r#""b""#),
+    ("spec.dnsConfig.options[].value", r#""a""#, r#""b""#),
+    ("spec.dnsConfig.searches", r#"["a"]"#, r#"["b"]"#),
+    ("spec.dnsPolicy", r#""Default""#, r#""None""#),
+    ("spec.hostAliases[].hostnames", r#"["a"]"#, r#"["b"]"#),
+    ("spec.hostAliases[].ip", r#""10.0.0.1""#, r#""10.0.0.2""#),
     ("spec.hostIPC", "true", "false"),
     ("spec.hostNetwork", "true", "false"),
     ("spec.hostPID", "true", "false"),
     ("spec.hostname", r#""a""#, r#""b""#),
+    ("spec.hostnameOverride", r#""a""#, r#""b""#),
+    ("spec.imagePullSecrets[].name", r#""a""#, r#""b""#),
     ("spec.overhead", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
     ("spec.resources.limits", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
     ("spec.resources.requests", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "2", "memory": "1"}"#),
@@ -274,6 +287,8 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.runtimeClassName", r#""a""#, r#""b""#),
     ("spec.securityContext.appArmorProfile.localhostProfile", r#""a""#, r#""b""#),
     ("spec.securityContext.appArmorProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.securityContext.fsGroup", "1", "2"),
+    ("spec.securityContext.fsGroupChangePolicy", r#""Always""#, r#""OnRootMismatch""#),
     ("spec.securityContext.runAsGroup", "1", "2"),
     ("spec.securityContext.runAsNonRoot", "true", "false"),
     ("spec.securityContext.runAsUser", "1", "2"),
@@ -286,13 +301,61 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.securityContext.supplementalGroups", "[1]", "[2]"),
     ("spec.securityContext.sysctls[].name", r#""a""#, r#""b""#),
     ("spec.securityContext.sysctls[].value", r#""a""#, r#""b""#),
+    ("spec.setHostnameAsFQDN", "true", "false"),
     ("spec.shareProcessNamespace", "true", "false"),
+    ("spec.subdomain", r#""a""#, r#""b""#),
     ("spec.terminationGracePeriodSeconds", "5", "6"),
+    ("spec.volumes[].configMap.defaultMode", "1", "2"),
+    ("spec.volumes[].configMap.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].configMap.items[].mode", "1", "2"),
+    ("spec.volumes[].configMap.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].configMap.name", r#""a""#, r#""b""#),
+    ("spec.volumes[].configMap.optional", "true", "false"),
+    ("spec.volumes[].downwardAPI.defaultMode", "1", "2"),
+    ("spec.volumes[].downwardAPI.items[].fieldRef.fieldPath", r#""metadata.name""#, r#""metadata.namespace""#),
+    ("spec.volumes[].downwardAPI.items[].mode", "1", "2"),
+    ("spec.volumes[].downwardAPI.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].downwardAPI.items[].resourceFieldRef.containerName", r#""x""#, r#""y""#),
+    ("spec.volumes[].downwardAPI.items[].resourceFieldRef.divisor", r#""1""#, r#""1m""#),
+    ("spec.volumes[].downwardAPI.items[].resourceFieldRef.resource", r#""limits.cpu""#, r#""limits.memory""#),
     ("spec.volumes[].emptyDir.medium", r#""""#, r#""Memory""#),
     ("spec.volumes[].emptyDir.sizeLimit", r#""1Ki""#, r#""2Ki""#),
     ("spec.volumes[].hostPath.path", r#""/a""#, r#""/b""#),
     ("spec.volumes[].hostPath.type", r#""File""#, r#""Socket""#),
     ("spec.volumes[].name", r#""x""#, r#""y""#),
+    ("spec.volumes[].persistentVolumeClaim.claimName", r#""a""#, r#""b""#),
+    ("spec.volumes[].persistentVolumeClaim.readOnly", "true", "false"),
+    ("spec.volumes[].projected.defaultMode", "1", "2"),
+    ("spec.volumes[].projected.sources[].configMap.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].configMap.items[].mode", "1", "2"),
+    ("spec.volumes[].projected.sources[].configMap.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].configMap.name", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].configMap.optional", "true", "false"),
+    (
+        "spec.volumes[].projected.sources[].downwardAPI.items[].fieldRef.fieldPath",
+        r#""metadata.name""#,
+        r#""metadata.namespace""#,
+    ),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].mode", "1", "2"),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].resourceFieldRef.containerName", r#""x""#, r#""y""#),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].resourceFieldRef.divisor", r#""1""#, r#""1m""#),
+    (
+        "spec.volumes[].projected.sources[].downwardAPI.items[].resourceFieldRef.resource",
+        r#""limits.cpu""#,
+        r#""limits.memory""#,
+    ),
+    ("spec.volumes[].projected.sources[].secret.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].secret.items[].mode", "1", "2"),
+    ("spec.volumes[].projected.sources[].secret.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].secret.name", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].secret.optional", "true", "false"),
+    ("spec.volumes[].secret.defaultMode", "1", "2"),
+    ("spec.volumes[].secret.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].secret.items[].mode", "1", "2"),
+    ("spec.volumes[].secret.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].secret.optional", "true", "false"),
+    ("spec.volumes[].secret.secretName", r#""a""#, r#""b""#),
 ];
 
 /// What is done is seen in the pod: a manifest with that field, for the rest as small as it may be.
@@ -303,6 +366,9 @@ fn built(path: &str, value: &str) -> Pod {
     });
     if path.contains("restartPolicyRules") {
         document["spec"]["containers"][0]["restartPolicy"] = json!("Never");
+    }
+    if path == "spec.dnsPolicy" {
+        document["spec"]["dnsConfig"] = json!({ "nameservers": ["10.0.0.1"] });
     }
     let mut at = &mut document;
     let steps: Vec<_> = path.split('.').collect();
@@ -321,6 +387,18 @@ fn built(path: &str, value: &str) -> Pod {
                         json!([{ "action": "Restart", "exitCodes": { "operator": "In", "values": [1] } }])
                     }
                     "sysctls" => json!([{ "name": "x", "value": "x" }]),
+                    "volumeMounts" if path.contains("recursive") => {
+                        json!([{ "name": "v", "mountPath": "/x", "readOnly": true }])
+                    }
+                    "options" => json!([{ "name": "x" }]),
+                    "hostAliases" => json!([{ "ip": "10.0.0.1", "hostnames": ["x"] }]),
+                    "items" if path.contains("resourceFieldRef") => {
+                        json!([{ "path": "x", "resourceFieldRef": { "containerName": "x", "resource": "limits.cpu" } }])
+                    }
+                    "items" if path.contains("downwardAPI") => {
+                        json!([{ "path": "x", "fieldRef": { "fieldPath": "metadata.name" } }])
+                    }
+                    "items" => json!([{ "key": "x", "path": "x" }]),
                     "volumeMounts" => json!([{ "name": "v", "mountPath": "/x" }]),
                     _ => json!([{}]),
                 };
@@ -333,6 +411,11 @@ fn built(path: &str, value: &str) -> Pod {
                     json!({ "type": "Localhost" })
                 }
                 "hostPath" => json!({ "path": "/x" }),
+                "securityContext" if path.ends_with("fsGroupChangePolicy") => json!({ "fsGroup": 1 }),
+                "configMap" => json!({ "name": "x" }),
+                "secret" if path.contains("projected") => json!({ "name": "x" }),
+                "secret" => json!({ "secretName": "x" }),
+                "persistentVolumeClaim" => json!({ "claimName": "x" }),
                 "configMapKeyRef" | "secretKeyRef" => json!({ "name": "x", "key": "x" }),
                 "configMapRef" | "secretRef" => json!({ "name": "x" }),
                 "fileKeyRef" => json!({ "volumeName": "v", "path": "x", "key": "X" }),

@@ -4,7 +4,7 @@ use oci_spec::{
     OciSpecError,
     runtime::{Mount, MountBuilder},
 };
-use stanchion_sdk::runtime::MountPropagation;
+use stanchion_sdk::runtime::{MountPropagation, RecursiveReadOnly};
 
 use super::Parts;
 use crate::namespaces::SHARED_MEMORY;
@@ -47,9 +47,32 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             MountPropagation::HostToContainer => "rslave",
             MountPropagation::Bidirectional => "rshared",
         };
-        let access = if wanted.read_only { "ro" } else { "rw" };
+        let access = match (wanted.read_only, wanted.recursive_read_only) {
+            (false, _) => "rw",
+            (true, RecursiveReadOnly::Disabled) => "ro",
+            (true, RecursiveReadOnly::IfPossible) if !can_be_recursive() => "ro",
+            (true, RecursiveReadOnly::IfPossible | RecursiveReadOnly::Enabled) => "rro",
+        };
         let (destination, source) = (wanted.destination.to_string_lossy(), wanted.source.to_string_lossy());
         mounts.push(mount(&destination, "bind", &source, &["rbind", propagation, access])?);
     }
     Ok(mounts)
+}
+
+/// Whether the kernel can make mounts below a mount read-only with it: since 5.12 (mount_setattr(2)).
+pub(crate) fn can_be_recursive() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|char: char| !char.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
+}
+
+/// How the container's whole tree is mounted: nothing that is to be shared may be cut off above (R-MNT-1).
+pub(super) fn propagation(parts: &Parts<'_>) -> Option<&'static str> {
+    let has = |propagation| parts.config.mounts.iter().any(|mount| mount.propagation == propagation);
+    match () {
+        () if has(MountPropagation::Bidirectional) => Some("rshared"),
+        () if has(MountPropagation::HostToContainer) => Some("rslave"),
+        () => None,
+    }
 }

@@ -137,5 +137,5 @@ pub(super) async fn fresh_files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 
 fn mount(source: &std::path::Path, destination: &str, read_only: bool) -> Mount {
     let propagation = Default::default();
-    Mount { source: source.to_owned(), destination: destination.into(), read_only, propagation }
+    Mount { read_only, propagation, ..Mount::new(source, destination) }
 }
