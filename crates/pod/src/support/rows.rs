@@ -137,7 +137,7 @@ pub(super) const ROWS: &[(&str, Support)] = &[
     ("spec.containers[].resources.limits", Keys(&["cpu", "memory", "hugepages-*"])),
     ("spec.containers[].resources.requests", Keys(&["cpu", "memory", "hugepages-*"])),
     ("spec.containers[].restartPolicy", Executed),
-    ("spec.containers[].restartPolicyRules", Refused("is not supported yet", "use the pod's restartPolicy")),
+    ("spec.containers[].restartPolicyRules", Executed),
     ("spec.containers[].restartPolicyRules[].action", Executed),
     ("spec.containers[].restartPolicyRules[].exitCodes", Executed),
     ("spec.containers[].restartPolicyRules[].exitCodes.operator", Executed),
