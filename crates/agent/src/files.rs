@@ -12,6 +12,7 @@
 //! ```
 
 mod etc;
+mod eviction;
 pub(crate) mod inside;
 mod life;
 mod message;
@@ -34,6 +35,7 @@ use std::{
 use stanchion_pod::{ObjectKey, PodKey, PodUid, ProjectedKind};
 
 pub(crate) use etc::{host_name, write as write_etc};
+pub(crate) use eviction::usage;
 pub(crate) use mounts::sharing;
 pub(crate) use record::{Place, Record, boot, places};
 pub(crate) use subpath::prepare as prepare_sub_path;
@@ -56,6 +58,10 @@ impl PodFiles {
             log_dir: log_dir.to_owned(),
             logs: log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)),
         }
+    }
+
+    fn root(&self) -> &Path {
+        &self.root
     }
 
     /// Where an emptyDir is.

@@ -78,6 +78,7 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     }
     let host_ips: Vec<_> = facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
     let (reason, message) = match (&facts.obstacle, fate) {
+        (_, Fate::Evicted) => (Some("Evicted"), history.evicted(pod).map(str::to_owned)),
         (_, Fate::Expired) => (Some("DeadlineExceeded"), Some(EXPIRED.to_owned())),
         (Some((reason, message)), _) => (Some(*reason), Some(message.clone())),
         _ => (None, None),

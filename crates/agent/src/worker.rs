@@ -22,6 +22,7 @@ mod resources;
 mod security;
 mod show;
 mod stop;
+mod usage;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -124,6 +125,8 @@ pub(crate) struct Worker<R> {
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+    /// When its volumes are measured next.
+    measure_at: Option<Timestamp>,
     /// What the volumes of what stands were last made to follow.
     followed: Option<prepare::Followed>,
 }
@@ -191,6 +194,7 @@ impl<R: Runtime> Worker<R> {
             looks,
             hold: Hold::default(),
             followed: None,
+            measure_at: None,
         };
         (worker, Orders { desired, orders })
     }
@@ -214,10 +218,11 @@ impl<R: Runtime> Worker<R> {
             self.recall_lives(desired.as_ref(), &remains).await;
             self.read_messages(desired.as_ref(), &remains).await;
             let follow = self.follow(desired.as_ref(), &remains).await;
+            let measure = self.measure(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.watch(desired.as_ref(), &remains);
             self.announce(desired.as_ref(), &remains);
-            let wake_at = [wake_at, again, follow].into_iter().flatten().min();
+            let wake_at = [wake_at, again, follow, measure].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
@@ -409,6 +414,7 @@ impl<R: Runtime> Worker<R> {
     fn obey(&mut self, order: Order, remains: &[(String, Arc<Remains>)]) {
         let Order::Restart(container) = order;
         self.history.hurry();
+        self.history.set_evicted(None);
         for (_, remains) in remains {
             match &container {
                 Some(name) => {

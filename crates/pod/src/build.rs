@@ -5,7 +5,7 @@ pub(crate) mod lifecycle;
 mod network;
 mod resources;
 mod security;
-mod volume;
+pub(crate) mod volume;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

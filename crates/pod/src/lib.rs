@@ -93,6 +93,7 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
     defaults::fill(&mut wire);
     problems.extend(kubernetes::objections(&wire, &Gates::default()));
     identity::check(&wire, node_name, &mut problems);
+    problems.extend(wire.spec.iter().flat_map(build::volume::objections));
     if !problems.is_empty() {
         return Err(problems);
     }

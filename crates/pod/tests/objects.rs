@@ -41,6 +41,16 @@ fn objects_stand_beside_pods() {
 }
 
 #[test]
+fn a_medium_that_this_node_does_not_have_is_refused_by_name() {
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: a, image: a}]\n  volumes: [{name: \
+               v, emptyDir: {medium: HugePages}}]\n";
+    assert_eq!(
+        one(pod),
+        "line 6, column 33: spec.volumes[0].emptyDir.medium: \"HugePages\" is not supported yet; use Memory, or leave it out"
+    );
+}
+
+#[test]
 fn a_list_may_hold_objects() {
     let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: ConfigMap\n  metadata: {name: a}\n";
     assert_eq!(good(text).objects.len(), 1);

@@ -45,7 +45,11 @@ pub(super) fn publish(volume: &Path, payload: &Payload, group: Option<u32>) -> i
         Some(name) => name,
         None => {
             let name = OsString::from(Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string());
-            write(&volume.join(&name), payload, group)?;
+            if let Err(error) = write(&volume.join(&name), payload, group) {
+                // What is half written on a full disk must not keep it full.
+                ignore_absent(fs::remove_dir_all(volume.join(&name)))?;
+                return Err(error);
+            }
             ignore_absent(fs::remove_file(volume.join(NEXT)))?;
             symlink(&name, volume.join(NEXT))?;
             fs::rename(volume.join(NEXT), volume.join(DATA))?;

@@ -18,6 +18,8 @@ pub(crate) enum Fate {
     Failed,
     /// Its `activeDeadlineSeconds` are over.
     Expired,
+    /// It has taken more of the node than it may.
+    Evicted,
 }
 
 impl Fate {
@@ -27,6 +29,7 @@ impl Fate {
         let (fate, ended_at) = ended(pod, view, history).unwrap_or((Self::Lives, None));
         match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
             Some(deadline) if fate == Self::Lives || ended_at > Some(deadline) => Self::Expired,
+            _ if fate == Self::Lives && history.evicted(pod).is_some() => Self::Evicted,
             _ => fate,
         }
     }

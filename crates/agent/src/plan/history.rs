@@ -24,6 +24,7 @@ pub(crate) struct History {
     starts: HashMap<String, Failure>,
     sandbox: Option<Failure>,
     lacking: Option<(Revision, String)>,
+    evicted: Option<(Revision, String)>,
     stopped: HashSet<SandboxId>,
     condemned: HashSet<SandboxId>,
     to_restart: HashSet<ContainerId>,
@@ -134,6 +135,16 @@ impl History {
     /// Notes what a revision of the pod cannot start without and is not there.
     pub fn set_lacking(&mut self, lacking: Option<(Revision, String)>) {
         self.lacking = lacking;
+    }
+
+    /// Why a pod was evicted, if it was.
+    pub fn evicted(&self, pod: &Pod) -> Option<&str> {
+        self.evicted.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, why)| why.as_str())
+    }
+
+    /// Notes that a revision of the pod is evicted, and why.
+    pub fn set_evicted(&mut self, evicted: Option<(Revision, String)>) {
+        self.evicted = evicted;
     }
 
     /// Whether all that a pod starts from is here: its images and the objects that it refers to.

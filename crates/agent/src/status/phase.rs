@@ -18,7 +18,9 @@ enum Stand {
 pub(super) fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> &'static str {
     let is_sidecar = |init: &&ContainerStatus| pod.container(&init.name).is_some_and(|init| init.runs_always());
     let (sidecars, plain): (Vec<_>, Vec<_>) = inits.iter().partition(is_sidecar);
-    if fate == Fate::Expired || (fate == Fate::Failed && plain.iter().any(|init| has_failed(init))) {
+    if matches!(fate, Fate::Expired | Fate::Evicted)
+        || (fate == Fate::Failed && plain.iter().any(|init| has_failed(init)))
+    {
         return "Failed";
     }
     let has_begun = containers.iter().any(|container| stand(container) != Stand::Waiting);
@@ -33,7 +35,7 @@ pub(super) fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers
         _ if all.any(|container| stand(container) == Stand::Running) => "Running",
         Fate::Lives => "Running",
         Fate::Succeeded => "Succeeded",
-        Fate::Failed | Fate::Expired => "Failed",
+        Fate::Failed | Fate::Expired | Fate::Evicted => "Failed",
     }
 }
 

@@ -54,7 +54,17 @@ impl<R: Runtime> Worker<R> {
     /// Makes the pod's volumes ready (R-VOL-1). What is ready already is left as it is.
     pub(super) async fn prepare_volumes(&self, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Result<(), Failed> {
         let material = self.material(pod, desired);
-        blocking(move || material.measured().volumes(true).map(drop)).await
+        blocking(move || {
+            material.files.end_eviction().map_err(|error| {
+                let message = "removing what filled the volumes of an evicted pod";
+                Failed {
+                    reason: Failed::NOT_MOUNTED,
+                    error: Error::new(ErrorKind::Unavailable, message).caused_by(&error),
+                }
+            })?;
+            material.measured().volumes(true).map(drop)
+        })
+        .await
     }
 
     /// A container's configuration, and all that it names made ready.

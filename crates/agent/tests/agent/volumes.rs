@@ -6,11 +6,12 @@ use std::{
     path::PathBuf,
 };
 
+use stanchion_agent::handle::Request;
 use stanchion_runtime::{Mount, MountPropagation};
 
 use crate::{
     manifest::pod,
-    node::{Node, mounts_below},
+    node::{Node, key, mounts_below},
     objects::{config_map, made, secret, write_secretly},
 };
 
@@ -296,4 +297,36 @@ async fn memory_is_as_large_as_the_least_of_its_limits() {
     assert_eq!(found.f_blocks * found.f_frsize, 8 << 20, "R-VOL-3");
     let mode = fs::metadata(mounted(&node).source).expect("it is there").permissions().mode() & 0o7777;
     assert_eq!(mode, 0o1777, "as recorded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_fills_its_volume_is_evicted_until_it_is_told_to_begin_anew() {
+    let mut node = Node::new();
+    node.write("web.yaml", &with("emptyDir: {sizeLimit: 1Mi}", ""));
+    node.write("other.yaml", &pod("other", "app:1"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")]), ("other", &[("app", "app:1")])]).await;
+    let source = mounted(&node).source;
+    fs::write(source.join("file"), vec![1; 100 << 10]).expect("it can be written");
+    node.settle().await;
+    assert!(node.app("web").is_some(), "it may have that much");
+    fs::write(source.join("file"), vec![1; 2 << 20]).expect("it can be written");
+    node.shows("the eviction", |node| node.status("web").reason.as_deref() == Some("Evicted")).await;
+    let status = node.status("web");
+    let message = "Usage of EmptyDir volume \"v\" exceeds the limit \"1Mi\". ";
+    assert_eq!((status.phase.as_deref(), status.message.as_deref()), (Some("Failed"), Some(message)), "R-GAP-16");
+    node.patiently("the end", async {
+        while node.app("web").is_some() {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    node.restart().await;
+    node.settle().await;
+    assert!(node.app("web").is_none(), "also for an agent that did not see it");
+    assert!(node.app("other").is_some(), "the other runs on");
+    node.shows("the eviction", |node| node.status("web").reason.as_deref() == Some("Evicted")).await;
+    node.handle().request(Request::Restart { pod: key("web"), container: None }).await;
+    node.runs(&[("web", &[("app", "app:1")]), ("other", &[("app", "app:1")])]).await;
+    assert!(!mounted(&node).source.join("file").exists(), "with empty volumes");
 }

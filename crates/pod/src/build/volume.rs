@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1 as wire;
 
 use super::env::{field, object, resource};
 use crate::{
-    DownwardFile, FsGroup, HostPathKind, Item, Medium, ObjectKind, Projected, ProjectedKind, Projection, Propagation,
-    RecursiveReadOnly, SubPath, Value, Volume, VolumeMount, quantity::Quantity,
+    DownwardFile, FsGroup, HostPathKind, Item, Medium, ObjectKind, Problem, Projected, ProjectedKind, Projection,
+    Propagation, RecursiveReadOnly, SubPath, Value, Volume, VolumeMount, quantity::Quantity,
 };
 
 pub(super) fn mount(wire: &wire::VolumeMount) -> VolumeMount {
@@ -70,6 +70,16 @@ pub(super) fn fs_group(spec: &wire::PodSpec) -> Option<FsGroup> {
     let context = spec.security_context.as_ref()?;
     let id = u32::try_from(context.fs_group?).ok()?;
     Some(FsGroup { id, on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch") })
+}
+
+/// What of volumes this node cannot do although their fields are known.
+pub(crate) fn objections(spec: &wire::PodSpec) -> Vec<Problem> {
+    let wrong = |(index, volume): (usize, &wire::Volume)| {
+        let medium = volume.empty_dir.as_ref()?.medium.as_deref().filter(|medium| !matches!(*medium, "" | "Memory"))?;
+        let message = format!("{medium:?} is not supported yet; use Memory, or leave it out");
+        Some(Problem { field: format!("spec.volumes[{index}].emptyDir.medium"), message, ..Problem::default() })
+    };
+    spec.volumes.iter().flatten().enumerate().filter_map(wrong).collect()
 }
 
 fn host_path_kind(kind: Option<&str>) -> HostPathKind {
