@@ -22,9 +22,11 @@ use std::{
 
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
-use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Progress, PullImage, RegistryAuth, Result};
+use stanchion_sdk::runtime::{
+    Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, RegistryAuth, Result,
+};
 
-use crate::client::Client;
+use crate::{client::Client, spec::Tables};
 
 /// `[backend.containerd.registry."host"]`: how a registry is reached.
 #[derive(Clone, Default, Deserialize)]
@@ -75,6 +77,8 @@ pub(crate) struct Resolved {
     pub chain_id: String,
     /// What it says about running it.
     pub config: Arc<ImageConfiguration>,
+    /// Its users, once they have been looked up.
+    pub tables: Option<Arc<Tables>>,
 }
 
 impl Images {
@@ -138,9 +142,24 @@ impl Images {
             }
             None => String::new(),
         };
-        let resolved = Resolved { digest: ImageDigest(target.digest.clone()), chain_id, config: Arc::new(config) };
+        let resolved =
+            Resolved { digest: ImageDigest(target.digest.clone()), chain_id, config: Arc::new(config), tables: None };
         self.known().insert(target.digest, resolved.clone());
         Ok(resolved)
+    }
+
+    /// What an image that is present says about running it.
+    pub async fn details(&self, reference: &str) -> Result<ImageDetails> {
+        let resolved = self.resolve(reference).await?;
+        let user = resolved.config.config().as_ref().and_then(|config| config.user().clone());
+        Ok(ImageDetails { user: user.unwrap_or_default() })
+    }
+
+    /// Notes the users of an image that was resolved.
+    pub fn keep_tables(&self, image: &Resolved, tables: &Arc<Tables>) {
+        if let Some(known) = self.known().get_mut(image.digest.as_str()) {
+            known.tables = Some(Arc::clone(tables));
+        }
     }
 
     /// Drops what is remembered of images: something of them may be gone.

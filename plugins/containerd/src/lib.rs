@@ -1,9 +1,9 @@
-//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, no pause process.
+//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, no pause process but where one is needed.
 //!
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd. [`container`]: a record. [`task`]: its
-//!   snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
+//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd; a [`pause`] process if its containers see
+//!   each other's. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
 //! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
@@ -18,6 +18,7 @@ mod inventory;
 mod names;
 mod namespaces;
 mod network;
+mod pause;
 mod ready;
 mod rootfs;
 mod sandbox;
@@ -35,8 +36,8 @@ use stanchion_sdk::{
     changes::{self, Changes},
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId,
-        SandboxInfo, Stats, TerminalSize, Version,
+        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
+        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     },
 };
 use tokio::sync::OnceCell;
@@ -55,6 +56,7 @@ pub struct Containerd {
     images: Images,
     network: Network,
     run_dir: PathBuf,
+    state_dir: PathBuf,
     logger: PathBuf,
     changes: Changes,
     execs: Execs,
@@ -87,6 +89,7 @@ impl Containerd {
             images,
             network,
             run_dir: node.run_dir.clone(),
+            state_dir: node.state_dir.clone(),
             logger,
             config: Arc::new(config),
             changes: Changes::default(),
@@ -107,7 +110,8 @@ impl Runtime for Containerd {
     async fn version(&self) -> Result<Version> {
         let answer = self.client.version().version(self.client.request(())).await;
         let answer = answer.map_err(|status| failed("asking for the version", &status))?.into_inner();
-        let capabilities = Capabilities { log_files: true, import: true, ..Capabilities::default() };
+        let capabilities =
+            Capabilities { log_files: true, import: true, shared_pid_namespace: true, ..Capabilities::default() };
         Ok(Version { runtime: "containerd".to_owned(), runtime_version: answer.version, capabilities })
     }
 
@@ -119,6 +123,11 @@ impl Runtime for Containerd {
     async fn list_images(&self) -> Result<Vec<Image>> {
         self.ready().await?;
         self.images.list().await
+    }
+
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        self.ready().await?;
+        self.images.details(&reference).await
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {
