@@ -28,6 +28,7 @@ use crate::{
     cgroup::Cgroup,
     inventory::given,
     names::{self, RECORD, SANDBOX_RECORD},
+    namespaces::Own,
     task,
 };
 
@@ -138,7 +139,8 @@ impl Unattended {
 
     fn sandbox(&self, id: &SandboxId, note: SandboxNote) -> SandboxInfo {
         let label = |label: &str| note.labels.get(label).map(String::as_str).unwrap_or_default();
-        let is_pinned = self.backend.namespaces(id.as_str()).are_pinned(label(names::NETWORK) != "host");
+        let own = Own { network: label(names::NETWORK) != "host", ipc: label(names::IPC) != "host" };
+        let is_pinned = self.backend.namespaces(id.as_str()).are_pinned(own, label(names::PID) == "pod");
         let reason = || "its namespaces are gone: somebody unmounted them".to_owned();
         SandboxInfo {
             id: id.clone(),
