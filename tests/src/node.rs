@@ -22,6 +22,7 @@ use crate::{
     ctr::{Ctr, Running},
     docker::{self, Docker},
     fixtures::Fixtures,
+    k3s::K3s,
     pods::{self, Pod},
     proc, process,
     proxy::Proxy,
@@ -162,7 +163,14 @@ impl NodeBuilder {
             let size = format!("size={size}");
             process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", &size, "disk"]).arg(&disk))?;
         }
-        let containerd = Containerd::start(&dir.join("containerd"))?;
+        let k3s = match self.runtime {
+            Backend::K3s => Some(K3s::build(&dir.join("k3s"))?),
+            Backend::Containerd | Backend::Docker => None,
+        };
+        let containerd = match &k3s {
+            Some(k3s) => Containerd::of_k3s(k3s)?,
+            None => Containerd::start(&dir.join("containerd"))?,
+        };
         let programs = match &self.programs {
             Some(dir) => dir.clone(),
             None => profile_dir()?,
@@ -172,7 +180,7 @@ impl NodeBuilder {
         let mirror = registry.as_ref().map(|registry| registry.address().to_owned());
         let mirror = proxy.as_ref().map(|proxy| proxy.address().to_owned()).or(mirror);
         let docker = match self.runtime {
-            Backend::Containerd => None,
+            Backend::Containerd | Backend::K3s => None,
             Backend::Docker => {
                 Some(Docker::start(&dir.join("docker"), &names, &containerd.socket(), mirror.as_deref())?)
             }
@@ -184,7 +192,7 @@ impl NodeBuilder {
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
         let mounts = proc::mounts_below(&names.dir)?;
-        Ok(Node { agent, registry, proxy, docker, containerd, fixtures, is_mixed, names, mounts, _slot: slot })
+        Ok(Node { agent, registry, proxy, docker, k3s, containerd, fixtures, is_mixed, names, mounts, _slot: slot })
     }
 
     /// Starts all of it.
@@ -222,6 +230,8 @@ pub struct Node {
     pub proxy: Option<Proxy>,
     /// Docker, on a node whose runtime it is.
     pub docker: Option<Docker>,
+    /// K3s's layout, on a node whose runtime is its containerd.
+    pub k3s: Option<K3s>,
     /// containerd: the runtime, or what Docker runs on.
     pub containerd: Containerd,
     /// The images, where fixtures are used.
@@ -272,7 +282,11 @@ impl Node {
     /// Which runtime runs its pods.
     #[must_use]
     pub fn runtime(&self) -> Backend {
-        if self.docker.is_some() { Backend::Docker } else { Backend::Containerd }
+        match (&self.docker, &self.k3s) {
+            (Some(_), _) => Backend::Docker,
+            (_, Some(_)) => Backend::K3s,
+            _ => Backend::Containerd,
+        }
     }
 
     /// The full reference of a fixture image in the node's registry, e.g. of `redis:7`; where there is a proxy, through it.
@@ -289,7 +303,7 @@ impl Node {
     #[must_use]
     pub fn task_namespace(&self) -> &str {
         match self.runtime() {
-            Backend::Containerd => &self.names.namespace,
+            Backend::Containerd | Backend::K3s => &self.names.namespace,
             Backend::Docker => docker::NAMESPACE,
         }
     }

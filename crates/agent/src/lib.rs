@@ -6,13 +6,15 @@
 //! - [`source`]: manifest directories → what is [`desired`].
 //! - [`observe`]: what exists in each backend, the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
-//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`].
+//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
+//!   the node can give the pod what it asks for ([`admission`]).
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`].
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
 //! - [`api`], [`logs`]: the local API and what containers wrote.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
+mod admission;
 mod agent;
 pub mod api;
 pub mod backends;

@@ -34,11 +34,12 @@ use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Admission,
     board::Board,
     clock::{Clock, until},
     config::AgentConfig,
     desired::DesiredPod,
-    events::EventLog,
+    events::{EventLog, Subject},
     files::Place,
     node::Home,
     observe::{Observation, Remains},
@@ -66,6 +67,8 @@ pub(crate) struct Shared<R> {
     pub memory_capacity: u64,
     /// Addresses of the node, the primary one first.
     pub node_addresses: Vec<IpAddr>,
+    /// What this node has and allows.
+    pub admission: Admission,
     /// Pods that are alive, whatever their backends can say.
     pub survivors: Survivors,
 }
@@ -111,6 +114,8 @@ pub(crate) struct Worker<R> {
     places: place::Places,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
+    /// The revision that this node cannot run, once that was told.
+    refused: Option<Revision>,
     /// The revision whose containers' numbers have been looked up.
     counted: Option<Revision>,
     /// The revision of which it has been said that its time is over.
@@ -185,6 +190,7 @@ impl<R: Runtime> Worker<R> {
             uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
             places: place::Places::new(recorded),
             is_recalled: false,
+            refused: None,
             counted: None,
             expired: None,
             last: None,
@@ -256,6 +262,7 @@ impl<R: Runtime> Worker<R> {
         if !self.is_visible(&home, desired) {
             return Plan::default();
         }
+        let Some(wanted) = self.admitted(desired) else { return Plan::default() };
         let mut view = View { home, remains: remains.to_vec() };
         // What can be ended now is.
         view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
@@ -264,7 +271,7 @@ impl<R: Runtime> Worker<R> {
             backend,
             is_stopped: *is_stopped,
         });
-        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running, since: self.first_seen };
+        let wanted = Wanted { pod: wanted.as_deref(), running, since: self.first_seen };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
@@ -281,6 +288,21 @@ impl<R: Runtime> Worker<R> {
             }
             _ => plan,
         }
+    }
+
+    /// What is to run: what is wanted, if this node can give it what it asks for, else what stands. `None` if there is
+    /// nothing to do before the manifest or the node is another.
+    fn admitted(&mut self, desired: Option<&DesiredPod>) -> Option<Option<Arc<Pod>>> {
+        let Some(desired) = desired else { return Some(None) };
+        let Some((reason, message)) = self.shared.admission.refusal(&desired.pod) else {
+            self.refused = None;
+            return Some(Some(Arc::clone(&desired.pod)));
+        };
+        if self.refused.as_ref() != Some(&desired.pod.revision) {
+            self.refused = Some(desired.pod.revision.clone());
+            self.shared.events.warning(&Subject::pod(&self.key), reason, message);
+        }
+        self.running.as_ref().map(|running| Some(Arc::clone(&running.pod)))
     }
 
     /// Keeps what is remembered in step with what is seen.

@@ -16,7 +16,7 @@ use rows::ROWS;
 pub(crate) enum Support {
     /// Done as it says. Fields below it have rows of their own.
     Executed,
-    /// A map of which only these keys are executed.
+    /// A map of which only these keys are executed; `*` stands for any end.
     Keys(&'static [&'static str]),
     /// Not done yet; accepted only if it says (in JSON) what happens anyway.
     Only(&'static [&'static str]),
@@ -93,9 +93,7 @@ impl Check<'_> {
         match row(&self.generic) {
             Some(Executed) => self.below(value),
             Some(Keys(known)) => {
-                for key in
-                    value.as_object().into_iter().flat_map(Map::keys).filter(|key| !known.contains(&key.as_str()))
-                {
+                for key in value.as_object().into_iter().flat_map(Map::keys).filter(|key| !is_among(key, known)) {
                     let field = format!("{}.{key}", self.path);
                     let message = format!("is not supported yet; only {} are", known.join(" and "));
                     self.problems.push(Problem { field, message, ..Problem::default() });
@@ -141,6 +139,10 @@ impl Check<'_> {
             _ => {}
         }
     }
+}
+
+fn is_among(key: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| known.strip_suffix('*').map_or(*known == key, |begin| key.starts_with(begin)))
 }
 
 /// Executed fields with keys of the user's own.

@@ -126,19 +126,17 @@ fn typos_are_named_with_place_and_neighbour() {
 
 #[test]
 fn unsupported_fields_are_refused_by_name() {
-    let said = one(&(REDIS.to_owned() + "    livenessProbe: {tcpSocket: {port: 6379}}\n"));
-    assert!(said.contains("spec.containers[0].livenessProbe: is not supported yet"), "{said}");
-    let said = one(&(REDIS.to_owned() + "  hostPID: true\n"));
-    assert!(said.contains("spec.hostPID: is not supported yet"), "{said}");
-    assert_eq!(good(&(REDIS.to_owned() + "  dnsPolicy: ClusterFirst\n  hostPID: false\n")).warnings, []);
+    let said = one(&(REDIS.to_owned() + "  hostUsers: false\n"));
+    assert!(said.contains("spec.hostUsers: false is not supported yet"), "{said}");
+    assert_eq!(good(&(REDIS.to_owned() + "  dnsPolicy: ClusterFirst\n  hostUsers: true\n")).warnings, []);
 }
 
 #[test]
 fn fields_without_effect_are_accepted_with_a_warning() {
-    let warnings = good(&(REDIS.to_owned() + "  priorityClassName: high\n")).warnings;
+    let warnings = good(&(REDIS.to_owned() + "  schedulerName: mine\n")).warnings;
     assert_eq!(
         warnings[0].to_string(),
-        "line 13, column 3: spec.priorityClassName: is accepted and has no effect on a lone node"
+        "line 13, column 3: spec.schedulerName: is accepted and has no effect on a lone node"
     );
 }
 
@@ -216,4 +214,22 @@ fn no_input_panics() {
             drop(decode(&bytes, "node-1"));
         }
     }
+}
+
+#[test]
+fn the_examples_are_accepted() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/manifests");
+    let mut found = 0;
+    for directory in [examples.clone(), examples.join("control-plane")] {
+        for entry in std::fs::read_dir(directory).expect("the examples are there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|it| it == "yaml") {
+                let text = std::fs::read(&path).expect("a file");
+                let manifest = decode(&text, "node-1").unwrap_or_else(|wrong| panic!("{}: {wrong:#?}", path.display()));
+                assert_eq!(manifest.warnings, [], "{}", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 7, "{found} examples");
 }

@@ -26,6 +26,9 @@ pub struct Config {
     pub runtime_binary: Option<String>,
     /// Root of the containers' cgroups, absolute in every hierarchy.
     pub cgroup_root: String,
+    /// systemd makes the containers' cgroups, as slices and scopes; else the OCI runtime itself. As containerd's own
+    /// `SystemdCgroup` on this node.
+    pub systemd_cgroup: bool,
     /// The program that writes container output; default `stanchion-logger` beside the agent.
     pub logger: Option<PathBuf>,
     /// A log file is rotated before it is larger than this, bytes.
@@ -47,6 +50,7 @@ impl Default for Config {
             runtime: "io.containerd.runc.v2".to_owned(),
             runtime_binary: None,
             cgroup_root: "/stanchion".to_owned(),
+            systemd_cgroup: false,
             logger: None,
             log_max_size: 10 << 20,
             log_max_files: 5,
@@ -69,6 +73,15 @@ impl Config {
         settings::cgroup_root(&self.cgroup_root)?;
         if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
             return wrong("logger", logger, "the absolute path of a program");
+        }
+        for (host, registry) in &self.registry {
+            if let Some((pattern, error)) = registry.wrong_rewrite() {
+                return wrong(
+                    &format!("registry.{host:?}.rewrite"),
+                    &pattern,
+                    &format!("a regular expression ({error})"),
+                );
+            }
         }
         settings::log_limits(self.log_max_size, self.log_max_files)
     }

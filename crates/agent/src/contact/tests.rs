@@ -65,7 +65,8 @@ async fn grpc_health_is_what_the_server_says() {
     let lacking =
         "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): unknown method";
     let unhealthy = "service unhealthy (responded with \"NOT_SERVING\")";
-    let table: [(&str, &str, &[u8], Result<(), &str>); 4] = [
+    type Case = (&'static str, &'static str, &'static [u8], Result<(), &'static str>);
+    let table: [Case; 4] = [
         ("0", "", &[0, 0, 0, 0, 2, 8, 1], Ok(())),
         ("0", "", &[0, 0, 0, 0, 2, 8, 2], Err(unhealthy)),
         ("5", "unknown service", &[], Err(unknown)),
@@ -115,7 +116,7 @@ async fn https_believes_whoever_answers() {
         let (stream, _) = listener.accept().await.expect("it is called");
         let mut stream = acceptor.accept(stream).await.expect("it speaks TLS");
         let mut request = [0; 1024];
-        stream.read(&mut request).await.expect("it asks");
+        assert!(stream.read(&mut request).await.expect("it asks") > 0);
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("it is heard");
         stream.shutdown().await.expect("it is heard");
     });
@@ -131,7 +132,7 @@ async fn http_server(answers: Vec<String>) -> (u16, JoinSet<()>) {
         for answer in answers {
             let (mut stream, _) = listener.accept().await.expect("it is called");
             let mut request = [0; 1024];
-            stream.read(&mut request).await.expect("it asks");
+            assert!(stream.read(&mut request).await.expect("it asks") > 0);
             stream.write_all(answer.as_bytes()).await.expect("it is heard");
         }
     });

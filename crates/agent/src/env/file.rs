@@ -111,6 +111,19 @@ mod tests {
     }
 
     #[test]
+    fn what_a_container_put_there_is_read_and_leads_nowhere_else() {
+        let volume = tempfile::tempdir().expect("a directory");
+        let read = |path: &str, key: &str| super::read(volume.path(), path, key);
+        std::fs::write(volume.path().join("app.env"), "TOKEN='abc'\nEMPTY=''\n").expect("written");
+        std::os::unix::fs::symlink("/etc/passwd", volume.path().join("way-out")).expect("linked");
+        assert_eq!(read("app.env", "TOKEN").expect("it can be read").as_deref(), Some("abc"), "R-ENV-6");
+        for (path, key) in [("app.env", "ABSENT"), ("app.env", "EMPTY"), ("absent.env", "TOKEN")] {
+            assert_eq!(read(path, key).expect("it is only missing"), None, "{path} {key}: R-ENV-6");
+        }
+        assert!(read("way-out", "TOKEN").is_err() && read("../app.env", "TOKEN").is_err(), "R-MNT-4");
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_line() {
         for (text, line) in
             [("A", 1), ("A='1'\n='x'", 2), ("A ='x'", 1), ("A=x", 1), ("A='x", 1), ("A='1\n2' x", 2), ("#\nB=\"x\"", 2)]

@@ -1,11 +1,15 @@
 //! The group of a volume's files: fsGroup.
 
 use std::{
+    ffi::OsStr,
     fs,
     io::{self, ErrorKind},
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::fs::{MetadataExt, PermissionsExt, chown},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt, chown},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -40,11 +44,11 @@ pub(super) fn give(volume: &Path, group: &FsGroup) -> io::Result<()> {
             if matches!(name.to_bytes(), b"." | b"..") {
                 continue;
             }
-            let path = directory.join(std::ffi::OsStr::new(&*name.to_string_lossy()));
+            let path = directory.join(OsStr::from_bytes(name.to_bytes()));
             match entry.file_type() {
                 FileType::Directory => open.push(path),
                 FileType::Symlink => {
-                    chownat(&opened, name, None, Some(Gid::from_raw(group.id)), AtFlags::SYMLINK_NOFOLLOW)?
+                    chownat(&opened, name, None, Some(Gid::from_raw(group.id)), AtFlags::SYMLINK_NOFOLLOW)?;
                 }
                 _ => {
                     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

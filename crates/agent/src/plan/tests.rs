@@ -302,8 +302,11 @@ fn with_images(pod: &Pod) -> History {
     history
 }
 
+/// Containers by name, and how they are.
+type Containers<'a> = &'a [(&'a str, ContainerState)];
+
 /// What is done next where these containers are: the container that is run, or what else is done.
-fn doing(pod: &Pod, history: &History, containers: &[(&str, ContainerState)]) -> String {
+fn doing(pod: &Pod, history: &History, containers: Containers<'_>) -> String {
     let sandbox = sandbox(pod, 0, SandboxState::Ready);
     let infos = containers.iter().map(|(name, state)| named(pod, &sandbox, name, state.clone())).collect();
     match next(Some(pod), &view(vec![sandbox], infos), history, 5).action {
@@ -322,11 +325,11 @@ fn containers_start_in_order() {
     let all = [done[0].clone(), done[1].clone(), done[2].clone(), ("app", running())];
     let side_died = [done[0].clone(), ("side", bad.clone()), done[2].clone(), ("app", running())];
     // Whether the sidecar has started, what is there, what comes next: R-INIT-1, R-INIT-2, R-INIT-4, R-INIT-6.
-    let table: &[(bool, &[(&str, ContainerState)], &str)] = &[
+    let table: &[(bool, Containers<'_>, &str)] = &[
         (false, &[], "first"),
         (false, &[("first", running())], "nothing"),
-        (false, &[("first", bad.clone())], "first"),
-        (false, &[("first", ok.clone())], "side"),
+        (false, &[("first", bad)], "first"),
+        (false, &[("first", ok)], "side"),
         (false, &up, "nothing"),
         (true, &up, "second"),
         (true, &done, "app"),
@@ -347,15 +350,15 @@ fn containers_start_in_order() {
 fn a_pod_is_over_when_nothing_of_it_is_to_run() {
     let (ok, bad) = (exited(0, 5), exited(1, 5));
     // R-PH-1, R-PH-4, R-INIT-3, R-INIT-7.
-    let table: &[(&str, &[(&str, ContainerState)], Fate)] = &[
+    let table: &[(&str, Containers<'_>, Fate)] = &[
         ("Never", &[("first", bad.clone())], Fate::Failed),
         ("OnFailure", &[("first", bad.clone())], Fate::Lives),
         ("Never", &[("first", ok.clone())], Fate::Lives),
         ("Never", &[("side", running()), ("app", ok.clone())], Fate::Succeeded),
         ("Never", &[("side", running()), ("app", bad.clone())], Fate::Failed),
         ("OnFailure", &[("app", ok.clone())], Fate::Succeeded),
-        ("OnFailure", &[("app", bad.clone())], Fate::Lives),
-        ("Always", &[("app", ok.clone())], Fate::Lives),
+        ("OnFailure", &[("app", bad)], Fate::Lives),
+        ("Always", &[("app", ok)], Fate::Lives),
         ("Always", &[("app", running())], Fate::Lives),
     ];
     for (policy, containers, expected) in table {

@@ -42,7 +42,7 @@ impl Merge {
             }
             let manifests = reader.files().map(|(path, file)| {
                 let path = path.display().to_string();
-                let view = taken.manifest(&path, file, reader.error());
+                let view = taken.manifest(&path, file, reader);
                 if !view.problems.is_empty() {
                     told.insert(path, sentence(&view.problems));
                 }
@@ -86,8 +86,8 @@ struct Taken {
 }
 
 impl Taken {
-    fn manifest(&mut self, path: &str, file: &ManifestFile, unreadable: Option<&str>) -> ManifestView {
-        let stale = match unreadable {
+    fn manifest(&mut self, path: &str, file: &ManifestFile, source: &Reader) -> ManifestView {
+        let stale = match source.error() {
             Some(error) => Some(error.to_owned()),
             None => (!file.problems.is_empty()).then(|| format!("{path}: {}", sentence(&file.problems))),
         };
@@ -100,6 +100,11 @@ impl Taken {
             warnings: file.warnings.clone(),
         };
         for pod in &file.pods {
+            if let Some(reason) = source.withheld(&pod.key) {
+                let message = format!("pod {} is not run here: {reason}", pod.key);
+                view.warnings.push(Problem { message, ..Problem::default() });
+                continue;
+            }
             match self.pods.entry(pod.key.clone()) {
                 Entry::Vacant(place) => {
                     view.pods.push(pod.key.to_string());

@@ -11,9 +11,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use stanchion_pod::{MAX_MANIFEST, Manifest, Object, ObjectKey, ObjectKind, Pod, Problem, decode};
+use stanchion_pod::{MAX_MANIFEST, Manifest, Object, ObjectKey, ObjectKind, Pod, PodKey, Problem, decode};
 
-use super::{last_good::LastGood, leftover};
+use super::{
+    kubelets,
+    last_good::LastGood,
+    leftover,
+    standby::{Role, Standby},
+};
+use crate::config::SourceConfig;
 
 /// One source of manifests and what was last read from it.
 #[derive(Debug)]
@@ -29,6 +35,10 @@ pub(super) struct Reader {
     last_good: LastGood,
     unkept: BTreeSet<OsString>,
     begun: bool,
+    /// The kubelet that the source belongs to.
+    standby: Option<Standby>,
+    /// Pods of which the kubelet's containers run although it is away.
+    running: Vec<(String, String)>,
 }
 
 /// One manifest file as it was last read.
@@ -68,7 +78,8 @@ impl Stamp {
 }
 
 impl Reader {
-    pub fn new(path: PathBuf, node_name: &str, state_dir: &Path) -> Self {
+    pub fn new(source: &SourceConfig, node_name: &str, state_dir: &Path) -> Self {
+        let SourceConfig { path, kubelet } = source.clone();
         let last_good = LastGood::of(state_dir, &path);
         let mut reader = Self {
             path,
@@ -81,6 +92,8 @@ impl Reader {
             last_good,
             unkept: BTreeSet::new(),
             begun: false,
+            standby: kubelet.map(Standby::new),
+            running: Vec::new(),
         };
         reader.recall();
         reader
@@ -100,8 +113,34 @@ impl Reader {
         self.since
     }
 
+    /// Whether it is known what is wanted of it: not while nobody knows whether its kubelet is there.
     pub fn is_known(&self) -> bool {
-        self.known
+        self.known && !matches!(self.role(), Role::Undecided(_))
+    }
+
+    /// The kubelet that it belongs to.
+    pub fn standby(&mut self) -> Option<&mut Standby> {
+        self.standby.as_mut()
+    }
+
+    fn role(&self) -> Role {
+        self.standby.as_ref().map_or(Role::Ours, Standby::role)
+    }
+
+    /// Why a pod of this source is not run here: one pod never runs twice.
+    pub fn withheld(&self, pod: &PodKey) -> Option<String> {
+        match self.role() {
+            Role::Ours => {
+                let runs = self.running.iter().any(|running| kubelets::is_same(pod, &self.node_name, running));
+                runs.then(|| "its kubelet is away, but the containers that it started run on".to_owned())
+            }
+            Role::StandBy(reason) | Role::Undecided(reason) => Some(reason),
+        }
+    }
+
+    /// Whether pods wait for the end of containers, which nobody reports.
+    pub fn awaits_ends(&self) -> bool {
+        !self.running.is_empty()
     }
 
     /// Whether manifests are links, whose targets' changes the kernel does not report (R-INOT-9).
@@ -116,6 +155,10 @@ impl Reader {
 
     /// Reads what changed. Files in `writing` are being written and stay as they were.
     pub fn read(&mut self, writing: &HashSet<PathBuf>) {
+        self.running = match &self.standby {
+            Some(standby) if standby.role() == Role::Ours => kubelets::running(&standby.kubelet().runtime_state),
+            _ => Vec::new(),
+        };
         let found = self.list();
         let failed = found.as_ref().err().cloned();
         if failed.is_some() != self.error.is_some() {

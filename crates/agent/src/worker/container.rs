@@ -33,7 +33,7 @@ pub(super) fn sandbox(
         pid: security::pid_mode(pod),
         ipc: if pod.security.host_ipc { IpcMode::Host } else { IpcMode::Pod },
         sysctls: pod.security.sysctls.iter().cloned().map(|(name, value)| Sysctl { name, value }).collect(),
-        cgroup: format!("pod{}", pod.uid),
+        cgroup: resources::cgroup(pod),
         resources: resources::of_pod(pod, config.pod_pids_limit),
         labels,
     }

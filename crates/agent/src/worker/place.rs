@@ -285,7 +285,7 @@ impl<R: Runtime> Worker<R> {
                 Some(("BackendUnavailable", message))
             }
             (None, false) => Some(("BackendUnavailable", format!("backend {name}{role} has not answered yet"))),
-            (None, true) => None,
+            (None, true) => self.shared.admission.refusal(pod),
         }
     }
 }

@@ -92,6 +92,9 @@ impl<R: Runtime> Worker<R> {
         if shown.revision == desired.pod.revision {
             return None;
         }
+        if let Some((reason, message)) = self.shared.admission.refusal(&desired.pod) {
+            return Some((reason, message.into()));
+        }
         let failed = desired.pod.all_containers().find_map(|container| {
             let image = self.history.image(&desired.pod, container);
             image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))

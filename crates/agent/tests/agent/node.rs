@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, Failover, SourceConfig},
+    config::{AgentConfig, DefaultBackend, Failover},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
@@ -76,7 +76,7 @@ impl Node {
             state_dir: dir.path().join("state"),
             run_dir: dir.path().join("run"),
             log_dir: dir.path().join("logs"),
-            sources: vec![SourceConfig::Path(dir.path().join("manifests"))],
+            sources: vec![dir.path().join("manifests").into()],
             default_backend: DefaultBackend::Named(names[0].to_owned()),
             runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),
             preload: None,

@@ -24,7 +24,7 @@ fn with(volume: &str, more: &str) -> String {
 /// What is mounted at `/v` in the pod `web`.
 fn mounted(node: &Node) -> Mount {
     let mounts = made(node, "web").mounts;
-    mounts.into_iter().find(|mount| mount.destination == PathBuf::from("/v")).expect("it has the volume")
+    mounts.into_iter().find(|mount| mount.destination.as_os_str() == "/v").expect("it has the volume")
 }
 
 fn read(node: &Node, path: &str) -> String {

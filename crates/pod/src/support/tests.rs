@@ -238,8 +238,27 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].restartPolicyRules[].action", r#""Restart""#, r#""RestartAllContainers""#),
     ("spec.containers[].restartPolicyRules[].exitCodes.operator", r#""In""#, r#""NotIn""#),
     ("spec.containers[].restartPolicyRules[].exitCodes.values", "[1]", "[2]"),
+    ("spec.containers[].securityContext.allowPrivilegeEscalation", "true", "false"),
+    ("spec.containers[].securityContext.appArmorProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.appArmorProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.containers[].securityContext.capabilities.add", r#"["KILL"]"#, r#"["CHOWN"]"#),
+    ("spec.containers[].securityContext.capabilities.drop", r#"["KILL"]"#, r#"["CHOWN"]"#),
+    ("spec.containers[].securityContext.privileged", "true", "false"),
+    ("spec.containers[].securityContext.readOnlyRootFilesystem", "true", "false"),
+    ("spec.containers[].securityContext.runAsGroup", "1", "2"),
+    ("spec.containers[].securityContext.runAsNonRoot", "true", "false"),
+    ("spec.containers[].securityContext.runAsUser", "1", "2"),
+    ("spec.containers[].securityContext.seLinuxOptions.level", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.role", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.type", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.user", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seccompProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seccompProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.containers[].stdin", "true", "false"),
+    ("spec.containers[].stdinOnce", "true", "false"),
     ("spec.containers[].terminationMessagePath", r#""/a""#, r#""/b""#),
     ("spec.containers[].terminationMessagePolicy", r#""File""#, r#""FallbackToLogsOnError""#),
+    ("spec.containers[].tty", "true", "false"),
     ("spec.containers[].volumeMounts[].mountPath", r#""/a""#, r#""/b""#),
     ("spec.containers[].volumeMounts[].mountPropagation", r#""None""#, r#""HostToContainer""#),
     ("spec.containers[].volumeMounts[].name", r#""v""#, r#""w""#),
@@ -255,13 +274,35 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.dnsPolicy", r#""Default""#, r#""None""#),
     ("spec.hostAliases[].hostnames", r#"["a"]"#, r#"["b"]"#),
     ("spec.hostAliases[].ip", r#""10.0.0.1""#, r#""10.0.0.2""#),
+    ("spec.hostIPC", "true", "false"),
     ("spec.hostNetwork", "true", "false"),
+    ("spec.hostPID", "true", "false"),
     ("spec.hostname", r#""a""#, r#""b""#),
     ("spec.hostnameOverride", r#""a""#, r#""b""#),
     ("spec.imagePullSecrets[].name", r#""a""#, r#""b""#),
+    ("spec.overhead", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
+    ("spec.resources.limits", r#"{"cpu": "8", "memory": "8Gi"}"#, r#"{"cpu": "8", "memory": "9Gi"}"#),
+    ("spec.resources.requests", r#"{"cpu": "8", "memory": "8Gi"}"#, r#"{"cpu": "9", "memory": "8Gi"}"#),
     ("spec.restartPolicy", r#""Always""#, r#""Never""#),
     ("spec.runtimeClassName", r#""a""#, r#""b""#),
+    ("spec.securityContext.appArmorProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.securityContext.appArmorProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.securityContext.fsGroup", "1", "2"),
+    ("spec.securityContext.fsGroupChangePolicy", r#""Always""#, r#""OnRootMismatch""#),
+    ("spec.securityContext.runAsGroup", "1", "2"),
+    ("spec.securityContext.runAsNonRoot", "true", "false"),
+    ("spec.securityContext.runAsUser", "1", "2"),
+    ("spec.securityContext.seLinuxOptions.level", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.role", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.type", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.user", r#""a""#, r#""b""#),
+    ("spec.securityContext.seccompProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.securityContext.seccompProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.securityContext.supplementalGroups", "[1]", "[2]"),
+    ("spec.securityContext.sysctls[].name", r#""a""#, r#""b""#),
+    ("spec.securityContext.sysctls[].value", r#""a""#, r#""b""#),
     ("spec.setHostnameAsFQDN", "true", "false"),
+    ("spec.shareProcessNamespace", "true", "false"),
     ("spec.subdomain", r#""a""#, r#""b""#),
     ("spec.terminationGracePeriodSeconds", "5", "6"),
     ("spec.volumes[].configMap.defaultMode", "1", "2"),
@@ -345,6 +386,7 @@ fn built(path: &str, value: &str) -> Pod {
                     "restartPolicyRules" => {
                         json!([{ "action": "Restart", "exitCodes": { "operator": "In", "values": [1] } }])
                     }
+                    "sysctls" => json!([{ "name": "x", "value": "x" }]),
                     "volumeMounts" if path.contains("recursive") => {
                         json!([{ "name": "v", "mountPath": "/x", "readOnly": true }])
                     }
@@ -365,7 +407,11 @@ fn built(path: &str, value: &str) -> Pod {
         } else if at.is_null() && place + 1 < steps.len() {
             let is_handler = matches!(steps[place + 1], "exec" | "grpc" | "httpGet" | "tcpSocket");
             *at = match name {
+                "appArmorProfile" | "seccompProfile" if path.ends_with("localhostProfile") => {
+                    json!({ "type": "Localhost" })
+                }
                 "hostPath" => json!({ "path": "/x" }),
+                "securityContext" if path.ends_with("fsGroupChangePolicy") => json!({ "fsGroup": 1 }),
                 "configMap" => json!({ "name": "x" }),
                 "secret" if path.contains("projected") => json!({ "name": "x" }),
                 "secret" => json!({ "secretName": "x" }),

@@ -7,6 +7,7 @@ use oci_spec::{
 use stanchion_sdk::runtime::{MountPropagation, RecursiveReadOnly};
 
 use super::Parts;
+use crate::namespaces::SHARED_MEMORY;
 
 pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
@@ -14,6 +15,13 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()
     };
     let quiet = ["nosuid", "noexec", "nodev"];
+    // The pod's, as its IPC is: what one container names, another finds.
+    let shared_memory = match parts.own_ipc {
+        true => parts.namespaces.path(SHARED_MEMORY).to_string_lossy().into_owned(),
+        false => "/dev/shm".to_owned(),
+    };
+    // Privileged containers change the node (R-SEC-5).
+    let access = if parts.config.security.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &quiet)?,
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
@@ -23,15 +31,15 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
+        mount("/dev/shm", "bind", &shared_memory, &["rbind", "rprivate", "nosuid", "noexec", "nodev"])?,
         mount("/dev/mqueue", "mqueue", "mqueue", &quiet)?,
         match parts.own_network {
-            true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+            true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
             // A sysfs shows the network of whoever mounts it, which only that network's owner may do. Not `rbind`: the
             // mounts below it (debugfs, tracefs, bpf) would come along, and writable.
-            false => mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", "ro", "bind"])?,
+            false => mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", access, "bind"])?,
         },
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])?,
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access])?,
     ];
     for wanted in &parts.config.mounts {
         let propagation = match wanted.propagation {
