@@ -15,46 +15,17 @@ mod store;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use oci_spec::image::ImageConfiguration;
-use serde::Deserialize;
-use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Progress, PullImage, RegistryAuth, Result};
+use stanchion_sdk::{
+    runtime::{Error, ErrorKind, Image, ImageDigest, Progress, PullImage, Result},
+    settings::RegistryConfig,
+};
 
 use crate::client::Client;
-
-/// `[backend.containerd.registry."host"]`: how a registry is reached.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RegistryConfig {
-    /// Asked instead, in order, e.g. `http://127.0.0.1:5000`.
-    pub mirrors: Vec<String>,
-    /// Reached over plain HTTP. Loopback addresses always are.
-    pub plain_http: bool,
-    /// User name for it, and not for its mirrors: those have tables of their own.
-    pub username: Option<String>,
-    /// Password or token for it.
-    pub password: Option<String>,
-}
-
-// Without the password (I10).
-impl fmt::Debug for RegistryConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mirrors, plain_http, username, password: _ } = self;
-        let mut shown = f.debug_struct("RegistryConfig");
-        shown.field("mirrors", mirrors).field("plain_http", plain_http).field("username", username);
-        shown.finish_non_exhaustive()
-    }
-}
-
-impl RegistryConfig {
-    fn credentials(&self) -> Option<RegistryAuth> {
-        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
-    }
-}
 
 /// The images of one containerd namespace.
 #[derive(Clone, Debug)]

@@ -1,11 +1,11 @@
 //! `[backend.docker]`
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
 use stanchion_sdk::{
-    runtime::{RegistryAuth, Result},
-    settings::{self, wrong},
+    runtime::Result,
+    settings::{self, RegistryConfig, wrong},
 };
 
 /// Settings of the backend; all have defaults.
@@ -28,38 +28,15 @@ pub struct Config {
     pub registry: BTreeMap<String, RegistryConfig>,
 }
 
-/// `[backend.docker.registry."host"]`. Mirrors and plain HTTP are settings of Docker's own (`daemon.json`).
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RegistryConfig {
-    /// User name.
-    pub username: Option<String>,
-    /// Password or token.
-    pub password: Option<String>,
-}
-
-// Without the password (I10).
-impl fmt::Debug for RegistryConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistryConfig").field("username", &self.username).finish_non_exhaustive()
-    }
-}
-
-impl RegistryConfig {
-    pub(crate) fn credentials(&self) -> Option<RegistryAuth> {
-        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
-    }
-}
-
 impl Default for Config {
     fn default() -> Self {
         Self {
             socket: "/var/run/docker.sock".into(),
-            namespace: "stanchion".to_owned(),
+            namespace: settings::NAMESPACE.to_owned(),
             network: "bridge".to_owned(),
-            cgroup_root: "/stanchion".to_owned(),
-            log_max_size: 10 << 20,
-            log_max_files: 5,
+            cgroup_root: settings::CGROUP_ROOT.to_owned(),
+            log_max_size: settings::LOG_MAX_SIZE,
+            log_max_files: settings::LOG_MAX_FILES,
             registry: BTreeMap::new(),
         }
     }
@@ -74,6 +51,17 @@ impl Config {
         if self.network.is_empty() || ["host", "none"].contains(&&*self.network) || self.network.contains(':') {
             return wrong("network", &self.network, "the name of a network of Docker that containers are connected to");
         }
+        for (host, RegistryConfig { mirrors, plain_http, .. }) in &self.registry {
+            // How a registry is reached, Docker is told itself.
+            if !mirrors.is_empty() {
+                let key = format!("registry.{host:?}.mirrors");
+                return wrong(&key, mirrors, "none: set registry-mirrors in /etc/docker/daemon.json");
+            }
+            if *plain_http {
+                let key = format!("registry.{host:?}.plain_http");
+                return wrong(&key, plain_http, "false: set insecure-registries in /etc/docker/daemon.json");
+            }
+        }
         settings::cgroup_root(&self.cgroup_root)?;
         settings::log_limits(self.log_max_size, self.log_max_files)
     }
@@ -81,7 +69,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::Config;
+    use super::{Config, RegistryConfig};
 
     fn refused(change: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
@@ -92,22 +80,43 @@ mod tests {
     #[test]
     fn every_mistake_names_its_key() {
         Config::default().validate().expect("the defaults are right");
-        assert!(refused(|it| it.socket = "docker.sock".into()).starts_with("socket = \"docker.sock\": expected"));
-        assert!(refused(|it| it.namespace = "a b".to_owned()).starts_with("namespace"));
+        assert!(refused(|it| it.socket = "docker.sock".into()).starts_with("socket"));
+        assert!(refused(|it| it.namespace.clear()).starts_with("namespace"));
         for network in ["", "host", "none", "container:1"] {
             assert!(refused(|it| it.network = network.to_owned()).starts_with("network"));
         }
-        assert!(refused(|it| it.cgroup_root = "stanchion".to_owned()).starts_with("cgroup_root"));
+        assert!(refused(|it| it.cgroup_root.clear()).starts_with("cgroup_root"));
         assert!(refused(|it| it.log_max_size = 0).starts_with("log_max_size"));
         assert!(refused(|it| it.log_max_files = 0).starts_with("log_max_files"));
     }
 
     #[test]
-    fn keys_of_other_backends_are_refused_and_passwords_not_shown() {
+    fn how_a_registry_is_reached_is_not_set_here() {
+        let with = |registry| refused(|it| drop(it.registry.insert("docker.io".to_owned(), registry)));
+        let mirrored = with(RegistryConfig { mirrors: vec!["http://127.0.0.1".to_owned()], ..Default::default() });
+        assert!(mirrored.contains("registry-mirrors in /etc/docker/daemon.json"), "{mirrored}");
+        let plain = with(RegistryConfig { plain_http: true, ..Default::default() });
+        assert!(plain.contains("insecure-registries in /etc/docker/daemon.json"), "{plain}");
+    }
+
+    #[test]
+    fn keys_of_other_backends_are_refused() {
         let wrong = serde_json::from_str::<Config>(r#"{"snapshotter": "overlayfs"}"#).expect_err("unknown");
         assert!(wrong.to_string().contains("snapshotter"), "{wrong}");
-        let text = r#"{"registry": {"docker.io": {"username": "me", "password": "secret"}}}"#;
-        let config: Config = serde_json::from_str(text).expect("right");
-        assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    /// `config/docker.toml` is complete.
+    #[test]
+    fn the_example_explains_every_key() {
+        let example = include_str!("../../../config/docker.toml");
+        let known = serde_json::from_str::<Config>(r#"{"?": 0}"#).expect_err("unknown").to_string();
+        let keys = known.split('`').skip(3).step_by(2).collect::<Vec<_>>();
+        assert!(keys.contains(&"socket") && keys.contains(&"registry"), "{known}");
+        for key in keys {
+            let is_it = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+            let table = format!("[backend.docker.{key}.");
+            let mut lines = example.lines().map(|line| line.trim_start_matches("# "));
+            assert!(lines.any(|line| is_it(line) || line.starts_with(&table)), "{key} is not in config/docker.toml");
+        }
     }
 }

@@ -38,7 +38,7 @@ use stanchion_sdk::{
 use tokio::sync::Mutex;
 
 use client::{Client, failed};
-pub use config::{Config, RegistryConfig};
+pub use config::Config;
 use exec::Execs;
 use inventory::Seen;
 use parent::Driver;
