@@ -1,6 +1,6 @@
 //! The agent as a whole: wires sources, observers, reconciler and workers, and ends them in order.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use stanchion_runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -20,6 +20,7 @@ use crate::{
     reconcile::Reconciler,
     source::Sources,
     supervisor::Supervisor,
+    survivors::Survivors,
     sweep,
     view::NodeView,
     worker::Shared,
@@ -44,6 +45,7 @@ pub struct Agent<R> {
     requests: mpsc::Receiver<Request>,
     clock: Clock,
     node_addresses: Vec<IpAddr>,
+    proc: PathBuf,
 }
 
 impl<R: Runtime> Agent<R> {
@@ -57,13 +59,20 @@ impl<R: Runtime> Agent<R> {
             backends: backends.into(),
             requests: send,
         };
-        Self { config, handle, requests, clock: Clock::System, node_addresses: node::addresses() }
+        Self { config, handle, requests, clock: Clock::System, node_addresses: node::addresses(), proc: "/proc".into() }
     }
 
     /// The same agent with another clock, for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// The same agent with another procfs, for tests.
+    #[must_use]
+    pub fn with_proc(mut self, proc: PathBuf) -> Self {
+        self.proc = proc;
         self
     }
 
@@ -115,6 +124,7 @@ impl<R: Runtime> Agent<R> {
             images_changed: watch::Sender::new(0),
             memory_capacity: node::memory_capacity(),
             node_addresses: self.node_addresses,
+            survivors: Survivors::new(self.proc),
             config: self.config,
         });
         let (publish, desired) = watch::channel(Arc::default());

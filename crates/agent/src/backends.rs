@@ -4,6 +4,8 @@ use std::{path::PathBuf, sync::Arc};
 
 use tokio::sync::watch;
 
+use crate::config::Failover;
+
 /// What is known of a backend whether or not it is open.
 #[derive(Clone, Debug, Default)]
 pub struct BackendInfo {
@@ -37,13 +39,15 @@ pub enum Opened<R> {
 pub struct Backend<R> {
     /// Its name in the configuration.
     pub name: String,
+    /// Set: what is to become of its pods while it is away. Not set: what it says itself, and else they wait.
+    pub failover: Option<Failover>,
     /// Whether it is open. Once open it stays open.
     pub opened: watch::Receiver<Opened<R>>,
 }
 
 impl<R> Clone for Backend<R> {
     fn clone(&self) -> Self {
-        Self { name: self.name.clone(), opened: self.opened.clone() }
+        Self { name: self.name.clone(), failover: self.failover, opened: self.opened.clone() }
     }
 }
 
@@ -61,6 +65,6 @@ impl<R> Backend<R> {
     #[must_use]
     pub fn open(name: &str, runtime: Arc<R>) -> Self {
         let (_, opened) = watch::channel(Opened::Yes { runtime, info: BackendInfo::default() });
-        Self { name: name.to_owned(), opened }
+        Self { name: name.to_owned(), failover: None, opened }
     }
 }

@@ -1,6 +1,8 @@
 //! What the agent is told: values that are already checked.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use stanchion_runtime::OnReturn;
 
 /// Settings of the agent. The binary builds them from TOML.
 #[derive(Clone, Debug)]
@@ -43,4 +45,21 @@ pub enum DefaultBackend {
     Named(String),
     /// The first healthy one, in the configuration's order.
     Auto,
+}
+
+/// How the pods of a backend that is gone run on another: those with `restartPolicy: Always` that name no runtime class,
+/// once nothing of them lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// How long the backend must have been away.
+    pub after: Duration,
+    /// Where they run when it is back.
+    pub on_return: OnReturn,
+}
+
+impl Default for Failover {
+    /// Longer than a daemon takes to be restarted or upgraded.
+    fn default() -> Self {
+        Self { after: Duration::from_secs(10), on_return: OnReturn::Stay }
+    }
 }

@@ -22,7 +22,7 @@ use std::{
 use stanchion_pod::{PodKey, PodUid};
 
 pub(crate) use etc::write as write_etc;
-pub(crate) use record::{Record, boot, places};
+pub(crate) use record::{Place, Record, boot, places};
 pub(crate) use volume::prepare as prepare_volume;
 
 /// Where the files of one pod are.

@@ -8,7 +8,7 @@
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`] and [`files`].
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
-//! - [`sweep`], [`preload`]: what belongs to no pod; image archives.
+//! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
 //! - [`api`], [`logs`]: the local API and what containers wrote.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
@@ -33,6 +33,7 @@ pub mod reference;
 mod source;
 mod status;
 mod supervisor;
+mod survivors;
 mod sweep;
 pub mod view;
 mod worker;

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::{backends::Backend, images::Images, observe::Observer};
+use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
 
 /// One place for pods: a backend, its latest look and its images.
 #[derive(Debug)]
@@ -17,6 +17,14 @@ pub(crate) struct Home<R> {
     pub images: Arc<Images>,
     /// Bounds how many pods make sandboxes and containers there at once.
     pub permits: Semaphore,
+}
+
+impl<R> Home<R> {
+    /// What is to become of its pods while it is away: as configured, else as the backend says.
+    pub fn failover(&self) -> Option<Failover> {
+        let said = || self.observer.latest().health.failover.clone();
+        self.backend.failover.or_else(|| Some(Failover { on_return: said()?.on_return, ..Failover::default() }))
+    }
 }
 
 /// Memory of the node in bytes, from `/proc/meminfo`; 0 where that cannot be read.

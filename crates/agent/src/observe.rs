@@ -13,7 +13,7 @@ use std::{
 
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use stanchion_pod::PodKey;
-use stanchion_runtime::{Error, Event, EventKind, Health, PodName, Runtime, Version};
+use stanchion_runtime::{Error, ErrorKind, Event, EventKind, Health, PodName, Runtime, Version};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -134,7 +134,7 @@ impl<R: Runtime> Watcher<R> {
                 Opened::Yes { runtime, .. } => return Some(Arc::clone(runtime)),
                 Opened::No { reason } => reason.clone(),
             };
-            self.publish_failure(&reason, Arc::default());
+            self.publish_failure(&reason, true, Arc::default());
             self.show(None);
             self.backend.opened.changed().await.ok()?;
         }
@@ -166,7 +166,7 @@ impl<R: Runtime> Watcher<R> {
                     }
                 }
                 Err(error) => {
-                    self.publish_failure(&error.chain(), health);
+                    self.publish_failure(&error.chain(), error.kind() == ErrorKind::Unavailable, health);
                     self.show(version.as_ref());
                     version = None;
                     // *Cancel-safe:* nothing is held across it. A ticket does not hurry it: the runtime is away.
@@ -250,13 +250,13 @@ impl<R: Runtime> Watcher<R> {
         }
     }
 
-    fn publish_failure(&self, error: &str, health: Arc<Health>) {
+    fn publish_failure(&self, error: &str, is_absent: bool, health: Arc<Health>) {
         let last = self.observer.latest.borrow().clone();
         if last.error.as_deref() != Some(error) {
             self.events.warning(&Subject::backend(&self.backend.name), "BackendUnavailable", error);
         }
         let ticket = *self.tickets.borrow();
-        let failed = last.failed(error, ticket, self.clock.now()).with_health(health);
+        let failed = last.failed(error, is_absent, ticket, self.clock.now()).with_health(health);
         self.observer.latest.send_replace(Arc::new(failed));
     }
 

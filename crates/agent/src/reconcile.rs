@@ -26,7 +26,7 @@ pub(crate) struct Reconciler<R> {
     workers: HashMap<PodKey, Orders>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
     /// Where an earlier agent put pods.
-    places: HashMap<PodKey, BTreeSet<String>>,
+    places: HashMap<PodKey, Vec<files::Place>>,
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -109,8 +109,8 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     fn employ(&mut self, key: &PodKey, desired: Option<crate::desired::DesiredPod>) {
-        let lived_on = self.places.get(key).cloned().unwrap_or_default();
-        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, lived_on);
+        let recorded = self.places.remove(key).unwrap_or_default();
+        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, recorded);
         self.workers.insert(key.clone(), orders);
         let (ended, key) = (self.ended.0.clone(), key.clone());
         self.shared.supervisor.spawn(format!("pod {key}"), async move {

@@ -8,6 +8,7 @@
 mod container;
 mod images;
 mod perform;
+mod place;
 mod recall;
 mod resources;
 mod security;
@@ -25,13 +26,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     board::Board,
     clock::{Clock, until},
-    config::{AgentConfig, DefaultBackend},
+    config::AgentConfig,
     desired::DesiredPod,
     events::EventLog,
+    files::Place,
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
     supervisor::Supervisor,
+    survivors::Survivors,
 };
 
 /// How long a step that failed is left alone: first and longest.
@@ -52,6 +55,8 @@ pub(crate) struct Shared<R> {
     pub memory_capacity: u64,
     /// Addresses of the node, the primary one first.
     pub node_addresses: Vec<IpAddr>,
+    /// Pods that are alive, whatever their backends can say.
+    pub survivors: Survivors,
 }
 
 impl<R> Shared<R> {
@@ -88,16 +93,14 @@ pub(crate) struct Worker<R> {
     history: History,
     /// The revision that runs, where its manifest is known.
     running: Option<Running>,
-    /// Backends that an earlier agent put the pod on: until they have been seen it may run there.
-    lived_on: BTreeSet<String>,
+    /// Where it belongs and where it may be.
+    places: place::Places,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
     uids: BTreeSet<PodUid>,
-    /// Where an "auto" pod was put.
-    home: Option<String>,
     first_seen: Timestamp,
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
@@ -132,12 +135,12 @@ pub(crate) enum Ended {
 }
 
 impl<R: Runtime> Worker<R> {
-    /// A worker for a pod that was put on the backends `lived_on` by an earlier agent.
+    /// A worker for a pod that an earlier agent put at `recorded`.
     pub(crate) fn new(
         key: PodKey,
         shared: Arc<Shared<R>>,
         desired: Option<DesiredPod>,
-        lived_on: BTreeSet<String>,
+        recorded: Vec<Place>,
     ) -> (Self, Orders) {
         let (desired, wanted) = watch::channel(desired);
         let (orders, ordered) = mpsc::channel(8);
@@ -154,11 +157,10 @@ impl<R: Runtime> Worker<R> {
             pulls: images::Pulls::default(),
             history: History::default(),
             running: None,
-            lived_on,
+            uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
+            places: place::Places::new(recorded),
             is_recalled: false,
             last: None,
-            uids: BTreeSet::new(),
-            home: None,
             first_seen,
             leaving_since: None,
             images_changed,
@@ -177,9 +179,11 @@ impl<R: Runtime> Worker<R> {
             // Before anything is read of them: a look that comes from here on ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
+            let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
+            let wake_at = [wake_at, again].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
@@ -267,57 +271,6 @@ impl<R: Runtime> Worker<R> {
             self.running = Some(Running { pod: Arc::clone(&desired.pod), backend: backend.clone(), is_stopped: false });
         }
         self.last = Some(desired.clone());
-    }
-
-    /// Whether the agent sees the backends that the next step depends on. A pod that is to be gone is gone only when
-    /// every backend that was ever seen says so.
-    fn is_visible(&self, home: &str, desired: Option<&DesiredPod>) -> bool {
-        let is_current = |home: &Home<R>| home.observer.latest().is_current();
-        match desired {
-            Some(_) => self.shared.home(home).is_some_and(is_current) && self.unseen().is_none(),
-            None => {
-                let mut seen = self.shared.homes.iter().filter(|home| home.observer.latest().seen).peekable();
-                seen.peek().is_some() && seen.all(is_current) && self.unseen().is_none()
-            }
-        }
-    }
-
-    /// A backend where the pod may run that has not been seen since the agent started (I1).
-    fn unseen(&self) -> Option<&Home<R>> {
-        let is_unseen = |home: &&Home<R>| !home.observer.latest().seen && self.lived_on.contains(&home.backend.name);
-        self.shared.homes.iter().find(is_unseen)
-    }
-
-    /// What is seen of the pod, by backend.
-    fn remains(&self) -> Vec<(String, Arc<Remains>)> {
-        let of = |home: &Home<R>| {
-            let latest = home.observer.latest();
-            Some((home.backend.name.clone(), Arc::clone(latest.pods.get(&self.key)?)))
-        };
-        self.shared.homes.iter().filter_map(of).collect()
-    }
-
-    /// The backend where a pod belongs.
-    fn home_name(&mut self, pod: Option<&Pod>) -> String {
-        let named = pod.and_then(|pod| pod.runtime_class.as_deref());
-        if let Some(class) = named {
-            return self.shared.config.runtime_classes.get(class).cloned().unwrap_or_default();
-        }
-        match &self.shared.config.default_backend {
-            DefaultBackend::Named(name) => name.clone(),
-            // A pod stays where it was put first, as long as this agent lives.
-            DefaultBackend::Auto => match &self.home {
-                Some(home) => home.clone(),
-                None => {
-                    let occupied = self.remains().into_iter().map(|(home, _)| home).next();
-                    let is_healthy = |home: &&Home<R>| home.observer.latest().is_current();
-                    let healthy = self.shared.homes.iter().find(is_healthy).map(|home| home.backend.name.clone());
-                    let lived_on = self.lived_on.iter().find(|backend| self.shared.home(backend).is_some()).cloned();
-                    self.home = occupied.or(lived_on).or(healthy);
-                    self.home.clone().unwrap_or_default()
-                }
-            },
-        }
     }
 
     /// The manifest of a revision and the backend where it belongs, if the worker knows it.

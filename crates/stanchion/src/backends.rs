@@ -22,7 +22,7 @@ pub fn open(settings: &BackendSettings, agent: &AgentConfig, tasks: &Supervisor)
     let (tell, opened) = watch::channel(Opened::No { reason });
     let spec = spec(settings, agent);
     let shutdown = tasks.shutdown().clone();
-    let name = settings.name.clone();
+    let (name, failover) = (settings.name.clone(), settings.failover);
     tasks.spawn(format!("open {name}"), async move {
         let opening = async {
             loop {
@@ -45,7 +45,7 @@ pub fn open(settings: &BackendSettings, agent: &AgentConfig, tasks: &Supervisor)
         };
         shutdown.run_until_cancelled(opening).await;
     });
-    Backend { name, opened }
+    Backend { name, failover, opened }
 }
 
 /// What a backend is loaded from and opened with.

@@ -7,16 +7,19 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use config::{Config, Environment, File, FileFormat};
+use indexmap::IndexMap;
+use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, SourceConfig};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, SourceConfig};
+use stanchion_runtime::OnReturn;
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The agent's.
     pub agent: AgentConfig,
-    /// The backends, in order of their names.
+    /// The backends, in the order of the file.
     pub backends: Vec<BackendSettings>,
 }
 
@@ -29,6 +32,8 @@ pub struct BackendSettings {
     pub library: PathBuf,
     /// SHA-256 that the library must have.
     pub sha256: Option<String>,
+    /// What is to become of its pods while it is away, where that is the agent's to say.
+    pub failover: Option<Failover>,
     /// The rest of its table: its own business.
     pub table: Value,
 }
@@ -39,7 +44,7 @@ pub struct BackendSettings {
 struct Raw {
     agent: RawAgent,
     source: Vec<RawSource>,
-    backend: BTreeMap<String, BTreeMap<String, Value>>,
+    backend: IndexMap<String, BTreeMap<String, Value>>,
     images: RawImages,
     runtime_classes: BTreeMap<String, String>,
 }
@@ -87,7 +92,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 23] = [
     "agent",
     "source",
     "backend",
@@ -104,6 +109,9 @@ const KEYS: [&str; 20] = [
     "agent.pod_pids_limit",
     "source.path",
     "images.preload",
+    "backend.failover",
+    "backend.failover_after",
+    "backend.on_return",
     "backend.containerd",
     "backend.containerd.socket",
     "backend.containerd.registry",
@@ -197,6 +205,10 @@ fn check(raw: Raw) -> Result<Settings> {
     }
     let mut backends = Vec::new();
     for (name, mut table) in raw.backend {
+        let failover = failover(&mut table).unwrap_or_else(|problem| {
+            wrong.push(format!("backend.{name}.{problem}"));
+            None
+        });
         let mut text = |key: &str| match table.remove(key) {
             Some(Value::String(text)) => Some(text),
             Some(other) => {
@@ -210,7 +222,7 @@ fn check(raw: Raw) -> Result<Settings> {
             wrong.push(format!("backend.{name}.library {:?} must be an absolute path", library.display()));
         }
         let library = library.unwrap_or_else(|| raw.agent.plugin_dir.join(format!("libstanchion_{name}.so")));
-        backends.push(BackendSettings { name, library, sha256, table: table.into_iter().collect() });
+        backends.push(BackendSettings { name, library, sha256, failover, table: table.into_iter().collect() });
     }
     let known: Vec<_> = backends.iter().map(|backend| backend.name.as_str()).collect();
     let choice = raw.agent.default_backend.as_str();
@@ -243,6 +255,34 @@ fn check(raw: Raw) -> Result<Settings> {
         pod_pids_limit: raw.agent.pod_pids_limit,
     };
     Ok(Settings { agent, backends })
+}
+
+/// What is to become of a backend's pods while it is away; taken out of its table. One with a setting of its own for that,
+/// `when_socket_absent`, is left to say it itself.
+fn failover(table: &mut BTreeMap<String, Value>) -> Result<Option<Failover>, String> {
+    if table.contains_key("when_socket_absent") {
+        return Ok(None);
+    }
+    let mut failover = Failover::default();
+    let is_wanted = match table.remove("failover") {
+        None => false,
+        Some(Value::Bool(wanted)) => wanted,
+        Some(other) => return Err(format!("failover must be true or false, not {other}")),
+    };
+    if let Some(after) = table.remove("failover_after") {
+        let parsed = after.as_str().and_then(|text| text.parse::<SignedDuration>().ok());
+        failover.after = parsed
+            .and_then(|after| after.try_into().ok())
+            .ok_or_else(|| format!("failover_after must be a time such as \"10s\" or \"2m\", not {after}"))?;
+    }
+    if let Some(on_return) = table.remove("on_return") {
+        failover.on_return = match on_return.as_str() {
+            Some("stay") => OnReturn::Stay,
+            Some("migrate") => OnReturn::Migrate,
+            _ => return Err(format!("on_return must be \"stay\" or \"migrate\", not {on_return}")),
+        };
+    }
+    Ok(is_wanted.then_some(failover))
 }
 
 /// The node's own name.

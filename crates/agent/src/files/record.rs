@@ -1,7 +1,7 @@
 //! What runs, written down for the agent's next life: its manifest may have been edited by then.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     fs,
     io::{self, ErrorKind, Write},
     os::unix::fs::PermissionsExt,
@@ -27,6 +27,9 @@ pub(crate) struct Record {
     pub boot: String,
     /// The backend it was put on.
     pub backend: String,
+    /// The backend that it belongs on, where it was put on another because that one was away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<String>,
     /// Its revision, as its labels have it.
     pub revision: String,
     /// Whether it was stopped, for good or for what takes its place; then it is not started again.
@@ -45,15 +48,27 @@ impl Record {
     }
 }
 
-/// The backends that pods were put on in this life of the node, by pod. What cannot be read is passed over.
-pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, BTreeSet<String>> {
-    let mut places: HashMap<_, BTreeSet<_>> = HashMap::new();
+/// Where an agent put a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub uid: String,
+    pub revision: String,
+    pub backend: String,
+    /// The backend that was away.
+    pub instead_of: Option<String>,
+}
+
+/// Where pods were put in this life of the node. What cannot be read is passed over.
+pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, Vec<Place>> {
+    let mut places: HashMap<_, Vec<_>> = HashMap::new();
     let boot = boot();
     for directory in fs::read_dir(super::pods(state_dir)).into_iter().flatten().flatten() {
         match read(&directory.path().join(NAME)) {
             Ok(Some(record)) if record.boot == boot => {
                 let key = PodKey { namespace: record.namespace, name: record.name };
-                places.entry(key).or_default().insert(record.backend);
+                let Record { revision, backend, instead_of, .. } = record;
+                let uid = directory.file_name().to_string_lossy().into_owned();
+                places.entry(key).or_default().push(Place { uid, revision, backend, instead_of });
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(path = %directory.path().display(), %error, "a record cannot be read"),

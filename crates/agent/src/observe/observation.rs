@@ -18,6 +18,8 @@ pub struct Observation {
     pub seen: bool,
     /// Why the latest look failed.
     pub error: Option<String>,
+    /// Whether the latest look failed because there is no runtime to be reached, as against one that does not answer.
+    pub is_absent: bool,
     /// What the backend says of its state, and of its pods while it is away.
     pub health: Arc<Health>,
     /// Since when looks succeed, or fail.
@@ -46,6 +48,7 @@ impl Observation {
             ticket: 0,
             seen: false,
             error: None,
+            is_absent: false,
             health,
             since,
             pods: HashMap::new(),
@@ -63,8 +66,7 @@ impl Observation {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
         let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(remains.sorted()))).collect();
-        let health = Arc::default();
-        Self { ticket, seen: true, error: None, health, since, pods, look: 0, single: HashMap::new() }
+        Self { ticket, seen: true, pods, ..Self::none(since) }
     }
 
     /// This look at everything, the number of which is `look`, with what later looks at single pods have shown.
@@ -109,9 +111,9 @@ impl Observation {
         self.pods.iter().find_map(|(key, remains)| has(remains).then_some(key))
     }
 
-    pub(crate) fn failed(&self, error: &str, ticket: u64, now: Timestamp) -> Self {
+    pub(crate) fn failed(&self, error: &str, is_absent: bool, ticket: u64, now: Timestamp) -> Self {
         let since = if self.error.is_some() { self.since } else { now };
-        Self { ticket, error: Some(error.to_owned()), since, ..self.clone() }
+        Self { ticket, error: Some(error.to_owned()), is_absent, since, ..self.clone() }
     }
 
     /// Whether this is how things are, as far as the backend can tell.

@@ -121,6 +121,11 @@ impl History {
         self.images.retain(|(revision, _), _| revisions.contains(&revision));
     }
 
+    /// Forgets all images: what is known of them was said of another backend.
+    pub fn forget_images(&mut self) {
+        self.images.clear();
+    }
+
     /// The last failure to start a container.
     pub fn start_failure(&self, container: &str) -> Option<&Failure> {
         self.starts.get(container)

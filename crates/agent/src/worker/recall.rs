@@ -61,6 +61,7 @@ impl<R: Runtime> Worker<R> {
             name: self.key.name.clone(),
             boot: files::boot(),
             backend: backend.to_owned(),
+            instead_of: self.instead_of(&desired.pod.revision, backend),
             revision: desired.pod.revision.as_str().to_owned(),
             is_stopped: false,
             manifest: String::from_utf8_lossy(&desired.content).into_owned(),

@@ -81,28 +81,6 @@ impl<R: Runtime> Worker<R> {
         metadata.deletion_timestamp = is_leaving.then_some(Time(self.leaving_since.unwrap_or(self.first_seen)));
     }
 
-    /// Why nothing can be done for the pod now.
-    fn obstacle(&self, home: &str, pod: &Pod) -> Option<(&'static str, String)> {
-        if let Some(class) = pod.runtime_class.as_deref().filter(|_| home.is_empty()) {
-            let message = format!("runtimeClassName {class:?} is not named in [runtime_classes] of the configuration");
-            return Some(("RuntimeClassUnknown", message));
-        }
-        let Some(place) = self.shared.home(home) else {
-            return Some(("BackendUnavailable", "no configured backend can be reached".to_owned()));
-        };
-        if let Some(unseen) = self.unseen() {
-            let name = &unseen.backend.name;
-            let why = unseen.observer.latest().error.clone().unwrap_or_else(|| "it has not answered yet".to_owned());
-            return Some(("BackendUnavailable", format!("backend {name}, where the pod may still run: {why}")));
-        }
-        let latest = place.observer.latest();
-        match (&latest.error, latest.seen) {
-            (Some(error), _) => Some(("BackendUnavailable", format!("backend {home}: {error}"))),
-            (None, false) => Some(("BackendUnavailable", format!("backend {home} has not answered yet"))),
-            (None, true) => None,
-        }
-    }
-
     /// Why the newest manifest is not in force.
     fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<(&'static str, Arc<str>)> {
         if let Some(stale) = &desired.stale {

@@ -3,6 +3,7 @@
 //! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
+mod i1_failover;
 mod i1_one_incarnation;
 mod i2_sources;
 mod i3_untouched;

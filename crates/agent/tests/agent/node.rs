@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, SourceConfig},
+    config::{AgentConfig, DefaultBackend, Failover, SourceConfig},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
@@ -32,6 +32,8 @@ pub struct Node {
     pub config: AgentConfig,
     /// By name, the default one first.
     pub fakes: Vec<(String, FakeRuntime)>,
+    /// What is to become of the pods of these runtimes while they are away.
+    pub failover: BTreeMap<String, Failover>,
     agent: Option<Life>,
     guards: JoinSet<()>,
     doubles: Arc<Mutex<BTreeSet<String>>>,
@@ -79,8 +81,12 @@ impl Node {
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,
         };
-        fs::create_dir(dir.path().join("manifests")).expect("a directory for manifests");
-        let mut node = Self { dir, clock, config, fakes, agent: None, guards: JoinSet::new(), doubles: Arc::default() };
+        for name in ["manifests", "proc"] {
+            fs::create_dir(dir.path().join(name)).expect("a directory");
+        }
+        let failover = BTreeMap::new();
+        let mut node =
+            Self { dir, clock, config, fakes, failover, agent: None, guards: JoinSet::new(), doubles: Arc::default() };
         node.guard();
         node
     }
@@ -105,10 +111,25 @@ impl Node {
         fs::remove_file(self.manifests().join(file)).expect("the manifest was there");
     }
 
+    /// Shows the agent a process in a pod's cgroup, or shows it no more.
+    pub fn show_process(&self, uid: &str, is_there: bool) {
+        let process = self.dir.path().join("proc/7");
+        match is_there {
+            true => fs::create_dir(&process).expect("a process"),
+            false => return fs::remove_dir_all(&process).expect("it was there"),
+        }
+        fs::write(process.join("cgroup"), format!("0::/root/pod{uid}/app\n")).expect("its cgroup");
+    }
+
     pub fn start(&mut self) {
-        let backends = self.fakes.iter().map(|(name, fake)| Backend::open(name, Arc::new(fake.clone()))).collect();
+        let open = |(name, fake): &(String, FakeRuntime)| {
+            let failover = self.failover.get(name).copied();
+            Backend { failover, ..Backend::open(name, Arc::new(fake.clone())) }
+        };
+        let backends = self.fakes.iter().map(open).collect();
         let view = NodeView { name: "node".to_owned(), ..NodeView::default() };
-        let agent = Agent::new(self.config.clone(), backends, view).with_clock(self.clock);
+        let agent = Agent::new(self.config.clone(), backends, view);
+        let agent = agent.with_clock(self.clock).with_proc(self.dir.path().join("proc"));
         let (handle, shutdown) = (agent.handle(), CancellationToken::new());
         let (mut tasks, stop) = (JoinSet::new(), shutdown.clone());
         tasks.spawn(async move { agent.run(stop).await.expect("no task of the agent panics") });

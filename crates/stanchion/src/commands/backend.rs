@@ -74,7 +74,9 @@ fn named(settings: &Settings, config: &Path, options: &Check) -> Result<BackendS
     let found: Vec<_> = settings.backends.iter().filter(has_it).cloned().collect();
     match (&found[..], &options.name) {
         ([backend], _) => Ok(BackendSettings { library, ..backend.clone() }),
-        ([], Some(name)) => Ok(BackendSettings { name: name.clone(), library, sha256: None, table: json!({}) }),
+        ([], Some(name)) => {
+            Ok(BackendSettings { name: name.clone(), library, sha256: None, failover: None, table: json!({}) })
+        }
         ([], None) => bail!(
             "no [backend.NAME] of {} has library = {library:?}; add it, or name the backend with --name NAME",
             config.display()

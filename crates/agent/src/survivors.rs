@@ -1,0 +1,108 @@
+//! Which pods have processes on the node, found without asking any runtime.
+//!
+//! The cgroup of a pod's containers has the pod's UID in its name, on every backend. So a pod of a backend that cannot be
+//! asked is known to be dead when no process of the node is in a cgroup of it.
+
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use stanchion_pod::PodUid;
+use tokio::{sync::Mutex, time::Instant};
+
+/// Many pods lose their backend together: one scan serves them all.
+const FRESH: Duration = Duration::from_millis(500);
+
+/// Looks for processes of pods.
+#[derive(Debug)]
+pub(crate) struct Survivors {
+    /// Where procfs is.
+    proc: PathBuf,
+    latest: Mutex<Option<(Instant, Arc<BTreeSet<String>>)>>,
+}
+
+impl Survivors {
+    pub fn new(proc: PathBuf) -> Self {
+        Self { proc, latest: Mutex::default() }
+    }
+
+    /// The first of these UIDs that has a process.
+    ///
+    /// # Errors
+    /// The processes of the node cannot be seen.
+    pub async fn any_of(&self, uids: &BTreeSet<PodUid>) -> io::Result<Option<PodUid>> {
+        let cgroups = self.cgroups().await?;
+        let is_alive = |uid: &&PodUid| {
+            let name = format!("pod{uid}");
+            cgroups.iter().any(|cgroup| cgroup.contains(&name))
+        };
+        Ok(uids.iter().find(is_alive).cloned())
+    }
+
+    /// The cgroups of all processes.
+    async fn cgroups(&self) -> io::Result<Arc<BTreeSet<String>>> {
+        let mut latest = self.latest.lock().await;
+        match &*latest {
+            Some((at, cgroups)) if at.elapsed() < FRESH => Ok(Arc::clone(cgroups)),
+            _ => {
+                let proc = self.proc.clone();
+                let scanned = tokio::task::spawn_blocking(move || scan(&proc)).await;
+                let cgroups = Arc::new(scanned.map_err(io::Error::other)??);
+                *latest = Some((Instant::now(), Arc::clone(&cgroups)));
+                Ok(cgroups)
+            }
+        }
+    }
+}
+
+fn scan(proc: &std::path::Path) -> io::Result<BTreeSet<String>> {
+    let mut cgroups = BTreeSet::new();
+    for entry in fs::read_dir(proc)? {
+        let entry = entry?;
+        if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            continue;
+        }
+        match fs::read_to_string(entry.path().join("cgroup")) {
+            // systemd's names of cgroups have no `-` inside.
+            Ok(text) => cgroups.extend(text.lines().filter(|line| line.contains("pod")).map(|it| it.replace('_', "-"))),
+            // It has ended meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(cgroups)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use stanchion_pod::PodUid;
+    use tempfile::TempDir;
+
+    use super::Survivors;
+
+    #[tokio::test]
+    async fn a_pod_is_alive_while_any_process_is_in_a_cgroup_of_it() {
+        let proc = TempDir::new().expect("a temporary directory");
+        for (pid, cgroup) in [
+            ("7", "4:memory:/stanchion/podaaa-1/app\n0::/\n"),
+            ("8", "0::/stanchion.slice/stanchion-podbbb_2.slice/docker-1.scope\n"),
+            ("self", "0::/stanchion/podccc/app\n"),
+        ] {
+            fs::create_dir(proc.path().join(pid)).expect("a process");
+            fs::write(proc.path().join(pid).join("cgroup"), cgroup).expect("its cgroup");
+        }
+        // Has just ended.
+        fs::create_dir(proc.path().join("9")).expect("a process");
+        let survivors = Survivors::new(proc.path().to_owned());
+        let alive = async |uids: &[&str]| {
+            let uids: BTreeSet<_> = uids.iter().map(|uid| PodUid::new(uid)).collect();
+            survivors.any_of(&uids).await.expect("a scan").map(|uid| uid.as_str().to_owned())
+        };
+        assert_eq!(alive(&["aaa-1"]).await.as_deref(), Some("aaa-1"));
+        assert_eq!(alive(&["zzz", "bbb-2"]).await.as_deref(), Some("bbb-2"));
+        assert_eq!(alive(&["ccc", "aaa-2"]).await, None);
+        let nowhere = Survivors::new(proc.path().join("none"));
+        nowhere.any_of(&BTreeSet::new()).await.expect_err("nothing can be said without procfs");
+    }
+}
