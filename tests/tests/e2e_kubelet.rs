@@ -19,14 +19,12 @@ stanchion_tests::on_each_runtime! {
 }
 
 /// Each ends in a state that stays for a while: no moment has to be met.
-const SCENARIOS: [&str; 8] = [
+const SCENARIOS: [&str; 6] = [
     "basic/metadata-kept",
     "restart/always-exits",
     "restart/kill-first-process",
     "restart/never-succeeded",
-    "restart/onfailure-exits",
     "restart/onfailure-then-success",
-    "start-errors/command-not-found",
     "images/never-pull",
 ];
 /// The image that the recordings use, and the one with the same programs here.
