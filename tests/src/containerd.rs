@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
-use crate::{ctr::Ctr, daemon::Daemon};
+use crate::{ctr::Ctr, daemon::Daemon, k3s::K3s};
 
 /// Plugins that the tests do not need; without them it starts in 20 ms.
 const DISABLED: &str = r#"[
@@ -21,7 +21,7 @@ const DISABLED: &str = r#"[
 /// The daemon, running or stopped. Its containers outlive it.
 #[derive(Debug)]
 pub struct Containerd {
-    dir: PathBuf,
+    socket: PathBuf,
     daemon: Daemon,
 }
 
@@ -31,17 +31,28 @@ impl Containerd {
     /// # Errors
     /// When it does not start.
     pub fn start(dir: &Path) -> Result<Self> {
+        Self::begin(dir, &dir.join("root"), &dir.join("state"), &dir.join("containerd.sock"), None)
+    }
+
+    /// Starts K3s's.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn of_k3s(k3s: &K3s) -> Result<Self> {
+        let dir = k3s.data().join("agent/containerd");
+        Self::begin(&dir, &dir, &k3s.state(), &k3s.socket(), Some(&k3s.programs()))
+    }
+
+    /// `programs` is where it finds its shim and runc before anywhere else.
+    fn begin(dir: &Path, root: &Path, state: &Path, socket: &Path, programs: Option<&Path>) -> Result<Self> {
         let config = format!(
             "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED}\n[grpc]\naddress = {socket:?}\n",
-            root = dir.join("root"),
-            state = dir.join("state"),
-            socket = dir.join("containerd.sock"),
         );
         fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let path = dir.join("config.toml");
         fs::write(&path, config).with_context(|| format!("cannot write {}", path.display()))?;
-        let daemon = Daemon::new("containerd", "--config", &path, &dir.join("containerd.log"));
-        let mut containerd = Self { dir: dir.to_path_buf(), daemon };
+        let daemon = Daemon::new("containerd", "--config", &path, &dir.join("containerd.log")).with_programs(programs);
+        let mut containerd = Self { socket: socket.to_path_buf(), daemon };
         containerd.resume()?;
         Ok(containerd)
     }
@@ -72,7 +83,7 @@ impl Containerd {
     /// Its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
-        self.dir.join("containerd.sock")
+        self.socket.clone()
     }
 
     /// Its log.

@@ -18,19 +18,32 @@ pub(crate) struct Daemon {
     program: &'static str,
     arguments: Vec<OsString>,
     log: PathBuf,
+    /// Searched for programs before all others.
+    programs: Option<PathBuf>,
     process: Option<Process>,
 }
 
 impl Daemon {
     /// One that is not started yet, with this option that names its configuration.
     pub fn new(program: &'static str, option: &str, config: &Path, log: &Path) -> Self {
-        Self { program, arguments: vec![option.into(), config.into()], log: log.to_path_buf(), process: None }
+        let arguments = vec![option.into(), config.into()];
+        Self { program, arguments, log: log.to_path_buf(), programs: None, process: None }
+    }
+
+    /// The same, finding its own programs in this directory before all others.
+    pub fn with_programs(self, directory: Option<&Path>) -> Self {
+        Self { programs: directory.map(Path::to_path_buf), ..self }
     }
 
     /// Starts it, and waits until `answers` succeeds.
     pub fn start(&mut self, answers: impl Fn() -> Result<()>) -> Result<()> {
         ensure!(self.process.is_none(), "{} runs already", self.program);
-        let mut process = Process::start(self.program, tools::command(self.program)?.args(&self.arguments), &self.log)?;
+        let mut command = tools::command(self.program)?;
+        command.args(&self.arguments);
+        if let Some(programs) = &self.programs {
+            command.env("PATH", tools::search_path_from(programs)?);
+        }
+        let mut process = Process::start(self.program, &mut command, &self.log)?;
         until(&format!("{} to answer", self.program), Duration::from_secs(40), || {
             if let Some(status) = process.ended()? {
                 bail!("it ended ({status}), see {}", self.log.display());

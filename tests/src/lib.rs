@@ -12,6 +12,7 @@
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
 //! - [`containerd`] and [`docker`] above it, each a daemon (`daemon`), [`ctr`] what the one says and [`events`] what it reports,
 //!   [`proc`] what the kernel says.
+//! - [`k3s`] the layout of K3s, with a real containerd at its socket.
 //! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
@@ -25,6 +26,7 @@ mod each;
 pub mod events;
 pub mod fixtures;
 pub mod image;
+pub mod k3s;
 pub mod layer;
 pub mod node;
 pub mod pods;

@@ -22,6 +22,7 @@ use crate::{
     ctr::{Ctr, Running},
     docker::{self, Docker},
     fixtures::Fixtures,
+    k3s::K3s,
     pods::{self, Pod},
     proc, process,
     proxy::Proxy,
@@ -42,6 +43,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct NodeBuilder {
     kind: Kind,
     runtime: Backend,
+    beside: Option<PathBuf>,
     programs: Option<PathBuf>,
     fixtures: bool,
     proxied: bool,
@@ -60,6 +62,7 @@ impl NodeBuilder {
         Self {
             kind,
             runtime: Backend::chosen(),
+            beside: None,
             programs: None,
             fixtures: true,
             proxied: false,
@@ -76,6 +79,13 @@ impl NodeBuilder {
     pub fn on(mut self, runtime: Backend) -> Self {
         self.runtime = runtime;
         self
+    }
+
+    /// Runs pods on Docker, and on containerd those that ask for it by `runtimeClassName: containerd`.
+    #[must_use]
+    pub fn mixed(mut self) -> Self {
+        self.beside = Some(PathBuf::new());
+        self.on(Backend::Docker)
     }
 
     /// Uses the programs of this directory; otherwise those that were built with the running one.
@@ -138,7 +148,7 @@ impl NodeBuilder {
     ///
     /// # Errors
     /// When something does not start; nothing is left then.
-    pub fn without_agent(self) -> Result<Node> {
+    pub fn without_agent(mut self) -> Result<Node> {
         let slot = Slot::take(self.kind)?;
         let names = slot.names().clone();
         let dir = &names.dir;
@@ -153,7 +163,14 @@ impl NodeBuilder {
             let size = format!("size={size}");
             process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", &size, "disk"]).arg(&disk))?;
         }
-        let containerd = Containerd::start(&dir.join("containerd"))?;
+        let k3s = match self.runtime {
+            Backend::K3s => Some(K3s::build(&dir.join("k3s"))?),
+            Backend::Containerd | Backend::Docker => None,
+        };
+        let containerd = match &k3s {
+            Some(k3s) => Containerd::of_k3s(k3s)?,
+            None => Containerd::start(&dir.join("containerd"))?,
+        };
         let programs = match &self.programs {
             Some(dir) => dir.clone(),
             None => profile_dir()?,
@@ -163,17 +180,19 @@ impl NodeBuilder {
         let mirror = registry.as_ref().map(|registry| registry.address().to_owned());
         let mirror = proxy.as_ref().map(|proxy| proxy.address().to_owned()).or(mirror);
         let docker = match self.runtime {
-            Backend::Containerd => None,
+            Backend::Containerd | Backend::K3s => None,
             Backend::Docker => {
                 Some(Docker::start(&dir.join("docker"), &names, &containerd.socket(), mirror.as_deref())?)
             }
         };
         let socket = docker.as_ref().map_or_else(|| containerd.socket(), Docker::socket);
+        let is_mixed = self.beside.is_some();
+        self.beside = is_mixed.then(|| containerd.socket());
         let text = self.config(&names, &programs, &socket, mirror.as_deref());
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let agent = Agent::new(&programs, &config, &dir.join("agent.log"))?;
         let mounts = proc::mounts_below(&names.dir)?;
-        Ok(Node { agent, registry, proxy, docker, containerd, fixtures, names, mounts, _slot: slot })
+        Ok(Node { agent, registry, proxy, docker, k3s, containerd, fixtures, is_mixed, names, mounts, _slot: slot })
     }
 
     /// Starts all of it.
@@ -211,10 +230,14 @@ pub struct Node {
     pub proxy: Option<Proxy>,
     /// Docker, on a node whose runtime it is.
     pub docker: Option<Docker>,
+    /// K3s's layout, on a node whose runtime is its containerd.
+    pub k3s: Option<K3s>,
     /// containerd: the runtime, or what Docker runs on.
     pub containerd: Containerd,
     /// The images, where fixtures are used.
     pub fixtures: Option<Fixtures>,
+    // Whether pods run on containerd beside Docker.
+    is_mixed: bool,
     names: Names,
     // What was mounted before the agent came.
     mounts: Vec<PathBuf>,
@@ -259,7 +282,11 @@ impl Node {
     /// Which runtime runs its pods.
     #[must_use]
     pub fn runtime(&self) -> Backend {
-        if self.docker.is_some() { Backend::Docker } else { Backend::Containerd }
+        match (&self.docker, &self.k3s) {
+            (Some(_), _) => Backend::Docker,
+            (_, Some(_)) => Backend::K3s,
+            _ => Backend::Containerd,
+        }
     }
 
     /// The full reference of a fixture image in the node's registry, e.g. of `redis:7`; where there is a proxy, through it.
@@ -276,7 +303,7 @@ impl Node {
     #[must_use]
     pub fn task_namespace(&self) -> &str {
         match self.runtime() {
-            Backend::Containerd => &self.names.namespace,
+            Backend::Containerd | Backend::K3s => &self.names.namespace,
             Backend::Docker => docker::NAMESPACE,
         }
     }
@@ -288,6 +315,13 @@ impl Node {
             Some(docker) => View::Docker(docker.engine()),
             None => View::Containerd(self.ctr()),
         }
+    }
+
+    /// What the runtimes themselves say.
+    #[must_use]
+    pub fn views(&self) -> Vec<View> {
+        let beside = self.is_mixed.then(|| View::Containerd(self.ctr()));
+        std::iter::once(self.view()).chain(beside).collect()
     }
 
     /// Ends the runtime's daemon with `signal`.

@@ -87,6 +87,15 @@ pub fn apply(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The search path for programs, with `first` before everything.
+///
+/// # Errors
+/// As [`target_dir`].
+pub fn search_path_from(first: &Path) -> Result<OsString> {
+    let dirs = std::iter::once(first.to_path_buf()).chain(search_path()?);
+    env::join_paths(dirs).context("PATH cannot be joined")
+}
+
 /// `LD_LIBRARY_PATH` for unpacked programs; `None` while nothing is unpacked.
 ///
 /// # Errors

@@ -15,6 +15,8 @@ pub enum Backend {
     Containerd,
     /// dockerd, on a containerd.
     Docker,
+    /// The containerd of K3s.
+    K3s,
 }
 
 impl Backend {
@@ -27,7 +29,8 @@ impl Backend {
         match std::env::var("STANCHION_TEST_BACKEND").as_deref() {
             Err(_) | Ok("" | "containerd") => Self::Containerd,
             Ok("docker") => Self::Docker,
-            Ok(other) => panic!("STANCHION_TEST_BACKEND={other}: expected containerd or docker"),
+            Ok("k3s") => Self::K3s,
+            Ok(other) => panic!("STANCHION_TEST_BACKEND={other}: expected containerd, docker or k3s"),
         }
     }
 
@@ -37,6 +40,7 @@ impl Backend {
         match self {
             Self::Containerd => "containerd",
             Self::Docker => "docker",
+            Self::K3s => "k3s",
         }
     }
 }

@@ -143,7 +143,7 @@ fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
         node.await_said(&["get", "nodes"], &["node-1", "Ready"])?;
         node.await_said(&["get", "events"], &["Started", "pod-node-1"])?;
         let version = match on {
-            Backend::Containerd => "1.6",
+            Backend::Containerd | Backend::K3s => "1.6",
             Backend::Docker => "20.10",
         };
         node.await_said(&["backends"], &[on.name(), version])?;

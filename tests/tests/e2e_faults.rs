@@ -206,7 +206,7 @@ fn a_killed_shim_is_a_restart_with_a_cause(on: Backend) -> Result<()> {
         let shims = stanchion_tests::remains::processes(node.names())?;
         let shims: Vec<_> = shims.iter().filter(|seen| seen.command.contains("containerd-shim")).collect();
         let needed = match on {
-            Backend::Containerd => 1,
+            Backend::Containerd | Backend::K3s => 1,
             // The pod's namespaces have a container of their own.
             Backend::Docker => 2,
         };

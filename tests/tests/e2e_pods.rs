@@ -199,7 +199,7 @@ fn two_containers_share_the_pods_network(on: Backend) -> Result<()> {
         let seen = stanchion_tests::remains::processes(node.names())?;
         let shims = seen.iter().filter(|seen| seen.command.contains("containerd-shim")).count();
         let needed = match on {
-            Backend::Containerd => 1,
+            Backend::Containerd | Backend::K3s => 1,
             // Docker has one a container, and a container that holds the namespaces.
             Backend::Docker => 3,
         };

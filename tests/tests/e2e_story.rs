@@ -13,6 +13,12 @@ stanchion_tests::on_each_runtime! {
     redis_outlives_everything_but_its_manifest,
 }
 
+// K3s's containerd is a containerd; what is different, e2e_k3s has.
+#[test]
+fn redis_outlives_everything_but_its_manifest_on_k3s() -> Result<()> {
+    redis_outlives_everything_but_its_manifest(Backend::K3s)
+}
+
 fn redis_outlives_everything_but_its_manifest(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let first = dropped_in(node)?;

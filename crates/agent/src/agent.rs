@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Admission,
     backends::Backend,
     board::Board,
     clock::Clock,
@@ -125,6 +126,7 @@ impl<R: Runtime> Agent<R> {
             memory_capacity: node::memory_capacity(),
             node_addresses: self.node_addresses,
             survivors: Survivors::new(self.proc),
+            admission: Admission::of_node(self.config.allowed_unsafe_sysctls.clone()),
             config: self.config,
         });
         let (publish, desired) = watch::channel(Arc::default());

@@ -71,7 +71,7 @@ fn find<R>(handle: &Handle<R>, namespace: String, name: String) -> Result<(PodKe
     }
 }
 
-/// The container that a request means: the one it names, or the only one.
+/// The container that a request means: the one it names, or the first that is no init container.
 fn container(view: &PodView, wanted: Option<String>) -> Result<String, Refusal> {
     let names: Vec<_> = view.containers.iter().map(|container| container.name.as_str()).collect();
     let pod = view.pod.metadata.name.as_deref().unwrap_or_default();
@@ -81,7 +81,8 @@ fn container(view: &PodView, wanted: Option<String>) -> Result<String, Refusal> 
             let message = format!("container {name} is not valid for pod {pod}; it has [{}]", names.join(" "));
             Err(Refusal(StatusCode::BAD_REQUEST, message))
         }
-        None => match names.first() {
+        None => match names.get(view.pod.spec.as_ref().map_or(0, |spec| spec.init_containers.iter().flatten().count()))
+        {
             Some(first) => Ok((*first).to_owned()),
             None => Err(Refusal(StatusCode::CONFLICT, format!("pod {pod} has no containers"))),
         },

@@ -1,6 +1,6 @@
 //! What the agent is told: values that are already checked.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use stanchion_runtime::OnReturn;
 
@@ -33,9 +33,28 @@ pub struct AgentConfig {
 
 /// A source of manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceConfig {
+pub struct SourceConfig {
     /// A directory of manifests, or one manifest file.
-    Path(PathBuf),
+    pub path: PathBuf,
+    /// The kubelet that it belongs to: while that is there, its pods are not run here.
+    pub kubelet: Option<Kubelet>,
+}
+
+impl From<PathBuf> for SourceConfig {
+    fn from(path: PathBuf) -> Self {
+        Self { path, kubelet: None }
+    }
+}
+
+/// A kubelet on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubelet {
+    /// Where it says how it is (`healthzBindAddress`, `healthzPort`).
+    pub address: SocketAddr,
+    /// How long it must not have answered before its pods are run here.
+    pub absent_for: Duration,
+    /// State directories of the containerds that may run its containers.
+    pub runtime_state: Vec<PathBuf>,
 }
 
 /// Which backend takes pods that name none.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stanchion_pod::{Pod, PodKey};
+use stanchion_pod::{ObjectKey, Objects, Pod, PodKey};
 
 /// The pods that the sources want, by name.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +23,21 @@ pub struct DesiredPod {
     pub manifest: Arc<str>,
     /// What is in that manifest: what the pod was decoded from.
     pub content: Arc<[u8]>,
+    /// What pods can refer to, as the sources have it now. Not part of the pod: its revision does not change with it.
+    pub objects: Arc<Objects>,
     /// Why the present content of that manifest is not in force, or cannot be read; the pod is the last good one.
     pub stale: Option<Arc<str>>,
+}
+
+impl DesiredPod {
+    /// Whether something that the pod refers to is another than in `last`, or was not there, or is not any more.
+    pub(crate) fn refers_to_news(&self, last: &Self) -> bool {
+        let is_news = |key: &&ObjectKey| self.objects.get(*key) != last.objects.get(*key);
+        !Arc::ptr_eq(&self.objects, &last.objects) && self.pod.references().iter().any(is_news)
+    }
+
+    /// What the pod cannot start without and is not there.
+    pub(crate) fn lacks(&self) -> Option<&ObjectKey> {
+        self.pod.needs().into_iter().find(|key| !self.objects.contains_key(*key))
+    }
 }

@@ -49,6 +49,12 @@ impl Subject {
         Self { object: format!("Pod/{key}"), field: format!("spec.containers{{{container}}}") }
     }
 
+    /// One init container of a pod (R-EVT-1).
+    #[must_use]
+    pub fn init_container(key: &PodKey, container: &str) -> Self {
+        Self { object: format!("Pod/{key}"), field: format!("spec.initContainers{{{container}}}") }
+    }
+
     /// A manifest file or a source.
     #[must_use]
     pub fn manifest(path: &str) -> Self {

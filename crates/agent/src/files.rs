@@ -1,15 +1,28 @@
 //! A pod's files on the node: volumes, the files that the agent manages in its containers, and its logs.
 //!
 //! ```text
-//! <state_dir>/pods/<uid>/volumes/kubernetes.io~empty-dir/<name>    emptyDir
+//! <state_dir>/pods/<uid>/volumes/kubernetes.io~<kind>/<name>       emptyDir, configMap, secret, downwardAPI, projected
+//! <state_dir>/pods/<uid>/volume-subpaths/<volume>/<container>/<n>  parts of volumes that are mounted
 //! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
+//! <state_dir>/pods/<uid>/containers/<name>/life.json               how its hook and probes stand
+//! <state_dir>/pods/<uid>/containers/<name>/<attempt>                the last words of one life of it
 //! <state_dir>/pods/<uid>/running.json                              what was started, for the agent's next life
 //! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
+//! <state_dir>/claims/<namespace>/<name>                            what a PersistentVolumeClaim stands for: it stays
 //! ```
 
 mod etc;
+mod eviction;
+pub(crate) mod inside;
+mod life;
+mod message;
 mod mounts;
+mod owner;
+mod projected;
+mod publish;
 mod record;
+mod resolver;
+mod subpath;
 mod volume;
 
 use std::{
@@ -19,16 +32,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use stanchion_pod::{PodKey, PodUid};
+use stanchion_pod::{ObjectKey, PodKey, PodUid, ProjectedKind};
 
-pub(crate) use etc::write as write_etc;
+pub(crate) use etc::{host_name, write as write_etc};
+pub(crate) use eviction::usage;
+pub(crate) use mounts::sharing;
 pub(crate) use record::{Place, Record, boot, places};
-pub(crate) use volume::prepare as prepare_volume;
+pub(crate) use subpath::prepare as prepare_sub_path;
+pub(crate) use volume::{Site, VolumeError, follow as follow_volume, prepare as prepare_volume};
 
 /// Where the files of one pod are.
 #[derive(Clone, Debug)]
 pub(crate) struct PodFiles {
     root: PathBuf,
+    claims: PathBuf,
     log_dir: PathBuf,
     logs: PathBuf,
 }
@@ -37,14 +54,40 @@ impl PodFiles {
     pub fn new(state_dir: &Path, log_dir: &Path, key: &PodKey, uid: &PodUid) -> Self {
         Self {
             root: pods(state_dir).join(uid.as_str()),
+            claims: state_dir.join("claims"),
             log_dir: log_dir.to_owned(),
             logs: log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)),
         }
     }
 
+    fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Where an emptyDir is.
     pub fn empty_dir(&self, volume: &str) -> PathBuf {
         self.root.join("volumes/kubernetes.io~empty-dir").join(volume)
+    }
+
+    /// Where the files are that the agent writes for a volume.
+    pub fn projected(&self, kind: ProjectedKind, volume: &str) -> PathBuf {
+        let kind = match kind {
+            ProjectedKind::ConfigMap => "configmap",
+            ProjectedKind::Secret => "secret",
+            ProjectedKind::DownwardApi => "downward-api",
+            ProjectedKind::Projected => "projected",
+        };
+        self.root.join(format!("volumes/kubernetes.io~{kind}")).join(volume)
+    }
+
+    /// Where a part of a volume is mounted for a container, by the place of the mount in its manifest.
+    pub fn sub_path(&self, volume: &str, container: &str, index: usize) -> PathBuf {
+        self.root.join("volume-subpaths").join(volume).join(container).join(index.to_string())
+    }
+
+    /// Where the directory of a claim is, which outlives the pod.
+    pub fn claim(&self, claim: &ObjectKey) -> PathBuf {
+        self.claims.join(&claim.namespace).join(&claim.name)
     }
 
     /// Where the managed files are.
@@ -93,6 +136,12 @@ pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
         entries => entries?,
     };
     entries.map(|entry| Ok(PodUid::new(&entry?.file_name().to_string_lossy()))).collect()
+}
+
+/// Size of the file system that a path is on, bytes.
+pub(crate) fn disk_size(path: &Path) -> io::Result<u64> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(found.f_blocks * found.f_frsize)
 }
 
 fn pods(state_dir: &Path) -> PathBuf {

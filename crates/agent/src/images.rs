@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use stanchion_runtime::{Error, Image, Progress, PullImage, PullProgress, Runtime};
+use stanchion_runtime::{Error, Image, Progress, PullImage, PullProgress, RegistryAuth, Runtime};
 use tokio::{sync::watch, time::Instant};
 
 use crate::supervisor::Supervisor;
@@ -24,7 +24,21 @@ pub(crate) struct Images {
 #[derive(Debug, Default)]
 struct State {
     seen: HashMap<String, Instant>,
-    pulls: HashMap<String, watch::Receiver<Pull>>,
+    pulls: Vec<Going>,
+}
+
+/// A pull that is going on. With other credentials it is another: it may be given what this one is not.
+#[derive(Debug)]
+struct Going {
+    reference: String,
+    auth: Option<RegistryAuth>,
+    pull: watch::Receiver<Pull>,
+}
+
+impl Going {
+    fn is(&self, reference: &str, auth: Option<&RegistryAuth>) -> bool {
+        self.reference == reference && self.auth.as_ref() == auth
+    }
 }
 
 /// How far a pull is.
@@ -59,14 +73,15 @@ impl Images {
         self: &Arc<Self>,
         runtime: &Arc<R>,
         reference: &str,
+        auth: Option<RegistryAuth>,
         tasks: &Supervisor,
     ) -> watch::Receiver<Pull> {
         let mut state = self.lock();
-        if let Some(pull) = state.pulls.get(reference) {
-            return pull.clone();
+        if let Some(going) = state.pulls.iter().find(|going| going.is(reference, auth.as_ref())) {
+            return going.pull.clone();
         }
         let (tell, pull) = watch::channel(Pull::Running(PullProgress::default()));
-        state.pulls.insert(reference.to_owned(), pull.clone());
+        state.pulls.push(Going { reference: reference.to_owned(), auth: auth.clone(), pull: pull.clone() });
         drop(state);
 
         let (images, runtime, reference) = (Arc::clone(self), Arc::clone(runtime), reference.to_owned());
@@ -74,11 +89,11 @@ impl Images {
         tasks.spawn(format!("pull {reference}"), async move {
             let progress = tell.clone();
             let progress = Progress::new(move |now| drop(progress.send_replace(Pull::Running(now))));
-            let request = PullImage { reference: reference.clone(), auth: None };
+            let request = PullImage { reference: reference.clone(), auth: auth.clone() };
             // A pull that is cut off resumes with the next one.
             let pulled = shutdown.run_until_cancelled(runtime.pull_image(request, progress)).await;
             let mut state = images.lock();
-            state.pulls.remove(&reference);
+            state.pulls.retain(|going| !going.is(&reference, auth.as_ref()));
             if let Some(Ok(_)) = pulled {
                 state.seen.insert(reference, Instant::now());
             }

@@ -6,28 +6,35 @@
 //! - [`source`]: manifest directories → what is [`desired`].
 //! - [`observe`]: what exists in each backend, the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
-//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`] and [`files`].
+//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
+//!   the node can give the pod what it asks for ([`admission`]).
+//! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`].
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
 //! - [`api`], [`logs`]: the local API and what containers wrote.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
+mod admission;
 mod agent;
 pub mod api;
 pub mod backends;
 pub mod board;
 mod clock;
 pub mod config;
+mod contact;
 pub mod desired;
+mod env;
 pub mod events;
 mod files;
 pub mod handle;
+mod hook;
 mod images;
 pub mod logs;
 mod node;
 mod observe;
 mod plan;
 mod preload;
+mod probe;
 mod reconcile;
 pub mod reference;
 mod source;

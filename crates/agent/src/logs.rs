@@ -1,5 +1,7 @@
 //! Reads CRI log files (R-LOG-3): `<time> <stream> <P|F> <text>`, one a line, rotated beside the current file.
 
+mod kept;
+
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader, Seek, SeekFrom},
@@ -8,6 +10,8 @@ use std::{
 };
 
 use jiff::Timestamp;
+
+pub(crate) use kept::kept;
 
 /// How often a followed file is looked at.
 const PERIOD: Duration = Duration::from_millis(200);
@@ -63,7 +67,7 @@ fn collect(file: &mut File, options: &LogOptions, lines: &mut std::collections::
 
 /// Lines of a log that does not come from a file.
 #[derive(Debug)]
-pub(crate) struct Lines {
+struct Lines {
     options: LogOptions,
     after: Option<Timestamp>,
     last: Option<Timestamp>,

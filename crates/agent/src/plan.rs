@@ -3,22 +3,32 @@
 //! # Layout
 //! - [`plan`]: the decision, step by step.
 //! - [`view`](View): what is observed of the pod. [`history`](History): what the agent remembers of its own tries.
-//! - [`restart`]: restart policy and back-off.
+//! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod is over. [`order`]: init containers first.
+//! - [`together`]: one container's end starts all anew. [`life`]: hooks and probes. [`stop`], [`garbage`]: what is stopped and what is removed.
 
+pub(crate) mod fate;
+mod garbage;
 pub(crate) mod history;
+pub(crate) mod life;
+pub(crate) mod order;
 pub(crate) mod restart;
+pub(crate) mod stop;
 #[cfg(test)]
 mod tests;
+pub(crate) mod together;
 pub(crate) mod view;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use stanchion_pod::{Pod, Revision};
+use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, SandboxInfo, SandboxState, labels};
 
+use fate::Fate;
 use history::{History, ImageState};
-use view::{Instance, View};
+use life::Hook;
+use stop::Stop;
+use view::View;
 
 /// The next step for a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,10 +42,10 @@ pub(crate) struct Plan {
 /// One step. After it the worker looks again and makes a new plan.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Have the images of the containers at these places; goes on in the background.
-    EnsureImages { revision: Revision, containers: Vec<usize> },
-    /// Stop containers gracefully, all at once.
-    StopContainers { backend: String, containers: Vec<(ContainerId, Duration)> },
+    /// Have the images of the containers of these names; goes on in the background.
+    EnsureImages { revision: Revision, containers: Vec<String> },
+    /// Stop containers gracefully, all at once but sidecars, which go last and in reverse.
+    StopContainers { backend: String, stops: Vec<Stop> },
     /// Release a sandbox's network.
     StopSandbox { backend: String, id: SandboxId },
     /// Remove a sandbox with all that it has.
@@ -43,11 +53,13 @@ pub(crate) enum Action {
     /// Remove a dead container.
     RemoveContainer { backend: String, id: ContainerId },
     /// Make the pod's sandbox.
-    CreateSandbox { revision: Revision, attempt: u32 },
+    CreateSandbox { revision: Revision, attempt: u32, started_at: Timestamp },
     /// Create and start a container of the pod.
     RunContainer(Run),
     /// Start a container that was created and not started, as far as can be seen: by an agent that died meanwhile, say.
-    StartContainer { revision: Revision, index: usize, id: ContainerId },
+    StartContainer { revision: Revision, container: String, id: ContainerId },
+    /// Run the `postStart` hook of a container; goes on in the background.
+    RunHook { revision: Revision, container: String, id: ContainerId },
     /// Remove the pod's files; nothing of it is left in any runtime.
     CleanUp,
 }
@@ -57,8 +69,8 @@ pub(crate) enum Action {
 pub(crate) struct Run {
     /// The revision of the pod that it belongs to.
     pub revision: Revision,
-    /// Its place in the manifest.
-    pub index: usize,
+    /// Its name.
+    pub container: String,
     /// How many lives it had before.
     pub attempt: u32,
     /// Where it runs.
@@ -74,6 +86,8 @@ pub(crate) struct Wanted<'a> {
     pub pod: Option<&'a Pod>,
     /// The revision that runs until the wanted one can replace it, where its manifest is known.
     pub running: Option<Running<'a>>,
+    /// When the pod was first seen.
+    pub since: Timestamp,
 }
 
 /// A revision that was put somewhere.
@@ -89,13 +103,13 @@ pub(crate) struct Running<'a> {
 pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
     let Some(pod) = wanted.pod else { return remove(view) };
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
-    if !history.are_ready(pod) && is_update(pod, running.is_some(), view) {
-        return await_update(pod, running, view, history, now);
+    if !history.is_startable(pod) && is_update(pod, running.is_some(), view) {
+        return await_update(pod, wanted, view, history, now);
     }
     if let Some(action) = leave_other_backends(view) {
         return Plan::act(action);
     }
-    run(pod, view, history, now)
+    run(pod, view, history, wanted.since, now)
 }
 
 impl Plan {
@@ -113,9 +127,9 @@ impl Plan {
 /// Steps to the pod's end: containers gracefully, then all the rest.
 fn remove(view: &View) -> Plan {
     for (backend, remains) in view.everywhere() {
-        let running = graceful(remains.containers.iter().filter(|container| is_running(container)), &remains.sandboxes);
-        if !running.is_empty() {
-            return Plan::act(Action::StopContainers { backend: backend.to_owned(), containers: running });
+        let running = remains.containers.iter().filter(|container| is_running(container));
+        if let Some(stop) = stop::all(backend, running, &remains.sandboxes) {
+            return Plan::act(stop);
         }
         if let Some(sandbox) = remains.sandboxes.first() {
             return Plan::act(Action::RemoveSandbox { backend: backend.to_owned(), id: sandbox.id.clone() });
@@ -147,12 +161,13 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
     !has_begun && (has_other || elsewhere.any(|(_, remains)| remains.containers.iter().any(is_running)))
 }
 
-/// Keeps the old revision standing while the images of the new one are fetched (design: a change costs little downtime).
-fn await_update(pod: &Pod, running: Option<Running<'_>>, view: &View, history: &History, now: Timestamp) -> Plan {
-    if let Some(action) = ensure_images(pod, 0..pod.containers.len(), history, now) {
+/// Keeps the old revision standing while the new one lacks images or objects (design: a change costs little downtime).
+fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
+    let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
+    if let Some(action) = ensure_images(pod, &pod.all_containers().collect::<Vec<_>>(), history, now) {
         return Plan::act(action);
     }
-    let images: Vec<_> = pod.containers.iter().map(|container| history.image(pod, container)).collect();
+    let images: Vec<_> = pod.all_containers().map(|container| history.image(pod, container)).collect();
     let next_try = images.iter().filter_map(ImageState::next_try).min();
     let waiting = Plan::default().wake(next_try);
     let Some(Running { pod: running, backend, is_stopped }) = running else { return waiting };
@@ -161,30 +176,31 @@ fn await_update(pod: &Pod, running: Option<Running<'_>>, view: &View, history: &
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
         is_current(sandbox, running) && (is_ready || view.is_alive(sandbox))
     });
-    // What was stopped or lost comes back only when the new image is known not to be had: it may be here already.
-    if !stands && images.iter().all(|image| image.failure().is_none()) {
+    // What was stopped or lost comes back only when the new revision is known not to start: it may be here already.
+    let cannot_start = history.lacking(pod).is_some() || images.iter().any(|image| image.failure().is_some());
+    if !stands && !cannot_start {
         return waiting;
     }
     match leave_other_backends(&view) {
         Some(action) => Plan::act(action),
-        None => run(running, &view, history, now).wake(next_try),
+        None => run(running, &view, history, wanted.since, now).wake(next_try),
     }
 }
 
 /// Steps to the pod running as `pod` says.
-fn run(pod: &Pod, view: &View, history: &History, now: Timestamp) -> Plan {
+fn run(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timestamp) -> Plan {
     let home = view.home.clone();
+    let fate = Fate::of(pod, view, history, since, now);
     let live = view
         .sandboxes()
-        .filter(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready)
+        .filter(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready && !fate.is_over())
         .rfind(|sandbox| !history.is_condemned(&sandbox.id));
 
     // Removals before additions: whatever runs outside the live sandbox is stopped first (I1).
     for sandbox in view.sandboxes().filter(|sandbox| live.is_none_or(|live| live.id != sandbox.id)) {
         let running = view.containers(&sandbox.id).filter(|container| is_running(container));
-        let running = graceful(running, std::slice::from_ref(sandbox));
-        if !running.is_empty() {
-            return Plan::act(Action::StopContainers { backend: home, containers: running });
+        if let Some(stop) = stop::all(&home, running, std::slice::from_ref(sandbox)) {
+            return Plan::act(stop);
         }
         if !history.is_stopped(&sandbox.id) {
             return Plan::act(Action::StopSandbox { backend: home, id: sandbox.id.clone() });
@@ -192,167 +208,145 @@ fn run(pod: &Pod, view: &View, history: &History, now: Timestamp) -> Plan {
     }
 
     if let Some(stray) = view.strays().next() {
-        return Plan::act(match is_running(stray) {
-            true => Action::StopContainers { backend: home, containers: graceful(std::iter::once(stray), &[]) },
-            false => Action::RemoveContainer { backend: home, id: stray.id.clone() },
-        });
+        let stop = stop::all(&home, std::iter::once(stray).filter(|stray| is_running(stray)), &[]);
+        return Plan::act(stop.unwrap_or_else(|| Action::RemoveContainer { backend: home, id: stray.id.clone() }));
     }
 
-    let starts = Starts::of(pod, view, history);
+    if fate.is_over() {
+        // Its remains say how it ended.
+        let last = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
+        return Plan { action: last.and_then(|last| garbage::next(pod, last, view)), wake_at: None };
+    }
+    let deadline = fate::deadline(pod, view, history, since);
     let Some(live) = live else {
-        return match starts.wanting.is_empty() {
-            true => Plan::default(),
-            false => new_sandbox(pod, view, history, &starts, now),
-        };
+        return new_sandbox(pod, view, history, since, now).wake(deadline);
     };
-    let plan = starts.next(pod, live, view, history, now);
+    let plan = together::next(pod, live, view, history, now);
+    let plan = plan.unwrap_or_else(|| starts(pod, live, view, history, now)).wake(deadline);
     if plan.action.is_some() {
         return plan;
     }
-    match garbage(pod, live, view) {
-        Some(action) => Plan { action: Some(action), ..plan },
-        None => plan,
-    }
+    Plan { action: garbage::next(pod, live, view), ..plan }
 }
 
-fn new_sandbox(pod: &Pod, view: &View, history: &History, starts: &Starts, now: Timestamp) -> Plan {
-    if let Some(action) = ensure_images(pod, starts.wanting.iter().copied(), history, now) {
+/// A sandbox for the containers that are to run, if there are any: it is not made merely to do again what is done
+/// (R-SYNC-6).
+fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timestamp) -> Plan {
+    let wants = |container: &&Container| {
+        let newest = view.newest(pod, &container.name);
+        restart::wants_start(pod, container, newest.as_ref(), history)
+    };
+    let mut wanting: Vec<_> = pod.containers.iter().filter(wants).collect();
+    if wanting.is_empty() {
+        return Plan::default();
+    }
+    // In a new sandbox all of them run again (R-INIT-5).
+    wanting.splice(0..0, &pod.init_containers);
+    if let Some(action) = ensure_images(pod, &wanting, history, now) {
         return Plan::act(action);
     }
-    let image_of = |index: &usize| history.image(pod, &pod.containers[*index]);
-    // One container with an image that cannot be had does not keep the others from running.
-    if !starts.wanting.iter().any(|index| matches!(image_of(index), ImageState::Ready)) {
-        return Plan::default().wake(starts.wanting.iter().filter_map(|index| image_of(index).next_try()).min());
+    let image_of = |container: &Container| history.image(pod, container);
+    // One container with an image that cannot be had does not keep the others from running; those before them do.
+    let first = if pod.init_containers.is_empty() { &wanting[..] } else { &wanting[..1] };
+    if !first.iter().any(|container| matches!(image_of(container), ImageState::Ready)) {
+        return Plan::default().wake(wanting.iter().filter_map(|container| image_of(container).next_try()).min());
     }
     if let Some(failure) = history.sandbox_failure().filter(|failure| failure.next_try > now) {
         return Plan::default().wake(Some(failure.next_try));
     }
     let attempt = view.sandboxes().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
-    Plan::act(Action::CreateSandbox { revision: pod.revision.clone(), attempt })
+    let started_at = fate::started_at(pod, view, history).unwrap_or(since);
+    Plan::act(Action::CreateSandbox { revision: pod.revision.clone(), attempt, started_at })
 }
 
-/// Which containers are to be started, now or at a time.
-struct Starts {
-    /// Places of the containers that are to run and do not.
-    wanting: Vec<usize>,
-}
-
-impl Starts {
-    fn of(pod: &Pod, view: &View, history: &History) -> Self {
-        let wants = |index: &usize| {
-            let newest = view.newest(pod, &pod.containers[*index].name);
-            restart::wants_start(pod, newest.as_ref(), history)
+/// The next container to stop or to start in the live sandbox.
+fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Timestamp) -> Plan {
+    let newest = |container: &Container| view.newest(pod, &container.name).filter(|it| it.sandbox.id == live.id);
+    if let Some(stop) = stops(pod, live, view, history) {
+        return Plan::act(stop);
+    }
+    // A hook keeps the containers after its own from being started (R-HOOK-1).
+    for container in pod.all_containers().filter(|container| container.post_start.is_some()) {
+        let Some(info) = newest(container).map(|it| it.container).filter(|it| is_running(it)) else { continue };
+        match history.life(&info.id).hook {
+            Hook::Pending | Hook::Begun { is_here: false } => {
+                let (revision, container) = (pod.revision.clone(), container.name.clone());
+                return Plan::act(Action::RunHook { revision, container, id: info.id.clone() });
+            }
+            Hook::Begun { is_here: true } => return Plan::default(),
+            Hook::Done | Hook::Failed(_) => {}
+        }
+    }
+    let mut plan = Plan::default();
+    for container in order::next(pod, live, view, history) {
+        let newest = view.newest(pod, &container.name);
+        let due = restart::due(container, newest.as_ref(), history);
+        if let Some(due) = due.filter(|due| *due > now) {
+            plan = plan.wake(Some(due));
+            continue;
+        }
+        let created = newest.as_ref().filter(|it| it.sandbox.id == live.id).map(|it| it.container);
+        if let Some(created) = created.filter(|it| is_created(it)) {
+            let (revision, id) = (pod.revision.clone(), created.id.clone());
+            return Plan::act(Action::StartContainer { revision, container: container.name.clone(), id });
+        }
+        if let Some(action) = ensure_images(pod, &[container], history, now) {
+            return Plan::act(action);
+        }
+        match history.image(pod, container) {
+            ImageState::Ready => {}
+            state => {
+                plan = plan.wake(state.next_try());
+                continue;
+            }
+        }
+        let last = newest.as_ref().map(|newest| newest.container);
+        // What the runtime has forgotten counts all the same (R-SYNC-13).
+        let gone = history.attempt(&container.name);
+        let attempt = last.map(|last| last.attempt).max(gone.map(|gone| gone.attempt)).map_or(0, |last| last + 1);
+        let backoff = match (last, gone) {
+            (None, Some(gone)) => gone.backoff,
+            (last, _) => restart::next_backoff(last),
         };
-        Self { wanting: (0..pod.containers.len()).filter(wants).collect() }
+        let (revision, sandbox) = (pod.revision.clone(), live.id.clone());
+        let run = Run { revision, container: container.name.clone(), attempt, sandbox, backoff };
+        return Plan::act(Action::RunContainer(run));
     }
-
-    fn next(&self, pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Timestamp) -> Plan {
-        let mut plan = Plan::default();
-        for (index, container) in pod.containers.iter().enumerate() {
-            let newest = view.newest(pod, &container.name);
-            if let Some(stop) = self.stop_of(newest.as_ref(), view, history) {
-                return Plan::act(stop);
-            }
-            if !self.wanting.contains(&index) {
-                continue;
-            }
-            let due = restart::due(container, newest.as_ref(), history);
-            if let Some(due) = due.filter(|due| *due > now) {
-                plan = plan.wake(Some(due));
-                continue;
-            }
-            if let Some(created) = newest.as_ref().map(|it| it.container).filter(|it| is_created(it)) {
-                let (revision, id) = (pod.revision.clone(), created.id.clone());
-                return Plan::act(Action::StartContainer { revision, index, id });
-            }
-            if let Some(action) = ensure_images(pod, [index], history, now) {
-                return Plan::act(action);
-            }
-            match history.image(pod, container) {
-                ImageState::Ready => {}
-                state => {
-                    plan = plan.wake(state.next_try());
-                    continue;
-                }
-            }
-            let attempt = newest.as_ref().map_or(0, |newest| newest.container.attempt + 1);
-            let backoff = restart::next_backoff(newest.as_ref().map(|newest| newest.container));
-            let (revision, sandbox) = (pod.revision.clone(), live.id.clone());
-            return Plan::act(Action::RunContainer(Run { revision, index, attempt, sandbox, backoff }));
-        }
-        plan
-    }
-
-    /// A container of which nothing is known, or that a user wants restarted, goes first.
-    fn stop_of(&self, newest: Option<&Instance<'_>>, view: &View, history: &History) -> Option<Action> {
-        let container = newest?.container;
-        let backend = view.home.clone();
-        match container.state {
-            ContainerState::Unknown => Some(Action::RemoveContainer { backend, id: container.id.clone() }),
-            ContainerState::Running { .. } if history.is_to_restart(&container.id) => {
-                let containers = graceful(std::iter::once(container), std::slice::from_ref(newest?.sandbox));
-                Some(Action::StopContainers { backend, containers })
-            }
-            _ => None,
-        }
-    }
+    plan
 }
 
-/// The images that must be had before these containers can start, if any is to be asked for now.
-fn ensure_images(
-    pod: &Pod,
-    indexes: impl IntoIterator<Item = usize>,
-    history: &History,
-    now: Timestamp,
-) -> Option<Action> {
-    let is_missing = |index: &usize| match history.image(pod, &pod.containers[*index]) {
-        ImageState::Unknown => true,
-        ImageState::Failed(failure) => failure.next_try <= now,
-        ImageState::Pulling(_) | ImageState::Ready => false,
-    };
-    let containers: Vec<_> = indexes.into_iter().filter(is_missing).collect();
-    (!containers.is_empty()).then(|| Action::EnsureImages { revision: pod.revision.clone(), containers })
-}
-
-/// What is left of earlier lives and no longer needed. Of each container the last dead instance is kept (R-GC-1).
-fn garbage(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action> {
+/// A container of which nothing is known goes; one that a user wants restarted, or that a hook or probe has given up, is
+/// stopped.
+fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Option<Action> {
     let backend = view.home.clone();
-    let replaced = |container: &ContainerInfo| {
-        pod.containers.iter().any(|wanted| {
-            wanted.name == container.name && view.containers(&live.id).any(|newer| newer.name == container.name)
-        })
-    };
-    for sandbox in view.sandboxes().filter(|sandbox| sandbox.id != live.id) {
-        if !is_current(sandbox, pod) || view.containers(&sandbox.id).all(replaced) {
-            return Some(Action::RemoveSandbox { backend, id: sandbox.id.clone() });
+    for container in pod.all_containers() {
+        let Some(info) = view.newest(pod, &container.name).map(|it| it.container) else { continue };
+        if info.sandbox != live.id {
+            continue;
         }
-    }
-    for container in &pod.containers {
-        let dead = view.containers(&live.id).filter(|instance| {
-            instance.name == container.name && matches!(instance.state, ContainerState::Exited { .. })
-        });
-        let mut dead: Vec<_> = dead.collect();
-        let newest_runs = view.newest(pod, &container.name).is_some_and(|newest| is_running(newest.container));
-        dead.truncate(dead.len().saturating_sub(if newest_runs { 1 } else { 2 }));
-        if let Some(oldest) = dead.first() {
-            return Some(Action::RemoveContainer { backend, id: oldest.id.clone() });
+        if info.state == ContainerState::Unknown {
+            return Some(Action::RemoveContainer { backend, id: info.id.clone() });
+        }
+        let stop = Stop::graceful(info, Some(live));
+        if is_running(info) && history.is_to_restart(&info.id) {
+            return Some(Action::StopContainers { backend, stops: vec![stop] });
+        }
+        if let Some((message, grace)) = life::verdict(pod, container, info, history) {
+            return Some(Action::StopContainers { backend, stops: vec![stop.because(message, grace)] });
         }
     }
     None
 }
 
-/// Containers with the grace that they were created with: their manifest may be gone.
-fn graceful<'a>(
-    containers: impl Iterator<Item = &'a ContainerInfo>,
-    sandboxes: &[SandboxInfo],
-) -> Vec<(ContainerId, Duration)> {
-    let grace_of = |container: &ContainerInfo| {
-        let sandbox = sandboxes.iter().find(|sandbox| sandbox.id == container.sandbox);
-        let labels = [Some(&container.labels), sandbox.map(|sandbox| &sandbox.labels)];
-        let seconds = labels.into_iter().flatten().find_map(|labels| labels.get(labels::GRACE_SECONDS)?.parse().ok());
-        Duration::from_secs(seconds.unwrap_or(30))
+/// The images that must be had before these containers can start, if any is to be asked for now.
+fn ensure_images(pod: &Pod, containers: &[&Container], history: &History, now: Timestamp) -> Option<Action> {
+    let is_missing = |container: &&&Container| match history.image(pod, container) {
+        ImageState::Unknown => true,
+        ImageState::Failed(failure) => failure.next_try <= now,
+        ImageState::Pulling(_) | ImageState::Ready => false,
     };
-    containers.map(|container| (container.id.clone(), grace_of(container))).collect()
+    let containers: Vec<_> = containers.iter().filter(is_missing).map(|it| it.name.clone()).collect();
+    (!containers.is_empty()).then(|| Action::EnsureImages { revision: pod.revision.clone(), containers })
 }
 
 fn is_created(container: &ContainerInfo) -> bool {

@@ -3,30 +3,30 @@
 //! # Layout
 //! - [`run`]: all sources, read when something changes and at least every 20 s, merged and published.
 //! - [`reader`]: one directory or file, with the last good content of each manifest. [`last_good`]: that content on disk.
+//! - [`standby`]: a source that belongs to a kubelet, while that is there. [`kubelets`]: what runs of it while it is not.
 //! - [`watch`]: changes as the kernel reports them. [`merge`]: several sources, one set.
 
+mod kubelets;
 mod last_good;
 mod leftover;
 mod merge;
 mod reader;
+mod standby;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::{
     sync::watch::Sender,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    board::Board,
-    config::{AgentConfig, SourceConfig},
-    desired::Desired,
-    events::EventLog,
-};
+use crate::{board::Board, config::AgentConfig, desired::Desired, events::EventLog};
 use merge::Merge;
 use reader::Reader;
+use standby::Standby;
 use watch::{Change, Watch};
 
 /// The full read that covers changes that the kernel does not report (R-FILE-1).
@@ -48,10 +48,10 @@ pub(crate) struct Sources {
 
 impl Sources {
     pub fn new(config: &AgentConfig, board: Arc<Board>, events: Arc<EventLog>, desired: Sender<Arc<Desired>>) -> Self {
-        let paths = config.sources.iter().map(|SourceConfig::Path(path)| path.clone());
-        let reader = |path| Reader::new(path, &config.node_name, &config.state_dir);
+        let paths = config.sources.iter().map(|source| source.path.clone());
+        let reader = |source| Reader::new(source, &config.node_name, &config.state_dir);
         Self {
-            readers: paths.clone().map(reader).collect(),
+            readers: config.sources.iter().map(reader).collect(),
             watch: Watch::new(paths.collect()),
             merge: Merge::new(board, events),
             desired,
@@ -62,6 +62,9 @@ impl Sources {
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             self.watch.renew();
+            if shutdown.run_until_cancelled(self.ask_kubelets()).await.is_none() {
+                return;
+            }
             self = match tokio::task::spawn_blocking(move || self.read()).await {
                 Ok(sources) => sources,
                 // The reader's panic is the supervisor's to see.
@@ -72,6 +75,11 @@ impl Sources {
                 return;
             }
         }
+    }
+
+    /// Asks the kubelets that sources belong to whether they are there. Whether anything has changed.
+    async fn ask_kubelets(&mut self) -> bool {
+        join_all(self.readers.iter_mut().filter_map(Reader::standby).map(Standby::ask)).await.contains(&true)
     }
 
     /// Reads every source and publishes what they want together.
@@ -96,7 +104,9 @@ impl Sources {
     }
 
     fn period(&self) -> Duration {
-        let is_short = |reader: &Reader| reader.error().is_some() || reader.has_links() || !self.watch.is_working();
+        let is_short = |reader: &Reader| {
+            reader.error().is_some() || reader.has_links() || reader.awaits_ends() || !self.watch.is_working()
+        };
         if self.readers.iter().any(is_short) { SHORT_READ } else { FULL_READ }
     }
 
@@ -105,6 +115,8 @@ impl Sources {
     /// *Cancel-safe:* what was noticed stays noted in the watch.
     async fn changed(&mut self, latest: Instant) {
         let mut due = latest;
+        let has_kubelets = self.readers.iter_mut().any(|reader| reader.standby().is_some());
+        let mut asking = Instant::now() + standby::PERIOD;
         loop {
             tokio::select! {
                 change = self.watch.next() => due = match change {
@@ -112,6 +124,12 @@ impl Sources {
                     Change::Removed => due.min(Instant::now() + REPLACED_WITHIN),
                     Change::BeingWritten => due.min(Instant::now() + QUIET).max(Instant::now() + QUIET / 2),
                 },
+                () = sleep_until(asking), if has_kubelets => {
+                    if self.ask_kubelets().await {
+                        return;
+                    }
+                    asking = Instant::now() + standby::PERIOD;
+                }
                 () = sleep_until(due) => {
                     self.watch.settle(QUIET);
                     return;

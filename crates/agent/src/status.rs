@@ -1,10 +1,11 @@
 //! A pod's status as Kubernetes writes it, from what was observed.
 //!
 //! # Layout
-//! - [`status`]: the pod. [`container`]: one container. [`conditions`]: the conditions.
+//! - [`status`]: the pod. [`phase`], [`conditions`]: what its containers amount to. [`container`]: one container.
 
 mod conditions;
 mod container;
+mod phase;
 
 use std::sync::Arc;
 
@@ -12,13 +13,22 @@ use jiff::Timestamp;
 use stanchion_pod::{
     Pod,
     k8s_openapi::{
-        api::core::v1::{ContainerStatus, HostIP, PodIP, PodStatus},
+        api::core::v1::{HostIP, PodIP, PodStatus},
         apimachinery::pkg::apis::meta::v1::Time,
     },
 };
-use stanchion_runtime::{ContainerState, SandboxInfo, SandboxState};
+use stanchion_runtime::{SandboxInfo, SandboxState};
 
-use crate::plan::{history::History, restart, view::View};
+use crate::plan::{
+    fate::{self, Fate},
+    history::History,
+    order,
+    view::View,
+};
+use container::Seen;
+
+/// Why a pod is over whose time is over (R-ADL-1).
+pub(crate) const EXPIRED: &str = "Pod was active on the node longer than the specified deadline";
 
 /// What a status is made from.
 pub(crate) struct Facts<'a> {
@@ -44,27 +54,40 @@ pub(crate) struct Facts<'a> {
 
 /// The status.
 pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
-    let Facts { pod, view, .. } = facts;
+    let Facts { pod, view, history, now, .. } = facts;
+    let fate = Fate::of(pod, view, history, facts.first_seen, *now);
     let sandbox = view.sandboxes().rfind(|sandbox| is_of(sandbox, pod));
-    let mut containers: Vec<ContainerStatus> =
-        pod.containers.iter().map(|container| container::status(facts, container)).collect();
-    let phase = phase(facts, &containers);
+    let ready_sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
+    let is_initialized = sandbox.is_some_and(|sandbox| order::is_initialized(pod, sandbox, view, history));
+    let seen = Seen { facts, fate, is_initialized };
+    let inits: Vec<_> = pod.init_containers.iter().map(|container| seen.init_container(container)).collect();
+    let mut containers: Vec<_> = pod.containers.iter().map(|container| seen.container(container)).collect();
+    let phase = phase::phase(pod, fate, &inits, &containers);
+    let conditions = conditions::conditions(facts, phase, ready_sandbox.is_some(), &inits, &containers);
     containers.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let ready_sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
+    // What is over is still shown where it was.
+    let placed = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready || fate.is_over());
     let addresses = match pod.host_network {
         true => facts.node_addresses,
-        false => ready_sandbox.map_or(&[][..], |sandbox| &sandbox.addresses),
+        false => placed.map_or(&[][..], |sandbox| &sandbox.addresses),
     };
-    let pod_ips: Vec<_> = addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect();
+    let mut pod_ips: Vec<_> = addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect();
+    if pod_ips.is_empty() && fate.is_over() {
+        pod_ips = facts.last.and_then(|last| last.pod_ips.clone()).unwrap_or_default();
+    }
     let host_ips: Vec<_> = facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
-    let conditions = conditions::conditions(facts, phase, ready_sandbox.is_some(), &containers);
-    let (reason, message) =
-        facts.obstacle.clone().map_or((None, None), |(reason, message)| (Some(reason), Some(message)));
+    let (reason, message) = match (&facts.obstacle, fate) {
+        (_, Fate::Evicted) => (Some("Evicted"), history.evicted(pod).map(str::to_owned)),
+        (_, Fate::Expired) => (Some("DeadlineExceeded"), Some(EXPIRED.to_owned())),
+        (Some((reason, message)), _) => (Some(*reason), Some(message.clone())),
+        _ => (None, None),
+    };
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(containers),
+        init_container_statuses: (!inits.is_empty()).then_some(inits),
         host_ip: host_ips.first().map(|ip| ip.ip.clone()),
         host_ips: (!host_ips.is_empty()).then_some(host_ips),
         pod_ip: pod_ips.first().map(|ip| ip.ip.clone()),
@@ -72,37 +95,8 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         qos_class: Some(pod.qos.as_str().to_owned()),
         reason: reason.map(str::to_owned),
         message,
-        start_time: Some(Time(sandbox.map_or(facts.first_seen, |sandbox| sandbox.created_at))),
+        start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen))),
         ..PodStatus::default()
-    }
-}
-
-/// The phase (R-PH-2 to R-PH-5).
-fn phase(facts: &Facts<'_>, containers: &[ContainerStatus]) -> &'static str {
-    let state = |container: &ContainerStatus| container.state.clone().unwrap_or_default();
-    let last = |container: &ContainerStatus| container.last_state.clone().unwrap_or_default();
-    let is_waiting =
-        |container: &ContainerStatus| state(container).waiting.is_some() && last(container).terminated.is_none();
-    if containers.iter().any(is_waiting) {
-        return "Pending";
-    }
-    if containers.iter().any(|container| state(container).running.is_some()) {
-        return "Running";
-    }
-    let newest = |name: &str| facts.view.newest(facts.pod, name).map(|newest| newest.container.state.clone());
-    let codes: Vec<_> = containers
-        .iter()
-        .map(|container| match newest(&container.name) {
-            Some(ContainerState::Exited { code, .. }) => Some(code),
-            _ => None,
-        })
-        .collect();
-    let restarts =
-        |code: &Option<Option<i32>>| code.is_none_or(|code| restart::restarts(facts.pod.restart_policy, code));
-    match () {
-        () if codes.iter().any(restarts) => "Running",
-        () if codes.iter().all(|code| *code == Some(Some(0))) => "Succeeded",
-        () => "Failed",
     }
 }
 

@@ -24,6 +24,15 @@ pub struct PodView {
     pub containers: Vec<ContainerView>,
 }
 
+impl PodView {
+    /// The statuses of its containers of both kinds.
+    pub fn statuses(&self) -> impl Iterator<Item = &wire::ContainerStatus> {
+        let status = self.pod.status.iter();
+        let lists = status.flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+        lists.flatten().flatten()
+    }
+}
+
 /// What Kubernetes' container status has no place for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -64,6 +73,9 @@ pub struct ManifestView {
     /// The pods in force from it, as `namespace/name-node`; with problems these are the last good ones.
     #[serde(default)]
     pub pods: Vec<String>,
+    /// The objects in force from it, as `ConfigMap namespace/name`: their names, never their content.
+    #[serde(default)]
+    pub objects: Vec<String>,
     /// Why its present content is not in force.
     #[serde(default)]
     pub problems: Vec<Problem>,

@@ -1,18 +1,28 @@
 //! The worker of one pod: plans, performs one step, looks, and plans again.
 //!
 //! # Layout
-//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop.
+//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop. [`prepare`]: volumes, files
+//!   and environment before a container starts.
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
+//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
+//!   [`announce`]: events.
 
+mod announce;
 mod container;
 mod images;
+mod lives;
+mod messages;
+mod mounts;
 mod perform;
 mod place;
+mod prepare;
 mod recall;
 mod resources;
 mod security;
 mod show;
+mod stop;
+mod usage;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -24,15 +34,17 @@ use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Admission,
     board::Board,
     clock::{Clock, until},
     config::AgentConfig,
     desired::DesiredPod,
-    events::EventLog,
+    events::{EventLog, Subject},
     files::Place,
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
+    probe::Told,
     supervisor::Supervisor,
     survivors::Survivors,
 };
@@ -55,6 +67,8 @@ pub(crate) struct Shared<R> {
     pub memory_capacity: u64,
     /// Addresses of the node, the primary one first.
     pub node_addresses: Vec<IpAddr>,
+    /// What this node has and allows.
+    pub admission: Admission,
     /// Pods that are alive, whatever their backends can say.
     pub survivors: Survivors,
 }
@@ -91,12 +105,21 @@ pub(crate) struct Worker<R> {
     fetches: CancellationToken,
     pulls: images::Pulls,
     history: History,
+    told: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
+    probes: lives::Probes,
+    hooks: lives::Hooks,
     /// The revision that runs, where its manifest is known.
     running: Option<Running>,
     /// Where it belongs and where it may be.
     places: place::Places,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
+    /// The revision that this node cannot run, once that was told.
+    refused: Option<Revision>,
+    /// The revision whose containers' numbers have been looked up.
+    counted: Option<Revision>,
+    /// The revision of which it has been said that its time is over.
+    expired: Option<Revision>,
     /// The pod as it was last wanted: what is shown while it is being removed.
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
@@ -107,6 +130,10 @@ pub(crate) struct Worker<R> {
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
+    /// When its volumes are measured next.
+    measure_at: Option<Timestamp>,
+    /// What the volumes of what stands were last made to follow.
+    followed: Option<prepare::Followed>,
 }
 
 /// A revision that was put somewhere.
@@ -156,16 +183,24 @@ impl<R: Runtime> Worker<R> {
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
             history: History::default(),
+            told: mpsc::channel(16),
+            probes: lives::Probes::new(),
+            hooks: lives::Hooks::new(),
             running: None,
             uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
             places: place::Places::new(recorded),
             is_recalled: false,
+            refused: None,
+            counted: None,
+            expired: None,
             last: None,
             first_seen,
             leaving_since: None,
             images_changed,
             looks,
             hold: Hold::default(),
+            followed: None,
+            measure_at: None,
         };
         (worker, Orders { desired, orders })
     }
@@ -176,14 +211,24 @@ impl<R: Runtime> Worker<R> {
         while !shutdown.is_cancelled() {
             let desired = self.desired.borrow_and_update().clone();
             self.take_fetched();
+            while let Ok(told) = self.told.1.try_recv() {
+                self.hear(told).await;
+            }
             // Before anything is read of them: a look that comes from here on ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
             self.recall(desired.as_ref(), &remains).await;
+            self.recall_attempts(desired.as_ref()).await;
+            self.recall_lives(desired.as_ref(), &remains).await;
+            self.read_messages(desired.as_ref(), &remains).await;
+            let follow = self.follow(desired.as_ref(), &remains).await;
+            let measure = self.measure(desired.as_ref(), &remains).await;
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
-            let wake_at = [wake_at, again].into_iter().flatten().min();
+            self.watch(desired.as_ref(), &remains);
+            self.announce(desired.as_ref(), &remains);
+            let wake_at = [wake_at, again, follow, measure].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
@@ -195,6 +240,9 @@ impl<R: Runtime> Worker<R> {
                         self.shared.board.remove_pod(&self.key);
                         return Ended::Gone;
                     }
+                }
+                Some(Action::RunHook { revision, container, id }) => {
+                    self.begin_hook(desired.as_ref(), &revision, &container, id).await;
                 }
                 Some(action) => {
                     let backend = self.backend_of(&action, desired.as_ref());
@@ -214,19 +262,23 @@ impl<R: Runtime> Worker<R> {
         if !self.is_visible(&home, desired) {
             return Plan::default();
         }
-        let view = View { home, remains: remains.to_vec() };
+        let Some(wanted) = self.admitted(desired) else { return Plan::default() };
+        let mut view = View { home, remains: remains.to_vec() };
+        // What can be ended now is.
+        view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
         let running = self.running.as_ref().map(|Running { pod, backend, is_stopped }| plan::Running {
             pod,
             backend,
             is_stopped: *is_stopped,
         });
-        let wanted = Wanted { pod: desired.map(|desired| &*desired.pod), running };
+        let wanted = Wanted { pod: wanted.as_deref(), running, since: self.first_seen };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
             // What was last seen of a backend that is away may not be so any more: its next look comes first.
-            if self.shared.home(&backend).is_some_and(|home| !home.observer.latest().is_current()) {
+            let is_away = self.shared.home(&backend).is_some() && !self.is_seen(&backend);
+            if is_away || (*action == Action::CleanUp && !self.is_gone()) {
                 return Plan { action: None, wake_at: plan.wake_at };
             }
         }
@@ -236,6 +288,21 @@ impl<R: Runtime> Worker<R> {
             }
             _ => plan,
         }
+    }
+
+    /// What is to run: what is wanted, if this node can give it what it asks for, else what stands. `None` if there is
+    /// nothing to do before the manifest or the node is another.
+    fn admitted(&mut self, desired: Option<&DesiredPod>) -> Option<Option<Arc<Pod>>> {
+        let Some(desired) = desired else { return Some(None) };
+        let Some((reason, message)) = self.shared.admission.refusal(&desired.pod) else {
+            self.refused = None;
+            return Some(Some(Arc::clone(&desired.pod)));
+        };
+        if self.refused.as_ref() != Some(&desired.pod.revision) {
+            self.refused = Some(desired.pod.revision.clone());
+            self.shared.events.warning(&Subject::pod(&self.key), reason, message);
+        }
+        self.running.as_ref().map(|running| Some(Arc::clone(&running.pod)))
     }
 
     /// Keeps what is remembered in step with what is seen.
@@ -255,6 +322,11 @@ impl<R: Runtime> Worker<R> {
         if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
             self.history.begin_revision();
         }
+        if self.last.as_ref().is_some_and(|last| desired.refers_to_news(last)) {
+            self.history.hurry();
+        }
+        let lacks = desired.lacks().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
+        self.history.set_lacking(lacks);
         // What was made after all, though the answer said otherwise, has not failed.
         for container in containers.filter(|container| plan::is_running(container)) {
             self.history.set_start(&container.name, None);
@@ -307,6 +379,7 @@ impl<R: Runtime> Worker<R> {
             Action::EnsureImages { revision, .. }
             | Action::CreateSandbox { revision, .. }
             | Action::StartContainer { revision, .. }
+            | Action::RunHook { revision, .. }
             | Action::RunContainer(plan::Run { revision, .. }) => {
                 self.revision(desired, revision).map(|(_, backend)| backend).unwrap_or_default()
             }
@@ -342,6 +415,7 @@ impl<R: Runtime> Worker<R> {
                 },
                 Some(order) = self.orders.recv() => return self.obey(order, remains),
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
+                Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },
@@ -362,6 +436,7 @@ impl<R: Runtime> Worker<R> {
     fn obey(&mut self, order: Order, remains: &[(String, Arc<Remains>)]) {
         let Order::Restart(container) = order;
         self.history.hurry();
+        self.history.set_evicted(None);
         for (_, remains) in remains {
             match &container {
                 Some(name) => {

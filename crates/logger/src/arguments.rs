@@ -11,6 +11,8 @@ pub struct Arguments {
     pub max_size: u64,
     /// `max-files`: how many files to keep, the current one included.
     pub max_files: usize,
+    /// `input`: a pipe to hold open, so that the container's standard input does not end before anybody has written to it.
+    pub input: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -19,7 +21,7 @@ impl Arguments {
 
     /// Reads the command line, without the program's name.
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let mut path = None;
+        let (mut path, mut input) = (None, None);
         let (mut max_size, mut max_files) = (Self::MAX_SIZE, Self::MAX_FILES);
         let mut words = words.into_iter();
         while let Some(key) = words.next() {
@@ -28,14 +30,15 @@ impl Arguments {
                 Some("log") => path = Some(PathBuf::from(value)),
                 Some("max-size") => max_size = number("max-size", &value)?,
                 Some("max-files") => max_files = number("max-files", &value)?,
-                _ => return Err(format!("unknown key {}: expected log, max-size or max-files", key.display())),
+                Some("input") => input = Some(PathBuf::from(value)),
+                _ => return Err(format!("unknown key {}: expected log, max-size, max-files or input", key.display())),
             }
         }
         let path = path.ok_or("the key log, with the path of the log file, is missing")?;
         if !path.is_absolute() || path.file_name().is_none() {
             return Err(format!("log {}: expected the absolute path of a file", path.display()));
         }
-        Ok(Self { path, max_size, max_files })
+        Ok(Self { path, max_size, max_files, input })
     }
 }
 
@@ -54,13 +57,13 @@ mod tests {
 
     #[test]
     fn pairs_come_in_any_order() {
-        let expected = Arguments { path: "/l/0.log".into(), max_size: 100, max_files: 2 };
-        assert_eq!(parse("max-files 2 log /l/0.log max-size 100"), Ok(expected));
+        let expected = Arguments { path: "/l/0.log".into(), max_size: 100, max_files: 2, input: Some("/i".into()) };
+        assert_eq!(parse("max-files 2 log /l/0.log input /i max-size 100"), Ok(expected));
     }
 
     #[test]
     fn limits_have_kubelets_defaults() {
-        let expected = Arguments { path: "/l/0.log".into(), max_size: 10 * 1024 * 1024, max_files: 5 };
+        let expected = Arguments { path: "/l/0.log".into(), max_size: 10 * 1024 * 1024, max_files: 5, input: None };
         assert_eq!(parse("log /l/0.log"), Ok(expected));
     }
 
@@ -73,7 +76,7 @@ mod tests {
             ("log /", "log /: expected the absolute path of a file"),
             ("log /l max-size 1k", "max-size 1k: expected a whole number above 0"),
             ("log /l max-files 0", "max-files 0: expected a whole number above 0"),
-            ("log /l colour red", "unknown key colour: expected log, max-size or max-files"),
+            ("log /l colour red", "unknown key colour: expected log, max-size, max-files or input"),
         ] {
             assert_eq!(parse(words), Err(message.to_owned()));
         }

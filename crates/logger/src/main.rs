@@ -1,7 +1,7 @@
 //! Writes a container's output as CRI log files.
 //!
 //! containerd's shim starts one for every container (`binary://` in the task's stdout and stderr) as
-//! `stanchion-logger log PATH [max-size BYTES] [max-files N]`, with the container's stdout on descriptor 3, its stderr
+//! `stanchion-logger log PATH [max-size BYTES] [max-files N] [input PIPE]`, with the container's stdout on descriptor 3, its stderr
 //! on 4, and a pipe on 5 that is closed to say "ready": the container starts only then. It outlives agent and containerd
 //! and is never restarted, and when it is gone the container's writes fail. So it ends only when both streams have
 //! ended, and whatever happens to the disk, it goes on reading.
@@ -23,6 +23,7 @@ mod utc;
 
 use std::{
     env,
+    fs::File,
     io::{self, Read},
     process::ExitCode,
     sync::Mutex,
@@ -58,6 +59,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // Both ways, so that it does not wait for another end; held to the container's own.
+    let _input = arguments.input.as_ref().and_then(|path| match File::options().read(true).write(true).open(path) {
+        Ok(pipe) => Some(pipe),
+        Err(error) => {
+            eprintln!("stanchion-logger: holding {} open: {error}", path.display());
+            None
+        }
+    });
     let log = Mutex::new(Log::new(arguments));
     log::lock(&log).open();
     drop(ready);

@@ -1,16 +1,18 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
-mod lifecycle;
+mod env;
+pub(crate) mod lifecycle;
+mod network;
 mod resources;
 mod security;
+pub(crate) mod volume;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1 as wire;
 
 use crate::{
-    Container, HostPathKind, Medium, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, RestartPolicy, Revision,
-    Volume, VolumeMount, expand::expand, quantity::Quantity,
+    Container, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, RestartPolicy, Revision, expand::expand,
 };
 
 pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Pod, Vec<Problem>> {
@@ -18,10 +20,10 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         || vec![Problem { field: "spec".to_owned(), message: "Required value".to_owned(), ..Problem::default() }];
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
     let name = wire.metadata.name.clone().unwrap_or_default();
-    let hostname = spec.hostname.clone().unwrap_or_else(|| short(&name));
+    let (hostname, domain) = network::names(&wire, spec);
     let init_containers = spec.init_containers.iter().flatten().map(|it| container(it, &wire)).collect();
     let containers = spec.containers.iter().map(|it| container(it, &wire)).collect();
-    let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume(it))).collect();
+    let volumes = spec.volumes.iter().flatten().map(|it| (it.name.clone(), volume::volume(it, &wire))).collect();
     Ok(Pod {
         key: PodKey { namespace: wire.metadata.namespace.clone().unwrap_or_default(), name },
         uid,
@@ -36,6 +38,12 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         resources: resources::of_pod(spec),
         total: resources::total(spec),
         hostname,
+        domain,
+        fqdn: spec.set_hostname_as_fqdn.unwrap_or(false),
+        host_aliases: network::aliases(spec),
+        dns: network::dns(spec),
+        pull_secrets: env::pull_secrets(&wire, spec),
+        fs_group: volume::fs_group(spec),
         runtime_class: spec.runtime_class_name.clone(),
         active_deadline: spec.active_deadline_seconds.map(|it| seconds(Some(it))),
         init_containers,
@@ -45,29 +53,17 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
     })
 }
 
-/// A pod's name as a host name: at most 63 characters, not ending in `-` or `.` (R-HOST).
-fn short(name: &str) -> String {
-    name.chars().take(63).collect::<String>().trim_end_matches(['-', '.']).to_owned()
-}
-
 fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
-    let mut variables: HashMap<&str, String> = HashMap::new();
-    let mut env = Vec::new();
-    for variable in wire.env.iter().flatten() {
-        let value = expand(variable.value.as_deref().unwrap_or_default(), &variables);
-        variables.insert(&variable.name, value.clone());
-        env.push((variable.name.clone(), value));
-    }
     let ports: Vec<_> = wire.ports.iter().flatten().filter_map(port).collect();
-    let context = lifecycle::Context { ports: &ports, expand: &|word| expand(word, &variables) };
+    // Probes' commands know only what the manifest says itself, as kubelet's do.
+    let said: BTreeMap<_, _> =
+        wire.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
+    let context = lifecycle::Context { ports: &ports, expand: &|word| expand(word, |name| said.get(name).copied()) };
     let hook = |of: fn(&wire::Lifecycle) -> Option<&wire::LifecycleHandler>| {
         context.hook(wire.lifecycle.as_ref().and_then(of)?)
     };
     let probe = |wire: &Option<wire::Probe>| context.probe(wire.as_ref()?);
-    let expanded = |words: &Option<Vec<String>>| {
-        let words = words.as_ref().filter(|words| !words.is_empty())?;
-        Some(words.iter().map(|word| expand(word, &variables)).collect())
-    };
+    let words = |words: &Option<Vec<String>>| words.clone().filter(|words| !words.is_empty());
     Container {
         name: wire.name.clone(),
         image: wire.image.clone().unwrap_or_default(),
@@ -76,16 +72,17 @@ fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
             Some("Never") => PullPolicy::Never,
             _ => PullPolicy::IfNotPresent,
         },
-        command: expanded(&wire.command),
-        args: expanded(&wire.args),
+        command: words(&wire.command),
+        args: words(&wire.args),
         working_dir: wire.working_dir.clone().filter(|path| !path.is_empty()),
-        env,
+        env_from: env::env_from(wire, pod),
+        env: env::variables(wire, pod),
         resources: wire.resources.as_ref().map(resources::resources).unwrap_or_default(),
         security: security::container(wire, pod),
         tty: wire.tty.unwrap_or(false),
         stdin: wire.stdin.unwrap_or(false),
         stdin_once: wire.stdin_once.unwrap_or(false),
-        mounts: wire.volume_mounts.iter().flatten().map(mount).collect(),
+        mounts: wire.volume_mounts.iter().flatten().map(volume::mount).collect(),
         restart: lifecycle::restart(wire),
         post_start: hook(|lifecycle| lifecycle.post_start.as_ref()),
         pre_stop: hook(|lifecycle| lifecycle.pre_stop.as_ref()),
@@ -114,38 +111,4 @@ fn port(wire: &wire::ContainerPort) -> Option<Port> {
             _ => Protocol::Tcp,
         },
     })
-}
-
-fn mount(wire: &wire::VolumeMount) -> VolumeMount {
-    VolumeMount { volume: wire.name.clone(), path: wire.mount_path.clone(), read_only: wire.read_only.unwrap_or(false) }
-}
-
-fn volume(wire: &wire::Volume) -> Volume {
-    match (&wire.host_path, &wire.empty_dir) {
-        (Some(host_path), _) => Volume::HostPath {
-            path: host_path.path.clone().into(),
-            kind: match host_path.type_.as_deref() {
-                Some("DirectoryOrCreate") => HostPathKind::DirectoryOrCreate,
-                Some("Directory") => HostPathKind::Directory,
-                Some("FileOrCreate") => HostPathKind::FileOrCreate,
-                Some("File") => HostPathKind::File,
-                Some("Socket") => HostPathKind::Socket,
-                Some("CharDevice") => HostPathKind::CharDevice,
-                Some("BlockDevice") => HostPathKind::BlockDevice,
-                _ => HostPathKind::Unset,
-            },
-        },
-        // A volume without a source is an emptyDir (R-DEF-1).
-        (None, empty_dir) => {
-            let size = empty_dir
-                .as_ref()
-                .and_then(|it| it.size_limit.as_ref())
-                .and_then(|it| Quantity::parse(&it.0).ok()?.milli());
-            let is_memory = empty_dir.as_ref().is_some_and(|it| it.medium.as_deref() == Some("Memory"));
-            Volume::EmptyDir {
-                medium: if is_memory { Medium::Memory } else { Medium::Disk },
-                size_limit: size.and_then(|milli| u64::try_from(milli.div_ceil(1000)).ok()),
-            }
-        }
-    }
 }

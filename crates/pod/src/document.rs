@@ -9,13 +9,16 @@ use crate::{
     Problem, json,
     names::join,
     node::{Content, Node},
+    object::ObjectKind,
     schema, shape, yaml,
 };
 
-/// One pod's document.
+/// The document of a pod, or of an object that pods refer to.
 #[derive(Debug)]
 pub(crate) struct Document {
-    /// The pod as the user wrote it.
+    /// What it is, if it is no pod.
+    pub object: Option<ObjectKind>,
+    /// The pod or object as the user wrote it.
     pub node: Node,
     /// Its path in the file's document, when it is an item of a list.
     prefix: String,
@@ -61,7 +64,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow<'_, str>, Vec<Pro
     }
 }
 
-/// The pods' documents, in the file's order.
+/// The documents of pods and objects, in the file's order.
 pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     let nodes = match text.trim_start().starts_with('{') {
         true => vec![json::document(text).map_err(|problem| vec![problem])?],
@@ -69,7 +72,7 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     };
     let mut documents = Vec::new();
     for node in nodes.into_iter().filter(|node| node.content != Content::Null) {
-        unfold(Document { node, prefix: String::new() }, None, &mut documents)?;
+        unfold(Document { object: None, node, prefix: String::new() }, None, &mut documents)?;
     }
     if documents.is_empty() {
         return Err(whole("the file holds no pod: it is empty or only comments".to_owned()));
@@ -77,8 +80,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     Ok(documents)
 }
 
-/// A pod is taken as it is, a list's items one by one, and anything else refused. Items of a typed list need not repeat
-/// their type.
+/// A pod or object is taken as it is, a list's items one by one, and anything else refused. Items of a typed list need not
+/// repeat their type.
 fn unfold(document: Document, implied: Option<&str>, documents: &mut Vec<Document>) -> Result<(), Vec<Problem>> {
     if !matches!(document.node.content, Content::Map(_)) {
         let message = "the document is not a Pod: it must begin with apiVersion: v1 and kind: Pod".to_owned();
@@ -86,18 +89,17 @@ fn unfold(document: Document, implied: Option<&str>, documents: &mut Vec<Documen
     }
     let kind = document.node.get("kind").and_then(Node::text).or(implied).unwrap_or_default().to_owned();
     let Some(implied) = list_of(&kind) else {
-        return match kind.as_str() {
-            "Pod" => {
-                documents.push(document);
-                Ok(())
-            }
-            _ => Err(vec![document.placed(other_kind(&kind))]),
-        };
+        let object = ObjectKind::of(&kind);
+        if kind != "Pod" && object.is_none() {
+            return Err(vec![document.placed(other_kind(&kind))]);
+        }
+        documents.push(Document { object, ..document });
+        return Ok(());
     };
     let Some(Node { content: Content::List(items), .. }) = document.node.get("items") else { return Ok(()) };
     for (index, item) in items.iter().enumerate() {
         let prefix = join(&document.prefix, &format!("items[{index}]"));
-        unfold(Document { node: item.clone(), prefix }, implied, documents)?;
+        unfold(Document { object: None, node: item.clone(), prefix }, implied, documents)?;
     }
     Ok(())
 }
@@ -114,14 +116,16 @@ fn list_of(kind: &str) -> Option<Option<&'static str>> {
 fn other_kind(kind: &str) -> Problem {
     let message = match kind {
         "" => "required: a manifest begins with apiVersion: v1 and kind: Pod".to_owned(),
-        "ConfigMap" | "Secret" | "PersistentVolumeClaim" => format!("{kind} is not supported yet; only kind: Pod is"),
         "Deployment" | "DaemonSet" | "StatefulSet" | "ReplicaSet" | "Job" | "CronJob" | "ReplicationController" => {
             format!(
                 "{kind} needs a controller, which a lone node does not have; write its pod template as a manifest of \
              kind: Pod (apiVersion: v1, metadata.name, and the template's spec)"
             )
         }
-        other => format!("unsupported kind {other:?}; a static pod manifest is kind: Pod"),
+        other => format!(
+            "unsupported kind {other:?}; a manifest is kind: Pod, or what pods refer to: ConfigMap, Secret or \
+             PersistentVolumeClaim"
+        ),
     };
     Problem { field: "kind".to_owned(), message, ..Problem::default() }
 }
@@ -132,12 +136,7 @@ impl Document {
     /// # Errors
     /// It is of another version, or values do not fit their fields; unknown fields and repeated keys with it.
     pub fn typed(&self) -> Result<Typed, Vec<Problem>> {
-        // An item of a PodList may leave its type out.
-        if self.node.get("apiVersion").map_or(self.prefix.is_empty(), |version| version.text() != Some("v1")) {
-            let found = self.node.get("apiVersion").map(|node| node.to_json().to_string()).unwrap_or_default();
-            let message = format!("Invalid value: {found}: a Pod is of apiVersion v1");
-            return Err(vec![self.placed(Problem { field: "apiVersion".to_owned(), message, ..Problem::default() })]);
-        }
+        self.check_version("Pod")?;
         let shape::Read { value: fields, strict, mut wrong } = shape::read(&self.node, schema::pod());
         if !wrong.is_empty() {
             wrong.extend(strict);
@@ -150,6 +149,20 @@ impl Document {
             // Nothing is left that could fail; if something does, the manifest is refused and not the agent's end.
             Err(error) => Err(vec![self.placed(Problem { message: error.to_string(), ..Problem::default() })]),
         }
+    }
+
+    /// Whether it is of the version that is known.
+    ///
+    /// # Errors
+    /// It is of another.
+    pub fn check_version(&self, kind: &str) -> Result<(), Vec<Problem>> {
+        // An item of a PodList may leave its type out.
+        if self.node.get("apiVersion").map_or(self.prefix.is_empty(), |version| version.text() != Some("v1")) {
+            let found = self.node.get("apiVersion").map(|node| node.to_json().to_string()).unwrap_or_default();
+            let message = format!("Invalid value: {found}: a {kind} is of apiVersion v1");
+            return Err(vec![self.placed(Problem { field: "apiVersion".to_owned(), message, ..Problem::default() })]);
+        }
+        Ok(())
     }
 
     /// The problems with line and column: of the field, or of the nearest thing around it that the file has.

@@ -1,9 +1,8 @@
-//! `$(NAME)` references in command, args and env (R-ENV).
+//! `$(NAME)` references in command, args, env and subPathExpr (R-ENV-2, R-MNT-5).
 
-use std::collections::HashMap;
-
-/// Replaces `$(NAME)` by the variable's value; an unknown one stays as it is, and `$$` is a `$`.
-pub(crate) fn expand(text: &str, variables: &HashMap<&str, String>) -> String {
+/// Replaces `$(NAME)` by what `lookup` has for the name; what it does not know stays as it is, and `$$` is a `$`.
+#[must_use]
+pub fn expand<'a>(text: &str, mut lookup: impl FnMut(&str) -> Option<&'a str>) -> String {
     let mut expanded = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(dollar) = rest.find('$') {
@@ -17,7 +16,7 @@ pub(crate) fn expand(text: &str, variables: &HashMap<&str, String>) -> String {
             Some(b'(') => match after.find(')') {
                 Some(end) => {
                     let name = &after[1..end];
-                    match variables.get(name) {
+                    match lookup(name) {
                         Some(value) => expanded.push_str(value),
                         None => {
                             expanded.push('$');
@@ -47,7 +46,6 @@ mod tests {
 
     #[test]
     fn references_are_expanded_as_kubernetes_does() {
-        let variables = HashMap::from([("A", "1".to_owned())]);
         for (text, expected) in [
             ("$(A)", "1"),
             ("x$(A)y$(B)", "x1y$(B)"),
@@ -56,7 +54,7 @@ mod tests {
             ("$(A", "$(A"),
             ("$A $", "$A $"),
         ] {
-            assert_eq!(expand(text, &variables), expected, "{text}");
+            assert_eq!(expand(text, |name| (name == "A").then_some("1")), expected, "{text}: R-ENV-2");
         }
     }
 }

@@ -18,6 +18,14 @@ pub(crate) fn revision(mut document: Value) -> Revision {
     drop_nulls(&mut document);
     if let Some(document) = document.as_object_mut() {
         document.remove("status");
+        let metadata = document.get_mut("metadata").and_then(Value::as_object_mut);
+        if let Some(metadata) =
+            metadata.filter(|it| it.get("uid").and_then(Value::as_str).is_some_and(|uid| !uid.is_empty()))
+        {
+            // Who names a pod's UID wants it kept through edits that no container has to know of (R-ID-6, R-CHG-2).
+            metadata.remove("labels");
+            metadata.remove("annotations");
+        }
     }
     Revision::new(&hash(&["revision", &document.to_string()]))
 }

@@ -54,7 +54,7 @@ pub enum Answer {
     Invalid(Vec<Problem>),
 }
 
-/// What the server says to each object of a manifest, in the file's order.
+/// What the server says to each object of a manifest, sent as a pod, in the file's order.
 ///
 /// # Errors
 /// The file is no text, no YAML or JSON, or holds no pod.
@@ -64,6 +64,10 @@ pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>
 }
 
 fn answer(document: &document::Document, gates: &Gates) -> Answer {
+    if let Some(kind) = document.object {
+        let message = format!("{} is no Pod", kind.name());
+        return Answer::NotDecodable(document.located(vec![Problem { message, ..Problem::default() }]));
+    }
     let mut pod = match document.typed() {
         Ok(typed) if typed.strict.is_empty() => typed.pod,
         Ok(typed) => return Answer::NotDecodable(typed.strict),

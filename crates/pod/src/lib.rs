@@ -5,13 +5,13 @@
 //!   [`json`], one [`document`] per pod; [`shape`] holds it against the [`schema`] of the wire type; [`defaults`],
 //!   [`prepare`] and [`validate`] are the API server's. Then what this node does: [`support`] says which fields are
 //!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`] ([`lifecycle`]: the part
-//!   of it that says how containers live).
+//!   of it that says how containers live). What is no pod but referred to by pods: [`object`].
 //! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: paths and neighbours.
 
 mod build;
 mod defaults;
 mod document;
-mod expand;
+pub mod expand;
 mod identity;
 mod image;
 mod json;
@@ -20,6 +20,7 @@ mod lifecycle;
 mod model;
 mod names;
 mod node;
+mod object;
 mod prepare;
 mod problem;
 mod quantity;
@@ -32,6 +33,7 @@ mod yaml;
 pub use k8s_openapi;
 pub use lifecycle::*;
 pub use model::*;
+pub use object::{ConfigMap, Credential, Object, ObjectKey, ObjectKind, Objects, Secret};
 pub use problem::Problem;
 
 use document::Document;
@@ -45,6 +47,8 @@ pub const MAX_MANIFEST: usize = 10 << 20;
 pub struct Manifest {
     /// Its pods, in the file's order.
     pub pods: Vec<Pod>,
+    /// What pods refer to, in the file's order.
+    pub objects: Vec<(ObjectKey, Object)>,
     /// What is accepted but doubtful or without effect.
     pub warnings: Vec<Problem>,
 }
@@ -59,6 +63,16 @@ pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
     let mut manifest = Manifest::default();
     let mut problems = Vec::new();
     for document in documents {
+        if let Some(kind) = document.object {
+            match object::decode(&document, kind) {
+                Ok((key, object, warnings)) => {
+                    manifest.warnings.extend(warnings);
+                    manifest.objects.push((key, object));
+                }
+                Err(wrong) => problems.extend(wrong),
+            }
+            continue;
+        }
         match decode_document(&document, node_name) {
             Ok((pod, warnings)) => {
                 manifest.warnings.extend(document.located(warnings));
@@ -79,9 +93,11 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
     defaults::fill(&mut wire);
     problems.extend(kubernetes::objections(&wire, &Gates::default()));
     identity::check(&wire, node_name, &mut problems);
+    problems.extend(wire.spec.iter().flat_map(build::volume::objections));
     if !problems.is_empty() {
         return Err(problems);
     }
+    warnings.extend(wire.spec.iter().flat_map(build::lifecycle::doubts));
     let uid = identity::rewrite(&mut wire, &revision, node_name);
     Ok((build::pod(wire, uid, revision)?, warnings))
 }

@@ -49,7 +49,7 @@ pub enum Hook {
     /// A request from the node.
     Http(HttpGet),
     /// Accepted and never fulfilled, as in Kubernetes (R-HOOK-7).
-    Tcp,
+    Tcp(Endpoint),
     /// A pause.
     Sleep(Duration),
 }

@@ -1,16 +1,31 @@
 //! A pod that cannot be wrong: what decoding, defaulting and validation leave for the agent to run.
 
+mod env;
+mod network;
 mod resources;
 mod security;
+mod volume;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1 as wire;
 
+pub use env::*;
+pub use network::{Dns, HostAlias};
 pub use resources::{QosClass, Resources};
 pub use security::{PodSecurity, Profile, SeLinux, Security};
+pub use volume::*;
 
-use crate::lifecycle::{Hook, Probe, Restart};
+use crate::{
+    ObjectKey,
+    lifecycle::{Hook, Probe, Restart},
+};
 
 /// One static pod of this node, valid, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,8 +54,21 @@ pub struct Pod {
     pub resources: Option<Resources>,
     /// What the pod as a whole asks for and may have, overhead included (R-RES-13).
     pub total: Resources,
-    /// Host name inside the pod: `spec.hostname`, else the pod's name, at most 63 characters (R-HOST).
+    /// Host name inside the pod: `spec.hostnameOverride`, `spec.hostname` or the pod's name, at most 63 characters
+    /// (R-HOST-1).
     pub hostname: String,
+    /// The domain of that name, where `spec.subdomain` asks for one (R-HOST-2).
+    pub domain: Option<String>,
+    /// `spec.setHostnameAsFQDN`: the kernel's host name has the domain too (R-HOST-3).
+    pub fqdn: bool,
+    /// `spec.hostAliases`.
+    pub host_aliases: Vec<HostAlias>,
+    /// `spec.dnsPolicy` and `spec.dnsConfig`.
+    pub dns: Dns,
+    /// `spec.imagePullSecrets`: Secrets with credentials for registries. One that is missing holds nothing back.
+    pub pull_secrets: Vec<ObjectKey>,
+    /// `securityContext.fsGroup`: whose the files of its volumes are.
+    pub fs_group: Option<FsGroup>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<String>,
     /// How long it may take from its start until all of it has ended.
@@ -77,14 +105,16 @@ pub struct Container {
     pub image: String,
     /// When the image is fetched.
     pub pull_policy: PullPolicy,
-    /// `command`: replaces the image's entrypoint.
+    /// `command`: replaces the image's entrypoint. `$(NAME)` in it is expanded when the container starts.
     pub command: Option<Vec<String>>,
-    /// `args`: replaces the image's arguments.
+    /// `args`: replaces the image's arguments. `$(NAME)` in it is expanded when the container starts.
     pub args: Option<Vec<String>>,
     /// `workingDir`.
     pub working_dir: Option<String>,
-    /// Environment in order, `$(NAME)` references already expanded.
-    pub env: Vec<(String, String)>,
+    /// `envFrom`, in order; what `env` names wins.
+    pub env_from: Vec<EnvFrom>,
+    /// `env`, in order; of one name the last counts.
+    pub env: Vec<Variable>,
     /// Ports of the pod that lead into this container.
     pub ports: Vec<Port>,
     /// Requests and limits.
@@ -149,59 +179,6 @@ pub enum Protocol {
     Sctp,
 }
 
-/// A volume, mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VolumeMount {
-    /// Name of the volume; exists in the pod.
-    pub volume: String,
-    /// Absolute path in the container.
-    pub path: String,
-    /// `readOnly`.
-    pub read_only: bool,
-}
-
-/// Where a volume's files are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Volume {
-    /// A path of the node.
-    HostPath {
-        /// Absolute, without `..`.
-        path: PathBuf,
-        /// What must be there, or is made.
-        kind: HostPathKind,
-    },
-    /// A directory that lives as long as the pod.
-    EmptyDir {
-        /// On disk or in memory.
-        medium: Medium,
-        /// Size of a memory medium, bytes.
-        size_limit: Option<u64>,
-    },
-}
-
-/// `hostPath.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "Kubernetes' own names")]
-pub enum HostPathKind {
-    Unset,
-    DirectoryOrCreate,
-    Directory,
-    FileOrCreate,
-    File,
-    Socket,
-    CharDevice,
-    BlockDevice,
-}
-
-/// `emptyDir.medium`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Medium {
-    /// A directory of the agent's.
-    Disk,
-    /// tmpfs.
-    Memory,
-}
-
 /// `spec.restartPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "Kubernetes' own names")]
@@ -227,6 +204,38 @@ pub struct PodKey {
     pub namespace: String,
     /// `<metadata.name>-<node>`.
     pub name: String,
+}
+
+impl Pod {
+    /// The objects that this pod refers to.
+    #[must_use]
+    pub fn references(&self) -> BTreeSet<&ObjectKey> {
+        self.mentions().map(|(object, _)| object).collect()
+    }
+
+    /// Those of them without which it cannot start.
+    #[must_use]
+    pub fn needs(&self) -> BTreeSet<&ObjectKey> {
+        self.mentions().filter(|(_, optional)| !optional).map(|(object, _)| object).collect()
+    }
+
+    /// The objects that it mentions, and whether each may be missing there.
+    fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
+        let volumes = self.volumes.values().flat_map(Volume::mentions);
+        let pulls = self.pull_secrets.iter().map(|secret| (secret, true));
+        let containers = self.init_containers.iter().chain(&self.containers);
+        volumes.chain(pulls).chain(containers.flat_map(Container::mentions))
+    }
+}
+
+impl Container {
+    fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
+        let keys = self.env.iter().filter_map(|variable| match &variable.value {
+            Value::Key { object, optional, .. } => Some((object, *optional)),
+            _ => None,
+        });
+        keys.chain(self.env_from.iter().map(|from| (&from.object, from.optional)))
+    }
 }
 
 impl fmt::Display for PodKey {

@@ -39,17 +39,37 @@ pub(crate) struct Field {
     pub has_presence: bool,
 }
 
-static POD: LazyLock<Shape> = LazyLock::new(|| {
-    let mut shape = Shape::Any;
-    if let Err(error) = wire::Pod::deserialize(Probe { shape: &mut shape, sample: "" }) {
-        unreachable!("the wire type takes what it asks for: {error}");
-    }
-    shape
-});
+static POD: LazyLock<Shape> = LazyLock::new(shape_of::<wire::Pod>);
+static CONFIG_MAP: LazyLock<Shape> = LazyLock::new(shape_of::<wire::ConfigMap>);
+static SECRET: LazyLock<Shape> = LazyLock::new(shape_of::<wire::Secret>);
+static CLAIM: LazyLock<Shape> = LazyLock::new(shape_of::<wire::PersistentVolumeClaim>);
 
 /// The shape of a Pod.
 pub(crate) fn pod() -> &'static Shape {
     &POD
+}
+
+/// The shape of a ConfigMap.
+pub(crate) fn config_map() -> &'static Shape {
+    &CONFIG_MAP
+}
+
+/// The shape of a Secret.
+pub(crate) fn secret() -> &'static Shape {
+    &SECRET
+}
+
+/// The shape of a PersistentVolumeClaim.
+pub(crate) fn claim() -> &'static Shape {
+    &CLAIM
+}
+
+fn shape_of<'de, T: Deserialize<'de>>() -> Shape {
+    let mut shape = Shape::Any;
+    if let Err(error) = T::deserialize(Probe { shape: &mut shape, sample: "" }) {
+        unreachable!("the wire type takes what it asks for: {error}");
+    }
+    shape
 }
 
 /// Calls `see` for every field of a Pod with its path, `[]` for any index, in alphabetical order.
@@ -182,6 +202,9 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
+/// Types that say what they are.
+const OBJECTS: [&str; 4] = ["Pod", "ConfigMap", "Secret", "PersistentVolumeClaim"];
+
 /// A structure's fields, one after another.
 struct Fields<'a> {
     owner: &'static str,
@@ -203,8 +226,8 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
         let name = self.next.take().unwrap_or_default();
         let sample = match name {
-            "apiVersion" if self.owner == "Pod" => "v1",
-            "kind" if self.owner == "Pod" => "Pod",
+            "apiVersion" if OBJECTS.contains(&self.owner) => "v1",
+            "kind" if OBJECTS.contains(&self.owner) => self.owner,
             _ => "",
         };
         let mut shape = Shape::Any;

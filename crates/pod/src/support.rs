@@ -4,7 +4,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
@@ -16,7 +16,7 @@ use rows::ROWS;
 pub(crate) enum Support {
     /// Done as it says. Fields below it have rows of their own.
     Executed,
-    /// A map of which only these keys are executed.
+    /// A map of which only these keys are executed; `*` stands for any end.
     Keys(&'static [&'static str]),
     /// Not done yet; accepted only if it says (in JSON) what happens anyway.
     Only(&'static [&'static str]),
@@ -32,9 +32,29 @@ use Support::{Executed, Keys, NoEffect, Only, Quiet, Refused};
 
 static TABLE: LazyLock<HashMap<&'static str, Support>> = LazyLock::new(|| ROWS.iter().copied().collect());
 
-/// The row of a field, by path with `[]` for any index.
+/// Fields that are as others are, with those.
+const ALIKE: [(&str, &str); 4] = [
+    ("spec.initContainers[]", "spec.containers[]"),
+    ("spec.containers[].lifecycle.preStop", "spec.containers[].lifecycle.postStart"),
+    ("spec.containers[].readinessProbe", "spec.containers[].livenessProbe"),
+    ("spec.containers[].startupProbe", "spec.containers[].livenessProbe"),
+];
+
+/// The row of a field, by path with `[]` for any index: its own, or that of the field that it is like.
 fn row(path: &str) -> Option<Support> {
-    TABLE.get(path).copied()
+    TABLE.get(&*like(path)).copied()
+}
+
+/// The path of the field that has the row.
+fn like(path: &str) -> Cow<'_, str> {
+    let mut path = Cow::Borrowed(path);
+    for (one, other) in ALIKE {
+        // A whole name, not the beginning of one.
+        if let Some(rest) = path.strip_prefix(one).filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
+            path = Cow::Owned(format!("{other}{rest}"));
+        }
+    }
+    path
 }
 
 /// Refuses what is not done, and warns of what means nothing here.
@@ -73,9 +93,7 @@ impl Check<'_> {
         match row(&self.generic) {
             Some(Executed) => self.below(value),
             Some(Keys(known)) => {
-                for key in
-                    value.as_object().into_iter().flat_map(Map::keys).filter(|key| !known.contains(&key.as_str()))
-                {
+                for key in value.as_object().into_iter().flat_map(Map::keys).filter(|key| !is_among(key, known)) {
                     let field = format!("{}.{key}", self.path);
                     let message = format!("is not supported yet; only {} are", known.join(" and "));
                     self.problems.push(Problem { field, message, ..Problem::default() });
@@ -121,6 +139,10 @@ impl Check<'_> {
             _ => {}
         }
     }
+}
+
+fn is_among(key: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| known.strip_suffix('*').map_or(*known == key, |begin| key.starts_with(begin)))
 }
 
 /// Executed fields with keys of the user's own.

@@ -27,6 +27,33 @@ use crate::{Problem, kubernetes::Gates};
 use path::Path;
 use problems::Problems;
 
+/// A text in quotes, as Go writes it.
+pub(crate) fn quoted(text: &str) -> String {
+    problems::Shown::from(text).to_string()
+}
+
+/// What is wrong with the name of an object that pods refer to.
+pub(crate) fn object_name(name: &str, namespace: &str) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    let metadata = Path::root("metadata");
+    match name {
+        "" => problems.required(&metadata.field("name"), "name is needed for pods to refer to it"),
+        name => problems.format(&metadata.field("name"), name, format::dns_subdomain(name)),
+    }
+    problems.format(&metadata.field("namespace"), namespace, format::dns_label(namespace));
+    problems.into_list()
+}
+
+/// What is wrong with the keys of an object's data.
+pub(crate) fn object_keys<'a>(field: &str, keys: impl Iterator<Item = &'a String>) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    let path = Path::root(field);
+    for key in keys {
+        problems.format(&path.key(key), key, format::config_key(key));
+    }
+    problems.into_list()
+}
+
 /// What is wrong with a pod that has its defaults, in the order in which the API server looks.
 pub(crate) fn validate(pod: &Pod, gates: &Gates) -> Vec<Problem> {
     let mut problems = Problems::default();

@@ -191,7 +191,8 @@ impl Reader {
             Scalar::Null => Content::Null,
             Scalar::Bool(bool) => Content::Bool(bool),
             Scalar::Number(number) if number.ends_with(|last: char| !last.is_ascii_digit()) => {
-                return Err(problem(at, format!("{text} is no number that a field can hold; put it in quotes")));
+                // The value is not repeated: it may be a secret's, put into the file without quotes.
+                return Err(problem(at, "this is no number that a field can hold; put it in quotes".to_owned()));
             }
             Scalar::Number(number) => Content::Number(number),
             Scalar::Text | Scalar::Merge => Content::Text(text),
@@ -203,10 +204,12 @@ impl Reader {
         let known = match self.anchors.get(anchor) {
             Some(Some(known)) => known,
             Some(None) => {
-                return Err(problem(at, format!("the alias *{anchor} stands inside the value that it stands for")));
+                return Err(problem(at, "this alias (*name) stands inside the value that it stands for".to_owned()));
             }
             None => {
-                return Err(problem(at, format!("the alias *{anchor} stands for nothing: no &{anchor} is before it")));
+                // Nor is its name: a secret may begin with an asterisk.
+                let message = "this alias (*name) stands for nothing: no &name is before it; put a text in quotes";
+                return Err(problem(at, message.to_owned()));
             }
         };
         self.aliased = self.aliased.saturating_add(known.size());

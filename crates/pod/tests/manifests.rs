@@ -1,6 +1,6 @@
 //! Good and bad manifests, and what is said of them.
 
-use stanchion_pod::{Manifest, Problem, RestartPolicy, Volume, decode};
+use stanchion_pod::{Manifest, Problem, RestartPolicy, Value, Volume, decode};
 
 const REDIS: &str = "\
 apiVersion: v1
@@ -59,6 +59,14 @@ fn only_what_a_document_says_makes_its_revision() {
 fn an_explicit_uid_is_kept_if_it_is_harmless() {
     let with = |uid: &str| REDIS.replace("  name: static-pod", &format!("  name: static-pod\n  uid: {uid}"));
     assert_eq!(good(&with("abc-1")).pods[0].uid.as_str(), "abc-1", "R-ID-6");
+    let labelled = with("abc-1").replace("tier: backend", "tier: front");
+    assert_eq!(
+        good(&with("abc-1")).pods[0].revision,
+        good(&labelled).pods[0].revision,
+        "R-CHG-2: labels restart nothing"
+    );
+    let other = with("abc-1").replace("image: redis", "image: other");
+    assert_ne!(good(&with("abc-1")).pods[0].revision, good(&other).pods[0].revision, "R-CHG-2: an image does");
     let said = one(&with("../../etc"));
     assert!(said.starts_with("line 5, column 3: metadata.uid: Invalid value: \"../../etc\""), "R-ID-7: {said}");
 }
@@ -103,8 +111,8 @@ fn fields_reach_the_pod() {
     let manifest = good(&text);
     let pod = &manifest.pods[0];
     let container = &pod.containers[0];
-    assert_eq!(container.command.as_deref().map(|it| it[2].as_str()), Some("echo x $(NAME)"));
-    assert_eq!(container.env[1].1, "xx");
+    assert_eq!(container.command.as_deref().map(|it| it[2].as_str()), Some("echo $(NAME) $$(NAME)"));
+    assert_eq!(container.env[1].value, Value::Text("$(NAME)$(NAME)".to_owned()));
     assert_eq!((container.resources.cpu_request, container.resources.memory_limit), (Some(500), Some(64 << 20)));
     assert!(matches!(pod.volumes["data"], Volume::EmptyDir { size_limit: Some(1_048_576), .. }));
     assert_eq!(pod.grace.as_secs(), 1, "R-CHG-7");
@@ -118,19 +126,17 @@ fn typos_are_named_with_place_and_neighbour() {
 
 #[test]
 fn unsupported_fields_are_refused_by_name() {
-    let said = one(&(REDIS.to_owned() + "    livenessProbe: {tcpSocket: {port: 6379}}\n"));
-    assert!(said.contains("spec.containers[0].livenessProbe: is not supported yet"), "{said}");
-    let said = one(&(REDIS.to_owned() + "  hostPID: true\n"));
-    assert!(said.contains("spec.hostPID: is not supported yet"), "{said}");
-    assert_eq!(good(&(REDIS.to_owned() + "  dnsPolicy: ClusterFirst\n  hostPID: false\n")).warnings, []);
+    let said = one(&(REDIS.to_owned() + "  hostUsers: false\n"));
+    assert!(said.contains("spec.hostUsers: false is not supported yet"), "{said}");
+    assert_eq!(good(&(REDIS.to_owned() + "  dnsPolicy: ClusterFirst\n  hostUsers: true\n")).warnings, []);
 }
 
 #[test]
 fn fields_without_effect_are_accepted_with_a_warning() {
-    let warnings = good(&(REDIS.to_owned() + "  priorityClassName: high\n")).warnings;
+    let warnings = good(&(REDIS.to_owned() + "  schedulerName: mine\n")).warnings;
     assert_eq!(
         warnings[0].to_string(),
-        "line 13, column 3: spec.priorityClassName: is accepted and has no effect on a lone node"
+        "line 13, column 3: spec.schedulerName: is accepted and has no effect on a lone node"
     );
 }
 
@@ -208,4 +214,22 @@ fn no_input_panics() {
             drop(decode(&bytes, "node-1"));
         }
     }
+}
+
+#[test]
+fn the_examples_are_accepted() {
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/manifests");
+    let mut found = 0;
+    for directory in [examples.clone(), examples.join("control-plane")] {
+        for entry in std::fs::read_dir(directory).expect("the examples are there") {
+            let path = entry.expect("an entry").path();
+            if path.extension().is_some_and(|it| it == "yaml") {
+                let text = std::fs::read(&path).expect("a file");
+                let manifest = decode(&text, "node-1").unwrap_or_else(|wrong| panic!("{}: {wrong:#?}", path.display()));
+                assert_eq!(manifest.warnings, [], "{}", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 7, "{found} examples");
 }

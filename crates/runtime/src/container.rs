@@ -79,6 +79,36 @@ pub struct Mount {
     /// How mounts below it travel.
     #[serde(default)]
     pub propagation: MountPropagation,
+    /// Whether what is mounted below it is read-only too; only with `read_only`.
+    #[serde(default)]
+    pub recursive_read_only: RecursiveReadOnly,
+}
+
+impl Mount {
+    /// A mount that can be written to and keeps to itself.
+    pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            destination: destination.into(),
+            read_only: false,
+            propagation: MountPropagation::Private,
+            recursive_read_only: RecursiveReadOnly::Disabled,
+        }
+    }
+}
+
+/// How far down a read-only mount is read-only. A backend that cannot make mounts below it read-only answers `Enabled`
+/// with [`Unsupported`](crate::ErrorKind::Unsupported), and takes `IfPossible` for `Disabled`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum RecursiveReadOnly {
+    /// Mounts below it stay as they are.
+    #[default]
+    Disabled,
+    /// They are read-only too where the backend can do that.
+    IfPossible,
+    /// They are read-only too.
+    Enabled,
 }
 
 /// Whether later mounts below a mount are seen on the other side.

@@ -17,3 +17,5 @@ pub const REVISION: &str = "stanchion.dev/revision";
 pub const GRACE_SECONDS: &str = "stanchion.dev/grace-seconds";
 /// Back-off, whole seconds, that the next restart must observe, counted from the end of this container.
 pub const BACKOFF_SECONDS: &str = "stanchion.dev/backoff-seconds";
+/// When the pod's time began, RFC 3339: on its sandboxes, each of which carries it on from the one before.
+pub const STARTED_AT: &str = "stanchion.dev/started-at";

@@ -36,7 +36,9 @@ mod stats;
 pub mod testing;
 mod version;
 
-pub use container::{ContainerConfig, EnvVar, HugepageLimit, LinuxResources, Mount, MountPropagation};
+pub use container::{
+    ContainerConfig, EnvVar, HugepageLimit, LinuxResources, Mount, MountPropagation, RecursiveReadOnly,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventKind};
 pub use exec::{ExecRequest, ExecStdio, ExitStatus, TerminalSize};

@@ -24,7 +24,7 @@ pub struct Security {
     /// Capabilities beyond the runtime's own set, upper case without `CAP_`; `ALL` is every one.
     #[serde(skip_serializing_if = "is_default")]
     pub add_capabilities: Vec<String>,
-    /// Capabilities less than that, dropped before others are added; `ALL` is every one.
+    /// Capabilities less than that. `ALL` is every one but those that are added by name.
     #[serde(skip_serializing_if = "is_default")]
     pub drop_capabilities: Vec<String>,
     /// No program can gain more than its parent has (`no_new_privs`, prctl(2)).

@@ -129,6 +129,8 @@ async fn every_mutant_is_caught() {
         (Broken::PidModeIgnored, "sharing.processes_of_node"),
         (Broken::IpcModeIgnored, "sharing.ipc_of_node"),
         (Broken::ImageUserInvented, "images.inspect"),
+        (Broken::TerminalIgnored, "environment.terminal"),
+        (Broken::InputIgnored, "environment.input"),
         (Broken::ExecSucceedsAlways, "exec.exit_code"),
         (Broken::ExecMergesOutput, "exec.output"),
         (Broken::ExecIgnoresInput, "exec.input"),

@@ -1,4 +1,8 @@
-//! cgroups, read and removed directly: OCI runtimes remove a container's, not the pod's around it.
+//! cgroups, made, read and removed directly: OCI runtimes see to a container's, not to the pod's around it.
+
+mod limits;
+mod parent;
+mod systemd;
 
 use std::{
     fs,
@@ -15,6 +19,8 @@ use nix::{
     },
     unistd::Pid,
 };
+
+pub use parent::{Driver, Parent};
 
 /// Where the kernel shows cgroups.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -34,7 +40,7 @@ impl Cgroup {
     }
 
     fn places(&self) -> impl Iterator<Item = PathBuf> {
-        hierarchies().iter().map(|hierarchy| hierarchy.join(&self.0))
+        hierarchies().iter().map(|hierarchy| hierarchy.place.join(&self.0))
     }
 
     /// The first of these files that a hierarchy has: names of v1 and of v2.
@@ -129,7 +135,7 @@ pub fn is_unified() -> bool {
 pub fn limits_swap() -> bool {
     match is_unified() {
         true => Path::new("/proc/swaps").exists(),
-        false => hierarchies().iter().any(|hierarchy| hierarchy.join("memory.memsw.limit_in_bytes").exists()),
+        false => hierarchies().iter().any(|hierarchy| hierarchy.place.join("memory.memsw.limit_in_bytes").exists()),
     }
 }
 
@@ -140,13 +146,58 @@ pub fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Normal(_) | RootDir))
 }
 
-/// Mount points of cgroup hierarchies, v1 and v2 (proc_pid_mountinfo(5)). They do not change while a node is up.
-fn hierarchies() -> &'static [PathBuf] {
-    static HIERARCHIES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+/// Whether the node's cgroups have a controller, e.g. `hugetlb`.
+#[must_use]
+pub fn has_controller(name: &str) -> bool {
+    hierarchies().iter().any(|hierarchy| hierarchy.controllers.iter().any(|it| it == name))
+}
+
+/// A mounted hierarchy of cgroups.
+#[derive(Debug)]
+struct Hierarchy {
+    place: PathBuf,
+    is_unified: bool,
+    controllers: Vec<String>,
+}
+
+/// The hierarchies, v1 and v2 (proc_pid_mountinfo(5)). They do not change while a node is up.
+fn hierarchies() -> &'static [Hierarchy] {
+    static HIERARCHIES: OnceLock<Vec<Hierarchy>> = OnceLock::new();
     HIERARCHIES.get_or_init(|| {
         let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let mounts = table.lines().filter_map(|line| line.split_once(" - "));
-        let mounts = mounts.filter(|(_, what)| what.starts_with("cgroup"));
-        mounts.filter_map(|(place, _)| place.split(' ').nth(4)).map(PathBuf::from).collect()
+        table.lines().filter_map(hierarchy).collect()
     })
+}
+
+/// A line of the table of mounts: `36 35 98:0 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`.
+fn hierarchy(line: &str) -> Option<Hierarchy> {
+    let (mount, what) = line.split_once(" - ")?;
+    let place = PathBuf::from(mount.split(' ').nth(4)?);
+    let mut what = what.split(' ');
+    let is_unified = match what.next()? {
+        "cgroup" => false,
+        "cgroup2" => true,
+        _ => return None,
+    };
+    let controllers = match is_unified {
+        true => fs::read_to_string(place.join("cgroup.controllers")).unwrap_or_default(),
+        false => what.nth(1)?.replace(',', " "),
+    };
+    let controllers = controllers.split_whitespace().map(str::to_owned).collect();
+    Some(Hierarchy { place, is_unified, controllers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hierarchy;
+
+    #[test]
+    fn hierarchies_are_found_among_the_mounts() {
+        let line = "36 35 0:31 / /sys/fs/cgroup/cpu rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct";
+        let found = hierarchy(line).expect("a hierarchy");
+        assert_eq!((found.place.to_str(), found.is_unified), (Some("/sys/fs/cgroup/cpu"), false));
+        assert!(found.controllers.iter().any(|it| it == "cpu"));
+        assert!(hierarchy("1 0 8:1 / / rw - ext4 /dev/sda1 rw").is_none());
+        assert!(hierarchy("1 0 0:3 / /sys/fs/cgroup rw - tmpfs tmpfs rw").is_none());
+    }
 }

@@ -12,12 +12,16 @@
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
 //! - [`changes`]: one change at a time to one thing, each to its end.
-//! - `cgroup`, `limits`, `names`, `settings`: what backends for a runtime on this node share (feature `node`).
+//! - `cgroup`, `confinement`, `limits`, `names`, `proc`, `settings`: what backends for a runtime on this node share (feature
+//!   `node`).
+//! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
 
 #[cfg(feature = "node")]
 pub mod cgroup;
 pub mod changes;
+#[cfg(feature = "node")]
+pub mod confinement;
 mod dispatch;
 mod guest;
 #[cfg(feature = "node")]
@@ -25,6 +29,10 @@ pub mod limits;
 mod log;
 #[cfg(feature = "node")]
 pub mod names;
+#[cfg(feature = "pause")]
+pub mod pause;
+#[cfg(feature = "node")]
+pub mod proc;
 mod reply;
 #[cfg(feature = "node")]
 pub mod settings;

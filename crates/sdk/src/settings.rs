@@ -1,16 +1,12 @@
-//! Settings that backends for this node's runtimes share: their defaults, their checks, and how registries are reached.
+//! Settings that backends for this node's runtimes share: their defaults and their checks.
 //! What is wrong is told at the start, and not by the first pod that fails.
 //!
 //! A struct of them all would have to be flattened into each backend's own, and serde would then not name the keys that
 //! there are when one is wrong.
 
-use std::{
-    fmt::{self, Debug},
-    path::Path,
-};
+use std::{fmt::Debug, path::Path};
 
-use serde::Deserialize;
-use stanchion_runtime::{Error, ErrorKind, RegistryAuth, Result};
+use stanchion_runtime::{Error, ErrorKind, Result};
 
 use crate::{cgroup::is_plain, names::is_identifier};
 
@@ -22,38 +18,6 @@ pub const CGROUP_ROOT: &str = "/stanchion";
 pub const LOG_MAX_SIZE: u64 = 10 << 20;
 /// Default of `log_max_files`.
 pub const LOG_MAX_FILES: u32 = 5;
-
-/// `[backend.….registry."host"]`: how a registry is reached.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RegistryConfig {
-    /// Asked instead, in order, e.g. `http://127.0.0.1:5000`.
-    pub mirrors: Vec<String>,
-    /// Reached over plain HTTP. Loopback addresses always are.
-    pub plain_http: bool,
-    /// User name for it, and not for its mirrors: those have tables of their own.
-    pub username: Option<String>,
-    /// Password or token for it.
-    pub password: Option<String>,
-}
-
-// Without the password (I10).
-impl Debug for RegistryConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mirrors, plain_http, username, password: _ } = self;
-        let mut shown = f.debug_struct("RegistryConfig");
-        shown.field("mirrors", mirrors).field("plain_http", plain_http).field("username", username);
-        shown.finish_non_exhaustive()
-    }
-}
-
-impl RegistryConfig {
-    /// The credentials, if there are both.
-    #[must_use]
-    pub fn credentials(&self) -> Option<RegistryAuth> {
-        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
-    }
-}
 
 /// The error of a setting.
 ///
@@ -129,13 +93,5 @@ mod tests {
         socket(Path::new("/run/a.sock"), "containerd").expect("right");
         cgroup_root(CGROUP_ROOT).and_then(|()| namespace(NAMESPACE)).expect("right");
         log_limits(LOG_MAX_SIZE, LOG_MAX_FILES).expect("right");
-    }
-
-    #[test]
-    fn passwords_are_not_shown() {
-        let text = r#"{"username": "me", "password": "secret"}"#;
-        let config: RegistryConfig = serde_json::from_str(text).expect("right");
-        assert!(!format!("{config:?}").contains("secret"));
-        assert_eq!(config.credentials().map(|auth| auth.password).as_deref(), Some("secret"));
     }
 }

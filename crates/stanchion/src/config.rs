@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +13,7 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, SourceConfig};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Kubelet, SourceConfig};
 use stanchion_runtime::OnReturn;
 
 /// All settings, checked.
@@ -83,6 +85,31 @@ impl Default for RawAgent {
 #[serde(default, deny_unknown_fields)]
 struct RawSource {
     path: PathBuf,
+    kubelet: Option<SocketAddr>,
+    kubelet_absent_for: Option<String>,
+    kubelet_runtime_state: Option<Vec<PathBuf>>,
+}
+
+impl RawSource {
+    fn check(self) -> Result<SourceConfig, String> {
+        let Self { path, kubelet, kubelet_absent_for: absent_for, kubelet_runtime_state: runtime_state } = self;
+        if kubelet.is_none() && (absent_for.is_some() || runtime_state.is_some()) {
+            let path = path.display();
+            return Err(format!("source {path} has settings of a kubelet: set kubelet = \"127.0.0.1:10248\" too"));
+        }
+        let Some(address) = kubelet else { return Ok(path.into()) };
+        let absent_for = match absent_for {
+            None => Duration::from_secs(60),
+            Some(text) => {
+                text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok()).ok_or_else(|| {
+                    format!("source.kubelet_absent_for must be a time such as \"30s\" or \"2m\", not {text:?}")
+                })?
+            }
+        };
+        let runtime_state =
+            runtime_state.unwrap_or_else(|| ["/run/k3s/containerd", "/run/containerd"].map(PathBuf::from).to_vec());
+        Ok(SourceConfig { path, kubelet: Some(Kubelet { address, absent_for, runtime_state }) })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -92,7 +119,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 26] = [
     "agent",
     "source",
     "backend",
@@ -108,6 +135,9 @@ const KEYS: [&str; 23] = [
     "agent.allowed_unsafe_sysctls",
     "agent.pod_pids_limit",
     "source.path",
+    "source.kubelet",
+    "source.kubelet_absent_for",
+    "source.kubelet_runtime_state",
     "images.preload",
     "backend.failover",
     "backend.failover_after",
@@ -203,6 +233,13 @@ fn check(raw: Raw) -> Result<Settings> {
             ));
         }
     }
+    let mut sources = Vec::new();
+    for source in raw.source {
+        match source.check() {
+            Ok(source) => sources.push(source),
+            Err(problem) => wrong.push(problem),
+        }
+    }
     let mut backends = Vec::new();
     for (name, mut table) in raw.backend {
         let failover = failover(&mut table).unwrap_or_else(|problem| {
@@ -246,7 +283,7 @@ fn check(raw: Raw) -> Result<Settings> {
         state_dir: raw.agent.state_dir,
         run_dir: raw.agent.run_dir,
         log_dir: raw.agent.log_dir,
-        sources: raw.source.into_iter().map(|source| SourceConfig::Path(source.path)).collect(),
+        sources,
         default_backend,
         runtime_classes: raw.runtime_classes,
         preload: raw.images.preload,

@@ -35,40 +35,95 @@ pub fn age(at: Option<Timestamp>) -> String {
     }
 }
 
+/// The statuses of a pod's init containers.
+pub fn init_statuses(pod: &PodView) -> &[ContainerStatus] {
+    pod.pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default()
+}
+
 /// The statuses of a pod's containers.
 pub fn statuses(pod: &PodView) -> &[ContainerStatus] {
     pod.pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default()
 }
 
-/// `1/2`
-pub fn ready(pod: &PodView) -> String {
-    let all = pod.pod.spec.as_ref().map_or(0, |spec| spec.containers.len());
-    format!("{}/{all}", statuses(pod).iter().filter(|status| status.ready).count())
+/// A pod in kubectl's columns.
+pub struct Summary {
+    /// `1/2`
+    pub ready: String,
+    /// The most telling reason, e.g. `Init:0/1` or `CrashLoopBackOff`.
+    pub status: String,
+    /// `3 (20s ago)`
+    pub restarts: String,
 }
 
-/// kubectl's STATUS: the most telling reason.
-pub fn status(pod: &PodView) -> String {
+/// Sums a pod up as kubectl does.
+pub fn summary(pod: &PodView) -> Summary {
+    let inits = pod.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars: Vec<_> =
+        inits.filter(|init| init.restart_policy.as_deref() == Some("Always")).map(|init| init.name.as_str()).collect();
+    let is_sidecar = |status: &&ContainerStatus| sidecars.contains(&status.name.as_str());
+    let all = pod.pod.spec.as_ref().map_or(0, |spec| spec.containers.len()) + sidecars.len();
+    let init = initializing(pod, is_sidecar);
+    let begun = init_statuses(pod).iter().filter(is_sidecar);
+    let mut ready = begun.clone().filter(|it| it.ready && it.started == Some(true)).count();
+    let mut counted: Vec<_> = match init {
+        Some(_) => init_statuses(pod).iter().collect(),
+        None => begun.collect(),
+    };
     let phase = pod.pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_else(|| "Unknown".to_owned());
-    if pod.pod.metadata.deletion_timestamp.is_some() {
-        return "Terminating".to_owned();
-    }
-    let mut shown = pod.pod.status.as_ref().and_then(|status| status.reason.clone()).unwrap_or(phase);
-    for status in statuses(pod).iter().rev() {
-        let ContainerState { waiting, terminated, .. } = status.state.clone().unwrap_or_default();
-        let reason = waiting.and_then(|waiting| waiting.reason).or_else(|| terminated.and_then(|ended| ended.reason));
-        if let Some(reason) = reason {
-            shown = reason;
+    let reason = pod.pod.status.as_ref().and_then(|status| status.reason.clone());
+    let mut status = init.clone().or(reason).unwrap_or_else(|| phase.clone());
+    if init.is_none() {
+        let mut any_runs = false;
+        for container in statuses(pod).iter().rev() {
+            let ContainerState { waiting, terminated, running } = container.state.clone().unwrap_or_default();
+            let reason = waiting.and_then(|it| it.reason).or_else(|| terminated.and_then(|it| it.reason));
+            if container.ready && running.is_some() {
+                any_runs = true;
+                ready += 1;
+            }
+            status = reason.unwrap_or(status);
         }
+        if status == "Completed" && any_runs {
+            status = if has(pod, "Ready") { "Running" } else { "NotReady" }.to_owned();
+        }
+        counted.extend(statuses(pod));
     }
-    let any_running = statuses(pod).iter().any(|status| status.ready);
-    if shown == "Completed" && any_running { "Running".to_owned() } else { shown }
+    if pod.pod.metadata.deletion_timestamp.is_some() && !matches!(phase.as_str(), "Succeeded" | "Failed") {
+        status = "Terminating".to_owned();
+    }
+    Summary { ready: format!("{ready}/{all}"), status, restarts: restarts(&counted) }
 }
 
-/// `3 (20s ago)`
-pub fn restarts(pod: &PodView) -> String {
-    let count: i32 = statuses(pod).iter().map(|status| status.restart_count).sum();
-    let ended = |status: &ContainerStatus| status.last_state.clone()?.terminated?.finished_at.map(|time| time.0);
-    match statuses(pod).iter().filter_map(ended).max() {
+/// How far the init containers are; `None` when they have done their part.
+fn initializing(pod: &PodView, is_sidecar: impl Fn(&&ContainerStatus) -> bool) -> Option<String> {
+    if has(pod, "Initialized") {
+        return None;
+    }
+    let all = init_statuses(pod);
+    all.iter().enumerate().find_map(|(place, status)| {
+        let ContainerState { waiting, terminated, .. } = status.state.clone().unwrap_or_default();
+        match (terminated, waiting.and_then(|waiting| waiting.reason)) {
+            (Some(ended), _) if ended.exit_code == 0 => None,
+            _ if is_sidecar(&status) && status.started == Some(true) => None,
+            (Some(ended), _) => {
+                let reason = ended.reason.unwrap_or_else(|| format!("ExitCode:{}", ended.exit_code));
+                Some(format!("Init:{reason}"))
+            }
+            (None, Some(reason)) if reason != "PodInitializing" => Some(format!("Init:{reason}")),
+            _ => Some(format!("Init:{place}/{}", all.len())),
+        }
+    })
+}
+
+fn has(pod: &PodView, condition: &str) -> bool {
+    let conditions = pod.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|it| it.type_ == condition && it.status == "True")
+}
+
+fn restarts(statuses: &[&ContainerStatus]) -> String {
+    let count: i32 = statuses.iter().map(|status| status.restart_count).sum();
+    let ended = |status: &&ContainerStatus| status.last_state.clone()?.terminated?.finished_at.map(|time| time.0);
+    match statuses.iter().filter_map(ended).max() {
         Some(last) if count > 0 => format!("{count} ({} ago)", age(Some(last))),
         _ => count.to_string(),
     }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 const GOOD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: good}\nspec:\n  containers:\n  - {name: a, image: b}\n";
-const DOUBTFUL: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: doubtful}\nspec:\n  priorityClassName: high\n  \
+const DOUBTFUL: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: doubtful}\nspec:\n  schedulerName: mine\n  \
                         containers:\n  - {name: a, image: b}\n";
 const BAD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: Bad}\nspec:\n  containers:\n  - {name: a, image: b}\n  \
                    restartPolicy: Perhaps\n";

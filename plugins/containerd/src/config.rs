@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use stanchion_sdk::{
     runtime::Result,
-    settings::{self, RegistryConfig, wrong},
+    settings::{self, wrong},
 };
 
-use crate::network::NetworkConfig;
+use crate::{image::RegistryConfig, network::NetworkConfig};
 
 /// Settings of the backend; all have defaults.
 #[derive(Clone, Debug, Deserialize)]
@@ -26,6 +26,9 @@ pub struct Config {
     pub runtime_binary: Option<String>,
     /// Root of the containers' cgroups, absolute in every hierarchy.
     pub cgroup_root: String,
+    /// systemd makes the containers' cgroups, as slices and scopes; else the OCI runtime itself. As containerd's own
+    /// `SystemdCgroup` on this node.
+    pub systemd_cgroup: bool,
     /// The program that writes container output; default `stanchion-logger` beside the agent.
     pub logger: Option<PathBuf>,
     /// A log file is rotated before it is larger than this, bytes.
@@ -47,6 +50,7 @@ impl Default for Config {
             runtime: "io.containerd.runc.v2".to_owned(),
             runtime_binary: None,
             cgroup_root: settings::CGROUP_ROOT.to_owned(),
+            systemd_cgroup: false,
             logger: None,
             log_max_size: settings::LOG_MAX_SIZE,
             log_max_files: settings::LOG_MAX_FILES,
@@ -69,6 +73,15 @@ impl Config {
         settings::cgroup_root(&self.cgroup_root)?;
         if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
             return wrong("logger", logger, "the absolute path of a program");
+        }
+        for (host, registry) in &self.registry {
+            if let Some((pattern, error)) = registry.wrong_rewrite() {
+                return wrong(
+                    &format!("registry.{host:?}.rewrite"),
+                    &pattern,
+                    &format!("a regular expression ({error})"),
+                );
+            }
         }
         settings::log_limits(self.log_max_size, self.log_max_files)
     }

@@ -1,6 +1,10 @@
 //! Containers: a record that says all that is needed to start one. Snapshot and task come with the start.
 
-use std::{collections::HashMap, io, path::Path};
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+};
 
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, container::Runtime as RecordRuntime, snapshots::RemoveSnapshotRequest,
@@ -8,7 +12,7 @@ use containerd_client::services::v1::{
 use oci_spec::runtime::Spec;
 use prost::Message;
 use prost_types::Any;
-use stanchion_sdk::runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Result, SandboxId};
+use stanchion_sdk::runtime::{ContainerConfig, ContainerId, Error, ErrorKind, PidMode, Result, SandboxId};
 
 use crate::{
     Containerd,
@@ -16,12 +20,15 @@ use crate::{
     changes::finish,
     client::{failed, is_gone},
     image::Resolved,
-    names, shim,
+    names,
+    sandbox::has_pause,
+    shim,
     spec::{self, Tables},
+    unattended,
 };
 
 /// Type of an OCI runtime configuration in a record.
-const SPEC_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+pub(crate) const SPEC_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
 impl Containerd {
     /// One write: what a crash leaves is either nothing or a container that can be started, and removed.
@@ -37,15 +44,11 @@ impl Containerd {
         let (sandbox, image) = (sandbox?, image?);
         let sandbox_id = config.sandbox.as_str();
         let id = names::id(&config.name, &["container", sandbox_id, &config.name], config.attempt);
-        let user = image.config.config().as_ref().and_then(|it| it.user().as_deref());
-        let tables = match user.is_some_and(spec::has_names) {
-            true => self.tables(&id, &image).await?,
-            false => Tables::default(),
-        };
+        let tables = self.tables(&id, &image).await?;
         let pod = sandbox.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
-        let cgroup = format!("{}/{pod}/{id}", self.config.cgroup_root);
+        let (cgroup, path) = self.parent(pod)?.container(&id);
         let spec = self.spec(config, &sandbox, &image, &tables, &cgroup)?;
-        let record = self.container_record(&id, config, &image, &spec, cgroup)?;
+        let record = self.container_record(&id, config, &sandbox, &image, spec, path)?;
         let create = CreateContainerRequest { container: Some(record) };
         let created = self.client.containers().create(self.client.request(create)).await;
         created.map_err(|status| failed(format!("creating container {id}"), &status))?;
@@ -58,7 +61,8 @@ impl Containerd {
         let record = self.record(id.as_str()).await?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, format!("creating container {name}: its sandbox {id} does not exist"))
         })?;
-        match self.sandbox_fault(&record) {
+        let pause = if has_pause(&record) { self.task(id.as_str()).await? } else { None };
+        match self.sandbox_fault(&record, pause.as_ref()) {
             None => Ok(record),
             Some(fault) => {
                 let message = format!("creating container {name}: its sandbox {id} is not ready");
@@ -71,8 +75,9 @@ impl Containerd {
         &self,
         id: &str,
         config: &ContainerConfig,
+        sandbox: &Container,
         image: &Resolved,
-        spec: &Spec,
+        mut spec: Spec,
         cgroup: String,
     ) -> Result<Container> {
         let stop_signal = image.config.config().as_ref().and_then(|it| it.stop_signal().clone()).unwrap_or_default();
@@ -86,14 +91,23 @@ impl Containerd {
                 (names::CGROUP, cgroup),
                 (names::IMAGE_DIGEST, image.digest.to_string()),
                 (names::LAYERS, image.chain_id.clone()),
-                (names::LOG, self.log_uri(&config.log_path)),
+                (names::LOG, self.log_uri(&config.log_path, config.stdin.then(|| self.input(id)).as_deref())),
                 (names::STOP_SIGNAL, stop_signal),
             ]
             .map(|(label, value)| (label.to_owned(), value)),
         );
-        let value = serde_json::to_vec(spec).map_err(|error| {
+        if config.tty {
+            labels.insert(names::TERMINAL.to_owned(), "true".to_owned());
+        }
+        if config.stdin {
+            labels.insert(names::INPUT.to_owned(), self.input(id).to_string_lossy().into_owned());
+        }
+        let failed = |error: serde_json::Error| {
             Error::new(ErrorKind::Other, format!("writing the OCI configuration of container {id}")).caused_by(&error)
-        })?;
+        };
+        let notes = unattended::notes(&labels, &config.image, sandbox).map_err(failed)?;
+        spec.annotations_mut().get_or_insert_default().extend(notes);
+        let value = serde_json::to_vec(&spec).map_err(failed)?;
         Ok(Container {
             id: id.to_owned(),
             labels,
@@ -107,23 +121,32 @@ impl Containerd {
         })
     }
 
+    /// The pipe of a container's standard input.
+    fn input(&self, id: &str) -> PathBuf {
+        self.run_dir.join("input").join(id)
+    }
+
     /// The runtime of every record of ours.
     pub(crate) fn record_runtime(&self) -> RecordRuntime {
-        let options = self.config.runtime_binary.as_ref().map(|program| Any {
-            type_url: "containerd.runc.v1.Options".to_owned(),
-            value: RuncOptions { binary_name: program.clone() }.encode_to_vec(),
-        });
+        let options = RuncOptions {
+            binary_name: self.config.runtime_binary.clone().unwrap_or_default(),
+            systemd_cgroup: self.config.systemd_cgroup,
+        };
+        let options = (options != RuncOptions::default())
+            .then(|| Any { type_url: "containerd.runc.v1.Options".to_owned(), value: options.encode_to_vec() });
         RecordRuntime { name: self.config.runtime.clone(), options }
     }
 
-    /// The logger, as a program that the shim runs.
-    fn log_uri(&self, path: &Path) -> String {
+    /// The logger, as a program that the shim runs. It holds the input open: the shim takes a pipe without a writer for one
+    /// that has ended.
+    fn log_uri(&self, path: &Path, input: Option<&Path>) -> String {
         if path.as_os_str().is_empty() {
             return String::new();
         }
         let (logger, path) = (escape(&self.logger), escape(path));
         let (size, files) = (self.config.log_max_size, self.config.log_max_files);
-        format!("binary://{logger}?log={path}&max-files={files}&max-size={size}")
+        let input = input.map_or_else(String::new, |input| format!("input={}&", escape(input)));
+        format!("binary://{logger}?{input}log={path}&max-files={files}&max-size={size}")
     }
 
     fn spec(
@@ -141,6 +164,12 @@ impl Containerd {
             tables,
             namespaces: &self.namespaces(&sandbox.id),
             own_network: label(names::NETWORK) != "host",
+            own_ipc: label(names::IPC) != "host",
+            pid: match label(names::PID) {
+                "pod" => PidMode::Pod,
+                "host" => PidMode::Host,
+                _ => PidMode::Container,
+            },
             hostname: label(names::HOSTNAME),
             cgroup,
             group: &sandbox.id,
@@ -171,6 +200,15 @@ impl Containerd {
                 return Err(failed(format!("removing the files of container {id}"), &status));
             }
             _ => {}
+        }
+        if let Some(input) = record.labels.get(names::INPUT) {
+            match tokio::fs::remove_file(input).await {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    let tried = format!("removing the input of container {id}");
+                    return Err(Error::new(ErrorKind::Other, tried).caused_by(&error));
+                }
+                _ => {}
+            }
         }
         self.delete_record(id.as_str()).await
     }
@@ -213,6 +251,9 @@ struct RuncOptions {
     /// The OCI runtime's program.
     #[prost(string, tag = "6")]
     binary_name: String,
+    /// systemd makes the cgroups.
+    #[prost(bool, tag = "9")]
+    systemd_cgroup: bool,
 }
 
 /// A path in a URL.

@@ -15,17 +15,62 @@ mod store;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    fmt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use oci_spec::image::ImageConfiguration;
-use stanchion_sdk::{
-    runtime::{Error, ErrorKind, Image, ImageDigest, Progress, PullImage, Result},
-    settings::RegistryConfig,
+use serde::Deserialize;
+use stanchion_sdk::runtime::{
+    Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, RegistryAuth, Result,
 };
 
-use crate::client::Client;
+use crate::{client::Client, spec::Tables};
+
+/// `[backend.containerd.registry."host"]`: how a registry is reached.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// Asked instead, in order, e.g. `http://127.0.0.1:5000`, or below a path, `https://mirror/v2/docker.io`.
+    pub mirrors: Vec<String>,
+    /// What images are called there: regular expressions for their repositories, and what they become. The first that
+    /// changes something counts.
+    pub rewrite: BTreeMap<String, String>,
+    /// Reached over plain HTTP. Loopback addresses always are.
+    pub plain_http: bool,
+    /// Certificates of authorities that it is trusted by, beside the node's: a PEM file.
+    pub ca_file: Option<PathBuf>,
+    /// Taken with any certificate.
+    pub insecure_skip_verify: bool,
+    /// User name for it, and not for its mirrors: those have tables of their own.
+    pub username: Option<String>,
+    /// Password or token for it.
+    pub password: Option<String>,
+}
+
+// Without the password (I10).
+impl fmt::Debug for RegistryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, username, password: _ } = self;
+        let mut shown = f.debug_struct("RegistryConfig");
+        shown.field("mirrors", mirrors).field("rewrite", rewrite).field("plain_http", plain_http);
+        shown.field("ca_file", ca_file).field("insecure_skip_verify", insecure_skip_verify).field("username", username);
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl RegistryConfig {
+    /// A pattern of `rewrite` that is none, and why.
+    #[must_use]
+    pub fn wrong_rewrite(&self) -> Option<(&str, String)> {
+        self.rewrite.keys().find_map(|key| Some((key.as_str(), regex::Regex::new(key).err()?.to_string())))
+    }
+
+    fn credentials(&self) -> Option<RegistryAuth> {
+        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
+    }
+}
 
 /// The images of one containerd namespace.
 #[derive(Clone, Debug)]
@@ -46,6 +91,8 @@ pub(crate) struct Resolved {
     pub chain_id: String,
     /// What it says about running it.
     pub config: Arc<ImageConfiguration>,
+    /// Its users, once they have been looked up.
+    pub tables: Option<Arc<Tables>>,
 }
 
 impl Images {
@@ -109,9 +156,24 @@ impl Images {
             }
             None => String::new(),
         };
-        let resolved = Resolved { digest: ImageDigest(target.digest.clone()), chain_id, config: Arc::new(config) };
+        let resolved =
+            Resolved { digest: ImageDigest(target.digest.clone()), chain_id, config: Arc::new(config), tables: None };
         self.known().insert(target.digest, resolved.clone());
         Ok(resolved)
+    }
+
+    /// What an image that is present says about running it.
+    pub async fn details(&self, reference: &str) -> Result<ImageDetails> {
+        let resolved = self.resolve(reference).await?;
+        let user = resolved.config.config().as_ref().and_then(|config| config.user().clone());
+        Ok(ImageDetails { user: user.unwrap_or_default() })
+    }
+
+    /// Notes the users of an image that was resolved.
+    pub fn keep_tables(&self, image: &Resolved, tables: &Arc<Tables>) {
+        if let Some(known) = self.known().get_mut(image.digest.as_str()) {
+            known.tables = Some(Arc::clone(tables));
+        }
     }
 
     /// Drops what is remembered of images: something of them may be gone.

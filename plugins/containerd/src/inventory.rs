@@ -14,6 +14,7 @@ use crate::{
     cgroup::Cgroup,
     client::{failed, is_gone},
     names,
+    sandbox::has_pause,
 };
 
 /// containerd's task states (containerd.v1.types.Status).
@@ -42,8 +43,10 @@ impl Containerd {
         let label = |label: &str, value: &str| format!("labels.\"{label}\"==\"{value}\"");
         let (name, namespace) = (label(labels::POD_NAME, &pod.name), label(labels::POD_NAMESPACE, &pod.namespace));
         let records = self.records(vec![format!("{},{name},{namespace}", of_ours())]).await?;
-        let is_container = |record: &&Container| record.labels.get(names::KIND).is_some_and(|kind| kind == "container");
-        let tasks = records.iter().filter(is_container).map(|record| self.task(&record.id));
+        let has_task = |record: &&Container| {
+            record.labels.get(names::KIND).is_some_and(|kind| kind == "container") || has_pause(record)
+        };
+        let tasks = records.iter().filter(has_task).map(|record| self.task(&record.id));
         let tasks = try_join_all(tasks).await?.into_iter().flatten().map(|task| (task.id.clone(), task)).collect();
         Ok(self.sorted(records, &tasks))
     }
@@ -62,7 +65,10 @@ impl Containerd {
         let mut inventory = Inventory::default();
         for record in records {
             match record.labels.get(names::KIND).map(String::as_str) {
-                Some("sandbox") => inventory.sandboxes.push(self.sandbox_info(record)),
+                Some("sandbox") => {
+                    let pause = tasks.get(&record.id);
+                    inventory.sandboxes.push(self.sandbox_info(record, pause));
+                }
                 Some("container") => {
                     let task = tasks.get(&record.id);
                     inventory.containers.push(container_info(record, task));
@@ -73,9 +79,9 @@ impl Containerd {
         inventory
     }
 
-    fn sandbox_info(&self, record: Container) -> SandboxInfo {
+    fn sandbox_info(&self, record: Container, pause: Option<&Task>) -> SandboxInfo {
         let label = |label: &str| record.labels.get(label).map(String::as_str).unwrap_or_default();
-        let state = match self.sandbox_fault(&record) {
+        let state = match self.sandbox_fault(&record, pause) {
             None => SandboxState::Ready,
             Some(reason) => SandboxState::NotReady { reason: reason.to_owned() },
         };
@@ -139,7 +145,7 @@ pub(crate) fn of_ours() -> String {
 }
 
 /// The labels that we were given.
-fn given(labels: HashMap<String, String>) -> BTreeMap<String, String> {
+pub(crate) fn given(labels: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     labels.into_iter().filter(|(label, _)| !names::OURS.contains(&label.as_str())).collect()
 }
 

@@ -1,10 +1,11 @@
-//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, no pause process.
+//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, no pause process but where one is needed.
 //!
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd. [`container`]: a record. [`task`]: its
-//!   snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
+//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd; a [`pause`] process if its containers see
+//!   each other's. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
 //! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
+//! - [`unattended`]: what runs while containerd is away.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
 
@@ -18,6 +19,7 @@ mod inventory;
 mod names;
 mod namespaces;
 mod network;
+mod pause;
 mod ready;
 mod rootfs;
 mod sandbox;
@@ -26,6 +28,7 @@ mod shim;
 mod spec;
 mod stats;
 mod task;
+mod unattended;
 
 use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
@@ -35,8 +38,8 @@ use stanchion_sdk::{
     changes::{self, Changes},
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId,
-        SandboxInfo, Stats, TerminalSize, Version,
+        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
+        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     },
 };
 use tokio::sync::OnceCell;
@@ -45,7 +48,10 @@ use client::{Client, failed};
 pub use config::Config;
 use exec::Execs;
 use image::Images;
+pub use image::RegistryConfig;
 use network::Network;
+pub use network::NetworkConfig;
+pub use unattended::Unattended;
 
 /// containerd as a runtime of pods.
 #[derive(Clone, Debug)]
@@ -54,7 +60,10 @@ pub struct Containerd {
     config: Arc<Config>,
     images: Images,
     network: Network,
+    /// Part of the ids, where it is not empty.
+    realm: &'static str,
     run_dir: PathBuf,
+    state_dir: PathBuf,
     logger: PathBuf,
     changes: Changes,
     execs: Execs,
@@ -86,13 +95,22 @@ impl Containerd {
             client,
             images,
             network,
+            realm: "",
             run_dir: node.run_dir.clone(),
+            state_dir: node.state_dir.clone(),
             logger,
             config: Arc::new(config),
             changes: Changes::default(),
             execs: Execs::default(),
             ready: Arc::default(),
         })
+    }
+
+    /// The same for another place: several containerds of one node pin namespaces, lease addresses and keep runc's records
+    /// in the same directories, so their ids must differ.
+    #[must_use]
+    pub fn in_realm(self, realm: &'static str) -> Self {
+        Self { realm, ..self }
     }
 
     /// Runs something that blocks.
@@ -107,7 +125,8 @@ impl Runtime for Containerd {
     async fn version(&self) -> Result<Version> {
         let answer = self.client.version().version(self.client.request(())).await;
         let answer = answer.map_err(|status| failed("asking for the version", &status))?.into_inner();
-        let capabilities = Capabilities { log_files: true, import: true, ..Capabilities::default() };
+        let capabilities =
+            Capabilities { log_files: true, import: true, shared_pid_namespace: true, ..Capabilities::default() };
         Ok(Version { runtime: "containerd".to_owned(), runtime_version: answer.version, capabilities })
     }
 
@@ -119,6 +138,11 @@ impl Runtime for Containerd {
     async fn list_images(&self) -> Result<Vec<Image>> {
         self.ready().await?;
         self.images.list().await
+    }
+
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        self.ready().await?;
+        self.images.details(&reference).await
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {

@@ -16,6 +16,10 @@ pub(crate) const ADDRESSES: &str = "stanchion.dev/addresses";
 pub(crate) const READY: &str = "stanchion.dev/ready";
 /// Network of a sandbox: `pod` or `host`.
 pub(crate) const NETWORK: &str = "stanchion.dev/network";
+/// IPC of a sandbox: `pod` or `host`.
+pub(crate) const IPC: &str = "stanchion.dev/ipc";
+/// Processes that a sandbox's containers see: `container`, `pod` or `host`.
+pub(crate) const PID: &str = "stanchion.dev/pid";
 /// Cgroup of a pod below the root of ours; of a container, from the root of the hierarchy.
 pub(crate) const CGROUP: &str = "stanchion.dev/cgroup";
 /// Host name of a sandbox.
@@ -26,6 +30,10 @@ pub(crate) const IMAGE_DIGEST: &str = "stanchion.dev/image-digest";
 pub(crate) const LAYERS: &str = "stanchion.dev/layers";
 /// Where a container's output is written; empty for nowhere.
 pub(crate) const LOG: &str = "stanchion.dev/log";
+/// Whether a container's streams are a terminal: `true`.
+pub(crate) const TERMINAL: &str = "stanchion.dev/terminal";
+/// Where a container's standard input comes from; absent for nowhere.
+pub(crate) const INPUT: &str = "stanchion.dev/input";
 /// Signal that asks a container to stop.
 pub(crate) const STOP_SIGNAL: &str = "stanchion.dev/stop-signal";
 /// When a container was started; absent until then.
@@ -33,8 +41,13 @@ pub(crate) const STARTED: &str = "stanchion.dev/started";
 /// Set when the kernel killed a process of a container for lack of memory.
 pub(crate) const OUT_OF_MEMORY: &str = "stanchion.dev/oom-killed";
 
+/// In a container's OCI configuration: its labels, and those of its sandbox, as JSON. There they can be read without
+/// containerd.
+pub(crate) const RECORD: &str = "stanchion.dev/record";
+pub(crate) const SANDBOX_RECORD: &str = "stanchion.dev/sandbox-record";
+
 /// All of them: not among the labels that were given.
-pub(crate) const OURS: [&str; 15] = [
+pub(crate) const OURS: [&str; 19] = [
     KIND,
     ATTEMPT,
     SANDBOX,
@@ -42,11 +55,15 @@ pub(crate) const OURS: [&str; 15] = [
     ADDRESSES,
     READY,
     NETWORK,
+    IPC,
+    PID,
     CGROUP,
     HOSTNAME,
     IMAGE_DIGEST,
     LAYERS,
     LOG,
+    TERMINAL,
+    INPUT,
     STOP_SIGNAL,
     STARTED,
     OUT_OF_MEMORY,

@@ -5,6 +5,7 @@ use std::{
     io::{self, Read},
     os::fd::OwnedFd,
     path::Path,
+    sync::Arc,
     thread,
 };
 
@@ -33,7 +34,19 @@ const LONGEST: u64 = 1 << 20;
 impl Containerd {
     /// The image's tables of users. The view that shows them is named by nothing that lasts: given up in the middle, it
     /// goes with containerd's next garbage collection.
-    pub(crate) async fn tables(&self, container: &str, image: &Resolved) -> Result<Tables> {
+    pub(crate) async fn tables(&self, container: &str, image: &Resolved) -> Result<Arc<Tables>> {
+        if let Some(known) = &image.tables {
+            return Ok(Arc::clone(known));
+        }
+        let tables = Arc::new(self.look_up_tables(container, image).await?);
+        self.images.keep_tables(image, &tables);
+        Ok(tables)
+    }
+
+    async fn look_up_tables(&self, container: &str, image: &Resolved) -> Result<Tables> {
+        if image.chain_id.is_empty() {
+            return Ok(Tables::default());
+        }
         let tried = || format!("looking for users in the files of the image of container {container}");
         let (snapshotter, key) = (self.config.snapshotter.clone(), format!("{container}-users"));
         let view = ViewSnapshotRequest {

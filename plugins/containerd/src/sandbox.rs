@@ -1,6 +1,6 @@
 //! Sandboxes: namespaces, network, and a record in containerd that says what they are.
 
-use std::{collections::HashMap, net::IpAddr, path::Path, time::Duration};
+use std::{collections::HashMap, net::IpAddr, time::Duration};
 
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
@@ -8,29 +8,32 @@ use containerd_client::services::v1::{
 };
 use futures_util::future::join_all;
 use prost_types::{Any, FieldMask};
-use stanchion_sdk::runtime::{
-    Error, ErrorKind, NetworkMode, Result, SandboxConfig, SandboxId, SandboxInfo, SandboxState,
+use stanchion_sdk::{
+    cgroup::{Driver, Parent},
+    runtime::{
+        ContainerId, Error, ErrorKind, IpcMode, NetworkMode, PidMode, Result, SandboxConfig, SandboxId, SandboxInfo,
+        SandboxState, Sysctl,
+    },
 };
 
 use crate::{
     Containerd,
-    cgroup::{Cgroup, is_plain},
     changes::finish,
     client::{failed, is_gone},
-    inventory::timestamp,
+    container::SPEC_URL,
+    inventory::{RUNNING, Task, timestamp},
     names,
-    namespaces::Namespaces,
+    namespaces::{Namespaces, Own},
+    spec,
 };
 
 impl Containerd {
     pub(crate) async fn make_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
-        let cgroup = Path::new(&config.cgroup);
-        if cgroup.is_absolute() || !is_plain(cgroup) {
-            let message =
-                format!("cgroup {:?} of pod {}: expected a path that only goes down", config.cgroup, config.name);
-            return Err(Error::new(ErrorKind::Invalid, message));
-        }
-        let id = names::id(&config.name, &["sandbox", &config.uid], config.attempt);
+        self.parent(&config.cgroup)
+            .map_err(|error| error.context(format!("creating the sandbox of pod {}", config.name)))?;
+        let parts = ["sandbox", &config.uid, self.realm];
+        let parts = if self.realm.is_empty() { &parts[..2] } else { &parts[..] };
+        let id = names::id(&config.name, parts, config.attempt);
         let turn = self.changes.turn(&id).await;
         let backend = self.clone();
         finish(turn, async move { backend.make_sandbox_now(id, config).await }).await
@@ -38,10 +41,11 @@ impl Containerd {
 
     /// The record first: whatever is made after it can be found and removed through it.
     async fn make_sandbox_now(&self, id: String, config: SandboxConfig) -> Result<SandboxInfo> {
-        let create = CreateContainerRequest { container: Some(self.sandbox_record(&id, &config)) };
+        let record = self.sandbox_record(&id, &config)?;
+        let create = CreateContainerRequest { container: Some(record.clone()) };
         let created = self.client.containers().create(self.client.request(create)).await;
         let created = created.map_err(|status| failed(format!("creating sandbox {id}"), &status))?.into_inner();
-        let made = match self.connect(&id, &config).await {
+        let made = match self.connect(&record, &config).await {
             Ok(addresses) => {
                 let shown: Vec<_> = addresses.iter().map(ToString::to_string).collect();
                 let done = [(names::ADDRESSES, shown.join(",")), (names::READY, "true".to_owned())];
@@ -68,10 +72,21 @@ impl Containerd {
         }
     }
 
-    fn sandbox_record(&self, id: &str, config: &SandboxConfig) -> Container {
+    fn sandbox_record(&self, id: &str, config: &SandboxConfig) -> Result<Container> {
         let network = match config.network {
             NetworkMode::Pod => "pod",
             NetworkMode::Host => "host",
+        };
+        let pid = match config.pid {
+            PidMode::Container => "container",
+            PidMode::Pod => "pod",
+            PidMode::Host => "host",
+        };
+        let spec = match config.pid {
+            PidMode::Pod => self.pause_spec(id, config)?,
+            PidMode::Container | PidMode::Host => {
+                Any { type_url: "stanchion.dev/sandbox".to_owned(), value: b"{}".to_vec() }
+            }
         };
         let mut labels: HashMap<String, String> = config.labels.clone().into_iter().collect();
         labels.extend(
@@ -79,37 +94,61 @@ impl Containerd {
                 (names::KIND, "sandbox".to_owned()),
                 (names::ATTEMPT, config.attempt.to_string()),
                 (names::NETWORK, network.to_owned()),
+                (names::IPC, if config.ipc == IpcMode::Host { "host" } else { "pod" }.to_owned()),
+                (names::PID, pid.to_owned()),
                 (names::CGROUP, config.cgroup.clone()),
                 (names::HOSTNAME, config.hostname.clone()),
             ]
             .map(|(label, value)| (label.to_owned(), value)),
         );
-        Container {
+        Ok(Container {
             id: id.to_owned(),
             labels,
             runtime: Some(self.record_runtime()),
-            spec: Some(Any { type_url: "stanchion.dev/sandbox".to_owned(), value: b"{}".to_vec() }),
+            spec: Some(spec),
             ..Container::default()
-        }
+        })
     }
 
-    /// Makes and pins the namespaces, and connects the network.
-    async fn connect(&self, id: &str, config: &SandboxConfig) -> Result<Vec<IpAddr>> {
-        let (id, config) = (id.to_owned(), config.clone());
-        self.blocking(move |backend| {
-            let namespaces = backend.namespaces(&id);
-            let hostname = (config.network == NetworkMode::Pod).then_some(config.hostname.as_str());
-            // The record is new, so what is there under its name is nobody's: containerd's data was lost, and ours not.
-            let pinned = namespaces.unpin().and_then(|()| namespaces.pin(hostname));
-            pinned.map_err(|error| {
-                Error::new(ErrorKind::Other, format!("making the namespaces of sandbox {id}")).caused_by(&error)
+    fn pause_spec(&self, id: &str, config: &SandboxConfig) -> Result<Any> {
+        let cgroup = self.parent(&config.cgroup)?.container(id).0;
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            Error::new(ErrorKind::Other, format!("configuring the first process of sandbox {id}")).caused_by(error)
+        };
+        let spec = spec::pause::spec(&self.namespaces(id), own(config).ipc, &cgroup, id).map_err(|it| failed(&it))?;
+        let value = serde_json::to_vec(&spec).map_err(|error| failed(&error))?;
+        Ok(Any { type_url: SPEC_URL.to_owned(), value })
+    }
+
+    /// Makes the cgroup, makes and pins the namespaces, and connects the network.
+    async fn connect(&self, record: &Container, config: &SandboxConfig) -> Result<Vec<IpAddr>> {
+        let (id, wanted) = (record.id.clone(), config.clone());
+        let addresses = self.blocking(move |backend| backend.connect_now(&id, &wanted)).await?;
+        if config.pid == PidMode::Pod {
+            self.start_pause(record).await?;
+        }
+        Ok(addresses)
+    }
+
+    fn connect_now(&self, id: &str, config: &SandboxConfig) -> Result<Vec<IpAddr>> {
+        let (namespaces, own) = (self.namespaces(id), own(config));
+        self.parent(&config.cgroup)?.make(&config.resources)?;
+        // The record is new, so what is there under its name is nobody's: containerd's data was lost, and ours not.
+        let pinned = namespaces.unpin().and_then(|()| namespaces.pin(own, &config.hostname));
+        pinned.map_err(|error| {
+            Error::new(ErrorKind::Other, format!("making the namespaces of sandbox {id}")).caused_by(&error)
+        })?;
+        let addresses = match own.network {
+            true => self.network.attach(id, &namespaces.path("net"), config)?,
+            false => Vec::new(),
+        };
+        if !config.sysctls.is_empty() {
+            // Some are there only with the network.
+            namespaces.set(own, &sysctls(&config.sysctls)?).map_err(|error| {
+                Error::new(ErrorKind::Invalid, format!("setting the sysctls of sandbox {id}")).caused_by(&error)
             })?;
-            match hostname {
-                Some(_) => backend.network.attach(&id, &namespaces.path("net"), &config),
-                None => Ok(Vec::new()),
-            }
-        })
-        .await
+        }
+        Ok(addresses)
     }
 
     /// Kills what runs in a sandbox and releases its network.
@@ -117,12 +156,13 @@ impl Containerd {
         let turn = self.changes.turn(id.as_str()).await;
         let (backend, id) = (self.clone(), id.clone());
         finish(turn, async move {
-            if backend.record(id.as_str()).await?.is_none() {
-                return Ok(());
-            }
+            let Some(record) = backend.record(id.as_str()).await? else { return Ok(()) };
             let members = backend.members(&id).await?;
             let halted = members.iter().map(|container| backend.halt_container(container, Duration::ZERO));
             join_all(halted).await.into_iter().collect::<Result<()>>()?;
+            if has_pause(&record) {
+                backend.halt_container(&ContainerId(id.0.clone()), Duration::ZERO).await?;
+            }
             backend.disconnect(&id).await
         })
         .await
@@ -145,18 +185,16 @@ impl Containerd {
         for container in &members {
             self.erase_container(container).await?;
         }
+        let parent = self.parent(record.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default())?;
+        if has_pause(&record) {
+            self.erase_pause(id.as_str(), &parent).await?;
+        }
         self.disconnect(id).await?;
-        let cgroup = record.labels.get(names::CGROUP).cloned().unwrap_or_default();
+        let has_cgroup = record.labels.get(names::CGROUP).is_some_and(|cgroup| !cgroup.is_empty());
         let name = id.0.clone();
         self.blocking(move |backend| {
             backend.network.unlink(&name);
-            if cgroup.is_empty() {
-                return Ok(());
-            }
-            let path = format!("{}/{cgroup}", backend.config.cgroup_root);
-            Cgroup::at(&path).remove().map_err(|error| {
-                Error::new(ErrorKind::Other, format!("removing cgroup {path} of sandbox {name}")).caused_by(&error)
-            })
+            if has_cgroup { parent.remove() } else { Ok(()) }
         })
         .await?;
         self.delete_record(id.as_str()).await
@@ -176,16 +214,26 @@ impl Containerd {
     }
 
     /// Why containers cannot run in a sandbox, if so.
-    pub(crate) fn sandbox_fault(&self, record: &Container) -> Option<&'static str> {
+    pub(crate) fn sandbox_fault(&self, record: &Container, pause: Option<&Task>) -> Option<&'static str> {
         let is = |label: &str, value: &str| record.labels.get(label).is_some_and(|it| it == value);
+        let own = Own { network: !is(names::NETWORK, "host"), ipc: !is(names::IPC, "host") };
         match () {
             () if !is(names::KIND, "sandbox") => Some("it is no sandbox"),
             () if !is(names::READY, "true") => Some("it was not made to the end"),
-            () if !self.namespaces(&record.id).are_pinned(!is(names::NETWORK, "host")) => {
+            () if has_pause(record) && pause.is_none_or(|task| task.status != RUNNING) => {
+                Some("its first process has ended: it was stopped, the node was restarted, or somebody killed it")
+            }
+            () if !self.namespaces(&record.id).are_pinned(own, has_pause(record)) => {
                 Some("its namespaces are gone: it was stopped, the node was restarted, or somebody unmounted them")
             }
             () => None,
         }
+    }
+
+    /// A pod's cgroup, by its name below the root of ours.
+    pub(crate) fn parent(&self, pod: &str) -> Result<Parent> {
+        let driver = if self.config.systemd_cgroup { Driver::Systemd } else { Driver::Files };
+        Parent::of(driver, &self.config.cgroup_root, pod)
     }
 
     pub(crate) fn namespaces(&self, sandbox: &str) -> Namespaces {
@@ -226,4 +274,23 @@ impl Containerd {
         let updated = self.client.containers().update(self.client.request(update)).await;
         updated.map(drop).map_err(|status| failed(format!("labelling {id}"), &status))
     }
+}
+
+fn own(config: &SandboxConfig) -> Own {
+    Own { network: config.network == NetworkMode::Pod, ipc: config.ipc == IpcMode::Pod }
+}
+
+/// Whether a sandbox has a process of its own.
+pub(crate) fn has_pause(record: &Container) -> bool {
+    record.labels.get(names::PID).is_some_and(|pid| pid == "pod")
+}
+
+/// Their files below `/proc/sys`, and values.
+fn sysctls(sysctls: &[Sysctl]) -> Result<Vec<(String, String)>> {
+    let path = |it: &Sysctl| {
+        let unknown =
+            || Error::new(ErrorKind::Invalid, format!("sysctl {:?} is no name of a kernel parameter", it.name));
+        Ok((it.path().ok_or_else(unknown)?, it.value.clone()))
+    };
+    sysctls.iter().map(path).collect()
 }

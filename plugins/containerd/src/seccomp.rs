@@ -1,15 +1,17 @@
 //! The default seccomp profile: the system calls that programs in containers need, and no other.
 //!
 //! What is not named fails with `EPERM`: calls that load code into the kernel, change the node's clock, mounts, namespaces
-//! or devices, that are long obsolete, or that did not exist when this was written (for these runc answers `ENOSYS`). The
-//! calls that a capability guards are allowed for the capabilities that containers have ([`spec`](crate::spec)).
+//! or devices, that are long obsolete, or that did not exist when this was written (for these runc answers `ENOSYS`). Calls
+//! that a capability guards are allowed with it ([`guarded`]), as containerd and Docker do.
 //! `clone3` fails with `ENOSYS`, so that libraries fall back to `clone`, whose flags can be checked.
+
+mod guarded;
 
 use oci_spec::{
     OciSpecError,
     runtime::{
-        Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
-        LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
+        Arch, Capabilities, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder,
+        LinuxSeccompBuilder, LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
     },
 };
 
@@ -22,7 +24,6 @@ const ALLOWED: [&[&str]; 10] = [
         "chmod",
         "chown",
         "chown32",
-        "chroot",
         "creat",
         "faccessat",
         "faccessat2",
@@ -203,7 +204,6 @@ const ALLOWED: [&[&str]; 10] = [
         "pkey_alloc",
         "pkey_free",
         "pkey_mprotect",
-        "process_madvise",
         "process_mrelease",
         "remap_file_pages",
         "set_thread_area",
@@ -245,7 +245,6 @@ const ALLOWED: [&[&str]; 10] = [
         "modify_ldt",
         "nice",
         "pause",
-        "pidfd_getfd",
         "pidfd_open",
         "pidfd_send_signal",
         "prctl",
@@ -432,18 +431,21 @@ const AF_VSOCK: u64 = 40;
 /// bits, both with the old release number, and asking which it is.
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// The profile.
-pub(crate) fn profile() -> Result<LinuxSeccomp, OciSpecError> {
+/// The profile for programs with these capabilities: the kernel asks for them, so the calls they guard are allowed.
+pub(crate) fn profile(capabilities: &Capabilities) -> Result<LinuxSeccomp, OciSpecError> {
+    let names = ALLOWED.iter().flat_map(|names| names.iter().copied()).chain(guarded::calls(capabilities));
     let mut syscalls = vec![
-        allow(ALLOWED.iter().flat_map(|names| names.iter().copied()), Vec::new())?,
-        allow(["clone"], vec![argument(NEW_NAMESPACES, LinuxSeccompOperator::ScmpCmpMaskedEq, 0)?])?,
+        allow(names, Vec::new())?,
         allow(["socket"], vec![argument(AF_VSOCK, LinuxSeccompOperator::ScmpCmpNe, 0)?])?,
-        LinuxSyscallBuilder::default()
+    ];
+    if !capabilities.contains(&Capability::SysAdmin) {
+        syscalls.push(allow(["clone"], vec![argument(NEW_NAMESPACES, LinuxSeccompOperator::ScmpCmpMaskedEq, 0)?])?);
+        let clone3 = LinuxSyscallBuilder::default()
             .names(vec!["clone3".to_owned()])
             .action(LinuxSeccompAction::ScmpActErrno)
-            .errno_ret(ENOSYS)
-            .build()?,
-    ];
+            .errno_ret(ENOSYS);
+        syscalls.push(clone3.build()?);
+    }
     for personality in PERSONALITIES {
         syscalls.push(allow(["personality"], vec![argument(personality, LinuxSeccompOperator::ScmpCmpEq, 0)?])?);
     }
@@ -485,7 +487,7 @@ fn architectures() -> Vec<Arch> {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{ALLOWED, profile};
+    use super::{ALLOWED, Capabilities, Capability, profile};
 
     #[test]
     fn what_reaches_the_node_is_not_allowed() {
@@ -529,8 +531,27 @@ mod tests {
         ] {
             assert!(!set.contains(denied), "{denied} is allowed whatever its arguments");
         }
-        let profile = serde_json::to_value(profile().expect("a profile")).expect("JSON");
+        let profile = serde_json::to_value(profile(&Capabilities::new()).expect("a profile")).expect("JSON");
         assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
         assert_eq!(profile["defaultErrnoRet"], 1);
+    }
+
+    #[test]
+    fn what_a_capability_guards_is_allowed_with_it() {
+        let allowed = |capabilities: &[Capability]| {
+            let profile = profile(&capabilities.iter().copied().collect()).expect("a profile");
+            let rules = profile.syscalls().clone().unwrap_or_default();
+            rules
+                .into_iter()
+                .filter(|rule| rule.args().is_none())
+                .flat_map(|rule| rule.names().clone())
+                .collect::<HashSet<_>>()
+        };
+        let (none, admin) = (allowed(&[]), allowed(&[Capability::SysAdmin]));
+        for call in ["mount", "unshare", "setns", "clone", "bpf"] {
+            assert!(!none.contains(call) && admin.contains(call), "{call}");
+        }
+        assert!(!none.contains("chroot") && allowed(&[Capability::SysChroot]).contains("chroot"));
+        assert!(allowed(&[Capability::SysTime]).contains("clock_settime") && !admin.contains("clock_settime"));
     }
 }

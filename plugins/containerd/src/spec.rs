@@ -1,64 +1,60 @@
 //! The OCI runtime configuration of a container. Every field is ours: the libraries' defaults are other programs' choices.
+//!
+//! # Layout
+//! - [`spec`]: the whole. [`process`], [`user`], [`capabilities`]: what runs, as whom, with which rights.
+//! - [`mounts`], [`devices`]: the files it sees. [`confinement`]: seccomp, AppArmor, SELinux. [`pause`]: a pod's first process.
 
+mod capabilities;
+mod confinement;
+mod devices;
 mod mounts;
+pub(crate) mod pause;
 mod process;
 mod user;
 
-use std::{collections::HashMap, fs, sync::OnceLock};
+use std::collections::HashMap;
 
 use oci_spec::{
     OciSpecError,
     runtime::{
-        Linux, LinuxBuilder, LinuxCpuBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-        LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
-        LinuxResourcesBuilder, RootBuilder, Spec, SpecBuilder,
+        Linux, LinuxBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxMemoryBuilder, LinuxNamespace,
+        LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
+        RootBuilder, Spec, SpecBuilder,
     },
 };
-use stanchion_sdk::runtime::ContainerConfig;
+use stanchion_sdk::{
+    proc,
+    runtime::{ContainerConfig, HugepageLimit, PidMode},
+};
 
-use crate::{cgroup, image::Resolved, namespaces::Namespaces, seccomp};
+use crate::{cgroup, image::Resolved, namespaces::Namespaces};
 
 pub(crate) use process::exec;
-pub(crate) use user::{Tables, UserError, has_names};
+pub(crate) use user::{Tables, UserError};
 
 /// What a container's configuration is made from.
 pub(crate) struct Parts<'a> {
     pub config: &'a ContainerConfig,
     pub image: &'a Resolved,
-    /// The image's users; empty where no names have to be looked up.
+    /// The image's users.
     pub tables: &'a Tables,
     pub namespaces: &'a Namespaces,
     pub own_network: bool,
+    pub own_ipc: bool,
+    pub pid: PidMode,
     pub hostname: &'a str,
-    /// From the root of each hierarchy.
+    /// As the OCI runtime takes it.
     pub cgroup: &'a str,
     /// Groups the containers of a pod under one shim.
     pub group: &'a str,
 }
-
-/// Files of the kernel that tell of, or act on, the whole node (R-SEC-7).
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The configuration.
 pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, SpecError> {
     let process = process::process(parts)?;
     let annotations = HashMap::from([("io.containerd.runc.v2.group".to_owned(), parts.group.to_owned())]);
     // The image's files are below the bundle.
-    let root = RootBuilder::default().path("rootfs").readonly(false).build()?;
+    let root = RootBuilder::default().path("rootfs").readonly(parts.config.security.read_only_root).build()?;
     let spec = SpecBuilder::default()
         .version("1.0.2")
         .root(root)
@@ -79,41 +75,54 @@ pub(crate) enum SpecError {
     Oci(#[from] OciSpecError),
     #[error(transparent)]
     User(#[from] UserError),
+    #[error(transparent)]
+    Confinement(#[from] confinement::ConfinementError),
+    #[error("the devices of this node")]
+    Devices(#[from] std::io::Error),
     #[error("neither the manifest nor the image says what to run; set command or args")]
     NothingToRun,
 }
 
-fn linux(parts: &Parts<'_>) -> Result<Linux, OciSpecError> {
-    let text = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-    LinuxBuilder::default()
-        .namespaces(namespaces(parts)?)
-        .cgroups_path(parts.cgroup)
-        .resources(resources(parts)?)
-        .seccomp(seccomp::profile()?)
-        .masked_paths(text(&MASKED).into_iter().chain(thermal_throttles().iter().cloned()).collect::<Vec<_>>())
-        .readonly_paths(text(&READ_ONLY))
-        .build()
-}
-
-/// How hot each processor is tells one container of another's work (R-SEC-7).
-fn thermal_throttles() -> &'static [String] {
-    static THROTTLES: OnceLock<Vec<String>> = OnceLock::new();
-    THROTTLES.get_or_init(|| {
-        let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
-        let throttles = processors.map(|processor| processor.path().join("thermal_throttle"));
-        throttles.filter(|path| path.is_dir()).map(|path| path.to_string_lossy().into_owned()).collect()
-    })
+fn linux(parts: &Parts<'_>) -> Result<Linux, SpecError> {
+    let security = &parts.config.security;
+    let mut linux =
+        LinuxBuilder::default().namespaces(namespaces(parts)?).cgroups_path(parts.cgroup).resources(resources(parts)?);
+    if let Some(propagation) = mounts::propagation(parts) {
+        linux = linux.rootfs_propagation(propagation);
+    }
+    if let Some(profile) = confinement::seccomp(security)? {
+        linux = linux.seccomp(profile);
+    }
+    if let Some(label) = confinement::se_linux(security) {
+        linux = linux.mount_label(label);
+    }
+    if security.privileged {
+        linux = linux.devices(devices::of_node()?);
+    }
+    let mut linux = linux.build()?;
+    // The builder would put lists of its own.
+    let is_masked = !security.privileged && !security.unmasked_proc;
+    linux.set_masked_paths(is_masked.then(proc::masked)).set_readonly_paths(is_masked.then(proc::read_only));
+    Ok(linux)
 }
 
 fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
     let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
     let pinned = |kind, name| LinuxNamespaceBuilder::default().typ(kind).path(parts.namespaces.path(name)).build();
-    let mut namespaces = vec![own(Mount)?, own(Pid)?, pinned(Ipc, "ipc")?];
+    let mut namespaces = vec![own(Mount)?];
+    match parts.pid {
+        PidMode::Container => namespaces.push(own(Pid)?),
+        PidMode::Pod => namespaces.push(pinned(Pid, "pid")?),
+        PidMode::Host => {}
+    }
+    if parts.own_ipc {
+        namespaces.push(pinned(Ipc, "ipc")?);
+    }
     if parts.own_network {
         namespaces.extend([pinned(Network, "net")?, pinned(Uts, "uts")?]);
     }
-    if cgroup::is_unified() {
+    if cgroup::is_unified() && !parts.config.security.privileged {
         namespaces.push(own(Cgroup)?);
     }
     Ok(namespaces)
@@ -128,33 +137,28 @@ fn resources(parts: &Parts<'_>) -> Result<LinuxResources, OciSpecError> {
     if let (Some(quota), Some(period)) = (wanted.cpu_quota, wanted.cpu_period) {
         cpu = cpu.quota(quota).period(period);
     }
-    let mut resources = LinuxResourcesBuilder::default().devices(devices()?).cpu(cpu.build()?);
+    let mut resources =
+        LinuxResourcesBuilder::default().devices(devices::rules(parts.config.security.privileged)?).cpu(cpu.build()?);
     if let Some(limit) = wanted.memory_limit {
         let memory = LinuxMemoryBuilder::default().limit(limit);
         // The limit of memory and swap together: no swap (R-RES-14).
         let memory = if cgroup::limits_swap() { memory.swap(limit) } else { memory };
         resources = resources.memory(memory.build()?);
     }
+    if let Some(limit) = wanted.pids_limit {
+        resources = resources.pids(LinuxPidsBuilder::default().limit(limit).build()?);
+    }
+    if cgroup::has_controller("hugetlb") {
+        let limit = |it: &HugepageLimit| {
+            let bytes = i64::try_from(it.limit).unwrap_or(i64::MAX);
+            LinuxHugepageLimitBuilder::default().page_size(it.page_size.clone()).limit(bytes).build()
+        };
+        let limits = wanted.hugepage_limits.iter().map(limit).collect::<Result<Vec<_>, _>>()?;
+        resources = resources.hugepage_limits(limits);
+    }
     if cgroup::is_unified() {
         // Without one of its processes a container is no longer what was started (R-RES-15).
         resources = resources.unified(HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]));
     }
     resources.build()
-}
-
-/// No device of the node but those that every program expects.
-fn devices() -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
-    let rule = |allow: bool, numbers: Option<(i64, Option<i64>)>| {
-        let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm");
-        if let Some((major, minor)) = numbers {
-            rule = rule.typ(LinuxDeviceType::C).major(major);
-            if let Some(minor) = minor {
-                rule = rule.minor(minor);
-            }
-        }
-        rule.build()
-    };
-    let usual =
-        [(1, Some(3)), (1, Some(5)), (1, Some(7)), (1, Some(8)), (1, Some(9)), (5, Some(0)), (5, Some(2)), (136, None)];
-    std::iter::once(rule(false, None)).chain(usual.into_iter().map(|numbers| rule(true, Some(numbers)))).collect()
 }

@@ -1,6 +1,6 @@
 //! Tasks: containers as processes. Started, asked to stop, killed.
 
-use std::time::Duration;
+use std::{fs, io, path::Path, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -11,6 +11,7 @@ use containerd_client::{
     types::Mount,
 };
 use jiff::Timestamp;
+use nix::{errno::Errno, sys::stat::Mode};
 use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Result};
 
 use crate::{
@@ -79,7 +80,8 @@ impl Containerd {
         })
     }
 
-    async fn create_task(&self, record: &Container, rootfs: Vec<Mount>) -> Result<()> {
+    /// Its process, not started yet; 0 if an earlier try has made it.
+    pub(crate) async fn create_task(&self, record: &Container, rootfs: Vec<Mount>) -> Result<u32> {
         let id = &record.id;
         let log = record.labels.get(names::LOG).cloned().unwrap_or_default();
         if !log.is_empty() && !self.logger.is_file() {
@@ -87,18 +89,27 @@ impl Containerd {
             let way_out = "install it there, or set `logger` in this backend's table to its path";
             return Err(Error::new(ErrorKind::Unavailable, message).because(way_out));
         }
+        let input = record.labels.get(names::INPUT).cloned().unwrap_or_default();
+        if !input.is_empty() {
+            make_input(Path::new(&input)).map_err(|error| {
+                Error::new(ErrorKind::Other, format!("making the input of container {id}")).caused_by(&error)
+            })?;
+        }
+        let terminal = record.labels.contains_key(names::TERMINAL);
         let create = CreateTaskRequest {
             container_id: id.clone(),
             rootfs,
+            stdin: input,
             stdout: log.clone(),
-            stderr: log,
+            // A terminal has one output.
+            stderr: if terminal { String::new() } else { log },
+            terminal,
             ..CreateTaskRequest::default()
         };
         match self.client.tasks().create(self.client.request(create)).await {
-            Err(status) if status.code() != Code::AlreadyExists => {
-                Err(failed(format!("creating the process of container {id}"), &status))
-            }
-            _ => Ok(()),
+            Ok(created) => Ok(created.into_inner().pid),
+            Err(status) if status.code() == Code::AlreadyExists => Ok(0),
+            Err(status) => Err(failed(format!("creating the process of container {id}"), &status)),
         }
     }
 
@@ -153,13 +164,24 @@ impl Containerd {
     }
 }
 
+/// A pipe that the shim reads from as soon as somebody writes to it; until then the input is open and silent.
+fn make_input(path: &Path) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Err(Errno::EEXIST) => Ok(()),
+        made => Ok(made?),
+    }
+}
+
 /// Whether a task cannot be signalled because it is over.
 fn is_over(status: &Status) -> bool {
     is_gone(status) || status.message().contains("process already finished")
 }
 
 /// Number of a signal by name or number, as images write it.
-fn signal(name: &str) -> Option<u32> {
+pub(crate) fn signal(name: &str) -> Option<u32> {
     if let Ok(number) = name.parse() {
         return Some(number);
     }

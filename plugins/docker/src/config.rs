@@ -1,11 +1,11 @@
 //! `[backend.docker]`
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::Deserialize;
 use stanchion_sdk::{
-    runtime::Result,
-    settings::{self, RegistryConfig, wrong},
+    runtime::{RegistryAuth, Result},
+    settings::{self, wrong},
 };
 
 /// Settings of the backend; all have defaults.
@@ -26,6 +26,29 @@ pub struct Config {
     pub log_max_files: u32,
     /// Credentials for registries, by host.
     pub registry: BTreeMap<String, RegistryConfig>,
+}
+
+/// `[backend.docker.registry."host"]`. Mirrors and plain HTTP are settings of Docker's own (`daemon.json`).
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RegistryConfig {
+    /// User name.
+    pub username: Option<String>,
+    /// Password or token.
+    pub password: Option<String>,
+}
+
+// Without the password (I10).
+impl fmt::Debug for RegistryConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryConfig").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl RegistryConfig {
+    pub(crate) fn credentials(&self) -> Option<RegistryAuth> {
+        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
+    }
 }
 
 impl Default for Config {
@@ -51,17 +74,6 @@ impl Config {
         if self.network.is_empty() || ["host", "none"].contains(&&*self.network) || self.network.contains(':') {
             return wrong("network", &self.network, "the name of a network of Docker that containers are connected to");
         }
-        for (host, RegistryConfig { mirrors, plain_http, .. }) in &self.registry {
-            // How a registry is reached, Docker is told itself.
-            if !mirrors.is_empty() {
-                let key = format!("registry.{host:?}.mirrors");
-                return wrong(&key, mirrors, "none: set registry-mirrors in /etc/docker/daemon.json");
-            }
-            if *plain_http {
-                let key = format!("registry.{host:?}.plain_http");
-                return wrong(&key, plain_http, "false: set insecure-registries in /etc/docker/daemon.json");
-            }
-        }
         settings::cgroup_root(&self.cgroup_root)?;
         settings::log_limits(self.log_max_size, self.log_max_files)
     }
@@ -69,7 +81,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use super::{Config, RegistryConfig};
+    use super::Config;
 
     fn refused(change: impl FnOnce(&mut Config)) -> String {
         let mut config = Config::default();
@@ -91,18 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn how_a_registry_is_reached_is_not_set_here() {
-        let with = |registry| refused(|it| drop(it.registry.insert("docker.io".to_owned(), registry)));
-        let mirrored = with(RegistryConfig { mirrors: vec!["http://127.0.0.1".to_owned()], ..Default::default() });
-        assert!(mirrored.contains("registry-mirrors in /etc/docker/daemon.json"), "{mirrored}");
-        let plain = with(RegistryConfig { plain_http: true, ..Default::default() });
-        assert!(plain.contains("insecure-registries in /etc/docker/daemon.json"), "{plain}");
-    }
-
-    #[test]
-    fn keys_of_other_backends_are_refused() {
+    fn keys_of_other_backends_are_refused_and_passwords_not_shown() {
         let wrong = serde_json::from_str::<Config>(r#"{"snapshotter": "overlayfs"}"#).expect_err("unknown");
         assert!(wrong.to_string().contains("snapshotter"), "{wrong}");
+        let text = r#"{"registry": {"docker.io": {"username": "me", "password": "secret"}}}"#;
+        let config: Config = serde_json::from_str(text).expect("right");
+        assert!(!format!("{config:?}").contains("secret"));
     }
 
     /// `config/docker.toml` is complete.

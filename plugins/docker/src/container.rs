@@ -10,12 +10,15 @@ use stanchion_sdk::{
     cgroup,
     changes::finish,
     limits::oom_score_adj,
-    runtime::{ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, Result, labels},
+    runtime::{
+        ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, RecursiveReadOnly, Result, labels,
+    },
 };
 
 use crate::{
     Docker, names,
     sandbox::{created_twice, host_config},
+    security::Confinement,
 };
 
 /// What a container takes over from its sandbox.
@@ -25,6 +28,9 @@ struct Pod {
     cgroup: String,
     /// As Docker names it.
     cgroup_parent: Option<String>,
+    /// Whose IPC and processes its containers have, as Docker takes them.
+    ipc_mode: String,
+    pid_mode: Option<String>,
 }
 
 impl Docker {
@@ -37,11 +43,23 @@ impl Docker {
     }
 
     async fn make_container_now(&self, config: &ContainerConfig) -> Result<ContainerId> {
+        if let Some(mount) = config.mounts.iter().find(|it| it.recursive_read_only == RecursiveReadOnly::Enabled) {
+            // Docker Engine before 25 has no word for it, and later ones no other way than by default.
+            let message = format!(
+                "failed to resolve recursive read-only mode: {} requested recursive read-only mode, but it is not supported \
+                 by the runtime",
+                mount.destination.display()
+            );
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let pod = self.usable_sandbox(config).await?;
         let pod_name = config.labels.get(labels::POD_NAME).map(String::as_str).unwrap_or_default();
         let parts = ["container", config.sandbox.as_str(), &config.name];
         let name = format!("stanchion-{}", names::id(&format!("{}-{pod_name}", config.name), &parts, config.attempt));
-        let created = self.create(&name, self.container_body(config, &pod)).await;
+        let configuring = |error: Error| error.context(format!("configuring container {}", config.name));
+        let confinement = Confinement::of(&config.security).map_err(configuring)?;
+        let user = self.user(config).await?;
+        let created = self.create(&name, self.container_body(config, &pod, user, confinement)).await;
         created.map(ContainerId).map_err(|error| created_twice(format!("creating container {name}"), &error))
     }
 
@@ -57,14 +75,28 @@ impl Docker {
         }
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
         let label = |label: &str| labels.get(label).cloned().unwrap_or_default();
+        let host = found.host_config.unwrap_or_default();
+        let joined = format!("container:{id}");
         Ok(Pod {
             attempt: label(names::ATTEMPT),
             cgroup: label(names::CGROUP),
-            cgroup_parent: found.host_config.and_then(|host| host.cgroup_parent),
+            cgroup_parent: host.cgroup_parent,
+            ipc_mode: if host.ipc_mode.as_deref() == Some("host") { "host".to_owned() } else { joined.clone() },
+            pid_mode: match label(names::PID).as_str() {
+                "host" => Some("host".to_owned()),
+                "pod" => Some(joined),
+                _ => None,
+            },
         })
     }
 
-    fn container_body(&self, config: &ContainerConfig, pod: &Pod) -> ContainerCreateBody {
+    fn container_body(
+        &self,
+        config: &ContainerConfig,
+        pod: &Pod,
+        user: Option<String>,
+        confinement: Confinement,
+    ) -> ContainerCreateBody {
         let ours = [
             (names::KIND, "container".to_owned()),
             (names::OWNER, self.config.namespace.clone()),
@@ -82,15 +114,20 @@ impl Docker {
             cmd: config.args.clone(),
             env: Some(config.env.iter().map(|it| format!("{}={}", it.name, it.value)).collect()),
             working_dir: config.working_dir.clone(),
+            user,
+            tty: Some(config.tty),
+            open_stdin: Some(config.stdin),
+            stdin_once: Some(config.stdin_once),
             // Kubernetes knows nothing of the image's.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
             labels: Some(names::labels(&config.labels, ours)),
-            host_config: Some(self.host_config_of(config, pod)),
+            host_config: Some(self.host_config_of(config, pod, confinement)),
             ..ContainerCreateBody::default()
         }
     }
 
-    fn host_config_of(&self, config: &ContainerConfig, pod: &Pod) -> HostConfig {
+    fn host_config_of(&self, config: &ContainerConfig, pod: &Pod, confinement: Confinement) -> HostConfig {
+        let security = &config.security;
         let joined = format!("container:{}", config.sandbox);
         let wanted = &config.resources;
         let limits = HashMap::from([
@@ -98,8 +135,18 @@ impl Docker {
             ("max-file".to_owned(), self.config.log_max_files.to_string()),
         ]);
         HostConfig {
-            network_mode: Some(joined.clone()),
-            ipc_mode: Some(joined),
+            network_mode: Some(joined),
+            ipc_mode: Some(pod.ipc_mode.clone()),
+            pid_mode: pod.pid_mode.clone(),
+            privileged: Some(confinement.privileged),
+            cap_add: Some(confinement.add),
+            cap_drop: Some(confinement.drop),
+            group_add: Some(security.groups.iter().map(ToString::to_string).collect()),
+            readonly_rootfs: Some(security.read_only_root),
+            security_opt: Some(confinement.options),
+            masked_paths: Some(confinement.masked),
+            readonly_paths: Some(confinement.read_only),
+            pids_limit: wanted.pids_limit,
             cgroup_parent: pod.cgroup_parent.clone(),
             mounts: Some(config.mounts.iter().map(mount).collect()),
             log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(limits) }),

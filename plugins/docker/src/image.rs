@@ -32,6 +32,13 @@ impl Docker {
         Ok(images)
     }
 
+    /// The user that an image says.
+    pub(crate) async fn image_user(&self, reference: &str) -> Result<String> {
+        let found = self.client.api().inspect_image(reference).await;
+        let found = found.map_err(|error| failed(format!("looking up image {reference}"), &error))?;
+        Ok(found.config.and_then(|config| config.user).unwrap_or_default())
+    }
+
     /// Forgets an image's name; Docker removes what nothing else uses.
     pub(crate) async fn forget_image(&self, reference: &str) -> Result<()> {
         // Containers that have ended keep what they need, without its name.

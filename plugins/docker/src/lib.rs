@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`Docker`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
 //! - [`sandbox`]: a container that holds a pod's namespaces, of an image that [`pause`] makes. [`container`]: what Docker
-//!   makes a container from. [`process`]: started, stopped, killed. [`exec`]: processes beside. [`parent`]: a pod's cgroup.
+//!   makes a container from; [`security`]: what it may do. [`process`]: started, stopped, killed. [`exec`]: processes beside.
 //! - [`image`]: pulled, imported, listed. [`logs`]: what containers have written.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: labels. [`config`]: settings.
@@ -17,10 +17,10 @@ mod image;
 mod inventory;
 mod logs;
 mod names;
-mod parent;
 mod pause;
 mod process;
 mod sandbox;
+mod security;
 mod stats;
 
 use std::{future::Future, os::fd::OwnedFd, sync::Arc, time::Duration};
@@ -28,20 +28,20 @@ use std::{future::Future, os::fd::OwnedFd, sync::Arc, time::Duration};
 use futures_util::Stream;
 use stanchion_sdk::{
     Backend,
+    cgroup::Driver,
     changes::{self, Changes},
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId,
-        SandboxInfo, Stats, TerminalSize, Version,
+        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
+        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     },
 };
 use tokio::sync::Mutex;
 
 use client::{Client, failed};
-pub use config::Config;
+pub use config::{Config, RegistryConfig};
 use exec::Execs;
 use inventory::Seen;
-use parent::Driver;
 use pause::Pause;
 
 /// Docker as a runtime of pods.
@@ -117,7 +117,7 @@ impl Docker {
 impl Runtime for Docker {
     async fn version(&self) -> Result<Version> {
         let version = self.client.negotiate().await?;
-        let capabilities = Capabilities { import: true, ..Capabilities::default() };
+        let capabilities = Capabilities { import: true, shared_pid_namespace: true, ..Capabilities::default() };
         let runtime_version = version.version.unwrap_or_default();
         Ok(Version { runtime: "docker".to_owned(), runtime_version, capabilities })
     }
@@ -130,6 +130,11 @@ impl Runtime for Docker {
     async fn list_images(&self) -> Result<Vec<Image>> {
         self.ready().await?;
         self.images().await
+    }
+
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        self.ready().await?;
+        Ok(ImageDetails { user: self.image_user(&reference).await? })
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {

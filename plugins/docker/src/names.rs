@@ -18,6 +18,8 @@ pub(crate) const SANDBOX_ATTEMPT: &str = "stanchion.dev/sandbox-attempt";
 pub(crate) const NAME: &str = "stanchion.dev/name";
 /// Cgroup of the pod, from the root of the hierarchy.
 pub(crate) const CGROUP: &str = "stanchion.dev/cgroup";
+/// Processes that a sandbox's containers see: `container`, `pod` or `host`.
+pub(crate) const PID: &str = "stanchion.dev/pid";
 /// Reference of a container's image, as it was asked for: Docker forgets it when the tag moves on.
 pub(crate) const IMAGE: &str = "stanchion.dev/image";
 /// Names of the labels that were given, as JSON: Docker adds those of the image.

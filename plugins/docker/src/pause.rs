@@ -6,7 +6,10 @@ use std::sync::{Arc, OnceLock};
 use bollard::{body_full, query_parameters::CreateImageOptions};
 use futures_util::TryStreamExt;
 use hyper::body::Bytes;
-use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_sdk::{
+    pause::PROGRAM,
+    runtime::{Error, ErrorKind, Result},
+};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -14,8 +17,6 @@ use crate::{
     names,
 };
 
-/// The program, built by `build.rs`.
-static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));
 /// Where it is in the image.
 pub(crate) const PATH: &str = "/pause";
 /// Name of the image, without its tag. Nothing is ever pulled by it.

@@ -12,19 +12,18 @@ use bollard::{
 };
 use futures_util::future::join_all;
 use stanchion_sdk::{
+    cgroup::Parent,
     changes::finish,
     runtime::{
-        ContainerId, Error, ErrorKind, NetworkMode, PortMapping, Protocol, Result, SandboxConfig, SandboxId,
-        SandboxInfo, SandboxState, labels,
+        ContainerId, Error, ErrorKind, IpcMode, NetworkMode, PidMode, PortMapping, Protocol, Result, SandboxConfig,
+        SandboxId, SandboxInfo, SandboxState, Sysctl, labels,
     },
 };
 
 use crate::{
     Docker,
     client::{failed, is_gone, said},
-    names,
-    parent::Parent,
-    pause,
+    names, pause,
 };
 
 impl Docker {
@@ -40,12 +39,13 @@ impl Docker {
     /// The container first: Docker refuses a second one of its name, and what a crash leaves can be found by it.
     async fn make_sandbox_now(&self, name: &str, config: SandboxConfig, parent: Parent) -> Result<SandboxInfo> {
         let tried = || format!("creating sandbox {name}");
-        let id = self.create(name, self.sandbox_body(&config, &parent)).await;
+        let body = self.sandbox_body(&config, &parent).map_err(|error| error.context(tried()))?;
+        let id = self.create(name, body.clone()).await;
         let id = match id {
             Err(error) if is_gone(&error) => {
                 // The image was never made, or somebody has removed it.
                 self.pause.provide(&self.client).await?;
-                self.create(name, self.sandbox_body(&config, &parent)).await
+                self.create(name, body).await
             }
             created => created,
         };
@@ -54,7 +54,11 @@ impl Docker {
         let _turn = self.changes.turn(&id).await;
         let started = self.client.api().start_container(&id, None::<StartContainerOptions>).await;
         let made = match started {
-            Ok(()) => self.sandbox_info(&id).await,
+            // systemd has its slice only now.
+            Ok(()) => match self.blocking(move || parent.make(&config.resources)).await {
+                Ok(()) => self.sandbox_info(&id).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(self.start_error(tried(), &error, &config.port_mappings).await),
         };
         match made {
@@ -112,15 +116,21 @@ impl Docker {
         Ok(created.id)
     }
 
-    fn sandbox_body(&self, config: &SandboxConfig, parent: &Parent) -> ContainerCreateBody {
+    fn sandbox_body(&self, config: &SandboxConfig, parent: &Parent) -> Result<ContainerCreateBody> {
         let network = match config.network {
             NetworkMode::Pod => self.config.network.clone(),
             NetworkMode::Host => "host".to_owned(),
         };
+        let pid = match config.pid {
+            PidMode::Container => "container",
+            PidMode::Pod => "pod",
+            PidMode::Host => "host",
+        };
         let (exposed, bindings) = ports(&config.port_mappings);
         let host = HostConfig {
             network_mode: Some(network),
-            ipc_mode: Some("shareable".to_owned()),
+            ipc_mode: Some(if config.ipc == IpcMode::Host { "host" } else { "shareable" }.to_owned()),
+            sysctls: Some(sysctls(&config.sysctls)?),
             port_bindings: Some(bindings),
             cgroup_parent: Some(parent.name.clone()),
             // It does nothing, and needs nothing for it.
@@ -135,8 +145,9 @@ impl Docker {
             (names::OWNER, self.config.namespace.clone()),
             (names::ATTEMPT, config.attempt.to_string()),
             (names::CGROUP, parent.path.clone()),
+            (names::PID, pid.to_owned()),
         ];
-        ContainerCreateBody {
+        Ok(ContainerCreateBody {
             image: Some(pause::image().to_owned()),
             entrypoint: Some(vec![pause::PATH.to_owned()]),
             hostname: Some(config.hostname.clone()).filter(|name| !name.is_empty()),
@@ -144,7 +155,7 @@ impl Docker {
             labels: Some(names::labels(&config.labels, ours)),
             host_config: Some(host),
             ..ContainerCreateBody::default()
-        }
+        })
     }
 
     /// Kills what runs in a sandbox and releases its network.
@@ -186,7 +197,8 @@ impl Docker {
             self.end_process(id.as_str()).await?;
         }
         if let Some(path) = cgroup {
-            self.blocking(move || Parent::remove(&path)).await?;
+            let parent = Parent::at(self.ready().await?, &self.config.cgroup_root, &path);
+            self.blocking(move || parent.remove()).await?;
         }
         match record {
             Some(_) => self.erase(id.as_str()).await,
@@ -203,6 +215,16 @@ impl Docker {
         };
         Ok(found.filter(is_sandbox))
     }
+}
+
+/// As Docker names them: with dots.
+fn sysctls(sysctls: &[Sysctl]) -> Result<HashMap<String, String>> {
+    let named = |it: &Sysctl| {
+        let unknown =
+            || Error::new(ErrorKind::Invalid, format!("sysctl {:?} is no name of a kernel parameter", it.name));
+        Ok((it.path().ok_or_else(unknown)?.replace('/', "."), it.value.clone()))
+    };
+    sysctls.iter().map(named).collect()
 }
 
 /// What every container of ours has.

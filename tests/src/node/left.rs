@@ -26,15 +26,17 @@ impl Node {
         let mut note = |what: &str, things: Vec<String>| {
             found.extend(things.into_iter().map(|thing| format!("{what} {thing}")));
         };
-        match self.view() {
-            View::Containerd(ctr) => {
-                note("task", ctr.tasks()?);
-                note("container", ctr.containers()?);
-                note("snapshot", ctr.working_snapshots()?);
-            }
-            View::Docker(engine) => {
-                note("container", engine.containers()?);
-                note("volume", engine.volumes()?);
+        for view in self.views() {
+            match view {
+                View::Containerd(ctr) => {
+                    note("task", ctr.tasks()?);
+                    note("container", ctr.containers()?);
+                    note("snapshot", ctr.working_snapshots()?);
+                }
+                View::Docker(engine) => {
+                    note("container", engine.containers()?);
+                    note("volume", engine.volumes()?);
+                }
             }
         }
         note("process", self.strangers()?);

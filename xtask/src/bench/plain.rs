@@ -30,7 +30,7 @@ impl<'a> Plain<'a> {
     pub fn new(node: &'a Node) -> Result<Self> {
         let plain = Self { node, image: node.in_registry("busybox:latest")? };
         plain.run(&match node.runtime() {
-            Backend::Containerd => vec!["images", "pull", "--plain-http", &plain.image],
+            Backend::Containerd | Backend::K3s => vec!["images", "pull", "--plain-http", &plain.image],
             Backend::Docker => vec!["pull", &plain.image],
         })?;
         Ok(plain)
@@ -83,7 +83,7 @@ impl<'a> Plain<'a> {
     /// What stands for one pod.
     fn ids(&self, id: &str) -> Vec<String> {
         match self.node.runtime() {
-            Backend::Containerd => vec![id.to_owned()],
+            Backend::Containerd | Backend::K3s => vec![id.to_owned()],
             Backend::Docker => vec![format!("{id}-first"), id.to_owned()],
         }
     }
@@ -93,7 +93,7 @@ impl<'a> Plain<'a> {
         let cgroup = format!("{}/{id}", self.node.names().cgroup);
         let network = joined.map_or_else(|| "bridge".to_owned(), |other| format!("container:{other}"));
         let options = match self.node.runtime() {
-            Backend::Containerd => ["run", "--detach", "--cgroup", &cgroup, &self.image, id],
+            Backend::Containerd | Backend::K3s => ["run", "--detach", "--cgroup", &cgroup, &self.image, id],
             Backend::Docker => ["run", "--detach", "--network", &network, "--name", id],
         };
         let mut command = self.command()?;
@@ -109,14 +109,14 @@ impl<'a> Plain<'a> {
 
     fn kill(&self, signal: &str, id: &str) -> Result<()> {
         self.run(&match self.node.runtime() {
-            Backend::Containerd => vec!["tasks", "kill", "--signal", signal, id],
+            Backend::Containerd | Backend::K3s => vec!["tasks", "kill", "--signal", signal, id],
             Backend::Docker => vec!["kill", "--signal", signal, id],
         })
     }
 
     fn remove(&self, id: &str) -> Result<()> {
         match self.node.runtime() {
-            Backend::Containerd => {
+            Backend::Containerd | Backend::K3s => {
                 self.run(&["tasks", "delete", id])?;
                 self.run(&["containers", "delete", id])
             }
@@ -127,7 +127,7 @@ impl<'a> Plain<'a> {
     /// Its namespace in containerd.
     fn namespace(&self) -> &'static str {
         match self.node.runtime() {
-            Backend::Containerd => "bench",
+            Backend::Containerd | Backend::K3s => "bench",
             Backend::Docker => docker::NAMESPACE,
         }
     }

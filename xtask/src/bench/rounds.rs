@@ -81,7 +81,7 @@ impl<'a> Bench<'a> {
         let mut up = BTreeSet::new();
         let mut last = written;
         let containers = match self.node.runtime() {
-            Backend::Containerd => n,
+            Backend::Containerd | Backend::K3s => n,
             // Their sandboxes are containers too.
             Backend::Docker => 2 * n,
         };

@@ -32,9 +32,9 @@ impl Figure {
 
     const fn yardstick(self, on: Backend) -> &'static str {
         match (on, self) {
-            (Backend::Containerd, Self::Add | Self::Crash | Self::Update) => "`ctr run -d`",
-            (Backend::Containerd, Self::Delete) => "`ctr tasks kill`",
-            (Backend::Containerd, Self::AllUp) => "`ctr run -d`, all at once",
+            (Backend::Containerd | Backend::K3s, Self::Add | Self::Crash | Self::Update) => "`ctr run -d`",
+            (Backend::Containerd | Backend::K3s, Self::Delete) => "`ctr tasks kill`",
+            (Backend::Containerd | Backend::K3s, Self::AllUp) => "`ctr run -d`, all at once",
             // A pod is a sandbox and its container; a crash is the container's.
             (Backend::Docker, Self::Add | Self::Update) => "two `docker run -d`, added up",
             (Backend::Docker, Self::Crash) => "`docker run -d`",

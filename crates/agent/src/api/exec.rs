@@ -13,6 +13,7 @@ use axum::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
+use stanchion_pod::k8s_openapi::api::core::v1 as wire;
 use stanchion_runtime::{ContainerId, ExecId, ExecRequest, ExecStdio, Runtime, TerminalSize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -57,9 +58,8 @@ pub(super) async fn exec<R: Runtime>(
         return Err(bad("what to run is not said".to_owned()));
     }
     let name = container(&view, options.container.clone())?;
-    let statuses = view.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let running =
-        statuses.filter(|status| status.name == name && status.state.as_ref().is_some_and(|it| it.running.is_some()));
+    let is_running = |state: &wire::ContainerState| state.running.is_some();
+    let running = view.statuses().filter(|it| it.name == name && it.state.as_ref().is_some_and(is_running));
     let id = running.filter_map(|status| status.container_id.clone()).next();
     let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
     let id =

@@ -43,8 +43,7 @@ pub(super) async fn log<R: Runtime>(
 ) -> Result<Response, Refusal> {
     let (key, view) = find(&handle, namespace, name)?;
     let name = container(&view, options.container)?;
-    let statuses = view.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let status = statuses.into_iter().find(|status| status.name == name);
+    let status = view.statuses().find(|status| status.name == name);
     let attempt = status.and_then(|status| u32::try_from(status.restart_count).ok()).unwrap_or(0);
     let uid = view.pod.metadata.uid.clone().unwrap_or_default();
     let directory = handle.board.node().log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)).join(&name);
@@ -108,8 +107,7 @@ pub(super) async fn log<R: Runtime>(
 /// Whether this life of a container is over: it runs no more, or another has begun.
 fn is_over<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> bool {
     let view = handle.board.pod(key);
-    let statuses = view.iter().flat_map(|view| &view.pod.status).flat_map(|it| it.container_statuses.iter().flatten());
-    let own = statuses.into_iter().find(|status| status.name == name);
+    let own = view.iter().flat_map(|view| view.statuses()).find(|status| status.name == name);
     own.is_none_or(|status| {
         let is_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
         !is_running || u32::try_from(status.restart_count) != Ok(attempt)

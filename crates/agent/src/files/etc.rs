@@ -9,41 +9,128 @@ use std::{
 
 use stanchion_pod::Pod;
 
-/// Writes `hosts`, `hostname` and `resolv.conf` into `directory`; answers where each goes in a container.
-pub(crate) fn write(directory: &Path, pod: &Pod, addresses: &[IpAddr]) -> io::Result<Vec<(PathBuf, &'static str)>> {
-    let hosts = match pod.host_network {
-        true => fs::read_to_string("/etc/hosts").unwrap_or_default(),
-        false => hosts(&pod.hostname, addresses),
-    };
+use super::resolver;
+
+/// What was written, and what had to be left out.
+pub(crate) struct Etc {
+    /// Each file, with its place in a container.
+    pub files: Vec<(PathBuf, &'static str)>,
+    /// What is to be told of it.
+    pub warnings: Vec<String>,
+}
+
+/// The longest host name that the kernel takes (R-HOST-3).
+const LONGEST: usize = 64;
+
+/// The kernel's host name in a pod with a network of its own (R-HOST-1 to R-HOST-3), or why it cannot have it.
+pub(crate) fn host_name(pod: &Pod) -> Result<String, String> {
+    let Some(domain) = pod.domain.as_deref().filter(|_| pod.fqdn) else { return Ok(pod.hostname.clone()) };
+    let name = format!("{}.{domain}", pod.hostname);
+    match name.len() > LONGEST {
+        false => Ok(name),
+        true => Err(format!(
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({LONGEST} characters is \
+             the max, {} characters requested)",
+            name.len()
+        )),
+    }
+}
+
+/// Writes `hosts`, `hostname` and `resolv.conf` into `directory`.
+pub(crate) fn write(directory: &Path, pod: &Pod, addresses: &[IpAddr]) -> io::Result<Etc> {
     let hostname = match pod.host_network {
         true => fs::read_to_string("/etc/hostname").unwrap_or_default(),
-        false => format!("{}\n", pod.hostname),
+        false => format!("{}\n", host_name(pod).unwrap_or_else(|_| pod.hostname.clone())),
     };
-    let resolver = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let node = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let (resolver, warnings) = resolver::of(&pod.dns, &node);
     let files = [
-        ("hosts", hosts, "/etc/hosts"),
+        ("hosts", hosts(pod, addresses, || fs::read_to_string("/etc/hosts").unwrap_or_default()), "/etc/hosts"),
         ("hostname", hostname, "/etc/hostname"),
         ("resolv.conf", resolver, "/etc/resolv.conf"),
     ];
-    let mut mounts = Vec::with_capacity(files.len());
+    let mut written = Vec::with_capacity(files.len());
     for (name, content, destination) in files {
         let path = directory.join(name);
         // Containers have these files mounted: they are written in place, and only when they differ.
         if fs::read_to_string(&path).ok().as_deref() != Some(&content) {
             fs::write(&path, content)?;
         }
-        mounts.push((path, destination));
+        written.push((path, destination));
     }
-    Ok(mounts)
+    Ok(Etc { files: written, warnings })
 }
 
-fn hosts(hostname: &str, addresses: &[IpAddr]) -> String {
-    let mut hosts = String::from(
-        "# Managed by Stanchion.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-         fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n",
-    );
-    for address in addresses {
-        writeln!(hosts, "{address}\t{hostname}").expect("writing to a String cannot fail");
+/// `/etc/hosts` (R-HOST-6, R-HOST-7).
+fn hosts(pod: &Pod, addresses: &[IpAddr], node: impl FnOnce() -> String) -> String {
+    let mut hosts = match pod.host_network {
+        true => format!("# Kubernetes-managed hosts file (host network).\n{}", node()),
+        false => "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+                  fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"
+            .to_owned(),
+    };
+    let mut line = |line: std::fmt::Arguments<'_>| hosts.write_fmt(line).expect("writing to a String cannot fail");
+    for address in addresses.iter().filter(|_| !pod.host_network) {
+        match &pod.domain {
+            Some(domain) => line(format_args!("{address}\t{}.{domain}\t{}\n", pod.hostname, pod.hostname)),
+            None => line(format_args!("{address}\t{}\n", pod.hostname)),
+        }
+    }
+    if !pod.host_aliases.is_empty() {
+        line(format_args!("\n# Entries added by HostAliases.\n"));
+    }
+    for alias in &pod.host_aliases {
+        line(format_args!("{}\t{}\n", alias.address, alias.names.join("\t")));
     }
     hosts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: &str) -> Pod {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, namespace: stores}}\nspec:\n  containers: [{{name: a, image: a}}]\n{spec}"
+        );
+        let manifest = stanchion_pod::decode(manifest.as_bytes(), "knode");
+        manifest.unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
+    }
+
+    fn address() -> [IpAddr; 1] {
+        ["10.1.0.2".parse().expect("an address")]
+    }
+
+    const HEAD: &str = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost \
+                        ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
+
+    #[test]
+    fn hosts_are_as_recorded() {
+        // network/host-aliases-hostname-subdomain, network/dns-none and network/host-network of the recordings.
+        let aliased = pod(
+            "  hostname: web-0\n  subdomain: web\n  hostAliases:\n  - {ip: 10.1.2.3, hostnames: [db, db.internal]}\n  - {ip: \
+             10.1.2.4, hostnames: [cache]}\n",
+        );
+        let entries = "10.1.0.2\tweb-0.web.stores.svc.\tweb-0\n\n# Entries added by HostAliases.\n10.1.2.3\tdb\tdb.internal\n\
+                       10.1.2.4\tcache\n";
+        assert_eq!(hosts(&aliased, &address(), String::new), format!("{HEAD}{entries}"), "R-HOST-6");
+        assert_eq!(host_name(&aliased).as_deref(), Ok("web-0"), "R-HOST-1");
+        assert_eq!(hosts(&pod(""), &address(), String::new), format!("{HEAD}10.1.0.2\ta-knode\n"), "R-HOST-6");
+        let shared = pod("  hostNetwork: true\n  hostAliases: [{ip: 10.9.9.9, hostnames: [alias]}]\n");
+        let expected = "# Kubernetes-managed hosts file (host network).\n127.0.0.1 node\n\n# Entries added by \
+                        HostAliases.\n10.9.9.9\talias\n";
+        assert_eq!(hosts(&shared, &address(), || "127.0.0.1 node\n".to_owned()), expected, "R-HOST-7");
+    }
+
+    #[test]
+    fn the_kernels_name_is_the_whole_one_where_that_is_asked_for() {
+        // network/fqdn-as-hostname of the recordings.
+        let whole = pod("  hostname: node-a\n  subdomain: ring\n  setHostnameAsFQDN: true\n");
+        assert_eq!(host_name(&whole).as_deref(), Ok("node-a.ring.stores.svc."), "R-HOST-3");
+        let long = format!("  hostname: {}\n  subdomain: ring\n  setHostnameAsFQDN: true\n", "a".repeat(50));
+        let error = host_name(&pod(&long)).expect_err("it is too long");
+        assert!(error.contains("is too long (64 characters is the max, 67 characters requested)"), "R-HOST-3: {error}");
+        let other = pod("  hostnameOverride: other\n");
+        assert_eq!((host_name(&other).as_deref(), other.domain), (Ok("other"), None), "R-HOST-1");
+    }
 }

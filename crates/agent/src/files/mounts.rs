@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fs, io,
-    os::unix::ffi::OsStringExt,
+    os::unix::{ffi::OsStringExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +23,44 @@ pub(super) fn unmount_below(root: &Path) -> io::Result<()> {
 /// Whether something is mounted at exactly this path.
 pub(super) fn is_mounted(path: &Path) -> io::Result<bool> {
     Ok(points()?.iter().any(|mount| mount == path))
+}
+
+/// Whether a directory is another file system's than the one that it is in: a mount of a tmpfs, say.
+pub(super) fn is_own(path: &Path) -> io::Result<bool> {
+    let parent = path.parent().unwrap_or(path);
+    Ok(fs::metadata(path)?.dev() != fs::metadata(parent)?.dev())
+}
+
+/// How the mount that a path is on shares what is mounted below it later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sharing {
+    /// Where that mount is.
+    pub mount: PathBuf,
+    /// What is mounted here is seen elsewhere.
+    pub is_shared: bool,
+    /// What is mounted elsewhere is seen here.
+    pub is_slave: bool,
+}
+
+/// The sharing of the mount that `path` is on (proc_pid_mountinfo(5), optional fields).
+pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
+    let path = fs::canonicalize(path)?;
+    let table = fs::read("/proc/self/mountinfo")?;
+    let mut found = Sharing { mount: PathBuf::from("/"), is_shared: false, is_slave: false };
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let Some(point) = fields.nth(4).map(|point| PathBuf::from(OsString::from_vec(unescape(point)))) else {
+            continue;
+        };
+        // Of several at one place the last is on top.
+        if !path.starts_with(&point) || point.as_os_str().len() < found.mount.as_os_str().len() {
+            continue;
+        }
+        let optional: Vec<_> = fields.skip(1).take_while(|field| *field != b"-").collect();
+        let has = |prefix: &[u8]| optional.iter().any(|field| field.starts_with(prefix));
+        found = Sharing { mount: point, is_shared: has(b"shared:"), is_slave: has(b"master:") };
+    }
+    Ok(found)
 }
 
 fn below(root: &Path) -> io::Result<Vec<PathBuf>> {

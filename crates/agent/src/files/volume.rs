@@ -3,59 +3,155 @@
 use std::{
     fs::{self, Metadata, OpenOptions, Permissions},
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
 use rustix::mount::{MountFlags, mount};
-use stanchion_pod::{HostPathKind, Medium, Volume};
+use stanchion_pod::{Capacity, FsGroup, HostPathKind, Medium, ObjectKey, Objects, Pod, ProjectedKind, Volume};
 
-use super::{PodFiles, mounts};
+use super::{PodFiles, mounts, owner, projected, publish};
 
 /// Why a volume cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumeError {
-    #[error("volume {volume:?}: hostPath {} is not {expected}: {found}", path.display())]
-    WrongType { volume: String, path: PathBuf, expected: &'static str, found: &'static str },
-    #[error("volume {volume:?}: {tried} {}", path.display())]
-    Io { volume: String, tried: &'static str, path: PathBuf, source: io::Error },
+    #[error("hostPath type check failed: {} is not {expected}: {found}", path.display())]
+    WrongType { path: PathBuf, expected: &'static str, found: &'static str },
+    #[error("{tried} {}", path.display())]
+    Io { tried: &'static str, path: PathBuf, source: io::Error },
+    #[error("{0} not found")]
+    Missing(ObjectKey),
+    #[error("references non-existent {object} key: {key}")]
+    MissingKey { object: &'static str, key: String },
+    #[error("{} would be a file and a directory", .0.display())]
+    Conflict(PathBuf),
+}
+
+/// What a pod's volumes are made of.
+pub(crate) struct Site<'a> {
+    pub pod: &'a Pod,
+    pub files: &'a PodFiles,
+    pub objects: &'a Objects,
+    pub capacity: &'a Capacity,
+    /// Whether nothing of the pod runs yet: only then are files that may be many given to the pod's group.
+    pub is_new: bool,
 }
 
 /// Makes a volume ready; answers the path on the node to mount. Nothing happens to what is there.
-pub(crate) fn prepare(name: &str, volume: &Volume, files: &PodFiles) -> Result<PathBuf, VolumeError> {
+pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<PathBuf, VolumeError> {
+    let group = site.pod.fs_group.as_ref();
     match volume {
-        Volume::HostPath { path, kind } => host_path(name, path, *kind).map(|()| path.clone()),
+        Volume::HostPath { path, kind } => host_path(path, *kind).map(|()| path.clone()),
         Volume::EmptyDir { medium, size_limit } => {
-            let path = files.empty_dir(name);
-            let failed = |tried| {
-                let (volume, path) = (name.to_owned(), path.clone());
-                move |source| VolumeError::Io { volume, tried, path, source }
-            };
+            let path = site.files.empty_dir(name);
+            let failed = |tried| failed(tried, &path);
             fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
             match medium {
-                Medium::Memory if mounts::is_mounted(&path).map_err(failed("cannot see what is mounted at"))? => {}
                 Medium::Memory => {
-                    let size = size_limit.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-                    let options = std::ffi::CString::new(format!("mode=0777{size}")).expect("digits and letters only");
-                    mount("tmpfs", &path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
-                        .map_err(io::Error::from)
-                        .map_err(failed("cannot mount a tmpfs at"))?;
+                    let size = [Some(site.capacity.memory), memory_limit(site.pod), *size_limit];
+                    // Without a size the kernel takes half of its memory.
+                    let size = size.into_iter().flatten().filter(|size| *size > 0).min();
+                    memory(&path, size, MountFlags::empty()).map_err(failed("cannot mount a tmpfs at"))?;
                 }
                 Medium::Disk => {
+                    let mode = fs::metadata(&path).map_err(failed("cannot look at"))?.permissions().mode();
                     // Any user may write, as in every kubelet's emptyDir; the umask would take that away from `create`.
-                    let open = Permissions::from_mode(0o777);
+                    let open = Permissions::from_mode(mode & 0o7000 | 0o777);
                     fs::set_permissions(&path, open).map_err(failed("cannot set the mode of"))?;
                 }
+            }
+            if let Some(group) = group.filter(|_| site.is_new) {
+                // The policy of change is for volumes that outlive a pod.
+                let group = FsGroup { on_root_mismatch: false, ..*group };
+                owner::give(&path, &group).map_err(failed("cannot give to the pod's fsGroup"))?;
+            }
+            Ok(path)
+        }
+        Volume::Projected(projected) => {
+            let path = site.files.projected(projected.kind, name);
+            let failed = |tried| failed(tried, &path);
+            let payload = projected::payload(projected, site.objects, site.capacity)?;
+            fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
+            match projected.kind {
+                ProjectedKind::ConfigMap => {
+                    fs::set_permissions(&path, Permissions::from_mode(0o777))
+                        .map_err(failed("cannot set the mode of"))?;
+                }
+                // What may be secret is never on a disk.
+                ProjectedKind::Secret | ProjectedKind::DownwardApi | ProjectedKind::Projected => {
+                    memory(&path, None, MountFlags::NOSUID | MountFlags::NODEV)
+                        .map_err(failed("cannot mount a tmpfs at"))?;
+                }
+            }
+            if let Some(group) = group {
+                let give = chown(&path, None, Some(group.id)).and_then(|()| {
+                    let mode = fs::metadata(&path)?.permissions().mode();
+                    fs::set_permissions(&path, Permissions::from_mode(mode & 0o7777 | 0o2770))
+                });
+                give.map_err(failed("cannot give to the pod's fsGroup"))?;
+            }
+            publish::publish(&path, &payload, group.map(|group| group.id))
+                .map_err(failed("cannot write the files of"))?;
+            Ok(path)
+        }
+        Volume::Claim { claim, .. } => {
+            if !site.objects.contains_key(claim) {
+                return Err(VolumeError::Missing(claim.clone()));
+            }
+            let path = site.files.claim(claim);
+            let failed = |tried| failed(tried, &path);
+            if !path.exists() {
+                fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
+                fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed("cannot set the mode of"))?;
+            }
+            if let Some(group) = group.filter(|_| site.is_new) {
+                owner::give(&path, group).map_err(failed("cannot give to the pod's fsGroup"))?;
             }
             Ok(path)
         }
     }
 }
 
+/// Writes the files of a volume anew if they are to be others now (R-VOL-8). Nothing happens to a volume that was never
+/// made ready.
+pub(crate) fn follow(name: &str, volume: &Volume, site: &Site<'_>) -> Result<(), VolumeError> {
+    match volume {
+        Volume::Projected(projected) if site.files.projected(projected.kind, name).exists() => {
+            prepare(name, volume, site).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn failed(tried: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    move |source| VolumeError::Io { tried, path: path.to_owned(), source }
+}
+
+/// The most memory that all containers of a pod may use together; `None` where one has no limit (R-VOL-3).
+fn memory_limit(pod: &Pod) -> Option<u64> {
+    pod.containers.iter().map(|container| container.resources.memory_limit).sum()
+}
+
+/// Has a tmpfs at a directory. What is there is left as it is.
+fn memory(path: &Path, size: Option<u64>, flags: MountFlags) -> io::Result<()> {
+    if mounts::is_own(path)? {
+        return Ok(());
+    }
+    let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    let mount = |more: &str| {
+        let options = std::ffi::CString::new(format!("mode=1777{size}{more}")).expect("digits and letters only");
+        mount("tmpfs", path, "tmpfs", flags, Some(options.as_c_str()))
+    };
+    // Kernels before 6.4 do not know how to keep one out of swap.
+    match mount(",noswap") {
+        Err(rustix::io::Errno::INVAL) => Ok(mount("")?),
+        mounted => Ok(mounted?),
+    }
+}
+
 /// Checks or makes a path of the node (R-VOL, `hostPath.type`).
-fn host_path(volume: &str, path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
-    let failed =
-        |tried| move |source| VolumeError::Io { volume: volume.to_owned(), tried, path: path.to_owned(), source };
+fn host_path(path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
+    let failed = |tried| move |source| VolumeError::Io { tried, path: path.to_owned(), source };
     let found = match fs::metadata(path) {
         Ok(found) => Some(found),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
@@ -64,7 +160,6 @@ fn host_path(volume: &str, path: &Path, kind: HostPathKind) -> Result<(), Volume
     let expect = |expected, is: fn(&Metadata) -> bool| match &found {
         Some(found) if is(found) => Ok(()),
         found => Err(VolumeError::WrongType {
-            volume: volume.to_owned(),
             path: path.to_owned(),
             expected,
             found: found.as_ref().map_or("it does not exist", what),
@@ -84,7 +179,7 @@ fn host_path(volume: &str, path: &Path, kind: HostPathKind) -> Result<(), Volume
         }
         HostPathKind::DirectoryOrCreate | HostPathKind::Directory => expect("a directory", Metadata::is_dir),
         HostPathKind::FileOrCreate | HostPathKind::File => expect("a file", Metadata::is_file),
-        HostPathKind::Socket => expect("a socket", |found| found.file_type().is_socket()),
+        HostPathKind::Socket => expect("a socket file", |found| found.file_type().is_socket()),
         HostPathKind::CharDevice => expect("a character device", |found| found.file_type().is_char_device()),
         HostPathKind::BlockDevice => expect("a block device", |found| found.file_type().is_block_device()),
     }

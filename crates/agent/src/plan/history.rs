@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ErrorKind, SandboxId};
 
+use super::life::Life;
 use crate::clock::later;
 
 /// First and longest wait after a failure that will not pass by itself (R-IMG-4, R-LOOP-3).
@@ -22,9 +23,24 @@ pub(crate) struct History {
     images: HashMap<(Revision, String), ImageState>,
     starts: HashMap<String, Failure>,
     sandbox: Option<Failure>,
+    lacking: Option<(Revision, String)>,
+    evicted: Option<(Revision, String)>,
     stopped: HashSet<SandboxId>,
     condemned: HashSet<SandboxId>,
     to_restart: HashSet<ContainerId>,
+    lives: HashMap<ContainerId, Life>,
+    messages: HashMap<ContainerId, String>,
+    attempts: HashMap<String, Attempt>,
+    waiting: HashSet<ContainerId>,
+}
+
+/// The latest life of a container that is known of, whether or not the runtime has forgotten it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    /// How many were before it.
+    pub attempt: u32,
+    /// How long the restart after the next one waits.
+    pub backoff: Duration,
 }
 
 /// How far an image is, for one container of one revision.
@@ -111,9 +127,30 @@ impl History {
         self.images.insert((revision.clone(), container.to_owned()), state);
     }
 
-    /// Whether all images of a pod are here.
-    pub fn are_ready(&self, pod: &Pod) -> bool {
-        pod.containers.iter().all(|container| self.image(pod, container) == ImageState::Ready)
+    /// What a pod cannot start without and is not there.
+    pub fn lacking(&self, pod: &Pod) -> Option<&str> {
+        self.lacking.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, what)| what.as_str())
+    }
+
+    /// Notes what a revision of the pod cannot start without and is not there.
+    pub fn set_lacking(&mut self, lacking: Option<(Revision, String)>) {
+        self.lacking = lacking;
+    }
+
+    /// Why a pod was evicted, if it was.
+    pub fn evicted(&self, pod: &Pod) -> Option<&str> {
+        self.evicted.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, why)| why.as_str())
+    }
+
+    /// Notes that a revision of the pod is evicted, and why.
+    pub fn set_evicted(&mut self, evicted: Option<(Revision, String)>) {
+        self.evicted = evicted;
+    }
+
+    /// Whether all that a pod starts from is here: its images and the objects that it refers to.
+    pub fn is_startable(&self, pod: &Pod) -> bool {
+        self.lacking(pod).is_none()
+            && pod.all_containers().all(|container| self.image(pod, container) == ImageState::Ready)
     }
 
     /// Forgets the images of every revision but these.
@@ -155,6 +192,26 @@ impl History {
         self.starts.clear();
     }
 
+    /// Forgets the numbers of containers.
+    pub fn forget_attempts(&mut self) {
+        self.attempts.clear();
+    }
+
+    /// Notes that the restart after this container waits. Whether that is new.
+    pub fn wait(&mut self, container: &ContainerId) -> bool {
+        self.waiting.insert(container.clone())
+    }
+
+    /// The latest life of a container.
+    pub fn attempt(&self, container: &str) -> Option<Attempt> {
+        self.attempts.get(container).copied()
+    }
+
+    /// Notes the latest life of a container.
+    pub fn set_attempt(&mut self, container: &str, attempt: Attempt) {
+        self.attempts.insert(container.to_owned(), attempt);
+    }
+
     /// Whether a sandbox's network has been released.
     pub fn is_stopped(&self, sandbox: &SandboxId) -> bool {
         self.stopped.contains(sandbox)
@@ -191,11 +248,39 @@ impl History {
         self.to_restart.insert(container);
     }
 
+    /// What is known of a container's life beyond what the runtime says.
+    pub fn life(&self, container: &ContainerId) -> Life {
+        self.lives.get(container).cloned().unwrap_or_default()
+    }
+
+    /// Whether anything was ever noted of a container's life.
+    pub fn has_life(&self, container: &ContainerId) -> bool {
+        self.lives.contains_key(container)
+    }
+
+    /// Notes something of a container's life.
+    pub fn set_life(&mut self, container: ContainerId, life: Life) {
+        self.lives.insert(container, life);
+    }
+
+    /// The last words of a container that has ended; `None` where they have not been read.
+    pub fn message(&self, container: &ContainerId) -> Option<&str> {
+        self.messages.get(container).map(String::as_str)
+    }
+
+    /// Notes a container's last words.
+    pub fn set_message(&mut self, container: ContainerId, words: String) {
+        self.messages.insert(container, words);
+    }
+
     /// Forgets what was noted of containers and sandboxes that are gone.
     pub fn retain(&mut self, sandboxes: &HashSet<&SandboxId>, containers: &HashSet<&ContainerId>) {
         self.stopped.retain(|id| sandboxes.contains(id));
         self.condemned.retain(|id| sandboxes.contains(id));
         self.to_restart.retain(|id| containers.contains(id));
+        self.lives.retain(|id, _| containers.contains(id));
+        self.messages.retain(|id, _| containers.contains(id));
+        self.waiting.retain(|id| containers.contains(id));
     }
 
     /// Lets everything that waits for a time be tried at once.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use stanchion_pod::{Container, Pod, RestartPolicy};
+use stanchion_pod::{Container, Pod, RestartAction, RestartPolicy};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxState, labels};
 
 use super::{history::History, view::Instance};
@@ -16,26 +16,45 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// A container that ran this long starts over (R-BCK-2).
 const RESET: Duration = Duration::from_secs(600);
 
-/// Whether a container is to run and does not (R-RSP-1, R-SYNC-6).
-pub(crate) fn wants_start(pod: &Pod, newest: Option<&Instance<'_>>, history: &History) -> bool {
-    let Some(Instance { container, sandbox }) = newest else { return true };
-    if history.is_to_restart(&container.id) || history.is_condemned(&sandbox.id) {
+/// Whether a container is to run and does not (R-RSP-1, R-RSP-3, R-SYNC-6).
+pub(crate) fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_>>, history: &History) -> bool {
+    let Some(newest) = newest else { return true };
+    if is_asked(newest, history) {
         return true;
     }
-    match &container.state {
+    match &newest.container.state {
         ContainerState::Running { .. } => false,
         ContainerState::Created | ContainerState::Unknown => true,
-        ContainerState::Exited { code, .. } => restarts(pod.restart_policy, *code),
+        ContainerState::Exited { code, .. } => restarts(pod, container, *code),
     }
 }
 
-/// Whether a container that ended like this is started again.
-pub(crate) fn restarts(policy: RestartPolicy, code: Option<i32>) -> bool {
-    match policy {
+/// Whether a user has asked for another life after this one.
+pub(crate) fn is_asked(newest: &Instance<'_>, history: &History) -> bool {
+    history.is_to_restart(&newest.container.id) || history.is_condemned(&newest.sandbox.id)
+}
+
+/// Whether a container that ended like this is started again: its own rules and policy come before the pod's (R-RSP-1).
+/// An init container that has done its work never is (R-INIT-1), a sidecar always (R-RSP-2).
+pub(crate) fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> bool {
+    let is_init = pod.init_containers.iter().any(|init| init.name == container.name);
+    if is_init && !container.runs_always() && code == Some(0) {
+        return false;
+    }
+    if rule(container, code).is_some() {
+        return true;
+    }
+    match container.restart.as_ref().map_or(pod.restart_policy, |own| own.policy) {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => code != Some(0),
         RestartPolicy::Never => false,
     }
+}
+
+/// What the first rule asks for that matches this end (R-RSP-1).
+pub(crate) fn rule(container: &Container, code: Option<i32>) -> Option<RestartAction> {
+    let mut rules = container.restart.iter().flat_map(|own| &own.rules);
+    rules.find(|rule| code.is_some_and(|code| rule.matches(code))).map(|rule| rule.action)
 }
 
 /// When a container that is to run may start; `None` is at once.
@@ -46,14 +65,13 @@ pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history:
 
 /// When the back-off after the container's latest end is over.
 pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Timestamp> {
-    let Instance { container, sandbox } = newest?;
+    let newest = newest?;
     // A container that was lost with its sandbox did not crash.
-    if history.is_to_restart(&container.id) || history.is_condemned(&sandbox.id) || sandbox.state != SandboxState::Ready
-    {
+    if is_asked(newest, history) || newest.sandbox.state != SandboxState::Ready {
         return None;
     }
-    let ContainerState::Exited { finished_at: Some(finished), .. } = container.state else { return None };
-    Some(later(finished, backoff(container))).filter(|due| *due > finished)
+    let ContainerState::Exited { finished_at: Some(finished), .. } = newest.container.state else { return None };
+    Some(later(finished, backoff(newest.container))).filter(|due| *due > finished)
 }
 
 /// How long the restart after this container's end waits, from the note that it was created with (R-BCK-1, R-BCK-2).

@@ -8,8 +8,11 @@ use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, S
 
 use super::{
     Action, Plan, Run, Running, Wanted,
+    fate::Fate,
     history::{Failure, History, ImageState},
+    life::{Hook, Life},
     plan, restart,
+    stop::Stop,
     view::View,
 };
 use crate::{clock::later, observe::Remains};
@@ -76,6 +79,10 @@ fn exited(code: i32, at: u64) -> ContainerState {
     ContainerState::Exited { code: Some(code), started_at, finished_at, oom_killed: false }
 }
 
+fn stop_of(container: &ContainerInfo) -> Stop {
+    Stop::graceful(container, None)
+}
+
 fn view(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> View {
     let remains = Remains { sandboxes, containers };
     View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] }
@@ -88,21 +95,27 @@ fn with_image(pod: &Pod) -> History {
 }
 
 fn next(pod: Option<&Pod>, view: &View, history: &History, now: u64) -> Plan {
-    plan(Wanted { pod, running: None }, view, history, after(now))
+    plan(Wanted { pod, running: None, since: start() }, view, history, after(now))
 }
 
 fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<Action> {
     let (revision, sandbox) = (pod.revision.clone(), sandbox.id.clone());
-    Some(Action::RunContainer(Run { revision, index: 0, attempt, sandbox, backoff: Duration::from_secs(backoff) }))
+    Some(Action::RunContainer(Run {
+        revision,
+        container: "app".to_owned(),
+        attempt,
+        sandbox,
+        backoff: Duration::from_secs(backoff),
+    }))
 }
 
 #[test]
 fn a_new_pod_gets_images_then_sandbox_then_containers() {
     let pod = pod("a:1");
     let empty = view(vec![], vec![]);
-    let images = Action::EnsureImages { revision: pod.revision.clone(), containers: vec![0] };
+    let images = Action::EnsureImages { revision: pod.revision.clone(), containers: vec!["app".to_owned()] };
     assert_eq!(next(Some(&pod), &empty, &History::default(), 0).action, Some(images));
-    let sandbox_first = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0 };
+    let sandbox_first = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0, started_at: start() };
     assert_eq!(next(Some(&pod), &empty, &with_image(&pod), 0).action, Some(sandbox_first));
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let made = view(vec![sandbox.clone()], vec![]);
@@ -143,7 +156,11 @@ fn what_is_not_to_restart_stays_as_it_ended() {
     let pod = never("a:1");
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let ended = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(1, 5), 0)]);
-    assert_eq!(next(Some(&pod), &ended, &with_image(&pod), 99), Plan::default(), "R-RSP-1");
+    let release = Action::StopSandbox { backend: "home".to_owned(), id: sandbox.id.clone() };
+    assert_eq!(next(Some(&pod), &ended, &with_image(&pod), 99).action, Some(release), "R-WRK-2");
+    let mut released = with_image(&pod);
+    released.set_stopped(sandbox.id.clone());
+    assert_eq!(next(Some(&pod), &ended, &released, 99), Plan::default(), "R-RSP-1");
     let mut lost = sandbox;
     lost.state = SandboxState::NotReady { reason: "reboot".to_owned() };
     let rebooted = view(vec![lost.clone()], vec![container(&pod, &lost, 0, exited(0, 5), 0)]);
@@ -157,10 +174,7 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let pod = pod("a:1");
     let lost = sandbox(&pod, 0, SandboxState::NotReady { reason: "unmounted".to_owned() });
     let survivor = container(&pod, &lost, 2, running(), 10);
-    let stop = Action::StopContainers {
-        backend: "home".to_owned(),
-        containers: vec![(survivor.id.clone(), Duration::from_secs(7))],
-    };
+    let stop = Action::StopContainers { backend: "home".to_owned(), stops: vec![stop_of(&survivor)] };
     let mut history = with_image(&pod);
     let alive = view(vec![lost.clone()], vec![survivor]);
     assert_eq!(next(Some(&pod), &alive, &history, 0).action, Some(stop), "I1");
@@ -168,7 +182,7 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let release = Action::StopSandbox { backend: "home".to_owned(), id: lost.id.clone() };
     assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(release));
     history.set_stopped(lost.id.clone());
-    let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1 };
+    let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1, started_at: start() };
     assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(make));
     let fresh = sandbox(&pod, 1, SandboxState::Ready);
     let dead = container(&pod, &lost, 2, exited(137, 1), 10);
@@ -184,9 +198,9 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
     let standing = sandbox(&old, 0, SandboxState::Ready);
     let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)) };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
     let mut history = History::default();
-    let images = Action::EnsureImages { revision: new.revision.clone(), containers: vec![0] };
+    let images = Action::EnsureImages { revision: new.revision.clone(), containers: vec!["app".to_owned()] };
     assert_eq!(plan(wanted, &alive, &history, after(0)).action, Some(images), "images first");
     let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
     history.set_image(&new.revision, "app", ImageState::Failed(failure));
@@ -206,7 +220,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, "app", ImageState::Pulling(None));
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)) };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
     assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
 }
 
@@ -216,10 +230,7 @@ fn a_pod_that_is_not_wanted_goes_step_by_step() {
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let alive = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, running(), 0)]);
     let stop = next(None, &alive, &History::default(), 0).action;
-    assert!(
-        matches!(stop, Some(Action::StopContainers { ref containers, .. }) if containers[0].1.as_secs() == 7),
-        "I5"
-    );
+    assert!(matches!(stop, Some(Action::StopContainers { ref stops, .. }) if stops[0].grace.as_secs() == 7), "I5");
     let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(0, 0), 0)]);
     let remove = Action::RemoveSandbox { backend: "home".to_owned(), id: sandbox.id };
     assert_eq!(next(None, &dead, &History::default(), 0).action, Some(remove));
@@ -245,7 +256,8 @@ fn a_created_container_is_started_and_an_old_one_removed() {
         Some(Action::RemoveContainer { backend: "home".to_owned(), id: format!("app-{attempt}").as_str().into() })
     };
     // An agent that has died may be starting it: removing it would kill what runs a moment later (I3).
-    let start = Action::StartContainer { revision: pod.revision.clone(), index: 0, id: "app-0".into() };
+    let start =
+        Action::StartContainer { revision: pod.revision.clone(), container: "app".to_owned(), id: "app-0".into() };
     assert_eq!(next(Some(&pod), &half, &with_image(&pod), 0).action, Some(start));
     let lost = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, ContainerState::Unknown, 0)]);
     assert_eq!(next(Some(&pod), &lost, &with_image(&pod), 0).action, remove(0));
@@ -265,4 +277,121 @@ fn a_user_can_restart_without_waiting() {
     assert!(matches!(next(Some(&pod), &alive, &history, 0).action, Some(Action::StopContainers { .. })));
     let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 4, exited(143, 1), 300)]);
     assert_eq!(next(Some(&pod), &dead, &history, 1).action, run(&pod, &sandbox, 5, 300));
+}
+
+/// A pod with init containers `first`, `side` (a sidecar) and `second`, and the container `app`.
+fn with_inits(policy: &str) -> Pod {
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  restartPolicy: {policy}\n  initContainers:\n  - \
+         {{name: first, image: a}}\n  - {{name: side, image: a, restartPolicy: Always, startupProbe: {{exec: {{command: \
+         [x]}}}}}}\n  - {{name: second, image: a}}\n  containers:\n  - {{name: app, image: a}}\n"
+    );
+    let manifest = stanchion_pod::decode(text.as_bytes(), "node").expect("the manifest is good");
+    manifest.pods.into_iter().next().expect("it has one pod")
+}
+
+fn named(pod: &Pod, sandbox: &SandboxInfo, name: &str, state: ContainerState) -> ContainerInfo {
+    let id = format!("{name}-0").as_str().into();
+    ContainerInfo { id, name: name.to_owned(), ..container(pod, sandbox, 0, state, 0) }
+}
+
+/// The history in which all images are here.
+fn with_images(pod: &Pod) -> History {
+    let mut history = History::default();
+    pod.all_containers().for_each(|it| history.set_image(&pod.revision, &it.name, ImageState::Ready));
+    history
+}
+
+/// Containers by name, and how they are.
+type Containers<'a> = &'a [(&'a str, ContainerState)];
+
+/// What is done next where these containers are: the container that is run, or what else is done.
+fn doing(pod: &Pod, history: &History, containers: Containers<'_>) -> String {
+    let sandbox = sandbox(pod, 0, SandboxState::Ready);
+    let infos = containers.iter().map(|(name, state)| named(pod, &sandbox, name, state.clone())).collect();
+    match next(Some(pod), &view(vec![sandbox], infos), history, 5).action {
+        None => "nothing".to_owned(),
+        Some(Action::RunContainer(run)) => run.container,
+        Some(Action::StopContainers { stops, .. }) => format!("stop {}", stops[0].id),
+        Some(other) => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
+    }
+}
+
+#[test]
+fn containers_start_in_order() {
+    let (ok, bad) = (exited(0, 5), exited(1, 5));
+    let up = [("first", ok.clone()), ("side", running())];
+    let done = [up[0].clone(), up[1].clone(), ("second", ok.clone())];
+    let all = [done[0].clone(), done[1].clone(), done[2].clone(), ("app", running())];
+    let side_died = [done[0].clone(), ("side", bad.clone()), done[2].clone(), ("app", running())];
+    // Whether the sidecar has started, what is there, what comes next: R-INIT-1, R-INIT-2, R-INIT-4, R-INIT-6.
+    let table: &[(bool, Containers<'_>, &str)] = &[
+        (false, &[], "first"),
+        (false, &[("first", running())], "nothing"),
+        (false, &[("first", bad)], "first"),
+        (false, &[("first", ok)], "side"),
+        (false, &up, "nothing"),
+        (true, &up, "second"),
+        (true, &done, "app"),
+        (true, &done[1..], "app"),
+        (true, &all, "nothing"),
+        (true, &all[3..], "side"),
+        (true, &side_died, "side"),
+    ];
+    let pod = with_inits("Always");
+    for (is_started, containers, expected) in table {
+        let mut history = with_images(&pod);
+        history.set_life("side-0".into(), Life { startup: is_started.then_some(true), ..Life::default() });
+        assert_eq!(doing(&pod, &history, containers), *expected, "{is_started} {containers:?}");
+    }
+}
+
+#[test]
+fn a_pod_is_over_when_nothing_of_it_is_to_run() {
+    let (ok, bad) = (exited(0, 5), exited(1, 5));
+    // R-PH-1, R-PH-4, R-INIT-3, R-INIT-7.
+    let table: &[(&str, Containers<'_>, Fate)] = &[
+        ("Never", &[("first", bad.clone())], Fate::Failed),
+        ("OnFailure", &[("first", bad.clone())], Fate::Lives),
+        ("Never", &[("first", ok.clone())], Fate::Lives),
+        ("Never", &[("side", running()), ("app", ok.clone())], Fate::Succeeded),
+        ("Never", &[("side", running()), ("app", bad.clone())], Fate::Failed),
+        ("OnFailure", &[("app", ok.clone())], Fate::Succeeded),
+        ("OnFailure", &[("app", bad)], Fate::Lives),
+        ("Always", &[("app", ok)], Fate::Lives),
+        ("Always", &[("app", running())], Fate::Lives),
+    ];
+    for (policy, containers, expected) in table {
+        let pod = with_inits(policy);
+        let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+        let infos = containers.iter().map(|(name, state)| named(&pod, &sandbox, name, state.clone())).collect();
+        let view = view(vec![sandbox], infos);
+        let found = Fate::of(&pod, &view, &with_images(&pod), start(), after(9));
+        assert_eq!(found, *expected, "{policy} {containers:?}");
+        // R-ADL-1, R-PH-6: time runs out for what lives, and no more for what has ended.
+        let timed = Pod { active_deadline: Some(Duration::from_secs(7)), ..pod };
+        let expected = if *expected == Fate::Lives { Fate::Expired } else { *expected };
+        assert_eq!(
+            Fate::of(&timed, &view, &with_images(&timed), start(), after(9)),
+            expected,
+            "{policy} {containers:?}"
+        );
+    }
+}
+
+#[test]
+fn what_probes_and_hooks_give_up_is_stopped() {
+    let pod = with_inits("Always");
+    let all = [("side", running()), ("app", running())];
+    let started = Life { startup: Some(true), ..Life::default() };
+    let table = [
+        (started.clone(), "nothing"),
+        (Life { startup: Some(false), ..Life::default() }, "stop side-0"),
+        (Life { hook: Hook::Failed(String::new()), ..started }, "stop side-0"),
+    ];
+    for (life, expected) in table {
+        let mut history = with_images(&pod);
+        history.set_life("side-0".into(), life);
+        assert_eq!(doing(&pod, &history, &all), expected, "R-PRB-10, R-HOOK-1, R-INIT-10");
+    }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use stanchion_pod::{PodKey, Problem};
+use stanchion_pod::{ObjectKey, Objects, PodKey, Problem};
 
 use super::reader::{ManifestFile, Reader};
 use crate::{
@@ -21,17 +21,19 @@ pub(super) struct Merge {
     board: Arc<Board>,
     events: Arc<EventLog>,
     told: HashMap<String, String>,
+    /// What pods can refer to, as it was last merged: the same one while nothing of it changes.
+    objects: Arc<Objects>,
 }
 
 impl Merge {
     pub fn new(board: Arc<Board>, events: Arc<EventLog>) -> Self {
-        Self { board, events, told: HashMap::new() }
+        Self { board, events, told: HashMap::new(), objects: Arc::default() }
     }
 
     /// What the sources want together. Of two manifests that name one pod, the first wins: by source, then by path
     /// (R-MRG-2). The other is shown as a conflict.
     pub fn merge(&mut self, readers: &[Reader]) -> Desired {
-        let mut pods: BTreeMap<PodKey, DesiredPod> = BTreeMap::new();
+        let mut taken = Taken { pods: BTreeMap::new(), objects: BTreeMap::new(), places: BTreeMap::new() };
         let mut told = HashMap::new();
         let sources = readers.iter().map(|reader| {
             let location = reader.location().display().to_string();
@@ -40,7 +42,7 @@ impl Merge {
             }
             let manifests = reader.files().map(|(path, file)| {
                 let path = path.display().to_string();
-                let view = manifest(&path, file, reader.error(), &mut pods);
+                let view = taken.manifest(&path, file, reader);
                 if !view.problems.is_empty() {
                     told.insert(path, sentence(&view.problems));
                 }
@@ -52,6 +54,13 @@ impl Merge {
         let sources = sources.collect();
         self.board.set_sources(sources);
         self.tell(told);
+        let Taken { mut pods, objects, .. } = taken;
+        if *self.objects != objects {
+            self.objects = Arc::new(objects);
+        }
+        for pod in pods.values_mut() {
+            pod.objects = Arc::clone(&self.objects);
+        }
         Desired { pods, complete: readers.iter().all(Reader::is_known) }
     }
 
@@ -68,45 +77,70 @@ impl Merge {
     }
 }
 
-fn manifest(
-    path: &str,
-    file: &ManifestFile,
-    unreadable: Option<&str>,
-    pods: &mut BTreeMap<PodKey, DesiredPod>,
-) -> ManifestView {
-    let stale = match unreadable {
-        Some(error) => Some(error.to_owned()),
-        None => (!file.problems.is_empty()).then(|| format!("{path}: {}", sentence(&file.problems))),
-    };
-    let stale: Option<Arc<str>> = stale.map(Into::into);
-    let mut view = ManifestView {
-        path: path.to_owned(),
-        pods: Vec::new(),
-        problems: file.problems.clone(),
-        warnings: file.warnings.clone(),
-    };
-    for pod in &file.pods {
-        match pods.entry(pod.key.clone()) {
-            Entry::Vacant(place) => {
-                view.pods.push(pod.key.to_string());
-                place.insert(DesiredPod {
-                    pod: Arc::clone(pod),
-                    manifest: path.into(),
-                    content: Arc::clone(&file.content),
-                    stale: stale.clone(),
-                });
+/// What manifests have named so far.
+struct Taken {
+    pods: BTreeMap<PodKey, DesiredPod>,
+    objects: Objects,
+    /// Where each object comes from.
+    places: BTreeMap<ObjectKey, String>,
+}
+
+impl Taken {
+    fn manifest(&mut self, path: &str, file: &ManifestFile, source: &Reader) -> ManifestView {
+        let stale = match source.error() {
+            Some(error) => Some(error.to_owned()),
+            None => (!file.problems.is_empty()).then(|| format!("{path}: {}", sentence(&file.problems))),
+        };
+        let stale: Option<Arc<str>> = stale.map(Into::into);
+        let mut view = ManifestView {
+            path: path.to_owned(),
+            pods: Vec::new(),
+            objects: Vec::new(),
+            problems: file.problems.clone(),
+            warnings: file.warnings.clone(),
+        };
+        for pod in &file.pods {
+            if let Some(reason) = source.withheld(&pod.key) {
+                let message = format!("pod {} is not run here: {reason}", pod.key);
+                view.warnings.push(Problem { message, ..Problem::default() });
+                continue;
             }
-            Entry::Occupied(winner) => {
-                let message = format!(
-                    "duplicate pod {}: it is already defined in {}, which comes first and wins; remove or rename one",
-                    pod.key,
-                    winner.get().manifest
-                );
-                view.problems.push(Problem { field: "metadata.name".to_owned(), message, ..Problem::default() });
+            match self.pods.entry(pod.key.clone()) {
+                Entry::Vacant(place) => {
+                    view.pods.push(pod.key.to_string());
+                    place.insert(DesiredPod {
+                        pod: Arc::clone(pod),
+                        manifest: path.into(),
+                        content: Arc::clone(&file.content),
+                        objects: Arc::default(),
+                        stale: stale.clone(),
+                    });
+                }
+                Entry::Occupied(winner) => {
+                    view.problems.push(duplicate(&format!("pod {}", pod.key), &winner.get().manifest));
+                }
             }
         }
+        for (key, object) in &file.objects {
+            let name = format!("{} {}/{}", key.kind.name(), key.namespace, key.name);
+            match self.places.entry(key.clone()) {
+                Entry::Vacant(place) => {
+                    place.insert(path.to_owned());
+                    self.objects.insert(key.clone(), Arc::clone(object));
+                    view.objects.push(name);
+                }
+                Entry::Occupied(winner) => view.problems.push(duplicate(&name, winner.get())),
+            }
+        }
+        view
     }
-    view
+}
+
+/// What is said of the second of two with one name.
+fn duplicate(what: &str, first: &str) -> Problem {
+    let message =
+        format!("duplicate {what}: it is already defined in {first}, which comes first and wins; remove or rename one");
+    Problem { field: "metadata.name".to_owned(), message, ..Problem::default() }
 }
 
 /// Problems as one line.

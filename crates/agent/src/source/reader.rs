@@ -11,9 +11,15 @@ use std::{
 };
 
 use jiff::Timestamp;
-use stanchion_pod::{MAX_MANIFEST, Pod, Problem, decode};
+use stanchion_pod::{MAX_MANIFEST, Manifest, Object, ObjectKey, ObjectKind, Pod, PodKey, Problem, decode};
 
-use super::{last_good::LastGood, leftover};
+use super::{
+    kubelets,
+    last_good::LastGood,
+    leftover,
+    standby::{Role, Standby},
+};
+use crate::config::SourceConfig;
 
 /// One source of manifests and what was last read from it.
 #[derive(Debug)]
@@ -29,16 +35,22 @@ pub(super) struct Reader {
     last_good: LastGood,
     unkept: BTreeSet<OsString>,
     begun: bool,
+    /// The kubelet that the source belongs to.
+    standby: Option<Standby>,
+    /// Pods of which the kubelet's containers run although it is away.
+    running: Vec<(String, String)>,
 }
 
 /// One manifest file as it was last read.
 #[derive(Debug, Default)]
 pub(super) struct ManifestFile {
     stamp: Option<Stamp>,
-    /// The content in force.
+    /// The content in force; of a file without pods only until it is kept on disk.
     pub content: Arc<[u8]>,
     /// The pods in force: of the present content if that is good, else of the last good one.
     pub pods: Vec<Arc<Pod>>,
+    /// The objects in force, likewise.
+    pub objects: Vec<(ObjectKey, Arc<Object>)>,
     /// Why the present content is not in force.
     pub problems: Vec<Problem>,
     /// What is doubtful in the present content.
@@ -66,7 +78,8 @@ impl Stamp {
 }
 
 impl Reader {
-    pub fn new(path: PathBuf, node_name: &str, state_dir: &Path) -> Self {
+    pub fn new(source: &SourceConfig, node_name: &str, state_dir: &Path) -> Self {
+        let SourceConfig { path, kubelet } = source.clone();
         let last_good = LastGood::of(state_dir, &path);
         let mut reader = Self {
             path,
@@ -79,6 +92,8 @@ impl Reader {
             last_good,
             unkept: BTreeSet::new(),
             begun: false,
+            standby: kubelet.map(Standby::new),
+            running: Vec::new(),
         };
         reader.recall();
         reader
@@ -98,8 +113,34 @@ impl Reader {
         self.since
     }
 
+    /// Whether it is known what is wanted of it: not while nobody knows whether its kubelet is there.
     pub fn is_known(&self) -> bool {
-        self.known
+        self.known && !matches!(self.role(), Role::Undecided(_))
+    }
+
+    /// The kubelet that it belongs to.
+    pub fn standby(&mut self) -> Option<&mut Standby> {
+        self.standby.as_mut()
+    }
+
+    fn role(&self) -> Role {
+        self.standby.as_ref().map_or(Role::Ours, Standby::role)
+    }
+
+    /// Why a pod of this source is not run here: one pod never runs twice.
+    pub fn withheld(&self, pod: &PodKey) -> Option<String> {
+        match self.role() {
+            Role::Ours => {
+                let runs = self.running.iter().any(|running| kubelets::is_same(pod, &self.node_name, running));
+                runs.then(|| "its kubelet is away, but the containers that it started run on".to_owned())
+            }
+            Role::StandBy(reason) | Role::Undecided(reason) => Some(reason),
+        }
+    }
+
+    /// Whether pods wait for the end of containers, which nobody reports.
+    pub fn awaits_ends(&self) -> bool {
+        !self.running.is_empty()
     }
 
     /// Whether manifests are links, whose targets' changes the kernel does not report (R-INOT-9).
@@ -114,6 +155,10 @@ impl Reader {
 
     /// Reads what changed. Files in `writing` are being written and stay as they were.
     pub fn read(&mut self, writing: &HashSet<PathBuf>) {
+        self.running = match &self.standby {
+            Some(standby) if standby.role() == Role::Ours => kubelets::running(&standby.kubelet().runtime_state),
+            _ => Vec::new(),
+        };
         let found = self.list();
         let failed = found.as_ref().err().cloned();
         if failed.is_some() != self.error.is_some() {
@@ -156,6 +201,8 @@ impl Reader {
             };
             if !self.tell(&name.to_string_lossy(), done) {
                 self.unkept.insert(name);
+            } else if let Some(file) = self.files.get_mut(&name).filter(|file| file.pods.is_empty()) {
+                file.content = Arc::default();
             }
         }
     }
@@ -182,9 +229,9 @@ impl Reader {
         self.known = true;
         for (name, content) in kept {
             if let Ok(manifest) = decode(&content, &self.node_name) {
-                let pods = manifest.pods.into_iter().map(Arc::new).collect();
-                let content = content.into();
-                self.files.insert(name, ManifestFile { pods, content, ..ManifestFile::default() });
+                let mut file = ManifestFile::default();
+                file.take(manifest, content);
+                self.files.insert(name, file);
             }
         }
     }
@@ -227,12 +274,9 @@ impl Reader {
         if stamp.is_some() && file.stamp == stamp {
             return;
         }
-        match load(path).and_then(|content| Ok((decode(&content, &self.node_name)?, content))) {
+        match load(path).and_then(|content| content.decoded(&self.node_name)) {
             Ok((manifest, content)) => {
-                file.pods = manifest.pods.into_iter().map(Arc::new).collect();
-                file.problems = Vec::new();
-                file.warnings = manifest.warnings;
-                file.content = content.into();
+                file.take(manifest, content);
                 self.unkept.insert(name.to_owned());
             }
             Err(problems) => file.problems = problems,
@@ -258,8 +302,47 @@ impl Reader {
     }
 }
 
+impl ManifestFile {
+    /// Puts what was decoded in force.
+    fn take(&mut self, manifest: Manifest, content: Vec<u8>) {
+        self.pods = manifest.pods.into_iter().map(Arc::new).collect();
+        self.objects = manifest.objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect();
+        self.problems = Vec::new();
+        self.warnings = manifest.warnings;
+        self.content = content.into();
+    }
+}
+
+/// What is in a file, and who may read it.
+struct Loaded {
+    content: Vec<u8>,
+    entry: Metadata,
+}
+
+impl Loaded {
+    fn decoded(self, node_name: &str) -> Result<(Manifest, Vec<u8>), Vec<Problem>> {
+        let manifest = decode(&self.content, node_name)?;
+        let has_secret = manifest.objects.iter().any(|(key, _)| key.kind == ObjectKind::Secret);
+        match exposure(&self.entry).filter(|_| has_secret) {
+            Some(message) => Err(vec![Problem { message, ..Problem::default() }]),
+            None => Ok((manifest, self.content)),
+        }
+    }
+}
+
+/// Why a file is none for Secrets; `None` says that only root can read it.
+fn exposure(entry: &Metadata) -> Option<String> {
+    let (mode, owner) = (entry.mode() & 0o7777, entry.uid());
+    let found = match (mode & 0o077, owner) {
+        (0, 0) => return None,
+        (0, owner) => format!("it belongs to user {owner}"),
+        _ => format!("its mode is {mode:04o}"),
+    };
+    Some(format!("holds a Secret, and {found}; it must be root's alone: chown root:root and chmod 0600"))
+}
+
 /// The content of a manifest file.
-fn load(path: &Path) -> Result<Vec<u8>, Vec<Problem>> {
+fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     let failed = |message: String| vec![Problem { message, ..Problem::default() }];
     let unreadable = |error: io::Error| failed(format!("cannot be read: {error}"));
     let entry = fs::metadata(path).map_err(unreadable)?;
@@ -269,10 +352,13 @@ fn load(path: &Path) -> Result<Vec<u8>, Vec<Problem>> {
     }
     let mut content = Vec::new();
     let limit = u64::try_from(MAX_MANIFEST).unwrap_or(u64::MAX);
-    File::open(path).and_then(|file| file.take(limit).read_to_end(&mut content)).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
+    // Of what was opened: the name may be another file by now.
+    let entry = file.metadata().map_err(unreadable)?;
+    file.take(limit).read_to_end(&mut content).map_err(unreadable)?;
     if content.len() >= MAX_MANIFEST {
         let mib = MAX_MANIFEST >> 20;
         return Err(failed(format!("has {} bytes or more: a manifest must be smaller than {mib} MiB", entry.len())));
     }
-    Ok(content)
+    Ok(Loaded { content, entry })
 }

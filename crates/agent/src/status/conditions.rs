@@ -1,38 +1,79 @@
 //! The conditions of a pod (R-CND), and those that Stanchion adds.
 
-use stanchion_pod::k8s_openapi::{
-    api::core::v1::{ContainerStatus, PodCondition, PodStatus},
-    apimachinery::pkg::apis::meta::v1::Time,
+use stanchion_pod::{
+    Pod,
+    k8s_openapi::{
+        api::core::v1::{ContainerStatus, PodCondition, PodStatus},
+        apimachinery::pkg::apis::meta::v1::Time,
+    },
 };
 
+use stanchion_runtime::SandboxState;
+
 use super::Facts;
+use crate::plan::together;
 
 /// The newest manifest is in force. False while a broken edit or a missing image keeps the last good one running.
 const MANIFEST_IN_FORCE: &str = "stanchion.dev/ManifestInForce";
 
+/// The conditions; the containers in the manifest's order.
 pub(super) fn conditions(
     facts: &Facts<'_>,
     phase: &str,
     has_sandbox: bool,
+    inits: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> Vec<PodCondition> {
-    let unready: Vec<_> = containers.iter().filter(|it| !it.ready).map(|it| it.name.as_str()).collect();
-    let ready = match phase {
-        "Succeeded" => Verdict::no("PodCompleted", String::new()),
-        "Failed" => Verdict::no("PodFailed", String::new()),
-        _ if unready.is_empty() => Verdict::yes(),
-        _ => Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
-    };
+    let ready = ready(facts.pod, phase, inits, containers);
     let verdicts = [
         ("PodReadyToStartContainers", if has_sandbox { Verdict::yes() } else { Verdict::no("", String::new()) }),
-        ("Initialized", Verdict::yes()),
+        ("Initialized", initialized(facts.pod, phase, inits, containers)),
         ("Ready", ready.clone()),
         ("ContainersReady", ready),
         ("PodScheduled", Verdict::yes()),
     ];
+    let together = together::is_possible(facts.pod).then(|| {
+        let live = facts.view.sandboxes().rfind(|sandbox| sandbox.state == SandboxState::Ready);
+        let holds = live.is_some_and(|live| together::trigger(facts.pod, live, facts.view).is_some());
+        ("AllContainersRestarting", Verdict { holds, ..Verdict::yes() })
+    });
     let stale =
         facts.stale.as_ref().map(|(reason, message)| (MANIFEST_IN_FORCE, Verdict::no(reason, message.to_string())));
-    verdicts.into_iter().chain(stale).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
+    verdicts.into_iter().chain(together).chain(stale).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
+}
+
+/// Whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).
+fn ready(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
+    let sidecars = inits.iter().filter(|init| is_sidecar(pod, init));
+    let unready: Vec<_> = sidecars.chain(containers).filter(|it| !it.ready).map(|it| it.name.as_str()).collect();
+    match phase {
+        "Succeeded" => Verdict::no("PodCompleted", String::new()),
+        "Failed" => Verdict::no("PodFailed", String::new()),
+        _ if unready.is_empty() => Verdict::yes(),
+        _ => Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+    }
+}
+
+/// Whether all init containers have done their part, once (R-CND-4).
+fn initialized(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
+    let is_done = |init: &ContainerStatus| if is_sidecar(pod, init) { init.started == Some(true) } else { init.ready };
+    let has_begun = containers.iter().any(|container| {
+        let states = [container.state.as_ref(), container.last_state.as_ref()];
+        states.into_iter().flatten().any(|state| state.running.is_some() || state.terminated.is_some())
+    });
+    if phase == "Succeeded" {
+        return Verdict { reason: "PodCompleted".to_owned(), ..Verdict::yes() };
+    }
+    let incomplete: Vec<_> = inits.iter().filter(|init| !is_done(init)).map(|init| init.name.as_str()).collect();
+    if has_begun || incomplete.is_empty() {
+        return Verdict::yes();
+    }
+    let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
+    Verdict::no("ContainersNotInitialized", message)
+}
+
+fn is_sidecar(pod: &Pod, init: &ContainerStatus) -> bool {
+    pod.container(&init.name).is_some_and(|init| init.runs_always())
 }
 
 #[derive(Clone)]

@@ -5,8 +5,8 @@ use stanchion_pod::{
     Container,
     k8s_openapi::{
         api::core::v1::{
-            ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-            ContainerStatus,
+            Container as WireContainer, ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated,
+            ContainerStateWaiting, ContainerStatus, VolumeMount, VolumeMountStatus,
         },
         apimachinery::pkg::apis::meta::v1::Time,
     },
@@ -14,77 +14,202 @@ use stanchion_pod::{
 use stanchion_runtime::{ContainerInfo, ContainerState};
 
 use super::Facts;
-use crate::plan::{history::ImageState, restart, view::Instance};
+use crate::plan::{
+    fate::Fate,
+    history::{History, ImageState},
+    life::{self, Hook},
+    restart, together,
+    view::Instance,
+};
 
-pub(super) fn status(facts: &Facts<'_>, container: &Container) -> ContainerStatus {
-    let mut instances = facts.view.instances(facts.pod, &container.name);
-    let newest = instances.pop();
-    let before = instances.pop().map(|instance| ended(facts, instance.container));
-    let (state, last_state) = match &newest {
-        Some(newest) => match waiting(facts, container, newest) {
-            Some(waiting) => (waiting, Some(ended(facts, newest.container))),
-            None => (now(facts, newest.container), before),
+/// A pod as it is seen: what its containers' statuses are made from.
+pub(super) struct Seen<'a> {
+    pub facts: &'a Facts<'a>,
+    pub fate: Fate,
+    /// Whether its init containers have done their part.
+    pub is_initialized: bool,
+}
+
+impl Seen<'_> {
+    /// An init container that is no sidecar is ready when it is done, and has started as long as it runs (R-CS-6).
+    pub fn init_container(&self, container: &Container) -> ContainerStatus {
+        let status = self.container(container);
+        if container.runs_always() {
+            return status;
+        }
+        let state = status.state.as_ref();
+        ContainerStatus {
+            ready: state.and_then(|state| state.terminated.as_ref()).is_some_and(|end| end.exit_code == 0),
+            started: Some(state.is_some_and(|state| state.running.is_some())),
+            ..status
+        }
+    }
+
+    pub fn container(&self, container: &Container) -> ContainerStatus {
+        let facts = self.facts;
+        let mut instances = facts.view.instances(facts.pod, &container.name);
+        let newest = instances.pop();
+        let before = instances.pop().map(|instance| ended(facts, instance.container));
+        let (state, last_state) = match &newest {
+            Some(newest) => match self.waiting(container, newest) {
+                Some(waiting) => (waiting, Some(ended(facts, newest.container))),
+                None => (self.now(container, newest.container), before),
+            },
+            None => (self.not_yet(container), None),
+        };
+        let is_init = facts.pod.init_containers.iter().any(|init| init.name == container.name);
+        let gone =
+            facts.history.attempt(&container.name).filter(|_| newest.is_none() && !(is_init && self.is_initialized));
+        let count = newest.map(|newest| newest.container.attempt).or(gone.map(|gone| gone.attempt + 1)).unwrap_or(0);
+        let last_state = last_state.or_else(|| (count > 0 && together::is_possible(facts.pod)).then(removed));
+        let info = newest.map(|newest| newest.container);
+        let is = |holds: fn(&Container, &ContainerInfo, &History) -> bool| {
+            info.is_some_and(|info| holds(container, info, facts.history))
+        };
+        let was_made = state.running.is_some() || state.terminated.is_some();
+        let made = wire(facts, &container.name).filter(|_| info.is_some() && was_made);
+        let resources = made.map(|made| made.resources.clone().unwrap_or_default());
+        ContainerStatus {
+            name: container.name.clone(),
+            image: container.image.clone(),
+            allocated_resources: resources.as_ref().and_then(|it| it.requests.clone()).filter(|it| !it.is_empty()),
+            volume_mounts: made.and_then(mounts),
+            resources,
+            image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),
+            container_id: info.map(|info| format!("{}://{}", facts.view.home, info.id)),
+            ready: is(life::is_ready),
+            started: Some(is(life::is_started)),
+            restart_count: i32::try_from(count).unwrap_or(i32::MAX),
+            state: Some(state),
+            last_state: Some(last_state.unwrap_or_default()),
+            ..ContainerStatus::default()
+        }
+    }
+
+    /// The waiting state of a container that ended and is to run again but cannot yet (R-CS-4).
+    fn waiting(&self, container: &Container, newest: &Instance<'_>) -> Option<WireState> {
+        let facts = self.facts;
+        if self.fate.is_over() || !matches!(newest.container.state, ContainerState::Exited { .. }) {
+            return None;
+        }
+        if !restart::wants_start(facts.pod, container, Some(newest), facts.history) {
+            return None;
+        }
+        if let Some(failure) = facts.history.start_failure(&container.name) {
+            return Some(wait(failure.reason, Some(failure.message.clone())));
+        }
+        if let Some(waiting) = image_waiting(facts, container) {
+            return Some(waiting);
+        }
+        if let Hook::Failed(error) = facts.history.life(&newest.container.id).hook {
+            return Some(wait("PostStartHookError", Some(error)));
+        }
+        restart::crash_due(Some(newest), facts.history).filter(|due| *due > facts.now)?;
+        let delay = restart::backoff(newest.container);
+        let pod = facts.pod;
+        let message = format!(
+            "back-off {} restarting failed container={} pod={}_{}({})",
+            go_duration(delay.as_secs()),
+            container.name,
+            pod.key.name,
+            pod.key.namespace,
+            pod.uid
+        );
+        Some(wait("CrashLoopBackOff", Some(message)))
+    }
+
+    /// The state of a container that has never been.
+    fn not_yet(&self, container: &Container) -> WireState {
+        let facts = self.facts;
+        let is_init = facts.pod.init_containers.iter().any(|init| init.name == container.name);
+        // The runtime has forgotten it (R-INIT-4).
+        if is_init && self.is_initialized && !container.runs_always() {
+            return forgotten();
+        }
+        if let Some((reason, message)) = &facts.obstacle {
+            return wait(reason, Some(message.clone()));
+        }
+        if let Some(failure) = facts.history.start_failure(&container.name) {
+            return wait(failure.reason, Some(failure.message.clone()));
+        }
+        // What does not have its turn yet is kept by what has.
+        let has_turn = self.is_initialized || is_init || facts.pod.init_containers.is_empty();
+        if let Some(waiting) = image_waiting(facts, container).filter(|_| has_turn) {
+            return waiting;
+        }
+        let message = facts.history.sandbox_failure().map(|failure| failure.message.clone());
+        wait(self.first_reason(), message)
+    }
+
+    /// What a container waits for before anything has happened (R-CS-2).
+    fn first_reason(&self) -> &'static str {
+        match self.facts.pod.init_containers.is_empty() {
+            true => "ContainerCreating",
+            false => "PodInitializing",
+        }
+    }
+
+    fn now(&self, container: &Container, info: &ContainerInfo) -> WireState {
+        match &info.state {
+            ContainerState::Created => wait(self.first_reason(), None),
+            // It has not started as long as its hook goes on.
+            ContainerState::Running { .. } if !life::is_up(container, info, self.facts.history) => {
+                wait(self.first_reason(), None)
+            }
+            ContainerState::Running { started_at } => WireState {
+                running: Some(ContainerStateRunning { started_at: Some(Time(started_at.unwrap_or(info.created_at))) }),
+                ..WireState::default()
+            },
+            ContainerState::Exited { .. } => ended(self.facts, info),
+            ContainerState::Unknown => wait("ContainerStatusUnknown", None),
+        }
+    }
+}
+
+/// The manifest's own words for a container.
+fn wire<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a WireContainer> {
+    let spec = facts.pod.wire.spec.as_ref()?;
+    spec.init_containers.iter().flatten().chain(&spec.containers).find(|container| container.name == name)
+}
+
+/// What is mounted in a container (R-CS-1).
+fn mounts(container: &WireContainer) -> Option<Vec<VolumeMountStatus>> {
+    let status = |mount: &VolumeMount| VolumeMountStatus {
+        name: mount.name.clone(),
+        mount_path: mount.mount_path.clone(),
+        read_only: mount.read_only.filter(|read_only| *read_only),
+        recursive_read_only: match (&mount.recursive_read_only, mount.read_only) {
+            (Some(wanted), _) => Some(wanted.clone()),
+            (None, Some(true)) => Some("Disabled".to_owned()),
+            (None, _) => None,
         },
-        None => (not_yet(facts, container), None),
+        ..VolumeMountStatus::default()
     };
-    let running = state.running.is_some();
-    let info = newest.map(|newest| newest.container);
-    ContainerStatus {
-        name: container.name.clone(),
-        image: container.image.clone(),
-        image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),
-        container_id: info.map(|info| format!("{}://{}", facts.view.home, info.id)),
-        ready: running,
-        started: Some(running),
-        restart_count: info.map_or(0, |info| i32::try_from(info.attempt).unwrap_or(i32::MAX)),
-        state: Some(state),
-        last_state,
-        ..ContainerStatus::default()
-    }
+    let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
+    Some(mounts.iter().map(status).collect())
 }
 
-/// The waiting state of a container that ended and is to run again but cannot yet (R-CS-4).
-fn waiting(facts: &Facts<'_>, container: &Container, newest: &Instance<'_>) -> Option<WireState> {
-    if !matches!(newest.container.state, ContainerState::Exited { .. }) {
-        return None;
-    }
-    if !restart::wants_start(facts.pod, Some(newest), facts.history) {
-        return None;
-    }
-    if let Some(failure) = facts.history.start_failure(&container.name) {
-        return Some(wait(failure.reason, Some(failure.message.clone())));
-    }
-    if let Some(waiting) = image_waiting(facts, container) {
-        return Some(waiting);
-    }
-    let due = restart::crash_due(Some(newest), facts.history).filter(|due| *due > facts.now)?;
-    let delay = restart::backoff(newest.container);
-    let pod = facts.pod;
-    let message = format!(
-        "back-off {} restarting failed container={} pod={}_{}({})",
-        go_duration(delay.as_secs()),
-        container.name,
-        pod.key.name,
-        pod.key.namespace,
-        pod.uid
-    );
-    debug_assert!(due > facts.now);
-    Some(wait("CrashLoopBackOff", Some(message)))
+/// The end of a container that was removed so that all start again (R-RSP-4).
+fn removed() -> WireState {
+    let terminated = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("RestartingAllContainers".to_owned()),
+        message: Some("The container is removed because RestartAllContainers in place".to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    WireState { terminated: Some(terminated), ..WireState::default() }
 }
 
-/// The state of a container that has never been.
-fn not_yet(facts: &Facts<'_>, container: &Container) -> WireState {
-    if let Some((reason, message)) = &facts.obstacle {
-        return wait(reason, Some(message.clone()));
-    }
-    if let Some(failure) = facts.history.start_failure(&container.name) {
-        return wait(failure.reason, Some(failure.message.clone()));
-    }
-    if let Some(waiting) = image_waiting(facts, container) {
-        return waiting;
-    }
-    let message = facts.history.sandbox_failure().map(|failure| failure.message.clone());
-    wait("ContainerCreating", message)
+/// The end of an init container that nobody remembers: others have run after it.
+fn forgotten() -> WireState {
+    let message = "Unable to get init container status from container runtime and pod has been initialized, treat it \
+                   as exited normally";
+    let terminated = ContainerStateTerminated {
+        reason: Some("Completed".to_owned()),
+        message: Some(message.to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    WireState { terminated: Some(terminated), ..WireState::default() }
 }
 
 /// The state of a container whose image could not be had (R-IMG-4). While it is tried again, the last failure stands.
@@ -100,16 +225,15 @@ fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> 
     }
 }
 
-fn now(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
-    match &info.state {
-        ContainerState::Created => wait("ContainerCreating", None),
-        ContainerState::Running { started_at } => WireState {
-            running: Some(ContainerStateRunning { started_at: Some(Time(started_at.unwrap_or(info.created_at))) }),
-            ..WireState::default()
-        },
-        ContainerState::Exited { .. } => ended(facts, info),
-        ContainerState::Unknown => wait("ContainerStatusUnknown", None),
+/// A container's last words: its share of what a status has room for (R-TMSG-2).
+fn words(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
+    const ROOM: usize = 12 << 10;
+    let mut words = facts.history.message(&info.id).filter(|words| !words.is_empty())?;
+    let share = ROOM / facts.pod.all_containers().count().max(1);
+    if words.len() > share {
+        words = &words[..(0..=share).rev().find(|end| words.is_char_boundary(*end))?];
     }
+    Some(words.to_owned())
 }
 
 /// How a container ended (R-TERM-8).
@@ -129,7 +253,7 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
             container_id: Some(format!("{}://{}", facts.view.home, info.id)),
             exit_code: code.unwrap_or(137),
             reason: Some(reason.to_owned()),
-            message: message.map(str::to_owned),
+            message: words(facts, info).or(message.map(str::to_owned)),
             started_at: time(started_at.or(Some(info.created_at))),
             finished_at: time(*finished_at),
             signal: None,

@@ -2,31 +2,40 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Protocol};
-use stanchion_runtime::{
-    ContainerConfig, EnvVar, IpcMode, Mount, MountPropagation, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels,
-};
+use stanchion_runtime::{ContainerConfig, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
 
-use super::{resources, security};
+use super::{prepare::Prepared, resources, security};
 use crate::{config::AgentConfig, plan::Run, reference};
 
-pub(super) fn sandbox(pod: &Pod, attempt: u32, config: &AgentConfig) -> SandboxConfig {
+pub(super) fn sandbox(
+    pod: &Pod,
+    attempt: u32,
+    started_at: Timestamp,
+    hostname: String,
+    config: &AgentConfig,
+) -> SandboxConfig {
     let own_network = !pod.host_network;
-    let ports = pod.containers.iter().flat_map(|container| &container.ports).filter(|_| own_network);
+    // Sidecars' too (R-SYNC-9); a plain init container has none that could still be used.
+    let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
+    let ports = sidecars.chain(&pod.containers).flat_map(|container| &container.ports).filter(|_| own_network);
+    let mut labels = pod_labels(pod);
+    labels.insert(labels::STARTED_AT.to_owned(), started_at.to_string());
     SandboxConfig {
         name: pod.key.name.clone(),
         namespace: pod.key.namespace.clone(),
         uid: pod.uid.as_str().to_owned(),
         attempt,
-        hostname: if own_network { pod.hostname.clone() } else { String::new() },
+        hostname: if own_network { hostname } else { String::new() },
         network: if own_network { NetworkMode::Pod } else { NetworkMode::Host },
         port_mappings: ports.filter_map(port_mapping).collect(),
         pid: security::pid_mode(pod),
         ipc: if pod.security.host_ipc { IpcMode::Host } else { IpcMode::Pod },
         sysctls: pod.security.sysctls.iter().cloned().map(|(name, value)| Sysctl { name, value }).collect(),
-        cgroup: format!("pod{}", pod.uid),
+        cgroup: resources::cgroup(pod),
         resources: resources::of_pod(pod, config.pod_pids_limit),
-        labels: pod_labels(pod),
+        labels,
     }
 }
 
@@ -43,10 +52,7 @@ fn port_mapping(port: &stanchion_pod::Port) -> Option<PortMapping> {
 /// What a container is started with beyond its manifest.
 pub(super) struct Start<'a> {
     pub run: &'a Run,
-    /// Where each volume is on the node.
-    pub volumes: BTreeMap<String, PathBuf>,
-    /// The files in `/etc` that the agent manages, with their places.
-    pub etc: Vec<(PathBuf, &'static str)>,
+    pub prepared: Prepared,
     pub log_path: PathBuf,
     /// Memory of the node, bytes.
     pub memory_capacity: u64,
@@ -54,17 +60,7 @@ pub(super) struct Start<'a> {
 }
 
 pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> ContainerConfig {
-    let mut mounts: Vec<Mount> = Vec::with_capacity(container.mounts.len() + start.etc.len());
-    for (source, destination) in start.etc {
-        // What the manifest mounts there wins.
-        if !container.mounts.iter().any(|mount| mount.path == destination) {
-            mounts.push(bind(source, destination, false));
-        }
-    }
-    for mount in &container.mounts {
-        let source = start.volumes.get(&mount.volume).expect("validation: every mount names a volume of the pod");
-        mounts.push(bind(source.clone(), &mount.path, mount.read_only));
-    }
+    let Prepared { mounts, env, command, args, .. } = start.prepared;
     let mut labels = pod_labels(pod);
     labels.insert(labels::CONTAINER_NAME.to_owned(), container.name.clone());
     labels.insert(labels::BACKOFF_SECONDS.to_owned(), start.run.backoff.as_secs().to_string());
@@ -73,9 +69,9 @@ pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> C
         name: container.name.clone(),
         attempt: start.run.attempt,
         image: reference::full(&container.image),
-        command: container.command.clone(),
-        args: container.args.clone(),
-        env: container.env.iter().map(|(name, value)| EnvVar { name: name.clone(), value: value.clone() }).collect(),
+        command,
+        args,
+        env,
         working_dir: container.working_dir.clone(),
         mounts,
         resources: resources::of_container(pod, container, start.memory_capacity),
@@ -86,10 +82,6 @@ pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> C
         log_path: start.log_path,
         labels,
     }
-}
-
-fn bind(source: PathBuf, destination: &str, read_only: bool) -> Mount {
-    Mount { source, destination: destination.into(), read_only, propagation: MountPropagation::Private }
 }
 
 /// The agent's memory on the node: who this is and how it is to be stopped when its manifest is gone.

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stanchion_pod::{Container, Pod, PodKey, PullPolicy, Revision};
-use stanchion_runtime::{Error, ErrorKind, PullProgress, Runtime};
+use stanchion_pod::{Container, Object, Pod, PodKey, PullPolicy, Revision};
+use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{Shared, Worker};
@@ -36,20 +36,28 @@ enum News {
 
 impl<R: Runtime> Worker<R> {
     /// Has the images of these containers, all at once, in the background.
-    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[usize]) {
+    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[String]) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
-        for container in containers.iter().filter_map(|index| pod.containers.get(*index)) {
+        for container in containers.iter().filter_map(|name| pod.container(name)) {
             let last = self.history.image(&pod, container).failure().cloned();
             self.history.set_image(&pod.revision, &container.name, ImageState::Pulling(last));
             let fetch = Fetch {
                 key: self.key.clone(),
                 revision: pod.revision.clone(),
                 container: container.clone(),
+                subject: self.subject(Some(&pod), &container.name),
                 policy: self.policy(&pod, container),
                 home: home.clone(),
                 shared: Arc::clone(&self.shared),
+                credentials: credentials(&pod, container, desired),
                 tell: self.fetched.0.clone(),
             };
+            for secret in lost(&pod, desired) {
+                let message = format!(
+                    "Unable to retrieve some image pull secrets ({secret}); attempting to pull the image may not succeed."
+                );
+                self.shared.events.warning(&Subject::pod(&self.key), "FailedToRetrieveImagePullSecret", message);
+            }
             let cancelled = self.fetches.clone();
             self.shared.supervisor.spawn(format!("image for {}", self.key), async move {
                 cancelled.run_until_cancelled(fetch.run()).await;
@@ -95,13 +103,33 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
+/// The credentials that the pod's Secrets have for a container's image.
+fn credentials(pod: &Pod, container: &Container, desired: Option<&DesiredPod>) -> Vec<RegistryAuth> {
+    let reference = reference::full(&container.image);
+    let objects = desired.map(|desired| &desired.objects);
+    let secrets = pod.pull_secrets.iter().filter_map(|secret| match &**objects?.get(secret)? {
+        Object::Secret(secret) => Some(secret.credentials(&reference)),
+        _ => None,
+    });
+    secrets.flatten().map(|it| RegistryAuth { username: it.username, password: it.password }).collect()
+}
+
+/// The pod's pull secrets that are not there.
+fn lost<'a>(pod: &'a Pod, desired: Option<&DesiredPod>) -> impl Iterator<Item = &'a str> {
+    let objects = desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default();
+    pod.pull_secrets.iter().filter(move |secret| !objects.contains_key(*secret)).map(|secret| secret.name.as_str())
+}
+
 /// One image to be had.
 struct Fetch<R> {
     key: PodKey,
     revision: Revision,
     container: Container,
+    subject: Subject,
     policy: PullPolicy,
     home: String,
+    /// To be tried in turn, and then without any (R-IMG-9).
+    credentials: Vec<RegistryAuth>,
     shared: Arc<Shared<R>>,
     tell: mpsc::Sender<Fetched>,
 }
@@ -130,14 +158,14 @@ impl<R: Runtime> Fetch<R> {
                 Ok(false) => {}
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
-                    self.events().warning(&self.subject(), "InspectFailed", &message);
+                    self.events().warning(&self.subject, "InspectFailed", &message);
                     return News::Failed { reason: "ImageInspectError", message, error: Some(error) };
                 }
             }
         }
         if self.policy == PullPolicy::Never {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-            self.events().warning(&self.subject(), "ErrImageNeverPull", &message);
+            self.events().warning(&self.subject, "ErrImageNeverPull", &message);
             return News::Failed { reason: "ErrImageNeverPull", message, error: None };
         }
         self.pull(home, &runtime, &reference).await
@@ -145,38 +173,56 @@ impl<R: Runtime> Fetch<R> {
 
     async fn pull(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> News {
         let image = &self.container.image;
-        self.events().normal(&self.subject(), "Pulling", format!("Pulling image \"{image}\""));
+        self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
         let begun = Instant::now();
-        let mut pull = home.images.pull(runtime, reference, &self.shared.supervisor);
-        let pulled = loop {
-            let now = pull.borrow_and_update().clone();
-            match now {
-                Pull::Running(progress) => self.tell(News::Progress(progress)).await,
-                Pull::Done(pulled) => break pulled,
+        let mut pulled = Err(Error::new(ErrorKind::Cancelled, "the agent stops"));
+        for auth in self.credentials.iter().cloned().map(Some).chain([None]) {
+            pulled = self.pull_with(home, runtime, reference, auth).await;
+            // Other credentials help only where these were not enough; some registries hide what they do not give.
+            match &pulled {
+                Err(error) if matches!(error.kind(), ErrorKind::Permission | ErrorKind::NotFound) => {}
+                _ => break,
             }
-            if pull.changed().await.is_err() {
-                break Err(Error::new(ErrorKind::Cancelled, "the agent stops"));
-            }
-        };
+        }
         match pulled {
             Ok(pulled) => {
                 let (took, size) = (begun.elapsed(), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
-                self.events().normal(&self.subject(), "Pulled", message);
+                self.events().normal(&self.subject, "Pulled", message);
                 News::Ready
             }
             Err(error) => {
                 let message = format!("Failed to pull image \"{image}\": {}", error.chain());
-                self.events().warning(&self.subject(), "Failed", &message);
+                self.events().warning(&self.subject, "Failed", &message);
                 // An unreachable registry does not keep down what is here (R-IMG-5).
                 let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
                 if is_away && home.images.is_present(&**runtime, reference).await.unwrap_or(false) {
                     let message =
                         format!("Image \"{image}\" is used as it is on this node: its registry cannot be reached");
-                    self.events().warning(&self.subject(), "PulledLocally", message);
+                    self.events().warning(&self.subject, "PulledLocally", message);
                     return News::Ready;
                 }
                 News::Failed { reason: "ErrImagePull", message, error: Some(error) }
+            }
+        }
+    }
+
+    async fn pull_with(
+        &self,
+        home: &Home<R>,
+        runtime: &Arc<R>,
+        reference: &str,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Image, Error> {
+        let mut pull = home.images.pull(runtime, reference, auth, &self.shared.supervisor);
+        loop {
+            let now = pull.borrow_and_update().clone();
+            match now {
+                Pull::Running(progress) => self.tell(News::Progress(progress)).await,
+                Pull::Done(pulled) => return pulled,
+            }
+            if pull.changed().await.is_err() {
+                return Err(Error::new(ErrorKind::Cancelled, "the agent stops"));
             }
         }
     }
@@ -190,9 +236,5 @@ impl<R: Runtime> Fetch<R> {
 
     fn events(&self) -> &EventLog {
         &self.shared.events
-    }
-
-    fn subject(&self) -> Subject {
-        Subject::container(&self.key, &self.container.name)
     }
 }

@@ -1,14 +1,12 @@
 //! The steps of a plan, performed.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use futures_util::future::join_all;
+use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
-use stanchion_runtime::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId,
-};
+use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Running, Worker, container, recall, security};
+use super::{Hold, RETRY, Running, Worker, container, prepare::unusable, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -16,30 +14,38 @@ use crate::{
     files::{self, PodFiles},
     plan::{
         Action, Run,
-        history::{Failure, ImageState},
+        history::{Attempt, Failure, ImageState},
+        restart,
     },
     reference,
 };
 
 /// A step that failed: its reason, as container statuses have it, and why.
-struct Failed {
-    reason: &'static str,
-    error: Error,
+pub(super) struct Failed {
+    pub reason: &'static str,
+    pub error: Error,
+}
+
+impl Failed {
+    /// The reason while volumes are not ready.
+    pub const NOT_MOUNTED: &str = "ContainerCreating";
 }
 
 impl<R: Runtime> Worker<R> {
     /// Performs one step. What fails is noted with a time for the next try.
     pub(super) async fn perform(&mut self, action: Action, desired: Option<&DesiredPod>) {
         match action {
-            Action::EnsureImages { .. } | Action::CleanUp => {}
-            Action::CreateSandbox { revision, attempt } => self.create_sandbox(desired, &revision, attempt).await,
-            Action::RunContainer(run) => self.run_container(desired, &run).await,
-            Action::StartContainer { revision, index, id } => {
-                self.start_created(desired, &revision, index, id).await;
+            Action::EnsureImages { .. } | Action::RunHook { .. } | Action::CleanUp => {}
+            Action::CreateSandbox { revision, attempt, started_at } => {
+                self.create_sandbox(desired, &revision, attempt, started_at).await;
             }
-            Action::StopContainers { backend, containers } => {
+            Action::RunContainer(run) => self.run_container(desired, &run).await,
+            Action::StartContainer { revision, container, id } => {
+                self.start_created(desired, &revision, &container, id).await;
+            }
+            Action::StopContainers { backend, stops } => {
                 self.note_stop(desired).await;
-                let stopped = self.stop_containers(&backend, containers).await;
+                let stopped = self.stop_containers(&backend, stops, desired).await;
                 self.held("stop its containers", stopped);
             }
             Action::StopSandbox { backend, id } => {
@@ -57,12 +63,23 @@ impl<R: Runtime> Worker<R> {
                 self.held("remove its sandbox", removed);
             }
             Action::RemoveContainer { backend, id } => {
+                if let Some(info) = self.container(&id) {
+                    self.remember(&info);
+                }
                 let removed = match self.runtime(&backend) {
                     Ok(runtime) => runtime.remove_container(id).await,
                     Err(error) => Err(error),
                 };
                 self.held("remove a dead container", removed);
             }
+        }
+    }
+
+    /// Remembers the number of a container that is about to be forgotten.
+    fn remember(&mut self, info: &ContainerInfo) {
+        if self.history.attempt(&info.name).is_none_or(|latest| latest.attempt <= info.attempt) {
+            let backoff = restart::next_backoff(Some(info));
+            self.history.set_attempt(&info.name, Attempt { attempt: info.attempt, backoff });
         }
     }
 
@@ -80,7 +97,13 @@ impl<R: Runtime> Worker<R> {
         is_done
     }
 
-    async fn create_sandbox(&mut self, desired: Option<&DesiredPod>, revision: &Revision, attempt: u32) {
+    async fn create_sandbox(
+        &mut self,
+        desired: Option<&DesiredPod>,
+        revision: &Revision,
+        attempt: u32,
+        started_at: Timestamp,
+    ) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
         let runtime = match self.runtime(&home) {
             Ok(runtime) => runtime,
@@ -94,8 +117,22 @@ impl<R: Runtime> Worker<R> {
                 format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
+        // Before the sandbox, as a kubelet does: a pod without its volumes holds no address (R-VOL-1).
+        if let Err(Failed { reason, error }) = self.prepare_volumes(&pod, desired).await {
+            let message = error.chain();
+            self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message);
+            let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
+            let failure = Failure::after(last, reason, message, error.kind(), None, now);
+            return self.history.set_sandbox(Some(failure));
+        }
+        self.settle_on(&home);
         let permit = self.permit(&home).await;
-        let created = runtime.create_sandbox(container::sandbox(&pod, attempt, &self.shared.config)).await;
+        let config = files::host_name(&pod)
+            .map(|hostname| container::sandbox(&pod, attempt, started_at, hostname, &self.shared.config));
+        let created = match config {
+            Ok(config) => runtime.create_sandbox(config).await,
+            Err(why) => Err(Error::new(ErrorKind::Invalid, why)),
+        };
         drop(permit);
         match created {
             Ok(_) => self.history.set_sandbox(None),
@@ -116,14 +153,14 @@ impl<R: Runtime> Worker<R> {
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
         let Some((pod, home)) = self.revision(desired, &run.revision) else { return };
-        let Some(container) = pod.containers.get(run.index) else { return };
+        let Some(container) = pod.container(&run.container) else { return };
         let addresses = self
             .remains()
             .iter()
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
-        let subject = Subject::container(&self.key, &container.name);
-        match self.start(&home, &pod, container, run, addresses.unwrap_or_default()).await {
+        let subject = self.subject(Some(&pod), &container.name);
+        match self.start(&home, &pod, container, run, addresses.unwrap_or_default(), desired).await {
             Ok(()) => {
                 self.shared.events.normal(&subject, "Created", "Container created");
                 self.shared.events.normal(&subject, "Started", "Container started");
@@ -135,21 +172,15 @@ impl<R: Runtime> Worker<R> {
                     home.images.forget(&reference::full(&container.image));
                 }
                 self.history.set_image(&pod.revision, &container.name, ImageState::Unknown);
-                self.start_failed(container, reason, &error, ErrorKind::Unavailable);
+                self.start_failed(&pod, container, reason, &error, ErrorKind::Unavailable);
             }
-            Err(Failed { reason, error }) => self.start_failed(container, reason, &error, error.kind()),
+            Err(Failed { reason, error }) => self.start_failed(&pod, container, reason, &error, error.kind()),
         }
     }
 
-    async fn start_created(
-        &mut self,
-        desired: Option<&DesiredPod>,
-        revision: &Revision,
-        index: usize,
-        id: ContainerId,
-    ) {
+    async fn start_created(&mut self, desired: Option<&DesiredPod>, revision: &Revision, name: &str, id: ContainerId) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
-        let Some(container) = pod.containers.get(index) else { return };
+        let Some(container) = pod.container(name) else { return };
         let started = match self.runtime(&home) {
             Ok(runtime) => {
                 let _permit = self.permit(&home).await;
@@ -159,22 +190,24 @@ impl<R: Runtime> Worker<R> {
         };
         match started {
             Ok(()) => {
-                let subject = Subject::container(&self.key, &container.name);
+                let subject = self.subject(Some(&pod), &container.name);
                 self.shared.events.normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
-            Err(Failed { reason, error }) => self.start_failed(container, reason, &error, error.kind()),
+            Err(Failed { reason, error }) => self.start_failed(&pod, container, reason, &error, error.kind()),
         }
     }
 
     /// Notes a failure to start; it is tried again as after a failure of `kind`.
-    fn start_failed(&mut self, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
+    fn start_failed(&mut self, pod: &Pod, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
         let message = error.chain();
-        self.shared.events.warning(
-            &Subject::container(&self.key, &container.name),
-            "Failed",
-            format!("Error: {message}"),
-        );
+        match reason {
+            Failed::NOT_MOUNTED => self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message),
+            _ => {
+                let subject = self.subject(Some(pod), &container.name);
+                self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
+            }
+        }
         let (last, now) = (self.history.start_failure(&container.name), self.shared.clock.now());
         let failure = Failure::after(last, reason, message, kind, error.retry_delay(), now);
         self.history.set_start(&container.name, Some(failure));
@@ -187,15 +220,19 @@ impl<R: Runtime> Worker<R> {
         container: &Container,
         run: &Run,
         addresses: Vec<IpAddr>,
+        desired: Option<&DesiredPod>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed { reason, error };
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
         checked.map_err(failed("CreateContainerConfigError"))?;
-        let config = self.configure(pod, container, run, addresses).await;
-        let config = config.map_err(failed("CreateContainerConfigError"))?;
+        let config = self.configure(pod, container, run, addresses, desired).await?;
         let _permit = self.permit(home).await;
-        let id = runtime.create_container(config).await.map_err(failed("CreateContainerError"))?;
+        let id = runtime.create_container(config).await.map_err(|error| match error.kind() {
+            // What was asked for cannot be had there (R-MNT-6).
+            ErrorKind::Unsupported => Failed { reason: unusable(), error },
+            _ => Failed { reason: "CreateContainerError", error },
+        })?;
         self.launch(home, &runtime, id).await
     }
 
@@ -217,38 +254,6 @@ impl<R: Runtime> Worker<R> {
             }
         }
         Err(Failed { reason: "RunContainerError", error })
-    }
-
-    /// Volumes, managed files and log directory, and the configuration that names them.
-    async fn configure(
-        &self,
-        pod: &Arc<Pod>,
-        container: &Container,
-        run: &Run,
-        addresses: Vec<IpAddr>,
-    ) -> Result<ContainerConfig, Error> {
-        let files = self.files(pod.uid.clone());
-        let log_path = files.log(&container.name, run.attempt);
-        let (wanted, name) = (Arc::clone(pod), container.name.clone());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&wanted, &name, &files, &addresses)).await;
-        let (volumes, etc) = prepared.map_err(|panic| {
-            Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic)
-        })??;
-        let memory_capacity = self.shared.memory_capacity;
-        let config = &self.shared.config;
-        let start = container::Start { run, volumes, etc, log_path, memory_capacity, config };
-        Ok(container::container(pod, container, start))
-    }
-
-    async fn stop_containers(&self, backend: &str, containers: Vec<(ContainerId, Duration)>) -> Result<(), Error> {
-        let runtime = self.runtime(backend)?;
-        let stops = containers.into_iter().map(|(id, grace)| {
-            let name = self.container_name(&id);
-            let subject = Subject::container(&self.key, &name);
-            self.shared.events.normal(&subject, "Killing", format!("Stopping container {name}"));
-            runtime.stop_container(id, grace)
-        });
-        join_all(stops).await.into_iter().collect()
     }
 
     async fn remove_sandbox(
@@ -303,12 +308,8 @@ impl<R: Runtime> Worker<R> {
         PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
     }
 
-    fn container_name(&self, id: &ContainerId) -> String {
-        self.container(id).map_or_else(|| id.to_string(), |found| found.name)
-    }
-
     /// A container of the pod, as it was at the latest look.
-    fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
+    pub(super) fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
         let remains = self.remains();
         let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         containers.find(|container| container.id == *id).cloned()
@@ -319,22 +320,4 @@ impl<R: Runtime> Worker<R> {
 fn is_unknown(kind: ErrorKind) -> bool {
     use ErrorKind::{Cancelled, Crashed, Timeout, Unavailable};
     matches!(kind, Timeout | Cancelled | Crashed | Unavailable)
-}
-
-/// Where each volume is, and the managed files with their places in the container.
-type Prepared = (BTreeMap<String, PathBuf>, Vec<(PathBuf, &'static str)>);
-
-fn prepare(pod: &Pod, container: &str, files: &PodFiles, addresses: &[IpAddr]) -> Result<Prepared, Error> {
-    let failed = |tried: &str, error: &(dyn std::error::Error + 'static)| {
-        Error::new(ErrorKind::Other, format!("{tried} of pod {}", pod.key)).caused_by(error)
-    };
-    files.create(container).map_err(|error| failed("making the directories", &error))?;
-    let mut volumes = BTreeMap::new();
-    for (name, volume) in &pod.volumes {
-        let path = files::prepare_volume(name, volume, files).map_err(|error| failed("preparing a volume", &error))?;
-        volumes.insert(name.clone(), path);
-    }
-    let etc =
-        files::write_etc(&files.etc(), pod, addresses).map_err(|error| failed("writing the files in /etc", &error))?;
-    Ok((volumes, etc))
 }

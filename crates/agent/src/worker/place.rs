@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// What a worker knows of its pod's places.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Backends where an agent put the pod: until they have been seen it may run there.
+    /// Backends where this agent or one before it put the pod: until they have been seen it may run there.
     lived_on: BTreeSet<String>,
     /// Where a pod of the default backend was put, when that is "auto".
     auto: Option<String>,
@@ -121,20 +121,35 @@ impl<R: Runtime> Worker<R> {
         self.shared.homes.iter().filter_map(of).collect()
     }
 
-    /// Whether the agent sees the backends that the next step depends on. A pod that is to be gone is gone only when
-    /// every backend that was ever seen says so.
+    /// Whether the agent sees the backends that the next step towards a pod depends on.
     pub(super) fn is_visible(&self, home: &str, desired: Option<&DesiredPod>) -> bool {
-        let is_current = |home: &Home<R>| home.observer.latest().is_current();
-        match desired {
-            Some(_) => self.shared.home(home).is_some_and(is_current) && self.unseen().is_none(),
-            None => {
-                let is_seen = |home: &&Home<R>| {
-                    home.observer.latest().seen && !(self.places.is_dead_on(&home.backend.name) && !is_current(home))
-                };
-                let mut seen = self.shared.homes.iter().filter(is_seen).peekable();
-                seen.peek().is_some() && seen.all(is_current) && self.unseen().is_none()
-            }
-        }
+        desired.is_none() || (self.is_seen(home) && self.unseen().is_none())
+    }
+
+    /// Whether a backend is there and shows how things are.
+    pub(super) fn is_seen(&self, backend: &str) -> bool {
+        self.shared.home(backend).is_some_and(|home| home.observer.latest().is_current())
+    }
+
+    /// Whether a pod of which nothing is seen is gone: every backend where it can be says so, or is known to be dead.
+    pub(super) fn is_gone(&mut self) -> bool {
+        let pod = self.last.as_ref().map(|last| Arc::clone(&last.pod));
+        let own = self.own_home(pod.as_deref());
+        let places = &self.places;
+        let can_be = |home: &&Home<R>| {
+            let name = &home.backend.name;
+            let was_there = places.lived_on.contains(name) || home.observer.latest().pods.contains_key(&self.key);
+            (*name == own || was_there) && !places.is_dead_on(name)
+        };
+        let mut homes = self.shared.homes.iter().filter(can_be).peekable();
+        // Without any it has been nowhere, or nothing can be said yet.
+        let is_anywhere = homes.peek().is_some() || places.is_dead_on(&own);
+        is_anywhere && homes.all(|home| home.observer.latest().is_current())
+    }
+
+    /// Notes that the pod is about to be put on a backend.
+    pub(super) fn settle_on(&mut self, backend: &str) {
+        self.places.lived_on.insert(backend.to_owned());
     }
 
     /// A backend where the pod may run that has not been seen since the agent started (I1).
@@ -270,7 +285,7 @@ impl<R: Runtime> Worker<R> {
                 Some(("BackendUnavailable", message))
             }
             (None, false) => Some(("BackendUnavailable", format!("backend {name}{role} has not answered yet"))),
-            (None, true) => None,
+            (None, true) => self.shared.admission.refusal(pod),
         }
     }
 }

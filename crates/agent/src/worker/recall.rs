@@ -10,6 +10,7 @@ use crate::{
     desired::DesiredPod,
     files::{self, PodFiles, Record},
     observe::Remains,
+    plan::history::Attempt,
 };
 
 impl<R: Runtime> Worker<R> {
@@ -40,8 +41,26 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
+    /// Looks up, once for each revision, the numbers of the containers that the runtime may have forgotten (R-SYNC-13).
+    pub(super) async fn recall_attempts(&mut self, desired: Option<&DesiredPod>) {
+        let Some(pod) = desired.map(|desired| &desired.pod) else { return };
+        if self.counted.as_ref() == Some(&pod.revision) {
+            return;
+        }
+        self.counted = Some(pod.revision.clone());
+        let (files, wanted) = (self.files(pod.uid.clone()), Arc::clone(pod));
+        let latest = tokio::task::spawn_blocking(move || {
+            let of = |name: &String| Some((name.clone(), files.latest(name).ok()??));
+            wanted.all_containers().filter_map(|container| of(&container.name)).collect::<Vec<_>>()
+        });
+        self.history.forget_attempts();
+        for (name, attempt) in latest.await.unwrap_or_default() {
+            self.history.set_attempt(&name, Attempt { attempt, ..Attempt::default() });
+        }
+    }
+
     /// What was written down of a pod, and whether it was being replaced.
-    async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
+    pub(super) async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
         let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
         let pod = move |record: Record| Some((record.pod(&key, &node)?, record.is_stopped));
         let read = tokio::task::spawn_blocking(move || Ok(files.record()?.and_then(pod)));

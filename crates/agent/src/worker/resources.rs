@@ -15,7 +15,6 @@ const GUARANTEED: i64 = -997;
 const BEST_EFFORT: i64 = 1000;
 
 /// The pod's cgroup below a backend's root, by quality-of-service class (R-RES-2).
-#[cfg(test)]
 pub(super) fn cgroup(pod: &Pod) -> String {
     match pod.qos {
         QosClass::Guaranteed => format!("pod{}", pod.uid),

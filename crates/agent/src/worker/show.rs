@@ -44,7 +44,7 @@ impl<R: Runtime> Worker<R> {
             now: self.shared.clock.now(),
         };
         let status = status(&facts);
-        let containers = pod.containers.iter().map(|container| {
+        let containers = pod.all_containers().map(|container| {
             let next_try = [
                 facts.history.start_failure(&container.name).map(|failure| failure.next_try),
                 facts.history.image(&pod, container).next_try(),
@@ -63,12 +63,15 @@ impl<R: Runtime> Worker<R> {
         self.shared.board.set_pod(&self.key, PodView { pod: shown, backend: home, manifest, containers });
     }
 
+    /// The revision that has a sandbox, the wanted one before another.
+    pub(super) fn standing(&self, desired: &DesiredPod, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
+        let running = self.running.as_ref().map(|running| &running.pod);
+        std::iter::once(&desired.pod).chain(running).find(|pod| stands(pod, remains)).cloned()
+    }
+
     /// The revision to show: the one that stands, else the one that is to be.
-    fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
-        let stands = |pod: &&Arc<Pod>| {
-            let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
-            sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
-        };
+    pub(super) fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
+        let stands = |pod: &&Arc<Pod>| stands(pod, remains);
         let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
         let running = self.running.as_ref().map(|running| &running.pod);
         wanted.filter(stands).or(running.filter(stands)).or(wanted).cloned()
@@ -89,11 +92,15 @@ impl<R: Runtime> Worker<R> {
         if shown.revision == desired.pod.revision {
             return None;
         }
-        let failed = desired.pod.containers.iter().find_map(|container| {
+        if let Some((reason, message)) = self.shared.admission.refusal(&desired.pod) {
+            return Some((reason, message.into()));
+        }
+        let failed = desired.pod.all_containers().find_map(|container| {
             let image = self.history.image(&desired.pod, container);
             image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
         });
-        failed.or_else(|| Some(("Updating", "the new revision is being prepared".into())))
+        let lacking = self.history.lacking(&desired.pod).map(|message| ("ObjectMissing", message.into()));
+        failed.or(lacking).or_else(|| Some(("Updating", "the new revision is being prepared".into())))
     }
 
     /// A pod whose manifest is not known: only its name, on its way out.
@@ -108,4 +115,10 @@ impl<R: Runtime> Worker<R> {
         let view = PodView { pod, backend, manifest: String::new(), containers: Vec::new() };
         self.shared.board.set_pod(&self.key, view);
     }
+}
+
+/// Whether a sandbox was made from this revision.
+fn stands(pod: &Pod, remains: &[(String, Arc<Remains>)]) -> bool {
+    let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
+    sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
 }

@@ -28,7 +28,8 @@ async fn a_container_has_its_grace_and_no_more() {
     let table = [
         ("terminationGracePeriodSeconds: 7", Program::stubborn(), 7, 7, Some(137)),
         ("terminationGracePeriodSeconds: 60", Program::stops_in(Duration::from_secs(20), 5), 60, 20, Some(5)),
-        ("terminationGracePeriodSeconds: 0", Program::stubborn(), 1, 1, Some(137)),
+        // R-CHG-7 makes it one second, R-TERM-1 two from the stop signal on.
+        ("terminationGracePeriodSeconds: 0", Program::stubborn(), 2, 2, Some(137)),
         ("restartPolicy: Always", Program::server(), 30, 0, Some(143)),
     ];
     for (spec, program, grace, takes, code) in table {

@@ -83,3 +83,25 @@ async fn a_backend_that_panics_in_everything_delays_only_its_own_pods() {
     node.runs(&[("ours", &[("app", "app:1")]), ("theirs", &[("app", "app:1")])]).await;
     assert_eq!(node.app("ours").map(|app| app.attempt), Some(0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_stopped_answering_holds_up_the_removal_of_its_own_pods_only() {
+    let mut node = Node::with_runtimes(&["first", "second"]);
+    node.write("theirs.yaml", &on_second("theirs", "app:1"));
+    node.write("ours.yaml", &pod("ours", "app:1"));
+    node.start();
+    node.runs(&[("ours", &[("app", "app:1")]), ("theirs", &[("app", "app:1")])]).await;
+    let second = node.fakes[1].1.clone();
+    Method::ALL.into_iter().for_each(|it| second.fault(it, When::Always, Fault::fail(ErrorKind::Timeout)));
+    node.write("late.yaml", &on_second("late", "app:1"));
+    node.settle().await;
+    for file in ["theirs.yaml", "ours.yaml", "late.yaml"] {
+        node.remove(file);
+    }
+    node.shows("ours gone", |node| node.pod("ours").is_none()).await;
+    node.settle().await;
+    assert!(node.pod("theirs").is_some(), "I7: it runs where it cannot be seen");
+    assert!(node.pod("late").is_some(), "I7: it may have been made");
+    second.heal_all();
+    node.is_empty().await;
+}

@@ -3,6 +3,7 @@
 //! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
+mod hooks;
 mod i1_failover;
 mod i1_one_incarnation;
 mod i2_sources;
@@ -11,7 +12,13 @@ mod i4_restarts;
 mod i5_i6_ends;
 mod i7_shown;
 mod i8_isolation;
+mod init_containers;
+mod last_words;
 mod manifest;
 mod node;
+mod objects;
+mod probes;
+mod together;
 mod update;
+mod volumes;
 mod walk;

@@ -42,3 +42,9 @@ impl fmt::Display for Manifest {
         Ok(())
     }
 }
+
+/// A pod with this spec, in YAML.
+pub fn raw(name: &str, spec: &str) -> String {
+    let spec: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
+    format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n{spec}")
+}

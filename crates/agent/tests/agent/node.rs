@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,12 +13,15 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, Failover, SourceConfig},
+    config::{AgentConfig, DefaultBackend, Failover},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
 use stanchion_pod::{PodKey, k8s_openapi::api::core::v1 as wire};
-use stanchion_runtime::{ContainerInfo, ContainerState, Inventory, SandboxState, labels, testing::FakeRuntime};
+use stanchion_runtime::{
+    ContainerId, ContainerInfo, ContainerState, Inventory, SandboxState, labels,
+    testing::{Call, FakeRuntime},
+};
 use tempfile::TempDir;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -73,7 +76,7 @@ impl Node {
             state_dir: dir.path().join("state"),
             run_dir: dir.path().join("run"),
             log_dir: dir.path().join("logs"),
-            sources: vec![SourceConfig::Path(dir.path().join("manifests"))],
+            sources: vec![dir.path().join("manifests").into()],
             default_backend: DefaultBackend::Named(names[0].to_owned()),
             runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),
             preload: None,
@@ -173,6 +176,54 @@ impl Node {
             (_, Some(terminated)) => terminated.reason.unwrap_or_default(),
             _ => "Running".to_owned(),
         }
+    }
+
+    /// The status of a container of either kind.
+    pub fn container(&self, pod: &str, container: &str) -> wire::ContainerStatus {
+        let view = self.pod(pod);
+        let found = view.iter().flat_map(|view| view.statuses()).find(|status| status.name == container);
+        found.cloned().unwrap_or_default()
+    }
+
+    /// How a container of either kind is: the reason it waits for, `Running`, or the reason and code of its end.
+    pub fn state(&self, pod: &str, container: &str) -> String {
+        let state = self.container(pod, container).state.unwrap_or_default();
+        match (state.waiting, state.terminated) {
+            (Some(waiting), _) => waiting.reason.unwrap_or_default(),
+            (_, Some(end)) => format!("{} {}", end.reason.unwrap_or_default(), end.exit_code),
+            _ if state.running.is_some() => "Running".to_owned(),
+            _ => String::new(),
+        }
+    }
+
+    /// Names of containers as they were started, with the seconds since `origin`.
+    pub fn starts(&self, origin: Instant) -> Vec<(String, u64)> {
+        self.timed(origin, |call| match call {
+            Call::StartContainer(id) => Some(id.clone()),
+            _ => None,
+        })
+    }
+
+    /// Names of containers as they were told to stop, with the seconds since `origin`.
+    pub fn stops(&self, origin: Instant) -> Vec<(String, u64)> {
+        self.timed(origin, |call| match call {
+            Call::StopContainer(id, _) => Some(id.clone()),
+            _ => None,
+        })
+    }
+
+    fn timed(&self, origin: Instant, of: impl Fn(&Call) -> Option<ContainerId>) -> Vec<(String, u64)> {
+        let calls = self.fake().timed_calls();
+        calls
+            .iter()
+            .filter_map(|(at, call)| Some((name_of(&of(call)?), at.saturating_duration_since(origin).as_secs())))
+            .collect()
+    }
+
+    /// Commands that were run in containers, joined by blanks.
+    pub fn commands(&self) -> Vec<String> {
+        let calls = self.fake().calls().into_iter();
+        calls.filter_map(|call| if let Call::Exec(it) = call { Some(it.command.join(" ")) } else { None }).collect()
     }
 
     /// The condition of that type: its status, reason and message.
@@ -318,6 +369,11 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        // What pods that still run have mounted.
+        for mount in mounts_below(self.dir.path()).iter().rev() {
+            let flags = rustix::mount::UnmountFlags::DETACH;
+            rustix::mount::unmount(mount, flags).unwrap_or_else(|error| eprintln!("{}: {error}", mount.display()));
+        }
         if !std::thread::panicking() {
             self.check();
         }
@@ -348,6 +404,18 @@ impl fmt::Debug for Node {
         }
         Ok(())
     }
+}
+
+/// The name of a container, which the fake's ids begin with.
+pub fn name_of(id: &ContainerId) -> String {
+    id.as_str().rsplitn(3, '-').last().unwrap_or_default().to_owned()
+}
+
+/// What is mounted below a directory, in the order in which it was.
+pub fn mounts_below(directory: &Path) -> Vec<PathBuf> {
+    let table = fs::read_to_string("/proc/self/mountinfo").expect("the kernel has it");
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(directory)).collect()
 }
 
 pub fn key(name: &str) -> PodKey {

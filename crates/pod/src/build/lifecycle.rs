@@ -6,7 +6,8 @@ use k8s_openapi::{api::core::v1 as wire, apimachinery::pkg::util::intstr::IntOrS
 
 use super::seconds;
 use crate::{
-    Check, Endpoint, Hook, HttpGet, Port, Probe, Restart, RestartAction, RestartPolicy, RestartRule, TargetPort,
+    Check, Endpoint, Hook, HttpGet, Port, Probe, Problem, Restart, RestartAction, RestartPolicy, RestartRule,
+    TargetPort,
 };
 
 pub(super) fn restart_policy(text: Option<&str>) -> Option<RestartPolicy> {
@@ -32,6 +33,26 @@ fn rule(wire: &wire::ContainerRestartRule) -> Option<RestartRule> {
     })
 }
 
+/// What is accepted and never works, as in Kubernetes (R-HOOK-7).
+pub(crate) fn doubts(spec: &wire::PodSpec) -> Vec<Problem> {
+    let kinds =
+        [("containers", &spec.containers[..]), ("initContainers", spec.init_containers.as_deref().unwrap_or(&[]))];
+    let mut doubts = Vec::new();
+    for (kind, containers) in kinds {
+        for (index, lifecycle) in containers.iter().enumerate().filter_map(|(i, it)| Some((i, it.lifecycle.as_ref()?)))
+        {
+            for (name, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
+                if hook.as_ref().is_some_and(|hook| hook.tcp_socket.is_some()) {
+                    let field = format!("spec.{kind}[{index}].lifecycle.{name}.tcpSocket");
+                    let message = "always fails, as in Kubernetes; use exec or httpGet".to_owned();
+                    doubts.push(Problem { field, message, ..Problem::default() });
+                }
+            }
+        }
+    }
+    doubts
+}
+
 /// Builds what speaks of the ports of one container, with words in which variables are expanded.
 pub(super) struct Context<'a> {
     pub ports: &'a [Port],
@@ -45,7 +66,7 @@ impl Context<'_> {
             (Some(exec), _, _) => Some(Hook::Exec(exec.command.clone().unwrap_or_default())),
             (_, Some(get), _) => Some(Hook::Http(self.http(get))),
             (_, _, Some(sleep)) => Some(Hook::Sleep(seconds(Some(sleep.seconds)))),
-            _ => wire.tcp_socket.as_ref().map(|_| Hook::Tcp),
+            _ => wire.tcp_socket.as_ref().map(|tcp| Hook::Tcp(self.endpoint(tcp.host.as_ref(), &tcp.port))),
         }
     }
 

@@ -173,59 +173,257 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("metadata.name", r#""a""#, r#""b""#),
     ("metadata.namespace", r#""a""#, r#""b""#),
     ("metadata.uid", r#""a""#, r#""b""#),
+    ("spec.activeDeadlineSeconds", "5", "6"),
     ("spec.containers[].args", r#"["a"]"#, r#"["b"]"#),
     ("spec.containers[].command", r#"["a"]"#, r#"["b"]"#),
     ("spec.containers[].env[].name", r#""A""#, r#""B""#),
     ("spec.containers[].env[].value", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.key", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.configMapKeyRef.optional", "true", "false"),
+    ("spec.containers[].env[].valueFrom.fieldRef.fieldPath", r#""metadata.name""#, r#""status.podIP""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.key", r#""A""#, r#""B""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.optional", "true", "false"),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.path", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.fileKeyRef.volumeName", r#""v""#, r#""w""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.containerName", r#""x""#, r#""y""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.divisor", r#""1""#, r#""1m""#),
+    ("spec.containers[].env[].valueFrom.resourceFieldRef.resource", r#""limits.cpu""#, r#""limits.memory""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.key", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].env[].valueFrom.secretKeyRef.optional", "true", "false"),
+    ("spec.containers[].envFrom[].configMapRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].envFrom[].configMapRef.optional", "true", "false"),
+    ("spec.containers[].envFrom[].prefix", r#""A""#, r#""B""#),
+    ("spec.containers[].envFrom[].secretRef.name", r#""a""#, r#""b""#),
+    ("spec.containers[].envFrom[].secretRef.optional", "true", "false"),
     ("spec.containers[].image", r#""a""#, r#""b""#),
     ("spec.containers[].imagePullPolicy", r#""Always""#, r#""Never""#),
+    ("spec.containers[].lifecycle.postStart.exec.command", r#"["a"]"#, r#"["b"]"#),
+    ("spec.containers[].lifecycle.postStart.httpGet.host", r#""a""#, r#""b""#),
+    ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders[].name", r#""A""#, r#""B""#),
+    ("spec.containers[].lifecycle.postStart.httpGet.httpHeaders[].value", r#""a""#, r#""b""#),
+    ("spec.containers[].lifecycle.postStart.httpGet.path", r#""/a""#, r#""/b""#),
+    ("spec.containers[].lifecycle.postStart.httpGet.port", "1", "2"),
+    ("spec.containers[].lifecycle.postStart.httpGet.scheme", r#""HTTP""#, r#""HTTPS""#),
+    ("spec.containers[].lifecycle.postStart.sleep.seconds", "1", "2"),
+    ("spec.containers[].lifecycle.postStart.tcpSocket.host", r#""a""#, r#""b""#),
+    ("spec.containers[].lifecycle.postStart.tcpSocket.port", "1", "2"),
+    ("spec.containers[].livenessProbe.exec.command", r#"["a"]"#, r#"["b"]"#),
+    ("spec.containers[].livenessProbe.failureThreshold", "1", "2"),
+    ("spec.containers[].livenessProbe.grpc.port", "1", "2"),
+    ("spec.containers[].livenessProbe.grpc.service", r#""a""#, r#""b""#),
+    ("spec.containers[].livenessProbe.httpGet.host", r#""a""#, r#""b""#),
+    ("spec.containers[].livenessProbe.httpGet.httpHeaders[].name", r#""A""#, r#""B""#),
+    ("spec.containers[].livenessProbe.httpGet.httpHeaders[].value", r#""a""#, r#""b""#),
+    ("spec.containers[].livenessProbe.httpGet.path", r#""/a""#, r#""/b""#),
+    ("spec.containers[].livenessProbe.httpGet.port", "1", "2"),
+    ("spec.containers[].livenessProbe.httpGet.scheme", r#""HTTP""#, r#""HTTPS""#),
+    ("spec.containers[].livenessProbe.initialDelaySeconds", "1", "2"),
+    ("spec.containers[].livenessProbe.periodSeconds", "1", "2"),
+    ("spec.containers[].livenessProbe.tcpSocket.host", r#""a""#, r#""b""#),
+    ("spec.containers[].livenessProbe.tcpSocket.port", "1", "2"),
+    ("spec.containers[].livenessProbe.terminationGracePeriodSeconds", "1", "2"),
+    ("spec.containers[].livenessProbe.timeoutSeconds", "1", "2"),
     ("spec.containers[].name", r#""a""#, r#""b""#),
     ("spec.containers[].ports[].containerPort", "1", "2"),
     ("spec.containers[].ports[].hostIP", r#""10.0.0.1""#, r#""10.0.0.2""#),
     ("spec.containers[].ports[].hostPort", "1", "2"),
     ("spec.containers[].ports[].name", r#""a""#, r#""b""#),
     ("spec.containers[].ports[].protocol", r#""TCP""#, r#""UDP""#),
+    ("spec.containers[].readinessProbe.successThreshold", "1", "2"),
     ("spec.containers[].resources.limits", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
     ("spec.containers[].resources.requests", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "2", "memory": "1"}"#),
+    ("spec.containers[].restartPolicy", r#""Always""#, r#""Never""#),
+    ("spec.containers[].restartPolicyRules[].action", r#""Restart""#, r#""RestartAllContainers""#),
+    ("spec.containers[].restartPolicyRules[].exitCodes.operator", r#""In""#, r#""NotIn""#),
+    ("spec.containers[].restartPolicyRules[].exitCodes.values", "[1]", "[2]"),
+    ("spec.containers[].securityContext.allowPrivilegeEscalation", "true", "false"),
+    ("spec.containers[].securityContext.appArmorProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.appArmorProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.containers[].securityContext.capabilities.add", r#"["KILL"]"#, r#"["CHOWN"]"#),
+    ("spec.containers[].securityContext.capabilities.drop", r#"["KILL"]"#, r#"["CHOWN"]"#),
+    ("spec.containers[].securityContext.privileged", "true", "false"),
+    ("spec.containers[].securityContext.readOnlyRootFilesystem", "true", "false"),
+    ("spec.containers[].securityContext.runAsGroup", "1", "2"),
+    ("spec.containers[].securityContext.runAsNonRoot", "true", "false"),
+    ("spec.containers[].securityContext.runAsUser", "1", "2"),
+    ("spec.containers[].securityContext.seLinuxOptions.level", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.role", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.type", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seLinuxOptions.user", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seccompProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.containers[].securityContext.seccompProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.containers[].stdin", "true", "false"),
+    ("spec.containers[].stdinOnce", "true", "false"),
+    ("spec.containers[].terminationMessagePath", r#""/a""#, r#""/b""#),
+    ("spec.containers[].terminationMessagePolicy", r#""File""#, r#""FallbackToLogsOnError""#),
+    ("spec.containers[].tty", "true", "false"),
     ("spec.containers[].volumeMounts[].mountPath", r#""/a""#, r#""/b""#),
+    ("spec.containers[].volumeMounts[].mountPropagation", r#""None""#, r#""HostToContainer""#),
     ("spec.containers[].volumeMounts[].name", r#""v""#, r#""w""#),
     ("spec.containers[].volumeMounts[].readOnly", "true", "false"),
+    ("spec.containers[].volumeMounts[].recursiveReadOnly", r#""Enabled""#, r#""IfPossible""#),
+    ("spec.containers[].volumeMounts[].subPath", r#""a""#, r#""b""#),
+    ("spec.containers[].volumeMounts[].subPathExpr", r#""a""#, r#""b""#),
     ("spec.containers[].workingDir", r#""/a""#, r#""/b""#),
+    ("spec.dnsConfig.nameservers", r#"["10.0.0.1"]"#, r#"["10.0.0.2"]"#),
+    ("spec.dnsConfig.options[].name", r#""a""#, r#""b""#),
+    ("spec.dnsConfig.options[].value", r#""a""#, r#""b""#),
+    ("spec.dnsConfig.searches", r#"["a"]"#, r#"["b"]"#),
+    ("spec.dnsPolicy", r#""Default""#, r#""None""#),
+    ("spec.hostAliases[].hostnames", r#"["a"]"#, r#"["b"]"#),
+    ("spec.hostAliases[].ip", r#""10.0.0.1""#, r#""10.0.0.2""#),
+    ("spec.hostIPC", "true", "false"),
     ("spec.hostNetwork", "true", "false"),
+    ("spec.hostPID", "true", "false"),
     ("spec.hostname", r#""a""#, r#""b""#),
+    ("spec.hostnameOverride", r#""a""#, r#""b""#),
+    ("spec.imagePullSecrets[].name", r#""a""#, r#""b""#),
+    ("spec.overhead", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
+    ("spec.resources.limits", r#"{"cpu": "8", "memory": "8Gi"}"#, r#"{"cpu": "8", "memory": "9Gi"}"#),
+    ("spec.resources.requests", r#"{"cpu": "8", "memory": "8Gi"}"#, r#"{"cpu": "9", "memory": "8Gi"}"#),
     ("spec.restartPolicy", r#""Always""#, r#""Never""#),
     ("spec.runtimeClassName", r#""a""#, r#""b""#),
+    ("spec.securityContext.appArmorProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.securityContext.appArmorProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.securityContext.fsGroup", "1", "2"),
+    ("spec.securityContext.fsGroupChangePolicy", r#""Always""#, r#""OnRootMismatch""#),
+    ("spec.securityContext.runAsGroup", "1", "2"),
+    ("spec.securityContext.runAsNonRoot", "true", "false"),
+    ("spec.securityContext.runAsUser", "1", "2"),
+    ("spec.securityContext.seLinuxOptions.level", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.role", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.type", r#""a""#, r#""b""#),
+    ("spec.securityContext.seLinuxOptions.user", r#""a""#, r#""b""#),
+    ("spec.securityContext.seccompProfile.localhostProfile", r#""a""#, r#""b""#),
+    ("spec.securityContext.seccompProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
+    ("spec.securityContext.supplementalGroups", "[1]", "[2]"),
+    ("spec.securityContext.sysctls[].name", r#""a""#, r#""b""#),
+    ("spec.securityContext.sysctls[].value", r#""a""#, r#""b""#),
+    ("spec.setHostnameAsFQDN", "true", "false"),
+    ("spec.shareProcessNamespace", "true", "false"),
+    ("spec.subdomain", r#""a""#, r#""b""#),
     ("spec.terminationGracePeriodSeconds", "5", "6"),
+    ("spec.volumes[].configMap.defaultMode", "1", "2"),
+    ("spec.volumes[].configMap.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].configMap.items[].mode", "1", "2"),
+    ("spec.volumes[].configMap.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].configMap.name", r#""a""#, r#""b""#),
+    ("spec.volumes[].configMap.optional", "true", "false"),
+    ("spec.volumes[].downwardAPI.defaultMode", "1", "2"),
+    ("spec.volumes[].downwardAPI.items[].fieldRef.fieldPath", r#""metadata.name""#, r#""metadata.namespace""#),
+    ("spec.volumes[].downwardAPI.items[].mode", "1", "2"),
+    ("spec.volumes[].downwardAPI.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].downwardAPI.items[].resourceFieldRef.containerName", r#""x""#, r#""y""#),
+    ("spec.volumes[].downwardAPI.items[].resourceFieldRef.divisor", r#""1""#, r#""1m""#),
+    ("spec.volumes[].downwardAPI.items[].resourceFieldRef.resource", r#""limits.cpu""#, r#""limits.memory""#),
     ("spec.volumes[].emptyDir.medium", r#""""#, r#""Memory""#),
     ("spec.volumes[].emptyDir.sizeLimit", r#""1Ki""#, r#""2Ki""#),
     ("spec.volumes[].hostPath.path", r#""/a""#, r#""/b""#),
     ("spec.volumes[].hostPath.type", r#""File""#, r#""Socket""#),
     ("spec.volumes[].name", r#""x""#, r#""y""#),
+    ("spec.volumes[].persistentVolumeClaim.claimName", r#""a""#, r#""b""#),
+    ("spec.volumes[].persistentVolumeClaim.readOnly", "true", "false"),
+    ("spec.volumes[].projected.defaultMode", "1", "2"),
+    ("spec.volumes[].projected.sources[].configMap.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].configMap.items[].mode", "1", "2"),
+    ("spec.volumes[].projected.sources[].configMap.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].configMap.name", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].configMap.optional", "true", "false"),
+    (
+        "spec.volumes[].projected.sources[].downwardAPI.items[].fieldRef.fieldPath",
+        r#""metadata.name""#,
+        r#""metadata.namespace""#,
+    ),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].mode", "1", "2"),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].resourceFieldRef.containerName", r#""x""#, r#""y""#),
+    ("spec.volumes[].projected.sources[].downwardAPI.items[].resourceFieldRef.divisor", r#""1""#, r#""1m""#),
+    (
+        "spec.volumes[].projected.sources[].downwardAPI.items[].resourceFieldRef.resource",
+        r#""limits.cpu""#,
+        r#""limits.memory""#,
+    ),
+    ("spec.volumes[].projected.sources[].secret.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].secret.items[].mode", "1", "2"),
+    ("spec.volumes[].projected.sources[].secret.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].secret.name", r#""a""#, r#""b""#),
+    ("spec.volumes[].projected.sources[].secret.optional", "true", "false"),
+    ("spec.volumes[].secret.defaultMode", "1", "2"),
+    ("spec.volumes[].secret.items[].key", r#""a""#, r#""b""#),
+    ("spec.volumes[].secret.items[].mode", "1", "2"),
+    ("spec.volumes[].secret.items[].path", r#""a""#, r#""b""#),
+    ("spec.volumes[].secret.optional", "true", "false"),
+    ("spec.volumes[].secret.secretName", r#""a""#, r#""b""#),
 ];
 
 /// What is done is seen in the pod: a manifest with that field, for the rest as small as it may be.
 fn built(path: &str, value: &str) -> Pod {
     let mut document = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x" },
-        "spec": { "containers": [{ "name": "x", "image": "x" }], "volumes": [{ "name": "v" }, { "name": "w" }] }
+        "spec": { "containers": [{ "name": "x", "image": "x", "resources": { "limits": { "cpu": "3" } } }], "volumes": [{ "name": "v" }, { "name": "w" }] }
     });
+    if path.contains("restartPolicyRules") {
+        document["spec"]["containers"][0]["restartPolicy"] = json!("Never");
+    }
+    if path == "spec.dnsPolicy" {
+        document["spec"]["dnsConfig"] = json!({ "nameservers": ["10.0.0.1"] });
+    }
     let mut at = &mut document;
     let steps: Vec<_> = path.split('.').collect();
-    for step in &steps {
+    for (place, step) in steps.iter().enumerate() {
         let (name, is_item) = step.strip_suffix("[]").map_or((*step, false), |name| (name, true));
         at = &mut at[name];
         if is_item {
             if at.is_null() {
                 *at = match name {
                     "env" => json!([{ "name": "X" }]),
+                    "envFrom" if path.contains("prefix") => json!([{ "configMapRef": { "name": "x" } }]),
+                    "httpHeaders" => json!([{ "name": "X", "value": "x" }]),
+                    "initContainers" => json!([{ "name": "i", "image": "x", "restartPolicy": "Always" }]),
                     "ports" => json!([{ "containerPort": 9, "hostPort": 9 }]),
+                    "restartPolicyRules" => {
+                        json!([{ "action": "Restart", "exitCodes": { "operator": "In", "values": [1] } }])
+                    }
+                    "sysctls" => json!([{ "name": "x", "value": "x" }]),
+                    "volumeMounts" if path.contains("recursive") => {
+                        json!([{ "name": "v", "mountPath": "/x", "readOnly": true }])
+                    }
+                    "options" => json!([{ "name": "x" }]),
+                    "hostAliases" => json!([{ "ip": "10.0.0.1", "hostnames": ["x"] }]),
+                    "items" if path.contains("resourceFieldRef") => {
+                        json!([{ "path": "x", "resourceFieldRef": { "containerName": "x", "resource": "limits.cpu" } }])
+                    }
+                    "items" if path.contains("downwardAPI") => {
+                        json!([{ "path": "x", "fieldRef": { "fieldPath": "metadata.name" } }])
+                    }
+                    "items" => json!([{ "key": "x", "path": "x" }]),
                     "volumeMounts" => json!([{ "name": "v", "mountPath": "/x" }]),
                     _ => json!([{}]),
                 };
             }
             at = &mut at[0];
-        } else if at.is_null() && name == "hostPath" {
-            *at = json!({ "path": "/x" });
+        } else if at.is_null() && place + 1 < steps.len() {
+            let is_handler = matches!(steps[place + 1], "exec" | "grpc" | "httpGet" | "tcpSocket");
+            *at = match name {
+                "appArmorProfile" | "seccompProfile" if path.ends_with("localhostProfile") => {
+                    json!({ "type": "Localhost" })
+                }
+                "hostPath" => json!({ "path": "/x" }),
+                "securityContext" if path.ends_with("fsGroupChangePolicy") => json!({ "fsGroup": 1 }),
+                "configMap" => json!({ "name": "x" }),
+                "secret" if path.contains("projected") => json!({ "name": "x" }),
+                "secret" => json!({ "secretName": "x" }),
+                "persistentVolumeClaim" => json!({ "claimName": "x" }),
+                "configMapKeyRef" | "secretKeyRef" => json!({ "name": "x", "key": "x" }),
+                "configMapRef" | "secretRef" => json!({ "name": "x" }),
+                "fileKeyRef" => json!({ "volumeName": "v", "path": "x", "key": "X" }),
+                "resourceFieldRef" => json!({ "resource": "limits.cpu" }),
+                "httpGet" | "tcpSocket" | "grpc" => json!({ "port": 9 }),
+                "livenessProbe" | "readinessProbe" if !is_handler => json!({ "exec": { "command": ["x"] } }),
+                _ => json!({}),
+            };
         }
     }
     *at = serde_json::from_str(value).expect("values are JSON");
@@ -248,11 +446,15 @@ fn executed_fields_reach_the_pod() {
         let is_constant = matches!(path.as_str(), "apiVersion" | "kind");
         matches!(row(path), Some(Executed | Keys(_))) && !is_structure && !is_constant
     });
-    let leaves: Vec<_> = leaves.map(|(path, _)| path).collect();
-    let valued: Vec<_> = VALUES.iter().map(|(path, _, _)| (*path).to_owned()).collect();
+    let leaves: BTreeSet<_> = leaves.map(|(path, _)| like(&path).into_owned()).collect();
+    let valued: BTreeSet<_> = VALUES.iter().map(|(path, _, _)| like(path).into_owned()).collect();
     assert_eq!(leaves, valued, "every executed field has values here");
     for (path, one, other) in VALUES {
         assert_ne!(built(path, one), built(path, other), "{path} makes no difference");
+        if let Some(rest) = path.strip_prefix("spec.containers[]") {
+            let path = format!("spec.initContainers[]{rest}");
+            assert_ne!(built(&path, one), built(&path, other), "{path} makes no difference");
+        }
     }
 }
 

@@ -180,6 +180,8 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "environment.variables" => environment::variables,
         "environment.working_dir" => environment::working_dir,
         "environment.hostname" => environment::hostname,
+        "environment.terminal" => environment::terminal,
+        "environment.input" => environment::input,
         "environment.mounts" => environment::mounts,
         "environment.read_only_mount" => environment::read_only_mount,
         "environment.fresh_files" => environment::fresh_files,

@@ -66,6 +66,8 @@ pub enum Broken {
     PidModeIgnored,
     IpcModeIgnored,
     ImageUserInvented,
+    TerminalIgnored,
+    InputIgnored,
     ExecSucceedsAlways,
     ExecMergesOutput,
     ExecIgnoresInput,
@@ -233,6 +235,8 @@ impl Runtime for Mutant {
             Broken::EnvironmentIgnored => config.env.clear(),
             Broken::WorkingDirIgnored => config.working_dir = None,
             Broken::MountsIgnored => config.mounts.clear(),
+            Broken::TerminalIgnored => config.tty = false,
+            Broken::InputIgnored => config.stdin = false,
             Broken::UserIgnored => config.security.user = None,
             Broken::GroupsIgnored => config.security.groups.clear(),
             Broken::CapabilitiesIgnored => {

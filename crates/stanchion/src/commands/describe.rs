@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use jiff::Timestamp;
 use stanchion_agent::view::{ContainerView, EventView, PodView};
-use stanchion_pod::k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus};
+use stanchion_pod::k8s_openapi::{
+    api::core::v1::{Container, ContainerState, ContainerStatus, Probe},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 
 use crate::{
     client::Client,
-    table::{age, print, row, status, statuses},
+    table::{age, init_statuses, print, row, statuses, summary},
 };
 
 /// Options of `describe`.
@@ -58,17 +61,23 @@ fn show(view: &PodView, events: &[EventView]) {
     line("Start Time", &report.start_time.as_ref().map(|time| time.0.to_string()).unwrap_or_default());
     let labels = metadata.labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
     line("Labels", &or_none(Some(labels.join(", "))));
-    line("Status", &status(view));
+    line("Status", &summary(view).status);
     line("QoS Class", &or_none(report.qos_class.clone()));
     line("IP", &or_none(report.pod_ip.clone()));
     if let Some(message) = &report.message {
         line("Message", message);
     }
-    println!("Containers:");
-    for container in &spec.containers {
-        let status = statuses(view).iter().find(|status| status.name == container.name);
-        let extra = view.containers.iter().find(|extra| extra.name == container.name);
-        show_container(container, status, extra);
+    let kinds = [
+        ("Init Containers", spec.init_containers.as_deref().unwrap_or_default(), init_statuses(view)),
+        ("Containers", &spec.containers, statuses(view)),
+    ];
+    for (label, containers, statuses) in kinds.into_iter().filter(|(_, containers, _)| !containers.is_empty()) {
+        println!("{label}:");
+        for container in containers {
+            let status = statuses.iter().find(|status| status.name == container.name);
+            let extra = view.containers.iter().find(|extra| extra.name == container.name);
+            show_container(container, status, extra);
+        }
     }
     println!("Conditions:");
     let mut rows = vec![row(["  Type", "Status", "Reason", "Message"])];
@@ -113,6 +122,15 @@ fn show_container(container: &Container, status: Option<&ContainerStatus>, extra
         detail("Ready", if status.ready { "True" } else { "False" });
         detail("Restart Count", &status.restart_count.to_string());
     }
+    for (label, probe) in [
+        ("Liveness", &container.liveness_probe),
+        ("Readiness", &container.readiness_probe),
+        ("Startup", &container.startup_probe),
+    ] {
+        if let Some(probe) = probe {
+            detail(label, &describe_probe(probe));
+        }
+    }
     let Some(extra) = extra else { return };
     if let Some(at) = extra.next_try {
         detail("Next Try", &format!("in {} s", at.duration_since(Timestamp::now()).as_secs().max(0)));
@@ -151,4 +169,35 @@ fn show_state(label: &str, state: Option<&ContainerState>) {
         more("Started", ended.started_at.as_ref().map(|time| time.0.to_string()).as_ref());
         more("Finished", ended.finished_at.as_ref().map(|time| time.0.to_string()).as_ref());
     }
+}
+
+/// As kubectl has it: `http-get http://:8080/health delay=0s timeout=1s period=10s #success=1 #failure=3`.
+fn describe_probe(probe: &Probe) -> String {
+    let port = |port: &IntOrString| match port {
+        IntOrString::Int(number) => number.to_string(),
+        IntOrString::String(name) => name.clone(),
+    };
+    let what = match (&probe.exec, &probe.http_get, &probe.tcp_socket, &probe.grpc) {
+        (Some(exec), ..) => format!("exec [{}]", exec.command.as_deref().unwrap_or_default().join(" ")),
+        (_, Some(get), ..) => format!(
+            "http-get {}://{}:{}{}",
+            get.scheme.as_deref().unwrap_or("HTTP").to_lowercase(),
+            get.host.as_deref().unwrap_or_default(),
+            port(&get.port),
+            get.path.as_deref().unwrap_or_default()
+        ),
+        (_, _, Some(tcp), _) => {
+            format!("tcp-socket {}:{}", tcp.host.as_deref().unwrap_or_default(), port(&tcp.port))
+        }
+        (_, _, _, Some(grpc)) => format!("grpc <pod>:{} {}", grpc.port, grpc.service.as_deref().unwrap_or_default()),
+        _ => "unknown".to_owned(),
+    };
+    format!(
+        "{what} delay={}s timeout={}s period={}s #success={} #failure={}",
+        probe.initial_delay_seconds.unwrap_or(0),
+        probe.timeout_seconds.unwrap_or(1),
+        probe.period_seconds.unwrap_or(10),
+        probe.success_threshold.unwrap_or(1),
+        probe.failure_threshold.unwrap_or(3)
+    )
 }

@@ -35,7 +35,7 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
         true => Fine("running as root".to_owned()),
         false => Bad("not running as root".to_owned(), "use sudo".to_owned()),
     });
-    for SourceConfig::Path(path) in &settings.agent.sources {
+    for SourceConfig { path, .. } in &settings.agent.sources {
         found.push(match std::fs::read_dir(path).is_ok() || path.is_file() {
             true => Fine(format!("manifests in {}", path.display())),
             false => Bad(format!("{} cannot be read", path.display()), format!("mkdir -p {}", path.display())),

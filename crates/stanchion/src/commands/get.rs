@@ -10,7 +10,7 @@ use stanchion_agent::view::{BackendView, EventView, NodeView, PodView, SourceVie
 
 use crate::{
     client::Client,
-    table::{age, print, ready, restarts, row, status},
+    table::{Summary, age, print, row, summary},
 };
 
 /// Options of `get`.
@@ -145,7 +145,8 @@ async fn show_pods(client: &Client, pods: &[PodView], output: Option<&str>) -> R
     for pod in pods {
         let created = pod.pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         let namespace = pod.pod.metadata.namespace.clone().unwrap_or_default();
-        let mut cells = vec![namespace, name(pod), ready(pod), status(pod), restarts(pod), age(created)];
+        let Summary { ready, status, restarts } = summary(pod);
+        let mut cells = vec![namespace, name(pod), ready, status, restarts, age(created)];
         if wide {
             let ip = pod.pod.status.as_ref().and_then(|status| status.pod_ip.clone());
             cells.extend([ip.unwrap_or_else(|| "<none>".to_owned()), pod.backend.clone(), pod.manifest.clone()]);

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use stanchion_pod::{Problem, decode};
+use stanchion_pod::{Manifest, ObjectKey, Problem, decode};
 
 use crate::config::{Settings, host_name};
 
@@ -34,19 +34,22 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     let mut report = Vec::new();
     for path in files(&options.files)? {
         let name = path.display().to_string();
-        let (problems, warnings, pods) = match decode(&read(&path)?, &node) {
-            Ok(manifest) => {
-                (Vec::new(), manifest.warnings, manifest.pods.iter().map(|pod| pod.key.to_string()).collect())
-            }
-            Err(problems) => (problems, Vec::new(), Vec::<String>::new()),
+        let (manifest, problems) = match decode(&read(&path)?, &node) {
+            Ok(manifest) => (manifest, Vec::new()),
+            Err(problems) => (Manifest::default(), problems),
         };
+        let pods: Vec<_> = manifest.pods.iter().map(|pod| pod.key.to_string()).collect();
+        let object = |key: &ObjectKey| format!("{} {}/{}", key.kind.name(), key.namespace, key.name);
+        let objects: Vec<_> = manifest.objects.iter().map(|(key, _)| object(key)).collect();
+        let warnings = manifest.warnings;
         let ok = problems.is_empty() && (warnings.is_empty() || !options.strict);
         good &= ok;
         match options.output.as_str() {
             "json" => report.push(serde_json::json!({
-                "file": name, "valid": ok, "pods": pods, "problems": problems, "warnings": warnings,
+                "file": name, "valid": ok, "pods": pods, "objects": objects, "problems": problems,
+                "warnings": warnings,
             })),
-            _ => tell(&name, &problems, &warnings, &pods),
+            _ => tell(&name, &problems, &warnings, &[pods, objects].concat()),
         }
     }
     if options.output == "json" {
@@ -55,7 +58,7 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tell(name: &str, problems: &[Problem], warnings: &[Problem], pods: &[String]) {
+fn tell(name: &str, problems: &[Problem], warnings: &[Problem], names: &[String]) {
     for problem in problems {
         println!("{name}: error: {problem}");
     }
@@ -63,7 +66,7 @@ fn tell(name: &str, problems: &[Problem], warnings: &[Problem], pods: &[String])
         println!("{name}: warning: {warning}");
     }
     if problems.is_empty() {
-        println!("{name}: valid: {}", pods.join(", "));
+        println!("{name}: valid: {}", names.join(", "));
     }
 }
 

@@ -1,4 +1,5 @@
-//! Importing images from an archive on the node: docker-archive or OCI layout, plain, gzip or zstd.
+//! Importing images from an archive on the node: docker-archive or OCI layout, plain, or compressed with
+//! gzip, bzip2, lz4 or zstd.
 
 use std::{
     collections::HashMap,
@@ -74,6 +75,8 @@ fn decompressed(mut file: File) -> io::Result<Box<dyn Read>> {
     file.seek(SeekFrom::Start(0))?;
     Ok(match &magic[..length] {
         [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
+        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(BufReader::new(file))),
+        [0x04, 0x22, 0x4d, 0x18] => Box::new(lz4_flex::frame::FrameDecoder::new(BufReader::new(file))),
         [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::new(file)?),
         _ => Box::new(BufReader::new(file)),
     })

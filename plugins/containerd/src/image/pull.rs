@@ -43,9 +43,8 @@ pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress
     let name = request.reference.clone();
     let reference = reference::parse(&name)?;
     let host = reference.registry().to_owned();
-    let config = images.registries.get(&host).cloned().unwrap_or_default();
     let mut failures = Vec::new();
-    for endpoint in endpoints(&host, &config) {
+    for endpoint in endpoints(&host, &images.registries) {
         // Credentials go to the host that they are for, and not to its mirrors.
         let auth = match images.registries.get(&endpoint.host).and_then(RegistryConfig::credentials) {
             _ if endpoint.host == host && request.auth.is_some() => request.auth.clone(),
@@ -94,7 +93,7 @@ impl<'a> Pull<'a> {
         progress: &'a Progress,
     ) -> Self {
         let (registry, auth) = images.clients.of(endpoint, auth);
-        let repository = reference.repository().to_owned();
+        let repository = endpoint.repository(reference.repository());
         let there = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => Reference::with_digest(endpoint.host.clone(), repository, digest.to_owned()),
             (None, tag) => Reference::with_tag(endpoint.host.clone(), repository, tag.unwrap_or("latest").to_owned()),

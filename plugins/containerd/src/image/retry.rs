@@ -21,7 +21,8 @@ pub(super) async fn after(error: Error, endpoint: &Endpoint, reference: &Referen
     }
     let scheme = if endpoint.plain { "http" } else { "https" };
     let version = reference.digest().or(reference.tag()).unwrap_or("latest");
-    let url = format!("{scheme}://{}/v2/{}/manifests/{version}", endpoint.host, reference.repository());
+    let url =
+        format!("{scheme}://{}/v2/{}/manifests/{version}", endpoint.host, endpoint.repository(reference.repository()));
     let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
     let Ok(request) = client.map(|client| client.head(url)) else { return error };
     match request.send().await {

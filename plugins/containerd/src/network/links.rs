@@ -140,16 +140,19 @@ mod tests {
     use std::{fs::File, net::Ipv4Addr, os::fd::AsFd as _};
 
     use super::links;
-    use crate::namespaces::{Namespaces, inside};
+    use crate::namespaces::{Namespaces, Own, inside};
 
     /// A namespace that stands for the node and one that stands for a pod; gone at the end.
     fn in_a_node(act: impl FnOnce(&File) -> std::io::Result<()> + Send) {
         let directory = tempfile::tempdir().expect("a directory");
         let (node, pod) = (Namespaces::at(directory.path().join("node")), Namespaces::at(directory.path().join("pod")));
-        let result = node.pin(Some("node")).and_then(|()| pod.pin(Some("pod"))).and_then(|()| {
-            let pod = File::open(pod.path("net"))?;
-            inside(&node.path("net"), || act(&pod))
-        });
+        let result = node
+            .pin(Own { network: true, ipc: true }, "node")
+            .and_then(|()| pod.pin(Own { network: true, ipc: true }, "pod"))
+            .and_then(|()| {
+                let pod = File::open(pod.path("net"))?;
+                inside(&node.path("net"), || act(&pod))
+            });
         node.unpin().and_then(|()| pod.unpin()).expect("unpinned");
         result.expect("the kernel does it");
     }

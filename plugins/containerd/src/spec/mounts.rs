@@ -4,9 +4,10 @@ use oci_spec::{
     OciSpecError,
     runtime::{Mount, MountBuilder},
 };
-use stanchion_sdk::runtime::MountPropagation;
+use stanchion_sdk::runtime::{MountPropagation, RecursiveReadOnly};
 
 use super::Parts;
+use crate::namespaces::SHARED_MEMORY;
 
 pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {
@@ -14,6 +15,13 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()
     };
     let quiet = ["nosuid", "noexec", "nodev"];
+    // The pod's, as its IPC is: what one container names, another finds.
+    let shared_memory = match parts.own_ipc {
+        true => parts.namespaces.path(SHARED_MEMORY).to_string_lossy().into_owned(),
+        false => "/dev/shm".to_owned(),
+    };
+    // Privileged containers change the node (R-SEC-5).
+    let access = if parts.config.security.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &quiet)?,
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"])?,
@@ -23,15 +31,15 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
-        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"])?,
+        mount("/dev/shm", "bind", &shared_memory, &["rbind", "rprivate", "nosuid", "noexec", "nodev"])?,
         mount("/dev/mqueue", "mqueue", "mqueue", &quiet)?,
         match parts.own_network {
-            true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"])?,
+            true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
             // A sysfs shows the network of whoever mounts it, which only that network's owner may do. Not `rbind`: the
             // mounts below it (debugfs, tracefs, bpf) would come along, and writable.
-            false => mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", "ro", "bind"])?,
+            false => mount("/sys", "bind", "/sys", &["nosuid", "noexec", "nodev", access, "bind"])?,
         },
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"])?,
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", access])?,
     ];
     for wanted in &parts.config.mounts {
         let propagation = match wanted.propagation {
@@ -39,9 +47,32 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             MountPropagation::HostToContainer => "rslave",
             MountPropagation::Bidirectional => "rshared",
         };
-        let access = if wanted.read_only { "ro" } else { "rw" };
+        let access = match (wanted.read_only, wanted.recursive_read_only) {
+            (false, _) => "rw",
+            (true, RecursiveReadOnly::Disabled) => "ro",
+            (true, RecursiveReadOnly::IfPossible) if !can_be_recursive() => "ro",
+            (true, RecursiveReadOnly::IfPossible | RecursiveReadOnly::Enabled) => "rro",
+        };
         let (destination, source) = (wanted.destination.to_string_lossy(), wanted.source.to_string_lossy());
         mounts.push(mount(&destination, "bind", &source, &["rbind", propagation, access])?);
     }
     Ok(mounts)
+}
+
+/// Whether the kernel can make mounts below a mount read-only with it: since 5.12 (mount_setattr(2)).
+pub(crate) fn can_be_recursive() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|char: char| !char.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
+}
+
+/// How the container's whole tree is mounted: nothing that is to be shared may be cut off above (R-MNT-1).
+pub(super) fn propagation(parts: &Parts<'_>) -> Option<&'static str> {
+    let has = |propagation| parts.config.mounts.iter().any(|mount| mount.propagation == propagation);
+    match () {
+        () if has(MountPropagation::Bidirectional) => Some("rshared"),
+        () if has(MountPropagation::HostToContainer) => Some("rslave"),
+        () => None,
+    }
 }

@@ -4,34 +4,13 @@ use std::collections::HashSet;
 
 use oci_spec::{
     OciSpecError,
-    runtime::{
-        Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimit, Process, ProcessBuilder,
-        UserBuilder,
-    },
+    runtime::{PosixRlimit, Process, ProcessBuilder, UserBuilder},
 };
 use stanchion_sdk::limits::oom_score_adj;
 
-use super::{Parts, SpecError, user};
+use super::{Parts, SpecError, capabilities, confinement, user};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// What root may do in a container: the set that containerd and Docker give.
-const CAPABILITIES: [Capability; 14] = [
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fsetid,
-    Capability::Fowner,
-    Capability::Mknod,
-    Capability::NetRaw,
-    Capability::Setgid,
-    Capability::Setuid,
-    Capability::Setfcap,
-    Capability::Setpcap,
-    Capability::NetBindService,
-    Capability::SysChroot,
-    Capability::Kill,
-    Capability::AuditWrite,
-];
 
 pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
     let image = parts.image.config.config().as_ref();
@@ -49,23 +28,27 @@ pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
         return Err(SpecError::NothingToRun);
     }
     let of_user = image.and_then(|image| image.user().as_deref()).unwrap_or_default();
-    let ids = user::ids(of_user, parts.tables)?;
+    let security = &config.security;
+    let ids = user::in_force(of_user, security, parts.tables)?;
     let user = UserBuilder::default().uid(ids.user).gid(ids.group).additional_gids(ids.groups).build()?;
     let directory = config.working_dir.clone().or_else(|| image.and_then(|image| image.working_dir().clone()));
     let process = ProcessBuilder::default()
-        .terminal(false)
+        .terminal(config.tty)
         .user(user)
         .args(words)
         .env(environment(parts))
         .cwd(directory.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned()))
-        .no_new_privileges(false)
+        .no_new_privileges(security.no_new_privileges)
         .oom_score_adj(oom_score_adj(config.resources.oom_score_adj.unwrap_or(0)))
         .rlimits(Vec::<PosixRlimit>::new());
-    let process = match ids.user {
-        0 => process.capabilities(capabilities(&CAPABILITIES)?),
-        // Others have them only through programs that carry them, as for any user.
-        _ => process.capabilities(bounding(&CAPABILITIES)?),
-    };
+    let allowed = capabilities::set(security).map_err(confinement::ConfinementError::from)?;
+    let mut process = process.capabilities(capabilities::capabilities(allowed, ids.user == 0)?);
+    if let Some(profile) = confinement::app_armor(security)? {
+        process = process.apparmor_profile(profile);
+    }
+    if let Some(label) = confinement::se_linux(security) {
+        process = process.selinux_label(label);
+    }
     Ok(process.build()?)
 }
 
@@ -97,27 +80,4 @@ fn environment(parts: &Parts<'_>) -> Vec<String> {
     let mut kept: Vec<_> = all.into_iter().rev().filter(|variable| seen.insert(name(variable))).collect();
     kept.reverse();
     kept
-}
-
-fn capabilities(set: &[Capability]) -> Result<LinuxCapabilities, OciSpecError> {
-    let all: Capabilities = set.iter().copied().collect();
-    let none = Capabilities::new();
-    LinuxCapabilitiesBuilder::default()
-        .bounding(all.clone())
-        .effective(all.clone())
-        .permitted(all)
-        .inheritable(none.clone())
-        .ambient(none)
-        .build()
-}
-
-fn bounding(set: &[Capability]) -> Result<LinuxCapabilities, OciSpecError> {
-    let none = Capabilities::new();
-    LinuxCapabilitiesBuilder::default()
-        .bounding(set.iter().copied().collect::<Capabilities>())
-        .effective(none.clone())
-        .permitted(none.clone())
-        .inheritable(none.clone())
-        .ambient(none)
-        .build()
 }

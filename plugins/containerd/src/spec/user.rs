@@ -1,4 +1,6 @@
-//! The user that an image says.
+//! The user that a container runs as: the manifest's, else the image's.
+
+use stanchion_sdk::runtime::Security;
 
 /// Why a user cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -26,13 +28,22 @@ pub(crate) struct Tables {
     pub group: String,
 }
 
-/// Whether names have to be looked up in the image's files.
-pub(crate) fn has_names(user: &str) -> bool {
-    user.split(':').any(|part| !part.is_empty() && part.parse::<u32>().is_err())
+/// The manifest's user and group, where it says them, and the groups that image and manifest add (R-SEC-1, R-SEC-2,
+/// R-SEC-10).
+pub(crate) fn in_force(of_image: &str, security: &Security, tables: &Tables) -> Result<Ids, UserError> {
+    let wanted = security.user.map(|user| user.to_string());
+    let mut found = ids(wanted.as_deref().unwrap_or(of_image), tables)?;
+    found.group = security.group.unwrap_or(found.group);
+    found.groups.extend(security.groups.iter().copied());
+    // The first group is one of them too: else a program could give it up and pass what is forbidden to it.
+    found.groups.push(found.group);
+    found.groups.sort_unstable();
+    found.groups.dedup();
+    Ok(found)
 }
 
 /// `user`, `user:group`, as names or numbers.
-pub(crate) fn ids(user: &str, tables: &Tables) -> Result<Ids, UserError> {
+fn ids(user: &str, tables: &Tables) -> Result<Ids, UserError> {
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
     let rows = |text: &str| {
         text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()
@@ -69,7 +80,7 @@ pub(crate) fn ids(user: &str, tables: &Tables) -> Result<Ids, UserError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Ids, Tables, has_names, ids};
+    use super::*;
 
     #[test]
     fn users_are_numbers_or_names_of_the_image() {
@@ -87,6 +98,23 @@ mod tests {
         assert_eq!(unknown, "the image's user \"nobody\" is not in its /etc/passwd");
         let unknown = ids("app:none", &tables).expect_err("unknown").to_string();
         assert_eq!(unknown, "the image's group \"none\" is not in its /etc/group");
-        assert!(has_names("app:8") && !has_names("7:8") && !has_names(""));
+    }
+
+    /// The recording `security/users-and-groups`.
+    #[test]
+    fn the_manifest_goes_before_the_image() {
+        let tables = Tables {
+            passwd: "root:x:0:0::/:/bin/sh\nu:x:1000:1000::/:/bin/sh\n".to_owned(),
+            group: "u:x:1000:\nextra:x:2000:u\n".to_owned(),
+        };
+        let found = |of_image, user, group| {
+            let security = Security { user, group, groups: vec![5000, 5001], ..Security::default() };
+            in_force(of_image, &security, &tables).expect("a user")
+        };
+        let with = |user, group, groups: &[u32]| Ids { user, group, groups: groups.to_vec() };
+        assert_eq!(found("", Some(1000), None), with(1000, 1000, &[1000, 2000, 5000, 5001]), "R-SEC-1, R-SEC-10");
+        assert_eq!(found("", Some(2000), Some(2001)), with(2000, 2001, &[2001, 5000, 5001]), "R-SEC-1");
+        assert_eq!(found("u", None, None), with(1000, 1000, &[1000, 2000, 5000, 5001]), "R-SEC-1");
+        assert_eq!(found("", None, Some(7)), with(0, 7, &[7, 5000, 5001]), "R-SEC-2");
     }
 }

@@ -5,15 +5,13 @@ use std::{collections::HashMap, time::Duration};
 use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptions};
 use futures_util::StreamExt;
 use oci_spec::distribution::Reference;
-use stanchion_sdk::{
-    runtime::{Error, ErrorKind, Image, Progress, PullImage, PullProgress, RegistryAuth, Result},
-    settings::RegistryConfig,
-};
+use stanchion_sdk::runtime::{Error, ErrorKind, Image, Progress, PullImage, PullProgress, RegistryAuth, Result};
 
 use super::parse;
 use crate::{
     Docker,
     client::{failed, said},
+    config::RegistryConfig,
 };
 
 /// When a registry has had too many requests: Docker does not pass on when it wants to be asked again.

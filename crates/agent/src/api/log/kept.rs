@@ -8,15 +8,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
-use jiff::Timestamp;
-use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::unix::pipe,
-};
+use stanchion_runtime::{ContainerId, ErrorKind, Runtime};
 
 use super::super::Refusal;
-use crate::logs::{Lines, LogOptions};
+use crate::logs::{LogOptions, kept as read};
 
 /// How often a followed log is read again: the runtime gives all that it has each time.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -55,29 +50,4 @@ pub(super) async fn answer<R: Runtime>(
         }
     });
     Some(Ok(Body::from_stream(parts).into_response()))
-}
-
-/// Text after a time, and the time of its last line.
-async fn read<R: Runtime>(
-    runtime: &R,
-    id: &ContainerId,
-    options: LogOptions,
-    after: Option<Timestamp>,
-) -> Result<(String, Option<Timestamp>), Error> {
-    let failed = |error: io::Error| Error::new(ErrorKind::Other, "a pipe for a log").caused_by(&error);
-    let (reader, writer) = io::pipe().map_err(failed)?;
-    let mut from = BufReader::new(pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?);
-    let mut lines = Lines::new(options, after);
-    let receive = async {
-        let mut raw = Vec::new();
-        while from.read_until(b'\n', &mut raw).await? > 0 {
-            lines.add(&raw);
-            raw.clear();
-        }
-        Ok::<_, io::Error>(())
-    };
-    let (copied, received) = tokio::join!(runtime.logs(id.clone(), writer.into()), receive);
-    copied?;
-    received.map_err(failed)?;
-    Ok(lines.finish())
 }

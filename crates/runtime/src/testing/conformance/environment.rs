@@ -54,6 +54,35 @@ pub(super) async fn hostname<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
+/// The standard streams are a terminal, if that is asked for.
+pub(super) async fn terminal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    for (name, tty, expected) in [("plain", false, 6), ("terminal", true, 5)] {
+        let mut config = kit.container(&sandbox, "test -t 1 && exit 5; exit 6");
+        config.name = name.to_owned();
+        config.tty = tty;
+        let id = kit.started(config).await?;
+        let code = kit.exit_of(&id).await?;
+        ensure!(code == Some(expected), "with tty {tty}, `test -t 1` ended with {code:?}");
+    }
+    Ok(())
+}
+
+/// The standard input is at its end, unless it is to be kept open.
+pub(super) async fn input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, "cat; exit 5");
+    config.name = "open".to_owned();
+    config.stdin = true;
+    let open = kit.started(config).await?;
+    let closed = kit.started(kit.container(&sandbox, "cat; exit 5")).await?;
+    let code = kit.exit_of(&closed).await?;
+    ensure!(code == Some(5), "without input, `cat` ended with {code:?}");
+    let state = kit.find(&open).await?.state;
+    ensure!(matches!(state, crate::ContainerState::Running { .. }), "with its input open, `cat` is {state:?}");
+    Ok(())
+}
+
 /// Directories and files of the node are seen, and written through.
 pub(super) async fn mounts<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
@@ -108,5 +137,5 @@ pub(super) async fn fresh_files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 
 fn mount(source: &std::path::Path, destination: &str, read_only: bool) -> Mount {
     let propagation = Default::default();
-    Mount { source: source.to_owned(), destination: destination.into(), read_only, propagation }
+    Mount { read_only, propagation, ..Mount::new(source, destination) }
 }

@@ -121,7 +121,7 @@ pub(super) async fn read_only_root<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut config = kit.container(&kit.sandbox().await?, SERVER);
     config.security.read_only_root = true;
     let propagation = Default::default();
-    config.mounts = vec![Mount { source: dir.clone(), destination: "/dir".into(), read_only: false, propagation }];
+    config.mounts = vec![Mount { propagation, ..Mount::new(dir.clone(), "/dir") }];
     let id = kit.started(config).await?;
     let output = kit.exec(&id, &["sh", "-c", "echo x > /file"]).await?;
     ensure!(output.code != 0, "writing to read-only files says {output:?}");

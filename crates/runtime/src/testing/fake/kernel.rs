@@ -80,10 +80,16 @@ fn status(state: &State, container: &Container) -> String {
 
 /// The capabilities that a process may have.
 fn set(security: &Security) -> u64 {
-    let sum =
-        |names: &[String]| names.iter().filter_map(|name| capabilities::bits(name)).fold(0, |all, bits| all | bits);
-    match security.privileged {
-        true => capabilities::ALL,
-        false => capabilities::USUAL & !sum(&security.drop_capabilities) | sum(&security.add_capabilities),
+    let has_all = |names: &[String]| names.iter().any(|name| name == "ALL");
+    let named = |names: &[String]| {
+        let names = names.iter().filter(|name| *name != "ALL");
+        names.filter_map(|name| capabilities::bits(name)).fold(0, |all, bits| all | bits)
+    };
+    let (add, drop) = (&security.add_capabilities, &security.drop_capabilities);
+    match () {
+        () if security.privileged => capabilities::ALL,
+        () if has_all(add) => capabilities::ALL & !named(drop),
+        () if has_all(drop) => named(add) & !named(drop),
+        () => (capabilities::USUAL | named(add)) & !named(drop),
     }
 }

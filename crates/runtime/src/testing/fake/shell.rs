@@ -200,7 +200,10 @@ impl Process<'_> {
                 sleep(takes).await;
                 0
             }
-            ["test", "-t", _] => i32::from(!matches!(&self.output, Output::Pipes(pipes) if pipes.tty)),
+            ["test", "-t", _] => i32::from(match &self.output {
+                Output::Pipes(pipes) => !pipes.tty,
+                Output::Log => self.config(|config| config.tty) != Some(true),
+            }),
             ["trap", action, "TERM"] => match trap(action) {
                 Some(action) => {
                     self.on_term(action);
@@ -237,6 +240,10 @@ impl Process<'_> {
     }
 
     async fn copy_input(&self) -> i32 {
+        if matches!(self.output, Output::Log) && self.config(|config| config.stdin) == Some(true) {
+            // Nobody ever writes to it.
+            return std::future::pending().await;
+        }
         if let Output::Pipes(Pipes { stdin: Some(stdin), stdout, .. }) = &self.output {
             let (stdin, stdout) = (Arc::clone(stdin), stdout.clone());
             let copy = spawn_blocking(move || match stdout {

@@ -1,10 +1,14 @@
-//! Builds the pause program: static, so that its image is one file, made without a registry (ADR 7).
+//! Builds the pause program for backends that need one (feature `pause`): static, so that its image is one file, made
+//! without a registry (ADR 7).
 
 use std::{env, error::Error, path::PathBuf, process::Command};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let source = "pause/pause.rs";
     println!("cargo::rerun-if-changed={source}");
+    if env::var_os("CARGO_FEATURE_PAUSE").is_none() {
+        return Ok(());
+    }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?).join("pause");
     let mut rustc = Command::new(env::var_os("RUSTC").ok_or("cargo sets RUSTC")?);
     rustc.args(["--edition=2024", "--crate-name=pause", "--crate-type=bin", "--target", &env::var("TARGET")?]);

@@ -1,0 +1,149 @@
+//! Whether this node can give a pod what its security contexts ask for. What it cannot is said, and the pod does not run
+//! without it; the node may be another after its next start.
+
+use std::{fs, path::Path};
+
+use stanchion_pod::{Pod, Profile};
+
+/// What the node has and allows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Admission {
+    pub app_armor: bool,
+    pub se_linux: bool,
+    /// Version of the kernel: major and minor.
+    pub kernel: (u32, u32),
+    /// Sysctls beyond the safe ones: names, or beginnings of names with `*` after them.
+    pub allowed_sysctls: Vec<String>,
+}
+
+/// Sysctls that concern nobody but the pod, and the kernel that made them so (R-SEC-12).
+const SAFE: [(&str, (u32, u32)); 12] = [
+    ("kernel.shm_rmid_forced", (0, 0)),
+    ("net.ipv4.ip_local_port_range", (0, 0)),
+    ("net.ipv4.tcp_syncookies", (0, 0)),
+    ("net.ipv4.ping_group_range", (0, 0)),
+    ("net.ipv4.ip_unprivileged_port_start", (0, 0)),
+    ("net.ipv4.ip_local_reserved_ports", (3, 16)),
+    ("net.ipv4.tcp_keepalive_time", (4, 5)),
+    ("net.ipv4.tcp_keepalive_intvl", (4, 5)),
+    ("net.ipv4.tcp_keepalive_probes", (4, 5)),
+    ("net.ipv4.tcp_fin_timeout", (4, 6)),
+    ("net.ipv4.tcp_rmem", (4, 15)),
+    ("net.ipv4.tcp_wmem", (4, 15)),
+];
+
+impl Admission {
+    /// Of this node.
+    pub fn of_node(allowed_sysctls: Vec<String>) -> Self {
+        let has = |path: &str, begin: char| fs::read_to_string(path).is_ok_and(|text| text.starts_with(begin));
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let mut numbers = release.split(|char: char| !char.is_ascii_digit()).filter_map(|it| it.parse().ok());
+        Self {
+            app_armor: has("/sys/module/apparmor/parameters/enabled", 'Y'),
+            se_linux: Path::new("/sys/fs/selinux/enforce").exists(),
+            kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
+            allowed_sysctls,
+        }
+    }
+
+    /// Why a pod cannot run here: reason and message, in kubelet's words where it has some.
+    pub fn refusal(&self, pod: &Pod) -> Option<(&'static str, String)> {
+        let mut containers = pod.containers.iter().chain(&pod.init_containers).map(|it| &it.security);
+        let asks = |profile: &Option<Profile>| matches!(profile, Some(Profile::RuntimeDefault | Profile::Localhost(_)));
+        if !self.app_armor && containers.clone().any(|it| asks(&it.app_armor)) {
+            let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned();
+            return Some(("AppArmor", message));
+        }
+        if !self.se_linux && containers.any(|it| it.se_linux.is_some()) {
+            return Some(("SELinux", "Cannot apply seLinuxOptions: SELinux is not enabled on the host".to_owned()));
+        }
+        let forbidden = pod.security.sysctls.iter().find(|(name, _)| !self.allows(name))?;
+        Some(("SysctlForbidden", format!("forbidden sysctl: {:?} not allowlisted", forbidden.0)))
+    }
+
+    /// R-SEC-12
+    fn allows(&self, sysctl: &str) -> bool {
+        let name = dotted(sysctl);
+        let is_safe = |(safe, since): &(&str, (u32, u32))| *safe == name && self.kernel >= *since;
+        let is_allowed = |allowed: &String| match dotted(allowed).strip_suffix('*') {
+            Some(prefix) => name.starts_with(prefix),
+            None => name == dotted(allowed),
+        };
+        SAFE.iter().any(is_safe) || self.allowed_sysctls.iter().any(is_allowed)
+    }
+}
+
+/// A name whose parts are divided by slashes, with dots.
+fn dotted(name: &str) -> String {
+    match name.find(['.', '/']).map(|first| name.as_bytes()[first]) {
+        Some(b'/') => name
+            .chars()
+            .map(|it| {
+                if it == '/' {
+                    '.'
+                } else if it == '.' {
+                    '/'
+                } else {
+                    it
+                }
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: &str) -> Pod {
+        let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {spec}\n");
+        stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
+    }
+
+    fn said(admission: &Admission, spec: &str) -> Option<String> {
+        admission.refusal(&pod(spec)).map(|(reason, message)| format!("{reason}: {message}"))
+    }
+
+    fn with_sysctl(name: &str) -> String {
+        format!("{{securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}, containers: [{{name: c, image: a}}]}}")
+    }
+
+    /// The recordings `security/sysctl-safe` and `security/sysctl-unsafe`.
+    #[test]
+    fn safe_sysctls_are_admitted_and_others_where_the_node_allows_them() {
+        let node = Admission { kernel: (6, 1), ..Admission::default() };
+        assert_eq!(said(&node, &with_sysctl("net.ipv4.ip_local_port_range")), None, "R-SEC-12");
+        assert_eq!(said(&node, &with_sysctl("net/ipv4/tcp_rmem")), None, "R-SEC-12");
+        let refused = said(&node, &with_sysctl("net.core.somaxconn")).expect("refused");
+        assert_eq!(refused, "SysctlForbidden: forbidden sysctl: \"net.core.somaxconn\" not allowlisted", "R-SEC-12");
+        let old = Admission { kernel: (4, 14), ..Admission::default() };
+        assert!(said(&old, &with_sysctl("net.ipv4.tcp_rmem")).is_some(), "R-SEC-12: the kernel is older");
+        let allowed_sysctls = vec!["net.core.*".to_owned(), "kernel.msgmax".to_owned()];
+        let open = Admission { allowed_sysctls, ..node };
+        assert_eq!(said(&open, &with_sysctl("net.core.somaxconn")), None, "R-SEC-12");
+        assert_eq!(said(&open, &with_sysctl("kernel.msgmax")), None);
+        assert!(said(&open, &with_sysctl("kernel.msgmaximum")).is_some());
+    }
+
+    /// The recording `security/apparmor-selinux-missing`.
+    #[test]
+    fn what_the_node_does_not_have_is_not_left_out() {
+        let spec = |security: &str| format!("{{containers: [{{name: c, image: a, securityContext: {security}}}]}}");
+        let (bare, full) =
+            (Admission::default(), Admission { app_armor: true, se_linux: true, ..Admission::default() });
+        let profile = spec("{appArmorProfile: {type: RuntimeDefault}}");
+        let expected = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host";
+        assert_eq!(said(&bare, &profile).as_deref(), Some(expected), "R-SEC-9");
+        assert_eq!(said(&full, &profile), None);
+        assert_eq!(said(&bare, &spec("{appArmorProfile: {type: Unconfined}}")), None, "R-SEC-9");
+        let label = spec("{seLinuxOptions: {level: 's0:c1,c2'}}");
+        assert!(said(&bare, &label).is_some_and(|it| it.starts_with("SELinux: ")), "R-SEC-15");
+        assert_eq!(said(&full, &label), None);
+    }
+
+    #[test]
+    fn the_kernel_of_this_node_is_known() {
+        assert!(Admission::of_node(Vec::new()).kernel > (2, 6));
+    }
+}

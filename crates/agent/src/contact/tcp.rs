@@ -1,0 +1,28 @@
+//! A connection to a port.
+
+use std::{net::IpAddr, time::Duration};
+
+use stanchion_pod::Endpoint;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{join, place, words};
+
+/// Whether something listens there (R-PRB-30). No linger time is set: closing would block a thread.
+pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), String> {
+    let (host, port) = place(to, pod)?;
+    open(&host, port, Instant::now() + timeout).await.map(drop)
+}
+
+/// Connects before the deadline.
+pub(super) async fn open(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, String> {
+    let to = join(host, port);
+    match timeout_at(deadline, TcpStream::connect((host, port))).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) if error.raw_os_error().is_some() => Err(format!("dial tcp {to}: connect: {}", words(&error))),
+        Ok(Err(error)) => Err(format!("dial tcp: lookup {host}: {}", words(&error))),
+        Err(_) => Err(format!("dial tcp {to}: i/o timeout")),
+    }
+}

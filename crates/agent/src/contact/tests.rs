@@ -1,0 +1,163 @@
+//! Against servers on the loopback.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::{HeaderMap, Response, body::Bytes};
+use stanchion_pod::{Endpoint, HttpGet, TargetPort};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
+};
+
+use super::{grpc, http};
+
+const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn listener() -> (TcpListener, u16) {
+    let listener = TcpListener::bind((HERE, 0)).await.expect("a port is free");
+    let port = listener.local_addr().expect("it has an address").port();
+    (listener, port)
+}
+
+/// A gRPC server that answers each call with this status, and this message or body.
+async fn grpc_server(code: &'static str, said: &'static str, body: &'static [u8]) -> (u16, JoinSet<()>) {
+    let (listener, port) = listener().await;
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let (stream, _) = listener.accept().await.expect("it is called");
+        let mut connection = h2::server::handshake(stream).await.expect("it speaks HTTP/2");
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+            assert_eq!(request.headers()["content-type"], "application/grpc");
+            assert_eq!(request.headers()["user-agent"], "kube-probe/1.36", "R-PRB-31");
+            let head = Response::builder().header("content-type", "application/grpc");
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", code.parse().expect("it is a number"));
+            trailers.insert("grpc-message", said.parse().expect("it is text"));
+            if body.is_empty() {
+                let mut head = head.body(()).expect("it is whole");
+                head.headers_mut().extend(trailers);
+                respond.send_response(head, true).expect("it is heard");
+            } else {
+                let head = head.body(()).expect("it is whole");
+                let mut stream = respond.send_response(head, false).expect("it is heard");
+                stream.send_data(Bytes::from_static(body), false).expect("it is heard");
+                stream.send_trailers(trailers).expect("it is heard");
+            }
+        }
+    });
+    (port, server)
+}
+
+#[tokio::test]
+async fn grpc_health_is_what_the_server_says() {
+    let unknown = "error: health rpc probe failed: rpc error: code = NotFound desc = unknown service";
+    let lacking =
+        "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): unknown method";
+    let unhealthy = "service unhealthy (responded with \"NOT_SERVING\")";
+    type Case = (&'static str, &'static str, &'static [u8], Result<(), &'static str>);
+    let table: [Case; 4] = [
+        ("0", "", &[0, 0, 0, 0, 2, 8, 1], Ok(())),
+        ("0", "", &[0, 0, 0, 0, 2, 8, 2], Err(unhealthy)),
+        ("5", "unknown service", &[], Err(unknown)),
+        ("12", "unknown method", &[], Err(lacking)),
+    ];
+    for (code, said, body, expected) in table {
+        let (port, _server) = grpc_server(code, said, body).await;
+        let found = grpc::check(HERE, port, "some.Service", LIMIT).await;
+        assert_eq!(found, expected.map_err(str::to_owned), "R-PRB-31");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grpc_port_that_nobody_listens_on_is_waited_for() {
+    let (listener, port) = listener().await;
+    drop(listener);
+    let found = grpc::check(HERE, port, "", Duration::from_secs(3)).await;
+    let expected =
+        format!("timeout: failed to connect service \"127.0.0.1:{port}\" within 3s: context deadline exceeded");
+    assert_eq!(found, Err(expected), "R-PRB-31");
+}
+
+fn get(port: u16, is_https: bool) -> HttpGet {
+    HttpGet {
+        to: Endpoint { host: None, port: TargetPort::Number(port) },
+        is_https,
+        path: "/".to_owned(),
+        headers: Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn https_believes_whoever_answers() {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::try_from(&include_bytes!("testdata/key.der")[..]).expect("it is a key");
+    let certificate = include_bytes!("testdata/cert.der")[..].into();
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("it has some")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("they belong together");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let (listener, port) = listener().await;
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let (stream, _) = listener.accept().await.expect("it is called");
+        let mut stream = acceptor.accept(stream).await.expect("it speaks TLS");
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).await.expect("it asks") > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("it is heard");
+        stream.shutdown().await.expect("it is heard");
+    });
+    let answer = http::get(&get(port, true), HERE, "kube-probe/1.36", LIMIT).await.expect("R-PRB-21");
+    assert_eq!((answer.status.as_u16(), &*answer.body), (200, "ok"));
+}
+
+/// A server that gives each caller the next of these answers.
+async fn http_server(answers: Vec<String>) -> (u16, JoinSet<()>) {
+    let (listener, port) = listener().await;
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.expect("it is called");
+            let mut request = [0; 1024];
+            assert!(stream.read(&mut request).await.expect("it asks") > 0);
+            stream.write_all(answer.as_bytes()).await.expect("it is heard");
+        }
+    });
+    (port, server)
+}
+
+#[tokio::test]
+async fn redirects_are_followed_on_the_same_host_and_bodies_cut() {
+    let redirect = "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned();
+    let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n{}", "x".repeat(20000));
+    let (port, _server) = http_server(vec![redirect.clone(), long]).await;
+    let answer = http::get(&get(port, false), HERE, "a", LIMIT).await;
+    assert_eq!(answer.map(|answer| answer.status.as_u16()), Ok(200), "R-PRB-23, R-PRB-24");
+    let (port, _server) = http_server(vec![redirect; 11]).await;
+    let answer = http::get(&get(port, false), HERE, "a", LIMIT).await;
+    assert!(answer.is_err_and(|error| error.contains("stopped after 10 redirects")), "R-PRB-23");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_answer_in_time_has_failed() {
+    let (listener, port) = listener().await;
+    let error = http::get(&get(port, false), HERE, "a", Duration::from_secs(2)).await;
+    assert!(error.is_err_and(|error| error.contains("context deadline exceeded")), "R-PRB-24");
+    drop(listener);
+    let error = http::get(&get(port, false), HERE, "a", LIMIT).await;
+    let expected = format!("Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused");
+    assert_eq!(error, Err(expected), "R-PRB-12");
+}

@@ -1,0 +1,151 @@
+//! A container's environment, made when it starts (R-ENV).
+
+mod file;
+
+use std::{collections::HashMap, net::IpAddr, path::Path};
+
+use stanchion_pod::{Capacity, Container, ObjectKey, Objects, StatusField, Value, expand::expand};
+use stanchion_runtime::EnvVar;
+
+/// The most that the kernel takes as one string of a program's environment, `NAME=`, value and end included
+/// (execve(2): 32 pages).
+const LONGEST: usize = 128 << 10;
+
+/// What values are made of beyond the manifest.
+pub(crate) struct Inputs<'a> {
+    pub objects: &'a Objects,
+    pub pod_addresses: &'a [IpAddr],
+    pub node_addresses: &'a [IpAddr],
+    pub capacity: Capacity,
+    /// Where a volume's files are, for variables in files.
+    pub volume: &'a dyn Fn(&str) -> Option<&'a Path>,
+}
+
+/// Why an environment cannot be made, in kubelet's words where it has some.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EnvError {
+    #[error("{0} not found")]
+    Missing(ObjectKey),
+    #[error("couldn't find key {key} in {} {}/{}", object.kind.name(), object.namespace, object.name)]
+    MissingKey { object: ObjectKey, key: String },
+    #[error("environment variable {name}: key {key} of {object} is not UTF-8 text without NUL bytes")]
+    NotText { name: String, object: ObjectKey, key: String },
+    #[error("environment variable {name} has {length} bytes with its name; the kernel takes at most {}", LONGEST - 1)]
+    TooLong { name: String, length: usize },
+    #[error(transparent)]
+    File(#[from] file::FileError),
+}
+
+/// An environment: names in the order in which the manifest has them first (R-ENV-8).
+#[derive(Debug, Default)]
+pub(crate) struct Environment {
+    variables: Vec<EnvVar>,
+    places: HashMap<String, usize>,
+}
+
+impl Environment {
+    /// The environment that a manifest asks for: `envFrom`, then `env`; of one name the later counts (R-ENV-1).
+    pub fn of(container: &Container, inputs: &Inputs<'_>) -> Result<Self, EnvError> {
+        let mut environment = Self::default();
+        for from in &container.env_from {
+            let Some(object) = inputs.objects.get(&from.object) else {
+                if from.optional {
+                    continue;
+                }
+                return Err(EnvError::Missing(from.object.clone()));
+            };
+            for (key, value) in object.texts() {
+                let name = format!("{}{key}", from.prefix);
+                let value = text(&name, value, &from.object, key)?;
+                environment.set(&name, value)?;
+            }
+        }
+        for variable in &container.env {
+            if let Some(value) = environment.value(&variable.name, &variable.value, inputs)? {
+                environment.set(&variable.name, value)?;
+            }
+        }
+        Ok(environment)
+    }
+
+    /// The value of a variable.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.places.get(name).map(|place| self.variables[*place].value.as_str())
+    }
+
+    /// `command` or `args` with the environment's values.
+    pub fn expanded(&self, words: Option<&[String]>) -> Option<Vec<String>> {
+        Some(words?.iter().map(|word| expand(word, |name| self.get(name))).collect())
+    }
+
+    pub fn into_variables(self) -> Vec<EnvVar> {
+        self.variables
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), EnvError> {
+        let length = name.len() + "=".len() + value.len();
+        if length >= LONGEST {
+            return Err(EnvError::TooLong { name: name.to_owned(), length });
+        }
+        match self.places.get(name) {
+            Some(place) => self.variables[*place].value = value,
+            None => {
+                self.places.insert(name.to_owned(), self.variables.len());
+                self.variables.push(EnvVar { name: name.to_owned(), value });
+            }
+        }
+        Ok(())
+    }
+
+    /// A variable's value; `None` leaves it unset.
+    fn value(&self, name: &str, value: &Value, inputs: &Inputs<'_>) -> Result<Option<String>, EnvError> {
+        Ok(Some(match value {
+            Value::Text(text) => expand(text, |name| self.get(name)),
+            Value::Literal(text) => text.clone(),
+            Value::Status(field) => status(*field, inputs),
+            Value::NodeLimit(limit) => limit.on(&inputs.capacity),
+            Value::Key { object, key, optional } => {
+                let Some(found) = inputs.objects.get(object) else {
+                    return if *optional { Ok(None) } else { Err(EnvError::Missing(object.clone())) };
+                };
+                match found.texts().find(|(known, _)| known == key) {
+                    Some((_, bytes)) => text(name, bytes, object, key)?,
+                    None if *optional => return Ok(None),
+                    None => return Err(EnvError::MissingKey { object: object.clone(), key: key.clone() }),
+                }
+            }
+            Value::File { volume, path, key, optional } => {
+                // Validation: the volume is one of the pod's.
+                let root = (inputs.volume)(volume).unwrap_or(Path::new("/nonexistent"));
+                match file::read(root, path, key)? {
+                    Some(value) => value,
+                    None if *optional => return Ok(None),
+                    None => return Err(file::FileError::missing(root, path, key).into()),
+                }
+            }
+        }))
+    }
+}
+
+fn text(name: &str, bytes: &[u8], object: &ObjectKey, key: &str) -> Result<String, EnvError> {
+    let text = std::str::from_utf8(bytes).ok().filter(|text| !text.contains('\0'));
+    text.map(str::to_owned).ok_or_else(|| EnvError::NotText {
+        name: name.to_owned(),
+        object: object.clone(),
+        key: key.to_owned(),
+    })
+}
+
+fn status(field: StatusField, inputs: &Inputs<'_>) -> String {
+    let first = |addresses: &[IpAddr]| addresses.first().map(ToString::to_string).unwrap_or_default();
+    let all = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match field {
+        StatusField::HostIp => first(inputs.node_addresses),
+        StatusField::HostIps => all(inputs.node_addresses),
+        StatusField::PodIp => first(inputs.pod_addresses),
+        StatusField::PodIps => all(inputs.pod_addresses),
+    }
+}
+
+#[cfg(test)]
+mod tests;

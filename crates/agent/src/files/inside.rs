@@ -1,0 +1,46 @@
+//! Paths that cannot lead out of a directory, whatever symbolic links a container puts there and whenever it does
+//! (openat2(2), R-MNT-4).
+
+use std::{fs::File, io, os::fd::OwnedFd, path::Path};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+
+/// Links that stay inside are followed; absolute ones, `..` above the root and the kernel's magic ones are not.
+const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+
+/// Opens a directory as the root of such paths.
+pub(crate) fn root(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Opens what is at `path` below `root`.
+pub(crate) fn open_below(root: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let opened = openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH);
+    opened.map_err(|errno| match errno {
+        rustix::io::Errno::XDEV => {
+            io::Error::new(io::ErrorKind::PermissionDenied, "it leads out of the volume through a symbolic link")
+        }
+        errno => errno.into(),
+    })
+}
+
+/// Opens a regular file below the directory `root` for reading.
+pub(crate) fn open_file(root: &Path, path: &Path) -> io::Result<File> {
+    // A FIFO must not make the agent wait.
+    let opened = open_below(&self::root(root)?, path, OFlags::RDONLY | OFlags::NONBLOCK)?;
+    let file = File::from(opened);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+    }
+}
+
+/// Opens a directory below `root` that is reached through no link at all, for listing.
+pub(crate) fn open_directory(root: &OwnedFd, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat2(root, path, flags, Mode::empty(), BENEATH.union(ResolveFlags::NO_SYMLINKS));
+    opened.map_err(|errno| match errno {
+        rustix::io::Errno::LOOP => io::ErrorKind::NotADirectory.into(),
+        errno => errno.into(),
+    })
+}

@@ -1,0 +1,45 @@
+//! What is known of a container's life, on the node: the agent's next life goes on from it.
+
+use std::{
+    fs,
+    io::{self, ErrorKind, Write},
+    path::PathBuf,
+};
+
+use stanchion_runtime::ContainerId;
+
+use super::{PodFiles, directory};
+use crate::plan::life::Life;
+
+/// The file, in the container's directory.
+const NAME: &str = "life.json";
+
+impl PodFiles {
+    /// What agents keep of the containers of that name.
+    pub(super) fn container(&self, name: &str) -> PathBuf {
+        self.root.join("containers").join(name)
+    }
+
+    /// Writes down what is known of a container. Of one name only the latest counts.
+    pub fn keep_life(&self, name: &str, id: &ContainerId, life: &Life) -> io::Result<()> {
+        self.create_root()?;
+        let place = self.container(name);
+        directory(0o755, &place)?;
+        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&place)?;
+        file.write_all(&serde_json::to_vec(&(id, life))?)?;
+        file.persist(place.join(NAME))?;
+        Ok(())
+    }
+
+    /// What was written down of this container; `None` when nothing was.
+    pub fn life(&self, name: &str, id: &ContainerId) -> io::Result<Option<Life>> {
+        match fs::read(self.container(name).join(NAME)) {
+            Ok(bytes) => {
+                let (of, life): (ContainerId, Life) = serde_json::from_slice(&bytes)?;
+                Ok((of == *id).then_some(life))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}

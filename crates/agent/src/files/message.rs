@@ -1,0 +1,60 @@
+//! The file in which a container leaves its last words (R-TMSG).
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, Read, Seek, SeekFrom},
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+};
+
+use super::{PodFiles, directory, ignore_absent};
+
+/// The most that is read, bytes: the end (R-TMSG-2).
+const LONGEST: i64 = 4096;
+
+impl PodFiles {
+    fn message_file(&self, container: &str, attempt: u32) -> PathBuf {
+        self.container(container).join(format!("{attempt:08x}"))
+    }
+
+    /// An empty file for the words of a container that is about to run, and to be written by anyone in it. Of the lives
+    /// before only the last one's is kept.
+    pub fn make_message(&self, container: &str, attempt: u32) -> io::Result<PathBuf> {
+        directory(0o755, &self.container(container))?;
+        if let Some(old) = attempt.checked_sub(2) {
+            ignore_absent(fs::remove_file(self.message_file(container, old)))?;
+        }
+        let path = self.message_file(container, attempt);
+        let file = File::create(&path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o666))?;
+        Ok(path)
+    }
+
+    /// The latest life of a container that had such a file.
+    pub fn latest(&self, container: &str) -> io::Result<Option<u32>> {
+        let entries = match fs::read_dir(self.container(container)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            entries => entries?,
+        };
+        let mut latest = None;
+        for entry in entries {
+            latest = latest.max(u32::from_str_radix(&entry?.file_name().to_string_lossy(), 16).ok());
+        }
+        Ok(latest)
+    }
+
+    /// What a container has left; empty if nothing.
+    pub fn message(&self, container: &str, attempt: u32) -> io::Result<String> {
+        let mut file = match File::open(self.message_file(container, attempt)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+            file => file?,
+        };
+        let length = file.metadata()?.len();
+        if length > LONGEST.unsigned_abs() {
+            file.seek(SeekFrom::End(-LONGEST))?;
+        }
+        let mut words = Vec::new();
+        file.take(LONGEST.unsigned_abs()).read_to_end(&mut words)?;
+        Ok(String::from_utf8_lossy(&words).into_owned())
+    }
+}

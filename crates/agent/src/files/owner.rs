@@ -1,0 +1,114 @@
+//! The group of a volume's files: fsGroup.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::{self, ErrorKind},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, PermissionsExt, chown},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, chownat, openat};
+use stanchion_pod::FsGroup;
+
+use super::inside;
+
+/// What the group may do with files, and with directories, whose new files are the group's too.
+const FILE: u32 = 0o660;
+const DIRECTORY: u32 = 0o2770;
+
+/// Gives a directory and everything in it to a group. What is put there while this goes on cannot lead it elsewhere.
+pub(super) fn give(volume: &Path, group: &FsGroup) -> io::Result<()> {
+    let top = fs::metadata(volume)?;
+    let is_given = top.gid() == group.id && top.mode() & DIRECTORY == DIRECTORY;
+    if group.on_root_mismatch && is_given {
+        return Ok(());
+    }
+    let root = inside::root(volume)?;
+    let mut open = vec![PathBuf::from(".")];
+    while let Some(directory) = open.pop() {
+        let opened = match inside::open_directory(&root, &directory) {
+            // It went meanwhile, or is a link by now.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
+            opened => opened?,
+        };
+        for entry in Dir::read_from(&opened)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let path = directory.join(OsStr::from_bytes(name.to_bytes()));
+            match entry.file_type() {
+                FileType::Directory => open.push(path),
+                FileType::Symlink => {
+                    chownat(&opened, name, None, Some(Gid::from_raw(group.id)), AtFlags::SYMLINK_NOFOLLOW)?;
+                }
+                _ => {
+                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    match openat(&opened, name, flags, Mode::empty()) {
+                        Ok(file) => own(&file, group.id, FILE)?,
+                        Err(rustix::io::Errno::NOENT) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+        }
+        own(&opened, group.id, DIRECTORY)?;
+    }
+    Ok(())
+}
+
+/// What is open here, by its descriptor: by name it could be another by now.
+fn own(opened: &OwnedFd, group: u32, mode: u32) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    let entry = fs::metadata(&path)?;
+    if entry.gid() != group {
+        chown(&path, None, Some(group))?;
+    }
+    if entry.mode() & mode != mode {
+        fs::set_permissions(&path, fs::Permissions::from_mode(entry.mode() & 0o7777 | mode))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_is_its_groups_and_nothing_outside_is() {
+        let outside = tempfile::tempdir().expect("a directory");
+        let volume = tempfile::tempdir().expect("a directory");
+        fs::write(outside.path().join("theirs"), "").expect("written");
+        fs::create_dir(volume.path().join("sub")).expect("made");
+        fs::write(volume.path().join("sub/file"), "").expect("written");
+        symlink(outside.path(), volume.path().join("way-out")).expect("linked");
+        symlink(outside.path().join("theirs"), volume.path().join("sub/way-out")).expect("linked");
+        let found = |path: &Path| {
+            let entry = fs::symlink_metadata(path).expect("it is there");
+            (entry.gid(), entry.mode() & 0o7777)
+        };
+        let before = (found(outside.path()), found(&outside.path().join("theirs")));
+        give(volume.path(), &FsGroup { id: 2500, on_root_mismatch: false }).expect("it can be given");
+        assert_eq!(found(volume.path()).0, 2500, "R-SEC-11");
+        assert_eq!(found(volume.path()).1 & DIRECTORY, DIRECTORY);
+        assert_eq!(found(&volume.path().join("sub/file")), (2500, 0o664));
+        assert_eq!((found(outside.path()), found(&outside.path().join("theirs"))), before, "R-MNT-4");
+
+        fs::write(volume.path().join("new"), "").expect("written");
+        chown(volume.path().join("new"), None, Some(0)).expect("given");
+        give(volume.path(), &FsGroup { id: 2500, on_root_mismatch: true }).expect("nothing is to be done");
+        assert_eq!(found(&volume.path().join("new")).0, 0, "OnRootMismatch looks at the root only");
+        give(volume.path(), &FsGroup { id: 2600, on_root_mismatch: true }).expect("it can be given");
+        assert_eq!(found(&volume.path().join("new")).0, 2600);
+    }
+}

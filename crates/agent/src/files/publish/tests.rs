@@ -1,0 +1,144 @@
+//! Files that appear all at once, seen by a reader that never stops looking, and after a death at any point.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use tempfile::TempDir;
+
+use super::*;
+
+fn payload(files: &[(&str, &str)]) -> Payload {
+    let file = |(path, content): &(&str, &str)| {
+        (PathBuf::from(path), File { content: content.as_bytes().to_vec(), mode: 0o640 })
+    };
+    files.iter().map(file).collect()
+}
+
+fn names(volume: &Path) -> Vec<String> {
+    let entries = fs::read_dir(volume).expect("the volume can be read");
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// One directory of files, its link, and the names that are seen.
+fn assert_tidy(volume: &Path, visible: &[&str]) {
+    let names = names(volume);
+    assert_eq!(names.iter().filter(|name| name.starts_with("..2")).count(), 1, "{names:?}");
+    let rest: Vec<_> = names.iter().filter(|name| !name.starts_with("..")).collect();
+    assert_eq!(rest, visible, "{names:?}");
+    assert_eq!(names.len(), visible.len() + 2, "{names:?}");
+}
+
+#[test]
+fn files_are_written_changed_and_removed() {
+    let volume = TempDir::new().expect("a directory");
+    let volume = volume.path();
+    publish(volume, &payload(&[("a", "1"), ("deep/b", "2")]), None).expect("they can be published");
+    assert_tidy(volume, &["a", "deep"]);
+    assert_eq!(fs::read_to_string(volume.join("deep/b")).expect("it is there"), "2");
+    let mode = |path: &str| fs::metadata(volume.join(path)).expect("it is there").mode() & 0o7777;
+    assert_eq!((mode("a"), mode("deep"), mode("..data")), (0o640, 0o755, 0o755), "R-VOL-8");
+    let first = fs::read_link(volume.join(DATA)).expect("a link");
+    publish(volume, &payload(&[("a", "1"), ("deep/b", "2")]), None).expect("nothing is to be done");
+    assert_eq!(fs::read_link(volume.join(DATA)).expect("a link"), first, "the same files are left alone");
+    publish(volume, &payload(&[("a", "3")]), Some(2500)).expect("they can be published");
+    assert_tidy(volume, &["a"]);
+    assert_eq!(fs::read_to_string(volume.join("a")).expect("it is there"), "3");
+    let entry = fs::metadata(volume.join("a")).expect("it is there");
+    assert_eq!((entry.gid(), entry.mode() & 0o777), (2500, 0o640), "R-VOL-8");
+    publish(volume, &Payload::new(), None).expect("nothing can be published");
+    assert_tidy(volume, &[]);
+}
+
+#[test]
+fn a_reader_sees_all_of_the_old_or_all_of_the_new() {
+    let directory = TempDir::new().expect("a directory");
+    let (volume, done) = (directory.path(), AtomicBool::new(false));
+    let of = |value: usize| {
+        let text = value.to_string();
+        payload(&[("a", &text), ("b", &text), ("c", &text)])
+    };
+    publish(volume, &of(0), None).expect("they can be published");
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // As an application reads several files of one state: by the directory that is in force.
+                let data = volume.join(fs::read_link(volume.join(DATA)).expect("..data is always there"));
+                let read = |name: &str| fs::read_to_string(data.join(name));
+                // The directory may have gone since.
+                if let (Ok(a), Ok(b), Ok(c)) = (read("a"), read("b"), read("c")) {
+                    assert!(a == b && b == c && !a.is_empty(), "{a:?} {b:?} {c:?}");
+                }
+                assert!(fs::read_link(volume.join("a")).is_ok(), "a is always there");
+            }
+        });
+        for value in 1..200 {
+            publish(volume, &of(value), None).expect("they can be published");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_tidy(volume, &["a", "b", "c"]);
+}
+
+#[test]
+fn what_a_killed_agent_left_is_put_right() {
+    type Leave = fn(&Path);
+    let old = payload(&[("a", "1"), ("b", "1")]);
+    let new = payload(&[("a", "2"), ("c", "2")]);
+    let half = |volume: &Path| {
+        fs::create_dir(volume.join("..2026_01_01_00_00_00.1")).expect("it can be made");
+        fs::write(volume.join("..2026_01_01_00_00_00.1/a"), "2").expect("it can be written");
+    };
+    let leaves: [(&str, Leave); 5] = [
+        ("nothing", |_| {}),
+        ("half of the files", half),
+        ("all of the files and the next link", |volume| {
+            write(&volume.join("..2026_01_01_00_00_00.1"), &payload(&[("a", "2"), ("c", "2")]), None).expect("written");
+            symlink("..2026_01_01_00_00_00.1", volume.join(NEXT)).expect("linked");
+        }),
+        ("the new files in force, the names not yet", |volume| {
+            write(&volume.join("..2026_01_01_00_00_00.1"), &payload(&[("a", "2"), ("c", "2")]), None).expect("written");
+            symlink("..2026_01_01_00_00_00.1", volume.join(NEXT)).expect("linked");
+            fs::rename(volume.join(NEXT), volume.join(DATA)).expect("renamed");
+        }),
+        ("a link to nothing", |volume| {
+            fs::remove_file(volume.join(DATA)).expect("removed");
+            symlink("..2026_01_01_00_00_00.9", volume.join(DATA)).expect("linked");
+        }),
+    ];
+    for (left, leave) in leaves {
+        let directory = TempDir::new().expect("a directory");
+        let volume = directory.path();
+        publish(volume, &old, None).expect("they can be published");
+        leave(volume);
+        publish(volume, &new, None).unwrap_or_else(|error| panic!("{left}: {error}"));
+        assert_tidy(volume, &["a", "c"]);
+        assert_eq!(fs::read_to_string(volume.join("c")).expect("it is there"), "2", "{left}");
+    }
+}
+
+#[test]
+fn on_a_full_disk_the_old_files_stay_in_force_and_nothing_is_left_of_the_new() {
+    use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+
+    let directory = TempDir::new().expect("a directory");
+    let volume = directory.path();
+    mount("tmpfs", volume, "tmpfs", MountFlags::empty(), Some(c"size=64k")).expect("mounted");
+    publish(volume, &payload(&[("a", "1")]), None).expect("they can be published");
+    let error = publish(volume, &payload(&[("a", &"2".repeat(1 << 20))]), None).expect_err("there is no room");
+    assert_eq!(error.kind(), ErrorKind::StorageFull);
+    assert_tidy(volume, &["a"]);
+    assert_eq!(fs::read_to_string(volume.join("a")).expect("it is there"), "1");
+    publish(volume, &payload(&[("a", "3")]), None).expect("there is room for that");
+    unmount(volume, UnmountFlags::DETACH).expect("unmounted");
+}
+
+#[test]
+fn a_path_cannot_be_a_file_and_a_directory() {
+    assert_eq!(conflict(&payload(&[("a", ""), ("b/c", "")])), None);
+    assert_eq!(conflict(&payload(&[("a", ""), ("a/b", "")])), Some(Path::new("a/b")));
+}

@@ -1,0 +1,79 @@
+//! Hooks of a container's life (R-HOOK).
+
+use std::{net::IpAddr, time::Duration};
+
+use stanchion_pod::{Hook, PodKey};
+use stanchion_runtime::{ContainerId, Runtime};
+
+use crate::{
+    contact::{exec, http, user_agent},
+    events::{EventLog, Subject},
+};
+
+/// How long a request may take. Hooks have no limit of their own, but a server that never answers is as good as none.
+const REQUEST: Duration = Duration::from_secs(120);
+
+/// Whose hook it is.
+pub(crate) struct Place<'a, R> {
+    pub runtime: &'a R,
+    pub key: &'a PodKey,
+    /// Name of the container.
+    pub name: &'a str,
+    pub container: &'a ContainerId,
+    pub address: IpAddr,
+    pub subject: &'a Subject,
+    pub events: &'a EventLog,
+}
+
+impl<R: Runtime> Place<'_, R> {
+    /// Does what a hook says, to its end.
+    pub async fn run(&self, hook: &Hook) -> Result<(), String> {
+        let Self { key, name, .. } = self;
+        let whose = format!("for Container \"{name}\" in Pod \"{}_{}\" failed", key.name, key.namespace);
+        match hook {
+            Hook::Exec(command) => {
+                let words = command.join(" ");
+                let what = format!("Exec lifecycle hook ([{words}]) {whose}");
+                match exec::run(self.runtime, self.container, command).await {
+                    Ok(ran) if ran.code == 0 => Ok(()),
+                    Ok(ran) => Err(format!(
+                        "{what} - error: command '{words}' exited with {}: {}, message: {:?}",
+                        ran.code,
+                        ran.stderr,
+                        ran.output()
+                    )),
+                    Err(error) => Err(format!("{what} - error: {}", error.chain())),
+                }
+            }
+            // Whatever is answered is fine (R-HOOK-5).
+            Hook::Http(get) => {
+                let asked = http::get(get, self.address, &user_agent("lifecycle"), REQUEST).await;
+                let asked = match asked {
+                    // It speaks plainly where TLS was expected.
+                    Err(error) if get.is_https && is_no_tls(&error) => {
+                        let plain = stanchion_pod::HttpGet { is_https: false, ..get.clone() };
+                        let again = http::get(&plain, self.address, &user_agent("lifecycle"), REQUEST).await;
+                        if again.is_ok() {
+                            let message =
+                                "request to HTTPS lifecycle hook got HTTP response, retry with HTTP succeeded";
+                            self.events.warning(self.subject, "LifecycleHTTPFallback", message);
+                        }
+                        again
+                    }
+                    asked => asked,
+                };
+                let failed = |error| format!("HTTP lifecycle hook ({}) {whose} - error: {error}", get.path);
+                asked.map(drop).map_err(failed)
+            }
+            Hook::Sleep(time) => {
+                tokio::time::sleep(*time).await;
+                Ok(())
+            }
+            Hook::Tcp(_) => Err("Cannot run handler: invalid handler: tcpSocket".to_owned()),
+        }
+    }
+}
+
+fn is_no_tls(error: &str) -> bool {
+    error.contains("InvalidContentType") || error.contains("corrupt message")
+}

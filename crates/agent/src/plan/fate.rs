@@ -1,0 +1,87 @@
+//! Whether a pod has come to its end by itself (R-PH-1, R-PH-4, R-PH-6, R-ADL-1).
+
+use jiff::Timestamp;
+use stanchion_pod::Pod;
+use stanchion_runtime::{ContainerState, labels};
+
+use super::{history::History, is_current, restart, view::View};
+use crate::clock::later;
+
+/// What has become of a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It runs, or is to run.
+    Lives,
+    /// All of it has ended well.
+    Succeeded,
+    /// Something of it ended badly and is not started again.
+    Failed,
+    /// Its `activeDeadlineSeconds` are over.
+    Expired,
+    /// It has taken more of the node than it may.
+    Evicted,
+}
+
+impl Fate {
+    /// What has become of it; `since` is when its time began if nothing of it says so. What exists decides, so that it
+    /// stays as it is and the agent's next life comes to the same.
+    pub fn of(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timestamp) -> Self {
+        let (fate, ended_at) = ended(pod, view, history).unwrap_or((Self::Lives, None));
+        match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
+            Some(deadline) if fate == Self::Lives || ended_at > Some(deadline) => Self::Expired,
+            _ if fate == Self::Lives && history.evicted(pod).is_some() => Self::Evicted,
+            _ => fate,
+        }
+    }
+
+    /// Whether nothing of the pod is to run any more.
+    pub fn is_over(self) -> bool {
+        self != Self::Lives
+    }
+}
+
+/// When the pod's time is over.
+pub(crate) fn deadline(pod: &Pod, view: &View, history: &History, since: Timestamp) -> Option<Timestamp> {
+    Some(later(started_at(pod, view, history).unwrap_or(since), pod.active_deadline?))
+}
+
+/// When the pod's time began, as its sandboxes say: each carries it on from the one before (R-ADL-2).
+pub(crate) fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Timestamp> {
+    // One that a user has asked to be replaced begins anew.
+    let sandboxes = view.sandboxes().filter(|it| is_current(it, pod) && !history.is_condemned(&it.id));
+    let noted = sandboxes.map(|sandbox| {
+        sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok()).unwrap_or(sandbox.created_at)
+    });
+    noted.min()
+}
+
+/// How the pod ended by itself, and when.
+fn ended(pod: &Pod, view: &View, history: &History) -> Option<(Fate, Option<Timestamp>)> {
+    let end = |container| {
+        let newest = view.newest(pod, container)?;
+        match newest.container.state {
+            ContainerState::Exited { code, finished_at, .. } => Some((newest, code, finished_at)),
+            _ => None,
+        }
+    };
+    for container in pod.init_containers.iter().filter(|init| !init.runs_always()) {
+        if let Some((newest, code, at)) = end(&container.name)
+            && code != Some(0)
+            && !restart::wants_start(pod, container, Some(&newest), history)
+        {
+            return Some((Fate::Failed, at));
+        }
+    }
+    let (mut fate, mut last) = (Fate::Succeeded, None);
+    for container in &pod.containers {
+        let (newest, code, at) = end(&container.name)?;
+        if restart::wants_start(pod, container, Some(&newest), history) {
+            return None;
+        }
+        last = last.max(at);
+        if code != Some(0) {
+            fate = Fate::Failed;
+        }
+    }
+    Some((fate, last))
+}

@@ -1,0 +1,31 @@
+//! What is left of earlier lives and no longer needed.
+
+use stanchion_pod::Pod;
+use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
+
+use super::{Action, is_current, is_running, view::View};
+
+/// The next thing to remove. Of each container the last dead instance is kept (R-GC-1, R-INIT-8).
+pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action> {
+    let backend = view.home.clone();
+    let replaced = |container: &ContainerInfo| {
+        pod.container(&container.name).is_some() && view.containers(&live.id).any(|newer| newer.name == container.name)
+    };
+    for sandbox in view.sandboxes().filter(|sandbox| sandbox.id != live.id) {
+        if !is_current(sandbox, pod) || view.containers(&sandbox.id).all(replaced) {
+            return Some(Action::RemoveSandbox { backend, id: sandbox.id.clone() });
+        }
+    }
+    for container in pod.all_containers() {
+        let dead = view.containers(&live.id).filter(|instance| {
+            instance.name == container.name && matches!(instance.state, ContainerState::Exited { .. })
+        });
+        let mut dead: Vec<_> = dead.collect();
+        let newest_runs = view.newest(pod, &container.name).is_some_and(|newest| is_running(newest.container));
+        dead.truncate(dead.len().saturating_sub(if newest_runs { 1 } else { 2 }));
+        if let Some(oldest) = dead.first() {
+            return Some(Action::RemoveContainer { backend, id: oldest.id.clone() });
+        }
+    }
+    None
+}

@@ -1,0 +1,144 @@
+//! One probe of one container: asks, counts the answers, and tells when they amount to something new.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use stanchion_pod::{Check, Probe};
+use stanchion_runtime::{ContainerId, Runtime};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
+};
+
+use crate::{
+    contact::{exec, grpc, http, tcp, user_agent},
+    events::{EventLog, Subject},
+    plan::life::ProbeKind,
+};
+
+/// How often a probe that could not be put is put again at once (R-PRB-11).
+const TRIES: usize = 3;
+
+/// News of a container's life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    pub container: ContainerId,
+    pub news: News,
+}
+
+/// What is new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Its `postStart` hook is over; with what it said if it failed.
+    Hook(Result<(), String>),
+    /// A probe has come to another result.
+    Probe(ProbeKind, bool),
+}
+
+/// A probe to be put.
+pub(crate) struct Prober<R> {
+    pub runtime: Arc<R>,
+    pub container: ContainerId,
+    pub address: IpAddr,
+    pub kind: ProbeKind,
+    pub probe: Probe,
+    pub subject: Subject,
+    pub events: Arc<EventLog>,
+    pub tell: mpsc::Sender<Told>,
+    /// When it is put first.
+    pub first: Instant,
+    /// What is known already (R-PRB-2, R-RST-4).
+    pub known: Option<bool>,
+}
+
+/// What came of asking once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Good,
+    /// Good, but worth a word.
+    Doubtful(String),
+    Bad(String),
+    /// The question could not be put.
+    Broken(String),
+}
+
+impl<R: Runtime> Prober<R> {
+    /// Asks until it is dropped, or has nothing more to say.
+    pub async fn run(self) {
+        let mut ticks = interval_at(self.first, self.probe.period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut known = self.known;
+        let mut run = (None, 0);
+        loop {
+            ticks.tick().await;
+            let Some(good) = self.ask().await else { continue };
+            run = if run.0 == Some(good) { (run.0, run.1 + 1) } else { (Some(good), 1) };
+            let threshold = if good { self.probe.success_threshold } else { self.probe.failure_threshold };
+            if run.1 < threshold || known == Some(good) {
+                continue;
+            }
+            known = Some(good);
+            let told = Told { container: self.container.clone(), news: News::Probe(self.kind, good) };
+            let is_last = self.kind == ProbeKind::Startup || (self.kind == ProbeKind::Liveness && !good);
+            // The worker has gone: so has the container.
+            if self.tell.send(told).await.is_err() || is_last {
+                return;
+            }
+        }
+    }
+
+    /// Whether the answer is good; `None` if there is none.
+    async fn ask(&self) -> Option<bool> {
+        let mut tries = 1;
+        let answer = loop {
+            match self.put().await {
+                Answer::Broken(_) if tries < TRIES => tries += 1,
+                answer => break answer,
+            }
+        };
+        let name = self.kind.name();
+        let (reason, message, good) = match answer {
+            Answer::Good => return Some(true),
+            Answer::Doubtful(why) => ("ProbeWarning", format!("{name} probe warning: {why}"), Some(true)),
+            Answer::Bad(why) => ("Unhealthy", format!("{name} probe failed: {why}"), Some(false)),
+            Answer::Broken(why) => {
+                ("Unhealthy", format!("{name} probe errored and resulted in unknown state: {why}"), None)
+            }
+        };
+        self.events.warning(&self.subject, reason, message);
+        good
+    }
+
+    async fn put(&self) -> Answer {
+        let limit = self.probe.timeout;
+        let answer = |result: Result<(), String>| result.map_or_else(Answer::Bad, |()| Answer::Good);
+        match &self.probe.check {
+            Check::Exec(command) => self.exec(command, limit).await,
+            Check::Http(get) => match http::get(get, self.address, &user_agent("probe"), limit).await {
+                Ok(answer) if answer.status.is_redirection() => {
+                    Answer::Doubtful(format!("Probe terminated redirects, Response body: {}", answer.body))
+                }
+                Ok(answer) if (200..400).contains(&answer.status.as_u16()) => Answer::Good,
+                Ok(answer) => Answer::Bad(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16())),
+                Err(error) if error.starts_with("couldn't") => Answer::Broken(error),
+                Err(error) => Answer::Bad(error),
+            },
+            Check::Tcp(to) => match tcp::connect(to, self.address, limit).await {
+                Err(error) if error.starts_with("couldn't") => Answer::Broken(error),
+                connected => answer(connected),
+            },
+            Check::Grpc { port, service } => answer(grpc::check(self.address, *port, service, limit).await),
+        }
+    }
+
+    async fn exec(&self, command: &[String], limit: Duration) -> Answer {
+        match timeout(limit, exec::run(&*self.runtime, &self.container, command)).await {
+            Ok(Ok(ran)) if ran.code == 0 => Answer::Good,
+            Ok(Ok(ran)) => Answer::Bad(ran.output()),
+            Ok(Err(error)) => Answer::Broken(error.chain()),
+            Err(_) => {
+                let command = command.join(" ");
+                Answer::Bad(format!("command timed out: \"{command}\" timed out after {limit:?}"))
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The phase of a pod (R-PH-1 to R-PH-5).
+
+use stanchion_pod::{
+    Pod,
+    k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus},
+};
+
+use crate::plan::fate::Fate;
+
+/// How a container stands, as far as the phase goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    Waiting,
+    Running,
+    Ended,
+}
+
+pub(super) fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> &'static str {
+    let is_sidecar = |init: &&ContainerStatus| pod.container(&init.name).is_some_and(|init| init.runs_always());
+    let (sidecars, plain): (Vec<_>, Vec<_>) = inits.iter().partition(is_sidecar);
+    if matches!(fate, Fate::Expired | Fate::Evicted)
+        || (fate == Fate::Failed && plain.iter().any(|init| has_failed(init)))
+    {
+        return "Failed";
+    }
+    let has_begun = containers.iter().any(|container| stand(container) != Stand::Waiting);
+    let is_pending = plain.iter().any(|init| !init.ready && !has_failed(init))
+        || (!has_begun && sidecars.iter().any(|sidecar| sidecar.started != Some(true)))
+        || containers.iter().chain(sidecars.iter().copied()).any(|it| stand(it) == Stand::Waiting);
+    if is_pending {
+        return "Pending";
+    }
+    let mut all = containers.iter().chain(sidecars.iter().copied());
+    match fate {
+        _ if all.any(|container| stand(container) == Stand::Running) => "Running",
+        Fate::Lives => "Running",
+        Fate::Succeeded => "Succeeded",
+        Fate::Failed | Fate::Expired | Fate::Evicted => "Failed",
+    }
+}
+
+/// What waits after an end has ended.
+fn stand(container: &ContainerStatus) -> Stand {
+    let state = container.state.as_ref();
+    match () {
+        () if state.is_some_and(|state| state.running.is_some()) => Stand::Running,
+        () if end(container).is_some() => Stand::Ended,
+        () => Stand::Waiting,
+    }
+}
+
+fn end(container: &ContainerStatus) -> Option<&ContainerStateTerminated> {
+    let (now, last) = (container.state.as_ref()?, container.last_state.as_ref());
+    match (&now.terminated, &now.waiting) {
+        (Some(end), _) => Some(end),
+        (None, Some(_)) => last?.terminated.as_ref(),
+        _ => None,
+    }
+}
+
+fn has_failed(container: &ContainerStatus) -> bool {
+    end(container).is_some_and(|end| end.exit_code != 0)
+}

@@ -1,0 +1,45 @@
+//! Turns that a pod takes by itself, as events.
+
+use std::sync::Arc;
+
+use stanchion_runtime::{Runtime, SandboxState};
+
+use super::Worker;
+use crate::{
+    desired::DesiredPod,
+    events::Subject,
+    observe::Remains,
+    plan::{fate::Fate, is_current, restart, view::View},
+    status::EXPIRED,
+};
+
+impl<R: Runtime> Worker<R> {
+    /// Says once that a container waits for its restart (R-BCK-4), and that the pod's time is over (R-ADL-1).
+    pub(super) fn announce(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
+        let Some(pod) = self.shown(desired, remains).filter(|_| desired.is_some()) else { return };
+        let view = View { home: self.home_name(Some(&pod)), remains: remains.to_vec() };
+        let now = self.shared.clock.now();
+        let fate = Fate::of(&pod, &view, &self.history, self.first_seen, now);
+        let stands = |view: &View| view.sandboxes().any(|it| is_current(it, &pod) && it.state == SandboxState::Ready);
+        if fate == Fate::Expired && self.expired.as_ref() != Some(&pod.revision) && stands(&view) {
+            self.expired = Some(pod.revision.clone());
+            self.shared.events.normal(&Subject::pod(&self.key), "DeadlineExceeded", EXPIRED);
+        }
+        if fate.is_over() {
+            return;
+        }
+        for container in pod.all_containers() {
+            let newest = view.newest(&pod, &container.name);
+            let waits = restart::crash_due(newest.as_ref(), &self.history).is_some_and(|due| due > now);
+            let Some(info) = newest.as_ref().map(|it| it.container).filter(|_| waits) else { continue };
+            if restart::wants_start(&pod, container, newest.as_ref(), &self.history) && self.history.wait(&info.id) {
+                let (name, key) = (&container.name, &self.key);
+                let message = format!(
+                    "Back-off restarting failed container {name} in pod {}_{}({})",
+                    key.name, key.namespace, pod.uid
+                );
+                self.shared.events.warning(&self.subject(Some(&pod), name), "BackOff", message);
+            }
+        }
+    }
+}

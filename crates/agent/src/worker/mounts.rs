@@ -1,0 +1,123 @@
+//! What is mounted in a container: where on the node, and how.
+
+use std::{
+    collections::BTreeMap,
+    path::{Component, Path, PathBuf},
+};
+
+use stanchion_pod::{Container, Propagation, RecursiveReadOnly, SubPath, Volume, VolumeMount, expand::expand};
+use stanchion_runtime::{Error, ErrorKind, Mount, MountPropagation, RecursiveReadOnly as Recursive};
+
+use super::{
+    perform::Failed,
+    prepare::{Material, unusable},
+};
+use crate::{
+    env::Environment,
+    files::{self, sharing},
+};
+
+/// The mounts of a container, parents before children (R-MNT-2): `managed` files where the manifest mounts nothing itself,
+/// and its volumes.
+pub(super) fn mounts(
+    material: &Material,
+    container: &Container,
+    volumes: &BTreeMap<String, PathBuf>,
+    managed: Vec<(PathBuf, String)>,
+    environment: &Environment,
+) -> Result<Vec<Mount>, Failed> {
+    let is_free = |path: &str| !container.mounts.iter().any(|mount| mount.path == path);
+    let managed = managed.into_iter().filter(|(_, path)| is_free(path));
+    let mut mounts: Vec<_> = managed.map(|(source, path)| Mount::new(source, path)).collect();
+    for (index, wanted) in container.mounts.iter().enumerate() {
+        let root = volumes.get(&wanted.volume).expect("validation: every mount names a volume of the pod");
+        let source = match sub_path(wanted, environment)? {
+            None => root.clone(),
+            Some(path) => {
+                let volume = (wanted.volume.as_str(), root.as_path());
+                let found = files::prepare_sub_path(&material.files, volume, &container.name, index, &path);
+                found.map_err(|error| {
+                    let message = format!(
+                        "failed to prepare subPath for volumeMount {:?} of container {:?}",
+                        wanted.volume, container.name
+                    );
+                    Failed { reason: unusable(), error: Error::new(ErrorKind::Other, message).caused_by(&error) }
+                })?
+            }
+        };
+        mounts.push(mount(material, wanted, source)?);
+    }
+    mounts.sort_by_key(|mount| mount.destination.components().count());
+    Ok(mounts)
+}
+
+fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<Mount, Failed> {
+    let is_fixed = match material.pod.volumes.get(&wanted.volume) {
+        // What the agent writes is not a container's to write (R-VOL-8).
+        Some(Volume::Projected(_)) => true,
+        Some(Volume::Claim { read_only, .. }) => *read_only,
+        _ => false,
+    };
+    let propagation = match wanted.propagation {
+        Propagation::None => MountPropagation::Private,
+        Propagation::HostToContainer => MountPropagation::HostToContainer,
+        Propagation::Bidirectional => MountPropagation::Bidirectional,
+    };
+    check_sharing(&source, propagation)?;
+    Ok(Mount {
+        read_only: wanted.read_only || is_fixed,
+        propagation,
+        recursive_read_only: match wanted.recursive_read_only {
+            RecursiveReadOnly::Disabled => Recursive::Disabled,
+            RecursiveReadOnly::IfPossible => Recursive::IfPossible,
+            RecursiveReadOnly::Enabled => Recursive::Enabled,
+        },
+        ..Mount::new(source, &wanted.path)
+    })
+}
+
+/// What is not shared on the node cannot be shared with a container (R-MNT-1). Runtimes say so too, each in its own way.
+fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Failed> {
+    if propagation == MountPropagation::Private {
+        return Ok(());
+    }
+    let failed = |error| Failed { reason: "CreateContainerError", error };
+    let found = sharing(source).map_err(|error| {
+        failed(Error::new(ErrorKind::Other, format!("cannot look at the mount of {source:?}")).caused_by(&error))
+    })?;
+    let expected = match propagation {
+        MountPropagation::HostToContainer if !found.is_shared && !found.is_slave => "a shared or slave",
+        MountPropagation::Bidirectional if !found.is_shared => "a shared",
+        _ => return Ok(()),
+    };
+    let message = format!("path {source:?} is mounted on {:?} but it is not {expected} mount", found.mount);
+    Err(failed(Error::new(ErrorKind::Other, message)))
+}
+
+/// The part of the volume that is wanted (R-MNT-5).
+fn sub_path(wanted: &VolumeMount, environment: &Environment) -> Result<Option<PathBuf>, Failed> {
+    let failed = |message: String| Failed { reason: unusable(), error: Error::new(ErrorKind::Other, message) };
+    let path = match &wanted.sub_path {
+        None => return Ok(None),
+        Some(SubPath::Path(path)) => path.clone(),
+        Some(SubPath::Expression(expression)) => {
+            let mut missing = None;
+            let path = expand(expression, |name| {
+                let value = environment.get(name).filter(|value| !value.is_empty());
+                if value.is_none() {
+                    missing.get_or_insert_with(|| name.to_owned());
+                }
+                value
+            });
+            match missing {
+                Some(name) => return Err(failed(format!("missing value for {name:?}"))),
+                None => path,
+            }
+        }
+    };
+    let path = PathBuf::from(path);
+    match path.components().all(|it| matches!(it, Component::Normal(_) | Component::CurDir)) {
+        true => Ok(Some(path.components().filter(|it| matches!(it, Component::Normal(_))).collect())),
+        false => Err(failed(format!("subPath {path:?} must be a relative path and must not contain '..'"))),
+    }
+}

@@ -1,0 +1,239 @@
+//! What a container needs on the node before it can be made: volumes, managed files, environment.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use stanchion_pod::{Capacity, Container, Objects, Pod, Volume};
+use stanchion_runtime::{ContainerConfig, EnvVar, Error, ErrorKind, Mount, Runtime};
+
+use super::{Worker, container, mounts, perform::Failed};
+use crate::{
+    clock::later,
+    desired::DesiredPod,
+    env::{Environment, Inputs},
+    events::Subject,
+    files::{self, PodFiles, Site, VolumeError},
+    observe::Remains,
+    plan::Run,
+};
+
+/// What was made ready for one container.
+pub(super) struct Prepared {
+    pub mounts: Vec<Mount>,
+    /// What had to be left out.
+    pub warnings: Vec<String>,
+    pub env: Vec<EnvVar>,
+    pub command: Option<Vec<String>>,
+    pub args: Option<Vec<String>>,
+}
+
+/// How long volumes that could not be written are left as they are.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
+
+/// What the volumes of a pod were last made to follow.
+#[derive(Debug)]
+pub(super) struct Followed {
+    pod: Arc<Pod>,
+    objects: Arc<Objects>,
+    /// When to try again, if that failed.
+    again: Option<Timestamp>,
+}
+
+/// What a pod's files and environments are made of; owned, for the blocking pool.
+pub(super) struct Material {
+    pub pod: Arc<Pod>,
+    objects: Arc<Objects>,
+    pub files: PodFiles,
+    capacity: Capacity,
+    /// Where the node has room for pods.
+    disk: PathBuf,
+    node_addresses: Vec<IpAddr>,
+}
+
+impl<R: Runtime> Worker<R> {
+    /// Makes the pod's volumes ready (R-VOL-1). What is ready already is left as it is.
+    pub(super) async fn prepare_volumes(&self, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Result<(), Failed> {
+        let material = self.material(pod, desired);
+        blocking(move || {
+            material.files.end_eviction().map_err(|error| {
+                let message = "removing what filled the volumes of an evicted pod";
+                Failed {
+                    reason: Failed::NOT_MOUNTED,
+                    error: Error::new(ErrorKind::Unavailable, message).caused_by(&error),
+                }
+            })?;
+            material.measured().volumes(true).map(drop)
+        })
+        .await
+    }
+
+    /// A container's configuration, and all that it names made ready.
+    pub(super) async fn configure(
+        &self,
+        pod: &Arc<Pod>,
+        container: &Container,
+        run: &Run,
+        addresses: Vec<IpAddr>,
+        desired: Option<&DesiredPod>,
+    ) -> Result<ContainerConfig, Failed> {
+        let material = self.material(pod, desired);
+        let log_path = material.files.log(&container.name, run.attempt);
+        let (own, attempt) = (container.clone(), run.attempt);
+        let prepared = blocking(move || material.measured().prepare(&own, attempt, &addresses)).await?;
+        for warning in &prepared.warnings {
+            self.shared.events.warning(&Subject::pod(&self.key), "DNSConfigForming", warning);
+        }
+        let memory_capacity = self.shared.memory_capacity;
+        let config = &self.shared.config;
+        let start = container::Start { run, prepared, log_path, memory_capacity, config };
+        Ok(container::container(pod, container, start))
+    }
+
+    /// Has the volumes of what stands follow the objects that they are made of, and the pod's own labels and annotations
+    /// (R-VOL-8). When that is to be tried again, if it failed.
+    pub(super) async fn follow(
+        &mut self,
+        desired: Option<&DesiredPod>,
+        remains: &[(String, Arc<Remains>)],
+    ) -> Option<Timestamp> {
+        let desired = desired?;
+        let is_projected = |volume: &Volume| matches!(volume, Volume::Projected(_));
+        let pod = self.standing(desired, remains).filter(|pod| pod.volumes.values().any(is_projected))?;
+        let now = self.shared.clock.now();
+        let is_followed =
+            |last: &Followed| Arc::ptr_eq(&last.pod, &pod) && Arc::ptr_eq(&last.objects, &desired.objects);
+        if let Some(last) = self.followed.as_ref().filter(|last| is_followed(last))
+            && last.again.is_none_or(|again| again > now)
+        {
+            return last.again;
+        }
+        let material = self.material(&pod, Some(desired));
+        let failed = match tokio::task::spawn_blocking(move || material.measured().follow()).await {
+            Ok(failed) => failed,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        for Failed { error, .. } in &failed {
+            self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", error.chain());
+        }
+        // What is missing is news when it comes.
+        let is_passing = failed.iter().any(|failed| failed.error.kind() == ErrorKind::Unavailable);
+        let again = is_passing.then(|| later(now, FOLLOW_AGAIN));
+        self.followed = Some(Followed { pod, objects: Arc::clone(&desired.objects), again });
+        again
+    }
+
+    fn material(&self, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Material {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Material {
+            pod: Arc::clone(pod),
+            objects: desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default(),
+            files: self.files(pod.uid.clone()),
+            capacity: Capacity {
+                cpu: u64::try_from(cores).unwrap_or(1) * 1000,
+                memory: self.shared.memory_capacity,
+                ephemeral_storage: 0,
+            },
+            disk: self.shared.config.state_dir.clone(),
+            node_addresses: self.shared.node_addresses.clone(),
+        }
+    }
+}
+
+impl Material {
+    /// The same with what can only be known by looking.
+    fn measured(mut self) -> Self {
+        self.capacity.ephemeral_storage = files::disk_size(&self.disk).unwrap_or(0);
+        self
+    }
+
+    fn volumes(&self, is_new: bool) -> Result<BTreeMap<String, PathBuf>, Failed> {
+        let site = self.site(is_new);
+        let path = |(name, volume): (&String, &Volume)| {
+            let path = files::prepare_volume(name, volume, &site).map_err(|error| not_mounted(name, &error))?;
+            Ok((name.clone(), path))
+        };
+        self.pod.volumes.iter().map(path).collect()
+    }
+
+    /// Writes anew what follows changes; what could not be written is told and left as it was.
+    fn follow(&self) -> Vec<Failed> {
+        let site = self.site(false);
+        let failed = |(name, volume): (&String, &Volume)| {
+            files::follow_volume(name, volume, &site).err().map(|error| not_mounted(name, &error))
+        };
+        self.pod.volumes.iter().filter_map(failed).collect()
+    }
+
+    fn site(&self, is_new: bool) -> Site<'_> {
+        Site { pod: &self.pod, files: &self.files, objects: &self.objects, capacity: &self.capacity, is_new }
+    }
+
+    fn prepare(self, container: &Container, attempt: u32, addresses: &[IpAddr]) -> Result<Prepared, Failed> {
+        let failed = |tried: String, error: &(dyn std::error::Error + 'static)| Failed {
+            reason: unusable(),
+            error: Error::new(ErrorKind::Other, tried).caused_by(error),
+        };
+        let of = |tried: &str| format!("{tried} of pod {}", self.pod.key);
+        self.files.create(&container.name).map_err(|error| failed(of("making the directories"), &error))?;
+        let volumes = self.volumes(false)?;
+        let etc = files::write_etc(&self.files.etc(), &self.pod, addresses);
+        let etc = etc.map_err(|error| failed(of("writing the files in /etc"), &error))?;
+        let message = self.files.make_message(&container.name, attempt);
+        let message = message.map_err(|error| failed(of("making the file for the last words"), &error))?;
+        let place = |name: &str| volumes.get(name).map(PathBuf::as_path);
+        let environment = Environment::of(container, &self.inputs(addresses, &place)).map_err(|error| {
+            let failed = Error::new(ErrorKind::Other, error.to_string());
+            let failed =
+                std::error::Error::source(&error).into_iter().fold(failed, |failed, cause| failed.caused_by(cause));
+            Failed { reason: unusable(), error: failed }
+        })?;
+        let managed = etc.files.into_iter().map(|(source, place)| (source, place.to_owned()));
+        let managed = managed.chain(container.message_path.clone().map(|place| (message, place))).collect();
+        Ok(Prepared {
+            mounts: mounts::mounts(&self, container, &volumes, managed, &environment)?,
+            warnings: etc.warnings,
+            command: environment.expanded(container.command.as_deref()),
+            args: environment.expanded(container.args.as_deref()),
+            env: environment.into_variables(),
+        })
+    }
+
+    fn inputs<'a>(
+        &'a self,
+        addresses: &'a [IpAddr],
+        volume: &'a dyn Fn(&str) -> Option<&'a std::path::Path>,
+    ) -> Inputs<'a> {
+        Inputs {
+            objects: &self.objects,
+            pod_addresses: if self.pod.host_network { &self.node_addresses } else { addresses },
+            node_addresses: &self.node_addresses,
+            capacity: self.capacity,
+            volume,
+        }
+    }
+}
+
+/// The reason of a container whose configuration cannot be made (R-SYNC-12).
+pub(super) const fn unusable() -> &'static str {
+    "CreateContainerConfigError"
+}
+
+/// A volume that cannot be mounted holds its pod back, and is tried again soon: what it lacks may come at any moment.
+fn not_mounted(name: &str, error: &VolumeError) -> Failed {
+    let message = format!("MountVolume.SetUp failed for volume {name:?} : {error}");
+    let error = match std::error::Error::source(error) {
+        Some(cause) => Error::new(ErrorKind::Unavailable, message).caused_by(cause),
+        None => Error::new(ErrorKind::Conflict, message),
+    };
+    Failed { reason: Failed::NOT_MOUNTED, error }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failed> + Send + 'static) -> Result<T, Failed> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(panic) => Err(Failed {
+            reason: unusable(),
+            error: Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic),
+        }),
+    }
+}

@@ -1,0 +1,165 @@
+//! Stopping containers: `preStop`, then the stop signal, sidecars last and in reverse (R-TERM-1 to R-TERM-3, R-HOOK-2).
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use stanchion_pod::{Container, Pod};
+use stanchion_runtime::{ContainerInfo, Error, Runtime, labels};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{Shared, Worker, looked, recall};
+use crate::{
+    desired::DesiredPod,
+    events::Subject,
+    hook::Place,
+    plan::{life::ProbeKind, stop::Stop},
+};
+
+/// The least that a container gets between stop signal and kill, whatever its hook has used up (R-TERM-1).
+const LEAST: Duration = Duration::from_secs(2);
+
+impl<R: Runtime> Worker<R> {
+    /// Stops these containers, and shows meanwhile how far that is.
+    pub(super) async fn stop_containers(
+        &mut self,
+        backend: &str,
+        stops: Vec<Stop>,
+        desired: Option<&DesiredPod>,
+    ) -> Result<(), Error> {
+        let runtime = self.runtime(backend)?;
+        for stop in &stops {
+            self.probes.remove(&(stop.id.clone(), ProbeKind::Startup));
+            self.probes.remove(&(stop.id.clone(), ProbeKind::Liveness));
+            self.hooks.remove(&stop.id);
+        }
+        let mut steps = Vec::with_capacity(stops.len());
+        for stop in stops {
+            let Some(info) = self.container(&stop.id) else { continue };
+            let pod = self.pod_of(&info, desired).await;
+            steps.push(self.step(&runtime, stop, info, pod));
+        }
+        let gone: Vec<_> = steps.iter().map(|step| (step.place, step.gone.clone())).collect();
+        for step in &mut steps {
+            let is_before = |place: Option<usize>| step.place.is_some() && (place.is_none() || place > step.place);
+            step.after = gone.iter().filter(|(place, _)| is_before(*place)).map(|(_, gone)| gone.clone()).collect();
+        }
+        self.until(join_all(steps.into_iter().map(Step::run)), desired).await.into_iter().collect()
+    }
+
+    /// Waits for `work`, and goes on to show the pod and to hear of it.
+    async fn until<T>(&mut self, work: impl Future<Output = T>, desired: Option<&DesiredPod>) -> T {
+        tokio::pin!(work);
+        loop {
+            let looked = looked(&mut self.looks);
+            // *Cancel-safe:* `work` goes on in the next turn; the other arms wait on channels.
+            let told = tokio::select! {
+                done = &mut work => return done,
+                Some(told) = self.told.1.recv() => Some(told),
+                Ok(()) = looked => None,
+            };
+            if let Some(told) = told {
+                self.hear(told).await;
+            }
+            self.looks.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
+            let remains = self.remains();
+            self.show(desired, &remains);
+        }
+    }
+
+    fn step(&self, runtime: &Arc<R>, stop: Stop, info: ContainerInfo, pod: Option<Arc<Pod>>) -> Step<R> {
+        let sidecar = |pod: &Pod| pod.init_containers.iter().position(|init| init.name == info.name);
+        Step {
+            shared: Arc::clone(&self.shared),
+            runtime: Arc::clone(runtime),
+            subject: self.subject(pod.as_deref(), &info.name),
+            address: self.address(pod.as_deref(), &info.sandbox),
+            container: pod.as_ref().and_then(|pod| pod.container(&info.name)).cloned(),
+            place: pod.as_deref().and_then(sidecar),
+            key: self.key.clone(),
+            stop,
+            gone: CancellationToken::new(),
+            after: Vec::new(),
+        }
+    }
+
+    /// The manifest that a container was made from, as far as it is known or was written down (R-RST-2).
+    pub(super) async fn pod_of(&self, info: &ContainerInfo, desired: Option<&DesiredPod>) -> Option<Arc<Pod>> {
+        let revision = info.labels.get(labels::REVISION)?;
+        let wanted = [desired, self.last.as_ref()].into_iter().flatten().map(|desired| &desired.pod);
+        let mut known = wanted.chain(self.running.as_ref().map(|running| &running.pod));
+        if let Some(pod) = known.find(|pod| pod.revision.as_str() == revision) {
+            return Some(Arc::clone(pod));
+        }
+        let (pod, _) = self.recorded(recall::uid(&info.labels)?).await?;
+        (pod.revision.as_str() == revision).then(|| Arc::new(pod))
+    }
+
+    /// The event's subject for a container of a pod.
+    pub(super) fn subject(&self, pod: Option<&Pod>, name: &str) -> Subject {
+        match pod.is_some_and(|pod| pod.init_containers.iter().any(|init| init.name == name)) {
+            true => Subject::init_container(&self.key, name),
+            false => Subject::container(&self.key, name),
+        }
+    }
+}
+
+/// The stop of one container.
+struct Step<R> {
+    shared: Arc<Shared<R>>,
+    runtime: Arc<R>,
+    key: stanchion_pod::PodKey,
+    subject: Subject,
+    address: std::net::IpAddr,
+    /// Its manifest, where that is known.
+    container: Option<Container>,
+    /// Its place among the init containers.
+    place: Option<usize>,
+    stop: Stop,
+    /// Cancelled when it has ended.
+    gone: CancellationToken,
+    /// What ends before it gets its turn.
+    after: Vec<CancellationToken>,
+}
+
+impl<R: Runtime> Step<R> {
+    async fn run(self) -> Result<(), Error> {
+        let Stop { id, grace, message } = &self.stop;
+        let events = &self.shared.events;
+        events.normal(&self.subject, "Killing", message.clone());
+        let begun = Instant::now();
+        let hook = self.container.as_ref().and_then(|container| Some((&container.name, container.pre_stop.as_ref()?)));
+        // Without grace there is no time for a hook (R-HOOK-3).
+        if let Some((name, hook)) = hook.filter(|_| !grace.is_zero()) {
+            let place = Place {
+                runtime: &*self.runtime,
+                key: &self.key,
+                name,
+                container: id,
+                address: self.address,
+                subject: &self.subject,
+                events,
+            };
+            match timeout(*grace, place.run(hook)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(pod = %self.key, container = name, error, "a preStop hook failed");
+                    events.warning(&self.subject, "FailedPreStopHook", "PreStopHook failed");
+                }
+                Err(_) => events.warning(&self.subject, "FailedPreStopHook", "PreStopHook failed"),
+            }
+        }
+        // When the grace is used up it does not wait for the others any more.
+        let turn = join_all(self.after.iter().map(CancellationToken::cancelled));
+        if timeout_at(begun + *grace, turn).await.is_err() {
+            tracing::debug!(pod = %self.key, container = %id, "a sidecar is stopped before what uses it has ended");
+        }
+        let left = match grace.is_zero() {
+            true => Duration::ZERO,
+            false => grace.saturating_sub(Duration::from_secs(begun.elapsed().as_secs())).max(LEAST),
+        };
+        let stopped = self.runtime.stop_container(id.clone(), left).await;
+        self.gone.cancel();
+        stopped
+    }
+}

@@ -1,0 +1,143 @@
+//! Credentials for registries in Secrets, as `docker login` and `kubectl create secret docker-registry` write them.
+
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+
+use super::Secret;
+
+/// A user of a registry. Debug does not show the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// User name.
+    pub username: String,
+    /// Password or token.
+    pub password: String,
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    username: Option<String>,
+    password: Option<String>,
+    /// `user:password` in base64.
+    auth: Option<ByteString>,
+}
+
+impl Secret {
+    /// The credentials for an image of that full reference, the most specific place first (R-IMG-9). A secret of another
+    /// type, or one that cannot be read, has none.
+    #[must_use]
+    pub fn credentials(&self, reference: &str) -> Vec<Credential> {
+        let auths = match self.kind.as_str() {
+            "kubernetes.io/dockerconfigjson" => {
+                let config = self.data.get(".dockerconfigjson");
+                config.and_then(|json| serde_json::from_slice::<Config>(json).ok()).map(|config| config.auths)
+            }
+            // The older form is the table alone.
+            "kubernetes.io/dockercfg" => self.data.get(".dockercfg").and_then(|json| serde_json::from_slice(json).ok()),
+            _ => None,
+        };
+        let mut matching: Vec<_> = auths
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(|(place, entry)| {
+                let place = normal(&place);
+                covers(&place, reference).then_some(())?;
+                Some((place.len(), entry.credential()?))
+            })
+            .collect();
+        matching.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+        matching.into_iter().map(|(_, credential)| credential).collect()
+    }
+}
+
+impl Entry {
+    fn credential(self) -> Option<Credential> {
+        if let Some(username) = self.username.filter(|name| !name.is_empty()) {
+            return Some(Credential { username, password: self.password.unwrap_or_default() });
+        }
+        let pair = String::from_utf8(self.auth?.0).ok()?;
+        let (username, password) = pair.split_once(':')?;
+        Some(Credential { username: username.to_owned(), password: password.trim_end_matches('\0').to_owned() })
+    }
+}
+
+/// A place as image references begin: without scheme and API version; Docker's own registry by its name in references.
+fn normal(place: &str) -> String {
+    let place = place.strip_prefix("https://").or_else(|| place.strip_prefix("http://")).unwrap_or(place);
+    let place = place.trim_end_matches('/');
+    let place = place.strip_suffix("/v1").or_else(|| place.strip_suffix("/v2")).unwrap_or(place);
+    match place {
+        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
+        place => place.to_owned(),
+    }
+}
+
+/// Whether a place covers an image: the host label by label, `*` standing for any part of one, then the path's beginning.
+fn covers(place: &str, reference: &str) -> bool {
+    let (host, path) = place.split_once('/').unwrap_or((place, ""));
+    let (image_host, image_path) = reference.split_once('/').unwrap_or((reference, ""));
+    let (labels, image_labels): (Vec<_>, Vec<_>) = (host.split('.').collect(), image_host.split('.').collect());
+    let is_host = labels.len() == image_labels.len()
+        && labels.iter().zip(&image_labels).all(|(pattern, label)| is_like(pattern, label));
+    let below = image_path.strip_prefix(path);
+    is_host && below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['/', ':', '@']))
+}
+
+/// Whether a text is like a pattern in which `*` stands for any text.
+fn is_like(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((before, after)) => text
+            .strip_prefix(before)
+            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && is_like(after, &rest[at..]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Secret, covers, normal};
+
+    #[test]
+    fn places_cover_images() {
+        for (place, reference, expected) in [
+            ("registry.example", "registry.example/app:1", true),
+            ("registry.example:5000", "registry.example/app:1", false),
+            ("https://registry.example/v2/", "registry.example/app:1", true),
+            ("*.example", "registry.example/app:1", true),
+            ("*.example", "a.registry.example/app:1", false),
+            ("registry.example/team", "registry.example/team/app:1", true),
+            ("registry.example/team", "registry.example/teams/app:1", false),
+            ("https://index.docker.io/v1/", "docker.io/library/redis:latest", true),
+        ] {
+            assert_eq!(covers(&normal(place), reference), expected, "{place} {reference}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_credentials_come_first_and_are_not_shown() {
+        let json = br#"{"auths": {"r.example": {"auth": "YTpodW50ZXIy"}, "r.example/team": {"username": "b", "password": "c"}}}"#;
+        let data = BTreeMap::from([(".dockerconfigjson".to_owned(), json.to_vec())]);
+        let secret = Secret { kind: "kubernetes.io/dockerconfigjson".to_owned(), data };
+        let found = secret.credentials("r.example/team/app:1");
+        let pairs: Vec<_> = found.iter().map(|it| (it.username.as_str(), it.password.as_str())).collect();
+        assert_eq!(pairs, [("b", "c"), ("a", "hunter2")], "R-IMG-9");
+        assert!(!format!("{found:?} {secret:?}").contains("hunter2"), "I10");
+        assert!(secret.credentials("other.example/app:1").is_empty());
+    }
+}

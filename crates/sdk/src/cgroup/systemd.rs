@@ -1,0 +1,76 @@
+//! Limits of a slice, which systemd would undo if anybody else wrote them (systemd.resource-control(5)).
+
+use std::{
+    fs, io,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use stanchion_runtime::LinuxResources;
+
+use super::limits::weight;
+
+/// Where systemd keeps what was set until the next boot.
+const KEPT: &str = "/run/systemd/system.control";
+
+/// Sets the limits of a slice, whether or not it is there yet.
+pub(super) fn limit(slice: &str, resources: &LinuxResources) -> io::Result<()> {
+    let output = Command::new("systemctl")
+        .args(["--runtime", "set-property", slice])
+        .args(properties(resources))
+        .stdin(Stdio::null())
+        .output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            Err(io::Error::other(format!("systemctl set-property: {}", String::from_utf8_lossy(&output.stderr).trim())))
+        }
+    }
+}
+
+/// Forgets what was set of a slice that is gone.
+pub(super) fn forget(slice: &str) -> io::Result<()> {
+    match fs::remove_dir_all(Path::new(KEPT).join(format!("{slice}.d"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+fn properties(resources: &LinuxResources) -> Vec<String> {
+    let mut properties = Vec::new();
+    if let Some(shares) = resources.cpu_shares {
+        properties.push(format!("CPUWeight={}", weight(shares)));
+    }
+    if let (Some(quota), Some(period)) = (resources.cpu_quota, resources.cpu_period.filter(|period| *period > 0)) {
+        properties.push(format!("CPUQuotaPeriodSec={period}us"));
+        properties
+            .push(format!("CPUQuota={}%", u64::try_from(quota).unwrap_or(0).saturating_mul(100).div_ceil(period)));
+    }
+    if let Some(limit) = resources.memory_limit {
+        properties.push(format!("MemoryMax={limit}"));
+    }
+    if let Some(limit) = resources.pids_limit {
+        properties.push(format!("TasksMax={limit}"));
+    }
+    properties
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_properties() {
+        let resources = LinuxResources {
+            cpu_shares: Some(1024),
+            cpu_quota: Some(40_000),
+            cpu_period: Some(100_000),
+            memory_limit: Some(1 << 20),
+            pids_limit: Some(64),
+            ..LinuxResources::default()
+        };
+        let expected =
+            ["CPUWeight=39", "CPUQuotaPeriodSec=100000us", "CPUQuota=40%", "MemoryMax=1048576", "TasksMax=64"];
+        assert_eq!(properties(&resources), expected, "R-RES-3, R-RES-13");
+    }
+}

@@ -1,0 +1,23 @@
+//! What this node confines programs with.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+/// Whether AppArmor is in force (R-SEC-9).
+#[must_use]
+pub fn has_app_armor() -> bool {
+    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|it| it.starts_with('Y'))
+}
+
+/// The names of the profiles that the kernel has.
+#[must_use]
+pub fn app_armor_profiles() -> BTreeSet<String> {
+    let loaded = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    // `name (mode)`
+    loaded.lines().filter_map(|line| line.rsplit_once(" (")).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Whether SELinux is in force (R-SEC-15).
+#[must_use]
+pub fn has_se_linux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}

@@ -1,0 +1,41 @@
+//! Files of the kernel that tell of, or act on, the whole node: what containers do not see (R-SEC-7).
+
+use std::{fs, sync::OnceLock};
+
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// What is not shown.
+#[must_use]
+pub fn masked() -> Vec<String> {
+    MASKED.iter().map(|path| (*path).to_owned()).chain(thermal_throttles().iter().cloned()).collect()
+}
+
+/// What is not written.
+#[must_use]
+pub fn read_only() -> Vec<String> {
+    READ_ONLY.iter().map(|path| (*path).to_owned()).collect()
+}
+
+/// How hot each processor is tells one container of another's work.
+fn thermal_throttles() -> &'static [String] {
+    static THROTTLES: OnceLock<Vec<String>> = OnceLock::new();
+    THROTTLES.get_or_init(|| {
+        let processors = fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten();
+        let throttles = processors.map(|processor| processor.path().join("thermal_throttle"));
+        throttles.filter(|path| path.is_dir()).map(|path| path.to_string_lossy().into_owned()).collect()
+    })
+}

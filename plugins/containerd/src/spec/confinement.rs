@@ -1,0 +1,67 @@
+//! The profiles that confine a container: seccomp, AppArmor, SELinux (R-SEC-8, R-SEC-9, R-SEC-15).
+
+use std::{fs, io};
+
+use oci_spec::{OciSpecError, runtime::LinuxSeccomp};
+use stanchion_sdk::{
+    confinement::{app_armor_profiles, has_app_armor, has_se_linux},
+    runtime::{Profile, Security},
+};
+
+use super::capabilities::{self, UnknownCapability};
+use crate::seccomp;
+
+/// Why a container cannot be confined as it is to be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfinementError {
+    #[error("its seccomp profile")]
+    Seccomp(#[from] OciSpecError),
+    #[error("cannot load seccomp profile {path:?}")]
+    Load { path: String, source: io::Error },
+    #[error("AppArmor profile {0:?} is not loaded in the kernel of this node")]
+    NoAppArmorProfile(String),
+    #[error(transparent)]
+    Capability(#[from] UnknownCapability),
+}
+
+/// Profiles of AppArmor that other programs for containers load.
+const KNOWN: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
+
+pub(super) fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>, ConfinementError> {
+    match &security.seccomp {
+        _ if security.privileged => Ok(None),
+        Profile::Unconfined => Ok(None),
+        Profile::RuntimeDefault => Ok(Some(seccomp::profile(&capabilities::set(security)?)?)),
+        Profile::Localhost { profile } => {
+            let load = |source| ConfinementError::Load { path: profile.clone(), source };
+            let text = fs::read(profile).map_err(load)?;
+            serde_json::from_slice(&text).map(Some).map_err(|error| load(io::Error::other(error)))
+        }
+    }
+}
+
+/// The name of the profile; `None` on a node without AppArmor.
+pub(super) fn app_armor(security: &Security) -> Result<Option<String>, ConfinementError> {
+    if security.privileged || security.app_armor == Profile::Unconfined || !has_app_armor() {
+        return Ok(None);
+    }
+    let loaded = app_armor_profiles();
+    match &security.app_armor {
+        Profile::Localhost { profile } if loaded.contains(profile) => Ok(Some(profile.clone())),
+        Profile::Localhost { profile } => Err(ConfinementError::NoAppArmorProfile(profile.clone())),
+        _ => Ok(KNOWN.into_iter().map(str::to_owned).find(|profile| loaded.contains(profile))),
+    }
+}
+
+/// The label; `None` on a node without SELinux, and where none is asked for.
+pub(super) fn se_linux(security: &Security) -> Option<String> {
+    let label = security.se_linux.as_ref().filter(|_| has_se_linux() && !security.privileged)?;
+    let part = |part: &str, usual: &str| if part.is_empty() { usual.to_owned() } else { part.to_owned() };
+    Some(format!(
+        "{}:{}:{}:{}",
+        part(&label.user, "system_u"),
+        part(&label.role, "system_r"),
+        part(&label.kind, "container_t"),
+        part(&label.level, "s0")
+    ))
+}

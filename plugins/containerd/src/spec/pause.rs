@@ -1,0 +1,67 @@
+//! The first process of a pod whose containers see each other's: it does nothing, and collects who has lost their parent
+//! (R-SEC-13).
+
+use std::collections::HashMap;
+
+use oci_spec::{
+    OciSpecError,
+    runtime::{
+        Capabilities, LinuxBuilder, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResourcesBuilder, MountBuilder,
+        PosixRlimit, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    },
+};
+use stanchion_sdk::{limits::oom_score_adj, proc};
+
+use super::{capabilities::capabilities, devices};
+use crate::{namespaces::Namespaces, seccomp};
+
+/// Where the program is in its files.
+pub(crate) const PROGRAM: &str = "pause";
+/// Among the last that the kernel ends for lack of memory: with it the pod ends (R-RES-16).
+const OOM_SCORE_ADJ: i32 = -998;
+
+/// Its configuration: no capability, nothing to write to, the pod's IPC.
+pub(crate) fn spec(namespaces: &Namespaces, own_ipc: bool, cgroup: &str, group: &str) -> Result<Spec, OciSpecError> {
+    let mount = |destination: &str, kind: &str, options: &[&str]| {
+        let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
+        MountBuilder::default().destination(destination).typ(kind).source(kind).options(options).build()
+    };
+    let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
+    let mut kinds = vec![own(LinuxNamespaceType::Mount)?, own(LinuxNamespaceType::Pid)?];
+    if own_ipc {
+        let ipc = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Ipc).path(namespaces.path("ipc"));
+        kinds.push(ipc.build()?);
+    }
+    let process = ProcessBuilder::default()
+        .terminal(false)
+        .user(UserBuilder::default().uid(0_u32).gid(0_u32).additional_gids(Vec::new()).build()?)
+        .args(vec![format!("/{PROGRAM}")])
+        .env(Vec::<String>::new())
+        .cwd("/")
+        .no_new_privileges(true)
+        .oom_score_adj(oom_score_adj(OOM_SCORE_ADJ))
+        .rlimits(Vec::<PosixRlimit>::new())
+        .capabilities(capabilities(Capabilities::new(), true)?);
+    let linux = LinuxBuilder::default()
+        .namespaces(kinds)
+        .cgroups_path(cgroup)
+        .resources(LinuxResourcesBuilder::default().devices(devices::rules(false)?).build()?)
+        .seccomp(seccomp::profile(&Capabilities::new())?)
+        .masked_paths(proc::masked())
+        .readonly_paths(proc::read_only());
+    let mounts = vec![
+        mount("/proc", "proc", &["nosuid", "noexec", "nodev"])?,
+        mount("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"])?,
+    ];
+    let annotations = HashMap::from([("io.containerd.runc.v2.group".to_owned(), group.to_owned())]);
+    let mut spec = SpecBuilder::default()
+        .version("1.0.2")
+        .root(RootBuilder::default().path("rootfs").readonly(true).build()?)
+        .process(process.build()?)
+        .mounts(mounts)
+        .annotations(annotations)
+        .linux(linux.build()?)
+        .build()?;
+    spec.set_hostname(None);
+    Ok(spec)
+}

@@ -1,0 +1,160 @@
+//! Who a container runs as and what it may do, in Docker's words.
+
+use std::{fs, io};
+
+use stanchion_sdk::{
+    confinement::{app_armor_profiles, has_app_armor, has_se_linux},
+    limits, proc,
+    runtime::{ContainerConfig, Error, ErrorKind, Profile, Result, Security},
+};
+
+use crate::Docker;
+
+/// What confines a container.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Confinement {
+    /// `--privileged`
+    pub privileged: bool,
+    /// `--cap-add`
+    pub add: Vec<String>,
+    /// `--cap-drop`
+    pub drop: Vec<String>,
+    /// `--security-opt`
+    pub options: Vec<String>,
+    /// Not shown to it.
+    pub masked: Vec<String>,
+    /// Not written by it.
+    pub read_only: Vec<String>,
+}
+
+impl Confinement {
+    pub fn of(security: &Security) -> Result<Self> {
+        let mut options = Vec::new();
+        if security.no_new_privileges {
+            options.push("no-new-privileges".to_owned());
+        }
+        match &security.seccomp {
+            // The daemon's own.
+            Profile::RuntimeDefault => {}
+            Profile::Unconfined => options.push("seccomp=unconfined".to_owned()),
+            Profile::Localhost { profile } => options.push(format!("seccomp={}", seccomp(profile)?)),
+        }
+        if has_app_armor() {
+            match &security.app_armor {
+                Profile::RuntimeDefault => {}
+                Profile::Unconfined => options.push("apparmor=unconfined".to_owned()),
+                Profile::Localhost { profile } => {
+                    if !app_armor_profiles().contains(profile) {
+                        let message = format!("AppArmor profile {profile:?} is not loaded in the kernel of this node");
+                        return Err(Error::new(ErrorKind::Invalid, message));
+                    }
+                    options.push(format!("apparmor={profile}"));
+                }
+            }
+        }
+        if let Some(label) = security.se_linux.as_ref().filter(|_| has_se_linux()) {
+            let parts = [("user", &label.user), ("role", &label.role), ("type", &label.kind), ("level", &label.level)];
+            let given = parts.into_iter().filter(|(_, value)| !value.is_empty());
+            options.extend(given.map(|(part, value)| format!("label={part}:{value}")));
+        }
+        let is_masked = !security.privileged && !security.unmasked_proc;
+        let list = |of: fn() -> Vec<String>| if is_masked { of() } else { Vec::new() };
+        let (masked, read_only) = (list(proc::masked), list(proc::read_only));
+        let mut confinement =
+            Self { privileged: security.privileged, add: Vec::new(), drop: Vec::new(), options, masked, read_only };
+        confinement.allow(security, limits::lacks_capabilities());
+        Ok(confinement)
+    }
+
+    /// Docker's own *all* is all that the kernel knows: a node that has less could not start such a container at all.
+    fn allow(&mut self, security: &Security, lacks: bool) {
+        let has_all = |names: &[String]| names.iter().any(|name| name == "ALL");
+        let is_half = security.privileged && lacks;
+        if is_half {
+            tracing::warn!(
+                "this node does not have all capabilities: a privileged container gets those that it has, and no devices"
+            );
+            self.privileged = false;
+            self.options.retain(|option| !option.starts_with("seccomp=") && !option.starts_with("apparmor="));
+            self.options.push("seccomp=unconfined".to_owned());
+            if has_app_armor() {
+                self.options.push("apparmor=unconfined".to_owned());
+            }
+        }
+        self.drop = security.drop_capabilities.clone();
+        self.add = match is_half || has_all(&security.add_capabilities) {
+            true => limits::capabilities().into_iter().map(str::to_owned).collect(),
+            false => security.add_capabilities.clone(),
+        };
+        if is_half || has_all(&security.add_capabilities) {
+            self.drop.retain(|name| name != "ALL" && !is_half);
+        }
+        // Of a name that is in both lists the drop holds.
+        self.add.retain(|name| !self.drop.contains(name));
+    }
+}
+
+/// Docker takes a profile's text, not its path.
+fn seccomp(path: &str) -> Result<String> {
+    let failed = |error: io::Error| {
+        Error::new(ErrorKind::Invalid, format!("cannot load seccomp profile {path:?}")).caused_by(&error)
+    };
+    let text = fs::read_to_string(path).map_err(failed)?;
+    let profile: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
+    Ok(profile.to_string())
+}
+
+impl Docker {
+    /// The user as Docker takes it; `None` is the image's. A group without a user is the image's user's (R-SEC-2).
+    pub(crate) async fn user(&self, config: &ContainerConfig) -> Result<Option<String>> {
+        Ok(match (config.security.user, config.security.group) {
+            (None, None) => None,
+            (Some(user), None) => Some(user.to_string()),
+            (Some(user), Some(group)) => Some(format!("{user}:{group}")),
+            (None, Some(group)) => {
+                let of_image = self.image_user(&config.image).await?;
+                let user = of_image.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0");
+                Some(format!("{user}:{group}"))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_confines_a_container_is_told_docker() {
+        let usual = Confinement::of(&Security::default()).expect("nothing to read");
+        assert_eq!(usual.options, Vec::<String>::new());
+        assert!(usual.masked.iter().any(|it| it == "/proc/interrupts"), "R-SEC-7");
+        assert!(usual.read_only.iter().any(|it| it == "/proc/sys"), "R-SEC-7");
+        let free = Security {
+            seccomp: Profile::Unconfined,
+            no_new_privileges: true,
+            unmasked_proc: true,
+            ..Security::default()
+        };
+        let free = Confinement::of(&free).expect("nothing to read");
+        assert_eq!(free.options, ["no-new-privileges", "seccomp=unconfined"], "R-SEC-4, R-SEC-8");
+        assert_eq!((free.masked, free.read_only), (Vec::new(), Vec::new()), "R-SEC-7");
+        let all = Security {
+            add_capabilities: vec!["ALL".to_owned()],
+            drop_capabilities: vec!["CHOWN".to_owned()],
+            ..Security::default()
+        };
+        let all = Confinement::of(&all).expect("nothing to read");
+        assert!(all.add.iter().any(|it| it == "KILL") && !all.add.iter().any(|it| it == "CHOWN"), "R-SEC-6");
+        let mut half = Confinement { privileged: true, ..usual };
+        half.allow(&Security { privileged: true, ..Security::default() }, true);
+        assert!(
+            !half.privileged && half.options.contains(&"seccomp=unconfined".to_owned()),
+            "R-SEC-5: as near as can be"
+        );
+        let absent = Profile::Localhost { profile: "/nonexistent/profile.json".to_owned() };
+        let error = Confinement::of(&Security { seccomp: absent, ..Security::default() }).expect_err("absent");
+        assert_eq!(error.kind(), ErrorKind::Invalid, "R-SEC-8");
+        assert!(error.chain().contains("cannot load seccomp profile \"/nonexistent/profile.json\": No such file"));
+    }
+}

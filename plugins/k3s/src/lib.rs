@@ -1,0 +1,181 @@
+//! Stanchion's backend for the containerd that K3s and RKE2 embed (ADR 10).
+//!
+//! It is the containerd backend, in a namespace of our own, on the daemon that K3s runs. What it adds is K3s's ways: its
+//! daemon exists only while K3s runs and has reached a server.
+//!
+//! # Layout
+//! - [`K3s`]: the [`Runtime`] of the contract. [`places`]: K3s's containerd and ours, and which of them a call is for.
+//! - [`layout`]: where K3s keeps what is used of it. [`state`]: how it is. [`presence`]: whether its containerd answers.
+//! - [`archives`]: images from files. [`registries`]: how K3s reaches registries. [`own`]: the containerd that K3s ships, started by us. [`config`]: settings.
+
+mod archives;
+mod config;
+mod layout;
+mod own;
+mod places;
+mod presence;
+mod registries;
+mod state;
+
+use std::{future::Future, os::fd::OwnedFd, time::Duration};
+
+use futures_util::Stream;
+use stanchion_sdk::{
+    Backend,
+    runtime::{
+        ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Failover, Health, Image,
+        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
+        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    },
+};
+
+pub use config::{Absent, Config, Return, Settings};
+use places::Places;
+use state::State;
+
+/// K3s's containerd as a runtime of pods.
+#[derive(Clone, Debug)]
+pub struct K3s {
+    places: Places,
+    settings: Settings,
+}
+
+impl Backend for K3s {
+    type Config = Config;
+
+    fn open(config: Config, node: NodePaths) -> impl Future<Output = Result<Self>> + Send {
+        std::future::ready(Self::new(config, &node))
+    }
+}
+
+stanchion_sdk::export_backend!("k3s", K3s);
+
+impl K3s {
+    /// The backend; K3s is asked nothing before the first call.
+    ///
+    /// # Errors
+    /// The configuration is wrong.
+    pub fn new(config: Config, node: &NodePaths) -> Result<Self> {
+        config.k3s.validate()?;
+        let settings = config.k3s.clone();
+        Ok(Self { places: Places::new(config, node)?, settings })
+    }
+
+    /// How it is while K3s's containerd is away.
+    async fn health_without(&self) -> Result<Health> {
+        let layout = self.places.layout().clone();
+        let looked = tokio::task::spawn_blocking(move || (State::without_containerd(&layout), layout)).await;
+        let (state, layout) = looked.map_err(|panic| stanchion_sdk::changes::crashed(&panic))?;
+        let pods = match self.settings.when_socket_absent {
+            Absent::Wait => "Pods wait for it; those that run, run on",
+            Absent::Fallback => "Another backend runs the pods, but for those that still run here",
+            Absent::Own => "A containerd of our own runs the pods, but for those that still run here",
+        };
+        Ok(state.health(&layout, pods))
+    }
+}
+
+impl Runtime for K3s {
+    async fn version(&self) -> Result<Version> {
+        self.places.active().await?.version().await
+    }
+
+    async fn health(&self) -> Result<Health> {
+        let mut health = match self.places.k3s_is_there().await {
+            true => State::Up.health(self.places.layout(), ""),
+            false => self.health_without().await?,
+        };
+        // Said while it is there too: where pods return to, the agent then knows.
+        if self.settings.when_socket_absent == Absent::Fallback {
+            health.failover = Some(Failover { on_return: self.settings.on_return.into() });
+        }
+        Ok(health)
+    }
+
+    async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {
+        self.places.active().await?.pull_image(request, progress).await
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>> {
+        self.places.list_images().await
+    }
+
+    async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
+        self.places.active().await?.inspect_image(reference).await
+    }
+
+    async fn remove_image(&self, reference: String) -> Result<()> {
+        self.places.active().await?.remove_image(reference).await
+    }
+
+    async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {
+        self.places.import_images(request).await
+    }
+
+    async fn create_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
+        self.places.create_sandbox(config).await
+    }
+
+    async fn stop_sandbox(&self, id: SandboxId) -> Result<()> {
+        let (place, id) = self.places.of_sandbox(&id)?;
+        place.stop_sandbox(id).await
+    }
+
+    async fn remove_sandbox(&self, id: SandboxId) -> Result<()> {
+        let (place, id) = self.places.of_sandbox(&id)?;
+        place.remove_sandbox(id).await
+    }
+
+    async fn create_container(&self, mut config: ContainerConfig) -> Result<ContainerId> {
+        let (place, sandbox) = self.places.of_sandbox(&config.sandbox)?;
+        let mark = places::mark(&config.sandbox.0);
+        config.sandbox = sandbox;
+        let id = place.create_container(config).await?;
+        Ok(ContainerId(format!("{mark}{id}")))
+    }
+
+    async fn start_container(&self, id: ContainerId) -> Result<()> {
+        let (place, id) = self.places.of_container(&id)?;
+        place.start_container(id).await
+    }
+
+    async fn stop_container(&self, id: ContainerId, grace: Duration) -> Result<()> {
+        self.places.stop_container(&id, grace).await
+    }
+
+    async fn remove_container(&self, id: ContainerId) -> Result<()> {
+        let (place, id) = self.places.of_container(&id)?;
+        place.remove_container(id).await
+    }
+
+    async fn list(&self) -> Result<Inventory> {
+        self.places.list(None).await
+    }
+
+    async fn list_pod(&self, pod: PodName) -> Result<Inventory> {
+        self.places.list(Some(&pod)).await
+    }
+
+    async fn stats(&self) -> Result<Stats> {
+        self.places.stats().await
+    }
+
+    async fn exec(&self, mut request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
+        let (place, id) = self.places.of_container(&request.container)?;
+        request.container = id;
+        place.exec(request, stdio).await
+    }
+
+    async fn resize_exec(&self, id: ExecId, size: TerminalSize) -> Result<()> {
+        self.places.resize_exec(id, size).await
+    }
+
+    async fn logs(&self, id: ContainerId, sink: OwnedFd) -> Result<()> {
+        let (place, id) = self.places.of_container(&id)?;
+        place.logs(id, sink).await
+    }
+
+    fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static {
+        self.places.clone().events()
+    }
+}

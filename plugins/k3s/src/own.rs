@@ -1,0 +1,210 @@
+//! The containerd that K3s ships, started by us while K3s's own is away.
+//!
+//! Never on K3s's data: containerd opens its database under a lock and waits for it without limit, so K3s would never come
+//! up again beside it. It has a root, state and socket of ours, and no CRI, whose port is K3s's. It is left running when
+//! the agent ends, as the pods are; the next agent finds it at its socket.
+
+use std::{
+    env,
+    fs::{self, File},
+    io,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use stanchion_sdk::runtime::{Error, ErrorKind, NodePaths, Result};
+use tokio::{
+    net::UnixStream,
+    sync::{Mutex, watch},
+};
+
+use crate::layout::Layout;
+
+/// How long it may take to answer after its start, or to end.
+const PATIENCE: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(20);
+/// A log that is larger is begun anew with the next start, bytes.
+const LOG: u64 = 10 << 20;
+/// Not needed by us; CRI would take the port of K3s's.
+const DISABLED: &str = r#"["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp"]"#;
+
+/// The daemon. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Daemon {
+    layout: Layout,
+    /// Survives a reboot: images and records.
+    root: PathBuf,
+    /// Gone after a reboot: socket and bundles.
+    state: PathBuf,
+    child: Arc<Mutex<Option<Child>>>,
+    /// Told whenever it was started.
+    starts: Arc<watch::Sender<()>>,
+}
+
+impl Daemon {
+    /// Not started yet.
+    pub fn new(layout: Layout, node: &NodePaths) -> Self {
+        let (root, state) = (node.state_dir.join("k3s"), node.run_dir.join("k3s"));
+        Self { layout, root, state, child: Arc::default(), starts: Arc::default() }
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.state.join("containerd.sock")
+    }
+
+    /// Whether it was started and not ended since, by this agent or an earlier one: then it may have pods.
+    pub fn is_in_use(&self) -> bool {
+        self.mark().exists()
+    }
+
+    /// Waits until it is in use.
+    ///
+    /// *Cancel-safe:* it only waits.
+    pub async fn used(&self) {
+        let mut starts = self.starts.subscribe();
+        while !self.is_in_use() {
+            // The sender is in `self`, so the channel cannot close.
+            starts.changed().await.ok();
+        }
+    }
+
+    fn mark(&self) -> PathBuf {
+        self.root.join("in-use")
+    }
+
+    /// Starts it, unless it runs. This is also what supervises it: it is called before every look.
+    pub async fn ensure(&self) -> Result<()> {
+        if UnixStream::connect(self.socket()).await.is_ok() {
+            return Ok(());
+        }
+        let mut child = self.child.lock().await;
+        // Another caller may have started it meanwhile.
+        if UnixStream::connect(self.socket()).await.is_ok() {
+            return Ok(());
+        }
+        let failed = |error: io::Error| {
+            Error::new(ErrorKind::Unavailable, "starting a containerd of our own for K3s's pods").caused_by(&error)
+        };
+        if let Some(old) = child.as_mut() {
+            match old.try_wait().map_err(failed)? {
+                Some(status) => {
+                    tracing::warn!(%status, log = %self.log().display(), "our containerd ended; it is started again")
+                }
+                // It is on its way up, or hangs: it is not doubled.
+                None => return self.answers(old).await,
+            }
+        }
+        let new = child.insert(self.start()?);
+        tracing::info!(pid = new.id(), socket = %self.socket().display(), "started the containerd that K3s ships");
+        self.starts.send_replace(());
+        self.answers(new).await
+    }
+
+    fn start(&self) -> Result<Child> {
+        let (program, programs) = self.layout.containerd()?;
+        let begin = || {
+            fs::create_dir_all(&self.root)?;
+            fs::create_dir_all(&self.state)?;
+            let config = self.root.join("config.toml");
+            fs::write(&config, self.config())?;
+            File::create(self.mark())?;
+            let is_long = fs::metadata(self.log()).is_ok_and(|log| log.len() > LOG);
+            let log = File::options().create(true).append(!is_long).write(true).truncate(is_long).open(self.log())?;
+            let path = env::var_os("PATH").unwrap_or_default();
+            let path = env::join_paths(std::iter::once(programs).chain(env::split_paths(&path)));
+            use std::os::unix::process::CommandExt as _;
+            Command::new(&program)
+                .arg("--config")
+                .arg(&config)
+                .env("PATH", path.map_err(io::Error::other)?)
+                // It would tell systemd that the agent is ready.
+                .env_remove("NOTIFY_SOCKET")
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                .process_group(0)
+                .spawn()
+        };
+        begin().map_err(|error: io::Error| {
+            Error::new(ErrorKind::Unavailable, format!("starting {}", program.display())).caused_by(&error)
+        })
+    }
+
+    fn config(&self) -> String {
+        format!(
+            "# Written by Stanchion at every start of this containerd.\nversion = 2\nroot = {root:?}\nstate = {state:?}\n\
+             disabled_plugins = {DISABLED}\n\n[grpc]\naddress = {socket:?}\n\n\
+             [plugins.\"io.containerd.internal.v1.opt\"]\npath = {opt:?}\n",
+            root = self.root.join("containerd"),
+            state = self.state.join("containerd"),
+            socket = self.socket(),
+            opt = self.root.join("opt"),
+        )
+    }
+
+    fn log(&self) -> PathBuf {
+        self.root.join("containerd.log")
+    }
+
+    async fn answers(&self, child: &mut Child) -> Result<()> {
+        let unavailable = |why: String| {
+            Error::new(ErrorKind::Unavailable, "the containerd that K3s ships, started by us, does not answer")
+                .because(format!("{why}; see {}", self.log().display()))
+        };
+        let begun = tokio::time::Instant::now();
+        loop {
+            if UnixStream::connect(self.socket()).await.is_ok() {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = child.try_wait() {
+                return Err(unavailable(format!("it ended: {status}")));
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(unavailable(format!("it has not within {} s", PATIENCE.as_secs())));
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Ends it: it has no pods any more. Images stay, for the next time.
+    pub async fn end(&self) -> Result<()> {
+        let mut child = self.child.lock().await;
+        // Whoever listens at our socket is ours, started by this agent or an earlier one.
+        if let Ok(connection) = UnixStream::connect(self.socket()).await {
+            let pid = connection.peer_cred().ok().and_then(|peer| peer.pid()).and_then(Pid::from_raw);
+            drop(connection);
+            if let Some(pid) = pid {
+                kill_process(pid, Signal::TERM).map_err(|error| {
+                    Error::new(ErrorKind::Other, "ending the containerd of our own").caused_by(&io::Error::from(error))
+                })?;
+            }
+            let ended = async {
+                while UnixStream::connect(self.socket()).await.is_ok() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            };
+            if tokio::time::timeout(PATIENCE, ended).await.is_err() {
+                return Err(Error::new(ErrorKind::Other, "the containerd of our own does not end"));
+            }
+        }
+        // Reaped here, if it was this agent's.
+        if let Some(mut old) = child.take() {
+            let reaped = tokio::task::spawn_blocking(move || old.wait()).await;
+            if let Ok(Err(error)) = reaped {
+                tracing::debug!(%error, "waiting for the end of our containerd failed");
+            }
+        }
+        match fs::remove_file(self.mark()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::new(ErrorKind::Other, format!("removing {}", self.mark().display())).caused_by(&error))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Whether K3s's containerd is there, and since when not.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{net::UnixStream, time::Instant};
+
+/// How often it is asked for while it is away and somebody waits for its return.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The daemon behind a socket. A file alone is no sign of it: one that was killed leaves its own.
+#[derive(Clone, Debug)]
+pub struct Presence {
+    socket: PathBuf,
+    absent: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Presence {
+    /// Of the daemon at this socket.
+    pub fn of(socket: &Path) -> Self {
+        Self { socket: socket.to_owned(), absent: Arc::default() }
+    }
+
+    /// Whether it takes a connection now.
+    pub async fn is_there(&self) -> bool {
+        let is_there = UnixStream::connect(&self.socket).await.is_ok();
+        let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        match is_there {
+            true => *absent = None,
+            false => drop(absent.get_or_insert_with(Instant::now)),
+        }
+        is_there
+    }
+
+    /// How long it has been away, as far as was seen.
+    pub fn absence(&self) -> Duration {
+        let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        absent.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// Waits for its return.
+    ///
+    /// *Cancel-safe:* it only waits.
+    pub async fn returned(&self) {
+        while !self.is_there().await {
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+}

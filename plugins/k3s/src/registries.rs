@@ -1,0 +1,228 @@
+//! K3s's `registries.yaml`: how it reaches registries. Its pulls heed that through CRI and patches of its own containerd;
+//! ours, which go to registries directly, read the same file.
+
+use std::{collections::BTreeMap, fs, io, path::Path};
+
+use libyaml_safer::{Event, EventData, Parser};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use stanchion_containerd::RegistryConfig;
+
+/// The file, as far as it is used.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Registries {
+    mirrors: BTreeMap<String, Mirror>,
+    configs: BTreeMap<String, Access>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Mirror {
+    endpoint: Vec<String>,
+    rewrite: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Access {
+    auth: Auth,
+    tls: Tls,
+}
+
+// No Debug that shows: I10.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Auth {
+    username: Option<String>,
+    password: Option<String>,
+    auth: Option<String>,
+    identity_token: Option<String>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Tls {
+    ca_file: Option<std::path::PathBuf>,
+    cert_file: Option<String>,
+    insecure_skip_verify: Value,
+}
+
+/// Reads it. An absent file has nothing; one that cannot be read is told, and K3s's registries are reached as others are.
+pub fn read(path: &Path) -> BTreeMap<String, RegistryConfig> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
+        text => text.map_err(|error| error.to_string()),
+    };
+    let read = text.and_then(|text| parse(&text));
+    read.unwrap_or_else(|error| {
+        tracing::warn!(path = %path.display(), error, "K3s's registries.yaml cannot be read and is left out");
+        BTreeMap::new()
+    })
+}
+
+fn parse(text: &str) -> Result<BTreeMap<String, RegistryConfig>, String> {
+    let value = std::panic::catch_unwind(|| document(text)).map_err(|_| "its parser cannot read it".to_owned())??;
+    let file: Registries = match value {
+        Value::Null => Registries::default(),
+        value => serde_json::from_value(value).map_err(|error| error.to_string())?,
+    };
+    let mut registries: BTreeMap<String, RegistryConfig> = BTreeMap::new();
+    for (host, mirror) in file.mirrors {
+        let registry = registries.entry(host).or_default();
+        registry.mirrors = mirror.endpoint;
+        registry.rewrite = mirror.rewrite;
+    }
+    for (host, Access { auth, tls }) in file.configs {
+        if auth.identity_token.is_some() || tls.cert_file.is_some() {
+            tracing::warn!(host, "identity tokens and client certificates of registries.yaml are not used yet");
+        }
+        // A host may be written as a URL there.
+        let host = host.rsplit("://").next().unwrap_or_default().trim_end_matches('/').to_owned();
+        let registry = registries.entry(host).or_default();
+        registry.ca_file = tls.ca_file;
+        registry.insecure_skip_verify = tls.insecure_skip_verify.as_str() == Some("true");
+        let written = auth.auth.and_then(|text| decode(&text));
+        let written = written.as_deref().and_then(|text| text.split_once(':'));
+        registry.username = auth.username.or(written.map(|(name, _)| name.to_owned()));
+        registry.password = auth.password.or(written.map(|(_, password)| password.to_owned()));
+    }
+    match registries.iter().find_map(|(host, registry)| Some((host, registry.wrong_rewrite()?))) {
+        Some((host, (pattern, error))) => {
+            Err(format!("mirrors.{host}.rewrite: {pattern:?} is no regular expression: {error}"))
+        }
+        None => Ok(registries),
+    }
+}
+
+/// Base64, as `auth` is written.
+fn decode(text: &str) -> Option<String> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let digits: Vec<u8> = text.trim().trim_end_matches('=').bytes().map(digit).collect::<Option<_>>()?;
+    let mut bytes = Vec::with_capacity(digits.len());
+    for group in digits.chunks(4) {
+        let bits = group.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit)) << (6 * (4 - group.len()));
+        bytes.extend(bits.to_be_bytes().iter().skip(1).take(group.len() * 3 / 4));
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// A YAML document with every scalar as text: registries.yaml has names, addresses and words only.
+fn document(text: &str) -> Result<Value, String> {
+    let text = format!("{text}\n");
+    let mut bytes = text.as_bytes();
+    let mut parser = Parser::new();
+    parser.set_input_string(&mut bytes);
+    let mut open: Vec<(Value, Option<String>)> = Vec::new();
+    let mut root = Value::Null;
+    for event in parser {
+        let Event { data, .. } = event.map_err(|error| error.to_string())?;
+        let whole = match data {
+            EventData::MappingStart { .. } => {
+                open.push((Value::Object(Map::new()), None));
+                continue;
+            }
+            EventData::SequenceStart { .. } => {
+                open.push((Value::Array(Vec::new()), None));
+                continue;
+            }
+            EventData::MappingEnd | EventData::SequenceEnd => open.pop().map(|(value, _)| value).unwrap_or_default(),
+            EventData::Scalar { value, style, .. } => {
+                match style == libyaml_safer::ScalarStyle::Plain && is_null(&value) {
+                    true => Value::Null,
+                    false => Value::String(value),
+                }
+            }
+            EventData::Alias { .. } => return Err("aliases (*) are not read; write it out".to_owned()),
+            _ => continue,
+        };
+        match open.last_mut() {
+            None => root = whole,
+            Some((Value::Array(items), _)) => items.push(whole),
+            Some((Value::Object(map), key)) => match key.take() {
+                None => *key = Some(whole.as_str().unwrap_or_default().to_owned()),
+                // A key without a value is as if it were not there.
+                Some(name) if !whole.is_null() => drop(map.insert(name, whole)),
+                Some(_) => {}
+            },
+            Some(_) => {}
+        }
+    }
+    Ok(root)
+}
+
+fn is_null(text: &str) -> bool {
+    matches!(text, "" | "~" | "null" | "Null" | "NULL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{decode, parse};
+
+    #[test]
+    fn mirrors_rewrites_credentials_and_trust_are_taken_over() {
+        let text = r#"
+mirrors:
+  docker.io:
+    endpoint:
+      - "https://mirror.example:5000/v2/hub"
+      - http://10.0.0.1:5000
+    rewrite:
+      "^rancher/(.*)": "mirrored/$1"
+  "*":
+    endpoint: ["https://all.example"]
+  quay.io:
+configs:
+  "mirror.example:5000":
+    auth:
+      username: me
+      password: "secret: #1"
+    tls:
+      ca_file: /etc/ca.pem
+      insecure_skip_verify: true
+  10.0.0.1:5000:
+    auth: {auth: eW91OnlvdXJz}
+"#;
+        let registries = parse(text).expect("it is right");
+        let hub = &registries["docker.io"];
+        assert_eq!(hub.mirrors, ["https://mirror.example:5000/v2/hub", "http://10.0.0.1:5000"]);
+        assert_eq!(hub.rewrite["^rancher/(.*)"], "mirrored/$1");
+        assert_eq!(registries["*"].mirrors, ["https://all.example"]);
+        let mirror = &registries["mirror.example:5000"];
+        assert_eq!((mirror.username.as_deref(), mirror.password.as_deref()), (Some("me"), Some("secret: #1")));
+        assert!(mirror.insecure_skip_verify && mirror.ca_file.as_ref().is_some_and(|path| path.ends_with("ca.pem")));
+        let other = &registries["10.0.0.1:5000"];
+        assert_eq!((other.username.as_deref(), other.password.as_deref()), (Some("you"), Some("yours")));
+        assert!(!format!("{registries:?}").contains("secret"), "I10");
+        assert!(parse("").expect("empty").is_empty());
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        assert!(parse("mirrors: [").is_err());
+        let wrong = parse("mirrors: {docker.io: {rewrite: {'(': a}}}").expect_err("no regular expression");
+        assert!(wrong.contains("docker.io") && wrong.contains('('), "{wrong}");
+    }
+
+    #[test]
+    fn base64_is_decoded() {
+        let texts = ["YQ==", "YWI=", "YWJj", "YWJjZA", "a b"];
+        assert_eq!(
+            texts.map(decode),
+            [Some("a"), Some("ab"), Some("abc"), Some("abcd"), None].map(|it| it.map(str::to_owned))
+        );
+    }
+}

@@ -1,0 +1,57 @@
+//! The four states of K3s on a node, for people.
+
+use stanchion_sdk::runtime::Health;
+
+use crate::layout::Layout;
+
+/// How K3s is. Judged by socket and process, not by its unit: on an agent that looks for its server, that is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its containerd answers.
+    Up,
+    /// It runs, and has not started its containerd: it does so when it has reached a server.
+    ProcessNoServer,
+    /// It is installed and does not run.
+    Stopped,
+    /// It is not on this node, or has never run.
+    Absent,
+}
+
+impl State {
+    /// The state of a K3s whose containerd does not answer.
+    pub fn without_containerd(layout: &Layout) -> Self {
+        match () {
+            () if layout.has_process() => Self::ProcessNoServer,
+            () if layout.is_there() => Self::Stopped,
+            () => Self::Absent,
+        }
+    }
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "k3s-up",
+            Self::ProcessNoServer => "k3s-process-no-server",
+            Self::Stopped => "k3s-stopped",
+            Self::Absent => "k3s-absent",
+        }
+    }
+
+    /// The state and the way out of it; `pods` says what becomes of the pods.
+    pub fn health(self, layout: &Layout, pods: &str) -> Health {
+        let (data, socket) = (layout.data().display(), layout.socket().display());
+        let message = match self {
+            Self::Up => format!("K3s's containerd answers at {socket}"),
+            Self::ProcessNoServer => format!(
+                "K3s runs, but its containerd does not answer at {socket}: since its start it has reached no server; look \
+                 at `journalctl -u k3s-agent -u k3s`"
+            ),
+            Self::Stopped => format!(
+                "K3s is installed in {data} and does not run: `systemctl start k3s-agent`, or `k3s` on a server"
+            ),
+            Self::Absent => format!("K3s is not in {data}, or has never run: set data_dir, or start it once"),
+        };
+        let message = if pods.is_empty() { message } else { format!("{message}. {pods}") };
+        Health { state: self.name().to_owned(), message, failover: None }
+    }
+}
