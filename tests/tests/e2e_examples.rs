@@ -12,7 +12,7 @@ stanchion_tests::on_each_runtime! {
 fn the_example_runs_pods_as_it_stands(on: Backend) -> Result<()> {
     let mut node = Node::builder().on(on).without_agent()?;
     let example = match on {
-        Backend::Containerd => "stanchion.toml",
+        Backend::Containerd | Backend::K3s => "stanchion.toml",
         Backend::Docker => "docker.toml",
     };
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(example);
