@@ -21,6 +21,7 @@ use crate::{
 pub struct Agent {
     program: PathBuf,
     config: PathBuf,
+    environment: Vec<(String, String)>,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -39,7 +40,14 @@ impl Agent {
             );
         }
         let program = programs.join("stanchion");
-        Ok(Self { program, config: config.to_path_buf(), log: log.to_path_buf(), process: None })
+        let (config, log) = (config.to_path_buf(), log.to_path_buf());
+        Ok(Self { program, config, environment: Vec::new(), log, process: None })
+    }
+
+    /// From its next start on: another configuration, with these variables.
+    pub fn configure(&mut self, config: &Path, environment: Vec<(String, String)>) {
+        self.config = config.to_path_buf();
+        self.environment = environment;
     }
 
     /// Starts `stanchion run` and waits until it answers on its socket.
@@ -62,9 +70,7 @@ impl Agent {
     /// When it cannot be started.
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
-        let mut command = Command::new(&self.program);
-        command.arg("run").arg("--config").arg(&self.config);
-        tools::apply(&mut command)?;
+        let mut command = self.command(&["run"])?;
         self.process = Some(Process::start("stanchion run", &mut command, &self.log)?);
         Ok(())
     }
@@ -129,6 +135,7 @@ impl Agent {
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env("STANCHION_CONFIG", &self.config);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         tools::apply(&mut command)?;
         Ok(command)
     }

@@ -91,7 +91,7 @@ fn a_full_disk_is_named_and_leaves_nothing_half_made(on: Backend) -> Result<()> 
         node.write("small.yaml", pods::idle("small", "1"))?;
         node.await_running("small")?;
         let before = node.container("small")?.identity();
-        node.write("large.yaml", of_image("large", "redis", "IfNotPresent"))?;
+        node.write("large.yaml", of_image("large", &node.in_registry("redis")?, "IfNotPresent"))?;
         node.await_said(&["describe", "pod", "large-node-1"], &["redis", "no space left on device"])?;
         node.await_nothing_half_made()?;
         ensure!(node.container("small")?.identity() == before, "another pod was touched");

@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: the agent beside `ctr run -d` on the same containerd, in the same run.
+//! `cargo xtask bench`: the agent beside the runtime's own client, `ctr run -d` or `docker run -d`, in the same run.
 //!
 //! Times are read from containerd's own events: from the change (a file renamed, a process killed) to the timestamp of
-//! `/tasks/start` or `/tasks/exit`. For `ctr` the change is the start of the program. Agent and `ctr` take turns, so that
-//! whatever else the machine does meets both.
+//! `/tasks/start` or `/tasks/exit`; Docker's containers are tasks of containerd too. For a client the change is the start
+//! of the program. Agent and client take turns, so that whatever else the machine does meets both.
 
 mod machine;
 mod plain;
@@ -12,13 +12,16 @@ mod table;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use stanchion_tests::{NodeBuilder, proc, slot, slot::Kind, wait::pause};
+use stanchion_tests::{Backend, NodeBuilder, proc, slot, slot::Kind, wait::pause};
 
 use crate::{bench::table::Report, build, deps, interrupt::Interrupt, say};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
 pub struct Options {
+    /// Runtimes to measure on: containerd, docker
+    #[arg(long, value_delimiter = ',', default_value = "containerd,docker", value_parser = runtime)]
+    on: Vec<Backend>,
     /// Numbers of pods on the node
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 50])]
     n: Vec<usize>,
@@ -41,25 +44,32 @@ pub fn run(options: &Options) -> Result<()> {
     slot::sweep()?;
     let programs = build::programs(!options.dev)?;
     let interrupt = Interrupt::watch()?;
-    let mut report = Report::default();
-    for n in &options.n {
-        say(format!("measuring with {n} pods"));
-        // A fresh node for each, so that none pays for what another left in caches and histories.
-        let mut node = NodeBuilder::new(Kind::Bench).programs(&programs).start()?;
-        let bench = rounds::Bench::new(&node, &interrupt)?;
-        let measured = bench.measure(*n, options, &mut report);
-        // With its subscription to events, which is a process on the node.
-        drop(bench);
-        let result = measured.and_then(|()| node.await_nothing_left());
-        if result.is_err() && !interrupt.happened() {
-            eprintln!("{}", node.dump());
-        }
-        result?;
-        node.agent.stop()?;
-    }
     println!("{}", machine::describe(options.dev)?);
-    println!("{report}");
+    for on in &options.on {
+        let mut report = Report::new(*on);
+        for n in &options.n {
+            say(format!("measuring on {} with {n} pods", on.name()));
+            // A fresh node for each, so that none pays for what another left in caches and histories.
+            let mut node = NodeBuilder::new(Kind::Bench).on(*on).programs(&programs).start()?;
+            let bench = rounds::Bench::new(&node, &interrupt)?;
+            let measured = bench.measure(*n, options, &mut report);
+            // With its subscription to events, which is a process on the node.
+            drop(bench);
+            let result = measured.and_then(|()| node.await_nothing_left());
+            if result.is_err() && !interrupt.happened() {
+                eprintln!("{}", node.dump());
+            }
+            result?;
+            node.agent.stop()?;
+        }
+        println!("{report}");
+    }
     Ok(())
+}
+
+fn runtime(name: &str) -> Result<Backend> {
+    let named = [Backend::Containerd, Backend::Docker].into_iter().find(|runtime| runtime.name() == name);
+    named.with_context(|| format!("no runtime {name:?}: there are containerd and docker"))
 }
 
 /// What an agent uses while nothing happens.

@@ -29,7 +29,7 @@ enum Task {
     Test(test::Options),
     /// Check formatting and lints
     Lint,
-    /// Measure the agent beside `ctr run -d`; prints Markdown
+    /// Measure the agent beside `ctr run -d` and `docker run -d`; prints Markdown
     Bench(bench::Options),
 }
 

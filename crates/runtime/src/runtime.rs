@@ -22,6 +22,8 @@ use crate::{
 ///   identity (pod uid, container name, attempt) fails with [`AlreadyExists`](crate::ErrorKind::AlreadyExists) and leaves
 ///   the existing one alone; so no restart of the agent can double anything.
 /// - **Ownership.** Only what carries Stanchion's labels is listed and touched.
+/// - **Minimum.** Pods run on a backend that has the methods without a body here, and images by `pull_image` or
+///   `import_images`; whatever else it leaves out answers [`Unsupported`](crate::ErrorKind::Unsupported).
 /// - **Unreachable runtime.** Answer [`Unavailable`](crate::ErrorKind::Unavailable) quickly; the agent backs off and
 ///   asks again. Nothing that runs may be touched because the runtime went away and came back.
 pub trait Runtime: Send + Sync + 'static {
@@ -37,7 +39,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Pulls an image from its registry, whether or not it is present, and makes it ready to run. Reports to `progress`
     /// as it goes. Errors: `NotFound` (no such image), `Permission` (credentials), `Unavailable` (registry unreachable
     /// or busy, with `retry_after`), `Invalid` (reference, digest or format).
-    fn pull_image(&self, request: PullImage, progress: Progress) -> impl Future<Output = Result<Image>> + Send;
+    fn pull_image(&self, request: PullImage, progress: Progress) -> impl Future<Output = Result<Image>> + Send {
+        drop(progress);
+        let error = Error::unsupported(format!("pulling image {}", request.reference));
+        async { Err(error) }
+    }
 
     /// Images that are present and ready to run.
     fn list_images(&self) -> impl Future<Output = Result<Vec<Image>>> + Send;
@@ -49,7 +55,10 @@ pub trait Runtime: Send + Sync + 'static {
     }
 
     /// Forgets an image by reference; its layers go when nothing else uses them.
-    fn remove_image(&self, reference: String) -> impl Future<Output = Result<()>> + Send;
+    fn remove_image(&self, reference: String) -> impl Future<Output = Result<()>> + Send {
+        let error = Error::unsupported(format!("removing image {reference}"));
+        async { Err(error) }
+    }
 
     /// Imports every image of a docker-archive or OCI tar on this node, optionally compressed with gzip or zstd.
     fn import_images(&self, request: ImportImages) -> impl Future<Output = Result<Vec<Image>>> + Send {
@@ -90,17 +99,31 @@ pub trait Runtime: Send + Sync + 'static {
     }
 
     /// Resource use of all running containers.
-    fn stats(&self) -> impl Future<Output = Result<Stats>> + Send;
+    fn stats(&self) -> impl Future<Output = Result<Stats>> + Send {
+        let error = Error::unsupported("telling what containers use");
+        async { Err(error) }
+    }
 
     /// Runs a process in a running container and answers when it has exited. With a terminal, `stdio.stderr` is unused.
-    fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> impl Future<Output = Result<ExitStatus>> + Send;
+    fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> impl Future<Output = Result<ExitStatus>> + Send {
+        drop(stdio);
+        let error = Error::unsupported(format!("running a program in container {}", request.container));
+        async { Err(error) }
+    }
 
     /// Sets the terminal size of a running exec.
-    fn resize_exec(&self, id: ExecId, size: TerminalSize) -> impl Future<Output = Result<()>> + Send;
+    fn resize_exec(&self, id: ExecId, size: TerminalSize) -> impl Future<Output = Result<()>> + Send {
+        let error = Error::unsupported(format!("resizing the terminal of {id} to {}×{}", size.width, size.height));
+        async { Err(error) }
+    }
 
     /// Copies the output kept for a container into `sink`, as CRI log lines, to its end. Only for backends without
     /// [`Capabilities::log_files`](crate::Capabilities::log_files); the others have written the file at `log_path`.
-    fn logs(&self, id: ContainerId, sink: OwnedFd) -> impl Future<Output = Result<()>> + Send;
+    fn logs(&self, id: ContainerId, sink: OwnedFd) -> impl Future<Output = Result<()>> + Send {
+        drop(sink);
+        let error = Error::unsupported(format!("reading the output of container {id}"));
+        async { Err(error) }
+    }
 
     /// What happens in the runtime from now on. Events are hints to look sooner: they may be missed or repeated, and
     /// [`EventKind::Resync`](crate::EventKind::Resync) says that some were. The stream ends with an error when the runtime goes away; the agent then

@@ -1,11 +1,23 @@
-//! Checks of settings that backends for this node's runtimes share. What is wrong is told at the start, and not by the
-//! first pod that fails.
+//! Settings that backends for this node's runtimes share: their defaults and their checks.
+//! What is wrong is told at the start, and not by the first pod that fails.
+//!
+//! A struct of them all would have to be flattened into each backend's own, and serde would then not name the keys that
+//! there are when one is wrong.
 
 use std::{fmt::Debug, path::Path};
 
 use stanchion_runtime::{Error, ErrorKind, Result};
 
 use crate::{cgroup::is_plain, names::is_identifier};
+
+/// Default of `namespace`.
+pub const NAMESPACE: &str = "stanchion";
+/// Default of `cgroup_root`.
+pub const CGROUP_ROOT: &str = "/stanchion";
+/// Default of `log_max_size`, bytes.
+pub const LOG_MAX_SIZE: u64 = 10 << 20;
+/// Default of `log_max_files`.
+pub const LOG_MAX_FILES: u32 = 5;
 
 /// The error of a setting.
 ///
@@ -58,5 +70,28 @@ pub fn log_limits(size: u64, files: u32) -> Result<()> {
         (0, _) => wrong("log_max_size", &size, "a number of bytes above 0"),
         (_, 0) => wrong("log_max_files", &files, "a number above 0"),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mistakes_name_the_key_the_value_and_what_is_expected() {
+        let said = |checked: Result<()>| checked.expect_err("it is wrong").message().to_owned();
+        let relative = said(socket(Path::new("a.sock"), "containerd"));
+        assert_eq!(relative, "socket = \"a.sock\": expected the absolute path of containerd's socket");
+        for root in ["", "/", "stanchion", "/a/../b"] {
+            assert!(said(cgroup_root(root)).starts_with("cgroup_root"), "{root}");
+        }
+        for name in ["", "a b"] {
+            assert!(said(namespace(name)).starts_with("namespace"), "{name}");
+        }
+        assert!(said(log_limits(0, 1)).starts_with("log_max_size"));
+        assert!(said(log_limits(1, 0)).starts_with("log_max_files"));
+        socket(Path::new("/run/a.sock"), "containerd").expect("right");
+        cgroup_root(CGROUP_ROOT).and_then(|()| namespace(NAMESPACE)).expect("right");
+        log_limits(LOG_MAX_SIZE, LOG_MAX_FILES).expect("right");
     }
 }

@@ -55,11 +55,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             socket: "/var/run/docker.sock".into(),
-            namespace: "stanchion".to_owned(),
+            namespace: settings::NAMESPACE.to_owned(),
             network: "bridge".to_owned(),
-            cgroup_root: "/stanchion".to_owned(),
-            log_max_size: 10 << 20,
-            log_max_files: 5,
+            cgroup_root: settings::CGROUP_ROOT.to_owned(),
+            log_max_size: settings::LOG_MAX_SIZE,
+            log_max_files: settings::LOG_MAX_FILES,
             registry: BTreeMap::new(),
         }
     }
@@ -92,12 +92,12 @@ mod tests {
     #[test]
     fn every_mistake_names_its_key() {
         Config::default().validate().expect("the defaults are right");
-        assert!(refused(|it| it.socket = "docker.sock".into()).starts_with("socket = \"docker.sock\": expected"));
-        assert!(refused(|it| it.namespace = "a b".to_owned()).starts_with("namespace"));
+        assert!(refused(|it| it.socket = "docker.sock".into()).starts_with("socket"));
+        assert!(refused(|it| it.namespace.clear()).starts_with("namespace"));
         for network in ["", "host", "none", "container:1"] {
             assert!(refused(|it| it.network = network.to_owned()).starts_with("network"));
         }
-        assert!(refused(|it| it.cgroup_root = "stanchion".to_owned()).starts_with("cgroup_root"));
+        assert!(refused(|it| it.cgroup_root.clear()).starts_with("cgroup_root"));
         assert!(refused(|it| it.log_max_size = 0).starts_with("log_max_size"));
         assert!(refused(|it| it.log_max_files = 0).starts_with("log_max_files"));
     }
@@ -109,5 +109,20 @@ mod tests {
         let text = r#"{"registry": {"docker.io": {"username": "me", "password": "secret"}}}"#;
         let config: Config = serde_json::from_str(text).expect("right");
         assert!(!format!("{config:?}").contains("secret"));
+    }
+
+    /// `config/docker.toml` is complete.
+    #[test]
+    fn the_example_explains_every_key() {
+        let example = include_str!("../../../config/docker.toml");
+        let known = serde_json::from_str::<Config>(r#"{"?": 0}"#).expect_err("unknown").to_string();
+        let keys = known.split('`').skip(3).step_by(2).collect::<Vec<_>>();
+        assert!(keys.contains(&"socket") && keys.contains(&"registry"), "{known}");
+        for key in keys {
+            let is_it = |line: &str| line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+            let table = format!("[backend.docker.{key}.");
+            let mut lines = example.lines().map(|line| line.trim_start_matches("# "));
+            assert!(lines.any(|line| is_it(line) || line.starts_with(&table)), "{key} is not in config/docker.toml");
+        }
     }
 }

@@ -36,18 +36,27 @@ pub fn c(variant: &str, definitions: &[&str]) -> PathBuf {
 
 /// The Rust backends, built with this profile of theirs.
 pub fn rust(profile: &str) -> PathBuf {
-    once(&format!("rust {profile}"), || {
-        let dir = sources().join("rust");
+    stranger(&sources().join("rust"), "fixture_backend", profile)
+}
+
+/// `examples/backend-minimal`
+pub fn example() -> PathBuf {
+    stranger(&sources().join("../../examples/backend-minimal"), "stanchion_minimal", "dev")
+}
+
+/// The library of a package outside the workspace, as its author builds it.
+fn stranger(dir: &Path, name: &str, profile: &str) -> PathBuf {
+    once(&format!("{name} {profile}"), || {
         let mut command = Command::new(env!("CARGO"));
         command.args(["build", "--locked", "--message-format", "json-render-diagnostics", "--profile", profile]);
         // Kept from run to run beside the workspace's own, and nothing of the workspace's settings.
-        command.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("backends")).current_dir(&dir);
+        command.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("backends")).current_dir(dir);
         for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"] {
             command.env_remove(variable);
         }
         let said = run(&mut command);
         let messages = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let files = messages.filter(|message| message["target"]["name"] == "fixture_backend");
+        let files = messages.filter(|message| message["target"]["name"] == name);
         let files = files.filter_map(|message| Some(message["filenames"].as_array()?.clone())).flatten();
         let library = files
             .filter_map(|file| file.as_str().map(PathBuf::from))

@@ -62,16 +62,18 @@ async fn through_a_library_with_everything_optimised() {
     loaded("release").await;
 }
 
-/// What the two tests above are about: nothing is shared with the library but the boundary.
+/// What the two tests above, and that of the example, are about: nothing is shared with the library but the boundary.
 #[test]
-fn the_library_has_a_tokio_of_its_own() {
+fn libraries_that_are_built_apart_have_a_tokio_of_their_own() {
     let version = |lock: &Path| {
         let text = fs::read_to_string(lock).expect("a lock file");
         let after = text.split("name = \"tokio\"\nversion = \"").nth(1).expect("tokio is in it").to_owned();
         after.split('"').next().expect("the version is quoted").to_owned()
     };
-    let (ours, its) = (build::sources().join("../../Cargo.lock"), build::sources().join("rust/Cargo.lock"));
-    assert_ne!(version(&ours), version(&its));
+    let ours = version(&build::sources().join("../../Cargo.lock"));
+    for its in ["rust/Cargo.lock", "../../examples/backend-minimal/Cargo.lock"] {
+        assert_ne!(version(&build::sources().join(its)), ours, "{its}");
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ fn a_library_exports_its_descriptors_and_nothing_else() {
         let wanted = ["stanchion_backend_fake", "stanchion_backend_unruly"].map(str::to_owned);
         assert_eq!(exported(&build::rust(profile)), BTreeSet::from(wanted), "profile {profile}");
     }
+    assert_eq!(exported(&build::example()), BTreeSet::from(["stanchion_backend_minimal".to_owned()]));
     let target = tools::target_dir().expect("there is a target directory");
     // K3s's has the containerd backend in it.
     for (name, offered) in

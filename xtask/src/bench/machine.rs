@@ -13,13 +13,15 @@ pub fn describe(dev: bool) -> Result<String> {
     let kib: u64 = field(&memory, "MemTotal").and_then(|value| value.split(' ').next()?.parse().ok()).unwrap_or(0);
     let kernel = text(Command::new("uname").arg("-r"))?;
     let containerd = text(tools::command("containerd")?.arg("--version"))?;
+    let docker = text(tools::command("dockerd")?.arg("--version"))?;
     let runc = text(tools::command("runc")?.arg("--version"))?;
     Ok(format!(
-        "{model}, {} cores, {} GiB; Linux {}; {}; {}; {} build; {}\n",
+        "{model}, {} cores, {} GiB; Linux {}; {}; {}; {}; {} build; {}\n",
         available_parallelism().map_or(0, usize::from),
         kib.div_ceil(1 << 20),
         kernel.trim(),
         containerd.trim(),
+        docker.trim(),
         runc.lines().next().unwrap_or_default(),
         if dev { "dev" } else { "release" },
         jiff::Timestamp::now().strftime("%Y-%m-%d"),

@@ -1,77 +1,150 @@
-//! The yardstick: `ctr run -d` of the same image and command.
+//! The yardstick: `ctr run -d` of the same image and command, or on Docker two `docker run -d`, of which the second joins
+//! the network of the first, as a pod's container joins its sandbox.
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
-use stanchion_tests::{Node, ctr::Ctr, events::Events, pods::IDLE};
+use stanchion_tests::{Backend, Node, docker, events::Events, pods::IDLE, process::text, tools};
 
-/// Namespace of the yardstick's containers.
-pub const NAMESPACE: &str = "bench";
-
-/// `ctr` with the image pulled.
+/// The runtime's own client, with the image pulled.
 #[derive(Debug)]
 pub struct Plain<'a> {
-    ctr: Ctr,
     node: &'a Node,
     image: String,
+}
+
+/// How long it took, milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Once {
+    /// From launch to start: of all that a pod needs, one after the other.
+    pub pod: f64,
+    /// Of the last of them.
+    pub container: f64,
+    /// From SIGTERM to exit.
+    pub stop: f64,
 }
 
 impl<'a> Plain<'a> {
     /// Pulls the image.
     pub fn new(node: &'a Node) -> Result<Self> {
-        let registry = node.registry.as_ref().context("the benchmark has a registry")?;
-        let image = format!("{}/library/busybox:latest", registry.address());
-        let ctr = node.containerd.ctr(NAMESPACE);
-        ctr.run(&["images", "pull", "--plain-http", &image])?;
-        Ok(Self { ctr, node, image })
+        let plain = Self { node, image: node.in_registry("busybox:latest")? };
+        plain.run(&match node.runtime() {
+            Backend::Containerd | Backend::K3s => vec!["images", "pull", "--plain-http", &plain.image],
+            Backend::Docker => vec!["pull", &plain.image],
+        })?;
+        Ok(plain)
     }
 
-    /// Starts `ctr run -d`; the answer is when, and the program.
-    fn launch(&self, id: &str) -> Result<(Timestamp, Child)> {
-        let cgroup = format!("{}/{id}", self.node.names().cgroup);
-        let arguments = ["run", "--detach", "--cgroup", &cgroup, &self.image, id, "sh", "-c", IDLE];
-        let mut command = self.ctr.command(&arguments)?;
-        let at = Timestamp::now();
-        let child = command.stdout(Stdio::null()).spawn().context("cannot start ctr run")?;
-        Ok((at, child))
+    /// One pod's containers, one after the other.
+    pub fn once(&self, id: &str, events: &Events) -> Result<Once> {
+        let ids = self.ids(id);
+        let mut took = Vec::new();
+        for (i, id) in ids.iter().enumerate() {
+            let joined = i.checked_sub(1).map(|before| ids[before].as_str());
+            let (at, mut child) = self.launch(id, joined)?;
+            let start = events.next(self.namespace(), "/tasks/start")?.at;
+            ensure!(child.wait()?.success(), "starting {id} failed");
+            took.push(millis(at, start));
+        }
+        let container = took.last().copied().context("a pod has containers")?;
+        let mut stop = 0.0;
+        for id in ids.iter().rev() {
+            let term = Timestamp::now();
+            self.kill("SIGTERM", id)?;
+            let exit = events.next(self.namespace(), "/tasks/exit")?.at;
+            // The first to end is the last that was started.
+            stop = if stop == 0.0 { millis(term, exit) } else { stop };
+            self.remove(id)?;
+        }
+        Ok(Once { pod: took.iter().sum(), container, stop })
     }
 
-    /// One container: times from launch to start, and from SIGTERM to exit, in milliseconds.
-    pub fn once(&self, id: &str, events: &Events) -> Result<(f64, f64)> {
-        let (at, mut child) = self.launch(id)?;
-        let start = events.next(NAMESPACE, "/tasks/start")?.at;
-        ensure!(child.wait()?.success(), "ctr run failed");
-        let term = Timestamp::now();
-        self.ctr.run(&["tasks", "kill", "--signal", "SIGTERM", id])?;
-        let exit = events.next(NAMESPACE, "/tasks/exit")?.at;
-        self.remove(id)?;
-        Ok((millis(at, start), millis(term, exit)))
-    }
-
-    /// `n` at the same time: from the first launch to the last start, in milliseconds.
+    /// Those of `n` pods at the same time: from the first launch to the last start, in milliseconds.
     pub fn many(&self, n: usize, events: &Events) -> Result<f64> {
-        let launched = (0..n).map(|i| self.launch(&format!("many-{i}"))).collect::<Result<Vec<_>>>()?;
+        let ids: Vec<_> = (0..n).flat_map(|i| self.ids(&format!("many-{i}"))).collect();
+        let launched = ids.iter().map(|id| self.launch(id, None)).collect::<Result<Vec<_>>>()?;
         let first = launched.first().context("n is at least 1")?.0;
         let mut last = first;
-        for _ in 0..n {
-            last = last.max(events.next(NAMESPACE, "/tasks/start")?.at);
+        for _ in &ids {
+            last = last.max(events.next(self.namespace(), "/tasks/start")?.at);
         }
         for (_, mut child) in launched {
-            ensure!(child.wait()?.success(), "ctr run failed");
+            ensure!(child.wait()?.success(), "starting one of many failed");
         }
-        for i in 0..n {
-            let id = format!("many-{i}");
-            self.ctr.run(&["tasks", "kill", "--signal", "SIGKILL", &id])?;
-            events.next(NAMESPACE, "/tasks/exit")?;
-            self.remove(&id)?;
+        for id in &ids {
+            self.kill("SIGKILL", id)?;
+            events.next(self.namespace(), "/tasks/exit")?;
+            self.remove(id)?;
         }
         Ok(millis(first, last))
     }
 
+    /// What stands for one pod.
+    fn ids(&self, id: &str) -> Vec<String> {
+        match self.node.runtime() {
+            Backend::Containerd | Backend::K3s => vec![id.to_owned()],
+            Backend::Docker => vec![format!("{id}-first"), id.to_owned()],
+        }
+    }
+
+    /// Starts one; the answer is when, and the program.
+    fn launch(&self, id: &str, joined: Option<&str>) -> Result<(Timestamp, Child)> {
+        let cgroup = format!("{}/{id}", self.node.names().cgroup);
+        let network = joined.map_or_else(|| "bridge".to_owned(), |other| format!("container:{other}"));
+        let options = match self.node.runtime() {
+            Backend::Containerd | Backend::K3s => ["run", "--detach", "--cgroup", &cgroup, &self.image, id],
+            Backend::Docker => ["run", "--detach", "--network", &network, "--name", id],
+        };
+        let mut command = self.command()?;
+        command.args(options);
+        if self.node.runtime() == Backend::Docker {
+            command.arg(&self.image);
+        }
+        command.args(["sh", "-c", IDLE]).stdout(Stdio::null());
+        let at = Timestamp::now();
+        let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+        Ok((at, child))
+    }
+
+    fn kill(&self, signal: &str, id: &str) -> Result<()> {
+        self.run(&match self.node.runtime() {
+            Backend::Containerd | Backend::K3s => vec!["tasks", "kill", "--signal", signal, id],
+            Backend::Docker => vec!["kill", "--signal", signal, id],
+        })
+    }
+
     fn remove(&self, id: &str) -> Result<()> {
-        self.ctr.run(&["tasks", "delete", id])?;
-        self.ctr.run(&["containers", "delete", id]).map(drop)
+        match self.node.runtime() {
+            Backend::Containerd | Backend::K3s => {
+                self.run(&["tasks", "delete", id])?;
+                self.run(&["containers", "delete", id])
+            }
+            Backend::Docker => self.run(&["rm", "--force", id]),
+        }
+    }
+
+    /// Its namespace in containerd.
+    fn namespace(&self) -> &'static str {
+        match self.node.runtime() {
+            Backend::Containerd | Backend::K3s => "bench",
+            Backend::Docker => docker::NAMESPACE,
+        }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<()> {
+        text(self.command()?.args(arguments)).map(drop)
+    }
+
+    fn command(&self) -> Result<Command> {
+        match &self.node.docker {
+            None => self.node.containerd.ctr(self.namespace()).command(&[]),
+            Some(docker) => {
+                let mut command = tools::command("docker")?;
+                command.arg("--host").arg(format!("unix://{}", docker.socket().display()));
+                Ok(command)
+            }
+        }
     }
 }
 

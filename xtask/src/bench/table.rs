@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use stanchion_tests::Backend;
+
 /// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
@@ -28,23 +30,34 @@ impl Figure {
         }
     }
 
-    const fn yardstick(self) -> &'static str {
-        match self {
-            Self::Add | Self::Crash | Self::Update => "`ctr run -d`",
-            Self::Delete => "`ctr tasks kill`",
-            Self::AllUp => "`ctr run -d`, all at once",
+    const fn yardstick(self, on: Backend) -> &'static str {
+        match (on, self) {
+            (Backend::Containerd | Backend::K3s, Self::Add | Self::Crash | Self::Update) => "`ctr run -d`",
+            (Backend::Containerd | Backend::K3s, Self::Delete) => "`ctr tasks kill`",
+            (Backend::Containerd | Backend::K3s, Self::AllUp) => "`ctr run -d`, all at once",
+            // A pod is a sandbox and its container; a crash is the container's.
+            (Backend::Docker, Self::Add | Self::Update) => "two `docker run -d`, added up",
+            (Backend::Docker, Self::Crash) => "`docker run -d`",
+            (Backend::Docker, Self::Delete) => "`docker kill`",
+            (Backend::Docker, Self::AllUp) => "two `docker run -d` a pod, all at once",
         }
     }
 }
 
-/// All that was measured.
-#[derive(Debug, Default)]
+/// All that was measured on one runtime.
+#[derive(Debug)]
 pub struct Report {
+    on: Backend,
     times: BTreeMap<(usize, Figure), (Samples, Samples)>,
     usage: Vec<(usize, &'static str, String)>,
 }
 
 impl Report {
+    /// Nothing yet.
+    pub fn new(on: Backend) -> Self {
+        Self { on, times: BTreeMap::new(), usage: Vec::new() }
+    }
+
     /// One time of ours, beside the yardstick's of the same round; milliseconds.
     pub fn time(&mut self, n: usize, figure: Figure, ours: f64, yardstick: f64) {
         let (own, other) = self.times.entry((n, figure)).or_default();
@@ -60,6 +73,7 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "### {}\n", self.on.name())?;
         writeln!(f, "| pods | what | p50 | p95 | beside | p50 | p95 | ratio of p50 | ratio of p95 | samples |")?;
         writeln!(f, "|---:|---|---:|---:|---|---:|---:|---:|---:|---:|")?;
         for ((n, figure), (own, other)) in &self.times {
@@ -68,7 +82,7 @@ impl fmt::Display for Report {
                 f,
                 "| {n} | {} | {p50:.0} ms | {p95:.0} ms | {} | {q50:.0} ms | {q95:.0} ms | {:.2} | {:.2} | {} |",
                 figure.label(),
-                figure.yardstick(),
+                figure.yardstick(self.on),
                 p50 / q50,
                 p95 / q95,
                 own.0.len(),
