@@ -114,11 +114,13 @@ impl K3s {
     /// # Errors
     /// When something resists.
     pub fn kill_all(&self) -> Result<()> {
-        let of_k3s = format!("{}/data/", self.data().display());
+        // The script knows them by their program below data/*/bin. Here that is a link to Debian's, which their command line names:
+        // they are known by the daemon that they report to.
+        let of_k3s = format!(" -address {}/", self.dir.join("run").display());
         let all = proc::processes()?;
         let shims = all.iter().filter(|seen| {
             let program = seen.command.split_whitespace().next().unwrap_or_default();
-            program.starts_with(&of_k3s) && program.contains("/bin/containerd-shim")
+            program.contains("/bin/containerd-shim") && format!("{} ", seen.command).contains(&of_k3s)
         });
         for shim in shims {
             for pid in tree(shim.pid) {

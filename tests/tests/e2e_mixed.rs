@@ -136,10 +136,9 @@ fn pods_of_a_daemon_that_ended_with_its_containers_run_on_the_other() -> Result<
         ensure!(containerd.of_pod(&on_node("never"))?.is_empty(), "it may be done");
         println!("Docker is back");
         node.resume_runtime()?;
-        node.until("Docker to be tidied", || {
-            let left = docker.of_pod(&on_node("pod"))?;
-            let all = docker.table()?;
-            ensure!(left.is_empty() && !all.contains("_pod-"), "{all}");
+        node.until("the agent to see Docker", || {
+            let shown = node.said(&["backends"])?;
+            ensure!(shown.lines().any(|row| row.starts_with("docker") && row.contains("Ready")), "{shown}");
             Ok(())
         })?;
         throughout(Duration::from_secs(2), || {

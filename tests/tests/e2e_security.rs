@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
     Backend, Node,
-    pods::{IDLE, shell},
+    ctr::Running,
+    pods::{IDLE, on_node, shell},
     proc,
 };
 
@@ -17,9 +18,15 @@ stanchion_tests::on_each_runtime! {
     pods_are_in_the_cgroup_of_their_class,
 }
 
+/// The running container of that name; the node has one pod.
+fn running(node: &Node, container: &str) -> Result<Running> {
+    let mut all = node.view().running()?.into_iter();
+    all.find(|it| it.record.container() == container).with_context(|| format!("container {container} does not run"))
+}
+
 /// Lines of the status of a container's process, by their names.
 fn status(node: &Node, container: &str) -> Result<BTreeMap<String, String>> {
-    let pid = node.container(container)?.pid;
+    let pid = running(node, container)?.pid;
     let text = fs::read_to_string(format!("/proc/{pid}/status")).context("a process")?;
     let pairs = text.lines().filter_map(|line| line.split_once(':'));
     Ok(pairs.map(|(name, value)| (name.to_owned(), value.split_whitespace().collect::<Vec<_>>().join(" "))).collect())
@@ -85,7 +92,7 @@ fn what_the_node_does_not_allow_holds_the_pod_back_by_name(on: Backend) -> Resul
         node.write("pod.yaml", shell("pod", IDLE, extra))?;
         let said = ["SysctlForbidden", "forbidden sysctl: \"net.core.somaxconn\" not allowlisted"];
         node.await_said(&["describe", "pod", "pod-node-1"], &said)?;
-        ensure!(node.container("main")?.pid == before, "the pod that ran was stopped for one that cannot run");
+        ensure!(running(node, "main")?.pid == before, "the pod that ran was stopped for one that cannot run");
         Ok(())
     })
 }
@@ -96,7 +103,7 @@ fn containers_see_each_others_processes(on: Backend) -> Result<()> {
         node.write("shared.yaml", include_str!("../manifests/shared-processes.yaml"))?;
         node.await_running("shared-processes")?;
         let namespace = |container: &str| -> Result<_> {
-            Ok(fs::read_link(format!("/proc/{}/ns/pid", node.container(container)?.pid))?)
+            Ok(fs::read_link(format!("/proc/{}/ns/pid", running(node, container)?.pid))?)
         };
         let (main, other) = (namespace("main")?, namespace("other")?);
         ensure!(main == other, "the containers are in {} and {}", main.display(), other.display());
@@ -130,7 +137,9 @@ fn pods_are_in_the_cgroup_of_their_class(on: Backend) -> Result<()> {
         }
         println!("a container without limits has the pod's");
         for container in ["main", "none"] {
-            let memory = proc::memory_limit(node.container(container)?.pid)?;
+            let all = node.view().of_pod(&on_node("pod-resources"))?;
+            let one = all.iter().find(|it| it.record.container() == container).context("it runs")?;
+            let memory = proc::memory_limit(one.pid)?;
             ensure!(memory == "134217728", "{container} may have {memory}");
         }
         node.remove("pod.yaml")?;

@@ -46,7 +46,7 @@ fn a_medium_that_this_node_does_not_have_is_refused_by_name() {
                v, emptyDir: {medium: HugePages}}]\n";
     assert_eq!(
         one(pod),
-        "line 6, column 33: spec.volumes[0].emptyDir.medium: \"HugePages\" is not supported yet; use Memory, or leave it out"
+        "line 6, column 34: spec.volumes[0].emptyDir.medium: \"HugePages\" is not supported yet; use Memory, or leave it out"
     );
 }
 

@@ -146,10 +146,12 @@ pub fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Normal(_) | RootDir))
 }
 
-/// Whether the node's cgroups have a controller, e.g. `hugetlb`.
+/// Whether the cgroups that containers are in have a controller, e.g. `hugetlb`. Beside hierarchies of version 1 that of version 2
+/// is systemd's alone, whatever controllers it has left.
 #[must_use]
 pub fn has_controller(name: &str) -> bool {
-    hierarchies().iter().any(|hierarchy| hierarchy.controllers.iter().any(|it| it == name))
+    let mut in_use = hierarchies().iter().filter(|hierarchy| hierarchy.is_unified == is_unified());
+    in_use.any(|hierarchy| hierarchy.controllers.iter().any(|it| it == name))
 }
 
 /// A mounted hierarchy of cgroups.

@@ -40,6 +40,11 @@ impl Containerd {
     }
 
     async fn make_container_now(&self, config: &ContainerConfig) -> Result<ContainerId> {
+        if config.stdin && !config.tty {
+            // containerd's shim connects no input beside a program that takes the output.
+            let message = format!("container {}: standard input without a terminal", config.name);
+            return Err(Error::unsupported(message).because("set tty too, or remove stdin; there is stanchion exec -i"));
+        }
         let (sandbox, image) = tokio::join!(self.usable_sandbox(config), self.images.resolve(&config.image));
         let (sandbox, image) = (sandbox?, image?);
         let sandbox_id = config.sandbox.as_str();

@@ -18,6 +18,7 @@ async fn containerd_keeps_the_contract() -> Result<()> {
     println!("{transcript}");
     ensure!(!transcript.cases.is_empty(), "no case ran");
     ensure!(transcript.failures().is_empty(), "rules of the contract are broken:\n{transcript}");
-    ensure!(transcript.unsupported().is_empty(), "not supported: {:?}", transcript.unsupported());
+    // An open input without a terminal: containerd's shim has none beside a logger.
+    ensure!(transcript.unsupported() == ["environment.input"], "not supported: {:?}", transcript.unsupported());
     bed.nothing_left().await
 }

@@ -27,6 +27,9 @@ pub(crate) struct Confinement {
     pub read_only: Vec<String>,
 }
 
+/// Capabilities that Docker 20.10 does not know by name.
+const LATER: [&str; 3] = ["PERFMON", "BPF", "CHECKPOINT_RESTORE"];
+
 impl Confinement {
     pub fn of(security: &Security) -> Result<Self> {
         let mut options = Vec::new();
@@ -83,7 +86,7 @@ impl Confinement {
         }
         self.drop = security.drop_capabilities.clone();
         self.add = match is_half || has_all(&security.add_capabilities) {
-            true => limits::capabilities().into_iter().map(str::to_owned).collect(),
+            true => limits::capabilities().into_iter().filter(|it| !LATER.contains(it)).map(str::to_owned).collect(),
             false => security.add_capabilities.clone(),
         };
         if is_half || has_all(&security.add_capabilities) {

@@ -94,7 +94,7 @@ impl Daemon {
         if let Some(old) = child.as_mut() {
             match old.try_wait().map_err(failed)? {
                 Some(status) => {
-                    tracing::warn!(%status, log = %self.log().display(), "our containerd ended; it is started again")
+                    tracing::warn!(%status, log = %self.log().display(), "our containerd ended; it is started again");
                 }
                 // It is on its way up, or hangs: it is not doubled.
                 None => return self.answers(old).await,

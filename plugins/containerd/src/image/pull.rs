@@ -126,14 +126,19 @@ impl<'a> Pull<'a> {
     /// Has what is missing of it, unpacks it, and names it.
     async fn complete(&self, image: &Image, manifest: &Manifest, bytes: Vec<u8>) -> Result<()> {
         let store = self.images.store().leased().await?;
-        let chain_id = match self.unpacked(&store, manifest).await {
+        match self.named(&store, image, manifest, bytes.clone()).await {
             // What was here before the lease was taken by a garbage collection meanwhile: now it is fetched.
-            Err(error) if error.kind() == ErrorKind::NotFound => self.unpacked(&store, manifest).await,
-            unpacked => unpacked,
+            Err(error) if error.kind() == ErrorKind::NotFound => self.named(&store, image, manifest, bytes).await,
+            done => done,
         }?;
-        finish(&store, &image.reference, manifest, bytes, &image.digest.0, &chain_id).await?;
         self.images.forget_resolved();
         Ok(())
+    }
+
+    /// Has it unpacked, and under its name.
+    async fn named(&self, store: &Store, image: &Image, manifest: &Manifest, bytes: Vec<u8>) -> Result<()> {
+        let chain_id = self.unpacked(store, manifest).await?;
+        finish(store, &image.reference, manifest, bytes, &image.digest.0, &chain_id).await
     }
 
     /// Has all blobs and unpacks them.

@@ -107,6 +107,7 @@ impl fmt::Display for Method {
 /// One call, with what it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is a call of the method of that name, with its arguments")]
+#[expect(clippy::large_enum_variant, reason = "a test holds few of them")]
 pub enum Call {
     Version,
     PullImage(PullImage),
