@@ -16,7 +16,8 @@ use crate::{
     tools, until,
 };
 
-/// Processes that name the node's directory in their command line, or that are in its cgroups.
+/// Processes that name the node's directory in their command line, that were started with its configuration, or that are in
+/// its cgroups.
 ///
 /// # Errors
 /// When `/proc` or a cgroup cannot be read.
@@ -25,7 +26,13 @@ pub fn processes(names: &Names) -> Result<Vec<Seen>> {
     let dir = format!("{}/", names.dir.display());
     let own = std::process::id();
     let contained = contained(names)?;
-    let ours = |seen: &Seen| seen.pid != own && (seen.command.contains(&dir) || contained.contains(&seen.pid));
+    let configured = format!("STANCHION_CONFIG={dir}");
+    let is_agent = |pid: u32| {
+        let environment = proc::environment(pid).unwrap_or_default();
+        environment.iter().any(|variable| variable.starts_with(&configured))
+    };
+    let names_it = |seen: &Seen| seen.command.contains(&dir) || is_agent(seen.pid);
+    let ours = |seen: &Seen| seen.pid != own && (names_it(seen) || contained.contains(&seen.pid));
     Ok(proc::processes()?.into_iter().filter(ours).collect())
 }
 

@@ -55,8 +55,8 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
         ),
         (
             "later.yaml",
-            with("    livenessProbe: {tcpSocket: {port: 80}}\n"),
-            &["spec.containers[0].livenessProbe", "not supported yet"],
+            with("  volumes:\n  - name: data\n    nfs: {server: 192.0.2.1, path: /export}\n"),
+            &["spec.volumes[0].nfs", "not supported yet"],
         ),
     ]
 }
