@@ -16,7 +16,7 @@ use tar::{Builder, EntryType, Header};
 /// What the image is called. In no registry.
 pub(super) const REFERENCE: &str = "localhost/stanchion/conformance:latest";
 /// What the cases call, besides what a shell has built in.
-const PROGRAMS: [&str; 6] = ["sh", "cat", "hostname", "pwd", "sleep", "true"];
+const PROGRAMS: [&str; 7] = ["sh", "cat", "hostname", "pwd", "readlink", "sleep", "true"];
 
 /// Writes it, as `docker save` does.
 pub(super) fn archive(path: &Path) -> io::Result<()> {
