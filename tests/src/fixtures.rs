@@ -126,6 +126,7 @@ fn make(programs: &Programs, root: &Path) -> Result<()> {
             cmd: &["redis-server"],
             env: &[PATH, &fixture],
             working_dir: "/data",
+            ..Run::default()
         };
         Image::new("library/redis", tag, &run, &[shell.clone(), redis.clone()]).store(&registry)?;
     }

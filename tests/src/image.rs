@@ -53,6 +53,12 @@ pub struct Run<'a> {
     pub env: &'a [&'a str],
     /// Working directory.
     pub working_dir: &'a str,
+    /// User, by number or name.
+    pub user: &'a str,
+    /// The signal that asks its program to stop.
+    pub stop_signal: &'a str,
+    /// Directories that are volumes.
+    pub volumes: &'a [&'a str],
 }
 
 /// A layer as tar, and the same compressed; made once and shared by images.
@@ -75,6 +81,29 @@ impl PackedLayer {
     }
 }
 
+impl Run<'_> {
+    /// As an image's configuration has it; what is empty is left out.
+    fn config(&self) -> Value {
+        let mut config = json!({
+            "Entrypoint": self.entrypoint, "Cmd": self.cmd, "Env": self.env, "WorkingDir": self.working_dir,
+        });
+        for (name, value) in [("User", self.user), ("StopSignal", self.stop_signal)] {
+            if !value.is_empty() {
+                config[name] = value.into();
+            }
+        }
+        if !self.volumes.is_empty() {
+            config["Volumes"] = self
+                .volumes
+                .iter()
+                .map(|path| ((*path).to_owned(), json!({})))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        }
+        config
+    }
+}
+
 impl Image {
     /// Puts layers and configuration together.
     #[must_use]
@@ -85,9 +114,7 @@ impl Image {
         let config = Blob::new(bytes(&json!({
             "architecture": architecture(),
             "os": "linux",
-            "config": {
-                "Entrypoint": run.entrypoint, "Cmd": run.cmd, "Env": run.env, "WorkingDir": run.working_dir,
-            },
+            "config": run.config(),
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
         })));
         let layers: Vec<_> =

@@ -35,9 +35,17 @@ impl Layer {
     /// # Errors
     /// When the path does not fit into a tar header.
     pub fn dir(&mut self, path: &str, mode: u32) -> Result<()> {
+        self.owned_dir(path, mode, 0)
+    }
+
+    /// Adds a directory of a user and a group of that number, and those above it.
+    ///
+    /// # Errors
+    /// When the path does not fit into a tar header.
+    pub fn owned_dir(&mut self, path: &str, mode: u32, owner: u32) -> Result<()> {
         self.parents(Path::new(path))?;
         if self.present.insert(relative(path)) {
-            self.append(path, EntryType::Directory, mode, &[])?;
+            self.append(path, header(EntryType::Directory, mode, owner), &[])?;
         }
         Ok(())
     }
@@ -47,9 +55,17 @@ impl Layer {
     /// # Errors
     /// When the path does not fit into a tar header.
     pub fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.owned_file(path, mode, 0, content)
+    }
+
+    /// Adds a file of a user and a group of that number.
+    ///
+    /// # Errors
+    /// When the path does not fit into a tar header.
+    pub fn owned_file(&mut self, path: &str, mode: u32, owner: u32, content: &[u8]) -> Result<()> {
         self.parents(Path::new(path))?;
         if self.present.insert(relative(path)) {
-            self.append(path, EntryType::Regular, mode, content)?;
+            self.append(path, header(EntryType::Regular, mode, owner), content)?;
         }
         Ok(())
     }
@@ -94,25 +110,27 @@ impl Layer {
         for dir in above.into_iter().rev() {
             let dir = dir.to_string_lossy();
             if self.present.insert(relative(&dir)) {
-                self.append(&dir, EntryType::Directory, 0o755, &[])?;
+                self.append(&dir, header(EntryType::Directory, 0o755, 0), &[])?;
             }
         }
         Ok(())
     }
 
-    fn append(&mut self, path: &str, kind: EntryType, mode: u32, content: &[u8]) -> Result<()> {
-        let mut header = header(kind, mode, content.len());
+    fn append(&mut self, path: &str, mut header: Header, content: &[u8]) -> Result<()> {
+        header.set_size(content.len() as u64);
         self.archive
             .append_data(&mut header, relative(path), content)
             .with_context(|| format!("cannot add {path} to a layer"))
     }
 }
 
-fn header(kind: EntryType, mode: u32, size: usize) -> Header {
+fn header(kind: EntryType, mode: u32, owner: u32) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
-    header.set_size(size as u64);
+    header.set_size(0);
+    header.set_uid(owner.into());
+    header.set_gid(owner.into());
     header.set_mtime(1);
     header
 }

@@ -15,6 +15,7 @@
 //! - [`k3s`] the layout of K3s, with a real containerd at its socket.
 //! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
+//! - [`golden`] recordings of a kubelet, and how they are compared with what a node shows.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
@@ -25,6 +26,7 @@ pub mod docker;
 mod each;
 pub mod events;
 pub mod fixtures;
+pub mod golden;
 pub mod image;
 pub mod k3s;
 pub mod layer;

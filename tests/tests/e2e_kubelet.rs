@@ -1,152 +1,130 @@
-//! The conformance suite in a kubelet's own terms: steps that were done to a kubelet are done to a node on each runtime, and
-//! what can be seen of the containers is compared with what the kubelet showed (`tests/golden/kubelet-1.36`).
+//! The conformance suite in a kubelet's own terms: steps that were done to a kubelet are done to a node on each runtime, and what
+//! the node shows of its pods and what their containers see is compared with the recordings (`tests/golden/kubelet-1.36`).
+//!
+//! Where Stanchion is another than a kubelet on purpose, `tests/golden/differences.yaml` says so, place by place.
+
+#[path = "e2e_kubelet/events.rs"]
+mod events;
+#[path = "e2e_kubelet/inside.rs"]
+mod inside;
+#[path = "e2e_kubelet/listed.rs"]
+mod listed;
+#[path = "e2e_kubelet/replay.rs"]
+mod replay;
+#[path = "e2e_kubelet/sandbox.rs"]
+mod sandbox;
+#[path = "e2e_kubelet/scenario.rs"]
+mod scenario;
+#[path = "e2e_kubelet/watch.rs"]
+mod watch;
 
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use serde_json::{Value, json};
-use stanchion_tests::{
-    Backend, Node,
-    pods::{self, Pod},
-};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use stanchion_tests::{Backend, Node, golden::images};
+
+use crate::{listed::Listed, replay::Replay, scenario::Scenario};
 
 stanchion_tests::on_each_runtime! {
-    containers_are_seen_as_a_kubelet_shows_them,
+    a_node_shows_what_a_kubelet_shows,
 }
 
-/// Each ends in a state that stays for a while: no moment has to be met.
-const SCENARIOS: [&str; 6] = [
-    "basic/metadata-kept",
-    "restart/always-exits",
-    "restart/kill-first-process",
-    "restart/never-succeeded",
-    "restart/onfailure-then-success",
-    "images/never-pull",
-];
-/// The image that the recordings use, and the one with the same programs here.
-const IMAGES: [(&str, &str); 1] = [("docker.io/golden/box:1", "docker.io/library/busybox:1")];
+/// Scenarios that go on at the same time. They do not touch each other.
+const AT_ONCE: usize = 20;
 
-fn containers_are_seen_as_a_kubelet_shows_them(on: Backend) -> Result<()> {
+/// What does not hold yet, and why. One that holds may not be here.
+const NOT_YET: [(&str, &str); 2] = [
+    ("probes/grpc-health", "no image here serves gRPC's health service"),
+    ("probes/readiness-gates", "readiness gates are refused by name: nobody on a lone node sets their conditions"),
+];
+
+/// One runtime after the other: the scenarios have times.
+static TURN: Mutex<()> = Mutex::new(());
+
+fn a_node_shows_what_a_kubelet_shows(on: Backend) -> Result<()> {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let listed = Listed::read(&golden().join("differences.yaml"), on)?;
+    let scenarios = scenarios()?;
     Node::builder().on(on).run(|node| {
         let node = &*node;
-        // They do not touch each other: all at once.
-        let faults: Vec<_> = thread::scope(|scope| {
-            let started = SCENARIOS.map(|name| (name, scope.spawn(move || Scenario::read(name)?.replay(node))));
-            let ended = started.into_iter().map(|(name, thread)| {
-                let result = thread.join().unwrap_or_else(|_| Err(anyhow!("it panicked")));
-                result.err().map(|error| format!("{name}: {error:#}"))
-            });
-            ended.flatten().collect()
+        preload(node)?;
+        let queue = Mutex::new(scenarios);
+        let faults = thread::scope(|scope| {
+            let work = || {
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let mut faults = Vec::new();
+                while let Some(scenario) = next() {
+                    faults.extend(fault(node, &scenario, &listed));
+                }
+                faults
+            };
+            let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+            let ended = workers.into_iter().map(|worker| worker.join());
+            ended.flat_map(|faults| faults.unwrap_or_else(|_| vec![anyhow!("a replay panicked")])).collect::<Vec<_>>()
         });
-        ensure!(faults.is_empty(), "{}", faults.join("\n"));
+        let said: Vec<_> = faults.iter().map(|fault| format!("{fault:#}")).collect();
+        ensure!(said.is_empty(), "{} of the scenarios:\n{}", said.len(), said.join("\n"));
         Ok(())
     })
 }
 
-struct Scenario {
-    dir: PathBuf,
-    file: String,
-    pod: String,
-}
-
-impl Scenario {
-    fn read(name: &str) -> Result<Self> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/kubelet-1.36").join(name);
-        let pod = name.rsplit('/').next().context("a scenario has a name")?.to_owned();
-        Ok(Self { dir, file: format!("{pod}.yaml"), pod })
-    }
-
-    fn text(&self, file: &str) -> Result<String> {
-        let text = fs::read_to_string(self.dir.join(file)).with_context(|| format!("reading {file}"))?;
-        Ok(IMAGES.iter().fold(text, |text, (theirs, ours)| text.replace(theirs, ours)))
-    }
-
-    fn replay(&self, node: &Node) -> Result<()> {
-        for line in self.text("steps.txt")?.lines() {
-            let step = line.split_once(". ").map_or(line, |(_, step)| step);
-            self.step(node, step).with_context(|| format!("step {line:?}"))?;
-        }
-        node.remove(&self.file)
-    }
-
-    fn step(&self, node: &Node, step: &str) -> Result<()> {
-        let words: Vec<_> = step.split(' ').collect();
-        match words[..] {
-            ["write", manifest, "into", ..] => node.write(&self.file, self.text(manifest)?),
-            ["remove", "the", "file"] => node.remove(&self.file),
-            ["wait", _, "s"] => Ok(()),
-            ["wait", "until", "the", "pod", "is", "Ready"] => self.await_that(node, |pod| pod.ready()),
-            ["wait", "until", "phase", "is", phase] => self.await_that(node, |pod| pod.phase() == phase),
-            ["wait", "until", "restartCount", "of", name, "is", count] => {
-                let count: u64 = count.parse().context("a number of restarts")?;
-                // Looked at more rarely than the kubelet was.
-                self.await_that(node, |pod| pod.container(name)["restartCount"].as_u64() >= Some(count))
-            }
-            ["wait", "until", name, "runs"] => {
-                self.await_that(node, |pod| !pod.container(name)["state"]["running"].is_null())
-            }
-            ["wait", "until", name, "waits", "with", "reason", reason] => {
-                self.await_that(node, |pod| pod.container(name)["state"]["waiting"]["reason"] == reason)
-            }
-            ["send", "signal", "9", "to", "the", "first", "process", "of", name] => {
-                let running = node.view().of_pod(&pods::on_node(&self.pod))?;
-                let running = running.iter().find(|running| running.record.container() == name);
-                running.with_context(|| format!("{name} does not run"))?.kill().map(drop)
-            }
-            ["record", recording] => self.compare(node, recording),
-            ["exec", "in", ..] | ["record", ..] => {
-                println!("{}: not replayed: {step}", self.pod);
-                Ok(())
-            }
-            _ => bail!("the step is not understood"),
+/// What is wrong with a scenario.
+fn fault(node: &Node, scenario: &Scenario, listed: &Listed) -> Option<anyhow::Error> {
+    let replayed = Replay::new(node, scenario, listed).and_then(Replay::run);
+    let known = NOT_YET.iter().find(|(name, _)| *name == scenario.name);
+    match (replayed, known) {
+        (Ok(()), None) => None,
+        (Ok(()), Some((name, _))) => Some(anyhow!("{name}: it holds now: take it out of NOT_YET")),
+        (Err(error), None) => Some(error.context(scenario.name.clone())),
+        (Err(error), Some((name, why))) => {
+            println!("NOT YET {name}: {why}: {error:#}");
+            None
         }
     }
-
-    fn await_that(&self, node: &Node, holds: impl Fn(&Pod) -> bool) -> Result<()> {
-        node.until("it", || {
-            let pod = node.pod(&self.pod)?;
-            ensure!(holds(&pod), "{}", pod.summary());
-            Ok(())
-        })
-    }
-
-    fn compare(&self, node: &Node, recording: &str) -> Result<()> {
-        let recorded: Value = serde_json::from_str(&self.text(recording)?).context("a recording is JSON")?;
-        let expected = seen(&recorded);
-        node.until("what the kubelet showed", || {
-            let found = seen(&node.pod(&self.pod)?.0);
-            ensure!(found == expected, "expected {expected}, found {found}");
-            Ok(())
-        })
-    }
 }
 
-/// What of a pod's status is compared: everything that is told of its containers but ids, times and a runtime's own words.
-fn seen(pod: &Value) -> Value {
-    let status = &pod["status"];
-    let containers = status["containerStatuses"].as_array().map_or(&[][..], Vec::as_slice);
-    let container = |it: &Value| {
-        json!({
-            "name": it["name"], "image": it["image"], "ready": it["ready"], "started": it["started"],
-            "restartCount": it["restartCount"], "state": state(&it["state"]), "lastState": state(&it["lastState"]),
-        })
-    };
-    let containers: Vec<_> = containers.iter().map(container).collect();
-    json!({ "phase": status["phase"], "qosClass": status["qosClass"], "containers": containers })
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
 
-fn state(state: &Value) -> Value {
-    let (waiting, terminated) = (&state["waiting"], &state["terminated"]);
-    match () {
-        () if !state["running"].is_null() => json!("running"),
-        // A kubelet shows either, as its syncs fall.
-        () if waiting["reason"] == "CrashLoopBackOff" => json!("in back-off"),
-        () if !waiting.is_null() => json!({ "waiting": waiting["reason"] }),
-        () if !terminated.is_null() => json!({ "exitCode": terminated["exitCode"], "reason": terminated["reason"] }),
-        () => Value::Null,
+/// All recordings, or those that `STANCHION_SCENARIOS` names in part; those that take long come last, for they are begun from
+/// there.
+fn scenarios() -> Result<Vec<Scenario>> {
+    let root = golden().join("kubelet-1.36");
+    let wanted = std::env::var("STANCHION_SCENARIOS").unwrap_or_default();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.split(',').any(|part| name.contains(part));
+    let mut scenarios = Vec::new();
+    for area in entries(&root)?.into_iter().filter(|path| path.is_dir()) {
+        for dir in entries(&area)? {
+            let scenario = Scenario::read(&root, &dir)?;
+            scenarios.extend(Some(scenario).filter(|it| is_wanted(&it.name)));
+        }
     }
+    scenarios.sort_by_key(Scenario::length);
+    ensure!(!scenarios.is_empty(), "no recordings in {}", root.display());
+    Ok(scenarios)
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let failed = || format!("cannot read {}", dir.display());
+    let entries = fs::read_dir(dir).with_context(failed)?;
+    let mut paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>().with_context(failed)?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Has the images of the recordings on the node, where a kubelet found them too.
+fn preload(node: &Node) -> Result<()> {
+    let names = images::write(&node.path("preload"))?;
+    node.until("the images to be imported", || {
+        let there = node.view().images()?;
+        let missing = names.iter().find(|name| !there.iter().any(|it| name.ends_with(it.as_str())));
+        ensure!(missing.is_none(), "{missing:?} is missing");
+        Ok(())
+    })
 }

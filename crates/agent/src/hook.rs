@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use stanchion_pod::{Hook, PodKey};
+use stanchion_pod::{Hook, PodKey, TargetPort};
 use stanchion_runtime::{ContainerId, Runtime};
 
 use crate::{
@@ -17,6 +17,7 @@ const REQUEST: Duration = Duration::from_secs(120);
 pub(crate) struct Place<'a, R> {
     pub runtime: &'a R,
     pub key: &'a PodKey,
+    pub uid: &'a str,
     /// Name of the container.
     pub name: &'a str,
     pub container: &'a ContainerId,
@@ -28,8 +29,8 @@ pub(crate) struct Place<'a, R> {
 impl<R: Runtime> Place<'_, R> {
     /// Does what a hook says, to its end.
     pub async fn run(&self, hook: &Hook) -> Result<(), String> {
-        let Self { key, name, .. } = self;
-        let whose = format!("for Container \"{name}\" in Pod \"{}_{}\" failed", key.name, key.namespace);
+        let Self { key, name, uid, .. } = self;
+        let whose = format!("for Container \"{name}\" in Pod \"{}_{}({uid})\" failed", key.name, key.namespace);
         match hook {
             Hook::Exec(command) => {
                 let words = command.join(" ");
@@ -69,7 +70,16 @@ impl<R: Runtime> Place<'_, R> {
                 tokio::time::sleep(*time).await;
                 Ok(())
             }
-            Hook::Tcp(_) => Err("Cannot run handler: invalid handler: tcpSocket".to_owned()),
+            Hook::Tcp(to) => {
+                let port = match &to.port {
+                    TargetPort::Number(number) => format!("{{0 {number} }}"),
+                    TargetPort::Unknown(name) => format!("{{1 0 {name}}}"),
+                };
+                let host = to.host.as_deref().unwrap_or_default();
+                let socket = format!("&TCPSocketAction{{Port:{port},Host:{host},}}");
+                let handler = format!("&LifecycleHandler{{Exec:nil,HTTPGet:nil,TCPSocket:{socket},Sleep:nil,}}");
+                Err(format!("Cannot run handler: invalid handler: {handler}"))
+            }
         }
     }
 }

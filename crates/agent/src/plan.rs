@@ -240,16 +240,10 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Timestamp, now:
     if wanting.is_empty() {
         return Plan::default();
     }
-    // In a new sandbox all of them run again (R-INIT-5).
+    // In a new sandbox all of them run again (R-INIT-5). Their images are fetched while it is made.
     wanting.splice(0..0, &pod.init_containers);
     if let Some(action) = ensure_images(pod, &wanting, history, now) {
         return Plan::act(action);
-    }
-    let image_of = |container: &Container| history.image(pod, container);
-    // One container with an image that cannot be had does not keep the others from running; those before them do.
-    let first = if pod.init_containers.is_empty() { &wanting[..] } else { &wanting[..1] };
-    if !first.iter().any(|container| matches!(image_of(container), ImageState::Ready)) {
-        return Plan::default().wake(wanting.iter().filter_map(|container| image_of(container).next_try()).min());
     }
     if let Some(failure) = history.sandbox_failure().filter(|failure| failure.next_try > now) {
         return Plan::default().wake(Some(failure.next_try));
@@ -282,7 +276,9 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Ti
         let newest = view.newest(pod, &container.name);
         let due = restart::due(container, newest.as_ref(), history);
         if let Some(due) = due.filter(|due| *due > now) {
-            plan = plan.wake(Some(due));
+            let is_hook = |it: &view::Instance<'_>| matches!(history.life(&it.container.id).hook, Hook::Failed(_));
+            let is_told = history.start_failure(&container.name).is_some() || newest.as_ref().is_some_and(is_hook);
+            plan = plan.wake(Some(if is_told { restart::next_shown(due, now) } else { due }));
             continue;
         }
         let created = newest.as_ref().filter(|it| it.sandbox.id == live.id).map(|it| it.container);
@@ -296,7 +292,8 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Ti
         match history.image(pod, container) {
             ImageState::Ready => {}
             state => {
-                plan = plan.wake(state.next_try());
+                let shown = state.failure().and_then(|failure| failure.until_shown(now));
+                plan = plan.wake(state.next_try()).wake(shown);
                 continue;
             }
         }

@@ -40,6 +40,8 @@ pub(crate) struct Facts<'a> {
     pub history: &'a History,
     /// Why nothing can be done now, e.g. an unreachable backend: reason and message.
     pub obstacle: Option<(&'static str, String)>,
+    /// Why the node does not take the pod: reason and message.
+    pub rejection: Option<(&'static str, String)>,
     /// Why the newest manifest is not in force: reason and message.
     pub stale: Option<(&'static str, Arc<str>)>,
     /// Addresses of the node.
@@ -55,6 +57,9 @@ pub(crate) struct Facts<'a> {
 /// The status.
 pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     let Facts { pod, view, history, now, .. } = facts;
+    if let Some((reason, message)) = facts.rejection.as_ref().filter(|_| view.sandboxes().next().is_none()) {
+        return rejected(facts, reason, message);
+    }
     let fate = Fate::of(pod, view, history, facts.first_seen, *now);
     let sandbox = view.sandboxes().rfind(|sandbox| is_of(sandbox, pod));
     let ready_sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
@@ -83,6 +88,7 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         (Some((reason, message)), _) => (Some(*reason), Some(message.clone())),
         _ => (None, None),
     };
+    let whole = pod.whole();
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
@@ -93,9 +99,25 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         pod_ip: pod_ips.first().map(|ip| ip.ip.clone()),
         pod_ips: (!pod_ips.is_empty()).then_some(pod_ips),
         qos_class: Some(pod.qos.as_str().to_owned()),
+        allocated_resources: whole.requests.clone(),
+        resources: Some(whole),
         reason: reason.map(str::to_owned),
         message,
         start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen))),
+        ..PodStatus::default()
+    }
+}
+
+/// The status of a pod that the node does not take (R-ADM-1). It may after all, when the node is another.
+fn rejected(facts: &Facts<'_>, reason: &str, message: &str) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".to_owned()),
+        qos_class: Some(facts.pod.qos.as_str().to_owned()),
+        reason: Some(reason.to_owned()),
+        message: Some(format!("Pod was rejected: {message}")),
+        host_ip: facts.node_addresses.first().map(ToString::to_string),
+        host_ips: Some(facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
+        start_time: Some(Time(facts.first_seen)),
         ..PodStatus::default()
     }
 }

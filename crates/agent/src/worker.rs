@@ -125,6 +125,8 @@ pub(crate) struct Worker<R> {
     /// UIDs that the pod had or has: whose files go with it.
     uids: BTreeSet<PodUid>,
     first_seen: Timestamp,
+    /// The revision that came after the one that was first seen, and when.
+    revised: Option<(Revision, Timestamp)>,
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
     images_changed: watch::Receiver<u64>,
@@ -195,6 +197,7 @@ impl<R: Runtime> Worker<R> {
             expired: None,
             last: None,
             first_seen,
+            revised: None,
             leaving_since: None,
             images_changed,
             looks,
@@ -271,7 +274,8 @@ impl<R: Runtime> Worker<R> {
             backend,
             is_stopped: *is_stopped,
         });
-        let wanted = Wanted { pod: wanted.as_deref(), running, since: self.first_seen };
+        let since = wanted.as_deref().map_or(self.first_seen, |pod| self.since(pod));
+        let wanted = Wanted { pod: wanted.as_deref(), running, since };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
@@ -321,6 +325,7 @@ impl<R: Runtime> Worker<R> {
         self.leaving_since = None;
         if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
             self.history.begin_revision();
+            self.revised = Some((desired.pod.revision.clone(), self.shared.clock.now()));
         }
         if self.last.as_ref().is_some_and(|last| desired.refers_to_news(last)) {
             self.history.hurry();

@@ -4,6 +4,7 @@ mod env;
 pub(crate) mod lifecycle;
 mod network;
 mod resources;
+pub(crate) use resources::whole;
 mod security;
 pub(crate) mod volume;
 

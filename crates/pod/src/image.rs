@@ -7,29 +7,56 @@ pub(crate) fn is_latest(reference: &str) -> bool {
     if is_id {
         return false;
     }
+    let (name, tag, digest) = parts(reference);
+    is_well_formed(name, tag, digest) && tag.map_or(digest.is_none(), |tag| tag == "latest")
+}
+
+/// What is wrong with a reference to an image, in the words of those who read it.
+#[must_use]
+pub fn image_fault(reference: &str) -> Option<String> {
+    let (name, tag, digest) = parts(reference);
+    if is_well_formed(name, tag, digest) {
+        return None;
+    }
+    let (_, path) = domain_and_path(name);
+    match path.contains(char::is_uppercase) {
+        true => Some(format!("invalid reference format: repository name ({path}) must be lowercase")),
+        false => Some("invalid reference format".to_owned()),
+    }
+}
+
+/// Name, tag and digest.
+fn parts(reference: &str) -> (&str, Option<&str>, Option<&str>) {
     let (named, digest) = match reference.split_once('@') {
         Some((named, digest)) => (named, Some(digest)),
         None => (reference, None),
     };
     let last = named.rfind('/').map_or(0, |slash| slash + 1);
-    let (name, tag) = match named[last..].find(':') {
-        Some(colon) => (&named[..last + colon], Some(&named[last + colon + 1..])),
-        None => (named, None),
-    };
-    let is_well_formed = is_name(name) && tag.is_none_or(is_tag) && digest.is_none_or(is_digest);
-    is_well_formed && tag.map_or(digest.is_none(), |tag| tag == "latest")
+    match named[last..].find(':') {
+        Some(colon) => (&named[..last + colon], Some(&named[last + colon + 1..]), digest),
+        None => (named, None, digest),
+    }
 }
 
-/// `[host[:port]/]path`
-fn is_name(name: &str) -> bool {
-    let (domain, path) = match name.split_once('/') {
+fn is_well_formed(name: &str, tag: Option<&str>, digest: Option<&str>) -> bool {
+    is_name(name) && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
+}
+
+/// The domain is empty where there is none.
+fn domain_and_path(name: &str) -> (&str, &str) {
+    match name.split_once('/') {
         Some((domain, path))
             if domain.contains(['.', ':']) || domain == "localhost" || domain.contains(char::is_uppercase) =>
         {
             (domain, path)
         }
         _ => ("", name),
-    };
+    }
+}
+
+/// `[host[:port]/]path`
+fn is_name(name: &str) -> bool {
+    let (domain, path) = domain_and_path(name);
     name.len() <= 255 && (domain.is_empty() || is_domain(domain)) && path.split('/').all(is_component)
 }
 

@@ -30,6 +30,7 @@ mod support;
 mod validate;
 mod yaml;
 
+pub use image::image_fault;
 pub use k8s_openapi;
 pub use lifecycle::*;
 pub use model::*;

@@ -89,6 +89,12 @@ impl Pod {
         self.init_containers.iter().chain(&self.containers)
     }
 
+    /// What it asks for and may have as a whole: its own resources before its containers' together.
+    #[must_use]
+    pub fn whole(&self) -> wire::ResourceRequirements {
+        self.wire.spec.as_ref().map(crate::build::whole).unwrap_or_default()
+    }
+
     /// A container of either kind, by name.
     #[must_use]
     pub fn container(&self, name: &str) -> Option<&Container> {

@@ -109,7 +109,8 @@ impl Containerd {
         match self.client.tasks().create(self.client.request(create)).await {
             Ok(created) => Ok(created.into_inner().pid),
             Err(status) if status.code() == Code::AlreadyExists => Ok(0),
-            Err(status) => Err(failed(format!("creating the process of container {id}"), &status)),
+            // In the words of those who look for it, and the same for each life of a container.
+            Err(status) => Err(failed("failed to create containerd task".to_owned(), &status)),
         }
     }
 

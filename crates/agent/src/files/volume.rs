@@ -79,7 +79,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Pa
                 }
                 // What may be secret is never on a disk.
                 ProjectedKind::Secret | ProjectedKind::DownwardApi | ProjectedKind::Projected => {
-                    memory(&path, None, MountFlags::NOSUID | MountFlags::NODEV)
+                    memory(&path, memory_limit(site.pod), MountFlags::NOSUID | MountFlags::NODEV)
                         .map_err(failed("cannot mount a tmpfs at"))?;
                 }
             }

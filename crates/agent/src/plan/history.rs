@@ -17,11 +17,15 @@ const LASTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_s
 /// First and longest wait after a failure that may pass at any moment.
 const PASSING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
+/// How long a failure is shown before the wait after it, as a kubelet does from one of its turns to the next.
+const SHOWN: Duration = Duration::from_secs(1);
+
 /// One pod's tries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     images: HashMap<(Revision, String), ImageState>,
     starts: HashMap<String, Failure>,
+    unstarted: HashMap<ContainerId, Unstarted>,
     sandbox: Option<Failure>,
     lacking: Option<(Revision, String)>,
     evicted: Option<(Revision, String)>,
@@ -32,6 +36,8 @@ pub(crate) struct History {
     messages: HashMap<ContainerId, String>,
     attempts: HashMap<String, Attempt>,
     waiting: HashSet<ContainerId>,
+    waiting_for_image: HashMap<String, Timestamp>,
+    pulled: HashSet<String>,
 }
 
 /// The latest life of a container that is known of, whether or not the runtime has forgotten it.
@@ -41,6 +47,13 @@ pub(crate) struct Attempt {
     pub attempt: u32,
     /// How long the restart after the next one waits.
     pub backoff: Duration,
+}
+
+/// Why a container that was made could not be started, and when that was.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Unstarted {
+    pub message: String,
+    pub at: Timestamp,
 }
 
 /// How far an image is, for one container of one revision.
@@ -82,6 +95,8 @@ pub(crate) struct Failure {
     pub reason: &'static str,
     /// What happened.
     pub message: String,
+    /// When it happened.
+    pub at: Timestamp,
     /// When to try again.
     pub next_try: Timestamp,
     delay: Duration,
@@ -107,7 +122,22 @@ impl Failure {
         };
         let delay = last.map_or(first, |last| (last.delay * 2).clamp(first, longest));
         let next_try = later(now, retry_after.map_or(delay, |asked| asked.max(delay)));
-        Self { reason, message, next_try, delay }
+        Self { reason, message, at: now, next_try, delay }
+    }
+
+    /// Whether it is shown as what it is, before the wait for the next try is shown.
+    pub fn is_new(&self, now: Timestamp) -> bool {
+        now < later(self.at, SHOWN)
+    }
+
+    /// When it is shown no more, if that is still to come.
+    pub fn until_shown(&self, now: Timestamp) -> Option<Timestamp> {
+        Some(later(self.at, SHOWN)).filter(|at| *at > now)
+    }
+
+    /// A failure at `now` that something else than this says when to try again after.
+    pub fn shown(reason: &'static str, message: String, now: Timestamp) -> Self {
+        Self { reason, message, at: now, next_try: now, delay: Duration::ZERO }
     }
 }
 
@@ -176,6 +206,21 @@ impl History {
         };
     }
 
+    /// Why a container could not be started: it has ended before it began.
+    pub fn unstarted(&self, container: &ContainerId) -> Option<&Unstarted> {
+        self.unstarted.get(container)
+    }
+
+    /// Whether that is known of any container.
+    pub fn has_unstarted(&self) -> bool {
+        !self.unstarted.is_empty()
+    }
+
+    /// Notes that a container could not be started.
+    pub fn set_unstarted(&mut self, container: ContainerId, why: Unstarted) {
+        self.unstarted.insert(container, why);
+    }
+
     /// The last failure to make the sandbox.
     pub fn sandbox_failure(&self) -> Option<&Failure> {
         self.sandbox.as_ref()
@@ -200,6 +245,24 @@ impl History {
     /// Notes that the restart after this container waits. Whether that is new.
     pub fn wait(&mut self, container: &ContainerId) -> bool {
         self.waiting.insert(container.clone())
+    }
+
+    /// Notes that a container waits after its image could not be pulled. Whether that is new.
+    pub fn wait_for_image(&mut self, container: &str, failure: &Failure) -> bool {
+        self.waiting_for_image.insert(container.to_owned(), failure.at) != Some(failure.at)
+    }
+
+    /// Notes whether a container's image was pulled for its next start.
+    pub fn set_pulled(&mut self, container: &str, pulled: bool) {
+        match pulled {
+            true => self.pulled.insert(container.to_owned()),
+            false => self.pulled.remove(container),
+        };
+    }
+
+    /// Whether a container's image was pulled for the start that comes now.
+    pub fn take_pulled(&mut self, container: &str) -> bool {
+        self.pulled.remove(container)
     }
 
     /// The latest life of a container.
@@ -279,6 +342,7 @@ impl History {
         self.condemned.retain(|id| sandboxes.contains(id));
         self.to_restart.retain(|id| containers.contains(id));
         self.lives.retain(|id, _| containers.contains(id));
+        self.unstarted.retain(|id, _| containers.contains(id));
         self.messages.retain(|id, _| containers.contains(id));
         self.waiting.retain(|id| containers.contains(id));
     }

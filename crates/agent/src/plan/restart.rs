@@ -63,6 +63,19 @@ pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history:
     [crash_due(newest, history), failed].into_iter().flatten().max()
 }
 
+/// How long before a restart it is shown that a container which could not be started waits for it; before that, why.
+const ANNOUNCED: Duration = Duration::from_secs(1);
+
+/// Whether a restart is so near that the wait for it is shown rather than what went wrong.
+pub(crate) fn is_near(due: Timestamp, now: Timestamp) -> bool {
+    due <= later(now, ANNOUNCED)
+}
+
+/// When what is shown of a container that waits changes next.
+pub(crate) fn next_shown(due: Timestamp, now: Timestamp) -> Timestamp {
+    if is_near(due, now) { due } else { later(now, until(now, due).saturating_sub(ANNOUNCED)) }
+}
+
 /// When the back-off after the container's latest end is over.
 pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Timestamp> {
     let newest = newest?;

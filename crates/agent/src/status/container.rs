@@ -48,7 +48,11 @@ impl Seen<'_> {
     pub fn container(&self, container: &Container) -> ContainerStatus {
         let facts = self.facts;
         let mut instances = facts.view.instances(facts.pod, &container.name);
-        let newest = instances.pop();
+        let mut newest = instances.pop();
+        // As long as the hook of another life goes on, what is shown is the one before.
+        if instances.last().is_some_and(|last| newest.is_some_and(|it| self.is_beginning(container, it, *last))) {
+            newest = instances.pop();
+        }
         let before = instances.pop().map(|instance| ended(facts, instance.container));
         let (state, last_state) = match &newest {
             Some(newest) => match self.waiting(container, newest) {
@@ -66,14 +70,14 @@ impl Seen<'_> {
         let is = |holds: fn(&Container, &ContainerInfo, &History) -> bool| {
             info.is_some_and(|info| holds(container, info, facts.history))
         };
-        let was_made = state.running.is_some() || state.terminated.is_some();
-        let made = wire(facts, &container.name).filter(|_| info.is_some() && was_made);
+        let wire = wire(facts, &container.name);
+        let made = wire.filter(|_| info.is_some_and(|info| info.state != ContainerState::Created));
         let resources = made.map(|made| made.resources.clone().unwrap_or_default());
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone(),
             allocated_resources: resources.as_ref().and_then(|it| it.requests.clone()).filter(|it| !it.is_empty()),
-            volume_mounts: made.and_then(mounts),
+            volume_mounts: wire.and_then(mounts),
             resources,
             image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),
             container_id: info.map(|info| format!("{}://{}", facts.view.home, info.id)),
@@ -95,16 +99,20 @@ impl Seen<'_> {
         if !restart::wants_start(facts.pod, container, Some(newest), facts.history) {
             return None;
         }
-        if let Some(failure) = facts.history.start_failure(&container.name) {
+        let due = restart::crash_due(Some(newest), facts.history).filter(|due| *due > facts.now);
+        let is_near = due.is_some_and(|due| restart::is_near(due, facts.now));
+        if let Some(failure) = facts.history.start_failure(&container.name).filter(|_| !is_near) {
             return Some(wait(failure.reason, Some(failure.message.clone())));
         }
         if let Some(waiting) = image_waiting(facts, container) {
             return Some(waiting);
         }
-        if let Hook::Failed(error) = facts.history.life(&newest.container.id).hook {
+        if let Hook::Failed(error) = facts.history.life(&newest.container.id).hook
+            && !is_near
+        {
             return Some(wait("PostStartHookError", Some(error)));
         }
-        restart::crash_due(Some(newest), facts.history).filter(|due| *due > facts.now)?;
+        due?;
         let delay = restart::backoff(newest.container);
         let pod = facts.pod;
         let message = format!(
@@ -116,6 +124,14 @@ impl Seen<'_> {
             pod.uid
         );
         Some(wait("CrashLoopBackOff", Some(message)))
+    }
+
+    /// Whether a life after another has its `postStart` hook before it.
+    fn is_beginning(&self, container: &Container, newest: Instance<'_>, last: Instance<'_>) -> bool {
+        let is_here =
+            newest.sandbox.id == last.sandbox.id && matches!(last.container.state, ContainerState::Exited { .. });
+        let runs = matches!(newest.container.state, ContainerState::Running { .. });
+        is_here && runs && !life::is_up(container, newest.container, self.facts.history)
     }
 
     /// The state of a container that has never been.
@@ -217,7 +233,7 @@ fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> 
     let (state, image) = (facts.history.image(facts.pod, container), &container.image);
     let failure = state.failure()?;
     match (failure.reason, &state) {
-        ("ErrImagePull", ImageState::Failed(_)) => {
+        ("ErrImagePull", ImageState::Failed(failure)) if !failure.is_new(facts.now) => {
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message);
             Some(wait("ImagePullBackOff", Some(message)))
         }
@@ -241,7 +257,9 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
     let ContainerState::Exited { code, started_at, finished_at, oom_killed } = &info.state else {
         return WireState::default();
     };
+    let unstarted = facts.history.unstarted(&info.id).map(|why| why.message.clone());
     let (reason, message) = match code {
+        Some(_) if unstarted.is_some() => ("StartError", None),
         None => ("ContainerStatusUnknown", Some("The container could not be located; how it ended is not known")),
         Some(_) if *oom_killed => ("OOMKilled", None),
         Some(0) => ("Completed", None),
@@ -253,7 +271,7 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
             container_id: Some(format!("{}://{}", facts.view.home, info.id)),
             exit_code: code.unwrap_or(137),
             reason: Some(reason.to_owned()),
-            message: words(facts, info).or(message.map(str::to_owned)),
+            message: unstarted.or_else(|| words(facts, info)).or(message.map(str::to_owned)),
             started_at: time(started_at.or(Some(info.created_at))),
             finished_at: time(*finished_at),
             signal: None,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{Runtime, SandboxState};
 
 use super::Worker;
@@ -9,17 +11,17 @@ use crate::{
     desired::DesiredPod,
     events::Subject,
     observe::Remains,
-    plan::{fate::Fate, is_current, restart, view::View},
+    plan::{fate::Fate, history::ImageState, is_current, restart, view::View},
     status::EXPIRED,
 };
 
 impl<R: Runtime> Worker<R> {
-    /// Says once that a container waits for its restart (R-BCK-4), and that the pod's time is over (R-ADL-1).
+    /// Says once that a container waits for its restart (R-BCK-4) or for its image, and that the pod's time is over (R-ADL-1).
     pub(super) fn announce(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let Some(pod) = self.shown(desired, remains).filter(|_| desired.is_some()) else { return };
         let view = View { home: self.home_name(Some(&pod)), remains: remains.to_vec() };
         let now = self.shared.clock.now();
-        let fate = Fate::of(&pod, &view, &self.history, self.first_seen, now);
+        let fate = Fate::of(&pod, &view, &self.history, self.since(&pod), now);
         let stands = |view: &View| view.sandboxes().any(|it| is_current(it, &pod) && it.state == SandboxState::Ready);
         if fate == Fate::Expired && self.expired.as_ref() != Some(&pod.revision) && stands(&view) {
             self.expired = Some(pod.revision.clone());
@@ -29,6 +31,7 @@ impl<R: Runtime> Worker<R> {
             return;
         }
         for container in pod.all_containers() {
+            self.announce_image(&pod, container, now);
             let newest = view.newest(&pod, &container.name);
             let waits = restart::crash_due(newest.as_ref(), &self.history).is_some_and(|due| due > now);
             let Some(info) = newest.as_ref().map(|it| it.container).filter(|_| waits) else { continue };
@@ -41,5 +44,20 @@ impl<R: Runtime> Worker<R> {
                 self.shared.events.warning(&self.subject(Some(&pod), name), "BackOff", message);
             }
         }
+    }
+
+    /// Says once for each failure that the next pull of an image waits (R-IMG-4).
+    fn announce_image(&mut self, pod: &Pod, container: &Container, now: Timestamp) {
+        let ImageState::Failed(failure) = self.history.image(pod, container) else { return };
+        if failure.reason != "ErrImagePull"
+            || failure.is_new(now)
+            || !self.history.wait_for_image(&container.name, &failure)
+        {
+            return;
+        }
+        let subject = self.subject(Some(pod), &container.name);
+        let message = format!("Back-off pulling image \"{}\"", container.image);
+        self.shared.events.normal(&subject, "BackOff", message);
+        self.shared.events.warning(&subject, "Failed", "Error: ImagePullBackOff");
     }
 }

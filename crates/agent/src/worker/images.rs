@@ -30,8 +30,15 @@ pub(super) struct Fetched {
 #[derive(Debug)]
 enum News {
     Progress(PullProgress),
-    Ready,
-    Failed { reason: &'static str, message: String, error: Option<Error> },
+    /// It is here; pulled just now, or not.
+    Ready {
+        pulled: bool,
+    },
+    Failed {
+        reason: &'static str,
+        message: String,
+        error: Option<Error>,
+    },
 }
 
 impl<R: Runtime> Worker<R> {
@@ -78,8 +85,9 @@ impl<R: Runtime> Worker<R> {
             News::Progress(progress) => {
                 self.pulls.insert(container, progress);
             }
-            News::Ready => {
+            News::Ready { pulled } => {
                 self.pulls.remove(&container);
+                self.history.set_pulled(&container, pulled);
                 self.history.set_image(&revision, &container, ImageState::Ready);
             }
             News::Failed { reason, message, error } => {
@@ -101,6 +109,11 @@ impl<R: Runtime> Worker<R> {
             policy => policy,
         }
     }
+}
+
+/// That an image was here already.
+pub(super) fn present(image: &str) -> String {
+    format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
 }
 
 /// The credentials that the pod's Secrets have for a container's image.
@@ -148,13 +161,21 @@ impl<R: Runtime> Fetch<R> {
     async fn fetch(&self, home: &Home<R>) -> News {
         let image = &self.container.image;
         let reference = reference::full(image);
+        if let Some(why) = stanchion_pod::image_fault(image) {
+            let message =
+                format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {why}");
+            self.events().warning(&self.subject, "InspectFailed", &message);
+            self.events().warning(&self.subject, "Failed", "Error: InvalidImageName");
+            let error = Some(Error::new(ErrorKind::Invalid, message.clone()));
+            return News::Failed { reason: "InvalidImageName", message, error };
+        }
         let Some(runtime) = home.backend.runtime() else {
             let error = Error::new(ErrorKind::Unavailable, format!("backend {} is not open", self.home));
             return News::Failed { reason: "ErrImagePull", message: error.chain(), error: Some(error) };
         };
         if self.policy != PullPolicy::Always {
             match home.images.is_present(&*runtime, &reference).await {
-                Ok(true) => return News::Ready,
+                Ok(true) => return News::Ready { pulled: false },
                 Ok(false) => {}
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
@@ -166,6 +187,7 @@ impl<R: Runtime> Fetch<R> {
         if self.policy == PullPolicy::Never {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
             self.events().warning(&self.subject, "ErrImageNeverPull", &message);
+            self.events().warning(&self.subject, "Failed", "Error: ErrImageNeverPull");
             return News::Failed { reason: "ErrImageNeverPull", message, error: None };
         }
         self.pull(home, &runtime, &reference).await
@@ -189,19 +211,21 @@ impl<R: Runtime> Fetch<R> {
                 let (took, size) = (begun.elapsed(), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
                 self.events().normal(&self.subject, "Pulled", message);
-                News::Ready
+                News::Ready { pulled: true }
             }
             Err(error) => {
                 let message = format!("Failed to pull image \"{image}\": {}", error.chain());
                 self.events().warning(&self.subject, "Failed", &message);
+                let message = error.chain();
                 // An unreachable registry does not keep down what is here (R-IMG-5).
                 let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
                 if is_away && home.images.is_present(&**runtime, reference).await.unwrap_or(false) {
                     let message =
                         format!("Image \"{image}\" is used as it is on this node: its registry cannot be reached");
                     self.events().warning(&self.subject, "PulledLocally", message);
-                    return News::Ready;
+                    return News::Ready { pulled: true };
                 }
+                self.events().warning(&self.subject, "Failed", "Error: ErrImagePull");
                 News::Failed { reason: "ErrImagePull", message, error: Some(error) }
             }
         }

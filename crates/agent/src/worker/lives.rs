@@ -114,12 +114,13 @@ impl<R: Runtime> Worker<R> {
         let address = self.address(Some(&pod), &info.sandbox);
         let (key, name, subject) = (self.key.clone(), name.to_owned(), self.subject(Some(&pod), name));
         let (events, tell) = (Arc::clone(&self.shared.events), self.told.0.clone());
-        let stop = self.fetches.child_token();
+        let (stop, uid) = (self.fetches.child_token(), pod.uid.clone());
         self.hooks.insert(id.clone(), stop.clone().drop_guard());
         let run = async move {
             let place = Place {
                 runtime: &*runtime,
                 key: &key,
+                uid: uid.as_str(),
                 name: &name,
                 container: &id,
                 address,

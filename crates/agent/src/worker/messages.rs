@@ -52,14 +52,17 @@ impl<R: Runtime> Worker<R> {
         if !words.is_empty() || !failed || !container.message_from_log {
             return words;
         }
+        // Its last line may be written after its end: what was read twice is all of it.
+        let mut last = String::new();
         for _ in 0..LATE.0 {
             let words = self.end_of_log(pod, container, info, home).await;
-            if !words.is_empty() {
+            if !words.is_empty() && words == last {
                 return words;
             }
+            last = words;
             tokio::time::sleep(LATE.1).await;
         }
-        String::new()
+        last
     }
 
     async fn end_of_log(&self, pod: &Pod, container: &Container, info: &ContainerInfo, home: &str) -> String {

@@ -41,7 +41,7 @@ pub(super) fn mounts(
                         "failed to prepare subPath for volumeMount {:?} of container {:?}",
                         wanted.volume, container.name
                     );
-                    Failed { reason: unusable(), error: Error::new(ErrorKind::Other, message).caused_by(&error) }
+                    Failed::new(unusable(), Error::new(ErrorKind::Other, message).caused_by(&error))
                 })?
             }
         };
@@ -81,7 +81,7 @@ fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Fai
     if propagation == MountPropagation::Private {
         return Ok(());
     }
-    let failed = |error| Failed { reason: "CreateContainerError", error };
+    let failed = |error| Failed::new("CreateContainerError", error);
     let found = sharing(source).map_err(|error| {
         failed(Error::new(ErrorKind::Other, format!("cannot look at the mount of {source:?}")).caused_by(&error))
     })?;
@@ -96,7 +96,7 @@ fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Fai
 
 /// The part of the volume that is wanted (R-MNT-5).
 fn sub_path(wanted: &VolumeMount, environment: &Environment) -> Result<Option<PathBuf>, Failed> {
-    let failed = |message: String| Failed { reason: unusable(), error: Error::new(ErrorKind::Other, message) };
+    let failed = |message: String| Failed::new(unusable(), Error::new(ErrorKind::Other, message));
     let path = match &wanted.sub_path {
         None => return Ok(None),
         Some(SubPath::Path(path)) => path.clone(),

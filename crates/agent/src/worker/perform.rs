@@ -6,15 +6,15 @@ use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
 
-use super::{Hold, RETRY, Running, Worker, container, prepare::unusable, recall, security};
+use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
     events::Subject,
     files::{self, PodFiles},
     plan::{
-        Action, Run,
-        history::{Attempt, Failure, ImageState},
+        self, Action, Run,
+        history::{Attempt, Failure, ImageState, Unstarted},
         restart,
     },
     reference,
@@ -24,11 +24,18 @@ use crate::{
 pub(super) struct Failed {
     pub reason: &'static str,
     pub error: Error,
+    /// The container that was made and could not be started.
+    pub made: Option<ContainerId>,
 }
 
 impl Failed {
     /// The reason while volumes are not ready.
     pub const NOT_MOUNTED: &str = "ContainerCreating";
+
+    /// A failure before there is a container.
+    pub fn new(reason: &'static str, error: Error) -> Self {
+        Self { reason, error, made: None }
+    }
 }
 
 impl<R: Runtime> Worker<R> {
@@ -118,7 +125,7 @@ impl<R: Runtime> Worker<R> {
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
         // Before the sandbox, as a kubelet does: a pod without its volumes holds no address (R-VOL-1).
-        if let Err(Failed { reason, error }) = self.prepare_volumes(&pod, desired).await {
+        if let Err(Failed { reason, error, .. }) = self.prepare_volumes(&pod, desired).await {
             let message = error.chain();
             self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message);
             let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
@@ -126,6 +133,11 @@ impl<R: Runtime> Worker<R> {
             return self.history.set_sandbox(Some(failure));
         }
         self.settle_on(&home);
+        let remains = self.remains();
+        if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(|it| plan::is_current(it, &pod)) {
+            let message = "Pod sandbox changed, it will be killed and re-created.";
+            self.shared.events.normal(&Subject::pod(&self.key), "SandboxChanged", message);
+        }
         let permit = self.permit(&home).await;
         let config = files::host_name(&pod)
             .map(|hostname| container::sandbox(&pod, attempt, started_at, hostname, &self.shared.config));
@@ -160,13 +172,20 @@ impl<R: Runtime> Worker<R> {
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
         let subject = self.subject(Some(&pod), &container.name);
+        if !self.history.take_pulled(&container.name) {
+            self.shared.events.normal(&subject, "Pulled", images::present(&container.image));
+        }
         match self.start(&home, &pod, container, run, addresses.unwrap_or_default(), desired).await {
             Ok(()) => {
                 self.shared.events.normal(&subject, "Created", "Container created");
                 self.shared.events.normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
-            Err(Failed { reason, error }) if error.kind() == ErrorKind::NotFound => {
+            Err(Failed { reason, error, made: Some(id) }) => {
+                self.shared.events.normal(&subject, "Created", "Container created");
+                self.cannot_start(&pod, container, id, reason, &error);
+            }
+            Err(Failed { reason, error, made: None }) if error.kind() == ErrorKind::NotFound => {
                 // The image went after it was seen.
                 if let Some(home) = self.shared.home(&home) {
                     home.images.forget(&reference::full(&container.image));
@@ -174,7 +193,7 @@ impl<R: Runtime> Worker<R> {
                 self.history.set_image(&pod.revision, &container.name, ImageState::Unknown);
                 self.start_failed(&pod, container, reason, &error, ErrorKind::Unavailable);
             }
-            Err(Failed { reason, error }) => self.start_failed(&pod, container, reason, &error, error.kind()),
+            Err(Failed { reason, error, .. }) => self.start_failed(&pod, container, reason, &error, error.kind()),
         }
     }
 
@@ -186,7 +205,7 @@ impl<R: Runtime> Worker<R> {
                 let _permit = self.permit(&home).await;
                 self.launch(&home, &runtime, id).await
             }
-            Err(error) => Err(Failed { reason: "RunContainerError", error }),
+            Err(error) => Err(Failed::new("RunContainerError", error)),
         };
         match started {
             Ok(()) => {
@@ -194,8 +213,18 @@ impl<R: Runtime> Worker<R> {
                 self.shared.events.normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
-            Err(Failed { reason, error }) => self.start_failed(&pod, container, reason, &error, error.kind()),
+            Err(Failed { reason, error, made: Some(id) }) => self.cannot_start(&pod, container, id, reason, &error),
+            Err(Failed { reason, error, .. }) => self.start_failed(&pod, container, reason, &error, error.kind()),
         }
+    }
+
+    /// Notes that a container was made and cannot be started: it counts as one that has ended, back-off and all.
+    fn cannot_start(&mut self, pod: &Pod, container: &Container, id: ContainerId, reason: &'static str, error: &Error) {
+        let (message, now) = (error.chain(), self.shared.clock.now());
+        let subject = self.subject(Some(pod), &container.name);
+        self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
+        self.history.set_start(&container.name, Some(Failure::shown(reason, message.clone(), now)));
+        self.history.set_unstarted(id, Unstarted { message, at: now });
     }
 
     /// Notes a failure to start; it is tried again as after a failure of `kind`.
@@ -222,7 +251,7 @@ impl<R: Runtime> Worker<R> {
         addresses: Vec<IpAddr>,
         desired: Option<&DesiredPod>,
     ) -> Result<(), Failed> {
-        let failed = |reason| move |error| Failed { reason, error };
+        let failed = |reason| move |error| Failed::new(reason, error);
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
         checked.map_err(failed("CreateContainerConfigError"))?;
@@ -230,30 +259,26 @@ impl<R: Runtime> Worker<R> {
         let _permit = self.permit(home).await;
         let id = runtime.create_container(config).await.map_err(|error| match error.kind() {
             // What was asked for cannot be had there (R-MNT-6).
-            ErrorKind::Unsupported => Failed { reason: unusable(), error },
-            _ => Failed { reason: "CreateContainerError", error },
+            ErrorKind::Unsupported => Failed::new(unusable(), error),
+            _ => Failed::new("CreateContainerError", error),
         })?;
         self.launch(home, &runtime, id).await
     }
 
-    /// Starts a created container, and removes one that cannot be started. It may run although the answer says otherwise,
-    /// started by an agent that has died since: then nothing is killed.
+    /// Starts a created container; one that cannot be started is left as it is, for it counts. It may run although the answer
+    /// says otherwise, started by an agent that has died since: then nothing is killed.
     async fn launch(&self, home: &str, runtime: &R, id: ContainerId) -> Result<(), Failed> {
         let Err(error) = runtime.start_container(id.clone()).await else { return Ok(()) };
+        let mut made = None;
         if !is_unknown(error.kind()) {
             self.look(home).await;
             match self.container(&id).map(|found| found.state) {
                 Some(ContainerState::Running { .. }) => return Ok(()),
-                Some(ContainerState::Unknown) => {}
-                // What is left half made is found by the next look, if it cannot be removed now.
-                _ => {
-                    if let Err(error) = runtime.remove_container(id).await {
-                        tracing::debug!(pod = %self.key, error = error.chain(), "removing what did not start failed");
-                    }
-                }
+                Some(ContainerState::Created) => made = Some(id),
+                _ => {}
             }
         }
-        Err(Failed { reason: "RunContainerError", error })
+        Err(Failed { reason: "RunContainerError", error, made })
     }
 
     async fn remove_sandbox(

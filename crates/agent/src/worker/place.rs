@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use stanchion_pod::{Pod, PodUid, RestartPolicy, Revision};
-use stanchion_runtime::{OnReturn, Runtime};
+use stanchion_runtime::{ContainerInfo, ContainerState, OnReturn, Runtime};
 
 use super::Worker;
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 
 /// How often a pod that may still be alive on a lost backend is looked for again.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How a container has ended that could not be started (R-TERM-8).
+const UNSTARTED: i32 = 128;
 
 /// What a worker knows of its pod's places.
 #[derive(Debug, Default)]
@@ -116,9 +119,28 @@ impl<R: Runtime> Worker<R> {
             let latest = home.observer.latest();
             let is_dead = !latest.is_current() && self.places.is_dead_on(&home.backend.name);
             let remains = latest.pods.get(&self.key).filter(|_| !is_dead)?;
-            Some((home.backend.name.clone(), Arc::clone(remains)))
+            Some((home.backend.name.clone(), self.with_unstarted(remains)))
         };
         self.shared.homes.iter().filter_map(of).collect()
+    }
+
+    /// What could not be started has ended, though its runtime knows it as made only (R-TERM-8).
+    fn with_unstarted(&self, remains: &Arc<Remains>) -> Arc<Remains> {
+        let is_unstarted =
+            |it: &ContainerInfo| it.state == ContainerState::Created && self.history.unstarted(&it.id).is_some();
+        if !self.history.has_unstarted() || !remains.containers.iter().any(is_unstarted) {
+            return Arc::clone(remains);
+        }
+        let mut remains = (**remains).clone();
+        for container in &mut remains.containers {
+            let Some(why) = self.history.unstarted(&container.id) else { continue };
+            if container.state == ContainerState::Created {
+                let code = Some(UNSTARTED);
+                let (started_at, finished_at) = (Some(Timestamp::UNIX_EPOCH), Some(why.at));
+                container.state = ContainerState::Exited { code, started_at, finished_at, oom_killed: false };
+            }
+        }
+        Arc::new(remains)
     }
 
     /// Whether the agent sees the backends that the next step towards a pod depends on.
@@ -285,7 +307,7 @@ impl<R: Runtime> Worker<R> {
                 Some(("BackendUnavailable", message))
             }
             (None, false) => Some(("BackendUnavailable", format!("backend {name}{role} has not answered yet"))),
-            (None, true) => self.shared.admission.refusal(pod),
+            (None, true) => None,
         }
     }
 }

@@ -57,10 +57,7 @@ impl<R: Runtime> Worker<R> {
         blocking(move || {
             material.files.end_eviction().map_err(|error| {
                 let message = "removing what filled the volumes of an evicted pod";
-                Failed {
-                    reason: Failed::NOT_MOUNTED,
-                    error: Error::new(ErrorKind::Unavailable, message).caused_by(&error),
-                }
+                Failed::new(Failed::NOT_MOUNTED, Error::new(ErrorKind::Unavailable, message).caused_by(&error))
             })?;
             material.measured().volumes(true).map(drop)
         })
@@ -169,9 +166,8 @@ impl Material {
     }
 
     fn prepare(self, container: &Container, attempt: u32, addresses: &[IpAddr]) -> Result<Prepared, Failed> {
-        let failed = |tried: String, error: &(dyn std::error::Error + 'static)| Failed {
-            reason: unusable(),
-            error: Error::new(ErrorKind::Other, tried).caused_by(error),
+        let failed = |tried: String, error: &(dyn std::error::Error + 'static)| {
+            Failed::new(unusable(), Error::new(ErrorKind::Other, tried).caused_by(error))
         };
         let of = |tried: &str| format!("{tried} of pod {}", self.pod.key);
         self.files.create(&container.name).map_err(|error| failed(of("making the directories"), &error))?;
@@ -185,7 +181,7 @@ impl Material {
             let failed = Error::new(ErrorKind::Other, error.to_string());
             let failed =
                 std::error::Error::source(&error).into_iter().fold(failed, |failed, cause| failed.caused_by(cause));
-            Failed { reason: unusable(), error: failed }
+            Failed::new(unusable(), failed)
         })?;
         let managed = etc.files.into_iter().map(|(source, place)| (source, place.to_owned()));
         let managed = managed.chain(container.message_path.clone().map(|place| (message, place))).collect();
@@ -225,15 +221,15 @@ fn not_mounted(name: &str, error: &VolumeError) -> Failed {
         Some(cause) => Error::new(ErrorKind::Unavailable, message).caused_by(cause),
         None => Error::new(ErrorKind::Conflict, message),
     };
-    Failed { reason: Failed::NOT_MOUNTED, error }
+    Failed::new(Failed::NOT_MOUNTED, error)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failed> + Send + 'static) -> Result<T, Failed> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(panic) => Err(Failed {
-            reason: unusable(),
-            error: Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic),
-        }),
+        Err(panic) => {
+            let error = Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic);
+            Err(Failed::new(unusable(), error))
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use stanchion_pod::{
     Pod, PodKey,
     k8s_openapi::{
@@ -37,9 +38,10 @@ impl<R: Runtime> Worker<R> {
             view: &view,
             history: &self.history,
             obstacle: self.obstacle(&home, &pod),
+            rejection: self.shared.admission.refusal(&pod),
             stale: desired.and_then(|desired| self.stale(desired, &pod)),
             node_addresses: &self.shared.node_addresses,
-            first_seen: self.first_seen,
+            first_seen: self.since(&pod),
             last: last.as_ref().and_then(|last| last.pod.status.as_ref()),
             now: self.shared.clock.now(),
         };
@@ -59,7 +61,7 @@ impl<R: Runtime> Worker<R> {
         let containers = containers.collect();
         let manifest = desired.map(|desired| desired.manifest.to_string()).unwrap_or_default();
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
-        self.stamp(&mut shown.metadata, desired.is_none());
+        self.stamp(&mut shown.metadata, self.since(&pod), desired.is_none());
         self.shared.board.set_pod(&self.key, PodView { pod: shown, backend: home, manifest, containers });
     }
 
@@ -77,10 +79,16 @@ impl<R: Runtime> Worker<R> {
         wanted.filter(stands).or(running.filter(stands)).or(wanted).cloned()
     }
 
-    fn stamp(&self, metadata: &mut ObjectMeta, is_leaving: bool) {
-        metadata.creation_timestamp = Some(Time(self.first_seen));
+    /// When this revision of the pod was first seen: another revision's time begins anew.
+    pub(super) fn since(&self, pod: &Pod) -> Timestamp {
+        let (revision, since) = (self.revised.as_ref(), self.first_seen);
+        revision.filter(|(revision, _)| *revision == pod.revision).map_or(since, |(_, since)| *since)
+    }
+
+    fn stamp(&self, metadata: &mut ObjectMeta, seen: Timestamp, is_leaving: bool) {
+        metadata.creation_timestamp = Some(Time(seen));
         let annotations = metadata.annotations.get_or_insert_default();
-        annotations.insert(SEEN.to_owned(), self.first_seen.to_string());
+        annotations.insert(SEEN.to_owned(), seen.to_string());
         metadata.deletion_timestamp = is_leaving.then_some(Time(self.leaving_since.unwrap_or(self.first_seen)));
     }
 
@@ -110,7 +118,7 @@ impl<R: Runtime> Worker<R> {
         pod.metadata.name = Some(name);
         pod.metadata.namespace = Some(namespace);
         pod.metadata.uid = self.uids.first().map(ToString::to_string);
-        self.stamp(&mut pod.metadata, true);
+        self.stamp(&mut pod.metadata, self.first_seen, true);
         let backend = remains.first().map(|(backend, _)| backend.clone()).unwrap_or_default();
         let view = PodView { pod, backend, manifest: String::new(), containers: Vec::new() };
         self.shared.board.set_pod(&self.key, view);

@@ -77,6 +77,7 @@ impl<R: Runtime> Worker<R> {
             container: pod.as_ref().and_then(|pod| pod.container(&info.name)).cloned(),
             place: pod.as_deref().and_then(sidecar),
             key: self.key.clone(),
+            uid: recall::uid(&info.labels).map(|uid| uid.to_string()).unwrap_or_default(),
             stop,
             gone: CancellationToken::new(),
             after: Vec::new(),
@@ -109,6 +110,7 @@ struct Step<R> {
     shared: Arc<Shared<R>>,
     runtime: Arc<R>,
     key: stanchion_pod::PodKey,
+    uid: String,
     subject: Subject,
     address: std::net::IpAddr,
     /// Its manifest, where that is known.
@@ -134,6 +136,7 @@ impl<R: Runtime> Step<R> {
             let place = Place {
                 runtime: &*self.runtime,
                 key: &self.key,
+                uid: &self.uid,
                 name,
                 container: id,
                 address: self.address,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1 as wire;
+use k8s_openapi::{api::core::v1 as wire, apimachinery::pkg::api::resource::Quantity as WireQuantity};
 
 use crate::{
     QosClass, Resources,
@@ -20,6 +20,22 @@ pub(super) fn of_pod(spec: &wire::PodSpec) -> Option<Resources> {
     let lists = [own.requests.as_ref(), own.limits.as_ref()].into_iter().flatten();
     let is_set = lists.flat_map(List::keys).any(|name| is_of_pods(name));
     is_set.then(|| resources(own))
+}
+
+/// What the pod asks for and may have as its status says it: its own resources before its containers' together.
+pub(crate) fn whole(spec: &wire::PodSpec) -> wire::ResourceRequirements {
+    let own = spec.resources.as_ref().filter(|_| of_pod(spec).is_some());
+    let list = |of: fn(&wire::ResourceRequirements) -> Option<&List>| {
+        let mut sum = summed(spec, of);
+        sum.extend(read(own.and_then(of)));
+        let amounts = sum.into_iter().map(|(name, amount)| (name, WireQuantity(amount.to_string())));
+        Some(amounts.collect::<List>()).filter(|list| !list.is_empty())
+    };
+    wire::ResourceRequirements {
+        limits: list(|it| it.limits.as_ref()),
+        requests: list(|it| it.requests.as_ref()),
+        ..wire::ResourceRequirements::default()
+    }
 }
 
 /// What all containers together ask for, and may have if each of them has a limit or the pod has (R-RES-13).

@@ -66,6 +66,8 @@ pub fn all(folder: &str) -> Vec<Case> {
 struct List {
     rules: Vec<Rule>,
     differences: Vec<Difference>,
+    #[serde(rename = "kubelet")]
+    _kubelet: serde::de::IgnoredAny,
 }
 
 /// Where Stanchion follows the client, not the server's answer to the bytes.

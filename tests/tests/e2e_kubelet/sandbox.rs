@@ -1,0 +1,29 @@
+//! The loss of a pod's sandbox.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use stanchion_tests::{Node, proc, process, tools, view::View};
+
+/// Takes a pod's sandbox away: its process where it has one, else the file that holds its network.
+pub fn lose(node: &Node, pod: &str) -> Result<()> {
+    match node.view() {
+        View::Docker(engine) => {
+            let all = engine.all()?;
+            let label = |one: &Value, name: &str| one["Labels"][format!("io.kubernetes.{name}.name")] == pod;
+            let sandbox =
+                all.iter().find(|one| label(one, "pod") && one["Labels"]["io.kubernetes.container.name"].is_null());
+            let sandbox = sandbox.with_context(|| format!("pod {pod} has no sandbox"))?;
+            let id = sandbox["Id"].as_str().unwrap_or_default();
+            let about = engine.get(&format!("/containers/{id}/json"))?;
+            let pid = about["State"]["Pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
+            process::kill(pid.context("the sandbox does not run")?)
+        }
+        View::Containerd(_) => {
+            let mounts = proc::mounts_below(&node.names().dir)?;
+            let own = format!("/{pod}-");
+            let network = mounts.iter().find(|path| path.ends_with("net") && path.to_string_lossy().contains(&own));
+            let network = network.context("nothing holds the network of the sandbox")?;
+            process::text(tools::command("umount")?.arg(network)).map(drop)
+        }
+    }
+}
