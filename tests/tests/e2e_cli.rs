@@ -147,6 +147,12 @@ fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
             Backend::Docker => "20.10",
         };
         node.await_said(&["backends"], &[on.name(), version])?;
+        let library = format!("libstanchion_{}.so", on.name());
+        let wide = ["LIBRARY ", "CAPABILITIES", &library, "import", "shared_pid_namespace", version, "1.0", "Ready"];
+        node.await_said(&["backends", "-o", "wide"], &wide)?;
+        let backends = node.agent.json(&["backends"])?;
+        let backend = &backends["items"][0];
+        ensure!(backend["pods"] == 1 && backend["capabilities"]["import"] == true, "{backend}");
         let yaml = node.agent.text(&["get", "pods", POD, "-o", "yaml"])?;
         ensure!(yaml.contains("phase: Running") && yaml.contains("kind: Pod"), "{yaml}");
         let unknown = node.agent.cli(&["describe", "pod", "nobody"])?;

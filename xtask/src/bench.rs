@@ -5,16 +5,22 @@
 //! of the program. Agent and client take turns, so that whatever else the machine does meets both.
 
 mod machine;
+mod mixed;
 mod plain;
 mod rounds;
 mod table;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{Backend, NodeBuilder, proc, slot, slot::Kind, wait::pause};
 
-use crate::{bench::table::Report, build, deps, interrupt::Interrupt, say};
+use crate::{
+    bench::{mixed::Mixed, table::Report},
+    build, deps,
+    interrupt::Interrupt,
+    say,
+};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -28,6 +34,9 @@ pub struct Options {
     /// How often add, crash, update and delete are measured for each number
     #[arg(long, default_value_t = 20)]
     rounds: usize,
+    /// Pods on each of Docker and containerd, in the mixed run; 0 leaves it out
+    #[arg(long, default_value_t = 25)]
+    mixed: usize,
     /// How long the idle agent is watched, seconds
     #[arg(long, default_value_t = 30)]
     idle: u64,
@@ -64,7 +73,24 @@ pub fn run(options: &Options) -> Result<()> {
         }
         println!("{report}");
     }
+    if options.mixed > 0 {
+        println!("{}", mixed(options, &programs, &interrupt)?);
+    }
     Ok(())
+}
+
+/// The most rounds of a mixed run: each starts all pods three times.
+const MIXED_ROUNDS: usize = 5;
+
+fn mixed(options: &Options, programs: &Path, interrupt: &Interrupt) -> Result<Mixed> {
+    let mut node = NodeBuilder::new(Kind::Bench).mixed().programs(programs).start()?;
+    let measured = Mixed::measure(&node, options.mixed, options.rounds.min(MIXED_ROUNDS), interrupt);
+    if measured.is_err() && !interrupt.happened() {
+        eprintln!("{}", node.dump());
+    }
+    let report = measured?;
+    node.agent.stop()?;
+    Ok(report)
 }
 
 fn runtime(name: &str) -> Result<Backend> {

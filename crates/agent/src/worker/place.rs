@@ -146,6 +146,15 @@ impl<R: Runtime> Worker<R> {
         self.places.lived_on.insert(backend.to_owned());
     }
 
+    /// Forgets a backend that has confirmed that it has nothing of the pod any more: whether it hangs later is not the
+    /// pod's concern.
+    pub(super) fn leave(&mut self, backend: &str) {
+        let latest = self.shared.home(backend).map(|home| home.observer.latest());
+        if latest.is_some_and(|latest| latest.is_current() && !latest.pods.contains_key(&self.key)) {
+            self.places.lived_on.remove(backend);
+        }
+    }
+
     /// A backend where the pod may run that has not been seen since the agent started (I1).
     fn unseen(&self) -> Option<&Home<R>> {
         let places = &self.places;
@@ -227,7 +236,13 @@ impl<R: Runtime> Worker<R> {
         Some(later(now, AGAIN))
     }
 
-    fn known_uids(&self) -> BTreeSet<PodUid> {
+    /// Whether the pod was put on backends, all of which show how things are.
+    pub(super) fn has_vanished(&self) -> bool {
+        let mut lived_on = self.places.lived_on.iter().filter(|name| !self.places.is_dead_on(name)).peekable();
+        lived_on.peek().is_some() && lived_on.all(|name| self.is_seen(name))
+    }
+
+    pub(super) fn known_uids(&self) -> BTreeSet<PodUid> {
         let pods = [self.last.as_ref().map(|last| &last.pod), self.running.as_ref().map(|running| &running.pod)];
         let mut uids: BTreeSet<_> = pods.into_iter().flatten().map(|pod| pod.uid.clone()).collect();
         uids.extend(self.uids.iter().cloned());
@@ -257,6 +272,9 @@ impl<R: Runtime> Worker<R> {
 
     /// Why nothing can be done for the pod now.
     pub(super) fn obstacle(&self, home: &str, pod: &Pod) -> Option<(&'static str, String)> {
+        if let Some(why) = self.stray() {
+            return Some(("ProcessesLeft", why.to_owned()));
+        }
         if let Some(class) = pod.runtime_class.as_deref().filter(|_| home.is_empty()) {
             let message = format!("runtimeClassName {class:?} is not named in [runtime_classes] of the configuration");
             return Some(("RuntimeClassUnknown", message));

@@ -158,3 +158,35 @@ async fn a_user_restarts_a_pod_and_a_container() {
         .count();
     assert_eq!(stops, 2, "I5: in order");
 }
+
+#[tokio::test(start_paused = true)]
+async fn files_of_pods_that_are_gone_are_swept_while_another_backend_is_away() {
+    let mut node = Node::with_runtimes(&["first", "second"]);
+    node.fakes[1].1.set_available(false);
+    let pods = node.config.state_dir.join("pods");
+    for (uid, backend, instead_of) in
+        [("here", "first", None), ("there", "second", None), ("moved", "first", Some("second"))]
+    {
+        let instead_of = instead_of.map_or_else(String::new, |name| format!(r#""instead_of": "{name}","#));
+        let record = format!(
+            r#"{{"namespace": "default", "name": "old-node", "boot": "", "backend": "{backend}", {instead_of}
+                "revision": "1", "manifest": ""}}"#
+        );
+        fs::create_dir_all(pods.join(uid)).expect("a directory");
+        fs::write(pods.join(uid).join("running.json"), record).expect("a record");
+    }
+    fs::create_dir_all(pods.join("unknown")).expect("a directory");
+    node.start();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let left = || {
+        let entries = fs::read_dir(&pods).expect("it is there");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(), ["moved", "there", "unknown"], "what may be on the other is kept");
+    node.fakes[1].1.set_available(true);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(left(), [""; 0], "I6");
+}
