@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench`: everything a developer runs, nothing to prepare before.
+//! `cargo xtask demo | test | bench | rules`: everything a developer runs, nothing to prepare before.
 
 mod bench;
 mod build;
@@ -6,6 +6,7 @@ mod demo;
 mod deps;
 mod interrupt;
 mod lint;
+mod rules;
 mod test;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Task {
     Lint,
     /// Measure the agent beside `ctr run -d` and `docker run -d`; prints Markdown
     Bench(bench::Options),
+    /// Print the rules with the tests that prove them
+    Rules(rules::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Lint => lint::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Rules(options) => rules::run(&options),
     };
     finish(result)
 }

@@ -68,6 +68,7 @@ async fn readiness_is_kept_over_a_restart_of_the_agent() {
     node.shows("web unready", |node| !is_ready(node)).await;
 }
 
+// R-PRB-8.
 #[tokio::test(start_paused = true)]
 async fn a_failed_liveness_probe_restarts_the_container_with_its_own_grace() {
     for (grace, takes) in [("", 25), (", terminationGracePeriodSeconds: 3", 3)] {
