@@ -1,9 +1,10 @@
-//! `cargo xtask demo | test | bench | rules`: everything a developer runs, nothing to prepare before.
+//! `cargo xtask demo | test | bench | rules | fuzz`: everything a developer runs, nothing to prepare before.
 
 mod bench;
 mod build;
 mod demo;
 mod deps;
+mod fuzz;
 mod interrupt;
 mod lint;
 mod rules;
@@ -34,6 +35,8 @@ enum Task {
     Bench(bench::Options),
     /// Print the rules with the tests that prove them
     Rules(rules::Options),
+    /// Try the decoder of manifests with inputs that libFuzzer makes up
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Rules(options) => rules::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     finish(result)
 }
