@@ -114,7 +114,7 @@ fn containers_see_each_others_processes(on: Backend) -> Result<()> {
     })
 }
 
-/// R-RES-2, R-RES-5, R-RES-13, R-RES-19, as in the recordings `resources/pod-level` and `resources/burstable`.
+/// R-RES-6, R-COEX-3, R-RES-2, R-RES-5, R-RES-13, R-RES-19, as in the recordings `resources/pod-level` and `resources/burstable`.
 fn pods_are_in_the_cgroup_of_their_class(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("idle.yaml", shell("idle", IDLE, ""))?;

@@ -307,6 +307,8 @@ fn a_node_writes_into_a_pod_what_is_its_own() {
     assert_eq!(annotations["kubernetes.io/config.source"], "file", "R-ID-8");
     assert_eq!(annotations["kubernetes.io/config.hash"], manifest.pods[0].uid.as_str(), "R-ID-8");
     assert_eq!(good("name: p", &and("terminationGracePeriodSeconds: -5")).grace.as_secs(), 1, "R-ID-12");
+    let grace = good("name: p", &and("terminationGracePeriodSeconds: 9223372036854775807")).grace;
+    assert_eq!(grace.as_secs(), 2_147_483_647, "I9: no clock can add more");
 }
 
 #[test]

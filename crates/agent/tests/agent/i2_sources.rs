@@ -14,7 +14,7 @@ async fn up() -> Node {
     node
 }
 
-// R-FILE-8, R-INOT-3.
+// R-FILE-8, R-INOT-3, R-FILE-1.
 #[tokio::test(start_paused = true)]
 async fn a_directory_that_is_away_stops_nothing_also_over_a_restart() {
     let mut node = up().await;

@@ -26,6 +26,7 @@ fn actions(fake: &FakeRuntime) -> Vec<Call> {
     fake.actions()
 }
 
+// R-SYNC-11.
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_the_agent_does_nothing_to_what_runs() {
     let mut node = two_pods().await;

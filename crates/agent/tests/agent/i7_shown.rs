@@ -157,6 +157,8 @@ async fn a_backend_that_is_away_is_shown_at_its_pods_and_for_itself() {
     node.runs(&[("web", &[("app", "app:1")])]).await;
     assert!(node.handle().board.backends()[0].error.is_none());
     assert_eq!(node.events("BackendReady").len(), 1);
+    node.remove("lost.yaml");
+    node.shows("the end of what was nowhere", |node| node.pod("lost").is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 //! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
+mod ends;
 mod hooks;
 mod i1_failover;
 mod i1_one_incarnation;
@@ -18,6 +19,7 @@ mod manifest;
 mod node;
 mod objects;
 mod probes;
+mod sources;
 mod together;
 mod update;
 mod volumes;

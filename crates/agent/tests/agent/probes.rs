@@ -26,6 +26,7 @@ fn is_ready(node: &Node) -> bool {
     node.condition("web", "Ready").is_some_and(|it| it.0 == "True")
 }
 
+// R-LOOP-2.
 #[tokio::test(start_paused = true)]
 async fn readiness_needs_its_thresholds_both_ways() {
     let mut node = Node::new();
@@ -138,6 +139,7 @@ async fn a_container_that_does_not_start_up_is_stopped() {
     assert_eq!(node.commands().len(), 3);
 }
 
+// R-PRB-1.
 #[tokio::test(start_paused = true)]
 async fn a_sidecar_holds_the_next_back_until_it_has_started() {
     let spec = "
@@ -232,6 +234,7 @@ async fn an_http_answer_of_400_and_more_is_bad_and_a_redirect_elsewhere_good() {
     assert!(!node.events("ProbeWarning").is_empty(), "R-PRB-23");
 }
 
+// R-PRB-30.
 #[tokio::test(flavor = "local")]
 async fn a_port_that_nobody_listens_on_is_not_ready() {
     let mut node = Node::new();
