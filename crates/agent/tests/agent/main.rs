@@ -3,7 +3,6 @@
 //! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
-mod ends;
 mod hooks;
 mod i1_failover;
 mod i1_one_incarnation;
@@ -13,6 +12,7 @@ mod i4_restarts;
 mod i5_i6_ends;
 mod i7_shown;
 mod i8_isolation;
+mod images;
 mod init_containers;
 mod last_words;
 mod manifest;

@@ -1,12 +1,16 @@
 //! Whatever a pod that is accepted asks for: the agent comes to an end with it, running, over or waiting for something that
 //! it names, and then does next to nothing; and of every pod nothing is left when it goes.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use stanchion_pod::{Manifest, decode};
 use stanchion_runtime::testing::Program;
 
-use crate::node::Node;
+use node::Node;
+
+#[path = "agent/node.rs"]
+#[expect(dead_code, reason = "the other tests use the rest of it")]
+mod node;
 
 /// Recorded and example manifests that this node accepts and that touch nothing of the machine that the tests run on.
 fn manifests() -> Vec<(String, Vec<u8>, Manifest)> {
@@ -52,7 +56,10 @@ async fn all_at_once(seed: usize) {
             node.fake().publish(&container.image, 1000);
             node.fake().program(&container.name, program(&container.name, seed));
         }
-        crate::objects::write_secretly(&node, file, &String::from_utf8_lossy(content));
+        // Some hold Secrets.
+        let path = node.manifests().join(file);
+        fs::write(&path, content).expect("it can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
     }
     node.start();
     tokio::time::sleep(Duration::from_secs(300)).await;
