@@ -15,6 +15,7 @@
 //! - [`k3s`] the layout of K3s, with a real containerd at its socket.
 //! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
+//! - [`rules`] which tests prove which rule of `docs/rules.md`.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
@@ -37,6 +38,7 @@ pub mod random;
 pub mod redis;
 pub mod registry;
 pub mod remains;
+pub mod rules;
 pub mod slot;
 pub mod tools;
 pub mod view;

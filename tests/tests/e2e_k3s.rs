@@ -170,6 +170,7 @@ fn the_four_states_are_told_apart_and_pods_wait() -> Result<()> {
     })
 }
 
+// R-COEX-2, R-COEX-3.
 #[test]
 fn what_killall_does_is_healed() -> Result<()> {
     alone_on_k3s("", |node| {

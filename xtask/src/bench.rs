@@ -4,16 +4,18 @@
 //! `/tasks/start` or `/tasks/exit`; Docker's containers are tasks of containerd too. For a client the change is the start
 //! of the program. Agent and client take turns, so that whatever else the machine does meets both.
 
+mod decode;
 mod machine;
 mod mixed;
 mod plain;
+mod probes;
 mod rounds;
 mod table;
 
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use stanchion_tests::{Backend, NodeBuilder, proc, slot, slot::Kind, wait::pause};
+use stanchion_tests::{Backend, Node, NodeBuilder, proc, slot, slot::Kind, wait::pause};
 
 use crate::{
     bench::{mixed::Mixed, table::Report},
@@ -40,9 +42,18 @@ pub struct Options {
     /// How long the idle agent is watched, seconds
     #[arg(long, default_value_t = 30)]
     idle: u64,
+    /// Only these parts: pods, decode, probes
+    #[arg(long, value_delimiter = ',', default_value = "pods,decode,probes", value_parser = ["pods", "decode", "probes"])]
+    only: Vec<String>,
     /// Uses programs of the dev profile: faster to build, not for publication
     #[arg(long)]
     dev: bool,
+}
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only.iter().any(|it| it == part)
+    }
 }
 
 /// Measures and prints.
@@ -54,22 +65,23 @@ pub fn run(options: &Options) -> Result<()> {
     let programs = build::programs(!options.dev)?;
     let interrupt = Interrupt::watch()?;
     println!("{}", machine::describe(options.dev)?);
+    if options.wants("decode") {
+        decode::measure(&programs)?;
+    }
+    if options.wants("probes") {
+        on_a_fresh_node(Backend::Containerd, &programs, &interrupt, |node| probes::measure(node, options.idle))?;
+    }
+    if !options.wants("pods") {
+        return Ok(());
+    }
     for on in &options.on {
         let mut report = Report::new(*on);
         for n in &options.n {
             say(format!("measuring on {} with {n} pods", on.name()));
             // A fresh node for each, so that none pays for what another left in caches and histories.
-            let mut node = NodeBuilder::new(Kind::Bench).on(*on).programs(&programs).start()?;
-            let bench = rounds::Bench::new(&node, &interrupt)?;
-            let measured = bench.measure(*n, options, &mut report);
-            // With its subscription to events, which is a process on the node.
-            drop(bench);
-            let result = measured.and_then(|()| node.await_nothing_left());
-            if result.is_err() && !interrupt.happened() {
-                eprintln!("{}", node.dump());
-            }
-            result?;
-            node.agent.stop()?;
+            on_a_fresh_node(*on, &programs, &interrupt, |node| {
+                rounds::Bench::new(node, &interrupt)?.measure(*n, options, &mut report)
+            })?;
         }
         println!("{report}");
     }
@@ -91,6 +103,22 @@ fn mixed(options: &Options, programs: &Path, interrupt: &Interrupt) -> Result<Mi
     let report = measured?;
     node.agent.stop()?;
     Ok(report)
+}
+
+/// Measures on a node that is made for it and must be empty again after it.
+fn on_a_fresh_node(
+    on: Backend,
+    programs: &Path,
+    interrupt: &Interrupt,
+    measure: impl FnOnce(&Node) -> Result<()>,
+) -> Result<()> {
+    let mut node = NodeBuilder::new(Kind::Bench).on(on).programs(programs).start()?;
+    let result = measure(&node).and_then(|()| node.await_nothing_left());
+    if result.is_err() && !interrupt.happened() {
+        eprintln!("{}", node.dump());
+    }
+    result?;
+    node.agent.stop().map(drop)
 }
 
 fn runtime(name: &str) -> Result<Backend> {

@@ -7,6 +7,7 @@ use support::{bad, good, one};
 
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\ntype: Opaque\n";
 
+// R-GAP-14.
 #[test]
 fn objects_stand_beside_pods() {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: team, labels: {a: b}}\ndata: {a: one, b: \

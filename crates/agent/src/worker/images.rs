@@ -154,7 +154,13 @@ impl<R: Runtime> Fetch<R> {
         };
         if self.policy != PullPolicy::Always {
             match home.images.is_present(&*runtime, &reference).await {
-                Ok(true) => return News::Ready,
+                Ok(true) => {
+                    let message = format!(
+                        "Container image \"{image}\" already present on machine and can be accessed by the pod"
+                    );
+                    self.events().normal(&self.subject, "Pulled", message);
+                    return News::Ready;
+                }
                 Ok(false) => {}
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
@@ -202,6 +208,7 @@ impl<R: Runtime> Fetch<R> {
                     self.events().warning(&self.subject, "PulledLocally", message);
                     return News::Ready;
                 }
+                self.events().normal(&self.subject, "BackOff", format!("Back-off pulling image \"{image}\""));
                 News::Failed { reason: "ErrImagePull", message, error: Some(error) }
             }
         }

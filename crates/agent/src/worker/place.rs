@@ -138,7 +138,9 @@ impl<R: Runtime> Worker<R> {
         let mut homes = self.shared.homes.iter().filter(|home| self.may_live_on(home, &own)).peekable();
         // Without any it has been nowhere, or nothing can be said yet.
         let is_anywhere = homes.peek().is_some() || self.places.is_dead_on(&own);
-        is_anywhere && homes.all(|home| home.observer.latest().is_current())
+        // A class that is not configured leads nowhere.
+        let is_homeless = own.is_empty() && pod.is_some_and(|pod| pod.runtime_class.is_some());
+        (is_anywhere || is_homeless) && homes.all(|home| home.observer.latest().is_current())
     }
 
     /// Notes that the pod is about to be put on a backend.

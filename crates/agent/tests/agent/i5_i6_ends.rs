@@ -70,6 +70,7 @@ async fn all_containers_of_a_pod_stop_at_once() {
     node.is_empty().await;
 }
 
+// R-WRK-1, R-TERM-6.
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_ends_during_a_stop_finishes_it_in_its_next_life() {
     let mut node = up("terminationGracePeriodSeconds: 300", Program::stops_in(Duration::from_secs(200), 0)).await;
@@ -79,6 +80,7 @@ async fn an_agent_that_ends_during_a_stop_finishes_it_in_its_next_life() {
     node.is_empty().await;
 }
 
+// R-WRK-5, R-WRK-6, R-WRK-7.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_comes_back_while_it_ends_starts_after_its_end() {
     for image in ["app:1", "app:2"] {
@@ -101,6 +103,7 @@ async fn a_pod_that_comes_back_while_it_ends_starts_after_its_end() {
     }
 }
 
+// R-LOOP-1, R-CHG-1.
 #[tokio::test(start_paused = true)]
 async fn quick_edits_start_only_the_last() {
     let node = up("terminationGracePeriodSeconds: 60", Program::stops_in(Duration::from_secs(30), 0)).await;
@@ -118,6 +121,7 @@ async fn quick_edits_start_only_the_last() {
     assert_eq!(created, ["docker.io/library/app:1", "docker.io/library/app:4"], "R-WRK-6");
 }
 
+// R-WRK-4, R-CHG-6, R-LOG-11, R-DIR-2.
 #[tokio::test(start_paused = true)]
 async fn files_and_logs_go_with_the_pod_and_those_of_others_stay() {
     let node = up("volumes: [{name: scratch, emptyDir: {}}]", Program::server()).await;

@@ -37,6 +37,7 @@ fn is_memory(path: &std::path::Path) -> bool {
     table.lines().any(|line| line.contains(&format!(" {} ", path.display())) && line.contains(" - tmpfs "))
 }
 
+// R-GAP-14.
 #[tokio::test(start_paused = true)]
 async fn a_config_map_volume_follows_its_file_and_keeps_what_is_removed() {
     let mut node = Node::new();
@@ -95,6 +96,7 @@ async fn a_volume_follows_what_changed_while_no_agent_was_there() {
     node.check();
 }
 
+// R-SYNC-1, R-SYNC-3.
 #[tokio::test(start_paused = true)]
 async fn a_missing_object_keeps_its_pod_from_being_made_until_it_appears() {
     for (kind, missing, file, content) in [
@@ -146,6 +148,7 @@ async fn what_is_optional_may_be_missing_and_comes_later() {
     .await;
 }
 
+// R-DIR-2.
 #[tokio::test(start_paused = true)]
 async fn secrets_are_in_memory_only_and_go_with_the_pod() {
     let mut node = Node::new();
@@ -299,6 +302,7 @@ async fn memory_is_as_large_as_the_least_of_its_limits() {
     assert_eq!(mode, 0o1777, "as recorded");
 }
 
+// R-EVI-1, R-VOL-5, R-WRK-2.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_fills_its_volume_is_evicted_until_it_is_told_to_begin_anew() {
     let mut node = Node::new();

@@ -185,7 +185,7 @@ mod tests {
         settings.iter().map(|it| format!("{} {}={}", it.controller, it.file, it.value)).collect()
     }
 
-    /// The recording `resources/guaranteed`.
+    /// The recording `resources/guaranteed` (R-RES-4).
     #[test]
     fn version_1_has_a_file_for_each_number() {
         let expected = [
