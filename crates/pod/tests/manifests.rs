@@ -1,6 +1,9 @@
 //! Good and bad manifests, and what is said of them.
 
-use stanchion_pod::{Manifest, Problem, RestartPolicy, Value, Volume, decode};
+mod support;
+
+use stanchion_pod::{RestartPolicy, Value, Volume, decode};
+use support::{bad, good, one};
 
 const REDIS: &str = "\
 apiVersion: v1
@@ -16,21 +19,6 @@ spec:
     ports:
     - containerPort: 6379
 ";
-
-fn good(text: &str) -> Manifest {
-    decode(text.as_bytes(), "node-1").unwrap_or_else(|problems| panic!("{problems:#?}"))
-}
-
-fn bad(text: &str) -> Vec<Problem> {
-    decode(text.as_bytes(), "node-1").expect_err("the manifest is wrong")
-}
-
-/// The one problem, as users read it.
-fn one(text: &str) -> String {
-    let problems = bad(text);
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    problems[0].to_string()
-}
 
 #[test]
 fn a_pod_gets_its_identity_on_the_node() {

@@ -135,15 +135,9 @@ impl<R: Runtime> Worker<R> {
     pub(super) fn is_gone(&mut self) -> bool {
         let pod = self.last.as_ref().map(|last| Arc::clone(&last.pod));
         let own = self.own_home(pod.as_deref());
-        let places = &self.places;
-        let can_be = |home: &&Home<R>| {
-            let name = &home.backend.name;
-            let was_there = places.lived_on.contains(name) || home.observer.latest().pods.contains_key(&self.key);
-            (*name == own || was_there) && !places.is_dead_on(name)
-        };
-        let mut homes = self.shared.homes.iter().filter(can_be).peekable();
+        let mut homes = self.shared.homes.iter().filter(|home| self.may_live_on(home, &own)).peekable();
         // Without any it has been nowhere, or nothing can be said yet.
-        let is_anywhere = homes.peek().is_some() || places.is_dead_on(&own);
+        let is_anywhere = homes.peek().is_some() || self.places.is_dead_on(&own);
         is_anywhere && homes.all(|home| home.observer.latest().is_current())
     }
 
@@ -175,14 +169,15 @@ impl<R: Runtime> Worker<R> {
         let own = self.own_home(pod.as_deref());
         self.go_home(&own);
         let mut again = None;
-        for name in self.may_live_on(&own) {
+        let is_away = |home: &&Home<R>| !home.observer.latest().is_current() && self.may_live_on(home, &own);
+        let away: Vec<_> = self.shared.homes.iter().filter(is_away).map(|home| home.backend.name.clone()).collect();
+        for name in away {
             if let Some(at) = self.give_up(&name).await {
                 again = Some(again.map_or(at, |earlier: Timestamp| earlier.min(at)));
             }
         }
-        let places = &mut self.places;
-        let is_dead = |refuge: &mut Refuge| places.lost.get(&refuge.backend) == Some(&Lost::Dead);
-        if places.refuge.take_if(is_dead).is_some() {
+        if self.places.refuge.as_ref().is_some_and(|refuge| self.places.is_dead_on(&refuge.backend)) {
+            self.places.refuge = None;
             self.history.forget_images();
         }
         if let Some(pod) = pod
@@ -208,14 +203,11 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Backends that hold up the pod as long as they are away: its own, and where it may run.
-    fn may_live_on(&self, own: &str) -> Vec<String> {
-        let concerns = |home: &&Home<R>| {
-            let (name, latest) = (&home.backend.name, home.observer.latest());
-            let may_live = name == own || self.places.lived_on.contains(name) || latest.pods.contains_key(&self.key);
-            may_live && !latest.is_current() && !self.places.is_dead_on(name)
-        };
-        self.shared.homes.iter().filter(concerns).map(|home| home.backend.name.clone()).collect()
+    /// Whether the pod may be on a backend: it belongs there, was put there, or was seen there; and is not known to be dead.
+    fn may_live_on(&self, home: &Home<R>, own: &str) -> bool {
+        let name = &home.backend.name;
+        let was_there = self.places.lived_on.contains(name) || home.observer.latest().pods.contains_key(&self.key);
+        (name == own || was_there) && !self.places.is_dead_on(name)
     }
 
     /// Gives a backend up if that is wanted, it has been away for long enough, and none of the pod's processes is left.

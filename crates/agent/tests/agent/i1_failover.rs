@@ -213,9 +213,8 @@ async fn a_pod_is_removed_without_its_lost_backend_and_its_remains_when_that_ret
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lives_after_all_on_a_backend_that_returns_is_stopped() {
+async fn dead_remains_on_a_backend_that_returns_are_removed() {
     let node = two(OnReturn::Stay).await;
-    // Nothing shows its processes: as if somebody had started it again behind the agent's back.
     end_first(&node);
     runs_on(&node, &second(&node), "app:1").await;
     first(&node).set_available(true);
