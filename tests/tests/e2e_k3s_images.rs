@@ -49,7 +49,7 @@ fn archive(directory: &Path, shell: &PackedLayer, (ending, program): (&str, &str
     let plain = directory.join(format!("draft-{tag}"));
     image.docker_archive(&plain, &reference)?;
     let packed: PathBuf = match program {
-        "" => plain.clone(),
+        "" => plain,
         program => {
             let packed = directory.join(format!("draft-{tag}-packed"));
             let mut command = tools::command("sh")?;
@@ -86,7 +86,7 @@ fn archives_of_every_format_that_k3s_accepts_are_imported_and_lists_are_pulled()
     let running = node.await_running("airgap")?;
     ensure!(running.len() == FORMATS.len(), "{running:?}");
     let images = node.ctr().images()?;
-    ensure!(images.iter().any(|image| *image == listed), "{listed} is not among {images:?}");
+    ensure!(images.contains(&listed), "{listed} is not among {images:?}");
     node.remove("airgap.yaml")?;
     node.await_gone("airgap")
 }

@@ -97,6 +97,8 @@ const MIXED_ROUNDS: usize = 5;
 fn mixed(options: &Options, programs: &Path, interrupt: &Interrupt) -> Result<Mixed> {
     let mut node = NodeBuilder::new(Kind::Bench).mixed().programs(programs).start()?;
     let measured = Mixed::measure(&node, options.mixed, options.rounds.min(MIXED_ROUNDS), interrupt);
+    // Without its subscription to events, which is a process on the node.
+    let measured = measured.and_then(|report| node.await_nothing_left().map(|()| report));
     if measured.is_err() && !interrupt.happened() {
         eprintln!("{}", node.dump());
     }

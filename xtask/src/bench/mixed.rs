@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, fs};
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use stanchion_tests::{Backend, Node, docker, events::Events, pods, wait::pause};
+use stanchion_tests::{Backend, Node, docker, events::Events, pods, view::View, wait::pause};
 
 use super::{
     plain::millis,
@@ -75,7 +75,12 @@ fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<f6
     for (name, _) in &names {
         node.remove(&file(name))?;
     }
-    node.await_nothing_left()?;
+    node.until("all pods to be gone", || {
+        let left: Vec<_> = node.views().iter().map(View::containers).collect::<Result<_>>()?;
+        let shown = node.pod_names()?;
+        ensure!(left.iter().all(Vec::is_empty) && shown.is_empty(), "there are {left:?} and {shown:?}");
+        Ok(())
+    })?;
     Ok(millis(written, last))
 }
 
