@@ -152,6 +152,7 @@ fn a_container_that_ran_long_starts_over() {
     assert_eq!(next(Some(&pod), &crashed, &with_image(&pod), 601).action, run(&pod, &sandbox, 7, 10), "R-BCK-2");
 }
 
+// R-TERM-4.
 #[test]
 fn what_is_not_to_restart_stays_as_it_ended() {
     let pod = never("a:1");
