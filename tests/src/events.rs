@@ -80,13 +80,23 @@ impl Events {
     /// # Errors
     /// When none comes within a minute.
     pub fn next(&self, namespace: &str, topic: &str) -> Result<Event> {
+        self.next_of(&[namespace], topic)
+    }
+
+    /// [`next`](Self::next) in any of several namespaces.
+    ///
+    /// # Errors
+    /// When none comes within a minute.
+    pub fn next_of(&self, namespaces: &[&str], topic: &str) -> Result<Event> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.received.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(event) if event.namespace == namespace && event.topic == topic => return Ok(event),
+                Ok(event) if namespaces.contains(&event.namespace.as_str()) && event.topic == topic => {
+                    return Ok(event);
+                }
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => {
-                    bail!("no {topic} in {namespace} within {} s", PATIENCE.as_secs())
+                    bail!("no {topic} in {namespaces:?} within {} s", PATIENCE.as_secs())
                 }
                 Err(RecvTimeoutError::Disconnected) => bail!("ctr events has ended"),
             }

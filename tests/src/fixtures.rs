@@ -26,7 +26,8 @@ use crate::{
 /// Part of the cache key: raise it when this file makes other images from the same programs.
 const FORMAT: u32 = 1;
 
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the programs of the images are.
+pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Like the official image's: plain `redis-server` listens for everyone, anything else is run as it is.
 const ENTRYPOINT: &[u8] = br#"#!/bin/sh

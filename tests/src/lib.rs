@@ -16,6 +16,7 @@
 //! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`golden`] recordings of a kubelet, and how they are compared with what a node shows.
+//! - [`rules`] which tests prove which rule of `docs/rules.md`.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
@@ -39,6 +40,7 @@ pub mod random;
 pub mod redis;
 pub mod registry;
 pub mod remains;
+pub mod rules;
 pub mod slot;
 pub mod tools;
 pub mod view;

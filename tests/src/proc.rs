@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use rustix::param::clock_ticks_per_second;
 
 /// A process on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +51,10 @@ pub fn started(pid: u32) -> Result<u64> {
 /// # Errors
 /// When there is no such process.
 pub fn cpu(pid: u32) -> Result<Duration> {
-    let fields = stat(pid)?;
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
-    let ticks = ticks(11).zip(ticks(12)).with_context(|| format!("/proc/{pid}/stat has no CPU times"))?;
-    Ok(Duration::from_secs(ticks.0 + ticks.1) / u32::try_from(clock_ticks_per_second()).unwrap_or(100))
+    let pid = nix::unistd::Pid::from_raw(pid.try_into().with_context(|| format!("{pid} is no pid"))?);
+    let clock = nix::time::clock_getcpuclockid(pid).with_context(|| format!("process {pid} has no CPU clock"))?;
+    let used = clock.now().with_context(|| format!("the CPU clock of process {pid} cannot be read"))?;
+    Ok(used.into())
 }
 
 /// Memory of a process, shared pages divided among those who share them, bytes.

@@ -1,10 +1,26 @@
 //! Debian's `docker-registry` on a loopback port.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{process::Process, tools, until};
+
+/// `user`, whose password is `secret`, as htpasswd(1) writes it with bcrypt.
+const USERS: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
+
+/// What a registry shows that it is the one.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Its certificate, PEM.
+    pub certificate: PathBuf,
+    /// The key of that.
+    pub key: PathBuf,
+}
 
 /// A running registry.
 #[derive(Debug)]
@@ -27,10 +43,27 @@ impl Registry {
     /// # Errors
     /// When it does not start.
     pub fn start_on(dir: &Path, storage: &Path, address: &str) -> Result<Self> {
+        Self::begin(dir, storage, address, "", "")
+    }
+
+    /// Serves `storage` on a free port, with TLS, to those who sign in as `user` with `secret`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_secured(dir: &Path, storage: &Path, identity: &Identity) -> Result<Self> {
+        let users = dir.join("users");
+        fs::write(&users, USERS).with_context(|| format!("cannot write {}", users.display()))?;
+        let Identity { certificate, key } = identity;
+        let tls = format!(", tls: {{certificate: {certificate:?}, key: {key:?}}}");
+        let auth = format!("auth: {{htpasswd: {{realm: tests, path: {users:?}}}}}\n");
+        Self::begin(dir, storage, "127.0.0.1:0", &tls, &auth)
+    }
+
+    fn begin(dir: &Path, storage: &Path, address: &str, http: &str, rest: &str) -> Result<Self> {
         let config = dir.join("registry.yml");
         let text = format!(
-            "version: 0.1\nlog: {{level: info}}\nhttp: {{addr: \"{address}\", secret: none}}\nstorage:\n  filesystem: \
-             {{rootdirectory: {storage:?}}}\n  maintenance: {{uploadpurging: {{enabled: false}}}}\n"
+            "version: 0.1\nlog: {{level: info}}\nhttp: {{addr: \"{address}\", secret: none{http}}}\nstorage:\n  filesystem: \
+             {{rootdirectory: {storage:?}}}\n  maintenance: {{uploadpurging: {{enabled: false}}}}\n{rest}"
         );
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let log = dir.join("registry.log");

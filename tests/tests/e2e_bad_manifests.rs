@@ -61,6 +61,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     ]
 }
 
+// R-FILE-11, R-FILE-12, R-FILE-14, R-DEC-3, R-DEC-4, R-GAP-6.
 #[test]
 fn every_bad_manifest_is_named_and_touches_nothing_else() -> Result<()> {
     Node::builder().run(|node| {
@@ -102,6 +103,7 @@ fn every_bad_manifest_is_named_and_touches_nothing_else() -> Result<()> {
     })
 }
 
+// R-MRG-2.
 #[test]
 fn two_files_that_name_one_pod_are_a_visible_conflict() -> Result<()> {
     Node::builder().run(|node| {
@@ -124,6 +126,7 @@ fn two_files_that_name_one_pod_are_a_visible_conflict() -> Result<()> {
     })
 }
 
+// R-FILE-3, R-FILE-4.
 #[test]
 fn leftovers_of_editors_and_hidden_files_are_no_manifests() -> Result<()> {
     Node::builder().run(|node| {
@@ -137,6 +140,7 @@ fn leftovers_of_editors_and_hidden_files_are_no_manifests() -> Result<()> {
     })
 }
 
+// R-INOT-5.
 #[test]
 fn a_manifest_written_in_pieces_starts_one_pod() -> Result<()> {
     Node::builder().run(|node| {

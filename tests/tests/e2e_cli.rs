@@ -32,6 +32,7 @@ fn counting(node: &Node) -> Result<()> {
     node.await_running("pod").map(drop)
 }
 
+// R-LOG-4, R-LOG-7, R-LOG-8, R-GAP-15.
 fn logs_are_shown_cut_and_followed(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         counting(node)?;
@@ -57,6 +58,7 @@ fn logs_are_shown_cut_and_followed(on: Backend) -> Result<()> {
     })
 }
 
+// R-LOG-7, R-GC-1.
 fn logs_of_the_previous_container_are_kept(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let script = format!("echo started by $$ at $(cat /proc/uptime); {IDLE}");
@@ -127,6 +129,7 @@ fn restart_replaces_the_containers_without_back_off(on: Backend) -> Result<()> {
     })
 }
 
+// R-GAP-15, R-SYNC-14, R-EVT-2.
 fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;
@@ -147,6 +150,12 @@ fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
             Backend::Docker => "20.10",
         };
         node.await_said(&["backends"], &[on.name(), version])?;
+        let library = format!("libstanchion_{}.so", on.name());
+        let wide = ["LIBRARY ", "CAPABILITIES", &library, "import", "shared_pid_namespace", version, "1.0", "Ready"];
+        node.await_said(&["backends", "-o", "wide"], &wide)?;
+        let backends = node.agent.json(&["backends"])?;
+        let backend = &backends["items"][0];
+        ensure!(backend["pods"] == 1 && backend["capabilities"]["import"] == true, "{backend}");
         let yaml = node.agent.text(&["get", "pods", POD, "-o", "yaml"])?;
         ensure!(yaml.contains("phase: Running") && yaml.contains("kind: Pod"), "{yaml}");
         let unknown = node.agent.cli(&["describe", "pod", "nobody"])?;

@@ -78,6 +78,7 @@ fn stranger(node: &Node) -> Result<String> {
     engine.run("stranger", "preloaded/busybox:docker", &["sleep", "1000"], &labels)
 }
 
+// R-COEX-10.
 #[test]
 fn a_restart_of_dockerd_that_ends_all_containers_is_healed() -> Result<()> {
     on_docker(|node| {
@@ -101,6 +102,7 @@ fn a_restart_of_dockerd_that_ends_all_containers_is_healed() -> Result<()> {
     })
 }
 
+// R-LOOP-4, R-COEX-10.
 #[test]
 fn events_that_are_missed_are_made_up_for() -> Result<()> {
     let mut node = Node::builder().on(Backend::Docker).without_agent()?;
@@ -173,6 +175,7 @@ fn a_prune_of_everything_is_healed() -> Result<()> {
     })
 }
 
+// R-COEX-4, R-COEX-10.
 #[test]
 fn containers_of_others_are_never_touched() -> Result<()> {
     on_docker(|node| {

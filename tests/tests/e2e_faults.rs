@@ -29,6 +29,7 @@ const PODS: [&str; 4] = ["a", "b", "c", "d"];
 /// A pod that nobody touches.
 const BYSTANDER: &str = "bystander";
 
+// R-RST-1.
 fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing(on: Backend) -> Result<()> {
     let mut random = Random::announced("twenty_kills");
     Node::builder().on(on).run(|node| {
@@ -157,6 +158,7 @@ fn revision_of(spec: &serde_json::Value) -> String {
     values.next_back().unwrap_or_default().to_owned()
 }
 
+// R-LOOP-6.
 fn a_restart_of_the_runtime_touches_no_pod(on: Backend) -> Result<()> {
     outage(on, Signal::TERM)
 }
@@ -223,6 +225,7 @@ fn a_killed_shim_is_a_restart_with_a_cause(on: Backend) -> Result<()> {
     })
 }
 
+// R-RST-1.
 fn an_agent_that_is_told_to_stop_leaves_its_pods_running(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;

@@ -24,6 +24,7 @@ fn of_image(name: &str, image: &str, policy: &str) -> String {
     pod.replace("image: busybox", &format!("image: {image}"))
 }
 
+// R-IMG-4, R-BCK-3.
 fn an_image_that_does_not_exist_is_named_and_tried_again(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("good.yaml", pods::idle("good", "1"))?;
@@ -40,6 +41,7 @@ fn an_image_that_does_not_exist_is_named_and_tried_again(on: Backend) -> Result<
     })
 }
 
+// R-WRK-8.
 fn an_update_to_an_image_that_cannot_be_had_leaves_the_old_pod_running(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", of_image("pod", "redis:7", "IfNotPresent"))?;
@@ -70,6 +72,7 @@ fn an_update_to_an_image_that_cannot_be_had_leaves_the_old_pod_running(on: Backe
     })
 }
 
+// R-IMG-4.
 fn a_registry_that_comes_back_is_used_again(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let registry = node.registry.as_mut().context("the node has a registry")?;
@@ -101,6 +104,7 @@ fn a_full_disk_is_named_and_leaves_nothing_half_made(on: Backend) -> Result<()> 
     })
 }
 
+// R-IMG-2, R-IMG-13.
 fn archives_dropped_into_the_preload_directory_are_imported_while_running(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let fixtures = node.fixtures.clone().context("the node has fixtures")?;
@@ -130,6 +134,7 @@ fn archives_dropped_into_the_preload_directory_are_imported_while_running(on: Ba
     })
 }
 
+// R-IMG-13.
 fn archives_that_are_there_at_the_start_are_imported(on: Backend) -> Result<()> {
     let mut node = Node::builder().on(on).without_agent()?;
     let fixtures = node.fixtures.clone().context("the node has fixtures")?;

@@ -14,7 +14,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use rustix::process::Signal;
+use rustix::{
+    mount::{UnmountFlags, unmount},
+    process::Signal,
+};
 use stanchion_tests::{
     Backend, Node,
     ctr::{Ctr, Running},
@@ -167,6 +170,7 @@ fn the_four_states_are_told_apart_and_pods_wait() -> Result<()> {
     })
 }
 
+// R-COEX-2, R-COEX-3.
 #[test]
 fn what_killall_does_is_healed() -> Result<()> {
     alone_on_k3s("", |node| {
@@ -322,6 +326,52 @@ fn after_a_reboot_without_a_server_the_pods_run_on_ours() -> Result<()> {
             is_as_it_was(&now)?;
             runs_not_on(&ctr, "pod")
         })
+    })
+}
+
+/// Deletes what containerd keeps of a running container, as killall does, and leaves its process.
+fn lose_bundle(node: &mut Node, running: &Running) -> Result<()> {
+    let namespace = node.names().namespace.clone();
+    let tasks = k3s(node)?.state().join("io.containerd.runtime.v2.task");
+    let bundle = tasks.join(namespace).join(&running.record.id);
+    for point in proc::mounts_below(&bundle)?.into_iter().rev() {
+        unmount(&point, UnmountFlags::DETACH).with_context(|| format!("cannot unmount {}", point.display()))?;
+    }
+    std::fs::remove_dir_all(&bundle).with_context(|| format!("cannot remove {}", bundle.display()))
+}
+
+#[test]
+fn what_runs_on_without_its_bundle_is_not_doubled() -> Result<()> {
+    on_k3s("when_socket_absent = \"own\"\n", |node| {
+        node.agent.start()?;
+        let (own, ctr) = (own(node), node.ctr());
+        write(node, "pod")?;
+        let lost = runs_on(node, &ctr, "pod")?;
+        node.containerd.end(Signal::KILL)?;
+        lose_bundle(node, &lost)?;
+        node.await_said(&["describe", "pod", "pod"], &["no backend knows of it"])?;
+        throughout(Duration::from_secs(3), || {
+            is_as_it_was(&lost)?;
+            runs_not_on(&own, "pod")
+        })?;
+
+        println!("its containerd is back, and has its record: it ends what it has lost before the next life");
+        node.containerd.resume()?;
+        let next = node.until("the pod to run again", || {
+            let alive = proc::alive(lost.pid);
+            let there = of_pod(&ctr, "pod")?;
+            ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
+            there.into_iter().next().context("not yet")
+        })?;
+        runs_on(node, &ctr, "pod")?;
+        is_as_it_was(&next)?;
+
+        println!("lost again, and ended: ours runs it");
+        node.containerd.end(Signal::KILL)?;
+        lose_bundle(node, &next)?;
+        node.await_said(&["describe", "pod", "pod"], &["no backend knows of it"])?;
+        next.kill()?;
+        runs_on(node, &own, "pod").map(drop)
     })
 }
 

@@ -58,6 +58,7 @@ fn pods_reach_each_other_and_the_node_reaches_them(on: Backend) -> Result<()> {
     })
 }
 
+// R-SYNC-9.
 fn a_host_port_leads_into_the_pod_and_ends_with_it(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let port = node.names().port(0);
@@ -88,6 +89,7 @@ fn a_host_port_leads_into_the_pod_and_ends_with_it(on: Backend) -> Result<()> {
     })
 }
 
+// R-ADM-1, R-ADM-5.
 fn a_host_port_that_another_pod_has_is_named(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let port = node.names().port(1);
@@ -103,6 +105,7 @@ fn a_host_port_that_another_pod_has_is_named(on: Backend) -> Result<()> {
     })
 }
 
+// R-SEC-13.
 fn a_pod_on_the_hosts_network_is_the_node(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let port = node.names().port(2);
@@ -117,6 +120,7 @@ fn a_pod_on_the_hosts_network_is_the_node(on: Backend) -> Result<()> {
     })
 }
 
+// R-HOST-1, R-HOST-5, R-HOST-6, R-DNS-7.
 fn a_pod_knows_its_own_name_and_address(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::shell("pod", IDLE, "  hostname: chosen\n"))?;

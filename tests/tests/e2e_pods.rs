@@ -26,6 +26,7 @@ stanchion_tests::on_each_runtime! {
     two_containers_share_the_pods_network,
 }
 
+// R-ENV-2, R-ENV-3, R-ENV-10.
 fn environment_arguments_and_directory_reach_the_process(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let extra = "    workingDir: /tmp\n    env:\n    - {name: GREETING, value: hello}\n    - {name: BOTH, value: \
@@ -42,6 +43,7 @@ fn environment_arguments_and_directory_reach_the_process(on: Backend) -> Result<
     })
 }
 
+// R-RES-11, R-RES-14.
 fn limits_are_the_cgroups(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let extra = "    resources:\n      limits: {memory: 64Mi, cpu: 250m}\n";
@@ -55,6 +57,7 @@ fn limits_are_the_cgroups(on: Backend) -> Result<()> {
     })
 }
 
+// R-TERM-8.
 fn a_container_over_its_memory_limit_is_oom_killed_by_name(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let extra = "    resources:\n      limits: {memory: 32Mi}\n  restartPolicy: Never\n";
@@ -63,6 +66,7 @@ fn a_container_over_its_memory_limit_is_oom_killed_by_name(on: Backend) -> Resul
     })
 }
 
+// R-VOL-2, R-VOL-6, R-VOL-7, R-MNT-1.
 fn volumes_are_what_they_say(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let host = node.path("on-the-node");
@@ -101,6 +105,7 @@ fn volumes_are_what_they_say(on: Backend) -> Result<()> {
     })
 }
 
+// R-VOL-1, R-VOL-6.
 fn a_host_path_of_the_wrong_type_holds_the_pod_back_by_name(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let path = node.path("needed");
@@ -118,6 +123,7 @@ fn a_host_path_of_the_wrong_type_holds_the_pod_back_by_name(on: Backend) -> Resu
     })
 }
 
+// R-RSP-1, R-PH-4.
 fn never_means_once(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", shell("pod", "exit 3", "  restartPolicy: Never\n"))?;
@@ -135,6 +141,7 @@ fn never_means_once(on: Backend) -> Result<()> {
     })
 }
 
+// R-RSP-1, R-PH-4, R-VOL-2.
 fn on_failure_means_until_it_succeeds(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let script = "if [ -e /scratch/tried ]; then exit 0; fi; touch /scratch/tried; exit 1";
@@ -150,6 +157,7 @@ fn on_failure_means_until_it_succeeds(on: Backend) -> Result<()> {
     })
 }
 
+// R-TERM-1.
 fn the_end_is_term_first(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let file = node.path("said");
@@ -171,6 +179,7 @@ fn the_end_is_term_first(on: Backend) -> Result<()> {
     })
 }
 
+// R-TERM-1.
 fn the_end_is_kill_after_the_grace(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let deaf = shell("pod", "trap '' TERM; while :; do sleep 1; done", "");
@@ -187,6 +196,7 @@ fn the_end_is_kill_after_the_grace(on: Backend) -> Result<()> {
     })
 }
 
+// R-SEC-13.
 fn two_containers_share_the_pods_network(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let side = "  - name: side\n    image: redis\n";

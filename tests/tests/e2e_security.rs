@@ -1,4 +1,4 @@
-//! What a container is allowed, and what it shares, seen from the node (R-SEC-16), from the manifests of `tests/manifests`.
+//! What a container is allowed, and what it shares, seen from the node, from the manifests of `tests/manifests`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -41,6 +41,7 @@ fn expect(node: &Node, container: &str, lines: &[(&str, &str)]) -> Result<()> {
 }
 
 /// As in the recordings `security/users-and-groups`, `security/capabilities` and `security/seccomp` of a kubelet.
+/// R-SEC-16.
 fn a_process_has_what_its_security_context_says(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("security.yaml", include_str!("../manifests/security.yaml"))?;
@@ -83,7 +84,7 @@ fn root_is_refused_by_name_where_it_is_not_wanted(on: Backend) -> Result<()> {
     })
 }
 
-/// R-SEC-9, R-SEC-12: nothing is rejected for good, and what runs goes on.
+/// R-SEC-9, R-SEC-12: nothing is rejected for good, and what runs goes on (R-ADM-1, R-ADM-6).
 fn what_the_node_does_not_allow_holds_the_pod_back_by_name(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", shell("pod", IDLE, ""))?;
@@ -113,7 +114,7 @@ fn containers_see_each_others_processes(on: Backend) -> Result<()> {
     })
 }
 
-/// R-RES-2, R-RES-5, R-RES-13, R-RES-19, as in the recordings `resources/pod-level` and `resources/burstable`.
+/// R-RES-6, R-COEX-3, R-RES-2, R-RES-5, R-RES-13, R-RES-19, as in the recordings `resources/pod-level` and `resources/burstable`.
 fn pods_are_in_the_cgroup_of_their_class(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("idle.yaml", shell("idle", IDLE, ""))?;

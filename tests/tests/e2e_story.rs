@@ -19,6 +19,7 @@ fn redis_outlives_everything_but_its_manifest_on_k3s() -> Result<()> {
     redis_outlives_everything_but_its_manifest(Backend::K3s)
 }
 
+// R-INOT-2, R-INOT-3, R-CHG-1, R-CHG-5, R-CHG-6, R-FILE-8, R-FILE-11, R-RST-1, R-WRK-4.
 fn redis_outlives_everything_but_its_manifest(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let first = dropped_in(node)?;

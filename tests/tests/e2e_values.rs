@@ -83,17 +83,19 @@ fn everything(node: &mut Node) -> Result<()> {
     node.await_nothing_left()
 }
 
+// R-GAP-14, R-ENV-4, R-ENV-5, R-VOL-8, R-HOST-2, R-HOST-5, R-HOST-6, R-HOST-8, R-DNS-7.
 #[test]
 fn objects_fields_and_volumes_are_what_they_say_on_containerd() -> Result<()> {
     Node::builder().on(Backend::Containerd).run(everything)
 }
 
+// R-GAP-14, R-ENV-4, R-ENV-5, R-VOL-8, R-HOST-2, R-HOST-5, R-HOST-6, R-HOST-8, R-DNS-7.
 #[test]
 fn objects_fields_and_volumes_are_what_they_say_on_docker() -> Result<()> {
     Node::builder().on(Backend::Docker).run(everything)
 }
 
-/// A pod whose container can write to its volume plants a link; what is mounted through it stays inside.
+/// A pod whose container can write to its volume plants a link; what is mounted through it stays inside (R-MNT-4).
 #[test]
 fn a_part_of_a_volume_behind_a_link_to_etc_is_refused_by_name() -> Result<()> {
     Node::builder().run(|node| {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
+use stanchion_tests::rules::{Proof, root};
 
 /// Longest source file, tests included.
 const LINES: usize = 600;
@@ -74,11 +75,6 @@ impl Member {
     fn is_plugin(&self) -> bool {
         self.dir.starts_with("plugins")
     }
-}
-
-fn root() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("the directory of tests is in the workspace").to_owned()
 }
 
 fn members() -> Vec<Member> {
@@ -194,6 +190,12 @@ fn no_file_is_longer_than_its_idea() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn ids_of_rules_are_in_their_list_and_belong_to_tests() {
+    let proof = Proof::collect(&root()).expect("the list of rules and the sources can be read");
+    assert!(proof.problems.is_empty(), "{}", proof.problems.join("\n"));
 }
 
 #[test]

@@ -4,17 +4,25 @@
 //! `/tasks/start` or `/tasks/exit`; Docker's containers are tasks of containerd too. For a client the change is the start
 //! of the program. Agent and client take turns, so that whatever else the machine does meets both.
 
+mod decode;
 mod machine;
+mod mixed;
 mod plain;
+mod probes;
 mod rounds;
 mod table;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use stanchion_tests::{Backend, NodeBuilder, proc, slot, slot::Kind, wait::pause};
+use stanchion_tests::{Backend, Node, NodeBuilder, proc, slot, slot::Kind, wait::pause};
 
-use crate::{bench::table::Report, build, deps, interrupt::Interrupt, say};
+use crate::{
+    bench::{mixed::Mixed, table::Report},
+    build, deps,
+    interrupt::Interrupt,
+    say,
+};
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -28,12 +36,24 @@ pub struct Options {
     /// How often add, crash, update and delete are measured for each number
     #[arg(long, default_value_t = 20)]
     rounds: usize,
+    /// Pods on each of Docker and containerd, in the mixed run; 0 leaves it out
+    #[arg(long, default_value_t = 25)]
+    mixed: usize,
     /// How long the idle agent is watched, seconds
     #[arg(long, default_value_t = 30)]
     idle: u64,
+    /// Only these parts: pods, decode, probes
+    #[arg(long, value_delimiter = ',', default_value = "pods,decode,probes", value_parser = ["pods", "decode", "probes"])]
+    only: Vec<String>,
     /// Uses programs of the dev profile: faster to build, not for publication
     #[arg(long)]
     dev: bool,
+}
+
+impl Options {
+    fn wants(&self, part: &str) -> bool {
+        self.only.iter().any(|it| it == part)
+    }
 }
 
 /// Measures and prints.
@@ -45,26 +65,62 @@ pub fn run(options: &Options) -> Result<()> {
     let programs = build::programs(!options.dev)?;
     let interrupt = Interrupt::watch()?;
     println!("{}", machine::describe(options.dev)?);
+    if options.wants("decode") {
+        decode::measure(&programs)?;
+    }
+    if options.wants("probes") {
+        on_a_fresh_node(Backend::Containerd, &programs, &interrupt, |node| probes::measure(node, options.idle))?;
+    }
+    if !options.wants("pods") {
+        return Ok(());
+    }
     for on in &options.on {
         let mut report = Report::new(*on);
         for n in &options.n {
             say(format!("measuring on {} with {n} pods", on.name()));
             // A fresh node for each, so that none pays for what another left in caches and histories.
-            let mut node = NodeBuilder::new(Kind::Bench).on(*on).programs(&programs).start()?;
-            let bench = rounds::Bench::new(&node, &interrupt)?;
-            let measured = bench.measure(*n, options, &mut report);
-            // With its subscription to events, which is a process on the node.
-            drop(bench);
-            let result = measured.and_then(|()| node.await_nothing_left());
-            if result.is_err() && !interrupt.happened() {
-                eprintln!("{}", node.dump());
-            }
-            result?;
-            node.agent.stop()?;
+            on_a_fresh_node(*on, &programs, &interrupt, |node| {
+                rounds::Bench::new(node, &interrupt)?.measure(*n, options, &mut report)
+            })?;
         }
         println!("{report}");
     }
+    if options.mixed > 0 {
+        println!("{}", mixed(options, &programs, &interrupt)?);
+    }
     Ok(())
+}
+
+/// The most rounds of a mixed run: each starts all pods three times.
+const MIXED_ROUNDS: usize = 5;
+
+fn mixed(options: &Options, programs: &Path, interrupt: &Interrupt) -> Result<Mixed> {
+    let mut node = NodeBuilder::new(Kind::Bench).mixed().programs(programs).start()?;
+    let measured = Mixed::measure(&node, options.mixed, options.rounds.min(MIXED_ROUNDS), interrupt);
+    // Without its subscription to events, which is a process on the node.
+    let measured = measured.and_then(|report| node.await_nothing_left().map(|()| report));
+    if measured.is_err() && !interrupt.happened() {
+        eprintln!("{}", node.dump());
+    }
+    let report = measured?;
+    node.agent.stop()?;
+    Ok(report)
+}
+
+/// Measures on a node that is made for it and must be empty again after it.
+fn on_a_fresh_node(
+    on: Backend,
+    programs: &Path,
+    interrupt: &Interrupt,
+    measure: impl FnOnce(&Node) -> Result<()>,
+) -> Result<()> {
+    let mut node = NodeBuilder::new(Kind::Bench).on(on).programs(programs).start()?;
+    let result = measure(&node).and_then(|()| node.await_nothing_left());
+    if result.is_err() && !interrupt.happened() {
+        eprintln!("{}", node.dump());
+    }
+    result?;
+    node.agent.stop().map(drop)
 }
 
 fn runtime(name: &str) -> Result<Backend> {

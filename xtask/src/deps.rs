@@ -54,6 +54,11 @@ const NODE: &[Need] = &[
     install("nft", "nftables"),
     // The plugins run it with an environment that does not lead to unpacked libraries.
     install("iptables", "iptables"),
+    // What archives of images are packed with, and what makes a registry's certificate.
+    install("bzip2", "bzip2"),
+    install("lz4", "lz4"),
+    install("zstd", "zstd"),
+    install("openssl", "openssl"),
     unpack("portmap", "containernetworking-plugins"),
     unpack("containerd", "containerd"),
     unpack("ctr", "containerd"),

@@ -1,11 +1,13 @@
-//! `cargo xtask demo | test | bench`: everything a developer runs, nothing to prepare before.
+//! `cargo xtask demo | test | bench | rules | fuzz`: everything a developer runs, nothing to prepare before.
 
 mod bench;
 mod build;
 mod demo;
 mod deps;
+mod fuzz;
 mod interrupt;
 mod lint;
+mod rules;
 mod test;
 
 use std::process::ExitCode;
@@ -31,6 +33,10 @@ enum Task {
     Lint,
     /// Measure the agent beside `ctr run -d` and `docker run -d`; prints Markdown
     Bench(bench::Options),
+    /// Print the rules with the tests that prove them
+    Rules(rules::Options),
+    /// Try the decoder of manifests with inputs that libFuzzer makes up
+    Fuzz(fuzz::Options),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +45,8 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Lint => lint::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Rules(options) => rules::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
     };
     finish(result)
 }

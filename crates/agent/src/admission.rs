@@ -109,7 +109,7 @@ mod tests {
         format!("{{securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}, containers: [{{name: c, image: a}}]}}")
     }
 
-    /// The recordings `security/sysctl-safe` and `security/sysctl-unsafe`.
+    /// The recordings `security/sysctl-safe` and `security/sysctl-unsafe` (R-ADM-6).
     #[test]
     fn safe_sysctls_are_admitted_and_others_where_the_node_allows_them() {
         let node = Admission { kernel: (6, 1), ..Admission::default() };
@@ -126,7 +126,7 @@ mod tests {
         assert!(said(&open, &with_sysctl("kernel.msgmaximum")).is_some());
     }
 
-    /// The recording `security/apparmor-selinux-missing`.
+    /// The recording `security/apparmor-selinux-missing` (R-ADM-7).
     #[test]
     fn what_the_node_does_not_have_is_not_left_out() {
         let spec = |security: &str| format!("{{containers: [{{name: c, image: a, securityContext: {security}}}]}}");

@@ -201,6 +201,7 @@ impl Follow {
 mod tests {
     use super::{LogOptions, read};
 
+    // R-LOG-3, R-LOG-7, R-LOG-9.
     #[test]
     fn partial_lines_rotated_files_and_tails_are_read() {
         let directory = tempfile::tempdir().expect("a directory");

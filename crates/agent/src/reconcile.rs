@@ -6,8 +6,8 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use stanchion_pod::PodKey;
-use stanchion_runtime::Runtime;
+use stanchion_pod::{PodKey, PodUid};
+use stanchion_runtime::{Runtime, labels};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     events::Subject,
     files,
     handle::Request,
+    observe::Remains,
     worker::{Ended, Order, Orders, Shared, Worker},
 };
 
@@ -24,6 +25,8 @@ pub(crate) struct Reconciler<R> {
     desired: watch::Receiver<Arc<Desired>>,
     requests: mpsc::Receiver<Request>,
     workers: HashMap<PodKey, Orders>,
+    /// UIDs of the pods that have a worker, as they are wanted.
+    uids: HashMap<PodKey, PodUid>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
     /// Where an earlier agent put pods.
     places: HashMap<PodKey, Vec<files::Place>>,
@@ -35,8 +38,8 @@ impl<R: Runtime> Reconciler<R> {
         desired: watch::Receiver<Arc<Desired>>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
-        let (workers, ended, places) = (HashMap::new(), mpsc::channel(64), HashMap::new());
-        Self { shared, desired, requests, workers, ended, places }
+        let (workers, uids, places) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { shared, desired, requests, workers, uids, ended: mpsc::channel(64), places }
     }
 
     /// Works until the agent stops.
@@ -62,7 +65,10 @@ impl<R: Runtime> Reconciler<R> {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.desired.changed() => if changed.is_err() { return },
-                Some(key) = self.ended.1.recv() => drop(self.workers.remove(&key)),
+                Some(key) = self.ended.1.recv() => {
+                    self.workers.remove(&key);
+                    self.uids.remove(&key);
+                }
                 Some(request) = self.requests.recv() => self.pass(request).await,
                 () = looked => {}
             }
@@ -82,6 +88,8 @@ impl<R: Runtime> Reconciler<R> {
                         changed
                     });
                 }
+                // What has its UID has its files too, until it is gone.
+                None if self.is_taken(key, &pod.pod.uid) => {}
                 None => self.employ(key, Some(pod.clone())),
             }
         }
@@ -108,8 +116,25 @@ impl<R: Runtime> Reconciler<R> {
         looks.filter(|look| look.is_current()).flat_map(|look| look.pods.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
+    /// Whether another pod has this UID, or what is left of one.
+    fn is_taken(&self, key: &PodKey, uid: &PodUid) -> bool {
+        if self.uids.iter().any(|(other, known)| other != key && known == uid) {
+            return true;
+        }
+        let of_another = |remains: &Remains| {
+            let labels =
+                remains.sandboxes.iter().map(|it| &it.labels).chain(remains.containers.iter().map(|it| &it.labels));
+            labels.flat_map(|labels| labels.get(labels::POD_UID)).any(|known| known == uid.as_str())
+        };
+        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        looks.flat_map(|look| look.pods.clone()).any(|(other, remains)| other != *key && of_another(&remains))
+    }
+
     fn employ(&mut self, key: &PodKey, desired: Option<crate::desired::DesiredPod>) {
         let recorded = self.places.remove(key).unwrap_or_default();
+        if let Some(desired) = &desired {
+            self.uids.insert(key.clone(), desired.pod.uid.clone());
+        }
         let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, recorded);
         self.workers.insert(key.clone(), orders);
         let (ended, key) = (self.ended.0.clone(), key.clone());

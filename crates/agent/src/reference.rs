@@ -25,6 +25,7 @@ pub fn full(reference: &str) -> String {
 mod tests {
     use super::full;
 
+    // R-IMG-1.
     #[test]
     fn references_are_completed_as_docker_does() {
         for (short, long) in [

@@ -82,6 +82,12 @@ impl Sources {
         join_all(self.readers.iter_mut().filter_map(Reader::standby).map(Standby::ask)).await.contains(&true)
     }
 
+    /// When kubelets are asked next, where there are any.
+    fn next_question(&mut self) -> Option<Instant> {
+        let periods = self.readers.iter_mut().filter_map(|reader| Some(reader.standby()?.period()));
+        periods.min().map(|period| Instant::now() + period)
+    }
+
     /// Reads every source and publishes what they want together.
     fn read(mut self) -> Self {
         let writing = self.watch.being_written();
@@ -115,8 +121,7 @@ impl Sources {
     /// *Cancel-safe:* what was noticed stays noted in the watch.
     async fn changed(&mut self, latest: Instant) {
         let mut due = latest;
-        let has_kubelets = self.readers.iter_mut().any(|reader| reader.standby().is_some());
-        let mut asking = Instant::now() + standby::PERIOD;
+        let mut asking = self.next_question();
         loop {
             tokio::select! {
                 change = self.watch.next() => due = match change {
@@ -124,11 +129,11 @@ impl Sources {
                     Change::Removed => due.min(Instant::now() + REPLACED_WITHIN),
                     Change::BeingWritten => due.min(Instant::now() + QUIET).max(Instant::now() + QUIET / 2),
                 },
-                () = sleep_until(asking), if has_kubelets => {
+                () = sleep_until(asking.unwrap_or(due)), if asking.is_some() => {
                     if self.ask_kubelets().await {
                         return;
                     }
-                    asking = Instant::now() + standby::PERIOD;
+                    asking = self.next_question();
                 }
                 () = sleep_until(due) => {
                     self.watch.settle(QUIET);

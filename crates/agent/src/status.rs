@@ -6,6 +6,8 @@
 mod conditions;
 mod container;
 mod phase;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

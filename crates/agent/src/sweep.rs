@@ -40,19 +40,24 @@ pub(crate) async fn run<R: Runtime>(
     }
 }
 
-/// UIDs with files here that no source wants and no runtime has; `None` while not everything can be seen.
+/// UIDs with files here that no source wants and no runtime has; `None` while not all sources can be read.
 fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desired>>) -> Option<HashSet<PodUid>> {
     let desired = Arc::clone(&desired.borrow());
-    let looks: Vec<_> = shared.homes.iter().map(|home| home.observer.latest()).collect();
-    if !desired.complete || !looks.iter().all(|look| look.is_current()) {
+    if !desired.complete {
         return None;
     }
+    let looks: Vec<_> = shared.homes.iter().map(|home| (&*home.backend.name, home.observer.latest())).collect();
+    let away: Vec<_> = looks.iter().filter(|(_, look)| !look.is_current()).map(|(name, _)| *name).collect();
     let wanted = desired.pods.values().map(|desired| desired.pod.uid.clone());
-    let sandboxes = looks.iter().flat_map(|look| look.pods.values()).flat_map(|remains| &remains.sandboxes);
+    // What is away still has what it was last seen to have.
+    let sandboxes = looks.iter().flat_map(|(_, look)| look.pods.values()).flat_map(|remains| &remains.sandboxes);
     let existing = sandboxes.filter_map(|sandbox| sandbox.labels.get(labels::POD_UID)).map(|uid| PodUid::new(uid));
     let claimed: HashSet<_> = wanted.chain(existing).collect();
     match files::uids(&shared.config.state_dir) {
-        Ok(uids) => Some(uids.into_iter().filter(|uid| !claimed.contains(uid)).collect()),
+        Ok(mut uids) => {
+            uids.retain(|uid| !claimed.contains(uid) && (away.is_empty() || was_put_elsewhere(shared, uid, &away)));
+            Some(uids.into_iter().collect())
+        }
         Err(error) => {
             tracing::warn!(%error, "the pods' files cannot be listed");
             None
@@ -60,10 +65,27 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     }
 }
 
-async fn remove<R>(shared: &Shared<R>, uid: &PodUid) {
-    // Which pod it was is not known any more; the link in its files says where its logs are.
+/// Whether a pod was put on other backends than these, as far as that was written down.
+fn was_put_elsewhere<R>(shared: &Shared<R>, uid: &PodUid, away: &[&str]) -> bool {
+    let is_away = |backend: &str| away.contains(&backend);
+    match files_of(shared, uid).record() {
+        Ok(Some(record)) => !is_away(&record.backend) && !record.instead_of.as_deref().is_some_and(is_away),
+        Ok(None) => false,
+        Err(error) => {
+            tracing::warn!(%uid, %error, "where a pod that is gone was put cannot be read");
+            false
+        }
+    }
+}
+
+/// Which pod it was is not known any more; the link in its files says where its logs are.
+fn files_of<R>(shared: &Shared<R>, uid: &PodUid) -> PodFiles {
     let nobody = PodKey { namespace: String::new(), name: String::new() };
-    let files = PodFiles::new(&shared.config.state_dir, &shared.config.log_dir, &nobody, uid);
+    PodFiles::new(&shared.config.state_dir, &shared.config.log_dir, &nobody, uid)
+}
+
+async fn remove<R>(shared: &Shared<R>, uid: &PodUid) {
+    let files = files_of(shared, uid);
     let subject = Subject::manifest(&format!("uid {uid}"));
     match tokio::task::spawn_blocking(move || files.remove()).await {
         Ok(Ok(())) => {

@@ -6,7 +6,7 @@
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
 //! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
-//!   [`announce`]: events.
+//!   [`announce`]: events. [`place`]: on which backend. [`strays`]: processes that no backend knows.
 
 mod announce;
 mod container;
@@ -22,6 +22,7 @@ mod resources;
 mod security;
 mod show;
 mod stop;
+mod strays;
 mod usage;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
@@ -112,6 +113,7 @@ pub(crate) struct Worker<R> {
     running: Option<Running>,
     /// Where it belongs and where it may be.
     places: place::Places,
+    strays: strays::Strays,
     /// Whether what an agent before this one started has been looked up.
     is_recalled: bool,
     /// The revision that this node cannot run, once that was told.
@@ -191,6 +193,7 @@ impl<R: Runtime> Worker<R> {
             running: None,
             uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
             places: place::Places::new(recorded),
+            strays: strays::Strays::default(),
             is_recalled: false,
             refused: None,
             counted: None,
@@ -222,6 +225,7 @@ impl<R: Runtime> Worker<R> {
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
+            let search = self.look_for_strays(&remains).await;
             self.recall(desired.as_ref(), &remains).await;
             self.recall_attempts(desired.as_ref()).await;
             self.recall_lives(desired.as_ref(), &remains).await;
@@ -231,7 +235,7 @@ impl<R: Runtime> Worker<R> {
             let Plan { action, wake_at } = self.decide(desired.as_ref(), &remains);
             self.watch(desired.as_ref(), &remains);
             self.announce(desired.as_ref(), &remains);
-            let wake_at = [wake_at, again, follow, measure].into_iter().flatten().min();
+            let wake_at = [wake_at, again, search, follow, measure].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
                 Some(Action::EnsureImages { revision, containers }) => {
@@ -249,8 +253,12 @@ impl<R: Runtime> Worker<R> {
                 }
                 Some(action) => {
                     let backend = self.backend_of(&action, desired.as_ref());
+                    let is_removal = matches!(action, Action::RemoveSandbox { .. });
                     self.perform(action, desired.as_ref()).await;
                     self.look(&backend).await;
+                    if is_removal {
+                        self.leave(&backend);
+                    }
                 }
                 None => self.wait(wake_at, &visible, &remains, &shutdown).await,
             }
@@ -262,7 +270,7 @@ impl<R: Runtime> Worker<R> {
     fn decide(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Plan {
         let home = self.home_name(desired.map(|desired| &*desired.pod));
         self.note(desired, remains);
-        if !self.is_visible(&home, desired) {
+        if !self.is_visible(&home, desired) || self.stray().is_some() {
             return Plan::default();
         }
         let Some(wanted) = self.admitted(desired) else { return Plan::default() };

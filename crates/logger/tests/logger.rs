@@ -20,6 +20,7 @@ fn texts(lines: &[Line], stream: &str) -> Vec<String> {
     lines.iter().filter(|line| line.stream == stream).map(|line| line.text.clone()).collect()
 }
 
+// R-LOG-3.
 #[test]
 fn lines_come_with_time_stream_and_tag() {
     let dir = dir();
@@ -49,6 +50,7 @@ fn bytes_that_are_no_text_pass_unchanged() {
     assert!(fs::read(&path).expect("the log").ends_with(b" stdout F \xff\x00\r\n"));
 }
 
+// R-LOG-3.
 #[test]
 fn long_lines_come_in_parts_of_16_kib() {
     const PART: usize = 16 * 1024;
@@ -110,6 +112,7 @@ fn streams_never_mix_within_a_line() {
     }
 }
 
+// R-LOG-5.
 #[test]
 fn the_file_is_rotated_before_it_is_too_long_and_the_oldest_goes() {
     let dir = dir();
@@ -134,6 +137,7 @@ fn the_file_is_rotated_before_it_is_too_long_and_the_oldest_goes() {
     assert!(other.exists());
 }
 
+// R-LOG-6.
 #[test]
 fn rotated_files_are_named_as_kubelet_does() {
     let dir = dir();

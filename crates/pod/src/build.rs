@@ -32,7 +32,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         labels: wire.metadata.labels.clone().unwrap_or_default(),
         annotations: wire.metadata.annotations.clone().unwrap_or_default(),
         restart_policy: lifecycle::restart_policy(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always),
-        grace: Duration::from_secs(spec.termination_grace_period_seconds.map_or(30, |it| it.max(1).unsigned_abs())),
+        grace: seconds(Some(spec.termination_grace_period_seconds.map_or(30, |it| it.max(1)))),
         host_network: spec.host_network.unwrap_or(false),
         security: security::pod(spec),
         qos: resources::qos(spec),
@@ -96,8 +96,11 @@ fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
     }
 }
 
+/// The longest span, seconds: 68 years. A clock cannot be that much later and a year more.
+const LONGEST: i64 = i32::MAX as i64;
+
 fn seconds(number: Option<i64>) -> Duration {
-    Duration::from_secs(number.unwrap_or(0).max(0).unsigned_abs())
+    Duration::from_secs(number.unwrap_or(0).clamp(0, LONGEST).unsigned_abs())
 }
 
 fn port(wire: &wire::ContainerPort) -> Option<Port> {

@@ -84,22 +84,31 @@ pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, node_name: &str) -> Po
     };
     metadata.uid = Some(uid.as_str().to_owned());
     metadata.name = Some(format!("{name}-{node_name}"));
+    // A pod that is on its way out is so by its file, not by what is written in it (R-REJ-8).
+    metadata.deletion_timestamp = None;
+    metadata.deletion_grace_period_seconds = None;
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert("kubernetes.io/config.source".to_owned(), "file".to_owned());
     annotations.insert("kubernetes.io/config.hash".to_owned(), uid.as_str().to_owned());
     if let Some(spec) = &mut pod.spec {
         spec.node_name = Some(node_name.to_owned());
-        let tolerations = spec.tolerations.get_or_insert_default();
-        let evades = |it: &Toleration| it.key.is_none() && it.effect.as_deref() == Some("NoExecute");
-        if !tolerations.iter().any(evades) {
-            tolerations.push(Toleration {
-                operator: Some("Exists".to_owned()),
-                effect: Some("NoExecute".to_owned()),
-                ..Toleration::default()
-            });
-        }
+        tolerate_everything(spec.tolerations.get_or_insert_default());
     }
     uid
+}
+
+/// Every `NoExecute` taint, for ever: also where the user has said it with a time limit (R-ID-9).
+fn tolerate_everything(tolerations: &mut Vec<Toleration>) {
+    let ours = Toleration {
+        operator: Some("Exists".to_owned()),
+        effect: Some("NoExecute".to_owned()),
+        ..Toleration::default()
+    };
+    let is_ours = |it: &Toleration| Toleration { toleration_seconds: None, ..it.clone() } == ours;
+    match tolerations.iter_mut().find(|it| is_ours(it)) {
+        Some(theirs) => *theirs = ours,
+        None => tolerations.push(ours),
+    }
 }
 
 /// Each part is preceded by its length, so that no two lists of parts hash alike.

@@ -36,11 +36,13 @@ fn replay(folder: &str, gates: Gates) {
     assert!(wrong.is_empty(), "{} cases differ\n{}", wrong.len(), said.join("\n"));
 }
 
+// R-VAL-105.
 #[test]
 fn what_is_valid_is_accepted_with_the_same_defaults() {
     replay("valid", Gates::default());
 }
 
+// R-VAL-105.
 #[test]
 fn what_is_invalid_is_refused_in_the_same_words() {
     replay("invalid", Gates::default());

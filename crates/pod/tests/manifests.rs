@@ -1,6 +1,9 @@
 //! Good and bad manifests, and what is said of them.
 
-use stanchion_pod::{Manifest, Problem, RestartPolicy, Value, Volume, decode};
+mod support;
+
+use stanchion_pod::{RestartPolicy, Value, Volume, decode};
+use support::{bad, good, one};
 
 const REDIS: &str = "\
 apiVersion: v1
@@ -17,21 +20,7 @@ spec:
     - containerPort: 6379
 ";
 
-fn good(text: &str) -> Manifest {
-    decode(text.as_bytes(), "node-1").unwrap_or_else(|problems| panic!("{problems:#?}"))
-}
-
-fn bad(text: &str) -> Vec<Problem> {
-    decode(text.as_bytes(), "node-1").expect_err("the manifest is wrong")
-}
-
-/// The one problem, as users read it.
-fn one(text: &str) -> String {
-    let problems = bad(text);
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    problems[0].to_string()
-}
-
+// R-ID-8.
 #[test]
 fn a_pod_gets_its_identity_on_the_node() {
     let manifest = good(REDIS);
@@ -71,6 +60,7 @@ fn an_explicit_uid_is_kept_if_it_is_harmless() {
     assert!(said.starts_with("line 5, column 3: metadata.uid: Invalid value: \"../../etc\""), "R-ID-7: {said}");
 }
 
+// R-DEC-2.
 #[test]
 fn several_pods_come_from_one_file() {
     let two = format!("---\n{REDIS}---\n{}", REDIS.replace("static-pod", "other"));
@@ -79,6 +69,7 @@ fn several_pods_come_from_one_file() {
     assert_eq!(good(&list).pods.len(), 1);
 }
 
+// R-FILE-14.
 #[test]
 fn unusual_encodings_are_read() {
     assert_eq!(good(&format!("\u{feff}{REDIS}")).pods.len(), 1, "byte order mark");
@@ -118,12 +109,14 @@ fn fields_reach_the_pod() {
     assert_eq!(pod.grace.as_secs(), 1, "R-CHG-7");
 }
 
+// R-DEC-3.
 #[test]
 fn typos_are_named_with_place_and_neighbour() {
     let said = one(&REDIS.replace("    image: redis", "    image: redis\n    imge: x"));
     assert_eq!(said, "line 11, column 5: spec.containers[0].imge: unknown field \"imge\", did you mean \"image\"?");
 }
 
+// R-REJ-1.
 #[test]
 fn unsupported_fields_are_refused_by_name() {
     let said = one(&(REDIS.to_owned() + "  hostUsers: false\n"));
@@ -131,6 +124,7 @@ fn unsupported_fields_are_refused_by_name() {
     assert_eq!(good(&(REDIS.to_owned() + "  dnsPolicy: ClusterFirst\n  hostUsers: true\n")).warnings, []);
 }
 
+// R-REJ-10.
 #[test]
 fn fields_without_effect_are_accepted_with_a_warning() {
     let warnings = good(&(REDIS.to_owned() + "  schedulerName: mine\n")).warnings;
@@ -148,6 +142,7 @@ fn wrong_types_are_named() {
     assert!(said.contains("line 12") && said.contains("containerPort"), "{said}");
 }
 
+// R-DEC-3.
 #[test]
 fn duplicate_keys_are_refused() {
     let said = one(&REDIS.replace("    image: redis\n", "    image: redis\n    args: []\n    image: other\n"));
@@ -157,6 +152,7 @@ fn duplicate_keys_are_refused() {
     assert!(said.contains("metadata.name") && said.contains("duplicate"), "{said}");
 }
 
+// R-DEC-4, R-FILE-14.
 #[test]
 fn what_is_no_pod_is_refused_with_the_way_out() {
     assert!(one("").contains("holds no pod"));

@@ -1,23 +1,13 @@
 //! Documents of objects that pods refer to.
 
-use stanchion_pod::{Manifest, Object, ObjectKind, Problem, decode};
+mod support;
 
-fn good(text: &str) -> Manifest {
-    decode(text.as_bytes(), "node-1").unwrap_or_else(|problems| panic!("{problems:#?}"))
-}
-
-fn bad(text: &str) -> Vec<Problem> {
-    decode(text.as_bytes(), "node-1").expect_err("the manifest is wrong")
-}
-
-fn one(text: &str) -> String {
-    let problems = bad(text);
-    assert_eq!(problems.len(), 1, "{problems:#?}");
-    problems[0].to_string()
-}
+use stanchion_pod::{Object, ObjectKind};
+use support::{bad, good, one};
 
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: keys}\ntype: Opaque\n";
 
+// R-GAP-14.
 #[test]
 fn objects_stand_beside_pods() {
     let text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: team, labels: {a: b}}\ndata: {a: one, b: \

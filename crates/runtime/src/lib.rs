@@ -50,7 +50,7 @@ pub use millis::Millis;
 pub use open::{NodePaths, OpenRequest};
 pub use runtime::Runtime;
 pub use sandbox::{IpcMode, NetworkMode, PidMode, PortMapping, Protocol, SandboxConfig, Sysctl};
-pub use security::{Profile, SeLinux, Security};
+pub use security::{CAPABILITIES, Profile, SeLinux, Security};
 pub use stats::{ContainerStats, Stats};
 pub use version::{Capabilities, Version};
 

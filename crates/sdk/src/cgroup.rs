@@ -146,12 +146,10 @@ pub fn is_plain(path: &Path) -> bool {
     path.components().all(|part| matches!(part, Normal(_) | RootDir))
 }
 
-/// Whether the cgroups that containers are in have a controller, e.g. `hugetlb`. Beside hierarchies of version 1 that of version 2
-/// is systemd's alone, whatever controllers it has left.
+/// Whether the node's cgroups have a controller, e.g. `hugetlb`.
 #[must_use]
 pub fn has_controller(name: &str) -> bool {
-    let mut in_use = hierarchies().iter().filter(|hierarchy| hierarchy.is_unified == is_unified());
-    in_use.any(|hierarchy| hierarchy.controllers.iter().any(|it| it == name))
+    hierarchies().iter().any(|hierarchy| hierarchy.controllers.iter().any(|it| it == name))
 }
 
 /// A mounted hierarchy of cgroups.
@@ -182,6 +180,8 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
         _ => return None,
     };
     let controllers = match is_unified {
+        // Beside hierarchies of version 1 it is systemd's alone, whatever controllers it has left.
+        true if place != Path::new(ROOT) => String::new(),
         true => fs::read_to_string(place.join("cgroup.controllers")).unwrap_or_default(),
         false => what.nth(1)?.replace(',', " "),
     };

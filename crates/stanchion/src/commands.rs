@@ -1,6 +1,7 @@
 //! The commands, one module each.
 
 pub mod backend;
+pub mod backends;
 pub mod describe;
 pub mod doctor;
 pub mod exec;

@@ -48,7 +48,7 @@ enum Command {
     /// Show what happened
     Events(commands::get::EventOptions),
     /// Show the configured backends
-    Backends,
+    Backends(commands::backends::Options),
     /// Check a backend library
     #[command(subcommand)]
     Backend(commands::backend::Action),
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         Command::Exec(options) => commands::exec::run(&client, &options),
         Command::Restart(options) => commands::restart::run(&client, &options),
         Command::Events(options) => commands::get::events(&client, &options),
-        Command::Backends => commands::get::backends(&client),
+        Command::Backends(options) => commands::backends::run(&client, &options),
         Command::Backend(action) => commands::backend::run(&config, &action),
         Command::Doctor => commands::doctor::run(&config, &client),
     };

@@ -24,6 +24,8 @@ pub struct Config {
     pub runtime: String,
     /// The OCI runtime's program, by name or path; default is the containerd runtime's own, `runc`.
     pub runtime_binary: Option<String>,
+    /// Where that program keeps its records; default is the containerd runtime's own place, `/run/containerd/runc`.
+    pub runtime_root: Option<PathBuf>,
     /// Root of the containers' cgroups, absolute in every hierarchy.
     pub cgroup_root: String,
     /// systemd makes the containers' cgroups, as slices and scopes; else the OCI runtime itself. As containerd's own
@@ -49,6 +51,7 @@ impl Default for Config {
             snapshotter: "overlayfs".to_owned(),
             runtime: "io.containerd.runc.v2".to_owned(),
             runtime_binary: None,
+            runtime_root: None,
             cgroup_root: settings::CGROUP_ROOT.to_owned(),
             systemd_cgroup: false,
             logger: None,
@@ -71,6 +74,9 @@ impl Config {
             }
         }
         settings::cgroup_root(&self.cgroup_root)?;
+        if let Some(root) = self.runtime_root.as_ref().filter(|root| !root.is_absolute()) {
+            return wrong("runtime_root", root, "the absolute path of a directory");
+        }
         if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
             return wrong("logger", logger, "the absolute path of a program");
         }
@@ -104,6 +110,7 @@ mod tests {
         assert!(refused(|it| it.cgroup_root.clear()).starts_with("cgroup_root"));
         assert!(refused(|it| it.namespace.clear()).starts_with("namespace"));
         assert!(refused(|it| it.snapshotter.clear()).starts_with("snapshotter"));
+        assert!(refused(|it| it.runtime_root = Some("runc".into())).starts_with("runtime_root"));
         assert!(refused(|it| it.logger = Some("logger".into())).starts_with("logger"));
         assert!(refused(|it| it.log_max_size = 0).starts_with("log_max_size"));
         assert!(refused(|it| it.log_max_files = 0).starts_with("log_max_files"));

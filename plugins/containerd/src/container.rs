@@ -48,6 +48,9 @@ impl Containerd {
         let (sandbox, image) = tokio::join!(self.usable_sandbox(config), self.images.resolve(&config.image));
         let (sandbox, image) = (sandbox?, image?);
         let sandbox_id = config.sandbox.as_str();
+        if config.attempt > 0 {
+            self.end_lost_lives(config).await?;
+        }
         let id = names::id(&config.name, &["container", sandbox_id, &config.name], config.attempt);
         let tables = self.tables(&id, &image).await?;
         let pod = sandbox.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
@@ -58,6 +61,25 @@ impl Containerd {
         let created = self.client.containers().create(self.client.request(create)).await;
         created.map_err(|status| failed(format!("creating container {id}"), &status))?;
         Ok(ContainerId(id))
+    }
+
+    /// Ends what still runs of earlier lives of a container that containerd has lost: without its bundle it forgets a task,
+    /// but not the process ends.
+    async fn end_lost_lives(&self, config: &ContainerConfig) -> Result<()> {
+        let label = |label: &str, value: &str| format!("labels.\"{label}\"==\"{value}\"");
+        let (sandbox, name) = (label(names::SANDBOX, config.sandbox.as_str()), label(names::NAME, &config.name));
+        for record in self.records(vec![format!("{sandbox},{name}")]).await? {
+            let cgroup = record.labels.get(names::CGROUP).map(|path| Cgroup::at(path));
+            let is_alive = cgroup.is_some_and(|cgroup| cgroup.population().unwrap_or(0) > 0);
+            if is_alive && self.task(&record.id).await?.is_none() {
+                tracing::warn!(
+                    container = record.id,
+                    "it runs on, lost by containerd; it is ended before its next life"
+                );
+                self.clean_up_after(&record).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The record of a sandbox in which containers can run.
@@ -135,6 +157,7 @@ impl Containerd {
     pub(crate) fn record_runtime(&self) -> RecordRuntime {
         let options = RuncOptions {
             binary_name: self.config.runtime_binary.clone().unwrap_or_default(),
+            root: self.config.runtime_root.as_ref().map(|root| root.display().to_string()).unwrap_or_default(),
             systemd_cgroup: self.config.systemd_cgroup,
         };
         let options = (options != RuncOptions::default())
@@ -239,7 +262,8 @@ impl Containerd {
         if let Some(path) = record.labels.get(names::CGROUP) {
             Cgroup::at(path).destroy().await.map_err(failed("the cgroup"))?;
         }
-        shim::remove_record(self.client.namespace(), id).map_err(failed("runc's record"))
+        let root = runtime_root(record);
+        shim::remove_record(&root, self.client.namespace(), id).map_err(failed("runc's record"))
     }
 
     /// The containers in a sandbox.
@@ -256,9 +280,18 @@ struct RuncOptions {
     /// The OCI runtime's program.
     #[prost(string, tag = "6")]
     binary_name: String,
+    /// Where it keeps its records; empty for the shim's own place.
+    #[prost(string, tag = "7")]
+    root: String,
     /// systemd makes the cgroups.
     #[prost(bool, tag = "9")]
     systemd_cgroup: bool,
+}
+
+/// Where the OCI runtime keeps what it notes of a container: as it was configured when that was made.
+pub(crate) fn runtime_root(record: &Container) -> String {
+    let options = record.runtime.as_ref().and_then(|runtime| runtime.options.as_ref());
+    options.and_then(|options| RuncOptions::decode(&*options.value).ok()).map(|it| it.root).unwrap_or_default()
 }
 
 /// A path in a URL.

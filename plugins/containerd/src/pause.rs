@@ -19,7 +19,7 @@ use stanchion_sdk::{
     runtime::{ContainerId, Error, ErrorKind, Result},
 };
 
-use crate::{Containerd, client::failed, shim, spec};
+use crate::{Containerd, client::failed, container::runtime_root, shim, spec};
 
 impl Containerd {
     /// Starts it, and pins its namespace for the pod's containers.
@@ -50,8 +50,9 @@ impl Containerd {
     }
 
     /// Ends it and removes what it leaves, if the sandbox has one.
-    pub(crate) async fn erase_pause(&self, sandbox: &str, parent: &Parent) -> Result<()> {
-        let id = ContainerId(sandbox.to_owned());
+    pub(crate) async fn erase_pause(&self, record: &Container, parent: &Parent) -> Result<()> {
+        let sandbox = &record.id;
+        let id = ContainerId(sandbox.clone());
         if self.end_task(&id).await? {
             return Ok(());
         }
@@ -64,7 +65,8 @@ impl Containerd {
         let ended = self.blocking(move |it| Ok(shim::end(&it.config.socket, it.client.namespace(), &name)));
         ended.await?.map_err(failed("a forgotten shim"))?;
         Cgroup::at(&parent.container(sandbox).1).destroy().await.map_err(failed("the cgroup"))?;
-        shim::remove_record(self.client.namespace(), sandbox).map_err(failed("runc's record"))
+        let root = runtime_root(record);
+        shim::remove_record(&root, self.client.namespace(), sandbox).map_err(failed("runc's record"))
     }
 }
 

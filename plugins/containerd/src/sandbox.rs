@@ -187,7 +187,7 @@ impl Containerd {
         }
         let parent = self.parent(record.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default())?;
         if has_pause(&record) {
-            self.erase_pause(id.as_str(), &parent).await?;
+            self.erase_pause(&record, &parent).await?;
         }
         self.disconnect(id).await?;
         let has_cgroup = record.labels.get(names::CGROUP).is_some_and(|cgroup| !cgroup.is_empty());

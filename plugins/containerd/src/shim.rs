@@ -33,12 +33,14 @@ pub(crate) fn end(socket: &Path, namespace: &str, id: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Where runc keeps its records when containerd's shim calls it and nobody has set another root.
+/// Where runc keeps its records when containerd's shim calls it and no other root is configured.
 const RUNC_RECORDS: &str = "/run/containerd/runc";
 
 /// Removes runc's record of a container that its shim, which would have done it, has left. Its processes must have ended.
-pub(crate) fn remove_record(namespace: &str, id: &str) -> io::Result<()> {
-    match fs::remove_dir_all(Path::new(RUNC_RECORDS).join(namespace).join(id)) {
+/// `root` is where runc keeps them, empty for its shim's own place.
+pub(crate) fn remove_record(root: &str, namespace: &str, id: &str) -> io::Result<()> {
+    let root = if root.is_empty() { RUNC_RECORDS } else { root };
+    match fs::remove_dir_all(Path::new(root).join(namespace).join(id)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         removed => removed,
     }
@@ -67,7 +69,18 @@ fn real(path: &Path) -> PathBuf {
 mod tests {
     use std::path::Path;
 
-    use super::is_shim_of;
+    use super::{is_shim_of, remove_record};
+
+    #[test]
+    fn a_record_is_removed_where_it_was_made() {
+        let root = tempfile::tempdir().expect("a directory");
+        let record = root.path().join("ours/main-0");
+        std::fs::create_dir_all(&record).expect("made");
+        for _ in 0..2 {
+            remove_record(&root.path().display().to_string(), "ours", "main-0").expect("removed, or gone already");
+            assert!(!record.exists());
+        }
+    }
 
     #[test]
     fn a_shim_is_known_by_namespace_id_and_socket() {

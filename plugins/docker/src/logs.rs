@@ -74,6 +74,7 @@ fn line(message: &LogOutput) -> Option<Vec<u8>> {
 mod tests {
     use super::{LogOutput, line};
 
+    // R-LOG-4.
     #[test]
     fn messages_become_cri_lines() {
         let out = |text: &'static str| line(&LogOutput::StdOut { message: text.into() });

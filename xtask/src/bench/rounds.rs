@@ -18,6 +18,9 @@ use super::{
 };
 use crate::{interrupt::Interrupt, say};
 
+/// Lets the work after the last change end: the agent's, containerd's and the kernel's.
+pub const SETTLE: Duration = Duration::from_millis(300);
+
 /// A node under measurement.
 #[derive(Debug)]
 pub struct Bench<'a> {
@@ -147,9 +150,9 @@ impl<'a> Bench<'a> {
         Ok(event)
     }
 
-    /// Lets the work after the last change end: the agent's, containerd's and the kernel's.
+    /// [`SETTLE`]
     fn settle(&self) {
-        pause(Duration::from_millis(300));
+        pause(SETTLE);
         self.events.forget();
     }
 
@@ -170,6 +173,15 @@ impl<'a> Bench<'a> {
         }
         Ok(())
     }
+}
+
+/// Awaits that the agent shows a pod as running, wherever it runs.
+pub fn await_shown(node: &Node, name: &str) -> Result<()> {
+    node.until(&format!("pod {name} to run"), || {
+        let pod = node.pod(name)?;
+        ensure!(pod.phase() == "Running" && pod.ready(), "{}", pod.summary());
+        Ok(())
+    })
 }
 
 fn name(i: usize) -> String {

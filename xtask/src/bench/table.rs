@@ -61,8 +61,8 @@ impl Report {
     /// One time of ours, beside the yardstick's of the same round; milliseconds.
     pub fn time(&mut self, n: usize, figure: Figure, ours: f64, yardstick: f64) {
         let (own, other) = self.times.entry((n, figure)).or_default();
-        own.0.push(ours);
-        other.0.push(yardstick);
+        own.add(ours);
+        other.add(yardstick);
     }
 
     /// One amount.
@@ -85,7 +85,7 @@ impl fmt::Display for Report {
                 figure.yardstick(self.on),
                 p50 / q50,
                 p95 / q95,
-                own.0.len(),
+                own.len(),
             )?;
         }
         writeln!(f, "\n| pods | what | amount |\n|---:|---|---:|")?;
@@ -95,11 +95,21 @@ impl fmt::Display for Report {
 
 /// Values of one figure.
 #[derive(Debug, Default)]
-struct Samples(Vec<f64>);
+pub struct Samples(Vec<f64>);
 
 impl Samples {
+    /// One more.
+    pub fn add(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The value that a share of all does not exceed (nearest rank).
-    fn at(&self, share: f64) -> f64 {
+    pub fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let below = sorted.iter().enumerate().find(|(i, _)| (i + 1) as f64 >= share * sorted.len() as f64);

@@ -104,6 +104,7 @@ mod tests {
     const HEAD: &str = "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost \
                         ip6-loopback\nfe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n";
 
+    // R-HOST-2.
     #[test]
     fn hosts_are_as_recorded() {
         // network/host-aliases-hostname-subdomain, network/dns-none and network/host-network of the recordings.

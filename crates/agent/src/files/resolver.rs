@@ -94,6 +94,7 @@ mod tests {
     const NODE: &str = "# written by hand\nnameserver 192.0.2.1\nsearch old.example\nsearch example.com. .\noptions ndots:1 \
                         rotate\nnameserver 192.0.2.2\n";
 
+    // R-DNS-3.
     #[test]
     fn the_nodes_resolver_is_the_pods() {
         let dns = Dns { is_nodes: true, ..Dns::default() };

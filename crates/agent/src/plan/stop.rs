@@ -6,6 +6,9 @@ use stanchion_runtime::{ContainerId, ContainerInfo, SandboxInfo, labels};
 
 use super::Action;
 
+/// The longest grace, seconds, whatever a label says: a clock cannot be more than so much later.
+const LONGEST: u64 = i32::MAX as u64;
+
 /// A container to be stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stop {
@@ -23,7 +26,7 @@ impl Stop {
         let seconds = labels.into_iter().flatten().find_map(|labels| labels.get(labels::GRACE_SECONDS)?.parse().ok());
         Self {
             id: container.id.clone(),
-            grace: Duration::from_secs(seconds.unwrap_or(30)),
+            grace: Duration::from_secs(seconds.unwrap_or(30).min(LONGEST)),
             message: format!("Stopping container {}", container.name),
         }
     }

@@ -109,6 +109,7 @@ fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<A
     }))
 }
 
+// R-SYNC-1, R-SYNC-4, R-IMG-6.
 #[test]
 fn a_new_pod_gets_images_then_sandbox_then_containers() {
     let pod = pod("a:1");
@@ -151,6 +152,7 @@ fn a_container_that_ran_long_starts_over() {
     assert_eq!(next(Some(&pod), &crashed, &with_image(&pod), 601).action, run(&pod, &sandbox, 7, 10), "R-BCK-2");
 }
 
+// R-TERM-4.
 #[test]
 fn what_is_not_to_restart_stays_as_it_ended() {
     let pod = never("a:1");
@@ -169,6 +171,7 @@ fn what_is_not_to_restart_stays_as_it_ended() {
     assert_eq!(next(Some(&pod), &rebooted, &history, 99), Plan::default(), "R-SYNC-6");
 }
 
+// R-SYNC-5, R-SYNC-13, R-RST-7, R-GC-2.
 #[test]
 fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let pod = pod("a:1");
@@ -193,6 +196,7 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     assert_eq!(next(Some(&pod), &up, &history, 2).action, Some(sweep));
 }
 
+// R-WRK-8, R-CHG-5.
 #[test]
 fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
@@ -211,6 +215,7 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     assert!(matches!(stopping, Some(Action::StopContainers { .. })), "{stopping:?}");
 }
 
+// R-WRK-8.
 #[test]
 fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let (old, new) = (pod("a:1"), pod("a:2"));
@@ -224,6 +229,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
 }
 
+// R-WRK-1, R-CHG-6, R-GC-1.
 #[test]
 fn a_pod_that_is_not_wanted_goes_step_by_step() {
     let pod = pod("a:1");
@@ -247,6 +253,7 @@ fn a_pod_is_stopped_elsewhere_before_it_runs_at_home() {
     assert!(matches!(stop, Some(Action::StopContainers { ref backend, .. }) if backend == "old home"), "I1: {stop:?}");
 }
 
+// R-RSP-3, R-LOOP-8.
 #[test]
 fn a_created_container_is_started_and_an_old_one_removed() {
     let pod = pod("a:1");

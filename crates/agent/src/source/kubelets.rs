@@ -32,9 +32,14 @@ impl Bundle {
     }
 }
 
+/// The directories of CRI's containers below these state directories of containerds.
+pub(super) fn bundles(state: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
+    state.iter().map(|state| state.join(BUNDLES))
+}
+
 /// Namespaces and names of pods with running containers, below these state directories of containerds.
 pub(super) fn running(state: &[PathBuf]) -> Vec<(String, String)> {
-    state.iter().flat_map(|state| of(&state.join(BUNDLES))).collect()
+    bundles(state).flat_map(|bundles| of(&bundles)).collect()
 }
 
 fn of(bundles: &Path) -> Vec<(String, String)> {

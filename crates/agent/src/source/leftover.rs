@@ -34,6 +34,7 @@ pub(super) fn is_usual(name: &str) -> bool {
 mod tests {
     use super::leftover;
 
+    // R-FILE-4.
     #[test]
     fn leftovers_are_no_manifests() {
         for name in ["pod.yaml~", "pod.yaml.bak", "#pod.yaml#", "4913", "pod.yaml.rpmsave", "pod.yaml.swp"] {

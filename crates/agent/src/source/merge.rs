@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use stanchion_pod::{ObjectKey, Objects, PodKey, Problem};
+use stanchion_pod::{ObjectKey, Objects, PodKey, PodUid, Problem};
 
 use super::reader::{ManifestFile, Reader};
 use crate::{
@@ -33,7 +33,7 @@ impl Merge {
     /// What the sources want together. Of two manifests that name one pod, the first wins: by source, then by path
     /// (R-MRG-2). The other is shown as a conflict.
     pub fn merge(&mut self, readers: &[Reader]) -> Desired {
-        let mut taken = Taken { pods: BTreeMap::new(), objects: BTreeMap::new(), places: BTreeMap::new() };
+        let mut taken = Taken::default();
         let mut told = HashMap::new();
         let sources = readers.iter().map(|reader| {
             let location = reader.location().display().to_string();
@@ -78,8 +78,11 @@ impl Merge {
 }
 
 /// What manifests have named so far.
+#[derive(Default)]
 struct Taken {
     pods: BTreeMap<PodKey, DesiredPod>,
+    /// Whose each UID is: files and cgroups are named after it.
+    uids: HashMap<PodUid, PodKey>,
     objects: Objects,
     /// Where each object comes from.
     places: BTreeMap<ObjectKey, String>,
@@ -105,9 +108,16 @@ impl Taken {
                 view.warnings.push(Problem { message, ..Problem::default() });
                 continue;
             }
+            if let Some(other) = self.uids.get(&pod.uid).filter(|other| **other != pod.key)
+                && let Some(winner) = self.pods.get(other)
+            {
+                view.problems.push(same_uid(&pod.uid, other, &winner.manifest));
+                continue;
+            }
             match self.pods.entry(pod.key.clone()) {
                 Entry::Vacant(place) => {
                     view.pods.push(pod.key.to_string());
+                    self.uids.insert(pod.uid.clone(), pod.key.clone());
                     place.insert(DesiredPod {
                         pod: Arc::clone(pod),
                         manifest: path.into(),
@@ -141,6 +151,14 @@ fn duplicate(what: &str, first: &str) -> Problem {
     let message =
         format!("duplicate {what}: it is already defined in {first}, which comes first and wins; remove or rename one");
     Problem { field: "metadata.name".to_owned(), message, ..Problem::default() }
+}
+
+/// What is said of the second of two pods with one UID.
+fn same_uid(uid: &PodUid, other: &PodKey, first: &str) -> Problem {
+    let message = format!(
+        "duplicate UID {uid}: pod {other} in {first} has it, which comes first and wins; give this pod another, or none"
+    );
+    Problem { field: "metadata.uid".to_owned(), message, ..Problem::default() }
 }
 
 /// Problems as one line.

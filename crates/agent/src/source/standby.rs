@@ -1,6 +1,10 @@
 //! A source that belongs to a kubelet: its static pods are run here only while it is away.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -8,10 +12,13 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::kubelets;
 use crate::config::Kubelet;
 
 /// How often the kubelet is asked whether it is there.
-pub(super) const PERIOD: Duration = Duration::from_secs(2);
+const PERIOD: Duration = Duration::from_secs(2);
+/// The same while its pods are run here: one that comes back starts them at once.
+const EAGER: Duration = Duration::from_millis(200);
 /// How long it may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -35,20 +42,31 @@ pub(super) struct Standby {
     /// Whether it was heard since this agent started.
     heard: bool,
     asked: bool,
+    /// When a container was last added to or taken from where containerds note what runs, in each of these places.
+    noted: Vec<Option<SystemTime>>,
 }
 
 impl Standby {
     pub fn new(kubelet: Kubelet) -> Self {
-        Self { kubelet, silent: None, heard: false, asked: false }
+        Self { kubelet, silent: None, heard: false, asked: false, noted: Vec::new() }
     }
 
     pub fn kubelet(&self) -> &Kubelet {
         &self.kubelet
     }
 
-    /// Asks it. Whether the role has changed.
+    /// How soon it is to be asked again.
+    pub fn period(&self) -> Duration {
+        if self.role() == Role::Ours { EAGER } else { PERIOD }
+    }
+
+    /// Asks it. Whether the role has changed, or what runs of the kubelet's may have.
     pub async fn ask(&mut self) -> bool {
         let before = self.role();
+        let noted = kubelets::bundles(&self.kubelet.runtime_state);
+        let noted = noted.map(|bundles| fs::metadata(bundles).and_then(|it| it.modified()).ok()).collect();
+        let is_news = self.asked && self.noted != noted;
+        self.noted = noted;
         self.asked = true;
         match timeout(PATIENCE, answers(self.kubelet.address)).await {
             Ok(true) => {
@@ -57,7 +75,7 @@ impl Standby {
             }
             Ok(false) | Err(_) => drop(self.silent.get_or_insert_with(Instant::now)),
         }
-        before != self.role()
+        before != self.role() || (is_news && before == Role::Ours)
     }
 
     /// Who runs the pods now.
@@ -119,11 +137,30 @@ mod tests {
         assert!(changed && matches!(standby.role(), Role::StandBy(_)), "unhealthy, and there");
         drop(listener);
         assert!(standby.ask().await && matches!(standby.role(), Role::StandBy(_)), "it may be restarting");
+        let patient = standby.period();
         tokio::time::sleep(absent_for).await;
         assert_eq!(standby.role(), Role::Ours);
+        assert!(standby.period() < patient, "when it comes back it must be noticed soon");
         let listener = TcpListener::bind(address).await.expect("the port again");
         let (changed, ()) = tokio::join!(standby.ask(), answer(&listener));
         assert!(changed && matches!(standby.role(), Role::StandBy(_)), "it is back");
+    }
+
+    #[tokio::test]
+    async fn a_container_that_appears_is_news_while_the_pods_are_ours() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it has an address");
+        drop(listener);
+        let state = tempfile::tempdir().expect("a directory");
+        let bundles = state.path().join("io.containerd.runtime.v2.task/k8s.io");
+        std::fs::create_dir_all(&bundles).expect("made");
+        let (absent_for, runtime_state) = (Duration::ZERO, vec![state.path().to_owned()]);
+        let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state });
+        assert!(standby.ask().await && standby.role() == Role::Ours);
+        assert!(!standby.ask().await, "nothing happened");
+        std::fs::create_dir(bundles.join("new")).expect("made");
+        assert!(standby.ask().await, "the kubelet may have started one of the pods");
+        assert!(!standby.ask().await, "once");
     }
 
     #[tokio::test]

@@ -157,21 +157,26 @@ impl<R: Runtime> Worker<R> {
     pub(super) fn is_gone(&mut self) -> bool {
         let pod = self.last.as_ref().map(|last| Arc::clone(&last.pod));
         let own = self.own_home(pod.as_deref());
-        let places = &self.places;
-        let can_be = |home: &&Home<R>| {
-            let name = &home.backend.name;
-            let was_there = places.lived_on.contains(name) || home.observer.latest().pods.contains_key(&self.key);
-            (*name == own || was_there) && !places.is_dead_on(name)
-        };
-        let mut homes = self.shared.homes.iter().filter(can_be).peekable();
+        let mut homes = self.shared.homes.iter().filter(|home| self.may_live_on(home, &own)).peekable();
         // Without any it has been nowhere, or nothing can be said yet.
-        let is_anywhere = homes.peek().is_some() || places.is_dead_on(&own);
-        is_anywhere && homes.all(|home| home.observer.latest().is_current())
+        let is_anywhere = homes.peek().is_some() || self.places.is_dead_on(&own);
+        // A class that is not configured leads nowhere.
+        let is_homeless = own.is_empty() && pod.is_some_and(|pod| pod.runtime_class.is_some());
+        (is_anywhere || is_homeless) && homes.all(|home| home.observer.latest().is_current())
     }
 
     /// Notes that the pod is about to be put on a backend.
     pub(super) fn settle_on(&mut self, backend: &str) {
         self.places.lived_on.insert(backend.to_owned());
+    }
+
+    /// Forgets a backend that has confirmed that it has nothing of the pod any more: whether it hangs later is not the
+    /// pod's concern.
+    pub(super) fn leave(&mut self, backend: &str) {
+        let latest = self.shared.home(backend).map(|home| home.observer.latest());
+        if latest.is_some_and(|latest| latest.is_current() && !latest.pods.contains_key(&self.key)) {
+            self.places.lived_on.remove(backend);
+        }
     }
 
     /// A backend where the pod may run that has not been seen since the agent started (I1).
@@ -188,14 +193,15 @@ impl<R: Runtime> Worker<R> {
         let own = self.own_home(pod.as_deref());
         self.go_home(&own);
         let mut again = None;
-        for name in self.may_live_on(&own) {
+        let is_away = |home: &&Home<R>| !home.observer.latest().is_current() && self.may_live_on(home, &own);
+        let away: Vec<_> = self.shared.homes.iter().filter(is_away).map(|home| home.backend.name.clone()).collect();
+        for name in away {
             if let Some(at) = self.give_up(&name).await {
                 again = Some(again.map_or(at, |earlier: Timestamp| earlier.min(at)));
             }
         }
-        let places = &mut self.places;
-        let is_dead = |refuge: &mut Refuge| places.lost.get(&refuge.backend) == Some(&Lost::Dead);
-        if places.refuge.take_if(is_dead).is_some() {
+        if self.places.refuge.as_ref().is_some_and(|refuge| self.places.is_dead_on(&refuge.backend)) {
+            self.places.refuge = None;
             self.history.forget_images();
         }
         if let Some(pod) = pod
@@ -221,14 +227,11 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Backends that hold up the pod as long as they are away: its own, and where it may run.
-    fn may_live_on(&self, own: &str) -> Vec<String> {
-        let concerns = |home: &&Home<R>| {
-            let (name, latest) = (&home.backend.name, home.observer.latest());
-            let may_live = name == own || self.places.lived_on.contains(name) || latest.pods.contains_key(&self.key);
-            may_live && !latest.is_current() && !self.places.is_dead_on(name)
-        };
-        self.shared.homes.iter().filter(concerns).map(|home| home.backend.name.clone()).collect()
+    /// Whether the pod may be on a backend: it belongs there, was put there, or was seen there; and is not known to be dead.
+    fn may_live_on(&self, home: &Home<R>, own: &str) -> bool {
+        let name = &home.backend.name;
+        let was_there = self.places.lived_on.contains(name) || home.observer.latest().pods.contains_key(&self.key);
+        (name == own || was_there) && !self.places.is_dead_on(name)
     }
 
     /// Gives a backend up if that is wanted, it has been away for long enough, and none of the pod's processes is left.
@@ -257,7 +260,13 @@ impl<R: Runtime> Worker<R> {
         Some(later(now, AGAIN))
     }
 
-    fn known_uids(&self) -> BTreeSet<PodUid> {
+    /// Whether the pod was put on backends, all of which show how things are.
+    pub(super) fn has_vanished(&self) -> bool {
+        let mut lived_on = self.places.lived_on.iter().filter(|name| !self.places.is_dead_on(name)).peekable();
+        lived_on.peek().is_some() && lived_on.all(|name| self.is_seen(name))
+    }
+
+    pub(super) fn known_uids(&self) -> BTreeSet<PodUid> {
         let pods = [self.last.as_ref().map(|last| &last.pod), self.running.as_ref().map(|running| &running.pod)];
         let mut uids: BTreeSet<_> = pods.into_iter().flatten().map(|pod| pod.uid.clone()).collect();
         uids.extend(self.uids.iter().cloned());
@@ -287,6 +296,9 @@ impl<R: Runtime> Worker<R> {
 
     /// Why nothing can be done for the pod now.
     pub(super) fn obstacle(&self, home: &str, pod: &Pod) -> Option<(&'static str, String)> {
+        if let Some(why) = self.stray() {
+            return Some(("ProcessesLeft", why.to_owned()));
+        }
         if let Some(class) = pod.runtime_class.as_deref().filter(|_| home.is_empty()) {
             let message = format!("runtimeClassName {class:?} is not named in [runtime_classes] of the configuration");
             return Some(("RuntimeClassUnknown", message));

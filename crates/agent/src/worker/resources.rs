@@ -187,6 +187,8 @@ mod tests {
         let pod = pod("{containers: [{name: a, image: a}]}");
         assert_eq!(cgroup(&pod), "besteffort/podu-1", "R-RES-2");
         assert_eq!(of_container(&pod, &pod.containers[0], NODE).oom_score_adj, Some(1000), "R-RES-16");
+        let critical = self::pod("{priorityClassName: system-node-critical, containers: [{name: main, image: a}]}");
+        assert_eq!(of_container(&critical, &critical.containers[0], NODE).oom_score_adj, Some(-997), "R-ID-16");
         assert_eq!(of_pod(&pod, None).cpu_shares, Some(2));
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stanchion_agent::config::{DefaultBackend, Failover};
 use stanchion_runtime::{
-    ContainerState, ErrorKind, OnReturn,
+    ContainerState, ErrorKind, OnReturn, Runtime as _,
     testing::{FakeRuntime, Fault, Hold, Method, When},
 };
 
@@ -213,13 +213,50 @@ async fn a_pod_is_removed_without_its_lost_backend_and_its_remains_when_that_ret
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_lives_after_all_on_a_backend_that_returns_is_stopped() {
+async fn dead_remains_on_a_backend_that_returns_are_removed() {
     let node = two(OnReturn::Stay).await;
-    // Nothing shows its processes: as if somebody had started it again behind the agent's back.
     end_first(&node);
     runs_on(&node, &second(&node), "app:1").await;
     first(&node).set_available(true);
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(first(&node).inventory().sandboxes, []);
     runs_on(&node, &second(&node), "app:1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_a_pod_has_left_does_not_hold_up_its_removal() {
+    let node = two(OnReturn::Stay).await;
+    node.write("a.yaml", &pod("a", "app:2").spec("runtimeClassName: second"));
+    runs_on(&node, &second(&node), "app:2").await;
+    node.patiently("the end of the old", first(&node).until(|now| now.sandboxes.is_empty())).await;
+    Method::ALL.into_iter().for_each(|it| first(&node).fault(it, When::Always, Fault::fail(ErrorKind::Timeout)));
+    node.settle().await;
+    node.remove("a.yaml");
+    node.shows("a gone", |node| node.pod("a").is_none()).await;
+    assert_eq!(second(&node).inventory().sandboxes, [], "I6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_whose_processes_no_backend_knows_is_not_started_beside_them() {
+    for with_restart in [false, true] {
+        let mut node = Node::new();
+        node.write("a.yaml", &pod("a", "app:1"));
+        node.start();
+        node.runs(&[("a", &[("app", "app:1")])]).await;
+        let uid = node.pod("a").expect("it is shown").pod.metadata.uid.clone().expect("a UID");
+        node.show_process(&uid, true);
+        if with_restart {
+            node.stop().await;
+        }
+        let id = node.fake().inventory().sandboxes[0].id.clone();
+        node.fake().remove_sandbox(id).await.expect("somebody removes it");
+        if with_restart {
+            node.start();
+        }
+        node.shows("why it waits", |node| node.status("a").reason.as_deref() == Some("ProcessesLeft")).await;
+        node.settle().await;
+        assert_eq!(node.fake().inventory().sandboxes, [], "I1");
+        node.show_process(&uid, false);
+        node.runs(&[("a", &[("app", "app:1")])]).await;
+    }
 }

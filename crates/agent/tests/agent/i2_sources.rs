@@ -1,4 +1,4 @@
-//! I2: a file that is gone stops its pods; a source that cannot be read stops nothing. Files of all kinds (R-FILE-14).
+//! I2: a file that is gone stops its pods; a source that cannot be read stops nothing. Files of all kinds.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -14,6 +14,7 @@ async fn up() -> Node {
     node
 }
 
+// R-FILE-8, R-INOT-3, R-FILE-1.
 #[tokio::test(start_paused = true)]
 async fn a_directory_that_is_away_stops_nothing_also_over_a_restart() {
     let mut node = up().await;
@@ -34,6 +35,7 @@ async fn a_directory_that_is_away_stops_nothing_also_over_a_restart() {
     node.is_empty().await;
 }
 
+// R-FILE-14, R-FILE-13.
 #[tokio::test(start_paused = true)]
 async fn no_broken_content_stops_what_runs_also_over_a_restart() {
     let big = vec![b'#'; 10 << 20];
@@ -62,6 +64,7 @@ async fn no_broken_content_stops_what_runs_also_over_a_restart() {
     }
 }
 
+// R-FILE-5, R-MRG-1.
 #[tokio::test(start_paused = true)]
 async fn of_two_files_that_name_one_pod_the_first_wins_and_the_other_is_shown() {
     let mut node = Node::new();
@@ -75,6 +78,7 @@ async fn of_two_files_that_name_one_pod_the_first_wins_and_the_other_is_shown() 
     node.runs(&[("web", &[("app", "app:2")])]).await;
 }
 
+// R-FILE-2, R-FILE-3, R-FILE-6, R-INOT-6, R-INOT-9.
 #[tokio::test(start_paused = true)]
 async fn links_leftovers_directories_and_renamed_pods() {
     let mut node = Node::new();

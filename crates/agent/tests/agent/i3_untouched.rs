@@ -26,6 +26,7 @@ fn actions(fake: &FakeRuntime) -> Vec<Call> {
     fake.actions()
 }
 
+// R-SYNC-11.
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_the_agent_does_nothing_to_what_runs() {
     let mut node = two_pods().await;
@@ -37,6 +38,7 @@ async fn a_restart_of_the_agent_does_nothing_to_what_runs() {
     assert_eq!(actions(node.fake()), [], "R-RST-1");
 }
 
+// R-LOOP-6.
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_the_runtime_does_nothing_to_what_runs() {
     for outage in [1, 40, 4000] {
@@ -65,6 +67,7 @@ async fn an_agent_that_starts_during_an_outage_does_nothing_to_what_runs() {
     assert_eq!(actions(node.fake()), []);
 }
 
+// R-LOOP-4.
 #[tokio::test(start_paused = true)]
 async fn looks_that_fail_and_events_that_break_do_nothing_to_what_runs() {
     for kind in [ErrorKind::Other, ErrorKind::Timeout, ErrorKind::Crashed, ErrorKind::NotFound] {
@@ -104,6 +107,7 @@ async fn a_late_first_look_delays_and_does_not_forget() {
     node.runs(&[("one", &[("app", "app:1")])]).await;
 }
 
+// R-LOOP-5, R-SRC-3.
 #[tokio::test(start_paused = true)]
 async fn what_changed_while_the_agent_was_away_is_put_right_when_it_starts() {
     let mut node = two_pods().await;

@@ -44,6 +44,7 @@ async fn restarts_wait_0_10_20_40_up_to_300_seconds_exactly() {
     }
 }
 
+// R-GAP-18.
 #[tokio::test(start_paused = true)]
 async fn the_back_off_goes_on_over_a_restart_of_the_agent() {
     let mut node = Node::new();
@@ -113,6 +114,7 @@ async fn one_container_ends_and_the_others_run_on() {
     assert!(dead <= 3, "R-GC-1: {dead} instances are kept");
 }
 
+// R-BCK-3.
 #[tokio::test(start_paused = true)]
 async fn an_edit_does_not_wait_for_the_back_off_of_what_it_replaces() {
     let mut node = Node::new();
@@ -143,6 +145,7 @@ async fn a_container_whose_start_was_not_answered_is_not_killed() {
     }
 }
 
+// R-RSP-3.
 #[tokio::test(start_paused = true)]
 async fn a_container_that_an_agent_left_unstarted_is_started_and_not_made_again() {
     for is_done in [false, true] {

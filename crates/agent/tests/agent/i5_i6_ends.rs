@@ -70,6 +70,7 @@ async fn all_containers_of_a_pod_stop_at_once() {
     node.is_empty().await;
 }
 
+// R-WRK-1, R-TERM-6.
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_ends_during_a_stop_finishes_it_in_its_next_life() {
     let mut node = up("terminationGracePeriodSeconds: 300", Program::stops_in(Duration::from_secs(200), 0)).await;
@@ -79,6 +80,7 @@ async fn an_agent_that_ends_during_a_stop_finishes_it_in_its_next_life() {
     node.is_empty().await;
 }
 
+// R-WRK-5, R-WRK-6, R-WRK-7.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_comes_back_while_it_ends_starts_after_its_end() {
     for image in ["app:1", "app:2"] {
@@ -101,6 +103,7 @@ async fn a_pod_that_comes_back_while_it_ends_starts_after_its_end() {
     }
 }
 
+// R-LOOP-1, R-CHG-1.
 #[tokio::test(start_paused = true)]
 async fn quick_edits_start_only_the_last() {
     let node = up("terminationGracePeriodSeconds: 60", Program::stops_in(Duration::from_secs(30), 0)).await;
@@ -118,6 +121,7 @@ async fn quick_edits_start_only_the_last() {
     assert_eq!(created, ["docker.io/library/app:1", "docker.io/library/app:4"], "R-WRK-6");
 }
 
+// R-WRK-4, R-CHG-6, R-LOG-11, R-DIR-2.
 #[tokio::test(start_paused = true)]
 async fn files_and_logs_go_with_the_pod_and_those_of_others_stay() {
     let node = up("volumes: [{name: scratch, emptyDir: {}}]", Program::server()).await;
@@ -157,4 +161,36 @@ async fn a_user_restarts_a_pod_and_a_container() {
         .filter(|call| matches!(call, Call::StopContainer(_, grace) if grace.as_secs() == 30))
         .count();
     assert_eq!(stops, 2, "I5: in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_of_pods_that_are_gone_are_swept_while_another_backend_is_away() {
+    let mut node = Node::with_runtimes(&["first", "second"]);
+    node.fakes[1].1.set_available(false);
+    let pods = node.config.state_dir.join("pods");
+    for (uid, backend, instead_of) in
+        [("here", "first", None), ("there", "second", None), ("moved", "first", Some("second"))]
+    {
+        let instead_of = instead_of.map_or_else(String::new, |name| format!(r#""instead_of": "{name}","#));
+        let record = format!(
+            r#"{{"namespace": "default", "name": "old-node", "boot": "", "backend": "{backend}", {instead_of}
+                "revision": "1", "manifest": ""}}"#
+        );
+        fs::create_dir_all(pods.join(uid)).expect("a directory");
+        fs::write(pods.join(uid).join("running.json"), record).expect("a record");
+    }
+    fs::create_dir_all(pods.join("unknown")).expect("a directory");
+    node.start();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    let left = || {
+        let entries = fs::read_dir(&pods).expect("it is there");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(left(), ["moved", "there", "unknown"], "what may be on the other is kept");
+    node.fakes[1].1.set_available(true);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(left(), [""; 0], "I6");
 }

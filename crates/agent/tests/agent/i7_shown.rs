@@ -95,6 +95,7 @@ async fn a_crash_loop_is_shown_with_the_last_end_and_the_count() {
     assert_eq!((ready.as_str(), reason.as_str()), ("False", "ContainersNotReady"), "R-CND-5");
 }
 
+// R-SYNC-8, R-LOOP-3.
 #[tokio::test(start_paused = true)]
 async fn failures_of_the_runtime_have_their_reasons() {
     let table = [
@@ -116,6 +117,7 @@ async fn failures_of_the_runtime_have_their_reasons() {
     }
 }
 
+// R-GAP-6.
 #[tokio::test(start_paused = true)]
 async fn an_invalid_manifest_is_shown_at_its_file_and_at_the_pod_that_runs_on() {
     let mut node = Node::new();
@@ -139,6 +141,7 @@ async fn an_invalid_manifest_is_shown_at_its_file_and_at_the_pod_that_runs_on() 
     assert_eq!(node.events("ManifestValid").len(), 1);
 }
 
+// R-REJ-11, R-LOOP-6.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_away_is_shown_at_its_pods_and_for_itself() {
     let mut node = Node::new();
@@ -154,6 +157,8 @@ async fn a_backend_that_is_away_is_shown_at_its_pods_and_for_itself() {
     node.runs(&[("web", &[("app", "app:1")])]).await;
     assert!(node.handle().board.backends()[0].error.is_none());
     assert_eq!(node.events("BackendReady").len(), 1);
+    node.remove("lost.yaml");
+    node.shows("the end of what was nowhere", |node| node.pod("lost").is_none()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ fn on_second(name: &str, image: &str) -> crate::manifest::Manifest {
     pod(name, image).spec("runtimeClassName: second")
 }
 
+// R-LOOP-1.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_hangs_on_everything_delays_only_its_own_pods() {
     for hangs_from_start in [true, false] {

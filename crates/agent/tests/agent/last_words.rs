@@ -61,6 +61,7 @@ async fn long_words_are_cut() {
     assert!(words.len() == 4096 && words.ends_with("end"), "R-TMSG-2: {} bytes", words.len());
 }
 
+// R-LOOP-2.
 #[tokio::test(start_paused = true)]
 async fn a_pod_whose_time_is_over_is_stopped_and_stays_so() {
     let spec = "

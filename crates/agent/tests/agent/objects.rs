@@ -37,6 +37,7 @@ fn variable(node: &Node, pod: &str, name: &str) -> Option<String> {
     made(node, pod).env.into_iter().find(|it| it.name == name).map(|it| it.value)
 }
 
+// R-GAP-14.
 #[tokio::test(start_paused = true)]
 async fn a_missing_config_map_holds_a_container_back_until_its_file_appears() {
     let mut node = Node::new();

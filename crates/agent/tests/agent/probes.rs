@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use stanchion_runtime::testing::{Method, Program, When};
+use stanchion_runtime::{
+    ErrorKind,
+    testing::{Fault, Method, Program, When},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -26,6 +29,7 @@ fn is_ready(node: &Node) -> bool {
     node.condition("web", "Ready").is_some_and(|it| it.0 == "True")
 }
 
+// R-LOOP-2.
 #[tokio::test(start_paused = true)]
 async fn readiness_needs_its_thresholds_both_ways() {
     let mut node = Node::new();
@@ -68,6 +72,7 @@ async fn readiness_is_kept_over_a_restart_of_the_agent() {
     node.shows("web unready", |node| !is_ready(node)).await;
 }
 
+// R-PRB-8.
 #[tokio::test(start_paused = true)]
 async fn a_failed_liveness_probe_restarts_the_container_with_its_own_grace() {
     for (grace, takes) in [("", 25), (", terminationGracePeriodSeconds: 3", 3)] {
@@ -137,6 +142,7 @@ async fn a_container_that_does_not_start_up_is_stopped() {
     assert_eq!(node.commands().len(), 3);
 }
 
+// R-PRB-1.
 #[tokio::test(start_paused = true)]
 async fn a_sidecar_holds_the_next_back_until_it_has_started() {
     let spec = "
@@ -175,6 +181,101 @@ async fn a_probe_on_a_hung_runtime_times_out_and_delays_its_own_pod_only() {
     node.shows("a restart", |node| node.container("web", "app").restart_count == 1).await;
     let event = node.events("Unhealthy").pop().expect("R-PRB-32");
     assert!(event.message.contains("timed out after 2s"), "{}", event.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_is_asked_whether_it_is_ready_and_not_whether_it_lives() {
+    let mut node = Node::new();
+    node.fake().program("app", Program::stops_in(10 * SECOND, 0));
+    says(&node, "live", 0);
+    says(&node, "ready", 0);
+    let probes = "livenessProbe: {exec: {command: [live]}, periodSeconds: 1}\nreadinessProbe: {exec: {command: [ready]}, \
+                  periodSeconds: 1, failureThreshold: 1}";
+    node.write("web.yaml", &probed(probes));
+    node.start();
+    node.shows("web Ready", is_ready).await;
+    tokio::time::sleep(5 * SECOND).await;
+    node.remove("web.yaml");
+    until(&node, |node| !node.events("Killing").is_empty()).await;
+    let asked = |node: &Node, what: &str| node.commands().iter().filter(|command| *command == what).count();
+    let before = (asked(&node, "live"), asked(&node, "ready"));
+    says(&node, "ready", 1);
+    tokio::time::sleep(5 * SECOND).await;
+    let after = (asked(&node, "live"), asked(&node, "ready"));
+    assert!(before.0 >= 4 && after.0 <= before.0 + 1 && after.1 >= before.1 + 4, "R-TERM-5: {before:?}, {after:?}");
+    assert!(!is_ready(&node), "R-TERM-5");
+    node.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_run_is_not_asked_and_counting_begins_anew() {
+    let mut node = Node::new();
+    node.fake().program("app", Program::exits(10 * SECOND, 1));
+    says(&node, "ready", 1);
+    node.write("web.yaml", &probed("readinessProbe: {exec: {command: [ready]}, periodSeconds: 1}"));
+    let origin = Instant::now();
+    node.start();
+    // It runs from 0 to 10 and, after the first restart, to 20; then it waits until 30.
+    node.shows("the back-off", |node| node.state("web", "app") == "CrashLoopBackOff").await;
+    let asked = node.commands().len();
+    assert!((18..=22).contains(&asked), "R-PRB-8: {asked} times in {:?}", origin.elapsed());
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(node.commands().len(), asked, "R-PRB-9");
+    assert!(!node.container("web", "app").ready, "R-PRB-9, R-CS-6");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_cannot_be_put_says_nothing_of_the_container() {
+    let mut node = Node::new();
+    says(&node, "live", 0);
+    says(&node, "ready", 0);
+    let probes = "livenessProbe: {exec: {command: [live]}, periodSeconds: 10, failureThreshold: 1}\nreadinessProbe: {exec: \
+                  {command: [ready]}, periodSeconds: 10, failureThreshold: 1}";
+    node.write("web.yaml", &probed(probes));
+    node.start();
+    node.shows("web Ready", is_ready).await;
+    node.fake().fault(Method::Exec, When::Always, Fault::fail(ErrorKind::Other));
+    tokio::time::sleep(95 * SECOND).await;
+    assert!(is_ready(&node), "R-PRB-11");
+    assert_eq!(node.fake().count(Method::StopContainer), 0, "R-PRB-11");
+    let said =
+        node.events("Unhealthy").iter().any(|it| it.message.contains("probe errored and resulted in unknown state"));
+    assert!(said, "R-PRB-12");
+    let tries = node.fake().count(Method::Exec);
+    assert!((54..=66).contains(&tries), "R-PRB-11: three tries a period, not {tries}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_long_answer_10_kib_are_told() {
+    let mut node = Node::new();
+    node.fake().exec_answer("app", &["ready"], 1, &"x".repeat(30_000));
+    node.write("web.yaml", &probed("readinessProbe: {exec: {command: [ready]}}"));
+    node.start();
+    until(&node, |node| !node.events("Unhealthy").is_empty()).await;
+    let length = node.events("Unhealthy")[0].message.len();
+    assert!((1000..=(10 << 10) + 100).contains(&length), "R-PRB-13: {length} bytes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_of_the_agent_probes_do_not_come_all_at_once() {
+    let mut node = Node::new();
+    says(&node, "ready", 0);
+    for pod in 0..20 {
+        let text = probed("readinessProbe: {exec: {command: [ready]}, periodSeconds: 20}");
+        node.write(&format!("{pod}.yaml"), &text.replace("name: web", &format!("name: web-{pod}")));
+    }
+    node.start();
+    node.settle().await;
+    node.stop().await;
+    let before = node.commands().len();
+    let started = Instant::now();
+    node.start();
+    tokio::time::sleep(20 * SECOND).await;
+    let calls = node.fake().timed_calls();
+    let asked = calls.iter().filter(|(at, call)| call.method() == Method::Exec && *at >= started);
+    let seconds: std::collections::BTreeSet<_> = asked.map(|(at, _)| (*at - started).as_secs()).collect();
+    assert!(node.commands().len() > before && seconds.len() > 8, "R-PRB-3: {seconds:?}");
+    node.settle().await;
 }
 
 /// A server on the loopback that answers every request with `answer`, and says what it was asked.
@@ -231,6 +332,7 @@ async fn an_http_answer_of_400_and_more_is_bad_and_a_redirect_elsewhere_good() {
     assert!(!node.events("ProbeWarning").is_empty(), "R-PRB-23");
 }
 
+// R-PRB-30.
 #[tokio::test(flavor = "local")]
 async fn a_port_that_nobody_listens_on_is_not_ready() {
     let mut node = Node::new();

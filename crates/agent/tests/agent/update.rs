@@ -26,6 +26,7 @@ fn records(node: &Node) -> Vec<PathBuf> {
     records.filter(|record| record.exists()).collect()
 }
 
+// R-WRK-8.
 #[tokio::test(start_paused = true)]
 async fn a_crash_of_the_old_container_is_mended_while_the_new_image_is_not_to_be_had() {
     for restarted in [false, true] {
@@ -52,6 +53,7 @@ async fn a_crash_of_the_old_container_is_mended_while_the_new_image_is_not_to_be
     }
 }
 
+// R-WRK-8, R-IMG-8.
 #[tokio::test(start_paused = true)]
 async fn a_crash_of_the_old_container_is_mended_while_the_new_image_is_pulled() {
     let mut node = Node::new();

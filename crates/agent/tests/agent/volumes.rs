@@ -37,6 +37,7 @@ fn is_memory(path: &std::path::Path) -> bool {
     table.lines().any(|line| line.contains(&format!(" {} ", path.display())) && line.contains(" - tmpfs "))
 }
 
+// R-GAP-14.
 #[tokio::test(start_paused = true)]
 async fn a_config_map_volume_follows_its_file_and_keeps_what_is_removed() {
     let mut node = Node::new();
@@ -95,6 +96,7 @@ async fn a_volume_follows_what_changed_while_no_agent_was_there() {
     node.check();
 }
 
+// R-SYNC-1, R-SYNC-3.
 #[tokio::test(start_paused = true)]
 async fn a_missing_object_keeps_its_pod_from_being_made_until_it_appears() {
     for (kind, missing, file, content) in [
@@ -146,6 +148,7 @@ async fn what_is_optional_may_be_missing_and_comes_later() {
     .await;
 }
 
+// R-DIR-2.
 #[tokio::test(start_paused = true)]
 async fn secrets_are_in_memory_only_and_go_with_the_pod() {
     let mut node = Node::new();
@@ -297,8 +300,12 @@ async fn memory_is_as_large_as_the_least_of_its_limits() {
     assert_eq!(found.f_blocks * found.f_frsize, 8 << 20, "R-VOL-3");
     let mode = fs::metadata(mounted(&node).source).expect("it is there").permissions().mode() & 0o7777;
     assert_eq!(mode, 0o1777, "as recorded");
+    let (source, pods) = (mounted(&node).source, node.config.state_dir.join("pods"));
+    let pod = source.ancestors().find(|path| path.parent() == Some(&*pods)).expect("R-DIR-1");
+    assert_eq!(fs::metadata(pod).expect("it is there").permissions().mode() & 0o777, 0o700, "R-DIR-1");
 }
 
+// R-EVI-1, R-VOL-5, R-WRK-2.
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_fills_its_volume_is_evicted_until_it_is_told_to_begin_anew() {
     let mut node = Node::new();
@@ -329,4 +336,25 @@ async fn a_pod_that_fills_its_volume_is_evicted_until_it_is_told_to_begin_anew()
     node.handle().request(Request::Restart { pod: key("web"), container: None }).await;
     node.runs(&[("web", &[("app", "app:1")]), ("other", &[("app", "app:1")])]).await;
     assert!(!mounted(&node).source.join("file").exists(), "with empty volumes");
+    node.shows("no reason any more", |node| node.status("web").reason.is_none()).await;
+    assert_eq!(node.status("web").message, None, "R-PH-7");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mounts_come_parents_first() {
+    let mut node = Node::new();
+    let spec = "
+containers:
+- {name: app, image: app:1, volumeMounts: [{name: v, mountPath: /a/b/c}, {name: v, mountPath: /a/b}, {name: v, mountPath: /a}]}
+volumes: [{name: v, emptyDir: {}}]
+";
+    node.write("web.yaml", &crate::manifest::raw("web", spec));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    let mounts = made(&node, "web").mounts.into_iter().map(|mount| mount.destination);
+    let ours: Vec<_> = mounts.filter(|path| path.starts_with("/a")).collect();
+    assert_eq!(ours, ["/a", "/a/b", "/a/b/c"].map(PathBuf::from), "R-MNT-2");
+    let uid = node.pod("web").and_then(|view| view.pod.metadata.uid.clone()).expect("it has one");
+    let log = node.config.log_dir.join(format!("default_web-node_{uid}/app/0.log"));
+    assert_eq!(made(&node, "web").log_path, log, "R-LOG-1");
 }

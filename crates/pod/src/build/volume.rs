@@ -74,12 +74,33 @@ pub(super) fn fs_group(spec: &wire::PodSpec) -> Option<FsGroup> {
 
 /// What of volumes this node cannot do although their fields are known.
 pub(crate) fn objections(spec: &wire::PodSpec) -> Vec<Problem> {
-    let wrong = |(index, volume): (usize, &wire::Volume)| {
-        let medium = volume.empty_dir.as_ref()?.medium.as_deref().filter(|medium| !matches!(*medium, "" | "Memory"))?;
-        let message = format!("{medium:?} is not supported yet; use Memory, or leave it out");
-        Some(Problem { field: format!("spec.volumes[{index}].emptyDir.medium"), message, ..Problem::default() })
+    let volumes = spec.volumes.iter().flatten().enumerate();
+    let said = volumes
+        .flat_map(|(index, volume)| medium(volume).into_iter().chain(sources(volume)).map(move |it| (index, it)));
+    let problem = |(index, (field, message))| Problem {
+        field: format!("spec.volumes[{index}].{field}"),
+        message,
+        ..Problem::default()
     };
-    spec.volumes.iter().flatten().enumerate().filter_map(wrong).collect()
+    said.map(problem).collect()
+}
+
+fn medium(volume: &wire::Volume) -> Option<(String, String)> {
+    let medium = volume.empty_dir.as_ref()?.medium.as_deref().filter(|medium| !matches!(*medium, "" | "Memory"))?;
+    Some(("emptyDir.medium".to_owned(), format!("{medium:?} is not supported yet; use Memory, or leave it out")))
+}
+
+/// A source that is none: an API server lets it pass, a kubelet does not (R-REJ-4).
+fn sources(volume: &wire::Volume) -> impl Iterator<Item = (String, String)> {
+    let sources = volume.projected.iter().flat_map(|it| it.sources.iter().flatten()).enumerate();
+    let empty = sources.filter(|(_, source)| **source == wire::VolumeProjection::default());
+    empty.map(|(index, _)| {
+        let message = format!(
+            "unknown source for projected volume {:?}; give it a configMap, secret or downwardAPI",
+            volume.name
+        );
+        (format!("projected.sources[{index}]"), message)
+    })
 }
 
 fn host_path_kind(kind: Option<&str>) -> HostPathKind {

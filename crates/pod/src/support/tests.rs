@@ -124,6 +124,7 @@ fn said(path: &str, value: Value) -> (Vec<Problem>, Vec<Problem>) {
     (problems, warnings)
 }
 
+// R-REJ-1, R-REJ-3.
 #[test]
 fn the_code_does_what_the_rows_say() {
     schema::walk(&mut |path, field| {

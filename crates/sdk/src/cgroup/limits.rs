@@ -23,6 +23,10 @@ struct Setting {
     is_limit: bool,
 }
 
+fn setting(controller: &'static str, file: &str, value: String, is_limit: bool) -> Setting {
+    Setting { controller, file: file.to_owned(), value, is_limit }
+}
+
 /// Makes a cgroup, in every hierarchy, and writes its limits where they belong. In the others it is made too, so that the
 /// OCI runtime finds it and does not meet another pod's removal on the way.
 pub(super) fn make(path: &Path, resources: &LinuxResources) -> io::Result<()> {
@@ -96,12 +100,6 @@ fn write(place: &Path, setting: &Setting) -> io::Result<()> {
 }
 
 fn legacy(resources: &LinuxResources) -> Vec<Setting> {
-    let setting = |controller, file: &str, value: String, is_limit| Setting {
-        controller,
-        file: file.to_owned(),
-        value,
-        is_limit,
-    };
     let mut settings = Vec::new();
     if let Some(shares) = resources.cpu_shares {
         settings.push(setting("cpu", "cpu.shares", shares.to_string(), false));
@@ -113,23 +111,11 @@ fn legacy(resources: &LinuxResources) -> Vec<Setting> {
     if let Some(limit) = resources.memory_limit {
         settings.push(setting("memory", "memory.limit_in_bytes", limit.to_string(), true));
     }
-    if let Some(limit) = resources.pids_limit {
-        settings.push(setting("pids", "pids.max", limit.to_string(), true));
-    }
-    for it in &resources.hugepage_limits {
-        let file = format!("hugetlb.{}.limit_in_bytes", it.page_size);
-        settings.push(setting("hugetlb", &file, it.limit.to_string(), it.limit > 0));
-    }
+    settings.extend(counted(resources, "limit_in_bytes"));
     settings
 }
 
 fn unified(resources: &LinuxResources) -> Vec<Setting> {
-    let setting = |controller, file: &str, value: String, is_limit| Setting {
-        controller,
-        file: file.to_owned(),
-        value,
-        is_limit,
-    };
     let mut settings = Vec::new();
     if let Some(shares) = resources.cpu_shares {
         settings.push(setting("cpu", "cpu.weight", weight(shares).to_string(), false));
@@ -140,14 +126,17 @@ fn unified(resources: &LinuxResources) -> Vec<Setting> {
     if let Some(limit) = resources.memory_limit {
         settings.push(setting("memory", "memory.max", limit.to_string(), true));
     }
-    if let Some(limit) = resources.pids_limit {
-        settings.push(setting("pids", "pids.max", limit.to_string(), true));
-    }
-    for it in &resources.hugepage_limits {
-        let file = format!("hugetlb.{}.max", it.page_size);
-        settings.push(setting("hugetlb", &file, it.limit.to_string(), it.limit > 0));
-    }
+    settings.extend(counted(resources, "max"));
     settings
+}
+
+/// What both versions have under nearly the same names.
+fn counted(resources: &LinuxResources, most: &str) -> impl Iterator<Item = Setting> {
+    let pids = resources.pids_limit.map(|limit| setting("pids", "pids.max", limit.to_string(), true));
+    let hugepages = resources.hugepage_limits.iter().map(move |it| {
+        setting("hugetlb", &format!("hugetlb.{}.{most}", it.page_size), it.limit.to_string(), it.limit > 0)
+    });
+    pids.into_iter().chain(hugepages)
 }
 
 /// Shares of v1 as a weight of v2 (R-RES-12).
@@ -196,7 +185,7 @@ mod tests {
         settings.iter().map(|it| format!("{} {}={}", it.controller, it.file, it.value)).collect()
     }
 
-    /// The recording `resources/guaranteed`.
+    /// The recording `resources/guaranteed` (R-RES-4).
     #[test]
     fn version_1_has_a_file_for_each_number() {
         let expected = [

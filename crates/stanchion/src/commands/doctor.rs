@@ -7,7 +7,11 @@ use stanchion_agent::{config::SourceConfig, view::BackendView};
 use stanchion_loader::load;
 use stanchion_runtime::Runtime;
 
-use crate::{backends, client::Client, config::Settings};
+use crate::{
+    backends,
+    client::Client,
+    config::{BackendSettings, Settings},
+};
 
 /// What a check found.
 enum Verdict {
@@ -47,7 +51,7 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
             "add [[source]] with path = \"/etc/stanchion/manifests\"".to_owned(),
         ));
     }
-    found.extend(programs());
+    found.extend(programs(&settings.backends));
     found.extend(kernel());
     found.push(kubelet());
     found.extend(client.block_on(async { Ok(agent_and_backends(&settings, client).await) })?);
@@ -64,7 +68,7 @@ fn tell(verdict: &Verdict) {
     }
 }
 
-fn programs() -> Vec<Verdict> {
+fn programs(backends: &[BackendSettings]) -> Vec<Verdict> {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let has = |program: &str| std::env::split_paths(&paths).any(|directory| directory.join(program).is_file());
     let need = |program: &str, package: &str, what: &str| match has(program) {
@@ -79,7 +83,15 @@ fn programs() -> Vec<Verdict> {
             "install it there, or set `logger`".to_owned(),
         ),
     };
-    vec![need("nft", "nftables", "pods need it for masquerade and host ports"), logger]
+    let nft = || need("nft", "nftables", "pods need it for masquerade and host ports");
+    backends.iter().any(has_own_bridge).then(nft).into_iter().chain([logger]).collect()
+}
+
+/// Whether pods on a backend are on a bridge of ours: not with CNI plugins, which have programs of their own, and not on Docker.
+fn has_own_bridge(backend: &BackendSettings) -> bool {
+    let library = backend.library.file_stem().unwrap_or_default();
+    let is_containerd = ["libstanchion_containerd", "libstanchion_k3s"].iter().any(|own| library == *own);
+    is_containerd && backend.table.pointer("/network/cni_config").is_none()
 }
 
 fn kernel() -> Vec<Verdict> {
@@ -137,4 +149,25 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
         });
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::has_own_bridge;
+    use crate::config::BackendSettings;
+
+    #[test]
+    fn nft_is_needed_for_a_bridge_of_our_own_only() {
+        let needs = |library: &str, table| {
+            let (name, library) = ("any".to_owned(), library.into());
+            has_own_bridge(&BackendSettings { name, library, sha256: None, failover: None, table })
+        };
+        assert!(needs("/lib/libstanchion_containerd.so", json!({})));
+        assert!(needs("/lib/libstanchion_k3s.so", json!({"network": {"bridge": "pods0"}})));
+        assert!(!needs("/lib/libstanchion_containerd.so", json!({"network": {"cni_config": "/etc/pods.conflist"}})));
+        assert!(!needs("/lib/libstanchion_docker.so", json!({"network": "bridge"})));
+        assert!(!needs("/lib/libacme.so", json!({})));
+    }
 }

@@ -1,4 +1,4 @@
-//! `stanchion get`, `events`, `backends`
+//! `stanchion get`, `events`
 
 use std::process::ExitCode;
 
@@ -50,7 +50,7 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
             "nodes" | "node" | "no" => nodes(client, options).await,
             "events" | "event" | "ev" => show_events(client, options.watch, options.output.as_deref()).await,
             "manifests" | "manifest" | "sources" => manifests(client).await,
-            "backends" | "backend" => show_backends(client).await,
+            "backends" | "backend" => super::backends::show(client, options.output.as_deref()).await,
             other => bail!("unknown resource {other:?}; there are pods, nodes, events, manifests and backends"),
         }
     })?;
@@ -60,12 +60,6 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
 /// Shows events.
 pub fn events(client: &Client, options: &EventOptions) -> Result<ExitCode> {
     client.block_on(show_events(client, options.watch, None))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Shows backends.
-pub fn backends(client: &Client) -> Result<ExitCode> {
-    client.block_on(show_backends(client))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -106,18 +100,18 @@ fn typed(pod: &PodView) -> Result<serde_json::Value> {
     Ok(value)
 }
 
-fn json(value: &serde_json::Value) -> Result<()> {
+pub(super) fn json(value: &serde_json::Value) -> Result<()> {
     println!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-fn yaml(value: &serde_json::Value) -> Result<()> {
+pub(super) fn yaml(value: &serde_json::Value) -> Result<()> {
     let text = stanchion_pod::to_yaml(value).map_err(|problem| anyhow::anyhow!("{problem}"))?;
     print!("{text}");
     Ok(())
 }
 
-fn list(items: Vec<serde_json::Value>) -> serde_json::Value {
+pub(super) fn list(items: Vec<serde_json::Value>) -> serde_json::Value {
     json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items })
 }
 
@@ -246,23 +240,6 @@ async fn manifests(client: &Client) -> Result<()> {
             let state = if manifest.problems.is_empty() { "Valid" } else { "Invalid" };
             rows.push(row([&manifest.path, state, &manifest.pods.join(","), &problems.join("; ")]));
         }
-    }
-    print(&rows);
-    Ok(())
-}
-
-async fn show_backends(client: &Client) -> Result<()> {
-    let backends: Vec<BackendView> = client.get("/v1/backends").await?;
-    let mut rows = vec![row(["NAME", "HEALTH", "PODS", "RUNTIME", "LIBRARY-VERSION", "ABI", "SINCE", "REASON"])];
-    for backend in backends {
-        let health = if backend.error.is_none() && !backend.runtime.is_empty() { "Ready" } else { "Unavailable" };
-        let runtime = format!("{} {}", backend.runtime, backend.runtime_version);
-        let state = Some(&backend.health).filter(|health| !health.state.is_empty());
-        let state = state.map(|health| format!("{}: {}", health.state, health.message));
-        let reason: Vec<_> = state.into_iter().chain(backend.error.clone()).collect();
-        let reason = reason.join("; ");
-        let (pods, since) = (backend.pods.to_string(), age(backend.since));
-        rows.push(row([&backend.name, health, &pods, runtime.trim(), &backend.version, &backend.abi, &since, &reason]));
     }
     print(&rows);
     Ok(())

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ContainerState, ErrorKind, Runtime, SandboxState};
 
-/// A new container is listed as it was asked for, and does not run.
+/// A new container is listed as it was asked for, and does not run (R-SYNC-10).
 pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, SERVER);
@@ -73,7 +73,7 @@ pub(super) async fn create_in_stopped_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> O
     refused(answer, &[ErrorKind::Conflict], "creating a container in a stopped sandbox")
 }
 
-/// A restart is a new container beside the old one's record.
+/// A restart is a new container beside the old one's record (R-SYNC-13).
 pub(super) async fn next_attempt<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, first) = kit.running("exit 1").await?;
     kit.exit_of(&first).await?;

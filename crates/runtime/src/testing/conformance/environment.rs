@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{EnvVar, Mount, Runtime};
 
-/// Arguments follow the command.
+/// Arguments follow the command (R-ENV-3).
 pub(super) async fn command_and_args<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, "");
@@ -46,7 +46,7 @@ pub(super) async fn working_dir<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The host name is the pod's.
+/// The host name is the pod's (R-HOST-1).
 pub(super) async fn hostname<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let output = kit.exec(&id, &["hostname"]).await?;
@@ -54,7 +54,7 @@ pub(super) async fn hostname<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The standard streams are a terminal, if that is asked for.
+/// The standard streams are a terminal, if that is asked for (R-MNT-9).
 pub(super) async fn terminal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     for (name, tty, expected) in [("plain", false, 6), ("terminal", true, 5)] {
@@ -68,7 +68,7 @@ pub(super) async fn terminal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The standard input is at its end, unless it is to be kept open.
+/// The standard input is at its end, unless it is to be kept open (R-MNT-9).
 pub(super) async fn input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, "cat; exit 5");
@@ -106,7 +106,7 @@ pub(super) async fn mounts<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(tokio::fs::remove_dir_all(&dir).await?)
 }
 
-/// A read-only mount cannot be written.
+/// A read-only mount cannot be written (R-MNT-1).
 pub(super) async fn read_only_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
     tokio::fs::create_dir(&dir).await?;

@@ -14,7 +14,7 @@ struct Line {
     text: String,
 }
 
-/// Lines come with stream and time, in order.
+/// Lines come with stream and time, in order (R-LOG-3, R-LOG-4).
 pub(super) async fn lines<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("echo one; echo two; echo three >&2; exit 0").await?;
     kit.exit_of(&id).await?;
@@ -28,7 +28,7 @@ pub(super) async fn lines<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A long line comes in parts of at most 16 KiB that give it whole.
+/// A long line comes in parts of at most 16 KiB that give it whole (R-LOG-3).
 pub(super) async fn long_line<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, "echo \"$LONG\"; echo end; exit 0");
@@ -52,7 +52,7 @@ pub(super) async fn long_line<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Output outlives its container: log files stay after a removal, other output until then.
+/// Output outlives its container: log files stay after a removal, other output until then (R-LOG-11).
 pub(super) async fn stay<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("echo kept; exit 1").await?;
     kit.exit_of(&id).await?;

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ContainerState, ErrorKind, NetworkMode, PodName, Runtime, SandboxState, labels};
 
-/// A new sandbox is ready, has an address, and is listed as answered.
+/// A new sandbox is ready, has an address, and is listed as answered (R-SYNC-10).
 pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let config = kit.pod();
     let info = kit.create_sandbox(config.clone()).await?;
@@ -80,7 +80,7 @@ pub(super) async fn list_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// On the node's network a pod has no address of its own, and containers run.
+/// On the node's network a pod has no address of its own, and containers run (R-SEC-13).
 pub(super) async fn host_network<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut config = kit.pod();
     config.network = NetworkMode::Host;

@@ -1,4 +1,4 @@
-//! What the kernel lets a container do, seen from inside (R-SEC-16).
+//! What the kernel lets a container do, seen from inside.
 
 use super::{
     kit::{Kit, SERVER, ensure, refused},
@@ -37,7 +37,7 @@ async fn set<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, name: &str) -> Outc
 }
 
 /// What asks for nothing has root's ids, the usual capabilities, and the runtime's own seccomp profile (R-SEC-1, R-SEC-2,
-/// R-SEC-4).
+/// R-SEC-4). R-SEC-16.
 pub(super) async fn usual<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security::default()).await?;
     let usual = format!("{:016x}", known::USUAL);
@@ -48,6 +48,7 @@ pub(super) async fn usual<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 }
 
 /// User and group replace the image's. Who is not root has capabilities only through programs that carry them.
+/// R-SEC-16.
 pub(super) async fn user<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security { user: Some(1234), group: Some(2345), ..Security::default() }).await?;
     let none = "0000000000000000";
@@ -57,13 +58,14 @@ pub(super) async fn user<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 }
 
 /// A user without a group is in group 0, unless the image says otherwise; further groups are added (R-SEC-10).
+/// R-SEC-16.
 pub(super) async fn groups<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let security = Security { user: Some(1234), groups: vec![5001, 5000], ..Security::default() };
     let id = confined(kit, security).await?;
     expect(kit, &id, &[("Gid", "0 0 0 0"), ("Groups", "0 5000 5001")]).await
 }
 
-/// Some are dropped, and others are added (R-SEC-6).
+/// Some are dropped, and others are added (R-SEC-6). R-SEC-16.
 pub(super) async fn capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let security = Security {
         add_capabilities: names(&["NET_ADMIN", "SYS_TIME"]),
@@ -98,7 +100,7 @@ pub(super) async fn all_capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A privileged container has all capabilities, and nothing confines it (R-SEC-5).
+/// A privileged container has all capabilities, and nothing confines it (R-SEC-5). R-SEC-16.
 pub(super) async fn privileged<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security { privileged: true, ..Security::default() }).await?;
     let (found, least) = (set(kit, &id, "CapEff").await?, known::USUAL | known::bits("SYS_ADMIN").unwrap_or(0));
@@ -109,6 +111,7 @@ pub(super) async fn privileged<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 }
 
 /// R-SEC-4
+/// R-SEC-16.
 pub(super) async fn no_new_privileges<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security { no_new_privileges: true, ..Security::default() }).await?;
     expect(kit, &id, &[("NoNewPrivs", "1")]).await

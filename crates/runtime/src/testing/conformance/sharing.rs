@@ -1,4 +1,4 @@
-//! What the containers of a pod share with each other, and with the node (R-SEC-12, R-SEC-13).
+//! What the containers of a pod share with each other, and with the node.
 
 use super::{
     kit::{Kit, SERVER, ensure},
@@ -28,7 +28,7 @@ fn of_node(kind: &str) -> Outcome<String> {
     Ok(std::fs::read_link(format!("/proc/self/ns/{kind}"))?.to_string_lossy().into_owned())
 }
 
-/// Containers do not see each other's processes.
+/// Containers do not see each other's processes (R-SEC-13).
 pub(super) async fn processes_apart<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, second] = two(kit, kit.pod()).await?;
     let (first, second) = (namespace(kit, &first, "pid").await?, namespace(kit, &second, "pid").await?);
@@ -36,7 +36,7 @@ pub(super) async fn processes_apart<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// All containers of a pod see each other's, if that is asked for; the pod's end is theirs.
+/// All containers of a pod see each other's, if that is asked for; the pod's end is theirs (R-SEC-13).
 pub(super) async fn processes_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     if !kit.runtime.version().await?.capabilities.shared_pid_namespace {
         return Err(Stop::Unsupported);
@@ -51,7 +51,7 @@ pub(super) async fn processes_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The node's processes are seen, and a stop ends none of them.
+/// The node's processes are seen, and a stop ends none of them (R-SEC-13).
 pub(super) async fn processes_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, second] = two(kit, SandboxConfig { pid: PidMode::Host, ..kit.pod() }).await?;
     let found = namespace(kit, &first, "pid").await?;
@@ -61,7 +61,7 @@ pub(super) async fn processes_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// All containers of a pod have its IPC, and no other pod's.
+/// All containers of a pod have its IPC, and no other pod's (R-SEC-13, R-MNT-8).
 pub(super) async fn ipc_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, second] = two(kit, kit.pod()).await?;
     let (first, second) = (namespace(kit, &first, "ipc").await?, namespace(kit, &second, "ipc").await?);
@@ -70,7 +70,7 @@ pub(super) async fn ipc_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The node's IPC, if that is asked for.
+/// The node's IPC, if that is asked for (R-SEC-13).
 pub(super) async fn ipc_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, _] = two(kit, SandboxConfig { ipc: IpcMode::Host, ..kit.pod() }).await?;
     let found = namespace(kit, &first, "ipc").await?;
@@ -78,7 +78,7 @@ pub(super) async fn ipc_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Parameters of the pod's network and IPC are set.
+/// Parameters of the pod's network and IPC are set (R-SEC-12).
 pub(super) async fn sysctls<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let wanted = [
         ("net.ipv4.ip_local_port_range", "20000 30000", "20000\t30000\n"),

@@ -52,7 +52,7 @@ pub(super) async fn start_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 }
 
 /// A program that does not exist: an error at the creation or the start, nothing that runs, and nothing that cannot be
-/// removed.
+/// removed (R-TERM-8).
 pub(super) async fn start_impossible<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     // Works but for the program.
     let (sandbox, works) = kit.running("exit 0").await?;
@@ -77,7 +77,7 @@ pub(super) async fn start_impossible<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Exit codes and times are kept, and stay.
+/// Exit codes and times are kept, and stay (R-CS-8).
 pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     for (attempt, code) in [(0, 0), (1, 7), (2, 255)] {
@@ -99,7 +99,7 @@ pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The memory limit holds, and the kernel's kill is told.
+/// The memory limit holds, and the kernel's kill is told (R-TERM-8, R-RES-14).
 pub(super) async fn out_of_memory<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, GROW);

@@ -13,7 +13,7 @@ use crate::{ContainerState, Runtime};
 /// Longer than any machine takes to do nothing.
 const LONG: Duration = Duration::from_secs(30);
 
-/// The signal comes first, and stopping waits no longer than the container needs.
+/// The signal comes first, and stopping waits no longer than the container needs (R-TERM-1).
 pub(super) async fn signal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.serving(SERVER).await?;
     let start = Instant::now();
@@ -26,7 +26,7 @@ pub(super) async fn signal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What ignores the signal is killed when the grace is over, not before.
+/// What ignores the signal is killed when the grace is over, not before (R-TERM-1).
 pub(super) async fn grace<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let grace = Duration::from_millis(1500);
     let (_, id) = kit.serving(STUBBORN).await?;

@@ -1,0 +1,67 @@
+//! Images: what is said while they are fetched, and what happens when a registry is away.
+
+use stanchion_runtime::{
+    ErrorKind,
+    testing::{Fault, Method, When},
+};
+
+use crate::{manifest::raw, node::Node};
+
+fn said(node: &Node, reason: &str) -> Vec<String> {
+    node.events(reason).into_iter().map(|event| event.message).collect()
+}
+
+fn with_policy(policy: &str, image: &str) -> String {
+    raw("web", &format!("containers: [{{name: app, image: '{image}', imagePullPolicy: {policy}}}]"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_is_said_in_kubelets_words() {
+    let mut node = Node::new();
+    node.write("web.yaml", &with_policy("IfNotPresent", "app:1"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    assert_eq!(said(&node, "Pulling"), ["Pulling image \"app:1\""], "R-IMG-3");
+    let pulled = said(&node, "Pulled");
+    assert!(pulled[0].starts_with("Successfully pulled image \"app:1\" in "), "R-IMG-3: {pulled:?}");
+    assert!(pulled[0].ends_with("Image size: 1000 bytes."), "R-IMG-3: {pulled:?}");
+    node.write("other.yaml", &with_policy("IfNotPresent", "app:1").replace("name: web", "name: other"));
+    node.shows("the other", |node| node.app("other").is_some()).await;
+    let present = "Container image \"app:1\" already present on machine";
+    assert!(said(&node, "Pulled").iter().any(|it| it.starts_with(present)), "R-IMG-3: {:?}", said(&node, "Pulled"));
+
+    node.write("web.yaml", &with_policy("IfNotPresent", "app:none"));
+    node.shows("the failure", |node| !said(node, "BackOff").is_empty()).await;
+    assert!(said(&node, "Failed").iter().any(|it| it.starts_with("Failed to pull image \"app:none\": ")), "R-IMG-3");
+    assert_eq!(said(&node, "BackOff"), ["Back-off pulling image \"app:none\""], "R-IMG-3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_there_and_may_not_be_fetched_is_said() {
+    let mut node = Node::new();
+    node.write("web.yaml", &with_policy("Never", "app:1"));
+    node.start();
+    node.shows("the reason", |node| node.reason("web", "app") == "ErrImageNeverPull").await;
+    assert_eq!(node.fake().count(Method::PullImage), 0, "R-IMG-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_here_is_used_while_its_registry_is_away() {
+    let mut node = Node::new();
+    node.write("web.yaml", &with_policy("Always", "app:1"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    node.fake().fault(Method::PullImage, When::Always, Fault::fail(ErrorKind::Unavailable));
+    let asked = node.fake().count(Method::PullImage);
+    // A pod that is new here asks, is not answered, and runs.
+    node.write("web.yaml", &format!("{}  restartPolicy: OnFailure\n", with_policy("Always", "app:1")));
+    node.shows("that it is used", |node| !said(node, "PulledLocally").is_empty()).await;
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    assert!(node.fake().count(Method::PullImage) > asked, "R-IMG-2");
+    assert!(said(&node, "PulledLocally")[0].contains("its registry cannot be reached"), "R-IMG-5");
+    // One that crashes does not even ask.
+    let (app, asked) = (node.app("web").expect("it runs"), node.fake().count(Method::PullImage));
+    node.fake().exit(&app.id, 1);
+    node.shows("the restart", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
+    assert_eq!(node.fake().count(Method::PullImage), asked, "R-IMG-5");
+}

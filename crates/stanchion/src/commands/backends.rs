@@ -1,0 +1,77 @@
+//! `stanchion backends`
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde_json::Value;
+use stanchion_agent::view::BackendView;
+
+use super::get::{json, list, yaml};
+use crate::{
+    client::Client,
+    table::{age, print, row},
+};
+
+/// Options of `backends`.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// wide, json, yaml or name
+    #[arg(short, long, value_parser = ["wide", "json", "yaml", "name"])]
+    output: Option<String>,
+}
+
+/// Shows backends.
+pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
+    client.block_on(show(client, options.output.as_deref()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows backends.
+pub async fn show(client: &Client, output: Option<&str>) -> Result<()> {
+    let backends: Vec<BackendView> = client.get("/v1/backends").await?;
+    let items = || backends.iter().map(serde_json::to_value).collect::<Result<_, _>>();
+    match output {
+        Some("json") => return json(&list(items()?)),
+        Some("yaml") => return yaml(&list(items()?)),
+        Some("name") => {
+            backends.iter().for_each(|backend| println!("backend/{}", backend.name));
+            return Ok(());
+        }
+        _ => {}
+    }
+    let wide = output == Some("wide");
+    let mut head = row(["NAME", "HEALTH", "PODS", "RUNTIME", "LIBRARY-VERSION", "ABI", "SINCE"]);
+    if wide {
+        head.extend(row(["LIBRARY", "CAPABILITIES"]));
+    }
+    // Last: it is as long as it has to be.
+    head.push("REASON".to_owned());
+    let mut rows = vec![head];
+    for backend in &backends {
+        let health = if backend.error.is_none() && !backend.runtime.is_empty() { "Ready" } else { "Unavailable" };
+        let runtime = format!("{} {}", backend.runtime, backend.runtime_version);
+        let (pods, since) = (backend.pods.to_string(), age(backend.since));
+        let mut cells = row([&backend.name, health, &pods, runtime.trim(), &backend.version, &backend.abi, &since]);
+        if wide {
+            cells.extend([backend.library.display().to_string(), capabilities(backend)?]);
+        }
+        cells.push(reason(backend));
+        rows.push(cells);
+    }
+    print(&rows);
+    Ok(())
+}
+
+fn reason(backend: &BackendView) -> String {
+    let state = Some(&backend.health).filter(|health| !health.state.is_empty());
+    let state = state.map(|health| format!("{}: {}", health.state, health.message));
+    state.into_iter().chain(backend.error.clone()).collect::<Vec<_>>().join("; ")
+}
+
+/// What it can do, by the contract's names.
+fn capabilities(backend: &BackendView) -> Result<String> {
+    let all = serde_json::to_value(backend.capabilities)?;
+    let able = all.as_object().into_iter().flatten().filter(|(_, able)| **able == Value::Bool(true));
+    let able: Vec<_> = able.map(|(name, _)| name.as_str()).collect();
+    Ok(if able.is_empty() { "<none>".to_owned() } else { able.join(",") })
+}

@@ -1,0 +1,71 @@
+//! Which rules there are (`docs/rules.md`), and which tests prove them.
+//!
+//! - [`list`] reads the rules; [`items`] finds the functions of a source file; [`evidence`] finds the rules' tests.
+
+pub mod evidence;
+mod items;
+pub mod list;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Result;
+
+pub use self::list::{Rule, Verdict};
+
+/// Every rule with what proves it.
+#[derive(Debug)]
+pub struct Proof {
+    /// The rules, in the order of their list.
+    pub rules: Vec<Rule>,
+    /// Tests and recordings by the rule's id.
+    pub tests: BTreeMap<String, Vec<String>>,
+    /// What is wrong: ids that no rule has, ids in tests that no test carries.
+    pub problems: Vec<String>,
+}
+
+impl Proof {
+    /// Of the workspace at `root`.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the list is no list.
+    pub fn collect(root: &Path) -> Result<Self> {
+        let rules = list::read(&root.join("docs/rules.md"))?;
+        let found = evidence::collect(root)?;
+        let mut problems = found.loose;
+        let known = |id: &str| rules.iter().any(|rule| rule.id == id);
+        for (id, place) in &found.mentions {
+            if !known(id) {
+                problems.push(format!("{place}: {id} is no rule of docs/rules.md"));
+            }
+        }
+        Ok(Self { rules, tests: found.tests, problems })
+    }
+
+    /// The tests of a rule, or of the one that it is the same as.
+    #[must_use]
+    pub fn of(&self, rule: &Rule) -> &[String] {
+        let own = self.tests.get(&rule.id);
+        let tests = match &rule.verdict {
+            Some(Verdict::As(other)) => own.or_else(|| self.tests.get(other)),
+            _ => own,
+        };
+        tests.map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether a rule that is needed or expected has neither test nor verdict.
+    #[must_use]
+    pub fn is_owed(&self, rule: &Rule) -> bool {
+        let excused = matches!(rule.verdict, Some(Verdict::NotTaken(_) | Verdict::Later(_)));
+        rule.priority < 2 && !excused && self.of(rule).is_empty()
+    }
+}
+
+/// The workspace's root.
+#[must_use]
+pub fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the directory of tests is in the workspace").to_owned()
+}

@@ -1,0 +1,183 @@
+//! K3s's containerd is away, and another backend runs its pods: `when_socket_absent = "fallback"`. And one that waits for it.
+
+use std::{fs::OpenOptions, io::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use stanchion_tests::{
+    Backend, Node,
+    containerd::Containerd,
+    ctr::{Ctr, Running},
+    k3s::K3s,
+    pods::{self, on_node},
+    proc,
+    wait::throughout,
+};
+
+/// Runs a test on a node with K3s, and a containerd of the node's own that is configured behind it.
+fn with_another(on_return: &str, test: impl FnOnce(&mut Node, &Ctr) -> Result<()>) -> Result<()> {
+    let settings = format!("when_socket_absent = \"fallback\"\non_return = \"{on_return}\"\n");
+    let mut node = Node::builder().on(Backend::K3s).backend(&settings).without_agent()?;
+    let other = Containerd::start(&node.path("other"))?;
+    let names = node.names();
+    let mirror = node.registry.as_ref().context("a node with a registry")?.address();
+    // On a bridge that both share, as they do where nobody configures anything.
+    let table = format!(
+        "\n[backend.containerd]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}/other\"\n\
+         network = {{ bridge = \"{bridge}\", subnet = \"{subnet}\" }}\n\
+         registry.\"docker.io\" = {{ mirrors = [\"http://{mirror}\"] }}\n",
+        socket = other.socket(),
+        namespace = names.namespace,
+        cgroup = names.cgroup,
+        bridge = names.bridge,
+        subnet = names.subnet(),
+    );
+    OpenOptions::new().append(true).open(node.path("stanchion.toml"))?.write_all(table.as_bytes())?;
+    let ctr = other.ctr(&names.namespace);
+    let tested = test(&mut node, &ctr);
+    if tested.is_err() {
+        eprintln!("{}", node.dump());
+    }
+    tested
+}
+
+fn k3s(node: &mut Node) -> Result<&mut K3s> {
+    node.k3s.as_mut().context("a node with K3s")
+}
+
+fn of_pod(ctr: &Ctr, pod: &str) -> Result<Vec<Running>> {
+    let mut running = ctr.running()?;
+    running.retain(|one| one.record.pod() == on_node(pod));
+    Ok(running)
+}
+
+/// The pod's one container on a containerd, once it runs there.
+fn runs_on(node: &Node, ctr: &Ctr, pod: &str) -> Result<Running> {
+    node.until(&format!("pod {pod} to run there"), || {
+        let mut running = of_pod(ctr, pod)?;
+        ensure!(running.len() == 1, "{} containers run", running.len());
+        let shown = node.pod(pod)?;
+        ensure!(shown.phase() == "Running" && shown.ready(), "{}", shown.summary());
+        running.pop().context("a list of one is empty")
+    })
+}
+
+fn runs_not_on(ctr: &Ctr, pod: &str) -> Result<()> {
+    let running = of_pod(ctr, pod)?;
+    ensure!(running.is_empty(), "it runs there too (I1): {running:?}");
+    Ok(())
+}
+
+fn is_as_it_was(before: &Running) -> Result<()> {
+    let now = proc::started(before.pid).ok();
+    ensure!(now == Some(before.started), "{} was ended (I3)", before.record.id);
+    Ok(())
+}
+
+#[test]
+fn another_backend_takes_the_pods_once_nothing_of_them_runs_and_they_stay() -> Result<()> {
+    with_another("stay", |node, other| {
+        node.agent.start()?;
+        let ctr = node.ctr();
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        let before = runs_on(node, &ctr, "pod")?;
+
+        println!("K3s's containerd ends; the pod runs on, and is not doubled");
+        node.containerd.end(Signal::KILL)?;
+        node.await_said(&["describe", "pod", "pod"], &["its processes there still run"])?;
+        throughout(Duration::from_secs(3), || {
+            is_as_it_was(&before)?;
+            runs_not_on(other, "pod")
+        })?;
+
+        println!("the machine restarts without a server: it runs on the other");
+        node.agent.stop()?;
+        k3s(node)?.reboot()?;
+        k3s(node)?.start_process()?;
+        node.agent.start()?;
+        let moved = runs_on(node, other, "pod")?;
+        ensure!(!proc::alive(before.pid), "the old one runs (I1)");
+        node.await_said(&["backends"], &["k3s-process-no-server", "Another backend runs the pods"])?;
+        node.await_said(&["get", "events"], &["FailedOver"])?;
+
+        println!("K3s is back: it stays, a new one is K3s's, a change takes it home");
+        node.containerd.resume()?;
+        node.await_said(&["backends"], &["k3s-up"])?;
+        node.write("second.yaml", pods::idle("second", "1"))?;
+        runs_on(node, &ctr, "second")?;
+        throughout(Duration::from_secs(3), || {
+            is_as_it_was(&moved)?;
+            runs_not_on(&ctr, "pod")
+        })?;
+        node.write("pod.yaml", pods::idle("pod", "2"))?;
+        runs_on(node, &ctr, "pod")?;
+        ensure!(!proc::alive(moved.pid), "the old one runs (I1)");
+        for pod in ["pod", "second"] {
+            node.remove(&format!("{pod}.yaml"))?;
+            node.await_gone(pod)?;
+        }
+        node.until("nothing to be left on the other", || {
+            let left = other.containers()?;
+            ensure!(left.is_empty(), "there is {left:?}");
+            Ok(())
+        })
+    })
+}
+
+#[test]
+fn pods_of_a_cold_boot_migrate_when_k3s_is_back() -> Result<()> {
+    with_another("migrate", |node, other| {
+        node.containerd.end(Signal::KILL)?;
+        k3s(node)?.reboot()?;
+        k3s(node)?.start_process()?;
+        node.agent.start()?;
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        let first = runs_on(node, other, "pod")?;
+
+        println!("the agent restarts, and leaves it where it is");
+        node.agent.kill()?;
+        node.agent.start()?;
+        throughout(Duration::from_secs(3), || is_as_it_was(&first))?;
+
+        println!("K3s is back");
+        node.containerd.resume()?;
+        let ctr = node.ctr();
+        node.until("the pod to move", || {
+            let alive = proc::alive(first.pid);
+            let there = of_pod(&ctr, "pod")?;
+            // Looked at in this order, both would be seen if both ran.
+            ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
+            ensure!(!there.is_empty(), "not yet");
+            Ok(())
+        })?;
+        let now = runs_on(node, &ctr, "pod")?;
+        throughout(Duration::from_secs(2), || {
+            is_as_it_was(&now)?;
+            runs_not_on(other, "pod")
+        })?;
+        node.remove("pod.yaml")?;
+        node.await_gone("pod")
+    })
+}
+
+#[test]
+fn pods_of_a_cold_boot_wait_for_k3s_if_they_are_to() -> Result<()> {
+    let mut node = Node::builder().on(Backend::K3s).backend("when_socket_absent = \"wait\"\n").without_agent()?;
+    node.agent.start()?;
+    let ctr = node.ctr();
+    node.write("pod.yaml", pods::idle("pod", "1"))?;
+    let before = runs_on(&node, &ctr, "pod")?;
+    node.agent.stop()?;
+    node.containerd.end(Signal::KILL)?;
+    k3s(&mut node)?.reboot()?;
+    k3s(&mut node)?.start_process()?;
+    node.agent.start()?;
+    node.await_said(&["describe", "pod", "pod"], &["BackendUnavailable", "k3s", "(since 20"])?;
+    node.await_said(&["backends"], &["k3s-process-no-server", "Pods wait for it"])?;
+    ensure!(!proc::alive(before.pid), "the old one runs");
+    node.containerd.resume()?;
+    runs_on(&node, &ctr, "pod")?;
+    node.remove("pod.yaml")?;
+    node.await_gone("pod")?;
+    node.await_nothing_left_but("K3s's own process", |thing| thing.contains("k3s-agent"))
+}

@@ -1,0 +1,160 @@
+//! Images as K3s has them: from its directory for nodes without network, and from registries as its registries.yaml says.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use stanchion_tests::{
+    Backend, Node,
+    fixtures::PATH,
+    image::{Image, PackedLayer, Run},
+    layer::Layer,
+    pods::{self, IDLE},
+    process,
+    registry::{Identity, Registry},
+    tools,
+};
+
+/// What K3s accepts, with the program that makes it; "" for none.
+const FORMATS: [(&str, &str); 8] = [
+    ("tar", ""),
+    ("tar.gz", "gzip"),
+    ("tgz", "gzip"),
+    ("tar.bz2", "bzip2"),
+    ("tbz", "bzip2"),
+    ("tar.lz4", "lz4"),
+    ("tar.zst", "zstd"),
+    ("tzst", "zstd"),
+];
+
+/// A shell, and what it needs to be idle.
+fn shell() -> Result<PackedLayer> {
+    let mut layer = Layer::default();
+    layer.program(&tools::find("busybox")?.context("busybox is not installed")?, "/bin/busybox")?;
+    for applet in ["sh", "sleep"] {
+        layer.link(&format!("/bin/{applet}"), "busybox")?;
+    }
+    PackedLayer::new(layer.finish()?)
+}
+
+/// An archive of the image `airgap/busybox:<tag>` in `directory`, in this format.
+fn archive(directory: &Path, shell: &PackedLayer, (ending, program): (&str, &str)) -> Result<String> {
+    let tag = ending.replace('.', "-");
+    // Each is another image: one that fails is not covered by the next.
+    let run = Run { cmd: &["sh"], env: &[PATH, &format!("FORMAT={tag}")], ..Run::default() };
+    let image = Image::new("airgap/busybox", &tag, &run, std::slice::from_ref(shell));
+    let reference = format!("docker.io/airgap/busybox:{tag}");
+    let plain = directory.join(format!("draft-{tag}"));
+    image.docker_archive(&plain, &reference)?;
+    let packed: PathBuf = match program {
+        "" => plain,
+        program => {
+            let packed = directory.join(format!("draft-{tag}-packed"));
+            let mut command = tools::command("sh")?;
+            let script = format!("{program} -c < {} > {}", plain.display(), packed.display());
+            process::text(command.args(["-c", &script]))?;
+            fs::remove_file(&plain)?;
+            packed
+        }
+    };
+    // In place at once, as whoever copies it should do.
+    fs::rename(&packed, directory.join(format!("images-{tag}.{ending}")))?;
+    Ok(reference)
+}
+
+#[test]
+fn archives_of_every_format_that_k3s_accepts_are_imported_and_lists_are_pulled() -> Result<()> {
+    let mut node = Node::builder().on(Backend::K3s).without_agent()?;
+    let directory = node.k3s.as_ref().context("a node with K3s")?.data().join("agent/images");
+    let shell = shell()?;
+    let mut pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: airgap}\nspec:\n  terminationGracePeriodSeconds: 5\n  \
+                   containers:\n"
+        .to_owned();
+    for (index, format) in FORMATS.into_iter().enumerate() {
+        let reference = archive(&directory, &shell, format)?;
+        let command = serde_json::to_string(&["sh", "-c", IDLE])?;
+        pod.push_str(&format!(
+            "  - {{name: c{index}, image: \"{reference}\", imagePullPolicy: Never, command: {command}}}\n"
+        ));
+    }
+    let listed = node.in_registry("redis:8")?;
+    fs::write(directory.join("more.txt"), format!("# pulled\n{listed}\n"))?;
+    node.agent.start()?;
+    node.write("airgap.yaml", pod)?;
+    let running = node.await_running("airgap")?;
+    ensure!(running.len() == FORMATS.len(), "{running:?}");
+    let images = node.ctr().images()?;
+    ensure!(images.contains(&listed), "{listed} is not among {images:?}");
+    node.remove("airgap.yaml")?;
+    node.await_gone("airgap")
+}
+
+/// A registry that has a certificate of an authority of its own and wants a login, and what K3s is told about it.
+struct Secured {
+    registry: Registry,
+    ca: PathBuf,
+}
+
+impl Secured {
+    fn start(node: &Node) -> Result<Self> {
+        let directory = node.path("secured");
+        fs::create_dir_all(&directory)?;
+        let script = "set -e; new='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'\n\
+                      openssl req -x509 $new -days 2 -subj /CN=authority -keyout ca.key -out ca.pem\n\
+                      openssl req $new -subj /CN=registry -keyout server.key -out server.csr\n\
+                      echo subjectAltName=IP:127.0.0.1 > server.ext\n\
+                      openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext \
+                      -out server.pem\n";
+        process::text(tools::command("sh")?.args(["-c", script]).current_dir(&directory))?;
+        let storage = node.fixtures.as_ref().context("a node with fixtures")?.registry();
+        let identity = Identity { certificate: directory.join("server.pem"), key: directory.join("server.key") };
+        Ok(Self { registry: Registry::start_secured(&directory, &storage, &identity)?, ca: directory.join("ca.pem") })
+    }
+
+    /// `registries.yaml`, with or without what is needed to get in.
+    fn describe(&self, node: &Node, auth: &str, trusts: bool) -> Result<()> {
+        let address = self.registry.address();
+        let tls = if trusts { format!("ca_file: {}", self.ca.display()) } else { String::new() };
+        let text = format!(
+            "mirrors:\n  registry.example:\n    endpoint:\n    - https://{address}/v2\n    rewrite:\n      \
+             \"^elsewhere/(.*)\": \"library/$1\"\nconfigs:\n  \"{address}\":\n    auth: {{{auth}}}\n    tls: {{{tls}}}\n"
+        );
+        fs::write(node.path("registries.yaml"), text).context("cannot write registries.yaml")
+    }
+}
+
+#[test]
+fn registries_yaml_says_mirror_names_login_and_whom_to_trust() -> Result<()> {
+    let mut node = Node::builder().on(Backend::K3s).without_agent()?;
+    let config = node.path("stanchion.toml");
+    let text = fs::read_to_string(&config)?;
+    let line = format!("[backend.k3s]\nregistries = {:?}\n", node.path("registries.yaml"));
+    fs::write(&config, text.replace("[backend.k3s]\n", &line))?;
+    let secured = Secured::start(&node)?;
+    let pod = pods::idle("pod", "1").replace("image: busybox", "image: registry.example/elsewhere/busybox:1");
+
+    println!("without its authority");
+    secured.describe(&node, "username: user, password: secret", false)?;
+    node.agent.start()?;
+    node.write("pod.yaml", pod)?;
+    node.await_said(&["describe", "pod", "pod"], &["ErrImagePull", "certificate"])?;
+    node.agent.stop()?;
+
+    println!("without the login");
+    secured.describe(&node, "", true)?;
+    node.agent.start()?;
+    node.await_said(&["describe", "pod", "pod"], &["username and password", secured.registry.address()])?;
+    node.agent.stop()?;
+
+    println!("with all that is needed");
+    secured.describe(&node, "username: user, password: secret", true)?;
+    node.agent.start()?;
+    node.await_running("pod")?;
+    let said =
+        [node.agent.log_text()?, node.said(&["describe", "pod", "pod"])?, node.said(&["backends", "-o", "json"])?];
+    ensure!(said.iter().all(|text| !text.contains("secret")), "the password is shown (I10)");
+    node.remove("pod.yaml")?;
+    node.await_gone("pod")
+}

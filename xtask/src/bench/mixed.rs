@@ -1,0 +1,106 @@
+//! Two backends at once: pods on each of them alone, then on both. Alone and at once take turns.
+
+use std::{collections::BTreeSet, fmt, fs};
+
+use anyhow::{Result, ensure};
+use jiff::Timestamp;
+use stanchion_tests::{Backend, Node, docker, events::Events, pods, view::View, wait::pause};
+
+use super::{
+    plain::millis,
+    rounds::{SETTLE, await_shown},
+    table::Samples,
+};
+use crate::{interrupt::Interrupt, say};
+
+/// The backends of a mixed node: pods without a runtime class are on the first.
+const BACKENDS: [Backend; 2] = [Backend::Docker, Backend::Containerd];
+
+/// From all manifests written to the last process started, milliseconds.
+#[derive(Debug)]
+pub struct Mixed {
+    /// Pods on each backend.
+    each: usize,
+    /// By backend, the other one empty.
+    alone: [Samples; 2],
+    both: Samples,
+}
+
+impl Mixed {
+    /// Measures with `each` pods on each backend.
+    pub fn measure(node: &Node, each: usize, rounds: usize, interrupt: &Interrupt) -> Result<Self> {
+        let events = Events::subscribe(&node.containerd)?;
+        // The first pods pull their image and make the bridge; neither is what is measured.
+        round(node, &events, 1, &BACKENDS)?;
+        let mut mixed = Self { each, alone: Default::default(), both: Samples::default() };
+        for number in 1..=rounds {
+            say(format!("round {number} of {rounds}: {each} on each backend alone, then on both"));
+            for (backend, samples) in BACKENDS.iter().zip(&mut mixed.alone) {
+                ensure!(!interrupt.happened(), "interrupted");
+                samples.add(round(node, &events, each, &[*backend])?);
+            }
+            ensure!(!interrupt.happened(), "interrupted");
+            mixed.both.add(round(node, &events, each, &BACKENDS)?);
+        }
+        Ok(mixed)
+    }
+}
+
+/// Pods on these backends, all written at the same time, and removed again.
+fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<f64> {
+    let names: Vec<_> = on.iter().flat_map(|on| (0..each).map(move |i| (format!("{}-{i}", on.name()), *on))).collect();
+    let drafts = node.path("drafts");
+    fs::create_dir_all(&drafts)?;
+    for (name, on) in &names {
+        fs::write(drafts.join(file(name)), manifest(name, *on))?;
+    }
+    pause(SETTLE);
+    events.forget();
+    let written = Timestamp::now();
+    for (name, _) in &names {
+        fs::rename(drafts.join(file(name)), node.manifest(&file(name)))?;
+    }
+    let namespaces = [docker::NAMESPACE, node.names().namespace.as_str()];
+    // On Docker their sandboxes are containers too.
+    let containers: usize = on.iter().map(|on| if *on == Backend::Docker { 2 * each } else { each }).sum();
+    let (mut up, mut last) = (BTreeSet::new(), written);
+    while up.len() < containers {
+        let event = events.next_of(&namespaces, "/tasks/start")?;
+        last = last.max(event.at);
+        up.insert(event.container);
+    }
+    for (name, _) in &names {
+        await_shown(node, name)?;
+    }
+    for (name, _) in &names {
+        node.remove(&file(name))?;
+    }
+    node.until("all pods to be gone", || {
+        let left: Vec<_> = node.views().iter().map(View::containers).collect::<Result<_>>()?;
+        let shown = node.pod_names()?;
+        ensure!(left.iter().all(Vec::is_empty) && shown.is_empty(), "there are {left:?} and {shown:?}");
+        Ok(())
+    })?;
+    Ok(millis(written, last))
+}
+
+fn manifest(name: &str, on: Backend) -> String {
+    format!("{}  runtimeClassName: {}\n", pods::idle(name, "1"), on.name())
+}
+
+fn file(name: &str) -> String {
+    format!("{name}.yaml")
+}
+
+impl fmt::Display for Mixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [first, second] = BACKENDS.map(Backend::name);
+        writeln!(f, "### two backends\n\nAll pods at once → last process started, p50.\n")?;
+        writeln!(f, "| pods on each | {first} alone | {second} alone | both at once | ratio to the slower | rounds |")?;
+        writeln!(f, "|---:|---:|---:|---:|---:|---:|")?;
+        let [first, second] = self.alone.each_ref().map(|samples| samples.at(0.5));
+        let (at_once, slower) = (self.both.at(0.5), first.max(second));
+        let (each, ratio, rounds) = (self.each, at_once / slower, self.both.len());
+        writeln!(f, "| {each} | {first:.0} ms | {second:.0} ms | {at_once:.0} ms | {ratio:.2} | {rounds} |")
+    }
+}

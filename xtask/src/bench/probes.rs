@@ -1,0 +1,65 @@
+//! What probes cost the agent: many pods, each with three that are put every second.
+
+use anyhow::{Context as _, Result, ensure};
+use stanchion_tests::Node;
+
+use super::Idle;
+use crate::say;
+
+/// How many pods.
+const PODS: usize = 50;
+/// What the agent may use: per cent of a core, and MiB.
+const CPU: f64 = 2.0;
+const MEMORY: f64 = 20.0;
+
+/// Starts them, watches the agent for so many seconds, prints what it used, and takes them down.
+pub fn measure(node: &Node, seconds: u64) -> Result<()> {
+    for index in 0..PODS {
+        node.write(&file(index), manifest(index))?;
+    }
+    for index in 0..PODS {
+        let name = name(index);
+        node.await_running(&name)?;
+        node.until(&format!("{name} to be ready"), || {
+            let pod = node.pod(&name)?;
+            ensure!(pod.ready(), "{}", pod.summary());
+            Ok(())
+        })?;
+    }
+    say(format!("{PODS} pods with three probes each, for {seconds} s"));
+    let agent = node.agent.id().context("the agent runs")?;
+    let used = Idle::watch(agent, seconds)?;
+    let memory = used.memory as f64 / f64::from(1 << 20);
+    println!(
+        "{PODS} pods with three probes each at 1 s: {:.2} % of a core (at most {CPU}), {memory:.1} MiB (at most {MEMORY})\n",
+        used.cpu
+    );
+    for index in 0..PODS {
+        node.remove(&file(index))?;
+    }
+    for index in 0..PODS {
+        node.await_gone(&name(index))?;
+    }
+    Ok(())
+}
+
+fn name(index: usize) -> String {
+    format!("probed-{index}")
+}
+
+fn file(index: usize) -> String {
+    format!("probed-{index}.yaml")
+}
+
+/// A startup probe ends with its success: the third that goes on is a sidecar's, which asks the same server.
+fn manifest(index: usize) -> String {
+    let name = name(index);
+    let idle = serde_json::Value::from(stanchion_tests::pods::IDLE);
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 5\n  containers:\n  - \
+         name: main\n    image: busybox\n    command: [sh, -c, \"mkdir -p /www; echo ok > /www/health; exec httpd -f -p 8080 -h \
+         /www\"]\n    livenessProbe: {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1}}\n    readinessProbe: {{tcpSocket: \
+         {{port: 8080}}, periodSeconds: 1}}\n  - name: side\n    image: busybox\n    command: [sh, -c, {idle}]\n    readinessProbe: \
+         {{httpGet: {{path: /health, port: 8080}}, periodSeconds: 1}}\n"
+    )
+}
