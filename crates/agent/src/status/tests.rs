@@ -86,6 +86,7 @@ impl Scene {
             view: &view,
             history: &history,
             obstacle: None,
+            rejection: None,
             stale: None,
             node_addresses: &["192.0.2.1".parse().expect("an address")],
             first_seen: at(0),
