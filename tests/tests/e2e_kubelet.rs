@@ -21,11 +21,11 @@ mod watch;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use stanchion_tests::{Backend, Node, golden::images};
 
 use crate::{listed::Listed, replay::Replay, scenario::Scenario};
@@ -56,31 +56,49 @@ const NOT_YET: [(&str, &str); 9] = [
 /// One runtime after the other: the scenarios have times.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// How often a scenario is replayed until it shows what was recorded: its moments can be missed while others keep the machine busy.
+const TRIES: usize = 3;
+
 fn a_node_shows_what_a_kubelet_shows(on: Backend) -> Result<()> {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut left = scenarios()?;
+    let mut said = Vec::new();
+    for _ in 0..TRIES {
+        let faults = replay_all(on, left)?;
+        said = faults.iter().map(|(_, error)| format!("{error:#}")).collect();
+        left = faults.into_iter().map(|(scenario, _)| scenario).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        println!("again: {}", said.join("\n"));
+    }
+    bail!("{} of the scenarios:\n{}", said.len(), said.join("\n"))
+}
+
+/// Replays them on a node of their own, and returns those that show something else.
+fn replay_all(on: Backend, scenarios: Vec<Scenario>) -> Result<Vec<(Scenario, anyhow::Error)>> {
     let listed = Listed::read(&golden().join("differences.yaml"), on)?;
-    let scenarios = scenarios()?;
+    let faults = Mutex::new(Vec::new());
     Node::builder().on(on).run(|node| {
         let node = &*node;
         preload(node)?;
         let queue = Mutex::new(scenarios);
-        let faults = thread::scope(|scope| {
-            let work = || {
-                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-                let mut faults = Vec::new();
-                while let Some(scenario) = next() {
-                    faults.extend(fault(node, &scenario, &listed));
+        let work = || {
+            let next = || lock(&queue).pop();
+            while let Some(scenario) = next() {
+                if let Some(error) = fault(node, &scenario, &listed) {
+                    lock(&faults).push((scenario, error));
                 }
-                faults
-            };
-            let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
-            let ended = workers.into_iter().map(|worker| worker.join());
-            ended.flat_map(|faults| faults.unwrap_or_else(|_| vec![anyhow!("a replay panicked")])).collect::<Vec<_>>()
-        });
-        let said: Vec<_> = faults.iter().map(|fault| format!("{fault:#}")).collect();
-        ensure!(said.is_empty(), "{} of the scenarios:\n{}", said.len(), said.join("\n"));
+            }
+        };
+        thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(work))));
         Ok(())
-    })
+    })?;
+    Ok(faults.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is wrong with a scenario.

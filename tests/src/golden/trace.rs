@@ -35,8 +35,8 @@ pub fn differences(recorded: &[Line], found: &[Line]) -> Vec<Difference> {
         let ours = found.iter().find(|(it, _)| it == note).filter(|_| is_mark)?.1;
         ((ours - at).abs() > NOISE).then(|| Difference {
             path: format!("trace: {note}"),
-            recorded: (at.round() as i64).into(),
-            found: (ours.round() as i64).into(),
+            recorded: at.round().into(),
+            found: ours.round().into(),
         })
     };
     order.into_iter().chain(recorded.iter().filter_map(time)).collect()

@@ -28,6 +28,9 @@ struct Entry {
     /// Only on that runtime.
     #[serde(default)]
     on: Option<String>,
+    /// Whether it differs at some moments only.
+    #[serde(default)]
+    sometimes: bool,
     /// The rule that wants it, or the reason.
     #[serde(rename = "why")]
     _why: String,
@@ -57,10 +60,10 @@ impl Listed {
         self.met.lock().unwrap_or_else(PoisonError::into_inner).extend(met);
     }
 
-    /// A difference that is listed for a scenario must be there.
+    /// A difference that is listed for a scenario and not for some moments only must be there.
     pub fn check(&self, scenario: &str) -> Result<()> {
         let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = self.entries.iter().enumerate().filter(|(_, entry)| entry.scenario == scenario);
+        let own = self.entries.iter().enumerate().filter(|(_, entry)| entry.scenario == scenario && !entry.sometimes);
         let gone: Vec<_> = own.filter(|(place, _)| !met.contains(place)).map(|(_, entry)| &entry.path).collect();
         ensure!(gone.is_empty(), "listed, but it does not differ: {gone:#?}");
         Ok(())

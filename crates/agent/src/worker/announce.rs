@@ -30,8 +30,12 @@ impl<R: Runtime> Worker<R> {
         if fate.is_over() {
             return;
         }
+        // An update's images are fetched while what it replaces still runs.
+        let wanted = desired.map_or(&pod, |desired| &desired.pod);
+        for container in wanted.all_containers() {
+            self.announce_image(wanted, container, now);
+        }
         for container in pod.all_containers() {
-            self.announce_image(&pod, container, now);
             let newest = view.newest(&pod, &container.name);
             let waits = restart::crash_due(newest.as_ref(), &self.history).is_some_and(|due| due > now);
             let Some(info) = newest.as_ref().map(|it| it.container).filter(|_| waits) else { continue };
