@@ -25,7 +25,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use stanchion_tests::{Backend, Node, golden::images};
 
 use crate::{listed::Listed, replay::Replay, scenario::Scenario};

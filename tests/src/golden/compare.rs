@@ -137,7 +137,7 @@ mod tests {
         let pod = |state: Value, last: Value| json!({ "status": { "containerStatuses": [{ "name": "a", "state": state, "lastState": last }] } });
         let end = json!({ "terminated": { "exitCode": 3 } });
         let waits = pod(json!({ "waiting": { "reason": "CrashLoopBackOff" } }), end.clone());
-        assert_eq!(pods("pod.json", &pod(end.clone(), json!({})), &waits), []);
+        assert_eq!(pods("pod.json", &pod(end, json!({})), &waits), []);
         let other = pod(json!({ "terminated": { "exitCode": 4 } }), json!({}));
         assert_eq!(pods("pod.json", &other, &waits).len(), 1);
     }

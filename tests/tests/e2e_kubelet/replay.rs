@@ -181,7 +181,10 @@ impl<'a> Replay<'a> {
                 })
             }
             ["phase", "is", phase] => wait(&|pod| pod["status"]["phase"] == phase),
-            ["ready", "of", name, "is", ready] => wait(&|pod| watch::status(pod, name)["ready"].to_string() == ready),
+            ["ready", "of", name, "is", ready] => {
+                let ready: bool = ready.parse().context("true or false")?;
+                wait(&|pod| watch::status(pod, name)["ready"] == ready)
+            }
             ["restartCount", "of", name, "is", count] => {
                 let count: u64 = count.parse().context("a number of restarts")?;
                 let what = format!("restart {count} of {name}");
