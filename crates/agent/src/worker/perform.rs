@@ -142,7 +142,10 @@ impl<R: Runtime> Worker<R> {
         let config = files::host_name(&pod)
             .map(|hostname| container::sandbox(&pod, attempt, started_at, hostname, &self.shared.config));
         let created = match config {
-            Ok(config) => runtime.create_sandbox(config).await,
+            Ok(config) => tokio::select! {
+                created = runtime.create_sandbox(config) => created,
+                () = self.until_away(&home) => Err(Error::new(ErrorKind::Unavailable, "the backend does not answer")),
+            },
             Err(why) => Err(Error::new(ErrorKind::Invalid, why)),
         };
         drop(permit);

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future,
     sync::Arc,
     time::Duration,
 };
@@ -151,6 +152,17 @@ impl<R: Runtime> Worker<R> {
     /// Whether a backend is there and shows how things are.
     pub(super) fn is_seen(&self, backend: &str) -> bool {
         self.shared.home(backend).is_some_and(|home| home.observer.latest().is_current())
+    }
+
+    /// Ends once a backend cannot be seen any more: what it was asked may never be answered.
+    pub(super) fn until_away(&self, backend: &str) -> impl Future<Output = ()> + Send + use<R> {
+        let looks = self.shared.home(backend).map(|home| home.observer.watch());
+        async move {
+            let Some(mut looks) = looks else { return future::pending().await };
+            if looks.wait_for(|latest| !latest.is_current()).await.is_err() {
+                future::pending().await
+            }
+        }
     }
 
     /// Whether a pod of which nothing is seen is gone: every backend where it can be says so, or is known to be dead.
