@@ -160,7 +160,7 @@ impl<R: Runtime> Worker<R> {
         async move {
             let Some(mut looks) = looks else { return future::pending().await };
             if looks.wait_for(|latest| !latest.is_current()).await.is_err() {
-                future::pending().await
+                future::pending::<()>().await;
             }
         }
     }
