@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use crate::{proc, process, tools};
+use crate::{proc, process, tools, wait::lock};
 
 /// `ctr` on one socket and namespace.
 #[derive(Debug)]
@@ -191,12 +191,12 @@ impl Ctr {
             Err(error) => return Err(error),
         };
         let record: Record = serde_json::from_str(&text).with_context(|| format!("cannot read the record of {id}"))?;
-        self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id.to_owned(), record.clone());
+        lock(&self.records).insert(id.to_owned(), record.clone());
         Ok(Some(record))
     }
 
     fn known(&self, id: &str) -> Option<Record> {
-        self.records.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(id).cloned()
+        lock(&self.records).get(id).cloned()
     }
 
     /// Containers of pods whose first process runs, sandboxes left out.

@@ -95,10 +95,8 @@ struct Programs {
 
 impl Programs {
     fn find() -> Result<Self> {
-        let find = |name: &str| {
-            tools::find(name)?.with_context(|| format!("{name} is not installed; `cargo xtask test` fetches it"))
-        };
-        Ok(Self { busybox: find("busybox")?, redis_server: find("redis-server")?, redis_cli: find("redis-cli")? })
+        let [busybox, redis_server, redis_cli] = ["busybox", "redis-server", "redis-cli"].map(program);
+        Ok(Self { busybox: busybox?, redis_server: redis_server?, redis_cli: redis_cli? })
     }
 
     fn key(&self) -> Result<String> {
@@ -115,7 +113,7 @@ impl Programs {
 fn make(programs: &Programs, root: &Path) -> Result<()> {
     let registry = root.join("registry");
     fs::create_dir_all(&registry)?;
-    let shell = PackedLayer::new(busybox(&programs.busybox)?)?;
+    let shell = PackedLayer::new(busybox()?)?;
     let redis = PackedLayer::new(redis(programs)?)?;
     for tag in ["latest", "1"] {
         busybox_image("library/busybox", tag, &shell).store(&registry)?;
@@ -143,18 +141,31 @@ fn busybox_image(repository: &str, tag: &str, shell: &PackedLayer) -> Image {
     Image::new(repository, tag, &run, std::slice::from_ref(shell))
 }
 
-fn busybox(program: &Path) -> Result<Vec<u8>> {
+fn busybox() -> Result<Vec<u8>> {
     let mut layer = Layer::default();
     layer.dir("/tmp", 0o1777)?;
     layer.dir("/root", 0o700)?;
     layer.file("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
     layer.file("/etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
-    layer.program(program, "/bin/busybox")?;
+    shell(&mut layer)?;
+    layer.finish()
+}
+
+/// Adds busybox with all its names.
+///
+/// # Errors
+/// When it is not installed.
+pub(crate) fn shell(layer: &mut Layer) -> Result<()> {
+    layer.program(&program("busybox")?, "/bin/busybox")?;
     let mut list = tools::command("busybox")?;
     for applet in text(list.arg("--list"))?.lines().filter(|applet| *applet != "busybox") {
         layer.link(&format!("/bin/{applet}"), "busybox")?;
     }
-    layer.finish()
+    Ok(())
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    tools::find(name)?.with_context(|| format!("{name} is not installed; `cargo xtask test` fetches it"))
 }
 
 fn redis(programs: &Programs) -> Result<Vec<u8>> {

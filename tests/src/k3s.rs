@@ -15,7 +15,14 @@ use rustix::{
     process::Signal,
 };
 
-use crate::{proc, process, process::Process, tools};
+use crate::{
+    Node,
+    ctr::{self, Ctr, Running},
+    pods::on_node,
+    proc, process,
+    process::Process,
+    tools,
+};
 
 /// Name of the directory of unpacked programs: a hash in K3s.
 const UNPACKED: &str = "0123456789abcdef";
@@ -159,4 +166,61 @@ fn tree(root: u32) -> Vec<u32> {
         next += 1;
     }
     found
+}
+
+/// The K3s of a node that has one.
+///
+/// # Errors
+/// When it has none.
+pub fn k3s(node: &mut Node) -> Result<&mut K3s> {
+    node.k3s.as_mut().context("a node with K3s")
+}
+
+/// The pod's containers on a containerd, as long as they run.
+fn of_pod(ctr: &Ctr, pod: &str) -> Result<Vec<Running>> {
+    Ok(ctr::of_pod(ctr.running()?, &on_node(pod)))
+}
+
+/// The pod's one container on a containerd, once it runs there.
+///
+/// # Errors
+/// When it does not get there.
+pub fn runs_on(node: &Node, ctr: &Ctr, pod: &str) -> Result<Running> {
+    let mut running = node.await_running_by(pod, || of_pod(ctr, pod))?;
+    ensure!(running.len() == 1, "{} containers run", running.len());
+    running.pop().context("a list of one is empty")
+}
+
+/// Nothing of the pod runs on this containerd.
+///
+/// # Errors
+/// When something does.
+pub fn runs_not_on(ctr: &Ctr, pod: &str) -> Result<()> {
+    let running = of_pod(ctr, pod)?;
+    ensure!(running.is_empty(), "it runs there too (I1): {running:?}");
+    Ok(())
+}
+
+/// The pod's container on a containerd, once there is one. It comes after `before` has ended.
+///
+/// # Errors
+/// When it does not come, or too early.
+pub fn follows(node: &Node, before: &Running, ctr: &Ctr, pod: &str) -> Result<Running> {
+    node.until(&format!("pod {pod} to run after {}", before.record.id), || {
+        let alive = proc::alive(before.pid);
+        let there = of_pod(ctr, pod)?;
+        // Looked at in this order, both would be seen if both ran.
+        ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
+        there.into_iter().next().context("not yet")
+    })
+}
+
+/// It runs as it did.
+///
+/// # Errors
+/// When it was ended.
+pub fn is_as_it_was(before: &Running) -> Result<()> {
+    let now = proc::started(before.pid).ok();
+    ensure!(now == Some(before.started), "{} was ended (I3)", before.record.id);
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //!
-//! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits.
+//! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits; [`http`] asks.
 //! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
 //!   [`proxy`] spoils what it serves.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
@@ -28,6 +28,7 @@ mod each;
 pub mod events;
 pub mod fixtures;
 pub mod golden;
+pub mod http;
 pub mod image;
 pub mod k3s;
 pub mod layer;

@@ -402,10 +402,19 @@ impl Node {
     /// When it does not get there.
     pub fn await_running(&self, name: &str) -> Result<Vec<Running>> {
         let view = self.view();
+        self.await_running_by(name, || view.of_pod(&pods::on_node(name)))
+    }
+
+    /// The same of a pod whose containers a runtime tells by `running`.
+    pub(crate) fn await_running_by(
+        &self,
+        name: &str,
+        running: impl Fn() -> Result<Vec<Running>>,
+    ) -> Result<Vec<Running>> {
         self.until(&format!("pod {name} to run"), || {
             let pod = self.pod(name)?;
             ensure!(pod.phase() == "Running" && pod.ready(), "{}", pod.summary());
-            let running = view.of_pod(&pods::on_node(name))?;
+            let running = running()?;
             ensure!(running.len() == pod.containers(), "the runtime runs {} of its containers", running.len());
             Ok(running)
         })

@@ -152,21 +152,24 @@ pub fn cpu_quota(pid: u32) -> Result<String> {
     Ok(format!("{quota} {}", cgroup_value(pid, "cpu", "cpu.cfs_period_us", "")?))
 }
 
+/// A process's cgroup in the hierarchy of a controller; of none, in that of version 2.
+///
+/// # Errors
+/// When it has none there.
+pub fn cgroup(pid: u32, controller: &str) -> Result<String> {
+    let own = memberships(pid)?.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        fields.next()?.split(',').any(|name| name == controller).then(|| fields.next().map(str::to_owned))?
+    });
+    own.with_context(|| format!("pid {pid} has no cgroup of {controller:?}"))
+}
+
 fn cgroup_value(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<String> {
-    let text = memberships(pid)?;
-    let place = |wanted: &str| {
-        text.lines().find_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            fields.next()?.split(',').any(|name| name == wanted).then(|| fields.next())?
-        })
-    };
     let root = Path::new("/sys/fs/cgroup");
     let file = if unified(pid)? {
-        let group = place("").with_context(|| format!("pid {pid} has no cgroup"))?;
-        root.join(group.trim_start_matches('/')).join(v2)
+        root.join(cgroup(pid, "")?.trim_start_matches('/')).join(v2)
     } else {
-        let group = place(controller).with_context(|| format!("pid {pid} has no {controller} cgroup"))?;
-        root.join(controller).join(group.trim_start_matches('/')).join(v1)
+        root.join(controller).join(cgroup(pid, controller)?.trim_start_matches('/')).join(v1)
     };
     Ok(fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.trim().to_owned())
 }

@@ -4,7 +4,7 @@ use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -12,6 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+
+use crate::wait::lock;
 
 /// What is done wrong.
 #[derive(Clone, Debug)]
@@ -120,10 +122,6 @@ impl Drop for Proxy {
         // Wakes the listener.
         TcpStream::connect(&self.address).ok();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Answers one request, and closes.

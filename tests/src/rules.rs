@@ -6,10 +6,7 @@ pub mod evidence;
 mod items;
 pub mod list;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Result;
 
@@ -61,11 +58,4 @@ impl Proof {
         let excused = matches!(rule.verdict, Some(Verdict::NotTaken(_) | Verdict::Later(_)));
         rule.priority < 2 && !excused && self.of(rule).is_empty()
     }
-}
-
-/// The workspace's root.
-#[must_use]
-pub fn root() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().expect("the directory of tests is in the workspace").to_owned()
 }

@@ -15,6 +15,16 @@ use anyhow::{Context as _, Result, bail};
 /// Directories of programs below a root.
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
+/// The workspace's root.
+///
+/// # Panics
+/// When this crate is in none.
+#[must_use]
+pub fn workspace_dir() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().expect("the directory of tests is in the workspace").to_owned()
+}
+
 /// The workspace's target directory: the nearest ancestor of the running program that cargo has tagged.
 ///
 /// # Errors

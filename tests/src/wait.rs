@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Debug,
+    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -50,4 +51,9 @@ pub fn throughout(during: Duration, mut look: impl FnMut() -> Result<()>) -> Res
 #[expect(clippy::disallowed_methods, reason = "other processes are observed from outside any async runtime")]
 pub fn pause(duration: Duration) {
     thread::sleep(duration);
+}
+
+/// Waits for a lock. Whoever panicked with it has left nothing half done.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

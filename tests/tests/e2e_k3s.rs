@@ -21,9 +21,8 @@ use rustix::{
 use stanchion_tests::{
     Backend, Node,
     ctr::{Ctr, Running},
-    k3s::K3s,
-    pods::{self, on_node},
-    proc,
+    k3s::{follows, is_as_it_was, k3s, runs_not_on, runs_on},
+    pods, proc,
     process::Process,
     wait::throughout,
 };
@@ -88,10 +87,6 @@ impl Bystander {
     }
 }
 
-fn k3s(node: &mut Node) -> Result<&mut K3s> {
-    node.k3s.as_mut().context("a node with K3s")
-}
-
 /// The containerd of our own.
 fn own(node: &Node) -> Ctr {
     Ctr::new(&node.path("run/k3s/containerd.sock"), &node.names().namespace)
@@ -99,37 +94,6 @@ fn own(node: &Node) -> Ctr {
 
 fn write(node: &Node, pod: &str) -> Result<()> {
     node.write(&format!("{pod}.yaml"), pods::idle(pod, "1"))
-}
-
-/// The pod's containers on a containerd, as long as they run.
-fn of_pod(ctr: &Ctr, pod: &str) -> Result<Vec<Running>> {
-    let mut running = ctr.running()?;
-    running.retain(|one| one.record.pod() == on_node(pod));
-    Ok(running)
-}
-
-/// The pod's one container on a containerd, once it runs there.
-fn runs_on(node: &Node, ctr: &Ctr, pod: &str) -> Result<Running> {
-    node.until(&format!("pod {pod} to run there"), || {
-        let mut running = of_pod(ctr, pod)?;
-        ensure!(running.len() == 1, "{} containers run", running.len());
-        let shown = node.pod(pod)?;
-        ensure!(shown.phase() == "Running" && shown.ready(), "{}", shown.summary());
-        running.pop().context("a list of one is empty")
-    })
-}
-
-fn is_as_it_was(before: &Running) -> Result<()> {
-    let now = proc::started(before.pid).ok();
-    ensure!(now == Some(before.started), "{} was ended", before.record.id);
-    Ok(())
-}
-
-/// Nothing of the pod runs on this containerd.
-fn runs_not_on(ctr: &Ctr, pod: &str) -> Result<()> {
-    let running = of_pod(ctr, pod)?;
-    ensure!(running.is_empty(), "it runs there too: {running:?}");
-    Ok(())
 }
 
 #[test]
@@ -249,13 +213,7 @@ fn pods_migrate_when_k3s_is_back_and_never_run_twice() -> Result<()> {
         let (own, ctr) = (own(node), node.ctr());
         let first = runs_on(node, &own, "pod")?;
         node.containerd.resume()?;
-        let moved = node.until("the pod to move", || {
-            let alive = proc::alive(first.pid);
-            let there = of_pod(&ctr, "pod")?;
-            // Looked at in this order, both would be seen if both ran.
-            ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
-            there.into_iter().next().context("not yet")
-        })?;
+        let moved = follows(node, &first, &ctr, "pod")?;
         runs_on(node, &ctr, "pod")?;
         is_as_it_was(&moved)
     })
@@ -357,12 +315,7 @@ fn what_runs_on_without_its_bundle_is_not_doubled() -> Result<()> {
 
         println!("its containerd is back, and has its record: it ends what it has lost before the next life");
         node.containerd.resume()?;
-        let next = node.until("the pod to run again", || {
-            let alive = proc::alive(lost.pid);
-            let there = of_pod(&ctr, "pod")?;
-            ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
-            there.into_iter().next().context("not yet")
-        })?;
+        let next = follows(node, &lost, &ctr, "pod")?;
         runs_on(node, &ctr, "pod")?;
         is_as_it_was(&next)?;
 

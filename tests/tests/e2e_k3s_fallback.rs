@@ -7,10 +7,9 @@ use rustix::process::Signal;
 use stanchion_tests::{
     Backend, Node,
     containerd::Containerd,
-    ctr::{Ctr, Running},
-    k3s::K3s,
-    pods::{self, on_node},
-    proc,
+    ctr::Ctr,
+    k3s::{follows, is_as_it_was, k3s, runs_not_on, runs_on},
+    pods, proc,
     wait::throughout,
 };
 
@@ -39,39 +38,6 @@ fn with_another(on_return: &str, test: impl FnOnce(&mut Node, &Ctr) -> Result<()
         eprintln!("{}", node.dump());
     }
     tested
-}
-
-fn k3s(node: &mut Node) -> Result<&mut K3s> {
-    node.k3s.as_mut().context("a node with K3s")
-}
-
-fn of_pod(ctr: &Ctr, pod: &str) -> Result<Vec<Running>> {
-    let mut running = ctr.running()?;
-    running.retain(|one| one.record.pod() == on_node(pod));
-    Ok(running)
-}
-
-/// The pod's one container on a containerd, once it runs there.
-fn runs_on(node: &Node, ctr: &Ctr, pod: &str) -> Result<Running> {
-    node.until(&format!("pod {pod} to run there"), || {
-        let mut running = of_pod(ctr, pod)?;
-        ensure!(running.len() == 1, "{} containers run", running.len());
-        let shown = node.pod(pod)?;
-        ensure!(shown.phase() == "Running" && shown.ready(), "{}", shown.summary());
-        running.pop().context("a list of one is empty")
-    })
-}
-
-fn runs_not_on(ctr: &Ctr, pod: &str) -> Result<()> {
-    let running = of_pod(ctr, pod)?;
-    ensure!(running.is_empty(), "it runs there too (I1): {running:?}");
-    Ok(())
-}
-
-fn is_as_it_was(before: &Running) -> Result<()> {
-    let now = proc::started(before.pid).ok();
-    ensure!(now == Some(before.started), "{} was ended (I3)", before.record.id);
-    Ok(())
 }
 
 #[test]
@@ -142,14 +108,7 @@ fn pods_of_a_cold_boot_migrate_when_k3s_is_back() -> Result<()> {
         println!("K3s is back");
         node.containerd.resume()?;
         let ctr = node.ctr();
-        node.until("the pod to move", || {
-            let alive = proc::alive(first.pid);
-            let there = of_pod(&ctr, "pod")?;
-            // Looked at in this order, both would be seen if both ran.
-            ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
-            ensure!(!there.is_empty(), "not yet");
-            Ok(())
-        })?;
+        follows(node, &first, &ctr, "pod")?;
         let now = runs_on(node, &ctr, "pod")?;
         throughout(Duration::from_secs(2), || {
             is_as_it_was(&now)?;

@@ -21,12 +21,12 @@ mod watch;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, PoisonError},
     thread,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use stanchion_tests::{Backend, Node, golden::images};
+use stanchion_tests::{Backend, Node, golden::images, wait::lock};
 
 use crate::{listed::Listed, replay::Replay, scenario::Scenario};
 
@@ -60,7 +60,7 @@ static TURN: Mutex<()> = Mutex::new(());
 const TRIES: usize = 3;
 
 fn a_node_shows_what_a_kubelet_shows(on: Backend) -> Result<()> {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = lock(&TURN);
     let mut left = scenarios()?;
     let mut said = Vec::new();
     for _ in 0..TRIES {
@@ -95,10 +95,6 @@ fn replay_all(on: Backend, scenarios: Vec<Scenario>) -> Result<Vec<(Scenario, an
         Ok(())
     })?;
     Ok(faults.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What is wrong with a scenario.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use stanchion_tests::rules::{Proof, root};
+use stanchion_tests::{rules::Proof, tools::workspace_dir as root};
 
 /// Longest source file, tests included.
 const LINES: usize = 600;

@@ -69,7 +69,8 @@ pub fn run(options: &Options) -> Result<()> {
         decode::measure(&programs)?;
     }
     if options.wants("probes") {
-        on_a_fresh_node(Backend::Containerd, &programs, &interrupt, |node| probes::measure(node, options.idle))?;
+        let node = NodeBuilder::new(Kind::Bench).on(Backend::Containerd);
+        on_a_fresh_node(node, &programs, &interrupt, |node| probes::measure(node, options.idle))?;
     }
     if !options.wants("pods") {
         return Ok(());
@@ -79,14 +80,17 @@ pub fn run(options: &Options) -> Result<()> {
         for n in &options.n {
             say(format!("measuring on {} with {n} pods", on.name()));
             // A fresh node for each, so that none pays for what another left in caches and histories.
-            on_a_fresh_node(*on, &programs, &interrupt, |node| {
+            let node = NodeBuilder::new(Kind::Bench).on(*on);
+            on_a_fresh_node(node, &programs, &interrupt, |node| {
                 rounds::Bench::new(node, &interrupt)?.measure(*n, options, &mut report)
             })?;
         }
         println!("{report}");
     }
     if options.mixed > 0 {
-        println!("{}", mixed(options, &programs, &interrupt)?);
+        let (node, rounds) = (NodeBuilder::new(Kind::Bench).mixed(), options.rounds.min(MIXED_ROUNDS));
+        let measure = |node: &Node| Mixed::measure(node, options.mixed, rounds, &interrupt);
+        println!("{}", on_a_fresh_node(node, &programs, &interrupt, measure)?);
     }
     Ok(())
 }
@@ -94,33 +98,21 @@ pub fn run(options: &Options) -> Result<()> {
 /// The most rounds of a mixed run: each starts all pods three times.
 const MIXED_ROUNDS: usize = 5;
 
-fn mixed(options: &Options, programs: &Path, interrupt: &Interrupt) -> Result<Mixed> {
-    let mut node = NodeBuilder::new(Kind::Bench).mixed().programs(programs).start()?;
-    let measured = Mixed::measure(&node, options.mixed, options.rounds.min(MIXED_ROUNDS), interrupt);
-    // Without its subscription to events, which is a process on the node.
-    let measured = measured.and_then(|report| node.await_nothing_left().map(|()| report));
-    if measured.is_err() && !interrupt.happened() {
-        eprintln!("{}", node.dump());
-    }
-    let report = measured?;
-    node.agent.stop()?;
-    Ok(report)
-}
-
 /// Measures on a node that is made for it and must be empty again after it.
-fn on_a_fresh_node(
-    on: Backend,
+fn on_a_fresh_node<T>(
+    node: NodeBuilder,
     programs: &Path,
     interrupt: &Interrupt,
-    measure: impl FnOnce(&Node) -> Result<()>,
-) -> Result<()> {
-    let mut node = NodeBuilder::new(Kind::Bench).on(on).programs(programs).start()?;
-    let result = measure(&node).and_then(|()| node.await_nothing_left());
+    measure: impl FnOnce(&Node) -> Result<T>,
+) -> Result<T> {
+    let mut node = node.programs(programs).start()?;
+    let result = measure(&node).and_then(|measured| node.await_nothing_left().map(|()| measured));
     if result.is_err() && !interrupt.happened() {
         eprintln!("{}", node.dump());
     }
-    result?;
-    node.agent.stop().map(drop)
+    let measured = result?;
+    node.agent.stop()?;
+    Ok(measured)
 }
 
 fn runtime(name: &str) -> Result<Backend> {

@@ -32,11 +32,6 @@ pub fn run(arguments: &[&str]) -> Result<()> {
 /// Cargo in the workspace, building where this program was built.
 pub fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(workspace()).env("CARGO_TARGET_DIR", tools::target_dir()?);
+    command.args(arguments).current_dir(tools::workspace_dir()).env("CARGO_TARGET_DIR", tools::target_dir()?);
     Ok(command)
-}
-
-fn workspace() -> PathBuf {
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    own.parent().map_or_else(|| own.clone(), PathBuf::from)
 }

@@ -5,7 +5,7 @@
 use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
-use stanchion_tests::{rules::root, tools};
+use stanchion_tests::tools;
 
 use crate::{build, say};
 
@@ -49,7 +49,7 @@ pub fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     let program = build_target(&work)?;
     let dictionary = work.join("fields.dict");
-    fs::write(&dictionary, dictionary_of(&root())?)
+    fs::write(&dictionary, dictionary_of(&tools::workspace_dir())?)
         .with_context(|| format!("cannot write {}", dictionary.display()))?;
     say(format!("fuzzing the decoder for {} s", options.seconds));
     let mut command = Command::new(program);
@@ -62,7 +62,7 @@ pub fn run(options: &Options) -> Result<()> {
         .arg(format!("-artifact_prefix={}/", work.display()))
         .args(["-print_final_stats=1", "-verbosity=1", "-reload=0"])
         .arg(&corpus)
-        .args(SEEDS.map(|seeds| root().join(seeds)));
+        .args(SEEDS.map(|seeds| tools::workspace_dir().join(seeds)));
     let status = command.status().context("cannot start the fuzz target")?;
     ensure!(status.success(), "an input breaks the decoder ({status}): see {}", work.display());
     Ok(())
@@ -70,7 +70,7 @@ pub fn run(options: &Options) -> Result<()> {
 
 fn build_target(work: &Path) -> Result<std::path::PathBuf> {
     let host = host()?;
-    let manifest = root().join("fuzz/Cargo.toml");
+    let manifest = tools::workspace_dir().join("fuzz/Cargo.toml");
     // With a target named, build scripts and macros are not instrumented.
     let arguments = ["build", "--release", "--locked", "--target", &host, "--manifest-path"];
     say(format!("cargo {} {}", arguments.join(" "), manifest.display()));

@@ -1,7 +1,10 @@
 //! `cargo xtask rules`: each rule of `docs/rules.md`, the tests that prove it, or why there are none.
 
 use anyhow::{Result, ensure};
-use stanchion_tests::rules::{Proof, Rule, Verdict, root};
+use stanchion_tests::{
+    rules::{Proof, Rule, Verdict},
+    tools,
+};
 
 /// What to print.
 #[derive(Debug, clap::Args)]
@@ -18,7 +21,7 @@ pub struct Options {
 
 /// Prints the rules and how many of them are proven.
 pub fn run(options: &Options) -> Result<()> {
-    let proof = Proof::collect(&root())?;
+    let proof = Proof::collect(&tools::workspace_dir())?;
     let asked = |rule: &&Rule| options.ids.is_empty() || options.ids.iter().any(|id| rule.id.starts_with(id.as_str()));
     for rule in proof.rules.iter().filter(asked) {
         if !options.missing || is_missing(&proof, rule) {

@@ -126,8 +126,8 @@ impl<R: Runtime> Reconciler<R> {
                 remains.sandboxes.iter().map(|it| &it.labels).chain(remains.containers.iter().map(|it| &it.labels));
             labels.flat_map(|labels| labels.get(labels::POD_UID)).any(|known| known == uid.as_str())
         };
-        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
-        looks.flat_map(|look| look.pods.clone()).any(|(other, remains)| other != *key && of_another(&remains))
+        let mut looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        looks.any(|look| look.pods.iter().any(|(other, remains)| other != key && of_another(remains)))
     }
 
     fn employ(&mut self, key: &PodKey, desired: Option<crate::desired::DesiredPod>) {

@@ -83,29 +83,35 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     if pod_ips.is_empty() && fate.is_over() {
         pod_ips = facts.last.and_then(|last| last.pod_ips.clone()).unwrap_or_default();
     }
-    let host_ips: Vec<_> = facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
     let (reason, message) = match (&facts.obstacle, fate) {
         (_, Fate::Evicted) => (Some("Evicted"), history.evicted(pod).map(str::to_owned)),
         (_, Fate::Expired) => (Some("DeadlineExceeded"), Some(EXPIRED.to_owned())),
         (Some((reason, message)), _) => (Some(*reason), Some(message.clone())),
         _ => (None, None),
     };
-    let whole = pod.whole();
     PodStatus {
         phase: Some(phase.to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(containers),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
-        host_ip: host_ips.first().map(|ip| ip.ip.clone()),
-        host_ips: (!host_ips.is_empty()).then_some(host_ips),
         pod_ip: pod_ips.first().map(|ip| ip.ip.clone()),
         pod_ips: (!pod_ips.is_empty()).then_some(pod_ips),
-        qos_class: Some(pod.qos.as_str().to_owned()),
-        allocated_resources: whole.requests.clone(),
-        resources: Some(whole),
+        allocated_resources: pod.whole.requests.clone(),
+        resources: Some(pod.whole.clone()),
         reason: reason.map(str::to_owned),
         message,
         start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen))),
+        ..of_any(facts)
+    }
+}
+
+/// What the status of every pod says.
+fn of_any(facts: &Facts<'_>) -> PodStatus {
+    let host_ips: Vec<_> = facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
+    PodStatus {
+        qos_class: Some(facts.pod.qos.as_str().to_owned()),
+        host_ip: host_ips.first().map(|ip| ip.ip.clone()),
+        host_ips: (!host_ips.is_empty()).then_some(host_ips),
         ..PodStatus::default()
     }
 }
@@ -114,13 +120,10 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
 fn rejected(facts: &Facts<'_>, reason: &str, message: &str) -> PodStatus {
     PodStatus {
         phase: Some("Failed".to_owned()),
-        qos_class: Some(facts.pod.qos.as_str().to_owned()),
         reason: Some(reason.to_owned()),
         message: Some(format!("Pod was rejected: {message}")),
-        host_ip: facts.node_addresses.first().map(ToString::to_string),
-        host_ips: Some(facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
         start_time: Some(Time(facts.first_seen)),
-        ..PodStatus::default()
+        ..of_any(facts)
     }
 }
 

@@ -4,7 +4,6 @@ mod env;
 pub(crate) mod lifecycle;
 mod network;
 mod resources;
-pub(crate) use resources::whole;
 mod security;
 pub(crate) mod volume;
 
@@ -38,6 +37,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         qos: resources::qos(spec),
         resources: resources::of_pod(spec),
         total: resources::total(spec),
+        whole: resources::whole(spec),
         hostname,
         domain,
         fqdn: spec.set_hostname_as_fqdn.unwrap_or(false),

@@ -54,6 +54,8 @@ pub struct Pod {
     pub resources: Option<Resources>,
     /// What the pod as a whole asks for and may have, overhead included (R-RES-13).
     pub total: Resources,
+    /// What its status says that it asks for and may have: its own resources before its containers' together.
+    pub whole: wire::ResourceRequirements,
     /// Host name inside the pod: `spec.hostnameOverride`, `spec.hostname` or the pod's name, at most 63 characters
     /// (R-HOST-1).
     pub hostname: String,
@@ -87,12 +89,6 @@ impl Pod {
     /// Its containers of both kinds, in the order of their start. No two have the same name.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
         self.init_containers.iter().chain(&self.containers)
-    }
-
-    /// What it asks for and may have as a whole: its own resources before its containers' together.
-    #[must_use]
-    pub fn whole(&self) -> wire::ResourceRequirements {
-        self.wire.spec.as_ref().map(crate::build::whole).unwrap_or_default()
     }
 
     /// A container of either kind, by name.

@@ -2,10 +2,7 @@
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
-    os::unix::net::UnixStream,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ctr::{Record, Running},
-    proc,
+    http, proc,
 };
 
 /// Docker's API, asked without the library that the backend uses.
@@ -31,22 +28,8 @@ impl Engine {
     ///
     /// # Errors
     /// When it cannot be sent, or the answer is not one.
-    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
-        let failed = || format!("{method} {path} at {}", self.socket.display());
-        let mut stream = UnixStream::connect(&self.socket).with_context(failed)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60))).with_context(failed)?;
-        // Of this version the answer ends with the connection, and comes in one piece.
-        let head = format!(
-            "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).with_context(failed)?;
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).with_context(failed)?;
-        let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").with_context(failed)?;
-        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        Ok((status.with_context(|| format!("{}: it answers {head:?}", failed()))?, answer.split_off(end + 4)))
+    pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<http::Answer> {
+        http::request(&self.socket, method, path, body)
     }
 
     fn json(&self, method: &str, path: &str, body: &[u8]) -> Result<Value> {

@@ -64,8 +64,8 @@ fn names(items: &[Value]) -> Vec<String> {
     items.iter().enumerate().map(name).collect()
 }
 
-/// Both with what the moment of looking decides shown alike. While a container is in back-off a kubelet shows a container's end; the back-off itself only at
-/// the next of its syncs, which may be just before the restart.
+/// Both with what the moment of looking decides shown alike. While a container is in back-off a kubelet shows its end; the back-off
+/// itself only at the next of its syncs, which may be just before the restart.
 fn alike(recorded: &Value, found: &Value) -> (Value, Value) {
     let (mut recorded, mut found) = (recorded.clone(), found.clone());
     for list in ["/status/containerStatuses", "/status/initContainerStatuses"] {

@@ -5,13 +5,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::{
+    fixtures::{self, PATH},
     image::{Image, PackedLayer, Run},
     layer::Layer,
-    process::text,
-    tools,
 };
-
-const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nu:x:1000:1000:u:/home/u:/bin/sh\n";
 const GROUP: &[u8] = b"root:x:0:\nu:x:1000:\nextra:x:2000:u\n";
@@ -73,13 +70,6 @@ fn base() -> Result<Vec<u8>> {
     layer.owned_dir("/home/u", 0o755, 1000)?;
     layer.file("/etc/passwd", 0o644, PASSWD)?;
     layer.file("/etc/group", 0o644, GROUP)?;
-    layer.program(
-        &tools::find("busybox")?.context("busybox is not installed; `cargo xtask test` fetches it")?,
-        "/bin/busybox",
-    )?;
-    let mut list = tools::command("busybox")?;
-    for applet in text(list.arg("--list"))?.lines().filter(|applet| *applet != "busybox") {
-        layer.link(&format!("/bin/{applet}"), "busybox")?;
-    }
+    fixtures::shell(&mut layer)?;
     layer.finish()
 }

@@ -9,11 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
-use stanchion_tests::{
-    Node,
-    ctr::Running,
-    golden::{Words, socket},
-};
+use stanchion_tests::{Node, ctr::Running, golden::Words, http, proc};
 
 use crate::scenario::Identity;
 
@@ -48,7 +44,7 @@ impl Inside<'_> {
             return self.cgroups();
         }
         let (name, said) = if let Some(url) = question.strip_prefix("from the machine: GET ") {
-            (question.to_owned(), socket::page(url)?)
+            (question.to_owned(), http::page(url)?)
         } else if question == "on the machine: ls -ln" {
             (question.to_owned(), self.files(recorded.get(question).map_or("", String::as_str))?)
         } else if let Some(container) = question.trim().strip_prefix("the log of ") {
@@ -88,7 +84,7 @@ impl Inside<'_> {
         let running = self.node.view().of_pod(&self.name())?;
         let mut seen = BTreeMap::new();
         for container in &running {
-            let own = |hierarchy: &str| cgroup(container.pid, hierarchy);
+            let own = |hierarchy: &str| proc::cgroup(container.pid, hierarchy);
             let mut lines = values(own)?;
             let score =
                 fs::read_to_string(format!("/proc/{}/oom_score_adj", container.pid)).context("reading a score")?;
@@ -97,7 +93,7 @@ impl Inside<'_> {
         }
         let first: &Running = running.first().context("nothing of the pod runs")?;
         let parent = |hierarchy: &str| {
-            let own = cgroup(first.pid, hierarchy)?;
+            let own = proc::cgroup(first.pid, hierarchy)?;
             own.rsplit_once('/').map(|(parent, _)| parent.to_owned()).context("a container's cgroup is in its pod's")
         };
         let place = self.words.theirs(&parent("cpu")?);
@@ -136,17 +132,6 @@ impl Inside<'_> {
 fn mode(mode: u32) -> String {
     let bit = |place: u32| if mode & (1 << place) == 0 { '-' } else { ['x', 'w', 'r'][place as usize % 3] };
     (0..9).rev().map(bit).collect()
-}
-
-/// A process's cgroup in one hierarchy.
-fn cgroup(pid: u32, hierarchy: &str) -> Result<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).context("reading a process's cgroups")?;
-    let own = text.lines().find_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        let names = parts.next()?;
-        names.split(',').any(|it| it == hierarchy).then(|| parts.next())?
-    });
-    own.map(str::to_owned).with_context(|| format!("process {pid} has no cgroup in {hierarchy}"))
 }
 
 fn values(of: impl Fn(&str) -> Result<String>) -> Result<Vec<String>> {

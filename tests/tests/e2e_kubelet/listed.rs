@@ -1,15 +1,10 @@
 //! Where Stanchion is another than a kubelet, on purpose.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::Path,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::BTreeSet, fs, path::Path, sync::Mutex};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
-use stanchion_tests::{Backend, golden::compare::Difference};
+use stanchion_tests::{Backend, golden::compare::Difference, wait::lock};
 
 /// The list for one runtime.
 pub struct Listed {
@@ -57,12 +52,12 @@ impl Listed {
     /// Notes what was met.
     pub fn meet(&self, scenario: &str, found: &[Difference]) {
         let met = found.iter().filter_map(|it| self.find(scenario, it));
-        self.met.lock().unwrap_or_else(PoisonError::into_inner).extend(met);
+        lock(&self.met).extend(met);
     }
 
     /// A difference that is listed for a scenario and not for some moments only must be there.
     pub fn check(&self, scenario: &str) -> Result<()> {
-        let met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let met = lock(&self.met);
         let own = self.entries.iter().enumerate().filter(|(_, entry)| entry.scenario == scenario && !entry.sometimes);
         let gone: Vec<_> = own.filter(|(place, _)| !met.contains(place)).map(|(_, entry)| &entry.path).collect();
         ensure!(gone.is_empty(), "listed, but it does not differ: {gone:#?}");

@@ -22,7 +22,7 @@ use stanchion_tests::{
     },
     node::NODE_NAME,
     process,
-    wait::pause,
+    wait::{lock, pause},
 };
 
 use crate::{
@@ -362,8 +362,4 @@ fn words(node: &Node) -> Result<Words> {
 fn uptime() -> Result<f64> {
     let text = fs::read_to_string("/proc/uptime").context("reading /proc/uptime")?;
     text.split(' ').next().and_then(|seconds| seconds.parse().ok()).context("/proc/uptime has no time")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use stanchion_tests::{
     golden::{socket, timeline},
-    wait::pause,
+    wait::{lock, pause},
 };
 
 const LOOK: Duration = Duration::from_millis(50);
@@ -50,7 +50,7 @@ impl Watch {
     }
 
     fn see(&self, begun: Instant, pod: Option<Value>) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = lock(&self.entries);
         let mut visible = timeline::visible(pod.as_ref());
         let is_new = entries.last().is_none_or(|last| {
             let mut last = last.clone();
@@ -61,7 +61,7 @@ impl Watch {
             visible["t_ms"] = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX).into();
             entries.push(visible);
         }
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = pod;
+        *lock(&self.latest) = pod;
     }
 
     /// Ends the timeline.
@@ -74,12 +74,12 @@ impl Watch {
     }
 
     pub fn entries(&self) -> Vec<Value> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.entries).clone()
     }
 
     /// The pod as it was seen last; null where it was not.
     pub fn pod(&self) -> Value {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or(Value::Null)
+        lock(&self.latest).clone().unwrap_or(Value::Null)
     }
 
     /// Waits until the pod is seen so.

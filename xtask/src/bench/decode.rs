@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_millis(250);
 
 /// Reads them, and prints what it took.
 pub fn measure(programs: &Path) -> Result<()> {
-    let directory = tempfile(programs)?;
+    let directory = empty_directory(programs)?;
     for index in 0..FILES {
         let text = manifest(index);
         ensure!(text.lines().count() == LINES, "a manifest has {} lines", text.lines().count());
@@ -46,7 +46,7 @@ pub fn measure(programs: &Path) -> Result<()> {
     Ok(())
 }
 
-fn tempfile(programs: &Path) -> Result<PathBuf> {
+fn empty_directory(programs: &Path) -> Result<PathBuf> {
     let directory = programs.join("bench-manifests");
     if directory.exists() {
         fs::remove_dir_all(&directory)?;

@@ -127,7 +127,7 @@ impl Failure {
 
     /// Whether it is shown as what it is, before the wait for the next try is shown.
     pub fn is_new(&self, now: Timestamp) -> bool {
-        now < later(self.at, SHOWN)
+        self.until_shown(now).is_some()
     }
 
     /// When it is shown no more, if that is still to come.
@@ -209,11 +209,6 @@ impl History {
     /// Why a container could not be started: it has ended before it began.
     pub fn unstarted(&self, container: &ContainerId) -> Option<&Unstarted> {
         self.unstarted.get(container)
-    }
-
-    /// Whether that is known of any container.
-    pub fn has_unstarted(&self) -> bool {
-        !self.unstarted.is_empty()
     }
 
     /// Notes that a container could not be started.

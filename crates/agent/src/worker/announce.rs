@@ -18,7 +18,8 @@ use crate::{
 impl<R: Runtime> Worker<R> {
     /// Says once that a container waits for its restart (R-BCK-4) or for its image, and that the pod's time is over (R-ADL-1).
     pub(super) fn announce(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
-        let Some(pod) = self.shown(desired, remains).filter(|_| desired.is_some()) else { return };
+        let Some(wanted) = desired else { return };
+        let Some(pod) = self.shown(desired, remains) else { return };
         let view = View { home: self.home_name(Some(&pod)), remains: remains.to_vec() };
         let now = self.shared.clock.now();
         let fate = Fate::of(&pod, &view, &self.history, self.since(&pod), now);
@@ -31,9 +32,8 @@ impl<R: Runtime> Worker<R> {
             return;
         }
         // An update's images are fetched while what it replaces still runs.
-        let wanted = desired.map_or(&pod, |desired| &desired.pod);
-        for container in wanted.all_containers() {
-            self.announce_image(wanted, container, now);
+        for container in wanted.pod.all_containers() {
+            self.announce_image(&wanted.pod, container, now);
         }
         for container in pod.all_containers() {
             let newest = view.newest(&pod, &container.name);

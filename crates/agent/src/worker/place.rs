@@ -127,21 +127,17 @@ impl<R: Runtime> Worker<R> {
 
     /// What could not be started has ended, though its runtime knows it as made only (R-TERM-8).
     fn with_unstarted(&self, remains: &Arc<Remains>) -> Arc<Remains> {
-        let is_unstarted =
-            |it: &ContainerInfo| it.state == ContainerState::Created && self.history.unstarted(&it.id).is_some();
-        if !self.history.has_unstarted() || !remains.containers.iter().any(is_unstarted) {
-            return Arc::clone(remains);
-        }
-        let mut remains = (**remains).clone();
-        for container in &mut remains.containers {
-            let Some(why) = self.history.unstarted(&container.id) else { continue };
-            if container.state == ContainerState::Created {
-                let code = Some(UNSTARTED);
-                let (started_at, finished_at) = (Some(Timestamp::UNIX_EPOCH), Some(why.at));
+        let unstarted =
+            |it: &ContainerInfo| self.history.unstarted(&it.id).filter(|_| it.state == ContainerState::Created);
+        let mut remains = Arc::clone(remains);
+        if remains.containers.iter().any(|it| unstarted(it).is_some()) {
+            for container in &mut Arc::make_mut(&mut remains).containers {
+                let Some(why) = unstarted(container) else { continue };
+                let (code, started_at, finished_at) = (Some(UNSTARTED), Some(Timestamp::UNIX_EPOCH), Some(why.at));
                 container.state = ContainerState::Exited { code, started_at, finished_at, oom_killed: false };
             }
         }
-        Arc::new(remains)
+        remains
     }
 
     /// Whether the agent sees the backends that the next step towards a pod depends on.

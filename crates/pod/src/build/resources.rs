@@ -22,8 +22,8 @@ pub(super) fn of_pod(spec: &wire::PodSpec) -> Option<Resources> {
     is_set.then(|| resources(own))
 }
 
-/// What the pod asks for and may have as its status says it: its own resources before its containers' together.
-pub(crate) fn whole(spec: &wire::PodSpec) -> wire::ResourceRequirements {
+/// What the pod's status says that it asks for and may have: its own resources before its containers' together.
+pub(super) fn whole(spec: &wire::PodSpec) -> wire::ResourceRequirements {
     let own = spec.resources.as_ref().filter(|_| of_pod(spec).is_some());
     let list = |of: fn(&wire::ResourceRequirements) -> Option<&List>| {
         let mut sum = summed(spec, of);
