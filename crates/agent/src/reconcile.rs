@@ -80,13 +80,16 @@ impl<R: Runtime> Reconciler<R> {
         for (key, pod) in &desired.pods {
             match self.workers.get(key) {
                 Some(orders) => {
-                    orders.desired.send_if_modified(|last| {
+                    let changed = orders.desired.send_if_modified(|last| {
                         let changed = last.as_ref() != Some(pod);
                         if changed {
                             *last = Some(pod.clone());
                         }
                         changed
                     });
+                    if changed {
+                        self.uids.insert(key.clone(), pod.pod.uid.clone());
+                    }
                 }
                 // What has its UID has its files too, until it is gone.
                 None if self.is_taken(key, &pod.pod.uid) => {}

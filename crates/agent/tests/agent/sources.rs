@@ -230,9 +230,25 @@ async fn files_of_all_kinds_are_read_or_named() {
     assert_eq!(node.app("bom").map(|app| app.id), before, "R-FILE-11");
 }
 
+fn with_uid(uid: &str, name: &str, image: &str) -> String {
+    pod(name, image).to_string().replace("metadata:", &format!("metadata:\n  uid: {uid}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_uid_that_a_pod_has_given_up_is_free() {
+    let mut node = Node::new();
+    node.write("a.yaml", &with_uid("u-1", "web", "app:1"));
+    node.start();
+    node.runs(WEB).await;
+    node.write("a.yaml", &with_uid("u-2", "web", "app:3"));
+    node.runs(&[("web", &[("app", "app:3")])]).await;
+    node.write("b.yaml", &with_uid("u-1", "other", "app:2"));
+    node.runs(&[("web", &[("app", "app:3")]), ("other", &[("app", "app:2")])]).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn of_two_pods_with_one_uid_the_second_is_refused() {
-    let with_uid = |name: &str, image: &str| pod(name, image).to_string().replace("metadata:", "metadata:\n  uid: u-1");
+    let with_uid = |name, image| with_uid("u-1", name, image);
     let mut node = Node::new();
     node.write("a.yaml", &with_uid("web", "app:1"));
     node.write("b.yaml", &with_uid("other", "app:2"));
