@@ -291,6 +291,8 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Ti
         }
         match history.image(pod, container) {
             ImageState::Ready => {}
+            // Those after it keep their order, unless its image cannot be had (R-SYNC-4).
+            ImageState::Pulling(None) => return plan,
             state => {
                 let shown = state.failure().and_then(|failure| failure.until_shown(now));
                 plan = plan.wake(state.next_try()).wake(shown);

@@ -125,6 +125,24 @@ fn a_new_pod_gets_images_then_sandbox_then_containers() {
     assert_eq!(next(Some(&pod), &up, &History::default(), 0), Plan::default(), "R-RST-1: nothing is done to what runs");
 }
 
+// R-SYNC-4.
+#[test]
+fn containers_start_in_order_whichever_image_comes_first() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: first, image: a}, {name: app, image: b}]}\n";
+    let manifest = stanchion_pod::decode(text.as_bytes(), "node").expect("the manifest is good");
+    let pod = manifest.pods.into_iter().next().expect("it has one pod");
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let made = view(vec![sandbox.clone()], vec![]);
+    let mut history = with_image(&pod);
+    history.set_image(&pod.revision, "first", ImageState::Pulling(None));
+    assert_eq!(next(Some(&pod), &made, &history, 0), Plan::default(), "it comes after the first");
+    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
+    for state in [ImageState::Failed(failure.clone()), ImageState::Pulling(Some(failure))] {
+        history.set_image(&pod.revision, "first", state);
+        assert_eq!(next(Some(&pod), &made, &history, 0).action, run(&pod, &sandbox, 0, 0), "that one cannot be had");
+    }
+}
+
 #[test]
 fn restarts_wait_zero_then_ten_seconds_doubling_to_five_minutes() {
     let pod = pod("a:1");
