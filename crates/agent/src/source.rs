@@ -35,8 +35,6 @@ const FULL_READ: Duration = Duration::from_secs(20);
 const SHORT_READ: Duration = Duration::from_secs(2);
 /// An editor that replaces a file by removing and writing it anew does so within this time.
 const REPLACED_WITHIN: Duration = Duration::from_millis(20);
-/// A file that is being written is read when its writer closes it, or when it has been quiet this long.
-const QUIET: Duration = Duration::from_millis(250);
 
 /// What the source task works with.
 pub(crate) struct Sources {
@@ -123,11 +121,12 @@ impl Sources {
         let mut due = latest;
         let mut asking = self.next_question();
         loop {
+            let quiet = self.watch.quiet_at();
             tokio::select! {
                 change = self.watch.next() => due = match change {
                     Change::Written => return,
                     Change::Removed => due.min(Instant::now() + REPLACED_WITHIN),
-                    Change::BeingWritten => due.min(Instant::now() + QUIET).max(Instant::now() + QUIET / 2),
+                    Change::BeingWritten => due,
                 },
                 () = sleep_until(asking.unwrap_or(due)), if asking.is_some() => {
                     if self.ask_kubelets().await {
@@ -135,8 +134,8 @@ impl Sources {
                     }
                     asking = self.next_question();
                 }
-                () = sleep_until(due) => {
-                    self.watch.settle(QUIET);
+                () = sleep_until(quiet.map_or(due, |quiet| quiet.min(due))) => {
+                    self.watch.settle();
                     return;
                 }
             }

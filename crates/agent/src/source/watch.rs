@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs,
     os::unix::fs::MetadataExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -15,6 +15,9 @@ use tokio::time::Instant;
 
 /// Room for one read of events: the kernel's records are at most 272 bytes.
 const BUFFER: usize = 4096;
+/// A file that is being written is read when its writer closes it, or when it has been quiet this long. One that is closed again
+/// within this time is being written in pieces, and read when it has been quiet (R-INOT-5).
+const QUIET: Duration = Duration::from_millis(250);
 
 /// What happened, as far as it matters for when to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +35,23 @@ pub(super) struct Watch {
     paths: Vec<PathBuf>,
     stream: Option<EventStream<Vec<u8>>>,
     watches: HashMap<WatchDescriptor, PathBuf>,
-    /// Files that were written to and not closed yet, with the time of the last write.
+    /// Files whose writer has not finished, with the time of the last write.
     writing: HashMap<PathBuf, Instant>,
+    /// When files that were written to were closed last.
+    closed: HashMap<PathBuf, Instant>,
     told: bool,
 }
 
 impl Watch {
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        Self { paths, stream: None, watches: HashMap::new(), writing: HashMap::new(), told: false }
+        Self {
+            paths,
+            stream: None,
+            watches: HashMap::new(),
+            writing: HashMap::new(),
+            closed: HashMap::new(),
+            told: false,
+        }
     }
 
     /// Whether the kernel reports changes; without that, only reading often finds them (R-INOT-8).
@@ -76,9 +88,15 @@ impl Watch {
         self.writing.keys().cloned().collect()
     }
 
-    /// Takes files that were quiet this long as finished: their writer keeps them open.
-    pub fn settle(&mut self, quiet: Duration) {
-        self.writing.retain(|_, last| last.elapsed() + Duration::from_millis(5) < quiet);
+    /// When the first of them has been quiet for long enough.
+    pub fn quiet_at(&self) -> Option<Instant> {
+        self.writing.values().min().map(|last| *last + QUIET)
+    }
+
+    /// Takes files that were quiet for so long as finished: their writer keeps them open, or is done with the pieces.
+    pub fn settle(&mut self) {
+        self.writing.retain(|_, last| last.elapsed() + Duration::from_millis(5) < QUIET);
+        self.closed.retain(|_, last| last.elapsed() < QUIET);
     }
 
     /// The next change.
@@ -131,6 +149,7 @@ impl Watch {
             () if event.mask.contains(EventMask::MODIFY) => Change::BeingWritten,
             // A link is complete when it is there; a new file will be closed by its writer.
             () if event.mask.contains(EventMask::CREATE) && is_new_file(&path) => Change::BeingWritten,
+            () if event.mask.contains(EventMask::CLOSE_WRITE) && self.is_closed_again(&path) => Change::BeingWritten,
             () => Change::Written,
         };
         match change {
@@ -138,6 +157,11 @@ impl Watch {
             _ => drop(self.writing.remove(&path)),
         }
         Some(change)
+    }
+
+    /// Notes that a file was closed by its writer. Whether it was a moment ago too.
+    fn is_closed_again(&mut self, path: &Path) -> bool {
+        self.closed.insert(path.to_owned(), Instant::now()).is_some_and(|last| last.elapsed() < QUIET)
     }
 }
 
@@ -154,6 +178,6 @@ fn mask() -> WatchMask {
         | WatchMask::EXCL_UNLINK
 }
 
-fn is_new_file(path: &std::path::Path) -> bool {
+fn is_new_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|entry| entry.is_file() && entry.nlink() == 1)
 }
