@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{
     process::{self, Process},
+    remains::NODE,
     tools, until,
 };
 
@@ -20,6 +21,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Agent {
     program: PathBuf,
+    /// The node's directory.
+    home: PathBuf,
     config: PathBuf,
     environment: Vec<(String, String)>,
     log: PathBuf,
@@ -40,8 +43,9 @@ impl Agent {
             );
         }
         let program = programs.join("stanchion");
+        let home = config.parent().context("a configuration is in a directory")?.to_path_buf();
         let (config, log) = (config.to_path_buf(), log.to_path_buf());
-        Ok(Self { program, config, environment: Vec::new(), log, process: None })
+        Ok(Self { program, home, config, environment: Vec::new(), log, process: None })
     }
 
     /// From its next start on: another configuration, with these variables.
@@ -134,7 +138,7 @@ impl Agent {
     /// When the search paths cannot be set.
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(&self.program);
-        command.args(arguments).env("STANCHION_CONFIG", &self.config);
+        command.args(arguments).env("STANCHION_CONFIG", &self.config).env(NODE, &self.home);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         tools::apply(&mut command)?;
         Ok(command)

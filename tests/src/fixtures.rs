@@ -155,7 +155,7 @@ fn busybox() -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// When it is not installed.
-pub(crate) fn shell(layer: &mut Layer) -> Result<()> {
+pub fn shell(layer: &mut Layer) -> Result<()> {
     layer.program(&program("busybox")?, "/bin/busybox")?;
     let mut list = tools::command("busybox")?;
     for applet in text(list.arg("--list"))?.lines().filter(|applet| *applet != "busybox") {

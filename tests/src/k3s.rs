@@ -21,6 +21,7 @@ use crate::{
     pods::on_node,
     proc, process,
     process::Process,
+    remains::NODE,
     tools,
 };
 
@@ -93,7 +94,8 @@ impl K3s {
     /// When it cannot be started.
     pub fn start_process(&mut self) -> Result<()> {
         let mut command = Command::new(self.programs().join("k3s"));
-        command.arg0("k3s-agent").arg("86400");
+        let node = self.dir.parent().context("K3s is in the directory of a node")?;
+        command.arg0("k3s-agent").arg("86400").env(NODE, node);
         self.process = Some(Process::start("k3s-agent", &mut command, &self.dir.join("k3s.log"))?);
         Ok(())
     }

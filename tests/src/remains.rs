@@ -16,8 +16,10 @@ use crate::{
     tools, until,
 };
 
-/// Processes that name the node's directory in their command line, that were started with its configuration, or that are in
-/// its cgroups.
+/// In the environment of what is started for a node and does not say so in its command line: the node's directory.
+pub(crate) const NODE: &str = "STANCHION_TEST_NODE";
+
+/// Processes that name the node's directory in their command line, that bear its mark, or that are in its cgroups.
 ///
 /// # Errors
 /// When `/proc` or a cgroup cannot be read.
@@ -26,12 +28,9 @@ pub fn processes(names: &Names) -> Result<Vec<Seen>> {
     let dir = format!("{}/", names.dir.display());
     let own = std::process::id();
     let contained = contained(names)?;
-    let configured = format!("STANCHION_CONFIG={dir}");
-    let is_agent = |pid: u32| {
-        let environment = proc::environment(pid).unwrap_or_default();
-        environment.iter().any(|variable| variable.starts_with(&configured))
-    };
-    let names_it = |seen: &Seen| seen.command.contains(&dir) || is_agent(seen.pid);
+    let mark = format!("{NODE}={}", names.dir.display());
+    let is_marked = |pid: u32| proc::environment(pid).unwrap_or_default().contains(&mark);
+    let names_it = |seen: &Seen| seen.command.contains(&dir) || is_marked(seen.pid);
     let ours = |seen: &Seen| seen.pid != own && (names_it(seen) || contained.contains(&seen.pid));
     Ok(proc::processes()?.into_iter().filter(ours).collect())
 }

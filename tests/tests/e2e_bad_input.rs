@@ -38,15 +38,7 @@ fn beside(on: Backend, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()>
 
 /// How many processes of the machine have this command line.
 fn running(command: &str) -> Result<usize> {
-    let mut count = 0;
-    for entry in fs::read_dir("/proc").context("the kernel's processes")? {
-        // One that has ended meanwhile has none.
-        let line = fs::read(entry?.path().join("cmdline")).unwrap_or_default();
-        count += usize::from(
-            line.split(|byte| *byte == 0).collect::<Vec<_>>().join(&b' ').trim_ascii() == command.as_bytes(),
-        );
-    }
-    Ok(count)
+    Ok(proc::processes()?.iter().filter(|it| it.command == command).count())
 }
 
 // R-PRB-32, R-PRB-35.

@@ -2,10 +2,12 @@
 
 use std::{fs, process::Command, time::Duration};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
     containerd::Containerd,
     fixtures::Fixtures,
+    k3s::K3s,
+    proc,
     process::Process,
     registry::Registry,
     remains,
@@ -55,13 +57,19 @@ fn a_slot_given_back_leaves_no_process_and_no_file() -> Result<()> {
     fs::write(&marker, "")?;
     let mut command = Command::new("tail");
     let mut tail = Process::start("tail", command.arg("-f").arg(&marker), &names.dir.join("log"))?;
+    // Its command line does not say whose it is.
+    let mut k3s = K3s::build(&names.dir.join("k3s"))?;
+    k3s.start_process()?;
+    let agent = k3s.id().context("K3s runs")?;
     // The kernel shows the command line a moment after the program has started.
-    until("the process to be found", Duration::from_secs(5), || {
-        ensure!(remains::processes(&names)?.iter().any(|seen| seen.pid == tail.id()), "not found");
+    until("the processes to be found", Duration::from_secs(5), || {
+        let found = remains::processes(&names)?;
+        ensure!([tail.id(), agent].iter().all(|pid| found.iter().any(|seen| seen.pid == *pid)), "found are {found:?}");
         Ok(())
     })?;
     drop(slot);
     tail.wait(Duration::ZERO)?;
+    ensure!(!proc::alive(agent), "K3s is still there");
     ensure!(!names.dir.exists(), "{} is still there", names.dir.display());
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
     Backend, Node,
-    fixtures::PATH,
+    fixtures::{self, PATH},
     image::{Image, PackedLayer, Run},
     layer::Layer,
     pods::{self, IDLE},
@@ -28,16 +28,6 @@ const FORMATS: [(&str, &str); 8] = [
     ("tar.zst", "zstd"),
     ("tzst", "zstd"),
 ];
-
-/// A shell, and what it needs to be idle.
-fn shell() -> Result<PackedLayer> {
-    let mut layer = Layer::default();
-    layer.program(&tools::find("busybox")?.context("busybox is not installed")?, "/bin/busybox")?;
-    for applet in ["sh", "sleep"] {
-        layer.link(&format!("/bin/{applet}"), "busybox")?;
-    }
-    PackedLayer::new(layer.finish()?)
-}
 
 /// An archive of the image `airgap/busybox:<tag>` in `directory`, in this format.
 fn archive(directory: &Path, shell: &PackedLayer, (ending, program): (&str, &str)) -> Result<String> {
@@ -68,7 +58,9 @@ fn archive(directory: &Path, shell: &PackedLayer, (ending, program): (&str, &str
 fn archives_of_every_format_that_k3s_accepts_are_imported_and_lists_are_pulled() -> Result<()> {
     let mut node = Node::builder().on(Backend::K3s).without_agent()?;
     let directory = node.k3s.as_ref().context("a node with K3s")?.data().join("agent/images");
-    let shell = shell()?;
+    let mut layer = Layer::default();
+    fixtures::shell(&mut layer)?;
+    let shell = PackedLayer::new(layer.finish()?)?;
     let mut pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: airgap}\nspec:\n  terminationGracePeriodSeconds: 5\n  \
                    containers:\n"
         .to_owned();
