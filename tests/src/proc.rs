@@ -57,6 +57,19 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(used.into())
 }
 
+/// Time that the cores were idle since boot, of all cores together; the kernel counts it in hundredths of a second.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn idle() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let mut fields = text.lines().next().context("/proc/stat is empty")?.split_whitespace().skip(4);
+    // Idle, and idle while a disk is waited for (proc_stat(5)).
+    let mut next = || fields.next()?.parse::<u64>().ok();
+    let (idle, waiting) = next().zip(next()).context("/proc/stat has no idle time")?;
+    Ok(Duration::from_millis((idle + waiting) * 10))
+}
+
 /// Memory of a process, shared pages divided among those who share them, bytes.
 ///
 /// # Errors

@@ -12,17 +12,26 @@ mod probes;
 mod rounds;
 mod table;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{Backend, Node, NodeBuilder, proc, slot, slot::Kind, wait::pause};
 
 use crate::{
-    bench::{mixed::Mixed, table::Report},
+    bench::{
+        mixed::Mixed,
+        table::{Report, Samples},
+    },
     build, deps,
     interrupt::Interrupt,
     say,
 };
+
+/// What can be measured.
+const PARTS: [&str; 4] = ["pods", "mixed", "decode", "probes"];
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -36,14 +45,14 @@ pub struct Options {
     /// How often add, crash, update and delete are measured for each number
     #[arg(long, default_value_t = 20)]
     rounds: usize,
-    /// Pods on each of Docker and containerd, in the mixed run; 0 leaves it out
+    /// Pods on each of Docker and containerd, in the mixed run
     #[arg(long, default_value_t = 25)]
     mixed: usize,
     /// How long the idle agent is watched, seconds
     #[arg(long, default_value_t = 30)]
     idle: u64,
-    /// Only these parts: pods, decode, probes
-    #[arg(long, value_delimiter = ',', default_value = "pods,decode,probes", value_parser = ["pods", "decode", "probes"])]
+    /// Only these parts: pods, mixed, decode, probes
+    #[arg(long, value_delimiter = ',', default_values = PARTS, value_parser = PARTS)]
     only: Vec<String>,
     /// Uses programs of the dev profile: faster to build, not for publication
     #[arg(long)]
@@ -60,6 +69,7 @@ impl Options {
 pub fn run(options: &Options) -> Result<()> {
     ensure!(options.n.iter().all(|n| *n > 0), "--n takes numbers from 1");
     ensure!(options.rounds > 0, "--rounds must be at least 1");
+    ensure!(options.mixed > 0, "--mixed must be at least 1");
     deps::ensure_all()?;
     slot::sweep()?;
     let programs = build::programs(!options.dev)?;
@@ -72,10 +82,7 @@ pub fn run(options: &Options) -> Result<()> {
         let node = NodeBuilder::new(Kind::Bench).on(Backend::Containerd);
         on_a_fresh_node(node, &programs, &interrupt, |node| probes::measure(node, options.idle))?;
     }
-    if !options.wants("pods") {
-        return Ok(());
-    }
-    for on in &options.on {
+    for on in options.on.iter().filter(|_| options.wants("pods")) {
         let mut report = Report::new(*on);
         for n in &options.n {
             say(format!("measuring on {} with {n} pods", on.name()));
@@ -87,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
         }
         println!("{report}");
     }
-    if options.mixed > 0 {
+    if options.wants("mixed") {
         let (node, rounds) = (NodeBuilder::new(Kind::Bench).mixed(), options.rounds.min(MIXED_ROUNDS));
         let measure = |node: &Node| Mixed::measure(node, options.mixed, rounds, &interrupt);
         println!("{}", on_a_fresh_node(node, &programs, &interrupt, measure)?);
@@ -124,16 +131,23 @@ fn runtime(name: &str) -> Result<Backend> {
 struct Idle {
     /// Share of one core, per cent.
     cpu: f64,
-    /// Proportional memory, bytes.
-    memory: u64,
+    /// Proportional memory at each second, MiB.
+    memory: Samples,
 }
 
 impl Idle {
     fn watch(agent: u32, seconds: u64) -> Result<Self> {
-        let span = Duration::from_secs(seconds);
-        let before = proc::cpu(agent)?;
-        pause(span);
+        let (begun, before, mut memory) = (Instant::now(), proc::cpu(agent)?, Samples::default());
+        for _ in 0..seconds {
+            pause(Duration::from_secs(1));
+            memory.add(proc::pss(agent)? as f64 / f64::from(1 << 20));
+        }
         let used = proc::cpu(agent)?.checked_sub(before).context("CPU time ran backwards")?;
-        Ok(Self { cpu: used.as_secs_f64() / span.as_secs_f64() * 100.0, memory: proc::pss(agent)? })
+        Ok(Self { cpu: used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0, memory })
+    }
+
+    /// Its memory as text: mostly, and at most.
+    fn memory(&self) -> String {
+        format!("{:.1} MiB, at most {:.1}", self.memory.at(0.5), self.memory.at(1.0))
     }
 }

@@ -26,8 +26,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{backends, config::Settings};
 
-/// How often memory that is free goes back to the node.
-const GIVE_BACK: Duration = Duration::from_secs(15);
+/// How often memory that is not in use goes back to the node: oftener than the looks and reads that an idle agent does, or what
+/// they need would stay.
+const GIVE_BACK: Duration = Duration::from_secs(4);
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]

@@ -1,10 +1,10 @@
 //! Two backends at once: pods on each of them alone, then on both. Alone and at once take turns.
 
-use std::{collections::BTreeSet, fmt, fs};
+use std::{collections::BTreeSet, fmt, fs, thread};
 
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use stanchion_tests::{Backend, Node, docker, events::Events, pods, view::View, wait::pause};
+use stanchion_tests::{Backend, Node, docker, events::Events, pods, proc, view::View, wait::pause};
 
 use super::{
     plain::millis,
@@ -24,6 +24,8 @@ pub struct Mixed {
     /// By backend, the other one empty.
     alone: [Samples; 2],
     both: Samples,
+    /// How busy all cores were meanwhile, per cent.
+    busy: Samples,
 }
 
 impl Mixed {
@@ -32,22 +34,32 @@ impl Mixed {
         let events = Events::subscribe(&node.containerd)?;
         // The first pods pull their image and make the bridge; neither is what is measured.
         round(node, &events, 1, &BACKENDS)?;
-        let mut mixed = Self { each, alone: Default::default(), both: Samples::default() };
+        let mut mixed = Self { each, alone: Default::default(), both: Samples::default(), busy: Samples::default() };
         for number in 1..=rounds {
             say(format!("round {number} of {rounds}: {each} on each backend alone, then on both"));
             for (backend, samples) in BACKENDS.iter().zip(&mut mixed.alone) {
                 ensure!(!interrupt.happened(), "interrupted");
-                samples.add(round(node, &events, each, &[*backend])?);
+                samples.add(round(node, &events, each, &[*backend])?.took);
             }
             ensure!(!interrupt.happened(), "interrupted");
-            mixed.both.add(round(node, &events, each, &BACKENDS)?);
+            let both = round(node, &events, each, &BACKENDS)?;
+            mixed.both.add(both.took);
+            mixed.busy.add(both.busy);
         }
         Ok(mixed)
     }
 }
 
+/// From all manifests written to the last process started.
+struct Round {
+    /// Milliseconds.
+    took: f64,
+    /// How busy all cores were, per cent.
+    busy: f64,
+}
+
 /// Pods on these backends, all written at the same time, and removed again.
-fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<f64> {
+fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<Round> {
     let names: Vec<_> = on.iter().flat_map(|on| (0..each).map(move |i| (format!("{}-{i}", on.name()), *on))).collect();
     let drafts = node.path("drafts");
     fs::create_dir_all(&drafts)?;
@@ -56,7 +68,7 @@ fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<f6
     }
     pause(SETTLE);
     events.forget();
-    let written = Timestamp::now();
+    let (written, idle) = (Timestamp::now(), proc::idle()?);
     for (name, _) in &names {
         fs::rename(drafts.join(file(name)), node.manifest(&file(name)))?;
     }
@@ -69,6 +81,7 @@ fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<f6
         last = last.max(event.at);
         up.insert(event.container);
     }
+    let idle = proc::idle()?.saturating_sub(idle).as_secs_f64() * 1000.0;
     for (name, _) in &names {
         await_shown(node, name)?;
     }
@@ -81,7 +94,9 @@ fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<f6
         ensure!(left.iter().all(Vec::is_empty) && shown.is_empty(), "there are {left:?} and {shown:?}");
         Ok(())
     })?;
-    Ok(millis(written, last))
+    let took = millis(written, last);
+    let cores = thread::available_parallelism()?.get() as f64;
+    Ok(Round { took, busy: 100.0 - idle / (took * cores) * 100.0 })
 }
 
 fn manifest(name: &str, on: Backend) -> String {
@@ -96,11 +111,17 @@ impl fmt::Display for Mixed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [first, second] = BACKENDS.map(Backend::name);
         writeln!(f, "### two backends\n\nAll pods at once → last process started, p50.\n")?;
-        writeln!(f, "| pods on each | {first} alone | {second} alone | both at once | ratio to the slower | rounds |")?;
-        writeln!(f, "|---:|---:|---:|---:|---:|---:|")?;
+        writeln!(
+            f,
+            "| pods on each | {first} alone | {second} alone | both at once | ratio to the slower | all cores busy | rounds |"
+        )?;
+        writeln!(f, "|---:|---:|---:|---:|---:|---:|---:|")?;
         let [first, second] = self.alone.each_ref().map(|samples| samples.at(0.5));
         let (at_once, slower) = (self.both.at(0.5), first.max(second));
-        let (each, ratio, rounds) = (self.each, at_once / slower, self.both.len());
-        writeln!(f, "| {each} | {first:.0} ms | {second:.0} ms | {at_once:.0} ms | {ratio:.2} | {rounds} |")
+        let (each, ratio, busy, rounds) = (self.each, at_once / slower, self.busy.at(0.5), self.both.len());
+        writeln!(
+            f,
+            "| {each} | {first:.0} ms | {second:.0} ms | {at_once:.0} ms | {ratio:.2} | {busy:.0} % | {rounds} |"
+        )
     }
 }

@@ -23,10 +23,10 @@ pub fn measure(node: &Node, seconds: u64) -> Result<()> {
     say(format!("{PODS} pods with three probes each, for {seconds} s"));
     let agent = node.agent.id().context("the agent runs")?;
     let used = Idle::watch(agent, seconds)?;
-    let memory = used.memory as f64 / f64::from(1 << 20);
     println!(
-        "{PODS} pods with three probes each at 1 s: {:.2} % of a core (at most {CPU}), {memory:.1} MiB (at most {MEMORY})\n",
-        used.cpu
+        "{PODS} pods with three probes each at 1 s: {:.2} % of a core (budget {CPU}), {} (budget {MEMORY} MiB)\n",
+        used.cpu,
+        used.memory()
     );
     for index in 0..PODS {
         node.remove(&file(index))?;

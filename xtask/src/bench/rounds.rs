@@ -50,7 +50,7 @@ impl<'a> Bench<'a> {
         say(format!("idle for {} s", options.idle));
         let idle = Idle::watch(agent, options.idle)?;
         report.usage(n, "agent's CPU while idle", format!("{:.2} % of a core", idle.cpu));
-        report.usage(n, "agent's memory (PSS)", mib(idle.memory));
+        report.usage(n, "agent's memory (PSS) while idle", idle.memory());
         let (loggers, memory) = self.loggers()?;
         if loggers > 0 {
             report.usage(n, "loggers' memory (PSS)", format!("{} in {loggers} processes", mib(memory)));
