@@ -82,6 +82,21 @@ pub fn pss(pid: u32) -> Result<u64> {
     Ok(kib.with_context(|| format!("{path} has no Pss"))? * 1024)
 }
 
+/// Whether what is mounted at `path` and below it in a process' view is `ro` or `rw`, the shortest path first.
+///
+/// # Errors
+/// When there is no such process.
+pub fn access_below(pid: u32, path: &Path) -> Result<Vec<String>> {
+    let table = format!("/proc/{pid}/mountinfo");
+    let text = fs::read_to_string(&table).with_context(|| format!("cannot read {table}"))?;
+    // Where it is mounted, and how (proc_pid_mountinfo(5), fields 5 and 6).
+    let fields = text.lines().map(|line| line.split(' ').skip(4));
+    let mut found: Vec<_> = fields.filter_map(|mut fields| fields.next().zip(fields.next())).collect();
+    found.retain(|(point, _)| Path::new(point).starts_with(path));
+    found.sort();
+    Ok(found.iter().filter_map(|(_, options)| options.split(',').next()).map(str::to_owned).collect())
+}
+
 /// Whether a process exists and is no zombie.
 #[must_use]
 pub fn alive(pid: u32) -> bool {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::MetadataExt as _,
     process::{Command, Stdio},
 };
 
@@ -21,6 +22,7 @@ stanchion_tests::on_each_runtime! {
     restart_replaces_the_containers_without_back_off,
     tables_and_descriptions_say_what_is,
     doctor_finds_nothing_wrong_with_a_healthy_node,
+    logs_that_are_not_there_are_said_so,
 }
 
 const POD: &str = "pod-node-1";
@@ -158,6 +160,9 @@ fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
         ensure!(backend["pods"] == 1 && backend["capabilities"]["import"] == true, "{backend}");
         let yaml = node.agent.text(&["get", "pods", POD, "-o", "yaml"])?;
         ensure!(yaml.contains("phase: Running") && yaml.contains("kind: Pod"), "{yaml}");
+        // R-CS-9: Docker lists containers with the image's own id only.
+        let repository = if on == Backend::Docker { "" } else { "docker.io/library/busybox@" };
+        ensure!(yaml.contains(&format!("imageID: {repository}sha256:")), "{yaml}");
         let unknown = node.agent.cli(&["describe", "pod", "nobody"])?;
         let said = String::from_utf8_lossy(&unknown.stderr);
         ensure!(!unknown.status.success() && said.contains("nobody"), "{unknown:?}");
@@ -178,5 +183,54 @@ fn doctor_finds_nothing_wrong_with_a_healthy_node(on: Backend) -> Result<()> {
             ensure!(!output.status.success() && said.contains(&format!("{}.sock", on.name())), "{said}");
             Ok(())
         })
+    })
+}
+
+// R-LOG-10.
+fn logs_that_are_not_there_are_said_so(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
+        let waiting = |why: &str| format!("container \"main\" in pod \"{POD}\" is waiting to start: {why}");
+        let of = |image: &str, policy: &str| {
+            pods::idle("pod", "1")
+                .replace("image: busybox\n", &format!("image: {image}\n    imagePullPolicy: {policy}\n"))
+        };
+        node.write("pod.yaml", of("never/there", "Never"))?;
+        node.await_said(&["logs", POD], &[&waiting("ErrImageNeverPull")])?;
+        node.remove("pod.yaml")?;
+        node.await_gone("pod")?;
+        node.write("pod.yaml", of(&node.in_registry("no-such-image")?, "Always"))?;
+        node.await_said(&["logs", POD], &[&waiting("trying and failing to pull image")])?;
+        node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.await_running("pod")?;
+        let none = format!("previous terminated container \"main\" in pod \"{POD}\" not found");
+        node.await_said(&["logs", "--previous", POD], &[&none])
+    })
+}
+
+/// R-API-3, R-COEX-8: who may do all on the node is who may open a socket of root's, and no port is opened for it.
+#[test]
+fn nothing_listens_but_a_socket_of_root() -> Result<()> {
+    Node::builder().run(|node| {
+        node.await_said(&["backends"], &["Ready"])?;
+        let agent = node.agent.id().context("it runs")?;
+        let mut own = Vec::new();
+        for entry in fs::read_dir(format!("/proc/{agent}/fd"))? {
+            // A descriptor may be closed by now.
+            let Ok(target) = fs::read_link(entry?.path()) else { continue };
+            let target = target.to_string_lossy().into_owned();
+            own.extend(target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')).map(str::to_owned));
+        }
+        ensure!(!own.is_empty(), "it has not even a socket");
+        for table in ["tcp", "tcp6", "udp", "udp6"] {
+            let text = fs::read_to_string(format!("/proc/{agent}/net/{table}"))?;
+            // Local address, state and inode (proc_pid_net(5)); 0A listens, and what no peer is set for is open to all in UDP.
+            for line in text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()) {
+                let is_open = line[3] == "0A" || (table.starts_with("udp") && line[3] == "07");
+                ensure!(!(is_open && own.iter().any(|inode| inode == line[9])), "{table} {} is open", line[1]);
+            }
+        }
+        let socket = fs::metadata(node.path("run/stanchion.sock"))?;
+        ensure!(socket.uid() == 0 && socket.mode() & 0o077 == 0, "mode {:o} of {}", socket.mode(), socket.uid());
+        Ok(())
     })
 }

@@ -105,7 +105,7 @@ fn a_host_port_that_another_pod_has_is_named(on: Backend) -> Result<()> {
     })
 }
 
-// R-SEC-13.
+// R-SEC-13, R-HOST-4.
 fn a_pod_on_the_hosts_network_is_the_node(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let port = node.names().port(2);
@@ -115,6 +115,12 @@ fn a_pod_on_the_hosts_network_is_the_node(on: Backend) -> Result<()> {
         let of = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net"));
         ensure!(of(&running[0].pid.to_string())? == of("self")?, "it has a network of its own");
         ensure!(stanchion_tests::remains::links(node.names(), false)?.is_empty(), "it has a link on the bridge");
+        node.write("name.yaml", pods::shell("name", IDLE, "  hostNetwork: true\n"))?;
+        node.await_running("name")?;
+        let host = fs::read_to_string("/proc/sys/kernel/hostname")?;
+        let name = node.agent.text(&["exec", "name-node-1", "--", "cat", "/proc/sys/kernel/hostname"])?;
+        ensure!(name == host, "it is called {name:?}");
+        node.remove("name.yaml")?;
         node.remove("redis.yaml")?;
         node.await_nothing_left()
     })
@@ -253,6 +259,7 @@ fn cni_plugins_undo_what_they_did_before_the_agent_died_and_the_list_was_edited(
     })
 }
 
+// R-SYNC-2.
 #[test]
 fn a_conflist_whose_plugin_is_missing_is_named_until_it_is_there() -> Result<()> {
     on_a_cni_node(|node| {
@@ -260,11 +267,17 @@ fn a_conflist_whose_plugin_is_missing_is_named_until_it_is_there() -> Result<()>
         let text = fs::read_to_string(node.path("pods.conflist"))?;
         fs::write(node.path("pods.conflist"), text.replace("portmap", "portmop"))?;
         node.write("pod.yaml", pods::idle("pod", "1"))?;
+        node.write("host.yaml", pods::shell("host", IDLE, "  hostNetwork: true\n"))?;
         node.agent.start()?;
-        node.await_said(&["backends"], &["pods.conflist", "portmop", "cni_bin_dirs"])?;
+        let words = ["pods.conflist", "portmop", "cni_bin_dirs"];
+        node.await_said(&["backends", "-o", "wide"], &[&["network-not-ready"], &words[..]].concat())?;
+        node.await_said(&["describe", "pod", "pod-node-1"], &[&["network is not ready"], &words[..]].concat())?;
+        println!("a pod on the host's network needs none");
+        node.await_running("host")?;
         println!("corrected: no restart is needed");
         fs::write(node.path("pods.conflist"), text)?;
         node.await_running("pod")?;
+        node.remove("host.yaml")?;
         node.remove("pod.yaml")?;
         await_nothing_held(node)
     })

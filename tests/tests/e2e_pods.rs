@@ -2,10 +2,11 @@
 
 use std::{
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
     Backend, Node,
     pods::{self, IDLE, shell},
@@ -19,6 +20,7 @@ stanchion_tests::on_each_runtime! {
     a_container_over_its_memory_limit_is_oom_killed_by_name,
     volumes_are_what_they_say,
     a_host_path_of_the_wrong_type_holds_the_pod_back_by_name,
+    read_only_means_all_below_where_the_runtime_can,
     never_means_once,
     on_failure_means_until_it_succeeds,
     the_end_is_term_first,
@@ -120,6 +122,36 @@ fn a_host_path_of_the_wrong_type_holds_the_pod_back_by_name(on: Backend) -> Resu
         println!("nothing is rejected for good: the directory appears");
         fs::create_dir(&path)?;
         node.await_running("pod").map(drop)
+    })
+}
+
+// R-MNT-6.
+fn read_only_means_all_below_where_the_runtime_can(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
+        // Other file systems are mounted below it on every node.
+        let volume = |mode: &str| {
+            format!(
+                "    volumeMounts: [{{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: {mode}}}]\n  volumes: [{{name: \
+                 v, hostPath: {{path: /dev}}}}]\n"
+            )
+        };
+        node.write("pod.yaml", shell("pod", IDLE, &volume("Enabled")))?;
+        if on == Backend::Docker {
+            let words = ["CreateContainerConfigError", "/v requested recursive read-only mode", "not supported by the runtime"];
+            return node.await_said(&["describe", "pod", "pod-node-1"], &words);
+        }
+        for (mode, is_recursive) in [("Enabled", true), ("IfPossible", true), ("Disabled", false)] {
+            node.write("pod.yaml", shell("pod", IDLE, &volume(mode)))?;
+            node.until(&format!("{mode} to be in force"), || {
+                let access = proc::access_below(node.container("pod")?.pid, Path::new("/v"))?;
+                let (top, below) = access.split_first().context("/v is mounted")?;
+                ensure!(!below.is_empty(), "nothing is mounted below it");
+                ensure!(top == "ro", "/v is {top}");
+                ensure!(below.iter().all(|it| it == "ro") == is_recursive, "below it is {below:?}");
+                Ok::<_, anyhow::Error>(())
+            })?;
+        }
+        Ok(())
     })
 }
 

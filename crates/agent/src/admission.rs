@@ -5,6 +5,8 @@ use std::{fs, path::Path};
 
 use stanchion_pod::{Pod, Profile};
 
+use crate::room::Refusal;
+
 /// What the node has and allows.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission {
@@ -47,7 +49,7 @@ impl Admission {
     }
 
     /// Why a pod cannot run here: reason and message, in kubelet's words where it has some.
-    pub fn refusal(&self, pod: &Pod) -> Option<(&'static str, String)> {
+    pub fn refusal(&self, pod: &Pod) -> Option<Refusal> {
         let mut containers = pod.containers.iter().chain(&pod.init_containers).map(|it| &it.security);
         let asks = |profile: &Option<Profile>| matches!(profile, Some(Profile::RuntimeDefault | Profile::Localhost(_)));
         if !self.app_armor && containers.clone().any(|it| asks(&it.app_armor)) {

@@ -29,6 +29,11 @@ pub struct AgentConfig {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// The most processes of one pod.
     pub pod_pids_limit: Option<i64>,
+    /// The most pods on the node.
+    pub max_pods: u64,
+    /// The node's resolver file, for pods; an empty path stands for a resolver on the node itself. `None`: the usual one, or
+    /// systemd-resolved's where pods cannot use that.
+    pub resolv_conf: Option<PathBuf>,
 }
 
 /// A source of manifests.

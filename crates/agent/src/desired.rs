@@ -27,6 +27,8 @@ pub struct DesiredPod {
     pub objects: Arc<Objects>,
     /// Why the present content of that manifest is not in force, or cannot be read; the pod is the last good one.
     pub stale: Option<Arc<str>>,
+    /// Why there is no room for the pod on the node: reason and message. The reconciler's word, no source's.
+    pub no_room: Option<(&'static str, String)>,
 }
 
 impl DesiredPod {

@@ -35,6 +35,16 @@ pub(crate) fn memory_capacity() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// Processors that are online, whoever may use them (cputopology.rst); at least one.
+pub(crate) fn cores() -> u64 {
+    let list = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let count = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    };
+    list.trim().split(',').filter_map(count).sum::<u64>().max(1)
+}
+
 /// The node's addresses, the one it reaches the world from first. Empty on a node with no route.
 pub(crate) fn addresses() -> Vec<IpAddr> {
     // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.

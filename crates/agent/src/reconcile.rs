@@ -6,16 +6,17 @@ use std::{
 };
 
 use futures_util::future::select_all;
-use stanchion_pod::{PodKey, PodUid};
-use stanchion_runtime::{Runtime, labels};
+use stanchion_pod::{Pod, PodKey, PodUid};
+use stanchion_runtime::{Runtime, SandboxInfo, labels};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    desired::Desired,
+    desired::{Desired, DesiredPod},
     events::Subject,
     files,
     handle::Request,
     observe::Remains,
+    room::{Refusal, Room},
     worker::{Ended, Order, Orders, Shared, Worker},
 };
 
@@ -30,6 +31,9 @@ pub(crate) struct Reconciler<R> {
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
     /// Where an earlier agent put pods.
     places: HashMap<PodKey, Vec<files::Place>>,
+    room: Room,
+    /// The pods that there is no room for.
+    no_room: HashMap<PodKey, Refusal>,
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -38,8 +42,17 @@ impl<R: Runtime> Reconciler<R> {
         desired: watch::Receiver<Arc<Desired>>,
         requests: mpsc::Receiver<Request>,
     ) -> Self {
-        let (workers, uids, places) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { shared, desired, requests, workers, uids, ended: mpsc::channel(64), places }
+        Self {
+            room: Room::of_node(shared.config.max_pods),
+            shared,
+            desired,
+            requests,
+            workers: HashMap::new(),
+            uids: HashMap::new(),
+            ended: mpsc::channel(64),
+            places: HashMap::new(),
+            no_room: HashMap::new(),
+        }
     }
 
     /// Works until the agent stops.
@@ -52,8 +65,10 @@ impl<R: Runtime> Reconciler<R> {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
         let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
+        let mut board = self.shared.board.watch();
         while !shutdown.is_cancelled() {
             looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
+            board.mark_unchanged();
             self.reconcile();
             let looked = async {
                 match looks.is_empty() {
@@ -71,17 +86,21 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 Some(request) = self.requests.recv() => self.pass(request).await,
                 () = looked => {}
+                // A pod that ends makes room.
+                changed = board.changed(), if !self.no_room.is_empty() => if changed.is_err() { return },
             }
         }
     }
 
     fn reconcile(&mut self) {
         let desired = Arc::clone(&self.desired.borrow_and_update());
+        self.make_room(&desired);
         for (key, pod) in &desired.pods {
+            let pod = DesiredPod { no_room: self.no_room.get(key).cloned(), ..pod.clone() };
             match self.workers.get(key) {
                 Some(orders) => {
                     let changed = orders.desired.send_if_modified(|last| {
-                        let changed = last.as_ref() != Some(pod);
+                        let changed = last.as_ref() != Some(&pod);
                         if changed {
                             *last = Some(pod.clone());
                         }
@@ -93,7 +112,7 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 // What has its UID has its files too, until it is gone.
                 None if self.is_taken(key, &pod.pod.uid) => {}
-                None => self.employ(key, Some(pod.clone())),
+                None => self.employ(key, Some(pod)),
             }
         }
         // What no source wants is stopped, once all of them have spoken (R-SRC-4).
@@ -111,6 +130,45 @@ impl<R: Runtime> Reconciler<R> {
                 self.employ(&key, None);
             }
         }
+    }
+
+    /// Finds room for the wanted pods: first for those that run, whatever they ask for (R-ADM-2), then for others in the order of
+    /// their names.
+    fn make_room(&mut self, desired: &Desired) {
+        let has_ended = |key: &PodKey| {
+            let shown = self.shared.board.pod(key);
+            let status = shown.as_ref().and_then(|shown| shown.pod.status.as_ref()?.phase.as_deref());
+            let uid = shown.as_ref().and_then(|shown| shown.pod.metadata.uid.as_deref());
+            matches!(status, Some("Succeeded" | "Failed"))
+                && desired.pods.get(key).is_none_or(|wanted| uid == Some(wanted.pod.uid.as_str()))
+        };
+        // What was not taken is shown as failed too.
+        let ended: BTreeSet<_> =
+            self.workers.keys().filter(|key| !self.no_room.contains_key(*key) && has_ended(key)).collect();
+        let is_there = |key: &PodKey| desired.pods.contains_key(key) || self.workers.contains_key(key);
+        self.room.retain(|key| is_there(key) && !ended.contains(key));
+        let asking = desired.pods.iter().filter(|(key, _)| !ended.contains(key));
+        let (running, others): (Vec<_>, Vec<_>) =
+            asking.map(|(_, wanted)| &*wanted.pod).partition(|pod| self.is_placed(pod));
+        running.into_iter().for_each(|pod| self.room.count(pod));
+        self.no_room.clear();
+        for pod in others {
+            if !self.room.has(pod)
+                && let Err(refusal) = self.room.take(pod)
+            {
+                self.no_room.insert(pod.key.clone(), refusal);
+            }
+        }
+    }
+
+    /// Whether a pod runs somewhere in this revision, or was put somewhere by an earlier agent.
+    fn is_placed(&self, pod: &Pod) -> bool {
+        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        let mut remains = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
+        let is_own = |sandbox: &SandboxInfo| {
+            sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
+        };
+        self.places.contains_key(&pod.key) || remains.any(|remains| remains.sandboxes.iter().any(is_own))
     }
 
     /// Pods that exist in a runtime, by the latest good look at each.
@@ -133,7 +191,7 @@ impl<R: Runtime> Reconciler<R> {
         looks.any(|look| look.pods.iter().any(|(other, remains)| other != key && of_another(remains)))
     }
 
-    fn employ(&mut self, key: &PodKey, desired: Option<crate::desired::DesiredPod>) {
+    fn employ(&mut self, key: &PodKey, desired: Option<DesiredPod>) {
         let recorded = self.places.remove(key).unwrap_or_default();
         if let Some(desired) = &desired {
             self.uids.insert(key.clone(), desired.pod.uid.clone());

@@ -109,7 +109,8 @@ impl Sources {
 
     fn period(&self) -> Duration {
         let is_short = |reader: &Reader| {
-            reader.error().is_some() || reader.has_links() || reader.awaits_ends() || !self.watch.is_working()
+            let is_unseen = reader.has_links() || reader.is_silent() || reader.awaits_ends();
+            reader.error().is_some() || is_unseen || !self.watch.is_working()
         };
         if self.readers.iter().any(is_short) { SHORT_READ } else { FULL_READ }
     }

@@ -306,7 +306,7 @@ impl<R: Runtime> Worker<R> {
     /// nothing to do before the manifest or the node is another.
     fn admitted(&mut self, desired: Option<&DesiredPod>) -> Option<Option<Arc<Pod>>> {
         let Some(desired) = desired else { return Some(None) };
-        let Some((reason, message)) = self.shared.admission.refusal(&desired.pod) else {
+        let Some((reason, message)) = self.rejection(&desired.pod, Some(desired)) else {
             self.refused = None;
             return Some(Some(Arc::clone(&desired.pod)));
         };

@@ -46,6 +46,7 @@ id! {
     ExecId
 }
 id! {
-    /// Names an image by content: `sha256:…` of its manifest or configuration, as the runtime does.
+    /// Names an image by content: `sha256:…` of its manifest or configuration, as the runtime does; of a container's image after its
+    /// repository and an `@` where that is known (R-CS-9).
     ImageDigest
 }

@@ -63,6 +63,8 @@ struct RawAgent {
     seccomp_default: bool,
     allowed_unsafe_sysctls: Vec<String>,
     pod_pids_limit: Option<i64>,
+    max_pods: u64,
+    resolv_conf: Option<PathBuf>,
 }
 
 impl Default for RawAgent {
@@ -77,6 +79,8 @@ impl Default for RawAgent {
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,
+            max_pods: 110,
+            resolv_conf: None,
         }
     }
 }
@@ -119,7 +123,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 28] = [
     "agent",
     "source",
     "backend",
@@ -134,6 +138,8 @@ const KEYS: [&str; 26] = [
     "agent.seccomp_default",
     "agent.allowed_unsafe_sysctls",
     "agent.pod_pids_limit",
+    "agent.max_pods",
+    "agent.resolv_conf",
     "source.path",
     "source.kubelet",
     "source.kubelet_absent_for",
@@ -218,11 +224,19 @@ fn check(raw: Raw) -> Result<Settings> {
     ];
     let sources = raw.source.iter().map(|source| ("source.path", &source.path));
     let preload = raw.images.preload.iter().map(|path| ("images.preload", path));
-    for (key, path) in places.into_iter().chain(sources).chain(preload).filter(|(_, path)| !path.is_absolute()) {
+    // An empty one means something.
+    let resolver = raw.agent.resolv_conf.iter().filter(|path| !path.as_os_str().is_empty());
+    let resolver = resolver.map(|path| ("agent.resolv_conf", path));
+    for (key, path) in
+        places.into_iter().chain(sources).chain(preload).chain(resolver).filter(|(_, path)| !path.is_absolute())
+    {
         wrong.push(format!("{key} {:?} must be an absolute path", path.display()));
     }
     if let Some(limit) = raw.agent.pod_pids_limit.filter(|limit| *limit < 1) {
         wrong.push(format!("agent.pod_pids_limit {limit} must be at least 1; leave it out for no limit"));
+    }
+    if raw.agent.max_pods == 0 {
+        wrong.push("agent.max_pods must be at least 1; leave it out for 110".to_owned());
     }
     for sysctl in &raw.agent.allowed_unsafe_sysctls {
         let name = sysctl.strip_suffix('*').unwrap_or(sysctl).replace('/', ".");
@@ -290,6 +304,8 @@ fn check(raw: Raw) -> Result<Settings> {
         seccomp_default: raw.agent.seccomp_default,
         allowed_unsafe_sysctls: raw.agent.allowed_unsafe_sysctls,
         pod_pids_limit: raw.agent.pod_pids_limit,
+        max_pods: raw.agent.max_pods,
+        resolv_conf: raw.agent.resolv_conf,
     };
     Ok(Settings { agent, backends })
 }

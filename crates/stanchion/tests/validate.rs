@@ -40,8 +40,13 @@ impl Drop for Directory {
 }
 
 fn validate(arguments: &[&str], input: &str) -> Output {
+    validate_as("/nonexistent/stanchion.toml", arguments, input)
+}
+
+/// The same with a configuration.
+fn validate_as(config: &str, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_stanchion"))
-        .args(["--config", "/nonexistent/stanchion.toml", "validate"])
+        .args(["--config", config, "validate"])
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -105,4 +110,14 @@ fn a_file_that_cannot_be_read_is_an_error() {
     let output = validate(&["/nonexistent/pod.yaml"], "");
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/pod.yaml"));
+}
+
+#[test]
+fn a_pod_has_the_name_of_the_node_in_its_own() {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").expect("the kernel has it").trim().to_lowercase();
+    for (config, node) in [("", host.as_str()), ("[agent]\nnode_name = \" Edge-7 \"\n", "edge-7")] {
+        let directory = Directory::new("node-name", &[("stanchion.toml", config)]);
+        let output = said(&validate_as(&directory.path("stanchion.toml"), &["-"], GOOD));
+        assert!(output.ends_with(&format!("valid: default/good-{node}\n")), "R-ID-1: {output}");
+    }
 }

@@ -103,12 +103,19 @@ fn container_info(record: Container, task: Option<&Task>) -> ContainerInfo {
         sandbox: SandboxId(label(names::SANDBOX)),
         name: label(names::NAME),
         attempt: label(names::ATTEMPT).parse().unwrap_or(0),
-        image_digest: Some(ImageDigest(label(names::IMAGE_DIGEST))),
+        image_digest: Some(image_digest(&record.image, &label(names::IMAGE_DIGEST))),
         created_at: record.created_at.as_ref().map(timestamp).unwrap_or_default(),
         image: record.image,
         labels: given(record.labels),
         id: ContainerId(record.id),
     }
+}
+
+/// An image by its repository and its content, as kubelets show it: `docker.io/library/redis@sha256:…`.
+pub(crate) fn image_digest(reference: &str, digest: &str) -> ImageDigest {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    let tag = name.rfind(':').filter(|colon| name.rfind('/').is_none_or(|slash| slash < *colon));
+    ImageDigest(format!("{}@{digest}", &name[..tag.unwrap_or(name.len())]))
 }
 
 fn state(record: &Container, task: Option<&Task>) -> ContainerState {
@@ -152,4 +159,16 @@ pub(crate) fn given(labels: impl IntoIterator<Item = (String, String)>) -> BTree
 /// A protobuf timestamp.
 pub(crate) fn timestamp(at: &prost_types::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::new(at.seconds, at.nanos).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_its_repository_and_its_content() {
+        for reference in ["a.b:5000/c/d:1", "a.b:5000/c/d", "a.b:5000/c/d:1@sha256:2"] {
+            assert_eq!(image_digest(reference, "sha256:3").as_str(), "a.b:5000/c/d@sha256:3", "R-CS-9");
+        }
+    }
 }

@@ -37,9 +37,9 @@ use stanchion_sdk::{
     Backend, cgroup,
     changes::{self, Changes},
     runtime::{
-        Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
-        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+        Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health,
+        Image, ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
+        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     },
 };
 use tokio::sync::OnceCell;
@@ -171,6 +171,21 @@ impl Runtime for Containerd {
     async fn create_container(&self, config: ContainerConfig) -> Result<ContainerId> {
         self.ready().await?;
         self.make_container(config).await
+    }
+
+    async fn health(&self) -> Result<Health> {
+        if !self.network.has_plugins() {
+            return Ok(Health::default());
+        }
+        Ok(match self.blocking(|backend| Ok(backend.network.check())).await? {
+            Ok(()) => Health::default(),
+            // Pods on the host's network need none (R-SYNC-2).
+            Err(error) => Health {
+                state: "network-not-ready".to_owned(),
+                message: format!("{}; pods with a network of their own wait for it", error.chain()),
+                failover: None,
+            },
+        })
     }
 
     async fn start_container(&self, id: ContainerId) -> Result<()> {

@@ -59,6 +59,16 @@ impl Network {
         Ok(Self { bridge: Bridge::new(config, &node.run_dir)?, cni: Cni::new(config, node)? })
     }
 
+    /// Whether that takes more than the kernel.
+    pub fn has_plugins(&self) -> bool {
+        self.cni.config().is_some()
+    }
+
+    /// Whether pods can be connected, as far as can be told without doing it: what is wrong is said before the first pod.
+    pub fn check(&self) -> Result<()> {
+        self.cni.check()
+    }
+
     /// Connects a network namespace. Done again after a half failure, it starts over.
     pub fn attach(&self, id: &str, namespace: &Path, pod: &SandboxConfig) -> Result<Vec<IpAddr>> {
         self.detach(id, namespace)?;

@@ -19,14 +19,14 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::runtime::{
-    ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, ImageDigest, Inventory, Result, SandboxId,
-    SandboxInfo, SandboxState,
+    ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, Result, SandboxId, SandboxInfo,
+    SandboxState,
 };
 
 use crate::{
     Containerd,
     cgroup::Cgroup,
-    inventory::given,
+    inventory::{self, given},
     names::{self, RECORD, SANDBOX_RECORD},
     namespaces::Own,
     task,
@@ -56,7 +56,7 @@ pub(crate) fn notes(
     sandbox: &Container,
 ) -> serde_json::Result<[(String, String); 2]> {
     let sorted = |labels: &HashMap<String, String>| labels.clone().into_iter().collect();
-    let created_at = sandbox.created_at.as_ref().map(crate::inventory::timestamp).unwrap_or_default();
+    let created_at = sandbox.created_at.as_ref().map(inventory::timestamp).unwrap_or_default();
     let note = Note { labels: sorted(labels), image: image.to_owned() };
     let sandbox = SandboxNote { labels: sorted(&sandbox.labels), created_at };
     Ok([
@@ -188,7 +188,7 @@ impl Running {
             name: label(names::NAME),
             attempt: label(names::ATTEMPT).parse().unwrap_or(0),
             image: self.note.image.clone(),
-            image_digest: Some(ImageDigest(label(names::IMAGE_DIGEST))),
+            image_digest: Some(inventory::image_digest(&self.note.image, &label(names::IMAGE_DIGEST))),
             created_at: started_at.unwrap_or_default(),
             state: ContainerState::Running { started_at },
             labels: given(self.note.labels.clone()),

@@ -14,10 +14,12 @@ use super::items::{self, Item};
 const PLACES: [&str; 9] = ["crates", "plugins", "tests", "xtask", "examples", "docs", "config", "fuzz", "README.md"];
 /// The list itself.
 const LIST: &str = "docs/rules.md";
-/// Recordings that prove rules: `R-VAL-20: invalid/no-containers`.
+/// Recordings that prove rules: `R-VAL-20: invalid/no-containers`, `R-VOL-10: kubelet-1.36/volumes/downward-api`.
 const RECORDED: &str = "tests/golden/rules.txt";
 /// Where the recordings are.
-const RECORDINGS: &str = "tests/golden/apiserver-1.36";
+const RECORDINGS: &str = "tests/golden";
+/// Where manifests with a verdict are below that, each a file; scenarios are directories.
+const VERDICTS: &str = "apiserver-1.36";
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -81,8 +83,10 @@ impl Evidence {
         for line in text.lines().filter(|line| line.starts_with("R-")) {
             let (id, cases) = line.split_once(':').with_context(|| format!("{RECORDED}: {line}: no colon"))?;
             for case in cases.split_whitespace() {
-                let recording = root.join(RECORDINGS).join(format!("{case}.json"));
-                ensure!(recording.exists(), "{RECORDED}: {id}: there is no {}", recording.display());
+                let recordings = root.join(RECORDINGS);
+                let verdict = recordings.join(VERDICTS).join(format!("{case}.json"));
+                let found = verdict.exists() || recordings.join(case).is_dir();
+                ensure!(found, "{RECORDED}: {id}: there is no recording {case} below {RECORDINGS}");
                 self.add(id, format!("{RECORDINGS}: {case}"));
             }
         }

@@ -79,8 +79,8 @@ pub(super) async fn log<R: Runtime>(
     }
     if !path.exists() {
         let waiting = status.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
-        let reason = waiting.unwrap_or_else(|| "ContainerCreating".to_owned());
-        return Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {reason}", key.name)));
+        let why = why_not_yet(waiting.as_deref());
+        return Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {why}", key.name)));
     }
     let blocking = tokio::task::spawn_blocking({
         let path: PathBuf = path.clone();
@@ -112,6 +112,16 @@ fn is_over<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> boo
         let is_running = status.state.as_ref().is_some_and(|state| state.running.is_some());
         !is_running || u32::try_from(status.restart_count) != Ok(attempt)
     })
+}
+
+/// Why a container has no log yet, by the reason it waits for (R-LOG-10).
+fn why_not_yet(reason: Option<&str>) -> &str {
+    match reason {
+        Some("ErrImagePull") => "image can't be pulled",
+        Some("ImagePullBackOff") => "trying and failing to pull image",
+        Some(reason) => reason,
+        None => "ContainerCreating",
+    }
 }
 
 fn no_previous(container: &str, pod: &str) -> String {

@@ -37,12 +37,12 @@ pub(crate) fn host_name(pod: &Pod) -> Result<String, String> {
 }
 
 /// Writes `hosts`, `hostname` and `resolv.conf` into `directory`.
-pub(crate) fn write(directory: &Path, pod: &Pod, addresses: &[IpAddr]) -> io::Result<Etc> {
+pub(crate) fn write(directory: &Path, pod: &Pod, addresses: &[IpAddr], resolv_conf: Option<&Path>) -> io::Result<Etc> {
     let hostname = match pod.host_network {
         true => fs::read_to_string("/etc/hostname").unwrap_or_default(),
         false => format!("{}\n", host_name(pod).unwrap_or_else(|_| pod.hostname.clone())),
     };
-    let node = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let node = resolver::of_node(resolv_conf, pod.host_network)?;
     let (resolver, warnings) = resolver::of(&pod.dns, &node);
     let files = [
         ("hosts", hosts(pod, addresses, || fs::read_to_string("/etc/hosts").unwrap_or_default()), "/etc/hosts"),

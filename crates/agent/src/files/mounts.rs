@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 
 /// Unmounts everything that is mounted below `root`, the deepest first. Busy mounts are detached: their last user ends
 /// them.
@@ -61,6 +61,17 @@ pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
         found = Sharing { mount: point, is_shared: has(b"shared:"), is_slave: has(b"master:") };
     }
     Ok(found)
+}
+
+/// Has a directory of ours share what is mounted below it, also on a node whose root does not (R-DIR-3).
+pub(crate) fn share(path: &Path) -> io::Result<()> {
+    if sharing(path)?.is_shared {
+        return Ok(());
+    }
+    if !is_mounted(&fs::canonicalize(path)?)? {
+        mount_bind(path, path)?;
+    }
+    Ok(mount_change(path, MountPropagationFlags::SHARED)?)
 }
 
 fn below(root: &Path) -> io::Result<Vec<PathBuf>> {

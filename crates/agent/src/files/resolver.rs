@@ -1,11 +1,39 @@
 //! `/etc/resolv.conf` (R-DNS).
 
+use std::{fs, io, net::IpAddr, path::Path};
+
 use stanchion_pod::Dns;
 
 /// What resolvers take (R-DNS-5).
 const SERVERS: usize = 3;
 const SEARCHES: usize = 32;
 const SEARCH_LINE: usize = 2048;
+
+/// Where the node's file is, if no other is configured.
+const USUAL: &str = "/etc/resolv.conf";
+/// The servers that systemd-resolved asks itself (systemd-resolved.service(8)).
+const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
+
+/// The node's file (R-DNS-2). Without a setting it is the usual one, unless that names only resolvers on the node's loopback, which
+/// a pod with a network of its own cannot reach, and systemd-resolved says where it asks itself.
+pub(super) fn of_node(setting: Option<&Path>, host_network: bool) -> io::Result<String> {
+    match setting {
+        Some(path) if path.as_os_str().is_empty() => Ok("search .\nnameserver 127.0.0.1\n".to_owned()),
+        Some(path) => fs::read_to_string(path)
+            .map_err(|error| io::Error::new(error.kind(), format!("agent.resolv_conf {}: {error}", path.display()))),
+        None => Ok(choose(host_network, |path| fs::read_to_string(path).ok())),
+    }
+}
+
+fn choose(host_network: bool, read: impl Fn(&str) -> Option<String>) -> String {
+    let usual = read(USUAL).unwrap_or_default();
+    let servers = parse(&usual).servers;
+    let is_own = |server: &String| server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    match !host_network && !servers.is_empty() && servers.iter().all(is_own) {
+        true => read(UPSTREAM).unwrap_or(usual),
+        false => usual,
+    }
+}
 
 /// The file for a pod, with the node's own as it was read, and what had to be left out.
 pub(super) fn of(dns: &Dns, node: &str) -> (String, Vec<String>) {
@@ -95,6 +123,21 @@ mod tests {
                         rotate\nnameserver 192.0.2.2\n";
 
     // R-DNS-3.
+    #[test]
+    fn a_resolver_on_the_nodes_loopback_is_not_a_pods() {
+        let stub = "nameserver 127.0.0.53\nsearch lan\n";
+        let read = |path: &str| Some(if path == USUAL { stub } else { "nameserver 192.0.2.1\n" }.to_owned());
+        assert_eq!(choose(false, read), "nameserver 192.0.2.1\n", "R-DNS-2");
+        assert_eq!(choose(true, read), stub, "R-DNS-2: the node's network reaches it");
+        assert_eq!(choose(false, |path| (path == USUAL).then(|| stub.to_owned())), stub, "there is no other");
+        let mixed = "nameserver 127.0.0.53\nnameserver 192.0.2.2\n";
+        assert_eq!(choose(false, |_| Some(mixed.to_owned())), mixed);
+        let own = of_node(Some(Path::new("")), false).expect("nothing is read");
+        assert_eq!(parse(&own).servers, ["127.0.0.1"], "R-DNS-2");
+        let missing = of_node(Some(Path::new("/nowhere/resolv.conf")), false).expect_err("it is not there").to_string();
+        assert!(missing.starts_with("agent.resolv_conf /nowhere/resolv.conf: "), "R-DNS-2: {missing}");
+    }
+
     #[test]
     fn the_nodes_resolver_is_the_pods() {
         let dns = Dns { is_nodes: true, ..Dns::default() };

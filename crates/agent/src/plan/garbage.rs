@@ -22,7 +22,9 @@ pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action>
         });
         let mut dead: Vec<_> = dead.collect();
         let newest_runs = view.newest(pod, &container.name).is_some_and(|newest| is_running(newest.container));
-        dead.truncate(dead.len().saturating_sub(if newest_runs { 1 } else { 2 }));
+        // Of init containers only the last (R-INIT-8).
+        let kept = if newest_runs || pod.init_containers.contains(container) { 1 } else { 2 };
+        dead.truncate(dead.len().saturating_sub(kept));
         if let Some(oldest) = dead.first() {
             return Some(Action::RemoveContainer { backend, id: oldest.id.clone() });
         }

@@ -7,7 +7,7 @@ use std::{
 
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Revision};
-use stanchion_runtime::{ContainerId, ErrorKind, SandboxId};
+use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, ErrorKind, SandboxId, labels};
 
 use super::life::Life;
 use crate::clock::later;
@@ -35,6 +35,7 @@ pub(crate) struct History {
     lives: HashMap<ContainerId, Life>,
     messages: HashMap<ContainerId, String>,
     attempts: HashMap<String, Attempt>,
+    ends: HashMap<String, ContainerInfo>,
     waiting: HashSet<ContainerId>,
     waiting_for_image: HashMap<String, Timestamp>,
     pulled: HashSet<String>,
@@ -232,9 +233,10 @@ impl History {
         self.starts.clear();
     }
 
-    /// Forgets the numbers of containers.
+    /// Forgets the numbers and ends of containers.
     pub fn forget_attempts(&mut self) {
         self.attempts.clear();
+        self.ends.clear();
     }
 
     /// Notes that the restart after this container waits. Whether that is new.
@@ -268,6 +270,22 @@ impl History {
     /// Notes the latest life of a container.
     pub fn set_attempt(&mut self, container: &str, attempt: Attempt) {
         self.attempts.insert(container.to_owned(), attempt);
+    }
+
+    /// How the latest life of a pod's container ended that went with its sandbox.
+    pub fn end(&self, pod: &Pod, container: &str) -> Option<&ContainerInfo> {
+        let is_own = |end: &&ContainerInfo| {
+            end.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
+        };
+        self.ends.get(container).filter(is_own)
+    }
+
+    /// Notes a container that went with its sandbox.
+    pub fn set_end(&mut self, info: &ContainerInfo) {
+        let is_latest = self.ends.get(&info.name).is_none_or(|known| known.attempt <= info.attempt);
+        if is_latest && matches!(info.state, ContainerState::Exited { .. }) {
+            self.ends.insert(info.name.clone(), info.clone());
+        }
     }
 
     /// Whether a sandbox's network has been released.
@@ -337,8 +355,9 @@ impl History {
         self.condemned.retain(|id| sandboxes.contains(id));
         self.to_restart.retain(|id| containers.contains(id));
         self.lives.retain(|id, _| containers.contains(id));
-        self.unstarted.retain(|id, _| containers.contains(id));
-        self.messages.retain(|id, _| containers.contains(id));
+        let is_shown = |id: &ContainerId| containers.contains(id) || self.ends.values().any(|end| end.id == *id);
+        self.unstarted.retain(|id, _| is_shown(id));
+        self.messages.retain(|id, _| is_shown(id));
         self.waiting.retain(|id| containers.contains(id));
     }
 

@@ -124,6 +124,7 @@ impl Taken {
                         content: Arc::clone(&file.content),
                         objects: Arc::default(),
                         stale: stale.clone(),
+                        no_room: None,
                     });
                 }
                 Entry::Occupied(winner) => {

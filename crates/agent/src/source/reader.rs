@@ -21,6 +21,11 @@ use super::{
 };
 use crate::config::SourceConfig;
 
+/// File systems that are changed by others too, of which the kernel reports nothing (statfs(2)): NFS, three of SMB, FUSE, 9P, Ceph,
+/// AFS, and the lower layers of overlayfs.
+const SILENT: [u32; 9] =
+    [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f, 0x794c_7630];
+
 /// One source of manifests and what was last read from it.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -32,6 +37,7 @@ pub(super) struct Reader {
     /// Whether the manifests here are all there are: the source was read, now or in an earlier life.
     known: bool,
     has_links: bool,
+    is_silent: bool,
     last_good: LastGood,
     unkept: BTreeSet<OsString>,
     begun: bool,
@@ -89,6 +95,7 @@ impl Reader {
             since: Timestamp::now(),
             known: false,
             has_links: false,
+            is_silent: false,
             last_good,
             unkept: BTreeSet::new(),
             begun: false,
@@ -148,6 +155,11 @@ impl Reader {
         self.has_links
     }
 
+    /// Whether the source is on a file system that others change unseen (R-INOT-8).
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
     /// The manifests, by path, in lexical order.
     pub fn files(&self) -> impl Iterator<Item = (PathBuf, &ManifestFile)> {
         self.files.iter().map(|(name, file)| (self.path_of(name), file))
@@ -169,6 +181,7 @@ impl Reader {
         let Ok(found) = found else { return };
         self.known = true;
         self.has_links = false;
+        self.is_silent = is_silent(&self.path);
 
         let is_gone = |name: &&OsString| !found.contains(*name) && !writing.contains(&self.path_of(name));
         let gone: Vec<_> = self.files.keys().filter(is_gone).cloned().collect();
@@ -300,6 +313,12 @@ impl Reader {
             _ => self.path.join(name),
         }
     }
+}
+
+/// Whether a path is on a file system that others change unseen.
+fn is_silent(path: &Path) -> bool {
+    let kind = rustix::fs::statfs(path).ok().and_then(|found| u32::try_from(found.f_type).ok());
+    kind.is_some_and(|kind| SILENT.contains(&kind))
 }
 
 impl ManifestFile {

@@ -53,7 +53,9 @@ impl Seen<'_> {
         if instances.last().is_some_and(|last| newest.is_some_and(|it| self.is_beginning(container, it, *last))) {
             newest = instances.pop();
         }
-        let before = instances.pop().map(|instance| ended(facts, instance.container));
+        let before = instances.pop().map(|instance| instance.container);
+        let before =
+            before.or_else(|| facts.history.end(facts.pod, &container.name)).map(|before| ended(facts, before));
         let (state, last_state) = match &newest {
             Some(newest) => match self.waiting(container, newest) {
                 Some(waiting) => (waiting, Some(ended(facts, newest.container))),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     env::Environment,
-    files::{self, sharing},
+    files::{self, share, sharing},
 };
 
 /// The mounts of a container, parents before children (R-MNT-2): `managed` files where the manifest mounts nothing itself,
@@ -63,6 +63,13 @@ fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<M
         Propagation::HostToContainer => MountPropagation::HostToContainer,
         Propagation::Bidirectional => MountPropagation::Bidirectional,
     };
+    let is_scratch = matches!(material.pod.volumes.get(&wanted.volume), Some(Volume::EmptyDir { .. }));
+    if is_scratch && propagation != MountPropagation::Private {
+        share(&source).map_err(|error| {
+            let message = format!("cannot share the mounts below {source:?}");
+            Failed::new("CreateContainerError", Error::new(ErrorKind::Other, message).caused_by(&error))
+        })?;
+    }
     check_sharing(&source, propagation)?;
     Ok(Mount {
         read_only: wanted.read_only || is_fixed,

@@ -290,9 +290,11 @@ impl<R: Runtime> Worker<R> {
         id: SandboxId,
         desired: Option<&DesiredPod>,
     ) -> Result<(), Error> {
-        let uid = self.last_of(&id);
+        let (uid, remains) = (self.last_of(&id), self.remains());
         self.runtime(backend)?.remove_sandbox(id.clone()).await?;
         self.history.forget_sandbox(&id);
+        let gone = remains.iter().flat_map(|(_, remains)| &remains.containers).filter(|it| it.sandbox == id);
+        gone.for_each(|container| self.history.set_end(container));
         match uid {
             Some(uid) if desired.is_some_and(|desired| desired.pod.uid != uid) => self.remove_files(&uid).await,
             _ => Ok(()),

@@ -13,6 +13,7 @@ use crate::{
     env::{Environment, Inputs},
     events::Subject,
     files::{self, PodFiles, Site, VolumeError},
+    node,
     observe::Remains,
     plan::Run,
 };
@@ -48,6 +49,7 @@ pub(super) struct Material {
     /// Where the node has room for pods.
     disk: PathBuf,
     node_addresses: Vec<IpAddr>,
+    resolv_conf: Option<PathBuf>,
 }
 
 impl<R: Runtime> Worker<R> {
@@ -120,18 +122,14 @@ impl<R: Runtime> Worker<R> {
     }
 
     fn material(&self, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Material {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Material {
             pod: Arc::clone(pod),
             objects: desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default(),
             files: self.files(pod.uid.clone()),
-            capacity: Capacity {
-                cpu: u64::try_from(cores).unwrap_or(1) * 1000,
-                memory: self.shared.memory_capacity,
-                ephemeral_storage: 0,
-            },
+            capacity: Capacity { cpu: node::cores() * 1000, memory: self.shared.memory_capacity, ephemeral_storage: 0 },
             disk: self.shared.config.state_dir.clone(),
             node_addresses: self.shared.node_addresses.clone(),
+            resolv_conf: self.shared.config.resolv_conf.clone(),
         }
     }
 }
@@ -172,7 +170,7 @@ impl Material {
         let of = |tried: &str| format!("{tried} of pod {}", self.pod.key);
         self.files.create(&container.name).map_err(|error| failed(of("making the directories"), &error))?;
         let volumes = self.volumes(false)?;
-        let etc = files::write_etc(&self.files.etc(), &self.pod, addresses);
+        let etc = files::write_etc(&self.files.etc(), &self.pod, addresses, self.resolv_conf.as_deref());
         let etc = etc.map_err(|error| failed(of("writing the files in /etc"), &error))?;
         let message = self.files.make_message(&container.name, attempt);
         let message = message.map_err(|error| failed(of("making the file for the last words"), &error))?;

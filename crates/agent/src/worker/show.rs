@@ -17,6 +17,7 @@ use crate::{
     desired::DesiredPod,
     observe::Remains,
     plan::{restart, view::View},
+    room::Refusal,
     status::{Facts, status},
     view::{ContainerView, PodView},
 };
@@ -38,7 +39,7 @@ impl<R: Runtime> Worker<R> {
             view: &view,
             history: &self.history,
             obstacle: self.obstacle(&home, &pod),
-            rejection: self.shared.admission.refusal(&pod),
+            rejection: self.rejection(&pod, desired),
             stale: desired.and_then(|desired| self.stale(desired, &pod)),
             node_addresses: &self.shared.node_addresses,
             first_seen: self.since(&pod),
@@ -92,6 +93,12 @@ impl<R: Runtime> Worker<R> {
         metadata.deletion_timestamp = is_leaving.then_some(Time(self.leaving_since.unwrap_or(self.first_seen)));
     }
 
+    /// Why this node cannot run a revision of the pod: reason and message.
+    pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Refusal> {
+        let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
+        self.shared.admission.refusal(pod).or_else(|| wanted?.no_room.clone())
+    }
+
     /// Why the newest manifest is not in force.
     fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<(&'static str, Arc<str>)> {
         if let Some(stale) = &desired.stale {
@@ -100,7 +107,7 @@ impl<R: Runtime> Worker<R> {
         if shown.revision == desired.pod.revision {
             return None;
         }
-        if let Some((reason, message)) = self.shared.admission.refusal(&desired.pod) {
+        if let Some((reason, message)) = self.rejection(&desired.pod, Some(desired)) {
             return Some((reason, message.into()));
         }
         let failed = desired.pod.all_containers().find_map(|container| {

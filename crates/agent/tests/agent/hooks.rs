@@ -6,7 +6,11 @@ use stanchion_runtime::{
     ContainerState,
     testing::{Method, Program},
 };
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::Instant,
+};
 
 use crate::{
     manifest::raw,
@@ -156,4 +160,42 @@ async fn a_tcp_hook_always_fails_as_in_kubernetes() {
     assert!(warnings.iter().any(|it| it.field.ends_with("postStart.tcpSocket")), "R-HOOK-7: {warnings:?}");
     let app = node.fake().container("app").expect("it was started");
     assert!(matches!(app.state, ContainerState::Exited { .. } | ContainerState::Running { .. }));
+}
+
+/// Asked over TLS, it answers as a server does that speaks plain HTTP, and whatever it is asked then, that it has failed.
+async fn plain_server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let port = listener.local_addr().expect("it has an address").port();
+    tokio::task::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("it listens");
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            let answer = match request[..length].starts_with(b"GET /stop ") {
+                true => "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+                false => "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            };
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    port
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_hook_takes_any_answer_and_goes_back_from_tls() {
+    let port = plain_server().await;
+    for (scheme, fallbacks) in [("HTTP", 0), ("HTTPS", 1)] {
+        let mut node = Node::new();
+        let get = format!("{{host: 127.0.0.1, port: admin, path: /stop, scheme: {scheme}}}");
+        let spec = format!(
+            "containers:\n- name: app\n  image: app:1\n  ports: [{{name: admin, containerPort: {port}}}]\n  lifecycle: \
+             {{postStart: {{httpGet: {get}}}}}\n"
+        );
+        node.write("web.yaml", &raw("web", &spec));
+        node.start();
+        node.runs(&[("web", &[("app", "app:1")])]).await;
+        node.shows("the end of the hook", |node| node.state("web", "app") == "Running").await;
+        assert!(node.events("FailedPostStartHook").is_empty(), "R-HOOK-5: {scheme}: {node:?}");
+        assert_eq!(node.events("LifecycleHTTPFallback").len(), fallbacks, "R-HOOK-5: {scheme}");
+    }
 }

@@ -1,6 +1,6 @@
 //! I5: a stop is TERM, grace, KILL. I6: of a pod that is gone nothing remains.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use stanchion_agent::handle::Request;
 use stanchion_runtime::{
@@ -178,19 +178,24 @@ async fn files_of_pods_that_are_gone_are_swept_while_another_backend_is_away() {
         );
         fs::create_dir_all(pods.join(uid)).expect("a directory");
         fs::write(pods.join(uid).join("running.json"), record).expect("a record");
+        let logs = node.config.log_dir.join(format!("default_old-node_{uid}"));
+        fs::create_dir_all(&logs).expect("a directory");
+        symlink(logs, pods.join(uid).join("logs")).expect("a link");
     }
     fs::create_dir_all(pods.join("unknown")).expect("a directory");
     node.start();
     tokio::time::sleep(Duration::from_secs(120)).await;
-    let left = || {
-        let entries = fs::read_dir(&pods).expect("it is there");
+    let logs = node.config.log_dir.clone();
+    let left = |directory: &Path| {
+        let entries = fs::read_dir(directory).expect("it is there");
         let mut names: Vec<_> =
             entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     };
-    assert_eq!(left(), ["moved", "there", "unknown"], "what may be on the other is kept");
+    assert_eq!(left(&pods), ["moved", "there", "unknown"], "what may be on the other is kept");
+    assert_eq!(left(&logs), ["default_old-node_moved", "default_old-node_there"], "R-GC-3");
     node.fakes[1].1.set_available(true);
     tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(left(), [""; 0], "I6");
+    assert_eq!((left(&pods), left(&logs)), (Vec::new(), Vec::new()), "I6, R-GC-3");
 }

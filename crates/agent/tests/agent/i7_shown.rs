@@ -205,3 +205,22 @@ async fn the_state_of_a_backend_is_shown_also_while_it_is_away() {
     node.fake().set_available(true);
     node.shows("that it works", |node| shown(node).health == awake && shown(node).error.is_none()).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_a_container_ended_is_known_after_its_sandbox_was_lost() {
+    let mut node = Node::new();
+    node.write("web.yaml", &pod("web", "app:1"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    let [sandbox] = &node.fake().sandboxes_of("web-node")[..] else { panic!("one sandbox: {node:?}") };
+    node.fake().lose_sandbox(&sandbox.id, "its first process was killed");
+    node.shows("a restart", |node| node.container("web", "app").restart_count == 1).await;
+    node.settle().await;
+    assert_eq!(node.fake().sandboxes_of("web-node").len(), 1, "the lost one is gone");
+    let last = node.container("web", "app").last_state.and_then(|state| state.terminated).expect("R-CS-3");
+    assert_eq!((last.exit_code, last.reason.as_deref()), (143, Some("Error")), "R-CS-3");
+    node.write("web.yaml", &pod("web", "app:2"));
+    node.runs(&[("web", &[("app", "app:2")])]).await;
+    node.settle().await;
+    assert_eq!(node.container("web", "app").last_state, Some(Default::default()), "another revision has no past");
+}

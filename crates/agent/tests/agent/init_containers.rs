@@ -81,6 +81,7 @@ async fn a_failed_init_container_is_run_again_or_fails_the_pod() {
     assert_eq!(names(&starts), ["first"; 4], "R-INIT-3");
     let waits: Vec<_> = starts.windows(2).map(|pair| pair[1].1 - pair[0].1).collect();
     assert_eq!(waits, [1, 11, 21], "R-BCK-1");
+    assert_eq!(node.fake().inventory().containers.len(), 1, "R-INIT-8: {node:?}");
     assert_eq!(node.status("web").phase.as_deref(), Some("Pending"), "R-INIT-3");
     assert_eq!(node.events("BackOff").len(), 1, "R-BCK-4");
 

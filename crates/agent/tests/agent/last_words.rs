@@ -61,6 +61,24 @@ async fn long_words_are_cut() {
     assert!(words.len() == 4096 && words.ends_with("end"), "R-TMSG-2: {} bytes", words.len());
 }
 
+#[tokio::test(start_paused = true)]
+async fn words_that_cannot_be_read_are_not_silence() {
+    let mut node = Node::new();
+    node.write("web.yaml", &raw("web", "restartPolicy: Never\ncontainers: [{name: app, image: app:1}]"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    let app = node.app("web").expect("it runs");
+    let mounts = node.fake().container_config(&app.id).expect("it was made").mounts;
+    let file = mounts.into_iter().find(|mount| mount.destination.ends_with("termination-log")).expect("R-TMSG-1");
+    fs::remove_file(&file.source).expect("it is there");
+    fs::create_dir(&file.source).expect("a directory in its place");
+    node.fake().exit(&app.id, 1);
+    node.shows("web Failed", |node| phase(node) == "Failed").await;
+    let words = message(&node, "app").unwrap_or_default();
+    let expected = "Error on reading termination log /dev/termination-log: Is a directory";
+    assert!(words.starts_with(expected), "R-TMSG-4: {words}");
+}
+
 // R-LOOP-2.
 #[tokio::test(start_paused = true)]
 async fn a_pod_whose_time_is_over_is_stopped_and_stays_so() {

@@ -19,6 +19,7 @@ mod manifest;
 mod node;
 mod objects;
 mod probes;
+mod room;
 mod sources;
 mod together;
 mod update;

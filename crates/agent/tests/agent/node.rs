@@ -83,6 +83,8 @@ impl Node {
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,
+            max_pods: 110,
+            resolv_conf: None,
         };
         for name in ["manifests", "proc"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");

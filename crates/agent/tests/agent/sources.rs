@@ -263,3 +263,24 @@ async fn of_two_pods_with_one_uid_the_second_is_refused() {
     node.remove("b.yaml");
     node.is_empty().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_changes_unseen_is_found_within_seconds() {
+    let mut node = Node::new();
+    let below = |name: &str| node.manifests().with_file_name(name);
+    let (lower, upper, work) = (below("lower"), below("upper"), below("work"));
+    for directory in [&lower, &upper, &work] {
+        fs::create_dir(directory).expect("a directory");
+    }
+    let layers = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    let layers = std::ffi::CString::new(layers).expect("no NUL");
+    let flags = rustix::mount::MountFlags::empty();
+    rustix::mount::mount("overlay", node.manifests(), "overlay", flags, Some(layers.as_c_str())).expect("mounted");
+    node.start();
+    node.settle().await;
+    let written = tokio::time::Instant::now();
+    fs::write(lower.join("web.yaml"), pod("web", "app:1").to_string()).expect("it can be written");
+    node.runs(WEB).await;
+    let took = written.elapsed();
+    assert!(took.as_secs() <= 3, "R-INOT-8: the kernel reports nothing of a lower layer: {took:?}");
+}

@@ -272,6 +272,30 @@ async fn what_is_not_shared_on_the_node_is_not_shared_with_a_container() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_scratch_volume_is_shared_on_a_node_that_shares_nothing() {
+    let mut node = Node::new();
+    let state = node.config.state_dir.clone();
+    fs::create_dir_all(&state).expect("made");
+    rustix::mount::mount_bind(&state, &state).expect("mounted");
+    rustix::mount::mount_change(&state, rustix::mount::MountPropagationFlags::PRIVATE).expect("private");
+    let volumes = "volumes: [{name: disk, emptyDir: {}}, {name: memory, emptyDir: {medium: Memory}}]";
+    let mounts = "    volumeMounts: [{name: disk, mountPath: /v, mountPropagation: Bidirectional}, {name: memory, mountPath: \
+                  /m, mountPropagation: HostToContainer}]\n    securityContext: {privileged: true}\n";
+    node.write("web.yaml", &format!("{}{mounts}", pod("web", "app:1").spec(volumes)));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    for path in ["/v", "/m"] {
+        let mounts = made(&node, "web").mounts;
+        let source = &mounts.iter().find(|mount| mount.destination.as_os_str() == path).expect("mounted").source;
+        let table = fs::read_to_string("/proc/self/mountinfo").expect("the kernel has it");
+        let mut own = table.lines().filter(|line| line.contains(&format!(" {} ", source.display())));
+        assert!(own.any(|line| line.contains(" shared:")), "R-DIR-3: {path}");
+    }
+    node.remove("web.yaml");
+    node.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_outlives_its_pod() {
     let mut node = Node::new();
     let claim =

@@ -48,15 +48,17 @@ impl Cni {
             let message = format!("network.{key} {path:?}: expected an absolute path without a colon");
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let cni = Self {
+        Ok(Self {
             config: config.cni_config.as_deref().map(Arc::from),
             plugins: Plugins::at(config.cni_bin_dirs.clone()),
             kept: Kept::at(node.state_dir.join("cni")),
             leases: Leases::at(node.run_dir.join("cni")),
-        };
-        // What is wrong with the list is told now, not by the first pod.
-        cni.config.as_deref().map(|path| cni.list(path)).transpose()?;
-        Ok(cni)
+        })
+    }
+
+    /// Whether pods can be attached, as far as can be told without doing it.
+    pub fn check(&self) -> Result<()> {
+        self.config().map_or(Ok(()), |path| self.list(path).map(drop))
     }
 
     /// The list that new sandboxes are attached with, if there is one.
@@ -67,7 +69,10 @@ impl Cni {
     /// Has the plugins connect a network namespace; nothing may be left of an earlier try. The list is read anew, so an
     /// edit holds for what is attached after it.
     pub fn attach(&self, config: &Path, id: &str, namespace: &Path, pod: &SandboxConfig) -> Result<Vec<IpAddr>> {
-        let list = self.list(config)?;
+        let list = self.list(config).map_err(|error| {
+            // It may be put right at any moment.
+            Error::new(ErrorKind::Unavailable, format!("network is not ready: {}", error.chain()))
+        })?;
         let ports = pod.port_mappings.clone();
         if let Some(port) = ports.first().filter(|_| !list.publishes_ports()) {
             let message = format!(

@@ -53,7 +53,7 @@ impl Bed {
         fs::write(self.path("pods.conflist"), list.to_string()).expect("written");
     }
 
-    fn try_open(&self) -> Result<Network, Error> {
+    fn open(&self) -> Network {
         let config = NetworkConfig {
             cni_config: Some(self.path("pods.conflist")),
             cni_bin_dirs: vec![self.path("nowhere"), self.path("bin")],
@@ -67,11 +67,12 @@ impl Bed {
             log_dir: paths("logs"),
             libexec_dir: paths("libexec"),
         };
-        Network::new(&config, &node)
+        Network::new(&config, &node).expect("its settings are right")
     }
 
-    fn open(&self) -> Network {
-        self.try_open().expect("the list is right")
+    /// What is wrong with the list.
+    fn wrong(&self) -> String {
+        self.open().check().expect_err("it is wrong").chain()
     }
 
     fn namespace(&self) -> PathBuf {
@@ -287,7 +288,7 @@ fn mistakes_in_the_list_are_told_at_the_start() {
     let bed = Bed::new();
     let refused = |change: fn(&mut Value)| {
         bed.write(change);
-        let error = bed.try_open().expect_err("it is wrong").chain();
+        let error = bed.wrong();
         assert!(error.contains(&bed.path("pods.conflist").display().to_string()), "{error}");
         error
     };
@@ -302,9 +303,9 @@ fn mistakes_in_the_list_are_told_at_the_start() {
     told(refused(|it| drop(it["plugins"][0].as_object_mut().map(|it| it.remove("type")))), &["type"]);
     told(refused(|it| *it = json!({ "cniVersion": "1.0.0", "type": "first" })), &["not a list", "plugins"]);
     fs::write(bed.path("pods.conflist"), "{\n  \"name\": pods\n").expect("written");
-    told(bed.try_open().expect_err("broken").chain(), &["pods.conflist", "not JSON", "line 2"]);
+    told(bed.wrong(), &["pods.conflist", "not JSON", "line 2"]);
     fs::remove_file(bed.path("pods.conflist")).expect("removed");
-    told(bed.try_open().expect_err("missing").chain(), &["pods.conflist", "cannot be read", "remove the key"]);
+    told(bed.wrong(), &["pods.conflist", "cannot be read", "remove the key"]);
 }
 
 #[test]

@@ -1,0 +1,162 @@
+//! Whether the pods of this node, with what they ask for together, fit on it (R-ADM-3).
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use stanchion_pod::{Pod, PodKey, Resources, Revision};
+
+use crate::node;
+
+/// Reason and message: why a pod is not taken.
+pub(crate) type Refusal = (&'static str, String);
+
+/// What the node has, and who asked for how much of it.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    /// Pods.
+    pods: u64,
+    /// Millicores.
+    cpu: u64,
+    /// Bytes.
+    memory: u64,
+    /// Bytes in all, by the bytes of one page.
+    hugepages: BTreeMap<u64, u64>,
+    taken: BTreeMap<PodKey, (Revision, Resources)>,
+}
+
+impl Room {
+    /// That of this node (R-RES-21).
+    pub fn of_node(pods: u64) -> Self {
+        let hugepages = hugepages(Path::new("/sys/kernel/mm/hugepages"));
+        Self { pods, cpu: node::cores() * 1000, memory: node::memory_capacity(), hugepages, taken: BTreeMap::new() }
+    }
+
+    /// Gives back what others than these have.
+    pub fn retain(&mut self, is_there: impl Fn(&PodKey) -> bool) {
+        self.taken.retain(|key, _| is_there(key));
+    }
+
+    /// Whether this revision of a pod has been taken.
+    pub fn has(&self, pod: &Pod) -> bool {
+        self.taken.get(&pod.key).is_some_and(|(revision, _)| *revision == pod.revision)
+    }
+
+    /// Counts a pod, whether it fits or not.
+    pub fn count(&mut self, pod: &Pod) {
+        self.taken.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
+    }
+
+    /// Takes a pod if it fits beside the others. What an earlier revision of it had goes over to it.
+    pub fn take(&mut self, pod: &Pod) -> Result<(), Refusal> {
+        match self.lacking(pod) {
+            Some(refusal) => Err(refusal),
+            None => {
+                self.count(pod);
+                Ok(())
+            }
+        }
+    }
+
+    fn lacking(&self, pod: &Pod) -> Option<Refusal> {
+        let others = || self.taken.iter().filter(|(key, _)| **key != pod.key).map(|(_, (_, resources))| resources);
+        let sum = |of: &dyn Fn(&Resources) -> u64| others().map(of).fold(0, u64::saturating_add);
+        let lacks = |reason, what: &str, of: &dyn Fn(&Resources) -> u64, capacity: u64| {
+            let (requested, used) = (of(&pod.total), sum(of));
+            let message = format!(
+                "Node didn't have enough resource: {what}, requested: {requested}, used: {used}, capacity: {capacity}"
+            );
+            (requested > 0 && requested.saturating_add(used) > capacity).then_some((reason, message))
+        };
+        let hugepages = || {
+            pod.total.hugepages.keys().find_map(|size| {
+                let (reason, name) = page(*size);
+                let of = |it: &Resources| it.hugepages.get(size).copied().unwrap_or(0);
+                lacks(reason, &name, &of, self.hugepages.get(size).copied().unwrap_or(0))
+            })
+        };
+        lacks("OutOfpods", "pods", &|_| 1, self.pods)
+            .or_else(|| lacks("OutOfcpu", "cpu", &|it| it.cpu_request.unwrap_or(0), self.cpu))
+            .or_else(|| lacks("OutOfmemory", "memory", &|it| it.memory_request.unwrap_or(0), self.memory))
+            .or_else(hugepages)
+    }
+}
+
+/// What it is called when pages of this size are lacking, and what they are called.
+fn page(size: u64) -> (&'static str, String) {
+    match size >> 20 {
+        2 => ("OutOfhugepages-2Mi", "hugepages-2Mi".to_owned()),
+        1024 => ("OutOfhugepages-1Gi", "hugepages-1Gi".to_owned()),
+        _ => ("OutOfhugepages", format!("hugepages of {size} bytes")),
+    }
+}
+
+/// Huge pages that the kernel keeps (Documentation/admin-guide/mm/hugetlbpage.rst): bytes by the bytes of one page.
+fn hugepages(directory: &Path) -> BTreeMap<u64, u64> {
+    let sizes = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let size = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()? * 1024;
+        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;
+        Some((size, size.saturating_mul(count)))
+    });
+    sizes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, requests: &str) -> Pod {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: a, resources: \
+             {requests}}}]}}\n"
+        );
+        stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
+    }
+
+    fn room() -> Room {
+        Room { pods: 3, cpu: 2000, memory: 1 << 30, hugepages: BTreeMap::from([(2 << 20, 8 << 20)]), ..Room::default() }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named_with_numbers() {
+        let mut room = room();
+        room.take(&pod("a", "{requests: {cpu: 1500m}}")).expect("it fits");
+        let table = [
+            ("{requests: {cpu: 501m}}", "OutOfcpu", "cpu, requested: 501, used: 1500, capacity: 2000"),
+            (
+                "{requests: {memory: 2Gi}}",
+                "OutOfmemory",
+                "memory, requested: 2147483648, used: 0, capacity: 1073741824",
+            ),
+            (
+                "{limits: {hugepages-2Mi: 10Mi, memory: 1Mi}}",
+                "OutOfhugepages-2Mi",
+                "hugepages-2Mi, requested: 10485760, used: 0, capacity: 8388608",
+            ),
+        ];
+        for (requests, reason, message) in table {
+            let refused = room.take(&pod("b", requests)).expect_err("R-ADM-3");
+            assert_eq!(refused, (reason, format!("Node didn't have enough resource: {message}")), "R-ADM-3");
+        }
+        room.take(&pod("b", "{requests: {cpu: 500m}}")).expect("it fits exactly");
+        room.take(&pod("c", "{}")).expect("it asks for nothing");
+        let refused = room.take(&pod("d", "{}")).expect_err("R-ADM-3");
+        assert_eq!(refused.0, "OutOfpods", "R-ADM-3");
+    }
+
+    #[test]
+    fn an_edit_has_what_the_pod_had_and_what_goes_makes_room() {
+        let mut room = room();
+        let before = pod("a", "{requests: {cpu: 1500m}}");
+        room.take(&before).expect("it fits");
+        assert!(room.take(&pod("a", "{requests: {cpu: 2001m}}")).is_err() && room.has(&before), "it keeps what it has");
+        let after = pod("a", "{requests: {cpu: 2}}");
+        room.take(&after).expect("R-ADM-3: its own are not in its way");
+        assert!(room.has(&after) && !room.has(&before));
+        let other = pod("b", "{requests: {cpu: 1m}}");
+        assert!(room.take(&other).is_err());
+        room.count(&other);
+        assert!(room.has(&other), "R-ADM-2: what runs goes on");
+        room.retain(|key| *key == other.key);
+        room.take(&before).expect("there is room again");
+    }
+}

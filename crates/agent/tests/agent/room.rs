@@ -1,0 +1,93 @@
+//! What pods ask for together, and what the node has.
+
+use stanchion_runtime::testing::Program;
+
+use crate::{manifest::raw, node::Node};
+
+/// A pod that asks for this part of the node's processors, per cent.
+fn asking(name: &str, part: usize, policy: &str) -> String {
+    let cpu = std::thread::available_parallelism().expect("known").get() * 10 * part;
+    raw(
+        name,
+        &format!(
+            "restartPolicy: {policy}\ncontainers:\n- name: {name}\n  image: app:1\n  resources: {{requests: {{cpu: {cpu}m}}}}\n"
+        ),
+    )
+}
+
+fn phase(node: &Node, pod: &str) -> String {
+    node.status(pod).phase.unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_there_is_no_room_for_waits_for_it() {
+    for ends in [false, true] {
+        let mut node = Node::new();
+        node.write("a.yaml", &asking("a", 60, "Never"));
+        node.start();
+        node.runs(&[("a", &[("a", "app:1")])]).await;
+        node.write("b.yaml", &asking("b", 60, "Never"));
+        node.shows("b Failed", |node| phase(node, "b") == "Failed").await;
+        let status = node.status("b");
+        assert_eq!(status.reason.as_deref(), Some("OutOfcpu"), "R-ADM-3");
+        let message = status.message.unwrap_or_default();
+        assert!(
+            message.starts_with("Pod was rejected: Node didn't have enough resource: cpu, requested: "),
+            "{message}"
+        );
+        node.settle().await;
+        assert_eq!(node.events("OutOfcpu").len(), 1, "R-ADM-3");
+        node.restart().await;
+        node.settle().await;
+        assert_eq!((phase(&node, "a").as_str(), phase(&node, "b").as_str()), ("Running", "Failed"), "R-ADM-2");
+        match ends {
+            true => {
+                let a = node.fake().container("a").expect("it runs").id;
+                node.fake().exit(&a, 0);
+            }
+            false => node.remove("a.yaml"),
+        }
+        node.shows("b Running", |node| phase(node, "b") == "Running").await;
+        node.settle().await;
+        assert_eq!(phase(&node, "b"), "Running", "R-ADM-1: tried again when the obstacle is gone");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_goes_on_on_a_node_that_became_smaller() {
+    let mut node = Node::new();
+    for pod in ["a", "b"] {
+        node.fake().program(pod, Program::server());
+        node.write(&format!("{pod}.yaml"), &asking(pod, 10, "Always"));
+    }
+    node.start();
+    let both = [("a", &[("a", "app:1")][..]), ("b", &[("b", "app:1")][..])];
+    node.runs(&both).await;
+    let before: Vec<_> = node.fake().inventory().containers.into_iter().map(|it| it.id).collect();
+    node.stop().await;
+    node.config.max_pods = 1;
+    node.start();
+    node.settle().await;
+    node.runs(&both).await;
+    let after: Vec<_> = node.fake().inventory().containers.into_iter().map(|it| it.id).collect();
+    assert_eq!(before, after, "I3");
+    node.write("c.yaml", &asking("c", 10, "Always"));
+    node.shows("c Failed", |node| node.status("c").reason.as_deref() == Some("OutOfpods")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_does_not_fit_leaves_what_runs() {
+    let mut node = Node::new();
+    node.write("a.yaml", &asking("a", 60, "Always"));
+    node.start();
+    node.runs(&[("a", &[("a", "app:1")])]).await;
+    let before = node.fake().container("a").expect("it runs").id;
+    node.write("a.yaml", &asking("a", 101, "Always"));
+    node.shows("the refusal", |node| !node.events("OutOfcpu").is_empty()).await;
+    node.settle().await;
+    assert_eq!(node.fake().container("a").expect("it runs").id, before, "R-ADM-3");
+    assert_eq!(phase(&node, "a"), "Running");
+    node.write("a.yaml", &asking("a", 90, "Always"));
+    node.patiently("the edit", node.fake().until(|now| now.containers.iter().all(|it| it.id != before))).await;
+    node.runs(&[("a", &[("a", "app:1")])]).await;
+}
