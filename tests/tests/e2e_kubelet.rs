@@ -38,19 +38,14 @@ stanchion_tests::on_each_runtime! {
 const AT_ONCE: usize = 20;
 
 /// What does not hold yet, or not at every moment, and why. What comes of it is printed and fails nothing.
-const NOT_YET: [(&str, &str); 9] = [
+const NOT_YET: [(&str, &str); 4] = [
     ("probes/grpc-health", "no image here serves gRPC's health service"),
-    ("probes/readiness-gates", "readiness gates are refused by name: nobody on a lone node sets their conditions"),
     ("hooks/prestop-and-poststart-tcp", "the second life may have failed when the kubelet's had not"),
-    ("images/registry-unreachable", "what may pass at any moment is tried again sooner than by a kubelet"),
     (
         "probes/liveness-grace-of-probe",
         "what could be restarted waits for the slowest stop of the pod, as in a kubelet, but is killed sooner",
     ),
-    ("restart/back-off-survives-delete", "the back-off of a pod goes with it"),
     ("sidecar/restarts-while-main-runs", "the recorded moment is when the sidecar ends here"),
-    ("termination/stop-signal-of-image", "on Docker the new life's log is asked for before there is one"),
-    ("volumes/empty-dir", "mounts come in another order on Docker"),
 ];
 
 /// One runtime after the other: the scenarios have times.

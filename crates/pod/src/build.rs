@@ -45,6 +45,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         dns: network::dns(spec),
         pull_secrets: env::pull_secrets(&wire, spec),
         fs_group: volume::fs_group(spec),
+        readiness_gates: spec.readiness_gates.iter().flatten().map(|gate| gate.condition_type.clone()).collect(),
         runtime_class: spec.runtime_class_name.clone(),
         active_deadline: spec.active_deadline_seconds.map(|it| seconds(Some(it))),
         init_containers,

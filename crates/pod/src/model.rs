@@ -71,6 +71,8 @@ pub struct Pod {
     pub pull_secrets: Vec<ObjectKey>,
     /// `securityContext.fsGroup`: whose the files of its volumes are.
     pub fs_group: Option<FsGroup>,
+    /// `spec.readinessGates`: conditions beside the containers that it takes for the pod to be ready.
+    pub readiness_gates: Vec<String>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<String>,
     /// How long it may take from its start until all of it has ended.

@@ -1,6 +1,6 @@
 //! The loss of a pod's sandbox.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use stanchion_tests::{Node, proc, process, tools, view::View};
 
@@ -23,7 +23,16 @@ pub fn lose(node: &Node, pod: &str) -> Result<()> {
             let own = format!("/{pod}-");
             let network = mounts.iter().find(|path| path.ends_with("net") && path.to_string_lossy().contains(&own));
             let network = network.context("nothing holds the network of the sandbox")?;
-            process::text(tools::command("umount")?.arg(network)).map(drop)
+            process::text(tools::command("umount")?.arg(network))?;
+            // Nobody reports that; the next look at everything finds it.
+            node.until("the loss to be noticed", || {
+                let shown = node.agent.json(&["get", "pods", pod])?;
+                let conditions = shown["status"]["conditions"].as_array();
+                let is_gone = |it: &Value| it["type"] == "PodReadyToStartContainers" && it["status"] == "False";
+                let restarted = shown["status"]["containerStatuses"][0]["restartCount"] != 0;
+                ensure!(restarted || conditions.is_some_and(|all| all.iter().any(is_gone)), "it is not");
+                Ok(())
+            })
         }
     }
 }

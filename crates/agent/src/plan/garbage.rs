@@ -22,8 +22,9 @@ pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action>
         });
         let mut dead: Vec<_> = dead.collect();
         let newest_runs = view.newest(pod, &container.name).is_some_and(|newest| is_running(newest.container));
-        // Of init containers only the last (R-INIT-8).
-        let kept = if newest_runs || pod.init_containers.contains(container) { 1 } else { 2 };
+        // Of init containers only the last (R-INIT-8); a sidecar has a last state as others have.
+        let is_init = pod.init_containers.contains(container) && !container.runs_always();
+        let kept = if newest_runs || is_init { 1 } else { 2 };
         dead.truncate(dead.len().saturating_sub(kept));
         if let Some(oldest) = dead.first() {
             return Some(Action::RemoveContainer { backend, id: oldest.id.clone() });

@@ -28,7 +28,7 @@ pub(super) fn conditions(
     let verdicts = [
         ("PodReadyToStartContainers", if has_sandbox { Verdict::yes() } else { Verdict::no("", String::new()) }),
         ("Initialized", initialized(facts.pod, phase, inits, containers)),
-        ("Ready", ready.clone()),
+        ("Ready", if ready.holds { gated(facts.pod) } else { ready.clone() }),
         ("ContainersReady", ready),
         ("PodScheduled", Verdict::yes()),
     ];
@@ -51,6 +51,17 @@ fn ready(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[Contai
         "Failed" => Verdict::no("PodFailed", String::new()),
         _ if unready.is_empty() => Verdict::yes(),
         _ => Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+    }
+}
+
+/// Whether nothing is left to wait for beside the containers (R-CND-6): no condition of a readiness gate is ever set on a lone node.
+fn gated(pod: &Pod) -> Verdict {
+    match pod.readiness_gates.first() {
+        None => Verdict::yes(),
+        Some(gate) => {
+            let message = format!("corresponding condition of pod readiness gate {gate:?} does not exist.");
+            Verdict::no("ReadinessGatesNotReady", message)
+        }
     }
 }
 

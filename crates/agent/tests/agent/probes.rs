@@ -352,3 +352,18 @@ async fn until(node: &Node, holds: impl Fn(&Node) -> bool) {
         changes.changed().await.expect("the log outlives its readers");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_readiness_gate_is_never_open_on_a_lone_node() {
+    let mut node = Node::new();
+    let gates = "readinessGates: [{conditionType: example.com/lb}]\ncontainers: [{name: app, image: app:1}]";
+    node.write("web.yaml", &raw("web", gates));
+    node.start();
+    node.shows("ready containers", |node| node.condition("web", "ContainersReady").is_some_and(|it| it.0 == "True"))
+        .await;
+    let (status, reason, message) = node.condition("web", "Ready").expect("R-CND-6");
+    assert_eq!((&*status, &*reason), ("False", "ReadinessGatesNotReady"), "R-CND-6");
+    assert_eq!(message, "corresponding condition of pod readiness gate \"example.com/lb\" does not exist.", "R-CND-6");
+    let warnings = node.file("web.yaml").expect("it is read").warnings;
+    assert!(warnings.iter().any(|it| it.field == "spec.readinessGates"), "R-CND-6: {warnings:?}");
+}

@@ -33,7 +33,7 @@ fn rule(wire: &wire::ContainerRestartRule) -> Option<RestartRule> {
     })
 }
 
-/// What is accepted and never works, as in Kubernetes (R-HOOK-7).
+/// What is accepted and never works, as in Kubernetes (R-HOOK-7, R-CND-6).
 pub(crate) fn doubts(spec: &wire::PodSpec) -> Vec<Problem> {
     let kinds =
         [("containers", &spec.containers[..]), ("initContainers", spec.init_containers.as_deref().unwrap_or(&[]))];
@@ -49,6 +49,10 @@ pub(crate) fn doubts(spec: &wire::PodSpec) -> Vec<Problem> {
                 }
             }
         }
+    }
+    if spec.readiness_gates.as_ref().is_some_and(|gates| !gates.is_empty()) {
+        let message = "nobody on a lone node sets these conditions: the pod runs and is never Ready".to_owned();
+        doubts.push(Problem { field: "spec.readinessGates".to_owned(), message, ..Problem::default() });
     }
     doubts
 }

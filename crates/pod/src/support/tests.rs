@@ -282,6 +282,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.hostnameOverride", r#""a""#, r#""b""#),
     ("spec.imagePullSecrets[].name", r#""a""#, r#""b""#),
     ("spec.overhead", r#"{"cpu": "1", "memory": "1"}"#, r#"{"cpu": "1", "memory": "2"}"#),
+    ("spec.readinessGates[].conditionType", r#""example.com/a""#, r#""example.com/b""#),
     ("spec.resources.limits", r#"{"cpu": "8", "memory": "8Gi"}"#, r#"{"cpu": "8", "memory": "9Gi"}"#),
     ("spec.resources.requests", r#"{"cpu": "8", "memory": "8Gi"}"#, r#"{"cpu": "9", "memory": "8Gi"}"#),
     ("spec.restartPolicy", r#""Always""#, r#""Never""#),
