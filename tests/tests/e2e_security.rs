@@ -149,6 +149,32 @@ fn pods_are_in_the_cgroup_of_their_class(on: Backend) -> Result<()> {
     })
 }
 
+/// R-REJ-12, R-GAP-22: what the policy forbids is said, and does not run; what ran before the policy came runs on.
+#[test]
+fn a_policy_holds_back_what_it_forbids() -> Result<()> {
+    Node::builder().on(Backend::Containerd).run(|node| {
+        let privileged = |name: &str| shell(name, IDLE, "    securityContext: {privileged: true}\n");
+        node.write("old.yaml", privileged("old"))?;
+        let old = node.await_running("old")?[0].identity();
+        node.agent.stop()?;
+        fs::create_dir(node.path("conf.d"))?;
+        let policy = "[policy]\nlevel = \"baseline\"\nregistries = [\"docker.io/library\"]\n";
+        fs::write(node.path("conf.d/policy.toml"), policy)?;
+        node.agent.start()?;
+        node.write("new.yaml", privileged("new"))?;
+        let said = ["PolicyViolation", "violates PodSecurity \"baseline\": container \"main\" must not set privileged=true"];
+        node.await_said(&["describe", "pod", "new-node-1"], &said)?;
+        node.write("far.yaml", shell("far", IDLE, "").replace("image: busybox", "image: example.com/far"))?;
+        let said = ["PolicyViolation", "example.com/far:latest", "policy.registries"];
+        node.await_said(&["describe", "pod", "far-node-1"], &said)?;
+        node.write("plain.yaml", shell("plain", IDLE, ""))?;
+        node.await_running("plain")?;
+        ensure!(node.container("old")?.identity() == old, "what ran was touched");
+        ensure!(node.view().running()?.len() == 2, "what is forbidden runs");
+        Ok(())
+    })
+}
+
 /// Below a pod's own cgroup.
 fn is_container(cgroup: &Path) -> bool {
     cgroup.parent().and_then(Path::file_name).is_some_and(|name| name.to_string_lossy().starts_with("pod"))

@@ -19,7 +19,7 @@ pub(crate) struct Admission {
 }
 
 /// Sysctls that concern nobody but the pod, and the kernel that made them so (R-SEC-12).
-const SAFE: [(&str, (u32, u32)); 12] = [
+pub(crate) const SAFE: [(&str, (u32, u32)); 12] = [
     ("kernel.shm_rmid_forced", (0, 0)),
     ("net.ipv4.ip_local_port_range", (0, 0)),
     ("net.ipv4.tcp_syncookies", (0, 0)),

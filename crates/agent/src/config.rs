@@ -1,6 +1,6 @@
 //! What the agent is told: values that are already checked.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use stanchion_runtime::OnReturn;
 
@@ -34,6 +34,39 @@ pub struct AgentConfig {
     /// The node's resolver file, for pods; an empty path stands for a resolver on the node itself. `None`: the usual one, or
     /// systemd-resolved's where pods cannot use that.
     pub resolv_conf: Option<PathBuf>,
+    /// What manifests may ask for.
+    pub policy: Policy,
+}
+
+/// What manifests may ask for. The default is what a kubelet allows: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The Pod Security Standard that pods keep.
+    pub level: Level,
+    /// Where images may be from: registries, or beginnings of repositories in them; `None` is anywhere.
+    pub registries: Option<Vec<String>>,
+    /// Namespaces whose pods may ask for anything.
+    pub exempt_namespaces: Vec<String>,
+}
+
+/// Kubernetes' Pod Security Standards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs, reason = "Kubernetes' own names")]
+pub enum Level {
+    #[default]
+    Privileged,
+    Baseline,
+    Restricted,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Privileged => "privileged",
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+        })
+    }
 }
 
 /// A source of manifests.

@@ -7,7 +7,7 @@
 //! - [`observe`]: what exists in each backend, the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
-//!   the node can give the pod what it asks for ([`admission`]) and has room for it ([`room`]).
+//!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`].
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
@@ -33,6 +33,7 @@ pub mod logs;
 mod node;
 mod observe;
 mod plan;
+mod policy;
 mod preload;
 mod probe;
 mod reconcile;

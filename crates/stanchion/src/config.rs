@@ -13,7 +13,7 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Kubelet, SourceConfig};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Kubelet, Level, Policy, SourceConfig};
 use stanchion_runtime::OnReturn;
 
 /// All settings, checked.
@@ -49,6 +49,32 @@ struct Raw {
     backend: IndexMap<String, BTreeMap<String, Value>>,
     images: RawImages,
     runtime_classes: BTreeMap<String, String>,
+    policy: RawPolicy,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawPolicy {
+    level: Option<String>,
+    registries: Option<Vec<String>>,
+    exempt_namespaces: Vec<String>,
+}
+
+impl RawPolicy {
+    fn check(self) -> Result<Policy, String> {
+        let level = match self.level.as_deref() {
+            None | Some("privileged") => Level::Privileged,
+            Some("baseline") => Level::Baseline,
+            Some("restricted") => Level::Restricted,
+            Some(other) => {
+                return Err(format!("policy.level {other:?} must be \"privileged\", \"baseline\" or \"restricted\""));
+            }
+        };
+        if self.registries.iter().flatten().any(|registry| registry.trim_matches('/').is_empty()) {
+            return Err("policy.registries must name registries, e.g. \"docker.io/library\"".to_owned());
+        }
+        Ok(Policy { level, registries: self.registries, exempt_namespaces: self.exempt_namespaces })
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,8 +149,12 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 32] = [
     "agent",
+    "policy",
+    "policy.level",
+    "policy.registries",
+    "policy.exempt_namespaces",
     "source",
     "backend",
     "images",
@@ -254,6 +284,10 @@ fn check(raw: Raw) -> Result<Settings> {
             Err(problem) => wrong.push(problem),
         }
     }
+    let policy = raw.policy.check().unwrap_or_else(|problem| {
+        wrong.push(problem);
+        Policy::default()
+    });
     let mut backends = Vec::new();
     for (name, mut table) in raw.backend {
         let failover = failover(&mut table).unwrap_or_else(|problem| {
@@ -306,6 +340,7 @@ fn check(raw: Raw) -> Result<Settings> {
         pod_pids_limit: raw.agent.pod_pids_limit,
         max_pods: raw.agent.max_pods,
         resolv_conf: raw.agent.resolv_conf,
+        policy,
     };
     Ok(Settings { agent, backends })
 }

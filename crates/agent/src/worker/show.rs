@@ -17,6 +17,7 @@ use crate::{
     desired::DesiredPod,
     observe::Remains,
     plan::{restart, view::View},
+    policy,
     room::Refusal,
     status::{Facts, status},
     view::{ContainerView, PodView},
@@ -96,7 +97,8 @@ impl<R: Runtime> Worker<R> {
     /// Why this node cannot run a revision of the pod: reason and message.
     pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Refusal> {
         let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
-        self.shared.admission.refusal(pod).or_else(|| wanted?.no_room.clone())
+        let forbidden = || policy::refusal(&self.shared.config.policy, pod);
+        self.shared.admission.refusal(pod).or_else(forbidden).or_else(|| wanted?.no_room.clone())
     }
 
     /// Why the newest manifest is not in force.

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, Failover},
+    config::{AgentConfig, DefaultBackend, Failover, Policy},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
@@ -85,6 +85,7 @@ impl Node {
             pod_pids_limit: None,
             max_pods: 110,
             resolv_conf: None,
+            policy: Policy::default(),
         };
         for name in ["manifests", "proc"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");

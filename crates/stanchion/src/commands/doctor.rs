@@ -1,6 +1,6 @@
 //! `stanchion doctor`
 
-use std::{net::TcpStream, path::Path, process::ExitCode, time::Duration};
+use std::{net::TcpStream, os::unix::fs::MetadataExt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use stanchion_agent::{config::SourceConfig, view::BackendView};
@@ -41,7 +41,7 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
     });
     for SourceConfig { path, .. } in &settings.agent.sources {
         found.push(match std::fs::read_dir(path).is_ok() || path.is_file() {
-            true => Fine(format!("manifests in {}", path.display())),
+            true => owner(path),
             false => Bad(format!("{} cannot be read", path.display()), format!("mkdir -p {}", path.display())),
         });
     }
@@ -58,6 +58,18 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
     found.iter().for_each(tell);
     let is_bad = found.iter().any(|verdict| matches!(verdict, Bad(..)));
     Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Who can write a manifest is root on this node (R-REJ-12).
+fn owner(path: &Path) -> Verdict {
+    let found = std::fs::metadata(path).map(|found| (found.uid(), found.mode() & 0o022));
+    match found {
+        Ok((0, 0)) | Err(_) => Fine(format!("manifests in {}", path.display())),
+        Ok(_) => Doubtful(
+            format!("{} can be written to by others than root, who are root on this node by that", path.display()),
+            format!("chown root: {0} && chmod go-w {0}, or set [policy]", path.display()),
+        ),
+    }
 }
 
 fn tell(verdict: &Verdict) {
