@@ -19,7 +19,7 @@ pub struct Proof {
     pub rules: Vec<Rule>,
     /// Tests and recordings by the rule's id.
     pub tests: BTreeMap<String, Vec<String>>,
-    /// What is wrong: ids that no rule has, ids in tests that no test carries.
+    /// What is wrong: ids that no rule has, ids in tests that no test carries, rules that are owed a test.
     pub problems: Vec<String>,
 }
 
@@ -38,7 +38,11 @@ impl Proof {
                 problems.push(format!("{place}: {id} is no rule of docs/rules.md"));
             }
         }
-        Ok(Self { rules, tests: found.tests, problems })
+        let mut proof = Self { rules, tests: found.tests, problems };
+        let owed = proof.rules.iter().filter(|rule| proof.is_owed(rule));
+        let owed: Vec<_> = owed.map(|rule| format!("{} has neither test nor verdict", rule.id)).collect();
+        proof.problems.extend(owed);
+        Ok(proof)
     }
 
     /// The tests of a rule, or of the one that it is the same as.
@@ -53,8 +57,7 @@ impl Proof {
     }
 
     /// Whether a rule that is needed or expected has neither test nor verdict.
-    #[must_use]
-    pub fn is_owed(&self, rule: &Rule) -> bool {
+    fn is_owed(&self, rule: &Rule) -> bool {
         let excused = matches!(rule.verdict, Some(Verdict::NotTaken(_) | Verdict::Later(_)));
         rule.priority < 2 && !excused && self.of(rule).is_empty()
     }
