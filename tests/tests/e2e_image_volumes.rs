@@ -1,4 +1,4 @@
-//! Volumes that are images, on real runtimes (R-VOL-11).
+//! Volumes that are images, on real runtimes.
 
 use std::{fs, time::Duration};
 
@@ -148,16 +148,19 @@ fn everything(node: &mut Node) -> Result<()> {
     node.await_nothing_left()
 }
 
+// R-VOL-11.
 #[test]
 fn containers_have_the_files_of_images_on_containerd() -> Result<()> {
     Node::builder().on(Backend::Containerd).run(everything)
 }
 
+// R-VOL-11.
 #[test]
 fn containers_have_the_files_of_images_on_k3s() -> Result<()> {
     Node::builder().on(Backend::K3s).run(everything)
 }
 
+// R-VOL-11.
 #[test]
 fn an_image_of_a_registry_is_pulled_for_its_volume() -> Result<()> {
     Node::builder().run(|node| {
@@ -171,7 +174,7 @@ fn an_image_of_a_registry_is_pulled_for_its_volume() -> Result<()> {
     })
 }
 
-// I6.
+// R-VOL-11, I6.
 #[test]
 fn an_agent_killed_at_any_moment_leaves_nothing_mounted() -> Result<()> {
     Node::builder().run(|node| {
@@ -214,6 +217,7 @@ fn an_agent_killed_at_any_moment_leaves_nothing_mounted() -> Result<()> {
     })
 }
 
+// R-VOL-11.
 #[test]
 fn docker_says_that_it_cannot_and_what_to_do() -> Result<()> {
     Node::builder().on(Backend::Docker).run(|node| {

@@ -1,10 +1,10 @@
-//! Volumes that are images: fetched like images, shown like images, mounted by the runtime (R-VOL-11).
+//! Volumes that are images: fetched like images, shown like images, mounted by the runtime.
 
 use std::{path::Path, time::Duration};
 
 use stanchion_agent::view::EventView;
 use stanchion_runtime::{
-    ErrorKind, Image, ImageMount, Mount, RegistryAuth,
+    ContainerInfo, ContainerState, ErrorKind, Image, ImageMount, Mount, RegistryAuth,
     testing::{Call, Fault, Method, When},
 };
 
@@ -29,6 +29,12 @@ fn with(image: &str, more: &str) -> String {
 }
 
 const BOTH: &[(&str, &[(&str, &str)])] = &[("web", &[("app", "app:1"), ("side", "app:2")])];
+
+/// Waits until `side` runs, whatever keeps `app`.
+async fn side_runs(node: &Node) {
+    let is_side = |it: &ContainerInfo| it.name == "side" && matches!(it.state, ContainerState::Running { .. });
+    node.patiently("side", node.fake().until(|now| now.containers.iter().any(is_side))).await;
+}
 
 fn publish(node: &Node) -> Image {
     node.fake().publish(DATA, 1000)
@@ -115,7 +121,7 @@ async fn an_image_volume_that_cannot_be_had_keeps_back_what_mounts_it() {
     let mut node = Node::new();
     node.write("web.yaml", &with("reference: 'data:1'", ""));
     node.start();
-    node.runs(&[("web", &[("side", "app:2")])]).await;
+    side_runs(&node).await;
     node.shows("the failure", |node| node.reason("web", "app") == "ErrImagePull").await;
     assert!(message(&node, "app").contains(DATA), "I7: {}", message(&node, "app"));
     node.shows("the back-off", |node| node.reason("web", "app") == "ImagePullBackOff").await;
@@ -164,7 +170,7 @@ async fn a_backend_that_cannot_mount_images_is_named_with_a_way_out() {
     node.fake().set_image_mounts(false);
     node.write("web.yaml", &with("reference: 'data:1'", ""));
     node.start();
-    node.runs(&[("web", &[("side", "app:2")])]).await;
+    side_runs(&node).await;
     node.shows("why it waits", |node| node.reason("web", "app") == "CreateContainerError").await;
     let why = message(&node, "app");
     for part in
