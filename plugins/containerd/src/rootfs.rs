@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
 };
@@ -113,19 +113,45 @@ fn unseen<T: Send>(mounts: &[Mount], look: impl FnOnce(&OwnedFd) -> io::Result<T
     })
 }
 
-/// Mounts the files of a view at a directory.
+/// Mounts the files of a view at a directory, which is named from the root.
 pub(crate) fn show(mounts: &[Mount], place: &Path) -> io::Result<()> {
     let [files] = mounts else {
         return Err(io::Error::other(format!("the snapshot has {} mounts, expected 1", mounts.len())));
     };
-    let is_data = |option: &&String| !matches!(option.as_str(), "rw" | "ro" | "rbind" | "bind");
-    let data: Vec<_> = files.options.iter().filter(is_data).map(String::as_str).collect();
     let (kind, flags) = match files.r#type.as_str() {
         "bind" => (None, MsFlags::MS_BIND),
         kind => (Some(kind), MsFlags::MS_RDONLY),
     };
-    mount(Some(files.source.as_str()), place, kind, flags, Some(data.join(",").as_str()))?;
-    Ok(())
+    let is_data = |option: &&String| !matches!(option.as_str(), "rw" | "ro" | "rbind" | "bind");
+    let mut data: Vec<_> = files.options.iter().filter(is_data).cloned().collect();
+    let show = |data: &[String]| mount(Some(files.source.as_str()), place, kind, flags, Some(data.join(",").as_str()));
+    // The kernel takes a page of options, and cuts off the rest: many layers are named from the directory that they share.
+    let is_long = data.iter().map(|option| option.len() + 1).sum::<usize>() > rustix::param::page_size();
+    let Some(base) = is_long.then(|| shorten(&mut data)).flatten() else { return Ok(show(&data)?) };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("st-layers".to_owned()).spawn_scoped(scope, || {
+            // For this thread alone.
+            unshare(CloneFlags::CLONE_FS)?;
+            std::env::set_current_dir(base)?;
+            Ok(show(&data)?)
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that mounts an image's files panicked")))
+    })
+}
+
+/// Names the layers of an overlay from the directory that they share, which is answered.
+fn shorten(options: &mut [String]) -> Option<PathBuf> {
+    const LAYERS: &str = "lowerdir=";
+    let layers = options.iter_mut().find(|option| option.starts_with(LAYERS))?;
+    let paths: Vec<_> = layers[LAYERS.len()..].split(':').map(Path::new).collect();
+    let mut base = paths.first()?.parent()?;
+    while !paths.iter().all(|path| path.starts_with(base)) {
+        base = base.parent()?;
+    }
+    let below = paths.iter().map(|path| path.strip_prefix(base).ok()?.to_str()).collect::<Option<Vec<_>>>()?.join(":");
+    let base = base.to_owned();
+    *layers = format!("{LAYERS}{below}");
+    Some(base)
 }
 
 /// Opens what is at a path, found as the image's own programs find it: no link in it leads to the node's files.
@@ -151,4 +177,35 @@ fn table(root: &OwnedFd, path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(LONGEST).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use nix::mount::{MntFlags, umount2};
+
+    use super::*;
+
+    #[test]
+    fn an_image_may_have_more_layers_than_fit_into_a_page_of_options() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let layers = (0..100).map(|number| {
+            let layer = dir.path().join(format!("a-name-of-some-length-as-snapshots-have/{number}/fs"));
+            fs::create_dir_all(&layer).expect("made");
+            fs::write(layer.join(format!("file-{number}")), "").expect("written");
+            layer.display().to_string()
+        });
+        let options = vec!["index=off".to_owned(), format!("lowerdir={}", layers.collect::<Vec<_>>().join(":"))];
+        assert!(options[1].len() > rustix::param::page_size());
+        let view = [Mount { r#type: "overlay".to_owned(), source: "overlay".to_owned(), options, ..Mount::default() }];
+        let place = dir.path().join("place");
+        fs::create_dir(&place).expect("made");
+        show(&view, &place).expect("it is mounted");
+        let files = fs::read_dir(&place).expect("it can be read").count();
+        umount2(&place, MntFlags::MNT_DETACH).expect("unmounted");
+        assert_eq!(files, 100);
+        let seen = unseen(&view, |root| open_in(root, Path::new("file-99"), OFlags::PATH).map(drop));
+        seen.expect("it is there");
+    }
 }
