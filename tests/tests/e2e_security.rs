@@ -162,7 +162,8 @@ fn a_policy_holds_back_what_it_forbids() -> Result<()> {
         fs::write(node.path("conf.d/policy.toml"), policy)?;
         node.agent.start()?;
         node.write("new.yaml", privileged("new"))?;
-        let said = ["PolicyViolation", "violates PodSecurity \"baseline\": container \"main\" must not set privileged=true"];
+        let said =
+            ["PolicyViolation", "violates PodSecurity \"baseline\": container \"main\" must not set privileged=true"];
         node.await_said(&["describe", "pod", "new-node-1"], &said)?;
         node.write("far.yaml", shell("far", IDLE, "").replace("image: busybox", "image: example.com/far"))?;
         let said = ["PolicyViolation", "example.com/far:latest", "policy.registries"];

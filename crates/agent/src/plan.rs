@@ -3,12 +3,14 @@
 //! # Layout
 //! - [`plan`]: the decision, step by step.
 //! - [`view`](View): what is observed of the pod. [`history`](History): what the agent remembers of its own tries.
+//! - [`image`]: which images it needs.
 //! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod is over. [`order`]: init containers first.
 //! - [`together`]: one container's end starts all anew. [`life`]: hooks and probes. [`stop`], [`garbage`]: what is stopped and what is removed.
 
 pub(crate) mod fate;
 mod garbage;
 pub(crate) mod history;
+pub(crate) mod image;
 pub(crate) mod life;
 pub(crate) mod order;
 pub(crate) mod restart;
@@ -26,6 +28,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, S
 
 use fate::Fate;
 use history::{History, ImageState};
+use image::ImageFor;
 use life::Hook;
 use stop::Stop;
 use view::View;
@@ -42,8 +45,8 @@ pub(crate) struct Plan {
 /// One step. After it the worker looks again and makes a new plan.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Have the images of the containers of these names; goes on in the background.
-    EnsureImages { revision: Revision, containers: Vec<String> },
+    /// Have these images; goes on in the background.
+    EnsureImages { revision: Revision, images: Vec<ImageFor> },
     /// Stop containers gracefully, all at once but sidecars, which go last and in reverse.
     StopContainers { backend: String, stops: Vec<Stop> },
     /// Release a sandbox's network.
@@ -167,7 +170,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     if let Some(action) = ensure_images(pod, &pod.all_containers().collect::<Vec<_>>(), history, now) {
         return Plan::act(action);
     }
-    let images: Vec<_> = pod.all_containers().map(|container| history.image(pod, container)).collect();
+    let images: Vec<_> = pod.all_containers().flat_map(|container| history.images(pod, container)).collect();
     let next_try = images.iter().filter_map(ImageState::next_try).min();
     let waiting = Plan::default().wake(next_try);
     let Some(Running { pod: running, backend, is_stopped }) = running else { return waiting };
@@ -289,15 +292,16 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Ti
         if let Some(action) = ensure_images(pod, &[container], history, now) {
             return Plan::act(action);
         }
-        match history.image(pod, container) {
-            ImageState::Ready => {}
-            // Those after it keep their order, unless its image cannot be had (R-SYNC-4).
-            ImageState::Pulling(None) => return plan,
-            state => {
-                let shown = state.failure().and_then(|failure| failure.until_shown(now));
-                plan = plan.wake(state.next_try()).wake(shown);
-                continue;
-            }
+        let images: Vec<_> = history.images(pod, container).filter(|image| *image != ImageState::Ready).collect();
+        let mut failures = images.iter().filter_map(ImageState::failure).peekable();
+        if failures.peek().is_some() {
+            let shown = failures.filter_map(|failure| failure.until_shown(now)).min();
+            plan = plan.wake(images.iter().filter_map(ImageState::next_try).min()).wake(shown);
+            continue;
+        }
+        // Those after it keep their order, unless an image cannot be had (R-SYNC-4).
+        if !images.is_empty() {
+            return plan;
         }
         let last = newest.as_ref().map(|newest| newest.container);
         // What the runtime has forgotten counts all the same (R-SYNC-13).
@@ -339,13 +343,18 @@ fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Optio
 
 /// The images that must be had before these containers can start, if any is to be asked for now.
 fn ensure_images(pod: &Pod, containers: &[&Container], history: &History, now: Timestamp) -> Option<Action> {
-    let is_missing = |container: &&&Container| match history.image(pod, container) {
-        ImageState::Unknown => true,
-        ImageState::Failed(failure) => failure.next_try <= now,
-        ImageState::Pulling(_) | ImageState::Ready => false,
-    };
-    let containers: Vec<_> = containers.iter().filter(is_missing).map(|it| it.name.clone()).collect();
-    (!containers.is_empty()).then(|| Action::EnsureImages { revision: pod.revision.clone(), containers })
+    let mut images: Vec<ImageFor> = Vec::new();
+    for need in containers.iter().flat_map(|container| image::needs(pod, container)) {
+        let is_missing = match history.image(&pod.revision, &need.of) {
+            ImageState::Unknown => true,
+            ImageState::Failed(failure) => failure.next_try <= now,
+            ImageState::Pulling(_) | ImageState::Ready => false,
+        };
+        if is_missing && !images.contains(&need.of) {
+            images.push(need.of);
+        }
+    }
+    (!images.is_empty()).then(|| Action::EnsureImages { revision: pod.revision.clone(), images })
 }
 
 fn is_created(container: &ContainerInfo) -> bool {

@@ -39,11 +39,15 @@ pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
     }
     let mut objections = Vec::new();
     if let Some(registries) = &policy.registries {
-        for container in pod.all_containers() {
-            let image = reference::full(&container.image);
+        let containers = pod.all_containers().map(|it| (format!("container {:?}", it.name), &it.image));
+        let volumes = pod.volumes.iter().filter_map(|(name, volume)| match volume {
+            stanchion_pod::Volume::Image { reference, .. } => Some((format!("volume {name:?}"), reference)),
+            _ => None,
+        });
+        for (place, image) in containers.chain(volumes) {
+            let image = reference::full(image);
             if !registries.iter().any(|allowed| is_from(&image, allowed)) {
-                objections
-                    .push(format!("image {image} of container {:?} is from none of policy.registries", container.name));
+                objections.push(format!("image {image} of {place} is from none of policy.registries"));
             }
         }
     }
@@ -249,6 +253,8 @@ mod tests {
             let refused = refusal(&policy, &pod(&format!("{{containers: [{{name: c, image: '{image}'}}]}}")));
             assert_eq!(refused.is_none(), allowed, "R-REJ-12: {image}: {refused:?}");
         }
+        let volume = "{containers: [{name: c, image: redis}], volumes: [{name: v, image: {reference: team/app}}]}";
+        assert!(refusal(&policy, &pod(volume)).is_some_and(|it| it.1.contains("volume \"v\"")), "R-REJ-12");
         let exempt = Policy { exempt_namespaces: vec!["default".to_owned()], ..policy };
         assert_eq!(refusal(&exempt, &pod("{containers: [{name: c, image: team/app}]}")), None);
     }

@@ -238,8 +238,8 @@ impl<R: Runtime> Worker<R> {
             let wake_at = [wake_at, again, search, follow, measure].into_iter().flatten().min();
             self.show(desired.as_ref(), &remains);
             match action {
-                Some(Action::EnsureImages { revision, containers }) => {
-                    self.ensure_images(desired.as_ref(), &revision, &containers);
+                Some(Action::EnsureImages { revision, images }) => {
+                    self.ensure_images(desired.as_ref(), &revision, images);
                 }
                 Some(Action::CleanUp) => {
                     if self.clean_up().await {

@@ -69,11 +69,7 @@ fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
     Container {
         name: wire.name.clone(),
         image: wire.image.clone().unwrap_or_default(),
-        pull_policy: match wire.image_pull_policy.as_deref() {
-            Some("Always") => PullPolicy::Always,
-            Some("Never") => PullPolicy::Never,
-            _ => PullPolicy::IfNotPresent,
-        },
+        pull_policy: pull_policy(wire.image_pull_policy.as_deref()),
         command: words(&wire.command),
         args: words(&wire.args),
         working_dir: wire.working_dir.clone().filter(|path| !path.is_empty()),
@@ -94,6 +90,14 @@ fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
         message_path: wire.termination_message_path.clone().filter(|path| !path.is_empty()),
         message_from_log: wire.termination_message_policy.as_deref() == Some("FallbackToLogsOnError"),
         ports,
+    }
+}
+
+fn pull_policy(policy: Option<&str>) -> PullPolicy {
+    match policy {
+        Some("Always") => PullPolicy::Always,
+        Some("Never") => PullPolicy::Never,
+        _ => PullPolicy::IfNotPresent,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Rules of Kubernetes that no recorded manifest shows, each with a manifest that breaks it and what is said of it.
 
-use stanchion_pod::{Check, Endpoint, Manifest, Pod, Probe, Problem, TargetPort, decode};
+use stanchion_pod::{Check, Endpoint, Manifest, Pod, Probe, Problem, PullPolicy, TargetPort, Volume, decode};
 
 const ONE: &str = "containers: [{name: a, image: b}]";
 
@@ -93,6 +93,16 @@ fn what_breaks_a_rule_of_validation_is_said() {
             "R-VAL-54",
             and("volumes: [{name: v, projected: {sources: [{configMap: {name: a}, secret: {name: b}}]}}]"),
             "spec.volumes[0].projected.sources[0]: Forbidden: may not specify more than 1 volume type per source",
+        ),
+        (
+            "R-VAL-55",
+            and("volumes: [{name: v, image: {reference: a, pullPolicy: Once}}]"),
+            "spec.volumes[0].image.pullPolicy: Unsupported value: \"Once\"",
+        ),
+        (
+            "R-VAL-55",
+            and("volumes: [{name: v, image: {reference: ''}}]"),
+            "spec.volumes[0].image.reference: Required value",
         ),
         (
             "R-VAL-56",
@@ -334,6 +344,29 @@ fn an_identity_outlives_an_upgrade() {
     let with_status = decode(format!("{text}status: {{phase: Failed}}\n").as_bytes(), "node-1").expect("it is good");
     assert_eq!(pod.revision, with_status.pods[0].revision, "R-MRG-4: edits of status are none");
     assert_ne!(pod.uid, decode(text.as_bytes(), "node-2").expect("it is good").pods[0].uid, "R-ID-5");
+}
+
+#[test]
+fn an_image_volume_is_fetched_as_a_containers_image() {
+    let volume = |source: &str| {
+        let pod = good("name: p", &and(&format!("volumes: [{{name: v, image: {{{source}}}}}]")));
+        (pod.volumes["v"].clone(), pod.revision)
+    };
+    let image = |reference: &str, pull_policy| Volume::Image { reference: reference.to_owned(), pull_policy };
+    for (source, expected) in [
+        ("reference: data", image("data", PullPolicy::Always)),
+        ("reference: 'data:latest'", image("data:latest", PullPolicy::Always)),
+        ("reference: 'data:1'", image("data:1", PullPolicy::IfNotPresent)),
+        ("reference: 'data:1', pullPolicy: Always", image("data:1", PullPolicy::Always)),
+        ("reference: data, pullPolicy: Never", image("data", PullPolicy::Never)),
+    ] {
+        assert_eq!(volume(source).0, expected, "R-VOL-11: {source}");
+    }
+    assert_ne!(
+        volume("reference: 'data:1'").1,
+        volume("reference: 'data:2'").1,
+        "R-VOL-11: an edit is an edit of the pod"
+    );
 }
 
 #[test]

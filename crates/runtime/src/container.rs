@@ -31,7 +31,7 @@ pub struct ContainerConfig {
     /// Replaces the image's working directory. Absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// Bind mounts from the node, in order.
+    /// What is mounted, in order.
     #[serde(default)]
     pub mounts: Vec<Mount>,
     /// Limits and weights of its cgroup.
@@ -66,10 +66,10 @@ pub struct EnvVar {
     pub value: String,
 }
 
-/// A bind mount from the node into a container.
+/// A mount in a container: of a path on the node, or of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Absolute path on the node; exists.
+    /// Absolute path on the node; exists. Empty where an image is mounted.
     pub source: PathBuf,
     /// Absolute path in the container.
     pub destination: PathBuf,
@@ -82,6 +82,28 @@ pub struct Mount {
     /// Whether what is mounted below it is read-only too; only with `read_only`.
     #[serde(default)]
     pub recursive_read_only: RecursiveReadOnly,
+    /// The image that is mounted, if it is no path of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageMount>,
+}
+
+/// The files of an image, mounted in a container of another: read-only whatever [`Mount::read_only`] says, and without
+/// the right to run anything of it (`noexec`, R-VOL-11).
+///
+/// The container has these files as they were when it was created, though the image be removed or its name moved, and
+/// nothing of it is left when the container has been removed. Only for backends with
+/// [`Capabilities::image_mounts`](crate::Capabilities::image_mounts); others refuse it with
+/// [`Unsupported`](crate::ErrorKind::Unsupported).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// Full reference of an image that is present; if it is not, creating the container fails with
+    /// [`NotFound`](crate::ErrorKind::NotFound).
+    pub reference: String,
+    /// The directory or file in the image that is mounted: relative, without `..`; empty is all of it. Links on the way are
+    /// followed as they are inside the image and never lead out of it. Where there is nothing, creating the container fails
+    /// with [`Invalid`](crate::ErrorKind::Invalid).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sub_path: PathBuf,
 }
 
 impl Mount {
@@ -93,7 +115,13 @@ impl Mount {
             read_only: false,
             propagation: MountPropagation::Private,
             recursive_read_only: RecursiveReadOnly::Disabled,
+            image: None,
         }
+    }
+
+    /// A mount of an image.
+    pub fn of_image(image: ImageMount, destination: impl Into<PathBuf>) -> Self {
+        Self { read_only: true, image: Some(image), ..Self::new("", destination) }
     }
 }
 

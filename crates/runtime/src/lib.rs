@@ -37,7 +37,7 @@ pub mod testing;
 mod version;
 
 pub use container::{
-    ContainerConfig, EnvVar, HugepageLimit, LinuxResources, Mount, MountPropagation, RecursiveReadOnly,
+    ContainerConfig, EnvVar, HugepageLimit, ImageMount, LinuxResources, Mount, MountPropagation, RecursiveReadOnly,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventKind};

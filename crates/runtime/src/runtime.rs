@@ -76,7 +76,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// runtime: task, snapshot, namespace, address, port rule, mount, cgroup (invariant I6).
     fn remove_sandbox(&self, id: SandboxId) -> impl Future<Output = Result<()>> + Send;
 
-    /// Prepares a container in a running sandbox, without starting it. The image must be present.
+    /// Prepares a container in a running sandbox, without starting it. Its image must be present, and those that it mounts.
     fn create_container(&self, config: ContainerConfig) -> impl Future<Output = Result<ContainerId>> + Send;
 
     /// Starts a created container. A container starts once in its life; a restart is a new one with the next attempt.

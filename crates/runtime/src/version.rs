@@ -26,4 +26,6 @@ pub struct Capabilities {
     pub shared_pid_namespace: bool,
     /// Pods can have user namespaces.
     pub user_namespaces: bool,
+    /// Containers can have images mounted: [`Mount::image`](crate::Mount::image). The agent asks for it of no other backend.
+    pub image_mounts: bool,
 }

@@ -25,10 +25,20 @@ use crate::{
     shim,
     spec::{self, Tables},
     unattended,
+    volumes::{self, Volume},
 };
 
 /// Type of an OCI runtime configuration in a record.
 pub(crate) const SPEC_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
+
+/// What a container was made of, for its record.
+struct Made<'a> {
+    image: &'a Resolved,
+    volumes: &'a [Volume],
+    spec: Spec,
+    /// From the root of the hierarchy.
+    cgroup: String,
+}
 
 impl Containerd {
     /// One write: what a crash leaves is either nothing or a container that can be started, and removed.
@@ -36,27 +46,28 @@ impl Containerd {
         // The sandbox must not be removed under it.
         let turn = self.changes.turn(config.sandbox.as_str()).await;
         let backend = self.clone();
-        finish(turn, async move { backend.make_container_now(&config).await }).await
+        finish(turn, async move { backend.make_container_now(config).await }).await
     }
 
-    async fn make_container_now(&self, config: &ContainerConfig) -> Result<ContainerId> {
+    async fn make_container_now(&self, mut config: ContainerConfig) -> Result<ContainerId> {
         if config.stdin && !config.tty {
             // containerd's shim connects no input beside a program that takes the output.
             let message = format!("container {}: standard input without a terminal", config.name);
             return Err(Error::unsupported(message).because("set tty too, or remove stdin; there is stanchion exec -i"));
         }
-        let (sandbox, image) = tokio::join!(self.usable_sandbox(config), self.images.resolve(&config.image));
+        let (sandbox, image) = tokio::join!(self.usable_sandbox(&config), self.images.resolve(&config.image));
         let (sandbox, image) = (sandbox?, image?);
-        let sandbox_id = config.sandbox.as_str();
         if config.attempt > 0 {
-            self.end_lost_lives(config).await?;
+            self.end_lost_lives(&config).await?;
         }
-        let id = names::id(&config.name, &["container", sandbox_id, &config.name], config.attempt);
+        let id = names::id(&config.name, &["container", config.sandbox.as_str(), &config.name], config.attempt);
         let tables = self.tables(&id, &image).await?;
+        let volumes = self.volumes(&id, &mut config).await?;
         let pod = sandbox.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
         let (cgroup, path) = self.parent(pod)?.container(&id);
-        let spec = self.spec(config, &sandbox, &image, &tables, &cgroup)?;
-        let record = self.container_record(&id, config, &sandbox, &image, spec, path)?;
+        let spec = self.spec(&config, &sandbox, &image, &tables, &cgroup)?;
+        let made = Made { image: &image, volumes: &volumes, spec, cgroup: path };
+        let record = self.container_record(&id, &config, &sandbox, made)?;
         let create = CreateContainerRequest { container: Some(record) };
         let created = self.client.containers().create(self.client.request(create)).await;
         created.map_err(|status| failed(format!("creating container {id}"), &status))?;
@@ -103,10 +114,9 @@ impl Containerd {
         id: &str,
         config: &ContainerConfig,
         sandbox: &Container,
-        image: &Resolved,
-        mut spec: Spec,
-        cgroup: String,
+        made: Made<'_>,
     ) -> Result<Container> {
+        let Made { image, volumes, mut spec, cgroup } = made;
         let stop_signal = image.config.config().as_ref().and_then(|it| it.stop_signal().clone()).unwrap_or_default();
         let mut labels: HashMap<String, String> = config.labels.clone().into_iter().collect();
         labels.extend(
@@ -123,6 +133,7 @@ impl Containerd {
             ]
             .map(|(label, value)| (label.to_owned(), value)),
         );
+        labels.extend(volumes::labels(volumes, &self.config.snapshotter));
         if config.tty {
             labels.insert(names::TERMINAL.to_owned(), "true".to_owned());
         }
@@ -133,7 +144,11 @@ impl Containerd {
             Error::new(ErrorKind::Other, format!("writing the OCI configuration of container {id}")).caused_by(&error)
         };
         let notes = unattended::notes(&labels, &config.image, sandbox).map_err(failed)?;
-        spec.annotations_mut().get_or_insert_default().extend(notes);
+        let annotations = spec.annotations_mut().get_or_insert_default();
+        annotations.extend(notes);
+        if !volumes.is_empty() {
+            annotations.extend([volumes::note(volumes).map_err(failed)?]);
+        }
         let value = serde_json::to_vec(&spec).map_err(failed)?;
         Ok(Container {
             id: id.to_owned(),
@@ -222,13 +237,14 @@ impl Containerd {
             // Never started, or lost with its shim. Then nobody else cleans up after it.
             self.clean_up_after(&record).await?;
         }
-        let remove = RemoveSnapshotRequest { snapshotter: record.snapshotter, key: id.0.clone() };
+        let remove = RemoveSnapshotRequest { snapshotter: record.snapshotter.clone(), key: id.0.clone() };
         match self.client.snapshots().remove(self.client.request(remove)).await {
             Err(status) if !is_gone(&status) => {
                 return Err(failed(format!("removing the files of container {id}"), &status));
             }
             _ => {}
         }
+        self.erase_volumes(&record).await?;
         if let Some(input) = record.labels.get(names::INPUT) {
             match tokio::fs::remove_file(input).await {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -153,7 +153,8 @@ pub(crate) fn of_ours() -> String {
 
 /// The labels that we were given.
 pub(crate) fn given(labels: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    labels.into_iter().filter(|(label, _)| !names::OURS.contains(&label.as_str())).collect()
+    let is_ours = |label: &str| names::OURS.contains(&label) || label.starts_with(names::KEPT_SNAPSHOT);
+    labels.into_iter().filter(|(label, _)| !is_ours(label)).collect()
 }
 
 /// A protobuf timestamp.

@@ -5,6 +5,7 @@
 //! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd; a [`pause`] process if its containers see
 //!   each other's. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
 //! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
+//!   [`volumes`]: images that are mounted in containers.
 //! - [`unattended`]: what runs while containerd is away.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
@@ -29,6 +30,7 @@ mod spec;
 mod stats;
 mod task;
 mod unattended;
+mod volumes;
 
 use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
@@ -125,8 +127,13 @@ impl Runtime for Containerd {
     async fn version(&self) -> Result<Version> {
         let answer = self.client.version().version(self.client.request(())).await;
         let answer = answer.map_err(|status| failed("asking for the version", &status))?.into_inner();
-        let capabilities =
-            Capabilities { log_files: true, import: true, shared_pid_namespace: true, ..Capabilities::default() };
+        let capabilities = Capabilities {
+            log_files: true,
+            import: true,
+            shared_pid_namespace: true,
+            image_mounts: true,
+            ..Capabilities::default()
+        };
         Ok(Version { runtime: "containerd".to_owned(), runtime_version: answer.version, capabilities })
     }
 

@@ -46,6 +46,13 @@ pub(crate) const OUT_OF_MEMORY: &str = "stanchion.dev/oom-killed";
 pub(crate) const RECORD: &str = "stanchion.dev/record";
 pub(crate) const SANDBOX_RECORD: &str = "stanchion.dev/sandbox-record";
 
+/// In a container's OCI configuration: what it has mounted of images, as JSON.
+pub(crate) const VOLUMES: &str = "stanchion.dev/image-mounts";
+
+/// What labels begin with by which a record keeps snapshots from containerd's garbage collection. The snapshotter follows,
+/// and a name.
+pub(crate) const KEPT_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
+
 /// All of them: not among the labels that were given.
 pub(crate) const OURS: [&str; 19] = [
     KIND,

@@ -8,7 +8,12 @@ use containerd_client::{
 };
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
 
-use crate::{Containerd, client::failed, inventory::of_ours};
+use crate::{
+    Containerd,
+    client::failed,
+    inventory::of_ours,
+    volumes::{self, children},
+};
 
 impl Containerd {
     /// Succeeds once; until then every call tries again.
@@ -39,8 +44,16 @@ impl Containerd {
         };
         // Before the look at the namespaces: what another backend attaches from now on is not among these.
         let attached = self.network.holders()?;
+        let volumes = self.volumes_on_node().map_err(failed)?;
+        let pinned = children(&self.run_dir.join("ns")).map_err(failed)?;
+        let is_others = |sandbox: &str| !sandboxes.contains(sandbox) && pinned.iter().any(|other| other == sandbox);
+        for home in volumes.into_iter().filter_map(|(sandbox, home)| (!is_others(&sandbox)).then_some(home)) {
+            if let Err(error) = volumes::clear(&home) {
+                tracing::warn!(home = %home.display(), %error, "an image that an earlier run mounted stays mounted");
+            }
+        }
         // A namespace that is held without a record of ours may be another backend's: several share this directory.
-        sandboxes.extend(children(&self.run_dir.join("ns")).map_err(failed)?);
+        sandboxes.extend(pinned);
         for id in attached.difference(&sandboxes) {
             // No reason to keep the pods that there are waiting; the next start tries again.
             if let Err(error) = self.network.detach(id, &self.namespaces(id).path("net")) {
@@ -51,12 +64,5 @@ impl Containerd {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
             _ => Ok(()),
         }
-    }
-}
-
-fn children(directory: &std::path::Path) -> io::Result<Vec<String>> {
-    match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
     }
 }

@@ -67,9 +67,10 @@ pub(crate) fn notes(
 
 /// What is used of an OCI configuration.
 #[derive(Deserialize)]
-struct Bundle {
+pub(crate) struct Bundle {
+    /// Notes of ours, among others.
     #[serde(default)]
-    annotations: HashMap<String, String>,
+    pub annotations: HashMap<String, String>,
 }
 
 /// What runs of ours below one containerd, looked at without it.

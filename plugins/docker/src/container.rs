@@ -52,6 +52,11 @@ impl Docker {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
+        if let Some(image) = config.mounts.iter().find_map(|mount| mount.image.as_ref()) {
+            // Only Docker Engine 28 and newer could, API 1.48.
+            let message = format!("container {}: mounting image {}", config.name, image.reference);
+            return Err(Error::unsupported(message));
+        }
         let pod = self.usable_sandbox(config).await?;
         let pod_name = config.labels.get(labels::POD_NAME).map(String::as_str).unwrap_or_default();
         let parts = ["container", config.sandbox.as_str(), &config.name];

@@ -37,11 +37,13 @@ pub(crate) struct Site<'a> {
     pub is_new: bool,
 }
 
-/// Makes a volume ready; answers the path on the node to mount. Nothing happens to what is there.
-pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<PathBuf, VolumeError> {
+/// Makes a volume ready; answers the path on the node to mount, if it has one. Nothing happens to what is there.
+pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Option<PathBuf>, VolumeError> {
     let group = site.pod.fs_group.as_ref();
-    match volume {
-        Volume::HostPath { path, kind } => host_path(path, *kind).map(|()| path.clone()),
+    let path = match volume {
+        // A runtime has these.
+        Volume::Image { .. } => return Ok(None),
+        Volume::HostPath { path, kind } => host_path(path, *kind).map(|()| path.clone())?,
         Volume::EmptyDir { medium, size_limit } => {
             let path = site.files.empty_dir(name);
             let failed = |tried| failed(tried, &path);
@@ -65,7 +67,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Pa
                 let group = FsGroup { on_root_mismatch: false, ..*group };
                 owner::give(&path, &group).map_err(failed("cannot give to the pod's fsGroup"))?;
             }
-            Ok(path)
+            path
         }
         Volume::Projected(projected) => {
             let path = site.files.projected(projected.kind, name);
@@ -92,7 +94,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Pa
             }
             publish::publish(&path, &payload, group.map(|group| group.id))
                 .map_err(failed("cannot write the files of"))?;
-            Ok(path)
+            path
         }
         Volume::Claim { claim, .. } => {
             if !site.objects.contains_key(claim) {
@@ -107,9 +109,10 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Pa
             if let Some(group) = group.filter(|_| site.is_new) {
                 owner::give(&path, group).map_err(failed("cannot give to the pod's fsGroup"))?;
             }
-            Ok(path)
+            path
         }
-    }
+    };
+    Ok(Some(path))
 }
 
 /// Writes the files of a volume anew if they are to be others now (R-VOL-8). Nothing happens to a volume that was never

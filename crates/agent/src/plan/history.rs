@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, ErrorKind, SandboxId, labels};
 
-use super::life::Life;
+use super::{
+    image::{self, ImageFor, Need},
+    life::Life,
+};
 use crate::clock::later;
 
 /// First and longest wait after a failure that will not pass by itself (R-IMG-4, R-LOOP-3).
@@ -23,7 +26,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 /// One pod's tries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
-    images: HashMap<(Revision, String), ImageState>,
+    images: HashMap<(Revision, ImageFor), ImageState>,
     starts: HashMap<String, Failure>,
     unstarted: HashMap<ContainerId, Unstarted>,
     sandbox: Option<Failure>,
@@ -37,7 +40,7 @@ pub(crate) struct History {
     attempts: HashMap<String, Attempt>,
     ends: HashMap<String, ContainerInfo>,
     waiting: HashSet<ContainerId>,
-    waiting_for_image: HashMap<String, Timestamp>,
+    waiting_for_image: HashMap<ImageFor, Timestamp>,
     pulled: HashSet<String>,
 }
 
@@ -57,7 +60,7 @@ pub(crate) struct Unstarted {
     pub at: Timestamp,
 }
 
-/// How far an image is, for one container of one revision.
+/// How far an image is, for one use in one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum ImageState {
     /// Not asked for.
@@ -143,19 +146,25 @@ impl Failure {
 }
 
 impl History {
-    /// How far a container's image is.
-    pub fn image(&self, pod: &Pod, container: &Container) -> ImageState {
-        self.image_of(&pod.revision, &container.name)
+    /// How far an image is.
+    pub fn image(&self, revision: &Revision, of: &ImageFor) -> ImageState {
+        self.images.get(&(revision.clone(), of.clone())).cloned().unwrap_or_default()
     }
 
-    /// How far the image of a container of that name is.
-    pub fn image_of(&self, revision: &Revision, container: &str) -> ImageState {
-        self.images.get(&(revision.clone(), container.to_owned())).cloned().unwrap_or_default()
+    /// How far the images are that a container starts from.
+    pub fn images<'a>(&self, pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = ImageState> {
+        image::needs(pod, container).map(|need| self.image(&pod.revision, &need.of))
     }
 
-    /// Notes how far a container's image is.
-    pub fn set_image(&mut self, revision: &Revision, container: &str, state: ImageState) {
-        self.images.insert((revision.clone(), container.to_owned()), state);
+    /// The first image that a container starts from and that could not be had when it was last tried.
+    pub fn missing_image<'a>(&self, pod: &'a Pod, container: &'a Container) -> Option<(Need<'a>, ImageState)> {
+        let mut states = image::needs(pod, container).map(|need| (self.image(&pod.revision, &need.of), need));
+        states.find(|(state, _)| state.failure().is_some()).map(|(state, need)| (need, state))
+    }
+
+    /// Notes how far an image is.
+    pub fn set_image(&mut self, revision: &Revision, of: ImageFor, state: ImageState) {
+        self.images.insert((revision.clone(), of), state);
     }
 
     /// What a pod cannot start without and is not there.
@@ -181,7 +190,7 @@ impl History {
     /// Whether all that a pod starts from is here: its images and the objects that it refers to.
     pub fn is_startable(&self, pod: &Pod) -> bool {
         self.lacking(pod).is_none()
-            && pod.all_containers().all(|container| self.image(pod, container) == ImageState::Ready)
+            && pod.all_containers().flat_map(|it| self.images(pod, it)).all(|image| image == ImageState::Ready)
     }
 
     /// Forgets the images of every revision but these.
@@ -244,9 +253,9 @@ impl History {
         self.waiting.insert(container.clone())
     }
 
-    /// Notes that a container waits after its image could not be pulled. Whether that is new.
-    pub fn wait_for_image(&mut self, container: &str, failure: &Failure) -> bool {
-        self.waiting_for_image.insert(container.to_owned(), failure.at) != Some(failure.at)
+    /// Notes that a pod waits after an image could not be pulled. Whether that is new.
+    pub fn wait_for_image(&mut self, of: &ImageFor, failure: &Failure) -> bool {
+        self.waiting_for_image.insert(of.clone(), failure.at) != Some(failure.at)
     }
 
     /// Notes whether a container's image was pulled for its next start.

@@ -10,6 +10,7 @@ use super::{
     Action, Plan, Run, Running, Wanted,
     fate::Fate,
     history::{Failure, History, ImageState},
+    image::ImageFor,
     life::{Hook, Life},
     plan, restart,
     stop::Stop,
@@ -88,9 +89,13 @@ fn view(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> View {
     View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] }
 }
 
+fn of(container: &str) -> ImageFor {
+    ImageFor::Container(container.to_owned())
+}
+
 fn with_image(pod: &Pod) -> History {
     let mut history = History::default();
-    history.set_image(&pod.revision, "app", ImageState::Ready);
+    history.set_image(&pod.revision, of("app"), ImageState::Ready);
     history
 }
 
@@ -114,7 +119,7 @@ fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<A
 fn a_new_pod_gets_images_then_sandbox_then_containers() {
     let pod = pod("a:1");
     let empty = view(vec![], vec![]);
-    let images = Action::EnsureImages { revision: pod.revision.clone(), containers: vec!["app".to_owned()] };
+    let images = Action::EnsureImages { revision: pod.revision.clone(), images: vec![of("app")] };
     assert_eq!(next(Some(&pod), &empty, &History::default(), 0).action, Some(images));
     let sandbox_first = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0, started_at: start() };
     assert_eq!(next(Some(&pod), &empty, &with_image(&pod), 0).action, Some(sandbox_first));
@@ -134,13 +139,47 @@ fn containers_start_in_order_whichever_image_comes_first() {
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let made = view(vec![sandbox.clone()], vec![]);
     let mut history = with_image(&pod);
-    history.set_image(&pod.revision, "first", ImageState::Pulling(None));
+    history.set_image(&pod.revision, of("first"), ImageState::Pulling(None));
     assert_eq!(next(Some(&pod), &made, &history, 0), Plan::default(), "it comes after the first");
     let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
     for state in [ImageState::Failed(failure.clone()), ImageState::Pulling(Some(failure))] {
-        history.set_image(&pod.revision, "first", state);
+        history.set_image(&pod.revision, of("first"), state);
         assert_eq!(next(Some(&pod), &made, &history, 0).action, run(&pod, &sandbox, 0, 0), "that one cannot be had");
     }
+}
+
+// R-VOL-11, R-SYNC-4, R-WRK-8.
+#[test]
+fn images_of_volumes_are_needed_by_the_containers_that_mount_them() {
+    let mount = "volumeMounts: [{name: data, mountPath: /a}, {name: data, mountPath: /b}]";
+    let text = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers:\n  - {{name: first, image: a, \
+         {mount}}}\n  - {{name: app, image: b}}\n  volumes:\n  - {{name: data, image: {{reference: c}}}}\n  - {{name: \
+         unused, image: {{reference: d}}}}\n"
+    );
+    let manifest = stanchion_pod::decode(text.as_bytes(), "node").expect("the manifest is good");
+    let pod = manifest.pods.into_iter().next().expect("it has one pod");
+    let data = ImageFor::Volume("data".to_owned());
+    let images = vec![data.clone(), of("first"), of("app")];
+    let ensure = Action::EnsureImages { revision: pod.revision.clone(), images };
+    assert_eq!(next(Some(&pod), &view(vec![], vec![]), &History::default(), 0).action, Some(ensure));
+
+    let sandbox = sandbox(&pod, 0, SandboxState::Ready);
+    let made = view(vec![sandbox.clone()], vec![]);
+    let mut history = with_images(&pod);
+    assert!(!history.is_startable(&pod));
+    history.set_image(&pod.revision, data.clone(), ImageState::Pulling(None));
+    assert_eq!(next(Some(&pod), &made, &history, 0), Plan::default(), "those after it keep their order");
+    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
+    history.set_image(&pod.revision, data.clone(), ImageState::Failed(failure));
+    assert_eq!(next(Some(&pod), &made, &history, 0).action, run(&pod, &sandbox, 0, 0), "the other does not mount it");
+    let up = view(vec![sandbox.clone()], vec![named(&pod, &sandbox, "app", running())]);
+    let waiting = next(Some(&pod), &up, &history, 1);
+    assert_eq!((waiting.action, waiting.wake_at), (None, Some(after(10))));
+    let again = Action::EnsureImages { revision: pod.revision.clone(), images: vec![data.clone()] };
+    assert_eq!(next(Some(&pod), &up, &history, 10).action, Some(again));
+    history.set_image(&pod.revision, data, ImageState::Ready);
+    assert!(history.is_startable(&pod), "what nobody mounts is not needed");
 }
 
 #[test]
@@ -222,13 +261,13 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
     let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
     let mut history = History::default();
-    let images = Action::EnsureImages { revision: new.revision.clone(), containers: vec!["app".to_owned()] };
+    let images = Action::EnsureImages { revision: new.revision.clone(), images: vec![of("app")] };
     assert_eq!(plan(wanted, &alive, &history, after(0)).action, Some(images), "images first");
     let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
-    history.set_image(&new.revision, "app", ImageState::Failed(failure));
+    history.set_image(&new.revision, of("app"), ImageState::Failed(failure));
     let waiting = plan(wanted, &alive, &history, after(0));
     assert_eq!((waiting.action, waiting.wake_at), (None, Some(after(10))), "the old pod runs on");
-    history.set_image(&new.revision, "app", ImageState::Ready);
+    history.set_image(&new.revision, of("app"), ImageState::Ready);
     let stopping = plan(wanted, &alive, &history, after(0)).action;
     assert!(matches!(stopping, Some(Action::StopContainers { .. })), "{stopping:?}");
 }
@@ -242,7 +281,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
         ContainerInfo { name: "other".to_owned(), id: "other".into(), ..container(&old, &standing, 0, running(), 0) };
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
-    history.set_image(&new.revision, "app", ImageState::Pulling(None));
+    history.set_image(&new.revision, of("app"), ImageState::Pulling(None));
     let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
     assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
 }
@@ -323,7 +362,7 @@ fn named(pod: &Pod, sandbox: &SandboxInfo, name: &str, state: ContainerState) ->
 /// The history in which all images are here.
 fn with_images(pod: &Pod) -> History {
     let mut history = History::default();
-    pod.all_containers().for_each(|it| history.set_image(&pod.revision, &it.name, ImageState::Ready));
+    pod.all_containers().for_each(|it| history.set_image(&pod.revision, of(&it.name), ImageState::Ready));
     history
 }
 

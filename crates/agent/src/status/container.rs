@@ -232,8 +232,8 @@ fn forgotten() -> WireState {
 
 /// The state of a container whose image could not be had (R-IMG-4). While it is tried again, the last failure stands.
 fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> {
-    let (state, image) = (facts.history.image(facts.pod, container), &container.image);
-    let failure = state.failure()?;
+    let (need, state) = facts.history.missing_image(facts.pod, container)?;
+    let (image, failure) = (need.image, state.failure()?);
     match (failure.reason, &state) {
         ("ErrImagePull", ImageState::Failed(failure)) if !failure.is_new(facts.now) => {
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use stanchion_pod::{Container, Pod};
+use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
 
 use super::Worker;
@@ -11,7 +11,13 @@ use crate::{
     desired::DesiredPod,
     events::Subject,
     observe::Remains,
-    plan::{fate::Fate, history::ImageState, is_current, restart, view::View},
+    plan::{
+        fate::Fate,
+        history::ImageState,
+        image::{self, Need},
+        is_current, restart,
+        view::View,
+    },
     status::EXPIRED,
 };
 
@@ -32,8 +38,8 @@ impl<R: Runtime> Worker<R> {
             return;
         }
         // An update's images are fetched while what it replaces still runs.
-        for container in wanted.pod.all_containers() {
-            self.announce_image(&wanted.pod, container, now);
+        for need in wanted.pod.all_containers().flat_map(|container| image::needs(&wanted.pod, container)) {
+            self.announce_image(&wanted.pod, &need, now);
         }
         for container in pod.all_containers() {
             let newest = view.newest(&pod, &container.name);
@@ -51,17 +57,16 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Says once for each failure that the next pull of an image waits (R-IMG-4).
-    fn announce_image(&mut self, pod: &Pod, container: &Container, now: Timestamp) {
-        let ImageState::Failed(failure) = self.history.image(pod, container) else { return };
-        if failure.reason != "ErrImagePull"
-            || failure.is_new(now)
-            || !self.history.wait_for_image(&container.name, &failure)
-        {
+    fn announce_image(&mut self, pod: &Pod, need: &Need<'_>, now: Timestamp) {
+        let ImageState::Failed(failure) = self.history.image(&pod.revision, &need.of) else { return };
+        if failure.reason != "ErrImagePull" || failure.is_new(now) || !self.history.wait_for_image(&need.of, &failure) {
             return;
         }
-        let subject = self.subject(Some(pod), &container.name);
-        let message = format!("Back-off pulling image \"{}\"", container.image);
+        let (subject, users) = self.subjects_of_image(pod, &need.of);
+        let message = format!("Back-off pulling image \"{}\"", need.image);
         self.shared.events.normal(&subject, "BackOff", message);
-        self.shared.events.warning(&subject, "Failed", "Error: ImagePullBackOff");
+        for user in users {
+            self.shared.events.warning(&user, "Failed", "Error: ImagePullBackOff");
+        }
     }
 }

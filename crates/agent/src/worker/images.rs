@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stanchion_pod::{Container, Object, Pod, PodKey, PullPolicy, Revision};
+use stanchion_pod::{Object, Pod, PodKey, PullPolicy, Revision};
 use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -12,18 +12,21 @@ use crate::{
     events::{EventLog, Subject},
     images::Pull,
     node::Home,
-    plan::history::{Failure, ImageState},
+    plan::{
+        history::{Failure, ImageState},
+        image::{self, ImageFor, Need},
+    },
     reference,
 };
 
-/// Pulls going on for a pod, by container.
-pub(super) type Pulls = BTreeMap<String, PullProgress>;
+/// Pulls going on for a pod.
+pub(super) type Pulls = BTreeMap<ImageFor, PullProgress>;
 
 /// News of an image.
 #[derive(Debug)]
 pub(super) struct Fetched {
     revision: Revision,
-    container: String,
+    of: ImageFor,
     news: News,
 }
 
@@ -42,21 +45,24 @@ enum News {
 }
 
 impl<R: Runtime> Worker<R> {
-    /// Has the images of these containers, all at once, in the background.
-    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, containers: &[String]) {
+    /// Has these images, all at once, in the background.
+    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, images: Vec<ImageFor>) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
-        for container in containers.iter().filter_map(|name| pod.container(name)) {
-            let last = self.history.image(&pod, container).failure().cloned();
-            self.history.set_image(&pod.revision, &container.name, ImageState::Pulling(last));
+        for need in images.iter().filter_map(|of| image::need(&pod, of)) {
+            let last = self.history.image(&pod.revision, &need.of).failure().cloned();
+            self.history.set_image(&pod.revision, need.of.clone(), ImageState::Pulling(last));
+            let (subject, users) = self.subjects_of_image(&pod, &need.of);
             let fetch = Fetch {
                 key: self.key.clone(),
                 revision: pod.revision.clone(),
-                container: container.clone(),
-                subject: self.subject(Some(&pod), &container.name),
-                policy: self.policy(&pod, container),
+                image: need.image.to_owned(),
+                policy: self.policy(&pod, &need),
+                of: need.of,
+                subject,
+                users,
                 home: home.clone(),
                 shared: Arc::clone(&self.shared),
-                credentials: credentials(&pod, container, desired),
+                credentials: credentials(&pod, need.image, desired),
                 tell: self.fetched.0.clone(),
             };
             for secret in lost(&pod, desired) {
@@ -72,6 +78,15 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
+    /// What events of an image are about: what happens to it, and what keeps the containers that need it.
+    pub(super) fn subjects_of_image(&self, pod: &Pod, of: &ImageFor) -> (Subject, Vec<Subject>) {
+        let subject = match of {
+            ImageFor::Container(name) => self.subject(Some(pod), name),
+            ImageFor::Volume(_) => Subject::pod(&self.key),
+        };
+        (subject, image::users(pod, of).map(|user| self.subject(Some(pod), &user.name)).collect())
+    }
+
     /// Takes in the news that have come.
     pub(super) fn take_fetched(&mut self) {
         while let Ok(fetched) = self.fetched.1.try_recv() {
@@ -80,32 +95,36 @@ impl<R: Runtime> Worker<R> {
     }
 
     pub(super) fn take(&mut self, fetched: Fetched) {
-        let Fetched { revision, container, news } = fetched;
+        let Fetched { revision, of, news } = fetched;
         match news {
             News::Progress(progress) => {
-                self.pulls.insert(container, progress);
+                self.pulls.insert(of, progress);
             }
             News::Ready { pulled } => {
-                self.pulls.remove(&container);
-                self.history.set_pulled(&container, pulled);
-                self.history.set_image(&revision, &container, ImageState::Ready);
+                self.pulls.remove(&of);
+                if let ImageFor::Container(container) = &of {
+                    self.history.set_pulled(container, pulled);
+                }
+                self.history.set_image(&revision, of, ImageState::Ready);
             }
             News::Failed { reason, message, error } => {
-                self.pulls.remove(&container);
+                self.pulls.remove(&of);
                 let kind = error.as_ref().map_or(ErrorKind::NotFound, Error::kind);
                 let retry_after = error.as_ref().and_then(Error::retry_delay);
-                let last = self.history.image_of(&revision, &container);
+                let last = self.history.image(&revision, &of);
                 let now = self.shared.clock.now();
                 let failure = Failure::after(last.failure(), reason, message, kind, retry_after, now);
-                self.history.set_image(&revision, &container, ImageState::Failed(failure));
+                self.history.set_image(&revision, of, ImageState::Failed(failure));
             }
         }
     }
 
-    /// A container that ran in this revision restarts from the image that is here: its registry may be away.
-    fn policy(&self, pod: &Pod, container: &Container) -> PullPolicy {
-        match container.pull_policy {
-            PullPolicy::Always if self.has_run(pod, container) => PullPolicy::IfNotPresent,
+    /// A container that ran in this revision restarts from the images that are here: their registry may be away.
+    fn policy(&self, pod: &Pod, need: &Need<'_>) -> PullPolicy {
+        match need.policy {
+            PullPolicy::Always if image::users(pod, &need.of).any(|user| self.has_run(pod, user)) => {
+                PullPolicy::IfNotPresent
+            }
             policy => policy,
         }
     }
@@ -116,9 +135,9 @@ pub(super) fn present(image: &str) -> String {
     format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
 }
 
-/// The credentials that the pod's Secrets have for a container's image.
-fn credentials(pod: &Pod, container: &Container, desired: Option<&DesiredPod>) -> Vec<RegistryAuth> {
-    let reference = reference::full(&container.image);
+/// The credentials that the pod's Secrets have for an image.
+fn credentials(pod: &Pod, image: &str, desired: Option<&DesiredPod>) -> Vec<RegistryAuth> {
+    let reference = reference::full(image);
     let objects = desired.map(|desired| &desired.objects);
     let secrets = pod.pull_secrets.iter().filter_map(|secret| match &**objects?.get(secret)? {
         Object::Secret(secret) => Some(secret.credentials(&reference)),
@@ -137,9 +156,12 @@ fn lost<'a>(pod: &'a Pod, desired: Option<&DesiredPod>) -> impl Iterator<Item = 
 struct Fetch<R> {
     key: PodKey,
     revision: Revision,
-    container: Container,
-    subject: Subject,
+    of: ImageFor,
+    image: String,
     policy: PullPolicy,
+    subject: Subject,
+    /// The containers that wait for it.
+    users: Vec<Subject>,
     home: String,
     /// To be tried in turn, and then without any (R-IMG-9).
     credentials: Vec<RegistryAuth>,
@@ -159,13 +181,13 @@ impl<R: Runtime> Fetch<R> {
     }
 
     async fn fetch(&self, home: &Home<R>) -> News {
-        let image = &self.container.image;
+        let image = &self.image;
         let reference = reference::full(image);
         if let Some(why) = stanchion_pod::image_fault(image) {
             let message =
                 format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {why}");
             self.events().warning(&self.subject, "InspectFailed", &message);
-            self.events().warning(&self.subject, "Failed", "Error: InvalidImageName");
+            self.keeps("Error: InvalidImageName");
             let error = Some(Error::new(ErrorKind::Invalid, message.clone()));
             return News::Failed { reason: "InvalidImageName", message, error };
         }
@@ -175,7 +197,13 @@ impl<R: Runtime> Fetch<R> {
         };
         if self.policy != PullPolicy::Always {
             match home.images.is_present(&*runtime, &reference).await {
-                Ok(true) => return News::Ready { pulled: false },
+                Ok(true) => {
+                    // Of its own image a container says so itself, when it starts.
+                    if let ImageFor::Volume(_) = self.of {
+                        self.events().normal(&self.subject, "Pulled", present(image));
+                    }
+                    return News::Ready { pulled: false };
+                }
                 Ok(false) => {}
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
@@ -187,14 +215,14 @@ impl<R: Runtime> Fetch<R> {
         if self.policy == PullPolicy::Never {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
             self.events().warning(&self.subject, "ErrImageNeverPull", &message);
-            self.events().warning(&self.subject, "Failed", "Error: ErrImageNeverPull");
+            self.keeps("Error: ErrImageNeverPull");
             return News::Failed { reason: "ErrImageNeverPull", message, error: None };
         }
         self.pull(home, &runtime, &reference).await
     }
 
     async fn pull(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> News {
-        let image = &self.container.image;
+        let image = &self.image;
         self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
         let begun = Instant::now();
         let mut pulled = Err(Error::new(ErrorKind::Cancelled, "the agent stops"));
@@ -225,7 +253,7 @@ impl<R: Runtime> Fetch<R> {
                     self.events().warning(&self.subject, "PulledLocally", message);
                     return News::Ready { pulled: true };
                 }
-                self.events().warning(&self.subject, "Failed", "Error: ErrImagePull");
+                self.keeps("Error: ErrImagePull");
                 News::Failed { reason: "ErrImagePull", message, error: Some(error) }
             }
         }
@@ -252,9 +280,16 @@ impl<R: Runtime> Fetch<R> {
     }
 
     async fn tell(&self, news: News) {
-        let fetched = Fetched { revision: self.revision.clone(), container: self.container.name.clone(), news };
+        let fetched = Fetched { revision: self.revision.clone(), of: self.of.clone(), news };
         if self.tell.send(fetched).await.is_err() {
             tracing::debug!(pod = %self.key, "the pod went while its image was being fetched");
+        }
+    }
+
+    /// Says of each container that waits for it why it does.
+    fn keeps(&self, why: &str) {
+        for user in &self.users {
+            self.events().warning(user, "Failed", why);
         }
     }
 

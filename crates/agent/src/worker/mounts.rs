@@ -6,7 +6,7 @@ use std::{
 };
 
 use stanchion_pod::{Container, Propagation, RecursiveReadOnly, SubPath, Volume, VolumeMount, expand::expand};
-use stanchion_runtime::{Error, ErrorKind, Mount, MountPropagation, RecursiveReadOnly as Recursive};
+use stanchion_runtime::{Error, ErrorKind, ImageMount, Mount, MountPropagation, RecursiveReadOnly as Recursive};
 
 use super::{
     perform::Failed,
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     env::Environment,
     files::{self, share, sharing},
+    reference,
 };
 
 /// The mounts of a container, parents before children (R-MNT-2): `managed` files where the manifest mounts nothing itself,
@@ -30,6 +31,13 @@ pub(super) fn mounts(
     let managed = managed.into_iter().filter(|(_, path)| is_free(path));
     let mut mounts: Vec<_> = managed.map(|(source, path)| Mount::new(source, path)).collect();
     for (index, wanted) in container.mounts.iter().enumerate() {
+        if let Some(Volume::Image { reference, .. }) = material.pod.volumes.get(&wanted.volume) {
+            // The runtime finds the part in it, and nothing below it can be shared or written.
+            let sub_path = sub_path(wanted, environment)?.unwrap_or_default();
+            let image = ImageMount { reference: reference::full(reference), sub_path };
+            mounts.push(Mount::of_image(image, &wanted.path));
+            continue;
+        }
         let root = volumes.get(&wanted.volume).expect("validation: every mount names a volume of the pod");
         let source = match sub_path(wanted, environment)? {
             None => root.clone(),

@@ -4,7 +4,9 @@ use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
-use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId};
+use stanchion_runtime::{
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId, Version,
+};
 
 use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
 use crate::{
@@ -15,7 +17,7 @@ use crate::{
     plan::{
         self, Action, Run,
         history::{Attempt, Failure, ImageState, Unstarted},
-        restart,
+        image, restart,
     },
     reference,
 };
@@ -189,11 +191,13 @@ impl<R: Runtime> Worker<R> {
                 self.cannot_start(&pod, container, id, reason, &error);
             }
             Err(Failed { reason, error, made: None }) if error.kind() == ErrorKind::NotFound => {
-                // The image went after it was seen.
-                if let Some(home) = self.shared.home(&home) {
-                    home.images.forget(&reference::full(&container.image));
+                // An image went after it was seen.
+                for need in image::needs(&pod, container) {
+                    if let Some(home) = self.shared.home(&home) {
+                        home.images.forget(&reference::full(need.image));
+                    }
+                    self.history.set_image(&pod.revision, need.of, ImageState::Unknown);
                 }
-                self.history.set_image(&pod.revision, &container.name, ImageState::Unknown);
                 self.start_failed(&pod, container, reason, &error, ErrorKind::Unavailable);
             }
             Err(Failed { reason, error, .. }) => self.start_failed(&pod, container, reason, &error, error.kind()),
@@ -259,6 +263,7 @@ impl<R: Runtime> Worker<R> {
         let checked = security::check_non_root(&*runtime, pod, container).await;
         checked.map_err(failed("CreateContainerConfigError"))?;
         let config = self.configure(pod, container, run, addresses, desired).await?;
+        check_image_mounts(&*runtime, container, &config).await.map_err(failed("CreateContainerError"))?;
         let _permit = self.permit(home).await;
         let id = runtime.create_container(config).await.map_err(|error| match error.kind() {
             // What was asked for cannot be had there (R-MNT-6).
@@ -344,6 +349,24 @@ impl<R: Runtime> Worker<R> {
         let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         containers.find(|container| container.id == *id).cloned()
     }
+}
+
+/// Checks that the backend can mount what the container has mounted of images (R-VOL-11).
+async fn check_image_mounts<R: Runtime>(
+    runtime: &R,
+    container: &Container,
+    config: &ContainerConfig,
+) -> Result<(), Error> {
+    let Some(image) = config.mounts.iter().find_map(|mount| mount.image.as_ref()) else { return Ok(()) };
+    let Version { runtime: name, runtime_version, capabilities } = runtime.version().await?;
+    if capabilities.image_mounts {
+        return Ok(());
+    }
+    let message =
+        format!("container {}: {name} {runtime_version} cannot mount image {}", container.name, image.reference);
+    let way_out = "place the pod on a backend that can, such as containerd, by runtimeClassName and [runtime_classes], or \
+                   have an init container of that image copy its files to an emptyDir";
+    Err(Error::new(ErrorKind::Unsupported, message).because(way_out))
 }
 
 /// Whether a call that failed like this may have done its work.

@@ -141,13 +141,15 @@ impl Material {
         self
     }
 
+    /// The volumes that are on this node, ready.
     fn volumes(&self, is_new: bool) -> Result<BTreeMap<String, PathBuf>, Failed> {
         let site = self.site(is_new);
         let path = |(name, volume): (&String, &Volume)| {
-            let path = files::prepare_volume(name, volume, &site).map_err(|error| not_mounted(name, &error))?;
-            Ok((name.clone(), path))
+            let path =
+                files::prepare_volume(name, volume, &site).map_err(|error| not_mounted(name, &error)).transpose()?;
+            Some(path.map(|path| (name.clone(), path)))
         };
-        self.pod.volumes.iter().map(path).collect()
+        self.pod.volumes.iter().filter_map(path).collect()
     }
 
     /// Writes anew what follows changes; what could not be written is told and left as it was.

@@ -16,7 +16,7 @@ use super::Worker;
 use crate::{
     desired::DesiredPod,
     observe::Remains,
-    plan::{restart, view::View},
+    plan::{image, restart, view::View},
     policy,
     room::Refusal,
     status::{Facts, status},
@@ -51,13 +51,13 @@ impl<R: Runtime> Worker<R> {
         let containers = pod.all_containers().map(|container| {
             let next_try = [
                 facts.history.start_failure(&container.name).map(|failure| failure.next_try),
-                facts.history.image(&pod, container).next_try(),
+                facts.history.images(&pod, container).filter_map(|image| image.next_try()).max(),
                 restart::crash_due(view.newest(&pod, &container.name).as_ref(), facts.history),
             ];
             ContainerView {
                 name: container.name.clone(),
                 next_try: next_try.into_iter().flatten().max().filter(|at| *at > facts.now),
-                pull: self.pulls.get(&container.name).cloned(),
+                pull: image::needs(&pod, container).find_map(|need| self.pulls.get(&need.of)).cloned(),
             }
         });
         let containers = containers.collect();
@@ -113,7 +113,7 @@ impl<R: Runtime> Worker<R> {
             return Some((reason, message.into()));
         }
         let failed = desired.pod.all_containers().find_map(|container| {
-            let image = self.history.image(&desired.pod, container);
+            let (_, image) = self.history.missing_image(&desired.pod, container)?;
             image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
         });
         let lacking = self.history.lacking(&desired.pod).map(|message| ("ObjectMissing", message.into()));

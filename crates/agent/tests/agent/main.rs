@@ -12,6 +12,7 @@ mod i4_restarts;
 mod i5_i6_ends;
 mod i7_shown;
 mod i8_isolation;
+mod image_volumes;
 mod images;
 mod init_containers;
 mod last_words;

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::core::v1 as wire;
 
-use super::env::{field, object, resource};
+use super::{
+    env::{field, object, resource},
+    pull_policy,
+};
 use crate::{
     DownwardFile, FsGroup, HostPathKind, Item, Medium, ObjectKind, Problem, Projected, ProjectedKind, Projection,
     Propagation, RecursiveReadOnly, SubPath, Value, Volume, VolumeMount, quantity::Quantity,
@@ -54,6 +57,10 @@ pub(super) fn volume(wire: &wire::Volume, pod: &wire::Pod) -> Volume {
     if let Some(source) = &wire.persistent_volume_claim {
         let claim = object(ObjectKind::PersistentVolumeClaim, &source.claim_name, pod);
         return Volume::Claim { claim, read_only: source.read_only.unwrap_or(false) };
+    }
+    if let Some(source) = &wire.image {
+        let reference = source.reference.clone().unwrap_or_default();
+        return Volume::Image { reference, pull_policy: pull_policy(source.pull_policy.as_deref()) };
     }
     // A volume without a source is an emptyDir (R-DEF-1).
     let source = wire.empty_dir.as_ref();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Value;
+use super::{PullPolicy, Value};
 use crate::ObjectKey;
 
 /// A volume, mounted.
@@ -77,6 +77,13 @@ pub enum Volume {
         /// Whether it is only read.
         read_only: bool,
     },
+    /// The files of an image, which are only read and never run (R-VOL-11).
+    Image {
+        /// Image reference as the user wrote it.
+        reference: String,
+        /// When the image is fetched.
+        pull_policy: PullPolicy,
+    },
 }
 
 impl Volume {
@@ -85,7 +92,7 @@ impl Volume {
         let (sources, claim) = match self {
             Self::Projected(projected) => (projected.sources.as_slice(), None),
             Self::Claim { claim, .. } => (&[][..], Some(claim)),
-            Self::HostPath { .. } | Self::EmptyDir { .. } => (&[][..], None),
+            Self::HostPath { .. } | Self::EmptyDir { .. } | Self::Image { .. } => (&[][..], None),
         };
         let objects = sources.iter().filter_map(|source| match source {
             Projection::Object { object, optional, .. } => Some((object, *optional)),

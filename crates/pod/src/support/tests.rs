@@ -324,6 +324,8 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.volumes[].emptyDir.sizeLimit", r#""1Ki""#, r#""2Ki""#),
     ("spec.volumes[].hostPath.path", r#""/a""#, r#""/b""#),
     ("spec.volumes[].hostPath.type", r#""File""#, r#""Socket""#),
+    ("spec.volumes[].image.pullPolicy", r#""Always""#, r#""Never""#),
+    ("spec.volumes[].image.reference", r#""a""#, r#""b""#),
     ("spec.volumes[].name", r#""x""#, r#""y""#),
     ("spec.volumes[].persistentVolumeClaim.claimName", r#""a""#, r#""b""#),
     ("spec.volumes[].persistentVolumeClaim.readOnly", "true", "false"),
@@ -413,6 +415,7 @@ fn built(path: &str, value: &str) -> Pod {
                     json!({ "type": "Localhost" })
                 }
                 "hostPath" => json!({ "path": "/x" }),
+                "image" => json!({ "reference": "x" }),
                 "securityContext" if path.ends_with("fsGroupChangePolicy") => json!({ "fsGroup": 1 }),
                 "configMap" => json!({ "name": "x" }),
                 "secret" if path.contains("projected") => json!({ "name": "x" }),

@@ -165,7 +165,7 @@ fn host_path(source: &HostPathVolumeSource, path: &Path<'_>, problems: &mut Prob
 
 fn image(source: &ImageVolumeSource, path: &Path<'_>, problems: &mut Problems) {
     let path = path.field("image");
-    if source.reference.is_none() {
+    if source.reference.as_deref().unwrap_or_default().is_empty() {
         problems.required(&path.field("reference"), "");
     }
     let policies = ["Always", "IfNotPresent", "Never"];

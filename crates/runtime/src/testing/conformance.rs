@@ -7,7 +7,7 @@
 //! - `images`, `sandboxes`, `sharing`, `containers`, `starting`, `stopping`, `environment`, `security`, `exec`, `logs`,
 //!   `events`, `abandoned`: the cases.
 //!
-//! The image must have a `sh` with the commands of busybox. Nothing else is asked of it.
+//! The image must have a `sh` with the commands of busybox, in `/bin`. Nothing else is asked of it.
 
 mod abandoned;
 mod containers;
@@ -184,6 +184,8 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "environment.input" => environment::input,
         "environment.mounts" => environment::mounts,
         "environment.read_only_mount" => environment::read_only_mount,
+        "environment.image_mount" => environment::image_mount,
+        "environment.image_mount_absent" => environment::image_mount_absent,
         "environment.fresh_files" => environment::fresh_files,
         "security.usual" => security::usual,
         "security.user" => security::user,

@@ -12,8 +12,8 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerState, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio,
-    ExitStatus, Image, ImageDetails, ImportImages, Inventory, IpcMode, NetworkMode, PidMode, Profile, Progress,
-    PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    ExitStatus, Image, ImageDetails, ImageMount, ImportImages, Inventory, IpcMode, NetworkMode, PidMode, Profile,
+    Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     testing::FakeRuntime,
 };
 
@@ -53,6 +53,9 @@ pub enum Broken {
     WorkingDirIgnored,
     MountsIgnored,
     ReadOnlyIgnored,
+    ImageMountsIgnored,
+    ImageMountsWhole,
+    ImageMountsUnchecked,
     UserIgnored,
     GroupsIgnored,
     CapabilitiesIgnored,
@@ -235,6 +238,12 @@ impl Runtime for Mutant {
             Broken::EnvironmentIgnored => config.env.clear(),
             Broken::WorkingDirIgnored => config.working_dir = None,
             Broken::MountsIgnored => config.mounts.clear(),
+            Broken::ImageMountsIgnored => config.mounts.retain(|mount| mount.image.is_none()),
+            Broken::ImageMountsWhole => images(&mut config).for_each(|image| image.sub_path.clear()),
+            Broken::ImageMountsUnchecked => {
+                let image = config.image.clone();
+                images(&mut config).for_each(|mount| mount.reference.clone_from(&image));
+            }
             Broken::TerminalIgnored => config.tty = false,
             Broken::InputIgnored => config.stdin = false,
             Broken::UserIgnored => config.security.user = None,
@@ -374,6 +383,11 @@ impl Runtime for Mutant {
             events.boxed()
         }
     }
+}
+
+/// The images that it mounts.
+fn images(config: &mut ContainerConfig) -> impl Iterator<Item = &mut ImageMount> {
+    config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut())
 }
 
 fn copy(fd: Option<&OwnedFd>) -> Option<OwnedFd> {

@@ -53,8 +53,11 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             (true, RecursiveReadOnly::IfPossible) if !can_be_recursive() => "ro",
             (true, RecursiveReadOnly::IfPossible | RecursiveReadOnly::Enabled) => "rro",
         };
+        let quiet = ["rbind", "rprivate", "ro", "nosuid", "nodev", "noexec"];
+        let plain = ["rbind", propagation, access];
+        let options = if wanted.image.is_some() { &quiet[..] } else { &plain[..] };
         let (destination, source) = (wanted.destination.to_string_lossy(), wanted.source.to_string_lossy());
-        mounts.push(mount(&destination, "bind", &source, &["rbind", propagation, access])?);
+        mounts.push(mount(&destination, "bind", &source, options)?);
     }
     Ok(mounts)
 }

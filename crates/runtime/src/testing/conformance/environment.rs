@@ -1,10 +1,10 @@
 //! What a container finds when it runs.
 
 use super::{
-    kit::{Kit, SERVER, ensure},
-    transcript::Outcome,
+    kit::{Kit, SERVER, ensure, refused},
+    transcript::{Outcome, Stop},
 };
-use crate::{EnvVar, Mount, Runtime};
+use crate::{EnvVar, ErrorKind, ImageMount, Mount, Runtime};
 
 /// Arguments follow the command (R-ENV-3).
 pub(super) async fn command_and_args<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
@@ -119,6 +119,55 @@ pub(super) async fn read_only_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     ensure!(!dir.join("file").exists(), "a file was written through a read-only mount");
     kit.runtime.remove_sandbox(sandbox).await?;
     Ok(tokio::fs::remove_dir_all(&dir).await?)
+}
+
+/// The files of an image, or a part of them, are seen and read; they are neither written nor run (R-VOL-11).
+pub(super) async fn image_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    can_mount_images(kit).await?;
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.mounts =
+        vec![image(kit, "", "/image"), image(kit, "bin", "/image-part/dir"), image(kit, "bin/sh", "/one/sh")];
+    let id = kit.started(config).await?;
+    for path in ["/image/bin/true", "/image-part/dir/true", "/one/sh"] {
+        let output = kit.exec(&id, &["sh", "-c", &format!("cat {path} > /copy")]).await?;
+        ensure!(output.code == 0, "reading {path} says {output:?}");
+    }
+    for path in ["/image/file", "/image-part/dir/file", "/one/sh"] {
+        let output = kit.exec(&id, &["sh", "-c", &format!("echo container > {path}")]).await?;
+        ensure!(output.code != 0, "writing to {path} says {output:?}");
+    }
+    for path in ["/image/bin/true", "/image-part/dir/true"] {
+        let output = kit.exec(&id, &["sh", "-c", path]).await?;
+        ensure!(output.code != 0, "running {path} says {output:?}");
+    }
+    Ok(())
+}
+
+/// What an image does not have cannot be mounted, nor an image that is not here (R-VOL-11).
+pub(super) async fn image_mount_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    can_mount_images(kit).await?;
+    let sandbox = kit.sandbox().await?;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.mounts = vec![image(kit, "bin/no-such-file", "/image")];
+    let answer = kit.runtime.create_container(config.clone()).await;
+    refused(answer, &[ErrorKind::Invalid], "mounting what the image does not have")?;
+    let absent = ImageMount { reference: "registry.invalid/no-such-image:none".to_owned(), ..ImageMount::default() };
+    config.mounts = vec![Mount::of_image(absent, "/image")];
+    let answer = kit.runtime.create_container(config).await;
+    refused(answer, &[ErrorKind::NotFound], "mounting an image that is absent")
+}
+
+async fn can_mount_images<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    match kit.runtime.version().await?.capabilities.image_mounts {
+        true => Ok(()),
+        false => Err(Stop::Unsupported),
+    }
+}
+
+/// A mount of the suite's own image.
+fn image<R: Runtime>(kit: &Kit<'_, R>, sub_path: &str, destination: &str) -> Mount {
+    Mount::of_image(ImageMount { reference: kit.options.image.clone(), sub_path: sub_path.into() }, destination)
 }
 
 /// A restarted container has the image's files, not its predecessor's.

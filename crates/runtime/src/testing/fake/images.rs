@@ -1,10 +1,15 @@
 //! The fake's registry and image store.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{FakeRuntime, Shared, lock};
 use crate::{
-    Error, ErrorKind, Image, ImageDigest, ImportImages, Progress, PullImage, PullProgress, RegistryAuth, Result,
+    Error, ErrorKind, Image, ImageDigest, ImageMount, ImportImages, Progress, PullImage, PullProgress, RegistryAuth,
+    Result,
 };
 
 /// What can be had, and what is here.
@@ -27,7 +32,28 @@ struct Published {
     takes: Duration,
 }
 
+/// What every fake image has for those who mount it: its reference, as text.
+const FILES: [&str; 2] = ["bin/sh", "bin/true"];
+
 impl Images {
+    /// Whether this can be mounted.
+    pub(super) fn check(&self, mount: &ImageMount) -> Result<()> {
+        let ImageMount { reference, sub_path } = mount;
+        if !self.present.contains_key(reference) {
+            return Err(Error::new(ErrorKind::NotFound, format!("image {reference} is not present; pull it first")));
+        }
+        match FILES.iter().any(|file| Path::new(file).starts_with(sub_path)) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Invalid, format!("image {reference} has no {}", sub_path.display()))),
+        }
+    }
+
+    /// The file that is `below` what is mounted.
+    pub(super) fn file(mount: &ImageMount, below: &Path) -> Option<Vec<u8>> {
+        let path: PathBuf = mount.sub_path.components().chain(below.components()).collect();
+        FILES.iter().any(|file| path == Path::new(file)).then(|| format!("{}\n", mount.reference).into_bytes())
+    }
+
     fn make(&mut self, reference: &str, size: u64) -> Image {
         self.made += 1;
         Image { reference: reference.to_owned(), digest: ImageDigest(format!("sha256:{:064x}", self.made)), size }

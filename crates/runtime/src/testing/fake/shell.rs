@@ -22,8 +22,8 @@ use std::{
 use tokio::{task::spawn_blocking, time::sleep};
 
 use self::words::{Command, Separator};
-use super::{Shared, TermAction, kernel};
-use crate::{ContainerConfig, ContainerId, ExecStdio, SandboxId};
+use super::{Shared, TermAction, images::Images, kernel};
+use crate::{ContainerConfig, ContainerId, ExecStdio, ImageMount, SandboxId};
 
 /// Takes 64 MiB of memory, then exits with 9.
 pub(in crate::testing) const GROW: &str =
@@ -295,32 +295,36 @@ impl Process<'_> {
         Some(137)
     }
 
-    /// Where `path` in the container is on the node, and whether it can be written; `None` if it is the container's own.
-    fn on_node(&self, path: &Path) -> Option<(PathBuf, bool)> {
+    /// What `path` in the container is a part of, if it is mounted.
+    fn place(&self, path: &Path) -> Option<Place> {
         self.config(|config| {
             let over = config.mounts.iter().filter(|mount| path.starts_with(&mount.destination));
             let mount = over.max_by_key(|mount| mount.destination.components().count())?;
             let below = path.strip_prefix(&mount.destination).ok()?;
+            if let Some(image) = &mount.image {
+                return Some(Place::Image(image.clone(), below.to_owned()));
+            }
             let source = if below.as_os_str().is_empty() { mount.source.clone() } else { mount.source.join(below) };
-            Some((source, !mount.read_only))
+            Some(Place::Node { path: source, read_only: mount.read_only })
         })?
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
-        if let Some((path, _)) = self.on_node(path) {
-            return std::fs::read(path);
-        }
-        let own = self.shared.look(|state| {
-            let container = state.containers.get(self.container)?;
-            kernel::file(state, container, path).or_else(|| container.files.get(path).cloned())
-        });
-        own.ok_or_else(|| io::ErrorKind::NotFound.into())
+        let found = match self.place(path) {
+            Some(Place::Node { path, .. }) => return std::fs::read(path),
+            Some(Place::Image(mount, below)) => Images::file(&mount, &below),
+            None => self.shared.look(|state| {
+                let container = state.containers.get(self.container)?;
+                kernel::file(state, container, path).or_else(|| container.files.get(path).cloned())
+            }),
+        };
+        found.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn store(&self, path: &Path, bytes: Vec<u8>) -> io::Result<()> {
-        match self.on_node(path) {
-            Some((path, true)) => std::fs::write(path, bytes),
-            Some((_, false)) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
+        match self.place(path) {
+            Some(Place::Node { path, read_only: false }) => std::fs::write(path, bytes),
+            Some(Place::Node { .. } | Place::Image(..)) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             None if self.config(|config| config.security.read_only_root) == Some(true) => {
                 Err(io::ErrorKind::ReadOnlyFilesystem.into())
             }
@@ -334,6 +338,14 @@ impl Process<'_> {
             }
         }
     }
+}
+
+/// What is mounted at a path of a container; paths outside are its own.
+enum Place {
+    /// A path on the node.
+    Node { path: PathBuf, read_only: bool },
+    /// A path below what is mounted of an image.
+    Image(ImageMount, PathBuf),
 }
 
 fn trap(action: &str) -> Option<TermAction> {

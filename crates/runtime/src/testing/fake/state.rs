@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) health: Health,
     /// Output is written to `log_path`.
     pub(super) log_files: bool,
+    /// Images cannot be mounted.
+    pub(super) no_image_mounts: bool,
     /// Sandboxes and containers made so far; names the next.
     made: u16,
 }
@@ -161,6 +163,12 @@ impl State {
             let why = format!("{what}: image {} is not present; pull it first", config.image);
             return Err(Error::new(ErrorKind::NotFound, why));
         };
+        for mount in config.mounts.iter().filter_map(|mount| mount.image.as_ref()) {
+            if self.no_image_mounts {
+                return Err(Error::unsupported(format!("{what}: mounting image {}", mount.reference)));
+            }
+            self.images.check(mount).map_err(|error| error.context(what.clone()))?;
+        }
         if let Profile::Localhost { profile } = &config.security.seccomp
             && !std::path::Path::new(profile).is_file()
         {

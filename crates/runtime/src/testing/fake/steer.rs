@@ -133,6 +133,11 @@ impl FakeRuntime {
     pub fn set_log_files(&self, log_files: bool) {
         lock(&self.shared.state).log_files = log_files;
     }
+
+    /// Whether the fake can mount images, and says so in its capabilities. It can by default.
+    pub fn set_image_mounts(&self, image_mounts: bool) {
+        lock(&self.shared.state).no_image_mounts = !image_mounts;
+    }
 }
 
 pub(super) fn outage() -> Error {

@@ -1,0 +1,61 @@
+//! The images that a pod needs, and what for.
+
+use std::collections::BTreeSet;
+
+use stanchion_pod::{Container, Pod, PullPolicy, Volume};
+
+/// What an image is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum ImageFor {
+    /// The container of this name runs it.
+    Container(String),
+    /// The volume of this name has its files (R-VOL-11).
+    Volume(String),
+}
+
+/// An image that a pod needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Need<'a> {
+    /// What it is for.
+    pub of: ImageFor,
+    /// Its reference as the user wrote it.
+    pub image: &'a str,
+    /// When it is fetched.
+    pub policy: PullPolicy,
+}
+
+/// What a container starts from: the images that it mounts, each once, and then its own.
+pub(crate) fn needs<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = Need<'a>> {
+    let mounted: BTreeSet<_> = container.mounts.iter().map(|mount| &mount.volume).collect();
+    let own = Need {
+        of: ImageFor::Container(container.name.clone()),
+        image: &container.image,
+        policy: container.pull_policy,
+    };
+    mounted.into_iter().filter_map(|name| of_volume(pod, name)).chain([own])
+}
+
+/// An image that the pod needs, by what it is for.
+pub(crate) fn need<'a>(pod: &'a Pod, of: &ImageFor) -> Option<Need<'a>> {
+    match of {
+        ImageFor::Container(name) => needs(pod, pod.container(name)?).last(),
+        ImageFor::Volume(name) => of_volume(pod, name),
+    }
+}
+
+/// The containers that need it.
+pub(crate) fn users<'a>(pod: &'a Pod, of: &ImageFor) -> impl Iterator<Item = &'a Container> {
+    pod.all_containers().filter(move |container| match of {
+        ImageFor::Container(name) => container.name == *name,
+        ImageFor::Volume(name) => container.mounts.iter().any(|mount| mount.volume == *name),
+    })
+}
+
+fn of_volume<'a>(pod: &'a Pod, name: &str) -> Option<Need<'a>> {
+    match pod.volumes.get(name)? {
+        Volume::Image { reference, pull_policy } => {
+            Some(Need { of: ImageFor::Volume(name.to_owned()), image: reference, policy: *pull_policy })
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,263 @@
+//! Images that are mounted in containers (R-VOL-11).
+//!
+//! Each has a view of its files, a snapshot that the container's record names: garbage collection takes neither the view nor
+//! the image's layers as long as there is the record, whatever becomes of the image's name. The OCI runtime binds the files
+//! into the container from a path on the node, where they are mounted only while it makes the container:
+//!
+//! ```text
+//! <run_dir>/images/<sandbox>+<container>/<number>        what is mounted in the container
+//! <run_dir>/images/<sandbox>+<container>/<number>.all    the image that it is a part of
+//! ```
+
+use std::{
+    fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::DirBuilderExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use containerd_client::{services::v1::Container, types::Mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use serde::{Deserialize, Serialize};
+use stanchion_sdk::runtime::{ContainerConfig, Error, ErrorKind, ImageMount, Result};
+
+use crate::{
+    Containerd,
+    client::failed,
+    names::{self, KEPT_SNAPSHOT},
+    rootfs,
+    unattended::Bundle,
+};
+
+/// What is mounted of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    /// The key of the view that shows its files.
+    view: String,
+    /// The snapshot that holds them; empty for an image without any.
+    layers: String,
+    /// The part that is mounted; empty is all of it.
+    sub_path: PathBuf,
+}
+
+/// The volumes of a container, in the order of their numbers, as its OCI configuration notes them.
+pub(crate) fn note(volumes: &[Volume]) -> serde_json::Result<(String, String)> {
+    Ok((names::VOLUMES.to_owned(), serde_json::to_string(volumes)?))
+}
+
+/// The labels of a container's record that keep the views of its volumes.
+pub(crate) fn labels(volumes: &[Volume], snapshotter: &str) -> impl Iterator<Item = (String, String)> {
+    let label = move |number: usize| format!("{KEPT_SNAPSHOT}{snapshotter}/image-{number}");
+    volumes.iter().enumerate().map(move |(number, volume)| (label(number), volume.view.clone()))
+}
+
+impl Containerd {
+    /// The images that a container is to have mounted; their places on the node are filled in.
+    pub(crate) async fn volumes(&self, container: &str, config: &mut ContainerConfig) -> Result<Vec<Volume>> {
+        let home = self.home(config.sandbox.as_str(), container);
+        let mut volumes = Vec::new();
+        for mount in &mut config.mounts {
+            let Some(image) = &mount.image else { continue };
+            mount.source = home.join(volumes.len().to_string());
+            volumes.push(self.volume(container, volumes.len(), image).await?);
+        }
+        Ok(volumes)
+    }
+
+    async fn volume(&self, container: &str, number: usize, image: &ImageMount) -> Result<Volume> {
+        let ImageMount { reference, sub_path } = image;
+        let layers = self.images.resolve(reference).await?.chain_id;
+        if !sub_path.as_os_str().is_empty() {
+            let path = sub_path.clone();
+            let look = move |root: &OwnedFd| rootfs::open_in(root, &path, OFlags::PATH).map(drop);
+            let tried = format!("looking for {} in image {reference}", sub_path.display());
+            let found = self.look_into(&layers, &format!("{container}-look-{layers}"), &tried, look).await?;
+            found.map_err(|error| Error::new(ErrorKind::Invalid, tried).caused_by(&error))?;
+        }
+        Ok(Volume { view: format!("{container}-image-{number}-{layers}"), layers, sub_path: sub_path.clone() })
+    }
+
+    /// Has a container's volumes on the node while `make` makes it.
+    pub(crate) async fn with_volumes<T>(&self, record: &Container, make: impl Future<Output = Result<T>>) -> Result<T> {
+        let volumes = noted(record)?;
+        if volumes.is_empty() {
+            return make.await;
+        }
+        let made = match self.put(record, volumes).await {
+            Ok(()) => make.await,
+            Err(error) => Err(error),
+        };
+        // What stays goes with the container, or when the next agent comes.
+        if let Err(error) = self.clear(record).await {
+            tracing::warn!(container = record.id, error = error.chain(), "an image stays mounted on the node");
+        }
+        made
+    }
+
+    async fn put(&self, record: &Container, volumes: Vec<Volume>) -> Result<()> {
+        let tried = format!("mounting the images of container {}", record.id);
+        let mut all = Vec::new();
+        for Volume { view, layers, sub_path } in volumes {
+            let mounts = self.view(&layers, &view).await.map_err(|status| {
+                // Something of the image is gone: the next look-up starts from the store.
+                self.images.forget_resolved();
+                failed(tried.clone(), &status)
+            })?;
+            all.push((mounts, sub_path));
+        }
+        let home = self.home_of(record);
+        self.blocking(move |_| {
+            let put = clear(&home).and_then(|()| {
+                let mut all = all.iter().enumerate();
+                all.try_for_each(|(number, (mounts, sub_path))| put(mounts, sub_path, &home.join(number.to_string())))
+            });
+            put.map_err(|error| Error::new(ErrorKind::Other, tried).caused_by(&error))
+        })
+        .await
+    }
+
+    /// Removes what a container has of images.
+    pub(crate) async fn erase_volumes(&self, record: &Container) -> Result<()> {
+        let kept = record.labels.iter().filter(|(label, _)| label.starts_with(KEPT_SNAPSHOT));
+        let views: Vec<String> = kept.map(|(_, view)| view.clone()).collect();
+        if !views.is_empty() {
+            self.clear(record).await?;
+        }
+        for view in views {
+            let removed = self.remove_view(&view).await;
+            removed.map_err(|status| failed(format!("removing the images of container {}", record.id), &status))?;
+        }
+        Ok(())
+    }
+
+    async fn clear(&self, record: &Container) -> Result<()> {
+        let (home, id) = (self.home_of(record), record.id.clone());
+        self.blocking(move |_| {
+            clear(&home).map_err(|error| {
+                Error::new(ErrorKind::Other, format!("unmounting the images of container {id}")).caused_by(&error)
+            })
+        })
+        .await
+    }
+
+    /// Where volumes are on the node, by sandbox. Of sandboxes of ours that is what starts have left that were cut off, as
+    /// long as none is under way.
+    pub(crate) fn volumes_on_node(&self) -> io::Result<Vec<(String, PathBuf)>> {
+        let images = self.run_dir.join("images");
+        let sandbox = |container: &str| container.split('+').next().unwrap_or_default().to_owned();
+        let containers = children(&images)?;
+        Ok(containers.into_iter().map(|container| (sandbox(&container), images.join(container))).collect())
+    }
+
+    fn home(&self, sandbox: &str, container: &str) -> PathBuf {
+        // No id has the sign between them.
+        self.run_dir.join("images").join(format!("{sandbox}+{container}"))
+    }
+
+    fn home_of(&self, record: &Container) -> PathBuf {
+        self.home(record.labels.get(names::SANDBOX).map(String::as_str).unwrap_or_default(), &record.id)
+    }
+}
+
+/// The volumes that a container's record notes.
+fn noted(record: &Container) -> Result<Vec<Volume>> {
+    if !record.labels.keys().any(|label| label.starts_with(KEPT_SNAPSHOT)) {
+        return Ok(Vec::new());
+    }
+    let spec = record.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
+    let read = serde_json::from_slice(spec).and_then(|Bundle { annotations }| {
+        serde_json::from_str(annotations.get(names::VOLUMES).map(String::as_str).unwrap_or_default())
+    });
+    read.map_err(|error| {
+        let message = format!("reading which images container {} has mounted", record.id);
+        Error::new(ErrorKind::Other, message).caused_by(&error)
+    })
+}
+
+/// Mounts what is wanted of an image at `place`.
+fn put(mounts: &[Mount], sub_path: &Path, place: &Path) -> io::Result<()> {
+    let dir = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    if sub_path.as_os_str().is_empty() {
+        dir(place)?;
+        return rootfs::show(mounts, place);
+    }
+    let whole = place.with_extension("all");
+    dir(&whole)?;
+    rootfs::show(mounts, &whole)?;
+    let root = openat(CWD, &whole, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let part = rootfs::open_in(&root, sub_path, OFlags::PATH)?;
+    // No link can exchange what is open.
+    let part = format!("/proc/self/fd/{}", part.as_raw_fd());
+    match fs::metadata(&part)?.is_dir() {
+        true => dir(place)?,
+        false => drop(fs::File::create_new(place)?),
+    }
+    Ok(mount(Some(part.as_str()), place, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+}
+
+/// Unmounts what is mounted of a container's volumes. Nothing happens to what is gone.
+pub(crate) fn clear(home: &Path) -> io::Result<()> {
+    for name in children(home)? {
+        let place = home.join(name);
+        while umount2(&place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+        match fs::symlink_metadata(&place)?.is_dir() {
+            true => fs::remove_dir(&place)?,
+            false => fs::remove_file(&place)?,
+        }
+    }
+    match fs::remove_dir(home) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// The names in a directory; none if there is no such directory.
+pub(crate) fn children(directory: &Path) -> io::Result<Vec<String>> {
+    match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn view(files: &Path) -> [Mount; 1] {
+        let options = vec!["ro".to_owned(), "rbind".to_owned()];
+        [Mount { r#type: "bind".to_owned(), source: files.display().to_string(), options, ..Mount::default() }]
+    }
+
+    // R-VOL-11.
+    #[test]
+    fn a_part_of_an_image_is_found_inside_it_and_nothing_stays() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (files, home) = (dir.path().join("files"), dir.path().join("images/sandbox+container"));
+        fs::create_dir_all(files.join("etc")).expect("made");
+        fs::write(files.join("etc/hostname"), "image").expect("written");
+        symlink("/etc", files.join("absolute")).expect("linked");
+        symlink("../../../../../../../etc", files.join("up")).expect("linked");
+        symlink("/proc/self/root/etc", files.join("magic")).expect("linked");
+        for (number, part) in ["", "etc", "etc/hostname", "absolute", "up/hostname"].iter().enumerate() {
+            let place = home.join(number.to_string());
+            put(&view(&files), Path::new(part), &place).unwrap_or_else(|error| panic!("{part}: {error}"));
+            let file = match place.is_dir() {
+                true => place.join(if part.is_empty() { "etc/hostname" } else { "hostname" }),
+                false => place,
+            };
+            assert_eq!(fs::read_to_string(file).expect("it is there"), "image", "{part} is in the image");
+        }
+        for part in ["none", "etc/none", "magic", "etc/hostname/none"] {
+            assert!(put(&view(&files), Path::new(part), &home.join("other")).is_err(), "{part}");
+            clear(&home).expect("cleared");
+        }
+        assert!(!home.exists(), "I6");
+        clear(&home).expect("it is gone already");
+        assert_eq!(fs::read_to_string(files.join("etc/hostname")).expect("it stays"), "image");
+    }
+}
