@@ -1,40 +1,34 @@
-//! Registries: which hosts are asked for an image, and a client for each, made once.
+//! Registries: which hosts are asked for an image, and what is kept of them from one pull to the next.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use oci_client::{
-    Client,
-    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
-    secrets::RegistryAuth,
-};
 use regex::Regex;
-use stanchion_sdk::runtime::RegistryAuth as Credentials;
+use reqwest::Client;
+use stanchion_sdk::runtime::{RegistryAuth, Result};
 
-use super::RegistryConfig;
+use super::{RegistryConfig, sign_in::SignIn, tls::Tls};
 
 /// A host to pull from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub host: String,
     pub plain: bool,
+    pub tls: Tls,
     /// Its repositories are below this path.
     prefix: String,
     /// What images are called there, in place of their names.
     rewrite: Vec<(String, String)>,
-    ca_file: Option<PathBuf>,
-    insecure: bool,
 }
 
 impl Endpoint {
     fn of(host: &str, plain: bool, registries: &BTreeMap<String, RegistryConfig>) -> Self {
         let config = registries.get(host).cloned().unwrap_or_default();
-        let (ca_file, insecure) = (config.ca_file, config.insecure_skip_verify);
-        Self { host: host.to_owned(), plain, prefix: String::new(), rewrite: Vec::new(), ca_file, insecure }
+        let RegistryConfig { ca_file, cert_file, key_file, insecure_skip_verify: insecure, .. } = config;
+        let tls = Tls { ca_file, cert_file, key_file, insecure };
+        Self { host: host.to_owned(), plain, tls, prefix: String::new(), rewrite: Vec::new() }
     }
 
     /// What a repository is called there.
@@ -70,24 +64,47 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// Clients by host and credentials: making one reads all root certificates, and its tokens serve the next pull too.
+/// HTTP clients and sign-ins, made once.
 #[derive(Clone, Default)]
-pub(super) struct Clients(Arc<Mutex<HashMap<Account, Client>>>);
+pub(super) struct Clients(Arc<Mutex<Known>>);
 
-/// A host, and the user name and password for it.
-type Account = (Endpoint, Option<(String, String)>);
+#[derive(Default)]
+struct Known {
+    /// Each with the fingerprint of the files it was made of. Making one reads all root certificates of the node: hosts of
+    /// which the settings say the same share it.
+    clients: HashMap<Tls, ([u8; 32], Client)>,
+    sign_ins: HashMap<Account, Arc<SignIn>>,
+}
+
+/// A host, whether it is reached over plain HTTP, and the credentials for it.
+type Account = (String, bool, Option<RegistryAuth>);
 
 impl Clients {
-    /// The client for a host, and how it signs in.
-    pub fn of(&self, endpoint: &Endpoint, auth: Option<Credentials>) -> (Client, RegistryAuth) {
-        let credentials = auth.map(|Credentials { username, password }| (username, password));
-        let sign_in = match &credentials {
-            Some((username, password)) => RegistryAuth::Basic(username.clone(), password.clone()),
-            None => RegistryAuth::Anonymous,
+    /// The client for a host, and what is known of signing in there.
+    ///
+    /// # Errors
+    /// `Invalid`: its certificates are not what they should be.
+    pub async fn of(&self, endpoint: &Endpoint, auth: Option<RegistryAuth>) -> Result<(Client, Arc<SignIn>)> {
+        let files = endpoint.tls.read().await?;
+        let fingerprint = files.fingerprint();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match known.clients.get(&endpoint.tls) {
+            Some((made_of, client)) if *made_of == fingerprint => client.clone(),
+            _ => {
+                let client = endpoint.tls.client(&files)?;
+                known.clients.insert(endpoint.tls.clone(), (fingerprint, client.clone()));
+                client
+            }
         };
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = clients.entry((endpoint.clone(), credentials)).or_insert_with(|| connect(endpoint));
-        (client.clone(), sign_in)
+        let account = (endpoint.host.clone(), endpoint.plain, auth.clone());
+        if let Some(sign_in) = known.sign_ins.get(&account) {
+            return Ok((client, Arc::clone(sign_in)));
+        }
+        // Passwords that are given anew every few hours do not pile up.
+        known.sign_ins.retain(|_, sign_in| Arc::strong_count(sign_in) > 1 || sign_in.has_tokens());
+        let sign_in = Arc::new(SignIn::new(auth));
+        known.sign_ins.insert(account, Arc::clone(&sign_in));
+        Ok((client, sign_in))
     }
 }
 
@@ -96,28 +113,6 @@ impl std::fmt::Debug for Clients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Clients").finish_non_exhaustive()
     }
-}
-
-fn connect(endpoint: &Endpoint) -> Client {
-    let protocol = match endpoint.plain {
-        true => ClientProtocol::HttpsExcept(vec![endpoint.host.clone()]),
-        false => ClientProtocol::Https,
-    };
-    let ca = endpoint.ca_file.as_ref().and_then(|path| match std::fs::read(path) {
-        Ok(data) => Some(Certificate { encoding: CertificateEncoding::Pem, data }),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the certificates of a registry cannot be read");
-            None
-        }
-    });
-    Client::new(ClientConfig {
-        protocol,
-        extra_root_certificates: ca.into_iter().collect(),
-        accept_invalid_certificates: endpoint.insecure,
-        connect_timeout: Some(Duration::from_secs(10)),
-        read_timeout: Some(Duration::from_secs(60)),
-        ..ClientConfig::default()
-    })
 }
 
 #[cfg(test)]
@@ -136,7 +131,7 @@ mod tests {
         let registries: BTreeMap<String, RegistryConfig> = serde_json::from_str(text).expect("right");
         let asked = |host: &str, name: &str| -> Vec<_> {
             let show =
-                |it: super::Endpoint| format!("{}/{} {} {}", it.host, it.repository(name), it.plain, it.insecure);
+                |it: super::Endpoint| format!("{}/{} {} {}", it.host, it.repository(name), it.plain, it.tls.insecure);
             endpoints(host, &registries).into_iter().map(show).collect()
         };
         assert_eq!(
