@@ -64,7 +64,8 @@ pub struct RegistryConfig {
 // Without password and token (I10).
 impl fmt::Debug for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, cert_file, key_file, username, .. } = self;
+        let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, cert_file, key_file, username, .. } =
+            self;
         let mut shown = f.debug_struct("RegistryConfig");
         shown.field("mirrors", mirrors).field("rewrite", rewrite).field("plain_http", plain_http);
         shown.field("ca_file", ca_file).field("insecure_skip_verify", insecure_skip_verify);

@@ -115,7 +115,8 @@ mod tests {
     fn keys_of_other_backends_are_refused_and_passwords_not_shown() {
         let wrong = serde_json::from_str::<Config>(r#"{"snapshotter": "overlayfs"}"#).expect_err("unknown");
         assert!(wrong.to_string().contains("snapshotter"), "{wrong}");
-        let text = r#"{"registry": {"a": {"username": "me", "password": "secret"}, "b": {"identity_token": "secret"}}}"#;
+        let text =
+            r#"{"registry": {"a": {"username": "me", "password": "secret"}, "b": {"identity_token": "secret"}}}"#;
         let config: Config = serde_json::from_str(text).expect("right");
         config.validate().expect("right");
         assert!(!format!("{config:?}").contains("secret"), "I10");

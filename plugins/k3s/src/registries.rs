@@ -122,7 +122,8 @@ impl Auth {
             None => {
                 let pair = self.auth.and_then(|text| decode(&text));
                 let pair = pair.as_deref().and_then(|text| text.split_once(':'));
-                (registry.username, registry.password) = pair.map(|(name, it)| (name.to_owned(), it.to_owned())).unzip();
+                (registry.username, registry.password) =
+                    pair.map(|(name, it)| (name.to_owned(), it.to_owned())).unzip();
             }
         }
     }

@@ -140,7 +140,8 @@ mod tests {
 
     #[test]
     fn the_most_specific_credentials_come_first_and_are_not_shown() {
-        let json = br#"{"auths": {"r.example": {"auth": "YTpodW50ZXIy"}, "r.example/team": {"username": "b", "password": "c"},
+        let json =
+            br#"{"auths": {"r.example": {"auth": "YTpodW50ZXIy"}, "r.example/team": {"username": "b", "password": "c"},
             "r.example/team/app": {"auth": "MDAwMDow", "identitytoken": "hunter3"}}}"#;
         let data = BTreeMap::from([(".dockerconfigjson".to_owned(), json.to_vec())]);
         let secret = Secret { kind: "kubernetes.io/dockerconfigjson".to_owned(), data };

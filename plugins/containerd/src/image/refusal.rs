@@ -77,9 +77,7 @@ impl Asked {
             500.. => Error::new(ErrorKind::Unavailable, format!("registry {host} is in trouble ({})", status.as_u16()))
                 .because(text),
             // nginx speaks of certificates when the connection is made.
-            400 if text.contains("SSL certificate") => {
-                self.certificate(&format!("registry {host}")).because(text)
-            }
+            400 if text.contains("SSL certificate") => self.certificate(&format!("registry {host}")).because(text),
             _ if says("UNKNOWN") => self.not_found(version),
             _ if says("DENIED") => self.forbidden(status),
             _ if says("TOOMANYREQUESTS") => busy_until(format!("registry {host}"), busy),

@@ -54,7 +54,8 @@ impl Repository {
         let scheme = if endpoint.plain { "http" } else { "https" };
         let address = if host == "docker.io" { HUB } else { &host };
         let api = Url::parse(&format!("{scheme}://{address}/v2/"));
-        let api = api.map_err(|error| Error::new(ErrorKind::Invalid, format!("registry {host:?}")).caused_by(&error))?;
+        let api =
+            api.map_err(|error| Error::new(ErrorKind::Invalid, format!("registry {host:?}")).caused_by(&error))?;
         let asked = Asked {
             repository: endpoint.repository(name),
             settings,
@@ -104,7 +105,8 @@ impl Repository {
     async fn get(&self, kind: &str, version: &str, headers: HeaderMap) -> Result<Response> {
         let Asked { repository, .. } = &self.asked;
         let url = self.api.join(&format!("./{repository}/{kind}/{version}"));
-        let url = url.map_err(|error| Error::new(ErrorKind::Invalid, format!("{kind} {version:?}")).caused_by(&error))?;
+        let url =
+            url.map_err(|error| Error::new(ErrorKind::Invalid, format!("{kind} {version:?}")).caused_by(&error))?;
         let shown = self.authorization().await?;
         let answer = self.follow(&url, &headers, shown.as_ref()).await?;
         let answer = match answer.status() {

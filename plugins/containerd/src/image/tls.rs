@@ -112,3 +112,54 @@ async fn pem(key: &str, path: &Path, mark: &str, what: &str) -> Result<Vec<u8>> 
         () => Ok(bytes),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use stanchion_tests::authority::Authority;
+
+    use super::*;
+
+    async fn client(certificate: &Path, key: &Path) -> Result<[u8; 32]> {
+        let (cert_file, key_file) = (Some(certificate.to_owned()), Some(key.to_owned()));
+        let tls = Tls { cert_file, key_file, ..Tls::default() };
+        let files = tls.read().await?;
+        tls.client(&files).map(|_| files.fingerprint())
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_with_certificates_is_said_and_renewed_ones_are_noticed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let authority = Authority::new(&dir.path().join("ca")).expect("an authority");
+        let issue = |name: &str| authority.issue(name).expect("a certificate");
+        let (ours, other) = (issue("ours"), issue("other"));
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).expect("a file");
+            path
+        };
+        let absent = dir.path().join("absent");
+        let locked =
+            write("locked", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        let garbled = write("garbled", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n");
+        for (certificate, key, begins, said) in [
+            (&absent, &ours.key, "cert_file \"", "absent\": No such file"),
+            (&ours.certificate, &absent, "key_file \"", "absent\": No such file"),
+            (&ours.key, &ours.key, "cert_file \"", "ours.key\": there is no certificate in it"),
+            (&ours.certificate, &ours.certificate, "key_file \"", "ours.pem\": there is no private key in it"),
+            (&ours.certificate, &locked, "key_file \"", "locked\": its key is protected by a passphrase"),
+            (&ours.certificate, &garbled, "cert_file \"", "garbled\": "),
+            (&ours.certificate, &other.key, "cert_file \"", "other.key\": the key is not that of the certificate"),
+        ] {
+            let error = client(certificate, key).await.expect_err(said);
+            let text = error.chain();
+            assert!(text.starts_with(begins) && text.contains(said), "{text}");
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{text}");
+        }
+        let before = client(&ours.certificate, &ours.key).await.expect("it is right");
+        assert_eq!(client(&ours.certificate, &ours.key).await.expect("it is right"), before);
+        let renewed = issue("ours");
+        assert_ne!(client(&renewed.certificate, &renewed.key).await.expect("it is right"), before);
+    }
+}

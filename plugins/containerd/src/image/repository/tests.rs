@@ -144,7 +144,9 @@ async fn an_identity_token_is_posted_and_goes_nowhere_else() {
 
     let server = with_tokens(|asked| answer("400 Bad Request", "", asked));
     let refused = server.repository(identity()).await.manifest("1").await.expect_err("it is not taken");
-    assert!(text(&refused).contains("does not accept the identity token (400); check identity_token in [the settings]"));
+    assert!(
+        text(&refused).contains("does not accept the identity token (400); check identity_token in [the settings]")
+    );
     assert_eq!(refused.kind(), ErrorKind::Permission);
     let basic = |_| |_: &str| answer("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", "");
     let refused = Server::start(basic).repository(identity()).await.manifest("1").await.expect_err("no token server");
