@@ -1,6 +1,6 @@
 //! Registries that refuse, break off, or send what is wrong.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
@@ -116,7 +116,10 @@ fn an_identity_token_of_a_pull_secret_is_used(on: Backend) -> Result<()> {
         let data = json!({ ".dockerconfigjson": config });
         let kind = "kubernetes.io/dockerconfigjson";
         let secret = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "login" }, "type": kind, "stringData": data });
-        node.write("login.yaml", secret.to_string())?;
+        let draft = node.path("login.yaml");
+        fs::write(&draft, secret.to_string())?;
+        fs::set_permissions(&draft, fs::Permissions::from_mode(0o600))?;
+        fs::rename(&draft, node.manifest("login.yaml"))?;
         let pod = of_registry(node, "pod", "busybox")?;
         node.write("pod.yaml", pod.replace("spec:\n", "spec:\n  imagePullSecrets: [{name: login}]\n"))?;
         node.await_running("pod")?;

@@ -43,7 +43,7 @@ pub struct RegistryConfig {
     /// What images are called there: regular expressions for their repositories, and what they become. The first that
     /// changes something counts.
     pub rewrite: BTreeMap<String, String>,
-    /// Reached over plain HTTP. Loopback addresses always are.
+    /// Reached over plain HTTP. Loopback addresses are, unless certificates are set for them.
     pub plain_http: bool,
     /// Certificates of authorities that it is trusted by, beside the node's: a PEM file.
     pub ca_file: Option<PathBuf>,

@@ -48,19 +48,27 @@ pub(super) fn endpoints(host: &str, registries: &BTreeMap<String, RegistryConfig
     let mirror = |mirror: &String| {
         let (scheme, rest) = mirror.split_once("://").unwrap_or(("", mirror));
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let plain = scheme == "http" || (scheme.is_empty() && is_loopback(host));
+        let plain = scheme == "http" || (scheme.is_empty() && is_plain(host, registries));
         let path = path.trim_matches('/');
         let below = path.strip_prefix("v2/").unwrap_or(if path == "v2" { "" } else { path });
         let prefix = if below.is_empty() { String::new() } else { format!("{below}/") };
         let rewrite = config.rewrite.clone().into_iter().collect();
         Endpoint { prefix, rewrite, ..Endpoint::of(host, plain, registries) }
     };
-    let plain = registries.get(host).is_some_and(|config| config.plain_http) || is_loopback(host);
+    let plain = is_plain(host, registries);
     config.mirrors.iter().map(mirror).chain([Endpoint::of(host, plain, registries)]).collect()
 }
 
+/// Whether a host is reached over plain HTTP: this machine is, unless certificates are set for it.
+fn is_plain(host: &str, registries: &BTreeMap<String, RegistryConfig>) -> bool {
+    let config = registries.get(host);
+    let has_certificates = config.is_some_and(|it| it.ca_file.is_some() || it.cert_file.is_some());
+    config.is_some_and(|it| it.plain_http) || (is_loopback(host) && !has_certificates)
+}
+
 fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let port = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    let name = port.map_or(host, |(name, _)| name);
     name == "localhost" || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
@@ -126,7 +134,9 @@ mod tests {
         let text = r#"{
             "*": {"mirrors": ["https://all:5000"]},
             "docker.io": {"mirrors": ["https://mirror/v2/hub", "http://plain/v2"], "rewrite": {"^library/(.*)": "official/$1"}},
-            "mirror": {"insecure_skip_verify": true}
+            "mirror": {"insecure_skip_verify": true},
+            "127.0.0.1:5001": {"ca_file": "/ca.pem", "mirrors": ["localhost:5002", "127.0.0.1:5003"]},
+            "127.0.0.1:5003": {"cert_file": "/c.pem", "key_file": "/k.pem"}
         }"#;
         let registries: BTreeMap<String, RegistryConfig> = serde_json::from_str(text).expect("right");
         let asked = |host: &str, name: &str| -> Vec<_> {
@@ -143,5 +153,10 @@ mod tests {
             ]
         );
         assert_eq!(asked("quay.io", "a/b"), ["all:5000/a/b false false", "quay.io/a/b false false"]);
+        for loopback in ["[::1]", "[::1]:5000", "localhost"] {
+            assert_eq!(asked(loopback, "a")[1], format!("{loopback}/a true false"));
+        }
+        let secured = ["localhost:5002/a true false", "127.0.0.1:5003/a false false", "127.0.0.1:5001/a false false"];
+        assert_eq!(asked("127.0.0.1:5001", "a"), secured);
     }
 }
