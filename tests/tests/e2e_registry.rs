@@ -158,7 +158,19 @@ fn a_client_certificate_is_shown_to_a_registry_that_wants_one() -> Result<()> {
     node.agent.text(&["restart", "pod-node-1"])?;
     node.await_running("pod")?;
     node.remove("pod.yaml")?;
-    node.await_gone("pod")
+    node.await_gone("pod")?;
+    node.agent.stop()?;
+
+    println!("with it, whoever the registry may be");
+    let config = node.path("stanchion.toml");
+    let text = fs::read_to_string(&config)?;
+    let trust = format!("ca_file = {:?}\n", authority.certificate());
+    ensure!(text.contains(&trust), "{text}");
+    fs::write(&config, text.replace(&trust, "insecure_skip_verify = true\n"))?;
+    node.agent.start()?;
+    let image = format!("image: {address}/library/redis:7");
+    node.write("other.yaml", pods::idle("other", "1").replace("image: busybox", &image))?;
+    node.await_running("other").map(drop)
 }
 
 fn a_layer_that_is_too_short_is_named(on: Backend) -> Result<()> {

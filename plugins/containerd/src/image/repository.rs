@@ -27,6 +27,7 @@ pub(super) const HUB: &str = "index.docker.io";
 /// What registries have to take (distribution's specification); bytes.
 const LARGEST_MANIFEST: usize = 4 << 20;
 const LARGEST_TOKEN: usize = 1 << 20;
+const LARGEST_GREETING: usize = 64 << 10;
 /// How often in a row one is sent on.
 const REDIRECTS: usize = 10;
 
@@ -180,6 +181,8 @@ impl Repository {
         let answer = self.follow(&self.api, &HeaderMap::new(), None).await?;
         let said = Challenge::of(answer.headers());
         let is_in_trouble = answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS;
+        // Read to its end, the connection serves the next request too.
+        body(answer, LARGEST_GREETING).await.map_err(|error| self.asked.unanswered(error))?;
         let said = said.or_else(|| (!is_in_trouble).then_some(Challenge::Nothing));
         self.sign_in.learn(said.clone());
         Ok(said.unwrap_or(Challenge::Nothing))
