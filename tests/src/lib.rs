@@ -8,7 +8,7 @@
 //!
 //! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits; [`http`] asks.
 //! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
-//!   [`proxy`] spoils what it serves.
+//!   [`proxy`] spoils what it serves, [`authority`] makes certificates.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
 //! - [`containerd`] and [`docker`] above it, each a daemon (`daemon`), [`ctr`] what the one says and [`events`] what it reports,
 //!   [`proc`] what the kernel says.
@@ -20,6 +20,7 @@
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
+pub mod authority;
 pub mod containerd;
 pub mod ctr;
 mod daemon;

@@ -1,7 +1,7 @@
 //! A proxy in front of the registry that does wrong what a test wants wrong.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read, Write as _},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -27,6 +27,8 @@ pub enum Fault {
     },
     /// Refuses who does not give `user:secret`.
     Login,
+    /// Refuses who has no token, and gives one to who posts the identity token `secret` for it.
+    Identity,
     /// Breaks the connection after that many bytes of the body.
     Cut(usize),
     /// Sends only that many bytes of the body, and says so.
@@ -52,6 +54,7 @@ struct Rule {
 
 #[derive(Default)]
 struct State {
+    address: String,
     rules: Mutex<Vec<Rule>>,
     seen: Mutex<Vec<Seen>>,
     stopped: AtomicBool,
@@ -59,13 +62,12 @@ struct State {
 
 /// The proxy. Ends when it is dropped.
 pub struct Proxy {
-    address: String,
     state: Arc<State>,
 }
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Proxy").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Proxy").field("address", &self.state.address).finish_non_exhaustive()
     }
 }
 
@@ -77,7 +79,7 @@ impl Proxy {
     pub fn start(upstream: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
         let address = listener.local_addr().context("the proxy has no address")?.to_string();
-        let state = Arc::<State>::default();
+        let state = Arc::new(State { address, ..State::default() });
         let (shared, upstream) = (Arc::clone(&state), upstream.to_owned());
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -89,13 +91,13 @@ impl Proxy {
                 thread::spawn(move || serve(&shared, &upstream, client).ok());
             }
         });
-        Ok(Self { address, state })
+        Ok(Self { state })
     }
 
     /// `127.0.0.1:port`.
     #[must_use]
     pub fn address(&self) -> &str {
-        &self.address
+        &self.state.address
     }
 
     /// Does it wrong the next `times` times that a path has `path` in it.
@@ -120,7 +122,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.state.stopped.store(true, Ordering::SeqCst);
         // Wakes the listener.
-        TcpStream::connect(&self.address).ok();
+        TcpStream::connect(&self.state.address).ok();
     }
 }
 
@@ -142,6 +144,17 @@ fn serve(state: &State, upstream: &str, mut client: TcpStream) -> std::io::Resul
         // user:secret in base64.
         Some(Fault::Login) if !head.contains("dXNlcjpzZWNyZXQ=") => {
             let challenge = "WWW-Authenticate: Basic realm=\"test\"";
+            return write!(
+                client,
+                "HTTP/1.1 401 Unauthorized\r\n{challenge}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            );
+        }
+        Some(Fault::Identity) if head.starts_with("GET /token") || head.starts_with("POST /token") => {
+            return client.write_all(token(&head, reader)?.as_bytes());
+        }
+        Some(Fault::Identity) if !head.contains("Bearer let-me-in") => {
+            let realm = format!("realm=\"http://{}/token\"", state.address);
+            let challenge = format!("WWW-Authenticate: Bearer {realm},service=\"tests\"");
             return write!(
                 client,
                 "HTTP/1.1 401 Unauthorized\r\n{challenge}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -178,6 +191,22 @@ fn serve(state: &State, upstream: &str, mut client: TcpStream) -> std::io::Resul
     client.write_all(&answer)?;
     client.write_all(&body)?;
     client.shutdown(Shutdown::Both)
+}
+
+/// The answer of a token server that takes an identity token, by POST, and nothing else.
+fn token(head: &str, mut rest: impl Read) -> std::io::Result<String> {
+    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    let mut form = vec![0; length.unwrap_or(0)];
+    rest.read_exact(&mut form)?;
+    let form = String::from_utf8_lossy(&form).into_owned();
+    let has = |pair: &str| form.split('&').any(|it| it == pair);
+    let asks = has("grant_type=refresh_token") && has("service=tests") && form.contains("scope=repository%3A");
+    let (status, body) = match head.starts_with("POST") && asks && has("refresh_token=secret") {
+        true => ("200 OK", r#"{"access_token": "let-me-in", "expires_in": 60}"#),
+        false => ("401 Unauthorized", r#"{"errors": [{"code": "UNAUTHORIZED", "message": "no"}]}"#),
+    };
+    let length = body.len();
+    Ok(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"))
 }
 
 /// The fault that the request meets.

@@ -1,26 +1,17 @@
 //! Debian's `docker-registry` on a loopback port.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::{process::Process, tools, until};
+use crate::{
+    authority::{Authority, Identity},
+    process::Process,
+    tools, until,
+};
 
 /// `user`, whose password is `secret`, as htpasswd(1) writes it with bcrypt.
 const USERS: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
-
-/// What a registry shows that it is the one.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Its certificate, PEM.
-    pub certificate: PathBuf,
-    /// The key of that.
-    pub key: PathBuf,
-}
 
 /// A running registry.
 #[derive(Debug)]
@@ -57,6 +48,17 @@ impl Registry {
         let tls = format!(", tls: {{certificate: {certificate:?}, key: {key:?}}}");
         let auth = format!("auth: {{htpasswd: {{realm: tests, path: {users:?}}}}}\n");
         Self::begin(dir, storage, "127.0.0.1:0", &tls, &auth)
+    }
+
+    /// Serves `storage` on a free port, with TLS, to those who have a certificate of the same authority.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start_for_known(dir: &Path, storage: &Path, authority: &Authority) -> Result<Self> {
+        let Identity { certificate, key } = authority.issue("registry")?;
+        let clients = authority.certificate();
+        let tls = format!(", tls: {{certificate: {certificate:?}, key: {key:?}, clientcas: [{clients:?}]}}");
+        Self::begin(dir, storage, "127.0.0.1:0", &tls, "")
     }
 
     fn begin(dir: &Path, storage: &Path, address: &str, http: &str, rest: &str) -> Result<Self> {

@@ -8,12 +8,13 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
     Backend, Node,
+    authority::Authority,
     fixtures::{self, PATH},
     image::{Image, PackedLayer, Run},
     layer::Layer,
     pods::{self, IDLE},
     process,
-    registry::{Identity, Registry},
+    registry::Registry,
     tools,
 };
 
@@ -92,17 +93,10 @@ struct Secured {
 impl Secured {
     fn start(node: &Node) -> Result<Self> {
         let directory = node.path("secured");
-        fs::create_dir_all(&directory)?;
-        let script = "set -e; new='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'\n\
-                      openssl req -x509 $new -days 2 -subj /CN=authority -keyout ca.key -out ca.pem\n\
-                      openssl req $new -subj /CN=registry -keyout server.key -out server.csr\n\
-                      echo subjectAltName=IP:127.0.0.1 > server.ext\n\
-                      openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext \
-                      -out server.pem\n";
-        process::text(tools::command("sh")?.args(["-c", script]).current_dir(&directory))?;
+        let authority = Authority::new(&directory)?;
         let storage = node.fixtures.as_ref().context("a node with fixtures")?.registry();
-        let identity = Identity { certificate: directory.join("server.pem"), key: directory.join("server.key") };
-        Ok(Self { registry: Registry::start_secured(&directory, &storage, &identity)?, ca: directory.join("ca.pem") })
+        let registry = Registry::start_secured(&directory, &storage, &authority.issue("registry")?)?;
+        Ok(Self { registry, ca: authority.certificate() })
     }
 
     /// `registries.yaml`, with or without what is needed to get in.
@@ -147,6 +141,41 @@ fn registries_yaml_says_mirror_names_login_and_whom_to_trust() -> Result<()> {
     let said =
         [node.agent.log_text()?, node.said(&["describe", "pod", "pod"])?, node.said(&["backends", "-o", "json"])?];
     ensure!(said.iter().all(|text| !text.contains("secret")), "the password is shown (I10)");
+    node.remove("pod.yaml")?;
+    node.await_gone("pod")
+}
+
+#[test]
+fn registries_yaml_says_which_certificate_to_show() -> Result<()> {
+    let mut node = Node::builder().on(Backend::K3s).without_agent()?;
+    let config = node.path("stanchion.toml");
+    let text = fs::read_to_string(&config)?;
+    let file = node.path("registries.yaml");
+    fs::write(&config, text.replace("[backend.k3s]\n", &format!("[backend.k3s]\nregistries = {file:?}\n")))?;
+    let directory = node.path("known");
+    let authority = Authority::new(&directory)?;
+    let storage = node.fixtures.as_ref().context("a node with fixtures")?.registry();
+    let registry = Registry::start_for_known(&directory, &storage, &authority)?;
+    let (address, client) = (registry.address(), authority.issue("client")?);
+    let describe = |more: &str| {
+        let ca = authority.certificate();
+        let tls = format!("ca_file: {}{more}", ca.display());
+        fs::write(&file, format!("configs:\n  \"{address}\":\n    tls: {{{tls}}}\n")).context("writing registries.yaml")
+    };
+    let image = format!("image: {address}/library/busybox:latest");
+    node.write("pod.yaml", pods::idle("pod", "1").replace("image: busybox", &image))?;
+
+    println!("without one");
+    describe("")?;
+    node.agent.start()?;
+    let wanted = format!("set cert_file and key_file in configs.{address:?} of {}", file.display());
+    node.await_said(&["describe", "pod", "pod"], &["ErrImagePull", "wants a client certificate", &wanted])?;
+    node.agent.stop()?;
+
+    println!("with it");
+    describe(&format!(", cert_file: {}, key_file: {}", client.certificate.display(), client.key.display()))?;
+    node.agent.start()?;
+    node.await_running("pod")?;
     node.remove("pod.yaml")?;
     node.await_gone("pod")
 }

@@ -36,13 +36,19 @@ pub struct PullImage {
     pub auth: Option<RegistryAuth>,
 }
 
-/// Credentials for a registry. Debug does not show the password.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Credentials for a registry. Debug does not show what is secret of them.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RegistryAuth {
-    /// User name.
+    /// User name; an identity token needs none.
+    #[serde(default)]
     pub username: String,
     /// Password or token.
+    #[serde(default)]
     pub password: String,
+    /// In place of the password: what the registry's token server gives tokens for, OAuth2's refresh token, the
+    /// `identitytoken` of Docker's config.json. Empty is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub identity_token: String,
 }
 
 impl fmt::Debug for RegistryAuth {

@@ -256,7 +256,7 @@ async fn a_reboot_leaves_records_without_exit_codes() {
 #[tokio::test(start_paused = true)]
 async fn what_is_published_can_be_pulled_with_its_credentials() {
     let fake = FakeRuntime::new();
-    let auth = RegistryAuth { username: "u".to_owned(), password: "p".to_owned() };
+    let auth = RegistryAuth { username: "u".to_owned(), password: "p".to_owned(), ..RegistryAuth::default() };
     fake.publish_private(IMAGE, 100, auth.clone());
     let pull = |auth| fake.pull_image(PullImage { reference: IMAGE.to_owned(), auth }, Progress::ignored());
     assert_eq!(pull(None).await.expect_err("no credentials").kind(), ErrorKind::Permission);

@@ -27,6 +27,22 @@ pub fn wrong(key: &str, value: &dyn Debug, expected: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, format!("{key} = {value:?}: expected {expected}")))
 }
 
+/// `registry."host".identity_token`, where it may be beside a password.
+///
+/// # Errors
+/// It is empty, or the password is there too.
+pub fn identity_token(host: &str, token: Option<&str>, has_password: bool) -> Result<()> {
+    // Never shown (I10).
+    match token {
+        Some("") => wrong(&format!("registry.{host:?}.identity_token"), &"", "a token"),
+        Some(_) if has_password => {
+            let message = format!("registry.{host:?} has a password and an identity_token: expected one of them");
+            Err(Error::new(ErrorKind::Invalid, message))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `socket`: where a daemon listens.
 ///
 /// # Errors
@@ -90,7 +106,11 @@ mod tests {
         }
         assert!(said(log_limits(0, 1)).starts_with("log_max_size"));
         assert!(said(log_limits(1, 0)).starts_with("log_max_files"));
+        assert!(said(identity_token("h", Some(""), false)).starts_with("registry.\"h\".identity_token"));
+        let both = said(identity_token("h", Some("secret"), true));
+        assert!(both.starts_with("registry.\"h\" has a password") && !both.contains("secret"), "I10: {both}");
         socket(Path::new("/run/a.sock"), "containerd").expect("right");
+        identity_token("h", None, true).and_then(|()| identity_token("h", Some("t"), false)).expect("right");
         cgroup_root(CGROUP_ROOT).and_then(|()| namespace(NAMESPACE)).expect("right");
         log_limits(LOG_MAX_SIZE, LOG_MAX_FILES).expect("right");
     }

@@ -39,6 +39,9 @@ pub struct Config {
     pub log_max_files: u32,
     /// How registries are reached, by host.
     pub registry: BTreeMap<String, RegistryConfig>,
+    /// Where that is set, with `{host}` for the host: what users are told who lack something there.
+    #[serde(skip)]
+    pub registry_settings: String,
     /// The pods' network.
     pub network: NetworkConfig,
 }
@@ -58,6 +61,7 @@ impl Default for Config {
             log_max_size: settings::LOG_MAX_SIZE,
             log_max_files: settings::LOG_MAX_FILES,
             registry: BTreeMap::new(),
+            registry_settings: "[backend.containerd.registry.\"{host}\"]".to_owned(),
             network: NetworkConfig::default(),
         }
     }
@@ -80,17 +84,22 @@ impl Config {
         if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
             return wrong("logger", logger, "the absolute path of a program");
         }
-        for (host, registry) in &self.registry {
-            if let Some((pattern, error)) = registry.wrong_rewrite() {
-                return wrong(
-                    &format!("registry.{host:?}.rewrite"),
-                    &pattern,
-                    &format!("a regular expression ({error})"),
-                );
-            }
-        }
+        self.registry.iter().try_for_each(|(host, registry)| validate_registry(host, registry))?;
         settings::log_limits(self.log_max_size, self.log_max_files)
     }
+}
+
+fn validate_registry(host: &str, registry: &RegistryConfig) -> Result<()> {
+    let key = |name: &str| format!("registry.{host:?}.{name}");
+    if let Some((pattern, error)) = registry.wrong_rewrite() {
+        return wrong(&key("rewrite"), &pattern, &format!("a regular expression ({error})"));
+    }
+    match (&registry.cert_file, &registry.key_file) {
+        (Some(cert), None) => return wrong(&key("cert_file"), cert, "a key_file with its private key beside it"),
+        (None, Some(path)) => return wrong(&key("key_file"), path, "a cert_file with its certificate beside it"),
+        _ => {}
+    }
+    settings::identity_token(host, registry.identity_token.as_deref(), registry.password.is_some())
 }
 
 #[cfg(test)]
@@ -114,6 +123,17 @@ mod tests {
         assert!(refused(|it| it.logger = Some("logger".into())).starts_with("logger"));
         assert!(refused(|it| it.log_max_size = 0).starts_with("log_max_size"));
         assert!(refused(|it| it.log_max_files = 0).starts_with("log_max_files"));
+        for (table, said) in [
+            (r#"{"rewrite": {"(": ""}}"#, "registry.\"h\".rewrite = \"(\""),
+            (r#"{"cert_file": "/c.pem"}"#, "registry.\"h\".cert_file = \"/c.pem\": expected a key_file"),
+            (r#"{"key_file": "/k.pem"}"#, "registry.\"h\".key_file = \"/k.pem\": expected a cert_file"),
+            (r#"{"identity_token": ""}"#, "registry.\"h\".identity_token"),
+            (r#"{"identity_token": "t", "password": "p"}"#, "registry.\"h\" has a password and an identity_token"),
+        ] {
+            let registry = serde_json::from_str(table).expect("right");
+            let found = refused(|it| drop(it.registry.insert("h".to_owned(), registry)));
+            assert!(found.starts_with(said), "{found}");
+        }
     }
 
     #[test]

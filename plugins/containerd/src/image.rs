@@ -2,16 +2,22 @@
 //!
 //! # Layout
 //! - [`Images`]: what the backend uses. [`pull`]: from a registry. [`import`]: from an archive on the node.
-//! - [`reference`]: names of images. [`registry`]: whom to ask for them. [`retry`]: when a busy registry wants to be asked again.
+//! - [`reference`]: names of images. [`registry`]: whom to ask for them. [`repository`]: asking. [`sign_in`]: what a
+//!   registry wants to be shown. [`tls`]: certificates. [`refusal`]: what it says against it. [`retry`]: when a busy one wants
+//!   to be asked again.
 //! - [`store`]: blobs, layers and names in containerd, kept from its garbage collection by a lease while they are made.
 
 mod import;
 mod manifest;
 mod pull;
 mod reference;
+mod refusal;
 mod registry;
+mod repository;
 mod retry;
+mod sign_in;
 mod store;
+mod tls;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,7 +32,7 @@ use stanchion_sdk::runtime::{
     Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, RegistryAuth, Result,
 };
 
-use crate::{client::Client, spec::Tables};
+use crate::{client::Client, config::Config, spec::Tables};
 
 /// `[backend.containerd.registry."host"]`: how a registry is reached.
 #[derive(Clone, Default, Deserialize)]
@@ -37,25 +43,33 @@ pub struct RegistryConfig {
     /// What images are called there: regular expressions for their repositories, and what they become. The first that
     /// changes something counts.
     pub rewrite: BTreeMap<String, String>,
-    /// Reached over plain HTTP. Loopback addresses always are.
+    /// Reached over plain HTTP. Loopback addresses are, unless certificates are set for them.
     pub plain_http: bool,
     /// Certificates of authorities that it is trusted by, beside the node's: a PEM file.
     pub ca_file: Option<PathBuf>,
     /// Taken with any certificate.
     pub insecure_skip_verify: bool,
+    /// The certificate that is shown to it, PEM, with those between it and its authority.
+    pub cert_file: Option<PathBuf>,
+    /// The private key of `cert_file`, PEM, without a passphrase.
+    pub key_file: Option<PathBuf>,
     /// User name for it, and not for its mirrors: those have tables of their own.
     pub username: Option<String>,
     /// Password or token for it.
     pub password: Option<String>,
+    /// In place of both: what its token server gives tokens for, the `identitytoken` of Docker's config.json.
+    pub identity_token: Option<String>,
 }
 
-// Without the password (I10).
+// Without password and token (I10).
 impl fmt::Debug for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, username, password: _ } = self;
+        let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, cert_file, key_file, username, .. } =
+            self;
         let mut shown = f.debug_struct("RegistryConfig");
         shown.field("mirrors", mirrors).field("rewrite", rewrite).field("plain_http", plain_http);
-        shown.field("ca_file", ca_file).field("insecure_skip_verify", insecure_skip_verify).field("username", username);
+        shown.field("ca_file", ca_file).field("insecure_skip_verify", insecure_skip_verify);
+        shown.field("cert_file", cert_file).field("key_file", key_file).field("username", username);
         shown.finish_non_exhaustive()
     }
 }
@@ -68,7 +82,11 @@ impl RegistryConfig {
     }
 
     fn credentials(&self) -> Option<RegistryAuth> {
-        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
+        if let Some(identity_token) = self.identity_token.clone() {
+            return Some(RegistryAuth { identity_token, ..RegistryAuth::default() });
+        }
+        let (username, password) = (self.username.clone()?, self.password.clone()?);
+        Some(RegistryAuth { username, password, ..RegistryAuth::default() })
     }
 }
 
@@ -78,6 +96,8 @@ pub(crate) struct Images {
     client: Client,
     snapshotter: Arc<str>,
     registries: Arc<BTreeMap<String, RegistryConfig>>,
+    /// Where they are set, with `{host}` for the host.
+    registry_settings: Arc<str>,
     resolved: Arc<Mutex<HashMap<String, Resolved>>>,
     clients: registry::Clients,
 }
@@ -96,11 +116,12 @@ pub(crate) struct Resolved {
 }
 
 impl Images {
-    pub fn new(client: Client, snapshotter: &str, registries: BTreeMap<String, RegistryConfig>) -> Self {
+    pub fn new(client: Client, config: &Config) -> Self {
         Self {
             client,
-            snapshotter: snapshotter.into(),
-            registries: Arc::new(registries),
+            snapshotter: config.snapshotter.as_str().into(),
+            registries: Arc::new(config.registry.clone()),
+            registry_settings: config.registry_settings.as_str().into(),
             resolved: Arc::default(),
             clients: registry::Clients::default(),
         }

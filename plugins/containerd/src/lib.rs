@@ -90,7 +90,7 @@ impl Containerd {
     pub fn new(config: Config, node: &NodePaths) -> Result<Self> {
         config.validate()?;
         let client = Client::new(&config.socket, &config.namespace)?;
-        let images = Images::new(client.clone(), &config.snapshotter, config.registry.clone());
+        let images = Images::new(client.clone(), &config);
         let network = Network::new(&config.network, node)?;
         let logger = config.logger.clone().unwrap_or_else(|| node.libexec_dir.join("stanchion-logger"));
         Ok(Self {

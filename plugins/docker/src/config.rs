@@ -36,9 +36,11 @@ pub struct RegistryConfig {
     pub username: Option<String>,
     /// Password or token.
     pub password: Option<String>,
+    /// In place of both: what its token server gives tokens for, the `identitytoken` of Docker's config.json.
+    pub identity_token: Option<String>,
 }
 
-// Without the password (I10).
+// Without password and token (I10).
 impl fmt::Debug for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryConfig").field("username", &self.username).finish_non_exhaustive()
@@ -47,7 +49,11 @@ impl fmt::Debug for RegistryConfig {
 
 impl RegistryConfig {
     pub(crate) fn credentials(&self) -> Option<RegistryAuth> {
-        Some(RegistryAuth { username: self.username.clone()?, password: self.password.clone()? })
+        if let Some(identity_token) = self.identity_token.clone() {
+            return Some(RegistryAuth { identity_token, ..RegistryAuth::default() });
+        }
+        let (username, password) = (self.username.clone()?, self.password.clone()?);
+        Some(RegistryAuth { username, password, ..RegistryAuth::default() })
     }
 }
 
@@ -75,6 +81,9 @@ impl Config {
             return wrong("network", &self.network, "the name of a network of Docker that containers are connected to");
         }
         settings::cgroup_root(&self.cgroup_root)?;
+        for (host, registry) in &self.registry {
+            settings::identity_token(host, registry.identity_token.as_deref(), registry.password.is_some())?;
+        }
         settings::log_limits(self.log_max_size, self.log_max_files)
     }
 }
@@ -106,9 +115,11 @@ mod tests {
     fn keys_of_other_backends_are_refused_and_passwords_not_shown() {
         let wrong = serde_json::from_str::<Config>(r#"{"snapshotter": "overlayfs"}"#).expect_err("unknown");
         assert!(wrong.to_string().contains("snapshotter"), "{wrong}");
-        let text = r#"{"registry": {"docker.io": {"username": "me", "password": "secret"}}}"#;
+        let text =
+            r#"{"registry": {"a": {"username": "me", "password": "secret"}, "b": {"identity_token": "secret"}}}"#;
         let config: Config = serde_json::from_str(text).expect("right");
-        assert!(!format!("{config:?}").contains("secret"));
+        config.validate().expect("right");
+        assert!(!format!("{config:?}").contains("secret"), "I10");
     }
 
     /// `config/docker.toml` is complete.

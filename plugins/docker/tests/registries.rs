@@ -18,7 +18,11 @@ async fn refusals_have_a_kind_and_credentials_are_given() -> Result<()> {
     let proxy = Proxy::start(bed.registry.address())?;
     let reference = format!("{}/library/busybox:latest", proxy.address());
     let pull = |auth: Option<&str>| {
-        let auth = auth.map(|password| RegistryAuth { username: "user".to_owned(), password: password.to_owned() });
+        let auth = auth.map(|password| RegistryAuth {
+            username: "user".to_owned(),
+            password: password.to_owned(),
+            ..RegistryAuth::default()
+        });
         bed.backend.pull_image(PullImage { reference: reference.clone(), auth }, Progress::ignored())
     };
     proxy.fault("/v2/", ALWAYS, Fault::Login);

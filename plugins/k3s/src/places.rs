@@ -56,7 +56,10 @@ impl Places {
         let plugins = layout.cni_directories();
         containerd.network.cni_bin_dirs.splice(0..0, plugins);
         // What this configuration says of a registry counts.
-        for (host, registry) in registries::read(&settings.registries(&layout)) {
+        let file = settings.registries(&layout);
+        containerd.registry_settings =
+            format!("configs.\"{{host}}\" of {} or [backend.k3s.registry.\"{{host}}\"]", file.display());
+        for (host, registry) in registries::read(&file) {
             containerd.registry.entry(host).or_insert(registry);
         }
         // Their ids differ from each other's and from those of a containerd of the node's own, which has the same pods

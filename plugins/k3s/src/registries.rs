@@ -1,8 +1,16 @@
 //! K3s's `registries.yaml`: how it reaches registries. Its pulls heed that through CRI and patches of its own containerd;
 //! ours, which go to registries directly, read the same file.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 use libyaml_safer::{Event, EventData, Parser};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -49,8 +57,9 @@ impl std::fmt::Debug for Auth {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Tls {
-    ca_file: Option<std::path::PathBuf>,
-    cert_file: Option<String>,
+    ca_file: Option<PathBuf>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
     insecure_skip_verify: Value,
 }
 
@@ -80,18 +89,17 @@ fn parse(text: &str) -> Result<BTreeMap<String, RegistryConfig>, String> {
         registry.rewrite = mirror.rewrite;
     }
     for (host, Access { auth, tls }) in file.configs {
-        if auth.identity_token.is_some() || tls.cert_file.is_some() {
-            tracing::warn!(host, "identity tokens and client certificates of registries.yaml are not used yet");
-        }
         // A host may be written as a URL there.
         let host = host.rsplit("://").next().unwrap_or_default().trim_end_matches('/').to_owned();
-        let registry = registries.entry(host).or_default();
+        let registry = registries.entry(host.clone()).or_default();
         registry.ca_file = tls.ca_file;
         registry.insecure_skip_verify = tls.insecure_skip_verify.as_str() == Some("true");
-        let written = auth.auth.and_then(|text| decode(&text));
-        let written = written.as_deref().and_then(|text| text.split_once(':'));
-        registry.username = auth.username.or(written.map(|(name, _)| name.to_owned()));
-        registry.password = auth.password.or(written.map(|(_, password)| password.to_owned()));
+        if tls.cert_file.is_some() == tls.key_file.is_some() {
+            (registry.cert_file, registry.key_file) = (tls.cert_file, tls.key_file);
+        } else {
+            tracing::warn!(host, "cert_file and key_file of registries.yaml are of use together only: one is missing");
+        }
+        auth.give(registry);
     }
     match registries.iter().find_map(|(host, registry)| Some((host, registry.wrong_rewrite()?))) {
         Some((host, (pattern, error))) => {
@@ -101,23 +109,33 @@ fn parse(text: &str) -> Result<BTreeMap<String, RegistryConfig>, String> {
     }
 }
 
+impl Auth {
+    /// The first that is there counts, as with K3s: the name with its password, the token, both in one.
+    fn give(self, registry: &mut RegistryConfig) {
+        let some = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let identity_token = some(self.identity_token);
+        match some(self.username) {
+            Some(username) => {
+                (registry.username, registry.password) = (Some(username), Some(self.password.unwrap_or_default()));
+            }
+            None if identity_token.is_some() => registry.identity_token = identity_token,
+            None => {
+                let pair = self.auth.and_then(|text| decode(&text));
+                let pair = pair.as_deref().and_then(|text| text.split_once(':'));
+                (registry.username, registry.password) =
+                    pair.map(|(name, it)| (name.to_owned(), it.to_owned())).unzip();
+            }
+        }
+    }
+}
+
 /// Base64, as `auth` is written.
 fn decode(text: &str) -> Option<String> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let digits: Vec<u8> = text.trim().trim_end_matches('=').bytes().map(digit).collect::<Option<_>>()?;
-    let mut bytes = Vec::with_capacity(digits.len());
-    for group in digits.chunks(4) {
-        let bits = group.iter().fold(0_u32, |bits, digit| bits << 6 | u32::from(*digit)) << (6 * (4 - group.len()));
-        bytes.extend(bits.to_be_bytes().iter().skip(1).take(group.len() * 3 / 4));
-    }
-    String::from_utf8(bytes).ok()
+    const PADDED_OR_NOT: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+    );
+    String::from_utf8(PADDED_OR_NOT.decode(text.trim()).ok()?).ok()
 }
 
 /// A YAML document with every scalar as text: registries.yaml has names, addresses and words only.
@@ -195,6 +213,11 @@ configs:
       insecure_skip_verify: true
   10.0.0.1:5000:
     auth: {auth: eW91OnlvdXJz}
+  https://tokens.example/:
+    auth: {username: "", password: "", identity_token: secret, auth: eW91OnlvdXJz}
+    tls: {cert_file: /etc/c.pem, key_file: /etc/k.pem}
+  keyless.example:
+    tls: {cert_file: /etc/c.pem}
 "#;
         let registries = parse(text).expect("it is right");
         let hub = &registries["docker.io"];
@@ -206,6 +229,11 @@ configs:
         assert!(mirror.insecure_skip_verify && mirror.ca_file.as_ref().is_some_and(|path| path.ends_with("ca.pem")));
         let other = &registries["10.0.0.1:5000"];
         assert_eq!((other.username.as_deref(), other.password.as_deref()), (Some("you"), Some("yours")));
+        let third = &registries["tokens.example"];
+        assert_eq!((third.identity_token.as_deref(), third.username.as_deref()), (Some("secret"), None));
+        let files = (third.cert_file.as_deref(), third.key_file.as_deref());
+        assert_eq!(files, (Some("/etc/c.pem".as_ref()), Some("/etc/k.pem".as_ref())));
+        assert_eq!(registries["keyless.example"].cert_file, None, "it would be refused");
         assert!(!format!("{registries:?}").contains("secret"), "I10");
         assert!(parse("").expect("empty").is_empty());
     }
@@ -218,11 +246,8 @@ configs:
     }
 
     #[test]
-    fn base64_is_decoded() {
-        let texts = ["YQ==", "YWI=", "YWJj", "YWJjZA", "a b"];
-        assert_eq!(
-            texts.map(decode),
-            [Some("a"), Some("ab"), Some("abc"), Some("abcd"), None].map(|it| it.map(str::to_owned))
-        );
+    fn base64_may_lack_its_padding() {
+        let texts = ["YTpi", "YTpiYw==", "YTpiYw", " YTpi\n", "a b", "/w=="];
+        assert_eq!(texts.map(|text| decode(text).unwrap_or_default()), ["a:b", "a:bc", "a:bc", "a:b", "", ""]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use stanchion_pod::{Object, Pod, PodKey, PullPolicy, Revision};
+use stanchion_pod::{Credential, Object, Pod, PodKey, PullPolicy, Revision};
 use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
 use tokio::{sync::mpsc, time::Instant};
 
@@ -143,7 +143,8 @@ fn credentials(pod: &Pod, image: &str, desired: Option<&DesiredPod>) -> Vec<Regi
         Object::Secret(secret) => Some(secret.credentials(&reference)),
         _ => None,
     });
-    secrets.flatten().map(|it| RegistryAuth { username: it.username, password: it.password }).collect()
+    let auth = |Credential { username, password, identity_token }| RegistryAuth { username, password, identity_token };
+    secrets.flatten().map(auth).collect()
 }
 
 /// The pod's pull secrets that are not there.

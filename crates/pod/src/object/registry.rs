@@ -7,13 +7,15 @@ use serde::Deserialize;
 
 use super::Secret;
 
-/// A user of a registry. Debug does not show the password.
-#[derive(Clone, PartialEq, Eq)]
+/// A user of a registry. Debug does not show what is secret of it.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credential {
     /// User name.
     pub username: String,
     /// Password or token.
     pub password: String,
+    /// In place of the password: what its token server gives tokens for. Empty is none.
+    pub identity_token: String,
 }
 
 impl fmt::Debug for Credential {
@@ -34,6 +36,8 @@ struct Entry {
     password: Option<String>,
     /// `user:password` in base64.
     auth: Option<ByteString>,
+    /// As `docker login` keeps it where a token server gives one. kubelet does not know it.
+    identitytoken: Option<String>,
 }
 
 impl Secret {
@@ -66,12 +70,17 @@ impl Secret {
 
 impl Entry {
     fn credential(self) -> Option<Credential> {
+        // Counts before the password beside it, as with Docker: that is only a name's filling then.
+        if let Some(identity_token) = self.identitytoken.filter(|token| !token.is_empty()) {
+            return Some(Credential { identity_token, ..Credential::default() });
+        }
         if let Some(username) = self.username.filter(|name| !name.is_empty()) {
-            return Some(Credential { username, password: self.password.unwrap_or_default() });
+            return Some(Credential { username, password: self.password.unwrap_or_default(), ..Credential::default() });
         }
         let pair = String::from_utf8(self.auth?.0).ok()?;
         let (username, password) = pair.split_once(':')?;
-        Some(Credential { username: username.to_owned(), password: password.trim_end_matches('\0').to_owned() })
+        let password = password.trim_end_matches('\0').to_owned();
+        Some(Credential { username: username.to_owned(), password, ..Credential::default() })
     }
 }
 
@@ -111,7 +120,7 @@ fn is_like(pattern: &str, text: &str) -> bool {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Secret, covers, normal};
+    use super::{Credential, Secret, covers, normal};
 
     #[test]
     fn places_cover_images() {
@@ -131,13 +140,16 @@ mod tests {
 
     #[test]
     fn the_most_specific_credentials_come_first_and_are_not_shown() {
-        let json = br#"{"auths": {"r.example": {"auth": "YTpodW50ZXIy"}, "r.example/team": {"username": "b", "password": "c"}}}"#;
+        let json =
+            br#"{"auths": {"r.example": {"auth": "YTpodW50ZXIy"}, "r.example/team": {"username": "b", "password": "c"},
+            "r.example/team/app": {"auth": "MDAwMDow", "identitytoken": "hunter3"}}}"#;
         let data = BTreeMap::from([(".dockerconfigjson".to_owned(), json.to_vec())]);
         let secret = Secret { kind: "kubernetes.io/dockerconfigjson".to_owned(), data };
         let found = secret.credentials("r.example/team/app:1");
-        let pairs: Vec<_> = found.iter().map(|it| (it.username.as_str(), it.password.as_str())).collect();
-        assert_eq!(pairs, [("b", "c"), ("a", "hunter2")], "R-IMG-9");
-        assert!(!format!("{found:?} {secret:?}").contains("hunter2"), "I10");
+        let parts = |it: &Credential| [it.username.clone(), it.password.clone(), it.identity_token.clone()];
+        let parts: Vec<_> = found.iter().map(parts).collect();
+        assert_eq!(parts, [["", "", "hunter3"], ["b", "c", ""], ["a", "hunter2", ""]], "R-IMG-9");
+        assert!(!format!("{found:?} {secret:?}").contains("hunter"), "I10");
         assert!(secret.credentials("other.example/app:1").is_empty());
     }
 }

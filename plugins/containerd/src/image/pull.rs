@@ -10,13 +10,9 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_client::{
-    Client as Registry, Reference, RegistryOperation, client::BlobResponse, errors::OciDistributionError,
-    manifest::OciDescriptor, secrets::RegistryAuth,
-};
-use oci_spec::image::ImageConfiguration;
+use oci_spec::{distribution::Reference, image::ImageConfiguration};
 use stanchion_sdk::runtime::{
-    Error, ErrorKind, Image, ImageDigest, Progress, PullImage, PullProgress, RegistryAuth as Credentials, Result,
+    Error, ErrorKind, Image, ImageDigest, Progress, PullImage, PullProgress, RegistryAuth, Result,
 };
 
 use super::{
@@ -24,7 +20,7 @@ use super::{
     manifest::{self, Blob, Document, Manifest},
     reference,
     registry::{Endpoint, endpoints},
-    retry,
+    repository::Repository,
     store::{self, Store},
 };
 
@@ -32,12 +28,8 @@ use super::{
 const PARALLEL: usize = 3;
 /// Tries for one blob; each goes on where the last one broke off.
 const TRIES: u32 = 5;
-const ACCEPTED: [&str; 4] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.oci.image.index.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-    "application/vnd.docker.distribution.manifest.list.v2+json",
-];
+/// What a manifest is that does not say it.
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress) -> Result<Image> {
     let name = request.reference.clone();
@@ -50,11 +42,14 @@ pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress
             _ if endpoint.host == host && request.auth.is_some() => request.auth.clone(),
             configured => configured,
         };
-        let pull = Pull::new(images, &endpoint, &reference, auth, &progress);
-        match pull.run(&name).await {
+        let pulled = match Pull::new(images, &endpoint, &reference, auth, &progress).await {
+            Ok(pull) => pull.run(&name).await,
+            Err(error) => Err(error),
+        };
+        match pulled {
             Ok(image) => return Ok(image),
             // A mirror that lacks it or is away is no reason not to ask the next.
-            Err(error) => failures.push((endpoint.host.clone(), retry::after(error, &endpoint, &reference).await)),
+            Err(error) => failures.push((endpoint.host, error)),
         }
     }
     Err(together(&name, failures))
@@ -78,33 +73,30 @@ fn together(name: &str, mut failures: Vec<(String, Error)>) -> Error {
 
 struct Pull<'a> {
     images: &'a Images,
-    registry: Registry,
-    reference: Reference,
-    auth: RegistryAuth,
+    repository: Repository,
+    /// Digest or tag.
+    version: String,
     progress: &'a Progress,
 }
 
 impl<'a> Pull<'a> {
-    fn new(
+    async fn new(
         images: &'a Images,
         endpoint: &Endpoint,
         reference: &Reference,
-        auth: Option<Credentials>,
+        auth: Option<RegistryAuth>,
         progress: &'a Progress,
-    ) -> Self {
-        let (registry, auth) = images.clients.of(endpoint, auth);
-        let repository = endpoint.repository(reference.repository());
-        let there = match (reference.digest(), reference.tag()) {
-            (Some(digest), _) => Reference::with_digest(endpoint.host.clone(), repository, digest.to_owned()),
-            (None, tag) => Reference::with_tag(endpoint.host.clone(), repository, tag.unwrap_or("latest").to_owned()),
-        };
-        Self { images, registry, reference: there, auth, progress }
+    ) -> Result<Self> {
+        let settings = images.registry_settings.replace("{host}", &endpoint.host);
+        let client = images.clients.of(endpoint, auth).await;
+        let client = client.map_err(|error| error.context(format!("the certificates that {settings} names")))?;
+        let repository = Repository::new(endpoint, reference.repository(), settings, client)?;
+        let version = reference.digest().or(reference.tag()).unwrap_or("latest").to_owned();
+        Ok(Self { images, repository, version, progress })
     }
 
     async fn run(&self, name: &str) -> Result<Image> {
-        let signed_in = self.registry.auth(&self.reference, &self.auth, RegistryOperation::Pull).await;
-        signed_in.map_err(|error| self.objection(error))?;
-        let (manifest, bytes, digest) = self.manifest(&self.reference).await?;
+        let (manifest, bytes, digest) = self.manifest().await?;
         let size = manifest.layers.iter().map(|layer| layer.size).sum();
         let layers = u32::try_from(manifest.layers.len()).unwrap_or(u32::MAX);
         let image = Image { reference: name.to_owned(), digest: ImageDigest(digest), size };
@@ -152,29 +144,13 @@ impl<'a> Pull<'a> {
     }
 
     /// The manifest for this node, as it was written, with its digest.
-    async fn manifest(&self, reference: &Reference) -> Result<(Manifest, Vec<u8>, String)> {
-        let mut reference = reference.clone();
+    async fn manifest(&self) -> Result<(Manifest, Vec<u8>, String)> {
+        let mut version = self.version.clone();
         for _ in 0..2 {
-            let (bytes, digest) = self
-                .registry
-                .pull_manifest_raw(&reference, &self.auth, &ACCEPTED)
-                .await
-                .map_err(|error| self.objection(error))?;
-            let bytes = bytes.to_vec();
-            let found = store::digest(&bytes);
-            if digest.starts_with("sha256:") && digest != found {
-                return Err(Error::new(
-                    ErrorKind::Invalid,
-                    format!("the manifest is {found}, but the registry says {digest}"),
-                ));
-            }
+            let (bytes, digest) = self.repository.manifest(&version).await?;
             match manifest::parse(&bytes)? {
-                Document::Manifest(manifest) => return Ok((*manifest, bytes, found)),
-                Document::Index(index) => {
-                    let digest = manifest::for_this_node(&index)?.digest.clone();
-                    let (host, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
-                    reference = Reference::with_digest(host, repository, digest);
-                }
+                Document::Manifest(manifest) => return Ok((*manifest, bytes, digest)),
+                Document::Index(index) => version = manifest::for_this_node(&index)?.digest.clone(),
             }
         }
         Err(Error::new(ErrorKind::Invalid, "an image index names another index"))
@@ -235,83 +211,15 @@ impl<'a> Pull<'a> {
 
     /// Fetches a blob from where the last try broke off.
     async fn fetch(&self, store: &Store, blob: &Blob, received: &Arc<AtomicU64>) -> Result<()> {
-        let there = OciDescriptor {
-            digest: blob.digest.clone(),
-            size: i64::try_from(blob.size).unwrap_or(i64::MAX),
-            media_type: blob.media_type.clone(),
-            ..OciDescriptor::default()
-        };
-        let offset = store.written(&blob.digest).await;
-        let (offset, parts) = match offset {
-            0 => (0, self.registry.pull_blob_stream(&self.reference, &there).await),
-            from => match self.registry.pull_blob_stream_partial(&self.reference, &there, from, None).await {
-                Ok(BlobResponse::Partial(parts)) => (from, Ok(parts)),
-                // The registry cannot go on in the middle: what is there is written over.
-                Ok(BlobResponse::Full(parts)) => (0, Ok(parts)),
-                Err(error) => (from, Err(error)),
-            },
-        };
-        let parts = parts.map_err(|error| self.objection(error))?;
+        // One that is there as a whole and does not count as such is wrong: it is written over.
+        let written = Some(store.written(&blob.digest).await).filter(|written| *written < blob.size).unwrap_or(0);
+        let (offset, parts) = self.repository.blob(&blob.digest, written).await?;
         received.fetch_add(offset, Ordering::Relaxed);
         let counted = Arc::clone(received);
         let parts = parts.inspect_ok(move |part| {
             counted.fetch_add(part.len() as u64, Ordering::Relaxed);
         });
         store.write(blob, HashMap::new(), offset, parts).await
-    }
-
-    /// A registry's refusal in our words. No credentials are in it.
-    fn objection(&self, error: OciDistributionError) -> Error {
-        let host = self.reference.registry();
-        match error {
-            OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
-                let hint = format!(
-                    "registry {host} wants other credentials (401); set username and password in \
-                     [backend.containerd.registry.\"{host}\"], and check the image's name"
-                );
-                Error::new(ErrorKind::Permission, hint)
-            }
-            OciDistributionError::ImageManifestNotFoundError(_) => not_found(&self.reference),
-            OciDistributionError::ServerError { code, message, .. } => by_status(code, &message, &self.reference),
-            OciDistributionError::RegistryError { envelope, .. } => {
-                let text = envelope.to_string();
-                match text.to_uppercase() {
-                    text if text.contains("UNKNOWN") => not_found(&self.reference),
-                    text if text.contains("DENIED") => by_status(403, &text, &self.reference),
-                    text if text.contains("TOOMANYREQUESTS") => by_status(429, &text, &self.reference),
-                    _ => Error::new(ErrorKind::Other, format!("registry {host} refuses")).because(text),
-                }
-            }
-            OciDistributionError::RequestError(error) => match error.status() {
-                Some(status) => by_status(status.as_u16(), "", &self.reference),
-                None => {
-                    Error::new(ErrorKind::Unavailable, format!("registry {host} cannot be reached")).caused_by(&error)
-                }
-            },
-            other => Error::new(ErrorKind::Other, format!("registry {host}")).caused_by(&other),
-        }
-    }
-}
-
-fn not_found(reference: &Reference) -> Error {
-    let (host, repository) = (reference.registry(), reference.repository());
-    let version = reference.digest().or(reference.tag()).unwrap_or("latest");
-    let message =
-        format!("image {repository} with {version} is not found in registry {host} (404); check name and tag");
-    Error::new(ErrorKind::NotFound, message)
-}
-
-fn by_status(code: u16, text: &str, reference: &Reference) -> Error {
-    let host = reference.registry();
-    match code {
-        401 | 403 => {
-            Error::new(ErrorKind::Permission, format!("registry {host} refuses ({code}); check the credentials"))
-        }
-        404 => not_found(reference),
-        429 => Error::new(ErrorKind::Unavailable, format!("registry {host} has had too many requests (429)"))
-            .retry_after(retry::UNSAID),
-        500.. => Error::new(ErrorKind::Unavailable, format!("registry {host} is in trouble ({code})")).because(text),
-        _ => Error::new(ErrorKind::Other, format!("registry {host} answers {code}")).because(text),
     }
 }
 
@@ -325,7 +233,7 @@ pub(super) async fn finish(
     chain_id: &str,
 ) -> Result<()> {
     let media_type = match manifest.media_type.as_str() {
-        "" => ACCEPTED[0],
+        "" => MANIFEST,
         media_type => media_type,
     };
     let size = bytes.len() as u64;

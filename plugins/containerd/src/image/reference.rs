@@ -1,9 +1,9 @@
 //! Image references: `[HOST/]PATH[:TAG][@DIGEST]`.
 //!
-//! Read by hand. The parser that comes with the registry client compiles an expression over all of Unicode's letters,
+//! Read by hand. The parser that comes with the type compiles an expression over all of Unicode's letters,
 //! which stays in memory with some 10 MiB: more than the rest of the agent (docs/benchmarks.md).
 
-use oci_client::Reference;
+use oci_spec::distribution::Reference;
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
 
 /// Longest name, host and path together (distribution's reference grammar).
@@ -112,15 +112,15 @@ fn is_digest(digest: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use oci_client::Reference;
+    use oci_spec::distribution::Reference;
 
     use super::parse;
 
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    /// The client's own parser, where nothing but the answer counts, is the measure.
+    /// The type's own parser, where nothing but the answer counts, is the measure.
     #[test]
-    fn references_are_read_as_the_registry_client_reads_them() {
+    fn references_are_read_as_their_type_reads_them() {
         for text in [
             "redis",
             "redis:7",
@@ -162,7 +162,7 @@ mod tests {
             ("redis@sha256:1234", "digest \"sha256:1234\""),
             ("redis ", "\"redis \" in its path"),
         ] {
-            assert!(text.parse::<Reference>().is_err(), "{text:?} is valid for the registry client");
+            assert!(text.parse::<Reference>().is_err(), "{text:?} is valid for the type");
             let said = parse(text).expect_err(text).chain();
             assert!(said.contains(fault), "{text:?}: {said}");
         }

@@ -1,40 +1,34 @@
-//! Registries: which hosts are asked for an image, and a client for each, made once.
+//! Registries: which hosts are asked for an image, and what is kept of them from one pull to the next.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
-use oci_client::{
-    Client,
-    client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol},
-    secrets::RegistryAuth,
-};
 use regex::Regex;
-use stanchion_sdk::runtime::RegistryAuth as Credentials;
+use reqwest::Client;
+use stanchion_sdk::runtime::{RegistryAuth, Result};
 
-use super::RegistryConfig;
+use super::{RegistryConfig, sign_in::SignIn, tls::Tls};
 
 /// A host to pull from.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub host: String,
     pub plain: bool,
+    pub tls: Tls,
     /// Its repositories are below this path.
     prefix: String,
     /// What images are called there, in place of their names.
     rewrite: Vec<(String, String)>,
-    ca_file: Option<PathBuf>,
-    insecure: bool,
 }
 
 impl Endpoint {
     fn of(host: &str, plain: bool, registries: &BTreeMap<String, RegistryConfig>) -> Self {
         let config = registries.get(host).cloned().unwrap_or_default();
-        let (ca_file, insecure) = (config.ca_file, config.insecure_skip_verify);
-        Self { host: host.to_owned(), plain, prefix: String::new(), rewrite: Vec::new(), ca_file, insecure }
+        let RegistryConfig { ca_file, cert_file, key_file, insecure_skip_verify: insecure, .. } = config;
+        let tls = Tls { ca_file, cert_file, key_file, insecure };
+        Self { host: host.to_owned(), plain, tls, prefix: String::new(), rewrite: Vec::new() }
     }
 
     /// What a repository is called there.
@@ -54,40 +48,71 @@ pub(super) fn endpoints(host: &str, registries: &BTreeMap<String, RegistryConfig
     let mirror = |mirror: &String| {
         let (scheme, rest) = mirror.split_once("://").unwrap_or(("", mirror));
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let plain = scheme == "http" || (scheme.is_empty() && is_loopback(host));
+        let plain = scheme == "http" || (scheme.is_empty() && is_plain(host, registries));
         let path = path.trim_matches('/');
         let below = path.strip_prefix("v2/").unwrap_or(if path == "v2" { "" } else { path });
         let prefix = if below.is_empty() { String::new() } else { format!("{below}/") };
         let rewrite = config.rewrite.clone().into_iter().collect();
         Endpoint { prefix, rewrite, ..Endpoint::of(host, plain, registries) }
     };
-    let plain = registries.get(host).is_some_and(|config| config.plain_http) || is_loopback(host);
+    let plain = is_plain(host, registries);
     config.mirrors.iter().map(mirror).chain([Endpoint::of(host, plain, registries)]).collect()
 }
 
+/// Whether a host is reached over plain HTTP: this machine is, unless certificates are set for it.
+fn is_plain(host: &str, registries: &BTreeMap<String, RegistryConfig>) -> bool {
+    let config = registries.get(host);
+    let has_certificates = config.is_some_and(|it| it.ca_file.is_some() || it.cert_file.is_some());
+    config.is_some_and(|it| it.plain_http) || (is_loopback(host) && !has_certificates)
+}
+
 fn is_loopback(host: &str) -> bool {
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    let port = host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok());
+    let name = port.map_or(host, |(name, _)| name);
     name == "localhost" || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// Clients by host and credentials: making one reads all root certificates, and its tokens serve the next pull too.
+/// HTTP clients and sign-ins, made once.
 #[derive(Clone, Default)]
-pub(super) struct Clients(Arc<Mutex<HashMap<Account, Client>>>);
+pub(super) struct Clients(Arc<Mutex<Known>>);
 
-/// A host, and the user name and password for it.
-type Account = (Endpoint, Option<(String, String)>);
+#[derive(Default)]
+struct Known {
+    /// Each with the fingerprint of the files it was made of. Making one reads all root certificates of the node: hosts of
+    /// which the settings say the same share it.
+    clients: HashMap<Tls, ([u8; 32], Client)>,
+    sign_ins: HashMap<Account, Arc<SignIn>>,
+}
+
+/// A host, whether it is reached over plain HTTP, and the credentials for it.
+type Account = (String, bool, Option<RegistryAuth>);
 
 impl Clients {
-    /// The client for a host, and how it signs in.
-    pub fn of(&self, endpoint: &Endpoint, auth: Option<Credentials>) -> (Client, RegistryAuth) {
-        let credentials = auth.map(|Credentials { username, password }| (username, password));
-        let sign_in = match &credentials {
-            Some((username, password)) => RegistryAuth::Basic(username.clone(), password.clone()),
-            None => RegistryAuth::Anonymous,
+    /// The client for a host, and what is known of signing in there.
+    ///
+    /// # Errors
+    /// `Invalid`: its certificates are not what they should be.
+    pub async fn of(&self, endpoint: &Endpoint, auth: Option<RegistryAuth>) -> Result<(Client, Arc<SignIn>)> {
+        let files = endpoint.tls.read().await?;
+        let fingerprint = files.fingerprint();
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match known.clients.get(&endpoint.tls) {
+            Some((made_of, client)) if *made_of == fingerprint => client.clone(),
+            _ => {
+                let client = endpoint.tls.client(&files)?;
+                known.clients.insert(endpoint.tls.clone(), (fingerprint, client.clone()));
+                client
+            }
         };
-        let mut clients = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = clients.entry((endpoint.clone(), credentials)).or_insert_with(|| connect(endpoint));
-        (client.clone(), sign_in)
+        let account = (endpoint.host.clone(), endpoint.plain, auth.clone());
+        if let Some(sign_in) = known.sign_ins.get(&account) {
+            return Ok((client, Arc::clone(sign_in)));
+        }
+        // Passwords that are given anew every few hours do not pile up.
+        known.sign_ins.retain(|_, sign_in| Arc::strong_count(sign_in) > 1 || sign_in.has_tokens());
+        let sign_in = Arc::new(SignIn::new(auth));
+        known.sign_ins.insert(account, Arc::clone(&sign_in));
+        Ok((client, sign_in))
     }
 }
 
@@ -96,28 +121,6 @@ impl std::fmt::Debug for Clients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Clients").finish_non_exhaustive()
     }
-}
-
-fn connect(endpoint: &Endpoint) -> Client {
-    let protocol = match endpoint.plain {
-        true => ClientProtocol::HttpsExcept(vec![endpoint.host.clone()]),
-        false => ClientProtocol::Https,
-    };
-    let ca = endpoint.ca_file.as_ref().and_then(|path| match std::fs::read(path) {
-        Ok(data) => Some(Certificate { encoding: CertificateEncoding::Pem, data }),
-        Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the certificates of a registry cannot be read");
-            None
-        }
-    });
-    Client::new(ClientConfig {
-        protocol,
-        extra_root_certificates: ca.into_iter().collect(),
-        accept_invalid_certificates: endpoint.insecure,
-        connect_timeout: Some(Duration::from_secs(10)),
-        read_timeout: Some(Duration::from_secs(60)),
-        ..ClientConfig::default()
-    })
 }
 
 #[cfg(test)]
@@ -131,12 +134,14 @@ mod tests {
         let text = r#"{
             "*": {"mirrors": ["https://all:5000"]},
             "docker.io": {"mirrors": ["https://mirror/v2/hub", "http://plain/v2"], "rewrite": {"^library/(.*)": "official/$1"}},
-            "mirror": {"insecure_skip_verify": true}
+            "mirror": {"insecure_skip_verify": true},
+            "127.0.0.1:5001": {"ca_file": "/ca.pem", "mirrors": ["localhost:5002", "127.0.0.1:5003"]},
+            "127.0.0.1:5003": {"cert_file": "/c.pem", "key_file": "/k.pem"}
         }"#;
         let registries: BTreeMap<String, RegistryConfig> = serde_json::from_str(text).expect("right");
         let asked = |host: &str, name: &str| -> Vec<_> {
             let show =
-                |it: super::Endpoint| format!("{}/{} {} {}", it.host, it.repository(name), it.plain, it.insecure);
+                |it: super::Endpoint| format!("{}/{} {} {}", it.host, it.repository(name), it.plain, it.tls.insecure);
             endpoints(host, &registries).into_iter().map(show).collect()
         };
         assert_eq!(
@@ -148,5 +153,10 @@ mod tests {
             ]
         );
         assert_eq!(asked("quay.io", "a/b"), ["all:5000/a/b false false", "quay.io/a/b false false"]);
+        for loopback in ["[::1]", "[::1]:5000", "localhost"] {
+            assert_eq!(asked(loopback, "a")[1], format!("{loopback}/a true false"));
+        }
+        let secured = ["localhost:5002/a true false", "127.0.0.1:5003/a false false", "127.0.0.1:5001/a false false"];
+        assert_eq!(asked("127.0.0.1:5001", "a"), secured);
     }
 }

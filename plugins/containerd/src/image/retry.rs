@@ -3,35 +3,17 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, fmt::rfc2822};
-use oci_client::Reference;
-use stanchion_sdk::runtime::Error;
-
-use super::registry::Endpoint;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// When the registry does not say.
-pub(super) const UNSAID: Duration = Duration::from_secs(30);
+const UNSAID: Duration = Duration::from_secs(30);
 /// The longest that is believed.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The error with the time that the registry asks for, if it is one of too many requests. The client library does not
-/// show the answer's header, so it is asked for once more, without a body.
-pub(super) async fn after(error: Error, endpoint: &Endpoint, reference: &Reference) -> Error {
-    if error.retry_delay().is_none() {
-        return error;
-    }
-    let scheme = if endpoint.plain { "http" } else { "https" };
-    let version = reference.digest().or(reference.tag()).unwrap_or("latest");
-    let url =
-        format!("{scheme}://{}/v2/{}/manifests/{version}", endpoint.host, endpoint.repository(reference.repository()));
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build();
-    let Ok(request) = client.map(|client| client.head(url)) else { return error };
-    match request.send().await {
-        Ok(answer) => match answer.headers().get("retry-after").and_then(|value| value.to_str().ok()) {
-            Some(value) => error.retry_after(delay(value, Timestamp::now()).unwrap_or(UNSAID)),
-            None => error,
-        },
-        Err(_) => error,
-    }
+/// How long a registry wants to be left alone, by the headers of its answer.
+pub(super) fn after(headers: &HeaderMap) -> Duration {
+    let value = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    value.and_then(|value| delay(value, Timestamp::now())).unwrap_or(UNSAID)
 }
 
 /// The header's value, at most an hour: seconds, a date, or, as Docker Hub has it, seconds since 1970.

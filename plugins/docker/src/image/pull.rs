@@ -55,11 +55,10 @@ fn parts(reference: &Reference) -> (String, Option<String>) {
 
 fn credentials(host: &str, auth: RegistryAuth) -> DockerCredentials {
     let address = if host == "docker.io" { HUB } else { host };
-    DockerCredentials {
-        username: Some(auth.username),
-        password: Some(auth.password),
-        serveraddress: Some(address.to_owned()),
-        ..DockerCredentials::default()
+    let credentials = DockerCredentials { serveraddress: Some(address.to_owned()), ..DockerCredentials::default() };
+    match auth.identity_token.is_empty() {
+        true => DockerCredentials { username: Some(auth.username), password: Some(auth.password), ..credentials },
+        false => DockerCredentials { identitytoken: Some(auth.identity_token), ..credentials },
     }
 }
 
@@ -141,8 +140,8 @@ fn objection(name: &str, host: &str, error: Error, text: &str) -> Error {
             wrapped(
                 ErrorKind::Permission,
                 format!(
-                    "{failed}: registry {host} wants other credentials; set username and password in \
-                 [backend.docker.registry.\"{host}\"], and check the image's name"
+                    "{failed}: registry {host} wants other credentials; set username and password, or \
+                     identity_token, in [backend.docker.registry.\"{host}\"], and check the image's name"
                 ),
             )
         }

@@ -1,0 +1,186 @@
+//! What goes wrong with a registry, in our words. No credentials are in them.
+
+use std::{error::Error as StdError, io};
+
+use reqwest::{Response, StatusCode, Url};
+use rustls::AlertDescription as Alert;
+use serde_json::Value;
+use stanchion_sdk::runtime::{Error, ErrorKind};
+
+use super::{
+    repository::{HUB, body},
+    retry,
+};
+
+/// The most that is read of a refusal's text, bytes, and the most that is shown of it, characters.
+const READ: usize = 64 << 10;
+const SHOWN: usize = 300;
+
+/// Whom something was asked of.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub host: String,
+    pub repository: String,
+    /// Where its settings are.
+    pub settings: String,
+    /// Whether it is shown a certificate.
+    pub has_certificate: bool,
+}
+
+impl Asked {
+    /// No answer came.
+    pub fn unanswered(&self, error: reqwest::Error) -> Error {
+        let place = self.place(error.url());
+        // The address of a blob may be all that is needed to get it (I10).
+        let error = error.without_url();
+        let unavailable = |message: String| Error::new(ErrorKind::Unavailable, message).caused_by(&error);
+        match tls_failure(&error) {
+            Some(rustls::Error::AlertReceived(alert)) if is_of_certificate(*alert) => {
+                self.certificate(&place).because(format!("TLS alert {alert:?}"))
+            }
+            Some(rustls::Error::InvalidCertificate(_)) => {
+                unavailable(format!("the certificate of {place} is not trusted; see ca_file in {}", self.settings))
+            }
+            _ => unavailable(format!("{place} cannot be reached")),
+        }
+    }
+
+    /// The registry, or where it has sent us.
+    fn place(&self, at: Option<&Url>) -> String {
+        let host = &self.host;
+        let elsewhere = at.and_then(Url::host_str).filter(|it| !host.contains(it) && *it != HUB);
+        elsewhere.map_or_else(|| format!("registry {host}"), |it| format!("{it}, where registry {host} sends us,"))
+    }
+
+    fn certificate(&self, place: &str) -> Error {
+        let settings = &self.settings;
+        let message = match self.has_certificate {
+            true => format!("{place} does not accept our certificate; check cert_file and key_file in {settings}"),
+            false => format!("{place} wants a client certificate; set cert_file and key_file in {settings}"),
+        };
+        Error::new(ErrorKind::Permission, message)
+    }
+
+    /// An answer that is not what was asked for; `version` is of which manifest or blob.
+    pub async fn refused(&self, answer: Response, version: &str) -> Error {
+        let (status, busy) = (answer.status(), retry::after(answer.headers()));
+        let text = body(answer, READ).await.unwrap_or_default();
+        let codes = codes(&text);
+        let says = |word: &str| codes.iter().any(|code| code.contains(word));
+        let text = shown(&text);
+        let host = &self.host;
+        match status.as_u16() {
+            401 => self.unauthorized(),
+            403 => self.forbidden(status),
+            404 => self.not_found(version),
+            429 => busy_until(format!("registry {host}"), busy),
+            500.. => Error::new(ErrorKind::Unavailable, format!("registry {host} is in trouble ({})", status.as_u16()))
+                .because(text),
+            // nginx speaks of certificates when the connection is made.
+            400 if text.contains("SSL certificate") => self.certificate(&format!("registry {host}")).because(text),
+            _ if says("UNKNOWN") => self.not_found(version),
+            _ if says("DENIED") => self.forbidden(status),
+            _ if says("TOOMANYREQUESTS") => busy_until(format!("registry {host}"), busy),
+            code => Error::new(ErrorKind::Other, format!("registry {host} answers {code}")).because(text),
+        }
+    }
+
+    /// It wants other credentials, or some.
+    pub fn unauthorized(&self) -> Error {
+        let (host, settings) = (&self.host, &self.settings);
+        let hint = format!(
+            "registry {host} wants other credentials (401); set username and password, or identity_token, in {settings}, \
+             and check the image's name"
+        );
+        Error::new(ErrorKind::Permission, hint)
+    }
+
+    /// It wants a password, and there is an identity token.
+    pub fn wants_password(&self) -> Error {
+        let (host, settings) = (&self.host, &self.settings);
+        let message = format!(
+            "registry {host} has no token server and takes no identity token; set username and password in {settings}"
+        );
+        Error::new(ErrorKind::Permission, message)
+    }
+
+    /// Its token server gives none.
+    pub async fn no_token(&self, answer: Response, has_identity: bool) -> Error {
+        let (status, busy) = (answer.status().as_u16(), retry::after(answer.headers()));
+        let server = answer.url().host_str().unwrap_or_default();
+        let server = format!("the token server {server} of registry {}", self.host);
+        // Its text is not shown: it may repeat what it was sent (I10).
+        match status {
+            429 => busy_until(server, busy),
+            400.. if status < 500 && has_identity => {
+                let settings = &self.settings;
+                let message = format!(
+                    "{server} does not accept the identity token ({status}); check identity_token in {settings}"
+                );
+                Error::new(ErrorKind::Permission, message)
+            }
+            400 | 401 | 403 => self.unauthorized().because(format!("{server} answers {status}")),
+            500.. => Error::new(ErrorKind::Unavailable, format!("{server} is in trouble ({status})")),
+            _ => Error::new(ErrorKind::Other, format!("{server} answers {status}, without a token")),
+        }
+    }
+
+    fn forbidden(&self, status: StatusCode) -> Error {
+        let message = format!("registry {} refuses ({}); check the credentials", self.host, status.as_u16());
+        Error::new(ErrorKind::Permission, message)
+    }
+
+    fn not_found(&self, version: &str) -> Error {
+        let Self { host, repository, .. } = self;
+        let message =
+            format!("image {repository} with {version} is not found in registry {host} (404); check name and tag");
+        Error::new(ErrorKind::NotFound, message)
+    }
+}
+
+fn busy_until(who: String, delay: std::time::Duration) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{who} has had too many requests (429)")).retry_after(delay)
+}
+
+/// The codes of errors in a text as distribution's specification has it.
+fn codes(text: &[u8]) -> Vec<String> {
+    let text: Value = serde_json::from_slice(text).unwrap_or_default();
+    let errors = text["errors"].as_array().cloned().unwrap_or_default();
+    errors.iter().filter_map(|error| error["code"].as_str().map(str::to_uppercase)).collect()
+}
+
+/// A text in one line, and not all of a page.
+fn shown(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let line: Vec<_> = text.split_whitespace().collect();
+    line.join(" ").chars().take(SHOWN).collect()
+}
+
+/// What TLS says against it.
+fn tls_failure<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        // What an I/O error wraps is not among its sources.
+        let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|cause| cause as &(dyn StdError + 'static)).or_else(|| cause.source());
+    }
+    None
+}
+
+/// Whether a server says by it that it lacks a certificate, or takes another. Which of them it says differs.
+fn is_of_certificate(alert: Alert) -> bool {
+    matches!(
+        alert,
+        Alert::CertificateRequired
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+    )
+}

@@ -1,0 +1,242 @@
+//! Against registries that answer by a script.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use stanchion_sdk::runtime::{Error, ErrorKind, RegistryAuth};
+
+use super::{super::registry, *};
+
+/// What is asked, head and body, and the answer.
+type Script = dyn Fn(&str) -> String + Send + Sync;
+
+/// A server on a loopback address; it ends with the test.
+struct Server {
+    address: String,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    /// One that answers by `script`, which is told its own address.
+    fn start<S: Fn(&str) -> String + Send + Sync + 'static>(script: impl FnOnce(String) -> S) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let seen = Arc::<Mutex<Vec<String>>>::default();
+        let (script, note): (Box<Script>, _) = (Box::new(script(address.clone())), Arc::clone(&seen));
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut reader = BufReader::new(client.try_clone().expect("a socket"));
+                let mut asked = String::new();
+                while reader.read_line(&mut asked).expect("a request") > 2 {}
+                let length = asked.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+                let mut body = vec![0; length.unwrap_or(0)];
+                reader.read_exact(&mut body).expect("a body");
+                asked.push_str(&String::from_utf8_lossy(&body));
+                let answer = script(&asked);
+                note.lock().expect("whole").push(asked);
+                // Who has read enough goes away.
+                client.write_all(answer.as_bytes()).ok();
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// What it was asked that begins so.
+    fn seen(&self, begins: &str) -> Vec<String> {
+        self.seen.lock().expect("whole").iter().filter(|asked| asked.starts_with(begins)).cloned().collect()
+    }
+
+    /// Its repository `team/app`.
+    async fn repository(&self, auth: Option<RegistryAuth>) -> Repository {
+        of(&registry::Clients::default(), &self.address, auth).await
+    }
+}
+
+async fn of(clients: &registry::Clients, host: &str, auth: Option<RegistryAuth>) -> Repository {
+    let endpoint = registry::endpoints(host, &BTreeMap::new()).remove(0);
+    let client = clients.of(&endpoint, auth).await.expect("a client");
+    Repository::new(&endpoint, "team/app", "[the settings]".to_owned(), client).expect("a repository")
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
+}
+
+fn password() -> Option<RegistryAuth> {
+    Some(RegistryAuth { username: "user".to_owned(), password: "secret".to_owned(), ..RegistryAuth::default() })
+}
+
+fn identity() -> Option<RegistryAuth> {
+    Some(RegistryAuth { identity_token: "se cret".to_owned(), ..RegistryAuth::default() })
+}
+
+/// `user:secret`
+const BASIC: &str = "authorization: Basic dXNlcjpzZWNyZXQ=\r\n";
+
+/// Wants a token of its own `/token`, of which `give` answers requests; has a manifest for who has a `good` one.
+fn with_tokens(give: impl Fn(&str) -> String + Send + Sync + 'static) -> Server {
+    Server::start(|address| {
+        move |asked: &str| {
+            let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{address}/token\",service=\"s t\"\r\n");
+            match () {
+                () if asked.contains(" /token") => give(asked),
+                () if asked.contains("authorization: Bearer good") => answer("200 OK", "", "{}"),
+                () => answer("401 Unauthorized", &challenge, ""),
+            }
+        }
+    })
+}
+
+fn text(error: &Error) -> String {
+    let text = error.chain();
+    assert!(!text.contains("cret") && !text.contains("dXNl"), "I10: {text}");
+    text
+}
+
+#[tokio::test]
+async fn what_is_shown_stays_with_its_host() {
+    let elsewhere = Server::start(|_| |_: &str| answer("200 OK", "", "{}"));
+    let there = format!("Location: http://{}/elsewhere?signature=secret\r\n", elsewhere.address);
+    let server = Server::start(|_| {
+        move |asked: &str| match asked {
+            _ if !asked.contains(BASIC) => answer("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", ""),
+            _ if asked.contains("/moved") => answer("307 Temporary Redirect", &there, ""),
+            _ => answer("302 Found", "Location: /v2/team/app/manifests/moved\r\n", ""),
+        }
+    });
+    let repository = server.repository(password()).await;
+    assert_eq!(repository.manifest("1").await.expect("it is elsewhere").0, b"{}");
+    let seen = server.seen("GET /v2/team/app/");
+    assert!(seen.len() == 2 && seen.iter().all(|asked| asked.contains(BASIC)), "{seen:?}");
+    let seen = elsewhere.seen("GET /elsewhere");
+    assert!(seen.len() == 1 && !seen[0].contains("authorization"), "{seen:?}");
+    drop(repository.blob("sha256:moved", 0).await.expect("it is elsewhere"));
+    assert!(elsewhere.seen("GET").iter().all(|asked| !asked.contains("authorization")));
+}
+
+#[tokio::test]
+async fn an_identity_token_is_posted_and_goes_nowhere_else() {
+    let server = with_tokens(|asked| {
+        let form = "scope=repository%3Ateam%2Fapp%3Apull&service=s+t&grant_type=refresh_token&client_id=stanchion&\
+                    refresh_token=se+cret";
+        match asked.starts_with("POST") && asked.ends_with(form) {
+            true => answer("200 OK", "", r#"{"access_token": "good", "expires_in": 300}"#),
+            false => answer("401 Unauthorized", "", asked),
+        }
+    });
+    server.repository(identity()).await.manifest("1").await.expect("its token is taken");
+    let refused = server.repository(None).await.manifest("1").await.expect_err("nothing is shown");
+    assert_eq!(refused.kind(), ErrorKind::Permission);
+    let said = format!("registry {} wants other credentials (401); set username", server.address);
+    assert!(text(&refused).starts_with(&said) && text(&refused).contains("identity_token, in [the settings]"));
+
+    let elsewhere = Server::start(|_| |_: &str| answer("200 OK", "", r#"{"token": "good"}"#));
+    let there = format!("Location: http://{}/token\r\n", elsewhere.address);
+    let server = with_tokens(move |_| answer("307 Temporary Redirect", &there, ""));
+    text(&server.repository(identity()).await.manifest("1").await.expect_err("it is not sent on"));
+    assert!(elsewhere.seen("").is_empty(), "the token went elsewhere");
+
+    let server = with_tokens(|asked| answer("400 Bad Request", "", asked));
+    let refused = server.repository(identity()).await.manifest("1").await.expect_err("it is not taken");
+    assert!(
+        text(&refused).contains("does not accept the identity token (400); check identity_token in [the settings]")
+    );
+    assert_eq!(refused.kind(), ErrorKind::Permission);
+    let basic = |_| |_: &str| answer("401 Unauthorized", "WWW-Authenticate: Basic realm=x\r\n", "");
+    let refused = Server::start(basic).repository(identity()).await.manifest("1").await.expect_err("no token server");
+    assert!(text(&refused).contains("set username and password in [the settings]"), "{}", text(&refused));
+}
+
+#[tokio::test]
+async fn a_token_is_used_until_it_is_not_taken() {
+    let given = Mutex::new(0);
+    let server = with_tokens(move |asked| {
+        let mut given = given.lock().expect("whole");
+        *given += 1;
+        let is_asked = "GET /token?scope=repository%3Ateam%2Fapp%3Apull&service=s+t HTTP";
+        assert!(asked.starts_with(is_asked) && asked.contains(BASIC), "{asked}");
+        let token = if *given == 1 { "bad" } else { "good" };
+        answer("200 OK", "", &format!(r#"{{"token": "{token}", "expires_in": 300}}"#))
+    });
+    let clients = registry::Clients::default();
+    for _ in 0..2 {
+        let repository = of(&clients, &server.address, password()).await;
+        repository.manifest("1").await.expect("the second is taken");
+        drop(repository.blob("sha256:0", 0).await.expect("as for the manifest"));
+    }
+    assert_eq!((server.seen("GET /token").len(), server.seen("GET /v2/ ").len()), (2, 1));
+    let asked = server.seen("GET /v2/team/app/");
+    let good = asked.iter().filter(|asked| asked.contains("Bearer good")).count();
+    assert_eq!((asked.len(), good), (5, 4), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_blob_goes_on_in_the_middle_where_the_registry_can() {
+    for (status, begins) in [("206 Partial Content", 3), ("200 OK", 0)] {
+        let server = Server::start(|_| move |_: &str| answer(status, "", "defg"));
+        let (from, parts) = server.repository(None).await.blob("sha256:0", 3).await.expect("a blob");
+        let bytes: Vec<_> = parts.try_collect().await.expect("bytes");
+        assert_eq!((from, bytes.concat()), (begins, b"defg".to_vec()), "{status}");
+        assert!(server.seen("GET /v2/team/app/blobs/sha256:0 ")[0].contains("range: bytes=3-\r\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_is_what_was_asked_for_and_what_the_registry_says_it_is() {
+    let body = r#"{"schemaVersion": 2}"#;
+    let (right, wrong) = (store::digest(body.as_bytes()), format!("sha256:{}", "0".repeat(64)));
+    let of = async |version: &str, said: &str| {
+        let headers = format!("Docker-Content-Digest: {said}\r\n");
+        let server = Server::start(|_| move |_: &str| answer("200 OK", &headers, body));
+        let got = server.repository(None).await.manifest(version).await;
+        let seen = server.seen("GET /v2/team/app/manifests/");
+        assert!(seen[0].contains("accept: ") && seen[0].contains("docker.distribution.manifest.list.v2"), "{seen:?}");
+        got.map(|(bytes, digest)| (String::from_utf8(bytes).expect("text"), digest))
+    };
+    for (version, said) in [("1", right.as_str()), (right.as_str(), right.as_str()), ("1", "md5:0"), (&*right, "")] {
+        assert_eq!(of(version, said).await.expect("right"), (body.to_owned(), right.clone()), "{version} {said}");
+    }
+    for (version, said) in [("1", wrong.as_str()), (wrong.as_str(), wrong.as_str()), (&*wrong, ""), ("md5:0", "")] {
+        let error = of(version, said).await.expect_err("another");
+        assert!(error.kind() == ErrorKind::Invalid && error.chain().contains(&right), "{}", error.chain());
+    }
+    let large = "x".repeat(LARGEST_MANIFEST + 2);
+    let server = Server::start(|_| move |_: &str| answer("200 OK", "", &large));
+    let error = server.repository(None).await.manifest("1").await.expect_err("too large");
+    assert!(error.chain().contains("larger than"), "{}", error.chain());
+}
+
+#[tokio::test]
+async fn refusals_have_a_kind_and_say_what_to_do() {
+    let coded = |code: &str| format!(r#"{{"errors": [{{"code": "{code}", "message": "no"}}]}}"#);
+    let nginx = "<html>\r\n<head><title>400 No required SSL certificate was sent</title></head>".to_owned();
+    for (status, body, kind, said) in [
+        ("401 Unauthorized", String::new(), ErrorKind::Permission, "set username and password"),
+        ("403 Forbidden", coded("DENIED"), ErrorKind::Permission, "refuses (403); check the credentials"),
+        ("404 Not Found", coded("MANIFEST_UNKNOWN"), ErrorKind::NotFound, "image team/app with 1 is not found"),
+        ("429 Too Many Requests", String::new(), ErrorKind::Unavailable, "too many requests (429)"),
+        ("503 Service Unavailable", "later\n".to_owned(), ErrorKind::Unavailable, "is in trouble (503): later"),
+        ("400 Bad Request", coded("NAME_UNKNOWN"), ErrorKind::NotFound, "not found"),
+        ("400 Bad Request", coded("DENIED"), ErrorKind::Permission, "refuses (400)"),
+        ("400 Bad Request", nginx, ErrorKind::Permission, "set cert_file and key_file in [the settings]"),
+        ("418 I'm a teapot", String::new(), ErrorKind::Other, "answers 418"),
+    ] {
+        let headers = "Retry-After: 7\r\n";
+        let server = Server::start(|_| move |_: &str| answer(status, headers, &body));
+        let error = server.repository(None).await.manifest("1").await.expect_err(status);
+        let told = error.chain();
+        assert!(told.contains(said) && told.contains(&format!("registry {}", server.address)), "{status}: {told}");
+        let delay = status.starts_with("429").then_some(Duration::from_secs(7));
+        assert_eq!((error.kind(), error.retry_delay()), (kind, delay), "{status}");
+    }
+    let circle = |_| |_: &str| answer("302 Found", "Location: /v2/\r\n", "");
+    let error = Server::start(circle).repository(None).await.manifest("1").await.expect_err("no end");
+    assert!(error.chain().contains("circle"), "{}", error.chain());
+}

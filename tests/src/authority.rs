@@ -1,0 +1,66 @@
+//! A certificate authority of a test's own, made by openssl.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{process, tools};
+
+const NEW: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+
+/// What somebody shows that he is the one.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The certificate, PEM.
+    pub certificate: PathBuf,
+    /// The key of that.
+    pub key: PathBuf,
+}
+
+/// The authority.
+#[derive(Debug)]
+pub struct Authority {
+    dir: PathBuf,
+}
+
+impl Authority {
+    /// Makes one, with its files in a directory that is made too.
+    ///
+    /// # Errors
+    /// When openssl fails.
+    pub fn new(dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let authority = Self { dir: dir.to_path_buf() };
+        authority.run(&format!("openssl req -x509 {NEW} -days 2 -subj /CN=authority -keyout ca.key -out ca.pem"))?;
+        Ok(authority)
+    }
+
+    /// Its own certificate.
+    #[must_use]
+    pub fn certificate(&self) -> PathBuf {
+        self.dir.join("ca.pem")
+    }
+
+    /// A certificate for `name`, at 127.0.0.1 if it is a server.
+    ///
+    /// # Errors
+    /// When openssl fails.
+    pub fn issue(&self, name: &str) -> Result<Identity> {
+        self.run(&format!(
+            "openssl req {NEW} -subj /CN={name} -keyout {name}.key -out {name}.csr\n\
+             echo subjectAltName=IP:127.0.0.1 > {name}.ext\n\
+             openssl x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext \
+             -out {name}.pem"
+        ))?;
+        let file = |ending: &str| self.dir.join(format!("{name}.{ending}"));
+        Ok(Identity { certificate: file("pem"), key: file("key") })
+    }
+
+    fn run(&self, script: &str) -> Result<()> {
+        let script = format!("set -e\n{script}");
+        process::text(tools::command("sh")?.args(["-c", &script]).current_dir(&self.dir)).map(drop)
+    }
+}
