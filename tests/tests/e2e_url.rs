@@ -78,13 +78,13 @@ fn nothing_good(node: &Node, site: &mut Site, good: &str, web: &Running) -> Resu
     println!("the server is back, and has nothing good");
     site.resume()?;
     await_fine(node, &site.url())?;
-    let half = &good[..good.rfind("env:").unwrap_or_default()];
+    let half = &good[..good.rfind("image:").unwrap_or_default()];
     for (status, body, said) in [
         (404, good, "404 Not Found"),
         (200, "", "the answer is empty"),
         (200, "<html>garbage</html>", "not a Pod"),
         (200, &good.replace("kind: Pod", "kind: Deployment"), "Deployment needs a controller"),
-        (200, &half[..half.rfind("command:").unwrap_or_default()], "image"),
+        (200, half, "image: Required value"),
     ] {
         site.says(status, body);
         node.await_said(&["get", "pods"], &[&site.url(), said])?;

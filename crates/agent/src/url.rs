@@ -35,7 +35,8 @@ impl Url {
             _ => return None,
         };
         let host = uri.host()?.trim_matches(['[', ']']).to_owned();
-        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let port = uri.port_u16().unwrap_or(default_port(is_https));
         (!host.is_empty()).then_some(Self { is_https, host, port, target })
     }
