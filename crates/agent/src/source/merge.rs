@@ -72,7 +72,8 @@ impl Merge {
                 self.events.warning(&place.subject(), "ManifestInvalid", message.clone());
             }
         }
-        for place in self.told.keys().filter(|place| !now.contains_key(*place)) {
+        let is_wrong = |path: &str| now.keys().any(|place| place.path() == path);
+        for place in self.told.keys().filter(|place| !is_wrong(place.path())) {
             self.events.normal(&place.subject(), "ManifestValid", "The manifest is in force again, or gone");
         }
         self.told = now;
@@ -87,9 +88,13 @@ enum Place {
 }
 
 impl Place {
-    fn subject(&self) -> Subject {
+    fn path(&self) -> &str {
         let (Self::Source(path) | Self::Manifest(path)) = self;
-        Subject::manifest(path)
+        path
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::manifest(self.path())
     }
 }
 

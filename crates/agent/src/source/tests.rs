@@ -447,6 +447,9 @@ fn files_and_urls_are_united_when_all_have_spoken() {
     merged(&mut sources, Some(News::Failed { error: "http://a/: other words".to_owned(), is_quiet: true }));
     assert_eq!(board.sources()[1].error.as_deref(), Some("http://a/: other words"));
     assert_eq!(warnings(), before + 1, "R-HTTP-7");
+    merged(&mut sources, Some(News::Back));
+    let is_said = events.all().iter().any(|event| event.reason == "ManifestValid");
+    assert!(!is_said, "one of its pods is still another source's");
 }
 
 #[test]
