@@ -6,7 +6,7 @@
 //!
 //! # Layout
 //!
-//! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits; [`http`] asks.
+//! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits; [`http`] asks, [`site`] answers.
 //! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
 //!   [`proxy`] spoils what it serves, [`authority`] makes certificates.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
@@ -43,6 +43,7 @@ pub mod redis;
 pub mod registry;
 pub mod remains;
 pub mod rules;
+pub mod site;
 pub mod slot;
 pub mod tools;
 pub mod view;

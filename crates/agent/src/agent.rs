@@ -130,8 +130,11 @@ impl<R: Runtime> Agent<R> {
             config: self.config,
         });
         let (publish, desired) = watch::channel(Arc::default());
-        let sources = Sources::new(&shared.config, board, events, publish);
+        let (sources, fetchers) = Sources::new(&shared.config, board, events, publish);
         supervisor.spawn("sources", sources.run(supervisor.shutdown().clone()));
+        for fetcher in fetchers {
+            supervisor.spawn(fetcher.name(), fetcher.run(supervisor.shutdown().clone()));
+        }
         supervisor.spawn("reconciler", Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests).run());
         supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
         if let Some(directory) = shared.config.preload.clone() {

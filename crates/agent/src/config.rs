@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
+use hyper::HeaderMap;
 use stanchion_runtime::OnReturn;
+
+use crate::url::Url;
 
 /// Settings of the agent. The binary builds them from TOML.
 #[derive(Clone, Debug)]
@@ -71,17 +74,41 @@ impl fmt::Display for Level {
 
 /// A source of manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceConfig {
+pub enum SourceConfig {
+    /// Files of this node.
+    Files(FileSource),
+    /// What a server says.
+    Url(UrlSource),
+}
+
+impl From<PathBuf> for SourceConfig {
+    fn from(path: PathBuf) -> Self {
+        Self::Files(FileSource { path, kubelet: None })
+    }
+}
+
+/// Manifests in files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSource {
     /// A directory of manifests, or one manifest file.
     pub path: PathBuf,
     /// The kubelet that it belongs to: while that is there, its pods are not run here.
     pub kubelet: Option<Kubelet>,
 }
 
-impl From<PathBuf> for SourceConfig {
-    fn from(path: PathBuf) -> Self {
-        Self { path, kubelet: None }
-    }
+/// Manifests that a server has, all of them in one body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UrlSource {
+    /// Where they are.
+    pub url: Url,
+    /// From the end of one request to the next.
+    pub interval: Duration,
+    /// Sent instead of the headers that a request would have. They are marked as sensitive, and so never shown.
+    pub headers: HeaderMap,
+    /// A file with more of them, a `Name: value` on each line, read before each request.
+    pub headers_file: Option<PathBuf>,
+    /// Whether an empty body means that there are no pods. It is a failure otherwise.
+    pub allow_empty: bool,
 }
 
 /// A kubelet on this node.

@@ -1,4 +1,5 @@
-//! Turning to a container: a command in it, or a request from the node to it. What hooks and probes are made of.
+//! Turning to a container: a command in it, or a request from the node to it. What hooks and probes are made of, and the
+//! requests to those who serve manifests.
 //!
 //! Texts of failures are kubelet's, since people and tools know them.
 //!
@@ -11,7 +12,7 @@ pub(crate) mod http;
 pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 
 use std::net::IpAddr;
 
@@ -33,13 +34,8 @@ fn place(to: &Endpoint, pod: IpAddr) -> Result<(String, u16), String> {
     }
 }
 
-/// `host:port`, with brackets where they belong.
-fn join(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
 /// An error of the system in the words that Go has for it.
-fn words(error: &std::io::Error) -> String {
+pub(crate) fn words(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();

@@ -19,7 +19,7 @@ pub struct Desired {
 pub struct DesiredPod {
     /// The pod.
     pub pod: Arc<Pod>,
-    /// Path of its manifest.
+    /// Path or URL of its manifest.
     pub manifest: Arc<str>,
     /// What is in that manifest: what the pod was decoded from.
     pub content: Arc<[u8]>,

@@ -3,12 +3,12 @@
 //!
 //! # Layout
 //! In the order of the data's way:
-//! - [`source`]: manifest directories → what is [`desired`].
+//! - [`source`]: manifest directories and URLs → what is [`desired`].
 //! - [`observe`]: what exists in each backend, the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
 //!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
-//! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`].
+//! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
 //! - [`api`], [`logs`]: the local API and what containers wrote.
@@ -44,6 +44,7 @@ mod status;
 mod supervisor;
 mod survivors;
 mod sweep;
+pub mod url;
 pub mod view;
 mod worker;
 

@@ -1,30 +1,47 @@
 //! Sources of manifests, and their merging into what is desired.
 //!
 //! # Layout
-//! - [`run`]: all sources, read when something changes and at least every 20 s, merged and published.
+//! - [`run`]: all sources, read when something changes and at least every 20 s, merged and published. [`any`]: one of them.
 //! - [`reader`]: one directory or file, with the last good content of each manifest. [`last_good`]: that content on disk.
+//! - [`page`]: the body of a URL, likewise. [`fetch`]: what asks for it, with [`get`]. [`exposure`]: who can read a file.
 //! - [`standby`]: a source that belongs to a kubelet, while that is there. [`kubelets`]: what runs of it while it is not.
 //! - [`watch`]: changes as the kernel reports them. [`merge`]: several sources, one set.
 
+mod any;
+mod exposure;
+mod fetch;
+mod get;
 mod kubelets;
 mod last_good;
 mod leftover;
 mod merge;
+mod page;
 mod reader;
 mod standby;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::watch::Sender,
+    sync::{mpsc, watch::Sender},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{board::Board, config::AgentConfig, desired::Desired, events::EventLog};
+use crate::{
+    board::Board,
+    config::{AgentConfig, SourceConfig},
+    desired::Desired,
+    events::EventLog,
+};
+use any::Source;
+pub(crate) use fetch::Fetcher;
+use fetch::News;
 use merge::Merge;
+use page::Page;
 use reader::Reader;
 use standby::Standby;
 use watch::{Change, Watch};
@@ -38,22 +55,39 @@ const REPLACED_WITHIN: Duration = Duration::from_millis(20);
 
 /// What the source task works with.
 pub(crate) struct Sources {
-    readers: Vec<Reader>,
+    sources: Vec<Source>,
     watch: Watch,
+    /// Of which URL source what has come.
+    news: mpsc::Receiver<(usize, News)>,
     merge: Merge,
     desired: Sender<Arc<Desired>>,
 }
 
 impl Sources {
-    pub fn new(config: &AgentConfig, board: Arc<Board>, events: Arc<EventLog>, desired: Sender<Arc<Desired>>) -> Self {
-        let paths = config.sources.iter().map(|source| source.path.clone());
-        let reader = |source| Reader::new(source, &config.node_name, &config.state_dir);
-        Self {
-            readers: config.sources.iter().map(reader).collect(),
-            watch: Watch::new(paths.collect()),
-            merge: Merge::new(board, events),
-            desired,
+    /// The sources, and what asks for those of URLs.
+    pub fn new(
+        config: &AgentConfig,
+        board: Arc<Board>,
+        events: Arc<EventLog>,
+        desired: Sender<Arc<Desired>>,
+    ) -> (Self, Vec<Fetcher>) {
+        let (node_name, state_dir) = (&config.node_name, &config.state_dir);
+        let (send, news) = mpsc::channel(8);
+        let (mut sources, mut paths, mut fetchers) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, source) in config.sources.iter().enumerate() {
+            sources.push(match source {
+                SourceConfig::Files(files) => {
+                    paths.push(files.path.clone());
+                    Source::Files(Reader::new(files, node_name, state_dir))
+                }
+                SourceConfig::Url(url) => {
+                    fetchers.push(Fetcher::new(url.clone(), index, send.clone()));
+                    Source::Page(Page::new(url, node_name, state_dir))
+                }
+            });
         }
+        let (watch, merge) = (Watch::new(paths), Merge::new(board, events));
+        (Self { sources, watch, news, merge, desired }, fetchers)
     }
 
     /// Reads and publishes until `shutdown`.
@@ -77,22 +111,26 @@ impl Sources {
 
     /// Asks the kubelets that sources belong to whether they are there. Whether anything has changed.
     async fn ask_kubelets(&mut self) -> bool {
-        join_all(self.readers.iter_mut().filter_map(Reader::standby).map(Standby::ask)).await.contains(&true)
+        let standbys = self.sources.iter_mut().filter_map(|source| source.files_mut()?.standby());
+        join_all(standbys.map(Standby::ask)).await.contains(&true)
     }
 
     /// When kubelets are asked next, where there are any.
     fn next_question(&mut self) -> Option<Instant> {
-        let periods = self.readers.iter_mut().filter_map(|reader| Some(reader.standby()?.period()));
+        let periods = self.sources.iter_mut().filter_map(|source| Some(source.files_mut()?.standby()?.period()));
         periods.min().map(|period| Instant::now() + period)
     }
 
     /// Reads every source and publishes what they want together.
     fn read(mut self) -> Self {
         let writing = self.watch.being_written();
-        for reader in &mut self.readers {
-            reader.read(&writing);
+        for source in &mut self.sources {
+            match source {
+                Source::Files(reader) => reader.read(&writing),
+                Source::Page(page) => page.read(),
+            }
         }
-        let desired = self.merge.merge(&self.readers);
+        let desired = self.merge.merge(&self.sources);
         self.desired.send_if_modified(|last| {
             let changed = last.pods != desired.pods || last.complete != desired.complete;
             if changed {
@@ -101,9 +139,7 @@ impl Sources {
             changed
         });
         // After publishing: keeping the last good content is not what a pod waits for.
-        for reader in &mut self.readers {
-            reader.keep();
-        }
+        self.sources.iter_mut().for_each(Source::keep);
         self
     }
 
@@ -112,12 +148,12 @@ impl Sources {
             let is_unseen = reader.has_links() || reader.is_silent() || reader.awaits_ends();
             reader.error().is_some() || is_unseen || !self.watch.is_working()
         };
-        if self.readers.iter().any(is_short) { SHORT_READ } else { FULL_READ }
+        if self.sources.iter().filter_map(Source::files).any(is_short) { SHORT_READ } else { FULL_READ }
     }
 
     /// Waits until a read is due.
     ///
-    /// *Cancel-safe:* what was noticed stays noted in the watch.
+    /// *Cancel-safe:* what was noticed stays noted in the watch, and what has come in its source.
     async fn changed(&mut self, latest: Instant) {
         let mut due = latest;
         let mut asking = self.next_question();
@@ -129,6 +165,12 @@ impl Sources {
                     Change::Removed => due.min(Instant::now() + REPLACED_WITHIN),
                     Change::BeingWritten => due,
                 },
+                Some((index, news)) = self.news.recv() => {
+                    if let Some(Source::Page(page)) = self.sources.get_mut(index) {
+                        page.hear(news);
+                    }
+                    return;
+                }
                 () = sleep_until(asking.unwrap_or(due)), if asking.is_some() => {
                     if self.ask_kubelets().await {
                         return;

@@ -68,7 +68,7 @@ pub struct SourceView {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ManifestView {
-    /// Path of the file.
+    /// Path of the file, or its URL.
     pub path: String,
     /// The pods in force from it, as `namespace/name-node`; with problems these are the last good ones.
     #[serde(default)]

@@ -12,10 +12,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1 as wire;
 
 use crate::{
-    Container, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, RestartPolicy, Revision, expand::expand,
+    Container, Origin, Pod, PodKey, PodUid, Port, Problem, Protocol, PullPolicy, RestartPolicy, Revision,
+    expand::expand,
 };
 
-pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Pod, Vec<Problem>> {
+pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision, origin: Origin) -> Result<Pod, Vec<Problem>> {
     let missing =
         || vec![Problem { field: "spec".to_owned(), message: "Required value".to_owned(), ..Problem::default() }];
     let spec = wire.spec.as_ref().ok_or_else(missing)?;
@@ -28,6 +29,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision) -> Result<Po
         key: PodKey { namespace: wire.metadata.namespace.clone().unwrap_or_default(), name },
         uid,
         revision,
+        origin,
         labels: wire.metadata.labels.clone().unwrap_or_default(),
         annotations: wire.metadata.annotations.clone().unwrap_or_default(),
         restart_policy: lifecycle::restart_policy(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always),

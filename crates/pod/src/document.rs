@@ -70,12 +70,13 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
         true => vec![json::document(text).map_err(|problem| vec![problem])?],
         false => yaml::documents(text).map_err(|problem| vec![problem])?,
     };
-    let mut documents = Vec::new();
-    for node in nodes.into_iter().filter(|node| node.content != Content::Null) {
-        unfold(Document { object: None, node, prefix: String::new() }, None, &mut documents)?;
-    }
-    if documents.is_empty() {
+    let mut nodes = nodes.into_iter().filter(|node| node.content != Content::Null).peekable();
+    if nodes.peek().is_none() {
         return Err(whole("the file holds no pod: it is empty or only comments".to_owned()));
+    }
+    let mut documents = Vec::new();
+    for node in nodes {
+        unfold(Document { object: None, node, prefix: String::new() }, None, &mut documents)?;
     }
     Ok(documents)
 }
@@ -96,7 +97,12 @@ fn unfold(document: Document, implied: Option<&str>, documents: &mut Vec<Documen
         documents.push(Document { object, ..document });
         return Ok(());
     };
-    let Some(Node { content: Content::List(items), .. }) = document.node.get("items") else { return Ok(()) };
+    // Without the word it may be the half of a list, and not one of nothing.
+    let Some(Node { content: Content::List(items), .. }) = document.node.get("items") else {
+        let field = join(&document.prefix, "items");
+        let message = "Required value: a list's items; [] says that there are none".to_owned();
+        return Err(vec![document.placed(Problem { field, message, ..Problem::default() })]);
+    };
     for (index, item) in items.iter().enumerate() {
         let prefix = join(&document.prefix, &format!("items[{index}]"));
         unfold(Document { object: None, node: item.clone(), prefix }, implied, documents)?;

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{PodUid, Problem, Revision};
+use crate::{Origin, PodUid, Problem, Revision};
 
 /// Begins every hash, so that another scheme gives other hashes.
 const SCHEME: &str = "stanchion/1";
@@ -74,7 +74,7 @@ pub(crate) fn check(pod: &Pod, node_name: &str, problems: &mut Vec<Problem>) {
 }
 
 /// Gives the pod its identity on this node (R-ID-2 to R-ID-9); its UID.
-pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, node_name: &str) -> PodUid {
+pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, origin: Origin, node_name: &str) -> PodUid {
     let metadata = &mut pod.metadata;
     let name = metadata.name.take().unwrap_or_default();
     let namespace = metadata.namespace.clone().unwrap_or_default();
@@ -88,11 +88,14 @@ pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, node_name: &str) -> Po
     metadata.deletion_timestamp = None;
     metadata.deletion_grace_period_seconds = None;
     let annotations = metadata.annotations.get_or_insert_default();
-    annotations.insert("kubernetes.io/config.source".to_owned(), "file".to_owned());
+    annotations.insert("kubernetes.io/config.source".to_owned(), origin.name().to_owned());
     annotations.insert("kubernetes.io/config.hash".to_owned(), uid.as_str().to_owned());
     if let Some(spec) = &mut pod.spec {
         spec.node_name = Some(node_name.to_owned());
-        tolerate_everything(spec.tolerations.get_or_insert_default());
+        // What a URL serves says itself what it tolerates (R-HTTP-8).
+        if origin == Origin::File {
+            tolerate_everything(spec.tolerations.get_or_insert_default());
+        }
     }
     uid
 }

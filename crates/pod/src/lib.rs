@@ -54,12 +54,20 @@ pub struct Manifest {
     pub warnings: Vec<Problem>,
 }
 
-/// Decodes, defaults and validates a manifest for the node of that name. A file is taken as a whole: if anything in it is
+/// Decodes, defaults and validates a manifest file for the node of that name. It is taken as a whole: if anything in it is
 /// wrong, nothing of it is used.
 ///
 /// # Errors
 /// Everything that is wrong, document by document.
 pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
+    decode_from(Origin::File, bytes, node_name)
+}
+
+/// The same for a manifest of any origin: its pods bear the mark of it.
+///
+/// # Errors
+/// Everything that is wrong, document by document.
+pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
     let documents = document::documents(&document::text(bytes)?)?;
     let mut manifest = Manifest::default();
     let mut problems = Vec::new();
@@ -74,7 +82,7 @@ pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
             }
             continue;
         }
-        match decode_document(&document, node_name) {
+        match decode_document(&document, origin, node_name) {
             Ok((pod, warnings)) => {
                 manifest.warnings.extend(document.located(warnings));
                 manifest.pods.push(pod);
@@ -85,7 +93,7 @@ pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
     if problems.is_empty() { Ok(manifest) } else { Err(problems) }
 }
 
-fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Problem>), Vec<Problem>> {
+fn decode_document(document: &Document, origin: Origin, node_name: &str) -> Result<(Pod, Vec<Problem>), Vec<Problem>> {
     let mut warnings = Vec::new();
     let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed()?;
     support::check(fields.as_object(), &mut problems, &mut warnings);
@@ -99,8 +107,8 @@ fn decode_document(document: &Document, node_name: &str) -> Result<(Pod, Vec<Pro
         return Err(problems);
     }
     warnings.extend(wire.spec.iter().flat_map(build::lifecycle::doubts));
-    let uid = identity::rewrite(&mut wire, &revision, node_name);
-    Ok((build::pod(wire, uid, revision)?, warnings))
+    let uid = identity::rewrite(&mut wire, &revision, origin, node_name);
+    Ok((build::pod(wire, uid, revision, origin)?, warnings))
 }
 
 /// YAML as `kubectl -o yaml` prints it: texts that YAML 1.1 takes for something else (`yes`, `1_000`) are in quotes.

@@ -15,6 +15,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1 as wire;
+use serde::{Deserialize, Serialize};
 
 pub use env::*;
 pub use network::{Dns, HostAlias};
@@ -36,6 +37,8 @@ pub struct Pod {
     pub uid: PodUid,
     /// Hash of the user's document before defaults: what decides whether anything changed (design: identity).
     pub revision: Revision,
+    /// Where its manifest comes from.
+    pub origin: Origin,
     /// Labels of the manifest.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the manifest.
@@ -97,6 +100,28 @@ impl Pod {
     #[must_use]
     pub fn container(&self, name: &str) -> Option<&Container> {
         self.all_containers().find(|container| container.name == name)
+    }
+}
+
+/// Where a manifest comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A file of this node.
+    #[default]
+    File,
+    /// A URL.
+    Http,
+}
+
+impl Origin {
+    /// Kubernetes' word for it, in the annotation `kubernetes.io/config.source` (R-ID-8).
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Http => "http",
+        }
     }
 }
 

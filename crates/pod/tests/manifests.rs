@@ -69,6 +69,18 @@ fn several_pods_come_from_one_file() {
     assert_eq!(good(&list).pods.len(), 1);
 }
 
+#[test]
+fn a_list_of_none_says_so() {
+    for none in ["apiVersion: v1\nkind: PodList\nitems: []\n", r#"{"apiVersion": "v1", "kind": "List", "items": []}"#] {
+        assert!(good(none).pods.is_empty(), "R-HTTP-6");
+    }
+    // The beginning of a list that was cut off is not an order to remove everything.
+    for half in ["apiVersion: v1\nkind: PodList\n", "kind: List\nitems:\n", "kind: List\nitems: {}\n"] {
+        let problem = one(half);
+        assert!(problem.contains("items: Required value"), "R-HTTP-6: {problem}");
+    }
+}
+
 // R-FILE-14.
 #[test]
 fn unusual_encodings_are_read() {

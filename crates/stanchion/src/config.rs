@@ -1,10 +1,10 @@
 //! Settings: a TOML file, the files of `conf.d` beside it in order, and `STANCHION_…` variables.
 
+mod source;
+
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,8 +13,10 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Kubelet, Level, Policy, SourceConfig};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Level, Policy};
 use stanchion_runtime::OnReturn;
+
+use source::RawSource;
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -41,7 +43,7 @@ pub struct BackendSettings {
 }
 
 /// The file as it is written. Every key is optional.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Raw {
     agent: RawAgent,
@@ -113,43 +115,12 @@ impl Default for RawAgent {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-struct RawSource {
-    path: PathBuf,
-    kubelet: Option<SocketAddr>,
-    kubelet_absent_for: Option<String>,
-    kubelet_runtime_state: Option<Vec<PathBuf>>,
-}
-
-impl RawSource {
-    fn check(self) -> Result<SourceConfig, String> {
-        let Self { path, kubelet, kubelet_absent_for: absent_for, kubelet_runtime_state: runtime_state } = self;
-        if kubelet.is_none() && (absent_for.is_some() || runtime_state.is_some()) {
-            let path = path.display();
-            return Err(format!("source {path} has settings of a kubelet: set kubelet = \"127.0.0.1:10248\" too"));
-        }
-        let Some(address) = kubelet else { return Ok(path.into()) };
-        let absent_for = match absent_for {
-            None => Duration::from_secs(60),
-            Some(text) => {
-                text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok()).ok_or_else(|| {
-                    format!("source.kubelet_absent_for must be a time such as \"30s\" or \"2m\", not {text:?}")
-                })?
-            }
-        };
-        let runtime_state =
-            runtime_state.unwrap_or_else(|| ["/run/k3s/containerd", "/run/containerd"].map(PathBuf::from).to_vec());
-        Ok(SourceConfig { path, kubelet: Some(Kubelet { address, absent_for, runtime_state }) })
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
 struct RawImages {
     preload: Option<PathBuf>,
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 37] = [
     "agent",
     "policy",
     "policy.level",
@@ -171,6 +142,11 @@ const KEYS: [&str; 32] = [
     "agent.max_pods",
     "agent.resolv_conf",
     "source.path",
+    "source.url",
+    "source.interval",
+    "source.headers",
+    "source.headers_file",
+    "source.allow_empty",
     "source.kubelet",
     "source.kubelet_absent_for",
     "source.kubelet_runtime_state",
@@ -252,7 +228,7 @@ fn check(raw: Raw) -> Result<Settings> {
         ("agent.log_dir", &raw.agent.log_dir),
         ("agent.plugin_dir", &raw.agent.plugin_dir),
     ];
-    let sources = raw.source.iter().map(|source| ("source.path", &source.path));
+    let sources = raw.source.iter().flat_map(RawSource::paths);
     let preload = raw.images.preload.iter().map(|path| ("images.preload", path));
     // An empty one means something.
     let resolver = raw.agent.resolv_conf.iter().filter(|path| !path.as_os_str().is_empty());

@@ -8,7 +8,8 @@ use hyper::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{join, tcp, user_agent};
+use super::{tcp, user_agent};
+use crate::url::join;
 
 /// Names of `grpc.health.v1.HealthCheckResponse.ServingStatus`.
 const STATUSES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];

@@ -8,7 +8,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{join, place, words};
+use super::{place, words};
+use crate::url::join;
 
 /// Whether something listens there (R-PRB-30). No linger time is set: closing would block a thread.
 pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), String> {
@@ -17,7 +18,7 @@ pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Re
 }
 
 /// Connects before the deadline.
-pub(super) async fn open(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, String> {
+pub(crate) async fn open(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, String> {
     let to = join(host, port);
     match timeout_at(deadline, TcpStream::connect((host, port))).await {
         Ok(Ok(stream)) => Ok(stream),

@@ -1,4 +1,4 @@
-//! TLS towards a container: whoever answers is believed (R-PRB-21).
+//! TLS: towards a container, where whoever answers is believed (R-PRB-21), and towards those who must show who they are.
 
 use std::{
     io,
@@ -10,7 +10,7 @@ use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
-        ClientConfig, DigitallySignedStruct, Error, SignatureScheme,
+        ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
         client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         crypto::{CryptoProvider, aws_lc_rs},
         pki_types::{CertificateDer, ServerName, UnixTime},
@@ -27,9 +27,37 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     Some(TlsConnector::from(Arc::new(config)))
 });
 
-/// A TLS connection over `stream` to `host`.
+/// A TLS connection over `stream` to `host`, whoever that is.
 pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
     let connector = CONNECTOR.as_ref().ok_or_else(|| io::Error::other("TLS cannot be set up"))?;
+    connect(connector, stream, host).await
+}
+
+/// What connects to those only whom one of these roots vouches for.
+pub(crate) fn trusting(roots: RootCertStore) -> Result<TlsConnector, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// The roots that this system trusts, `SSL_CERT_FILE` and `SSL_CERT_DIR` before its own places. Blocks.
+pub(crate) fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in found.errors {
+        tracing::warn!(%error, "a certificate of the system cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    roots
+}
+
+/// A TLS connection over `stream` to `host`.
+pub(crate) async fn connect(
+    connector: &TlsConnector,
+    stream: TcpStream,
+    host: &str,
+) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     connector.connect(name, stream).await
 }

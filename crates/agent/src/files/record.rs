@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use stanchion_pod::{Pod, PodKey, Revision, decode};
+use stanchion_pod::{Origin, Pod, PodKey, Revision, decode_from};
 
 use super::PodFiles;
 
@@ -35,14 +35,17 @@ pub(crate) struct Record {
     /// Whether it was stopped, for good or for what takes its place; then it is not started again.
     #[serde(default)]
     pub is_stopped: bool,
-    /// What was in its manifest file. It may hold secrets: the file is only root's to read.
+    /// Where its manifest comes from.
+    #[serde(default)]
+    pub origin: Origin,
+    /// What was in its manifest. It may hold secrets: the file is only root's to read.
     pub manifest: String,
 }
 
 impl Record {
     /// The pod; `None` when the manifest does not hold it, or this agent reads it otherwise than the one that kept it.
     pub fn pod(&self, key: &PodKey, node_name: &str) -> Option<Pod> {
-        let manifest = decode(self.manifest.as_bytes(), node_name).ok()?;
+        let manifest = decode_from(self.origin, self.manifest.as_bytes(), node_name).ok()?;
         let revision = Revision::new(&self.revision);
         manifest.pods.into_iter().find(|pod| pod.key == *key && pod.revision == revision)
     }

@@ -1,8 +1,8 @@
-//! The last good content of manifests, on disk: what runs while a file is broken or its directory cannot be read, also
-//! after a restart of the agent.
+//! The last good content of manifests, on disk: what runs while a file is broken, its directory cannot be read or its URL not
+//! be reached, also after a restart of the agent.
 //!
 //! ```text
-//! <state_dir>/manifests/<hash of the source's path>/<file name>
+//! <state_dir>/manifests/<hash of the source's path or URL>/<file name>
 //! ```
 
 use std::{
@@ -26,8 +26,9 @@ pub(super) struct LastGood {
 }
 
 impl LastGood {
-    pub fn of(state_dir: &Path, source: &Path) -> Self {
-        let hash = Sha256::digest(source.as_os_str().as_bytes());
+    /// `source` is its path or URL.
+    pub fn of(state_dir: &Path, source: &[u8]) -> Self {
+        let hash = Sha256::digest(source);
         let name = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
         Self { directory: state_dir.join("manifests").join(name) }
     }

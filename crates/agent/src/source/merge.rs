@@ -7,7 +7,7 @@ use std::{
 
 use stanchion_pod::{ObjectKey, Objects, PodKey, PodUid, Problem};
 
-use super::reader::{ManifestFile, Reader};
+use super::{any::Source, reader::ManifestFile};
 use crate::{
     board::Board,
     desired::{Desired, DesiredPod},
@@ -15,12 +15,12 @@ use crate::{
     view::{ManifestView, SourceView},
 };
 
-/// Merges readers; remembers what it has told.
+/// Merges sources; remembers what it has told.
 #[derive(Debug)]
 pub(super) struct Merge {
     board: Arc<Board>,
     events: Arc<EventLog>,
-    told: HashMap<String, String>,
+    told: HashMap<Place, Told>,
     /// What pods can refer to, as it was last merged: the same one while nothing of it changes.
     objects: Arc<Objects>,
 }
@@ -32,27 +32,28 @@ impl Merge {
 
     /// What the sources want together. Of two manifests that name one pod, the first wins: by source, then by path
     /// (R-MRG-2). The other is shown as a conflict.
-    pub fn merge(&mut self, readers: &[Reader]) -> Desired {
+    pub fn merge(&mut self, sources: &[Source]) -> Desired {
         let mut taken = Taken::default();
         let mut told = HashMap::new();
-        let sources = readers.iter().map(|reader| {
-            let location = reader.location().display().to_string();
-            if let Some(error) = reader.error() {
-                told.insert(location.clone(), format!("{error}; its pods run on as they are"));
+        let views = sources.iter().map(|source| {
+            let location = source.location();
+            if let Some(error) = source.error() {
+                let message = format!("{error}; its pods run on as they are");
+                told.insert(Place::Source(location.clone()), Told { message, is_quiet: source.is_quiet() });
             }
-            let manifests = reader.files().map(|(path, file)| {
-                let path = path.display().to_string();
-                let view = taken.manifest(&path, file, reader);
+            let manifests = source.manifests().into_iter().map(|(path, file)| {
+                let view = taken.manifest(&path, file, source);
                 if !view.problems.is_empty() {
-                    told.insert(path, sentence(&view.problems));
+                    let message = sentence(&view.problems);
+                    told.insert(Place::Manifest(path), Told { message, is_quiet: false });
                 }
                 view
             });
             let manifests = manifests.collect();
-            SourceView { location, error: reader.error().map(str::to_owned), since: Some(reader.since()), manifests }
+            SourceView { location, error: source.error().map(str::to_owned), since: Some(source.since()), manifests }
         });
-        let sources = sources.collect();
-        self.board.set_sources(sources);
+        let views = views.collect();
+        self.board.set_sources(views);
         self.tell(told);
         let Taken { mut pods, objects, .. } = taken;
         if *self.objects != objects {
@@ -61,20 +62,48 @@ impl Merge {
         for pod in pods.values_mut() {
             pod.objects = Arc::clone(&self.objects);
         }
-        Desired { pods, complete: readers.iter().all(Reader::is_known) }
+        Desired { pods, complete: sources.iter().all(Source::is_known) }
     }
 
-    fn tell(&mut self, now: HashMap<String, String>) {
-        for (place, message) in &now {
-            if self.told.get(place) != Some(message) {
-                self.events.warning(&Subject::manifest(place), "ManifestInvalid", message.clone());
+    fn tell(&mut self, now: HashMap<Place, Told>) {
+        for (place, Told { message, is_quiet }) in &now {
+            let last = self.told.get(place);
+            if last.is_none_or(|last| last.message != *message && !is_quiet) {
+                self.events.warning(&place.subject(), "ManifestInvalid", message.clone());
             }
         }
-        for place in self.told.keys().filter(|place| !now.contains_key(*place)) {
-            self.events.normal(&Subject::manifest(place), "ManifestValid", "The manifest is in force again, or gone");
+        let is_wrong = |path: &str| now.keys().any(|place| place.path() == path);
+        for place in self.told.keys().filter(|place| !is_wrong(place.path())) {
+            self.events.normal(&place.subject(), "ManifestValid", "The manifest is in force again, or gone");
         }
         self.told = now;
     }
+}
+
+/// What something is told of, by path or URL: one file, and a URL, are both.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    Source(String),
+    Manifest(String),
+}
+
+impl Place {
+    fn path(&self) -> &str {
+        let (Self::Source(path) | Self::Manifest(path)) = self;
+        path
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::manifest(self.path())
+    }
+}
+
+/// What is told.
+#[derive(Debug)]
+struct Told {
+    message: String,
+    /// Whether other words for it are none worth telling.
+    is_quiet: bool,
 }
 
 /// What manifests have named so far.
@@ -89,7 +118,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn manifest(&mut self, path: &str, file: &ManifestFile, source: &Reader) -> ManifestView {
+    fn manifest(&mut self, path: &str, file: &ManifestFile, source: &Source) -> ManifestView {
         let stale = match source.error() {
             Some(error) => Some(error.to_owned()),
             None => (!file.problems.is_empty()).then(|| format!("{path}: {}", sentence(&file.problems))),

@@ -14,12 +14,13 @@ use jiff::Timestamp;
 use stanchion_pod::{MAX_MANIFEST, Manifest, Object, ObjectKey, ObjectKind, Pod, PodKey, Problem, decode};
 
 use super::{
+    exposure::exposure,
     kubelets,
     last_good::LastGood,
     leftover,
     standby::{Role, Standby},
 };
-use crate::config::SourceConfig;
+use crate::config::FileSource;
 
 /// File systems that are changed by others too, of which the kernel reports nothing (statfs(2)): NFS, three of SMB, FUSE, 9P, Ceph,
 /// AFS, and the lower layers of overlayfs.
@@ -47,7 +48,7 @@ pub(super) struct Reader {
     running: Vec<(String, String)>,
 }
 
-/// One manifest file as it was last read.
+/// One manifest as it was last read: a file, or the body of a URL.
 #[derive(Debug, Default)]
 pub(super) struct ManifestFile {
     stamp: Option<Stamp>,
@@ -63,7 +64,7 @@ pub(super) struct ManifestFile {
     pub warnings: Vec<Problem>,
 }
 
-/// Tells whether a file changed without reading it.
+/// Tells whether a file changed without reading it. Bodies have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: (u64, u64),
@@ -84,9 +85,9 @@ impl Stamp {
 }
 
 impl Reader {
-    pub fn new(source: &SourceConfig, node_name: &str, state_dir: &Path) -> Self {
-        let SourceConfig { path, kubelet } = source.clone();
-        let last_good = LastGood::of(state_dir, &path);
+    pub fn new(source: &FileSource, node_name: &str, state_dir: &Path) -> Self {
+        let FileSource { path, kubelet } = source.clone();
+        let last_good = LastGood::of(state_dir, path.as_os_str().as_bytes());
         let mut reader = Self {
             path,
             node_name: node_name.to_owned(),
@@ -323,7 +324,7 @@ fn is_silent(path: &Path) -> bool {
 
 impl ManifestFile {
     /// Puts what was decoded in force.
-    fn take(&mut self, manifest: Manifest, content: Vec<u8>) {
+    pub fn take(&mut self, manifest: Manifest, content: Vec<u8>) {
         self.pods = manifest.pods.into_iter().map(Arc::new).collect();
         self.objects = manifest.objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect();
         self.problems = Vec::new();
@@ -343,21 +344,14 @@ impl Loaded {
         let manifest = decode(&self.content, node_name)?;
         let has_secret = manifest.objects.iter().any(|(key, _)| key.kind == ObjectKind::Secret);
         match exposure(&self.entry).filter(|_| has_secret) {
-            Some(message) => Err(vec![Problem { message, ..Problem::default() }]),
+            Some(found) => {
+                let message =
+                    format!("holds a Secret, and {found}; it must be root's alone: chown root:root and chmod 0600");
+                Err(vec![Problem { message, ..Problem::default() }])
+            }
             None => Ok((manifest, self.content)),
         }
     }
-}
-
-/// Why a file is none for Secrets; `None` says that only root can read it.
-fn exposure(entry: &Metadata) -> Option<String> {
-    let (mode, owner) = (entry.mode() & 0o7777, entry.uid());
-    let found = match (mode & 0o077, owner) {
-        (0, 0) => return None,
-        (0, owner) => format!("it belongs to user {owner}"),
-        _ => format!("its mode is {mode:04o}"),
-    };
-    Some(format!("holds a Secret, and {found}; it must be root's alone: chown root:root and chmod 0600"))
 }
 
 /// The content of a manifest file.

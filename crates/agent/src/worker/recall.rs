@@ -83,6 +83,7 @@ impl<R: Runtime> Worker<R> {
             instead_of: self.instead_of(&desired.pod.revision, backend),
             revision: desired.pod.revision.as_str().to_owned(),
             is_stopped: false,
+            origin: desired.pod.origin,
             manifest: String::from_utf8_lossy(&desired.content).into_owned(),
         };
         self.write_down(&desired.pod.uid, move |files| files.keep_record(&record)).await

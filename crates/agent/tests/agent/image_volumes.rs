@@ -207,7 +207,8 @@ async fn an_image_that_goes_before_its_container_is_made_is_fetched_again() {
 #[tokio::test(start_paused = true)]
 async fn pull_secrets_are_for_image_volumes_too() {
     let mut node = Node::new();
-    let auth = RegistryAuth { username: "robot".to_owned(), password: "hunter2".to_owned() };
+    let auth =
+        RegistryAuth { username: "robot".to_owned(), password: "hunter2".to_owned(), identity_token: String::new() };
     node.fake().publish_private("registry.example/data:1", 1000, auth);
     let config = r#"'{"auths": {"registry.example": {"username": "robot", "password": "hunter2"}}}'"#;
     let typed = secret("pull", &format!("{{.dockerconfigjson: {config}}}"));

@@ -34,7 +34,7 @@ async fn a_path_is_taken_as_it_is() {
     // R-SRC-2, R-FILE-7.
     for path in ["/", "/[a]*?\\ {b}"] {
         let mut node = with_source(path);
-        let directory = node.config.sources[0].path.clone();
+        let directory = PathBuf::from(format!("{}{path}", node.manifests().display()));
         fs::create_dir_all(&directory).expect("it can be made");
         fs::write(directory.join("web.yaml"), pod("web", "app:1").to_string()).expect("it can be written");
         node.start();

@@ -3,7 +3,10 @@
 use std::{net::TcpStream, os::unix::fs::MetadataExt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use stanchion_agent::{config::SourceConfig, view::BackendView};
+use stanchion_agent::{
+    config::{FileSource, SourceConfig},
+    view::{BackendView, SourceView},
+};
 use stanchion_loader::load;
 use stanchion_runtime::Runtime;
 
@@ -39,12 +42,7 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
         true => Fine("running as root".to_owned()),
         false => Bad("not running as root".to_owned(), "use sudo".to_owned()),
     });
-    for SourceConfig { path, .. } in &settings.agent.sources {
-        found.push(match std::fs::read_dir(path).is_ok() || path.is_file() {
-            true => owner(path),
-            false => Bad(format!("{} cannot be read", path.display()), format!("mkdir -p {}", path.display())),
-        });
-    }
+    found.extend(settings.agent.sources.iter().map(source));
     if settings.agent.sources.is_empty() {
         found.push(Bad(
             "no source of manifests".to_owned(),
@@ -58,6 +56,19 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
     found.iter().for_each(tell);
     let is_bad = found.iter().any(|verdict| matches!(verdict, Bad(..)));
     Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn source(source: &SourceConfig) -> Verdict {
+    match source {
+        SourceConfig::Files(FileSource { path, .. }) if std::fs::read_dir(path).is_ok() || path.is_file() => {
+            owner(path)
+        }
+        SourceConfig::Files(FileSource { path, .. }) => {
+            Bad(format!("{} cannot be read", path.display()), format!("mkdir -p {}", path.display()))
+        }
+        // The agent asks for it, and says below what came of that.
+        SourceConfig::Url(source) => Fine(format!("manifests of {}", source.url)),
+    }
 }
 
 /// Who can write a manifest is root on this node (R-REJ-12).
@@ -140,7 +151,12 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
             }
         };
         let agent = Fine("the agent is running".to_owned());
-        return std::iter::once(agent).chain(backends.into_iter().map(backend)).collect();
+        let sources = client.get::<Vec<SourceView>>("/v1/sources").await.unwrap_or_default();
+        // Paths are looked at without the agent.
+        let urls = sources.into_iter().filter(|source| !source.location.starts_with('/'));
+        let failing = urls.filter_map(|source| source.error);
+        let failing = failing.map(|error| Bad(format!("source {error}"), "its pods run on as they are".to_owned()));
+        return std::iter::once(agent).chain(failing).chain(backends.into_iter().map(backend)).collect();
     }
     let mut found =
         vec![Doubtful("the agent is not running".to_owned(), "stanchion run, or systemctl start stanchion".to_owned())];

@@ -1,0 +1,117 @@
+//! Asks the server of a URL source again and again, and tells what has changed.
+
+use hyper::header::HeaderValue;
+use sha2::{Digest, Sha256};
+use tokio::{sync::mpsc, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::get::{Client, Page};
+use crate::config::UrlSource;
+
+/// How many failures in a row are logged loudly (R-HTTP-7).
+const LOUD: u32 = 3;
+
+/// News of a URL source.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// The server has another body than the last.
+    Body {
+        content: Vec<u8>,
+        /// Whether nobody on the way can have read or changed it.
+        is_private: bool,
+    },
+    /// It has the last one still, after failures.
+    Back,
+    /// It cannot be asked, or has none.
+    Failed {
+        /// Why. It begins with the URL.
+        error: String,
+        /// Whether that has been said often enough.
+        is_quiet: bool,
+    },
+}
+
+/// Asks one server.
+pub(crate) struct Fetcher {
+    config: UrlSource,
+    client: Client,
+    /// Which source it is, and who is told.
+    news: (usize, mpsc::Sender<(usize, News)>),
+    /// Hash of the last body.
+    last: Option<[u8; 32]>,
+    etag: Option<HeaderValue>,
+    failures: u32,
+    /// The failure that was told last, until the server is back.
+    failure: Option<String>,
+}
+
+impl Fetcher {
+    pub(super) fn new(config: UrlSource, source: usize, news: mpsc::Sender<(usize, News)>) -> Self {
+        let client = Client::new(config.clone());
+        Self { config, client, news: (source, news), last: None, etag: None, failures: 0, failure: None }
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        format!("manifests of {}", self.config.url)
+    }
+
+    /// Asks until `shutdown`, at once for the first time (R-HTTP-1).
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let asking = async {
+            loop {
+                if let Some(news) = self.ask().await
+                    && self.news.1.send((self.news.0, news)).await.is_err()
+                {
+                    return;
+                }
+                sleep(self.config.interval).await;
+            }
+        };
+        // *Cancel-safe:* an answer that nobody will take up is lost.
+        shutdown.run_until_cancelled(asking).await;
+    }
+
+    /// Asks once. What is new.
+    pub(super) async fn ask(&mut self) -> Option<News> {
+        match self.client.get(self.etag.as_ref()).await {
+            Ok(Page::Same) => self.back(),
+            Ok(Page::Body { content, .. }) if content.trim_ascii().is_empty() && !self.config.allow_empty => {
+                let url = &self.config.url;
+                self.failed(format!(
+                    "{url}: the answer is empty; allow_empty = true would take that for no pods at all"
+                ))
+            }
+            Ok(Page::Body { content, etag, is_private }) => {
+                let hash = Some(Sha256::digest(&content).into());
+                self.etag = etag;
+                if self.last == hash {
+                    return self.back();
+                }
+                self.last = hash;
+                (self.failures, self.failure) = (0, None);
+                Some(News::Body { content: content.into(), is_private })
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn back(&mut self) -> Option<News> {
+        self.failures = 0;
+        self.failure.take().map(|_| News::Back)
+    }
+
+    fn failed(&mut self, error: String) -> Option<News> {
+        self.failures = self.failures.saturating_add(1);
+        let is_quiet = self.failures > LOUD;
+        let is_news = self.failure.as_ref() != Some(&error);
+        match is_quiet {
+            true => tracing::debug!(failures = self.failures, "{error}"),
+            // News is logged as an event.
+            false if is_news => {}
+            false => tracing::warn!("{error}; its pods run on as they are"),
+        }
+        self.failure = Some(error.clone());
+        is_news.then_some(News::Failed { error, is_quiet })
+    }
+}

@@ -1,0 +1,174 @@
+//! One GET request to a server of manifests: headers, redirects, certificates.
+//!
+//! Made of the probes' parts (hyper, rustls), which the agent has anyway, and not of reqwest: that would bring a second client with
+//! its own pool, cookies, proxies and Unicode tables, for one request every 20 s.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use hyper::{
+    HeaderMap, StatusCode,
+    body::Bytes,
+    header::{ACCEPT, ETAG, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, USER_AGENT},
+};
+use stanchion_pod::MAX_MANIFEST;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::exposure::exposure;
+use crate::{
+    config::UrlSource,
+    contact::{
+        http::{REDIRECTS, exchange, location},
+        tcp, tls, words,
+    },
+    url::Url,
+};
+
+/// How long all of it may take (R-HTTP-1).
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Whoever asks without headers of the configuration's.
+const AGENT: &str = concat!("stanchion/", env!("CARGO_PKG_VERSION"));
+
+/// What a server has.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Page {
+    /// This.
+    Body {
+        content: Bytes,
+        /// Names this content, if the server has a name for it.
+        etag: Option<HeaderValue>,
+        /// Whether nobody on the way can have read or changed it.
+        is_private: bool,
+    },
+    /// What is known already.
+    Same,
+}
+
+/// Asks one server.
+pub(super) struct Client {
+    config: UrlSource,
+    /// Made when it is first needed.
+    tls: Option<TlsConnector>,
+}
+
+impl Client {
+    pub fn new(config: UrlSource) -> Self {
+        Self { config, tls: None }
+    }
+
+    /// Asks; `known` names what is known already. The error begins with the URL.
+    pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Page, String> {
+        let deadline = Instant::now() + TIMEOUT;
+        let asked = match timeout_at(deadline, self.follow(known, deadline)).await {
+            Ok(asked) => asked,
+            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+        };
+        asked.map_err(|error| format!("{}: {error}", self.config.url))
+    }
+
+    async fn follow(&mut self, known: Option<&HeaderValue>, deadline: Instant) -> Result<Page, String> {
+        let own = self.headers().await?;
+        let first = self.config.url.clone();
+        let (mut url, mut is_private) = (first.clone(), first.is_https);
+        for _ in 0..=REDIRECTS {
+            // Elsewhere nobody is to learn them.
+            let mut headers = if url.is_beside(&first) { own.clone() } else { plain() };
+            if let Some(known) = known {
+                headers.insert(IF_NONE_MATCH, known.clone());
+            }
+            let answer = self.ask(&url, headers, deadline).await?;
+            let Some(location) = location(&answer) else { return page(answer, is_private, known.is_some()) };
+            let next = url.redirected(&location).ok_or("it redirects to what is no address")?;
+            if url.is_https && !next.is_https {
+                return Err("it redirects from https to http, which is not followed".to_owned());
+            }
+            is_private &= next.is_https;
+            url = next;
+        }
+        Err(format!("stopped after {REDIRECTS} redirects"))
+    }
+
+    /// What is configured, or what is sent without that (R-HTTP-2).
+    async fn headers(&self) -> Result<HeaderMap, String> {
+        let mut headers = self.config.headers.clone();
+        if let Some(path) = self.config.headers_file.clone() {
+            let read = tokio::task::spawn_blocking(move || from_file(&path)).await;
+            headers.extend(read.unwrap_or_else(|panic| Err(panic.to_string()))?);
+        }
+        Ok(if headers.is_empty() { plain() } else { headers })
+    }
+
+    async fn ask(
+        &mut self,
+        url: &Url,
+        mut headers: HeaderMap,
+        deadline: Instant,
+    ) -> Result<hyper::Response<Option<Bytes>>, String> {
+        if !headers.contains_key(HOST) {
+            let host = HeaderValue::from_str(&url.authority()).map_err(|error| error.to_string())?;
+            headers.insert(HOST, host);
+        }
+        let stream = tcp::open(&url.host, url.port, deadline).await?;
+        if !url.is_https {
+            return exchange(stream, &url.target, headers, MAX_MANIFEST - 1).await;
+        }
+        let stream = tls::connect(self.connector().await?, stream, &url.host).await.map_err(|error| words(&error))?;
+        exchange(stream, &url.target, headers, MAX_MANIFEST - 1).await
+    }
+
+    async fn connector(&mut self) -> Result<&TlsConnector, String> {
+        if self.tls.is_none() {
+            let roots = tokio::task::spawn_blocking(tls::system_roots).await.map_err(|panic| panic.to_string())?;
+            self.tls = Some(tls::trusting(roots).map_err(|error| error.to_string())?);
+        }
+        self.tls.as_ref().ok_or_else(|| "TLS cannot be set up".to_owned())
+    }
+
+    /// The same client with these roots instead of the system's.
+    #[cfg(test)]
+    pub fn trusting(mut self, roots: tokio_rustls::rustls::RootCertStore) -> Self {
+        self.tls = tls::trusting(roots).ok();
+        self
+    }
+}
+
+/// What an answer holds (R-HTTP-3).
+fn page(answer: hyper::Response<Option<Bytes>>, is_private: bool, is_known: bool) -> Result<Page, String> {
+    let etag = answer.headers().get(ETAG).cloned();
+    match (answer.status(), answer.into_body()) {
+        (StatusCode::OK, Some(content)) => Ok(Page::Body { content, etag, is_private }),
+        (StatusCode::OK, None) => {
+            let mib = MAX_MANIFEST >> 20;
+            Err(format!("the answer has {MAX_MANIFEST} bytes or more: manifests must be smaller than {mib} MiB"))
+        }
+        (StatusCode::NOT_MODIFIED, _) if is_known => Ok(Page::Same),
+        (status, _) => Err(status.to_string()),
+    }
+}
+
+fn plain() -> HeaderMap {
+    let plain = [(USER_AGENT, AGENT), (ACCEPT, "*/*")];
+    plain.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
+}
+
+/// Headers of a file that only root can read. What is wrong is told without what is in it.
+fn from_file(path: &Path) -> Result<HeaderMap, String> {
+    let shown = path.display();
+    let unreadable = |error: io::Error| format!("headers file {shown} cannot be read: {error}");
+    let file = fs::File::open(path).map_err(unreadable)?;
+    if let Some(found) = exposure(&file.metadata().map_err(unreadable)?) {
+        return Err(format!("headers file {shown} must be root's alone, and {found}: chown root:root and chmod 0600"));
+    }
+    let text = io::read_to_string(file).map_err(unreadable)?;
+    let mut headers = HeaderMap::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let header = line.split_once(':').and_then(|(name, value)| {
+            let mut value = HeaderValue::from_str(value.trim()).ok()?;
+            value.set_sensitive(true);
+            Some((name.trim().parse::<HeaderName>().ok()?, value))
+        });
+        let (name, value) = header.ok_or_else(|| format!("headers file {shown}: line {number} is no `Name: value`"))?;
+        headers.append(name, value);
+    }
+    Ok(headers)
+}

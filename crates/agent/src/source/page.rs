@@ -1,0 +1,158 @@
+//! What a URL serves, with the last good body.
+
+use std::{ffi::OsStr, path::Path, sync::Arc};
+
+use jiff::Timestamp;
+use stanchion_pod::{Manifest, ObjectKind, Origin, Problem, decode_from};
+
+use super::{fetch::News, last_good::LastGood, reader::ManifestFile};
+use crate::{config::UrlSource, url::Url};
+
+/// The name of the body among what is kept.
+const BODY: &str = "body";
+
+/// One URL source and what was last heard of it.
+#[derive(Debug)]
+pub(super) struct Page {
+    url: Url,
+    node_name: String,
+    allow_empty: bool,
+    manifest: ManifestFile,
+    /// A body that nobody has looked at yet, and whether it came over https all the way.
+    unread: Option<(Vec<u8>, bool)>,
+    /// Whether the manifest here is all there is: there was a good body, now or in an earlier life.
+    known: bool,
+    error: Option<String>,
+    is_quiet: bool,
+    since: Timestamp,
+    last_good: LastGood,
+    is_unkept: bool,
+}
+
+impl Page {
+    pub fn new(source: &UrlSource, node_name: &str, state_dir: &Path) -> Self {
+        let mut page = Self {
+            url: source.url.clone(),
+            node_name: node_name.to_owned(),
+            allow_empty: source.allow_empty,
+            manifest: ManifestFile::default(),
+            unread: None,
+            known: false,
+            error: None,
+            is_quiet: false,
+            since: Timestamp::now(),
+            last_good: LastGood::of(state_dir, source.url.whole().as_bytes()),
+            is_unkept: false,
+        };
+        page.recall();
+        page
+    }
+
+    pub fn location(&self) -> String {
+        self.url.to_string()
+    }
+
+    /// Why there is no answer now.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Whether that has been said often enough.
+    pub fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    /// Since when that is so, or since when there are answers.
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// Whether it is known what is wanted of it.
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// The body; `None` before there was any.
+    pub fn manifest(&self) -> Option<&ManifestFile> {
+        (self.known || !self.manifest.problems.is_empty()).then_some(&self.manifest)
+    }
+
+    /// Notes what the server says. A failure is not an order to delete (design: I2).
+    pub fn hear(&mut self, news: News) {
+        let (error, is_quiet) = match news {
+            News::Failed { error, is_quiet } => (Some(error), is_quiet),
+            News::Body { content, is_private } => {
+                self.unread = Some((content, is_private));
+                (None, false)
+            }
+            News::Back => (None, false),
+        };
+        if error.is_some() != self.error.is_some() {
+            self.since = Timestamp::now();
+        }
+        (self.error, self.is_quiet) = (error, is_quiet);
+    }
+
+    /// Looks at a new body. A good one is in force from now on, all of it; of any other nothing is (R-HTTP-6).
+    pub fn read(&mut self) {
+        let Some((content, is_private)) = self.unread.take() else { return };
+        match self.decoded(&content, is_private) {
+            Ok(manifest) => {
+                self.manifest.take(manifest, content);
+                self.known = true;
+                self.is_unkept = true;
+            }
+            Err(problems) => self.manifest.problems = problems,
+        }
+    }
+
+    /// Writes the body down, for the next life (R-GAP-33).
+    pub fn keep(&mut self) {
+        if !self.is_unkept {
+            return;
+        }
+        let kept = self.last_good.begin().and_then(|()| self.last_good.keep(OsStr::new(BODY), &self.manifest.content));
+        match kept {
+            Ok(()) => {
+                self.is_unkept = false;
+                if self.manifest.pods.is_empty() {
+                    self.manifest.content = Arc::default();
+                }
+            }
+            Err(error) => {
+                let url = &self.url;
+                tracing::warn!(%url, %error, "keeping the last good manifests failed; a restart may not know them");
+            }
+        }
+    }
+
+    /// Takes up what was in force in an earlier life, until the server says otherwise.
+    fn recall(&mut self) {
+        let kept = match self.last_good.load() {
+            Ok(kept) => kept.and_then(|mut kept| kept.remove(OsStr::new(BODY))),
+            Err(error) => {
+                let url = &self.url;
+                return tracing::warn!(%url, %error, "the last good manifests cannot be read");
+            }
+        };
+        let Some(content) = kept else { return };
+        // It was looked at when it came: how, is not known any more.
+        if let Ok(manifest) = self.decoded(&content, true) {
+            self.manifest.take(manifest, content);
+            self.known = true;
+        }
+    }
+
+    fn decoded(&self, content: &[u8], is_private: bool) -> Result<Manifest, Vec<Problem>> {
+        if self.allow_empty && content.trim_ascii().is_empty() {
+            return Ok(Manifest::default());
+        }
+        let manifest = decode_from(Origin::Http, content, &self.node_name)?;
+        if !is_private && manifest.objects.iter().any(|(key, _)| key.kind == ObjectKind::Secret) {
+            let message =
+                "holds a Secret, and came over http, where others can read it; serve it over https".to_owned();
+            return Err(vec![Problem { message, ..Problem::default() }]);
+        }
+        Ok(manifest)
+    }
+}

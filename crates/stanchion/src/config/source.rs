@@ -1,0 +1,158 @@
+//! `[[source]]`: where manifests come from.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use jiff::SignedDuration;
+use serde::Deserialize;
+use stanchion_agent::config::{FileSource, Kubelet, SourceConfig, UrlSource};
+
+/// From one request to the next (R-HTTP-1).
+const INTERVAL: Duration = Duration::from_secs(20);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a kubelet must not have answered before its pods are taken over.
+const ABSENT_FOR: Duration = Duration::from_secs(60);
+
+/// The table as it is written. It may hold secrets, so it is never shown as a whole.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RawSource {
+    path: Option<PathBuf>,
+    kubelet: Option<SocketAddr>,
+    kubelet_absent_for: Option<String>,
+    kubelet_runtime_state: Option<Vec<PathBuf>>,
+    url: Option<String>,
+    interval: Option<String>,
+    headers: BTreeMap<String, Values>,
+    headers_file: Option<PathBuf>,
+    allow_empty: Option<bool>,
+}
+
+/// A header's value, or several.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Values {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl RawSource {
+    /// Its paths, with their keys.
+    pub fn paths(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let file = self.headers_file.iter().map(|path| ("source.headers_file", path));
+        self.path.iter().map(|path| ("source.path", path)).chain(file)
+    }
+
+    /// Checks all of it.
+    pub fn check(self) -> Result<SourceConfig, String> {
+        match (&self.path, &self.url) {
+            (Some(_), None) => self.files().map(SourceConfig::Files),
+            (None, Some(_)) => self.url().map(SourceConfig::Url),
+            (Some(path), Some(_)) => {
+                Err(format!("source {} has a url too: make it two sources, of two tables [[source]]", path.display()))
+            }
+            (None, None) => Err("a [[source]] has neither path nor url".to_owned()),
+        }
+    }
+
+    fn files(self) -> Result<FileSource, String> {
+        let path = self.path.unwrap_or_default();
+        let of_url = [self.interval.is_some(), !self.headers.is_empty(), self.headers_file.is_some()];
+        if of_url.contains(&true) || self.allow_empty.is_some() {
+            return Err(format!("source {} has settings of a url", path.display()));
+        }
+        let (absent_for, runtime_state) = (self.kubelet_absent_for, self.kubelet_runtime_state);
+        if self.kubelet.is_none() && (absent_for.is_some() || runtime_state.is_some()) {
+            let path = path.display();
+            return Err(format!("source {path} has settings of a kubelet: set kubelet = \"127.0.0.1:10248\" too"));
+        }
+        let Some(address) = self.kubelet else { return Ok(FileSource { path, kubelet: None }) };
+        let absent_for = time("kubelet_absent_for", absent_for, ABSENT_FOR)?;
+        let runtime_state =
+            runtime_state.unwrap_or_else(|| ["/run/k3s/containerd", "/run/containerd"].map(PathBuf::from).to_vec());
+        Ok(FileSource { path, kubelet: Some(Kubelet { address, absent_for, runtime_state }) })
+    }
+
+    fn url(self) -> Result<UrlSource, String> {
+        // What cannot be read is not shown either: it may hold a password.
+        let url = self.url.unwrap_or_default().parse().map_err(|error| format!("source.url: {error}"))?;
+        if self.kubelet.is_some() || self.kubelet_absent_for.is_some() || self.kubelet_runtime_state.is_some() {
+            return Err(format!("source {url} has settings of a kubelet, which has manifests in files only"));
+        }
+        let interval = time("interval", self.interval, INTERVAL)?;
+        if interval < SHORTEST_INTERVAL {
+            return Err(format!("source.interval of {url} must be at least {} s", SHORTEST_INTERVAL.as_secs()));
+        }
+        let (headers, allow_empty) = (headers(self.headers)?, self.allow_empty.unwrap_or(false));
+        Ok(UrlSource { url, interval, headers, headers_file: self.headers_file, allow_empty })
+    }
+}
+
+fn time(key: &str, text: Option<String>, default: Duration) -> Result<Duration, String> {
+    let Some(text) = text else { return Ok(default) };
+    let time = text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok());
+    time.ok_or_else(|| format!("source.{key} must be a time such as \"30s\" or \"2m\", not {text:?}"))
+}
+
+/// What is wrong is told by the header's name, without its value.
+fn headers(raw: BTreeMap<String, Values>) -> Result<HeaderMap, String> {
+    let mut headers = HeaderMap::new();
+    for (name, values) in raw {
+        let parsed: HeaderName = name.parse().map_err(|_| format!("source.headers {name:?} is no name of a header"))?;
+        let values = match values {
+            Values::One(value) => vec![value],
+            Values::Several(values) => values,
+        };
+        for value in values {
+            let value = HeaderValue::from_str(&value);
+            let mut value = value.map_err(|_| format!("source.headers.{name} has a value that no header can have"))?;
+            value.set_sensitive(true);
+            headers.append(parsed.clone(), value);
+        }
+    }
+    Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use config::{Config, File, FileFormat};
+    use stanchion_agent::config::SourceConfig;
+
+    use super::{INTERVAL, RawSource};
+
+    fn check(toml: &str) -> Result<SourceConfig, String> {
+        let built = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
+        built.and_then(Config::try_deserialize::<RawSource>).map_err(|error| error.to_string())?.check()
+    }
+
+    #[test]
+    fn a_url_has_headers_that_nobody_sees() {
+        let toml = "url = \"https://a.example/pods?key=hush\"\nheaders = { Authorization = \"Bearer hush\", X-Two = [\"a\", \"b\"] }";
+        let SourceConfig::Url(source) = check(toml).expect("it is good") else { panic!("a URL") };
+        assert_eq!((source.interval, source.allow_empty), (INTERVAL, false), "R-HTTP-1, R-HTTP-4");
+        assert_eq!(source.headers["authorization"], "Bearer hush", "R-HTTP-2");
+        assert_eq!(source.headers.get_all("x-two").iter().count(), 2, "R-HTTP-2");
+        assert!(!format!("{source:?}").contains("hush"), "I10: {source:?}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_secrets() {
+        for (toml, said) in [
+            ("", "neither path nor url"),
+            ("path = \"/a\"\nurl = \"http://a/\"", "two sources"),
+            ("path = \"/a\"\nallow_empty = true", "settings of a url"),
+            ("url = \"http://a/\"\nkubelet = \"127.0.0.1:10248\"", "settings of a kubelet"),
+            ("url = \"https://user:hush@a/\"", "set headers instead"),
+            ("url = \"a.example/hush\"", "must begin with http:// or https://"),
+            ("url = \"http://a/\"\ninterval = \"10ms\"", "at least 1 s"),
+            ("url = \"http://a/\"\ninterval = \"often\"", "must be a time"),
+            ("url = \"http://a/\"\nheaders = { Authorization = \"hush\\n\" }", "headers.Authorization has a value"),
+            ("url = \"http://a/\"\nheaders = { \"a b\" = \"hush\" }", "is no name of a header"),
+            ("url = \"http://a/\"\nheaders = { a = [{ hush = 1 }] }", "headers"),
+        ] {
+            let error = check(toml).expect_err(toml);
+            assert!(error.contains(said), "{toml}: {error}");
+            assert!(!error.contains("hush"), "I10: {error}");
+        }
+    }
+}
