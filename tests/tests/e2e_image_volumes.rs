@@ -113,6 +113,7 @@ fn everything(node: &mut Node) -> Result<()> {
     let before = node.container("pod")?.identity();
     node.agent.kill()?;
     node.agent.start()?;
+    node.await_running("pod")?;
     check(node, "1", "above\n")?;
 
     println!("an edit waits for its image and replaces the pod");
