@@ -15,6 +15,7 @@ mod i8_isolation;
 mod images;
 mod init_containers;
 mod last_words;
+mod links;
 mod manifest;
 mod node;
 mod objects;
