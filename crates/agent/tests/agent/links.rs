@@ -1,4 +1,4 @@
-//! Links to logs, for those who ship them (R-LOG-2).
+//! Links to logs, for those who ship them.
 
 use std::{
     fs,
