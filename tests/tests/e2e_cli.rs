@@ -90,6 +90,33 @@ fn logs_are_written_on_while_the_agent_is_dead(on: Backend) -> Result<()> {
     })
 }
 
+// R-LOG-2. Docker's logs are its own.
+#[test]
+fn logs_are_linked_for_those_who_ship_them() -> Result<()> {
+    let links = tempfile::tempdir().context("a directory")?;
+    let setting = format!("log_links = {:?}\n", links.path());
+    let names = || -> Result<Vec<_>> { Ok(fs::read_dir(links.path())?.collect::<Result<Vec<_>, _>>()?) };
+    Node::builder().on(Backend::Containerd).agent(&setting).run(|node| {
+        counting(node)?;
+        node.until("the log to be linked", || {
+            let found = names()?;
+            ensure!(found.len() == 1, "there are {found:?}");
+            let name = found[0].file_name().to_string_lossy().into_owned();
+            ensure!(name.starts_with("pod-node-1_default_main-") && name.ends_with(".log"), "it is called {name}");
+            let text = fs::read_to_string(found[0].path())?;
+            ensure!(text.contains(" stdout F line 3\n"), "it leads to {text:?}");
+            Ok(())
+        })?;
+        node.remove("pod.yaml")?;
+        node.await_gone("pod")?;
+        node.until("the link to be gone", || {
+            let left = names()?;
+            ensure!(left.is_empty(), "left: {left:?}");
+            Ok(())
+        })
+    })
+}
+
 fn exec_passes_input_output_and_exit_code(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", pods::idle("pod", "1"))?;

@@ -15,6 +15,7 @@ use crate::{
     desired::Desired,
     handle::{Handle, Request},
     images::Images,
+    links,
     node::{self, Home},
     observe::observer,
     preload,
@@ -137,6 +138,9 @@ impl<R: Runtime> Agent<R> {
         }
         supervisor.spawn("reconciler", Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests).run());
         supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
+        if let Some(directory) = shared.config.log_links.clone() {
+            supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));
+        }
         if let Some(directory) = shared.config.preload.clone() {
             supervisor.spawn("preload", preload::run(shared, directory, supervisor.shutdown().clone()));
         }

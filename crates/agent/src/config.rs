@@ -18,6 +18,8 @@ pub struct AgentConfig {
     pub run_dir: PathBuf,
     /// Root of the container logs.
     pub log_dir: PathBuf,
+    /// Where log shippers look for links to the logs.
+    pub log_links: Option<PathBuf>,
     /// Where manifests come from, in order: of two sources naming one pod, the earlier wins.
     pub sources: Vec<SourceConfig>,
     /// The backend of pods without `runtimeClassName`.

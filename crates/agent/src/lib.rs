@@ -11,7 +11,7 @@
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
-//! - [`api`], [`logs`]: the local API and what containers wrote.
+//! - [`api`], [`logs`]: the local API and what containers wrote; [`links`] to that for log shippers.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
 mod admission;
@@ -29,6 +29,7 @@ mod files;
 pub mod handle;
 mod hook;
 mod images;
+mod links;
 pub mod logs;
 mod node;
 mod observe;

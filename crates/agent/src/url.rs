@@ -19,11 +19,12 @@ impl FromStr for Url {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let uri: Uri = text.parse().map_err(|_| "it is no URL".to_owned())?;
+        let no_url = || "it must begin with http:// or https:// and name a host".to_owned();
+        let uri: Uri = text.parse().map_err(|_| no_url())?;
         if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
             return Err("it holds a name or password, which would be shown; set headers instead".to_owned());
         }
-        Self::of(&uri).ok_or_else(|| "it must begin with http:// or https:// and name a host".to_owned())
+        Self::of(&uri).ok_or_else(no_url)
     }
 }
 

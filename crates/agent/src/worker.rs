@@ -34,6 +34,8 @@ use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, 
 use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use recall::uid;
+
 use crate::{
     admission::Admission,
     board::Board,
@@ -322,7 +324,7 @@ impl<R: Runtime> Worker<R> {
         let sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
         let containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
         for labels in sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels)) {
-            self.uids.extend(recall::uid(labels));
+            self.uids.extend(uid(labels));
         }
         self.history
             .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());

@@ -86,6 +86,7 @@ struct RawAgent {
     state_dir: PathBuf,
     run_dir: PathBuf,
     log_dir: PathBuf,
+    log_links: Option<PathBuf>,
     plugin_dir: PathBuf,
     default_backend: String,
     seccomp_default: bool,
@@ -102,6 +103,7 @@ impl Default for RawAgent {
             state_dir: "/var/lib/stanchion".into(),
             run_dir: "/run/stanchion".into(),
             log_dir: "/var/log/stanchion/pods".into(),
+            log_links: None,
             plugin_dir: "/usr/lib/stanchion/backends".into(),
             default_backend: "auto".to_owned(),
             seccomp_default: false,
@@ -120,7 +122,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 37] = [
+const KEYS: [&str; 38] = [
     "agent",
     "policy",
     "policy.level",
@@ -134,6 +136,7 @@ const KEYS: [&str; 37] = [
     "agent.state_dir",
     "agent.run_dir",
     "agent.log_dir",
+    "agent.log_links",
     "agent.plugin_dir",
     "agent.default_backend",
     "agent.seccomp_default",
@@ -230,12 +233,12 @@ fn check(raw: Raw) -> Result<Settings> {
     ];
     let sources = raw.source.iter().flat_map(RawSource::paths);
     let preload = raw.images.preload.iter().map(|path| ("images.preload", path));
+    let links = raw.agent.log_links.iter().map(|path| ("agent.log_links", path));
     // An empty one means something.
     let resolver = raw.agent.resolv_conf.iter().filter(|path| !path.as_os_str().is_empty());
     let resolver = resolver.map(|path| ("agent.resolv_conf", path));
-    for (key, path) in
-        places.into_iter().chain(sources).chain(preload).chain(resolver).filter(|(_, path)| !path.is_absolute())
-    {
+    let places = places.into_iter().chain(sources).chain(preload).chain(links).chain(resolver);
+    for (key, path) in places.filter(|(_, path)| !path.is_absolute()) {
         wrong.push(format!("{key} {:?} must be an absolute path", path.display()));
     }
     if let Some(limit) = raw.agent.pod_pids_limit.filter(|limit| *limit < 1) {
@@ -307,6 +310,7 @@ fn check(raw: Raw) -> Result<Settings> {
         state_dir: raw.agent.state_dir,
         run_dir: raw.agent.run_dir,
         log_dir: raw.agent.log_dir,
+        log_links: raw.agent.log_links,
         sources,
         default_backend,
         runtime_classes: raw.runtime_classes,

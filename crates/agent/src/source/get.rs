@@ -123,13 +123,6 @@ impl Client {
         }
         self.tls.as_ref().ok_or_else(|| "TLS cannot be set up".to_owned())
     }
-
-    /// The same client with these roots instead of the system's.
-    #[cfg(test)]
-    pub fn trusting(mut self, roots: tokio_rustls::rustls::RootCertStore) -> Self {
-        self.tls = tls::trusting(roots).ok();
-        self
-    }
 }
 
 /// What an answer holds (R-HTTP-3).
@@ -171,4 +164,13 @@ fn from_file(path: &Path) -> Result<HeaderMap, String> {
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+impl Client {
+    /// The same client with these roots instead of the system's.
+    pub fn trusting(mut self, roots: tokio_rustls::rustls::RootCertStore) -> Self {
+        self.tls = tls::trusting(roots).ok();
+        self
+    }
 }

@@ -129,7 +129,7 @@ fn standing<'a>(remains: &'a [(String, Arc<Remains>)]) -> Option<(&'a str, PodUi
 }
 
 /// The pod's UID in labels. What no agent can have written there is none: it names a directory.
-pub(super) fn uid(labels: &std::collections::BTreeMap<String, String>) -> Option<PodUid> {
+pub(crate) fn uid(labels: &std::collections::BTreeMap<String, String>) -> Option<PodUid> {
     let uid = labels.get(labels::POD_UID)?;
     let is_uid = (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     is_uid.then(|| PodUid::new(uid))

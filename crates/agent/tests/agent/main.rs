@@ -16,6 +16,7 @@ mod image_volumes;
 mod images;
 mod init_containers;
 mod last_words;
+mod links;
 mod manifest;
 mod node;
 mod objects;

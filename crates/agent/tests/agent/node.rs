@@ -76,6 +76,7 @@ impl Node {
             state_dir: dir.path().join("state"),
             run_dir: dir.path().join("run"),
             log_dir: dir.path().join("logs"),
+            log_links: None,
             sources: vec![dir.path().join("manifests").into()],
             default_backend: DefaultBackend::Named(names[0].to_owned()),
             runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),

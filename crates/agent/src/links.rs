@@ -1,0 +1,127 @@
+//! Links to the logs of containers, where log shippers look for them: in one directory, with the names that a kubelet gives
+//! (R-LOG-2).
+//!
+//! What is there is held against what exists, again and again: so nothing is left by an agent that died.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures_util::future::select_all;
+use sha2::{Digest, Sha256};
+use stanchion_pod::PodKey;
+use stanchion_runtime::{ContainerInfo, Runtime};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    files::PodFiles,
+    worker::{Shared, uid},
+};
+
+/// The longest name of a file.
+const LONGEST_NAME: usize = 255;
+const ENDING: &str = ".log";
+
+/// Keeps the links until `shutdown`.
+pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, shutdown: CancellationToken) {
+    let mut looks: Vec<_> = shared.homes.iter().map(|home| home.observer.watch()).collect();
+    let mut links = Links { directory, logs: shared.config.log_dir.clone(), failed: None };
+    while !looks.is_empty() {
+        looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
+        let (wanted, is_all) = wanted(&shared);
+        links = match tokio::task::spawn_blocking(move || links.put(&wanted, is_all)).await {
+            Ok(links) => links,
+            // The panic is the supervisor's to see.
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let looked = select_all(looks.iter_mut().map(|look| Box::pin(look.changed())));
+        if shutdown.run_until_cancelled(looked).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// The links of all containers that there are, by name; whether every backend has said which there are.
+fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
+    let (state, logs) = (&shared.config.state_dir, &shared.config.log_dir);
+    let looks: Vec<_> = shared.homes.iter().map(|home| home.observer.latest()).collect();
+    let mut wanted = HashMap::new();
+    for (key, remains) in looks.iter().flat_map(|look| &look.pods) {
+        for container in &remains.containers {
+            if let (Some(uid), Some(name)) = (uid(&container.labels), name(key, container)) {
+                wanted.insert(name, PodFiles::new(state, logs, key, &uid).log(&container.name, container.attempt));
+            }
+        }
+    }
+    (wanted, looks.iter().all(|look| look.seen))
+}
+
+/// The name of a container's link; `None` for what no pod is called.
+fn name(pod: &PodKey, container: &ContainerInfo) -> Option<String> {
+    let id = container.id.to_string();
+    let is_hash = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // What reads these names expects the id to be such a hash, as Docker's and CRI's are.
+    let hash = || Sha256::digest(&id).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let id = if is_hash { id.clone() } else { hash() };
+    let mut name = format!("{}_{}_{}-{id}", pod.name, pod.namespace, container.name);
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.starts_with('.') || !name.bytes().all(is_plain) {
+        return None;
+    }
+    name.truncate(LONGEST_NAME - ENDING.len());
+    Some(name + ENDING)
+}
+
+struct Links {
+    directory: PathBuf,
+    /// Only what leads below this is ours.
+    logs: PathBuf,
+    /// What was wrong the last time.
+    failed: Option<String>,
+}
+
+impl Links {
+    /// Makes the links that are missing and removes those that are too many.
+    fn put(mut self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> Self {
+        let failed = self.try_put(wanted, is_all).err().map(|error| error.to_string());
+        if let Some(error) = failed.as_ref().filter(|error| self.failed.as_ref() != Some(*error)) {
+            tracing::warn!(directory = %self.directory.display(), error, "links to logs cannot be kept");
+        }
+        self.failed = failed;
+        self
+    }
+
+    fn try_put(&self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> io::Result<()> {
+        fs::create_dir_all(&self.directory)?;
+        let mut found = HashMap::new();
+        for entry in fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            if let Some(target) = fs::read_link(entry.path()).ok().filter(|target| target.starts_with(&self.logs)) {
+                found.insert(entry.file_name().to_string_lossy().into_owned(), target);
+            }
+        }
+        for (name, target) in &found {
+            let is_wanted = wanted.get(name) == Some(target);
+            if !is_wanted && (is_all || !target.exists()) {
+                remove(&self.directory.join(name))?;
+            }
+        }
+        // A log that is not there yet is linked after another look.
+        let missing = wanted.iter().filter(|(name, target)| found.get(*name) != Some(*target) && target.exists());
+        for (name, target) in missing {
+            symlink(target, self.directory.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

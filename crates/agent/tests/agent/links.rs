@@ -1,0 +1,62 @@
+//! Links to logs, for those who ship them.
+
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use crate::{manifest::pod, node::Node};
+
+/// The links of a directory, with what they lead to, by name.
+fn links(directory: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(directory).expect("it is there").map(|entry| entry.expect("an entry"));
+    let link = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).expect("it is a link");
+        (entry.file_name().to_string_lossy().into_owned(), target)
+    };
+    let mut links: Vec<_> = entries.map(link).collect();
+    links.sort();
+    links
+}
+
+// R-LOG-2.
+#[tokio::test(start_paused = true)]
+async fn logs_are_linked_while_their_containers_are_there() {
+    let mut node = Node::new();
+    let directory = node.manifests().with_extension("links");
+    let theirs = ("another's.log".to_owned(), PathBuf::from("/var/log/pods/x/0.log"));
+    fs::create_dir(&directory).expect("it can be made");
+    symlink(&theirs.1, directory.join(&theirs.0)).expect("it can be linked");
+    symlink(node.config.log_dir.join("gone/app/0.log"), directory.join("left.log")).expect("it can be linked");
+    node.config.log_links = Some(directory.clone());
+    node.write("web.yaml", &pod("web", "app:1"));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    node.settle().await;
+    assert_eq!(
+        links(&directory),
+        std::slice::from_ref(&theirs),
+        "what leads nowhere goes, and what has no log has no link"
+    );
+
+    let uid = node.pod("web").and_then(|view| view.pod.metadata.uid.clone()).expect("it has one");
+    let log = node.config.log_dir.join(format!("default_web-node_{uid}/app/0.log"));
+    fs::create_dir_all(log.parent().expect("it has one")).expect("it can be made");
+    fs::write(&log, "").expect("it can be written");
+    node.settle().await;
+    let found = links(&directory);
+    assert_eq!(found.len(), 2, "{found:?}");
+    let (name, target) = &found[1];
+    let hash = name.strip_prefix("web-node_default_app-").and_then(|rest| rest.strip_suffix(".log"));
+    assert!(hash.is_some_and(|it| it.len() == 64 && it.bytes().all(|byte| byte.is_ascii_hexdigit())), "{name}");
+    assert_eq!(*target, log);
+    node.restart().await;
+    node.settle().await;
+    assert_eq!(links(&directory), found);
+
+    node.remove("web.yaml");
+    node.is_empty().await;
+    node.settle().await;
+    assert_eq!(links(&directory), [theirs]);
+}
