@@ -164,7 +164,11 @@ pub fn shell(layer: &mut Layer) -> Result<()> {
     Ok(())
 }
 
-fn program(name: &str) -> Result<PathBuf> {
+/// A program of a Debian package.
+///
+/// # Errors
+/// When it is not there.
+pub fn program(name: &str) -> Result<PathBuf> {
     tools::find(name)?.with_context(|| format!("{name} is not installed; `cargo xtask test` fetches it"))
 }
 

@@ -173,6 +173,11 @@ fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
         let file = node.manifest("pod.yaml").display().to_string();
         node.await_said(&["describe", "pod", POD], &["Running", "busybox", &address, &file, "Started", "Events"])?;
         node.await_said(&["get", "nodes"], &["node-1", "Ready"])?;
+        let capacity = &node.agent.json(&["get", "nodes"])?["items"][0]["capacity"];
+        ensure!(
+            capacity["pods"] == "110" && capacity["memory"].as_str().is_some_and(|it| it.ends_with("Ki")),
+            "{capacity}"
+        );
         node.await_said(&["get", "events"], &["Started", "pod-node-1"])?;
         let version = match on {
             Backend::Containerd | Backend::K3s => "1.6",

@@ -38,8 +38,7 @@ stanchion_tests::on_each_runtime! {
 const AT_ONCE: usize = 20;
 
 /// What does not hold yet, or not at every moment, and why. What comes of it is printed and fails nothing.
-const NOT_YET: [(&str, &str); 4] = [
-    ("probes/grpc-health", "no image here serves gRPC's health service"),
+const NOT_YET: [(&str, &str); 3] = [
     ("hooks/prestop-and-poststart-tcp", "the second life may have failed when the kubelet's had not"),
     (
         "probes/liveness-grace-of-probe",

@@ -67,6 +67,7 @@ const NODE: &[Need] = &[
     unpack("docker-registry", "docker-registry"),
     unpack("busybox", "busybox-static"),
     unpack("redis-server", "redis-server"),
+    unpack("etcd", "etcd-server"),
     unpack("redis-cli", "redis-tools"),
 ];
 

@@ -20,6 +20,7 @@ use crate::{
     observe::observer,
     preload,
     reconcile::Reconciler,
+    room::Room,
     source::Sources,
     supervisor::Supervisor,
     survivors::Survivors,
@@ -54,6 +55,7 @@ impl<R: Runtime> Agent<R> {
     /// An agent for these backends, in order of preference.
     #[must_use]
     pub fn new(config: AgentConfig, backends: Vec<Backend<R>>, node: NodeView) -> Self {
+        let node = NodeView { capacity: Room::of_node(config.max_pods).capacity(&config.state_dir), ..node };
         let (send, requests) = mpsc::channel(64);
         let handle = Handle {
             board: Arc::new(Board::new(node)),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use stanchion_pod::{Pod, PodKey, Resources, Revision};
 
-use crate::node;
+use crate::{files, node};
 
 /// Reason and message: why a pod is not taken.
 pub(crate) type Refusal = (&'static str, String);
@@ -28,6 +28,19 @@ impl Room {
     pub fn of_node(pods: u64) -> Self {
         let hugepages = hugepages(Path::new("/sys/kernel/mm/hugepages"));
         Self { pods, cpu: node::cores() * 1000, memory: node::memory_capacity(), hugepages, taken: BTreeMap::new() }
+    }
+
+    /// What there is, with the disk that pods' files are on.
+    pub fn capacity(&self, disk: &Path) -> BTreeMap<String, String> {
+        let kibibytes = |bytes: u64| format!("{}Ki", bytes / 1024);
+        let named = [
+            ("pods", self.pods.to_string()),
+            ("cpu", format!("{}", self.cpu / 1000)),
+            ("memory", kibibytes(self.memory)),
+            ("ephemeral-storage", kibibytes(files::disk_size(disk).unwrap_or(0))),
+        ];
+        let pages = self.hugepages.iter().map(|(size, bytes)| (page(*size).1, kibibytes(*bytes)));
+        named.into_iter().map(|(name, amount)| (name.to_owned(), amount)).chain(pages).collect()
     }
 
     /// Gives back what others than these have.
@@ -85,7 +98,7 @@ fn page(size: u64) -> (&'static str, String) {
     match size >> 20 {
         2 => ("OutOfhugepages-2Mi", "hugepages-2Mi".to_owned()),
         1024 => ("OutOfhugepages-1Gi", "hugepages-1Gi".to_owned()),
-        _ => ("OutOfhugepages", format!("hugepages of {size} bytes")),
+        _ => ("OutOfhugepages", format!("hugepages-{}Ki", size >> 10)),
     }
 }
 
@@ -141,6 +154,14 @@ mod tests {
         room.take(&pod("c", "{}")).expect("it asks for nothing");
         let refused = room.take(&pod("d", "{}")).expect_err("R-ADM-3");
         assert_eq!(refused.0, "OutOfpods", "R-ADM-3");
+    }
+
+    #[test]
+    fn what_there_is_is_shown_as_kubernetes_writes_it() {
+        let capacity = room().capacity(Path::new("/"));
+        let shown = ["cpu", "memory", "pods", "hugepages-2Mi"].map(|name| capacity[name].as_str());
+        assert_eq!(shown, ["2", "1048576Ki", "3", "8192Ki"], "R-RES-21");
+        assert!(capacity["ephemeral-storage"].ends_with("Ki"), "R-RES-21: {capacity:?}");
     }
 
     #[test]

@@ -139,6 +139,9 @@ pub struct NodeView {
     /// Root of the container logs.
     #[serde(default)]
     pub log_dir: PathBuf,
+    /// What the node has for pods, all of which they may ask for together, as Kubernetes names and writes it.
+    #[serde(default)]
+    pub capacity: BTreeMap<String, String>,
 }
 
 /// Something that happened to a pod or a manifest.

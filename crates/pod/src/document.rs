@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1 as wire;
 use serde_json::Value;
 
 use crate::{
-    Problem, json,
+    Origin, Problem, json,
     names::join,
     node::{Content, Node},
     object::ObjectKind,
@@ -64,8 +64,9 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow<'_, str>, Vec<Pro
     }
 }
 
-/// The documents of pods and objects, in the file's order.
-pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
+/// The documents of pods and objects, in the file's order. A file holds some; a server may say that it has none, with a list of none
+/// (R-HTTP-6).
+pub(crate) fn documents(text: &str, origin: Origin) -> Result<Vec<Document>, Vec<Problem>> {
     let nodes = match text.trim_start().starts_with('{') {
         true => vec![json::document(text).map_err(|problem| vec![problem])?],
         false => yaml::documents(text).map_err(|problem| vec![problem])?,
@@ -77,6 +78,9 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Document>, Vec<Problem>> {
     let mut documents = Vec::new();
     for node in nodes {
         unfold(Document { object: None, node, prefix: String::new() }, None, &mut documents)?;
+    }
+    if documents.is_empty() && origin == Origin::File {
+        return Err(whole("the file holds no pod: its list is empty; remove the file if no pod is wanted".to_owned()));
     }
     Ok(documents)
 }

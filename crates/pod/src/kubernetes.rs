@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::{Problem, document, prepare, validate};
+use crate::{Origin, Problem, document, prepare, validate};
 
 /// Features of Kubernetes that are off by default. Fields behind a closed gate are dropped unseen, values refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub enum Answer {
 /// # Errors
 /// The file is no text, no YAML or JSON, or holds no pod.
 pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>> {
-    let documents = document::documents(&document::text(manifest)?)?;
+    let documents = document::documents(&document::text(manifest)?, Origin::File)?;
     Ok(documents.iter().map(|document| answer(document, gates)).collect())
 }
 

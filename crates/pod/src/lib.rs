@@ -68,7 +68,7 @@ pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
 /// # Errors
 /// Everything that is wrong, document by document.
 pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
-    let documents = document::documents(&document::text(bytes)?)?;
+    let documents = document::documents(&document::text(bytes)?, origin)?;
     let mut manifest = Manifest::default();
     let mut problems = Vec::new();
     for document in documents {

@@ -72,7 +72,9 @@ fn several_pods_come_from_one_file() {
 #[test]
 fn a_list_of_none_says_so() {
     for none in ["apiVersion: v1\nkind: PodList\nitems: []\n", r#"{"apiVersion": "v1", "kind": "List", "items": []}"#] {
-        assert!(good(none).pods.is_empty(), "R-HTTP-6");
+        let page = stanchion_pod::decode_from(stanchion_pod::Origin::Http, none.as_bytes(), "knode");
+        assert!(page.is_ok_and(|page| page.pods.is_empty()), "R-HTTP-6");
+        assert!(one(none).contains("holds no pod"), "as the API server has it");
     }
     // The beginning of a list that was cut off is not an order to remove everything.
     for half in ["apiVersion: v1\nkind: PodList\n", "kind: List\nitems:\n", "kind: List\nitems: {}\n"] {

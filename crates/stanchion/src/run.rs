@@ -72,6 +72,7 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
         started_at: Some(jiff::Timestamp::now()),
         info: node_info(),
         log_dir: settings.agent.log_dir.clone(),
+        ..NodeView::default()
     };
     let agent = Agent::new(settings.agent, backends, node);
     let (handle, served) = (agent.handle(), shutdown.clone());

@@ -60,6 +60,9 @@ pub fn write(dir: &Path) -> Result<Vec<String>> {
     volume.owned_dir("/data", 0o750, 1000)?;
     volume.owned_file("/data/seed", 0o640, 1000, b"seed\n")?;
     write("vol:1", Run { volumes: &["/data"], ..shell }, Some(volume))?;
+    let mut etcd = Layer::default();
+    etcd.program(&fixtures::program("etcd")?, "/usr/bin/etcd")?;
+    write("etcd:1", Run { entrypoint: &["/usr/bin/etcd"], ..Run::default() }, Some(etcd))?;
     Ok(names)
 }
 

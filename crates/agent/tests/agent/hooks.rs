@@ -9,6 +9,7 @@ use stanchion_runtime::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    task::JoinSet,
     time::Instant,
 };
 
@@ -163,10 +164,11 @@ async fn a_tcp_hook_always_fails_as_in_kubernetes() {
 }
 
 /// Asked over TLS, it answers as a server does that speaks plain HTTP, and whatever it is asked then, that it has failed.
-async fn plain_server() -> u16 {
+async fn plain_server() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let port = listener.local_addr().expect("it has an address").port();
-    tokio::task::spawn(async move {
+    let mut server = JoinSet::new();
+    server.spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.expect("it listens");
             let mut request = vec![0; 4096];
@@ -178,12 +180,12 @@ async fn plain_server() -> u16 {
             stream.write_all(answer.as_bytes()).await.ok();
         }
     });
-    port
+    (port, server)
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_http_hook_takes_any_answer_and_goes_back_from_tls() {
-    let port = plain_server().await;
+    let (port, _server) = plain_server().await;
     for (scheme, fallbacks) in [("HTTP", 0), ("HTTPS", 1)] {
         let mut node = Node::new();
         let get = format!("{{host: 127.0.0.1, port: admin, path: /stop, scheme: {scheme}}}");
