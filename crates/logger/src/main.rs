@@ -71,7 +71,8 @@ fn main() -> ExitCode {
     log::lock(&log).open();
     drop(ready);
     let (stdout, stderr) = (Stream::new(Name::Stdout, stdout), Stream::new(Name::Stderr, stderr));
-    both(|| stdout.run(&log), || stderr.run(&log));
+    // What waits in both already is most likely to have come in this order.
+    both(|| stderr.run(&log), || stdout.run(&log));
     log::lock(&log).finish();
     ExitCode::SUCCESS
 }
@@ -81,9 +82,9 @@ fn both(one: impl FnOnce() + Send, other: impl FnOnce()) {
     thread::scope(|scope| {
         let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, one);
         other();
-        // Without a thread there is nothing to read the first stream with; the shim sees it close.
+        // Without a thread there is nothing to read the one stream with; the shim sees it close.
         if let Err(error) = thread {
-            eprintln!("stanchion-logger: no thread for the second stream: {error}");
+            eprintln!("stanchion-logger: no thread for one of the streams: {error}");
         }
     });
 }
