@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use stanchion_pod::Capacity;
 use stanchion_runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,8 @@ pub struct Agent<R> {
     requests: mpsc::Receiver<Request>,
     clock: Clock,
     node_addresses: Vec<IpAddr>,
+    capacity: Capacity,
+    room: Room,
     proc: PathBuf,
 }
 
@@ -55,7 +58,9 @@ impl<R: Runtime> Agent<R> {
     /// An agent for these backends, in order of preference.
     #[must_use]
     pub fn new(config: AgentConfig, backends: Vec<Backend<R>>, node: NodeView) -> Self {
-        let node = NodeView { capacity: Room::of_node(config.max_pods).capacity(&config.state_dir), ..node };
+        let capacity = node::capacity();
+        let room = Room::of_node(config.max_pods, &capacity);
+        let node = NodeView { capacity: room.capacity(&config.state_dir), ..node };
         let (send, requests) = mpsc::channel(64);
         let handle = Handle {
             board: Arc::new(Board::new(node)),
@@ -63,7 +68,16 @@ impl<R: Runtime> Agent<R> {
             backends: backends.into(),
             requests: send,
         };
-        Self { config, handle, requests, clock: Clock::System, node_addresses: node::addresses(), proc: "/proc".into() }
+        Self {
+            config,
+            handle,
+            requests,
+            clock: Clock::System,
+            node_addresses: node::addresses(),
+            capacity,
+            room,
+            proc: "/proc".into(),
+        }
     }
 
     /// The same agent with another clock, for tests.
@@ -126,7 +140,7 @@ impl<R: Runtime> Agent<R> {
             clock: self.clock,
             supervisor: supervisor.clone(),
             images_changed: watch::Sender::new(0),
-            memory_capacity: node::memory_capacity(),
+            capacity: self.capacity,
             node_addresses: self.node_addresses,
             survivors: Survivors::new(self.proc),
             admission: Admission::of_node(self.config.allowed_unsafe_sysctls.clone()),
@@ -138,7 +152,8 @@ impl<R: Runtime> Agent<R> {
         for fetcher in fetchers {
             supervisor.spawn(fetcher.name(), fetcher.run(supervisor.shutdown().clone()));
         }
-        supervisor.spawn("reconciler", Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests).run());
+        supervisor
+            .spawn("reconciler", Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.room).run());
         supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
         if let Some(directory) = shared.config.log_links.clone() {
             supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));

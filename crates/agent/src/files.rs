@@ -152,7 +152,8 @@ fn directory(mode: u32, path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
+/// Takes what is gone already for removed.
+pub(crate) fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result,

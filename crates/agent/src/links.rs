@@ -3,13 +3,7 @@
 //!
 //! What is there is held against what exists, again and again: so nothing is left by an agent that died.
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, fs, io, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
 use futures_util::future::select_all;
 use sha2::{Digest, Sha256};
@@ -18,7 +12,7 @@ use stanchion_runtime::{ContainerInfo, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    files::PodFiles,
+    files::{PodFiles, ignore_absent},
     worker::{Shared, uid},
 };
 
@@ -107,7 +101,7 @@ impl Links {
         for (name, target) in &found {
             let is_wanted = wanted.get(name) == Some(target);
             if !is_wanted && (is_all || !target.exists()) {
-                remove(&self.directory.join(name))?;
+                ignore_absent(fs::remove_file(self.directory.join(name)))?;
             }
         }
         // A log that is not there yet is linked after another look.
@@ -116,12 +110,5 @@ impl Links {
             symlink(target, self.directory.join(name))?;
         }
         Ok(())
-    }
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

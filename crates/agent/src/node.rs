@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use stanchion_pod::Capacity;
 use tokio::sync::Semaphore;
 
 use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
@@ -27,8 +28,13 @@ impl<R> Home<R> {
     }
 }
 
+/// What the node has for pods, but for the disk, which can grow.
+pub(crate) fn capacity() -> Capacity {
+    Capacity { cpu: cores() * 1000, memory: memory(), ephemeral_storage: 0 }
+}
+
 /// Memory of the node in bytes, from `/proc/meminfo`; 0 where that cannot be read.
-pub(crate) fn memory_capacity() -> u64 {
+fn memory() -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
@@ -36,7 +42,7 @@ pub(crate) fn memory_capacity() -> u64 {
 }
 
 /// Processors that are online, whoever may use them (cputopology.rst); at least one.
-pub(crate) fn cores() -> u64 {
+fn cores() -> u64 {
     let list = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
     let count = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

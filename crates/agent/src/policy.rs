@@ -3,7 +3,9 @@
 
 use stanchion_pod::{
     Pod,
-    k8s_openapi::api::core::v1::{Container, PodSpec, SELinuxOptions, SeccompProfile, SecurityContext, Volume},
+    k8s_openapi::api::core::v1::{
+        AppArmorProfile, Container, PodSpec, SELinuxOptions, SeccompProfile, SecurityContext, Volume,
+    },
 };
 
 use crate::{
@@ -84,14 +86,9 @@ fn baseline(spec: &PodSpec) -> Vec<String> {
         found.push(format!("volume {:?} must not be a hostPath", volume.name));
     }
     let own = spec.security_context.as_ref();
-    if is_unconfined(own.and_then(|own| own.seccomp_profile.as_ref())) {
-        found.push("the pod must not set seccompProfile.type to Unconfined".to_owned());
-    }
-    if own.and_then(|own| own.app_armor_profile.as_ref()).is_some_and(|profile| profile.type_ == "Unconfined") {
-        found.push("the pod must not set appArmorProfile.type to Unconfined".to_owned());
-    }
-    if own.and_then(|own| own.se_linux_options.as_ref()).is_some_and(is_no_containers) {
-        found.push("the pod must not set seLinuxOptions but for a container's type".to_owned());
+    if let Some(own) = own {
+        let lax = unconfined(&own.seccomp_profile, &own.app_armor_profile, &own.se_linux_options);
+        found.extend(lax.map(|message| format!("the pod must not {message}")));
     }
     for sysctl in own.iter().flat_map(|own| own.sysctls.iter().flatten()) {
         if !SAFE.iter().any(|(safe, _)| *safe == sysctl.name.replace('/', ".")) {
@@ -128,20 +125,23 @@ fn own_baseline(own: &SecurityContext) -> Vec<String> {
     if own.proc_mount.as_deref().is_some_and(|mount| mount != "Default") {
         found.push("set procMount".to_owned());
     }
-    if is_unconfined(own.seccomp_profile.as_ref()) {
-        found.push("set seccompProfile.type to Unconfined".to_owned());
-    }
-    if own.app_armor_profile.as_ref().is_some_and(|profile| profile.type_ == "Unconfined") {
-        found.push("set appArmorProfile.type to Unconfined".to_owned());
-    }
-    if own.se_linux_options.as_ref().is_some_and(is_no_containers) {
-        found.push("set seLinuxOptions but for a container's type".to_owned());
-    }
+    let lax = unconfined(&own.seccomp_profile, &own.app_armor_profile, &own.se_linux_options);
+    found.extend(lax.map(str::to_owned));
     found
 }
 
-fn is_unconfined(profile: Option<&SeccompProfile>) -> bool {
-    profile.is_some_and(|profile| profile.type_ == "Unconfined")
+/// What of a pod or a container is said not to confine it.
+fn unconfined(
+    seccomp: &Option<SeccompProfile>,
+    app_armor: &Option<AppArmorProfile>,
+    se_linux: &Option<SELinuxOptions>,
+) -> impl Iterator<Item = &'static str> {
+    let found = [
+        (seccomp.as_ref().is_some_and(|it| it.type_ == "Unconfined"), "set seccompProfile.type to Unconfined"),
+        (app_armor.as_ref().is_some_and(|it| it.type_ == "Unconfined"), "set appArmorProfile.type to Unconfined"),
+        (se_linux.as_ref().is_some_and(is_no_containers), "set seLinuxOptions but for a container's type"),
+    ];
+    found.into_iter().filter_map(|(is_so, message)| is_so.then_some(message))
 }
 
 fn is_no_containers(options: &SELinuxOptions) -> bool {

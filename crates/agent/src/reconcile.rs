@@ -41,9 +41,10 @@ impl<R: Runtime> Reconciler<R> {
         shared: Arc<Shared<R>>,
         desired: watch::Receiver<Arc<Desired>>,
         requests: mpsc::Receiver<Request>,
+        room: Room,
     ) -> Self {
         Self {
-            room: Room::of_node(shared.config.max_pods),
+            room,
             shared,
             desired,
             requests,
@@ -147,18 +148,12 @@ impl<R: Runtime> Reconciler<R> {
             self.workers.keys().filter(|key| !self.no_room.contains_key(*key) && has_ended(key)).collect();
         let is_there = |key: &PodKey| desired.pods.contains_key(key) || self.workers.contains_key(key);
         self.room.retain(|key| is_there(key) && !ended.contains(key));
-        let asking = desired.pods.iter().filter(|(key, _)| !ended.contains(key));
+        let asking = desired.pods.iter().filter(|(key, _)| !ended.contains(key)).map(|(_, wanted)| &*wanted.pod);
         let (running, others): (Vec<_>, Vec<_>) =
-            asking.map(|(_, wanted)| &*wanted.pod).partition(|pod| self.is_placed(pod));
+            asking.filter(|pod| !self.room.has(pod)).partition(|pod| self.is_placed(pod));
         running.into_iter().for_each(|pod| self.room.count(pod));
-        self.no_room.clear();
-        for pod in others {
-            if !self.room.has(pod)
-                && let Err(refusal) = self.room.take(pod)
-            {
-                self.no_room.insert(pod.key.clone(), refusal);
-            }
-        }
+        let refused = others.into_iter().filter_map(|pod| Some((pod.key.clone(), self.room.take(pod).err()?)));
+        self.no_room = refused.collect();
     }
 
     /// Whether a pod runs somewhere in this revision, or was put somewhere by an earlier agent.

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use stanchion_pod::{Pod, PodKey, Resources, Revision};
+use stanchion_pod::{Capacity, Pod, PodKey, Resources, Revision};
 
-use crate::{files, node};
+use crate::files;
 
 /// Reason and message: why a pod is not taken.
 pub(crate) type Refusal = (&'static str, String);
@@ -25,9 +25,9 @@ pub(crate) struct Room {
 
 impl Room {
     /// That of this node (R-RES-21).
-    pub fn of_node(pods: u64) -> Self {
+    pub fn of_node(pods: u64, capacity: &Capacity) -> Self {
         let hugepages = hugepages(Path::new("/sys/kernel/mm/hugepages"));
-        Self { pods, cpu: node::cores() * 1000, memory: node::memory_capacity(), hugepages, taken: BTreeMap::new() }
+        Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, taken: BTreeMap::new() }
     }
 
     /// What there is, with the disk that pods' files are on.

@@ -29,7 +29,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::future::{pending, select_all};
 use jiff::Timestamp;
-use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
+use stanchion_pod::{Capacity, Container, Pod, PodKey, PodUid, Revision};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -66,8 +66,8 @@ pub(crate) struct Shared<R> {
     pub supervisor: Supervisor,
     /// Changes when images have been imported.
     pub images_changed: watch::Sender<u64>,
-    /// Memory of the node, bytes.
-    pub memory_capacity: u64,
+    /// What the node has for pods, but for the disk.
+    pub capacity: Capacity,
     /// Addresses of the node, the primary one first.
     pub node_addresses: Vec<IpAddr>,
     /// What this node has and allows.

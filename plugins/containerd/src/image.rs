@@ -10,7 +10,7 @@
 mod import;
 mod manifest;
 mod pull;
-mod reference;
+pub(crate) mod reference;
 mod refusal;
 mod registry;
 mod repository;

@@ -13,6 +13,7 @@ use crate::{
     Containerd,
     cgroup::Cgroup,
     client::{failed, is_gone},
+    image::reference,
     names,
     sandbox::has_pause,
 };
@@ -113,9 +114,8 @@ fn container_info(record: Container, task: Option<&Task>) -> ContainerInfo {
 
 /// An image by its repository and its content, as kubelets show it: `docker.io/library/redis@sha256:…`.
 pub(crate) fn image_digest(reference: &str, digest: &str) -> ImageDigest {
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
-    let tag = name.rfind(':').filter(|colon| name.rfind('/').is_none_or(|slash| slash < *colon));
-    ImageDigest(format!("{}@{digest}", &name[..tag.unwrap_or(name.len())]))
+    let (repository, _, _) = reference::split(reference);
+    ImageDigest(format!("{repository}@{digest}"))
 }
 
 fn state(record: &Container, task: Option<&Task>) -> ContainerState {

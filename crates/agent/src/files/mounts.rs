@@ -65,10 +65,11 @@ pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
 
 /// Has a directory of ours share what is mounted below it, also on a node whose root does not (R-DIR-3).
 pub(crate) fn share(path: &Path) -> io::Result<()> {
-    if sharing(path)?.is_shared {
+    let found = sharing(path)?;
+    if found.is_shared {
         return Ok(());
     }
-    if !is_mounted(&fs::canonicalize(path)?)? {
+    if found.mount != fs::canonicalize(path)? {
         mount_bind(path, path)?;
     }
     Ok(mount_change(path, MountPropagationFlags::SHARED)?)

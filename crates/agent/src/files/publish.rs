@@ -23,6 +23,8 @@ use std::{
 
 use jiff::Timestamp;
 
+use super::ignore_absent;
+
 /// The link to the files in force.
 const DATA: &str = "..data";
 /// The link before it is put in place.
@@ -163,13 +165,6 @@ fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
 /// The first path of a payload that is a directory of another; it cannot be both.
 pub(super) fn conflict(payload: &Payload) -> Option<&Path> {
     payload.keys().find(|path| path.ancestors().skip(1).any(|above| payload.contains_key(above))).map(PathBuf::as_path)
-}
-
-fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        result => result,
-    }
 }
 
 #[cfg(test)]

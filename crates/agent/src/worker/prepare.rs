@@ -13,7 +13,6 @@ use crate::{
     env::{Environment, Inputs},
     events::Subject,
     files::{self, PodFiles, Site, VolumeError},
-    node,
     observe::Remains,
     plan::Run,
 };
@@ -82,7 +81,7 @@ impl<R: Runtime> Worker<R> {
         for warning in &prepared.warnings {
             self.shared.events.warning(&Subject::pod(&self.key), "DNSConfigForming", warning);
         }
-        let memory_capacity = self.shared.memory_capacity;
+        let memory_capacity = self.shared.capacity.memory;
         let config = &self.shared.config;
         let start = container::Start { run, prepared, log_path, memory_capacity, config };
         Ok(container::container(pod, container, start))
@@ -126,7 +125,7 @@ impl<R: Runtime> Worker<R> {
             pod: Arc::clone(pod),
             objects: desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default(),
             files: self.files(pod.uid.clone()),
-            capacity: Capacity { cpu: node::cores() * 1000, memory: self.shared.memory_capacity, ephemeral_storage: 0 },
+            capacity: self.shared.capacity,
             disk: self.shared.config.state_dir.clone(),
             node_addresses: self.shared.node_addresses.clone(),
             resolv_conf: self.shared.config.resolv_conf.clone(),

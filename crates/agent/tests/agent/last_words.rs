@@ -1,8 +1,11 @@
 //! Termination messages and deadlines (static-pods.md, 4.9, 6.4).
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
-use stanchion_runtime::testing::{Method, Program};
+use stanchion_runtime::{
+    ContainerInfo,
+    testing::{Method, Program},
+};
 use tokio::time::Instant;
 
 use crate::{manifest::raw, node::Node};
@@ -43,8 +46,8 @@ containers:
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn long_words_are_cut() {
+/// A pod that runs once, its container, and the file for that container's last words.
+async fn running() -> (Node, ContainerInfo, PathBuf) {
     let mut node = Node::new();
     node.write("web.yaml", &raw("web", "restartPolicy: Never\ncontainers: [{name: app, image: app:1}]"));
     node.start();
@@ -52,9 +55,15 @@ async fn long_words_are_cut() {
     let app = node.app("web").expect("it runs");
     let mounts = node.fake().container_config(&app.id).expect("it was made").mounts;
     let file = mounts.into_iter().find(|mount| mount.destination.ends_with("termination-log")).expect("R-TMSG-1");
-    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&file.source).expect("it is there"));
+    (node, app, file.source)
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_words_are_cut() {
+    let (node, app, file) = running().await;
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&file).expect("it is there"));
     assert_eq!(mode & 0o777, 0o666, "R-TMSG-1");
-    fs::write(&file.source, format!("{}end", "x".repeat(6000))).expect("anyone can write to it");
+    fs::write(&file, format!("{}end", "x".repeat(6000))).expect("anyone can write to it");
     node.fake().exit(&app.id, 1);
     node.shows("web Failed", |node| phase(node) == "Failed").await;
     let words = message(&node, "app").expect("R-TMSG-2");
@@ -63,15 +72,9 @@ async fn long_words_are_cut() {
 
 #[tokio::test(start_paused = true)]
 async fn words_that_cannot_be_read_are_not_silence() {
-    let mut node = Node::new();
-    node.write("web.yaml", &raw("web", "restartPolicy: Never\ncontainers: [{name: app, image: app:1}]"));
-    node.start();
-    node.runs(&[("web", &[("app", "app:1")])]).await;
-    let app = node.app("web").expect("it runs");
-    let mounts = node.fake().container_config(&app.id).expect("it was made").mounts;
-    let file = mounts.into_iter().find(|mount| mount.destination.ends_with("termination-log")).expect("R-TMSG-1");
-    fs::remove_file(&file.source).expect("it is there");
-    fs::create_dir(&file.source).expect("a directory in its place");
+    let (node, app, file) = running().await;
+    fs::remove_file(&file).expect("it is there");
+    fs::create_dir(&file).expect("a directory in its place");
     node.fake().exit(&app.id, 1);
     node.shows("web Failed", |node| phase(node) == "Failed").await;
     let words = message(&node, "app").unwrap_or_default();
@@ -128,11 +131,8 @@ async fn what_ended_in_time_keeps_its_phase() {
 
 #[tokio::test(start_paused = true)]
 async fn a_container_that_ran_out_of_memory_says_so() {
-    let mut node = Node::new();
-    node.write("web.yaml", &raw("web", "restartPolicy: Never\ncontainers: [{name: app, image: app:1}]"));
-    node.start();
-    node.runs(&[("web", &[("app", "app:1")])]).await;
-    node.fake().oom(&node.app("web").expect("it runs").id);
+    let (node, app, _) = running().await;
+    node.fake().oom(&app.id);
     node.shows("web Failed", |node| phase(node) == "Failed").await;
     assert_eq!(node.state("web", "app"), "OOMKilled 137", "R-TERM-8");
 }

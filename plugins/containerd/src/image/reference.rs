@@ -18,16 +18,7 @@ const LONGEST_TAG: usize = 128;
 pub(super) fn parse(text: &str) -> Result<Reference> {
     let wrong =
         |fault: String| Error::new(ErrorKind::Invalid, format!("image reference {text:?} is not valid")).because(fault);
-    let (rest, digest) = match text.split_once('@') {
-        Some((rest, digest)) => (rest, Some(digest)),
-        None => (text, None),
-    };
-    // A colon before the last slash belongs to the host's port.
-    let colon = rest.rfind(':').filter(|colon| !rest[*colon..].contains('/'));
-    let (name, tag) = match colon {
-        Some(colon) => (&rest[..colon], Some(&rest[colon + 1..])),
-        None => (rest, None),
-    };
+    let (name, tag, digest) = split(text);
     let (host, path) = split_host(name);
     if name.len() > LONGEST_NAME {
         return Err(wrong(format!("its name has {} characters, at most {LONGEST_NAME} are allowed", name.len())));
@@ -51,6 +42,20 @@ pub(super) fn parse(text: &str) -> Result<Reference> {
         (None, Some(digest)) => Reference::with_digest(host, path, digest.to_owned()),
         (tag, None) => Reference::with_tag(host, path, tag.unwrap_or("latest").to_owned()),
     })
+}
+
+/// Name, tag and digest, as they are written.
+pub(crate) fn split(text: &str) -> (&str, Option<&str>, Option<&str>) {
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (text, None),
+    };
+    // A colon before the last slash belongs to the host's port.
+    let colon = rest.rfind(':').filter(|colon| !rest[*colon..].contains('/'));
+    match colon {
+        Some(colon) => (&rest[..colon], Some(&rest[colon + 1..]), digest),
+        None => (rest, None, digest),
+    }
 }
 
 /// Host and path, completed.

@@ -250,8 +250,7 @@ fn has_digest(bytes: &[u8], digest: &str) -> Option<bool> {
         "sha512" => of::<Sha512>(bytes),
         _ => return None,
     };
-    let found: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
-    Some(found == expected)
+    Some(store::hex(&found) == expected)
 }
 
 #[cfg(test)]

@@ -321,8 +321,11 @@ pub(super) fn descriptor(media_type: &str, digest: &str, size: u64) -> Descripto
 
 /// `sha256:…` of bytes.
 pub(super) fn digest(bytes: &[u8]) -> String {
-    let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("sha256:{hash}")
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Names of the snapshots of layers, each on those before it (OCI image specification, ChainID).
