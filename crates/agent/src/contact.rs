@@ -9,6 +9,8 @@
 pub(crate) mod exec;
 pub(crate) mod grpc;
 pub(crate) mod http;
+#[cfg(test)]
+pub(crate) mod server;
 pub(crate) mod tcp;
 #[cfg(test)]
 mod tests;

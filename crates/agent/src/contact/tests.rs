@@ -2,23 +2,14 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::Arc,
     time::Duration,
 };
 
 use hyper::{HeaderMap, Response, body::Bytes};
 use stanchion_pod::{Endpoint, HttpGet, TargetPort};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
-    task::JoinSet,
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
-};
+use tokio::{net::TcpListener, task::JoinSet};
 
-use super::{grpc, http};
+use super::{grpc, http, server::Server};
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LIMIT: Duration = Duration::from_secs(10);
@@ -100,55 +91,24 @@ fn get(port: u16, is_https: bool) -> HttpGet {
 
 #[tokio::test]
 async fn https_believes_whoever_answers() {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let key = PrivateKeyDer::try_from(&include_bytes!("testdata/key.der")[..]).expect("it is a key");
-    let certificate = include_bytes!("testdata/cert.der")[..].into();
-    let config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("it has some")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .expect("they belong together");
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let (listener, port) = listener().await;
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        let (stream, _) = listener.accept().await.expect("it is called");
-        let mut stream = acceptor.accept(stream).await.expect("it speaks TLS");
-        let mut request = [0; 1024];
-        assert!(stream.read(&mut request).await.expect("it asks") > 0);
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.expect("it is heard");
-        stream.shutdown().await.expect("it is heard");
-    });
-    let answer = http::get(&get(port, true), HERE, "kube-probe/1.36", LIMIT).await.expect("R-PRB-21");
+    let certificate = (&include_bytes!("testdata/cert.der")[..], &include_bytes!("testdata/key.der")[..]);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned();
+    let server = Server::secured(vec![answer], certificate).await;
+    let answer = http::get(&get(server.port, true), HERE, "kube-probe/1.36", LIMIT).await.expect("R-PRB-21");
     assert_eq!((answer.status.as_u16(), &*answer.body), (200, "ok"));
-}
-
-/// A server that gives each caller the next of these answers.
-async fn http_server(answers: Vec<String>) -> (u16, JoinSet<()>) {
-    let (listener, port) = listener().await;
-    let mut server = JoinSet::new();
-    server.spawn(async move {
-        for answer in answers {
-            let (mut stream, _) = listener.accept().await.expect("it is called");
-            let mut request = [0; 1024];
-            assert!(stream.read(&mut request).await.expect("it asks") > 0);
-            stream.write_all(answer.as_bytes()).await.expect("it is heard");
-        }
-    });
-    (port, server)
 }
 
 #[tokio::test]
 async fn redirects_are_followed_on_the_same_host_and_bodies_cut() {
     let redirect = "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned();
     let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n{}", "x".repeat(20000));
-    let (port, _server) = http_server(vec![redirect.clone(), long]).await;
-    let answer = http::get(&get(port, false), HERE, "a", LIMIT).await;
+    let server = Server::start(vec![redirect.clone(), long]).await;
+    let answer = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
     assert_eq!(answer.map(|answer| answer.status.as_u16()), Ok(200), "R-PRB-23, R-PRB-24");
-    let (port, _server) = http_server(vec![redirect; 11]).await;
-    let answer = http::get(&get(port, false), HERE, "a", LIMIT).await;
+    let server = Server::start(vec![redirect]).await;
+    let answer = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
     assert!(answer.is_err_and(|error| error.contains("stopped after 10 redirects")), "R-PRB-23");
+    assert_eq!(server.requests().len(), 11, "R-PRB-23");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,29 +1,14 @@
 //! URL sources, against servers on the loopback.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{fs, net::Ipv4Addr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpListener,
-    sync::mpsc,
-    task::JoinSet,
-};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
-};
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+use tokio_rustls::rustls::RootCertStore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -37,6 +22,7 @@ use super::{
 use crate::{
     board::Board,
     config::{FileSource, UrlSource},
+    contact::server::Server,
     events::EventLog,
 };
 
@@ -55,76 +41,10 @@ fn pod(name: &str, image: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n{spec}\n")
 }
 
+/// A certificate that `ca.der` vouches for, and its key.
+const CERTIFICATE: (&[u8], &[u8]) = (include_bytes!("testdata/cert.der"), include_bytes!("testdata/key.der"));
+
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n";
-
-/// Gives each caller the next of its answers, the last one for ever.
-struct Server {
-    port: u16,
-    requests: Arc<Mutex<Vec<String>>>,
-    _tasks: JoinSet<()>,
-}
-
-impl Server {
-    async fn start(answers: Vec<String>) -> Self {
-        Self::with(answers, None).await
-    }
-
-    async fn secured(answers: Vec<String>) -> Self {
-        let key = PrivateKeyDer::try_from(&include_bytes!("testdata/key.der")[..]).expect("it is a key");
-        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("it has some")
-            .with_no_client_auth()
-            .with_single_cert(vec![include_bytes!("testdata/cert.der")[..].into()], key)
-            .expect("they belong together");
-        Self::with(answers, Some(TlsAcceptor::from(Arc::new(config)))).await
-    }
-
-    async fn with(answers: Vec<String>, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
-        let port = listener.local_addr().expect("it has an address").port();
-        let requests = Arc::default();
-        let (noted, mut tasks) = (Arc::clone(&requests), JoinSet::new());
-        tasks.spawn(async move {
-            for number in 0.. {
-                let (stream, _) = listener.accept().await.expect("it is called");
-                let answer = &answers[number.min(answers.len() - 1)];
-                match &tls {
-                    None => serve(stream, answer, &noted).await,
-                    Some(tls) => match tls.accept(stream).await {
-                        Ok(stream) => serve(stream, answer, &noted).await,
-                        // Whoever does not believe us hangs up.
-                        Err(_) => continue,
-                    },
-                }
-            }
-        });
-        Self { port, requests, _tasks: tasks }
-    }
-
-    fn url(&self, rest: &str) -> String {
-        format!("http://127.0.0.1:{}{rest}", self.port)
-    }
-
-    /// The requests so far, in small letters.
-    fn requests(&self) -> Vec<String> {
-        self.requests.lock().expect("nobody panicked").clone()
-    }
-}
-
-async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str, requests: &Mutex<Vec<String>>) {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        match stream.read_buf(&mut request).await {
-            Ok(read) if read > 0 => {}
-            _ => return,
-        }
-    }
-    requests.lock().expect("nobody panicked").push(String::from_utf8_lossy(&request).to_lowercase());
-    // Who has read enough hangs up.
-    drop(stream.write_all(answer.as_bytes()).await);
-    drop(stream.shutdown().await);
-}
 
 fn source(url: &str) -> UrlSource {
     UrlSource {
@@ -287,7 +207,7 @@ async fn redirects_are_followed_and_headers_stay_with_their_server() {
 async fn https_is_believed_only_from_whom_the_roots_vouch_for() {
     let mut roots = RootCertStore::empty();
     roots.add(include_bytes!("testdata/ca.der")[..].into()).expect("it is a certificate");
-    let server = Server::secured(vec![ok("a")]).await;
+    let server = Server::secured(vec![ok("a")], CERTIFICATE).await;
     let source = |server: &Server| source(&format!("https://127.0.0.1:{}/", server.port));
     // Nobody's roots, and the system's.
     let strangers = [Client::new(source(&server)).trusting(RootCertStore::empty()), Client::new(source(&server))];
@@ -301,7 +221,8 @@ async fn https_is_believed_only_from_whom_the_roots_vouch_for() {
     assert!(matches!(page, get::Page::Body { content, is_private: true, .. } if content == "a"), "R-HTTP-9");
 
     let plain = Server::start(vec![ok("b")]).await;
-    let server = Server::secured(vec![status("302 Found", &format!("Location: {}\r\n", plain.url("/")))]).await;
+    let server =
+        Server::secured(vec![status("302 Found", &format!("Location: {}\r\n", plain.url("/")))], CERTIFICATE).await;
     let error = Client::new(source(&server)).trusting(roots).get(None).await.expect_err("it leads out of https");
     assert!(error.contains("from https to http") && plain.requests().is_empty(), "{error}");
 }

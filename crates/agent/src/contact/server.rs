@@ -1,0 +1,86 @@
+//! A server on the loopback, for tests.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
+    task::JoinSet,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
+};
+
+/// Gives each caller the next of its answers, the last one for ever.
+pub(crate) struct Server {
+    pub port: u16,
+    requests: Arc<Mutex<Vec<String>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Server {
+    pub async fn start(answers: Vec<String>) -> Self {
+        Self::with(answers, None).await
+    }
+
+    /// One that speaks TLS, with this certificate and its key, in DER.
+    pub async fn secured(answers: Vec<String>, (certificate, key): (&'static [u8], &'static [u8])) -> Self {
+        let key = PrivateKeyDer::try_from(key).expect("it is a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("it has some")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.into()], key)
+            .expect("they belong together");
+        Self::with(answers, Some(TlsAcceptor::from(Arc::new(config)))).await
+    }
+
+    async fn with(answers: Vec<String>, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
+        let port = listener.local_addr().expect("it has an address").port();
+        let requests = Arc::default();
+        let (noted, mut tasks) = (Arc::clone(&requests), JoinSet::new());
+        tasks.spawn(async move {
+            for number in 0.. {
+                let (stream, _) = listener.accept().await.expect("it is called");
+                let answer = &answers[number.min(answers.len() - 1)];
+                match &tls {
+                    None => serve(stream, answer, &noted).await,
+                    Some(tls) => match tls.accept(stream).await {
+                        Ok(stream) => serve(stream, answer, &noted).await,
+                        // Whoever does not believe us hangs up.
+                        Err(_) => continue,
+                    },
+                }
+            }
+        });
+        Self { port, requests, _tasks: tasks }
+    }
+
+    pub fn url(&self, rest: &str) -> String {
+        format!("http://127.0.0.1:{}{rest}", self.port)
+    }
+
+    /// The requests so far, in small letters.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().expect("nobody panicked").clone()
+    }
+}
+
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str, requests: &Mutex<Vec<String>>) {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        match stream.read_buf(&mut request).await {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+    }
+    requests.lock().expect("nobody panicked").push(String::from_utf8_lossy(&request).to_lowercase());
+    // Who has read enough hangs up.
+    drop(stream.write_all(answer.as_bytes()).await);
+    drop(stream.shutdown().await);
+}
