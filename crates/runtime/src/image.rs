@@ -51,6 +51,17 @@ pub struct RegistryAuth {
     pub identity_token: String,
 }
 
+impl RegistryAuth {
+    /// As settings have them: an identity token goes before a password. `None` without either.
+    #[must_use]
+    pub fn of(username: Option<&str>, password: Option<&str>, identity_token: Option<&str>) -> Option<Self> {
+        if let Some(identity_token) = identity_token {
+            return Some(Self { identity_token: identity_token.to_owned(), ..Self::default() });
+        }
+        Some(Self { username: username?.to_owned(), password: password?.to_owned(), ..Self::default() })
+    }
+}
+
 impl fmt::Debug for RegistryAuth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryAuth").field("username", &self.username).finish_non_exhaustive()

@@ -82,11 +82,8 @@ impl RegistryConfig {
     }
 
     fn credentials(&self) -> Option<RegistryAuth> {
-        if let Some(identity_token) = self.identity_token.clone() {
-            return Some(RegistryAuth { identity_token, ..RegistryAuth::default() });
-        }
-        let (username, password) = (self.username.clone()?, self.password.clone()?);
-        Some(RegistryAuth { username, password, ..RegistryAuth::default() })
+        let Self { username, password, identity_token, .. } = self;
+        RegistryAuth::of(username.as_deref(), password.as_deref(), identity_token.as_deref())
     }
 }
 
