@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 pub use self::{deaf::Deaf, engine::Engine};
-use crate::{daemon::Daemon, process, slot::Names, tools, until};
+use crate::{cgroups, daemon::Daemon, process, slot::Names, tools, until};
 
 /// Docker's namespace in the containerd below it.
 pub const NAMESPACE: &str = "moby";
@@ -39,7 +39,8 @@ impl Docker {
         let mut docker = Self { dir: dir.to_path_buf(), daemon };
         bridge(names)?;
         let mirrors: Vec<_> = mirror.iter().map(|address| format!("http://{address}")).collect();
-        docker.configure(&json!({
+        let driver = cgroups::Driver::chosen();
+        let mut settings = json!({
             "data-root": dir.join("data"),
             "exec-root": dir.join("exec"),
             "pidfile": dir.join("dockerd.pid"),
@@ -50,8 +51,8 @@ impl Docker {
             // No other containerd of the machine, no other node's: it is the one above.
             "containerd-namespace": NAMESPACE,
             "storage-driver": "overlay2",
-            "exec-opts": ["native.cgroupdriver=cgroupfs"],
-            "cgroup-parent": names.cgroup,
+            "exec-opts": [format!("native.cgroupdriver={}", driver.name())],
+            "cgroup-parent": driver.parent(&names.cgroup),
             "bridge": names.bridge,
             // Host ports go through docker-proxy; the machine's packet filter and its settings stay as they are.
             "iptables": false,
@@ -61,9 +62,13 @@ impl Docker {
             "userland-proxy": true,
             "registry-mirrors": mirrors,
             "live-restore": false,
-            "oom-score-adjust": 0,
             "shutdown-timeout": 10,
-        }))?;
+        });
+        // Before that it makes itself precious, which not every machine lets it; since then it leaves that to systemd.
+        if major_version()? < 25 {
+            settings["oom-score-adjust"] = 0.into();
+        }
+        docker.configure(&settings)?;
         docker.resume()?;
         Ok(docker)
     }
@@ -140,6 +145,13 @@ impl Docker {
 #[must_use]
 pub fn is_its_own(point: &Path) -> bool {
     point.ends_with("exec/netns/default")
+}
+
+/// The first number of dockerd's version.
+fn major_version() -> Result<u32> {
+    let version = process::text(tools::command("dockerd")?.arg("--version"))?;
+    let major = version.split_whitespace().nth(2).and_then(|version| version.split('.').next()?.parse().ok());
+    major.with_context(|| format!("dockerd says its version is {version:?}"))
 }
 
 /// Docker wants a bridge that is there.

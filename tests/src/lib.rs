@@ -13,6 +13,7 @@
 //! - [`containerd`] and [`docker`] above it, each a daemon (`daemon`), [`ctr`] what the one says and [`events`] what it reports,
 //!   [`proc`] what the kernel says.
 //! - [`k3s`] the layout of K3s, with a real containerd at its socket.
+//! - [`cgroups`] who makes those of the containers.
 //! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`golden`] recordings of a kubelet, and how they are compared with what a node shows.
@@ -21,6 +22,7 @@
 
 pub mod agent;
 pub mod authority;
+pub mod cgroups;
 pub mod containerd;
 pub mod ctr;
 mod daemon;

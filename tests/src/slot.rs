@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::remains;
+use crate::{cgroups, remains};
 
 /// Nodes of one kind that can live at the same time.
 const SLOTS: u8 = 60;
@@ -69,11 +69,15 @@ pub struct Names {
     pub namespace: String,
     /// Root of the pods' cgroups, absolute in every hierarchy.
     pub cgroup: String,
+    /// The same as a backend's configuration names it.
+    pub cgroup_root: String,
 }
 
 impl Names {
     fn of(kind: Kind, number: u8) -> Self {
         let dir = base().join(format!("stanchion-{}-{number}", kind.name()));
+        let driver = cgroups::Driver::chosen();
+        let cgroup_root = driver.root(&format!("stanchion-{}-{number}", kind.name()));
         Self {
             dir,
             bridge: format!("stn{}{number}", &kind.name()[..1]),
@@ -82,7 +86,8 @@ impl Names {
                 Kind::Demo => "stanchion".to_owned(),
                 Kind::Test | Kind::Bench => format!("stanchion-{}-{number}", kind.name()),
             },
-            cgroup: format!("/stanchion-{}-{number}", kind.name()),
+            cgroup: driver.path(&cgroup_root),
+            cgroup_root,
         }
     }
 

@@ -88,7 +88,7 @@ fn environment(node: &Node) -> Result<Vec<(String, String)>> {
         let table = format!("backend.{}", runtime.name());
         settings.push((format!("{table}.socket"), socket.display().to_string()));
         settings.push((format!("{table}.namespace"), names.namespace.clone()));
-        settings.push((format!("{table}.cgroup_root"), names.cgroup.clone()));
+        settings.push((format!("{table}.cgroup_root"), names.cgroup_root.clone()));
         if runtime == Backend::Containerd {
             settings.push((format!("{table}.network.bridge"), names.bridge.clone()));
             settings.push((format!("{table}.network.subnet"), names.subnet()));

@@ -448,7 +448,7 @@ fn the_example_configuration_starts_as_it_stands() -> Result<()> {
             ("BACKEND__K3S__DATA_DIR", layout.data()),
             ("BACKEND__K3S__SOCKET", layout.socket()),
             ("BACKEND__K3S__NAMESPACE", names.namespace.clone().into()),
-            ("BACKEND__K3S__CGROUP_ROOT", names.cgroup.clone().into()),
+            ("BACKEND__K3S__CGROUP_ROOT", names.cgroup_root.clone().into()),
             ("BACKEND__K3S__NETWORK__BRIDGE", names.bridge.clone().into()),
             ("BACKEND__K3S__NETWORK__SUBNET", names.subnet().into()),
         ] {

@@ -27,7 +27,7 @@ fn with_another(on_return: &str, test: impl FnOnce(&mut Node, &Ctr) -> Result<()
          registry.\"docker.io\" = {{ mirrors = [\"http://{mirror}\"] }}\n",
         socket = other.socket(),
         namespace = names.namespace,
-        cgroup = names.cgroup,
+        cgroup = names.cgroup_root,
         bridge = names.bridge,
         subnet = names.subnet(),
     );

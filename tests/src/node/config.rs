@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{NODE_NAME, NodeBuilder};
-use crate::{slot::Names, view::Backend};
+use crate::{cgroups, slot::Names, view::Backend};
 
 impl NodeBuilder {
     /// `socket` is the runtime's, `mirror` what stands for Docker Hub.
@@ -33,9 +33,15 @@ impl NodeBuilder {
             Backend::K3s => format!("data_dir = {:?}\nown_after = \"1s\"\n", dir.join("k3s/data")),
             Backend::Containerd | Backend::Docker => String::new(),
         };
+        let driver = match self.runtime {
+            Backend::Containerd | Backend::K3s => cgroups::Driver::chosen().of_containerd(),
+            Backend::Docker => "",
+        };
         let beside = self.beside.as_ref().map_or_else(String::new, |socket| {
-            let (namespace, cgroup) = (&names.namespace, &names.cgroup);
-            let table = format!("socket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n");
+            let (namespace, cgroup) = (&names.namespace, &names.cgroup_root);
+            let driver = cgroups::Driver::chosen().of_containerd();
+            let table =
+                format!("socket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{driver}");
             format!(
                 "[backend.containerd]\n{table}\n[runtime_classes]\ncontainerd = \"containerd\"\ndocker = \"docker\"\n"
             )
@@ -44,7 +50,7 @@ impl NodeBuilder {
             "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
              plugin_dir = {programs:?}\ndefault_backend = \"{runtime}\"\n{agent}\n\
              [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
-             [backend.{runtime}]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{layout}{backend}\n\
+             [backend.{runtime}]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{layout}{driver}{backend}\n\
              {beside}\n{network}\n{mirrors}{credentials}\n{rest}",
             state = dir.join("state"),
             run = dir.join("run"),
@@ -52,7 +58,7 @@ impl NodeBuilder {
             manifests = dir.join("manifests"),
             preload = dir.join("preload"),
             namespace = names.namespace,
-            cgroup = names.cgroup,
+            cgroup = names.cgroup_root,
             agent = self.agent,
             backend = self.backend,
             rest = self.rest,

@@ -91,7 +91,12 @@ impl Node {
     fn half_made(&self) -> Result<Vec<String>> {
         let (leases, downloads) = match self.view() {
             View::Containerd(ctr) => (ctr.leases()?, ctr.active_ingests()?),
-            View::Docker(_) => (Vec::new(), shown(entries(&self.path("docker/data/tmp"))?)),
+            View::Docker(_) => {
+                // Newer ones leave where they tried at their start what the kernel can mount read-only.
+                let mut files = entries(&self.path("docker/data/tmp"))?;
+                files.retain(|file| !file.to_string_lossy().contains("moby-detect-rro"));
+                (Vec::new(), shown(files))
+            }
         };
         let leases = leases.into_iter().map(|lease| format!("lease {lease}"));
         Ok(leases.chain(downloads.into_iter().map(|download| format!("unfinished download {download}"))).collect())
