@@ -44,6 +44,15 @@ impl Driver {
         }
     }
 
+    /// How the paths of a class's pods end, up to their UID.
+    #[must_use]
+    pub fn pods(self, class: &str) -> String {
+        match self {
+            Self::Files => format!("/{class}/pod"),
+            Self::Systemd => format!("-{class}-pod"),
+        }
+    }
+
     /// What containerd's backend is told.
     pub(crate) fn of_containerd(self) -> &'static str {
         match self {

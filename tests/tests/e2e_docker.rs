@@ -231,7 +231,9 @@ fn a_pod_gets_what_its_manifest_says() -> Result<()> {
         ensure!(host["RestartPolicy"]["Name"] == "no", "Docker restarts too: {}", host["RestartPolicy"]);
         ensure!(host["LogConfig"]["Config"]["max-size"].is_string(), "the log grows for ever: {}", host["LogConfig"]);
         let parent = host["CgroupParent"].as_str().unwrap_or_default();
-        ensure!(parent.starts_with(&format!("{}/pod", node.names().cgroup)), "its cgroup is below {parent}");
+        let below = parent.trim_start_matches('/').strip_prefix(node.names().cgroup_root.trim_start_matches('/'));
+        let is_pods = below.is_some_and(|below| below.starts_with(['/', '-']) && below[1..].starts_with("pod"));
+        ensure!(is_pods, "its cgroup is below {parent}");
         node.await_said(&["exec", "pod-node-1", "--", "hostname"], &["chosen\n"])?;
         node.remove("pod.yaml")?;
         node.await_nothing_left()

@@ -1,7 +1,7 @@
 //! The containerd of K3s: its socket goes and comes, and with it the pods' place. What K3s runs itself is never touched.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::Write as _,
     net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
@@ -398,6 +398,72 @@ fn a_kubelets_static_pods_are_run_only_while_it_is_away() -> Result<()> {
         node.await_said(&["get", "manifests"], &["is not run here: a kubelet answers"])?;
         kubelet.end()?;
         runs_on(node, &ctr, "static")?;
+        std::fs::remove_file(manifests.join("static.yaml"))?;
+        node.await_gone("static")
+    })
+}
+
+/// A kubelet with `--lock-file`, which it waits for before it does anything.
+struct LockedKubelet {
+    lock: File,
+    heard: Kubelet,
+}
+
+impl LockedKubelet {
+    /// Also looks whether any of `ours` still runs when it has the lock.
+    fn start(lock: &Path, address: SocketAddr, ours: &Running) -> Result<Self> {
+        let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock)?;
+        lock.lock()?;
+        ensure!(!proc::alive(ours.pid), "a container of the pod still runs");
+        Ok(Self { lock, heard: Kubelet::start(address)? })
+    }
+
+    fn end(self) -> Result<()> {
+        self.heard.end()?;
+        self.lock.unlock().context("the lock")
+    }
+}
+
+#[test]
+fn a_kubelet_with_a_lock_never_runs_a_pod_beside_us() -> Result<()> {
+    on_k3s("", |node| {
+        let address = SocketAddr::from(([127, 0, 0, 1], node.names().port(7)));
+        let (manifests, lock) = (k3s(node)?.manifests(), node.path("kubelet.lock"));
+        let source = format!(
+            "\n[[source]]\npath = {manifests:?}\nkubelet = \"{address}\"\nkubelet_absent_for = \"1s\"\n\
+             kubelet_runtime_state = []\nkubelet_lock_file = {lock:?}\n"
+        );
+        OpenOptions::new().append(true).open(node.path("stanchion.toml"))?.write_all(source.as_bytes())?;
+        let slow = pods::shell("static", "trap 'sleep 2; exit 0' TERM; while :; do sleep 3600 & wait $!; done", "");
+        std::fs::write(manifests.join("static.yaml"), slow)?;
+        node.agent.start()?;
+        let ctr = node.ctr();
+        let ours = runs_on(node, &ctr, "static")?;
+
+        println!("it comes, and waits until the pod has ended in its own time");
+        let kubelet = LockedKubelet::start(&lock, address, &ours)?;
+        runs_not_on(&ctr, "static")?;
+        node.await_said(&["get", "manifests"], &["static.yaml", "a kubelet holds its lock"])?;
+        println!("it restarts, and an agent that restarts meanwhile has no part in it");
+        let LockedKubelet { lock: held, heard } = kubelet;
+        heard.end()?;
+        node.agent.stop()?;
+        node.agent.start()?;
+        node.await_said(&["get", "manifests"], &["static.yaml", "a kubelet holds its lock"])?;
+        throughout(Duration::from_secs(3), || runs_not_on(&ctr, "static"))?;
+
+        println!("it is gone");
+        drop(held);
+        let ours = runs_on(node, &ctr, "static")?;
+        println!("it comes back just when the agent restarts");
+        node.agent.stop()?;
+        node.agent.start()?;
+        node.until("the agent to have the lock again", || {
+            let file = OpenOptions::new().read(true).open(&lock)?;
+            ensure!(file.try_lock().is_err(), "nobody has it");
+            Ok(())
+        })?;
+        LockedKubelet::start(&lock, address, &ours)?.end()?;
         std::fs::remove_file(manifests.join("static.yaml"))?;
         node.await_gone("static")
     })

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
-    Backend, Node,
+    Backend, Node, cgroups,
     ctr::Running,
     pods::{IDLE, on_node, shell},
     proc,
@@ -122,18 +122,19 @@ fn pods_are_in_the_cgroup_of_their_class(on: Backend) -> Result<()> {
         node.write("pod.yaml", include_str!("../manifests/pod-resources.yaml"))?;
         node.await_running("pod-resources")?;
         let root = &node.names().cgroup;
+        let pods = |class: &str| cgroups::Driver::chosen().pods(class);
         let found = |end: &str, file: &str| -> Result<Vec<String>> {
             let all = proc::cgroups(root)?;
             let here = all.iter().filter(|it| it.to_string_lossy().contains(end) && !is_container(it));
             Ok(here.filter_map(|it| fs::read_to_string(it.join(file)).ok()).map(|it| it.trim().to_owned()).collect())
         };
-        ensure!(!found("/besteffort/pod", "cgroup.procs")?.is_empty(), "the idle pod is not in besteffort");
+        ensure!(!found(&pods("besteffort"), "cgroup.procs")?.is_empty(), "the idle pod is not in besteffort");
         for (v1, v2, expected) in [
             ("cpu.shares", "cpu.weight", ["204", "8"]),
             ("memory.limit_in_bytes", "memory.max", ["134217728", "134217728"]),
             ("cpu.cfs_quota_us", "cpu.max", ["40000", "40000 100000"]),
         ] {
-            let values = [found("/burstable/pod", v1)?, found("/burstable/pod", v2)?].concat();
+            let values = [found(&pods("burstable"), v1)?, found(&pods("burstable"), v2)?].concat();
             ensure!(values.iter().any(|it| expected.contains(&it.as_str())), "{v1} of the pod is {values:?}");
         }
         println!("a container without limits has the pod's");

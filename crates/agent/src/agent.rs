@@ -13,7 +13,7 @@ use crate::{
     board::Board,
     clock::Clock,
     config::AgentConfig,
-    desired::Desired,
+    desired::{Desired, Reached},
     handle::{Handle, Request},
     images::Images,
     links,
@@ -147,13 +147,16 @@ impl<R: Runtime> Agent<R> {
             config: self.config,
         });
         let (publish, desired) = watch::channel(Arc::default());
-        let (sources, fetchers) = Sources::new(&shared.config, board, events, publish);
+        let (reached, told) = watch::channel(Reached::default());
+        let (sources, fetchers) = Sources::new(&shared.config, board, events, publish, told);
         supervisor.spawn("sources", sources.run(supervisor.shutdown().clone()));
         for fetcher in fetchers {
             supervisor.spawn(fetcher.name(), fetcher.run(supervisor.shutdown().clone()));
         }
-        supervisor
-            .spawn("reconciler", Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.room).run());
+        supervisor.spawn(
+            "reconciler",
+            Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.room, reached).run(),
+        );
         supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
         if let Some(directory) = shared.config.log_links.clone() {
             supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));

@@ -122,6 +122,8 @@ pub struct Kubelet {
     pub absent_for: Duration,
     /// State directories of the containerds that may run its containers.
     pub runtime_state: Vec<PathBuf>,
+    /// Its `--lock-file`, where it has one: it is held while its pods are run here.
+    pub lock_file: Option<PathBuf>,
 }
 
 /// Which backend takes pods that name none.

@@ -1,6 +1,9 @@
 //! What is to run on this node: all sources merged.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use stanchion_pod::{ObjectKey, Objects, Pod, PodKey};
 
@@ -12,6 +15,15 @@ pub struct Desired {
     /// Whether every source has told its pods, from its files or from what was last good. Until then nothing is stopped
     /// for being absent here (R-SRC-4).
     pub complete: bool,
+}
+
+/// How far the reconciler has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reached {
+    /// What it has last acted on.
+    pub desired: Arc<Desired>,
+    /// The pods of which something may be left on the node.
+    pub present: BTreeSet<PodKey>,
 }
 
 /// A pod and where it comes from.

@@ -11,7 +11,7 @@ use stanchion_runtime::{Runtime, SandboxInfo, labels};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    desired::{Desired, DesiredPod},
+    desired::{Desired, DesiredPod, Reached},
     events::Subject,
     files,
     handle::Request,
@@ -34,6 +34,7 @@ pub(crate) struct Reconciler<R> {
     room: Room,
     /// The pods that there is no room for.
     no_room: HashMap<PodKey, Refusal>,
+    reached: watch::Sender<Reached>,
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -42,9 +43,11 @@ impl<R: Runtime> Reconciler<R> {
         desired: watch::Receiver<Arc<Desired>>,
         requests: mpsc::Receiver<Request>,
         room: Room,
+        reached: watch::Sender<Reached>,
     ) -> Self {
         Self {
             room,
+            reached,
             shared,
             desired,
             requests,
@@ -70,7 +73,9 @@ impl<R: Runtime> Reconciler<R> {
         while !shutdown.is_cancelled() {
             looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
             board.mark_unchanged();
-            self.reconcile();
+            let desired = Arc::clone(&self.desired.borrow_and_update());
+            self.reconcile(&desired);
+            self.tell(desired);
             let looked = async {
                 match looks.is_empty() {
                     true => std::future::pending().await,
@@ -93,9 +98,22 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    fn reconcile(&mut self) {
-        let desired = Arc::clone(&self.desired.borrow_and_update());
-        self.make_room(&desired);
+    /// Says how far it has come.
+    fn tell(&self, desired: Arc<Desired>) {
+        let unseen = self.shared.homes.iter().filter(|home| !home.observer.latest().is_current());
+        let unseen: BTreeSet<_> = unseen.map(|home| &home.backend.name).collect();
+        let placed =
+            self.places.iter().filter(|(_, places)| places.iter().any(|place| unseen.contains(&place.backend)));
+        let present = self.workers.keys().chain(placed.map(|(key, _)| key)).cloned().chain(self.found()).collect();
+        self.reached.send_if_modified(|last| {
+            let changed = !Arc::ptr_eq(&last.desired, &desired) || last.present != present;
+            *last = Reached { desired, present };
+            changed
+        });
+    }
+
+    fn reconcile(&mut self, desired: &Desired) {
+        self.make_room(desired);
         for (key, pod) in &desired.pods {
             let pod = DesiredPod { no_room: self.no_room.get(key).cloned(), ..pod.clone() };
             match self.workers.get(key) {

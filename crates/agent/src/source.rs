@@ -5,6 +5,7 @@
 //! - [`reader`]: one directory or file, with the last good content of each manifest. [`last_good`]: that content on disk.
 //! - [`page`]: the body of a URL, likewise. [`fetch`]: what asks for it, with [`get`]. [`exposure`]: who can read a file.
 //! - [`standby`]: a source that belongs to a kubelet, while that is there. [`kubelets`]: what runs of it while it is not.
+//!   [`lock`]: what keeps the two from running a pod at once.
 //! - [`watch`]: changes as the kernel reports them. [`merge`]: several sources, one set.
 
 mod any;
@@ -14,6 +15,7 @@ mod get;
 mod kubelets;
 mod last_good;
 mod leftover;
+mod lock;
 mod merge;
 mod page;
 mod reader;
@@ -26,7 +28,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::{mpsc, watch::Sender},
+    sync::{
+        mpsc,
+        watch::{Receiver, Sender},
+    },
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -34,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     board::Board,
     config::{AgentConfig, SourceConfig},
-    desired::Desired,
+    desired::{Desired, Reached},
     events::EventLog,
 };
 use any::Source;
@@ -61,6 +66,7 @@ pub(crate) struct Sources {
     news: mpsc::Receiver<(usize, News)>,
     merge: Merge,
     desired: Sender<Arc<Desired>>,
+    reached: Receiver<Reached>,
 }
 
 impl Sources {
@@ -70,6 +76,7 @@ impl Sources {
         board: Arc<Board>,
         events: Arc<EventLog>,
         desired: Sender<Arc<Desired>>,
+        reached: Receiver<Reached>,
     ) -> (Self, Vec<Fetcher>) {
         let (node_name, state_dir) = (&config.node_name, &config.state_dir);
         let (send, news) = mpsc::channel(8);
@@ -87,7 +94,7 @@ impl Sources {
             });
         }
         let (watch, merge) = (Watch::new(paths), Merge::new(board, events));
-        (Self { sources, watch, news, merge, desired }, fetchers)
+        (Self { sources, watch, news, merge, desired, reached }, fetchers)
     }
 
     /// Reads and publishes until `shutdown`.
@@ -112,7 +119,24 @@ impl Sources {
     /// Asks the kubelets that sources belong to whether they are there. Whether anything has changed.
     async fn ask_kubelets(&mut self) -> bool {
         let standbys = self.sources.iter_mut().filter_map(|source| source.files_mut()?.standby());
-        join_all(standbys.map(Standby::ask)).await.contains(&true)
+        let has_changed = join_all(standbys.map(Standby::ask)).await.contains(&true);
+        self.hand_back();
+        has_changed
+    }
+
+    /// Lets kubelets have their locks, once nothing of their pods is left here and nothing will be started.
+    fn hand_back(&mut self) {
+        let reached = self.reached.borrow();
+        let desired = self.desired.borrow();
+        if !Arc::ptr_eq(&reached.desired, &desired) {
+            return;
+        }
+        for reader in self.sources.iter_mut().filter_map(Source::files_mut) {
+            let is_left = reader.pods().any(|pod| desired.pods.contains_key(pod) || reached.present.contains(pod));
+            if let Some(standby) = reader.standby().filter(|standby| !is_left && standby.is_to_be_released()) {
+                standby.release();
+            }
+        }
     }
 
     /// When kubelets are asked next, where there are any.

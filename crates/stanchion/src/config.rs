@@ -122,7 +122,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 39] = [
     "agent",
     "policy",
     "policy.level",
@@ -153,6 +153,7 @@ const KEYS: [&str; 38] = [
     "source.kubelet",
     "source.kubelet_absent_for",
     "source.kubelet_runtime_state",
+    "source.kubelet_lock_file",
     "images.preload",
     "backend.failover",
     "backend.failover_after",

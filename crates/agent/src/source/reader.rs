@@ -126,6 +126,11 @@ impl Reader {
         self.known && !matches!(self.role(), Role::Undecided(_))
     }
 
+    /// The pods that it has, whether or not they are run here.
+    pub fn pods(&self) -> impl Iterator<Item = &PodKey> {
+        self.files.values().flat_map(|file| &file.pods).map(|pod| &pod.key)
+    }
+
     /// The kubelet that it belongs to.
     pub fn standby(&mut self) -> Option<&mut Standby> {
         self.standby.as_mut()

@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::kubelets;
+use super::{kubelets, lock::Lock};
 use crate::config::Kubelet;
 
 /// How often the kubelet is asked whether it is there.
@@ -44,11 +44,14 @@ pub(super) struct Standby {
     asked: bool,
     /// When a container was last added to or taken from where containerds note what runs, in each of these places.
     noted: Vec<Option<SystemTime>>,
+    /// What keeps its pods from being run twice, where it has that.
+    lock: Option<Lock>,
 }
 
 impl Standby {
     pub fn new(kubelet: Kubelet) -> Self {
-        Self { kubelet, silent: None, heard: false, asked: false, noted: Vec::new() }
+        let lock = kubelet.lock_file.clone().map(Lock::new);
+        Self { kubelet, silent: None, heard: false, asked: false, noted: Vec::new(), lock }
     }
 
     pub fn kubelet(&self) -> &Kubelet {
@@ -57,7 +60,7 @@ impl Standby {
 
     /// How soon it is to be asked again.
     pub fn period(&self) -> Duration {
-        if self.role() == Role::Ours { EAGER } else { PERIOD }
+        if self.role() == Role::Ours || self.lock.as_ref().is_some_and(Lock::is_held) { EAGER } else { PERIOD }
     }
 
     /// Asks it. Whether the role has changed, or what runs of the kubelet's may have.
@@ -75,14 +78,65 @@ impl Standby {
             }
             Ok(false) | Err(_) => drop(self.silent.get_or_insert_with(Instant::now)),
         }
+        self.claim();
         before != self.role() || (is_news && before == Role::Ours)
+    }
+
+    /// Takes the lock before its pods are run here. An agent that has just started may be running them already.
+    fn claim(&mut self) {
+        let is_wanted = self.is_away() || (self.silent.is_some() && !self.heard);
+        if let Some(lock) = &mut self.lock {
+            lock.look();
+            if is_wanted {
+                lock.take();
+            }
+        }
+    }
+
+    /// Whether it has not answered for as long as it takes.
+    fn is_away(&self) -> bool {
+        self.silent.is_some_and(|since| since.elapsed() >= self.kubelet.absent_for)
+    }
+
+    /// Whether it is there, and the lock still ours.
+    pub fn is_to_be_released(&self) -> bool {
+        self.lock.as_ref().is_some_and(Lock::is_held) && matches!(self.role(), Role::StandBy(_))
+    }
+
+    /// Gives it the lock: nothing of its pods is left here. It answers when it has got up.
+    pub fn release(&mut self) {
+        if let Some(lock) = &mut self.lock {
+            tracing::info!(lock = %lock.path().display(), "the pods of a kubelet are handed back to it");
+            lock.release();
+        }
+        self.heard = true;
+        self.silent = None;
     }
 
     /// Who runs the pods now.
     pub fn role(&self) -> Role {
+        match &self.lock {
+            Some(lock) if lock.is_awaited() => Role::StandBy(format!(
+                "a kubelet waits for its lock {}, which it gets when nothing of its pods is left here",
+                lock.path().display()
+            )),
+            Some(lock) if lock.is_anothers() => {
+                Role::StandBy(format!("a kubelet holds its lock {}: these pods are its own", lock.path().display()))
+            }
+            Some(lock) if self.is_away() && !lock.is_held() => Role::StandBy(format!(
+                "its kubelet is away, but its lock {} cannot be had: {}",
+                lock.path().display(),
+                lock.error().unwrap_or("somebody has just taken it")
+            )),
+            _ => self.heard_role(),
+        }
+    }
+
+    /// The same by what was heard of it.
+    fn heard_role(&self) -> Role {
         let (address, seconds) = (self.kubelet.address, self.kubelet.absent_for.as_secs());
         match self.silent {
-            Some(since) if since.elapsed() >= self.kubelet.absent_for => Role::Ours,
+            Some(_) if self.is_away() => Role::Ours,
             // An agent that was restarted while it ran the pods goes on running them.
             _ if !self.heard => Role::Undecided(match self.asked {
                 true => {
@@ -131,7 +185,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it has an address");
         let absent_for = Duration::from_millis(50);
-        let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state: Vec::new() });
+        let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state: Vec::new(), lock_file: None });
         assert!(matches!(standby.role(), Role::Undecided(_)));
         let (changed, ()) = tokio::join!(standby.ask(), answer(&listener));
         assert!(changed && matches!(standby.role(), Role::StandBy(_)), "unhealthy, and there");
@@ -155,7 +209,7 @@ mod tests {
         let bundles = state.path().join("io.containerd.runtime.v2.task/k8s.io");
         std::fs::create_dir_all(&bundles).expect("made");
         let (absent_for, runtime_state) = (Duration::ZERO, vec![state.path().to_owned()]);
-        let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state });
+        let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state, lock_file: None });
         assert!(standby.ask().await && standby.role() == Role::Ours);
         assert!(!standby.ask().await, "nothing happened");
         std::fs::create_dir(bundles.join("new")).expect("made");
@@ -164,12 +218,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn its_lock_is_held_while_its_pods_are_run_here() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it has an address");
+        drop(listener);
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("kubelet.lock");
+        let kubelets = std::fs::File::create(&path).expect("made");
+        kubelets.lock().expect("locked");
+        let kubelet =
+            Kubelet { address, absent_for: Duration::ZERO, runtime_state: Vec::new(), lock_file: Some(path.clone()) };
+        let mut standby = Standby::new(kubelet);
+        standby.ask().await;
+        assert!(matches!(standby.role(), Role::StandBy(reason) if reason.contains("holds its lock")), "it is starting");
+        kubelets.unlock().expect("unlocked");
+        assert!(standby.ask().await && standby.role() == Role::Ours && !standby.is_to_be_released());
+        let waiting = std::thread::spawn(move || kubelets.lock().map(|()| kubelets));
+        for _ in 0..1000 {
+            if standby.ask().await {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(matches!(standby.role(), Role::StandBy(reason) if reason.contains("waits for its lock")));
+        assert!(standby.is_to_be_released());
+        standby.release();
+        let _held = waiting.join().expect("it ends").expect("it has it");
+        assert!(!standby.is_to_be_released() && matches!(standby.role(), Role::StandBy(_)), "it starts now");
+        standby.ask().await;
+        assert!(matches!(standby.role(), Role::StandBy(_)), "silent, but it has the lock");
+    }
+
+    #[tokio::test]
     async fn without_a_kubelet_nothing_is_decided_before_its_time() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("it has an address");
         drop(listener);
         let absent_for = Duration::from_millis(50);
-        let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state: Vec::new() });
+        let mut standby = Standby::new(Kubelet { address, absent_for, runtime_state: Vec::new(), lock_file: None });
         standby.ask().await;
         assert!(matches!(standby.role(), Role::Undecided(_)), "what this agent's predecessor ran runs on");
         tokio::time::sleep(absent_for).await;

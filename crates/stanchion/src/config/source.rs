@@ -21,6 +21,7 @@ pub(super) struct RawSource {
     kubelet: Option<SocketAddr>,
     kubelet_absent_for: Option<String>,
     kubelet_runtime_state: Option<Vec<PathBuf>>,
+    kubelet_lock_file: Option<PathBuf>,
     url: Option<String>,
     interval: Option<String>,
     headers: BTreeMap<String, Values>,
@@ -39,8 +40,12 @@ enum Values {
 impl RawSource {
     /// Its paths, with their keys.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
-        let file = self.headers_file.iter().map(|path| ("source.headers_file", path));
-        self.path.iter().map(|path| ("source.path", path)).chain(file)
+        let paths = [
+            ("source.path", &self.path),
+            ("source.headers_file", &self.headers_file),
+            ("source.kubelet_lock_file", &self.kubelet_lock_file),
+        ];
+        paths.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)))
     }
 
     /// Checks all of it.
@@ -56,27 +61,34 @@ impl RawSource {
     }
 
     fn files(self) -> Result<FileSource, String> {
-        let path = self.path.unwrap_or_default();
+        let path = self.path.clone().unwrap_or_default();
         let of_url = [self.interval.is_some(), !self.headers.is_empty(), self.headers_file.is_some()];
         if of_url.contains(&true) || self.allow_empty.is_some() {
             return Err(format!("source {} has settings of a url", path.display()));
         }
-        let (absent_for, runtime_state) = (self.kubelet_absent_for, self.kubelet_runtime_state);
-        if self.kubelet.is_none() && (absent_for.is_some() || runtime_state.is_some()) {
+        if self.kubelet.is_none() && self.is_of_kubelet() {
             let path = path.display();
             return Err(format!("source {path} has settings of a kubelet: set kubelet = \"127.0.0.1:10248\" too"));
         }
         let Some(address) = self.kubelet else { return Ok(FileSource { path, kubelet: None }) };
-        let absent_for = time("kubelet_absent_for", absent_for, ABSENT_FOR)?;
-        let runtime_state =
-            runtime_state.unwrap_or_else(|| ["/run/k3s/containerd", "/run/containerd"].map(PathBuf::from).to_vec());
-        Ok(FileSource { path, kubelet: Some(Kubelet { address, absent_for, runtime_state }) })
+        let absent_for = time("kubelet_absent_for", self.kubelet_absent_for, ABSENT_FOR)?;
+        let runtime_state = self
+            .kubelet_runtime_state
+            .unwrap_or_else(|| ["/run/k3s/containerd", "/run/containerd"].map(PathBuf::from).to_vec());
+        let lock_file = self.kubelet_lock_file;
+        Ok(FileSource { path, kubelet: Some(Kubelet { address, absent_for, runtime_state, lock_file }) })
+    }
+
+    /// Whether anything is set of the kubelet that a source belongs to.
+    fn is_of_kubelet(&self) -> bool {
+        let set = [self.kubelet.is_some(), self.kubelet_absent_for.is_some()];
+        set.contains(&true) || self.kubelet_runtime_state.is_some() || self.kubelet_lock_file.is_some()
     }
 
     fn url(self) -> Result<UrlSource, String> {
         // What cannot be read is not shown either: it may hold a password.
-        let url = self.url.unwrap_or_default().parse().map_err(|error| format!("source.url: {error}"))?;
-        if self.kubelet.is_some() || self.kubelet_absent_for.is_some() || self.kubelet_runtime_state.is_some() {
+        let url = self.url.as_deref().unwrap_or_default().parse().map_err(|error| format!("source.url: {error}"))?;
+        if self.is_of_kubelet() {
             return Err(format!("source {url} has settings of a kubelet, which has manifests in files only"));
         }
         let interval = time("interval", self.interval, INTERVAL)?;
@@ -141,6 +153,7 @@ mod tests {
             ("", "neither path nor url"),
             ("path = \"/a\"\nurl = \"http://a/\"", "two sources"),
             ("path = \"/a\"\nallow_empty = true", "settings of a url"),
+            ("path = \"/a\"\nkubelet_lock_file = \"/run/kubelet.lock\"", "set kubelet ="),
             ("url = \"http://a/\"\nkubelet = \"127.0.0.1:10248\"", "settings of a kubelet"),
             ("url = \"https://user:hush@a/\"", "set headers instead"),
             ("url = \"a.example/hush\"", "must begin with http:// or https://"),
