@@ -139,8 +139,8 @@ impl Agent {
     pub fn command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = Command::new(&self.program);
         command.args(arguments).env("STANCHION_CONFIG", &self.config).env(NODE, &self.home);
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         tools::apply(&mut command)?;
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

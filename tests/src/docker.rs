@@ -68,6 +68,10 @@ impl Docker {
         if major_version()? < 25 {
             settings["oom-score-adjust"] = 0.into();
         }
+        // Newer ones, told to read their configuration again, do not know it any more.
+        if let Some(proxy) = tools::find("docker-proxy")? {
+            settings["userland-proxy-path"] = proxy.display().to_string().into();
+        }
         docker.configure(&settings)?;
         docker.resume()?;
         Ok(docker)

@@ -24,6 +24,15 @@ fn an_unknown_key_is_named_with_the_nearest_known_one() -> Result<()> {
 }
 
 #[test]
+fn times_that_make_no_sense_are_named() -> Result<()> {
+    refused(Node::builder().agent("shutdown_grace_period = \"soon\"\n"), &["agent.shutdown_grace_period", "soon"])?;
+    refused(
+        Node::builder().agent("shutdown_grace_period_critical_pods = \"40s\"\n"),
+        &["agent.shutdown_grace_period_critical_pods", "longer"],
+    )
+}
+
+#[test]
 fn an_unknown_key_of_the_backend_is_named() -> Result<()> {
     let mut node = Node::builder().backend("sockt = \"/nowhere\"\n").without_agent()?;
     node.agent.launch()?;

@@ -67,6 +67,7 @@ impl<R: Runtime> Agent<R> {
             events: Arc::default(),
             backends: backends.into(),
             requests: send,
+            ending: watch::Sender::new(None),
         };
         Self {
             config,
@@ -124,7 +125,7 @@ impl<R: Runtime> Agent<R> {
 
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
-        let Handle { board, events, backends, .. } = self.handle;
+        let Handle { board, events, backends, ending, .. } = self.handle;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let mut homes = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
@@ -140,6 +141,7 @@ impl<R: Runtime> Agent<R> {
             clock: self.clock,
             supervisor: supervisor.clone(),
             images_changed: watch::Sender::new(0),
+            ending,
             capacity: self.capacity,
             node_addresses: self.node_addresses,
             survivors: Survivors::new(self.proc),

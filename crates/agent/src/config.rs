@@ -41,6 +41,23 @@ pub struct AgentConfig {
     pub resolv_conf: Option<PathBuf>,
     /// What manifests may ask for.
     pub policy: Policy,
+    /// How long pods may take to end when the node shuts down.
+    pub node_shutdown: NodeShutdown,
+}
+
+/// The time that pods have when the node shuts down. All of it zero: they are left to whatever ends the node's processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeShutdown {
+    /// For all together (`shutdownGracePeriod` of a kubelet).
+    pub grace: Duration,
+    /// The part of it that is for critical pods, which end last (`shutdownGracePeriodCriticalPods`).
+    pub critical: Duration,
+}
+
+impl Default for NodeShutdown {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(30), critical: Duration::from_secs(10) }
+    }
 }
 
 /// What manifests may ask for. The default is what a kubelet allows: all.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use stanchion_pod::PodKey;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::{backends::Backend, board::Board, events::EventLog};
+use crate::{backends::Backend, board::Board, ending::Ending, events::EventLog};
 
 /// Reaches the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Handle<R> {
     /// For exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) ending: watch::Sender<Option<Ending>>,
 }
 
 /// A wish of a user.
@@ -38,6 +39,7 @@ impl<R> Clone for Handle<R> {
             events: Arc::clone(&self.events),
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
+            ending: self.ending.clone(),
         }
     }
 }

@@ -10,6 +10,7 @@
 //!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
+//! - [`ending`]: the pods' end when the node shuts down.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
 //! - [`api`], [`logs`]: the local API and what containers wrote; [`links`] to that for log shippers.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
@@ -23,6 +24,7 @@ mod clock;
 pub mod config;
 mod contact;
 pub mod desired;
+mod ending;
 mod env;
 pub mod events;
 mod files;

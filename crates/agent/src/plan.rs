@@ -91,6 +91,8 @@ pub(crate) struct Wanted<'a> {
     pub running: Option<Running<'a>>,
     /// When the pod was first seen.
     pub since: Timestamp,
+    /// How long it may still take to end, if the node shuts down.
+    pub ending: Option<Duration>,
 }
 
 /// A revision that was put somewhere.
@@ -104,6 +106,9 @@ pub(crate) struct Running<'a> {
 
 /// Decides the next step.
 pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
+    if let Some(left) = wanted.ending {
+        return end(view, history, left);
+    }
     let Some(pod) = wanted.pod else { return remove(view) };
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
     if !history.is_startable(pod) && is_update(pod, running.is_some(), view) {
@@ -125,6 +130,22 @@ impl Plan {
         self.wake_at = [self.wake_at, at].into_iter().flatten().min();
         self
     }
+}
+
+/// Steps to nothing of the pod running, within the time that is left (R-SHD-1).
+fn end(view: &View, history: &History, left: Duration) -> Plan {
+    for (backend, remains) in view.everywhere() {
+        let running = remains.containers.iter().filter(|container| is_running(container));
+        if let Some(Action::StopContainers { backend, mut stops }) = stop::all(backend, running, &remains.sandboxes) {
+            stops.iter_mut().for_each(|stop| stop.grace = stop.grace.min(left));
+            return Plan::act(Action::StopContainers { backend, stops });
+        }
+        let mut sandboxes = remains.sandboxes.iter();
+        if let Some(sandbox) = sandboxes.find(|it| it.state == SandboxState::Ready && !history.is_stopped(&it.id)) {
+            return Plan::act(Action::StopSandbox { backend: backend.to_owned(), id: sandbox.id.clone() });
+        }
+    }
+    Plan::default()
 }
 
 /// Steps to the pod's end: containers gracefully, then all the rest.

@@ -21,11 +21,14 @@ use stanchion_pod::{
 };
 use stanchion_runtime::{SandboxInfo, SandboxState};
 
-use crate::plan::{
-    fate::{self, Fate},
-    history::History,
-    order,
-    view::View,
+use crate::{
+    ending::SHUT_DOWN,
+    plan::{
+        fate::{self, Fate},
+        history::History,
+        order,
+        view::View,
+    },
 };
 use container::Seen;
 
@@ -86,6 +89,7 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     let (reason, message) = match (&facts.obstacle, fate) {
         (_, Fate::Evicted) => (Some("Evicted"), history.evicted(pod).map(str::to_owned)),
         (_, Fate::Expired) => (Some("DeadlineExceeded"), Some(EXPIRED.to_owned())),
+        (_, Fate::ShutDown) => (Some("Terminated"), Some(SHUT_DOWN.to_owned())),
         (Some((reason, message)), _) => (Some(*reason), Some(message.clone())),
         _ => (None, None),
     };

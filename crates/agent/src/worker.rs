@@ -31,7 +31,10 @@ use futures_util::future::{pending, select_all};
 use jiff::Timestamp;
 use stanchion_pod::{Capacity, Container, Pod, PodKey, PodUid, Revision};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
-use tokio::sync::{SemaphorePermit, mpsc, watch};
+use tokio::{
+    sync::{SemaphorePermit, mpsc, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use recall::uid;
@@ -42,6 +45,7 @@ use crate::{
     clock::{Clock, until},
     config::AgentConfig,
     desired::DesiredPod,
+    ending::Ending,
     events::{EventLog, Subject},
     files::Place,
     node::Home,
@@ -66,6 +70,8 @@ pub(crate) struct Shared<R> {
     pub supervisor: Supervisor,
     /// Changes when images have been imported.
     pub images_changed: watch::Sender<u64>,
+    /// Which pods are to end because the node does.
+    pub ending: watch::Sender<Option<Ending>>,
     /// What the node has for pods, but for the disk.
     pub capacity: Capacity,
     /// Addresses of the node, the primary one first.
@@ -134,6 +140,7 @@ pub(crate) struct Worker<R> {
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
     images_changed: watch::Receiver<u64>,
+    ending: watch::Receiver<Option<Ending>>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
     /// When its volumes are measured next.
@@ -179,6 +186,7 @@ impl<R: Runtime> Worker<R> {
         let (orders, ordered) = mpsc::channel(8);
         let first_seen = shared.clock.now();
         let images_changed = shared.images_changed.subscribe();
+        let ending = shared.ending.subscribe();
         let looks = shared.homes.iter().map(|home| home.observer.watch()).collect();
         let worker = Self {
             key,
@@ -205,6 +213,7 @@ impl<R: Runtime> Worker<R> {
             revised: None,
             leaving_since: None,
             images_changed,
+            ending,
             looks,
             hold: Hold::default(),
             followed: None,
@@ -275,7 +284,9 @@ impl<R: Runtime> Worker<R> {
         if !self.is_visible(&home, desired) || self.stray().is_some() {
             return Plan::default();
         }
-        let Some(wanted) = self.admitted(desired) else { return Plan::default() };
+        let ending = self.ending();
+        self.history.set_ending(ending.is_some());
+        let Some(wanted) = self.admitted(desired).or(ending.map(|_| None)) else { return Plan::default() };
         let mut view = View { home, remains: remains.to_vec() };
         // What can be ended now is.
         view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
@@ -285,7 +296,7 @@ impl<R: Runtime> Worker<R> {
             is_stopped: *is_stopped,
         });
         let since = wanted.as_deref().map_or(self.first_seen, |pod| self.since(pod));
-        let wanted = Wanted { pod: wanted.as_deref(), running, since };
+        let wanted = Wanted { pod: wanted.as_deref(), running, since, ending };
         let now = self.shared.clock.now();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
@@ -302,6 +313,13 @@ impl<R: Runtime> Worker<R> {
             }
             _ => plan,
         }
+    }
+
+    /// How long the pod may still take to end, if the node shuts down and it is its turn.
+    fn ending(&mut self) -> Option<Duration> {
+        let ending = (*self.ending.borrow_and_update())?;
+        let is_its_turn = self.last.as_ref().is_none_or(|last| ending.is_of(&last.pod.wire));
+        is_its_turn.then(|| ending.by.saturating_duration_since(Instant::now()))
     }
 
     /// What is to run: what is wanted, if this node can give it what it asks for, else what stands. `None` if there is
@@ -432,6 +450,7 @@ impl<R: Runtime> Worker<R> {
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
                 Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
+                Ok(()) = self.ending.changed() => return,
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },
             }

@@ -5,6 +5,7 @@ mod source;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,7 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Level, Policy};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Level, NodeShutdown, Policy};
 use stanchion_runtime::OnReturn;
 
 use source::RawSource;
@@ -94,6 +95,8 @@ struct RawAgent {
     pod_pids_limit: Option<i64>,
     max_pods: u64,
     resolv_conf: Option<PathBuf>,
+    shutdown_grace_period: String,
+    shutdown_grace_period_critical_pods: String,
 }
 
 impl Default for RawAgent {
@@ -111,7 +114,24 @@ impl Default for RawAgent {
             pod_pids_limit: None,
             max_pods: 110,
             resolv_conf: None,
+            shutdown_grace_period: "30s".to_owned(),
+            shutdown_grace_period_critical_pods: "10s".to_owned(),
         }
+    }
+}
+
+impl RawAgent {
+    fn node_shutdown(&self) -> Result<NodeShutdown, String> {
+        let grace = time("agent.shutdown_grace_period", &self.shutdown_grace_period)?;
+        let critical = time("agent.shutdown_grace_period_critical_pods", &self.shutdown_grace_period_critical_pods)?;
+        if critical > grace {
+            return Err(
+                "agent.shutdown_grace_period_critical_pods is a part of agent.shutdown_grace_period, and must \
+                        not be longer than it"
+                    .to_owned(),
+            );
+        }
+        Ok(NodeShutdown { grace, critical })
     }
 }
 
@@ -122,7 +142,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 39] = [
+const KEYS: [&str; 41] = [
     "agent",
     "policy",
     "policy.level",
@@ -143,6 +163,8 @@ const KEYS: [&str; 39] = [
     "agent.allowed_unsafe_sysctls",
     "agent.pod_pids_limit",
     "agent.max_pods",
+    "agent.shutdown_grace_period",
+    "agent.shutdown_grace_period_critical_pods",
     "agent.resolv_conf",
     "source.path",
     "source.url",
@@ -218,6 +240,7 @@ fn is_namespaced(name: &str) -> bool {
 
 fn check(raw: Raw) -> Result<Settings> {
     let mut wrong = Vec::new();
+    let node_shutdown = raw.agent.node_shutdown();
     let node_name = raw.agent.node_name.unwrap_or_else(host_name).trim().to_lowercase();
     let is_label = |label: &str| {
         let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -248,6 +271,10 @@ fn check(raw: Raw) -> Result<Settings> {
     if raw.agent.max_pods == 0 {
         wrong.push("agent.max_pods must be at least 1; leave it out for 110".to_owned());
     }
+    let node_shutdown = node_shutdown.unwrap_or_else(|error| {
+        wrong.push(error);
+        NodeShutdown::default()
+    });
     for sysctl in &raw.agent.allowed_unsafe_sysctls {
         let name = sysctl.strip_suffix('*').unwrap_or(sysctl).replace('/', ".");
         if !is_namespaced(&name) {
@@ -322,8 +349,15 @@ fn check(raw: Raw) -> Result<Settings> {
         max_pods: raw.agent.max_pods,
         resolv_conf: raw.agent.resolv_conf,
         policy,
+        node_shutdown,
     };
     Ok(Settings { agent, backends })
+}
+
+/// A time, as a setting says it.
+fn time(key: &str, text: &str) -> Result<Duration, String> {
+    let time = text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok());
+    time.ok_or_else(|| format!("{key} must be a time such as \"30s\" or \"2m\", not {text:?}"))
 }
 
 /// What is to become of a backend's pods while it is away; taken out of its table. One with a setting of its own for that,
@@ -339,10 +373,10 @@ fn failover(table: &mut BTreeMap<String, Value>) -> Result<Option<Failover>, Str
         Some(other) => return Err(format!("failover must be true or false, not {other}")),
     };
     if let Some(after) = table.remove("failover_after") {
-        let parsed = after.as_str().and_then(|text| text.parse::<SignedDuration>().ok());
-        failover.after = parsed
-            .and_then(|after| after.try_into().ok())
-            .ok_or_else(|| format!("failover_after must be a time such as \"10s\" or \"2m\", not {after}"))?;
+        failover.after = match &after {
+            Value::String(text) => time("failover_after", text)?,
+            other => return Err(format!("failover_after must be a time such as \"10s\" or \"2m\", not {other}")),
+        };
     }
     if let Some(on_return) = table.remove("on_return") {
         failover.on_return = match on_return.as_str() {

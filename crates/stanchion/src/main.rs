@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod config;
 mod run;
+mod shutdown;
 mod table;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -24,11 +24,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{backends, config::Settings};
+use crate::{backends, config::Settings, shutdown};
 
 /// How often memory that is not in use goes back to the node: oftener than the looks and reads that an idle agent does, or what
 /// they need would stay.
 const GIVE_BACK: Duration = Duration::from_secs(4);
+/// What the end of pods may take beyond their time, before systemd loses its patience with us.
+const MARGIN: Duration = Duration::from_secs(30);
 
 /// Options of `run`.
 #[derive(Debug, clap::Args)]
@@ -74,8 +76,10 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
         log_dir: settings.agent.log_dir.clone(),
         ..NodeView::default()
     };
+    let limits = settings.agent.node_shutdown;
     let agent = Agent::new(settings.agent, backends, node);
     let (handle, served) = (agent.handle(), shutdown.clone());
+    let ending = handle.clone();
     tasks.spawn("local API", async move {
         if let Err(error) = api::serve(handle, socket, served).await {
             tracing::error!(%error, "the local API failed");
@@ -85,12 +89,19 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let told = shutdown.clone();
     tasks.spawn("signals", async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        let is_told_to_end = tokio::select! {
+            _ = terminate.recv() => true,
+            _ = interrupt.recv() => false,
             () = told.cancelled() => return,
+        };
+        if is_told_to_end && !limits.grace.is_zero() && shutdown::is_under_way().await {
+            tracing::info!("the node shuts down; its pods are ended first");
+            let time = limits.grace + MARGIN;
+            notify(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", time.as_micros()));
+            ending.end_pods(limits).await;
+        } else {
+            tracing::info!("stopping; the pods run on");
         }
-        tracing::info!("stopping; the pods run on");
         told.cancel();
     });
     let idle = shutdown.clone();

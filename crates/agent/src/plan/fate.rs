@@ -20,6 +20,8 @@ pub(crate) enum Fate {
     Expired,
     /// It has taken more of the node than it may.
     Evicted,
+    /// The node shuts down.
+    ShutDown,
 }
 
 impl Fate {
@@ -30,6 +32,7 @@ impl Fate {
         match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
             Some(deadline) if fate == Self::Lives || ended_at > Some(deadline) => Self::Expired,
             _ if fate == Self::Lives && history.evicted(pod).is_some() => Self::Evicted,
+            _ if fate == Self::Lives && history.is_ending() => Self::ShutDown,
             _ => fate,
         }
     }

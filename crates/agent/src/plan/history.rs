@@ -32,6 +32,7 @@ pub(crate) struct History {
     sandbox: Option<Failure>,
     lacking: Option<(Revision, String)>,
     evicted: Option<(Revision, String)>,
+    is_ending: bool,
     stopped: HashSet<SandboxId>,
     condemned: HashSet<SandboxId>,
     to_restart: HashSet<ContainerId>,
@@ -185,6 +186,16 @@ impl History {
     /// Notes that a revision of the pod is evicted, and why.
     pub fn set_evicted(&mut self, evicted: Option<(Revision, String)>) {
         self.evicted = evicted;
+    }
+
+    /// Whether the pod ends because the node does.
+    pub fn is_ending(&self) -> bool {
+        self.is_ending
+    }
+
+    /// Notes whether it does.
+    pub fn set_ending(&mut self, is_ending: bool) {
+        self.is_ending = is_ending;
     }
 
     /// Whether all that a pod starts from is here: its images and the objects that it refers to.

@@ -100,7 +100,7 @@ fn with_image(pod: &Pod) -> History {
 }
 
 fn next(pod: Option<&Pod>, view: &View, history: &History, now: u64) -> Plan {
-    plan(Wanted { pod, running: None, since: start() }, view, history, after(now))
+    plan(Wanted { pod, running: None, since: start(), ending: None }, view, history, after(now))
 }
 
 fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<Action> {
@@ -259,7 +259,7 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
     let standing = sandbox(&old, 0, SandboxState::Ready);
     let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start(), ending: None };
     let mut history = History::default();
     let images = Action::EnsureImages { revision: new.revision.clone(), images: vec![of("app")] };
     assert_eq!(plan(wanted, &alive, &history, after(0)).action, Some(images), "images first");
@@ -282,7 +282,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, of("app"), ImageState::Pulling(None));
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start() };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start(), ending: None };
     assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
 }
 

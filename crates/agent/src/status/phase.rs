@@ -18,7 +18,7 @@ enum Stand {
 pub(super) fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> &'static str {
     let is_sidecar = |init: &&ContainerStatus| pod.container(&init.name).is_some_and(|init| init.runs_always());
     let (sidecars, plain): (Vec<_>, Vec<_>) = inits.iter().partition(is_sidecar);
-    if matches!(fate, Fate::Expired | Fate::Evicted)
+    if matches!(fate, Fate::Expired | Fate::Evicted | Fate::ShutDown)
         || (fate == Fate::Failed && plain.iter().any(|init| has_failed(init)))
     {
         return "Failed";
@@ -35,7 +35,7 @@ pub(super) fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers
         _ if all.any(|container| stand(container) == Stand::Running) => "Running",
         Fate::Lives => "Running",
         Fate::Succeeded => "Succeeded",
-        Fate::Failed | Fate::Expired | Fate::Evicted => "Failed",
+        Fate::Failed | Fate::Expired | Fate::Evicted | Fate::ShutDown => "Failed",
     }
 }
 

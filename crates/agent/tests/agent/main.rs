@@ -22,6 +22,7 @@ mod node;
 mod objects;
 mod probes;
 mod room;
+mod shutdown;
 mod sources;
 mod together;
 mod update;

@@ -63,7 +63,11 @@ impl Parent {
                 let path = format!("{}/{id}", self.path);
                 (path.clone(), path)
             }
-            Driver::Systemd => (format!("{}:stanchion:{id}", self.name), format!("{}/stanchion-{id}.scope", self.path)),
+            Driver::Systemd => {
+                // A scope's name is the whole machine's, whatever slice it is in: two roots may have a container of one id.
+                let root = self.root.rsplit('/').next().unwrap_or_default().trim_end_matches(".slice");
+                (format!("{}:{root}:{id}", self.name), format!("{}/{root}-{id}.scope", self.path))
+            }
         }
     }
 
@@ -74,7 +78,7 @@ impl Parent {
     pub fn make(&self, resources: &LinuxResources) -> Result<()> {
         let made = match self.driver {
             Driver::Files => limits::make(Path::new(&self.path), resources).and_then(|()| self.weigh()),
-            Driver::Systemd => systemd::limit(&self.name, resources),
+            Driver::Systemd => systemd::outlive(&self.root).and_then(|()| systemd::limit(&self.name, resources)),
         };
         made.map_err(|error| {
             Error::new(ErrorKind::Other, format!("making cgroup {} of a pod", self.path)).caused_by(&error)

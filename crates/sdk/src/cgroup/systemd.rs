@@ -13,6 +13,26 @@ use super::limits::weight;
 /// Where systemd keeps what was set until the next boot.
 const KEPT: &str = "/run/systemd/system.control";
 
+/// Where units are that last until the next boot.
+const UNITS: &str = "/run/systemd/system";
+/// What slices of pods have in common: systemd, shutting down, would stop them at once, before whoever ends pods in order.
+const COMMON: &str = "[Unit]\nDefaultDependencies=no\n";
+
+/// Lets the slice at this path and those below it live on when the node begins to shut down.
+pub(super) fn outlive(root: &str) -> io::Result<()> {
+    let name = root.rsplit('/').next().unwrap_or_default().trim_end_matches(".slice");
+    // With a dash at the end it is for every slice whose name begins so (systemd.unit(5)).
+    for unit in [format!("{name}.slice.d"), format!("{name}-.slice.d")] {
+        let directory = Path::new(UNITS).join(unit);
+        let file = directory.join("10-stanchion.conf");
+        if !file.exists() {
+            fs::create_dir_all(&directory)?;
+            fs::write(&file, COMMON)?;
+        }
+    }
+    Ok(())
+}
+
 /// Sets the limits of a slice, whether or not it is there yet.
 pub(super) fn limit(slice: &str, resources: &LinuxResources) -> io::Result<()> {
     let output = Command::new("systemctl")

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use jiff::SignedDuration;
 use serde::Deserialize;
 use stanchion_agent::config::{FileSource, Kubelet, SourceConfig, UrlSource};
 
@@ -101,9 +100,7 @@ impl RawSource {
 }
 
 fn time(key: &str, text: Option<String>, default: Duration) -> Result<Duration, String> {
-    let Some(text) = text else { return Ok(default) };
-    let time = text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok());
-    time.ok_or_else(|| format!("source.{key} must be a time such as \"30s\" or \"2m\", not {text:?}"))
+    text.map_or(Ok(default), |text| super::time(&format!("source.{key}"), &text))
 }
 
 /// What is wrong is told by the header's name, without its value.
