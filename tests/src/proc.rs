@@ -180,6 +180,14 @@ pub fn cpu_quota(pid: u32) -> Result<String> {
     Ok(format!("{quota} {}", cgroup_value(pid, "cpu", "cpu.cfs_period_us", "")?))
 }
 
+/// Whether the kernel kills all of a process's cgroup when that is out of memory; `None` where it cannot.
+///
+/// # Errors
+/// When it has no such cgroup.
+pub fn oom_group(pid: u32) -> Result<Option<String>> {
+    if unified(pid)? { cgroup_value(pid, "memory", "", "memory.oom.group").map(Some) } else { Ok(None) }
+}
+
 /// A process's cgroup in the hierarchy of a controller; of none, in that of version 2.
 ///
 /// # Errors

@@ -45,7 +45,7 @@ fn environment_arguments_and_directory_reach_the_process(on: Backend) -> Result<
     })
 }
 
-// R-RES-11, R-RES-14.
+// R-RES-11, R-RES-14, R-RES-15.
 fn limits_are_the_cgroups(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let extra = "    resources:\n      limits: {memory: 64Mi, cpu: 250m}\n";
@@ -55,6 +55,9 @@ fn limits_are_the_cgroups(on: Backend) -> Result<()> {
         ensure!(memory == (64 << 20).to_string(), "memory limit {memory}");
         let cpu = proc::cpu_quota(running[0].pid)?;
         ensure!(cpu == "25000 100000", "CPU quota {cpu}");
+        // R-RES-15, where the kernel can: `cargo xtask vm`.
+        let together = proc::oom_group(running[0].pid)?;
+        ensure!(together.as_deref().is_none_or(|together| together == "1"), "one process is killed: {together:?}");
         Ok(())
     })
 }

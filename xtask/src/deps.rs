@@ -46,6 +46,13 @@ const fn unpack(program: &'static str, package: &'static str) -> Need {
 /// What building needs.
 const BUILD: &[Need] = &[install("cc", "gcc"), install("protoc", "protobuf-compiler")];
 
+/// What an emulated machine needs.
+const EMULATOR: &[Need] = &[
+    install("qemu-system-x86_64", "qemu-system-x86"),
+    install("debootstrap", "debootstrap"),
+    install("mke2fs", "e2fsprogs"),
+];
+
 /// What running a node and looking at it needs.
 const NODE: &[Need] = &[
     // The tests' own: they ask it what links there are.
@@ -77,8 +84,12 @@ pub fn ensure_all() -> Result<()> {
         rustix::process::geteuid().is_root(),
         "containers need root: run this as root, e.g. `sudo -E env \"PATH=$PATH\" cargo xtask …`"
     );
+    ensure_each(&[BUILD, NODE].concat())
+}
+
+fn ensure_each(needs: &[Need]) -> Result<()> {
     let mut missing = Vec::new();
-    for need in BUILD.iter().chain(NODE) {
+    for need in needs {
         if !need.is_met()? {
             missing.push(*need);
         }
@@ -96,6 +107,11 @@ pub fn ensure_all() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Sees to the programs that an emulated machine needs.
+pub fn ensure_emulator() -> Result<()> {
+    ensure_each(EMULATOR)
 }
 
 fn fetch(missing: &[Need]) -> Result<()> {

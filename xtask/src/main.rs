@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | rules | fuzz`: everything a developer runs, nothing to prepare before.
+//! `cargo xtask demo | test | bench | rules | fuzz | vm`: everything a developer runs, nothing to prepare before.
 
 mod bench;
 mod build;
@@ -9,6 +9,7 @@ mod interrupt;
 mod lint;
 mod rules;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Task {
     Rules(rules::Options),
     /// Try the decoder of manifests with inputs that libFuzzer makes up
     Fuzz(fuzz::Options),
+    /// Run end-to-end tests on an emulated Debian 13 with cgroup v2 and systemd, and reboot it
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Rules(options) => rules::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Vm(options) => vm::run(&options),
     };
     finish(result)
 }

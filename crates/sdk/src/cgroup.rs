@@ -64,6 +64,20 @@ impl Cgroup {
         text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' ')?.trim().parse().ok())
     }
 
+    /// Lets the kernel, out of memory, kill all of it and not one process, where it can: cgroups of version 2 (R-RES-15).
+    ///
+    /// # Errors
+    /// The kernel refuses. What is gone is none.
+    pub fn die_together(&self) -> io::Result<()> {
+        let places = hierarchies().iter().filter(|it| it.is_unified && it.controllers.iter().any(|it| it == "memory"));
+        places.map(|it| it.place.join(&self.0)).try_for_each(|place| {
+            match fs::write(place.join("memory.oom.group"), "1") {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+                written => written,
+            }
+        })
+    }
+
     /// How many processes and threads it has; `None` when it is gone.
     #[must_use]
     pub fn population(&self) -> Option<u64> {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bollard::{
     errors::Error as ApiError,
-    models::ContainerStateStatusEnum as Status,
+    models::{ContainerInspectResponse, ContainerStateStatusEnum as Status},
     query_parameters::{KillContainerOptions, RemoveContainerOptions, StartContainerOptions, WaitContainerOptions},
 };
 use futures_util::StreamExt;
 use stanchion_sdk::{
+    cgroup::{self, Cgroup, Driver},
     changes::finish,
     runtime::{ContainerId, Error, ErrorKind, Result},
 };
@@ -16,6 +17,7 @@ use stanchion_sdk::{
 use crate::{
     Docker,
     client::{failed, is_gone, said, status},
+    names,
 };
 
 /// How often, and for how long each time, somebody else's removal of a container is waited for.
@@ -34,12 +36,33 @@ impl Docker {
         let found = self.client.find(id.as_str()).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
         // Docker would start it again.
-        if found.state.and_then(|state| state.status) != Some(Status::CREATED) {
+        if found.state.as_ref().and_then(|state| state.status) != Some(Status::CREATED) {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         let started = self.client.api().start_container(id.as_str(), None::<StartContainerOptions>).await;
-        started.map_err(|error| failed(tried(), &error))
+        started.map_err(|error| failed(tried(), &error))?;
+        if cgroup::is_unified() {
+            self.die_together(&found).await?;
+        }
+        Ok(())
+    }
+
+    /// Docker has no setting for it, and its OCI runtime's default is that one process is killed.
+    async fn die_together(&self, found: &ContainerInspectResponse) -> Result<()> {
+        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+        let (Some(pod), Some(id)) = (labels.and_then(|labels| labels.get(names::CGROUP)), &found.id) else {
+            return Ok(());
+        };
+        let path = match self.ready().await? {
+            Driver::Files => format!("{pod}/{id}"),
+            Driver::Systemd => format!("{pod}/docker-{id}.scope"),
+        };
+        let written = self.blocking(move || Ok(Cgroup::at(&path).die_together())).await?;
+        if let Err(error) = written {
+            tracing::warn!(container = %id, %error, "out of memory, the kernel may kill one of its processes only");
+        }
+        Ok(())
     }
 
     /// Given up while it waits, a stop has sent its signal, and no more.

@@ -1,0 +1,126 @@
+//! `cargo xtask vm`: end-to-end tests on another machine, an emulated one: Debian 13, whose cgroups are of version 2 and systemd's,
+//! with containerd 1.7 and Docker 26; and a reboot of it.
+//!
+//! Emulation is slow: tests that measure time do not belong there, and CI does not run it. The workspace is seen in it at its own
+//! path, and built outside.
+
+mod image;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use stanchion_tests::tools;
+
+use crate::{build, deps, say};
+use image::Image;
+
+/// The tests that are worth their time there: limits, security, Docker's own, the node's shutdown.
+const TESTS: [&str; 4] = ["e2e_pods", "e2e_security", "e2e_docker", "e2e_shutdown"];
+/// How long one boot may take, seconds.
+const LIMIT: u32 = 1800;
+/// What the machine does when it is up, before anything else.
+const BEGIN: &str = "cd WORKSPACE/tests && export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n";
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// End-to-end tests to run instead of the usual ones, e.g. `e2e_network`; `reboot` is the reboot
+    tests: Vec<String>,
+    /// Who makes cgroups, `systemd` or `cgroupfs`
+    #[arg(long, default_value = "systemd")]
+    cgroup_driver: String,
+}
+
+/// Runs it.
+pub fn run(options: &Options) -> Result<()> {
+    deps::ensure_all()?;
+    deps::ensure_emulator()?;
+    build::run(&["build", "--workspace", "--all-targets"])?;
+    let image = Image::made()?;
+    let all = TESTS.iter().map(|test| (*test).to_owned()).chain(["reboot".to_owned()]);
+    let tests = if options.tests.is_empty() { all.collect() } else { options.tests.clone() };
+    let mut failed = Vec::new();
+    for test in tests {
+        let begun = Instant::now();
+        say(format!("{test} on an emulated machine"));
+        let passed = match &*test {
+            "reboot" => reboot(&image)?,
+            _ => suite(&image, &test, &options.cgroup_driver)?,
+        };
+        say(format!("{test}: {} in {} s", if passed { "passed" } else { "FAILED" }, begun.elapsed().as_secs()));
+        if !passed {
+            failed.push(test);
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+/// Runs one program of end-to-end tests.
+fn suite(image: &Image, test: &str, driver: &str) -> Result<bool> {
+    let program = newest(test)?;
+    let script = format!(
+        "export STANCHION_TEST_CGROUP_DRIVER={driver} RUST_BACKTRACE=0\n{} > /vm/out 2>&1; echo $? > /vm/status\n",
+        program.display()
+    );
+    boot(image, &format!("{script}systemctl --no-block poweroff\n"), false)
+}
+
+/// Installs the agent as README.md says, reboots, and looks how the pods ended and that they are back.
+fn reboot(image: &Image) -> Result<bool> {
+    let script = include_str!("vm/reboot.sh");
+    image.keep()?;
+    boot(image, script, true)?;
+    // The emulator ends where the machine reboots.
+    boot(image, script, true)
+}
+
+/// Boots, and awaits the end. Whether the script said that all went well.
+fn boot(image: &Image, script: &str, keeps: bool) -> Result<bool> {
+    let share = image.share()?;
+    for file in ["out", "status"] {
+        fs::write(share.join(file), "").with_context(|| format!("cannot write {file}"))?;
+    }
+    let script = format!("{BEGIN}{script}").replace("WORKSPACE", &tools::workspace_dir().display().to_string());
+    fs::write(share.join("run"), script).context("cannot write the script")?;
+    let status = emulator(image, &share, keeps)?.status().context("cannot start qemu")?;
+    ensure!(status.success(), "the machine did not come to its end within {LIMIT} s ({status})");
+    let read = |file: &str| fs::read_to_string(share.join(file)).with_context(|| format!("cannot read {file}"));
+    print!("{}", read("out")?);
+    Ok(read("status")?.trim() == "0")
+}
+
+fn emulator(image: &Image, share: &Path, keeps: bool) -> Result<Command> {
+    let shared = |path: &Path, tag: &str| {
+        format!("local,path={},mount_tag={tag},security_model=none,multidevs=remap", path.display())
+    };
+    let mut command = Command::new("timeout");
+    command.args([&LIMIT.to_string(), "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
+    command.args(["-m", "4096", "-nographic", "-no-reboot", "-nic", "none"]);
+    command.arg("-kernel").arg(image.kernel()).arg("-initrd").arg(image.initrd());
+    command.args(["-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0"]);
+    command.arg("-drive").arg(image.drive(keeps));
+    command.arg("-virtfs").arg(shared(&tools::workspace_dir(), "work"));
+    command.arg("-virtfs").arg(shared(share, "vm"));
+    let log = fs::File::create(share.join("console")).context("cannot make the console's log")?;
+    command.stdin(Stdio::null()).stdout(log);
+    Ok(command)
+}
+
+/// The newest build of a test.
+fn newest(test: &str) -> Result<std::path::PathBuf> {
+    let dir = tools::target_dir()?.join("debug/deps");
+    let is_it = |name: &str| name.strip_prefix(test).is_some_and(|rest| rest.starts_with('-') && !rest.contains('.'));
+    let entries = fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let found = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_it));
+    let newest = found.max_by_key(|entry| entry.metadata().and_then(|it| it.modified()).ok());
+    match newest {
+        Some(entry) => Ok(entry.path()),
+        None => bail!("there is no test {test:?}; tests/tests has their names"),
+    }
+}
