@@ -28,6 +28,8 @@ pub struct AgentConfig {
     pub runtime_classes: BTreeMap<String, String>,
     /// Watched for image archives, which are imported into every backend.
     pub preload: Option<PathBuf>,
+    /// When images that nothing uses are removed.
+    pub image_gc: ImageGc,
     /// Containers without a seccomp profile have the runtime's own; else none confines them, as with a kubelet.
     pub seccomp_default: bool,
     /// Kernel parameters that pods may set beyond the safe ones: names, or beginnings of names with `*` after them.
@@ -41,6 +43,30 @@ pub struct AgentConfig {
     pub resolv_conf: Option<PathBuf>,
     /// What manifests may ask for.
     pub policy: Policy,
+}
+
+/// When images that the agent has brought and nothing uses are removed (R-IMG-11). The default is a kubelet's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageGc {
+    /// From how many percent of their file system on, and below how many it is enough; `None` is never.
+    pub thresholds: Option<(u8, u8)>,
+    /// How long an image must have been here to be removed for want of room.
+    pub minimum_age: Duration,
+    /// How long nothing must have used an image for it to be removed whether or not there is room; `None` is never.
+    pub maximum_age: Option<Duration>,
+    /// From one look to the next.
+    pub period: Duration,
+}
+
+impl Default for ImageGc {
+    fn default() -> Self {
+        Self {
+            thresholds: Some((85, 80)),
+            minimum_age: Duration::from_secs(120),
+            maximum_age: None,
+            period: Duration::from_secs(300),
+        }
+    }
 }
 
 /// What manifests may ask for. The default is what a kubelet allows: all.

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use stanchion_pod::PodKey;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{backends::Backend, board::Board, events::EventLog};
+use crate::{backends::Backend, board::Board, events::EventLog, images::Prune, view::PruneView};
 
 /// Reaches the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Handle<R> {
     /// For exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
+    /// Who removes images, by backend.
+    pub(crate) pruners: Arc<[(String, mpsc::Sender<Prune>)]>,
 }
 
 /// A wish of a user.
@@ -38,6 +41,7 @@ impl<R> Clone for Handle<R> {
             events: Arc::clone(&self.events),
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
+            pruners: Arc::clone(&self.pruners),
         }
     }
 }
@@ -48,6 +52,23 @@ impl<R> Handle<R> {
         if self.requests.send(request).await.is_err() {
             tracing::debug!("a request arrived while the agent was stopping");
         }
+    }
+
+    /// Has the images removed that the agent has brought and nothing uses, or with `dry_run` only told.
+    pub async fn prune(&self, dry_run: bool) -> Vec<PruneView> {
+        let prune = |(backend, pruner): &(String, mpsc::Sender<Prune>)| {
+            let (backend, pruner) = (backend.clone(), pruner.clone());
+            async move {
+                let (answer, pruned) = oneshot::channel();
+                let stopping = || Some("the agent is stopping".to_owned());
+                match pruner.send(Prune { dry_run, answer }).await {
+                    Ok(()) => pruned.await.ok(),
+                    Err(_) => None,
+                }
+                .unwrap_or_else(|| PruneView { backend, error: stopping(), ..PruneView::default() })
+            }
+        };
+        join_all(self.pruners.iter().map(prune)).await
     }
 
     /// The open backend of that name.

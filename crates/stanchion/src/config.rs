@@ -1,5 +1,6 @@
 //! Settings: a TOML file, the files of `conf.d` beside it in order, and `STANCHION_…` variables.
 
+mod images;
 mod source;
 
 use std::{
@@ -13,9 +14,10 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Level, Policy};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, ImageGc, Level, Policy};
 use stanchion_runtime::OnReturn;
 
+use images::RawImages;
 use source::RawSource;
 
 /// All settings, checked.
@@ -115,14 +117,8 @@ impl Default for RawAgent {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawImages {
-    preload: Option<PathBuf>,
-}
-
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 43] = [
     "agent",
     "policy",
     "policy.level",
@@ -154,6 +150,11 @@ const KEYS: [&str; 38] = [
     "source.kubelet_absent_for",
     "source.kubelet_runtime_state",
     "images.preload",
+    "images.gc_high_threshold_percent",
+    "images.gc_low_threshold_percent",
+    "images.minimum_gc_age",
+    "images.maximum_gc_age",
+    "images.gc_period",
     "backend.failover",
     "backend.failover_after",
     "backend.on_return",
@@ -232,7 +233,7 @@ fn check(raw: Raw) -> Result<Settings> {
         ("agent.plugin_dir", &raw.agent.plugin_dir),
     ];
     let sources = raw.source.iter().flat_map(RawSource::paths);
-    let preload = raw.images.preload.iter().map(|path| ("images.preload", path));
+    let preload = raw.images.paths();
     let links = raw.agent.log_links.iter().map(|path| ("agent.log_links", path));
     // An empty one means something.
     let resolver = raw.agent.resolv_conf.iter().filter(|path| !path.as_os_str().is_empty());
@@ -266,6 +267,10 @@ fn check(raw: Raw) -> Result<Settings> {
     let policy = raw.policy.check().unwrap_or_else(|problem| {
         wrong.push(problem);
         Policy::default()
+    });
+    let image_gc = raw.images.gc().unwrap_or_else(|problem| {
+        wrong.push(problem);
+        ImageGc::default()
     });
     let mut backends = Vec::new();
     for (name, mut table) in raw.backend {
@@ -315,6 +320,7 @@ fn check(raw: Raw) -> Result<Settings> {
         default_backend,
         runtime_classes: raw.runtime_classes,
         preload: raw.images.preload,
+        image_gc,
         seccomp_default: raw.agent.seccomp_default,
         allowed_unsafe_sysctls: raw.agent.allowed_unsafe_sysctls,
         pod_pids_limit: raw.agent.pod_pids_limit,

@@ -24,6 +24,7 @@ mod probes;
 mod room;
 mod sources;
 mod together;
+mod unused_images;
 mod update;
 mod volumes;
 mod walk;
