@@ -13,7 +13,9 @@ use crate::{
     board::Board,
     clock::Clock,
     config::AgentConfig,
+    credentials::Providers,
     desired::Desired,
+    events::Subject,
     handle::{Handle, Request},
     images::{Collector, Images, Prune, Record},
     links,
@@ -153,6 +155,7 @@ impl<R: Runtime> Agent<R> {
             images_changed: watch::Sender::new(0),
             capacity: self.capacity,
             node_addresses: self.node_addresses,
+            providers: Providers::new(self.config.credential_providers.clone()),
             survivors: Survivors::new(self.proc),
             admission: Admission::of_node(self.config.allowed_unsafe_sysctls.clone()),
             config: self.config,
@@ -170,6 +173,9 @@ impl<R: Runtime> Agent<R> {
             let name = &shared.homes[home].backend.name;
             supervisor.spawn(format!("unused images of {name}"), collector.run());
         }
+        if shared.config.credential_providers.is_some() {
+            supervisor.spawn("credential providers", check_providers(Arc::clone(&shared)));
+        }
         supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
         if let Some(directory) = shared.config.log_links.clone() {
             supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));
@@ -178,5 +184,13 @@ impl<R: Runtime> Agent<R> {
             supervisor.spawn("preload", preload::run(shared, directory, supervisor.shutdown().clone()));
         }
         desired
+    }
+}
+
+/// Says what is wrong with them before the first pull.
+async fn check_providers<R>(shared: Arc<Shared<R>>) {
+    let Some((path, problems)) = shared.providers.check().await else { return };
+    for problem in problems {
+        shared.events.warning(&Subject::manifest(&path.display().to_string()), "CredentialProviderInvalid", problem);
     }
 }

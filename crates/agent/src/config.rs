@@ -28,6 +28,8 @@ pub struct AgentConfig {
     pub runtime_classes: BTreeMap<String, String>,
     /// Watched for image archives, which are imported into every backend.
     pub preload: Option<PathBuf>,
+    /// Programs that give credentials for registries.
+    pub credential_providers: Option<CredentialProviders>,
     /// When images that nothing uses are removed.
     pub image_gc: ImageGc,
     /// Containers without a seccomp profile have the runtime's own; else none confines them, as with a kubelet.
@@ -43,6 +45,15 @@ pub struct AgentConfig {
     pub resolv_conf: Option<PathBuf>,
     /// What manifests may ask for.
     pub policy: Policy,
+}
+
+/// Where kubelet's credential provider plugins are (R-IMG-10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialProviders {
+    /// A `CredentialProviderConfig`, or a directory of them.
+    pub config: PathBuf,
+    /// The directory of the programs.
+    pub bin_dir: PathBuf,
 }
 
 /// When images that the agent has brought and nothing uses are removed (R-IMG-11). The default is a kubelet's.

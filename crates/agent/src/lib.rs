@@ -8,6 +8,7 @@
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
 //!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
+//! - [`credentials`]: what programs of the node give for registries.
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
@@ -22,6 +23,7 @@ pub mod board;
 mod clock;
 pub mod config;
 mod contact;
+mod credentials;
 pub mod desired;
 mod env;
 pub mod events;

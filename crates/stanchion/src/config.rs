@@ -118,7 +118,7 @@ impl Default for RawAgent {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 43] = [
+const KEYS: [&str; 45] = [
     "agent",
     "policy",
     "policy.level",
@@ -150,6 +150,8 @@ const KEYS: [&str; 43] = [
     "source.kubelet_absent_for",
     "source.kubelet_runtime_state",
     "images.preload",
+    "images.credential_provider_config",
+    "images.credential_provider_bin_dir",
     "images.gc_high_threshold_percent",
     "images.gc_low_threshold_percent",
     "images.minimum_gc_age",
@@ -272,6 +274,10 @@ fn check(raw: Raw) -> Result<Settings> {
         wrong.push(problem);
         ImageGc::default()
     });
+    let credential_providers = raw.images.providers().unwrap_or_else(|problem| {
+        wrong.push(problem);
+        None
+    });
     let mut backends = Vec::new();
     for (name, mut table) in raw.backend {
         let failover = failover(&mut table).unwrap_or_else(|problem| {
@@ -320,6 +326,7 @@ fn check(raw: Raw) -> Result<Settings> {
         default_backend,
         runtime_classes: raw.runtime_classes,
         preload: raw.images.preload,
+        credential_providers,
         image_gc,
         seccomp_default: raw.agent.seccomp_default,
         allowed_unsafe_sysctls: raw.agent.allowed_unsafe_sysctls,

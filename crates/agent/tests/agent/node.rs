@@ -81,6 +81,7 @@ impl Node {
             default_backend: DefaultBackend::Named(names[0].to_owned()),
             runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),
             preload: None,
+            credential_providers: None,
             image_gc: ImageGc { thresholds: None, ..ImageGc::default() },
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),

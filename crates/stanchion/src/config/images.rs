@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use jiff::SignedDuration;
 use serde::Deserialize;
-use stanchion_agent::config::ImageGc;
+use stanchion_agent::config::{CredentialProviders, ImageGc};
 
 /// The shortest time from one look for unused images to the next.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
@@ -14,6 +14,8 @@ const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawImages {
     pub preload: Option<PathBuf>,
+    credential_provider_config: Option<PathBuf>,
+    credential_provider_bin_dir: Option<PathBuf>,
     gc_high_threshold_percent: Option<u8>,
     gc_low_threshold_percent: Option<u8>,
     minimum_gc_age: Option<String>,
@@ -24,7 +26,22 @@ pub(super) struct RawImages {
 impl RawImages {
     /// Its paths, with their keys.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
-        self.preload.iter().map(|path| ("images.preload", path))
+        let all = [
+            ("images.preload", &self.preload),
+            ("images.credential_provider_config", &self.credential_provider_config),
+            ("images.credential_provider_bin_dir", &self.credential_provider_bin_dir),
+        ];
+        all.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)))
+    }
+
+    /// Who has credentials for registries.
+    pub fn providers(&self) -> Result<Option<CredentialProviders>, String> {
+        match (self.credential_provider_config.clone(), self.credential_provider_bin_dir.clone()) {
+            (Some(config), Some(bin_dir)) => Ok(Some(CredentialProviders { config, bin_dir })),
+            (None, None) => Ok(None),
+            _ => Err("images.credential_provider_config and images.credential_provider_bin_dir are of use together only: one is missing"
+                .to_owned()),
+        }
     }
 
     /// When unused images are removed.
@@ -103,6 +120,20 @@ mod tests {
             assert_eq!(check(&format!("gc_high_threshold_percent = {high}")).expect("it is good").thresholds, None);
         }
         assert_eq!(check("maximum_gc_age = \"0s\"").expect("it is good").maximum_age, None);
+    }
+
+    // R-IMG-10
+    #[test]
+    fn credential_providers_have_settings_and_programs() {
+        let raw = |toml: &str| {
+            let built = Config::builder().add_source(File::from_str(toml, FileFormat::Toml)).build();
+            built.and_then(Config::try_deserialize::<RawImages>).expect("it can be read").providers()
+        };
+        let both = "credential_provider_config = \"/a.yaml\"\ncredential_provider_bin_dir = \"/b\"";
+        let found = raw(both).expect("it is good").expect("they are set");
+        assert_eq!((found.config, found.bin_dir), ("/a.yaml".into(), "/b".into()));
+        assert_eq!(raw(""), Ok(None));
+        assert!(raw("credential_provider_bin_dir = \"/b\"").expect_err("no settings").contains("one is missing"));
     }
 
     #[test]
