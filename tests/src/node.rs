@@ -51,6 +51,7 @@ pub struct NodeBuilder {
     disk: Option<String>,
     agent: String,
     backend: String,
+    images: String,
     rest: String,
 }
 
@@ -70,6 +71,7 @@ impl NodeBuilder {
             disk: None,
             agent: text(),
             backend: text(),
+            images: text(),
             rest: text(),
         }
     }
@@ -134,6 +136,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn backend(mut self, toml: &str) -> Self {
         self.backend.push_str(toml);
+        self
+    }
+
+    /// Adds lines to `[images]`.
+    #[must_use]
+    pub fn images(mut self, toml: &str) -> Self {
+        self.images.push_str(toml);
         self
     }
 

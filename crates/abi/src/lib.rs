@@ -51,6 +51,8 @@ pub mod method {
     pub const LIST_POD: u32 = 19;
     pub const INSPECT_IMAGE: u32 = 20;
     pub const HEALTH: u32 = 21;
+    pub const REMOVE_UNUSED_IMAGE: u32 = 22;
+    pub const IMAGE_STORE: u32 = 23;
 }
 
 /// Borrowed bytes.

@@ -13,9 +13,11 @@ use crate::{
     board::Board,
     clock::Clock,
     config::AgentConfig,
+    credentials::Providers,
     desired::{Desired, Reached},
+    events::Subject,
     handle::{Handle, Request},
-    images::Images,
+    images::{Collector, Images, Prune, Record},
     links,
     node::{self, Home},
     observe::observer,
@@ -47,6 +49,8 @@ pub struct Agent<R> {
     config: AgentConfig,
     handle: Handle<R>,
     requests: mpsc::Receiver<Request>,
+    /// Of each backend.
+    prunes: Vec<mpsc::Receiver<Prune>>,
     clock: Clock,
     node_addresses: Vec<IpAddr>,
     capacity: Capacity,
@@ -62,17 +66,24 @@ impl<R: Runtime> Agent<R> {
         let room = Room::of_node(config.max_pods, &capacity);
         let node = NodeView { capacity: room.capacity(&config.state_dir), ..node };
         let (send, requests) = mpsc::channel(64);
+        let prune = |backend: &Backend<R>| {
+            let (send, prunes) = mpsc::channel(4);
+            ((backend.name.clone(), send), prunes)
+        };
+        let (pruners, prunes): (Vec<_>, _) = backends.iter().map(prune).unzip();
         let handle = Handle {
             board: Arc::new(Board::new(node)),
             events: Arc::default(),
             backends: backends.into(),
             requests: send,
             ending: watch::Sender::new(None),
+            pruners: pruners.into(),
         };
         Self {
             config,
             handle,
             requests,
+            prunes,
             clock: Clock::System,
             node_addresses: node::addresses(),
             capacity,
@@ -132,7 +143,9 @@ impl<R: Runtime> Agent<R> {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
             let permits = Semaphore::new((2 * cores).max(4));
-            homes.push(Home { backend: backend.clone(), observer, images: Arc::new(Images::default()), permits });
+            let record = Record::of(&self.config.state_dir, &backend.name);
+            let images = Arc::new(Images::new(record, self.clock));
+            homes.push(Home { backend: backend.clone(), observer, images, permits });
         }
         let shared = Arc::new(Shared {
             homes,
@@ -144,6 +157,7 @@ impl<R: Runtime> Agent<R> {
             ending,
             capacity: self.capacity,
             node_addresses: self.node_addresses,
+            providers: Providers::new(self.config.credential_providers.clone()),
             survivors: Survivors::new(self.proc),
             admission: Admission::of_node(self.config.allowed_unsafe_sysctls.clone()),
             config: self.config,
@@ -159,6 +173,14 @@ impl<R: Runtime> Agent<R> {
             "reconciler",
             Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.room, reached).run(),
         );
+        for (home, prunes) in self.prunes.into_iter().enumerate() {
+            let collector = Collector { shared: Arc::clone(&shared), home, desired: desired.clone(), prunes };
+            let name = &shared.homes[home].backend.name;
+            supervisor.spawn(format!("unused images of {name}"), collector.run());
+        }
+        if shared.config.credential_providers.is_some() {
+            supervisor.spawn("credential providers", check_providers(Arc::clone(&shared)));
+        }
         supervisor.spawn("sweep", sweep::run(Arc::clone(&shared), desired.clone(), supervisor.shutdown().clone()));
         if let Some(directory) = shared.config.log_links.clone() {
             supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));
@@ -167,5 +189,13 @@ impl<R: Runtime> Agent<R> {
             supervisor.spawn("preload", preload::run(shared, directory, supervisor.shutdown().clone()));
         }
         desired
+    }
+}
+
+/// Says what is wrong with them before the first pull.
+async fn check_providers<R>(shared: Arc<Shared<R>>) {
+    let Some((path, problems)) = shared.providers.check().await else { return };
+    for problem in problems {
+        shared.events.warning(&Subject::manifest(&path.display().to_string()), "CredentialProviderInvalid", problem);
     }
 }

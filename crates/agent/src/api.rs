@@ -1,7 +1,7 @@
 //! The local API on the unix socket: HTTP with JSON, for the command line.
 //!
 //! # Layout
-//! - [`serve`]: the server. [`show`]: what is shown, once or as it changes. [`act`]: restart. [`exec`], [`log`]: streams.
+//! - [`serve`]: the server. [`show`]: what is shown, once or as it changes. [`act`]: restart, prune. [`exec`], [`log`]: streams.
 //! - [`frame`]: how an exec's streams share one connection; used on both ends.
 
 mod act;
@@ -41,6 +41,7 @@ pub async fn serve<R: Runtime>(
         .route("/v1/sources", get(show::sources::<R>))
         .route("/v1/backends", get(show::backends::<R>))
         .route("/v1/events", get(show::events::<R>))
+        .route("/v1/images/prune", post(act::prune::<R>))
         .route("/v1/pods/{namespace}/{name}/restart", post(act::restart::<R>))
         .route("/v1/pods/{namespace}/{name}/log", get(log::log::<R>))
         .route("/v1/pods/{namespace}/{name}/exec", post(exec::exec::<R>))

@@ -28,6 +28,10 @@ pub struct AgentConfig {
     pub runtime_classes: BTreeMap<String, String>,
     /// Watched for image archives, which are imported into every backend.
     pub preload: Option<PathBuf>,
+    /// Programs that give credentials for registries.
+    pub credential_providers: Option<CredentialProviders>,
+    /// When images that nothing uses are removed.
+    pub image_gc: ImageGc,
     /// Containers without a seccomp profile have the runtime's own; else none confines them, as with a kubelet.
     pub seccomp_default: bool,
     /// Kernel parameters that pods may set beyond the safe ones: names, or beginnings of names with `*` after them.
@@ -57,6 +61,39 @@ pub struct NodeShutdown {
 impl Default for NodeShutdown {
     fn default() -> Self {
         Self { grace: Duration::from_secs(30), critical: Duration::from_secs(10) }
+    }
+}
+
+/// Where kubelet's credential provider plugins are (R-IMG-10).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CredentialProviders {
+    /// A `CredentialProviderConfig`, or a directory of them.
+    pub config: PathBuf,
+    /// The directory of the programs.
+    pub bin_dir: PathBuf,
+}
+
+/// When images that the agent has brought and nothing uses are removed (R-IMG-11). The default is a kubelet's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageGc {
+    /// From how many percent of their file system on, and below how many it is enough; `None` is never.
+    pub thresholds: Option<(u8, u8)>,
+    /// How long an image must have been here to be removed for want of room.
+    pub minimum_age: Duration,
+    /// How long nothing must have used an image for it to be removed whether or not there is room; `None` is never.
+    pub maximum_age: Option<Duration>,
+    /// From one look to the next.
+    pub period: Duration,
+}
+
+impl Default for ImageGc {
+    fn default() -> Self {
+        Self {
+            thresholds: Some((85, 80)),
+            minimum_age: Duration::from_secs(120),
+            maximum_age: None,
+            period: Duration::from_secs(300),
+        }
     }
 }
 

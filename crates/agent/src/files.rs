@@ -37,7 +37,7 @@ use stanchion_pod::{ObjectKey, PodKey, PodUid, ProjectedKind};
 pub(crate) use etc::{host_name, write as write_etc};
 pub(crate) use eviction::usage;
 pub(crate) use mounts::{share, sharing};
-pub(crate) use record::{Place, Record, boot, places};
+pub(crate) use record::{Place, Record, boot, places, recorded};
 pub(crate) use subpath::prepare as prepare_sub_path;
 pub(crate) use volume::{Site, VolumeError, follow as follow_volume, prepare as prepare_volume};
 

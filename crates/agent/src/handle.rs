@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use stanchion_pod::PodKey;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{backends::Backend, board::Board, ending::Ending, events::EventLog};
+use crate::{backends::Backend, board::Board, ending::Ending, events::EventLog, images::Prune, view::PruneView};
 
 /// Reaches the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub struct Handle<R> {
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) ending: watch::Sender<Option<Ending>>,
+    /// Who removes images, by backend.
+    pub(crate) pruners: Arc<[(String, mpsc::Sender<Prune>)]>,
 }
 
 /// A wish of a user.
@@ -40,6 +43,7 @@ impl<R> Clone for Handle<R> {
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
             ending: self.ending.clone(),
+            pruners: Arc::clone(&self.pruners),
         }
     }
 }
@@ -50,6 +54,23 @@ impl<R> Handle<R> {
         if self.requests.send(request).await.is_err() {
             tracing::debug!("a request arrived while the agent was stopping");
         }
+    }
+
+    /// Has the images removed that the agent has brought and nothing uses, or with `dry_run` only told.
+    pub async fn prune(&self, dry_run: bool) -> Vec<PruneView> {
+        let prune = |(backend, pruner): &(String, mpsc::Sender<Prune>)| {
+            let (backend, pruner) = (backend.clone(), pruner.clone());
+            async move {
+                let (answer, pruned) = oneshot::channel();
+                let stopping = || Some("the agent is stopping".to_owned());
+                match pruner.send(Prune { dry_run, answer }).await {
+                    Ok(()) => pruned.await.ok(),
+                    Err(_) => None,
+                }
+                .unwrap_or_else(|| PruneView { backend, error: stopping(), ..PruneView::default() })
+            }
+        };
+        join_all(self.pruners.iter().map(prune)).await
     }
 
     /// The open backend of that name.

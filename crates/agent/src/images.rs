@@ -1,7 +1,15 @@
-//! Fetching images for one backend: each reference once at a time, whoever asks.
+//! The images of one backend: each reference is fetched once at a time, whoever asks.
+//!
+//! # Layout
+//! - [`Images`]: looks and pulls. [`brought`]: what came by the agent itself. [`garbage`]: what of that nobody needs.
+//!   [`collector`]: removes it.
+
+mod brought;
+mod collector;
+mod garbage;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -9,16 +17,23 @@ use std::{
 use stanchion_runtime::{Error, Image, Progress, PullImage, PullProgress, RegistryAuth, Runtime};
 use tokio::{sync::watch, time::Instant};
 
-use crate::supervisor::Supervisor;
+pub(crate) use brought::Record;
+pub(crate) use collector::{Collector, Prune};
+
+use crate::{clock::Clock, supervisor::Supervisor};
 
 /// How long an image that was seen counts as present without asking again. If it is gone after all, creating the
 /// container says so and it is asked for anew.
 const TRUST: Duration = Duration::from_secs(5);
 
 /// The images of one backend.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Images {
     state: Mutex<State>,
+    /// What is being removed: who wants it waits.
+    removing: watch::Sender<BTreeSet<String>>,
+    record: Arc<Record>,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -51,8 +66,13 @@ pub(crate) enum Pull {
 }
 
 impl Images {
+    pub fn new(record: Arc<Record>, clock: Clock) -> Self {
+        Self { state: Mutex::default(), removing: watch::Sender::default(), record, clock }
+    }
+
     /// Whether the image of a full reference is present.
     pub async fn is_present<R: Runtime>(&self, runtime: &R, reference: &str) -> Result<bool, Error> {
+        self.not_removing(reference).await;
         if self.lock().seen.get(reference).is_some_and(|seen| seen.elapsed() < TRUST) {
             return Ok(true);
         }
@@ -66,6 +86,25 @@ impl Images {
     /// Forgets that an image was seen.
     pub fn forget(&self, reference: &str) {
         self.lock().seen.remove(reference);
+    }
+
+    /// Keeps an image from being asked for until what this answers is dropped; `None` while it is being pulled.
+    fn begin_removal<'a>(&'a self, reference: &'a str) -> Option<Removal<'a>> {
+        let mut state = self.lock();
+        if state.pulls.iter().any(|going| going.reference == reference) {
+            return None;
+        }
+        state.seen.remove(reference);
+        self.removing.send_if_modified(|removing| removing.insert(reference.to_owned()));
+        Some(Removal { images: self, reference })
+    }
+
+    /// Waits until an image is not being removed.
+    ///
+    /// *Cancel-safe:* only waits.
+    async fn not_removing(&self, reference: &str) {
+        // The sender is in `self`.
+        self.removing.subscribe().wait_for(|removing| !removing.contains(reference)).await.ok();
     }
 
     /// Pulls an image, or joins the pull of it that is going on.
@@ -90,22 +129,44 @@ impl Images {
             let progress = tell.clone();
             let progress = Progress::new(move |now| drop(progress.send_replace(Pull::Running(now))));
             let request = PullImage { reference: reference.clone(), auth: auth.clone() };
+            images.not_removing(&reference).await;
+            let before = images.before(&*runtime).await;
             // A pull that is cut off resumes with the next one.
             let pulled = shutdown.run_until_cancelled(runtime.pull_image(request, progress)).await;
-            let mut state = images.lock();
-            state.pulls.retain(|going| !going.is(&reference, auth.as_ref()));
-            if let Some(Ok(_)) = pulled {
-                state.seen.insert(reference, Instant::now());
-            }
-            drop(state);
+            images.end_pull(&reference, auth.as_ref(), matches!(pulled, Some(Ok(_))));
+            let brought = pulled.as_ref().and_then(|pulled| pulled.as_ref().ok().cloned());
             if let Some(pulled) = pulled {
                 tell.send_replace(Pull::Done(pulled));
+            }
+            if let Some((before, image)) = before.zip(brought) {
+                images.claim(&*runtime, before, vec![image], None).await;
             }
         });
         pull
     }
 
+    fn end_pull(&self, reference: &str, auth: Option<&RegistryAuth>, is_here: bool) {
+        let mut state = self.lock();
+        state.pulls.retain(|going| !going.is(reference, auth));
+        if is_here {
+            state.seen.insert(reference.to_owned(), Instant::now());
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An image is being removed.
+struct Removal<'a> {
+    images: &'a Images,
+    reference: &'a str,
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        self.images.lock().seen.remove(self.reference);
+        self.images.removing.send_if_modified(|removing| removing.remove(self.reference));
     }
 }

@@ -8,6 +8,7 @@
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
 //!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
+//! - [`credentials`]: what programs of the node give for registries.
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
 //! - [`ending`]: the pods' end when the node shuts down.
@@ -23,6 +24,7 @@ pub mod board;
 mod clock;
 pub mod config;
 mod contact;
+mod credentials;
 pub mod desired;
 mod ending;
 mod env;

@@ -11,7 +11,7 @@ use std::{
 use stanchion_runtime::{ImportImages, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::{events::Subject, worker::Shared};
+use crate::{events::Subject, node::Home, worker::Shared};
 
 /// How often the directory is read. An archive is imported once it has the same size and time at two readings.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -61,7 +61,7 @@ impl<R: Runtime> Preload<R> {
                     None => true,
                 };
                 if let Some(runtime) = home.backend.runtime().filter(|_| is_due) {
-                    let failed = !self.import(&*runtime, &key.0, path).await;
+                    let failed = !self.import(home, &*runtime, path).await;
                     self.done.insert(key, (*seen, failed.then(|| tokio::time::Instant::now() + RETRY)));
                 }
             }
@@ -69,14 +69,19 @@ impl<R: Runtime> Preload<R> {
     }
 
     /// Imports an archive. Whether that is done.
-    async fn import(&self, runtime: &R, backend: &str, path: &Path) -> bool {
+    async fn import(&self, home: &Home<R>, runtime: &R, path: &Path) -> bool {
+        let backend = &home.backend.name;
         let subject = Subject::manifest(&path.display().to_string());
+        let before = home.images.before(runtime).await;
         match runtime.import_images(ImportImages { path: path.to_owned() }).await {
             Ok(images) => {
                 let names: Vec<_> = images.iter().map(|image| image.reference.as_str()).collect();
                 let message = format!("Imported {} into {backend}", names.join(", "));
                 self.shared.events.normal(&subject, "Imported", message);
                 self.shared.images_changed.send_modify(|version| *version += 1);
+                if let Some(before) = before {
+                    home.images.claim(runtime, before, images, Some(path.to_owned())).await;
+                }
                 true
             }
             Err(error) => {

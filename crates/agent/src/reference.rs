@@ -21,9 +21,26 @@ pub fn full(reference: &str) -> String {
     }
 }
 
+/// The repository of a full reference: without tag and digest.
+#[must_use]
+pub fn repository(reference: &str) -> &str {
+    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
+    match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => repository,
+        _ => name,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::full;
+    use super::{full, repository};
+
+    #[test]
+    fn a_repository_has_neither_tag_nor_digest() {
+        for reference in ["a.b:5000/c/d:1", "a.b:5000/c/d", "a.b:5000/c/d:1@sha256:2", "a.b:5000/c/d@sha256:2"] {
+            assert_eq!(repository(reference), "a.b:5000/c/d");
+        }
+    }
 
     // R-IMG-1.
     #[test]

@@ -52,10 +52,14 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     // What is away still has what it was last seen to have.
     let sandboxes = looks.iter().flat_map(|(_, look)| look.pods.values()).flat_map(|remains| &remains.sandboxes);
     let existing = sandboxes.filter_map(|sandbox| sandbox.labels.get(labels::POD_UID)).map(|uid| PodUid::new(uid));
-    let claimed: HashSet<_> = wanted.chain(existing).collect();
+    let existing: HashSet<_> = existing.collect();
+    let claimed: HashSet<_> = wanted.chain(existing.iter().cloned()).collect();
     match files::uids(&shared.config.state_dir) {
         Ok(mut uids) => {
-            uids.retain(|uid| !claimed.contains(uid) && (away.is_empty() || was_put_elsewhere(shared, uid, &away)));
+            uids.retain(|uid| {
+                let is_gone = !claimed.contains(uid) && (away.is_empty() || was_put_elsewhere(shared, uid, &away));
+                is_gone && !may_come_back(shared, uid, &desired, &existing)
+            });
             Some(uids.into_iter().collect())
         }
         Err(error) => {
@@ -76,6 +80,14 @@ fn was_put_elsewhere<R>(shared: &Shared<R>, uid: &PodUid, away: &[&str]) -> bool
             false
         }
     }
+}
+
+/// Whether it is the revision that ran last of a pod whose wanted one does not stand yet: until that can be had, its worker makes
+/// the old one anew.
+fn may_come_back<R>(shared: &Shared<R>, uid: &PodUid, desired: &Desired, existing: &HashSet<PodUid>) -> bool {
+    let Ok(Some(record)) = files_of(shared, uid).record() else { return false };
+    let wanted = desired.pods.get(&PodKey { namespace: record.namespace, name: record.name });
+    !record.is_stopped && wanted.is_some_and(|wanted| !existing.contains(&wanted.pod.uid))
 }
 
 /// Which pod it was is not known any more; the link in its files says where its logs are.

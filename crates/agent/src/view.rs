@@ -84,6 +84,36 @@ pub struct ManifestView {
     pub warnings: Vec<Problem>,
 }
 
+/// What was removed of a backend's images, or would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PruneView {
+    /// Name of the backend.
+    pub backend: String,
+    /// Why nothing can be removed there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// The images that nothing uses, the one that has not been used for longest first.
+    #[serde(default)]
+    pub images: Vec<PrunedImageView>,
+    /// How much more of their file system is free afterwards, bytes.
+    #[serde(default)]
+    pub freed: u64,
+}
+
+/// An image that nothing uses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PrunedImageView {
+    /// Its names.
+    pub names: Vec<String>,
+    /// Its content address.
+    pub digest: String,
+    /// Why it was not removed after all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<String>,
+}
+
 /// One configured backend.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

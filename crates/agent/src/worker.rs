@@ -44,6 +44,7 @@ use crate::{
     board::Board,
     clock::{Clock, until},
     config::AgentConfig,
+    credentials::Providers,
     desired::DesiredPod,
     ending::Ending,
     events::{EventLog, Subject},
@@ -78,6 +79,8 @@ pub(crate) struct Shared<R> {
     pub node_addresses: Vec<IpAddr>,
     /// What this node has and allows.
     pub admission: Admission,
+    /// Who has credentials for registries.
+    pub providers: Providers,
     /// Pods that are alive, whatever their backends can say.
     pub survivors: Survivors,
 }

@@ -13,8 +13,8 @@ use serde::{Serialize, de::DeserializeOwned};
 use stanchion_abi::{self as abi, method};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio, ExitStatus,
-    Health, Image, ImageDetails, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress, PullImage, Result,
-    Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress,
+    PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
 };
 
 use crate::{
@@ -183,6 +183,14 @@ impl Runtime for LoadedBackend {
 
     async fn remove_image(&self, reference: String) -> Result<()> {
         self.call("remove_image", method::REMOVE_IMAGE, &reference, Vec::new(), Some(SLOW)).await
+    }
+
+    async fn remove_unused_image(&self, image: UnusedImage) -> Result<()> {
+        self.call("remove_unused_image", method::REMOVE_UNUSED_IMAGE, &image, Vec::new(), Some(SLOW)).await
+    }
+
+    async fn image_store(&self) -> Result<ImageStore> {
+        self.call("image_store", method::IMAGE_STORE, &(), Vec::new(), Some(QUICK)).await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {

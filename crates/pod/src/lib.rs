@@ -34,7 +34,7 @@ pub use image::image_fault;
 pub use k8s_openapi;
 pub use lifecycle::*;
 pub use model::*;
-pub use object::{ConfigMap, Credential, Object, ObjectKey, ObjectKind, Objects, Secret};
+pub use object::{ConfigMap, Credential, Object, ObjectKey, ObjectKind, Objects, Secret, credentials_in};
 pub use problem::Problem;
 
 use document::Document;
@@ -109,6 +109,19 @@ fn decode_document(document: &Document, origin: Origin, node_name: &str) -> Resu
     warnings.extend(wire.spec.iter().flat_map(build::lifecycle::doubts));
     let uid = identity::rewrite(&mut wire, &revision, origin, node_name);
     Ok((build::pod(wire, uid, revision, origin)?, warnings))
+}
+
+/// A document of YAML or JSON that is no manifest, e.g. a file of a kubelet's settings.
+///
+/// # Errors
+/// It is neither, or more than one.
+pub fn from_yaml(text: &str) -> Result<serde_json::Value, Problem> {
+    let mut documents = yaml::documents(text)?.into_iter();
+    let first = documents.next().map_or(serde_json::Value::Null, |document| document.to_json());
+    match documents.next() {
+        None => Ok(first),
+        Some(_) => Err(Problem { message: "it has more than one document".to_owned(), ..Problem::default() }),
+    }
 }
 
 /// YAML as `kubectl -o yaml` prints it: texts that YAML 1.1 takes for something else (`yes`, `1_000`) are in quotes.

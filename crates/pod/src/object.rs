@@ -7,7 +7,7 @@ mod registry;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub(crate) use decode::decode;
-pub use registry::Credential;
+pub use registry::{Credential, credentials_in};
 
 /// The objects of a node, by name.
 pub type Objects = BTreeMap<ObjectKey, Arc<Object>>;

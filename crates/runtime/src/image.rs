@@ -111,6 +111,30 @@ impl fmt::Debug for Progress {
     }
 }
 
+/// Where a runtime keeps its images, how full that is, and which of them are in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageStore {
+    /// The directory on the node that their files are in. Another store has another.
+    pub path: PathBuf,
+    /// Size of its file system, bytes.
+    pub capacity: u64,
+    /// What the runtime can still write to it, bytes.
+    pub available: u64,
+    /// The images that containers are made of or have mounted, running and dead ones, ours and others', in every way that they are
+    /// known by: reference or digest, as `list_images` has them.
+    #[serde(default)]
+    pub in_use: Vec<String>,
+}
+
+/// An image to be removed if nothing uses it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnusedImage {
+    /// Full reference.
+    pub reference: String,
+    /// What it must still stand for.
+    pub digest: ImageDigest,
+}
+
 /// Which archive to import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportImages {

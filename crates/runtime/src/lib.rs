@@ -44,7 +44,9 @@ pub use event::{Event, EventKind};
 pub use exec::{ExecRequest, ExecStdio, ExitStatus, TerminalSize};
 pub use health::{Failover, Health, OnReturn};
 pub use ids::{ContainerId, ExecId, ImageDigest, SandboxId};
-pub use image::{Image, ImageDetails, ImportImages, Progress, PullImage, PullProgress, RegistryAuth};
+pub use image::{
+    Image, ImageDetails, ImageStore, ImportImages, Progress, PullImage, PullProgress, RegistryAuth, UnusedImage,
+};
 pub use inventory::{ContainerInfo, ContainerState, Inventory, PodName, SandboxInfo, SandboxState};
 pub use millis::Millis;
 pub use open::{NodePaths, OpenRequest};

@@ -6,8 +6,8 @@ use futures_util::Stream;
 
 use crate::{
     ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health, Image,
-    ImageDetails, ImportImages, Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId, SandboxInfo,
-    Stats, TerminalSize, Version,
+    ImageDetails, ImageStore, ImportImages, Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId,
+    SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
 };
 
 /// A container runtime, seen as verbs on plain data.
@@ -57,6 +57,20 @@ pub trait Runtime: Send + Sync + 'static {
     /// Forgets an image by reference; its layers go when nothing else uses them.
     fn remove_image(&self, reference: String) -> impl Future<Output = Result<()>> + Send {
         let error = Error::unsupported(format!("removing image {reference}"));
+        async { Err(error) }
+    }
+
+    /// Removes an image by reference, with its layers as far as nothing else uses them, before it answers. One that is gone is
+    /// fine. Errors: `Conflict` if a container, whoever's, is made of it or has it mounted, or if the reference stands for another
+    /// image by now; nothing is removed then.
+    fn remove_unused_image(&self, image: UnusedImage) -> impl Future<Output = Result<()>> + Send {
+        let error = Error::unsupported(format!("removing image {} if it is unused", image.reference));
+        async { Err(error) }
+    }
+
+    /// Where images are kept, how full that is, and which of them are in use.
+    fn image_store(&self) -> impl Future<Output = Result<ImageStore>> + Send {
+        let error = Error::unsupported("telling where images are kept");
         async { Err(error) }
     }
 

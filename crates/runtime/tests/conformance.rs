@@ -149,6 +149,11 @@ async fn every_mutant_is_caught() {
         (Broken::PullNotListed, "images.pull"),
         (Broken::PullOfAnythingSucceeds, "images.pull_absent"),
         (Broken::ImageRemoveDoesNothing, "images.remove"),
+        (Broken::ImageStoreNowhere, "images.store"),
+        (Broken::ImageStoreIdle, "images.in_use"),
+        (Broken::UsedImageRemoved, "images.in_use"),
+        (Broken::UnusedImageStays, "images.remove_unused"),
+        (Broken::UnusedImageUnchecked, "images.remove_unused"),
         (Broken::VersionNameless, "version"),
     ];
     // Boxed: that many futures of that size do not fit a test's stack.

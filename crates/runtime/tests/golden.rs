@@ -6,15 +6,15 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use stanchion_runtime::{
     ContainerConfig, ContainerInfo, ContainerState, Error, ErrorKind, Event, EventKind, ExecRequest, ExitStatus,
-    Health, Image, ImageDetails, ImportImages, Inventory, OpenRequest, PullImage, PullProgress, SandboxConfig,
-    SandboxInfo, SandboxState, Stats, TerminalSize, Version,
+    Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, OpenRequest, PullImage, PullProgress,
+    SandboxConfig, SandboxInfo, SandboxState, Stats, TerminalSize, UnusedImage, Version,
 };
 
 /// Decodes a message and encodes it again.
 type Echo = fn(&Value) -> Result<Value, String>;
 
 /// Every file, with the message that it is.
-const MESSAGES: [(&str, Echo); 32] = [
+const MESSAGES: [(&str, Echo); 34] = [
     ("container_config", echo::<ContainerConfig>),
     ("container_config_least", echo::<ContainerConfig>),
     ("container_info_created", echo::<ContainerInfo>),
@@ -34,6 +34,7 @@ const MESSAGES: [(&str, Echo); 32] = [
     ("health_failover", echo::<Health>),
     ("image", echo::<Image>),
     ("image_details", echo::<ImageDetails>),
+    ("image_store", echo::<ImageStore>),
     ("import_images", echo::<ImportImages>),
     ("inventory", echo::<Inventory>),
     ("open_request", echo::<OpenRequest>),
@@ -46,6 +47,7 @@ const MESSAGES: [(&str, Echo); 32] = [
     ("sandbox_info_not_ready", echo::<SandboxInfo>),
     ("stats", echo::<Stats>),
     ("terminal_size", echo::<TerminalSize>),
+    ("unused_image", echo::<UnusedImage>),
     ("version", echo::<Version>),
 ];
 

@@ -79,6 +79,8 @@ async fn answer<R: Runtime>(runtime: &R, mut request: Request) -> Result<Vec<u8>
         method::LIST_IMAGES => encode(runtime.list_images().await),
         method::INSPECT_IMAGE => encode(runtime.inspect_image(request.read()?).await),
         method::REMOVE_IMAGE => encode(runtime.remove_image(request.read()?).await),
+        method::REMOVE_UNUSED_IMAGE => encode(runtime.remove_unused_image(request.read()?).await),
+        method::IMAGE_STORE => encode(runtime.image_store().await),
         method::IMPORT_IMAGES => encode(runtime.import_images(request.read()?).await),
         method::CREATE_SANDBOX => encode(runtime.create_sandbox(request.read()?).await),
         method::STOP_SANDBOX => encode(runtime.stop_sandbox(request.read()?).await),

@@ -12,7 +12,7 @@
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
 //! - [`changes`]: one change at a time to one thing, each to its end.
-//! - `cgroup`, `confinement`, `limits`, `names`, `proc`, `settings`: what backends for a runtime on this node share (feature
+//! - `cgroup`, `confinement`, `disk`, `limits`, `names`, `proc`, `settings`: what backends for a runtime on this node share (feature
 //!   `node`).
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
@@ -22,6 +22,8 @@ pub mod cgroup;
 pub mod changes;
 #[cfg(feature = "node")]
 pub mod confinement;
+#[cfg(feature = "node")]
+pub mod disk;
 mod dispatch;
 mod guest;
 #[cfg(feature = "node")]

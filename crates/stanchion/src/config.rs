@@ -1,5 +1,6 @@
 //! Settings: a TOML file, the files of `conf.d` beside it in order, and `STANCHION_…` variables.
 
+mod images;
 mod source;
 
 use std::{
@@ -14,9 +15,10 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Level, NodeShutdown, Policy};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, ImageGc, Level, NodeShutdown, Policy};
 use stanchion_runtime::OnReturn;
 
+use images::RawImages;
 use source::RawSource;
 
 /// All settings, checked.
@@ -135,14 +137,8 @@ impl RawAgent {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct RawImages {
-    preload: Option<PathBuf>,
-}
-
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 41] = [
+const KEYS: [&str; 48] = [
     "agent",
     "policy",
     "policy.level",
@@ -177,6 +173,13 @@ const KEYS: [&str; 41] = [
     "source.kubelet_runtime_state",
     "source.kubelet_lock_file",
     "images.preload",
+    "images.credential_provider_config",
+    "images.credential_provider_bin_dir",
+    "images.gc_high_threshold_percent",
+    "images.gc_low_threshold_percent",
+    "images.minimum_gc_age",
+    "images.maximum_gc_age",
+    "images.gc_period",
     "backend.failover",
     "backend.failover_after",
     "backend.on_return",
@@ -256,7 +259,7 @@ fn check(raw: Raw) -> Result<Settings> {
         ("agent.plugin_dir", &raw.agent.plugin_dir),
     ];
     let sources = raw.source.iter().flat_map(RawSource::paths);
-    let preload = raw.images.preload.iter().map(|path| ("images.preload", path));
+    let preload = raw.images.paths();
     let links = raw.agent.log_links.iter().map(|path| ("agent.log_links", path));
     // An empty one means something.
     let resolver = raw.agent.resolv_conf.iter().filter(|path| !path.as_os_str().is_empty());
@@ -294,6 +297,14 @@ fn check(raw: Raw) -> Result<Settings> {
     let policy = raw.policy.check().unwrap_or_else(|problem| {
         wrong.push(problem);
         Policy::default()
+    });
+    let image_gc = raw.images.gc().unwrap_or_else(|problem| {
+        wrong.push(problem);
+        ImageGc::default()
+    });
+    let credential_providers = raw.images.providers().unwrap_or_else(|problem| {
+        wrong.push(problem);
+        None
     });
     let mut backends = Vec::new();
     for (name, mut table) in raw.backend {
@@ -343,6 +354,8 @@ fn check(raw: Raw) -> Result<Settings> {
         default_backend,
         runtime_classes: raw.runtime_classes,
         preload: raw.images.preload,
+        credential_providers,
+        image_gc,
         seccomp_default: raw.agent.seccomp_default,
         allowed_unsafe_sysctls: raw.agent.allowed_unsafe_sysctls,
         pod_pids_limit: raw.agent.pod_pids_limit,

@@ -50,6 +50,9 @@ enum Command {
     Events(commands::get::EventOptions),
     /// Show the configured backends
     Backends(commands::backends::Options),
+    /// Remove images that nothing uses
+    #[command(subcommand)]
+    Images(commands::images::Action),
     /// Check a backend library
     #[command(subcommand)]
     Backend(commands::backend::Action),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Command::Restart(options) => commands::restart::run(&client, &options),
         Command::Events(options) => commands::get::events(&client, &options),
         Command::Backends(options) => commands::backends::run(&client, &options),
+        Command::Images(action) => commands::images::run(&client, &action),
         Command::Backend(action) => commands::backend::run(&config, &action),
         Command::Doctor => commands::doctor::run(&config, &client),
     };

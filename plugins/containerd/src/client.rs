@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use containerd_client::{
     services::v1::{
         containers_client::ContainersClient, content_client::ContentClient, diff_client::DiffClient,
-        events_client::EventsClient, images_client::ImagesClient, leases_client::LeasesClient,
-        namespaces_client::NamespacesClient, snapshots::snapshots_client::SnapshotsClient, tasks_client::TasksClient,
-        version_client::VersionClient,
+        events_client::EventsClient, images_client::ImagesClient, introspection_client::IntrospectionClient,
+        leases_client::LeasesClient, namespaces_client::NamespacesClient, snapshots::snapshots_client::SnapshotsClient,
+        tasks_client::TasksClient, version_client::VersionClient,
     },
     tonic::{
         Code, Request, Status,
@@ -110,6 +110,10 @@ impl Client {
     service! {
         /// Image names.
         images, ImagesClient
+    }
+    service! {
+        /// What it is made of.
+        introspection, IntrospectionClient
     }
     service! {
         /// Leases against garbage collection.

@@ -147,7 +147,24 @@ impl Images {
 
     /// Forgets an image's name; containerd's garbage collection takes what nothing else uses.
     pub async fn remove(&self, reference: &str) -> Result<()> {
-        self.store().forget(reference).await
+        self.store().forget(reference, false).await
+    }
+
+    /// The same, over when that has been done.
+    pub async fn erase(&self, reference: &str) -> Result<()> {
+        self.store().forget(reference, true).await?;
+        self.forget_resolved();
+        Ok(())
+    }
+
+    /// The content address of an image that is present.
+    pub async fn digest(&self, reference: &str) -> Result<Option<ImageDigest>> {
+        Ok(self.store().target(reference).await?.map(|target| ImageDigest(target.digest)))
+    }
+
+    /// Where the files of images are on the node.
+    pub async fn root(&self) -> Result<PathBuf> {
+        self.store().root().await
     }
 
     /// What is needed to run an image.

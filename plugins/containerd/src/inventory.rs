@@ -153,7 +153,8 @@ pub(crate) fn of_ours() -> String {
 
 /// The labels that we were given.
 pub(crate) fn given(labels: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
-    let is_ours = |label: &str| names::OURS.contains(&label) || label.starts_with(names::KEPT_SNAPSHOT);
+    let begins = |label: &str| [names::KEPT_SNAPSHOT, names::MOUNTED_IMAGE].iter().any(|it| label.starts_with(it));
+    let is_ours = |label: &str| names::OURS.contains(&label) || begins(label);
     labels.into_iter().filter(|(label, _)| !is_ours(label)).collect()
 }
 

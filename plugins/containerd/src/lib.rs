@@ -5,7 +5,7 @@
 //! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd; a [`pause`] process if its containers see
 //!   each other's. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
 //! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
-//!   [`volumes`]: images that are mounted in containers.
+//!   [`volumes`]: images that are mounted in containers. [`unused`]: images that none has.
 //! - [`unattended`]: what runs while containerd is away.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
@@ -30,6 +30,7 @@ mod spec;
 mod stats;
 mod task;
 mod unattended;
+mod unused;
 mod volumes;
 
 use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
@@ -38,10 +39,11 @@ use futures_util::Stream;
 use stanchion_sdk::{
     Backend, cgroup,
     changes::{self, Changes},
+    disk,
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health,
-        Image, ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
-        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+        Image, ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result,
+        Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
     },
 };
 use tokio::sync::OnceCell;
@@ -155,6 +157,17 @@ impl Runtime for Containerd {
     async fn remove_image(&self, reference: String) -> Result<()> {
         self.ready().await?;
         self.images.remove(&reference).await
+    }
+
+    async fn remove_unused_image(&self, image: UnusedImage) -> Result<()> {
+        self.ready().await?;
+        self.erase_unused_image(&image).await
+    }
+
+    async fn image_store(&self) -> Result<ImageStore> {
+        self.ready().await?;
+        let (root, in_use) = (self.images.root().await?, self.images_in_use().await?);
+        self.blocking(move |_| disk::image_store(root, in_use)).await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {

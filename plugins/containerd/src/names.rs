@@ -53,6 +53,9 @@ pub(crate) const VOLUMES: &str = "stanchion.dev/image-mounts";
 /// and a name.
 pub(crate) const KEPT_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
 
+/// What labels begin with that tell which images a container has mounted, by reference. A number follows.
+pub(crate) const MOUNTED_IMAGE: &str = "stanchion.dev/mounted-image-";
+
 /// All of them: not among the labels that were given.
 pub(crate) const OURS: [&str; 19] = [
     KIND,

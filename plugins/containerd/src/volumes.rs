@@ -27,7 +27,7 @@ use stanchion_sdk::runtime::{ContainerConfig, Error, ErrorKind, ImageMount, Resu
 use crate::{
     Containerd,
     client::failed,
-    names::{self, KEPT_SNAPSHOT},
+    names::{self, KEPT_SNAPSHOT, MOUNTED_IMAGE},
     rootfs,
     unattended::Bundle,
 };
@@ -35,6 +35,9 @@ use crate::{
 /// What is mounted of an image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Volume {
+    /// The image, by reference; empty in what earlier versions noted.
+    #[serde(default)]
+    image: String,
     /// The key of the view that shows its files.
     view: String,
     /// The snapshot that holds them; empty for an image without any.
@@ -48,10 +51,12 @@ pub(crate) fn note(volumes: &[Volume]) -> serde_json::Result<(String, String)> {
     Ok((names::VOLUMES.to_owned(), serde_json::to_string(volumes)?))
 }
 
-/// The labels of a container's record that keep the views of its volumes.
+/// The labels of a container's record that keep the views of its volumes, and tell what they are of.
 pub(crate) fn labels(volumes: &[Volume], snapshotter: &str) -> impl Iterator<Item = (String, String)> {
-    let label = move |number: usize| format!("{KEPT_SNAPSHOT}{snapshotter}/image-{number}");
-    volumes.iter().enumerate().map(move |(number, volume)| (label(number), volume.view.clone()))
+    volumes.iter().enumerate().flat_map(move |(number, volume)| {
+        let kept = (format!("{KEPT_SNAPSHOT}{snapshotter}/image-{number}"), volume.view.clone());
+        [kept, (format!("{MOUNTED_IMAGE}{number}"), volume.image.clone())]
+    })
 }
 
 impl Containerd {
@@ -77,7 +82,8 @@ impl Containerd {
             let found = self.look_into(&layers, &format!("{container}-look-{layers}"), &tried, look).await?;
             found.map_err(|error| Error::new(ErrorKind::Invalid, tried).caused_by(&error))?;
         }
-        Ok(Volume { view: format!("{container}-image-{number}-{layers}"), layers, sub_path: sub_path.clone() })
+        let view = format!("{container}-image-{number}-{layers}");
+        Ok(Volume { image: reference.clone(), view, layers, sub_path: sub_path.clone() })
     }
 
     /// Has a container's volumes on the node while `make` makes it.
@@ -100,7 +106,7 @@ impl Containerd {
     async fn put(&self, record: &Container, volumes: Vec<Volume>) -> Result<()> {
         let tried = format!("mounting the images of container {}", record.id);
         let mut all = Vec::new();
-        for Volume { view, layers, sub_path } in volumes {
+        for Volume { view, layers, sub_path, .. } in volumes {
             let mounts = self.view(&layers, &view).await.map_err(|status| {
                 // Something of the image is gone: the next look-up starts from the store.
                 self.images.forget_resolved();

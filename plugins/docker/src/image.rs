@@ -6,9 +6,9 @@
 mod import;
 mod pull;
 
-use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions};
+use bollard::query_parameters::{ListContainersOptions, ListImagesOptions, RemoveImageOptions};
 use oci_spec::distribution::Reference;
-use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Result};
+use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Result, UnusedImage};
 
 use crate::{
     Docker,
@@ -47,6 +47,35 @@ impl Docker {
             Err(error) if !is_gone(&error) => Err(failed(format!("removing image {reference}"), &error)),
             _ => Ok(()),
         }
+    }
+
+    /// Forgets an image's name, if no container, whoever's, is made of it. Docker refuses the last name of one that has been made
+    /// meanwhile.
+    pub(crate) async fn forget_unused_image(&self, image: &UnusedImage) -> Result<()> {
+        let UnusedImage { reference, digest } = image;
+        let tried = || format!("removing image {reference}");
+        let found = match self.client.api().inspect_image(reference).await {
+            Err(error) if is_gone(&error) => return Ok(()),
+            found => found.map_err(|error| failed(tried(), &error))?,
+        };
+        if found.id.as_deref() != Some(digest.as_str()) {
+            return Err(Error::new(ErrorKind::Conflict, tried()).because("its name stands for another image by now"));
+        }
+        if self.images_in_use().await?.iter().any(|used| used == digest.as_str()) {
+            return Err(Error::new(ErrorKind::Conflict, tried()).because("a container is made of it"));
+        }
+        match self.client.api().remove_image(reference, None::<RemoveImageOptions>, None).await {
+            Err(error) if !is_gone(&error) => Err(failed(tried(), &error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ids of the images that containers are made of, whoever's they are.
+    pub(crate) async fn images_in_use(&self) -> Result<Vec<String>> {
+        let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
+        let listed = self.client.api().list_containers(Some(options)).await;
+        let listed = listed.map_err(|error| failed("listing everybody's containers", &error))?;
+        Ok(listed.into_iter().filter_map(|container| container.image_id).collect())
     }
 
     /// An image that is present, under a name that it has.

@@ -23,17 +23,18 @@ mod sandbox;
 mod security;
 mod stats;
 
-use std::{future::Future, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use stanchion_sdk::{
     Backend,
     cgroup::Driver,
     changes::{self, Changes},
+    disk,
     runtime::{
         Capabilities, ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
-        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+        ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
+        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
     },
 };
 use tokio::sync::Mutex;
@@ -53,8 +54,17 @@ pub struct Docker {
     changes: Changes,
     execs: Execs,
     seen: Seen,
-    /// What is learnt of Docker before the first call: who makes its cgroups.
-    ready: Arc<Mutex<Option<Driver>>>,
+    /// What is learnt of Docker before the first call.
+    ready: Arc<Mutex<Option<Engine>>>,
+}
+
+/// How a Docker is set up.
+#[derive(Clone, Debug)]
+struct Engine {
+    /// Who makes its cgroups.
+    driver: Driver,
+    /// Where it keeps everything.
+    root: PathBuf,
 }
 
 impl Backend for Docker {
@@ -85,11 +95,11 @@ impl Docker {
         })
     }
 
-    /// Agrees with Docker on a version and learns who makes its cgroups, once for every life of Docker.
-    async fn ready(&self) -> Result<Driver> {
+    /// Agrees with Docker on a version and learns how it is set up, once for every life of Docker.
+    async fn ready(&self) -> Result<Engine> {
         let mut ready = self.ready.lock().await;
-        if let Some(driver) = *ready {
-            return Ok(driver);
+        if let Some(engine) = &*ready {
+            return Ok(engine.clone());
         }
         self.client.negotiate().await?;
         let info = self.client.api().info().await.map_err(|error| failed("asking Docker how it is set up", &error))?;
@@ -97,8 +107,9 @@ impl Docker {
             Some(bollard::models::SystemInfoCgroupDriverEnum::SYSTEMD) => Driver::Systemd,
             _ => Driver::Files,
         };
-        *ready = Some(driver);
-        Ok(driver)
+        let engine = Engine { driver, root: info.docker_root_dir.unwrap_or_default().into() };
+        *ready = Some(engine.clone());
+        Ok(engine)
     }
 
     /// Docker went away: what was learnt of it may not be true of the next.
@@ -140,6 +151,17 @@ impl Runtime for Docker {
     async fn remove_image(&self, reference: String) -> Result<()> {
         self.ready().await?;
         self.forget_image(&reference).await
+    }
+
+    async fn remove_unused_image(&self, image: UnusedImage) -> Result<()> {
+        self.ready().await?;
+        self.forget_unused_image(&image).await
+    }
+
+    async fn image_store(&self) -> Result<ImageStore> {
+        let root = self.ready().await?.root;
+        let in_use = self.images_in_use().await?;
+        self.blocking(move || disk::image_store(root, in_use)).await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {

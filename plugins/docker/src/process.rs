@@ -54,7 +54,7 @@ impl Docker {
         let (Some(pod), Some(id)) = (labels.and_then(|labels| labels.get(names::CGROUP)), &found.id) else {
             return Ok(());
         };
-        let path = match self.ready().await? {
+        let path = match self.ready().await?.driver {
             Driver::Files => format!("{pod}/{id}"),
             Driver::Systemd => format!("{pod}/docker-{id}.scope"),
         };

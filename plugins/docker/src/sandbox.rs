@@ -28,7 +28,7 @@ use crate::{
 
 impl Docker {
     pub(crate) async fn make_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
-        let parent = Parent::of(self.ready().await?, &self.config.cgroup_root, &config.cgroup)
+        let parent = Parent::of(self.ready().await?.driver, &self.config.cgroup_root, &config.cgroup)
             .map_err(|error| error.context(format!("creating the sandbox of pod {}", config.name)))?;
         let name = format!("stanchion-{}", names::id(&config.name, &["sandbox", &config.uid], config.attempt));
         let turn = self.changes.turn(&name).await;
@@ -197,7 +197,7 @@ impl Docker {
             self.end_process(id.as_str()).await?;
         }
         if let Some(path) = cgroup {
-            let parent = Parent::at(self.ready().await?, &self.config.cgroup_root, &path);
+            let parent = Parent::at(self.ready().await?.driver, &self.config.cgroup_root, &path);
             self.blocking(move || parent.remove()).await?;
         }
         match record {

@@ -24,8 +24,8 @@ use stanchion_sdk::{
     Backend,
     runtime::{
         ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Failover, Health, Image,
-        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
-        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+        ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
+        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
     },
 };
 
@@ -106,6 +106,14 @@ impl Runtime for K3s {
 
     async fn remove_image(&self, reference: String) -> Result<()> {
         self.places.active().await?.remove_image(reference).await
+    }
+
+    async fn remove_unused_image(&self, image: UnusedImage) -> Result<()> {
+        self.places.active().await?.remove_unused_image(image).await
+    }
+
+    async fn image_store(&self) -> Result<ImageStore> {
+        self.places.active().await?.image_store().await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {

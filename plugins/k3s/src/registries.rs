@@ -70,13 +70,18 @@ pub fn read(path: &Path) -> BTreeMap<String, RegistryConfig> {
         text => text.map_err(|error| error.to_string()),
     };
     let read = text.and_then(|text| parse(&text));
-    read.unwrap_or_else(|error| {
+    let (registries, wrong) = read.unwrap_or_else(|error| {
         tracing::warn!(path = %path.display(), error, "K3s's registries.yaml cannot be read and is left out");
-        BTreeMap::new()
-    })
+        (BTreeMap::new(), Vec::new())
+    });
+    for wrong in wrong {
+        tracing::warn!(path = %path.display(), wrong, "something in K3s's registries.yaml is wrong; the rest of it counts");
+    }
+    registries
 }
 
-fn parse(text: &str) -> Result<BTreeMap<String, RegistryConfig>, String> {
+/// How registries are reached, and what is wrong and left out.
+fn parse(text: &str) -> Result<(BTreeMap<String, RegistryConfig>, Vec<String>), String> {
     let value = std::panic::catch_unwind(|| document(text)).map_err(|_| "its parser cannot read it".to_owned())??;
     let file: Registries = match value {
         Value::Null => Registries::default(),
@@ -101,12 +106,19 @@ fn parse(text: &str) -> Result<BTreeMap<String, RegistryConfig>, String> {
         }
         auth.give(registry);
     }
-    match registries.iter().find_map(|(host, registry)| Some((host, registry.wrong_rewrite()?))) {
-        Some((host, (pattern, error))) => {
-            Err(format!("mirrors.{host}.rewrite: {pattern:?} is no regular expression: {error}"))
-        }
-        None => Ok(registries),
+    let wrong = registries.iter_mut().flat_map(|(host, registry)| drop_wrong_rewrites(host, registry)).collect();
+    Ok((registries, wrong))
+}
+
+/// A rewrite that is no pattern is left out; its mirrors, the other rewrites and the other hosts are not.
+fn drop_wrong_rewrites(host: &str, registry: &mut RegistryConfig) -> Vec<String> {
+    let mut wrong = Vec::new();
+    while let Some((pattern, error)) = registry.wrong_rewrite() {
+        let pattern = pattern.to_owned();
+        wrong.push(format!("mirrors.{host}.rewrite: {pattern:?} is no regular expression and is left out: {error}"));
+        registry.rewrite.remove(&pattern);
     }
+    wrong
 }
 
 impl Auth {
@@ -219,7 +231,8 @@ configs:
   keyless.example:
     tls: {cert_file: /etc/c.pem}
 "#;
-        let registries = parse(text).expect("it is right");
+        let (registries, wrong) = parse(text).expect("it is right");
+        assert_eq!(wrong, Vec::<String>::new());
         let hub = &registries["docker.io"];
         assert_eq!(hub.mirrors, ["https://mirror.example:5000/v2/hub", "http://10.0.0.1:5000"]);
         assert_eq!(hub.rewrite["^rancher/(.*)"], "mirrored/$1");
@@ -235,14 +248,30 @@ configs:
         assert_eq!(files, (Some("/etc/c.pem".as_ref()), Some("/etc/k.pem".as_ref())));
         assert_eq!(registries["keyless.example"].cert_file, None, "it would be refused");
         assert!(!format!("{registries:?}").contains("secret"), "I10");
-        assert!(parse("").expect("empty").is_empty());
+        assert!(parse("").expect("empty").0.is_empty());
     }
 
     #[test]
     fn mistakes_are_told() {
         assert!(parse("mirrors: [").is_err());
-        let wrong = parse("mirrors: {docker.io: {rewrite: {'(': a}}}").expect_err("no regular expression");
-        assert!(wrong.contains("docker.io") && wrong.contains('('), "{wrong}");
+    }
+
+    #[test]
+    fn a_rewrite_that_is_no_pattern_costs_nothing_else() {
+        let rewrites = "{'(': a, '^b/(.*)': 'c/$1', '[': d}";
+        let hub = format!("{{endpoint: ['https://m.example'], rewrite: {rewrites}}}");
+        let text = format!(
+            "mirrors: {{docker.io: {hub}, quay.io: {{endpoint: ['https://n.example']}}}}\nconfigs: {{m.example: {{auth: {{username: me}}}}}}"
+        );
+        let (registries, wrong) = parse(&text).expect("what is wrong is left out");
+        assert!(wrong.len() == 2 && wrong.iter().all(|it| it.contains("mirrors.docker.io.rewrite")), "{wrong:?}");
+        assert!(
+            wrong.iter().any(|it| it.contains("\"(\"")) && wrong.iter().any(|it| it.contains("\"[\"")),
+            "{wrong:?}"
+        );
+        let hub = &registries["docker.io"];
+        assert_eq!((hub.mirrors.len(), hub.rewrite.keys().collect::<Vec<_>>()), (1, vec!["^b/(.*)"]));
+        assert_eq!((registries["quay.io"].mirrors.len(), registries["m.example"].username.as_deref()), (1, Some("me")));
     }
 
     #[test]

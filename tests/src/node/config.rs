@@ -49,7 +49,7 @@ impl NodeBuilder {
         format!(
             "[agent]\nnode_name = \"{NODE_NAME}\"\nstate_dir = {state:?}\nrun_dir = {run:?}\nlog_dir = {log:?}\n\
              plugin_dir = {programs:?}\ndefault_backend = \"{runtime}\"\n{agent}\n\
-             [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n\n\
+             [[source]]\npath = {manifests:?}\n\n[images]\npreload = {preload:?}\n{images}\n\
              [backend.{runtime}]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}\"\n{layout}{driver}{backend}\n\
              {beside}\n{network}\n{mirrors}{credentials}\n{rest}",
             state = dir.join("state"),
@@ -61,6 +61,7 @@ impl NodeBuilder {
             cgroup = names.cgroup_root,
             agent = self.agent,
             backend = self.backend,
+            images = self.images,
             rest = self.rest,
         )
     }

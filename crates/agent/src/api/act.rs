@@ -1,6 +1,7 @@
 //! Wishes.
 
 use axum::{
+    Json,
     extract::{Path, Query, State},
     http::StatusCode,
 };
@@ -8,7 +9,10 @@ use serde::Deserialize;
 use stanchion_runtime::Runtime;
 
 use super::{Refusal, container, find};
-use crate::handle::{Handle, Request};
+use crate::{
+    handle::{Handle, Request},
+    view::PruneView,
+};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {
@@ -24,4 +28,17 @@ pub(super) async fn restart<R: Runtime>(
     let container = options.container.map(|name| container(&view, Some(name))).transpose()?;
     handle.request(Request::Restart { pod, container }).await;
     Ok(StatusCode::ACCEPTED)
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct PruneOptions {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+pub(super) async fn prune<R: Runtime>(
+    State(handle): State<Handle<R>>,
+    Query(options): Query<PruneOptions>,
+) -> Json<Vec<PruneView>> {
+    Json(handle.prune(options.dry_run).await)
 }

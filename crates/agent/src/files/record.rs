@@ -80,6 +80,19 @@ pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, Vec<Place>> {
     places
 }
 
+/// The pods that were written down, of whatever life of the node. A manifest that this agent reads otherwise than the one that
+/// kept it names none.
+pub(crate) fn recorded(state_dir: &Path, node_name: &str) -> io::Result<Vec<Pod>> {
+    let mut pods = Vec::new();
+    for uid in super::uids(state_dir)? {
+        if let Some(record) = read(&super::pods(state_dir).join(uid.as_str()).join(NAME))? {
+            let key = PodKey { namespace: record.namespace.clone(), name: record.name.clone() };
+            pods.extend(record.pod(&key, node_name));
+        }
+    }
+    Ok(pods)
+}
+
 /// The id of this life of the node, from `/proc`; empty where that cannot be read.
 pub(crate) fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()

@@ -43,6 +43,15 @@ pub(crate) fn need<'a>(pod: &'a Pod, of: &ImageFor) -> Option<Need<'a>> {
     }
 }
 
+/// Every image that a pod names, as the user wrote it.
+pub(crate) fn references(pod: &Pod) -> impl Iterator<Item = &str> {
+    let of_volumes = pod.volumes.values().filter_map(|volume| match volume {
+        Volume::Image { reference, .. } => Some(reference.as_str()),
+        _ => None,
+    });
+    pod.all_containers().map(|container| container.image.as_str()).chain(of_volumes)
+}
+
 /// The containers that need it.
 pub(crate) fn users<'a>(pod: &'a Pod, of: &ImageFor) -> impl Iterator<Item = &'a Container> {
     pod.all_containers().filter(move |container| match of {

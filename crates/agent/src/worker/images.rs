@@ -8,6 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Shared, Worker};
 use crate::{
+    credentials::Given,
     desired::DesiredPod,
     events::{EventLog, Subject},
     images::Pull,
@@ -135,16 +136,16 @@ pub(super) fn present(image: &str) -> String {
     format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
 }
 
-/// The credentials that the pod's Secrets have for an image.
-fn credentials(pod: &Pod, image: &str, desired: Option<&DesiredPod>) -> Vec<RegistryAuth> {
+/// The credentials that the pod's Secrets have for an image, each with where it is from.
+fn credentials(pod: &Pod, image: &str, desired: Option<&DesiredPod>) -> Vec<(String, RegistryAuth)> {
     let reference = reference::full(image);
     let objects = desired.map(|desired| &desired.objects);
-    let secrets = pod.pull_secrets.iter().filter_map(|secret| match &**objects?.get(secret)? {
-        Object::Secret(secret) => Some(secret.credentials(&reference)),
+    let secrets = pod.pull_secrets.iter().filter_map(|key| match &**objects?.get(key)? {
+        Object::Secret(secret) => Some((format!("pull secret {:?}", key.name), secret.credentials(&reference))),
         _ => None,
     });
     let auth = |Credential { username, password, identity_token }| RegistryAuth { username, password, identity_token };
-    secrets.flatten().map(auth).collect()
+    secrets.flat_map(|(from, found)| found.into_iter().map(move |it| (from.clone(), auth(it)))).collect()
 }
 
 /// The pod's pull secrets that are not there.
@@ -164,8 +165,8 @@ struct Fetch<R> {
     /// The containers that wait for it.
     users: Vec<Subject>,
     home: String,
-    /// To be tried in turn, and then without any (R-IMG-9).
-    credentials: Vec<RegistryAuth>,
+    /// To be tried in turn, then those of the node, and then without any (R-IMG-9, R-IMG-10).
+    credentials: Vec<(String, RegistryAuth)>,
     shared: Arc<Shared<R>>,
     tell: mpsc::Sender<Fetched>,
 }
@@ -226,16 +227,7 @@ impl<R: Runtime> Fetch<R> {
         let image = &self.image;
         self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
         let begun = Instant::now();
-        let mut pulled = Err(Error::new(ErrorKind::Cancelled, "the agent stops"));
-        for auth in self.credentials.iter().cloned().map(Some).chain([None]) {
-            pulled = self.pull_with(home, runtime, reference, auth).await;
-            // Other credentials help only where these were not enough; some registries hide what they do not give.
-            match &pulled {
-                Err(error) if matches!(error.kind(), ErrorKind::Permission | ErrorKind::NotFound) => {}
-                _ => break,
-            }
-        }
-        match pulled {
+        match self.pull_as_anyone(home, runtime, reference).await {
             Ok(pulled) => {
                 let (took, size) = (begun.elapsed(), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
@@ -258,6 +250,34 @@ impl<R: Runtime> Fetch<R> {
                 News::Failed { reason: "ErrImagePull", message, error: Some(error) }
             }
         }
+    }
+
+    /// With all credentials there are, in kubelet's order: the pod's, the node's, none.
+    async fn pull_as_anyone(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> Result<Image, Error> {
+        let mut refused = Refused::default();
+        for (from, auth) in &self.credentials {
+            match self.pull_with(home, runtime, reference, Some(auth.clone())).await {
+                Err(error) if is_refusal(&error) => refused.note(from, &error.chain()),
+                pulled => return pulled.map_err(|error| refused.and(from, error)),
+            }
+        }
+        for Given { provider, credentials } in self.shared.providers.credentials(reference).await {
+            let from = format!("credential provider {provider:?}");
+            let found = credentials.unwrap_or_else(|why| {
+                let message = format!("No credentials for image \"{}\" from {from}: {why}", self.image);
+                self.events().warning(&self.subject, "CredentialProviderFailed", message);
+                refused.note(&from, &why);
+                Vec::new()
+            });
+            for auth in found {
+                match self.pull_with(home, runtime, reference, Some(auth)).await {
+                    Err(error) if is_refusal(&error) => refused.note(&from, &error.chain()),
+                    pulled => return pulled.map_err(|error| refused.and(&from, error)),
+                }
+            }
+        }
+        let pulled = self.pull_with(home, runtime, reference, None).await;
+        pulled.map_err(|error| refused.and("none of these", error))
     }
 
     async fn pull_with(
@@ -296,5 +316,30 @@ impl<R: Runtime> Fetch<R> {
 
     fn events(&self) -> &EventLog {
         &self.shared.events
+    }
+}
+
+/// Whether other credentials may help: these were not enough, and some registries hide what they do not give.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Permission | ErrorKind::NotFound)
+}
+
+/// What was said to the credentials that were tried.
+#[derive(Default)]
+struct Refused(Vec<String>);
+
+impl Refused {
+    fn note(&mut self, from: &str, why: &str) {
+        self.0.push(format!("with {from}: {why}"));
+    }
+
+    /// The last error, with those before it.
+    fn and(mut self, from: &str, last: Error) -> Error {
+        if self.0.is_empty() {
+            return last;
+        }
+        self.note(from, &last.chain());
+        let all = Error::new(last.kind(), self.0.join("; "));
+        last.retry_delay().into_iter().fold(all, Error::retry_after)
     }
 }

@@ -1,11 +1,15 @@
 //! Images: what is said while they are fetched, and what happens when a registry is away.
 
 use stanchion_runtime::{
-    ErrorKind,
+    ErrorKind, RegistryAuth,
     testing::{Fault, Method, When},
 };
 
-use crate::{manifest::raw, node::Node};
+use crate::{
+    manifest::raw,
+    node::Node,
+    objects::{secret, write_secretly},
+};
 
 fn said(node: &Node, reason: &str) -> Vec<String> {
     node.events(reason).into_iter().map(|event| event.message).collect()
@@ -64,4 +68,29 @@ async fn what_is_here_is_used_while_its_registry_is_away() {
     node.fake().exit(&app.id, 1);
     node.shows("the restart", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
     assert_eq!(node.fake().count(Method::PullImage), asked, "R-IMG-5");
+}
+
+// R-IMG-9
+#[tokio::test(start_paused = true)]
+async fn what_was_said_to_each_of_the_credentials_is_shown() {
+    let mut node = Node::new();
+    let auth = |password: &str| RegistryAuth {
+        username: "robot".to_owned(),
+        password: password.to_owned(),
+        ..RegistryAuth::default()
+    };
+    node.fake().publish_private("registry.example/app:1", 1000, auth("right"));
+    let config = r#"'{"auths": {"registry.example": {"username": "robot", "password": "hunter2"}}}'"#;
+    let typed = secret("pull", &format!("{{.dockerconfigjson: {config}}}"));
+    let typed = typed.replace("kind: Secret\n", "kind: Secret\ntype: kubernetes.io/dockerconfigjson\n");
+    write_secretly(&node, "pull.yaml", &typed);
+    let spec = "imagePullSecrets: [{name: pull}]\ncontainers: [{name: app, image: 'registry.example/app:1'}]";
+    node.write("web.yaml", &raw("web", spec));
+    node.start();
+    node.shows("the failure", |node| node.reason("web", "app") == "ErrImagePull").await;
+    let waiting = node.container("web", "app").state.and_then(|state| state.waiting?.message).unwrap_or_default();
+    let said = "with pull secret \"pull\": pull registry.example/app:1: these credentials are refused; with none of these: pull \
+                registry.example/app:1: it wants credentials";
+    assert!(waiting.contains(said), "I7: {waiting}");
+    assert!(!waiting.contains("hunter2"), "I10");
 }

@@ -25,6 +25,7 @@ mod room;
 mod shutdown;
 mod sources;
 mod together;
+mod unused_images;
 mod update;
 mod volumes;
 mod walk;

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, Failover, NodeShutdown, Policy},
+    config::{AgentConfig, DefaultBackend, Failover, ImageGc, NodeShutdown, Policy},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
@@ -81,6 +81,8 @@ impl Node {
             default_backend: DefaultBackend::Named(names[0].to_owned()),
             runtime_classes: names.iter().map(|name| ((*name).to_owned(), (*name).to_owned())).collect(),
             preload: None,
+            credential_providers: None,
+            image_gc: ImageGc { thresholds: None, ..ImageGc::default() },
             seccomp_default: false,
             allowed_unsafe_sysctls: Vec::new(),
             pod_pids_limit: None,

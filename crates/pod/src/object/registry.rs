@@ -54,18 +54,28 @@ impl Secret {
             "kubernetes.io/dockercfg" => self.data.get(".dockercfg").and_then(|json| serde_json::from_slice(json).ok()),
             _ => None,
         };
-        let mut matching: Vec<_> = auths
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|(place, entry)| {
-                let place = normal(&place);
-                covers(&place, reference).then_some(())?;
-                Some((place.len(), entry.credential()?))
-            })
-            .collect();
-        matching.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
-        matching.into_iter().map(|(_, credential)| credential).collect()
+        matching(auths.unwrap_or_default(), reference)
     }
+}
+
+/// The credentials for an image of that full reference in a table by place, the `auths` of Docker's config.json, the most
+/// specific place first. A table that cannot be read has none.
+#[must_use]
+pub fn credentials_in(table: &[u8], reference: &str) -> Vec<Credential> {
+    matching(serde_json::from_slice(table).unwrap_or_default(), reference)
+}
+
+fn matching(auths: BTreeMap<String, Entry>, reference: &str) -> Vec<Credential> {
+    let mut matching: Vec<_> = auths
+        .into_iter()
+        .filter_map(|(place, entry)| {
+            let place = normal(&place);
+            covers(&place, reference).then_some(())?;
+            Some((place.len(), entry.credential()?))
+        })
+        .collect();
+    matching.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    matching.into_iter().map(|(_, credential)| credential).collect()
 }
 
 impl Entry {

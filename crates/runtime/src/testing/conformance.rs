@@ -136,6 +136,8 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "images.import_absent" => images::import_absent,
         "images.inspect" => images::inspect,
         "images.remove_absent" => images::remove_absent,
+        "images.store" => images::store,
+        "images.in_use" => images::in_use,
         "sandbox.create" => sandboxes::create,
         "sandbox.create_twice" => sandboxes::create_twice,
         "sandbox.next_attempt" => sandboxes::next_attempt,
@@ -221,7 +223,10 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "abandoned.container" => abandoned::container,
     }
     if !matches!(options.source, ImageSource::Present) {
-        suite! { runtime, options, transcript; "images.remove" => images::remove, }
+        suite! { runtime, options, transcript;
+            "images.remove" => images::remove,
+            "images.remove_unused" => images::remove_unused,
+        }
         if !image_was_there {
             // Where this fails, so did the case before.
             runtime.remove_image(options.image.clone()).await.ok();

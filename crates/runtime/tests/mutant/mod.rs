@@ -12,9 +12,9 @@ use std::{
 use futures_util::{Stream, StreamExt, stream};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerState, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio,
-    ExitStatus, Image, ImageDetails, ImageMount, ImportImages, Inventory, IpcMode, NetworkMode, PidMode, Profile,
-    Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
-    testing::FakeRuntime,
+    ExitStatus, Image, ImageDetails, ImageMount, ImageStore, ImportImages, Inventory, IpcMode, NetworkMode, PidMode,
+    Profile, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize,
+    UnusedImage, Version, testing::FakeRuntime,
 };
 
 /// The rule a mutant breaks.
@@ -86,6 +86,11 @@ pub enum Broken {
     PullNotListed,
     PullOfAnythingSucceeds,
     ImageRemoveDoesNothing,
+    ImageStoreNowhere,
+    ImageStoreIdle,
+    UsedImageRemoved,
+    UnusedImageStays,
+    UnusedImageUnchecked,
     VersionNameless,
 }
 
@@ -161,6 +166,30 @@ impl Runtime for Mutant {
             return Ok(());
         }
         self.pass("remove_image", self.fake.remove_image(reference)).await
+    }
+
+    async fn remove_unused_image(&self, image: UnusedImage) -> Result<()> {
+        let answer = self.pass("remove_unused_image", self.fake.remove_unused_image(image.clone())).await;
+        match (self.broken, answer) {
+            (Broken::UnusedImageStays, _) => {
+                self.fake.publish(&image.reference, 1);
+                self.fake.pull_image(PullImage { reference: image.reference, auth: None }, Progress::ignored()).await?;
+                Ok(())
+            }
+            (Broken::UsedImageRemoved | Broken::UnusedImageUnchecked, Err(_)) => {
+                self.fake.remove_image(image.reference).await
+            }
+            (_, answer) => answer,
+        }
+    }
+
+    async fn image_store(&self) -> Result<ImageStore> {
+        let store = self.pass("image_store", self.fake.image_store()).await?;
+        Ok(match self.broken {
+            Broken::ImageStoreNowhere => ImageStore::default(),
+            Broken::ImageStoreIdle => ImageStore { in_use: Vec::new(), ..store },
+            _ => store,
+        })
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {

@@ -1,12 +1,12 @@
 //! Blobs, layers and names in containerd.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use containerd_client::{
     services::v1::{
         ApplyRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest, Image,
-        Info, InfoRequest, ListImagesRequest, ReadContentRequest, StatusRequest, UpdateImageRequest, UpdateRequest,
-        WriteAction, WriteContentRequest,
+        Info, InfoRequest, ListImagesRequest, PluginsRequest, ReadContentRequest, StatusRequest, UpdateImageRequest,
+        UpdateRequest, WriteAction, WriteContentRequest,
         snapshots::{CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest},
     },
     tonic::{Code, Status, metadata::MetadataValue},
@@ -105,12 +105,26 @@ impl Store {
         named.map_err(|status| failed(format!("naming image {name}"), &status))
     }
 
-    pub async fn forget(&self, name: &str) -> Result<()> {
-        let request = DeleteImageRequest { name: name.to_owned(), ..DeleteImageRequest::default() };
+    /// Forgets a name; `sync` waits for the garbage collection that follows.
+    pub async fn forget(&self, name: &str, sync: bool) -> Result<()> {
+        let request = DeleteImageRequest { name: name.to_owned(), sync, ..DeleteImageRequest::default() };
         match self.client.images().delete(self.client.request(request)).await {
             Err(status) if !is_gone(&status) => Err(failed(format!("removing image {name}"), &status)),
             _ => Ok(()),
         }
+    }
+
+    /// The directory of the snapshotter; that of the blobs, where it does not tell.
+    pub async fn root(&self) -> Result<PathBuf> {
+        let plugins = [("io.containerd.snapshotter.v1", &*self.snapshotter), ("io.containerd.content.v1", "content")];
+        let filters = plugins.map(|(kind, id)| format!("type=={kind},id=={id}")).to_vec();
+        let answer = self.client.introspection().plugins(self.client.request(PluginsRequest { filters })).await;
+        let tried = "asking where images are kept";
+        let found = answer.map_err(|status| failed(tried, &status))?.into_inner().plugins;
+        let root = |kind: &str| found.iter().find(|it| it.r#type == kind).and_then(|it| it.exports.get("root"));
+        let root = plugins.iter().find_map(|(kind, _)| root(kind));
+        let untold = || Error::new(ErrorKind::Unsupported, tried).because("containerd does not tell");
+        root.map(PathBuf::from).ok_or_else(untold)
     }
 
     pub async fn has(&self, digest: &str) -> Result<bool> {

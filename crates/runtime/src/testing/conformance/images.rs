@@ -4,10 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     ImageSource,
-    kit::{Kit, ensure, refused},
+    kit::{Kit, SERVER, ensure, refused},
     transcript::{Outcome, Stop},
 };
-use crate::{ErrorKind, Image, ImportImages, Progress, PullImage, PullProgress, Runtime};
+use crate::{
+    ContainerConfig, ErrorKind, Image, ImageStore, ImportImages, Progress, PullImage, PullProgress, Runtime,
+    UnusedImage,
+};
 
 /// Whether an image is listed.
 pub(super) async fn is_there(runtime: &impl Runtime, reference: &str) -> bool {
@@ -118,15 +121,67 @@ pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let left = kit.runtime.list_images().await?;
     ensure!(left.iter().all(|image| image.reference != *reference), "{reference} is listed after its removal");
     kit.runtime.remove_image(reference.clone()).await?;
-    let image = match kit.options.source {
-        ImageSource::Present => return Ok(()),
-        ImageSource::Pull { .. } => kit.runtime.pull_image(request(kit, reference), Progress::ignored()).await?,
-        ImageSource::Import { .. } => {
-            imported(kit).await?;
-            return Ok(());
-        }
-    };
-    listed(kit, &image).await
+    provide(kit).await?;
+    present(kit).await.map(drop)
+}
+
+/// Images are in a directory on a file system whose size is known (R-IMG-11).
+pub(super) async fn store<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let store = kit.runtime.image_store().await?;
+    ensure!(store.path.is_absolute(), "images are said to be in {:?}", store.path);
+    let ImageStore { capacity, available, .. } = store;
+    ensure!(capacity > 0 && available <= capacity, "of {capacity} bytes {available} are said to be free");
+    Ok(())
+}
+
+/// What a container is made of is in use, and is not removed: before it runs, while it does and when it is dead (R-IMG-11).
+pub(super) async fn in_use<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.sandbox().await?;
+    let created = kit.runtime.create_container(kit.container(&sandbox, "exit 0")).await?;
+    is_kept(kit, "created").await?;
+    kit.runtime.start_container(created.clone()).await?;
+    kit.exit_of(&created).await?;
+    is_kept(kit, "dead").await?;
+    let next = ContainerConfig { attempt: 1, ..kit.container(&sandbox, SERVER) };
+    kit.started(next).await?;
+    kit.runtime.remove_container(created).await?;
+    is_kept(kit, "running").await
+}
+
+async fn is_kept<R: Runtime>(kit: &Kit<'_, R>, container: &str) -> Outcome {
+    let image = present(kit).await?;
+    let used = kit.runtime.image_store().await?.in_use;
+    let is_it = |name: &String| *name == image.reference || name == image.digest.as_str();
+    ensure!(used.iter().any(is_it), "the image of a {container} container is not among those in use: {used:?}");
+    let removed = kit.runtime.remove_unused_image(unused(&image)).await;
+    refused(removed, &[ErrorKind::Conflict], &format!("removing the image of a {container} container"))?;
+    present(kit).await.map(drop)
+}
+
+/// What is unused goes, if it is what it was taken for; what is gone is fine (R-IMG-11).
+pub(super) async fn remove_unused<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    provide(kit).await?;
+    let image = present(kit).await?;
+    let other = UnusedImage { digest: "sha256:0".into(), ..unused(&image) };
+    refused(kit.runtime.remove_unused_image(other).await, &[ErrorKind::Conflict], "removing another image")?;
+    present(kit).await?;
+    kit.runtime.remove_unused_image(unused(&image)).await?;
+    let left = kit.runtime.list_images().await?;
+    ensure!(left.iter().all(|it| it.reference != image.reference), "{} is listed after its removal", image.reference);
+    kit.runtime.remove_unused_image(unused(&image)).await?;
+    provide(kit).await
+}
+
+fn unused(image: &Image) -> UnusedImage {
+    UnusedImage { reference: image.reference.clone(), digest: image.digest.clone() }
+}
+
+/// The suite's image, which is there.
+async fn present<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<Image> {
+    let reference = &kit.options.image;
+    let mut images = kit.runtime.list_images().await?.into_iter();
+    let found = images.find(|image| image.reference == *reference);
+    found.ok_or_else(|| Stop::Failed(format!("{reference} is not listed")))
 }
 
 fn request<R: Runtime>(kit: &Kit<'_, R>, reference: &str) -> PullImage {

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     ContainerConfig, ContainerId, ExecId, ExecRequest, ImportImages, PullImage, SandboxConfig, SandboxId, TerminalSize,
+    UnusedImage,
 };
 
 /// A method of [`Runtime`](crate::Runtime).
@@ -15,6 +16,8 @@ pub enum Method {
     ListImages,
     InspectImage,
     RemoveImage,
+    RemoveUnusedImage,
+    ImageStore,
     ImportImages,
     CreateSandbox,
     StopSandbox,
@@ -33,12 +36,14 @@ pub enum Method {
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Version,
         Self::PullImage,
         Self::ListImages,
         Self::InspectImage,
         Self::RemoveImage,
+        Self::RemoveUnusedImage,
+        Self::ImageStore,
         Self::ImportImages,
         Self::CreateSandbox,
         Self::StopSandbox,
@@ -64,6 +69,8 @@ impl Method {
             Self::ListImages => "list_images",
             Self::InspectImage => "inspect_image",
             Self::RemoveImage => "remove_image",
+            Self::RemoveUnusedImage => "remove_unused_image",
+            Self::ImageStore => "image_store",
             Self::ImportImages => "import_images",
             Self::CreateSandbox => "create_sandbox",
             Self::StopSandbox => "stop_sandbox",
@@ -89,6 +96,7 @@ impl Method {
             Self::Version
                 | Self::ListImages
                 | Self::InspectImage
+                | Self::ImageStore
                 | Self::List
                 | Self::Stats
                 | Self::Logs
@@ -114,6 +122,8 @@ pub enum Call {
     ListImages,
     InspectImage(String),
     RemoveImage(String),
+    RemoveUnusedImage(UnusedImage),
+    ImageStore,
     ImportImages(ImportImages),
     CreateSandbox(SandboxConfig),
     StopSandbox(SandboxId),
@@ -140,6 +150,8 @@ impl Call {
             Self::ListImages => Method::ListImages,
             Self::InspectImage(_) => Method::InspectImage,
             Self::RemoveImage(_) => Method::RemoveImage,
+            Self::RemoveUnusedImage(_) => Method::RemoveUnusedImage,
+            Self::ImageStore => Method::ImageStore,
             Self::ImportImages(_) => Method::ImportImages,
             Self::CreateSandbox(_) => Method::CreateSandbox,
             Self::StopSandbox(_) => Method::StopSandbox,

@@ -1,15 +1,15 @@
 //! The fake's registry and image store.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{FakeRuntime, Shared, lock};
+use super::{FakeRuntime, Shared, lock, state::State};
 use crate::{
-    Error, ErrorKind, Image, ImageDigest, ImageMount, ImportImages, Progress, PullImage, PullProgress, RegistryAuth,
-    Result,
+    ContainerConfig, Error, ErrorKind, Image, ImageDigest, ImageMount, ImageStore, ImportImages, Progress, PullImage,
+    PullProgress, RegistryAuth, Result, UnusedImage,
 };
 
 /// What can be had, and what is here.
@@ -19,10 +19,26 @@ pub(super) struct Images {
     pub(super) present: BTreeMap<String, Image>,
     /// `USER` of those that say one, by reference.
     pub(super) users: BTreeMap<String, String>,
+    /// The disk: its size and what else is on it.
+    disk: Disk,
+    /// Made into containers by somebody else: by reference.
+    used_by_others: BTreeSet<String>,
     registry: BTreeMap<String, Published>,
     archives: BTreeMap<PathBuf, Vec<Image>>,
     /// How many images were ever made: each has its own digest.
     made: u64,
+}
+
+/// Where images are kept, bytes.
+struct Disk {
+    capacity: u64,
+    others: u64,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Self { capacity: 1 << 40, others: 0 }
+    }
 }
 
 #[derive(Clone)]
@@ -57,6 +73,44 @@ impl Images {
     fn make(&mut self, reference: &str, size: u64) -> Image {
         self.made += 1;
         Image { reference: reference.to_owned(), digest: ImageDigest(format!("sha256:{:064x}", self.made)), size }
+    }
+}
+
+impl State {
+    /// Images of one digest share their room.
+    pub(super) fn image_store(&self) -> ImageStore {
+        let Images { present, disk, used_by_others, .. } = &self.images;
+        let sizes: BTreeMap<_, _> = present.values().map(|image| (image.digest.as_str(), image.size)).collect();
+        let used = disk.others + sizes.values().sum::<u64>();
+        let mounted = |config: &ContainerConfig| {
+            let images = config.mounts.iter().filter_map(|mount| mount.image.as_ref());
+            images.map(|image| image.reference.clone()).collect::<Vec<_>>()
+        };
+        let of = self.containers.values().map(|container| {
+            let digest = container.info.image_digest.iter().map(ToString::to_string);
+            digest.chain(mounted(&container.config)).chain([container.config.image.clone()]).collect::<Vec<_>>()
+        });
+        ImageStore {
+            path: "/fake/images".into(),
+            capacity: disk.capacity,
+            available: disk.capacity.saturating_sub(used),
+            in_use: of.flatten().chain(used_by_others.iter().cloned()).collect(),
+        }
+    }
+
+    pub(super) fn remove_unused_image(&mut self, image: &UnusedImage) -> Result<()> {
+        let UnusedImage { reference, digest } = image;
+        let kept = |why: &str| Err(Error::new(ErrorKind::Conflict, format!("remove image {reference}: {why}")));
+        match self.images.present.get(reference) {
+            None => return Ok(()),
+            Some(present) if present.digest != *digest => return kept("it is another image by now"),
+            Some(_) => {}
+        }
+        if self.image_store().in_use.iter().any(|used| used == reference || used == digest.as_str()) {
+            return kept("it is in use");
+        }
+        self.images.present.remove(reference);
+        Ok(())
     }
 }
 
@@ -131,6 +185,26 @@ impl FakeRuntime {
             state.images.present.insert(reference.to_owned(), image.clone());
             image
         })
+    }
+
+    /// How large the disk of the images is, and how much of it is something else's, bytes.
+    pub fn set_disk(&self, capacity: u64, others: u64) {
+        lock(&self.shared.state).images.disk = Disk { capacity, others };
+    }
+
+    /// Whether somebody else has a container of this image.
+    pub fn set_used_by_others(&self, reference: &str, used: bool) {
+        let mut state = lock(&self.shared.state);
+        match used {
+            true => state.images.used_by_others.insert(reference.to_owned()),
+            false => state.images.used_by_others.remove(reference),
+        };
+    }
+
+    /// References of the images that are here.
+    #[must_use]
+    pub fn images(&self) -> Vec<String> {
+        self.shared.look(|state| state.images.present.keys().cloned().collect())
     }
 
     /// From now on the image of this reference says to run as `user`.

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     Capabilities, ContainerConfig, ContainerId, ContainerStats, Error, ErrorKind, Event, ExecId, ExecRequest,
-    ExecStdio, ExitStatus, Health, Image, ImageDetails, ImportImages, Inventory, Progress, PullImage, Result, Runtime,
-    SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+    ExecStdio, ExitStatus, Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, Progress, PullImage,
+    Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
 };
 
 impl Runtime for FakeRuntime {
@@ -60,6 +60,17 @@ impl Runtime for FakeRuntime {
             Ok(())
         })
         .await
+    }
+
+    async fn remove_unused_image(&self, image: UnusedImage) -> Result<()> {
+        self.act(Call::RemoveUnusedImage(image.clone()), || {
+            self.shared.change(|state, _| state.remove_unused_image(&image))
+        })
+        .await
+    }
+
+    async fn image_store(&self) -> Result<ImageStore> {
+        self.act(Call::ImageStore, || Ok(self.shared.look(|state| state.image_store()))).await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {

@@ -1,0 +1,139 @@
+//! Credentials for registries that programs on the node give: kubelet's credential provider plugins (R-IMG-10).
+//!
+//! # Layout
+//! - [`Providers`]: whom to ask for an image, and what was answered. [`settings`]: kubelet's file, `CredentialProviderConfig`.
+//!   [`plugin`]: one program is asked. [`matching`]: which images are whose.
+
+mod matching;
+mod plugin;
+mod settings;
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use stanchion_pod::{Credential, credentials_in};
+use stanchion_runtime::RegistryAuth;
+use tokio::{sync::Semaphore, time::Instant};
+
+use crate::{config::CredentialProviders, reference::repository};
+use plugin::{Answer, Key};
+use settings::{Provider, Settings};
+
+/// The providers of the node.
+#[derive(Debug, Default)]
+pub(crate) struct Providers {
+    places: Option<CredentialProviders>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By provider and what it is for.
+    kept: HashMap<(Arc<str>, Key), Kept>,
+    /// One is asked one thing at a time: who waits finds what the other was told.
+    turns: HashMap<Arc<str>, Arc<Semaphore>>,
+}
+
+/// An answer that may be used again.
+struct Kept {
+    until: Instant,
+    auths: Arc<[u8]>,
+}
+
+// What was answered is secret (I10).
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
+}
+
+/// What a provider has for an image.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// Its name.
+    pub provider: String,
+    /// The most specific first; or why there are none.
+    pub credentials: Result<Vec<RegistryAuth>, String>,
+}
+
+impl Providers {
+    pub fn new(places: Option<CredentialProviders>) -> Self {
+        Self { places, state: Mutex::default() }
+    }
+
+    /// The file of settings, and what is wrong with it.
+    pub async fn check(&self) -> Option<(PathBuf, Vec<String>)> {
+        let places = self.places.clone()?;
+        let settings = read(places.clone()).await;
+        let bare = |provider: &&Provider| !places.bin_dir.join(&provider.name).is_file();
+        let bare = settings.providers.iter().filter(bare).map(|it| {
+            let path = places.bin_dir.join(&it.name);
+            format!("there is no program {} for provider {:?}", path.display(), it.name)
+        });
+        Some((places.config.clone(), settings.problems.into_iter().chain(bare).collect()))
+    }
+
+    /// Asks those that the image of this full reference belongs to, in the order of the file.
+    pub async fn credentials(&self, reference: &str) -> Vec<Given> {
+        let Some(places) = self.places.clone() else { return Vec::new() };
+        // kubelet asks for the repository alone too.
+        let image = repository(reference);
+        let mut given = Vec::new();
+        let settings = read(places.clone()).await;
+        for problem in &settings.problems {
+            tracing::warn!(problem, "a credential provider is left out");
+        }
+        for provider in settings.providers {
+            if !provider.match_images.iter().any(|pattern| matching::covers(pattern, image)) {
+                continue;
+            }
+            let answered = self.ask(&places, &provider, image).await;
+            let auth =
+                |Credential { username, password, identity_token }| RegistryAuth { username, password, identity_token };
+            let credentials = answered.map(|auths| credentials_in(&auths, reference).into_iter().map(auth).collect());
+            given.push(Given { provider: provider.name, credentials });
+        }
+        given
+    }
+
+    async fn ask(&self, places: &CredentialProviders, provider: &Provider, image: &str) -> Result<Arc<[u8]>, String> {
+        let id: Arc<str> = provider.id(places).into();
+        let turn = Arc::clone(self.lock().turns.entry(Arc::clone(&id)).or_insert_with(|| Arc::new(Semaphore::new(1))));
+        let _turn = turn.acquire().await.map_err(|_| "the agent is stopping".to_owned())?;
+        if let Some(kept) = self.kept(&id, image) {
+            return Ok(kept);
+        }
+        let Answer { key, keep_for, auths } = plugin::ask(places, provider, image).await?;
+        let auths: Arc<[u8]> = auths.into();
+        if let Some(keep_for) = Some(keep_for.unwrap_or(provider.cache_duration)).filter(|time| !time.is_zero()) {
+            let until = Instant::now() + keep_for.min(Duration::from_secs(86_400 * 365));
+            let mut state = self.lock();
+            state.kept.retain(|_, kept| kept.until > Instant::now());
+            state.kept.insert((id, key), Kept { until, auths: Arc::clone(&auths) });
+        }
+        Ok(auths)
+    }
+
+    fn kept(&self, id: &Arc<str>, image: &str) -> Option<Arc<[u8]>> {
+        let state = self.lock();
+        let found = Key::all_for(image).into_iter().find_map(|key| state.kept.get(&(Arc::clone(id), key)));
+        found.filter(|kept| kept.until > Instant::now()).map(|kept| Arc::clone(&kept.auths))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Read for each pull: an edit needs no restart.
+async fn read(places: CredentialProviders) -> Settings {
+    let read = tokio::task::spawn_blocking(move || settings::read(&places.config)).await;
+    read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Which images the agent has brought to a runtime: only these it may remove (R-IMG-11). What was there before it, or was brought by
+//! somebody else since, is not among them. Written down before the agent counts on it, for its next life:
+//!
+//! ```text
+//! <state_dir>/images/<backend>.json     by the directory of the runtime's images: another is another runtime's
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use stanchion_runtime::{Image, ImageDigest, Runtime};
+
+use super::Images;
+use crate::reference::repository;
+
+/// One name of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Brought {
+    /// What it stood for then.
+    pub digest: ImageDigest,
+    pub at: Timestamp,
+    /// The first look at which nothing used it any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unused_since: Option<Timestamp>,
+    /// What it was imported from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<PathBuf>,
+}
+
+/// By full reference.
+pub(crate) type ByReference = BTreeMap<String, Brought>;
+/// By the directory of the store.
+type Stores = BTreeMap<PathBuf, ByReference>;
+
+/// The record of one backend.
+#[derive(Debug)]
+pub(crate) struct Record {
+    path: PathBuf,
+    /// Once it has been read.
+    stores: Mutex<Option<Stores>>,
+}
+
+impl Record {
+    pub fn of(state_dir: &Path, backend: &str) -> Arc<Self> {
+        let path = state_dir.join("images").join(format!("{backend}.json"));
+        Arc::new(Self { path, stores: Mutex::default() })
+    }
+
+    /// Changes what is known of a store's images, and writes it down.
+    pub async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        store: PathBuf,
+        change: impl FnOnce(&mut ByReference) -> T + Send + 'static,
+    ) -> T {
+        let record = Arc::clone(self);
+        let changed = tokio::task::spawn_blocking(move || record.change_now(store, change)).await;
+        // The panic is the supervisor's to see.
+        changed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    fn change_now<T>(&self, store: PathBuf, change: impl FnOnce(&mut ByReference) -> T) -> T {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let stores = stores.get_or_insert_with(|| self.read());
+        let images = stores.entry(store).or_default();
+        let before = images.clone();
+        let changed = change(images);
+        if *images != before
+            && let Err(error) = self.write(stores)
+        {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "which images were brought here cannot be written down; some may stay for ever");
+        }
+        changed
+    }
+
+    /// What cannot be read names no image: none is removed.
+    fn read(&self) -> Stores {
+        let read = match fs::read(&self.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Stores::default(),
+            read => read.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)),
+        };
+        read.unwrap_or_else(|error: io::Error| {
+            let path = self.path.display();
+            tracing::warn!(%path, %error, "which images were brought here cannot be read; they stay");
+            Stores::default()
+        })
+    }
+
+    fn write(&self, stores: &Stores) -> io::Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
+        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(directory)?;
+        file.write_all(&serde_json::to_vec(stores)?)?;
+        file.persist(&self.path)?;
+        Ok(())
+    }
+}
+
+/// The images that were there before something was brought.
+pub(crate) struct Before(BTreeMap<String, ImageDigest>);
+
+impl Images {
+    /// Looks what is there; `None` where that cannot be told, and nothing can be claimed.
+    pub async fn before<R: Runtime>(&self, runtime: &R) -> Option<Before> {
+        let images = runtime.list_images().await.ok()?;
+        Some(Before(images.into_iter().map(|image| (image.reference, image.digest)).collect()))
+    }
+
+    /// Takes images for ours that were brought, from an archive or a registry, and whose names were not there `before`, or
+    /// were ours.
+    pub async fn claim<R: Runtime>(
+        &self,
+        runtime: &R,
+        before: Before,
+        mut brought: Vec<Image>,
+        archive: Option<PathBuf>,
+    ) {
+        if archive.is_none() {
+            // A pull that brought nothing: its image is as much ours as it was.
+            brought.retain(|image| before.0.get(&image.reference) != Some(&image.digest));
+        }
+        if brought.is_empty() {
+            return;
+        }
+        let found = match runtime.image_store().await {
+            Ok(store) => runtime.list_images().await.map(|listed| (store.path, listed)),
+            Err(error) => Err(error),
+        };
+        let (store, listed) = match found {
+            Ok(found) => found,
+            Err(error) => return tracing::debug!(error = error.chain(), "what was brought is not known to be ours"),
+        };
+        let now = self.clock.now();
+        let new = listed.into_iter().filter(move |listed| brought.iter().any(|image| is_name_of(listed, image)));
+        let claim = move |known: &mut ByReference| {
+            for Image { reference, digest, .. } in new {
+                let last = known.get(&reference).filter(|it| before.0.get(&reference) == Some(&it.digest));
+                if last.is_none() && before.0.contains_key(&reference) {
+                    known.remove(&reference);
+                    continue;
+                }
+                let same = last.filter(|it| it.digest == digest);
+                let at = same.map_or(now, |it| it.at);
+                let archive = archive.clone().or_else(|| same?.archive.clone());
+                let unused_since = same.and_then(|it| it.unused_since);
+                known.insert(reference, Brought { digest, at, unused_since, archive });
+            }
+        };
+        self.record.change(store, claim).await;
+    }
+}
+
+/// Whether this is the name that an image was brought by, or the one by its content that some runtimes give it beside.
+fn is_name_of(listed: &Image, image: &Image) -> bool {
+    let is_digest = || listed.reference.contains('@') && repository(&listed.reference) == repository(&image.reference);
+    listed.digest == image.digest && (listed.reference == image.reference || is_digest())
+}

@@ -1,0 +1,277 @@
+//! Removes images that the agent has brought and nobody needs: when the disk fills, when they are old, or when a user says so
+//! (R-IMG-11). One for each backend, so that one that hangs delays no other (I8).
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use stanchion_runtime::{Error, ErrorKind, ImageStore, Runtime, UnusedImage};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::Instant,
+};
+
+use super::garbage::{self, Candidate, Look};
+use crate::{
+    clock,
+    desired::Desired,
+    events::Subject,
+    files,
+    node::Home,
+    plan::image,
+    view::{PruneView, PrunedImageView},
+    worker::Shared,
+};
+
+/// Until the first look, at most: the sources have spoken by then, and pods have what they need.
+const FIRST: Duration = Duration::from_secs(30);
+
+/// A user's wish to have what is unused removed.
+#[derive(Debug)]
+pub(crate) struct Prune {
+    /// Only tell what would go.
+    pub dry_run: bool,
+    pub answer: oneshot::Sender<PruneView>,
+}
+
+/// The one who removes the images of a backend.
+#[derive(Debug)]
+pub(crate) struct Collector<R> {
+    pub shared: Arc<Shared<R>>,
+    /// The backend, by its number.
+    pub home: usize,
+    pub desired: watch::Receiver<Arc<Desired>>,
+    pub prunes: mpsc::Receiver<Prune>,
+}
+
+/// What may go.
+struct Found<R> {
+    at: Timestamp,
+    runtime: Arc<R>,
+    store: ImageStore,
+    candidates: Vec<Candidate>,
+}
+
+/// Why nothing is removed.
+enum Trouble {
+    /// It will be another time.
+    NotNow(String),
+    Failed(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error.kind() {
+            ErrorKind::Unavailable | ErrorKind::Unsupported | ErrorKind::Cancelled => Self::NotNow(error.chain()),
+            _ => Self::Failed(error),
+        }
+    }
+}
+
+/// What became of an image that may go.
+enum Outcome {
+    Removed,
+    Kept(String),
+    Failed(Error),
+}
+
+impl<R: Runtime> Collector<R> {
+    /// Works until the agent stops.
+    pub async fn run(mut self) {
+        let shutdown = self.shared.supervisor.shutdown().clone();
+        let settings = self.shared.config.image_gc.clone();
+        let is_on = settings.thresholds.is_some() || settings.maximum_age.is_some();
+        let mut next = Instant::now() + settings.period.min(FIRST);
+        loop {
+            tokio::select! {
+                // *Cancel-safe:* all only wait; what is received is acted on outside.
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep_until(next), if is_on => {}
+                prune = self.prunes.recv() => {
+                    let Some(Prune { dry_run, answer }) = prune else { return };
+                    let Some(pruned) = shutdown.run_until_cancelled(self.prune(dry_run)).await else { return };
+                    if answer.send(pruned).is_err() {
+                        tracing::debug!("nobody waits for what was removed");
+                    }
+                    continue;
+                }
+            }
+            if shutdown.run_until_cancelled(self.relieve()).await.is_none() {
+                return;
+            }
+            next = Instant::now() + settings.period;
+        }
+    }
+
+    fn home(&self) -> &Home<R> {
+        &self.shared.homes[self.home]
+    }
+
+    /// Removes what is too old, and what the disk has no room for.
+    async fn relieve(&self) {
+        let subject = Subject::backend(&self.home().backend.name);
+        let failed = match self.look().await {
+            Ok(found) => self.remove_old(&found).await.and(self.make_room(&found, &subject).await),
+            Err(trouble) => Err(trouble),
+        };
+        match failed {
+            Ok(()) => {}
+            Err(Trouble::NotNow(why)) => {
+                tracing::debug!(backend = self.home().backend.name, why, "no image is removed")
+            }
+            Err(Trouble::Failed(error)) => self.shared.events.warning(&subject, "ImageGCFailed", error.chain()),
+        }
+    }
+
+    async fn remove_old(&self, found: &Found<R>) -> Result<(), Trouble> {
+        let Some(maximum) = self.shared.config.image_gc.maximum_age else { return Ok(()) };
+        let is_old = |it: &&Candidate| clock::until(it.unused_since, found.at) > maximum;
+        for candidate in found.candidates.iter().filter(is_old) {
+            let why = format!("nothing has used it since {}", candidate.unused_since);
+            self.remove_for(found, candidate, &why).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_room(&self, found: &Found<R>, subject: &Subject) -> Result<(), Trouble> {
+        let settings = &self.shared.config.image_gc;
+        let Some((high, low)) = settings.thresholds else { return Ok(()) };
+        let mut store = found.store.clone();
+        if store.capacity == 0 {
+            let message = format!("the file system of {} says that it has no room at all", store.path.display());
+            return Err(Trouble::Failed(Error::new(ErrorKind::Other, message)));
+        }
+        let usage = garbage::usage(&store);
+        if usage < high {
+            return Ok(());
+        }
+        let why = format!("{usage} % of the file system of {} are used", store.path.display());
+        let is_ripe = |it: &&Candidate| clock::until(it.brought, found.at) >= settings.minimum_age;
+        for candidate in found.candidates.iter().filter(is_ripe) {
+            self.remove_for(found, candidate, &why).await?;
+            store = found.runtime.image_store().await?;
+            if garbage::is_below(&store, low) {
+                return Ok(());
+            }
+        }
+        if !garbage::is_below(&store, low) {
+            let (usage, path) = (garbage::usage(&store), store.path.display());
+            let message = format!(
+                "{usage} % of the file system of {path} are used, and there is no image left that was brought by this agent and that \
+                 nothing uses. What fills it is something else: images in use or of others, volumes, logs"
+            );
+            self.shared.events.warning(subject, "FreeDiskSpaceFailed", message);
+        }
+        Ok(())
+    }
+
+    /// Removes what is unused, or tells what would be.
+    async fn prune(&self, dry_run: bool) -> PruneView {
+        let backend = self.home().backend.name.clone();
+        let found = match self.look().await {
+            Ok(found) => found,
+            Err(Trouble::NotNow(why)) => return PruneView { backend, error: Some(why), ..PruneView::default() },
+            Err(Trouble::Failed(error)) => {
+                return PruneView { backend, error: Some(error.chain()), ..PruneView::default() };
+            }
+        };
+        let mut images = Vec::new();
+        for candidate in &found.candidates {
+            let kept = match dry_run {
+                true => None,
+                false => match self.remove(&found, candidate, "on demand").await {
+                    Outcome::Removed => None,
+                    Outcome::Kept(why) => Some(why),
+                    Outcome::Failed(error) => Some(error.chain()),
+                },
+            };
+            images.push(PrunedImageView { names: candidate.names.clone(), digest: candidate.digest.to_string(), kept });
+        }
+        let freed = match dry_run {
+            true => 0,
+            false => {
+                let now = found.runtime.image_store().await.map_or(0, |store| store.available);
+                now.saturating_sub(found.store.available)
+            }
+        };
+        PruneView { backend, error: None, images, freed }
+    }
+
+    /// What there is and may go.
+    async fn look(&self) -> Result<Found<R>, Trouble> {
+        let not_now = |why: &str| Trouble::NotNow(why.to_owned());
+        if !self.desired.borrow().complete {
+            return Err(not_now("not every source has told its pods yet"));
+        }
+        let home = self.home();
+        let runtime = home.backend.runtime().ok_or_else(|| not_now("the backend is not open"))?;
+        let at = self.shared.clock.now();
+        // Before the images: what a manifest comes to name from here on is looked up again before it is removed.
+        let named = self.named().await?;
+        let images = runtime.list_images().await?;
+        let store = runtime.image_store().await?;
+        let look = Look { at, images, in_use: store.in_use.clone(), named };
+        let choose = move |known: &mut _| garbage::candidates(known, &look, |archive| archive.exists());
+        let candidates = home.images.record.change(store.path.clone(), choose).await;
+        Ok(Found { at, runtime, store, candidates })
+    }
+
+    /// The images that manifests name: as they are wanted, and as they were written down when their pods were started.
+    async fn named(&self) -> Result<BTreeSet<String>, Error> {
+        let (state_dir, node) = (self.shared.config.state_dir.clone(), self.shared.config.node_name.clone());
+        let recorded = tokio::task::spawn_blocking(move || files::recorded(&state_dir, &node)).await;
+        let recorded = recorded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let recorded = recorded.map_err(|error| {
+            Error::new(ErrorKind::Other, "reading which pods were started, for the images they need").caused_by(&error)
+        })?;
+        let desired = Arc::clone(&self.desired.borrow());
+        let pods = desired.pods.values().map(|wanted| &*wanted.pod).chain(&recorded);
+        Ok(pods.flat_map(image::references).flat_map(garbage::names).collect())
+    }
+
+    fn is_named(&self, reference: &str) -> bool {
+        let desired = Arc::clone(&self.desired.borrow());
+        let mut images = desired.pods.values().flat_map(|wanted| image::references(&wanted.pod));
+        images.any(|image| garbage::names(image).any(|name| name == reference))
+    }
+
+    async fn remove_for(&self, found: &Found<R>, candidate: &Candidate, why: &str) -> Result<(), Trouble> {
+        match self.remove(found, candidate, why).await {
+            Outcome::Removed => Ok(()),
+            Outcome::Kept(kept) => {
+                tracing::debug!(image = ?candidate.names, kept, "an image is not removed");
+                Ok(())
+            }
+            Outcome::Failed(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes an image by all of its names. Once one of them is needed after all, it stays.
+    async fn remove(&self, found: &Found<R>, candidate: &Candidate, why: &str) -> Outcome {
+        let images = &self.home().images;
+        for name in &candidate.names {
+            // From here on who asks for it waits, and what asked before is wanted by now.
+            let Some(_removal) = images.begin_removal(name) else {
+                return Outcome::Kept("it is being pulled".to_owned());
+            };
+            if self.is_named(name) {
+                return Outcome::Kept("a manifest names it by now".to_owned());
+            }
+            let image = UnusedImage { reference: name.clone(), digest: candidate.digest.clone() };
+            match found.runtime.remove_unused_image(image).await {
+                Ok(()) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
+                    return Outcome::Kept(error.chain());
+                }
+                Err(error) => return Outcome::Failed(error),
+            }
+            let (name, digest) = (name.clone(), candidate.digest.clone());
+            let forget = move |known: &mut super::brought::ByReference| {
+                known.retain(|reference, it| *reference != name || it.digest != digest);
+            };
+            images.record.change(found.store.path.clone(), forget).await;
+        }
+        let message = format!("Removed image {}: {why}", candidate.names.join(", "));
+        self.shared.events.normal(&Subject::backend(&self.home().backend.name), "ImageRemoved", message);
+        Outcome::Removed
+    }
+}

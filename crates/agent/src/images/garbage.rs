@@ -1,0 +1,93 @@
+//! Which images nobody needs, and which of them go first (R-IMG-11). Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use jiff::Timestamp;
+use stanchion_runtime::{Image, ImageDigest, ImageStore};
+
+use super::brought::{Brought, ByReference};
+use crate::reference;
+
+/// What there is, and what is needed of it.
+#[derive(Debug)]
+pub(crate) struct Look {
+    /// Begun then.
+    pub at: Timestamp,
+    pub images: Vec<Image>,
+    /// By reference or digest.
+    pub in_use: Vec<String>,
+    /// References that manifests have.
+    pub named: BTreeSet<String>,
+}
+
+/// An image that may go, by all of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub digest: ImageDigest,
+    pub names: Vec<String>,
+    pub unused_since: Timestamp,
+    /// When the last of its names came.
+    pub brought: Timestamp,
+}
+
+/// Brings the record in step with a look, and tells what may go, the one that has not been used for longest first.
+/// `is_there` tells whether an archive still is where it was imported from: what it has is wanted.
+pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
+    let listed: BTreeMap<_, _> = look.images.iter().map(|image| (&image.reference, &image.digest)).collect();
+    // What came after the look began may be missing in it, or have been something else.
+    known.retain(|reference, it| it.at > look.at || listed.get(reference) == Some(&&it.digest));
+    let mut images: BTreeMap<&ImageDigest, Vec<&String>> = BTreeMap::new();
+    for (reference, digest) in listed {
+        images.entry(digest).or_default().push(reference);
+    }
+    let mut found: Vec<_> = images
+        .into_iter()
+        .filter_map(|(digest, names)| {
+            let is_used = |name: &&String| look.in_use.contains(name) || look.named.contains(*name);
+            let is_used = look.in_use.iter().any(|used| used == digest.as_str()) || names.iter().any(is_used);
+            let is_wanted = |it: &Brought| it.archive.as_deref().is_some_and(&is_there);
+            let is_needed = is_used || names.iter().filter_map(|name| known.get(*name)).any(is_wanted);
+            for name in &names {
+                if let Some(it) = known.get_mut(*name) {
+                    it.unused_since = (!is_needed).then(|| it.unused_since.unwrap_or(look.at));
+                }
+            }
+            // A name that is not ours is somebody's who wants the image.
+            let ours: Option<Vec<_>> =
+                names.iter().map(|name| known.get(*name).filter(|it| it.digest == *digest)).collect();
+            let ours = ours?;
+            Some(Candidate {
+                unused_since: ours.iter().filter_map(|it| it.unused_since).max()?,
+                brought: ours.iter().map(|it| it.at).max()?,
+                digest: digest.clone(),
+                names: names.into_iter().cloned().collect(),
+            })
+        })
+        .collect();
+    found.sort_by(|a, b| (a.unused_since, a.brought, &a.digest).cmp(&(b.unused_since, b.brought, &b.digest)));
+    found
+}
+
+/// The names that runtimes may have for an image that a manifest names.
+pub(crate) fn names(image: &str) -> impl Iterator<Item = String> {
+    let full = reference::full(image);
+    let digest = full.split_once('@').map(|(_, digest)| format!("{}@{digest}", reference::repository(&full)));
+    digest.into_iter().chain([full])
+}
+
+/// How full a file system is, percent, as kubelet rounds it.
+pub(crate) fn usage(store: &ImageStore) -> u8 {
+    let free = u128::from(store.available) * 100 / u128::from(store.capacity).max(1);
+    100 - u8::try_from(free.min(100)).unwrap_or(100)
+}
+
+/// Whether so much is free that less than `low` percent are used.
+pub(crate) fn is_below(store: &ImageStore, low: u8) -> bool {
+    u128::from(store.available) * 100 >= u128::from(store.capacity) * (100 - u128::from(low.min(100)))
+}
+
+#[cfg(test)]
+mod tests;
