@@ -193,3 +193,9 @@ fn a_user_has_what_is_unused_removed(on: Backend) -> Result<()> {
         node.resume_runtime()
     })
 }
+
+// R-IMG-11
+#[test]
+fn k3s_has_what_is_unused_removed() -> Result<()> {
+    a_user_has_what_is_unused_removed(Backend::K3s)
+}
