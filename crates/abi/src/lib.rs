@@ -51,6 +51,7 @@ pub mod method {
     pub const LIST_POD: u32 = 19;
     pub const INSPECT_IMAGE: u32 = 20;
     pub const HEALTH: u32 = 21;
+    pub const DISK_USAGE: u32 = 24;
 }
 
 /// Borrowed bytes.

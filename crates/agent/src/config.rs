@@ -41,6 +41,24 @@ pub struct AgentConfig {
     pub resolv_conf: Option<PathBuf>,
     /// What manifests may ask for.
     pub policy: Policy,
+    /// How much is kept of removed pods.
+    pub remembered: Remembered,
+}
+
+/// How many removed pods are remembered, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The most pods; with 0 nothing is kept.
+    pub most: usize,
+    /// How long a pod is remembered.
+    pub age: Duration,
+}
+
+impl Default for Remembered {
+    /// A day, as far as files stay few.
+    fn default() -> Self {
+        Self { most: 100, age: Duration::from_secs(24 * 3600) }
+    }
 }
 
 /// What manifests may ask for. The default is what a kubelet allows: all.

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use stanchion_pod::PodKey;
 use tokio::sync::mpsc;
 
-use crate::{backends::Backend, board::Board, events::EventLog};
+use crate::{
+    backends::Backend, board::Board, clock::Clock, events::EventLog, health::Pulse, removed::Removed, view::RemovedView,
+};
 
 /// Reaches the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -14,6 +16,10 @@ pub struct Handle<R> {
     pub board: Arc<Board>,
     /// What happened.
     pub events: Arc<EventLog>,
+    /// Pods that were removed.
+    pub(crate) removed: Arc<Removed>,
+    pub(crate) clock: Clock,
+    pub(crate) pulse: Arc<Pulse>,
     /// For exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
@@ -36,6 +42,9 @@ impl<R> Clone for Handle<R> {
         Self {
             board: Arc::clone(&self.board),
             events: Arc::clone(&self.events),
+            removed: Arc::clone(&self.removed),
+            clock: self.clock,
+            pulse: Arc::clone(&self.pulse),
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
         }
@@ -48,6 +57,20 @@ impl<R> Handle<R> {
         if self.requests.send(request).await.is_err() {
             tracing::debug!("a request arrived while the agent was stopping");
         }
+    }
+
+    /// Pods that were removed, the latest first. Reads files.
+    #[must_use]
+    pub fn removed(&self) -> Vec<RemovedView> {
+        self.removed.list(self.clock.now())
+    }
+
+    /// Whether the agent's loop goes round (R-LOOP-7).
+    ///
+    /// # Errors
+    /// How long it has stood still.
+    pub fn is_alive(&self) -> Result<(), String> {
+        self.pulse.check()
     }
 
     /// The open backend of that name.

@@ -44,12 +44,15 @@ use crate::{
     desired::DesiredPod,
     events::{EventLog, Subject},
     files::Place,
+    health::Pulse,
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
     probe::Told,
+    removed::Removed,
     supervisor::Supervisor,
     survivors::Survivors,
+    view::PodView,
 };
 
 /// How long a step that failed is left alone: first and longest.
@@ -62,6 +65,8 @@ pub(crate) struct Shared<R> {
     pub homes: Vec<Home<R>>,
     pub board: Arc<Board>,
     pub events: Arc<EventLog>,
+    pub removed: Arc<Removed>,
+    pub pulse: Arc<Pulse>,
     pub clock: Clock,
     pub supervisor: Supervisor,
     /// Changes when images have been imported.
@@ -133,6 +138,8 @@ pub(crate) struct Worker<R> {
     revised: Option<(Revision, Timestamp)>,
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
+    /// The pod as it was last, while it is to be gone.
+    leaving: Option<PodView>,
     images_changed: watch::Receiver<u64>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
@@ -204,6 +211,7 @@ impl<R: Runtime> Worker<R> {
             first_seen,
             revised: None,
             leaving_since: None,
+            leaving: None,
             images_changed,
             looks,
             hold: Hold::default(),
@@ -246,6 +254,7 @@ impl<R: Runtime> Worker<R> {
                 Some(Action::CleanUp) => {
                     if self.clean_up().await {
                         self.fetches.cancel();
+                        self.remember_pod().await;
                         self.shared.board.remove_pod(&self.key);
                         return Ended::Gone;
                     }
@@ -332,7 +341,7 @@ impl<R: Runtime> Worker<R> {
             self.leaving_since.get_or_insert(self.shared.clock.now());
             return;
         };
-        self.leaving_since = None;
+        (self.leaving_since, self.leaving) = (None, None);
         if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
             self.history.begin_revision();
             self.revised = Some((desired.pod.revision.clone(), self.shared.clock.now()));

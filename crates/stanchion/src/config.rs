@@ -4,7 +4,9 @@ mod source;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -13,7 +15,7 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Level, Policy};
+use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, Level, Policy, Remembered};
 use stanchion_runtime::OnReturn;
 
 use source::RawSource;
@@ -23,6 +25,8 @@ use source::RawSource;
 pub struct Settings {
     /// The agent's.
     pub agent: AgentConfig,
+    /// Where it says whether it is well.
+    pub health_address: Option<SocketAddr>,
     /// The backends, in the order of the file.
     pub backends: Vec<BackendSettings>,
 }
@@ -94,6 +98,9 @@ struct RawAgent {
     pod_pids_limit: Option<i64>,
     max_pods: u64,
     resolv_conf: Option<PathBuf>,
+    removed_pods: usize,
+    removed_pods_for: String,
+    health_address: Option<String>,
 }
 
 impl Default for RawAgent {
@@ -111,6 +118,9 @@ impl Default for RawAgent {
             pod_pids_limit: None,
             max_pods: 110,
             resolv_conf: None,
+            removed_pods: Remembered::default().most,
+            removed_pods_for: "24h".to_owned(),
+            health_address: None,
         }
     }
 }
@@ -122,7 +132,7 @@ struct RawImages {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 41] = [
     "agent",
     "policy",
     "policy.level",
@@ -144,6 +154,9 @@ const KEYS: [&str; 38] = [
     "agent.pod_pids_limit",
     "agent.max_pods",
     "agent.resolv_conf",
+    "agent.health_address",
+    "agent.removed_pods",
+    "agent.removed_pods_for",
     "source.path",
     "source.url",
     "source.interval",
@@ -244,6 +257,20 @@ fn check(raw: Raw) -> Result<Settings> {
     if let Some(limit) = raw.agent.pod_pids_limit.filter(|limit| *limit < 1) {
         wrong.push(format!("agent.pod_pids_limit {limit} must be at least 1; leave it out for no limit"));
     }
+    let age = duration(&raw.agent.removed_pods_for).unwrap_or_else(|| {
+        let found = &raw.agent.removed_pods_for;
+        wrong.push(format!("agent.removed_pods_for must be a time such as \"24h\" or \"7d\", not {found:?}"));
+        Remembered::default().age
+    });
+    let health_address = raw.agent.health_address.as_deref().and_then(|address| {
+        let parsed = address.parse().ok();
+        if parsed.is_none() {
+            wrong.push(format!(
+                "agent.health_address must be an address with a port, e.g. \"127.0.0.1:10348\", not {address:?}"
+            ));
+        }
+        parsed
+    });
     if raw.agent.max_pods == 0 {
         wrong.push("agent.max_pods must be at least 1; leave it out for 110".to_owned());
     }
@@ -321,8 +348,9 @@ fn check(raw: Raw) -> Result<Settings> {
         max_pods: raw.agent.max_pods,
         resolv_conf: raw.agent.resolv_conf,
         policy,
+        remembered: Remembered { most: raw.agent.removed_pods, age },
     };
-    Ok(Settings { agent, backends })
+    Ok(Settings { agent, health_address, backends })
 }
 
 /// What is to become of a backend's pods while it is away; taken out of its table. One with a setting of its own for that,
@@ -338,9 +366,9 @@ fn failover(table: &mut BTreeMap<String, Value>) -> Result<Option<Failover>, Str
         Some(other) => return Err(format!("failover must be true or false, not {other}")),
     };
     if let Some(after) = table.remove("failover_after") {
-        let parsed = after.as_str().and_then(|text| text.parse::<SignedDuration>().ok());
-        failover.after = parsed
-            .and_then(|after| after.try_into().ok())
+        failover.after = after
+            .as_str()
+            .and_then(duration)
             .ok_or_else(|| format!("failover_after must be a time such as \"10s\" or \"2m\", not {after}"))?;
     }
     if let Some(on_return) = table.remove("on_return") {
@@ -351,6 +379,10 @@ fn failover(table: &mut BTreeMap<String, Value>) -> Result<Option<Failover>, Str
         };
     }
     Ok(is_wanted.then_some(failover))
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    text.parse::<SignedDuration>().ok()?.try_into().ok()
 }
 
 /// The node's own name.

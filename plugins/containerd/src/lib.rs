@@ -39,9 +39,9 @@ use stanchion_sdk::{
     Backend, cgroup,
     changes::{self, Changes},
     runtime::{
-        Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health,
-        Image, ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
-        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+        Capabilities, ContainerConfig, ContainerId, DiskUsage, Error, Event, ExecId, ExecRequest, ExecStdio,
+        ExitStatus, Health, Image, ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage,
+        Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     },
 };
 use tokio::sync::OnceCell;
@@ -219,6 +219,10 @@ impl Runtime for Containerd {
 
     async fn stats(&self) -> Result<Stats> {
         self.read_stats().await
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        self.read_disk_usage(&id).await
     }
 
     async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {

@@ -31,9 +31,9 @@ use stanchion_sdk::{
     cgroup::Driver,
     changes::{self, Changes},
     runtime::{
-        Capabilities, ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime, SandboxConfig,
-        SandboxId, SandboxInfo, Stats, TerminalSize, Version,
+        Capabilities, ContainerConfig, ContainerId, DiskUsage, Event, ExecId, ExecRequest, ExecStdio, ExitStatus,
+        Image, ImageDetails, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
+        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, Version,
     },
 };
 use tokio::sync::Mutex;
@@ -194,6 +194,11 @@ impl Runtime for Docker {
     async fn stats(&self) -> Result<Stats> {
         self.ready().await?;
         self.read_stats().await
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        self.ready().await?;
+        self.read_disk_usage(&id).await
     }
 
     async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {

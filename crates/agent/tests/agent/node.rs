@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, Failover, Policy},
+    config::{AgentConfig, DefaultBackend, Failover, Policy, Remembered},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
@@ -87,6 +87,7 @@ impl Node {
             max_pods: 110,
             resolv_conf: None,
             policy: Policy::default(),
+            remembered: Remembered::default(),
         };
         for name in ["manifests", "proc"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");

@@ -25,6 +25,7 @@ pub enum Method {
     RemoveContainer,
     List,
     Stats,
+    DiskUsage,
     Exec,
     ResizeExec,
     Logs,
@@ -33,7 +34,7 @@ pub enum Method {
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Version,
         Self::PullImage,
         Self::ListImages,
@@ -49,6 +50,7 @@ impl Method {
         Self::RemoveContainer,
         Self::List,
         Self::Stats,
+        Self::DiskUsage,
         Self::Exec,
         Self::ResizeExec,
         Self::Logs,
@@ -74,6 +76,7 @@ impl Method {
             Self::RemoveContainer => "remove_container",
             Self::List => "list",
             Self::Stats => "stats",
+            Self::DiskUsage => "disk_usage",
             Self::Exec => "exec",
             Self::ResizeExec => "resize_exec",
             Self::Logs => "logs",
@@ -91,6 +94,7 @@ impl Method {
                 | Self::InspectImage
                 | Self::List
                 | Self::Stats
+                | Self::DiskUsage
                 | Self::Logs
                 | Self::Events
                 | Self::ResizeExec
@@ -124,6 +128,7 @@ pub enum Call {
     RemoveContainer(ContainerId),
     List,
     Stats,
+    DiskUsage(ContainerId),
     Exec(ExecRequest),
     ResizeExec(ExecId, TerminalSize),
     Logs(ContainerId),
@@ -150,6 +155,7 @@ impl Call {
             Self::RemoveContainer(_) => Method::RemoveContainer,
             Self::List => Method::List,
             Self::Stats => Method::Stats,
+            Self::DiskUsage(_) => Method::DiskUsage,
             Self::Exec(_) => Method::Exec,
             Self::ResizeExec(..) => Method::ResizeExec,
             Self::Logs(_) => Method::Logs,
