@@ -95,6 +95,7 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
             () = told.cancelled() => return,
         }
         tracing::info!("stopping; the pods run on");
+        notify("STOPPING=1");
         told.cancel();
     });
     let idle = shutdown.clone();
@@ -116,7 +117,6 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     }
     notify("READY=1");
     let ended = agent.run(shutdown.clone()).await;
-    notify("STOPPING=1");
     shutdown.cancel();
     tasks.drain(Duration::from_secs(2)).await;
     ended?;
