@@ -48,7 +48,7 @@ async fn a_pod_that_is_removed_while_no_agent_runs_and_one_that_never_ran_are_re
     node.write("web.yaml", &pod("web", "app:1"));
     node.write("never.yaml", &pod("never", "absent:1"));
     node.start();
-    node.runs(&[("web", &[("app", "app:1")])]).await;
+    node.shows("web Running", |node| node.status("web").phase.as_deref() == Some("Running")).await;
     node.stop().await;
     node.remove("web.yaml");
     node.start();

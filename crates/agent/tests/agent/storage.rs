@@ -86,6 +86,7 @@ async fn logs_count_with_what_a_container_writes() {
         "Container app exceeded its local ephemeral storage limit \"1Mi\". ",
         "R-EVI-1"
     );
+    node.settle().await;
     node.handle().request(Request::Restart { pod: key("web"), container: None }).await;
     node.runs(BOTH).await;
     write(&node, 600 << 10);
