@@ -32,13 +32,22 @@ pub fn request(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<A
 /// # Errors
 /// When nobody answers there, or there is no such page.
 pub fn page(url: &str) -> Result<String> {
+    let (status, body) = get(url)?;
+    ensure!(status == 200, "{url}: status {status}: {body}");
+    Ok(body)
+}
+
+/// Status and text of what this machine answers there.
+///
+/// # Errors
+/// When nobody answers, or not with text.
+pub fn get(url: &str) -> Result<(u16, String)> {
     let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).context("an address")?;
     let stream = TcpStream::connect(host).with_context(|| format!("connecting to {host}"))?;
     stream.set_read_timeout(Some(PATIENCE)).with_context(|| format!("asking {host}"))?;
     let (status, body) = exchange(stream, host, "GET", &format!("/{path}"), b"").with_context(|| url.to_owned())?;
     let body = String::from_utf8(body).with_context(|| format!("{url} is no text"))?;
-    ensure!(status == 200, "{url}: status {status}: {body}");
-    Ok(body)
+    Ok((status, body))
 }
 
 fn exchange(mut stream: impl Read + Write, host: &str, method: &str, path: &str, body: &[u8]) -> Result<Answer> {

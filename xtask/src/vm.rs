@@ -103,7 +103,7 @@ fn emulator(image: &Image, share: &Path, keeps: bool) -> Result<Command> {
     command.args([&LIMIT.to_string(), "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"]);
     command.args(["-m", "4096", "-nographic", "-no-reboot", "-nic", "none"]);
     command.arg("-kernel").arg(image.kernel()).arg("-initrd").arg(image.initrd());
-    command.args(["-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0"]);
+    command.args(["-append", "root=/dev/vda rw console=ttyS0 quiet net.ifnames=0 panic=-1"]);
     command.arg("-drive").arg(image.drive(keeps));
     command.arg("-virtfs").arg(shared(&tools::workspace_dir(), "work"));
     command.arg("-virtfs").arg(shared(share, "vm"));

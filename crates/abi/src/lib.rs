@@ -53,6 +53,7 @@ pub mod method {
     pub const HEALTH: u32 = 21;
     pub const REMOVE_UNUSED_IMAGE: u32 = 22;
     pub const IMAGE_STORE: u32 = 23;
+    pub const DISK_USAGE: u32 = 24;
 }
 
 /// Borrowed bytes.

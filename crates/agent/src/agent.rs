@@ -23,6 +23,7 @@ use crate::{
     observe::observer,
     preload,
     reconcile::Reconciler,
+    removed::Removed,
     room::Room,
     source::Sources,
     supervisor::Supervisor,
@@ -63,8 +64,8 @@ impl<R: Runtime> Agent<R> {
     #[must_use]
     pub fn new(config: AgentConfig, backends: Vec<Backend<R>>, node: NodeView) -> Self {
         let capacity = node::capacity();
-        let room = Room::of_node(config.max_pods, &capacity);
-        let node = NodeView { capacity: room.capacity(&config.state_dir), ..node };
+        let room = Room::of_node(config.max_pods, &capacity, config.state_dir.clone());
+        let node = NodeView { capacity: room.capacity(), ..node };
         let (send, requests) = mpsc::channel(64);
         let prune = |backend: &Backend<R>| {
             let (send, prunes) = mpsc::channel(4);
@@ -74,6 +75,9 @@ impl<R: Runtime> Agent<R> {
         let handle = Handle {
             board: Arc::new(Board::new(node)),
             events: Arc::default(),
+            removed: Arc::new(Removed::new(&config.state_dir, config.remembered)),
+            clock: Clock::System,
+            pulse: Arc::default(),
             backends: backends.into(),
             requests: send,
             ending: watch::Sender::new(None),
@@ -95,7 +99,7 @@ impl<R: Runtime> Agent<R> {
     /// The same agent with another clock, for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+        (self.clock, self.handle.clock) = (clock, clock);
         self
     }
 
@@ -136,7 +140,7 @@ impl<R: Runtime> Agent<R> {
 
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
-        let Handle { board, events, backends, ending, .. } = self.handle;
+        let Handle { board, events, removed, pulse, backends, ending, .. } = self.handle;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let mut homes = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
@@ -151,6 +155,8 @@ impl<R: Runtime> Agent<R> {
             homes,
             board: Arc::clone(&board),
             events: Arc::clone(&events),
+            removed,
+            pulse,
             clock: self.clock,
             supervisor: supervisor.clone(),
             images_changed: watch::Sender::new(0),

@@ -38,6 +38,7 @@ pub async fn serve<R: Runtime>(
         .route("/v1/node", get(show::node::<R>))
         .route("/v1/pods", get(show::pods::<R>))
         .route("/v1/pods/{namespace}/{name}", get(show::pod::<R>))
+        .route("/v1/removed", get(show::removed::<R>))
         .route("/v1/sources", get(show::sources::<R>))
         .route("/v1/backends", get(show::backends::<R>))
         .route("/v1/events", get(show::events::<R>))

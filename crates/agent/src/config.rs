@@ -47,6 +47,8 @@ pub struct AgentConfig {
     pub policy: Policy,
     /// How long pods may take to end when the node shuts down.
     pub node_shutdown: NodeShutdown,
+    /// How much is kept of removed pods.
+    pub remembered: Remembered,
 }
 
 /// The time that pods have when the node shuts down. All of it zero: they are left to whatever ends the node's processes.
@@ -94,6 +96,22 @@ impl Default for ImageGc {
             maximum_age: None,
             period: Duration::from_secs(300),
         }
+    }
+}
+
+/// How many removed pods are remembered, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The most pods; with 0 nothing is kept.
+    pub most: usize,
+    /// How long a pod is remembered.
+    pub age: Duration,
+}
+
+impl Default for Remembered {
+    /// A day, as far as files stay few.
+    fn default() -> Self {
+        Self { most: 100, age: Duration::from_secs(24 * 3600) }
     }
 }
 

@@ -6,7 +6,17 @@ use futures_util::future::join_all;
 use stanchion_pod::PodKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{backends::Backend, board::Board, ending::Ending, events::EventLog, images::Prune, view::PruneView};
+use crate::{
+    backends::Backend,
+    board::Board,
+    clock::Clock,
+    ending::Ending,
+    events::EventLog,
+    health::Pulse,
+    images::Prune,
+    removed::Removed,
+    view::{PruneView, RemovedView},
+};
 
 /// Reaches the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -15,6 +25,10 @@ pub struct Handle<R> {
     pub board: Arc<Board>,
     /// What happened.
     pub events: Arc<EventLog>,
+    /// Pods that were removed.
+    pub(crate) removed: Arc<Removed>,
+    pub(crate) clock: Clock,
+    pub(crate) pulse: Arc<Pulse>,
     /// For exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
@@ -40,6 +54,9 @@ impl<R> Clone for Handle<R> {
         Self {
             board: Arc::clone(&self.board),
             events: Arc::clone(&self.events),
+            removed: Arc::clone(&self.removed),
+            clock: self.clock,
+            pulse: Arc::clone(&self.pulse),
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
             ending: self.ending.clone(),
@@ -71,6 +88,20 @@ impl<R> Handle<R> {
             }
         };
         join_all(self.pruners.iter().map(prune)).await
+    }
+
+    /// Pods that were removed, the latest first. Reads files.
+    #[must_use]
+    pub fn removed(&self) -> Vec<RemovedView> {
+        self.removed.list(self.clock.now())
+    }
+
+    /// Whether the agent's loop goes round (R-LOOP-7).
+    ///
+    /// # Errors
+    /// How long it has stood still.
+    pub fn is_alive(&self) -> Result<(), String> {
+        self.pulse.check()
     }
 
     /// The open backend of that name.

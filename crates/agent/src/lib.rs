@@ -10,10 +10,11 @@
 //!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
 //! - [`credentials`]: what programs of the node give for registries.
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
-//! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types.
+//! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types. [`removed`]: pods that were.
 //! - [`ending`]: the pods' end when the node shuts down.
 //! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
 //! - [`api`], [`logs`]: the local API and what containers wrote; [`links`] to that for log shippers.
+//! - [`health`]: whether the agent is well.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
 mod admission;
@@ -31,6 +32,7 @@ mod env;
 pub mod events;
 mod files;
 pub mod handle;
+pub mod health;
 mod hook;
 mod images;
 mod links;
@@ -43,6 +45,7 @@ mod preload;
 mod probe;
 mod reconcile;
 pub mod reference;
+pub mod removed;
 mod room;
 mod source;
 mod status;

@@ -15,6 +15,7 @@ use crate::{
     events::Subject,
     files,
     handle::Request,
+    health,
     observe::Remains,
     room::{Refusal, Room},
     worker::{Ended, Order, Orders, Shared, Worker},
@@ -76,13 +77,14 @@ impl<R: Runtime> Reconciler<R> {
             let desired = Arc::clone(&self.desired.borrow_and_update());
             self.reconcile(&desired);
             self.tell(desired);
+            self.shared.pulse.beat();
             let looked = async {
                 match looks.is_empty() {
                     true => std::future::pending().await,
                     false => drop(select_all(looks.iter_mut().map(|look| Box::pin(look.changed()))).await),
                 }
             };
-            // *Cancel-safe:* every arm waits on a channel and keeps what it has not delivered.
+            // *Cancel-safe:* every arm waits on a channel or the clock and keeps what it has not delivered.
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 changed = self.desired.changed() => if changed.is_err() { return },
@@ -92,6 +94,8 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 Some(request) = self.requests.recv() => self.pass(request).await,
                 () = looked => {}
+                // Without news too: who watches the loop sees it go round.
+                () = tokio::time::sleep(health::ROUND) => {}
                 // A pod that ends makes room.
                 changed = board.changed(), if !self.no_room.is_empty() => if changed.is_err() { return },
             }

@@ -1,6 +1,10 @@
 //! Whether the pods of this node, with what they ask for together, fit on it (R-ADM-3).
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use stanchion_pod::{Capacity, Pod, PodKey, Resources, Revision};
 
@@ -20,24 +24,26 @@ pub(crate) struct Room {
     memory: u64,
     /// Bytes in all, by the bytes of one page.
     hugepages: BTreeMap<u64, u64>,
+    /// On the disk with pods' files, which can grow.
+    disk: PathBuf,
     taken: BTreeMap<PodKey, (Revision, Resources)>,
 }
 
 impl Room {
     /// That of this node (R-RES-21).
-    pub fn of_node(pods: u64, capacity: &Capacity) -> Self {
+    pub fn of_node(pods: u64, capacity: &Capacity, disk: PathBuf) -> Self {
         let hugepages = hugepages(Path::new("/sys/kernel/mm/hugepages"));
-        Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, taken: BTreeMap::new() }
+        Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, disk, taken: BTreeMap::new() }
     }
 
-    /// What there is, with the disk that pods' files are on.
-    pub fn capacity(&self, disk: &Path) -> BTreeMap<String, String> {
+    /// What there is.
+    pub fn capacity(&self) -> BTreeMap<String, String> {
         let kibibytes = |bytes: u64| format!("{}Ki", bytes / 1024);
         let named = [
             ("pods", self.pods.to_string()),
             ("cpu", format!("{}", self.cpu / 1000)),
             ("memory", kibibytes(self.memory)),
-            ("ephemeral-storage", kibibytes(files::disk_size(disk).unwrap_or(0))),
+            ("ephemeral-storage", kibibytes(files::disk_size(&self.disk).unwrap_or(0))),
         ];
         let pages = self.hugepages.iter().map(|(size, bytes)| (page(*size).1, kibibytes(*bytes)));
         named.into_iter().map(|(name, amount)| (name.to_owned(), amount)).chain(pages).collect()
@@ -69,6 +75,12 @@ impl Room {
         }
     }
 
+    /// The disk's size, if the pod asks for some of it. What cannot be told stands in nobody's way.
+    fn storage(&self, pod: &Pod) -> u64 {
+        let asked = pod.total.ephemeral_storage_request.filter(|request| *request > 0);
+        asked.and_then(|_| files::disk_size(&self.disk).ok()).unwrap_or(u64::MAX)
+    }
+
     fn lacking(&self, pod: &Pod) -> Option<Refusal> {
         let others = || self.taken.iter().filter(|(key, _)| **key != pod.key).map(|(_, (_, resources))| resources);
         let sum = |of: &dyn Fn(&Resources) -> u64| others().map(of).fold(0, u64::saturating_add);
@@ -86,9 +98,11 @@ impl Room {
                 lacks(reason, &name, &of, self.hugepages.get(size).copied().unwrap_or(0))
             })
         };
+        let storage = |it: &Resources| it.ephemeral_storage_request.unwrap_or(0);
         lacks("OutOfpods", "pods", &|_| 1, self.pods)
             .or_else(|| lacks("OutOfcpu", "cpu", &|it| it.cpu_request.unwrap_or(0), self.cpu))
             .or_else(|| lacks("OutOfmemory", "memory", &|it| it.memory_request.unwrap_or(0), self.memory))
+            .or_else(|| lacks("OutOfephemeral-storage", "ephemeral-storage", &storage, self.storage(pod)))
             .or_else(hugepages)
     }
 }
@@ -158,10 +172,26 @@ mod tests {
 
     #[test]
     fn what_there_is_is_shown_as_kubernetes_writes_it() {
-        let capacity = room().capacity(Path::new("/"));
+        let capacity = Room { disk: "/".into(), ..room() }.capacity();
         let shown = ["cpu", "memory", "pods", "hugepages-2Mi"].map(|name| capacity[name].as_str());
         assert_eq!(shown, ["2", "1048576Ki", "3", "8192Ki"], "R-RES-21");
         assert!(capacity["ephemeral-storage"].ends_with("Ki"), "R-RES-21: {capacity:?}");
+    }
+
+    #[test]
+    fn the_disk_has_room_for_what_is_asked_of_it() {
+        let disk = PathBuf::from("/");
+        let size = files::disk_size(&disk).expect("it has a size");
+        let mut room = Room { disk, ..room() };
+        let asking = |name, bytes: u64| pod(name, &format!("{{requests: {{ephemeral-storage: {bytes}}}}}"));
+        room.take(&asking("a", 1 << 20)).expect("it fits");
+        let refused = room.take(&asking("b", size)).expect_err("R-ADM-3");
+        let message = format!(
+            "Node didn't have enough resource: ephemeral-storage, requested: {size}, used: 1048576, capacity: {size}"
+        );
+        assert_eq!(refused, ("OutOfephemeral-storage", message), "R-ADM-3, R-RES-21");
+        room.take(&asking("b", size - (1 << 20))).expect("it fits exactly");
+        room.take(&pod("c", "{}")).expect("it asks for nothing");
     }
 
     #[test]

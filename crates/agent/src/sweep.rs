@@ -25,6 +25,7 @@ pub(crate) async fn run<R: Runtime>(
 ) {
     let mut suspects = HashSet::new();
     loop {
+        forget_removed(&shared).await;
         suspects = match unclaimed(&shared, &desired) {
             Some(unclaimed) => {
                 for uid in unclaimed.intersection(&suspects) {
@@ -94,6 +95,16 @@ fn may_come_back<R>(shared: &Shared<R>, uid: &PodUid, desired: &Desired, existin
 fn files_of<R>(shared: &Shared<R>, uid: &PodUid) -> PodFiles {
     let nobody = PodKey { namespace: String::new(), name: String::new() };
     PodFiles::new(&shared.config.state_dir, &shared.config.log_dir, &nobody, uid)
+}
+
+/// Removes what is no longer to be known of removed pods.
+async fn forget_removed<R>(shared: &Shared<R>) {
+    let (removed, now) = (Arc::clone(&shared.removed), shared.clock.now());
+    match tokio::task::spawn_blocking(move || removed.forget(now)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "what was kept of removed pods cannot be removed"),
+        Err(panic) => tracing::error!(%panic, "removing what was kept of removed pods ended abnormally"),
+    }
 }
 
 async fn remove<R>(shared: &Shared<R>, uid: &PodUid) {

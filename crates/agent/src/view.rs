@@ -33,6 +33,28 @@ impl PodView {
     }
 }
 
+/// A pod that was removed, as it was last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RemovedView {
+    /// Its name, its containers with their images, and its last status: not what its manifest gave the containers.
+    pub pod: wire::Pod,
+    /// The backend that it ran on.
+    #[serde(default)]
+    pub backend: String,
+    /// The manifest file or URL that it came from.
+    #[serde(default)]
+    pub manifest: String,
+    /// When nothing of it was left.
+    pub removed_at: Timestamp,
+}
+
+impl From<RemovedView> for PodView {
+    fn from(RemovedView { pod, backend, manifest, .. }: RemovedView) -> Self {
+        Self { pod, backend, manifest, containers: Vec::new() }
+    }
+}
+
 /// What Kubernetes' container status has no place for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

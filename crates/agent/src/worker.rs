@@ -49,12 +49,15 @@ use crate::{
     ending::Ending,
     events::{EventLog, Subject},
     files::Place,
+    health::Pulse,
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
     probe::Told,
+    removed::Removed,
     supervisor::Supervisor,
     survivors::Survivors,
+    view::PodView,
 };
 
 /// How long a step that failed is left alone: first and longest.
@@ -67,6 +70,8 @@ pub(crate) struct Shared<R> {
     pub homes: Vec<Home<R>>,
     pub board: Arc<Board>,
     pub events: Arc<EventLog>,
+    pub removed: Arc<Removed>,
+    pub pulse: Arc<Pulse>,
     pub clock: Clock,
     pub supervisor: Supervisor,
     /// Changes when images have been imported.
@@ -142,6 +147,8 @@ pub(crate) struct Worker<R> {
     revised: Option<(Revision, Timestamp)>,
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
+    /// The pod as it was last, while it is to be gone.
+    leaving: Option<PodView>,
     images_changed: watch::Receiver<u64>,
     ending: watch::Receiver<Option<Ending>>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
@@ -215,6 +222,7 @@ impl<R: Runtime> Worker<R> {
             first_seen,
             revised: None,
             leaving_since: None,
+            leaving: None,
             images_changed,
             ending,
             looks,
@@ -258,6 +266,7 @@ impl<R: Runtime> Worker<R> {
                 Some(Action::CleanUp) => {
                     if self.clean_up().await {
                         self.fetches.cancel();
+                        self.remember_pod().await;
                         self.shared.board.remove_pod(&self.key);
                         return Ended::Gone;
                     }
@@ -353,7 +362,7 @@ impl<R: Runtime> Worker<R> {
             self.leaving_since.get_or_insert(self.shared.clock.now());
             return;
         };
-        self.leaving_since = None;
+        (self.leaving_since, self.leaving) = (None, None);
         if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
             self.history.begin_revision();
             self.revised = Some((desired.pod.revision.clone(), self.shared.clock.now()));

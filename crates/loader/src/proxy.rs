@@ -12,9 +12,10 @@ use futures_util::{Stream, StreamExt, stream};
 use serde::{Serialize, de::DeserializeOwned};
 use stanchion_abi::{self as abi, method};
 use stanchion_runtime::{
-    ContainerConfig, ContainerId, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio, ExitStatus,
-    Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, Millis, OpenRequest, PodName, Progress,
-    PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
+    ContainerConfig, ContainerId, DiskUsage, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio,
+    ExitStatus, Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, Millis, OpenRequest, PodName,
+    Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage,
+    Version,
 };
 
 use crate::{
@@ -240,6 +241,10 @@ impl Runtime for LoadedBackend {
 
     async fn stats(&self) -> Result<Stats> {
         self.call("stats", method::STATS, &(), Vec::new(), Some(QUICK)).await
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        self.call("disk_usage", method::DISK_USAGE, &id, Vec::new(), Some(SLOW)).await
     }
 
     async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {

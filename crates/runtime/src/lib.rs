@@ -53,7 +53,7 @@ pub use open::{NodePaths, OpenRequest};
 pub use runtime::Runtime;
 pub use sandbox::{IpcMode, NetworkMode, PidMode, PortMapping, Protocol, SandboxConfig, Sysctl};
 pub use security::{CAPABILITIES, Profile, SeLinux, Security};
-pub use stats::{ContainerStats, Stats};
+pub use stats::{ContainerStats, DiskUsage, Stats};
 pub use version::{Capabilities, Version};
 
 /// Messages leave out what says nothing.

@@ -5,7 +5,7 @@ use std::{future::Future, os::fd::OwnedFd, time::Duration};
 use futures_util::Stream;
 
 use crate::{
-    ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health, Image,
+    ContainerConfig, ContainerId, DiskUsage, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health, Image,
     ImageDetails, ImageStore, ImportImages, Inventory, PodName, Progress, PullImage, Result, SandboxConfig, SandboxId,
     SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
 };
@@ -115,6 +115,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// Resource use of all running containers.
     fn stats(&self) -> impl Future<Output = Result<Stats>> + Send {
         let error = Error::unsupported("telling what containers use");
+        async { Err(error) }
+    }
+
+    /// What a container's own files take of the disk; nothing before it has been started. A runtime may have to look at all of
+    /// them for that: the agent asks only for containers of pods with a limit of ephemeral storage, now and then. Errors:
+    /// `NotFound`.
+    fn disk_usage(&self, id: ContainerId) -> impl Future<Output = Result<DiskUsage>> + Send {
+        let error = Error::unsupported(format!("telling what the files of container {id} take"));
         async { Err(error) }
     }
 

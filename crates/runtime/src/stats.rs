@@ -32,3 +32,14 @@ pub struct ContainerStats {
     #[serde(default)]
     pub pids: u64,
 }
+
+/// What one container's own files take.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsage {
+    /// Its writable layer, bytes: what it has written to its root file system, outside its mounts.
+    #[serde(default)]
+    pub writable_layer: u64,
+    /// What the runtime keeps of its output, bytes; nothing where that is in files at `log_path`.
+    #[serde(default)]
+    pub logs: u64,
+}

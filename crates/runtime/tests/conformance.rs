@@ -103,6 +103,7 @@ async fn every_mutant_is_caught() {
         (Broken::MemoryLimitIgnored, "container.out_of_memory"),
         (Broken::OomNotTold, "container.out_of_memory"),
         (Broken::StatsEmpty, "container.stats"),
+        (Broken::DiskUsageNone, "container.disk_usage"),
         (Broken::StopKillsAtOnce, "container.stop_signal"),
         (Broken::StopNeverKills, "container.stop_grace"),
         (Broken::StopAsksWithoutGrace, "container.stop_at_once"),

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use stanchion_runtime::{
-    ContainerConfig, ContainerInfo, ContainerState, Error, ErrorKind, Event, EventKind, ExecRequest, ExitStatus,
-    Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, OpenRequest, PullImage, PullProgress,
+    ContainerConfig, ContainerInfo, ContainerState, DiskUsage, Error, ErrorKind, Event, EventKind, ExecRequest,
+    ExitStatus, Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, OpenRequest, PullImage, PullProgress,
     SandboxConfig, SandboxInfo, SandboxState, Stats, TerminalSize, UnusedImage, Version,
 };
 
@@ -14,13 +14,14 @@ use stanchion_runtime::{
 type Echo = fn(&Value) -> Result<Value, String>;
 
 /// Every file, with the message that it is.
-const MESSAGES: [(&str, Echo); 34] = [
+const MESSAGES: [(&str, Echo); 35] = [
     ("container_config", echo::<ContainerConfig>),
     ("container_config_least", echo::<ContainerConfig>),
     ("container_info_created", echo::<ContainerInfo>),
     ("container_info_exited", echo::<ContainerInfo>),
     ("container_info_lost", echo::<ContainerInfo>),
     ("container_info_running", echo::<ContainerInfo>),
+    ("disk_usage", echo::<DiskUsage>),
     ("error", echo_error),
     ("event_exited", echo::<Event>),
     ("event_out_of_memory", echo::<Event>),

@@ -95,6 +95,7 @@ async fn answer<R: Runtime>(runtime: &R, mut request: Request) -> Result<Vec<u8>
         method::LIST => encode(runtime.list().await),
         method::LIST_POD => encode(runtime.list_pod(request.read()?).await),
         method::STATS => encode(runtime.stats().await),
+        method::DISK_USAGE => encode(runtime.disk_usage(request.read()?).await),
         method::EXEC => {
             let stdio = ExecStdio { stdin: request.fd(0), stdout: request.fd(1), stderr: request.fd(2) };
             encode(runtime.exec(request.read()?, stdio).await)

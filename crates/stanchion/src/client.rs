@@ -11,7 +11,8 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use stanchion_agent::view::PodView;
+use stanchion_agent::view::{NodeView, PodView, RemovedView};
+use stanchion_pod::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::net::UnixStream;
 
 use crate::{config::Settings, run::socket_path};
@@ -77,25 +78,40 @@ impl Client {
 
     /// The pod that a user means: by name, with or without the node's name, with or without `pod/` and a namespace.
     pub async fn find(&self, name: &str, namespace: Option<&str>) -> Result<PodView> {
+        let is_meant = self.meant(name, namespace).await?;
+        let mut found: Vec<PodView> = self.get("/v1/pods").await?;
+        found.retain(|pod| is_meant(&pod.pod.metadata));
+        match found.as_slice() {
+            [pod] => Ok(pod.clone()),
+            [] => bail!("pod {name:?} not found; see: stanchion get pods"),
+            _ => bail!("there are {} pods named {name:?}; say which with -n NAMESPACE", found.len()),
+        }
+    }
+
+    /// Removed pods of that name, the latest first.
+    pub async fn find_removed(&self, name: &str, namespace: Option<&str>) -> Result<Vec<RemovedView>> {
+        let is_meant = self.meant(name, namespace).await?;
+        let mut found: Vec<RemovedView> = self.get("/v1/removed").await?;
+        found.retain(|removed| is_meant(&removed.pod.metadata));
+        Ok(found)
+    }
+
+    /// Whether a pod is what a user calls so.
+    pub async fn meant<'a>(
+        &self,
+        name: &'a str,
+        namespace: Option<&'a str>,
+    ) -> Result<impl Fn(&ObjectMeta) -> bool + 'a> {
         let name = name.strip_prefix("pod/").or_else(|| name.strip_prefix("pods/")).unwrap_or(name);
         let (namespace, name) = match name.split_once('/') {
             Some((namespace, name)) => (Some(namespace), name),
             None => (namespace, name),
         };
-        let node = self.get::<stanchion_agent::view::NodeView>("/v1/node").await?.name;
-        let pods: Vec<PodView> = self.get("/v1/pods").await?;
-        let full = format!("{name}-{node}");
-        let is_named = |pod: &&PodView, wanted: &str| {
-            let metadata = &pod.pod.metadata;
-            metadata.name.as_deref() == Some(wanted)
-                && namespace.is_none_or(|it| metadata.namespace.as_deref() == Some(it))
-        };
-        let found: Vec<_> = pods.iter().filter(|pod| is_named(pod, name) || is_named(pod, &full)).collect();
-        match found.as_slice() {
-            [pod] => Ok((*pod).clone()),
-            [] => bail!("pod {name:?} not found; see: stanchion get pods"),
-            _ => bail!("there are {} pods named {name:?}; say which with -n NAMESPACE", found.len()),
-        }
+        let full = format!("{name}-{}", self.get::<NodeView>("/v1/node").await?.name);
+        Ok(move |metadata: &ObjectMeta| {
+            let is_named = metadata.name.as_deref().is_some_and(|it| it == name || it == full);
+            is_named && namespace.is_none_or(|it| metadata.namespace.as_deref() == Some(it))
+        })
     }
 }
 

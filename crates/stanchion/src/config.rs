@@ -5,6 +5,7 @@ mod source;
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -15,7 +16,9 @@ use indexmap::IndexMap;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_agent::config::{AgentConfig, DefaultBackend, Failover, ImageGc, Level, NodeShutdown, Policy};
+use stanchion_agent::config::{
+    AgentConfig, DefaultBackend, Failover, ImageGc, Level, NodeShutdown, Policy, Remembered,
+};
 use stanchion_runtime::OnReturn;
 
 use images::RawImages;
@@ -26,6 +29,8 @@ use source::RawSource;
 pub struct Settings {
     /// The agent's.
     pub agent: AgentConfig,
+    /// Where it says whether it is well.
+    pub health_address: Option<SocketAddr>,
     /// The backends, in the order of the file.
     pub backends: Vec<BackendSettings>,
 }
@@ -99,6 +104,9 @@ struct RawAgent {
     resolv_conf: Option<PathBuf>,
     shutdown_grace_period: String,
     shutdown_grace_period_critical_pods: String,
+    removed_pods: usize,
+    removed_pods_for: String,
+    health_address: Option<String>,
 }
 
 impl Default for RawAgent {
@@ -118,6 +126,9 @@ impl Default for RawAgent {
             resolv_conf: None,
             shutdown_grace_period: "30s".to_owned(),
             shutdown_grace_period_critical_pods: "10s".to_owned(),
+            removed_pods: Remembered::default().most,
+            removed_pods_for: "24h".to_owned(),
+            health_address: None,
         }
     }
 }
@@ -138,7 +149,7 @@ impl RawAgent {
 }
 
 /// Every key, for the nearest known one to a typo.
-const KEYS: [&str; 48] = [
+const KEYS: [&str; 51] = [
     "agent",
     "policy",
     "policy.level",
@@ -162,6 +173,9 @@ const KEYS: [&str; 48] = [
     "agent.shutdown_grace_period",
     "agent.shutdown_grace_period_critical_pods",
     "agent.resolv_conf",
+    "agent.health_address",
+    "agent.removed_pods",
+    "agent.removed_pods_for",
     "source.path",
     "source.url",
     "source.interval",
@@ -271,6 +285,19 @@ fn check(raw: Raw) -> Result<Settings> {
     if let Some(limit) = raw.agent.pod_pids_limit.filter(|limit| *limit < 1) {
         wrong.push(format!("agent.pod_pids_limit {limit} must be at least 1; leave it out for no limit"));
     }
+    let age = time("agent.removed_pods_for", &raw.agent.removed_pods_for).unwrap_or_else(|error| {
+        wrong.push(error);
+        Remembered::default().age
+    });
+    let health_address = raw.agent.health_address.as_deref().and_then(|address| {
+        let parsed = address.parse().ok();
+        if parsed.is_none() {
+            wrong.push(format!(
+                "agent.health_address must be an address with a port, e.g. \"127.0.0.1:10348\", not {address:?}"
+            ));
+        }
+        parsed
+    });
     if raw.agent.max_pods == 0 {
         wrong.push("agent.max_pods must be at least 1; leave it out for 110".to_owned());
     }
@@ -363,8 +390,9 @@ fn check(raw: Raw) -> Result<Settings> {
         resolv_conf: raw.agent.resolv_conf,
         policy,
         node_shutdown,
+        remembered: Remembered { most: raw.agent.removed_pods, age },
     };
-    Ok(Settings { agent, backends })
+    Ok(Settings { agent, health_address, backends })
 }
 
 /// A time, as a setting says it.

@@ -2,12 +2,14 @@
 //!
 //! # Layout
 //! - [`config`]: TOML → checked settings. [`run`]: the agent. [`backends`]: loads the backend libraries.
+//!   [`notify`]: tells the service manager.
 //! - [`client`]: asks a running agent. [`commands`]: one module a command. [`table`]: columns as kubectl's.
 
 mod backends;
 mod client;
 mod commands;
 mod config;
+mod notify;
 mod run;
 mod shutdown;
 mod table;

@@ -4,10 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, Permissions},
     io::{IsTerminal, Read, Seek, Write},
-    os::unix::{
-        fs::{DirBuilderExt, PermissionsExt},
-        net::UnixDatagram,
-    },
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -15,7 +12,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
-use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, view::NodeView};
+use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, health, view::NodeView};
 use stanchion_loader::memory;
 use tokio::{
     net::UnixListener,
@@ -24,7 +21,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{backends, config::Settings, shutdown};
+use crate::{
+    backends,
+    config::Settings,
+    notify::{notify, watchdog},
+    shutdown,
+};
 
 /// How often memory that is not in use goes back to the node: oftener than the looks and reads that an idle agent does, or what
 /// they need would stay.
@@ -78,6 +80,9 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     };
     let limits = settings.agent.node_shutdown;
     let agent = Agent::new(settings.agent, backends, node);
+    if let Some(address) = settings.health_address {
+        tasks.spawn("health", health::serve(agent.handle(), address, shutdown.clone()));
+    }
     let (handle, served) = (agent.handle(), shutdown.clone());
     let ending = handle.clone();
     tasks.spawn("local API", async move {
@@ -101,6 +106,7 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
             ending.end_pods(limits).await;
         } else {
             tracing::info!("stopping; the pods run on");
+            notify("STOPPING=1");
         }
         told.cancel();
     });
@@ -110,6 +116,17 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
             memory::give_back();
         }
     });
+    if let Some(period) = watchdog() {
+        let (handle, idle) = (agent.handle(), shutdown.clone());
+        tasks.spawn("watchdog", async move {
+            while idle.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+                match handle.is_alive() {
+                    Ok(()) => notify("WATCHDOG=1"),
+                    Err(why) => tracing::error!(why, "the service manager is not told that the agent is well"),
+                }
+            }
+        });
+    }
     notify("READY=1");
     let ended = agent.run(shutdown.clone()).await;
     shutdown.cancel();
@@ -185,13 +202,4 @@ fn node_info() -> BTreeMap<String, String> {
         ("architecture".to_owned(), text(system.machine())),
         ("operatingSystem".to_owned(), text(system.sysname())),
     ])
-}
-
-/// Tells the service manager (sd_notify(3)), if there is one.
-fn notify(state: &str) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to(state.as_bytes(), PathBuf::from(path)));
-    if let Err(error) = sent {
-        tracing::debug!(%error, "the service manager cannot be told");
-    }
 }

@@ -41,9 +41,9 @@ use stanchion_sdk::{
     changes::{self, Changes},
     disk,
     runtime::{
-        Capabilities, ContainerConfig, ContainerId, Error, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Health,
-        Image, ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result,
-        Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
+        Capabilities, ContainerConfig, ContainerId, DiskUsage, Error, Event, ExecId, ExecRequest, ExecStdio,
+        ExitStatus, Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress,
+        PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
     },
 };
 use tokio::sync::OnceCell;
@@ -232,6 +232,10 @@ impl Runtime for Containerd {
 
     async fn stats(&self) -> Result<Stats> {
         self.read_stats().await
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        self.read_disk_usage(&id).await
     }
 
     async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {

@@ -1,9 +1,16 @@
-//! What containers use, from their cgroups.
+//! What containers use, from their cgroups and the snapshotter.
 
+use containerd_client::services::v1::snapshots::UsageRequest;
 use jiff::Timestamp;
-use stanchion_sdk::runtime::{ContainerId, ContainerStats, Result, Stats};
+use stanchion_sdk::runtime::{ContainerId, ContainerStats, DiskUsage, Error, ErrorKind, Result, Stats};
 
-use crate::{Containerd, cgroup::Cgroup, inventory::of_ours, names};
+use crate::{
+    Containerd,
+    cgroup::Cgroup,
+    client::{failed, is_gone},
+    inventory::of_ours,
+    names,
+};
 
 impl Containerd {
     pub(crate) async fn read_stats(&self) -> Result<Stats> {
@@ -13,6 +20,19 @@ impl Containerd {
             Ok(Stats { containers: used.collect() })
         })
         .await
+    }
+
+    pub(crate) async fn read_disk_usage(&self, id: &ContainerId) -> Result<DiskUsage> {
+        let Some(record) = self.record(id.as_str()).await? else {
+            return Err(Error::new(ErrorKind::NotFound, format!("container {id} is gone")));
+        };
+        let request = UsageRequest { snapshotter: record.snapshotter, key: record.id };
+        match self.client.snapshots().usage(self.client.request(request)).await {
+            Ok(usage) => Ok(DiskUsage { writable_layer: usage.into_inner().size.try_into().unwrap_or(0), logs: 0 }),
+            // The snapshot comes with the start.
+            Err(status) if is_gone(&status) => Ok(DiskUsage::default()),
+            Err(status) => Err(failed(format!("measuring the files of container {id}"), &status)),
+        }
     }
 }
 

@@ -32,9 +32,9 @@ use stanchion_sdk::{
     changes::{self, Changes},
     disk,
     runtime::{
-        Capabilities, ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Image,
-        ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
-        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
+        Capabilities, ContainerConfig, ContainerId, DiskUsage, Event, ExecId, ExecRequest, ExecStdio, ExitStatus,
+        Image, ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result,
+        Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
     },
 };
 use tokio::sync::Mutex;
@@ -216,6 +216,11 @@ impl Runtime for Docker {
     async fn stats(&self) -> Result<Stats> {
         self.ready().await?;
         self.read_stats().await
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        self.ready().await?;
+        self.read_disk_usage(&id).await
     }
 
     async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {

@@ -1,9 +1,14 @@
 //! What containers use, as Docker reads it from their cgroups.
 
-use bollard::{models::ContainerStatsResponse, query_parameters::StatsOptions};
+use std::path::Path;
+
+use bollard::{
+    models::ContainerStatsResponse,
+    query_parameters::{InspectContainerOptions, StatsOptions},
+};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use stanchion_sdk::runtime::{ContainerId, ContainerStats, Result, Stats};
+use stanchion_sdk::runtime::{ContainerId, ContainerStats, DiskUsage, Error, ErrorKind, Result, Stats};
 
 use crate::{
     Docker,
@@ -22,6 +27,22 @@ impl Docker {
         let used = running.map(|entry| self.stats_of(entry.id)).buffered(PARALLEL);
         let containers = used.try_filter_map(|used| std::future::ready(Ok(used))).try_collect().await?;
         Ok(Stats { containers })
+    }
+
+    /// Docker walks the files of the container, and of no other.
+    pub(crate) async fn read_disk_usage(&self, id: &ContainerId) -> Result<DiskUsage> {
+        let gone = || Error::new(ErrorKind::NotFound, format!("container {id} is gone"));
+        let options = InspectContainerOptions { size: true };
+        match self.client.api().inspect_container(id.as_str(), Some(options)).await {
+            Ok(found) if self.client.owns(found.config.as_ref().and_then(|it| it.labels.as_ref())) => {
+                // Docker leaves out a size of nothing.
+                let writable_layer = found.size_rw.and_then(|size| size.try_into().ok()).unwrap_or(0);
+                Ok(DiskUsage { writable_layer, logs: found.log_path.map_or(0, |path| size_of_logs(Path::new(&path))) })
+            }
+            Ok(_) => Err(gone()),
+            Err(error) if is_gone(&error) => Err(gone()),
+            Err(error) => Err(failed(format!("measuring the files of container {id}"), &error)),
+        }
     }
 
     /// The use of one container; `None` when it does not run any more.
@@ -54,4 +75,12 @@ fn read(id: String, stats: &ContainerStatsResponse) -> Option<ContainerStats> {
         memory_working_set: usage.saturating_sub(inactive),
         pids,
     })
+}
+
+/// A log file and those that it was before it was rotated, bytes: they begin with its name.
+fn size_of_logs(file: &Path) -> u64 {
+    let (Some(directory), Some(name)) = (file.parent(), file.file_name()) else { return 0 };
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let logs = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()));
+    logs.filter_map(|log| Some(log.metadata().ok()?.len())).sum()
 }

@@ -23,9 +23,9 @@ use futures_util::Stream;
 use stanchion_sdk::{
     Backend,
     runtime::{
-        ContainerConfig, ContainerId, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Failover, Health, Image,
-        ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result, Runtime,
-        SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
+        ContainerConfig, ContainerId, DiskUsage, Event, ExecId, ExecRequest, ExecStdio, ExitStatus, Failover, Health,
+        Image, ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress, PullImage, Result,
+        Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
     },
 };
 
@@ -166,6 +166,11 @@ impl Runtime for K3s {
 
     async fn stats(&self) -> Result<Stats> {
         self.places.stats().await
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        let (place, id) = self.places.of_container(&id)?;
+        place.disk_usage(id).await
     }
 
     async fn exec(&self, mut request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {

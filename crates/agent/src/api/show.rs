@@ -6,6 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, Query, State},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
@@ -16,7 +17,7 @@ use tokio::sync::watch;
 use super::{Refusal, find};
 use crate::{
     handle::Handle,
-    view::{BackendView, NodeView, PodView, SourceView},
+    view::{BackendView, NodeView, PodView, RemovedView, SourceView},
 };
 
 /// Options of everything that can be watched.
@@ -42,6 +43,13 @@ pub(super) async fn pods<R: Runtime>(State(handle): State<Handle<R>>, Query(opti
     let board = Arc::clone(&handle.board);
     let changes = board.watch();
     answer(&options, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
+}
+
+pub(super) async fn removed<R: Runtime>(State(handle): State<Handle<R>>) -> Result<Json<Vec<RemovedView>>, Refusal> {
+    match tokio::task::spawn_blocking(move || handle.removed()).await {
+        Ok(removed) => Ok(Json(removed)),
+        Err(error) => Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("reading removed pods: {error}"))),
+    }
 }
 
 pub(super) async fn sources<R: Runtime>(State(handle): State<Handle<R>>) -> Json<Vec<SourceView>> {

@@ -20,7 +20,12 @@ impl PodFiles {
         fs::write(self.root().join(NAME), message)
     }
 
-    /// The pod begins anew after an eviction: without what filled its volumes.
+    /// What a container's logs take, those of its earlier lives too, bytes.
+    pub fn logs_usage(&self, container: &str) -> u64 {
+        usage(&self.logs.join(container))
+    }
+
+    /// The pod begins anew after an eviction: without what filled its volumes, and without the logs of what did.
     pub fn end_eviction(&self) -> io::Result<()> {
         if !self.root().join(NAME).exists() {
             return Ok(());
@@ -28,6 +33,7 @@ impl PodFiles {
         super::mounts::unmount_below(&self.root().join("volume-subpaths"))?;
         super::mounts::unmount_below(&self.root().join(EMPTY_DIRS))?;
         ignore_absent(fs::remove_dir_all(self.root().join(EMPTY_DIRS)))?;
+        ignore_absent(fs::remove_dir_all(&self.logs))?;
         fs::remove_file(self.root().join(NAME))
     }
 }

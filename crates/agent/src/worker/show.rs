@@ -18,6 +18,7 @@ use crate::{
     observe::Remains,
     plan::{image, restart, view::View},
     policy,
+    removed::remembered,
     room::Refusal,
     status::{Facts, status},
     view::{ContainerView, PodView},
@@ -64,7 +65,27 @@ impl<R: Runtime> Worker<R> {
         let manifest = desired.map(|desired| desired.manifest.to_string()).unwrap_or_default();
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
         self.stamp(&mut shown.metadata, self.since(&pod), desired.is_none());
-        self.shared.board.set_pod(&self.key, PodView { pod: shown, backend: home, manifest, containers });
+        let shown = PodView { pod: shown, backend: home, manifest, containers };
+        if desired.is_none()
+            && (self.leaving.is_none() || pod.all_containers().any(|it| view.newest(&pod, &it.name).is_some()))
+        {
+            let manifest = self.last.as_ref().map(|last| last.manifest.to_string()).unwrap_or_default();
+            self.leaving = Some(PodView { manifest, ..shown.clone() });
+        }
+        self.shared.board.set_pod(&self.key, shown);
+    }
+
+    /// Keeps how the pod was last, now that nothing of it is left (R-TERM-7).
+    pub(super) async fn remember_pod(&mut self) {
+        let Some(last) = self.leaving.take() else { return };
+        let (removed, pod) = (Arc::clone(&self.shared.removed), remembered(&last, self.shared.clock.now()));
+        let kept = match tokio::task::spawn_blocking(move || removed.keep(&pod)).await {
+            Ok(kept) => kept,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(pod = %self.key, %error, "how a removed pod was last cannot be kept");
+        }
     }
 
     /// The revision that has a sandbox, the wanted one before another.

@@ -1,10 +1,11 @@
-//! What is in a pod's emptyDirs, held against their `sizeLimit`: a pod that fills the node's disk is evicted.
+//! What a pod takes of the node's disk, held against its limits: emptyDirs' `sizeLimit`, and `ephemeral-storage` of
+//! containers. A pod that takes more is evicted.
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use stanchion_pod::{Medium, Pod, Volume};
-use stanchion_runtime::{Runtime, SandboxInfo};
+use stanchion_runtime::{ContainerInfo, DiskUsage, ErrorKind, Runtime, SandboxInfo};
 use tokio::time::Instant;
 
 use super::Worker;
@@ -14,23 +15,28 @@ use crate::{
     events::Subject,
     files::{self, PodFiles},
     observe::Remains,
-    plan::is_current,
+    plan::{is_current, is_running},
 };
 
-/// How often volumes are measured, as a kubelet does it.
+/// How often pods are measured, as a kubelet does it.
 const PERIOD: Duration = Duration::from_secs(10);
 /// Measuring takes at most one part in so many of the time.
 const SHARE: u32 = 50;
+/// What it is called in a manifest.
+const STORAGE: &str = "ephemeral-storage";
+
+/// What the runtime says of running containers, by name.
+type Used = Vec<(String, DiskUsage)>;
 
 impl<R: Runtime> Worker<R> {
-    /// Measures the volumes of what stands, if that is due, and notes the pod's eviction. When to measure again; never for
-    /// a pod without such volumes.
+    /// Measures what stands, if that is due, and notes the pod's eviction. When to measure again; never for a pod without
+    /// limits.
     pub(super) async fn measure(
         &mut self,
         desired: Option<&DesiredPod>,
         remains: &[(String, Arc<Remains>)],
     ) -> Option<Timestamp> {
-        let pod = self.standing(desired?, remains).filter(|pod| limited(pod).next().is_some())?;
+        let pod = self.standing(desired?, remains).filter(|pod| is_limited(pod))?;
         let now = self.shared.clock.now();
         let stays = |sandbox: &SandboxInfo| is_current(sandbox, &pod) && !self.history.is_condemned(&sandbox.id);
         let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
@@ -40,8 +46,13 @@ impl<R: Runtime> Worker<R> {
         if let Some(next) = self.measure_at.filter(|next| *next > now) {
             return Some(next);
         }
-        let (files, measured, begun) = (self.files(pod.uid.clone()), Arc::clone(&pod), Instant::now());
-        let found = match tokio::task::spawn_blocking(move || exceeded(&measured, &files)).await {
+        let begun = Instant::now();
+        let used = match pod.total.ephemeral_storage_limit {
+            Some(_) => self.used(&pod, remains).await,
+            None => Some(Used::new()),
+        };
+        let (files, measured) = (self.files(pod.uid.clone()), Arc::clone(&pod));
+        let found = match tokio::task::spawn_blocking(move || exceeded(&measured, &files, used.as_ref())).await {
             Ok(found) => found,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
@@ -56,30 +67,103 @@ impl<R: Runtime> Worker<R> {
         self.measure_at = Some(next);
         Some(next)
     }
+
+    /// What the running containers have written, as far as the backend can tell. `None` while it does not answer.
+    async fn used(&self, pod: &Pod, remains: &[(String, Arc<Remains>)]) -> Option<Used> {
+        let mut used = Used::new();
+        for (backend, remains) in remains {
+            let sandboxes: Vec<_> = remains.sandboxes.iter().filter(|it| is_current(it, pod)).collect();
+            let is_own = |container: &&ContainerInfo| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox);
+            for container in remains.containers.iter().filter(is_own).filter(|it| is_running(it)) {
+                let runtime = self.runtime(backend).ok()?;
+                let answer = tokio::select! {
+                    // *Cancel-safe:* it only looks.
+                    answer = runtime.disk_usage(container.id.clone()) => answer,
+                    () = self.until_away(backend) => return None,
+                };
+                match answer {
+                    Ok(usage) => used.push((container.name.clone(), usage)),
+                    // It has ended since.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) if error.kind() == ErrorKind::Unsupported => {
+                        let message = format!(
+                            "Backend {backend} cannot tell what containers write to their root file systems: of \
+                             {STORAGE} only logs and emptyDirs are counted"
+                        );
+                        self.shared.events.warning(&Subject::pod(&self.key), "StorageNotMeasured", message);
+                        used.push((container.name.clone(), DiskUsage::default()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(pod = %self.key, error = error.chain(), "what a container has written is not known");
+                        return None;
+                    }
+                }
+            }
+        }
+        Some(used)
+    }
+}
+
+/// Whether there is anything to hold the pod to.
+fn is_limited(pod: &Pod) -> bool {
+    pod.total.ephemeral_storage_limit.is_some() || sized(pod).next().is_some()
 }
 
 /// Volumes on disk with a limit: a tmpfs keeps its own.
-fn limited(pod: &Pod) -> impl Iterator<Item = (&str, u64)> {
+fn sized(pod: &Pod) -> impl Iterator<Item = (&str, u64)> {
+    on_disk(pod).filter_map(|(name, limit)| Some((name, limit?)))
+}
+
+/// Its emptyDirs on disk, with their limits.
+fn on_disk(pod: &Pod) -> impl Iterator<Item = (&str, Option<u64>)> {
     pod.volumes.iter().filter_map(|(name, volume)| match volume {
-        Volume::EmptyDir { medium: Medium::Disk, size_limit: Some(limit) } => Some((name.as_str(), *limit)),
+        Volume::EmptyDir { medium: Medium::Disk, size_limit } => Some((name.as_str(), *size_limit)),
         _ => None,
     })
 }
 
-/// The first volume that has more than it may, in a kubelet's words, and whether that was not known. It is written down:
+/// The first limit that is exceeded, in a kubelet's order and words, and whether that was not known. It is written down:
 /// an agent that comes after this one does not start the pod again.
-fn exceeded(pod: &Pod, files: &PodFiles) -> Option<(String, bool)> {
+fn exceeded(pod: &Pod, files: &PodFiles, used: Option<&Used>) -> Option<(String, bool)> {
     if let Ok(message) = files.eviction() {
         return Some((message, false));
     }
-    let (name, limit) = limited(pod).find(|(name, limit)| files::usage(&files.empty_dir(name)) > *limit)?;
-    let volumes = pod.wire.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let written =
-        volumes.filter(|volume| volume.name == name).find_map(|it| it.empty_dir.as_ref()?.size_limit.as_ref());
-    let written = written.map_or_else(|| limit.to_string(), |written| written.0.clone());
-    let message = format!("Usage of EmptyDir volume {name:?} exceeds the limit {written:?}. ");
+    let message = volume_exceeded(pod, files).or_else(|| storage_exceeded(pod, files, used?))?;
     if let Err(error) = files.keep_eviction(&message) {
         tracing::warn!(pod = %pod.key, %error, "an eviction cannot be written down; it will be found again");
     }
     Some((message, true))
+}
+
+fn volume_exceeded(pod: &Pod, files: &PodFiles) -> Option<String> {
+    let (name, limit) = sized(pod).find(|(name, limit)| files::usage(&files.empty_dir(name)) > *limit)?;
+    let volumes = pod.wire.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let written =
+        volumes.filter(|volume| volume.name == name).find_map(|it| it.empty_dir.as_ref()?.size_limit.as_ref());
+    let written = written.map_or_else(|| limit.to_string(), |written| written.0.clone());
+    Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {written:?}. "))
+}
+
+/// A container has its writable layer and its logs, the pod its containers and its emptyDirs on disk.
+fn storage_exceeded(pod: &Pod, files: &PodFiles, used: &Used) -> Option<String> {
+    let limit = pod.total.ephemeral_storage_limit?;
+    let of_container = |(name, usage): &(String, DiskUsage)| {
+        let usage = usage.writable_layer.saturating_add(usage.logs).saturating_add(files.logs_usage(name));
+        (name.clone(), usage)
+    };
+    let containers: Vec<_> = used.iter().map(of_container).collect();
+    let volumes = on_disk(pod).map(|(name, _)| files::usage(&files.empty_dir(name)));
+    if containers.iter().map(|(_, usage)| *usage).chain(volumes).fold(0, u64::saturating_add) > limit {
+        let written = pod.whole.limits.as_ref().and_then(|limits| limits.get(STORAGE));
+        let written = written.map_or_else(|| limit.to_string(), |written| written.0.clone());
+        return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {written}. "));
+    }
+    containers.iter().find_map(|(name, usage)| {
+        let container = pod.containers.iter().find(|container| container.name == *name)?;
+        let limit = container.resources.ephemeral_storage_limit.filter(|limit| *limit > 0 && usage > limit)?;
+        let wire = pod.wire.spec.iter().flat_map(|spec| &spec.containers).find(|wire| wire.name == *name);
+        let written = wire.and_then(|wire| wire.resources.as_ref()?.limits.as_ref()?.get(STORAGE));
+        let written = written.map_or_else(|| limit.to_string(), |written| written.0.clone());
+        Some(format!("Container {name} exceeded its local ephemeral storage limit {written:?}. "))
+    })
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
-    config::{AgentConfig, DefaultBackend, Failover, ImageGc, NodeShutdown, Policy},
+    config::{AgentConfig, DefaultBackend, Failover, ImageGc, NodeShutdown, Policy, Remembered},
     handle::Handle,
     view::{EventView, ManifestView, NodeView, PodView},
 };
@@ -90,6 +90,7 @@ impl Node {
             resolv_conf: None,
             policy: Policy::default(),
             node_shutdown: NodeShutdown::default(),
+            remembered: Remembered::default(),
         };
         for name in ["manifests", "proc"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");

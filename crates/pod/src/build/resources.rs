@@ -109,6 +109,8 @@ fn of(requests: &Amounts, limits: &Amounts) -> Resources {
         cpu_limit: milli(limits, "cpu"),
         memory_request: whole(requests, "memory"),
         memory_limit: whole(limits, "memory"),
+        ephemeral_storage_request: whole(requests, "ephemeral-storage"),
+        ephemeral_storage_limit: whole(limits, "ephemeral-storage"),
         hugepages: limits.keys().filter_map(page).collect::<BTreeMap<_, _>>(),
     }
 }
@@ -194,5 +196,17 @@ mod tests {
         let spec = containers(&[r#"{"limits": {"hugepages-2Mi": "4Mi", "hugepages-1Gi": "1Gi", "cpu": "1"}}"#]);
         let read = resources(spec.containers[0].resources.as_ref().expect("resources"));
         assert_eq!(read.hugepages, [(2 << 20, 4 << 20), (1 << 30, 1 << 30)].into(), "R-RES-17");
+    }
+
+    // R-EVI-1: what a kubelet compares with.
+    #[test]
+    fn a_pods_limit_of_storage_is_the_sum_of_those_that_its_containers_have() {
+        let one = r#"{"limits": {"ephemeral-storage": "1Gi"}}"#;
+        let other = r#"{"limits": {"ephemeral-storage": "512Mi"}, "requests": {"ephemeral-storage": "1Mi"}}"#;
+        let sum = total(&containers(&[one, other, "{}"]));
+        assert_eq!(sum.ephemeral_storage_limit, Some(1536 << 20), "one without a limit does not lift the others'");
+        assert_eq!(sum.ephemeral_storage_request, Some(1025 << 20), "R-DEF-3: the limit is the request");
+        assert_eq!(total(&containers(&["{}"])).ephemeral_storage_limit, None);
+        assert_eq!(qos(&containers(&[one])), QosClass::BestEffort, "R-RES-1");
     }
 }

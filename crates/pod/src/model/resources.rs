@@ -13,6 +13,10 @@ pub struct Resources {
     pub memory_request: Option<u64>,
     /// Memory limit, bytes.
     pub memory_limit: Option<u64>,
+    /// Request of room on the node's disk, bytes.
+    pub ephemeral_storage_request: Option<u64>,
+    /// The most that its files and logs may take of the node's disk, bytes.
+    pub ephemeral_storage_limit: Option<u64>,
     /// Limits of huge pages: bytes in all, by the bytes of one page.
     pub hugepages: BTreeMap<u64, u64>,
 }

@@ -141,9 +141,9 @@ fn the_code_does_what_the_rows_say() {
             Executed => assert!(!names_it(&problems) && !names_it(&warnings), "{path}: {problems:?} {warnings:?}"),
             Keys(known) => {
                 assert!(known.contains(&"cpu") && problems.is_empty(), "{path}: {problems:?}");
-                let (problems, _) = said(path, json!({ "cpu": "1", "ephemeral-storage": "1" }));
+                let (problems, _) = said(path, json!({ "cpu": "1", "example.com/dongle": "1" }));
                 assert_eq!(problems.len(), 1, "{path}: {problems:?}");
-                assert_eq!(problems[0].field, format!("{concrete}.ephemeral-storage"));
+                assert_eq!(problems[0].field, format!("{concrete}.example.com/dongle"));
             }
             Only(allowed) => {
                 for value in allowed.iter().filter(|_| at == path) {

@@ -172,6 +172,7 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "container.exit_code" => starting::exit_code,
         "container.out_of_memory" => starting::out_of_memory,
         "container.stats" => starting::stats,
+        "container.disk_usage" => starting::disk_usage,
         "container.stop_signal" => stopping::signal,
         "container.stop_grace" => stopping::grace,
         "container.stop_at_once" => stopping::at_once,

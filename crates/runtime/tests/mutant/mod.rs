@@ -11,9 +11,9 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream};
 use stanchion_runtime::{
-    ContainerConfig, ContainerId, ContainerState, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest, ExecStdio,
-    ExitStatus, Image, ImageDetails, ImageMount, ImageStore, ImportImages, Inventory, IpcMode, NetworkMode, PidMode,
-    Profile, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize,
+    ContainerConfig, ContainerId, ContainerState, DiskUsage, Error, ErrorKind, Event, EventKind, ExecId, ExecRequest,
+    ExecStdio, ExitStatus, Image, ImageDetails, ImageMount, ImageStore, ImportImages, Inventory, IpcMode, NetworkMode,
+    PidMode, Profile, Progress, PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize,
     UnusedImage, Version, testing::FakeRuntime,
 };
 
@@ -44,6 +44,7 @@ pub enum Broken {
     MemoryLimitIgnored,
     OomNotTold,
     StatsEmpty,
+    DiskUsageNone,
     StopKillsAtOnce,
     StopNeverKills,
     StopAsksWithoutGrace,
@@ -358,6 +359,11 @@ impl Runtime for Mutant {
     async fn stats(&self) -> Result<Stats> {
         let stats = self.pass("stats", self.fake.stats()).await?;
         Ok(if self.is(Broken::StatsEmpty) { Stats::default() } else { stats })
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        let usage = self.pass("disk_usage", self.fake.disk_usage(id)).await?;
+        Ok(if self.is(Broken::DiskUsageNone) { DiskUsage::default() } else { usage })
     }
 
     async fn exec(&self, mut request: ExecRequest, mut stdio: ExecStdio) -> Result<ExitStatus> {

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
-use stanchion_agent::view::{ContainerView, EventView, PodView};
+use stanchion_agent::{
+    removed::REMOVED_AT,
+    view::{ContainerView, EventView, PodView},
+};
 use stanchion_pod::k8s_openapi::{
     api::core::v1::{Container, ContainerState, ContainerStatus, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -35,7 +38,14 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
         _ => bail!("say what to describe: stanchion describe pod NAME"),
     };
     client.block_on(async {
-        let pod = client.find(&name, options.namespace.as_deref()).await?;
+        let namespace = options.namespace.as_deref();
+        let pod = match client.find(&name, namespace).await {
+            Ok(pod) => pod,
+            Err(error) => match client.find_removed(&name, namespace).await?.into_iter().next() {
+                Some(removed) => removed.into(),
+                None => return Err(error),
+            },
+        };
         let events: Vec<EventView> = client.get("/v1/events").await?;
         show(&pod, &events);
         Ok(ExitCode::SUCCESS)
@@ -60,10 +70,16 @@ fn show(view: &PodView, events: &[EventView]) {
     line("UID", &or_none(metadata.uid.clone()));
     line("Start Time", &report.start_time.as_ref().map(|time| time.0.to_string()).unwrap_or_default());
     let labels = metadata.labels.iter().flatten().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+    if let Some(at) = metadata.annotations.as_ref().and_then(|annotations| annotations.get(REMOVED_AT)) {
+        line("Removed", at);
+    }
     line("Labels", &or_none(Some(labels.join(", "))));
     line("Status", &summary(view).status);
     line("QoS Class", &or_none(report.qos_class.clone()));
     line("IP", &or_none(report.pod_ip.clone()));
+    if let Some(reason) = &report.reason {
+        line("Reason", reason);
+    }
     if let Some(message) = &report.message {
         line("Message", message);
     }

@@ -6,7 +6,10 @@ use anyhow::{Context, Result, bail};
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::json;
-use stanchion_agent::view::{BackendView, EventView, NodeView, PodView, SourceView};
+use stanchion_agent::{
+    removed::REMOVED_AT,
+    view::{BackendView, EventView, NodeView, PodView, RemovedView, SourceView},
+};
 
 use crate::{
     client::Client,
@@ -30,8 +33,11 @@ pub struct Options {
     #[arg(short, long, value_parser = ["wide", "json", "yaml", "name"])]
     output: Option<String>,
     /// Print again whenever something changes
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "show_removed")]
     watch: bool,
+    /// Pods that were removed too, as they were last
+    #[arg(long)]
+    show_removed: bool,
 }
 
 /// Options of `events`.
@@ -64,6 +70,9 @@ pub fn events(client: &Client, options: &EventOptions) -> Result<ExitCode> {
 }
 
 async fn pods(client: &Client, options: &Options) -> Result<()> {
+    if options.show_removed {
+        return with_removed(client, options).await;
+    }
     if let Some(name) = &options.name {
         let pod = client.find(name, options.namespace.as_deref()).await?;
         return match options.output.as_deref() {
@@ -81,6 +90,19 @@ async fn pods(client: &Client, options: &Options) -> Result<()> {
         return Ok(());
     }
     let pods = wanted(client.get("/v1/pods").await?, options);
+    show_pods(client, &pods, options.output.as_deref()).await
+}
+
+/// Pods and after them those that were removed, of which `REMOVED` says when.
+async fn with_removed(client: &Client, options: &Options) -> Result<()> {
+    let mut pods = wanted(client.get("/v1/pods").await?, options);
+    let mut removed: Vec<RemovedView> = client.get("/v1/removed").await?;
+    if let Some(name) = &options.name {
+        let is_meant = client.meant(name, options.namespace.as_deref()).await?;
+        pods.retain(|pod| is_meant(&pod.pod.metadata));
+        removed.retain(|pod| is_meant(&pod.pod.metadata));
+    }
+    pods.extend(wanted(removed.into_iter().map(PodView::from).collect(), options));
     show_pods(client, &pods, options.output.as_deref()).await
 }
 
@@ -135,6 +157,11 @@ async fn show_pods(client: &Client, pods: &[PodView], output: Option<&str>) -> R
     if wide {
         head.extend(row(["IP", "BACKEND", "MANIFEST"]));
     }
+    let removed_at = |pod: &PodView| pod.pod.metadata.annotations.as_ref()?.get(REMOVED_AT)?.parse().ok();
+    let any_removed = pods.iter().any(|pod| removed_at(pod).is_some());
+    if any_removed {
+        head.push("REMOVED".to_owned());
+    }
     let mut rows = vec![head];
     for pod in pods {
         let created = pod.pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -144,6 +171,9 @@ async fn show_pods(client: &Client, pods: &[PodView], output: Option<&str>) -> R
         if wide {
             let ip = pod.pod.status.as_ref().and_then(|status| status.pod_ip.clone());
             cells.extend([ip.unwrap_or_else(|| "<none>".to_owned()), pod.backend.clone(), pod.manifest.clone()]);
+        }
+        if any_removed {
+            cells.push(removed_at(pod).map_or_else(|| "-".to_owned(), |at| age(Some(at))));
         }
         rows.push(cells);
     }

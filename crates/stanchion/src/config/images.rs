@@ -2,7 +2,6 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use jiff::SignedDuration;
 use serde::Deserialize;
 use stanchion_agent::config::{CredentialProviders, ImageGc};
 
@@ -81,9 +80,7 @@ impl RawImages {
 }
 
 fn time(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, String> {
-    let Some(text) = text else { return Ok(default) };
-    let time = text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok());
-    time.ok_or_else(|| format!("images.{key} must be a time such as \"2m\" or \"24h\", not {text:?}"))
+    text.map_or(Ok(default), |text| super::time(&format!("images.{key}"), text))
 }
 
 #[cfg(test)]

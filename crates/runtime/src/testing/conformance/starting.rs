@@ -129,3 +129,21 @@ pub(super) async fn stats<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     ensure!(stats.iter().all(|stats| stats.id != exited), "an exited container has an entry");
     Ok(())
 }
+
+/// What a container writes to its root file system is told, as long as there is one (R-EVI-1).
+pub(super) async fn disk_usage<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    const WRITTEN: u64 = 64 << 10;
+    let sandbox = kit.sandbox().await?;
+    let id = kit.runtime.create_container(kit.container(&sandbox, SERVER)).await?;
+    let of_created = kit.runtime.disk_usage(id.clone()).await?.writable_layer;
+    ensure!(of_created < WRITTEN, "before its start a container has written {of_created} bytes");
+    kit.runtime.start_container(id.clone()).await?;
+    let before = kit.runtime.disk_usage(id.clone()).await?.writable_layer;
+    let text = "x".repeat(usize::try_from(WRITTEN).unwrap_or_default());
+    let output = kit.exec(&id, &["sh", "-c", &format!("echo {text} > /written")]).await?;
+    ensure!(output.code == 0, "writing to the root file system: {}", output.stderr);
+    let grown = kit.runtime.disk_usage(id.clone()).await?.writable_layer.saturating_sub(before);
+    ensure!((WRITTEN..4 * WRITTEN).contains(&grown), "after writing {WRITTEN} bytes it has {grown} more");
+    kit.runtime.remove_container(id.clone()).await?;
+    refused(kit.runtime.disk_usage(id).await, &[ErrorKind::NotFound], "the disk usage of a container that is gone")
+}

@@ -28,6 +28,7 @@ pub enum Method {
     RemoveContainer,
     List,
     Stats,
+    DiskUsage,
     Exec,
     ResizeExec,
     Logs,
@@ -36,7 +37,7 @@ pub enum Method {
 
 impl Method {
     /// Every method.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Version,
         Self::PullImage,
         Self::ListImages,
@@ -54,6 +55,7 @@ impl Method {
         Self::RemoveContainer,
         Self::List,
         Self::Stats,
+        Self::DiskUsage,
         Self::Exec,
         Self::ResizeExec,
         Self::Logs,
@@ -81,6 +83,7 @@ impl Method {
             Self::RemoveContainer => "remove_container",
             Self::List => "list",
             Self::Stats => "stats",
+            Self::DiskUsage => "disk_usage",
             Self::Exec => "exec",
             Self::ResizeExec => "resize_exec",
             Self::Logs => "logs",
@@ -99,6 +102,7 @@ impl Method {
                 | Self::ImageStore
                 | Self::List
                 | Self::Stats
+                | Self::DiskUsage
                 | Self::Logs
                 | Self::Events
                 | Self::ResizeExec
@@ -134,6 +138,7 @@ pub enum Call {
     RemoveContainer(ContainerId),
     List,
     Stats,
+    DiskUsage(ContainerId),
     Exec(ExecRequest),
     ResizeExec(ExecId, TerminalSize),
     Logs(ContainerId),
@@ -162,6 +167,7 @@ impl Call {
             Self::RemoveContainer(_) => Method::RemoveContainer,
             Self::List => Method::List,
             Self::Stats => Method::Stats,
+            Self::DiskUsage(_) => Method::DiskUsage,
             Self::Exec(_) => Method::Exec,
             Self::ResizeExec(..) => Method::ResizeExec,
             Self::Logs(_) => Method::Logs,

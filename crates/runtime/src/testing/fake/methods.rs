@@ -9,9 +9,9 @@ use super::{
     Call, FakeRuntime, Fault, Shared, TermAction, events::stream_of, lock, shell, state::Launch, steer::outage,
 };
 use crate::{
-    Capabilities, ContainerConfig, ContainerId, ContainerStats, Error, ErrorKind, Event, ExecId, ExecRequest,
-    ExecStdio, ExitStatus, Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, Progress, PullImage,
-    Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
+    Capabilities, ContainerConfig, ContainerId, ContainerStats, DiskUsage, Error, ErrorKind, Event, ExecId,
+    ExecRequest, ExecStdio, ExitStatus, Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, Progress,
+    PullImage, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
 };
 
 impl Runtime for FakeRuntime {
@@ -136,6 +136,19 @@ impl Runtime for FakeRuntime {
 
     async fn stats(&self) -> Result<Stats> {
         self.call(Call::Stats, async { Ok(self.shared.stats()) }).await
+    }
+
+    async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
+        self.act(Call::DiskUsage(id.clone()), || {
+            self.shared.look(|state| {
+                let missing =
+                    || Error::new(ErrorKind::NotFound, format!("disk usage of container {id}: there is none"));
+                let container = state.containers.get(&id).ok_or_else(missing)?;
+                let logs = if state.log_files { 0 } else { container.output.len() as u64 };
+                Ok(DiskUsage { writable_layer: container.files.values().map(|file| file.len() as u64).sum(), logs })
+            })
+        })
+        .await
     }
 
     async fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {

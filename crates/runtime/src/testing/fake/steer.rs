@@ -99,6 +99,15 @@ impl FakeRuntime {
         self.shared.write_log(id, shell::Stream::Stdout, format!("{line}\n").as_bytes());
     }
 
+    /// A running container writes a file to its root file system.
+    pub fn write(&self, id: &ContainerId, path: &str, content: Vec<u8>) {
+        self.shared.change(|state, _| {
+            if let Some(container) = state.containers.get_mut(id) {
+                container.files.insert(path.into(), content);
+            }
+        });
+    }
+
     /// A sandbox is lost, as when somebody removes its network namespace. Its containers run on.
     pub fn lose_sandbox(&self, id: &SandboxId, reason: &str) {
         self.shared.change(|state, _| state.lose_sandbox(id, reason));

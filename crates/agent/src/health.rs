@@ -1,0 +1,164 @@
+//! Whether the agent is well, for those who watch it: `/livez`, `/readyz` and `/healthz` over HTTP (R-LOOP-7).
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{Path, Query, State},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use stanchion_runtime::Runtime;
+use tokio::{net::TcpListener, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::handle::Handle;
+
+/// How long the reconciler waits for news before it goes round all the same.
+pub(crate) const ROUND: Duration = Duration::from_secs(60);
+/// How long it may stand still.
+const LIMIT: Duration = Duration::from_secs(300);
+/// From one try to listen to the next.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// When the reconciler last went round.
+#[derive(Debug)]
+pub(crate) struct Pulse(Mutex<Instant>);
+
+impl Default for Pulse {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Pulse {
+    pub fn beat(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// # Errors
+    /// How long it has stood still, if that is too long.
+    pub fn check(&self) -> Verdict {
+        let still = self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        match still <= LIMIT.max(2 * ROUND) {
+            true => Ok(()),
+            false => Err(format!("the loop has stood still for {}s", still.as_secs())),
+        }
+    }
+}
+
+/// What a check has found: nothing, or what is wrong.
+type Verdict = Result<(), String>;
+
+/// Checks by name.
+type Checks = Vec<(&'static str, Verdict)>;
+
+/// Options of a request, as the API server has them.
+type Options = Query<Vec<(String, String)>>;
+
+/// Serves until `shutdown`. An address that cannot be had now is tried again: pods run all the same.
+pub async fn serve<R: Runtime>(handle: Handle<R>, address: SocketAddr, shutdown: CancellationToken) {
+    let Some(listener) = shutdown.run_until_cancelled(listen(address)).await else { return };
+    let mut routes = Router::new();
+    for name in ["healthz", "livez", "readyz"] {
+        let all = move |State(handle): State<Handle<R>>, Query(options): Options| async move {
+            all(name, checks(name, &handle), &options)
+        };
+        let one = move |State(handle): State<Handle<R>>, Path(check): Path<String>| async move {
+            one(checks(name, &handle), &check)
+        };
+        routes = routes.route(&format!("/{name}"), get(all)).route(&format!("/{name}/{{check}}"), get(one));
+    }
+    let serving = axum::serve(listener, routes.with_state(handle)).into_future();
+    if let Some(Err(error)) = shutdown.run_until_cancelled(serving).await {
+        tracing::error!(%error, "the health endpoint failed");
+    }
+}
+
+async fn listen(address: SocketAddr) -> TcpListener {
+    let mut is_told = false;
+    loop {
+        match TcpListener::bind(address).await {
+            Ok(listener) => return listener,
+            Err(error) if !is_told => {
+                tracing::warn!(%address, %error, "agent.health_address cannot be listened on; it is tried again");
+                is_told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// An agent lives while its loop goes round. It is ready when it can do its work too.
+fn checks<R>(name: &str, handle: &Handle<R>) -> Checks {
+    let mut checks = vec![("ping", Ok(())), ("syncloop", handle.is_alive())];
+    if name == "readyz" {
+        checks.extend([("sources", sources(handle)), ("backends", backends(handle))]);
+    }
+    checks
+}
+
+fn sources<R>(handle: &Handle<R>) -> Verdict {
+    let sources = handle.board.sources();
+    match sources.iter().filter(|source| source.error.is_some()).count() {
+        0 => Ok(()),
+        unreadable => Err(format!("{unreadable} of {} cannot be read", sources.len())),
+    }
+}
+
+fn backends<R>(handle: &Handle<R>) -> Verdict {
+    let backends = handle.board.backends();
+    match backends.iter().any(|backend| backend.error.is_none() && !backend.runtime.is_empty()) {
+        true => Ok(()),
+        false => Err(format!("none of {} can be reached", backends.len())),
+    }
+}
+
+/// The answer of all checks together, in the API server's form. Each has its line if one has failed, or if it is asked for.
+fn all(name: &str, checks: Checks, options: &[(String, String)]) -> Response {
+    let is_excluded = |check: &str| options.iter().any(|(option, value)| option == "exclude" && value == check);
+    let is_verbose = options.iter().any(|(option, _)| option == "verbose");
+    let mut lines = String::new();
+    let mut has_failed = false;
+    for (check, verdict) in checks {
+        match verdict {
+            _ if is_excluded(check) => lines.push_str(&format!("[+]{check} excluded: ok\n")),
+            Ok(()) => lines.push_str(&format!("[+]{check} ok\n")),
+            Err(why) => {
+                has_failed = true;
+                lines.push_str(&format!("[-]{check} failed: {why}\n"));
+            }
+        }
+    }
+    match (has_failed, is_verbose) {
+        (true, _) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{lines}{name} check failed\n")),
+        (false, true) => text(StatusCode::OK, format!("{lines}{name} check passed\n")),
+        (false, false) => text(StatusCode::OK, "ok".to_owned()),
+    }
+}
+
+fn one(checks: Checks, wanted: &str) -> Response {
+    match checks.into_iter().find(|(check, _)| *check == wanted) {
+        Some((_, Ok(()))) => text(StatusCode::OK, "ok".to_owned()),
+        Some((_, Err(why))) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("internal server error: {why}\n")),
+        None => text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned()),
+    }
+}
+
+fn text(status: StatusCode, body: String) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::CACHE_CONTROL, "no-cache, private"),
+    ];
+    (status, headers, body).into_response()
+}

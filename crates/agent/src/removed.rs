@@ -1,0 +1,183 @@
+//! Pods that were removed, as they were last (R-TERM-7): one small file each, for a while.
+//!
+//! ```text
+//! <state_dir>/removed/<when, ms since 1970>-<uid>.json
+//! ```
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use jiff::Timestamp;
+use stanchion_pod::k8s_openapi::{
+    api::core::v1 as wire,
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+
+use crate::{
+    clock::later,
+    config::Remembered,
+    files::ignore_absent,
+    view::{PodView, RemovedView},
+};
+
+/// When the pod was removed: on the pod, for who reads only that.
+pub const REMOVED_AT: &str = "stanchion.dev/removed-at";
+/// Why a pod is over that was not over before its manifest was gone.
+const REASON: &str = "ManifestRemoved";
+const MESSAGE: &str = "The pod was stopped because its manifest was removed";
+
+/// What is kept of removed pods.
+#[derive(Debug)]
+pub struct Removed {
+    directory: PathBuf,
+    bounds: Remembered,
+    /// One change at a time: what a write has not finished is no leftover.
+    change: Mutex<()>,
+}
+
+impl Removed {
+    /// That of an agent with this state directory.
+    #[must_use]
+    pub fn new(state_dir: &Path, bounds: Remembered) -> Self {
+        Self { directory: state_dir.join("removed"), bounds, change: Mutex::new(()) }
+    }
+
+    /// What is kept, the latest first. What cannot be read is passed over.
+    #[must_use]
+    pub fn list(&self, now: Timestamp) -> Vec<RemovedView> {
+        let (kept, _) = self.entries(now);
+        let read = |path: &PathBuf| {
+            let read = fs::read(path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+            read.inspect_err(
+                |error| tracing::warn!(path = %path.display(), %error, "a removed pod's last status is lost"),
+            )
+        };
+        kept.iter().filter_map(|path| read(path).ok()).collect()
+    }
+
+    /// Keeps a pod's last status. A power cut leaves it or nothing.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn keep(&self, removed: &RemovedView) -> io::Result<()> {
+        if self.bounds.most == 0 {
+            return Ok(());
+        }
+        let change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        let uid = removed.pod.metadata.uid.as_deref().unwrap_or_default();
+        let name = format!("{:016}-{uid}.json", removed.removed_at.as_millisecond());
+        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.directory)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
+        file.write_all(&serde_json::to_vec(removed)?)?;
+        file.as_file().sync_all()?;
+        file.persist(self.directory.join(name))?;
+        drop(change);
+        self.forget(removed.removed_at)
+    }
+
+    /// Removes what is too old or too much, and what a write that was cut short has left.
+    ///
+    /// # Errors
+    /// Something cannot be removed.
+    pub(crate) fn forget(&self, now: Timestamp) -> io::Result<()> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, rest) = self.entries(now);
+        rest.iter().try_for_each(|path| ignore_absent(fs::remove_file(path)))
+    }
+
+    /// The files to keep, the latest first, and the others.
+    fn entries(&self, now: Timestamp) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let dated = entries.map(|entry| (removed_at(&entry.file_name().to_string_lossy()), entry.path()));
+        let is_young = |at: Option<Timestamp>| at.is_some_and(|at| later(at, self.bounds.age) >= now);
+        let (mut kept, rest): (Vec<_>, Vec<_>) = dated.partition(|(at, _)| is_young(*at));
+        kept.sort_unstable();
+        kept.reverse();
+        let more = kept.split_off(kept.len().min(self.bounds.most));
+        let paths = |of: Vec<(Option<Timestamp>, PathBuf)>| of.into_iter().map(|(_, path)| path).collect();
+        (paths(kept), paths(rest.into_iter().chain(more).collect()))
+    }
+}
+
+/// When the pod of a file of that name was removed; `None` for other files.
+fn removed_at(name: &str) -> Option<Timestamp> {
+    let (at, _) = name.strip_suffix(".json")?.split_once('-')?;
+    Timestamp::from_millisecond(at.parse().ok()?).ok()
+}
+
+/// A pod as it is remembered: who it was, what it was made of, and how it ended. Not what its manifest gave its containers,
+/// which may be secret: neither environment nor arguments, neither annotations nor volumes.
+pub(crate) fn remembered(view: &PodView, removed_at: Timestamp) -> RemovedView {
+    let PodView { pod, backend, manifest, .. } = view;
+    let spec = pod.spec.as_ref();
+    let ObjectMeta { name, namespace, uid, labels, creation_timestamp, deletion_timestamp, .. } = pod.metadata.clone();
+    let metadata = ObjectMeta {
+        name,
+        namespace,
+        uid,
+        labels,
+        creation_timestamp,
+        deletion_timestamp: deletion_timestamp.or(Some(Time(removed_at))),
+        annotations: Some([(REMOVED_AT.to_owned(), removed_at.to_string())].into()),
+        ..ObjectMeta::default()
+    };
+    let containers = |of: &[wire::Container]| of.iter().map(container).collect::<Vec<_>>();
+    let spec = spec.map(|spec| wire::PodSpec {
+        containers: containers(&spec.containers),
+        init_containers: spec.init_containers.as_deref().map(containers),
+        node_name: spec.node_name.clone(),
+        restart_policy: spec.restart_policy.clone(),
+        ..wire::PodSpec::default()
+    });
+    let count = spec.as_ref().map_or(0, |spec| spec.containers.len());
+    let status = Some(ended(pod.status.clone().unwrap_or_default(), count));
+    let pod = wire::Pod { metadata, spec, status };
+    RemovedView { pod, backend: backend.clone(), manifest: manifest.clone(), removed_at }
+}
+
+fn container(of: &wire::Container) -> wire::Container {
+    wire::Container {
+        name: of.name.clone(),
+        image: of.image.clone(),
+        restart_policy: of.restart_policy.clone(),
+        ..wire::Container::default()
+    }
+}
+
+/// The status of a pod of so many containers once nothing of it runs: succeeded if all of them have, as a kubelet has it for
+/// pods of the API server.
+fn ended(mut status: wire::PodStatus, containers: usize) -> wire::PodStatus {
+    for container in
+        status.init_container_statuses.iter_mut().flatten().chain(status.container_statuses.iter_mut().flatten())
+    {
+        let end = |state: &Option<wire::ContainerState>| state.clone().filter(|state| state.terminated.is_some());
+        // What waited for its next start has come to its end.
+        if let Some(last) = end(&container.last_state).filter(|_| end(&container.state).is_none()) {
+            container.state = Some(last);
+            container.last_state = None;
+        }
+        container.ready = false;
+        container.started = Some(false);
+    }
+    if !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        let code = |it: &wire::ContainerStatus| Some(it.state.as_ref()?.terminated.as_ref()?.exit_code);
+        let mut codes = status.container_statuses.iter().flatten().map(code);
+        let succeeded = codes.clone().count() == containers && codes.all(|code| code == Some(0));
+        status.phase = Some(if succeeded { "Succeeded" } else { "Failed" }.to_owned());
+        status.reason = Some(REASON.to_owned());
+        status.message = Some(MESSAGE.to_owned());
+    }
+    // The others say what is no more.
+    let lasts = |it: &wire::PodCondition| matches!(it.type_.as_str(), "PodScheduled" | "Initialized");
+    status.conditions.iter_mut().for_each(|conditions| conditions.retain(lasts));
+    status
+}
