@@ -1,4 +1,4 @@
-//! Credentials that kubelet's credential provider plugins give, for a registry that wants some (R-IMG-10).
+//! Credentials that kubelet's credential provider plugins give, for a registry that wants some.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 

@@ -1,4 +1,4 @@
-//! Images that the agent has brought and nothing uses are removed; all others stay (R-IMG-11).
+//! Images that the agent has brought and nothing uses are removed; all others stay.
 
 use std::{fs, time::Duration};
 

@@ -1,5 +1,6 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
+use rustix::process::{Pid, test_kill_process_group};
 use tempfile::TempDir;
 
 use super::{Given, Providers, settings};
@@ -146,26 +147,33 @@ async fn what_goes_wrong_is_told_without_what_was_answered() {
 }
 
 // R-IMG-10
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_plugin_that_does_not_answer_is_ended_after_a_minute() {
     let dir = dir();
-    let pid = dir.path().join("pid");
-    program(dir.path(), "one", &format!("#!/bin/sh\necho $$ > {pid:?}\nsleep 1000\n"));
-    let given = providers(dir.path(), &provider("one", "")).credentials(IMAGE).await;
-    assert!(failure(&given).contains("within 60 s"), "R-IMG-10: {}", failure(&given));
-    let group: Option<i32> = fs::read_to_string(&pid).ok().and_then(|text| text.trim().parse().ok());
-    let is_alive = |group: i32| {
-        let group = rustix::process::Pid::from_raw(group).expect("a pid");
-        rustix::process::test_kill_process_group(group).is_ok()
+    let path = dir.path().join("pid");
+    program(dir.path(), "one", &format!("#!/bin/sh\necho $$ > {path:?}\nsleep 1000\n"));
+    let providers = providers(dir.path(), &provider("one", ""));
+    let pass = async {
+        let pid = || fs::read_to_string(&path).ok()?.trim().parse().ok().and_then(Pid::from_raw);
+        let pid = loop {
+            match pid() {
+                Some(pid) => break pid,
+                None => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        pid
     };
-    for _ in 0..500 {
-        if !group.is_some_and(is_alive) {
-            return;
+    let (given, pid) = tokio::join!(providers.credentials(IMAGE), pass);
+    assert!(failure(&given).contains("within 60 s"), "R-IMG-10: {}", failure(&given));
+    tokio::time::resume();
+    let gone = async {
+        while test_kill_process_group(pid).is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::resume();
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it lives on");
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("what it started goes with it");
 }
 
 // R-IMG-10

@@ -110,26 +110,29 @@ impl<R: Runtime> Collector<R> {
     async fn relieve(&self) {
         let subject = Subject::backend(&self.home().backend.name);
         let failed = match self.look().await {
-            Ok(found) => self.remove_old(&found).await.and(self.make_room(&found, &subject).await),
+            Ok(found) => self.relieve_of(found, &subject).await,
             Err(trouble) => Err(trouble),
         };
         match failed {
             Ok(()) => {}
             Err(Trouble::NotNow(why)) => {
-                tracing::debug!(backend = self.home().backend.name, why, "no image is removed")
+                tracing::debug!(backend = self.home().backend.name, why, "no image is removed");
             }
             Err(Trouble::Failed(error)) => self.shared.events.warning(&subject, "ImageGCFailed", error.chain()),
         }
     }
 
-    async fn remove_old(&self, found: &Found<R>) -> Result<(), Trouble> {
-        let Some(maximum) = self.shared.config.image_gc.maximum_age else { return Ok(()) };
-        let is_old = |it: &&Candidate| clock::until(it.unused_since, found.at) > maximum;
-        for candidate in found.candidates.iter().filter(is_old) {
-            let why = format!("nothing has used it since {}", candidate.unused_since);
-            self.remove_for(found, candidate, &why).await?;
+    async fn relieve_of(&self, mut found: Found<R>, subject: &Subject) -> Result<(), Trouble> {
+        if let Some(maximum) = self.shared.config.image_gc.maximum_age {
+            let is_old = |it: &Candidate| clock::until(it.unused_since, found.at) > maximum;
+            let (old, others): (Vec<_>, _) = found.candidates.into_iter().partition(is_old);
+            found.candidates = others;
+            for candidate in &old {
+                let why = format!("nothing has used it since {}", candidate.unused_since);
+                self.remove_for(&found, candidate, &why).await?;
+            }
         }
-        Ok(())
+        self.make_room(&found, subject).await
     }
 
     async fn make_room(&self, found: &Found<R>, subject: &Subject) -> Result<(), Trouble> {

@@ -1,4 +1,4 @@
-//! Images that nothing uses are removed when the disk fills, when they are old, or on demand (R-IMG-11).
+//! Images that nothing uses are removed when the disk fills, when they are old, or on demand.
 
 use std::{fs, time::Duration};
 
