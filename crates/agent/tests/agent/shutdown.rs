@@ -1,4 +1,4 @@
-//! R-SHD-1: the node shuts down, and its pods end in order.
+//! The node shuts down, and its pods end in order.
 
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ fn node(usual: Program, critical: Program) -> Node {
 
 const BOTH: &[(&str, &[(&str, &str)])] = &[("a", &[("usual", "app:1")]), ("b", &[("critical", "app:1")])];
 
+// R-SHD-1.
 #[tokio::test(start_paused = true)]
 async fn critical_pods_end_last_and_all_run_again_afterwards() {
     let usual = Program::stops_in(Duration::from_secs(5), 0);
@@ -48,6 +49,7 @@ async fn critical_pods_end_last_and_all_run_again_afterwards() {
     node.runs(BOTH).await;
 }
 
+// R-SHD-1.
 #[tokio::test(start_paused = true)]
 async fn pods_have_the_nodes_time_and_no_more() {
     let node = node(Program::stubborn(), Program::stubborn());
