@@ -149,6 +149,8 @@ pub(crate) struct Worker<R> {
     leaving_since: Option<Timestamp>,
     /// The pod as it was last, while it is to be gone.
     leaving: Option<PodView>,
+    /// What an earlier agent wrote down of a pod that is found, and that no source wants.
+    left: Option<Arc<Pod>>,
     images_changed: watch::Receiver<u64>,
     ending: watch::Receiver<Option<Ending>>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
@@ -223,6 +225,7 @@ impl<R: Runtime> Worker<R> {
             revised: None,
             leaving_since: None,
             leaving: None,
+            left: None,
             images_changed,
             ending,
             looks,

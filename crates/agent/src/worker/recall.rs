@@ -20,6 +20,13 @@ impl<R: Runtime> Worker<R> {
         let Some(desired) = desired else {
             // What is to be gone is not brought back while something new of the same name waits for its image.
             self.running = None;
+            if !self.is_recalled
+                && self.last.is_none()
+                && let Some((_, uid, revision)) = standing(remains)
+            {
+                let recorded = self.recorded(uid).await.filter(|(pod, _)| pod.revision == revision);
+                self.left = recorded.map(|(pod, _)| Arc::new(pod));
+            }
             self.is_recalled = true;
             return;
         };

@@ -99,7 +99,7 @@ impl<R: Runtime> Worker<R> {
         let stands = |pod: &&Arc<Pod>| stands(pod, remains);
         let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
         let running = self.running.as_ref().map(|running| &running.pod);
-        wanted.filter(stands).or(running.filter(stands)).or(wanted).cloned()
+        wanted.filter(stands).or(running.filter(stands)).or(wanted).or(self.left.as_ref()).cloned()
     }
 
     /// When this revision of the pod was first seen: another revision's time begins anew.
