@@ -75,8 +75,9 @@ impl<R: Runtime> Reconciler<R> {
             looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
             board.mark_unchanged();
             let desired = Arc::clone(&self.desired.borrow_and_update());
-            self.reconcile(&desired);
-            self.tell(desired);
+            let found = self.found();
+            self.reconcile(&desired, &found);
+            self.tell(desired, found);
             self.shared.pulse.beat();
             let looked = async {
                 match looks.is_empty() {
@@ -103,12 +104,12 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Says how far it has come.
-    fn tell(&self, desired: Arc<Desired>) {
+    fn tell(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
         let unseen = self.shared.homes.iter().filter(|home| !home.observer.latest().is_current());
         let unseen: BTreeSet<_> = unseen.map(|home| &home.backend.name).collect();
         let placed =
             self.places.iter().filter(|(_, places)| places.iter().any(|place| unseen.contains(&place.backend)));
-        let present = self.workers.keys().chain(placed.map(|(key, _)| key)).cloned().chain(self.found()).collect();
+        let present = self.workers.keys().chain(placed.map(|(key, _)| key)).cloned().chain(found).collect();
         self.reached.send_if_modified(|last| {
             let changed = !Arc::ptr_eq(&last.desired, &desired) || last.present != present;
             *last = Reached { desired, present };
@@ -116,7 +117,7 @@ impl<R: Runtime> Reconciler<R> {
         });
     }
 
-    fn reconcile(&mut self, desired: &Desired) {
+    fn reconcile(&mut self, desired: &Desired, found: &BTreeSet<PodKey>) {
         self.make_room(desired);
         for (key, pod) in &desired.pods {
             let pod = DesiredPod { no_room: self.no_room.get(key).cloned(), ..pod.clone() };
@@ -146,11 +147,11 @@ impl<R: Runtime> Reconciler<R> {
         for (_, orders) in unwanted {
             orders.desired.send_if_modified(|last| last.take().is_some());
         }
-        for key in self.found() {
-            if !desired.pods.contains_key(&key) && !self.workers.contains_key(&key) {
+        for key in found {
+            if !desired.pods.contains_key(key) && !self.workers.contains_key(key) {
                 let message = "No manifest names this pod; it is stopped and removed";
-                self.shared.events.warning(&Subject::pod(&key), "OrphanPod", message);
-                self.employ(&key, None);
+                self.shared.events.warning(&Subject::pod(key), "OrphanPod", message);
+                self.employ(key, None);
             }
         }
     }

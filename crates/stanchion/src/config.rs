@@ -395,6 +395,11 @@ fn check(raw: Raw) -> Result<Settings> {
     Ok(Settings { agent, health_address, backends })
 }
 
+/// A time, as a setting says it, or the usual one.
+fn time_or(key: &str, text: Option<&str>, usual: Duration) -> Result<Duration, String> {
+    text.map_or(Ok(usual), |text| time(key, text))
+}
+
 /// A time, as a setting says it.
 fn time(key: &str, text: &str) -> Result<Duration, String> {
     let time = text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok());

@@ -5,6 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use serde::Deserialize;
 use stanchion_agent::config::{CredentialProviders, ImageGc};
 
+use super::time_or;
+
 /// The shortest time from one look for unused images to the next.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
@@ -63,9 +65,9 @@ impl RawImages {
                 ));
             }
         };
-        let minimum_age = time("minimum_gc_age", self.minimum_gc_age.as_deref(), usual.minimum_age)?;
-        let maximum_age = time("maximum_gc_age", self.maximum_gc_age.as_deref(), Duration::ZERO)?;
-        let period = time("gc_period", self.gc_period.as_deref(), usual.period)?;
+        let minimum_age = time_or("images.minimum_gc_age", self.minimum_gc_age.as_deref(), usual.minimum_age)?;
+        let maximum_age = time_or("images.maximum_gc_age", self.maximum_gc_age.as_deref(), Duration::ZERO)?;
+        let period = time_or("images.gc_period", self.gc_period.as_deref(), usual.period)?;
         if period < SHORTEST_PERIOD {
             return Err(format!("images.gc_period must be at least {} s", SHORTEST_PERIOD.as_secs()));
         }
@@ -77,10 +79,6 @@ impl RawImages {
         }
         Ok(ImageGc { thresholds, minimum_age, maximum_age, period })
     }
-}
-
-fn time(key: &str, text: Option<&str>, default: Duration) -> Result<Duration, String> {
-    text.map_or(Ok(default), |text| super::time(&format!("images.{key}"), text))
 }
 
 #[cfg(test)]

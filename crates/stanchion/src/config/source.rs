@@ -6,6 +6,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 use stanchion_agent::config::{FileSource, Kubelet, SourceConfig, UrlSource};
 
+use super::time_or;
+
 /// From one request to the next (R-HTTP-1).
 const INTERVAL: Duration = Duration::from_secs(20);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,7 +72,7 @@ impl RawSource {
             return Err(format!("source {path} has settings of a kubelet: set kubelet = \"127.0.0.1:10248\" too"));
         }
         let Some(address) = self.kubelet else { return Ok(FileSource { path, kubelet: None }) };
-        let absent_for = time("kubelet_absent_for", self.kubelet_absent_for, ABSENT_FOR)?;
+        let absent_for = time_or("source.kubelet_absent_for", self.kubelet_absent_for.as_deref(), ABSENT_FOR)?;
         let runtime_state = self
             .kubelet_runtime_state
             .unwrap_or_else(|| ["/run/k3s/containerd", "/run/containerd"].map(PathBuf::from).to_vec());
@@ -90,17 +92,13 @@ impl RawSource {
         if self.is_of_kubelet() {
             return Err(format!("source {url} has settings of a kubelet, which has manifests in files only"));
         }
-        let interval = time("interval", self.interval, INTERVAL)?;
+        let interval = time_or("source.interval", self.interval.as_deref(), INTERVAL)?;
         if interval < SHORTEST_INTERVAL {
             return Err(format!("source.interval of {url} must be at least {} s", SHORTEST_INTERVAL.as_secs()));
         }
         let (headers, allow_empty) = (headers(self.headers)?, self.allow_empty.unwrap_or(false));
         Ok(UrlSource { url, interval, headers, headers_file: self.headers_file, allow_empty })
     }
-}
-
-fn time(key: &str, text: Option<String>, default: Duration) -> Result<Duration, String> {
-    text.map_or(Ok(default), |text| super::time(&format!("source.{key}"), &text))
 }
 
 /// What is wrong is told by the header's name, without its value.
