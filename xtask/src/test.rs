@@ -15,6 +15,10 @@ use crate::{build, deps, lint, say};
 /// A test that has a node of its own runs a containerd, a registry and an agent.
 const MOST_AT_ONCE: usize = 4;
 
+/// Of what a failed test said, this is told once more at the end.
+const LINES_OF_A_FAILURE: usize = 30;
+const COLUMNS_OF_A_FAILURE: usize = 300;
+
 /// What to run.
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -41,6 +45,9 @@ pub fn run(options: &Options) -> Result<()> {
     let lints = if options.lint { lint::clippy() } else { Ok(()) };
     let left = slot::sweep()?;
     let took = started.elapsed().as_secs();
+    for line in tally.digest() {
+        println!("{line}");
+    }
     println!("{}, in {} min {} s", tally.summary(), took / 60, took % 60);
     ensure!(left.is_empty(), "tests left nodes behind: {left:?} (removed now)");
     lints?;
@@ -49,7 +56,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What the lines `test result: …` add up to.
+/// What the lines `test result: …` add up to, and what failed tests said.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     passed: u64,
@@ -57,10 +64,23 @@ struct Tally {
     ignored: u64,
     /// Whether cargo itself ended well, or failed for failed tests only.
     complete: bool,
+    /// Of each failed test the line with its name, and what it said, backtraces excepted.
+    failures: Vec<Vec<String>>,
+    /// Whether the next lines are of the last failure.
+    in_failure: bool,
 }
 
 impl Tally {
     fn add(&mut self, line: &str) {
+        let header = line.starts_with("---- ") && line.ends_with(" stdout ----");
+        if header {
+            self.failures.push(Vec::new());
+        }
+        let ends = ["failures:", "stack backtrace:", "Stack backtrace:", "test result: "];
+        self.in_failure = header || (self.in_failure && !ends.iter().any(|end| line.starts_with(end)));
+        if let Some(failure) = self.failures.last_mut().filter(|_| self.in_failure && !line.trim().is_empty()) {
+            failure.push(line.to_owned());
+        }
         let Some(counts) = line.trim().strip_prefix("test result: ") else { return };
         for part in counts.split([';', '.']) {
             let mut words = part.split_whitespace();
@@ -74,6 +94,15 @@ impl Tally {
                 _ => {}
             }
         }
+    }
+
+    /// Of each failed test its name and the last that it said, so that the end of a long output tells what is wrong.
+    fn digest(&self) -> impl Iterator<Item = String> {
+        self.failures.iter().flat_map(|failure| {
+            let (name, said) = failure.split_at(1.min(failure.len()));
+            let last = &said[said.len().saturating_sub(LINES_OF_A_FAILURE)..];
+            name.iter().chain(last).map(|line| line.chars().take(COLUMNS_OF_A_FAILURE).collect())
+        })
     }
 
     fn summary(&self) -> String {
@@ -117,6 +146,20 @@ mod tests {
         tally.add("test result: ok. 3 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 1.70s");
         tally.add("test result: FAILED. 10 passed; 2 failed; 1 ignored; 0 measured; 4 filtered out; finished in 0.00s");
         tally.add("test some::name ... ok");
-        assert_eq!(tally, Tally { passed: 13, failed: 2, ignored: 1, complete: false });
+        assert_eq!(tally, Tally { passed: 13, failed: 2, ignored: 1, ..Tally::default() });
+    }
+
+    #[test]
+    fn the_end_tells_what_failed_tests_said_last() {
+        let mut tally = Tally::default();
+        let first = ["---- a::first stdout ----", "", "panicked at x.rs:1:", "stack backtrace:", "   0: rust_begin_unwind", ""];
+        let second = (0..100).map(|n| format!("line {n}"));
+        first.iter().for_each(|line| tally.add(line));
+        tally.add("---- second stdout ----");
+        second.for_each(|line| tally.add(&line));
+        ["", "failures:", "    a::first"].iter().for_each(|line| tally.add(line));
+        let digest: Vec<_> = tally.digest().collect();
+        assert_eq!(digest[..3], ["---- a::first stdout ----", "panicked at x.rs:1:", "---- second stdout ----"]);
+        assert_eq!((digest[3].as_str(), digest.last().map(String::as_str)), ("line 70", Some("line 99")));
     }
 }

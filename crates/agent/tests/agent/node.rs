@@ -92,7 +92,7 @@ impl Node {
             node_shutdown: NodeShutdown::default(),
             remembered: Remembered::default(),
         };
-        for name in ["manifests", "proc"] {
+        for name in ["manifests", "proc", "state"] {
             fs::create_dir(dir.path().join(name)).expect("a directory");
         }
         let failover = BTreeMap::new();
