@@ -103,10 +103,10 @@ pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 pub(super) async fn out_of_memory<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, GROW);
-    config.resources = LinuxResources { memory_limit: Some(16 << 20), ..Default::default() };
+    config.resources = LinuxResources { memory_limit: Some(32 << 20), ..Default::default() };
     let id = kit.started(config).await?;
     let code = kit.exit_of(&id).await?;
-    ensure!(code != Some(9), "64 MiB were had under a limit of 16 MiB");
+    ensure!(code != Some(9), "64 MiB were had under a limit of 32 MiB");
     ensure!(code == Some(137), "killed for lack of memory it ended with {code:?}");
     let state = kit.find(&id).await?.state;
     let told = matches!(state, ContainerState::Exited { oom_killed: true, .. });
