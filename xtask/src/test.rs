@@ -152,7 +152,8 @@ mod tests {
     #[test]
     fn the_end_tells_what_failed_tests_said_last() {
         let mut tally = Tally::default();
-        let first = ["---- a::first stdout ----", "", "panicked at x.rs:1:", "stack backtrace:", "   0: rust_begin_unwind", ""];
+        let first =
+            ["---- a::first stdout ----", "", "panicked at x.rs:1:", "stack backtrace:", "   0: rust_begin_unwind", ""];
         let second = (0..100).map(|n| format!("line {n}"));
         first.iter().for_each(|line| tally.add(line));
         tally.add("---- second stdout ----");
