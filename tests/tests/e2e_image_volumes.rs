@@ -84,8 +84,10 @@ fn check(node: &Node, tag: &str, weights: &str) -> Result<()> {
         let has = |wanted: &str| options.split(',').any(|option| option == wanted);
         ensure!(["ro", "nosuid", "nodev", "noexec"].iter().all(|it| has(it)), "{line}");
     }
-    let on_node = proc::mounts_below(&node.path("run/images"))?;
-    ensure!(on_node.is_empty(), "on the node are mounted {on_node:?}");
+    for images in ["run/images", "run/docker-images"] {
+        let on_node = proc::mounts_below(&node.path(images))?;
+        ensure!(on_node.is_empty(), "on the node are mounted {on_node:?}");
+    }
     Ok(())
 }
 
@@ -102,12 +104,16 @@ fn everything(node: &mut Node) -> Result<()> {
     check(node, "1", "above\n")?;
 
     println!("what is in use stays when the image's name goes");
-    let ctr = node.ctr();
-    ctr.run(&["images", "rm", "--sync", "docker.io/data/model:1"])?;
+    match &node.docker {
+        Some(docker) => docker.engine().forget_image("data/model:1")?,
+        None => drop(node.ctr().run(&["images", "rm", "--sync", "docker.io/data/model:1"])?),
+    }
     let late = run(node, "cat /all/model/late /all/model/run.sh")?;
     ensure!(late.starts_with("late\n#!/bin/sh\n"), "{late:?}");
-    let views = ctr.working_snapshots()?.into_iter().filter(|key| key.contains("-image-")).count();
-    ensure!(views == MOUNTS.len(), "{views} views are left");
+    if node.docker.is_none() {
+        let views = node.ctr().working_snapshots()?.into_iter().filter(|key| key.contains("-image-")).count();
+        ensure!(views == MOUNTS.len(), "{views} views are left");
+    }
 
     println!("an agent that comes anew touches nothing");
     let before = node.container("pod")?.identity();
@@ -163,6 +169,34 @@ fn containers_have_the_files_of_images_on_k3s() -> Result<()> {
 
 // R-VOL-11.
 #[test]
+fn containers_have_the_files_of_images_on_docker() -> Result<()> {
+    Node::builder().on(Backend::Docker).run(everything)
+}
+
+// R-VOL-11.
+#[test]
+fn who_prunes_docker_s_images_under_a_pod_sees_it_come_back_with_them() -> Result<()> {
+    Node::builder().on(Backend::Docker).run(|node| {
+        publish(node, "1", 2)?;
+        node.write("pod.yaml", manifest("data/model:1"))?;
+        node.await_running("pod")?;
+        let before = node.container("pod")?.identity();
+        let engine = node.docker.as_ref().context("there is a Docker")?.engine();
+        engine.prune()?;
+        node.until("another container", || {
+            let now = node.container("pod")?;
+            ensure!(now.identity() != before, "still {before:?}");
+            Ok(())
+        })?;
+        node.await_running("pod")?;
+        check(node, "1", "above\n")?;
+        node.remove("pod.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
+// R-VOL-11.
+#[test]
 fn an_image_of_a_registry_is_pulled_for_its_volume() -> Result<()> {
     Node::builder().run(|node| {
         let extra = "    volumeMounts: [{name: data, mountPath: /redis}]\n  volumes: [{name: data, image: {reference: redis}}]\n";
@@ -175,25 +209,40 @@ fn an_image_of_a_registry_is_pulled_for_its_volume() -> Result<()> {
     })
 }
 
+/// Kills the agent while it replaces a pod, again and again, each time a little later.
+fn kill_it_in_the_middle(node: &mut Node) -> Result<()> {
+    publish(node, "1", 2)?;
+    node.write("pod.yaml", manifest("data/model:1"))?;
+    node.await_running("pod")?;
+    for round in 0..8_u64 {
+        node.write("pod.yaml", manifest("data/model:1") + &format!("  hostname: round-{round}\n"))?;
+        pause(Duration::from_millis(20 + 25 * round));
+        node.agent.kill()?;
+        node.agent.start()?;
+    }
+    node.until("the last revision", || {
+        let said = run(node, "hostname")?;
+        ensure!(said == "round-7\n", "it is {said:?}");
+        Ok(())
+    })?;
+    check(node, "1", "above\n")
+}
+
+// R-VOL-11, I6.
+#[test]
+fn an_agent_killed_at_any_moment_leaves_nothing_mounted_on_docker() -> Result<()> {
+    Node::builder().on(Backend::Docker).run(|node| {
+        kill_it_in_the_middle(node)?;
+        node.remove("pod.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
 // R-VOL-11, I6.
 #[test]
 fn an_agent_killed_at_any_moment_leaves_nothing_mounted() -> Result<()> {
     Node::builder().run(|node| {
-        publish(node, "1", 2)?;
-        node.write("pod.yaml", manifest("data/model:1"))?;
-        node.await_running("pod")?;
-        for round in 0..8_u64 {
-            node.write("pod.yaml", manifest("data/model:1") + &format!("  hostname: round-{round}\n"))?;
-            pause(Duration::from_millis(20 + 25 * round));
-            node.agent.kill()?;
-            node.agent.start()?;
-        }
-        node.until("the last revision", || {
-            let said = run(node, "hostname")?;
-            ensure!(said == "round-7\n", "it is {said:?}");
-            Ok(())
-        })?;
-        check(node, "1", "above\n")?;
+        kill_it_in_the_middle(node)?;
 
         println!("what a start that was cut off has left is unmounted when the next agent comes");
         let record = node.container("pod")?.record;
@@ -213,20 +262,6 @@ fn an_agent_killed_at_any_moment_leaves_nothing_mounted() -> Result<()> {
         })?;
         check(node, "1", "above\n")?;
         ensure!(node.manifest("pod.yaml").exists(), "something was deleted through a mount");
-        node.remove("pod.yaml")?;
-        node.await_nothing_left()
-    })
-}
-
-// R-VOL-11.
-#[test]
-fn docker_says_that_it_cannot_and_what_to_do() -> Result<()> {
-    Node::builder().on(Backend::Docker).run(|node| {
-        publish(node, "1", 2)?;
-        node.write("pod.yaml", manifest("data/model:1"))?;
-        node.await_said(&["get", "pods"], &["CreateContainerError"])?;
-        let words = ["docker", "cannot mount image docker.io/data/model:1", "runtimeClassName", "emptyDir"];
-        node.await_said(&["describe", "pod", "pod-node-1"], &words)?;
         node.remove("pod.yaml")?;
         node.await_nothing_left()
     })

@@ -37,16 +37,6 @@ stanchion_tests::on_each_runtime! {
 /// Scenarios that go on at the same time. They do not touch each other.
 const AT_ONCE: usize = 20;
 
-/// What does not hold yet, or not at every moment, and why. What comes of it is printed and fails nothing.
-const NOT_YET: [(&str, &str); 3] = [
-    ("hooks/prestop-and-poststart-tcp", "the second life may have failed when the kubelet's had not"),
-    (
-        "probes/liveness-grace-of-probe",
-        "what could be restarted waits for the slowest stop of the pod, as in a kubelet, but is killed sooner",
-    ),
-    ("sidecar/restarts-while-main-runs", "the recorded moment is when the sidecar ends here"),
-];
-
 /// One runtime after the other: the scenarios have times.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -94,19 +84,7 @@ fn replay_all(on: Backend, scenarios: Vec<Scenario>) -> Result<Vec<(Scenario, an
 /// What is wrong with a scenario.
 fn fault(node: &Node, scenario: &Scenario, listed: &Listed) -> Option<anyhow::Error> {
     let replayed = Replay::new(node, scenario, listed).and_then(Replay::run);
-    let known = NOT_YET.iter().find(|(name, _)| *name == scenario.name);
-    match (replayed, known) {
-        (Ok(()), None) => None,
-        (Ok(()), Some((name, _))) => {
-            println!("{name}: it holds");
-            None
-        }
-        (Err(error), None) => Some(error.context(scenario.name.clone())),
-        (Err(error), Some((name, why))) => {
-            println!("NOT YET {name}: {why}: {error:#}");
-            None
-        }
-    }
+    replayed.err().map(|error| error.context(scenario.name.clone()))
 }
 
 fn golden() -> PathBuf {

@@ -12,8 +12,8 @@
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
 //! - [`changes`]: one change at a time to one thing, each to its end.
-//! - `cgroup`, `confinement`, `disk`, `limits`, `names`, `proc`, `settings`: what backends for a runtime on this node share (feature
-//!   `node`).
+//! - `cgroup`, `confinement`, `disk`, `layers`, `limits`, `names`, `proc`, `settings`, `users`: what backends for a runtime on this node
+//!   share (feature `node`).
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
 
@@ -26,6 +26,8 @@ pub mod confinement;
 pub mod disk;
 mod dispatch;
 mod guest;
+#[cfg(feature = "node")]
+pub mod layers;
 #[cfg(feature = "node")]
 pub mod limits;
 mod log;
@@ -40,6 +42,8 @@ mod reply;
 pub mod settings;
 #[cfg(feature = "testing")]
 mod testing;
+#[cfg(feature = "node")]
+pub mod users;
 
 use std::future::Future;
 

@@ -12,7 +12,10 @@ use containerd_client::services::v1::{
 use oci_spec::runtime::Spec;
 use prost::Message;
 use prost_types::Any;
-use stanchion_sdk::runtime::{ContainerConfig, ContainerId, Error, ErrorKind, PidMode, Result, SandboxId};
+use stanchion_sdk::{
+    runtime::{ContainerConfig, ContainerId, Error, ErrorKind, PidMode, Result, SandboxId},
+    users::Tables,
+};
 
 use crate::{
     Containerd,
@@ -22,9 +25,7 @@ use crate::{
     image::Resolved,
     names,
     sandbox::has_pause,
-    shim,
-    spec::{self, Tables},
-    unattended,
+    shim, spec, unattended,
     volumes::{self, Volume},
 };
 

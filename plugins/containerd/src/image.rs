@@ -28,11 +28,12 @@ use std::{
 
 use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
-use stanchion_sdk::runtime::{
-    Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, RegistryAuth, Result,
+use stanchion_sdk::{
+    runtime::{Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, RegistryAuth, Result},
+    users::Tables,
 };
 
-use crate::{client::Client, config::Config, spec::Tables};
+use crate::{client::Client, config::Config};
 
 /// `[backend.containerd.registry."host"]`: how a registry is reached.
 #[derive(Clone, Default, Deserialize)]

@@ -6,14 +6,12 @@ use containerd_client::{
     services::v1::{CreateNamespaceRequest, Namespace},
     tonic::Code,
 };
-use stanchion_sdk::runtime::{Error, ErrorKind, Result};
-
-use crate::{
-    Containerd,
-    client::failed,
-    inventory::of_ours,
-    volumes::{self, children},
+use stanchion_sdk::{
+    layers::{self, children},
+    runtime::{Error, ErrorKind, Result},
 };
+
+use crate::{Containerd, client::failed, inventory::of_ours};
 
 impl Containerd {
     /// Succeeds once; until then every call tries again.
@@ -48,7 +46,7 @@ impl Containerd {
         let pinned = children(&self.run_dir.join("ns")).map_err(failed)?;
         let is_others = |sandbox: &str| !sandboxes.contains(sandbox) && pinned.iter().any(|other| other == sandbox);
         for home in volumes.into_iter().filter_map(|(sandbox, home)| (!is_others(&sandbox)).then_some(home)) {
-            if let Err(error) = volumes::clear(&home) {
+            if let Err(error) = layers::unmount(&home) {
                 tracing::warn!(home = %home.display(), %error, "an image that an earlier run mounted stays mounted");
             }
         }

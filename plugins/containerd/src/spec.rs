@@ -1,7 +1,7 @@
 //! The OCI runtime configuration of a container. Every field is ours: the libraries' defaults are other programs' choices.
 //!
 //! # Layout
-//! - [`spec`]: the whole. [`process`], [`user`], [`capabilities`]: what runs, as whom, with which rights.
+//! - [`spec`]: the whole. [`process`], [`capabilities`]: what runs, as whom, with which rights.
 //! - [`mounts`], [`devices`]: the files it sees. [`confinement`]: seccomp, AppArmor, SELinux. [`pause`]: a pod's first process.
 
 mod capabilities;
@@ -10,7 +10,6 @@ mod devices;
 mod mounts;
 pub(crate) mod pause;
 mod process;
-mod user;
 
 use std::collections::HashMap;
 
@@ -25,12 +24,12 @@ use oci_spec::{
 use stanchion_sdk::{
     proc,
     runtime::{ContainerConfig, HugepageLimit, PidMode},
+    users::{Tables, UserError},
 };
 
 use crate::{cgroup, image::Resolved, namespaces::Namespaces};
 
 pub(crate) use process::exec;
-pub(crate) use user::{Tables, UserError};
 
 /// What a container's configuration is made from.
 pub(crate) struct Parts<'a> {

@@ -9,26 +9,21 @@
 //! <run_dir>/images/<sandbox>+<container>/<number>.all    the image that it is a part of
 //! ```
 
-use std::{
-    fs, io,
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::DirBuilderExt,
-    },
-    path::{Path, PathBuf},
-};
+use std::{io, os::fd::OwnedFd, path::PathBuf};
 
-use containerd_client::{services::v1::Container, types::Mount};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use containerd_client::services::v1::Container;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use stanchion_sdk::runtime::{ContainerConfig, Error, ErrorKind, ImageMount, Result};
+use stanchion_sdk::{
+    layers::{self, children, unmount},
+    runtime::{ContainerConfig, Error, ErrorKind, ImageMount, Result},
+};
 
 use crate::{
     Containerd,
     client::failed,
     names::{self, KEPT_SNAPSHOT, MOUNTED_IMAGE},
-    rootfs,
+    rootfs::layers_of,
     unattended::Bundle,
 };
 
@@ -77,7 +72,7 @@ impl Containerd {
         let layers = self.images.resolve(reference).await?.chain_id;
         if !sub_path.as_os_str().is_empty() {
             let path = sub_path.clone();
-            let look = move |root: &OwnedFd| rootfs::open_in(root, &path, OFlags::PATH).map(drop);
+            let look = move |root: &OwnedFd| layers::open_in(root, &path, OFlags::PATH).map(drop);
             let tried = format!("looking for {} in image {reference}", sub_path.display());
             let found = self.look_into(&layers, &format!("{container}-look-{layers}"), &tried, look).await?;
             found.map_err(|error| Error::new(ErrorKind::Invalid, tried).caused_by(&error))?;
@@ -116,9 +111,11 @@ impl Containerd {
         }
         let home = self.home_of(record);
         self.blocking(move |_| {
-            let put = clear(&home).and_then(|()| {
+            let put = unmount(&home).and_then(|()| {
                 let mut all = all.iter().enumerate();
-                all.try_for_each(|(number, (mounts, sub_path))| put(mounts, sub_path, &home.join(number.to_string())))
+                all.try_for_each(|(number, (mounts, sub_path))| {
+                    layers_of(mounts)?.mount_part(sub_path, &home.join(number.to_string()))
+                })
             });
             put.map_err(|error| Error::new(ErrorKind::Other, tried).caused_by(&error))
         })
@@ -142,7 +139,7 @@ impl Containerd {
     async fn clear(&self, record: &Container) -> Result<()> {
         let (home, id) = (self.home_of(record), record.id.clone());
         self.blocking(move |_| {
-            clear(&home).map_err(|error| {
+            unmount(&home).map_err(|error| {
                 Error::new(ErrorKind::Other, format!("unmounting the images of container {id}")).caused_by(&error)
             })
         })
@@ -181,89 +178,4 @@ fn noted(record: &Container) -> Result<Vec<Volume>> {
         let message = format!("reading which images container {} has mounted", record.id);
         Error::new(ErrorKind::Other, message).caused_by(&error)
     })
-}
-
-/// Mounts what is wanted of an image at `place`.
-fn put(mounts: &[Mount], sub_path: &Path, place: &Path) -> io::Result<()> {
-    let dir = |path: &Path| fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    if sub_path.as_os_str().is_empty() {
-        dir(place)?;
-        return rootfs::show(mounts, place);
-    }
-    let whole = place.with_extension("all");
-    dir(&whole)?;
-    rootfs::show(mounts, &whole)?;
-    let root = openat(CWD, &whole, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let part = rootfs::open_in(&root, sub_path, OFlags::PATH)?;
-    // No link can exchange what is open.
-    let part = format!("/proc/self/fd/{}", part.as_raw_fd());
-    match fs::metadata(&part)?.is_dir() {
-        true => dir(place)?,
-        false => drop(fs::File::create_new(place)?),
-    }
-    Ok(mount(Some(part.as_str()), place, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
-}
-
-/// Unmounts what is mounted of a container's volumes. Nothing happens to what is gone.
-pub(crate) fn clear(home: &Path) -> io::Result<()> {
-    for name in children(home)? {
-        let place = home.join(name);
-        while umount2(&place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
-        match fs::symlink_metadata(&place)?.is_dir() {
-            true => fs::remove_dir(&place)?,
-            false => fs::remove_file(&place)?,
-        }
-    }
-    match fs::remove_dir(home) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
-}
-
-/// The names in a directory; none if there is no such directory.
-pub(crate) fn children(directory: &Path) -> io::Result<Vec<String>> {
-    match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    fn view(files: &Path) -> [Mount; 1] {
-        let options = vec!["ro".to_owned(), "rbind".to_owned()];
-        [Mount { r#type: "bind".to_owned(), source: files.display().to_string(), options, ..Mount::default() }]
-    }
-
-    // R-VOL-11.
-    #[test]
-    fn a_part_of_an_image_is_found_inside_it_and_nothing_stays() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let (files, home) = (dir.path().join("files"), dir.path().join("images/sandbox+container"));
-        fs::create_dir_all(files.join("etc")).expect("made");
-        fs::write(files.join("etc/hostname"), "image").expect("written");
-        symlink("/etc", files.join("absolute")).expect("linked");
-        symlink("../../../../../../../etc", files.join("up")).expect("linked");
-        symlink("/proc/self/root/etc", files.join("magic")).expect("linked");
-        for (number, part) in ["", "etc", "etc/hostname", "absolute", "up/hostname"].iter().enumerate() {
-            let place = home.join(number.to_string());
-            put(&view(&files), Path::new(part), &place).unwrap_or_else(|error| panic!("{part}: {error}"));
-            let file = match place.is_dir() {
-                true => place.join(if part.is_empty() { "etc/hostname" } else { "hostname" }),
-                false => place,
-            };
-            assert_eq!(fs::read_to_string(file).expect("it is there"), "image", "{part} is in the image");
-        }
-        for part in ["none", "etc/none", "magic", "etc/hostname/none"] {
-            assert!(put(&view(&files), Path::new(part), &home.join("other")).is_err(), "{part}");
-            clear(&home).expect("cleared");
-        }
-        assert!(!home.exists(), "I6");
-        clear(&home).expect("it is gone already");
-        assert_eq!(fs::read_to_string(files.join("etc/hostname")).expect("it stays"), "image");
-    }
 }

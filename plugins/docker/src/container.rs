@@ -18,12 +18,13 @@ use stanchion_sdk::{
 use crate::{
     Docker, names,
     sandbox::{created_twice, host_config},
-    security::Confinement,
+    security::{Confinement, Who},
+    volumes::Volumes,
 };
 
 /// What a container takes over from its sandbox.
-struct Pod {
-    attempt: String,
+pub(crate) struct Pod {
+    pub attempt: String,
     /// From the root of the hierarchy.
     cgroup: String,
     /// As Docker names it.
@@ -39,10 +40,10 @@ impl Docker {
         // The sandbox must not be removed under it.
         let turn = self.changes.turn(config.sandbox.as_str()).await;
         let backend = self.clone();
-        finish(turn, async move { backend.make_container_now(&config).await }).await
+        finish(turn, async move { backend.make_container_now(config).await }).await
     }
 
-    async fn make_container_now(&self, config: &ContainerConfig) -> Result<ContainerId> {
+    async fn make_container_now(&self, mut config: ContainerConfig) -> Result<ContainerId> {
         if let Some(mount) = config.mounts.iter().find(|it| it.recursive_read_only == RecursiveReadOnly::Enabled) {
             // Docker Engine before 25 has no word for it, and later ones no other way than by default.
             let message = format!(
@@ -52,20 +53,23 @@ impl Docker {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        if let Some(image) = config.mounts.iter().find_map(|mount| mount.image.as_ref()) {
-            // Only Docker Engine 28 and newer could, API 1.48.
-            let message = format!("container {}: mounting image {}", config.name, image.reference);
-            return Err(Error::unsupported(message));
-        }
-        let pod = self.usable_sandbox(config).await?;
+        let pod = self.usable_sandbox(&config).await?;
         let pod_name = config.labels.get(labels::POD_NAME).map(String::as_str).unwrap_or_default();
         let parts = ["container", config.sandbox.as_str(), &config.name];
         let name = format!("stanchion-{}", names::id(&format!("{}-{pod_name}", config.name), &parts, config.attempt));
         let configuring = |error: Error| error.context(format!("configuring container {}", config.name));
         let confinement = Confinement::of(&config.security).map_err(configuring)?;
-        let user = self.user(config).await?;
-        let created = self.create(&name, self.container_body(config, &pod, user, confinement)).await;
-        created.map(ContainerId).map_err(|error| created_twice(format!("creating container {name}"), &error))
+        let who = self.who(&config).await?;
+        let volumes = self.volumes(&name, &pod, &mut config).await?;
+        let create = async {
+            let created = self.create(&name, self.container_body(&config, &pod, who, confinement, &volumes)).await;
+            created.map(ContainerId).map_err(|error| created_twice(format!("creating container {name}"), &error))
+        };
+        let created = self.with_volumes(&volumes, create).await;
+        if created.is_err() {
+            self.release(&volumes).await?;
+        }
+        created
     }
 
     /// The sandbox, if containers can run in it.
@@ -99,8 +103,9 @@ impl Docker {
         &self,
         config: &ContainerConfig,
         pod: &Pod,
-        user: Option<String>,
+        who: Who,
         confinement: Confinement,
+        volumes: &Volumes,
     ) -> ContainerCreateBody {
         let ours = [
             (names::KIND, "container".to_owned()),
@@ -119,20 +124,25 @@ impl Docker {
             cmd: config.args.clone(),
             env: Some(config.env.iter().map(|it| format!("{}={}", it.name, it.value)).collect()),
             working_dir: config.working_dir.clone(),
-            user,
+            user: who.user,
             tty: Some(config.tty),
             open_stdin: Some(config.stdin),
             stdin_once: Some(config.stdin_once),
             // Kubernetes knows nothing of the image's.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
-            labels: Some(names::labels(&config.labels, ours)),
-            host_config: Some(self.host_config_of(config, pod, confinement)),
+            labels: Some(names::labels(&config.labels, ours.into_iter().chain(volumes.note()))),
+            host_config: Some(self.host_config_of(config, pod, who.groups, confinement)),
             ..ContainerCreateBody::default()
         }
     }
 
-    fn host_config_of(&self, config: &ContainerConfig, pod: &Pod, confinement: Confinement) -> HostConfig {
-        let security = &config.security;
+    fn host_config_of(
+        &self,
+        config: &ContainerConfig,
+        pod: &Pod,
+        groups: Vec<u32>,
+        confinement: Confinement,
+    ) -> HostConfig {
         let joined = format!("container:{}", config.sandbox);
         let wanted = &config.resources;
         let limits = HashMap::from([
@@ -146,8 +156,8 @@ impl Docker {
             privileged: Some(confinement.privileged),
             cap_add: Some(confinement.add),
             cap_drop: Some(confinement.drop),
-            group_add: Some(security.groups.iter().map(ToString::to_string).collect()),
-            readonly_rootfs: Some(security.read_only_root),
+            group_add: Some(groups.iter().map(ToString::to_string).collect()),
+            readonly_rootfs: Some(config.security.read_only_root),
             security_opt: Some(confinement.options),
             masked_paths: Some(confinement.masked),
             readonly_paths: Some(confinement.read_only),

@@ -21,6 +21,7 @@ use crate::{
     Docker,
     client::{failed, is_gone},
     names,
+    volumes::are_held,
 };
 
 /// Containers looked at at the same time.
@@ -73,18 +74,18 @@ impl Docker {
     }
 
     async fn inventory_of(&self, entries: Vec<Entry>) -> Result<Inventory> {
-        let (sandboxes, containers): (Vec<_>, Vec<_>) = entries.into_iter().partition(Entry::is_sandbox);
+        let (sandboxes, members): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.is("sandbox"));
         let mut sandboxes: Vec<_> = sandboxes.into_iter().map(sandbox_info).collect();
-        let infos = stream::iter(containers).map(|entry| self.container_info(entry)).buffered(PARALLEL);
-        // Between the list and the look it may be removed.
-        let found: Vec<_> = infos.try_filter_map(|info| std::future::ready(Ok(info))).try_collect().await?;
         let known: HashSet<_> = sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
-        let mut lost: BTreeMap<SandboxId, SandboxInfo> = BTreeMap::new();
-        for (info, attempt) in found.iter().filter(|(info, _)| !known.contains(&info.sandbox)) {
-            lost.entry(info.sandbox.clone()).or_insert_with(|| lost_sandbox(info, *attempt));
-        }
+        let lost = members.iter().map(lost_sandbox).filter(|sandbox| !known.contains(&sandbox.id));
+        let lost: BTreeMap<_, _> = lost.map(|sandbox| (sandbox.id.clone(), sandbox)).collect();
         sandboxes.extend(lost.into_values());
-        Ok(Inventory { sandboxes, containers: found.into_iter().map(|(info, _)| info).collect() })
+        let (holders, containers): (Vec<_>, Vec<_>) = members.into_iter().partition(|entry| entry.is(names::HOLDER));
+        let holders: HashSet<_> = holders.into_iter().map(|holder| holder.id).collect();
+        let infos = stream::iter(containers).map(|entry| self.container_info(entry, &holders)).buffered(PARALLEL);
+        // Between the list and the look it may be removed.
+        let containers = infos.try_filter_map(|info| std::future::ready(Ok(info))).try_collect().await?;
+        Ok(Inventory { sandboxes, containers })
     }
 
     /// Containers in Docker's list that are ours and have these labels too.
@@ -108,27 +109,27 @@ impl Docker {
     /// A sandbox as it is listed.
     pub(crate) async fn sandbox_info(&self, id: &str) -> Result<Option<SandboxInfo>> {
         let found = self.filtered(HashMap::from([("id".to_owned(), vec![id.to_owned()])])).await?;
-        Ok(found.into_iter().find(|entry| entry.id == id && entry.is_sandbox()).map(sandbox_info))
+        Ok(found.into_iter().find(|entry| entry.id == id && entry.is("sandbox")).map(sandbox_info))
     }
 
-    /// A container and the attempt of its sandbox; `None` when it is gone.
-    async fn container_info(&self, entry: Entry) -> Result<Option<(ContainerInfo, u32)>> {
-        let Some(state) = self.state(&entry).await? else { return Ok(None) };
-        let label = |label: &str| entry.labels.get(label).cloned().unwrap_or_default();
-        let number = |text: String| text.parse().unwrap_or(0);
-        let attempt = number(label(names::SANDBOX_ATTEMPT));
-        let info = ContainerInfo {
+    /// `None` when it is gone.
+    async fn container_info(&self, entry: Entry, holders: &HashSet<String>) -> Result<Option<ContainerInfo>> {
+        let Some(mut state) = self.state(&entry).await? else { return Ok(None) };
+        if entry.runs() && !are_held(&entry.labels, holders) {
+            // What it sees of an image may be gone. With a new one it has all of it.
+            state = ContainerState::Unknown;
+        }
+        Ok(Some(ContainerInfo {
             state,
-            sandbox: SandboxId(label(names::SANDBOX)),
-            name: label(names::NAME),
-            attempt: number(label(names::ATTEMPT)),
-            image: label(names::IMAGE),
+            sandbox: SandboxId(entry.label(names::SANDBOX)),
+            name: entry.label(names::NAME),
+            attempt: entry.label(names::ATTEMPT).parse().unwrap_or(0),
+            image: entry.label(names::IMAGE),
             image_digest: entry.image_id.map(ImageDigest),
             created_at: entry.created_at,
             labels: names::given(&entry.labels),
             id: ContainerId(entry.id),
-        };
-        Ok(Some((info, attempt)))
+        }))
     }
 
     /// What the list does not say: times and exit codes. They are asked for once.
@@ -178,8 +179,12 @@ impl Entry {
         })
     }
 
-    fn is_sandbox(&self) -> bool {
-        self.labels.get(names::KIND).is_some_and(|kind| kind == "sandbox")
+    fn is(&self, kind: &str) -> bool {
+        self.labels.get(names::KIND).is_some_and(|found| found == kind)
+    }
+
+    fn label(&self, name: &str) -> String {
+        self.labels.get(name).cloned().unwrap_or_default()
     }
 
     /// Whether its process runs.
@@ -202,7 +207,7 @@ fn sandbox_info(entry: Entry) -> SandboxInfo {
         ),
     };
     SandboxInfo {
-        attempt: entry.labels.get(names::ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0),
+        attempt: entry.label(names::ATTEMPT).parse().unwrap_or(0),
         labels: names::given(&entry.labels),
         addresses: entry.addresses,
         created_at: entry.created_at,
@@ -211,16 +216,16 @@ fn sandbox_info(entry: Entry) -> SandboxInfo {
     }
 }
 
-/// A sandbox of which only a container is left. It can only be removed, with that.
-fn lost_sandbox(container: &ContainerInfo, attempt: u32) -> SandboxInfo {
+/// The sandbox of a member, when only that is left. It can only be removed, with that.
+fn lost_sandbox(member: &Entry) -> SandboxInfo {
     let reason = "somebody has removed the container that held its namespaces".to_owned();
     SandboxInfo {
-        id: container.sandbox.clone(),
+        id: SandboxId(member.label(names::SANDBOX)),
         state: SandboxState::NotReady { reason },
         addresses: Vec::new(),
-        created_at: container.created_at,
-        attempt,
-        labels: container.labels.clone(),
+        created_at: member.created_at,
+        attempt: member.label(names::SANDBOX_ATTEMPT).parse().unwrap_or(0),
+        labels: names::given(&member.labels),
     }
 }
 

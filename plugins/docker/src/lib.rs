@@ -3,7 +3,8 @@
 //! # Layout
 //! - [`Docker`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
 //! - [`sandbox`]: a container that holds a pod's namespaces, of an image that [`pause`] makes. [`container`]: what Docker
-//!   makes a container from; [`security`]: what it may do. [`process`]: started, stopped, killed. [`exec`]: processes beside.
+//!   makes a container from; [`security`]: what it may do; [`volumes`]: images mounted in it. [`process`]: started, stopped, killed.
+//!   [`exec`]: processes beside.
 //! - [`image`]: pulled, imported, listed. [`logs`]: what containers have written.
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: labels. [`config`]: settings.
@@ -22,6 +23,7 @@ mod process;
 mod sandbox;
 mod security;
 mod stats;
+mod volumes;
 
 use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
@@ -37,7 +39,7 @@ use stanchion_sdk::{
         Runtime, SandboxConfig, SandboxId, SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
     },
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use client::{Client, failed};
 pub use config::{Config, RegistryConfig};
@@ -45,17 +47,22 @@ use exec::Execs;
 use inventory::Seen;
 use pause::Pause;
 
+/// The storage driver whose layers are directories.
+const LAYERED: &str = "overlay2";
+
 /// Docker as a runtime of pods.
 #[derive(Clone, Debug)]
 pub struct Docker {
     client: Client,
     config: Arc<Config>,
+    run_dir: PathBuf,
     pause: Pause,
     changes: Changes,
     execs: Execs,
     seen: Seen,
     /// What is learnt of Docker before the first call.
     ready: Arc<Mutex<Option<Engine>>>,
+    swept: Arc<OnceCell<()>>,
 }
 
 /// How a Docker is set up.
@@ -65,13 +72,15 @@ struct Engine {
     driver: Driver,
     /// Where it keeps everything.
     root: PathBuf,
+    /// Whether an image's files can be had as directories.
+    is_layered: bool,
 }
 
 impl Backend for Docker {
     type Config = Config;
 
-    fn open(config: Config, _: NodePaths) -> impl Future<Output = Result<Self>> + Send {
-        std::future::ready(Self::new(config))
+    fn open(config: Config, node: NodePaths) -> impl Future<Output = Result<Self>> + Send {
+        std::future::ready(Self::new(config, &node))
     }
 }
 
@@ -82,16 +91,18 @@ impl Docker {
     ///
     /// # Errors
     /// The configuration is wrong.
-    pub fn new(config: Config) -> Result<Self> {
+    pub fn new(config: Config, node: &NodePaths) -> Result<Self> {
         config.validate()?;
         Ok(Self {
             client: Client::new(&config.socket, &config.namespace)?,
             config: Arc::new(config),
+            run_dir: node.run_dir.clone(),
             pause: Pause::default(),
             changes: Changes::default(),
             execs: Execs::default(),
             seen: Seen::default(),
             ready: Arc::default(),
+            swept: Arc::default(),
         })
     }
 
@@ -101,13 +112,15 @@ impl Docker {
         if let Some(engine) = &*ready {
             return Ok(engine.clone());
         }
+        self.swept.get_or_init(|| self.sweep_volumes()).await;
         self.client.negotiate().await?;
         let info = self.client.api().info().await.map_err(|error| failed("asking Docker how it is set up", &error))?;
         let driver = match info.cgroup_driver {
             Some(bollard::models::SystemInfoCgroupDriverEnum::SYSTEMD) => Driver::Systemd,
             _ => Driver::Files,
         };
-        let engine = Engine { driver, root: info.docker_root_dir.unwrap_or_default().into() };
+        let is_layered = info.driver.is_some_and(|driver| driver == LAYERED);
+        let engine = Engine { driver, root: info.docker_root_dir.unwrap_or_default().into(), is_layered };
         *ready = Some(engine.clone());
         Ok(engine)
     }
@@ -128,7 +141,9 @@ impl Docker {
 impl Runtime for Docker {
     async fn version(&self) -> Result<Version> {
         let version = self.client.negotiate().await?;
-        let capabilities = Capabilities { import: true, shared_pid_namespace: true, ..Capabilities::default() };
+        let image_mounts = self.ready().await?.is_layered;
+        let capabilities =
+            Capabilities { import: true, shared_pid_namespace: true, image_mounts, ..Capabilities::default() };
         let runtime_version = version.version.unwrap_or_default();
         Ok(Version { runtime: "docker".to_owned(), runtime_version, capabilities })
     }

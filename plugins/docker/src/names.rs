@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 
 pub(crate) use stanchion_sdk::names::{id, is_identifier};
 
-/// What a container of Docker stands for: `sandbox` or `container`.
+/// What a container of Docker stands for: `sandbox`, `container`, or [`HOLDER`].
 pub(crate) const KIND: &str = "stanchion.dev/kind";
+/// Kind of a container that never runs, and keeps an image's files for another that has them mounted.
+pub(crate) const HOLDER: &str = "image";
 /// Which backend's it is: the configured namespace.
 pub(crate) const OWNER: &str = "stanchion.dev/namespace";
 /// Attempt of a sandbox or container.
@@ -22,13 +24,15 @@ pub(crate) const CGROUP: &str = "stanchion.dev/cgroup";
 pub(crate) const PID: &str = "stanchion.dev/pid";
 /// Reference of a container's image, as it was asked for: Docker forgets it when the tag moves on.
 pub(crate) const IMAGE: &str = "stanchion.dev/image";
+/// Images that a container has mounted, as JSON.
+pub(crate) const IMAGES: &str = "stanchion.dev/images";
 /// Names of the labels that were given, as JSON: Docker adds those of the image.
 pub(crate) const GIVEN: &str = "stanchion.dev/labels";
 
 /// Given labels with ours.
-pub(crate) fn labels<const N: usize>(
+pub(crate) fn labels(
     given: &BTreeMap<String, String>,
-    ours: [(&str, String); N],
+    ours: impl IntoIterator<Item = (&'static str, String)>,
 ) -> HashMap<String, String> {
     let names = serde_json::Value::from(given.keys().cloned().collect::<Vec<_>>()).to_string();
     let ours = ours.into_iter().chain([(GIVEN, names)]).map(|(label, value)| (label.to_owned(), value));

@@ -18,6 +18,7 @@ use crate::{
     Docker,
     client::{failed, is_gone, said, status},
     names,
+    volumes::Volumes,
 };
 
 /// How often, and for how long each time, somebody else's removal of a container is waited for.
@@ -40,8 +41,12 @@ impl Docker {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        let started = self.client.api().start_container(id.as_str(), None::<StartContainerOptions>).await;
-        started.map_err(|error| failed(tried(), &error))?;
+        let volumes = Volumes::noted(&found)?;
+        let start = async {
+            let started = self.client.api().start_container(id.as_str(), None::<StartContainerOptions>).await;
+            started.map_err(|error| failed(tried(), &error))
+        };
+        self.with_volumes(&volumes, start).await?;
         if cgroup::is_unified() {
             self.die_together(&found).await?;
         }
@@ -113,7 +118,10 @@ impl Docker {
         let (backend, id) = (self.clone(), id.clone());
         finish(turn, async move {
             match backend.client.find(id.as_str()).await? {
-                Some(_) => backend.erase(id.as_str()).await,
+                Some(found) => {
+                    backend.erase(id.as_str()).await?;
+                    backend.release(&Volumes::noted(&found)?).await
+                }
                 None => Ok(()),
             }
         })

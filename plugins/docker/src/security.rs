@@ -4,8 +4,10 @@ use std::{fs, io};
 
 use stanchion_sdk::{
     confinement::{app_armor_profiles, has_app_armor, has_se_linux},
+    layers::tables,
     limits, proc,
     runtime::{ContainerConfig, Error, ErrorKind, Profile, Result, Security},
+    users::{Tables, in_force},
 };
 
 use crate::Docker;
@@ -107,19 +109,44 @@ fn seccomp(path: &str) -> Result<String> {
     Ok(profile.to_string())
 }
 
+/// Who a container runs as, as Docker takes it.
+pub(crate) struct Who {
+    /// `--user`; `None` is the image's.
+    pub user: Option<String>,
+    /// `--group-add`
+    pub groups: Vec<u32>,
+}
+
 impl Docker {
-    /// The user as Docker takes it; `None` is the image's. A group without a user is the image's user's (R-SEC-2).
-    pub(crate) async fn user(&self, config: &ContainerConfig) -> Result<Option<String>> {
-        Ok(match (config.security.user, config.security.group) {
-            (None, None) => None,
-            (Some(user), None) => Some(user.to_string()),
-            (Some(user), Some(group)) => Some(format!("{user}:{group}")),
-            (None, Some(group)) => {
-                let of_image = self.image_user(&config.image).await?;
-                let user = of_image.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0");
-                Some(format!("{user}:{group}"))
+    /// A group without a user is the image's user's (R-SEC-2).
+    pub(crate) async fn who(&self, config: &ContainerConfig) -> Result<Who> {
+        let security = &config.security;
+        let Some(group) = security.group else {
+            return Ok(Who { user: security.user.map(|user| user.to_string()), groups: security.groups.clone() });
+        };
+        let of_image = self.image_user(&config.image).await?;
+        let named = || of_image.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0").to_owned();
+        let user = security.user.map_or_else(named, |user| user.to_string());
+        Ok(Who { user: Some(format!("{user}:{group}")), groups: self.groups(config, &of_image).await })
+    }
+
+    /// Once it is given a group, Docker leaves out those that the image's own table gives the user (R-SEC-10).
+    async fn groups(&self, config: &ContainerConfig, of_image: &str) -> Vec<u32> {
+        let found = match self.layers(&config.image).await {
+            Ok(layers) => {
+                let look =
+                    move || layers.look(tables).map_err(|error| Error::new(ErrorKind::Other, "").caused_by(&error));
+                self.blocking(look).await
             }
-        })
+            Err(error) => Err(error),
+        };
+        let tables = found.unwrap_or_else(|error| {
+            let (container, image, error) = (&config.name, &config.image, error.chain());
+            tracing::warn!(container, image, error, "whether the image gives its user further groups cannot be told");
+            Tables::default()
+        });
+        // Of a user that the image does not know Docker tells.
+        in_force(of_image, &config.security, &tables).map_or_else(|_| config.security.groups.clone(), |ids| ids.groups)
     }
 }
 

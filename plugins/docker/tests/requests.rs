@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 use stanchion_docker::{Config, Docker};
-use stanchion_runtime::{PodName, Runtime as _, labels};
+use stanchion_runtime::{NodePaths, PodName, Runtime as _, labels};
 use tempfile::TempDir;
 
 /// A Docker with one pod, that remembers what it was asked.
@@ -41,7 +41,7 @@ impl Engine {
     fn backend(&self) -> Docker {
         let table = json!({ "socket": self.dir.path().join("docker.sock") });
         let config: Config = serde_json::from_value(table).expect("a configuration");
-        Docker::new(config).expect("it opens")
+        Docker::new(config, &NodePaths::default()).expect("it opens")
     }
 
     /// What was asked since the last time.

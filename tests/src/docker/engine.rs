@@ -142,6 +142,14 @@ impl Engine {
         self.json("DELETE", &format!("/containers/{id}?force=true&v=true"), b"").map(drop)
     }
 
+    /// `docker rmi -f`
+    ///
+    /// # Errors
+    /// When Docker refuses.
+    pub fn forget_image(&self, name: &str) -> Result<()> {
+        self.json("DELETE", &format!("/images/{name}?force=true"), b"").map(drop)
+    }
+
     /// `docker system prune -a -f`
     ///
     /// # Errors

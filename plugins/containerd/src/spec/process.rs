@@ -6,9 +6,9 @@ use oci_spec::{
     OciSpecError,
     runtime::{PosixRlimit, Process, ProcessBuilder, UserBuilder},
 };
-use stanchion_sdk::limits::oom_score_adj;
+use stanchion_sdk::{limits::oom_score_adj, users};
 
-use super::{Parts, SpecError, capabilities, confinement, user};
+use super::{Parts, SpecError, capabilities, confinement};
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -29,7 +29,7 @@ pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
     }
     let of_user = image.and_then(|image| image.user().as_deref()).unwrap_or_default();
     let security = &config.security;
-    let ids = user::in_force(of_user, security, parts.tables)?;
+    let ids = users::in_force(of_user, security, parts.tables)?;
     let user = UserBuilder::default().uid(ids.user).gid(ids.group).additional_gids(ids.groups).build()?;
     let directory = config.working_dir.clone().or_else(|| image.and_then(|image| image.working_dir().clone()));
     let process = ProcessBuilder::default()

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use stanchion_docker::{Config, Docker};
+use stanchion_runtime::NodePaths;
 use stanchion_tests::{
     containerd::Containerd,
     docker::{self, Engine},
@@ -109,7 +110,8 @@ fn open(names: &Names, docker: &docker::Docker, settings: Value) -> Result<Docke
         table[key] = value.clone();
     }
     let config: Config = serde_json::from_value(table)?;
-    Docker::new(config).map_err(said)
+    let node = NodePaths { run_dir: names.dir.join("run"), ..NodePaths::default() };
+    Docker::new(config, &node).map_err(said)
 }
 
 /// The whole of an error.

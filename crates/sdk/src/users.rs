@@ -1,36 +1,44 @@
 //! The user that a container runs as: the manifest's, else the image's.
 
-use stanchion_sdk::runtime::Security;
+use stanchion_runtime::Security;
 
 /// Why a user cannot be told.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum UserError {
+pub enum UserError {
+    /// A name that has no line.
     #[error("the image's user {0:?} is not in its /etc/passwd")]
     NoUser(String),
+    /// A name that has no line.
     #[error("the image's group {0:?} is not in its /etc/group")]
     NoGroup(String),
 }
 
 /// Numbers of user, group and further groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ids {
+pub struct Ids {
+    /// UID.
     pub user: u32,
+    /// GID.
     pub group: u32,
+    /// GIDs, `group` among them, in order.
     pub groups: Vec<u32>,
 }
 
 /// The image's own tables of users and groups.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Tables {
+pub struct Tables {
     /// Content of `/etc/passwd`.
     pub passwd: String,
     /// Content of `/etc/group`.
     pub group: String,
 }
 
-/// The manifest's user and group, where it says them, and the groups that image and manifest add (R-SEC-1, R-SEC-2,
-/// R-SEC-10).
-pub(crate) fn in_force(of_image: &str, security: &Security, tables: &Tables) -> Result<Ids, UserError> {
+/// The manifest's user and group, where it says them, else those of `of_image`, which is the image's `USER`; and the groups that
+/// image and manifest add (R-SEC-1, R-SEC-2, R-SEC-10).
+///
+/// # Errors
+/// The image names a user or a group that it does not have.
+pub fn in_force(of_image: &str, security: &Security, tables: &Tables) -> Result<Ids, UserError> {
     let wanted = security.user.map(|user| user.to_string());
     let mut found = ids(wanted.as_deref().unwrap_or(of_image), tables)?;
     found.group = security.group.unwrap_or(found.group);

@@ -1,0 +1,238 @@
+//! Images that are mounted in containers (R-VOL-11).
+//!
+//! Docker itself learnt it late, with version 28, and runs what is mounted so. The backend has Docker bind a directory, on which it
+//! mounts the image's layers only while Docker makes and starts the container:
+//!
+//! ```text
+//! <run_dir>/docker-images/<backend>/<container>/<number>        what is mounted in the container
+//! <run_dir>/docker-images/<backend>/<container>/<number>.all    the image that it is a part of
+//! ```
+//!
+//! That Docker keeps the layers, whatever becomes of the image's name, is the work of a holder: a container of that image that
+//! never runs. It goes with the container that has the image mounted, or with the sandbox.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    path::PathBuf,
+};
+
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use serde::{Deserialize, Serialize};
+use stanchion_sdk::{
+    layers::{Layers, children, unmount},
+    runtime::{ContainerConfig, Error, ErrorKind, ImageMount, Result},
+};
+
+use crate::{
+    Docker, LAYERED,
+    client::failed,
+    container::Pod,
+    names,
+    sandbox::{created_twice, host_config},
+};
+
+/// What is mounted of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    /// The image, by reference.
+    reference: String,
+    /// Its id.
+    image: String,
+    /// Id of the container that keeps its layers.
+    holder: String,
+    /// The part that is mounted; empty is all of it.
+    sub_path: PathBuf,
+}
+
+/// A container that is to have images mounted.
+pub(crate) struct Volumes {
+    /// Its name.
+    container: String,
+    /// In the order of their numbers.
+    pub all: Vec<Volume>,
+}
+
+impl Docker {
+    /// The images that a container is to have mounted, held; their places on the node are filled in.
+    pub(crate) async fn volumes(&self, container: &str, pod: &Pod, config: &mut ContainerConfig) -> Result<Volumes> {
+        let mut volumes = Volumes { container: container.to_owned(), all: Vec::new() };
+        let mounts: Vec<_> = config.mounts.iter().filter_map(|mount| mount.image.clone()).collect();
+        if mounts.is_empty() {
+            return Ok(volumes);
+        }
+        if self.client.find(container).await?.is_some() {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("creating container {container}")));
+        }
+        for (number, mount) in mounts.into_iter().enumerate() {
+            match self.hold(container, number, mount, pod, config).await {
+                Ok(volume) => volumes.all.push(volume),
+                Err(error) => {
+                    self.release(&volumes).await?;
+                    return Err(error);
+                }
+            }
+        }
+        let home = self.home(container);
+        for (number, mount) in config.mounts.iter_mut().filter(|mount| mount.image.is_some()).enumerate() {
+            mount.source = home.join(number.to_string());
+            // As it is mounted already; Docker's own word for it would permit what is there to be run.
+            mount.read_only = false;
+        }
+        Ok(volumes)
+    }
+
+    async fn hold(
+        &self,
+        container: &str,
+        number: usize,
+        mount: ImageMount,
+        pod: &Pod,
+        config: &ContainerConfig,
+    ) -> Result<Volume> {
+        let tried = || format!("holding image {} for container {container}", mount.reference);
+        let found = self.client.api().inspect_image(&mount.reference).await;
+        let found = found.map_err(|error| failed(format!("looking up image {}", mount.reference), &error))?;
+        let (image, name) = (found.id.unwrap_or_default(), format!("{container}-image-{number}"));
+        // What an earlier creation that was cut off has left is nobody's: there is no container.
+        self.erase(&name).await?;
+        let ours = [
+            (names::KIND, names::HOLDER.to_owned()),
+            (names::OWNER, self.config.namespace.clone()),
+            (names::SANDBOX, config.sandbox.0.clone()),
+            (names::SANDBOX_ATTEMPT, pod.attempt.clone()),
+        ];
+        let body = ContainerCreateBody {
+            image: Some(image.clone()),
+            // It never runs, but Docker wants to know what.
+            entrypoint: Some(vec!["never".to_owned()]),
+            labels: Some(names::labels(&config.labels, ours)),
+            network_disabled: Some(true),
+            host_config: Some(host_config()),
+            ..ContainerCreateBody::default()
+        };
+        let holder = self.create(&name, body).await.map_err(|error| created_twice(tried(), &error))?;
+        Ok(Volume { reference: mount.reference, image, holder, sub_path: mount.sub_path })
+    }
+
+    /// Has a container's volumes on the node while `make` makes or starts it.
+    pub(crate) async fn with_volumes<T>(&self, volumes: &Volumes, make: impl Future<Output = Result<T>>) -> Result<T> {
+        if volumes.all.is_empty() {
+            return make.await;
+        }
+        let made = match self.put(volumes).await {
+            Ok(()) => make.await,
+            Err(error) => Err(error),
+        };
+        // What stays goes with the container.
+        if let Err(error) = self.clear(&volumes.container).await {
+            tracing::warn!(container = volumes.container, error = error.chain(), "an image stays mounted on the node");
+        }
+        made
+    }
+
+    async fn put(&self, volumes: &Volumes) -> Result<()> {
+        self.clear(&volumes.container).await?;
+        let home = self.home(&volumes.container);
+        for (number, volume) in volumes.all.iter().enumerate() {
+            let layers = self.layers(&volume.image).await?;
+            let (volume, place) = (volume.clone(), home.join(number.to_string()));
+            self.blocking(move || {
+                layers.mount_part(&volume.sub_path, &place).map_err(|error| {
+                    let absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+                    let kind = if absent.contains(&error.kind()) { ErrorKind::Invalid } else { ErrorKind::Other };
+                    let tried = format!("looking for {} in image {}", volume.sub_path.display(), volume.reference);
+                    Error::new(kind, tried).caused_by(&error)
+                })
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Gives up what a container has of images.
+    pub(crate) async fn release(&self, volumes: &Volumes) -> Result<()> {
+        if volumes.all.is_empty() {
+            return Ok(());
+        }
+        self.clear(&volumes.container).await?;
+        for volume in &volumes.all {
+            self.erase(&volume.holder).await?;
+        }
+        Ok(())
+    }
+
+    async fn clear(&self, container: &str) -> Result<()> {
+        let (home, tried) = (self.home(container), format!("unmounting the images of container {container}"));
+        self.blocking(move || unmount(&home).map_err(|error| Error::new(ErrorKind::Other, tried).caused_by(&error)))
+            .await
+    }
+
+    fn home(&self, container: &str) -> PathBuf {
+        self.images_on_node().join(container)
+    }
+
+    /// Where this backend mounts images, and no other.
+    fn images_on_node(&self) -> PathBuf {
+        let socket = self.config.socket.to_string_lossy();
+        let namespace = &self.config.namespace;
+        self.run_dir.join("docker-images").join(names::id(namespace, &[&socket, namespace], 0))
+    }
+
+    /// Unmounts what starts have left that were cut off. No start may be under way.
+    pub(crate) async fn sweep_volumes(&self) {
+        let images = self.images_on_node();
+        let sweep = move || {
+            let failed = |error: io::Error| Error::new(ErrorKind::Other, "clearing what is mounted").caused_by(&error);
+            let homes = children(&images).map_err(failed)?;
+            homes.iter().try_for_each(|home| unmount(&images.join(home)).map_err(failed))
+        };
+        if let Err(error) = self.blocking(sweep).await {
+            tracing::warn!(error = error.chain(), "an image that an earlier run mounted stays mounted");
+        }
+    }
+
+    /// The layers of an image.
+    pub(crate) async fn layers(&self, reference: &str) -> Result<Layers> {
+        let found = self.client.api().inspect_image(reference).await;
+        let found = found.map_err(|error| failed(format!("looking up image {reference}"), &error))?;
+        let driver = found.graph_driver.filter(|driver| driver.name == LAYERED);
+        let data = driver.map(|driver| driver.data).unwrap_or_default();
+        let directories = ["UpperDir", "LowerDir"].iter().filter_map(|name| data.get(*name));
+        let directories: Vec<_> = directories.flat_map(|paths| paths.split(':')).map(str::to_owned).collect();
+        if directories.is_empty() {
+            return Err(Error::unsupported(format!("looking for the files of image {reference}")));
+        }
+        Ok(Layers::overlay(&directories))
+    }
+}
+
+impl Volumes {
+    /// Those that a container's record notes.
+    pub fn noted(found: &ContainerInspectResponse) -> Result<Self> {
+        let container = found.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned();
+        let all = found.config.as_ref().and_then(|config| noted(config.labels.as_ref()?)).transpose();
+        let all = all.map_err(|error| {
+            let tried = format!("reading which images container {container} has mounted");
+            Error::new(ErrorKind::Other, tried).caused_by(&error)
+        })?;
+        Ok(Self { container, all: all.unwrap_or_default() })
+    }
+
+    /// As a container's record notes them.
+    pub fn note(&self) -> Option<(&'static str, String)> {
+        let text = serde_json::to_string(&self.all).ok().filter(|_| !self.all.is_empty())?;
+        Some((names::IMAGES, text))
+    }
+}
+
+/// The volumes that a container's labels note, if they do.
+fn noted(labels: &HashMap<String, String>) -> Option<serde_json::Result<Vec<Volume>>> {
+    labels.get(names::IMAGES).map(|noted| serde_json::from_str(noted))
+}
+
+/// Whether a container has all that holds its volumes; if not, somebody has removed it, and maybe the files.
+pub(crate) fn are_held(labels: &HashMap<String, String>, holders: &HashSet<String>) -> bool {
+    let volumes = noted(labels).and_then(std::result::Result::ok).unwrap_or_default();
+    volumes.iter().all(|volume| holders.contains(&volume.holder))
+}
