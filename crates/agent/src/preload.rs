@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -21,9 +21,43 @@ const RETRY: Duration = Duration::from_secs(60);
 /// An archive as it was seen.
 type Seen = (u64, SystemTime);
 
+/// What has been imported from where, shared with who misses an image.
+#[derive(Debug, Default)]
+pub(crate) struct Imports(Mutex<HashMap<(String, PathBuf), Import>>);
+
+/// How an archive was imported into a backend.
+#[derive(Debug)]
+struct Import {
+    archive: Seen,
+    /// The images in it.
+    references: Vec<String>,
+    /// When it may be tried again, if it failed.
+    retry: Option<tokio::time::Instant>,
+}
+
+impl Imports {
+    /// An image is not there: what had brought it is imported again. Somebody may have removed all that nothing ran of.
+    pub fn miss(&self, backend: &str, reference: &str) {
+        self.lock().retain(|(of, _), import| of != backend || !import.references.iter().any(|it| it == reference));
+    }
+
+    fn is_due(&self, key: &(String, PathBuf), archive: Seen) -> bool {
+        match self.lock().get(key) {
+            Some(import) if import.archive == archive => {
+                import.retry.is_some_and(|at| at <= tokio::time::Instant::now())
+            }
+            _ => true,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, PathBuf), Import>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Imports until `shutdown`.
 pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, shutdown: CancellationToken) {
-    let mut preload = Preload { shared, directory, last: HashMap::new(), done: HashMap::new() };
+    let mut preload = Preload { shared, directory, last: HashMap::new() };
     loop {
         if shutdown.run_until_cancelled(preload.read()).await.is_none() {
             return;
@@ -38,8 +72,6 @@ struct Preload<R> {
     shared: Arc<Shared<R>>,
     directory: PathBuf,
     last: HashMap<PathBuf, Seen>,
-    /// What was imported where, and when a failed import may be tried again.
-    done: HashMap<(String, PathBuf), (Seen, Option<tokio::time::Instant>)>,
 }
 
 impl<R: Runtime> Preload<R> {
@@ -55,39 +87,40 @@ impl<R: Runtime> Preload<R> {
         for home in shared.homes.iter().filter(|home| home.observer.latest().is_current()) {
             for (path, seen) in &settled {
                 let key = (home.backend.name.clone(), path.clone());
-                let is_due = match self.done.get(&key) {
-                    Some((done, _)) if done != seen => true,
-                    Some((_, retry)) => retry.is_some_and(|at| at <= tokio::time::Instant::now()),
-                    None => true,
-                };
+                let is_due = shared.imports.is_due(&key, *seen);
                 if let Some(runtime) = home.backend.runtime().filter(|_| is_due) {
-                    let failed = !self.import(home, &*runtime, path).await;
-                    self.done.insert(key, (*seen, failed.then(|| tokio::time::Instant::now() + RETRY)));
+                    let imported = self.import(home, &*runtime, path).await;
+                    let is_new = imported.is_some();
+                    let retry = (!is_new).then(|| tokio::time::Instant::now() + RETRY);
+                    let import = Import { archive: *seen, references: imported.unwrap_or_default(), retry };
+                    shared.imports.lock().insert(key, import);
+                    if is_new {
+                        shared.images_changed.send_modify(|version| *version += 1);
+                    }
                 }
             }
         }
     }
 
-    /// Imports an archive. Whether that is done.
-    async fn import(&self, home: &Home<R>, runtime: &R, path: &Path) -> bool {
+    /// Imports an archive; gives the names of its images.
+    async fn import(&self, home: &Home<R>, runtime: &R, path: &Path) -> Option<Vec<String>> {
         let backend = &home.backend.name;
         let subject = Subject::manifest(&path.display().to_string());
         let before = home.images.before(runtime).await;
         match runtime.import_images(ImportImages { path: path.to_owned() }).await {
             Ok(images) => {
-                let names: Vec<_> = images.iter().map(|image| image.reference.as_str()).collect();
+                let names: Vec<_> = images.iter().map(|image| image.reference.clone()).collect();
                 let message = format!("Imported {} into {backend}", names.join(", "));
                 self.shared.events.normal(&subject, "Imported", message);
-                self.shared.images_changed.send_modify(|version| *version += 1);
                 if let Some(before) = before {
                     home.images.claim(runtime, before, images, Some(path.to_owned())).await;
                 }
-                true
+                Some(names)
             }
             Err(error) => {
                 let message = format!("Cannot import {} into {backend}: {}", path.display(), error.chain());
                 self.shared.events.warning(&subject, "ImportFailed", message);
-                false
+                None
             }
         }
     }

@@ -53,6 +53,7 @@ use crate::{
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
+    preload::Imports,
     probe::Told,
     removed::Removed,
     supervisor::Supervisor,
@@ -76,6 +77,8 @@ pub(crate) struct Shared<R> {
     pub supervisor: Supervisor,
     /// Changes when images have been imported.
     pub images_changed: watch::Sender<u64>,
+    /// What has been imported from archives.
+    pub imports: Imports,
     /// Which pods are to end because the node does.
     pub ending: watch::Sender<Option<Ending>>,
     /// What the node has for pods, but for the disk.

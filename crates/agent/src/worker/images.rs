@@ -206,7 +206,7 @@ impl<R: Runtime> Fetch<R> {
                     }
                     return News::Ready { pulled: false };
                 }
-                Ok(false) => {}
+                Ok(false) => self.shared.imports.miss(&self.home, &reference),
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
                     self.events().warning(&self.subject, "InspectFailed", &message);

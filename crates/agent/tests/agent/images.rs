@@ -1,7 +1,9 @@
 //! Images: what is said while they are fetched, and what happens when a registry is away.
 
+use std::fs;
+
 use stanchion_runtime::{
-    ErrorKind, RegistryAuth,
+    ErrorKind, RegistryAuth, Runtime as _,
     testing::{Fault, Method, When},
 };
 
@@ -68,6 +70,29 @@ async fn what_is_here_is_used_while_its_registry_is_away() {
     node.fake().exit(&app.id, 1);
     node.shows("the restart", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
     assert_eq!(node.fake().count(Method::PullImage), asked, "R-IMG-5");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_archive_brought_and_somebody_removed_is_imported_again() {
+    let mut node = Node::new();
+    let preload = node.config.state_dir.join("preload");
+    fs::create_dir_all(&preload).expect("made");
+    fs::write(preload.join("packed.tar"), "it is not looked at").expect("written");
+    node.fake().add_archive(preload.join("packed.tar"), &["docker.io/library/packed:1"]);
+    node.config.preload = Some(preload);
+    for policy in ["IfNotPresent", "Never"] {
+        node.write("web.yaml", &with_policy(policy, "packed:1"));
+        if policy == "IfNotPresent" {
+            node.start();
+        }
+        node.runs(&[("web", &[("app", "packed:1")])]).await;
+        let (app, imports) = (node.app("web").expect("it runs"), node.fake().count(Method::ImportImages));
+        // Both are what pruning does to a container that has ended.
+        node.fake().remove_image("docker.io/library/packed:1".to_owned()).await.expect("removed");
+        node.fake().lose_container(&app.id);
+        node.shows("its next life", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
+        assert_eq!(node.fake().count(Method::ImportImages), imports + 1, "R-IMG-2");
+    }
 }
 
 // R-IMG-9
