@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use stanchion_tests::{Backend, Node, docker, events::Events, pods, proc, view::View, wait::pause};
 
 use super::{
-    plain::millis,
+    plain::{Plain, millis},
     rounds::{SETTLE, await_shown},
     table::Samples,
 };
@@ -24,8 +24,10 @@ pub struct Mixed {
     /// By backend, the other one empty.
     alone: [Samples; 2],
     both: Samples,
-    /// How busy all cores were meanwhile, per cent.
-    busy: Samples,
+    /// How busy all cores were meanwhile, per cent: with each alone, with both.
+    busy: [Samples; 3],
+    /// The same by the runtimes' own clients, containers in place of pods: each alone, both at once.
+    plain: [Samples; 3],
 }
 
 impl Mixed {
@@ -34,17 +36,31 @@ impl Mixed {
         let events = Events::subscribe(&node.containerd)?;
         // The first pods pull their image and make the bridge; neither is what is measured.
         round(node, &events, 1, &BACKENDS)?;
-        let mut mixed = Self { each, alone: Default::default(), both: Samples::default(), busy: Samples::default() };
+        let mut mixed = Self {
+            each,
+            alone: Default::default(),
+            both: Samples::default(),
+            busy: Default::default(),
+            plain: Default::default(),
+        };
+        let plain = [Plain::new(node, BACKENDS[0])?, Plain::new(node, BACKENDS[1])?];
         for number in 1..=rounds {
             say(format!("round {number} of {rounds}: {each} on each backend alone, then on both"));
-            for (backend, samples) in BACKENDS.iter().zip(&mut mixed.alone) {
+            for (index, backend) in BACKENDS.iter().enumerate() {
                 ensure!(!interrupt.happened(), "interrupted");
-                samples.add(round(node, &events, each, &[*backend])?.took);
+                let alone = round(node, &events, each, &[*backend])?;
+                mixed.alone[index].add(alone.took);
+                mixed.busy[index].add(alone.busy);
             }
             ensure!(!interrupt.happened(), "interrupted");
             let both = round(node, &events, each, &BACKENDS)?;
             mixed.both.add(both.took);
-            mixed.busy.add(both.busy);
+            mixed.busy[2].add(both.busy);
+            let [first, second] = plain.each_ref();
+            for (samples, on) in mixed.plain.iter_mut().zip([&[first][..], &[second], &[first, second]]) {
+                ensure!(!interrupt.happened(), "interrupted");
+                samples.add(Plain::many(on, each, &events)?);
+            }
         }
         Ok(mixed)
     }
@@ -113,15 +129,22 @@ impl fmt::Display for Mixed {
         writeln!(f, "### two backends\n\nAll pods at once → last process started, p50.\n")?;
         writeln!(
             f,
-            "| pods on each | {first} alone | {second} alone | both at once | ratio to the slower | all cores busy | rounds |"
+            "| by | pods on each | {first} alone | {second} alone | both at once | ratio to the slower | all cores busy, each time | rounds |"
         )?;
-        writeln!(f, "|---:|---:|---:|---:|---:|---:|---:|")?;
-        let [first, second] = self.alone.each_ref().map(|samples| samples.at(0.5));
-        let (at_once, slower) = (self.both.at(0.5), first.max(second));
-        let (each, ratio, busy, rounds) = (self.each, at_once / slower, self.busy.at(0.5), self.both.len());
-        writeln!(
-            f,
-            "| {each} | {first:.0} ms | {second:.0} ms | {at_once:.0} ms | {ratio:.2} | {busy:.0} % | {rounds} |"
-        )
+        writeln!(f, "|---|---:|---:|---:|---:|---:|---:|---:|")?;
+        let busy = self.busy.each_ref().map(|samples| format!("{:.0} %", samples.at(0.5))).join(", ");
+        let [first, second] = &self.alone;
+        let ours = [first, second, &self.both].map(|samples| samples.at(0.5));
+        let plain = self.plain.each_ref().map(|samples| samples.at(0.5));
+        for (by, [first, second, both], busy) in
+            [("the agent", ours, busy.as_str()), ("`docker run`, `ctr run`", plain, "")]
+        {
+            let (each, ratio, rounds) = (self.each, both / first.max(second), self.both.len());
+            writeln!(
+                f,
+                "| {by} | {each} | {first:.0} ms | {second:.0} ms | {both:.0} ms | {ratio:.2} | {busy} | {rounds} |"
+            )?;
+        }
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ use stanchion_tests::{Backend, Node, docker, events::Events, pods::IDLE, process
 #[derive(Debug)]
 pub struct Plain<'a> {
     node: &'a Node,
+    on: Backend,
     image: String,
 }
 
@@ -27,9 +28,9 @@ pub struct Once {
 
 impl<'a> Plain<'a> {
     /// Pulls the image.
-    pub fn new(node: &'a Node) -> Result<Self> {
-        let plain = Self { node, image: node.in_registry("busybox:latest")? };
-        plain.run(&match node.runtime() {
+    pub fn new(node: &'a Node, on: Backend) -> Result<Self> {
+        let plain = Self { node, on, image: node.in_registry("busybox:latest")? };
+        plain.run(&match on {
             Backend::Containerd | Backend::K3s => vec!["images", "pull", "--plain-http", &plain.image],
             Backend::Docker => vec!["pull", &plain.image],
         })?;
@@ -60,29 +61,32 @@ impl<'a> Plain<'a> {
         Ok(Once { pod: took.iter().sum(), container, stop })
     }
 
-    /// Those of `n` pods at the same time: from the first launch to the last start, in milliseconds.
-    pub fn many(&self, n: usize, events: &Events) -> Result<f64> {
-        let ids: Vec<_> = (0..n).flat_map(|i| self.ids(&format!("many-{i}"))).collect();
-        let launched = ids.iter().map(|id| self.launch(id, None)).collect::<Result<Vec<_>>>()?;
+    /// Those of `n` pods on each of several runtimes at the same time: from the first launch to the last start, in milliseconds.
+    pub fn many(on: &[&Self], n: usize, events: &Events) -> Result<f64> {
+        let pods = (0..n).flat_map(|i| on.iter().map(move |plain| (*plain, format!("many-{i}"))));
+        let ids: Vec<_> =
+            pods.flat_map(|(plain, pod)| plain.ids(&pod).into_iter().map(move |id| (plain, id))).collect();
+        let launched = ids.iter().map(|(plain, id)| plain.launch(id, None)).collect::<Result<Vec<_>>>()?;
         let first = launched.first().context("n is at least 1")?.0;
+        let namespaces: Vec<_> = on.iter().map(|plain| plain.namespace()).collect();
         let mut last = first;
         for _ in &ids {
-            last = last.max(events.next(self.namespace(), "/tasks/start")?.at);
+            last = last.max(events.next_of(&namespaces, "/tasks/start")?.at);
         }
         for (_, mut child) in launched {
             ensure!(child.wait()?.success(), "starting one of many failed");
         }
-        for id in &ids {
-            self.kill("SIGKILL", id)?;
-            events.next(self.namespace(), "/tasks/exit")?;
-            self.remove(id)?;
+        for (plain, id) in &ids {
+            plain.kill("SIGKILL", id)?;
+            events.next(plain.namespace(), "/tasks/exit")?;
+            plain.remove(id)?;
         }
         Ok(millis(first, last))
     }
 
     /// What stands for one pod.
     fn ids(&self, id: &str) -> Vec<String> {
-        match self.node.runtime() {
+        match self.on {
             Backend::Containerd | Backend::K3s => vec![id.to_owned()],
             Backend::Docker => vec![format!("{id}-first"), id.to_owned()],
         }
@@ -92,13 +96,13 @@ impl<'a> Plain<'a> {
     fn launch(&self, id: &str, joined: Option<&str>) -> Result<(Timestamp, Child)> {
         let cgroup = format!("{}/{id}", self.node.names().cgroup);
         let network = joined.map_or_else(|| "bridge".to_owned(), |other| format!("container:{other}"));
-        let options = match self.node.runtime() {
+        let options = match self.on {
             Backend::Containerd | Backend::K3s => ["run", "--detach", "--cgroup", &cgroup, &self.image, id],
             Backend::Docker => ["run", "--detach", "--network", &network, "--name", id],
         };
         let mut command = self.command()?;
         command.args(options);
-        if self.node.runtime() == Backend::Docker {
+        if self.on == Backend::Docker {
             command.arg(&self.image);
         }
         command.args(["sh", "-c", IDLE]).stdout(Stdio::null());
@@ -108,14 +112,14 @@ impl<'a> Plain<'a> {
     }
 
     fn kill(&self, signal: &str, id: &str) -> Result<()> {
-        self.run(&match self.node.runtime() {
+        self.run(&match self.on {
             Backend::Containerd | Backend::K3s => vec!["tasks", "kill", "--signal", signal, id],
             Backend::Docker => vec!["kill", "--signal", signal, id],
         })
     }
 
     fn remove(&self, id: &str) -> Result<()> {
-        match self.node.runtime() {
+        match self.on {
             Backend::Containerd | Backend::K3s => {
                 self.run(&["tasks", "delete", id])?;
                 self.run(&["containers", "delete", id])
@@ -126,7 +130,7 @@ impl<'a> Plain<'a> {
 
     /// Its namespace in containerd.
     fn namespace(&self) -> &'static str {
-        match self.node.runtime() {
+        match self.on {
             Backend::Containerd | Backend::K3s => "bench",
             Backend::Docker => docker::NAMESPACE,
         }
@@ -137,9 +141,10 @@ impl<'a> Plain<'a> {
     }
 
     fn command(&self) -> Result<Command> {
-        match &self.node.docker {
-            None => self.node.containerd.ctr(self.namespace()).command(&[]),
-            Some(docker) => {
+        match self.on {
+            Backend::Containerd | Backend::K3s => self.node.containerd.ctr(self.namespace()).command(&[]),
+            Backend::Docker => {
+                let docker = self.node.docker.as_ref().context("the node has no Docker")?;
                 let mut command = tools::command("docker")?;
                 command.arg("--host").arg(format!("unix://{}", docker.socket().display()));
                 Ok(command)

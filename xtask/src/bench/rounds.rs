@@ -38,7 +38,7 @@ impl<'a> Bench<'a> {
         node.await_running("warm")?;
         node.remove("warm.yaml")?;
         node.await_nothing_left()?;
-        let plain = Plain::new(node)?;
+        let plain = Plain::new(node, node.runtime())?;
         let events = Events::subscribe(&node.containerd)?;
         Ok(Self { node, events, plain, interrupt })
     }
@@ -68,7 +68,7 @@ impl<'a> Bench<'a> {
     fn all_up(&self, n: usize, report: &mut Report) -> Result<()> {
         say(format!("{n} at once"));
         self.events.forget();
-        let plain = self.plain.many(n, &self.events)?;
+        let plain = Plain::many(&[&self.plain], n, &self.events)?;
         let agent = self.node.agent.id().context("the agent runs")?;
         let drafts = self.node.path("drafts");
         fs::create_dir_all(&drafts)?;
