@@ -16,10 +16,12 @@ use crate::config::BackendSettings;
 /// How long a backend that could not be opened is left alone.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// What is said of a backend until the first attempt to open it has ended.
+pub const OPENING: &str = "the backend is being opened";
+
 /// A backend that is being opened in the background.
 pub fn open(settings: &BackendSettings, agent: &AgentConfig, tasks: &Supervisor) -> Backend<LoadedBackend> {
-    let reason = "the backend is being opened".to_owned();
-    let (tell, opened) = watch::channel(Opened::No { reason });
+    let (tell, opened) = watch::channel(Opened::No { reason: OPENING.to_owned() });
     let spec = spec(settings, agent);
     let shutdown = tasks.shutdown().clone();
     let (name, failover) = (settings.name.clone(), settings.failover);

@@ -146,6 +146,9 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
     if let Ok(backends) = client.get::<Vec<BackendView>>("/v1/backends").await {
         let backend = |backend: BackendView| match backend.error {
             None => Fine(format!("backend {}: {} {}", backend.name, backend.runtime, backend.runtime_version)),
+            Some(error) if error.contains(backends::OPENING) => {
+                Doubtful(format!("backend {}: {error}", backend.name), "ask again in a moment".to_owned())
+            }
             Some(error) => {
                 Bad(format!("backend {}: {error}", backend.name), "start the runtime, or correct its table".to_owned())
             }
