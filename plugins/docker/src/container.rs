@@ -66,10 +66,10 @@ impl Docker {
             created.map(ContainerId).map_err(|error| created_twice(format!("creating container {name}"), &error))
         };
         let created = self.with_volumes(&volumes, create).await;
-        if created.is_err() {
-            self.release(&volumes).await?;
+        match created {
+            Ok(id) => Ok(id),
+            Err(error) => Err(self.give_up(&volumes, error).await),
         }
-        created
     }
 
     /// The sandbox, if containers can run in it.

@@ -67,10 +67,7 @@ impl Docker {
         for (number, mount) in mounts.into_iter().enumerate() {
             match self.hold(container, number, mount, pod, config).await {
                 Ok(volume) => volumes.all.push(volume),
-                Err(error) => {
-                    self.release(&volumes).await?;
-                    return Err(error);
-                }
+                Err(error) => return Err(self.give_up(&volumes, error).await),
             }
         }
         let home = self.home(container);
@@ -148,6 +145,15 @@ impl Docker {
             .await?;
         }
         Ok(())
+    }
+
+    /// Releases what a container would have had, had it been made.
+    pub(crate) async fn give_up(&self, volumes: &Volumes, error: Error) -> Error {
+        if let Err(left) = self.release(volumes).await {
+            let container = &volumes.container;
+            tracing::warn!(container, error = left.chain(), "an image stays held until the sandbox is removed");
+        }
+        error
     }
 
     /// Gives up what a container has of images.
