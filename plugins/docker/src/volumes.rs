@@ -91,8 +91,10 @@ impl Docker {
         let found = self.client.api().inspect_image(&mount.reference).await;
         let found = found.map_err(|error| failed(format!("looking up image {}", mount.reference), &error))?;
         let (image, name) = (found.id.unwrap_or_default(), format!("{container}-image-{number}"));
-        // What an earlier creation that was cut off has left is nobody's: there is no container.
-        self.erase(&name).await?;
+        // What an earlier creation that was cut off has left holds nothing: there is no container.
+        if let Some(left) = self.client.find(&name).await?.and_then(|found| found.id) {
+            self.erase(&left).await?;
+        }
         let ours = [
             (names::KIND, names::HOLDER.to_owned()),
             (names::OWNER, self.config.namespace.clone()),
