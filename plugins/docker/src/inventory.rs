@@ -20,9 +20,12 @@ use stanchion_sdk::runtime::{
 use crate::{
     Docker,
     client::{failed, is_gone},
-    names,
+    kills, names,
     volumes::are_held,
 };
+
+/// Exit code of what SIGKILL has ended.
+const KILLED: i64 = 137;
 
 /// Containers looked at at the same time.
 const PARALLEL: usize = 8;
@@ -63,6 +66,7 @@ impl Docker {
         let entries = self.entries(Vec::new()).await?;
         let known: HashSet<_> = entries.iter().map(|entry| entry.id.clone()).collect();
         self.seen.lock().retain(|id, _| known.contains(id));
+        self.kills.retain(|id| known.contains(id));
         self.inventory_of(entries).await
     }
 
@@ -154,7 +158,10 @@ impl Docker {
                 // Docker notes a start after it, when a short process has ended already.
                 started_at: started_at.map(|started| finished_at.map_or(started, |finished| started.min(finished))),
                 finished_at,
-                oom_killed: found.oom_killed == Some(true),
+                oom_killed: match (found.exit_code, found.oom_killed == Some(true)) {
+                    (Some(KILLED), told) => self.kills.is_one(&entry.id, told, kills::count),
+                    (_, told) => told,
+                },
             },
         };
         // Only if the list says the same: it may have ended in between.

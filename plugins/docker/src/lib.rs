@@ -6,7 +6,7 @@
 //!   makes a container from; [`security`]: what it may do; [`volumes`]: images mounted in it. [`process`]: started, stopped, killed.
 //!   [`exec`]: processes beside.
 //! - [`image`]: pulled, imported, listed. [`logs`]: what containers have written.
-//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
+//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses. [`kills`]: who lacked memory.
 //! - [`client`]: the connection. [`names`]: labels. [`config`]: settings.
 
 mod client;
@@ -16,6 +16,7 @@ mod events;
 mod exec;
 mod image;
 mod inventory;
+mod kills;
 mod logs;
 mod names;
 mod pause;
@@ -45,6 +46,7 @@ use client::{Client, failed};
 pub use config::{Config, RegistryConfig};
 use exec::Execs;
 use inventory::Seen;
+use kills::Kills;
 use pause::Pause;
 
 /// The storage driver whose layers are directories.
@@ -60,6 +62,7 @@ pub struct Docker {
     changes: Changes,
     execs: Execs,
     seen: Seen,
+    kills: Kills,
     /// What is learnt of Docker before the first call.
     ready: Arc<Mutex<Option<Engine>>>,
     swept: Arc<OnceCell<()>>,
@@ -101,6 +104,7 @@ impl Docker {
             changes: Changes::default(),
             execs: Execs::default(),
             seen: Seen::default(),
+            kills: Kills::default(),
             ready: Arc::default(),
             swept: Arc::default(),
         })

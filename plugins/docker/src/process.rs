@@ -17,7 +17,7 @@ use stanchion_sdk::{
 use crate::{
     Docker,
     client::{failed, is_gone, said, status},
-    names,
+    kills, names,
     volumes::Volumes,
 };
 
@@ -41,6 +41,9 @@ impl Docker {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
+        if cgroup::is_unified() {
+            self.count_kills(&found).await?;
+        }
         let volumes = Volumes::noted(&found)?;
         let start = async {
             let started = self.client.api().start_container(id.as_str(), None::<StartContainerOptions>).await;
@@ -53,12 +56,16 @@ impl Docker {
         Ok(())
     }
 
+    /// What the pod's cgroup has counted before a start is not the container's.
+    async fn count_kills(&self, found: &ContainerInspectResponse) -> Result<()> {
+        let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(()) };
+        let (kills, pod, id) = (self.kills.clone(), pod.clone(), id.clone());
+        self.blocking(move || Ok(kills.note(&id, &pod, kills::count(&pod).unwrap_or(0)))).await
+    }
+
     /// Docker has no setting for it, and its OCI runtime's default is that one process is killed.
     async fn die_together(&self, found: &ContainerInspectResponse) -> Result<()> {
-        let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
-        let (Some(pod), Some(id)) = (labels.and_then(|labels| labels.get(names::CGROUP)), &found.id) else {
-            return Ok(());
-        };
+        let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(()) };
         let path = match self.ready().await?.driver {
             Driver::Files => format!("{pod}/{id}"),
             Driver::Systemd => format!("{pod}/docker-{id}.scope"),
@@ -146,6 +153,10 @@ impl Docker {
         }
         Ok(())
     }
+}
+
+fn pod_cgroup(found: &ContainerInspectResponse) -> Option<&String> {
+    found.config.as_ref()?.labels.as_ref()?.get(names::CGROUP)
 }
 
 /// Whether a container cannot be signalled because it is over, or gone.
