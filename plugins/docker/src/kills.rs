@@ -86,7 +86,10 @@ mod tests {
         assert!(!kills.is_one("b", false, counted(4)), "that was a's");
         assert!(kills.is_one("a", false, counted(4)), "as before");
         assert!(!kills.is_one("c", false, counted(4)), "nothing is counted there");
-        assert!(kills.is_one("unknown", true, counted(4)) && !kills.is_one("unknown", false, counted(5)), "as Docker says");
+        assert!(
+            kills.is_one("unknown", true, counted(4)) && !kills.is_one("unknown", false, counted(5)),
+            "as Docker says"
+        );
         kills.retain(|id| id == "b");
         assert!(!kills.is_one("a", false, counted(9)));
     }

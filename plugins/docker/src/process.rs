@@ -60,7 +60,11 @@ impl Docker {
     async fn count_kills(&self, found: &ContainerInspectResponse) -> Result<()> {
         let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(()) };
         let (kills, pod, id) = (self.kills.clone(), pod.clone(), id.clone());
-        self.blocking(move || Ok(kills.note(&id, &pod, kills::count(&pod).unwrap_or(0)))).await
+        let note = move || {
+            kills.note(&id, &pod, kills::count(&pod).unwrap_or(0));
+            Ok(())
+        };
+        self.blocking(note).await
     }
 
     /// Docker has no setting for it, and its OCI runtime's default is that one process is killed.
