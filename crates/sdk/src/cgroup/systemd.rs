@@ -35,9 +35,13 @@ pub(super) fn outlive(root: &str) -> io::Result<()> {
 
 /// Sets the limits of a slice, whether or not it is there yet.
 pub(super) fn limit(slice: &str, resources: &LinuxResources) -> io::Result<()> {
+    let properties = properties(resources);
+    if properties.is_empty() {
+        return Ok(());
+    }
     let output = Command::new("systemctl")
         .args(["--runtime", "set-property", slice])
-        .args(properties(resources))
+        .args(properties)
         .stdin(Stdio::null())
         .output()?;
     match output.status.success() {
@@ -92,5 +96,11 @@ mod tests {
         let expected =
             ["CPUWeight=39", "CPUQuotaPeriodSec=100000us", "CPUQuota=40%", "MemoryMax=1048576", "TasksMax=64"];
         assert_eq!(properties(&resources), expected, "R-RES-3, R-RES-13");
+    }
+
+    #[test]
+    fn nothing_to_limit_is_nothing_to_ask_systemd_for() {
+        // It refuses to set no property, and so it would here, be it there or not.
+        limit("stanchion-no-such-pod.slice", &LinuxResources::default()).expect("nothing is set");
     }
 }
