@@ -91,6 +91,16 @@ fn check(node: &Node, tag: &str, weights: &str) -> Result<()> {
     Ok(())
 }
 
+/// Waits until the pod runs as another container than this one.
+fn await_another(node: &Node, before: &(String, u32, u64)) -> Result<()> {
+    node.until("another container", || {
+        let now = node.container("pod")?;
+        ensure!(now.identity() != *before, "still {before:?}");
+        Ok(())
+    })?;
+    node.await_running("pod").map(drop)
+}
+
 fn everything(node: &mut Node) -> Result<()> {
     println!("as long as the image cannot be had, the pod waits and says why");
     node.write("pod.yaml", manifest("data/model:1"))?;
@@ -129,23 +139,13 @@ fn everything(node: &mut Node) -> Result<()> {
     node.await_said(&["describe", "pod", "pod-node-1"], &["data/model:2"])?;
     ensure!(node.container("pod")?.identity() == before, "the old pod was touched");
     publish(node, "2", 1)?;
-    node.until("the new pod", || {
-        let now = node.container("pod")?;
-        ensure!(now.identity() != before, "still {before:?}");
-        Ok(())
-    })?;
-    node.await_running("pod")?;
+    await_another(node, &before)?;
     check(node, "2", "below\n")?;
 
     println!("a crash brings it back with its image");
     let before = node.container("pod")?;
     before.kill()?;
-    node.until("the next life", || {
-        let now = node.container("pod")?;
-        ensure!(now.identity() != before.identity(), "still {before:?}");
-        Ok(())
-    })?;
-    node.await_running("pod")?;
+    await_another(node, &before.identity())?;
     check(node, "2", "below\n")?;
 
     println!("what the image does not have is named");
@@ -185,12 +185,7 @@ fn who_prunes_docker_s_images_under_a_pod_sees_it_come_back_with_them() -> Resul
         let before = node.container("pod")?.identity();
         let engine = node.docker.as_ref().context("there is a Docker")?.engine();
         engine.prune()?;
-        node.until("another container", || {
-            let now = node.container("pod")?;
-            ensure!(now.identity() != before, "still {before:?}");
-            Ok(())
-        })?;
-        node.await_running("pod")?;
+        await_another(node, &before)?;
         check(node, "1", "above\n")?;
         node.remove("pod.yaml")?;
         node.await_nothing_left()

@@ -102,7 +102,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The most rounds of a mixed run: each starts all pods three times.
+/// The most rounds of a mixed run: each starts all pods three times, and as often what they are made of by the runtimes' clients.
 const MIXED_ROUNDS: usize = 5;
 
 /// Measures on a node that is made for it and must be empty again after it.

@@ -6,7 +6,10 @@
 mod import;
 mod pull;
 
-use bollard::query_parameters::{ListContainersOptions, ListImagesOptions, RemoveImageOptions};
+use bollard::{
+    models::ImageInspect,
+    query_parameters::{ListContainersOptions, ListImagesOptions, RemoveImageOptions},
+};
 use oci_spec::distribution::Reference;
 use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Result, UnusedImage};
 
@@ -32,11 +35,10 @@ impl Docker {
         Ok(images)
     }
 
-    /// The user that an image says.
-    pub(crate) async fn image_user(&self, reference: &str) -> Result<String> {
+    /// What Docker knows of an image that is present.
+    pub(crate) async fn look_up_image(&self, reference: &str) -> Result<ImageInspect> {
         let found = self.client.api().inspect_image(reference).await;
-        let found = found.map_err(|error| failed(format!("looking up image {reference}"), &error))?;
-        Ok(found.config.and_then(|config| config.user).unwrap_or_default())
+        found.map_err(|error| failed(format!("looking up image {reference}"), &error))
     }
 
     /// Forgets an image's name; Docker removes what nothing else uses.
@@ -80,12 +82,16 @@ impl Docker {
 
     /// An image that is present, under a name that it has.
     async fn present(&self, reference: &str) -> Result<Image> {
-        let found = self.client.api().inspect_image(reference).await;
-        let found = found.map_err(|error| failed(format!("looking up image {reference}"), &error))?;
+        let found = self.look_up_image(reference).await?;
         let digest = ImageDigest(found.id.unwrap_or_default());
         let size = found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
         Ok(Image { reference: reference.to_owned(), digest, size })
     }
+}
+
+/// The user that an image says.
+pub(crate) fn user(found: &ImageInspect) -> String {
+    found.config.as_ref().and_then(|config| config.user.clone()).unwrap_or_default()
 }
 
 fn parse(name: &str) -> Result<Reference> {

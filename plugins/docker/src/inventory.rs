@@ -81,8 +81,13 @@ impl Docker {
         let (sandboxes, members): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.is("sandbox"));
         let mut sandboxes: Vec<_> = sandboxes.into_iter().map(sandbox_info).collect();
         let known: HashSet<_> = sandboxes.iter().map(|sandbox| sandbox.id.clone()).collect();
-        let lost = members.iter().map(lost_sandbox).filter(|sandbox| !known.contains(&sandbox.id));
-        let lost: BTreeMap<_, _> = lost.map(|sandbox| (sandbox.id.clone(), sandbox)).collect();
+        let mut lost: BTreeMap<SandboxId, SandboxInfo> = BTreeMap::new();
+        for member in &members {
+            let sandbox = SandboxId(member.label(names::SANDBOX));
+            if !known.contains(&sandbox) {
+                lost.entry(sandbox).or_insert_with_key(|id| lost_sandbox(id, member));
+            }
+        }
         sandboxes.extend(lost.into_values());
         let (holders, containers): (Vec<_>, Vec<_>) = members.into_iter().partition(|entry| entry.is(names::HOLDER));
         let holders: HashSet<_> = holders.into_iter().map(|holder| holder.id).collect();
@@ -224,10 +229,10 @@ fn sandbox_info(entry: Entry) -> SandboxInfo {
 }
 
 /// The sandbox of a member, when only that is left. It can only be removed, with that.
-fn lost_sandbox(member: &Entry) -> SandboxInfo {
+fn lost_sandbox(id: &SandboxId, member: &Entry) -> SandboxInfo {
     let reason = "somebody has removed the container that held its namespaces".to_owned();
     SandboxInfo {
-        id: SandboxId(member.label(names::SANDBOX)),
+        id: id.clone(),
         state: SandboxState::NotReady { reason },
         addresses: Vec::new(),
         created_at: member.created_at,

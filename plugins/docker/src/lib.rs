@@ -164,7 +164,7 @@ impl Runtime for Docker {
 
     async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
         self.ready().await?;
-        Ok(ImageDetails { user: self.image_user(&reference).await? })
+        Ok(ImageDetails { user: image::user(&self.look_up_image(&reference).await?) })
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::{fs, io};
 
+use bollard::models::ImageInspect;
 use stanchion_sdk::{
     confinement::{app_armor_profiles, has_app_armor, has_se_linux},
     layers::tables,
@@ -10,7 +11,7 @@ use stanchion_sdk::{
     users::{Tables, in_force},
 };
 
-use crate::Docker;
+use crate::{Docker, image, volumes::layers};
 
 /// What confines a container.
 #[derive(Debug, PartialEq, Eq)]
@@ -124,15 +125,16 @@ impl Docker {
         let Some(group) = security.group else {
             return Ok(Who { user: security.user.map(|user| user.to_string()), groups: security.groups.clone() });
         };
-        let of_image = self.image_user(&config.image).await?;
+        let image = self.look_up_image(&config.image).await?;
+        let of_image = image::user(&image);
         let named = || of_image.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0").to_owned();
         let user = security.user.map_or_else(named, |user| user.to_string());
-        Ok(Who { user: Some(format!("{user}:{group}")), groups: self.groups(config, &of_image).await })
+        Ok(Who { user: Some(format!("{user}:{group}")), groups: self.groups(config, &image, &of_image).await })
     }
 
     /// Once it is given a group, Docker leaves out those that the image's own table gives the user (R-SEC-10).
-    async fn groups(&self, config: &ContainerConfig, of_image: &str) -> Vec<u32> {
-        let found = match self.layers(&config.image).await {
+    async fn groups(&self, config: &ContainerConfig, image: &ImageInspect, of_image: &str) -> Vec<u32> {
+        let found = match layers(&config.image, image) {
             Ok(layers) => {
                 let look =
                     move || layers.look(tables).map_err(|error| Error::new(ErrorKind::Other, "").caused_by(&error));

@@ -17,7 +17,7 @@ use std::{
     path::PathBuf,
 };
 
-use bollard::models::{ContainerCreateBody, ContainerInspectResponse};
+use bollard::models::{ContainerCreateBody, ContainerInspectResponse, ImageInspect};
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::{
     layers::{Layers, children, unmount},
@@ -26,7 +26,6 @@ use stanchion_sdk::{
 
 use crate::{
     Docker, LAYERED,
-    client::failed,
     container::Pod,
     names,
     sandbox::{created_twice, host_config},
@@ -88,9 +87,8 @@ impl Docker {
         config: &ContainerConfig,
     ) -> Result<Volume> {
         let tried = || format!("holding image {} for container {container}", mount.reference);
-        let found = self.client.api().inspect_image(&mount.reference).await;
-        let found = found.map_err(|error| failed(format!("looking up image {}", mount.reference), &error))?;
-        let (image, name) = (found.id.unwrap_or_default(), format!("{container}-image-{number}"));
+        let image = self.look_up_image(&mount.reference).await?.id.unwrap_or_default();
+        let name = format!("{container}-image-{number}");
         // What an earlier creation that was cut off has left holds nothing: there is no container.
         if let Some(left) = self.client.find(&name).await?.and_then(|found| found.id) {
             self.erase(&left).await?;
@@ -134,7 +132,7 @@ impl Docker {
         self.clear(&volumes.container).await?;
         let home = self.home(&volumes.container);
         for (number, volume) in volumes.all.iter().enumerate() {
-            let layers = self.layers(&volume.image).await?;
+            let layers = layers(&volume.reference, &self.look_up_image(&volume.image).await?)?;
             let (volume, place) = (volume.clone(), home.join(number.to_string()));
             self.blocking(move || {
                 layers.mount_part(&volume.sub_path, &place).map_err(|error| {
@@ -199,20 +197,17 @@ impl Docker {
             tracing::warn!(error = error.chain(), "an image that an earlier run mounted stays mounted");
         }
     }
+}
 
-    /// The layers of an image.
-    pub(crate) async fn layers(&self, reference: &str) -> Result<Layers> {
-        let found = self.client.api().inspect_image(reference).await;
-        let found = found.map_err(|error| failed(format!("looking up image {reference}"), &error))?;
-        let driver = found.graph_driver.filter(|driver| driver.name == LAYERED);
-        let data = driver.map(|driver| driver.data).unwrap_or_default();
-        let directories = ["UpperDir", "LowerDir"].iter().filter_map(|name| data.get(*name));
-        let directories: Vec<_> = directories.flat_map(|paths| paths.split(':')).map(str::to_owned).collect();
-        if directories.is_empty() {
-            return Err(Error::unsupported(format!("looking for the files of image {reference}")));
-        }
-        Ok(Layers::overlay(&directories))
+/// The layers of an image.
+pub(crate) fn layers(reference: &str, found: &ImageInspect) -> Result<Layers> {
+    let data = found.graph_driver.as_ref().filter(|driver| driver.name == LAYERED).map(|driver| &driver.data);
+    let directories = ["UpperDir", "LowerDir"].iter().filter_map(|name| data?.get(*name));
+    let directories: Vec<_> = directories.flat_map(|paths| paths.split(':')).map(str::to_owned).collect();
+    if directories.is_empty() {
+        return Err(Error::unsupported(format!("looking for the files of image {reference}")));
     }
+    Ok(Layers::overlay(&directories))
 }
 
 impl Volumes {
