@@ -51,7 +51,7 @@ pub use inventory::{ContainerInfo, ContainerState, Inventory, PodName, SandboxIn
 pub use millis::Millis;
 pub use open::{NodePaths, OpenRequest};
 pub use runtime::Runtime;
-pub use sandbox::{IpcMode, NetworkMode, PidMode, PortMapping, Protocol, SandboxConfig, Sysctl};
+pub use sandbox::{IdRange, IpcMode, NetworkMode, PidMode, PortMapping, Protocol, SandboxConfig, Sysctl};
 pub use security::{CAPABILITIES, Profile, SeLinux, Security};
 pub use stats::{ContainerStats, DiskUsage, Stats};
 pub use version::{Capabilities, Version};

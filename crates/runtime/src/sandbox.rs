@@ -33,6 +33,11 @@ pub struct SandboxConfig {
     /// Whose System V IPC, message queues and `/dev/shm` its containers use.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ipc: IpcMode,
+    /// Its containers' users and groups are others on the node: those of this range. Only for backends with
+    /// [`Capabilities::user_namespaces`](crate::Capabilities::user_namespaces); others refuse it with
+    /// [`Unsupported`](crate::ErrorKind::Unsupported). Without it they are the node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_namespace: Option<IdRange>,
     /// Kernel parameters of the pod's namespaces, set before its first container starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sysctls: Vec<Sysctl>,
@@ -80,6 +85,18 @@ pub enum IpcMode {
     Pod,
     /// The node's.
     Host,
+}
+
+/// The numbers on the node of a pod's users, and of its groups: number 0 in its containers is `first` there, and so on.
+///
+/// Files of images and of volumes belong in the containers to whom they belong on the node, as far as the range goes: what
+/// root owns is root's in there, and what root writes in there is root's on the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// The first.
+    pub first: u32,
+    /// How many.
+    pub length: u32,
 }
 
 /// A parameter of the kernel.

@@ -18,6 +18,9 @@ pub struct Security {
     /// Further groups, beside those that the image's `/etc/group` gives the user.
     #[serde(skip_serializing_if = "is_default")]
     pub groups: Vec<u32>,
+    /// The image's `/etc/group` gives the user none (`supplementalGroupsPolicy: Strict`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub strict_groups: bool,
     /// All capabilities and devices, nothing masked, no seccomp and AppArmor profiles.
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,

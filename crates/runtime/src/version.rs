@@ -24,7 +24,8 @@ pub struct Capabilities {
     pub import: bool,
     /// Processes of a pod can share one PID namespace.
     pub shared_pid_namespace: bool,
-    /// Pods can have user namespaces.
+    /// Pods can have users of their own: [`SandboxConfig::user_namespace`](crate::SandboxConfig::user_namespace). The agent asks
+    /// for it of no other backend.
     pub user_namespaces: bool,
     /// Containers can have images mounted: [`Mount::image`](crate::Mount::image). The agent asks for it of no other backend.
     pub image_mounts: bool,

@@ -48,6 +48,26 @@ impl Layers {
         Self { kind: kind.to_owned(), source: source.to_owned(), options }
     }
 
+    /// The same files from other directories: `other` is called with the number and the path of each.
+    ///
+    /// # Errors
+    /// What `other` says; or they are of a kind that is not made of directories.
+    pub fn from_others(mut self, mut other: impl FnMut(usize, &Path) -> io::Result<PathBuf>) -> io::Result<Self> {
+        let mut other = |number: usize, path: &str| Ok(other(number, Path::new(path))?.to_string_lossy().into_owned());
+        match self.kind.as_str() {
+            "bind" => self.source = other(0, &self.source)?,
+            "overlay" => {
+                for option in &mut self.options {
+                    let Some(layers) = option.strip_prefix(LAYERS) else { continue };
+                    let others = layers.split(':').enumerate().map(|(number, layer)| other(number, layer));
+                    *option = format!("{LAYERS}{}", others.collect::<io::Result<Vec<String>>>()?.join(":"));
+                }
+            }
+            kind => return Err(io::Error::other(format!("files of kind {kind} are not made of directories"))),
+        }
+        Ok(self)
+    }
+
     /// Mounts the files where nobody else sees them, and has `look` see them by the root of them. A thread takes the mount with
     /// it when it ends, however the agent ends. Blocks.
     ///

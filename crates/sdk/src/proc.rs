@@ -1,4 +1,4 @@
-//! Files of the kernel that tell of, or act on, the whole node: what containers do not see (R-SEC-7).
+//! The kernel: its version, and its files that tell of, or act on, the whole node: what containers do not see (R-SEC-7).
 
 use std::{fs, sync::OnceLock};
 
@@ -28,6 +28,15 @@ pub fn masked() -> Vec<String> {
 #[must_use]
 pub fn read_only() -> Vec<String> {
     READ_ONLY.iter().map(|path| (*path).to_owned()).collect()
+}
+
+/// Version of the kernel: major and minor.
+#[must_use]
+pub fn kernel() -> (u32, u32) {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|char: char| !char.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 /// How hot each processor is tells one container of another's work.

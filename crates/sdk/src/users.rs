@@ -42,6 +42,9 @@ pub fn in_force(of_image: &str, security: &Security, tables: &Tables) -> Result<
     let wanted = security.user.map(|user| user.to_string());
     let mut found = ids(wanted.as_deref().unwrap_or(of_image), tables)?;
     found.group = security.group.unwrap_or(found.group);
+    if security.strict_groups {
+        found.groups.clear();
+    }
     found.groups.extend(security.groups.iter().copied());
     // The first group is one of them too: else a program could give it up and pass what is forbidden to it.
     found.groups.push(found.group);

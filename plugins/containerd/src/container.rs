@@ -24,6 +24,7 @@ use crate::{
     client::{failed, is_gone},
     image::Resolved,
     names,
+    namespaces::Own,
     sandbox::has_pause,
     shim, spec, unattended,
     volumes::{self, Volume},
@@ -63,7 +64,7 @@ impl Containerd {
         }
         let id = names::id(&config.name, &["container", config.sandbox.as_str(), &config.name], config.attempt);
         let tables = self.tables(&id, &image).await?;
-        let volumes = self.volumes(&id, &mut config).await?;
+        let volumes = self.volumes(&id, &mut config, sandbox.labels.contains_key(names::USERS)).await?;
         let pod = sandbox.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
         let (cgroup, path) = self.parent(pod)?.container(&id);
         let spec = self.spec(&config, &sandbox, &image, &tables, &cgroup)?;
@@ -135,6 +136,8 @@ impl Containerd {
             .map(|(label, value)| (label.to_owned(), value)),
         );
         labels.extend(volumes::labels(volumes, &self.config.snapshotter));
+        let users = sandbox.labels.get(names::USERS);
+        labels.extend(users.map(|users| (names::USERS.to_owned(), users.clone())));
         if config.tty {
             labels.insert(names::TERMINAL.to_owned(), "true".to_owned());
         }
@@ -207,8 +210,7 @@ impl Containerd {
             image,
             tables,
             namespaces: &self.namespaces(&sandbox.id),
-            own_network: label(names::NETWORK) != "host",
-            own_ipc: label(names::IPC) != "host",
+            own: Own::noted(|label| sandbox.labels.get(label)),
             pid: match label(names::PID) {
                 "pod" => PidMode::Pod,
                 "host" => PidMode::Host,

@@ -133,6 +133,7 @@ impl Runtime for Containerd {
             log_files: true,
             import: true,
             shared_pid_namespace: true,
+            user_namespaces: namespaces::users::can_be_own(),
             image_mounts: true,
             ..Capabilities::default()
         };

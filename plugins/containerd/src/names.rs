@@ -20,6 +20,8 @@ pub(crate) const NETWORK: &str = "stanchion.dev/network";
 pub(crate) const IPC: &str = "stanchion.dev/ipc";
 /// Processes that a sandbox's containers see: `container`, `pod` or `host`.
 pub(crate) const PID: &str = "stanchion.dev/pid";
+/// The users on the node of a sandbox's and its containers' users: the first and how many; absent where they are the node's.
+pub(crate) const USERS: &str = "stanchion.dev/users";
 /// Cgroup of a pod below the root of ours; of a container, from the root of the hierarchy.
 pub(crate) const CGROUP: &str = "stanchion.dev/cgroup";
 /// Host name of a sandbox.
@@ -57,7 +59,7 @@ pub(crate) const KEPT_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
 pub(crate) const MOUNTED_IMAGE: &str = "stanchion.dev/mounted-image-";
 
 /// All of them: not among the labels that were given.
-pub(crate) const OURS: [&str; 19] = [
+pub(crate) const OURS: [&str; 20] = [
     KIND,
     ATTEMPT,
     SANDBOX,
@@ -67,6 +69,7 @@ pub(crate) const OURS: [&str; 19] = [
     NETWORK,
     IPC,
     PID,
+    USERS,
     CGROUP,
     HOSTNAME,
     IMAGE_DIGEST,

@@ -1,5 +1,7 @@
 //! Namespaces of a pod, held by bind mounts instead of a process (ADR 3).
 
+pub(crate) mod users;
+
 use std::{
     fs::{self, File},
     io::{self, Write},
@@ -13,8 +15,13 @@ use nix::{
     sys::statfs::{NSFS_MAGIC, statfs},
     unistd::{gettid, sethostname},
 };
+use rustix::{process::Uid, thread::set_thread_res_uid};
+use stanchion_sdk::runtime::IdRange;
 
-/// A pod's namespaces below a directory: `net`, `ipc`, `uts` and `pid`, and its `shm`.
+use crate::names;
+use users::Holder;
+
+/// A pod's namespaces below a directory: `net`, `ipc`, `uts`, `pid` and `user`, and its `shm`.
 #[derive(Clone, Debug)]
 pub(crate) struct Namespaces {
     directory: PathBuf,
@@ -30,31 +37,46 @@ impl Namespaces {
         self.directory.join(kind)
     }
 
-    /// Makes those that a pod has for itself, and pins them.
-    pub fn pin(&self, own: Own, hostname: &str) -> io::Result<()> {
+    /// Makes those that a pod has for itself, and pins them. Users of its own own the others; `program` is one that does
+    /// nothing, and is run to have them.
+    pub fn pin(&self, own: Own, hostname: &str, program: &Path) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let kinds: Vec<_> = own.kinds().collect();
         for (kind, _) in &kinds {
             File::create(self.path(kind))?;
         }
-        // A thread of its own: it takes its namespaces with it when it ends.
-        on_thread(|| {
-            let flags = kinds.iter().fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
-            unshare(flags)?;
-            if own.network {
-                sethostname(hostname)?;
+        let flags = kinds.iter().fold(CloneFlags::empty(), |all, (_, flag)| all | *flag);
+        let pin_all = |namespaces: &str| {
+            kinds.iter().try_for_each(|(kind, _)| pin(&format!("{namespaces}/{kind}"), &self.path(kind)))
+        };
+        match own.users {
+            // A thread of its own: it takes its namespaces with it when it ends.
+            None => on_thread(|| {
+                unshare(flags)?;
+                if own.network {
+                    sethostname(hostname)?;
+                }
+                pin_all(&format!("/proc/self/task/{}/ns", gettid()))
+            })?,
+            // The kernel gives no users to a thread.
+            Some(users) => {
+                let holder = Holder::start(program, flags, users)?;
+                pin_all(&format!("/proc/{}/ns", holder.id()))?;
+                if own.network {
+                    on_thread(|| {
+                        setns(File::open(self.path("uts"))?, CloneFlags::CLONE_NEWUTS)?;
+                        Ok(sethostname(hostname)?)
+                    })?;
+                }
             }
-            for (kind, _) in &kinds {
-                let source = format!("/proc/self/task/{}/ns/{kind}", gettid());
-                pin(&source, &self.path(kind))?;
-            }
-            Ok(())
-        })?;
+        }
         if own.ipc {
             let path = self.path(SHARED_MEMORY);
             fs::create_dir(&path)?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
-            mount(Some("shm"), &path, Some("tmpfs"), flags, Some("mode=1777,size=65536k"))?;
+            let root = own.users.map_or(0, |users| users.first);
+            let options = format!("mode=1777,size=65536k,uid={root},gid={root}");
+            mount(Some("shm"), &path, Some("tmpfs"), flags, Some(options.as_str()))?;
         }
         Ok(())
     }
@@ -70,13 +92,20 @@ impl Namespaces {
     pub fn set(&self, own: Own, sysctls: &[(String, String)]) -> io::Result<()> {
         let enter = |kind: &str, flag| setns(File::open(self.path(kind))?, flag).map_err(io::Error::from);
         on_thread(|| {
-            for (kind, flag) in own.kinds() {
+            for (kind, flag) in own.kinds().filter(|(kind, _)| *kind != USERS) {
                 enter(kind, flag)?;
             }
             sysctls.iter().try_for_each(|(path, value)| {
                 let file = Path::new("/proc/sys").join(path);
-                let written =
-                    fs::OpenOptions::new().write(true).open(&file).and_then(|mut it| it.write_all(value.as_bytes()));
+                let write =
+                    || fs::OpenOptions::new().write(true).open(&file).and_then(|mut it| it.write_all(value.as_bytes()));
+                let written = match (write(), own.users) {
+                    // Some are for the root of the namespace alone, whatever the node's root may do.
+                    (Err(error), Some(users)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        as_user(users.first, write)
+                    }
+                    (written, _) => written,
+                };
                 written.map_err(|error| io::Error::new(error.kind(), format!("{} = {value}: {error}", file.display())))
             })
         })
@@ -105,17 +134,41 @@ impl Namespaces {
 pub(crate) struct Own {
     pub network: bool,
     pub ipc: bool,
+    pub users: Option<IdRange>,
 }
 
-impl Own {
-    fn kinds(self) -> impl Iterator<Item = (&'static str, CloneFlags)> {
-        KINDS.into_iter().filter(move |(kind, _)| if *kind == "ipc" { self.ipc } else { self.network })
+/// What Kubernetes gives a pod that asks for nothing.
+impl Default for Own {
+    fn default() -> Self {
+        Self { network: true, ipc: true, users: None }
     }
 }
 
-/// Those that can be pinned without a process. Host names go with the network, as they do in Kubernetes.
-const KINDS: [(&str, CloneFlags); 3] =
-    [("ipc", CloneFlags::CLONE_NEWIPC), ("net", CloneFlags::CLONE_NEWNET), ("uts", CloneFlags::CLONE_NEWUTS)];
+impl Own {
+    /// As the labels of a sandbox's record tell.
+    pub fn noted<'a>(label: impl Fn(&str) -> Option<&'a String>) -> Self {
+        let is_own = |name: &str| label(name).is_none_or(|it| it != "host");
+        Self { network: is_own(names::NETWORK), ipc: is_own(names::IPC), users: users::noted(label(names::USERS)) }
+    }
+
+    fn kinds(self) -> impl Iterator<Item = (&'static str, CloneFlags)> {
+        KINDS.into_iter().filter(move |(kind, _)| match *kind {
+            USERS => self.users.is_some(),
+            "ipc" => self.ipc,
+            _ => self.network,
+        })
+    }
+}
+
+/// Those that can be pinned. Host names go with the network, as they do in Kubernetes.
+const KINDS: [(&str, CloneFlags); 4] = [
+    (USERS, CloneFlags::CLONE_NEWUSER),
+    ("ipc", CloneFlags::CLONE_NEWIPC),
+    ("net", CloneFlags::CLONE_NEWNET),
+    ("uts", CloneFlags::CLONE_NEWUTS),
+];
+/// Where a pod's users are pinned.
+pub(crate) const USERS: &str = "user";
 /// Where processes are pinned that all containers of a pod see.
 const PROCESSES: &str = "pid";
 /// Where a pod's shared memory is, of the size that Kubernetes gives it.
@@ -123,6 +176,15 @@ pub(crate) const SHARED_MEMORY: &str = "shm";
 
 fn pin(source: &str, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(io::Error::from)
+}
+
+/// Does something as another user of the node, on this thread.
+fn as_user<T>(user: u32, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let (root, user) = (Uid::ROOT, Uid::from_raw(user));
+    set_thread_res_uid(root, user, root)?;
+    let done = act();
+    set_thread_res_uid(root, root, root)?;
+    done
 }
 
 /// Whether a file holds a namespace.

@@ -26,13 +26,7 @@ impl Containerd {
     pub(crate) async fn start_pause(&self, record: &Container) -> Result<()> {
         let id = record.id.clone();
         let tried = || format!("starting the first process of sandbox {id}");
-        let dir = self.state_dir.join("pause");
-        let files = self.blocking(move |_| {
-            files(&dir).map_err(|error| {
-                Error::new(ErrorKind::Other, format!("writing the pause program to {}", dir.display()))
-                    .caused_by(&error)
-            })
-        });
+        let files = self.blocking(|backend| backend.pause_files());
         let options = ["rbind", "ro"].map(str::to_owned).to_vec();
         let source = files.await?.to_string_lossy().into_owned();
         let root = Mount { r#type: "bind".to_owned(), source, options, ..Mount::default() };
@@ -47,6 +41,14 @@ impl Containerd {
             })
         });
         pinned.await
+    }
+
+    /// The program's files.
+    pub(crate) fn pause_files(&self) -> Result<PathBuf> {
+        let dir = self.state_dir.join("pause");
+        files(&dir).map_err(|error| {
+            Error::new(ErrorKind::Other, format!("writing the pause program to {}", dir.display())).caused_by(&error)
+        })
     }
 
     /// Ends it and removes what it leaves, if the sandbox has one.

@@ -1,6 +1,6 @@
 //! Sandboxes: namespaces, network, and a record in containerd that says what they are.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest, ListContainersRequest,
@@ -23,7 +23,7 @@ use crate::{
     container::SPEC_URL,
     inventory::{RUNNING, Task, timestamp},
     names,
-    namespaces::{Namespaces, Own},
+    namespaces::{Namespaces, Own, users},
     spec,
 };
 
@@ -101,6 +101,7 @@ impl Containerd {
             ]
             .map(|(label, value)| (label.to_owned(), value)),
         );
+        labels.extend(config.user_namespace.map(|range| (names::USERS.to_owned(), users::note(range))));
         Ok(Container {
             id: id.to_owned(),
             labels,
@@ -115,7 +116,7 @@ impl Containerd {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Error::new(ErrorKind::Other, format!("configuring the first process of sandbox {id}")).caused_by(error)
         };
-        let spec = spec::pause::spec(&self.namespaces(id), own(config).ipc, &cgroup, id).map_err(|it| failed(&it))?;
+        let spec = spec::pause::spec(&self.namespaces(id), own(config), &cgroup, id).map_err(|it| failed(&it))?;
         let value = serde_json::to_vec(&spec).map_err(|error| failed(&error))?;
         Ok(Any { type_url: SPEC_URL.to_owned(), value })
     }
@@ -133,8 +134,12 @@ impl Containerd {
     fn connect_now(&self, id: &str, config: &SandboxConfig) -> Result<Vec<IpAddr>> {
         let (namespaces, own) = (self.namespaces(id), own(config));
         self.parent(&config.cgroup)?.make(&config.resources)?;
+        let program = match own.users {
+            Some(_) => self.pause_files()?.join(spec::pause::PROGRAM),
+            None => PathBuf::new(),
+        };
         // The record is new, so what is there under its name is nobody's: containerd's data was lost, and ours not.
-        let pinned = namespaces.unpin().and_then(|()| namespaces.pin(own, &config.hostname));
+        let pinned = namespaces.unpin().and_then(|()| namespaces.pin(own, &config.hostname, &program));
         pinned.map_err(|error| {
             Error::new(ErrorKind::Other, format!("making the namespaces of sandbox {id}")).caused_by(&error)
         })?;
@@ -216,7 +221,7 @@ impl Containerd {
     /// Why containers cannot run in a sandbox, if so.
     pub(crate) fn sandbox_fault(&self, record: &Container, pause: Option<&Task>) -> Option<&'static str> {
         let is = |label: &str, value: &str| record.labels.get(label).is_some_and(|it| it == value);
-        let own = Own { network: !is(names::NETWORK, "host"), ipc: !is(names::IPC, "host") };
+        let own = Own::noted(|label| record.labels.get(label));
         match () {
             () if !is(names::KIND, "sandbox") => Some("it is no sandbox"),
             () if !is(names::READY, "true") => Some("it was not made to the end"),
@@ -277,7 +282,7 @@ impl Containerd {
 }
 
 fn own(config: &SandboxConfig) -> Own {
-    Own { network: config.network == NetworkMode::Pod, ipc: config.ipc == IpcMode::Pod }
+    Own { network: config.network == NetworkMode::Pod, ipc: config.ipc == IpcMode::Pod, users: config.user_namespace }
 }
 
 /// Whether a sandbox has a process of its own.

@@ -16,18 +16,22 @@ use std::collections::HashMap;
 use oci_spec::{
     OciSpecError,
     runtime::{
-        Linux, LinuxBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxMemoryBuilder, LinuxNamespace,
-        LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder,
-        RootBuilder, Spec, SpecBuilder,
+        Linux, LinuxBuilder, LinuxCpuBuilder, LinuxHugepageLimitBuilder, LinuxIdMapping, LinuxIdMappingBuilder,
+        LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
+        LinuxResources, LinuxResourcesBuilder, RootBuilder, Spec, SpecBuilder,
     },
 };
 use stanchion_sdk::{
     proc,
-    runtime::{ContainerConfig, HugepageLimit, PidMode},
+    runtime::{ContainerConfig, HugepageLimit, IdRange, PidMode},
     users::{Tables, UserError},
 };
 
-use crate::{cgroup, image::Resolved, namespaces::Namespaces};
+use crate::{
+    cgroup,
+    image::Resolved,
+    namespaces::{Namespaces, Own, USERS},
+};
 
 pub(crate) use process::exec;
 
@@ -38,8 +42,7 @@ pub(crate) struct Parts<'a> {
     /// The image's users.
     pub tables: &'a Tables,
     pub namespaces: &'a Namespaces,
-    pub own_network: bool,
-    pub own_ipc: bool,
+    pub own: Own,
     pub pid: PidMode,
     pub hostname: &'a str,
     /// As the OCI runtime takes it.
@@ -63,7 +66,7 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, SpecError> {
         .linux(linux(parts)?);
     let mut spec = spec.build()?;
     // With the node's network there is no UTS namespace to name; the builder would put a name of its own.
-    spec.set_hostname(Some(parts.hostname.to_owned()).filter(|name| parts.own_network && !name.is_empty()));
+    spec.set_hostname(Some(parts.hostname.to_owned()).filter(|name| parts.own.network && !name.is_empty()));
     Ok(spec)
 }
 
@@ -86,6 +89,9 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, SpecError> {
     let security = &parts.config.security;
     let mut linux =
         LinuxBuilder::default().namespaces(namespaces(parts)?).cgroups_path(parts.cgroup).resources(resources(parts)?);
+    if let Some(users) = parts.own.users {
+        linux = linux.uid_mappings(id_mappings(users)?).gid_mappings(id_mappings(users)?);
+    }
     if let Some(propagation) = mounts::propagation(parts) {
         linux = linux.rootfs_propagation(propagation);
     }
@@ -106,7 +112,7 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, SpecError> {
 }
 
 fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
     let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
     let pinned = |kind, name| LinuxNamespaceBuilder::default().typ(kind).path(parts.namespaces.path(name)).build();
     let mut namespaces = vec![own(Mount)?];
@@ -115,16 +121,25 @@ fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
         PidMode::Pod => namespaces.push(pinned(Pid, "pid")?),
         PidMode::Host => {}
     }
-    if parts.own_ipc {
+    if parts.own.ipc {
         namespaces.push(pinned(Ipc, "ipc")?);
     }
-    if parts.own_network {
+    if parts.own.network {
         namespaces.extend([pinned(Network, "net")?, pinned(Uts, "uts")?]);
+    }
+    if parts.own.users.is_some() {
+        namespaces.push(pinned(User, USERS)?);
     }
     if cgroup::is_unified() && !parts.config.security.privileged {
         namespaces.push(own(Cgroup)?);
     }
     Ok(namespaces)
+}
+
+/// A pod's users on the node: the same that its namespace has.
+fn id_mappings(users: IdRange) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let mapping = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(users.first).size(users.length);
+    Ok(vec![mapping.build()?])
 }
 
 fn resources(parts: &Parts<'_>) -> Result<LinuxResources, OciSpecError> {

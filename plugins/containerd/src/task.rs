@@ -46,7 +46,7 @@ impl Containerd {
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         let rootfs = self.files(&record).await?;
-        self.with_volumes(&record, self.create_task(&record, rootfs)).await?;
+        self.create_mounted(&record, rootfs).await?;
         let request = StartRequest { container_id: id.0.clone(), exec_id: String::new() };
         // containerd does not keep the time. Noting it costs a write to disk, which here nobody waits for.
         let note = [(names::STARTED, Timestamp::now().to_string())];

@@ -140,7 +140,7 @@ impl Unattended {
 
     fn sandbox(&self, id: &SandboxId, note: SandboxNote) -> SandboxInfo {
         let label = |label: &str| note.labels.get(label).map(String::as_str).unwrap_or_default();
-        let own = Own { network: label(names::NETWORK) != "host", ipc: label(names::IPC) != "host" };
+        let own = Own::noted(|label| note.labels.get(label));
         let is_pinned = self.backend.namespaces(id.as_str()).are_pinned(own, label(names::PID) == "pod");
         let reason = || "its namespaces are gone: somebody unmounted them".to_owned();
         SandboxInfo {

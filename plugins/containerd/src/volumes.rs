@@ -1,35 +1,54 @@
-//! Images that are mounted in containers (R-VOL-11).
+//! What has to be mounted on the node for a container, while the OCI runtime makes it and binds it into the container:
+//! images (R-VOL-11), and for users of a pod's own whatever they are to own (R-SEC-14).
 //!
-//! Each has a view of its files, a snapshot that the container's record names: garbage collection takes neither the view nor
-//! the image's layers as long as there is the record, whatever becomes of the image's name. The OCI runtime binds the files
-//! into the container from a path on the node, where they are mounted only while it makes the container:
+//! An image has a view of its files, a snapshot that the container's record names: garbage collection takes neither the view
+//! nor the image's layers as long as there is the record, whatever becomes of the image's name.
 //!
 //! ```text
-//! <run_dir>/images/<sandbox>+<container>/<number>        what is mounted in the container
-//! <run_dir>/images/<sandbox>+<container>/<number>.all    the image that it is a part of
+//! <run_dir>/images/<sandbox>+<container>/<number>           what is mounted in the container
+//! <run_dir>/images/<sandbox>+<container>/<number>.all       the image that it is a part of
+//! <run_dir>/images/<sandbox>+<container>/<number>.<layer>   a layer of that, for the pod's users
+//! <run_dir>/images/<sandbox>+<container>/root.<layer>       a layer of the container's own image, likewise
 //! ```
 
-use std::{io, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    os::{fd::OwnedFd, unix::fs::chown},
+    path::{Path, PathBuf},
+};
 
-use containerd_client::services::v1::Container;
+use containerd_client::{services::v1::Container, types::Mount};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::{
-    layers::{self, children, unmount},
-    runtime::{ContainerConfig, Error, ErrorKind, ImageMount, Result},
+    layers::{self, Layers, children, unmount},
+    runtime::{ContainerConfig, Error, ErrorKind, IdRange, ImageMount, Result},
 };
 
 use crate::{
     Containerd,
     client::failed,
     names::{self, KEPT_SNAPSHOT, MOUNTED_IMAGE},
+    namespaces::{USERS, users},
     rootfs::layers_of,
     unattended::Bundle,
 };
 
+/// What is mounted in a container from a place on the node.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Volume {
+    Image(Image),
+    /// What is at a path of the node, for the pod's users.
+    Path {
+        path: PathBuf,
+    },
+}
+
 /// What is mounted of an image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Volume {
+pub(crate) struct Image {
     /// The image, by reference; empty in what earlier versions noted.
     #[serde(default)]
     image: String,
@@ -49,25 +68,36 @@ pub(crate) fn note(volumes: &[Volume]) -> serde_json::Result<(String, String)> {
 /// The labels of a container's record that keep the views of its volumes, and tell what they are of.
 pub(crate) fn labels(volumes: &[Volume], snapshotter: &str) -> impl Iterator<Item = (String, String)> {
     volumes.iter().enumerate().flat_map(move |(number, volume)| {
-        let kept = (format!("{KEPT_SNAPSHOT}{snapshotter}/image-{number}"), volume.view.clone());
-        [kept, (format!("{MOUNTED_IMAGE}{number}"), volume.image.clone())]
+        let Volume::Image(image) = volume else { return Vec::new() };
+        let kept = (format!("{KEPT_SNAPSHOT}{snapshotter}/image-{number}"), image.view.clone());
+        vec![kept, (format!("{MOUNTED_IMAGE}{number}"), image.image.clone())]
     })
 }
 
 impl Containerd {
-    /// The images that a container is to have mounted; their places on the node are filled in.
-    pub(crate) async fn volumes(&self, container: &str, config: &mut ContainerConfig) -> Result<Vec<Volume>> {
+    /// What a container is to have mounted from places on the node, which are filled in: images, and everything where the pod
+    /// has users of its own.
+    pub(crate) async fn volumes(
+        &self,
+        container: &str,
+        config: &mut ContainerConfig,
+        own_users: bool,
+    ) -> Result<Vec<Volume>> {
         let home = self.home(config.sandbox.as_str(), container);
         let mut volumes = Vec::new();
         for mount in &mut config.mounts {
-            let Some(image) = &mount.image else { continue };
+            let volume = match &mount.image {
+                Some(image) => Volume::Image(self.image_volume(container, volumes.len(), image).await?),
+                None if own_users => Volume::Path { path: mount.source.clone() },
+                None => continue,
+            };
             mount.source = home.join(volumes.len().to_string());
-            volumes.push(self.volume(container, volumes.len(), image).await?);
+            volumes.push(volume);
         }
         Ok(volumes)
     }
 
-    async fn volume(&self, container: &str, number: usize, image: &ImageMount) -> Result<Volume> {
+    async fn image_volume(&self, container: &str, number: usize, image: &ImageMount) -> Result<Image> {
         let ImageMount { reference, sub_path } = image;
         let layers = self.images.resolve(reference).await?.chain_id;
         if !sub_path.as_os_str().is_empty() {
@@ -78,46 +108,62 @@ impl Containerd {
             found.map_err(|error| Error::new(ErrorKind::Invalid, tried).caused_by(&error))?;
         }
         let view = format!("{container}-image-{number}-{layers}");
-        Ok(Volume { image: reference.clone(), view, layers, sub_path: sub_path.clone() })
+        Ok(Image { image: reference.clone(), view, layers, sub_path: sub_path.clone() })
     }
 
-    /// Has a container's volumes on the node while `make` makes it.
-    pub(crate) async fn with_volumes<T>(&self, record: &Container, make: impl Future<Output = Result<T>>) -> Result<T> {
-        let volumes = noted(record)?;
-        if volumes.is_empty() {
-            return make.await;
+    /// Makes the process of a container, with its files and its volumes on the node meanwhile.
+    pub(crate) async fn create_mounted(&self, record: &Container, files: Vec<Mount>) -> Result<u32> {
+        let (volumes, users) = (noted(record)?, users::noted(record.labels.get(names::USERS)));
+        if volumes.is_empty() && users.is_none() {
+            return self.create_task(record, files).await;
         }
-        let made = match self.put(record, volumes).await {
-            Ok(()) => make.await,
+        let made = match self.put(record, volumes, files, users).await {
+            Ok(files) => self.create_task(record, files).await,
             Err(error) => Err(error),
         };
         // What stays goes with the container, or when the next agent comes.
         if let Err(error) = self.clear(record).await {
-            tracing::warn!(container = record.id, error = error.chain(), "an image stays mounted on the node");
+            tracing::warn!(container = record.id, error = error.chain(), "a volume stays mounted on the node");
         }
         made
     }
 
-    async fn put(&self, record: &Container, volumes: Vec<Volume>) -> Result<()> {
-        let tried = format!("mounting the images of container {}", record.id);
+    /// The container's own files are answered, as the pod's users are to have them.
+    async fn put(
+        &self,
+        record: &Container,
+        volumes: Vec<Volume>,
+        files: Vec<Mount>,
+        users: Option<IdRange>,
+    ) -> Result<Vec<Mount>> {
+        let tried = format!("mounting the volumes of container {}", record.id);
         let mut all = Vec::new();
-        for Volume { view, layers, sub_path, .. } in volumes {
-            let mounts = self.view(&layers, &view).await.map_err(|status| {
-                // Something of the image is gone: the next look-up starts from the store.
-                self.images.forget_resolved();
-                failed(tried.clone(), &status)
-            })?;
-            all.push((mounts, sub_path));
+        for volume in volumes {
+            all.push(match volume {
+                Volume::Path { path } => Files::Path(path),
+                Volume::Image(Image { view, layers, sub_path, .. }) => {
+                    let mounts = self.view(&layers, &view).await.map_err(|status| {
+                        // Something of the image is gone: the next look-up starts from the store.
+                        self.images.forget_resolved();
+                        failed(tried.clone(), &status)
+                    })?;
+                    Files::Image { mounts, sub_path }
+                }
+            });
         }
         let home = self.home_of(record);
+        let namespace = self.namespaces(sandbox_of(record)).path(USERS);
         self.blocking(move |_| {
-            let put = unmount(&home).and_then(|()| {
-                let mut all = all.iter().enumerate();
-                all.try_for_each(|(number, (mounts, sub_path))| {
-                    layers_of(mounts)?.mount_part(sub_path, &home.join(number.to_string()))
-                })
-            });
-            put.map_err(|error| Error::new(ErrorKind::Other, tried).caused_by(&error))
+            let put = || {
+                unmount(&home)?;
+                let users = users.map(|users| Ok::<_, io::Error>((users, File::open(&namespace)?))).transpose()?;
+                let place = Place { home: &home, users: users.as_ref() };
+                for (number, files) in all.iter().enumerate() {
+                    place.put(number, files)?;
+                }
+                place.own_files(files)
+            };
+            put().map_err(|error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error))
         })
         .await
     }
@@ -126,7 +172,7 @@ impl Containerd {
     pub(crate) async fn erase_volumes(&self, record: &Container) -> Result<()> {
         let kept = record.labels.iter().filter(|(label, _)| label.starts_with(KEPT_SNAPSHOT));
         let views: Vec<String> = kept.map(|(_, view)| view.clone()).collect();
-        if !views.is_empty() {
+        if !views.is_empty() || record.labels.contains_key(names::USERS) {
             self.clear(record).await?;
         }
         for view in views {
@@ -140,7 +186,7 @@ impl Containerd {
         let (home, id) = (self.home_of(record), record.id.clone());
         self.blocking(move |_| {
             unmount(&home).map_err(|error| {
-                Error::new(ErrorKind::Other, format!("unmounting the images of container {id}")).caused_by(&error)
+                Error::new(ErrorKind::Other, format!("unmounting the volumes of container {id}")).caused_by(&error)
             })
         })
         .await
@@ -161,21 +207,72 @@ impl Containerd {
     }
 
     fn home_of(&self, record: &Container) -> PathBuf {
-        self.home(record.labels.get(names::SANDBOX).map(String::as_str).unwrap_or_default(), &record.id)
+        self.home(sandbox_of(record), &record.id)
     }
+}
+
+/// What a volume is made of.
+enum Files {
+    Path(PathBuf),
+    Image { mounts: Vec<Mount>, sub_path: PathBuf },
+}
+
+/// Where the volumes of a container are on the node.
+struct Place<'a> {
+    home: &'a Path,
+    /// The pod's users on the node, and the namespace that says so.
+    users: Option<&'a (IdRange, File)>,
+}
+
+impl Place<'_> {
+    fn put(&self, number: usize, files: &Files) -> io::Result<()> {
+        let place = self.home.join(number.to_string());
+        match (files, self.users) {
+            (Files::Path(path), Some((_, namespace))) => users::mount_for(namespace, path, &place),
+            (Files::Path(_), None) => Err(io::Error::other("its pod has no users of its own")),
+            (Files::Image { mounts, sub_path }, _) => {
+                self.layers(layers_of(mounts)?, &number.to_string())?.mount_part(sub_path, &place)
+            }
+        }
+    }
+
+    /// An image's layers, or a container's own files, as the pod's users are to have them.
+    fn layers(&self, layers: Layers, name: &str) -> io::Result<Layers> {
+        let Some((_, namespace)) = self.users else { return Ok(layers) };
+        layers.from_others(|number, layer| {
+            let place = self.home.join(format!("{name}.{number}"));
+            users::mount_for(namespace, layer, &place).map(|()| place)
+        })
+    }
+
+    /// A container's own files, as the pod's users are to have them.
+    fn own_files(&self, files: Vec<Mount>) -> io::Result<Vec<Mount>> {
+        let Some((users, _)) = self.users else { return Ok(files) };
+        let Layers { kind, source, options } = self.layers(layers_of(&files)?, "root")?;
+        // What the container writes lies over its image's layers, and has the pod's users on the node.
+        if let Some(written) = options.iter().find_map(|option| option.strip_prefix("upperdir=")) {
+            chown(written, Some(users.first), Some(users.first))?;
+        }
+        Ok(vec![Mount { r#type: kind, source, options, ..Mount::default() }])
+    }
+}
+
+fn sandbox_of(record: &Container) -> &str {
+    record.labels.get(names::SANDBOX).map(String::as_str).unwrap_or_default()
 }
 
 /// The volumes that a container's record notes.
 fn noted(record: &Container) -> Result<Vec<Volume>> {
-    if !record.labels.keys().any(|label| label.starts_with(KEPT_SNAPSHOT)) {
+    let has_volumes = |label: &String| label == names::USERS || label.starts_with(KEPT_SNAPSHOT);
+    if !record.labels.keys().any(has_volumes) {
         return Ok(Vec::new());
     }
     let spec = record.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
     let read = serde_json::from_slice(spec).and_then(|Bundle { annotations }| {
-        serde_json::from_str(annotations.get(names::VOLUMES).map(String::as_str).unwrap_or_default())
+        annotations.get(names::VOLUMES).map_or(Ok(Vec::new()), |noted| serde_json::from_str(noted))
     });
     read.map_err(|error| {
-        let message = format!("reading which images container {} has mounted", record.id);
+        let message = format!("reading what container {} has mounted", record.id);
         Error::new(ErrorKind::Other, message).caused_by(&error)
     })
 }

@@ -28,6 +28,13 @@ use crate::{
 
 impl Docker {
     pub(crate) async fn make_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
+        if config.user_namespace.is_some() {
+            // Docker has one range for all of its containers, or none.
+            return Err(Error::unsupported(format!(
+                "creating the sandbox of pod {} with users of its own",
+                config.name
+            )));
+        }
         let parent = Parent::of(self.ready().await?.driver, &self.config.cgroup_root, &config.cgroup)
             .map_err(|error| error.context(format!("creating the sandbox of pod {}", config.name)))?;
         let name = format!("stanchion-{}", names::id(&config.name, &["sandbox", &config.uid], config.attempt));

@@ -25,6 +25,7 @@ mod sharing;
 mod starting;
 mod stopping;
 mod transcript;
+mod users;
 
 use std::{
     path::{Path, PathBuf},
@@ -155,6 +156,11 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
         "sharing.ipc_of_pod" => sharing::ipc_of_pod,
         "sharing.ipc_of_node" => sharing::ipc_of_node,
         "sharing.sysctls" => sharing::sysctls,
+        "users.own" => users::own,
+        "users.files" => users::files,
+        "users.image_mount" => users::image_mount,
+        "users.sysctls" => users::sysctls,
+        "users.processes_of_pod" => users::processes_of_pod,
         "container.create" => containers::create,
         "container.create_twice" => containers::create_twice,
         "container.create_twice_after_exit" => containers::create_twice_after_exit,

@@ -147,8 +147,8 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let (node, pod) = (Namespaces::at(directory.path().join("node")), Namespaces::at(directory.path().join("pod")));
         let result = node
-            .pin(Own { network: true, ipc: true }, "node")
-            .and_then(|()| pod.pin(Own { network: true, ipc: true }, "pod"))
+            .pin(Own::default(), "node", std::path::Path::new(""))
+            .and_then(|()| pod.pin(Own::default(), "pod", std::path::Path::new("")))
             .and_then(|()| {
                 let pod = File::open(pod.path("net"))?;
                 inside(&node.path("net"), || act(&pod))

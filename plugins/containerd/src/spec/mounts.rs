@@ -4,7 +4,10 @@ use oci_spec::{
     OciSpecError,
     runtime::{Mount, MountBuilder},
 };
-use stanchion_sdk::runtime::{MountPropagation, RecursiveReadOnly};
+use stanchion_sdk::{
+    proc,
+    runtime::{MountPropagation, RecursiveReadOnly},
+};
 
 use super::Parts;
 use crate::namespaces::SHARED_MEMORY;
@@ -16,7 +19,7 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
     };
     let quiet = ["nosuid", "noexec", "nodev"];
     // The pod's, as its IPC is: what one container names, another finds.
-    let shared_memory = match parts.own_ipc {
+    let shared_memory = match parts.own.ipc {
         true => parts.namespaces.path(SHARED_MEMORY).to_string_lossy().into_owned(),
         false => "/dev/shm".to_owned(),
     };
@@ -33,7 +36,7 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         )?,
         mount("/dev/shm", "bind", &shared_memory, &["rbind", "rprivate", "nosuid", "noexec", "nodev"])?,
         mount("/dev/mqueue", "mqueue", "mqueue", &quiet)?,
-        match parts.own_network {
+        match parts.own.network {
             true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
             // A sysfs shows the network of whoever mounts it, which only that network's owner may do. Not `rbind`: the
             // mounts below it (debugfs, tracefs, bpf) would come along, and writable.
@@ -64,10 +67,7 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
 
 /// Whether the kernel can make mounts below a mount read-only with it: since 5.12 (mount_setattr(2)).
 pub(crate) fn can_be_recursive() -> bool {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers =
-        release.split(|char: char| !char.is_ascii_digit()).map(|number| number.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
+    proc::kernel() >= (5, 12)
 }
 
 /// How the container's whole tree is mounted: nothing that is to be shared may be cut off above (R-MNT-1).

@@ -12,8 +12,11 @@ use oci_spec::{
 };
 use stanchion_sdk::{limits::oom_score_adj, proc};
 
-use super::{capabilities::capabilities, devices};
-use crate::{namespaces::Namespaces, seccomp};
+use super::{capabilities::capabilities, devices, id_mappings};
+use crate::{
+    namespaces::{Namespaces, Own, USERS},
+    seccomp,
+};
 
 /// Where the program is in its files.
 pub(crate) const PROGRAM: &str = "pause";
@@ -21,16 +24,19 @@ pub(crate) const PROGRAM: &str = "pause";
 const OOM_SCORE_ADJ: i32 = -998;
 
 /// Its configuration: no capability, nothing to write to, the pod's IPC.
-pub(crate) fn spec(namespaces: &Namespaces, own_ipc: bool, cgroup: &str, group: &str) -> Result<Spec, OciSpecError> {
+pub(crate) fn spec(namespaces: &Namespaces, own: Own, cgroup: &str, group: &str) -> Result<Spec, OciSpecError> {
     let mount = |destination: &str, kind: &str, options: &[&str]| {
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();
         MountBuilder::default().destination(destination).typ(kind).source(kind).options(options).build()
     };
-    let own = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
-    let mut kinds = vec![own(LinuxNamespaceType::Mount)?, own(LinuxNamespaceType::Pid)?];
-    if own_ipc {
-        let ipc = LinuxNamespaceBuilder::default().typ(LinuxNamespaceType::Ipc).path(namespaces.path("ipc"));
-        kinds.push(ipc.build()?);
+    let new = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
+    let pinned = |kind, name| LinuxNamespaceBuilder::default().typ(kind).path(namespaces.path(name)).build();
+    let mut kinds = vec![new(LinuxNamespaceType::Mount)?, new(LinuxNamespaceType::Pid)?];
+    if own.ipc {
+        kinds.push(pinned(LinuxNamespaceType::Ipc, "ipc")?);
+    }
+    if own.users.is_some() {
+        kinds.push(pinned(LinuxNamespaceType::User, USERS)?);
     }
     let process = ProcessBuilder::default()
         .terminal(false)
@@ -42,13 +48,16 @@ pub(crate) fn spec(namespaces: &Namespaces, own_ipc: bool, cgroup: &str, group: 
         .oom_score_adj(oom_score_adj(OOM_SCORE_ADJ))
         .rlimits(Vec::<PosixRlimit>::new())
         .capabilities(capabilities(Capabilities::new(), true)?);
-    let linux = LinuxBuilder::default()
+    let mut linux = LinuxBuilder::default()
         .namespaces(kinds)
         .cgroups_path(cgroup)
         .resources(LinuxResourcesBuilder::default().devices(devices::rules(false)?).build()?)
         .seccomp(seccomp::profile(&Capabilities::new())?)
         .masked_paths(proc::masked())
         .readonly_paths(proc::read_only());
+    if let Some(users) = own.users {
+        linux = linux.uid_mappings(id_mappings(users)?).gid_mappings(id_mappings(users)?);
+    }
     let mounts = vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"])?,
         mount("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"])?,

@@ -4,7 +4,7 @@ use super::{
     kit::{Kit, SERVER, ensure, refused},
     transcript::{Outcome, Stop},
 };
-use crate::{EnvVar, ErrorKind, ImageMount, Mount, Runtime};
+use crate::{EnvVar, ErrorKind, ImageMount, Mount, Runtime, SandboxConfig};
 
 /// Arguments follow the command (R-ENV-3).
 pub(super) async fn command_and_args<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
@@ -123,8 +123,13 @@ pub(super) async fn read_only_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 
 /// The files of an image, or a part of them, are seen and read; they are neither written nor run (R-VOL-11).
 pub(super) async fn image_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    image_mount_of(kit, kit.pod()).await
+}
+
+/// Likewise for a pod like this one.
+pub(super) async fn image_mount_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome {
     can_mount_images(kit).await?;
-    let sandbox = kit.sandbox().await?;
+    let sandbox = kit.create_sandbox(pod).await?.id;
     let mut config = kit.container(&sandbox, SERVER);
     config.mounts =
         vec![image(kit, "", "/image"), image(kit, "bin", "/image-part/dir"), image(kit, "bin/sh", "/one/sh")];

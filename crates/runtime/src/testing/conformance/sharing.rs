@@ -38,10 +38,15 @@ pub(super) async fn processes_apart<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 
 /// All containers of a pod see each other's, if that is asked for; the pod's end is theirs (R-SEC-13).
 pub(super) async fn processes_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    processes_of(kit, kit.pod()).await
+}
+
+/// Likewise for a pod like this one.
+pub(super) async fn processes_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome {
     if !kit.runtime.version().await?.capabilities.shared_pid_namespace {
         return Err(Stop::Unsupported);
     }
-    let ids = two(kit, SandboxConfig { pid: PidMode::Pod, ..kit.pod() }).await?;
+    let ids = two(kit, SandboxConfig { pid: PidMode::Pod, ..pod }).await?;
     let (first, second) = (namespace(kit, &ids[0], "pid").await?, namespace(kit, &ids[1], "pid").await?);
     ensure!(first == second, "one container has {first} and the other {second}");
     ensure!(first != of_node("pid")?, "it is the node's");
@@ -80,13 +85,18 @@ pub(super) async fn ipc_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
 
 /// Parameters of the pod's network and IPC are set (R-SEC-12).
 pub(super) async fn sysctls<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    sysctls_of(kit, kit.pod()).await
+}
+
+/// Likewise for a pod like this one.
+pub(super) async fn sysctls_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome {
     let wanted = [
         ("net.ipv4.ip_local_port_range", "20000 30000", "20000\t30000\n"),
         ("net/ipv4/tcp_syncookies", "0", "0\n"),
         ("kernel.shm_rmid_forced", "1", "1\n"),
     ];
     let sysctls = wanted.map(|(name, value, _)| Sysctl { name: name.to_owned(), value: value.to_owned() });
-    let [first, second] = two(kit, SandboxConfig { sysctls: sysctls.to_vec(), ..kit.pod() }).await?;
+    let [first, second] = two(kit, SandboxConfig { sysctls: sysctls.to_vec(), ..pod }).await?;
     for id in [first, second] {
         for (sysctl, (name, _, expected)) in sysctls.iter().zip(&wanted) {
             let path = sysctl.path().ok_or_else(|| Stop::Failed(format!("{name} is no path")))?;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use super::state::{Container, State};
-use crate::{PidMode, Profile, Security, testing::capabilities};
+use crate::{IdRange, PidMode, Profile, Security, testing::capabilities};
 
 /// The file at this path, if it is the kernel's.
 pub(super) fn file(state: &State, container: &Container, path: &Path) -> Option<Vec<u8>> {
@@ -20,6 +20,11 @@ pub(super) fn file(state: &State, container: &Container, path: &Path) -> Option<
                 if security.unmasked_proc || security.privileged { "" } else { "proc /proc/sys proc ro 0 0\n" };
             let access = if security.read_only_root { "ro" } else { "rw" };
             format!("overlay / overlay {access} 0 0\nproc /proc proc rw 0 0\n{masked}")
+        }
+        "/proc/self/uid_map" | "/proc/self/gid_map" => {
+            let range = state.sandboxes.get(&config.sandbox)?.config.user_namespace;
+            let IdRange { first, length } = range.unwrap_or(IdRange { first: 0, length: u32::MAX });
+            format!("{:10} {first:10} {length:10}\n", 0)
         }
         _ => {
             let sysctls = &state.sandboxes.get(&config.sandbox)?.config.sysctls;

@@ -21,8 +21,8 @@ impl Runtime for FakeRuntime {
                 log_files: self.shared.look(|state| state.log_files),
                 import: true,
                 shared_pid_namespace: true,
+                user_namespaces: self.shared.look(|state| !state.no_user_namespaces),
                 image_mounts: self.shared.look(|state| !state.no_image_mounts),
-                ..Default::default()
             };
             Ok(Version { runtime: self.shared.name.clone(), runtime_version: "1.0.0".to_owned(), capabilities })
         })

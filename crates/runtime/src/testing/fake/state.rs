@@ -32,6 +32,7 @@ pub(super) struct State {
     pub(super) log_files: bool,
     /// Images cannot be mounted.
     pub(super) no_image_mounts: bool,
+    pub(super) no_user_namespaces: bool,
     /// Sandboxes and containers made so far; names the next.
     made: u16,
 }

@@ -147,6 +147,11 @@ impl FakeRuntime {
     pub fn set_image_mounts(&self, image_mounts: bool) {
         lock(&self.shared.state).no_image_mounts = !image_mounts;
     }
+
+    /// Whether the fake can give pods users of their own, and says so in its capabilities. It can by default.
+    pub fn set_user_namespaces(&self, user_namespaces: bool) {
+        lock(&self.shared.state).no_user_namespaces = !user_namespaces;
+    }
 }
 
 pub(super) fn outage() -> Error {

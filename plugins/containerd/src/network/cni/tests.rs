@@ -30,7 +30,7 @@ impl Bed {
             std::os::unix::fs::symlink(script, directory.path().join("bin").join(plugin)).expect("linked");
         }
         let namespaces = Namespaces::at(directory.path().join("run/ns").join(ID));
-        namespaces.pin(Own { network: true, ipc: true }, "web").expect("pinned");
+        namespaces.pin(Own::default(), "web", Path::new("")).expect("pinned");
         Self { directory, namespaces }
     }
 
@@ -231,7 +231,7 @@ fn del_works_without_the_namespace_and_with_half_a_file() {
     let environment = fs::read_to_string(bed.path("bin/first.DEL.env")).expect("it was called");
     assert!(environment.contains("CNI_NETNS=\n"), "{environment}");
 
-    bed.namespaces.pin(Own { network: true, ipc: true }, "web").expect("pinned");
+    bed.namespaces.pin(Own::default(), "web", Path::new("")).expect("pinned");
     bed.attach(&network, &pod(&[])).expect("attached");
     fs::write(bed.path("state/cni").join(format!("{ID}.json")), "{\"list\": {").expect("written");
     network.detach(ID, &bed.namespace()).expect("detached");

@@ -1,0 +1,78 @@
+//! Users of a pod's own (R-SEC-14).
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use super::{
+    environment,
+    kit::{Kit, SERVER, ensure},
+    sharing,
+    transcript::{Outcome, Stop},
+};
+use crate::{IdRange, Mount, Runtime, SandboxConfig};
+
+/// Where nobody else's are.
+const RANGE: IdRange = IdRange { first: 0x7000_0000, length: 0x1_0000 };
+
+/// A pod with users of its own, if the backend can make one.
+async fn pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<SandboxConfig> {
+    match kit.runtime.version().await?.capabilities.user_namespaces {
+        true => Ok(SandboxConfig { user_namespace: Some(RANGE), ..kit.pod() }),
+        false => Err(Stop::Unsupported),
+    }
+}
+
+/// A container's users are those of the range, and its root is root in there; so is what is run beside it.
+pub(super) async fn own<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let sandbox = kit.create_sandbox(pod(kit).await?).await?.id;
+    let script = format!("cat /proc/self/uid_map > /first; {SERVER}");
+    let id = kit.started(kit.container(&sandbox, &script)).await?;
+    while kit.exec(&id, &["cat", "/first"]).await?.stdout.is_empty() {}
+    let expected = ["0".to_owned(), RANGE.first.to_string(), RANGE.length.to_string()];
+    for path in ["/first", "/proc/self/uid_map", "/proc/self/gid_map"] {
+        let output = kit.exec(&id, &["cat", path]).await?;
+        ensure!(output.stdout.split_whitespace().eq(expected.iter()), "{path} is {output:?}");
+    }
+    let output = kit.exec(&id, &["cat", "/proc/self/status"]).await?;
+    ensure!(output.stdout.contains("Uid:\t0\t0\t0\t0\n"), "it is not root: {output:?}");
+    Ok(())
+}
+
+/// What root owns is its root's: the image's files and those of mounts, and what it writes there is root's on the node.
+pub(super) async fn files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
+    tokio::fs::create_dir(&dir).await?;
+    let secret = dir.join("secret");
+    tokio::fs::write(&secret, "node\n").await?;
+    tokio::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).await?;
+    let sandbox = kit.create_sandbox(pod(kit).await?).await?.id;
+    let mut config = kit.container(&sandbox, SERVER);
+    config.mounts = vec![Mount::new(&dir, "/dir"), Mount::new(&secret, "/one/secret")];
+    let id = kit.started(config).await?;
+    for path in ["/dir/secret", "/one/secret"] {
+        let output = kit.exec(&id, &["cat", path]).await?;
+        ensure!(output.stdout == "node\n", "`cat {path}` says {output:?}");
+    }
+    for path in ["/dir/written", "/written", "/bin/written"] {
+        let output = kit.exec(&id, &["sh", "-c", &format!("echo container > {path}")]).await?;
+        ensure!(output.code == 0, "writing {path} says {output:?}");
+    }
+    let written = tokio::fs::metadata(dir.join("written")).await?;
+    ensure!(written.uid() == 0 && written.gid() == 0, "on the node it belongs to {}:{}", written.uid(), written.gid());
+    kit.runtime.remove_sandbox(sandbox).await?;
+    Ok(tokio::fs::remove_dir_all(&dir).await?)
+}
+
+/// Images are mounted as for any other pod (R-VOL-11).
+pub(super) async fn image_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    environment::image_mount_of(kit, pod(kit).await?).await
+}
+
+/// Parameters of the kernel are set as for any other pod (R-SEC-12).
+pub(super) async fn sysctls<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    sharing::sysctls_of(kit, pod(kit).await?).await
+}
+
+/// Containers see each other's processes as in any other pod (R-SEC-13).
+pub(super) async fn processes_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
+    sharing::processes_of(kit, pod(kit).await?).await
+}

@@ -1,0 +1,129 @@
+//! Users of a pod's own, and mounts that know them (R-SEC-14).
+//!
+//! A user namespace says which users of the node a pod's users are. Files have owners of the node: in an ID-mapped mount
+//! (mount_setattr(2)) they appear as the pod's users of the same number, so that images and volumes need no change.
+#![expect(
+    unsafe_code,
+    reason = "neither running a program in a user namespace nor mount_setattr(2) has a safe interface"
+)]
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{fs::DirBuilderExt, process::CommandExt},
+    },
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use nix::{
+    libc,
+    sched::{CloneFlags, unshare},
+    sys::{prctl::set_pdeathsig, signal::Signal},
+};
+use rustix::{
+    fs::CWD,
+    mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
+};
+use stanchion_sdk::runtime::IdRange;
+
+/// The first kernel whose overlay file system takes ID-mapped layers.
+const KERNEL: (u32, u32) = (5, 19);
+
+/// Whether this node's kernel can give pods users of their own, and files to them.
+pub(crate) fn can_be_own() -> bool {
+    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    stanchion_sdk::proc::kernel() >= KERNEL && most.trim().parse::<u64>().is_ok_and(|most| most > 0)
+}
+
+/// A range as a label.
+pub(crate) fn note(IdRange { first, length }: IdRange) -> String {
+    format!("{first}+{length}")
+}
+
+/// The range that a label notes.
+pub(crate) fn noted(label: Option<&String>) -> Option<IdRange> {
+    let (first, length) = label?.split_once('+')?;
+    Some(IdRange { first: first.parse().ok()?, length: length.parse().ok()? })
+}
+
+/// A process in namespaces of its own, which it holds until they are pinned.
+pub(super) struct Holder(Child);
+
+impl Holder {
+    /// Runs `program` in new namespaces, one of them of users.
+    pub fn start(program: &Path, namespaces: CloneFlags, users: IdRange) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let enter = move || {
+            unshare(namespaces)?;
+            // It does not outlive the agent, which has no note of it.
+            Ok(set_pdeathsig(Signal::SIGKILL)?)
+        };
+        // SAFETY: between fork and exec `enter` makes two system calls, and neither allocates nor locks.
+        unsafe { command.pre_exec(enter) };
+        let holder = Self(command.spawn()?);
+        let line = format!("0 {} {}\n", users.first, users.length);
+        for map in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{}/{map}", holder.id()), &line)?;
+        }
+        Ok(holder)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait().map(drop)) {
+            tracing::warn!(%error, process = self.id(), "the process that held namespaces of a pod does not end");
+        }
+    }
+}
+
+/// Mounts at `place`, which is made, what is at `source`, with what is mounted below that. The files have the owners that
+/// the users of `namespace` see; those of what is mounted below stay the node's.
+pub(crate) fn mount_for(namespace: &File, source: &Path, place: &Path) -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, source, flags)?;
+    set_ids(&tree, namespace).map_err(|error| {
+        let message = format!("the file system of {} cannot be mounted for users of a pod's own", source.display());
+        io::Error::new(error.kind(), format!("{message}: {error}"))
+    })?;
+    let is_directory = fs::metadata(format!("/proc/self/fd/{}", tree.as_raw_fd()))?.is_dir();
+    if let Some(parent) = place.parent() {
+        directory(parent)?;
+    }
+    match is_directory {
+        true => directory(place)?,
+        false => drop(File::create_new(place)?),
+    }
+    Ok(move_mount(&tree, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
+}
+
+fn directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn set_ids(mount: &OwnedFd, namespace: &File) -> io::Result<()> {
+    // SAFETY: all of it are numbers, for which 0 says nothing.
+    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
+    attributes.attr_set = libc::MOUNT_ATTR_IDMAP;
+    attributes.userns_fd = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: the path is a C string, the attributes are of the layout and the size that are named, and both outlive the call.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
