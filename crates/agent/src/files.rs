@@ -6,6 +6,7 @@
 //! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
 //! <state_dir>/pods/<uid>/containers/<name>/life.json               how its hook and probes stand
 //! <state_dir>/pods/<uid>/containers/<name>/<attempt>                the last words of one life of it
+//! <state_dir>/pods/<uid>/userns                                    which users of the node are its own, if it has some
 //! <state_dir>/pods/<uid>/running.json                              what was started, for the agent's next life
 //! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
 //! <state_dir>/claims/<namespace>/<name>                            what a PersistentVolumeClaim stands for: it stays
@@ -14,6 +15,7 @@
 mod etc;
 mod eviction;
 pub(crate) mod inside;
+mod label;
 mod life;
 mod message;
 mod mounts;
@@ -23,6 +25,7 @@ mod publish;
 mod record;
 mod resolver;
 mod subpath;
+mod users;
 mod volume;
 
 use std::{
@@ -36,9 +39,11 @@ use stanchion_pod::{ObjectKey, PodKey, PodUid, ProjectedKind};
 
 pub(crate) use etc::{host_name, write as write_etc};
 pub(crate) use eviction::usage;
+pub(crate) use label::label;
 pub(crate) use mounts::{share, sharing};
 pub(crate) use record::{Place, Record, boot, places, recorded};
 pub(crate) use subpath::prepare as prepare_sub_path;
+pub(crate) use users::{keep as keep_users, path as users};
 pub(crate) use volume::{Site, VolumeError, follow as follow_volume, prepare as prepare_volume};
 
 /// Where the files of one pod are.

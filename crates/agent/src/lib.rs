@@ -34,6 +34,7 @@ mod files;
 pub mod handle;
 pub mod health;
 mod hook;
+mod id_ranges;
 mod images;
 mod links;
 pub mod logs;

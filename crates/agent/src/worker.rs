@@ -50,6 +50,7 @@ use crate::{
     events::{EventLog, Subject},
     files::Place,
     health::Pulse,
+    id_ranges::IdRanges,
     node::Home,
     observe::{Observation, Remains},
     plan::{self, Action, Plan, Wanted, history::History, view::View},
@@ -87,6 +88,8 @@ pub(crate) struct Shared<R> {
     pub node_addresses: Vec<IpAddr>,
     /// What this node has and allows.
     pub admission: Admission,
+    /// Whose users pods have that have their own.
+    pub id_ranges: IdRanges,
     /// Who has credentials for registries.
     pub providers: Providers,
     /// Pods that are alive, whatever their backends can say.

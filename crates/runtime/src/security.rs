@@ -78,6 +78,30 @@ pub struct SeLinux {
     pub level: String,
 }
 
+impl SeLinux {
+    /// The context of a container's processes.
+    #[must_use]
+    pub fn of_processes(&self) -> String {
+        let [user, role, kind, level] = [
+            or(&self.user, "system_u"),
+            or(&self.role, "system_r"),
+            or(&self.kind, "container_t"),
+            or(&self.level, "s0"),
+        ];
+        format!("{user}:{role}:{kind}:{level}")
+    }
+
+    /// The context of the files that they may write.
+    #[must_use]
+    pub fn of_files(&self) -> String {
+        format!("{}:object_r:container_file_t:{}", or(&self.user, "system_u"), or(&self.level, "s0"))
+    }
+}
+
+fn or<'a>(part: &'a str, usual: &'a str) -> &'a str {
+    if part.is_empty() { usual } else { part }
+}
+
 /// Capabilities of Linux in the order of their numbers, without `CAP_`, as [`Security`] names them (capabilities(7)).
 pub const CAPABILITIES: [&str; 41] = [
     "CHOWN",
@@ -122,3 +146,19 @@ pub const CAPABILITIES: [&str; 41] = [
     "BPF",
     "CHECKPOINT_RESTORE",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::SeLinux;
+
+    // R-SEC-15.
+    #[test]
+    fn parts_of_a_context_that_are_not_said_are_the_usual_ones() {
+        let usual = SeLinux::default();
+        assert_eq!(usual.of_processes(), "system_u:system_r:container_t:s0");
+        assert_eq!(usual.of_files(), "system_u:object_r:container_file_t:s0");
+        let own = SeLinux { kind: "spc_t".to_owned(), level: "s0:c1,c2".to_owned(), ..SeLinux::default() };
+        assert_eq!(own.of_processes(), "system_u:system_r:spc_t:s0:c1,c2");
+        assert_eq!(own.of_files(), "system_u:object_r:container_file_t:s0:c1,c2");
+    }
+}

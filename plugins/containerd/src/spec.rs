@@ -98,8 +98,8 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, SpecError> {
     if let Some(profile) = confinement::seccomp(security)? {
         linux = linux.seccomp(profile);
     }
-    if let Some(label) = confinement::se_linux(security) {
-        linux = linux.mount_label(label);
+    if let Some(context) = confinement::se_linux(security) {
+        linux = linux.mount_label(context.of_files());
     }
     if security.privileged {
         linux = linux.devices(devices::of_node()?);

@@ -1,68 +1,37 @@
 //! The group of a volume's files: fsGroup.
 
 use std::{
-    ffi::OsStr,
-    fs,
-    io::{self, ErrorKind},
+    fs, io,
     os::{
         fd::{AsRawFd, OwnedFd},
-        unix::{
-            ffi::OsStrExt,
-            fs::{MetadataExt, PermissionsExt, chown},
-        },
+        unix::fs::{MetadataExt, PermissionsExt, chown},
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, chownat, openat};
+use rustix::fs::{AtFlags, Gid, chownat};
 use stanchion_pod::FsGroup;
 
-use super::inside;
+use super::inside::{Found, walk};
 
 /// What the group may do with files, and with directories, whose new files are the group's too.
 const FILE: u32 = 0o660;
 const DIRECTORY: u32 = 0o2770;
 
-/// Gives a directory and everything in it to a group. What is put there while this goes on cannot lead it elsewhere.
+/// Gives a directory and everything in it to a group.
 pub(super) fn give(volume: &Path, group: &FsGroup) -> io::Result<()> {
     let top = fs::metadata(volume)?;
     let is_given = top.gid() == group.id && top.mode() & DIRECTORY == DIRECTORY;
     if group.on_root_mismatch && is_given {
         return Ok(());
     }
-    let root = inside::root(volume)?;
-    let mut open = vec![PathBuf::from(".")];
-    while let Some(directory) = open.pop() {
-        let opened = match inside::open_directory(&root, &directory) {
-            // It went meanwhile, or is a link by now.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => continue,
-            opened => opened?,
-        };
-        for entry in Dir::read_from(&opened)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            let path = directory.join(OsStr::from_bytes(name.to_bytes()));
-            match entry.file_type() {
-                FileType::Directory => open.push(path),
-                FileType::Symlink => {
-                    chownat(&opened, name, None, Some(Gid::from_raw(group.id)), AtFlags::SYMLINK_NOFOLLOW)?;
-                }
-                _ => {
-                    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                    match openat(&opened, name, flags, Mode::empty()) {
-                        Ok(file) => own(&file, group.id, FILE)?,
-                        Err(rustix::io::Errno::NOENT) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                }
-            }
+    walk(volume, |found| match found {
+        Found::Directory(directory) => own(directory, group.id, DIRECTORY),
+        Found::Link(directory, name) => {
+            Ok(chownat(directory, name, None, Some(Gid::from_raw(group.id)), AtFlags::SYMLINK_NOFOLLOW)?)
         }
-        own(&opened, group.id, DIRECTORY)?;
-    }
-    Ok(())
+        Found::File(file) => own(file, group.id, FILE),
+    })
 }
 
 /// What is open here, by its descriptor: by name it could be another by now.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Protocol};
-use stanchion_runtime::{ContainerConfig, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
+use stanchion_runtime::{ContainerConfig, IdRange, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
 
 use super::{prepare::Prepared, resources, security};
 use crate::{config::AgentConfig, plan::Run, reference};
@@ -14,6 +14,7 @@ pub(super) fn sandbox(
     attempt: u32,
     started_at: Timestamp,
     hostname: String,
+    user_namespace: Option<IdRange>,
     config: &AgentConfig,
 ) -> SandboxConfig {
     let own_network = !pod.host_network;
@@ -32,6 +33,7 @@ pub(super) fn sandbox(
         port_mappings: ports.filter_map(port_mapping).collect(),
         pid: security::pid_mode(pod),
         ipc: if pod.security.host_ipc { IpcMode::Host } else { IpcMode::Pod },
+        user_namespace,
         sysctls: pod.security.sysctls.iter().cloned().map(|(name, value)| Sysctl { name, value }).collect(),
         cgroup: resources::cgroup(pod),
         resources: resources::of_pod(pod, config.pod_pids_limit),

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Runtime, SandboxId, Version,
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, IdRange, Runtime, SandboxId, Version,
 };
 
 use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
@@ -141,14 +141,15 @@ impl<R: Runtime> Worker<R> {
             self.shared.events.normal(&Subject::pod(&self.key), "SandboxChanged", message);
         }
         let permit = self.permit(&home).await;
-        let config = files::host_name(&pod)
-            .map(|hostname| container::sandbox(&pod, attempt, started_at, hostname, &self.shared.config));
-        let created = match config {
-            Ok(config) => tokio::select! {
-                created = runtime.create_sandbox(config) => created,
-                () = self.until_away(&home) => Err(Error::new(ErrorKind::Unavailable, "the backend does not answer")),
-            },
-            Err(why) => Err(Error::new(ErrorKind::Invalid, why)),
+        let create = async {
+            let hostname = files::host_name(&pod).map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+            let users = self.users(&*runtime, &pod).await?;
+            let config = container::sandbox(&pod, attempt, started_at, hostname, users, &self.shared.config);
+            runtime.create_sandbox(config).await
+        };
+        let created = tokio::select! {
+            created = create => created,
+            () = self.until_away(&home) => Err(Error::new(ErrorKind::Unavailable, "the backend does not answer")),
         };
         drop(permit);
         match created {
@@ -166,6 +167,29 @@ impl<R: Runtime> Worker<R> {
             }
         }
         self.running = Some(Running { pod, backend: home, is_stopped: false });
+    }
+
+    /// Which users of the node are the pod's, if it has some of its own and the backend can give them to it (R-SEC-14).
+    async fn users(&self, runtime: &R, pod: &Pod) -> Result<Option<IdRange>, Error> {
+        if !pod.security.own_users {
+            return Ok(None);
+        }
+        let Version { runtime: name, runtime_version, capabilities } = runtime.version().await?;
+        if !capabilities.user_namespaces {
+            let message = "can't set `spec.hostUsers: false`, runtime does not support user namespaces";
+            let way_out = "place the pod on a backend that can, such as containerd on Linux 5.19 or later, by runtimeClassName \
+                           and [runtime_classes], or leave hostUsers out";
+            let error = Error::new(ErrorKind::Unsupported, message);
+            return Err(error.because(format!("{name} {runtime_version} here cannot; {way_out}")));
+        }
+        let (shared, uid) = (Arc::clone(&self.shared), pod.uid.clone());
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            Error::new(ErrorKind::Other, "hostUsers: false").caused_by(error)
+        };
+        match tokio::task::spawn_blocking(move || shared.id_ranges.of(&uid)).await {
+            Ok(range) => range.map(Some).map_err(|error| failed(&error)),
+            Err(panic) => Err(failed(&panic)),
+        }
     }
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {

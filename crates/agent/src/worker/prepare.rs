@@ -1,12 +1,12 @@
 //! What a container needs on the node before it can be made: volumes, managed files, environment.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use stanchion_pod::{Capacity, Container, Objects, Pod, Volume};
 use stanchion_runtime::{ContainerConfig, EnvVar, Error, ErrorKind, Mount, Runtime};
 
-use super::{Worker, container, mounts, perform::Failed};
+use super::{Worker, container, mounts, perform::Failed, security};
 use crate::{
     clock::later,
     desired::DesiredPod,
@@ -49,6 +49,8 @@ pub(super) struct Material {
     disk: PathBuf,
     node_addresses: Vec<IpAddr>,
     resolv_conf: Option<PathBuf>,
+    /// Whether SELinux is in force on the node.
+    has_se_linux: bool,
 }
 
 impl<R: Runtime> Worker<R> {
@@ -129,6 +131,7 @@ impl<R: Runtime> Worker<R> {
             disk: self.shared.config.state_dir.clone(),
             node_addresses: self.shared.node_addresses.clone(),
             resolv_conf: self.shared.config.resolv_conf.clone(),
+            has_se_linux: self.shared.admission.se_linux,
         }
     }
 }
@@ -183,7 +186,9 @@ impl Material {
             Failed::new(unusable(), failed)
         })?;
         let managed = etc.files.into_iter().map(|(source, place)| (source, place.to_owned()));
-        let managed = managed.chain(container.message_path.clone().map(|place| (message, place))).collect();
+        let managed: Vec<_> = managed.chain(container.message_path.clone().map(|place| (message, place))).collect();
+        self.label(container, managed.iter().map(|(source, _)| source), &volumes)
+            .map_err(|error| failed(of("labelling the volumes"), &error))?;
         Ok(Prepared {
             mounts: mounts::mounts(&self, container, &volumes, managed, &environment)?,
             warnings: etc.warnings,
@@ -191,6 +196,22 @@ impl Material {
             args: environment.expanded(container.args.as_deref()),
             env: environment.into_variables(),
         })
+    }
+
+    /// Labels what the agent manages for a container that has an SELinux context; what is the node's is not touched (R-MNT-7).
+    fn label<'a>(
+        &self,
+        container: &Container,
+        managed: impl Iterator<Item = &'a PathBuf>,
+        volumes: &'a BTreeMap<String, PathBuf>,
+    ) -> io::Result<()> {
+        let context = container.security.se_linux.as_ref().filter(|_| self.has_se_linux);
+        let Some(context) = context.filter(|_| !container.security.privileged) else { return Ok(()) };
+        let label = security::se_linux(context).of_files();
+        let is_managed = |name: &String| !matches!(self.pod.volumes.get(name), Some(Volume::HostPath { .. }));
+        let mounted = container.mounts.iter().map(|mount| &mount.volume).filter(|name| is_managed(name));
+        let volumes = mounted.filter_map(|name| volumes.get(name));
+        managed.chain(volumes).try_for_each(|path| files::label(path, &label))
     }
 
     fn inputs<'a>(

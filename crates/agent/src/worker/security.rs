@@ -30,6 +30,7 @@ pub(super) fn security(pod: &Pod, container: &Container, state_dir: &Path, secco
         user: wanted.user,
         group: wanted.group,
         groups: pod.security.groups.clone(),
+        strict_groups: pod.security.strict_groups,
         privileged: wanted.privileged,
         add_capabilities: wanted.add_capabilities.clone(),
         drop_capabilities: wanted.drop_capabilities.clone(),
@@ -38,13 +39,13 @@ pub(super) fn security(pod: &Pod, container: &Container, state_dir: &Path, secco
         unmasked_proc: wanted.unmasked_proc,
         seccomp,
         app_armor,
-        se_linux: wanted.se_linux.clone().map(|it| SeLinux {
-            user: it.user,
-            role: it.role,
-            kind: it.kind,
-            level: it.level,
-        }),
+        se_linux: wanted.se_linux.as_ref().map(se_linux),
     }
+}
+
+pub(super) fn se_linux(wanted: &stanchion_pod::SeLinux) -> SeLinux {
+    let stanchion_pod::SeLinux { user, role, kind, level } = wanted.clone();
+    SeLinux { user, role, kind, level }
 }
 
 fn profile(wanted: Wanted, localhost: impl FnOnce(String) -> String) -> Profile {

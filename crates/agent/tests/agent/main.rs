@@ -29,5 +29,6 @@ mod storage;
 mod together;
 mod unused_images;
 mod update;
+mod users;
 mod volumes;
 mod walk;

@@ -13,10 +13,12 @@ pub(super) fn pod(spec: &wire::PodSpec) -> PodSecurity {
     let sysctls = context.and_then(|it| it.sysctls.as_ref()).into_iter().flatten();
     PodSecurity {
         groups: groups.filter_map(|id| u32::try_from(*id).ok()).collect(),
+        strict_groups: context.and_then(|it| it.supplemental_groups_policy.as_deref()) == Some("Strict"),
         sysctls: sysctls.map(|it| (it.name.clone(), it.value.clone())).collect(),
         host_pid: spec.host_pid.unwrap_or(false),
         share_processes: spec.share_process_namespace.unwrap_or(false),
         host_ipc: spec.host_ipc.unwrap_or(false),
+        own_users: spec.host_users == Some(false),
     }
 }
 

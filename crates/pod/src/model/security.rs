@@ -5,6 +5,8 @@
 pub struct PodSecurity {
     /// `supplementalGroups`, then `fsGroup` (R-SEC-10).
     pub groups: Vec<u32>,
+    /// `supplementalGroupsPolicy: Strict`: the image adds none.
+    pub strict_groups: bool,
     /// `sysctls`: names and values.
     pub sysctls: Vec<(String, String)>,
     /// `hostPID`: they see the node's processes.
@@ -13,6 +15,8 @@ pub struct PodSecurity {
     pub share_processes: bool,
     /// `hostIPC`: they use the node's IPC.
     pub host_ipc: bool,
+    /// `hostUsers: false`: their users are none of the node's.
+    pub own_users: bool,
 }
 
 /// The security context in force for a container: its own values, else the pod's (R-SEC-1).

@@ -5,7 +5,7 @@ use std::{fs, io};
 use oci_spec::{OciSpecError, runtime::LinuxSeccomp};
 use stanchion_sdk::{
     confinement::{app_armor_profiles, has_app_armor, has_se_linux},
-    runtime::{Profile, Security},
+    runtime::{Profile, SeLinux, Security},
 };
 
 use super::capabilities::{self, UnknownCapability};
@@ -53,15 +53,7 @@ pub(super) fn app_armor(security: &Security) -> Result<Option<String>, Confineme
     }
 }
 
-/// The label; `None` on a node without SELinux, and where none is asked for.
-pub(super) fn se_linux(security: &Security) -> Option<String> {
-    let label = security.se_linux.as_ref().filter(|_| has_se_linux() && !security.privileged)?;
-    let part = |part: &str, usual: &str| if part.is_empty() { usual.to_owned() } else { part.to_owned() };
-    Some(format!(
-        "{}:{}:{}:{}",
-        part(&label.user, "system_u"),
-        part(&label.role, "system_r"),
-        part(&label.kind, "container_t"),
-        part(&label.level, "s0")
-    ))
+/// The context; `None` on a node without SELinux, and where none is asked for.
+pub(super) fn se_linux(security: &Security) -> Option<&SeLinux> {
+    security.se_linux.as_ref().filter(|_| has_se_linux() && !security.privileged)
 }

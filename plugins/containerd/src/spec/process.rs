@@ -46,8 +46,8 @@ pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
     if let Some(profile) = confinement::app_armor(security)? {
         process = process.apparmor_profile(profile);
     }
-    if let Some(label) = confinement::se_linux(security) {
-        process = process.selinux_label(label);
+    if let Some(context) = confinement::se_linux(security) {
+        process = process.selinux_label(context.of_processes());
     }
     Ok(process.build()?)
 }

@@ -1,0 +1,226 @@
+//! Users of a pod's own, for `hostUsers: false`: each such pod has 65,536 users and groups of the node that no other has
+//! (R-SEC-14). Which they are is in its directory, as a kubelet notes it, and stays with it.
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    ops::Range,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+use nix::unistd::User;
+use serde::{Deserialize, Serialize};
+use stanchion_pod::PodUid;
+use stanchion_runtime::IdRange;
+
+use crate::files;
+
+/// How many each has: as many as programs in containers expect to find.
+const LENGTH: u32 = 1 << 16;
+/// Whose ranges on the node, if there is such a user, are those of pods.
+const OWNER: &str = "kubelet";
+
+/// Why a pod has no users of its own.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RangeError {
+    #[error("cannot tell which users of the node are those of user {OWNER}")]
+    Ask(#[source] io::Error),
+    #[error("user {OWNER} has other users of the node than groups: {users:?} and {groups:?}; {WAY_OUT}")]
+    Unlike { users: String, groups: String },
+    #[error("the users of the node that user {OWNER} has are not usable: {found:?}; {WAY_OUT}")]
+    Unusable { found: String },
+    #[error("all {0} ranges of users are taken by other pods; allow more pods (agent.max_pods), or remove one")]
+    NoneLeft(u32),
+    #[error("cannot read which users of the node a pod has, from {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot note which users of the node the pod has")]
+    Write(#[source] io::Error),
+}
+
+const WAY_OUT: &str = "give it one range of both, in /etc/subuid and /etc/subgid, which begins at a multiple of 65536 and is as \
+                       long as agent.max_pods times that, or remove the user";
+
+/// Gives ranges to pods.
+#[derive(Debug)]
+pub(crate) struct IdRanges {
+    state_dir: PathBuf,
+    max_pods: u64,
+    /// Two pods must not find the same one free.
+    turn: Mutex<()>,
+}
+
+/// What is noted: one range, of users and of groups.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Note {
+    #[serde(rename = "uidMappings")]
+    users: Vec<Mapping>,
+    #[serde(rename = "gidMappings")]
+    groups: Vec<Mapping>,
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Mapping {
+    host_id: u32,
+    container_id: u32,
+    length: u32,
+}
+
+impl IdRanges {
+    pub fn new(state_dir: &Path, max_pods: u64) -> Self {
+        Self { state_dir: state_dir.to_owned(), max_pods, turn: Mutex::default() }
+    }
+
+    /// The range of a pod, given to it now if it has none. It is free again when the pod's directory is gone.
+    pub fn of(&self, uid: &PodUid) -> Result<IdRange, RangeError> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(range) = self.noted(uid)? {
+            return Ok(range);
+        }
+        let pool = self.pool()?;
+        let mut taken = Vec::new();
+        for other in files::uids(&self.state_dir).map_err(|source| self.unreadable(uid, source))? {
+            taken.extend(self.noted(&other)?);
+        }
+        let is_free = |first: &u32| {
+            let meets = |range: &IdRange| {
+                range.first < first.saturating_add(LENGTH) && *first < range.first.saturating_add(range.length)
+            };
+            !taken.iter().any(meets)
+        };
+        let ranges = pool.len() / LENGTH as usize;
+        let first = pool.step_by(LENGTH as usize).find(is_free);
+        let first = first.ok_or(RangeError::NoneLeft(u32::try_from(ranges).unwrap_or(u32::MAX)))?;
+        let mapping = [Mapping { host_id: first, container_id: 0, length: LENGTH }];
+        let note = Note { users: mapping.to_vec(), groups: mapping.to_vec() };
+        let text = serde_json::to_vec(&note).map_err(|error| RangeError::Write(error.into()))?;
+        files::keep_users(&self.state_dir, uid, &text).map_err(RangeError::Write)?;
+        Ok(IdRange { first, length: LENGTH })
+    }
+
+    fn noted(&self, uid: &PodUid) -> Result<Option<IdRange>, RangeError> {
+        let failed = |source| self.unreadable(uid, source);
+        let text = match fs::read(files::users(&self.state_dir, uid)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(failed)?,
+        };
+        let note: Note = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+        match note.users[..] {
+            [Mapping { host_id: first, container_id: 0, length }] => Ok(Some(IdRange { first, length })),
+            _ => Err(failed(io::Error::new(ErrorKind::InvalidData, "it is not one range that begins with 0"))),
+        }
+    }
+
+    fn unreadable(&self, uid: &PodUid, source: io::Error) -> RangeError {
+        RangeError::Read { path: files::users(&self.state_dir, uid), source }
+    }
+
+    /// All users of the node that may be pods'.
+    fn pool(&self) -> Result<Range<u32>, RangeError> {
+        let known = User::from_name(OWNER).map_err(|error| RangeError::Ask(error.into()))?;
+        let asked = known.map(|_| Ok::<_, io::Error>((ask(&[OWNER])?, ask(&["-g", OWNER])?)));
+        match asked.transpose() {
+            Ok(Some((users, groups))) => self.owned(users, groups),
+            Ok(None) => Ok(self.usual()),
+            // As a kubelet: without the program nobody has ranges.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.usual()),
+            Err(error) => Err(RangeError::Ask(error)),
+        }
+    }
+
+    /// All but the first, which are the node's own users.
+    fn usual(&self) -> Range<u32> {
+        let length = u32::try_from(self.max_pods).unwrap_or(u32::MAX).saturating_mul(LENGTH);
+        LENGTH..LENGTH.saturating_add(length)
+    }
+
+    /// As `getsubids` shows them: `0: kubelet 65536 7208960`.
+    fn owned(&self, users: String, groups: String) -> Result<Range<u32>, RangeError> {
+        if users != groups {
+            return Err(RangeError::Unlike { users, groups });
+        }
+        let words: Vec<_> = users.split_whitespace().collect();
+        let numbers = match words[..] {
+            [_, _, first, length] => first.parse::<u32>().ok().zip(length.parse::<u32>().ok()),
+            _ => None,
+        };
+        let is_usable = |(first, length): &(u32, u32)| {
+            first.is_multiple_of(LENGTH)
+                && length.is_multiple_of(LENGTH)
+                && *first >= LENGTH
+                && u64::from(*length) >= self.max_pods.saturating_mul(LENGTH.into())
+        };
+        match numbers.filter(is_usable) {
+            Some((first, length)) => Ok(first..first.saturating_add(length)),
+            None => Err(RangeError::Unusable { found: users }),
+        }
+    }
+}
+
+fn ask(arguments: &[&str]) -> io::Result<String> {
+    let output = Command::new("getsubids").args(arguments).output()?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(io::Error::other(format!("getsubids {} has failed with {}: {said}", arguments.join(" "), output.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(ranges: &IdRanges, uid: &str) -> Result<u32, RangeError> {
+        ranges.of(&PodUid::new(uid)).map(|range| range.first)
+    }
+
+    // R-SEC-14.
+    #[test]
+    fn each_pod_has_a_range_of_its_own_and_keeps_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ranges = IdRanges::new(dir.path(), 2);
+        assert_eq!(of(&ranges, "a").expect("there is one"), LENGTH);
+        assert_eq!(of(&ranges, "b").expect("there is one"), 2 * LENGTH);
+        assert_eq!(of(&IdRanges::new(dir.path(), 2), "a").expect("it is noted"), LENGTH, "the next agent knows");
+        assert!(of(&ranges, "c").expect_err("all are taken").to_string().contains("all 2 ranges"));
+        fs::remove_dir_all(dir.path().join("pods/a")).expect("the pod is gone");
+        assert_eq!(of(&ranges, "c").expect("it is free again"), LENGTH);
+        let text = fs::read_to_string(dir.path().join("pods/c/userns")).expect("as a kubelet writes it");
+        let mapping = r#"[{"hostId":65536,"containerId":0,"length":65536}]"#;
+        assert_eq!(text, format!(r#"{{"uidMappings":{mapping},"gidMappings":{mapping}}}"#));
+    }
+
+    #[test]
+    fn nothing_is_given_while_it_is_unknown_what_others_have() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let ranges = IdRanges::new(dir.path(), 2);
+        of(&ranges, "a").expect("there is one");
+        let path = dir.path().join("pods/a/userns");
+        fs::write(&path, "{}").expect("written");
+        let error = of(&ranges, "b").expect_err("it may be the same");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+
+    // R-SEC-14.
+    #[test]
+    fn a_user_of_the_node_may_own_the_ranges() {
+        let ranges = IdRanges::new(Path::new("/none"), 110);
+        let owned = |found: &str| ranges.owned(found.to_owned(), found.to_owned());
+        assert_eq!(owned("0: kubelet 655360 7208960").expect("it will do"), 655_360..7_864_320);
+        for wrong in [
+            "",
+            "0: kubelet 1 7208960",
+            "0: kubelet 0 7208960",
+            "0: kubelet 65536 65536",
+            "0: kubelet 65536 7208960\n1: kubelet 65536000 65536",
+        ] {
+            let error = owned(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("/etc/subuid"), "{error}");
+        }
+        let error = ranges.owned("0: kubelet 65536 7208960".to_owned(), String::new()).expect_err("no groups");
+        assert!(error.to_string().contains("than groups"), "{error}");
+    }
+}
