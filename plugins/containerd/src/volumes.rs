@@ -30,7 +30,10 @@ use crate::{
     Containerd,
     client::failed,
     names::{self, KEPT_SNAPSHOT, MOUNTED_IMAGE},
-    namespaces::{USERS, users},
+    namespaces::{
+        USERS,
+        users::{self, Access},
+    },
     rootfs::layers_of,
     unattended::Bundle,
 };
@@ -43,6 +46,7 @@ pub(crate) enum Volume {
     /// What is at a path of the node, for the pod's users.
     Path {
         path: PathBuf,
+        access: Access,
     },
 }
 
@@ -88,7 +92,11 @@ impl Containerd {
         for mount in &mut config.mounts {
             let volume = match &mount.image {
                 Some(image) => Volume::Image(self.image_volume(container, volumes.len(), image).await?),
-                None if own_users => Volume::Path { path: mount.source.clone() },
+                None if own_users => {
+                    let recursive = std::mem::take(&mut mount.recursive_read_only);
+                    let access = Access::of(std::mem::take(&mut mount.read_only), recursive);
+                    Volume::Path { path: mount.source.clone(), access }
+                }
                 None => continue,
             };
             mount.source = home.join(volumes.len().to_string());
@@ -140,7 +148,7 @@ impl Containerd {
         let mut all = Vec::new();
         for volume in volumes {
             all.push(match volume {
-                Volume::Path { path } => Files::Path(path),
+                Volume::Path { path, access } => Files::Path(path, access),
                 Volume::Image(Image { view, layers, sub_path, .. }) => {
                     let mounts = self.view(&layers, &view).await.map_err(|status| {
                         // Something of the image is gone: the next look-up starts from the store.
@@ -213,7 +221,7 @@ impl Containerd {
 
 /// What a volume is made of.
 enum Files {
-    Path(PathBuf),
+    Path(PathBuf, Access),
     Image { mounts: Vec<Mount>, sub_path: PathBuf },
 }
 
@@ -228,8 +236,8 @@ impl Place<'_> {
     fn put(&self, number: usize, files: &Files) -> io::Result<()> {
         let place = self.home.join(number.to_string());
         match (files, self.users) {
-            (Files::Path(path), Some((_, namespace))) => users::mount_for(namespace, path, &place),
-            (Files::Path(_), None) => Err(io::Error::other("its pod has no users of its own")),
+            (Files::Path(path, access), Some((_, namespace))) => users::mount_for(namespace, path, &place, *access),
+            (Files::Path(..), None) => Err(io::Error::other("its pod has no users of its own")),
             (Files::Image { mounts, sub_path }, _) => {
                 self.layers(layers_of(mounts)?, &number.to_string())?.mount_part(sub_path, &place)
             }
@@ -241,7 +249,7 @@ impl Place<'_> {
         let Some((_, namespace)) = self.users else { return Ok(layers) };
         layers.from_others(|number, layer| {
             let place = self.home.join(format!("{name}.{number}"));
-            users::mount_for(namespace, layer, &place).map(|()| place)
+            users::mount_for(namespace, layer, &place, Access::Write).map(|()| place)
         })
     }
 

@@ -27,7 +27,8 @@ use rustix::{
     fs::CWD,
     mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree},
 };
-use stanchion_sdk::runtime::IdRange;
+use serde::{Deserialize, Serialize};
+use stanchion_sdk::runtime::{IdRange, RecursiveReadOnly};
 
 /// The first kernel whose overlay file system takes ID-mapped layers.
 const KERNEL: (u32, u32) = (5, 19);
@@ -85,15 +86,40 @@ impl Drop for Holder {
     }
 }
 
+/// Whether a mount can be written to. It is made so before it is given away: whoever has users of their own cannot change how
+/// it is mounted, not even to what is less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Access {
+    Write,
+    Read,
+    /// What is mounted below is read only too.
+    ReadAll,
+}
+
+impl Access {
+    pub fn of(read_only: bool, recursive: RecursiveReadOnly) -> Self {
+        match (read_only, recursive) {
+            (false, _) => Self::Write,
+            (true, RecursiveReadOnly::Disabled) => Self::Read,
+            (true, RecursiveReadOnly::IfPossible | RecursiveReadOnly::Enabled) => Self::ReadAll,
+        }
+    }
+}
+
 /// Mounts at `place`, which is made, what is at `source`, with what is mounted below that. The files have the owners that
 /// the users of `namespace` see; those of what is mounted below stay the node's.
-pub(crate) fn mount_for(namespace: &File, source: &Path, place: &Path) -> io::Result<()> {
+pub(crate) fn mount_for(namespace: &File, source: &Path, place: &Path, access: Access) -> io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, source, flags)?;
-    set_ids(&tree, namespace).map_err(|error| {
+    let ids = Attributes { attr_set: libc::MOUNT_ATTR_IDMAP, userns_fd: descriptor(namespace)?, ..NONE };
+    set(&tree, false, &ids).map_err(|error| {
         let message = format!("the file system of {} cannot be mounted for users of a pod's own", source.display());
         io::Error::new(error.kind(), format!("{message}: {error}"))
     })?;
+    if access != Access::Write {
+        set(&tree, access == Access::ReadAll, &Attributes { attr_set: libc::MOUNT_ATTR_RDONLY, ..NONE })?;
+    }
     let is_directory = fs::metadata(format!("/proc/self/fd/{}", tree.as_raw_fd()))?.is_dir();
     if let Some(parent) = place.parent() {
         directory(parent)?;
@@ -109,21 +135,20 @@ fn directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn set_ids(mount: &OwnedFd, namespace: &File) -> io::Result<()> {
-    // SAFETY: all of it are numbers, for which 0 says nothing.
-    let mut attributes: libc::mount_attr = unsafe { std::mem::zeroed() };
-    attributes.attr_set = libc::MOUNT_ATTR_IDMAP;
-    attributes.userns_fd = u64::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
-    // SAFETY: the path is a C string, the attributes are of the layout and the size that are named, and both outlive the call.
+type Attributes = libc::mount_attr;
+const NONE: Attributes = Attributes { attr_set: 0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+
+fn descriptor(file: &File) -> io::Result<u64> {
+    u64::try_from(file.as_raw_fd()).map_err(io::Error::other)
+}
+
+/// Changes a mount, with `all` also those below it.
+fn set(mount: &OwnedFd, all: bool, attributes: &Attributes) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if all { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a C string, the attributes are of the size that is named, and both outlive the call.
     let answer = unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            mount.as_raw_fd(),
-            c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
-            &raw const attributes,
-            size_of::<libc::mount_attr>(),
-        )
+        let (descriptor, size) = (mount.as_raw_fd(), size_of::<Attributes>());
+        libc::syscall(libc::SYS_mount_setattr, descriptor, c"".as_ptr(), flags, &raw const *attributes, size)
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
