@@ -6,12 +6,16 @@ use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
     Backend, Node, cgroups,
     ctr::Running,
+    fixtures,
+    image::{Image, PackedLayer, Run},
+    layer::Layer,
     pods::{IDLE, on_node, shell},
     proc,
 };
 
 stanchion_tests::on_each_runtime! {
     a_process_has_what_its_security_context_says,
+    a_pod_may_want_no_groups_of_its_image,
     root_is_refused_by_name_where_it_is_not_wanted,
     what_the_node_does_not_allow_holds_the_pod_back_by_name,
     containers_see_each_others_processes,
@@ -65,6 +69,36 @@ fn a_process_has_what_its_security_context_says(on: Backend) -> Result<()> {
         ensure!(set & (1 << 21) != 0, "CAP_SYS_ADMIN is missing in {set:x}");
         ensure!(privileged["Seccomp"] == "0", "a privileged container is confined");
         node.remove("security.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
+/// R-SEC-10.
+fn a_pod_may_want_no_groups_of_its_image(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
+        let mut layer = Layer::default();
+        fixtures::shell(&mut layer)?;
+        layer.file("/etc/passwd", 0o644, b"root:x:0:0::/:/bin/sh\nu:x:1000:1000::/:/bin/sh\n")?;
+        layer.file("/etc/group", 0o644, b"u:x:1000:\nextra:x:2000:u\n")?;
+        let image = Image::new("test/groups", "1", &Run { user: "u", ..Run::default() }, &[PackedLayer::new(layer.finish()?)?]);
+        image.docker_archive(&node.path("groups.tar"), "docker.io/test/groups:1")?;
+        fs::rename(node.path("groups.tar"), node.path("preload/groups.tar"))?;
+        for (name, policy, own, groups) in [
+            ("merged", "Merge", "{}", "1000 2000 5000"),
+            ("strict", "Strict", "{}", "1000 5000"),
+            ("strict-group", "Strict", "{runAsGroup: 7}", "7 5000"),
+            ("strict-user", "Strict", "{runAsUser: 1000}", "1000 5000"),
+        ] {
+            let extra = format!(
+                "    securityContext: {own}\n  securityContext: {{supplementalGroups: [5000], supplementalGroupsPolicy: {policy}}}\n"
+            );
+            let manifest = shell(name, IDLE, &extra).replace("image: busybox", "image: test/groups:1");
+            node.write("pod.yaml", manifest)?;
+            node.await_running(name)?;
+            expect(node, "main", &[("Uid", "1000 1000 1000 1000"), ("Groups", groups)])?;
+            node.remove("pod.yaml")?;
+            node.await_gone(name)?;
+        }
         node.await_nothing_left()
     })
 }

@@ -1,4 +1,4 @@
-//! Pods with users of their own, on real runtimes (R-SEC-14).
+//! Pods with users of their own, on real runtimes.
 
 use std::{
     collections::BTreeSet,
@@ -38,7 +38,7 @@ fn users_on_node(node: &Node, pod: &str) -> Result<BTreeSet<(String, u32)>> {
     running.iter().map(user).collect()
 }
 
-/// The whole of `tests/manifests/users.yaml`, beside a pod with the node's users and one that asks for nothing else.
+/// The whole of `tests/manifests/users.yaml`, beside a pod with the node's users and one that asks for nothing else (R-SEC-14).
 #[test]
 fn root_in_the_pod_is_nobody_on_the_node_and_has_all_of_its_files() -> Result<()> {
     Node::builder().run(|node| {
@@ -126,7 +126,7 @@ fn root_in_the_pod_is_nobody_on_the_node_and_has_all_of_its_files() -> Result<()
     })
 }
 
-/// Docker has one range for all of its containers, or none.
+/// Docker has one range for all of its containers, or none (R-SEC-14).
 #[test]
 fn a_runtime_that_cannot_is_named_with_a_way_out() -> Result<()> {
     Node::builder().on(Backend::Docker).run(|node| {
@@ -142,7 +142,7 @@ fn a_runtime_that_cannot_is_named_with_a_way_out() -> Result<()> {
     })
 }
 
-/// What cannot be mounted for other users is named, and the pod waits.
+/// What cannot be mounted for other users is named, and the pod waits (R-SEC-14).
 #[test]
 fn a_file_system_that_knows_no_other_users_is_named() -> Result<()> {
     Node::builder().run(|node| {

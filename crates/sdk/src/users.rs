@@ -126,6 +126,8 @@ mod tests {
         assert_eq!(found("", Some(1000), None), with(1000, 1000, &[1000, 2000, 5000, 5001]), "R-SEC-1, R-SEC-10");
         assert_eq!(found("", Some(2000), Some(2001)), with(2000, 2001, &[2001, 5000, 5001]), "R-SEC-1");
         assert_eq!(found("u", None, None), with(1000, 1000, &[1000, 2000, 5000, 5001]), "R-SEC-1");
+        let strict = Security { groups: vec![5000], strict_groups: true, ..Security::default() };
+        assert_eq!(in_force("u", &strict, &tables).expect("a user"), with(1000, 1000, &[1000, 5000]), "R-SEC-10");
         assert_eq!(found("", None, Some(7)), with(0, 7, &[7, 5000, 5001]), "R-SEC-2");
     }
 }

@@ -135,7 +135,6 @@ impl Runtime for Containerd {
             shared_pid_namespace: true,
             user_namespaces: namespaces::users::can_be_own(),
             image_mounts: true,
-            ..Capabilities::default()
         };
         Ok(Version { runtime: "containerd".to_owned(), runtime_version: answer.version, capabilities })
     }

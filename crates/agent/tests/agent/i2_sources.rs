@@ -32,6 +32,7 @@ async fn a_directory_that_is_away_stops_nothing_also_over_a_restart() {
     node.settle().await;
     assert_eq!(node.fake().count(Method::StartContainer), 2, "only the crash was mended");
     node.remove("web.yaml");
+    // R-SRC-5: by an agent that was restarted, and has the node's own sources only.
     node.is_empty().await;
 }
 

@@ -1,4 +1,4 @@
-//! Pods with users of their own (R-SEC-14).
+//! Pods with users of their own.
 
 use stanchion_runtime::{IdRange, testing::Call};
 

@@ -1,4 +1,4 @@
-//! Users of a pod's own (R-SEC-14).
+//! Users of a pod's own.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -21,7 +21,7 @@ async fn pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<SandboxConfig> {
     }
 }
 
-/// A container's users are those of the range, and its root is root in there; so is what is run beside it.
+/// A container's users are those of the range, and its root is root in there; so is what is run beside it (R-SEC-14).
 pub(super) async fn own<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.create_sandbox(pod(kit).await?).await?.id;
     let script = format!("cat /proc/self/uid_map > /first; {SERVER}");
@@ -37,7 +37,7 @@ pub(super) async fn own<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What root owns is its root's: the image's files and those of mounts, and what it writes there is root's on the node.
+/// What root owns is its root's: the image's files and those of mounts, and what it writes there is root's on the node (R-SEC-14).
 pub(super) async fn files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
     tokio::fs::create_dir(&dir).await?;
