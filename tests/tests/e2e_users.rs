@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +12,7 @@ use stanchion_tests::{
     Backend, Node,
     pods::{self, IDLE, on_node},
     proc,
+    wait::pause,
 };
 
 /// How many users a pod has, and which is the first of the first pod.
@@ -122,6 +124,38 @@ fn root_in_the_pod_is_nobody_on_the_node_and_has_all_of_its_files() -> Result<()
         for file in ["other.yaml", "plain.yaml", "third.yaml"] {
             node.remove(file)?;
         }
+        node.await_nothing_left()
+    })
+}
+
+/// I6: killed while it makes namespaces and mounts, the agent leaves none of them behind.
+#[test]
+fn an_agent_killed_at_any_moment_leaves_nothing() -> Result<()> {
+    Node::builder().run(|node| {
+        let manifest = |round: u64| {
+            let extra = "    volumeMounts: [{name: scratch, mountPath: /scratch}]\n  volumes: [{name: scratch, emptyDir: {}}]\n";
+            pods::shell("users", IDLE, extra) + &format!("  hostUsers: false\n  hostname: round-{round}\n")
+        };
+        node.write("users.yaml", manifest(0))?;
+        node.await_running("users")?;
+        for round in 1..=8 {
+            node.write("users.yaml", manifest(round))?;
+            pause(Duration::from_millis(20 + 25 * round));
+            node.agent.kill()?;
+            node.agent.start()?;
+        }
+        node.until("the last revision", || {
+            let said = run(node, "users", "main", "hostname")?;
+            ensure!(said == "round-8\n", "it is {said:?}");
+            Ok(())
+        })?;
+        ensure!(users_on_node(node, "users")? == BTreeSet::from([("main".to_owned(), LENGTH)]));
+        node.until("the mounts to be gone", || {
+            let left = proc::mounts_below(&node.path("run/images"))?;
+            ensure!(left.is_empty(), "{left:?} is mounted");
+            Ok(())
+        })?;
+        node.remove("users.yaml")?;
         node.await_nothing_left()
     })
 }

@@ -49,12 +49,7 @@ const HOMES: [(&str, &str); 5] = [
 ];
 
 /// Where `unsafe` may be: whole crates, and single files.
-const UNSAFE: [&str; 4] = [
-    "crates/abi",
-    "crates/sdk",
-    "crates/loader",
-    "crates/logger/src/inherited.rs",
-];
+const UNSAFE: [&str; 4] = ["crates/abi", "crates/sdk", "crates/loader", "crates/logger/src/inherited.rs"];
 /// In each plugin: the one module that enters or makes namespaces, if it needs `unsafe` for it.
 const UNSAFE_IN_PLUGIN: &str = "namespaces/users.rs";
 const UNSAFE_IN_PLUGIN_LINES: usize = 200;

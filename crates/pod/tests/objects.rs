@@ -33,10 +33,11 @@ fn objects_stand_beside_pods() {
 #[test]
 fn a_medium_that_this_node_does_not_have_is_refused_by_name() {
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n  containers: [{name: a, image: a}]\n  volumes: [{name: \
-               v, emptyDir: {medium: HugePages}}]\n";
+               v, emptyDir: {medium: Floppy}}]\n";
     assert_eq!(
         one(pod),
-        "line 6, column 34: spec.volumes[0].emptyDir.medium: \"HugePages\" is not supported yet; use Memory, or leave it out"
+        "line 6, column 34: spec.volumes[0].emptyDir.medium: unknown storage medium \"Floppy\"; use Memory, HugePages or HugePages-<size>, or \
+         leave it out"
     );
 }
 

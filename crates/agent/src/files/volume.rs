@@ -1,6 +1,7 @@
 //! Volumes made ready for mounting.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, Metadata, OpenOptions, Permissions},
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt, chown},
@@ -25,6 +26,12 @@ pub(crate) enum VolumeError {
     MissingKey { object: &'static str, key: String },
     #[error("{} would be a file and a directory", .0.display())]
     Conflict(PathBuf),
+    #[error("hugePages storage requested, but there is no resource request for huge pages{}", of_size(*.0))]
+    NoHugePages(Option<u64>),
+    #[error(
+        "medium HugePages can't be used if container requests multiple huge page sizes; name one: HugePages-<size>"
+    )]
+    ManyHugePages,
 }
 
 /// What a pod's volumes are made of.
@@ -54,6 +61,10 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                     // Without a size the kernel takes half of its memory.
                     let size = size.into_iter().flatten().filter(|size| *size > 0).min();
                     memory(&path, size, MountFlags::empty()).map_err(failed("cannot mount a tmpfs at"))?;
+                }
+                Medium::HugePages { page } => {
+                    let page = huge_page(site.pod, *page)?;
+                    huge_pages(&path, page, *size_limit).map_err(failed("cannot mount a hugetlbfs at"))?;
                 }
                 Medium::Disk => {
                     let mode = fs::metadata(&path).map_err(failed("cannot look at"))?.permissions().mode();
@@ -141,15 +152,42 @@ fn memory(path: &Path, size: Option<u64>, flags: MountFlags) -> io::Result<()> {
         return Ok(());
     }
     let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-    let mount = |more: &str| {
-        let options = std::ffi::CString::new(format!("mode=1777{size}{more}")).expect("digits and letters only");
-        mount("tmpfs", path, "tmpfs", flags, Some(options.as_c_str()))
-    };
+    let mount = |more: &str| mount_with("tmpfs", path, flags, &format!("mode=1777{size}{more}"));
     // Kernels before 6.4 do not know how to keep one out of swap.
     match mount(",noswap") {
         Err(rustix::io::Errno::INVAL) => Ok(mount("")?),
         mounted => Ok(mounted?),
     }
+}
+
+/// Has huge pages at a directory. What is there is left as it is.
+fn huge_pages(path: &Path, page: u64, size: Option<u64>) -> io::Result<()> {
+    if mounts::is_own(path)? {
+        return Ok(());
+    }
+    let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    let options = format!("mode=777,pagesize={}K{size}", page >> 10);
+    Ok(mount_with("hugetlbfs", path, MountFlags::empty(), &options)?)
+}
+
+fn mount_with(kind: &str, path: &Path, flags: MountFlags, options: &str) -> rustix::io::Result<()> {
+    let options = std::ffi::CString::new(options).expect("digits and letters only");
+    mount(kind, path, kind, flags, Some(options.as_c_str()))
+}
+
+/// The size of a pod's huge pages, which is one that it asks for (R-VOL-4).
+fn huge_page(pod: &Pod, wanted: Option<u64>) -> Result<u64, VolumeError> {
+    let sizes: BTreeSet<u64> = pod.all_containers().flat_map(|it| it.resources.hugepages.keys().copied()).collect();
+    let mut fitting = sizes.into_iter().filter(|size| wanted.is_none_or(|wanted| wanted == *size));
+    match (fitting.next(), fitting.next()) {
+        (Some(size), None) => Ok(size),
+        (None, _) => Err(VolumeError::NoHugePages(wanted)),
+        (Some(_), Some(_)) => Err(VolumeError::ManyHugePages),
+    }
+}
+
+fn of_size(page: Option<u64>) -> String {
+    page.map(|page| format!(" of {} KiB", page >> 10)).unwrap_or_default()
 }
 
 /// Checks or makes a path of the node (R-VOL, `hostPath.type`).
@@ -197,5 +235,51 @@ fn what(found: &Metadata) -> &'static str {
         () if kind.is_char_device() => "it is a character device",
         () if kind.is_block_device() => "it is a block device",
         () => "it is something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::statfs;
+    use stanchion_pod::PodUid;
+
+    use super::*;
+
+    fn prepared(dir: &Path, medium: &str, limits: &str) -> Result<Option<PathBuf>, VolumeError> {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{{name: c, image: a, resources: {{limits: \
+             {{{limits}}}}}}}], volumes: [{{name: v, emptyDir: {{medium: {medium}, sizeLimit: 8Mi}}}}]}}\n"
+        );
+        let decoded = stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}"));
+        let pod = &decoded.pods[0];
+        let files = PodFiles::new(dir, &dir.join("logs"), &pod.key, &PodUid::new("u-1"));
+        let (objects, capacity) = (Objects::default(), Capacity::default());
+        let site = Site { pod, files: &files, objects: &objects, capacity: &capacity, is_new: true };
+        // It is ready already.
+        prepare("v", &pod.volumes["v"], &site).and_then(|_| prepare("v", &pod.volumes["v"], &site))
+    }
+
+    // R-VOL-4.
+    #[test]
+    fn volumes_of_huge_pages_have_pages_of_the_size_that_the_pod_asks_for() {
+        const HUGETLBFS: u64 = 0x9584_58f6;
+        let (small, both) = ("cpu: 1, hugepages-2Mi: 4Mi", "cpu: 1, hugepages-2Mi: 4Mi, hugepages-1Gi: 1Gi");
+        for (medium, limits) in [("HugePages", small), ("HugePages-2Mi", both)] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let path = prepared(dir.path(), medium, limits).expect("it is mounted").expect("it has a path");
+            let found = statfs(&path).expect("it can be asked");
+            let mode = fs::metadata(&path).expect("it is there").permissions().mode() & 0o7777;
+            mounts::unmount_below(dir.path()).expect("it is unmounted");
+            assert_eq!((found.f_type.cast_unsigned(), found.f_bsize, mode), (HUGETLBFS, 2 << 20, 0o777), "{medium}");
+        }
+        for (medium, limits, words) in [
+            ("HugePages", "cpu: 1", "no resource request for huge pages"),
+            ("HugePages-1Gi", small, "no resource request for huge pages of 1048576 KiB"),
+            ("HugePages", both, "multiple huge page sizes"),
+        ] {
+            let dir = tempfile::tempdir().expect("a directory");
+            let error = prepared(dir.path(), medium, limits).expect_err(words).to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

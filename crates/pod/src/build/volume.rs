@@ -65,10 +65,23 @@ pub(super) fn volume(wire: &wire::Volume, pod: &wire::Pod) -> Volume {
     // A volume without a source is an emptyDir (R-DEF-1).
     let source = wire.empty_dir.as_ref();
     let size = source.and_then(|it| it.size_limit.as_ref()).and_then(|it| Quantity::parse(&it.0).ok()?.milli());
-    let is_memory = source.is_some_and(|it| it.medium.as_deref() == Some("Memory"));
     Volume::EmptyDir {
-        medium: if is_memory { Medium::Memory } else { Medium::Disk },
+        // Another one is refused beforehand.
+        medium: source.and_then(|it| medium(it.medium.as_deref()?)).unwrap_or(Medium::Disk),
         size_limit: size.and_then(|milli| u64::try_from(milli.div_ceil(1000)).ok()),
+    }
+}
+
+/// What an emptyDir is on, by name (R-VOL-4).
+fn medium(name: &str) -> Option<Medium> {
+    match name {
+        "" => Some(Medium::Disk),
+        "Memory" => Some(Medium::Memory),
+        "HugePages" => Some(Medium::HugePages { page: None }),
+        other => {
+            let size = Quantity::parse(other.strip_prefix("HugePages-")?).ok()?.milli()? / 1000;
+            Some(Medium::HugePages { page: Some(u64::try_from(size).ok()?) })
+        }
     }
 }
 
@@ -82,8 +95,9 @@ pub(super) fn fs_group(spec: &wire::PodSpec) -> Option<FsGroup> {
 /// What of volumes this node cannot do although their fields are known.
 pub(crate) fn objections(spec: &wire::PodSpec) -> Vec<Problem> {
     let volumes = spec.volumes.iter().flatten().enumerate();
-    let said = volumes
-        .flat_map(|(index, volume)| medium(volume).into_iter().chain(sources(volume)).map(move |it| (index, it)));
+    let said = volumes.flat_map(|(index, volume)| {
+        unknown_medium(volume).into_iter().chain(sources(volume)).map(move |it| (index, it))
+    });
     let problem = |(index, (field, message))| Problem {
         field: format!("spec.volumes[{index}].{field}"),
         message,
@@ -92,9 +106,12 @@ pub(crate) fn objections(spec: &wire::PodSpec) -> Vec<Problem> {
     said.map(problem).collect()
 }
 
-fn medium(volume: &wire::Volume) -> Option<(String, String)> {
-    let medium = volume.empty_dir.as_ref()?.medium.as_deref().filter(|medium| !matches!(*medium, "" | "Memory"))?;
-    Some(("emptyDir.medium".to_owned(), format!("{medium:?} is not supported yet; use Memory, or leave it out")))
+/// A medium that is none: an API server lets it pass.
+fn unknown_medium(volume: &wire::Volume) -> Option<(String, String)> {
+    let name = volume.empty_dir.as_ref()?.medium.as_deref().filter(|name| medium(name).is_none())?;
+    let message =
+        format!("unknown storage medium {name:?}; use Memory, HugePages or HugePages-<size>, or leave it out");
+    Some(("emptyDir.medium".to_owned(), message))
 }
 
 /// A source that is none: an API server lets it pass, a kubelet does not (R-REJ-4).

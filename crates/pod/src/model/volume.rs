@@ -63,7 +63,7 @@ pub enum Volume {
     },
     /// A directory that lives as long as the pod.
     EmptyDir {
-        /// On disk or in memory.
+        /// What it is on.
         medium: Medium,
         /// The most that may be in it, bytes.
         size_limit: Option<u64>,
@@ -182,6 +182,11 @@ pub enum Medium {
     Disk,
     /// tmpfs.
     Memory,
+    /// hugetlbfs.
+    HugePages {
+        /// Bytes of one page; `None` is the only size that the pod asks for.
+        page: Option<u64>,
+    },
 }
 
 /// Whose the files of a pod's volumes are.

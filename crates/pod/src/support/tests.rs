@@ -245,6 +245,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.containers[].securityContext.capabilities.add", r#"["KILL"]"#, r#"["CHOWN"]"#),
     ("spec.containers[].securityContext.capabilities.drop", r#"["KILL"]"#, r#"["CHOWN"]"#),
     ("spec.containers[].securityContext.privileged", "true", "false"),
+    ("spec.containers[].securityContext.procMount", r#""Default""#, r#""Unmasked""#),
     ("spec.containers[].securityContext.readOnlyRootFilesystem", "true", "false"),
     ("spec.containers[].securityContext.runAsGroup", "1", "2"),
     ("spec.containers[].securityContext.runAsNonRoot", "true", "false"),
@@ -278,6 +279,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.hostIPC", "true", "false"),
     ("spec.hostNetwork", "true", "false"),
     ("spec.hostPID", "true", "false"),
+    ("spec.hostUsers", "true", "false"),
     ("spec.hostname", r#""a""#, r#""b""#),
     ("spec.hostnameOverride", r#""a""#, r#""b""#),
     ("spec.imagePullSecrets[].name", r#""a""#, r#""b""#),
@@ -301,6 +303,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.securityContext.seccompProfile.localhostProfile", r#""a""#, r#""b""#),
     ("spec.securityContext.seccompProfile.type", r#""RuntimeDefault""#, r#""Unconfined""#),
     ("spec.securityContext.supplementalGroups", "[1]", "[2]"),
+    ("spec.securityContext.supplementalGroupsPolicy", r#""Merge""#, r#""Strict""#),
     ("spec.securityContext.sysctls[].name", r#""a""#, r#""b""#),
     ("spec.securityContext.sysctls[].value", r#""a""#, r#""b""#),
     ("spec.setHostnameAsFQDN", "true", "false"),
@@ -432,6 +435,9 @@ fn built(path: &str, value: &str) -> Pod {
         }
     }
     *at = serde_json::from_str(value).expect("values are JSON");
+    if path.ends_with("procMount") {
+        document["spec"]["hostUsers"] = json!(false);
+    }
     let manifest = decode(document.to_string().as_bytes(), "node");
     let mut pod = manifest.unwrap_or_else(|problems| panic!("{path}: {problems:?}")).pods.remove(0);
     // These differ whatever is written.
