@@ -128,6 +128,36 @@ fn root_in_the_pod_is_nobody_on_the_node_and_has_all_of_its_files() -> Result<()
     })
 }
 
+/// Nothing that a pod may ask for asks for the node's users (R-SEC-5, R-SEC-14).
+#[test]
+fn privileges_and_terminals_go_with_users_of_a_pod_s_own() -> Result<()> {
+    Node::builder().run(|node| {
+        let extra = "    securityContext: {privileged: true}\n    tty: true\n    stdin: true\n  hostUsers: false\n";
+        node.write("users.yaml", pods::shell("users", IDLE, extra))?;
+        node.await_running("users")?;
+        let capabilities = run(node, "users", "main", "grep CapEff /proc/self/status")?;
+        let all = fs::read_to_string("/proc/self/status")?;
+        let all = all.lines().find(|line| line.starts_with("CapEff")).context("it has capabilities")?;
+        ensure!(
+            capabilities.trim() == all || capabilities.contains("1ffffffffff"),
+            "{capabilities} is less than {all}"
+        );
+        let said = run(
+            node,
+            "users",
+            "main",
+            "id -u; test -e /dev/kmsg && echo device; mount -t tmpfs none /mnt && echo mounted",
+        )?;
+        ensure!(said == "0\ndevice\nmounted\n", "{said:?}");
+        ensure!(users_on_node(node, "users")? == BTreeSet::from([("main".to_owned(), LENGTH)]));
+        println!("what a mount of its own shows is not the node's");
+        let said = run(node, "users", "main", "mount -t proc proc /mnt; echo $?; echo x > /proc/sysrq-trigger")?;
+        ensure!(said.contains("Permission denied"), "{said:?}");
+        node.remove("users.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
 /// I6: killed while it makes namespaces and mounts, the agent leaves none of them behind.
 #[test]
 fn an_agent_killed_at_any_moment_leaves_nothing() -> Result<()> {

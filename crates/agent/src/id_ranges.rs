@@ -12,7 +12,7 @@ use std::{
 
 use nix::unistd::User;
 use serde::{Deserialize, Serialize};
-use stanchion_pod::PodUid;
+use stanchion_pod::{Pod, PodUid};
 use stanchion_runtime::IdRange;
 
 use crate::files;
@@ -37,6 +37,8 @@ pub(crate) enum RangeError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot note which users of the node the pod has")]
     Write(#[source] io::Error),
+    #[error("{place}: {id} is beyond the {LENGTH} users and groups that a pod with `spec.hostUsers: false` has")]
+    Beyond { place: String, id: u32 },
 }
 
 const WAY_OUT: &str = "give it one range of both, in /etc/subuid and /etc/subgid, which begins at a multiple of 65536 and is as \
@@ -99,6 +101,20 @@ impl IdRanges {
         let text = serde_json::to_vec(&note).map_err(|error| RangeError::Write(error.into()))?;
         files::keep_users(&self.state_dir, uid, &text).map_err(RangeError::Write)?;
         Ok(IdRange { first, length: LENGTH })
+    }
+
+    /// Checks that a pod asks for no user and no group that it will not have.
+    pub fn check(pod: &Pod) -> Result<(), RangeError> {
+        let group = pod.fs_group.iter().map(|group| group.id).chain(pod.security.groups.iter().copied());
+        let of_pod = group.map(|id| ("a group of the pod".to_owned(), id));
+        let of_containers = pod.all_containers().flat_map(|it| {
+            let user = it.security.user.map(|id| (format!("runAsUser of container {}", it.name), id));
+            user.into_iter().chain(it.security.group.map(|id| (format!("runAsGroup of container {}", it.name), id)))
+        });
+        match of_pod.chain(of_containers).find(|(_, id)| *id >= LENGTH) {
+            Some((place, id)) => Err(RangeError::Beyond { place, id }),
+            None => Ok(()),
+        }
     }
 
     fn noted(&self, uid: &PodUid) -> Result<Option<IdRange>, RangeError> {

@@ -14,6 +14,7 @@ use crate::{
     desired::DesiredPod,
     events::Subject,
     files::{self, PodFiles},
+    id_ranges::IdRanges,
     plan::{
         self, Action, Run,
         history::{Attempt, Failure, ImageState, Unstarted},
@@ -182,10 +183,11 @@ impl<R: Runtime> Worker<R> {
             let error = Error::new(ErrorKind::Unsupported, message);
             return Err(error.because(format!("{name} {runtime_version} here cannot; {way_out}")));
         }
-        let (shared, uid) = (Arc::clone(&self.shared), pod.uid.clone());
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Error::new(ErrorKind::Other, "hostUsers: false").caused_by(error)
         };
+        IdRanges::check(pod).map_err(|error| failed(&error))?;
+        let (shared, uid) = (Arc::clone(&self.shared), pod.uid.clone());
         match tokio::task::spawn_blocking(move || shared.id_ranges.of(&uid)).await {
             Ok(range) => range.map(Some).map_err(|error| failed(&error)),
             Err(panic) => Err(failed(&panic)),

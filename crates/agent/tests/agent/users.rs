@@ -59,3 +59,17 @@ async fn a_backend_that_cannot_is_named_with_a_way_out() {
     node.fake().set_user_namespaces(true);
     node.runs(&[("a", &[("app", "app:1")])]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn users_that_a_pod_will_not_have_are_named() {
+    let mut node = Node::new();
+    let over = "hostUsers: false\ncontainers: [{name: app, image: 'app:1', securityContext: {runAsUser: 65536}}]";
+    node.write("a.yaml", &raw("a", over));
+    node.start();
+    node.shows("why it waits", |node| !node.events("FailedCreatePodSandBox").is_empty()).await;
+    let said = node.events("FailedCreatePodSandBox").remove(0).message;
+    let words = "runAsUser of container app: 65536 is beyond the 65536 users and groups";
+    assert!(said.contains(words), "R-SEC-14: {said}");
+    node.write("a.yaml", &raw("a", &over.replace("runAsUser: 65536", "runAsUser: 65535")));
+    node.runs(&[("a", &[("app", "app:1")])]).await;
+}
