@@ -19,9 +19,11 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     libc,
     sched::{CloneFlags, unshare},
     sys::{prctl::set_pdeathsig, signal::Signal},
+    unistd::{Pid, getppid},
 };
 use rustix::{
     fs::CWD,
@@ -58,12 +60,14 @@ impl Holder {
     pub fn start(program: &Path, namespaces: CloneFlags, users: IdRange) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let agent = Pid::this();
         let enter = move || {
             unshare(namespaces)?;
-            // It does not outlive the agent, which has no note of it.
-            Ok(set_pdeathsig(Signal::SIGKILL)?)
+            // It does not outlive the agent, which has no note of it; not even one that has died meanwhile.
+            set_pdeathsig(Signal::SIGKILL)?;
+            if getppid() == agent { Ok(()) } else { Err(Errno::ESRCH.into()) }
         };
-        // SAFETY: between fork and exec `enter` makes two system calls, and neither allocates nor locks.
+        // SAFETY: between fork and exec `enter` makes three system calls, and none allocates or locks.
         unsafe { command.pre_exec(enter) };
         let holder = Self(command.spawn()?);
         let line = format!("0 {} {}\n", users.first, users.length);
