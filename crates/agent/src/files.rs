@@ -27,6 +27,7 @@ mod resolver;
 mod subpath;
 mod users;
 mod volume;
+pub(crate) mod whole;
 
 use std::{
     fs,

@@ -8,9 +8,8 @@
 mod tests;
 
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -24,7 +23,7 @@ use stanchion_pod::k8s_openapi::{
 use crate::{
     clock::later,
     config::Remembered,
-    files::ignore_absent,
+    files::{ignore_absent, whole},
     view::{PodView, RemovedView},
 };
 
@@ -75,11 +74,7 @@ impl Removed {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let uid = removed.pod.metadata.uid.as_deref().unwrap_or_default();
         let name = format!("{:016}-{uid}.json", removed.removed_at.as_millisecond());
-        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.directory)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(&serde_json::to_vec(removed)?)?;
-        file.as_file().sync_all()?;
-        file.persist(self.directory.join(name))?;
+        whole::write_durably(&self.directory.join(name), &serde_json::to_vec(removed)?)?;
         drop(change);
         self.forget(removed.removed_at)
     }

@@ -2,13 +2,13 @@
 
 use std::{
     fs,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     path::PathBuf,
 };
 
 use stanchion_runtime::ContainerId;
 
-use super::{PodFiles, directory};
+use super::{PodFiles, directory, whole};
 use crate::plan::life::Life;
 
 /// The file, in the container's directory.
@@ -25,10 +25,7 @@ impl PodFiles {
         self.create_root()?;
         let place = self.container(name);
         directory(0o755, &place)?;
-        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&place)?;
-        file.write_all(&serde_json::to_vec(&(id, life))?)?;
-        file.persist(place.join(NAME))?;
-        Ok(())
+        whole::write(&place.join(NAME), &serde_json::to_vec(&(id, life))?)
     }
 
     /// What was written down of this container; `None` when nothing was.

@@ -3,15 +3,14 @@
 use std::{
     collections::HashMap,
     fs,
-    io::{self, ErrorKind, Write},
-    os::unix::fs::PermissionsExt,
+    io::{self, ErrorKind},
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 use stanchion_pod::{Origin, Pod, PodKey, Revision, decode_from};
 
-use super::PodFiles;
+use super::{PodFiles, whole};
 
 /// The record's file, in the pod's directory.
 const NAME: &str = "running.json";
@@ -110,11 +109,7 @@ impl PodFiles {
     /// Writes down what is about to run. Of one UID only the latest counts.
     pub fn keep_record(&self, record: &Record) -> io::Result<()> {
         self.create_root()?;
-        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.root)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(&serde_json::to_vec(record)?)?;
-        file.persist(self.root.join(NAME))?;
-        Ok(())
+        whole::write(&self.root.join(NAME), &serde_json::to_vec(record)?)
     }
 
     /// Notes that what was written down is stopped, and not to be started again.

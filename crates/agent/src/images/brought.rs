@@ -8,7 +8,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, ErrorKind, Write},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use stanchion_runtime::{Image, ImageDigest, Runtime};
 
 use super::Images;
-use crate::reference::repository;
+use crate::{files::whole, reference::repository};
 
 /// One name of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,10 +96,7 @@ impl Record {
     fn write(&self, stores: &Stores) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
-        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(directory)?;
-        file.write_all(&serde_json::to_vec(stores)?)?;
-        file.persist(&self.path)?;
-        Ok(())
+        whole::write(&self.path, &serde_json::to_vec(stores)?)
     }
 }
 

@@ -9,15 +9,14 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
-    io::{self, ErrorKind, Write},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, PermissionsExt},
-    },
+    io::{self, ErrorKind},
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
+
+use crate::files::whole;
 
 /// The last good content of one source.
 #[derive(Debug)]
@@ -57,11 +56,7 @@ impl LastGood {
 
     /// Keeps the content of a file.
     pub fn keep(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
-        let mut file = tempfile::Builder::new().prefix(".").tempfile_in(&self.directory)?;
-        file.as_file().set_permissions(fs::Permissions::from_mode(0o600))?;
-        file.write_all(content)?;
-        file.persist(self.directory.join(name))?;
-        Ok(())
+        whole::write(&self.directory.join(name), content)
     }
 
     /// Forgets a file.

@@ -21,7 +21,7 @@ pub(super) fn file(state: &State, container: &Container, path: &Path) -> Option<
             let access = if security.read_only_root { "ro" } else { "rw" };
             format!("overlay / overlay {access} 0 0\nproc /proc proc rw 0 0\n{masked}")
         }
-        "/proc/self/uid_map" | "/proc/self/gid_map" => {
+        "/proc/1/uid_map" | "/proc/self/uid_map" | "/proc/self/gid_map" => {
             let range = state.sandboxes.get(&config.sandbox)?.config.user_namespace;
             let IdRange { first, length } = range.unwrap_or(IdRange { first: 0, length: u32::MAX });
             format!("{:10} {first:10} {length:10}\n", 0)

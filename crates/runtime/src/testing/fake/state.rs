@@ -32,6 +32,7 @@ pub(super) struct State {
     pub(super) log_files: bool,
     /// Images cannot be mounted.
     pub(super) no_image_mounts: bool,
+    /// Pods cannot have users of their own.
     pub(super) no_user_namespaces: bool,
     /// Sandboxes and containers made so far; names the next.
     made: u16,
@@ -87,6 +88,9 @@ impl State {
         let what = format!("create sandbox of pod {namespace}/{name} (uid {uid}, attempt {attempt})");
         if name.is_empty() || namespace.is_empty() || uid.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, format!("{what}: name, namespace and uid must be given")));
+        }
+        if config.user_namespace.is_some() && self.no_user_namespaces {
+            return Err(Error::unsupported(format!("{what} with users of its own")));
         }
         for other in self.sandboxes.values() {
             if other.config.uid == *uid && other.config.attempt == *attempt {
