@@ -49,6 +49,7 @@ pub struct NodeBuilder {
     proxied: bool,
     credentials: Option<(String, String)>,
     disk: Option<String>,
+    runs_in_memory: bool,
     agent: String,
     backend: String,
     images: String,
@@ -69,6 +70,7 @@ impl NodeBuilder {
             proxied: false,
             credentials: None,
             disk: None,
+            runs_in_memory: false,
             agent: text(),
             backend: text(),
             images: text(),
@@ -101,6 +103,13 @@ impl NodeBuilder {
     #[must_use]
     pub fn public_registries(mut self) -> Self {
         self.fixtures = false;
+        self
+    }
+
+    /// Keeps in memory what an installed node has in `/run`: sockets, pinned namespaces, the daemons' running state.
+    #[must_use]
+    pub fn runs_in_memory(mut self) -> Self {
+        self.runs_in_memory = true;
         self
     }
 
@@ -167,10 +176,10 @@ impl NodeBuilder {
         let fixtures = if self.fixtures { Some(Fixtures::prepare()?) } else { None };
         let registry = fixtures.as_ref().map(|images| Registry::start(dir, &images.registry())).transpose()?;
         if let Some(size) = &self.disk {
-            let disk = dir.join(self.runtime.name());
-            fs::create_dir(&disk).with_context(|| format!("cannot create {}", disk.display()))?;
-            let size = format!("size={size}");
-            process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", &size, "disk"]).arg(&disk))?;
+            memory_at(&dir.join(self.runtime.name()), &["-o", &format!("size={size}")])?;
+        }
+        if self.runs_in_memory {
+            ["run", "containerd/state", "docker/exec"].iter().try_for_each(|sub| memory_at(&dir.join(sub), &[]))?;
         }
         let k3s = match self.runtime {
             Backend::K3s => Some(K3s::build(&dir.join("k3s"))?),
@@ -226,6 +235,12 @@ impl NodeBuilder {
         }
         result
     }
+}
+
+/// Makes a directory of which the files are in memory.
+fn memory_at(dir: &Path, options: &[&str]) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    process::text(tools::command("mount")?.args(["-t", "tmpfs"]).args(options).arg("tmpfs").arg(dir)).map(drop)
 }
 
 /// A running node. Dropping it ends and removes everything of it.

@@ -95,7 +95,8 @@ pub fn run(options: &Options) -> Result<()> {
         println!("{report}");
     }
     if options.wants("mixed") {
-        let (node, rounds) = (NodeBuilder::new(Kind::Bench).mixed(), options.rounds.min(MIXED_ROUNDS));
+        let node = NodeBuilder::new(Kind::Bench).mixed().runs_in_memory();
+        let rounds = options.rounds.min(MIXED_ROUNDS);
         let measure = |node: &Node| Mixed::measure(node, options.mixed, rounds, &interrupt);
         println!("{}", on_a_fresh_node(node, &programs, &interrupt, measure)?);
     }

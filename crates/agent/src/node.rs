@@ -6,9 +6,8 @@ use std::{
 };
 
 use stanchion_pod::Capacity;
-use tokio::sync::Semaphore;
 
-use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
+use crate::{backends::Backend, config::Failover, images::Images, observe::Observer, permits::Permits};
 
 /// One place for pods: a backend, its latest look and its images.
 #[derive(Debug)]
@@ -17,7 +16,7 @@ pub(crate) struct Home<R> {
     pub observer: Observer,
     pub images: Arc<Images>,
     /// Bounds how many pods make sandboxes and containers there at once.
-    pub permits: Semaphore,
+    pub permits: Permits,
 }
 
 impl<R> Home<R> {

@@ -504,8 +504,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
-        // Never closed; without a permit the work goes on unbounded rather than not at all.
-        self.shared.home(backend)?.permits.acquire().await.ok()
+        self.shared.home(backend)?.permits.acquire().await
     }
 
     /// Whether a container ran in this revision of the pod.
