@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use stanchion_pod::Capacity;
 use stanchion_runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,7 +22,6 @@ use crate::{
     links,
     node::{self, Home},
     observe::observer,
-    permits::Permits,
     preload::{self, Imports},
     reconcile::Reconciler,
     removed::Removed,
@@ -143,12 +142,12 @@ impl<R: Runtime> Agent<R> {
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
         let Handle { board, events, removed, pulse, backends, ending, .. } = self.handle;
-        let spare = Permits::spare();
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let mut homes = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
-            let permits = Permits::beside(&spare);
+            let permits = Semaphore::new((2 * cores).max(4));
             let record = Record::of(&self.config.state_dir, &backend.name);
             let images = Arc::new(Images::new(record, self.clock));
             homes.push(Home { backend: backend.clone(), observer, images, permits });

@@ -7,8 +7,7 @@
 //! - [`observe`]: what exists in each backend, the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
-//!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]);
-//!   [`permits`] bound how many start at once.
+//!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
 //! - [`credentials`]: what programs of the node give for registries.
 //! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
 //! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types. [`removed`]: pods that were.
@@ -41,7 +40,6 @@ mod links;
 pub mod logs;
 mod node;
 mod observe;
-mod permits;
 mod plan;
 mod policy;
 mod preload;

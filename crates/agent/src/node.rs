@@ -6,8 +6,9 @@ use std::{
 };
 
 use stanchion_pod::Capacity;
+use tokio::sync::Semaphore;
 
-use crate::{backends::Backend, config::Failover, images::Images, observe::Observer, permits::Permits};
+use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
 
 /// One place for pods: a backend, its latest look and its images.
 #[derive(Debug)]
@@ -16,7 +17,7 @@ pub(crate) struct Home<R> {
     pub observer: Observer,
     pub images: Arc<Images>,
     /// Bounds how many pods make sandboxes and containers there at once.
-    pub permits: Permits,
+    pub permits: Semaphore,
 }
 
 impl<R> Home<R> {

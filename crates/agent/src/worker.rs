@@ -504,7 +504,8 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
-        self.shared.home(backend)?.permits.acquire().await
+        // Never closed; without a permit the work goes on unbounded rather than not at all.
+        self.shared.home(backend)?.permits.acquire().await.ok()
     }
 
     /// Whether a container ran in this revision of the pod.
