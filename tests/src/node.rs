@@ -176,10 +176,12 @@ impl NodeBuilder {
         let fixtures = if self.fixtures { Some(Fixtures::prepare()?) } else { None };
         let registry = fixtures.as_ref().map(|images| Registry::start(dir, &images.registry())).transpose()?;
         if let Some(size) = &self.disk {
-            memory_at(&dir.join(self.runtime.name()), &["-o", &format!("size={size}")])?;
+            mount_memory(&dir.join(self.runtime.name()), &format!("size={size}"))?;
         }
         if self.runs_in_memory {
-            ["run", "containerd/state", "docker/exec"].iter().try_for_each(|sub| memory_at(&dir.join(sub), &[]))?;
+            for sub in ["run", "containerd/state", "docker/exec"] {
+                mount_memory(&dir.join(sub), "mode=0755")?;
+            }
         }
         let k3s = match self.runtime {
             Backend::K3s => Some(K3s::build(&dir.join("k3s"))?),
@@ -237,10 +239,13 @@ impl NodeBuilder {
     }
 }
 
-/// Makes a directory of which the files are in memory.
-fn memory_at(dir: &Path, options: &[&str]) -> Result<()> {
+/// Has the files of a directory in memory, by a tmpfs with these options; the directory is made if there is none.
+///
+/// # Errors
+/// When it cannot be made or mounted.
+pub fn mount_memory(dir: &Path, options: &str) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    process::text(tools::command("mount")?.args(["-t", "tmpfs"]).args(options).arg("tmpfs").arg(dir)).map(drop)
+    process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir)).map(drop)
 }
 
 /// A running node. Dropping it ends and removes everything of it.

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use stanchion_tests::{
     Backend, Node,
+    node::mount_memory,
     pods::{self, IDLE, shell},
     proc, process, tools,
 };
@@ -177,12 +178,9 @@ fn a_variable_that_no_kernel_takes_is_named(on: Backend) -> Result<()> {
 fn a_full_state_directory_holds_back_who_needs_it_and_nobody_else() -> Result<()> {
     let mut node = Node::builder().on(Backend::Containerd).without_agent()?;
     let state = node.path("state");
-    fs::create_dir_all(&state)?;
-    let mount = |options: &str| {
-        process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&state))
-    };
-    mount("size=2m,mode=0700")?;
-    let result = node.agent.start().and_then(|()| on_a_full_disk(&mut node, &|| mount("remount,size=64m").map(drop)));
+    mount_memory(&state, "size=2m,mode=0700")?;
+    let make_room = || mount_memory(&state, "remount,size=64m");
+    let result = node.agent.start().and_then(|()| on_a_full_disk(&mut node, &make_room));
     if result.is_err() {
         eprintln!("{}", node.dump());
     }
