@@ -15,14 +15,15 @@ use stanchion_tests::{rules::Proof, tools::workspace_dir as root};
 const LINES: usize = 600;
 
 /// What each crate may depend on inside the workspace. Plugins are a group of their own, see [`allowed`].
-const INSIDE: [(&str, &[&str]); 10] = [
+const INSIDE: [(&str, &[&str]); 11] = [
     ("stanchion-pod", &[]),
     ("stanchion-runtime", &[]),
     ("stanchion-abi", &[]),
     ("stanchion-logger", &[]),
-    ("stanchion-sdk", &["stanchion-abi", "stanchion-runtime"]),
+    ("stanchion-untrusted", &[]),
+    ("stanchion-sdk", &["stanchion-abi", "stanchion-runtime", "stanchion-untrusted"]),
     ("stanchion-loader", &["stanchion-abi", "stanchion-runtime"]),
-    ("stanchion-agent", &["stanchion-pod", "stanchion-runtime"]),
+    ("stanchion-agent", &["stanchion-pod", "stanchion-runtime", "stanchion-untrusted"]),
     (
         "stanchion",
         &[
@@ -32,6 +33,7 @@ const INSIDE: [(&str, &[&str]); 10] = [
             "stanchion-pod",
             "stanchion-runtime",
             "stanchion-sdk",
+            "stanchion-untrusted",
         ],
     ),
     // xtask is built with it before anything is installed.
@@ -114,7 +116,8 @@ fn allowed(from: &Member, on: &Member, kind: &str) -> bool {
     }
     if from.is_plugin() {
         // K3s's containerd is a containerd.
-        return on.name == "stanchion-sdk" || (from.dir.ends_with("k3s") && on.dir.ends_with("containerd"));
+        let is_shared = ["stanchion-sdk", "stanchion-untrusted"].contains(&on.name.as_str());
+        return is_shared || (from.dir.ends_with("k3s") && on.dir.ends_with("containerd"));
     }
     INSIDE.iter().any(|(name, may)| *name == from.name && may.contains(&on.name.as_str()))
 }

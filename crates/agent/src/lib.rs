@@ -36,6 +36,7 @@ pub mod health;
 mod hook;
 mod id_ranges;
 mod images;
+mod limits;
 mod links;
 pub mod logs;
 mod node;

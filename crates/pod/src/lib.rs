@@ -17,6 +17,7 @@ mod image;
 mod json;
 pub mod kubernetes;
 mod lifecycle;
+mod limits;
 mod model;
 mod names;
 mod node;

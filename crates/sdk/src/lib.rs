@@ -12,8 +12,8 @@
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
 //! - [`changes`]: one change at a time to one thing, each to its end.
-//! - `cgroup`, `confinement`, `disk`, `layers`, `limits`, `names`, `proc`, `settings`, `users`: what backends for a runtime on this node
-//!   share (feature `node`).
+//! - `cgroup`, `confinement`, `disk`, `layers`, `names`, `privileges`, `proc`, `settings`, `users`: what backends for a runtime on this
+//!   node share (feature `node`).
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
 
@@ -29,12 +29,14 @@ mod guest;
 #[cfg(feature = "node")]
 pub mod layers;
 #[cfg(feature = "node")]
-pub mod limits;
+mod limits;
 mod log;
 #[cfg(feature = "node")]
 pub mod names;
 #[cfg(feature = "pause")]
 pub mod pause;
+#[cfg(feature = "node")]
+pub mod privileges;
 #[cfg(feature = "node")]
 pub mod proc;
 mod reply;

@@ -9,6 +9,7 @@ mod backends;
 mod client;
 mod commands;
 mod config;
+mod limits;
 mod notify;
 mod run;
 mod shutdown;

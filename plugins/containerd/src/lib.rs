@@ -17,6 +17,7 @@ mod events;
 mod exec;
 mod image;
 mod inventory;
+mod limits;
 mod names;
 mod namespaces;
 mod network;

@@ -9,7 +9,7 @@ use bollard::models::{
 use stanchion_sdk::{
     cgroup,
     changes::finish,
-    limits::oom_score_adj,
+    privileges::oom_score_adj,
     runtime::{
         ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, RecursiveReadOnly, Result, labels,
     },

@@ -17,6 +17,7 @@ mod exec;
 mod image;
 mod inventory;
 mod kills;
+mod limits;
 mod logs;
 mod names;
 mod pause;

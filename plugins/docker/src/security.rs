@@ -6,7 +6,7 @@ use bollard::models::ImageInspect;
 use stanchion_sdk::{
     confinement::{app_armor_profiles, has_app_armor, has_se_linux},
     layers::tables,
-    limits, proc,
+    privileges, proc,
     runtime::{ContainerConfig, Error, ErrorKind, Profile, Result, Security},
     users::{Ids, Tables, in_force},
 };
@@ -68,7 +68,7 @@ impl Confinement {
         let (masked, read_only) = (list(proc::masked), list(proc::read_only));
         let mut confinement =
             Self { privileged: security.privileged, add: Vec::new(), drop: Vec::new(), options, masked, read_only };
-        confinement.allow(security, limits::lacks_capabilities());
+        confinement.allow(security, privileges::lacks_capabilities());
         Ok(confinement)
     }
 
@@ -89,7 +89,9 @@ impl Confinement {
         }
         self.drop = security.drop_capabilities.clone();
         self.add = match is_half || has_all(&security.add_capabilities) {
-            true => limits::capabilities().into_iter().filter(|it| !LATER.contains(it)).map(str::to_owned).collect(),
+            true => {
+                privileges::capabilities().into_iter().filter(|it| !LATER.contains(it)).map(str::to_owned).collect()
+            }
             false => security.add_capabilities.clone(),
         };
         if is_half || has_all(&security.add_capabilities) {

@@ -11,6 +11,7 @@
 mod archives;
 mod config;
 mod layout;
+mod limits;
 mod own;
 mod places;
 mod presence;

@@ -4,7 +4,7 @@ use oci_spec::{
     OciSpecError,
     runtime::{Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder},
 };
-use stanchion_sdk::{limits, runtime::Security};
+use stanchion_sdk::{privileges, runtime::Security};
 
 /// The set that containerd and Docker give.
 const USUAL: [Capability; 14] = [
@@ -66,7 +66,7 @@ pub(super) fn capabilities(all: Capabilities, is_root: bool) -> Result<LinuxCapa
 
 /// The capabilities that any process of this node can have.
 fn of_node() -> Capabilities {
-    limits::capabilities().into_iter().filter_map(|name| name.parse().ok()).collect()
+    privileges::capabilities().into_iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use oci_spec::{
         PosixRlimit, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
-use stanchion_sdk::{limits::oom_score_adj, proc};
+use stanchion_sdk::{privileges::oom_score_adj, proc};
 
 use super::{capabilities::capabilities, devices, id_mappings};
 use crate::{

@@ -6,7 +6,7 @@ use oci_spec::{
     OciSpecError,
     runtime::{PosixRlimit, Process, ProcessBuilder, UserBuilder},
 };
-use stanchion_sdk::{limits::oom_score_adj, users};
+use stanchion_sdk::{privileges::oom_score_adj, users};
 
 use super::{Parts, SpecError, capabilities, confinement};
 

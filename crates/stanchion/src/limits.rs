@@ -1,0 +1,5 @@
+//! Bounds on what others can make large, each with its reason. `docs/limits.md` lists them all.
+
+// Files.
+
+// Tables and terminals.

@@ -1,0 +1,169 @@
+//! Regular files, opened and read.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, open as open_path, openat};
+
+use crate::{Limit, TooLarge};
+
+/// What is done with a symbolic link at the end of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// It is followed: in directories of the administrator's, where `file -> ../release-7/file` is common.
+    Follow,
+    /// It is refused: wherever a container or an image can put one.
+    Refuse,
+}
+
+/// Opens a regular file for reading.
+///
+/// Nothing but a regular file is ever opened, not even for a moment: opening a FIFO can wait for ever, opening a device can
+/// rewind a tape.
+///
+/// # Errors
+/// The file is not there, is no regular file (`InvalidInput`), is a link that is refused, or cannot be read.
+pub fn open(path: impl AsRef<Path>, links: Links) -> io::Result<File> {
+    open_at(CWD, path, links)
+}
+
+/// Opens a regular file below the directory `directory` for reading; otherwise as [`open`]. Links in the middle of `path` are
+/// followed: pass a single name where somebody else can make them.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_at(directory: impl AsFd, path: impl AsRef<Path>, links: Links) -> io::Result<File> {
+    let follow = if links == Links::Refuse { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let found = openat(directory, path.as_ref(), OFlags::PATH | OFlags::CLOEXEC | follow, Mode::empty())?;
+    open_found(&found)
+}
+
+/// Opens for reading what an `O_PATH` descriptor names, if it is a regular file.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_found(found: &OwnedFd) -> io::Result<File> {
+    match FileType::from_raw_mode(fstat(found)?.st_mode) {
+        FileType::RegularFile => {}
+        FileType::Symlink => return Err(refused("it is a symbolic link")),
+        other => return Err(refused(kind(other))),
+    }
+    let again = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(File::from(open_path(again, flags, Mode::empty())?))
+}
+
+fn refused(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, what)
+}
+
+/// What a file is that is no regular one, for an error.
+fn kind(found: FileType) -> &'static str {
+    match found {
+        FileType::Directory => "it is a directory, not a regular file",
+        FileType::Fifo => "it is a FIFO, not a regular file",
+        FileType::Socket => "it is a socket, not a regular file",
+        FileType::CharacterDevice | FileType::BlockDevice => "it is a device, not a regular file",
+        _ => "it is not a regular file",
+    }
+}
+
+/// Reads a whole regular file; refuses one that is larger than the limit.
+///
+/// # Errors
+/// As [`open`]; [`TooLarge`] as `FileTooLarge`.
+pub fn read(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Result<Vec<u8>> {
+    read_from(open(path, links)?, limit)
+}
+
+/// Reads the first bytes of a regular file, as many as the limit allows, and leaves the rest.
+///
+/// # Errors
+/// As [`open`].
+pub fn read_start(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path, links)?.take(limit.most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads a whole regular file that has to be UTF-8, such as the kernel's own in `/proc` and `/sys`.
+///
+/// # Errors
+/// As [`read`]; `InvalidData` when it is no UTF-8.
+pub fn read_text(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Result<String> {
+    let bytes = read(path, links, limit)?;
+    String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// Reads all that `from` has; refuses more than the limit, and holds no more than that of it.
+///
+/// # Errors
+/// Reading fails; [`TooLarge`] as `FileTooLarge`.
+pub fn read_from(from: impl Read, limit: Limit) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(limit.most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match bytes.len() > limit.len() {
+        true => Err(TooLarge(limit).into()),
+        false => Ok(bytes),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::ErrorKind, os::unix::fs::symlink};
+
+    use rustix::fs::{FileType, Mode, mknodat};
+
+    use super::*;
+
+    const SMALL: Limit = Limit::new("test file", 8);
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit_and_a_larger_one_is_refused() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("file");
+        fs::write(&path, b"\xff1234567").expect("written");
+        assert_eq!(read(&path, Links::Refuse, SMALL).expect("it fits"), b"\xff1234567");
+        assert_eq!(read_text(&path, Links::Refuse, SMALL).expect_err("no text").kind(), ErrorKind::InvalidData);
+        File::options().write(true).open(&path).expect("opened").set_len(1 << 40).expect("sparse");
+        let error = read(&path, Links::Refuse, SMALL).expect_err("it is a terabyte");
+        assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+        assert!(error.to_string().contains("limit \"test file\""), "{error}");
+        assert_eq!(read_start(&path, Links::Refuse, SMALL).expect("its start"), b"\xff1234567");
+    }
+
+    #[test]
+    fn links_are_followed_only_where_that_is_asked_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("file"), "it").expect("written");
+        let link = dir.path().join("link");
+        symlink("file", &link).expect("a link");
+        assert_eq!(read(&link, Links::Follow, SMALL).expect("followed"), b"it");
+        let error = read(&link, Links::Refuse, SMALL).expect_err("refused");
+        assert!(error.to_string().contains("symbolic link"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).expect("a FIFO");
+        for (path, what) in
+            [(fifo.as_path(), "a FIFO"), (dir.path(), "a directory"), (Path::new("/dev/null"), "a device")]
+        {
+            let error = read(path, Links::Follow, SMALL).expect_err("no file");
+            assert!(error.to_string().contains(what), "{}: {error}", path.display());
+        }
+    }
+
+    #[test]
+    fn files_of_the_kernel_are_read() {
+        let limit = Limit::new("boot id", 4096);
+        let id = read_text("/proc/sys/kernel/random/boot_id", Links::Refuse, limit).expect("it is there");
+        assert_eq!(id.trim().len(), 36, "{id}");
+    }
+}
