@@ -17,7 +17,7 @@
 //! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`golden`] recordings of a kubelet, and how they are compared with what a node shows.
-//! - [`rules`] which tests prove which rule of `docs/rules.md`.
+//! - [`rules`] which tests prove which rule of `docs/rules.md`; [`limits`] what `docs/limits.md` lists.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
@@ -35,6 +35,7 @@ pub mod http;
 pub mod image;
 pub mod k3s;
 pub mod layer;
+pub mod limits;
 pub mod node;
 pub mod pods;
 pub mod proc;

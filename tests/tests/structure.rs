@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::Value;
-use stanchion_tests::{rules::Proof, tools::workspace_dir as root};
+use stanchion_tests::{limits, rules::Proof, tools::workspace_dir as root};
 
 /// Longest source file, tests included.
 const LINES: usize = 600;
@@ -192,6 +192,14 @@ fn no_file_is_longer_than_its_idea() {
 fn ids_of_rules_are_in_their_list_and_belong_to_tests() {
     let proof = Proof::collect(&root()).expect("the list of rules and the sources can be read");
     assert!(proof.problems.is_empty(), "{}", proof.problems.join("\n"));
+}
+
+#[test]
+fn every_limit_is_on_its_page() {
+    let limits = limits::collect(&root()).expect("the limits can be read");
+    assert!(limits.len() > 30, "only {} limits were found", limits.len());
+    let page = fs::read_to_string(root().join("docs/limits.md")).expect("there is a page");
+    assert!(page == limits::page(&limits), "docs/limits.md is not what the modules say: run `cargo xtask limits`");
 }
 
 #[test]

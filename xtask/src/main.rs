@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | rules | fuzz | vm`: everything a developer runs, nothing to prepare before.
+//! `cargo xtask demo | test | bench | rules | limits | fuzz | vm`: everything a developer runs, nothing to prepare before.
 
 mod bench;
 mod build;
@@ -6,6 +6,7 @@ mod demo;
 mod deps;
 mod fuzz;
 mod interrupt;
+mod limits;
 mod lint;
 mod rules;
 mod test;
@@ -36,6 +37,8 @@ enum Task {
     Bench(bench::Options),
     /// Print the rules with the tests that prove them
     Rules(rules::Options),
+    /// Write docs/limits.md from the modules that declare the limits
+    Limits,
     /// Try the decoder of manifests with inputs that libFuzzer makes up
     Fuzz(fuzz::Options),
     /// Run end-to-end tests on an emulated Debian 13 with cgroup v2 and systemd, and reboot it
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Rules(options) => rules::run(&options),
+        Task::Limits => limits::run(),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Vm(options) => vm::run(&options),
     };
