@@ -1,0 +1,138 @@
+//! Directory trees, measured, visited and removed.
+//!
+//! Whoever writes a tree can make it deeper than any path or stack, broader than memory, and can exchange its directories while
+//! somebody goes through it. So nothing here recurses or names anything by more than one component: a tree is gone through by
+//! descriptors, of which at most [`levels::HELD`] are open at a time. Symbolic links are not followed, and nothing leads into
+//! what is mounted in the tree.
+//!
+//! # Layout
+//! [`levels`]: the way down to a directory and back up. [`removal`]: removing.
+
+mod levels;
+mod removal;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags, open, openat, statx},
+    io::Errno,
+};
+
+use levels::{Levels, open_child};
+pub use removal::{remove, remove_at};
+
+/// What is found in a tree: open, since by name it could be another by now.
+#[derive(Debug)]
+pub enum Found<'a> {
+    /// A directory, after everything in it.
+    Directory(BorrowedFd<'a>),
+    /// A symbolic link, by its name in a directory.
+    Link(BorrowedFd<'a>, &'a CStr),
+    /// Anything else; it is open as a path only (`O_PATH`).
+    File(BorrowedFd<'a>),
+}
+
+/// Visits a directory and everything in it, but for what is mounted there. What is put there while this goes on cannot lead it
+/// elsewhere.
+///
+/// # Errors
+/// A directory cannot be read, `visit` fails, or a directory was moved away before everything in it was visited.
+pub fn walk(top: impl AsRef<Path>, mut visit: impl FnMut(Found<'_>) -> io::Result<()>) -> io::Result<()> {
+    let mut levels = Levels::below(open_top(top.as_ref())?)?;
+    loop {
+        let Some(entry) = levels.next() else {
+            visit(Found::Directory(levels.directory()))?;
+            if levels.leave().is_none() {
+                break;
+            }
+            continue;
+        };
+        let entry = entry?;
+        let (directory, name) = (levels.directory(), entry.file_name());
+        match kind(directory, &entry) {
+            FileType::Directory => match open_child(directory, name) {
+                Ok(opened) => levels.enter(opened)?,
+                Err(error) if is_another(error) => {}
+                Err(error) => return Err(error.into()),
+            },
+            FileType::Symlink => visit(Found::Link(directory, name))?,
+            _ => match open_file(directory, name) {
+                Ok(file) => visit(Found::File(std::os::fd::AsFd::as_fd(&file)))?,
+                Err(error) if is_another(error) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+    }
+    match levels.has_lost() {
+        true => Err(io::Error::new(io::ErrorKind::ResourceBusy, "its directories are moved about; try again")),
+        false => Ok(()),
+    }
+}
+
+/// What the files in a directory take of the disk, bytes; without what is mounted there. What cannot be looked at counts nothing.
+#[must_use]
+pub fn usage(top: impl AsRef<Path>) -> u64 {
+    let mut used = 0_u64;
+    let Ok(mut levels) = open_top(top.as_ref()).and_then(Levels::below) else { return used };
+    loop {
+        let Some(entry) = levels.next() else {
+            match levels.leave() {
+                Some(_) => continue,
+                None => return used,
+            }
+        };
+        let Ok(entry) = entry else { continue };
+        let (directory, name) = (levels.directory(), entry.file_name());
+        let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
+        let Ok(found) = statx(directory, name, flags, StatxFlags::TYPE | StatxFlags::BLOCKS) else { continue };
+        if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            continue;
+        }
+        used = used.saturating_add(found.stx_blocks.saturating_mul(512));
+        if FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory
+            && let Ok(opened) = open_child(directory, name)
+            && let Err(error) = levels.enter(opened)
+        {
+            // It cannot be looked at: its entries count nothing.
+            drop(error);
+        }
+    }
+}
+
+/// Links on the way to the top are the caller's own.
+fn open_top(top: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(open(top, flags, Mode::empty())?)
+}
+
+fn open_file(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = statx(directory, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE)?;
+    match found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+        true => Err(Errno::XDEV),
+        false => openat(directory, name, flags, Mode::empty()),
+    }
+}
+
+/// Whether an entry went, became something else, or is hidden below a mount: nothing is to be done about it.
+fn is_another(error: Errno) -> bool {
+    matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)
+}
+
+/// What an entry is. Some file systems do not say so in their listings.
+fn kind(directory: BorrowedFd<'_>, entry: &rustix::fs::DirEntry) -> FileType {
+    match entry.file_type() {
+        FileType::Unknown => {
+            let found = statx(directory, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+            found.map_or(FileType::Unknown, |found| FileType::from_raw_mode(found.stx_mode.into()))
+        }
+        kind => kind,
+    }
+}
