@@ -33,8 +33,9 @@ pub struct DesiredPod {
     pub pod: Arc<Pod>,
     /// Path or URL of its manifest.
     pub manifest: Arc<str>,
-    /// What is in that manifest: what the pod was decoded from.
-    pub content: Arc<[u8]>,
+    /// Whether the pod is what an earlier agent kept of that manifest, whose present content nobody has read yet, or could. What
+    /// runs may be newer.
+    pub is_recalled: bool,
     /// What pods can refer to, as the sources have it now. Not part of the pod: its revision does not change with it.
     pub objects: Arc<Objects>,
     /// Why the present content of that manifest is not in force, or cannot be read; the pod is the last good one.

@@ -37,9 +37,9 @@ use std::{
 };
 
 use stanchion_pod::{ObjectKey, PodKey, PodUid, ProjectedKind};
+use stanchion_untrusted::tree;
 
 pub(crate) use etc::{host_name, write as write_etc};
-pub(crate) use eviction::usage;
 pub(crate) use label::label;
 pub(crate) use mounts::{share, sharing};
 pub(crate) use record::{Place, Record, boot, places, recorded};
@@ -128,10 +128,10 @@ impl PodFiles {
         let logs = fs::read_link(self.root.join("logs")).unwrap_or_else(|_| self.logs.clone());
         // The link is ours, but a file all the same: only a direct child of the log directory is a pod's log directory.
         if logs.parent() == Some(&self.log_dir) {
-            ignore_absent(fs::remove_dir_all(&logs))?;
+            tree::remove(&logs)?;
         }
         mounts::unmount_below(&self.root)?;
-        ignore_absent(fs::remove_dir_all(&self.root))
+        tree::remove(&self.root)
     }
 }
 

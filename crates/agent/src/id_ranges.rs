@@ -2,7 +2,6 @@
 //! (R-SEC-14). Which they are is in its directory, as a kubelet notes it, and stays with it.
 
 use std::{
-    fs,
     io::{self, ErrorKind},
     ops::Range,
     path::{Path, PathBuf},
@@ -14,8 +13,9 @@ use nix::unistd::User;
 use serde::{Deserialize, Serialize};
 use stanchion_pod::{Pod, PodUid};
 use stanchion_runtime::IdRange;
+use stanchion_untrusted::{Links, read};
 
-use crate::files;
+use crate::{files, limits};
 
 /// How many each has: as many as programs in containers expect to find.
 const LENGTH: u32 = 1 << 16;
@@ -119,7 +119,7 @@ impl IdRanges {
 
     fn noted(&self, uid: &PodUid) -> Result<Option<IdRange>, RangeError> {
         let failed = |source| self.unreadable(uid, source);
-        let text = match fs::read(files::users(&self.state_dir, uid)) {
+        let text = match read(files::users(&self.state_dir, uid), Links::Refuse, limits::OWN_FILE) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.map_err(failed)?,
         };

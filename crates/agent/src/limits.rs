@@ -1,6 +1,32 @@
 //! Bounds on what others can make large, each with its reason. `docs/limits.md` lists them all.
 
+use stanchion_pod::MAX_MANIFEST;
+use stanchion_untrusted::Limit;
+
 // Files.
+
+/// A manifest file: what the API server takes is far smaller (R-FILE-12). A larger one is refused, and its last good content
+/// stays in force.
+pub(crate) const MANIFEST: Limit = Limit::new("manifest file", MAX_MANIFEST as u64 - 1);
+
+/// A file that the agent has written for itself, e.g. the record of a pod, which an earlier version made of a whole manifest
+/// file in JSON's escapes. A larger one is none of the agent's: it counts as one that cannot be read.
+pub(crate) const OWN_FILE: Limit = Limit::new("file of the agent", 64 << 20);
+
+/// `/etc/hosts`, `/etc/hostname` and `resolv.conf` of the node, which pods are given: lists of blocked hosts have some MiB.
+/// With a larger one pods do not start.
+pub(crate) const NODE_FILE: Limit = Limit::new("network file of the node", 16 << 20);
+
+/// A file of the kernel in `/proc` or `/sys`: the longest is the list of mounts, of nodes with very many pods. A longer one
+/// counts as unreadable.
+pub(crate) const KERNEL_FILE: Limit = Limit::new("file of the kernel", 64 << 20);
+
+/// A file of variables for `fileKeyRef`, which a container can write; a kubelet's limit. The container that wants a variable
+/// of a larger one does not start.
+pub(crate) const ENV_FILE: Limit = Limit::new("file of variables", 1 << 20);
+
+/// A file of settings that an administrator writes, e.g. headers for a URL or a kubelet's configuration. A larger one is refused.
+pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
 // Volumes and pods.
 

@@ -15,6 +15,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use stanchion_untrusted::{Links, read};
 use stanchion_pod::k8s_openapi::{
     api::core::v1 as wire,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -24,6 +25,7 @@ use crate::{
     clock::later,
     config::Remembered,
     files::{ignore_absent, whole},
+    limits,
     view::{PodView, RemovedView},
 };
 
@@ -53,13 +55,13 @@ impl Removed {
     #[must_use]
     pub fn list(&self, now: Timestamp) -> Vec<RemovedView> {
         let (kept, _) = self.entries(now);
-        let read = |path: &PathBuf| {
-            let read = fs::read(path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+        let parse = |path: &PathBuf| {
+            let read = read(path, Links::Refuse, limits::OWN_FILE).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
             read.inspect_err(
                 |error| tracing::warn!(path = %path.display(), %error, "a removed pod's last status is lost"),
             )
         };
-        kept.iter().filter_map(|path| read(path).ok()).collect()
+        kept.iter().filter_map(|path| parse(path).ok()).collect()
     }
 
     /// Keeps a pod's last status. A power cut leaves it or nothing.

@@ -3,12 +3,14 @@
 //! # Layout
 //! - [`run`]: all sources, read when something changes and at least every 20 s, merged and published. [`any`]: one of them.
 //! - [`reader`]: one directory or file, with the last good content of each manifest. [`last_good`]: that content on disk.
+//!   [`directory`]: what is in one, and which one it is.
 //! - [`page`]: the body of a URL, likewise. [`fetch`]: what asks for it, with [`get`]. [`exposure`]: who can read a file.
 //! - [`standby`]: a source that belongs to a kubelet, while that is there. [`kubelets`]: what runs of it while it is not.
 //!   [`lock`]: what keeps the two from running a pod at once.
 //! - [`watch`]: changes as the kernel reports them. [`merge`]: several sources, one set.
 
 mod any;
+mod directory;
 mod exposure;
 mod fetch;
 mod get;
@@ -154,7 +156,7 @@ impl Sources {
                 Source::Page(page) => page.read(),
             }
         }
-        let desired = self.merge.merge(&self.sources);
+        let desired = self.merge.merge(&self.sources, self.watch.refusal());
         self.desired.send_if_modified(|last| {
             let changed = last.pods != desired.pods || last.complete != desired.complete;
             if changed {

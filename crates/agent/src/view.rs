@@ -78,6 +78,9 @@ pub struct SourceView {
     /// Why it cannot be read now; while it cannot, its pods run on as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What else is to be known of how it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
     /// Since when that is so, or since when it is readable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,

@@ -307,7 +307,7 @@ impl<R: Runtime> Worker<R> {
         }
         let ending = self.ending();
         self.history.set_ending(ending.is_some());
-        let Some(wanted) = self.admitted(desired).or(ending.map(|_| None)) else { return Plan::default() };
+        let Some(wanted) = self.admitted(desired, remains).or(ending.map(|_| None)) else { return Plan::default() };
         let mut view = View { home, remains: remains.to_vec() };
         // What can be ended now is.
         view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
@@ -345,11 +345,18 @@ impl<R: Runtime> Worker<R> {
 
     /// What is to run: what is wanted, if this node can give it what it asks for, else what stands. `None` if there is
     /// nothing to do before the manifest or the node is another.
-    fn admitted(&mut self, desired: Option<&DesiredPod>) -> Option<Option<Arc<Pod>>> {
+    fn admitted(
+        &mut self,
+        desired: Option<&DesiredPod>,
+        remains: &[(String, Arc<Remains>)],
+    ) -> Option<Option<Arc<Pod>>> {
         let Some(desired) = desired else { return Some(None) };
         let Some((reason, message)) = self.rejection(&desired.pod, Some(desired)) else {
             self.refused = None;
-            return Some(Some(Arc::clone(&desired.pod)));
+            return match self.runs_newer(desired, remains) {
+                true => self.running.as_ref().map(|running| Some(Arc::clone(&running.pod))),
+                false => Some(Some(Arc::clone(&desired.pod))),
+            };
         };
         if self.refused.as_ref() != Some(&desired.pod.revision) {
             self.refused = Some(desired.pod.revision.clone());

@@ -112,6 +112,19 @@ fn decode_document(document: &Document, origin: Origin, node_name: &str) -> Resu
     Ok((build::pod(wire, uid, revision, origin)?, warnings))
 }
 
+/// Makes a pod of its own [`Pod::wire`], e.g. one that was written down: it was checked when it was decoded.
+///
+/// # Errors
+/// It is of another version of this program, which takes something in it otherwise.
+pub fn restore(
+    wire: k8s_openapi::api::core::v1::Pod,
+    revision: Revision,
+    origin: Origin,
+) -> Result<Pod, Vec<Problem>> {
+    let uid = PodUid::new(wire.metadata.uid.as_deref().unwrap_or_default());
+    build::pod(wire, uid, revision, origin)
+}
+
 /// A document of YAML or JSON that is no manifest, e.g. a file of a kubelet's settings.
 ///
 /// # Errors

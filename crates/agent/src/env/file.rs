@@ -2,14 +2,13 @@
 
 use std::{
     fs::File,
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
 
-use crate::files::inside;
+use stanchion_untrusted::read_from;
 
-/// The most that such a file may have, bytes.
-const MAX: u64 = 1 << 20;
+use crate::{files::inside, limits};
 
 /// Why a variable cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -42,12 +41,9 @@ pub(super) fn read(root: &Path, path: &str, key: &str) -> Result<Option<String>,
 }
 
 fn text(file: File) -> io::Result<String> {
-    let mut text = String::new();
-    file.take(MAX + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX || text.contains('\0') {
-        return Err(io::Error::new(ErrorKind::InvalidData, "it is no text of at most 1 MiB"));
-    }
-    Ok(text)
+    let text = String::from_utf8(read_from(file, limits::ENV_FILE)?);
+    let text = text.ok().filter(|text| !text.contains('\0'));
+    text.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "it is no text in UTF-8"))
 }
 
 /// Reads from the top until `key` is found. `NAME='value'`; values may span lines, nothing is escaped.

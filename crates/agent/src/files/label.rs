@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -14,8 +14,8 @@ use rustix::{
     fs::{XattrFlags, getxattr, lgetxattr, lsetxattr, setxattr},
     io::Errno,
 };
+use stanchion_untrusted::tree::{Found, walk};
 
-use super::inside::{Found, walk};
 
 /// Where the kernel keeps it.
 const NAME: &str = "security.selinux";
@@ -27,7 +27,7 @@ pub(crate) fn label(path: &Path, label: &str) -> io::Result<()> {
     if !fs::symlink_metadata(path)?.is_dir() {
         return label_link(path, &label);
     }
-    let open = |file: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    let open = |file: BorrowedFd<'_>| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     walk(path, |found| match found {
         Found::Directory(file) | Found::File(file) => {
             let path = open(file);

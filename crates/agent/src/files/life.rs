@@ -1,15 +1,15 @@
 //! What is known of a container's life, on the node: the agent's next life goes on from it.
 
 use std::{
-    fs,
     io::{self, ErrorKind},
     path::PathBuf,
 };
 
 use stanchion_runtime::ContainerId;
+use stanchion_untrusted::{Links, read};
 
 use super::{PodFiles, directory, whole};
-use crate::plan::life::Life;
+use crate::{limits, plan::life::Life};
 
 /// The file, in the container's directory.
 const NAME: &str = "life.json";
@@ -30,7 +30,7 @@ impl PodFiles {
 
     /// What was written down of this container; `None` when nothing was.
     pub fn life(&self, name: &str, id: &ContainerId) -> io::Result<Option<Life>> {
-        match fs::read(self.container(name).join(NAME)) {
+        match read(self.container(name).join(NAME), Links::Refuse, limits::OWN_FILE) {
             Ok(bytes) => {
                 let (of, life): (ContainerId, Life) = serde_json::from_slice(&bytes)?;
                 Ok((of == *id).then_some(life))

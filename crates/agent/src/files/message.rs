@@ -1,11 +1,13 @@
 //! The file in which a container leaves its last words (R-TMSG).
 
 use std::{
-    fs::{self, File},
+    fs::{self, OpenOptions},
     io::{self, ErrorKind, Read, Seek, SeekFrom},
     os::unix::fs::PermissionsExt,
     path::PathBuf,
 };
+
+use stanchion_untrusted::{Links, open};
 
 use super::{PodFiles, directory, ignore_absent};
 
@@ -25,7 +27,9 @@ impl PodFiles {
             ignore_absent(fs::remove_file(self.message_file(container, old)))?;
         }
         let path = self.message_file(container, attempt);
-        let file = File::create(&path)?;
+        // Not what an earlier container had of it: that one can still write it.
+        ignore_absent(fs::remove_file(&path))?;
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         file.set_permissions(fs::Permissions::from_mode(0o666))?;
         Ok(path)
     }
@@ -45,7 +49,7 @@ impl PodFiles {
 
     /// What a container has left; empty if nothing.
     pub fn message(&self, container: &str, attempt: u32) -> io::Result<String> {
-        let mut file = match File::open(self.message_file(container, attempt)) {
+        let mut file = match open(self.message_file(container, attempt), Links::Refuse) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
             file => file?,
         };

@@ -8,6 +8,9 @@ use std::{
 };
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
+use stanchion_untrusted::{Links, read};
+
+use crate::limits;
 
 /// Unmounts everything that is mounted below `root`, the deepest first. Busy mounts are detached: their last user ends
 /// them.
@@ -45,7 +48,7 @@ pub(crate) struct Sharing {
 /// The sharing of the mount that `path` is on (proc_pid_mountinfo(5), optional fields).
 pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
     let path = fs::canonicalize(path)?;
-    let table = fs::read("/proc/self/mountinfo")?;
+    let table = read("/proc/self/mountinfo", Links::Refuse, limits::KERNEL_FILE)?;
     let mut found = Sharing { mount: PathBuf::from("/"), is_shared: false, is_slave: false };
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -83,7 +86,7 @@ fn below(root: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Mount points of this process's namespace (proc_pid_mountinfo(5), field 5).
 fn points() -> io::Result<Vec<PathBuf>> {
-    let table = fs::read("/proc/self/mountinfo")?;
+    let table = read("/proc/self/mountinfo", Links::Refuse, limits::KERNEL_FILE)?;
     let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     Ok(points.map(|point| PathBuf::from(OsString::from_vec(unescape(point)))).collect())
 }

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd},
         unix::fs::{MetadataExt, PermissionsExt, chown},
     },
     path::Path,
@@ -11,8 +11,8 @@ use std::{
 
 use rustix::fs::{AtFlags, Gid, chownat};
 use stanchion_pod::FsGroup;
+use stanchion_untrusted::tree::{Found, walk};
 
-use super::inside::{Found, walk};
 
 /// What the group may do with files, and with directories, whose new files are the group's too.
 const FILE: u32 = 0o660;
@@ -35,7 +35,7 @@ pub(super) fn give(volume: &Path, group: &FsGroup) -> io::Result<()> {
 }
 
 /// What is open here, by its descriptor: by name it could be another by now.
-fn own(opened: &OwnedFd, group: u32, mode: u32) -> io::Result<()> {
+fn own(opened: BorrowedFd<'_>, group: u32, mode: u32) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
     let entry = fs::metadata(&path)?;
     if entry.gid() != group {

@@ -22,6 +22,10 @@ use std::{
 };
 
 use jiff::Timestamp;
+use stanchion_untrusted::{
+    Limit, Links, read,
+    tree::{self, Found},
+};
 
 use super::ignore_absent;
 
@@ -49,7 +53,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload, group: Option<u32>) -> i
             let name = OsString::from(Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string());
             if let Err(error) = write(&volume.join(&name), payload, group) {
                 // What is half written on a full disk must not keep it full.
-                ignore_absent(fs::remove_dir_all(volume.join(&name)))?;
+                tree::remove(volume.join(&name))?;
                 return Err(error);
             }
             ignore_absent(fs::remove_file(volume.join(NEXT)))?;
@@ -71,8 +75,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload, group: Option<u32>) -> i
         let found = entry.file_name();
         match () {
             () if found == DATA || found == name || visible.contains(&found) => {}
-            () if entry.file_type()?.is_dir() => fs::remove_dir_all(entry.path())?,
-            () => fs::remove_file(entry.path())?,
+            () => tree::remove(entry.path())?,
         }
     }
     Ok(())
@@ -134,8 +137,7 @@ fn file_mode(file: &File, group: Option<u32>) -> u32 {
 
 /// Whether a directory has exactly these files.
 fn is_same(directory: &Path, payload: &Payload, group: Option<u32>) -> bool {
-    let Ok(found) = files(directory) else { return false };
-    found.len() == payload.len()
+    has_files(directory, payload.len())
         && payload.iter().all(|(path, file)| {
             let path = directory.join(path);
             let is_right = |entry: fs::Metadata| {
@@ -143,23 +145,21 @@ fn is_same(directory: &Path, payload: &Payload, group: Option<u32>) -> bool {
                     && entry.len() == file.content.len() as u64
                     && group.is_none_or(|group| entry.gid() == group)
             };
-            fs::symlink_metadata(&path).is_ok_and(is_right) && fs::read(&path).is_ok_and(|it| it == file.content)
+            let limit = Limit::new("file of a volume", file.content.len() as u64);
+            fs::symlink_metadata(&path).is_ok_and(is_right)
+                && read(&path, Links::Refuse, limit).is_ok_and(|it| it == file.content)
         })
 }
 
-/// Everything in a directory that is no directory.
-fn files(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let (mut files, mut open) = (Vec::new(), vec![directory.to_owned()]);
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
-            match entry.file_type()?.is_dir() {
-                true => open.push(entry.path()),
-                false => files.push(entry.path()),
-            }
-        }
-    }
-    Ok(files)
+/// Whether so many things in a directory are no directories.
+fn has_files(directory: &Path, count: usize) -> bool {
+    let mut found = 0;
+    let walked = tree::walk(directory, |entry| {
+        found += usize::from(!matches!(entry, Found::Directory(_)));
+        // More need not be counted.
+        if found > count { Err(ErrorKind::InvalidData.into()) } else { Ok(()) }
+    });
+    walked.is_ok() && found == count
 }
 
 /// The first path of a payload that is a directory of another; it cannot be both.

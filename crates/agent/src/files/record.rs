@@ -8,15 +8,19 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use stanchion_pod::{Origin, Pod, PodKey, Revision, decode_from};
+use stanchion_pod::{
+    Origin, Pod, PodKey, Revision, decode_from, k8s_openapi::api::core::v1 as wire, restore,
+};
+use stanchion_untrusted::{Links, read as read_file, read_text};
 
 use super::{PodFiles, whole};
+use crate::limits;
 
 /// The record's file, in the pod's directory.
 const NAME: &str = "running.json";
 
 /// Which pod stands in a sandbox, and from which manifest it was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// Namespace of the pod.
     pub namespace: String,
@@ -37,15 +41,23 @@ pub(crate) struct Record {
     /// Where its manifest comes from.
     #[serde(default)]
     pub origin: Origin,
-    /// What was in its manifest. It may hold secrets: the file is only root's to read.
+    /// The pod itself. It may hold secrets: the file is only root's to read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Box<wire::Pod>>,
+    /// What records had instead before version 1.2: all that was in the pod's manifest.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manifest: String,
 }
 
 impl Record {
-    /// The pod; `None` when the manifest does not hold it, or this agent reads it otherwise than the one that kept it.
+    /// The pod; `None` when this agent reads what was written down otherwise than the one that did it.
     pub fn pod(&self, key: &PodKey, node_name: &str) -> Option<Pod> {
-        let manifest = decode_from(self.origin, self.manifest.as_bytes(), node_name).ok()?;
         let revision = Revision::new(&self.revision);
+        if let Some(pod) = &self.pod {
+            let pod = restore(wire::Pod::clone(pod), revision, self.origin).ok();
+            return pod.filter(|pod| pod.key == *key);
+        }
+        let manifest = decode_from(self.origin, self.manifest.as_bytes(), node_name).ok()?;
         manifest.pods.into_iter().find(|pod| pod.key == *key && pod.revision == revision)
     }
 }
@@ -94,11 +106,12 @@ pub(crate) fn recorded(state_dir: &Path, node_name: &str) -> io::Result<Vec<Pod>
 
 /// The id of this life of the node, from `/proc`; empty where that cannot be read.
 pub(crate) fn boot() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    let id = read_text("/proc/sys/kernel/random/boot_id", Links::Refuse, limits::KERNEL_FILE);
+    id.unwrap_or_default().trim().to_owned()
 }
 
 fn read(path: &Path) -> io::Result<Option<Record>> {
-    match fs::read(path) {
+    match read_file(path, Links::Refuse, limits::OWN_FILE) {
         Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

@@ -1,8 +1,15 @@
 //! `/etc/resolv.conf` (R-DNS).
 
-use std::{fs, io, net::IpAddr, path::Path};
+use std::{
+    io::{self, ErrorKind},
+    net::IpAddr,
+    path::Path,
+};
 
 use stanchion_pod::Dns;
+use stanchion_untrusted::{Links, read};
+
+use crate::limits;
 
 /// What resolvers take (R-DNS-5).
 const SERVERS: usize = 3;
@@ -16,70 +23,93 @@ const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
 /// The node's file (R-DNS-2). Without a setting it is the usual one, unless that names only resolvers on the node's loopback, which
 /// a pod with a network of its own cannot reach, and systemd-resolved says where it asks itself.
-pub(super) fn of_node(setting: Option<&Path>, host_network: bool) -> io::Result<String> {
+pub(super) fn of_node(setting: Option<&Path>, host_network: bool) -> io::Result<Vec<u8>> {
     match setting {
-        Some(path) if path.as_os_str().is_empty() => Ok("search .\nnameserver 127.0.0.1\n".to_owned()),
-        Some(path) => fs::read_to_string(path)
+        Some(path) if path.as_os_str().is_empty() => Ok(b"search .\nnameserver 127.0.0.1\n".to_vec()),
+        Some(path) => read(path, Links::Follow, limits::NODE_FILE)
             .map_err(|error| io::Error::new(error.kind(), format!("agent.resolv_conf {}: {error}", path.display()))),
-        None => Ok(choose(host_network, |path| fs::read_to_string(path).ok())),
+        None => choose(host_network, |path| node_file(Path::new(path))),
     }
 }
 
-fn choose(host_network: bool, read: impl Fn(&str) -> Option<String>) -> String {
-    let usual = read(USUAL).unwrap_or_default();
-    let servers = parse(&usual).servers;
-    let is_own = |server: &String| server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    match !host_network && !servers.is_empty() && servers.iter().all(is_own) {
-        true => read(UPSTREAM).unwrap_or(usual),
-        false => usual,
+/// A file of the node in `/etc`; empty if there is none.
+pub(super) fn node_file(path: &Path) -> io::Result<Vec<u8>> {
+    match read(path, Links::Follow, limits::NODE_FILE) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(io::Error::new(error.kind(), format!("the node's {}: {error}", path.display()))),
+        content => content,
     }
+}
+
+fn choose(host_network: bool, read: impl Fn(&str) -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    let usual = read(USUAL)?;
+    let servers = parse(&usual).servers;
+    let is_own = |server: &Vec<u8>| {
+        let server = std::str::from_utf8(server).unwrap_or_default();
+        server.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    };
+    match !host_network && !servers.is_empty() && servers.iter().all(is_own) {
+        true => read(UPSTREAM).map(|upstream| if upstream.is_empty() { usual } else { upstream }),
+        false => Ok(usual),
+    }
+}
+
+/// What a `resolv.conf` says, in bytes as they are there.
+#[derive(Debug, Default)]
+struct Settings {
+    servers: Vec<Vec<u8>>,
+    searches: Vec<Vec<u8>>,
+    options: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 /// The file for a pod, with the node's own as it was read, and what had to be left out.
-pub(super) fn of(dns: &Dns, node: &str) -> (String, Vec<String>) {
-    let Dns { mut servers, mut searches, mut options, .. } = if dns.is_nodes { parse(node) } else { Dns::default() };
+pub(super) fn of(dns: &Dns, node: &[u8]) -> (Vec<u8>, Vec<String>) {
+    let Settings { mut servers, mut searches, mut options } =
+        if dns.is_nodes { parse(node) } else { Settings::default() };
     for (all, more) in [(&mut servers, &dns.servers), (&mut searches, &dns.searches)] {
-        for one in more {
-            if !all.contains(one) {
-                all.push(one.clone());
+        for one in more.iter().map(String::as_bytes) {
+            if all.iter().all(|known| known != one) {
+                all.push(one.to_owned());
             }
         }
     }
     for (name, value) in &dns.options {
-        match options.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => known.clone_from(value),
-            None => options.push((name.clone(), value.clone())),
+        let value = value.clone().map(String::into_bytes);
+        match options.iter_mut().find(|(known, _)| known == name.as_bytes()) {
+            Some((_, known)) => *known = value,
+            None => options.push((name.clone().into_bytes(), value)),
         }
     }
     let mut warnings = Vec::new();
+    let shown = |words: &[Vec<u8>]| String::from_utf8_lossy(&words.join(&b' ')).into_owned();
     if servers.len() > SERVERS {
         servers.truncate(SERVERS);
         warnings.push(format!(
             "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: {}",
-            servers.join(" ")
+            shown(&servers)
         ));
     }
     let wanted = searches.len();
     searches.truncate(SEARCHES);
-    while searches.join(" ").len() > SEARCH_LINE {
+    while searches.join(&b' ').len() > SEARCH_LINE {
         searches.pop();
     }
     if searches.len() < wanted {
         warnings.push(format!(
             "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: {}",
-            searches.join(" ")
+            shown(&searches)
         ));
     }
-    let mut text = String::new();
-    let mut line = |keyword: &str, words: &[String]| {
+    let mut text = Vec::new();
+    let mut line = |keyword: &str, words: &[Vec<u8>]| {
         if !words.is_empty() {
-            text.push_str(&format!("{keyword} {}\n", words.join(" ")));
+            text.extend([keyword.as_bytes(), b" ", &words.join(&b' '), b"\n"].concat());
         }
     };
     line("search", &searches);
     servers.iter().for_each(|server| line("nameserver", std::slice::from_ref(server)));
-    let option = |(name, value): &(String, Option<String>)| match value.as_deref().filter(|value| !value.is_empty()) {
-        Some(value) => format!("{name}:{value}"),
+    let option = |(name, value): &(Vec<u8>, Option<Vec<u8>>)| match value.as_ref().filter(|value| !value.is_empty()) {
+        Some(value) => [name.as_slice(), b":", value].concat(),
         None => name.clone(),
     };
     line("options", &options.iter().map(option).collect::<Vec<_>>());
@@ -87,28 +117,32 @@ pub(super) fn of(dns: &Dns, node: &str) -> (String, Vec<String>) {
 }
 
 /// The node's file, read leniently (R-DNS-6).
-fn parse(text: &str) -> Dns {
-    let mut dns = Dns::default();
-    for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
-        let mut words = line.split_whitespace();
+fn parse(text: &[u8]) -> Settings {
+    let mut settings = Settings::default();
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    for line in lines.filter(|line| !line.starts_with(b"#") && !line.starts_with(b";")) {
+        let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
         match words.next() {
-            Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
-            Some("search") => {
-                let plain =
-                    |word: &str| if word == "." { word.to_owned() } else { word.trim_end_matches('.').to_owned() };
-                dns.searches = words.map(plain).collect();
-            }
-            Some("options") => {
+            Some(b"nameserver") => settings.servers.extend(words.next().map(<[u8]>::to_owned)),
+            Some(b"search") => settings.searches = words.map(|word| plain(word).to_owned()).collect(),
+            Some(b"options") => {
                 for word in words {
-                    let (name, value) = word.split_once(':').map_or((word, None), |(name, value)| (name, Some(value)));
-                    dns.options.retain(|(known, _)| known != name);
-                    dns.options.push((name.to_owned(), value.map(str::to_owned)));
+                    let mut parts = word.splitn(2, |byte| *byte == b':').map(<[u8]>::to_owned);
+                    let (name, value) = (parts.next().unwrap_or_default(), parts.next());
+                    settings.options.retain(|(known, _)| *known != name);
+                    settings.options.push((name, value));
                 }
             }
             _ => {}
         }
     }
-    dns
+    settings
+}
+
+/// A domain without the dots at its end; the root is one dot.
+fn plain(domain: &[u8]) -> &[u8] {
+    let length = domain.iter().rposition(|byte| *byte != b'.').map_or(0, |last| last + 1);
+    if domain == b"." { domain } else { &domain[..length] }
 }
 
 #[cfg(test)]
@@ -119,21 +153,24 @@ mod tests {
         words.iter().map(|word| (*word).to_owned()).collect()
     }
 
-    const NODE: &str = "# written by hand\nnameserver 192.0.2.1\nsearch old.example\nsearch example.com. .\noptions ndots:1 \
-                        rotate\nnameserver 192.0.2.2\n";
+    const NODE: &[u8] = b"# written by hand, na\xefvely\nnameserver 192.0.2.1\nsearch old.example\nsearch example.com. .\noptions ndots:1 \
+                          rotate\nnameserver 192.0.2.2\n";
 
     // R-DNS-3.
     #[test]
     fn a_resolver_on_the_nodes_loopback_is_not_a_pods() {
         let stub = "nameserver 127.0.0.53\nsearch lan\n";
-        let read = |path: &str| Some(if path == USUAL { stub } else { "nameserver 192.0.2.1\n" }.to_owned());
-        assert_eq!(choose(false, read), "nameserver 192.0.2.1\n", "R-DNS-2");
-        assert_eq!(choose(true, read), stub, "R-DNS-2: the node's network reaches it");
-        assert_eq!(choose(false, |path| (path == USUAL).then(|| stub.to_owned())), stub, "there is no other");
+        let chosen = |host_network, usual: &str, other: &str| {
+            let read = |path: &str| Ok(if path == USUAL { usual } else { other }.into());
+            String::from_utf8(choose(host_network, read).expect("they can be read")).expect("text")
+        };
+        assert_eq!(chosen(false, stub, "nameserver 192.0.2.1\n"), "nameserver 192.0.2.1\n", "R-DNS-2");
+        assert_eq!(chosen(true, stub, "nameserver 192.0.2.1\n"), stub, "R-DNS-2: the node's network reaches it");
+        assert_eq!(chosen(false, stub, ""), stub, "there is no other");
         let mixed = "nameserver 127.0.0.53\nnameserver 192.0.2.2\n";
-        assert_eq!(choose(false, |_| Some(mixed.to_owned())), mixed);
+        assert_eq!(chosen(false, mixed, "nameserver 192.0.2.1\n"), mixed);
         let own = of_node(Some(Path::new("")), false).expect("nothing is read");
-        assert_eq!(parse(&own).servers, ["127.0.0.1"], "R-DNS-2");
+        assert_eq!(parse(&own).servers, [b"127.0.0.1"], "R-DNS-2");
         let missing = of_node(Some(Path::new("/nowhere/resolv.conf")), false).expect_err("it is not there").to_string();
         assert!(missing.starts_with("agent.resolv_conf /nowhere/resolv.conf: "), "R-DNS-2: {missing}");
     }
@@ -142,7 +179,7 @@ mod tests {
     fn the_nodes_resolver_is_the_pods() {
         let dns = Dns { is_nodes: true, ..Dns::default() };
         let expected = "search example.com .\nnameserver 192.0.2.1\nnameserver 192.0.2.2\noptions ndots:1 rotate\n";
-        assert_eq!(of(&dns, NODE), (expected.to_owned(), Vec::new()), "R-DNS-1, R-DNS-6, R-DNS-7");
+        assert_eq!(of(&dns, NODE), (expected.into(), Vec::new()), "R-DNS-1, R-DNS-6, R-DNS-7");
     }
 
     #[test]
@@ -156,7 +193,7 @@ mod tests {
         };
         let expected =
             "search svc.example example\nnameserver 198.51.100.10\nnameserver 198.51.100.11\noptions ndots:3 edns0\n";
-        assert_eq!(of(&dns, NODE).0, expected, "R-DNS-1, R-DNS-8");
+        assert_eq!(of(&dns, NODE).0, expected.as_bytes(), "R-DNS-1, R-DNS-8");
     }
 
     #[test]
@@ -169,12 +206,14 @@ mod tests {
         };
         let (text, warnings) = of(&dns, NODE);
         let servers = "nameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n";
-        assert_eq!(text, format!("search example.com . more\n{servers}options ndots:5 rotate\n"), "R-DNS-4");
+        let expected = format!("search example.com . more\n{servers}options ndots:5 rotate\n");
+        assert_eq!(text, expected.as_bytes(), "R-DNS-4");
         let said = "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: \
                     192.0.2.1 192.0.2.2 192.0.2.3";
         assert_eq!(warnings, [said], "R-DNS-5");
         let many: Vec<_> = (0..40).map(|index| format!("{index}.{}", "x".repeat(60))).collect();
-        let (text, warnings) = of(&Dns { searches: many, ..Dns::default() }, "");
+        let (text, warnings) = of(&Dns { searches: many, ..Dns::default() }, b"");
+        let text = String::from_utf8(text).expect("text");
         let line = text.lines().next().unwrap_or_default();
         assert!(line.len() <= SEARCH_LINE + "search ".len() && line.split(' ').count() <= SEARCHES + 1, "R-DNS-5");
         assert!(warnings[0].starts_with("Search Line limits were exceeded"), "{warnings:?}");

@@ -1,10 +1,14 @@
 //! Files of the agent's own that are there whole or not at all, and for root only.
 
 use std::{
-    io::{self, Write},
+    fs::OpenOptions,
+    io::{self, ErrorKind, Write},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
+use rustix::fs::OFlags;
+use stanchion_untrusted::{Limit, Links, read, tree};
 use tempfile::NamedTempFile;
 
 /// Writes a file, or replaces it. A power cut may leave it empty.
@@ -17,6 +21,26 @@ pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = draft(path, content)?;
     draft.as_file().sync_all()?;
     persist(draft, path)
+}
+
+/// Writes a file that containers have mounted, and can write too: in place, and only if its content is another.
+pub(crate) fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
+    let limit = Limit::new("file that is compared", content.len() as u64);
+    match read(path, Links::Refuse, limit) {
+        Ok(found) if found == content => return Ok(()),
+        // Something else than a file is no container's mount.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => tree::remove(path)?,
+        _ => {}
+    }
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o644).custom_flags(flags.bits().cast_signed());
+    let mut file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    file.set_len(0)?;
+    file.write_all(content)
 }
 
 /// Beside the file, under a name that nobody reads; only its owner may.

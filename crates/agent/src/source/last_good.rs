@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! <state_dir>/manifests/<hash of the source's path or URL>/<file name>
+//! <state_dir>/manifests/<hash of the source's path or URL>/.directory     which directory the files were in
 //! ```
 
 use std::{
@@ -10,13 +11,22 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::{self, ErrorKind},
-    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
+use stanchion_untrusted::{Links, read};
 
-use crate::files::whole;
+use super::directory::Directory;
+use crate::{files::whole, limits};
+
+/// Where it is noted which directory had the manifests.
+const DIRECTORY: &str = ".directory";
 
 /// The last good content of one source.
 #[derive(Debug)]
@@ -32,8 +42,9 @@ impl LastGood {
         Self { directory: state_dir.join("manifests").join(name) }
     }
 
-    /// Everything kept, by file name; `None` when this source was never read.
-    pub fn load(&self) -> io::Result<Option<BTreeMap<OsString, Vec<u8>>>> {
+    /// Everything kept, by file name; `None` when this source was never read. A file without content is one whose content could
+    /// not be kept, or cannot be read now.
+    pub fn load(&self) -> io::Result<Option<BTreeMap<OsString, Option<Vec<u8>>>>> {
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             entries => entries?,
@@ -41,12 +52,27 @@ impl LastGood {
         let mut files = BTreeMap::new();
         for entry in entries {
             let entry = entry?;
-            // A dot begins what a crash left half written.
+            // A dot begins what a crash left half written, and what is no manifest.
             if !entry.file_name().as_bytes().starts_with(b".") {
-                files.insert(entry.file_name(), fs::read(entry.path())?);
+                let content = read(entry.path(), Links::Refuse, limits::OWN_FILE).unwrap_or_else(|error| {
+                    tracing::warn!(path = %entry.path().display(), %error, "a last good manifest cannot be read");
+                    Vec::new()
+                });
+                files.insert(entry.file_name(), Some(content).filter(|content| !content.is_empty()));
             }
         }
         Ok(Some(files))
+    }
+
+    /// The directory that had the manifests last, if that was noted.
+    pub fn directory(&self) -> Option<Directory> {
+        let noted = read(self.directory.join(DIRECTORY), Links::Refuse, limits::OWN_FILE).ok()?;
+        serde_json::from_slice(&noted).ok()
+    }
+
+    /// Notes the directory that has the manifests.
+    pub fn keep_directory(&self, directory: &Directory) -> io::Result<()> {
+        whole::write(&self.directory.join(DIRECTORY), &serde_json::to_vec(directory)?)
     }
 
     /// Notes that the source has been read.
@@ -54,9 +80,21 @@ impl LastGood {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
     }
 
-    /// Keeps the content of a file.
+    /// Keeps the content of a file. What cannot be kept is not remembered as it was before, which would be in force again.
     pub fn keep(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
-        whole::write(&self.directory.join(name), content)
+        let path = self.directory.join(name);
+        // A file without content says that it was lost.
+        let content = if content.is_empty() { b"\n" } else { content };
+        let Err(error) = whole::write(&path, content) else { return Ok(()) };
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600).custom_flags(flags.bits().cast_signed());
+        if let Err(error) = options.open(&path) {
+            tracing::warn!(path = %path.display(), %error, "an older manifest that was kept cannot be emptied");
+            return Err(error);
+        }
+        // The old content may have been what took the room.
+        whole::write(&path, content).map_err(|_| error)
     }
 
     /// Forgets a file.

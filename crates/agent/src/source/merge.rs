@@ -31,8 +31,8 @@ impl Merge {
     }
 
     /// What the sources want together. Of two manifests that name one pod, the first wins: by source, then by path
-    /// (R-MRG-2). The other is shown as a conflict.
-    pub fn merge(&mut self, sources: &[Source]) -> Desired {
+    /// (R-MRG-2). The other is shown as a conflict. `refusal` says why the kernel reports no changes of files.
+    pub fn merge(&mut self, sources: &[Source], refusal: Option<&str>) -> Desired {
         let mut taken = Taken::default();
         let mut told = HashMap::new();
         let views = sources.iter().map(|source| {
@@ -50,7 +50,13 @@ impl Merge {
                 view
             });
             let manifests = manifests.collect();
-            SourceView { location, error: source.error().map(str::to_owned), since: Some(source.since()), manifests }
+            let notice = refusal.filter(|_| source.files().is_some()).map(|refusal| {
+                let message = format!("manifests are read every two seconds: {refusal}");
+                told.insert(Place::Watch(location.clone()), Told { message: message.clone(), is_quiet: false });
+                message
+            });
+            let error = source.error().map(str::to_owned);
+            SourceView { location, error, notice, since: Some(source.since()), manifests }
         });
         let views = views.collect();
         self.board.set_sources(views);
@@ -69,11 +75,12 @@ impl Merge {
         for (place, Told { message, is_quiet }) in &now {
             let last = self.told.get(place);
             if last.is_none_or(|last| last.message != *message && !is_quiet) {
-                self.events.warning(&place.subject(), "ManifestInvalid", message.clone());
+                self.events.warning(&place.subject(), place.reason(), message.clone());
             }
         }
-        let is_wrong = |path: &str| now.keys().any(|place| place.path() == path);
-        for place in self.told.keys().filter(|place| !is_wrong(place.path())) {
+        let is_wrong = |path: &str| now.keys().any(|it| it.path() == path && !matches!(it, Place::Watch(_)));
+        let is_manifest = |place: &&Place| !matches!(place, Place::Watch(_));
+        for place in self.told.keys().filter(is_manifest).filter(|place| !is_wrong(place.path())) {
             self.events.normal(&place.subject(), "ManifestValid", "The manifest is in force again, or gone");
         }
         self.told = now;
@@ -85,12 +92,21 @@ impl Merge {
 enum Place {
     Source(String),
     Manifest(String),
+    /// That a source's changes are not reported.
+    Watch(String),
 }
 
 impl Place {
     fn path(&self) -> &str {
-        let (Self::Source(path) | Self::Manifest(path)) = self;
+        let (Self::Source(path) | Self::Manifest(path) | Self::Watch(path)) = self;
         path
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Source(_) | Self::Manifest(_) => "ManifestInvalid",
+            Self::Watch(_) => "WatchFailed",
+        }
     }
 
     fn subject(&self) -> Subject {
@@ -150,7 +166,7 @@ impl Taken {
                     place.insert(DesiredPod {
                         pod: Arc::clone(pod),
                         manifest: path.into(),
-                        content: Arc::clone(&file.content),
+                        is_recalled: file.is_recalled,
                         objects: Arc::default(),
                         stale: stale.clone(),
                         no_room: None,

@@ -1,6 +1,6 @@
 //! What a URL serves, with the last good body.
 
-use std::{ffi::OsStr, path::Path, sync::Arc};
+use std::{ffi::OsStr, path::Path};
 
 use jiff::Timestamp;
 use stanchion_pod::{Manifest, ObjectKind, Origin, Problem, decode_from};
@@ -115,9 +115,7 @@ impl Page {
         match kept {
             Ok(()) => {
                 self.is_unkept = false;
-                if self.manifest.pods.is_empty() {
-                    self.manifest.content = Arc::default();
-                }
+                self.manifest.content = Vec::new();
             }
             Err(error) => {
                 let url = &self.url;
@@ -135,10 +133,13 @@ impl Page {
                 return tracing::warn!(%url, %error, "the last good manifests cannot be read");
             }
         };
-        let Some(content) = kept else { return };
+        // A body that could not be kept is not known.
+        let Some(content) = kept.flatten() else { return };
         // It was looked at when it came: how, is not known any more.
         if let Ok(manifest) = self.decoded(&content, true) {
             self.manifest.take(manifest, content);
+            self.manifest.is_recalled = true;
+            self.manifest.content = Vec::new();
             self.known = true;
         }
     }

@@ -3,8 +3,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     ffi::{OsStr, OsString},
-    fs::{self, File, Metadata},
-    io::{self, ErrorKind, Read},
+    fs::{self, Metadata},
+    io::{self, ErrorKind},
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
     sync::Arc,
@@ -12,15 +12,17 @@ use std::{
 
 use jiff::Timestamp;
 use stanchion_pod::{MAX_MANIFEST, Manifest, Object, ObjectKey, ObjectKind, Pod, PodKey, Problem, decode};
+use stanchion_untrusted::{Links, open, read_from};
 
 use super::{
+    directory::{self, Directory, Listing, MEANT},
     exposure::exposure,
     kubelets,
     last_good::LastGood,
     leftover,
     standby::{Role, Standby},
 };
-use crate::config::FileSource;
+use crate::{config::FileSource, limits};
 
 /// File systems that are changed by others too, of which the kernel reports nothing (statfs(2)): NFS, three of SMB, FUSE, 9P, Ceph,
 /// AFS, and the lower layers of overlayfs.
@@ -37,6 +39,12 @@ pub(super) struct Reader {
     since: Timestamp,
     /// Whether the manifests here are all there are: the source was read, now or in an earlier life.
     known: bool,
+    /// Manifests of which it is not known what they held last, until they can be read.
+    lost: BTreeSet<OsString>,
+    /// The directory that had the manifests last.
+    directory: Option<Directory>,
+    /// The same, until it is kept on disk.
+    unnoted: Option<Directory>,
     has_links: bool,
     is_silent: bool,
     last_good: LastGood,
@@ -52,8 +60,10 @@ pub(super) struct Reader {
 #[derive(Debug, Default)]
 pub(super) struct ManifestFile {
     stamp: Option<Stamp>,
-    /// The content in force; of a file without pods only until it is kept on disk.
-    pub content: Arc<[u8]>,
+    /// The content in force, until it is kept on disk.
+    pub content: Vec<u8>,
+    /// Whether what is in force was kept by an earlier agent, and not read by this one.
+    pub is_recalled: bool,
     /// The pods in force: of the present content if that is good, else of the last good one.
     pub pods: Vec<Arc<Pod>>,
     /// The objects in force, likewise.
@@ -95,6 +105,9 @@ impl Reader {
             error: None,
             since: Timestamp::now(),
             known: false,
+            lost: BTreeSet::new(),
+            directory: None,
+            unnoted: None,
             has_links: false,
             is_silent: false,
             last_good,
@@ -123,7 +136,7 @@ impl Reader {
 
     /// Whether it is known what is wanted of it: not while nobody knows whether its kubelet is there.
     pub fn is_known(&self) -> bool {
-        self.known && !matches!(self.role(), Role::Undecided(_))
+        self.known && self.lost.is_empty() && !matches!(self.role(), Role::Undecided(_))
     }
 
     /// The pods that it has, whether or not they are run here.
@@ -188,6 +201,8 @@ impl Reader {
         self.known = true;
         self.has_links = false;
         self.is_silent = is_silent(&self.path);
+        self.note_directory(&found);
+        let found = found.names;
 
         let is_gone = |name: &&OsString| !found.contains(*name) && !writing.contains(&self.path_of(name));
         let gone: Vec<_> = self.files.keys().filter(is_gone).cloned().collect();
@@ -195,6 +210,9 @@ impl Reader {
             self.files.remove(&name);
             self.unkept.insert(name);
         }
+        let path = &self.path;
+        let is_left = |name: &OsString| found.contains(name) || writing.contains(&path.join(name));
+        self.unkept.extend(self.lost.extract_if(.., |name| !is_left(name)));
         for name in found {
             let path = self.path_of(&name);
             if !writing.contains(&path) {
@@ -220,8 +238,14 @@ impl Reader {
             };
             if !self.tell(&name.to_string_lossy(), done) {
                 self.unkept.insert(name);
-            } else if let Some(file) = self.files.get_mut(&name).filter(|file| file.pods.is_empty()) {
-                file.content = Arc::default();
+            } else if let Some(file) = self.files.get_mut(&name) {
+                file.content = Vec::new();
+            }
+        }
+        if let Some(directory) = self.unnoted.take() {
+            let noted = self.last_good.keep_directory(&directory);
+            if !self.tell("directory", noted) {
+                self.unnoted = Some(directory);
             }
         }
     }
@@ -246,36 +270,64 @@ impl Reader {
             }
         };
         self.known = true;
+        self.directory = self.last_good.directory();
         for (name, content) in kept {
-            if let Ok(manifest) = decode(&content, &self.node_name) {
-                let mut file = ManifestFile::default();
-                file.take(manifest, content);
-                self.files.insert(name, file);
+            match content.map(|content| decode(&content, &self.node_name)) {
+                Some(Ok(manifest)) => {
+                    let mut file = ManifestFile::default();
+                    file.take(manifest, Vec::new());
+                    file.is_recalled = true;
+                    self.files.insert(name, file);
+                }
+                _ => {
+                    let (source, file) = (self.path.display(), name.to_string_lossy());
+                    tracing::warn!(
+                        %source, %file, "what this manifest held last is not known; nothing is removed until it can be read"
+                    );
+                    self.lost.insert(name);
+                }
             }
         }
     }
 
-    /// Names of the manifests, or why they cannot be had.
-    fn list(&self) -> Result<BTreeSet<OsString>, String> {
+    /// What is there, or why it cannot be had.
+    fn list(&self) -> Result<Listing, String> {
         let failed = |error: io::Error| match error.kind() {
             ErrorKind::NotFound => format!("{} does not exist", self.path.display()),
             _ => format!("{} cannot be read: {error}", self.path.display()),
         };
         let kind = fs::metadata(&self.path).map_err(failed)?;
         if kind.is_file() {
-            return Ok(self.path.file_name().map(OsStr::to_owned).into_iter().collect());
+            let names = self.path.file_name().map(OsStr::to_owned).into_iter().collect();
+            return Ok(Listing { names, has_files: true, is_meant: false, directory: None });
         }
         if !kind.is_dir() {
             return Err(format!("{} is neither a directory nor a file", self.path.display()));
         }
-        let mut names = BTreeSet::new();
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
-            if !name.as_bytes().starts_with(b".") && leftover::leftover(&name.to_string_lossy()).is_none() {
-                names.insert(name);
-            }
+        let found = directory::list(&self.path).map_err(failed)?;
+        let is_same = match (&self.directory, &found.directory) {
+            (Some(last), Some(found)) => last.is(found),
+            _ => false,
+        };
+        let had_any = !self.files.is_empty() || !self.lost.is_empty();
+        // A mount that went away is not an order to delete either.
+        if had_any && !found.has_files && !found.is_meant && !is_same {
+            return Err(format!(
+                "{path} is empty, and is not the directory that had the manifests: is something not mounted? Mount it, put a \
+                 manifest into the directory, or say that no pod is wanted: touch {path}/{MEANT}",
+                path = self.path.display(),
+            ));
         }
-        Ok(names)
+        Ok(found)
+    }
+
+    /// Remembers the directory that has the manifests.
+    fn note_directory(&mut self, found: &Listing) {
+        let Some(directory) = found.directory.filter(|_| found.has_files || found.is_meant) else { return };
+        if self.directory.is_none_or(|last| !last.is(&directory)) {
+            self.directory = Some(directory);
+            self.unnoted = Some(directory);
+        }
     }
 
     fn read_file(&mut self, name: &OsStr, path: &Path) {
@@ -296,6 +348,7 @@ impl Reader {
         match load(path).and_then(|content| content.decoded(&self.node_name)) {
             Ok((manifest, content)) => {
                 file.take(manifest, content);
+                self.lost.remove(name);
                 self.unkept.insert(name.to_owned());
             }
             Err(problems) => file.problems = problems,
@@ -334,7 +387,8 @@ impl ManifestFile {
         self.objects = manifest.objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect();
         self.problems = Vec::new();
         self.warnings = manifest.warnings;
-        self.content = content.into();
+        self.content = content;
+        self.is_recalled = false;
     }
 }
 
@@ -363,20 +417,20 @@ impl Loaded {
 fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     let failed = |message: String| vec![Problem { message, ..Problem::default() }];
     let unreadable = |error: io::Error| failed(format!("cannot be read: {error}"));
-    let entry = fs::metadata(path).map_err(unreadable)?;
-    // Opening a FIFO would wait for its writer (R-FILE-6).
-    if !entry.is_file() {
-        return Err(failed("is not a regular file: a manifest is a file or a link to one".to_owned()));
-    }
-    let mut content = Vec::new();
-    let limit = u64::try_from(MAX_MANIFEST).unwrap_or(u64::MAX);
-    let file = File::open(path).map_err(unreadable)?;
-    // Of what was opened: the name may be another file by now.
+    // Never a FIFO, whose writer it would wait for (R-FILE-6).
+    let file = open(path, Links::Follow).map_err(|error| match error.kind() {
+        ErrorKind::InvalidInput => {
+            failed("is not a regular file: a manifest is a file or a link to one".to_owned())
+        }
+        _ => unreadable(error),
+    })?;
     let entry = file.metadata().map_err(unreadable)?;
-    file.take(limit).read_to_end(&mut content).map_err(unreadable)?;
-    if content.len() >= MAX_MANIFEST {
-        let mib = MAX_MANIFEST >> 20;
-        return Err(failed(format!("has {} bytes or more: a manifest must be smaller than {mib} MiB", entry.len())));
-    }
+    let content = read_from(file, limits::MANIFEST).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => {
+            let mib = MAX_MANIFEST >> 20;
+            failed(format!("has {} bytes or more: a manifest must be smaller than {mib} MiB", entry.len()))
+        }
+        _ => unreadable(error),
+    })?;
     Ok(Loaded { content, entry })
 }

@@ -342,7 +342,7 @@ fn files_and_urls_are_united_when_all_have_spoken() {
             page.hear(news);
             page.read();
         }
-        merge.merge(sources)
+        merge.merge(sources, None)
     };
     let warnings = || {
         let all = events.all();

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsString,
-    fs,
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -11,7 +11,11 @@ use std::{
 
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
+use rustix::io::Errno;
+use stanchion_untrusted::{Links, read_text};
 use tokio::time::Instant;
+
+use crate::limits;
 
 /// Room for one read of events: the kernel's records are at most 272 bytes.
 const BUFFER: usize = 4096;
@@ -39,7 +43,8 @@ pub(super) struct Watch {
     writing: HashMap<PathBuf, Instant>,
     /// When files that were written to were closed last.
     closed: HashMap<PathBuf, Instant>,
-    told: bool,
+    /// Why something is not watched.
+    refusal: Option<String>,
 }
 
 impl Watch {
@@ -50,26 +55,37 @@ impl Watch {
             watches: HashMap::new(),
             writing: HashMap::new(),
             closed: HashMap::new(),
-            told: false,
+            refusal: None,
         }
     }
 
     /// Whether the kernel reports changes; without that, only reading often finds them (R-INOT-8).
     pub fn is_working(&self) -> bool {
-        self.stream.is_some()
+        self.refusal.is_none()
+    }
+
+    /// Why the kernel does not report changes, and what would help.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
     }
 
     /// Puts a watch on every directory that exists now. A directory that was moved away loses its watch: the path is
     /// what counts.
     pub fn renew(&mut self) {
+        self.refusal = None;
         let Some(stream) = self.open() else { return };
         let mut found = HashMap::new();
         for path in &self.paths {
             let directory = if path.is_file() { None } else { Some(path.clone()) };
             for target in directory.into_iter().chain(path.parent().map(ToOwned::to_owned)) {
-                // Absent or unreadable: the parent's watch, or the next read, finds it.
-                if let Ok(watch) = stream.watches().add(&target, mask()) {
-                    found.insert(watch, target);
+                match stream.watches().add(&target, mask()) {
+                    Ok(watch) => drop(found.insert(watch, target)),
+                    // Absent or unreadable: the parent's watch, or the next read, finds it.
+                    Err(error) if !is_short(&error) => {}
+                    Err(error) => {
+                        let what = format!("watching {}", target.display());
+                        self.refusal.get_or_insert_with(|| refusal(&what, "max_user_watches", &error));
+                    }
                 }
             }
         }
@@ -112,7 +128,10 @@ impl Watch {
                     }
                 }
                 Some(Err(error)) => tracing::warn!(%error, "reading file notifications failed"),
-                None => self.stream = None,
+                None => {
+                    self.stream = None;
+                    self.refusal = Some("the kernel reports no changes of files any more".to_owned());
+                }
             }
         }
     }
@@ -125,16 +144,15 @@ impl Watch {
         match Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; BUFFER])) {
             Ok(stream) => Some(stream),
             Err(error) => {
-                if !std::mem::replace(&mut self.told, true) {
-                    tracing::warn!(%error, "file notifications cannot be had; manifests are read every two seconds");
-                }
+                self.refusal = Some(refusal("watching anything", "max_user_instances", &error));
                 None
             }
         }
     }
 
     fn note(&mut self, event: &EventOwned) -> Option<Change> {
-        if event.mask.intersects(EventMask::Q_OVERFLOW | EventMask::MOVE_SELF | EventMask::DELETE_SELF) {
+        let is_gone = EventMask::MOVE_SELF | EventMask::DELETE_SELF | EventMask::UNMOUNT;
+        if event.mask.intersects(EventMask::Q_OVERFLOW | is_gone) {
             return Some(Change::Written);
         }
         let directory = self.watches.get(&event.wd)?;
@@ -163,6 +181,19 @@ impl Watch {
     fn is_closed_again(&mut self, path: &Path) -> bool {
         self.closed.insert(path.to_owned(), Instant::now()).is_some_and(|last| last.elapsed() < QUIET)
     }
+}
+
+/// Whether the kernel has no room for another watch or notifier.
+fn is_short(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+}
+
+fn refusal(what: &str, setting: &str, error: &io::Error) -> String {
+    let now = read_text(format!("/proc/sys/fs/inotify/{setting}"), Links::Refuse, limits::KERNEL_FILE);
+    let now = now.ok().and_then(|now| now.trim().parse::<u64>().ok());
+    let more = now.unwrap_or(0).saturating_mul(2).max(8192);
+    let now = now.map_or_else(String::new, |now| format!(" (it is {now})"));
+    format!("the kernel refuses {what} for changes: {error}; raise its limit: sysctl -w fs.inotify.{setting}={more}{now}")
 }
 
 fn mask() -> WatchMask {

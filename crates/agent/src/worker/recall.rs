@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use stanchion_pod::{Pod, PodUid, Revision};
-use stanchion_runtime::{Error, ErrorKind, Runtime, labels};
+use stanchion_pod::{Pod, PodUid, Revision, k8s_openapi::api::core::v1 as wire};
+use stanchion_runtime::{Error, ErrorKind, Runtime, SandboxState, labels};
 
 use super::{Running, Worker};
 use crate::{
@@ -66,6 +66,17 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
+    /// Whether another revision runs than the one that an earlier agent kept, and was not stopped for that one. It may be newer:
+    /// a full disk keeps nothing. Until the manifest can be read it stays (I3).
+    pub(super) fn runs_newer(&self, desired: &DesiredPod, remains: &[(String, Arc<Remains>)]) -> bool {
+        let is_stopped = self.running.as_ref().is_some_and(|running| running.is_stopped);
+        let stands = |remains: &Remains| remains.sandboxes.iter().any(|it| it.state == SandboxState::Ready);
+        desired.is_recalled
+            && !is_stopped
+            && remains.iter().any(|(_, remains)| stands(remains))
+            && standing(remains).is_some_and(|(_, _, revision)| revision != desired.pod.revision)
+    }
+
     /// What was written down of a pod, and whether it was being replaced.
     pub(super) async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
         let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
@@ -91,7 +102,8 @@ impl<R: Runtime> Worker<R> {
             revision: desired.pod.revision.as_str().to_owned(),
             is_stopped: false,
             origin: desired.pod.origin,
-            manifest: String::from_utf8_lossy(&desired.content).into_owned(),
+            pod: Some(Box::new(wire::Pod::clone(&desired.pod.wire))),
+            manifest: String::new(),
         };
         self.write_down(&desired.pod.uid, move |files| files.keep_record(&record)).await
     }

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use stanchion_pod::{Medium, Pod, Volume};
 use stanchion_runtime::{ContainerInfo, DiskUsage, ErrorKind, Runtime, SandboxInfo};
+use stanchion_untrusted::tree;
 use tokio::time::Instant;
 
 use super::Worker;
@@ -13,7 +14,7 @@ use crate::{
     clock::later,
     desired::DesiredPod,
     events::Subject,
-    files::{self, PodFiles},
+    files::PodFiles,
     observe::Remains,
     plan::{is_current, is_running},
 };
@@ -136,7 +137,7 @@ fn exceeded(pod: &Pod, files: &PodFiles, used: Option<&Used>) -> Option<(String,
 }
 
 fn volume_exceeded(pod: &Pod, files: &PodFiles) -> Option<String> {
-    let (name, limit) = sized(pod).find(|(name, limit)| files::usage(&files.empty_dir(name)) > *limit)?;
+    let (name, limit) = sized(pod).find(|(name, limit)| tree::usage(files.empty_dir(name)) > *limit)?;
     let volumes = pod.wire.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let written =
         volumes.filter(|volume| volume.name == name).find_map(|it| it.empty_dir.as_ref()?.size_limit.as_ref());
@@ -152,7 +153,7 @@ fn storage_exceeded(pod: &Pod, files: &PodFiles, used: &Used) -> Option<String> 
         (name.clone(), usage)
     };
     let containers: Vec<_> = used.iter().map(of_container).collect();
-    let volumes = on_disk(pod).map(|(name, _)| files::usage(&files.empty_dir(name)));
+    let volumes = on_disk(pod).map(|(name, _)| tree::usage(files.empty_dir(name)));
     if containers.iter().map(|(_, usage)| *usage).chain(volumes).fold(0, u64::saturating_add) > limit {
         let written = pod.whole.limits.as_ref().and_then(|limits| limits.get(STORAGE));
         let written = written.map_or_else(|| limit.to_string(), |written| written.0.clone());

@@ -97,12 +97,13 @@ impl Removal {
     }
 
     fn remove(&mut self, name: &CStr, kind: FileType) {
-        let is_stuck = self.levels.current().is_stuck;
+        let current = self.levels.current();
+        let was_tried = current.is_stuck && current.rounds > 0;
         let directory = self.levels.directory();
         let error = match unlink(directory, name, kind) {
             Ok(true) => return self.levels.current().has_removed = true,
-            // Of what is in it something cannot be removed: it was tried.
-            Ok(false) if is_stuck => return,
+            // Something in it cannot be removed.
+            Ok(false) if was_tried => return,
             Ok(false) => match open_child(directory, name) {
                 Ok(child) => match self.levels.enter(child) {
                     Ok(()) => return,

@@ -1,0 +1,85 @@
+//! A directory of manifests: what is in it, and which one it is.
+//!
+//! A path can name another directory from one moment to the next: a mount over it goes away, a link is switched. An empty
+//! directory is an order to stop everything only if it is the one that had the manifests.
+
+use std::{
+    collections::BTreeSet,
+    ffi::{OsStr, OsString},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags, open, statx};
+use serde::{Deserialize, Serialize};
+
+use super::leftover;
+
+/// The file that says of an empty directory that no pod is wanted.
+pub(super) const MEANT: &str = ".empty";
+
+/// Tells a directory from others, also in another life of the node.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Directory {
+    device: (u32, u32),
+    inode: u64,
+    /// When it was made, where the file system knows that.
+    born: Option<(i64, u32)>,
+}
+
+impl Directory {
+    fn of(directory: BorrowedFd<'_>) -> io::Result<Self> {
+        let found = statx(directory, c"", AtFlags::EMPTY_PATH, StatxFlags::INO | StatxFlags::BTIME)?;
+        let born = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
+        Ok(Self {
+            device: (found.stx_dev_major, found.stx_dev_minor),
+            inode: found.stx_ino,
+            born: born.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec)),
+        })
+    }
+
+    /// Whether both are one. The numbers of devices are others after a restart of the node, but for file systems that know no
+    /// more.
+    pub fn is(&self, other: &Self) -> bool {
+        let is_born = match (self.born, other.born) {
+            (Some(one), Some(other)) => one == other,
+            _ => self.device == other.device,
+        };
+        self.inode == other.inode && is_born
+    }
+}
+
+/// What is in a source.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// Names that manifests can have; directories are among them.
+    pub names: BTreeSet<OsString>,
+    /// Whether any is no directory.
+    pub has_files: bool,
+    /// Whether it is said that no manifest is meant to be there.
+    pub is_meant: bool,
+    /// Which directory it is; `None` for a source that is one file.
+    pub directory: Option<Directory>,
+}
+
+/// Lists a directory.
+pub(super) fn list(path: &Path) -> io::Result<Listing> {
+    let opened = open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
+    let directory = Some(Directory::of(opened.as_fd())?);
+    let mut listing = Listing { names: BTreeSet::new(), has_files: false, is_meant: false, directory };
+    for entry in Dir::read_from(&opened)? {
+        let entry = entry?;
+        let name = OsStr::from_bytes(entry.file_name().to_bytes());
+        listing.is_meant |= name == MEANT;
+        if name.as_bytes().starts_with(b".") || leftover::leftover(&name.to_string_lossy()).is_some() {
+            continue;
+        }
+        listing.has_files |= entry.file_type() != FileType::Directory;
+        listing.names.insert(name.to_owned());
+    }
+    Ok(listing)
+}
