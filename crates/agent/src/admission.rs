@@ -1,9 +1,10 @@
 //! Whether this node can give a pod what its security contexts ask for. What it cannot is said, and the pod does not run
 //! without it; the node may be another after its next start.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use stanchion_pod::{Pod, Profile};
+use stanchion_untrusted::read_kernel;
 
 use crate::room::Refusal;
 
@@ -37,8 +38,8 @@ pub(crate) const SAFE: [(&str, (u32, u32)); 12] = [
 impl Admission {
     /// Of this node.
     pub fn of_node(allowed_sysctls: Vec<String>) -> Self {
-        let has = |path: &str, begin: char| fs::read_to_string(path).is_ok_and(|text| text.starts_with(begin));
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let has = |path: &str, begin: char| read_kernel(path).is_ok_and(|text| text.starts_with(begin));
+        let release = read_kernel("/proc/sys/kernel/osrelease").unwrap_or_default();
         let mut numbers = release.split(|char: char| !char.is_ascii_digit()).filter_map(|it| it.parse().ok());
         Self {
             app_armor: has("/sys/module/apparmor/parameters/enabled", 'Y'),

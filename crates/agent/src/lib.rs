@@ -17,6 +17,8 @@
 //! - [`health`]: whether the agent is well.
 //! - [`supervisor`]: owns every task. [`agent`]: wires it all.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
+
 mod admission;
 mod agent;
 pub mod api;

@@ -17,10 +17,6 @@ pub(crate) const OWN_FILE: Limit = Limit::new("file of the agent", 64 << 20);
 /// With a larger one pods do not start.
 pub(crate) const NODE_FILE: Limit = Limit::new("network file of the node", 16 << 20);
 
-/// A file of the kernel in `/proc` or `/sys`: the longest is the list of mounts, of nodes with very many pods. A longer one
-/// counts as unreadable.
-pub(crate) const KERNEL_FILE: Limit = Limit::new("file of the kernel", 64 << 20);
-
 /// A file of variables for `fileKeyRef`, which a container can write; a kubelet's limit. The container that wants a variable
 /// of a larger one does not start.
 pub(crate) const ENV_FILE: Limit = Limit::new("file of variables", 1 << 20);

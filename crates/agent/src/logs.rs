@@ -10,6 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use stanchion_untrusted::{Links, open};
 
 pub(crate) use kept::kept;
 
@@ -35,11 +36,11 @@ pub fn read(path: &Path, options: &LogOptions) -> io::Result<(String, u64)> {
     let mut lines = std::collections::VecDeque::new();
     for file in rotated(path)?.iter().map(PathBuf::as_path).filter(|file| *file != path) {
         // It may be rotated away at this moment.
-        if let Ok(mut file) = File::open(file) {
+        if let Ok(mut file) = open(file, Links::Refuse) {
             collect(&mut file, options, &mut lines)?;
         }
     }
-    let mut current = File::open(path)?;
+    let mut current = open(path, Links::Refuse)?;
     collect(&mut current, options, &mut lines)?;
     let end = current.stream_position()?;
     Ok((lines.into_iter().collect(), end))
@@ -159,7 +160,7 @@ impl Follow {
     /// Goes on at a place in the current file.
     #[must_use]
     pub fn new(path: PathBuf, at: u64, timestamps: bool) -> Self {
-        let file = File::open(&path).ok();
+        let file = open(&path, Links::Refuse).ok();
         Self { path, file, options: LogOptions { timestamps, ..LogOptions::default() }, at }
     }
 
@@ -189,7 +190,7 @@ impl Follow {
             // Rotated: the path is another file now, and this one was read to its end.
             let (own, there) = (file.metadata()?, fs::metadata(&self.path));
             if there.is_ok_and(|there| there.ino() != own.ino()) {
-                self.file = File::open(&self.path).ok();
+                self.file = open(&self.path, Links::Refuse).ok();
                 self.at = 0;
             }
         }

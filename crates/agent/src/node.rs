@@ -6,6 +6,7 @@ use std::{
 };
 
 use stanchion_pod::Capacity;
+use stanchion_untrusted::read_kernel;
 use tokio::sync::Semaphore;
 
 use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
@@ -35,7 +36,7 @@ pub(crate) fn capacity() -> Capacity {
 
 /// Memory of the node in bytes, from `/proc/meminfo`; 0 where that cannot be read.
 fn memory() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let meminfo = read_kernel("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
@@ -43,7 +44,7 @@ fn memory() -> u64 {
 
 /// Processors that are online, whoever may use them (cputopology.rst); at least one.
 fn cores() -> u64 {
-    let list = std::fs::read_to_string("/sys/devices/system/cpu/online").unwrap_or_default();
+    let list = read_kernel("/sys/devices/system/cpu/online").unwrap_or_default();
     let count = |range: &str| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         Some(last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)? + 1)

@@ -15,11 +15,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use stanchion_untrusted::{Links, read};
 use stanchion_pod::k8s_openapi::{
     api::core::v1 as wire,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
+use stanchion_untrusted::{Links, read};
 
 use crate::{
     clock::later,
@@ -56,7 +56,8 @@ impl Removed {
     pub fn list(&self, now: Timestamp) -> Vec<RemovedView> {
         let (kept, _) = self.entries(now);
         let parse = |path: &PathBuf| {
-            let read = read(path, Links::Refuse, limits::OWN_FILE).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
+            let read =
+                read(path, Links::Refuse, limits::OWN_FILE).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
             read.inspect_err(
                 |error| tracing::warn!(path = %path.display(), %error, "a removed pod's last status is lost"),
             )

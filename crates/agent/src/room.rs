@@ -7,6 +7,7 @@ use std::{
 };
 
 use stanchion_pod::{Capacity, Pod, PodKey, Resources, Revision};
+use stanchion_untrusted::read_kernel;
 
 use crate::files;
 
@@ -121,7 +122,7 @@ fn hugepages(directory: &Path) -> BTreeMap<u64, u64> {
     let sizes = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;
         let size = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()? * 1024;
-        let count = fs::read_to_string(entry.path().join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;
+        let count = read_kernel(entry.path().join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;
         Some((size, size.saturating_mul(count)))
     });
     sizes.collect()

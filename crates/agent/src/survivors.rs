@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
 use stanchion_pod::PodUid;
+use stanchion_untrusted::read_kernel;
 use tokio::{sync::Mutex, time::Instant};
 
 /// Many pods lose their backend together: one scan serves them all.
@@ -60,7 +61,7 @@ fn scan(proc: &std::path::Path) -> io::Result<BTreeSet<String>> {
         if !entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
             continue;
         }
-        match fs::read_to_string(entry.path().join("cgroup")) {
+        match read_kernel(entry.path().join("cgroup")) {
             // systemd's names of cgroups have no `-` inside.
             Ok(text) => cgroups.extend(text.lines().filter(|line| line.contains("pod")).map(|it| it.replace('_', "-"))),
             // It has ended meanwhile.

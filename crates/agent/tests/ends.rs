@@ -1,6 +1,8 @@
 //! Whatever a pod that is accepted asks for: the agent comes to an end with it, running, over or waiting for something that
 //! it names, and then does next to nothing; and of every pod nothing is left when it goes.
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
+
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use stanchion_pod::{Manifest, decode};

@@ -116,11 +116,7 @@ fn decode_document(document: &Document, origin: Origin, node_name: &str) -> Resu
 ///
 /// # Errors
 /// It is of another version of this program, which takes something in it otherwise.
-pub fn restore(
-    wire: k8s_openapi::api::core::v1::Pod,
-    revision: Revision,
-    origin: Origin,
-) -> Result<Pod, Vec<Problem>> {
+pub fn restore(wire: k8s_openapi::api::core::v1::Pod, revision: Revision, origin: Origin) -> Result<Pod, Vec<Problem>> {
     let uid = PodUid::new(wire.metadata.uid.as_deref().unwrap_or_default());
     build::pod(wire, uid, revision, origin)
 }

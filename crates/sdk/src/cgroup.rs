@@ -19,6 +19,7 @@ use nix::{
     },
     unistd::Pid,
 };
+use stanchion_untrusted::read_kernel;
 
 pub use parent::{Driver, Parent};
 
@@ -47,7 +48,7 @@ impl Cgroup {
     fn read(&self, names: &[&str]) -> Option<String> {
         self.places().flat_map(|place| names.iter().map(move |name| place.join(name))).find_map(|file| {
             // Most hierarchies do not have it: that is no news.
-            fs::read_to_string(file).ok()
+            read_kernel(file).ok()
         })
     }
 
@@ -128,7 +129,7 @@ impl Cgroup {
 }
 
 fn kill_all(place: &Path) -> io::Result<()> {
-    let members = fs::read_to_string(place.join("cgroup.procs"))?;
+    let members = read_kernel(place.join("cgroup.procs"))?;
     for pid in members.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
         match kill(Pid::from_raw(pid), Signal::SIGKILL) {
             Err(error) if error != nix::errno::Errno::ESRCH => return Err(error.into()),
@@ -178,7 +179,7 @@ struct Hierarchy {
 fn hierarchies() -> &'static [Hierarchy] {
     static HIERARCHIES: OnceLock<Vec<Hierarchy>> = OnceLock::new();
     HIERARCHIES.get_or_init(|| {
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let table = read_kernel("/proc/self/mountinfo").unwrap_or_default();
         table.lines().filter_map(hierarchy).collect()
     })
 }
@@ -196,7 +197,7 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
     let controllers = match is_unified {
         // Beside hierarchies of version 1 it is systemd's alone, whatever controllers it has left.
         true if place != Path::new(ROOT) => String::new(),
-        true => fs::read_to_string(place.join("cgroup.controllers")).unwrap_or_default(),
+        true => read_kernel(place.join("cgroup.controllers")).unwrap_or_default(),
         false => what.nth(1)?.replace(',', " "),
     };
     let controllers = controllers.split_whitespace().map(str::to_owned).collect();

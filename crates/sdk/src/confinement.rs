@@ -1,17 +1,19 @@
 //! What this node confines programs with.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
+
+use stanchion_untrusted::read_kernel;
 
 /// Whether AppArmor is in force (R-SEC-9).
 #[must_use]
 pub fn has_app_armor() -> bool {
-    fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|it| it.starts_with('Y'))
+    read_kernel("/sys/module/apparmor/parameters/enabled").is_ok_and(|it| it.starts_with('Y'))
 }
 
 /// The names of the profiles that the kernel has.
 #[must_use]
 pub fn app_armor_profiles() -> BTreeSet<String> {
-    let loaded = fs::read_to_string("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
+    let loaded = read_kernel("/sys/kernel/security/apparmor/profiles").unwrap_or_default();
     // `name (mode)`
     loaded.lines().filter_map(|line| line.rsplit_once(" (")).map(|(name, _)| name.to_owned()).collect()
 }

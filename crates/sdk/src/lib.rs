@@ -17,6 +17,8 @@
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
+
 #[cfg(feature = "node")]
 pub mod cgroup;
 pub mod changes;

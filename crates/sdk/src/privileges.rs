@@ -1,8 +1,7 @@
 //! What this node allows.
 
-use std::fs;
-
 use stanchion_runtime::CAPABILITIES;
+use stanchion_untrusted::read_kernel;
 
 /// The nearest `oom_score_adj` that this node allows: without `CAP_SYS_RESOURCE` nobody can go below their own.
 #[must_use]
@@ -11,7 +10,7 @@ pub fn oom_score_adj(wanted: i32) -> i32 {
     if own_capabilities("CapEff:") & SYS_RESOURCE != 0 {
         return wanted;
     }
-    let own = fs::read_to_string("/proc/self/oom_score_adj").ok().and_then(|own| own.trim().parse().ok());
+    let own = read_kernel("/proc/self/oom_score_adj").ok().and_then(|own| own.trim().parse().ok());
     let allowed = wanted.max(own.unwrap_or(0));
     if allowed != wanted {
         tracing::debug!(wanted, allowed, "this node does not allow the oom_score_adj");
@@ -34,15 +33,14 @@ pub fn capabilities() -> Vec<&'static str> {
 /// Whether the node lacks some of the capabilities that its kernel knows.
 #[must_use]
 pub fn lacks_capabilities() -> bool {
-    let last =
-        fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|last| last.trim().parse::<usize>().ok());
+    let last = read_kernel("/proc/sys/kernel/cap_last_cap").ok().and_then(|last| last.trim().parse::<usize>().ok());
     let known = last.map_or(CAPABILITIES.len(), |last| CAPABILITIES.len().min(last + 1));
     capabilities().len() < known
 }
 
 /// One of this process's sets of capabilities; empty where that cannot be read.
 fn own_capabilities(set: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = read_kernel("/proc/self/status").unwrap_or_default();
     let found = status.lines().find_map(|line| line.strip_prefix(set));
     found.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
 }

@@ -23,6 +23,9 @@ use stanchion_runtime::OnReturn;
 
 use images::RawImages;
 use source::RawSource;
+use stanchion_untrusted::{Links, read_text};
+
+use crate::limits;
 
 /// All settings, checked.
 #[derive(Clone, Debug)]
@@ -219,16 +222,15 @@ fn read(path: &Path) -> Result<Raw> {
         files.extend(more);
     }
     // A typo is told with the file that it is in.
+    let mut builder = Config::builder();
     for file in &files {
-        let text = std::fs::read_to_string(file).with_context(|| {
+        let text = read_text(file, Links::Follow, limits::SETTINGS_FILE).with_context(|| {
             format!("cannot read the configuration {}; see config/stanchion.toml for an example", file.display())
         })?;
         let one = Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build();
         one.and_then(Config::try_deserialize::<Raw>).map_err(|error| explain(&error.to_string(), file))?;
+        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
-    let builder = files.iter().fold(Config::builder(), |builder, file| {
-        builder.add_source(File::from(file.as_path()).format(FileFormat::Toml))
-    });
     // `STANCHION_CONFIG` is the command line's, not a setting.
     let variables = std::env::vars().filter(|(name, _)| name.starts_with("STANCHION_") && name.contains("__"));
     let environment = Environment::with_prefix("STANCHION").prefix_separator("_").separator("__");

@@ -1,5 +1,14 @@
 //! Bounds on what others can make large, each with its reason. `docs/limits.md` lists them all.
 
+use stanchion_pod::MAX_MANIFEST;
+use stanchion_untrusted::Limit;
+
 // Files.
+
+/// A file that `validate` is given, or standard input: as the agent's for a manifest. A larger one is refused.
+pub(crate) const MANIFEST: Limit = Limit::new("manifest file", MAX_MANIFEST as u64 - 1);
+
+/// The configuration, and each file in `conf.d`. A larger one is refused: the program does not start.
+pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
 // Tables and terminals.

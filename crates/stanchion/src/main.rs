@@ -5,6 +5,8 @@
 //!   [`notify`]: tells the service manager.
 //! - [`client`]: asks a running agent. [`commands`]: one module a command. [`table`]: columns as kubectl's.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
+
 mod backends;
 mod client;
 mod commands;

@@ -1,5 +1,7 @@
 //! `stanchion validate`, as it is called from a shell or from CI.
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
+
 use std::{
     fs,
     io::Write as _,

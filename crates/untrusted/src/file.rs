@@ -90,7 +90,21 @@ pub fn read_start(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Res
     Ok(bytes)
 }
 
-/// Reads a whole regular file that has to be UTF-8, such as the kernel's own in `/proc` and `/sys`.
+/// A file of the kernel in `/proc` or `/sys`. The longest is the list of mounts, on nodes with very many pods; a longer one
+/// counts as unreadable.
+pub const KERNEL_FILE: Limit = Limit::new("file of the kernel", 64 << 20);
+
+/// Reads a file of the kernel in `/proc` or `/sys` as text. Names in it can have any bytes, of processes, mounts and cgroups; what
+/// is no UTF-8 is replaced.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_kernel(path: impl AsRef<Path>) -> io::Result<String> {
+    let bytes = read(path, Links::Follow, KERNEL_FILE)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Reads a whole regular file that has to be UTF-8.
 ///
 /// # Errors
 /// As [`read`]; `InvalidData` when it is no UTF-8.
@@ -162,8 +176,7 @@ mod tests {
 
     #[test]
     fn files_of_the_kernel_are_read() {
-        let limit = Limit::new("boot id", 4096);
-        let id = read_text("/proc/sys/kernel/random/boot_id", Links::Refuse, limit).expect("it is there");
+        let id = read_kernel("/proc/sys/kernel/random/boot_id").expect("it is there");
         assert_eq!(id.trim().len(), 36, "{id}");
     }
 }

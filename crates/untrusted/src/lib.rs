@@ -13,5 +13,5 @@ pub mod file;
 pub mod limit;
 pub mod tree;
 
-pub use file::{Links, open, open_at, read, read_from, read_start, read_text};
+pub use file::{KERNEL_FILE, Links, open, open_at, read, read_from, read_kernel, read_start, read_text};
 pub use limit::{Limit, TooLarge};

@@ -2,7 +2,7 @@
 //!
 //! Whoever writes a tree can make it deeper than any path or stack, broader than memory, and can exchange its directories while
 //! somebody goes through it. So nothing here recurses or names anything by more than one component: a tree is gone through by
-//! descriptors, of which at most [`levels::HELD`] are open at a time. Symbolic links are not followed, and nothing leads into
+//! descriptors, of which at most some 30 are open at a time. Symbolic links are not followed, and nothing leads into
 //! what is mounted in the tree.
 //!
 //! # Layout

@@ -10,6 +10,8 @@
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
+
 mod client;
 mod config;
 mod container;

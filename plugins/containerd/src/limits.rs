@@ -4,6 +4,18 @@
 
 // Archives.
 
+use stanchion_untrusted::Limit;
+
 // Files.
 
+/// A file that this library has written for itself, e.g. a lease or the attachment of a pod, or containerd's record of a container. A
+/// larger one is none: it counts as one that cannot be read.
+pub(crate) const OWN_FILE: Limit = Limit::new("file of the backend", 64 << 20);
+
+/// A file of settings that an administrator writes: a CNI configuration list, a seccomp profile. A larger one is refused.
+pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
+
 // Network.
+
+/// What a CNI plugin answers, or says of its failure: its result is a few KiB. A longer one fails its call.
+pub(crate) const CNI_ANSWER: Limit = Limit::new("answer of a CNI plugin", 4 << 20);

@@ -19,6 +19,7 @@ use rustix::{process::Uid, thread::set_thread_res_uid};
 use stanchion_sdk::runtime::IdRange;
 
 use crate::names;
+use stanchion_untrusted::{Links, open};
 use users::Holder;
 
 /// A pod's namespaces below a directory: `net`, `ipc`, `uts`, `pid` and `user`, and its `shm`.
@@ -64,7 +65,7 @@ impl Namespaces {
                 pin_all(&format!("/proc/{}/ns", holder.id()))?;
                 if own.network {
                     on_thread(|| {
-                        setns(File::open(self.path("uts"))?, CloneFlags::CLONE_NEWUTS)?;
+                        setns(open(self.path("uts"), Links::Follow)?, CloneFlags::CLONE_NEWUTS)?;
                         Ok(sethostname(hostname)?)
                     })?;
                 }
@@ -90,7 +91,7 @@ impl Namespaces {
 
     /// Sets parameters of the kernel inside. Its files show the namespaces of whoever opens them.
     pub fn set(&self, own: Own, sysctls: &[(String, String)]) -> io::Result<()> {
-        let enter = |kind: &str, flag| setns(File::open(self.path(kind))?, flag).map_err(io::Error::from);
+        let enter = |kind: &str, flag| setns(open(self.path(kind), Links::Follow)?, flag).map_err(io::Error::from);
         on_thread(|| {
             for (kind, flag) in own.kinds().filter(|(kind, _)| *kind != USERS) {
                 enter(kind, flag)?;
@@ -194,7 +195,7 @@ pub(crate) fn is_pinned(path: &Path) -> bool {
 
 /// Runs something inside a network namespace.
 pub(crate) fn inside<T: Send>(namespace: &Path, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    let namespace = File::open(namespace)?;
+    let namespace = open(namespace, Links::Follow)?;
     on_thread(|| {
         setns(&namespace, CloneFlags::CLONE_NEWNET)?;
         act()

@@ -10,6 +10,7 @@ use stanchion_sdk::{
     layers::{self, children},
     runtime::{Error, ErrorKind, Result},
 };
+use stanchion_untrusted::tree;
 
 use crate::{Containerd, client::failed, inventory::of_ours};
 
@@ -58,9 +59,6 @@ impl Containerd {
                 tracing::warn!(sandbox = id, error = error.chain(), "the network of an old sandbox is not freed");
             }
         }
-        match fs::remove_dir_all(self.run_dir.join("exec")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(error)),
-            _ => Ok(()),
-        }
+        tree::remove(self.run_dir.join("exec")).map_err(failed)
     }
 }

@@ -13,6 +13,7 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use stanchion_untrusted::{KERNEL_FILE, Links, read, tree};
 
 /// Ends the shims that were started for container `id`. Only to be called while no task is in the container's sandbox:
 /// all containers of a pod share a shim, which has the id of one of them.
@@ -21,7 +22,7 @@ pub(crate) fn end(socket: &Path, namespace: &str, id: &str) -> io::Result<()> {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
         // A process that has ended meanwhile is none.
-        let Ok(command) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
+        let Ok(command) = read(format!("/proc/{pid}/cmdline"), Links::Refuse, KERNEL_FILE) else { continue };
         if is_shim_of(&command, socket, namespace, id) {
             match kill(Pid::from_raw(pid), Signal::SIGKILL) {
                 Ok(()) => tracing::info!(pid, container = id, "ended a shim that containerd had forgotten"),
@@ -40,10 +41,7 @@ const RUNC_RECORDS: &str = "/run/containerd/runc";
 /// `root` is where runc keeps them, empty for its shim's own place.
 pub(crate) fn remove_record(root: &str, namespace: &str, id: &str) -> io::Result<()> {
     let root = if root.is_empty() { RUNC_RECORDS } else { root };
-    match fs::remove_dir_all(Path::new(root).join(namespace).join(id)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+    tree::remove(Path::new(root).join(namespace).join(id))
 }
 
 /// Whether a command line (`proc_pid_cmdline(5)`) is `containerd-shim-… -namespace NAMESPACE -id ID -address SOCKET`.

@@ -22,11 +22,13 @@ use stanchion_sdk::runtime::{
     ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, Result, SandboxId, SandboxInfo,
     SandboxState,
 };
+use stanchion_untrusted::{Links, read, read_kernel, read_text};
 
 use crate::{
     Containerd,
     cgroup::Cgroup,
     inventory::{self, given},
+    limits,
     names::{self, RECORD, SANDBOX_RECORD},
     namespaces::Own,
     task,
@@ -130,7 +132,7 @@ impl Unattended {
 
     fn running(&self, id: &str) -> Option<Running> {
         let bundle = self.bundles.join(id);
-        let text = fs::read(bundle.join("config.json")).ok()?;
+        let text = read(bundle.join("config.json"), Links::Follow, limits::OWN_FILE).ok()?;
         let Bundle { annotations } = serde_json::from_slice(&text).ok()?;
         let note: Note = serde_json::from_str(annotations.get(RECORD)?).ok()?;
         let sandbox = serde_json::from_str(annotations.get(SANDBOX_RECORD)?).ok()?;
@@ -201,10 +203,10 @@ impl Running {
         let signal = self.note.labels.get(names::STOP_SIGNAL).filter(|name| !name.is_empty());
         let signal = signal.and_then(|name| task::signal(name)).and_then(|number| i32::try_from(number).ok());
         let signal = signal.and_then(|number| Signal::try_from(number).ok()).unwrap_or(Signal::SIGTERM);
-        let Ok(pid) = fs::read_to_string(self.bundle.join("init.pid")) else { return Ok(()) };
+        let Ok(pid) = read_text(self.bundle.join("init.pid"), Links::Follow, limits::OWN_FILE) else { return Ok(()) };
         let Ok(pid) = pid.trim().parse::<i32>() else { return Ok(()) };
         let cgroup = self.note.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
-        let is_its = fs::read_to_string(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(cgroup));
+        let is_its = read_kernel(format!("/proc/{pid}/cgroup")).is_ok_and(|text| text.contains(cgroup));
         if !is_its || cgroup.is_empty() || pid <= 1 {
             return Ok(());
         }

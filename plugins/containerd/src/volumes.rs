@@ -25,6 +25,7 @@ use stanchion_sdk::{
     layers::{self, Layers, children, unmount},
     runtime::{ContainerConfig, Error, ErrorKind, IdRange, ImageMount, Result},
 };
+use stanchion_untrusted::{Links, open};
 
 use crate::{
     Containerd,
@@ -164,7 +165,8 @@ impl Containerd {
         self.blocking(move |_| {
             let put = || {
                 unmount(&home)?;
-                let users = users.map(|users| Ok::<_, io::Error>((users, File::open(&namespace)?))).transpose()?;
+                let users =
+                    users.map(|users| Ok::<_, io::Error>((users, open(&namespace, Links::Follow)?))).transpose()?;
                 let place = Place { home: &home, users: users.as_ref() };
                 for (number, files) in all.iter().enumerate() {
                     place.put(number, files)?;

@@ -29,6 +29,7 @@ use crate::{
     names::is_identifier,
 };
 use pipes::Pipes;
+use stanchion_untrusted::read_kernel;
 
 /// How soon, and at the latest how often, Docker is asked whether a process without outputs has ended: it has no call
 /// that waits for that.
@@ -164,7 +165,7 @@ async fn kill(client: &Client, exec: &str, container: &str) -> std::result::Resu
     let Some(pid) = pid.filter(|pid| *pid > 1).and_then(Pid::from_raw) else { return Ok(()) };
     let process = pidfd_open(pid, PidfdFlags::empty())?;
     // Held before it is looked at: it is the container's own now, and stays what it is.
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let cgroups = read_kernel(format!("/proc/{pid}/cgroup"))?;
     if cgroups.contains(container) {
         pidfd_send_signal(&process, Signal::KILL)?;
     }

@@ -9,6 +9,8 @@
 //! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses. [`kills`]: who lacked memory.
 //! - [`client`]: the connection. [`names`]: labels. [`config`]: settings.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
+
 mod client;
 mod config;
 mod container;

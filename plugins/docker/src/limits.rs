@@ -4,4 +4,9 @@
 
 // Archives.
 
+use stanchion_untrusted::Limit;
+
 // Files.
+
+/// A seccomp profile that an administrator writes. With a larger one the container does not start.
+pub(crate) const PROFILE: Limit = Limit::new("seccomp profile", 4 << 20);

@@ -10,8 +10,9 @@ use stanchion_sdk::{
     runtime::{ContainerConfig, Error, ErrorKind, Profile, Result, Security},
     users::{Ids, Tables, in_force},
 };
+use stanchion_untrusted::{Links, read_text};
 
-use crate::{Docker, image, volumes::layers};
+use crate::{Docker, image, limits, volumes::layers};
 
 /// What confines a container.
 #[derive(Debug, PartialEq, Eq)]
@@ -107,7 +108,7 @@ fn seccomp(path: &str) -> Result<String> {
     let failed = |error: io::Error| {
         Error::new(ErrorKind::Invalid, format!("cannot load seccomp profile {path:?}")).caused_by(&error)
     };
-    let text = fs::read_to_string(path).map_err(failed)?;
+    let text = read_text(path, Links::Follow, limits::PROFILE).map_err(failed)?;
     let profile: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
     Ok(profile.to_string())
 }

@@ -1,5 +1,6 @@
 //! The contract's own suite, on a real dockerd.
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
 
 mod support;

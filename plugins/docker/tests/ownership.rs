@@ -1,5 +1,6 @@
 //! What is not ours does not exist, whatever it is asked for.
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
 
 mod support;

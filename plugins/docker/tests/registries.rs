@@ -1,5 +1,6 @@
 //! Registries that refuse: what Docker makes of that, in the contract's words.
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
 
 mod support;

@@ -1,5 +1,6 @@
 //! What a look costs: the requests that Docker gets for it.
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
 
 use std::{

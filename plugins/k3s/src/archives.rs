@@ -14,6 +14,9 @@ use std::{
 
 use stanchion_containerd::Containerd;
 use stanchion_sdk::runtime::{ErrorKind, ImportImages, Progress, PullImage, Runtime};
+use stanchion_untrusted::{Links, read};
+
+use crate::limits;
 
 /// A file as it was seen: imported again when that has changed.
 type Seen = (u64, SystemTime);
@@ -81,7 +84,8 @@ impl Archives {
 /// The images of a list of references, one a line.
 async fn pull(containerd: &Containerd, list: &Path) -> stanchion_sdk::runtime::Result<usize> {
     let present = containerd.list_images().await?;
-    let text = fs::read_to_string(list).unwrap_or_default();
+    let text = read(list, Links::Follow, limits::SETTINGS_FILE).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let missing: Vec<_> = lines.filter(|line| !present.iter().any(|image| image.reference == *line)).collect();
     for reference in &missing {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_untrusted::{KERNEL_FILE, Links, read};
 
 /// Where K3s's and RKE2's containerd listens, whatever the data directory.
 pub const SOCKET: &str = "/run/k3s/containerd/containerd.sock";
@@ -99,7 +100,7 @@ impl Layout {
 
     fn is_k3s(&self, process: &Path) -> bool {
         // One that has ended meanwhile is none.
-        let Ok(command) = fs::read(process.join("cmdline")) else { return false };
+        let Ok(command) = read(process.join("cmdline"), Links::Refuse, KERNEL_FILE) else { return false };
         let Ok(program) = fs::read_link(process.join("exe")) else { return false };
         match service(&command) {
             // K3s runs the program that it has unpacked; RKE2 is one file, wherever it was put.

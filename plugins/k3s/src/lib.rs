@@ -8,6 +8,8 @@
 //! - [`layout`]: where K3s keeps what is used of it. [`state`]: how it is. [`presence`]: whether its containerd answers.
 //! - [`archives`]: images from files. [`registries`]: how K3s reaches registries. [`own`]: the containerd that K3s ships, started by us. [`config`]: settings.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
+
 mod archives;
 mod config;
 mod layout;

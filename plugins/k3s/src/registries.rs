@@ -15,6 +15,9 @@ use libyaml_safer::{Event, EventData, Parser};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use stanchion_containerd::RegistryConfig;
+use stanchion_untrusted::{Links, read_text};
+
+use crate::limits;
 
 /// The file, as far as it is used.
 #[derive(Debug, Default, Deserialize)]
@@ -65,7 +68,7 @@ struct Tls {
 
 /// Reads it. An absent file has nothing; one that cannot be read is told, and K3s's registries are reached as others are.
 pub fn read(path: &Path) -> BTreeMap<String, RegistryConfig> {
-    let text = match fs::read_to_string(path) {
+    let text = match read_text(path, Links::Follow, limits::SETTINGS_FILE) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
         text => text.map_err(|error| error.to_string()),
     };

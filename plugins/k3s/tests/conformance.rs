@@ -1,5 +1,6 @@
 //! The contract's own suite, on the containerd of a K3s, and on the one that K3s ships while K3s's is away.
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
 
 use anyhow::{Context as _, Result, ensure};

@@ -10,8 +10,9 @@ use std::{
 use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use stanchion_untrusted::{Links, read_text};
 
-use crate::config::CredentialProviders;
+use crate::{config::CredentialProviders, limits};
 
 /// The versions of the file, and of what a plugin reads and writes. They do not differ in what is used of them.
 const FILE_VERSIONS: [&str; 3] =
@@ -95,7 +96,8 @@ pub(super) fn read(path: &Path) -> Settings {
     };
     let mut names = BTreeSet::new();
     for path in files {
-        let read = fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| parse(&text));
+        let read = read_text(&path, Links::Follow, limits::SETTINGS_FILE);
+        let read = read.map_err(|error| error.to_string()).and_then(|text| parse(&text));
         let providers = read.unwrap_or_else(|problem| vec![Err(problem)]);
         for provider in providers {
             match provider {

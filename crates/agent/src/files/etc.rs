@@ -123,7 +123,8 @@ mod tests {
         assert_eq!(host_name(&aliased).as_deref(), Ok("web-0"), "R-HOST-1");
         assert_eq!(hosts(&pod(""), &address(), b""), format!("{HEAD}10.1.0.2\ta-knode\n").as_bytes(), "R-HOST-6");
         let shared = pod("  hostNetwork: true\n  hostAliases: [{ip: 10.9.9.9, hostnames: [alias]}]\n");
-        let expected = b"# Kubernetes-managed hosts file (host network).\n127.0.0.1 node # caf\xe9\n\n# Entries added by \
+        let expected =
+            b"# Kubernetes-managed hosts file (host network).\n127.0.0.1 node # caf\xe9\n\n# Entries added by \
                          HostAliases.\n10.9.9.9\talias\n";
         assert_eq!(hosts(&shared, &address(), b"127.0.0.1 node # caf\xe9\n"), expected, "R-HOST-7");
     }

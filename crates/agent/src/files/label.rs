@@ -16,7 +16,6 @@ use rustix::{
 };
 use stanchion_untrusted::tree::{Found, walk};
 
-
 /// Where the kernel keeps it.
 const NAME: &str = "security.selinux";
 

@@ -8,9 +8,7 @@ use std::{
 };
 
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
-use stanchion_untrusted::{Links, read};
-
-use crate::limits;
+use stanchion_untrusted::{KERNEL_FILE, Links, read};
 
 /// Unmounts everything that is mounted below `root`, the deepest first. Busy mounts are detached: their last user ends
 /// them.
@@ -48,7 +46,7 @@ pub(crate) struct Sharing {
 /// The sharing of the mount that `path` is on (proc_pid_mountinfo(5), optional fields).
 pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
     let path = fs::canonicalize(path)?;
-    let table = read("/proc/self/mountinfo", Links::Refuse, limits::KERNEL_FILE)?;
+    let table = read("/proc/self/mountinfo", Links::Refuse, KERNEL_FILE)?;
     let mut found = Sharing { mount: PathBuf::from("/"), is_shared: false, is_slave: false };
     for line in table.split(|byte| *byte == b'\n') {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -86,7 +84,7 @@ fn below(root: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// Mount points of this process's namespace (proc_pid_mountinfo(5), field 5).
 fn points() -> io::Result<Vec<PathBuf>> {
-    let table = read("/proc/self/mountinfo", Links::Refuse, limits::KERNEL_FILE)?;
+    let table = read("/proc/self/mountinfo", Links::Refuse, KERNEL_FILE)?;
     let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     Ok(points.map(|point| PathBuf::from(OsString::from_vec(unescape(point)))).collect())
 }

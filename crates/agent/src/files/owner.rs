@@ -13,7 +13,6 @@ use rustix::fs::{AtFlags, Gid, chownat};
 use stanchion_pod::FsGroup;
 use stanchion_untrusted::tree::{Found, walk};
 
-
 /// What the group may do with files, and with directories, whose new files are the group's too.
 const FILE: u32 = 0o660;
 const DIRECTORY: u32 = 0o2770;

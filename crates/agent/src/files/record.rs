@@ -8,10 +8,8 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use stanchion_pod::{
-    Origin, Pod, PodKey, Revision, decode_from, k8s_openapi::api::core::v1 as wire, restore,
-};
-use stanchion_untrusted::{Links, read as read_file, read_text};
+use stanchion_pod::{Origin, Pod, PodKey, Revision, decode_from, k8s_openapi::api::core::v1 as wire, restore};
+use stanchion_untrusted::{Links, read as read_file, read_kernel};
 
 use super::{PodFiles, whole};
 use crate::limits;
@@ -44,7 +42,7 @@ pub(crate) struct Record {
     /// The pod itself. It may hold secrets: the file is only root's to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<wire::Pod>>,
-    /// What records had instead before version 1.2: all that was in the pod's manifest.
+    /// What earlier versions wrote down instead: all that was in the manifest.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manifest: String,
 }
@@ -106,7 +104,7 @@ pub(crate) fn recorded(state_dir: &Path, node_name: &str) -> io::Result<Vec<Pod>
 
 /// The id of this life of the node, from `/proc`; empty where that cannot be read.
 pub(crate) fn boot() -> String {
-    let id = read_text("/proc/sys/kernel/random/boot_id", Links::Refuse, limits::KERNEL_FILE);
+    let id = read_kernel("/proc/sys/kernel/random/boot_id");
     id.unwrap_or_default().trim().to_owned()
 }
 

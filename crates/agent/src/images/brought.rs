@@ -16,9 +16,10 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use stanchion_runtime::{Image, ImageDigest, Runtime};
+use stanchion_untrusted::{Links, read};
 
 use super::Images;
-use crate::{files::whole, reference::repository};
+use crate::{files::whole, limits, reference::repository};
 
 /// One name of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +83,7 @@ impl Record {
 
     /// What cannot be read names no image: none is removed.
     fn read(&self) -> Stores {
-        let read = match fs::read(&self.path) {
+        let read = match read(&self.path, Links::Refuse, limits::OWN_FILE) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Stores::default(),
             read => read.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)),
         };

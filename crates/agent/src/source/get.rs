@@ -3,7 +3,7 @@
 //! Made of the probes' parts (hyper, rustls), which the agent has anyway, and not of reqwest: that would bring a second client with
 //! its own pool, cookies, proxies and Unicode tables, for one request every 20 s.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use hyper::{
     HeaderMap, StatusCode,
@@ -11,6 +11,7 @@ use hyper::{
     header::{ACCEPT, ETAG, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, USER_AGENT},
 };
 use stanchion_pod::MAX_MANIFEST;
+use stanchion_untrusted::{Links, open, read_from};
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
@@ -21,6 +22,7 @@ use crate::{
         http::{REDIRECTS, exchange, location},
         tcp, tls, words,
     },
+    limits,
     url::Url,
 };
 
@@ -148,17 +150,19 @@ fn plain() -> HeaderMap {
 fn from_file(path: &Path) -> Result<HeaderMap, String> {
     let shown = path.display();
     let unreadable = |error: io::Error| format!("headers file {shown} cannot be read: {error}");
-    let file = fs::File::open(path).map_err(unreadable)?;
+    let file = open(path, Links::Follow).map_err(unreadable)?;
     if let Some(found) = exposure(&file.metadata().map_err(unreadable)?) {
         return Err(format!("headers file {shown} must be root's alone, and {found}: chown root:root and chmod 0600"));
     }
-    let text = io::read_to_string(file).map_err(unreadable)?;
+    let content = read_from(file, limits::SETTINGS_FILE).map_err(unreadable)?;
     let mut headers = HeaderMap::new();
-    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let header = line.split_once(':').and_then(|(name, value)| {
-            let mut value = HeaderValue::from_str(value.trim()).ok()?;
+    let lines = content.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
+        // A value is bytes (RFC 9110, section 5.5).
+        let header = line.iter().position(|byte| *byte == b':').and_then(|colon| {
+            let mut value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
             value.set_sensitive(true);
-            Some((name.trim().parse::<HeaderName>().ok()?, value))
+            Some((HeaderName::from_bytes(line[..colon].trim_ascii()).ok()?, value))
         });
         let (name, value) = header.ok_or_else(|| format!("headers file {shown}: line {number} is no `Name: value`"))?;
         headers.append(name, value);

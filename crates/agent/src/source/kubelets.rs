@@ -11,6 +11,9 @@ use std::{
 
 use serde::Deserialize;
 use stanchion_pod::PodKey;
+use stanchion_untrusted::{Links, read, read_kernel, read_text};
+
+use crate::limits;
 
 /// Where CRI's containers are below a containerd's state directory.
 const BUNDLES: &str = "io.containerd.runtime.v2.task/k8s.io";
@@ -24,7 +27,8 @@ struct Bundle {
 
 impl Bundle {
     fn read(path: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(path.join("config.json")).ok()?).ok()
+        let bytes = read(path.join("config.json"), Links::Follow, limits::OWN_FILE).ok()?;
+        serde_json::from_slice(&bytes).ok()
     }
 
     fn note(&self, name: &str) -> Option<&str> {
@@ -72,8 +76,8 @@ fn of(bundles: &Path) -> Vec<(String, String)> {
 
 /// Whether the container's first process runs: its number may be another's by now, so its cgroup must have the id.
 fn is_running(bundle: &Path) -> bool {
-    let pid = fs::read_to_string(bundle.join("init.pid")).unwrap_or_default();
-    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).unwrap_or_default();
+    let pid = read_text(bundle.join("init.pid"), Links::Follow, limits::OWN_FILE).unwrap_or_default();
+    let cgroup = read_kernel(format!("/proc/{}/cgroup", pid.trim())).unwrap_or_default();
     let id = bundle.file_name().unwrap_or_default().to_string_lossy();
     !pid.trim().is_empty() && cgroup.contains(&*id)
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use rustix::fs::{major, minor};
+use stanchion_untrusted::read_kernel;
 
 /// What the kernel knows of all locks.
 const LOCKS: &str = "/proc/locks";
@@ -73,7 +74,7 @@ impl Lock {
         // Locked is the file, not its name: if that is another's now, a kubelet would not wait for ours.
         let is_other = |held: &mut File| held.metadata().ok().map(|held| (held.dev(), held.ino())) != file;
         self.held.take_if(is_other);
-        match fs::read_to_string(LOCKS) {
+        match read_kernel(LOCKS) {
             Ok(locks) => self.seen = file.map_or_else(Seen::default, |(device, inode)| Seen::of(&locks, device, inode)),
             Err(error) => self.error = Some(format!("{LOCKS}: {error}")),
         }

@@ -419,9 +419,7 @@ fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     let unreadable = |error: io::Error| failed(format!("cannot be read: {error}"));
     // Never a FIFO, whose writer it would wait for (R-FILE-6).
     let file = open(path, Links::Follow).map_err(|error| match error.kind() {
-        ErrorKind::InvalidInput => {
-            failed("is not a regular file: a manifest is a file or a link to one".to_owned())
-        }
+        ErrorKind::InvalidInput => failed("is not a regular file: a manifest is a file or a link to one".to_owned()),
         _ => unreadable(error),
     })?;
     let entry = file.metadata().map_err(unreadable)?;
@@ -434,3 +432,6 @@ fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     })?;
     Ok(Loaded { content, entry })
 }
+
+#[cfg(test)]
+mod tests;

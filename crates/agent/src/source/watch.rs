@@ -12,10 +12,8 @@ use std::{
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use rustix::io::Errno;
-use stanchion_untrusted::{Links, read_text};
+use stanchion_untrusted::read_kernel;
 use tokio::time::Instant;
-
-use crate::limits;
 
 /// Room for one read of events: the kernel's records are at most 272 bytes.
 const BUFFER: usize = 4096;
@@ -189,11 +187,13 @@ fn is_short(error: &io::Error) -> bool {
 }
 
 fn refusal(what: &str, setting: &str, error: &io::Error) -> String {
-    let now = read_text(format!("/proc/sys/fs/inotify/{setting}"), Links::Refuse, limits::KERNEL_FILE);
+    let now = read_kernel(format!("/proc/sys/fs/inotify/{setting}"));
     let now = now.ok().and_then(|now| now.trim().parse::<u64>().ok());
     let more = now.unwrap_or(0).saturating_mul(2).max(8192);
     let now = now.map_or_else(String::new, |now| format!(" (it is {now})"));
-    format!("the kernel refuses {what} for changes: {error}; raise its limit: sysctl -w fs.inotify.{setting}={more}{now}")
+    format!(
+        "the kernel refuses {what} for changes: {error}; raise its limit: sysctl -w fs.inotify.{setting}={more}{now}"
+    )
 }
 
 fn mask() -> WatchMask {
@@ -211,4 +211,36 @@ fn mask() -> WatchMask {
 
 fn is_new_file(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|entry| entry.is_file() && entry.nlink() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // R-INOT-8. The child has a user namespace of its own, whose limit counts for nobody else.
+    #[test]
+    fn refused_watches_are_said_with_the_setting_that_helps() {
+        let own = std::env::current_exe().expect("this program");
+        let script = "echo 1 > /proc/sys/user/max_inotify_watches && exec \"$0\" --exact \
+                      source::watch::tests::watches_in_its_environment";
+        let child = std::process::Command::new("unshare")
+            .args(["--user", "--map-root-user", "sh", "-c", script])
+            .arg(own)
+            .env("WATCH", std::env::temp_dir())
+            .status();
+        assert!(child.expect("unshare can be run").success());
+    }
+
+    /// What the test above runs in a process of its own.
+    #[tokio::test]
+    async fn watches_in_its_environment() {
+        let Some(path) = std::env::var_os("WATCH") else { return };
+        let mut watch = Watch::new(vec![PathBuf::from(path)]);
+        watch.renew();
+        assert!(!watch.is_working());
+        let refusal = watch.refusal().expect("the second watch is refused");
+        assert!(refusal.contains("sysctl -w fs.inotify.max_user_watches="), "{refusal}");
+        watch.renew();
+        assert!(!watch.is_working());
+    }
 }

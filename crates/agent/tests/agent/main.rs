@@ -3,6 +3,8 @@
 //! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
+
 mod hooks;
 mod i1_failover;
 mod i1_one_incarnation;
@@ -15,6 +17,7 @@ mod i8_isolation;
 mod image_volumes;
 mod images;
 mod init_containers;
+mod kept;
 mod last_words;
 mod links;
 mod manifest;

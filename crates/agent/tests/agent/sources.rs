@@ -97,6 +97,57 @@ async fn what_cannot_be_read_stops_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_directory_that_is_empty_stops_nothing_until_it_is_meant() {
+    let error = |node: &Node| node.handle().board.sources()[0].error.clone().unwrap_or_default();
+    for is_restarted in [false, true] {
+        let mut node = Node::new();
+        let (manifests, away) = (node.manifests(), node.manifests().with_extension("away"));
+        node.write("web.yaml", &pod("web", "app:1"));
+        node.start();
+        node.runs(WEB).await;
+        let before = node.app("web").map(|app| app.id);
+        // As when a mount goes away: what it hid is another directory, with what is no manifest.
+        let exchange = |node: &Node| {
+            fs::rename(&manifests, &away).expect("it can be renamed");
+            fs::create_dir(&manifests).expect("it can be made");
+            fs::create_dir(manifests.join("lost+found")).expect("it can be made");
+            drop(node.app("web"));
+        };
+        if is_restarted {
+            node.stop().await;
+        }
+        exchange(&node);
+        if is_restarted {
+            node.start();
+        }
+        node.shows("the doubt", |node| error(node).contains("is not the directory that had the manifests")).await;
+        node.settle().await;
+        assert_eq!(node.app("web").map(|app| app.id), before, "R-FILE-22, restarted: {is_restarted}");
+        // It comes back, and is emptied: that is an order.
+        fs::remove_dir_all(&manifests).expect("it is there");
+        fs::rename(&away, &manifests).expect("it can be renamed");
+        node.shows("the return", |node| error(node).is_empty()).await;
+        assert_eq!(node.app("web").map(|app| app.id), before);
+        node.remove("web.yaml");
+        node.is_empty().await;
+
+        // Another one with files counts as ever, and so does an empty one that is meant.
+        node.write("web.yaml", &pod("web", "app:1"));
+        node.runs(WEB).await;
+        fs::remove_dir_all(&away).unwrap_or_default();
+        exchange(&node);
+        node.write("other.yaml", &pod("other", "app:2"));
+        node.runs(&[("other", &[("app", "app:2")])]).await;
+        fs::remove_dir_all(&away).expect("it is there");
+        exchange(&node);
+        node.shows("the doubt", |node| !error(node).is_empty()).await;
+        fs::write(manifests.join(".empty"), "").expect("written");
+        node.is_empty().await;
+        assert_eq!(error(&node), "");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_stopped_before_every_source_has_spoken() {
     let mut node = Node::new();
     node.write("web.yaml", &pod("web", "app:1"));

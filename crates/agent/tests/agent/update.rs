@@ -194,3 +194,40 @@ async fn a_record_that_cannot_be_used_leaves_the_old_pod_alone() {
         node.runs(&[("web", &[("app", "app:none")])]).await;
     }
 }
+
+// R-WRK-8.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_the_pods_own_and_that_of_an_earlier_version_can_be_read() {
+    let list = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: \
+                app, image: 'app:1', env: [{name: OWN, value: mine}]}]}}\n- {apiVersion: v1, kind: Pod, metadata: {name: other}, \
+                spec: {containers: [{name: app, image: 'app:2', env: [{name: WORD, value: hush}]}]}}\n";
+    for is_old in [false, true] {
+        let mut node = Node::new();
+        let utf16 = std::iter::once(0xfeff).chain(list.encode_utf16()).flat_map(u16::to_le_bytes);
+        fs::write(node.manifests().join("both.yaml"), utf16.collect::<Vec<_>>()).expect("written");
+        node.start();
+        node.runs(&[("other", &[("app", "app:2")]), ("web", &[("app", "app:1")])]).await;
+        node.stop().await;
+        let own = records(&node).into_iter().find(|path| {
+            let record = fs::read_to_string(path).expect("it can be read");
+            record.contains("\"mine\"")
+        });
+        let own = own.expect("its environment is written down");
+        let text = fs::read_to_string(&own).expect("it can be read");
+        assert!(!text.contains("hush"), "I10: {text}");
+        if is_old {
+            let mut record: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+            record.as_object_mut().expect("an object").remove("pod").expect("it is there");
+            record["manifest"] = list.into();
+            fs::write(&own, record.to_string()).expect("written");
+        }
+        node.write("both.yaml", &list.replace("app:1", "app:none"));
+        node.start();
+        node.shows("the missing image", |node| !node.events("Failed").is_empty()).await;
+        let crashed = node.app("web").expect("the old container runs on");
+        node.fake().exit(&crashed.id, 1);
+        node.runs(&[("other", &[("app", "app:2")]), ("web", &[("app", "app:1")])]).await;
+        node.write("both.yaml", &list);
+        node.settle().await;
+    }
+}

@@ -7,6 +7,7 @@ use std::{
 };
 
 use stanchion_runtime::LinuxResources;
+use stanchion_untrusted::read_kernel;
 
 use super::{Hierarchy, hierarchies};
 
@@ -156,7 +157,7 @@ pub(super) fn weigh(class: &Path) -> io::Result<()> {
             pods => pods?.flatten(),
         };
         let is_best_effort = class.file_name().is_some_and(|name| name == "besteffort");
-        let weights = pods.filter_map(|pod| fs::read_to_string(pod.path().join(file)).ok()?.trim().parse::<u64>().ok());
+        let weights = pods.filter_map(|pod| read_kernel(pod.path().join(file)).ok()?.trim().parse::<u64>().ok());
         let sum = if is_best_effort { least } else { weights.sum::<u64>().clamp(least, most) };
         write(&place, &Setting { controller: "cpu", file: file.to_owned(), value: sum.to_string(), is_limit: false })?;
     }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use stanchion_runtime::LinuxResources;
+use stanchion_untrusted::tree;
 
 use super::limits::weight;
 
@@ -54,10 +55,7 @@ pub(super) fn limit(slice: &str, resources: &LinuxResources) -> io::Result<()> {
 
 /// Forgets what was set of a slice that is gone.
 pub(super) fn forget(slice: &str) -> io::Result<()> {
-    match fs::remove_dir_all(Path::new(KEPT).join(format!("{slice}.d"))) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+    tree::remove(Path::new(KEPT).join(format!("{slice}.d")))
 }
 
 fn properties(resources: &LinuxResources) -> Vec<String> {

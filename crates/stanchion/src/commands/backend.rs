@@ -15,6 +15,7 @@ use stanchion_runtime::{
     Runtime as _,
     testing::conformance::{self, Case, Options, Transcript},
 };
+use stanchion_untrusted::tree;
 
 use crate::{
     backends,
@@ -137,7 +138,7 @@ impl Dir {
 
 impl Drop for Dir {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        if let Err(error) = tree::remove(&self.0) {
             eprintln!("cannot remove {}: {error}", self.0.display());
         }
     }

@@ -24,6 +24,7 @@ enum Verdict {
 }
 
 use Verdict::{Bad, Doubtful, Fine};
+use stanchion_untrusted::read_kernel;
 
 /// Checks the node; fails when something is wrong.
 pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
@@ -118,7 +119,7 @@ fn has_own_bridge(backend: &BackendSettings) -> bool {
 }
 
 fn kernel() -> Vec<Verdict> {
-    let filesystems = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let filesystems = read_kernel("/proc/filesystems").unwrap_or_default();
     let has = |name: &str| filesystems.lines().any(|line| line.split_whitespace().last() == Some(name));
     let overlay = match has("overlay") {
         true => Fine("the kernel has overlayfs".to_owned()),
@@ -142,6 +143,19 @@ fn kubelet() -> Verdict {
     }
 }
 
+/// What the agent says of a source.
+fn seen_source(source: SourceView) -> Vec<Verdict> {
+    // Whether a path can be read was looked at without the agent.
+    let is_told = source.location.starts_with('/') && !Path::new(&source.location).exists();
+    let error = source.error.filter(|_| !is_told);
+    let error = error.map(|error| Bad(format!("source {error}"), "its pods run on as they are".to_owned()));
+    let notice = source.notice.map(|notice| {
+        let (what, way_out) = notice.split_once("; ").unwrap_or((&notice, "see the agent's log"));
+        Doubtful(format!("source {}: {what}", source.location), way_out.to_owned())
+    });
+    error.into_iter().chain(notice).collect()
+}
+
 async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict> {
     if let Ok(backends) = client.get::<Vec<BackendView>>("/v1/backends").await {
         let backend = |backend: BackendView| match backend.error {
@@ -155,11 +169,8 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
         };
         let agent = Fine("the agent is running".to_owned());
         let sources = client.get::<Vec<SourceView>>("/v1/sources").await.unwrap_or_default();
-        // Paths are looked at without the agent.
-        let urls = sources.into_iter().filter(|source| !source.location.starts_with('/'));
-        let failing = urls.filter_map(|source| source.error);
-        let failing = failing.map(|error| Bad(format!("source {error}"), "its pods run on as they are".to_owned()));
-        return std::iter::once(agent).chain(failing).chain(backends.into_iter().map(backend)).collect();
+        let sources = sources.into_iter().flat_map(seen_source);
+        return std::iter::once(agent).chain(sources).chain(backends.into_iter().map(backend)).collect();
     }
     let mut found =
         vec![Doubtful("the agent is not running".to_owned(), "stanchion run, or systemctl start stanchion".to_owned())];

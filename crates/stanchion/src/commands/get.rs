@@ -264,6 +264,9 @@ async fn manifests(client: &Client) -> Result<()> {
         if let Some(error) = source.error {
             rows.push(row([&source.location, "Unreadable", "", &error]));
         }
+        if let Some(notice) = source.notice {
+            rows.push(row([&source.location, "Unwatched", "", &notice]));
+        }
         for manifest in source.manifests {
             let problems: Vec<_> =
                 manifest.problems.iter().chain(&manifest.warnings).map(ToString::to_string).collect();

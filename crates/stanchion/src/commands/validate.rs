@@ -2,15 +2,16 @@
 
 use std::{
     fs,
-    io::Read as _,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
 use stanchion_pod::{Manifest, ObjectKey, Problem, decode};
+use stanchion_untrusted::{Links, read as read_file, read_from};
 
 use crate::config::{Settings, host_name};
+use crate::limits;
 
 /// Options of `validate`.
 #[derive(Debug, clap::Args)]
@@ -88,9 +89,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     if path == Path::new("-") {
-        let mut content = Vec::new();
-        std::io::stdin().read_to_end(&mut content).context("cannot read standard input")?;
-        return Ok(content);
+        return read_from(std::io::stdin().lock(), limits::MANIFEST).context("cannot read standard input");
     }
-    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    read_file(path, Links::Follow, limits::MANIFEST).with_context(|| format!("cannot read {}", path.display()))
 }

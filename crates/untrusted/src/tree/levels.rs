@@ -11,12 +11,9 @@ use rustix::{
     io::Errno,
 };
 
-/// Of a way down so many directories are kept open at its top, and at its end: usual trees are not deeper than both.
+/// Of a way down so many directories are kept open at its top, and at its end: usual trees are not deeper than both. A process may
+/// have 1,024 descriptors, and several trees are gone through at once.
 const ENDS: usize = 16;
-/// The most descriptors that are open at a time, with one on the way up. A process may have 1,024, and several trees are gone
-/// through at once.
-pub(super) const HELD: usize = 2 * ENDS + 1;
-
 /// The directories from the top to the one that is read. Of those in the middle only a small note is kept each: they are found
 /// again through `..`.
 #[derive(Debug)]

@@ -23,6 +23,11 @@ use super::*;
 /// Deeper than a path of 4,096 bytes can say, and than a stack of 8 MiB or 1,024 descriptors can follow.
 const DEEP: usize = 20_000;
 
+/// In memory, where thousands of directories take no time.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("a directory")
+}
+
 /// Makes directories in one another, and a file of 64 KiB in the last one.
 fn deepen(top: &Path, levels: usize) {
     let mut at = open_top(top).expect("it is there");
@@ -42,7 +47,7 @@ fn lowest_free() -> i32 {
 
 #[test]
 fn a_tree_deeper_than_any_path_is_measured_visited_and_removed() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     let top = dir.path().join("top");
     fs::create_dir(&top).expect("made");
     deepen(&top, DEEP);
@@ -69,7 +74,7 @@ fn a_tree_deeper_than_any_path_is_measured_visited_and_removed() {
 
 #[test]
 fn a_broad_tree_with_names_of_any_bytes_goes_and_nothing_that_links_lead_to() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     let (top, outside) = (dir.path().join("top"), dir.path().join("outside"));
     fs::create_dir_all(&outside).expect("made");
     fs::write(outside.join("theirs"), "").expect("written");
@@ -202,7 +207,7 @@ fn a_directory_that_was_moved_away_is_not_followed_upwards() {
 
 #[test]
 fn few_descriptors_are_enough() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let dir = scratch();
     let top = dir.path().join("top");
     fs::create_dir(&top).expect("made");
     deepen(&top, 2_000);
@@ -221,6 +226,6 @@ fn removes_what_its_environment_names() {
     let Some(top) = std::env::var_os("REMOVE") else { return };
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("set");
-    assert!(usage(&top) > 1 << 16);
+    assert!(usage(&top) >= 1 << 16);
     remove(&top).expect("it is removed");
 }

@@ -12,6 +12,7 @@ use std::{
 
 use futures_util::future::{Either, join_all, select};
 use nix::{sys::stat::Mode, unistd::mkfifo};
+use stanchion_untrusted::tree;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe::{OpenOptions, Receiver, Sender},
@@ -153,7 +154,7 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
+        if let Err(error) = tree::remove(&self.0) {
             tracing::debug!(path = %self.0.display(), %error, "the pipes of a process are left over");
         }
     }

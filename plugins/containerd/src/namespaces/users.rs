@@ -31,13 +31,14 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::runtime::{IdRange, RecursiveReadOnly};
+use stanchion_untrusted::read_kernel;
 
 /// The first kernel whose overlay file system takes ID-mapped layers.
 const KERNEL: (u32, u32) = (5, 19);
 
 /// Whether this node's kernel can give pods users of their own, and files to them.
 pub(crate) fn can_be_own() -> bool {
-    let most = fs::read_to_string("/proc/sys/user/max_user_namespaces").unwrap_or_default();
+    let most = read_kernel("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     stanchion_sdk::proc::kernel() >= KERNEL && most.trim().parse::<u64>().is_ok_and(|most| most > 0)
 }
 

@@ -12,6 +12,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Result};
+use stanchion_untrusted::{Links, open};
 
 use super::{
     NetworkConfig,
@@ -94,7 +95,7 @@ impl Bridge {
     }
 
     fn connect(&self, id: &str, address: Ipv4Addr, namespace: &Path) -> io::Result<()> {
-        let (link, pod) = (link(id), File::open(namespace)?);
+        let (link, pod) = (link(id), open(namespace, Links::Follow)?);
         links(async |links| links.pair(&link, &self.bridge, "eth0", pod.as_fd()).await)?;
         let (length, gateway) = (self.subnet.length, self.subnet.gateway());
         namespaces::inside(namespace, || {

@@ -16,6 +16,9 @@ use std::{
 };
 
 use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Protocol, Result};
+use stanchion_untrusted::{Links, read_text};
+
+use crate::limits;
 
 /// Where addresses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +67,9 @@ impl Leases {
     /// Leases an address, not the one that was freed last.
     pub fn take(&self, id: &str, subnet: &Subnet) -> io::Result<Ipv4Addr> {
         fs::create_dir_all(self.addresses())?;
-        let last = fs::read_to_string(self.directory.join("last")).ok().and_then(|last| last.trim().parse().ok());
+        let last = read_text(self.directory.join("last"), Links::Refuse, limits::OWN_FILE)
+            .ok()
+            .and_then(|last| last.trim().parse().ok());
         let first = last.map_or(0, |last: u32| last.wrapping_add(1));
         for step in 0..subnet.room() {
             let number = (first.wrapping_add(step)) % subnet.room();
@@ -150,7 +155,9 @@ fn protocol(port: &PortMapping) -> &'static str {
 fn claim(path: &Path, id: &str) -> io::Result<Option<String>> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(mut file) => file.write_all(id.as_bytes()).map(|()| None),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::read_to_string(path).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            read_text(path, Links::Refuse, limits::OWN_FILE).map(Some)
+        }
         Err(error) => Err(error),
     }
 }
@@ -163,7 +170,7 @@ fn held(directory: &Path) -> io::Result<Vec<(String, String)>> {
     let mut held = Vec::new();
     for entry in entries {
         let entry = entry?;
-        match fs::read_to_string(entry.path()) {
+        match read_text(entry.path(), Links::Refuse, limits::OWN_FILE) {
             Ok(owner) => held.push((entry.file_name().to_string_lossy().into_owned(), owner)),
             // Freed while the list was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

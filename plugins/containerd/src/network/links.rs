@@ -12,6 +12,7 @@ use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::link::{InfoData, InfoKind, InfoVeth},
 };
+use stanchion_untrusted::{Links, open};
 use thiserror::Error;
 
 /// A request that the kernel refused.
@@ -150,7 +151,7 @@ mod tests {
             .pin(Own::default(), "node", std::path::Path::new(""))
             .and_then(|()| pod.pin(Own::default(), "pod", std::path::Path::new("")))
             .and_then(|()| {
-                let pod = File::open(pod.path("net"))?;
+                let pod = open(pod.path("net"), Links::Follow)?;
                 inside(&node.path("net"), || act(&pod))
             });
         node.unpin().and_then(|()| pod.unpin()).expect("unpinned");

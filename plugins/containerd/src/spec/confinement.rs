@@ -7,9 +7,10 @@ use stanchion_sdk::{
     confinement::{app_armor_profiles, has_app_armor, has_se_linux},
     runtime::{Profile, SeLinux, Security},
 };
+use stanchion_untrusted::{Links, read};
 
 use super::capabilities::{self, UnknownCapability};
-use crate::seccomp;
+use crate::{limits, seccomp};
 
 /// Why a container cannot be confined as it is to be.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +35,7 @@ pub(super) fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>, Confi
         Profile::RuntimeDefault => Ok(Some(seccomp::profile(&capabilities::set(security)?)?)),
         Profile::Localhost { profile } => {
             let load = |source| ConfinementError::Load { path: profile.clone(), source };
-            let text = fs::read(profile).map_err(load)?;
+            let text = read(profile, Links::Follow, limits::SETTINGS_FILE).map_err(load)?;
             serde_json::from_slice(&text).map(Some).map_err(|error| load(io::Error::other(error)))
         }
     }

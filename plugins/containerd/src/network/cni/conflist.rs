@@ -5,6 +5,9 @@ use std::{fs, path::Path};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Result};
+use stanchion_untrusted::{Links, read};
+
+use crate::limits;
 
 /// The versions of the specification whose ADD and DEL are spoken.
 const VERSIONS: [&str; 3] = ["0.3.1", "0.4.0", "1.0.0"];
@@ -38,7 +41,7 @@ impl Conflist {
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display();
         let invalid = |message: String| Error::new(ErrorKind::Invalid, message);
-        let bytes = fs::read(path).map_err(|error| {
+        let bytes = read(path, Links::Follow, limits::SETTINGS_FILE).map_err(|error| {
             invalid(format!("network.cni_config {shown}: cannot be read; put the conflist there, or remove the key"))
                 .caused_by(&error)
         })?;

@@ -15,8 +15,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stanchion_sdk::runtime::PortMapping;
+use stanchion_untrusted::{Links, read};
 
 use super::conflist::Conflist;
+use crate::limits;
 
 /// A sandbox that the plugins have attached, or were about to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,7 +54,7 @@ impl Kept {
 
     /// One, if it is there.
     pub fn read(&self, id: &str) -> io::Result<Option<Attachment>> {
-        match fs::read(self.path(id)) {
+        match read(self.path(id), Links::Refuse, limits::OWN_FILE) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

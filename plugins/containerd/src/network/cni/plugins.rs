@@ -23,6 +23,9 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::Deserialize;
 use serde_json::Value;
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_untrusted::read_from;
+
+use crate::limits;
 
 /// How long one plugin may take. A DHCP server may be asked meanwhile.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -163,8 +166,6 @@ fn memory() -> io::Result<File> {
 }
 
 fn contents(file: &mut File) -> io::Result<Vec<u8>> {
-    let mut contents = Vec::new();
     file.rewind()?;
-    file.read_to_end(&mut contents)?;
-    Ok(contents)
+    read_from(file, limits::CNI_ANSWER)
 }
