@@ -195,7 +195,11 @@ impl<R: Runtime> Agent<R> {
             supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));
         }
         if let Some(directory) = shared.config.preload.clone() {
-            supervisor.spawn("preload", preload::run(shared, directory, supervisor.shutdown().clone()));
+            for home in 0..shared.homes.len() {
+                let (shared, directory) = (Arc::clone(&shared), directory.clone());
+                let name = format!("preload of {}", shared.homes[home].backend.name);
+                supervisor.spawn(name, preload::run(shared, home, directory, supervisor.shutdown().clone()));
+            }
         }
         desired
     }

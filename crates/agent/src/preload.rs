@@ -55,9 +55,14 @@ impl Imports {
     }
 }
 
-/// Imports until `shutdown`.
-pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, shutdown: CancellationToken) {
-    let mut preload = Preload { shared, directory, last: HashMap::new() };
+/// Imports into one backend, given by its number, until `shutdown`. Each has its own task: one that hangs delays no other (I8).
+pub(crate) async fn run<R: Runtime>(
+    shared: Arc<Shared<R>>,
+    home: usize,
+    directory: PathBuf,
+    shutdown: CancellationToken,
+) {
+    let mut preload = Preload { shared, home, directory, last: HashMap::new() };
     loop {
         if shutdown.run_until_cancelled(preload.read()).await.is_none() {
             return;
@@ -70,6 +75,8 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
 
 struct Preload<R> {
     shared: Arc<Shared<R>>,
+    /// The backend, by its number.
+    home: usize,
     directory: PathBuf,
     last: HashMap<PathBuf, Seen>,
 }
@@ -84,19 +91,18 @@ impl<R: Runtime> Preload<R> {
             .collect();
         self.last = found;
         let shared = Arc::clone(&self.shared);
-        for home in shared.homes.iter().filter(|home| home.observer.latest().is_current()) {
-            for (path, seen) in &settled {
-                let key = (home.backend.name.clone(), path.clone());
-                let is_due = shared.imports.is_due(&key, *seen);
-                if let Some(runtime) = home.backend.runtime().filter(|_| is_due) {
-                    let imported = self.import(home, &*runtime, path).await;
-                    let is_new = imported.is_some();
-                    let retry = (!is_new).then(|| tokio::time::Instant::now() + RETRY);
-                    let import = Import { archive: *seen, references: imported.unwrap_or_default(), retry };
-                    shared.imports.lock().insert(key, import);
-                    if is_new {
-                        shared.images_changed.send_modify(|version| *version += 1);
-                    }
+        let Some(home) = shared.homes.get(self.home).filter(|home| home.observer.latest().is_current()) else { return };
+        for (path, seen) in &settled {
+            let key = (home.backend.name.clone(), path.clone());
+            let is_due = shared.imports.is_due(&key, *seen);
+            if let Some(runtime) = home.backend.runtime().filter(|_| is_due) {
+                let imported = self.import(home, &*runtime, path).await;
+                let is_new = imported.is_some();
+                let retry = (!is_new).then(|| tokio::time::Instant::now() + RETRY);
+                let import = Import { archive: *seen, references: imported.unwrap_or_default(), retry };
+                shared.imports.lock().insert(key, import);
+                if is_new {
+                    shared.images_changed.send_modify(|version| *version += 1);
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::{
     health,
     observe::Remains,
     room::{Refusal, Room},
-    worker::{Ended, Order, Orders, Shared, Worker},
+    worker::{Ended, Orders, Shared, Worker},
 };
 
 /// Starts workers and tells them what is wanted.
@@ -93,7 +93,7 @@ impl<R: Runtime> Reconciler<R> {
                     self.workers.remove(&key);
                     self.uids.remove(&key);
                 }
-                Some(request) = self.requests.recv() => self.pass(request).await,
+                Some(request) = self.requests.recv() => self.pass(request),
                 () = looked => {}
                 // Without news too: who watches the loop sees it go round.
                 () = tokio::time::sleep(health::ROUND) => {}
@@ -224,12 +224,16 @@ impl<R: Runtime> Reconciler<R> {
         });
     }
 
-    async fn pass(&self, request: Request) {
-        let Request::Restart { pod, container } = request;
-        if let Some(orders) = self.workers.get(&pod)
-            && orders.orders.send(Order::Restart(container)).await.is_err()
-        {
-            tracing::debug!(%pod, "a request came while the pod was ending");
+    /// Passes a wish on to the pod's worker, with those that wait behind it. Never waits for a worker: one that is busy delays its own
+    /// pod only (I8).
+    fn pass(&mut self, first: Request) {
+        let mut next = Some(first);
+        while let Some(Request::Restart { pod, container }) = next {
+            match self.workers.get(&pod) {
+                Some(orders) => orders.wishes.restart(container),
+                None => tracing::debug!(%pod, "a request came when the pod was gone"),
+            }
+            next = self.requests.try_recv().ok();
         }
     }
 }

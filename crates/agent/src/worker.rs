@@ -6,7 +6,7 @@
 //! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
 //! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
 //! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
-//!   [`announce`]: events. [`place`]: on which backend. [`strays`]: processes that no backend knows.
+//!   [`wishes`]: restarts that users ask for. [`announce`]: events. [`place`]: on which backend. [`strays`]: processes that no backend knows.
 
 mod announce;
 mod container;
@@ -24,6 +24,7 @@ mod show;
 mod stop;
 mod strays;
 mod usage;
+mod wishes;
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
@@ -38,6 +39,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use recall::uid;
+use wishes::Wishes;
 
 use crate::{
     admission::Admission,
@@ -103,18 +105,11 @@ impl<R> Shared<R> {
     }
 }
 
-/// What a worker is told.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Order {
-    /// Restart the pod, or one container of it.
-    Restart(Option<String>),
-}
-
 /// The two ends that the reconciler holds of a worker.
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub desired: watch::Sender<Option<DesiredPod>>,
-    pub orders: mpsc::Sender<Order>,
+    pub wishes: Arc<Wishes>,
 }
 
 /// Keeps one pod as it is to be.
@@ -123,7 +118,7 @@ pub(crate) struct Worker<R> {
     key: PodKey,
     shared: Arc<Shared<R>>,
     desired: watch::Receiver<Option<DesiredPod>>,
-    orders: mpsc::Receiver<Order>,
+    wishes: Arc<Wishes>,
     fetched: (mpsc::Sender<images::Fetched>, mpsc::Receiver<images::Fetched>),
     fetches: CancellationToken,
     pulls: images::Pulls,
@@ -201,7 +196,7 @@ impl<R: Runtime> Worker<R> {
         recorded: Vec<Place>,
     ) -> (Self, Orders) {
         let (desired, wanted) = watch::channel(desired);
-        let (orders, ordered) = mpsc::channel(8);
+        let wishes = Arc::new(Wishes::default());
         let first_seen = shared.clock.now();
         let images_changed = shared.images_changed.subscribe();
         let ending = shared.ending.subscribe();
@@ -211,7 +206,7 @@ impl<R: Runtime> Worker<R> {
             fetches: shared.supervisor.shutdown().child_token(),
             shared,
             desired: wanted,
-            orders: ordered,
+            wishes: Arc::clone(&wishes),
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
             history: History::default(),
@@ -239,7 +234,7 @@ impl<R: Runtime> Worker<R> {
             followed: None,
             measure_at: None,
         };
-        (worker, Orders { desired, orders })
+        (worker, Orders { desired, wishes })
     }
 
     /// Works until the pod is gone or the agent stops.
@@ -256,6 +251,7 @@ impl<R: Runtime> Worker<R> {
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
+            self.obey(&remains);
             let search = self.look_for_strays(&remains).await;
             self.recall(desired.as_ref(), &remains).await;
             self.recall_attempts(desired.as_ref()).await;
@@ -474,7 +470,7 @@ impl<R: Runtime> Worker<R> {
                     // The reconciler has stopped with the agent.
                     Err(_) => shutdown.cancelled().await,
                 },
-                Some(order) = self.orders.recv() => return self.obey(order, remains),
+                () = self.wishes.made() => return,
                 Some(fetched) = self.fetched.1.recv() => return self.take(fetched),
                 Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
@@ -494,18 +490,22 @@ impl<R: Runtime> Worker<R> {
         looks.map(|look| (look.seen, look.error.clone())).collect()
     }
 
-    /// Takes a user's wish into account.
-    fn obey(&mut self, order: Order, remains: &[(String, Arc<Remains>)]) {
-        let Order::Restart(container) = order;
+    /// Takes the restarts into account that users have asked for. One that is asked for while the pod is being restarted is that
+    /// restart.
+    fn obey(&mut self, remains: &[(String, Arc<Remains>)]) {
+        let wanted = self.wishes.take();
+        if wanted.is_empty() {
+            return;
+        }
         self.history.hurry();
         self.history.set_evicted(None);
         for (_, remains) in remains {
-            match &container {
-                Some(name) => {
-                    let newest = remains.containers.iter().rfind(|instance| instance.name == *name);
-                    newest.into_iter().for_each(|instance| self.history.restart(instance.id.clone()));
-                }
-                None => remains.sandboxes.iter().for_each(|sandbox| self.history.condemn(sandbox.id.clone())),
+            if wanted.pod {
+                remains.sandboxes.iter().for_each(|sandbox| self.history.condemn(sandbox.id.clone()));
+            }
+            for name in &wanted.containers {
+                let newest = remains.containers.iter().rfind(|instance| instance.name == *name);
+                newest.into_iter().for_each(|instance| self.history.restart(instance.id.clone()));
             }
         }
     }

@@ -1,11 +1,18 @@
 //! I8: a backend that hangs or panics delays only its own pods.
 
+use std::{fs, time::Duration};
+
+use stanchion_agent::handle::Request;
 use stanchion_runtime::{
     ErrorKind,
     testing::{Fault, Hold, Method, When},
 };
+use tokio::time::Instant;
 
-use crate::{manifest::pod, node::Node};
+use crate::{
+    manifest::{pod, raw},
+    node::{Node, key},
+};
 
 fn on_second(name: &str, image: &str) -> crate::manifest::Manifest {
     pod(name, image).spec("runtimeClassName: second")
@@ -105,4 +112,51 @@ async fn a_backend_that_stopped_answering_holds_up_the_removal_of_its_own_pods_o
     assert!(node.pod("late").is_some(), "I7: it may have been made");
     second.heal_all();
     node.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn wishes_for_a_pod_that_is_slow_to_stop_delay_no_other_pod() {
+    for container in [None, Some("app".to_owned())] {
+        let mut node = Node::new();
+        let stubborn = "terminationGracePeriodSeconds: 40\ncontainers:\n- {name: app, image: 'app:1', command: [sh, -c, \"trap '' \
+                        TERM; sleep 100000\"]}";
+        node.write("slow.yaml", &raw("slow", stubborn));
+        node.start();
+        node.runs(&[("slow", &[("app", "app:1")])]).await;
+        let (begun, first) = (Instant::now(), node.app("slow").expect("it runs"));
+        for _ in 0..200 {
+            node.handle().request(Request::Restart { pod: key("slow"), container: container.clone() }).await;
+        }
+        node.write("other.yaml", &pod("other", "app:1"));
+        node.shows("the other to run", |node| node.app("other").is_some()).await;
+        assert!(begun.elapsed() < Duration::from_secs(30), "I8: {:?}", begun.elapsed());
+        assert_eq!(node.app("slow").map(|app| app.id), Some(first.id.clone()), "it has not ended yet");
+        let is_new = |node: &Node| node.app("slow").is_some_and(|app| app.id != first.id);
+        node.shows("the slow one to be restarted", is_new).await;
+        let second = node.app("slow").expect("it runs");
+        node.settle().await;
+        assert_eq!(node.app("slow").map(|app| app.id), Some(second.id), "one restart for all that was asked for meanwhile");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_hangs_in_an_import_delays_no_other_backends_import() {
+    let mut node = Node::with_runtimes(&["first", "second"]);
+    let hold = node.fakes[0].1.hang(Method::ImportImages, When::Always);
+    let directory = node.manifests().with_file_name("preload");
+    fs::create_dir(&directory).expect("a directory");
+    node.config.preload = Some(directory.clone());
+    node.start();
+    for name in ["one.tar", "two.tar"] {
+        fs::write(directory.join(name), "an archive").expect("an archive");
+        let (second, before) = (node.fakes[1].1.clone(), node.fakes[1].1.count(Method::ImportImages));
+        let imported = async {
+            while second.count(Method::ImportImages) == before {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        node.patiently("the second backend to import", imported).await;
+    }
+    assert!(hold.is_reached(), "the first was asked too");
+    hold.release();
 }
