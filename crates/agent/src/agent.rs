@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use stanchion_pod::Capacity;
 use stanchion_runtime::Runtime;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     config::AgentConfig,
     credentials::Providers,
     desired::{Desired, Reached},
-    events::Subject,
+    events::{EventLog, Subject},
     handle::{Handle, Request},
     id_ranges::IdRanges,
     images::{Collector, Images, Prune, Record},
@@ -101,6 +101,7 @@ impl<R: Runtime> Agent<R> {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         (self.clock, self.handle.clock) = (clock, clock);
+        self.handle.events = Arc::new(EventLog::with_clock(clock));
         self
     }
 
@@ -160,6 +161,7 @@ impl<R: Runtime> Agent<R> {
             pulse,
             clock: self.clock,
             supervisor: supervisor.clone(),
+            ends: Notify::new(),
             images_changed: watch::Sender::new(0),
             imports: Imports::default(),
             ending,

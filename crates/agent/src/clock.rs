@@ -1,14 +1,32 @@
-//! The time of day, replaceable in tests.
+//! The agent's clocks: the one place where time is read.
+//!
+//! - [`Instant`]s are what back-offs, delays, deadlines and retries wait for. Who sets the time of day changes none of them. They are
+//!   those of `CLOCK_MONOTONIC`, which stands still while the node is suspended, as Go's and so a kubelet's waits do.
+//! - The time of day is shown, and nothing more. What a runtime tells in it is turned into an age when it is first seen:
+//!   a time that is still to come counts as now.
+//! - A [`Stamp`] is a moment in a label or a file, for an agent that comes later.
 
-use std::time::Duration;
+use std::{
+    fmt, fs,
+    str::FromStr,
+    sync::{
+        LazyLock,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-/// Where the agent reads the time of day.
+/// How far what was shown of a moment may be from the time of day before it is shown anew.
+const DRIFT: Duration = Duration::from_millis(500);
+
+/// Where the agent reads the time.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Clock {
-    /// The node's clock.
+    /// The node's clocks.
     #[default]
     System,
     /// Runs with tokio's clock, which tests can pause: `origin` at `start`.
@@ -17,6 +35,8 @@ pub enum Clock {
         origin: Timestamp,
         /// tokio's time then.
         start: Instant,
+        /// By how many seconds somebody has set the time of day ahead since, or back.
+        ahead: &'static AtomicI64,
     },
 }
 
@@ -25,10 +45,169 @@ impl Clock {
     #[must_use]
     pub fn now(self) -> Timestamp {
         match self {
+            #[expect(clippy::disallowed_methods, reason = "this is the clock")]
             Self::System => Timestamp::now(),
-            Self::Tokio { origin, start } => later(origin, start.elapsed()),
+            Self::Tokio { origin, start, ahead } => {
+                let ahead = SignedDuration::from_secs(ahead.load(Ordering::Relaxed));
+                let now = later(origin, instant().saturating_duration_since(start));
+                now.checked_add(ahead).unwrap_or(Timestamp::MAX)
+            }
         }
     }
+
+    /// This moment, to be written down.
+    #[must_use]
+    pub fn stamp(self) -> Stamp {
+        let boot = match self {
+            Self::System => BOOT.and_then(|id| Some(Boot { id, at: uptime()? })),
+            Self::Tokio { start, .. } => {
+                let at = instant().saturating_duration_since(start).as_nanos();
+                Some(Boot { id: 0, at: i64::try_from(at).unwrap_or(i64::MAX) })
+            }
+        };
+        Stamp { wall: self.now(), boot }
+    }
+
+    /// When a moment was that was told or written down, as waits have it. To be asked once, when it is first seen: later the
+    /// time of day may be another.
+    pub(crate) fn instant_of(self, told: Stamp) -> Instant {
+        earlier(instant(), self.stamp().since(told))
+    }
+}
+
+/// Now, for whatever waits.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "this is the clock")]
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+/// A moment as it is written down: the time of day and, where it is known, the time since the node's boot. Within one boot ages
+/// are told by the latter, which nobody sets (`CLOCK_BOOTTIME`; a suspended node grows older too).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Stamp {
+    /// The time of day, to be shown.
+    pub wall: Timestamp,
+    boot: Option<Boot>,
+}
+
+/// A moment in the node's life since a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Boot {
+    /// Which boot, as the kernel calls it, shortened.
+    id: u64,
+    /// Nanoseconds since then; less than zero for what was before.
+    at: i64,
+}
+
+impl Stamp {
+    /// How long ago `then` was at this moment; no time if it was later.
+    pub(crate) fn since(self, then: Self) -> Duration {
+        match (self.boot, then.boot) {
+            (Some(now), Some(then)) if now.id == then.id => {
+                Duration::from_nanos(u64::try_from(now.at.saturating_sub(then.at)).unwrap_or(0))
+            }
+            _ => until(then.wall, self.wall),
+        }
+    }
+
+    /// The same moment as the boot of `now` counts it: a moment that was written down in another boot or as a time of day alone
+    /// keeps its age from here on, whatever becomes of the time of day.
+    pub(crate) fn anchored(self, now: Self) -> Self {
+        let Some(boot) = now.boot.filter(|boot| self.boot.is_none_or(|own| own.id != boot.id)) else { return self };
+        let age = i64::try_from(now.since(self).as_nanos()).unwrap_or(i64::MAX);
+        Self { wall: self.wall.min(now.wall), boot: Some(Boot { at: boot.at.saturating_sub(age), ..boot }) }
+    }
+}
+
+impl From<Timestamp> for Stamp {
+    fn from(wall: Timestamp) -> Self {
+        Self { wall, boot: None }
+    }
+}
+
+impl fmt::Display for Stamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.boot {
+            Some(Boot { id, at }) => write!(f, "{} {id:016x} {at}", self.wall),
+            None => self.wall.fmt(f),
+        }
+    }
+}
+
+impl From<Stamp> for String {
+    fn from(stamp: Stamp) -> Self {
+        stamp.to_string()
+    }
+}
+
+/// A text is no [`Stamp`].
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0:?} is not a time of day, with or without a boot and the nanoseconds since it")]
+pub struct NoStamp(String);
+
+impl FromStr for Stamp {
+    type Err = NoStamp;
+
+    fn from_str(text: &str) -> Result<Self, NoStamp> {
+        let parse = || {
+            let mut words = text.split(' ');
+            let wall = words.next()?.parse().ok()?;
+            let boot = match words.next() {
+                None => None,
+                Some(id) => Some(Boot { id: u64::from_str_radix(id, 16).ok()?, at: words.next()?.parse().ok()? }),
+            };
+            words.next().is_none().then_some(Self { wall, boot })
+        };
+        parse().ok_or_else(|| NoStamp(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Stamp {
+    type Error = NoStamp;
+
+    fn try_from(text: String) -> Result<Self, NoStamp> {
+        text.parse()
+    }
+}
+
+/// The times of day of [`Instant`]s, to be shown: each is the same whenever it is asked for, until somebody sets the time of day.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    clock: Clock,
+    at: Instant,
+    wall: Timestamp,
+}
+
+impl Dial {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, at: instant(), wall: clock.now() }
+    }
+
+    /// The time of day at `at`.
+    pub fn shown(&mut self, at: Instant) -> Timestamp {
+        let now = self.clock.now();
+        let expected = later(self.wall, instant().saturating_duration_since(self.at));
+        if until(expected, now).max(until(now, expected)) > DRIFT {
+            (self.at, self.wall) = (instant(), now);
+        }
+        later(self.wall, at.saturating_duration_since(self.at))
+    }
+}
+
+/// The id of this boot, shortened.
+static BOOT: LazyLock<Option<u64>> = LazyLock::new(|| {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.replace('-', "");
+    u64::from_str_radix(id.get(..16)?, 16).ok()
+});
+
+/// Nanoseconds since boot, to a hundredth of a second (proc_uptime(5), `CLOCK_BOOTTIME`).
+fn uptime() -> Option<i64> {
+    let text = fs::read_to_string("/proc/uptime").ok()?;
+    let (seconds, hundredths) = text.split(' ').next()?.split_once('.')?;
+    let (seconds, hundredths) = (seconds.parse::<i64>().ok()?, hundredths.parse::<i64>().ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(hundredths.checked_mul(10_000_000)?)
 }
 
 /// `at` plus `delay`, at most the end of time.
@@ -39,4 +218,63 @@ pub(crate) fn later(at: Timestamp, delay: Duration) -> Timestamp {
 /// How long from `from` until `to`; zero if that has passed.
 pub(crate) fn until(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
+}
+
+/// `at` plus `delay`, or a moment that nobody lives to see.
+pub(crate) fn after(at: Instant, delay: Duration) -> Instant {
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+    at + delay.min(LONGEST)
+}
+
+/// `at` less `age`, or the first moment that can be told.
+fn earlier(at: Instant, age: Duration) -> Instant {
+    at.checked_sub(age).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(wall: &str, boot: Option<(u64, i64)>) -> Stamp {
+        let boot = boot.map(|(id, seconds)| Boot { id, at: seconds * 1_000_000_000 });
+        Stamp { wall: wall.parse().expect("a time"), boot }
+    }
+
+    #[test]
+    fn an_age_is_told_by_the_boot_or_else_by_the_time_of_day_and_never_less_than_nothing() {
+        let now = stamp("2026-01-01T12:00:00Z", Some((1, 1000)));
+        for (then, seconds) in [
+            (stamp("2026-01-01T20:00:00Z", Some((1, 990))), 10),
+            (stamp("2026-01-01T11:00:00Z", Some((2, 990))), 3600),
+            (stamp("2026-01-01T20:00:00Z", Some((2, 990))), 0),
+            (stamp("2026-01-01T11:59:00Z", None), 60),
+            (stamp("2026-01-01T12:00:01Z", None), 0),
+        ] {
+            assert_eq!(now.since(then), Duration::from_secs(seconds), "{then}");
+            let moved = stamp("2026-01-02T12:00:00Z", Some((1, 1005)));
+            let anchored = then.anchored(now);
+            assert_eq!(moved.since(anchored), Duration::from_secs(seconds + 5), "{then}");
+            assert_eq!(anchored.to_string().parse::<Stamp>().expect("it is one"), anchored);
+        }
+        assert!("yesterday".parse::<Stamp>().is_err() && "2026-01-01T12:00:00Z 7".parse::<Stamp>().is_err());
+    }
+
+    #[test]
+    fn the_node_tells_its_boot() {
+        let (first, second) = (Clock::System.stamp(), Clock::System.stamp());
+        assert!(first.boot.is_some() && second.since(first) < Duration::from_secs(60), "{first} {second}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_shown_of_a_moment_follows_the_time_of_day() {
+        let ahead: &AtomicI64 = Box::leak(Box::default());
+        let origin = "2026-01-01T12:00:00Z".parse().expect("a time");
+        let clock = Clock::Tokio { origin, start: instant(), ahead };
+        let mut dial = Dial::new(clock);
+        let due = instant() + Duration::from_secs(100);
+        assert_eq!(dial.shown(due).to_string(), "2026-01-01T12:01:40Z");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        ahead.store(-3600, Ordering::Relaxed);
+        assert_eq!(dial.shown(due).to_string(), "2026-01-01T11:01:40Z");
+    }
 }

@@ -110,9 +110,9 @@ impl Providers {
         let Answer { key, keep_for, auths } = plugin::ask(places, provider, image).await?;
         let auths: Arc<[u8]> = auths.into();
         if let Some(keep_for) = Some(keep_for.unwrap_or(provider.cache_duration)).filter(|time| !time.is_zero()) {
-            let until = Instant::now() + keep_for.min(Duration::from_secs(86_400 * 365));
+            let until = crate::clock::instant() + keep_for.min(Duration::from_secs(86_400 * 365));
             let mut state = self.lock();
-            state.kept.retain(|_, kept| kept.until > Instant::now());
+            state.kept.retain(|_, kept| kept.until > crate::clock::instant());
             state.kept.insert((id, key), Kept { until, auths: Arc::clone(&auths) });
         }
         Ok(auths)
@@ -121,7 +121,7 @@ impl Providers {
     fn kept(&self, id: &Arc<str>, image: &str) -> Option<Arc<[u8]>> {
         let state = self.lock();
         let found = Key::all_for(image).into_iter().find_map(|key| state.kept.get(&(Arc::clone(id), key)));
-        found.filter(|kept| kept.until > Instant::now()).map(|kept| Arc::clone(&kept.auths))
+        found.filter(|kept| kept.until > crate::clock::instant()).map(|kept| Arc::clone(&kept.auths))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -42,7 +42,7 @@ impl<R> Handle<R> {
     pub async fn end_pods(&self, limits: NodeShutdown) {
         let first = limits.grace.saturating_sub(limits.critical);
         for (is_of_critical, time) in [(false, first), (true, limits.critical.min(limits.grace))] {
-            let ending = Ending { is_of_critical, by: Instant::now() + time };
+            let ending = Ending { is_of_critical, by: crate::clock::instant() + time };
             self.ending.send_replace(Some(ending));
             if timeout_at(ending.by + KILL, ended(&self.board, ending)).await.is_err() {
                 tracing::warn!(is_of_critical, ?time, "some pods have not ended in time");

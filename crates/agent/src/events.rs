@@ -5,10 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use jiff::Timestamp;
 use stanchion_pod::PodKey;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::view::{EventType, EventView};
 
 /// Events kept; the oldest go first.
@@ -21,6 +21,7 @@ const MERGE_WINDOW: usize = 200;
 pub struct EventLog {
     state: Mutex<State>,
     newest: watch::Sender<u64>,
+    clock: Clock,
 }
 
 #[derive(Debug, Default)]
@@ -70,11 +71,17 @@ impl Subject {
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { state: Mutex::default(), newest: watch::Sender::new(0) }
+        Self { state: Mutex::default(), newest: watch::Sender::new(0), clock: Clock::System }
     }
 }
 
 impl EventLog {
+    /// A log whose events happen when this clock says.
+    #[must_use]
+    pub fn with_clock(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// Notes something ordinary.
     pub fn normal(&self, subject: &Subject, reason: &str, message: impl Into<String>) {
         self.add(subject, EventType::Normal, reason, message.into());
@@ -108,7 +115,7 @@ impl EventLog {
             EventType::Normal => tracing::info!(object = subject.object, field = subject.field, reason, "{message}"),
             EventType::Warning => tracing::warn!(object = subject.object, field = subject.field, reason, "{message}"),
         }
-        let now = Timestamp::now();
+        let now = self.clock.now();
         let id = {
             let mut state = self.lock();
             state.next_id += 1;

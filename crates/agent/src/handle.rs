@@ -93,7 +93,7 @@ impl<R> Handle<R> {
     /// Pods that were removed, the latest first. Reads files.
     #[must_use]
     pub fn removed(&self) -> Vec<RemovedView> {
-        self.removed.list(self.clock.now())
+        self.removed.list(self.clock.stamp())
     }
 
     /// Whether the agent's loop goes round (R-LOOP-7).

@@ -35,13 +35,13 @@ pub(crate) struct Pulse(Mutex<Instant>);
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self(Mutex::new(Instant::now()))
+        Self(Mutex::new(crate::clock::instant()))
     }
 }
 
 impl Pulse {
     pub fn beat(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = crate::clock::instant();
     }
 
     /// # Errors

@@ -77,7 +77,7 @@ impl Images {
             return Ok(true);
         }
         let images = runtime.list_images().await?;
-        let now = Instant::now();
+        let now = crate::clock::instant();
         let mut state = self.lock();
         state.seen = images.into_iter().map(|image| (image.reference, now)).collect();
         Ok(state.seen.contains_key(reference))
@@ -149,7 +149,7 @@ impl Images {
         let mut state = self.lock();
         state.pulls.retain(|going| !going.is(reference, auth));
         if is_here {
-            state.seen.insert(reference.to_owned(), Instant::now());
+            state.seen.insert(reference.to_owned(), crate::clock::instant());
         }
     }
 

@@ -61,5 +61,5 @@ pub mod view;
 mod worker;
 
 pub use agent::{Agent, RunError};
-pub use clock::Clock;
+pub use clock::{Clock, Stamp, instant};
 pub use supervisor::Supervisor;

@@ -14,10 +14,7 @@ use std::{
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use stanchion_pod::PodKey;
 use stanchion_runtime::{Error, ErrorKind, Event, EventKind, Health, PodName, Runtime, Version};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::watch, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 
 pub use observation::{Observation, Remains};
@@ -25,7 +22,7 @@ pub use observation::{Observation, Remains};
 use crate::{
     backends::{Backend, Opened},
     board::Board,
-    clock::Clock,
+    clock::{Clock, instant},
     events::{EventLog, Subject},
     view::BackendView,
 };
@@ -114,7 +111,7 @@ pub(crate) fn observer<R: Runtime>(
     events: Arc<EventLog>,
 ) -> (Observer, Watcher<R>) {
     let (tickets, wanted) = watch::channel(0);
-    let latest = watch::Sender::new(Arc::new(Observation::none(clock.now())));
+    let latest = watch::Sender::new(Arc::new(Observation::none(clock.stamp())));
     let observer = Observer { tickets, latest, begun: Arc::default() };
     (observer.clone(), Watcher { backend, clock, board, events, tickets: wanted, observer })
 }
@@ -145,7 +142,7 @@ impl<R: Runtime> Watcher<R> {
         let mut retry = RETRY.0;
         let mut version: Option<Version> = None;
         loop {
-            let begun = Instant::now();
+            let begun = instant();
             let ticket = *self.tickets.borrow_and_update();
             let look = self.observer.next_look();
             let listed = runtime.list().await;
@@ -156,7 +153,7 @@ impl<R: Runtime> Watcher<R> {
                     retry = RETRY.0;
                     let since = Some(self.observer.latest.borrow().since)
                         .filter(|_| self.observer.latest.borrow().is_current());
-                    let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.now()));
+                    let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.stamp()));
                     let observation = observation.with_health(health);
                     self.recovered();
                     self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
@@ -177,7 +174,7 @@ impl<R: Runtime> Watcher<R> {
             }
             // At most half of the time is spent looking, so that a burst of events does not starve what causes it.
             let pause = begun + 2 * begun.elapsed();
-            let rest = Instant::now() + PERIOD;
+            let rest = instant() + PERIOD;
             loop {
                 let happened = tokio::select! {
                     // *Cancel-safe:* all three only wait.
@@ -187,7 +184,7 @@ impl<R: Runtime> Watcher<R> {
                 };
                 let Happened::To(events) = happened else { break };
                 let Some(pods) = self.concerned(&events) else { break };
-                let begun = Instant::now();
+                let begun = instant();
                 let looked = join_all(pods.iter().map(|pod| self.observer.look_at(&**runtime, pod))).await;
                 if looked.contains(&false) {
                     break;
@@ -256,7 +253,7 @@ impl<R: Runtime> Watcher<R> {
             self.events.warning(&Subject::backend(&self.backend.name), "BackendUnavailable", error);
         }
         let ticket = *self.tickets.borrow();
-        let failed = last.failed(error, is_absent, ticket, self.clock.now()).with_health(health);
+        let failed = last.failed(error, is_absent, ticket, self.clock.stamp()).with_health(health);
         self.observer.latest.send_replace(Arc::new(failed));
     }
 
@@ -275,7 +272,7 @@ impl<R: Runtime> Watcher<R> {
             runtime_version: version.map(|version| version.runtime_version.clone()).unwrap_or_default(),
             error: latest.error.clone(),
             health: (*latest.health).clone(),
-            since: Some(latest.since),
+            since: Some(latest.since.wall),
             pods: 0,
             capabilities: version.map(|version| version.capabilities).unwrap_or_default(),
         });

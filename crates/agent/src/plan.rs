@@ -22,10 +22,12 @@ pub(crate) mod view;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, SandboxInfo, SandboxState, labels};
 
+use tokio::time::Instant;
+
+use crate::clock::Stamp;
 use fate::Fate;
 use history::{History, ImageState};
 use image::ImageFor;
@@ -39,7 +41,7 @@ pub(crate) struct Plan {
     /// What to do now; nothing means that all is as it should be, or that something is being waited for.
     pub action: Option<Action>,
     /// When to plan again even if nothing happens until then.
-    pub wake_at: Option<Timestamp>,
+    pub wake_at: Option<Instant>,
 }
 
 /// One step. After it the worker looks again and makes a new plan.
@@ -56,7 +58,7 @@ pub(crate) enum Action {
     /// Remove a dead container.
     RemoveContainer { backend: String, id: ContainerId },
     /// Make the pod's sandbox.
-    CreateSandbox { revision: Revision, attempt: u32, started_at: Timestamp },
+    CreateSandbox { revision: Revision, attempt: u32, started_at: Stamp },
     /// Create and start a container of the pod.
     RunContainer(Run),
     /// Start a container that was created and not started, as far as can be seen: by an agent that died meanwhile, say.
@@ -90,7 +92,7 @@ pub(crate) struct Wanted<'a> {
     /// The revision that runs until the wanted one can replace it, where its manifest is known.
     pub running: Option<Running<'a>>,
     /// When the pod was first seen.
-    pub since: Timestamp,
+    pub since: Stamp,
     /// How long it may still take to end, if the node shuts down.
     pub ending: Option<Duration>,
 }
@@ -105,7 +107,7 @@ pub(crate) struct Running<'a> {
 }
 
 /// Decides the next step.
-pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
+pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
     if let Some(left) = wanted.ending {
         return end(view, history, left);
     }
@@ -126,7 +128,7 @@ impl Plan {
     }
 
     /// The earlier of two moments to wake.
-    fn wake(mut self, at: Option<Timestamp>) -> Self {
+    fn wake(mut self, at: Option<Instant>) -> Self {
         self.wake_at = [self.wake_at, at].into_iter().flatten().min();
         self
     }
@@ -186,7 +188,7 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
 }
 
 /// Keeps the old revision standing while the new one lacks images or objects (design: a change costs little downtime).
-fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, now: Timestamp) -> Plan {
+fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
     if let Some(action) = ensure_images(pod, &pod.all_containers().collect::<Vec<_>>(), history, now) {
         return Plan::act(action);
@@ -212,7 +214,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
 }
 
 /// Steps to the pod running as `pod` says.
-fn run(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timestamp) -> Plan {
+fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
     let home = view.home.clone();
     let fate = Fate::of(pod, view, history, since, now);
     let live = view
@@ -255,7 +257,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timesta
 
 /// A sandbox for the containers that are to run, if there are any: it is not made merely to do again what is done
 /// (R-SYNC-6).
-fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timestamp) -> Plan {
+fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
     let wants = |container: &&Container| {
         let newest = view.newest(pod, &container.name);
         restart::wants_start(pod, container, newest.as_ref(), history)
@@ -278,7 +280,7 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Timestamp, now:
 }
 
 /// The next container to stop or to start in the live sandbox.
-fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Timestamp) -> Plan {
+fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Plan {
     let newest = |container: &Container| view.newest(pod, &container.name).filter(|it| it.sandbox.id == live.id);
     if let Some(stop) = stops(pod, live, view, history) {
         return Plan::act(stop);
@@ -330,7 +332,7 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Ti
         let attempt = last.map(|last| last.attempt).max(gone.map(|gone| gone.attempt)).map_or(0, |last| last + 1);
         let backoff = match (last, gone) {
             (None, Some(gone)) => gone.backoff,
-            (last, _) => restart::next_backoff(last),
+            (last, _) => restart::next_backoff(last, history),
         };
         let (revision, sandbox) = (pod.revision.clone(), live.id.clone());
         let run = Run { revision, container: container.name.clone(), attempt, sandbox, backoff };
@@ -363,7 +365,7 @@ fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Optio
 }
 
 /// The images that must be had before these containers can start, if any is to be asked for now.
-fn ensure_images(pod: &Pod, containers: &[&Container], history: &History, now: Timestamp) -> Option<Action> {
+fn ensure_images(pod: &Pod, containers: &[&Container], history: &History, now: Instant) -> Option<Action> {
     let mut images: Vec<ImageFor> = Vec::new();
     for need in containers.iter().flat_map(|container| image::needs(pod, container)) {
         let is_missing = match history.image(&pod.revision, &need.of) {

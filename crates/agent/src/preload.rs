@@ -43,9 +43,7 @@ impl Imports {
 
     fn is_due(&self, key: &(String, PathBuf), archive: Seen) -> bool {
         match self.lock().get(key) {
-            Some(import) if import.archive == archive => {
-                import.retry.is_some_and(|at| at <= tokio::time::Instant::now())
-            }
+            Some(import) if import.archive == archive => import.retry.is_some_and(|at| at <= crate::clock::instant()),
             _ => true,
         }
     }
@@ -98,7 +96,7 @@ impl<R: Runtime> Preload<R> {
             if let Some(runtime) = home.backend.runtime().filter(|_| is_due) {
                 let imported = self.import(home, &*runtime, path).await;
                 let is_new = imported.is_some();
-                let retry = (!is_new).then(|| tokio::time::Instant::now() + RETRY);
+                let retry = (!is_new).then(|| crate::clock::instant() + RETRY);
                 let import = Import { archive: *seen, references: imported.unwrap_or_default(), retry };
                 shared.imports.lock().insert(key, import);
                 if is_new {

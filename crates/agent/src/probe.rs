@@ -97,7 +97,7 @@ impl<R: Runtime> Prober<R> {
     /// When the next one is due. Those that the last one took too long for are left out.
     fn after(&self, last: Instant) -> Instant {
         let mut next = together(last + self.probe.period);
-        while next < Instant::now() {
+        while next < crate::clock::instant() {
             next += self.probe.period;
         }
         next
@@ -163,7 +163,7 @@ impl<R: Runtime> Prober<R> {
 /// That instant, or the next one at which probes are put together.
 fn together(at: Instant) -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let since = at.saturating_duration_since(*ORIGIN.get_or_init(Instant::now)).as_nanos();
+    let since = at.saturating_duration_since(*ORIGIN.get_or_init(crate::clock::instant)).as_nanos();
     let late = since % TOGETHER.as_nanos();
     let early = u64::try_from((TOGETHER.as_nanos() - late) % TOGETHER.as_nanos()).expect("less than a second");
     at + Duration::from_nanos(early)

@@ -1,7 +1,8 @@
 //! Pods that were removed, as they were last (R-TERM-7): one small file each, for a while.
 //!
 //! ```text
-//! <state_dir>/removed/<when, ms since 1970>-<uid>.json
+//! <state_dir>/removed/<when, ms since 1970>-<uid>.json            as older agents wrote it
+//! <state_dir>/removed/<when, ms since 1970>-<boot>.<ns since>-<uid>.json
 //! ```
 
 #[cfg(test)]
@@ -12,6 +13,7 @@ use std::{
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -22,7 +24,7 @@ use stanchion_pod::k8s_openapi::{
 use stanchion_untrusted::{Links, read};
 
 use crate::{
-    clock::later,
+    clock::Stamp,
     config::Remembered,
     files::{ignore_absent, whole},
     limits,
@@ -53,7 +55,7 @@ impl Removed {
 
     /// What is kept, the latest first. What cannot be read is passed over.
     #[must_use]
-    pub fn list(&self, now: Timestamp) -> Vec<RemovedView> {
+    pub fn list(&self, now: Stamp) -> Vec<RemovedView> {
         let (kept, _) = self.entries(now);
         let parse = |path: &PathBuf| {
             let read =
@@ -69,47 +71,56 @@ impl Removed {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn keep(&self, removed: &RemovedView) -> io::Result<()> {
+    pub(crate) fn keep(&self, removed: &RemovedView, now: Stamp) -> io::Result<()> {
         if self.bounds.most == 0 {
             return Ok(());
         }
         let change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
         let uid = removed.pod.metadata.uid.as_deref().unwrap_or_default();
-        let name = format!("{:016}-{uid}.json", removed.removed_at.as_millisecond());
+        let name = file_name(now, uid);
         whole::write_durably(&self.directory.join(name), &serde_json::to_vec(removed)?)?;
         drop(change);
-        self.forget(removed.removed_at)
+        self.forget(now)
     }
 
     /// Removes what is too old or too much, and what a write that was cut short has left.
     ///
     /// # Errors
     /// Something cannot be removed.
-    pub(crate) fn forget(&self, now: Timestamp) -> io::Result<()> {
+    pub(crate) fn forget(&self, now: Stamp) -> io::Result<()> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, rest) = self.entries(now);
         rest.iter().try_for_each(|path| ignore_absent(fs::remove_file(path)))
     }
 
     /// The files to keep, the latest first, and the others.
-    fn entries(&self, now: Timestamp) -> (Vec<PathBuf>, Vec<PathBuf>) {
+    fn entries(&self, now: Stamp) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
-        let dated = entries.map(|entry| (removed_at(&entry.file_name().to_string_lossy()), entry.path()));
-        let is_young = |at: Option<Timestamp>| at.is_some_and(|at| later(at, self.bounds.age) >= now);
-        let (mut kept, rest): (Vec<_>, Vec<_>) = dated.partition(|(at, _)| is_young(*at));
-        kept.sort_unstable();
-        kept.reverse();
+        let age = |name: &str| Some(now.since(removed_at(name)?));
+        let dated = entries.map(|entry| (age(&entry.file_name().to_string_lossy()), entry.path()));
+        let is_young = |age: Option<Duration>| age.is_some_and(|age| age <= self.bounds.age);
+        let (mut kept, rest): (Vec<_>, Vec<_>) = dated.partition(|(age, _)| is_young(*age));
+        kept.sort_unstable_by(|(age, path), (other, others)| age.cmp(other).then_with(|| others.cmp(path)));
         let more = kept.split_off(kept.len().min(self.bounds.most));
-        let paths = |of: Vec<(Option<Timestamp>, PathBuf)>| of.into_iter().map(|(_, path)| path).collect();
+        let paths = |of: Vec<(Option<Duration>, PathBuf)>| of.into_iter().map(|(_, path)| path).collect();
         (paths(kept), paths(rest.into_iter().chain(more).collect()))
     }
 }
 
 /// When the pod of a file of that name was removed; `None` for other files.
-fn removed_at(name: &str) -> Option<Timestamp> {
-    let (at, _) = name.strip_suffix(".json")?.split_once('-')?;
-    Timestamp::from_millisecond(at.parse().ok()?).ok()
+fn removed_at(name: &str) -> Option<Stamp> {
+    let (at, rest) = name.strip_suffix(".json")?.split_once('-')?;
+    let wall = Timestamp::from_millisecond(at.parse().ok()?).ok()?;
+    let boot = rest.split_once('-').and_then(|(boot, _)| boot.split_once('.'));
+    let noted = boot.and_then(|(id, at)| format!("{wall} {id} {at}").parse().ok());
+    Some(noted.unwrap_or(wall.into()))
+}
+
+fn file_name(at: Stamp, uid: &str) -> String {
+    let text = at.to_string();
+    let boot = text.split_once(' ').map(|(_, boot)| format!("{}-", boot.replace(' ', "."))).unwrap_or_default();
+    format!("{:016}-{boot}{uid}.json", at.wall.as_millisecond())
 }
 
 /// A pod as it is remembered: who it was, what it was made of, and how it ended. Not what its manifest gave its containers,

@@ -111,7 +111,7 @@ impl Sources {
                 // The reader's panic is the supervisor's to see.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
-            let next_read = Instant::now() + self.period();
+            let next_read = crate::clock::instant() + self.period();
             if shutdown.run_until_cancelled(self.changed(next_read)).await.is_none() {
                 return;
             }
@@ -144,7 +144,7 @@ impl Sources {
     /// When kubelets are asked next, where there are any.
     fn next_question(&mut self) -> Option<Instant> {
         let periods = self.sources.iter_mut().filter_map(|source| Some(source.files_mut()?.standby()?.period()));
-        periods.min().map(|period| Instant::now() + period)
+        periods.min().map(|period| crate::clock::instant() + period)
     }
 
     /// Reads every source and publishes what they want together.
@@ -188,7 +188,7 @@ impl Sources {
             tokio::select! {
                 change = self.watch.next() => due = match change {
                     Change::Written => return,
-                    Change::Removed => due.min(Instant::now() + REPLACED_WITHIN),
+                    Change::Removed => due.min(crate::clock::instant() + REPLACED_WITHIN),
                     Change::BeingWritten => due,
                 },
                 Some((index, news)) = self.news.recv() => {

@@ -9,7 +9,7 @@ mod phase;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use jiff::Timestamp;
 use stanchion_pod::{
@@ -20,8 +20,10 @@ use stanchion_pod::{
     },
 };
 use stanchion_runtime::{SandboxInfo, SandboxState};
+use tokio::time::Instant;
 
 use crate::{
+    clock::Stamp,
     ending::SHUT_DOWN,
     plan::{
         fate::{self, Fate},
@@ -50,20 +52,22 @@ pub(crate) struct Facts<'a> {
     /// Why the newest manifest is not in force: reason and message.
     pub stale: Option<(&'static str, Arc<str>)>,
     /// Addresses of the node.
-    pub node_addresses: &'a [std::net::IpAddr],
+    pub node_addresses: &'a [IpAddr],
     /// When the agent first saw the pod.
-    pub first_seen: Timestamp,
+    pub first_seen: Stamp,
     /// The conditions as they were shown last: their times hold while they do not change.
     pub last: Option<&'a PodStatus>,
-    /// The time of day.
-    pub now: Timestamp,
+    /// Now, for whatever waits.
+    pub now: Instant,
+    /// Now, to be shown.
+    pub time_of_day: Timestamp,
 }
 
 /// The status.
 pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     let Facts { pod, view, history, now, .. } = facts;
     if let Some((reason, message)) = facts.rejection.as_ref().filter(|_| view.sandboxes().next().is_none()) {
-        return rejected(facts, reason, message);
+        return rejected(pod, facts.node_addresses, facts.first_seen.wall, reason, message);
     }
     let fate = Fate::of(pod, view, history, facts.first_seen, *now);
     let sandbox = view.sandboxes().rfind(|sandbox| is_of(sandbox, pod));
@@ -104,16 +108,16 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
         resources: Some(pod.whole.clone()),
         reason: reason.map(str::to_owned),
         message,
-        start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen))),
-        ..of_any(facts)
+        start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen).wall)),
+        ..of_any(pod, facts.node_addresses)
     }
 }
 
 /// What the status of every pod says.
-fn of_any(facts: &Facts<'_>) -> PodStatus {
-    let host_ips: Vec<_> = facts.node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
+fn of_any(pod: &Pod, node_addresses: &[IpAddr]) -> PodStatus {
+    let host_ips: Vec<_> = node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
     PodStatus {
-        qos_class: Some(facts.pod.qos.as_str().to_owned()),
+        qos_class: Some(pod.qos.as_str().to_owned()),
         host_ip: host_ips.first().map(|ip| ip.ip.clone()),
         host_ips: (!host_ips.is_empty()).then_some(host_ips),
         ..PodStatus::default()
@@ -121,13 +125,19 @@ fn of_any(facts: &Facts<'_>) -> PodStatus {
 }
 
 /// The status of a pod that the node does not take (R-ADM-1). It may after all, when the node is another.
-fn rejected(facts: &Facts<'_>, reason: &str, message: &str) -> PodStatus {
+pub(crate) fn rejected(
+    pod: &Pod,
+    node_addresses: &[IpAddr],
+    first_seen: Timestamp,
+    reason: &str,
+    message: &str,
+) -> PodStatus {
     PodStatus {
         phase: Some("Failed".to_owned()),
         reason: Some(reason.to_owned()),
         message: Some(format!("Pod was rejected: {message}")),
-        start_time: Some(Time(facts.first_seen)),
-        ..of_any(facts)
+        start_time: Some(Time(first_seen)),
+        ..of_any(pod, node_addresses)
     }
 }
 

@@ -47,7 +47,7 @@ impl Survivors {
                 let proc = self.proc.clone();
                 let scanned = tokio::task::spawn_blocking(move || scan(&proc)).await;
                 let cgroups = Arc::new(scanned.map_err(io::Error::other)??);
-                *latest = Some((Instant::now(), Arc::clone(&cgroups)));
+                *latest = Some((crate::clock::instant(), Arc::clone(&cgroups)));
                 Ok(cgroups)
             }
         }

@@ -99,7 +99,7 @@ fn files_of<R>(shared: &Shared<R>, uid: &PodUid) -> PodFiles {
 
 /// Removes what is no longer to be known of removed pods.
 async fn forget_removed<R>(shared: &Shared<R>) {
-    let (removed, now) = (Arc::clone(&shared.removed), shared.clock.now());
+    let (removed, now) = (Arc::clone(&shared.removed), shared.clock.stamp());
     match tokio::task::spawn_blocking(move || removed.forget(now)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "what was kept of removed pods cannot be removed"),

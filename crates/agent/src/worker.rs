@@ -26,25 +26,31 @@ mod strays;
 mod usage;
 mod wishes;
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::future::{pending, select_all};
 use jiff::Timestamp;
 use stanchion_pod::{Capacity, Container, Pod, PodKey, PodUid, Revision};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 use tokio::{
-    sync::{SemaphorePermit, mpsc, watch},
-    time::Instant,
+    sync::{Notify, SemaphorePermit, mpsc, watch},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use recall::uid;
+pub(crate) use show::stamp;
 use wishes::Wishes;
 
 use crate::{
     admission::Admission,
     board::Board,
-    clock::{Clock, until},
+    clock::{self, Clock, Dial, Stamp},
     config::AgentConfig,
     credentials::Providers,
     desired::DesiredPod,
@@ -78,6 +84,8 @@ pub(crate) struct Shared<R> {
     pub pulse: Arc<Pulse>,
     pub clock: Clock,
     pub supervisor: Supervisor,
+    /// Woken when a pod is over by itself, or runs again.
+    pub ends: Notify,
     /// Changes when images have been imported.
     pub images_changed: watch::Sender<u64>,
     /// What has been imported from archives.
@@ -110,6 +118,27 @@ impl<R> Shared<R> {
 pub(crate) struct Orders {
     pub desired: watch::Sender<Option<DesiredPod>>,
     pub wishes: Arc<Wishes>,
+    pub over: Arc<Over>,
+}
+
+/// The UID of a pod that is over by itself, while it is: for the reconciler, which gives its room to others.
+#[derive(Debug, Default)]
+pub(crate) struct Over(Mutex<Option<PodUid>>);
+
+impl Over {
+    /// Whether the pod of that UID is over; `None` asks of any.
+    pub fn is(&self, uid: Option<&PodUid>) -> bool {
+        self.lock().as_ref().is_some_and(|over| uid.is_none_or(|uid| uid == over))
+    }
+
+    /// Whether that is news.
+    fn set(&self, uid: Option<PodUid>) -> bool {
+        std::mem::replace(&mut *self.lock(), uid.clone()) != uid
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<PodUid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Keeps one pod as it is to be.
@@ -119,6 +148,7 @@ pub(crate) struct Worker<R> {
     shared: Arc<Shared<R>>,
     desired: watch::Receiver<Option<DesiredPod>>,
     wishes: Arc<Wishes>,
+    over: Arc<Over>,
     fetched: (mpsc::Sender<images::Fetched>, mpsc::Receiver<images::Fetched>),
     fetches: CancellationToken,
     pulls: images::Pulls,
@@ -143,9 +173,9 @@ pub(crate) struct Worker<R> {
     last: Option<DesiredPod>,
     /// UIDs that the pod had or has: whose files go with it.
     uids: BTreeSet<PodUid>,
-    first_seen: Timestamp,
+    first_seen: Stamp,
     /// The revision that came after the one that was first seen, and when.
-    revised: Option<(Revision, Timestamp)>,
+    revised: Option<(Revision, Stamp)>,
     /// Since when the pod is to be gone.
     leaving_since: Option<Timestamp>,
     /// The pod as it was last, while it is to be gone.
@@ -157,7 +187,9 @@ pub(crate) struct Worker<R> {
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
     /// When its volumes are measured next.
-    measure_at: Option<Timestamp>,
+    measure_at: Option<Instant>,
+    /// What moments are shown as.
+    dial: Dial,
     /// What the volumes of what stands were last made to follow.
     followed: Option<prepare::Followed>,
 }
@@ -174,7 +206,7 @@ struct Running {
 /// A pause after a failed step.
 #[derive(Debug, Default)]
 struct Hold {
-    until: Option<Timestamp>,
+    until: Option<Instant>,
     delay: Duration,
 }
 
@@ -196,8 +228,8 @@ impl<R: Runtime> Worker<R> {
         recorded: Vec<Place>,
     ) -> (Self, Orders) {
         let (desired, wanted) = watch::channel(desired);
-        let wishes = Arc::new(Wishes::default());
-        let first_seen = shared.clock.now();
+        let (wishes, over) = (Arc::new(Wishes::default()), Arc::new(Over::default()));
+        let (first_seen, dial) = (shared.clock.stamp(), Dial::new(shared.clock));
         let images_changed = shared.images_changed.subscribe();
         let ending = shared.ending.subscribe();
         let looks = shared.homes.iter().map(|home| home.observer.watch()).collect();
@@ -207,6 +239,7 @@ impl<R: Runtime> Worker<R> {
             shared,
             desired: wanted,
             wishes: Arc::clone(&wishes),
+            over: Arc::clone(&over),
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
             history: History::default(),
@@ -233,8 +266,9 @@ impl<R: Runtime> Worker<R> {
             hold: Hold::default(),
             followed: None,
             measure_at: None,
+            dial,
         };
-        (worker, Orders { desired, wishes })
+        (worker, Orders { desired, wishes, over })
     }
 
     /// Works until the pod is gone or the agent stops.
@@ -251,6 +285,7 @@ impl<R: Runtime> Worker<R> {
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
             let remains = self.remains();
+            self.see(&remains);
             self.obey(&remains);
             let search = self.look_for_strays(&remains).await;
             self.recall(desired.as_ref(), &remains).await;
@@ -298,6 +333,7 @@ impl<R: Runtime> Worker<R> {
     fn decide(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Plan {
         let home = self.home_name(desired.map(|desired| &*desired.pod));
         self.note(desired, remains);
+        self.see(remains);
         if !self.is_visible(&home, desired) || self.stray().is_some() {
             return Plan::default();
         }
@@ -314,7 +350,7 @@ impl<R: Runtime> Worker<R> {
         });
         let since = wanted.as_deref().map_or(self.first_seen, |pod| self.since(pod));
         let wanted = Wanted { pod: wanted.as_deref(), running, since, ending };
-        let now = self.shared.clock.now();
+        let now = clock::instant();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
@@ -336,7 +372,7 @@ impl<R: Runtime> Worker<R> {
     fn ending(&mut self) -> Option<Duration> {
         let ending = (*self.ending.borrow_and_update())?;
         let is_its_turn = self.last.as_ref().is_none_or(|last| ending.is_of(&last.pod.wire));
-        is_its_turn.then(|| ending.by.saturating_duration_since(Instant::now()))
+        is_its_turn.then(|| ending.by.saturating_duration_since(clock::instant()))
     }
 
     /// What is to run: what is wanted, if this node can give it what it asks for, else what stands. `None` if there is
@@ -377,7 +413,7 @@ impl<R: Runtime> Worker<R> {
         (self.leaving_since, self.leaving) = (None, None);
         if self.last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
             self.history.begin_revision();
-            self.revised = Some((desired.pod.revision.clone(), self.shared.clock.now()));
+            self.revised = Some((desired.pod.revision.clone(), self.shared.clock.stamp()));
         }
         if self.last.as_ref().is_some_and(|last| desired.refers_to_news(last)) {
             self.history.hurry();
@@ -447,15 +483,14 @@ impl<R: Runtime> Worker<R> {
     /// Waits until there is something to plan for.
     async fn wait(
         &mut self,
-        wake_at: Option<Timestamp>,
+        wake_at: Option<Instant>,
         visible: &[(bool, Option<String>)],
         remains: &[(String, Arc<Remains>)],
         shutdown: &CancellationToken,
     ) {
-        let timer = wake_at.map(|at| until(self.shared.clock.now(), at));
         let sleep = async {
-            match timer {
-                Some(timer) => tokio::time::sleep(timer).await,
+            match wake_at {
+                Some(at) => sleep_until(at).await,
                 None => pending().await,
             }
         };
@@ -488,6 +523,12 @@ impl<R: Runtime> Worker<R> {
     fn visible(&self) -> Vec<(bool, Option<String>)> {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
         looks.map(|look| (look.seen, look.error.clone())).collect()
+    }
+
+    /// Notes when the moments were that runtimes tell, as soon as they are seen.
+    fn see(&mut self, remains: &[(String, Arc<Remains>)]) {
+        let (clock, revised) = (self.shared.clock, self.revised.as_ref().map_or(self.first_seen, |(_, since)| *since));
+        self.history.see(&[self.first_seen, revised], remains, |told| clock.instant_of(told));
     }
 
     /// Takes the restarts into account that users have asked for. One that is asked for while the pod is being restarted is that

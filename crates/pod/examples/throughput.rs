@@ -1,6 +1,8 @@
 //! How long it takes to decode, default and validate 1,000 manifests of 100 lines.
 //! `cargo run --release -p stanchion-pod --example throughput`
 
+#![allow(clippy::disallowed_methods, reason = "it measures")]
+
 use std::{fmt::Write as _, time::Instant};
 
 const MANIFESTS: u32 = 1000;

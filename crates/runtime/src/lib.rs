@@ -10,6 +10,7 @@
 //! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`security`](Security), [`image`](PullImage),
 //!   [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats), [`version`](Version),
 //!   [`health`](Health): the data.
+//! - [`clock`]: the time of day.
 //! - [`Error`] and its closed [`ErrorKind`]: what the agent decides on.
 //! - `testing` (feature): `FakeRuntime` with a fault script, and the conformance suite every backend must pass.
 //!
@@ -17,6 +18,7 @@
 //! JSON. Unknown fields are ignored, fields added after 1.0 have a default, durations are milliseconds, timestamps are
 //! RFC 3339, sizes are bytes, ids are opaque strings. No field is ever renamed or retyped.
 
+pub mod clock;
 mod container;
 mod error;
 mod event;
@@ -33,6 +35,7 @@ mod sandbox;
 mod security;
 mod stats;
 #[cfg(feature = "testing")]
+#[allow(clippy::disallowed_methods, reason = "tests measure, and fake programs live by themselves")]
 pub mod testing;
 mod version;
 

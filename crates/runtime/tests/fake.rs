@@ -1,5 +1,7 @@
 //! FakeRuntime does what its fault script says, on tokio's clock, and sees what the agent must not do.
 
+#![allow(clippy::disallowed_methods, reason = "a test measures")]
+
 use std::time::Duration;
 
 use futures_util::StreamExt;

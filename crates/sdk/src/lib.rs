@@ -11,7 +11,7 @@
 //! # Layout
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
-//! - [`changes`]: one change at a time to one thing, each to its end.
+//! - [`changes`]: one change at a time to one thing, each to its end. [`clock`]: the time.
 //! - `cgroup`, `confinement`, `disk`, `layers`, `names`, `privileges`, `proc`, `settings`, `users`: what backends for a runtime on this
 //!   node share (feature `node`).
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
@@ -22,6 +22,7 @@
 #[cfg(feature = "node")]
 pub mod cgroup;
 pub mod changes;
+pub mod clock;
 #[cfg(feature = "node")]
 pub mod confinement;
 #[cfg(feature = "node")]

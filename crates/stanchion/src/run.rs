@@ -73,7 +73,7 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     let node = NodeView {
         name: settings.agent.node_name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_at: Some(jiff::Timestamp::now()),
+        started_at: Some(stanchion_agent::Clock::System.now()),
         info: node_info(),
         log_dir: settings.agent.log_dir.clone(),
         ..NodeView::default()

@@ -24,7 +24,7 @@ pub fn row<const N: usize>(texts: [&str; N]) -> Vec<String> {
 /// How long ago, in kubectl's short form: `5s`, `2m10s`, `3h`, `4d`.
 pub fn age(at: Option<Timestamp>) -> String {
     let Some(at) = at else { return "<unknown>".to_owned() };
-    let seconds = Timestamp::now().duration_since(at).as_secs().max(0);
+    let seconds = stanchion_agent::Clock::System.now().duration_since(at).as_secs().max(0);
     match (seconds / 60, seconds / 3600, seconds / 86400) {
         (0..2, _, _) => format!("{seconds}s"),
         (minutes @ 2..10, _, _) if seconds % 60 > 0 => format!("{minutes}m{}s", seconds % 60),

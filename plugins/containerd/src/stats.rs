@@ -1,7 +1,6 @@
 //! What containers use, from their cgroups and the snapshotter.
 
 use containerd_client::services::v1::snapshots::UsageRequest;
-use jiff::Timestamp;
 use stanchion_sdk::runtime::{ContainerId, ContainerStats, DiskUsage, Error, ErrorKind, Result, Stats};
 
 use crate::{
@@ -47,7 +46,7 @@ fn of(id: &str, path: &str) -> Option<ContainerStats> {
     let inactive = inactive.into_iter().find_map(|field| cgroup.field("memory.stat", field));
     Some(ContainerStats {
         id: ContainerId(id.to_owned()),
-        timestamp: Timestamp::now(),
+        timestamp: stanchion_sdk::clock::now(),
         cpu_usage_ns: cpu.unwrap_or(0),
         memory_usage: memory,
         memory_working_set: memory.saturating_sub(inactive.unwrap_or(0)),

@@ -10,7 +10,6 @@ use containerd_client::{
     tonic::{Code, Status},
     types::Mount,
 };
-use jiff::Timestamp;
 use nix::{errno::Errno, sys::stat::Mode};
 use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Result};
 
@@ -49,7 +48,7 @@ impl Containerd {
         self.create_mounted(&record, rootfs).await?;
         let request = StartRequest { container_id: id.0.clone(), exec_id: String::new() };
         // containerd does not keep the time. Noting it costs a write to disk, which here nobody waits for.
-        let note = [(names::STARTED, Timestamp::now().to_string())];
+        let note = [(names::STARTED, stanchion_sdk::clock::now().to_string())];
         let mut tasks = self.client.tasks();
         let (started, noted) = tokio::join!(tasks.start(self.client.request(request)), self.label(id.as_str(), &note));
         started.map_err(|status| failed(tried(), &status))?;

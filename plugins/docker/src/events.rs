@@ -13,7 +13,7 @@ use crate::{Docker, client::failed, names};
 pub(crate) fn events(backend: Docker) -> impl Stream<Item = Result<Event>> + Send + 'static {
     let subscribed = async move {
         // Docker answers before it listens, but gives what came since a time that it is told.
-        let since = Timestamp::now();
+        let since = stanchion_sdk::clock::now();
         backend.ready().await.map(|_| (backend, since))
     };
     stream::once(subscribed).flat_map(|subscribed| match subscribed {

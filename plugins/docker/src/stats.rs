@@ -7,7 +7,6 @@ use bollard::{
     query_parameters::{InspectContainerOptions, StatsOptions},
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use jiff::Timestamp;
 use stanchion_sdk::runtime::{ContainerId, ContainerStats, DiskUsage, Error, ErrorKind, Result, Stats};
 
 use crate::{
@@ -69,7 +68,7 @@ fn read(id: String, stats: &ContainerStatsResponse) -> Option<ContainerStats> {
     let cpu = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()?.total_usage);
     Some(ContainerStats {
         id: ContainerId(id),
-        timestamp: stats.read.as_deref().and_then(|read| read.parse().ok()).unwrap_or_else(Timestamp::now),
+        timestamp: stats.read.as_deref().and_then(|read| read.parse().ok()).unwrap_or_else(stanchion_sdk::clock::now),
         cpu_usage_ns: cpu.unwrap_or(0),
         memory_usage: usage,
         memory_working_set: usage.saturating_sub(inactive),

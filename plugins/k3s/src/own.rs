@@ -157,7 +157,7 @@ impl Daemon {
             Error::new(ErrorKind::Unavailable, "the containerd that K3s ships, started by us, does not answer")
                 .because(format!("{why}; see {}", self.log().display()))
         };
-        let begun = tokio::time::Instant::now();
+        let begun = stanchion_sdk::clock::instant();
         loop {
             if UnixStream::connect(self.socket()).await.is_ok() {
                 return Ok(());

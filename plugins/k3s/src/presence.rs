@@ -30,7 +30,7 @@ impl Presence {
         let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         match is_there {
             true => *absent = None,
-            false => drop(absent.get_or_insert_with(Instant::now)),
+            false => drop(absent.get_or_insert_with(stanchion_sdk::clock::instant)),
         }
         is_there
     }

@@ -55,7 +55,7 @@ pub(super) async fn log<R: Runtime>(
     };
     let since = options
         .since_seconds
-        .map(|seconds| Timestamp::now().checked_sub(Duration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
+        .map(|seconds| crate::Clock::System.now().checked_sub(Duration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
     let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
     let is_over = {
         let (handle, key, name) = (handle.clone(), key.clone(), name.clone());

@@ -6,7 +6,7 @@ use hyper::{
     HeaderMap, Request,
     body::{Buf, Bytes},
 };
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout_at};
 
 use super::{tcp, user_agent};
 use crate::url::join;
@@ -42,7 +42,7 @@ const ANSWER: usize = 4096;
 /// Whether the service says that it serves.
 pub(crate) async fn check(pod: IpAddr, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     let to = join(&pod.to_string(), port);
-    let deadline = Instant::now() + timeout;
+    let deadline = crate::clock::instant() + timeout;
     let connected = timeout_at(deadline, async {
         loop {
             match tcp::open(&pod.to_string(), port, deadline).await {

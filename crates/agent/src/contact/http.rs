@@ -37,7 +37,7 @@ pub(crate) struct Answer {
 pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<Answer, String> {
     let (host, port) = place(&get.to, pod)?;
     let scheme = if get.is_https { "https" } else { "http" };
-    let deadline = Instant::now() + timeout;
+    let deadline = crate::clock::instant() + timeout;
     let headers = headers(get, agent);
     let mut url = Url { is_https: get.is_https, host, port, target: get.path.clone() };
     let first = format!("{scheme}://{}{}", join(&url.host, url.port), get.path);

@@ -14,7 +14,7 @@ use crate::url::join;
 /// Whether something listens there (R-PRB-30). No linger time is set: closing would block a thread.
 pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), String> {
     let (host, port) = place(to, pod)?;
-    open(&host, port, Instant::now() + timeout).await.map(drop)
+    open(&host, port, crate::clock::instant() + timeout).await.map(drop)
 }
 
 /// Connects before the deadline.

@@ -13,23 +13,22 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use stanchion_runtime::{Image, ImageDigest, Runtime};
 use stanchion_untrusted::{Links, read};
 
 use super::Images;
-use crate::{files::whole, limits, reference::repository};
+use crate::{clock::Stamp, files::whole, limits, reference::repository};
 
 /// One name of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Brought {
     /// What it stood for then.
     pub digest: ImageDigest,
-    pub at: Timestamp,
+    pub at: Stamp,
     /// The first look at which nothing used it any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unused_since: Option<Timestamp>,
+    pub unused_since: Option<Stamp>,
     /// What it was imported from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
@@ -135,7 +134,7 @@ impl Images {
             Ok(found) => found,
             Err(error) => return tracing::debug!(error = error.chain(), "what was brought is not known to be ours"),
         };
-        let now = self.clock.now();
+        let now = self.clock.stamp();
         let new = listed.into_iter().filter(move |listed| brought.iter().any(|image| is_name_of(listed, image)));
         let claim = move |known: &mut ByReference| {
             for Image { reference, digest, .. } in new {

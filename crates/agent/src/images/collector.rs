@@ -3,12 +3,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use stanchion_runtime::{Error, ErrorKind, ImageStore, Runtime, UnusedImage};
-use tokio::{
-    sync::{mpsc, oneshot, watch},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::garbage::{self, Candidate, Look};
 use crate::{
@@ -45,7 +41,6 @@ pub(crate) struct Collector<R> {
 
 /// What may go.
 struct Found<R> {
-    at: Timestamp,
     runtime: Arc<R>,
     store: ImageStore,
     candidates: Vec<Candidate>,
@@ -80,7 +75,7 @@ impl<R: Runtime> Collector<R> {
         let shutdown = self.shared.supervisor.shutdown().clone();
         let settings = self.shared.config.image_gc.clone();
         let is_on = settings.thresholds.is_some() || settings.maximum_age.is_some();
-        let mut next = Instant::now() + settings.period.min(FIRST);
+        let mut next = clock::instant() + settings.period.min(FIRST);
         loop {
             tokio::select! {
                 // *Cancel-safe:* all only wait; what is received is acted on outside.
@@ -98,7 +93,7 @@ impl<R: Runtime> Collector<R> {
             if shutdown.run_until_cancelled(self.relieve()).await.is_none() {
                 return;
             }
-            next = Instant::now() + settings.period;
+            next = clock::instant() + settings.period;
         }
     }
 
@@ -124,11 +119,11 @@ impl<R: Runtime> Collector<R> {
 
     async fn relieve_of(&self, mut found: Found<R>, subject: &Subject) -> Result<(), Trouble> {
         if let Some(maximum) = self.shared.config.image_gc.maximum_age {
-            let is_old = |it: &Candidate| clock::until(it.unused_since, found.at) > maximum;
+            let is_old = |it: &Candidate| it.unused_for > maximum;
             let (old, others): (Vec<_>, _) = found.candidates.into_iter().partition(is_old);
             found.candidates = others;
             for candidate in &old {
-                let why = format!("nothing has used it since {}", candidate.unused_since);
+                let why = format!("nothing has used it since {}", candidate.unused_since.wall);
                 self.remove_for(&found, candidate, &why).await?;
             }
         }
@@ -148,7 +143,7 @@ impl<R: Runtime> Collector<R> {
             return Ok(());
         }
         let why = format!("{usage} % of the file system of {} are used", store.path.display());
-        let is_ripe = |it: &&Candidate| clock::until(it.brought, found.at) >= settings.minimum_age;
+        let is_ripe = |it: &&Candidate| it.age >= settings.minimum_age;
         for candidate in found.candidates.iter().filter(is_ripe) {
             self.remove_for(found, candidate, &why).await?;
             store = found.runtime.image_store().await?;
@@ -207,7 +202,7 @@ impl<R: Runtime> Collector<R> {
         }
         let home = self.home();
         let runtime = home.backend.runtime().ok_or_else(|| not_now("the backend is not open"))?;
-        let at = self.shared.clock.now();
+        let at = self.shared.clock.stamp();
         // Before the images: what a manifest comes to name from here on is looked up again before it is removed.
         let named = self.named().await?;
         let images = runtime.list_images().await?;
@@ -215,7 +210,7 @@ impl<R: Runtime> Collector<R> {
         let look = Look { at, images, in_use: store.in_use.clone(), named };
         let choose = move |known: &mut _| garbage::candidates(known, &look, |archive| archive.exists());
         let candidates = home.images.record.change(store.path.clone(), choose).await;
-        Ok(Found { at, runtime, store, candidates })
+        Ok(Found { runtime, store, candidates })
     }
 
     /// The images that manifests name: as they are wanted, and as they were written down when their pods were started.

@@ -3,19 +3,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    time::Duration,
 };
 
-use jiff::Timestamp;
 use stanchion_runtime::{Image, ImageDigest, ImageStore};
 
 use super::brought::{Brought, ByReference};
-use crate::reference;
+use crate::{clock::Stamp, reference};
 
 /// What there is, and what is needed of it.
 #[derive(Debug)]
 pub(crate) struct Look {
     /// Begun then.
-    pub at: Timestamp,
+    pub at: Stamp,
     pub images: Vec<Image>,
     /// By reference or digest.
     pub in_use: Vec<String>,
@@ -28,9 +28,11 @@ pub(crate) struct Look {
 pub(crate) struct Candidate {
     pub digest: ImageDigest,
     pub names: Vec<String>,
-    pub unused_since: Timestamp,
-    /// When the last of its names came.
-    pub brought: Timestamp,
+    pub unused_since: Stamp,
+    /// How long it has been unused.
+    pub unused_for: Duration,
+    /// How long ago the last of its names came.
+    pub age: Duration,
 }
 
 /// Brings the record in step with a look, and tells what may go, the one that has not been used for longest first.
@@ -38,7 +40,12 @@ pub(crate) struct Candidate {
 pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let listed: BTreeMap<_, _> = look.images.iter().map(|image| (&image.reference, &image.digest)).collect();
     // What came after the look began may be missing in it, or have been something else.
-    known.retain(|reference, it| it.at > look.at || listed.get(reference) == Some(&&it.digest));
+    known.retain(|reference, it| !it.at.since(look.at).is_zero() || listed.get(reference) == Some(&&it.digest));
+    // What was written down in an earlier boot, or in the time of day alone, keeps its age from here on.
+    for it in known.values_mut() {
+        it.at = it.at.anchored(look.at);
+        it.unused_since = it.unused_since.map(|since| since.anchored(look.at));
+    }
     let mut images: BTreeMap<&ImageDigest, Vec<&String>> = BTreeMap::new();
     for (reference, digest) in listed {
         images.entry(digest).or_default().push(reference);
@@ -59,15 +66,18 @@ pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn
             let ours: Option<Vec<_>> =
                 names.iter().map(|name| known.get(*name).filter(|it| it.digest == *digest)).collect();
             let ours = ours?;
+            let age = |moment: &Stamp| look.at.since(*moment);
+            let unused_since = ours.iter().filter_map(|it| it.unused_since).min_by_key(age)?;
             Some(Candidate {
-                unused_since: ours.iter().filter_map(|it| it.unused_since).max()?,
-                brought: ours.iter().map(|it| it.at).max()?,
+                unused_since,
+                unused_for: age(&unused_since),
+                age: ours.iter().map(|it| age(&it.at)).min()?,
                 digest: digest.clone(),
                 names: names.into_iter().cloned().collect(),
             })
         })
         .collect();
-    found.sort_by(|a, b| (a.unused_since, a.brought, &a.digest).cmp(&(b.unused_since, b.brought, &b.digest)));
+    found.sort_by(|a, b| (b.unused_for, b.age, &a.digest).cmp(&(a.unused_for, a.age, &b.digest)));
     found
 }
 

@@ -5,9 +5,10 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
 use stanchion_pod::PodKey;
 use stanchion_runtime::{ContainerId, ContainerInfo, Health, Inventory, SandboxInfo, labels};
+
+use crate::clock::Stamp;
 
 /// The latest look at a backend. After a failed look it still holds the last good one, marked with the error.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub struct Observation {
     /// What the backend says of its state, and of its pods while it is away.
     pub health: Arc<Health>,
     /// Since when looks succeed, or fail.
-    pub since: Timestamp,
+    pub since: Stamp,
     /// What exists, by pod.
     pub pods: HashMap<PodKey, Arc<Remains>>,
     /// The number of the latest look at everything.
@@ -42,7 +43,7 @@ pub struct Remains {
 }
 
 impl Observation {
-    pub(crate) fn none(since: Timestamp) -> Self {
+    pub(crate) fn none(since: Stamp) -> Self {
         let health = Arc::default();
         Self {
             ticket: 0,
@@ -57,7 +58,7 @@ impl Observation {
         }
     }
 
-    pub(crate) fn of(inventory: Inventory, ticket: u64, since: Timestamp) -> Self {
+    pub(crate) fn of(inventory: Inventory, ticket: u64, since: Stamp) -> Self {
         let mut pods: HashMap<PodKey, Remains> = HashMap::new();
         for sandbox in inventory.sandboxes {
             pods.entry(key(&sandbox.labels)).or_default().sandboxes.push(sandbox);
@@ -111,7 +112,7 @@ impl Observation {
         self.pods.iter().find_map(|(key, remains)| has(remains).then_some(key))
     }
 
-    pub(crate) fn failed(&self, error: &str, is_absent: bool, ticket: u64, now: Timestamp) -> Self {
+    pub(crate) fn failed(&self, error: &str, is_absent: bool, ticket: u64, now: Stamp) -> Self {
         let since = if self.error.is_some() { self.since } else { now };
         Self { ticket, error: Some(error.to_owned()), is_absent, since, ..self.clone() }
     }
@@ -125,7 +126,8 @@ impl Observation {
 
 impl Remains {
     fn sorted(mut self) -> Self {
-        self.sandboxes.sort_by_key(|sandbox| (sandbox.created_at, sandbox.attempt));
+        // Their numbers first: the clock may have been set back since an earlier one was made.
+        self.sandboxes.sort_by_key(|sandbox| (sandbox.attempt, sandbox.created_at));
         self.containers.sort_by_key(|container| (container.attempt, container.created_at));
         self
     }
@@ -139,6 +141,8 @@ fn key(labels: &BTreeMap<String, String>) -> PodKey {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     fn sandbox(name: &str, attempt: u32) -> SandboxInfo {
@@ -166,9 +170,10 @@ mod tests {
     #[test]
     fn of_two_looks_the_one_that_began_later_counts() {
         let key = PodKey { namespace: "default".to_owned(), name: "a".to_owned() };
-        let everything =
-            |attempt| Observation::of(inventory(&[sandbox("a", attempt), sandbox("b", 0)]), 0, Timestamp::UNIX_EPOCH);
-        let none = Observation::none(Timestamp::UNIX_EPOCH);
+        let everything = |attempt| {
+            Observation::of(inventory(&[sandbox("a", attempt), sandbox("b", 0)]), 0, Timestamp::UNIX_EPOCH.into())
+        };
+        let none = Observation::none(Timestamp::UNIX_EPOCH.into());
         let second = everything(1).after(&none, 2);
         assert!(
             second.with_pod(&key, inventory(&[sandbox("a", 0)]), 1).is_none(),

@@ -1,11 +1,11 @@
 //! Whether a pod has come to its end by itself (R-PH-1, R-PH-4, R-PH-6, R-ADL-1).
 
-use jiff::Timestamp;
 use stanchion_pod::Pod;
-use stanchion_runtime::{ContainerState, labels};
+use stanchion_runtime::{ContainerState, SandboxInfo, labels};
+use tokio::time::Instant;
 
 use super::{history::History, is_current, restart, view::View};
-use crate::clock::later;
+use crate::clock::{Stamp, after};
 
 /// What has become of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub(crate) enum Fate {
 impl Fate {
     /// What has become of it; `since` is when its time began if nothing of it says so. What exists decides, so that it
     /// stays as it is and the agent's next life comes to the same.
-    pub fn of(pod: &Pod, view: &View, history: &History, since: Timestamp, now: Timestamp) -> Self {
+    pub fn of(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Self {
         let (fate, ended_at) = ended(pod, view, history).unwrap_or((Self::Lives, None));
         match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
             Some(deadline) if fate == Self::Lives || ended_at > Some(deadline) => Self::Expired,
@@ -44,26 +44,32 @@ impl Fate {
 }
 
 /// When the pod's time is over.
-pub(crate) fn deadline(pod: &Pod, view: &View, history: &History, since: Timestamp) -> Option<Timestamp> {
-    Some(later(started_at(pod, view, history).unwrap_or(since), pod.active_deadline?))
+pub(crate) fn deadline(pod: &Pod, view: &View, history: &History, since: Stamp) -> Option<Instant> {
+    let began = started_at(pod, view, history).unwrap_or(since);
+    Some(after(history.instant_of(began)?, pod.active_deadline?))
 }
 
 /// When the pod's time began, as its sandboxes say: each carries it on from the one before (R-ADL-2).
-pub(crate) fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Timestamp> {
+pub(crate) fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Stamp> {
     // One that a user has asked to be replaced begins anew.
     let sandboxes = view.sandboxes().filter(|it| is_current(it, pod) && !history.is_condemned(&it.id));
-    let noted = sandboxes.map(|sandbox| {
-        sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok()).unwrap_or(sandbox.created_at)
-    });
-    noted.min()
+    sandboxes.map(began).min_by_key(|began| (history.instant_of(*began), began.wall))
+}
+
+/// When the pod's time began, as this sandbox says.
+pub(crate) fn began(sandbox: &SandboxInfo) -> Stamp {
+    let noted = sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok());
+    noted.unwrap_or(sandbox.created_at.into())
 }
 
 /// How the pod ended by itself, and when.
-fn ended(pod: &Pod, view: &View, history: &History) -> Option<(Fate, Option<Timestamp>)> {
+fn ended(pod: &Pod, view: &View, history: &History) -> Option<(Fate, Option<Instant>)> {
     let end = |container| {
         let newest = view.newest(pod, container)?;
         match newest.container.state {
-            ContainerState::Exited { code, finished_at, .. } => Some((newest, code, finished_at)),
+            ContainerState::Exited { code, finished_at, .. } => {
+                Some((newest, code, finished_at.and_then(|at| history.instant_of(at.into()))))
+            }
             _ => None,
         }
     };

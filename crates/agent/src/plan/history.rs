@@ -2,18 +2,24 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Revision};
-use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, ErrorKind, SandboxId, labels};
+use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, ErrorKind, SandboxId, SandboxInfo, labels};
+use tokio::time::Instant;
 
 use super::{
+    fate,
     image::{self, ImageFor, Need},
     life::Life,
 };
-use crate::clock::later;
+use crate::{
+    clock::{Stamp, after, until},
+    observe::Remains,
+};
 
 /// First and longest wait after a failure that will not pass by itself (R-IMG-4, R-LOOP-3).
 const LASTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
@@ -41,8 +47,9 @@ pub(crate) struct History {
     attempts: HashMap<String, Attempt>,
     ends: HashMap<String, ContainerInfo>,
     waiting: HashSet<ContainerId>,
-    waiting_for_image: HashMap<ImageFor, Timestamp>,
+    waiting_for_image: HashMap<ImageFor, Instant>,
     pulled: HashSet<String>,
+    moments: HashMap<Stamp, Instant>,
 }
 
 /// The latest life of a container that is known of, whether or not the runtime has forgotten it.
@@ -85,7 +92,7 @@ impl ImageState {
     }
 
     /// When to ask again.
-    pub fn next_try(&self) -> Option<Timestamp> {
+    pub fn next_try(&self) -> Option<Instant> {
         match self {
             Self::Failed(failure) => Some(failure.next_try),
             _ => None,
@@ -101,9 +108,9 @@ pub(crate) struct Failure {
     /// What happened.
     pub message: String,
     /// When it happened.
-    pub at: Timestamp,
+    pub at: Instant,
     /// When to try again.
-    pub next_try: Timestamp,
+    pub next_try: Instant,
     delay: Duration,
 }
 
@@ -115,7 +122,7 @@ impl Failure {
         message: String,
         kind: ErrorKind,
         retry_after: Option<Duration>,
-        now: Timestamp,
+        now: Instant,
     ) -> Self {
         let (first, longest) = match kind {
             ErrorKind::Unavailable
@@ -126,27 +133,54 @@ impl Failure {
             _ => LASTING,
         };
         let delay = last.map_or(first, |last| (last.delay * 2).clamp(first, longest));
-        let next_try = later(now, retry_after.map_or(delay, |asked| asked.max(delay)));
+        let next_try = after(now, retry_after.map_or(delay, |asked| asked.max(delay)));
         Self { reason, message, at: now, next_try, delay }
     }
 
     /// Whether it is shown as what it is, before the wait for the next try is shown.
-    pub fn is_new(&self, now: Timestamp) -> bool {
+    pub fn is_new(&self, now: Instant) -> bool {
         self.until_shown(now).is_some()
     }
 
     /// When it is shown no more, if that is still to come.
-    pub fn until_shown(&self, now: Timestamp) -> Option<Timestamp> {
-        Some(later(self.at, SHOWN)).filter(|at| *at > now)
+    pub fn until_shown(&self, now: Instant) -> Option<Instant> {
+        Some(after(self.at, SHOWN)).filter(|at| *at > now)
     }
 
     /// A failure at `now` that something else than this says when to try again after.
-    pub fn shown(reason: &'static str, message: String, now: Timestamp) -> Self {
+    pub fn shown(reason: &'static str, message: String, now: Instant) -> Self {
         Self { reason, message, at: now, next_try: now, delay: Duration::ZERO }
     }
 }
 
 impl History {
+    /// Notes when the moments were that `seen` tells of, each as `instant_of` has it when it is seen first; and `own`, what
+    /// the agent has noted. Forgets those that nothing tells of any more.
+    pub fn see(&mut self, own: &[Stamp], seen: &[(String, Arc<Remains>)], instant_of: impl Fn(Stamp) -> Instant) {
+        let remains = || seen.iter().map(|(_, remains)| remains);
+        let sandboxes = remains().flat_map(|remains| &remains.sandboxes).flat_map(moments_of_sandbox);
+        let containers = remains().flat_map(|remains| &remains.containers).chain(self.ends.values());
+        let told: HashSet<_> =
+            sandboxes.chain(containers.flat_map(moments_of_container)).chain(own.iter().copied()).collect();
+        self.moments.retain(|moment, _| told.contains(moment));
+        for moment in told {
+            self.moments.entry(moment).or_insert_with(|| instant_of(moment));
+        }
+    }
+
+    /// When a moment was that a runtime, a label or a file tells; `None` for one that was not seen.
+    pub fn instant_of(&self, told: Stamp) -> Option<Instant> {
+        self.moments.get(&told).copied()
+    }
+
+    /// How long it was from one moment that a runtime tells to another.
+    pub fn span(&self, from: Timestamp, to: Timestamp) -> Duration {
+        match (self.instant_of(from.into()), self.instant_of(to.into())) {
+            (Some(from), Some(to)) => to.saturating_duration_since(from),
+            _ => until(from, to),
+        }
+    }
+
     /// How far an image is.
     pub fn image(&self, revision: &Revision, of: &ImageFor) -> ImageState {
         self.images.get(&(revision.clone(), of.clone())).cloned().unwrap_or_default()
@@ -387,4 +421,17 @@ impl History {
         self.starts.clear();
         self.images.retain(|_, state| !matches!(state, ImageState::Failed(_)));
     }
+}
+
+fn moments_of_sandbox(sandbox: &SandboxInfo) -> impl Iterator<Item = Stamp> {
+    [fate::began(sandbox), sandbox.created_at.into()].into_iter()
+}
+
+fn moments_of_container(container: &ContainerInfo) -> impl Iterator<Item = Stamp> {
+    let told = match container.state {
+        ContainerState::Running { started_at } => [started_at, None],
+        ContainerState::Exited { started_at, finished_at, .. } => [started_at, finished_at],
+        ContainerState::Created | ContainerState::Unknown => [None, None],
+    };
+    told.into_iter().flatten().chain([container.created_at]).map(Stamp::from)
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, RestartAction, RestartPolicy};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxState, labels};
+use tokio::time::Instant;
 
 use super::{history::History, view::Instance};
-use crate::clock::{later, until};
+use crate::clock::after;
 
 /// The wait after the second exit; the first restart is immediate (R-BCK-1).
 const FIRST: Duration = Duration::from_secs(10);
@@ -58,7 +58,7 @@ pub(crate) fn rule(container: &Container, code: Option<i32>) -> Option<RestartAc
 }
 
 /// When a container that is to run may start; `None` is at once.
-pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history: &History) -> Option<Timestamp> {
+pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let failed = history.start_failure(&container.name).map(|failure| failure.next_try);
     [crash_due(newest, history), failed].into_iter().flatten().max()
 }
@@ -67,31 +67,34 @@ pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history:
 const ANNOUNCED: Duration = Duration::from_secs(1);
 
 /// Whether a restart is so near that the wait for it is shown rather than what went wrong.
-pub(crate) fn is_near(due: Timestamp, now: Timestamp) -> bool {
-    due <= later(now, ANNOUNCED)
+pub(crate) fn is_near(due: Instant, now: Instant) -> bool {
+    due <= after(now, ANNOUNCED)
 }
 
 /// When what is shown of a container that waits changes next.
-pub(crate) fn next_shown(due: Timestamp, now: Timestamp) -> Timestamp {
-    if is_near(due, now) { due } else { later(now, until(now, due).saturating_sub(ANNOUNCED)) }
+pub(crate) fn next_shown(due: Instant, now: Instant) -> Instant {
+    if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(ANNOUNCED)) }
 }
 
 /// When the back-off after the container's latest end is over.
-pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Timestamp> {
+pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let newest = newest?;
     // A container that was lost with its sandbox did not crash.
     if is_asked(newest, history) || newest.sandbox.state != SandboxState::Ready {
         return None;
     }
     let ContainerState::Exited { finished_at: Some(finished), .. } = newest.container.state else { return None };
-    Some(later(finished, backoff(newest.container))).filter(|due| *due > finished)
+    let backoff = Some(backoff(newest.container, history)).filter(|backoff| !backoff.is_zero())?;
+    Some(after(history.instant_of(finished.into())?, backoff))
 }
 
 /// How long the restart after this container's end waits, from the note that it was created with (R-BCK-1, R-BCK-2).
-pub(crate) fn backoff(container: &ContainerInfo) -> Duration {
+pub(crate) fn backoff(container: &ContainerInfo, history: &History) -> Duration {
     let noted = container.labels.get(labels::BACKOFF_SECONDS).and_then(|seconds| seconds.parse().ok());
     match container.state {
-        ContainerState::Exited { finished_at: Some(finished), .. } if until(container.created_at, finished) > RESET => {
+        ContainerState::Exited { finished_at: Some(finished), .. }
+            if history.span(container.created_at, finished) > RESET =>
+        {
             Duration::ZERO
         }
         _ => Duration::from_secs(noted.unwrap_or(0)).min(LONGEST),
@@ -99,8 +102,8 @@ pub(crate) fn backoff(container: &ContainerInfo) -> Duration {
 }
 
 /// The note for a container that is started after `last`: how long the restart after it will wait.
-pub(crate) fn next_backoff(last: Option<&ContainerInfo>) -> Duration {
-    match last.map(backoff) {
+pub(crate) fn next_backoff(last: Option<&ContainerInfo>, history: &History) -> Duration {
+    match last.map(|last| backoff(last, history)) {
         None => Duration::ZERO,
         Some(Duration::ZERO) => FIRST,
         Some(backoff) => (backoff * 2).min(LONGEST),

@@ -1,10 +1,15 @@
 //! The plan, case by case.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, SandboxState, labels};
+use tokio::time::Instant;
 
 use super::{
     Action, Plan, Run, Running, Wanted,
@@ -16,7 +21,10 @@ use super::{
     stop::Stop,
     view::View,
 };
-use crate::{clock::later, observe::Remains};
+use crate::{
+    clock::{Stamp, instant, later, until},
+    observe::Remains,
+};
 
 fn pod(image: &str) -> Pod {
     let text = format!(
@@ -99,8 +107,29 @@ fn with_image(pod: &Pod) -> History {
     history
 }
 
+/// The moment that is `told`, on the clock that waits go by.
+fn instant_of(told: Stamp) -> Instant {
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(instant);
+    *ORIGIN + until(start(), told.wall)
+}
+
+fn moment(seconds: u64) -> Instant {
+    instant_of(after(seconds).into())
+}
+
+/// The history of an agent that has seen what there is.
+fn having_seen(view: &View, history: &History) -> History {
+    let mut history = history.clone();
+    history.see(&[start().into()], &view.remains, instant_of);
+    history
+}
+
+fn planned(wanted: Wanted<'_>, view: &View, history: &History, now: u64) -> Plan {
+    plan(wanted, view, &having_seen(view, history), moment(now))
+}
+
 fn next(pod: Option<&Pod>, view: &View, history: &History, now: u64) -> Plan {
-    plan(Wanted { pod, running: None, since: start(), ending: None }, view, history, after(now))
+    planned(Wanted { pod, running: None, since: start().into(), ending: None }, view, history, now)
 }
 
 fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<Action> {
@@ -121,7 +150,8 @@ fn a_new_pod_gets_images_then_sandbox_then_containers() {
     let empty = view(vec![], vec![]);
     let images = Action::EnsureImages { revision: pod.revision.clone(), images: vec![of("app")] };
     assert_eq!(next(Some(&pod), &empty, &History::default(), 0).action, Some(images));
-    let sandbox_first = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0, started_at: start() };
+    let sandbox_first =
+        Action::CreateSandbox { revision: pod.revision.clone(), attempt: 0, started_at: start().into() };
     assert_eq!(next(Some(&pod), &empty, &with_image(&pod), 0).action, Some(sandbox_first));
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let made = view(vec![sandbox.clone()], vec![]);
@@ -141,7 +171,7 @@ fn containers_start_in_order_whichever_image_comes_first() {
     let mut history = with_image(&pod);
     history.set_image(&pod.revision, of("first"), ImageState::Pulling(None));
     assert_eq!(next(Some(&pod), &made, &history, 0), Plan::default(), "it comes after the first");
-    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
+    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, moment(0));
     for state in [ImageState::Failed(failure.clone()), ImageState::Pulling(Some(failure))] {
         history.set_image(&pod.revision, of("first"), state);
         assert_eq!(next(Some(&pod), &made, &history, 0).action, run(&pod, &sandbox, 0, 0), "that one cannot be had");
@@ -170,12 +200,12 @@ fn images_of_volumes_are_needed_by_the_containers_that_mount_them() {
     assert!(!history.is_startable(&pod));
     history.set_image(&pod.revision, data.clone(), ImageState::Pulling(None));
     assert_eq!(next(Some(&pod), &made, &history, 0), Plan::default(), "those after it keep their order");
-    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
+    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, moment(0));
     history.set_image(&pod.revision, data.clone(), ImageState::Failed(failure));
     assert_eq!(next(Some(&pod), &made, &history, 0).action, run(&pod, &sandbox, 0, 0), "the other does not mount it");
     let up = view(vec![sandbox.clone()], vec![named(&pod, &sandbox, "app", running())]);
     let waiting = next(Some(&pod), &up, &history, 1);
-    assert_eq!((waiting.action, waiting.wake_at), (None, Some(after(10))));
+    assert_eq!((waiting.action, waiting.wake_at), (None, Some(moment(10))));
     let again = Action::EnsureImages { revision: pod.revision.clone(), images: vec![data.clone()] };
     assert_eq!(next(Some(&pod), &up, &history, 10).action, Some(again));
     history.set_image(&pod.revision, data, ImageState::Ready);
@@ -192,8 +222,8 @@ fn restarts_wait_zero_then_ten_seconds_doubling_to_five_minutes() {
         let dead = container(&pod, &sandbox, attempt, exited(0, 5), noted);
         let crashed = view(vec![sandbox.clone()], vec![dead.clone()]);
         let plan = next(Some(&pod), &crashed, &with_image(&pod), 5);
-        waits.push(plan.wake_at.map_or(0, |at| crate::clock::until(after(5), at).as_secs()));
-        noted = restart::next_backoff(Some(&dead)).as_secs();
+        waits.push(plan.wake_at.map_or(0, |at| at.saturating_duration_since(moment(5)).as_secs()));
+        noted = restart::next_backoff(Some(&dead), &History::default()).as_secs();
         let due = next(Some(&pod), &crashed, &with_image(&pod), 5 + waits[waits.len() - 1]);
         assert_eq!(due.action, run(&pod, &sandbox, attempt + 1, noted));
     }
@@ -242,7 +272,7 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let release = Action::StopSandbox { backend: "home".to_owned(), id: lost.id.clone() };
     assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(release));
     history.set_stopped(lost.id.clone());
-    let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1, started_at: start() };
+    let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1, started_at: start().into() };
     assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(make));
     let fresh = sandbox(&pod, 1, SandboxState::Ready);
     let dead = container(&pod, &lost, 2, exited(137, 1), 10);
@@ -259,16 +289,16 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
     let standing = sandbox(&old, 0, SandboxState::Ready);
     let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start(), ending: None };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start().into(), ending: None };
     let mut history = History::default();
     let images = Action::EnsureImages { revision: new.revision.clone(), images: vec![of("app")] };
-    assert_eq!(plan(wanted, &alive, &history, after(0)).action, Some(images), "images first");
-    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, after(0));
+    assert_eq!(planned(wanted, &alive, &history, 0).action, Some(images), "images first");
+    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, moment(0));
     history.set_image(&new.revision, of("app"), ImageState::Failed(failure));
-    let waiting = plan(wanted, &alive, &history, after(0));
-    assert_eq!((waiting.action, waiting.wake_at), (None, Some(after(10))), "the old pod runs on");
+    let waiting = planned(wanted, &alive, &history, 0);
+    assert_eq!((waiting.action, waiting.wake_at), (None, Some(moment(10))), "the old pod runs on");
     history.set_image(&new.revision, of("app"), ImageState::Ready);
-    let stopping = plan(wanted, &alive, &history, after(0)).action;
+    let stopping = planned(wanted, &alive, &history, 0).action;
     assert!(matches!(stopping, Some(Action::StopContainers { .. })), "{stopping:?}");
 }
 
@@ -282,8 +312,8 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, of("app"), ImageState::Pulling(None));
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start(), ending: None };
-    assert_eq!(plan(wanted, &crashed, &history, after(1)).action, run(&old, &standing, 1, 10));
+    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start().into(), ending: None };
+    assert_eq!(planned(wanted, &crashed, &history, 1).action, run(&old, &standing, 1, 10));
 }
 
 // R-WRK-1, R-CHG-6, R-GC-1.
@@ -430,13 +460,13 @@ fn a_pod_is_over_when_nothing_of_it_is_to_run() {
         let sandbox = sandbox(&pod, 0, SandboxState::Ready);
         let infos = containers.iter().map(|(name, state)| named(&pod, &sandbox, name, state.clone())).collect();
         let view = view(vec![sandbox], infos);
-        let found = Fate::of(&pod, &view, &with_images(&pod), start(), after(9));
+        let found = Fate::of(&pod, &view, &having_seen(&view, &with_images(&pod)), start().into(), moment(9));
         assert_eq!(found, *expected, "{policy} {containers:?}");
         // R-ADL-1, R-PH-6: time runs out for what lives, and no more for what has ended.
         let timed = Pod { active_deadline: Some(Duration::from_secs(7)), ..pod };
         let expected = if *expected == Fate::Lives { Fate::Expired } else { *expected };
         assert_eq!(
-            Fate::of(&timed, &view, &with_images(&timed), start(), after(9)),
+            Fate::of(&timed, &view, &having_seen(&view, &with_images(&timed)), start().into(), moment(9)),
             expected,
             "{policy} {containers:?}"
         );

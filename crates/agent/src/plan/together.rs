@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, RestartAction};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
+use tokio::time::Instant;
 
 use super::{
     Action, Plan,
@@ -32,7 +32,7 @@ pub(crate) fn trigger<'a>(pod: &Pod, live: &SandboxInfo, view: &'a View) -> Opti
 
 /// Kills and removes all containers, the one that asks for it last: as long as it is there the work is not done,
 /// whatever becomes of the agent. Nothing is left of them then but their number, and they start from the first.
-pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Timestamp) -> Option<Plan> {
+pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Option<Plan> {
     if !is_possible(pod) {
         return None;
     }

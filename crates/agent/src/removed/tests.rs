@@ -82,14 +82,14 @@ fn a_pod_that_was_not_over_ends_as_its_containers_did() {
 #[test]
 fn what_a_manifest_gave_its_containers_is_not_kept() {
     let (dir, removed) = store(10);
-    removed.keep(&remembered(&view(ended_with(&[3])), at(0))).expect("it can be kept");
+    removed.keep(&remembered(&view(ended_with(&[3])), at(0)), at(0).into()).expect("it can be kept");
     let path = dir.path().join("removed").join(names(dir.path()).remove(0));
     let text = fs::read_to_string(&path).expect("it is there");
     assert!(!text.contains("hush"), "I10: {text}");
     assert!(text.contains("last words") && text.contains("app:1"), "R-TERM-7: {text}");
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(&dir.path().join("removed"))), (0o600, 0o700), "for root only");
-    let kept = removed.list(at(1)).remove(0);
+    let kept = removed.list(at(1).into()).remove(0);
     assert_eq!((kept.removed_at, kept.manifest.as_str()), (at(0), "/web.yaml"));
 }
 
@@ -98,16 +98,16 @@ fn what_a_manifest_gave_its_containers_is_not_kept() {
 fn few_are_kept_and_not_for_ever() {
     let (dir, removed) = store(3);
     for second in 0..5 {
-        removed.keep(&remembered(&view(ended_with(&[0])), at(second))).expect("it can be kept");
+        removed.keep(&remembered(&view(ended_with(&[0])), at(second)), at(second).into()).expect("it can be kept");
     }
-    let times = |now| removed.list(now).into_iter().map(|it| it.removed_at).collect::<Vec<_>>();
+    let times = |now: Timestamp| removed.list(Stamp::from(now)).into_iter().map(|it| it.removed_at).collect::<Vec<_>>();
     assert_eq!(times(at(5)), [at(4), at(3), at(2)], "the latest first");
     assert_eq!(names(dir.path()).len(), 3);
     assert_eq!(times(at(103)), [at(4), at(3)]);
-    removed.forget(at(200)).expect("they can be removed");
+    removed.forget(at(200).into()).expect("they can be removed");
     assert!(names(dir.path()).is_empty());
     let (dir, none) = store(0);
-    none.keep(&remembered(&view(ended_with(&[0])), at(0))).expect("nothing is to be done");
+    none.keep(&remembered(&view(ended_with(&[0])), at(0)), at(0).into()).expect("nothing is to be done");
     assert!(names(dir.path()).is_empty());
 }
 
@@ -115,16 +115,16 @@ fn few_are_kept_and_not_for_ever() {
 #[test]
 fn what_a_power_cut_left_hinders_nothing() {
     let (dir, removed) = store(3);
-    removed.keep(&remembered(&view(ended_with(&[0])), at(0))).expect("it can be kept");
+    removed.keep(&remembered(&view(ended_with(&[0])), at(0)), at(0).into()).expect("it can be kept");
     let place = dir.path().join("removed");
     let half = place.join(format!("{:016}-4567.json", at(1).as_millisecond()));
     fs::write(&half, "{\"pod\":").expect("it can be written");
     for name in [".tmpAbC", "x.json", "-.json"] {
         fs::write(place.join(name), "").expect("it can be written");
     }
-    assert_eq!(removed.list(at(2)).len(), 1);
-    removed.forget(at(2)).expect("leftovers can be removed");
+    assert_eq!(removed.list(at(2).into()).len(), 1);
+    removed.forget(at(2).into()).expect("leftovers can be removed");
     assert_eq!(names(dir.path()).len(), 2, "what is dated goes with its time");
-    removed.keep(&remembered(&view(ended_with(&[0])), at(3))).expect("it can be kept");
-    assert_eq!(removed.list(at(3)).len(), 2);
+    removed.keep(&remembered(&view(ended_with(&[0])), at(3)), at(3).into()).expect("it can be kept");
+    assert_eq!(removed.list(at(3).into()).len(), 2);
 }

@@ -60,7 +60,7 @@ impl Client {
 
     /// Asks; `known` names what is known already. The error begins with the URL.
     pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Page, String> {
-        let deadline = Instant::now() + TIMEOUT;
+        let deadline = crate::clock::instant() + TIMEOUT;
         let asked = match timeout_at(deadline, self.follow(known, deadline)).await {
             Ok(asked) => asked,
             Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),

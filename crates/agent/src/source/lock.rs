@@ -133,6 +133,7 @@ impl Seen {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test measures")]
 mod tests {
     use std::{
         thread,

@@ -40,7 +40,7 @@ impl Page {
             known: false,
             error: None,
             is_quiet: false,
-            since: Timestamp::now(),
+            since: crate::Clock::System.now(),
             last_good: LastGood::of(state_dir, source.url.whole().as_bytes()),
             is_unkept: false,
         };
@@ -88,7 +88,7 @@ impl Page {
             News::Back => (None, false),
         };
         if error.is_some() != self.error.is_some() {
-            self.since = Timestamp::now();
+            self.since = crate::Clock::System.now();
         }
         (self.error, self.is_quiet) = (error, is_quiet);
     }

@@ -103,7 +103,7 @@ impl Reader {
             node_name: node_name.to_owned(),
             files: BTreeMap::new(),
             error: None,
-            since: Timestamp::now(),
+            since: crate::Clock::System.now(),
             known: false,
             lost: BTreeSet::new(),
             directory: None,
@@ -193,7 +193,7 @@ impl Reader {
         let found = self.list();
         let failed = found.as_ref().err().cloned();
         if failed.is_some() != self.error.is_some() {
-            self.since = Timestamp::now();
+            self.since = crate::Clock::System.now();
         }
         self.error = failed;
         // A source that cannot be read is not an order to delete (design: I2).

@@ -76,7 +76,7 @@ impl Standby {
                 self.heard = true;
                 self.silent = None;
             }
-            Ok(false) | Err(_) => drop(self.silent.get_or_insert_with(Instant::now)),
+            Ok(false) | Err(_) => drop(self.silent.get_or_insert_with(crate::clock::instant)),
         }
         self.claim();
         before != self.role() || (is_news && before == Role::Ours)

@@ -1,5 +1,7 @@
 //! URL sources, against servers on the loopback.
 
+#![allow(clippy::disallowed_methods, reason = "a test measures")]
+
 use std::{fs, net::Ipv4Addr, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use hyper::{

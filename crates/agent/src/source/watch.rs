@@ -169,7 +169,7 @@ impl Watch {
             () => Change::Written,
         };
         match change {
-            Change::BeingWritten => drop(self.writing.insert(path, Instant::now())),
+            Change::BeingWritten => drop(self.writing.insert(path, crate::clock::instant())),
             _ => drop(self.writing.remove(&path)),
         }
         Some(change)
@@ -177,7 +177,7 @@ impl Watch {
 
     /// Notes that a file was closed by its writer. Whether it was a moment ago too.
     fn is_closed_again(&mut self, path: &Path) -> bool {
-        self.closed.insert(path.to_owned(), Instant::now()).is_some_and(|last| last.elapsed() < QUIET)
+        self.closed.insert(path.to_owned(), crate::clock::instant()).is_some_and(|last| last.elapsed() < QUIET)
     }
 }
 

@@ -115,7 +115,7 @@ fn condition(facts: &Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {
         status: status.to_owned(),
         reason: Some(verdict.reason).filter(|reason| !reason.is_empty()),
         message: Some(verdict.message).filter(|message| !message.is_empty()),
-        last_transition_time: Some(since.unwrap_or(Time(facts.now))),
+        last_transition_time: Some(since.unwrap_or(Time(facts.time_of_day))),
         ..PodCondition::default()
     }
 }

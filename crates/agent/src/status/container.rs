@@ -115,7 +115,7 @@ impl Seen<'_> {
             return Some(wait("PostStartHookError", Some(error)));
         }
         due?;
-        let delay = restart::backoff(newest.container);
+        let delay = restart::backoff(newest.container, facts.history);
         let pod = facts.pod;
         let message = format!(
             "back-off {} restarting failed container={} pod={}_{}({})",

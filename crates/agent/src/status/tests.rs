@@ -11,7 +11,7 @@ use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo, SandboxState
 
 use super::{Facts, status};
 use crate::{
-    clock::later,
+    clock::{Stamp, instant, later, until},
     observe::Remains,
     plan::{history::History, life::Life, view::View},
 };
@@ -81,6 +81,9 @@ impl Scene {
         }
         let remains = Remains { sandboxes: if self.has_sandbox { vec![sandbox] } else { Vec::new() }, containers };
         let view = View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] };
+        let origin = instant();
+        let instant_of = |told: Stamp| origin + until(at(0), told.wall);
+        history.see(&[at(0).into()], &view.remains, instant_of);
         status(&Facts {
             pod,
             view: &view,
@@ -89,9 +92,10 @@ impl Scene {
             rejection: None,
             stale: None,
             node_addresses: &["192.0.2.1".parse().expect("an address")],
-            first_seen: at(0),
+            first_seen: at(0).into(),
             last: self.last.as_ref(),
-            now: at(self.now),
+            now: instant_of(at(self.now).into()),
+            time_of_day: at(self.now),
         })
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
+use tokio::time::Instant;
 
 use super::Worker;
 use crate::{
+    clock::instant,
     desired::DesiredPod,
     events::Subject,
     observe::Remains,
@@ -27,7 +28,7 @@ impl<R: Runtime> Worker<R> {
         let Some(wanted) = desired else { return };
         let Some(pod) = self.shown(desired, remains) else { return };
         let view = View { home: self.home_name(Some(&pod)), remains: remains.to_vec() };
-        let now = self.shared.clock.now();
+        let now = instant();
         let fate = Fate::of(&pod, &view, &self.history, self.since(&pod), now);
         let stands = |view: &View| view.sandboxes().any(|it| is_current(it, &pod) && it.state == SandboxState::Ready);
         if fate == Fate::Expired && self.expired.as_ref() != Some(&pod.revision) && stands(&view) {
@@ -57,7 +58,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Says once for each failure that the next pull of an image waits (R-IMG-4).
-    fn announce_image(&mut self, pod: &Pod, need: &Need<'_>, now: Timestamp) {
+    fn announce_image(&mut self, pod: &Pod, need: &Need<'_>, now: Instant) {
         let ImageState::Failed(failure) = self.history.image(&pod.revision, &need.of) else { return };
         if failure.reason != "ErrImagePull" || failure.is_new(now) || !self.history.wait_for_image(&need.of, &failure) {
             return;

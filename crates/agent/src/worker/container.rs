@@ -2,17 +2,16 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Protocol};
 use stanchion_runtime::{ContainerConfig, IdRange, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
 
 use super::{prepare::Prepared, resources, security};
-use crate::{config::AgentConfig, plan::Run, reference};
+use crate::{clock::Stamp, config::AgentConfig, plan::Run, reference};
 
 pub(super) fn sandbox(
     pod: &Pod,
     attempt: u32,
-    started_at: Timestamp,
+    started_at: Stamp,
     hostname: String,
     user_namespace: Option<IdRange>,
     config: &AgentConfig,

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use stanchion_pod::{Credential, Object, Pod, PodKey, PullPolicy, Revision};
 use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 use super::{Shared, Worker};
 use crate::{
+    clock::instant,
     credentials::Given,
     desired::DesiredPod,
     events::{EventLog, Subject},
@@ -113,7 +114,7 @@ impl<R: Runtime> Worker<R> {
                 let kind = error.as_ref().map_or(ErrorKind::NotFound, Error::kind);
                 let retry_after = error.as_ref().and_then(Error::retry_delay);
                 let last = self.history.image(&revision, &of);
-                let now = self.shared.clock.now();
+                let now = instant();
                 let failure = Failure::after(last.failure(), reason, message, kind, retry_after, now);
                 self.history.set_image(&revision, of, ImageState::Failed(failure));
             }
@@ -226,7 +227,7 @@ impl<R: Runtime> Fetch<R> {
     async fn pull(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> News {
         let image = &self.image;
         self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
-        let begun = Instant::now();
+        let begun = instant();
         match self.pull_as_anyone(home, runtime, reference).await {
             Ok(pulled) => {
                 let (took, size) = (begun.elapsed(), pulled.size);

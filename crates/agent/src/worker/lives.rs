@@ -10,12 +10,11 @@ use std::{
 
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Runtime, SandboxId, SandboxState};
-use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use super::Worker;
 use crate::{
-    clock::{later, until},
+    clock::{after, instant},
     desired::DesiredPod,
     hook::Place,
     observe::Remains,
@@ -187,8 +186,8 @@ impl<R: Runtime> Worker<R> {
         let (Ok(runtime), Some(probe)) = (self.runtime(backend), kind.of(container).cloned()) else { return };
         let ContainerState::Running { started_at } = info.state else { return };
         let life = self.history.life(&info.id);
-        let allowed = later(started_at.unwrap_or(info.created_at), probe.initial_delay);
-        let wait = until(self.shared.clock.now(), allowed);
+        let started_at = self.history.instant_of(started_at.unwrap_or(info.created_at).into()).unwrap_or_else(instant);
+        let wait = after(started_at, probe.initial_delay).saturating_duration_since(instant());
         // After a restart of the agent the probes of all pods do not come at once (R-PRB-3).
         let wait = if life.is_adopted { wait.max(spread(&info.id, kind, probe.period)) } else { wait };
         let prober = Prober {
@@ -199,7 +198,7 @@ impl<R: Runtime> Worker<R> {
             subject: self.subject(Some(pod), &container.name),
             events: Arc::clone(&self.shared.events),
             tell: self.told.0.clone(),
-            first: Instant::now() + wait,
+            first: instant() + wait,
             known: match kind {
                 ProbeKind::Startup => None,
                 ProbeKind::Liveness => Some(true),

@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, IdRange, Runtime, SandboxId, Version,
@@ -10,7 +9,7 @@ use stanchion_runtime::{
 
 use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
 use crate::{
-    clock::later,
+    clock::{Stamp, after, instant},
     desired::DesiredPod,
     events::Subject,
     files::{self, PodFiles},
@@ -88,7 +87,7 @@ impl<R: Runtime> Worker<R> {
     /// Remembers the number of a container that is about to be forgotten.
     fn remember(&mut self, info: &ContainerInfo) {
         if self.history.attempt(&info.name).is_none_or(|latest| latest.attempt <= info.attempt) {
-            let backoff = restart::next_backoff(Some(info));
+            let backoff = restart::next_backoff(Some(info), &self.history);
             self.history.set_attempt(&info.name, Attempt { attempt: info.attempt, backoff });
         }
     }
@@ -112,7 +111,7 @@ impl<R: Runtime> Worker<R> {
         desired: Option<&DesiredPod>,
         revision: &Revision,
         attempt: u32,
-        started_at: Timestamp,
+        started_at: Stamp,
     ) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
         let runtime = match self.runtime(&home) {
@@ -131,7 +130,7 @@ impl<R: Runtime> Worker<R> {
         if let Err(Failed { reason, error, .. }) = self.prepare_volumes(&pod, desired).await {
             let message = error.chain();
             self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message);
-            let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
+            let (last, now) = (self.history.sandbox_failure(), instant());
             let failure = Failure::after(last, reason, message, error.kind(), None, now);
             return self.history.set_sandbox(Some(failure));
         }
@@ -161,7 +160,7 @@ impl<R: Runtime> Worker<R> {
                 if error.kind() != ErrorKind::AlreadyExists {
                     self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
                 }
-                let (last, now) = (self.history.sandbox_failure(), self.shared.clock.now());
+                let (last, now) = (self.history.sandbox_failure(), instant());
                 let failure =
                     Failure::after(last, "ContainerCreating", message, error.kind(), error.retry_delay(), now);
                 self.history.set_sandbox(Some(failure));
@@ -253,11 +252,11 @@ impl<R: Runtime> Worker<R> {
 
     /// Notes that a container was made and cannot be started: it counts as one that has ended, back-off and all.
     fn cannot_start(&mut self, pod: &Pod, container: &Container, id: ContainerId, reason: &'static str, error: &Error) {
-        let (message, now) = (error.chain(), self.shared.clock.now());
+        let message = error.chain();
         let subject = self.subject(Some(pod), &container.name);
         self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
-        self.history.set_start(&container.name, Some(Failure::shown(reason, message.clone(), now)));
-        self.history.set_unstarted(id, Unstarted { message, at: now });
+        self.history.set_start(&container.name, Some(Failure::shown(reason, message.clone(), instant())));
+        self.history.set_unstarted(id, Unstarted { message, at: self.shared.clock.now() });
     }
 
     /// Notes a failure to start; it is tried again as after a failure of `kind`.
@@ -270,7 +269,7 @@ impl<R: Runtime> Worker<R> {
                 self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
             }
         }
-        let (last, now) = (self.history.start_failure(&container.name), self.shared.clock.now());
+        let (last, now) = (self.history.start_failure(&container.name), instant());
         let failure = Failure::after(last, reason, message, kind, error.retry_delay(), now);
         self.history.set_start(&container.name, Some(failure));
     }
@@ -360,7 +359,7 @@ impl<R: Runtime> Worker<R> {
                 let message = format!("Failed to {tried}: {}", error.chain());
                 self.shared.events.warning(&Subject::pod(&self.key), "FailedSync", &message);
                 let delay = (self.hold.delay * 2).clamp(RETRY.0, RETRY.1);
-                self.hold = Hold { until: Some(later(self.shared.clock.now(), delay)), delay };
+                self.hold = Hold { until: Some(after(instant(), delay)), delay };
             }
         }
     }

@@ -13,10 +13,16 @@ use std::{
 use jiff::Timestamp;
 use stanchion_pod::{Pod, PodUid, RestartPolicy, Revision};
 use stanchion_runtime::{ContainerInfo, ContainerState, OnReturn, Runtime};
+use tokio::time::Instant;
 
 use super::Worker;
 use crate::{
-    clock::later, config::DefaultBackend, desired::DesiredPod, events::Subject, files::Place, node::Home,
+    clock::{after, instant},
+    config::DefaultBackend,
+    desired::DesiredPod,
+    events::Subject,
+    files::Place,
+    node::Home,
     observe::Remains,
 };
 
@@ -196,7 +202,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Gives up backends that are gone, and finds another for the pod. The answer is when to ask again.
-    pub(super) async fn fail_over(&mut self, desired: Option<&DesiredPod>) -> Option<Timestamp> {
+    pub(super) async fn fail_over(&mut self, desired: Option<&DesiredPod>) -> Option<Instant> {
         let pod = desired.map(|desired| Arc::clone(&desired.pod));
         let own = self.own_home(pod.as_deref());
         self.go_home(&own);
@@ -205,7 +211,7 @@ impl<R: Runtime> Worker<R> {
         let away: Vec<_> = self.shared.homes.iter().filter(is_away).map(|home| home.backend.name.clone()).collect();
         for name in away {
             if let Some(at) = self.give_up(&name).await {
-                again = Some(again.map_or(at, |earlier: Timestamp| earlier.min(at)));
+                again = Some(again.map_or(at, |earlier: Instant| earlier.min(at)));
             }
         }
         if self.places.refuge.as_ref().is_some_and(|refuge| self.places.is_dead_on(&refuge.backend)) {
@@ -243,20 +249,21 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Gives a backend up if that is wanted, it has been away for long enough, and none of the pod's processes is left.
-    async fn give_up(&mut self, name: &str) -> Option<Timestamp> {
+    async fn give_up(&mut self, name: &str) -> Option<Instant> {
         let home = self.shared.home(name)?;
-        let (failover, latest, now) = (home.failover()?, home.observer.latest(), self.shared.clock.now());
+        let (failover, latest) = (home.failover()?, home.observer.latest());
         // One that hangs may do at any time what it was told.
         if !latest.is_absent {
             return None;
         }
-        let due = later(latest.since, failover.after);
-        if due > now {
-            return Some(due);
+        let left = failover.after.saturating_sub(self.shared.clock.stamp().since(latest.since));
+        if !left.is_zero() {
+            return Some(after(instant(), left));
         }
         let doubt = match self.shared.survivors.any_of(&self.known_uids()).await {
             Ok(None) => {
-                let message = format!("Backend {name} is away since {}, and nothing of the pod runs", latest.since);
+                let message =
+                    format!("Backend {name} is away since {}, and nothing of the pod runs", latest.since.wall);
                 self.shared.events.warning(&Subject::pod(&self.key), "BackendLost", message);
                 self.places.lost.insert(name.to_owned(), Lost::Dead);
                 return None;
@@ -265,7 +272,7 @@ impl<R: Runtime> Worker<R> {
             Err(error) => format!("whether its processes there still run cannot be seen: {error}"),
         };
         self.places.lost.insert(name.to_owned(), Lost::Doubtful(doubt));
-        Some(later(now, AGAIN))
+        Some(after(instant(), AGAIN))
     }
 
     /// Whether the pod was put on backends, all of which show how things are.
@@ -323,7 +330,7 @@ impl<R: Runtime> Worker<R> {
         };
         match (&latest.error, latest.seen) {
             (Some(error), _) => {
-                let message = format!("backend {name}{role}: {error} (since {:.0}){doubt}", latest.since);
+                let message = format!("backend {name}{role}: {error} (since {:.0}){doubt}", latest.since.wall);
                 Some(("BackendUnavailable", message))
             }
             (None, false) => Some(("BackendUnavailable", format!("backend {name}{role} has not answered yet"))),

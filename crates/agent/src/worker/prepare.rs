@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use stanchion_pod::{Capacity, Container, Objects, Pod, Volume};
 use stanchion_runtime::{ContainerConfig, EnvVar, Error, ErrorKind, Mount, Runtime};
+use tokio::time::Instant;
 
 use super::{Worker, container, mounts, perform::Failed, security};
 use crate::{
-    clock::later,
+    clock::{after, instant},
     desired::DesiredPod,
     env::{Environment, Inputs},
     events::Subject,
@@ -36,7 +36,7 @@ pub(super) struct Followed {
     pod: Arc<Pod>,
     objects: Arc<Objects>,
     /// When to try again, if that failed.
-    again: Option<Timestamp>,
+    again: Option<Instant>,
 }
 
 /// What a pod's files and environments are made of; owned, for the blocking pool.
@@ -95,11 +95,11 @@ impl<R: Runtime> Worker<R> {
         &mut self,
         desired: Option<&DesiredPod>,
         remains: &[(String, Arc<Remains>)],
-    ) -> Option<Timestamp> {
+    ) -> Option<Instant> {
         let desired = desired?;
         let is_projected = |volume: &Volume| matches!(volume, Volume::Projected(_));
         let pod = self.standing(desired, remains).filter(|pod| pod.volumes.values().any(is_projected))?;
-        let now = self.shared.clock.now();
+        let now = instant();
         let is_followed =
             |last: &Followed| Arc::ptr_eq(&last.pod, &pod) && Arc::ptr_eq(&last.objects, &desired.objects);
         if let Some(last) = self.followed.as_ref().filter(|last| is_followed(last))
@@ -117,7 +117,7 @@ impl<R: Runtime> Worker<R> {
         }
         // What is missing is news when it comes.
         let is_passing = failed.iter().any(|failed| failed.error.kind() == ErrorKind::Unavailable);
-        let again = is_passing.then(|| later(now, FOLLOW_AGAIN));
+        let again = is_passing.then(|| after(now, FOLLOW_AGAIN));
         self.followed = Some(Followed { pod, objects: Arc::clone(&desired.objects), again });
         again
     }

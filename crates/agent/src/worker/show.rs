@@ -14,6 +14,7 @@ use stanchion_runtime::Runtime;
 
 use super::Worker;
 use crate::{
+    clock::{self, Stamp},
     desired::DesiredPod,
     observe::Remains,
     plan::{image, restart, view::View},
@@ -46,9 +47,12 @@ impl<R: Runtime> Worker<R> {
             node_addresses: &self.shared.node_addresses,
             first_seen: self.since(&pod),
             last: last.as_ref().and_then(|last| last.pod.status.as_ref()),
-            now: self.shared.clock.now(),
+            now: clock::instant(),
+            time_of_day: self.shared.clock.now(),
         };
         let status = status(&facts);
+        self.tell_end(desired, &pod, &status);
+        let dial = &mut self.dial;
         let containers = pod.all_containers().map(|container| {
             let next_try = [
                 facts.history.start_failure(&container.name).map(|failure| failure.next_try),
@@ -57,14 +61,15 @@ impl<R: Runtime> Worker<R> {
             ];
             ContainerView {
                 name: container.name.clone(),
-                next_try: next_try.into_iter().flatten().max().filter(|at| *at > facts.now),
+                next_try: next_try.into_iter().flatten().max().filter(|at| *at > facts.now).map(|at| dial.shown(at)),
                 pull: image::needs(&pod, container).find_map(|need| self.pulls.get(&need.of)).cloned(),
             }
         });
         let containers = containers.collect();
         let manifest = desired.map(|desired| desired.manifest.to_string()).unwrap_or_default();
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
-        self.stamp(&mut shown.metadata, self.since(&pod), desired.is_none());
+        let leaving_since = desired.is_none().then(|| self.leaving_since());
+        stamp(&mut shown.metadata, self.since(&pod).wall, leaving_since);
         let shown = PodView { pod: shown, backend: home, manifest, containers };
         if desired.is_none()
             && (self.leaving.is_none() || pod.all_containers().any(|it| view.newest(&pod, &it.name).is_some()))
@@ -78,8 +83,9 @@ impl<R: Runtime> Worker<R> {
     /// Keeps how the pod was last, now that nothing of it is left (R-TERM-7).
     pub(super) async fn remember_pod(&mut self) {
         let Some(last) = self.leaving.take() else { return };
-        let (removed, pod) = (Arc::clone(&self.shared.removed), remembered(&last, self.shared.clock.now()));
-        let kept = match tokio::task::spawn_blocking(move || removed.keep(&pod)).await {
+        let (removed, now) = (Arc::clone(&self.shared.removed), self.shared.clock.stamp());
+        let pod = remembered(&last, now.wall);
+        let kept = match tokio::task::spawn_blocking(move || removed.keep(&pod, now)).await {
             Ok(kept) => kept,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
@@ -103,16 +109,24 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// When this revision of the pod was first seen: another revision's time begins anew.
-    pub(super) fn since(&self, pod: &Pod) -> Timestamp {
+    pub(super) fn since(&self, pod: &Pod) -> Stamp {
         let (revision, since) = (self.revised.as_ref(), self.first_seen);
         revision.filter(|(revision, _)| *revision == pod.revision).map_or(since, |(_, since)| *since)
     }
 
-    fn stamp(&self, metadata: &mut ObjectMeta, seen: Timestamp, is_leaving: bool) {
-        metadata.creation_timestamp = Some(Time(seen));
-        let annotations = metadata.annotations.get_or_insert_default();
-        annotations.insert(SEEN.to_owned(), seen.to_string());
-        metadata.deletion_timestamp = is_leaving.then_some(Time(self.leaving_since.unwrap_or(self.first_seen)));
+    /// Since when the pod is to be gone.
+    fn leaving_since(&self) -> Timestamp {
+        self.leaving_since.unwrap_or(self.first_seen.wall)
+    }
+
+    /// Tells the reconciler whether the pod is over by itself: then it takes no room any more.
+    fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, status: &wire::PodStatus) {
+        let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+        // What was not taken is shown as failed too.
+        let is_refused = desired.is_some_and(|it| it.no_room.is_some() && it.pod.revision == pod.revision);
+        if self.over.set((is_over && !is_refused).then(|| pod.uid.clone())) {
+            self.shared.ends.notify_one();
+        }
     }
 
     /// Why this node cannot run a revision of the pod: reason and message.
@@ -148,11 +162,19 @@ impl<R: Runtime> Worker<R> {
         pod.metadata.name = Some(name);
         pod.metadata.namespace = Some(namespace);
         pod.metadata.uid = self.uids.first().map(ToString::to_string);
-        self.stamp(&mut pod.metadata, self.first_seen, true);
+        stamp(&mut pod.metadata, self.first_seen.wall, Some(self.leaving_since()));
         let backend = remains.first().map(|(backend, _)| backend.clone()).unwrap_or_default();
         let view = PodView { pod, backend, manifest: String::new(), containers: Vec::new() };
         self.shared.board.set_pod(&self.key, view);
     }
+}
+
+/// Notes on a pod when the agent first saw it, and since when it is to be gone.
+pub(crate) fn stamp(metadata: &mut ObjectMeta, seen: Timestamp, leaving_since: Option<Timestamp>) {
+    metadata.creation_timestamp = Some(Time(seen));
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(SEEN.to_owned(), seen.to_string());
+    metadata.deletion_timestamp = leaving_since.map(Time);
 }
 
 /// Whether a sandbox was made from this revision.

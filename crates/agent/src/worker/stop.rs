@@ -5,11 +5,12 @@ use std::{future::Future, sync::Arc, time::Duration};
 use futures_util::future::join_all;
 use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, Error, Runtime, labels};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Shared, Worker, looked, recall};
 use crate::{
+    clock::instant,
     desired::DesiredPod,
     events::Subject,
     hook::Place,
@@ -63,6 +64,7 @@ impl<R: Runtime> Worker<R> {
             }
             self.looks.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
             let remains = self.remains();
+            self.see(&remains);
             self.show(desired, &remains);
         }
     }
@@ -129,7 +131,7 @@ impl<R: Runtime> Step<R> {
         let Stop { id, grace, message } = &self.stop;
         let events = &self.shared.events;
         events.normal(&self.subject, "Killing", message.clone());
-        let begun = Instant::now();
+        let begun = instant();
         let hook = self.container.as_ref().and_then(|container| Some((&container.name, container.pre_stop.as_ref()?)));
         // Without grace there is no time for a hook (R-HOOK-3).
         if let Some((name, hook)) = hook.filter(|_| !grace.is_zero()) {

@@ -3,11 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use stanchion_runtime::Runtime;
+use tokio::time::Instant;
 
 use super::Worker;
-use crate::{clock::later, observe::Remains};
+use crate::{
+    clock::{after, instant},
+    observe::Remains,
+};
 
 /// How often they are looked for until there are none. Most are about to end.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -26,7 +29,7 @@ pub(super) enum Strays {
 
 impl<R: Runtime> Worker<R> {
     /// Looks for them when a pod that was put somewhere is nowhere to be seen. The answer is when to look again.
-    pub(super) async fn look_for_strays(&mut self, remains: &[(String, Arc<Remains>)]) -> Option<Timestamp> {
+    pub(super) async fn look_for_strays(&mut self, remains: &[(String, Arc<Remains>)]) -> Option<Instant> {
         if !remains.is_empty() || !self.has_vanished() {
             self.strays = Strays::Unsought;
             return None;
@@ -42,7 +45,7 @@ impl<R: Runtime> Worker<R> {
             )),
             Err(error) => Strays::Some(format!("whether processes of the pod are left cannot be seen: {error}")),
         };
-        matches!(self.strays, Strays::Some(_)).then(|| later(self.shared.clock.now(), AGAIN))
+        matches!(self.strays, Strays::Some(_)).then(|| after(instant(), AGAIN))
     }
 
     /// Why the pod must not be started or given up now.

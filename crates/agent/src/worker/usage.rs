@@ -3,7 +3,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use stanchion_pod::{Medium, Pod, Volume};
 use stanchion_runtime::{ContainerInfo, DiskUsage, ErrorKind, Runtime, SandboxInfo};
 use stanchion_untrusted::tree;
@@ -11,7 +10,7 @@ use tokio::time::Instant;
 
 use super::Worker;
 use crate::{
-    clock::later,
+    clock::{after, instant},
     desired::DesiredPod,
     events::Subject,
     files::PodFiles,
@@ -36,9 +35,9 @@ impl<R: Runtime> Worker<R> {
         &mut self,
         desired: Option<&DesiredPod>,
         remains: &[(String, Arc<Remains>)],
-    ) -> Option<Timestamp> {
+    ) -> Option<Instant> {
         let pod = self.standing(desired?, remains).filter(|pod| is_limited(pod))?;
-        let now = self.shared.clock.now();
+        let now = instant();
         let stays = |sandbox: &SandboxInfo| is_current(sandbox, &pod) && !self.history.is_condemned(&sandbox.id);
         let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
         if self.history.evicted(&pod).is_some() || !sandboxes.any(stays) {
@@ -47,7 +46,7 @@ impl<R: Runtime> Worker<R> {
         if let Some(next) = self.measure_at.filter(|next| *next > now) {
             return Some(next);
         }
-        let begun = Instant::now();
+        let begun = instant();
         let used = match pod.total.ephemeral_storage_limit {
             Some(_) => self.used(&pod, remains).await,
             None => Some(Used::new()),
@@ -64,7 +63,7 @@ impl<R: Runtime> Worker<R> {
             self.history.set_evicted(Some((pod.revision.clone(), message)));
             return None;
         }
-        let next = later(self.shared.clock.now(), PERIOD.max(begun.elapsed() * SHARE));
+        let next = after(instant(), PERIOD.max(begun.elapsed() * SHARE));
         self.measure_at = Some(next);
         Some(next)
     }

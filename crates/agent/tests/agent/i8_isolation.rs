@@ -135,7 +135,11 @@ async fn wishes_for_a_pod_that_is_slow_to_stop_delay_no_other_pod() {
         node.shows("the slow one to be restarted", is_new).await;
         let second = node.app("slow").expect("it runs");
         node.settle().await;
-        assert_eq!(node.app("slow").map(|app| app.id), Some(second.id), "one restart for all that was asked for meanwhile");
+        assert_eq!(
+            node.app("slow").map(|app| app.id),
+            Some(second.id),
+            "one restart for all that was asked for meanwhile"
+        );
     }
 }
 

@@ -3,8 +3,9 @@
 //! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
 //! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
 
-#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
+#![allow(clippy::disallowed_methods, reason = "tests measure, and read and remove what they have made")]
 
+mod clock;
 mod hooks;
 mod i1_failover;
 mod i1_one_incarnation;

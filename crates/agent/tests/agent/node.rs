@@ -5,7 +5,10 @@ use std::{
     fmt, fs,
     future::Future,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,7 @@ const PATIENCE: Duration = Duration::from_secs(3 * 3600);
 pub struct Node {
     dir: TempDir,
     pub clock: Clock,
+    ahead: &'static AtomicI64,
     pub config: AgentConfig,
     /// By name, the default one first.
     pub fakes: Vec<(String, FakeRuntime)>,
@@ -62,7 +66,8 @@ impl Node {
     pub fn with_runtimes(names: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let origin: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a timestamp");
-        let clock = Clock::Tokio { origin, start: Instant::now() };
+        let ahead: &AtomicI64 = Box::leak(Box::default());
+        let clock = Clock::Tokio { origin, start: Instant::now(), ahead };
         let first = FakeRuntime::with_clock(move || clock.now());
         let mut fakes = vec![(names[0].to_owned(), first.clone())];
         fakes.extend(names[1..].iter().map(|name| ((*name).to_owned(), first.beside(name, move || clock.now()))));
@@ -96,10 +101,24 @@ impl Node {
             fs::create_dir(dir.path().join(name)).expect("a directory");
         }
         let failover = BTreeMap::new();
-        let mut node =
-            Self { dir, clock, config, fakes, failover, agent: None, guards: JoinSet::new(), doubles: Arc::default() };
+        let mut node = Self {
+            dir,
+            clock,
+            ahead,
+            config,
+            fakes,
+            failover,
+            agent: None,
+            guards: JoinSet::new(),
+            doubles: Arc::default(),
+        };
         node.guard();
         node
+    }
+
+    /// Sets the time of day ahead by so many hours, or back.
+    pub fn set_clock(&self, hours: i64) {
+        self.ahead.fetch_add(hours * 3600, Ordering::Relaxed);
     }
 
     /// The default runtime.

@@ -76,7 +76,7 @@ impl FakeRuntime {
     /// An empty runtime named `fake`, on the node's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self::build("fake", Arc::default(), Timestamp::now)
+        Self::build("fake", Arc::default(), crate::clock::now)
     }
 
     /// An empty runtime whose timestamps come from `clock`.

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -106,7 +106,7 @@ async fn check(backend: &LoadedBackend, options: &Check, dir: &Path) -> Result<T
     };
     suite.only.clone_from(&options.only);
     suite.told = Some(tell);
-    let start = Instant::now();
+    let start = stanchion_agent::instant();
     let transcript = conformance::run(backend, &suite).await;
     let (all, failed, unsupported) =
         (transcript.cases.len(), transcript.failures().len(), transcript.unsupported().len());

@@ -149,7 +149,10 @@ fn show_container(container: &Container, status: Option<&ContainerStatus>, extra
     }
     let Some(extra) = extra else { return };
     if let Some(at) = extra.next_try {
-        detail("Next Try", &format!("in {} s", at.duration_since(Timestamp::now()).as_secs().max(0)));
+        detail(
+            "Next Try",
+            &format!("in {} s", at.duration_since(stanchion_agent::Clock::System.now()).as_secs().max(0)),
+        );
     }
     if let Some(pull) = &extra.pull {
         let percent = (pull.received * 100).checked_div(pull.total).unwrap_or(0);

@@ -9,7 +9,6 @@ use reqwest::{
 };
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
-use tokio::time::Instant;
 use tokio_util::bytes::Bytes;
 
 use super::{
@@ -194,7 +193,7 @@ impl Repository {
         let mut query = vec![("scope", scope.as_str())];
         query.extend((!server.service.is_empty()).then_some(("service", server.service.as_str())));
         let identity = self.sign_in.identity_token();
-        let asked = Instant::now();
+        let asked = stanchion_sdk::clock::instant();
         let answer = match identity {
             Some(token) => {
                 query.extend([("grant_type", "refresh_token"), ("client_id", "stanchion"), ("refresh_token", token)]);

@@ -3,17 +3,20 @@
 use std::time::Duration;
 
 use jiff::{Timestamp, fmt::rfc2822};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use stanchion_sdk::clock;
 
 /// When the registry does not say.
 const UNSAID: Duration = Duration::from_secs(30);
 /// The longest that is believed.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How long a registry wants to be left alone, by the headers of its answer.
+/// How long a registry wants to be left alone, by the headers of its answer. What it says as a time of day is taken from its own
+/// `Date`: this node's clock may be wrong by hours.
 pub(super) fn after(headers: &HeaderMap) -> Duration {
-    let value = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-    value.and_then(|value| delay(value, Timestamp::now())).unwrap_or(UNSAID)
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let date = text(DATE).and_then(|date| Some(rfc2822::parse(date).ok()?.timestamp()));
+    text(RETRY_AFTER).and_then(|value| delay(value, date.unwrap_or_else(clock::now))).unwrap_or(UNSAID)
 }
 
 /// The header's value, at most an hour: seconds, a date, or, as Docker Hub has it, seconds since 1970.
@@ -30,6 +33,13 @@ fn delay(value: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_date_is_measured_by_the_registrys_own_clock() {
+        let headers = [(DATE, "Mon, 05 Jan 2026 10:00:00 GMT"), (RETRY_AFTER, "Mon, 05 Jan 2026 10:00:20 GMT")];
+        let headers = headers.into_iter().map(|(name, value)| (name, value.parse().expect("a value"))).collect();
+        assert_eq!(after(&headers), Duration::from_secs(20));
+    }
 
     #[test]
     fn a_retry_after_is_seconds_or_a_date() {

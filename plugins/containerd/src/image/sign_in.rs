@@ -135,12 +135,12 @@ impl SignIn {
 
     /// A token for a repository that is still good.
     pub fn token(&self, repository: &str) -> Option<String> {
-        let now = Instant::now();
+        let now = stanchion_sdk::clock::instant();
         self.state().tokens.get(repository).filter(|token| token.until > now).map(|token| token.text.clone())
     }
 
     pub fn keep(&self, repository: &str, token: Token) {
-        let now = Instant::now();
+        let now = stanchion_sdk::clock::instant();
         let mut state = self.state();
         state.tokens.retain(|_, token| token.until > now);
         state.tokens.insert(repository.to_owned(), token);
@@ -153,7 +153,7 @@ impl SignIn {
 
     /// Whether something would be lost with it.
     pub fn has_tokens(&self) -> bool {
-        let now = Instant::now();
+        let now = stanchion_sdk::clock::instant();
         self.state().tokens.values().any(|token| token.until > now)
     }
 
@@ -195,7 +195,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tokens_are_kept_for_their_repository_until_they_end() {
-        let now = Instant::now();
+        let now = stanchion_sdk::clock::instant();
         let sign_in = SignIn::new(None);
         let read = |answer: &str| Token::read(answer.as_bytes(), now);
         sign_in.keep("a", read(r#"{"token": "one", "expires_in": 300}"#).expect("a token"));

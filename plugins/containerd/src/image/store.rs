@@ -62,7 +62,7 @@ impl Store {
     /// The same store; what is made through it is kept while it lives.
     pub async fn leased(&self) -> Result<Self> {
         let id = format!("stanchion-{}", unique());
-        let expire = jiff::Timestamp::now().checked_add(jiff::SignedDuration::from_secs(LEASE_SECONDS));
+        let expire = stanchion_sdk::clock::now().checked_add(jiff::SignedDuration::from_secs(LEASE_SECONDS));
         let expire = expire.map(|at| at.to_string()).unwrap_or_default();
         let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expire)]);
         let request = self.client.request(CreateRequest { id: id.clone(), labels });
@@ -373,6 +373,6 @@ fn write_error(status: &Status, tried: &str) -> Error {
 fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let now = jiff::Timestamp::now().as_nanosecond();
+    let now = stanchion_sdk::clock::now().as_nanosecond();
     format!("{}-{now}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -1,5 +1,7 @@
 //! A containerd and a registry of the test's own, and the backend on them.
 
+#![allow(clippy::disallowed_methods, reason = "a test measures")]
+
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};

@@ -3,10 +3,12 @@ use std::path::Path;
 use jiff::Timestamp;
 use stanchion_runtime::{Image, ImageStore};
 
+use crate::clock::Stamp;
+
 use super::{Brought, ByReference, Look, candidates, is_below, names, usage};
 
-fn at(second: i64) -> Timestamp {
-    Timestamp::from_second(second).expect("a time")
+fn at(second: i64) -> Stamp {
+    Timestamp::from_second(second).expect("a time").into()
 }
 
 fn brought(digest: &str, second: i64) -> Brought {

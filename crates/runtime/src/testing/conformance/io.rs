@@ -46,7 +46,7 @@ pub(super) async fn read_all(mut from: Receiver) -> io::Result<String> {
 impl<R: Runtime> Kit<'_, R> {
     /// An exec's request, with an id of its own.
     pub(super) fn exec_request(&self, container: &ContainerId, command: &[&str]) -> ExecRequest {
-        let id = ExecId(format!("exec-{:x}", jiff::Timestamp::now().as_nanosecond()));
+        let id = ExecId(format!("exec-{:x}", crate::clock::now().as_nanosecond()));
         let command = command.iter().map(|&word| word.to_owned()).collect();
         ExecRequest { id, container: container.clone(), command, tty: false, size: None }
     }

@@ -51,7 +51,7 @@ pub(super) struct Kit<'a, R> {
 impl<'a, R: Runtime> Kit<'a, R> {
     pub(super) fn new(runtime: &'a R, options: &'a Options, case: &str) -> Self {
         let name = case.replace(['.', '_'], "-");
-        let uid = format!("{name}-{:x}", jiff::Timestamp::now().as_nanosecond());
+        let uid = format!("{name}-{:x}", crate::clock::now().as_nanosecond());
         Self { runtime, options, uid, name, made: Mutex::default() }
     }
 
