@@ -1,5 +1,7 @@
 //! The reconciler: one worker for every pod that is wanted or exists.
 
+mod refused;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -20,6 +22,7 @@ use crate::{
     room::{Refusal, Room},
     worker::{Ended, Orders, Shared, Worker},
 };
+use refused::Refused;
 
 /// Starts workers and tells them what is wanted.
 pub(crate) struct Reconciler<R> {
@@ -29,12 +32,18 @@ pub(crate) struct Reconciler<R> {
     workers: HashMap<PodKey, Orders>,
     /// UIDs of the pods that have a worker, as they are wanted.
     uids: HashMap<PodKey, PodUid>,
+    /// The same the other way round.
+    owners: HashMap<PodUid, PodKey>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
     /// Where an earlier agent put pods.
     places: HashMap<PodKey, Vec<files::Place>>,
     room: Room,
     /// The pods that there is no room for.
     no_room: HashMap<PodKey, Refusal>,
+    /// Those of them that have no worker.
+    refused: HashMap<PodKey, Refused>,
+    /// Whether a wanted pod waits for the end of another with its UID.
+    is_waiting: bool,
     reached: watch::Sender<Reached>,
 }
 
@@ -57,6 +66,9 @@ impl<R: Runtime> Reconciler<R> {
             ended: mpsc::channel(64),
             places: HashMap::new(),
             no_room: HashMap::new(),
+            owners: HashMap::new(),
+            refused: HashMap::new(),
+            is_waiting: false,
         }
     }
 
@@ -70,13 +82,17 @@ impl<R: Runtime> Reconciler<R> {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
         let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
-        let mut board = self.shared.board.watch();
+        let (mut last, mut is_due) = (None, true);
         while !shutdown.is_cancelled() {
             looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
-            board.mark_unchanged();
             let desired = Arc::clone(&self.desired.borrow_and_update());
             let found = self.found();
-            self.reconcile(&desired, &found);
+            // Most looks show nothing that matters here: many pods are gone through only when there is something to decide.
+            let is_news = |(wanted, seen): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *seen != found;
+            if is_due || self.is_waiting || last.as_ref().is_none_or(is_news) {
+                self.reconcile(&desired, &found);
+            }
+            last = Some((Arc::clone(&desired), found.clone()));
             self.tell(desired, found);
             self.shared.pulse.beat();
             let looked = async {
@@ -86,20 +102,38 @@ impl<R: Runtime> Reconciler<R> {
                 }
             };
             // *Cancel-safe:* every arm waits on a channel or the clock and keeps what it has not delivered.
-            tokio::select! {
+            is_due = tokio::select! {
                 () = shutdown.cancelled() => return,
-                changed = self.desired.changed() => if changed.is_err() { return },
+                changed = self.desired.changed() => match changed {
+                    Ok(()) => true,
+                    Err(_) => return,
+                },
                 Some(key) = self.ended.1.recv() => {
-                    self.workers.remove(&key);
-                    self.uids.remove(&key);
+                    self.forget(key);
+                    true
                 }
-                Some(request) = self.requests.recv() => self.pass(request),
-                () = looked => {}
+                Some(request) = self.requests.recv() => {
+                    self.pass(request);
+                    false
+                }
+                () = looked => false,
                 // Without news too: who watches the loop sees it go round.
-                () = tokio::time::sleep(health::ROUND) => {}
-                // A pod that ends makes room.
-                changed = board.changed(), if !self.no_room.is_empty() => if changed.is_err() { return },
+                () = tokio::time::sleep(health::ROUND) => true,
+                // A pod that is over makes room.
+                () = self.shared.ends.notified() => true,
+            };
+        }
+    }
+
+    /// Forgets workers that have ended.
+    fn forget(&mut self, first: PodKey) {
+        let mut next = Some(first);
+        while let Some(key) = next {
+            self.workers.remove(&key);
+            if let Some(uid) = self.uids.remove(&key) {
+                self.owners.remove(&uid);
             }
+            next = self.ended.1.try_recv().ok();
         }
     }
 
@@ -119,30 +153,50 @@ impl<R: Runtime> Reconciler<R> {
 
     fn reconcile(&mut self, desired: &Desired, found: &BTreeSet<PodKey>) {
         self.make_room(desired);
+        self.is_waiting = false;
         for (key, pod) in &desired.pods {
-            let pod = DesiredPod { no_room: self.no_room.get(key).cloned(), ..pod.clone() };
-            match self.workers.get(key) {
-                Some(orders) => {
-                    let changed = orders.desired.send_if_modified(|last| {
-                        let changed = last.as_ref() != Some(&pod);
-                        if changed {
-                            *last = Some(pod.clone());
-                        }
-                        changed
-                    });
+            let no_room = self.no_room.get(key);
+            if let Some(orders) = self.workers.get(key) {
+                let pod = DesiredPod { no_room: no_room.cloned(), ..pod.clone() };
+                let uid = pod.pod.uid.clone();
+                let changed = orders.desired.send_if_modified(|last| {
+                    let changed = last.as_ref() != Some(&pod);
                     if changed {
-                        self.uids.insert(key.clone(), pod.pod.uid.clone());
+                        *last = Some(pod);
                     }
+                    changed
+                });
+                if changed {
+                    self.own(key, uid);
                 }
-                // What has its UID has its files too, until it is gone.
-                None if self.is_taken(key, &pod.pod.uid) => {}
-                None => self.employ(key, Some(pod)),
+                continue;
             }
+            // Nothing of it is anywhere: there is nothing to do for it but to say so.
+            if let Some(no_room) = no_room.filter(|_| !found.contains(key) && !self.places.contains_key(key)) {
+                let refused = Refused::show(&self.shared, key, pod, no_room, self.refused.remove(key));
+                self.refused.insert(key.clone(), refused);
+                continue;
+            }
+            // What has its UID has its files too, until it is gone.
+            if self.is_taken(key, &pod.pod.uid) {
+                self.is_waiting = true;
+                continue;
+            }
+            let pod = DesiredPod { no_room: no_room.cloned(), ..pod.clone() };
+            self.refused.remove(key);
+            self.employ(key, Some(pod));
         }
         // What no source wants is stopped, once all of them have spoken (R-SRC-4).
         if !desired.complete {
             return;
         }
+        self.refused.retain(|key, _| {
+            let is_wanted = desired.pods.contains_key(key);
+            if !is_wanted {
+                self.shared.board.remove_pod(key);
+            }
+            is_wanted
+        });
         let unwanted = self.workers.iter().filter(|(key, _)| !desired.pods.contains_key(*key));
         for (_, orders) in unwanted {
             orders.desired.send_if_modified(|last| last.take().is_some());
@@ -157,24 +211,21 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Finds room for the wanted pods: first for those that run, whatever they ask for (R-ADM-2), then for others in the order of
-    /// their names.
+    /// their names, as manifests have them.
     fn make_room(&mut self, desired: &Desired) {
         let has_ended = |key: &PodKey| {
-            let shown = self.shared.board.pod(key);
-            let status = shown.as_ref().and_then(|shown| shown.pod.status.as_ref()?.phase.as_deref());
-            let uid = shown.as_ref().and_then(|shown| shown.pod.metadata.uid.as_deref());
-            matches!(status, Some("Succeeded" | "Failed"))
-                && desired.pods.get(key).is_none_or(|wanted| uid == Some(wanted.pod.uid.as_str()))
+            let wanted = desired.pods.get(key).map(|wanted| &wanted.pod.uid);
+            self.workers.get(key).is_some_and(|orders| orders.over.is(wanted))
         };
-        // What was not taken is shown as failed too.
-        let ended: BTreeSet<_> =
-            self.workers.keys().filter(|key| !self.no_room.contains_key(*key) && has_ended(key)).collect();
         let is_there = |key: &PodKey| desired.pods.contains_key(key) || self.workers.contains_key(key);
-        self.room.retain(|key| is_there(key) && !ended.contains(key));
-        let asking = desired.pods.iter().filter(|(key, _)| !ended.contains(key)).map(|(_, wanted)| &*wanted.pod);
-        let (running, others): (Vec<_>, Vec<_>) =
+        self.room.retain(|key| is_there(key) && !has_ended(key));
+        let asking = desired.pods.iter().filter(|(key, _)| !has_ended(key)).map(|(_, wanted)| &*wanted.pod);
+        let (running, mut others): (Vec<_>, Vec<_>) =
             asking.filter(|pod| !self.room.has(pod)).partition(|pod| self.is_placed(pod));
         running.into_iter().for_each(|pod| self.room.count(pod));
+        let suffix = format!("-{}", self.shared.config.node_name);
+        let name = |pod: &Pod| pod.key.name.strip_suffix(&suffix).unwrap_or(&pod.key.name).to_owned();
+        others.sort_by_cached_key(|pod| (pod.key.namespace.clone(), name(pod)));
         let refused = others.into_iter().filter_map(|pod| Some((pod.key.clone(), self.room.take(pod).err()?)));
         self.no_room = refused.collect();
     }
@@ -197,7 +248,7 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Whether another pod has this UID, or what is left of one.
     fn is_taken(&self, key: &PodKey, uid: &PodUid) -> bool {
-        if self.uids.iter().any(|(other, known)| other != key && known == uid) {
+        if self.owners.get(uid).is_some_and(|owner| owner != key) {
             return true;
         }
         let of_another = |remains: &Remains| {
@@ -209,10 +260,18 @@ impl<R: Runtime> Reconciler<R> {
         looks.any(|look| look.pods.iter().any(|(other, remains)| other != key && of_another(remains)))
     }
 
+    /// Notes the UID of a pod that has a worker.
+    fn own(&mut self, key: &PodKey, uid: PodUid) {
+        if let Some(last) = self.uids.insert(key.clone(), uid.clone()) {
+            self.owners.remove(&last);
+        }
+        self.owners.insert(uid, key.clone());
+    }
+
     fn employ(&mut self, key: &PodKey, desired: Option<DesiredPod>) {
         let recorded = self.places.remove(key).unwrap_or_default();
         if let Some(desired) = &desired {
-            self.uids.insert(key.clone(), desired.pod.uid.clone());
+            self.own(key, desired.pod.uid.clone());
         }
         let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, recorded);
         self.workers.insert(key.clone(), orders);

@@ -1,4 +1,7 @@
-//! Whether the pods of this node, with what they ask for together, fit on it (R-ADM-3).
+//! Whether the pods of this node, with what they ask for together, fit on it (R-ADM-3), and whose its ports are
+//! (R-ADM-5).
+
+mod ports;
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +13,7 @@ use stanchion_pod::{Capacity, Pod, PodKey, Resources, Revision};
 use stanchion_untrusted::read_kernel;
 
 use crate::files;
+use ports::Ports;
 
 /// Reason and message: why a pod is not taken.
 pub(crate) type Refusal = (&'static str, String);
@@ -28,13 +32,49 @@ pub(crate) struct Room {
     /// On the disk with pods' files, which can grow.
     disk: PathBuf,
     taken: BTreeMap<PodKey, (Revision, Resources)>,
+    /// The sum of what is taken.
+    used: Used,
+    ports: Ports,
+}
+
+/// Amounts of everything that there is a bound to. Sums of what manifests say, which may be anything, fit in.
+#[derive(Clone, Debug, Default)]
+struct Used {
+    pods: u128,
+    cpu: u128,
+    memory: u128,
+    storage: u128,
+    hugepages: BTreeMap<u64, u128>,
+}
+
+impl Used {
+    fn of(resources: &Resources) -> Self {
+        Self {
+            pods: 1,
+            cpu: resources.cpu_request.unwrap_or(0).into(),
+            memory: resources.memory_request.unwrap_or(0).into(),
+            storage: resources.ephemeral_storage_request.unwrap_or(0).into(),
+            hugepages: resources.hugepages.iter().map(|(size, bytes)| (*size, (*bytes).into())).collect(),
+        }
+    }
+
+    fn change(&mut self, by: &Self, change: impl Fn(u128, u128) -> u128) {
+        self.pods = change(self.pods, by.pods);
+        self.cpu = change(self.cpu, by.cpu);
+        self.memory = change(self.memory, by.memory);
+        self.storage = change(self.storage, by.storage);
+        for (size, bytes) in &by.hugepages {
+            let sum = self.hugepages.entry(*size).or_default();
+            *sum = change(*sum, *bytes);
+        }
+    }
 }
 
 impl Room {
     /// That of this node (R-RES-21).
     pub fn of_node(pods: u64, capacity: &Capacity, disk: PathBuf) -> Self {
         let hugepages = hugepages(Path::new("/sys/kernel/mm/hugepages"));
-        Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, disk, taken: BTreeMap::new() }
+        Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, disk, ..Self::default() }
     }
 
     /// What there is.
@@ -52,7 +92,15 @@ impl Room {
 
     /// Gives back what others than these have.
     pub fn retain(&mut self, is_there: impl Fn(&PodKey) -> bool) {
-        self.taken.retain(|key, _| is_there(key));
+        let gone: Vec<_> = self.taken.keys().filter(|key| !is_there(key)).cloned().collect();
+        gone.iter().for_each(|key| self.give_back(key));
+    }
+
+    fn give_back(&mut self, key: &PodKey) {
+        if let Some((_, resources)) = self.taken.remove(key) {
+            self.used.change(&Used::of(&resources), u128::saturating_sub);
+            self.ports.take_back(key);
+        }
     }
 
     /// Whether this revision of a pod has been taken.
@@ -62,12 +110,15 @@ impl Room {
 
     /// Counts a pod, whether it fits or not.
     pub fn count(&mut self, pod: &Pod) {
+        self.give_back(&pod.key);
+        self.used.change(&Used::of(&pod.total), u128::saturating_add);
+        self.ports.give(pod);
         self.taken.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
     }
 
     /// Takes a pod if it fits beside the others. What an earlier revision of it had goes over to it.
     pub fn take(&mut self, pod: &Pod) -> Result<(), Refusal> {
-        match self.lacking(pod) {
+        match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
             Some(refusal) => Err(refusal),
             None => {
                 self.count(pod);
@@ -83,28 +134,42 @@ impl Room {
     }
 
     fn lacking(&self, pod: &Pod) -> Option<Refusal> {
-        let others = || self.taken.iter().filter(|(key, _)| **key != pod.key).map(|(_, (_, resources))| resources);
-        let sum = |of: &dyn Fn(&Resources) -> u64| others().map(of).fold(0, u64::saturating_add);
-        let lacks = |reason, what: &str, of: &dyn Fn(&Resources) -> u64, capacity: u64| {
-            let (requested, used) = (of(&pod.total), sum(of));
-            let message = format!(
-                "Node didn't have enough resource: {what}, requested: {requested}, used: {used}, capacity: {capacity}"
-            );
-            (requested > 0 && requested.saturating_add(used) > capacity).then_some((reason, message))
+        let mut others = self.used.clone();
+        if let Some((_, own)) = self.taken.get(&pod.key) {
+            others.change(&Used::of(own), u128::saturating_sub);
+        }
+        let asked = Used::of(&pod.total);
+        let lacks = |reason, what: &str, requested: u128, used: u128, capacity: u64| {
+            let message = || {
+                format!(
+                    "Node didn't have enough resource: {what}, requested: {requested}, used: {used}, capacity: {capacity}"
+                )
+            };
+            (requested > 0 && requested.saturating_add(used) > capacity.into()).then(|| (reason, message()))
         };
         let hugepages = || {
-            pod.total.hugepages.keys().find_map(|size| {
+            asked.hugepages.iter().find_map(|(size, requested)| {
                 let (reason, name) = page(*size);
-                let of = |it: &Resources| it.hugepages.get(size).copied().unwrap_or(0);
-                lacks(reason, &name, &of, self.hugepages.get(size).copied().unwrap_or(0))
+                let used = others.hugepages.get(size).copied().unwrap_or(0);
+                lacks(reason, &name, *requested, used, self.hugepages.get(size).copied().unwrap_or(0))
             })
         };
-        let storage = |it: &Resources| it.ephemeral_storage_request.unwrap_or(0);
-        lacks("OutOfpods", "pods", &|_| 1, self.pods)
-            .or_else(|| lacks("OutOfcpu", "cpu", &|it| it.cpu_request.unwrap_or(0), self.cpu))
-            .or_else(|| lacks("OutOfmemory", "memory", &|it| it.memory_request.unwrap_or(0), self.memory))
-            .or_else(|| lacks("OutOfephemeral-storage", "ephemeral-storage", &storage, self.storage(pod)))
+        let storage = || if asked.storage > 0 { self.storage(pod) } else { u64::MAX };
+        lacks("OutOfpods", "pods", 1, others.pods, self.pods)
+            .or_else(|| lacks("OutOfcpu", "cpu", asked.cpu, others.cpu, self.cpu))
+            .or_else(|| lacks("OutOfmemory", "memory", asked.memory, others.memory, self.memory))
+            .or_else(|| lacks("OutOfephemeral-storage", "ephemeral-storage", asked.storage, others.storage, storage()))
             .or_else(hugepages)
+    }
+
+    /// Why a pod cannot have the ports of the node that it wants, and who has them.
+    fn port_conflict(&self, pod: &Pod) -> Option<Refusal> {
+        let (port, owner) = self.ports.conflict(pod)?;
+        let message = format!(
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port {port} is \
+             taken by pod {owner}"
+        );
+        Some(("NodePorts", message))
     }
 }
 
@@ -210,5 +275,56 @@ mod tests {
         assert!(room.has(&other), "R-ADM-2: what runs goes on");
         room.retain(|key| *key == other.key);
         room.take(&before).expect("there is room again");
+    }
+
+    fn with_port(name: &str, network: &str, port: &str) -> Pod {
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  hostNetwork: {network}\n  containers: [{{name: c, image: \
+             a, ports: [{port}]}}]\n"
+        );
+        stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
+    }
+
+    #[test]
+    fn a_port_of_the_node_goes_to_one_pod() {
+        let table = [
+            (("false", "{containerPort: 80, hostPort: 8080}"), Some("8080/TCP")),
+            (("false", "{containerPort: 80, hostPort: 8080, hostIP: 127.0.0.2}"), Some("8080/TCP")),
+            (("false", "{containerPort: 80, hostPort: 8080, hostIP: 0.0.0.0}"), Some("8080/TCP")),
+            (("true", "{containerPort: 8080}"), Some("8080/TCP")),
+            (("false", "{containerPort: 80, hostPort: 8080, protocol: UDP}"), None),
+            (("false", "{containerPort: 8080}"), None),
+            (("false", "{containerPort: 80, hostPort: 9090, hostIP: 127.0.0.1}"), Some("9090/TCP of 127.0.0.1")),
+            (("false", "{containerPort: 80, hostPort: 9090, hostIP: 127.0.0.2}"), None),
+            (("false", "{containerPort: 80, hostPort: 9090}"), Some("9090/TCP of 127.0.0.1")),
+        ];
+        for ((network, port), conflict) in table {
+            let mut room = room();
+            let two = "{containerPort: 1, hostPort: 8080}, {containerPort: 2, hostPort: 9090, hostIP: 127.0.0.1}";
+            room.take(&with_port("a", "false", two)).expect("they are free");
+            let other = with_port("b", network, port);
+            let refused = room.take(&other).err();
+            let message = conflict.map(|port| {
+                format!(
+                    "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port {port} \
+                     is taken by pod default/a-n"
+                )
+            });
+            assert_eq!(refused, message.map(|message| ("NodePorts", message)), "R-ADM-5: {port}");
+            room.retain(|key| key.name != "a-n");
+            room.take(&other).expect("R-ADM-5: nobody has it any more");
+        }
+    }
+
+    #[test]
+    fn an_edit_keeps_the_ports_that_its_pod_has_and_gives_the_others_back() {
+        let mut room = room();
+        room.take(&with_port("a", "false", "{containerPort: 80, hostPort: 8080}")).expect("it is free");
+        let edited =
+            with_port("a", "false", "{containerPort: 81, hostPort: 8080}, {containerPort: 82, hostPort: 8081}");
+        room.take(&edited).expect("R-ADM-5: its own are not in its way");
+        room.take(&with_port("a", "false", "{containerPort: 81, hostPort: 8081}")).expect("R-ADM-5");
+        room.take(&with_port("b", "false", "{containerPort: 81, hostPort: 8080}")).expect("R-ADM-5: it was given back");
+        assert!(room.take(&with_port("c", "false", "{containerPort: 81, hostPort: 8081}")).is_err());
     }
 }

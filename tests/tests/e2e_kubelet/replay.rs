@@ -293,10 +293,13 @@ impl<'a> Replay<'a> {
     fn events(&self) -> Result<Vec<Difference>> {
         let recorded = self.scenario.events()?;
         let all = socket::get(&self.socket, "/v1/events")?.unwrap_or_default();
-        let name = self.words.ours(&self.identity.name);
-        let object = format!("Pod/{}/{name}", self.identity.namespace);
-        let mut own: Vec<_> =
-            all.as_array().into_iter().flatten().filter(|it| it["object"] == object.as_str()).collect();
+        let object = |it: &Identity| format!("Pod/{}/{}", it.namespace, self.words.ours(&it.name));
+        // What the kubelet did not run has none in the recording.
+        let is_shown = |(file, _): &(String, Identity)| self.scenario.json(file).is_ok_and(|pod| !pod.is_null());
+        let others: Vec<_> = self.scenario.others()?.into_iter().filter(is_shown).collect();
+        let objects: Vec<_> = others.iter().map(|(_, other)| other).chain([&self.identity]).map(object).collect();
+        let is_own = |event: &&Value| objects.iter().any(|object| event["object"] == object.as_str());
+        let mut own: Vec<_> = all.as_array().into_iter().flatten().filter(is_own).collect();
         own.sort_by_key(|it| it["first"].as_str().map(str::to_owned));
         let words = self.words.of(&self.watch.pod());
         let text = |value: &Value| words.theirs(value.as_str().unwrap_or_default());

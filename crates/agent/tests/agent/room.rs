@@ -2,7 +2,10 @@
 
 use stanchion_runtime::testing::Program;
 
-use crate::{manifest::raw, node::Node};
+use crate::{
+    manifest::{pod, raw},
+    node::Node,
+};
 
 /// A pod that asks for this part of the node's processors, per cent.
 fn asking(name: &str, part: usize, policy: &str) -> String {
@@ -90,4 +93,70 @@ async fn an_edit_that_does_not_fit_leaves_what_runs() {
     node.write("a.yaml", &asking("a", 90, "Always"));
     node.patiently("the edit", node.fake().until(|now| now.containers.iter().all(|it| it.id != before))).await;
     node.runs(&[("a", &[("a", "app:1")])]).await;
+}
+
+fn with_port(name: &str, port: &str) -> String {
+    raw(name, &format!("restartPolicy: Never\ncontainers: [{{name: {name}, image: app:1, ports: [{port}]}}]"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_of_the_node_goes_to_one_pod_and_then_to_the_next() {
+    for ends in [false, true] {
+        let mut node = Node::new();
+        // In the order of the names that manifests have: with the node's name behind it, the longer one would come first.
+        node.write("second.yaml", &with_port("web-2", "{containerPort: 80, hostPort: 8080}"));
+        node.write("first.yaml", &with_port("web", "{containerPort: 8080, hostPort: 8080, hostIP: 127.0.0.1}"));
+        node.start();
+        node.runs(&[("web", &[("web", "app:1")])]).await;
+        node.shows("web-2 Failed", |node| phase(node, "web-2") == "Failed").await;
+        let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port \
+                       8080/TCP of 127.0.0.1 is taken by pod default/web-node";
+        let status = node.status("web-2");
+        assert_eq!(status.reason.as_deref(), Some("NodePorts"), "R-ADM-5");
+        assert_eq!(status.message, Some(format!("Pod was rejected: {message}")), "R-ADM-5");
+        node.settle().await;
+        let events = node.events("NodePorts");
+        assert_eq!(events.iter().map(|it| (&*it.message, it.count)).collect::<Vec<_>>(), [(message, 1)], "R-ADM-5");
+        // Who runs keeps it, over a restart of the agent too.
+        node.write("before.yaml", &with_port("a", "{containerPort: 80, hostPort: 8080}"));
+        node.restart().await;
+        node.settle().await;
+        assert_eq!(
+            ["web", "web-2", "a"].map(|pod| phase(&node, pod)),
+            ["Running", "Failed", "Failed"],
+            "R-ADM-2, R-ADM-5"
+        );
+        node.remove("before.yaml");
+        match ends {
+            true => node.fake().exit(&node.fake().container("web").expect("it runs").id, 0),
+            false => node.remove("first.yaml"),
+        }
+        node.shows("web-2 Running", |node| phase(node, "web-2") == "Running").await;
+        assert!(node.pod("a").is_none(), "what was refused goes with its manifest");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_there_is_no_room_for_are_shown_and_come_and_go() {
+    let mut node = Node::new();
+    node.config.max_pods = 2;
+    let many = |count: usize| -> String {
+        (0..count).map(|at| format!("---\n{}", pod(&format!("p{at:03}"), "app:1"))).collect()
+    };
+    node.write("many.yaml", &many(300));
+    node.start();
+    node.runs(&[("p000", &[("app", "app:1")]), ("p001", &[("app", "app:1")])]).await;
+    node.settle().await;
+    let refused = |node: &Node| {
+        let pods = node.handle().board.pods();
+        let reasons = pods.iter().filter_map(|pod| pod.pod.status.as_ref()?.reason.clone());
+        reasons.filter(|reason| reason == "OutOfpods").count()
+    };
+    assert_eq!((refused(&node), node.handle().board.pods().len()), (298, 300), "R-ADM-3");
+    assert_eq!(node.events("OutOfpods").len(), 298, "once each");
+    node.write("many.yaml", &many(3));
+    node.shows("the others gone", |node| node.handle().board.pods().len() == 3).await;
+    assert_eq!(refused(&node), 1);
+    node.remove("many.yaml");
+    node.is_empty().await;
 }

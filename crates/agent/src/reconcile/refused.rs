@@ -1,0 +1,56 @@
+//! Pods that the node has no room for. They have no worker: all that there is of one is what is shown of it.
+
+use std::sync::Arc;
+
+use stanchion_pod::{Pod, PodKey, k8s_openapi::api::core::v1 as wire};
+
+use crate::{
+    clock::Stamp,
+    desired::DesiredPod,
+    events::Subject,
+    policy,
+    room::Refusal,
+    status,
+    view::{ContainerView, PodView},
+    worker::{Shared, stamp},
+};
+
+/// A pod that is not taken, as it was last shown.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pod: Arc<Pod>,
+    manifest: Arc<str>,
+    why: Refusal,
+    since: Stamp,
+}
+
+impl Refused {
+    /// Shows that a pod is not taken, and says so once for each revision. `last` is what was shown of it.
+    pub fn show<R>(
+        shared: &Shared<R>,
+        key: &PodKey,
+        wanted: &DesiredPod,
+        no_room: &Refusal,
+        last: Option<Self>,
+    ) -> Self {
+        let DesiredPod { pod, manifest, .. } = wanted;
+        let forbidden = || policy::refusal(&shared.config.policy, pod);
+        let why = shared.admission.refusal(pod).or_else(forbidden).unwrap_or_else(|| no_room.clone());
+        let last = last.filter(|last| last.pod.revision == pod.revision);
+        if let Some(last) = last.as_ref().filter(|last| last.why == why && last.manifest == *manifest) {
+            return Self { pod: Arc::clone(pod), manifest: Arc::clone(manifest), why, since: last.since };
+        }
+        let since = last.as_ref().map_or_else(|| shared.clock.stamp(), |last| last.since);
+        if last.is_none() {
+            shared.events.warning(&Subject::pod(key), why.0, &why.1);
+        }
+        let status = status::rejected(pod, &shared.node_addresses, since.wall, why.0, &why.1);
+        let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
+        stamp(&mut shown.metadata, since.wall, None);
+        let containers =
+            pod.all_containers().map(|it| ContainerView { name: it.name.clone(), ..ContainerView::default() });
+        let (manifest_path, containers) = (manifest.to_string(), containers.collect());
+        shared.board.set_pod(key, PodView { pod: shown, backend: String::new(), manifest: manifest_path, containers });
+        Self { pod: Arc::clone(pod), manifest: Arc::clone(manifest), why, since }
+    }
+}
