@@ -26,6 +26,11 @@ pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
 // Volumes and pods.
 
+/// What the files of one configMap, secret, downwardAPI or projected volume have together: some of it stands in memory, and a short
+/// manifest can name one key by hundreds of paths. A kubelet has no such bound; an API server takes objects of 1 MiB, so that
+/// this is more than sixty of the largest. A volume with more is not mounted, and its pod waits.
+pub(crate) const VOLUME_FILES: Limit = Limit::new("files of a volume", 64 << 20);
+
 // Texts, probes and hooks.
 
 // Listeners and logs.

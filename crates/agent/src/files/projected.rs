@@ -1,6 +1,6 @@
 //! What is in the files of configMap, secret, downwardAPI and projected volumes.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 use stanchion_pod::{Capacity, ObjectKind, Objects, Projected, Projection, Value};
 
@@ -8,13 +8,18 @@ use super::{
     publish::{self, File, Payload},
     volume::VolumeError,
 };
+use crate::limits::VOLUME_FILES;
 
 /// The files of a volume as they are to be now.
-pub(super) fn payload(volume: &Projected, objects: &Objects, capacity: &Capacity) -> Result<Payload, VolumeError> {
+pub(super) fn payload<'a>(
+    volume: &'a Projected,
+    objects: &'a Objects,
+    capacity: &Capacity,
+) -> Result<Payload<'a>, VolumeError> {
     let mut payload = Payload::new();
-    let mut put = |path: &str, content: &[u8], mode: Option<u32>| {
+    let mut put = |path: &str, content: Cow<'a, [u8]>, mode: Option<u32>| {
         let mode = mode.unwrap_or(volume.default_mode);
-        payload.insert(PathBuf::from(path), File { content: content.to_vec(), mode });
+        payload.insert(PathBuf::from(path), File { content, mode });
     };
     for source in &volume.sources {
         match source {
@@ -26,12 +31,12 @@ pub(super) fn payload(volume: &Projected, objects: &Objects, capacity: &Capacity
                     return Err(VolumeError::Missing(object.clone()));
                 };
                 let Some(items) = items else {
-                    found.keys().into_iter().for_each(|key| put(key, found.get(key).unwrap_or_default(), None));
+                    found.keys().into_iter().for_each(|key| put(key, found.get(key).unwrap_or_default().into(), None));
                     continue;
                 };
                 for item in items {
                     match found.get(&item.key) {
-                        Some(content) => put(&item.path, content, item.mode),
+                        Some(content) => put(&item.path, content.into(), item.mode),
                         None if *optional => {}
                         None => return Err(missing_key(object.kind, &item.key)),
                     }
@@ -40,16 +45,18 @@ pub(super) fn payload(volume: &Projected, objects: &Objects, capacity: &Capacity
             Projection::Downward(files) => {
                 for file in files {
                     let content = match &file.value {
-                        Value::Literal(text) => text.clone(),
-                        Value::NodeLimit(limit) => limit.on(capacity),
+                        Value::Literal(text) => text.as_bytes().into(),
+                        Value::NodeLimit(limit) => limit.on(capacity).into_bytes().into(),
                         // Validation: a file has nothing else.
-                        _ => String::new(),
+                        _ => Cow::default(),
                     };
-                    put(&file.path, content.as_bytes(), file.mode);
+                    put(&file.path, content, file.mode);
                 }
             }
         }
     }
+    let size = payload.values().map(|file| file.content.len() as u64).fold(0, u64::saturating_add);
+    VOLUME_FILES.check(size).map_err(VolumeError::TooLarge)?;
     match publish::conflict(&payload) {
         Some(path) => Err(VolumeError::Conflict(path.to_owned())),
         None => Ok(payload),
@@ -59,4 +66,45 @@ pub(super) fn payload(volume: &Projected, objects: &Objects, capacity: &Capacity
 fn missing_key(kind: ObjectKind, key: &str) -> VolumeError {
     let object = if kind == ObjectKind::Secret { "secret" } else { "config" };
     VolumeError::MissingKey { object, key: key.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use stanchion_pod::{ConfigMap, Object, ObjectKey, Pod, Volume};
+
+    use super::*;
+
+    /// A pod with a volume of so many paths of one key.
+    fn pod(paths: usize) -> Pod {
+        let items: Vec<_> = (0..paths).map(|path| format!("{{key: k, path: p{path}}}")).collect();
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{{name: c, image: a}}], volumes: [{{name: v, \
+             projected: {{sources: [{{configMap: {{name: big, items: [{}]}}}}]}}}}]}}\n",
+            items.join(", ")
+        );
+        stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
+    }
+
+    #[test]
+    fn many_paths_of_a_key_share_its_content_and_have_a_limit_together() {
+        let map = ConfigMap { binary_data: [("k".to_owned(), vec![7; 1 << 20])].into(), ..ConfigMap::default() };
+        let key = ObjectKey { kind: ObjectKind::ConfigMap, namespace: "default".to_owned(), name: "big".to_owned() };
+        let objects: Objects = [(key, Arc::new(Object::ConfigMap(map)))].into();
+        for (paths, fits) in [(1, true), (64, true), (65, false), (800, false)] {
+            let pod = pod(paths);
+            let Volume::Projected(volume) = &pod.volumes["v"] else { panic!("it is projected") };
+            match payload(volume, &objects, &Capacity::default()) {
+                Ok(payload) => {
+                    assert!(fits && payload.len() == paths, "{paths}");
+                    assert!(payload.values().all(|it| matches!(it.content, Cow::Borrowed(_))), "nothing is copied");
+                }
+                Err(error) => {
+                    let error = error.to_string();
+                    assert!(!fits && error.ends_with("(limit \"files of a volume\")"), "{paths}: {error}");
+                }
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! call.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::{self, OpenOptions, Permissions},
@@ -21,7 +22,6 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use jiff::Timestamp;
 use stanchion_untrusted::{
     Limit, Links, read,
     tree::{self, Found},
@@ -36,21 +36,22 @@ const NEXT: &str = "..data_tmp";
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct File {
-    pub content: Vec<u8>,
+pub(super) struct File<'a> {
+    /// That of an object where it can be: many files may have the same.
+    pub content: Cow<'a, [u8]>,
     pub mode: u32,
 }
 
 /// Files by path: relative, without `..`.
-pub(super) type Payload = BTreeMap<PathBuf, File>;
+pub(super) type Payload<'a> = BTreeMap<PathBuf, File<'a>>;
 
 /// Makes these the files in `volume`, which exists, readable for `group` if one is named. Nothing happens if they are.
-pub(super) fn publish(volume: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()> {
+pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>) -> io::Result<()> {
     let current = current(volume)?;
     let name = match current.filter(|name| is_same(&volume.join(name), payload, group)) {
         Some(name) => name,
         None => {
-            let name = OsString::from(Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string());
+            let name = OsString::from(crate::Clock::System.now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string());
             if let Err(error) = write(&volume.join(&name), payload, group) {
                 // What is half written on a full disk must not keep it full.
                 tree::remove(volume.join(&name))?;
@@ -97,7 +98,7 @@ fn current(volume: &Path) -> io::Result<Option<OsString>> {
     }
 }
 
-fn write(directory: &Path, payload: &Payload, group: Option<u32>) -> io::Result<()> {
+fn write(directory: &Path, payload: &Payload<'_>, group: Option<u32>) -> io::Result<()> {
     fs::create_dir(directory)?;
     own(directory, directory_mode(group), group)?;
     for (path, file) in payload {
@@ -130,13 +131,13 @@ fn directory_mode(group: Option<u32>) -> u32 {
 }
 
 /// The group can read what it is given (R-VOL-8).
-fn file_mode(file: &File, group: Option<u32>) -> u32 {
+fn file_mode(file: &File<'_>, group: Option<u32>) -> u32 {
     let mode = file.mode & 0o777;
     if group.is_some() { mode | 0o440 } else { mode }
 }
 
 /// Whether a directory has exactly these files.
-fn is_same(directory: &Path, payload: &Payload, group: Option<u32>) -> bool {
+fn is_same(directory: &Path, payload: &Payload<'_>, group: Option<u32>) -> bool {
     has_files(directory, payload.len())
         && payload.iter().all(|(path, file)| {
             let path = directory.join(path);
@@ -147,7 +148,7 @@ fn is_same(directory: &Path, payload: &Payload, group: Option<u32>) -> bool {
             };
             let limit = Limit::new("file of a volume", file.content.len() as u64);
             fs::symlink_metadata(&path).is_ok_and(is_right)
-                && read(&path, Links::Refuse, limit).is_ok_and(|it| it == file.content)
+                && read(&path, Links::Refuse, limit).is_ok_and(|it| *it == *file.content)
         })
 }
 
@@ -163,7 +164,7 @@ fn has_files(directory: &Path, count: usize) -> bool {
 }
 
 /// The first path of a payload that is a directory of another; it cannot be both.
-pub(super) fn conflict(payload: &Payload) -> Option<&Path> {
+pub(super) fn conflict<'a>(payload: &'a Payload<'_>) -> Option<&'a Path> {
     payload.keys().find(|path| path.ancestors().skip(1).any(|above| payload.contains_key(above))).map(PathBuf::as_path)
 }
 

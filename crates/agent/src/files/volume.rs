@@ -10,6 +10,7 @@ use std::{
 
 use rustix::mount::{MountFlags, mount};
 use stanchion_pod::{Capacity, FsGroup, HostPathKind, Medium, ObjectKey, Objects, Pod, ProjectedKind, Volume};
+use stanchion_untrusted::TooLarge;
 
 use super::{PodFiles, mounts, owner, projected, publish};
 
@@ -24,6 +25,8 @@ pub(crate) enum VolumeError {
     Missing(ObjectKey),
     #[error("references non-existent {object} key: {key}")]
     MissingKey { object: &'static str, key: String },
+    #[error("its files are too many or too large together: {0}")]
+    TooLarge(TooLarge),
     #[error("{} would be a file and a directory", .0.display())]
     Conflict(PathBuf),
     #[error("hugePages storage requested, but there is no resource request for huge pages{}", of_size(*.0))]

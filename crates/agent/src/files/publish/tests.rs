@@ -9,9 +9,9 @@ use tempfile::TempDir;
 
 use super::*;
 
-fn payload(files: &[(&str, &str)]) -> Payload {
-    let file = |(path, content): &(&str, &str)| {
-        (PathBuf::from(path), File { content: content.as_bytes().to_vec(), mode: 0o640 })
+fn payload<'a>(files: &[(&str, &'a str)]) -> Payload<'a> {
+    let file = |(path, content): &(&str, &'a str)| {
+        (PathBuf::from(path), File { content: content.as_bytes().into(), mode: 0o640 })
     };
     files.iter().map(file).collect()
 }
@@ -58,9 +58,10 @@ fn files_are_written_changed_and_removed() {
 fn a_reader_sees_all_of_the_old_or_all_of_the_new() {
     let directory = TempDir::new().expect("a directory");
     let (volume, done) = (directory.path(), AtomicBool::new(false));
-    let of = |value: usize| {
-        let text = value.to_string();
-        payload(&[("a", &text), ("b", &text), ("c", &text)])
+    let of = |value: usize| -> Payload<'static> {
+        let file =
+            |name: &str| (PathBuf::from(name), File { content: value.to_string().into_bytes().into(), mode: 0o640 });
+        ["a", "b", "c"].map(file).into()
     };
     publish(volume, &of(0), None).expect("they can be published");
     thread::scope(|scope| {
@@ -129,7 +130,8 @@ fn on_a_full_disk_the_old_files_stay_in_force_and_nothing_is_left_of_the_new() {
     let volume = directory.path();
     mount("tmpfs", volume, "tmpfs", MountFlags::empty(), Some(c"size=64k")).expect("mounted");
     publish(volume, &payload(&[("a", "1")]), None).expect("they can be published");
-    let error = publish(volume, &payload(&[("a", &"2".repeat(1 << 20))]), None).expect_err("there is no room");
+    let large = "2".repeat(1 << 20);
+    let error = publish(volume, &payload(&[("a", &large)]), None).expect_err("there is no room");
     assert_eq!(error.kind(), ErrorKind::StorageFull);
     assert_tidy(volume, &["a"]);
     assert_eq!(fs::read_to_string(volume.join("a")).expect("it is there"), "1");
