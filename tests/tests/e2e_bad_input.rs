@@ -18,6 +18,7 @@ use stanchion_tests::{
 
 stanchion_tests::on_each_runtime! {
     a_probe_that_hangs_is_a_failed_one_and_leaves_no_process,
+    what_a_probe_leaves_ends_with_it_and_its_exit_code_counts,
     hooks_that_never_end_hold_up_nobody_else_and_not_the_end,
     a_secret_that_others_can_read_is_refused_until_it_is_roots_alone,
     objects_may_be_many_and_large,
@@ -74,6 +75,46 @@ fn a_probe_that_hangs_is_a_failed_one_and_leaves_no_process(on: Backend) -> Resu
             ensure!(left == 0, "{left} commands run");
             Ok(())
         })
+    })
+}
+
+// R-PRB-35.
+fn what_a_probe_leaves_ends_with_it_and_its_exit_code_counts(on: Backend) -> Result<()> {
+    beside(on, |node| {
+        // Numbers of seconds that nobody else sleeps.
+        let sleep = |number: u32| format!("sleep 9{number}{}", node.names().port(0));
+        let (held, gone, hung, own) = (sleep(1), sleep(2), sleep(3), sleep(4));
+        // One child holds the output open, and one is nobody's any more.
+        let leaves = format!("echo >> /tmp/asked; {held} & (setsid {gone} > /dev/null 2>&1 &); exit 0");
+        let hangs = format!("echo >> /tmp/hung; (setsid {hung} &); {hung}; true");
+        let probe = |kind: &str, script: &str| {
+            format!(
+                "    {kind}: {{exec: {{command: [sh, -c, '{script}']}}, periodSeconds: 1, timeoutSeconds: 1, \
+                 failureThreshold: 3}}\n"
+            )
+        };
+        let probes = probe("livenessProbe", &leaves) + &probe("readinessProbe", &hangs);
+        node.write("pod.yaml", shell("pod", IDLE, &probes))?;
+        let said = ["Readiness probe failed: command timed out"];
+        node.await_said(&["describe", "pod", "pod-node-1"], &said)?;
+        let stays = format!("{own} > /dev/null 2>&1 &");
+        node.agent.text(&["exec", "pod-node-1", "--", "sh", "-c", &stays])?;
+        node.until("five probes of each kind", || {
+            let count = "wc -l < /tmp/asked; wc -l < /tmp/hung";
+            let lines = node.agent.text(&["exec", "pod-node-1", "--", "sh", "-c", count])?;
+            for (command, most) in [(&held, 1), (&gone, 1), (&hung, 2)] {
+                let left = running(command)?;
+                ensure!(left <= most, "{left} times {command:?} is left of probes");
+            }
+            ensure!(lines.lines().all(|line| line.trim().parse::<u32>().is_ok_and(|count| count >= 5)), "{lines}");
+            Ok(())
+        })?;
+        let pod = node.pod("pod")?;
+        ensure!(pod.restarts() == 0, "it was restarted: {}", pod.summary());
+        ensure!(!node.said(&["get", "events"])?.contains("Liveness probe failed"), "the exit code does not count");
+        ensure!(running(&own)? == 1, "what an administrator has started is gone");
+        node.remove("pod.yaml")?;
+        node.await_gone("pod")
     })
 }
 

@@ -3,10 +3,10 @@
 use std::{net::IpAddr, time::Duration};
 
 use stanchion_pod::{Hook, PodKey, TargetPort};
-use stanchion_runtime::{ContainerId, Runtime};
+use stanchion_runtime::{ContainerId, Descendants, Runtime};
 
 use crate::{
-    contact::{exec, http, user_agent},
+    contact::{exec, http, tls::PLAIN, user_agent},
     events::{EventLog, Subject},
 };
 
@@ -35,7 +35,7 @@ impl<R: Runtime> Place<'_, R> {
             Hook::Exec(command) => {
                 let words = command.join(" ");
                 let what = format!("Exec lifecycle hook ([{words}]) {whose}");
-                match exec::run(self.runtime, self.container, command).await {
+                match exec::run(self.runtime, self.container, command, Descendants::EndIfGivenUp).await {
                     Ok(ran) if ran.code == 0 => Ok(()),
                     Ok(ran) => Err(format!(
                         "{what} - error: command '{words}' exited with {}: {}, message: {:?}",
@@ -85,5 +85,5 @@ impl<R: Runtime> Place<'_, R> {
 }
 
 fn is_no_tls(error: &str) -> bool {
-    error.contains("InvalidContentType") || error.contains("corrupt message")
+    error.contains(PLAIN)
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use stanchion_pod::{Check, Probe};
-use stanchion_runtime::{ContainerId, Runtime};
+use stanchion_runtime::{ContainerId, Descendants, Runtime};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until, timeout},
@@ -148,7 +148,8 @@ impl<R: Runtime> Prober<R> {
     }
 
     async fn exec(&self, command: &[String], limit: Duration) -> Answer {
-        match timeout(limit, exec::run(&*self.runtime, &self.container, command)).await {
+        let ran = exec::run(&*self.runtime, &self.container, command, Descendants::End);
+        match timeout(limit, ran).await {
             Ok(Ok(ran)) if ran.code == 0 => Answer::Good,
             Ok(Ok(ran)) => Answer::Bad(ran.output()),
             Ok(Err(error)) => Answer::Broken(error.chain()),

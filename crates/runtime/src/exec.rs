@@ -21,6 +21,23 @@ pub struct ExecRequest {
     /// Size of that terminal at the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<TerminalSize>,
+    /// What becomes of the processes that it has started and that outlive it.
+    #[serde(default)]
+    pub descendants: Descendants,
+}
+
+/// What becomes of the processes that an exec has started when it is over. It is over when its own process ends, or when
+/// its caller gives it up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Descendants {
+    /// They stay, and the exec lasts as long as they hold its outputs open: an administrator's exec.
+    #[default]
+    Stay,
+    /// They stay when its process ends, and end when it is given up: a hook. The exec does not wait for its outputs.
+    EndIfGivenUp,
+    /// They end with it: a probe. The exec does not wait for its outputs.
+    End,
 }
 
 /// Size of a terminal in characters.

@@ -33,6 +33,7 @@ mod open;
 mod runtime;
 mod sandbox;
 mod security;
+pub mod signal;
 mod stats;
 #[cfg(feature = "testing")]
 #[allow(clippy::disallowed_methods, reason = "tests measure, and fake programs live by themselves")]
@@ -44,7 +45,7 @@ pub use container::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, EventKind};
-pub use exec::{ExecRequest, ExecStdio, ExitStatus, TerminalSize};
+pub use exec::{Descendants, ExecRequest, ExecStdio, ExitStatus, TerminalSize};
 pub use health::{Failover, Health, OnReturn};
 pub use ids::{ContainerId, ExecId, ImageDigest, SandboxId};
 pub use image::{

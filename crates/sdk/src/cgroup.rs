@@ -5,6 +5,7 @@ mod parent;
 mod systemd;
 
 use std::{
+    collections::BTreeSet,
     fs,
     io::{self, ErrorKind},
     path::{Path, PathBuf},
@@ -86,6 +87,27 @@ impl Cgroup {
             let processes = self.read(&["cgroup.procs"])?.lines().count();
             u64::try_from(processes).ok()
         })
+    }
+
+    /// The processes in it and below it, by their numbers here.
+    #[must_use]
+    pub fn processes(&self) -> BTreeSet<i32> {
+        let mut found = BTreeSet::new();
+        // In most hierarchies it is the same.
+        for place in self.places() {
+            let mut open = vec![place];
+            while let Some(place) = open.pop() {
+                // One without any has no such file, or is gone.
+                let members = fs::read_to_string(place.join("cgroup.procs")).unwrap_or_default();
+                found.extend(members.lines().filter_map(|line| line.parse::<i32>().ok()));
+                let below = fs::read_dir(&place).into_iter().flatten().flatten();
+                open.extend(below.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()));
+            }
+            if !found.is_empty() {
+                break;
+            }
+        }
+        found
     }
 
     /// Whether the kernel has killed a process in it for lack of memory. It is told until the cgroup is removed.

@@ -12,7 +12,7 @@
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
 //! - [`changes`]: one change at a time to one thing, each to its end. [`clock`]: the time.
-//! - `cgroup`, `confinement`, `disk`, `layers`, `names`, `privileges`, `proc`, `settings`, `users`: what backends for a runtime on this
+//! - `cgroup`, `confinement`, `descendants`, `disk`, `layers`, `names`, `privileges`, `proc`, `settings`, `users`: what backends for a runtime on this
 //!   node share (feature `node`).
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
@@ -25,6 +25,8 @@ pub mod changes;
 pub mod clock;
 #[cfg(feature = "node")]
 pub mod confinement;
+#[cfg(feature = "node")]
+pub mod descendants;
 #[cfg(feature = "node")]
 pub mod disk;
 mod dispatch;

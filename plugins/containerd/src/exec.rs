@@ -8,6 +8,7 @@ mod pipes;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use containerd_client::{
@@ -19,14 +20,19 @@ use containerd_client::{
 };
 use oci_spec::runtime::Spec;
 use prost_types::Any;
-use stanchion_sdk::runtime::{Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result, TerminalSize};
+use stanchion_sdk::{
+    changes::finish,
+    descendants::Mark,
+    runtime::{Descendants, Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result, TerminalSize},
+};
 use tokio::sync::watch;
 
 use crate::{
     Containerd,
+    cgroup::Cgroup,
     client::{failed, is_gone},
     inventory::RUNNING,
-    names::is_identifier,
+    names::{self, is_identifier},
     spec,
 };
 use pipes::Pipes;
@@ -34,6 +40,8 @@ use pipes::Pipes;
 /// Type of an OCI process.
 const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGKILL: u32 = 9;
+/// How long the output of a probe or a hook that has ended is read on: what it wrote itself is in its shim by then.
+const DRAIN: Duration = Duration::from_millis(250);
 
 /// Processes that run, by id, with their containers.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +55,7 @@ impl Execs {
 
 impl Containerd {
     pub(crate) async fn run_beside(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
-        let ExecRequest { id, container, command, tty, size } = request;
+        let ExecRequest { id, container, command, tty, size, descendants } = request;
         let program = command.first().cloned().unwrap_or_default();
         let tried = || format!("running {program:?} in container {container}");
         // Names a directory, and a process in containerd.
@@ -55,7 +63,8 @@ impl Containerd {
             let message = format!("{}: {id:?} cannot be the id of an exec", tried());
             return Err(Error::new(ErrorKind::Invalid, message));
         }
-        let process = self.process_beside(container.as_str(), command, tty).await?;
+        let mark = Mark::new(descendants);
+        let (process, cgroup) = self.process_beside(container.as_str(), command, tty, mark).await?;
         let directory = self.run_dir.join("exec").join(id.as_str());
         let pipes = Pipes::make(&directory, stdio, tty).map_err(|error| {
             Error::new(ErrorKind::Other, format!("{}: making its pipes", tried())).caused_by(&error)
@@ -69,23 +78,40 @@ impl Containerd {
             stderr: pipes.stderr_path(),
             spec: Some(process),
         };
-        let mut tasks = self.client.tasks();
         // From here on, however this ends, nothing of the process stays.
-        let mut running =
-            Running { backend: self.clone(), id: id.clone(), container: container.0.clone(), over: false };
-        let made = tasks.exec(self.client.request(exec)).await;
-        if let Err(status) = made {
-            // What is there under this id is another's.
-            running.over = status.code() == Code::AlreadyExists;
-            return Err(match self.task(container.as_str()).await {
-                Ok(Some(task)) if task.status == RUNNING => failed(tried(), &status),
-                Err(_) => failed(tried(), &status),
-                Ok(_) => Error::new(ErrorKind::Conflict, format!("{}: it does not run", tried())),
-            });
+        let mut running = Running {
+            backend: self.clone(),
+            id: id.clone(),
+            container: container.0.clone(),
+            tree: mark.map(|mark| (mark, cgroup)),
+            end: End::Kill,
+        };
+        // Never given up in the middle: what would be started after that, nobody would end.
+        let turn = self.changes.turn(&turn_of(&id)).await;
+        let (backend, started) =
+            (self.clone(), StartRequest { container_id: container.0.clone(), exec_id: id.0.clone() });
+        let (what, of) = (tried(), container.clone());
+        let start = async move {
+            let mut tasks = backend.client.tasks();
+            if let Err(status) = tasks.exec(backend.client.request(exec)).await {
+                let is_another = status.code() == Code::AlreadyExists;
+                let error = match backend.task(of.as_str()).await {
+                    Ok(Some(task)) if task.status == RUNNING => failed(what, &status),
+                    Err(_) => failed(what, &status),
+                    Ok(_) => Error::new(ErrorKind::Conflict, format!("{what}: it does not run")),
+                };
+                return Ok(Err((is_another, error)));
+            }
+            let started = tasks.start(backend.client.request(started)).await;
+            Ok(started.map(drop).map_err(|status| (false, failed(what, &status))))
+        };
+        if let Err((is_another, error)) = finish(turn, start).await? {
+            if is_another {
+                // What is there under this id is another's.
+                running.end = End::Nothing;
+            }
+            return Err(error);
         }
-        let start = StartRequest { container_id: container.0.clone(), exec_id: id.0.clone() };
-        let started = tasks.start(self.client.request(start)).await;
-        started.map_err(|status| failed(tried(), &status))?;
         self.execs.lock().insert(id.clone(), container.0.clone());
         if let Some(size) = size
             && let Err(error) = self.resize_beside(&id, size).await
@@ -95,19 +121,35 @@ impl Containerd {
         }
         let (ended, over) = watch::channel(false);
         let wait = WaitRequest { container_id: container.0.clone(), exec_id: id.0.clone() };
+        let mut tasks = self.client.tasks();
         let waited = async {
             let waited = tasks.wait(self.client.request(wait)).await;
+            if descendants == Descendants::End {
+                running.end_tree().await;
+            }
             ended.send_replace(true);
             waited
         };
-        let status = pipes.drive(waited, over, || running.close_input()).await;
+        let drain = mark.map(|_| DRAIN);
+        let status = pipes.drive(drain, waited, over, || running.close_input()).await;
         let status = status.map_err(|status| failed(tried(), &status))?.into_inner().exit_status;
-        running.end().await;
+        running.end = End::Forget;
+        match descendants {
+            // Its shim waits for who holds its outputs.
+            Descendants::EndIfGivenUp => drop(running),
+            _ => running.forget().await,
+        }
         Ok(ExitStatus { code: i32::try_from(status).unwrap_or(255) })
     }
 
-    /// The container's own process, with another command.
-    async fn process_beside(&self, container: &str, command: Vec<String>, tty: bool) -> Result<Any> {
+    /// The container's own process, with another command; and the container's cgroup.
+    async fn process_beside(
+        &self,
+        container: &str,
+        command: Vec<String>,
+        tty: bool,
+        mark: Option<Mark>,
+    ) -> Result<(Any, Cgroup)> {
         let record = self
             .record(container)
             .await?
@@ -116,12 +158,13 @@ impl Containerd {
             Error::new(ErrorKind::Other, format!("reading the OCI configuration of container {container}"))
                 .caused_by(error)
         };
+        let cgroup = Cgroup::at(record.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default());
         let value = record.spec.unwrap_or_default().value;
         let spec: Spec = serde_json::from_slice(&value).map_err(|error| broken(&error))?;
         let base = spec.process().as_ref().ok_or_else(|| broken(&std::io::Error::other("it has no process")))?;
-        let process = spec::exec(base, command, tty).map_err(|error| broken(&error))?;
+        let process = spec::exec(base, command, tty, mark).map_err(|error| broken(&error))?;
         let value = serde_json::to_vec(&process).map_err(|error| broken(&error))?;
-        Ok(Any { type_url: PROCESS_URL.to_owned(), value })
+        Ok((Any { type_url: PROCESS_URL.to_owned(), value }, cgroup))
     }
 
     pub(crate) async fn resize_beside(&self, id: &ExecId, size: TerminalSize) -> Result<()> {
@@ -134,12 +177,23 @@ impl Containerd {
     }
 }
 
+/// What is done with a process that nobody waits for any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Kill,
+    /// It has ended.
+    Forget,
+    Nothing,
+}
+
 /// A process in containerd: killed and forgotten when nobody waits for it any more.
 struct Running {
     backend: Containerd,
     id: ExecId,
     container: String,
-    over: bool,
+    /// What tells the processes that it has started, and where they are; `None` for an administrator's exec.
+    tree: Option<(Mark, Cgroup)>,
+    end: End,
 }
 
 impl Running {
@@ -152,31 +206,53 @@ impl Running {
         }
     }
 
+    /// Ends all that it has started.
+    async fn end_tree(&self) {
+        end_tree(&self.id, &self.container, self.tree.as_ref()).await;
+    }
+
     /// Forgets a process that has ended.
-    async fn end(mut self) {
-        self.over = true;
-        forget(&self.backend, &self.id, &self.container, false).await;
+    async fn forget(mut self) {
+        self.end = End::Nothing;
+        forget(&self.backend, &self.id, &self.container, None).await;
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         self.backend.execs.lock().remove(&self.id);
-        if self.over {
+        if self.end == End::Nothing {
             return;
         }
         if let Ok(tokio) = tokio::runtime::Handle::try_current() {
             let (backend, id, container) = (self.backend.clone(), self.id.clone(), std::mem::take(&mut self.container));
-            #[allow(clippy::disallowed_methods, reason = "two calls that nobody waits for")]
-            tokio.spawn(async move { forget(&backend, &id, &container, true).await });
+            let kill = (self.end == End::Kill).then(|| self.tree.take());
+            #[allow(clippy::disallowed_methods, reason = "calls that nobody waits for")]
+            tokio.spawn(async move { forget(&backend, &id, &container, kill).await });
         }
     }
 }
 
-async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: bool) {
+/// The changes of a process, among those of containers.
+fn turn_of(id: &ExecId) -> String {
+    format!("exec/{id}")
+}
+
+async fn end_tree(id: &ExecId, container: &str, tree: Option<&(Mark, Cgroup)>) {
+    let Some((mark, cgroup)) = tree else { return };
+    if let Err(error) = mark.end(cgroup, None).await {
+        tracing::warn!(exec = %id, container, %error, "processes of a probe or a hook are left to go with the container");
+    }
+}
+
+/// Has containerd forget a process; before that it is killed, with its tree, if that is given.
+async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: Option<Option<(Mark, Cgroup)>>) {
     let (container_id, exec_id) = (container.to_owned(), id.0.clone());
     let (client, mut tasks) = (&backend.client, backend.client.tasks());
-    if kill {
+    if let Some(tree) = kill {
+        // Whoever still starts it does so to the end.
+        let _turn = backend.changes.turn(&turn_of(id)).await;
+        end_tree(id, container, tree.as_ref()).await;
         let request =
             KillRequest { container_id: container_id.clone(), exec_id: exec_id.clone(), signal: SIGKILL, all: false };
         if tasks.kill(client.request(request)).await.is_ok() {
@@ -184,6 +260,8 @@ async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: bool) 
             if let Err(status) = tasks.wait(client.request(request)).await {
                 tracing::debug!(exec = %id, error = status.message(), "waiting for a killed process failed");
             }
+            // What it did between being found and being killed.
+            end_tree(id, container, tree.as_ref()).await;
         }
     }
     match tasks.delete_process(client.request(DeleteProcessRequest { container_id, exec_id })).await {

@@ -11,6 +11,7 @@ mod pipes;
 use std::{
     collections::HashMap,
     fs,
+    os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -21,20 +22,30 @@ use bollard::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::json;
-use stanchion_sdk::runtime::{Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result, TerminalSize};
+use stanchion_sdk::{
+    cgroup::Cgroup,
+    descendants::Mark,
+    runtime::{Descendants, Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result, TerminalSize},
+};
+use tokio::net::unix::pipe;
 
 use crate::{
     Docker,
     client::{Client, failed, is_gone},
     names::is_identifier,
 };
-use pipes::Pipes;
+
 use stanchion_untrusted::read_kernel;
+use pipes::{Kept, Pipes};
 
 /// How soon, and at the latest how often, Docker is asked whether a process without outputs has ended: it has no call
 /// that waits for that.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(200);
+/// How often Docker is asked for the number of a process that it starts: for about 10 s.
+const LOOKS: u32 = 50;
+/// How long the output of a probe or a hook that has ended is read on: what it wrote itself Docker has by then.
+const DRAIN: Duration = Duration::from_millis(250);
 
 /// Processes that run: our ids and Docker's.
 #[derive(Clone, Debug, Default)]
@@ -48,7 +59,7 @@ impl Execs {
 
 impl Docker {
     pub(crate) async fn run_beside(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
-        let ExecRequest { id, container, command, tty, size } = request;
+        let ExecRequest { id, container, command, tty, size, descendants } = request;
         let program = command.first().cloned().unwrap_or_default();
         let tried = || format!("running {program:?} in container {container}");
         if !is_identifier(id.as_str()) || self.execs.lock().contains_key(&id) {
@@ -57,15 +68,20 @@ impl Docker {
         }
         let found = self.client.find(container.as_str()).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
-        if found.state.is_none_or(|state| state.running != Some(true)) {
+        if found.state.as_ref().is_none_or(|state| state.running != Some(true)) {
             return Err(Error::new(ErrorKind::Conflict, format!("{}: it does not run", tried())));
         }
+        let tree = match Mark::new(descendants) {
+            Some(mark) => self.container_cgroup(&found).await?.map(|path| (mark, Cgroup::at(&path))),
+            None => None,
+        };
         let options = CreateExecOptions {
             attach_stdin: Some(stdio.stdin.is_some()),
             attach_stdout: Some(true),
             attach_stderr: Some(!tty),
             tty: Some(tty),
             cmd: Some(command),
+            env: tree.as_ref().map(|(mark, _)| vec![mark.variable()]),
             ..CreateExecOptions::default()
         };
         let pipes = Pipes::new(stdio, tty)
@@ -79,6 +95,7 @@ impl Docker {
             id: id.clone(),
             exec: exec.clone(),
             container: container.0.clone(),
+            tree,
             over: false,
         };
         let path = format!("/exec/{exec}/start");
@@ -91,7 +108,28 @@ impl Docker {
             // It may have ended already.
             tracing::debug!(exec = %id, error = error.chain(), "a terminal keeps its first size");
         }
-        let kept = pipes.drive(connection).await;
+        let kept = match &running.tree {
+            None => pipes.drive(connection).await,
+            Some(tree) => {
+                let ended = async {
+                    running.leader_ends(tree).await;
+                    if descendants == Descendants::End {
+                        running.end_tree(tree).await;
+                    }
+                    tokio::time::sleep(DRAIN).await;
+                };
+                // Cancel-safe: what comes after that is not the process's own.
+                tokio::select! {
+                    kept = pipes.drive(connection) => {
+                        if descendants == Descendants::End {
+                            running.end_tree(tree).await;
+                        }
+                        kept
+                    }
+                    () = ended => Kept::nothing(),
+                }
+            }
+        };
         let (code, was_started) = self.end_of(&exec).await.map_err(|error| match is_gone(&error) {
             true => Error::new(ErrorKind::Conflict, format!("{}: the container ended under it", tried())),
             false => failed(tried(), &error),
@@ -136,7 +174,37 @@ struct Running {
     id: ExecId,
     exec: String,
     container: String,
+    /// What tells the processes that it has started, and where they are; `None` for an administrator's exec.
+    tree: Option<(Mark, Cgroup)>,
     over: bool,
+}
+
+impl Running {
+    /// Waits for the end of the process itself: Docker tells of it only when its outputs have ended too. Marks what it
+    /// starts on the way.
+    async fn leader_ends(&self, (mark, cgroup): &(Mark, Cgroup)) {
+        let Some(pid) = leader(&self.client, &self.exec).await else { return };
+        let Some(process) = hold(pid, &self.container) else { return };
+        let (mark, cgroup) = (*mark, cgroup.clone());
+        let marked = tokio::task::spawn_blocking(move || mark.put(&cgroup, pid)).await;
+        if let Err(error) = marked {
+            tracing::debug!(exec = %self.id, %error, "a process is not marked");
+        }
+        // Readable when the process has ended (pidfd_open(2)); what reads a pipe can wait for that.
+        let ended = match pipe::Receiver::from_owned_fd_unchecked(process) {
+            Ok(process) => process.readable().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = ended {
+            // Then its outputs tell.
+            tracing::debug!(exec = %self.id, %error, "the end of a process cannot be awaited");
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn end_tree(&self, tree: &(Mark, Cgroup)) {
+        end_tree(&self.client, &self.exec, &self.container, tree).await;
+    }
 }
 
 impl Drop for Running {
@@ -146,10 +214,15 @@ impl Drop for Running {
             return;
         }
         if let Ok(tokio) = tokio::runtime::Handle::try_current() {
-            let (client, id) = (self.client.clone(), self.id.clone());
+            let (client, id, tree) = (self.client.clone(), self.id.clone(), self.tree.take());
             let (exec, container) = (std::mem::take(&mut self.exec), std::mem::take(&mut self.container));
-            #[allow(clippy::disallowed_methods, reason = "one call that nobody waits for")]
+            #[allow(clippy::disallowed_methods, reason = "calls that nobody waits for")]
             tokio.spawn(async move {
+                if let Some(tree) = tree {
+                    // Docker starts it to the end, whoever has gone.
+                    leader(&client, &exec).await;
+                    end_tree(&client, &exec, &container, &tree).await;
+                }
                 if let Err(error) = kill(&client, &exec, &container).await {
                     tracing::debug!(exec = %id, %error, "a process is left to go with its container");
                 }
@@ -158,15 +231,44 @@ impl Drop for Running {
     }
 }
 
+/// The number of an exec's process on the node, once there is one; `None` if it has ended, or never began.
+async fn leader(client: &Client, exec: &str) -> Option<u32> {
+    let mut pause = FIRST_LOOK;
+    for _ in 0..LOOKS {
+        let found = client.api().inspect_exec(exec).await.ok()?;
+        match found.pid.filter(|pid| *pid > 1) {
+            _ if found.exit_code.is_some() && found.running != Some(true) => return None,
+            Some(pid) => return u32::try_from(pid).ok(),
+            None => tokio::time::sleep(pause).await,
+        }
+        pause = (pause * 2).min(LAST_LOOK);
+    }
+    None
+}
+
+/// Ends all that an exec has started.
+async fn end_tree(client: &Client, exec: &str, container: &str, (mark, cgroup): &(Mark, Cgroup)) {
+    let found = client.api().inspect_exec(exec).await.ok();
+    let leader = found.and_then(|found| u32::try_from(found.pid?).ok()).filter(|pid| *pid > 1);
+    if let Err(error) = mark.end(cgroup, leader).await {
+        tracing::warn!(container, %error, "processes of a probe or a hook are left to go with the container");
+    }
+}
+
+/// A handle of a process, if it is one of the container's.
+fn hold(pid: u32, container: &str) -> Option<OwnedFd> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let process = pidfd_open(number, PidfdFlags::empty()).ok()?;
+    // Held before it is looked at: it is the container's own now, and stays what it is.
+    let cgroups = read_kernel(format!("/proc/{pid}/cgroup")).ok()?;
+    cgroups.contains(container).then_some(process)
+}
+
 /// Docker cannot signal a process that it has run beside, but says its id on the node.
 async fn kill(client: &Client, exec: &str, container: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let found = client.api().inspect_exec(exec).await?;
-    let pid = found.pid.filter(|_| found.running == Some(true)).and_then(|pid| i32::try_from(pid).ok());
-    let Some(pid) = pid.filter(|pid| *pid > 1).and_then(Pid::from_raw) else { return Ok(()) };
-    let process = pidfd_open(pid, PidfdFlags::empty())?;
-    // Held before it is looked at: it is the container's own now, and stays what it is.
-    let cgroups = read_kernel(format!("/proc/{pid}/cgroup"))?;
-    if cgroups.contains(container) {
+    let pid = found.pid.filter(|pid| found.running == Some(true) && *pid > 1).and_then(|pid| u32::try_from(pid).ok());
+    if let Some(process) = pid.and_then(|pid| hold(pid, container)) {
         pidfd_send_signal(&process, Signal::KILL)?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use stanchion_sdk::{
     cgroup::{self, Cgroup, Driver},
     changes::finish,
-    runtime::{ContainerId, Error, ErrorKind, Result},
+    runtime::{ContainerId, Error, ErrorKind, Result, signal},
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
 /// How often, and for how long each time, somebody else's removal of a container is waited for.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
+const SIGTERM: i32 = 15;
 
 impl Docker {
     pub(crate) async fn start_process(&self, id: &ContainerId) -> Result<()> {
@@ -69,16 +70,21 @@ impl Docker {
 
     /// Docker has no setting for it, and its OCI runtime's default is that one process is killed.
     async fn die_together(&self, found: &ContainerInspectResponse) -> Result<()> {
-        let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(()) };
-        let path = match self.ready().await?.driver {
-            Driver::Files => format!("{pod}/{id}"),
-            Driver::Systemd => format!("{pod}/docker-{id}.scope"),
-        };
+        let (Some(path), Some(id)) = (self.container_cgroup(found).await?, &found.id) else { return Ok(()) };
         let written = self.blocking(move || Ok(Cgroup::at(&path).die_together())).await?;
         if let Err(error) = written {
             tracing::warn!(container = %id, %error, "out of memory, the kernel may kill one of its processes only");
         }
         Ok(())
+    }
+
+    /// The cgroup of a container, from the root of the hierarchy.
+    pub(crate) async fn container_cgroup(&self, found: &ContainerInspectResponse) -> Result<Option<String>> {
+        let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(None) };
+        Ok(Some(match self.ready().await?.driver {
+            Driver::Files => format!("{pod}/{id}"),
+            Driver::Systemd => format!("{pod}/docker-{id}.scope"),
+        }))
     }
 
     /// Given up while it waits, a stop has sent its signal, and no more.
@@ -88,8 +94,10 @@ impl Docker {
             return Ok(());
         }
         if !grace.is_zero() {
-            let named = found.config.and_then(|config| config.stop_signal).filter(|name| !name.is_empty());
-            self.signal(id.as_str(), named.as_deref().unwrap_or("SIGTERM")).await?;
+            // As a number: Docker does not know every name. Of an unknown one the pod's events tell.
+            let named = found.config.and_then(|config| config.stop_signal);
+            let number = named.and_then(|name| signal::number(&name)).unwrap_or(SIGTERM);
+            self.signal(id.as_str(), &number.to_string()).await?;
             if let Ok(ended) = tokio::time::timeout(grace, self.wait(id.as_str(), "not-running")).await {
                 return ended;
             }

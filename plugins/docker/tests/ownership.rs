@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 use stanchion_runtime::{
-    ContainerConfig, ContainerId, ErrorKind, ExecId, ExecRequest, ExecStdio, Progress, PullImage, Runtime,
+    ContainerConfig, ContainerId, Descendants, ErrorKind, ExecId, ExecRequest, ExecStdio, Progress, PullImage, Runtime,
     SandboxConfig, SandboxId,
 };
 use support::{Bed, said};
@@ -50,6 +50,7 @@ async fn another_agents_pods_are_out_of_reach() -> Result<()> {
         command: vec!["true".to_owned()],
         tty: false,
         size: None,
+        descendants: Descendants::Stay,
     };
     for (what, kind) in [
         ("start", theirs.start_container(container.clone()).await.err()),

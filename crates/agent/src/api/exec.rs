@@ -14,7 +14,7 @@ use axum::{
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use stanchion_pod::k8s_openapi::api::core::v1 as wire;
-use stanchion_runtime::{ContainerId, ExecId, ExecRequest, ExecStdio, Runtime, TerminalSize};
+use stanchion_runtime::{ContainerId, Descendants, ExecId, ExecRequest, ExecStdio, Runtime, TerminalSize};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
@@ -97,8 +97,14 @@ async fn run<R: Runtime>(
     };
     let (out, stdout) = pipe_out()?;
     let (err, stderr) = pipe_out()?;
-    let request =
-        ExecRequest { id: id.clone(), container, command: options.command, tty: options.tty, size: options.size };
+    let request = ExecRequest {
+        id: id.clone(),
+        container,
+        command: options.command,
+        tty: options.tty,
+        size: options.size,
+        descendants: Descendants::Stay,
+    };
     let stdio = ExecStdio { stdin, stdout: Some(stdout), stderr: Some(stderr) };
     let (mut from, mut to) = tokio::io::split(connection);
     let (send, mut frames) = mpsc::channel(8);

@@ -3,12 +3,14 @@
 use std::{
     io,
     os::fd::OwnedFd,
+    pin::pin,
     process,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 
-use stanchion_runtime::{ContainerId, Error, ErrorKind, ExecId, ExecRequest, ExecStdio, Runtime};
-use tokio::{io::AsyncReadExt, net::unix::pipe};
+use stanchion_runtime::{ContainerId, Descendants, Error, ErrorKind, ExecId, ExecRequest, ExecStdio, Runtime};
+use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 /// The most that is kept of what a command writes, bytes (R-PRB-13).
 const OUTPUT: usize = 10 << 10;
@@ -31,17 +33,41 @@ impl Ran {
     }
 }
 
-/// Runs a command in a container. The process is killed when this is dropped before it has ended (R-PRB-35).
-pub(crate) async fn run<R: Runtime>(runtime: &R, container: &ContainerId, command: &[String]) -> Result<Ran, Error> {
+/// How long the output of a command that has ended is read on, where the backend has not closed it.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// Runs a command in a container. Its processes are killed when this is dropped before it has ended (R-PRB-35); what becomes
+/// of those that outlive it, `descendants` says. The exit code counts at once, whoever holds the output open.
+pub(crate) async fn run<R: Runtime>(
+    runtime: &R,
+    container: &ContainerId,
+    command: &[String],
+    descendants: Descendants,
+) -> Result<Ran, Error> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = ExecId(format!("run-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let no_pipe = |error: io::Error| Error::new(ErrorKind::Other, "making pipes for a command").caused_by(&error);
     let (out, stdout) = outlet().map_err(no_pipe)?;
     let (err, stderr) = outlet().map_err(no_pipe)?;
-    let request = ExecRequest { id, container: container.clone(), command: command.to_vec(), tty: false, size: None };
+    let (container, command) = (container.clone(), command.to_vec());
+    let request = ExecRequest { id, container, command, tty: false, size: None, descendants };
     let stdio = ExecStdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };
-    let (ended, stdout, stderr) = tokio::join!(runtime.exec(request, stdio), read(out), read(err));
-    Ok(Ran { code: ended?.code, stdout, stderr })
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let ended = {
+        let mut reads = pin!(async { tokio::join!(read(out, &mut stdout), read(err, &mut stderr)) });
+        let mut exec = pin!(runtime.exec(request, stdio));
+        // Cancel-safe: both futures stay, and go on below.
+        tokio::select! {
+            ended = &mut exec => {
+                // What comes later is not the command's own.
+                timeout(DRAIN, &mut reads).await.ok();
+                ended
+            }
+            _ = &mut reads => exec.await,
+        }
+    };
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    Ok(Ran { code: ended?.code, stdout: text(stdout), stderr: text(stderr) })
 }
 
 fn outlet() -> io::Result<(pipe::Receiver, OwnedFd)> {
@@ -51,12 +77,10 @@ fn outlet() -> io::Result<(pipe::Receiver, OwnedFd)> {
 }
 
 /// Reads to the end and keeps the beginning.
-async fn read(mut from: pipe::Receiver) -> String {
-    let mut kept = Vec::new();
+async fn read(mut from: pipe::Receiver, kept: &mut Vec<u8>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let room = OUTPUT.saturating_sub(kept.len()).min(count);
         kept.extend_from_slice(&buffer[..room]);
     }
-    String::from_utf8_lossy(&kept).into_owned()
 }

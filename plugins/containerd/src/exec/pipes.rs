@@ -5,7 +5,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe::{OpenOptions, Receiver, Sender},
     sync::watch,
+    time::Instant,
 };
 
 /// How long the output of a process that has ended may pause: a child of it may hold it open for ever.
@@ -41,9 +42,9 @@ struct Output {
 impl Pipes {
     /// Must be called where a tokio runtime is.
     pub fn make(directory: &Path, stdio: stanchion_sdk::runtime::ExecStdio, tty: bool) -> io::Result<Self> {
-        fs::create_dir_all(directory.parent().unwrap_or(directory))?;
+        private(true).create(directory.parent().unwrap_or(directory))?;
         // Fails for a process that runs under the same id.
-        fs::create_dir(directory)?;
+        private(false).create(directory)?;
         let directory = Directory(directory.to_owned());
         let input = stdio.stdin.map(|stdin| Ok::<_, io::Error>((directory.input()?, Receiver::from_owned_fd(stdin)?)));
         let input = input.transpose()?;
@@ -65,15 +66,18 @@ impl Pipes {
         self.directory.path("stderr", self.stderr.is_some())
     }
 
-    /// Copies while the process runs and until its outputs have ended; gives what `waited` gave. `over` says that it has.
+    /// Copies while the process runs and until its outputs have ended, or for `drain` after its end; gives what `waited`
+    /// gave. `over` says that it has.
     pub async fn drive<T, F: Future<Output = ()>>(
         self,
+        drain: Option<Duration>,
         waited: impl Future<Output = T>,
         over: watch::Receiver<bool>,
         close_input: impl FnOnce() -> F,
     ) -> T {
         let Self { directory, input, stdout, stderr } = self;
-        let outputs = join_all([Some(stdout), stderr].into_iter().flatten().map(|output| output.copy(over.clone())));
+        let outputs =
+            join_all([Some(stdout), stderr].into_iter().flatten().map(|output| output.copy(over.clone(), drain)));
         let input = async {
             if let Some((mut to, mut from)) = input {
                 // The process may close its input whenever it likes.
@@ -94,13 +98,15 @@ impl Pipes {
 }
 
 impl Output {
-    async fn copy(mut self, mut over: watch::Receiver<bool>) {
+    async fn copy(mut self, mut over: watch::Receiver<bool>, drain: Option<Duration>) {
         let mut chunk = vec![0; CHUNK];
         let mut is_over = false;
+        let mut last = None;
         loop {
             let read = self.from.read(&mut chunk);
             let read = if is_over {
-                match tokio::time::timeout(QUIET, read).await {
+                let until = last.unwrap_or_else(|| Instant::now() + QUIET);
+                match tokio::time::timeout_at(until, read).await {
                     Ok(read) => read,
                     Err(_) => return tracing::debug!("something holds the output of a process that has ended open"),
                 }
@@ -111,6 +117,7 @@ impl Output {
                     read = read => read,
                     changed = over.wait_for(|over| *over) => {
                         is_over = true;
+                        last = drain.map(|drain| Instant::now() + drain);
                         drop(changed);
                         continue;
                     }
@@ -125,6 +132,13 @@ impl Output {
             }
         }
     }
+}
+
+/// Makes directories that only root can look into.
+fn private(recursive: bool) -> fs::DirBuilder {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(recursive).mode(0o700);
+    builder
 }
 
 /// Removed in the end.

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use oci_spec::{
     OciSpecError,
-    runtime::{PosixRlimit, Process, ProcessBuilder, UserBuilder},
+    runtime::{PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, UserBuilder},
 };
-use stanchion_sdk::{privileges::oom_score_adj, users};
+use stanchion_sdk::{descendants::Mark, privileges::oom_score_adj, users};
 
 use super::{Parts, SpecError, capabilities, confinement};
 
@@ -52,9 +52,19 @@ pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
     Ok(process.build()?)
 }
 
-/// A process beside a container's own.
-pub(crate) fn exec(process: &Process, command: Vec<String>, terminal: bool) -> Result<Process, OciSpecError> {
+/// A process beside a container's own; its mark is passed on to all that it starts.
+pub(crate) fn exec(
+    process: &Process,
+    command: Vec<String>,
+    terminal: bool,
+    mark: Option<Mark>,
+) -> Result<Process, OciSpecError> {
     let mut process = process.clone();
+    if let Some(mark) = mark {
+        let limit =
+            PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitLocks).soft(mark.limit()).hard(mark.limit());
+        process.set_rlimits(Some(vec![limit.build()?]));
+    }
     process.set_args(Some(command));
     process.set_terminal(Some(terminal));
     if terminal {

@@ -78,6 +78,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// No output was kept back.
+    pub fn nothing() -> Self {
+        Self { text: Vec::new(), stdout: None }
+    }
+
     /// Docker's words, if it may have said some.
     pub fn text(&self) -> Option<String> {
         (self.text.starts_with(REFUSAL)).then(|| String::from_utf8_lossy(&self.text).trim().to_owned())

@@ -14,7 +14,7 @@ use super::{
     kit::Kit,
     transcript::{Outcome, Stop},
 };
-use crate::{ContainerId, ExecId, ExecRequest, ExecStdio, Runtime};
+use crate::{ContainerId, Descendants, ExecId, ExecRequest, ExecStdio, Runtime};
 
 /// How an exec ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,7 +48,14 @@ impl<R: Runtime> Kit<'_, R> {
     pub(super) fn exec_request(&self, container: &ContainerId, command: &[&str]) -> ExecRequest {
         let id = ExecId(format!("exec-{:x}", crate::clock::now().as_nanosecond()));
         let command = command.iter().map(|&word| word.to_owned()).collect();
-        ExecRequest { id, container: container.clone(), command, tty: false, size: None }
+        ExecRequest {
+            id,
+            container: container.clone(),
+            command,
+            tty: false,
+            size: None,
+            descendants: Descendants::Stay,
+        }
     }
 
     /// Runs a command without input.

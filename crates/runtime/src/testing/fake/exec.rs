@@ -20,7 +20,7 @@ impl FakeRuntime {
 
 impl Shared {
     pub(super) async fn exec(self: &Arc<Self>, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
-        let ExecRequest { id, container, command, tty, size } = request;
+        let ExecRequest { id, container, command, tty, size, .. } = request;
         let mut changes = self.changes.subscribe();
         let answer = self.change(|state, _| {
             let what = format!("exec in container {container}");
