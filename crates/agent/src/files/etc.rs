@@ -35,6 +35,9 @@ pub(crate) fn host_name(pod: &Pod) -> Result<String, String> {
     }
 }
 
+/// Where they are in a container.
+pub(super) const PLACES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+
 /// Writes `hosts`, `hostname` and `resolv.conf` into `directory`.
 pub(crate) fn write(directory: &Path, pod: &Pod, addresses: &[IpAddr], resolv_conf: Option<&Path>) -> io::Result<Etc> {
     let of_node = |path: &str| if pod.host_network { resolver::node_file(Path::new(path)) } else { Ok(Vec::new()) };

@@ -6,6 +6,9 @@
 //! <volume>/a -> ..data/a                             what is seen
 //! ```
 //!
+//! A directory in which something is mounted stays what it is, and has its links inside: `<volume>/dir/a -> ../..data/dir/a`
+//! beside the mount point `<volume>/dir/point`. A mount point that was replaced with the files would take the mount away.
+//!
 //! Whoever dies in between leaves the old files in force, or the new ones; what else is there then goes with the next
 //! call.
 
@@ -27,7 +30,7 @@ use stanchion_untrusted::{
     tree::{self, Found},
 };
 
-use super::ignore_absent;
+use super::{ignore_absent, points::Points};
 
 /// The link to the files in force.
 const DATA: &str = "..data";
@@ -45,10 +48,11 @@ pub(super) struct File<'a> {
 /// Files by path: relative, without `..`.
 pub(super) type Payload<'a> = BTreeMap<PathBuf, File<'a>>;
 
-/// Makes these the files in `volume`, which exists, readable for `group` if one is named. Nothing happens if they are.
-pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>) -> io::Result<()> {
+/// Makes these the files in `volume`, which exists, readable for `group` if one is named. Nothing happens if they are, and
+/// what the pod's mounts are on stays.
+pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, points: &Points) -> io::Result<()> {
     let current = current(volume)?;
-    let name = match current.filter(|name| is_same(&volume.join(name), payload, group)) {
+    let name = match current.filter(|name| is_same(&volume.join(name), payload, group, points)) {
         Some(name) => name,
         None => {
             let name = OsString::from(crate::Clock::System.now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string());
@@ -63,27 +67,79 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>) 
             name
         }
     };
-    let visible: BTreeSet<_> = payload.keys().filter_map(|path| path.components().next()).map(first).collect();
-    for name in &visible {
-        match symlink(Path::new(DATA).join(name), volume.join(name)) {
+    let visible = Visible::of(payload, points);
+    for directory in &visible.directories {
+        let path = volume.join(directory);
+        // Before something was mounted in it, it was a link.
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) {
+            fs::remove_file(&path)?;
+        }
+        match fs::create_dir(&path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+            _ => own(&path, directory_mode(group), group)?,
+        }
+    }
+    for link in &visible.links {
+        let path = volume.join(link);
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
+            fs::remove_dir_all(&path)?;
+        }
+        let up: PathBuf = link.components().skip(1).map(|_| Component::ParentDir).collect();
+        match symlink(up.join(DATA).join(link), path) {
             Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
     }
     // What was in force before, what a killed agent left, and names that are not wanted any more.
-    for entry in fs::read_dir(volume)? {
-        let entry = entry?;
-        let found = entry.file_name();
-        match () {
-            () if found == DATA || found == name || visible.contains(&found) => {}
-            () => tree::remove(entry.path())?,
+    for directory in [Path::new("")].into_iter().chain(visible.directories.iter().map(PathBuf::as_path)) {
+        for entry in fs::read_dir(volume.join(directory))? {
+            let entry = entry?;
+            let found = directory.join(entry.file_name());
+            match () {
+                () if found == Path::new(DATA) || found == Path::new(&name) => {}
+                () if visible.has(&found) || points.whole.contains(&found) => {}
+                () => tree::remove(entry.path())?,
+            }
         }
     }
     Ok(())
 }
 
-fn first(component: Component<'_>) -> OsString {
-    component.as_os_str().to_owned()
+/// What is seen of a volume, by paths in it.
+#[derive(Debug, Default)]
+struct Visible {
+    links: BTreeSet<PathBuf>,
+    /// Those that something is mounted in, parents first.
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Visible {
+    fn of(payload: &Payload, points: &Points) -> Self {
+        let mut visible = Self::default();
+        for path in payload.keys() {
+            let mut prefix = PathBuf::new();
+            for component in path.components() {
+                prefix.push(component);
+                if prefix == *path || !points.are_at_or_below(&prefix) {
+                    break;
+                }
+                visible.directories.insert(prefix.clone());
+            }
+            visible.links.insert(prefix);
+        }
+        for point in &points.whole {
+            let above: Vec<_> = point.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
+            // Below a file there is nothing: the runtime says so.
+            if !above.iter().any(|path| visible.links.contains(*path)) {
+                visible.directories.extend(above.into_iter().map(Path::to_owned));
+            }
+        }
+        visible
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.links.contains(path) || self.directories.contains(path)
+    }
 }
 
 /// The directory in force, by name.
@@ -136,9 +192,11 @@ fn file_mode(file: &File<'_>, group: Option<u32>) -> u32 {
     if group.is_some() { mode | 0o440 } else { mode }
 }
 
-/// Whether a directory has exactly these files.
-fn is_same(directory: &Path, payload: &Payload<'_>, group: Option<u32>) -> bool {
-    has_files(directory, payload.len())
+/// Whether a directory has exactly these files, and mount points.
+fn is_same(directory: &Path, payload: &Payload<'_>, group: Option<u32>, points: &Points) -> bool {
+    let is_a_file = |path: &&PathBuf| fs::symlink_metadata(directory.join(path)).is_ok_and(|entry| !entry.is_dir());
+    let mounted_on = points.parts.iter().filter(|path| !payload.contains_key(*path)).filter(is_a_file).count();
+    has_files(directory, payload.len() + mounted_on)
         && payload.iter().all(|(path, file)| {
             let path = directory.join(path);
             let is_right = |entry: fs::Metadata| {

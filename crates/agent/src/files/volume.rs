@@ -12,7 +12,7 @@ use rustix::mount::{MountFlags, mount};
 use stanchion_pod::{Capacity, FsGroup, HostPathKind, Medium, ObjectKey, Objects, Pod, ProjectedKind, Volume};
 use stanchion_untrusted::TooLarge;
 
-use super::{PodFiles, mounts, owner, projected, publish};
+use super::{PodFiles, mounts, owner, points::Points, projected, publish};
 
 /// Why a volume cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -106,7 +106,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                 });
                 give.map_err(failed("cannot give to the pod's fsGroup"))?;
             }
-            publish::publish(&path, &payload, group.map(|group| group.id))
+            publish::publish(&path, &payload, group.map(|group| group.id), &Points::of(site.pod, name))
                 .map_err(failed("cannot write the files of"))?;
             path
         }
@@ -117,6 +117,9 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
             let path = site.files.claim(claim);
             let failed = |tried| failed(tried, &path);
             if !path.exists() {
+                // It is to be written by any user of the pod, but by nobody else.
+                let above = path.parent().unwrap_or(&path);
+                super::directory(0o700, above).map_err(failed("cannot make the directory"))?;
                 fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
                 fs::set_permissions(&path, Permissions::from_mode(0o777)).map_err(failed("cannot set the mode of"))?;
             }

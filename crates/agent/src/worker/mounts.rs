@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     env::Environment,
-    files::{self, share, sharing},
+    files::{self, clean, enclosing, make_point, share, sharing},
     reference,
 };
 
@@ -56,7 +56,33 @@ pub(super) fn mounts(
         mounts.push(mount(material, wanted, source)?);
     }
     mounts.sort_by_key(|mount| mount.destination.components().count());
+    make_points(material, container, &mounts)?;
     Ok(mounts)
+}
+
+/// Makes the places of mounts in volumes that no container can write.
+fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> Result<(), Failed> {
+    let is_projected = |path: &Path| {
+        let mut all = container.mounts.iter().filter(|mount| clean(&mount.path) == path);
+        all.any(|mount| matches!(material.pod.volumes.get(&mount.volume), Some(Volume::Projected(_))))
+    };
+    let places: Vec<_> = mounts.iter().map(|mount| clean(&mount.destination)).collect();
+    for (mount, place) in mounts.iter().zip(&places) {
+        let Some(above) = enclosing(place, places.iter().map(PathBuf::as_path)).filter(|above| is_projected(above))
+        else {
+            continue;
+        };
+        let index = places.iter().position(|place| place == above).expect("it is one of them");
+        let below = place.strip_prefix(above).expect("it encloses it");
+        // What an image has at a path, only the runtime can tell; mostly it is a directory.
+        let is_directory = mount.image.is_some() || mount.source.is_dir();
+        make_point(&mounts[index].source, below, is_directory).map_err(|error| {
+            let message =
+                format!("cannot make the mount point {:?} in the volume that is mounted above it", mount.destination);
+            Failed::new("CreateContainerError", Error::new(ErrorKind::Other, message).caused_by(&error))
+        })?;
+    }
+    Ok(())
 }
 
 fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<Mount, Failed> {

@@ -37,20 +37,20 @@ fn assert_tidy(volume: &Path, visible: &[&str]) {
 fn files_are_written_changed_and_removed() {
     let volume = TempDir::new().expect("a directory");
     let volume = volume.path();
-    publish(volume, &payload(&[("a", "1"), ("deep/b", "2")]), None).expect("they can be published");
+    publish(volume, &payload(&[("a", "1"), ("deep/b", "2")]), None, &Points::default()).expect("they can be published");
     assert_tidy(volume, &["a", "deep"]);
     assert_eq!(fs::read_to_string(volume.join("deep/b")).expect("it is there"), "2");
     let mode = |path: &str| fs::metadata(volume.join(path)).expect("it is there").mode() & 0o7777;
     assert_eq!((mode("a"), mode("deep"), mode("..data")), (0o640, 0o755, 0o755), "R-VOL-8");
     let first = fs::read_link(volume.join(DATA)).expect("a link");
-    publish(volume, &payload(&[("a", "1"), ("deep/b", "2")]), None).expect("nothing is to be done");
+    publish(volume, &payload(&[("a", "1"), ("deep/b", "2")]), None, &Points::default()).expect("nothing is to be done");
     assert_eq!(fs::read_link(volume.join(DATA)).expect("a link"), first, "the same files are left alone");
-    publish(volume, &payload(&[("a", "3")]), Some(2500)).expect("they can be published");
+    publish(volume, &payload(&[("a", "3")]), Some(2500), &Points::default()).expect("they can be published");
     assert_tidy(volume, &["a"]);
     assert_eq!(fs::read_to_string(volume.join("a")).expect("it is there"), "3");
     let entry = fs::metadata(volume.join("a")).expect("it is there");
     assert_eq!((entry.gid(), entry.mode() & 0o777), (2500, 0o640), "R-VOL-8");
-    publish(volume, &Payload::new(), None).expect("nothing can be published");
+    publish(volume, &Payload::new(), None, &Points::default()).expect("nothing can be published");
     assert_tidy(volume, &[]);
 }
 
@@ -63,7 +63,7 @@ fn a_reader_sees_all_of_the_old_or_all_of_the_new() {
             |name: &str| (PathBuf::from(name), File { content: value.to_string().into_bytes().into(), mode: 0o640 });
         ["a", "b", "c"].map(file).into()
     };
-    publish(volume, &of(0), None).expect("they can be published");
+    publish(volume, &of(0), None, &Points::default()).expect("they can be published");
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
@@ -78,7 +78,7 @@ fn a_reader_sees_all_of_the_old_or_all_of_the_new() {
             }
         });
         for value in 1..200 {
-            publish(volume, &of(value), None).expect("they can be published");
+            publish(volume, &of(value), None, &Points::default()).expect("they can be published");
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -114,9 +114,9 @@ fn what_a_killed_agent_left_is_put_right() {
     for (left, leave) in leaves {
         let directory = TempDir::new().expect("a directory");
         let volume = directory.path();
-        publish(volume, &old, None).expect("they can be published");
+        publish(volume, &old, None, &Points::default()).expect("they can be published");
         leave(volume);
-        publish(volume, &new, None).unwrap_or_else(|error| panic!("{left}: {error}"));
+        publish(volume, &new, None, &Points::default()).unwrap_or_else(|error| panic!("{left}: {error}"));
         assert_tidy(volume, &["a", "c"]);
         assert_eq!(fs::read_to_string(volume.join("c")).expect("it is there"), "2", "{left}");
     }
@@ -129,13 +129,13 @@ fn on_a_full_disk_the_old_files_stay_in_force_and_nothing_is_left_of_the_new() {
     let directory = TempDir::new().expect("a directory");
     let volume = directory.path();
     mount("tmpfs", volume, "tmpfs", MountFlags::empty(), Some(c"size=64k")).expect("mounted");
-    publish(volume, &payload(&[("a", "1")]), None).expect("they can be published");
+    publish(volume, &payload(&[("a", "1")]), None, &Points::default()).expect("they can be published");
     let large = "2".repeat(1 << 20);
-    let error = publish(volume, &payload(&[("a", &large)]), None).expect_err("there is no room");
+    let error = publish(volume, &payload(&[("a", &large)]), None, &Points::default()).expect_err("there is no room");
     assert_eq!(error.kind(), ErrorKind::StorageFull);
     assert_tidy(volume, &["a"]);
     assert_eq!(fs::read_to_string(volume.join("a")).expect("it is there"), "1");
-    publish(volume, &payload(&[("a", "3")]), None).expect("there is room for that");
+    publish(volume, &payload(&[("a", "3")]), None, &Points::default()).expect("there is room for that");
     unmount(volume, UnmountFlags::DETACH).expect("unmounted");
 }
 
@@ -143,4 +143,46 @@ fn on_a_full_disk_the_old_files_stay_in_force_and_nothing_is_left_of_the_new() {
 fn a_path_cannot_be_a_file_and_a_directory() {
     assert_eq!(conflict(&payload(&[("a", ""), ("b/c", "")])), None);
     assert_eq!(conflict(&payload(&[("a", ""), ("a/b", "")])), Some(Path::new("a/b")));
+}
+
+/// The places of these mounts in a volume.
+fn points(paths: &[&str]) -> Points {
+    Points { whole: paths.iter().map(PathBuf::from).collect(), ..Points::default() }
+}
+
+#[test]
+fn what_is_mounted_on_stays_while_the_files_change() {
+    let volume = TempDir::new().expect("a directory");
+    let volume = volume.path();
+    let points = points(&["deep/point", "empty/er/point", "file"]);
+    let old = payload(&[("deep/a", "1"), ("deep/er/b", "1"), ("plain/c", "1")]);
+    publish(volume, &old, None, &points).expect("they can be published");
+    crate::files::make_point(volume, Path::new("deep/point"), true).expect("made");
+    crate::files::make_point(volume, Path::new("empty/er/point"), true).expect("made");
+    crate::files::make_point(volume, Path::new("file"), false).expect("made");
+    let inode = |path: &str| fs::symlink_metadata(volume.join(path)).expect("it is there").ino();
+    let places = ["deep", "deep/point", "empty/er/point", "file"];
+    let before = places.map(inode);
+    publish(volume, &payload(&[("deep/a", "2"), ("plain/c", "2"), ("new", "2")]), None, &points).expect("published");
+    assert_eq!(places.map(inode), before);
+    for path in ["deep/a", "plain/c", "new"] {
+        assert_eq!(fs::read_to_string(volume.join(path)).expect("it is there"), "2", "{path}");
+    }
+    assert!(fs::symlink_metadata(volume.join("deep/er")).is_err(), "what is not wanted any more goes");
+    assert!(fs::symlink_metadata(volume.join("deep/a")).expect("it is there").is_symlink(), "it changes at once");
+    assert_tidy(volume, &["deep", "empty", "file", "new", "plain"]);
+}
+
+#[test]
+fn a_link_becomes_a_directory_when_something_is_mounted_in_it() {
+    let volume = TempDir::new().expect("a directory");
+    let (volume, files) = (volume.path(), payload(&[("deep/a", "1")]));
+    publish(volume, &files, None, &Points::default()).expect("they can be published");
+    assert!(fs::symlink_metadata(volume.join("deep")).expect("it is there").is_symlink());
+    for points in [points(&["deep/point"]), Points::default()] {
+        publish(volume, &files, None, &points).expect("they can be published");
+        let found = fs::symlink_metadata(volume.join("deep")).expect("it is there");
+        assert_eq!(found.is_dir(), !points.whole.is_empty());
+        assert_eq!(fs::read_to_string(volume.join("deep/a")).expect("it is there"), "1");
+    }
 }
