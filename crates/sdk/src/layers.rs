@@ -17,10 +17,9 @@ use nix::{
 };
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
-use crate::users::Tables;
+use stanchion_untrusted::file;
 
-/// Longer tables are no tables.
-const LONGEST: u64 = 1 << 20;
+use crate::{limits, users::Tables};
 
 /// Whose value are the layers, the uppermost first.
 const LAYERS: &str = "lowerdir=";
@@ -79,9 +78,10 @@ impl Layers {
                 unshare(CloneFlags::CLONE_NEWNS)?;
                 let nothing = None::<&str>;
                 mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
-                // Any directory will do: only this thread sees what is mounted on it.
-                self.mount(Path::new("/proc"))?;
-                look(&open_directory(Path::new("/proc"))?)
+                // Almost any directory will do: only this thread sees what is mounted on it. Not `/proc`, by which open files are
+                // named.
+                self.mount_inert(Path::new("/sys"))?;
+                look(&open_directory(Path::new("/sys"))?)
             })?;
             thread.join().unwrap_or_else(|_| Err(panicked()))
         })
@@ -111,18 +111,28 @@ impl Layers {
         Ok(mount(Some(part.as_str()), place, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
     }
 
+    /// Mounts the files at `place`, which is made, to be written.
+    ///
+    /// # Errors
+    /// What mount(2) says.
+    pub fn mount_writable(&self, place: &Path) -> io::Result<()> {
+        make_directory(place)?;
+        self.mount(place, MsFlags::empty())
+    }
+
     fn mount_inert(&self, place: &Path) -> io::Result<()> {
-        self.mount(place)?;
+        self.mount(place, MsFlags::MS_RDONLY)?;
         let inert = MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
         let (nothing, flags) = (None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REMOUNT | inert);
         Ok(mount(nothing, place, nothing, flags, nothing)?)
     }
 
     /// Mounts the files at a directory, which is named from the root.
-    fn mount(&self, place: &Path) -> io::Result<()> {
+    fn mount(&self, place: &Path, flags: MsFlags) -> io::Result<()> {
         let (kind, flags) = match self.kind.as_str() {
+            // The kernel makes a bind mount as its source is.
             "bind" => (None, MsFlags::MS_BIND),
-            kind => (Some(kind), MsFlags::MS_RDONLY),
+            kind => (Some(kind), flags),
         };
         let is_data = |option: &&String| !matches!(option.as_str(), "rw" | "ro" | "rbind" | "bind");
         let mut data: Vec<_> = self.options.iter().filter(is_data).cloned().collect();
@@ -190,7 +200,11 @@ pub fn children(directory: &Path) -> io::Result<Vec<String>> {
     }
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+/// Makes a directory, and those above it that are missing, for nobody but root.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn make_directory(path: impl AsRef<Path>) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
@@ -216,18 +230,26 @@ fn shorten(options: &mut [String]) -> Option<PathBuf> {
     Some(base)
 }
 
-/// A small file.
+/// The beginning of a regular file of the image's, as text; empty if the image has something else there, or nothing.
 fn table(root: &OwnedFd, path: &str) -> io::Result<String> {
-    let file = match open_in(root, Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => File::from(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error),
+    let found = match open_in(root, Path::new(path), OFlags::PATH) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(String::new());
+        }
+        found => found?,
     };
-    if !file.metadata()?.is_file() {
-        return Ok(String::new());
+    let file = match file::open_found(&found) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+            tracing::warn!("the image's /{path} is not read: {error}");
+            return Ok(String::new());
+        }
+        file => file?,
+    };
+    if let Err(error) = limits::TABLE.check(file.metadata()?.len()) {
+        tracing::warn!("of the image's /{path} only the beginning is read: {error}");
     }
     let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes)?;
+    file.take(limits::TABLE.most).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -236,6 +258,43 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_table_of_users_is_a_small_regular_file_of_the_image() {
+        use rustix::fs::{FileType, mknodat};
+        let dir = tempfile::tempdir().expect("a directory");
+        let etc = dir.path().join("etc");
+        fs::create_dir(&etc).expect("made");
+        let passwd = etc.join("passwd");
+        let read =
+            || Layers::overlay(&[dir.path().display().to_string()]).look(tables).expect("it can be looked at").passwd;
+        assert_eq!(read(), "", "there is none");
+        fs::create_dir_all(dir.path().join("store")).expect("made");
+        fs::write(dir.path().join("store/passwd"), "app:x:7:8::/:/bin/sh\n").expect("written");
+        symlink("/store/passwd", &passwd).expect("linked");
+        assert_eq!(read(), "app:x:7:8::/:/bin/sh\n", "a link inside is the image's");
+        for (kind, device) in [
+            (FileType::Fifo, 0),
+            (FileType::CharacterDevice, rustix::fs::makedev(1, 5)),
+            (FileType::CharacterDevice, rustix::fs::makedev(10, 200)),
+            (FileType::BlockDevice, rustix::fs::makedev(7, 0)),
+            (FileType::Socket, 0),
+        ] {
+            fs::remove_file(&passwd).expect("removed");
+            mknodat(CWD, &passwd, kind, Mode::RUSR, device).expect("made");
+            assert_eq!(read(), "", "{kind:?}");
+        }
+        for target in ["/proc/self/root/etc/passwd", "../../../../../../../etc/passwd", "passwd", "/dev/zero"] {
+            fs::remove_file(&passwd).expect("removed");
+            symlink(target, &passwd).expect("linked");
+            let table = Layers::overlay(&[dir.path().display().to_string()]).look(tables).map(|tables| tables.passwd);
+            assert!(!table.is_ok_and(|table| table.contains("root:")), "{target} is the node's");
+        }
+        fs::remove_file(&passwd).expect("removed");
+        let huge = File::create(&passwd).expect("made");
+        huge.set_len(1 << 40).expect("sparse");
+        assert_eq!(read().len() as u64, limits::TABLE.most);
+    }
 
     #[test]
     fn many_layers_are_mounted_by_short_names() {

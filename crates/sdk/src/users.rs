@@ -56,37 +56,41 @@ pub fn in_force(of_image: &str, security: &Security, tables: &Tables) -> Result<
 /// `user`, `user:group`, as names or numbers.
 fn ids(user: &str, tables: &Tables) -> Result<Ids, UserError> {
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
-    let rows = |text: &str| {
-        text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>()).collect::<Vec<_>>()
-    };
-    let number = |row: &[String], index: usize| row.get(index).and_then(|text| text.parse::<u32>().ok());
-    let users = rows(&tables.passwd);
-    let known = users.iter().find(|row| {
-        row.first().is_some_and(|name| name == user) || number(row, 2).is_some_and(|id| id.to_string() == user)
+    let users = || rows(&tables.passwd);
+    let known = users().find(|row| {
+        row.first().is_some_and(|name| *name == user) || number(row, 2).is_some_and(|id| id.to_string() == user)
     });
+    let known = known.as_deref();
     let id = match (user.parse::<u32>(), known) {
         _ if user.is_empty() => 0,
         (Ok(id), _) => id,
         (_, Some(row)) => number(row, 2).ok_or_else(|| UserError::NoUser(user.to_owned()))?,
         _ => return Err(UserError::NoUser(user.to_owned())),
     };
-    let group_rows = rows(&tables.group);
     let group = match group {
         None | Some("") => known.and_then(|row| number(row, 3)).unwrap_or(0),
         Some(group) => match group.parse() {
             Ok(id) => id,
-            Err(_) => group_rows
-                .iter()
-                .find(|row| row.first().is_some_and(|name| name == group))
-                .and_then(|row| number(row, 2))
+            Err(_) => rows(&tables.group)
+                .find(|row| row.first().is_some_and(|name| *name == group))
+                .and_then(|row| number(&row, 2))
                 .ok_or_else(|| UserError::NoGroup(group.to_owned()))?,
         },
     };
-    let name = known.and_then(|row| row.first()).cloned().unwrap_or_default();
-    let is_member =
-        |row: &&Vec<String>| row.get(3).is_some_and(|members| members.split(',').any(|member| member == name));
-    let further = group_rows.iter().filter(|_| !name.is_empty()).filter(is_member).filter_map(|row| number(row, 2));
-    Ok(Ids { user: id, group, groups: further.filter(|id| *id != group).collect() })
+    let name = known.and_then(|row| row.first()).copied().unwrap_or_default();
+    let is_member = |row: &Vec<&str>| row.get(3).is_some_and(|members| members.split(',').any(|member| member == name));
+    let further = rows(&tables.group).filter(|_| !name.is_empty()).filter(is_member);
+    let further = further.filter_map(|row| number(&row, 2)).filter(|id| *id != group);
+    Ok(Ids { user: id, group, groups: further.collect() })
+}
+
+/// The lines of a table, in fields: of users there are seven (passwd(5)).
+fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    text.lines().map(|line| line.splitn(8, ':').collect())
+}
+
+fn number(row: &[&str], index: usize) -> Option<u32> {
+    row.get(index)?.parse().ok()
 }
 
 #[cfg(test)]

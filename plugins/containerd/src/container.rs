@@ -64,7 +64,7 @@ impl Containerd {
         }
         let id = names::id(&config.name, &["container", config.sandbox.as_str(), &config.name], config.attempt);
         let tables = self.tables(&id, &image).await?;
-        let volumes = self.volumes(&id, &mut config, sandbox.labels.contains_key(names::USERS)).await?;
+        let volumes = self.volumes(&id, &mut config, &image, sandbox.labels.contains_key(names::USERS)).await?;
         let pod = sandbox.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
         let (cgroup, path) = self.parent(pod)?.container(&id);
         let spec = self.spec(&config, &sandbox, &image, &tables, &cgroup)?;

@@ -1,10 +1,10 @@
 //! Bounds on what others can make large, each with its reason. `docs/limits.md` lists them all.
 
+use stanchion_untrusted::Limit;
+
 // Registries.
 
 // Archives.
-
-use stanchion_untrusted::Limit;
 
 // Files.
 
@@ -14,6 +14,12 @@ pub(crate) const OWN_FILE: Limit = Limit::new("file of the backend", 64 << 20);
 
 /// A file of settings that an administrator writes: a CNI configuration list, a seccomp profile. A larger one is refused.
 pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
+
+/// How deep the directories are that an image has in a volume that it declares, in levels: each takes descriptors while it is
+/// copied. A container with deeper ones does not start.
+pub(crate) const VOLUME_DEPTH: Limit = Limit::new("depth of an image's volume (levels)", 200);
+/// The value of an extended attribute, and the list of their names: what Linux takes (xattr(7)).
+pub(crate) const ATTRIBUTE: Limit = Limit::new("extended attribute", 64 << 10);
 
 // Network.
 

@@ -8,7 +8,7 @@ use crate::{
     cgroup::Cgroup,
     client::{failed, is_gone},
     inventory::of_ours,
-    names,
+    names, volumes,
 };
 
 impl Containerd {
@@ -25,13 +25,18 @@ impl Containerd {
         let Some(record) = self.record(id.as_str()).await? else {
             return Err(Error::new(ErrorKind::NotFound, format!("container {id} is gone")));
         };
-        let request = UsageRequest { snapshotter: record.snapshotter, key: record.id };
-        match self.client.snapshots().usage(self.client.request(request)).await {
-            Ok(usage) => Ok(DiskUsage { writable_layer: usage.into_inner().size.try_into().unwrap_or(0), logs: 0 }),
-            // The snapshot comes with the start.
-            Err(status) if is_gone(&status) => Ok(DiskUsage::default()),
-            Err(status) => Err(failed(format!("measuring the files of container {id}"), &status)),
+        let mut writable_layer = 0_u64;
+        for key in [&record.id].into_iter().chain(volumes::written(&record)) {
+            let request = UsageRequest { snapshotter: record.snapshotter.clone(), key: key.clone() };
+            let size = match self.client.snapshots().usage(self.client.request(request)).await {
+                Ok(usage) => usage.into_inner().size.try_into().unwrap_or(0),
+                // The snapshots come with the start.
+                Err(status) if is_gone(&status) => 0,
+                Err(status) => return Err(failed(format!("measuring the files of container {id}"), &status)),
+            };
+            writable_layer = writable_layer.saturating_add(size);
         }
+        Ok(DiskUsage { writable_layer, logs: 0 })
     }
 }
 

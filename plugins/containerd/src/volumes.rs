@@ -1,15 +1,20 @@
 //! What has to be mounted on the node for a container, while the OCI runtime makes it and binds it into the container:
-//! images (R-VOL-11), and for users of a pod's own whatever they are to own (R-SEC-14).
+//! images (R-VOL-11), what an image declares with `VOLUME`, and for users of a pod's own whatever they are to own (R-SEC-14).
 //!
 //! An image has a view of its files, a snapshot that the container's record names: garbage collection takes neither the view
 //! nor the image's layers as long as there is the record, whatever becomes of the image's name.
 //!
 //! ```text
 //! <run_dir>/images/<sandbox>+<container>/<number>           what is mounted in the container
-//! <run_dir>/images/<sandbox>+<container>/<number>.all       the image that it is a part of
+//! <run_dir>/images/<sandbox>+<container>/<number>.all       the image that it is a part of, or that a snapshot is made of
 //! <run_dir>/images/<sandbox>+<container>/<number>.<layer>   a layer of that, for the pod's users
 //! <run_dir>/images/<sandbox>+<container>/root.<layer>       a layer of the container's own image, likewise
 //! ```
+//!
+//! # Layout
+//! - This: all of them. [`declared`]: what an image declares.
+
+mod declared;
 
 use std::{
     fs::File,
@@ -23,13 +28,14 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::{
     layers::{self, Layers, children, unmount},
-    runtime::{ContainerConfig, Error, ErrorKind, IdRange, ImageMount, Result},
+    runtime::{ContainerConfig, Error, ErrorKind, IdRange, ImageMount, Mount as RuntimeMount, Result},
 };
 use stanchion_untrusted::{Links, open};
 
 use crate::{
     Containerd,
     client::failed,
+    image::Resolved,
     names::{self, KEPT_SNAPSHOT, MOUNTED_IMAGE},
     namespaces::{
         USERS,
@@ -44,6 +50,13 @@ use crate::{
 #[serde(untagged)]
 pub(crate) enum Volume {
     Image(Image),
+    /// What the container's own image declares with `VOLUME`.
+    Declared {
+        /// Where, from the root.
+        declared: PathBuf,
+        /// The key of the snapshot that holds it.
+        snapshot: String,
+    },
     /// What is at a path of the node, for the pod's users.
     Path {
         path: PathBuf,
@@ -65,6 +78,18 @@ pub(crate) struct Image {
     sub_path: PathBuf,
 }
 
+/// What the names of labels that keep snapshots of declared volumes begin with.
+const DECLARED: &str = "volume-";
+
+/// The keys of the snapshots that hold what a container has written to volumes that its image declares.
+pub(crate) fn written(record: &Container) -> impl Iterator<Item = &String> {
+    let is_declared = |label: &str| {
+        let name = label.strip_prefix(KEPT_SNAPSHOT).and_then(|label| label.rsplit('/').next());
+        name.is_some_and(|name| name.starts_with(DECLARED))
+    };
+    record.labels.iter().filter(move |(label, _)| is_declared(label)).map(|(_, snapshot)| snapshot)
+}
+
 /// The volumes of a container, in the order of their numbers, as its OCI configuration notes them.
 pub(crate) fn note(volumes: &[Volume]) -> serde_json::Result<(String, String)> {
     Ok((names::VOLUMES.to_owned(), serde_json::to_string(volumes)?))
@@ -72,10 +97,15 @@ pub(crate) fn note(volumes: &[Volume]) -> serde_json::Result<(String, String)> {
 
 /// The labels of a container's record that keep the views of its volumes, and tell what they are of.
 pub(crate) fn labels(volumes: &[Volume], snapshotter: &str) -> impl Iterator<Item = (String, String)> {
-    volumes.iter().enumerate().flat_map(move |(number, volume)| {
-        let Volume::Image(image) = volume else { return Vec::new() };
-        let kept = (format!("{KEPT_SNAPSHOT}{snapshotter}/image-{number}"), image.view.clone());
-        vec![kept, (format!("{MOUNTED_IMAGE}{number}"), image.image.clone())]
+    volumes.iter().enumerate().flat_map(move |(number, volume)| match volume {
+        Volume::Path { .. } => Vec::new(),
+        Volume::Declared { snapshot, .. } => {
+            vec![(format!("{KEPT_SNAPSHOT}{snapshotter}/{DECLARED}{number}"), snapshot.clone())]
+        }
+        Volume::Image(image) => {
+            let kept = (format!("{KEPT_SNAPSHOT}{snapshotter}/image-{number}"), image.view.clone());
+            vec![kept, (format!("{MOUNTED_IMAGE}{number}"), image.image.clone())]
+        }
     })
 }
 
@@ -86,10 +116,12 @@ impl Containerd {
         &self,
         container: &str,
         config: &mut ContainerConfig,
+        image: &Resolved,
         own_users: bool,
     ) -> Result<Vec<Volume>> {
         let home = self.home(config.sandbox.as_str(), container);
         let mut volumes = Vec::new();
+        let places = declared::places(image, config);
         for mount in &mut config.mounts {
             let volume = match &mount.image {
                 Some(image) => Volume::Image(self.image_volume(container, volumes.len(), image).await?),
@@ -103,6 +135,12 @@ impl Containerd {
             mount.source = home.join(volumes.len().to_string());
             volumes.push(volume);
         }
+        for declared in places {
+            config.mounts.push(RuntimeMount::new(home.join(volumes.len().to_string()), &declared));
+            volumes.push(Volume::Declared { declared, snapshot: format!("{container}-volume-{}", volumes.len()) });
+        }
+        // Parents before children; the order of equals counts.
+        config.mounts.sort_by_key(|mount| mount.destination.components().count());
         Ok(volumes)
     }
 
@@ -150,6 +188,10 @@ impl Containerd {
         for volume in volumes {
             all.push(match volume {
                 Volume::Path { path, access } => Files::Path(path, access),
+                Volume::Declared { declared, snapshot } => {
+                    let mounts = self.writable(&snapshot).await.map_err(|status| failed(tried.clone(), &status))?;
+                    Files::Declared { mounts, declared }
+                }
                 Volume::Image(Image { view, layers, sub_path, .. }) => {
                     let mounts = self.view(&layers, &view).await.map_err(|status| {
                         // Something of the image is gone: the next look-up starts from the store.
@@ -168,8 +210,8 @@ impl Containerd {
                 let users =
                     users.map(|users| Ok::<_, io::Error>((users, open(&namespace, Links::Follow)?))).transpose()?;
                 let place = Place { home: &home, users: users.as_ref() };
-                for (number, files) in all.iter().enumerate() {
-                    place.put(number, files)?;
+                for (number, volume) in all.iter().enumerate() {
+                    place.put(number, volume, &files)?;
                 }
                 place.own_files(files)
             };
@@ -178,7 +220,7 @@ impl Containerd {
         .await
     }
 
-    /// Removes what a container has of images.
+    /// Removes what a container has of images, and what it has written to volumes that its image declares.
     pub(crate) async fn erase_volumes(&self, record: &Container) -> Result<()> {
         let kept = record.labels.iter().filter(|(label, _)| label.starts_with(KEPT_SNAPSHOT));
         let views: Vec<String> = kept.map(|(_, view)| view.clone()).collect();
@@ -224,6 +266,7 @@ impl Containerd {
 /// What a volume is made of.
 enum Files {
     Path(PathBuf, Access),
+    Declared { mounts: Vec<Mount>, declared: PathBuf },
     Image { mounts: Vec<Mount>, sub_path: PathBuf },
 }
 
@@ -235,9 +278,19 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn put(&self, number: usize, files: &Files) -> io::Result<()> {
+    /// `own` are the container's own files.
+    fn put(&self, number: usize, files: &Files, own: &[Mount]) -> io::Result<()> {
         let place = self.home.join(number.to_string());
         match (files, self.users) {
+            (Files::Declared { mounts, declared }, users) => {
+                let whole = self.home.join(format!("{number}.all"));
+                layers_of(mounts)?.mount_writable(&whole)?;
+                declared::fill(&layers_of(own)?, declared, &whole)?;
+                match users {
+                    Some((_, namespace)) => users::mount_for(namespace, &whole, &place, Access::Write),
+                    None => Layers::overlay(&[whole.to_string_lossy().into_owned()]).mount_writable(&place),
+                }
+            }
             (Files::Path(path, access), Some((_, namespace))) => users::mount_for(namespace, path, &place, *access),
             (Files::Path(..), None) => Err(io::Error::other("its pod has no users of its own")),
             (Files::Image { mounts, sub_path }, _) => {
