@@ -150,11 +150,52 @@ pub fn log(format: LogFormat, level: &str) {
     }
 }
 
+/// What is in the agent's directories for nobody but root, by its own name and its backends'. A local user who could reach
+/// what a pod may write, e.g. its `/dev/shm` in `ns`, would write there too.
+const PRIVATE: [&str; 13] = [
+    "claims",
+    "cni",
+    "docker-images",
+    "exec",
+    "images",
+    "input",
+    "ipam",
+    "manifests",
+    "ns",
+    "pause",
+    "pods",
+    "removed",
+    "seccomp",
+];
+/// The containerd that K3s ships keeps bundles there, which a pod's own users pass on the way to their files.
+const PASSED: &str = "k3s";
+
+/// Takes away what others may do with the directories that an earlier version has left open to them.
+fn close(directory: &Path) -> std::io::Result<()> {
+    for (name, mode) in PRIVATE.into_iter().map(|name| (name, 0o700)).chain([(PASSED, 0o711)]) {
+        let path = directory.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() && found.permissions().mode() & 0o077 & !mode != 0 => {
+                fs::set_permissions(&path, Permissions::from_mode(mode))?;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the directories, and takes the lock that keeps a second agent away.
 pub fn prepare(agent: &AgentConfig) -> Result<File> {
+    // Whoever may talk to the agent looks for its socket in `run_dir`; log shippers, which seldom run as root, read in
+    // `log_dir`.
     for (path, mode) in [(&agent.state_dir, 0o700), (&agent.run_dir, 0o755), (&agent.log_dir, 0o755)] {
         let made = DirBuilder::new().recursive(true).mode(mode).create(path);
         made.with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    for path in [&agent.state_dir, &agent.run_dir] {
+        close(path).with_context(|| format!("cannot keep others out of the directories in {}", path.display()))?;
     }
     let path = agent.state_dir.join("lock");
     let mut lock = File::options().create(true).truncate(false).read(true).write(true).open(&path);
@@ -202,4 +243,25 @@ fn node_info() -> BTreeMap<String, String> {
         ("architecture".to_owned(), text(system.machine())),
         ("operatingSystem".to_owned(), text(system.sysname())),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_are_kept_out_of_what_an_earlier_version_has_left_open() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mode = |name: &str| {
+            let found = fs::metadata(dir.path().join(name)).expect("it is there");
+            found.permissions().mode() & 0o7777
+        };
+        for name in ["ns", "exec", "k3s", "somebody-elses"] {
+            fs::create_dir(dir.path().join(name)).expect("made");
+            fs::set_permissions(dir.path().join(name), Permissions::from_mode(0o755)).expect("set");
+        }
+        std::os::unix::fs::symlink("somebody-elses", dir.path().join("images")).expect("linked");
+        close(dir.path()).expect("closed");
+        assert_eq!(["ns", "exec", "k3s", "somebody-elses"].map(mode), [0o700, 0o700, 0o711, 0o755]);
+    }
 }

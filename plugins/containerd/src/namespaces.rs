@@ -16,7 +16,7 @@ use nix::{
     unistd::{gettid, sethostname},
 };
 use rustix::{process::Uid, thread::set_thread_res_uid};
-use stanchion_sdk::runtime::IdRange;
+use stanchion_sdk::{layers::make_directory, runtime::IdRange};
 
 use crate::names;
 use stanchion_untrusted::{Links, open};
@@ -41,7 +41,7 @@ impl Namespaces {
     /// Makes those that a pod has for itself, and pins them. Users of its own own the others; `program` is one that does
     /// nothing, and is run to have them.
     pub fn pin(&self, own: Own, hostname: &str, program: &Path) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
+        make_directory(&self.directory)?;
         let kinds: Vec<_> = own.kinds().collect();
         for (kind, _) in &kinds {
             File::create(self.path(kind))?;

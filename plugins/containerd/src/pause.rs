@@ -14,6 +14,7 @@ use containerd_client::{
 };
 use stanchion_sdk::{
     cgroup::{Cgroup, Parent},
+    layers::make_directory,
     names,
     pause::PROGRAM,
     runtime::{ContainerId, Error, ErrorKind, Result},
@@ -80,6 +81,7 @@ fn files(dir: &Path) -> io::Result<PathBuf> {
     if program.exists() {
         return Ok(root);
     }
+    make_directory(dir)?;
     for place in ["proc", "dev", "sys"] {
         fs::create_dir_all(root.join(place))?;
     }

@@ -8,6 +8,7 @@ use std::{
     env,
     fs::{self, File},
     io,
+    os::unix::fs::DirBuilderExt,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -109,8 +110,10 @@ impl Daemon {
     fn start(&self) -> Result<Child> {
         let (program, programs) = self.layout.containerd()?;
         let begin = || {
-            fs::create_dir_all(&self.root)?;
-            fs::create_dir_all(&self.state)?;
+            // A pod's own users pass them on the way to their files.
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o711).create(&self.root)?;
+            builder.create(&self.state)?;
             let config = self.root.join("config.toml");
             fs::write(&config, self.config())?;
             File::create(self.mark())?;

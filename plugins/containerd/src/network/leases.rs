@@ -15,7 +15,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Protocol, Result};
+use stanchion_sdk::{
+    layers::make_directory,
+    runtime::{Error, ErrorKind, PortMapping, Protocol, Result},
+};
 use stanchion_untrusted::{Links, read_text};
 
 use crate::limits;
@@ -66,7 +69,7 @@ impl Leases {
 
     /// Leases an address, not the one that was freed last.
     pub fn take(&self, id: &str, subnet: &Subnet) -> io::Result<Ipv4Addr> {
-        fs::create_dir_all(self.addresses())?;
+        make_directory(self.addresses())?;
         let last = read_text(self.directory.join("last"), Links::Refuse, limits::OWN_FILE)
             .ok()
             .and_then(|last| last.trim().parse().ok());
@@ -98,7 +101,7 @@ impl Leases {
 
     /// Claims a port for a sandbox; who has it if it is taken.
     fn claim_port(&self, id: &str, key: &str) -> io::Result<Option<String>> {
-        fs::create_dir_all(self.ports_dir())?;
+        make_directory(self.ports_dir())?;
         Ok(claim(&self.ports_dir().join(key.replace('/', "_")), id)?.filter(|owner| owner != id))
     }
 

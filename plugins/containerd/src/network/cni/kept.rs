@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stanchion_sdk::runtime::PortMapping;
+use stanchion_sdk::{layers::make_directory, runtime::PortMapping};
 use stanchion_untrusted::{Links, read};
 
 use super::conflist::Conflist;
@@ -44,7 +44,7 @@ impl Kept {
 
     /// Keeps one; written beside and renamed, so that there is no half one.
     pub fn write(&self, id: &str, attachment: &Attachment) -> io::Result<()> {
-        fs::create_dir_all(&self.directory)?;
+        make_directory(&self.directory)?;
         let draft = self.draft(id);
         // For its owner only: a list may have a plugin's credentials in it.
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
