@@ -24,6 +24,9 @@ pub struct ImageDetails {
     /// `USER`: a user, or user and group divided by `:`, by name or number; empty is root.
     #[serde(default)]
     pub user: String,
+    /// `STOPSIGNAL` as it is written; `None` where it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
 }
 
 /// Which image to pull, and how.

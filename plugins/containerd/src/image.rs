@@ -201,8 +201,10 @@ impl Images {
     /// What an image that is present says about running it.
     pub async fn details(&self, reference: &str) -> Result<ImageDetails> {
         let resolved = self.resolve(reference).await?;
-        let user = resolved.config.config().as_ref().and_then(|config| config.user().clone());
-        Ok(ImageDetails { user: user.unwrap_or_default() })
+        let config = resolved.config.config().as_ref();
+        let user = config.and_then(|config| config.user().clone()).unwrap_or_default();
+        let stop_signal = config.and_then(|config| config.stop_signal().clone()).filter(|name| !name.is_empty());
+        Ok(ImageDetails { user, stop_signal })
     }
 
     /// Notes the users of an image that was resolved.

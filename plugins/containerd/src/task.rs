@@ -1,6 +1,6 @@
 //! Tasks: containers as processes. Started, asked to stop, killed.
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 use containerd_client::{
     services::v1::{
@@ -11,7 +11,10 @@ use containerd_client::{
     types::Mount,
 };
 use nix::{errno::Errno, sys::stat::Mode};
-use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Result};
+use stanchion_sdk::{
+    layers::make_directory,
+    runtime::{ContainerId, Error, ErrorKind, Result, signal},
+};
 
 use crate::{
     Containerd,
@@ -117,8 +120,7 @@ impl Containerd {
     pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         if !grace.is_zero() {
             let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
-            let named = record.labels.get(names::STOP_SIGNAL).filter(|name| !name.is_empty());
-            let stop = named.and_then(|name| signal(name)).unwrap_or(SIGTERM);
+            let stop = stop_signal(record.labels.get(names::STOP_SIGNAL));
             if !self.signal(id, stop, false).await? {
                 return Ok(());
             }
@@ -167,7 +169,7 @@ impl Containerd {
 /// A pipe that the shim reads from as soon as somebody writes to it; until then the input is open and silent.
 fn make_input(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+        make_directory(dir)?;
     }
     match nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR) {
         Err(Errno::EEXIST) => Ok(()),
@@ -180,23 +182,8 @@ fn is_over(status: &Status) -> bool {
     is_gone(status) || status.message().contains("process already finished")
 }
 
-/// Number of a signal by name or number, as images write it.
-pub(crate) fn signal(name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    let name = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    let signal: nix::sys::signal::Signal = name.parse().ok()?;
-    u32::try_from(signal as i32).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::signal;
-
-    #[test]
-    fn signals_are_names_or_numbers() {
-        assert_eq!(["15", "SIGQUIT", "INT"].map(signal), [Some(15), Some(3), Some(2)]);
-        assert_eq!(signal("SIGNOTHING"), None);
-    }
+/// The number of a container's stop signal: what its record notes, or `SIGTERM`. Of an unknown one the pod's events tell.
+pub(crate) fn stop_signal(named: Option<&String>) -> u32 {
+    let number = named.and_then(|name| signal::number(name)).and_then(|number| u32::try_from(number).ok());
+    number.unwrap_or(SIGTERM)
 }

@@ -6,16 +6,16 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
+    num::NonZeroI32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use containerd_client::services::v1::Container;
 use jiff::Timestamp;
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process},
 };
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::runtime::{
@@ -200,9 +200,7 @@ impl Running {
 
     /// Sends its stop signal to its first process, if that is still the one that was started.
     fn ask_to_end(&self) -> io::Result<()> {
-        let signal = self.note.labels.get(names::STOP_SIGNAL).filter(|name| !name.is_empty());
-        let signal = signal.and_then(|name| task::signal(name)).and_then(|number| i32::try_from(number).ok());
-        let signal = signal.and_then(|number| Signal::try_from(number).ok()).unwrap_or(Signal::SIGTERM);
+        let signal = task::stop_signal(self.note.labels.get(names::STOP_SIGNAL));
         let Ok(pid) = read_text(self.bundle.join("init.pid"), Links::Follow, limits::OWN_FILE) else { return Ok(()) };
         let Ok(pid) = pid.trim().parse::<i32>() else { return Ok(()) };
         let cgroup = self.note.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default();
@@ -210,9 +208,20 @@ impl Running {
         if !is_its || cgroup.is_empty() || pid <= 1 {
             return Ok(());
         }
-        match kill(Pid::from_raw(pid), signal) {
-            Err(error) if error != Errno::ESRCH => Err(error.into()),
-            _ => Ok(()),
-        }
+        send(pid, signal)
+    }
+}
+
+/// Sends a signal of any number, realtime signals too. Nothing happens to a process that is gone.
+#[expect(unsafe_code, reason = "rustix has no safe way to name a realtime signal")]
+fn send(pid: i32, signal: u32) -> io::Result<()> {
+    let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
+    let number = i32::try_from(signal).ok().and_then(NonZeroI32::new).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: `signal::number` gives numbers from 1 to 64 without 32 and 33, which the C library keeps for itself, or
+    // numbers that an image wrote; it is sent to another process, whose C library is not ours.
+    let signal = unsafe { Signal::from_raw_nonzero_unchecked(number) };
+    match kill_process(pid, signal) {
+        Err(Errno::SRCH) => Ok(()),
+        sent => Ok(sent?),
     }
 }

@@ -4,7 +4,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, IdRange, Runtime, SandboxId, Version,
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, IdRange, Runtime, SandboxId,
+    Version, signal,
 };
 
 use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
@@ -290,12 +291,26 @@ impl<R: Runtime> Worker<R> {
         let config = self.configure(pod, container, run, addresses, desired).await?;
         check_image_mounts(&*runtime, container, &config).await.map_err(failed("CreateContainerError"))?;
         let _permit = self.permit(home).await;
-        let id = runtime.create_container(config).await.map_err(|error| match error.kind() {
+        let (created, ()) =
+            tokio::join!(runtime.create_container(config), self.check_stop_signal(&*runtime, pod, container));
+        let id = created.map_err(|error| match error.kind() {
             // What was asked for cannot be had there (R-MNT-6).
             ErrorKind::Unsupported => Failed::new(unusable(), error),
             _ => Failed::new("CreateContainerError", error),
         })?;
         self.launch(home, &runtime, id).await
+    }
+
+    /// Says so if the image's stop signal is none. A container is stopped by `SIGTERM` then.
+    async fn check_stop_signal(&self, runtime: &R, pod: &Arc<Pod>, container: &Container) {
+        // An image that is gone has no container either.
+        let Ok(details) = runtime.inspect_image(reference::full(&container.image)).await else { return };
+        let Some(name) = details.stop_signal.filter(|name| signal::number(name).is_none()) else { return };
+        let message = format!(
+            "Image {:?} has the STOPSIGNAL {name:?}, which is no signal: the container is stopped by SIGTERM",
+            container.image
+        );
+        self.shared.events.warning(&self.subject(Some(pod), &container.name), "UnknownStopSignal", message);
     }
 
     /// Starts a created container; one that cannot be started is left as it is, for it counts. It may run although the answer

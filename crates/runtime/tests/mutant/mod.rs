@@ -157,7 +157,7 @@ impl Runtime for Mutant {
     async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
         let answer = self.pass("inspect_image", self.fake.inspect_image(reference)).await;
         match self.broken {
-            Broken::ImageUserInvented => Ok(ImageDetails { user: "nobody".to_owned() }),
+            Broken::ImageUserInvented => Ok(ImageDetails { user: "nobody".to_owned(), ..ImageDetails::default() }),
             _ => answer,
         }
     }

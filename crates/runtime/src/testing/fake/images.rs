@@ -19,6 +19,7 @@ pub(super) struct Images {
     pub(super) present: BTreeMap<String, Image>,
     /// `USER` of those that say one, by reference.
     pub(super) users: BTreeMap<String, String>,
+    pub(super) stop_signals: BTreeMap<String, String>,
     /// The disk: its size and what else is on it.
     disk: Disk,
     /// Made into containers by somebody else: by reference.
@@ -210,6 +211,11 @@ impl FakeRuntime {
     /// From now on the image of this reference says to run as `user`.
     pub fn image_user(&self, reference: &str, user: &str) {
         lock(&self.shared.state).images.users.insert(reference.to_owned(), user.to_owned());
+    }
+
+    /// From now on an image says that containers of it are stopped by this signal.
+    pub fn image_stop_signal(&self, reference: &str, signal: &str) {
+        lock(&self.shared.state).images.stop_signals.insert(reference.to_owned(), signal.to_owned());
     }
 
     /// Makes `path` an archive of these images for `import_images`; the file itself is not looked at.

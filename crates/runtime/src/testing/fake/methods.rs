@@ -47,7 +47,8 @@ impl Runtime for FakeRuntime {
         self.act(Call::InspectImage(reference.clone()), || {
             let details = self.shared.look(|state| {
                 let present = state.images.present.contains_key(&reference);
-                present.then(|| ImageDetails { user: state.images.users.get(&reference).cloned().unwrap_or_default() })
+                let user = state.images.users.get(&reference).cloned().unwrap_or_default();
+                present.then(|| ImageDetails { user, stop_signal: state.images.stop_signals.get(&reference).cloned() })
             });
             details.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("image {reference} is not present")))
         })
