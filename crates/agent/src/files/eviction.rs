@@ -29,7 +29,18 @@ impl PodFiles {
         tree::usage(self.logs.join(container))
     }
 
-    /// The pod begins anew after an eviction: without what filled its volumes, and without the logs of what did.
+    /// What a container has left as its termination messages, bytes.
+    pub fn messages_usage(&self, container: &str) -> u64 {
+        tree::usage(self.container(container))
+    }
+
+    /// What the pod's managed files in `/etc` take, which its containers may write, bytes.
+    pub fn etc_usage(&self) -> u64 {
+        tree::usage(self.etc())
+    }
+
+    /// The pod begins anew after an eviction: without what filled its volumes and its managed files, and without the logs
+    /// and the messages of what did.
     pub fn end_eviction(&self) -> io::Result<()> {
         if !self.root().join(NAME).exists() {
             return Ok(());
@@ -38,6 +49,8 @@ impl PodFiles {
         super::mounts::unmount_below(&self.root().join(EMPTY_DIRS))?;
         tree::remove(self.root().join(EMPTY_DIRS))?;
         tree::remove(&self.logs)?;
+        tree::remove(self.etc())?;
+        self.remove_messages()?;
         fs::remove_file(self.root().join(NAME))
     }
 }

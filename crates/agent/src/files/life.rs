@@ -17,7 +17,11 @@ const NAME: &str = "life.json";
 impl PodFiles {
     /// What agents keep of the containers of that name.
     pub(super) fn container(&self, name: &str) -> PathBuf {
-        self.root.join("containers").join(name)
+        self.containers().join(name)
+    }
+
+    pub(super) fn containers(&self) -> PathBuf {
+        self.root.join("containers")
     }
 
     /// Writes down what is known of a container. Of one name only the latest counts.

@@ -34,6 +34,22 @@ impl PodFiles {
         Ok(path)
     }
 
+    /// Removes what all containers of the pod have left.
+    pub(super) fn remove_messages(&self) -> io::Result<()> {
+        let list = |path: PathBuf| match fs::read_dir(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            entries => entries?.collect::<io::Result<Vec<_>>>(),
+        };
+        for container in list(self.containers())? {
+            for entry in list(container.path())? {
+                if u32::from_str_radix(&entry.file_name().to_string_lossy(), 16).is_ok() {
+                    ignore_absent(fs::remove_file(entry.path()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The latest life of a container that had such a file.
     pub fn latest(&self, container: &str) -> io::Result<Option<u32>> {
         let entries = match fs::read_dir(self.container(container)) {

@@ -144,16 +144,20 @@ fn volume_exceeded(pod: &Pod, files: &PodFiles) -> Option<String> {
     Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {written:?}. "))
 }
 
-/// A container has its writable layer and its logs, the pod its containers and its emptyDirs on disk.
+/// A container has its writable layer, its logs and its termination messages; the pod has its containers, its emptyDirs on
+/// disk and the files in `/etc` that its containers share.
 fn storage_exceeded(pod: &Pod, files: &PodFiles, used: &Used) -> Option<String> {
     let limit = pod.total.ephemeral_storage_limit?;
     let of_container = |(name, usage): &(String, DiskUsage)| {
-        let usage = usage.writable_layer.saturating_add(usage.logs).saturating_add(files.logs_usage(name));
-        (name.clone(), usage)
+        let parts = [usage.writable_layer, usage.logs, files.logs_usage(name), files.messages_usage(name)];
+        (name.clone(), parts.into_iter().fold(0, u64::saturating_add))
     };
     let containers: Vec<_> = used.iter().map(of_container).collect();
     let volumes = on_disk(pod).map(|(name, _)| tree::usage(files.empty_dir(name)));
-    if containers.iter().map(|(_, usage)| *usage).chain(volumes).fold(0, u64::saturating_add) > limit {
+    let is_measured = |name: &String| used.iter().any(|(measured, _)| measured == name);
+    let others = pod.all_containers().map(|it| &it.name).filter(|name| !is_measured(name));
+    let rest = others.map(|name| files.messages_usage(name)).chain([files.etc_usage()]);
+    if containers.iter().map(|(_, usage)| *usage).chain(volumes).chain(rest).fold(0, u64::saturating_add) > limit {
         let written = pod.whole.limits.as_ref().and_then(|limits| limits.get(STORAGE));
         let written = written.map_or_else(|| limit.to_string(), |written| written.0.clone());
         return Some(format!("Pod ephemeral local storage usage exceeds the total limit of containers {written}. "));

@@ -111,6 +111,31 @@ async fn a_pod_has_what_its_containers_have_together_with_its_volumes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_files_that_the_agent_has_in_containers_count_too() {
+    for (place, message) in [
+        ("/dev/termination-log", "Container app exceeded its local ephemeral storage limit \"1Mi\". "),
+        ("/etc/hosts", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+        ("/etc/hostname", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+        ("/etc/resolv.conf", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+    ] {
+        let mut node = Node::new();
+        node.write("web.yaml", &limited("1Mi", "1Mi"));
+        node.start();
+        node.runs(BOTH).await;
+        let config = node.fake().container_config(&node.app("web").expect("it runs").id).expect("it was made");
+        let mount = config.mounts.into_iter().find(|mount| mount.destination.as_os_str() == place).expect(place);
+        let size = if place.starts_with("/dev") { 1100 << 10 } else { 2200 << 10 };
+        fs::write(mount.source, vec![1; size]).expect("it can be written");
+        let evicted = is_evicted(&node).await;
+        assert!(evicted.contains(message), "R-EVI-1, {place}: {evicted}");
+        node.handle().request(Request::Restart { pod: key("web"), container: None }).await;
+        node.runs(BOTH).await;
+        node.settle().await;
+        assert!(node.app("web").is_some(), "{place} begins anew too");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_pods_with_a_limit_are_measured() {
     let mut node = Node::new();
     node.write("web.yaml", &limited("", ""));
