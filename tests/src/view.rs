@@ -93,6 +93,20 @@ impl View {
         }
     }
 
+    /// Removes a container whatever it does, behind the agent's back.
+    ///
+    /// # Errors
+    /// When the runtime refuses.
+    pub fn destroy(&self, id: &str) -> Result<()> {
+        match self {
+            Self::Containerd(ctr) => {
+                ctr.run(&["tasks", "delete", "--force", id])?;
+                ctr.run(&["containers", "delete", id]).map(drop)
+            }
+            Self::Docker(engine) => engine.remove(id),
+        }
+    }
+
     /// A container's record; `None` when it is gone.
     ///
     /// # Errors

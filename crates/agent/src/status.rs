@@ -6,6 +6,7 @@
 mod conditions;
 mod container;
 mod phase;
+mod resources;
 #[cfg(test)]
 mod tests;
 

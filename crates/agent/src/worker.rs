@@ -18,7 +18,7 @@ mod perform;
 mod place;
 mod prepare;
 mod recall;
-mod resources;
+pub(crate) mod resources;
 mod security;
 mod show;
 mod stop;

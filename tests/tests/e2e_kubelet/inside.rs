@@ -47,6 +47,11 @@ impl Inside<'_> {
             (question.to_owned(), http::page(url)?)
         } else if question == "on the machine: ls -ln" {
             (question.to_owned(), self.files(recorded.get(question).map_or("", String::as_str))?)
+        } else if question == "CPUs of the machine" {
+            let cpus = std::thread::available_parallelism().context("the machine's CPUs")?;
+            (question.to_owned(), cpus.to_string())
+        } else if question == "the request the hook sent" {
+            (question.to_owned(), self.request()?)
         } else if let Some(container) = question.trim().strip_prefix("the log of ") {
             (format!("log of {container}"), self.log(container)?)
         } else if let Some((container, command)) = question.split_once(": ") {
@@ -102,6 +107,14 @@ impl Inside<'_> {
         let place = place.split("/pod").next().unwrap_or_default().to_owned() + "/pod<uid>";
         seen.insert(format!("cgroup of the pod: {place}"), values(parent)?.join("\n"));
         Ok(seen)
+    }
+
+    /// The request that a hook sent to the machine, which the container that answered it has written down.
+    fn request(&self) -> Result<String> {
+        let entries = fs::read_dir(self.dir).context("reading the scenario's directory")?.flatten();
+        let mut files = entries.map(|entry| entry.path()).filter(|path| path.is_file() && !path.ends_with("trace"));
+        let path = files.next().context("nothing has written a request down")?;
+        fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
     /// The host files as the recording lists them: first what is in the directory, then what is named below.

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    os::unix::{
+        fs::{PermissionsExt as _, symlink},
+        net::UnixListener,
+    },
     path::PathBuf,
     process::Command,
     sync::Mutex,
@@ -15,6 +18,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use stanchion_tests::{
     Node,
+    ctr::Running,
     golden::{
         Words,
         compare::{self, Difference},
@@ -142,7 +146,16 @@ impl<'a> Replay<'a> {
                 Ok(())
             }
             ["wait", "until", ..] => self.until(&words[2..]),
-            ["send", "signal", "9", "to", "the", "first", "process", "of", ref whose @ ..] => self.kill(whose),
+            ["send", "signal", number, "to", "the", "first", "process", "of", ref whose @ ..] => {
+                self.signal(number.parse().context("the number of a signal")?, whose)
+            }
+            ["remove", "the", "container", "of", container, "at", "the", "runtime,", "with", "force"] => {
+                let running = self.running(container)?;
+                self.node.view().destroy(&running.record.id)
+            }
+            ["make", ref directory @ .., "with", "a", "symbolic", "link", link, "to", target] => {
+                self.make_link(&directory.join(" "), link, target)
+            }
             ["prepare:", ..] => self.prepare(step.trim_start_matches("prepare: ")),
             ["make", "dir/,", ..] => self.make_files(),
             ["record", file] if file.ends_with(".json") => self.compare(file),
@@ -202,17 +215,34 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn kill(&self, whose: &[&str]) -> Result<()> {
-        let pod = self.words.ours(&self.identity.name);
+    /// A container of the pod, by its name in the manifest.
+    fn running(&self, name: &str) -> Result<Running> {
+        let running = self.node.view().of_pod(&self.words.ours(&self.identity.name))?;
+        let found = running.into_iter().find(|running| running.record.container() == name);
+        found.with_context(|| format!("{name} does not run"))
+    }
+
+    fn signal(&self, number: i32, whose: &[&str]) -> Result<()> {
         match *whose {
+            ["the", "pod", "sandbox"] => sandbox::lose(self.node, &self.words.ours(&self.identity.name)),
             [name] => {
-                let running = self.node.view().of_pod(&pod)?;
-                let running = running.iter().find(|running| running.record.container() == name);
-                running.with_context(|| format!("{name} does not run"))?.kill().map(drop)
+                let pid = self.running(name)?.pid.to_string();
+                process::text(Command::new("kill").args([&format!("-{number}"), &pid])).map(drop)
             }
-            ["the", "pod", "sandbox"] => sandbox::lose(self.node, &pod),
             _ => bail!("nobody is meant"),
         }
+    }
+
+    /// Makes a directory of the scenario's, named from the root or from the scenario's own, with a link in it.
+    fn make_link(&self, directory: &str, link: &str, target: &str) -> Result<()> {
+        let directory = self.host_dir().join(directory.trim_matches(['"', '/']).trim_start_matches("./"));
+        let directory = match directory.to_string_lossy().rsplit_once("golden-test/") {
+            Some((_, below)) => self.node.path("golden-test").join(below),
+            None => directory,
+        };
+        fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+        let link = directory.join(link.trim_matches('"'));
+        symlink(target.trim_matches('"'), &link).with_context(|| format!("linking {}", link.display()))
     }
 
     /// Where the scenario's host paths are.

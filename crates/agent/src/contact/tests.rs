@@ -98,6 +98,34 @@ async fn https_believes_whoever_answers() {
     assert_eq!((answer.status.as_u16(), &*answer.body), (200, "ok"));
 }
 
+// People search for Go's words.
+#[tokio::test]
+async fn a_server_without_tls_is_told_in_go_s_words() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let table: [(&[u8], &str); 4] = [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "http: server gave HTTP response to HTTPS client"),
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", "http: server gave HTTP response to HTTPS client"),
+        (b"-ERR unknown command\r\n", "tls: first record does not look like a TLS handshake"),
+        (b"", "EOF"),
+    ];
+    for (said, words) in table {
+        let (listener, port) = listener().await;
+        let serve = async {
+            let (mut connection, _) = listener.accept().await.expect("a connection");
+            let mut hello = [0; 5];
+            connection.read_exact(&mut hello).await.expect("a greeting");
+            connection.write_all(said).await.expect("answered");
+            connection.shutdown().await.expect("ended");
+            // It is read to its end, so that nothing is reset.
+            connection.read_to_end(&mut Vec::new()).await.ok();
+        };
+        let to = get(port, true);
+        let (asked, ()) = tokio::join!(http::get(&to, HERE, "kube-probe/1.36", LIMIT), serve);
+        let expected = format!("Get \"https://127.0.0.1:{port}/\": {words}");
+        assert_eq!(asked, Err(expected), "{}", String::from_utf8_lossy(said));
+    }
+}
+
 #[tokio::test]
 async fn redirects_are_followed_on_the_same_host_and_bodies_cut() {
     let redirect = "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned();

@@ -2,10 +2,15 @@
 
 use std::{
     io,
-    sync::{Arc, LazyLock},
+    pin::Pin,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
+    task::{Context, Poll},
 };
 
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -27,10 +32,64 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     Some(TlsConnector::from(Arc::new(config)))
 });
 
-/// A TLS connection over `stream` to `host`, whoever that is.
-pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<TcpStream>> {
+/// A TLS connection over `stream` to `host`, whoever that is. Of a server without TLS it is said in Go's words.
+pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<Heard>> {
     let connector = CONNECTOR.as_ref().ok_or_else(|| io::Error::other("TLS cannot be set up"))?;
-    connect(connector, stream, host).await
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let first = Arc::default();
+    let connected = connector.connect(name, Heard { stream, first: Arc::clone(&first) }).await;
+    connected.map_err(|error| {
+        let first = first.lock().unwrap_or_else(PoisonError::into_inner);
+        match first.as_slice() {
+            b"HTTP/" => io::Error::other(PLAIN),
+            // The types of records: change of cipher, alert, handshake, data.
+            [20..=23, ..] => error,
+            [] if error.kind() == io::ErrorKind::UnexpectedEof => io::Error::other("EOF"),
+            [] => error,
+            _ => io::Error::other("tls: first record does not look like a TLS handshake"),
+        }
+    })
+}
+
+/// What Go says of a server that speaks plain HTTP.
+pub(crate) const PLAIN: &str = "http: server gave HTTP response to HTTPS client";
+/// As many bytes as the head of a TLS record has.
+const HEAD: usize = 5;
+
+/// A connection that remembers what came first.
+pub(super) struct Heard {
+    stream: TcpStream,
+    first: Arc<Mutex<Vec<u8>>>,
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = HEAD - first.len();
+        first.extend(buffer.filled()[before..].iter().take(room));
+        drop(first);
+        read
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// What connects to those only whom one of these roots vouches for.

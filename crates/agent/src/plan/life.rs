@@ -126,8 +126,11 @@ pub(crate) fn verdict(
         _ => return None,
     };
     let probe = kind.of(container)?;
-    let failed = format!("Container {} failed {} probe", container.name, kind.name().to_lowercase());
-    let message = match restart::restarts(pod, container, None) {
+    let is_init = pod.init_containers.iter().any(|init| init.name == container.name);
+    let whose = if is_init { "Init container" } else { "Container" };
+    let failed = format!("{whose} {} failed {} probe", container.name, kind.name().to_lowercase());
+    // A kubelet does not say it of sidecars.
+    let message = match restart::restarts(pod, container, None) && !is_init {
         true => format!("{failed}, will be restarted"),
         false => failed,
     };

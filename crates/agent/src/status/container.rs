@@ -13,7 +13,7 @@ use stanchion_pod::{
 };
 use stanchion_runtime::{ContainerInfo, ContainerState};
 
-use super::Facts;
+use super::{Facts, resources};
 use crate::plan::{
     fate::Fate,
     history::{History, ImageState},
@@ -74,11 +74,14 @@ impl Seen<'_> {
         };
         let wire = wire(facts, &container.name);
         let made = wire.filter(|_| info.is_some_and(|info| info.state != ContainerState::Created));
-        let resources = made.map(|made| made.resources.clone().unwrap_or_default());
+        let given = made.map(|made| made.resources.clone().unwrap_or_default());
+        let allocated = given.as_ref().and_then(|it| it.requests.clone()).filter(|it| !it.is_empty());
+        let runs = info.is_some_and(|info| matches!(info.state, ContainerState::Running { .. }));
+        let resources = given.map(|given| if runs { resources::in_force(facts.pod, container, given) } else { given });
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone(),
-            allocated_resources: resources.as_ref().and_then(|it| it.requests.clone()).filter(|it| !it.is_empty()),
+            allocated_resources: allocated,
             volume_mounts: wire.and_then(mounts),
             resources,
             image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),

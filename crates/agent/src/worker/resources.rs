@@ -29,7 +29,7 @@ pub(super) fn of_pod(pod: &Pod, pids_limit: Option<i64>) -> LinuxResources {
 }
 
 /// Those of a container. What it says nothing of is bounded by the pod's own resources (R-RES-19).
-pub(super) fn of_container(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxResources {
+pub(crate) fn of_container(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxResources {
     let mut resources = container.resources.clone();
     if let Some(of_pod) = &pod.resources {
         resources.cpu_limit = resources.cpu_limit.or(of_pod.cpu_limit);

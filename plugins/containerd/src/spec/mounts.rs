@@ -34,7 +34,8 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
-        mount("/dev/shm", "bind", &shared_memory, &["rbind", "rprivate", "nosuid", "noexec", "nodev"])?,
+        // The node's own is as the node has it mounted, and the pod's is `nosuid`, `noexec`, `nodev` by itself.
+        mount("/dev/shm", "bind", &shared_memory, &["rbind", "rprivate", "rw"])?,
         mount("/dev/mqueue", "mqueue", "mqueue", &quiet)?,
         match parts.own.network {
             true => mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access])?,
