@@ -24,6 +24,21 @@ async fn up(spec: &str, program: Program) -> Node {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_signal_that_is_none_is_told() {
+    for (signal, told) in [("SIGNOTHING", 1), ("99", 1), ("SIGRTMIN+3", 0), ("quit", 0)] {
+        let mut node = Node::new();
+        node.fake().image_stop_signal("docker.io/library/app:1", signal);
+        node.write("web.yaml", &pod("web", "app:1"));
+        node.start();
+        node.runs(&[("web", &[("app", "app:1")])]).await;
+        node.settle().await;
+        let events = node.events("UnknownStopSignal");
+        assert_eq!(events.len(), told, "{signal}: {events:?}");
+        assert!(events.iter().all(|event| event.message.contains(&format!("{signal:?}"))), "{events:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_container_has_its_grace_and_no_more() {
     let table = [
         ("terminationGracePeriodSeconds: 7", Program::stubborn(), 7, 7, Some(137)),
