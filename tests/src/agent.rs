@@ -114,6 +114,11 @@ impl Agent {
         Ok(status)
     }
 
+    /// Forgets an agent that has ended by itself, so that another can be started.
+    pub fn forget(&mut self) {
+        self.process = None;
+    }
+
     /// Its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {

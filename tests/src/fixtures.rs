@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `redis:latest`, `redis:7`, `redis:8` | redis-server and redis-cli, started as the official image starts them |
 //! | `busybox:latest`, `busybox:1` | a shell with all applets |
+//! | `flock:latest` | the same with flock |
+//! | `endless-users:latest` | the same, run by a user whose name is looked for in a list without end |
 //!
 //! Tags of one repository differ in the environment variable `FIXTURE`, so each has a digest of its own.
 
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// Part of the cache key: raise it when this file makes other images from the same programs.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Where the programs of the images are.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -118,6 +120,11 @@ fn make(programs: &Programs, root: &Path) -> Result<()> {
     for tag in ["latest", "1"] {
         busybox_image("library/busybox", tag, &shell).store(&registry)?;
     }
+    let run = Run { cmd: &["sh"], env: &[PATH], ..Run::default() };
+    Image::new("library/flock", "latest", &run, &[shell.clone(), PackedLayer::new(flock()?)?]).store(&registry)?;
+    let run = Run { user: "nobody", ..run };
+    Image::new("library/endless-users", "latest", &run, &[shell.clone(), PackedLayer::new(endless_users()?)?])
+        .store(&registry)?;
     for tag in ["latest", "7", "8"] {
         let fixture = format!("FIXTURE=redis:{tag}");
         let run = Run {
@@ -148,6 +155,18 @@ fn busybox() -> Result<Vec<u8>> {
     layer.file("/etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
     layer.file("/etc/group", 0o644, b"root:x:0:\nnogroup:x:65534:\n")?;
     shell(&mut layer)?;
+    layer.finish()
+}
+
+fn flock() -> Result<Vec<u8>> {
+    let mut layer = Layer::default();
+    layer.program(&program("flock")?, "/usr/local/bin/flock")?;
+    layer.finish()
+}
+
+fn endless_users() -> Result<Vec<u8>> {
+    let mut layer = Layer::default();
+    layer.link("/etc/passwd", "/dev/zero")?;
     layer.finish()
 }
 

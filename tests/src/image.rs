@@ -192,7 +192,11 @@ impl Image {
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-fn archive(path: &Path, files: &[(String, &[u8])]) -> Result<()> {
+/// Writes files into a tar.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn archive(path: &Path, files: &[(String, &[u8])]) -> Result<()> {
     let failed = || format!("cannot write {}", path.display());
     let mut archive = Builder::new(fs::File::create(path).with_context(failed)?);
     for (name, content) in files {

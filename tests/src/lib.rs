@@ -18,6 +18,7 @@
 //! - [`node`] puts it together with [`agent`], the program under test.
 //! - [`golden`] recordings of a kubelet, and how they are compared with what a node shows.
 //! - [`rules`] which tests prove which rule of `docs/rules.md`; [`limits`] what `docs/limits.md` lists.
+//! - [`soak`]: edits, kills and hostile input at random, for minutes or hours.
 //! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
 
 pub mod agent;
@@ -48,6 +49,7 @@ pub mod remains;
 pub mod rules;
 pub mod site;
 pub mod slot;
+pub mod soak;
 pub mod tools;
 pub mod view;
 pub mod wait;

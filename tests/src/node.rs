@@ -49,6 +49,7 @@ pub struct NodeBuilder {
     proxied: bool,
     credentials: Option<(String, String)>,
     disk: Option<String>,
+    state_disk: Option<String>,
     runs_in_memory: bool,
     agent: String,
     backend: String,
@@ -70,6 +71,7 @@ impl NodeBuilder {
             proxied: false,
             credentials: None,
             disk: None,
+            state_disk: None,
             runs_in_memory: false,
             agent: text(),
             backend: text(),
@@ -134,6 +136,13 @@ impl NodeBuilder {
         self
     }
 
+    /// Keeps the agent's state in memory, by a tmpfs with these options.
+    #[must_use]
+    pub fn state_disk(mut self, options: &str) -> Self {
+        self.state_disk = Some(options.to_owned());
+        self
+    }
+
     /// Adds lines to `[agent]`.
     #[must_use]
     pub fn agent(mut self, toml: &str) -> Self {
@@ -177,6 +186,9 @@ impl NodeBuilder {
         let registry = fixtures.as_ref().map(|images| Registry::start(dir, &images.registry())).transpose()?;
         if let Some(size) = &self.disk {
             mount_memory(&dir.join(self.runtime.name()), &format!("size={size}"))?;
+        }
+        if let Some(options) = &self.state_disk {
+            mount_memory(&dir.join("state"), options)?;
         }
         if self.runs_in_memory {
             for sub in ["run", "containerd/state", "docker/exec"] {

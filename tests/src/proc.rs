@@ -82,6 +82,28 @@ pub fn pss(pid: u32) -> Result<u64> {
     Ok(kib.with_context(|| format!("{path} has no Pss"))? * 1024)
 }
 
+/// The most memory that a process has had at one time, bytes (`VmHWM`).
+///
+/// # Errors
+/// When there is no such process.
+pub fn peak(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.with_context(|| format!("{path} has no VmHWM"))? * 1024)
+}
+
+/// The parent of a process; `None` when it has ended.
+///
+/// # Errors
+/// When what the kernel says of it is no number.
+pub fn parent(pid: u32) -> Result<Option<u32>> {
+    let Ok(fields) = stat(pid) else { return Ok(None) };
+    let parent = fields.get(1).and_then(|field| field.parse().ok());
+    parent.map(Some).with_context(|| format!("/proc/{pid}/stat has no parent"))
+}
+
 /// Whether what is mounted at `path` and below it in a process' view is `ro` or `rw`, the shortest path first.
 ///
 /// # Errors

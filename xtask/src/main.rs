@@ -1,4 +1,4 @@
-//! `cargo xtask demo | test | bench | rules | limits | fuzz | vm`: everything a developer runs, nothing to prepare before.
+//! `cargo xtask demo | test | bench | soak | rules | limits | fuzz | vm`: everything a developer runs, nothing to prepare before.
 
 mod bench;
 mod build;
@@ -9,6 +9,7 @@ mod interrupt;
 mod limits;
 mod lint;
 mod rules;
+mod soak;
 mod test;
 mod vm;
 
@@ -35,6 +36,8 @@ enum Task {
     Lint,
     /// Measure the agent beside `ctr run -d` and `docker run -d`; prints Markdown
     Bench(bench::Options),
+    /// Try the agent with random edits, kills and hostile input, for as long as asked; prints Markdown
+    Soak(soak::Options),
     /// Print the rules with the tests that prove them
     Rules(rules::Options),
     /// Write docs/limits.md from the modules that declare the limits
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Lint => lint::run(),
         Task::Bench(options) => bench::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Rules(options) => rules::run(&options),
         Task::Limits => limits::run(),
         Task::Fuzz(options) => fuzz::run(&options),

@@ -1,0 +1,167 @@
+//! What a run leaves behind: on the node, and in the agent.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context as _, Result};
+
+use super::Soak;
+use crate::{Node, proc, remains, until};
+
+/// How long the node may take to be empty again.
+const CLEAR: std::time::Duration = std::time::Duration::from_secs(180);
+
+/// The most memory of an agent at any time, bytes: five times what one with some pods needs, in a build without optimization.
+const MOST_MEMORY: u64 = 256 << 20;
+/// The most that an agent's memory grows from the first look at it to the last, bytes.
+const MOST_GROWTH: u64 = 48 << 20;
+/// The most descriptors that an agent without pods has more than one that never had any: connections that are kept open.
+const MOST_DESCRIPTORS: usize = 8;
+
+/// The agents of a run: it is killed now and then.
+#[derive(Debug, Default)]
+pub(super) struct Agents {
+    /// Descriptors of one that has no pods yet, by what they are.
+    empty: BTreeMap<String, usize>,
+    /// The present one: its process, and its memory when it was first looked at.
+    present: Option<(u32, u64)>,
+    peak: u64,
+    growth: u64,
+}
+
+impl Agents {
+    /// Looks at an agent that has no pods yet.
+    pub(super) fn empty(&mut self, node: &Node) -> Result<()> {
+        let pid = node.agent.id().context("the agent runs")?;
+        self.empty = descriptors(pid)?;
+        Ok(())
+    }
+
+    /// Looks at the present agent when the node has settled.
+    pub(super) fn look(&mut self, node: &Node) -> Result<()> {
+        let pid = node.agent.id().context("the agent runs")?;
+        let memory = proc::pss(pid)?;
+        self.peak = self.peak.max(proc::peak(pid)?);
+        match self.present {
+            Some((known, first)) if known == pid => self.growth = self.growth.max(memory.saturating_sub(first)),
+            _ => self.present = Some((pid, memory)),
+        }
+        Ok(())
+    }
+}
+
+/// What is left over.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Everything that should not be there.
+    pub things: Vec<String>,
+    /// What is left over and has a reason.
+    pub excused: Vec<String>,
+    /// The most memory of an agent, bytes.
+    pub peak: u64,
+    /// The most that an agent's memory grew, bytes.
+    pub growth: u64,
+    /// Descriptors of the agent beyond those it began with.
+    pub descriptors: Vec<String>,
+}
+
+impl Left {
+    /// Everything that is too much.
+    pub(super) fn faults(&self) -> Vec<String> {
+        let mut faults: Vec<_> = self.things.iter().map(|thing| format!("left over: {thing}")).collect();
+        if self.peak > MOST_MEMORY {
+            faults.push(format!("an agent had {} MiB of memory, more than {}", self.peak >> 20, MOST_MEMORY >> 20));
+        }
+        if self.growth > MOST_GROWTH {
+            faults.push(format!("an agent grew by {} MiB, more than {}", self.growth >> 20, MOST_GROWTH >> 20));
+        }
+        if self.descriptors.len() > MOST_DESCRIPTORS {
+            faults.push(format!("the agent has more open than at its start: {:?}", self.descriptors));
+        }
+        faults
+    }
+}
+
+/// A lease of a download whose agent was killed: containerd removes it when it expires.
+fn is_excused(thing: &str) -> bool {
+    thing.starts_with("lease") && thing.contains("containerd.io/gc.expire=")
+}
+
+impl Soak {
+    /// Removes every manifest and counts what is left when nothing goes any more.
+    pub(super) fn clear(&mut self) -> Result<Left> {
+        self.free_disk()?;
+        self.remove_all()?;
+        self.look_after_the_agent()?;
+        let node = &self.node;
+        let is_clear = until("nothing to be left", CLEAR, || {
+            let things = things(node)?;
+            let left = things.into_iter().filter(|thing| !is_excused(thing)).count();
+            anyhow::ensure!(left == 0, "{left} things are left");
+            // One that starts has not looked yet.
+            node.agent.json(&["get", "nodes"]).map(drop)
+        });
+        if let Err(error) = is_clear {
+            self.journal.say("not clear", &format!("{error:#}"))?;
+        }
+        self.look_after_the_agent()?;
+        let (excused, things) = things(&self.node)?.into_iter().partition(|thing| is_excused(thing));
+        let pid = self.node.agent.id().context("the agent runs")?;
+        self.agents.peak = self.agents.peak.max(proc::peak(pid)?);
+        let descriptors = more(&self.agents.empty, &descriptors(pid)?);
+        Ok(Left { things, excused, peak: self.agents.peak, growth: self.agents.growth, descriptors })
+    }
+}
+
+fn things(node: &Node) -> Result<Vec<String>> {
+    let mut found = node.remains()?;
+    let mut note = |what: &str, dir: &Path| {
+        found.extend(remains::files(dir).into_iter().map(|path| format!("{what} {}", path.display())));
+    };
+    note("temporary file", &node.path("tmp"));
+    note("kept manifest", &node.path("state/manifests"));
+    Ok(found)
+}
+
+/// Descriptors of a process, counted by what they lead to.
+fn descriptors(pid: u32) -> Result<BTreeMap<String, usize>> {
+    let mut counts = BTreeMap::new();
+    let dir = format!("/proc/{pid}/fd");
+    for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {dir}"))? {
+        // It may be closed since.
+        let Ok(target) = fs::read_link(entry?.path()) else { continue };
+        let target = target.display().to_string();
+        let kind = target.split_once(":[").map_or(target.as_str(), |(kind, _)| kind).to_owned();
+        *counts.entry(kind).or_default() += 1;
+    }
+    Ok(counts)
+}
+
+/// What `now` has more than `before`.
+fn more(before: &BTreeMap<String, usize>, now: &BTreeMap<String, usize>) -> Vec<String> {
+    let extra = now.iter().flat_map(|(kind, count)| {
+        let known = before.get(kind).copied().unwrap_or_default();
+        std::iter::repeat_n(kind.clone(), count.saturating_sub(known))
+    });
+    extra.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{is_excused, more};
+
+    #[test]
+    fn only_what_is_new_counts() {
+        let counts = |list: &[(&str, usize)]| list.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect::<BTreeMap<_, _>>();
+        let (before, now) = (counts(&[("socket", 2), ("/a", 1)]), counts(&[("socket", 3), ("/b", 1)]));
+        assert_eq!(more(&before, &now), ["/b", "socket"]);
+    }
+
+    #[test]
+    fn a_lease_that_expires_is_excused() {
+        assert!(is_excused("lease abc 2026-11-28 containerd.io/gc.expire=2026-11-29"));
+        assert!(!is_excused("lease abc 2026-11-28"));
+        assert!(!is_excused("cgroup containerd.io/gc.expire="));
+    }
+}

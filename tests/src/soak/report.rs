@@ -1,0 +1,104 @@
+//! The table of a soak.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
+
+use super::left::Left;
+use crate::view::Backend;
+
+/// Kinds of what could be left over, as [`Node::remains`](crate::Node::remains) and the soak name them.
+const KINDS: [&str; 18] = [
+    "process", "task", "container", "snapshot", "volume", "lease", "unfinished download", "mount", "cgroup", "runc record",
+    "link", "packet filter rule", "pod directory", "log directory", "runtime file", "temporary file", "kept manifest",
+    "namespace",
+];
+
+/// What a run did and found.
+#[derive(Debug)]
+pub struct Report {
+    /// The runtime.
+    pub runtime: Backend,
+    /// Repeats the run's choices.
+    pub seed: u64,
+    /// How long the rounds took.
+    pub took: Duration,
+    /// Rounds that were done.
+    pub rounds: u64,
+    /// How often each kind of action was done.
+    pub counts: BTreeMap<String, u64>,
+    /// The longest time from the end of a round's actions until everything was as it should be.
+    pub longest: Duration,
+    /// What was left over.
+    pub left: Left,
+    /// What went wrong.
+    pub faults: Vec<String>,
+    /// The log of all actions.
+    pub actions: PathBuf,
+}
+
+impl Report {
+    fn cell(&self, row: &str) -> String {
+        let of_left = |kind: &str| self.left.things.iter().filter(|thing| kind_of(thing) == kind).count();
+        match row {
+            "seed" => self.seed.to_string(),
+            "minutes" => format!("{:.1}", self.took.as_secs_f64() / 60.0),
+            "rounds" => self.rounds.to_string(),
+            "longest time to settle" => format!("{:.1} s", self.longest.as_secs_f64()),
+            "faults" => self.faults.len().to_string(),
+            "most memory of the agent" => format!("{} MiB", self.left.peak >> 20),
+            "most growth of its memory" => format!("{:.1} MiB", self.left.growth as f64 / f64::from(1 << 20)),
+            "more descriptors than at its start" => self.left.descriptors.len().to_string(),
+            "leases that expire by themselves" => self.left.excused.len().to_string(),
+            _ => match row.strip_prefix("left over: ") {
+                Some(kind) => of_left(kind).to_string(),
+                None => self.counts.get(row).copied().unwrap_or_default().to_string(),
+            },
+        }
+    }
+}
+
+/// The kind of something that is left over: the longest that begins its name.
+fn kind_of(thing: &str) -> &str {
+    let begins = |kind: &&&str| thing.strip_prefix(**kind).is_some_and(|rest| rest.starts_with(' '));
+    KINDS.iter().filter(begins).max_by_key(|kind| kind.len()).copied().unwrap_or("other")
+}
+
+/// Reports side by side, as Markdown.
+#[must_use]
+pub fn table(reports: &[Report]) -> String {
+    let head: Vec<_> = reports.iter().map(|report| report.runtime.name()).collect();
+    let mut lines = vec![format!("| | {} |", head.join(" | ")), format!("|---|{}", "---:|".repeat(head.len()))];
+    let counted: BTreeSet<_> = reports.iter().flat_map(|report| report.counts.keys()).cloned().collect();
+    let counted = counted.into_iter().filter(|kind| kind != "round" && kind != "fault");
+    let first = ["seed", "minutes", "rounds"].map(str::to_owned).into_iter();
+    let left = KINDS.iter().map(|kind| format!("left over: {kind}"));
+    let last = [
+        "leases that expire by themselves",
+        "longest time to settle",
+        "most memory of the agent",
+        "most growth of its memory",
+        "more descriptors than at its start",
+        "faults",
+    ];
+    for row in first.chain(counted).chain(left).chain(last.map(str::to_owned)) {
+        let cells: Vec<_> = reports.iter().map(|report| report.cell(&row)).collect();
+        lines.push(format!("| {row} | {} |", cells.join(" | ")));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kind_of;
+
+    #[test]
+    fn what_is_left_over_has_a_kind() {
+        assert_eq!(kind_of("runc record /run/containerd/runc/a"), "runc record");
+        assert_eq!(kind_of("process 12 sleep 3600"), "process");
+        assert_eq!(kind_of("container abc"), "container");
+        assert_eq!(kind_of("strange thing"), "other");
+    }
+}

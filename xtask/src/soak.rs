@@ -1,0 +1,77 @@
+//! `cargo xtask soak`: the agent on real daemons under random edits, kills and hostile input, and what is left over.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use stanchion_tests::{
+    Backend, slot,
+    soak::{self, Group},
+};
+
+use crate::{build, deps, interrupt::Interrupt, say};
+
+/// How to run it.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// How long to begin new rounds, on each runtime
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
+    /// Runtimes, one after the other: containerd, docker
+    #[arg(long, value_delimiter = ',', default_value = "containerd,docker", value_parser = runtime)]
+    runtime: Vec<Backend>,
+    /// Repeats the choices of a run
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Leaves out: edits, kills, clock, disk, firewall, hostile, archives
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Group>,
+    /// Uses programs of the release profile
+    #[arg(long)]
+    release: bool,
+}
+
+/// Runs it and prints the table.
+pub fn run(options: &Options) -> Result<()> {
+    deps::ensure_all()?;
+    for dir in slot::sweep()? {
+        say(format!("removed what an earlier run left in {}", dir.display()));
+    }
+    let programs = build::programs(options.release)?;
+    let interrupt = Interrupt::watch()?;
+    let seed = options.seed.unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs());
+    let mut reports = Vec::new();
+    for runtime in &options.runtime {
+        let actions = soak::actions_dir(*runtime)?;
+        say(format!(
+            "{} minutes on {}, --seed {seed}; actions are written to {}",
+            options.minutes,
+            runtime.name(),
+            actions.display()
+        ));
+        let run = soak::Options {
+            runtime: *runtime,
+            during: Duration::from_secs(options.minutes * 60),
+            seed,
+            without: options.without.clone(),
+            programs: Some(programs.clone()),
+            actions,
+        };
+        reports.push(soak::run(&run, &|| interrupt.happened())?);
+        if interrupt.happened() {
+            break;
+        }
+    }
+    println!("{}", soak::table(&reports));
+    let faults: Vec<_> = reports
+        .iter()
+        .flat_map(|report| report.faults.iter().map(|fault| format!("{}: {fault}", report.runtime.name())))
+        .collect();
+    ensure!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    Ok(())
+}
+
+fn runtime(name: &str) -> Result<Backend> {
+    let named = [Backend::Containerd, Backend::Docker].into_iter().find(|runtime| runtime.name() == name);
+    named.with_context(|| format!("no runtime {name:?}: there are containerd and docker"))
+}
