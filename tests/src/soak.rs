@@ -68,6 +68,8 @@ pub struct Options {
     pub seed: u64,
     /// Deeds that are left out.
     pub without: Vec<Group>,
+    /// Whether dockerd leaves its containers running while it is away (its live-restore, which operators are told to set).
+    pub live_restore: bool,
     /// The directory of the agent's programs; otherwise those that were built with the running one.
     pub programs: Option<PathBuf>,
     /// Directory that takes the log of what was done and, after a fault, the daemons' logs.
@@ -91,8 +93,7 @@ pub fn run(options: &Options, stop: &dyn Fn() -> bool) -> Result<Report> {
     let mut environment = clock.environment();
     environment.push(("TMPDIR".to_owned(), node.path("tmp").display().to_string()));
     node.agent.configure(&node.path("stanchion.toml"), environment);
-    if let Some(docker) = &mut node.docker {
-        // As an operator is told to: otherwise dockerd stops every container when it stops.
+    if let Some(docker) = node.docker.as_mut().filter(|_| options.live_restore) {
         docker.keep_containers()?;
     }
     let mut soak = Soak::new(options, node, clock)?;
@@ -155,7 +156,9 @@ impl Soak {
     fn run(&mut self, stop: &dyn Fn() -> bool) -> Result<()> {
         self.node.agent.start()?;
         self.agents.empty(&self.node)?;
-        self.add(subjects::BYSTANDER)?;
+        if self.keeps_containers() {
+            self.add(subjects::BYSTANDER)?;
+        }
         self.settle()?;
         self.bystander = self.running_of(subjects::BYSTANDER)?;
         while self.started.elapsed() < self.options.during && self.faults.is_empty() && !stop() {
@@ -164,6 +167,11 @@ impl Soak {
             self.round()?;
         }
         Ok(())
+    }
+
+    /// Whether containers run on while the runtime's daemon is away.
+    fn keeps_containers(&self) -> bool {
+        self.options.live_restore || self.options.runtime != Backend::Docker
     }
 
     fn round(&mut self) -> Result<()> {

@@ -22,6 +22,7 @@ fn random_edits_kills_and_hostile_input_leave_nothing(on: Backend) -> Result<()>
         during: DURING,
         seed: Random::announced("soak").word(),
         without: Vec::new(),
+        live_restore: true,
         programs: None,
         actions: soak::actions_dir(on)?,
     };

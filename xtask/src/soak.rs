@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: the agent on real daemons under random edits, kills and hostile input, and what is left over.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
@@ -26,9 +26,15 @@ pub struct Options {
     /// Leaves out: edits, kills, clock, disk, firewall, hostile, archives
     #[arg(long, value_delimiter = ',')]
     without: Vec<Group>,
+    /// Leaves Docker's live-restore off, so that its containers end with a dockerd that is killed
+    #[arg(long)]
+    no_live_restore: bool,
     /// Uses programs of the release profile
     #[arg(long)]
     release: bool,
+    /// Uses the programs and libraries of this directory instead of building them
+    #[arg(long, conflicts_with = "release")]
+    programs: Option<PathBuf>,
 }
 
 /// Runs it and prints the table.
@@ -37,7 +43,10 @@ pub fn run(options: &Options) -> Result<()> {
     for dir in slot::sweep()? {
         say(format!("removed what an earlier run left in {}", dir.display()));
     }
-    let programs = build::programs(options.release)?;
+    let programs = match &options.programs {
+        Some(dir) => dir.clone(),
+        None => build::programs(options.release)?,
+    };
     let interrupt = Interrupt::watch()?;
     let seed = options.seed.unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs());
     let mut reports = Vec::new();
@@ -54,6 +63,7 @@ pub fn run(options: &Options) -> Result<()> {
             during: Duration::from_secs(options.minutes * 60),
             seed,
             without: options.without.clone(),
+            live_restore: !options.no_live_restore,
             programs: Some(programs.clone()),
             actions,
         };

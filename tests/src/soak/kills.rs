@@ -23,7 +23,20 @@ impl Soak {
         self.journal.note("killed: runtime", &format!("away for {away:?}"))?;
         self.node.end_runtime(Signal::KILL)?;
         pause(away);
-        self.node.resume_runtime()
+        self.node.resume_runtime()?;
+        if self.keeps_containers() { Ok(()) } else { self.all_were_killed() }
+    }
+
+    /// Counts the kill of every pod, and changes those that would wait too long for their next start.
+    fn all_were_killed(&mut self) -> Result<()> {
+        let mut weary = Vec::new();
+        for (pod, wanted) in &mut self.wanted {
+            wanted.kills += 1;
+            if wanted.kills > MOST_KILLS && !wanted.is_guest {
+                weary.push(pod.clone());
+            }
+        }
+        weary.iter().try_for_each(|pod| self.add(pod))
     }
 
     /// The running container of a pod that may still be killed, and counts the kill.

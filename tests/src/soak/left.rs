@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::Soak;
 use crate::{Node, proc, remains, until};
@@ -81,9 +81,26 @@ impl Left {
     }
 }
 
-/// A lease of a download whose agent was killed: containerd removes it when it expires.
-fn is_excused(thing: &str) -> bool {
-    thing.starts_with("lease") && thing.contains("containerd.io/gc.expire=")
+/// Why something may be left over, if it may: another program has left it that was killed, and nobody else can remove it safely.
+fn excuse(thing: &str, is_in_one_piece: impl Fn(&str) -> bool) -> Option<&'static str> {
+    if thing.starts_with("lease ") && thing.contains("containerd.io/gc.expire=") {
+        return Some("a lease of a download whose agent was killed: containerd removes it when it expires");
+    }
+    match thing.strip_prefix("link ") {
+        Some(link) if is_in_one_piece(link) => {
+            Some("a pair of links that dockerd had made and not yet given to a container when it was killed")
+        }
+        _ => None,
+    }
+}
+
+/// Whether both ends of a pair of links are in this network namespace.
+fn is_in_one_piece(link: &str) -> bool {
+    let number = |link: &Path, file: &str| fs::read_to_string(link.join(file)).unwrap_or_default().trim().to_owned();
+    let links = Path::new("/sys/class/net");
+    let peer = number(&links.join(link), "iflink");
+    let all = fs::read_dir(links).into_iter().flatten().flatten();
+    !peer.is_empty() && all.map(|entry| entry.path()).any(|other| !other.ends_with(link) && number(&other, "ifindex") == peer)
 }
 
 impl Soak {
@@ -93,10 +110,13 @@ impl Soak {
         self.remove_all()?;
         self.look_after_the_agent()?;
         let node = &self.node;
+        let has_docker = node.docker.is_some();
+        let excused = |thing: &str| excuse(thing, |link| has_docker && is_in_one_piece(link));
+        let is_fault = |thing: &str| excused(thing).is_none();
         let is_clear = until("nothing to be left", CLEAR, || {
             let things = things(node)?;
-            let left = things.into_iter().filter(|thing| !is_excused(thing)).count();
-            anyhow::ensure!(left == 0, "{left} things are left");
+            let left: Vec<_> = things.iter().filter(|thing| is_fault(thing)).collect();
+            ensure!(left.is_empty(), "there is {left:?}");
             // One that starts has not looked yet.
             node.agent.json(&["get", "nodes"]).map(drop)
         });
@@ -104,7 +124,10 @@ impl Soak {
             self.journal.say("not clear", &format!("{error:#}"))?;
         }
         self.look_after_the_agent()?;
-        let (excused, things) = things(&self.node)?.into_iter().partition(|thing| is_excused(thing));
+        let (things, excused): (Vec<_>, Vec<_>) = things(&self.node)?.into_iter().partition(|thing| is_fault(thing));
+        for thing in &excused {
+            self.journal.say("excused", &format!("{thing}: {}", excuse(thing, |_| true).unwrap_or_default()))?;
+        }
         let pid = self.node.agent.id().context("the agent runs")?;
         self.agents.peak = self.agents.peak.max(proc::peak(pid)?);
         let descriptors = more(&self.agents.empty, &descriptors(pid)?);
@@ -149,7 +172,7 @@ fn more(before: &BTreeMap<String, usize>, now: &BTreeMap<String, usize>) -> Vec<
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{is_excused, more};
+    use super::{excuse, more};
 
     #[test]
     fn only_what_is_new_counts() {
@@ -159,9 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_expires_is_excused() {
+    fn what_others_have_left_is_excused() {
+        let is_excused = |thing| excuse(thing, |link| link == "veth1").is_some();
         assert!(is_excused("lease abc 2026-11-28 containerd.io/gc.expire=2026-11-29"));
         assert!(!is_excused("lease abc 2026-11-28"));
         assert!(!is_excused("cgroup containerd.io/gc.expire="));
+        assert!(is_excused("link veth1"));
+        assert!(!is_excused("link veth2"));
     }
 }

@@ -10,10 +10,9 @@ use super::left::Left;
 use crate::view::Backend;
 
 /// Kinds of what could be left over, as [`Node::remains`](crate::Node::remains) and the soak name them.
-const KINDS: [&str; 18] = [
+const KINDS: [&str; 17] = [
     "process", "task", "container", "snapshot", "volume", "lease", "unfinished download", "mount", "cgroup", "runc record",
     "link", "packet filter rule", "pod directory", "log directory", "runtime file", "temporary file", "kept manifest",
-    "namespace",
 ];
 
 /// What a run did and found.
@@ -51,7 +50,7 @@ impl Report {
             "most memory of the agent" => format!("{} MiB", self.left.peak >> 20),
             "most growth of its memory" => format!("{:.1} MiB", self.left.growth as f64 / f64::from(1 << 20)),
             "more descriptors than at its start" => self.left.descriptors.len().to_string(),
-            "leases that expire by themselves" => self.left.excused.len().to_string(),
+            "left over by others (excused)" => self.left.excused.len().to_string(),
             _ => match row.strip_prefix("left over: ") {
                 Some(kind) => of_left(kind).to_string(),
                 None => self.counts.get(row).copied().unwrap_or_default().to_string(),
@@ -76,7 +75,7 @@ pub fn table(reports: &[Report]) -> String {
     let first = ["seed", "minutes", "rounds"].map(str::to_owned).into_iter();
     let left = KINDS.iter().map(|kind| format!("left over: {kind}"));
     let last = [
-        "leases that expire by themselves",
+        "left over by others (excused)",
         "longest time to settle",
         "most memory of the agent",
         "most growth of its memory",
