@@ -128,16 +128,27 @@ impl Cgroup {
         })
     }
 
-    /// Kills what still runs in it, which nobody else knows of any more, and removes it.
+    /// Names of the cgroups in it, in any hierarchy.
+    ///
+    /// # Errors
+    /// The kernel refuses. One that is gone has none.
+    pub fn children(&self) -> io::Result<BTreeSet<String>> {
+        let mut names = BTreeSet::new();
+        for place in self.places() {
+            names.extend(children(&place)?);
+        }
+        Ok(names)
+    }
+
+    /// Kills what still runs in it and in the cgroups below it, which nobody else knows of any more, and removes them all.
     ///
     /// # Errors
     /// Its processes cannot be killed, or do not end.
     pub async fn destroy(&self) -> io::Result<()> {
         for place in self.places() {
             for tried in 1.. {
-                match fs::remove_dir(&place) {
-                    Err(error) if error.kind() == ErrorKind::NotFound => break,
-                    Err(error) if error.kind() == ErrorKind::ResourceBusy && tried < TRIES => kill_all(&place)?,
+                match remove_tree(&place) {
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy && tried < TRIES => {}
                     removed => {
                         removed?;
                         break;
@@ -150,8 +161,54 @@ impl Cgroup {
     }
 }
 
+/// Names of the cgroups in the one at this path.
+fn children(place: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) if entry.file_type().is_ok_and(|kind| kind.is_dir()) => {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+            Ok(_) => {}
+            // It was removed while it was read.
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(names)
+}
+
+/// Kills what is in a cgroup and below it, and removes them from the inside out; `ResourceBusy` while a process is ending.
+fn remove_tree(place: &Path) -> io::Result<()> {
+    let mut found = vec![place.to_path_buf()];
+    // Each is after the one that it is in.
+    let mut at = 0;
+    while let Some(next) = found.get(at).cloned() {
+        found.extend(children(&next)?.into_iter().map(|name| next.join(name)));
+        at += 1;
+    }
+    for place in found.iter().rev() {
+        match fs::remove_dir(place) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                kill_all(place)?;
+                return Err(error);
+            }
+            removed => removed?,
+        }
+    }
+    Ok(())
+}
+
 fn kill_all(place: &Path) -> io::Result<()> {
-    let members = read_kernel(place.join("cgroup.procs"))?;
+    let members = match read_kernel(place.join("cgroup.procs")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        members => members?,
+    };
     for pid in members.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 1) {
         match kill(Pid::from_raw(pid), Signal::SIGKILL) {
             Err(error) if error != nix::errno::Errno::ESRCH => return Err(error.into()),

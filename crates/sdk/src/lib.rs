@@ -47,6 +47,8 @@ pub mod proc;
 mod reply;
 #[cfg(feature = "node")]
 pub mod settings;
+#[cfg(feature = "node")]
+pub mod shim;
 #[cfg(feature = "testing")]
 mod testing;
 #[cfg(feature = "node")]

@@ -8,28 +8,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use stanchion_untrusted::{KERNEL_FILE, Links, read, tree};
+use stanchion_sdk::shim::{self, Shim};
+use stanchion_untrusted::tree;
 
 /// Ends the shims that were started for container `id`. Only to be called while no task is in the container's sandbox:
 /// all containers of a pod share a shim, which has the id of one of them.
 pub(crate) fn end(socket: &Path, namespace: &str, id: &str) -> io::Result<()> {
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process that has ended meanwhile is none.
-        let Ok(command) = read(format!("/proc/{pid}/cmdline"), Links::Refuse, KERNEL_FILE) else { continue };
-        if is_shim_of(&command, socket, namespace, id) {
-            match kill(Pid::from_raw(pid), Signal::SIGKILL) {
-                Ok(()) => tracing::info!(pid, container = id, "ended a shim that containerd had forgotten"),
-                Err(Errno::ESRCH) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+    let is_ours = |shim: Shim<'_>| shim.namespace == namespace && real(Path::new(shim.address)) == real(socket);
+    if shim::end(id, is_ours)? > 0 {
+        tracing::info!(container = id, "ended a shim that containerd had forgotten");
     }
     Ok(())
 }
@@ -44,20 +31,6 @@ pub(crate) fn remove_record(root: &str, namespace: &str, id: &str) -> io::Result
     tree::remove(Path::new(root).join(namespace).join(id))
 }
 
-/// Whether a command line (`proc_pid_cmdline(5)`) is `containerd-shim-… -namespace NAMESPACE -id ID -address SOCKET`.
-fn is_shim_of(command: &[u8], socket: &Path, namespace: &str, id: &str) -> bool {
-    let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-    let value = |option: &str| {
-        let at = words.iter().position(|word| word == option)?;
-        words.get(at + 1).map(|value| value.as_ref())
-    };
-    let program = words.first().and_then(|program| program.rsplit('/').next()).unwrap_or_default();
-    program.starts_with("containerd-shim")
-        && value("-namespace") == Some(namespace)
-        && value("-id") == Some(id)
-        && value("-address").is_some_and(|address| real(Path::new(address)) == real(socket))
-}
-
 /// The path without links, where it exists.
 fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
@@ -65,9 +38,7 @@ fn real(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use super::{is_shim_of, remove_record};
+    use super::remove_record;
 
     #[test]
     fn a_record_is_removed_where_it_was_made() {
@@ -78,20 +49,5 @@ mod tests {
             remove_record(&root.path().display().to_string(), "ours", "main-0").expect("removed, or gone already");
             assert!(!record.exists());
         }
-    }
-
-    #[test]
-    fn a_shim_is_known_by_namespace_id_and_socket() {
-        let line = |words: &[&str]| words.join("\0").into_bytes();
-        let shim =
-            ["/usr/bin/containerd-shim-runc-v2", "-namespace", "ours", "-id", "main-0", "-address", "/run/c.sock", ""];
-        let is = |words: &[&str]| is_shim_of(&line(words), Path::new("/run/c.sock"), "ours", "main-0");
-        assert!(is(&shim));
-        for (place, other) in [(0, "/bin/sh"), (2, "k8s.io"), (4, "main-01"), (6, "/run/k3s.sock")] {
-            let mut words = shim;
-            words[place] = other;
-            assert!(!is(&words), "{words:?}");
-        }
-        assert!(!is(&shim[..5]) && !is(&[]));
     }
 }

@@ -22,6 +22,7 @@ mod kills;
 mod limits;
 mod logs;
 mod names;
+mod orphan;
 mod pause;
 mod process;
 mod sandbox;

@@ -9,7 +9,7 @@ use bollard::{
 };
 use futures_util::StreamExt;
 use stanchion_sdk::{
-    cgroup::{self, Cgroup, Driver},
+    cgroup::{self, Cgroup},
     changes::finish,
     runtime::{ContainerId, Error, ErrorKind, Result, signal},
 };
@@ -17,7 +17,7 @@ use stanchion_sdk::{
 use crate::{
     Docker,
     client::{failed, is_gone, said, status},
-    kills, names,
+    kills, names, orphan,
     volumes::Volumes,
 };
 
@@ -41,6 +41,9 @@ impl Docker {
         if found.state.as_ref().and_then(|state| state.status) != Some(Status::CREATED) {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
+        }
+        if let Some(pod) = pod_cgroup(&found) {
+            self.end_orphan(id.as_str(), pod).await?;
         }
         if cgroup::is_unified() {
             self.count_kills(&found).await?;
@@ -81,17 +84,14 @@ impl Docker {
     /// The cgroup of a container, from the root of the hierarchy.
     pub(crate) async fn container_cgroup(&self, found: &ContainerInspectResponse) -> Result<Option<String>> {
         let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(None) };
-        Ok(Some(match self.ready().await?.driver {
-            Driver::Files => format!("{pod}/{id}"),
-            Driver::Systemd => format!("{pod}/docker-{id}.scope"),
-        }))
+        Ok(Some(orphan::cgroup(self.ready().await?.driver, pod, id)))
     }
 
     /// Given up while it waits, a stop has sent its signal, and no more.
     pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let Some(found) = self.client.find(id.as_str()).await? else { return Ok(()) };
-        if found.state.is_none_or(|state| state.running != Some(true)) {
-            return Ok(());
+        if !runs(&found) {
+            return self.halt_orphan(id).await;
         }
         if !grace.is_zero() {
             // As a number: Docker does not know every name. Of an unknown one the pod's events tell.
@@ -103,6 +103,19 @@ impl Docker {
             }
         }
         self.end_process(id.as_str()).await
+    }
+
+    /// Ends what runs of a container that Docker says does not run, unless it is being started.
+    async fn halt_orphan(&self, id: &ContainerId) -> Result<()> {
+        let _turn = self.changes.turn(id.as_str()).await;
+        match self.client.find(id.as_str()).await? {
+            Some(found) if runs(&found) => self.end_process(id.as_str()).await,
+            Some(found) => match pod_cgroup(&found) {
+                Some(pod) => self.end_orphan(id.as_str(), pod).await,
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
     }
 
     /// Kills a process, if there is one, and waits for its end.
@@ -139,6 +152,9 @@ impl Docker {
             match backend.client.find(id.as_str()).await? {
                 Some(found) => {
                     backend.erase(id.as_str()).await?;
+                    if let Some(pod) = pod_cgroup(&found) {
+                        backend.end_orphan(id.as_str(), pod).await?;
+                    }
                     backend.release(&Volumes::noted(&found)?).await
                 }
                 None => Ok(()),
@@ -167,7 +183,12 @@ impl Docker {
     }
 }
 
-fn pod_cgroup(found: &ContainerInspectResponse) -> Option<&String> {
+fn runs(found: &ContainerInspectResponse) -> bool {
+    found.state.as_ref().is_some_and(|state| state.running == Some(true))
+}
+
+/// The path of the cgroup of a container's pod.
+pub(crate) fn pod_cgroup(found: &ContainerInspectResponse) -> Option<&String> {
     found.config.as_ref()?.labels.as_ref()?.get(names::CGROUP)
 }
 

@@ -1,6 +1,6 @@
 //! Sandboxes: a container whose one process holds the namespaces that the pod's containers join.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bollard::{
     errors::Error as ApiError,
@@ -24,6 +24,7 @@ use crate::{
     Docker,
     client::{failed, is_gone, said},
     names, pause,
+    process::pod_cgroup,
 };
 
 impl Docker {
@@ -174,10 +175,13 @@ impl Docker {
 
     async fn halt_sandbox_now(&self, id: &SandboxId) -> Result<()> {
         let members = self.members(id).await?;
-        let halted = members.iter().map(|member| self.end_process(&member.id));
+        let members: Vec<_> = members.into_iter().map(|member| ContainerId(member.id)).collect();
+        let halted = members.iter().map(|member| self.halt_container(member, Duration::ZERO));
         join_all(halted).await.into_iter().collect::<Result<()>>()?;
-        match self.sandbox_record(id).await? {
-            Some(_) => self.end_process(id.as_str()).await,
+        let Some(record) = self.sandbox_record(id).await? else { return Ok(()) };
+        self.end_process(id.as_str()).await?;
+        match pod_cgroup(&record) {
+            Some(pod) => self.end_orphan(id.as_str(), pod).await,
             None => Ok(()),
         }
     }
@@ -204,6 +208,8 @@ impl Docker {
             self.end_process(id.as_str()).await?;
         }
         if let Some(path) = cgroup {
+            self.end_orphan(id.as_str(), &path).await?;
+            self.end_orphans(&path).await?;
             let parent = Parent::at(self.ready().await?.driver, &self.config.cgroup_root, &path);
             self.blocking(move || parent.remove()).await?;
         }
