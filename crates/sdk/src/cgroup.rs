@@ -98,7 +98,7 @@ impl Cgroup {
             let mut open = vec![place];
             while let Some(place) = open.pop() {
                 // One without any has no such file, or is gone.
-                let members = fs::read_to_string(place.join("cgroup.procs")).unwrap_or_default();
+                let members = read_kernel(place.join("cgroup.procs")).unwrap_or_default();
                 found.extend(members.lines().filter_map(|line| line.parse::<i32>().ok()));
                 let below = fs::read_dir(&place).into_iter().flatten().flatten();
                 open.extend(below.filter(|it| it.file_type().is_ok_and(|kind| kind.is_dir())).map(|it| it.path()));
