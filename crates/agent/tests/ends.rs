@@ -12,6 +12,7 @@ use node::Node;
 
 #[path = "agent/node.rs"]
 #[expect(dead_code, reason = "the other tests use the rest of it")]
+#[allow(clippy::disallowed_methods, reason = "a test measures")]
 mod node;
 
 /// Recorded and example manifests that this node accepts and that touch nothing of the machine that the tests run on.

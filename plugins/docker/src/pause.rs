@@ -73,6 +73,7 @@ fn files() -> std::io::Result<Bytes> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test measures")]
 mod tests {
     use std::{
         fs,
