@@ -272,3 +272,55 @@ fn output_is_shown_with_times_followed_and_of_the_previous_container() -> Result
         Ok(())
     })
 }
+
+/// Makes Docker forget that containers run: as it does when it is killed after containerd has started them and before it has noted that.
+fn forget_starts(node: &mut Node, ids: &[String]) -> Result<()> {
+    node.end_runtime(Signal::KILL)?;
+    for id in ids {
+        let path = node.path("docker/data/containers").join(id).join("config.v2.json");
+        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut config: Value = serde_json::from_slice(&text)?;
+        config["State"]["Running"] = false.into();
+        config["State"]["Pid"] = 0.into();
+        config["State"]["StartedAt"] = "0001-01-01T00:00:00Z".into();
+        fs::write(&path, config.to_string()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    node.resume_runtime()
+}
+
+fn ids_of(node: &Node, pod: &str) -> Result<Vec<String>> {
+    Ok(all_of(&engine(node)?, pod)?.iter().filter_map(|one| one["Id"].as_str().map(str::to_owned)).collect())
+}
+
+#[test]
+fn what_docker_forgot_to_have_started_runs_beside_nothing_and_goes() -> Result<()> {
+    on_docker(|node| {
+        node.docker.as_mut().context("a node on Docker")?.keep_containers()?;
+        for edits in [false, true] {
+            println!("Docker forgets that it has started a container{}", if edits { ", and the pod is changed" } else { "" });
+            let before = started(node, "pod")?;
+            node.agent.stop()?;
+            forget_starts(node, &[before.record.id.clone()])?;
+            ensure!(proc::alive(before.pid), "Docker has ended it: it has not forgotten it");
+            if edits {
+                node.write("pod.yaml", pods::idle("pod", "2"))?;
+            }
+            node.agent.start()?;
+            healed(node, "pod", &before)?;
+            ensure!(!proc::alive(before.pid), "two containers of one pod run (I1)");
+            node.remove("pod.yaml")?;
+            node.await_nothing_left()?;
+        }
+
+        println!("Docker forgets all of a pod, whose manifest is removed");
+        let before = started(node, "pod")?;
+        let ids = ids_of(node, "pod")?;
+        ensure!(ids.len() == 2, "a sandbox and a container: {ids:?}");
+        node.agent.stop()?;
+        forget_starts(node, &ids)?;
+        ensure!(proc::alive(before.pid), "Docker has ended it: it has not forgotten it");
+        node.remove("pod.yaml")?;
+        node.agent.start()?;
+        node.await_nothing_left()
+    })
+}
