@@ -54,8 +54,8 @@ impl Soak {
         let revision = self.revision();
         let kind = if self.wanted.contains_key(pod) { "changed" } else { "added" };
         self.journal.note(kind, &format!("{pod}, revision {revision}"))?;
-        self.node.write(&file(pod), subjects::good(self.node.names(), pod, revision))?;
-        let port = subjects::port(self.node.names(), pod);
+        let port = subjects::port(self.node.names(), self.options.runtime, pod);
+        self.node.write(&file(pod), subjects::good(self.node.names(), port, pod, revision))?;
         self.wanted.insert(pod.to_owned(), Wanted::new(subjects::Expected::Runs(revision), port));
         Ok(())
     }

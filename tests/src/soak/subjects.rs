@@ -11,6 +11,7 @@ use crate::{
     pods::IDLE,
     random::Random,
     slot::Names,
+    view::Backend,
 };
 
 /// The pod that nobody touches.
@@ -50,18 +51,20 @@ impl Wanted {
     }
 }
 
-/// The port of the node that leads to a pod, for those that have one.
-pub(super) fn port(names: &Names, pod: &str) -> Option<u16> {
-    match pod {
-        BYSTANDER => Some(names.port(0)),
-        "web-e" => Some(names.port(1)),
-        "web-f" => Some(names.port(2)),
+/// The port of the node that leads to a pod, for those that have one. On Docker that is only the pod that nobody touches: a dockerd that
+/// is killed while it makes a container with a port of the node keeps that port from everybody until it is started once more.
+pub(super) fn port(names: &Names, runtime: Backend, pod: &str) -> Option<u16> {
+    match (pod, runtime) {
+        (BYSTANDER, _) => Some(names.port(0)),
+        (_, Backend::Docker) => None,
+        ("web-e", _) => Some(names.port(1)),
+        ("web-f", _) => Some(names.port(2)),
         _ => None,
     }
 }
 
 /// The manifest of a well-behaved pod.
-pub(super) fn good(names: &Names, pod: &str, revision: u64) -> String {
+pub(super) fn good(names: &Names, port: Option<u16>, pod: &str, revision: u64) -> String {
     let mut script = format!("exec 9>>/locks/{pod}; flock -n 9 || echo {pod} {revision} >>/locks/doubled; ");
     let mut main = json!({
         "name": "main",
@@ -74,9 +77,12 @@ pub(super) fn good(names: &Names, pod: &str, revision: u64) -> String {
         "terminationGracePeriodSeconds": 3,
         "volumes": [{ "name": "locks", "hostPath": { "path": locks, "type": "Directory" } }],
     });
-    if let Some(port) = port(names, pod) {
+    if pod == BYSTANDER || pod.starts_with("web") {
         script.push_str("mkdir -p /www; echo revision $REVISION >/www/index.html; httpd -p 80 -h /www; ");
-        main["ports"] = json!([{ "containerPort": 80, "hostPort": port }]);
+        main["ports"] = json!([{ "containerPort": 80 }]);
+        if let Some(port) = port {
+            main["ports"][0]["hostPort"] = port.into();
+        }
         main["readinessProbe"] = json!({ "httpGet": { "port": 80, "path": "/index.html" }, "periodSeconds": 1 });
     }
     if pod.starts_with("init") {
