@@ -33,10 +33,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub use self::{
-    deck::Group,
-    report::{Report, table},
-};
 use self::{
     archives::Archive,
     clock::Clock,
@@ -44,6 +40,10 @@ use self::{
     journal::Journal,
     left::Agents,
     subjects::Wanted,
+};
+pub use self::{
+    deck::Group,
+    report::{Report, table},
 };
 use crate::{Node, NodeBuilder, agent::tail, ctr::Running, random::Random, slot::Kind, view::Backend};
 

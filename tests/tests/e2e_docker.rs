@@ -297,7 +297,10 @@ fn what_docker_forgot_to_have_started_runs_beside_nothing_and_goes() -> Result<(
     on_docker(|node| {
         node.docker.as_mut().context("a node on Docker")?.keep_containers()?;
         for edits in [false, true] {
-            println!("Docker forgets that it has started a container{}", if edits { ", and the pod is changed" } else { "" });
+            println!(
+                "Docker forgets that it has started a container{}",
+                if edits { ", and the pod is changed" } else { "" }
+            );
             let before = started(node, "pod")?;
             node.agent.stop()?;
             forget_starts(node, &[before.record.id.clone()])?;

@@ -79,8 +79,10 @@ fn layout(path: &Path, first: &str, blobs: &[(String, Vec<u8>)]) -> Result<()> {
     let mut entry = descriptor("application/vnd.oci.image.index.v1+json", first, 100);
     entry["annotations"] = json!({ "io.containerd.image.name": "docker.io/hostile/archive:latest" });
     let index = json!({ "schemaVersion": 2, "manifests": [entry] }).to_string();
-    let mut files =
-        vec![("oci-layout".to_owned(), &br#"{"imageLayoutVersion":"1.0.0"}"#[..]), ("index.json".to_owned(), index.as_bytes())];
+    let mut files = vec![
+        ("oci-layout".to_owned(), &br#"{"imageLayoutVersion":"1.0.0"}"#[..]),
+        ("index.json".to_owned(), index.as_bytes()),
+    ];
     files.extend(blobs.iter().map(|(digest, content)| (format!("blobs/sha256/{digest}"), content.as_slice())));
     archive(path, &files)
 }

@@ -80,10 +80,7 @@ impl Clock {
     /// What a program needs in its environment to have this clock.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let shown = |path: &Path| path.display().to_string();
-        vec![
-            ("LD_PRELOAD".to_owned(), shown(&self.library)),
-            ("STANCHION_SOAK_CLOCK".to_owned(), shown(&self.offset)),
-        ]
+        vec![("LD_PRELOAD".to_owned(), shown(&self.library)), ("STANCHION_SOAK_CLOCK".to_owned(), shown(&self.offset))]
     }
 
     /// Sets the clock this many seconds ahead of the machine's, or behind it; at once, in programs that run too.

@@ -42,9 +42,9 @@ impl Soak {
     /// The running container of a pod that may still be killed, and counts the kill.
     fn victim(&mut self) -> Result<Option<(String, Running)>> {
         let fits = |soak: &Self, name: &str| {
-            soak.wanted.get(name).is_some_and(|wanted| {
-                matches!(wanted.expected, Expected::Runs(_)) && wanted.kills < MOST_KILLS
-            })
+            soak.wanted
+                .get(name)
+                .is_some_and(|wanted| matches!(wanted.expected, Expected::Runs(_)) && wanted.kills < MOST_KILLS)
         };
         let Some(pod) = self.pick(fits) else { return Ok(None) };
         // It may be starting.

@@ -100,7 +100,8 @@ fn is_in_one_piece(link: &str) -> bool {
     let links = Path::new("/sys/class/net");
     let peer = number(&links.join(link), "iflink");
     let all = fs::read_dir(links).into_iter().flatten().flatten();
-    !peer.is_empty() && all.map(|entry| entry.path()).any(|other| !other.ends_with(link) && number(&other, "ifindex") == peer)
+    !peer.is_empty()
+        && all.map(|entry| entry.path()).any(|other| !other.ends_with(link) && number(&other, "ifindex") == peer)
 }
 
 impl Soak {
@@ -176,7 +177,8 @@ mod tests {
 
     #[test]
     fn only_what_is_new_counts() {
-        let counts = |list: &[(&str, usize)]| list.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect::<BTreeMap<_, _>>();
+        let counts =
+            |list: &[(&str, usize)]| list.iter().map(|(kind, n)| ((*kind).to_owned(), *n)).collect::<BTreeMap<_, _>>();
         let (before, now) = (counts(&[("socket", 2), ("/a", 1)]), counts(&[("socket", 3), ("/b", 1)]));
         assert_eq!(more(&before, &now), ["/b", "socket"]);
     }

@@ -11,8 +11,23 @@ use crate::view::Backend;
 
 /// Kinds of what could be left over, as [`Node::remains`](crate::Node::remains) and the soak name them.
 const KINDS: [&str; 17] = [
-    "process", "task", "container", "snapshot", "volume", "lease", "unfinished download", "mount", "cgroup", "runc record",
-    "link", "packet filter rule", "pod directory", "log directory", "runtime file", "temporary file", "kept manifest",
+    "process",
+    "task",
+    "container",
+    "snapshot",
+    "volume",
+    "lease",
+    "unfinished download",
+    "mount",
+    "cgroup",
+    "runc record",
+    "link",
+    "packet filter rule",
+    "pod directory",
+    "log directory",
+    "runtime file",
+    "temporary file",
+    "kept manifest",
 ];
 
 /// What a run did and found.

@@ -7,12 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::{
-    pods::IDLE,
-    random::Random,
-    slot::Names,
-    view::Backend,
-};
+use crate::{pods::IDLE, random::Random, slot::Names, view::Backend};
 
 /// The pod that nobody touches.
 pub(super) const BYSTANDER: &str = "bystander";
@@ -99,7 +94,8 @@ pub(super) fn good(names: &Names, port: Option<u16>, pod: &str, revision: u64) -
         append(&mut spec["volumes"], &volumes);
         let mounts = ["data", "memory", "about"].map(|name| json!({ "name": name, "mountPath": format!("/{name}") }));
         append(&mut main["volumeMounts"], &mounts);
-        main["livenessProbe"] = json!({ "exec": { "command": ["cat", "/about/name"] }, "periodSeconds": 2, "timeoutSeconds": 10 });
+        main["livenessProbe"] =
+            json!({ "exec": { "command": ["cat", "/about/name"] }, "periodSeconds": 2, "timeoutSeconds": 10 });
         script.push_str("echo data >/data/file; echo memory >/memory/file; ");
     }
     script.push_str(IDLE);
