@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -15,6 +16,9 @@ use crate::{process, tools, wait::pause};
 
 /// The farthest that the agent's clock is from the machine's: 8 hours.
 const FARTHEST: u64 = 8 * 3600;
+
+/// How long `nft` may take.
+const NFT: Duration = Duration::from_secs(20);
 
 impl Soak {
     pub(super) fn perform(&mut self, deed: Deed) -> Result<()> {
@@ -179,7 +183,8 @@ impl Soak {
         for line in tables.lines().filter(|line| line.ends_with(&format!("_{bridge}"))) {
             self.journal.note("firewall flushed", line)?;
             let words: Vec<_> = line.split_whitespace().collect();
-            process::text(tools::command("nft")?.arg("delete").args(words))?;
+            // The agent may change it at this moment.
+            process::output(tools::command("nft")?.arg("delete").args(words), NFT)?;
         }
         Ok(())
     }
