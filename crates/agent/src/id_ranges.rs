@@ -187,6 +187,8 @@ fn ask(arguments: &[&str]) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn of(ranges: &IdRanges, uid: &str) -> Result<u32, RangeError> {

@@ -155,7 +155,7 @@ mod tests {
         let pod = pod("");
         let resolv_conf = dir.path().join("resolv.conf");
         fs::write(&resolv_conf, b"# caf\xe9\nsearch caf\xe9.example\nnameserver 192.0.2.1\n").expect("written");
-        let write = || super::write(&etc, &pod, &address(), Some(&resolv_conf));
+        let write = || write(&etc, &pod, &address(), Some(&resolv_conf));
         write().expect("they are written");
         let inode = fs::metadata(etc.join("hosts")).expect("it is there").ino();
         let hosts = fs::File::options().write(true).open(etc.join("hosts")).expect("opened");
