@@ -78,7 +78,7 @@ async fn words_that_cannot_be_read_are_not_silence() {
     node.fake().exit(&app.id, 1);
     node.shows("web Failed", |node| phase(node) == "Failed").await;
     let words = message(&node, "app").unwrap_or_default();
-    let expected = "Error on reading termination log /dev/termination-log: Is a directory";
+    let expected = "Error on reading termination log /dev/termination-log: it is a directory";
     assert!(words.starts_with(expected), "R-TMSG-4: {words}");
 }
 
