@@ -22,7 +22,7 @@ pub struct ExecRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<TerminalSize>,
     /// What becomes of the processes that it has started and that outlive it.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Descendants::stay")]
     pub descendants: Descendants,
 }
 
@@ -38,6 +38,12 @@ pub enum Descendants {
     EndIfGivenUp,
     /// They end with it: a probe. The exec does not wait for its outputs.
     End,
+}
+
+impl Descendants {
+    fn stay(&self) -> bool {
+        *self == Self::Stay
+    }
 }
 
 /// Size of a terminal in characters.

@@ -15,6 +15,8 @@ pub(crate) const OWN_FILE: Limit = Limit::new("file of the backend", 64 << 20);
 /// A file of settings that an administrator writes: a CNI configuration list, a seccomp profile. A larger one is refused.
 pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
+/// How many volumes an image declares: each is a snapshot and a mount. A container of an image with more does not start.
+pub(crate) const VOLUMES: Limit = Limit::new("volumes of an image (number)", 64);
 /// How deep the directories are that an image has in a volume that it declares, in levels: each takes descriptors while it is
 /// copied. A container with deeper ones does not start.
 pub(crate) const VOLUME_DEPTH: Limit = Limit::new("depth of an image's volume (levels)", 200);

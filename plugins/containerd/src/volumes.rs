@@ -36,6 +36,7 @@ use crate::{
     Containerd,
     client::failed,
     image::Resolved,
+    limits,
     names::{self, KEPT_SNAPSHOT, MOUNTED_IMAGE},
     namespaces::{
         USERS,
@@ -122,6 +123,10 @@ impl Containerd {
         let home = self.home(config.sandbox.as_str(), container);
         let mut volumes = Vec::new();
         let places = declared::places(image, config);
+        limits::VOLUMES.check(places.len() as u64).map_err(|error| {
+            let message = format!("image {} of container {container} declares {} volumes", config.image, places.len());
+            Error::new(ErrorKind::Invalid, message).caused_by(&error)
+        })?;
         for mount in &mut config.mounts {
             let volume = match &mount.image {
                 Some(image) => Volume::Image(self.image_volume(container, volumes.len(), image).await?),

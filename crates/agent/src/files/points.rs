@@ -5,7 +5,10 @@ use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder, OpenOptions},
     io::{self, ErrorKind},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{DirBuilderExt, OpenOptionsExt},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -42,6 +45,10 @@ impl Points {
                 let nearest = |place: &&PathBuf| enclosing(place, all.iter().map(PathBuf::as_path)) == Some(&at);
                 for place in all.iter().filter(nearest) {
                     let below = place.strip_prefix(&at).expect("it encloses it").to_owned();
+                    // What begins so is how the files are kept, and no place of a manifest's (R-VOL-8).
+                    if below.as_os_str().as_bytes().starts_with(b"..") {
+                        continue;
+                    }
                     match &part {
                         None => points.whole.insert(below),
                         Some(part) => points.parts.insert(part.join(below)),
@@ -122,6 +129,8 @@ mod tests {
         assert_eq!(points(&all, "v"), (vec!["b".to_owned()], vec![]));
         assert_eq!(points(&all, "w"), (vec!["c".to_owned()], vec![]));
         assert_eq!(points(&all, "e"), (vec![], vec![]));
+        let kept = [mount("v", "/a"), mount("e", "/a/..data/b"), mount("w", "/a/..data")].join(", ");
+        assert_eq!(points(&kept, "v"), (vec![], vec![]), "the links of the volume stay what they are");
         let part = format!("{{name: v, mountPath: /a, subPath: d}}, {}", mount("e", "/a/b"));
         assert_eq!(points(&part, "v"), (vec![], vec!["d/b".to_owned()]));
     }
