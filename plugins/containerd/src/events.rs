@@ -11,7 +11,7 @@ use prost_types::Any;
 use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Event, EventKind, Result};
 use tokio::sync::mpsc;
 
-use crate::{Containerd, client::failed, names};
+use crate::{Containerd, client::failed, names, network};
 
 /// Our own event, by which we know that a subscription is in force.
 const SYNC: &str = "/stanchion/sync";
@@ -19,6 +19,8 @@ const SYNC: &str = "/stanchion/sync";
 /// Events from now on; the first is `Resync`.
 pub(crate) fn events(backend: Containerd) -> impl Stream<Item = Result<Event>> + Send + 'static {
     let (send, receive) = mpsc::channel(64);
+    // It lasts as long as somebody listens.
+    let watched = network::watch(backend.clone());
     let subscribe = async move {
         if let Err(error) = forward(&backend, &send).await {
             // Nobody listens any more if this fails.
@@ -28,7 +30,8 @@ pub(crate) fn events(backend: Containerd) -> impl Stream<Item = Result<Event>> +
     // The subscription ends with the stream: both are one future.
     let received = stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) });
     let driven = stream::once(subscribe).filter_map(|()| std::future::ready(None));
-    stream::select(received, driven)
+    let watched = stream::once(watched).filter_map(|()| std::future::ready(None));
+    stream::select(stream::select(received, driven), watched)
 }
 
 async fn forward(backend: &Containerd, send: &mpsc::Sender<Result<Event>>) -> Result<()> {

@@ -197,18 +197,7 @@ impl Runtime for Containerd {
     }
 
     async fn health(&self) -> Result<Health> {
-        if !self.network.has_plugins() {
-            return Ok(Health::default());
-        }
-        Ok(match self.blocking(|backend| Ok(backend.network.check())).await? {
-            Ok(()) => Health::default(),
-            // Pods on the host's network need none (R-SYNC-2).
-            Err(error) => Health {
-                state: "network-not-ready".to_owned(),
-                message: format!("{}; pods with a network of their own wait for it", error.chain()),
-                failover: None,
-            },
-        })
+        self.blocking(|backend| Ok(backend.network.health())).await
     }
 
     async fn start_container(&self, id: ContainerId) -> Result<()> {
@@ -225,6 +214,11 @@ impl Runtime for Containerd {
 
     async fn list(&self) -> Result<Inventory> {
         self.ready().await?;
+        self.blocking(|backend| {
+            backend.network.look(true);
+            Ok(())
+        })
+        .await?;
         self.inventory().await
     }
 

@@ -27,3 +27,8 @@ pub(crate) const ATTRIBUTE: Limit = Limit::new("extended attribute", 64 << 10);
 
 /// What a CNI plugin answers, or says of its failure: its result is a few KiB. A longer one fails its call.
 pub(crate) const CNI_ANSWER: Limit = Limit::new("answer of a CNI plugin", 4 << 20);
+
+/// The tables of the kernel's old packet filter, one word each: there are five.
+pub(crate) const IPTABLES_TABLES: Limit = Limit::new("names of iptables' tables", 4096);
+/// A kernel parameter of the network: a number.
+pub(crate) const PARAMETER: Limit = Limit::new("kernel parameter", 4096);

@@ -2,13 +2,23 @@
 //!
 //! # Layout
 //! - [`Network`]: attaches and detaches, through [`bridge`] or [`cni`].
-//! - [`leases`]: who has which address and port. [`links`]: links by netlink. [`commands`]: `nft`.
+//! - [`leases`]: who has which address and port. [`links`]: links by netlink. [`parameters`]: of the kernel.
+//! - [`rules`]: the packet filter's rules, made from the leases. [`filter`]: keeps them so. [`forward`]: what others drop.
+//! - [`netfilter`]: the packet filter by netlink. [`commands`]: its programs. [`watch`]: when to look.
 
 mod bridge;
 mod cni;
 mod commands;
+mod filter;
+mod forward;
 mod leases;
 mod links;
+mod netfilter;
+mod parameters;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use std::{
     collections::HashSet,
@@ -17,10 +27,11 @@ use std::{
 };
 
 use serde::Deserialize;
-use stanchion_sdk::runtime::{Error, ErrorKind, NodePaths, Result, SandboxConfig};
+use stanchion_sdk::runtime::{Error, ErrorKind, Health, NodePaths, Result, SandboxConfig};
 
 use bridge::Bridge;
 use cni::Cni;
+pub(crate) use watch::watch;
 
 /// `[backend.containerd.network]`
 #[derive(Clone, Debug, Deserialize)]
@@ -47,6 +58,9 @@ impl Default for NetworkConfig {
     }
 }
 
+/// Pods cannot be connected.
+const NOT_READY: &str = "network-not-ready";
+
 /// The pods' network of one agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
@@ -59,14 +73,31 @@ impl Network {
         Ok(Self { bridge: Bridge::new(config, &node.run_dir)?, cni: Cni::new(config, node)? })
     }
 
-    /// Whether that takes more than the kernel.
-    pub fn has_plugins(&self) -> bool {
-        self.cni.config().is_some()
+    /// Has our own network be as it is to be: called with each look at everything, then with all that the kernel tells nobody
+    /// of, and when something has changed.
+    pub fn look(&self, at_everything: bool) {
+        self.bridge.look(at_everything);
     }
 
-    /// Whether pods can be connected, as far as can be told without doing it: what is wrong is said before the first pod.
-    pub fn check(&self) -> Result<()> {
-        self.cni.check()
+    /// How the network is, as far as can be told without connecting a pod: what is wrong is said before the first one.
+    pub fn health(&self) -> Health {
+        let (state, message) = match self.cni.config() {
+            // Pods on the host's network need none (R-SYNC-2).
+            Some(_) => match self.cni.check() {
+                Ok(()) => return Health::default(),
+                Err(error) => (NOT_READY, error.chain()),
+            },
+            None => match self.bridge.trouble() {
+                (Some(failure), _) => (NOT_READY, failure),
+                (None, obstacles) if obstacles.is_empty() => return Health::default(),
+                (None, obstacles) => {
+                    let (state, message) = ("network-obstructed".to_owned(), obstacles.join(" | "));
+                    return Health { state, message, failover: None };
+                }
+            },
+        };
+        let message = format!("{message}; pods with a network of their own wait for it");
+        Health { state: state.to_owned(), message, failover: None }
     }
 
     /// Connects a network namespace. Done again after a half failure, it starts over.

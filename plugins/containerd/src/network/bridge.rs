@@ -4,7 +4,7 @@ use std::{
     collections::HashSet,
     fs::File,
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket},
     os::fd::AsFd as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -16,9 +16,13 @@ use stanchion_untrusted::{Links, open};
 
 use super::{
     NetworkConfig,
-    commands::nft,
+    filter::{self, Filter},
+    forward::Forward,
     leases::{self, Leases, Subnet},
     links::links,
+    netfilter::{self, Change},
+    parameters,
+    rules::{Port, hardware},
 };
 use crate::namespaces;
 
@@ -28,8 +32,26 @@ pub(super) struct Bridge {
     bridge: Arc<str>,
     subnet: Subnet,
     leases: Leases,
-    /// Whether bridge and rules were made by this process.
-    ready: Arc<Mutex<bool>>,
+    filter: Filter,
+    forward: Forward,
+    seen: Arc<Mutex<Seen>>,
+}
+
+/// What this process has done and found.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Whether bridge and links were set up.
+    is_ready: bool,
+    /// Whether pods had a route over the bridge then.
+    has_route: bool,
+    /// The number of changes to the packet filter's rules when it was last looked what is in the way of pods.
+    changes: Option<u64>,
+    /// The number of the rules when somebody only asked that.
+    asked: Option<u32>,
+    /// What was in their way then.
+    obstacles: Vec<String>,
+    /// Why the network is not as it is to be, if so.
+    failure: Option<String>,
 }
 
 impl Bridge {
@@ -41,7 +63,9 @@ impl Bridge {
         let subnet = Subnet::parse(&config.subnet)
             .ok_or_else(|| invalid(format!("network.subnet {:?} is not like 10.213.0.0/16", config.subnet)))?;
         let leases = Leases::at(run_dir.join("ipam").join(&config.bridge));
-        Ok(Self { bridge: config.bridge.as_str().into(), subnet, leases, ready: Arc::default() })
+        let bridge = config.bridge.as_str().into();
+        let (filter, forward) = (Filter::new(&bridge, subnet, leases.clone()), Forward::new(&bridge));
+        Ok(Self { bridge, subnet, leases, filter, forward, seen: Arc::default() })
     }
 
     /// Connects a network namespace; nothing may be leased from an earlier try.
@@ -50,10 +74,10 @@ impl Bridge {
             let tried = format!("{tried} for sandbox {id}");
             move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
         };
-        self.prepare()?;
+        self.prepare(false)?;
         let address = self.leases.take(id, &self.subnet).map_err(failed("leasing an address"))?;
         let connected = self.connect(id, address, namespace).map_err(failed("connecting the network"));
-        let connected = connected.and_then(|()| self.publish(id, address, ports));
+        let connected = connected.and_then(|()| self.admit(id, address, ports));
         if let Err(error) = connected {
             if let Err(left) = self.detach(id) {
                 tracing::warn!(sandbox = id, error = left.chain(), "a half connected network is left to the next try");
@@ -68,17 +92,24 @@ impl Bridge {
         let failed = |error: io::Error| {
             Error::new(ErrorKind::Other, format!("disconnecting the network of sandbox {id}")).caused_by(&error)
         };
-        let ports = self.leases.ports(id).map_err(failed)?;
-        if !ports.is_empty() {
-            let table = self.table();
-            // One by one: what is gone already must not keep the rest.
-            for port in ports {
-                if let Err(error) = nft(&format!("delete element ip {table} {port}\n")) {
-                    tracing::debug!(sandbox = id, port, %error, "a port rule was gone already");
-                }
+        let mut elements = Vec::new();
+        for (address, _, is_determined) in self.leases.leased().map_err(failed)?.into_iter().filter(|it| it.1 == id) {
+            let pod = filter::pod(id, address);
+            elements.extend(is_determined.then(|| pod.elements()).into_iter().flatten());
+        }
+        for (name, _, target) in self.leases.claimed().map_err(failed)?.into_iter().filter(|it| it.1 == id) {
+            if let (Some((host, protocol, number)), Some(target)) = (leases::placed(&name), target) {
+                let target = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, target);
+                elements.push(netfilter::Element { value: Vec::new(), ..Port { host, protocol, number, target }.element() });
             }
         }
-        self.leases.release(id).map_err(failed)
+        // The leases first: whoever makes the rules anew has to leave these out.
+        if self.leases.release(id).map_err(failed)?
+            && let Err(error) = self.filter.change(Change::Remove, &elements)
+        {
+            tracing::warn!(sandbox = id, %error, "rules of a sandbox that is gone stay until the next look");
+        }
+        Ok(())
     }
 
     /// Removes a sandbox's link where its namespace does not take it along at once.
@@ -96,7 +127,9 @@ impl Bridge {
 
     fn connect(&self, id: &str, address: Ipv4Addr, namespace: &Path) -> io::Result<()> {
         let (link, pod) = (link(id), open(namespace, Links::Follow)?);
-        links(async |links| links.pair(&link, &self.bridge, "eth0", pod.as_fd()).await)?;
+        let hardware = hardware(address);
+        self.leases.note_hardware(address)?;
+        links(async |links| links.pair(&link, &self.bridge, "eth0", hardware, pod.as_fd()).await)?;
         let (length, gateway) = (self.subnet.length, self.subnet.gateway());
         namespaces::inside(namespace, || {
             links(async |links| {
@@ -106,82 +139,154 @@ impl Bridge {
         })
     }
 
-    /// Leads ports of the node to the pod.
-    fn publish(&self, id: &str, address: Ipv4Addr, ports: &[PortMapping]) -> Result<()> {
-        if ports.is_empty() {
-            return Ok(());
-        }
+    /// Has the rules know the pod, and leads ports of the node to it.
+    fn admit(&self, id: &str, address: Ipv4Addr, ports: &[PortMapping]) -> Result<()> {
         let failed = |error: io::Error| {
-            Error::new(ErrorKind::Other, format!("publishing the ports of sandbox {id}")).caused_by(&error)
+            Error::new(ErrorKind::Other, format!("making the rules of sandbox {id}")).caused_by(&error)
         };
-        let mut elements = Vec::with_capacity(ports.len());
+        let mut elements = filter::pod(id, address).elements().to_vec();
         for port in ports {
-            if let Some(IpAddr::V6(ip)) = port.host_ip {
-                let message = format!("hostIP {ip}: pods have no IPv6 network yet; use an IPv4 address");
-                return Err(Error::new(ErrorKind::Unsupported, message));
-            }
+            let host = match port.host_ip {
+                Some(IpAddr::V6(ip)) => {
+                    let message = format!("hostIP {ip}: pods have no IPv6 network yet; use an IPv4 address");
+                    return Err(Error::new(ErrorKind::Unsupported, message));
+                }
+                Some(IpAddr::V4(ip)) => Some(ip),
+                None => None,
+            };
             self.leases.claim(id, port)?;
-            let ((map, key), target) = (leases::place(port), port.container_port);
-            elements.push(format!("add element ip {} {map} {{ {key} : {address} . {target} }}\n", self.table()));
+            self.leases.note_target(port).map_err(failed)?;
+            let target = SocketAddrV4::new(address, port.container_port);
+            elements.push(Port { host, protocol: port.protocol, number: port.host_port, target }.element());
         }
-        nft(&elements.concat()).map_err(failed)
+        self.filter.change(Change::Add, &elements).map_err(failed)
     }
 
-    fn table(&self) -> String {
-        format!("stanchion_{}", self.bridge).replace(['-', '.'], "_")
+    /// Has the network be as it is to be, or notes why it is not. Costs some reads where nothing has changed.
+    pub fn look(&self, at_everything: bool) {
+        let looked = match self.is_used() {
+            Ok(true) => self.prepare(at_everything).map_err(|error| error.chain()),
+            Ok(false) => {
+                self.abandon();
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let mut seen = self.seen();
+        let failure = looked.err();
+        if let Some(failure) = failure.as_ref().filter(|_| seen.failure != failure) {
+            tracing::warn!(bridge = &*self.bridge, error = failure, "the pods' network is not as it is to be");
+        }
+        seen.failure = failure;
     }
 
-    /// Makes bridge and rules, or finds them made.
-    fn prepare(&self) -> Result<()> {
-        let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Why pods have no network, if so, and what is in their way.
+    pub fn trouble(&self) -> (Option<String>, Vec<String>) {
+        let mut seen = self.seen();
+        if !seen.is_ready {
+            // There is no pod yet: nothing is mended, and little is asked.
+            let generation = netfilter::generation().ok();
+            if seen.asked != generation || generation.is_none() {
+                seen.obstacles = self.forward.look(false).unwrap_or_default();
+                seen.asked = generation;
+            }
+        }
+        let mut obstacles = seen.obstacles.clone();
+        obstacles.extend(self.filter.shortcoming().map(str::to_owned));
+        (seen.failure.clone(), obstacles)
+    }
+
+    /// Whether there is a bridge, or a pod that is to be on one.
+    fn is_used(&self) -> io::Result<bool> {
+        Ok(self.exists() || !self.leases.is_empty()?)
+    }
+
+    /// Takes rules for a bridge that is gone out of what is not ours.
+    fn abandon(&self) {
+        let mut seen = self.seen();
+        if seen.is_ready {
+            self.forward.withdraw();
+            *seen = Seen::default();
+        }
+    }
+
+    fn exists(&self) -> bool {
+        // Of the calling thread's namespace, which `/sys` need not be.
+        Path::new("/proc/sys/net/ipv4/conf").join(&*self.bridge).exists()
+    }
+
+    /// Whether the node reaches pods from the bridge's address: without that address, or while the bridge is down, it does not.
+    fn has_route(&self) -> bool {
+        // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+        let source = socket.and_then(|it| it.connect((self.subnet.first(), 9)).and_then(|()| it.local_addr()));
+        source.is_ok_and(|source| source.ip() == self.subnet.gateway())
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes bridge, links' settings and rules, or finds them made.
+    fn prepare(&self, at_everything: bool) -> Result<()> {
+        let mut seen = self.seen();
         let bridge = &self.bridge;
-        let exists = Path::new("/sys/class/net").join(&**bridge).exists();
-        if *ready && exists {
-            return Ok(());
-        }
         let failed = |tried: &'static str| {
             let tried = format!("{tried} {bridge}");
             move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
         };
-        let (gateway, length) = (self.subnet.gateway(), self.subnet.length);
-        links(async |links| links.bridge(bridge, gateway, length).await).map_err(failed("setting up bridge"))?;
-        for (key, value) in
-            [("net/ipv4/ip_forward".to_owned(), "1"), (format!("net/ipv4/conf/{bridge}/route_localnet"), "1")]
-        {
-            std::fs::write(format!("/proc/sys/{key}"), value).map_err(failed("allowing traffic over bridge"))?;
+        // The rules first: nothing that they forbid is possible at any time.
+        let changes = self.filter.ensure().map_err(failed("making the rules of bridge"))?;
+        if !seen.is_ready || !self.exists() || (seen.has_route && !self.has_route()) {
+            seen.is_ready = false;
+            self.set_up().map_err(failed("setting up bridge"))?;
+            seen.has_route = self.has_route();
         }
-        nft(&rules(&self.table(), bridge, &self.subnet)).map_err(failed("making the rules of bridge"))?;
-        *ready = true;
+        let localnet = format!("ipv4/conf/{bridge}/route_localnet");
+        let wanted = [("ipv4/ip_forward", "1"), (&*localnet, "1")];
+        let changed = parameters::set(&wanted).map_err(failed("allowing traffic over bridge"))?;
+        if seen.is_ready && !changed.is_empty() {
+            tracing::warn!(bridge = &**bridge, parameters = ?changed, "somebody turned off what pods' traffic needs: it is on again");
+        }
+        seen.is_ready = true;
+        // iptables of the old kind says nothing of changes.
+        if seen.changes != Some(changes) || (at_everything && Forward::has_legacy()) {
+            match self.forward.look(true) {
+                Ok(obstacles) => {
+                    for obstacle in obstacles.iter().filter(|it| !seen.obstacles.contains(it)) {
+                        tracing::warn!(bridge = &**bridge, obstacle, "something is in the way of pods");
+                    }
+                    seen.obstacles = obstacles;
+                }
+                Err(error) => tracing::warn!(bridge = &**bridge, %error, "nobody can tell what is in the way of pods"),
+            }
+            seen.changes = Some(changes);
+        }
         Ok(())
+    }
+
+    /// Makes the bridge and sets up the links of the pods that there are: of an earlier version, or of a bridge that
+    /// somebody removed.
+    fn set_up(&self) -> io::Result<()> {
+        let (gateway, length) = (self.subnet.gateway(), self.subnet.length);
+        let leased = self.leases.leased()?;
+        links(async |links| {
+            links.bridge(&self.bridge, gateway, length).await?;
+            for link in leased.iter().map(|(_, owner, _)| link(owner)) {
+                if links.find(&link).await?.is_some()
+                    && let Err(error) = links.port(&link, &self.bridge).await
+                {
+                    // One that goes just now is no reason to keep the others waiting.
+                    tracing::warn!(link, %error, "a pod's link is not set up");
+                }
+            }
+            Ok(())
+        })
     }
 }
 
-/// The constant rules; pods only add elements to the maps.
-fn rules(table: &str, bridge: &str, subnet: &Subnet) -> String {
-    let subnet = subnet.to_string();
-    format!(
-        "add table ip {table}
-add map ip {table} ports {{ type inet_proto . inet_service : ipv4_addr . inet_service ; }}
-add map ip {table} addressed {{ type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service ; }}
-add chain ip {table} prerouting {{ type nat hook prerouting priority -100 ; policy accept ; }}
-add chain ip {table} output {{ type nat hook output priority -100 ; policy accept ; }}
-add chain ip {table} postrouting {{ type nat hook postrouting priority 100 ; policy accept ; }}
-flush chain ip {table} prerouting
-flush chain ip {table} output
-flush chain ip {table} postrouting
-add rule ip {table} prerouting dnat ip to ip daddr . meta l4proto . th dport map @addressed
-add rule ip {table} prerouting fib daddr type local dnat ip to meta l4proto . th dport map @ports
-add rule ip {table} output dnat ip to ip daddr . meta l4proto . th dport map @addressed
-add rule ip {table} output fib daddr type local dnat ip to meta l4proto . th dport map @ports
-add rule ip {table} postrouting ip saddr {subnet} ip daddr != {subnet} masquerade
-add rule ip {table} postrouting oifname \"{bridge}\" ip saddr 127.0.0.0/8 masquerade
-add rule ip {table} postrouting oifname \"{bridge}\" ip saddr {subnet} ct status dnat masquerade
-"
-    )
-}
-
 /// Name of a sandbox's link on the node: at most 15 characters, from its id alone.
-fn link(id: &str) -> String {
+pub(super) fn link(id: &str) -> String {
     let hash = Sha256::digest(id);
     let name: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
     format!("st{name}")

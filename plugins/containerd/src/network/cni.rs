@@ -140,7 +140,7 @@ impl Cni {
         let deleted = kept.map_or(Ok(()), |attachment| self.delete(id, namespace, &attachment));
         deleted?;
         self.kept.remove(id).map_err(|error| keeping(id, &error))?;
-        self.leases.release(id).map_err(|error| {
+        self.leases.release(id).map(drop).map_err(|error| {
             Error::new(ErrorKind::Other, format!("freeing the ports of sandbox {id}")).caused_by(&error)
         })
     }

@@ -2,14 +2,16 @@
 //!
 //! ```text
 //! <run_dir>/ipam/<bridge>/addresses/<address>   holds the sandbox's id
+//! <run_dir>/ipam/<bridge>/hardware/<address>    is there if the pod's hardware address is the one that its address determines
 //! <run_dir>/ipam/<bridge>/ports/<key>           holds the sandbox's id
+//! <run_dir>/ipam/<bridge>/targets/<key>         holds the port of the pod
 //! <run_dir>/cni/ports/<key>                     the same, with CNI plugins
 //! ```
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fmt,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     net::Ipv4Addr,
     path::{Path, PathBuf},
@@ -22,6 +24,10 @@ use stanchion_sdk::{
 use stanchion_untrusted::{Links, read_text};
 
 use crate::limits;
+
+/// Names of the directories of what a lease or a claim says beyond whose it is.
+const TARGETS: &str = "targets";
+const HARDWARE: &str = "hardware";
 
 /// Where addresses come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +48,11 @@ impl Subnet {
     /// The bridge's address.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.base + 1)
+    }
+
+    /// The first address that a pod can have.
+    pub fn first(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base + 2)
     }
 
     /// How many addresses pods can have.
@@ -89,7 +100,7 @@ impl Leases {
     /// Claims a port for a sandbox.
     pub fn claim(&self, id: &str, port: &PortMapping) -> Result<()> {
         let (map, key) = place(port);
-        let shown = format!("port {}/{} of the node", port.host_port, protocol(port));
+        let shown = format!("port {}/{} of the node", port.host_port, protocol_name(port.protocol));
         match self.claim_port(id, &format!("{map} {{ {key} }}")) {
             Ok(None) => Ok(()),
             Ok(Some(owner)) => Err(Error::new(ErrorKind::Conflict, format!("{shown} is in use by sandbox {owner}"))),
@@ -105,20 +116,68 @@ impl Leases {
         Ok(claim(&self.ports_dir().join(key.replace('/', "_")), id)?.filter(|owner| owner != id))
     }
 
-    /// The ports of a sandbox.
-    pub fn ports(&self, id: &str) -> io::Result<Vec<String>> {
-        let held = held(&self.ports_dir())?;
-        Ok(held.into_iter().filter(|(_, owner)| owner == id).map(|(name, _)| name).collect())
+    /// Notes which port of the pod a claimed port leads to.
+    pub fn note_target(&self, port: &PortMapping) -> io::Result<()> {
+        let (map, key) = place(port);
+        self.note_target_of(&format!("{map} {{ {key} }}"), port.container_port)
     }
 
-    /// Frees all that a sandbox has.
-    pub fn release(&self, id: &str) -> io::Result<()> {
-        for directory in [self.ports_dir(), self.addresses()] {
+    /// The same, by the name of the claimed port.
+    pub fn note_target_of(&self, name: &str, target: u16) -> io::Result<()> {
+        note(&self.directory.join(TARGETS), &name.replace('/', "_"), &target.to_string())
+    }
+
+    /// Notes that a pod's hardware address is the one that its address determines.
+    pub fn note_hardware(&self, address: Ipv4Addr) -> io::Result<()> {
+        note(&self.directory.join(HARDWARE), &address.to_string(), "")
+    }
+
+    /// Every leased address: whose it is, and whether it determines the pod's hardware address.
+    pub fn leased(&self) -> io::Result<Vec<(Ipv4Addr, String, bool)>> {
+        let held = held(&self.addresses())?.into_iter();
+        let leased = held.filter_map(|(name, owner)| Some((name.parse::<Ipv4Addr>().ok()?, owner)));
+        let hardware = self.directory.join(HARDWARE);
+        Ok(leased.map(|(address, owner)| (address, owner, hardware.join(address.to_string()).exists())).collect())
+    }
+
+    /// Every claimed port by name: whose it is, and which port of the pod it leads to, if that is noted.
+    pub fn claimed(&self) -> io::Result<Vec<(String, String, Option<u16>)>> {
+        let targets: HashMap<_, _> = held(&self.directory.join(TARGETS))?.into_iter().collect();
+        let target = |name: &String| targets.get(name).and_then(|it| it.trim().parse().ok());
+        let noted = |(name, owner)| {
+            let target = target(&name);
+            (name, owner, target)
+        };
+        Ok(held(&self.ports_dir())?.into_iter().map(noted).collect())
+    }
+
+    /// Whether nobody has an address.
+    pub fn is_empty(&self) -> io::Result<bool> {
+        Ok(held(&self.addresses())?.is_empty())
+    }
+
+    /// Has one process at a time change what is made from the leases.
+    pub fn turn(&self) -> io::Result<File> {
+        fs::create_dir_all(&self.directory)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join("lock"))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// Frees all that a sandbox has; whether it had anything.
+    pub fn release(&self, id: &str) -> io::Result<bool> {
+        let mut had = false;
+        for (directory, notes) in [(self.ports_dir(), TARGETS), (self.addresses(), HARDWARE)] {
             for (name, _) in held(&directory)?.into_iter().filter(|(_, owner)| owner == id) {
+                match fs::remove_file(self.directory.join(notes).join(&name)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
                 fs::remove_file(directory.join(name))?;
+                had = true;
             }
         }
-        Ok(())
+        Ok(had)
     }
 
     /// Every sandbox that has something.
@@ -139,19 +198,38 @@ impl Leases {
 
 /// Where a port is in the packet filter's table: the map, and the key there.
 pub(super) fn place(port: &PortMapping) -> (&'static str, String) {
-    let (protocol, number) = (protocol(port), port.host_port);
+    let (protocol, number) = (protocol_name(port.protocol), port.host_port);
     match port.host_ip {
         None => ("ports", format!("{protocol} . {number}")),
         Some(address) => ("addressed", format!("{address} . {protocol} . {number}")),
     }
 }
 
-fn protocol(port: &PortMapping) -> &'static str {
-    match port.protocol {
+/// The port that a name of a claimed one stands for: address of the node, protocol, number.
+pub(super) fn placed(name: &str) -> Option<(Option<Ipv4Addr>, Protocol, u16)> {
+    let (_, key) = name.strip_suffix(" }")?.split_once(" { ")?;
+    let parts: Vec<_> = key.split(" . ").collect();
+    let (host, protocol, number) = match parts[..] {
+        [protocol, number] => (None, protocol, number),
+        [host, protocol, number] => (Some(host.parse().ok()?), protocol, number),
+        _ => return None,
+    };
+    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|it| protocol_name(*it) == protocol)?;
+    Some((host, protocol, number.parse().ok()?))
+}
+
+pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
         Protocol::Tcp => "tcp",
         Protocol::Udp => "udp",
         Protocol::Sctp => "sctp",
     }
+}
+
+/// Writes a file whole, for what a lease or a claim says beyond whose it is.
+fn note(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    fs::write(directory.join(name), text)
 }
 
 /// Makes a file that says who has it; who has it already, if it exists.
@@ -185,7 +263,9 @@ fn held(directory: &Path) -> io::Result<Vec<(String, String)>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Leases, Subnet};
+    use stanchion_sdk::runtime::Protocol;
+
+    use super::{Leases, Subnet, placed};
 
     #[test]
     fn addresses_are_leased_once_and_not_reused_at_once() {
@@ -203,13 +283,29 @@ mod tests {
     }
 
     #[test]
+    fn a_claimed_port_is_known_by_its_name() {
+        assert_eq!(placed("ports { udp . 53 }"), Some((None, Protocol::Udp, 53)));
+        let host = "192.0.2.1".parse().expect("an address");
+        assert_eq!(placed("addressed { 192.0.2.1 . tcp . 80 }"), Some((Some(host), Protocol::Tcp, 80)));
+        for other in ["", "ports", "ports { tcp }", "ports { icmp . 1 }", "ports { tcp . 65536 }"] {
+            assert_eq!(placed(other), None, "{other:?}");
+        }
+    }
+
+    #[test]
     fn a_port_has_one_owner() {
         let directory = tempfile::tempdir().expect("a directory");
         let leases = Leases::at(directory.path().to_owned());
         assert_eq!(leases.claim_port("a", "ports { tcp . 80 }").expect("claimed"), None);
         assert_eq!(leases.claim_port("b", "ports { tcp . 80 }").expect("asked").as_deref(), Some("a"));
-        assert_eq!(leases.ports("a").expect("listed"), ["ports { tcp . 80 }"]);
-        leases.release("a").expect("freed");
+        leases.note_target_of("ports { tcp . 80 }", 8080).expect("noted");
+        let claimed = leases.claimed().expect("listed");
+        assert_eq!(claimed, [("ports { tcp . 80 }".to_owned(), "a".to_owned(), Some(8080))]);
+        assert!(leases.release("a").expect("freed"));
+        assert!(!leases.release("a").expect("nothing is left"));
+        leases.claim_port("b", "ports { tcp . 80 }").expect("claimed");
+        assert_eq!(leases.claimed().expect("listed")[0].2, None, "the note went with the claim");
+        leases.release("b").expect("freed");
         assert_eq!(leases.claim_port("b", "ports { tcp . 80 }").expect("claimed"), None);
     }
 }

@@ -9,11 +9,13 @@ use std::{
 use futures_util::StreamExt;
 use nix::errno::Errno;
 use rtnetlink::{
-    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::link::{InfoData, InfoKind, InfoVeth},
 };
 use stanchion_untrusted::{Links, open};
 use thiserror::Error;
+
+use super::{netfilter::HardwareAddress, parameters};
 
 /// A request that the kernel refused.
 #[derive(Debug, Error)]
@@ -60,25 +62,35 @@ impl Links {
         self.find(name).await?.ok_or_else(|| io::Error::other(format!("there is no link {name}")))
     }
 
-    /// Makes a bridge with an address and brings it up, or finds it made.
+    /// Makes a bridge with an address and brings it up, or finds it made. It takes no part in IPv6.
     pub async fn bridge(&self, name: &str, address: Ipv4Addr, length: u8) -> io::Result<()> {
         if self.find(name).await?.is_none() {
             let added = self.netlink.link().add(LinkBridge::new(name).build()).execute().await;
             added.map_err(|error| refused(format!("adding bridge {name}"), cause(error)))?;
         }
+        parameters::refuse_ipv6(name).map_err(|error| refused(format!("turning IPv6 off on bridge {name}"), error))?;
         let index = self.index(name).await?;
         let added = self.netlink.address().add(index, address.into(), length).replace().execute().await;
         added.map_err(|error| refused(format!("giving bridge {name} the address {address}/{length}"), cause(error)))?;
         self.bring_up(name).await
     }
 
-    /// Makes a pair of links: `name` as a port of `bridge`, and `peer` in another namespace. The peer is down still.
-    pub async fn pair(&self, name: &str, bridge: &str, peer: &str, namespace: BorrowedFd<'_>) -> io::Result<()> {
-        let bridge_index = self.index(bridge).await?;
+    /// Makes a pair of links: `name` as a port of `bridge`, and `peer` with a hardware address in another namespace. The
+    /// peer is down still.
+    pub async fn pair(
+        &self,
+        name: &str,
+        bridge: &str,
+        peer: &str,
+        hardware: HardwareAddress,
+        namespace: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        self.index(bridge).await?;
         let add = || {
-            let other = LinkMessageBuilder::<LinkUnspec>::new().name(peer).setns_by_fd(namespace.as_raw_fd());
+            let other = LinkMessageBuilder::<LinkUnspec>::new().name(peer).address(hardware.to_vec());
+            let other = other.setns_by_fd(namespace.as_raw_fd());
             let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth).name(name);
-            let pair = pair.controller(bridge_index).up().set_info_data(InfoData::Veth(InfoVeth::Peer(other.build())));
+            let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(other.build())));
             self.netlink.link().add(pair.build()).execute()
         };
         let added = match add().await.map_err(cause) {
@@ -89,7 +101,21 @@ impl Links {
             }
             added => added,
         };
-        added.map_err(|source| refused(format!("adding link {name} to bridge {bridge}, and its peer {peer}"), source))
+        added.map_err(|source| refused(format!("adding link {name}, and its peer {peer}"), source))?;
+        self.port(name, bridge).await
+    }
+
+    /// Makes a link a port of a bridge and brings it up, as it is to be: it takes no part in IPv6, and a pod that calls
+    /// itself by a port of the node gets its packets back.
+    pub async fn port(&self, name: &str, bridge: &str) -> io::Result<()> {
+        parameters::refuse_ipv6(name).map_err(|error| refused(format!("turning IPv6 off on link {name}"), error))?;
+        let (link, bridge_index) = (self.index(name).await?, self.index(bridge).await?);
+        // In two messages: a port's settings are those of a link that is a port already.
+        let port = LinkUnspec::new_with_index(link).controller(bridge_index).up();
+        let put = self.netlink.link().change(port.build()).execute().await;
+        put.map_err(|error| refused(format!("making link {name} a port of bridge {bridge}"), cause(error)))?;
+        let set = self.netlink.link().set_port(LinkBridgePort::new(link).hairpin(true).build()).execute().await;
+        set.map_err(|error| refused(format!("setting up link {name} as a port of bridge {bridge}"), cause(error)))
     }
 
     /// Brings a link up.
@@ -140,8 +166,10 @@ fn is(error: &io::Error, number: Errno) -> bool {
 mod tests {
     use std::{fs::File, net::Ipv4Addr, os::fd::AsFd as _};
 
-    use super::links;
+    use super::{HardwareAddress, links};
     use crate::namespaces::{Namespaces, Own, inside};
+
+    const HARDWARE: HardwareAddress = [0x0a, 0x73, 10, 1, 2, 3];
 
     /// A namespace that stands for the node and one that stands for a pod; gone at the end.
     fn in_a_node(act: impl FnOnce(&File) -> std::io::Result<()> + Send) {
@@ -164,9 +192,9 @@ mod tests {
             links(async |links| {
                 links.bridge("br0", Ipv4Addr::new(10, 1, 2, 1), 24).await?;
                 links.bridge("br0", Ipv4Addr::new(10, 1, 2, 1), 24).await?;
-                links.pair("st0", "br0", "eth0", pod.as_fd()).await?;
+                links.pair("st0", "br0", "eth0", HARDWARE, pod.as_fd()).await?;
                 let first = links.find("st0").await?;
-                links.pair("st0", "br0", "eth0", pod.as_fd()).await?;
+                links.pair("st0", "br0", "eth0", HARDWARE, pod.as_fd()).await?;
                 assert!(first.is_some() && links.find("st0").await? != first, "it is the old one");
                 links.remove("st0").await?;
                 links.remove("st0").await?;
@@ -184,7 +212,7 @@ mod tests {
                     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                     format!("{error}: {cause}")
                 };
-                let wrong = links.pair("st0", "br0", "eth0", pod.as_fd()).await.expect_err("there is no bridge");
+                let wrong = links.pair("st0", "br0", "eth0", HARDWARE, pod.as_fd()).await.expect_err("there is no bridge");
                 assert_eq!(chain(wrong), "there is no link br0: ");
                 let wrong = links.bring_up("st0").await.expect_err("there is no link");
                 assert_eq!(chain(wrong), "bringing up link st0: No such device (os error 19)");

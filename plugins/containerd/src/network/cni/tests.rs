@@ -74,7 +74,7 @@ impl Bed {
 
     /// What is wrong with the list.
     fn wrong(&self) -> String {
-        self.open().check().expect_err("it is wrong").chain()
+        self.open().cni.check().expect_err("it is wrong").chain()
     }
 
     fn namespace(&self) -> PathBuf {

@@ -1,0 +1,224 @@
+//! What else on the node drops packets that pods send and get, and the rules that let them pass where that is iptables.
+//!
+//! A packet has to pass every chain that the kernel asks, so no table of ours can help: where iptables drops what is
+//! forwarded, as Docker and ufw set it up, two rules of ours are in its chain. Other programs' chains are only named.
+//!
+//! # Layout
+//! - [`Forward`]: looks and mends. [`iptables`]: what is to be done to iptables' rules.
+
+mod iptables;
+
+use std::{io, sync::Arc};
+
+use serde_json::Value;
+
+use super::commands::{asked_of_nft, run};
+use crate::limits::IPTABLES_TABLES;
+use stanchion_untrusted::Links;
+
+/// Names the tables of the kernel's old packet filter; it is there if somebody used it.
+const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
+
+/// What is in the way of the pods of one bridge.
+#[derive(Clone, Debug)]
+pub(super) struct Forward {
+    bridge: Arc<str>,
+}
+
+/// A chain that the kernel asks about packets that are forwarded.
+#[derive(Debug, PartialEq, Eq)]
+struct Chain {
+    family: String,
+    table: String,
+    name: String,
+    drops: bool,
+}
+
+/// The two kinds of iptables.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Nft,
+    Legacy,
+}
+
+impl Kind {
+    /// Its programs' names, the surest first.
+    fn programs(self) -> [(&'static str, &'static str); 2] {
+        let plain = ("iptables", "iptables-restore");
+        match self {
+            Self::Nft => [("iptables-nft", "iptables-nft-restore"), plain],
+            Self::Legacy => [("iptables-legacy", "iptables-legacy-restore"), plain],
+        }
+    }
+
+    /// What `iptables -V` says of it.
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Nft => "nf_tables",
+            Self::Legacy => "legacy",
+        }
+    }
+
+    /// Its programs, if they are installed: `iptables` and `iptables-restore`.
+    fn installed(self) -> Option<(&'static str, &'static str)> {
+        let is_it = |program: &str| run(program, &["-V"], "").is_ok_and(|said| said.contains(self.mark()));
+        self.programs().into_iter().find(|(program, _)| is_it(program))
+    }
+}
+
+impl Forward {
+    pub fn new(bridge: &Arc<str>) -> Self {
+        Self { bridge: Arc::clone(bridge) }
+    }
+
+    /// Whether something can be in the way that no number of rules tells of.
+    pub fn has_legacy() -> bool {
+        // A file of /proc has no size; there is none without the old packet filter.
+        let names = stanchion_untrusted::read_text(LEGACY_TABLES, Links::Follow, IPTABLES_TABLES);
+        names.is_ok_and(|names| names.lines().any(|it| it == "filter"))
+    }
+
+    /// Says what is in the way of pods, in a sentence each with the line that mends it. With `mends`, lets them pass where
+    /// that is iptables.
+    pub fn look(&self, mends: bool) -> io::Result<Vec<String>> {
+        let chains = chains(&asked_of_nft(&["-j", "list", "chains"])?);
+        let is_iptables = |chain: &Chain| (&*chain.family, &*chain.table, &*chain.name) == ("ip", "filter", "FORWARD");
+        let mut found = Vec::new();
+        if let Some(chain) = chains.iter().find(|chain| is_iptables(chain)) {
+            found.extend(self.pass(Kind::Nft, mends, chain.drops));
+        }
+        if Self::has_legacy() {
+            found.extend(self.pass(Kind::Legacy, mends, true));
+        }
+        for Chain { family, table, name, drops } in chains.iter().filter(|chain| !is_iptables(chain)) {
+            let rules = asked_of_nft(&["list", "table", family, table]).unwrap_or_default();
+            let stop = if *drops { Some("policy drop") } else { last_word(&rules, name) };
+            // Somebody who thought of the bridge has let pods pass, or means it.
+            if let Some(stop) = stop.filter(|_| !rules.contains(&format!("\"{}\"", self.bridge))) {
+                found.push(self.obstacle(family, table, name, stop));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes the rules that let pods pass out of iptables.
+    pub fn withdraw(&self) {
+        let kinds = [Some(Kind::Nft), Self::has_legacy().then_some(Kind::Legacy)];
+        for (iptables, restore) in kinds.into_iter().flatten().filter_map(Kind::installed) {
+            let batch = run(iptables, &["-S"], "").map(|saved| iptables::withdrawal(&saved, &self.bridge));
+            let withdrawn = batch.and_then(|batch| batch.map_or(Ok(()), |batch| restored(restore, &batch)));
+            if let Err(error) = withdrawn {
+                tracing::warn!(bridge = &*self.bridge, %error, "rules that let pods pass stay in iptables");
+            }
+        }
+    }
+
+    /// Has iptables let pods pass; what is in their way, if it does not.
+    fn pass(&self, kind: Kind, mends: bool, drops: bool) -> Option<String> {
+        let bridge = &self.bridge;
+        let stopped = |why: &str| {
+            format!(
+                "chain FORWARD of iptables drops what pods send and get ({why}); to mend it: iptables -A FORWARD -i \
+                 {bridge} -j ACCEPT && iptables -A FORWARD -o {bridge} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT \
+                 -j ACCEPT"
+            )
+        };
+        let Some((iptables, restore)) = kind.installed() else {
+            return drops.then(|| stopped("the program iptables, which could let them pass, is not installed"));
+        };
+        let saved = match run(iptables, &["-S"], "") {
+            Ok(saved) => saved,
+            Err(error) => return drops.then(|| stopped(&error.to_string())),
+        };
+        // Who only asks need not be told what is mended with the first pod.
+        let batch = iptables::passage(&saved, bridge).filter(|_| mends)?;
+        match restored(restore, &batch) {
+            Ok(()) => {
+                tracing::info!(bridge = &**bridge, iptables, "iptables drops what is forwarded: rules let pods pass");
+                None
+            }
+            Err(error) => Some(stopped(&error.to_string())),
+        }
+    }
+
+    fn obstacle(&self, family: &str, table: &str, chain: &str, stop: &str) -> String {
+        let bridge = &self.bridge;
+        let line = match table {
+            "firewalld" => {
+                format!("firewall-cmd --permanent --zone=trusted --add-interface={bridge} && firewall-cmd --reload")
+            }
+            _ => format!(
+                "nft insert rule {family} {table} {chain} iifname {bridge} accept && nft insert rule {family} {table} \
+                 {chain} oifname {bridge} ct state established,related accept && nft insert rule {family} {table} \
+                 {chain} oifname {bridge} ct status dnat accept"
+            ),
+        };
+        format!("chain {chain} of nftables' table {family} {table} drops what pods send and get ({stop}); to mend it: {line}")
+    }
+}
+
+fn restored(restore: &str, batch: &str) -> io::Result<()> {
+    run(restore, &["--noflush", "-w", "5"], batch).map(drop)
+}
+
+/// The chains of a list by `nft -j list chains` that are asked about what is forwarded, but for ours.
+fn chains(listed: &str) -> Vec<Chain> {
+    let listed: Value = serde_json::from_str(listed).unwrap_or_default();
+    let all = listed["nftables"].as_array().into_iter().flatten().map(|it| &it["chain"]);
+    let text = |chain: &Value, key: &str| chain[key].as_str().unwrap_or_default().to_owned();
+    let is_asked = |chain: &&Value| {
+        chain["hook"] == "forward" && ["ip", "inet"].iter().any(|family| chain["family"] == *family)
+    };
+    all.filter(is_asked)
+        .map(|chain| Chain {
+            family: text(chain, "family"),
+            table: text(chain, "table"),
+            name: text(chain, "name"),
+            drops: chain["policy"] == "drop",
+        })
+        .filter(|chain| !chain.table.starts_with("stanchion_"))
+        .collect()
+}
+
+/// The rule of a chain that drops whatever gets there, in a table that `nft` listed.
+fn last_word<'a>(table: &'a str, chain: &str) -> Option<&'a str> {
+    let begins = format!("chain {chain} {{");
+    let rules = table.lines().map(str::trim).skip_while(|line| *line != begins).skip(1).take_while(|line| *line != "}");
+    rules.map(uncounted).find(|rule| *rule == "drop" || *rule == "reject" || rule.starts_with("reject with"))
+}
+
+/// A rule without its counter, which concerns every packet.
+fn uncounted(rule: &str) -> &str {
+    let Some(rest) = rule.strip_prefix("counter packets ") else { return rule };
+    rest.splitn(4, ' ').nth(3).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chains_that_are_asked_are_found() {
+        let listed = r#"{"nftables": [{"metainfo": {}},
+            {"chain": {"family": "inet", "table": "f", "name": "fwd", "hook": "forward", "policy": "drop"}},
+            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "accept"}},
+            {"chain": {"family": "ip", "table": "filter", "name": "INPUT", "hook": "input", "policy": "drop"}},
+            {"chain": {"family": "ip6", "table": "filter", "name": "FORWARD", "hook": "forward", "policy": "drop"}},
+            {"chain": {"family": "ip", "table": "stanchion_b", "name": "x", "hook": "forward", "policy": "drop"}},
+            {"chain": {"family": "inet", "table": "f", "name": "other"}}]}"#;
+        let found: Vec<_> = chains(listed).into_iter().map(|it| (it.table, it.name, it.drops)).collect();
+        let text = str::to_owned;
+        assert_eq!(found, [(text("f"), text("fwd"), true), (text("filter"), text("FORWARD"), false)]);
+    }
+
+    #[test]
+    fn a_rule_that_drops_everything_is_found() {
+        let table = |rule: &str| format!("table inet f {{\n\tchain fwd {{\n\t\ttype x\n\t\t{rule}\n\t}}\n\tchain b {{\n\t\tdrop\n\t}}\n}}\n");
+        for rule in ["drop", "reject with icmpx admin-prohibited", "counter packets 1 bytes 2 drop"] {
+            assert!(last_word(&table(rule), "fwd").is_some_and(|it| rule.ends_with(it)), "{rule}");
+        }
+        for rule in ["ip saddr 10.0.0.1 drop", "accept", "counter packets 1 bytes 2 ip saddr 10.0.0.1 drop"] {
+            assert_eq!(last_word(&table(rule), "fwd"), None, "{rule}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Looks at the network when the kernel says that somebody changed it, so that it need not be looked at all the time.
+
+use std::{io, time::Duration};
+
+use futures_util::{FutureExt as _, future::pending};
+use netlink_sys::{
+    AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket,
+    protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
+};
+
+use crate::Containerd;
+
+/// Groups of `NETLINK_NETFILTER` and `NETLINK_ROUTE`: rules; links and addresses (nfnetlink.h, rtnetlink.h).
+const NFNLGRP_NFTABLES: u32 = 7;
+const RTNLGRP_LINK: u32 = 1;
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+
+/// How long changes are gathered: a firewall that starts makes many, and each pod some.
+const TOGETHER: Duration = Duration::from_millis(500);
+
+/// Looks after each change, until it is dropped. Where the kernel says nothing, the looks at everything have to do.
+pub(crate) async fn watch(backend: Containerd) {
+    let opened = open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
+        .and_then(|rules| Ok((rules, open(NETLINK_ROUTE, &[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR])?)));
+    let (mut rules, mut links) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::warn!(%error, "the kernel does not say when rules and links change: they are looked at now and then");
+            return pending().await;
+        }
+    };
+    loop {
+        let heard = tokio::select! {
+            // *Cancel-safe:* what was not read stays in the socket.
+            heard = rules.recv_from_full() => heard,
+            heard = links.recv_from_full() => heard,
+        };
+        if let Err(error) = heard.map(drop).or_else(overflown) {
+            tracing::warn!(%error, "the kernel says no longer when rules and links change: they are looked at now and then");
+            return pending().await;
+        }
+        tokio::time::sleep(TOGETHER).await;
+        // Before the look: what comes during it is looked at after it.
+        drain(&mut rules);
+        drain(&mut links);
+        let looked = backend.blocking(|backend| {
+            backend.network.look(false);
+            Ok(())
+        });
+        if let Err(error) = looked.await {
+            tracing::warn!(error = error.chain(), "a look at the network failed");
+        }
+    }
+}
+
+fn open(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
+    let mut socket = TokioSocket::new(protocol)?;
+    socket.socket_mut().bind(&SocketAddr::new(0, 0))?;
+    for group in groups {
+        socket.socket_mut().add_membership(*group)?;
+    }
+    Ok(socket)
+}
+
+/// Reads what is there, and makes nothing of it: that there was something is all that counts.
+fn drain(socket: &mut TokioSocket) {
+    while let Some(Ok(())) = socket.recv_from_full().now_or_never().map(|heard| heard.map(drop).or_else(overflown)) {}
+}
+
+/// That more was said than the socket holds is news too, and the next read goes on after it.
+fn overflown(error: io::Error) -> io::Result<()> {
+    if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) { Ok(()) } else { Err(error) }
+}
