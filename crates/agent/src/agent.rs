@@ -54,7 +54,8 @@ pub struct Agent<R> {
     /// Of each backend.
     prunes: Vec<mpsc::Receiver<Prune>>,
     clock: Clock,
-    node_addresses: Vec<IpAddr>,
+    /// Those of the node, and whether they are followed.
+    node_addresses: (watch::Sender<Vec<IpAddr>>, bool),
     capacity: Capacity,
     room: Room,
     proc: PathBuf,
@@ -90,7 +91,7 @@ impl<R: Runtime> Agent<R> {
             requests,
             prunes,
             clock: Clock::System,
-            node_addresses: node::addresses(),
+            node_addresses: (watch::Sender::new(node::addresses(&[])), true),
             capacity,
             room,
             proc: "/proc".into(),
@@ -109,6 +110,13 @@ impl<R: Runtime> Agent<R> {
     #[must_use]
     pub fn with_proc(mut self, proc: PathBuf) -> Self {
         self.proc = proc;
+        self
+    }
+
+    /// The same agent on a node that has these addresses, for tests.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: watch::Sender<Vec<IpAddr>>) -> Self {
+        self.node_addresses = (addresses, false);
         self
     }
 
@@ -153,6 +161,7 @@ impl<R: Runtime> Agent<R> {
             let images = Arc::new(Images::new(record, self.clock));
             homes.push(Home { backend: backend.clone(), observer, images, permits });
         }
+        let (addresses, are_followed) = self.node_addresses;
         let shared = Arc::new(Shared {
             homes,
             board: Arc::clone(&board),
@@ -166,13 +175,17 @@ impl<R: Runtime> Agent<R> {
             imports: Imports::default(),
             ending,
             capacity: self.capacity,
-            node_addresses: self.node_addresses,
+            node_addresses: addresses.subscribe(),
             id_ranges: IdRanges::new(&self.config.state_dir, self.config.max_pods),
             providers: Providers::new(self.config.credential_providers.clone()),
             survivors: Survivors::new(self.proc),
             admission: Admission::of_node(self.config.allowed_unsafe_sysctls.clone()),
             config: self.config,
         });
+        if are_followed {
+            let follow = node::follow(addresses, supervisor.shutdown().clone());
+            supervisor.spawn("addresses of the node", follow);
+        }
         let (publish, desired) = watch::channel(Arc::default());
         let (reached, told) = watch::channel(Reached::default());
         let (sources, fetchers) = Sources::new(&shared.config, board, events, publish, told);

@@ -1,13 +1,15 @@
 //! Where pods can live on this node, and what the node has.
 
 use std::{
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     sync::Arc,
+    time::Duration,
 };
 
 use stanchion_pod::Capacity;
 use stanchion_untrusted::read_kernel;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
 
@@ -52,14 +54,70 @@ fn cores() -> u64 {
     list.trim().split(',').filter_map(count).sum::<u64>().max(1)
 }
 
-/// The node's addresses, the one it reaches the world from first. Empty on a node with no route.
-pub(crate) fn addresses() -> Vec<IpAddr> {
+/// How often the node's addresses are looked at: a look costs two calls of the kernel.
+const FOLLOW: Duration = Duration::from_secs(2);
+
+/// Follows the node's addresses until `shutdown`: one can come long after the agent, and change.
+pub(crate) async fn follow(addresses: watch::Sender<Vec<IpAddr>>, shutdown: CancellationToken) {
+    while shutdown.run_until_cancelled(tokio::time::sleep(FOLLOW)).await.is_some() {
+        addresses.send_if_modified(|known| {
+            let now = self::addresses(known);
+            let is_news = now != *known;
+            if is_news {
+                tracing::info!(from = ?known, to = ?now, "the node's addresses have changed");
+                *known = now;
+            }
+            is_news
+        });
+    }
+}
+
+/// Returns the node's addresses, the one it reaches the world from first. Where no route leads to the world, those that were
+/// known and that the node still has.
+pub(crate) fn addresses(known: &[IpAddr]) -> Vec<IpAddr> {
     // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
     let route = |any: &str, target: &str| {
         let socket = UdpSocket::bind(any)?;
         socket.connect(target)?;
         socket.local_addr()
     };
-    let tried = [route("0.0.0.0:0", "192.0.2.1:9"), route("[::]:0", "[2001:db8::1]:9")];
-    tried.into_iter().flatten().map(|address| address.ip()).collect()
+    let is_here = |address: &&IpAddr| UdpSocket::bind((**address, 0)).is_ok();
+    let tried = [(true, route("0.0.0.0:0", "192.0.2.1:9")), (false, route("[::]:0", "[2001:db8::1]:9"))];
+    let found = tried.into_iter().filter_map(|(is_v4, found)| match found {
+        Ok(found) => Some(found.ip()),
+        Err(_) => known.iter().find(|known| known.is_ipv4() == is_v4).filter(is_here).copied(),
+    });
+    found.collect()
+}
+
+/// Where a container is turned to.
+#[derive(Clone, Debug)]
+pub(crate) enum Turn {
+    /// A pod has a network of its own, and its address for life.
+    Pod(IpAddr),
+    /// A pod is on the node's network, whose address can change.
+    Node(watch::Receiver<Vec<IpAddr>>),
+}
+
+impl Turn {
+    /// The address as it is now.
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Pod(address) => *address,
+            Self::Node(addresses) => addresses.borrow().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::addresses;
+
+    #[test]
+    fn an_address_that_the_node_has_no_longer_is_forgotten() {
+        let [here, gone] = ["127.0.0.9", "198.51.100.7"].map(|it| it.parse().expect("an address"));
+        assert!(!addresses(&[gone]).contains(&gone));
+        // A machine with a route to the world has that address instead.
+        assert_ne!(addresses(&[here]).iter().filter(|it| it.is_ipv4()).count(), 0);
+    }
 }

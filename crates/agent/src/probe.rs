@@ -1,7 +1,6 @@
 //! One probe of one container: asks, counts the answers, and tells when they amount to something new.
 
 use std::{
-    net::IpAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -16,6 +15,7 @@ use tokio::{
 use crate::{
     contact::{exec, grpc, http, tcp, user_agent},
     events::{EventLog, Subject},
+    node::Turn,
     plan::life::ProbeKind,
 };
 
@@ -45,7 +45,7 @@ pub(crate) enum News {
 pub(crate) struct Prober<R> {
     pub runtime: Arc<R>,
     pub container: ContainerId,
-    pub address: IpAddr,
+    pub turn: Turn,
     pub kind: ProbeKind,
     pub probe: Probe,
     pub subject: Subject,
@@ -130,7 +130,7 @@ impl<R: Runtime> Prober<R> {
         let answer = |result: Result<(), String>| result.map_or_else(Answer::Bad, |()| Answer::Good);
         match &self.probe.check {
             Check::Exec(command) => self.exec(command, limit).await,
-            Check::Http(get) => match http::get(get, self.address, &user_agent("probe"), limit).await {
+            Check::Http(get) => match http::get(get, self.turn.address(), &user_agent("probe"), limit).await {
                 Ok(answer) if answer.status.is_redirection() => {
                     Answer::Doubtful(format!("Probe terminated redirects, Response body: {}", answer.body))
                 }
@@ -139,11 +139,11 @@ impl<R: Runtime> Prober<R> {
                 Err(error) if error.starts_with("couldn't") => Answer::Broken(error),
                 Err(error) => Answer::Bad(error),
             },
-            Check::Tcp(to) => match tcp::connect(to, self.address, limit).await {
+            Check::Tcp(to) => match tcp::connect(to, self.turn.address(), limit).await {
                 Err(error) if error.starts_with("couldn't") => Answer::Broken(error),
                 connected => answer(connected),
             },
-            Check::Grpc { port, service } => answer(grpc::check(self.address, *port, service, limit).await),
+            Check::Grpc { port, service } => answer(grpc::check(self.turn.address(), *port, service, limit).await),
         }
     }
 

@@ -94,8 +94,8 @@ pub(crate) struct Shared<R> {
     pub ending: watch::Sender<Option<Ending>>,
     /// What the node has for pods, but for the disk.
     pub capacity: Capacity,
-    /// Addresses of the node, the primary one first.
-    pub node_addresses: Vec<IpAddr>,
+    /// Addresses of the node as they are now, the primary one first.
+    pub node_addresses: watch::Receiver<Vec<IpAddr>>,
     /// What this node has and allows.
     pub admission: Admission,
     /// Whose users pods have that have their own.
@@ -184,6 +184,8 @@ pub(crate) struct Worker<R> {
     left: Option<Arc<Pod>>,
     images_changed: watch::Receiver<u64>,
     ending: watch::Receiver<Option<Ending>>,
+    /// Changes when the node has other addresses.
+    addresses: watch::Receiver<Vec<IpAddr>>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
     /// When its volumes are measured next.
@@ -232,6 +234,7 @@ impl<R: Runtime> Worker<R> {
         let (first_seen, dial) = (shared.clock.stamp(), Dial::new(shared.clock));
         let images_changed = shared.images_changed.subscribe();
         let ending = shared.ending.subscribe();
+        let addresses = shared.node_addresses.clone();
         let looks = shared.homes.iter().map(|home| home.observer.watch()).collect();
         let worker = Self {
             key,
@@ -262,6 +265,7 @@ impl<R: Runtime> Worker<R> {
             left: None,
             images_changed,
             ending,
+            addresses,
             looks,
             hold: Hold::default(),
             followed: None,
@@ -510,6 +514,8 @@ impl<R: Runtime> Worker<R> {
                 Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 Ok(()) = self.ending.changed() => return,
+                // Only shown: a change of addresses restarts nothing.
+                Ok(()) = self.addresses.changed() => return,
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },
             }

@@ -12,3 +12,7 @@ pub(crate) const MANIFEST: Limit = Limit::new("manifest file", MAX_MANIFEST as u
 pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
 // Tables and terminals.
+
+/// A file of the node that `stanchion doctor` looks at, such as its routes: enough for what it looks for, and the rest is
+/// left unread.
+pub(crate) const NODE_FILE: Limit = Limit::new("file that doctor reads", 1 << 20);

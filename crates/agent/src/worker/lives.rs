@@ -17,6 +17,7 @@ use crate::{
     clock::{after, instant},
     desired::DesiredPod,
     hook::Place,
+    node::Turn,
     observe::Remains,
     plan::{
         is_current, is_running,
@@ -110,7 +111,7 @@ impl<R: Runtime> Worker<R> {
         life.is_adopted = life.hook != Hook::Pending;
         life.hook = Hook::Begun { is_here: true };
         self.set_life(Some(&pod), name, id.clone(), life).await;
-        let address = self.address(Some(&pod), &info.sandbox);
+        let address = self.turn(Some(&pod), &info.sandbox).address();
         let (key, name, subject) = (self.key.clone(), name.to_owned(), self.subject(Some(&pod), name));
         let (events, tell) = (Arc::clone(&self.shared.events), self.told.0.clone());
         let (stop, uid) = (self.fetches.child_token(), pod.uid.clone());
@@ -193,7 +194,7 @@ impl<R: Runtime> Worker<R> {
         let prober = Prober {
             runtime,
             container: info.id.clone(),
-            address: self.address(Some(pod), &info.sandbox),
+            turn: self.turn(Some(pod), &info.sandbox),
             kind,
             subject: self.subject(Some(pod), &container.name),
             events: Arc::clone(&self.shared.events),
@@ -214,12 +215,15 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Where a container is turned to: the pod's address, the node's if it uses the node's network.
-    pub(super) fn address(&self, pod: Option<&Pod>, sandbox: &SandboxId) -> IpAddr {
+    pub(super) fn turn(&self, pod: Option<&Pod>, sandbox: &SandboxId) -> Turn {
         let remains = self.remains();
         let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
         let own = sandboxes.find(|it| it.id == *sandbox).and_then(|it| it.addresses.first().copied());
-        let node = self.shared.node_addresses.first().copied().filter(|_| pod.is_some_and(|pod| pod.host_network));
-        own.or(node).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        match own {
+            Some(own) => Turn::Pod(own),
+            None if pod.is_some_and(|pod| pod.host_network) => Turn::Node(self.shared.node_addresses.clone()),
+            None => Turn::Pod(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        }
     }
 }
 

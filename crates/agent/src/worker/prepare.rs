@@ -129,7 +129,7 @@ impl<R: Runtime> Worker<R> {
             files: self.files(pod.uid.clone()),
             capacity: self.shared.capacity,
             disk: self.shared.config.state_dir.clone(),
-            node_addresses: self.shared.node_addresses.clone(),
+            node_addresses: self.shared.node_addresses.borrow().clone(),
             resolv_conf: self.shared.config.resolv_conf.clone(),
             has_se_linux: self.shared.admission.se_linux,
         }

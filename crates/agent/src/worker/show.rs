@@ -37,6 +37,7 @@ impl<R: Runtime> Worker<R> {
         let home = self.home_name(Some(&pod));
         let view = View { home: home.clone(), remains: remains.to_vec() };
         let last = self.shared.board.pod(&self.key);
+        let node_addresses = self.shared.node_addresses.borrow().clone();
         let facts = Facts {
             pod: &pod,
             view: &view,
@@ -44,7 +45,7 @@ impl<R: Runtime> Worker<R> {
             obstacle: self.obstacle(&home, &pod),
             rejection: self.rejection(&pod, desired),
             stale: desired.and_then(|desired| self.stale(desired, &pod)),
-            node_addresses: &self.shared.node_addresses,
+            node_addresses: &node_addresses,
             first_seen: self.since(&pod),
             last: last.as_ref().and_then(|last| last.pod.status.as_ref()),
             now: clock::instant(),

@@ -75,7 +75,7 @@ impl<R: Runtime> Worker<R> {
             shared: Arc::clone(&self.shared),
             runtime: Arc::clone(runtime),
             subject: self.subject(pod.as_deref(), &info.name),
-            address: self.address(pod.as_deref(), &info.sandbox),
+            address: self.turn(pod.as_deref(), &info.sandbox).address(),
             container: pod.as_ref().and_then(|pod| pod.container(&info.name)).cloned(),
             place: pod.as_deref().and_then(sidecar),
             key: self.key.clone(),

@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests measure, and read and remove what they have made")]
 
+mod addresses;
 mod clock;
 mod hooks;
 mod i1_failover;

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
     future::Future,
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -26,7 +27,7 @@ use stanchion_runtime::{
     testing::{Call, FakeRuntime},
 };
 use tempfile::TempDir;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// The longest that a test waits for anything, on the paused clock.
@@ -41,6 +42,8 @@ pub struct Node {
     pub fakes: Vec<(String, FakeRuntime)>,
     /// What is to become of the pods of these runtimes while they are away.
     pub failover: BTreeMap<String, Failover>,
+    /// Those of the node.
+    pub addresses: watch::Sender<Vec<IpAddr>>,
     agent: Option<Life>,
     guards: JoinSet<()>,
     doubles: Arc<Mutex<BTreeSet<String>>>,
@@ -101,6 +104,7 @@ impl Node {
             fs::create_dir(dir.path().join(name)).expect("a directory");
         }
         let failover = BTreeMap::new();
+        let addresses = watch::Sender::new(vec![[192, 0, 2, 1].into()]);
         let mut node = Self {
             dir,
             clock,
@@ -108,6 +112,7 @@ impl Node {
             config,
             fakes,
             failover,
+            addresses,
             agent: None,
             guards: JoinSet::new(),
             doubles: Arc::default(),
@@ -160,6 +165,7 @@ impl Node {
         let view = NodeView { name: "node".to_owned(), ..NodeView::default() };
         let agent = Agent::new(self.config.clone(), backends, view);
         let agent = agent.with_clock(self.clock).with_proc(self.dir.path().join("proc"));
+        let agent = agent.with_addresses(self.addresses.clone());
         let (handle, shutdown) = (agent.handle(), CancellationToken::new());
         let (mut tasks, stop) = (JoinSet::new(), shutdown.clone());
         tasks.spawn(async move { agent.run(stop).await.expect("no task of the agent panics") });

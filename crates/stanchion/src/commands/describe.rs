@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use stanchion_agent::{
     removed::REMOVED_AT,
-    view::{ContainerView, EventView, PodView},
+    view::{BackendView, ContainerView, EventView, PodView},
 };
 use stanchion_pod::k8s_openapi::{
     api::core::v1::{Container, ContainerState, ContainerStatus, Probe},
@@ -47,7 +47,8 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
             },
         };
         let events: Vec<EventView> = client.get("/v1/events").await?;
-        show(&pod, &events);
+        let backends: Vec<BackendView> = client.get("/v1/backends").await.unwrap_or_default();
+        show(&pod, &events, backends.iter().find(|backend| backend.name == pod.backend));
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -56,7 +57,7 @@ fn line(label: &str, value: &str) {
     println!("{:<18}{value}", format!("{label}:"));
 }
 
-fn show(view: &PodView, events: &[EventView]) {
+fn show(view: &PodView, events: &[EventView], backend: Option<&BackendView>) {
     let (metadata, spec) = (&view.pod.metadata, view.pod.spec.clone().unwrap_or_default());
     let report = view.pod.status.clone().unwrap_or_default();
     let name = metadata.name.clone().unwrap_or_default();
@@ -82,6 +83,11 @@ fn show(view: &PodView, events: &[EventView]) {
     }
     if let Some(message) = &report.message {
         line("Message", message);
+    }
+    // Pods on the node's network are not concerned.
+    let network = backend.filter(|backend| backend.health.state.starts_with("network-"));
+    if let Some(backend) = network.filter(|_| spec.host_network != Some(true)) {
+        line("Network", &backend.health.message);
     }
     let kinds = [
         ("Init Containers", spec.init_containers.as_deref().unwrap_or_default(), init_statuses(view)),

@@ -1,4 +1,9 @@
 //! `stanchion doctor`
+//!
+//! # Layout
+//! - [`run`]: all checks. [`network`]: what stands in the way of pods' packets.
+
+mod network;
 
 use std::{net::TcpStream, os::unix::fs::MetadataExt, path::Path, process::ExitCode, time::Duration};
 
@@ -8,7 +13,7 @@ use stanchion_agent::{
     view::{BackendView, SourceView},
 };
 use stanchion_loader::load;
-use stanchion_runtime::Runtime;
+use stanchion_runtime::{Health, Runtime};
 
 use crate::{
     backends,
@@ -52,6 +57,7 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
     }
     found.extend(programs(&settings.backends));
     found.extend(kernel());
+    found.extend(network::checks(&settings.backends));
     found.push(kubelet());
     found.extend(client.block_on(async { Ok(agent_and_backends(&settings, client).await) })?);
     found.iter().for_each(tell);
@@ -170,7 +176,9 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
         let agent = Fine("the agent is running".to_owned());
         let sources = client.get::<Vec<SourceView>>("/v1/sources").await.unwrap_or_default();
         let sources = sources.into_iter().flat_map(seen_source);
-        return std::iter::once(agent).chain(sources).chain(backends.into_iter().map(backend)).collect();
+        let obstructed: Vec<_> = backends.iter().flat_map(|it| obstructed(&it.name, &it.health)).collect();
+        let backends = backends.into_iter().map(backend);
+        return std::iter::once(agent).chain(sources).chain(backends).chain(obstructed).collect();
     }
     let mut found =
         vec![Doubtful("the agent is not running".to_owned(), "stanchion run, or systemctl start stanchion".to_owned())];
@@ -179,7 +187,11 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
     }
     for backend in &settings.backends {
         let opened = match load(backends::spec(backend, &settings.agent)).await {
-            Ok(backend) => backend.version().await,
+            Ok(opened) => {
+                // It knows what drops pods' packets, whether or not its runtime answers.
+                found.extend(opened.health().await.iter().flat_map(|health| obstructed(&backend.name, health)));
+                opened.version().await
+            }
             Err(error) => Err(error),
         };
         found.push(match opened {
@@ -191,6 +203,11 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
         });
     }
     found
+}
+
+/// What a backend says is in the way of its pods.
+fn obstructed(backend: &str, health: &Health) -> Vec<Verdict> {
+    network::obstacles(health).map(|(what, line)| Bad(format!("backend {backend}: {what}"), line.to_owned())).collect()
 }
 
 #[cfg(test)]

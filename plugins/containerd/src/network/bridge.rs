@@ -100,7 +100,10 @@ impl Bridge {
         for (name, _, target) in self.leases.claimed().map_err(failed)?.into_iter().filter(|it| it.1 == id) {
             if let (Some((host, protocol, number)), Some(target)) = (leases::placed(&name), target) {
                 let target = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, target);
-                elements.push(netfilter::Element { value: Vec::new(), ..Port { host, protocol, number, target }.element() });
+                elements.push(netfilter::Element {
+                    value: Vec::new(),
+                    ..Port { host, protocol, number, target }.element()
+                });
             }
         }
         // The leases first: whoever makes the rules anew has to leave these out.

@@ -74,7 +74,10 @@ impl Filter {
             return Ok(*changes);
         }
         if applied.is_some() {
-            tracing::warn!(bridge = &*self.bridge, "somebody changed or flushed the packet filter's rules: they are made anew");
+            tracing::warn!(
+                bridge = &*self.bridge,
+                "somebody changed or flushed the packet filter's rules: they are made anew"
+            );
         }
         self.write(applied)?;
         Ok(*changes)
@@ -142,7 +145,8 @@ impl Filter {
         let mut earlier = None;
         let mut ports = Vec::new();
         for (name, owner, target) in &claimed {
-            let (Some((host, protocol, number)), Some(address)) = (leases::placed(name), owners.get(owner.as_str())) else {
+            let (Some((host, protocol, number)), Some(address)) = (leases::placed(name), owners.get(owner.as_str()))
+            else {
                 continue;
             };
             let target = match target {
@@ -154,7 +158,11 @@ impl Filter {
                         *target
                     }
                     None => {
-                        tracing::warn!(port = name, sandbox = owner, "nobody knows where a port of the node led: restart its pod");
+                        tracing::warn!(
+                            port = name,
+                            sandbox = owner,
+                            "nobody knows where a port of the node led: restart its pod"
+                        );
                         continue;
                     }
                 },
@@ -239,7 +247,8 @@ mod tests {
 
     #[test]
     fn the_order_of_elements_is_no_difference_and_that_of_rules_is() {
-        let text = |elements: &str, rules: &str| in_order(&format!("set s {{\n\telements = {{ {elements} }}\n}}\n{rules}"));
+        let text =
+            |elements: &str, rules: &str| in_order(&format!("set s {{\n\telements = {{ {elements} }}\n}}\n{rules}"));
         assert_eq!(text("a . 1,\n\t\tb . 2", "x\ny"), text("b . 2, a . 1", "x\ny"));
         assert_ne!(text("a . 1", "x\ny"), text("a . 1", "y\nx"));
         assert_ne!(text("a . 1", "x"), text("a . 2", "x"));

@@ -153,7 +153,9 @@ impl Forward {
                  {chain} oifname {bridge} ct status dnat accept"
             ),
         };
-        format!("chain {chain} of nftables' table {family} {table} drops what pods send and get ({stop}); to mend it: {line}")
+        format!(
+            "chain {chain} of nftables' table {family} {table} drops what pods send and get ({stop}); to mend it: {line}"
+        )
     }
 }
 
@@ -166,9 +168,8 @@ fn chains(listed: &str) -> Vec<Chain> {
     let listed: Value = serde_json::from_str(listed).unwrap_or_default();
     let all = listed["nftables"].as_array().into_iter().flatten().map(|it| &it["chain"]);
     let text = |chain: &Value, key: &str| chain[key].as_str().unwrap_or_default().to_owned();
-    let is_asked = |chain: &&Value| {
-        chain["hook"] == "forward" && ["ip", "inet"].iter().any(|family| chain["family"] == *family)
-    };
+    let is_asked =
+        |chain: &&Value| chain["hook"] == "forward" && ["ip", "inet"].iter().any(|family| chain["family"] == *family);
     all.filter(is_asked)
         .map(|chain| Chain {
             family: text(chain, "family"),
@@ -213,7 +214,9 @@ mod tests {
 
     #[test]
     fn a_rule_that_drops_everything_is_found() {
-        let table = |rule: &str| format!("table inet f {{\n\tchain fwd {{\n\t\ttype x\n\t\t{rule}\n\t}}\n\tchain b {{\n\t\tdrop\n\t}}\n}}\n");
+        let table = |rule: &str| {
+            format!("table inet f {{\n\tchain fwd {{\n\t\ttype x\n\t\t{rule}\n\t}}\n\tchain b {{\n\t\tdrop\n\t}}\n}}\n")
+        };
         for rule in ["drop", "reject with icmpx admin-prohibited", "counter packets 1 bytes 2 drop"] {
             assert!(last_word(&table(rule), "fwd").is_some_and(|it| rule.ends_with(it)), "{rule}");
         }

@@ -214,7 +214,8 @@ pub(super) fn placed(name: &str) -> Option<(Option<Ipv4Addr>, Protocol, u16)> {
         [host, protocol, number] => (Some(host.parse().ok()?), protocol, number),
         _ => return None,
     };
-    let protocol = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|it| protocol_name(*it) == protocol)?;
+    let protocol =
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|it| protocol_name(*it) == protocol)?;
     Some((host, protocol, number.parse().ok()?))
 }
 

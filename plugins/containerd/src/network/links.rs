@@ -212,7 +212,8 @@ mod tests {
                     let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
                     format!("{error}: {cause}")
                 };
-                let wrong = links.pair("st0", "br0", "eth0", HARDWARE, pod.as_fd()).await.expect_err("there is no bridge");
+                let wrong =
+                    links.pair("st0", "br0", "eth0", HARDWARE, pod.as_fd()).await.expect_err("there is no bridge");
                 assert_eq!(chain(wrong), "there is no link br0: ");
                 let wrong = links.bring_up("st0").await.expect_err("there is no link");
                 assert_eq!(chain(wrong), "bringing up link st0: No such device (os error 19)");

@@ -83,7 +83,8 @@ pub(super) fn hardware(address: Ipv4Addr) -> HardwareAddress {
 /// The batch for `nft` that replaces whatever there is of the rules, at once.
 pub(super) fn batch(state: &State<'_>) -> String {
     let State { table, bridge, subnet, .. } = state;
-    let elements: Vec<_> = state.pods.iter().flat_map(Pod::elements).chain(state.ports.iter().map(Port::element)).collect();
+    let elements: Vec<_> =
+        state.pods.iter().flat_map(Pod::elements).chain(state.ports.iter().map(Port::element)).collect();
     let set = |set: &str| {
         let all: Vec<_> = elements.iter().filter(|it| it.set == set).map(ToString::to_string).collect();
         if all.is_empty() { String::new() } else { format!("elements = {{ {} }} ; ", all.join(", ")) }

@@ -17,8 +17,7 @@ use super::{
     commands::{nft, run},
     leases::Leases,
     links::links,
-    netfilter,
-    parameters,
+    netfilter, parameters,
 };
 use crate::namespaces::{Namespaces, Own, inside};
 
@@ -100,7 +99,8 @@ impl Node {
         .expect("linked");
         let world = Pod { id: "world", namespace, address: WORLD };
         world.inside(|| {
-            links(async |links| links.address("eth0", WORLD, 24, Ipv4Addr::new(192, 0, 2, 1)).await).expect("an address");
+            links(async |links| links.address("eth0", WORLD, 24, Ipv4Addr::new(192, 0, 2, 1)).await)
+                .expect("an address");
         });
         world
     }
@@ -232,9 +232,13 @@ fn frames_with_a_false_source_are_dropped_at_the_pods_link() {
         let gateway = command("ip -o link show b0");
         let gateway = gateway.split("link/ether ").nth(1).and_then(|it| it.split(' ').next()).expect("its address");
         pod.run(&format!("ip neighbour replace 10.9.8.1 lladdr {gateway} dev eth0 nud permanent"));
-        pod.inside(|| UdpSocket::bind((pod.address, 0)).and_then(|it| it.send_to(b"false", (GATEWAY, 7000))).expect("sent"));
+        pod.inside(|| {
+            UdpSocket::bind((pod.address, 0)).and_then(|it| it.send_to(b"false", (GATEWAY, 7000))).expect("sent")
+        });
         pod.run("ip link set eth0 address 0a:73:0a:09:08:02");
-        pod.inside(|| UdpSocket::bind((pod.address, 0)).and_then(|it| it.send_to(b"at last", (GATEWAY, 7000))).expect("sent"));
+        pod.inside(|| {
+            UdpSocket::bind((pod.address, 0)).and_then(|it| it.send_to(b"at last", (GATEWAY, 7000))).expect("sent")
+        });
         assert_eq!(heard(&at_node).as_deref(), Some("at last"));
     });
 }
@@ -429,7 +433,7 @@ fn a_drop_that_is_nobodys_of_ours_is_named_with_the_line_that_mends_it() {
     on_a_node(|node| {
         let (pod, world) = (node.pod("pod", &[]), node.world());
         world.serve(80);
-        nft("table inet f { chain drops { type filter hook forward priority 0 ; policy drop ; } }").expect("made");
+        nft("table inet f { chain drops { type filter hook forward priority 0 ; policy drop ; }\n}").expect("made");
         assert!(pod.call(WORLD, 80, SILENCE).is_err(), "nothing drops");
         node.bridge.look(false);
         let (failure, obstacles) = node.bridge.trouble();

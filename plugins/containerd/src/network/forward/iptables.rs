@@ -153,7 +153,8 @@ mod tests {
     }
 
     const IN: &str = "-A FORWARD -i b0 -m comment --comment \"stanchion: pods of b0\" -j ACCEPT";
-    const OUT: &str = "-A FORWARD -o b0 -m conntrack --ctstate DNAT -m comment --comment \"stanchion: pods of b0\" -j ACCEPT";
+    const OUT: &str =
+        "-A FORWARD -o b0 -m conntrack --ctstate DNAT -m comment --comment \"stanchion: pods of b0\" -j ACCEPT";
 
     #[test]
     fn rules_are_where_everything_is_dropped_and_after_what_drops_some() {
@@ -200,13 +201,19 @@ mod tests {
         let half = ["-D FORWARD -i b0", "-I FORWARD 1 -i", "-I FORWARD 2 -o"].map(str::to_owned);
         assert_eq!(done("DROP", &[IN]), Some(half.to_vec()));
         println!("those of another bridge are none of ours");
-        assert_eq!(done("DROP", &[IN, OUT].map(|it| it.replace("b0", "b01")).each_ref().map(|it| &**it)), put("FORWARD", 3));
+        assert_eq!(
+            done("DROP", &[IN, OUT].map(|it| it.replace("b0", "b01")).each_ref().map(|it| &**it)),
+            put("FORWARD", 3)
+        );
     }
 
     #[test]
     fn rules_are_taken_out_by_what_they_are() {
         assert_eq!(withdrawal("-P FORWARD DROP\n-A FORWARD -j DROP", "b0"), None);
         let saved = format!("-P FORWARD DROP\n-A FORWARD -j DROP\n{IN}");
-        assert_eq!(withdrawal(&saved, "b0").as_deref(), Some(&*format!("*filter\n{}\nCOMMIT\n", IN.replace("-A", "-D"))));
+        assert_eq!(
+            withdrawal(&saved, "b0").as_deref(),
+            Some(&*format!("*filter\n{}\nCOMMIT\n", IN.replace("-A", "-D")))
+        );
     }
 }
