@@ -67,12 +67,13 @@ pub fn rules(names: &Names) -> Result<Vec<String>> {
     Ok(all.lines().filter(|line| names_a_pod(line, &names.prefix)).map(|line| line.trim().to_owned()).collect())
 }
 
-/// Names of the packet filter's tables for this node's bridge.
-fn tables(names: &Names) -> Result<Vec<String>> {
-    let all = process::text(tools::command("nft")?.args(["list", "tables", "ip"]))?;
-    let named = all.lines().filter_map(|line| line.strip_prefix("table ip "));
+/// The packet filter's tables for this node's bridge: family and name.
+fn tables(names: &Names) -> Result<Vec<(String, String)>> {
+    let all = process::text(tools::command("nft")?.args(["list", "tables"]))?;
+    let named = all.lines().filter_map(|line| line.strip_prefix("table ")?.split_once(' '));
     let ending = format!("_{}", names.bridge);
-    Ok(named.filter(|table| table.ends_with(&ending)).map(str::to_owned).collect())
+    let ours = named.filter(|(_, table)| table.ends_with(&ending));
+    Ok(ours.map(|(family, table)| (family.to_owned(), table.to_owned())).collect())
 }
 
 /// Whether a rule has an address below `prefix` other than the network's own, the gateway's and the broadcast address.
@@ -131,8 +132,8 @@ fn erase_network(names: &Names) -> Result<()> {
         // Removing one end of a pair removes the other, and the kernel does so by itself when a namespace ends.
         process::output(tools::command("ip")?.args(["link", "delete", &link]), Duration::from_secs(10))?;
     }
-    for table in tables(names)? {
-        process::text(tools::command("nft")?.args(["delete", "table", "ip", &table]))?;
+    for (family, table) in tables(names)? {
+        process::text(tools::command("nft")?.args(["delete", "table", &family, &table]))?;
     }
     Ok(())
 }

@@ -137,6 +137,29 @@ fn a_pod_knows_its_own_name_and_address(on: Backend) -> Result<()> {
     })
 }
 
+#[test]
+fn a_host_port_comes_back_when_somebody_removes_the_rules() -> Result<()> {
+    Node::builder().on(Backend::Containerd).run(|node| {
+        let port = node.names().port(5);
+        let ports = format!("    ports:\n    - {{containerPort: 6379, hostPort: {port}}}\n");
+        node.write("redis.yaml", redis_pod("redis", "", "") + &ports)?;
+        node.await_running("redis")?;
+        answers(node, IpAddr::V4(Ipv4Addr::LOCALHOST), port)?;
+        let table = format!("stanchion_{}", node.names().bridge).replace(['-', '.'], "_");
+        for family in ["ip", "bridge"] {
+            process::text(tools::command("nft")?.args(["delete", "table", family, &table]))?;
+        }
+        answers(node, IpAddr::V4(Ipv4Addr::LOCALHOST), port)?;
+        println!("while no agent runs");
+        node.agent.kill()?;
+        process::text(tools::command("nft")?.args(["delete", "table", "ip", &table]))?;
+        node.agent.start()?;
+        answers(node, IpAddr::V4(Ipv4Addr::LOCALHOST), port)?;
+        node.remove("redis.yaml")?;
+        node.await_nothing_left()
+    })
+}
+
 /// Runs a test on a node whose pods are attached by CNI plugins: to a bridge and from a network that have the node's names.
 fn on_a_cni_node(test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     let mut node = Node::builder().on(Backend::Containerd).without_agent()?;

@@ -20,7 +20,8 @@ const SYNC: &str = "/stanchion/sync";
 pub(crate) fn events(backend: Containerd) -> impl Stream<Item = Result<Event>> + Send + 'static {
     let (send, receive) = mpsc::channel(64);
     // It lasts as long as somebody listens.
-    let watched = network::watch(backend.clone());
+    let watching = backend.clone();
+    let watched = network::watch(move || watching.clone().look_at_network(false));
     let subscribe = async move {
         if let Err(error) = forward(&backend, &send).await {
             // Nobody listens any more if this fails.

@@ -120,6 +120,17 @@ impl Containerd {
         Self { realm, ..self }
     }
 
+    /// Has the network be as it is to be; what is wrong with it is told by the health.
+    async fn look_at_network(self, at_everything: bool) {
+        let looked = self.blocking(move |backend| {
+            backend.network.look(at_everything);
+            Ok(())
+        });
+        if let Err(error) = looked.await {
+            tracing::warn!(error = error.chain(), "a look at the network failed");
+        }
+    }
+
     /// Runs something that blocks.
     async fn blocking<T: Send + 'static>(&self, act: impl FnOnce(Self) -> Result<T> + Send + 'static) -> Result<T> {
         let backend = self.clone();
@@ -214,11 +225,7 @@ impl Runtime for Containerd {
 
     async fn list(&self) -> Result<Inventory> {
         self.ready().await?;
-        self.blocking(|backend| {
-            backend.network.look(true);
-            Ok(())
-        })
-        .await?;
+        self.clone().look_at_network(true).await;
         self.inventory().await
     }
 

@@ -199,9 +199,10 @@ impl Bridge {
         (seen.failure.clone(), obstacles)
     }
 
-    /// Whether there is a bridge, or a pod that is to be on one.
+    /// Whether pods are on the bridge, or it is there since some were. Before that, whatever has its name is somebody else's:
+    /// that of a CNI plugin, perhaps.
     fn is_used(&self) -> io::Result<bool> {
-        Ok(self.exists() || !self.leases.is_empty()?)
+        Ok(!self.leases.is_empty()? || (self.seen().is_ready && self.exists()))
     }
 
     /// Takes rules for a bridge that is gone out of what is not ours.

@@ -18,6 +18,7 @@ use super::{
     leases::Leases,
     links::links,
     netfilter, parameters,
+    watch::watch,
 };
 use crate::namespaces::{Namespaces, Own, inside};
 
@@ -319,6 +320,34 @@ fn rules_that_somebody_flushed_come_back() {
         node.bridge.look(true);
         assert!(!listed().contains("8081"), "{}", listed());
         answers();
+    });
+}
+
+#[test]
+fn a_flush_is_noticed_by_what_the_kernel_says() {
+    on_a_node(|node| {
+        let pod = node.pod("pod", &[8080]);
+        pod.serve(80);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (send, mut looked) = tokio::sync::mpsc::unbounded_channel();
+            let watched = watch(|| {
+                node.bridge.look(false);
+                send.send(()).ok();
+                std::future::ready(())
+            });
+            let flushed = async {
+                nft("flush ruleset").expect("flushed");
+                looked.recv().await.expect("a look");
+            };
+            tokio::select! {
+                // It listens before anything is flushed.
+                biased;
+                () = watched => panic!("nobody listens"),
+                () = flushed => {}
+            }
+        });
+        assert_eq!(call(GATEWAY, 8080, PATIENCE).expect("an answer"), GATEWAY.to_string());
     });
 }
 

@@ -1,6 +1,6 @@
 //! Looks at the network when the kernel says that somebody changed it, so that it need not be looked at all the time.
 
-use std::{io, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use futures_util::{FutureExt as _, future::pending};
 use netlink_sys::{
@@ -8,18 +8,16 @@ use netlink_sys::{
     protocols::{NETLINK_NETFILTER, NETLINK_ROUTE},
 };
 
-use crate::Containerd;
-
 /// Groups of `NETLINK_NETFILTER` and `NETLINK_ROUTE`: rules; links and addresses (nfnetlink.h, rtnetlink.h).
 const NFNLGRP_NFTABLES: u32 = 7;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 
 /// How long changes are gathered: a firewall that starts makes many, and each pod some.
-const TOGETHER: Duration = Duration::from_millis(500);
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// Looks after each change, until it is dropped. Where the kernel says nothing, the looks at everything have to do.
-pub(crate) async fn watch(backend: Containerd) {
+pub(crate) async fn watch<F: Future<Output = ()>>(look: impl Fn() -> F) {
     let opened = open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .and_then(|rules| Ok((rules, open(NETLINK_ROUTE, &[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR])?)));
     let (mut rules, mut links) = match opened {
@@ -43,13 +41,7 @@ pub(crate) async fn watch(backend: Containerd) {
         // Before the look: what comes during it is looked at after it.
         drain(&mut rules);
         drain(&mut links);
-        let looked = backend.blocking(|backend| {
-            backend.network.look(false);
-            Ok(())
-        });
-        if let Err(error) = looked.await {
-            tracing::warn!(error = error.chain(), "a look at the network failed");
-        }
+        look().await;
     }
 }
 
