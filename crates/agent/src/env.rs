@@ -4,12 +4,10 @@ mod file;
 
 use std::{collections::HashMap, net::IpAddr, path::Path};
 
-use stanchion_pod::{Capacity, Container, ObjectKey, Objects, StatusField, Value, expand::expand};
+use stanchion_pod::{Capacity, Container, ObjectKey, Objects, StatusField, Value, expand::expand_within};
 use stanchion_runtime::EnvVar;
 
-/// The most that the kernel takes as one string of a program's environment, `NAME=`, value and end included
-/// (execve(2): 32 pages).
-const LONGEST: usize = 128 << 10;
+use crate::limits::{ARGUMENT, ARGUMENTS};
 
 /// What values are made of beyond the manifest.
 pub(crate) struct Inputs<'a> {
@@ -30,8 +28,14 @@ pub(crate) enum EnvError {
     MissingKey { object: ObjectKey, key: String },
     #[error("environment variable {name}: key {key} of {object} is not UTF-8 text without NUL bytes")]
     NotText { name: String, object: ObjectKey, key: String },
-    #[error("environment variable {name} has {length} bytes with its name; the kernel takes at most {}", LONGEST - 1)]
+    #[error("environment variable {name} has {length} bytes with its name; the kernel takes at most {}", ARGUMENT.most - 1)]
     TooLong { name: String, length: usize },
+    #[error("environment variable {name} has more than {} bytes with its references written out; the kernel takes no more", ARGUMENT.most)]
+    ExpandsTooLong { name: String },
+    #[error("a word of its command or args has more than {} bytes with its references written out; the kernel takes no more", ARGUMENT.most)]
+    WordTooLong,
+    #[error("its environment, command and args have more than {} bytes together; the kernel takes no more", ARGUMENTS.most)]
+    TooMuch,
     #[error(transparent)]
     File(#[from] file::FileError),
 }
@@ -41,6 +45,8 @@ pub(crate) enum EnvError {
 pub(crate) struct Environment {
     variables: Vec<EnvVar>,
     places: HashMap<String, usize>,
+    /// All that was ever set, bytes.
+    length: usize,
 }
 
 impl Environment {
@@ -73,9 +79,21 @@ impl Environment {
         self.places.get(name).map(|place| self.variables[*place].value.as_str())
     }
 
-    /// `command` or `args` with the environment's values.
-    pub fn expanded(&self, words: Option<&[String]>) -> Option<Vec<String>> {
-        Some(words?.iter().map(|word| expand(word, |name| self.get(name))).collect())
+    /// `command` or `args` with the environment's values. They count against the same bound as the environment.
+    pub fn expanded(&mut self, words: Option<&[String]>) -> Result<Option<Vec<String>>, EnvError> {
+        let Some(words) = words else { return Ok(None) };
+        let mut expanded = Vec::with_capacity(words.len());
+        for word in words {
+            let word = expand_within(word, ARGUMENT.len(), |name| self.get(name)).ok_or(EnvError::WordTooLong)?;
+            self.hold(word.len())?;
+            expanded.push(word);
+        }
+        Ok(Some(expanded))
+    }
+
+    fn hold(&mut self, length: usize) -> Result<(), EnvError> {
+        self.length = self.length.saturating_add(length);
+        if self.length > ARGUMENTS.len() { Err(EnvError::TooMuch) } else { Ok(()) }
     }
 
     pub fn into_variables(self) -> Vec<EnvVar> {
@@ -84,9 +102,10 @@ impl Environment {
 
     fn set(&mut self, name: &str, value: String) -> Result<(), EnvError> {
         let length = name.len() + "=".len() + value.len();
-        if length >= LONGEST {
+        if length >= ARGUMENT.len() {
             return Err(EnvError::TooLong { name: name.to_owned(), length });
         }
+        self.hold(length)?;
         match self.places.get(name) {
             Some(place) => self.variables[*place].value = value,
             None => {
@@ -100,7 +119,10 @@ impl Environment {
     /// A variable's value; `None` leaves it unset.
     fn value(&self, name: &str, value: &Value, inputs: &Inputs<'_>) -> Result<Option<String>, EnvError> {
         Ok(Some(match value {
-            Value::Text(text) => expand(text, |name| self.get(name)),
+            Value::Text(text) => {
+                let expanded = expand_within(text, ARGUMENT.len(), |name| self.get(name));
+                expanded.ok_or_else(|| EnvError::ExpandsTooLong { name: name.to_owned() })?
+            }
             Value::Literal(text) => text.clone(),
             Value::Status(field) => status(*field, inputs),
             Value::NodeLimit(limit) => limit.on(&inputs.capacity),

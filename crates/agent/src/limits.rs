@@ -33,4 +33,15 @@ pub(crate) const VOLUME_FILES: Limit = Limit::new("files of a volume", 64 << 20)
 
 // Texts, probes and hooks.
 
+/// The kernel takes no longer path (`PATH_MAX`). A container with a `subPathExpr` that stands for more does not start.
+pub(crate) const PATH: Limit = Limit::new("path", 4 << 10);
+
+/// The kernel takes no longer string in a program's environment and arguments, `NAME=`, value and end included (execve(2): 32
+/// pages). A container with a longer one does not start, and says which it is.
+pub(crate) const ARGUMENT: Limit = Limit::new("environment variable or argument", 128 << 10);
+
+/// The kernel takes no more environment and arguments together (execve(2): three quarters of 8 MiB). A container with more does
+/// not start: variables that refer to others multiply.
+pub(crate) const ARGUMENTS: Limit = Limit::new("environment and arguments", 6 << 20);
+
 // Listeners and logs.

@@ -1,6 +1,7 @@
 //! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
 
 mod env;
+pub(crate) mod growth;
 pub(crate) mod lifecycle;
 mod network;
 mod resources;

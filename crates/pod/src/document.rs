@@ -6,11 +6,13 @@ use k8s_openapi::api::core::v1 as wire;
 use serde_json::Value;
 
 use crate::{
-    Origin, Problem, json,
+    Origin, Problem, json, limits,
     names::join,
     node::{Content, Node},
     object::ObjectKind,
-    schema, shape, yaml,
+    problem::Problems,
+    schema::{self, Shape},
+    shape, yaml,
 };
 
 /// The document of a pod, or of an object that pods refer to.
@@ -20,8 +22,8 @@ pub(crate) struct Document {
     pub object: Option<ObjectKind>,
     /// The pod or object as the user wrote it.
     pub node: Node,
-    /// Its path in the file's document, when it is an item of a list.
-    prefix: String,
+    /// Whether it is an item of a list.
+    is_item: bool,
 }
 
 /// A document in Kubernetes' own type.
@@ -31,7 +33,7 @@ pub(crate) struct Typed {
     /// The fields that say something, nulls and zeros left out; an object.
     pub fields: Value,
     /// Unknown fields and keys written twice.
-    pub strict: Vec<Problem>,
+    pub strict: Problems,
 }
 
 /// The file as text: UTF-8, or UTF-16 with a byte order mark.
@@ -77,7 +79,7 @@ pub(crate) fn documents(text: &str, origin: Origin) -> Result<Vec<Document>, Vec
     }
     let mut documents = Vec::new();
     for node in nodes {
-        unfold(Document { object: None, node, prefix: String::new() }, None, &mut documents)?;
+        unfold(node, "", None, &mut documents)?;
     }
     if documents.is_empty() && origin == Origin::File {
         return Err(whole("the file holds no pod: its list is empty; remove the file if no pod is wanted".to_owned()));
@@ -86,30 +88,36 @@ pub(crate) fn documents(text: &str, origin: Origin) -> Result<Vec<Document>, Vec
 }
 
 /// A pod or object is taken as it is, a list's items one by one, and anything else refused. Items of a typed list need not
-/// repeat their type.
-fn unfold(document: Document, implied: Option<&str>, documents: &mut Vec<Document>) -> Result<(), Vec<Problem>> {
-    if !matches!(document.node.content, Content::Map(_)) {
+/// repeat their type. `path` is that of the list's item.
+fn unfold(node: Node, path: &str, implied: Option<&str>, documents: &mut Vec<Document>) -> Result<(), Vec<Problem>> {
+    let refused = |node: &Node, problem: Problem| vec![placed(problem.cut(), node)];
+    if !matches!(node.content, Content::Map(_)) {
         let message = "the document is not a Pod: it must begin with apiVersion: v1 and kind: Pod".to_owned();
-        return Err(vec![document.placed(Problem { message, ..Problem::default() })]);
+        return Err(refused(&node, Problem { message, ..Problem::default() }));
     }
-    let kind = document.node.get("kind").and_then(Node::text).or(implied).unwrap_or_default().to_owned();
-    let Some(implied) = list_of(&kind) else {
-        let object = ObjectKind::of(&kind);
+    let kind = node.get("kind").and_then(Node::text).or(implied).unwrap_or_default();
+    let Some(implied) = list_of(kind) else {
+        let object = ObjectKind::of(kind);
         if kind != "Pod" && object.is_none() {
-            return Err(vec![document.placed(other_kind(&kind))]);
+            return Err(refused(&node, other_kind(kind)));
         }
-        documents.push(Document { object, ..document });
+        documents.push(Document { object, node, is_item: !path.is_empty() });
         return Ok(());
     };
+    let items = join(path, "items");
     // Without the word it may be the half of a list, and not one of nothing.
-    let Some(Node { content: Content::List(items), .. }) = document.node.get("items") else {
-        let field = join(&document.prefix, "items");
+    let nothing = || {
         let message = "Required value: a list's items; [] says that there are none".to_owned();
-        return Err(vec![document.placed(Problem { field, message, ..Problem::default() })]);
+        Problem { field: items.clone(), message, ..Problem::default() }
     };
-    for (index, item) in items.iter().enumerate() {
-        let prefix = join(&document.prefix, &format!("items[{index}]"));
-        unfold(Document { object: None, node: item.clone(), prefix }, implied, documents)?;
+    if !matches!(node.get("items"), Some(Node { content: Content::List(_), .. })) {
+        return Err(refused(&node, nothing()));
+    }
+    let Content::Map(entries) = node.content else { return Ok(()) };
+    let list = entries.into_iter().rfind(|entry| entry.key == "items").map(|entry| entry.value.content);
+    let Some(Content::List(list)) = list else { return Ok(()) };
+    for (index, item) in list.into_iter().enumerate() {
+        unfold(item, &format!("{items}[{index}]"), implied, documents)?;
     }
     Ok(())
 }
@@ -141,52 +149,76 @@ fn other_kind(kind: &str) -> Problem {
 }
 
 impl Document {
-    /// As Kubernetes' own type.
+    /// As Kubernetes' own type. At most `room` problems are made.
     ///
     /// # Errors
     /// It is of another version, or values do not fit their fields; unknown fields and repeated keys with it.
-    pub fn typed(&self) -> Result<Typed, Vec<Problem>> {
-        self.check_version("Pod")?;
-        let shape::Read { value: fields, strict, mut wrong } = shape::read(&self.node, schema::pod());
+    pub fn typed(&self, room: usize) -> Result<Typed, Problems> {
+        self.check_version("Pod", room)?;
+        let shape::Read { value: fields, strict, mut wrong } = self.read(schema::pod(), room);
         if !wrong.is_empty() {
-            wrong.extend(strict);
-            wrong.sort_by_key(|problem| (problem.line, problem.column));
-            return Err(wrong.into_iter().map(|problem| self.placed(problem)).collect());
+            wrong.append(strict);
+            wrong.sort();
+            return Err(self.located(wrong));
         }
         let fields = Value::Object(fields);
         match serde::Deserialize::deserialize(&fields) {
             Ok(pod) => Ok(Typed { pod, fields, strict: self.located(strict) }),
             // Nothing is left that could fail; if something does, the manifest is refused and not the agent's end.
-            Err(error) => Err(vec![self.placed(Problem { message: error.to_string(), ..Problem::default() })]),
+            Err(error) => {
+                wrong.push(Problem { message: error.to_string(), ..Problem::default() });
+                Err(self.located(wrong))
+            }
         }
+    }
+
+    /// Its fields, held against a shape. One that is larger than an API server takes is only looked through for what is wrong.
+    pub fn read(&self, shape: &Shape, room: usize) -> shape::Read {
+        let length = self.node.json_length();
+        let mut read = shape::read(&self.node, shape, room, length <= limits::REQUEST);
+        if length > limits::REQUEST {
+            let most = limits::REQUEST;
+            let message = format!("Request entity too large: limit is {most}; as JSON it has {length} bytes or more");
+            read.wrong.push(self.placed(Problem { message, ..Problem::default() }));
+        }
+        read
     }
 
     /// Whether it is of the version that is known.
     ///
     /// # Errors
     /// It is of another.
-    pub fn check_version(&self, kind: &str) -> Result<(), Vec<Problem>> {
+    pub fn check_version(&self, kind: &str, room: usize) -> Result<(), Problems> {
         // An item of a PodList may leave its type out.
-        if self.node.get("apiVersion").map_or(self.prefix.is_empty(), |version| version.text() != Some("v1")) {
-            let found = self.node.get("apiVersion").map(|node| node.to_json().to_string()).unwrap_or_default();
-            let message = format!("Invalid value: {found}: a {kind} is of apiVersion v1");
-            return Err(vec![self.placed(Problem { field: "apiVersion".to_owned(), message, ..Problem::default() })]);
+        if self.node.get("apiVersion").map_or(!self.is_item, |version| version.text() != Some("v1")) {
+            let mut problems = Problems::with_room(room);
+            problems.add(|| {
+                let found = self.node.get("apiVersion").map(shape::shown).unwrap_or_default();
+                let message = format!("Invalid value: {found}: a {kind} is of apiVersion v1");
+                Problem { field: "apiVersion".to_owned(), message, ..Problem::default() }
+            });
+            return Err(self.located(problems));
         }
         Ok(())
     }
 
     /// The problems with line and column: of the field, or of the nearest thing around it that the file has.
-    pub fn located(&self, problems: Vec<Problem>) -> Vec<Problem> {
-        problems.into_iter().map(|problem| self.placed(problem)).collect()
+    pub fn located(&self, problems: Problems) -> Problems {
+        problems.each(|problem| *problem = self.placed(std::mem::take(problem)))
     }
 
     fn placed(&self, problem: Problem) -> Problem {
-        if problem.line.is_some() {
-            return problem;
-        }
-        let at = self.node.locate(&problem.field);
-        Problem { line: Some(at.line), column: Some(at.column), ..problem }
+        placed(problem, &self.node)
     }
+}
+
+/// A problem with its place in a document, if it has none.
+fn placed(problem: Problem, document: &Node) -> Problem {
+    if problem.line.is_some() {
+        return problem;
+    }
+    let at = document.locate(&problem.field);
+    Problem { line: Some(at.line), column: Some(at.column), ..problem }
 }
 
 /// A manifest is a wish, not a report: what only a server writes is left out of what is shown.

@@ -2,42 +2,58 @@
 
 /// Replaces `$(NAME)` by what `lookup` has for the name; what it does not know stays as it is, and `$$` is a `$`.
 #[must_use]
-pub fn expand<'a>(text: &str, mut lookup: impl FnMut(&str) -> Option<&'a str>) -> String {
-    let mut expanded = String::with_capacity(text.len());
+pub fn expand<'a>(text: &str, lookup: impl FnMut(&str) -> Option<&'a str>) -> String {
+    expand_within(text, usize::MAX, lookup).unwrap_or_default()
+}
+
+/// The same, for a result of at most `most` bytes: `None` if it were larger. Each of forty variables that name the one before
+/// twice is twice as long.
+#[must_use]
+pub fn expand_within<'a>(text: &str, most: usize, mut lookup: impl FnMut(&str) -> Option<&'a str>) -> Option<String> {
+    let mut expanded = String::new();
     let mut rest = text;
+    // Where no `)` follows, none is looked for again.
+    let mut closes = true;
+    let mut add = |part: &str| {
+        let fits = part.len() <= most - expanded.len();
+        if fits {
+            expanded.push_str(part);
+        }
+        fits.then_some(())
+    };
     while let Some(dollar) = rest.find('$') {
-        expanded.push_str(&rest[..dollar]);
+        add(&rest[..dollar])?;
         let after = &rest[dollar + 1..];
         rest = match after.as_bytes().first() {
             Some(b'$') => {
-                expanded.push('$');
+                add("$")?;
                 &after[1..]
             }
-            Some(b'(') => match after.find(')') {
+            Some(b'(') if closes => match after.find(')') {
                 Some(end) => {
-                    let name = &after[1..end];
-                    match lookup(name) {
-                        Some(value) => expanded.push_str(value),
+                    match lookup(&after[1..end]) {
+                        Some(value) => add(value)?,
                         None => {
-                            expanded.push('$');
-                            expanded.push_str(&after[..=end]);
+                            add("$")?;
+                            add(&after[..=end])?;
                         }
                     }
                     &after[end + 1..]
                 }
                 None => {
-                    expanded.push('$');
+                    closes = false;
+                    add("$")?;
                     after
                 }
             },
             _ => {
-                expanded.push('$');
+                add("$")?;
                 after
             }
         };
     }
-    expanded.push_str(rest);
-    expanded
+    add(rest)?;
+    Some(expanded)
 }
 
 #[cfg(test)]
@@ -52,9 +68,21 @@ mod tests {
             ("$$(A)", "$(A)"),
             ("$$$$", "$$"),
             ("$(A", "$(A"),
+            ("$(A $$(A $$", "$(A $(A $"),
             ("$A $", "$A $"),
         ] {
             assert_eq!(expand(text, |name| (name == "A").then_some("1")), expected, "{text}: R-ENV-2");
         }
+    }
+
+    #[test]
+    fn what_references_stand_for_is_bounded_before_it_is_made() {
+        let mut value = "ab".to_owned();
+        for _ in 0..3 {
+            let twice = expand_within("$(A)$(A)", 16, |_| Some(&value));
+            value = twice.expect("16 bytes fit");
+        }
+        assert_eq!(value.len(), 16);
+        assert_eq!(expand_within("$(A)$(A)", 31, |_| Some(&value)), None);
     }
 }

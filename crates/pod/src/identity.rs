@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Origin, PodUid, Problem, Revision};
+use crate::{Origin, PodUid, Problem, Revision, problem::Problems};
 
 /// Begins every hash, so that another scheme gives other hashes.
 const SCHEME: &str = "stanchion/1";
@@ -43,7 +43,7 @@ fn drop_nulls(value: &mut Value) {
 }
 
 /// What this node asks of a pod's identity beyond what Kubernetes does.
-pub(crate) fn check(pod: &Pod, node_name: &str, problems: &mut Vec<Problem>) {
+pub(crate) fn check(pod: &Pod, node_name: &str, problems: &mut Problems) {
     let metadata = &pod.metadata;
     let mut add = |field: &str, message: String| {
         problems.push(Problem { field: field.to_owned(), message, ..Problem::default() });

@@ -2,13 +2,14 @@
 
 use crate::{
     Problem,
+    limits::{DEPTH, VALUES},
     node::{At, Content, Entry, Node, mark_repeated},
-    yaml::{DEPTH, problem},
+    yaml::problem,
 };
 
 /// The one value of a JSON file.
 pub(crate) fn document(text: &str) -> Result<Node, Problem> {
-    let mut reader = Reader { text, position: 0, line: 1, line_start: 0, continuations: 0 };
+    let mut reader = Reader { text, position: 0, line: 1, line_start: 0, continuations: 0, values: 0 };
     let node = reader.value(0)?;
     reader.skip_space();
     match reader.peek() {
@@ -24,6 +25,7 @@ struct Reader<'a> {
     line_start: usize,
     /// Bytes of this line that continue a character: columns count characters.
     continuations: usize,
+    values: usize,
 }
 
 impl Reader<'_> {
@@ -65,6 +67,10 @@ impl Reader<'_> {
         let at = self.at();
         if depth >= DEPTH {
             return Err(problem(at, format!("it nests deeper than {DEPTH} levels")));
+        }
+        self.values += 1;
+        if self.values > VALUES {
+            return Err(problem(at, format!("it has more than {VALUES} values; split the file")));
         }
         let content = match self.peek() {
             Some(b'{') => self.map(depth)?,
@@ -120,6 +126,7 @@ impl Reader<'_> {
         loop {
             items.push(self.value(depth + 1)?);
             if !self.follows(b']')? {
+                items.shrink_to_fit();
                 return Ok(Content::List(items));
             }
         }
@@ -142,6 +149,7 @@ impl Reader<'_> {
             entries.push(Entry { key, at, repeats: None, value: self.value(depth + 1)? });
             if !self.follows(b'}')? {
                 mark_repeated(&mut entries);
+                entries.shrink_to_fit();
                 return Ok(Content::Map(entries));
             }
         }

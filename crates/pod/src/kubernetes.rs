@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::{Origin, Problem, document, prepare, validate};
+use crate::{Origin, Problem, document, limits, prepare, problem::Problems, validate};
 
 /// Features of Kubernetes that are off by default. Fields behind a closed gate are dropped unseen, values refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,22 +66,27 @@ pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>
 fn answer(document: &document::Document, gates: &Gates) -> Answer {
     if let Some(kind) = document.object {
         let message = format!("{} is no Pod", kind.name());
-        return Answer::NotDecodable(document.located(vec![Problem { message, ..Problem::default() }]));
+        let mut problems = Problems::default();
+        problems.push(Problem { message, ..Problem::default() });
+        return Answer::NotDecodable(document.located(problems).into_list("problems"));
     }
-    let mut pod = match document.typed() {
+    let mut pod = match document.typed(limits::PROBLEMS) {
         Ok(typed) if typed.strict.is_empty() => typed.pod,
-        Ok(typed) => return Answer::NotDecodable(typed.strict),
-        Err(problems) => return Answer::NotDecodable(problems),
+        Ok(typed) => return Answer::NotDecodable(typed.strict.into_list("problems")),
+        Err(problems) => return Answer::NotDecodable(problems.into_list("problems")),
     };
     crate::defaults::fill(&mut pod);
     prepare::prepare(&mut pod, gates);
-    let problems = validate::validate(&pod, gates);
-    if problems.is_empty() { Answer::Accepted(Box::new(pod)) } else { Answer::Invalid(document.located(problems)) }
+    let problems = validate::validate(&pod, gates, limits::PROBLEMS);
+    match problems.is_empty() {
+        true => Answer::Accepted(Box::new(pod)),
+        false => Answer::Invalid(document.located(problems).into_list("problems")),
+    }
 }
 
-/// What the server objects to in a pod with defaults.
-pub(crate) fn objections(pod: &Pod, gates: &Gates) -> Vec<Problem> {
+/// What the server objects to in a pod with defaults. At most `room` problems are made.
+pub(crate) fn objections(pod: &Pod, gates: &Gates, room: usize) -> Problems {
     let mut pod = pod.clone();
     prepare::prepare(&mut pod, gates);
-    validate::validate(&pod, gates)
+    validate::validate(&pod, gates, room)
 }

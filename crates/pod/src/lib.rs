@@ -40,9 +40,10 @@ pub use problem::Problem;
 
 use document::Document;
 use kubernetes::Gates;
+use problem::Problems;
 
 /// The most that a manifest may have, bytes; at this size and above it is refused (R-FILE-12).
-pub const MAX_MANIFEST: usize = 10 << 20;
+pub const MAX_MANIFEST: usize = limits::MANIFEST;
 
 /// What a manifest file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,45 +72,77 @@ pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
 pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
     let documents = document::documents(&document::text(bytes)?, origin)?;
     let mut manifest = Manifest::default();
-    let mut problems = Vec::new();
+    let (mut problems, mut warnings) = (Problems::default(), Problems::default());
+    if documents.len() > limits::DOCUMENTS {
+        let (count, most) = (documents.len(), limits::DOCUMENTS);
+        let message = format!("the file has {count} pods and objects; it may have at most {most}: split it");
+        problems.push(Problem { message, ..Problem::default() });
+    }
     for document in documents {
-        if let Some(kind) = document.object {
-            match object::decode(&document, kind) {
-                Ok((key, object, warnings)) => {
-                    manifest.warnings.extend(warnings);
-                    manifest.objects.push((key, object));
-                }
-                Err(wrong) => problems.extend(wrong),
+        match decode_document(&document, origin, node_name, problems.room()) {
+            // Nothing of a file is used in which something is wrong: there is no need to keep it.
+            Ok(_) if !problems.is_empty() => {}
+            Ok((Decoded::Pod(pod), doubts)) => {
+                warnings.append(doubts);
+                manifest.pods.push(*pod);
             }
-            continue;
-        }
-        match decode_document(&document, origin, node_name) {
-            Ok((pod, warnings)) => {
-                manifest.warnings.extend(document.located(warnings));
-                manifest.pods.push(pod);
+            Ok((Decoded::Object(key, object), doubts)) => {
+                warnings.append(doubts);
+                manifest.objects.push((key, object));
             }
-            Err(wrong) => problems.extend(document.located(wrong)),
+            Err(wrong) => {
+                problems.append(wrong);
+                manifest = Manifest::default();
+            }
         }
     }
-    if problems.is_empty() { Ok(manifest) } else { Err(problems) }
+    manifest.warnings = warnings.into_list("warnings");
+    if problems.is_empty() { Ok(manifest) } else { Err(problems.into_list("problems")) }
 }
 
-fn decode_document(document: &Document, origin: Origin, node_name: &str) -> Result<(Pod, Vec<Problem>), Vec<Problem>> {
-    let mut warnings = Vec::new();
-    let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed()?;
+/// What a document holds.
+enum Decoded {
+    Pod(Box<Pod>),
+    Object(ObjectKey, Object),
+}
+
+/// The pod or object of a document, and what is doubtful in it. At most `room` problems are made.
+fn decode_document(
+    document: &Document,
+    origin: Origin,
+    node_name: &str,
+    room: usize,
+) -> Result<(Decoded, Problems), Problems> {
+    match document.object {
+        Some(kind) => {
+            object::decode(document, kind, room).map(|(key, object, warnings)| (Decoded::Object(key, object), warnings))
+        }
+        None => decode_pod(document, origin, node_name, room)
+            .map(|(pod, warnings)| (Decoded::Pod(Box::new(pod)), document.located(warnings)))
+            .map_err(|problems| document.located(problems)),
+    }
+}
+
+fn decode_pod(document: &Document, origin: Origin, node_name: &str, room: usize) -> Result<(Pod, Problems), Problems> {
+    let mut warnings = Problems::default();
+    let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed(room)?;
     support::check(fields.as_object(), &mut problems, &mut warnings);
     let revision = identity::revision(document.node.to_json());
     document::forget_status(&mut wire);
     defaults::fill(&mut wire);
-    problems.extend(kubernetes::objections(&wire, &Gates::default()));
+    problems.append(kubernetes::objections(&wire, &Gates::default(), problems.room()));
     identity::check(&wire, node_name, &mut problems);
     problems.extend(wire.spec.iter().flat_map(build::volume::objections));
+    problems.extend(build::growth::objection(&wire));
     if !problems.is_empty() {
         return Err(problems);
     }
     warnings.extend(wire.spec.iter().flat_map(build::lifecycle::doubts));
     let uid = identity::rewrite(&mut wire, &revision, origin, node_name);
-    Ok((build::pod(wire, uid, revision, origin)?, warnings))
+    build::pod(wire, uid, revision, origin).map(|pod| (pod, warnings)).map_err(|wrong| {
+        problems.extend(wrong);
+        problems
+    })
 }
 
 /// Makes a pod of its own [`Pod::wire`], e.g. one that was written down: it was checked when it was decoded.

@@ -2,6 +2,9 @@
 
 use crate::Problem;
 
+/// The longest name that is compared with those that are known, bytes. No field has a longer one by far.
+const LONGEST: usize = 64;
+
 /// A path and a field below it.
 pub(crate) fn join(parent: &str, field: &str) -> String {
     if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") }
@@ -9,8 +12,12 @@ pub(crate) fn join(parent: &str, field: &str) -> String {
 
 /// An unknown field, with the nearest one that is known there.
 pub(crate) fn unknown(path: &str, field: &str, known: impl Iterator<Item = &'static str>) -> Problem {
-    let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &field.to_lowercase());
-    let nearest = known.map(|name| (likeness(name), name)).max_by(|one, other| one.0.total_cmp(&other.0));
+    let lower = field.to_lowercase();
+    let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &lower);
+    let nearest = known
+        .filter(|_| field.len() <= LONGEST)
+        .map(|name| (likeness(name), name))
+        .max_by(|one, other| one.0.total_cmp(&other.0));
     let message = match nearest.filter(|(likeness, _)| *likeness > 0.75) {
         Some((_, known)) => format!("unknown field {field:?}, did you mean {known:?}?"),
         None => format!("unknown field {field:?}"),

@@ -35,6 +35,26 @@ pub(crate) struct Entry {
     pub value: Node,
 }
 
+/// The size of a value with everything in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Weight {
+    /// Values.
+    pub values: usize,
+    /// Text, keys included, bytes.
+    pub bytes: usize,
+    /// How deep it nests, itself included.
+    pub depth: usize,
+}
+
+impl Weight {
+    /// Takes in a value that stands in this one.
+    fn hold(&mut self, inner: Self) {
+        self.values += inner.values;
+        self.bytes += inner.bytes;
+        self.depth = self.depth.max(inner.depth);
+    }
+}
+
 impl Node {
     /// The value of a key, if this is a mapping and has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
@@ -52,21 +72,37 @@ impl Node {
         }
     }
 
-    /// Itself and everything in it.
-    pub fn size(&self) -> usize {
-        1 + match &self.content {
-            Content::List(items) => items.iter().map(Node::size).sum::<usize>(),
-            Content::Map(entries) => entries.iter().map(|entry| entry.value.size()).sum::<usize>(),
-            _ => 0,
+    /// What it takes to hold it and everything in it.
+    pub fn weight(&self) -> Weight {
+        let mut weight = Weight { values: 1, bytes: 0, depth: 0 };
+        match &self.content {
+            Content::Null | Content::Bool(_) => {}
+            Content::Number(text) | Content::Text(text) => weight.bytes = text.len(),
+            Content::List(items) => items.iter().for_each(|item| weight.hold(item.weight())),
+            Content::Map(entries) => {
+                for entry in entries {
+                    weight.bytes += entry.key.len();
+                    weight.hold(entry.value.weight());
+                }
+            }
         }
+        weight.depth += 1;
+        weight
     }
 
-    /// How deep it nests, itself included.
-    pub fn depth(&self) -> usize {
-        1 + match &self.content {
-            Content::List(items) => items.iter().map(Node::depth).max().unwrap_or(0),
-            Content::Map(entries) => entries.iter().map(|entry| entry.value.depth()).max().unwrap_or(0),
-            _ => 0,
+    /// The length of its JSON, bytes; characters that JSON escapes count as themselves.
+    pub fn json_length(&self) -> usize {
+        let separated = |lengths: usize, count: usize| lengths + 2 + count.saturating_sub(1);
+        match &self.content {
+            Content::Null | Content::Bool(true) => 4,
+            Content::Bool(false) => 5,
+            Content::Number(text) => text.len(),
+            Content::Text(text) => text.len() + 2,
+            Content::List(items) => separated(items.iter().map(Node::json_length).sum(), items.len()),
+            Content::Map(entries) => {
+                let length = |entry: &Entry| entry.key.len() + 3 + entry.value.json_length();
+                separated(entries.iter().map(length).sum(), entries.len())
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
 };
 
-use crate::{kubernetes::Gates, validate::security::app_armor};
+use crate::{kubernetes::Gates, limits::COPIED_LABEL, validate::security::app_armor};
 
 /// Prefix of the annotations that once held a container's AppArmor profile.
 pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -108,7 +108,7 @@ fn merge(
 ) {
     let Some(selector) = selector else { return };
     for key in keys.unwrap_or_default() {
-        if let Some(value) = labels.get(key) {
+        if let Some(value) = labels.get(key).filter(|value| value.len() <= COPIED_LABEL) {
             selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
                 key: key.clone(),
                 operator: operator.to_owned(),

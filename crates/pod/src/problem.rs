@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limits;
+
 /// One thing wrong (or doubtful) in a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -35,5 +37,103 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.field)?;
         }
         f.write_str(&self.message)
+    }
+}
+
+impl Problem {
+    /// Cuts its texts: they may quote what somebody else wrote.
+    pub(crate) fn cut(mut self) -> Self {
+        cut(&mut self.field, limits::FIELD);
+        cut(&mut self.message, limits::MESSAGE);
+        self
+    }
+}
+
+/// Cuts a text to about so many bytes, and says in it how many are left out: from its middle, as a value stands before what is
+/// wrong with it.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        let (start, end) = (text.floor_char_boundary(most / 2), text.ceil_char_boundary(text.len() - most / 2));
+        text.replace_range(start..end, &format!("… ({} bytes left out) …", end - start));
+    }
+}
+
+/// Problems in the order in which they are found: as many as somebody reads, the rest counted.
+#[derive(Debug)]
+pub(crate) struct Problems {
+    list: Vec<Problem>,
+    more: usize,
+    most: usize,
+}
+
+impl Default for Problems {
+    fn default() -> Self {
+        Self::with_room(limits::PROBLEMS)
+    }
+}
+
+impl Problems {
+    /// A list that keeps so many problems, and counts those after them without making them.
+    pub fn with_room(most: usize) -> Self {
+        Self { list: Vec::new(), more: 0, most }
+    }
+
+    /// The number of problems that it can still keep.
+    pub fn room(&self) -> usize {
+        self.most.saturating_sub(self.list.len())
+    }
+
+    /// All that were found, kept or not.
+    pub fn count(&self) -> usize {
+        self.list.len() + self.more
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+
+    /// Adds a problem, which is made only if there is room for it.
+    pub fn add(&mut self, make: impl FnOnce() -> Problem) {
+        match self.room() {
+            0 => self.more += 1,
+            _ => self.list.push(make().cut()),
+        }
+    }
+
+    /// Adds a problem that is made already.
+    pub fn push(&mut self, problem: Problem) {
+        self.add(|| problem);
+    }
+
+    /// Adds all of them.
+    pub fn extend(&mut self, problems: impl IntoIterator<Item = Problem>) {
+        problems.into_iter().for_each(|problem| self.push(problem));
+    }
+
+    /// Adds what another list has, kept and counted.
+    pub fn append(&mut self, other: Self) {
+        self.extend(other.list);
+        self.more += other.more;
+    }
+
+    /// Changes every problem that is kept.
+    pub fn each(mut self, change: impl FnMut(&mut Problem)) -> Self {
+        self.list.iter_mut().for_each(change);
+        self
+    }
+
+    /// Sorts what is kept by line and column.
+    pub fn sort(&mut self) {
+        self.list.sort_by_key(|problem| (problem.line, problem.column));
+    }
+
+    /// The problems; the last one says how many more there are. `what` names them in the plural.
+    pub fn into_list(mut self, what: &str) -> Vec<Problem> {
+        if self.more > 0 {
+            let message = format!("and {} more {what}; the first {} of a file are shown", self.more, self.list.len());
+            self.list.push(Problem { message, ..Problem::default() });
+        }
+        self.list
     }
 }

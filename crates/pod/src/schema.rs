@@ -30,6 +30,19 @@ pub(crate) enum Shape {
     Any,
 }
 
+impl Shape {
+    /// About the memory that the wire type takes for it, bytes, without what lists, maps and texts hold.
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Struct(fields) => fields.iter().map(|field| field.shape.size()).sum(),
+            Self::Bool => 1,
+            Self::Int32 => 8,
+            Self::Int64 => 16,
+            _ => 24,
+        }
+    }
+}
+
 /// A field of a structure.
 #[derive(Debug)]
 pub(crate) struct Field {

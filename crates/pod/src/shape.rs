@@ -3,9 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    Problem,
+    Problem, limits,
     names::{join, unknown},
     node::{At, Content, Entry, Node, number},
+    problem::Problems,
     quantity::Quantity,
     schema::{Field, Shape},
 };
@@ -16,14 +17,15 @@ pub(crate) struct Read {
     /// Only what has a value for Kubernetes: no nulls, no zeros where a zero is none.
     pub value: Map<String, Value>,
     /// Unknown fields and keys written twice: what the API server's strict decoding objects to.
-    pub strict: Vec<Problem>,
+    pub strict: Problems,
     /// Values that do not fit their field.
-    pub wrong: Vec<Problem>,
+    pub wrong: Problems,
 }
 
-/// Reads a document as a structure of that shape.
-pub(crate) fn read(document: &Node, shape: &Shape) -> Read {
-    let mut reader = Reader { path: String::new(), strict: Vec::new(), wrong: Vec::new() };
+/// Reads a document as a structure of that shape; it makes at most `room` problems of a kind, and a value only if it `is_kept`.
+pub(crate) fn read(document: &Node, shape: &Shape, room: usize, is_kept: bool) -> Read {
+    let (strict, wrong) = (Problems::with_room(room), Problems::with_room(room));
+    let mut reader = Reader { path: String::new(), strict, wrong, is_kept, stored: 0, items: 0 };
     let value = match (&document.content, shape) {
         (Content::Map(entries), Shape::Struct(fields)) => reader.fields(entries, fields),
         _ => Map::new(),
@@ -33,8 +35,14 @@ pub(crate) fn read(document: &Node, shape: &Shape) -> Read {
 
 struct Reader {
     path: String,
-    strict: Vec<Problem>,
-    wrong: Vec<Problem>,
+    strict: Problems,
+    wrong: Problems,
+    /// Whether a value is made of what is read.
+    is_kept: bool,
+    /// The size in etcd's form, in bytes: not less than this.
+    stored: usize,
+    /// The memory of lists' items, in bytes.
+    items: usize,
 }
 
 impl Reader {
@@ -55,13 +63,13 @@ impl Reader {
             self.repeated(entry);
             let Some(field) = fields.iter().find(|field| field.name == entry.key) else {
                 let known = fields.iter().map(|field| field.name);
-                let problem = unknown(&join(&self.path, &entry.key), &entry.key, known);
-                self.strict.push(placed(problem, entry.at));
+                let path = &self.path;
+                self.strict.add(|| placed(unknown(&join(path, &entry.key), &entry.key, known), entry.at));
                 self.all_repeated(&entry.value);
                 continue;
             };
             let value = self.at(field.name, |reader| reader.value(&entry.value, &field.shape));
-            match value.filter(|value| field.has_presence || !is_zero(value, &field.shape)) {
+            match value.filter(|_| self.is_kept).filter(|value| field.has_presence || !is_zero(value, &field.shape)) {
                 Some(value) => drop(object.insert(entry.key.clone(), value)),
                 // A null or zero that comes last takes back what came before.
                 None => drop(object.remove(&entry.key)),
@@ -72,9 +80,11 @@ impl Reader {
 
     fn repeated(&mut self, entry: &Entry) {
         if let Some(first) = entry.repeats {
-            let message = format!("duplicate key: it is already on line {first}; remove one");
-            let field = join(&self.path, &entry.key);
-            self.strict.push(placed(Problem { field, message, ..Problem::default() }, entry.at));
+            let path = &self.path;
+            self.strict.add(|| {
+                let message = format!("duplicate key: it is already on line {first}; remove one");
+                placed(Problem { field: join(path, &entry.key), message, ..Problem::default() }, entry.at)
+            });
         }
     }
 
@@ -96,31 +106,63 @@ impl Reader {
         }
     }
 
+    /// Takes the measure of a value before anything is made of it. `item` is the memory of one item of a list.
+    fn hold(&mut self, stored: usize, item: usize, at: At) {
+        self.stored = self.stored.saturating_add(stored);
+        self.items = self.items.saturating_add(item);
+        let message = match (self.stored > limits::STORED, self.items > limits::ITEMS) {
+            (false, false) => return,
+            (true, _) => format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED),
+            (_, true) => {
+                format!("Too many: the items of its lists take more than {} MiB of memory", limits::ITEMS >> 20)
+            }
+        };
+        if std::mem::take(&mut self.is_kept) {
+            self.wrong.push(placed(Problem { message, ..Problem::default() }, at));
+        }
+    }
+
+    /// Adds a value that does not fit its field.
+    fn misfit(&mut self, at: At, message: impl FnOnce() -> String) {
+        let field = &self.path;
+        self.wrong.add(|| placed(Problem { field: field.clone(), message: message(), ..Problem::default() }, at));
+    }
+
     /// A value of that shape; none for null, and for what does not fit.
     fn value(&mut self, node: &Node, shape: &Shape) -> Option<Value> {
+        self.hold(stored(&node.content), 0, node.at);
         match (&node.content, shape) {
             (Content::Null, _) => None,
             (_, Shape::Any) => {
                 self.all_repeated(node);
-                Some(node.to_json())
+                self.is_kept.then(|| node.to_json())
             }
             (Content::Map(entries), Shape::Struct(fields)) => Some(Value::Object(self.fields(entries, fields))),
             (Content::Map(entries), Shape::Map(inside)) => {
                 let mut object = Map::new();
                 for entry in entries {
                     self.repeated(entry);
+                    self.hold(entry.key.len(), 0, entry.at);
                     let value = self.at(&entry.key, |reader| reader.item(&entry.value, inside));
-                    object.insert(entry.key.clone(), value);
+                    if self.is_kept {
+                        object.insert(entry.key.clone(), value);
+                    }
                 }
                 Some(Value::Object(object))
             }
             (Content::List(items), Shape::List(inside)) => {
-                let mut list = Vec::with_capacity(items.len());
+                let mut list = Vec::new();
+                let size = inside.size();
                 for (index, item) in items.iter().enumerate() {
-                    list.push(self.at(&format!("[{index}]"), |reader| reader.item(item, inside)));
+                    self.hold(0, size, item.at);
+                    let value = self.at(&format!("[{index}]"), |reader| reader.item(item, inside));
+                    if self.is_kept {
+                        list.push(value);
+                    }
                 }
                 Some(Value::Array(list))
             }
+            (Content::Text(_), Shape::Text | Shape::IntOrString) if !self.is_kept => None,
             (Content::Text(text), Shape::Text | Shape::IntOrString) => Some(Value::String(text.clone())),
             (Content::Bool(bool), Shape::Bool) => Some(Value::Bool(*bool)),
             (Content::Number(text), Shape::Int32 | Shape::IntOrString) if text.parse::<i32>().is_ok() => {
@@ -130,8 +172,7 @@ impl Reader {
             (Content::Text(text), Shape::Time) if is_time(text) => Some(Value::String(text.clone())),
             (content, Shape::Quantity) => self.quantity(content, node.at),
             (content, shape) => {
-                let message = mismatch(content, shape);
-                self.wrong.push(placed(Problem { field: self.path.clone(), message, ..Problem::default() }, node.at));
+                self.misfit(node.at, || mismatch(content, shape));
                 None
             }
         }
@@ -159,12 +200,25 @@ impl Reader {
         match Quantity::parse(text) {
             Ok(quantity) => Some(Value::String(quantity.to_string())),
             Err(error) => {
-                let message = format!("Invalid value: {}: {error}, such as 500m, 2, 64Mi or 1G", shown(content));
-                self.wrong.push(placed(Problem { field: self.path.clone(), message, ..Problem::default() }, at));
+                self.misfit(at, || format!("Invalid value: {}: {error}, such as 500m, 2, 64Mi or 1G", named(content)));
                 None
             }
         }
     }
+}
+
+/// The least that a value takes in etcd's form, bytes.
+fn stored(content: &Content) -> usize {
+    match content {
+        Content::Null => 0,
+        Content::Text(text) => text.len() + 2,
+        Content::Bool(_) | Content::Number(_) | Content::List(_) | Content::Map(_) => 2,
+    }
+}
+
+/// A value as it is named in a message.
+pub(crate) fn shown(node: &Node) -> String {
+    named(&node.content)
 }
 
 fn placed(problem: Problem, at: At) -> Problem {
@@ -217,11 +271,10 @@ fn mismatch(content: &Content, shape: &Shape) -> String {
         (Content::Number(_), Shape::Int32 | Shape::Int64 | Shape::IntOrString) | (Content::Text(_), Shape::Time)
     );
     let not = if is_odd { String::new() } else { format!(", not {found}") };
-    format!("Invalid value: {}: must be {expected}{not}{way_out}", shown(content))
+    format!("Invalid value: {}: must be {expected}{not}{way_out}", named(content))
 }
 
-/// A value as it is named in a message.
-fn shown(content: &Content) -> String {
+fn named(content: &Content) -> String {
     match content {
         Content::Null => "null".to_owned(),
         Content::Bool(bool) => bool.to_string(),

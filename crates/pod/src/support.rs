@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
 use serde_json::{Map, Value};
 
-use crate::Problem;
+use crate::{Problem, problem::Problems};
 use rows::ROWS;
 
 /// What becomes of a field. Where it is not executed, that goes for everything below it too.
@@ -58,7 +58,7 @@ fn like(path: &str) -> Cow<'_, str> {
 }
 
 /// Refuses what is not done, and warns of what means nothing here.
-pub(crate) fn check(document: Option<&Map<String, Value>>, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) {
+pub(crate) fn check(document: Option<&Map<String, Value>>, problems: &mut Problems, warnings: &mut Problems) {
     if let Some(document) = document {
         Check { path: String::new(), generic: String::new(), problems, warnings }.fields(document);
     }
@@ -69,8 +69,8 @@ struct Check<'a> {
     path: String,
     /// The same without indexes.
     generic: String,
-    problems: &'a mut Vec<Problem>,
-    warnings: &'a mut Vec<Problem>,
+    problems: &'a mut Problems,
+    warnings: &'a mut Problems,
 }
 
 impl Check<'_> {

@@ -23,7 +23,7 @@ mod windows;
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::{Problem, kubernetes::Gates};
+use crate::{kubernetes::Gates, problem};
 use path::Path;
 use problems::Problems;
 
@@ -33,7 +33,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// What is wrong with the name of an object that pods refer to.
-pub(crate) fn object_name(name: &str, namespace: &str) -> Vec<Problem> {
+pub(crate) fn object_name(name: &str, namespace: &str) -> problem::Problems {
     let mut problems = Problems::default();
     let metadata = Path::root("metadata");
     match name {
@@ -41,22 +41,23 @@ pub(crate) fn object_name(name: &str, namespace: &str) -> Vec<Problem> {
         name => problems.format(&metadata.field("name"), name, format::dns_subdomain(name)),
     }
     problems.format(&metadata.field("namespace"), namespace, format::dns_label(namespace));
-    problems.into_list()
+    problems.found
 }
 
 /// What is wrong with the keys of an object's data.
-pub(crate) fn object_keys<'a>(field: &str, keys: impl Iterator<Item = &'a String>) -> Vec<Problem> {
+pub(crate) fn object_keys<'a>(field: &str, keys: impl Iterator<Item = &'a String>) -> problem::Problems {
     let mut problems = Problems::default();
     let path = Path::root(field);
     for key in keys {
         problems.format(&path.key(key), key, format::config_key(key));
     }
-    problems.into_list()
+    problems.found
 }
 
-/// What is wrong with a pod that has its defaults, in the order in which the API server looks.
-pub(crate) fn validate(pod: &Pod, gates: &Gates) -> Vec<Problem> {
-    let mut problems = Problems::default();
+/// What is wrong with a pod that has its defaults, in the order in which the API server looks. At most `room` problems are
+/// made.
+pub(crate) fn validate(pod: &Pod, gates: &Gates, room: usize) -> problem::Problems {
+    let mut problems = Problems { found: problem::Problems::with_room(room) };
     let spec = pod.spec.as_ref();
     let missing = Default::default();
     let spec = spec.unwrap_or(&missing);
@@ -65,5 +66,5 @@ pub(crate) fn validate(pod: &Pod, gates: &Gates) -> Vec<Problem> {
     spec::spec(spec, &pod.metadata, gates, &mut problems);
     spec::only_for_pods(spec, &mut problems);
     spec::only_on_creation(spec, &pod.metadata, &mut problems);
-    problems.into_list()
+    problems.found
 }

@@ -9,15 +9,11 @@ use libyaml_safer::{Event, EventData, Parser, ScalarStyle};
 
 use crate::{
     Problem,
-    node::{At, Content, Entry, Node, mark_repeated},
+    limits::{ALIASED, DEPTH, EXPANDED, TAG_PREFIX, VALUES},
+    node::{At, Content, Entry, Node, Weight, mark_repeated},
 };
 use scalar::Scalar;
 pub(crate) use write::write;
-
-/// How deep a document may nest. A Pod nests 20 deep.
-pub(crate) const DEPTH: usize = 100;
-/// How many values aliases may stand for, all together.
-const ALIASED: usize = 100_000;
 
 /// The documents of a file, in its order. Empty ones are `Null`.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
@@ -71,6 +67,17 @@ fn readable(text: &str) -> Result<(), Problem> {
     Err(problem(At { line, column }, message))
 }
 
+fn bounded(weight: Weight, at: At) -> Result<(), Problem> {
+    if weight.bytes > EXPANDED {
+        let mib = EXPANDED >> 20;
+        return Err(problem(at, format!("with its aliases (*name) written out it has more than {mib} MiB; use fewer")));
+    }
+    match weight.values > VALUES {
+        true => Err(problem(at, format!("it has more than {VALUES} values; split the file"))),
+        false => Ok(()),
+    }
+}
+
 fn place(mark: libyaml_safer::Mark) -> At {
     let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).saturating_add(1);
     At { line: number(mark.line), column: number(mark.column) }
@@ -87,7 +94,12 @@ struct Reader {
     documents: Vec<Node>,
     open: Vec<Open>,
     /// What anchors stand for; nothing while it is being read.
-    anchors: HashMap<String, Option<Node>>,
+    anchors: HashMap<String, Option<(Node, Weight)>>,
+    /// All that the documents hold, what aliases stand for included.
+    held: Weight,
+    /// All that is kept for aliases.
+    kept: Weight,
+    /// Values that aliases stand for.
     aliased: usize,
 }
 
@@ -113,8 +125,13 @@ impl Reader {
     fn event(&mut self, event: Event) -> Result<(), Problem> {
         let at = place(event.start_mark);
         match event.data {
-            EventData::DocumentStart { version_directive, .. } => {
+            EventData::DocumentStart { version_directive, tag_directives, .. } => {
                 self.anchors.clear();
+                if tag_directives.iter().any(|tag| tag.prefix.len() > TAG_PREFIX) {
+                    let message =
+                        format!("a %TAG directive has a prefix of more than {TAG_PREFIX} bytes; leave it out");
+                    return Err(problem(at, message));
+                }
                 match version_directive.filter(|version| (version.major, version.minor) != (1, 1)) {
                     None => Ok(()),
                     Some(_) => {
@@ -158,13 +175,37 @@ impl Reader {
     fn end(&mut self) -> Result<(), Problem> {
         let Some(Open { anchor, at, kind }) = self.open.pop() else { return Ok(()) };
         let content = match kind {
-            Kind::List(items) => Content::List(items),
+            Kind::List(mut items) => {
+                items.shrink_to_fit();
+                Content::List(items)
+            }
             Kind::Map { mut explicit, merges, .. } => {
                 mark_repeated(&mut explicit);
-                Content::Map(merged(explicit, merges)?)
+                let mut entries = merged(explicit, merges)?;
+                entries.shrink_to_fit();
+                Content::Map(entries)
             }
         };
+        self.hold(Weight { values: 1, ..Weight::default() }, at)?;
         self.value(anchor, Node { at, content })
+    }
+
+    /// Takes so much into the documents, before it is made.
+    fn hold(&mut self, more: Weight, at: At) -> Result<(), Problem> {
+        self.held.bytes = self.held.bytes.saturating_add(more.bytes);
+        self.held.values = self.held.values.saturating_add(more.values);
+        bounded(self.held, at)
+    }
+
+    /// Keeps a value for aliases.
+    fn keep(&mut self, anchor: Option<String>, node: &Node) -> Result<(), Problem> {
+        let Some(anchor) = anchor else { return Ok(()) };
+        let weight = node.weight();
+        self.kept.bytes = self.kept.bytes.saturating_add(weight.bytes);
+        self.kept.values = self.kept.values.saturating_add(weight.values);
+        bounded(self.kept, node.at)?;
+        self.anchors.insert(anchor, Some((node.clone(), weight)));
+        Ok(())
     }
 
     fn scalar(
@@ -175,6 +216,7 @@ impl Reader {
         tag: Option<&str>,
         at: At,
     ) -> Result<(), Problem> {
+        self.hold(Weight { values: usize::from(!self.expects_key()), bytes: text.len(), depth: 1 }, at)?;
         let is_plain = style == ScalarStyle::Plain;
         let scalar = scalar::resolve(&text, is_plain, tag).map_err(|said| problem(at, said))?;
         if self.expects_key() {
@@ -201,8 +243,8 @@ impl Reader {
     }
 
     fn alias(&mut self, anchor: &str, at: At) -> Result<(), Problem> {
-        let known = match self.anchors.get(anchor) {
-            Some(Some(known)) => known,
+        let weight = match self.anchors.get(anchor) {
+            Some(Some((_, weight))) => *weight,
             Some(None) => {
                 return Err(problem(at, "this alias (*name) stands inside the value that it stands for".to_owned()));
             }
@@ -212,15 +254,17 @@ impl Reader {
                 return Err(problem(at, message.to_owned()));
             }
         };
-        self.aliased = self.aliased.saturating_add(known.size());
+        self.aliased = self.aliased.saturating_add(weight.values);
         if self.aliased > ALIASED {
-            let message = "its aliases (*name) stand for too many values; write the values out".to_owned();
+            let message = format!("its aliases (*name) stand for more than {ALIASED} values; write the values out");
             return Err(problem(at, message));
         }
-        if self.open.len() + known.depth() > DEPTH {
+        if self.open.len() + weight.depth > DEPTH {
             return Err(problem(at, format!("it nests deeper than {DEPTH} levels")));
         }
-        let content = known.content.clone();
+        self.hold(weight, at)?;
+        let Some(Some((Node { content, .. }, _))) = self.anchors.get(anchor) else { return Ok(()) };
+        let content = content.clone();
         if self.expects_key() {
             let Content::Text(text) = content else {
                 return Err(problem(at, "a key must be text".to_owned()));
@@ -235,9 +279,8 @@ impl Reader {
     }
 
     fn key(&mut self, anchor: Option<String>, read: Key) -> Result<(), Problem> {
-        if let Some(anchor) = anchor {
-            let content = Content::Text(read.text.clone());
-            self.anchors.insert(anchor, Some(Node { at: read.at, content }));
+        if anchor.is_some() {
+            self.keep(anchor, &Node { at: read.at, content: Content::Text(read.text.clone()) })?;
         }
         if let Some(Open { kind: Kind::Map { key, .. }, .. }) = self.open.last_mut() {
             *key = Some(read);
@@ -246,9 +289,7 @@ impl Reader {
     }
 
     fn value(&mut self, anchor: Option<String>, node: Node) -> Result<(), Problem> {
-        if let Some(anchor) = anchor {
-            self.anchors.insert(anchor, Some(node.clone()));
-        }
+        self.keep(anchor, &node)?;
         match self.open.last_mut().map(|open| &mut open.kind) {
             None => self.documents.push(node),
             Some(Kind::List(items)) => items.push(node),

@@ -38,8 +38,8 @@ fn references_are_expanded_as_recorded() {
                A2, value: $$$(A) $$$$(A)}\n    - {name: dotted.name-x, value: kept}\n    - {name: A, value: again}\n    - {name: \
                LAST, value: $(A)}\n";
     let (environment, pod) = environment(&format!("{HEAD}{env}"));
-    let environment = environment.expect("it can be made");
-    let args = environment.expanded(pod.containers[0].args.as_deref()).expect("it has arguments");
+    let mut environment = environment.expect("it can be made");
+    let args = environment.expanded(pod.containers[0].args.as_deref()).expect("they fit").expect("it has arguments");
     let seen = "again-one/two|$(A)|$(MISSING)|pod $(BOTH)|$|a$b|$(A|$()|$(LATER) $(A) $(FROM_IMAGE)";
     assert_eq!(args.join("|"), seen, "R-ENV-2");
     let found = pairs(environment);
@@ -177,4 +177,24 @@ fn a_variable_that_no_kernel_takes_is_named() {
     assert!(with((128 << 10) - 5).is_ok());
     let error = with(128 << 10).expect_err("it is too long").to_string();
     assert_eq!(error, "environment variable BIG has 131076 bytes with its name; the kernel takes at most 131071");
+}
+
+/// Forty variables, each of which names the one before twice: a terabyte.
+#[test]
+fn what_references_multiply_is_refused_before_it_is_made() {
+    let env = |count: usize, text: &str| {
+        let variable = |number: usize| format!("    - {{name: A{}, value: {}}}\n", number + 1, text.replace('#', &number.to_string()));
+        let all: String = (0..count).map(variable).collect();
+        format!("{HEAD}    env:\n    - {{name: A0, value: {}}}\n{all}", "x".repeat(1000))
+    };
+    let refused = |manifest: &str| environment(manifest).0.expect_err("it is too long").to_string();
+    let twice = refused(&env(40, "$(A#)$(A#)"));
+    assert!(twice.contains("environment variable A8 has more than 131072 bytes"), "{twice}");
+    let many = refused(&env(500, "$(A0)").replace(&"x".repeat(1000), &"x".repeat(100_000)));
+    assert!(many.contains("6291456 bytes together"), "{many}");
+    for (words, said) in [("$(A0)".repeat(200), "a word of its command"), ("$(A0)".repeat(100) + &", $(A0)".repeat(7000), "together")] {
+        let (environment, pod) = environment(&env(0, "").replace("    env:", &format!("    args: [{words}]\n    env:")));
+        let refused = environment.expect("it can be made").expanded(pod.containers[0].args.as_deref());
+        assert!(refused.expect_err("they are too long").to_string().contains(said), "{said}");
+    }
 }

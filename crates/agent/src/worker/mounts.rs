@@ -5,7 +5,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use stanchion_pod::{Container, Propagation, RecursiveReadOnly, SubPath, Volume, VolumeMount, expand::expand};
+use stanchion_pod::{Container, Propagation, RecursiveReadOnly, SubPath, Volume, VolumeMount, expand::expand_within};
 use stanchion_runtime::{Error, ErrorKind, ImageMount, Mount, MountPropagation, RecursiveReadOnly as Recursive};
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 use crate::{
     env::Environment,
     files::{self, clean, enclosing, make_point, share, sharing},
+    limits::PATH,
     reference,
 };
 
@@ -143,16 +144,17 @@ fn sub_path(wanted: &VolumeMount, environment: &Environment) -> Result<Option<Pa
         Some(SubPath::Path(path)) => path.clone(),
         Some(SubPath::Expression(expression)) => {
             let mut missing = None;
-            let path = expand(expression, |name| {
+            let path = expand_within(expression, PATH.len(), |name| {
                 let value = environment.get(name).filter(|value| !value.is_empty());
                 if value.is_none() {
                     missing.get_or_insert_with(|| name.to_owned());
                 }
                 value
             });
-            match missing {
-                Some(name) => return Err(failed(format!("missing value for {name:?}"))),
-                None => path,
+            match (missing, path) {
+                (Some(name), _) => return Err(failed(format!("missing value for {name:?}"))),
+                (None, None) => return Err(failed(format!("subPathExpr stands for more than {} bytes", PATH.most))),
+                (None, Some(path)) => path,
             }
         }
     };

@@ -10,7 +10,7 @@ use super::{Worker, container, mounts, perform::Failed, security};
 use crate::{
     clock::{after, instant},
     desired::DesiredPod,
-    env::{Environment, Inputs},
+    env::{EnvError, Environment, Inputs},
     events::Subject,
     files::{self, PodFiles, Site, VolumeError},
     observe::Remains,
@@ -179,12 +179,13 @@ impl Material {
         let message = self.files.make_message(&container.name, attempt);
         let message = message.map_err(|error| failed(of("making the file for the last words"), &error))?;
         let place = |name: &str| volumes.get(name).map(PathBuf::as_path);
-        let environment = Environment::of(container, &self.inputs(addresses, &place)).map_err(|error| {
+        let failed_env = |error: EnvError| {
             let failed = Error::new(ErrorKind::Other, error.to_string());
             let failed =
                 std::error::Error::source(&error).into_iter().fold(failed, |failed, cause| failed.caused_by(cause));
             Failed::new(unusable(), failed)
-        })?;
+        };
+        let mut environment = Environment::of(container, &self.inputs(addresses, &place)).map_err(failed_env)?;
         let managed = etc.files.into_iter().map(|(source, place)| (source, place.to_owned()));
         let managed: Vec<_> = managed.chain(container.message_path.clone().map(|place| (message, place))).collect();
         self.label(container, managed.iter().map(|(source, _)| source), &volumes)
@@ -192,8 +193,8 @@ impl Material {
         Ok(Prepared {
             mounts: mounts::mounts(&self, container, &volumes, managed, &environment)?,
             warnings: etc.warnings,
-            command: environment.expanded(container.command.as_deref()),
-            args: environment.expanded(container.args.as_deref()),
+            command: environment.expanded(container.command.as_deref()).map_err(failed_env)?,
+            args: environment.expanded(container.args.as_deref()).map_err(failed_env)?,
             env: environment.into_variables(),
         })
     }

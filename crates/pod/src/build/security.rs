@@ -23,17 +23,17 @@ pub(super) fn pod(spec: &wire::PodSpec) -> PodSecurity {
 }
 
 pub(super) fn container(wire: &wire::Container, pod: &wire::Pod) -> Security {
-    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.clone()).unwrap_or_default();
+    let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
     let own = wire.security_context.clone().unwrap_or_default();
     let id = |own: Option<i64>, of_pod: Option<i64>| own.or(of_pod).and_then(|id| u32::try_from(id).ok());
     let capabilities = own.capabilities.unwrap_or_default();
-    let seccomp = own.seccomp_profile.or(of_pod.seccomp_profile);
+    let seccomp = own.seccomp_profile.or_else(|| of_pod?.seccomp_profile.clone());
     let annotated = || annotated(&wire.name, pod.metadata.annotations.as_ref()?);
-    let app_armor = own.app_armor_profile.or_else(annotated).or(of_pod.app_armor_profile);
+    let app_armor = own.app_armor_profile.or_else(annotated).or_else(|| of_pod?.app_armor_profile.clone());
     Security {
-        user: id(own.run_as_user, of_pod.run_as_user),
-        group: id(own.run_as_group, of_pod.run_as_group),
-        non_root: own.run_as_non_root.or(of_pod.run_as_non_root).unwrap_or(false),
+        user: id(own.run_as_user, of_pod.and_then(|it| it.run_as_user)),
+        group: id(own.run_as_group, of_pod.and_then(|it| it.run_as_group)),
+        non_root: own.run_as_non_root.or_else(|| of_pod?.run_as_non_root).unwrap_or(false),
         privileged: own.privileged.unwrap_or(false),
         add_capabilities: names(capabilities.add),
         drop_capabilities: names(capabilities.drop),
@@ -42,7 +42,7 @@ pub(super) fn container(wire: &wire::Container, pod: &wire::Pod) -> Security {
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
         seccomp: seccomp.map(|it| profile(&it.type_, it.localhost_profile)),
         app_armor: app_armor.map(|it| profile(&it.type_, it.localhost_profile)),
-        se_linux: own.se_linux_options.or(of_pod.se_linux_options).map(|it| SeLinux {
+        se_linux: own.se_linux_options.or_else(|| of_pod?.se_linux_options.clone()).map(|it| SeLinux {
             user: it.user.unwrap_or_default(),
             role: it.role.unwrap_or_default(),
             kind: it.type_.unwrap_or_default(),

@@ -7,36 +7,31 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{ConfigMap, Object, ObjectKey, ObjectKind, Secret};
-use crate::{
-    Problem,
-    document::Document,
-    schema,
-    shape::{self, Read},
-    validate,
-};
+use crate::{Problem, document::Document, limits::DATA, problem::Problems, schema, shape::Read, validate};
 
-/// The most that the values of an object may have together, bytes; the API server's limit.
-const MAX_DATA: usize = 1 << 20;
-
-/// The object of a document, and what is doubtful in it.
-pub(crate) fn decode(document: &Document, kind: ObjectKind) -> Result<(ObjectKey, Object, Vec<Problem>), Vec<Problem>> {
-    document.check_version(kind.name())?;
+/// The object of a document, and what is doubtful in it. At most `room` problems are made.
+pub(crate) fn decode(
+    document: &Document,
+    kind: ObjectKind,
+    room: usize,
+) -> Result<(ObjectKey, Object, Problems), Problems> {
+    document.check_version(kind.name(), room)?;
     let shape = match kind {
         ObjectKind::ConfigMap => schema::config_map(),
         ObjectKind::Secret => schema::secret(),
         ObjectKind::PersistentVolumeClaim => schema::claim(),
     };
-    let Read { value: fields, strict, mut wrong } = shape::read(&document.node, shape);
-    wrong.extend(strict);
+    let Read { value: fields, strict, mut wrong } = document.read(shape, room);
+    wrong.append(strict);
     if kind == ObjectKind::Secret {
-        wrong.iter_mut().for_each(hide_value);
+        wrong = wrong.each(hide_value);
     }
     if !wrong.is_empty() {
         return Err(document.located(wrong));
     }
-    let mut problems = Vec::new();
+    let mut problems = Problems::with_room(room);
     let key = key(kind, fields.get("metadata"), &mut problems);
-    let mut warnings = Vec::new();
+    let mut warnings = Problems::default();
     let object = match kind {
         ObjectKind::ConfigMap => config_map(&fields, &mut problems),
         ObjectKind::Secret => secret(&fields, &mut problems),
@@ -53,19 +48,19 @@ fn hide_value(problem: &mut Problem) {
     }
 }
 
-fn key(kind: ObjectKind, metadata: Option<&Value>, problems: &mut Vec<Problem>) -> ObjectKey {
+fn key(kind: ObjectKind, metadata: Option<&Value>, problems: &mut Problems) -> ObjectKey {
     let text = |field: &str| metadata.and_then(|it| it.get(field)).and_then(Value::as_str).unwrap_or_default();
     let (name, namespace) = (text("name"), text("namespace"));
     let namespace = if namespace.is_empty() { "default" } else { namespace };
-    problems.extend(validate::object_name(name, namespace));
+    problems.append(validate::object_name(name, namespace));
     ObjectKey { kind, namespace: namespace.to_owned(), name: name.to_owned() }
 }
 
-fn config_map(fields: &Map<String, Value>, problems: &mut Vec<Problem>) -> Object {
+fn config_map(fields: &Map<String, Value>, problems: &mut Problems) -> Object {
     let data = texts(fields, "data");
     let binary_data = bytes(fields, "binaryData", problems);
-    problems.extend(validate::object_keys("data", data.keys()));
-    problems.extend(validate::object_keys("binaryData", binary_data.keys()));
+    problems.append(validate::object_keys("data", data.keys()));
+    problems.append(validate::object_keys("binaryData", binary_data.keys()));
     for key in binary_data.keys().filter(|key| data.contains_key(*key)) {
         let message = format!("Invalid value: {key:?}: duplicate of key present in data");
         problems.push(Problem { field: format!("binaryData[{key}]"), message, ..Problem::default() });
@@ -75,10 +70,10 @@ fn config_map(fields: &Map<String, Value>, problems: &mut Vec<Problem>) -> Objec
     Object::ConfigMap(ConfigMap { data, binary_data })
 }
 
-fn secret(fields: &Map<String, Value>, problems: &mut Vec<Problem>) -> Object {
+fn secret(fields: &Map<String, Value>, problems: &mut Problems) -> Object {
     let mut data = bytes(fields, "data", problems);
     data.extend(texts(fields, "stringData").into_iter().map(|(key, text)| (key, text.into_bytes())));
-    problems.extend(validate::object_keys("data", data.keys()));
+    problems.append(validate::object_keys("data", data.keys()));
     problems.extend(too_large("data", data.values().map(Vec::len).sum()));
     let kind = fields.get("type").and_then(Value::as_str).unwrap_or("Opaque").to_owned();
     for key in needed(&kind).iter().filter(|key| !data.contains_key(**key)) {
@@ -100,7 +95,7 @@ fn needed(kind: &str) -> &'static [&'static str] {
 }
 
 /// A claim is a directory: what would make it something else is refused, what a directory does not know is without effect.
-fn claim(fields: &Map<String, Value>, problems: &mut Vec<Problem>, warnings: &mut Vec<Problem>) -> Object {
+fn claim(fields: &Map<String, Value>, problems: &mut Problems, warnings: &mut Problems) -> Object {
     let spec = fields.get("spec").and_then(Value::as_object);
     for (name, value) in spec.into_iter().flatten() {
         let field = format!("spec.{name}");
@@ -126,7 +121,7 @@ fn texts(fields: &Map<String, Value>, field: &str) -> BTreeMap<String, String> {
     entries.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
-fn bytes(fields: &Map<String, Value>, field: &str, problems: &mut Vec<Problem>) -> BTreeMap<String, Vec<u8>> {
+fn bytes(fields: &Map<String, Value>, field: &str, problems: &mut Problems) -> BTreeMap<String, Vec<u8>> {
     let mut decoded = BTreeMap::new();
     for (key, value) in fields.get(field).and_then(Value::as_object).into_iter().flatten() {
         // Kubernetes' decoder passes over line breaks.
@@ -146,6 +141,6 @@ fn bytes(fields: &Map<String, Value>, field: &str, problems: &mut Vec<Problem>) 
 }
 
 fn too_large(field: &str, size: usize) -> Option<Problem> {
-    let message = format!("Too long: may not be more than {MAX_DATA} bytes");
-    (size > MAX_DATA).then(|| Problem { field: field.to_owned(), message, ..Problem::default() })
+    let message = format!("Too long: may not be more than {DATA} bytes");
+    (size > DATA).then(|| Problem { field: field.to_owned(), message, ..Problem::default() })
 }

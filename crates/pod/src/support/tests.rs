@@ -119,9 +119,9 @@ fn only(path: &str, value: Value) -> Map<String, Value> {
 }
 
 fn said(path: &str, value: Value) -> (Vec<Problem>, Vec<Problem>) {
-    let (mut problems, mut warnings) = (Vec::new(), Vec::new());
+    let (mut problems, mut warnings) = (Problems::default(), Problems::default());
     check(Some(&only(path, value)), &mut problems, &mut warnings);
-    (problems, warnings)
+    (problems.into_list("problems"), warnings.into_list("warnings"))
 }
 
 // R-REJ-1, R-REJ-3.

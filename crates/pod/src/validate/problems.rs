@@ -3,57 +3,56 @@
 use std::fmt::{self, Display, Write as _};
 
 use super::path::Path;
-use crate::Problem;
+use crate::{Problem, problem};
 
 /// Objections, collected in order.
 #[derive(Default)]
-pub(crate) struct Problems(Vec<Problem>);
+pub(crate) struct Problems {
+    pub found: problem::Problems,
+}
 
 impl Problems {
-    pub fn into_list(self) -> Vec<Problem> {
-        self.0
-    }
-
     pub fn count(&self) -> usize {
-        self.0.len()
+        self.found.count()
     }
 
-    fn add(&mut self, path: &Path<'_>, message: String) {
-        self.0.push(Problem { field: path.to_string(), message, ..Problem::default() });
+    fn add(&mut self, path: &Path<'_>, message: impl FnOnce() -> String) {
+        self.found.add(|| Problem { field: path.to_string(), message: message(), ..Problem::default() });
     }
 
     pub fn required(&mut self, path: &Path<'_>, detail: &str) {
-        self.add(path, detailed("Required value".to_owned(), detail));
+        self.add(path, || detailed("Required value".to_owned(), detail));
     }
 
     pub fn forbidden(&mut self, path: &Path<'_>, detail: &str) {
-        self.add(path, detailed("Forbidden".to_owned(), detail));
+        self.add(path, || detailed("Forbidden".to_owned(), detail));
     }
 
     pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Shown>, detail: impl Display) {
-        self.add(path, detailed(format!("Invalid value: {}", value.into()), detail));
+        self.add(path, || detailed(format!("Invalid value: {}", value.into()), detail));
     }
 
     pub fn duplicate(&mut self, path: &Path<'_>, value: impl Into<Shown>) {
-        self.add(path, format!("Duplicate value: {}", value.into()));
+        self.add(path, || format!("Duplicate value: {}", value.into()));
     }
 
     pub fn not_found(&mut self, path: &Path<'_>, value: &str, detail: &str) {
-        self.add(path, detailed(format!("Not found: {}", Shown::from(value)), detail));
+        self.add(path, || detailed(format!("Not found: {}", Shown::from(value)), detail));
     }
 
     pub fn too_long(&mut self, path: &Path<'_>, most: usize) {
-        self.add(path, format!("Too long: may not be more than {most} bytes"));
+        self.add(path, || format!("Too long: may not be more than {most} bytes"));
     }
 
     pub fn too_many(&mut self, path: &Path<'_>, count: usize, most: usize) {
-        self.add(path, format!("Too many: {count}: must have at most {most} items"));
+        self.add(path, || format!("Too many: {count}: must have at most {most} items"));
     }
 
     pub fn unsupported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
-        let supported: Vec<_> = supported.iter().map(|it| Shown::from(*it).0).collect();
-        let value = Shown::from(value);
-        self.add(path, format!("Unsupported value: {value}: supported values: {}", supported.join(", ")));
+        self.add(path, || {
+            let supported: Vec<_> = supported.iter().map(|it| Shown::from(*it).0).collect();
+            format!("Unsupported value: {}: supported values: {}", Shown::from(value), supported.join(", "))
+        });
     }
 
     /// One of some values; nothing set is none of them.

@@ -1,0 +1,81 @@
+//! How large a pod becomes by what stands in it once and is said many times.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1 as wire;
+
+use super::env::field;
+use crate::{Problem, Value, expand::expand_within, limits::REFERRED};
+
+/// What is wrong with a pod whose references and inherited fields stand for too much. An API server lets it pass: it makes
+/// nothing of them.
+pub(crate) fn objection(pod: &wire::Pod) -> Option<Problem> {
+    let spec = pod.spec.as_ref()?;
+    let mut left = REFERRED;
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let fits = containers.into_iter().all(|container| {
+        take(&mut left, inherited(spec))
+            && container.env.iter().flatten().all(|variable| {
+                let source = variable.value_from.as_ref().and_then(|source| source.field_ref.as_ref());
+                source.is_none_or(|source| take(&mut left, length(&source.field_path, pod)))
+            })
+            && take_commands(&mut left, container)
+    });
+    let mut files = spec.volumes.iter().flatten().flat_map(files);
+    let fits = fits && files.all(|path| take(&mut left, length(path, pod)));
+    let message = || {
+        let mib = REFERRED >> 20;
+        format!("its references to its own fields and variables stand for more than {mib} MiB; use fewer of them")
+    };
+    (!fits).then(|| Problem { field: "spec".to_owned(), message: message(), ..Problem::default() })
+}
+
+fn take(left: &mut usize, length: usize) -> bool {
+    let fits = length <= *left;
+    *left = left.saturating_sub(length);
+    fits
+}
+
+/// The length of what each container has from its pod, bytes.
+fn inherited(spec: &wire::PodSpec) -> usize {
+    let Some(context) = &spec.security_context else { return 0 };
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let seccomp = context.seccomp_profile.as_ref().map_or(0, |it| length(&it.localhost_profile));
+    let app_armor = context.app_armor_profile.as_ref().map_or(0, |it| length(&it.localhost_profile));
+    let se_linux = context.se_linux_options.as_ref();
+    let se_linux =
+        se_linux.map_or(0, |it| [&it.user, &it.role, &it.type_, &it.level].into_iter().map(length).sum::<usize>());
+    seccomp + app_armor + se_linux
+}
+
+/// The length of a field's value, bytes.
+fn length(path: &str, pod: &wire::Pod) -> usize {
+    match field(path, pod) {
+        Value::Literal(text) => text.len(),
+        _ => 0,
+    }
+}
+
+/// The paths of the fields that files of a volume are made of.
+fn files(volume: &wire::Volume) -> impl Iterator<Item = &str> {
+    let own = volume.downward_api.iter().flat_map(|it| it.items.iter().flatten());
+    let sources = volume.projected.iter().flat_map(|it| it.sources.iter().flatten());
+    let projected = sources.flat_map(|it| it.downward_api.iter()).flat_map(|it| it.items.iter().flatten());
+    own.chain(projected).filter_map(|file| file.field_ref.as_ref()).map(|source| source.field_path.as_str())
+}
+
+/// Probes' commands: their variables are those of the manifest.
+fn take_commands(left: &mut usize, container: &wire::Container) -> bool {
+    let probes = [&container.startup_probe, &container.liveness_probe, &container.readiness_probe];
+    let commands = probes.into_iter().flatten().filter_map(|probe| probe.exec.as_ref()?.command.as_ref());
+    let mut words = commands.flatten().filter(|word| word.contains('$')).peekable();
+    if words.peek().is_none() {
+        return true;
+    }
+    let said: BTreeMap<_, _> =
+        container.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
+    words.all(|word| {
+        let expanded = expand_within(word, *left, |name| said.get(name).copied());
+        expanded.is_some_and(|expanded| take(left, expanded.len()))
+    })
+}

@@ -1,0 +1,216 @@
+//! Small files that stand for much, and large ones in which much is wrong: what they take is bounded.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    fmt::Write as _,
+};
+
+use stanchion_pod::{Problem, decode};
+
+/// Counts what each thread holds, so that tests beside each other do not count for one another.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
+}
+
+#[allow(unsafe_code, reason = "an allocator is unsafe by its trait")]
+// SAFETY: every call goes to the system's allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let (held, most) = HELD.get();
+        HELD.set((held + layout.size(), most.max(held + layout.size())));
+        // SAFETY: the caller's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        let (held, most) = HELD.get();
+        HELD.set((held.saturating_sub(layout.size()), most));
+        // SAFETY: the caller's.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What is wrong with a manifest, and the MiB that were held while that was found out.
+fn refused(text: &str) -> (Vec<Problem>, usize) {
+    HELD.set((0, 0));
+    let problems = decode(text.as_bytes(), "node-1").map(|manifest| manifest.pods.len()).expect_err("it is refused");
+    (problems, HELD.get().1 >> 20)
+}
+
+/// Holds that a small manifest is refused in such words, and in little memory.
+fn is_refused_cheaply(what: &str, text: &str, words: &str) {
+    assert!(text.len() < 3 << 20, "{what}: the manifest is small");
+    let (problems, mib) = refused(text);
+    assert!(problems.iter().any(|problem| problem.message.contains(words)), "{what}: {:.300}", format!("{problems:?}"));
+    assert!(mib < 150, "{what}: {mib} MiB were held");
+    let longest = problems.iter().map(|problem| problem.to_string().len()).max().unwrap_or_default();
+    assert!(longest < 6000, "{what}: a problem has {longest} bytes");
+}
+
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec:\n";
+
+#[test]
+fn aliases_are_weighed_by_what_they_stand_for() {
+    let long = "x".repeat(100_000);
+    let aliases = "*a, ".repeat(3000);
+    let containers = format!("{POD}  containers: [{{name: c, image: i, args: [");
+    let keys: String = (0..3000).fold(String::new(), |keys, key| keys + &format!("{{*a : {key}}}, "));
+    let words = "with its aliases (*name) written out it has more than 20 MiB";
+    is_refused_cheaply("values", &format!("{containers}&a {long}, {aliases}]}}]"), words);
+    is_refused_cheaply("quoted", &format!("{containers}&a '{long}', {aliases}]}}]"), words);
+    is_refused_cheaply("keys", &format!("x: &a {long}\n{POD}  y: [{keys}]"), words);
+    let merged = "{<<: *a}, ".repeat(3000);
+    is_refused_cheaply("merge keys", &format!("x: &a {{? {long} : 1}}\n{POD}  y: [{merged}]"), words);
+    let lists = "{<<: [*a, *a, *a]}, ".repeat(1000);
+    is_refused_cheaply("lists of merge keys", &format!("x: &a {{? {long} : 1}}\n{POD}  y: [{lists}]"), words);
+    let nested = (1..12).fold(format!("a0: &a0 [{long}]\n"), |text, level| {
+        let before = level - 1;
+        text + &format!("a{level}: &a{level} [*a{before}, *a{before}]\n")
+    });
+    is_refused_cheaply("nested", &format!("{nested}{POD}"), words);
+    let items = format!("&a {}, {}", "x".repeat(10_000), "*a, ".repeat(50));
+    let documents = format!("{POD}  containers: [{{name: c, image: i, args: [{items}]}}]\n---\n").repeat(60);
+    is_refused_cheaply("many documents", &documents, words);
+    let folded = format!("x: &a |\n  {long}\n{POD}  y: [{aliases}]");
+    is_refused_cheaply("blocks", &folded, words);
+    // No alias names them, and each is kept for one.
+    let anchors: String = (0..90).fold(String::new(), |text, level| text + &format!("&a{level} ["));
+    is_refused_cheaply("anchors", &format!("x: {anchors}{}{}\n{POD}", "x".repeat(1_000_000), "]".repeat(90)), words);
+    let tags = format!("%TAG !e! {}\n---\nx: [{}]", "t".repeat(1_000_000), "!e!a b, ".repeat(100_000));
+    is_refused_cheaply("tags", &tags, "%TAG");
+}
+
+#[test]
+fn what_stands_once_and_is_said_often_is_bounded() {
+    let large = "x".repeat(200_000);
+    let words = "its references to its own fields and variables stand for more than 16 MiB";
+    let env = "{name: E, valueFrom: {fieldRef: {fieldPath: 'metadata.annotations[''x'']'}}}, ".repeat(1000);
+    let head = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a, annotations: {{x: {large}}}}}\nspec:\n");
+    is_refused_cheaply("env", &format!("{head}  containers: [{{name: c, image: i, env: [{env}]}}]"), words);
+    let items: String = (0..1000).fold(String::new(), |items, file| {
+        items + &format!("{{path: f{file}, fieldRef: {{fieldPath: 'metadata.annotations[''x'']'}}}}, ")
+    });
+    let volumes = format!(
+        "{head}  containers: [{{name: c, image: i}}]\n  volumes: [{{name: v, downwardAPI: {{items: [{items}]}}}}]"
+    );
+    is_refused_cheaply("files", &volumes, words);
+    let command = "$(A), ".repeat(1000);
+    let probe = format!(
+        "{POD}  containers: [{{name: c, image: i, env: [{{name: A, value: {large}}}], livenessProbe: {{exec: {{command: [{command}]}}}}}}]"
+    );
+    is_refused_cheaply("probes", &probe, words);
+    let containers: String =
+        (0..2000).fold(String::new(), |all, number| all + &format!("{{name: c{number}, image: i}}, "));
+    let context =
+        format!("{POD}  securityContext: {{seLinuxOptions: {{level: {large}}}}}\n  containers: [{containers}]");
+    is_refused_cheaply("inherited", &context, words);
+    let keys = "l, ".repeat(100_000);
+    let spread = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, labels: {{l: {large}}}}}\nspec:\n  containers: [{{name: c, image: i}}]\n  \
+         topologySpreadConstraints: [{{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule, labelSelector: {{}}, matchLabelKeys: [{keys}]}}]"
+    );
+    is_refused_cheaply("label keys", &spread, "must be no more than 63");
+}
+
+#[test]
+fn what_an_api_server_finds_too_large_is_refused() {
+    let pod = |args: &str| format!("{POD}  containers: [{{name: c, image: i, args: [{args}]}}]");
+    let (problems, _) = refused(&pod(&"x".repeat(3 << 20)));
+    assert!(problems[0].message.starts_with("Request entity too large: limit is 3145728"), "{problems:.300?}");
+    for args in ["x".repeat(1_600_000), "1234567890, ".repeat(140_000).replace("1234567890", "a123456789")] {
+        let (problems, mib) = refused(&pod(&args));
+        assert!(problems[0].message.starts_with("etcdserver: request is too large"), "{problems:.300?}");
+        assert!(mib < 150, "{mib} MiB were held");
+    }
+    for (text, words) in [
+        (
+            format!(
+                "{{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"spec\": {{\"nodeName\": \"{}\"}}}}",
+                "x".repeat(2 << 20)
+            ),
+            "etcdserver",
+        ),
+        (
+            format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{a: {}}}", "x".repeat(4 << 20)),
+            "Request entity",
+        ),
+        (format!("{POD}  containers: [{}]", "{}, ".repeat(100_000)), "the items of its lists take more than 32 MiB"),
+        (format!("x: [{}]", "a,".repeat(4 << 20)), "it has more than 2621440 values"),
+        (format!("{{\"x\": [{}1]}}", "1,".repeat(4 << 20)), "it has more than 2621440 values"),
+    ] {
+        let (problems, mib) = refused(&text);
+        assert!(problems[0].message.contains(words), "{words}: {problems:.300?}");
+        assert!(mib < 400, "{words}: {mib} MiB were held");
+    }
+    let fits = decode(pod(&"x".repeat(1_500_000)).as_bytes(), "node-1").expect("an API server takes it");
+    assert_eq!(fits.pods.len(), 1);
+}
+
+/// A list of so many bytes with such items.
+fn list(head: &str, item: &str, bytes: usize, tail: &str) -> (String, usize) {
+    let count = bytes / item.len();
+    (format!("{head}{}{tail}", item.repeat(count)), count)
+}
+
+#[test]
+fn a_hundred_problems_of_a_file_are_told_and_the_others_counted() {
+    const LARGE: usize = 8 << 20;
+    const SMALL: usize = 1 << 20;
+    let containers = format!("{POD}  containers:\n");
+    for (what, (text, count)) in [
+        (
+            "unknown fields of pods",
+            list(
+                "kind: PodList\nitems:\n",
+                "- {metadata: {name: a}, spec: {containers: [{name: c, image: i, imge: x}]}}\n",
+                LARGE,
+                "",
+            ),
+        ),
+        ("pods that lack all", list("kind: PodList\nitems:\n", "- {x: y}\n", LARGE, "")),
+        (
+            "values of pods",
+            list(
+                "kind: PodList\nitems:\n",
+                "- {metadata: {name: A_}, spec: {containers: [{name: c, image: i}]}}\n",
+                SMALL,
+                "",
+            ),
+        ),
+        ("unknown fields of containers", list(&containers, "  - {name: c, image: i, imge: x}\n", SMALL, "")),
+        ("types in containers", list(&containers, "  - 1\n", SMALL, "")),
+        ("unknown fields of a pod", list(POD, "  containerz: []\n", SMALL, "")),
+        (
+            "containers in JSON",
+            list("{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"spec\":{\"containers\":[", "{\"imge\":1},", SMALL, "{}]}}"),
+        ),
+        (
+            "Secrets",
+            list("kind: List\napiVersion: v1\nitems:\n", "- {apiVersion: v1, kind: Secret, data: {a: 1}}\n", SMALL, ""),
+        ),
+        ("versions", list("", "kind: Pod\n---\n", SMALL, "")),
+        ("names", list(&containers, "  - {name: A_, image: i}\n", 300_000, "")),
+    ] {
+        let (problems, mib) = refused(&text);
+        assert_eq!(problems.len(), 101, "{what}: {:.300}", format!("{problems:?}"));
+        let last = &problems[100].message;
+        let more: usize = last.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_default();
+        assert!(last.starts_with("and ") && last.contains("more problems") && more + 100 >= count, "{what}: {last}");
+        assert!(mib < 400, "{what}: {mib} MiB were held");
+    }
+    let mut warned = String::new();
+    for number in 0..500 {
+        write!(warned, "{POD}  schedulerName: s{number}\n  containers: [{{name: c, image: i}}]\n---\n").expect("text");
+    }
+    let warnings = decode(warned.as_bytes(), "node-1").unwrap_or_else(|problems| panic!("{:?}", problems[0])).warnings;
+    assert!(
+        warnings.len() == 101 && warnings[100].message == "and 400 more warnings; the first 100 of a file are shown",
+        "{warnings:.300?}"
+    );
+}
