@@ -77,7 +77,7 @@ impl Admission {
 }
 
 /// A name whose parts are divided by slashes, with dots.
-fn dotted(name: &str) -> String {
+pub(crate) fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|first| name.as_bytes()[first]) {
         Some(b'/') => name
             .chars()

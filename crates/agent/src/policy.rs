@@ -2,14 +2,12 @@
 //! otherwise. The levels are Kubernetes' Pod Security Standards, as of 1.36.
 
 use stanchion_pod::{
-    Pod,
-    k8s_openapi::api::core::v1::{
-        AppArmorProfile, Container, PodSpec, SELinuxOptions, SeccompProfile, SecurityContext, Volume,
-    },
+    Container, Pod, Profile, SeLinux, Volume,
+    k8s_openapi::api::core::v1::{self as wire, PodSpec},
 };
 
 use crate::{
-    admission::SAFE,
+    admission::{SAFE, dotted},
     config::{Level, Policy},
     reference,
     room::Refusal,
@@ -48,110 +46,121 @@ pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
         });
         for (place, image) in containers.chain(volumes) {
             let image = reference::full(image);
-            if !registries.iter().any(|allowed| is_from(&image, allowed)) {
+            if !registries.iter().any(|allowed| reference::is_from(&image, allowed)) {
                 objections.push(format!("image {image} of {place} is from none of policy.registries"));
             }
         }
     }
-    if policy.level != Level::Privileged
-        && let Some(spec) = &pod.wire.spec
-    {
-        let mut violations = baseline(spec);
+    if policy.level != Level::Privileged {
+        let mut violations = baseline(pod);
         if policy.level == Level::Restricted {
-            violations.extend(restricted(spec));
+            violations.extend(restricted(pod));
         }
         objections.extend(violations.into_iter().map(|it| format!("violates PodSecurity \"{}\": {it}", policy.level)));
     }
     (!objections.is_empty()).then(|| ("PolicyViolation", objections.join("; ")))
 }
 
-/// Whether an image is from a registry, or from a part of it.
-fn is_from(image: &str, allowed: &str) -> bool {
-    let rest = image.strip_prefix(allowed.trim_end_matches('/'));
-    rest.is_some_and(|rest| rest.starts_with(['/', ':', '@']))
-}
-
-fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers)
-}
-
-fn baseline(spec: &PodSpec) -> Vec<String> {
+/// Objects to what a pod runs with, whatever field or annotation it is from; and, as Kubernetes does, to what its manifest says for
+/// the whole pod although every container has something else.
+fn baseline(pod: &Pod) -> Vec<String> {
     let mut found = Vec::new();
-    for (name, set) in [("hostNetwork", spec.host_network), ("hostPID", spec.host_pid), ("hostIPC", spec.host_ipc)] {
-        if set == Some(true) {
+    let security = &pod.security;
+    for (name, set) in
+        [("hostNetwork", pod.host_network), ("hostPID", security.host_pid), ("hostIPC", security.host_ipc)]
+    {
+        if set {
             found.push(format!("the pod must not set {name}=true"));
         }
     }
-    for volume in spec.volumes.iter().flatten().filter(|volume| volume.host_path.is_some()) {
-        found.push(format!("volume {:?} must not be a hostPath", volume.name));
+    for (name, _) in pod.volumes.iter().filter(|(_, volume)| matches!(volume, Volume::HostPath { .. })) {
+        found.push(format!("volume {name:?} must not be a hostPath"));
     }
-    let own = spec.security_context.as_ref();
-    if let Some(own) = own {
-        let lax = unconfined(&own.seccomp_profile, &own.app_armor_profile, &own.se_linux_options);
-        found.extend(lax.map(|message| format!("the pod must not {message}")));
-    }
-    for sysctl in own.iter().flat_map(|own| own.sysctls.iter().flatten()) {
-        if !SAFE.iter().any(|(safe, _)| *safe == sysctl.name.replace('/', ".")) {
-            found.push(format!("sysctl {:?} is not a safe one", sysctl.name));
+    for (name, _) in &security.sysctls {
+        if !SAFE.iter().any(|(safe, _)| *safe == dotted(name)) {
+            found.push(format!("sysctl {name:?} is not a safe one"));
         }
     }
-    for container in containers(spec) {
-        let mut object = |message: &str| found.push(format!("container {:?} must not {message}", container.name));
-        if container.ports.iter().flatten().any(|port| port.host_port.is_some_and(|port| port != 0)) {
-            object("use a hostPort");
+    for (annotation, profile) in pod.annotations.iter().filter(|(key, _)| key.starts_with(APP_ARMOR)) {
+        if !profile.is_empty() && profile != "runtime/default" && !profile.starts_with("localhost/") {
+            found.push(format!("annotation {annotation} must not be {profile:?}"));
         }
+    }
+    let spec = pod.wire.spec.as_ref();
+    found.extend(spec.into_iter().flat_map(of_whole_pod).map(|message| format!("the pod must not {message}")));
+    for container in pod.all_containers() {
+        let messages = of_container(container, security.own_users);
+        found.extend(messages.into_iter().map(|it| format!("container {:?} must not {it}", container.name)));
+    }
+    for container in spec.into_iter().flat_map(containers) {
         if hosts(container).any(|host| !host.is_empty()) {
-            object("name a host in a probe or hook");
+            found.push(format!("container {:?} must not name a host in a probe or hook", container.name));
         }
-        if let Some(own) = &container.security_context {
-            for message in own_baseline(own) {
-                object(&message);
-            }
+        let windows = container.security_context.as_ref().and_then(|own| own.windows_options.as_ref());
+        if windows.and_then(|windows| windows.host_process) == Some(true) {
+            found.push(format!("container {:?} must not set hostProcess=true", container.name));
         }
     }
     found
 }
 
-fn own_baseline(own: &SecurityContext) -> Vec<String> {
-    let mut found = Vec::new();
-    if own.privileged == Some(true) {
-        found.push("set privileged=true".to_owned());
-    }
-    for added in own.capabilities.iter().flat_map(|it| it.add.iter().flatten()) {
-        if !HARMLESS.contains(&added.trim_start_matches("CAP_")) {
-            found.push(format!("add the capability {added}"));
-        }
-    }
-    if own.proc_mount.as_deref().is_some_and(|mount| mount != "Default") {
-        found.push("set procMount".to_owned());
-    }
-    let lax = unconfined(&own.seccomp_profile, &own.app_armor_profile, &own.se_linux_options);
-    found.extend(lax.map(str::to_owned));
-    found
+fn containers(spec: &PodSpec) -> impl Iterator<Item = &wire::Container> {
+    spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
-/// What of a pod or a container is said not to confine it.
-fn unconfined(
-    seccomp: &Option<SeccompProfile>,
-    app_armor: &Option<AppArmorProfile>,
-    se_linux: &Option<SELinuxOptions>,
-) -> impl Iterator<Item = &'static str> {
+/// What the pod's own security context says against the level, also where no container has it.
+fn of_whole_pod(spec: &PodSpec) -> Vec<&'static str> {
+    let Some(context) = &spec.security_context else { return Vec::new() };
+    let se_linux = context.se_linux_options.clone().map(|it| SeLinux {
+        user: it.user.unwrap_or_default(),
+        role: it.role.unwrap_or_default(),
+        kind: it.type_.unwrap_or_default(),
+        level: it.level.unwrap_or_default(),
+    });
+    let windows = context.windows_options.as_ref().and_then(|it| it.host_process);
     let found = [
-        (seccomp.as_ref().is_some_and(|it| it.type_ == "Unconfined"), "set seccompProfile.type to Unconfined"),
-        (app_armor.as_ref().is_some_and(|it| it.type_ == "Unconfined"), "set appArmorProfile.type to Unconfined"),
-        (se_linux.as_ref().is_some_and(is_no_containers), "set seLinuxOptions but for a container's type"),
+        (context.seccomp_profile.as_ref().is_some_and(|it| it.type_ == "Unconfined"), SECCOMP),
+        (context.app_armor_profile.as_ref().is_some_and(|it| it.type_ == "Unconfined"), APP_ARMOR_TYPE),
+        (se_linux.is_some_and(|it| is_no_containers(&it)), SE_LINUX),
+        (windows == Some(true), "set hostProcess=true"),
     ];
-    found.into_iter().filter_map(|(is_so, message)| is_so.then_some(message))
+    found.into_iter().filter_map(|(is_so, message)| is_so.then_some(message)).collect()
 }
 
-fn is_no_containers(options: &SELinuxOptions) -> bool {
-    let is_set = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    let kind = options.type_.as_deref().unwrap_or_default();
-    is_set(&options.user) || is_set(&options.role) || !CONTAINER_TYPES.contains(&kind)
+/// Begins the annotations that name containers' AppArmor profiles.
+const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+const SECCOMP: &str = "set seccompProfile.type to Unconfined";
+const APP_ARMOR_TYPE: &str = "set appArmorProfile.type to Unconfined";
+const SE_LINUX: &str = "set seLinuxOptions but for a container's type";
+
+/// What a container runs with, against the level.
+fn of_container(container: &Container, own_users: bool) -> Vec<String> {
+    let security = &container.security;
+    let mut found = Vec::new();
+    let mut object = |is_so: bool, message: &str| {
+        if is_so {
+            found.push(message.to_owned());
+        }
+    };
+    object(container.ports.iter().any(|port| port.host_port.is_some()), "use a hostPort");
+    object(security.privileged, "set privileged=true");
+    // With users of its own, what it finds in /proc is not the node's.
+    object(security.unmasked_proc && !own_users, "set procMount");
+    object(security.seccomp == Some(Profile::Unconfined), SECCOMP);
+    object(security.app_armor == Some(Profile::Unconfined), APP_ARMOR_TYPE);
+    object(security.se_linux.as_ref().is_some_and(is_no_containers), SE_LINUX);
+    for added in security.add_capabilities.iter().filter(|added| !HARMLESS.contains(&added.as_str())) {
+        found.push(format!("add the capability {added}"));
+    }
+    found
+}
+
+fn is_no_containers(options: &SeLinux) -> bool {
+    !options.user.is_empty() || !options.role.is_empty() || !CONTAINER_TYPES.contains(&options.kind.as_str())
 }
 
 /// The hosts that a container's probes and hooks are to ask.
-fn hosts(container: &Container) -> impl Iterator<Item = &str> {
+fn hosts(container: &wire::Container) -> impl Iterator<Item = &str> {
     let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
     let probed = probes.into_iter().flatten().flat_map(|probe| {
         [
@@ -169,55 +178,58 @@ fn hosts(container: &Container) -> impl Iterator<Item = &str> {
     probed.chain(hooked).flatten()
 }
 
-fn restricted(spec: &PodSpec) -> Vec<String> {
+fn restricted(pod: &Pod) -> Vec<String> {
     let mut found = Vec::new();
-    for volume in spec.volumes.iter().flatten().filter(|volume| !is_plain(volume)) {
+    let spec = pod.wire.spec.as_ref();
+    for volume in spec.into_iter().flat_map(|spec| spec.volumes.iter().flatten()).filter(|volume| !is_plain(volume)) {
         found.push(format!("volume {:?} is of a kind that is not allowed", volume.name));
     }
-    let pod = spec.security_context.as_ref();
-    if pod.and_then(|pod| pod.run_as_user) == Some(0) {
+    let of_pod = spec.and_then(|spec| spec.security_context.as_ref());
+    // With users of its own, a pod's root is nobody on the node.
+    let own_users = pod.security.own_users;
+    if of_pod.and_then(|pod| pod.run_as_user) == Some(0) && !own_users {
         found.push("the pod must not set runAsUser=0".to_owned());
     }
-    for container in containers(spec) {
-        let own = container.security_context.as_ref();
-        let mut object = |message: &str| found.push(format!("container {:?} must {message}", container.name));
-        if own.and_then(|own| own.allow_privilege_escalation) != Some(false) {
-            object("set allowPrivilegeEscalation=false");
-        }
-        let non_root = own.and_then(|own| own.run_as_non_root).or(pod.and_then(|pod| pod.run_as_non_root));
-        if non_root != Some(true) {
-            object("set runAsNonRoot=true");
-        }
-        if own.and_then(|own| own.run_as_user) == Some(0) {
-            object("not set runAsUser=0");
-        }
-        let seccomp = own.and_then(|own| own.seccomp_profile.as_ref());
-        if seccomp.or(pod.and_then(|pod| pod.seccomp_profile.as_ref())).is_none() {
-            object("set seccompProfile.type to RuntimeDefault or Localhost");
-        }
-        let capabilities = own.and_then(|own| own.capabilities.as_ref());
-        if !capabilities.is_some_and(|it| it.drop.iter().flatten().any(|dropped| dropped == "ALL")) {
-            object("drop the capabilities ALL");
-        }
-        let mut added = capabilities.iter().flat_map(|it| it.add.iter().flatten());
-        if added.any(|added| added.trim_start_matches("CAP_") != "NET_BIND_SERVICE") {
-            object("not add other capabilities than NET_BIND_SERVICE");
-        }
+    if of_pod.and_then(|pod| pod.run_as_non_root) == Some(false) && !own_users {
+        found.push("the pod must not set runAsNonRoot=false".to_owned());
+    }
+    for container in pod.all_containers() {
+        let security = &container.security;
+        let mut object = |is_so: bool, message: &str| {
+            if is_so {
+                found.push(format!("container {:?} must {message}", container.name));
+            }
+        };
+        object(!security.no_new_privileges, "set allowPrivilegeEscalation=false");
+        object(!security.non_root && !own_users, "set runAsNonRoot=true");
+        object(security.user == Some(0) && !own_users, "not set runAsUser=0");
+        object(security.unmasked_proc && own_users, "not set procMount");
+        object(security.seccomp.is_none(), "set seccompProfile.type to RuntimeDefault or Localhost");
+        object(!security.drop_capabilities.iter().any(|dropped| dropped == "ALL"), "drop the capabilities ALL");
+        let is_other = |added: &String| added != "NET_BIND_SERVICE";
+        object(security.add_capabilities.iter().any(is_other), "not add other capabilities than NET_BIND_SERVICE");
     }
     found
 }
 
 /// A volume that shows nothing of the node.
-fn is_plain(volume: &Volume) -> bool {
-    volume.config_map.is_some()
-        || volume.downward_api.is_some()
-        || volume.empty_dir.is_some()
-        || volume.image.is_some()
-        || volume.persistent_volume_claim.is_some()
-        || volume.projected.is_some()
-        || volume.secret.is_some()
-        // Refused by its own name at the level below.
-        || volume.host_path.is_some()
+fn is_plain(volume: &wire::Volume) -> bool {
+    // One without a source is an emptyDir. A hostPath is refused by its own name at the level below.
+    let others = wire::Volume {
+        name: String::new(),
+        config_map: None,
+        csi: None,
+        downward_api: None,
+        empty_dir: None,
+        ephemeral: None,
+        image: None,
+        persistent_volume_claim: None,
+        projected: None,
+        secret: None,
+        host_path: None,
+        ..volume.clone()
+    };
+    others == wire::Volume::default()
 }
 
 #[cfg(test)]
@@ -293,6 +305,55 @@ mod tests {
             assert!(said.starts_with("violates PodSecurity \"baseline\": ") && said.contains(words), "{words}: {said}");
             assert_eq!(self::said(Level::Privileged, &spec), "", "R-REJ-12: nothing is refused by default");
         }
+    }
+
+    #[test]
+    fn what_is_executed_is_judged_however_it_is_written() {
+        let said = |level: Level, text: &str| {
+            let text = format!("apiVersion: v1\nkind: Pod\n{text}\n");
+            let mut pods =
+                stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods;
+            let policy = Policy { level, ..Policy::default() };
+            refusal(&policy, &pods.remove(0)).map(|(_, message)| message).unwrap_or_default()
+        };
+        let fine = "securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}, \
+                    capabilities: {drop: [all]}}";
+        let annotated = |container: &str, profile: &str, spec: &str| {
+            format!(
+                "metadata: {{name: a, annotations: {{container.apparmor.security.beta.kubernetes.io/{container}: {profile}}}}}\nspec: {spec}"
+            )
+        };
+        let spec = format!("{{initContainers: [{{name: i, image: a, restartPolicy: Always, {fine}}}], containers: [{{name: c, image: a, {fine}}}]}}");
+        for level in [Level::Baseline, Level::Restricted] {
+            for container in ["c", "i"] {
+                let found = said(level, &annotated(container, "unconfined", &spec));
+                let words = format!("container {container:?} must not set appArmorProfile.type to Unconfined");
+                assert!(found.contains(&words), "R-GAP-22: {found}");
+            }
+            for profile in ["runtime/default", "localhost/mine"] {
+                assert_eq!(said(level, &annotated("c", profile, &spec)), "", "R-GAP-22: {profile}");
+            }
+        }
+        let pod = |context: &str, own: &str| {
+            format!("metadata: {{name: a}}\nspec: {{securityContext: {context}, containers: [{{name: c, image: a, {own}}}]}}")
+        };
+        for (context, own, words) in [
+            ("{seccompProfile: {type: Unconfined}}", fine, "the pod must not set seccompProfile.type"),
+            ("{appArmorProfile: {type: Unconfined}}", fine, "container \"c\" must not set appArmorProfile.type"),
+            ("{seLinuxOptions: {role: r}}", fine, "container \"c\" must not set seLinuxOptions"),
+            ("{runAsUser: 0}", fine, "container \"c\" must not set runAsUser=0"),
+            ("{runAsNonRoot: false}", fine, "the pod must not set runAsNonRoot=false"),
+            ("{sysctls: [{name: net/ipv4.tcp_syncookies, value: '1'}]}", fine, "is not a safe one"),
+            ("{}", "ports: [{containerPort: 1, hostPort: 2}]", "must not use a hostPort"),
+            ("{}", "securityContext: {capabilities: {add: [cap_sys_admin]}}", "add the capability SYS_ADMIN"),
+            ("{}", "lifecycle: {preStop: {httpGet: {port: 1, host: h}}}", "must not name a host"),
+        ] {
+            let found = said(Level::Restricted, &pod(context, own));
+            assert!(found.contains(words), "R-GAP-22: {words}: {found}");
+        }
+        let inherited = "{runAsNonRoot: true, seccompProfile: {type: Localhost, localhostProfile: p.json}}";
+        let own = "ports: [{containerPort: 1, hostPort: 0}], securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}";
+        assert_eq!(said(Level::Restricted, &pod(inherited, own)), "", "R-SEC-1: a container has what its pod says");
     }
 
     #[test]

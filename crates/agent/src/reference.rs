@@ -24,22 +24,66 @@ pub fn full(reference: &str) -> String {
 /// The repository of a full reference: without tag and digest.
 #[must_use]
 pub fn repository(reference: &str) -> &str {
-    let name = reference.split_once('@').map_or(reference, |(name, _)| name);
-    match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => repository,
+    let path = reference.find('/').map_or(0, |slash| slash + 1);
+    let name = reference[path..].find('@').map_or(reference, |at| &reference[..path + at]);
+    match name[path..].rsplit_once(':') {
+        Some((_, tag)) if !tag.contains('/') => &name[..name.len() - tag.len() - 1],
         _ => name,
     }
 }
 
+/// Whether an image of that full reference is from a registry, or from a part of it: `registry.example:5000`,
+/// `docker.io/library`, or a repository by its whole name. A registry without a port is that host without one, and a tag or
+/// digest begins only after a path: in `registry.example:5000/a` and `registry.example@other.example/a` nothing of the host is one.
+#[must_use]
+pub fn is_from(reference: &str, place: &str) -> bool {
+    let (host, path) = reference.split_once('/').unwrap_or((reference, ""));
+    let place = place.trim_end_matches('/');
+    let (allowed_host, allowed_path) = place.split_once('/').unwrap_or((place, ""));
+    let allowed_host = if allowed_host == "index.docker.io" { "docker.io" } else { allowed_host };
+    let below = path.strip_prefix(allowed_path);
+    host == allowed_host
+        && (allowed_path.is_empty()
+            || below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@'])))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{full, repository};
+    use super::{full, is_from, repository};
 
     #[test]
     fn a_repository_has_neither_tag_nor_digest() {
         for reference in ["a.b:5000/c/d:1", "a.b:5000/c/d", "a.b:5000/c/d:1@sha256:2", "a.b:5000/c/d@sha256:2"] {
             assert_eq!(repository(reference), "a.b:5000/c/d");
         }
+        assert_eq!(repository("a.b@c.d/e:1"), "a.b@c.d/e", "an @ counts after the path only");
+    }
+
+    #[test]
+    fn a_place_is_a_host_with_its_port_and_whole_parts_of_a_path() {
+        for (reference, place, expected) in [
+            ("r.example/a:1", "r.example", true),
+            ("r.example/a:1", "r.example/", true),
+            ("r.example:5000/a", "r.example", false),
+            ("r.example:443/a", "r.example", false),
+            ("r.example/a", "r.example:5000", false),
+            ("r.example:50001/a", "r.example:5000", false),
+            ("r.example:5000/team/a@sha256:00", "r.example:5000/team", true),
+            ("r.example@other.example/a:1", "r.example", false),
+            ("r.example.other/a:1", "r.example", false),
+            ("r.example/team/a:1", "r.example/team", true),
+            ("r.example/team:1", "r.example/team", true),
+            ("r.example/teams/a:1", "r.example/team", false),
+            ("r.example:1/team/a:1", "r.example:1/team/a", true),
+            ("r.example/team", "r.example/team/a", false),
+            ("docker.io/library/redis:7", "index.docker.io", true),
+            ("[::1]:5000/a", "[::1]", false),
+            ("[::1]/a", "[::1]", true),
+            ("r.example/a", "", false),
+        ] {
+            assert_eq!(is_from(reference, place), expected, "R-REJ-12: {reference} {place}");
+        }
+        assert!(!is_from(&full("r.example:5000"), "r.example"), "it is a tag of docker.io/library/r.example");
     }
 
     // R-IMG-1.

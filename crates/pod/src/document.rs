@@ -152,9 +152,8 @@ impl Document {
     /// As Kubernetes' own type. At most `room` problems are made.
     ///
     /// # Errors
-    /// It is of another version, or values do not fit their fields; unknown fields and repeated keys with it.
+    /// Values do not fit their fields; unknown fields and repeated keys with it.
     pub fn typed(&self, room: usize) -> Result<Typed, Problems> {
-        self.check_version("Pod", room)?;
         let shape::Read { value: fields, strict, mut wrong } = self.read(schema::pod(), room);
         if !wrong.is_empty() {
             wrong.append(strict);

@@ -54,10 +54,21 @@ fn domain_and_path(name: &str) -> (&str, &str) {
     }
 }
 
+/// The longest path of a reference, bytes (distribution's reference grammar).
+const LONGEST_PATH: usize = 255;
+
 /// `[host[:port]/]path`
 fn is_name(name: &str) -> bool {
     let (domain, path) = domain_and_path(name);
-    name.len() <= 255 && (domain.is_empty() || is_domain(domain)) && path.split('/').all(is_component)
+    // Docker's own images are below a path of their own.
+    let implied = if matches!(domain, "" | "docker.io" | "index.docker.io") && !path.contains('/') {
+        "library/".len()
+    } else {
+        0
+    };
+    path.len() + implied <= LONGEST_PATH
+        && (domain.is_empty() || is_domain(domain))
+        && path.split('/').all(is_component)
 }
 
 fn is_domain(domain: &str) -> bool {

@@ -146,7 +146,7 @@ impl Reader<'_> {
             }
             let key = self.string()?;
             self.expect(b':')?;
-            entries.push(Entry { key, at, repeats: None, value: self.value(depth + 1)? });
+            entries.push(Entry { key, is_text: true, at, repeats: None, value: self.value(depth + 1)? });
             if !self.follows(b'}')? {
                 mark_repeated(&mut entries);
                 entries.shrink_to_fit();
@@ -194,6 +194,35 @@ impl Reader<'_> {
         if is_plain {
             return Ok(text[1..text.len() - 1].to_owned());
         }
-        serde_json::from_str(text).map_err(|_| self.error("a text has an escape that JSON does not know"))
+        let unescaped = serde_json::from_str(text).ok().or_else(|| with_lone_surrogates(text));
+        unescaped.ok_or_else(|| self.error("a text has an escape that JSON does not know"))
     }
+}
+
+/// A text in quotes, in which a half of a surrogate pair stands for U+FFFD, as it does for Go.
+fn with_lone_surrogates(text: &str) -> Option<String> {
+    let unit = |text: &str| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        digits.bytes().all(|byte| byte.is_ascii_hexdigit()).then(|| u16::from_str_radix(digits, 16).ok()).flatten()
+    };
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        mended.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let next = rest.get(6..).and_then(unit);
+        let length = match (unit(rest), next) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                mended.push('\u{fffd}');
+                rest = &rest[6..];
+                continue;
+            }
+            _ => 1 + rest[1..].chars().next()?.len_utf8(),
+        };
+        mended.push_str(rest.get(..length)?);
+        rest = &rest[length..];
+    }
+    mended.push_str(rest);
+    serde_json::from_str(&mended).ok()
 }

@@ -70,6 +70,13 @@ fn answer(document: &document::Document, gates: &Gates) -> Answer {
         problems.push(Problem { message, ..Problem::default() });
         return Answer::NotDecodable(document.located(problems).into_list("problems"));
     }
+    // The server is called at an address that says it.
+    let version = document.node.get("apiVersion").filter(|version| version.text() != Some(""));
+    if version.is_some()
+        && let Err(problems) = document.check_version("Pod", limits::PROBLEMS)
+    {
+        return Answer::NotDecodable(problems.into_list("problems"));
+    }
     let mut pod = match document.typed(limits::PROBLEMS) {
         Ok(typed) if typed.strict.is_empty() => typed.pod,
         Ok(typed) => return Answer::NotDecodable(typed.strict.into_list("problems")),
@@ -78,6 +85,7 @@ fn answer(document: &document::Document, gates: &Gates) -> Answer {
     crate::defaults::fill(&mut pod);
     prepare::prepare(&mut pod, gates);
     let problems = validate::validate(&pod, gates, limits::PROBLEMS);
+    prepare::tidy(&mut pod);
     match problems.is_empty() {
         true => Answer::Accepted(Box::new(pod)),
         false => Answer::Invalid(document.located(problems).into_list("problems")),

@@ -125,6 +125,7 @@ fn decode_document(
 
 fn decode_pod(document: &Document, origin: Origin, node_name: &str, room: usize) -> Result<(Pod, Problems), Problems> {
     let mut warnings = Problems::default();
+    document.check_version("Pod", room)?;
     let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed(room)?;
     support::check(fields.as_object(), &mut problems, &mut warnings);
     let revision = identity::revision(document.node.to_json());
@@ -132,6 +133,7 @@ fn decode_pod(document: &Document, origin: Origin, node_name: &str, room: usize)
     defaults::fill(&mut wire);
     problems.append(kubernetes::objections(&wire, &Gates::default(), problems.room()));
     identity::check(&wire, node_name, &mut problems);
+    prepare::tidy(&mut wire);
     problems.extend(wire.spec.iter().flat_map(build::volume::objections));
     problems.extend(build::growth::objection(&wire));
     if !problems.is_empty() {

@@ -29,6 +29,8 @@ pub(crate) enum Content {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
     pub key: String,
+    /// Whether the key was a text before it was made one.
+    pub is_text: bool,
     pub at: At,
     /// The line of the same key before it, if the user wrote it twice.
     pub repeats: Option<u32>,
@@ -156,7 +158,7 @@ pub(crate) fn mark_repeated(entries: &mut [Entry]) -> bool {
     let mut seen = std::collections::HashMap::with_capacity(entries.len());
     let mut repeats = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
-        if let Some(line) = seen.insert(entry.key.as_str(), entry.at.line) {
+        if let Some(line) = seen.insert((entry.is_text, entry.key.as_str()), entry.at.line) {
             repeats.push((index, line));
         }
     }

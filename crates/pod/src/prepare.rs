@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
-    api::core::v1::{AppArmorProfile, Lifecycle, Pod, PodAffinityTerm, PodSpec, VolumeProjection},
-    apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
+    api::core::v1::{
+        AppArmorProfile, Lifecycle, Pod, PodAffinityTerm, PodSpec, ResourceRequirements, VolumeProjection,
+    },
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
 };
 
 use crate::{kubernetes::Gates, limits::COPIED_LABEL, validate::security::app_armor};
@@ -46,11 +48,11 @@ const PREFIX: usize = 58;
 fn close(spec: &mut PodSpec, gates: &Gates) {
     if !gates.stop_signals {
         let containers = spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten());
-        for container in containers {
-            let Some(lifecycle) = container.lifecycle.as_mut() else { continue };
-            if lifecycle.stop_signal.take().is_some() && *lifecycle == Lifecycle::default() {
-                container.lifecycle = None;
-            }
+        let lifecycles = containers.map(|container| &mut container.lifecycle);
+        let ephemeral = spec.ephemeral_containers.iter_mut().flatten().map(|container| &mut container.lifecycle);
+        for lifecycle in lifecycles.chain(ephemeral) {
+            let had_signal = lifecycle.as_mut().is_some_and(|lifecycle| lifecycle.stop_signal.take().is_some());
+            lifecycle.take_if(|lifecycle| had_signal && *lifecycle == Lifecycle::default());
         }
     }
     if !gates.scheduling_groups {
@@ -59,10 +61,6 @@ fn close(spec: &mut PodSpec, gates: &Gates) {
     for volume in spec.volumes.iter_mut().flatten() {
         for source in volume.projected.iter_mut().flat_map(|it| it.sources.iter_mut().flatten()) {
             close_projection(source, gates);
-        }
-        let template = volume.ephemeral.as_mut().and_then(|it| it.volume_claim_template.as_mut());
-        if let Some(source) = template.and_then(|it| it.spec.data_source_ref.as_mut()) {
-            source.namespace = source.namespace.take().filter(|_| gates.cross_namespace_data_sources);
         }
     }
 }
@@ -74,6 +72,45 @@ fn close_projection(source: &mut VolumeProjection, gates: &Gates) {
     if !gates.pod_certificates {
         source.pod_certificate = None;
     }
+}
+
+/// Leaves out lists and maps without entries. Their presence counts for some rules and for nothing else.
+pub(crate) fn tidy(pod: &mut Pod) {
+    tidy_metadata(&mut pod.metadata);
+    let Some(spec) = &mut pod.spec else { return };
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
+        tidy_resources(&mut container.resources);
+    }
+    for container in spec.ephemeral_containers.iter_mut().flatten() {
+        tidy_resources(&mut container.resources);
+        container.ports.take_if(|list| list.is_empty());
+        container.resize_policy.take_if(|list| list.is_empty());
+        container.restart_policy_rules.take_if(|list| list.is_empty());
+    }
+    tidy_resources(&mut spec.resources);
+    if let Some(context) = &mut spec.security_context {
+        context.supplemental_groups.take_if(|list| list.is_empty());
+        context.sysctls.take_if(|list| list.is_empty());
+    }
+    for volume in spec.volumes.iter_mut().flatten() {
+        let template = volume.ephemeral.as_mut().and_then(|it| it.volume_claim_template.as_mut());
+        if let Some(metadata) = template.and_then(|template| template.metadata.as_mut()) {
+            tidy_metadata(metadata);
+        }
+    }
+}
+
+fn tidy_metadata(metadata: &mut ObjectMeta) {
+    metadata.finalizers.take_if(|list| list.is_empty());
+    metadata.managed_fields.take_if(|list| list.is_empty());
+    metadata.owner_references.take_if(|list| list.is_empty());
+}
+
+fn tidy_resources(resources: &mut Option<ResourceRequirements>) {
+    let Some(resources) = resources else { return };
+    resources.claims.take_if(|list| list.is_empty());
+    resources.limits.take_if(|list| list.is_empty());
+    resources.requests.take_if(|list| list.is_empty());
 }
 
 /// `matchLabelKeys` become requirements of the label selector beside them.

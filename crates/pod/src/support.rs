@@ -90,6 +90,9 @@ impl Check<'_> {
     }
 
     fn field(&mut self, value: &Value) {
+        if value.as_array().is_some_and(Vec::is_empty) {
+            return;
+        }
         match row(&self.generic) {
             Some(Executed) => self.below(value),
             Some(Keys(known)) => {

@@ -6,6 +6,7 @@ mod dns;
 mod env;
 mod ephemeral;
 mod format;
+mod go_json;
 mod metadata;
 mod mounts;
 mod path;

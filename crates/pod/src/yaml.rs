@@ -25,33 +25,129 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
     })
 }
 
-/// By the parser that Kubernetes' own library was made from: it takes and refuses the same.
+/// By the parser that Kubernetes' own library was made from: it takes and refuses the same, but for some texts that are made
+/// ready for it.
 fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
-    // It wants a line's end at the end; a block text that ends there must not get it.
+    let mut reader = Reader::default();
+    let mut rest = Cow::Borrowed(text);
+    loop {
+        let Err(stop) = read(&rest, &mut reader) else { return Ok(reader.documents) };
+        match stop {
+            Stop::Wrong(problem) => return Err(problem),
+            // In `[a:, b:]` the colon is the text's for Kubernetes. Another character stands for it.
+            Stop::Colon(problem) => {
+                let stand_in = ('\u{e000}'..'\u{f8ff}').find(|char| !rest.contains(*char));
+                let Some(stand_in) = stand_in.filter(|_| reader.colon.is_none()) else { return Err(problem) };
+                reader = Reader { colon: Some(stand_in), ..Reader::default() };
+                rest = Cow::Owned(with_colons_replaced(text, stand_in));
+            }
+            // Behind the mark of a document's end, up to the next `---`, Kubernetes reads nothing.
+            Stop::AfterEnd(line) => {
+                let Some(next) = after_end(&rest, line) else { return Ok(reader.documents) };
+                rest = Cow::Owned(next);
+            }
+        }
+    }
+}
+
+/// Why the parser goes no further.
+enum Stop {
+    Wrong(Problem),
+    /// A colon in a flow list or mapping that ends a text for the parser, and does not for Kubernetes.
+    Colon(Problem),
+    /// Something follows a document that has ended by `...` on the line of that number, from 0.
+    AfterEnd(usize),
+}
+
+impl From<Problem> for Stop {
+    fn from(problem: Problem) -> Self {
+        Self::Wrong(problem)
+    }
+}
+
+/// Replaces colons that end a plain text before a flow indicator.
+fn with_colons_replaced(text: &str, stand_in: char) -> String {
+    let mut replaced = String::with_capacity(text.len());
+    let mut before = ' ';
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
+        let ends_text = !before.is_whitespace() && !matches!(before, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
+        let is_replaced = char == ':' && ends_text && matches!(chars.peek(), Some(',' | '[' | ']' | '{' | '}' | '?'));
+        replaced.push(if is_replaced { stand_in } else { char });
+        before = char;
+    }
+    replaced
+}
+
+/// The text from the next line that begins with `---` on, on the line where it stood: lines before it are empty.
+fn after_end(text: &str, line: usize) -> Option<String> {
+    let mut from = 0;
+    for (number, found) in text.split_inclusive('\n').enumerate() {
+        if number > line && found.starts_with("---") {
+            return Some("\n".repeat(number) + &text[from..]);
+        }
+        from += found.len();
+    }
+    None
+}
+
+fn read(text: &str, reader: &mut Reader) -> Result<(), Stop> {
+    // The parser wants a line's end at the end; a block text that ends there must not get it.
     let is_open = !text.ends_with(['\n', '\r']);
-    let mut reader = Reader { open_end: is_open.then_some(text.len()), ..Reader::default() };
+    reader.open_end = is_open.then_some(text.len());
     let ended = if is_open { Cow::Owned(format!("{text}\n")) } else { Cow::Borrowed(text) };
     let mut bytes = ended.as_bytes();
     let mut parser = Parser::new();
     parser.set_input_string(&mut bytes);
+    let mut end = None;
     for event in parser {
         match event {
-            Ok(event) => reader.event(event)?,
+            Ok(event) => {
+                end = match event.data {
+                    EventData::DocumentEnd { implicit: false } => usize::try_from(event.start_mark.line).ok(),
+                    _ => None,
+                };
+                if let EventData::Scalar { style: ScalarStyle::DoubleQuoted, .. } = event.data {
+                    escapes(&ended, &event)?;
+                }
+                reader.event(event)?;
+            }
+            Err(_) if end.is_some() => return Err(Stop::AfterEnd(end.unwrap_or_default())),
             Err(error) => {
                 let at = error.problem_mark().or(error.context_mark()).map_or_else(At::default, place);
                 let context = error.context().map(|context| format!("{context}: ")).unwrap_or_default();
-                return Err(problem(at, format!("not valid YAML: {context}{}", error.problem())));
+                let wrong = problem(at, format!("not valid YAML: {context}{}", error.problem()));
+                return Err(match error.problem().contains("unexpected ':'") {
+                    true => Stop::Colon(wrong),
+                    false => Stop::Wrong(wrong),
+                });
             }
         }
     }
-    Ok(reader.documents)
+    Ok(())
+}
+
+/// Refuses `\/`, which only YAML 1.2 knows.
+fn escapes(text: &str, event: &Event) -> Result<(), Problem> {
+    let offset = |index: u64| usize::try_from(index).unwrap_or(usize::MAX);
+    let written = text.get(offset(event.start_mark.index)..offset(event.end_mark.index)).unwrap_or_default();
+    let mut rest = written;
+    while let Some(at) = rest.find('\\') {
+        if rest[at + 1..].starts_with('/') {
+            let message = "not valid YAML: while parsing a quoted scalar: found unknown escape character";
+            return Err(problem(place(event.start_mark), message.to_owned()));
+        }
+        let escaped = rest[at + 1..].chars().next().map_or(0, char::len_utf8);
+        rest = &rest[at + 1 + escaped..];
+    }
+    Ok(())
 }
 
 /// Whether a character may stand in a YAML file as it is.
 fn is_readable(char: char) -> bool {
     match char {
         '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' => true,
-        '\u{a0}'.. => !matches!(char, '\u{feff}' | '\u{fffe}' | '\u{ffff}'),
+        '\u{a0}'.. => !matches!(char, '\u{fffe}' | '\u{ffff}'),
         _ => false,
     }
 }
@@ -89,6 +185,8 @@ pub(crate) fn problem(at: At, message: String) -> Problem {
 
 #[derive(Default)]
 struct Reader {
+    /// What stands for some colons in the text.
+    colon: Option<char>,
     /// Where the text ends, if it does so in the middle of a line.
     open_end: Option<usize>,
     documents: Vec<Node>,
@@ -118,6 +216,8 @@ enum Kind {
 struct Key {
     text: String,
     at: At,
+    /// Whether it was a text before it was made one: 7 and "7" are two keys.
+    is_text: bool,
     is_merge: bool,
 }
 
@@ -141,6 +241,9 @@ impl Reader {
                 }
             }
             EventData::Scalar { anchor, tag, mut value, style, .. } => {
+                if let Some(colon) = self.colon {
+                    value = value.replace(colon, ":");
+                }
                 let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
                 let is_beyond = |end: usize| u64::try_from(end).is_ok_and(|end| event.end_mark.index > end);
                 if is_block && self.open_end.is_some_and(is_beyond) && value.ends_with('\n') {
@@ -221,13 +324,15 @@ impl Reader {
         let scalar = scalar::resolve(&text, is_plain, tag).map_err(|said| problem(at, said))?;
         if self.expects_key() {
             let is_merge = scalar == Scalar::Merge;
+            let is_text = matches!(scalar, Scalar::Text | Scalar::Binary(_) | Scalar::Merge);
             let key = match scalar {
                 Scalar::Text | Scalar::Merge => text,
+                Scalar::Binary(text) => text,
                 Scalar::Bool(bool) => bool.to_string(),
-                Scalar::Number(number) => number,
-                Scalar::Null => return Err(problem(at, format!("a key must be text, not {text:?}; put it in quotes"))),
+                Scalar::Number(_) => scalar::number_as_key(&text).map_err(|said| problem(at, said))?,
+                Scalar::Null => return Err(problem(at, "a key must be text, not null; put it in quotes".to_owned())),
             };
-            return self.key(anchor, Key { text: key, at, is_merge });
+            return self.key(anchor, Key { text: key, at, is_text, is_merge });
         }
         let content = match scalar {
             Scalar::Null => Content::Null,
@@ -238,6 +343,7 @@ impl Reader {
             }
             Scalar::Number(number) => Content::Number(number),
             Scalar::Text | Scalar::Merge => Content::Text(text),
+            Scalar::Binary(text) => Content::Text(text),
         };
         self.value(anchor, Node { at, content })
     }
@@ -269,7 +375,7 @@ impl Reader {
             let Content::Text(text) = content else {
                 return Err(problem(at, "a key must be text".to_owned()));
             };
-            return self.key(None, Key { text, at, is_merge: false });
+            return self.key(None, Key { text, at, is_text: true, is_merge: false });
         }
         self.value(None, Node { at, content })
     }
@@ -295,7 +401,9 @@ impl Reader {
             Some(Kind::List(items)) => items.push(node),
             Some(Kind::Map { explicit, merges, key }) => match key.take() {
                 Some(Key { is_merge: true, .. }) => merges.push((explicit.len(), node)),
-                Some(Key { text, at, .. }) => explicit.push(Entry { key: text, at, repeats: None, value: node }),
+                Some(Key { text, at, is_text, .. }) => {
+                    explicit.push(Entry { key: text, is_text, at, repeats: None, value: node });
+                }
                 None => return Err(problem(node.at, "a key must be text, not a mapping or a list".to_owned())),
             },
         }

@@ -105,25 +105,41 @@ fn normal(place: &str) -> String {
     }
 }
 
-/// Whether a place covers an image: the host label by label, `*` standing for any part of one, then the path's beginning.
+/// Whether a place covers an image: the host label by label, `*` standing for any part of one, the same port, then the path's
+/// beginning.
 fn covers(place: &str, reference: &str) -> bool {
     let (host, path) = place.split_once('/').unwrap_or((place, ""));
     let (image_host, image_path) = reference.split_once('/').unwrap_or((reference, ""));
+    let ((host, port), (image_host, image_port)) = (split_port(host), split_port(image_host));
     let (labels, image_labels): (Vec<_>, Vec<_>) = (host.split('.').collect(), image_host.split('.').collect());
     let is_host = labels.len() == image_labels.len()
         && labels.iter().zip(&image_labels).all(|(pattern, label)| is_like(pattern, label));
     let below = image_path.strip_prefix(path);
-    is_host && below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['/', ':', '@']))
+    is_host
+        && port == image_port
+        && below.is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with(['/', ':', '@']))
 }
 
-/// Whether a text is like a pattern in which `*` stands for any text.
-fn is_like(pattern: &str, text: &str) -> bool {
-    match pattern.split_once('*') {
-        None => pattern == text,
-        Some((before, after)) => text
-            .strip_prefix(before)
-            .is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && is_like(after, &rest[at..]))),
+fn split_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
+        // A colon in brackets is an address's.
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (host, None),
     }
+}
+
+/// Whether a text is like a pattern in which `*` stands for any text. Each part between stars is taken where it comes first: no
+/// pattern makes it look again.
+fn is_like(pattern: &str, text: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
+    let mut parts: Vec<_> = parts.collect();
+    let Some(last) = parts.pop() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 #[cfg(test)]
@@ -137,6 +153,12 @@ mod tests {
         for (place, reference, expected) in [
             ("registry.example", "registry.example/app:1", true),
             ("registry.example:5000", "registry.example/app:1", false),
+            ("registry.example", "registry.example:5000/app:1", false),
+            ("registry.*", "registry.example:5000/app:1", false),
+            ("registry.*:5000", "registry.example:5000/app:1", true),
+            ("r*s*y.example", "registry.example/app:1", true),
+            ("r*y*y.example", "registry.example/app:1", false),
+            (&format!("{}b.example", "*a".repeat(40)), &format!("{}.example/app:1", "a".repeat(60)), false),
             ("https://registry.example/v2/", "registry.example/app:1", true),
             ("*.example", "registry.example/app:1", true),
             ("*.example", "a.registry.example/app:1", false),

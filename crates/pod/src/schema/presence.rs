@@ -1,7 +1,8 @@
-//! Fields whose zero says something. Kubernetes' Go types have pointers there; everywhere else `""`, `0` and `false` are no
-//! value at all, and a default takes their place. The wire type cannot tell: it has an `Option` for both.
+//! Fields whose zero says something. Kubernetes' Go types have pointers there, or a rule asks whether a list is there at all;
+//! everywhere else `""`, `0`, `false` and `[]` are no value, and a default takes their place. The wire type cannot tell: it has
+//! an `Option` for both.
 
-/// Structures with such fields among their texts, numbers and booleans.
+/// Structures with such fields.
 const FIELDS: &[(&str, &[&str])] = &[
     ("AppArmorProfile", &["localhostProfile"]),
     ("AzureDiskVolumeSource", &["cachingMode", "fsType", "kind", "readOnly"]),
@@ -14,7 +15,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("Container", &["restartPolicy"]),
     ("DownwardAPIVolumeFile", &["mode"]),
     ("DownwardAPIVolumeSource", &["defaultMode"]),
-    ("EphemeralContainer", &["restartPolicy"]),
+    ("EphemeralContainer", &["ports", "resizePolicy", "restartPolicy", "restartPolicyRules"]),
     ("FCVolumeSource", &["lun"]),
     ("FileKeySelector", &["optional"]),
     ("GRPCAction", &["service"]),
@@ -22,7 +23,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("ISCSIVolumeSource", &["initiatorName"]),
     ("KeyToPath", &["mode"]),
     ("Lifecycle", &["stopSignal"]),
-    ("ObjectMeta", &["deletionGracePeriodSeconds"]),
+    ("ObjectMeta", &["deletionGracePeriodSeconds", "finalizers", "managedFields", "ownerReferences"]),
     ("OwnerReference", &["blockOwnerDeletion", "controller"]),
     ("PersistentVolumeClaimSpec", &["storageClassName", "volumeAttributesClassName", "volumeMode"]),
     ("PodCertificateProjection", &["maxExpirationSeconds"]),
@@ -38,7 +39,9 @@ const FIELDS: &[(&str, &[&str])] = &[
             "runAsNonRoot",
             "runAsUser",
             "seLinuxChangePolicy",
+            "supplementalGroups",
             "supplementalGroupsPolicy",
+            "sysctls",
         ],
     ),
     (
@@ -59,6 +62,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
     ("Probe", &["terminationGracePeriodSeconds"]),
     ("ProjectedVolumeSource", &["defaultMode"]),
+    ("ResourceRequirements", &["claims", "limits", "requests"]),
     ("SeccompProfile", &["localhostProfile"]),
     ("SecretEnvSource", &["optional"]),
     ("SecretKeySelector", &["optional"]),

@@ -13,7 +13,7 @@ use k8s_openapi::{
 use super::{
     format::{dns_label, dns_subdomain, qualified_name},
     path::Path,
-    problems::Problems,
+    problems::{Problems, Typed},
     selector,
 };
 
@@ -81,7 +81,7 @@ fn node_term(term: &NodeSelectorTerm, checks_values: bool, path: &Path<'_>, prob
                 problems.required(&path.field("values"), detail);
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-            other => problems.invalid(&path.field("operator"), other, "not a valid selector operator"),
+            other => problems.invalid(&path.field("operator"), Typed(other), "not a valid selector operator"),
         }
         problems.format(&path.field("key"), &expression.key, qualified_name(&expression.key));
         if checks_values {
@@ -102,7 +102,7 @@ fn node_field(field: &NodeSelectorRequirement, path: &Path<'_>, problems: &mut P
             let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
             problems.required(&path.field("values"), detail);
         }
-        other => problems.invalid(&path.field("operator"), other, "not a valid selector operator"),
+        other => problems.invalid(&path.field("operator"), Typed(other), "not a valid selector operator"),
     }
     if field.key != "metadata.name" {
         return problems.invalid(&path.field("key"), &field.key, "not a valid field selector key");

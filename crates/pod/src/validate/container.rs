@@ -5,7 +5,14 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::core::v1::{Container, ContainerResizePolicy, ContainerRestartRule};
 
 use super::{
-    env, format::dns_label, mounts, path::Path, ports, probes, problems::Problems, resources, security, spec::Pod,
+    env,
+    format::dns_label,
+    mounts,
+    path::Path,
+    ports, probes,
+    problems::{Problems, Typed},
+    resources, security,
+    spec::Pod,
 };
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
@@ -106,8 +113,8 @@ fn resize(policies: Option<&[ContainerResizePolicy]>, pod: &Pod<'_>, path: &Path
         problems.one_of(path, Some(&policy.resource_name), &["cpu", "memory"]);
         problems.one_of(path, Some(&policy.restart_policy), &["NotRequired", "RestartContainer"]);
         if pod.spec.restart_policy.as_deref() == Some("Never") && policy.restart_policy != "NotRequired" {
-            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
-            problems.invalid(path, &policy.restart_policy, detail);
+            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            problems.invalid(path, Typed(&policy.restart_policy), detail);
         }
     }
 }
@@ -118,7 +125,8 @@ fn restarts(container: &Container, path: &Path<'_>, problems: &mut Problems) {
     match container.restart_policy.as_deref() {
         None if rules.is_empty() => {}
         None => {
-            problems.required(&path.field("restartPolicy"), "must specify restartPolicy when restart rules are used");
+            let detail = "must specify restartPolicy when restart rules are used";
+            return problems.required(&path.field("restartPolicy"), detail);
         }
         policy => {
             let policies = ["Always", "Never", "OnFailure"];

@@ -1,5 +1,7 @@
 //! What the API server objects to in environment variables.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{
     EnvFromSource, EnvVar, EnvVarSource, FileKeySelector, ObjectFieldSelector, ResourceFieldSelector,
 };
@@ -123,13 +125,13 @@ pub(super) fn field(field: &ObjectFieldSelector, allowed: &[&str], path: &Path<'
         Some(_) => cannot(format!("field label does not support subscript: {name}")),
         // The old name of spec.nodeName.
         None if name == "spec.host" && !allowed.contains(&"spec.nodeName") => {
-            problems.unsupported(&path.field("fieldPath"), "spec.nodeName", &sorted(allowed));
+            problems.not_among(&path.field("fieldPath"), "spec.nodeName", &sorted(allowed));
         }
         None if name == "spec.host" => {}
         None if !KNOWN_FIELDS.contains(&name) && name != "status.podIPs" => {
             cannot(format!("field label not supported: {name}"));
         }
-        None if !allowed.contains(&name) => problems.unsupported(&path.field("fieldPath"), name, &sorted(allowed)),
+        None if !allowed.contains(&name) => problems.not_among(&path.field("fieldPath"), name, &sorted(allowed)),
         None => {}
     }
 }
@@ -149,7 +151,7 @@ pub(super) fn resource(field: &ResourceFieldSelector, in_volume: bool, path: &Pa
     } else if name.is_empty() {
         problems.required(&path.field("resource"), "");
     } else if !RESOURCES.contains(&name) && !huge {
-        problems.unsupported(&path.field("resource"), name, &RESOURCES);
+        problems.not_among(&path.field("resource"), name, &RESOURCES);
     }
     let divisor = field.divisor.as_ref().map_or("0", |divisor| divisor.0.as_str());
     if Quantity::parse(divisor).is_ok_and(|divisor| divisor.is_zero()) {
@@ -200,20 +202,25 @@ fn file_key(selector: &FileKeySelector, path: &Path<'_>, problems: &mut Problems
 
 /// Files with variables are in volumes that init containers can write.
 pub(super) fn file_volumes(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
-    let lists =
-        [("initContainers", pod.spec.init_containers.as_deref()), ("containers", Some(&pod.spec.containers[..]))];
-    for (list, containers) in lists {
+    // Also those that are not in order: that is said once.
+    let volumes: BTreeMap<_, _> =
+        pod.spec.volumes.iter().flatten().map(|volume| (volume.name.as_str(), volume)).collect();
+    let init_containers = pod.spec.init_containers.iter().flatten().map(|it| &it.env).collect::<Vec<_>>();
+    let ephemeral = pod.spec.ephemeral_containers.iter().flatten().map(|it| &it.env).collect();
+    let containers = pod.spec.containers.iter().map(|it| &it.env).collect();
+    let lists = [("initContainers", init_containers), ("containers", containers), ("ephemeralContainers", ephemeral)];
+    for (list, environments) in lists {
         let path = path.field(list);
-        for (index, container) in containers.unwrap_or_default().iter().enumerate() {
+        for (index, env) in environments.into_iter().enumerate() {
             let path = path.index(index);
-            for (index, variable) in container.env.iter().flatten().enumerate() {
+            for (index, variable) in env.iter().flatten().enumerate() {
                 let key = variable.value_from.as_ref().and_then(|source| source.file_key_ref.as_ref());
                 let Some(name) = key.map(|key| key.volume_name.as_str()) else { continue };
                 let path = path.field("env");
                 let path = path.index(index);
                 let path = path.field("valueFrom");
                 let path = path.field("fileKeyRef");
-                match pod.volumes.get(name) {
+                match volumes.get(name) {
                     None => problems.not_found(&path.field("volumeName"), name, ""),
                     Some(volume) if volume.empty_dir.is_none() => {
                         let detail = "referenced volume must be of type emptyDir";

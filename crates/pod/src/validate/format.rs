@@ -10,6 +10,11 @@ fn longer_than(text: &str, most: usize) -> Objections {
     }
 }
 
+/// The same of a label's key or value, of which the server says it in other words.
+fn more_bytes_than(text: &str, most: usize) -> Option<String> {
+    (text.len() > most).then(|| format!("must be no more than {most} bytes"))
+}
+
 /// `explanation (e.g. 'a',  or 'b', regex used for validation is 're')` (R-VAL-4).
 fn pattern(explanation: &str, examples: &[&str], regex: &str) -> String {
     let mut examples: Vec<_> = examples.iter().map(|example| format!("'{example}'")).collect();
@@ -51,14 +56,18 @@ pub(super) fn dns_label(text: &str) -> Objections {
 pub(super) fn dns_subdomain(text: &str) -> Objections {
     let mut objections = longer_than(text, 253);
     if !is_subdomain(text) {
-        objections.push(pattern(
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
-             and end with an alphanumeric character",
-            &["example.com"],
-            "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
-        ));
+        objections.push(subdomain_pattern());
     }
     objections
+}
+
+fn subdomain_pattern() -> String {
+    pattern(
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
+         and end with an alphanumeric character",
+        &["example.com"],
+        "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+    )
 }
 
 /// A prefix of such a name, to which something will be appended: it may end in a dash.
@@ -124,13 +133,15 @@ pub(super) fn qualified_name(text: &str) -> Objections {
             name
         }
         Some((prefix, name)) => {
-            objections.extend(dns_subdomain(prefix).iter().map(|it| format!("prefix part {it}")));
+            let pattern = (!is_subdomain(prefix)).then(subdomain_pattern);
+            let found = more_bytes_than(prefix, 253).into_iter().chain(pattern);
+            objections.extend(found.map(|it| format!("prefix part {it}")));
             name
         }
     };
     match name {
         "" => objections.push("name part must be non-empty".to_owned()),
-        name => objections.extend(longer_than(name, 63).iter().map(|it| format!("name part {it}"))),
+        name => objections.extend(more_bytes_than(name, 63).map(|it| format!("name part {it}"))),
     }
     if !is_name(name) {
         objections.push(name_pattern("name part"));
@@ -140,7 +151,7 @@ pub(super) fn qualified_name(text: &str) -> Objections {
 
 /// A label's value.
 pub(super) fn label_value(text: &str) -> Objections {
-    let mut objections = longer_than(text, 63);
+    let mut objections: Vec<_> = more_bytes_than(text, 63).into_iter().collect();
     if !text.is_empty() && !is_name(text) {
         objections.push(pattern(
             "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start \

@@ -9,11 +9,12 @@ use k8s_openapi::{
 
 use super::{
     format::{dns_label, dns_subdomain, dns_subdomain_prefix, label_value, qualified_name},
+    go_json,
     path::Path,
     problems::{Problems, Shown},
-    security, spec,
+    security, spec, tolerations,
 };
-use crate::prepare::APP_ARMOR;
+use crate::{kubernetes::Gates, prepare::APP_ARMOR};
 
 /// The most that all annotations of an object may have, bytes.
 const ANNOTATIONS: usize = 262_144;
@@ -154,12 +155,17 @@ pub(super) fn pod_annotations(metadata: &ObjectMeta, spec: &PodSpec, problems: &
     let Some(annotations) = &metadata.annotations else { return };
     let metadata = Path::root("metadata");
     let path = metadata.field("annotations");
-    if let Some(value) = annotations.get("kubernetes.io/config.mirror")
-        && spec.node_name.is_none()
-    {
-        let detail = "must set spec.nodeName if mirror pod annotation is set";
-        problems.invalid(&path.key("kubernetes.io/config.mirror"), value, detail);
+    if let Some(value) = annotations.get("kubernetes.io/config.mirror") {
+        if spec.node_name.is_none() {
+            let detail = "must set spec.nodeName if mirror pod annotation is set";
+            problems.invalid(&path.key("kubernetes.io/config.mirror"), value, detail);
+        }
+        if spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()) {
+            // The server gives no path here.
+            problems.forbidden(&Path::root("[]"), "static pods do not support resource claims");
+        }
     }
+    annotated_tolerations(annotations, &path, problems);
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(value) = annotations.get(COST) {
         // Neither a plus nor leading zeros.
@@ -179,5 +185,15 @@ pub(super) fn pod_annotations(metadata: &ObjectMeta, spec: &PodSpec, problems: &
             let detail = format_args!("invalid AppArmor profile name: {value:?}");
             problems.invalid(&path.key(key), value, detail);
         }
+    }
+}
+
+/// Tolerations in the annotation that held them before they had a field: a JSON list.
+fn annotated_tolerations(annotations: &BTreeMap<String, String>, path: &Path<'_>, problems: &mut Problems) {
+    const KEY: &str = "scheduler.alpha.kubernetes.io/tolerations";
+    let Some(text) = annotations.get(KEY).filter(|text| !text.is_empty()) else { return };
+    match go_json::tolerations(text) {
+        Ok(list) => tolerations::tolerations(Some(&list), &Gates::default(), &path.field(KEY), problems),
+        Err(why) => problems.invalid(path, KEY, why),
     }
 }

@@ -1,15 +1,15 @@
 //! What the API server objects to in the resources of a pod as a whole (R-VAL-83).
 
-use k8s_openapi::api::core::v1::PodSpec;
-
 use super::{
     path::Path,
     problems::Problems,
-    resources::{amounts, any_name, read},
+    resources::{amounts, any_name, claims, read},
+    spec::Pod,
 };
 use crate::defaults::resources::{is_huge, is_of_pods, summed};
 
-pub(super) fn resources(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {
+pub(super) fn resources(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
+    let spec = pod.spec;
     let Some(own) = &spec.resources else { return };
     if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
         return problems.forbidden(path, "may not be set for a windows pod");
@@ -18,6 +18,7 @@ pub(super) fn resources(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems
         problems.forbidden(&path.field("claims"), "claims may not be set for Resources at pod-level");
     }
     amounts(own.limits.as_ref(), own.requests.as_ref(), name, path, problems);
+    claims(own.claims.as_deref().unwrap_or_default(), &pod.claims, &path.field("claims"), problems);
     let (limits, requests) = (read(own.limits.as_ref()), read(own.requests.as_ref()));
     for (name, sum) in summed(spec, |resources| resources.requests.as_ref()) {
         if let Some(request) = requests.get(&name).filter(|request| sum > **request) {

@@ -49,9 +49,14 @@ impl Problems {
     }
 
     pub fn unsupported(&mut self, path: &Path<'_>, value: &str, supported: &[&str]) {
+        self.not_among(path, Typed(value), supported);
+    }
+
+    /// The same where the value is any text, and not one of a type of its own.
+    pub fn not_among(&mut self, path: &Path<'_>, value: impl Into<Shown>, supported: &[&str]) {
         self.add(path, || {
             let supported: Vec<_> = supported.iter().map(|it| Shown::from(*it).0).collect();
-            format!("Unsupported value: {}: supported values: {}", Shown::from(value), supported.join(", "))
+            format!("Unsupported value: {}: supported values: {}", value.into(), supported.join(", "))
         });
     }
 
@@ -74,6 +79,13 @@ impl Problems {
     pub fn format(&mut self, path: &Path<'_>, value: &str, objections: Vec<String>) {
         for objection in objections {
             self.invalid(path, value, objection);
+        }
+    }
+
+    /// The same for a value of a type of its own.
+    pub fn typed_format(&mut self, path: &Path<'_>, value: &str, objections: Vec<String>) {
+        for objection in objections {
+            self.invalid(path, Typed(value), objection);
         }
     }
 
@@ -105,10 +117,38 @@ fn detailed(mut text: String, detail: impl Display) -> String {
 pub(crate) struct Shown(String);
 
 impl Shown {
-    /// JSON that is written already.
+    /// JSON that is written already, with the characters escaped that Go's encoder escapes besides.
     pub fn json(text: String) -> Self {
-        Self(text)
+        const ESCAPED: [char; 5] = ['<', '>', '&', '\u{2028}', '\u{2029}'];
+        if !text.contains(ESCAPED) {
+            return Self(text);
+        }
+        let mut shown = String::with_capacity(text.len() + 16);
+        for char in text.chars() {
+            match ESCAPED.contains(&char) {
+                true => shown.push_str(&format!("\\u{:04x}", u32::from(char))),
+                false => shown.push(char),
+            }
+        }
+        Self(shown)
     }
+}
+
+/// A text of a type of its own in Go, such as a policy, or behind a pointer: the server shows it as JSON, and other texts in
+/// Go's quotes.
+pub(crate) struct Typed<'a>(pub &'a str);
+
+impl From<Typed<'_>> for Shown {
+    fn from(text: Typed<'_>) -> Self {
+        Self::json(serde_json::Value::from(text.0).to_string())
+    }
+}
+
+/// Whether Go prints a character in quotes as it is.
+fn is_printed(char: char) -> bool {
+    // Behind another character, what extends it is printed; Go prints it always.
+    let pair: String = ['a', char].into_iter().collect();
+    char.is_ascii_graphic() || char == ' ' || !char.is_ascii() && pair.escape_debug().nth(1) == Some(char)
 }
 
 impl Display for Shown {
@@ -133,10 +173,9 @@ impl From<&str> for Shown {
                 '\t' => shown.push_str("\\t"),
                 '\u{b}' => shown.push_str("\\v"),
                 char if char.is_ascii_control() => shown.push_str(&format!("\\x{:02x}", u32::from(char))),
-                char if char.is_control() || char.is_whitespace() && char != ' ' => {
-                    shown.push_str(&format!("\\u{:04x}", u32::from(char)));
-                }
-                char => shown.push(char),
+                char if is_printed(char) => shown.push(char),
+                char if u32::from(char) > 0xffff => shown.push_str(&format!("\\U{:08x}", u32::from(char))),
+                char => shown.push_str(&format!("\\u{:04x}", u32::from(char))),
             }
         }
         shown.push('"');
@@ -170,13 +209,13 @@ impl From<bool> for Shown {
 
 impl From<serde_json::Value> for Shown {
     fn from(value: serde_json::Value) -> Self {
-        Self(value.to_string())
+        Self::json(value.to_string())
     }
 }
 
 impl From<&[String]> for Shown {
     fn from(list: &[String]) -> Self {
-        Self(serde_json::Value::from(list).to_string())
+        Self::json(serde_json::Value::from(list).to_string())
     }
 }
 

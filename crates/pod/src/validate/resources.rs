@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ResourceClaim, ResourceRequirements};
 use super::{
     format::{dns_label, qualified_name},
     path::Path,
-    problems::Problems,
+    problems::{Problems, Typed},
 };
 use crate::{
     defaults::resources::{Amounts, List, is_huge},
@@ -152,11 +152,11 @@ pub(super) fn any_name(name: &str, path: &Path<'_>, problems: &mut Problems) -> 
     let objections = qualified_name(name);
     let is_standard = STANDARD.contains(&name) || is_huge(name) || name.starts_with("requests.hugepages-");
     if !objections.is_empty() {
-        problems.format(path, name, objections);
+        problems.typed_format(path, name, objections);
         return false;
     }
     if !name.contains('/') && !is_standard {
-        problems.invalid(path, name, "must be a standard resource type or fully qualified");
+        problems.invalid(path, Typed(name), "must be a standard resource type or fully qualified");
         return false;
     }
     true
@@ -166,14 +166,14 @@ fn container_name(name: &str, path: &Path<'_>, problems: &mut Problems) {
     any_name(name, path, problems);
     if !name.contains('/') {
         if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !is_huge(name) {
-            problems.invalid(path, name, "must be a standard resource for containers");
+            problems.invalid(path, Typed(name), "must be a standard resource for containers");
         }
     } else if !is_native(name) && !is_extended(name) {
-        problems.invalid(path, name, "doesn't follow extended resource name standard");
+        problems.invalid(path, Typed(name), "doesn't follow extended resource name standard");
     }
 }
 
-fn claims(claims: &[ResourceClaim], of_pod: &BTreeSet<&str>, path: &Path<'_>, problems: &mut Problems) {
+pub(super) fn claims(claims: &[ResourceClaim], of_pod: &BTreeSet<&str>, path: &Path<'_>, problems: &mut Problems) {
     let mut used: BTreeSet<String> = BTreeSet::new();
     for (index, claim) in claims.iter().enumerate() {
         let path = path.index(index);

@@ -121,21 +121,44 @@ struct InGo<'a>(&'a SecurityContext);
 impl From<InGo<'_>> for super::problems::Shown {
     fn from(InGo(context): InGo<'_>) -> Self {
         let list = |list: &Option<Vec<String>>| json!(list);
+        // A text that is no pointer in Go is always there.
+        let text = |text: &Option<String>| json!(text.as_deref().unwrap_or_default());
+        let or_null = |fields: Option<Vec<(&str, Value)>>| fields.map_or_else(|| "null".to_owned(), |it| object(&it));
         let capabilities =
             context.capabilities.as_ref().map(|it| vec![("Add", list(&it.add)), ("Drop", list(&it.drop))]);
+        let se_linux = context.se_linux_options.as_ref().map(|it| {
+            vec![
+                ("User", text(&it.user)),
+                ("Role", text(&it.role)),
+                ("Type", text(&it.type_)),
+                ("Level", text(&it.level)),
+            ]
+        });
+        let windows = context.windows_options.as_ref().map(|it| {
+            vec![
+                ("GMSACredentialSpecName", json!(it.gmsa_credential_spec_name)),
+                ("GMSACredentialSpec", json!(it.gmsa_credential_spec)),
+                ("RunAsUserName", json!(it.run_as_user_name)),
+                ("HostProcess", json!(it.host_process)),
+            ]
+        });
+        let profile =
+            |kind: &str, file: &Option<String>| vec![("Type", json!(kind)), ("LocalhostProfile", json!(file))];
+        let seccomp = context.seccomp_profile.as_ref().map(|it| profile(&it.type_, &it.localhost_profile));
+        let app_armor = context.app_armor_profile.as_ref().map(|it| profile(&it.type_, &it.localhost_profile));
         let fields = [
-            ("Capabilities", capabilities.map_or_else(|| "null".to_owned(), |fields| object(&fields))),
+            ("Capabilities", or_null(capabilities)),
             ("Privileged", json!(context.privileged).to_string()),
-            ("SELinuxOptions", json!(context.se_linux_options).to_string()),
-            ("WindowsOptions", json!(context.windows_options).to_string()),
+            ("SELinuxOptions", or_null(se_linux)),
+            ("WindowsOptions", or_null(windows)),
             ("RunAsUser", json!(context.run_as_user).to_string()),
             ("RunAsGroup", json!(context.run_as_group).to_string()),
             ("RunAsNonRoot", json!(context.run_as_non_root).to_string()),
             ("ReadOnlyRootFilesystem", json!(context.read_only_root_filesystem).to_string()),
             ("AllowPrivilegeEscalation", json!(context.allow_privilege_escalation).to_string()),
             ("ProcMount", json!(context.proc_mount).to_string()),
-            ("SeccompProfile", json!(context.seccomp_profile).to_string()),
-            ("AppArmorProfile", json!(context.app_armor_profile).to_string()),
+            ("SeccompProfile", or_null(seccomp)),
+            ("AppArmorProfile", or_null(app_armor)),
         ];
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         Self::json(format!("{{{}}}", fields.join(",")))

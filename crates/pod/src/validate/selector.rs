@@ -6,7 +6,7 @@ use super::{
     format::{label_value, qualified_name},
     metadata,
     path::Path,
-    problems::Problems,
+    problems::{Problems, Typed},
 };
 
 pub(super) const WANTS_VALUES: &str = "must be specified when `operator` is 'In' or 'NotIn'";
@@ -25,7 +25,7 @@ pub(super) fn labels(selector: Option<&LabelSelector>, path: &Path<'_>, problems
                 problems.forbidden(&path.field("values"), WANTS_NO_VALUES);
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => problems.invalid(&path.field("operator"), other, "not a valid selector operator"),
+            other => problems.invalid(&path.field("operator"), Typed(other), "not a valid selector operator"),
         }
         problems.format(&path.field("key"), &expression.key, qualified_name(&expression.key));
         label_values(values, &path.field("values"), problems);

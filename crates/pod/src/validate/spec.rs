@@ -50,8 +50,7 @@ pub(super) fn spec(spec: &PodSpec, meta: &ObjectMeta, gates: &Gates, problems: &
     container::containers(&pod, &path.field("containers"), problems);
     container::init_containers(&pod, &path.field("initContainers"), problems);
     ephemeral::containers(&pod, &path.field("ephemeralContainers"), problems);
-    env::file_volumes(&pod, &path, problems);
-    pod_resources::resources(spec, &path.field("resources"), problems);
+    pod_resources::resources(&pod, &path.field("resources"), problems);
     host_network_ports(spec, &path.field("containers"), problems);
     let policies = ["Always", "OnFailure", "Never"];
     problems.one_of(&path.field("restartPolicy"), spec.restart_policy.as_deref(), &policies);
@@ -70,6 +69,7 @@ pub(super) fn spec(spec: &PodSpec, meta: &ObjectMeta, gates: &Gates, problems: &
     affinity::spread(spec, &path.field("topologySpreadConstraints"), problems);
     windows::host_process(spec, &path, problems);
     host_users(&pod, &path, problems);
+    dns::hostname_override(spec, &path.field("hostnameOverride"), problems);
     names(spec, &path, problems);
     tolerations::tolerations(spec.tolerations.as_deref(), gates, &path.field("tolerations"), problems);
     dns::host_aliases(spec, &path.field("hostAliases"), problems);
@@ -87,13 +87,14 @@ pub(super) fn spec(spec: &PodSpec, meta: &ObjectMeta, gates: &Gates, problems: &
         resources::overhead(overhead, &path.field("overhead"), problems);
     }
     windows::os(&pod, &path, problems);
-    dns::hostname_override(spec, &path.field("hostnameOverride"), problems);
-    if let Some(group) = &spec.scheduling_group
-        && group.pod_group_name.is_none()
-    {
+    env::file_volumes(&pod, &path, problems);
+    if let Some(group) = &spec.scheduling_group {
         let field = path.field("schedulingGroup");
-        let value = serde_json::Value::Null;
-        problems.invalid(&field.field("podGroupName"), value, "must specify one of: `podGroupName`");
+        let field = field.field("podGroupName");
+        match &group.pod_group_name {
+            None => problems.invalid(&field, serde_json::Value::Null, "must specify one of: `podGroupName`"),
+            Some(name) => problems.format(&field, name, dns_subdomain(name)),
+        }
     }
 }
 
@@ -173,6 +174,18 @@ fn host_users(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
     {
         if value == Some(true) {
             problems.forbidden(&path.field(field), "when `hostUsers` is false");
+        }
+    }
+    let [containers, init_containers] = lists(pod.spec);
+    let kinds = [init_containers, containers].map(|(list, containers)| {
+        (list, containers.iter().map(|container| container.volume_devices.as_deref()).collect::<Vec<_>>())
+    });
+    let ephemeral = pod.spec.ephemeral_containers.iter().flatten();
+    let ephemeral = ("ephemeralContainers", ephemeral.map(|container| container.volume_devices.as_deref()).collect());
+    for (list, devices) in kinds.into_iter().chain([ephemeral]) {
+        let path = path.field(list);
+        for (index, _) in devices.iter().enumerate().filter(|(_, devices)| devices.is_some_and(|it| !it.is_empty())) {
+            problems.forbidden(&path.index(index).field("volumeDevices"), "when `hostUsers` is false");
         }
     }
 }

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Toleration;
 use super::{
     format::{label_value, qualified_name},
     path::Path,
-    problems::Problems,
+    problems::{Problems, Typed},
 };
 use crate::kubernetes::Gates;
 
@@ -24,13 +24,13 @@ fn toleration(toleration: &Toleration, gates: &Gates, path: &Path<'_>, problems:
         Some(key) => problems.format(&path.field("key"), key, qualified_name(key)),
         None if operator != "Exists" => {
             let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            problems.invalid(&operator_path, operator, detail);
+            problems.invalid(&operator_path, Typed(operator), detail);
         }
         None => {}
     }
     if toleration.toleration_seconds.is_some() && effect != "NoExecute" {
         let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-        problems.invalid(&path.field("effect"), effect, detail);
+        problems.invalid(&path.field("effect"), Typed(effect), detail);
     }
     match operator {
         "Equal" | "" => {
@@ -58,7 +58,9 @@ fn number(value: &str, path: &Path<'_>, problems: &mut Problems) {
     let digits = value.strip_prefix('-').unwrap_or(value);
     let is_canonical =
         value == "0" || !digits.is_empty() && !digits.starts_with('0') && digits.bytes().all(|it| it.is_ascii_digit());
-    if !is_canonical {
+    if value.is_empty() {
+        problems.invalid(path, value, "must be non-empty");
+    } else if !is_canonical {
         problems.invalid(path, value, "must be a valid decimal integer in canonical form");
     }
     if value.parse::<i64>().is_err() {

@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{PodSpec, WindowsSecurityContextOptions};
 use super::{
     format::dns_subdomain,
     path::Path,
-    problems::Problems,
+    problems::{Problems, Typed},
     spec::{Pod, visit},
 };
 
@@ -18,7 +18,7 @@ pub(super) fn os(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
         "" => problems.required(&path.field("os").field("name"), ""),
         "linux" => linux(pod.spec, path, problems),
         "windows" => windows(pod.spec, path, problems),
-        other => problems.unsupported(&path.field("os").field("name"), other, &["linux", "windows"]),
+        other => problems.unsupported(&path.field("os"), other, &["linux", "windows"]),
     }
 }
 
@@ -111,18 +111,18 @@ pub(super) fn host_process(spec: &PodSpec, path: &Path<'_>, problems: &mut Probl
 pub(super) fn options(options: Option<&WindowsSecurityContextOptions>, path: &Path<'_>, problems: &mut Problems) {
     let Some(options) = options else { return };
     if let Some(name) = &options.gmsa_credential_spec_name {
-        problems.format(&path.field("gmsaCredentialSpecName"), name, dns_subdomain(name));
+        problems.typed_format(&path.field("gmsaCredentialSpecName"), name, dns_subdomain(name));
     }
     if let Some(spec) = &options.gmsa_credential_spec {
         let path = path.field("gmsaCredentialSpec");
         match spec.len() {
             0 => problems.invalid(&path, "", "gmsaCredentialSpec cannot be an empty string"),
             1..=65536 => {}
-            _ => problems.invalid(&path, spec, "gmsaCredentialSpec size must be under 64 KiB"),
+            _ => problems.invalid(&path, Typed(spec), "gmsaCredentialSpec size must be under 64 KiB"),
         }
     }
     if let Some(name) = &options.run_as_user_name {
-        problems.format(&path.field("runAsUserName"), name, user_name(name));
+        problems.typed_format(&path.field("runAsUserName"), name, user_name(name));
     }
 }
 

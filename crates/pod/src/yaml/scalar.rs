@@ -1,5 +1,8 @@
 //! What a YAML 1.1 scalar stands for, by the rules of the library that Kubernetes uses.
 
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+
 /// What it stands for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Scalar {
@@ -8,6 +11,8 @@ pub(super) enum Scalar {
     /// As JSON text; `inf` and `NaN` as such.
     Number(String),
     Text,
+    /// The text that a base64 text stands for.
+    Binary(String),
     /// `<<`.
     Merge,
 }
@@ -32,11 +37,17 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<S
     let found = plain(text);
     match (core, &found) {
         ("str", _) => Ok(Scalar::Text),
-        ("binary", _) => Err("!!binary is not understood; write the text itself".to_owned()),
+        // Bytes that are no text are made one by Kubernetes' encoder of JSON.
+        ("binary", _) => {
+            let packed = text.replace(['\n', '\r'], "");
+            let bytes = ByteString::deserialize(&serde_json::Value::String(packed));
+            let bytes = bytes.map_err(|_| "this is no base64, as !!binary says; write the text itself".to_owned())?;
+            Ok(Scalar::Binary(one_mark_for_each_byte(&bytes.0)))
+        }
         ("null", Scalar::Null) | ("bool", Scalar::Bool(_)) | ("merge", Scalar::Merge) | ("timestamp", Scalar::Text) => {
             Ok(found)
         }
-        ("int", Scalar::Number(number)) if is_whole(number) => Ok(found),
+        ("int", Scalar::Number(_)) if integer(&text.replace('_', "")).is_some() => Ok(found),
         ("float", Scalar::Number(_)) => Ok(found),
         _ => Err(format!("{text:?} is no !!{core}")),
     }
@@ -48,8 +59,46 @@ fn core_tag(tag: &str) -> Option<&str> {
     ["str", "binary", "null", "bool", "merge", "timestamp", "int", "float"].contains(&name).then_some(name)
 }
 
-fn is_whole(number: &str) -> bool {
-    number.strip_prefix('-').unwrap_or(number).bytes().all(|byte| byte.is_ascii_digit())
+/// Bytes as text, every one that is no part of a character as U+FFFD.
+fn one_mark_for_each_byte(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| '\u{fffd}'));
+    }
+    text
+}
+
+/// A number as the key that it is for Kubernetes: a whole one of 64 bits in decimal, another as Go writes a float of 32 bits.
+pub(super) fn number_as_key(text: &str) -> Result<String, String> {
+    let digits = text.replace('_', "");
+    if let Some(whole) = integer(&digits) {
+        return match whole.parse::<i64>() {
+            Ok(_) => Ok(whole),
+            Err(_) => Err("a key must be text, or a number of 64 bits; put it in quotes".to_owned()),
+        };
+    }
+    let lower = digits.to_ascii_lowercase();
+    let unsigned = lower.trim_start_matches(['+', '-']);
+    let sign = if lower.starts_with('-') { "-" } else { "" };
+    match unsigned {
+        ".inf" => return Ok(format!("{sign}.inf")),
+        ".nan" => return Ok(".nan".to_owned()),
+        _ => {}
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "Kubernetes' own library takes 32 bits")]
+    let float = digits.parse::<f64>().unwrap_or_default() as f32;
+    if float.is_infinite() {
+        return Ok(format!("{sign}.inf"));
+    }
+    // Go's `%g` with as few digits as tell the number.
+    let scientific = format!("{float:e}");
+    let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    Ok(match (-4..6).contains(&exponent) {
+        true => format!("{float}"),
+        false => format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs()),
+    })
 }
 
 fn plain(text: &str) -> Scalar {

@@ -7,7 +7,11 @@ use k8s_openapi::{
 
 use crate::{
     prepare::APP_ARMOR,
-    validate::{path::Path, problems::Problems, spec::visit},
+    validate::{
+        path::Path,
+        problems::{Problems, Typed},
+        spec::visit,
+    },
 };
 
 /// The longest path.
@@ -37,7 +41,7 @@ pub(super) fn profile(profile: Option<&AppArmorProfile>, path: &Path<'_>, proble
             }
         }
         ("RuntimeDefault" | "Unconfined", Some(name)) => {
-            problems.invalid(&field, name, "can only be set when AppArmor type is Localhost");
+            problems.invalid(&field, Typed(name), "can only be set when AppArmor type is Localhost");
         }
         ("RuntimeDefault" | "Unconfined", None) => {}
         ("", _) => problems.required(&path.field("type"), "type is required when appArmorProfile is set"),

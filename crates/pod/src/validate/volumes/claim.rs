@@ -113,21 +113,13 @@ fn sources(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, problems: &mut Pro
         self::source(source, &path.field("dataSourceRef"), problems);
     }
     let (Some(old), Some(new)) = (&old, new) else { return };
-    let shown = path.field("dataSource").to_string();
+    // The server shows a path in place of a value, and a path has no JSON.
+    let shown = || serde_json::json!({});
     if new.namespace.as_deref().is_some_and(|namespace| !namespace.is_empty()) {
         let detail = "may not be specified when dataSourceRef.namespace is specified";
-        problems.invalid(path, Bare(shown), detail);
+        problems.invalid(path, shown(), detail);
     } else if (&old.api_group, &old.kind, &old.name) != (&new.api_group, &new.kind, &new.name) {
-        problems.invalid(path, Bare(shown), "must match dataSourceRef");
-    }
-}
-
-/// A path that the server shows in place of a value, without quotes.
-struct Bare(String);
-
-impl From<Bare> for crate::validate::problems::Shown {
-    fn from(Bare(text): Bare) -> Self {
-        Self::json(text)
+        problems.invalid(path, shown(), "must match dataSourceRef");
     }
 }
 

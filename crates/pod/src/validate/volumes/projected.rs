@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     ClusterTrustBundleProjection, KeyToPath, PodCertificateProjection, ProjectedVolumeSource,
     ServiceAccountTokenProjection, VolumeProjection,
 };
+use serde_json::json;
 
 use super::{downward, file, item, mode};
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
     validate::{
         format::{dns_label, dns_subdomain, qualified_name, unreserved_path},
         path::Path,
-        problems::Problems,
+        problems::{Problems, Shown},
         selector,
     },
 };
@@ -118,11 +119,27 @@ fn token(token: &ServiceAccountTokenProjection, volume: &Volume<'_>, path: &Path
     }
 }
 
+/// A bundle as the server shows it: its own structure, with Go's names.
+struct InGo<'a>(&'a ClusterTrustBundleProjection);
+
+impl From<InGo<'_>> for Shown {
+    fn from(InGo(bundle): InGo<'_>) -> Self {
+        let fields = [
+            ("Name", json!(bundle.name)),
+            ("SignerName", json!(bundle.signer_name)),
+            ("LabelSelector", json!(bundle.label_selector)),
+            ("Optional", json!(bundle.optional)),
+            ("Path", json!(bundle.path)),
+        ];
+        let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        Self::json(format!("{{{}}}", fields.join(",")))
+    }
+}
+
 fn bundle(bundle: &ClusterTrustBundleProjection, path: &Path<'_>, problems: &mut Problems) {
     match (bundle.name.as_deref(), bundle.signer_name.as_deref()) {
         (Some(_), Some(_)) => {
-            let value = serde_json::to_value(bundle).unwrap_or_default();
-            problems.invalid(path, value, "only one of name and signerName may be used");
+            problems.invalid(path, InGo(bundle), "only one of name and signerName may be used");
         }
         (Some(name), None) => {
             if name.is_empty() {

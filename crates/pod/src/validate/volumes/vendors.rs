@@ -120,7 +120,7 @@ pub(super) fn azure_disk(source: &AzureDiskVolumeSource, path: &Path<'_>, proble
         Some(_) => ("https://", "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"),
     };
     if !source.disk_uri.starts_with(begin) {
-        problems.unsupported(&path.field("diskURI"), &source.disk_uri, &[form]);
+        problems.not_among(&path.field("diskURI"), &source.disk_uri, &[form]);
     }
 }
 
@@ -150,7 +150,9 @@ pub(super) fn csi(source: &CSIVolumeSource, path: &Path<'_>, problems: &mut Prob
     if source.driver.len() > 63 {
         problems.too_long(&driver, 63);
     }
-    problems.format(&driver, &source.driver, dns_subdomain(&source.driver.to_lowercase()));
+    if !source.driver.is_empty() {
+        problems.format(&driver, &source.driver, dns_subdomain(&source.driver.to_lowercase()));
+    }
     match source.node_publish_secret_ref.as_ref().map(|secret| secret.name.as_str()) {
         None => {}
         Some("") => problems.required(&path.field("nodePublishSecretRef").field("name"), ""),
