@@ -92,7 +92,10 @@ pub fn page(limits: &[Limit]) -> String {
     for limit in limits {
         if last != Some(&limit.place) {
             let name = limit.place.parent().and_then(Path::parent).unwrap_or(&limit.place);
-            page += &format!("\n## {}\n\n| limit | value | why, and what happens beyond it |\n|---|---|---|\n", name.display());
+            page += &format!(
+                "\n## {}\n\n| limit | value | why, and what happens beyond it |\n|---|---|---|\n",
+                name.display()
+            );
             last = Some(&limit.place);
         }
         let cell = |text: &str| text.replace('|', "\\|");
@@ -119,7 +122,10 @@ mod tests {
         ];
         assert_eq!(short, expected);
         let page = page(&limits);
-        assert!(page.contains("## crates/x\n") && page.contains("| manifest file | `10 << 20` | A manifest is small. |"), "{page}");
+        assert!(
+            page.contains("## crates/x\n") && page.contains("| manifest file | `10 << 20` | A manifest is small. |"),
+            "{page}"
+        );
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
     if let Some(registries) = &policy.registries {
         let containers = pod.all_containers().map(|it| (format!("container {:?}", it.name), &it.image));
         let volumes = pod.volumes.iter().filter_map(|(name, volume)| match volume {
-            stanchion_pod::Volume::Image { reference, .. } => Some((format!("volume {name:?}"), reference)),
+            Volume::Image { reference, .. } => Some((format!("volume {name:?}"), reference)),
             _ => None,
         });
         for (place, image) in containers.chain(volumes) {
@@ -323,7 +323,9 @@ mod tests {
                 "metadata: {{name: a, annotations: {{container.apparmor.security.beta.kubernetes.io/{container}: {profile}}}}}\nspec: {spec}"
             )
         };
-        let spec = format!("{{initContainers: [{{name: i, image: a, restartPolicy: Always, {fine}}}], containers: [{{name: c, image: a, {fine}}}]}}");
+        let spec = format!(
+            "{{initContainers: [{{name: i, image: a, restartPolicy: Always, {fine}}}], containers: [{{name: c, image: a, {fine}}}]}}"
+        );
         for level in [Level::Baseline, Level::Restricted] {
             for container in ["c", "i"] {
                 let found = said(level, &annotated(container, "unconfined", &spec));
@@ -335,7 +337,9 @@ mod tests {
             }
         }
         let pod = |context: &str, own: &str| {
-            format!("metadata: {{name: a}}\nspec: {{securityContext: {context}, containers: [{{name: c, image: a, {own}}}]}}")
+            format!(
+                "metadata: {{name: a}}\nspec: {{securityContext: {context}, containers: [{{name: c, image: a, {own}}}]}}"
+            )
         };
         for (context, own, words) in [
             ("{seccompProfile: {type: Unconfined}}", fine, "the pod must not set seccompProfile.type"),

@@ -43,8 +43,7 @@ pub fn is_from(reference: &str, place: &str) -> bool {
     let allowed_host = if allowed_host == "index.docker.io" { "docker.io" } else { allowed_host };
     let below = path.strip_prefix(allowed_path);
     host == allowed_host
-        && (allowed_path.is_empty()
-            || below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@'])))
+        && (allowed_path.is_empty() || below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':', '@'])))
 }
 
 #[cfg(test)]

@@ -53,7 +53,9 @@ impl Problem {
 /// wrong with it.
 fn cut(text: &mut String, most: usize) {
     if text.len() > most {
-        let (start, end) = (text.floor_char_boundary(most / 2), text.ceil_char_boundary(text.len() - most / 2));
+        let is_border = |at: &usize| text.is_char_boundary(*at);
+        let start = (0..=most / 2).rev().find(is_border).unwrap_or(0);
+        let end = (text.len() - most / 2..text.len()).find(is_border).unwrap_or(text.len());
         text.replace_range(start..end, &format!("… ({} bytes left out) …", end - start));
     }
 }

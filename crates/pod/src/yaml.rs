@@ -18,11 +18,25 @@ pub(crate) use write::write;
 /// The documents of a file, in its order. Empty ones are `Null`.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
     readable(text)?;
+    let text = &*without_marks(text);
     // The parser has a few places that no sensible file leads to and that end in a panic, e.g. `[!a, b]`.
     std::panic::catch_unwind(|| parsed(text)).unwrap_or_else(|_| {
         let message = "not valid YAML: its parser cannot read it; do without tags (!) and directives (%)".to_owned();
         Err(problem(At { line: 1, column: 1 }, message))
     })
+}
+
+/// Leaves out byte order marks behind `---`: Kubernetes' client reads each document as a file of its own.
+fn without_marks(text: &str) -> Cow<'_, str> {
+    if !text.contains("\n\u{feff}") {
+        return Cow::Borrowed(text);
+    }
+    let mut is_begun = false;
+    let line = |line| {
+        let begins = std::mem::replace(&mut is_begun, str::starts_with(line, "---"));
+        line.strip_prefix('\u{feff}').filter(|_| begins).unwrap_or(line)
+    };
+    Cow::Owned(text.split_inclusive('\n').map(line).collect())
 }
 
 /// By the parser that Kubernetes' own library was made from: it takes and refuses the same, but for some texts that are made

@@ -183,7 +183,9 @@ fn a_variable_that_no_kernel_takes_is_named() {
 #[test]
 fn what_references_multiply_is_refused_before_it_is_made() {
     let env = |count: usize, text: &str| {
-        let variable = |number: usize| format!("    - {{name: A{}, value: {}}}\n", number + 1, text.replace('#', &number.to_string()));
+        let variable = |number: usize| {
+            format!("    - {{name: A{}, value: {}}}\n", number + 1, text.replace('#', &number.to_string()))
+        };
         let all: String = (0..count).map(variable).collect();
         format!("{HEAD}    env:\n    - {{name: A0, value: {}}}\n{all}", "x".repeat(1000))
     };
@@ -192,8 +194,11 @@ fn what_references_multiply_is_refused_before_it_is_made() {
     assert!(twice.contains("environment variable A8 has more than 131072 bytes"), "{twice}");
     let many = refused(&env(500, "$(A0)").replace(&"x".repeat(1000), &"x".repeat(100_000)));
     assert!(many.contains("6291456 bytes together"), "{many}");
-    for (words, said) in [("$(A0)".repeat(200), "a word of its command"), ("$(A0)".repeat(100) + &", $(A0)".repeat(7000), "together")] {
-        let (environment, pod) = environment(&env(0, "").replace("    env:", &format!("    args: [{words}]\n    env:")));
+    for (words, said) in
+        [("$(A0)".repeat(200), "a word of its command"), ("$(A0)".repeat(100) + &", $(A0)".repeat(7000), "together")]
+    {
+        let (environment, pod) =
+            environment(&env(0, "").replace("    env:", &format!("    args: [{words}]\n    env:")));
         let refused = environment.expect("it can be made").expanded(pod.containers[0].args.as_deref());
         assert!(refused.expect_err("they are too long").to_string().contains(said), "{said}");
     }
