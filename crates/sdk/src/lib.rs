@@ -12,13 +12,16 @@
 //! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
 //! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
 //! - [`changes`]: one change at a time to one thing, each to its end. [`clock`]: the time.
-//! - `cgroup`, `confinement`, `descendants`, `disk`, `layers`, `names`, `privileges`, `proc`, `settings`, `users`: what backends for a runtime on this
-//!   node share (feature `node`).
+//! - `cgroup`, `confinement`, `descendants`, `disk`, `layers`, `limits`, `names`, `oci`, `privileges`, `proc`, `settings`, `shim`,
+//!   `users`: what backends for a runtime on this node share (feature `node`).
+//! - `archive`: image archives (feature `archives`).
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 
+#[cfg(feature = "archives")]
+pub mod archive;
 #[cfg(feature = "node")]
 pub mod cgroup;
 pub mod changes;
@@ -34,10 +37,12 @@ mod guest;
 #[cfg(feature = "node")]
 pub mod layers;
 #[cfg(feature = "node")]
-mod limits;
+pub mod limits;
 mod log;
 #[cfg(feature = "node")]
 pub mod names;
+#[cfg(feature = "node")]
+pub mod oci;
 #[cfg(feature = "pause")]
 pub mod pause;
 #[cfg(feature = "node")]

@@ -1,0 +1,291 @@
+//! Image archives: tar, plain or compressed with gzip, bzip2, lz4 or zstd. Whoever writes one can make a few bytes of it
+//! stand for very many: what is read at once, what is kept and what is written has a bound.
+
+use std::{
+    cell::Cell,
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{DirBuilderExt, FileExt},
+    path::Path,
+    rc::Rc,
+};
+
+use nix::sys::statvfs::statvfs;
+use stanchion_untrusted::{Limit, Links, TooLarge, open, read_from};
+
+use crate::limits;
+
+/// One entry of an archive.
+pub type Entry<'a> = tar::Entry<'a, Box<dyn Read>>;
+
+/// Calls `visit` with the name of every entry, without a leading `./`, and the entry. `room` is the most that the entries may
+/// have together, bytes; `place` is what has that room, for the error. Blocks.
+///
+/// # Errors
+/// The file is no archive, an entry is beyond a bound (`FileTooLarge`), there is no room (`StorageFull`), or what `visit` says.
+pub fn each(
+    file: File,
+    room: u64,
+    place: &Path,
+    mut visit: impl FnMut(&str, &mut Entry<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    let allowed = Rc::new(Cell::new(limits::HEADER.most));
+    let metered: Box<dyn Read> = Box::new(Metered { from: decompressed(file)?, allowed: Rc::clone(&allowed) });
+    let mut archive = tar::Archive::new(metered);
+    let mut entries = archive.entries()?;
+    let (mut count, mut total) = (0, 0_u64);
+    // With what `visit` has left of the last entry, which is skipped.
+    while let Some(entry) = entries.next() {
+        let mut entry = entry?;
+        count += 1;
+        if count > limits::ARCHIVE_ENTRIES.most {
+            let Limit { name, most } = limits::ARCHIVE_ENTRIES;
+            let message = format!("the archive has more than {most} entries (limit {name:?})");
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+        }
+        let is_sparse = entry.header().entry_type().is_gnu_sparse();
+        let size = if is_sparse { entry.header().entry_size()? } else { entry.size() };
+        total = total.saturating_add(size);
+        if total > room {
+            let place = place.display();
+            let message =
+                format!("no space left on device: it holds more than the {room} bytes that {place} has room for");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+        }
+        let name = entry.path_bytes();
+        limits::NAME.check(name.len() as u64)?;
+        let name = String::from_utf8_lossy(bare(&name)).into_owned();
+        allowed.set(size);
+        visit(&name, &mut entry)?;
+        allowed.set(allowed.get().saturating_add(limits::HEADER.most));
+    }
+    Ok(())
+}
+
+/// A name without what some programs write before each.
+fn bare(mut name: &[u8]) -> &[u8] {
+    while let Some(rest) = name.strip_prefix(b"./") {
+        name = rest;
+    }
+    name
+}
+
+/// Fails when more is read than was allowed: the tar reader holds long names and extensions in memory, however long they are.
+struct Metered {
+    from: Box<dyn Read>,
+    allowed: Rc<Cell<u64>>,
+}
+
+impl Read for Metered {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let allowed = self.allowed.get();
+        if allowed == 0 && !into.is_empty() {
+            return Err(TooLarge(limits::HEADER).into());
+        }
+        let most = usize::try_from(allowed).unwrap_or(usize::MAX).min(into.len());
+        let length = self.from.read(&mut into[..most])?;
+        self.allowed.set(allowed - length as u64);
+        Ok(length)
+    }
+}
+
+/// How a file is compressed, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// It is not.
+    None,
+    /// gzip.
+    Gzip,
+    /// bzip2.
+    Bzip2,
+    /// lz4, in frames.
+    Lz4,
+    /// zstd.
+    Zstd,
+}
+
+impl Compression {
+    /// The compression of a file that begins so.
+    #[must_use]
+    pub fn of(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [b'B', b'Z', b'h', ..] => Self::Bzip2,
+            [0x04, 0x22, 0x4d, 0x18, ..] => Self::Lz4,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    fn of_file(file: &File) -> io::Result<Self> {
+        let mut start = [0; 4];
+        let length = file.read_at(&mut start, 0)?;
+        Ok(Self::of(start.get(..length).unwrap_or_default()))
+    }
+}
+
+fn decompressed(mut file: File) -> io::Result<Box<dyn Read>> {
+    let compression = Compression::of_file(&file)?;
+    file.seek(SeekFrom::Start(0))?;
+    Ok(match compression {
+        Compression::None => Box::new(BufReader::new(file)),
+        Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
+        Compression::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(BufReader::new(file))),
+        Compression::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(BufReader::new(file))),
+        Compression::Zstd => Box::new(zstd::Decoder::new(file)?),
+    })
+}
+
+/// Opens an archive. An administrator may link to it.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_archive(path: &Path) -> io::Result<File> {
+    open(path, Links::Follow)
+}
+
+/// The files of an archive, unpacked into one file without a name, which goes with this; those of a plain archive are read where
+/// they are.
+#[derive(Debug)]
+pub struct Unpacked {
+    data: File,
+    files: HashMap<String, Part>,
+    /// Links to files of the archive, by their names.
+    links: HashMap<String, String>,
+}
+
+/// Where a file of an archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its first byte.
+    pub at: u64,
+    /// Its size, bytes.
+    pub size: u64,
+}
+
+impl Unpacked {
+    /// Unpacks an archive below `directory`, which is made; a tenth of its file system stays free. Blocks.
+    ///
+    /// # Errors
+    /// As [`each`].
+    pub fn of(path: &Path, directory: &Path) -> io::Result<Self> {
+        let archive = open_archive(path)?;
+        let is_plain = Compression::of_file(&archive)? == Compression::None;
+        let (mut data, room) = match is_plain {
+            // A plain archive takes no more room.
+            true => (archive.try_clone()?, u64::MAX),
+            false => {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+                (tempfile::tempfile_in(directory)?, room(directory)?)
+            }
+        };
+        let (mut files, mut links, mut end) = (HashMap::new(), HashMap::new(), 0);
+        each(archive, room, directory, |name, entry| {
+            let kind = entry.header().entry_type();
+            if kind.is_file() {
+                let size = entry.size();
+                let at = match is_plain {
+                    true => entry.raw_file_position(),
+                    false => {
+                        if io::copy(entry, &mut data)? != size {
+                            return Err(io::ErrorKind::UnexpectedEof.into());
+                        }
+                        end
+                    }
+                };
+                end += size;
+                files.insert(name.to_owned(), Part { at, size });
+            } else if kind.is_symlink() || kind.is_hard_link() {
+                // `docker save` of old makes them between equal layers.
+                if let Some(to) = entry.link_name_bytes() {
+                    limits::NAME.check(to.len() as u64)?;
+                    let to = String::from_utf8_lossy(&to).into_owned();
+                    let from =
+                        if kind.is_symlink() { name.rsplit_once('/').map_or("", |(above, _)| above) } else { "" };
+                    links.insert(name.to_owned(), joined(from, &to));
+                }
+            }
+            Ok(())
+        })?;
+        data.flush()?;
+        Ok(Self { data, files, links })
+    }
+
+    /// Whether there is a file of that name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        self.part(name).is_ok()
+    }
+
+    /// Where a file, or what a link of that name leads to, is.
+    ///
+    /// # Errors
+    /// `NotFound`: the archive lacks it.
+    pub fn part(&self, name: &str) -> io::Result<Part> {
+        let found = self.files.get(name).or_else(|| self.files.get(self.links.get(name)?));
+        let lacks =
+            || io::Error::new(io::ErrorKind::NotFound, format!("the archive lacks {}", limits::SHOWN.cut(name)));
+        found.copied().ok_or_else(lacks)
+    }
+
+    /// Reads a small file as a whole.
+    ///
+    /// # Errors
+    /// As [`part`](Self::part); it is larger than `limit` (`FileTooLarge`), or cannot be read.
+    pub fn read(&self, name: &str, limit: Limit) -> io::Result<Vec<u8>> {
+        let part = self.part(name)?;
+        limit.check(part.size)?;
+        read_from(self.reader(part), limit)
+    }
+
+    /// Reads a file from its start.
+    #[must_use]
+    pub fn reader(&self, part: Part) -> Reader<'_> {
+        Reader { data: &self.data, part }
+    }
+}
+
+/// Reads one file of an archive.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    data: &'a File,
+    /// What has not been read.
+    part: Part,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.part.size).unwrap_or(usize::MAX).min(into.len());
+        let length = self.data.read_at(&mut into[..most], self.part.at)?;
+        self.part = Part { at: self.part.at + length as u64, size: self.part.size - length as u64 };
+        Ok(length)
+    }
+}
+
+/// How many bytes may be written to the file system of a directory so that a tenth of it stays free. Blocks.
+///
+/// # Errors
+/// As statvfs(3).
+pub fn room(directory: &Path) -> io::Result<u64> {
+    let found = statvfs(directory)?;
+    let size = found.fragment_size();
+    let (capacity, available) = (found.blocks() * size, found.blocks_available() * size);
+    Ok(available.saturating_sub(capacity / 10))
+}
+
+/// The name that a link in a directory of the archive leads to.
+fn joined(directory: &str, to: &str) -> String {
+    let mut parts: Vec<&str> = directory.split('/').filter(|part| !part.is_empty()).collect();
+    for part in to.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! Image manifests, indexes and configurations (OCI image specification, Docker image manifest version 2), read as leniently as
+//! containerd and Docker read them: an absent field and `null` are the same, and a field that nobody needs may hold anything.
+//! Registries and archives write them, so every list has a bound.
+//!
+//! # Layout
+//! - This: descriptors, manifests, digests. [`config`]: image configurations. [`platform`]: which platforms this node runs.
+//! - [`search`]: from an index to the manifest for this node. [`lenient`]: how fields are read.
+
+pub mod config;
+mod lenient;
+pub mod platform;
+pub mod search;
+
+use serde::{Deserialize, de::IgnoredAny};
+use sha2::{Digest, Sha256, Sha384, Sha512};
+use stanchion_runtime::{Error, ErrorKind, Result};
+
+pub use config::{ImageConfig, RunConfig};
+pub use platform::Platform;
+pub use search::{Found, Next, Search};
+
+use crate::limits;
+
+/// Media type of an OCI image manifest.
+pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+/// Media type of an OCI image index.
+pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of Docker's image manifest.
+pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// Media type of Docker's index.
+pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// Names one blob of an image.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Descriptor {
+    /// Kind of the blob; empty where the descriptor does not say it.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub media_type: String,
+    /// `sha256:…` of the blob.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub digest: String,
+    /// Size of the blob, bytes.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub size: u64,
+    /// What the manifest is for, in an index.
+    pub platform: Option<Platform>,
+    #[serde(deserialize_with = "lenient::or_default")]
+    annotations: Annotations,
+}
+
+/// The annotations that name an image in an archive.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "io.containerd.image.name")]
+    full_name: Option<String>,
+    #[serde(rename = "org.opencontainers.image.ref.name")]
+    ref_name: Option<String>,
+}
+
+impl Descriptor {
+    /// Makes a descriptor of a blob.
+    #[must_use]
+    pub fn new(media_type: &str, digest: String, size: u64) -> Self {
+        Self { media_type: media_type.to_owned(), digest, size, ..Self::default() }
+    }
+
+    /// The name that the `index.json` of an archive gives the image.
+    #[must_use]
+    pub fn image_name(&self) -> Option<&str> {
+        self.annotations.full_name.as_deref().or(self.annotations.ref_name.as_deref())
+    }
+
+    /// Checks that the digest is one of a known kind and that the size is one of a file. Digests become parts of URLs and
+    /// names of files.
+    ///
+    /// # Errors
+    /// `Invalid`: one of them is not.
+    pub fn check(&self) -> Result<()> {
+        let shown = || limits::SHOWN.cut(&self.digest).into_owned();
+        if !is_digest(&self.digest) {
+            return Err(Error::new(ErrorKind::Invalid, format!("{:?} is not the digest of a blob", shown())));
+        }
+        if i64::try_from(self.size).is_err() {
+            return Err(Error::new(ErrorKind::Invalid, format!("blob {} cannot have {} bytes", shown(), self.size)));
+        }
+        Ok(())
+    }
+}
+
+/// An image manifest, OCI's or Docker's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// Kind of the manifest; empty where it does not say it.
+    pub media_type: String,
+    /// The image configuration.
+    pub config: Descriptor,
+    /// The layers, the lowest first.
+    pub layers: Vec<Descriptor>,
+}
+
+/// A manifest or an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Document {
+    /// One image.
+    Manifest(Box<Manifest>),
+    /// Manifests for several platforms, without the entries that cannot be read.
+    Index(Vec<Descriptor>),
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Raw {
+    #[serde(deserialize_with = "lenient::or_default")]
+    media_type: String,
+    config: Option<Descriptor>,
+    #[serde(deserialize_with = "lenient::layers")]
+    layers: Option<Vec<Descriptor>>,
+    #[serde(deserialize_with = "lenient::entries")]
+    manifests: Option<Vec<Descriptor>>,
+    fs_layers: Option<IgnoredAny>,
+}
+
+impl Document {
+    /// Reads a manifest or an index.
+    ///
+    /// # Errors
+    /// `Invalid`: it is neither, or both at once (CVE-2021-41190), or larger than [`limits::MANIFEST`].
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let bad = || Error::new(ErrorKind::Invalid, "the image manifest cannot be read");
+        limits::MANIFEST.check(bytes.len() as u64).map_err(|error| bad().caused_by(&error))?;
+        let raw: Raw = serde_json::from_slice(bytes).map_err(|error| bad().caused_by(&error))?;
+        match (raw.manifests, raw.config) {
+            _ if raw.fs_layers.is_some() => {
+                Err(bad().because("it is of Docker's schema 1, which no runtime reads any more"))
+            }
+            (Some(_), Some(_)) => Err(bad().because("it is a manifest and an index at once")),
+            (Some(_), None) if raw.layers.is_some() => Err(bad().because("it is a manifest and an index at once")),
+            (Some(entries), None) => Ok(Self::Index(entries)),
+            (None, None) => Err(bad().because("it names no image configuration")),
+            (None, Some(config)) => {
+                let layers = raw.layers.unwrap_or_default();
+                for blob in layers.iter().chain([&config]) {
+                    blob.check().map_err(|error| error.context("the image manifest cannot be used"))?;
+                }
+                Ok(Self::Manifest(Box::new(Manifest { media_type: raw.media_type, config, layers })))
+            }
+        }
+    }
+}
+
+/// `sha256:…` of bytes.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(bytes)))
+}
+
+/// Bytes as hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whether a text is a digest of a kind that containerd and Docker know.
+#[must_use]
+pub fn is_digest(text: &str) -> bool {
+    let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    text.split_once(':').is_some_and(|(kind, sum)| {
+        let length = match kind {
+            "sha256" => 64,
+            "sha384" => 96,
+            "sha512" => 128,
+            _ => return false,
+        };
+        sum.len() == length && is_hex(sum)
+    })
+}
+
+/// Whether bytes have a digest; nothing where it is of a kind that is not known.
+#[must_use]
+pub fn has_digest(bytes: &[u8], digest: &str) -> Option<bool> {
+    fn of<D: Digest>(bytes: &[u8]) -> Vec<u8> {
+        D::digest(bytes).to_vec()
+    }
+    let (kind, expected) = digest.split_once(':')?;
+    let found = match kind {
+        "sha256" => of::<Sha256>(bytes),
+        "sha384" => of::<Sha384>(bytes),
+        "sha512" => of::<Sha512>(bytes),
+        _ => return None,
+    };
+    Some(hex(&found) == expected)
+}
+
+#[cfg(test)]
+mod tests;

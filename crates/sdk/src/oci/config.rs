@@ -1,0 +1,86 @@
+//! Image configurations.
+
+use serde::Deserialize;
+use stanchion_runtime::{Error, ErrorKind, Result};
+
+use super::{Platform, lenient};
+use crate::limits;
+
+/// An image configuration, as far as running the image needs it (OCI image specification, `config.md`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct ImageConfig {
+    /// What the image is for, `amd64`, …; empty where the configuration does not say it.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub architecture: String,
+    /// `linux`, …; empty where the configuration does not say it.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub os: String,
+    /// Kind of the architecture, e.g. `v3`.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub variant: String,
+    /// `config`: how its containers run where the pod does not say it.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub config: RunConfig,
+    #[serde(deserialize_with = "lenient::or_default")]
+    rootfs: RootFs,
+}
+
+/// How the containers of an image run where the pod does not say it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct RunConfig {
+    /// `User`: user and group, by names or numbers; empty for root.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub user: String,
+    /// `Env`: `NAME=value`.
+    #[serde(deserialize_with = "lenient::texts")]
+    pub env: Vec<String>,
+    /// `Entrypoint`: the program, with arguments that stay.
+    #[serde(deserialize_with = "lenient::texts")]
+    pub entrypoint: Vec<String>,
+    /// `Cmd`: arguments of the entry point.
+    #[serde(deserialize_with = "lenient::texts")]
+    pub cmd: Vec<String>,
+    /// `Volumes`: directories that are volumes, in alphabetical order.
+    #[serde(deserialize_with = "lenient::keys")]
+    pub volumes: Vec<String>,
+    /// `WorkingDir`; empty for `/`.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub working_dir: String,
+    /// `StopSignal`, by name or number; empty for SIGTERM.
+    #[serde(deserialize_with = "lenient::or_default")]
+    pub stop_signal: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct RootFs {
+    #[serde(deserialize_with = "lenient::texts")]
+    diff_ids: Vec<String>,
+}
+
+impl ImageConfig {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// `Invalid`: it is none, or larger than [`limits::CONFIG`].
+    pub fn read(bytes: &[u8]) -> Result<Self> {
+        let bad = || Error::new(ErrorKind::Invalid, "the image configuration cannot be read");
+        limits::CONFIG.check(bytes.len() as u64).map_err(|error| bad().caused_by(&error))?;
+        serde_json::from_slice(bytes).map_err(|error| bad().caused_by(&error))
+    }
+
+    /// What the image is for.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        let Self { architecture, os, variant, .. } = self.clone();
+        Platform { architecture, os, variant, os_features: Vec::new() }
+    }
+
+    /// Digests of the layers' contents, the lowest first.
+    #[must_use]
+    pub fn diff_ids(&self) -> &[String] {
+        &self.rootfs.diff_ids
+    }
+}
