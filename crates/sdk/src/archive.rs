@@ -33,10 +33,9 @@ pub fn each(
     let allowed = Rc::new(Cell::new(limits::HEADER.most));
     let metered: Box<dyn Read> = Box::new(Metered { from: decompressed(file)?, allowed: Rc::clone(&allowed) });
     let mut archive = tar::Archive::new(metered);
-    let mut entries = archive.entries()?;
     let (mut count, mut total) = (0, 0_u64);
     // With what `visit` has left of the last entry, which is skipped.
-    while let Some(entry) = entries.next() {
+    for entry in archive.entries()? {
         let mut entry = entry?;
         count += 1;
         if count > limits::ARCHIVE_ENTRIES.most {

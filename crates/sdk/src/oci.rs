@@ -100,6 +100,20 @@ pub struct Manifest {
     pub layers: Vec<Descriptor>,
 }
 
+impl Manifest {
+    /// Size of the layers together, bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        total(&self.layers)
+    }
+}
+
+/// Size of blobs together, bytes. What others write may be more than a number holds.
+#[must_use]
+pub fn total(blobs: &[Descriptor]) -> u64 {
+    blobs.iter().fold(0, |total: u64, blob| total.saturating_add(blob.size))
+}
+
 /// A manifest or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {

@@ -45,7 +45,7 @@ pub struct Found {
 #[derive(Debug)]
 pub enum Next {
     /// This blob, with [`Search::take`]. No more of it than that is read.
-    Read(Descriptor, Limit),
+    Read(Box<Descriptor>, Limit),
     /// Nothing: it is over.
     Found(Box<Found>),
 }
@@ -92,14 +92,14 @@ impl Search {
     ///
     /// # Errors
     /// `NotFound`: nothing is for this node. `Invalid`: what fits is too large, or there is too much of it.
-    pub fn next(&mut self) -> Result<Next> {
+    pub fn step(&mut self) -> Result<Next> {
         if let Some(found) = self.found.take() {
             return Ok(Next::Found(found));
         }
         if let Some(Reading::Config(found)) = &self.reading {
             let config = found.manifest.config.clone();
             too_large(&config, limits::CONFIG)?;
-            return Ok(Next::Read(config, limits::CONFIG));
+            return Ok(Next::Read(Box::new(config), limits::CONFIG));
         }
         while let Some(entry) = self.fitting.pop() {
             if !self.seen.insert(entry.digest.clone()) {
@@ -113,13 +113,13 @@ impl Search {
             }
             too_large(&entry, limits::MANIFEST)?;
             self.reading = Some(Reading::Document(entry.clone()));
-            return Ok(Next::Read(entry, limits::MANIFEST));
+            return Ok(Next::Read(Box::new(entry), limits::MANIFEST));
         }
         let architecture = platform::architecture();
         Err(Error::new(ErrorKind::NotFound, format!("the image has no variant for linux/{architecture}")))
     }
 
-    /// Takes what [`next`](Self::next) asked for.
+    /// Takes what [`step`](Self::step) asked for.
     ///
     /// # Errors
     /// `Invalid`: it is something else, or cannot be read.

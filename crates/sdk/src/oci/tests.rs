@@ -35,7 +35,7 @@ fn find(root: &Value, documents: &[Vec<u8>]) -> (Result<String>, usize) {
         let root_digest = digest(&root);
         let mut search = Search::of(root, root_digest)?;
         loop {
-            match search.next()? {
+            match search.step()? {
                 Next::Found(found) => return Ok(found.manifest.config.digest),
                 Next::Read(blob, _) => {
                     read += 1;
@@ -118,7 +118,7 @@ fn indexes_without_end_end() {
     let own_digest = format!("sha256:{}", "0".repeat(64));
     let itself = index(&[json!({"digest": own_digest, "size": 10, "mediaType": INDEX})]);
     let mut search = Search::of(bytes(&itself), digest(&bytes(&itself))).expect("an index");
-    assert!(matches!(search.next(), Ok(Next::Read(..))));
+    assert!(matches!(search.step(), Ok(Next::Read(..))));
     assert!(search.take(bytes(&itself)).expect_err("another content").chain().contains("has another content"));
 }
 
