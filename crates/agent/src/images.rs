@@ -47,7 +47,7 @@ struct State {
 struct Going {
     reference: String,
     auth: Option<RegistryAuth>,
-    pull: watch::Receiver<Pull>,
+    pull: watch::Sender<Pull>,
 }
 
 impl Going {
@@ -107,7 +107,7 @@ impl Images {
         self.removing.subscribe().wait_for(|removing| !removing.contains(reference)).await.ok();
     }
 
-    /// Pulls an image, or joins the pull of it that is going on.
+    /// Pulls an image, or joins the pull of it that is going on. A pull that nobody waits for any more is cancelled.
     pub fn pull<R: Runtime>(
         self: &Arc<Self>,
         runtime: &Arc<R>,
@@ -117,10 +117,10 @@ impl Images {
     ) -> watch::Receiver<Pull> {
         let mut state = self.lock();
         if let Some(going) = state.pulls.iter().find(|going| going.is(reference, auth.as_ref())) {
-            return going.pull.clone();
+            return going.pull.subscribe();
         }
         let (tell, pull) = watch::channel(Pull::Running(PullProgress::default()));
-        state.pulls.push(Going { reference: reference.to_owned(), auth: auth.clone(), pull: pull.clone() });
+        state.pulls.push(Going { reference: reference.to_owned(), auth: auth.clone(), pull: tell.clone() });
         drop(state);
 
         let (images, runtime, reference) = (Arc::clone(self), Arc::clone(runtime), reference.to_owned());
@@ -132,7 +132,12 @@ impl Images {
             images.not_removing(&reference).await;
             let before = images.before(&*runtime).await;
             // A pull that is cut off resumes with the next one.
-            let pulled = shutdown.run_until_cancelled(runtime.pull_image(request, progress)).await;
+            let pulled = tokio::select! {
+                // *Cancel-safe:* runtimes give up a call that is dropped, and keep or free what they have of the image.
+                pulled = shutdown.run_until_cancelled(runtime.pull_image(request, progress)) => pulled,
+                // *Cancel-safe:* only waits.
+                () = images.unwanted(&tell, &reference, auth.as_ref()) => return,
+            };
             images.end_pull(&reference, auth.as_ref(), matches!(pulled, Some(Ok(_))));
             let brought = pulled.as_ref().and_then(|pulled| pulled.as_ref().ok().cloned());
             if let Some(pulled) = pulled {
@@ -143,6 +148,19 @@ impl Images {
             }
         });
         pull
+    }
+
+    /// Waits until nobody waits for a pull any more; from then on nobody can join it.
+    async fn unwanted(&self, tell: &watch::Sender<Pull>, reference: &str, auth: Option<&RegistryAuth>) {
+        loop {
+            tell.closed().await;
+            let mut state = self.lock();
+            // Somebody may have joined meanwhile.
+            if tell.receiver_count() == 0 {
+                state.pulls.retain(|going| !going.is(reference, auth));
+                return;
+            }
+        }
     }
 
     fn end_pull(&self, reference: &str, auth: Option<&RegistryAuth>, is_here: bool) {

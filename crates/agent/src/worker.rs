@@ -152,6 +152,7 @@ pub(crate) struct Worker<R> {
     fetched: (mpsc::Sender<images::Fetched>, mpsc::Receiver<images::Fetched>),
     fetches: CancellationToken,
     pulls: images::Pulls,
+    fetching: images::Fetching,
     history: History,
     told: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
     probes: lives::Probes,
@@ -245,6 +246,7 @@ impl<R: Runtime> Worker<R> {
             over: Arc::clone(&over),
             fetched: mpsc::channel(16),
             pulls: images::Pulls::default(),
+            fetching: images::Fetching::default(),
             history: History::default(),
             told: mpsc::channel(16),
             probes: lives::Probes::new(),
@@ -412,6 +414,9 @@ impl<R: Runtime> Worker<R> {
             .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());
         let Some(desired) = desired else {
             self.leaving_since.get_or_insert(self.shared.clock.now());
+            // Wanted again, it asks for its images anew.
+            self.history.forget_images();
+            self.keep_fetches(&[]);
             return;
         };
         (self.leaving_since, self.leaving) = (None, None);
@@ -432,8 +437,10 @@ impl<R: Runtime> Worker<R> {
             self.history.set_sandbox(None);
         }
         self.uids.insert(desired.pod.uid.clone());
-        let revisions = [Some(&desired.pod.revision), self.running.as_ref().map(|running| &running.pod.revision)];
-        self.history.keep_images(&revisions.into_iter().flatten().collect::<Vec<_>>());
+        let running = self.running.as_ref().map(|running| running.pod.revision.clone());
+        let revisions: Vec<_> = [Some(&desired.pod.revision), running.as_ref()].into_iter().flatten().collect();
+        self.history.keep_images(&revisions);
+        self.keep_fetches(&revisions);
         if let Some((backend, _)) =
             remains.iter().find(|(_, remains)| remains.sandboxes.iter().any(|it| plan::is_current(it, &desired.pod)))
         {

@@ -1,10 +1,14 @@
 //! Having a pod's images, beside the worker's loop.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use stanchion_pod::{Credential, Object, Pod, PodKey, PullPolicy, Revision};
 use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
 use tokio::sync::mpsc;
+use tokio_util::sync::DropGuard;
 
 use super::{Shared, Worker};
 use crate::{
@@ -23,6 +27,9 @@ use crate::{
 
 /// Pulls going on for a pod.
 pub(super) type Pulls = BTreeMap<ImageFor, PullProgress>;
+
+/// Images that are being fetched. A fetch ends when its guard is dropped.
+pub(super) type Fetching = HashMap<(Revision, ImageFor), DropGuard>;
 
 /// News of an image.
 #[derive(Debug)]
@@ -73,11 +80,25 @@ impl<R: Runtime> Worker<R> {
                 );
                 self.shared.events.warning(&Subject::pod(&self.key), "FailedToRetrieveImagePullSecret", message);
             }
-            let cancelled = self.fetches.clone();
+            let cancelled = self.fetches.child_token();
+            let guard = cancelled.clone().drop_guard();
+            self.fetching.insert((fetch.revision.clone(), fetch.of.clone()), guard);
             self.shared.supervisor.spawn(format!("image for {}", self.key), async move {
                 cancelled.run_until_cancelled(fetch.run()).await;
             });
         }
+    }
+
+    /// Ends the fetches of every revision but these. A pull that no other pod waits for ends with its fetch.
+    pub(super) fn keep_fetches(&mut self, revisions: &[&Revision]) {
+        let pulls = &mut self.pulls;
+        self.fetching.retain(|(revision, of), _| {
+            let is_wanted = revisions.contains(&revision);
+            if !is_wanted {
+                pulls.remove(of);
+            }
+            is_wanted
+        });
     }
 
     /// What events of an image are about: what happens to it, and what keeps the containers that need it.
@@ -98,6 +119,15 @@ impl<R: Runtime> Worker<R> {
 
     pub(super) fn take(&mut self, fetched: Fetched) {
         let Fetched { revision, of, news } = fetched;
+        let fetch = (revision, of);
+        let is_over = !matches!(news, News::Progress(_));
+        // The last words of a fetch that was ended are of no use.
+        let is_wanted =
+            if is_over { self.fetching.remove(&fetch).is_some() } else { self.fetching.contains_key(&fetch) };
+        if !is_wanted {
+            return;
+        }
+        let (revision, of) = fetch;
         match news {
             News::Progress(progress) => {
                 self.pulls.insert(of, progress);

@@ -119,3 +119,31 @@ async fn what_was_said_to_each_of_the_credentials_is_shown() {
     assert!(waiting.contains(said), "I7: {waiting}");
     assert!(!waiting.contains("hunter2"), "I10");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_that_no_pod_wants_any_more_is_cancelled() {
+    let mut node = Node::new();
+    let pulls = |node: &Node| node.fake().count(Method::PullImage);
+    let hold = node.fake().hang(Method::PullImage, When::Always);
+    for (file, name) in [("web.yaml", "web"), ("other.yaml", "other")] {
+        node.write(file, &with_policy("IfNotPresent", "app:1").replace("name: web", &format!("name: {name}")));
+    }
+    node.start();
+    node.shows("the pull", |node| hold.is_reached() && said(node, "Pulling").len() == 2).await;
+    assert_eq!((pulls(&node), hold.hanging()), (1, 1), "one for both");
+    // One of them is removed: the other waits on.
+    node.remove("other.yaml");
+    node.shows("its end", |node| node.pod("other").is_none()).await;
+    assert_eq!(hold.hanging(), 1);
+    // The other comes to want something else, and then the first again.
+    node.write("web.yaml", &with_policy("IfNotPresent", "app:2"));
+    node.shows("the pull of the other", |node| pulls(node) == 2 && hold.hanging() == 1).await;
+    node.write("web.yaml", &with_policy("IfNotPresent", "app:1"));
+    node.shows("the pull of the first", |node| pulls(node) == 3 && hold.hanging() == 1).await;
+    node.remove("web.yaml");
+    node.shows("the end of all", |_| hold.hanging() == 0).await;
+    // Wanted again, it is pulled again.
+    node.fake().heal(Method::PullImage);
+    node.write("web.yaml", &with_policy("IfNotPresent", "app:1"));
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+}

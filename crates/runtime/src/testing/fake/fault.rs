@@ -77,6 +77,12 @@ impl Hold {
         *self.reached.borrow()
     }
 
+    /// How many calls hang in it now; one that was given up does not.
+    #[must_use]
+    pub fn hanging(&self) -> usize {
+        self.released.receiver_count()
+    }
+
     /// Lets the call go on, and every later one that comes here.
     pub fn release(&self) {
         self.released.send_replace(true);
