@@ -8,7 +8,7 @@
 //!
 //! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits; [`http`] asks, [`site`] answers.
 //! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
-//!   [`proxy`] spoils what it serves, [`authority`] makes certificates.
+//!   [`proxy`] spoils what it serves, [`hostile`] serves what nobody should, [`authority`] makes certificates.
 //! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
 //! - [`containerd`] and [`docker`] above it, each a daemon (`daemon`), [`ctr`] what the one says and [`events`] what it reports,
 //!   [`proc`] what the kernel says.
@@ -32,6 +32,7 @@ mod each;
 pub mod events;
 pub mod fixtures;
 pub mod golden;
+pub mod hostile;
 pub mod http;
 pub mod image;
 pub mod k3s;
