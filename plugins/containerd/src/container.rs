@@ -119,7 +119,7 @@ impl Containerd {
         made: Made<'_>,
     ) -> Result<Container> {
         let Made { image, volumes, mut spec, cgroup } = made;
-        let stop_signal = image.config.config().as_ref().and_then(|it| it.stop_signal().clone()).unwrap_or_default();
+        let stop_signal = image.config.config.stop_signal.clone();
         let mut labels: HashMap<String, String> = config.labels.clone().into_iter().collect();
         labels.extend(
             [

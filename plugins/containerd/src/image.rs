@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`Images`]: what the backend uses. [`pull`]: from a registry. [`import`]: from an archive on the node.
 //! - [`reference`]: names of images. [`registry`]: whom to ask for them. [`repository`]: asking. [`sign_in`]: what a
-//!   registry wants to be shown. [`tls`]: certificates. [`refusal`]: what it says against it. [`retry`]: when a busy one wants
+//!   registry wants to be shown. [`transfer`]: the bytes of a blob. [`tls`]: certificates. [`refusal`]: what it says against it. [`retry`]: when a busy one wants
 //!   to be asked again.
 //! - [`store`]: blobs, layers and names in containerd, kept from its garbage collection by a lease while they are made.
 
@@ -18,6 +18,7 @@ mod retry;
 mod sign_in;
 mod store;
 mod tls;
+mod transfer;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -26,9 +27,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use oci_spec::image::ImageConfiguration;
 use serde::Deserialize;
 use stanchion_sdk::{
+    limits,
+    oci::ImageConfig,
     runtime::{Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, RegistryAuth, Result},
     users::Tables,
 };
@@ -98,6 +100,8 @@ pub(crate) struct Images {
     registry_settings: Arc<str>,
     resolved: Arc<Mutex<HashMap<String, Resolved>>>,
     clients: registry::Clients,
+    /// Where archives are unpacked: on the disk that keeps the agent's state.
+    work: Arc<Path>,
 }
 
 /// An image, ready to be run.
@@ -108,13 +112,13 @@ pub(crate) struct Resolved {
     /// The snapshot that holds its files.
     pub chain_id: String,
     /// What it says about running it.
-    pub config: Arc<ImageConfiguration>,
+    pub config: Arc<ImageConfig>,
     /// Its users, once they have been looked up.
     pub tables: Option<Arc<Tables>>,
 }
 
 impl Images {
-    pub fn new(client: Client, config: &Config) -> Self {
+    pub fn new(client: Client, config: &Config, work: PathBuf) -> Self {
         Self {
             client,
             snapshotter: config.snapshotter.as_str().into(),
@@ -122,6 +126,7 @@ impl Images {
             registry_settings: config.registry_settings.as_str().into(),
             resolved: Arc::default(),
             clients: registry::Clients::default(),
+            work: work.into(),
         }
     }
 
@@ -179,16 +184,16 @@ impl Images {
         }
         let store = self.store();
         let manifest = manifest::of(&store, &target).await?;
-        let config = store.read(&manifest.config.digest).await?;
-        let config: ImageConfiguration = serde_json::from_slice(&config).map_err(|error| {
-            Error::new(ErrorKind::Invalid, format!("the configuration of image {reference}")).caused_by(&error)
-        })?;
-        let chain_id = match store::chain_ids(config.rootfs().diff_ids()).pop() {
+        let config = store.read(&manifest.config.digest, limits::CONFIG).await?;
+        let config = ImageConfig::read(&config).map_err(|error| error.context(format!("image {reference}")))?;
+        let chain_id = match store::chain_ids(config.diff_ids()).pop() {
             Some(chain_id) if store.has_snapshot(&chain_id).await? => chain_id,
             // Imported by somebody else, who did not unpack it.
             Some(_) => {
                 let leased = store.leased().await?;
-                leased.unpack(&manifest.layers, config.rootfs().diff_ids()).await?
+                let unpacked = leased.unpack(&manifest.layers, config.diff_ids()).await;
+                leased.end();
+                unpacked?
             }
             None => String::new(),
         };
@@ -201,10 +206,9 @@ impl Images {
     /// What an image that is present says about running it.
     pub async fn details(&self, reference: &str) -> Result<ImageDetails> {
         let resolved = self.resolve(reference).await?;
-        let config = resolved.config.config().as_ref();
-        let user = config.and_then(|config| config.user().clone()).unwrap_or_default();
-        let stop_signal = config.and_then(|config| config.stop_signal().clone()).filter(|name| !name.is_empty());
-        Ok(ImageDetails { user, stop_signal })
+        let config = resolved.config.config;
+        let stop_signal = Some(config.stop_signal).filter(|name| !name.is_empty());
+        Ok(ImageDetails { user: config.user, stop_signal })
     }
 
     /// Notes the users of an image that was resolved.

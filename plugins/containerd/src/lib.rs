@@ -95,7 +95,7 @@ impl Containerd {
     pub fn new(config: Config, node: &NodePaths) -> Result<Self> {
         config.validate()?;
         let client = Client::new(&config.socket, &config.namespace)?;
-        let images = Images::new(client.clone(), &config);
+        let images = Images::new(client.clone(), &config, node.state_dir.join("unpacked"));
         let network = Network::new(&config.network, node)?;
         let logger = config.logger.clone().unwrap_or_else(|| node.libexec_dir.join("stanchion-logger"));
         Ok(Self {

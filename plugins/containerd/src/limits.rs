@@ -4,6 +4,20 @@ use stanchion_untrusted::Limit;
 
 // Registries.
 
+/// What has to come of a blob in each minute that the registry is waited for, bytes: a kilobyte a second, less than the slowest
+/// lines give to each of three transfers. A pull that gets less ends, and is tried again later.
+pub(crate) const SLOWEST: Limit = Limit::new("bytes of a blob in a minute", 64 << 10);
+/// A token server's answer, bytes, as Podman and CRI-O take it (`containers/image`, `MaxAuthTokenBodySize`). A larger one is
+/// refused.
+pub(crate) const TOKEN: Limit = Limit::new("answer of a token server", 1 << 20);
+/// The answer of a registry that is asked what it wants to be shown, bytes. The rest is not read.
+pub(crate) const GREETING: Limit = Limit::new("greeting of a registry", 64 << 10);
+/// A refusal's text, bytes, as containerd reads it. The rest is not read.
+pub(crate) const REFUSAL: Limit = Limit::new("refusal of a registry", 64 << 10);
+/// A certificate or key that the settings name, bytes; the bundle of all public authorities has some 300 KiB. A larger one is
+/// refused.
+pub(crate) const CERTIFICATES: Limit = Limit::new("certificates of a registry", 16 << 20);
+
 // Archives.
 
 // Files.

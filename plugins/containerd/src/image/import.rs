@@ -1,214 +1,311 @@
-//! Importing images from an archive on the node: docker-archive or OCI layout, plain, or compressed with
-//! gzip, bzip2, lz4 or zstd.
+//! Importing images from an archive on the node: docker-archive or OCI layout. Reading it blocks, and is done beside the
+//! backend's thread.
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::Path,
+    sync::Arc,
 };
 
-use oci_spec::image::ImageConfiguration;
-use serde::Deserialize;
-use stanchion_sdk::runtime::{Error, ErrorKind, Image, ImageDigest, Result};
-use tokio_util::io::ReaderStream;
-
-use super::{
-    Images,
-    manifest::{self, Blob, Document, Manifest},
-    pull::finish,
-    store::{self, Store},
+use futures_util::{Stream, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use stanchion_sdk::{
+    archive::{Compression, Part, Unpacked},
+    limits,
+    oci::{self, Descriptor, Document, Found, ImageConfig, Manifest, Next, Search},
+    runtime::{Error, ErrorKind, Image, ImageDigest, Result},
 };
+use stanchion_untrusted::Limit;
+use tokio_util::bytes::Bytes;
 
-/// A file of the archive, unpacked.
-struct Entries {
-    files: HashMap<String, PathBuf>,
-    _directory: tempfile::TempDir,
-}
+use super::{Images, pull::finish, store::Store};
+
+/// What is read of a blob at once, bytes.
+const PIECE: u64 = 1 << 20;
 
 /// `manifest.json` of a docker-archive.
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct DockerImage {
     config: String,
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
+}
+
+/// A manifest as it is written for an image of a docker-archive.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    schema_version: u32,
+    media_type: &'a str,
+    config: WrittenBlob<'a>,
+    layers: Vec<WrittenBlob<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenBlob<'a> {
+    media_type: &'a str,
+    digest: &'a str,
+    size: u64,
+}
+
+impl<'a> From<&'a Descriptor> for WrittenBlob<'a> {
+    fn from(blob: &'a Descriptor) -> Self {
+        let Descriptor { media_type, digest, size, .. } = blob;
+        Self { media_type, digest, size: *size }
+    }
+}
+
+/// An image of an archive, by what its names stand for there.
+enum Listed {
+    Docker(DockerImage),
+    /// The entries of `index.json` that have a name.
+    Oci(String, Vec<Descriptor>),
+}
+
+/// An image that was found in an archive.
+struct Packed {
+    names: Vec<String>,
+    found: Found,
+    config: ImageConfig,
+    /// Where its blobs are, by digest.
+    parts: HashMap<String, Part>,
 }
 
 pub(super) async fn import(images: &Images, path: &Path) -> Result<Vec<Image>> {
-    let (archive, tried) = (path.to_owned(), format!("importing {}", path.display()));
-    let unpacked = tokio::task::spawn_blocking(move || unpack(&archive)).await;
-    let unpacked = unpacked.map_err(|panic| Error::new(ErrorKind::Crashed, tried.clone()).caused_by(&panic))?;
-    let entries = unpacked.map_err(|error| {
-        Error::new(ErrorKind::Invalid, tried.clone()).because("it is not an image archive").caused_by(&error)
-    })?;
-    let store = images.store().leased().await?;
-    let imported = match entries.files.contains_key("manifest.json") {
-        true => docker(&store, &entries).await,
-        false => oci(&store, &entries).await,
-    };
+    let imported = import_now(images, path).await;
     images.forget_resolved();
-    imported.map_err(|error| error.context(tried))
+    imported.map_err(|error| error.context(format!("importing {}", path.display())))
 }
 
-/// Unpacks the archive's files into a directory beside nothing else. Names are only keys: nothing is made by them.
-fn unpack(path: &Path) -> io::Result<Entries> {
-    let directory = tempfile::tempdir()?;
-    let mut archive = tar::Archive::new(decompressed(File::open(path)?)?);
-    let mut files = HashMap::new();
-    for (index, entry) in archive.entries()?.enumerate() {
-        let mut entry = entry?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
-        let place = directory.path().join(index.to_string());
-        io::copy(&mut entry, &mut File::create(&place)?)?;
-        files.insert(name, place);
-    }
-    Ok(Entries { files, _directory: directory })
-}
-
-fn decompressed(mut file: File) -> io::Result<Box<dyn Read>> {
-    let mut magic = [0; 4];
-    let length = file.read(&mut magic)?;
-    file.seek(SeekFrom::Start(0))?;
-    Ok(match &magic[..length] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
-        [b'B', b'Z', b'h', ..] => Box::new(bzip2::read::MultiBzDecoder::new(BufReader::new(file))),
-        [0x04, 0x22, 0x4d, 0x18] => Box::new(lz4_flex::frame::FrameDecoder::new(BufReader::new(file))),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::new(file)?),
-        _ => Box::new(BufReader::new(file)),
-    })
-}
-
-impl Entries {
-    fn path(&self, name: &str) -> Result<&PathBuf> {
-        self.files.get(name).ok_or_else(|| Error::new(ErrorKind::Invalid, format!("the archive lacks {name}")))
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>> {
-        std::fs::read(self.path(name)?)
-            .map_err(|error| Error::new(ErrorKind::Other, format!("reading {name}")).caused_by(&error))
-    }
-
-    fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<T> {
-        serde_json::from_slice(&self.read(name)?)
-            .map_err(|error| Error::new(ErrorKind::Invalid, format!("{name} cannot be read")).caused_by(&error))
-    }
-}
-
-async fn docker(store: &Store, entries: &Entries) -> Result<Vec<Image>> {
-    let mut imported = Vec::new();
-    for image in entries.json::<Vec<DockerImage>>("manifest.json")? {
-        let bytes = entries.read(&image.config)?;
-        let config: ImageConfiguration = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::new(ErrorKind::Invalid, format!("{} cannot be read", image.config)).caused_by(&error)
+async fn import_now(images: &Images, path: &Path) -> Result<Vec<Image>> {
+    let (path, work) = (path.to_owned(), Arc::clone(&images.work));
+    let (archive, listed) = blocking(move || {
+        let archive = Unpacked::of(&path, &work).map_err(|error| {
+            let why = match error.kind() {
+                io::ErrorKind::StorageFull => "it cannot be unpacked",
+                _ => "it is not an image archive",
+            };
+            Error::new(ErrorKind::Invalid, why).caused_by(&error)
         })?;
-        let mut layers = Vec::new();
-        for (name, diff_id) in image.layers.iter().zip(config.rootfs().diff_ids()) {
-            let blob = layer(entries.path(name)?, diff_id).await?;
-            write(store, &blob, entries.path(name)?).await?;
-            layers.push(blob);
-        }
-        let config_blob = Blob {
-            media_type: "application/vnd.oci.image.config.v1+json".to_owned(),
-            digest: store::digest(&bytes),
-            size: bytes.len() as u64,
-            platform: None,
+        let listed = list(&archive)?;
+        Ok((Arc::new(archive), listed))
+    })
+    .await?;
+    let store = images.store().leased().await?.of_place("archive");
+    let imported = import_all(&store, &archive, listed).await;
+    store.end();
+    imported
+}
+
+async fn import_all(store: &Store, archive: &Arc<Unpacked>, listed: Vec<Listed>) -> Result<Vec<Image>> {
+    let (mut imported, mut missing) = (Vec::new(), None);
+    for image in listed {
+        let source = Arc::clone(archive);
+        let packed = blocking(move || find(&source, image)).await;
+        let Packed { names, found, config, parts } = match packed {
+            // Others of the archive may be for this node.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                missing = Some(error);
+                continue;
+            }
+            packed => packed?,
         };
-        store.write_all(&config_blob, HashMap::new(), bytes).await?;
-        let media_type = "application/vnd.oci.image.manifest.v1+json".to_owned();
-        let manifest = Manifest { schema_version: 2, media_type, config: config_blob, layers };
-        let bytes = serde_json::to_vec(&manifest)
-            .map_err(|error| Error::new(ErrorKind::Other, "writing a manifest").caused_by(&error))?;
-        for name in image.repo_tags.unwrap_or_default() {
-            imported.push(complete(store, &full(&name), &manifest, bytes.clone(), &config).await?);
+        store.check_room(parts.values().fold(0, |total: u64, part| total.saturating_add(part.size))).await?;
+        for blob in found.manifest.layers.iter().chain([&found.manifest.config]) {
+            write(store, archive, blob, &parts).await?;
+        }
+        let chain_id = store.unpack(&found.manifest.layers, config.diff_ids()).await?;
+        for name in names {
+            finish(store, &name, &found.manifest, found.bytes.clone(), &found.digest, &chain_id).await?;
+            let (digest, size) = (ImageDigest(found.digest.clone()), found.manifest.size());
+            imported.push(Image { reference: name, digest, size });
         }
     }
-    Ok(imported)
+    match (imported.is_empty(), missing) {
+        (true, Some(error)) => Err(error),
+        (true, None) => Err(Error::new(ErrorKind::Invalid, "the archive names no image")),
+        (false, _) => Ok(imported),
+    }
+}
+
+/// Runs something that blocks.
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let acted = tokio::task::spawn_blocking(act).await;
+    acted.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Crashed, "reading an archive").caused_by(&panic)))
+}
+
+/// The images that an archive names.
+fn list(archive: &Unpacked) -> Result<Vec<Listed>> {
+    if archive.has("manifest.json") {
+        let bytes = read(archive, "manifest.json", limits::MANIFEST)?;
+        let images: Vec<DockerImage> = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::new(ErrorKind::Invalid, "manifest.json cannot be read").caused_by(&error))?;
+        return Ok(images.into_iter().map(Listed::Docker).collect());
+    }
+    let index = read(archive, "index.json", limits::MANIFEST)?;
+    let index = Document::read(&index).map_err(|error| error.context("index.json cannot be read"))?;
+    let Document::Index(entries) = index else {
+        return Err(Error::new(ErrorKind::Invalid, "index.json cannot be read").because("it is no index"));
+    };
+    let mut named: Vec<(String, Vec<Descriptor>)> = Vec::new();
+    for entry in entries {
+        let Some(name) = entry.image_name().map(full) else { continue };
+        // One name may be several platforms'.
+        match named.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, entries)) => entries.push(entry),
+            None => named.push((name, vec![entry])),
+        }
+    }
+    Ok(named.into_iter().map(|(name, entries)| Listed::Oci(name, entries)).collect())
+}
+
+/// Finds the blobs of an image.
+fn find(archive: &Unpacked, image: Listed) -> Result<Packed> {
+    match image {
+        Listed::Docker(image) => of_docker(archive, image),
+        Listed::Oci(name, entries) => of_oci(archive, name, entries),
+    }
+}
+
+fn of_docker(archive: &Unpacked, image: DockerImage) -> Result<Packed> {
+    let bytes = read(archive, &image.config, limits::CONFIG)?;
+    let config = ImageConfig::read(&bytes).map_err(|error| error.context(shown(&image.config)))?;
+    let mut parts = HashMap::new();
+    let mut layers = Vec::new();
+    let names = image.layers.unwrap_or_default();
+    limits::LAYERS.check(names.len() as u64).map_err(|error| wrong("manifest.json", &error))?;
+    for (name, diff_id) in names.iter().zip(config.diff_ids()) {
+        let part = archive.part(name).map_err(|error| wrong("a layer", &error))?;
+        let layer = layer(archive, part, diff_id).map_err(|error| wrong(&shown(name), &error))?;
+        layer.check()?;
+        parts.insert(layer.digest.clone(), part);
+        layers.push(layer);
+    }
+    if names.len() != config.diff_ids().len() {
+        let message = format!("the image has {} layers and {} diff ids", names.len(), config.diff_ids().len());
+        return Err(Error::new(ErrorKind::Invalid, message));
+    }
+    let blob = Descriptor::new("application/vnd.oci.image.config.v1+json", oci::digest(&bytes), bytes.len() as u64);
+    parts.insert(blob.digest.clone(), archive.part(&image.config).map_err(|error| wrong("the configuration", &error))?);
+    let manifest = Manifest { media_type: oci::MANIFEST.to_owned(), config: blob, layers };
+    let written = Written {
+        schema_version: 2,
+        media_type: &manifest.media_type,
+        config: (&manifest.config).into(),
+        layers: manifest.layers.iter().map(Into::into).collect(),
+    };
+    let bytes = serde_json::to_vec(&written)
+        .map_err(|error| Error::new(ErrorKind::Other, "writing a manifest").caused_by(&error))?;
+    let found = Found { digest: oci::digest(&bytes), manifest, bytes };
+    let names = image.repo_tags.unwrap_or_default().iter().map(|name| full(name)).collect();
+    Ok(Packed { names, found, config, parts })
 }
 
 /// A layer of a docker-archive: plain tar, whose digest is its diff id, or compressed, whose digest must be made.
-async fn layer(path: &Path, diff_id: &str) -> Result<Blob> {
-    let (path, diff_id) = (path.to_owned(), diff_id.to_owned());
-    let made = tokio::task::spawn_blocking(move || {
-        let mut file = File::open(&path)?;
-        let size = file.metadata()?.len();
-        let mut magic = [0; 2];
-        let is_gzip = file.read(&mut magic)? == 2 && magic == [0x1f, 0x8b];
-        if !is_gzip {
-            let media_type = "application/vnd.oci.image.layer.v1.tar".to_owned();
-            return Ok(Blob { media_type, digest: diff_id, size, platform: None });
-        }
-        let media_type = "application/vnd.oci.image.layer.v1.tar+gzip".to_owned();
-        Ok(Blob { media_type, digest: store::digest(&std::fs::read(&path)?), size, platform: None })
-    });
-    let failed =
-        |error: &(dyn std::error::Error + 'static)| Error::new(ErrorKind::Other, "reading a layer").caused_by(error);
-    made.await.map_err(|panic| failed(&panic))?.map_err(|error: io::Error| failed(&error))
+fn layer(archive: &Unpacked, part: Part, diff_id: &str) -> io::Result<Descriptor> {
+    let mut start = Vec::new();
+    archive.reader(part).take(4).read_to_end(&mut start)?;
+    let kind = match Compression::of(&start) {
+        Compression::Gzip => "application/vnd.oci.image.layer.v1.tar+gzip",
+        Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
+        _ => return Ok(Descriptor::new("application/vnd.oci.image.layer.v1.tar", diff_id.to_owned(), part.size)),
+    };
+    let mut sum = Sha256::new();
+    io::copy(&mut archive.reader(part), &mut sum)?;
+    Ok(Descriptor::new(kind, format!("sha256:{}", oci::hex(&sum.finalize())), part.size))
 }
 
-async fn oci(store: &Store, entries: &Entries) -> Result<Vec<Image>> {
-    let index: serde_json::Value = entries.json("index.json")?;
-    let mut imported = Vec::new();
-    for entry in index.get("manifests").and_then(|it| it.as_array()).into_iter().flatten() {
-        let annotation = |key: &str| Some(entry.get("annotations")?.get(key)?.as_str()?.to_owned());
-        let name = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name"));
-        let Some(name) = name else { continue };
-        let mut digest = entry.get("digest").and_then(|it| it.as_str()).unwrap_or_default().to_owned();
-        let mut bytes = entries.read(&place(&digest))?;
-        let manifest = loop {
-            match manifest::parse(&bytes)? {
-                Document::Manifest(manifest) => break *manifest,
-                Document::Index(index) => {
-                    digest.clone_from(&manifest::for_this_node(&index)?.digest);
-                    bytes = entries.read(&place(&digest))?;
-                }
-            }
-        };
-        for blob in manifest.layers.iter().chain([&manifest.config]) {
-            write(store, blob, entries.path(&place(&blob.digest))?).await?;
+fn of_oci(archive: &Unpacked, name: String, entries: Vec<Descriptor>) -> Result<Packed> {
+    let mut search = Search::among(entries);
+    let found = loop {
+        match search.step()? {
+            Next::Found(found) => break *found,
+            Next::Read(blob, limit) => search.take(read(archive, &place(&blob.digest), limit)?)?,
         }
-        let config: ImageConfiguration = entries.json(&place(&manifest.config.digest))?;
-        imported.push(complete(store, &full(&name), &manifest, bytes, &config).await?);
+    };
+    let config = &found.manifest.config;
+    let bytes = read(archive, &place(&config.digest), limits::CONFIG)?;
+    if oci::has_digest(&bytes, &config.digest) != Some(true) {
+        let message = format!("the image configuration {} has another content", config.digest);
+        return Err(Error::new(ErrorKind::Invalid, message));
     }
-    match imported.is_empty() {
-        true => Err(Error::new(ErrorKind::Invalid, "the archive names no image")),
-        false => Ok(imported),
+    let config = ImageConfig::read(&bytes)?;
+    let mut parts = HashMap::new();
+    for blob in found.manifest.layers.iter().chain([&found.manifest.config]) {
+        let part = archive.part(&place(&blob.digest)).map_err(|error| wrong("a blob", &error))?;
+        if part.size != blob.size {
+            let message = format!("blob {} has {} bytes, not {}", blob.digest, part.size, blob.size);
+            return Err(Error::new(ErrorKind::Invalid, message));
+        }
+        parts.insert(blob.digest.clone(), part);
     }
+    Ok(Packed { names: vec![name], found, config, parts })
+}
+
+fn read(archive: &Unpacked, name: &str, limit: Limit) -> Result<Vec<u8>> {
+    archive.read(name, limit).map_err(|error| wrong(&shown(name), &error))
+}
+
+fn wrong(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
+    Error::new(ErrorKind::Invalid, format!("reading {what}")).caused_by(error)
+}
+
+fn shown(name: &str) -> String {
+    limits::SHOWN.cut(name).into_owned()
 }
 
 fn place(digest: &str) -> String {
     format!("blobs/{}", digest.replace(':', "/"))
 }
 
-async fn write(store: &Store, blob: &Blob, path: &Path) -> Result<()> {
+/// Writes a blob, whose digest containerd compares.
+async fn write(store: &Store, archive: &Arc<Unpacked>, blob: &Descriptor, parts: &HashMap<String, Part>) -> Result<()> {
     if store.has(&blob.digest).await? {
         return Ok(());
     }
-    let file = tokio::fs::File::open(path)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Other, format!("reading blob {}", blob.digest)).caused_by(&error))?;
-    let parts = ReaderStream::with_capacity(file, 1 << 20);
-    store.write::<io::Error>(blob, HashMap::new(), 0, parts).await
+    let part = parts.get(&blob.digest).copied().expect("every blob of a packed image has its part");
+    let written = store.write(blob, HashMap::new(), 0, pieces(Arc::clone(archive), part)).await;
+    if written.is_err() {
+        store.abort(&blob.digest).await;
+    }
+    written
 }
 
-async fn complete(
-    store: &Store,
-    name: &str,
-    manifest: &Manifest,
-    bytes: Vec<u8>,
-    config: &ImageConfiguration,
-) -> Result<Image> {
-    let chain_id = store.unpack(&manifest.layers, config.rootfs().diff_ids()).await?;
-    let digest = store::digest(&bytes);
-    finish(store, name, manifest, bytes, &digest, &chain_id).await?;
-    let size = manifest.layers.iter().map(|layer| layer.size).sum();
-    Ok(Image { reference: name.to_owned(), digest: ImageDigest(digest), size })
+/// A file of an archive, piece by piece.
+fn pieces(archive: Arc<Unpacked>, part: Part) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    stream::try_unfold(part, move |part| {
+        let archive = Arc::clone(&archive);
+        async move {
+            if part.size == 0 {
+                return Ok(None);
+            }
+            let size = part.size.min(PIECE);
+            let piece = blocking(move || {
+                let mut piece = Vec::new();
+                archive
+                    .reader(part)
+                    .take(size)
+                    .read_to_end(&mut piece)
+                    .map_err(|error| wrong("the archive", &error))?;
+                Ok(piece)
+            });
+            let piece = piece.await?;
+            if piece.len() as u64 != size {
+                return Err(Error::new(ErrorKind::Invalid, "the archive became shorter while it was read"));
+            }
+            Ok(Some((Bytes::from(piece), Part { at: part.at + size, size: part.size - size })))
+        }
+    })
 }
 
 /// Archives hold short names too.
 fn full(name: &str) -> String {
     super::reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.whole())
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,15 +10,15 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use oci_spec::{distribution::Reference, image::ImageConfiguration};
-use stanchion_sdk::runtime::{
-    Error, ErrorKind, Image, ImageDigest, Progress, PullImage, PullProgress, RegistryAuth, Result,
+use oci_spec::distribution::Reference;
+use stanchion_sdk::{
+    limits,
+    oci::{self, Descriptor, Found, ImageConfig, Manifest, Next, Search},
+    runtime::{Error, ErrorKind, Image, ImageDigest, Progress, PullImage, PullProgress, RegistryAuth, Result},
 };
 
 use super::{
-    Images, RegistryConfig,
-    manifest::{self, Blob, Document, Manifest},
-    reference,
+    Images, RegistryConfig, reference,
     registry::{Endpoint, endpoints},
     repository::Repository,
     store::{self, Store},
@@ -28,8 +28,6 @@ use super::{
 const PARALLEL: usize = 3;
 /// Tries for one blob; each goes on where the last one broke off.
 const TRIES: u32 = 5;
-/// What a manifest is that does not say it.
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
 pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress) -> Result<Image> {
     let name = request.reference.clone();
@@ -96,8 +94,8 @@ impl<'a> Pull<'a> {
     }
 
     async fn run(&self, name: &str) -> Result<Image> {
-        let (manifest, bytes, digest) = self.manifest().await?;
-        let size = manifest.layers.iter().map(|layer| layer.size).sum();
+        let Found { manifest, bytes, digest } = *self.manifest().await?;
+        let size = manifest.size();
         let layers = u32::try_from(manifest.layers.len()).unwrap_or(u32::MAX);
         let image = Image { reference: name.to_owned(), digest: ImageDigest(digest), size };
         if !self.is_here(&image).await? {
@@ -117,12 +115,14 @@ impl<'a> Pull<'a> {
 
     /// Has what is missing of it, unpacks it, and names it.
     async fn complete(&self, image: &Image, manifest: &Manifest, bytes: Vec<u8>) -> Result<()> {
-        let store = self.images.store().leased().await?;
-        match self.named(&store, image, manifest, bytes.clone()).await {
+        let store = self.images.store().leased().await?.of_place(self.repository.host());
+        let named = match self.named(&store, image, manifest, bytes.clone()).await {
             // What was here before the lease was taken by a garbage collection meanwhile: now it is fetched.
             Err(error) if error.kind() == ErrorKind::NotFound => self.named(&store, image, manifest, bytes).await,
             done => done,
-        }?;
+        };
+        store.end();
+        named?;
         self.images.forget_resolved();
         Ok(())
     }
@@ -135,45 +135,51 @@ impl<'a> Pull<'a> {
 
     /// Has all blobs and unpacks them.
     async fn unpacked(&self, store: &Store, manifest: &Manifest) -> Result<String> {
-        self.blobs(store, manifest).await?;
-        let config = store.read(&manifest.config.digest).await?;
-        let config: ImageConfiguration = serde_json::from_slice(&config).map_err(|error| {
-            Error::new(ErrorKind::Invalid, "the image's configuration cannot be read").caused_by(&error)
+        let config = &manifest.config;
+        limits::CONFIG.check(config.size).map_err(|error| {
+            Error::new(ErrorKind::Invalid, format!("the image configuration {}", config.digest)).caused_by(&error)
         })?;
-        store.unpack(&manifest.layers, config.rootfs().diff_ids()).await
+        self.blobs(store, manifest).await?;
+        let config = ImageConfig::read(&store.read(&config.digest, limits::CONFIG).await?)?;
+        store.unpack(&manifest.layers, config.diff_ids()).await
     }
 
-    /// The manifest for this node, as it was written, with its digest.
-    async fn manifest(&self) -> Result<(Manifest, Vec<u8>, String)> {
-        let mut version = self.version.clone();
-        for _ in 0..2 {
-            let (bytes, digest) = self.repository.manifest(&version).await?;
-            match manifest::parse(&bytes)? {
-                Document::Manifest(manifest) => return Ok((*manifest, bytes, digest)),
-                Document::Index(index) => version = manifest::for_this_node(&index)?.digest.clone(),
-            }
+    /// The manifest for this node.
+    async fn manifest(&self) -> Result<Box<Found>> {
+        let (bytes, digest) = self.repository.manifest(&self.version).await?;
+        let mut search = Search::of(bytes, digest)?;
+        loop {
+            let (blob, limit) = match search.step()? {
+                Next::Found(found) => return Ok(found),
+                Next::Read(blob, limit) => (blob, limit),
+            };
+            let bytes = match limit == limits::CONFIG {
+                true => self.repository.small_blob(&blob, limit).await?,
+                false => self.repository.manifest(&blob.digest).await?.0,
+            };
+            search.take(bytes)?;
         }
-        Err(Error::new(ErrorKind::Invalid, "an image index names another index"))
     }
 
     /// Has the configuration and all layers, several at once.
     async fn blobs(&self, store: &Store, manifest: &Manifest) -> Result<()> {
         let mut seen = HashSet::new();
-        let blobs: Vec<Blob> = manifest
+        let blobs: Vec<Descriptor> = manifest
             .layers
             .iter()
             .chain([&manifest.config])
             .filter(|blob| seen.insert(blob.digest.clone()))
             .cloned()
             .collect();
-        let total = blobs.iter().map(|blob| blob.size).sum();
+        let total = oci::total(&blobs);
+        self.check_room(store, &blobs).await?;
         let layers = u32::try_from(manifest.layers.len()).unwrap_or(u32::MAX);
         let received = Arc::new(AtomicU64::new(0));
         let report = |received: u64| {
             self.progress.report(PullProgress { received, total, layers_done: 0, layers });
         };
         report(0);
-        let fetches = stream::iter(blobs).map(|blob: Blob| {
+        let fetches = stream::iter(blobs).map(|blob: Descriptor| {
             let received = Arc::clone(&received);
             async move {
                 self.blob(store, &blob, &received).await?;
@@ -184,7 +190,18 @@ impl<'a> Pull<'a> {
         fetches.buffer_unordered(PARALLEL).try_collect::<()>().await
     }
 
-    async fn blob(&self, store: &Store, blob: &Blob, received: &Arc<AtomicU64>) -> Result<()> {
+    /// Refuses an image whose missing blobs have no room on the disk.
+    async fn check_room(&self, store: &Store, blobs: &[Descriptor]) -> Result<()> {
+        let mut missing = 0_u64;
+        for blob in blobs {
+            if !store.has(&blob.digest).await? {
+                missing = missing.saturating_add(blob.size);
+            }
+        }
+        if missing > 0 { store.check_room(missing).await } else { Ok(()) }
+    }
+
+    async fn blob(&self, store: &Store, blob: &Descriptor, received: &Arc<AtomicU64>) -> Result<()> {
         if store.has(&blob.digest).await? {
             received.fetch_add(blob.size, Ordering::Relaxed);
             return Ok(());
@@ -204,16 +221,21 @@ impl<'a> Pull<'a> {
                     );
                     tokio::time::sleep(Duration::from_millis(200) * 2_u32.pow(tries)).await;
                 }
+                // Nothing can go on with what is wrong.
+                Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Other) => {
+                    store.abort(&blob.digest).await;
+                    return Err(error);
+                }
                 done => return done,
             }
         }
     }
 
     /// Fetches a blob from where the last try broke off.
-    async fn fetch(&self, store: &Store, blob: &Blob, received: &Arc<AtomicU64>) -> Result<()> {
+    async fn fetch(&self, store: &Store, blob: &Descriptor, received: &Arc<AtomicU64>) -> Result<()> {
         // One that is there as a whole and does not count as such is wrong: it is written over.
         let written = Some(store.written(&blob.digest).await).filter(|written| *written < blob.size).unwrap_or(0);
-        let (offset, parts) = self.repository.blob(&blob.digest, written).await?;
+        let (offset, parts) = self.repository.blob(blob, written).await?;
         received.fetch_add(offset, Ordering::Relaxed);
         let counted = Arc::clone(received);
         let parts = parts.inspect_ok(move |part| {
@@ -233,11 +255,11 @@ pub(super) async fn finish(
     chain_id: &str,
 ) -> Result<()> {
     let media_type = match manifest.media_type.as_str() {
-        "" => MANIFEST,
+        "" => oci::MANIFEST,
         media_type => media_type,
     };
     let size = bytes.len() as u64;
-    let blob = Blob { media_type: media_type.to_owned(), digest: digest.to_owned(), size, platform: None };
+    let blob = Descriptor::new(media_type, digest.to_owned(), size);
     let parts = manifest.layers.iter().chain([&manifest.config]).map(|blob| blob.digest.as_str());
     store.write_all(&blob, store::content_labels(parts), bytes).await?;
     store.label(&manifest.config.digest, store.snapshot_label(chain_id)).await?;

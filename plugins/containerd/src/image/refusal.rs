@@ -5,16 +5,13 @@ use std::{error::Error as StdError, io};
 use reqwest::{Response, StatusCode, Url};
 use rustls::AlertDescription as Alert;
 use serde_json::Value;
-use stanchion_sdk::runtime::{Error, ErrorKind};
-
-use super::{
-    repository::{HUB, body},
-    retry,
+use stanchion_sdk::{
+    limits::SHOWN,
+    runtime::{Error, ErrorKind},
 };
 
-/// The most that is read of a refusal's text, bytes, and the most that is shown of it, characters.
-const READ: usize = 64 << 10;
-const SHOWN: usize = 300;
+use super::{repository::HUB, retry, transfer};
+use crate::limits;
 
 /// Whom something was asked of.
 #[derive(Clone, Debug)]
@@ -49,7 +46,10 @@ impl Asked {
     fn place(&self, at: Option<&Url>) -> String {
         let host = &self.host;
         let elsewhere = at.and_then(Url::host_str).filter(|it| !host.contains(it) && *it != HUB);
-        elsewhere.map_or_else(|| format!("registry {host}"), |it| format!("{it}, where registry {host} sends us,"))
+        elsewhere.map_or_else(
+            || format!("registry {host}"),
+            |it| format!("{}, where registry {host} sends us,", SHOWN.cut(it)),
+        )
     }
 
     fn certificate(&self, place: &str) -> Error {
@@ -64,7 +64,7 @@ impl Asked {
     /// An answer that is not what was asked for; `version` is of which manifest or blob.
     pub async fn refused(&self, answer: Response, version: &str) -> Error {
         let (status, busy) = (answer.status(), retry::after(answer.headers()));
-        let text = body(answer, READ).await.unwrap_or_default();
+        let text = transfer::start(answer, limits::REFUSAL).await;
         let codes = codes(&text);
         let says = |word: &str| codes.iter().any(|code| code.contains(word));
         let text = shown(&text);
@@ -104,11 +104,23 @@ impl Asked {
         Error::new(ErrorKind::Permission, message)
     }
 
+    /// It is reached over TLS, and its token server is not.
+    pub fn unprotected(&self, realm: &Url) -> Error {
+        let (host, settings) = (&self.host, &self.settings);
+        let server = SHOWN.cut(realm.host_str().unwrap_or_default());
+        let message = format!(
+            "registry {host} names a token server that would get the credentials without TLS ({}://{server}); they are not \
+             sent. Have the registry name an https address, or remove its credentials from {settings}",
+            realm.scheme()
+        );
+        Error::new(ErrorKind::Permission, message)
+    }
+
     /// Its token server gives none.
     pub async fn no_token(&self, answer: Response, has_identity: bool) -> Error {
         let (status, busy) = (answer.status().as_u16(), retry::after(answer.headers()));
         let server = answer.url().host_str().unwrap_or_default();
-        let server = format!("the token server {server} of registry {}", self.host);
+        let server = format!("the token server {} of registry {}", SHOWN.cut(server), self.host);
         // Its text is not shown: it may repeat what it was sent (I10).
         match status {
             429 => busy_until(server, busy),
@@ -153,7 +165,7 @@ fn codes(text: &[u8]) -> Vec<String> {
 fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let line: Vec<_> = text.split_whitespace().collect();
-    line.join(" ").chars().take(SHOWN).collect()
+    SHOWN.cut(&line.join(" ")).into_owned()
 }
 
 /// What TLS says against it.

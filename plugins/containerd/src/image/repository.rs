@@ -5,28 +5,29 @@ use std::sync::Arc;
 use futures_util::{Stream, TryStreamExt};
 use reqwest::{
     Client, Response, StatusCode, Url,
-    header::{ACCEPT, HeaderMap, HeaderValue, LOCATION, RANGE},
+    header::{ACCEPT, CONTENT_RANGE, HeaderMap, HeaderValue, LOCATION, RANGE},
 };
-use sha2::{Digest, Sha256, Sha384, Sha512};
-use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_sdk::{
+    clock, limits as shared,
+    oci::{self, Descriptor, has_digest},
+    runtime::{Error, ErrorKind, Result},
+};
+use stanchion_untrusted::Limit;
 use tokio_util::bytes::Bytes;
 
 use super::{
     refusal::Asked,
     registry::Endpoint,
     sign_in::{Authorization, Challenge, SignIn, Token, TokenServer},
-    store,
+    transfer,
 };
+use crate::limits;
 
 const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json, \
                         application/vnd.docker.distribution.manifest.v2+json, \
                         application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker Hub's registry, which references call `docker.io`.
 pub(super) const HUB: &str = "index.docker.io";
-/// What registries have to take (distribution's specification); bytes.
-const LARGEST_MANIFEST: usize = 4 << 20;
-const LARGEST_TOKEN: usize = 1 << 20;
-const LARGEST_GREETING: usize = 64 << 10;
 /// How often in a row one is sent on.
 const REDIRECTS: usize = 10;
 
@@ -65,41 +66,71 @@ impl Repository {
         Ok(Self { http, sign_in, asked, api })
     }
 
+    /// The registry's host.
+    pub fn host(&self) -> &str {
+        &self.asked.host
+    }
+
     /// A manifest or an index, by tag or digest, as it was written, and its digest.
     pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, String)> {
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(ACCEPTED))]);
         let answer = self.get("manifests", version, headers).await?;
         let said = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         let said = said.map(str::to_owned);
-        let bytes = body(answer, LARGEST_MANIFEST).await.map_err(|error| self.asked.unanswered(error))?;
+        let bytes = self.document(answer, shared::MANIFEST).await?;
         let wrong = |why: String| Err(Error::new(ErrorKind::Invalid, why));
-        if bytes.len() > LARGEST_MANIFEST {
-            return wrong(format!("the manifest is larger than {LARGEST_MANIFEST} bytes"));
-        }
-        let found = store::digest(&bytes);
+        let found = oci::digest(&bytes);
         if version.contains(':') && has_digest(&bytes, version) != Some(true) {
             return wrong(format!("the manifest is {found}, not {version}"));
         }
         match said {
             Some(said) if has_digest(&bytes, &said) == Some(false) => {
-                wrong(format!("the manifest is {found}, but the registry says {said}"))
+                wrong(format!("the manifest is {found}, but the registry says {}", shared::SHOWN.cut(&said)))
             }
             _ => Ok((bytes, found)),
         }
     }
 
-    /// A blob, and where in it what comes begins: where it was asked to, or at its start.
+    /// A blob that is held in memory.
+    pub async fn small_blob(&self, blob: &Descriptor, limit: Limit) -> Result<Vec<u8>> {
+        let answer = self.get("blobs", &blob.digest, HeaderMap::new()).await?;
+        self.document(answer, limit).await
+    }
+
+    /// A blob, and where in it what comes begins: where it was asked to, or at its start. It ends at its size.
     pub async fn blob(
         &self,
-        digest: &str,
+        blob: &Descriptor,
         from: u64,
-    ) -> Result<(u64, impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static + use<>)> {
+    ) -> Result<(u64, impl Stream<Item = Result<Bytes>> + Send + 'static + use<>)> {
         let range = (from > 0).then(|| HeaderValue::from_str(&format!("bytes={from}-")).ok()).flatten();
         let headers = range.into_iter().map(|range| (RANGE, range)).collect();
+        let Descriptor { digest, size, .. } = blob;
         let answer = self.get("blobs", digest, headers).await?;
-        let begins = if answer.status() == StatusCode::PARTIAL_CONTENT { from } else { 0 };
-        // Their address may be secret (I10).
-        Ok((begins, answer.bytes_stream().map_err(reqwest::Error::without_url)))
+        let begins = match answer.status() {
+            StatusCode::PARTIAL_CONTENT => begins(answer.headers()).unwrap_or(from),
+            _ => 0,
+        };
+        let host = &self.asked.host;
+        let wrong =
+            |what: String| Error::new(ErrorKind::Invalid, format!("registry {host} sends {what} of blob {digest}"));
+        if begins != 0 && begins != from {
+            return Err(wrong(format!("what begins at byte {begins}, not {from},")));
+        }
+        let left = size.saturating_sub(begins);
+        match answer.content_length() {
+            Some(length) if length != left => {
+                Err(wrong(format!("{length} bytes, not the {left} that the manifest says,")))
+            }
+            // Their address may be secret (I10).
+            _ => Ok((begins, transfer::bounded(answer.bytes_stream().map_err(reqwest::Error::without_url), left))),
+        }
+    }
+
+    /// A document that is held in memory. One that says that it is too large is not read.
+    async fn document(&self, answer: Response, limit: Limit) -> Result<Vec<u8>> {
+        let from = |error: Error| error.context(format!("reading an answer of registry {}", self.asked.host));
+        transfer::whole(answer, limit).await.map_err(|error| from(error.into_error(&self.asked)))
     }
 
     async fn get(&self, kind: &str, version: &str, headers: HeaderMap) -> Result<Response> {
@@ -181,7 +212,7 @@ impl Repository {
         let said = Challenge::of(answer.headers());
         let is_in_trouble = answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS;
         // Read to its end, the connection serves the next request too.
-        body(answer, LARGEST_GREETING).await.map_err(|error| self.asked.unanswered(error))?;
+        transfer::start(answer, limits::GREETING).await;
         let said = said.or_else(|| (!is_in_trouble).then_some(Challenge::Nothing));
         self.sign_in.learn(said.clone());
         Ok(said.unwrap_or(Challenge::Nothing))
@@ -193,7 +224,11 @@ impl Repository {
         let mut query = vec![("scope", scope.as_str())];
         query.extend((!server.service.is_empty()).then_some(("service", server.service.as_str())));
         let identity = self.sign_in.identity_token();
-        let asked = stanchion_sdk::clock::instant();
+        let has_credentials = identity.is_some() || self.sign_in.password().is_some();
+        if has_credentials && server.realm.scheme() != "https" && self.api.scheme() == "https" {
+            return Err(self.asked.unprotected(&server.realm));
+        }
+        let asked = clock::instant();
         let answer = match identity {
             Some(token) => {
                 query.extend([("grant_type", "refresh_token"), ("client_id", "stanchion"), ("refresh_token", token)]);
@@ -211,7 +246,7 @@ impl Repository {
         if !answer.status().is_success() {
             return Err(self.asked.no_token(answer, identity.is_some()).await);
         }
-        let text = body(answer, LARGEST_TOKEN).await.map_err(|error| self.asked.unanswered(error))?;
+        let text = self.document(answer, limits::TOKEN).await?;
         Token::read(&text, asked).ok_or_else(|| {
             let message = format!("the token server of registry {} answers without a token", self.asked.host);
             Error::new(ErrorKind::Other, message)
@@ -225,31 +260,10 @@ fn sent_to(answer: &Response) -> Option<Url> {
     answer.url().join(place.to_str().ok()?).ok()
 }
 
-/// The body of an answer, or, when it is larger than that, its beginning and something more.
-pub(super) async fn body(mut answer: Response, at_most: usize) -> reqwest::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while let Some(part) = answer.chunk().await? {
-        bytes.extend_from_slice(&part);
-        if bytes.len() > at_most {
-            break;
-        }
-    }
-    Ok(bytes)
-}
-
-/// Whether bytes have a digest; nothing where it is of a kind that is not known.
-fn has_digest(bytes: &[u8], digest: &str) -> Option<bool> {
-    fn of<D: Digest>(bytes: &[u8]) -> Vec<u8> {
-        D::digest(bytes).to_vec()
-    }
-    let (kind, expected) = digest.split_once(':')?;
-    let found = match kind {
-        "sha256" => of::<Sha256>(bytes),
-        "sha384" => of::<Sha384>(bytes),
-        "sha512" => of::<Sha512>(bytes),
-        _ => return None,
-    };
-    Some(store::hex(&found) == expected)
+/// Where a part of a blob begins, as the answer says it: `bytes 5-9/10`.
+fn begins(headers: &HeaderMap) -> Option<u64> {
+    let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
+    range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()
 }
 
 #[cfg(test)]

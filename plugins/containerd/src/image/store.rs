@@ -1,35 +1,50 @@
 //! Blobs, layers and names in containerd.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use containerd_client::{
     services::v1::{
-        ApplyRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest, Image,
-        Info, InfoRequest, ListImagesRequest, PluginsRequest, ReadContentRequest, StatusRequest, UpdateImageRequest,
-        UpdateRequest, WriteAction, WriteContentRequest,
+        AbortRequest, ApplyRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest,
+        GetImageRequest, Image, Info, InfoRequest, ListImagesRequest, PluginsRequest, ReadContentRequest,
+        StatusRequest, UpdateImageRequest, UpdateRequest, WriteAction, WriteContentRequest,
         snapshots::{CommitSnapshotRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest},
     },
     tonic::{Code, Status, metadata::MetadataValue},
     types::Descriptor,
 };
 use futures_util::{Stream, StreamExt, stream};
-use sha2::{Digest, Sha256};
-use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_sdk::{
+    disk,
+    oci::{self, digest},
+    runtime::{Error, ErrorKind, Result},
+};
+use stanchion_untrusted::Limit;
 use tokio_util::bytes::Bytes;
 
-use super::manifest::Blob;
 use crate::client::{Client, failed, is_gone};
 
 /// How long a lease lives if its maker does not end it, s.
 const LEASE_SECONDS: i64 = 3600;
+/// How long what a pull has that was cut off is kept for the next one.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// One containerd namespace's content, snapshots and image names.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     client: Client,
     snapshotter: Arc<str>,
+    /// Where blobs come from. What one place sends, broken off or slow, is apart from what another does.
+    scope: Arc<str>,
     /// Ends with the last copy.
-    _lease: Option<Arc<Lease>>,
+    lease: Option<Arc<Lease>>,
 }
 
 /// Keeps what is being made from garbage collection; ended when the last user is gone.
@@ -37,15 +52,22 @@ pub(super) struct Store {
 struct Lease {
     client: Client,
     id: String,
+    /// Whether what was made has come to its end, well or not. Nobody goes on with the rest of it.
+    is_over: AtomicBool,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
+        let is_cut_off = !self.is_over.load(Ordering::Relaxed);
         let (client, id) = (self.client.clone(), std::mem::take(&mut self.id));
         if let Ok(tokio) = tokio::runtime::Handle::try_current() {
             #[allow(clippy::disallowed_methods, reason = "one call that nobody waits for; the lease expires anyway")]
             tokio.spawn(async move {
-                let request = client.request(DeleteRequest { id, sync: false });
+                if is_cut_off {
+                    // Whoever wants it again by then goes on with it; else containerd frees its disk now.
+                    tokio::time::sleep(KEPT).await;
+                }
+                let request = client.request(DeleteRequest { id, sync: is_cut_off });
                 if let Err(status) = client.leases().delete(request).await {
                     tracing::debug!(error = status.message(), "a lease is left to expire");
                 }
@@ -56,7 +78,19 @@ impl Drop for Lease {
 
 impl Store {
     pub fn new(client: Client, snapshotter: Arc<str>) -> Self {
-        Self { client, snapshotter, _lease: None }
+        Self { client, snapshotter, scope: "".into(), lease: None }
+    }
+
+    /// The same store, for blobs from another place.
+    pub fn of_place(self, place: &str) -> Self {
+        Self { scope: place.into(), ..self }
+    }
+
+    /// Notes that what was made through it has come to its end.
+    pub fn end(&self) {
+        if let Some(lease) = &self.lease {
+            lease.is_over.store(true, Ordering::Relaxed);
+        }
     }
 
     /// The same store; what is made through it is kept while it lives.
@@ -69,8 +103,8 @@ impl Store {
         self.client.leases().create(request).await.map_err(|status| failed("making a lease", &status))?;
         let header = MetadataValue::try_from(id.as_str())
             .map_err(|error| Error::new(ErrorKind::Other, "making a lease").caused_by(&error))?;
-        let lease = Arc::new(Lease { client: self.client.clone(), id });
-        Ok(Self { client: self.client.with_lease(header), _lease: Some(lease), ..self.clone() })
+        let lease = Arc::new(Lease { client: self.client.clone(), id, is_over: AtomicBool::new(false) });
+        Ok(Self { client: self.client.with_lease(header), lease: Some(lease), ..self.clone() })
     }
 
     /// Every image name.
@@ -136,13 +170,33 @@ impl Store {
         }
     }
 
+    /// Refuses what the disk of the images has no room for, before it is fetched.
+    pub async fn check_room(&self, bytes: u64) -> Result<()> {
+        // Where containerd does not tell, or its directory cannot be seen from here, its own errors do.
+        let Ok(root) = self.root().await else { return Ok(()) };
+        let found = tokio::task::spawn_blocking(move || disk::image_store(root, Vec::new())).await;
+        match found {
+            Ok(Ok(store)) if store.available < bytes => {
+                let (room, root) = (store.available, store.path.display());
+                let message =
+                    format!("no space left on device: {bytes} bytes are missing, and {root} has room for {room}");
+                Err(Error::new(ErrorKind::Other, message))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// A small blob as a whole.
-    pub async fn read(&self, digest: &str) -> Result<Vec<u8>> {
+    pub async fn read(&self, digest: &str, limit: Limit) -> Result<Vec<u8>> {
         let wrong = |status: &Status| failed(format!("reading blob {digest}"), status);
         let request = self.client.request(ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 });
         let mut parts = self.client.content().read(request).await.map_err(|status| wrong(&status))?.into_inner();
         let mut blob = Vec::new();
         while let Some(part) = parts.message().await.map_err(|status| wrong(&status))? {
+            let size = (blob.len() + part.data.len()) as u64;
+            limit
+                .check(size)
+                .map_err(|error| Error::new(ErrorKind::Invalid, format!("reading blob {digest}")).caused_by(&error))?;
             blob.extend(part.data);
         }
         Ok(blob)
@@ -150,24 +204,35 @@ impl Store {
 
     /// How much of a blob an earlier, broken write has left.
     pub async fn written(&self, digest: &str) -> u64 {
-        let request = self.client.request(StatusRequest { r#ref: ingest(digest) });
+        let request = self.client.request(StatusRequest { r#ref: self.ingest(digest) });
         let status = self.client.content().status(request).await.ok().and_then(|answer| answer.into_inner().status);
         status.and_then(|status| u64::try_from(status.offset).ok()).unwrap_or(0)
     }
 
+    /// Frees what a broken write has left: nobody can go on with it.
+    pub async fn abort(&self, digest: &str) {
+        let request = self.client.request(AbortRequest { r#ref: self.ingest(digest) });
+        if let Err(status) = self.client.content().abort(request).await
+            && !is_gone(&status)
+        {
+            tracing::debug!(digest, error = status.message(), "a part of a blob is left to garbage collection");
+        }
+    }
+
+    fn ingest(&self, digest: &str) -> String {
+        format!("stanchion-{}-{digest}", self.scope)
+    }
+
     /// Writes a blob from `offset` on. containerd checks size and digest before it counts as there.
-    pub async fn write<E>(
+    pub async fn write(
         &self,
-        blob: &Blob,
+        blob: &oci::Descriptor,
         labels: HashMap<String, String>,
         offset: u64,
-        parts: impl Stream<Item = std::result::Result<Bytes, E>> + Send + 'static,
-    ) -> Result<()>
-    where
-        E: std::error::Error + Send + Sync + 'static,
-    {
+        parts: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Result<()> {
         let (digest, total) = (blob.digest.clone(), i64::try_from(blob.size).unwrap_or(i64::MAX));
-        let reference = ingest(&digest);
+        let reference = self.ingest(&digest);
         let begin = i64::try_from(offset).unwrap_or(0);
         let broken: Arc<std::sync::Mutex<Option<Error>>> = Arc::default();
         let note = Arc::clone(&broken);
@@ -191,7 +256,6 @@ impl Store {
                 Some(request)
             }
             Err(error) => {
-                let error = Error::new(ErrorKind::Unavailable, "the transfer broke off").caused_by(&error);
                 note.lock().unwrap_or_else(std::sync::PoisonError::into_inner).replace(error);
                 None
             }
@@ -219,14 +283,22 @@ impl Store {
     }
 
     /// Writes a blob that is in memory.
-    pub async fn write_all(&self, blob: &Blob, labels: HashMap<String, String>, bytes: Vec<u8>) -> Result<()> {
-        let parts: Vec<_> =
-            bytes.chunks(1 << 20).map(|part| Ok::<_, std::io::Error>(Bytes::copy_from_slice(part))).collect();
+    pub async fn write_all(
+        &self,
+        blob: &oci::Descriptor,
+        labels: HashMap<String, String>,
+        bytes: Vec<u8>,
+    ) -> Result<()> {
+        let parts: Vec<_> = bytes.chunks(1 << 20).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
         self.write(blob, labels, 0, stream::iter(parts)).await
     }
 
     /// Adds labels to a blob.
     pub async fn label(&self, digest: &str, labels: HashMap<String, String>) -> Result<()> {
+        if labels.is_empty() {
+            // An update of no labels would be one of all.
+            return Ok(());
+        }
         let paths = labels.keys().map(|label| format!("labels.{label}")).collect();
         let info = Info { digest: digest.to_owned(), labels, ..Info::default() };
         let mask = prost_types::FieldMask { paths };
@@ -246,7 +318,7 @@ impl Store {
     }
 
     /// Unpacks layers one on the other; the snapshot of the last.
-    pub async fn unpack(&self, layers: &[Blob], diff_ids: &[String]) -> Result<String> {
+    pub async fn unpack(&self, layers: &[oci::Descriptor], diff_ids: &[String]) -> Result<String> {
         if layers.len() != diff_ids.len() {
             let message = format!("the image has {} layers and {} diff ids", layers.len(), diff_ids.len());
             return Err(Error::new(ErrorKind::Invalid, message));
@@ -261,7 +333,7 @@ impl Store {
         Ok(parent)
     }
 
-    async fn unpack_layer(&self, layer: &Blob, diff_id: &str, parent: &str, chain_id: &str) -> Result<()> {
+    async fn unpack_layer(&self, layer: &oci::Descriptor, diff_id: &str, parent: &str, chain_id: &str) -> Result<()> {
         let tried = || format!("unpacking layer {}", layer.digest);
         let key = format!("extract-{} {chain_id}", unique());
         let snapshotter = self.snapshotter.to_string();
@@ -312,8 +384,11 @@ impl Store {
         committed.map(drop)
     }
 
-    /// The label that keeps an image's files while its configuration is kept.
+    /// The label that keeps an image's files while its configuration is kept; an image may have no files.
     pub fn snapshot_label(&self, chain_id: &str) -> HashMap<String, String> {
+        if chain_id.is_empty() {
+            return HashMap::new();
+        }
         HashMap::from([(format!("containerd.io/gc.ref.snapshot.{}", self.snapshotter), chain_id.to_owned())])
     }
 }
@@ -333,15 +408,6 @@ pub(super) fn descriptor(media_type: &str, digest: &str, size: u64) -> Descripto
     }
 }
 
-/// `sha256:…` of bytes.
-pub(super) fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Names of the snapshots of layers, each on those before it (OCI image specification, ChainID).
 pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
@@ -351,10 +417,6 @@ pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
         chain.push(next);
     }
     chain
-}
-
-fn ingest(digest: &str) -> String {
-    format!("stanchion-{digest}")
 }
 
 fn write_error(status: &Status, tried: &str) -> Error {

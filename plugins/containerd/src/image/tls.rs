@@ -2,6 +2,7 @@
 
 use std::{
     error::Error as _,
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,6 +10,9 @@ use std::{
 use reqwest::{Certificate, Client, Identity, redirect::Policy};
 use sha2::{Digest, Sha256};
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_untrusted::Links;
+
+use crate::limits::CERTIFICATES;
 
 /// What the settings say of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -34,7 +38,7 @@ impl Tls {
     pub async fn read(&self) -> Result<Files> {
         let authorities = match &self.ca_file {
             None => Vec::new(),
-            Some(path) => tokio::fs::read(path).await.unwrap_or_else(|error| {
+            Some(path) => read(path).await.unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), %error, "the certificates of a registry cannot be read");
                 Vec::new()
             }),
@@ -99,9 +103,16 @@ fn wrong(key: &str, path: &Path) -> Error {
     Error::new(ErrorKind::Invalid, format!("{key} {path:?}"))
 }
 
+/// A file of the settings. What makes it anew may put a link there.
+async fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || stanchion_untrusted::read(path, Links::Follow, CERTIFICATES)).await;
+    read.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
+
 /// A file in which something is, as PEM.
 async fn pem(key: &str, path: &Path, mark: &str, what: &str) -> Result<Vec<u8>> {
-    let bytes = tokio::fs::read(path).await.map_err(|error| wrong(key, path).caused_by(&error))?;
+    let bytes = read(path).await.map_err(|error| wrong(key, path).caused_by(&error))?;
     let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
     match () {
         () if !has(mark) => Err(wrong(key, path).because(format!("there is no {what} in it, as PEM"))),

@@ -13,10 +13,8 @@ use super::{Parts, SpecError, capabilities, confinement};
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
-    let image = parts.image.config.config().as_ref();
-    let of_image = |words: Option<&Option<Vec<String>>>| words.and_then(Clone::clone).unwrap_or_default();
-    let entrypoint = of_image(image.map(oci_spec::image::Config::entrypoint));
-    let arguments = of_image(image.map(oci_spec::image::Config::cmd));
+    let image = &parts.image.config.config;
+    let (entrypoint, arguments) = (image.entrypoint.clone(), image.cmd.clone());
     let config = parts.config;
     // A command replaces the image's entrypoint and its arguments; args alone replace the arguments.
     let words: Vec<String> = match (&config.command, &config.args) {
@@ -27,17 +25,16 @@ pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
     if words.is_empty() {
         return Err(SpecError::NothingToRun);
     }
-    let of_user = image.and_then(|image| image.user().as_deref()).unwrap_or_default();
     let security = &config.security;
-    let ids = users::in_force(of_user, security, parts.tables)?;
+    let ids = users::in_force(&image.user, security, parts.tables)?;
     let user = UserBuilder::default().uid(ids.user).gid(ids.group).additional_gids(ids.groups).build()?;
-    let directory = config.working_dir.clone().or_else(|| image.and_then(|image| image.working_dir().clone()));
+    let directory = config.working_dir.clone().unwrap_or_else(|| image.working_dir.clone());
     let process = ProcessBuilder::default()
         .terminal(config.tty)
         .user(user)
         .args(words)
         .env(environment(parts))
-        .cwd(directory.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned()))
+        .cwd(if directory.is_empty() { "/".to_owned() } else { directory })
         .no_new_privileges(security.no_new_privileges)
         .oom_score_adj(oom_score_adj(config.resources.oom_score_adj.unwrap_or(0)))
         .rlimits(Vec::<PosixRlimit>::new());
@@ -78,7 +75,7 @@ pub(crate) fn exec(
 }
 
 fn environment(parts: &Parts<'_>) -> Vec<String> {
-    let image = parts.image.config.config().as_ref().and_then(|image| image.env().clone()).unwrap_or_default();
+    let image = parts.image.config.config.env.iter().cloned();
     let given = parts.config.env.iter().map(|variable| format!("{}={}", variable.name, variable.value));
     let node = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
     let host = Some(parts.hostname.to_owned()).filter(|name| !name.is_empty()).or_else(node);

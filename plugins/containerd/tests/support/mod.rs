@@ -1,5 +1,6 @@
 //! A containerd and a registry of the test's own, and the backend on them.
 
+#![allow(dead_code, reason = "not every test needs all of it")]
 #![allow(clippy::disallowed_methods, reason = "a test measures")]
 
 use std::{path::PathBuf, process::Command};

@@ -9,7 +9,10 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use stanchion_sdk::runtime::{Error, ErrorKind, RegistryAuth};
+use stanchion_sdk::{
+    oci::digest,
+    runtime::{Error, ErrorKind, RegistryAuth},
+};
 
 use super::{super::registry, *};
 
@@ -69,6 +72,10 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
 }
 
+fn blob(digest: &str, size: u64) -> Descriptor {
+    Descriptor::new("", digest.to_owned(), size)
+}
+
 fn password() -> Option<RegistryAuth> {
     Some(RegistryAuth { username: "user".to_owned(), password: "secret".to_owned(), ..RegistryAuth::default() })
 }
@@ -117,7 +124,7 @@ async fn what_is_shown_stays_with_its_host() {
     assert!(seen.len() == 2 && seen.iter().all(|asked| asked.contains(BASIC)), "{seen:?}");
     let seen = elsewhere.seen("GET /elsewhere");
     assert!(seen.len() == 1 && !seen[0].contains("authorization"), "{seen:?}");
-    drop(repository.blob("sha256:moved", 0).await.expect("it is elsewhere"));
+    drop(repository.blob(&blob("sha256:moved", 2), 0).await.expect("it is elsewhere"));
     assert!(elsewhere.seen("GET").iter().all(|asked| !asked.contains("authorization")));
 }
 
@@ -169,7 +176,7 @@ async fn a_token_is_used_until_it_is_not_taken() {
     for _ in 0..2 {
         let repository = of(&clients, &server.address, password()).await;
         repository.manifest("1").await.expect("the second is taken");
-        drop(repository.blob("sha256:0", 0).await.expect("as for the manifest"));
+        drop(repository.blob(&blob("sha256:0", 2), 0).await.expect("as for the manifest"));
     }
     assert_eq!((server.seen("GET /token").len(), server.seen("GET /v2/ ").len()), (2, 1));
     let asked = server.seen("GET /v2/team/app/");
@@ -181,7 +188,8 @@ async fn a_token_is_used_until_it_is_not_taken() {
 async fn a_blob_goes_on_in_the_middle_where_the_registry_can() {
     for (status, begins) in [("206 Partial Content", 3), ("200 OK", 0)] {
         let server = Server::start(|_| move |_: &str| answer(status, "", "defg"));
-        let (from, parts) = server.repository(None).await.blob("sha256:0", 3).await.expect("a blob");
+        let blob = blob("sha256:0", begins + 4);
+        let (from, parts) = server.repository(None).await.blob(&blob, 3).await.expect("a blob");
         let bytes: Vec<_> = parts.try_collect().await.expect("bytes");
         assert_eq!((from, bytes.concat()), (begins, b"defg".to_vec()), "{status}");
         assert!(server.seen("GET /v2/team/app/blobs/sha256:0 ")[0].contains("range: bytes=3-\r\n"));
@@ -189,9 +197,66 @@ async fn a_blob_goes_on_in_the_middle_where_the_registry_can() {
 }
 
 #[tokio::test]
+async fn a_blob_of_another_length_or_place_is_refused() {
+    let range = "Content-Range: bytes 2-6/7\r\n";
+    for (status, headers, size, said) in [
+        ("200 OK", "", 5, "4 bytes, not the 5 that the manifest says"),
+        ("200 OK", "", 3, "4 bytes, not the 3 that the manifest says"),
+        ("206 Partial Content", "", 8, "4 bytes, not the 5 that the manifest says"),
+        ("206 Partial Content", range, 7, "begins at byte 2, not 3"),
+    ] {
+        let server = Server::start(|_| move |_: &str| answer(status, headers, "defg"));
+        let refused = server.repository(None).await.blob(&blob("sha256:0", size), 3).await.map(drop);
+        let error = refused.expect_err(said);
+        assert!(error.kind() == ErrorKind::Invalid && error.chain().contains(said), "{}", error.chain());
+    }
+}
+
+#[tokio::test]
+async fn credentials_of_a_registry_with_tls_go_to_no_server_without() {
+    let server = with_tokens(|_| answer("200 OK", "", r#"{"token": "good"}"#));
+    let realm = Url::parse(&format!("http://{}/token", server.address)).expect("an address");
+    for auth in [password(), identity()] {
+        let registries = BTreeMap::new();
+        let endpoint = registry::endpoints("registry.invalid", &registries).remove(0);
+        let (client, sign_in) = registry::Clients::default().of(&endpoint, auth.clone()).await.expect("a client");
+        sign_in.learn(Some(Challenge::Bearer(TokenServer { realm: realm.clone(), service: String::new() })));
+        let repository = Repository::new(&endpoint, "team/app", "[the settings]".to_owned(), (client, sign_in));
+        let error = repository.expect("a repository").manifest("1").await.expect_err("it would be read");
+        assert_eq!(error.kind(), ErrorKind::Permission);
+        assert!(text(&error).contains("without TLS (http://127.0.0.1)") && text(&error).contains("[the settings]"));
+        assert!(server.seen("").is_empty(), "credentials went there");
+        // The registry itself is reached without.
+        server.repository(auth).await.manifest("1").await.ok();
+        assert!(!server.seen("").is_empty());
+        server.seen.lock().expect("whole").clear();
+    }
+}
+
+#[tokio::test]
+async fn documents_are_not_read_beyond_their_bounds() {
+    let endless = |headers: &'static str| {
+        let body = "x".repeat(shared::MANIFEST.len() + 2);
+        Server::start(|_| move |_: &str| format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{headers}\r\n{body}"))
+    };
+    for headers in ["", "Content-Length: 4194306\r\n"] {
+        let error = endless(headers).repository(None).await.manifest("1").await.expect_err("too large");
+        assert!(text(&error).contains("limit \"image manifest\""), "{}", text(&error));
+    }
+    let large = "x".repeat(limits::TOKEN.len() + 1);
+    let server = with_tokens(move |_| answer("200 OK", "", &large));
+    let error = server.repository(None).await.manifest("1").await.expect_err("no token");
+    assert!(text(&error).contains("limit \"answer of a token server\""), "{}", text(&error));
+    let page = "<p>".repeat(limits::REFUSAL.len());
+    let server = Server::start(|_| move |_: &str| answer("418 I'm a teapot", "", &page));
+    let error = text(&server.repository(None).await.manifest("1").await.expect_err("it refuses"));
+    assert!(error.contains("answers 418") && error.len() < 600, "{error}");
+}
+
+#[tokio::test]
 async fn a_manifest_is_what_was_asked_for_and_what_the_registry_says_it_is() {
     let body = r#"{"schemaVersion": 2}"#;
-    let (right, wrong) = (store::digest(body.as_bytes()), format!("sha256:{}", "0".repeat(64)));
+    let (right, wrong) = (digest(body.as_bytes()), format!("sha256:{}", "0".repeat(64)));
     let of = async |version: &str, said: &str| {
         let headers = format!("Docker-Content-Digest: {said}\r\n");
         let server = Server::start(|_| move |_: &str| answer("200 OK", &headers, body));
@@ -207,10 +272,6 @@ async fn a_manifest_is_what_was_asked_for_and_what_the_registry_says_it_is() {
         let error = of(version, said).await.expect_err("another");
         assert!(error.kind() == ErrorKind::Invalid && error.chain().contains(&right), "{}", error.chain());
     }
-    let large = "x".repeat(LARGEST_MANIFEST + 2);
-    let server = Server::start(|_| move |_: &str| answer("200 OK", "", &large));
-    let error = server.repository(None).await.manifest("1").await.expect_err("too large");
-    assert!(error.chain().contains("larger than"), "{}", error.chain());
 }
 
 #[tokio::test]

@@ -1,0 +1,116 @@
+//! Registries that send what they should not, and images that are written carelessly.
+
+#![allow(missing_docs, reason = "a test")]
+
+mod support;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use stanchion_runtime::{ErrorKind, Progress, PullImage, Runtime as _};
+use stanchion_tests::hostile::{Hostile, Manner};
+use support::{Bed, eventually, said};
+
+fn of(reference: &str) -> PullImage {
+    PullImage { reference: reference.to_owned(), ..PullImage::default() }
+}
+
+/// What containerd has of blobs that are not there as a whole.
+fn unfinished(bed: &Bed) -> Result<Vec<String>> {
+    let listed = bed.ctr().run(&["content", "active"])?;
+    Ok(listed.lines().filter(|line| line.contains("stanchion-")).map(str::to_owned).collect())
+}
+
+/// The most memory that this process has had, KiB.
+fn peak() -> Result<u64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells it")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_is_wrong_is_refused_by_name_and_what_is_careless_runs() -> Result<()> {
+    let bed = Bed::new()?;
+    let registry = Hostile::start()?;
+    let before = peak()?;
+    for (manner, refused) in [
+        (Manner::EndlessLayer, Some("sends more than the")),
+        (Manner::LongLayer, Some("sends 1099511627776 bytes, not the")),
+        (Manner::ShortLayer, Some("sends 7 bytes, not the")),
+        (Manner::Boundless, Some("no space left on device")),
+        (Manner::LargeConfig, Some("limit \"image configuration\"")),
+        (Manner::EndlessConfig, Some("sends more than the")),
+        (Manner::EndlessManifest, Some("limit \"image manifest\"")),
+        (Manner::LargeManifest, Some("limit \"image manifest\"")),
+        (Manner::EndlessRefusal, Some("answers 418")),
+        (Manner::Itself, Some("is sha256:")),
+        (Manner::Chain, Some("limit \"manifests and indexes of an image\"")),
+        (Manner::Right, None),
+        (Manner::ArtifactFirst, None),
+        (Manner::VariantFirst, None),
+        (Manner::NoOs, None),
+        (Manner::OddEntries, None),
+        (Manner::Nested, None),
+        (Manner::NullLayers, None),
+        (Manner::BareConfig, None),
+        (Manner::NullConfig, None),
+    ] {
+        // Each has a layer of its own: none is there already.
+        let reference = registry.image(manner, &format!("{manner:?}"))?;
+        let pulled = bed.backend.pull_image(of(&reference), Progress::ignored()).await;
+        match (pulled, refused) {
+            (Ok(_), None) => {
+                bed.backend.inspect_image(reference).await.map_err(said).with_context(|| format!("{manner:?}"))?;
+            }
+            (Err(error), Some(words)) => {
+                let text = error.chain();
+                ensure!(text.contains(words) && text.len() < 2000, "{manner:?}: {text}");
+            }
+            (pulled, refused) => {
+                let pulled = pulled.map_err(|error| error.chain());
+                anyhow::bail!("{manner:?}: {pulled:?}, not {refused:?}");
+            }
+        }
+        ensure!(!registry.is_sending("hostile"), "{manner:?}: it still sends");
+        ensure!(unfinished(&bed)?.is_empty(), "{manner:?}: {:?}", unfinished(&bed)?);
+    }
+    let grown = peak()? - before;
+    ensure!(grown < 100 << 10, "{grown} KiB were held");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_layer_that_does_not_come_holds_nobody_up_and_leaves_nothing() -> Result<()> {
+    let bed = Bed::new()?;
+    let (hostile, honest) = (Hostile::start()?, Hostile::start()?);
+    let reference = hostile.image(Manner::Dribble, "the same")?;
+    let cut_off = {
+        let pull = bed.backend.pull_image(of(&reference), Progress::ignored());
+        let other = async {
+            eventually("the layer to come", async || {
+                ensure!(hostile.is_sending("/blobs/"), "it is not asked for");
+                ensure!(!unfinished(&bed)?.is_empty(), "containerd has nothing of it");
+                Ok(())
+            })
+            .await?;
+            let reference = honest.image(Manner::Right, "the same")?;
+            let pulled = bed.backend.pull_image(of(&reference), Progress::ignored());
+            tokio::time::timeout(Duration::from_secs(20), pulled).await.context("it waits")?.map_err(said)
+        };
+        tokio::select! {
+            pulled = pull => anyhow::bail!("a layer without end came: {pulled:?}"),
+            other = other => other,
+        }
+    };
+    cut_off?;
+    println!("nobody wants the first any more");
+    eventually("the registry to be left", async || {
+        ensure!(!hostile.is_sending("/blobs/"), "it still sends");
+        ensure!(unfinished(&bed)?.is_empty(), "{:?}", unfinished(&bed)?);
+        Ok(())
+    })
+    .await?;
+    let again = bed.backend.inspect_image(reference).await.expect_err("it never came");
+    ensure!(again.kind() == ErrorKind::NotFound, "{}", again.chain());
+    Ok(())
+}
