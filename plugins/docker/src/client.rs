@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
 use tokio::net::UnixStream;
 
-use crate::names;
+use crate::{limits, names};
 
 /// How long Docker may take to begin an answer, seconds.
 const PATIENCE: u64 = 120;
@@ -191,8 +191,8 @@ pub(crate) fn failed(tried: impl Into<String>, error: &ApiError) -> Error {
     let wrapped = Error::new(kind, tried);
     match error {
         // The words without the library's around them.
-        ApiError::DockerResponseServerError { message, .. } => wrapped.because(message.trim()),
-        ApiError::DockerStreamError { error } => wrapped.because(error.trim()),
+        ApiError::DockerResponseServerError { message, .. } => wrapped.because(limits::WORDS.cut(message.trim())),
+        ApiError::DockerStreamError { error } => wrapped.because(limits::WORDS.cut(error.trim())),
         other => wrapped.caused_by(other),
     }
 }

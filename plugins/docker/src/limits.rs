@@ -1,10 +1,19 @@
 //! Bounds on what others can make large, each with its reason. `docs/limits.md` lists them all.
 
+use stanchion_untrusted::Limit;
+
 // Registries.
+
+/// Layers of an image whose progress is followed, as many as an image may have. Docker's words about more are passed over.
+pub(crate) const LAYERS: Limit = Limit::new("layers of a pull", 1024);
+/// Docker's words about a pull or an import, bytes: it repeats what registries and archives say. The rest is cut.
+pub(crate) const WORDS: Limit = Limit::new("words of Docker", 1024);
 
 // Archives.
 
-use stanchion_untrusted::Limit;
+/// The manifests, indexes and configurations of an archive together, bytes: they are held while it is imported. Those of a
+/// thousand images have some 20 MiB; an archive with more is refused.
+pub(crate) const DOCUMENTS: Limit = Limit::new("documents of an archive", 64 << 20);
 
 // Files.
 

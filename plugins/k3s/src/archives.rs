@@ -13,8 +13,8 @@ use std::{
 };
 
 use stanchion_containerd::Containerd;
-use stanchion_sdk::runtime::{ErrorKind, ImportImages, Progress, PullImage, Runtime};
-use stanchion_untrusted::{Links, read};
+use stanchion_sdk::runtime::{Error, ErrorKind, ImportImages, Progress, PullImage, Runtime};
+use stanchion_untrusted::Links;
 
 use crate::limits;
 
@@ -59,7 +59,7 @@ impl Archives {
                 Ok(images) => tracing::info!(archive = %path.display(), images, place, "imported"),
                 Err(error) => {
                     tracing::warn!(archive = %path.display(), place, error = error.chain(), "it cannot be imported");
-                    if error.kind() == ErrorKind::Unavailable {
+                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
                         continue;
                     }
                 }
@@ -84,8 +84,14 @@ impl Archives {
 /// The images of a list of references, one a line.
 async fn pull(containerd: &Containerd, list: &Path) -> stanchion_sdk::runtime::Result<usize> {
     let present = containerd.list_images().await?;
-    let text = read(list, Links::Follow, limits::SETTINGS_FILE).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
+    let list = list.to_owned();
+    let read =
+        move || stanchion_untrusted::read_text(&list, Links::Follow, limits::LIST).map_err(|error| (list, error));
+    let text = tokio::task::spawn_blocking(read).await;
+    let text = text.map_err(|panic| Error::new(ErrorKind::Crashed, "reading a list of images").caused_by(&panic))?;
+    let text = text.map_err(|(list, error)| {
+        Error::new(ErrorKind::Invalid, format!("reading the images that {} lists", list.display())).caused_by(&error)
+    })?;
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let missing: Vec<_> = lines.filter(|line| !present.iter().any(|image| image.reference == *line)).collect();
     for reference in &missing {

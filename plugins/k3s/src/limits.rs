@@ -4,5 +4,9 @@ use stanchion_untrusted::Limit;
 
 // Files.
 
-/// A file of settings that an administrator writes: `registries.yaml`, a list of images. A larger one is left out.
-pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
+/// K3s's `registries.yaml`, bytes: a hundred registries have some 50 KiB. A larger one is left out, and that is said.
+pub(crate) const REGISTRIES: Limit = Limit::new("registries.yaml", 1 << 20);
+/// How deep `registries.yaml` is nested; what K3s reads of it is five deep. A deeper one is left out, and that is said.
+pub(crate) const DEPTH: usize = 32;
+/// A list of images in K3s's directory of images, bytes. Nothing of a larger one is pulled, and that is said.
+pub(crate) const LIST: Limit = Limit::new("list of images", 1 << 20);

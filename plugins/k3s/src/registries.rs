@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +15,7 @@ use libyaml_safer::{Event, EventData, Parser};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use stanchion_containerd::RegistryConfig;
-use stanchion_untrusted::{Links, read_text};
+use stanchion_untrusted::Links;
 
 use crate::limits;
 
@@ -68,7 +68,7 @@ struct Tls {
 
 /// Reads it. An absent file has nothing; one that cannot be read is told, and K3s's registries are reached as others are.
 pub fn read(path: &Path) -> BTreeMap<String, RegistryConfig> {
-    let text = match read_text(path, Links::Follow, limits::SETTINGS_FILE) {
+    let text = match stanchion_untrusted::read_text(path, Links::Follow, limits::REGISTRIES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
         text => text.map_err(|error| error.to_string()),
     };
@@ -163,6 +163,9 @@ fn document(text: &str) -> Result<Value, String> {
     let mut root = Value::Null;
     for event in parser {
         let Event { data, .. } = event.map_err(|error| error.to_string())?;
+        if open.len() > limits::DEPTH {
+            return Err(format!("it is nested more than {} deep", limits::DEPTH));
+        }
         let whole = match data {
             EventData::MappingStart { .. } => {
                 open.push((Value::Object(Map::new()), None));
@@ -257,6 +260,8 @@ configs:
     #[test]
     fn mistakes_are_told() {
         assert!(parse("mirrors: [").is_err());
+        let error = parse(&"[".repeat(5000)).expect_err("too deep");
+        assert!(error.contains("nested more than 32 deep"), "{error}");
     }
 
     #[test]

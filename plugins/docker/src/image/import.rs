@@ -1,40 +1,43 @@
-//! Importing images from an archive on the node: docker-archive or OCI layout, plain, gzip or zstd.
+//! Importing images from an archive on the node: docker-archive or OCI layout.
 //!
 //! Docker reads an archive with a `manifest.json`, whatever the layout of the rest. An OCI layout is given one on the way.
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
 
 use bollard::{body_try_stream, query_parameters::ImportImageOptions};
 use futures_util::{StreamExt, stream};
 use hyper::body::Bytes;
-use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, Os};
 use serde::{Deserialize, Serialize};
-use stanchion_sdk::runtime::{Error, ErrorKind, Image, Result};
+use stanchion_sdk::{
+    archive::{each, open_archive, room},
+    limits as shared,
+    oci::{Descriptor, Document, Next, Search},
+    runtime::{Error, ErrorKind, Image, Result},
+};
+use stanchion_untrusted::Limit;
 use tokio::sync::mpsc;
 
 use super::full;
 use crate::{
     Docker,
     client::{failed, said},
+    limits,
 };
 
-/// Larger files of an archive are layers.
-const LARGEST_DOCUMENT: u64 = 4 << 20;
 /// What one piece on the way to Docker has.
 const CHUNK: usize = 256 << 10;
 
 /// `manifest.json` of a docker-archive.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase", default)]
 struct DockerImage {
     config: String,
     repo_tags: Option<Vec<String>>,
-    layers: Vec<String>,
+    layers: Option<Vec<String>>,
 }
 
 /// What an archive holds.
@@ -43,6 +46,8 @@ struct Contents {
     images: Vec<DockerImage>,
     /// Whether that is written in it.
     written: bool,
+    /// What Docker has room for, bytes, and where.
+    room: (u64, PathBuf),
 }
 
 impl Docker {
@@ -53,7 +58,8 @@ impl Docker {
 
     async fn import_now(&self, path: PathBuf) -> Result<Vec<Image>> {
         let archive = path.clone();
-        let contents = self.blocking(move || read(&archive)).await?;
+        let root = self.ready().await?.root;
+        let contents = self.blocking(move || read(&archive, root)).await?;
         let names: Vec<_> = contents.images.iter().flat_map(|it| it.repo_tags.iter().flatten()).cloned().collect();
         if names.is_empty() {
             return Err(Error::new(ErrorKind::Invalid, "the archive names no image"));
@@ -74,7 +80,7 @@ impl Docker {
             while let Some(message) = told.next().await {
                 message.map_err(|error| match said(&error) {
                     "" => failed("Docker did not take it", &error),
-                    text => Error::new(ErrorKind::Invalid, "Docker refuses it").because(text),
+                    text => Error::new(ErrorKind::Invalid, "Docker refuses it").because(limits::WORDS.cut(text)),
                 })?;
             }
             Ok(())
@@ -89,22 +95,11 @@ impl Docker {
     }
 }
 
-fn open(path: &Path) -> io::Result<tar::Archive<Box<dyn Read>>> {
-    let mut file = File::open(path)?;
-    let mut magic = [0; 4];
-    let length = file.read(&mut magic)?;
-    file.seek(SeekFrom::Start(0))?;
-    let plain: Box<dyn Read> = match &magic[..length] {
-        [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(BufReader::new(file))),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::Decoder::new(file)?),
-        _ => Box::new(BufReader::new(file)),
-    };
-    Ok(tar::Archive::new(plain))
-}
-
-/// What is in an archive.
-fn read(path: &Path) -> Result<Contents> {
-    let documents = documents(path).map_err(|error| {
+/// What is in an archive, which Docker unpacks below `root`.
+fn read(path: &Path, root: PathBuf) -> Result<Contents> {
+    // A Docker whose disk cannot be seen from here says itself when it is full.
+    let room = room(&root).unwrap_or(u64::MAX);
+    let documents = documents(path, room, &root).map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             io::ErrorKind::PermissionDenied => ErrorKind::Permission,
@@ -112,94 +107,112 @@ fn read(path: &Path) -> Result<Contents> {
         };
         Error::new(kind, "it cannot be read as an image archive").caused_by(&error)
     })?;
-    match documents.contains_key("manifest.json") {
-        true => Ok(Contents { images: json(&documents, "manifest.json")?, written: true }),
-        false => Ok(Contents { images: of_layout(&documents)?, written: false }),
+    let room = (room, root);
+    match documents.get("manifest.json") {
+        Some(manifest) => {
+            let images = serde_json::from_slice(manifest)
+                .map_err(|error| Error::new(ErrorKind::Invalid, "manifest.json cannot be read").caused_by(&error))?;
+            Ok(Contents { images, written: true, room })
+        }
+        None => Ok(Contents { images: of_layout(&documents)?, written: false, room }),
     }
 }
 
-fn documents(path: &Path) -> io::Result<HashMap<String, Vec<u8>>> {
-    let mut documents = HashMap::new();
-    for entry in open(path)?.entries()? {
-        let mut entry = entry?;
-        if entry.header().entry_type().is_file() && entry.size() <= LARGEST_DOCUMENT {
-            let name = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
-            if name.ends_with(".json") || name.starts_with("blobs/") {
-                let mut document = Vec::new();
-                entry.read_to_end(&mut document)?;
-                // Only JSON is looked for; a small layer is none.
-                if matches!(document.first(), Some(b'{' | b'[')) {
-                    documents.insert(name, document);
-                }
+/// The manifests, indexes and configurations of an archive. Larger files are layers.
+fn documents(path: &Path, room: u64, root: &Path) -> io::Result<HashMap<String, Vec<u8>>> {
+    let (mut documents, mut total) = (HashMap::new(), 0);
+    each(open_archive(path)?, room, root, |name, entry| {
+        let may_be = name.ends_with(".json") || name.starts_with("blobs/");
+        let largest = shared::MANIFEST.most.max(shared::CONFIG.most);
+        if may_be && entry.header().entry_type().is_file() && entry.size() <= largest {
+            let mut document = Vec::new();
+            entry.read_to_end(&mut document)?;
+            // Only JSON is looked for; a small layer is none.
+            if matches!(document.first(), Some(b'{' | b'[')) {
+                total += document.len() as u64;
+                limits::DOCUMENTS.check(total)?;
+                documents.insert(name.to_owned(), document);
             }
         }
-    }
+        Ok(())
+    })?;
     Ok(documents)
 }
 
-fn json<T: serde::de::DeserializeOwned>(documents: &HashMap<String, Vec<u8>>, name: &str) -> Result<T> {
-    let document = documents.get(name);
-    let document = document.ok_or_else(|| Error::new(ErrorKind::Invalid, format!("the archive lacks {name}")))?;
-    serde_json::from_slice(document)
-        .map_err(|error| Error::new(ErrorKind::Invalid, format!("{name} cannot be read")).caused_by(&error))
+fn document<'a>(documents: &'a HashMap<String, Vec<u8>>, name: &str, limit: Limit) -> Result<&'a [u8]> {
+    let lacks = || Error::new(ErrorKind::Invalid, format!("the archive lacks {}", shared::SHOWN.cut(name)));
+    let found = documents.get(name).ok_or_else(lacks)?;
+    let large = limit.check(found.len() as u64);
+    large.map_err(|error| Error::new(ErrorKind::Invalid, format!("reading {name}")).caused_by(&error))?;
+    Ok(found)
 }
 
 /// The images of an OCI layout that have a name, for this node's platform.
 fn of_layout(documents: &HashMap<String, Vec<u8>>) -> Result<Vec<DockerImage>> {
-    let index: ImageIndex = json(documents, "index.json")?;
-    let mut images = Vec::new();
-    for entry in index.manifests() {
-        let annotation = |key: &str| entry.annotations().as_ref()?.get(key).cloned();
-        let name = annotation("io.containerd.image.name").or_else(|| annotation("org.opencontainers.image.ref.name"));
-        let Some(name) = name else { continue };
-        let mut manifest = place(entry);
-        if let Ok(nested) = json::<ImageIndex>(documents, &manifest) {
-            manifest = place(for_this_node(&nested)?);
+    let index = Document::read(document(documents, "index.json", shared::MANIFEST)?);
+    let index = index.map_err(|error| error.context("index.json cannot be read"))?;
+    let Document::Index(entries) = index else {
+        return Err(Error::new(ErrorKind::Invalid, "index.json cannot be read").because("it is no index"));
+    };
+    let mut named: Vec<(String, Vec<Descriptor>)> = Vec::new();
+    for entry in entries {
+        let Some(name) = entry.image_name().map(full) else { continue };
+        // One name may be several platforms'.
+        match named.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, entries)) => entries.push(entry),
+            None => named.push((name, vec![entry])),
         }
-        let manifest: ImageManifest = json(documents, &manifest)?;
-        images.push(DockerImage {
-            config: place(manifest.config()),
-            // Docker takes no tag for an image without one.
-            repo_tags: Some(vec![full(&name)]),
-            layers: manifest.layers().iter().map(place).collect(),
-        });
     }
-    Ok(images)
+    let (mut images, mut missing) = (Vec::new(), None);
+    for (name, entries) in named {
+        match of_entries(documents, entries) {
+            // Docker takes no tag for an image without one.
+            Ok(image) => images.push(DockerImage { repo_tags: Some(vec![name]), ..image }),
+            // Others of the archive may be for this node.
+            Err(error) if error.kind() == ErrorKind::NotFound => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    match missing {
+        Some(error) if images.is_empty() => Err(error),
+        _ => Ok(images),
+    }
+}
+
+fn of_entries(documents: &HashMap<String, Vec<u8>>, entries: Vec<Descriptor>) -> Result<DockerImage> {
+    let mut search = Search::among(entries);
+    loop {
+        match search.step()? {
+            Next::Read(blob, limit) => search.take(document(documents, &place(&blob), limit)?.to_vec())?,
+            Next::Found(found) => {
+                let layers = found.manifest.layers.iter().map(place).collect();
+                return Ok(DockerImage {
+                    config: place(&found.manifest.config),
+                    layers: Some(layers),
+                    repo_tags: None,
+                });
+            }
+        }
+    }
 }
 
 fn place(blob: &Descriptor) -> String {
-    format!("blobs/{}", blob.digest().to_string().replace(':', "/"))
-}
-
-fn for_this_node(index: &ImageIndex) -> Result<&Descriptor> {
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => Arch::Amd64,
-        "aarch64" => Arch::ARM64,
-        other => Arch::Other(other.to_owned()),
-    };
-    let fits = |it: &&Descriptor| {
-        it.platform().as_ref().is_none_or(|platform| *platform.os() == Os::Linux && *platform.architecture() == arch)
-    };
-    index
-        .manifests()
-        .iter()
-        .find(fits)
-        .ok_or_else(|| Error::new(ErrorKind::Invalid, format!("the archive has no image for this node (linux/{arch})")))
+    format!("blobs/{}", blob.digest.replace(':', "/"))
 }
 
 /// The archive as Docker reads it, in pieces.
 fn write(path: &Path, contents: &Contents, to: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
     let mut archive = tar::Builder::new(BufWriter::with_capacity(CHUNK, Pieces(to)));
-    for entry in open(path)?.entries()? {
-        let entry = entry?;
+    let (room, place) = &contents.room;
+    each(open_archive(path)?, *room, place, |_, entry| {
         let mut header = entry.header().clone();
         let name = entry.path()?.into_owned();
         // Links too: `docker save` makes them between equal layers.
         match entry.link_name()?.map(|link| link.into_owned()) {
-            Some(link) => archive.append_link(&mut header, &name, link)?,
-            None => archive.append_data(&mut header, &name, entry)?,
+            Some(link) => archive.append_link(&mut header, &name, link),
+            None => archive.append_data(&mut header, &name, entry),
         }
-    }
+    })?;
     if !contents.written {
         let manifest = serde_json::to_vec(&contents.images)?;
         let mut header = tar::Header::new_gnu();
@@ -224,3 +237,6 @@ impl Write for Pieces<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

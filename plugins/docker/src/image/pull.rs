@@ -5,13 +5,17 @@ use std::{collections::HashMap, time::Duration};
 use bollard::{auth::DockerCredentials, models::CreateImageInfo, query_parameters::CreateImageOptions};
 use futures_util::StreamExt;
 use oci_spec::distribution::Reference;
-use stanchion_sdk::runtime::{Error, ErrorKind, Image, Progress, PullImage, PullProgress, RegistryAuth, Result};
+use stanchion_sdk::{
+    archive,
+    runtime::{Error, ErrorKind, Image, Progress, PullImage, PullProgress, RegistryAuth, Result},
+};
 
 use super::parse;
 use crate::{
     Docker,
     client::{failed, said},
     config::RegistryConfig,
+    limits,
 };
 
 /// When a registry has had too many requests: Docker does not pass on when it wants to be asked again.
@@ -28,6 +32,10 @@ impl Docker {
         let (image, tag) = parts(&reference);
         let options = CreateImageOptions { from_image: Some(image), tag, ..CreateImageOptions::default() };
         let credentials = auth.map(|auth| credentials(host, auth));
+        let root = self.ready().await?.root;
+        let place = root.clone();
+        // A Docker whose disk cannot be seen from here says itself when it is full.
+        let room = self.blocking(move || Ok(archive::room(&root).unwrap_or(u64::MAX))).await?;
         let mut told = Box::pin(self.client.api().create_image(Some(options), None, credentials));
         let mut layers = Layers::default();
         while let Some(message) = told.next().await {
@@ -35,7 +43,15 @@ impl Docker {
                 objection(&name, host, failed(format!("pulling image {name}"), &error), said(&error))
             })?;
             if layers.learn(message) {
-                progress.report(layers.progress());
+                let now = layers.progress();
+                if now.received > room {
+                    // Docker itself takes a layer that has no end. It gives up, and frees what it has, when its client does.
+                    let message = format!("pulling image {name}: no space left on device");
+                    let place = place.display();
+                    let why = format!("more than {room} bytes have come, which is what {place} has room for");
+                    return Err(Error::new(ErrorKind::Other, message).because(why));
+                }
+                progress.report(now);
             }
         }
         let image = self.present(&name).await?;
@@ -77,6 +93,9 @@ impl Layers {
     /// Whether there was anything to learn.
     fn learn(&mut self, message: CreateImageInfo) -> bool {
         let (Some(id), Some(status)) = (message.id, message.status) else { return false };
+        if self.0.len() >= limits::LAYERS.len() && !self.0.contains_key(&id) {
+            return false;
+        }
         let sizes = message.progress_detail.unwrap_or_default();
         let size = |size: Option<i64>| size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
         match status.as_str() {
@@ -101,8 +120,8 @@ impl Layers {
     fn progress(&self) -> PullProgress {
         let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         PullProgress {
-            received: self.0.values().map(|layer| layer.received).sum(),
-            total: self.0.values().map(|layer| layer.total).sum(),
+            received: self.0.values().fold(0, |sum, layer| layer.received.saturating_add(sum)),
+            total: self.0.values().fold(0, |sum, layer| layer.total.saturating_add(sum)),
             layers_done: count(self.0.values().filter(|layer| layer.done).count()),
             layers: count(self.0.len()),
         }
@@ -118,7 +137,7 @@ impl Layers {
 /// A registry's refusal, of which Docker gives only the words. They are compared here and nowhere else.
 fn objection(name: &str, host: &str, error: Error, text: &str) -> Error {
     let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    let wrapped = |kind: ErrorKind, message: String| Error::new(kind, message).because(text.trim());
+    let wrapped = |kind: ErrorKind, message: String| Error::new(kind, message).because(limits::WORDS.cut(text.trim()));
     let failed = format!("pulling image {name}");
     match () {
         () if any(&["toomanyrequests", "Too Many Requests", "HTTP 429"]) => {

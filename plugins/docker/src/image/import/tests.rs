@@ -1,0 +1,84 @@
+use std::fs::File;
+
+use serde_json::{Value, json};
+use stanchion_sdk::oci::{digest, platform::architecture};
+
+use super::*;
+
+fn own() -> Value {
+    json!({"os": "linux", "architecture": architecture()})
+}
+
+fn file(value: &Value) -> (Value, (String, Vec<u8>)) {
+    let bytes = value.to_string().into_bytes();
+    let digest = digest(&bytes);
+    let name = format!("blobs/{}", digest.replace(':', "/"));
+    (json!({"digest": digest, "size": bytes.len(), "platform": own()}), (name, bytes))
+}
+
+fn named(mut entry: Value) -> Value {
+    entry["annotations"] = json!({"org.opencontainers.image.ref.name": "a:1"});
+    entry
+}
+
+fn index(entries: &[Value]) -> (String, Vec<u8>) {
+    ("index.json".to_owned(), json!({"manifests": entries}).to_string().into_bytes())
+}
+
+/// What an archive of these files holds.
+fn contents(files: &[(String, Vec<u8>)]) -> Result<Contents> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("archive");
+    let mut archive = tar::Builder::new(File::create(&path).expect("a file"));
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, &**content).expect("written");
+    }
+    archive.finish().expect("written");
+    read(&path, dir.path().to_owned())
+}
+
+#[test]
+fn a_layout_is_followed_within_bounds_and_every_digest_is_compared() {
+    let manifest = json!({"config": {"digest": digest(b"c"), "size": 1}, "layers": null});
+    let (entry, manifest_file) = file(&manifest);
+    let (nested, nested_file) = file(&json!({"manifests": [null, entry]}));
+    for entries in [vec![named(entry.clone())], vec![named(nested)]] {
+        let found = contents(&[manifest_file.clone(), nested_file.clone(), index(&entries)]).expect("an archive");
+        let [DockerImage { config, repo_tags: Some(tags), layers: Some(layers) }] = &*found.images else {
+            panic!("{found:?}");
+        };
+        assert!(config.starts_with("blobs/sha256/") && layers.is_empty() && !found.written);
+        assert_eq!(tags, &["docker.io/library/a:1"]);
+    }
+    let changed = (manifest_file.0, [manifest_file.1.as_slice(), b" "].concat());
+    let error = contents(&[changed, index(&[named(entry)])]).expect_err("another content").chain();
+    assert!(error.contains("has another content"), "{error}");
+
+    let digest = format!("sha256:{}", "7".repeat(64));
+    let itself = json!({"digest": digest, "size": 10, "platform": own()});
+    let itself_file =
+        (format!("blobs/sha256/{}", "7".repeat(64)), json!({"manifests": [itself]}).to_string().into_bytes());
+    let error = contents(&[itself_file, index(&[named(itself)])]).expect_err("no image").chain();
+    assert!(error.contains("has another content"), "{error}");
+
+    let (mut chain, mut files, mut last) = (manifest, Vec::new(), Value::Null);
+    for _ in 0..100 {
+        let (entry, file) = file(&chain);
+        files.push(file);
+        chain = json!({"manifests": [entry]});
+        last = entry;
+    }
+    files.push(index(&[named(last)]));
+    let error = contents(&files).expect_err("it is far").chain();
+    assert!(error.contains("limit \"manifests and indexes of an image\""), "{error}");
+}
+
+#[test]
+fn what_is_held_of_an_archive_has_a_bound() {
+    let document = [b"{".as_slice(), &vec![b' '; 4 << 20 >> 1]].concat();
+    let files: Vec<_> = (0..33).map(|number| (format!("blobs/{number}"), document.clone())).collect();
+    let error = contents(&files).expect_err("there is too much of it").chain();
+    assert!(error.contains("limit \"documents of an archive\""), "{error}");
+}
