@@ -192,7 +192,7 @@ impl Images {
             Some(_) => {
                 let leased = store.leased().await?;
                 let unpacked = leased.unpack(&manifest.layers, config.diff_ids()).await;
-                leased.end();
+                leased.end(&unpacked);
                 unpacked?
             }
             None => String::new(),

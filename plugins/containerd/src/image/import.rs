@@ -97,7 +97,7 @@ async fn import_now(images: &Images, path: &Path) -> Result<Vec<Image>> {
     .await?;
     let store = images.store().leased().await?.of_place("archive");
     let imported = import_all(&store, &archive, listed).await;
-    store.end();
+    store.end(&imported);
     imported
 }
 

@@ -121,7 +121,7 @@ impl<'a> Pull<'a> {
             Err(error) if error.kind() == ErrorKind::NotFound => self.named(&store, image, manifest, bytes).await,
             done => done,
         };
-        store.end();
+        store.end(&named);
         named?;
         self.images.forget_resolved();
         Ok(())

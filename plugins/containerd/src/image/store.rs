@@ -27,7 +27,7 @@ use stanchion_sdk::{
     runtime::{Error, ErrorKind, Result},
 };
 use stanchion_untrusted::Limit;
-use tokio_util::bytes::Bytes;
+use tokio_util::{bytes::Bytes, sync::CancellationToken};
 
 use crate::client::{Client, failed, is_gone};
 
@@ -52,13 +52,16 @@ pub(super) struct Store {
 struct Lease {
     client: Client,
     id: String,
-    /// Whether what was made has come to its end, well or not. Nobody goes on with the rest of it.
+    /// Whether what was made has come to its end, well or not.
     is_over: AtomicBool,
+    /// Whether nobody can go on with what is there of it.
+    is_wrong: AtomicBool,
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let is_cut_off = !self.is_over.load(Ordering::Relaxed);
+        let is_to_be_freed = is_cut_off || self.is_wrong.load(Ordering::Relaxed);
         let (client, id) = (self.client.clone(), std::mem::take(&mut self.id));
         if let Ok(tokio) = tokio::runtime::Handle::try_current() {
             #[allow(clippy::disallowed_methods, reason = "one call that nobody waits for; the lease expires anyway")]
@@ -67,7 +70,7 @@ impl Drop for Lease {
                     // Whoever wants it again by then goes on with it; else containerd frees its disk now.
                     tokio::time::sleep(KEPT).await;
                 }
-                let request = client.request(DeleteRequest { id, sync: is_cut_off });
+                let request = client.request(DeleteRequest { id, sync: is_to_be_freed });
                 if let Err(status) = client.leases().delete(request).await {
                     tracing::debug!(error = status.message(), "a lease is left to expire");
                 }
@@ -86,10 +89,12 @@ impl Store {
         Self { scope: place.into(), ..self }
     }
 
-    /// Notes that what was made through it has come to its end.
-    pub fn end(&self) {
+    /// Notes that what was made through it has come to its end. Of what was wrong nothing is kept.
+    pub fn end<T>(&self, made: &Result<T>) {
+        let is_wrong = |error: &Error| matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Other);
         if let Some(lease) = &self.lease {
             lease.is_over.store(true, Ordering::Relaxed);
+            lease.is_wrong.store(made.as_ref().err().is_some_and(is_wrong), Ordering::Relaxed);
         }
     }
 
@@ -103,7 +108,12 @@ impl Store {
         self.client.leases().create(request).await.map_err(|status| failed("making a lease", &status))?;
         let header = MetadataValue::try_from(id.as_str())
             .map_err(|error| Error::new(ErrorKind::Other, "making a lease").caused_by(&error))?;
-        let lease = Arc::new(Lease { client: self.client.clone(), id, is_over: AtomicBool::new(false) });
+        let lease = Arc::new(Lease {
+            client: self.client.clone(),
+            id,
+            is_over: AtomicBool::default(),
+            is_wrong: AtomicBool::default(),
+        });
         Ok(Self { client: self.client.with_lease(header), lease: Some(lease), ..self.clone() })
     }
 
@@ -266,6 +276,10 @@ impl Store {
             .chain(commit)
             .take_while(|message| std::future::ready(message.is_some()))
             .filter_map(std::future::ready);
+        // The connection holds the messages, and would ask for more of them when nobody waits for the answer any more.
+        let cut_off = CancellationToken::new();
+        let messages = messages.take_until(cut_off.clone().cancelled_owned());
+        let _cut_off = cut_off.drop_guard();
         let tried = format!("writing blob {}", blob.digest);
         let written = async {
             let mut answers = self.client.content().write(self.client.request(messages)).await?.into_inner();

@@ -40,7 +40,7 @@ impl Bed {
     pub fn new() -> Result<Self> {
         let slot = Slot::take(Kind::Test)?;
         let names = slot.names();
-        let registry = Registry::start(&names.dir, &Fixtures::prepare()?.registry())?;
+        let registry = Registry::start(&names.dir, &fixtures()?.registry())?;
         let containerd = containerd::Containerd::start(&names.dir.join("containerd"))?;
         let image = format!("{}/library/busybox:latest", registry.address());
         std::fs::create_dir(names.dir.join("logs")).context("making the directory of the logs")?;
@@ -95,6 +95,13 @@ impl Bed {
         })
         .await
     }
+}
+
+/// The images, made by one test at a time.
+fn fixtures() -> Result<Fixtures> {
+    static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Fixtures::prepare()
 }
 
 fn open(names: &Names, containerd: &containerd::Containerd) -> Result<Containerd> {
