@@ -206,9 +206,9 @@ impl Images {
     /// What an image that is present says about running it.
     pub async fn details(&self, reference: &str) -> Result<ImageDetails> {
         let resolved = self.resolve(reference).await?;
-        let config = resolved.config.config;
-        let stop_signal = Some(config.stop_signal).filter(|name| !name.is_empty());
-        Ok(ImageDetails { user: config.user, stop_signal })
+        let config = &resolved.config.config;
+        let stop_signal = Some(config.stop_signal.clone()).filter(|name| !name.is_empty());
+        Ok(ImageDetails { user: config.user.clone(), stop_signal })
     }
 
     /// Notes the users of an image that was resolved.

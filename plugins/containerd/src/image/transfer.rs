@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use reqwest::Response;
-use stanchion_sdk::runtime::{Error, ErrorKind, Result};
+use stanchion_sdk::{
+    clock,
+    runtime::{Error, ErrorKind, Result},
+};
 use stanchion_untrusted::{Limit, TooLarge};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use tokio_util::bytes::Bytes;
 
 use super::refusal::Asked;
@@ -40,7 +43,7 @@ impl<S: Stream<Item = reqwest::Result<Bytes>>> Transfer<S> {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             // Only this is the registry's time: who takes the parts may be slow itself.
-            let asked = Instant::now();
+            let asked = clock::instant();
             let next = timeout(PERIOD.saturating_sub(self.waited), self.parts.next()).await;
             self.waited += asked.elapsed();
             let part = match next {
@@ -175,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_dribble_ends_and_a_slow_line_does_not() {
-        let begun = Instant::now();
+        let begun = clock::instant();
         let (_, error) = receive(&[1; 1000], Duration::from_secs(5), 1 << 20).await;
         let error = error.expect_err("it is a dribble");
         assert!(begun.elapsed() < PERIOD * 2 && error.kind() == ErrorKind::Timeout, "{}", error.chain());
