@@ -1,6 +1,6 @@
 //! What is done once, before the first call that needs it: our namespace, and what an earlier life left behind.
 
-use std::{collections::HashMap, collections::HashSet, fs, io};
+use std::{collections::HashMap, collections::HashSet, io};
 
 use containerd_client::{
     services::v1::{CreateNamespaceRequest, Namespace},

@@ -10,7 +10,6 @@ mod pipes;
 
 use std::{
     collections::HashMap,
-    fs,
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,

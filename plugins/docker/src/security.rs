@@ -1,6 +1,6 @@
 //! Who a container runs as and what it may do, in Docker's words.
 
-use std::{fs, io};
+use std::io;
 
 use bollard::models::ImageInspect;
 use stanchion_sdk::{

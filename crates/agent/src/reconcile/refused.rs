@@ -44,7 +44,7 @@ impl Refused {
         if last.is_none() {
             shared.events.warning(&Subject::pod(key), why.0, &why.1);
         }
-        let status = status::rejected(pod, &shared.node_addresses, since.wall, why.0, &why.1);
+        let status = status::rejected(pod, &shared.node_addresses.borrow(), since.wall, why.0, &why.1);
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
         stamp(&mut shown.metadata, since.wall, None);
         let containers =

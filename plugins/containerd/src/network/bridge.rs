@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    fs::File,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket},
     os::fd::AsFd as _,

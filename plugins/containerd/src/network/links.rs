@@ -12,7 +12,6 @@ use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
     packet_route::link::{InfoData, InfoKind, InfoVeth},
 };
-use stanchion_untrusted::{Links, open};
 use thiserror::Error;
 
 use super::{netfilter::HardwareAddress, parameters};
@@ -179,7 +178,7 @@ mod tests {
             .pin(Own::default(), "node", std::path::Path::new(""))
             .and_then(|()| pod.pin(Own::default(), "pod", std::path::Path::new("")))
             .and_then(|()| {
-                let pod = open(pod.path("net"), Links::Follow)?;
+                let pod = std::fs::File::open(pod.path("net"))?;
                 inside(&node.path("net"), || act(&pod))
             });
         node.unpin().and_then(|()| pod.unpin()).expect("unpinned");

@@ -1,6 +1,6 @@
 //! The profiles that confine a container: seccomp, AppArmor, SELinux (R-SEC-8, R-SEC-9, R-SEC-15).
 
-use std::{fs, io};
+use std::io;
 
 use oci_spec::{OciSpecError, runtime::LinuxSeccomp};
 use stanchion_sdk::{

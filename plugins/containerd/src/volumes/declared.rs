@@ -31,8 +31,7 @@ use crate::{Containerd, image::Resolved, limits};
 
 /// The places of an image's volumes at which a container has nothing else mounted, from the root.
 pub(crate) fn places(image: &Resolved, config: &ContainerConfig) -> Vec<PathBuf> {
-    let declared = image.config.config().as_ref().and_then(|image| image.volumes().clone()).unwrap_or_default();
-    let mut places: Vec<_> = declared.iter().map(|place| clean(Path::new(place))).collect();
+    let mut places: Vec<_> = image.config.config.volumes.iter().map(|place| clean(Path::new(place))).collect();
     places.sort();
     places.dedup();
     places.retain(|place| *place != Path::new("/") && !config.mounts.iter().any(|it| clean(&it.destination) == *place));

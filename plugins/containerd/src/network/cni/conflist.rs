@@ -1,6 +1,6 @@
 //! A network configuration list, as `/etc/cni/net.d/*.conflist` has them (CNI specification, section 1).
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
