@@ -30,7 +30,8 @@ fn environment(node: &Node) -> Vec<(String, String)> {
     let calls = node.fake().calls().into_iter().rev();
     let mut made = calls.filter_map(|call| if let Call::CreateContainer(config) = call { Some(config) } else { None });
     let env = made.next().expect("one was made").env;
-    env.into_iter().filter(|(name, _)| ["HOST", "POD"].contains(&name.as_str())).collect()
+    let asked = env.into_iter().filter(|it| ["HOST", "POD"].contains(&it.name.as_str()));
+    asked.map(|it| (it.name, it.value)).collect()
 }
 
 // R-CS-11, I3.

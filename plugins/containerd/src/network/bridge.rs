@@ -161,6 +161,10 @@ impl Bridge {
             let target = SocketAddrV4::new(address, port.container_port);
             elements.push(Port { host, protocol: port.protocol, number: port.host_port, target }.element());
         }
+        // What keeps pods from the node's loopback is there since the bridge was prepared.
+        if !ports.is_empty() {
+            self.set_localnet(true).map_err(failed)?;
+        }
         self.filter.change(Change::Add, &elements).map_err(failed)
     }
 
@@ -245,12 +249,14 @@ impl Bridge {
             self.set_up().map_err(failed("setting up bridge"))?;
             seen.has_route = self.has_route();
         }
-        let localnet = format!("ipv4/conf/{bridge}/route_localnet");
-        let wanted = [("ipv4/ip_forward", "1"), (&*localnet, "1")];
-        let changed = parameters::set(&wanted).map_err(failed("allowing traffic over bridge"))?;
+        let forwarding = parameters::set(&[("ipv4/ip_forward", "1")]);
+        let changed = forwarding.map_err(failed("allowing traffic over bridge"))?;
         if seen.is_ready && !changed.is_empty() {
-            tracing::warn!(bridge = &**bridge, parameters = ?changed, "somebody turned off what pods' traffic needs: it is on again");
+            tracing::warn!(bridge = &**bridge, "somebody turned off net.ipv4.ip_forward: it is on again");
         }
+        let has_ports = self.leases.claimed().map(|claimed| !claimed.is_empty());
+        let localnet = has_ports.and_then(|has_ports| self.set_localnet(has_ports));
+        localnet.map_err(failed("allowing traffic over bridge"))?;
         seen.is_ready = true;
         // iptables of the old kind says nothing of changes.
         if seen.changes != Some(changes) || (at_everything && Forward::has_legacy()) {
@@ -266,6 +272,13 @@ impl Bridge {
             seen.changes = Some(changes);
         }
         Ok(())
+    }
+
+    /// Has packets pass between the node's loopback addresses and the bridge, or not. Ports of the node need that where they
+    /// are called by such an address; nothing else does.
+    fn set_localnet(&self, passes: bool) -> io::Result<()> {
+        let name = format!("ipv4/conf/{}/route_localnet", self.bridge);
+        parameters::set(&[(&name, if passes { "1" } else { "0" })]).map(drop)
     }
 
     /// Makes the bridge and sets up the links of the pods that there are: of an earlier version, or of a bridge that

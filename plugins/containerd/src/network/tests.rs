@@ -158,7 +158,11 @@ fn set(name: &str, value: &str) {
 #[test]
 fn nothing_from_a_pod_reaches_the_nodes_loopback() {
     on_a_node(|node| {
+        let localnet = || std::fs::read_to_string("/proc/sys/net/ipv4/conf/b0/route_localnet").expect("a parameter");
+        node.pod("plain", &[]);
+        assert_eq!(localnet(), "0\n", "no port of the node needs it");
         let pod = node.pod("pod", &[8080]);
+        assert_eq!(localnet(), "1\n");
         serve(TcpListener::bind((LOOPBACK, 7000)).expect("a port"));
         let datagrams = UdpSocket::bind((LOOPBACK, 7000)).expect("a port");
         let marked = UdpSocket::bind((GATEWAY, 7001)).expect("a port");
