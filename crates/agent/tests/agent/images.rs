@@ -135,11 +135,9 @@ async fn a_pull_that_no_pod_wants_any_more_is_cancelled() {
     node.remove("other.yaml");
     node.shows("its end", |node| node.pod("other").is_none()).await;
     assert_eq!(hold.hanging(), 1);
-    // The other comes to want something else, and then the first again.
+    // The sandbox of its first revision stands, and may need the first image until that of the second is here.
     node.write("web.yaml", &with_policy("IfNotPresent", "app:2"));
-    node.shows("the pull of the other", |node| pulls(node) == 2 && hold.hanging() == 1).await;
-    node.write("web.yaml", &with_policy("IfNotPresent", "app:1"));
-    node.shows("the pull of the first", |node| pulls(node) == 3 && hold.hanging() == 1).await;
+    node.shows("the pull of the other", |node| pulls(node) == 2 && hold.hanging() > 0).await;
     node.remove("web.yaml");
     node.shows("the end of all", |_| hold.hanging() == 0).await;
     // Wanted again, it is pulled again.
