@@ -2,6 +2,8 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
+use crate::limits::{ERROR_CAUSES, ERROR_TEXT};
+
 /// Answer of every method of [`Runtime`](crate::Runtime).
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -60,6 +62,16 @@ impl ErrorKind {
     }
 }
 
+/// Cuts a text at a character's border, and says so.
+fn cut(mut text: String) -> String {
+    if text.len() > ERROR_TEXT {
+        let mark = format!("… (cut: {} bytes)", text.len());
+        text.truncate(text.floor_char_boundary(ERROR_TEXT - mark.len()));
+        text.push_str(&mark);
+    }
+    text
+}
+
 /// A failed operation: its kind, what was tried on what, and the texts of the causes, outermost first.
 ///
 /// Display shows only `message`; print causes with [`Error::chain`].
@@ -74,7 +86,7 @@ pub struct Error {
 impl Error {
     /// An error of `kind`; `message` says what was tried, on what, and how it ended.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), retry_after: None }
+        Self { kind, message: cut(message.into()), causes: Vec::new(), retry_after: None }
     }
 
     /// The answer to `what` from a backend that cannot do it.
@@ -87,9 +99,9 @@ impl Error {
     pub fn caused_by(mut self, cause: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(cause);
         while let Some(cause) = next {
-            let text = cause.to_string();
+            let text = cut(cause.to_string());
             // Transparent wrappers repeat the text of what they wrap.
-            if self.causes.last() != Some(&text) {
+            if self.causes.last() != Some(&text) && self.causes.len() < ERROR_CAUSES {
                 self.causes.push(text);
             }
             next = cause.source();
@@ -100,7 +112,9 @@ impl Error {
     /// Adds the text of one cause.
     #[must_use]
     pub fn because(mut self, cause: impl Into<String>) -> Self {
-        self.causes.push(cause.into());
+        if self.causes.len() < ERROR_CAUSES {
+            self.causes.push(cut(cause.into()));
+        }
         self
     }
 
@@ -114,7 +128,8 @@ impl Error {
     /// Wraps the error in the wider operation that failed with it; kind and retry time stay.
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
-        self.causes.insert(0, std::mem::replace(&mut self.message, message.into()));
+        self.causes.insert(0, std::mem::replace(&mut self.message, cut(message.into())));
+        self.causes.truncate(ERROR_CAUSES);
         self
     }
 
@@ -169,8 +184,8 @@ impl Error {
         match serde_json::from_slice::<Body>(body) {
             Ok(body) => Self {
                 kind,
-                message: body.message,
-                causes: body.causes,
+                message: cut(body.message),
+                causes: body.causes.into_iter().take(ERROR_CAUSES).map(cut).collect(),
                 retry_after: body.retry_after_ms.map(Duration::from_millis),
             },
             Err(_) => Self::new(kind, String::from_utf8_lossy(body)),
@@ -193,4 +208,23 @@ struct Body {
     causes: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_said_is_kept_in_part() {
+        let long = "ä".repeat(1 << 20);
+        let mut error = Error::new(ErrorKind::Other, long.clone());
+        for _ in 0..100 {
+            error = error.because(long.clone()).context(long.clone());
+        }
+        let body = serde_json::json!({ "message": long, "causes": vec![long.clone(); 100] }).to_string();
+        for error in [error, Error::from_body(1, body.as_bytes()), Error::from_body(1, long.as_bytes())] {
+            assert!(error.chain().len() <= (ERROR_CAUSES + 1) * (ERROR_TEXT + 2), "{} bytes", error.chain().len());
+            assert!(error.message().ends_with("… (cut: 2097152 bytes)"), "{}", error.message());
+        }
+    }
 }

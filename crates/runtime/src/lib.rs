@@ -28,6 +28,7 @@ mod ids;
 mod image;
 mod inventory;
 pub mod labels;
+mod limits;
 mod millis;
 mod open;
 mod runtime;

@@ -7,10 +7,11 @@
 //!
 //! # Layout
 //! - [`limit`]: a bound with a name. [`file`]: regular files, opened and read. [`tree`]: directory trees, measured, visited
-//!   and removed.
+//!   and removed. [`text`]: texts made fit for a terminal.
 
 pub mod file;
 pub mod limit;
+pub mod text;
 pub mod tree;
 
 pub use file::{KERNEL_FILE, Links, open, open_at, read, read_from, read_kernel, read_start, read_text};
