@@ -23,17 +23,15 @@ use stanchion_runtime::Runtime;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{handle::Handle, view::PodView};
+use crate::{
+    handle::Handle,
+    limits::{API_CONNECTIONS, API_STREAMS},
+    listener::{self, Life, Stream},
+    view::PodView,
+};
 
 /// Serves until `shutdown`.
-///
-/// # Errors
-/// The socket failed.
-pub async fn serve<R: Runtime>(
-    handle: Handle<R>,
-    socket: UnixListener,
-    shutdown: CancellationToken,
-) -> std::io::Result<()> {
+pub async fn serve<R: Runtime>(handle: Handle<R>, socket: UnixListener, shutdown: CancellationToken) {
     let routes = Router::new()
         .route("/v1/node", get(show::node::<R>))
         .route("/v1/pods", get(show::pods::<R>))
@@ -47,11 +45,15 @@ pub async fn serve<R: Runtime>(
         .route("/v1/pods/{namespace}/{name}/log", get(log::log::<R>))
         .route("/v1/pods/{namespace}/{name}/exec", post(exec::exec::<R>))
         .with_state(handle);
-    // Streams that follow would keep the server for ever: it is dropped, not drained.
-    match shutdown.run_until_cancelled(axum::serve(socket, routes).into_future()).await {
-        Some(served) => served,
-        None => Ok(()),
-    }
+    listener::serve(socket, routes, API_CONNECTIONS, API_STREAMS, shutdown).await;
+}
+
+/// The right to an answer that goes on.
+fn stream(life: &Life) -> Result<Stream, Refusal> {
+    life.stream().ok_or_else(|| {
+        let message = format!("there are {} logs, execs and watches already; end one of them first", API_STREAMS.most);
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, message)
+    })
 }
 
 /// A refusal, as JSON.

@@ -1,6 +1,7 @@
 //! The StatusBoard: everything that is shown is read here, and nowhere else.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -8,7 +9,10 @@ use std::{
 use stanchion_pod::PodKey;
 use tokio::sync::watch;
 
-use crate::view::{BackendView, NodeView, PodView, SourceView};
+use crate::{
+    limits::STATUS_MESSAGE,
+    view::{BackendView, NodeView, PodView, SourceView},
+};
 
 /// The latest look at everything, for readers; each writer owns its part.
 #[derive(Debug)]
@@ -74,7 +78,8 @@ impl Board {
     }
 
     /// Shows a pod.
-    pub fn set_pod(&self, key: &PodKey, view: PodView) {
+    pub fn set_pod(&self, key: &PodKey, mut view: PodView) {
+        shorten(&mut view);
         let changed = {
             let mut state = self.lock();
             let same = state.pods.get(key).is_some_and(|shown| **shown == view);
@@ -93,7 +98,8 @@ impl Board {
     }
 
     /// Shows the sources.
-    pub fn set_sources(&self, sources: Vec<SourceView>) {
+    pub fn set_sources(&self, mut sources: Vec<SourceView>) {
+        sources.iter_mut().filter_map(|source| source.error.as_mut()).for_each(cut);
         let changed = {
             let mut state = self.lock();
             let changed = state.sources != sources;
@@ -104,7 +110,9 @@ impl Board {
     }
 
     /// Shows a backend.
-    pub fn set_backend(&self, view: BackendView) {
+    pub fn set_backend(&self, mut view: BackendView) {
+        let texts = [&mut view.runtime, &mut view.runtime_version, &mut view.version, &mut view.health.message];
+        texts.into_iter().chain(&mut view.error).for_each(cut);
         let changed = self.lock().backends.insert(view.name.clone(), view.clone()).as_ref() != Some(&view);
         self.tell(changed);
     }
@@ -118,5 +126,28 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every critical section leaves the state whole, so a panic elsewhere cannot have spoilt it.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Cuts what runtimes, registries and containers said of a pod.
+fn shorten(view: &mut PodView) {
+    let Some(status) = &mut view.pod.status else { return };
+    let lists =
+        [&mut status.init_container_statuses, &mut status.container_statuses, &mut status.ephemeral_container_statuses];
+    for container in lists.into_iter().flatten().flatten() {
+        for state in [&mut container.state, &mut container.last_state].into_iter().flatten() {
+            let waiting = state.waiting.iter_mut().flat_map(|it| [&mut it.reason, &mut it.message]);
+            let ended = state.terminated.iter_mut().flat_map(|it| [&mut it.reason, &mut it.message]);
+            waiting.chain(ended).flatten().for_each(cut);
+        }
+    }
+    let conditions = status.conditions.iter_mut().flatten();
+    conditions.flat_map(|it| [&mut it.reason, &mut it.message]).flatten().for_each(cut);
+    [&mut status.reason, &mut status.message].into_iter().flatten().for_each(cut);
+}
+
+fn cut(text: &mut String) {
+    if let Cow::Owned(short) = STATUS_MESSAGE.cut(text) {
+        *text = short;
     }
 }

@@ -8,8 +8,11 @@ use std::{
 use stanchion_pod::PodKey;
 use tokio::sync::watch;
 
-use crate::clock::Clock;
-use crate::view::{EventType, EventView};
+use crate::{
+    clock::Clock,
+    limits::{EVENT_MESSAGE, EVENT_REASON},
+    view::{EventType, EventView},
+};
 
 /// Events kept; the oldest go first.
 const CAPACITY: usize = 2000;
@@ -110,7 +113,9 @@ impl EventLog {
         self.newest.subscribe()
     }
 
+    /// Every event goes through here, and nothing that somebody else wrote is kept longer than this.
     fn add(&self, subject: &Subject, kind: EventType, reason: &str, message: String) {
+        let (reason, message) = (&*EVENT_REASON.cut(reason), EVENT_MESSAGE.cut(&message).into_owned());
         match kind {
             EventType::Normal => tracing::info!(object = subject.object, field = subject.field, reason, "{message}"),
             EventType::Warning => tracing::warn!(object = subject.object, field = subject.field, reason, "{message}"),
@@ -152,5 +157,22 @@ impl EventLog {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_else_wrote_is_cut_and_counted_all_the_same() {
+        let (events, subject) = (EventLog::default(), Subject::backend("b"));
+        let long = "ä".repeat(1 << 20);
+        events.warning(&subject, &long, &long);
+        events.warning(&subject, &long, &long);
+        let all = events.all();
+        assert_eq!((all.len(), all[0].count), (1, 2));
+        assert!(all[0].message.len() <= 1024 && all[0].message.ends_with("limit \"message of an event\")"));
+        assert!(all[0].reason.len() <= 128, "{}", all[0].reason);
     }
 }

@@ -20,7 +20,11 @@ use stanchion_runtime::Runtime;
 use tokio::{net::TcpListener, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::handle::Handle;
+use crate::{
+    handle::Handle,
+    limits::{HEALTH_CONNECTIONS, HEALTH_STREAMS},
+    listener,
+};
 
 /// How long the reconciler waits for news before it goes round all the same.
 pub(crate) const ROUND: Duration = Duration::from_secs(60);
@@ -77,10 +81,7 @@ pub async fn serve<R: Runtime>(handle: Handle<R>, address: SocketAddr, shutdown:
         };
         routes = routes.route(&format!("/{name}"), get(all)).route(&format!("/{name}/{{check}}"), get(one));
     }
-    let serving = axum::serve(listener, routes.with_state(handle)).into_future();
-    if let Some(Err(error)) = shutdown.run_until_cancelled(serving).await {
-        tracing::error!(%error, "the health endpoint failed");
-    }
+    listener::serve(listener, routes.with_state(handle), HEALTH_CONNECTIONS, HEALTH_STREAMS, shutdown).await;
 }
 
 async fn listen(address: SocketAddr) -> TcpListener {

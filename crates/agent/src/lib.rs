@@ -40,6 +40,7 @@ mod id_ranges;
 mod images;
 mod limits;
 mod links;
+mod listener;
 pub mod logs;
 mod node;
 mod observe;

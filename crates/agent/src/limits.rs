@@ -44,4 +44,45 @@ pub(crate) const ARGUMENT: Limit = Limit::new("environment variable or argument"
 /// not start: variables that refer to others multiply.
 pub(crate) const ARGUMENTS: Limit = Limit::new("environment and arguments", 6 << 20);
 
+/// The message of an event, bytes, as the API server has it. Longer ones are cut.
+pub(crate) const EVENT_MESSAGE: Limit = Limit::new("message of an event", 1024);
+
+/// The reason of an event, bytes, as the API server has it. Longer ones are cut.
+pub(crate) const EVENT_REASON: Limit = Limit::new("reason of an event", 128);
+
+/// A message in the status of a pod, a source or a backend, bytes: as much as a kubelet takes of a termination message.
+/// Longer ones are cut.
+pub(crate) const STATUS_MESSAGE: Limit = Limit::new("message of a status", 4096);
+
+/// The head of an answer to a probe, a hook or a fetch of manifests, bytes. Go's client takes 10 MiB by default; no server
+/// means a tenth of that. Beyond it the request has failed.
+pub(crate) const ANSWER_HEAD: Limit = Limit::new("head of an HTTP answer", 1 << 20);
+
+/// The number of headers of such an answer, which Go does not count; our client makes room for all of them beforehand.
+pub(crate) const ANSWER_HEADERS: Limit = Limit::new("headers of an HTTP answer", 8192);
+
+/// The headers and trailers of a gRPC server's answer, bytes, as grpc-go's health client gets along with. Beyond it the probe
+/// has failed.
+pub(crate) const GRPC_HEADERS: Limit = Limit::new("headers of a gRPC answer", 16 << 10);
+
 // Listeners and logs.
+
+/// What one stream of a container wrote while a line of its other stream has no end, bytes: `logs` holds it back so that
+/// neither line is cut in two. Beyond that it is put out all the same, as kubectl does at once.
+pub(crate) const HELD_OUTPUT: Limit = Limit::new("output held for a whole line", 1 << 20);
+
+/// The head of a request to the agent, bytes: more than any of ours has, `exec` of a long command line included.
+pub(crate) const REQUEST_HEAD: Limit = Limit::new("head of a request", 256 << 10);
+
+/// Connections to the local API at once. Beyond that the oldest that has asked nothing yet is closed; if all have, the new one
+/// is refused.
+pub(crate) const API_CONNECTIONS: Limit = Limit::new("connections to the local API", 384);
+
+/// Answers of the local API that go on: `logs`, `exec` and `get --watch`. One more is refused.
+pub(crate) const API_STREAMS: Limit = Limit::new("logs, execs and watches at once", 256);
+
+/// Connections to `agent.health_address` at once, as of the local API.
+pub(crate) const HEALTH_CONNECTIONS: Limit = Limit::new("connections to the health endpoint", 64);
+
+/// Answers of the health endpoint that go on: it has none.
+pub(crate) const HEALTH_STREAMS: Limit = Limit::new("streams of the health endpoint", 0);

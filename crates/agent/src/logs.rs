@@ -1,21 +1,30 @@
-//! Reads CRI log files (R-LOG-3): `<time> <stream> <P|F> <text>`, one a line, rotated beside the current file.
+//! Reads what containers wrote, as the bytes that they are.
+//!
+//! # Layout
+//! - [`entry`]: entries of a log (R-LOG-3), joined to the container's lines. [`files`]: the files of a log, rotated or not;
+//!   [`tail`]: where its last lines begin. [`kept`]: a log that the runtime keeps itself.
 
+mod entry;
+mod files;
 mod kept;
+mod tail;
+#[cfg(test)]
+mod tests;
 
-use std::{
-    fs::{self, File},
-    io::{self, BufRead, BufReader, Seek, SeekFrom},
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use jiff::Timestamp;
-use stanchion_untrusted::{Links, open};
+use tokio::sync::mpsc;
 
-pub(crate) use kept::kept;
+pub(crate) use kept::{Kept, end_of_kept};
 
-/// How often a followed file is looked at.
+use self::{entry::Text, files::LogFiles};
+
+/// How often a followed log is looked at.
 const PERIOD: Duration = Duration::from_millis(200);
+/// After so many looks at a log that stands still its logger has written all that a container left when it ended, and a
+/// line that was begun is not waited for any more.
+const STILL: u32 = 5;
 
 /// What to read of a log.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,198 +37,163 @@ pub struct LogOptions {
     pub timestamps: bool,
 }
 
-/// The text of a log and where the current file ends. Rotated files are read too, the oldest first (R-GAP-27).
-///
-/// # Errors
-/// The current file cannot be read.
-pub fn read(path: &Path, options: &LogOptions) -> io::Result<(String, u64)> {
-    let mut lines = std::collections::VecDeque::new();
-    for file in rotated(path)?.iter().map(PathBuf::as_path).filter(|file| *file != path) {
-        // It may be rotated away at this moment.
-        if let Ok(mut file) = open(file, Links::Refuse) {
-            collect(&mut file, options, &mut lines)?;
-        }
-    }
-    let mut current = open(path, Links::Refuse)?;
-    collect(&mut current, options, &mut lines)?;
-    let end = current.stream_position()?;
-    Ok((lines.into_iter().collect(), end))
+/// Where the bytes of a log go, a piece at a time. Whoever has enough closes it.
+pub(crate) type Pieces = mpsc::Sender<io::Result<Vec<u8>>>;
+
+/// A log in files. Its methods block.
+#[derive(Debug)]
+pub struct Log {
+    files: LogFiles,
+    text: Text,
 }
 
-fn collect(file: &mut File, options: &LogOptions, lines: &mut std::collections::VecDeque<String>) -> io::Result<()> {
-    let mut joined = Joined::default();
-    let mut end = 0;
-    let mut reader = BufReader::with_capacity(64 << 10, &mut *file);
-    let mut raw = Vec::new();
-    while reader.read_until(b'\n', &mut raw)? > 0 && raw.ends_with(b"\n") {
-        end += raw.len() as u64;
-        if let Some(line) = joined.add(&raw, options) {
-            lines.push_back(line);
-            if options.tail.is_some_and(|most| lines.len() > most) {
-                lines.pop_front();
+impl Log {
+    /// Opens a log. One that is not followed ends where it ends now.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub fn open(path: &Path, options: LogOptions, is_followed: bool) -> io::Result<Self> {
+        let mut files = LogFiles::open(path, is_followed)?;
+        if let Some(lines) = options.tail {
+            files.skip_to_last(lines)?;
+        }
+        Ok(Self { files, text: Text::new(options) })
+    }
+
+    /// The next bytes, `None` when there are none now.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub fn read(&mut self) -> io::Result<Option<Vec<u8>>> {
+        let mut out = Vec::new();
+        while out.is_empty() {
+            if !self.files.step(&mut |entry| self.text.add(entry, &mut out))? {
+                return Ok(None);
             }
         }
-        raw.clear();
-    }
-    // A line that is being written is left for the next time.
-    file.seek(SeekFrom::Start(end))?;
-    Ok(())
-}
-
-/// Lines of a log that does not come from a file.
-#[derive(Debug)]
-struct Lines {
-    options: LogOptions,
-    after: Option<Timestamp>,
-    last: Option<Timestamp>,
-    joined: Joined,
-    lines: std::collections::VecDeque<String>,
-}
-
-impl Lines {
-    /// Takes those after a time.
-    pub fn new(options: LogOptions, after: Option<Timestamp>) -> Self {
-        Self { options, after, last: after, joined: Joined::default(), lines: std::collections::VecDeque::new() }
+        Ok(Some(out))
     }
 
-    /// Takes a CRI line.
-    pub fn add(&mut self, raw: &[u8]) {
-        let time = raw.split(|byte| *byte == b' ').next().and_then(|time| std::str::from_utf8(time).ok());
-        let time = time.and_then(|time| time.parse().ok());
-        if time <= self.after && self.after.is_some() {
+    /// Bytes that waited for the end of another stream's line.
+    pub fn release(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.text.release(&mut out);
+        out
+    }
+}
+
+/// Copies a log to its end, or until it is over and has been read.
+pub(crate) async fn copy(mut log: Log, is_over: impl Fn() -> bool, to: &Pieces) {
+    let mut still = 0;
+    loop {
+        let over = is_over();
+        let read = tokio::task::spawn_blocking(move || {
+            let read = log.read();
+            (log, read)
+        });
+        let piece = match read.await {
+            Ok((same, read)) => {
+                log = same;
+                read
+            }
+            Err(panic) => {
+                drop(to.send(Err(io::Error::other(panic))).await);
+                return;
+            }
+        };
+        let piece = match piece {
+            Ok(None) => {
+                still += 1;
+                if over && still >= STILL {
+                    break;
+                }
+                if still == STILL { Ok(log.release()) } else { Ok(Vec::new()) }
+            }
+            Ok(Some(piece)) => {
+                still = 0;
+                Ok(piece)
+            }
+            Err(error) => Err(error),
+        };
+        let (has_failed, is_empty) = (piece.is_err(), piece.as_ref().is_ok_and(Vec::is_empty));
+        if !is_empty && to.send(piece).await.is_err() || has_failed {
             return;
         }
-        self.last = time.or(self.last);
-        if let Some(line) = self.joined.add(raw, &self.options) {
-            self.lines.push_back(line);
-            if self.options.tail.is_some_and(|most| self.lines.len() > most) {
-                self.lines.pop_front();
+        if still > 0 {
+            tokio::time::sleep(PERIOD).await;
+        }
+    }
+    let rest = log.release();
+    if !rest.is_empty() {
+        drop(to.send(Ok(rest)).await);
+    }
+}
+
+/// Copies a log that is not followed.
+pub(crate) async fn copy_all(mut log: Log, to: &Pieces) {
+    loop {
+        let read = tokio::task::spawn_blocking(move || {
+            let read = log.read().map(|piece| piece.ok_or_else(|| log.release()));
+            (log, read)
+        });
+        let (same, read) = match read.await {
+            Ok(read) => read,
+            Err(panic) => {
+                drop(to.send(Err(io::Error::other(panic))).await);
+                return;
             }
+        };
+        log = same;
+        let (piece, is_last) = match read {
+            Ok(Ok(piece)) => (Ok(piece), false),
+            Ok(Err(rest)) => (Ok(rest), true),
+            Err(error) => (Err(error), true),
+        };
+        if to.send(piece).await.is_err() || is_last {
+            return;
         }
-    }
-
-    /// The text, and the time of the last line.
-    pub fn finish(self) -> (String, Option<Timestamp>) {
-        (self.lines.into_iter().collect(), self.last)
     }
 }
 
-/// Partial lines, joined.
-#[derive(Debug, Default)]
-struct Joined {
-    text: String,
-}
-
-impl Joined {
-    /// Takes a line of the file; the line of text that it completes.
-    fn add(&mut self, raw: &[u8], options: &LogOptions) -> Option<String> {
-        let raw = String::from_utf8_lossy(raw);
-        let mut fields = raw.splitn(4, ' ');
-        let (time, _stream, tag, text) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        if let Some(since) = options.since
-            && time.parse::<Timestamp>().is_ok_and(|time| time < since)
-        {
-            return None;
-        }
-        if self.text.is_empty() && options.timestamps {
-            self.text = format!("{time} ");
-        }
-        let is_partial = tag.split(':').next() == Some("P");
-        self.text.push_str(if is_partial { text.trim_end_matches('\n') } else { text });
-        (!is_partial).then(|| std::mem::take(&mut self.text))
+/// The last lines of a log, and of those the last bytes. Blocks.
+///
+/// # Errors
+/// There is none, or it cannot be read.
+pub(crate) fn end(path: &Path, lines: usize, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut log = Log::open(path, LogOptions { tail: Some(lines), ..LogOptions::default() }, false)?;
+    let mut end = End::new(lines, bytes);
+    while let Some(piece) = log.read()? {
+        end.add(&piece);
     }
+    end.add(&log.release());
+    Ok(end.finish())
 }
 
-/// The files of one log, in order: rotated ones carry the time of their rotation, the current one comes last.
-fn rotated(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let prefix = format!("{}.", path.file_name().unwrap_or_default().to_string_lossy());
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(&prefix) && !name.ends_with(".gz") && !name.ends_with(".tmp") {
-            files.push(entry.path());
-        }
-    }
-    files.sort();
-    files.push(path.to_owned());
-    Ok(files)
-}
-
-/// A log that is read as it grows.
+/// The end of a text that goes by.
 #[derive(Debug)]
-pub struct Follow {
-    path: PathBuf,
-    file: Option<File>,
-    options: LogOptions,
-    at: u64,
+struct End {
+    lines: usize,
+    bytes: usize,
+    kept: Vec<u8>,
 }
 
-impl Follow {
-    /// Goes on at a place in the current file.
-    #[must_use]
-    pub fn new(path: PathBuf, at: u64, timestamps: bool) -> Self {
-        let file = open(&path, Links::Refuse).ok();
-        Self { path, file, options: LogOptions { timestamps, ..LogOptions::default() }, at }
+impl End {
+    fn new(lines: usize, bytes: usize) -> Self {
+        Self { lines, bytes, kept: Vec::new() }
     }
 
-    /// The next text; `None` when the log is over and all was read.
-    ///
-    /// *Cancel-safe:* the place moves only with what is returned.
-    pub async fn next(&mut self, is_over: &(dyn Fn() -> bool + Send + Sync)) -> Option<io::Result<String>> {
-        loop {
-            let over = is_over();
-            match self.step() {
-                Ok(text) if !text.is_empty() => return Some(Ok(text)),
-                Ok(_) if over => return None,
-                Ok(_) => tokio::time::sleep(PERIOD).await,
-                Err(error) => return Some(Err(error)),
-            }
-        }
+    fn add(&mut self, piece: &[u8]) {
+        self.kept.extend_from_slice(piece);
+        self.kept.drain(..self.kept.len().saturating_sub(self.bytes));
     }
 
-    fn step(&mut self) -> io::Result<String> {
-        use std::os::unix::fs::MetadataExt;
-        let Some(file) = &mut self.file else { return Ok(String::new()) };
-        file.seek(SeekFrom::Start(self.at))?;
-        let mut lines = std::collections::VecDeque::new();
-        collect(file, &self.options, &mut lines)?;
-        self.at = file.stream_position()?;
-        if lines.is_empty() {
-            // Rotated: the path is another file now, and this one was read to its end.
-            let (own, there) = (file.metadata()?, fs::metadata(&self.path));
-            if there.is_ok_and(|there| there.ino() != own.ino()) {
-                self.file = open(&self.path, Links::Refuse).ok();
-                self.at = 0;
-            }
-        }
-        Ok(lines.into_iter().collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LogOptions, read};
-
-    // R-LOG-3, R-LOG-7, R-LOG-9.
-    #[test]
-    fn partial_lines_rotated_files_and_tails_are_read() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("0.log");
-        let time = "2026-01-01T00:00:00.000000001Z";
-        let old = format!("{time} stdout F one\n");
-        std::fs::write(directory.path().join("0.log.20260101-000000"), old).expect("written");
-        let new = format!("{time} stdout P tw\n{time} stdout F o\n{time} stderr F three\n{time} stdout F unfin");
-        std::fs::write(&path, new).expect("written");
-        let text = |options: LogOptions| read(&path, &options).expect("read").0;
-        assert_eq!(text(LogOptions::default()), "one\ntwo\nthree\n");
-        assert_eq!(text(LogOptions { tail: Some(2), ..LogOptions::default() }), "two\nthree\n");
-        assert_eq!(
-            text(LogOptions { tail: Some(1), timestamps: true, ..LogOptions::default() }),
-            format!("{time} three\n")
-        );
-        let since = "2026-01-02T00:00:00Z".parse().ok();
-        assert_eq!(text(LogOptions { since, ..LogOptions::default() }), "");
+    fn finish(mut self) -> Vec<u8> {
+        let text = self.kept.strip_suffix(b"\n").unwrap_or(&self.kept);
+        let ends = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+        let start = match self.lines.checked_sub(1) {
+            Some(before) => ends.map(|(at, _)| at + 1).nth(before).unwrap_or(0),
+            None => self.kept.len(),
+        };
+        self.kept.split_off(start)
     }
 }

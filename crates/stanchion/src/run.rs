@@ -11,15 +11,23 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FlockOperation, flock};
+use rustix::{
+    fs::{FlockOperation, flock},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
 use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, health, view::NodeView};
 use stanchion_loader::memory;
+use stanchion_untrusted::text::escaped;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    field::MakeExt,
+    fmt::{FormatFields, format::debug_fn},
+};
 
 use crate::{
     backends,
@@ -31,6 +39,9 @@ use crate::{
 /// How often memory that is not in use goes back to the node: oftener than the looks and reads that an idle agent does, or what
 /// they need would stay.
 const GIVE_BACK: Duration = Duration::from_secs(4);
+/// The most files that are asked for, where the node has no limit: programs that close all that they might have inherited
+/// would take minutes.
+const MOST_OPEN_FILES: u64 = 1 << 20;
 /// What the end of pods may take beyond their time, before systemd loses its patience with us.
 const MARGIN: Duration = Duration::from_secs(30);
 
@@ -53,6 +64,7 @@ pub enum LogFormat {
 pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     let settings = Settings::load(config)?;
     log(options.log_format, "info");
+    raise_open_files();
     memory::share_one_heap();
     let _lock = prepare(&settings.agent)?;
     let tokio = tokio::runtime::Builder::new_multi_thread()
@@ -85,11 +97,7 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     }
     let (handle, served) = (agent.handle(), shutdown.clone());
     let ending = handle.clone();
-    tasks.spawn("local API", async move {
-        if let Err(error) = api::serve(handle, socket, served).await {
-            tracing::error!(%error, "the local API failed");
-        }
-    });
+    tasks.spawn("local API", api::serve(handle, socket, served));
     let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("waiting for SIGINT")?;
     let told = shutdown.clone();
@@ -135,6 +143,19 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Allows as many open files as the node lets us have: each followed log, exec, probe and pull needs some. What the agent
+/// starts itself are short commands; containers have the limits of their runtime's service.
+fn raise_open_files() {
+    let limits = getrlimit(Resource::Nofile);
+    let wanted = limits.maximum.unwrap_or(MOST_OPEN_FILES).min(MOST_OPEN_FILES);
+    if limits.current.is_some_and(|current| current < wanted) {
+        let raised = Rlimit { current: Some(wanted), maximum: limits.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "the limit of open files stays at {:?}", limits.current);
+        }
+    }
+}
+
 /// The agent's socket.
 pub fn socket_path(agent: &AgentConfig) -> PathBuf {
     agent.run_dir.join("stanchion.sock")
@@ -145,7 +166,7 @@ pub fn log(format: LogFormat, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Text => builder.fmt_fields(fields()).with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().init(),
     }
 }
@@ -184,6 +205,20 @@ fn close(directory: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fields as texts without control characters: what a container or a registry said begins no line of its own.
+fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
+    debug_fn(|to, field, value| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => write!(to, "{}", escaped(&value)),
+            // What the log crate brings is ours: where it was called.
+            name if name.starts_with("log.") => Ok(()),
+            name => write!(to, "{name}={}", escaped(&value)),
+        }
+    })
+    .delimited(" ")
 }
 
 /// Makes the directories, and takes the lock that keeps a second agent away.
@@ -263,5 +298,43 @@ mod tests {
         std::os::unix::fs::symlink("somebody-elses", dir.path().join("images")).expect("linked");
         close(dir.path()).expect("closed");
         assert_eq!(["ns", "exec", "k3s", "somebody-elses"].map(mode), [0o700, 0o700, 0o711, 0o755]);
+}
+
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("nobody panicked").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_forges_lines_of_the_log() {
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .fmt_fields(fields())
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let evil = "gone\nINFO forged\u{1b}[2J\u{9b}1m\u{202e}";
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("pod", name = %evil);
+            span.in_scope(|| tracing::warn!(error = %evil, reason = evil, debug = ?evil, "probe failed: {evil}"));
+        });
+        let text = String::from_utf8(written.0.lock().expect("nobody panicked").clone()).expect("text");
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert!(!text.trim_end_matches('\n').contains(|it: char| it.is_control() || it == '\u{202e}'), "{text:?}");
+        assert!(text.contains("probe failed: gone\\nINFO forged\\x1b[2J"), "{text}");
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use axum::{
+    Extension,
     extract::{Path, Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
@@ -21,8 +22,8 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Refusal, container, find, frame};
-use crate::{api::frame::Channel, handle::Handle};
+use super::{Refusal, container, find, frame, stream};
+use crate::{api::frame::Channel, handle::Handle, listener::Life};
 
 /// What to run; the body of the request.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -45,6 +46,7 @@ pub struct ExecOptions {
 
 pub(super) async fn exec<R: Runtime>(
     State(handle): State<Handle<R>>,
+    Extension(life): Extension<Life>,
     Path((namespace, name)): Path<(String, String)>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
@@ -67,9 +69,11 @@ pub(super) async fn exec<R: Runtime>(
     let runtime = handle.runtime(&view.backend);
     let runtime = runtime
         .ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("backend {} is not open", view.backend)))?;
+    let held = stream(&life)?;
     let upgrade = hyper::upgrade::on(&mut request);
     #[allow(clippy::disallowed_methods, reason = "ends with its connection or its process, whichever is first")]
     tokio::spawn(async move {
+        let _held = held;
         match upgrade.await {
             Ok(connection) => {
                 if let Err(error) = run(&*runtime, id, options, TokioIo::new(connection)).await {

@@ -1,25 +1,29 @@
 //! What containers wrote: from log files, or from a runtime that keeps it itself.
 
-mod kept;
-
-use std::{path::PathBuf, time::Duration};
+use std::{future::ready, io, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::{
+    StreamExt,
+    stream::{once, select, unfold},
+};
 use jiff::Timestamp;
 use serde::Deserialize;
 use stanchion_pod::PodKey;
-use stanchion_runtime::{ContainerId, Runtime};
+use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
+use tokio::sync::mpsc;
 
-use super::{Refusal, container, find};
+use super::{Refusal, container, find, stream};
 use crate::{
     handle::Handle,
-    logs::{Follow, LogOptions, read},
+    listener::{Life, Stream},
+    logs::{self, Kept, Log, LogOptions},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -31,13 +35,15 @@ pub(super) struct Options {
     #[serde(default)]
     previous: bool,
     tail_lines: Option<usize>,
-    since_seconds: Option<u64>,
+    since_seconds: Option<f64>,
+    since_time: Option<Timestamp>,
     #[serde(default)]
     timestamps: bool,
 }
 
 pub(super) async fn log<R: Runtime>(
     State(handle): State<Handle<R>>,
+    Extension(life): Extension<Life>,
     Path((namespace, name)): Path<(String, String)>,
     Query(options): Query<Options>,
 ) -> Result<Response, Refusal> {
@@ -53,55 +59,91 @@ pub(super) async fn log<R: Runtime>(
         (true, Some(before)) => directory.join(format!("{before}.log")),
         (true, None) => return Err(bad(no_previous(&name, &key.name))),
     };
-    let since = options
-        .since_seconds
-        .map(|seconds| crate::Clock::System.now().checked_sub(Duration::from_secs(seconds)).unwrap_or(Timestamp::MIN));
+    let since = match (options.since_seconds, options.since_time) {
+        (Some(_), Some(_)) => {
+            return Err(bad("at most one of `sinceTime` or `sinceSeconds` may be specified".to_owned()));
+        }
+        (Some(seconds), None) => {
+            let before = Duration::try_from_secs_f64(seconds).map_err(|error| bad(format!("sinceSeconds: {error}")))?;
+            Some(handle.clock.now().checked_sub(before).unwrap_or(Timestamp::MIN))
+        }
+        (None, time) => time,
+    };
     let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
+    let stream = stream(&life)?;
     let is_over = {
         let (handle, key, name) = (handle.clone(), key.clone(), name.clone());
         move || is_over(&handle, &key, &name, attempt)
     };
+    let follow = (options.follow && !options.previous).then_some(is_over);
+    let (to, pieces) = mpsc::channel(1);
+    let (opened, is_followed) = (path.clone(), follow.is_some());
+    let opened = tokio::task::spawn_blocking(move || Log::open(&opened, wanted, is_followed)).await;
+    let cannot_read = |error: &dyn std::fmt::Display| failed(format!("reading {}: {error}", path.display()));
+    match opened.map_err(|error| cannot_read(&error))? {
+        Ok(log) => {
+            let copied = async move {
+                match follow {
+                    Some(is_over) => logs::copy(log, is_over, &to).await,
+                    None => logs::copy_all(log, &to).await,
+                }
+            };
+            return answer(copied, pieces, stream).await.map_err(|error| cannot_read(&error));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(cannot_read(&error)),
+    }
     let id = status.and_then(|status| match options.previous {
         true => status.last_state.as_ref()?.terminated.as_ref()?.container_id.clone(),
         false => status.container_id.clone(),
     });
     let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
-    if !path.exists()
-        && let (Some(id), Some(runtime)) = (id, handle.runtime(&view.backend))
-    {
-        let follow = (options.follow && !options.previous).then(|| is_over.clone());
-        if let Some(answer) = kept::answer(runtime, id, wanted, follow).await {
-            return answer;
+    if let (Some(id), Some(runtime)) = (id, handle.runtime(&view.backend)) {
+        let kept = Kept::new(runtime, id, wanted);
+        match answer(async move { kept.copy(follow, &to).await }, pieces, stream).await {
+            Ok(answer) => return Ok(answer),
+            // Its logs are files, and there is none.
+            Err(error) if kind(&error) == Some(ErrorKind::Unsupported) => {}
+            Err(error) => return Err(failed(chain(&error))),
         }
     }
-    if options.previous && !path.exists() {
+    if options.previous {
         return Err(bad(no_previous(&name, &key.name)));
     }
-    if !path.exists() {
-        let waiting = status.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
-        let why = why_not_yet(waiting.as_deref());
-        return Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {why}", key.name)));
-    }
-    let blocking = tokio::task::spawn_blocking({
-        let path: PathBuf = path.clone();
-        move || read(&path, &wanted)
+    let waiting = status.and_then(|status| status.state.as_ref()?.waiting.as_ref()?.reason.clone());
+    let why = why_not_yet(waiting.as_deref());
+    Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {why}", key.name)))
+}
+
+fn failed(message: String) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+}
+
+/// The answer of what `copy` sends, a piece at a time and no faster than it is read; an error that comes first.
+async fn answer(
+    copy: impl Future<Output = ()> + Send + 'static,
+    pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
+    stream: Stream,
+) -> Result<Response, io::Error> {
+    let copied = once(copy).filter_map(|()| ready(None));
+    let received = unfold((pieces, stream), |(mut pieces, stream)| async move {
+        let piece = pieces.recv().await?;
+        Some((piece, (pieces, stream)))
     });
-    let failed = |error: &dyn std::fmt::Display| {
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("reading {}: {error}", path.display()))
-    };
-    let (text, end) = blocking.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-    if !options.follow || options.previous {
-        return Ok(text.into_response());
+    let mut all = Box::pin(select(copied, received));
+    match all.next().await {
+        None => Ok(Body::empty().into_response()),
+        Some(Err(error)) => Err(error),
+        Some(first) => Ok(Body::from_stream(once(ready(first)).chain(all)).into_response()),
     }
-    let follow = Follow::new(path, end, wanted.timestamps);
-    let parts = stream::unfold((Some(text), follow, is_over), |(first, mut follow, is_over)| async move {
-        let part = match first {
-            Some(text) => Some(Ok(text)),
-            None => follow.next(&is_over).await,
-        };
-        Some((part?, (None, follow, is_over)))
-    });
-    Ok(Body::from_stream(parts).into_response())
+}
+
+fn kind(error: &io::Error) -> Option<ErrorKind> {
+    error.get_ref()?.downcast_ref::<Error>().map(Error::kind)
+}
+
+fn chain(error: &io::Error) -> String {
+    error.get_ref().and_then(|error| error.downcast_ref::<Error>()).map_or_else(|| error.to_string(), Error::chain)
 }
 
 /// Whether this life of a container is over: it runs no more, or another has begun.

@@ -3,20 +3,21 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use futures_util::stream;
+use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use stanchion_runtime::Runtime;
 use tokio::sync::watch;
 
-use super::{Refusal, find};
+use super::{Refusal, find, stream};
 use crate::{
     handle::Handle,
+    listener::Life,
     view::{BackendView, NodeView, PodView, RemovedView, SourceView},
 };
 
@@ -39,10 +40,14 @@ pub(super) async fn pod<R: Runtime>(
     find(&handle, namespace, name).map(|(_, view)| Json((*view).clone()))
 }
 
-pub(super) async fn pods<R: Runtime>(State(handle): State<Handle<R>>, Query(options): Query<Options>) -> Response {
+pub(super) async fn pods<R: Runtime>(
+    State(handle): State<Handle<R>>,
+    Extension(life): Extension<Life>,
+    Query(options): Query<Options>,
+) -> Result<Response, Refusal> {
     let board = Arc::clone(&handle.board);
     let changes = board.watch();
-    answer(&options, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
+    answer(&options, &life, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
 }
 
 pub(super) async fn removed<R: Runtime>(State(handle): State<Handle<R>>) -> Result<Json<Vec<RemovedView>>, Refusal> {
@@ -60,11 +65,15 @@ pub(super) async fn backends<R: Runtime>(State(handle): State<Handle<R>>) -> Jso
     Json(handle.board.backends())
 }
 
-pub(super) async fn events<R: Runtime>(State(handle): State<Handle<R>>, Query(options): Query<Options>) -> Response {
+pub(super) async fn events<R: Runtime>(
+    State(handle): State<Handle<R>>,
+    Extension(life): Extension<Life>,
+    Query(options): Query<Options>,
+) -> Result<Response, Refusal> {
     let events = Arc::clone(&handle.events);
     let changes = events.watch();
     let mut seen = 0;
-    answer(&options, changes, move || {
+    answer(&options, &life, changes, move || {
         let new = events.since(seen);
         seen = new.last().map_or(seen, |event| event.id);
         new
@@ -74,19 +83,21 @@ pub(super) async fn events<R: Runtime>(State(handle): State<Handle<R>>, Query(op
 /// One answer, or one a line for every change.
 fn answer<T: Serialize>(
     options: &Options,
+    life: &Life,
     changes: watch::Receiver<u64>,
     mut look: impl FnMut() -> T + Send + 'static,
-) -> Response {
+) -> Result<Response, Refusal> {
     if !options.watch {
-        return Json(look()).into_response();
+        return Ok(Json(look()).into_response());
     }
-    let lines = stream::unfold((changes, look, true), |(mut changes, mut look, first)| async move {
+    let held = stream(life)?;
+    let lines = unfold((changes, look, true, held), |(mut changes, mut look, first, held)| async move {
         if !first && changes.changed().await.is_err() {
             return None;
         }
         changes.borrow_and_update();
         let line = serde_json::to_string(&look()).map(|line| line + "\n");
-        Some((line, (changes, look, false)))
+        Some((line, (changes, look, false, held)))
     });
-    Body::from_stream(lines).into_response()
+    Ok(Body::from_stream(lines).into_response())
 }

@@ -9,7 +9,7 @@ use hyper::{
 use tokio::time::{sleep, timeout_at};
 
 use super::{tcp, user_agent};
-use crate::url::join;
+use crate::{limits::GRPC_HEADERS, url::join};
 
 /// Names of `grpc.health.v1.HealthCheckResponse.ServingStatus`.
 const STATUSES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
@@ -58,7 +58,11 @@ pub(crate) async fn check(pod: IpAddr, port: u16, service: &str, timeout: Durati
     };
     let failed = |error: String| format!("error: health rpc probe failed: {error}");
     let called = timeout_at(deadline, async {
-        let (send, connection) = h2::client::handshake(stream).await.map_err(|error| error.to_string())?;
+        let (send, connection) = h2::client::Builder::new()
+            .max_header_list_size(u32::try_from(GRPC_HEADERS.most).unwrap_or(u32::MAX))
+            .handshake(stream)
+            .await
+            .map_err(|error| error.to_string())?;
         // *Cancel-safe:* the connection is of no use once there is an answer.
         tokio::select! {
             answer = call(send, &to, service) => answer,

@@ -17,14 +17,15 @@ use tokio::{
 };
 
 use super::{place, tcp, tls, words};
-use crate::url::{Url, join};
+use crate::{
+    limits::{ANSWER_HEAD, ANSWER_HEADERS},
+    url::{Url, join},
+};
 
 /// The most of a body that is read, bytes (R-PRB-24).
 const BODY: usize = 10 << 10;
 /// The most redirects that are followed (R-PRB-23, R-HTTP-9).
 pub(crate) const REDIRECTS: usize = 10;
-/// The most that is kept of what has come and was not read yet; hyper wants at least 8 KiB.
-const BUFFER: usize = 16 << 10;
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,13 @@ pub(crate) async fn exchange(
     *request.headers_mut() = headers;
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let mut connections = http1::Builder::new();
-    let connected = connections.max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await;
+    // What Go's client takes: long heads, many headers, and headers over several lines.
+    let connected = connections
+        .max_buf_size(ANSWER_HEAD.len())
+        .max_headers(ANSWER_HEADERS.len())
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .handshake(TokioIo::new(stream))
+        .await;
     let (mut send, connection) = connected.map_err(|error| chain(&error))?;
     let exchange = async {
         let response = send.send_request(request).await.map_err(|error| chain(&error))?;

@@ -139,6 +139,32 @@ async fn redirects_are_followed_on_the_same_host_and_bodies_cut() {
     assert_eq!(server.requests().len(), 11, "R-PRB-23");
 }
 
+#[tokio::test]
+async fn long_heads_many_headers_and_folded_ones_are_taken() {
+    let answer = |headers: &str| format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 2\r\n\r\nok");
+    let many = |count: usize, length: usize| {
+        (0..count).map(|number| format!("X-{number}: {}\r\n", "v".repeat(length))).collect::<String>()
+    };
+    let folded = "X-Folded: one\r\n two\r\n\tthree\r\n".to_owned();
+    for headers in [many(1, 20_000), many(150, 10), many(4000, 10), many(10, 50_000), folded] {
+        let server = Server::start(vec![answer(&headers)]).await;
+        let found = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
+        let found = found.map(|answer| (answer.status.as_u16(), answer.body));
+        assert_eq!(found, Ok((200, "ok".to_owned())), "R-PRB-24: {} bytes of headers", headers.len());
+    }
+    let server = Server::start(vec![answer(&many(30, 50_000))]).await;
+    let found = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
+    assert!(found.is_err(), "a head of 1.5 MB is taken");
+}
+
+#[tokio::test]
+async fn a_grpc_answer_has_headers_of_16_kib_at_most() {
+    let long: &'static str = String::leak("x".repeat(1 << 20));
+    let (port, _server) = grpc_server("5", long, b"").await;
+    let error = grpc::check(HERE, port, "", LIMIT).await.expect_err("it does not serve");
+    assert!(error.starts_with("error: health rpc probe failed: ") && error.len() < 20 << 10, "{} bytes", error.len());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_answer_in_time_has_failed() {
     let (listener, port) = listener().await;

@@ -1,37 +1,248 @@
-//! The log of a container whose runtime keeps it itself.
+//! The log of a container whose runtime keeps it itself, and gives it whole each time.
 
-use std::io;
-
-use jiff::Timestamp;
-use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    net::unix::pipe,
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    sync::Arc,
+    time::Duration,
 };
 
-use super::{Lines, LogOptions};
+use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
+use tokio::{io::AsyncReadExt, net::unix::pipe};
 
-/// Text after a time, and the time of its last line.
-pub(crate) async fn kept<R: Runtime>(
+use super::{
+    End, LogOptions, Pieces,
+    entry::{BUFFER, Entry, Splitter, Stream, Text},
+};
+
+/// How often a followed log is read again.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// A log that a runtime keeps.
+#[derive(Debug)]
+pub(crate) struct Kept<R> {
+    runtime: Arc<R>,
+    id: ContainerId,
+    options: LogOptions,
+    text: Text,
+    read: Read,
+}
+
+/// How much of the log was read, and how it is found again: its beginning may have gone since, and nothing in it has a
+/// number.
+#[derive(Clone, Copy, Debug, Default)]
+struct Read {
+    /// Entries, from the first that is there.
+    count: u64,
+    first: Option<u64>,
+    last: Option<u64>,
+    /// How many entries at the end are equal to the last.
+    run: u64,
+}
+
+impl Read {
+    fn note(&mut self, digest: u64) {
+        self.count += 1;
+        self.first.get_or_insert(digest);
+        self.run = if self.last == Some(digest) { self.run + 1 } else { 1 };
+        self.last = Some(digest);
+    }
+}
+
+impl<R: Runtime> Kept<R> {
+    pub fn new(runtime: Arc<R>, id: ContainerId, options: LogOptions) -> Self {
+        Self { runtime, id, options, text: Text::new(options), read: Read::default() }
+    }
+
+    /// Copies what there is; the first error goes to `to`.
+    ///
+    /// With `is_over` it goes on until that is so and all was read.
+    pub async fn copy(mut self, is_over: Option<impl Fn() -> bool>, to: &Pieces) {
+        if let Err(error) = self.begin().await {
+            drop(to.send(Err(io::Error::other(error))).await);
+            return;
+        }
+        loop {
+            let over = is_over.as_ref().is_none_or(|is_over| is_over());
+            match self.copy_new(to).await {
+                Ok(()) if over || to.is_closed() => break,
+                Ok(()) => tokio::time::sleep(PERIOD).await,
+                Err(error) => {
+                    drop(to.send(Err(io::Error::other(error))).await);
+                    return;
+                }
+            }
+        }
+        let mut rest = Vec::new();
+        self.text.release(&mut rest);
+        drop(to.send(Ok(rest)).await);
+    }
+
+    /// Passes over all but the last lines, if only those are wanted.
+    async fn begin(&mut self) -> Result<(), Error> {
+        let Some(wanted) = self.options.tail else { return Ok(()) };
+        let mut lines = Lines::default();
+        each(&*self.runtime, &self.id, None, |entry, _| lines.add(&entry)).await?;
+        let surplus = lines.all().saturating_sub(wanted);
+        let (mut lines, mut read) = (Lines::default(), Read::default());
+        each(&*self.runtime, &self.id, None, |entry, _| {
+            if lines.ended < surplus || wanted == 0 {
+                read.note(digest(&entry));
+            }
+            lines.add(&entry);
+        })
+        .await?;
+        self.read = read;
+        Ok(())
+    }
+
+    /// Copies the entries that were not read before.
+    async fn copy_new(&mut self, to: &Pieces) -> Result<(), Error> {
+        let Self { text, read, runtime, id, .. } = self;
+        let (known, mut seen, mut finder) = (*read, Read::default(), Finder::new(*read));
+        each(&**runtime, id, Some(to), |entry, out| {
+            let digest = digest(&entry);
+            seen.note(digest);
+            if known.count > 0 && seen.first != known.first {
+                finder.add(digest);
+            } else if seen.count > known.count {
+                text.add(entry, out);
+            }
+        })
+        .await?;
+        if known.count > 0 && seen.count > 0 && seen.first != known.first {
+            // The runtime has rotated its log: what was read ends somewhere else now.
+            let skipped = finder.after.unwrap_or(0);
+            seen = Read::default();
+            each(&**runtime, id, Some(to), |entry, out| {
+                if finder.after.is_none() && seen.count == 0 {
+                    text.add(Entry::gap(), out);
+                }
+                seen.note(digest(&entry));
+                if seen.count > skipped {
+                    text.add(entry, out);
+                }
+            })
+            .await?;
+        }
+        if seen.count > 0 {
+            *read = seen;
+        }
+        Ok(())
+    }
+}
+
+/// Finds the end of what was read among the entries that are there.
+struct Finder {
+    read: Read,
+    count: u64,
+    run: u64,
+    /// How many entries there are up to it, and with it.
+    after: Option<u64>,
+}
+
+impl Finder {
+    fn new(read: Read) -> Self {
+        Self { read, count: 0, run: 0, after: None }
+    }
+
+    fn add(&mut self, digest: u64) {
+        self.count += 1;
+        self.run = if Some(digest) == self.read.last { self.run + 1 } else { 0 };
+        if self.run > 0 && self.run <= self.read.run {
+            self.after = Some(self.count);
+        }
+    }
+}
+
+/// Counts lines.
+#[derive(Default)]
+struct Lines {
+    ended: usize,
+    is_inside: [bool; 2],
+}
+
+impl Lines {
+    fn add(&mut self, entry: &Entry<'_>) {
+        self.ended += usize::from(!entry.is_partial);
+        self.is_inside[entry.stream as usize] = entry.is_partial;
+    }
+
+    /// What has no end yet is a line for now.
+    fn all(&self) -> usize {
+        self.ended + self.is_inside.iter().filter(|is_inside| **is_inside).count()
+    }
+}
+
+fn digest(entry: &Entry<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (entry.time, entry.stream == Stream::Stdout, entry.is_partial, entry.text).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Has the runtime write its log and looks at each entry; what `look` puts out is sent.
+async fn each<R: Runtime>(
     runtime: &R,
     id: &ContainerId,
-    options: LogOptions,
-    after: Option<Timestamp>,
-) -> Result<(String, Option<Timestamp>), Error> {
+    to: Option<&Pieces>,
+    mut look: impl FnMut(Entry<'_>, &mut Vec<u8>),
+) -> Result<(), Error> {
     let failed = |error: io::Error| Error::new(ErrorKind::Other, "a pipe for a log").caused_by(&error);
     let (reader, writer) = io::pipe().map_err(failed)?;
-    let mut from = BufReader::new(pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?);
-    let mut lines = Lines::new(options, after);
+    let from = pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
     let receive = async {
-        let mut raw = Vec::new();
-        while from.read_until(b'\n', &mut raw).await? > 0 {
-            lines.add(&raw);
-            raw.clear();
+        // Closed with the last look, so that the runtime does not write on.
+        let mut from = from;
+        let (mut splitter, mut buffer, mut filled) = (Splitter::default(), vec![0; BUFFER], 0);
+        let mut out = Vec::new();
+        loop {
+            let count = from.read(&mut buffer[filled..]).await?;
+            filled += count;
+            match count {
+                0 => {
+                    splitter.end(&buffer[..filled], |_, entry| look(entry, &mut out));
+                    filled = 0;
+                }
+                _ => {
+                    let used = splitter.split(&buffer[..filled], |_, entry| look(entry, &mut out));
+                    buffer.copy_within(used..filled, 0);
+                    filled -= used;
+                }
+            }
+            if let Some(to) = to
+                && !out.is_empty()
+                && to.send(Ok(std::mem::take(&mut out))).await.is_err()
+            {
+                // Whoever wanted it has enough: the runtime is given up.
+                return Ok(());
+            }
+            out.clear();
+            if count == 0 {
+                return Ok::<_, io::Error>(());
+            }
         }
-        Ok::<_, io::Error>(())
     };
     let (copied, received) = tokio::join!(runtime.logs(id.clone(), writer.into()), receive);
     copied?;
-    received.map_err(failed)?;
-    Ok(lines.finish())
+    received.map_err(failed)
+}
+
+/// The last lines of such a log, and of those the last bytes.
+pub(crate) async fn end_of_kept<R: Runtime>(
+    runtime: &R,
+    id: &ContainerId,
+    lines: usize,
+    bytes: usize,
+) -> Result<Vec<u8>, Error> {
+    let (mut text, mut end) = (Text::new(LogOptions::default()), End::new(lines, bytes));
+    each(runtime, id, None, |entry, out| {
+        text.add(entry, out);
+        end.add(out);
+        out.clear();
+    })
+    .await?;
+    let mut rest = Vec::new();
+    text.release(&mut rest);
+    end.add(&rest);
+    Ok(end.finish())
 }

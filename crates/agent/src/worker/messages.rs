@@ -6,12 +6,7 @@ use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 
 use super::Worker;
-use crate::{
-    desired::DesiredPod,
-    logs::{self, LogOptions},
-    observe::Remains,
-    plan::view::View,
-};
+use crate::{desired::DesiredPod, logs, observe::Remains, plan::view::View};
 
 /// What of a log stands for words that a container did not leave: lines, and bytes of them (R-TMSG-3).
 const FROM_LOG: (usize, usize) = (80, 2048);
@@ -66,23 +61,20 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn end_of_log(&self, pod: &Pod, container: &Container, info: &ContainerInfo, home: &str) -> String {
-        let options = LogOptions { tail: Some(FROM_LOG.0), ..LogOptions::default() };
         let path = self.files(pod.uid.clone()).log(&container.name, info.attempt);
-        let read = tokio::task::spawn_blocking(move || logs::read(&path, &options)).await;
+        let read = tokio::task::spawn_blocking(move || logs::end(&path, FROM_LOG.0, FROM_LOG.1)).await;
         let text = match read {
-            Ok(Ok((text, _))) => text,
+            Ok(Ok(text)) => text,
             _ => match self.runtime(home) {
                 Ok(runtime) => {
-                    let kept = logs::kept(&*runtime, &info.id, options, None).await;
-                    kept.map(|(text, _)| text).unwrap_or_default()
+                    let kept = logs::end_of_kept(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await;
+                    kept.unwrap_or_default()
                 }
-                Err(_) => String::new(),
+                Err(_) => Vec::new(),
             },
         };
-        let mut start = text.len().saturating_sub(FROM_LOG.1);
-        while !text.is_char_boundary(start) {
-            start += 1;
-        }
-        text[start..].to_owned()
+        // It may begin inside of a character.
+        let start = text.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
+        String::from_utf8_lossy(&text[start..]).into_owned()
     }
 }

@@ -1,0 +1,282 @@
+//! Connections to the agent's servers: bounded in number, and in the time that each may take to say what it wants.
+//!
+//! A connection serves one request. Who has not sent a request yet makes room for who comes next, so that idle connections,
+//! however many, keep nobody out. Answers that go on, such as a followed log, have a bound of their own below that of the
+//! connections: whatever is followed, something else can be asked.
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::Router;
+use futures_util::FutureExt;
+use hyper::{Request, body::Incoming, server::conn::http1, service::Service, service::service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use stanchion_untrusted::Limit;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, JoinSet},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::REQUEST_HEAD;
+
+/// How long the head of a request may take to come.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How long an answer may take that somebody else waits behind: prunes and slow readers take long, and do no harm while
+/// there is room.
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+/// How long no connection is taken after one could not be: the process has too many files open.
+const PAUSE: Duration = Duration::from_millis(200);
+
+const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
+    {\"message\":\"the agent answers as many requests as it can at once; try again\"}";
+
+/// Takes connections.
+pub(crate) trait Accept {
+    type Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// *Cancel-safe:* a connection that was taken is returned.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
+}
+
+impl Accept for UnixListener {
+    type Connection = tokio::net::UnixStream;
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
+        Self::accept(self).await.map(|(connection, _)| connection)
+    }
+}
+
+impl Accept for TcpListener {
+    type Connection = tokio::net::TcpStream;
+
+    async fn accept(&self) -> io::Result<Self::Connection> {
+        Self::accept(self).await.map(|(connection, _)| connection)
+    }
+}
+
+/// What one connection does. Handlers find it among the extensions of their request.
+#[derive(Clone, Debug)]
+pub(crate) struct Life(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stage: AtomicU8,
+    since: Instant,
+    streams: Arc<Semaphore>,
+}
+
+/// No whole head of a request has come.
+const WAITS: u8 = 0;
+/// An answer is made, or read.
+const ANSWERS: u8 = 1;
+/// The answer goes on as long as it is wanted.
+const STREAMS: u8 = 2;
+
+/// The right to an answer that goes on.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Life {
+    /// Makes the answer one that goes on; `None` when there are too many of them.
+    pub fn stream(&self) -> Option<Stream> {
+        let permit = Arc::clone(&self.0.streams).try_acquire_owned().ok()?;
+        self.0.stage.store(STREAMS, Ordering::Relaxed);
+        Some(Stream { _permit: permit })
+    }
+
+    fn makes_room(&self) -> u8 {
+        match self.0.stage.load(Ordering::Relaxed) {
+            WAITS => 2,
+            ANSWERS if self.0.since.elapsed() > ANSWER_TIME => 1,
+            _ => 0,
+        }
+    }
+}
+
+struct Open {
+    task: AbortHandle,
+    life: Life,
+}
+
+/// Serves until `shutdown`: `most` connections, of which `streams` have answers that go on.
+pub(crate) async fn serve(
+    listener: impl Accept,
+    routes: Router,
+    most: Limit,
+    streams: Limit,
+    shutdown: CancellationToken,
+) {
+    let streams = Arc::new(Semaphore::new(streams.len()));
+    // Dropped at the end, and with them all connections: those that stream would keep us for ever.
+    let mut tasks = JoinSet::new();
+    // The oldest first.
+    let mut open: VecDeque<Open> = VecDeque::new();
+    loop {
+        // *Cancel-safe:* accepting and joining are, and nothing is awaited between two rounds but a pause.
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended
+                    && error.is_panic()
+                {
+                    tracing::error!(%error, "answering a request panicked");
+                }
+                open.retain(|open| !open.task.is_finished());
+            }
+            accepted = listener.accept() => match accepted {
+                Err(error) => {
+                    tracing::warn!(%error, "a connection cannot be taken");
+                    sleep(PAUSE).await;
+                }
+                Ok(mut connection) => {
+                    if open.len() >= most.len() && !make_room(&mut open) {
+                        // A new socket takes as much at once; who does not read it finds out by the end.
+                        drop(connection.write_all(BUSY).now_or_never());
+                        continue;
+                    }
+                    let inner =
+                        Inner { stage: AtomicU8::new(WAITS), since: Instant::now(), streams: Arc::clone(&streams) };
+                    let life = Life(Arc::new(inner));
+                    let task = tasks.spawn(converse(connection, routes.clone(), life.clone()));
+                    open.push_back(Open { task, life });
+                }
+            },
+        }
+    }
+}
+
+/// Ends the oldest of those connections that matter least.
+fn make_room(open: &mut VecDeque<Open>) -> bool {
+    let rank = |open: &Open| open.life.makes_room();
+    let best = open.iter().map(rank).max().filter(|rank| *rank > 0);
+    let found = best.and_then(|best| open.iter().position(|open| rank(open) == best));
+    let ended = found.and_then(|at| open.remove(at));
+    ended.map(|open| open.task.abort()).is_some()
+}
+
+/// One connection: a request and its answer.
+async fn converse(connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, routes: Router, life: Life) {
+    let routes = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        life.0.stage.store(ANSWERS, Ordering::Relaxed);
+        request.extensions_mut().insert(life.clone());
+        routes.call(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(REQUEST_HEAD.len())
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(connection), service)
+        .with_upgrades();
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "a connection broke off");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Extension, body::Body, http::StatusCode, response::IntoResponse, routing::get};
+    use futures_util::stream;
+    use tokio::{io::AsyncReadExt, net::TcpStream};
+
+    use super::*;
+
+    const MOST: Limit = Limit::new("test connections", 4);
+    const STREAMING: Limit = Limit::new("test streams", 2);
+
+    /// A server of `/` and `/follow`, which never ends.
+    async fn server() -> (std::net::SocketAddr, JoinSet<()>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
+        let address = listener.local_addr().expect("it has one");
+        let follow = |Extension(life): Extension<Life>| async move {
+            match life.stream() {
+                None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+                Some(held) => {
+                    let first = stream::once(async { Ok::<_, io::Error>("first\n") });
+                    let never = stream::once(async move {
+                        let _held = held;
+                        std::future::pending().await
+                    });
+                    Body::from_stream(futures_util::StreamExt::chain(first, never)).into_response()
+                }
+            }
+        };
+        let routes = Router::new().route("/", get(|| async { "ok" })).route("/follow", get(follow));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(serve(listener, routes, MOST, STREAMING, CancellationToken::new()));
+        (address, tasks)
+    }
+
+    async fn sent(address: std::net::SocketAddr, request: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("it listens");
+        stream.write_all(request.as_bytes()).await.expect("it is taken");
+        stream
+    }
+
+    async fn answer(address: std::net::SocketAddr, path: &str) -> String {
+        let mut stream = sent(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it is text");
+        answer
+    }
+
+    #[tokio::test]
+    async fn idle_connections_and_half_requests_keep_nobody_out() {
+        let (address, _server) = server().await;
+        let mut idle = Vec::new();
+        for count in 0..50 {
+            let half = ["", "GET / HTTP/1.1\r\nHost: x\r\n", "GET /"][count % 3];
+            idle.push(sent(address, half).await);
+        }
+        assert!(answer(address, "/").await.ends_with("ok"));
+        let mut held = Vec::new();
+        for _ in 0..STREAMING.most {
+            let mut stream = sent(address, "GET /follow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            let mut got = Vec::new();
+            while !got.ends_with(b"first\n\r\n") {
+                assert!(stream.read_buf(&mut got).await.expect("it goes on") > 0);
+            }
+            held.push(stream);
+        }
+        assert!(answer(address, "/follow").await.starts_with("HTTP/1.1 503 "), "one stream too many");
+        for _ in 0..50 {
+            idle.push(sent(address, "").await);
+        }
+        assert!(answer(address, "/").await.ends_with("ok"), "streams and idle connections keep others out");
+        drop(held.pop());
+        let mut stream = sent(address, "GET /follow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let mut got = [0; 12];
+        while stream.read_exact(&mut got).await.is_err() || got != *b"HTTP/1.1 200" {
+            // The end of the other is noticed when it is next written to or read from.
+            stream = sent(address, "GET /follow HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_does_not_come_is_given_up() {
+        let (address, _server) = server().await;
+        for half in ["", "GET / HTTP/1.1\r\nHost: x\r\n"] {
+            let (start, mut stream) = (Instant::now(), sent(address, half).await);
+            let mut answer = Vec::new();
+            drop(stream.read_to_end(&mut answer).await);
+            assert!(start.elapsed() <= HEAD_TIME * 2, "{half:?} was kept for {:?}", start.elapsed());
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Where the last lines of a log begin, read from its end.
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+use super::entry::{Entry, Stream};
+use crate::limits::HELD_OUTPUT;
+
+/// How much is read at once.
+const WINDOW: usize = 128 << 10;
+
+/// A place in a log: which of its files, and the offset there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub file: usize,
+    pub at: u64,
+}
+
+/// Goes through a log from its end until it has seen the lines that are wanted. It holds no text.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Lines that are not found yet.
+    left: usize,
+    streams: [State; 2],
+    /// Where the search began.
+    end: Option<Place>,
+    /// Bytes read since the last line was found, for its parts.
+    beyond: u64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Its first entry that is wanted.
+    from: Option<Place>,
+    /// A later entry was seen.
+    is_seen: bool,
+    /// An earlier line was met.
+    is_done: bool,
+}
+
+impl Tail {
+    pub fn new(lines: usize) -> Self {
+        Self { left: lines, streams: <[State; 2]>::default(), end: None, beyond: 0 }
+    }
+
+    /// From where on the entries of each stream are wanted.
+    pub fn from(self) -> [Place; 2] {
+        let end = self.end.unwrap_or_default();
+        self.streams.map(|state| state.from.unwrap_or(end))
+    }
+
+    /// Reads a file from `end` to its beginning; `true` when nothing before it is of interest. What has no end of line at
+    /// the end of the last file is being written, and is no entry yet.
+    pub fn read_file(&mut self, file: &File, index: usize, end: u64, is_last: bool) -> io::Result<bool> {
+        self.end.get_or_insert(Place { file: index, at: end });
+        let mut window = vec![0; WINDOW];
+        let (mut end, mut is_written) = (end, is_last);
+        while end > 0 && (is_written || !self.is_done()) {
+            let start = end.saturating_sub(WINDOW as u64);
+            let length = usize::try_from(end - start).unwrap_or(WINDOW);
+            let bytes = &mut window[..length];
+            match file.read_exact_at(bytes, start) {
+                // Cut meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(true),
+                read => read?,
+            }
+            let bytes = &*bytes;
+            if is_written && !bytes.ends_with(b"\n") {
+                end = match bytes.iter().rposition(|byte| *byte == b'\n') {
+                    Some(last) => start + last as u64 + 1,
+                    None => start,
+                };
+                self.end = Some(Place { file: index, at: end });
+                continue;
+            }
+            is_written = false;
+            // The window begins inside of an entry, which the next one ends with.
+            let first = match start {
+                0 => 0,
+                _ => bytes[..length - 1].iter().position(|byte| *byte == b'\n').map_or(length, |at| at + 1),
+            };
+            let mut entries = Vec::new();
+            let mut at = first;
+            while at < length {
+                let next = bytes[at..].iter().position(|byte| *byte == b'\n').map_or(length, |end| at + end);
+                entries.push((at, next));
+                at = next + 1;
+            }
+            for (at, next) in entries.into_iter().rev() {
+                if let Some(entry) = Entry::parse(&bytes[at..next]) {
+                    self.add(&entry, Place { file: index, at: start + at as u64 });
+                }
+            }
+            // An entry as long as a window is no logger's; what has its head is counted.
+            end = if first == length { start } else { start + first as u64 };
+            self.beyond += length as u64;
+        }
+        Ok(self.is_done())
+    }
+
+    fn add(&mut self, entry: &Entry<'_>, place: Place) {
+        let state = &mut self.streams[entry.stream as usize];
+        // What is still a part at the end of the log is a line for now.
+        let ends = !entry.is_partial || !state.is_seen;
+        state.is_seen = true;
+        if ends {
+            state.is_done |= self.left == 0;
+            if self.left > 0 {
+                self.left -= 1;
+                self.beyond = 0;
+            }
+        }
+        if !state.is_done {
+            state.from = Some(place);
+        }
+    }
+
+    /// All lines are found, with the parts that they begin with, as far as they are looked for.
+    fn is_done(&self) -> bool {
+        let is_whole = |state: &State| state.is_done || state.from.is_none();
+        self.left == 0 && (self.streams.iter().all(is_whole) || self.beyond > HELD_OUTPUT.most)
+    }
+}
+
+const _: () = assert!(Stream::Stdout as usize == 0 && Stream::Stderr as usize == 1);
