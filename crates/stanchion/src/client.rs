@@ -15,7 +15,7 @@ use stanchion_agent::view::{NodeView, PodView, RemovedView};
 use stanchion_pod::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::net::UnixStream;
 
-use crate::{config::Settings, run::socket_path};
+use crate::{config::Settings, run::socket_path, table::shown};
 
 /// Knows where the agent is.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Client {
         let body = answer.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let message = serde_json::from_slice::<serde_json::Value>(&body).ok();
         let message = message.as_ref().and_then(|body| body.get("message")?.as_str());
-        bail!("{}", message.map_or_else(|| format!("the agent answers {status}"), str::to_owned))
+        bail!("{}", message.map_or_else(|| format!("the agent answers {status}"), shown))
     }
 
     /// The pod that a user means: by name, with or without the node's name, with or without `pod/` and a namespace.
@@ -103,9 +103,12 @@ impl Client {
         namespace: Option<&'a str>,
     ) -> Result<impl Fn(&ObjectMeta) -> bool + 'a> {
         let name = name.strip_prefix("pod/").or_else(|| name.strip_prefix("pods/")).unwrap_or(name);
-        let (namespace, name) = match name.split_once('/') {
-            Some((namespace, name)) => (Some(namespace), name),
-            None => (namespace, name),
+        let (namespace, name) = match (name.split_once('/'), namespace) {
+            (Some((own, _)), Some(given)) if own != given => {
+                bail!("{name:?} is not in namespace {given:?}; leave out --namespace or {own:?}")
+            }
+            (Some((own, name)), _) => (Some(own), name),
+            (None, given) => (given, name),
         };
         let full = format!("{name}-{}", self.get::<NodeView>("/v1/node").await?.name);
         Ok(move |metadata: &ObjectMeta| {
@@ -113,6 +116,14 @@ impl Client {
             is_named && namespace.is_none_or(|it| metadata.namespace.as_deref() == Some(it))
         })
     }
+}
+
+/// A value in a query: whatever a user writes, it is one value.
+pub fn encoded(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 /// The path of a pod, and of something below it.

@@ -3,17 +3,49 @@
 use jiff::Timestamp;
 use stanchion_agent::view::PodView;
 use stanchion_pod::k8s_openapi::api::core::v1::{ContainerState, ContainerStatus};
+use stanchion_untrusted::text::escaped;
 
-/// Prints rows below their heads, three blanks between columns.
+use crate::limits::{CELL, DETAIL};
+
+/// Prints rows below their heads.
 pub fn print(rows: &[Vec<String>]) {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|text| text.chars().count()).max();
+    print!("{}", aligned(rows));
+}
+
+/// Rows with three blanks between columns. A row is a line, whatever its texts have in them.
+pub fn aligned(rows: &[Vec<String>]) -> String {
+    let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|text| cell(text)).collect()).collect();
+    let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
+    let length = |text: &String| text.chars().count();
+    let width = |column: usize| cells.iter().filter_map(|row| row.get(column)).map(length).max();
     let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
-        let line =
-            row.iter().zip(&widths).map(|(text, width)| format!("{text:width$}")).collect::<Vec<_>>().join("   ");
-        println!("{}", line.trim_end());
+    let mut lines = String::new();
+    for row in &cells {
+        let mut line = String::new();
+        for (text, width) in row.iter().zip(&widths) {
+            line.push_str(text);
+            // A width in a format is of 16 bits.
+            line.push_str(&" ".repeat(width + 3 - length(text)));
+        }
+        lines.push_str(line.trim_end());
+        lines.push('\n');
     }
+    lines
+}
+
+/// A text as it stands in a table: cut, and without what a terminal would obey.
+fn cell(text: &str) -> String {
+    let start = text.char_indices().nth(CELL.len()).map_or(text, |(end, _)| &text[..end]);
+    let shown = escaped(start);
+    match start.len() < text.len() || shown.chars().count() > CELL.len() {
+        true => shown.chars().take(CELL.len() - 1).chain(['…']).collect(),
+        false => shown.into_owned(),
+    }
+}
+
+/// A text as it stands in a description or a message: cut, and without what a terminal would obey.
+pub fn shown(text: &str) -> String {
+    escaped(&DETAIL.cut(text)).into_owned()
 }
 
 /// A row of text.
@@ -121,10 +153,32 @@ fn has(pod: &PodView, condition: &str) -> bool {
 }
 
 fn restarts(statuses: &[&ContainerStatus]) -> String {
-    let count: i32 = statuses.iter().map(|status| status.restart_count).sum();
+    let count = statuses.iter().fold(0_i32, |sum, status| sum.saturating_add(status.restart_count));
     let ended = |status: &&ContainerStatus| status.last_state.clone()?.terminated?.finished_at.map(|time| time.0);
     match statuses.iter().filter_map(ended).max() {
         Some(last) if count > 0 => format!("{count} ({} ago)", age(Some(last))),
         _ => count.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_breaks_a_table() {
+        let long = "x".repeat(70_000);
+        let rows = [row(["A", "B"]), row([&long, "b"]), row(["\u{1b}[2J\nForged   row", "\u{202e}"])];
+        let table = aligned(&rows);
+        let lines: Vec<_> = table.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert!(lines[0].starts_with('A') && lines[0].ends_with("   B"));
+        assert_eq!(lines[1].chars().count(), CELL.len() + 4);
+        assert_eq!(lines[1].split_whitespace().next().map(|text| text.ends_with("x…")), Some(true));
+        let cells: Vec<_> = lines[2].split("     ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert_eq!(cells, ["\\x1b[2J\\nForged   row", "\\u{202e}"]);
+        assert_eq!(aligned(&[row(["größer", "b"]), row(["a"; 2])]), "größer   b\na        a\n");
+        assert_eq!(aligned(&[]), "");
+        assert!(shown(&long).len() <= DETAIL.len());
     }
 }

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::Value;
 use stanchion_agent::view::BackendView;
 
-use super::get::{json, list, yaml};
+use super::get::encoded;
 use crate::{
     client::Client,
-    table::{age, print, row},
+    table::{age, aligned, row, shown},
 };
 
 /// Options of `backends`.
@@ -22,22 +22,28 @@ pub struct Options {
 
 /// Shows backends.
 pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
-    client.block_on(show(client, options.output.as_deref()))?;
+    client.block_on(show(client, None, options.output.as_deref()))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows backends.
-pub async fn show(client: &Client, output: Option<&str>) -> Result<()> {
-    let backends: Vec<BackendView> = client.get("/v1/backends").await?;
-    let items = || backends.iter().map(serde_json::to_value).collect::<Result<_, _>>();
-    match output {
-        Some("json") => return json(&list(items()?)),
-        Some("yaml") => return yaml(&list(items()?)),
-        Some("name") => {
-            backends.iter().for_each(|backend| println!("backend/{}", backend.name));
-            return Ok(());
-        }
-        _ => {}
+/// Shows backends, or the one of that name.
+pub async fn show(client: &Client, name: Option<&str>, output: Option<&str>) -> Result<()> {
+    let backends = client.get("/v1/backends").await?;
+    print!("{}", text(backends, name, output)?);
+    Ok(())
+}
+
+pub(super) fn text(mut backends: Vec<BackendView>, name: Option<&str>, output: Option<&str>) -> Result<String> {
+    backends.retain(|backend| name.is_none_or(|name| backend.name == name));
+    if let (Some(name), true) = (name, backends.is_empty()) {
+        bail!("backend {name:?} not found; see: stanchion get backends");
+    }
+    let values = || Ok(backends.iter().map(serde_json::to_value).collect::<Result<_, _>>()?);
+    if let Some(text) = encoded(output, values)? {
+        return Ok(text);
+    }
+    if output == Some("name") {
+        return Ok(backends.iter().map(|backend| format!("backend/{}\n", shown(&backend.name))).collect());
     }
     let wide = output == Some("wide");
     let mut head = row(["NAME", "HEALTH", "PODS", "RUNTIME", "LIBRARY-VERSION", "ABI", "SINCE"]);
@@ -58,8 +64,7 @@ pub async fn show(client: &Client, output: Option<&str>) -> Result<()> {
         cells.push(reason(backend));
         rows.push(cells);
     }
-    print(&rows);
-    Ok(())
+    Ok(aligned(&rows))
 }
 
 fn reason(backend: &BackendView) -> String {

@@ -15,7 +15,7 @@ use stanchion_pod::k8s_openapi::{
 
 use crate::{
     client::Client,
-    table::{age, init_statuses, print, row, statuses, summary},
+    table::{age, init_statuses, print, row, shown, statuses, summary},
 };
 
 /// Options of `describe`.
@@ -54,7 +54,7 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
 }
 
 fn line(label: &str, value: &str) {
-    println!("{:<18}{value}", format!("{label}:"));
+    println!("{:<18}{}", format!("{label}:"), shown(value));
 }
 
 fn show(view: &PodView, events: &[EventView], backend: Option<&BackendView>) {
@@ -130,8 +130,8 @@ fn show(view: &PodView, events: &[EventView], backend: Option<&BackendView>) {
 }
 
 fn show_container(container: &Container, status: Option<&ContainerStatus>, extra: Option<&ContainerView>) {
-    let detail = |label: &str, value: &str| println!("    {:<16}{value}", format!("{label}:"));
-    println!("  {}:", container.name);
+    let detail = |label: &str, value: &str| println!("    {:<16}{}", format!("{label}:"), shown(value));
+    println!("  {}:", shown(&container.name));
     detail("Image", container.image.as_deref().unwrap_or_default());
     let ports = container.ports.iter().flatten();
     let ports = ports.map(|port| format!("{}/{}", port.container_port, port.protocol.as_deref().unwrap_or("TCP")));
@@ -161,7 +161,7 @@ fn show_container(container: &Container, status: Option<&ContainerStatus>, extra
         );
     }
     if let Some(pull) = &extra.pull {
-        let percent = (pull.received * 100).checked_div(pull.total).unwrap_or(0);
+        let percent = (u128::from(pull.received) * 100).checked_div(u128::from(pull.total)).unwrap_or(0);
         detail(
             "Image Pull",
             &format!("{percent} % ({} of {} bytes, {} layers)", pull.received, pull.total, pull.layers),
@@ -170,10 +170,10 @@ fn show_container(container: &Container, status: Option<&ContainerStatus>, extra
 }
 
 fn show_state(label: &str, state: Option<&ContainerState>) {
-    let detail = |label: &str, value: &str| println!("    {:<16}{value}", format!("{label}:"));
+    let detail = |label: &str, value: &str| println!("    {:<16}{}", format!("{label}:"), shown(value));
     let more = |label: &str, value: Option<&String>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
-            println!("      {:<14}{value}", format!("{label}:"));
+            println!("      {:<14}{}", format!("{label}:"), shown(value));
         }
     };
     let Some(state) = state else { return };

@@ -1,5 +1,8 @@
 //! `stanchion get`, `events`
 
+#[cfg(test)]
+mod tests;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -10,14 +13,15 @@ use stanchion_agent::{
     removed::REMOVED_AT,
     view::{BackendView, EventView, NodeView, PodView, RemovedView, SourceView},
 };
+use stanchion_untrusted::text::escaped_json;
 
 use crate::{
     client::Client,
-    table::{Summary, age, print, row, summary},
+    table::{Summary, age, aligned, print, row, shown, summary},
 };
 
 /// Options of `get`.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub struct Options {
     /// pods, nodes, events, manifests or backends
     kind: String,
@@ -48,16 +52,82 @@ pub struct EventOptions {
     watch: bool,
 }
 
+/// What there is to get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Pods,
+    Nodes,
+    Events,
+    Manifests,
+    Backends,
+}
+
+impl Kind {
+    const ALL: [Self; 5] = [Self::Pods, Self::Nodes, Self::Events, Self::Manifests, Self::Backends];
+
+    /// The names of the kind, the one that it is called by first.
+    const fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Pods => &["pods", "pod", "po"],
+            Self::Nodes => &["nodes", "node", "no"],
+            Self::Events => &["events", "event", "ev"],
+            Self::Manifests => &["manifests", "manifest", "sources"],
+            Self::Backends => &["backends", "backend"],
+        }
+    }
+
+    /// The arguments that have a meaning for the kind; any other is refused.
+    const fn heeds(self) -> &'static [&'static str] {
+        match self {
+            Self::Pods => &["NAME", "--namespace", "--all-namespaces", "--output", "--watch", "--show-removed"],
+            Self::Events => &["--namespace", "--all-namespaces", "--output", "--watch"],
+            Self::Nodes | Self::Manifests | Self::Backends => &["NAME", "--output"],
+        }
+    }
+
+    /// The kind that is meant, if all that is given has a meaning for it.
+    fn of(options: &Options) -> Result<Self> {
+        let wanted = options.kind.as_str();
+        let Some(kind) = Self::ALL.into_iter().find(|kind| kind.names().contains(&wanted)) else {
+            bail!("unknown resource {wanted:?}; there are pods, nodes, events, manifests and backends")
+        };
+        let given = [
+            ("NAME", options.name.is_some()),
+            ("--namespace", options.namespace.is_some()),
+            ("--all-namespaces", options.all_namespaces),
+            ("--output", options.output.is_some()),
+            ("--watch", options.watch),
+            ("--show-removed", options.show_removed),
+        ];
+        let plural = kind.names()[0];
+        if let Some((argument, _)) = given.into_iter().find(|(it, is_given)| *is_given && !kind.heeds().contains(it)) {
+            bail!("get {plural} takes no {argument}; it takes: {}", kind.heeds().join(", "));
+        }
+        if kind == Self::Events && options.output.as_deref() == Some("name") {
+            bail!("get events takes no --output name: events have no names");
+        }
+        if options.name.is_some() && options.all_namespaces {
+            bail!("a resource cannot be retrieved by name across all namespaces");
+        }
+        Ok(kind)
+    }
+}
+
 /// Shows things.
 pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
+    let kind = Kind::of(options)?;
     client.block_on(async {
-        match options.kind.as_str() {
-            "pods" | "pod" | "po" => pods(client, options).await,
-            "nodes" | "node" | "no" => nodes(client, options).await,
-            "events" | "event" | "ev" => show_events(client, options.watch, options.output.as_deref()).await,
-            "manifests" | "manifest" | "sources" => manifests(client).await,
-            "backends" | "backend" => super::backends::show(client, options.output.as_deref()).await,
-            other => bail!("unknown resource {other:?}; there are pods, nodes, events, manifests and backends"),
+        match kind {
+            Kind::Pods => pods(client, options).await,
+            Kind::Nodes => {
+                let (node, backends) = (client.get("/v1/node").await?, client.get::<Vec<_>>("/v1/backends").await?);
+                nodes(&node, &backends, options).map(|text| print!("{text}"))
+            }
+            Kind::Events => show_events(client, options).await,
+            Kind::Manifests => {
+                manifests(&client.get::<Vec<_>>("/v1/sources").await?, options).map(|text| print!("{text}"))
+            }
+            Kind::Backends => super::backends::show(client, options.name.as_deref(), options.output.as_deref()).await,
         }
     })?;
     Ok(ExitCode::SUCCESS)
@@ -65,7 +135,8 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
 
 /// Shows events.
 pub fn events(client: &Client, options: &EventOptions) -> Result<ExitCode> {
-    client.block_on(show_events(client, options.watch, None))?;
+    let options = Options { kind: "events".to_owned(), watch: options.watch, ..Options::default() };
+    client.block_on(show_events(client, &options))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,24 +144,35 @@ async fn pods(client: &Client, options: &Options) -> Result<()> {
     if options.show_removed {
         return with_removed(client, options).await;
     }
+    if options.watch {
+        let is_meant = match &options.name {
+            Some(name) => Some(client.meant(name, options.namespace.as_deref()).await?),
+            None => None,
+        };
+        let mut lines = Lines::open(client, "/v1/pods?watch=true").await?;
+        let mut last = None;
+        while let Some(line) = lines.next().await? {
+            let pods: Vec<PodView> = serde_json::from_slice(&line).context("the agent's answer cannot be read")?;
+            let mut pods = wanted(pods, options);
+            pods.retain(|pod| is_meant.as_ref().is_none_or(|is_meant| is_meant(&pod.pod.metadata)));
+            // The others' changes are not shown.
+            if last.as_ref() != Some(&pods) {
+                show_pods(client, &pods, options).await?;
+                last = Some(pods);
+            }
+        }
+        return Ok(());
+    }
     if let Some(name) = &options.name {
         let pod = client.find(name, options.namespace.as_deref()).await?;
         return match options.output.as_deref() {
             Some("json") => typed(&pod).and_then(|pod| json(&pod)),
             Some("yaml") => typed(&pod).and_then(|pod| yaml(&pod)),
-            output => show_pods(client, &[pod], output).await,
+            _ => show_pods(client, &[pod], options).await,
         };
     }
-    if options.watch {
-        let mut lines = Lines::open(client, "/v1/pods?watch=true").await?;
-        while let Some(line) = lines.next().await? {
-            let pods: Vec<PodView> = serde_json::from_slice(&line).context("the agent's answer cannot be read")?;
-            show_pods(client, &wanted(pods, options), options.output.as_deref()).await?;
-        }
-        return Ok(());
-    }
     let pods = wanted(client.get("/v1/pods").await?, options);
-    show_pods(client, &pods, options.output.as_deref()).await
+    show_pods(client, &pods, options).await
 }
 
 /// Pods and after them those that were removed, of which `REMOVED` says when.
@@ -103,7 +185,7 @@ async fn with_removed(client: &Client, options: &Options) -> Result<()> {
         removed.retain(|pod| is_meant(&pod.pod.metadata));
     }
     pods.extend(wanted(removed.into_iter().map(PodView::from).collect(), options));
-    show_pods(client, &pods, options.output.as_deref()).await
+    show_pods(client, &pods, options).await
 }
 
 fn wanted(mut pods: Vec<PodView>, options: &Options) -> Vec<PodView> {
@@ -123,7 +205,7 @@ fn typed(pod: &PodView) -> Result<serde_json::Value> {
 }
 
 pub(super) fn json(value: &serde_json::Value) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    println!("{}", escaped_json(&serde_json::to_string_pretty(value)?));
     Ok(())
 }
 
@@ -137,7 +219,8 @@ pub(super) fn list(items: Vec<serde_json::Value>) -> serde_json::Value {
     json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items })
 }
 
-async fn show_pods(client: &Client, pods: &[PodView], output: Option<&str>) -> Result<()> {
+async fn show_pods(client: &Client, pods: &[PodView], options: &Options) -> Result<()> {
+    let output = options.output.as_deref();
     let name = |pod: &PodView| pod.pod.metadata.name.clone().unwrap_or_default();
     match output {
         Some("json") => {
@@ -147,7 +230,7 @@ async fn show_pods(client: &Client, pods: &[PodView], output: Option<&str>) -> R
         }
         Some("yaml") => return yaml(&list(pods.iter().map(typed).collect::<Result<_>>()?)),
         Some("name") => {
-            pods.iter().for_each(|pod| println!("pod/{}", name(pod)));
+            pods.iter().for_each(|pod| println!("pod/{}", shown(&name(pod))));
             return Ok(());
         }
         _ => {}
@@ -189,93 +272,173 @@ async fn show_pods(client: &Client, pods: &[PodView], output: Option<&str>) -> R
     }
     for source in &sources {
         if let Some(error) = &source.error {
-            eprintln!("source {}: {error}; its pods run on as they are", source.location);
+            eprintln!("source {}: {}; its pods run on as they are", shown(&source.location), shown(error));
         }
     }
     for manifest in broken {
         for problem in &manifest.problems {
-            eprintln!("manifest {}: {problem}", manifest.path);
+            eprintln!("manifest {}: {}", shown(&manifest.path), shown(&problem.to_string()));
         }
     }
     Ok(())
 }
 
-async fn nodes(client: &Client, options: &Options) -> Result<()> {
-    let node: NodeView = client.get("/v1/node").await?;
-    let backends: Vec<BackendView> = client.get("/v1/backends").await?;
-    if matches!(options.output.as_deref(), Some("json" | "yaml")) {
-        let value = list(vec![serde_json::to_value(&node)?]);
-        return match options.output.as_deref() {
-            Some("yaml") => yaml(&value),
-            _ => json(&value),
-        };
+/// The text of values, in the form that is asked for; `None` for tables.
+pub(super) fn encoded(
+    output: Option<&str>,
+    items: impl FnOnce() -> Result<Vec<serde_json::Value>>,
+) -> Result<Option<String>> {
+    Ok(match output {
+        Some("json") => Some(escaped_json(&serde_json::to_string_pretty(&list(items()?))?) + "\n"),
+        Some("yaml") => Some(stanchion_pod::to_yaml(&list(items()?)).map_err(|problem| anyhow::anyhow!("{problem}"))?),
+        _ => None,
+    })
+}
+
+fn nodes(node: &NodeView, backends: &[BackendView], options: &Options) -> Result<String> {
+    if let Some(name) = options.name.as_ref().filter(|name| **name != node.name) {
+        bail!("nodes {name:?} not found; this node is {:?}", node.name);
+    }
+    let output = options.output.as_deref();
+    if let Some(text) = encoded(output, || Ok(vec![serde_json::to_value(node)?]))? {
+        return Ok(text);
+    }
+    if output == Some("name") {
+        return Ok(format!("node/{}\n", shown(&node.name)));
     }
     let is_ready = backends.iter().any(|backend| backend.error.is_none() && !backend.runtime.is_empty());
     let state = if is_ready { "Ready" } else { "NotReady" };
     let info = |key: &str| node.info.get(key).cloned().unwrap_or_default();
-    let cells =
-        [node.name.clone(), state.to_owned(), age(node.started_at), node.version.clone(), info("kernelVersion")];
-    print(&[row(["NAME", "STATUS", "AGENT-AGE", "VERSION", "KERNEL"]), cells.to_vec()]);
-    Ok(())
+    let mut head = row(["NAME", "STATUS", "AGENT-AGE", "VERSION", "KERNEL"]);
+    let mut cells = row([&node.name, state, &age(node.started_at), &node.version, &info("kernelVersion")]);
+    if output == Some("wide") {
+        head.extend(row(["OS", "ARCH", "LOGS"]));
+        cells.extend([info("operatingSystem"), info("architecture"), node.log_dir.display().to_string()]);
+    }
+    Ok(aligned(&[head, cells]))
 }
 
-async fn show_events(client: &Client, watch: bool, output: Option<&str>) -> Result<()> {
-    if output == Some("json") {
-        let events: Vec<serde_json::Value> = client.get("/v1/events").await?;
-        json(&list(events))?;
-        return Ok(());
+/// Events that are asked for.
+fn wanted_events(mut events: Vec<EventView>, options: &Options) -> Vec<EventView> {
+    if let Some(namespace) = options.namespace.as_deref().filter(|_| !options.all_namespaces) {
+        // `Pod/namespace/name`; manifests and backends have no namespace.
+        events.retain(|event| event.object.strip_prefix("Pod/").and_then(|it| it.split('/').next()) == Some(namespace));
     }
-    let show = |events: &[EventView], head: bool| {
-        let mut rows = Vec::new();
-        if head {
-            rows.push(row(["LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT", "MESSAGE"]));
+    events
+}
+
+fn event_table(events: &[EventView], output: Option<&str>, has_head: bool) -> String {
+    let wide = output == Some("wide");
+    let mut rows = Vec::new();
+    if has_head {
+        let mut head = row(["LAST SEEN", "TYPE", "REASON", "OBJECT", "COUNT"]);
+        if wide {
+            head.extend(row(["SUBOBJECT", "FIRST SEEN"]));
         }
-        for event in events {
-            let kind = format!("{:?}", event.kind);
-            let cells = [
-                age(Some(event.last)),
-                kind,
-                event.reason.clone(),
-                event.object.clone(),
-                event.count.to_string(),
-                event.message.clone(),
-            ];
-            rows.push(cells.to_vec());
+        head.push("MESSAGE".to_owned());
+        rows.push(head);
+    }
+    for event in events {
+        let kind = format!("{:?}", event.kind);
+        let mut cells = row([&age(Some(event.last)), &kind, &event.reason, &event.object, &event.count.to_string()]);
+        if wide {
+            cells.extend([event.field.clone(), age(Some(event.first))]);
         }
-        print(&rows);
-    };
-    if !watch {
-        show(&client.get::<Vec<EventView>>("/v1/events").await?, true);
+        cells.push(event.message.clone());
+        rows.push(cells);
+    }
+    aligned(&rows)
+}
+
+fn event_list(events: &[EventView], output: Option<&str>) -> Result<String> {
+    let values = || Ok(events.iter().map(serde_json::to_value).collect::<Result<_, _>>()?);
+    Ok(encoded(output, values)?.unwrap_or_else(|| event_table(events, output, true)))
+}
+
+async fn show_events(client: &Client, options: &Options) -> Result<()> {
+    let output = options.output.as_deref();
+    if !options.watch {
+        let events = wanted_events(client.get("/v1/events").await?, options);
+        print!("{}", event_list(&events, output)?);
         return Ok(());
     }
     let mut lines = Lines::open(client, "/v1/events?watch=true").await?;
     let mut first = true;
     while let Some(line) = lines.next().await? {
-        show(&serde_json::from_slice::<Vec<EventView>>(&line).context("the agent's answer cannot be read")?, first);
+        let events = serde_json::from_slice(&line).context("the agent's answer cannot be read")?;
+        let events = wanted_events(events, options);
+        match output {
+            // One document after another, as kubectl writes them.
+            Some("json" | "yaml") => {
+                for event in &events {
+                    let value = serde_json::to_value(event)?;
+                    if output == Some("json") {
+                        json(&value)?;
+                    } else {
+                        println!("---");
+                        yaml(&value)?;
+                    }
+                }
+            }
+            _ => print!("{}", event_table(&events, output, first)),
+        }
         first = false;
     }
     Ok(())
 }
 
-async fn manifests(client: &Client) -> Result<()> {
-    let sources: Vec<SourceView> = client.get("/v1/sources").await?;
-    let mut rows = vec![row(["MANIFEST", "STATE", "PODS", "PROBLEM"])];
-    for source in sources {
-        if let Some(error) = source.error {
-            rows.push(row([&source.location, "Unreadable", "", &error]));
+fn manifests(sources: &[SourceView], options: &Options) -> Result<String> {
+    let all = sources.iter().flat_map(|source| source.manifests.iter().map(move |manifest| (source, manifest)));
+    let name = options.name.as_deref();
+    let found: Vec<_> = all.filter(|(_, manifest)| name.is_none_or(|name| manifest.path == name)).collect();
+    if let (Some(name), true) = (name, found.is_empty()) {
+        bail!("manifest {name:?} not found; see: stanchion get manifests");
+    }
+    let output = options.output.as_deref();
+    let value = |source: &SourceView, manifest| {
+        let mut value = serde_json::to_value(manifest)?;
+        if let Some(object) = value.as_object_mut() {
+            object.insert("source".to_owned(), source.location.clone().into());
         }
-        if let Some(notice) = source.notice {
-            rows.push(row([&source.location, "Unwatched", "", &notice]));
+        anyhow::Ok(value)
+    };
+    let unreadable = || sources.iter().filter(|source| source.error.is_some() && name.is_none());
+    let values = || {
+        let broken = unreadable()
+            .map(|source| Ok(json!({ "source": source.location, "error": source.error, "since": source.since })));
+        broken.chain(found.iter().map(|(source, manifest)| value(source, manifest))).collect()
+    };
+    if let Some(text) = encoded(output, values)? {
+        return Ok(text);
+    }
+    if output == Some("name") {
+        return Ok(found.iter().map(|(_, manifest)| format!("manifest/{}\n", shown(&manifest.path))).collect());
+    }
+    let wide = output == Some("wide");
+    let extended = |mut cells: Vec<String>, more: [&str; 2], last: &str| {
+        if wide {
+            cells.extend(row(more));
         }
-        for manifest in source.manifests {
-            let problems: Vec<_> =
-                manifest.problems.iter().chain(&manifest.warnings).map(ToString::to_string).collect();
-            let state = if manifest.problems.is_empty() { "Valid" } else { "Invalid" };
-            rows.push(row([&manifest.path, state, &manifest.pods.join(","), &problems.join("; ")]));
+        cells.push(last.to_owned());
+        cells
+    };
+    let mut rows = vec![extended(row(["MANIFEST", "STATE", "PODS"]), ["SOURCE", "OBJECTS"], "PROBLEM")];
+    for source in unreadable() {
+        let error = source.error.as_deref().unwrap_or_default();
+        rows.push(extended(row([&source.location, "Unreadable", ""]), [&source.location, ""], error));
+    }
+    for source in sources.iter().filter(|_| name.is_none()) {
+        if let Some(notice) = &source.notice {
+            rows.push(extended(row([&source.location, "Unwatched", ""]), [&source.location, ""], notice));
         }
     }
-    print(&rows);
-    Ok(())
+    for (source, manifest) in found {
+        let problems: Vec<_> = manifest.problems.iter().chain(&manifest.warnings).map(ToString::to_string).collect();
+        let state = if manifest.problems.is_empty() { "Valid" } else { "Invalid" };
+        let cells = row([&manifest.path, state, &manifest.pods.join(",")]);
+        rows.push(extended(cells, [&source.location, &manifest.objects.join(",")], &problems.join("; ")));
+    }
+    Ok(aligned(&rows))
 }
 
 /// Lines of an answer that goes on.

@@ -10,7 +10,7 @@ use stanchion_agent::view::PruneView;
 use super::get::{json, list, yaml};
 use crate::{
     client::Client,
-    table::{print, row},
+    table::{print, row, shown},
 };
 
 /// What to do with images.
@@ -69,7 +69,7 @@ fn show(pruned: &[PruneView], dry_run: bool) {
     }
     for PruneView { backend, error, freed, .. } in pruned {
         match error {
-            Some(why) => eprintln!("error: {backend}: {why}"),
+            Some(why) => eprintln!("error: {backend}: {}", shown(why)),
             None if *freed > 0 => println!("{backend}: {freed} bytes freed"),
             None => {}
         }

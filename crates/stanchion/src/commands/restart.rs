@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use hyper::Method;
 
-use crate::client::{Client, pod_path};
+use crate::client::{Client, encoded, pod_path};
 
 /// Options of `restart`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,7 @@ pub struct Options {
 pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
     client.block_on(async {
         let pod = client.find(&options.pod, options.namespace.as_deref()).await?;
-        let query = options.container.as_ref().map(|name| format!("?container={name}")).unwrap_or_default();
+        let query = options.container.as_ref().map(|name| format!("?container={}", encoded(name))).unwrap_or_default();
         client.send(Method::POST, &pod_path(&pod, &format!("/restart{query}")), &[]).await?;
         println!("pod/{} restarting", pod.pod.metadata.name.unwrap_or_default());
         Ok(ExitCode::SUCCESS)

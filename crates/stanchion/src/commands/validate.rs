@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use stanchion_pod::{Manifest, ObjectKey, Problem, decode};
-use stanchion_untrusted::{Links, read as read_file, read_from};
+use stanchion_untrusted::{Links, read as read_file, read_from, text::escaped};
 
 use crate::config::{Settings, host_name};
 use crate::limits;
@@ -61,10 +61,10 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
 
 fn tell(name: &str, problems: &[Problem], warnings: &[Problem], names: &[String]) {
     for problem in problems {
-        println!("{name}: error: {problem}");
+        println!("{}: error: {}", escaped(name), escaped(&problem.to_string()));
     }
     for warning in warnings {
-        println!("{name}: warning: {warning}");
+        println!("{}: warning: {}", escaped(name), escaped(&warning.to_string()));
     }
     if problems.is_empty() {
         println!("{name}: valid: {}", names.join(", "));
