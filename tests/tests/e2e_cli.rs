@@ -5,6 +5,7 @@ use std::{
     io::Write as _,
     os::unix::fs::MetadataExt as _,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +17,7 @@ use stanchion_tests::{
 
 stanchion_tests::on_each_runtime! {
     logs_are_shown_cut_and_followed,
+    logs_are_the_bytes_that_the_program_wrote,
     logs_of_the_previous_container_are_kept,
     logs_are_written_on_while_the_agent_is_dead,
     exec_passes_input_output_and_exit_code,
@@ -46,7 +48,7 @@ fn logs_are_shown_cut_and_followed(on: Backend) -> Result<()> {
 
         let followed = node.path("followed");
         let mut command = node.agent.command(&["logs", "-f", POD])?;
-        let _process = Process::start("stanchion logs -f", &mut command, &followed)?;
+        let mut following = Process::start("stanchion logs -f", &mut command, &followed)?;
         let awaited = |word: &str| {
             node.until(&format!("logs -f to print {word:?}"), || {
                 let text = fs::read_to_string(&followed)?;
@@ -56,7 +58,48 @@ fn logs_are_shown_cut_and_followed(on: Backend) -> Result<()> {
         };
         awaited("line 3")?;
         node.agent.text(&["exec", POD, "--", "touch", "/go"])?;
-        awaited("went")
+        awaited("went")?;
+        node.remove("pod.yaml")?;
+        // It ends with its container, and has printed each line once.
+        following.wait(Duration::from_secs(60))?;
+        let text = fs::read_to_string(&followed)?;
+        let mut lines: Vec<_> = text.lines().collect();
+        lines.sort_unstable();
+        ensure!(lines == ["line 1", "line 2", "line 3", "went", "wrong"], "it printed {text:?}");
+        Ok(())
+    })
+}
+
+/// Lines that no logger takes at once, characters where they are cut, and bytes that are no text (R-LOG-3, R-LOG-4).
+fn logs_are_the_bytes_that_the_program_wrote(on: Backend) -> Result<()> {
+    Node::builder().on(on).run(|node| {
+        let script = format!(
+            "e=$(printf '\\342\\202\\254'); printf 'caf\\351\\377\\200\\000\\r\\n'; printf x; \
+             head -c 60000 /dev/zero | tr '\\0' a | sed \"s/a/$e/g\"; echo; head -c 250011 /dev/zero | tr '\\0' b; echo; \
+             echo end; {IDLE}"
+        );
+        let expected = [
+            &b"caf\xe9\xff\x80\0\r\nx"[..],
+            "€".repeat(60_000).as_bytes(),
+            b"\n",
+            "b".repeat(250_011).as_bytes(),
+            b"\nend\n",
+        ]
+        .concat();
+        node.write("pod.yaml", shell("pod", &script, ""))?;
+        node.await_running("pod")?;
+        let followed = node.path("followed");
+        let mut command = node.agent.command(&["logs", "-f", POD])?;
+        let _following = Process::start("stanchion logs -f", &mut command, &followed)?;
+        node.until("the bytes of the program", || {
+            let whole = node.agent.command(&["logs", POD])?.output()?.stdout;
+            for (how, bytes) in [("logs", whole), ("logs -f", fs::read(&followed)?)] {
+                let same = bytes.iter().zip(&expected).take_while(|(one, other)| one == other).count();
+                let (length, all) = (bytes.len(), expected.len());
+                ensure!(bytes == expected, "{how}: {length} bytes of {all}, the first {same} of them are the same");
+            }
+            Ok(())
+        })
     })
 }
 

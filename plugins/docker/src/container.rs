@@ -145,7 +145,9 @@ impl Docker {
     ) -> HostConfig {
         let joined = format!("container:{}", config.sandbox);
         let wanted = &config.resources;
+        // Not `json-file`, which keeps no bytes but UTF-8, and cuts characters in two where it cuts long lines.
         let limits = HashMap::from([
+            ("compress".to_owned(), "false".to_owned()),
             ("max-size".to_owned(), self.config.log_max_size.to_string()),
             ("max-file".to_owned(), self.config.log_max_files.to_string()),
         ]);
@@ -164,7 +166,7 @@ impl Docker {
             pids_limit: wanted.pids_limit,
             cgroup_parent: pod.cgroup_parent.clone(),
             mounts: Some(config.mounts.iter().map(mount).collect()),
-            log_config: Some(HostConfigLogConfig { typ: Some("json-file".to_owned()), config: Some(limits) }),
+            log_config: Some(HostConfigLogConfig { typ: Some("local".to_owned()), config: Some(limits) }),
             cpu_shares: wanted.cpu_shares.and_then(|shares| i64::try_from(shares).ok()),
             cpu_quota: wanted.cpu_quota,
             cpu_period: wanted.cpu_period.and_then(|period| i64::try_from(period).ok()),

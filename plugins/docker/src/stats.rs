@@ -1,6 +1,6 @@
 //! What containers use, as Docker reads it from their cgroups.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bollard::{
     models::ContainerStatsResponse,
@@ -36,7 +36,16 @@ impl Docker {
             Ok(found) if self.client.owns(found.config.as_ref().and_then(|it| it.labels.as_ref())) => {
                 // Docker leaves out a size of nothing.
                 let writable_layer = found.size_rw.and_then(|size| size.try_into().ok()).unwrap_or(0);
-                Ok(DiskUsage { writable_layer, logs: found.log_path.map_or(0, |path| size_of_logs(Path::new(&path))) })
+                // Docker tells the path of a `json-file` only, which containers of before have.
+                let path = match found.log_path.filter(|path| !path.is_empty()) {
+                    Some(path) => PathBuf::from(path),
+                    None => {
+                        let id = found.id.as_deref().unwrap_or(id.as_str());
+                        let root = self.ready().await?.root;
+                        root.join("containers").join(id).join("local-logs/container.log")
+                    }
+                };
+                Ok(DiskUsage { writable_layer, logs: size_of_logs(&path) })
             }
             Ok(_) => Err(gone()),
             Err(error) if is_gone(&error) => Err(gone()),
