@@ -282,6 +282,8 @@ fn node_info() -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[test]
@@ -298,11 +300,7 @@ mod tests {
         std::os::unix::fs::symlink("somebody-elses", dir.path().join("images")).expect("linked");
         close(dir.path()).expect("closed");
         assert_eq!(["ns", "exec", "k3s", "somebody-elses"].map(mode), [0o700, 0o700, 0o711, 0o755]);
-}
-
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
+    }
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);

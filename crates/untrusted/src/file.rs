@@ -120,7 +120,7 @@ pub fn read_text(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Resu
 pub fn read_from(from: impl Read, limit: Limit) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     from.take(limit.most.saturating_add(1)).read_to_end(&mut bytes)?;
-    match bytes.len() > limit.len() {
+    match bytes.len() > limit.size() {
         true => Err(TooLarge(limit).into()),
         false => Ok(bytes),
     }

@@ -21,7 +21,7 @@ impl Limit {
 
     /// The most that is taken, for sizes in memory.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn size(self) -> usize {
         usize::try_from(self.most).unwrap_or(usize::MAX)
     }
 
@@ -36,11 +36,11 @@ impl Limit {
     /// Cuts a text at a character's border and says so at its end; a text within the limit stays as it is.
     #[must_use]
     pub fn cut(self, text: &str) -> std::borrow::Cow<'_, str> {
-        if text.len() <= self.len() {
+        if text.len() <= self.size() {
             return text.into();
         }
         let mark = format!("… (cut: {} bytes, limit \"{}\")", text.len(), self.name);
-        let end = text.floor_char_boundary(self.len().saturating_sub(mark.len()));
+        let end = text.floor_char_boundary(self.size().saturating_sub(mark.len()));
         format!("{}{mark}", text.get(..end).unwrap_or_default()).into()
     }
 }

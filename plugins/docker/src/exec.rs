@@ -34,8 +34,8 @@ use crate::{
     names::is_identifier,
 };
 
-use stanchion_untrusted::read_kernel;
 use pipes::{Kept, Pipes};
+use stanchion_untrusted::read_kernel;
 
 /// How soon, and at the latest how often, Docker is asked whether a process without outputs has ended: it has no call
 /// that waits for that.

@@ -76,7 +76,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
         let (mut found, mut count) = (Vec::new(), 0);
         while let Some(next) = list.next_element()? {
             count += 1;
-            if count > self.limit.len() {
+            if count > self.limit.size() {
                 let Limit { name, most } = self.limit;
                 return Err(A::Error::custom(format!("a list has more than {most} items (limit {name:?})")));
             }

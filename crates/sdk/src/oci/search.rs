@@ -106,7 +106,7 @@ impl Search {
                 continue;
             }
             let Limit { name, most } = limits::DOCUMENTS;
-            if self.seen.len() > limits::DOCUMENTS.len() {
+            if self.seen.len() > limits::DOCUMENTS.size() {
                 let message =
                     format!("the image's indexes name more than {most} manifests and indexes (limit {name:?})");
                 return Err(Error::new(ErrorKind::Invalid, message));

@@ -181,6 +181,6 @@ fn configurations_are_read_leniently() {
     for empty in [json!({}), json!({"config": null, "rootfs": null, "os": null, "architecture": null})] {
         assert_eq!(ImageConfig::read(&bytes(&empty)).expect("it is lenient"), ImageConfig::default(), "{empty}");
     }
-    let error = ImageConfig::read(&vec![b' '; limits::CONFIG.len() + 1]).expect_err("it is large").chain();
+    let error = ImageConfig::read(&vec![b' '; limits::CONFIG.size() + 1]).expect_err("it is large").chain();
     assert!(error.contains("limit \"image configuration\""), "{error}");
 }

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use jiff::Timestamp;
 use stanchion_agent::{
     removed::REMOVED_AT,
     view::{BackendView, ContainerView, EventView, PodView},

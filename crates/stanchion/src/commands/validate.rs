@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -91,5 +92,12 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     if path == Path::new("-") {
         return read_from(std::io::stdin().lock(), limits::MANIFEST).context("cannot read standard input");
     }
-    read_file(path, Links::Follow, limits::MANIFEST).with_context(|| format!("cannot read {}", path.display()))
+    let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+    // Whoever names a pipe, as in `validate <(helm template .)`, waits for its writer.
+    #[expect(clippy::disallowed_methods, reason = "the user's own pipe")]
+    let read = match is_pipe {
+        true => fs::File::open(path).and_then(|pipe| read_from(pipe, limits::MANIFEST)),
+        false => read_file(path, Links::Follow, limits::MANIFEST),
+    };
+    read.with_context(|| format!("cannot read {}", path.display()))
 }

@@ -125,7 +125,7 @@ async fn read(mut answer: Response, limit: Limit) -> std::result::Result<(Vec<u8
     let mut bytes = Vec::new();
     let read = timeout(DOCUMENT, async {
         while let Some(part) = answer.chunk().await? {
-            let room = limit.len() - bytes.len();
+            let room = limit.size() - bytes.len();
             bytes.extend_from_slice(part.get(..room).unwrap_or(&part));
             if part.len() > room {
                 return Ok(false);

@@ -178,7 +178,7 @@ mod tests {
             .pin(Own::default(), "node", std::path::Path::new(""))
             .and_then(|()| pod.pin(Own::default(), "pod", std::path::Path::new("")))
             .and_then(|()| {
-                let pod = std::fs::File::open(pod.path("net"))?;
+                let pod = File::open(pod.path("net"))?;
                 inside(&node.path("net"), || act(&pod))
             });
         node.unpin().and_then(|()| pod.unpin()).expect("unpinned");

@@ -167,7 +167,7 @@ fn attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
         if name.as_bytes() == b"security.selinux" {
             continue;
         }
-        let mut value = vec![0; limits::ATTRIBUTE.len()];
+        let mut value = vec![0; limits::ATTRIBUTE.size()];
         let length = fgetxattr(&from, name.as_c_str(), &mut value)?;
         match fsetxattr(&to, name.as_c_str(), &value[..length], rustix::fs::XattrFlags::empty()) {
             // Not every file system has every kind.
@@ -183,7 +183,7 @@ fn attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
 }
 
 fn names_of_attributes(file: impl AsFd) -> io::Result<Vec<std::ffi::CString>> {
-    let mut list = vec![0; limits::ATTRIBUTE.len()];
+    let mut list = vec![0; limits::ATTRIBUTE.size()];
     let length = match flistxattr(file, &mut list) {
         Err(Errno::NOTSUP) => 0,
         length => length?,

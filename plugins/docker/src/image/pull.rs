@@ -93,7 +93,7 @@ impl Layers {
     /// Whether there was anything to learn.
     fn learn(&mut self, message: CreateImageInfo) -> bool {
         let (Some(id), Some(status)) = (message.id, message.status) else { return false };
-        if self.0.len() >= limits::LAYERS.len() && !self.0.contains_key(&id) {
+        if self.0.len() >= limits::LAYERS.size() && !self.0.contains_key(&id) {
             return false;
         }
         let sizes = message.progress_detail.unwrap_or_default();

@@ -121,7 +121,7 @@ fn an_index_that_leads_to_itself_ends() {
 
 #[test]
 fn large_documents_are_not_read() {
-    let large = vec![b' '; limits::CONFIG.len() + 1];
+    let large = vec![b' '; limits::CONFIG.size() + 1];
     for (files, said) in [
         (vec![("index.json".to_owned(), large.clone())], "image manifest"),
         (vec![("manifest.json".to_owned(), large.clone())], "image manifest"),

@@ -243,11 +243,11 @@ async fn documents_are_not_read_beyond_their_bounds() {
         let error = endless(headers).repository(None).await.manifest("1").await.expect_err("too large");
         assert!(text(&error).contains("limit \"image manifest\""), "{}", text(&error));
     }
-    let large = "x".repeat(limits::TOKEN.len() + 1);
+    let large = "x".repeat(limits::TOKEN.size() + 1);
     let server = with_tokens(move |_| answer("200 OK", "", &large));
     let error = server.repository(None).await.manifest("1").await.expect_err("no token");
     assert!(text(&error).contains("limit \"answer of a token server\""), "{}", text(&error));
-    let page = "<p>".repeat(limits::REFUSAL.len());
+    let page = "<p>".repeat(limits::REFUSAL.size());
     let server = Server::start(|_| move |_: &str| answer("418 I'm a teapot", "", &page));
     let error = text(&server.repository(None).await.manifest("1").await.expect_err("it refuses"));
     assert!(error.contains("answers 418") && error.len() < 600, "{error}");
