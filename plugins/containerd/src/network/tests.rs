@@ -416,7 +416,9 @@ fn iptables_that_drops_what_is_forwarded_lets_pods_pass() {
         println!("{iptables}");
         on_a_node(|node| {
             let (pod, other, world) = (node.pod("pod", &[8080]), node.pod("other", &[]), node.world());
-            (pod.serve(80), other.serve(80), world.serve(80));
+            for server in [&pod, &other, &world] {
+                server.serve(80);
+            }
             let pass = || {
                 assert_eq!(pod.call(WORLD, 80, PATIENCE).expect("an answer"), "192.0.2.1");
                 assert_eq!(pod.call(other.address, 80, PATIENCE).expect("an answer"), pod.address.to_string());
