@@ -303,7 +303,7 @@ fn what_docker_forgot_to_have_started_runs_beside_nothing_and_goes() -> Result<(
             );
             let before = started(node, "pod")?;
             node.agent.stop()?;
-            forget_starts(node, &[before.record.id.clone()])?;
+            forget_starts(node, std::slice::from_ref(&before.record.id))?;
             ensure!(proc::alive(before.pid), "Docker has ended it: it has not forgotten it");
             if edits {
                 node.write("pod.yaml", pods::idle("pod", "2"))?;

@@ -84,7 +84,7 @@ impl Environment {
         let Some(words) = words else { return Ok(None) };
         let mut expanded = Vec::with_capacity(words.len());
         for word in words {
-            let word = expand_within(word, ARGUMENT.len(), |name| self.get(name)).ok_or(EnvError::WordTooLong)?;
+            let word = expand_within(word, ARGUMENT.size(), |name| self.get(name)).ok_or(EnvError::WordTooLong)?;
             self.hold(word.len())?;
             expanded.push(word);
         }
@@ -93,7 +93,7 @@ impl Environment {
 
     fn hold(&mut self, length: usize) -> Result<(), EnvError> {
         self.length = self.length.saturating_add(length);
-        if self.length > ARGUMENTS.len() { Err(EnvError::TooMuch) } else { Ok(()) }
+        if self.length > ARGUMENTS.size() { Err(EnvError::TooMuch) } else { Ok(()) }
     }
 
     pub fn into_variables(self) -> Vec<EnvVar> {
@@ -102,7 +102,7 @@ impl Environment {
 
     fn set(&mut self, name: &str, value: String) -> Result<(), EnvError> {
         let length = name.len() + "=".len() + value.len();
-        if length >= ARGUMENT.len() {
+        if length >= ARGUMENT.size() {
             return Err(EnvError::TooLong { name: name.to_owned(), length });
         }
         self.hold(length)?;
@@ -120,7 +120,7 @@ impl Environment {
     fn value(&self, name: &str, value: &Value, inputs: &Inputs<'_>) -> Result<Option<String>, EnvError> {
         Ok(Some(match value {
             Value::Text(text) => {
-                let expanded = expand_within(text, ARGUMENT.len(), |name| self.get(name));
+                let expanded = expand_within(text, ARGUMENT.size(), |name| self.get(name));
                 expanded.ok_or_else(|| EnvError::ExpandsTooLong { name: name.to_owned() })?
             }
             Value::Literal(text) => text.clone(),

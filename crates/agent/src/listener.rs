@@ -122,7 +122,7 @@ pub(crate) async fn serve(
     streams: Limit,
     shutdown: CancellationToken,
 ) {
-    let streams = Arc::new(Semaphore::new(streams.len()));
+    let streams = Arc::new(Semaphore::new(streams.size()));
     // Dropped at the end, and with them all connections: those that stream would keep us for ever.
     let mut tasks = JoinSet::new();
     // The oldest first.
@@ -145,7 +145,7 @@ pub(crate) async fn serve(
                     sleep(PAUSE).await;
                 }
                 Ok(mut connection) => {
-                    if open.len() >= most.len() && !make_room(&mut open) {
+                    if open.len() >= most.size() && !make_room(&mut open) {
                         // A new socket takes as much at once; who does not read it finds out by the end.
                         drop(connection.write_all(BUSY).now_or_never());
                         continue;
@@ -181,7 +181,7 @@ async fn converse(connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'stat
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
-        .max_buf_size(REQUEST_HEAD.len())
+        .max_buf_size(REQUEST_HEAD.size())
         .keep_alive(false)
         .serve_connection(TokioIo::new(connection), service)
         .with_upgrades();

@@ -115,8 +115,8 @@ pub(crate) async fn exchange(
     let mut connections = http1::Builder::new();
     // What Go's client takes: long heads, many headers, and headers over several lines.
     let connected = connections
-        .max_buf_size(ANSWER_HEAD.len())
-        .max_headers(ANSWER_HEADERS.len())
+        .max_buf_size(ANSWER_HEAD.size())
+        .max_headers(ANSWER_HEADERS.size())
         .allow_obsolete_multiline_headers_in_responses(true)
         .handshake(TokioIo::new(stream))
         .await;

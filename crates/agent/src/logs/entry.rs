@@ -144,7 +144,7 @@ impl Text {
             to.push(b'\n');
         }
         if is_held {
-            if state.held.len() > HELD_OUTPUT.len() {
+            if state.held.len() > HELD_OUTPUT.size() {
                 out.append(&mut state.held);
             }
         } else {
@@ -216,7 +216,7 @@ mod tests {
         let mut out = Vec::new();
         for _ in 0..1000 {
             text.add(entry(Stream::Stderr, &part), &mut out);
-            assert!(text.streams[1].held.len() <= HELD_OUTPUT.len() + part.len(), "the other stream waits for ever");
+            assert!(text.streams[1].held.len() <= HELD_OUTPUT.size() + part.len(), "the other stream waits for ever");
         }
         text.release(&mut out);
         assert_eq!(out.len(), 1000 * part.len());

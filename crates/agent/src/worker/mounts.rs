@@ -144,7 +144,7 @@ fn sub_path(wanted: &VolumeMount, environment: &Environment) -> Result<Option<Pa
         Some(SubPath::Path(path)) => path.clone(),
         Some(SubPath::Expression(expression)) => {
             let mut missing = None;
-            let path = expand_within(expression, PATH.len(), |name| {
+            let path = expand_within(expression, PATH.size(), |name| {
                 let value = environment.get(name).filter(|value| !value.is_empty());
                 if value.is_none() {
                     missing.get_or_insert_with(|| name.to_owned());

@@ -59,7 +59,7 @@ fn the_entry_that_fits_best_is_found_and_others_are_passed_over() {
     let (right_entry, other_entry) = (entry(&right, &own("")), entry(&other, &own("v3")));
     let documents: Vec<_> = [&right, &other, &artifact].map(bytes).into();
     let nested = index(&[other_entry.clone(), right_entry.clone()]);
-    let empty = index(&[other_entry.clone()]);
+    let empty = index(std::slice::from_ref(&other_entry));
     let mut lacks_os = right_entry.clone();
     lacks_os["platform"] = json!({"architecture": platform::architecture()});
     for (name, entries) in [
@@ -72,7 +72,7 @@ fn the_entry_that_fits_best_is_found_and_others_are_passed_over() {
         ),
         (
             "another kind",
-            vec![json!({"mediaType": "text/plain", "digest": digest(b"x"), "platform": own("")}), right_entry.clone()],
+            vec![json!({"mediaType": "text/plain", "digest": digest(b"x"), "platform": own("")}), right_entry],
         ),
         ("an index in an index", vec![entry(&nested, &Value::Null)]),
         ("an index that has nothing, then one that has", vec![entry(&empty, &own("")), entry(&nested, &own(""))]),

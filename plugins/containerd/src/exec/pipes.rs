@@ -105,7 +105,7 @@ impl Output {
         loop {
             let read = self.from.read(&mut chunk);
             let read = if is_over {
-                let until = last.unwrap_or_else(|| Instant::now() + QUIET);
+                let until = last.unwrap_or_else(|| stanchion_sdk::clock::instant() + QUIET);
                 match tokio::time::timeout_at(until, read).await {
                     Ok(read) => read,
                     Err(_) => return tracing::debug!("something holds the output of a process that has ended open"),
@@ -117,7 +117,7 @@ impl Output {
                     read = read => read,
                     changed = over.wait_for(|over| *over) => {
                         is_over = true;
-                        last = drain.map(|drain| Instant::now() + drain);
+                        last = drain.map(|drain| stanchion_sdk::clock::instant() + drain);
                         drop(changed);
                         continue;
                     }

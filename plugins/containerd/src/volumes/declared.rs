@@ -175,10 +175,7 @@ fn attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
             set => set?,
         }
     }
-    let time = Timespec {
-        tv_sec: found.st_mtime.try_into().unwrap_or(0),
-        tv_nsec: found.st_mtime_nsec.try_into().unwrap_or(0),
-    };
+    let time = Timespec { tv_sec: found.st_mtime, tv_nsec: found.st_mtime_nsec.try_into().unwrap_or(0) };
     Ok(futimens(&to, &Timestamps { last_access: time, last_modification: time })?)
 }
 

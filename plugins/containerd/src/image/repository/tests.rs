@@ -236,7 +236,7 @@ async fn credentials_of_a_registry_with_tls_go_to_no_server_without() {
 #[tokio::test]
 async fn documents_are_not_read_beyond_their_bounds() {
     let endless = |headers: &'static str| {
-        let body = "x".repeat(shared::MANIFEST.len() + 2);
+        let body = "x".repeat(shared::MANIFEST.size() + 2);
         Server::start(|_| move |_: &str| format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{headers}\r\n{body}"))
     };
     for headers in ["", "Content-Length: 4194306\r\n"] {
