@@ -34,6 +34,14 @@ fn reachable(directory: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
+/// Writes a manifest that only root can read, as one with a Secret has to be.
+fn write_secret(node: &Node, text: &str) -> Result<()> {
+    let draft = node.path("draft.yaml");
+    fs::write(&draft, text).context("a draft")?;
+    fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).context("a draft for root")?;
+    fs::rename(draft, node.manifest("objects.yaml")).context("the manifest can be put in place")
+}
+
 // R-VOL-8.
 fn volumes_are_mounted_below_those_that_the_agent_writes(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
@@ -59,7 +67,7 @@ fn volumes_are_mounted_below_those_that_the_agent_writes(on: Backend) -> Result<
              \x20 - {name: labels, downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}}\n\
              \x20 - {name: all, projected: {sources: [{configMap: {name: settings}}]}}\n";
         let pod = shell("pod", IDLE, extra);
-        node.write("objects.yaml", objects("before"))?;
+        write_secret(node, &objects("before"))?;
         node.write("pod.yaml", &pod)?;
         let before = node.await_running("pod")?[0].identity();
         let check = |value: &str| {
@@ -74,7 +82,7 @@ fn volumes_are_mounted_below_those_that_the_agent_writes(on: Backend) -> Result<
         run(node, "echo x > /etc/settings/secret/deep/scratch/x")?;
         check("before")?;
         println!("the files change, and what is mounted among them stays");
-        node.write("objects.yaml", objects("after"))?;
+        write_secret(node, &objects("after"))?;
         node.until("the new files", || check("after"))?;
         ensure!(node.container("pod")?.identity() == before, "it was restarted");
         println!("nobody but root reaches a pod's files and its shared memory by their paths on the node");
