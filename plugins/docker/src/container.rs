@@ -12,11 +12,13 @@ use stanchion_sdk::{
     privileges::oom_score_adj,
     runtime::{
         ContainerConfig, ContainerId, Error, ErrorKind, Mount, MountPropagation, RecursiveReadOnly, Result, labels,
+        signal,
     },
 };
 
 use crate::{
     Docker, names,
+    process::SIGTERM,
     sandbox::{created_twice, host_config},
     security::{Confinement, Who},
     volumes::Volumes,
@@ -60,9 +62,14 @@ impl Docker {
         let configuring = |error: Error| error.context(format!("configuring container {}", config.name));
         let confinement = Confinement::of(&config.security).map_err(configuring)?;
         let who = self.who(&config).await?;
+        // As a number: Docker sends no signal at all to a container whose own is one that it does not know.
+        let image = self.look_up_image(&config.image).await?;
+        let named = image.config.and_then(|config| config.stop_signal).filter(|name| !name.is_empty());
+        let stop_signal = named.map(|name| signal::number(&name).unwrap_or(SIGTERM).to_string());
         let volumes = self.volumes(&name, &pod, &mut config).await?;
         let create = async {
-            let created = self.create(&name, self.container_body(&config, &pod, who, confinement, &volumes)).await;
+            let body = self.container_body(&config, &pod, who, confinement, &volumes);
+            let created = self.create(&name, ContainerCreateBody { stop_signal, ..body }).await;
             created.map(ContainerId).map_err(|error| created_twice(format!("creating container {name}"), &error))
         };
         let created = self.with_volumes(&volumes, create).await;

@@ -24,7 +24,7 @@ use crate::{
 /// How often, and for how long each time, somebody else's removal of a container is waited for.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
-const SIGTERM: i32 = 15;
+pub(crate) const SIGTERM: i32 = 15;
 
 impl Docker {
     pub(crate) async fn start_process(&self, id: &ContainerId) -> Result<()> {
