@@ -7,7 +7,7 @@
 //! - A [`Stamp`] is a moment in a label or a file, for an agent that comes later.
 
 use std::{
-    fmt, fs,
+    fmt,
     str::FromStr,
     sync::{
         LazyLock,
@@ -18,6 +18,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use stanchion_untrusted::read_kernel;
 use tokio::time::Instant;
 
 /// How far what was shown of a moment may be from the time of day before it is shown anew.
@@ -198,13 +199,13 @@ impl Dial {
 
 /// The id of this boot, shortened.
 static BOOT: LazyLock<Option<u64>> = LazyLock::new(|| {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.replace('-', "");
+    let id = read_kernel("/proc/sys/kernel/random/boot_id").ok()?.replace('-', "");
     u64::from_str_radix(id.get(..16)?, 16).ok()
 });
 
 /// Nanoseconds since boot, to a hundredth of a second (proc_uptime(5), `CLOCK_BOOTTIME`).
 fn uptime() -> Option<i64> {
-    let text = fs::read_to_string("/proc/uptime").ok()?;
+    let text = read_kernel("/proc/uptime").ok()?;
     let (seconds, hundredths) = text.split(' ').next()?.split_once('.')?;
     let (seconds, hundredths) = (seconds.parse::<i64>().ok()?, hundredths.parse::<i64>().ok()?);
     seconds.checked_mul(1_000_000_000)?.checked_add(hundredths.checked_mul(10_000_000)?)

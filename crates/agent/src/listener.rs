@@ -31,7 +31,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::REQUEST_HEAD;
+use crate::{clock::instant, limits::REQUEST_HEAD};
 
 /// How long the head of a request may take to come.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -151,7 +151,7 @@ pub(crate) async fn serve(
                         continue;
                     }
                     let inner =
-                        Inner { stage: AtomicU8::new(WAITS), since: Instant::now(), streams: Arc::clone(&streams) };
+                        Inner { stage: AtomicU8::new(WAITS), since: instant(), streams: Arc::clone(&streams) };
                     let life = Life(Arc::new(inner));
                     let task = tasks.spawn(converse(connection, routes.clone(), life.clone()));
                     open.push_back(Open { task, life });

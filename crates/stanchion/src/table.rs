@@ -35,10 +35,10 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
 
 /// A text as it stands in a table: cut, and without what a terminal would obey.
 fn cell(text: &str) -> String {
-    let start = text.char_indices().nth(CELL.len()).map_or(text, |(end, _)| &text[..end]);
+    let start = text.char_indices().nth(CELL.size()).map_or(text, |(end, _)| &text[..end]);
     let shown = escaped(start);
-    match start.len() < text.len() || shown.chars().count() > CELL.len() {
-        true => shown.chars().take(CELL.len() - 1).chain(['…']).collect(),
+    match start.len() < text.len() || shown.chars().count() > CELL.size() {
+        true => shown.chars().take(CELL.size() - 1).chain(['…']).collect(),
         false => shown.into_owned(),
     }
 }
@@ -173,12 +173,12 @@ mod tests {
         let lines: Vec<_> = table.lines().collect();
         assert_eq!(lines.len(), 3);
         assert!(lines[0].starts_with('A') && lines[0].ends_with("   B"));
-        assert_eq!(lines[1].chars().count(), CELL.len() + 4);
+        assert_eq!(lines[1].chars().count(), CELL.size() + 4);
         assert_eq!(lines[1].split_whitespace().next().map(|text| text.ends_with("x…")), Some(true));
         let cells: Vec<_> = lines[2].split("     ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
         assert_eq!(cells, ["\\x1b[2J\\nForged   row", "\\u{202e}"]);
         assert_eq!(aligned(&[row(["größer", "b"]), row(["a"; 2])]), "größer   b\na        a\n");
         assert_eq!(aligned(&[]), "");
-        assert!(shown(&long).len() <= DETAIL.len());
+        assert!(shown(&long).len() <= DETAIL.size());
     }
 }

@@ -1,6 +1,7 @@
 //! Registries that send what they should not, and images that are written carelessly.
 
 #![allow(missing_docs, reason = "a test")]
+#![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 
 mod support;
 

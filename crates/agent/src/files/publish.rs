@@ -82,7 +82,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
     for link in &visible.links {
         let path = volume.join(link);
         if fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir()) {
-            fs::remove_dir_all(&path)?;
+            tree::remove(&path)?;
         }
         let up: PathBuf = link.components().skip(1).map(|_| Component::ParentDir).collect();
         match symlink(up.join(DATA).join(link), path) {

@@ -12,12 +12,12 @@ use std::{
 
 use futures_util::future::{Either, join_all, select};
 use nix::{sys::stat::Mode, unistd::mkfifo};
+use stanchion_sdk::clock;
 use stanchion_untrusted::tree;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe::{OpenOptions, Receiver, Sender},
     sync::watch,
-    time::Instant,
 };
 
 /// How long the output of a process that has ended may pause: a child of it may hold it open for ever.
@@ -105,7 +105,7 @@ impl Output {
         loop {
             let read = self.from.read(&mut chunk);
             let read = if is_over {
-                let until = last.unwrap_or_else(|| stanchion_sdk::clock::instant() + QUIET);
+                let until = last.unwrap_or_else(|| clock::instant() + QUIET);
                 match tokio::time::timeout_at(until, read).await {
                     Ok(read) => read,
                     Err(_) => return tracing::debug!("something holds the output of a process that has ended open"),
@@ -117,7 +117,7 @@ impl Output {
                     read = read => read,
                     changed = over.wait_for(|over| *over) => {
                         is_over = true;
-                        last = drain.map(|drain| stanchion_sdk::clock::instant() + drain);
+                        last = drain.map(|drain| clock::instant() + drain);
                         drop(changed);
                         continue;
                     }
