@@ -76,8 +76,12 @@ fn parts(statement: &str) -> Result<(String, String)> {
         return Ok((constant.to_lowercase().replace('_', " "), value.to_owned()));
     };
     let arguments = arguments.trim_end_matches(')').trim_end().trim_end_matches(',').trim_start();
-    let (name, value) = arguments.split_once(',').context("a limit has a name and a value")?;
-    Ok((name.trim().trim_matches('"').to_owned(), value.trim().to_owned()))
+    let (name, value) = arguments
+        .strip_prefix('"')
+        .and_then(|arguments| arguments.split_once('"'))
+        .and_then(|(name, value)| Some((name, value.trim_start().strip_prefix(',')?)))
+        .context("a limit has a name and a value")?;
+    Ok((name.to_owned(), value.trim().to_owned()))
 }
 
 /// Writes the page.
@@ -111,19 +115,19 @@ mod tests {
     #[test]
     fn limits_are_read_as_they_are_declared() {
         let source = "//! Bounds.\n\nuse x::Limit;\n\n// Files.\n\n/// A manifest\n/// is small.\npub(crate) const MANIFEST: Limit = \
-                      Limit::new(\"manifest file\", 10 << 20);\n/// Wide.\npub const LONG: Limit =\n    Limit::new(\n        \"long\",\n        \
+                      Limit::new(\"manifest, file\", 10 << 20);\n/// Wide.\npub const LONG: Limit =\n    Limit::new(\n        \"long\",\n        \
                       5,\n    );\n/// Plain.\npub(crate) const MOST_PROBLEMS: usize = 100;\n";
         let limits = declared(Path::new("crates/x/src/limits.rs"), source).expect("it is understood");
         let short: Vec<_> = limits.iter().map(|it| (&*it.name, &*it.value, &*it.reason)).collect();
         let expected = [
-            ("manifest file", "10 << 20", "A manifest is small."),
+            ("manifest, file", "10 << 20", "A manifest is small."),
             ("long", "5", "Wide."),
             ("most problems", "100", "Plain."),
         ];
         assert_eq!(short, expected);
         let page = page(&limits);
         assert!(
-            page.contains("## crates/x\n") && page.contains("| manifest file | `10 << 20` | A manifest is small. |"),
+            page.contains("## crates/x\n") && page.contains("| manifest, file | `10 << 20` | A manifest is small. |"),
             "{page}"
         );
     }

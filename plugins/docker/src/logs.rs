@@ -49,8 +49,11 @@ fn writer(sink: OwnedFd) -> std::io::Result<Box<dyn AsyncWrite + Send + Unpin>> 
     })
 }
 
-/// One message of Docker's, `TIME TEXT`, as a CRI log line. Docker cuts at 16 KiB, as CRI has it, and a message without
-/// an end of line is a part of one.
+/// Docker cuts lines into messages of this many bytes.
+const PART: usize = 16 << 10;
+
+/// One message of Docker's, `TIME TEXT`, as a CRI log line. Docker cuts at 16 KiB, as CRI has it. A message of that length
+/// without an end of line is a part of one; a shorter one is the last part of a line, whose end the driver `local` leaves out.
 fn line(message: &LogOutput) -> Option<Vec<u8>> {
     let (stream, message) = match message {
         LogOutput::StdErr { message } => ("stderr", message),
@@ -61,7 +64,8 @@ fn line(message: &LogOutput) -> Option<Vec<u8>> {
     let (time, text) = (&message[..space], &message[space + 1..]);
     let (tag, text) = match text.strip_suffix(b"\n") {
         Some(text) => ("F", text),
-        None => ("P", text),
+        None if text.len() >= PART => ("P", text),
+        None => ("F", text),
     };
     let mut line = Vec::with_capacity(message.len() + 16);
     for part in [time, b" ", stream.as_bytes(), b" ", tag.as_bytes(), b" ", text, b"\n"] {
@@ -72,7 +76,7 @@ fn line(message: &LogOutput) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{LogOutput, line};
+    use super::{LogOutput, PART, line};
 
     // R-LOG-4.
     #[test]
@@ -80,7 +84,10 @@ mod tests {
         let out = |text: &'static str| line(&LogOutput::StdOut { message: text.into() });
         let err = line(&LogOutput::StdErr { message: "2026-01-01T00:00:00.000000001Z a b \n".into() });
         assert_eq!(err.as_deref(), Some(&b"2026-01-01T00:00:00.000000001Z stderr F a b \n"[..]));
-        assert_eq!(out("T part").as_deref(), Some(&b"T stdout P part\n"[..]));
+        let part = format!("T {}", "x".repeat(PART));
+        let expected = format!("T stdout P {}\n", "x".repeat(PART));
+        assert_eq!(line(&LogOutput::StdOut { message: part.into() }), Some(expected.into_bytes()));
+        assert_eq!(out("T last part").as_deref(), Some(&b"T stdout F last part\n"[..]), "as the driver local has it");
         assert_eq!(out("T \n").as_deref(), Some(&b"T stdout F \n"[..]));
     }
 }

@@ -149,8 +149,9 @@ async fn a_backend_that_is_away_is_shown_at_its_pods_and_for_itself() {
     node.write("web.yaml", &pod("web", "app:1"));
     node.write("lost.yaml", &pod("lost", "app:1").spec("runtimeClassName: nowhere"));
     node.start();
+    // Before the first look is over it says that the backend has not answered yet.
     shows_reason(&node, "BackendUnavailable").await;
-    assert!(message(&node, "web").contains("cannot be reached"), "{}", message(&node, "web"));
+    node.shows("why", |node| message(node, "web").contains("cannot be reached")).await;
     node.shows("the class", |node| node.reason("lost", "app") == "RuntimeClassUnknown").await;
     assert!(node.handle().board.backends()[0].error.is_some());
     node.fake().set_available(true);

@@ -79,7 +79,8 @@ impl Bed {
         add("link", remains::links(names, false)?);
         add("rule", remains::rules(names)?);
         let run = self.path("run");
-        let files = remains::files(&run).into_iter().filter(|it| it.file_name().is_none_or(|name| name != "last"));
+        let is_the_backends = |path: &PathBuf| path.file_name().is_some_and(|name| name == "last" || name == "lock");
+        let files = remains::files(&run).into_iter().filter(|path| !is_the_backends(path));
         add("file", shown(files.collect()));
         let shims = remains::processes(names)?.into_iter().filter(|seen| seen.command.contains("shim"));
         add("process", shims.map(|seen| seen.command).collect());
