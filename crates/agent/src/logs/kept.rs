@@ -67,6 +67,8 @@ impl<R: Runtime> Kept<R> {
             match self.copy_new(to).await {
                 Ok(()) if over || to.is_closed() => break,
                 Ok(()) => tokio::time::sleep(PERIOD).await,
+                // The container is removed, and its log with it: what was followed is over.
+                Err(error) if error.kind() == ErrorKind::NotFound && self.read.count > 0 => break,
                 Err(error) => {
                     drop(to.send(Err(io::Error::other(error))).await);
                     return;

@@ -2,13 +2,14 @@
 
 use std::{
     fs,
+    io::ErrorKind,
     os::unix::fs::FileTypeExt,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
-use stanchion_pod::{Manifest, ObjectKey, Problem, decode};
+use anyhow::{Context, Result, anyhow};
+use stanchion_pod::{MAX_MANIFEST, Manifest, ObjectKey, Problem, decode};
 use stanchion_untrusted::{Links, read as read_file, read_from, text::escaped};
 
 use crate::config::{Settings, host_name};
@@ -99,5 +100,10 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         true => fs::File::open(path).and_then(|pipe| read_from(pipe, limits::MANIFEST)),
         false => read_file(path, Links::Follow, limits::MANIFEST),
     };
-    read.with_context(|| format!("cannot read {}", path.display()))
+    read.map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge => {
+            anyhow!("{}: a manifest must be smaller than {} MiB ({error})", path.display(), MAX_MANIFEST >> 20)
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
+    })
 }
