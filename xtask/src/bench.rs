@@ -13,7 +13,7 @@ mod rounds;
 mod table;
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -57,6 +57,9 @@ pub struct Options {
     /// Uses programs of the dev profile: faster to build, not for publication
     #[arg(long)]
     dev: bool,
+    /// Uses the programs and libraries of this directory, e.g. those of an earlier release
+    #[arg(long, conflicts_with = "dev")]
+    programs: Option<PathBuf>,
 }
 
 impl Options {
@@ -72,7 +75,10 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(options.mixed > 0, "--mixed must be at least 1");
     deps::ensure_all()?;
     slot::sweep()?;
-    let programs = build::programs(!options.dev)?;
+    let programs = match &options.programs {
+        Some(programs) => programs.canonicalize().with_context(|| format!("cannot find {}", programs.display()))?,
+        None => build::programs(!options.dev)?,
+    };
     let interrupt = Interrupt::watch()?;
     println!("{}", machine::describe(options.dev)?);
     if options.wants("decode") {
