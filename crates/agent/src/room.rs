@@ -307,7 +307,7 @@ mod tests {
             let message = conflict.map(|port| {
                 format!(
                     "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port {port} \
-                     is taken by pod default/a-n"
+                     is in use by pod default/a-n"
                 )
             });
             assert_eq!(refused, message.map(|message| ("NodePorts", message)), "R-ADM-5: {port}");

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use stanchion_tests::{
     Node,
@@ -387,6 +388,10 @@ fn words(node: &Node) -> Result<Words> {
         (nameserver.to_owned(), "<nodeNameserver>".to_owned()),
         (format!("size={}k", memory.unwrap_or("0")), "size=<memory>".to_owned()),
     ];
+    // Half of the threads that the kernel has memory for; the recorder's node had some memory more or less.
+    if let Some(processes) = getrlimit(Resource::Nproc).maximum {
+        pairs.push((processes.to_string(), "96365".to_owned()));
+    }
     pairs.extend((0..4).map(|which| (node.names().port(which).to_string(), format!("1843{which}"))));
     Ok(Words::new(pairs))
 }

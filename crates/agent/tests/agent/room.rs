@@ -110,7 +110,7 @@ async fn a_port_of_the_node_goes_to_one_pod_and_then_to_the_next() {
         node.runs(&[("web", &[("web", "app:1")])]).await;
         node.shows("web-2 Failed", |node| phase(node, "web-2") == "Failed").await;
         let message = "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port \
-                       8080/TCP of 127.0.0.1 is taken by pod default/web-node";
+                       8080/TCP of 127.0.0.1 is in use by pod default/web-node";
         let status = node.status("web-2");
         assert_eq!(status.reason.as_deref(), Some("NodePorts"), "R-ADM-5");
         assert_eq!(status.message, Some(format!("Pod was rejected: {message}")), "R-ADM-5");
