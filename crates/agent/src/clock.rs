@@ -106,7 +106,8 @@ impl Stamp {
     /// How long ago `then` was at this moment; no time if it was later.
     pub(crate) fn since(self, then: Self) -> Duration {
         match (self.boot, then.boot) {
-            (Some(now), Some(then)) if now.id == then.id => {
+            // In a container of LXC the uptime begins anew while the boot is the same.
+            (Some(now), Some(then)) if now.id == then.id && now.at >= then.at => {
                 Duration::from_nanos(u64::try_from(now.at.saturating_sub(then.at)).unwrap_or(0))
             }
             _ => until(then.wall, self.wall),

@@ -131,7 +131,7 @@ impl<R: Runtime> Reconciler<R> {
         while let Some(key) = next {
             self.workers.remove(&key);
             if let Some(uid) = self.uids.remove(&key) {
-                self.owners.remove(&uid);
+                self.disown(&key, &uid);
             }
             next = self.ended.1.try_recv().ok();
         }
@@ -263,9 +263,16 @@ impl<R: Runtime> Reconciler<R> {
     /// Notes the UID of a pod that has a worker.
     fn own(&mut self, key: &PodKey, uid: PodUid) {
         if let Some(last) = self.uids.insert(key.clone(), uid.clone()) {
-            self.owners.remove(&last);
+            self.disown(key, &last);
         }
         self.owners.insert(uid, key.clone());
+    }
+
+    /// Forgets that a UID is this pod's; it may be another's by now.
+    fn disown(&mut self, key: &PodKey, uid: &PodUid) {
+        if self.owners.get(uid) == Some(key) {
+            self.owners.remove(uid);
+        }
     }
 
     fn employ(&mut self, key: &PodKey, desired: Option<DesiredPod>) {

@@ -167,7 +167,7 @@ impl Room {
         let (port, owner) = self.ports.conflict(pod)?;
         let message = format!(
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port {port} is \
-             taken by pod {owner}"
+             in use by pod {owner}"
         );
         Some(("NodePorts", message))
     }

@@ -14,6 +14,7 @@ mod removal;
 mod tests;
 
 use std::{
+    collections::HashSet,
     ffi::CStr,
     io,
     os::fd::{BorrowedFd, OwnedFd},
@@ -76,10 +77,15 @@ pub fn walk(top: impl AsRef<Path>, mut visit: impl FnMut(Found<'_>) -> io::Resul
     }
 }
 
-/// What the files in a directory take of the disk, bytes; without what is mounted there. What cannot be looked at counts nothing.
+/// The most files with several names that are told apart: the names of those after them count nothing.
+const LINKED: usize = 1 << 20;
+
+/// What the files in a directory take of the disk, bytes; without what is mounted there. A file with several names counts once. What
+/// cannot be looked at counts nothing.
 #[must_use]
 pub fn usage(top: impl AsRef<Path>) -> u64 {
     let mut used = 0_u64;
+    let mut linked = HashSet::new();
     let Ok(mut levels) = open_top(top.as_ref()).and_then(Levels::below) else { return used };
     loop {
         let Some(entry) = levels.next() else {
@@ -91,12 +97,17 @@ pub fn usage(top: impl AsRef<Path>) -> u64 {
         let Ok(entry) = entry else { continue };
         let (directory, name) = (levels.directory(), entry.file_name());
         let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT;
-        let Ok(found) = statx(directory, name, flags, StatxFlags::TYPE | StatxFlags::BLOCKS) else { continue };
+        let wanted = StatxFlags::TYPE | StatxFlags::BLOCKS | StatxFlags::NLINK | StatxFlags::INO;
+        let Ok(found) = statx(directory, name, flags, wanted) else { continue };
         if found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
             continue;
         }
+        let is_directory = FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory;
+        if found.stx_nlink > 1 && !is_directory && (linked.len() >= LINKED || !linked.insert(found.stx_ino)) {
+            continue;
+        }
         used = used.saturating_add(found.stx_blocks.saturating_mul(512));
-        if FileType::from_raw_mode(found.stx_mode.into()) == FileType::Directory
+        if is_directory
             && let Ok(opened) = open_child(directory, name)
             && let Err(error) = levels.enter(opened)
         {

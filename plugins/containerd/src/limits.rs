@@ -46,3 +46,7 @@ pub(crate) const CNI_ANSWER: Limit = Limit::new("answer of a CNI plugin", 4 << 2
 pub(crate) const IPTABLES_TABLES: Limit = Limit::new("names of iptables' tables", 4096);
 /// A kernel parameter of the network: a number.
 pub(crate) const PARAMETER: Limit = Limit::new("kernel parameter", 4096);
+
+/// What a program of the packet filter prints, bytes: other people's tables can have sets of a hundred thousand addresses. One that
+/// prints more fails.
+pub(crate) const FILTER_OUTPUT: Limit = Limit::new("output of nft or iptables", 64 << 20);

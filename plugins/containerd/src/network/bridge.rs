@@ -7,11 +7,16 @@ use std::{
     os::fd::AsFd as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sha2::{Digest, Sha256};
-use stanchion_sdk::runtime::{Error, ErrorKind, PortMapping, Result};
+use stanchion_sdk::{
+    clock,
+    runtime::{Error, ErrorKind, PortMapping, Result},
+};
 use stanchion_untrusted::{Links, open};
+use tokio::time::Instant;
 
 use super::{
     NetworkConfig,
@@ -24,6 +29,10 @@ use super::{
     rules::{Port, hardware},
 };
 use crate::namespaces;
+
+/// Looking for what is in the way of pods is slow beyond this time, and then rests for so many times as long.
+const SLOW: Duration = Duration::from_secs(1);
+const REST: u32 = 50;
 
 /// The bridge of one agent.
 #[derive(Clone, Debug)]
@@ -49,6 +58,8 @@ struct Seen {
     asked: Option<u32>,
     /// What was in their way then.
     obstacles: Vec<String>,
+    /// When that may be looked for again, if it took long.
+    looks_again: Option<Instant>,
     /// Why the network is not as it is to be, if so.
     failure: Option<String>,
 }
@@ -255,12 +266,24 @@ impl Bridge {
             tracing::warn!(bridge = &**bridge, "somebody turned off net.ipv4.ip_forward: it is on again");
         }
         let has_ports = self.leases.claimed().map(|claimed| !claimed.is_empty());
-        let localnet = has_ports.and_then(|has_ports| self.set_localnet(has_ports));
+        let localnet = has_ports.and_then(|has_ports| {
+            self.set_localnet(has_ports)?;
+            // A pod may have claimed one meanwhile.
+            match has_ports || self.leases.claimed()?.is_empty() {
+                true => Ok(()),
+                false => self.set_localnet(true),
+            }
+        });
         localnet.map_err(failed("allowing traffic over bridge"))?;
         seen.is_ready = true;
         // iptables of the old kind says nothing of changes.
-        if seen.changes != Some(changes) || (at_everything && Forward::has_legacy()) {
-            match self.forward.look(true) {
+        let is_due = seen.looks_again.is_none_or(|at| at <= clock::instant());
+        if is_due && (seen.changes != Some(changes) || (at_everything && Forward::has_legacy())) {
+            let begun = clock::instant();
+            let looked = self.forward.look(true);
+            // Other people's tables can have sets of a hundred thousand addresses.
+            seen.looks_again = Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
+            match looked {
                 Ok(obstacles) => {
                     for obstacle in obstacles.iter().filter(|it| !seen.obstacles.contains(it)) {
                         tracing::warn!(bridge = &**bridge, obstacle, "something is in the way of pods");

@@ -105,7 +105,7 @@ impl Forward {
     pub fn withdraw(&self) {
         let kinds = [Some(Kind::Nft), Self::has_legacy().then_some(Kind::Legacy)];
         for (iptables, restore) in kinds.into_iter().flatten().filter_map(Kind::installed) {
-            let batch = run(iptables, &["-S"], "").map(|saved| iptables::withdrawal(&saved, &self.bridge));
+            let batch = run(iptables, &["-w", "5", "-S"], "").map(|saved| iptables::withdrawal(&saved, &self.bridge));
             let withdrawn = batch.and_then(|batch| batch.map_or(Ok(()), |batch| restored(restore, &batch)));
             if let Err(error) = withdrawn {
                 tracing::warn!(bridge = &*self.bridge, %error, "rules that let pods pass stay in iptables");
@@ -126,7 +126,7 @@ impl Forward {
         let Some((iptables, restore)) = kind.installed() else {
             return drops.then(|| stopped("the program iptables, which could let them pass, is not installed"));
         };
-        let saved = match run(iptables, &["-S"], "") {
+        let saved = match run(iptables, &["-w", "5", "-S"], "") {
             Ok(saved) => saved,
             Err(error) => return drops.then(|| stopped(&error.to_string())),
         };

@@ -142,6 +142,10 @@ pub(super) fn change(table: &str, change: Change, elements: &[Element], generati
         Change::Add => (NFT_MSG_NEWSETELEM, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE),
         Change::Remove => (NFT_MSG_DELSETELEM, NLM_F_REQUEST | NLM_F_ACK),
     };
+    // A batch without elements changes no number.
+    if elements.is_empty() {
+        return Ok(generation);
+    }
     let known = attribute(NFNL_BATCH_GENID, &generation.to_be_bytes());
     let mut batch = message(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, 0, 0, NFNL_SUBSYS_NFTABLES, &known);
     for (number, element) in (1..).zip(elements) {
@@ -163,8 +167,11 @@ pub(super) fn change(table: &str, change: Change, elements: &[Element], generati
             answers = answers.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
-    // The kernel leaves out zero.
-    Ok(generation.wrapping_add(1).max(1))
+    // The kernel leaves out zero. Elements that were there before leave the number as it is.
+    match self::generation()? {
+        now if now == generation || now == generation.wrapping_add(1).max(1) => Ok(now),
+        _ => Err(io::Error::other("somebody else changed the packet filter's rules meanwhile")),
+    }
 }
 
 fn body(table: &str, element: &Element) -> Vec<u8> {
