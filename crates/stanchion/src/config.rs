@@ -206,6 +206,9 @@ const KEYS: [&str; 51] = [
     "backend.containerd.network",
 ];
 
+/// Where the configuration is, if nothing else is said.
+pub const DEFAULT: &str = "/etc/stanchion/stanchion.toml";
+
 impl Settings {
     /// Reads and checks.
     pub fn load(path: &Path) -> Result<Self> {

@@ -17,10 +17,12 @@ mod notify;
 mod run;
 mod shutdown;
 mod table;
+#[cfg(test)]
+mod tests;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, parser::ValueSource};
 use stanchion_untrusted::text::escaped_lines;
 
 /// Keeps a node's pods standing when everything else is gone.
@@ -28,7 +30,7 @@ use stanchion_untrusted::text::escaped_lines;
 #[command(version, about)]
 struct Arguments {
     /// Configuration file
-    #[arg(long, global = true, env = "STANCHION_CONFIG", default_value = "/etc/stanchion/stanchion.toml")]
+    #[arg(long, global = true, env = "STANCHION_CONFIG", default_value = config::DEFAULT)]
     config: PathBuf,
     /// The agent's socket, instead of the one that the configuration says
     #[arg(long, global = true)]
@@ -75,9 +77,28 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let Arguments { config, socket, command } = Arguments::parse();
+    program(&std::env::args_os().collect::<Vec<_>>())
+}
+
+/// Does what a command line asks for.
+fn program(words: &[OsString]) -> ExitCode {
+    let matches = Arguments::command().get_matches_from(words);
+    let Arguments { config, socket, command } = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    if let Some(name) = ["--config", "--socket"].into_iter().find(|name| is_repeated(words, name)) {
+        eprintln!("error: {name} cannot be used multiple times");
+        return ExitCode::FAILURE;
+    }
     if socket.is_some() && !command.asks_the_agent() {
         eprintln!("error: this command does not ask the agent, and takes no --socket");
+        return ExitCode::FAILURE;
+    }
+    // A variable that is set for all commands gives way; `doctor` reads the configuration too.
+    let is_config_given = matches.value_source("config") == Some(ValueSource::CommandLine);
+    if socket.is_some() && is_config_given && !matches!(command, Command::Doctor) {
+        eprintln!("error: --config says only where the agent's socket is, and --socket says it too; leave one out");
         return ExitCode::FAILURE;
     }
     let client = client::Client::new(config.clone(), socket);
@@ -104,73 +125,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    /// Whoever adds an argument says here that it has an effect. The arguments of `get` are tried one by one where they are.
-    #[test]
-    fn all_arguments_are_known() {
-        fn walk(command: &clap::Command, path: &str, found: &mut Vec<String>) {
-            for argument in command.get_arguments() {
-                let name = match argument.get_long() {
-                    Some("help" | "version") => continue,
-                    Some(long) => format!("--{long}"),
-                    None => argument.get_id().as_str().to_uppercase(),
-                };
-                found.push(format!("{path}{name}"));
-            }
-            command.get_subcommands().for_each(|it| walk(it, &format!("{path}{} ", it.get_name()), found));
-        }
-        let mut found = Vec::new();
-        walk(&Arguments::command(), "", &mut found);
-        found.retain(|argument| !argument.starts_with("get "));
-        let expected = [
-            "--config",
-            "--socket",
-            "run --log-format",
-            "validate FILES",
-            "validate --strict",
-            "validate --output",
-            "describe KIND",
-            "describe NAME",
-            "describe --namespace",
-            "logs POD",
-            "logs CONTAINER_NAME",
-            "logs --container",
-            "logs --namespace",
-            "logs --follow",
-            "logs --previous",
-            "logs --tail",
-            "logs --since",
-            "logs --since-time",
-            "logs --timestamps",
-            "exec POD",
-            "exec --container",
-            "exec --namespace",
-            "exec --stdin",
-            "exec --tty",
-            "exec COMMAND",
-            "restart POD",
-            "restart --container",
-            "restart --namespace",
-            "events --watch",
-            "backends --output",
-            "images prune --dry-run",
-            "images prune --output",
-            "backend check LIBRARY",
-            "backend check --name",
-            "backend check --image",
-            "backend check --only",
-        ];
-        assert_eq!(found, expected);
-        for command in ["run", "validate -", "backend check l", "doctor", "get pods"] {
-            let words = ["stanchion", "--socket", "s"].into_iter().chain(command.split(' '));
-            let parsed = Arguments::try_parse_from(words).expect("clap takes it");
-            let asks = matches!(command, "doctor" | "get pods");
-            assert_eq!(parsed.command.asks_the_agent(), asks, "{command}");
-        }
-    }
+/// Whether an option is there before the command's name and again after it, where clap forgets the first one.
+fn is_repeated(words: &[OsString], name: &str) -> bool {
+    let own = words.iter().take_while(|word| *word != "--").filter_map(|word| word.to_str());
+    own.filter(|word| word.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))).count() > 1
 }

@@ -64,6 +64,7 @@ pub enum LogFormat {
 pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     let settings = Settings::load(config)?;
     log(options.log_format, "info");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "the agent starts");
     raise_open_files();
     memory::share_one_heap();
     let _lock = prepare(&settings.agent)?;

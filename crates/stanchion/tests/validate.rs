@@ -80,6 +80,13 @@ fn a_directory_is_read_file_by_file_and_all_problems_are_told() {
 }
 
 #[test]
+fn a_configuration_that_cannot_be_read_is_told() {
+    let output = validate(&["-"], GOOD);
+    let warning = "warning: cannot read the configuration /nonexistent/stanchion.toml";
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).starts_with(warning));
+}
+
+#[test]
 fn standard_input_is_read() {
     assert!(validate(&["-"], GOOD).status.success());
     assert_eq!(validate(&["-"], BAD).status.code(), Some(1));
@@ -89,7 +96,11 @@ fn standard_input_is_read() {
 fn warnings_are_errors_only_when_asked() {
     let output = validate(&["-"], DOUBTFUL);
     assert!(output.status.success() && said(&output).contains("warning: line 5"), "{}", said(&output));
-    assert_eq!(validate(&["--strict", "-"], DOUBTFUL).status.code(), Some(1));
+    let output = validate(&["--strict", "-"], DOUBTFUL);
+    assert_eq!(output.status.code(), Some(1));
+    let said = said(&output);
+    assert!(said.contains("-: invalid, since warnings are errors with --strict: default/doubtful-"), "{said}");
+    assert!(!said.contains("-: valid"), "{said}");
 }
 
 #[test]

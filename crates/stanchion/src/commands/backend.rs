@@ -98,14 +98,7 @@ async fn check(backend: &LoadedBackend, options: &Check, dir: &Path) -> Result<T
         version.runtime_version,
         backend.library_version()
     );
-    let mut suite = match &options.image {
-        Some(image) => Options::pulling(image, dir),
-        None if version.capabilities.import => Options::making_the_image(dir)
-            .context("cannot make an image of this node's programs; name one to pull with --image")?,
-        None => bail!("this backend does not import archives; name an image to pull with --image"),
-    };
-    suite.only.clone_from(&options.only);
-    suite.told = Some(tell);
+    let suite = suite(options, version.capabilities.import, dir)?;
     let start = stanchion_agent::instant();
     let transcript = conformance::run(backend, &suite).await;
     let (all, failed, unsupported) =
@@ -118,6 +111,19 @@ async fn check(backend: &LoadedBackend, options: &Check, dir: &Path) -> Result<T
         (_, 0) => Ok(transcript),
         (_, stuck) => bail!("{stuck} calls that were given up have not ended: check what they wait for"),
     }
+}
+
+/// What the suite runs with, on a backend that imports archives or does not.
+pub(crate) fn suite(options: &Check, can_import: bool, dir: &Path) -> Result<Options> {
+    let mut suite = match &options.image {
+        Some(image) => Options::pulling(image, dir),
+        None if can_import => Options::making_the_image(dir)
+            .context("cannot make an image of this node's programs; name one to pull with --image")?,
+        None => bail!("this backend does not import archives; name an image to pull with --image"),
+    };
+    suite.only.clone_from(&options.only);
+    suite.told = Some(tell);
+    Ok(suite)
 }
 
 fn tell(case: &Case, took: Duration) {

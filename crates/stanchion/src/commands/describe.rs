@@ -34,7 +34,9 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
     let name = match (options.kind.as_str(), &options.name) {
         ("pod" | "pods" | "po", Some(name)) => name.clone(),
         (kind, None) if kind.contains('/') => kind.to_owned(),
-        _ => bail!("say what to describe: stanchion describe pod NAME"),
+        ("pod" | "pods" | "po", None) => bail!("say which pod: stanchion describe pod NAME"),
+        (kind, Some(name)) if kind.contains('/') => bail!("{kind:?} names a pod already; leave out {name:?}"),
+        (kind, _) => bail!("cannot describe {kind:?}; say which pod: stanchion describe pod NAME"),
     };
     client.block_on(async {
         let namespace = options.namespace.as_deref();

@@ -59,7 +59,8 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
         let headers = [("connection", "Upgrade"), ("upgrade", "stanchion-exec"), ("x-stanchion-exec", &wanted)];
         let answer = client.send(Method::POST, &pod_path(&pod, "/exec"), &headers).await?;
         let connection = hyper::upgrade::on(answer).await.context("talking to the agent")?;
-        let _raw = if tty { Raw::enter() } else { None };
+        // Without --stdin nobody reads the keys, and Ctrl-C has to end this command.
+        let _raw = if tty && options.stdin { Raw::enter() } else { None };
         converse(TokioIo::new(connection), options.stdin, tty).await
     })
 }

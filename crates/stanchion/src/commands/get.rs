@@ -107,7 +107,7 @@ impl Kind {
             bail!("get events takes no --output name: events have no names");
         }
         if options.name.is_some() && options.all_namespaces {
-            bail!("a resource cannot be retrieved by name across all namespaces");
+            bail!("a resource cannot be retrieved by name across all namespaces; leave out NAME or --all-namespaces");
         }
         Ok(kind)
     }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, anyhow};
 use stanchion_pod::{MAX_MANIFEST, Manifest, ObjectKey, Problem, decode};
 use stanchion_untrusted::{Links, read as read_file, read_from, text::escaped};
 
-use crate::config::{Settings, host_name};
+use crate::config::{DEFAULT, Settings, host_name};
 use crate::limits;
 
 /// Options of `validate`.
@@ -31,8 +31,7 @@ pub struct Options {
 
 /// Checks manifests.
 pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
-    // Without a configuration the node's own name will do: it is only part of the pods' names.
-    let node = Settings::load(config).map_or_else(|_| host_name().to_lowercase(), |settings| settings.agent.node_name);
+    let node = node_name(config);
     let mut good = true;
     let mut report = Vec::new();
     for path in files(&options.files)? {
@@ -52,7 +51,7 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
                 "file": name, "valid": ok, "pods": pods, "objects": objects, "problems": problems,
                 "warnings": warnings,
             })),
-            _ => tell(&name, &problems, &warnings, &[pods, objects].concat()),
+            _ => tell(&name, &problems, &warnings, options.strict, &[pods, objects].concat()),
         }
     }
     if options.output == "json" {
@@ -61,15 +60,33 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn tell(name: &str, problems: &[Problem], warnings: &[Problem], names: &[String]) {
+/// The name of the node, which is part of the pods' names. Without a configuration it is that of the host.
+fn node_name(config: &Path) -> String {
+    match Settings::load(config) {
+        Ok(settings) => settings.agent.node_name,
+        Err(error) => {
+            let name = host_name().to_lowercase();
+            if config != Path::new(DEFAULT) || config.exists() {
+                eprintln!("warning: {}; pods are named after this host, {name}", escaped(&format!("{error:#}")));
+            }
+            name
+        }
+    }
+}
+
+fn tell(name: &str, problems: &[Problem], warnings: &[Problem], is_strict: bool, names: &[String]) {
+    let name = escaped(name);
     for problem in problems {
-        println!("{}: error: {}", escaped(name), escaped(&problem.to_string()));
+        println!("{name}: error: {}", escaped(&problem.to_string()));
     }
     for warning in warnings {
-        println!("{}: warning: {}", escaped(name), escaped(&warning.to_string()));
+        println!("{name}: warning: {}", escaped(&warning.to_string()));
     }
-    if problems.is_empty() {
-        println!("{name}: valid: {}", names.join(", "));
+    let names = names.join(", ");
+    match (problems.is_empty(), warnings.is_empty() || !is_strict) {
+        (true, true) => println!("{name}: valid: {names}"),
+        (true, false) => println!("{name}: invalid, since warnings are errors with --strict: {names}"),
+        (false, _) => {}
     }
 }
 
