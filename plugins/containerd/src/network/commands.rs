@@ -80,7 +80,10 @@ fn kill_later(child: &Child) -> io::Result<mpsc::Sender<()>> {
     let (over, ended) = mpsc::channel();
     thread::Builder::new().name("packet filter".to_owned()).spawn(move || {
         if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            drop(pidfd_send_signal(&process, Signal::KILL));
+            // It may have ended just now.
+            if let Err(error) = pidfd_send_signal(&process, Signal::KILL) {
+                tracing::debug!(%error, "a program of the packet filter cannot be killed");
+            }
         }
     })?;
     Ok(over)
