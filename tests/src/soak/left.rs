@@ -145,6 +145,8 @@ fn things(node: &Node) -> Result<Vec<String>> {
     };
     note("temporary file", &node.path("tmp"));
     note("kept manifest", &node.path("state/manifests"));
+    // Which directory a source is stays known while the source is configured.
+    found.retain(|thing| !thing.ends_with("/.directory"));
     Ok(found)
 }
 
