@@ -1,12 +1,11 @@
 //! The worker of one pod: plans, performs one step, looks, and plans again.
 //!
 //! # Layout
-//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching images beside the loop. [`prepare`]: volumes, files
-//!   and environment before a container starts.
-//! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod.
-//! - [`container`]: a container's configuration from its manifest: its [`security`], its [`resources`].
-//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: the last words of what has ended.
-//!   [`wishes`]: restarts that users ask for. [`announce`]: events. [`place`]: on which backend. [`strays`]: processes that no backend knows.
+//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching beside the loop. [`prepare`]: volumes, files, environment.
+//! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod. [`container`]: a container's
+//!   configuration from its manifest, with [`security`] and [`resources`].
+//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: termination messages. [`wishes`]: restarts that users
+//!   ask for. [`announce`]: events. [`place`]: on which backend. [`strays`]: processes that no backend knows.
 
 mod announce;
 mod container;

@@ -6,17 +6,12 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs, io,
-    num::NonZeroI32,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use containerd_client::services::v1::Container;
 use jiff::Timestamp;
-use rustix::{
-    io::Errno,
-    process::{Pid, Signal, kill_process},
-};
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::runtime::{
     ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, Result, SandboxId, SandboxInfo,
@@ -30,7 +25,7 @@ use crate::{
     inventory::{self, given},
     limits,
     names::{self, RECORD, SANDBOX_RECORD},
-    namespaces::Own,
+    namespaces::{Own, users::send_signal},
     task,
 };
 
@@ -208,20 +203,6 @@ impl Running {
         if !is_its || cgroup.is_empty() || pid <= 1 {
             return Ok(());
         }
-        send(pid, signal)
-    }
-}
-
-/// Sends a signal of any number, realtime signals too. Nothing happens to a process that is gone.
-#[expect(unsafe_code, reason = "rustix has no safe way to name a realtime signal")]
-fn send(pid: i32, signal: u32) -> io::Result<()> {
-    let Some(pid) = Pid::from_raw(pid) else { return Ok(()) };
-    let number = i32::try_from(signal).ok().and_then(NonZeroI32::new).ok_or(io::ErrorKind::InvalidInput)?;
-    // SAFETY: `signal::number` gives numbers from 1 to 64 without 32 and 33, which the C library keeps for itself, or
-    // numbers that an image wrote; it is sent to another process, whose C library is not ours.
-    let signal = unsafe { Signal::from_raw_nonzero_unchecked(number) };
-    match kill_process(pid, signal) {
-        Err(Errno::SRCH) => Ok(()),
-        sent => Ok(sent?),
+        send_signal(pid, signal)
     }
 }

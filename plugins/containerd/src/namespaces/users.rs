@@ -4,7 +4,7 @@
 //! (mount_setattr(2)) they appear as the pod's users of the same number, so that images and volumes need no change.
 #![expect(
     unsafe_code,
-    reason = "neither running a program in a user namespace nor mount_setattr(2) has a safe interface"
+    reason = "running a program in a user namespace, mount_setattr(2) and realtime signals have no safe interface"
 )]
 
 use std::{
@@ -156,4 +156,18 @@ fn set(mount: &OwnedFd, all: bool, attributes: &Attributes) -> io::Result<()> {
         libc::syscall(libc::SYS_mount_setattr, descriptor, c"".as_ptr(), flags, &raw const *attributes, size)
     };
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Sends a signal of any number to a process, realtime signals too. Nothing happens to a process that is gone. It stands here with
+/// the backend's other calls without a safe interface.
+pub(crate) fn send_signal(pid: i32, signal: u32) -> io::Result<()> {
+    let number = i32::try_from(signal).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: kill(2) takes numbers only, and refuses those that name no process or no signal.
+    match unsafe { libc::kill(pid, number) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            error => Err(error),
+        },
+    }
 }
