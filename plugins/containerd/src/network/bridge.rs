@@ -282,7 +282,8 @@ impl Bridge {
             let begun = clock::instant();
             let looked = self.forward.look(true);
             // Other people's tables can have sets of a hundred thousand addresses.
-            seen.looks_again = Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
+            seen.looks_again =
+                Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
             match looked {
                 Ok(obstacles) => {
                     for obstacle in obstacles.iter().filter(|it| !seen.obstacles.contains(it)) {

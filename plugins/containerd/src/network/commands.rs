@@ -45,7 +45,10 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
     let status = child.wait()?;
     // Whether it was killed: the sender is gone only then.
     if over.send(()).is_err() {
-        return Err(io::Error::new(io::ErrorKind::TimedOut, format!("{program} did not end within {} s", PATIENCE.as_secs())));
+        return Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("{program} did not end within {} s", PATIENCE.as_secs()),
+        ));
     }
     let (said, complained) = talked?;
     match status.success() {
