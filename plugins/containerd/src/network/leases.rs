@@ -158,7 +158,7 @@ impl Leases {
 
     /// Has one process at a time change what is made from the leases.
     pub fn turn(&self) -> io::Result<File> {
-        fs::create_dir_all(&self.directory)?;
+        make_directory(&self.directory)?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join("lock"))?;
         file.lock()?;
         Ok(file)
@@ -229,7 +229,7 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
 
 /// Writes a file whole, for what a lease or a claim says beyond whose it is.
 fn note(directory: &Path, name: &str, text: &str) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    make_directory(directory)?;
     fs::write(directory.join(name), text)
 }
 
