@@ -164,6 +164,27 @@ impl Document {
     }
 }
 
+/// Reads the index of an OCI layout: each name, made whole by `full`, with its entries, which may be for several platforms. Entries
+/// without a name are left out.
+///
+/// # Errors
+/// `Invalid`: it is no index, or larger than [`limits::MANIFEST`].
+pub fn named_images(index: &[u8], full: impl Fn(&str) -> String) -> Result<Vec<(String, Vec<Descriptor>)>> {
+    let bad = "index.json cannot be read";
+    let Document::Index(entries) = Document::read(index).map_err(|error| error.context(bad))? else {
+        return Err(Error::new(ErrorKind::Invalid, bad).because("it is no index"));
+    };
+    let mut named: Vec<(String, Vec<Descriptor>)> = Vec::new();
+    for entry in entries {
+        let Some(name) = entry.image_name().map(&full) else { continue };
+        match named.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, entries)) => entries.push(entry),
+            None => named.push((name, vec![entry])),
+        }
+    }
+    Ok(named)
+}
+
 /// `sha256:…` of bytes.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {

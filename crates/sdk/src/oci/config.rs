@@ -74,8 +74,12 @@ impl ImageConfig {
     /// What the image is for.
     #[must_use]
     pub fn platform(&self) -> Platform {
-        let Self { architecture, os, variant, .. } = self.clone();
-        Platform { architecture, os, variant, os_features: Vec::new() }
+        Platform {
+            architecture: self.architecture.clone(),
+            os: self.os.clone(),
+            variant: self.variant.clone(),
+            os_features: Vec::new(),
+        }
     }
 
     /// Digests of the layers' contents, the lowest first.

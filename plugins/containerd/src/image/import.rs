@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use stanchion_sdk::{
     archive::{Compression, Part, Unpacked},
     limits,
-    oci::{self, Descriptor, Document, Found, ImageConfig, Manifest, Next, Search},
+    oci::{self, Descriptor, Found, ImageConfig, Manifest, Next, Search},
     runtime::{Error, ErrorKind, Image, ImageDigest, Result},
 };
 use stanchion_untrusted::Limit;
@@ -147,20 +147,7 @@ fn list(archive: &Unpacked) -> Result<Vec<Listed>> {
         return Ok(images.into_iter().map(Listed::Docker).collect());
     }
     let index = read(archive, "index.json", limits::MANIFEST)?;
-    let index = Document::read(&index).map_err(|error| error.context("index.json cannot be read"))?;
-    let Document::Index(entries) = index else {
-        return Err(Error::new(ErrorKind::Invalid, "index.json cannot be read").because("it is no index"));
-    };
-    let mut named: Vec<(String, Vec<Descriptor>)> = Vec::new();
-    for entry in entries {
-        let Some(name) = entry.image_name().map(full) else { continue };
-        // One name may be several platforms'.
-        match named.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, entries)) => entries.push(entry),
-            None => named.push((name, vec![entry])),
-        }
-    }
-    Ok(named.into_iter().map(|(name, entries)| Listed::Oci(name, entries)).collect())
+    Ok(oci::named_images(&index, full)?.into_iter().map(|(name, entries)| Listed::Oci(name, entries)).collect())
 }
 
 /// Finds the blobs of an image.

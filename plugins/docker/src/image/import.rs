@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use stanchion_sdk::{
     archive::{each, open_archive, room},
     limits as shared,
-    oci::{Descriptor, Document, Next, Search},
+    oci::{self, Descriptor, Next, Search},
     runtime::{Error, ErrorKind, Image, Result},
 };
 use stanchion_untrusted::Limit;
@@ -149,22 +149,9 @@ fn document<'a>(documents: &'a HashMap<String, Vec<u8>>, name: &str, limit: Limi
 
 /// The images of an OCI layout that have a name, for this node's platform.
 fn of_layout(documents: &HashMap<String, Vec<u8>>) -> Result<Vec<DockerImage>> {
-    let index = Document::read(document(documents, "index.json", shared::MANIFEST)?);
-    let index = index.map_err(|error| error.context("index.json cannot be read"))?;
-    let Document::Index(entries) = index else {
-        return Err(Error::new(ErrorKind::Invalid, "index.json cannot be read").because("it is no index"));
-    };
-    let mut named: Vec<(String, Vec<Descriptor>)> = Vec::new();
-    for entry in entries {
-        let Some(name) = entry.image_name().map(full) else { continue };
-        // One name may be several platforms'.
-        match named.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, entries)) => entries.push(entry),
-            None => named.push((name, vec![entry])),
-        }
-    }
+    let index = document(documents, "index.json", shared::MANIFEST)?;
     let (mut images, mut missing) = (Vec::new(), None);
-    for (name, entries) in named {
+    for (name, entries) in oci::named_images(index, full)? {
         match of_entries(documents, entries) {
             // Docker takes no tag for an image without one.
             Ok(image) => images.push(DockerImage { repo_tags: Some(vec![name]), ..image }),

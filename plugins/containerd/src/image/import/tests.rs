@@ -153,7 +153,7 @@ fn a_docker_archive_is_read_as_leniently_as_docker_reads_it() {
     assert_eq!(packed.names, ["docker.io/library/a:1", "docker.io/library/b:latest"]);
     assert_eq!(packed.found.manifest.layers.len(), 2);
     assert_eq!(packed.found.digest, oci::digest(&packed.found.bytes));
-    let Ok(Document::Manifest(written)) = Document::read(&packed.found.bytes) else { panic!("no manifest") };
+    let Ok(oci::Document::Manifest(written)) = oci::Document::read(&packed.found.bytes) else { panic!("no manifest") };
     assert_eq!(*written, packed.found.manifest);
 
     let empty = json!([{"Config": "c.json", "RepoTags": null, "Layers": null}]);
