@@ -230,14 +230,16 @@ impl<R: Runtime> Reconciler<R> {
         self.no_room = refused.collect();
     }
 
-    /// Whether a pod runs somewhere in this revision, or was put somewhere by an earlier agent.
+    /// Whether a pod runs somewhere in this revision, or was put somewhere in it by an earlier agent. A manifest that was edited while
+    /// no agent ran has to fit, as any edit.
     fn is_placed(&self, pod: &Pod) -> bool {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
         let mut remains = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
         let is_own = |sandbox: &SandboxInfo| {
             sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
-        self.places.contains_key(&pod.key) || remains.any(|remains| remains.sandboxes.iter().any(is_own))
+        let is_put = |places: &Vec<files::Place>| places.iter().any(|place| place.revision == pod.revision.as_str());
+        self.places.get(&pod.key).is_some_and(is_put) || remains.any(|remains| remains.sandboxes.iter().any(is_own))
     }
 
     /// Pods that exist in a runtime, by the latest good look at each.

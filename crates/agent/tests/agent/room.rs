@@ -95,6 +95,32 @@ async fn an_edit_that_does_not_fit_leaves_what_runs() {
     node.runs(&[("a", &[("a", "app:1")])]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_edit_while_no_agent_ran_that_does_not_fit_leaves_what_runs() {
+    let mut node = Node::new();
+    node.write("a.yaml", &with_port("a", "{containerPort: 80, hostPort: 8080}"));
+    node.write("b.yaml", &with_port("b", "{containerPort: 80, hostPort: 9090}"));
+    node.write("c.yaml", &asking("c", 60, "Always"));
+    node.start();
+    let all = [("a", &[("a", "app:1")][..]), ("b", &[("b", "app:1")][..]), ("c", &[("c", "app:1")][..])];
+    node.runs(&all).await;
+    let containers = |node: &Node| node.fake().inventory().containers.into_iter().map(|it| it.id).collect::<Vec<_>>();
+    let before = containers(&node);
+    node.stop().await;
+    node.write("b.yaml", &with_port("b", "{containerPort: 80, hostPort: 8080}"));
+    node.write("c.yaml", &asking("c", 101, "Always"));
+    node.start();
+    node.shows("the port", |node| !node.events("NodePorts").is_empty()).await;
+    node.shows("the refusal", |node| !node.events("OutOfcpu").is_empty()).await;
+    node.settle().await;
+    assert_eq!(containers(&node), before, "I3, R-ADM-3, R-ADM-5");
+    assert_eq!(["a", "b", "c"].map(|pod| phase(&node, pod)), ["Running"; 3]);
+    // The one that has the port goes, and the edit comes through.
+    node.remove("a.yaml");
+    node.patiently("the edit", node.fake().until(|now| !now.containers.iter().any(|it| it.id == before[1]))).await;
+    node.runs(&[("b", &[("b", "app:1")]), ("c", &[("c", "app:1")])]).await;
+}
+
 fn with_port(name: &str, port: &str) -> String {
     raw(name, &format!("restartPolicy: Never\ncontainers: [{{name: {name}, image: app:1, ports: [{port}]}}]"))
 }
