@@ -9,12 +9,17 @@ use std::{
     os::unix::fs::{DirBuilderExt, FileExt},
     path::Path,
     rc::Rc,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use nix::sys::statvfs::statvfs;
+use sha2::{Digest, Sha256};
 use stanchion_untrusted::{Limit, Links, TooLarge, open, read_from};
 
-use crate::limits;
+use crate::{limits, oci};
 
 /// One entry of an archive.
 pub type Entry<'a> = tar::Entry<'a, Box<dyn Read>>;
@@ -152,10 +157,14 @@ pub struct Unpacked {
     files: HashMap<String, Part>,
     /// Links to files of the archive, by their names.
     links: HashMap<String, String>,
+    /// Bytes that were read as a whole.
+    read: AtomicU64,
+    /// Digests of files: many images of an archive can name one layer.
+    digests: Mutex<HashMap<Part, String>>,
 }
 
 /// Where a file of an archive is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
     /// Its first byte.
     pub at: u64,
@@ -208,7 +217,7 @@ impl Unpacked {
             Ok(())
         })?;
         data.flush()?;
-        Ok(Self { data, files, links })
+        Ok(Self { data, files, links, read: AtomicU64::new(0), digests: Mutex::default() })
     }
 
     /// Whether there is a file of that name.
@@ -231,11 +240,30 @@ impl Unpacked {
     /// Reads a small file as a whole.
     ///
     /// # Errors
-    /// As [`part`](Self::part); it is larger than `limit` (`FileTooLarge`), or cannot be read.
+    /// As [`part`](Self::part); it is larger than `limit`, or all that was read is larger than [`limits::ARCHIVE_DOCUMENTS`]
+    /// (`FileTooLarge`); it cannot be read.
     pub fn read(&self, name: &str, limit: Limit) -> io::Result<Vec<u8>> {
         let part = self.part(name)?;
         limit.check(part.size)?;
+        let before = self.read.fetch_add(part.size, Ordering::Relaxed);
+        limits::ARCHIVE_DOCUMENTS.check(before.saturating_add(part.size))?;
         read_from(self.reader(part), limit)
+    }
+
+    /// Digest of a file, `sha256:…`. Each file is read once for it, however many images name it. Blocks.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn digest(&self, part: Part) -> io::Result<String> {
+        let mut digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = digests.get(&part) {
+            return Ok(digest.clone());
+        }
+        let mut sum = Sha256::new();
+        io::copy(&mut self.reader(part), &mut sum)?;
+        let digest = format!("sha256:{}", oci::hex(&sum.finalize()));
+        digests.insert(part, digest.clone());
+        Ok(digest)
     }
 
     /// Reads a file from its start.

@@ -33,6 +33,9 @@ pub(crate) const TABLE: Limit = Limit::new("table of users of an image", 1 << 20
 pub const HEADER: Limit = Limit::new("header in an archive", 1 << 20);
 /// An entry's name in an archive, bytes; the names in image archives have some 100. An archive with a longer one is refused.
 pub const NAME: Limit = Limit::new("name in an archive", 1024);
+/// The manifests, indexes and configurations of an archive together, bytes, as often as they are read. Those of a thousand images
+/// have some 20 MiB; an archive with more is refused.
+pub const ARCHIVE_DOCUMENTS: Limit = Limit::new("documents of an archive", 64 << 20);
 /// Entries of an archive. An image has one or two for each layer. An archive with more is refused.
 pub const ARCHIVE_ENTRIES: Limit = Limit::new("entries of an archive", 65_536);
 

@@ -9,12 +9,6 @@ pub(crate) const LAYERS: Limit = Limit::new("layers of a pull", 1024);
 /// Docker's words about a pull or an import, bytes: it repeats what registries and archives say. The rest is cut.
 pub(crate) const WORDS: Limit = Limit::new("words of Docker", 1024);
 
-// Archives.
-
-/// The manifests, indexes and configurations of an archive together, bytes: they are held while it is imported. Those of a
-/// thousand images have some 20 MiB; an archive with more is refused.
-pub(crate) const DOCUMENTS: Limit = Limit::new("documents of an archive", 64 << 20);
-
 // Files.
 
 /// A seccomp profile that an administrator writes. With a larger one the container does not start.

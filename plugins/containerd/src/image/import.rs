@@ -10,7 +10,6 @@ use std::{
 
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use stanchion_sdk::{
     archive::{Compression, Part, Unpacked},
     limits,
@@ -201,9 +200,7 @@ fn layer(archive: &Unpacked, part: Part, diff_id: &str) -> io::Result<Descriptor
         Compression::Zstd => "application/vnd.oci.image.layer.v1.tar+zstd",
         _ => return Ok(Descriptor::new("application/vnd.oci.image.layer.v1.tar", diff_id.to_owned(), part.size)),
     };
-    let mut sum = Sha256::new();
-    io::copy(&mut archive.reader(part), &mut sum)?;
-    Ok(Descriptor::new(kind, format!("sha256:{}", oci::hex(&sum.finalize())), part.size))
+    Ok(Descriptor::new(kind, archive.digest(part)?, part.size))
 }
 
 fn of_oci(archive: &Unpacked, name: String, entries: Vec<Descriptor>) -> Result<Packed> {

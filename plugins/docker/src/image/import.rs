@@ -130,7 +130,7 @@ fn documents(path: &Path, room: u64, root: &Path) -> io::Result<HashMap<String, 
             // Only JSON is looked for; a small layer is none.
             if matches!(document.first(), Some(b'{' | b'[')) {
                 total += document.len() as u64;
-                limits::DOCUMENTS.check(total)?;
+                shared::ARCHIVE_DOCUMENTS.check(total)?;
                 documents.insert(name.to_owned(), document);
             }
         }
