@@ -74,7 +74,7 @@ impl Bridge {
             .ok_or_else(|| invalid(format!("network.subnet {:?} is not like 10.213.0.0/16", config.subnet)))?;
         let leases = Leases::at(run_dir.join("ipam").join(&config.bridge));
         let bridge = config.bridge.as_str().into();
-        let (filter, forward) = (Filter::new(&bridge, subnet, leases.clone()), Forward::new(&bridge));
+        let (filter, forward) = (Filter::new(&bridge, subnet, leases.clone()), Forward::new(&bridge, &subnet));
         Ok(Self { bridge, subnet, leases, filter, forward, seen: Arc::default() })
     }
 
@@ -209,7 +209,7 @@ impl Bridge {
             }
         }
         let mut obstacles = seen.obstacles.clone();
-        obstacles.extend(self.filter.shortcoming().map(str::to_owned));
+        obstacles.extend(self.filter.shortcoming());
         (seen.failure.clone(), obstacles)
     }
 
@@ -265,13 +265,12 @@ impl Bridge {
         if seen.is_ready && !changed.is_empty() {
             tracing::warn!(bridge = &**bridge, "somebody turned off net.ipv4.ip_forward: it is on again");
         }
-        let has_ports = self.leases.claimed().map(|claimed| !claimed.is_empty());
-        let localnet = has_ports.and_then(|has_ports| {
+        let localnet = self.leases.has_ports().and_then(|has_ports| {
             self.set_localnet(has_ports)?;
             // A pod may have claimed one meanwhile.
-            match has_ports || self.leases.claimed()?.is_empty() {
-                true => Ok(()),
-                false => self.set_localnet(true),
+            match !has_ports && self.leases.has_ports()? {
+                true => self.set_localnet(true),
+                false => Ok(()),
             }
         });
         localnet.map_err(failed("allowing traffic over bridge"))?;

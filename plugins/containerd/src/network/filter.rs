@@ -6,9 +6,12 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use serde_json::Value;
+use stanchion_sdk::clock;
+use tokio::time::Instant;
 
 use super::{
     bridge::link,
@@ -20,6 +23,8 @@ use super::{
 
 /// How often rules are written anew at once when somebody else changes rules at the same time.
 const TRIES: usize = 3;
+/// How soon filtering frames is tried again where the kernel could not do it.
+const AGAIN: Duration = Duration::from_secs(300);
 
 /// The rules of one bridge.
 #[derive(Clone, Debug)]
@@ -46,7 +51,21 @@ struct Applied {
     generation: u32,
     /// What `nft` printed of ours then; `None` after a change of elements.
     listing: Option<String>,
-    has_frames: bool,
+    /// Why frames are not filtered, if they are not.
+    frameless: Option<Frameless>,
+}
+
+impl Applied {
+    fn has_frames(&self) -> bool {
+        self.frameless.is_none()
+    }
+}
+
+/// Why frames of the bridge are not filtered, and when that is tried again: a module that is loaded later changes no rule.
+#[derive(Debug)]
+struct Frameless {
+    why: String,
+    again: Instant,
 }
 
 impl Filter {
@@ -61,6 +80,12 @@ impl Filter {
         let mut known = self.known();
         let Known { applied, changes } = &mut *known;
         let generation = netfilter::generation()?;
+        let frameless = applied.as_ref().and_then(|it| it.frameless.as_ref());
+        if frameless.is_some_and(|it| it.again <= clock::instant()) {
+            let _turn = self.leases.turn()?;
+            self.write(applied)?;
+            return Ok(*changes);
+        }
         if applied.as_ref().is_some_and(|it| it.generation == generation) {
             return Ok(*changes);
         }
@@ -68,12 +93,12 @@ impl Filter {
         let _turn = self.leases.turn()?;
         if let Some(known) = applied.as_mut()
             && let Some(listing) = &known.listing
-            && self.listing(known.has_frames).is_ok_and(|found| found == *listing)
+            && self.listing(known.has_frames()).is_ok_and(|found| found == *listing)
         {
             known.generation = generation;
             return Ok(*changes);
         }
-        if applied.is_some() {
+        if applied.as_ref().is_some_and(|it| it.listing.is_some()) {
             tracing::warn!(
                 bridge = &*self.bridge,
                 "somebody changed or flushed the packet filter's rules: they are made anew"
@@ -89,7 +114,8 @@ impl Filter {
         let Known { applied, changes } = &mut *known;
         let _turn = self.leases.turn()?;
         if let Some(known) = applied.as_mut() {
-            let all = || elements.iter().filter(|it| known.has_frames || it.family == netfilter::Family::Ip).cloned();
+            let has_frames = known.has_frames();
+            let all = || elements.iter().filter(|it| has_frames || it.family == netfilter::Family::Ip).cloned();
             match netfilter::change(&self.table, change, &all().collect::<Vec<_>>(), known.generation) {
                 Ok(generation) => {
                     (known.generation, known.listing) = (generation, None);
@@ -103,11 +129,14 @@ impl Filter {
     }
 
     /// What the rules cannot do on this node, if so.
-    pub fn shortcoming(&self) -> Option<&'static str> {
-        self.known().applied.as_ref().filter(|it| !it.has_frames).map(|_| {
-            "the kernel cannot filter frames of a bridge, so pods can send each other packets with false addresses; \
-             to mend it: modprobe nf_tables_bridge, or a kernel with CONFIG_NF_TABLES_BRIDGE"
-        })
+    pub fn shortcoming(&self) -> Option<String> {
+        let known = self.known();
+        let frameless = known.applied.as_ref()?.frameless.as_ref()?;
+        Some(format!(
+            "the kernel cannot filter frames of a bridge, so pods can send each other packets with false addresses ({}); \
+             to mend it: modprobe nf_tables_bridge, or a kernel with CONFIG_NF_TABLES_BRIDGE",
+            frameless.why
+        ))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -118,19 +147,20 @@ impl Filter {
         *applied = None;
         for _ in 0..TRIES {
             let before = netfilter::generation()?;
-            let mut state = self.state()?;
+            let (mut state, mut frameless) = (self.state()?, None);
             if let Err(error) = nft(&rules::batch(&state)) {
                 // It may lack that one thing only.
                 state.has_frames = false;
                 if error.kind() == io::ErrorKind::NotFound || nft(&rules::batch(&state)).is_err() {
                     return Err(error);
                 }
+                frameless = Some(Frameless { why: error.to_string(), again: clock::instant() + AGAIN });
             }
             let generation = netfilter::generation()?;
             let listing = self.listing(state.has_frames)?;
             let is_ours_alone = generation == before.wrapping_add(1).max(1) && netfilter::generation()? == generation;
             if is_ours_alone {
-                *applied = Some(Applied { generation, listing: Some(listing), has_frames: state.has_frames });
+                *applied = Some(Applied { generation, listing: Some(listing), frameless });
                 return Ok(());
             }
         }

@@ -12,7 +12,10 @@ use std::{io, sync::Arc};
 
 use serde_json::Value;
 
-use super::commands::{asked_of_nft, run};
+use super::{
+    commands::{asked_of_nft, run},
+    leases::Subnet,
+};
 use crate::limits::IPTABLES_TABLES;
 use stanchion_untrusted::Links;
 
@@ -23,6 +26,8 @@ const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 #[derive(Clone, Debug)]
 pub(super) struct Forward {
     bridge: Arc<str>,
+    /// The pods' addresses, as rules name them.
+    subnet: Arc<str>,
 }
 
 /// A chain that the kernel asks about packets that are forwarded.
@@ -67,8 +72,8 @@ impl Kind {
 }
 
 impl Forward {
-    pub fn new(bridge: &Arc<str>) -> Self {
-        Self { bridge: Arc::clone(bridge) }
+    pub fn new(bridge: &Arc<str>, subnet: &Subnet) -> Self {
+        Self { bridge: Arc::clone(bridge), subnet: subnet.to_string().into() }
     }
 
     /// Whether something can be in the way that no number of rules tells of.
@@ -93,8 +98,9 @@ impl Forward {
         for Chain { family, table, name, drops } in chains.iter().filter(|chain| !is_iptables(chain)) {
             let rules = asked_of_nft(&["list", "table", family, table]).unwrap_or_default();
             let stop = if *drops { Some("policy drop") } else { last_word(&rules, name) };
-            // Somebody who thought of the bridge has let pods pass, or means it.
-            if let Some(stop) = stop.filter(|_| !rules.contains(&format!("\"{}\"", self.bridge))) {
+            // Somebody who thought of the pods has let them pass, or means it.
+            let is_of_pods = rules.contains(&format!("\"{}\"", self.bridge)) || rules.contains(&*self.subnet);
+            if let Some(stop) = stop.filter(|_| !is_of_pods) {
                 found.push(self.obstacle(family, table, name, stop));
             }
         }

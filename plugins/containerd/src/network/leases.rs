@@ -153,7 +153,12 @@ impl Leases {
 
     /// Whether nobody has an address.
     pub fn is_empty(&self) -> io::Result<bool> {
-        Ok(held(&self.addresses())?.is_empty())
+        is_bare(&self.addresses())
+    }
+
+    /// Whether somebody has a port.
+    pub fn has_ports(&self) -> io::Result<bool> {
+        is_bare(&self.ports_dir()).map(|is_bare| !is_bare)
     }
 
     /// Has one process at a time change what is made from the leases.
@@ -240,6 +245,15 @@ fn claim(path: &Path, id: &str) -> io::Result<Option<String>> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             read_text(path, Links::Refuse, limits::OWN_FILE).map(Some)
         }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a directory has no entry, or is not there.
+fn is_bare(directory: &Path) -> io::Result<bool> {
+    match fs::read_dir(directory) {
+        Ok(mut entries) => entries.next().transpose().map(|entry| entry.is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
     }
 }
