@@ -10,13 +10,19 @@ use std::{
 use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 
+use crate::clock::instant;
+
 use super::{
     End, LogOptions, Pieces,
     entry::{BUFFER, Entry, Splitter, Stream, Text},
 };
 
-/// How often a followed log is read again.
+/// The shortest pause between two readings of a followed log.
 const PERIOD: Duration = Duration::from_secs(1);
+/// The log is read whole each time, so that reading it takes at most one part in so many of the time.
+const SHARE: u32 = 20;
+/// The longest pause: a reader that is slow makes a reading long, too.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// A log that a runtime keeps.
 #[derive(Debug)]
@@ -64,9 +70,10 @@ impl<R: Runtime> Kept<R> {
         }
         loop {
             let over = is_over.as_ref().is_none_or(|is_over| is_over());
+            let begun = instant();
             match self.copy_new(to).await {
                 Ok(()) if over || to.is_closed() => break,
-                Ok(()) => tokio::time::sleep(PERIOD).await,
+                Ok(()) => tokio::time::sleep((begun.elapsed() * SHARE).clamp(PERIOD, LONGEST)).await,
                 // The container is removed, and its log with it: what was followed is over.
                 Err(error) if error.kind() == ErrorKind::NotFound && self.read.count > 0 => break,
                 Err(error) => {
