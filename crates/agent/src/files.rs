@@ -26,6 +26,7 @@ mod publish;
 mod record;
 mod resolver;
 mod subpath;
+mod turns;
 mod users;
 mod volume;
 pub(crate) mod whole;
@@ -46,6 +47,7 @@ pub(crate) use mounts::{share, sharing};
 pub(crate) use points::{clean, enclosing, make as make_point};
 pub(crate) use record::{Place, Record, boot, places, recorded};
 pub(crate) use subpath::prepare as prepare_sub_path;
+pub(crate) use turns::{remove, to_measure};
 pub(crate) use users::{keep as keep_users, path as users};
 pub(crate) use volume::{Site, VolumeError, follow as follow_volume, prepare as prepare_volume};
 

@@ -110,7 +110,7 @@ async fn forget_removed<R>(shared: &Shared<R>) {
 async fn remove<R>(shared: &Shared<R>, uid: &PodUid) {
     let files = files_of(shared, uid);
     let subject = Subject::manifest(&format!("uid {uid}"));
-    match tokio::task::spawn_blocking(move || files.remove()).await {
+    match files::remove(files).await {
         Ok(Ok(())) => {
             shared.events.normal(&subject, "Swept", format!("Removed the files of a pod that is gone (uid {uid})"));
         }

@@ -13,13 +13,15 @@ use crate::{
     clock::{after, instant},
     desired::DesiredPod,
     events::Subject,
-    files::PodFiles,
+    files::{self, PodFiles},
     observe::Remains,
     plan::{is_current, is_running},
 };
 
 /// How often pods are measured, as a kubelet does it.
 const PERIOD: Duration = Duration::from_secs(10);
+/// How soon it is tried again while many others are measured.
+const BUSY: Duration = Duration::from_secs(1);
 /// Measuring takes at most one part in so many of the time.
 const SHARE: u32 = 50;
 /// What it is called in a manifest.
@@ -46,13 +48,21 @@ impl<R: Runtime> Worker<R> {
         if let Some(next) = self.measure_at.filter(|next| *next > now) {
             return Some(next);
         }
+        let Some(turn) = files::to_measure() else {
+            self.measure_at = Some(after(now, BUSY));
+            return self.measure_at;
+        };
         let begun = instant();
         let used = match pod.total.ephemeral_storage_limit {
             Some(_) => self.used(&pod, remains).await,
             None => Some(Used::new()),
         };
         let (files, measured) = (self.files(pod.uid.clone()), Arc::clone(&pod));
-        let found = match tokio::task::spawn_blocking(move || exceeded(&measured, &files, used.as_ref())).await {
+        let measure = move || {
+            let _turn = turn;
+            exceeded(&measured, &files, used.as_ref())
+        };
+        let found = match tokio::task::spawn_blocking(measure).await {
             Ok(found) => found,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
