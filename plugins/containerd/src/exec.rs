@@ -7,6 +7,9 @@ mod pipes;
 
 use std::{
     collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    process,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -23,8 +26,10 @@ use prost_types::Any;
 use stanchion_sdk::{
     changes::finish,
     descendants::Mark,
+    layers::children,
     runtime::{Descendants, Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result, TerminalSize},
 };
+use stanchion_untrusted::tree;
 use tokio::sync::watch;
 
 use crate::{
@@ -53,6 +58,18 @@ impl Execs {
     }
 }
 
+/// Removes the pipes of agents that have ended. Those of this one stay: several of its backends share the directory.
+pub(crate) fn sweep(run_dir: &Path) -> io::Result<()> {
+    let (home, own) = (home(run_dir), process::id().to_string());
+    let old = children(&home)?.into_iter().filter(|agent| *agent != own);
+    old.map(|agent| home.join(agent)).try_for_each(tree::remove)
+}
+
+/// Where pipes are: in a directory for each agent, by its process id, and in that in one for each process.
+fn home(run_dir: &Path) -> PathBuf {
+    run_dir.join("exec")
+}
+
 impl Containerd {
     pub(crate) async fn run_beside(&self, request: ExecRequest, stdio: ExecStdio) -> Result<ExitStatus> {
         let ExecRequest { id, container, command, tty, size, descendants } = request;
@@ -65,7 +82,7 @@ impl Containerd {
         }
         let mark = Mark::new(descendants);
         let (process, cgroup) = self.process_beside(container.as_str(), command, tty, mark).await?;
-        let directory = self.run_dir.join("exec").join(id.as_str());
+        let directory = home(&self.run_dir).join(process::id().to_string()).join(id.as_str());
         let pipes = Pipes::make(&directory, stdio, tty).map_err(|error| {
             Error::new(ErrorKind::Other, format!("{}: making its pipes", tried())).caused_by(&error)
         })?;
@@ -269,5 +286,25 @@ async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: Option
             tracing::debug!(exec = %id, error = status.message(), "a process is left to go with its container");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_backend_that_opens_leaves_the_pipes_of_its_agents_other_backends() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipes = |agent: u32| home(directory.path()).join(agent.to_string()).join("exec-1");
+        let (own, old) = (pipes(process::id()), pipes(process::id() + 1));
+        for pipes in [&own, &old] {
+            fs::create_dir_all(pipes).expect("made");
+        }
+        sweep(directory.path()).expect("swept");
+        assert!(own.exists() && !old.exists(), "{} {}", own.exists(), old.exists());
+        sweep(&directory.path().join("none")).expect("nothing to sweep");
     }
 }

@@ -10,9 +10,8 @@ use stanchion_sdk::{
     layers::{self, children},
     runtime::{Error, ErrorKind, Result},
 };
-use stanchion_untrusted::tree;
 
-use crate::{Containerd, client::failed, inventory::of_ours};
+use crate::{Containerd, client::failed, exec, inventory::of_ours};
 
 impl Containerd {
     /// Succeeds once; until then every call tries again.
@@ -59,6 +58,6 @@ impl Containerd {
                 tracing::warn!(sandbox = id, error = error.chain(), "the network of an old sandbox is not freed");
             }
         }
-        tree::remove(self.run_dir.join("exec")).map_err(failed)
+        exec::sweep(&self.run_dir).map_err(failed)
     }
 }
