@@ -309,6 +309,13 @@ fn what_docker_forgot_to_have_started_runs_beside_nothing_and_goes() -> Result<(
                 node.write("pod.yaml", pods::idle("pod", "2"))?;
             }
             node.agent.start()?;
+            if edits {
+                // Until the new revision's image is there, the old revision's container may be started again.
+                node.until("a container of the new revision", || {
+                    ensure!(node.container("pod")?.record.id != before.record.id, "still the old revision's");
+                    Ok(())
+                })?;
+            }
             healed(node, "pod", &before)?;
             ensure!(!proc::alive(before.pid), "two containers of one pod run (I1)");
             node.remove("pod.yaml")?;
