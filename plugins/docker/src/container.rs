@@ -61,11 +61,10 @@ impl Docker {
         let name = format!("stanchion-{}", names::id(&format!("{}-{pod_name}", config.name), &parts, config.attempt));
         let configuring = |error: Error| error.context(format!("configuring container {}", config.name));
         let confinement = Confinement::of(&config.security).map_err(configuring)?;
-        let who = self.who(&config).await?;
-        // As a number: Docker sends no signal at all to a container whose own is one that it does not know.
         let image = self.look_up_image(&config.image).await?;
-        let named = image.config.and_then(|config| config.stop_signal).filter(|name| !name.is_empty());
-        let stop_signal = named.map(|name| signal::number(&name).unwrap_or(SIGTERM).to_string());
+        let who = self.who(&config, &image).await?;
+        // As a number: Docker sends no signal at all to a container whose own is one that it does not know.
+        let stop_signal = image::stop_signal(&image).map(|name| signal::number(&name).unwrap_or(SIGTERM).to_string());
         let volumes = self.volumes(&name, &pod, &mut config).await?;
         let create = async {
             let body = self.container_body(&config, &pod, who, confinement, &volumes);

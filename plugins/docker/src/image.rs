@@ -94,6 +94,11 @@ pub(crate) fn user(found: &ImageInspect) -> String {
     found.config.as_ref().and_then(|config| config.user.clone()).unwrap_or_default()
 }
 
+/// The signal that an image says its containers are stopped by.
+pub(crate) fn stop_signal(found: &ImageInspect) -> Option<String> {
+    found.config.as_ref()?.stop_signal.clone().filter(|name| !name.is_empty())
+}
+
 fn parse(name: &str) -> Result<Reference> {
     name.parse::<Reference>().map_err(|error| {
         Error::new(ErrorKind::Invalid, format!("image reference {name:?} is not valid")).caused_by(&error)

@@ -169,9 +169,7 @@ impl Runtime for Docker {
     async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
         self.ready().await?;
         let image = self.look_up_image(&reference).await?;
-        let user = image::user(&image);
-        let stop_signal = image.config.and_then(|config| config.stop_signal).filter(|name| !name.is_empty());
-        Ok(ImageDetails { user, stop_signal })
+        Ok(ImageDetails { user: image::user(&image), stop_signal: image::stop_signal(&image) })
     }
 
     async fn remove_image(&self, reference: String) -> Result<()> {

@@ -123,32 +123,30 @@ pub(crate) struct Who {
 
 impl Docker {
     /// A group without a user is the image's user's (R-SEC-2).
-    pub(crate) async fn who(&self, config: &ContainerConfig) -> Result<Who> {
+    pub(crate) async fn who(&self, config: &ContainerConfig, image: &ImageInspect) -> Result<Who> {
         let security = &config.security;
         if security.strict_groups {
-            return self.strictly(config).await;
+            return self.strictly(config, image).await;
         }
         let Some(group) = security.group else {
             return Ok(Who { user: security.user.map(|user| user.to_string()), groups: security.groups.clone() });
         };
-        let image = self.look_up_image(&config.image).await?;
-        let of_image = image::user(&image);
+        let of_image = image::user(image);
         let named = || of_image.split(':').next().filter(|user| !user.is_empty()).unwrap_or("0").to_owned();
         let user = security.user.map_or_else(named, |user| user.to_string());
-        Ok(Who { user: Some(format!("{user}:{group}")), groups: self.groups(config, &image, &of_image).await })
+        Ok(Who { user: Some(format!("{user}:{group}")), groups: self.groups(config, image, &of_image).await })
     }
 
     /// Given a user and a group, Docker adds none of the image's (R-SEC-10).
-    async fn strictly(&self, config: &ContainerConfig) -> Result<Who> {
+    async fn strictly(&self, config: &ContainerConfig, image: &ImageInspect) -> Result<Who> {
         let tried = || format!("telling the user and the group of container {}", config.name);
-        let image = self.look_up_image(&config.image).await?;
-        let layers = layers(&config.image, &image).map_err(|error| error.context(tried()))?;
+        let layers = layers(&config.image, image).map_err(|error| error.context(tried()))?;
         let failed =
             |error: &(dyn std::error::Error + 'static)| Error::new(ErrorKind::Invalid, tried()).caused_by(error);
         let found = self.blocking(move || Ok(layers.look(tables))).await?;
         let tables = found.map_err(|error| failed(&error))?;
         let Ids { user, group, groups } =
-            in_force(&image::user(&image), &config.security, &tables).map_err(|error| failed(&error))?;
+            in_force(&image::user(image), &config.security, &tables).map_err(|error| failed(&error))?;
         Ok(Who { user: Some(format!("{user}:{group}")), groups })
     }
 

@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{
-    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, IdRange, Runtime, SandboxId,
-    Version, signal,
+    ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, IdRange, ImageDetails, Runtime,
+    SandboxId, Version, signal,
 };
 
 use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
@@ -287,12 +287,12 @@ impl<R: Runtime> Worker<R> {
         let failed = |reason| move |error| Failed::new(reason, error);
         let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
-        checked.map_err(failed("CreateContainerConfigError"))?;
+        let image = checked.map_err(failed("CreateContainerConfigError"))?;
         let config = self.configure(pod, container, run, addresses, desired).await?;
         check_image_mounts(&*runtime, container, &config).await.map_err(failed("CreateContainerError"))?;
         let _permit = self.permit(home).await;
         let (created, ()) =
-            tokio::join!(runtime.create_container(config), self.check_stop_signal(&*runtime, pod, container));
+            tokio::join!(runtime.create_container(config), self.check_stop_signal(&*runtime, pod, container, image));
         let id = created.map_err(|error| match error.kind() {
             // What was asked for cannot be had there (R-MNT-6).
             ErrorKind::Unsupported => Failed::new(unusable(), error),
@@ -302,9 +302,15 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Says so if the image's stop signal is none. A container is stopped by `SIGTERM` then.
-    async fn check_stop_signal(&self, runtime: &R, pod: &Arc<Pod>, container: &Container) {
-        // An image that is gone has no container either.
-        let Ok(details) = runtime.inspect_image(reference::full(&container.image)).await else { return };
+    async fn check_stop_signal(&self, runtime: &R, pod: &Arc<Pod>, container: &Container, known: Option<ImageDetails>) {
+        let details = match known {
+            Some(details) => details,
+            None => match runtime.inspect_image(reference::full(&container.image)).await {
+                Ok(details) => details,
+                // An image that is gone has no container either.
+                Err(_) => return,
+            },
+        };
         let Some(name) = details.stop_signal.filter(|name| signal::number(name).is_none()) else { return };
         let message = format!(
             "Image {:?} has the STOPSIGNAL {name:?}, which is no signal: the container is stopped by SIGTERM",
@@ -360,7 +366,7 @@ impl<R: Runtime> Worker<R> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Error::new(ErrorKind::Other, format!("removing the files of pod {} (uid {uid})", self.key)).caused_by(error)
         };
-        match tokio::task::spawn_blocking(move || files.remove()).await {
+        match files::remove(files).await {
             Ok(removed) => removed.map_err(|error| failed(&error)),
             Err(panic) => Err(failed(&panic)),
         }

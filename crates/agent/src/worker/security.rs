@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use stanchion_pod::{Container, Pod, Profile as Wanted};
-use stanchion_runtime::{Error, ErrorKind, PidMode, Profile, Runtime, SeLinux, Security};
+use stanchion_runtime::{Error, ErrorKind, ImageDetails, PidMode, Profile, Runtime, SeLinux, Security};
 
 use crate::reference;
 
@@ -65,18 +65,23 @@ pub(super) fn pid_mode(pod: &Pod) -> PidMode {
     }
 }
 
-/// Whether `runAsNonRoot` is kept, with the image's user if the manifest says none (R-SEC-3).
-pub(super) async fn check_non_root<R: Runtime>(runtime: &R, pod: &Pod, container: &Container) -> Result<(), Error> {
+/// Fails if `runAsNonRoot` is broken, by the image's user if the manifest says none (R-SEC-3). Returns what the image says if
+/// that was asked for.
+pub(super) async fn check_non_root<R: Runtime>(
+    runtime: &R,
+    pod: &Pod,
+    container: &Container,
+) -> Result<Option<ImageDetails>, Error> {
     let security = &container.security;
     if !security.non_root {
-        return Ok(());
+        return Ok(None);
     }
-    let image_user = match security.user {
-        Some(_) => String::new(),
-        None => runtime.inspect_image(reference::full(&container.image)).await?.user,
+    let image = match security.user {
+        Some(_) => None,
+        None => Some(runtime.inspect_image(reference::full(&container.image)).await?),
     };
-    match objection(security.user, &image_user) {
-        None => Ok(()),
+    match objection(security.user, image.as_ref().map_or("", |it| &it.user)) {
+        None => Ok(image),
         Some(why) => {
             let name = format!("{}_{}({})", pod.key.name, pod.key.namespace, pod.uid);
             let message = format!("{why} (pod: {name:?}, container: {})", container.name);
