@@ -17,7 +17,7 @@ use stanchion_sdk::{
 };
 
 use crate::{
-    Docker, names,
+    Docker, image, names,
     process::SIGTERM,
     sandbox::{created_twice, host_config},
     security::{Confinement, Who},
