@@ -1,8 +1,8 @@
 //! The agent's clocks: the one place where time is read.
 //!
-//! - [`Instant`]s are what back-offs, delays, deadlines and retries wait for. Who sets the time of day changes none of them. They are
-//!   those of `CLOCK_MONOTONIC`, which stands still while the node is suspended, as Go's and so a kubelet's waits do.
-//! - The time of day is shown, and nothing more. What a runtime tells in it is turned into an age when it is first seen:
+//! - Back-offs, delays, deadlines and retries wait for [`Instant`]s, which do not change when somebody sets the time of day. They
+//!   are those of `CLOCK_MONOTONIC`, which stands still while the node is suspended, as Go's and so a kubelet's waits do.
+//! - The time of day is only shown. The agent turns a time of day that a runtime reports into an age when it first sees it:
 //!   a time that is still to come counts as now.
 //! - A [`Stamp`] is a moment in a label or a file, for an agent that comes later.
 
@@ -21,10 +21,11 @@ use serde::{Deserialize, Serialize};
 use stanchion_untrusted::read_kernel;
 use tokio::time::Instant;
 
-/// How far what was shown of a moment may be from the time of day before it is shown anew.
+/// The largest difference between the time of day that a [`Dial`] expects and the clock's own. Beyond it the dial takes the
+/// clock's.
 const DRIFT: Duration = Duration::from_millis(500);
 
-/// Where the agent reads the time.
+/// The source of the agent's time: the node's clocks, or tokio's.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Clock {
     /// The node's clocks.
@@ -36,7 +37,7 @@ pub enum Clock {
         origin: Timestamp,
         /// tokio's time then.
         start: Instant,
-        /// By how many seconds somebody has set the time of day ahead since, or back.
+        /// Seconds by which somebody has set the time of day ahead since; negative if back.
         ahead: &'static AtomicI64,
     },
 }
@@ -69,8 +70,8 @@ impl Clock {
         Stamp { wall: self.now(), boot }
     }
 
-    /// When a moment was that was told or written down, as waits have it. To be asked once, when it is first seen: later the
-    /// time of day may be another.
+    /// Returns the [`Instant`] of a moment that a runtime reported or somebody wrote down. It is to be called once, when the
+    /// moment is first seen: somebody may set the time of day later.
     pub(crate) fn instant_of(self, told: Stamp) -> Instant {
         earlier(instant(), self.stamp().since(told))
     }
@@ -96,14 +97,14 @@ pub struct Stamp {
 /// A moment in the node's life since a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Boot {
-    /// Which boot, as the kernel calls it, shortened.
+    /// The kernel's id of the boot, shortened.
     id: u64,
-    /// Nanoseconds since then; less than zero for what was before.
+    /// Nanoseconds since the boot; negative for a moment before it.
     at: i64,
 }
 
 impl Stamp {
-    /// How long ago `then` was at this moment; no time if it was later.
+    /// Returns the time from `then` to this moment; zero if `then` is later.
     pub(crate) fn since(self, then: Self) -> Duration {
         match (self.boot, then.boot) {
             // In a container of LXC the uptime begins anew while the boot is the same.
@@ -217,7 +218,7 @@ pub(crate) fn later(at: Timestamp, delay: Duration) -> Timestamp {
     at.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
-/// How long from `from` until `to`; zero if that has passed.
+/// Returns the time from `from` until `to`; zero if `to` is earlier.
 pub(crate) fn until(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }

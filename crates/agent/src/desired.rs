@@ -1,4 +1,4 @@
-//! What is to run on this node: all sources merged.
+//! The pods that are to run on this node: those of all sources, merged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,15 +12,15 @@ use stanchion_pod::{ObjectKey, Objects, Pod, PodKey};
 pub struct Desired {
     /// The pods.
     pub pods: BTreeMap<PodKey, DesiredPod>,
-    /// Whether every source has told its pods, from its files or from what was last good. Until then nothing is stopped
+    /// `true` once every source has named its pods, from its files or from their last good content. Until then no pod is stopped
     /// for being absent here (R-SRC-4).
     pub complete: bool,
 }
 
-/// How far the reconciler has come.
+/// The progress of the reconciler.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reached {
-    /// What it has last acted on.
+    /// The state that it has last acted on.
     pub desired: Arc<Desired>,
     /// The pods of which something may be left on the node.
     pub present: BTreeSet<PodKey>,
@@ -33,25 +33,26 @@ pub struct DesiredPod {
     pub pod: Arc<Pod>,
     /// Path or URL of its manifest.
     pub manifest: Arc<str>,
-    /// Whether the pod is what an earlier agent kept of that manifest, whose present content nobody has read yet, or could. What
-    /// runs may be newer.
+    /// `true` if the pod comes from the manifest's last good content, which an earlier agent kept: nobody has read the present
+    /// content yet, or nobody can. The pod that runs may be newer.
     pub is_recalled: bool,
-    /// What pods can refer to, as the sources have it now. Not part of the pod: its revision does not change with it.
+    /// The objects that pods can refer to, as the sources have them now. They are not part of the pod: its revision does not
+    /// change with them.
     pub objects: Arc<Objects>,
-    /// Why the present content of that manifest is not in force, or cannot be read; the pod is the last good one.
+    /// The reason why the present content of that manifest is not in force, or cannot be read; the pod is then the last good one.
     pub stale: Option<Arc<str>>,
-    /// Why there is no room for the pod on the node: reason and message. The reconciler's word, no source's.
+    /// Reason and message if there is no room for the pod on the node. The reconciler sets them, not a source.
     pub no_room: Option<(&'static str, String)>,
 }
 
 impl DesiredPod {
-    /// Whether something that the pod refers to is another than in `last`, or was not there, or is not any more.
+    /// Tells whether an object that the pod refers to differs from that in `last`, is new, or is gone.
     pub(crate) fn refers_to_news(&self, last: &Self) -> bool {
         let is_news = |key: &&ObjectKey| self.objects.get(*key) != last.objects.get(*key);
         !Arc::ptr_eq(&self.objects, &last.objects) && self.pod.references().iter().any(is_news)
     }
 
-    /// What the pod cannot start without and is not there.
+    /// Returns the first missing object that the pod cannot start without.
     pub(crate) fn lacks(&self) -> Option<&ObjectKey> {
         self.pod.needs().into_iter().find(|key| !self.objects.contains_key(*key))
     }

@@ -5,7 +5,7 @@ use stanchion_untrusted::Limit;
 
 // Files.
 
-/// A manifest file: what the API server takes is far smaller (R-FILE-12). A larger one is refused, and its last good content
+/// A manifest file: the API server takes only far smaller ones (R-FILE-12). A larger one is refused, and its last good content
 /// stays in force.
 pub(crate) const MANIFEST: Limit = Limit::new("manifest file", MAX_MANIFEST as u64 - 1);
 
@@ -26,7 +26,7 @@ pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
 // Volumes and pods.
 
-/// What the files of one configMap, secret, downwardAPI or projected volume have together: some of it stands in memory, and a short
+/// The files of one configMap, secret, downwardAPI or projected volume together, bytes: some of them stand in memory, and a short
 /// manifest can name one key by hundreds of paths. A kubelet has no such bound; an API server takes objects of 1 MiB, so that
 /// this is more than sixty of the largest. A volume with more is not mounted, and its pod waits.
 pub(crate) const VOLUME_FILES: Limit = Limit::new("files of a volume", 64 << 20);
@@ -67,8 +67,8 @@ pub(crate) const GRPC_HEADERS: Limit = Limit::new("headers of a gRPC answer", 16
 
 // Listeners and logs.
 
-/// What one stream of a container wrote while a line of its other stream has no end, bytes: `logs` holds it back so that
-/// neither line is cut in two. Beyond that it is put out all the same, as kubectl does at once.
+/// The output of one stream of a container while a line of its other stream has no end, bytes: `logs` holds it back so that
+/// neither line is cut in two. Beyond that it is put out anyway, as kubectl does at once.
 pub(crate) const HELD_OUTPUT: Limit = Limit::new("output held for a whole line", 1 << 20);
 
 /// The head of a request to the agent, bytes: more than any of ours has, `exec` of a long command line included.

@@ -1,8 +1,8 @@
 //! Connections to the agent's servers: bounded in number, and in the time that each may take to say what it wants.
 //!
-//! A connection serves one request. Who has not sent a request yet makes room for who comes next, so that idle connections,
-//! however many, keep nobody out. Answers that go on, such as a followed log, have a bound of their own below that of the
-//! connections: whatever is followed, something else can be asked.
+//! A connection serves one request. A client that has not sent a request yet makes room for the next client, so that idle
+//! connections, however many, keep nobody out. Answers that go on, such as a followed log, have a bound of their own below that of
+//! the connections, so that they leave room for other requests.
 
 use std::{
     collections::VecDeque,
@@ -33,12 +33,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{clock::instant, limits::REQUEST_HEAD};
 
-/// How long the head of a request may take to come.
+/// The longest time that the head of a request may take to come.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// How long an answer may take that somebody else waits behind: prunes and slow readers take long, and do no harm while
-/// there is room.
+/// The longest time that an answer may take while another client waits for its place: prunes and slow readers take longer, and do
+/// no harm while there is room.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// How long no connection is taken after one could not be: the process has too many files open.
+/// The pause after a connection that could not be taken: the process has too many files open.
 const PAUSE: Duration = Duration::from_millis(200);
 
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
@@ -68,7 +68,7 @@ impl Accept for TcpListener {
     }
 }
 
-/// What one connection does. Handlers find it among the extensions of their request.
+/// The state of one connection. Handlers find it among the extensions of their request.
 #[derive(Clone, Debug)]
 pub(crate) struct Life(Arc<Inner>);
 
@@ -146,7 +146,7 @@ pub(crate) async fn serve(
                 }
                 Ok(mut connection) => {
                     if open.len() >= most.size() && !make_room(&mut open) {
-                        // A new socket takes as much at once; who does not read it finds out by the end.
+                        // A new socket takes as much at once; a client that does not read it finds out by the end.
                         drop(connection.write_all(BUSY).now_or_never());
                         continue;
                     }

@@ -1,5 +1,5 @@
-//! What manifests may ask for, by the node's configuration (R-REJ-12): who can write a manifest owns the node, unless this says
-//! otherwise. The levels are Kubernetes' Pod Security Standards, as of 1.36.
+//! The limits that the node's configuration sets to manifests (R-REJ-12): without them, anyone who can write a manifest owns the
+//! node. The levels are Kubernetes' Pod Security Standards, as of 1.36.
 
 use stanchion_pod::{
     Container, Pod, Profile, SeLinux, Volume,
@@ -32,7 +32,7 @@ const HARMLESS: [&str; 13] = [
 /// SELinux types that are for containers.
 const CONTAINER_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
-/// Why the policy does not let a pod run: all that it objects to.
+/// Returns all objections of the policy to a pod; `None` if it lets the pod run.
 pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
     if policy.exempt_namespaces.contains(&pod.key.namespace) {
         return None;
@@ -61,8 +61,8 @@ pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
     (!objections.is_empty()).then(|| ("PolicyViolation", objections.join("; ")))
 }
 
-/// Objects to what a pod runs with, whatever field or annotation it is from; and, as Kubernetes does, to what its manifest says for
-/// the whole pod although every container has something else.
+/// Returns the violations of the level *baseline* in the settings that a pod runs with, whichever field or annotation they come
+/// from; and, as Kubernetes does, those in settings for the whole pod that every container overrides.
 fn baseline(pod: &Pod) -> Vec<String> {
     let mut found = Vec::new();
     let security = &pod.security;
@@ -108,7 +108,7 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = &wire::Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
-/// What the pod's own security context says against the level, also where no container has it.
+/// Returns the violations of the level in the pod's own security context, also in settings that no container runs with.
 fn of_whole_pod(spec: &PodSpec) -> Vec<&'static str> {
     let Some(context) = &spec.security_context else { return Vec::new() };
     let se_linux = context.se_linux_options.clone().map(|it| SeLinux {
@@ -133,7 +133,7 @@ const SECCOMP: &str = "set seccompProfile.type to Unconfined";
 const APP_ARMOR_TYPE: &str = "set appArmorProfile.type to Unconfined";
 const SE_LINUX: &str = "set seLinuxOptions but for a container's type";
 
-/// What a container runs with, against the level.
+/// Returns the violations of the level in the settings that a container runs with.
 fn of_container(container: &Container, own_users: bool) -> Vec<String> {
     let security = &container.security;
     let mut found = Vec::new();

@@ -35,14 +35,14 @@ pub(crate) struct Reconciler<R> {
     /// The same the other way round.
     owners: HashMap<PodUid, PodKey>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
-    /// Where an earlier agent put pods.
+    /// The backends that an earlier agent put pods on.
     places: HashMap<PodKey, Vec<files::Place>>,
     room: Room,
     /// The pods that there is no room for.
     no_room: HashMap<PodKey, Refusal>,
     /// Those of them that have no worker.
     refused: HashMap<PodKey, Refused>,
-    /// Whether a wanted pod waits for the end of another with its UID.
+    /// `true` while a wanted pod waits for the end of another with its UID.
     is_waiting: bool,
     reached: watch::Sender<Reached>,
 }
@@ -117,7 +117,7 @@ impl<R: Runtime> Reconciler<R> {
                     false
                 }
                 () = looked => false,
-                // Without news too: who watches the loop sees it go round.
+                // Without a change too: the health endpoint watches that the loop goes round.
                 () = tokio::time::sleep(health::ROUND) => true,
                 // A pod that is over makes room.
                 () = self.shared.ends.notified() => true,
@@ -137,7 +137,7 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    /// Says how far it has come.
+    /// Publishes the reconciler's progress.
     fn tell(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
         let unseen = self.shared.homes.iter().filter(|home| !home.observer.latest().is_current());
         let unseen: BTreeSet<_> = unseen.map(|home| &home.backend.name).collect();
@@ -177,7 +177,7 @@ impl<R: Runtime> Reconciler<R> {
                 self.refused.insert(key.clone(), refused);
                 continue;
             }
-            // What has its UID has its files too, until it is gone.
+            // Another pod with its UID has its files too, until that pod is gone.
             if self.is_taken(key, &pod.pod.uid) {
                 self.is_waiting = true;
                 continue;
@@ -186,7 +186,7 @@ impl<R: Runtime> Reconciler<R> {
             self.refused.remove(key);
             self.employ(key, Some(pod));
         }
-        // What no source wants is stopped, once all of them have spoken (R-SRC-4).
+        // A pod that no source wants is stopped, once all sources have named their pods (R-SRC-4).
         if !desired.complete {
             return;
         }
@@ -230,8 +230,8 @@ impl<R: Runtime> Reconciler<R> {
         self.no_room = refused.collect();
     }
 
-    /// Whether a pod runs somewhere in this revision, or was put somewhere in it by an earlier agent. A manifest that was edited while
-    /// no agent ran has to fit, as any edit.
+    /// Tells whether a pod runs on a backend in this revision, or an earlier agent put it on one in this revision. A manifest that
+    /// was edited while no agent ran has to fit, as any edit.
     fn is_placed(&self, pod: &Pod) -> bool {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
         let mut remains = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
@@ -248,7 +248,7 @@ impl<R: Runtime> Reconciler<R> {
         looks.filter(|look| look.is_current()).flat_map(|look| look.pods.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// Whether another pod has this UID, or what is left of one.
+    /// Tells whether another pod has this UID, or a sandbox or container that is left of one.
     fn is_taken(&self, key: &PodKey, uid: &PodUid) -> bool {
         if self.owners.get(uid).is_some_and(|owner| owner != key) {
             return true;

@@ -15,7 +15,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 /// The most that is kept of what a command writes, bytes (R-PRB-13).
 const OUTPUT: usize = 10 << 10;
 
-/// How a command ended.
+/// The exit code and the output of a command that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ran {
     pub code: i32,
@@ -33,11 +33,12 @@ impl Ran {
     }
 }
 
-/// How long the output of a command that has ended is read on, where the backend has not closed it.
+/// The time for which the output of a command is read on after its end, if the backend has not closed it.
 const DRAIN: Duration = Duration::from_millis(500);
 
-/// Runs a command in a container. Its processes are killed when this is dropped before it has ended (R-PRB-35); what becomes
-/// of those that outlive it, `descendants` says. The exit code counts at once, whoever holds the output open.
+/// Runs a command in a container. Dropping the future before the command has ended kills the command's processes (R-PRB-35);
+/// `descendants` decides about processes that outlive the command. The exit code counts at once, even if another process holds the
+/// output open.
 pub(crate) async fn run<R: Runtime>(
     runtime: &R,
     container: &ContainerId,
@@ -59,7 +60,7 @@ pub(crate) async fn run<R: Runtime>(
         // Cancel-safe: both futures stay, and go on below.
         tokio::select! {
             ended = &mut exec => {
-                // What comes later is not the command's own.
+                // Output that comes later is not the command's own.
                 timeout(DRAIN, &mut reads).await.ok();
                 ended
             }

@@ -1,4 +1,4 @@
-//! GET requests: a probe's to a container (R-PRB-20 to R-PRB-25), and what any other is made of.
+//! GET requests: those of probes to containers (R-PRB-20 to R-PRB-25), and the parts that all other GET requests share.
 
 use std::{future::pending, net::IpAddr, time::Duration};
 
@@ -60,7 +60,7 @@ pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Durati
     Err(format!("Get \"{}\": stopped after {REDIRECTS} redirects", url.target))
 }
 
-/// What is sent with the request. A header that is given empty is left out.
+/// Returns the headers of the request. `User-Agent` and `Accept` are left out if `get` sets them to an empty text.
 fn headers(get: &HttpGet, agent: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in &get.headers {
@@ -97,7 +97,7 @@ async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answe
     };
     let location = location(&response);
     let (head, body) = response.into_parts();
-    // What is longer is known well enough.
+    // A body beyond the limit is left out: the status is enough.
     let body = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
     Ok((Answer { status: head.status, body }, location))
 }
@@ -113,7 +113,7 @@ pub(crate) async fn exchange(
     *request.headers_mut() = headers;
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let mut connections = http1::Builder::new();
-    // What Go's client takes: long heads, many headers, and headers over several lines.
+    // Takes the same answers as Go's client: long heads, many headers, and headers over several lines.
     let connected = connections
         .max_buf_size(ANSWER_HEAD.size())
         .max_headers(ANSWER_HEADERS.size())
@@ -144,7 +144,7 @@ pub(crate) async fn exchange(
     }
 }
 
-/// Where a redirect leads.
+/// Returns the `Location` of a redirect; `None` for any other answer.
 pub(crate) fn location<B>(response: &Response<B>) -> Option<String> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| is_redirect);

@@ -1,4 +1,4 @@
-//! TLS: towards a container, where whoever answers is believed (R-PRB-21), and towards those who must show who they are.
+//! TLS connections: to containers, whose certificates are not checked (R-PRB-21), and to servers, whose certificates are checked.
 
 use std::{
     io,
@@ -32,7 +32,7 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     Some(TlsConnector::from(Arc::new(config)))
 });
 
-/// A TLS connection over `stream` to `host`, whoever that is. Of a server without TLS it is said in Go's words.
+/// Opens a TLS connection over `stream` to `host`, and checks no certificate. The error for a server without TLS has Go's words.
 pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<Heard>> {
     let connector = CONNECTOR.as_ref().ok_or_else(|| io::Error::other("TLS cannot be set up"))?;
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
@@ -51,7 +51,7 @@ pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<
     })
 }
 
-/// What Go says of a server that speaks plain HTTP.
+/// Go's message about a server that speaks plain HTTP.
 pub(crate) const PLAIN: &str = "http: server gave HTTP response to HTTPS client";
 /// As many bytes as the head of a TLS record has.
 const HEAD: usize = 5;
@@ -92,7 +92,7 @@ impl AsyncWrite for Heard {
     }
 }
 
-/// What connects to those only whom one of these roots vouches for.
+/// Returns a connector that takes only certificates that one of these roots vouches for.
 pub(crate) fn trusting(roots: RootCertStore) -> Result<TlsConnector, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

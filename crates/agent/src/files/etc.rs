@@ -10,18 +10,18 @@ use stanchion_pod::Pod;
 
 use super::{resolver, whole};
 
-/// What was written, and what had to be left out.
+/// The files that were written, and warnings about settings that had to be left out.
 pub(crate) struct Etc {
     /// Each file, with its place in a container.
     pub files: Vec<(PathBuf, &'static str)>,
-    /// What is to be told of it.
+    /// The warnings, for events of the pod.
     pub warnings: Vec<String>,
 }
 
 /// The longest host name that the kernel takes (R-HOST-3).
 const LONGEST: usize = 64;
 
-/// The kernel's host name in a pod with a network of its own (R-HOST-1 to R-HOST-3), or why it cannot have it.
+/// Returns the kernel's host name in a pod with a network of its own (R-HOST-1 to R-HOST-3), or a message if it is too long.
 pub(crate) fn host_name(pod: &Pod) -> Result<String, String> {
     let Some(domain) = pod.domain.as_deref().filter(|_| pod.fqdn) else { return Ok(pod.hostname.clone()) };
     let name = format!("{}.{domain}", pod.hostname);
@@ -35,7 +35,7 @@ pub(crate) fn host_name(pod: &Pod) -> Result<String, String> {
     }
 }
 
-/// Where they are in a container.
+/// Paths of the managed files in a container.
 pub(super) const PLACES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 
 /// Writes `hosts`, `hostname` and `resolv.conf` into `directory`.
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!((host_name(&other).as_deref(), other.domain), (Ok("other"), None), "R-HOST-1");
     }
 
-    // What containers make of these files is theirs until they are written anew.
+    // A container may change these files; its changes last until the agent writes the files anew.
     #[test]
     fn what_a_container_made_of_its_files_is_neither_read_nor_followed() {
         let dir = tempfile::tempdir().expect("a directory");

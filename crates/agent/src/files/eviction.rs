@@ -7,13 +7,13 @@ use stanchion_untrusted::{Links, read, tree};
 use super::{PodFiles, whole};
 use crate::limits;
 
-/// The file that says why.
+/// Name of the file that holds the reason of the eviction.
 const NAME: &str = "evicted";
-/// Where the emptyDirs on disk are.
+/// Directory of the emptyDirs on disk, below the pod's directory.
 const EMPTY_DIRS: &str = "volumes/kubernetes.io~empty-dir";
 
 impl PodFiles {
-    /// Why the pod was evicted, if it was.
+    /// Returns the reason why the pod was evicted; the error is `NotFound` if it was not.
     pub fn eviction(&self) -> io::Result<String> {
         let message = read(self.root().join(NAME), Links::Refuse, limits::OWN_FILE)?;
         Ok(String::from_utf8_lossy(&message).into_owned())
@@ -24,23 +24,23 @@ impl PodFiles {
         whole::write(&self.root().join(NAME), message.as_bytes())
     }
 
-    /// What a container's logs take, those of its earlier lives too, bytes.
+    /// Returns the disk usage of a container's logs, those of its earlier instances too, bytes.
     pub fn logs_usage(&self, container: &str) -> u64 {
         tree::usage(self.logs.join(container))
     }
 
-    /// What a container has left as its termination messages, bytes.
+    /// Returns the disk usage of a container's termination messages, bytes.
     pub fn messages_usage(&self, container: &str) -> u64 {
         tree::usage(self.container(container))
     }
 
-    /// What the pod's managed files in `/etc` take, which its containers may write, bytes.
+    /// Returns the disk usage of the pod's managed files in `/etc`, which its containers may write, bytes.
     pub fn etc_usage(&self) -> u64 {
         tree::usage(self.etc())
     }
 
-    /// The pod begins anew after an eviction: without what filled its volumes and its managed files, and without the logs
-    /// and the messages of what did.
+    /// Ends an eviction, if there was one, so that the pod begins anew: removes its emptyDirs on disk, its managed files, its logs
+    /// and its termination messages.
     pub fn end_eviction(&self) -> io::Result<()> {
         if !self.root().join(NAME).exists() {
             return Ok(());

@@ -38,14 +38,14 @@ impl Points {
                     match &mount.sub_path {
                         None => None,
                         Some(SubPath::Path(path)) => Some(clean(path)),
-                        // What it is, the container's environment says.
+                        // Its path depends on the container's environment, which is not known here.
                         Some(SubPath::Expression(_)) => continue,
                     },
                 );
                 let nearest = |place: &&PathBuf| enclosing(place, all.iter().map(PathBuf::as_path)) == Some(&at);
                 for place in all.iter().filter(nearest) {
                     let below = place.strip_prefix(&at).expect("it encloses it").to_owned();
-                    // What begins so is how the files are kept, and no place of a manifest's (R-VOL-8).
+                    // Names that begin with `..` are for the agent's way to keep the files, and no place for a mount (R-VOL-8).
                     if below.as_os_str().as_bytes().starts_with(b"..") {
                         continue;
                     }
@@ -59,7 +59,7 @@ impl Points {
         points
     }
 
-    /// Whether something is mounted at a path or below it.
+    /// Tells whether a container mounts something at a path of the volume or below it.
     pub fn are_at_or_below(&self, path: &Path) -> bool {
         self.whole.iter().any(|point| point.starts_with(path))
     }

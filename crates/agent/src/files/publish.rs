@@ -9,8 +9,7 @@
 //! A directory in which something is mounted stays what it is, and has its links inside: `<volume>/dir/a -> ../..data/dir/a`
 //! beside the mount point `<volume>/dir/point`. A mount point that was replaced with the files would take the mount away.
 //!
-//! Whoever dies in between leaves the old files in force, or the new ones; what else is there then goes with the next
-//! call.
+//! An agent that dies in between leaves the old files in force, or the new ones. The next call removes all others that it left.
 
 use std::{
     borrow::Cow,
@@ -40,7 +39,7 @@ const NEXT: &str = "..data_tmp";
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File<'a> {
-    /// That of an object where it can be: many files may have the same.
+    /// The content, an object's own where it can be: many files may have the same.
     pub content: Cow<'a, [u8]>,
     pub mode: u32,
 }
@@ -57,7 +56,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
         None => {
             let name = OsString::from(crate::Clock::System.now().strftime("..%Y_%m_%d_%H_%M_%S.%9f").to_string());
             if let Err(error) = write(&volume.join(&name), payload, group) {
-                // What is half written on a full disk must not keep it full.
+                // Half-written files must not keep a full disk full.
                 tree::remove(volume.join(&name))?;
                 return Err(error);
             }
@@ -90,7 +89,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
             _ => {}
         }
     }
-    // What was in force before, what a killed agent left, and names that are not wanted any more.
+    // Removes the files that were in force before, files that a killed agent left, and names that are not wanted any more.
     for directory in [Path::new("")].into_iter().chain(visible.directories.iter().map(PathBuf::as_path)) {
         for entry in fs::read_dir(volume.join(directory))? {
             let entry = entry?;
@@ -105,7 +104,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
     Ok(())
 }
 
-/// What is seen of a volume, by paths in it.
+/// The entries of a volume that containers see, by paths in it.
 #[derive(Debug, Default)]
 struct Visible {
     links: BTreeSet<PathBuf>,
@@ -192,7 +191,7 @@ fn file_mode(file: &File<'_>, group: Option<u32>) -> u32 {
     if group.is_some() { mode | 0o440 } else { mode }
 }
 
-/// Whether a directory has exactly these files, and mount points.
+/// Tells whether a directory has exactly these files, besides mount points.
 fn is_same(directory: &Path, payload: &Payload<'_>, group: Option<u32>, points: &Points) -> bool {
     let is_a_file = |path: &&PathBuf| fs::symlink_metadata(directory.join(path)).is_ok_and(|entry| !entry.is_dir());
     let mounted_on = points.parts.iter().filter(|path| !payload.contains_key(*path)).filter(is_a_file).count();
@@ -210,7 +209,7 @@ fn is_same(directory: &Path, payload: &Payload<'_>, group: Option<u32>, points: 
         })
 }
 
-/// Whether so many things in a directory are no directories.
+/// Tells whether exactly `count` entries of a tree are no directories.
 fn has_files(directory: &Path, count: usize) -> bool {
     let mut found = 0;
     let walked = tree::walk(directory, |entry| {

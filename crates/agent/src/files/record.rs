@@ -1,4 +1,4 @@
-//! What runs, written down for the agent's next life: its manifest may have been edited by then.
+//! The record of a pod that runs, for the agent's next start: the pod's manifest may have been edited by then.
 
 use std::{
     collections::HashMap,
@@ -17,14 +17,14 @@ use crate::limits;
 /// The record's file, in the pod's directory.
 const NAME: &str = "running.json";
 
-/// Which pod stands in a sandbox, and from which manifest it was made.
+/// The pod that a sandbox was made for, and the origin of its manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// Namespace of the pod.
     pub namespace: String,
     /// Name of the pod, node suffix included.
     pub name: String,
-    /// In which life of the node: nothing runs on from one to the next.
+    /// The id of the node's boot: no container outlives a boot.
     pub boot: String,
     /// The backend it was put on.
     pub backend: String,
@@ -33,22 +33,22 @@ pub(crate) struct Record {
     pub instead_of: Option<String>,
     /// Its revision, as its labels have it.
     pub revision: String,
-    /// Whether it was stopped, for good or for what takes its place; then it is not started again.
+    /// `true` if the pod was stopped, for good or to be replaced; then it is not started again.
     #[serde(default)]
     pub is_stopped: bool,
-    /// Where its manifest comes from.
+    /// The origin of its manifest.
     #[serde(default)]
     pub origin: Origin,
     /// The pod itself. It may hold secrets: the file is only root's to read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<wire::Pod>>,
-    /// What earlier versions wrote down instead: all that was in the manifest.
+    /// The whole manifest, which earlier versions wrote down instead of the pod.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manifest: String,
 }
 
 impl Record {
-    /// The pod; `None` when this agent reads what was written down otherwise than the one that did it.
+    /// Returns the pod; `None` if this agent reads the record otherwise than the agent that wrote it.
     pub fn pod(&self, key: &PodKey, node_name: &str) -> Option<Pod> {
         let revision = Revision::new(&self.revision);
         if let Some(pod) = &self.pod {
@@ -60,7 +60,7 @@ impl Record {
     }
 }
 
-/// Where an agent put a pod.
+/// The backend that an agent put a pod on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub uid: String,
@@ -70,7 +70,8 @@ pub(crate) struct Place {
     pub instead_of: Option<String>,
 }
 
-/// Where pods were put in this life of the node. What cannot be read is passed over.
+/// Returns the places of pods that were put on a backend since the node's boot. Records that cannot be read are logged and passed
+/// over.
 pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, Vec<Place>> {
     let mut places: HashMap<_, Vec<_>> = HashMap::new();
     let boot = boot();
@@ -89,8 +90,8 @@ pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, Vec<Place>> {
     places
 }
 
-/// The pods that were written down, of whatever life of the node. A manifest that this agent reads otherwise than the one that
-/// kept it names none.
+/// Returns the pods of all records, of any boot of the node. A record that this agent reads otherwise than the agent that wrote it
+/// names none.
 pub(crate) fn recorded(state_dir: &Path, node_name: &str) -> io::Result<Vec<Pod>> {
     let mut pods = Vec::new();
     for uid in super::uids(state_dir)? {
@@ -102,7 +103,7 @@ pub(crate) fn recorded(state_dir: &Path, node_name: &str) -> io::Result<Vec<Pod>
     Ok(pods)
 }
 
-/// The id of this life of the node, from `/proc`; empty where that cannot be read.
+/// Returns the id of the node's boot, from `/proc`; empty where that cannot be read.
 pub(crate) fn boot() -> String {
     let id = read_kernel("/proc/sys/kernel/random/boot_id");
     id.unwrap_or_default().trim().to_owned()
@@ -117,13 +118,13 @@ fn read(path: &Path) -> io::Result<Option<Record>> {
 }
 
 impl PodFiles {
-    /// Writes down what is about to run. Of one UID only the latest counts.
+    /// Writes down the pod that is about to run. Of one UID only the latest record counts.
     pub fn keep_record(&self, record: &Record) -> io::Result<()> {
         self.create_root()?;
         whole::write(&self.root.join(NAME), &serde_json::to_vec(record)?)
     }
 
-    /// Notes that what was written down is stopped, and not to be started again.
+    /// Notes in the record that its pod is stopped, and not to be started again.
     pub fn note_stop(&self) -> io::Result<()> {
         match self.record()? {
             Some(record) if !record.is_stopped => self.keep_record(&Record { is_stopped: true, ..record }),
@@ -131,7 +132,7 @@ impl PodFiles {
         }
     }
 
-    /// What was written down; `None` when nothing was.
+    /// Returns the record; `None` if there is none.
     pub fn record(&self) -> io::Result<Option<Record>> {
         read(&self.root.join(NAME))
     }

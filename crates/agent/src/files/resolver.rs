@@ -11,12 +11,12 @@ use stanchion_untrusted::{Links, read};
 
 use crate::limits;
 
-/// What resolvers take (R-DNS-5).
+/// The most servers, search domains and bytes of the search line that resolvers take (R-DNS-5).
 const SERVERS: usize = 3;
 const SEARCHES: usize = 32;
 const SEARCH_LINE: usize = 2048;
 
-/// Where the node's file is, if no other is configured.
+/// Path of the node's file, if no other is configured.
 const USUAL: &str = "/etc/resolv.conf";
 /// The servers that systemd-resolved asks itself (systemd-resolved.service(8)).
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
@@ -54,7 +54,7 @@ fn choose(host_network: bool, read: impl Fn(&str) -> io::Result<Vec<u8>>) -> io:
     }
 }
 
-/// What a `resolv.conf` says, in bytes as they are there.
+/// The settings of a `resolv.conf`, in bytes as they are there.
 #[derive(Debug, Default)]
 struct Settings {
     servers: Vec<Vec<u8>>,

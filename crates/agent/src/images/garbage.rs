@@ -1,4 +1,4 @@
-//! Which images nobody needs, and which of them go first (R-IMG-11). Pure.
+//! The choice of the images that nobody needs, and the order in which they go (R-IMG-11). Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use stanchion_runtime::{Image, ImageDigest, ImageStore};
 use super::brought::{Brought, ByReference};
 use crate::{clock::Stamp, reference};
 
-/// What there is, and what is needed of it.
+/// The images of a runtime, and the names of those that are needed.
 #[derive(Debug)]
 pub(crate) struct Look {
     /// Begun then.
@@ -29,19 +29,19 @@ pub(crate) struct Candidate {
     pub digest: ImageDigest,
     pub names: Vec<String>,
     pub unused_since: Stamp,
-    /// How long it has been unused.
+    /// The time for which it has been unused.
     pub unused_for: Duration,
-    /// How long ago the last of its names came.
+    /// The time since the last of its names came.
     pub age: Duration,
 }
 
-/// Brings the record in step with a look, and tells what may go, the one that has not been used for longest first.
-/// `is_there` tells whether an archive still is where it was imported from: what it has is wanted.
+/// Brings the record in step with a look, and returns the images that may go, the one that has not been used for longest first.
+/// `is_there` tells whether the archive that an image was imported from is still in its place: then the image is needed.
 pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let listed: BTreeMap<_, _> = look.images.iter().map(|image| (&image.reference, &image.digest)).collect();
-    // What came after the look began may be missing in it, or have been something else.
+    // A name that came after the look began may be missing in it, or have stood for another image.
     known.retain(|reference, it| !it.at.since(look.at).is_zero() || listed.get(reference) == Some(&&it.digest));
-    // What was written down in an earlier boot, or in the time of day alone, keeps its age from here on.
+    // A moment that was written down in an earlier boot, or as a time of day alone, keeps its age from here on.
     for it in known.values_mut() {
         it.at = it.at.anchored(look.at);
         it.unused_since = it.unused_since.map(|since| since.anchored(look.at));
@@ -88,13 +88,13 @@ pub(crate) fn names(image: &str) -> impl Iterator<Item = String> {
     digest.into_iter().chain([full])
 }
 
-/// How full a file system is, percent, as kubelet rounds it.
+/// Returns the used part of a file system, percent, as a kubelet rounds it.
 pub(crate) fn usage(store: &ImageStore) -> u8 {
     let free = u128::from(store.available) * 100 / u128::from(store.capacity).max(1);
     100 - u8::try_from(free.min(100)).unwrap_or(100)
 }
 
-/// Whether so much is free that less than `low` percent are used.
+/// Tells whether so much is free that at most `low` percent are used.
 pub(crate) fn is_below(store: &ImageStore, low: u8) -> bool {
     u128::from(store.available) * 100 >= u128::from(store.capacity) * (100 - u128::from(low.min(100)))
 }

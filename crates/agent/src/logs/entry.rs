@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use super::LogOptions;
 use crate::limits::HELD_OUTPUT;
 
-/// Which stream of a container.
+/// A stream of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,
@@ -47,7 +47,7 @@ impl<'a> Entry<'a> {
         Some(Self { time, stream, is_partial, text: fields.next().unwrap_or_default() })
     }
 
-    /// What stands in a log for entries that nobody can read any more.
+    /// Returns the entry that stands in a log for entries that nobody can read any more.
     pub const fn gap() -> Self {
         let text = b"stanchion: lines may be missing here: the log was rotated faster than it was read";
         Self { time: b"", stream: Stream::Stderr, is_partial: false, text }
@@ -109,7 +109,7 @@ pub(super) struct Text {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What waits for the end of the other stream's line.
+    /// Output that waits for the end of the other stream's line.
     held: Vec<u8>,
     /// Its last entry was a part of a line.
     is_inside: bool,

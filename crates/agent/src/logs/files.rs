@@ -21,16 +21,16 @@ use super::{
 #[derive(Debug)]
 pub(super) struct LogFiles {
     path: PathBuf,
-    /// What is to be read, the one that is being read first. The last is held open, so that its inode stays its own.
+    /// The files to be read, the one that is being read first. The last is held open, so that its inode stays its own.
     parts: VecDeque<Part>,
-    /// How many files were read to their end.
+    /// Number of files that were read to their end.
     index: usize,
     /// The place in the first.
     at: u64,
-    /// Where the last file ends for us; `None` when the log is followed.
+    /// The offset in the last file at which reading ends; `None` when the log is followed.
     end: Option<u64>,
     splitter: Splitter,
-    /// From where on the entries of each stream are wanted.
+    /// The places from which on the entries of each stream are wanted.
     from: [Place; 2],
     buffer: Box<[u8]>,
 }
@@ -194,7 +194,7 @@ impl LogFiles {
         let mut is_after_gap = known.is_some() && after.is_none();
         let before = self.parts.len();
         for (path, inode) in rotated.into_iter().skip(after.map_or(0, |at| at + 1)) {
-            // Rotated since it was opened: what came after it is seen at the next look.
+            // Rotated since it was opened: the next look sees the files that came after it.
             if Some(inode) == own {
                 break;
             }

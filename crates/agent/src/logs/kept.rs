@@ -34,15 +34,15 @@ pub(crate) struct Kept<R> {
     read: Read,
 }
 
-/// How much of the log was read, and how it is found again: its beginning may have gone since, and nothing in it has a
-/// number.
+/// The amount of the log that was read, and the marks that find its end again: the log's beginning may have gone since, and its
+/// entries have no numbers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Read {
     /// Entries, from the first that is there.
     count: u64,
     first: Option<u64>,
     last: Option<u64>,
-    /// How many entries at the end are equal to the last.
+    /// Number of entries at the end that are equal to the last.
     run: u64,
 }
 
@@ -74,7 +74,7 @@ impl<R: Runtime> Kept<R> {
             match self.copy_new(to).await {
                 Ok(()) if over || to.is_closed() => break,
                 Ok(()) => tokio::time::sleep((begun.elapsed() * SHARE).clamp(PERIOD, LONGEST)).await,
-                // The container is removed, and its log with it: what was followed is over.
+                // The container is removed, and its log with it: there is nothing more to follow.
                 Err(error) if error.kind() == ErrorKind::NotFound && self.read.count > 0 => break,
                 Err(error) => {
                     drop(to.send(Err(io::Error::other(error))).await);
@@ -120,7 +120,7 @@ impl<R: Runtime> Kept<R> {
         })
         .await?;
         if known.count > 0 && seen.count > 0 && seen.first != known.first {
-            // The runtime has rotated its log: what was read ends somewhere else now.
+            // The runtime has rotated its log: the entries that were read end at another place now.
             let skipped = finder.after.unwrap_or(0);
             seen = Read::default();
             each(&**runtime, id, Some(to), |entry, out| {
@@ -146,7 +146,7 @@ struct Finder {
     read: Read,
     count: u64,
     run: u64,
-    /// How many entries there are up to it, and with it.
+    /// Number of entries up to it, and with it.
     after: Option<u64>,
 }
 
@@ -177,7 +177,7 @@ impl Lines {
         self.is_inside[entry.stream as usize] = entry.is_partial;
     }
 
-    /// What has no end yet is a line for now.
+    /// Returns the number of lines; one that has no end yet counts for now.
     fn all(&self) -> usize {
         self.ended + self.is_inside.iter().filter(|is_inside| **is_inside).count()
     }
@@ -189,7 +189,7 @@ fn digest(entry: &Entry<'_>) -> u64 {
     hasher.finish()
 }
 
-/// Has the runtime write its log and looks at each entry; what `look` puts out is sent.
+/// Has the runtime write its log, looks at each entry, and sends the output of `look`.
 async fn each<R: Runtime>(
     runtime: &R,
     id: &ContainerId,
@@ -222,7 +222,7 @@ async fn each<R: Runtime>(
                 && !out.is_empty()
                 && to.send(Ok(std::mem::take(&mut out))).await.is_err()
             {
-                // Whoever wanted it has enough: the runtime is given up.
+                // The receiver has gone: the runtime's log is not read on.
                 return Ok(());
             }
             out.clear();

@@ -1,14 +1,14 @@
-//! Where the last lines of a log begin, read from its end.
+//! The search for the beginning of a log's last lines, from the log's end.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use super::entry::{Entry, Stream};
 use crate::limits::HELD_OUTPUT;
 
-/// How much is read at once.
+/// Bytes that are read at once.
 const WINDOW: usize = 128 << 10;
 
-/// A place in a log: which of its files, and the offset there.
+/// A place in a log: one of its files, and the offset there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub file: usize,
@@ -21,7 +21,7 @@ pub(super) struct Tail {
     /// Lines that are not found yet.
     left: usize,
     streams: [State; 2],
-    /// Where the search began.
+    /// The place where the search began.
     end: Option<Place>,
     /// Bytes read since the last line was found, for its parts.
     beyond: u64,
@@ -42,14 +42,14 @@ impl Tail {
         Self { left: lines, streams: <[State; 2]>::default(), end: None, beyond: 0 }
     }
 
-    /// From where on the entries of each stream are wanted.
+    /// Returns the places from which on the entries of each stream are wanted.
     pub fn from(self) -> [Place; 2] {
         let end = self.end.unwrap_or_default();
         self.streams.map(|state| state.from.unwrap_or(end))
     }
 
-    /// Reads a file from `end` to its beginning; `true` when nothing before it is of interest. What has no end of line at
-    /// the end of the last file is being written, and is no entry yet.
+    /// Reads a file from `end` to its beginning; returns `true` when nothing before it is of interest. Bytes without an end of
+    /// line at the end of the last file are being written, and are no entry yet.
     pub fn read_file(&mut self, file: &File, index: usize, end: u64, is_last: bool) -> io::Result<bool> {
         self.end.get_or_insert(Place { file: index, at: end });
         let mut window = vec![0; WINDOW];
@@ -90,7 +90,7 @@ impl Tail {
                     self.add(&entry, Place { file: index, at: start + at as u64 });
                 }
             }
-            // An entry as long as a window is no logger's; what has its head is counted.
+            // No logger writes an entry as long as a window; of such an entry the part that has its head is counted.
             end = if first == length { start } else { start + first as u64 };
             self.beyond += length as u64;
         }
@@ -99,7 +99,7 @@ impl Tail {
 
     fn add(&mut self, entry: &Entry<'_>, place: Place) {
         let state = &mut self.streams[entry.stream as usize];
-        // What is still a part at the end of the log is a line for now.
+        // A part of a line at the end of the log counts as a line for now.
         let ends = !entry.is_partial || !state.is_seen;
         state.is_seen = true;
         if ends {

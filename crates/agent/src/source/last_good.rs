@@ -1,9 +1,9 @@
-//! The last good content of manifests, on disk: what runs while a file is broken, its directory cannot be read or its URL not
-//! be reached, also after a restart of the agent.
+//! The last good content of manifests, on disk. It is in force while a file is broken, its directory cannot be read or its URL
+//! cannot be reached, also after a restart of the agent.
 //!
 //! ```text
 //! <state_dir>/manifests/<hash of the source's path or URL>/<file name>
-//! <state_dir>/manifests/<hash of the source's path or URL>/.directory     which directory the files were in
+//! <state_dir>/manifests/<hash of the source's path or URL>/.directory     the directory that the files were in
 //! ```
 
 use std::{
@@ -25,7 +25,7 @@ use stanchion_untrusted::{Links, read};
 use super::directory::Directory;
 use crate::{files::whole, limits};
 
-/// Where it is noted which directory had the manifests.
+/// Name of the file that notes the directory that had the manifests.
 const DIRECTORY: &str = ".directory";
 
 /// The last good content of one source.
@@ -52,7 +52,7 @@ impl LastGood {
         let mut files = BTreeMap::new();
         for entry in entries {
             let entry = entry?;
-            // A dot begins what a crash left half written, and what is no manifest.
+            // A dot begins the names of files that a crash left half written, and of files that are no manifests.
             if !entry.file_name().as_bytes().starts_with(b".") {
                 let content = read(entry.path(), Links::Refuse, limits::OWN_FILE).unwrap_or_else(|error| {
                     tracing::warn!(path = %entry.path().display(), %error, "a last good manifest cannot be read");
@@ -80,7 +80,7 @@ impl LastGood {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
     }
 
-    /// Keeps the content of a file. What cannot be kept is not remembered as it was before, which would be in force again.
+    /// Keeps the content of a file. If that fails, it forgets the file's earlier content, which would be in force again otherwise.
     pub fn keep(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
         let path = self.directory.join(name);
         // A file without content says that it was lost.
@@ -93,7 +93,7 @@ impl LastGood {
             tracing::warn!(path = %path.display(), %error, "an older manifest that was kept cannot be emptied");
             return Err(error);
         }
-        // The old content may have been what took the room.
+        // The old content may have taken the room.
         whole::write(&path, content).map_err(|_| error)
     }
 

@@ -13,8 +13,8 @@ use crate::worker::resources::of_container;
 const LEAST_LIMIT: u64 = 10;
 const LEAST_REQUEST: u64 = 2;
 
-/// What the manifest says, with the kernel's numbers in place of those that it was made into: they are rounded, and come
-/// from the pod's own resources where the container has none. What the manifest says nothing of stays out.
+/// Returns the manifest's resources with the kernel's numbers in place of the manifest's: the kernel's are rounded, and come from
+/// the pod's own resources where the container has none. A list that the manifest leaves out or empty stays so.
 pub(super) fn in_force(pod: &Pod, container: &Container, mut given: ResourceRequirements) -> ResourceRequirements {
     // The node's memory decides of nothing that is shown.
     let numbers = of_container(pod, container, 0);

@@ -1,4 +1,4 @@
-//! What is mounted in a container: where on the node, and how.
+//! The mounts of a container: their places on the node, and their options.
 
 use std::{
     collections::BTreeMap,
@@ -75,7 +75,7 @@ fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> 
         };
         let index = places.iter().position(|place| place == above).expect("it is one of them");
         let below = place.strip_prefix(above).expect("it encloses it");
-        // What an image has at a path, only the runtime can tell; mostly it is a directory.
+        // Only the runtime can tell whether an image has a file or a directory at a path; mostly it is a directory.
         let is_directory = mount.image.is_some() || mount.source.is_dir();
         make_point(&mounts[index].source, below, is_directory).map_err(|error| {
             let message =
@@ -88,7 +88,7 @@ fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> 
 
 fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<Mount, Failed> {
     let is_fixed = match material.pod.volumes.get(&wanted.volume) {
-        // What the agent writes is not a container's to write (R-VOL-8).
+        // A container must not write to files that the agent writes (R-VOL-8).
         Some(Volume::Projected(_)) => true,
         Some(Volume::Claim { read_only, .. }) => *read_only,
         _ => false,
@@ -118,7 +118,8 @@ fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<M
     })
 }
 
-/// What is not shared on the node cannot be shared with a container (R-MNT-1). Runtimes say so too, each in its own way.
+/// Refuses to share a mount with a container that is not shared on the node (R-MNT-1). Runtimes refuse it too, each in its own
+/// words.
 fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Failed> {
     if propagation == MountPropagation::Private {
         return Ok(());

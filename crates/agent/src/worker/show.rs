@@ -1,4 +1,4 @@
-//! What a worker shows of its pod.
+//! The view of a pod that its worker puts on the board.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
     view::{ContainerView, PodView},
 };
 
-/// When the agent first saw a pod (R-ID-8).
+/// The annotation with the time when the agent first saw a pod (R-ID-8).
 const SEEN: &str = "kubernetes.io/config.seen";
 
 impl<R: Runtime> Worker<R> {
@@ -109,13 +109,13 @@ impl<R: Runtime> Worker<R> {
         wanted.filter(stands).or(running.filter(stands)).or(wanted).or(self.left.as_ref()).cloned()
     }
 
-    /// When this revision of the pod was first seen: another revision's time begins anew.
+    /// Returns the time when this revision of the pod was first seen: another revision's time begins anew.
     pub(super) fn since(&self, pod: &Pod) -> Stamp {
         let (revision, since) = (self.revised.as_ref(), self.first_seen);
         revision.filter(|(revision, _)| *revision == pod.revision).map_or(since, |(_, since)| *since)
     }
 
-    /// Since when the pod is to be gone.
+    /// Returns the time since which the pod is to be gone.
     fn leaving_since(&self) -> Timestamp {
         self.leaving_since.unwrap_or(self.first_seen.wall)
     }
@@ -123,21 +123,21 @@ impl<R: Runtime> Worker<R> {
     /// Tells the reconciler whether the pod is over by itself: then it takes no room any more.
     fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, status: &wire::PodStatus) {
         let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        // What was not taken is shown as failed too.
+        // A pod that there is no room for is shown as failed too.
         let is_refused = desired.is_some_and(|it| it.no_room.is_some() && it.pod.revision == pod.revision);
         if self.over.set((is_over && !is_refused).then(|| pod.uid.clone())) {
             self.shared.ends.notify_one();
         }
     }
 
-    /// Why this node cannot run a revision of the pod: reason and message.
+    /// Returns reason and message if this node cannot run a revision of the pod.
     pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Refusal> {
         let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
         let forbidden = || policy::refusal(&self.shared.config.policy, pod);
         self.shared.admission.refusal(pod).or_else(forbidden).or_else(|| wanted?.no_room.clone())
     }
 
-    /// Why the newest manifest is not in force.
+    /// Returns reason and message if the newest manifest is not in force.
     fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<(&'static str, Arc<str>)> {
         if let Some(stale) = &desired.stale {
             return Some(("ManifestInvalid", Arc::clone(stale)));
@@ -178,7 +178,7 @@ pub(crate) fn stamp(metadata: &mut ObjectMeta, seen: Timestamp, leaving_since: O
     metadata.deletion_timestamp = leaving_since.map(Time);
 }
 
-/// Whether a sandbox was made from this revision.
+/// Tells whether a sandbox was made from this revision.
 fn stands(pod: &Pod, remains: &[(String, Arc<Remains>)]) -> bool {
     let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
     sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
