@@ -1,5 +1,5 @@
-//! Image archives: tar, plain or compressed with gzip, bzip2, lz4 or zstd. Whoever writes one can make a few bytes of it
-//! stand for very many: what is read at once, what is kept and what is written has a bound.
+//! Image archives: tar, plain or compressed with gzip, bzip2, lz4 or zstd. A few bytes of an archive can stand for very many, so
+//! there is a bound on the bytes that are read at once, on those that are kept and on those that are written.
 
 use std::{
     cell::Cell,
@@ -28,7 +28,7 @@ pub type Entry<'a> = tar::Entry<'a, Box<dyn Read>>;
 /// have together, bytes; `place` is what has that room, for the error. Blocks.
 ///
 /// # Errors
-/// The file is no archive, an entry is beyond a bound (`FileTooLarge`), there is no room (`StorageFull`), or what `visit` says.
+/// The file is no archive, an entry is beyond a bound (`FileTooLarge`), there is no room (`StorageFull`), or `visit` fails.
 pub fn each(
     file: File,
     room: u64,
@@ -94,10 +94,10 @@ impl Read for Metered {
     }
 }
 
-/// How a file is compressed, by its first bytes.
+/// The compression of a file, known by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// It is not.
+    /// No compression.
     None,
     /// gzip.
     Gzip,
@@ -163,7 +163,7 @@ pub struct Unpacked {
     digests: Mutex<HashMap<Part, String>>,
 }
 
-/// Where a file of an archive is.
+/// The place of a file of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
     /// Its first byte.
@@ -220,13 +220,13 @@ impl Unpacked {
         Ok(Self { data, files, links, read: AtomicU64::new(0), digests: Mutex::default() })
     }
 
-    /// Whether there is a file of that name.
+    /// Tells whether there is a file of that name, or a link to one.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.part(name).is_ok()
     }
 
-    /// Where a file, or what a link of that name leads to, is.
+    /// Returns the place of the file of that name, or of the file that a link of that name leads to.
     ///
     /// # Errors
     /// `NotFound`: the archive lacks it.
@@ -277,7 +277,7 @@ impl Unpacked {
 #[derive(Debug)]
 pub struct Reader<'a> {
     data: &'a File,
-    /// What has not been read.
+    /// The part that has not been read.
     part: Part,
 }
 
@@ -290,7 +290,7 @@ impl Read for Reader<'_> {
     }
 }
 
-/// How many bytes may be written to the file system of a directory so that a tenth of it stays free. Blocks.
+/// Returns the number of bytes that may be written to the file system of a directory so that a tenth of it stays free. Blocks.
 ///
 /// # Errors
 /// As statvfs(3).

@@ -1,4 +1,4 @@
-//! What backends read the time with. Every other reading is a lint error.
+//! The clock from which backends read the time. Every other reading is a lint error.
 
 use tokio::time::Instant;
 

@@ -1,10 +1,10 @@
 //! The processes that an exec has started: found wherever they went, and ended.
 //!
 //! A process leaves its parent (by a double fork), its session (setsid(2)) and its environment (`env -i`) at will, and all
-//! execs of a container share the container's cgroup. What a process cannot leave without trying is a resource limit:
+//! execs of a container share the container's cgroup. A resource limit stays with a process that does not try to change it:
 //! fork(2) and execve(2) pass it on. The mark of an exec is the value of `RLIMIT_LOCKS`, which no kernel since 2.4.25
 //! heeds (getrlimit(2)). A runtime that cannot set limits for an exec passes the mark in an environment variable, and the
-//! limit is set as soon as the process is known; its session and its children tell what came before that.
+//! limit is set as soon as the process is known; processes that it started before that are found by their session and parents.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,17 +22,17 @@ use stanchion_untrusted::{Links, read_start, read_text};
 
 use crate::{cgroup::Cgroup, limits};
 
-/// How often the processes of an exec are looked for, and the pause between: a killed process needs a moment to end.
+/// The most searches for the processes of an exec, and the pause between: a killed process needs a moment to end.
 const ROUNDS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(5);
-/// In so many rounds only processes without children are killed. Their parents wait for them: what is killed with its
-/// parent stays a zombie in a container whose first process waits for nobody.
+/// Number of searches at the beginning that kill only processes without children. Their parents wait for them: a process that is
+/// killed with its parent stays a zombie in a container whose first process waits for nobody.
 const GENTLE: u32 = 10;
 
 /// The variable that carries a mark where an exec can have no limits of its own.
 const VARIABLE: &str = "STANCHION_EXEC=";
 
-/// What every mark begins with, in its upper 24 bits: `STX`, for Stanchion's exec.
+/// The beginning of every mark, in its upper 24 bits: `STX`, for Stanchion's exec.
 const MAGIC: u64 = 0x0053_5458 << 40;
 const MAGIC_BITS: u64 = 0x00ff_ffff << 40;
 /// Set in the mark of an exec whose processes end with it.
@@ -70,7 +70,7 @@ impl Mark {
         format!("{VARIABLE}{:x}", self.0)
     }
 
-    /// Marks a process and what it has started so far. Nothing happens to what is gone, or may not be limited.
+    /// Marks a process and the processes that it has started so far. Those that are gone, or may not be limited, are passed over.
     pub fn put(self, cgroup: &Cgroup, leader: u32) {
         for number in self.among(&cgroup.processes(), Some(leader)).keys() {
             let Some(pid) = Pid::from_raw(*number) else { continue };
@@ -98,7 +98,7 @@ impl Mark {
         Err(io::Error::new(io::ErrorKind::TimedOut, "some of its processes do not end"))
     }
 
-    /// Kills the exec's processes among these: all, or only those without children. How many there were.
+    /// Kills the exec's processes among these: all, or only those without children. Returns the number of the exec's processes.
     fn kill(self, processes: &BTreeSet<i32>, leader: Option<u32>, only_childless: bool) -> io::Result<usize> {
         let all = self.among(processes, leader);
         let parents: BTreeSet<_> = all.values().map(|stat| stat.parent).collect();
@@ -142,7 +142,7 @@ impl Mark {
         found
     }
 
-    /// Whether a process bears this mark, or that of an exec of a former life of the agent whose processes end with it.
+    /// Tells whether a process bears this mark, or that of an exec of a former life of the agent whose processes end with it.
     fn is_on(self, pid: i32) -> bool {
         let is_meant = |mark: u64| {
             mark == self.0 || (mark & MAGIC_BITS == MAGIC && mark & ENDS != 0 && mark & LIFE_BITS != life())
@@ -177,7 +177,7 @@ fn variable_of(pid: i32) -> Option<u64> {
     u64::from_str_radix(mark, 16).ok()
 }
 
-/// What is used of a process's state (proc_pid_stat(5)).
+/// The fields of a process's state that are used (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     parent: i32,

@@ -4,10 +4,10 @@ use stanchion_untrusted::Limit;
 
 // Images.
 
-/// An image manifest or an index, bytes: what registries have to take at least (distribution specification, "Pushing
-/// Manifests"), and the most that containerd takes. A larger one is refused before it is fetched where its size is known.
+/// An image manifest or an index, bytes: registries have to take at least this size (distribution specification, "Pushing
+/// Manifests"), and containerd takes at most this. A larger one is refused before it is fetched where its size is known.
 pub const MANIFEST: Limit = Limit::new("image manifest", 4 << 20);
-/// An image configuration, bytes: what Podman and CRI-O take (`containers/image`, `MaxConfigBodySize`); real ones have some
+/// An image configuration, bytes: Podman and CRI-O take as much (`containers/image`, `MaxConfigBodySize`); real ones have some
 /// kilobytes. A larger one is refused before it is fetched.
 pub const CONFIG: Limit = Limit::new("image configuration", 4 << 20);
 /// Layers of a manifest. overlayfs lays 500 over each other, Docker 127. A manifest with more is refused.
@@ -43,5 +43,5 @@ pub const ARCHIVE_ENTRIES: Limit = Limit::new("entries of an archive", 65_536);
 
 /// One file of `/proc` about one process, which the kernel keeps within a page or two. A longer one is not read.
 pub(crate) const PROCESS: Limit = Limit::new("state of a process", 64 << 10);
-/// The environment of a process, which it can enlarge at will. What is behind is not looked at.
+/// The environment of a process, which it can enlarge at will. The rest is not looked at.
 pub(crate) const ENVIRONMENT: Limit = Limit::new("environment of a process", 1 << 20);

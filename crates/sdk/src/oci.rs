@@ -3,8 +3,8 @@
 //! Registries and archives write them, so every list has a bound.
 //!
 //! # Layout
-//! - This: descriptors, manifests, digests. [`config`]: image configurations. [`platform`]: which platforms this node runs.
-//! - [`search`]: from an index to the manifest for this node. [`lenient`]: how fields are read.
+//! - This: descriptors, manifests, digests. [`config`]: image configurations. [`platform`]: the platforms that this node runs.
+//! - [`search`]: from an index to the manifest for this node. [`lenient`]: the reading of fields.
 
 pub mod config;
 mod lenient;
@@ -43,7 +43,7 @@ pub struct Descriptor {
     /// Size of the blob, bytes.
     #[serde(deserialize_with = "lenient::or_default")]
     pub size: u64,
-    /// What the manifest is for, in an index.
+    /// The platform that the manifest is for, in an index.
     pub platform: Option<Platform>,
     #[serde(deserialize_with = "lenient::or_default")]
     annotations: Annotations,
@@ -108,7 +108,7 @@ impl Manifest {
     }
 }
 
-/// Size of blobs together, bytes. What others write may be more than a number holds.
+/// Returns the size of blobs together, bytes. If others wrote sizes whose sum no number holds, it is the largest number.
 #[must_use]
 pub fn total(blobs: &[Descriptor]) -> u64 {
     blobs.iter().fold(0, |total: u64, blob| total.saturating_add(blob.size))
@@ -197,7 +197,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether a text is a digest of a kind that containerd and Docker know.
+/// Tells whether a text is a digest of a kind that containerd and Docker know.
 #[must_use]
 pub fn is_digest(text: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -212,7 +212,7 @@ pub fn is_digest(text: &str) -> bool {
     })
 }
 
-/// Whether bytes have a digest; nothing where it is of a kind that is not known.
+/// Tells whether bytes have a digest; returns `None` for a digest of an unknown kind.
 #[must_use]
 pub fn has_digest(bytes: &[u8], digest: &str) -> Option<bool> {
     fn of<D: Digest>(bytes: &[u8]) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What this node allows.
+//! The privileges that this node allows.
 
 use stanchion_runtime::CAPABILITIES;
 use stanchion_untrusted::read_kernel;
@@ -30,7 +30,7 @@ pub fn capabilities() -> Vec<&'static str> {
         .collect()
 }
 
-/// Whether the node lacks some of the capabilities that its kernel knows.
+/// Tells whether the node lacks some of the capabilities that its kernel knows.
 #[must_use]
 pub fn lacks_capabilities() -> bool {
     let last = read_kernel("/proc/sys/kernel/cap_last_cap").ok().and_then(|last| last.trim().parse::<usize>().ok());

@@ -11,7 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, open as open_path, openat};
 
 use crate::{Limit, TooLarge};
 
-/// What is done with a symbolic link at the end of a path.
+/// The treatment of a symbolic link at the end of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
     /// It is followed: in directories of the administrator's, where `file -> ../release-7/file` is common.
@@ -61,7 +61,7 @@ fn refused(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// What a file is that is no regular one, for an error.
+/// Returns the words of an error for a file that is no regular one.
 fn kind(found: FileType) -> &'static str {
     match found {
         FileType::Directory => "it is a directory, not a regular file",
@@ -94,8 +94,8 @@ pub fn read_start(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Res
 /// counts as unreadable.
 pub const KERNEL_FILE: Limit = Limit::new("file of the kernel", 64 << 20);
 
-/// Reads a file of the kernel in `/proc` or `/sys` as text. Names in it can have any bytes, of processes, mounts and cgroups; what
-/// is no UTF-8 is replaced.
+/// Reads a file of the kernel in `/proc` or `/sys` as text. Names of processes, mounts and cgroups in it can have any bytes; bytes
+/// that are no UTF-8 are replaced.
 ///
 /// # Errors
 /// As [`read`].

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 /// Shows control characters as escapes: those that move a terminal's cursor, begin a line that looks like somebody else's,
-/// or turn the direction of writing. What was written stays recognizable: `\n`, `\x1b[31m`, `\u{202e}`.
+/// or turn the direction of writing. The escaped characters stay recognizable: `\n`, `\x1b[31m`, `\u{202e}`.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
@@ -47,7 +47,8 @@ pub fn escaped_json(json: &str) -> String {
     shown
 }
 
-/// C0, DEL and C1; the separators of lines and paragraphs; what changes the direction of writing or cannot be seen.
+/// Tells whether a character is one of C0, DEL or C1, separates lines or paragraphs, changes the direction of writing, or cannot
+/// be seen.
 fn is_control(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')

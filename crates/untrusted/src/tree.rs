@@ -1,9 +1,9 @@
 //! Directory trees, measured, visited and removed.
 //!
-//! Whoever writes a tree can make it deeper than any path or stack, broader than memory, and can exchange its directories while
-//! somebody goes through it. So nothing here recurses or names anything by more than one component: a tree is gone through by
-//! descriptors, of which at most some 30 are open at a time. Symbolic links are not followed, and nothing leads into
-//! what is mounted in the tree.
+//! Anyone who can write a tree can make it deeper than any path or stack, broader than memory, and can exchange its directories
+//! while somebody goes through it. So nothing here recurses or names anything by more than one component: all functions go through
+//! a tree by descriptors, of which at most some 30 are open at a time. They follow no symbolic links, and enter no file system or
+//! directory that is mounted in the tree.
 //!
 //! # Layout
 //! [`levels`]: the way down to a directory and back up. [`removal`]: removing.
@@ -29,7 +29,7 @@ use rustix::{
 use levels::{Levels, open_child};
 pub use removal::{remove, remove_at};
 
-/// What is found in a tree: open, since by name it could be another by now.
+/// An entry of a tree: open, since by name it could be another by now.
 #[derive(Debug)]
 pub enum Found<'a> {
     /// A directory, after everything in it.
@@ -40,7 +40,7 @@ pub enum Found<'a> {
     File(BorrowedFd<'a>),
 }
 
-/// Visits a directory and everything in it, but for what is mounted there. What is put there while this goes on cannot lead it
+/// Visits a directory and everything in it, but for mounts. Entries that somebody puts there while this goes on cannot lead it
 /// elsewhere.
 ///
 /// # Errors
@@ -80,7 +80,7 @@ pub fn walk(top: impl AsRef<Path>, mut visit: impl FnMut(Found<'_>) -> io::Resul
 /// The most files with several names that are told apart: the names of those after them count nothing.
 const LINKED: usize = 1 << 20;
 
-/// What the files in a directory take of the disk, bytes; without what is mounted there. A file with several names counts once. What
+/// Returns the disk usage of the files in a directory, bytes, without mounts. A file with several names counts once. An entry that
 /// cannot be looked at counts nothing.
 #[must_use]
 pub fn usage(top: impl AsRef<Path>) -> u64 {
@@ -132,12 +132,12 @@ fn open_file(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Whether an entry went, became something else, or is hidden below a mount: nothing is to be done about it.
+/// Tells whether an entry went, became something else, or is hidden below a mount: nothing is to be done about it.
 fn is_another(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)
 }
 
-/// What an entry is. Some file systems do not say so in their listings.
+/// Returns the type of an entry. Some file systems do not tell it in their listings.
 fn kind(directory: BorrowedFd<'_>, entry: &rustix::fs::DirEntry) -> FileType {
     match entry.file_type() {
         FileType::Unknown => {

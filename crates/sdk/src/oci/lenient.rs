@@ -1,4 +1,4 @@
-//! How fields are read that others write carelessly: `null` is as good as absent, and lists have bounds.
+//! The reading of fields that others write carelessly: `null` is as good as absent, and lists have bounds.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 

@@ -1,5 +1,5 @@
-//! From an index to the manifest for this node. Whoever has the documents, a registry, a store or an archive, reads them; the
-//! search says which.
+//! The search for the manifest for this node, from an index. The search says which documents it needs; its caller reads them, from
+//! a registry, a store or an archive.
 
 use std::collections::HashSet;
 
@@ -22,7 +22,7 @@ pub struct Search {
     seen: HashSet<String>,
 }
 
-/// What was asked for.
+/// The blob that the search has asked for.
 #[derive(Debug)]
 enum Reading {
     Document(Descriptor),
@@ -41,7 +41,7 @@ pub struct Found {
     pub digest: String,
 }
 
-/// What a search needs next.
+/// The next step of a search.
 #[derive(Debug)]
 pub enum Next {
     /// This blob, with [`Search::take`]. No more of it than that is read.
@@ -88,10 +88,10 @@ impl Search {
         self.fitting.extend(fitting.into_iter().rev().map(|(_, entry)| entry));
     }
 
-    /// Says what to read next, or what was found.
+    /// Returns the blob to read next, or the manifest that was found.
     ///
     /// # Errors
-    /// `NotFound`: nothing is for this node. `Invalid`: what fits is too large, or there is too much of it.
+    /// `NotFound`: nothing is for this node. `Invalid`: a blob that fits is too large, or too many fit.
     pub fn step(&mut self) -> Result<Next> {
         if let Some(found) = self.found.take() {
             return Ok(Next::Found(found));
@@ -119,7 +119,7 @@ impl Search {
         Err(Error::new(ErrorKind::NotFound, format!("the image has no variant for linux/{architecture}")))
     }
 
-    /// Takes what [`step`](Self::step) asked for.
+    /// Takes the blob that [`step`](Self::step) asked for.
     ///
     /// # Errors
     /// `Invalid`: it is something else, or cannot be read.

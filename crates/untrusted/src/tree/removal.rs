@@ -18,15 +18,15 @@ use rustix::{
 use super::levels::{Levels, open_child};
 use crate::Limit;
 
-/// How often a directory is read until it is empty. More than twice is needed only where somebody still writes, or where the
-/// file system loses its place when entries go.
+/// The most times that a directory is read until it is empty. More than two are needed only where somebody still writes, or where
+/// the file system loses its place when entries go.
 const ROUNDS: u16 = 64;
 /// A path in a message: a container can make it as long as it likes.
 const PATH: Limit = Limit::new("path in a message", 512);
 
-/// Removes a file, or a directory and everything in it. What is gone already is taken for removed.
+/// Removes a file, or a directory and everything in it. An entry that is gone already counts as removed.
 ///
-/// Nothing is removed that is mounted in the tree or at its top. What cannot be removed stays, and everything else goes.
+/// Nothing is removed that is mounted in the tree or at its top. An entry that cannot be removed stays, and everything else goes.
 ///
 /// # Errors
 /// Something cannot be removed: the first such thing is named. `ResourceBusy` says that something is mounted on it.
@@ -43,7 +43,7 @@ pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
     }
 }
 
-/// Removes what has this name in the directory `parent`; otherwise as [`remove`].
+/// Removes the entry of this name in the directory `parent`; otherwise as [`remove`].
 ///
 /// # Errors
 /// As [`remove`].
@@ -87,7 +87,7 @@ impl Removal {
                 None => {
                     let Some((left, is_below)) = self.levels.leave() else { break };
                     let above = self.levels.current();
-                    // What was moved away is looked for again.
+                    // A directory that was moved away is looked for again.
                     above.has_removed |= !is_below || !left.is_stuck;
                     above.is_stuck |= is_below && left.is_stuck;
                 }
@@ -122,15 +122,15 @@ impl Removal {
 }
 
 impl super::levels::Level {
-    /// Whether the directory, read to its end, is to be read once more: directories that were emptied have to go, and entries
-    /// may have been passed over while others went.
+    /// Tells whether the directory, read to its end, is to be read once more: directories that were emptied have to go, and
+    /// entries may have been passed over while others went.
     fn begins_again(&mut self) -> bool {
         self.rounds += 1;
         std::mem::take(&mut self.has_removed) && self.rounds < ROUNDS
     }
 }
 
-/// Removes an entry, whatever it is by now. Whether it is gone: a directory that is not empty stays.
+/// Removes an entry, whatever it is by now. Returns `true` if it is gone: a directory that is not empty stays.
 fn unlink(directory: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<bool, Errno> {
     let as_file = || unlinkat(directory, name, AtFlags::empty());
     let as_directory = || unlinkat(directory, name, AtFlags::REMOVEDIR);
