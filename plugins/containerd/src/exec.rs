@@ -1,7 +1,7 @@
 //! Processes run in a container beside its own.
 //!
 //! # Layout
-//! - This: a process from its making to its end. [`pipes`]: what it reads and writes on the way.
+//! - This: a process from its making to its end. [`pipes`]: its input and output on the way.
 
 mod pipes;
 
@@ -45,7 +45,7 @@ use pipes::Pipes;
 /// Type of an OCI process.
 const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGKILL: u32 = 9;
-/// How long the output of a probe or a hook that has ended is read on: what it wrote itself is in its shim by then.
+/// The time for which the output of a probe or a hook is read on after its end: its shim has all of its own output by then.
 const DRAIN: Duration = Duration::from_millis(250);
 
 /// Processes that run, by id, with their containers.
@@ -65,7 +65,8 @@ pub(crate) fn sweep(run_dir: &Path) -> io::Result<()> {
     old.map(|agent| home.join(agent)).try_for_each(tree::remove)
 }
 
-/// Where pipes are: in a directory for each agent, by its process id, and in that in one for each process.
+/// Returns the directory of all pipes. They are in a directory for each agent, by its process id, and in that in one for each
+/// process.
 fn home(run_dir: &Path) -> PathBuf {
     run_dir.join("exec")
 }
@@ -103,7 +104,7 @@ impl Containerd {
             tree: mark.map(|mark| (mark, cgroup)),
             end: End::Kill,
         };
-        // Never given up in the middle: what would be started after that, nobody would end.
+        // Never given up in the middle: nobody would end a process that starts after that.
         let turn = self.changes.turn(&turn_of(&id)).await;
         let (backend, started) =
             (self.clone(), StartRequest { container_id: container.0.clone(), exec_id: id.0.clone() });
@@ -124,7 +125,7 @@ impl Containerd {
         };
         if let Err((is_another, error)) = finish(turn, start).await? {
             if is_another {
-                // What is there under this id is another's.
+                // The process under this id is another's.
                 running.end = End::Nothing;
             }
             return Err(error);
@@ -152,7 +153,7 @@ impl Containerd {
         let status = status.map_err(|status| failed(tried(), &status))?.into_inner().exit_status;
         running.end = End::Forget;
         match descendants {
-            // Its shim waits for who holds its outputs.
+            // Its shim waits for the processes that hold its outputs.
             Descendants::EndIfGivenUp => drop(running),
             _ => running.forget().await,
         }
@@ -194,7 +195,7 @@ impl Containerd {
     }
 }
 
-/// What is done with a process that nobody waits for any more.
+/// The treatment of a process that nobody waits for any more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Kill,
@@ -208,7 +209,7 @@ struct Running {
     backend: Containerd,
     id: ExecId,
     container: String,
-    /// What tells the processes that it has started, and where they are; `None` for an administrator's exec.
+    /// The mark of the processes that it has started, and their cgroup; `None` for an administrator's exec.
     tree: Option<(Mark, Cgroup)>,
     end: End,
 }
@@ -267,7 +268,7 @@ async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: Option
     let (container_id, exec_id) = (container.to_owned(), id.0.clone());
     let (client, mut tasks) = (&backend.client, backend.client.tasks());
     if let Some(tree) = kill {
-        // Whoever still starts it does so to the end.
+        // A start that is under way comes to its end first.
         let _turn = backend.changes.turn(&turn_of(id)).await;
         end_tree(id, container, tree.as_ref()).await;
         let request =
@@ -277,7 +278,7 @@ async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: Option
             if let Err(status) = tasks.wait(client.request(request)).await {
                 tracing::debug!(exec = %id, error = status.message(), "waiting for a killed process failed");
             }
-            // What it did between being found and being killed.
+            // Ends the processes that it started between being found and being killed.
             end_tree(id, container, tree.as_ref()).await;
         }
     }

@@ -4,8 +4,8 @@ use stanchion_untrusted::Limit;
 
 // Registries.
 
-/// What has to come of a blob in each minute that the registry is waited for, bytes: a kilobyte a second, less than the slowest
-/// lines give to each of three transfers. A pull that gets less ends, and is tried again later.
+/// The bytes of a blob that have to come in each minute that the registry is waited for: a kilobyte a second, less than the
+/// slowest lines give to each of three transfers. A pull that gets less ends, and is tried again later.
 pub(crate) const SLOWEST: Limit = Limit::new("bytes of a blob in a minute", 64 << 10);
 /// A token server's answer, bytes, as Podman and CRI-O take it (`containers/image`, `MaxAuthTokenBodySize`). A larger one is
 /// refused.
@@ -29,17 +29,17 @@ pub(crate) const OWN_FILE: Limit = Limit::new("file of the backend", 64 << 20);
 /// A file of settings that an administrator writes: a CNI configuration list, a seccomp profile. A larger one is refused.
 pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
-/// How many volumes an image declares: each is a snapshot and a mount. A container of an image with more does not start.
+/// The volumes that an image declares: each is a snapshot and a mount. A container of an image with more does not start.
 pub(crate) const VOLUMES: Limit = Limit::new("volumes of an image (number)", 64);
-/// How deep the directories are that an image has in a volume that it declares, in levels: each takes descriptors while it is
+/// The depth of the directories that an image has in a volume that it declares, in levels: each takes descriptors while it is
 /// copied. A container with deeper ones does not start.
 pub(crate) const VOLUME_DEPTH: Limit = Limit::new("depth of an image's volume (levels)", 200);
-/// The value of an extended attribute, and the list of their names: what Linux takes (xattr(7)).
+/// The value of an extended attribute, and the list of their names: Linux takes no more (xattr(7)).
 pub(crate) const ATTRIBUTE: Limit = Limit::new("extended attribute", 64 << 10);
 
 // Network.
 
-/// What a CNI plugin answers, or says of its failure: its result is a few KiB. A longer one fails its call.
+/// The answer of a CNI plugin, or its message about a failure: its result is a few KiB. A longer one fails its call.
 pub(crate) const CNI_ANSWER: Limit = Limit::new("answer of a CNI plugin", 4 << 20);
 
 /// The tables of the kernel's old packet filter, one word each: there are five.
@@ -47,6 +47,6 @@ pub(crate) const IPTABLES_TABLES: Limit = Limit::new("names of iptables' tables"
 /// A kernel parameter of the network: a number.
 pub(crate) const PARAMETER: Limit = Limit::new("kernel parameter", 4096);
 
-/// What a program of the packet filter prints, bytes: other people's tables can have sets of a hundred thousand addresses. One that
-/// prints more fails.
+/// The output of a program of the packet filter, bytes: other people's tables can have sets of a hundred thousand addresses. A
+/// program that prints more fails.
 pub(crate) const FILTER_OUTPUT: Limit = Limit::new("output of nft or iptables", 64 << 20);

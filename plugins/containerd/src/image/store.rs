@@ -31,9 +31,9 @@ use tokio_util::{bytes::Bytes, sync::CancellationToken};
 
 use crate::client::{Client, failed, is_gone};
 
-/// How long a lease lives if its maker does not end it, s.
+/// Lifetime of a lease that its maker does not end, s.
 const LEASE_SECONDS: i64 = 3600;
-/// How long what a pull has that was cut off is kept for the next one.
+/// The time for which the content of a pull that was cut off is kept for the next one.
 const KEPT: Duration = Duration::from_secs(10);
 
 /// One containerd namespace's content, snapshots and image names.
@@ -41,7 +41,7 @@ const KEPT: Duration = Duration::from_secs(10);
 pub(super) struct Store {
     client: Client,
     snapshotter: Arc<str>,
-    /// Where blobs come from. What one place sends, broken off or slow, is apart from what another does.
+    /// The place that blobs come from. A transfer from one place, broken off or slow, is apart from those from other places.
     scope: Arc<str>,
     /// Ends with the last copy.
     lease: Option<Arc<Lease>>,
@@ -52,9 +52,9 @@ pub(super) struct Store {
 struct Lease {
     client: Client,
     id: String,
-    /// Whether what was made has come to its end, well or not.
+    /// `true` once the work under the lease has come to its end, well or not.
     is_over: AtomicBool,
-    /// Whether nobody can go on with what is there of it.
+    /// `true` if nobody can go on with the content that the work has left.
     is_wrong: AtomicBool,
 }
 
@@ -67,7 +67,7 @@ impl Drop for Lease {
             #[allow(clippy::disallowed_methods, reason = "one call that nobody waits for; the lease expires anyway")]
             tokio.spawn(async move {
                 if is_cut_off {
-                    // Whoever wants it again by then goes on with it; else containerd frees its disk now.
+                    // A pull that wants the content again by then goes on with it; else containerd frees its disk now.
                     tokio::time::sleep(KEPT).await;
                 }
                 let request = client.request(DeleteRequest { id, sync: is_to_be_freed });
@@ -89,7 +89,7 @@ impl Store {
         Self { scope: place.into(), ..self }
     }
 
-    /// Notes that what was made through it has come to its end. Of what was wrong nothing is kept.
+    /// Notes that the work under the store's lease has come to its end. Content that was wrong is not kept.
     pub fn end<T>(&self, made: &Result<T>) {
         let is_wrong = |error: &Error| matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Other);
         if let Some(lease) = &self.lease {
@@ -98,7 +98,7 @@ impl Store {
         }
     }
 
-    /// The same store; what is made through it is kept while it lives.
+    /// Returns the same store with a lease: content that is made through it is kept while it lives.
     pub async fn leased(&self) -> Result<Self> {
         let id = format!("stanchion-{}", unique());
         let expire = stanchion_sdk::clock::now().checked_add(jiff::SignedDuration::from_secs(LEASE_SECONDS));
@@ -124,7 +124,7 @@ impl Store {
         answer.map(|answer| answer.into_inner().images).map_err(|status| failed("listing the images", &status))
     }
 
-    /// What an image's name stands for.
+    /// Returns the descriptor that an image's name stands for; `None` if there is no such name.
     pub async fn target(&self, name: &str) -> Result<Option<Descriptor>> {
         let request = self.client.request(GetImageRequest { name: name.to_owned() });
         match self.client.images().get(request).await {
@@ -180,9 +180,9 @@ impl Store {
         }
     }
 
-    /// Refuses what the disk of the images has no room for, before it is fetched.
+    /// Refuses content that the disk of the images has no room for, before it is fetched.
     pub async fn check_room(&self, bytes: u64) -> Result<()> {
-        // Where containerd does not tell, or its directory cannot be seen from here, its own errors do.
+        // If containerd does not tell its directory, or that cannot be seen from here, containerd's own errors report a full disk.
         let Ok(root) = self.root().await else { return Ok(()) };
         let found = tokio::task::spawn_blocking(move || disk::image_store(root, Vec::new())).await;
         match found {
@@ -212,14 +212,14 @@ impl Store {
         Ok(blob)
     }
 
-    /// How much of a blob an earlier, broken write has left.
+    /// Returns the size of the part of a blob that an earlier, broken write has left, bytes.
     pub async fn written(&self, digest: &str) -> u64 {
         let request = self.client.request(StatusRequest { r#ref: self.ingest(digest) });
         let status = self.client.content().status(request).await.ok().and_then(|answer| answer.into_inner().status);
         status.and_then(|status| u64::try_from(status.offset).ok()).unwrap_or(0)
     }
 
-    /// Frees what a broken write has left: nobody can go on with it.
+    /// Frees the part of a blob that a broken write has left: nobody can go on with it.
     pub async fn abort(&self, digest: &str) {
         let request = self.client.request(AbortRequest { r#ref: self.ingest(digest) });
         if let Err(status) = self.client.content().abort(request).await

@@ -1,4 +1,4 @@
-//! Certificates: whom a registry is trusted by, and what it is shown.
+//! Certificates: the authorities that a registry's certificate is checked with, and the certificate that a registry is shown.
 
 use std::{
     error::Error as _,
@@ -14,7 +14,7 @@ use stanchion_untrusted::Links;
 
 use crate::limits::CERTIFICATES;
 
-/// What the settings say of them.
+/// The settings about certificates.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Tls {
     pub ca_file: Option<PathBuf>,
@@ -23,7 +23,8 @@ pub(super) struct Tls {
     pub insecure: bool,
 }
 
-/// What its files hold now: certificates are renewed while the agent runs. No Debug, a private key is among it (I10).
+/// The present content of the settings' files: certificates are renewed while the agent runs. It has no `Debug`, since a private
+/// key is part of it (I10).
 pub(super) struct Files {
     authorities: Vec<u8>,
     /// Certificates and key, or nothing.
@@ -58,7 +59,7 @@ impl Tls {
     /// A client that goes by them. It follows no redirects.
     ///
     /// # Errors
-    /// `Invalid`: what the files hold is not what it should be.
+    /// `Invalid`: the content of the files is not as it should be.
     pub fn client(&self, files: &Files) -> Result<Client> {
         let mut client = Client::builder()
             .redirect(Policy::none())
@@ -103,7 +104,7 @@ fn wrong(key: &str, path: &Path) -> Error {
     Error::new(ErrorKind::Invalid, format!("{key} {path:?}"))
 }
 
-/// A file of the settings. What makes it anew may put a link there.
+/// Reads a file of the settings. A program that makes it anew may put a link there.
 async fn read(path: &Path) -> io::Result<Vec<u8>> {
     let path = path.to_owned();
     let read = tokio::task::spawn_blocking(move || stanchion_untrusted::read(path, Links::Follow, CERTIFICATES)).await;

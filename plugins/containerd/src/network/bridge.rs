@@ -30,7 +30,7 @@ use super::{
 };
 use crate::namespaces;
 
-/// Looking for what is in the way of pods is slow beyond this time, and then rests for so many times as long.
+/// The time beyond which a search for obstacles in the way of pods is slow; the search then rests for so many times as long.
 const SLOW: Duration = Duration::from_secs(1);
 const REST: u32 = 50;
 
@@ -45,22 +45,22 @@ pub(super) struct Bridge {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// What this process has done and found.
+/// The work of this process so far, and its findings.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Whether bridge and links were set up.
+    /// `true` once bridge and links were set up.
     is_ready: bool,
-    /// Whether pods had a route over the bridge then.
+    /// `true` if pods had a route over the bridge then.
     has_route: bool,
-    /// The number of changes to the packet filter's rules when it was last looked what is in the way of pods.
+    /// The number of changes to the packet filter's rules at the last search for obstacles in the way of pods.
     changes: Option<u64>,
-    /// The number of the rules when somebody only asked that.
+    /// The number of the rules when somebody only asked for the obstacles.
     asked: Option<u32>,
-    /// What was in their way then.
+    /// The obstacles that were found then.
     obstacles: Vec<String>,
-    /// When that may be looked for again, if it took long.
+    /// The time from which on obstacles may be searched for again, if that took long.
     looks_again: Option<Instant>,
-    /// Why the network is not as it is to be, if so.
+    /// The reason why the network is not as it is to be, if it is not.
     failure: Option<String>,
 }
 
@@ -116,7 +116,7 @@ impl Bridge {
                 });
             }
         }
-        // The leases first: whoever makes the rules anew has to leave these out.
+        // The leases first: if the rules are made anew meanwhile, they have to leave these out.
         if self.leases.release(id).map_err(failed)?
             && let Err(error) = self.filter.change(Change::Remove, &elements)
         {
@@ -172,7 +172,7 @@ impl Bridge {
             let target = SocketAddrV4::new(address, port.container_port);
             elements.push(Port { host, protocol: port.protocol, number: port.host_port, target }.element());
         }
-        // What keeps pods from the node's loopback is there since the bridge was prepared.
+        // The rules that keep pods from the node's loopback are there since the bridge was prepared.
         if !ports.is_empty() {
             self.set_localnet(true).map_err(failed)?;
         }
@@ -197,7 +197,7 @@ impl Bridge {
         seen.failure = failure;
     }
 
-    /// Why pods have no network, if so, and what is in their way.
+    /// Returns the reason why pods have no network, if they have none, and the obstacles in their way.
     pub fn trouble(&self) -> (Option<String>, Vec<String>) {
         let mut seen = self.seen();
         if !seen.is_ready {
@@ -213,13 +213,13 @@ impl Bridge {
         (seen.failure.clone(), obstacles)
     }
 
-    /// Whether pods are on the bridge, or it is there since some were. Before that, whatever has its name is somebody else's:
+    /// Tells whether pods are on the bridge, or it is there since some were. Before that, a bridge of its name is somebody else's:
     /// that of a CNI plugin, perhaps.
     fn is_used(&self) -> io::Result<bool> {
         Ok(!self.leases.is_empty()? || (self.seen().is_ready && self.exists()))
     }
 
-    /// Takes rules for a bridge that is gone out of what is not ours.
+    /// Takes rules for a bridge that is gone out of iptables, which is not ours.
     fn abandon(&self) {
         let mut seen = self.seen();
         if seen.is_ready {
@@ -233,7 +233,8 @@ impl Bridge {
         Path::new("/proc/sys/net/ipv4/conf").join(&*self.bridge).exists()
     }
 
-    /// Whether the node reaches pods from the bridge's address: without that address, or while the bridge is down, it does not.
+    /// Tells whether the node reaches pods from the bridge's address: without that address, or while the bridge is down, it does
+    /// not.
     fn has_route(&self) -> bool {
         // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));

@@ -1,10 +1,10 @@
-//! What else on the node drops packets that pods send and get, and the rules that let them pass where that is iptables.
+//! The node's other packet filters, which may drop packets that pods send and get, and the rules that let these pass iptables.
 //!
 //! A packet has to pass every chain that the kernel asks, so no table of ours can help: where iptables drops what is
 //! forwarded, as Docker and ufw set it up, two rules of ours are in its chain. Other programs' chains are only named.
 //!
 //! # Layout
-//! - [`Forward`]: looks and mends. [`iptables`]: what is to be done to iptables' rules.
+//! - [`Forward`]: looks and mends. [`iptables`]: the changes to iptables' rules.
 
 mod iptables;
 
@@ -22,7 +22,7 @@ use stanchion_untrusted::Links;
 /// Names the tables of the kernel's old packet filter; it is there if somebody used it.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
-/// What is in the way of the pods of one bridge.
+/// The search for obstacles in the way of the pods of one bridge.
 #[derive(Clone, Debug)]
 pub(super) struct Forward {
     bridge: Arc<str>,
@@ -56,7 +56,7 @@ impl Kind {
         }
     }
 
-    /// What `iptables -V` says of it.
+    /// Returns the word by which `iptables -V` names this kind.
     fn mark(self) -> &'static str {
         match self {
             Self::Nft => "nf_tables",
@@ -76,15 +76,15 @@ impl Forward {
         Self { bridge: Arc::clone(bridge), subnet: subnet.to_string().into() }
     }
 
-    /// Whether something can be in the way that no number of rules tells of.
+    /// Tells whether the old packet filter can be in the way of pods. No number of rules tells of a change to it.
     pub fn has_legacy() -> bool {
         // A file of /proc has no size; there is none without the old packet filter.
         let names = stanchion_untrusted::read_text(LEGACY_TABLES, Links::Follow, IPTABLES_TABLES);
         names.is_ok_and(|names| names.lines().any(|it| it == "filter"))
     }
 
-    /// Says what is in the way of pods, in a sentence each with the line that mends it. With `mends`, lets them pass where
-    /// that is iptables.
+    /// Returns the obstacles in the way of pods, a sentence each with the line that mends it. With `mends`, lets pods pass where
+    /// the obstacle is iptables.
     pub fn look(&self, mends: bool) -> io::Result<Vec<String>> {
         let chains = chains(&asked_of_nft(&["-j", "list", "chains"])?);
         let is_iptables = |chain: &Chain| (&*chain.family, &*chain.table, &*chain.name) == ("ip", "filter", "FORWARD");
@@ -119,7 +119,7 @@ impl Forward {
         }
     }
 
-    /// Has iptables let pods pass; what is in their way, if it does not.
+    /// Has iptables let pods pass; returns the obstacle in their way, if it does not.
     fn pass(&self, kind: Kind, mends: bool, drops: bool) -> Option<String> {
         let bridge = &self.bridge;
         let stopped = |why: &str| {
@@ -136,7 +136,7 @@ impl Forward {
             Ok(saved) => saved,
             Err(error) => return drops.then(|| stopped(&error.to_string())),
         };
-        // Who only asks need not be told what is mended with the first pod.
+        // A caller that only asks need not hear of an obstacle that is mended with the first pod.
         let batch = iptables::passage(&saved, bridge).filter(|_| mends)?;
         match restored(restore, &batch) {
             Ok(()) => {

@@ -13,10 +13,10 @@ const NFNLGRP_NFTABLES: u32 = 7;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 
-/// How long changes are gathered: a firewall that starts makes many, and each pod some.
+/// The time for which changes are gathered: a firewall that starts makes many, and each pod some.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// Looks after each change, until it is dropped. Where the kernel says nothing, the looks at everything have to do.
+/// Looks after each change, until it is dropped. If the kernel reports no changes, the looks at everything have to do.
 pub(crate) async fn watch<F: Future<Output = ()>>(look: impl Fn() -> F) {
     let opened = open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .and_then(|rules| Ok((rules, open(NETLINK_ROUTE, &[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR])?)));
@@ -29,7 +29,7 @@ pub(crate) async fn watch<F: Future<Output = ()>>(look: impl Fn() -> F) {
     };
     loop {
         let heard = tokio::select! {
-            // *Cancel-safe:* what was not read stays in the socket.
+            // *Cancel-safe:* messages that were not read stay in the socket.
             heard = rules.recv_from_full() => heard,
             heard = links.recv_from_full() => heard,
         };
@@ -38,7 +38,7 @@ pub(crate) async fn watch<F: Future<Output = ()>>(look: impl Fn() -> F) {
             return pending().await;
         }
         tokio::time::sleep(TOGETHER).await;
-        // Before the look: what comes during it is looked at after it.
+        // Before the look, so that a change during it leads to another look.
         drain(&mut rules);
         drain(&mut links);
         look().await;
@@ -54,12 +54,12 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Reads what is there, and makes nothing of it: that there was something is all that counts.
+/// Reads all messages that are there, and makes nothing of them: only their arrival counts.
 fn drain(socket: &mut TokioSocket) {
     while let Some(Ok(())) = socket.recv_from_full().now_or_never().map(|heard| heard.map(drop).or_else(overflown)) {}
 }
 
-/// That more was said than the socket holds is news too, and the next read goes on after it.
+/// Passes over the error of a socket that has lost messages: it reports a change too, and the next read goes on after it.
 fn overflown(error: io::Error) -> io::Result<()> {
     if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) { Ok(()) } else { Err(error) }
 }
