@@ -15,4 +15,4 @@ pub mod text;
 pub mod tree;
 
 pub use file::{KERNEL_FILE, Links, open, open_at, read, read_from, read_kernel, read_start, read_text};
-pub use limit::{Limit, TooLarge};
+pub use limit::{Limit, TooLarge, TooMany};

@@ -33,6 +33,14 @@ impl Limit {
         if size > self.most { Err(TooLarge(self)) } else { Ok(()) }
     }
 
+    /// Fails when there are more things than are taken.
+    ///
+    /// # Errors
+    /// [`TooMany`], with this limit.
+    pub fn check_count(self, count: usize) -> Result<(), TooMany> {
+        if count > self.size() { Err(TooMany(self)) } else { Ok(()) }
+    }
+
     /// Cuts a text at a character's border and says so at its end; a text within the limit stays as it is.
     #[must_use]
     pub fn cut(self, text: &str) -> std::borrow::Cow<'_, str> {
@@ -63,6 +71,24 @@ impl From<TooLarge> for io::Error {
     }
 }
 
+/// More things than a limit allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany(pub Limit);
+
+impl fmt::Display for TooMany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there are more than {} (limit \"{}\")", self.0.most, self.0.name)
+    }
+}
+
+impl Error for TooMany {}
+
+impl From<TooMany> for io::Error {
+    fn from(error: TooMany) -> Self {
+        Self::new(io::ErrorKind::FileTooLarge, error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Limit;
@@ -78,6 +104,10 @@ mod tests {
         assert_eq!(limit.check(64), Ok(()));
         let error = limit.check(65).expect_err("it is larger").to_string();
         assert_eq!(error, "it is larger than 64 bytes (limit \"event\")");
+        let layers = Limit::new("layers of an image", 2);
+        assert_eq!(layers.check_count(2), Ok(()));
+        let error = layers.check_count(3).expect_err("there are more").to_string();
+        assert_eq!(error, "there are more than 2 (limit \"layers of an image\")");
     }
 
     #[test]

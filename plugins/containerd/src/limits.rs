@@ -18,8 +18,6 @@ pub(crate) const REFUSAL: Limit = Limit::new("refusal of a registry", 64 << 10);
 /// refused.
 pub(crate) const CERTIFICATES: Limit = Limit::new("certificates of a registry", 16 << 20);
 
-// Archives.
-
 // Files.
 
 /// A file that this library has written for itself, e.g. a lease or the attachment of a pod, or containerd's record of a container. A
@@ -30,10 +28,10 @@ pub(crate) const OWN_FILE: Limit = Limit::new("file of the backend", 64 << 20);
 pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
 /// The volumes that an image declares: each is a snapshot and a mount. A container of an image with more does not start.
-pub(crate) const VOLUMES: Limit = Limit::new("volumes of an image (number)", 64);
+pub(crate) const VOLUMES: Limit = Limit::new("volumes of an image", 64);
 /// The depth of the directories that an image has in a volume that it declares, in levels: each takes descriptors while it is
 /// copied. A container with deeper ones does not start.
-pub(crate) const VOLUME_DEPTH: Limit = Limit::new("depth of an image's volume (levels)", 200);
+pub(crate) const VOLUME_DEPTH: Limit = Limit::new("levels of directories in an image's volume", 200);
 /// The value of an extended attribute, and the list of their names: Linux takes no more (xattr(7)).
 pub(crate) const ATTRIBUTE: Limit = Limit::new("extended attribute", 64 << 10);
 

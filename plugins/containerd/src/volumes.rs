@@ -123,7 +123,7 @@ impl Containerd {
         let home = self.home(config.sandbox.as_str(), container);
         let mut volumes = Vec::new();
         let places = declared::places(image, config);
-        limits::VOLUMES.check(places.len() as u64).map_err(|error| {
+        limits::VOLUMES.check_count(places.len()).map_err(|error| {
             let message = format!("image {} of container {container} declares {} volumes", config.image, places.len());
             Error::new(ErrorKind::Invalid, message).caused_by(&error)
         })?;

@@ -163,7 +163,7 @@ fn of_docker(archive: &Unpacked, image: DockerImage) -> Result<Packed> {
     let mut parts = HashMap::new();
     let mut layers = Vec::new();
     let names = image.layers.unwrap_or_default();
-    limits::LAYERS.check(names.len() as u64).map_err(|error| wrong("manifest.json", &error))?;
+    limits::LAYERS.check_count(names.len()).map_err(|error| wrong("manifest.json", &error))?;
     for (name, diff_id) in names.iter().zip(config.diff_ids()) {
         let part = archive.part(name).map_err(|error| wrong("a layer", &error))?;
         let layer = layer(archive, part, diff_id).map_err(|error| wrong(&shown(name), &error))?;

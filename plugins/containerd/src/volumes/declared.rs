@@ -110,7 +110,7 @@ fn copy(from: OwnedFd, to: OwnedFd) -> io::Result<()> {
             continue;
         }
         if let Some(deeper) = copy_one(level, entry.file_name())? {
-            limits::VOLUME_DEPTH.check(levels.len() as u64)?;
+            limits::VOLUME_DEPTH.check_count(levels.len())?;
             levels.push(deeper);
         }
     }
