@@ -95,6 +95,17 @@ impl Asked {
         Error::new(ErrorKind::Permission, hint)
     }
 
+    /// Where it sends us credentials are wanted, which would be given to somebody else than the registry.
+    pub fn wanted_elsewhere(&self, at: &Url) -> Error {
+        let (host, settings) = (&self.host, &self.settings);
+        let other = format!("{}://{}", at.scheme(), SHOWN.cut(at.host_str().unwrap_or_default()));
+        let message = format!(
+            "registry {host} sends us to {other}, which wants credentials (401); those in {settings} are not shown there. If \
+             that is the registry, name its images by its own host"
+        );
+        Error::new(ErrorKind::Permission, message)
+    }
+
     /// It wants a password, and there is an identity token.
     pub fn wants_password(&self) -> Error {
         let (host, settings) = (&self.host, &self.settings);

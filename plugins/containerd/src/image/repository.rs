@@ -141,7 +141,10 @@ impl Repository {
         let shown = self.authorization().await?;
         let answer = self.follow(&url, &headers, shown.as_ref()).await?;
         let answer = match answer.status() {
-            StatusCode::UNAUTHORIZED => self.get_again(&url, &headers, shown, &answer).await?,
+            StatusCode::UNAUTHORIZED if self.is_its_own(&answer) => {
+                self.get_again(&url, &headers, shown, &answer).await?
+            }
+            StatusCode::UNAUTHORIZED => return Err(self.asked.wanted_elsewhere(answer.url())),
             _ => answer,
         };
         match answer.status().is_success() {
@@ -184,6 +187,12 @@ impl Repository {
         Err(Error::new(ErrorKind::Other, format!("registry {} sends us in a circle", self.asked.host)))
     }
 
+    /// Tells whether an answer is the registry's own. Of where it sends us nobody knows that it may have the credentials, nor
+    /// that its token server may.
+    fn is_its_own(&self, answer: &Response) -> bool {
+        answer.url().origin() == self.api.origin()
+    }
+
     /// What is to be shown for this repository.
     async fn authorization(&self) -> Result<Option<Authorization>> {
         let repository = &self.asked.repository;
@@ -209,7 +218,7 @@ impl Repository {
             return Ok(known);
         }
         let answer = self.follow(&self.api, &HeaderMap::new(), None).await?;
-        let said = Challenge::of(answer.headers());
+        let said = Challenge::of(answer.headers()).filter(|_| self.is_its_own(&answer));
         let is_in_trouble = answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS;
         // Read to its end, the connection serves the next request too.
         transfer::start(answer, limits::GREETING).await;

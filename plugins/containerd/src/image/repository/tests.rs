@@ -129,6 +129,38 @@ async fn what_is_shown_stays_with_its_host() {
 }
 
 #[tokio::test]
+async fn where_a_registry_sends_us_nobody_can_ask_for_its_credentials() {
+    for auth in [password(), identity()] {
+        let thief = Server::start(|address| {
+            move |asked: &str| {
+                let challenge = format!("WWW-Authenticate: Bearer realm=\"http://{address}/token\"\r\n");
+                match asked.contains(" /token") {
+                    true => answer("200 OK", "", r#"{"token": "good"}"#),
+                    false => answer("401 Unauthorized", &challenge, ""),
+                }
+            }
+        });
+        let there = format!("Location: http://{}/elsewhere\r\n", thief.address);
+        // By the first question already, or by that for a manifest.
+        for first in [true, false] {
+            let there = there.clone();
+            let server = Server::start(|_| {
+                move |asked: &str| match first || !asked.starts_with("GET /v2/ ") {
+                    true => answer("307 Temporary Redirect", &there, ""),
+                    false => answer("200 OK", "", "{}"),
+                }
+            });
+            let error = server.repository(auth.clone()).await.manifest("1").await.expect_err("it is refused");
+            assert_eq!(error.kind(), ErrorKind::Permission);
+            assert!(text(&error).contains("sends us to http://127.0.0.1, which wants credentials"), "{}", text(&error));
+            let asked = thief.seen("");
+            let is_bare = |asked: &String| !asked.contains("/token") && !asked.contains("uthorization: ");
+            assert!(!asked.is_empty() && asked.iter().all(is_bare), "{first}: {asked:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_identity_token_is_posted_and_goes_nowhere_else() {
     let server = with_tokens(|asked| {
         let form = "scope=repository%3Ateam%2Fapp%3Apull&service=s+t&grant_type=refresh_token&client_id=stanchion&\
