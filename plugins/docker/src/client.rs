@@ -1,9 +1,12 @@
 //! The connection to one Docker: a connection of its own for every request, as Docker's own client has it.
 
 use std::{
+    error::Error as StdError,
+    io,
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, ready},
 };
 
 use bollard::{
@@ -20,7 +23,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
-use tokio::net::UnixStream;
+use stanchion_untrusted::{Limit, TooLarge};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::UnixStream,
+};
 
 use crate::{limits, names};
 
@@ -125,7 +132,8 @@ impl Client {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(TokioIo::new(hyper::upgrade::on(response).await?));
         }
-        let said = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
+        let body = http_body_util::Limited::new(response.into_body(), limits::ANSWER.size());
+        let said = http_body_util::BodyExt::collect(body).await.map(|said| said.to_bytes()).unwrap_or_default();
         let message = serde_json::from_slice::<serde_json::Value>(&said).ok();
         let message = message.and_then(|said| Some(said.get("message")?.as_str()?.to_owned()));
         let message = message.unwrap_or_else(|| String::from_utf8_lossy(&said).into_owned());
@@ -136,6 +144,7 @@ impl Client {
 impl Wire {
     async fn send(&self, mut request: BollardRequest) -> std::result::Result<Response<Incoming>, ApiError> {
         let version = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        let limit = (!is_stream(request.uri().path())).then_some(limits::ANSWER);
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let path = version.map_or_else(|| path.to_owned(), |version| format!("/v{version}{path}"));
         *request.uri_mut() = path.parse::<Uri>()?;
@@ -143,9 +152,10 @@ impl Wire {
         url_safe(&mut request);
         let stream = UnixStream::connect(&*self.socket).await.map_err(|error| {
             let socket = self.socket.display();
-            std::io::Error::new(error.kind(), format!("Docker does not answer at {socket}: {error}"))
+            io::Error::new(error.kind(), format!("Docker does not answer at {socket}: {error}"))
         })?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(Answer { from: stream, read: 0, limit })).await?;
         #[allow(clippy::disallowed_methods, reason = "ends with the connection, which ends with the answer")]
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
@@ -154,6 +164,58 @@ impl Wire {
         });
         Ok(sender.send_request(request).await?)
     }
+}
+
+/// Tells whether what Docker answers to this path goes on for as long as something lasts, and is read as it comes.
+fn is_stream(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    matches!(last, "events" | "logs")
+        || (path.starts_with("/exec/") && last == "start")
+        || path.starts_with("/images/create")
+        || path.starts_with("/images/load")
+}
+
+/// A connection on which one answer comes, of so many bytes at most.
+struct Answer {
+    from: UnixStream,
+    read: u64,
+    limit: Option<Limit>,
+}
+
+impl AsyncRead for Answer {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.from).poll_read(cx, buf))?;
+        self.read += (buf.filled().len() - before) as u64;
+        Poll::Ready(self.limit.map_or(Ok(()), |limit| limit.check(self.read)).map_err(io::Error::from))
+    }
+}
+
+impl AsyncWrite for Answer {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.from).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.from).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.from).poll_shutdown(cx)
+    }
+}
+
+/// Returns the limit that Docker's answer was beyond, if it was.
+pub(crate) fn too_large(error: &ApiError) -> Option<TooLarge> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = inner.and_then(|inner| inner.downcast_ref::<TooLarge>()) {
+            return Some(*found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Docker reads credentials in the alphabet of URLs, and takes none where that fails; the library writes the other one.
@@ -174,6 +236,9 @@ fn parse(version: &str) -> Option<ClientVersion> {
 
 /// The contract's error for a failed call; `tried` says what was tried on what.
 pub(crate) fn failed(tried: impl Into<String>, error: &ApiError) -> Error {
+    if let Some(large) = too_large(error) {
+        return Error::new(ErrorKind::Invalid, tried).because(format!("Docker's answer cannot be taken: {large}"));
+    }
     let kind = match error {
         ApiError::DockerResponseServerError { status_code, .. } => match status_code {
             400 => ErrorKind::Invalid,
@@ -231,6 +296,44 @@ mod tests {
         let value = request.headers().get("x-registry-auth").expect("it stays");
         assert_eq!(value, "a-b_c=");
         assert!(!format!("{value:?}").contains("a-b_c"), "it is shown");
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_an_end() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("docker.sock");
+        let listener = tokio::net::UnixListener::bind(&socket).expect("a socket");
+        let client = Client::new(&socket, "ours").expect("a client");
+        let docker = async {
+            let (mut asked, _) = listener.accept().await.expect("a connection");
+            let head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{\"Id\": \"";
+            tokio::io::AsyncWriteExt::write_all(&mut asked, head).await.expect("it reads");
+            let (piece, mut sent) = (vec![b'x'; 1 << 20], 0);
+            while sent < 256 && tokio::io::AsyncWriteExt::write_all(&mut asked, &piece).await.is_ok() {
+                sent += 1;
+            }
+            sent
+        };
+        let (answer, sent) = tokio::join!(client.api().inspect_image("a"), docker);
+        let error = answer.expect_err("it has no end");
+        assert!(too_large(&error).is_some() && sent < 64, "{sent} MiB: {error}");
+        let error = failed("looking up image a", &error);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(
+            error.chain().contains("it is larger than 33554432 bytes (limit \"answer of Docker\")"),
+            "{}",
+            error.chain()
+        );
+    }
+
+    #[test]
+    fn streams_are_told_from_answers() {
+        for stream in ["/events", "/containers/a/logs", "/exec/a/start", "/images/create", "/images/load"] {
+            assert!(is_stream(stream), "{stream}");
+        }
+        for answer in ["/containers/json", "/images/a/json", "/containers/create", "/info", "/exec/a/json"] {
+            assert!(!is_stream(answer), "{answer}");
+        }
     }
 
     #[test]

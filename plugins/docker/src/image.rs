@@ -80,6 +80,18 @@ impl Docker {
         Ok(listed.into_iter().filter_map(|container| container.image_id).collect())
     }
 
+    /// An image that has just come, under a name that it has. One of which Docker has too much to say is removed again:
+    /// it would be in the way of every look at the images.
+    async fn arrived(&self, reference: &str) -> Result<Image> {
+        let found = self.present(reference).await;
+        if found.as_ref().is_err_and(|error| error.kind() == ErrorKind::Invalid)
+            && let Err(error) = self.forget_image(reference).await
+        {
+            tracing::warn!(image = reference, error = error.chain(), "an image that cannot be used stays");
+        }
+        found
+    }
+
     /// An image that is present, under a name that it has.
     async fn present(&self, reference: &str) -> Result<Image> {
         let found = self.look_up_image(reference).await?;

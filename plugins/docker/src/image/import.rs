@@ -3,7 +3,8 @@
 //! Docker reads an archive with a `manifest.json`, whatever the layout of the rest. An OCI layout is given one on the way.
 
 use std::{
-    collections::HashMap,
+    cell::Cell,
+    collections::{HashMap, HashSet},
     io::{self, BufWriter, Read, Write},
     path::{Path, PathBuf},
 };
@@ -13,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use hyper::body::Bytes;
 use serde::{Deserialize, Serialize};
 use stanchion_sdk::{
-    archive::{each, open_archive, room},
+    archive::{Entry, each, open_archive, room},
     limits as shared,
     oci::{self, Descriptor, Next, Search},
     runtime::{Error, ErrorKind, Image, Result},
@@ -71,7 +72,11 @@ impl Docker {
                 // Nobody receives when Docker has refused; then its words are the error.
                 send.blocking_send(Err(io::Error::new(error.kind(), error.to_string()))).ok();
             }
-            written.map_err(|error| Error::new(ErrorKind::Other, "reading the archive").caused_by(&error))
+            written.map_err(|error| {
+                let is_wrong = error.kind() == io::ErrorKind::InvalidData;
+                let kind = if is_wrong { ErrorKind::Invalid } else { ErrorKind::Other };
+                Error::new(kind, "reading the archive").caused_by(&error)
+            })
         });
         let pieces = stream::unfold(receive, |mut receive| async move { Some((receive.recv().await?, receive)) });
         let load = async {
@@ -86,10 +91,14 @@ impl Docker {
             Ok(())
         };
         let (loaded, written) = tokio::join!(load, write);
-        loaded.and(written)?;
+        match written {
+            // Docker only knows that no more came.
+            Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
+            written => loaded.and(written)?,
+        }
         let mut images = Vec::with_capacity(names.len());
         for name in names {
-            images.push(self.present(&full(&name)).await?);
+            images.push(self.arrived(&full(&name)).await?);
         }
         Ok(images)
     }
@@ -108,7 +117,7 @@ fn read(path: &Path, root: PathBuf) -> Result<Contents> {
         Error::new(kind, "it cannot be read as an image archive").caused_by(&error)
     })?;
     let room = (room, root);
-    match documents.get("manifest.json") {
+    match documents.found.get("manifest.json") {
         Some(manifest) => {
             let images = serde_json::from_slice(manifest)
                 .map_err(|error| Error::new(ErrorKind::Invalid, "manifest.json cannot be read").caused_by(&error))?;
@@ -118,9 +127,28 @@ fn read(path: &Path, root: PathBuf) -> Result<Contents> {
     }
 }
 
-/// The manifests, indexes and configurations of an archive. Larger files are layers.
-fn documents(path: &Path, room: u64, root: &Path) -> io::Result<HashMap<String, Vec<u8>>> {
-    let (mut documents, mut total) = (HashMap::new(), 0);
+/// The manifests, indexes and configurations of an archive, by name. Larger files are layers.
+#[derive(Default)]
+struct Documents {
+    found: HashMap<String, Vec<u8>>,
+    /// What has been read of them, bytes: many images can name one document.
+    read: Cell<u64>,
+}
+
+impl Documents {
+    fn read(&self, name: &str, limit: Limit) -> Result<&[u8]> {
+        let lacks = || Error::new(ErrorKind::Invalid, format!("the archive lacks {}", shared::SHOWN.cut(name)));
+        let found = self.found.get(name).ok_or_else(lacks)?;
+        let size = found.len() as u64;
+        self.read.set(self.read.get().saturating_add(size));
+        let large = limit.check(size).and_then(|()| shared::ARCHIVE_DOCUMENTS.check(self.read.get()));
+        large.map_err(|error| Error::new(ErrorKind::Invalid, format!("reading {name}")).caused_by(&error))?;
+        Ok(found)
+    }
+}
+
+fn documents(path: &Path, room: u64, root: &Path) -> io::Result<Documents> {
+    let (mut documents, mut total) = (Documents::default(), 0);
     each(open_archive(path)?, room, root, |name, entry| {
         let may_be = name.ends_with(".json") || name.starts_with("blobs/");
         let largest = shared::MANIFEST.most.max(shared::CONFIG.most);
@@ -131,7 +159,7 @@ fn documents(path: &Path, room: u64, root: &Path) -> io::Result<HashMap<String, 
             if matches!(document.first(), Some(b'{' | b'[')) {
                 total += document.len() as u64;
                 shared::ARCHIVE_DOCUMENTS.check(total)?;
-                documents.insert(name.to_owned(), document);
+                documents.found.insert(name.to_owned(), document);
             }
         }
         Ok(())
@@ -139,17 +167,9 @@ fn documents(path: &Path, room: u64, root: &Path) -> io::Result<HashMap<String, 
     Ok(documents)
 }
 
-fn document<'a>(documents: &'a HashMap<String, Vec<u8>>, name: &str, limit: Limit) -> Result<&'a [u8]> {
-    let lacks = || Error::new(ErrorKind::Invalid, format!("the archive lacks {}", shared::SHOWN.cut(name)));
-    let found = documents.get(name).ok_or_else(lacks)?;
-    let large = limit.check(found.len() as u64);
-    large.map_err(|error| Error::new(ErrorKind::Invalid, format!("reading {name}")).caused_by(&error))?;
-    Ok(found)
-}
-
 /// The images of an OCI layout that have a name, for this node's platform.
-fn of_layout(documents: &HashMap<String, Vec<u8>>) -> Result<Vec<DockerImage>> {
-    let index = document(documents, "index.json", shared::MANIFEST)?;
+fn of_layout(documents: &Documents) -> Result<Vec<DockerImage>> {
+    let index = documents.read("index.json", shared::MANIFEST)?;
     let (mut images, mut missing) = (Vec::new(), None);
     for (name, entries) in oci::named_images(index, full)? {
         match of_entries(documents, entries) {
@@ -166,11 +186,11 @@ fn of_layout(documents: &HashMap<String, Vec<u8>>) -> Result<Vec<DockerImage>> {
     }
 }
 
-fn of_entries(documents: &HashMap<String, Vec<u8>>, entries: Vec<Descriptor>) -> Result<DockerImage> {
+fn of_entries(documents: &Documents, entries: Vec<Descriptor>) -> Result<DockerImage> {
     let mut search = Search::among(entries);
     loop {
         match search.step()? {
-            Next::Read(blob, limit) => search.take(document(documents, &place(&blob), limit)?.to_vec())?,
+            Next::Read(blob, limit) => search.take(documents.read(&place(&blob), limit)?.to_vec())?,
             Next::Found(found) => {
                 let layers = found.manifest.layers.iter().map(place).collect();
                 return Ok(DockerImage {
@@ -191,7 +211,13 @@ fn place(blob: &Descriptor) -> String {
 fn write(path: &Path, contents: &Contents, to: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
     let mut archive = tar::Builder::new(BufWriter::with_capacity(CHUNK, Pieces(to)));
     let (room, place) = &contents.room;
-    each(open_archive(path)?, *room, place, |_, entry| {
+    let configs: HashSet<_> = contents.images.iter().map(|image| image.config.trim_start_matches("./")).collect();
+    let mut seen = HashSet::new();
+    each(open_archive(path)?, *room, place, |name, entry| {
+        if let Some(config) = configs.get(name) {
+            check_config(name, entry)?;
+            seen.insert(*config);
+        }
         let mut header = entry.header().clone();
         let name = entry.path()?.into_owned();
         // Links too: `docker save` makes them between equal layers.
@@ -200,6 +226,10 @@ fn write(path: &Path, contents: &Contents, to: &mpsc::Sender<io::Result<Bytes>>)
             None => archive.append_data(&mut header, &name, entry),
         }
     })?;
+    if let Some(config) = configs.iter().find(|config| !seen.contains(*config)) {
+        let message = format!("the archive lacks {}", shared::SHOWN.cut(config));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
     if !contents.written {
         let manifest = serde_json::to_vec(&contents.images)?;
         let mut header = tar::Header::new_gnu();
@@ -208,6 +238,16 @@ fn write(path: &Path, contents: &Contents, to: &mpsc::Sender<io::Result<Bytes>>)
         archive.append_data(&mut header, "manifest.json", &*manifest)?;
     }
     archive.into_inner()?.flush()
+}
+
+/// Fails for a configuration that is too large: Docker takes any, and gives it back with each look at the image.
+fn check_config(name: &str, entry: &Entry<'_>) -> io::Result<()> {
+    let name = shared::SHOWN.cut(name);
+    let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("the configuration {name}: {why}"));
+    if !entry.header().entry_type().is_file() {
+        return Err(wrong("it is no plain file".to_owned()));
+    }
+    shared::CONFIG.check(entry.size()).map_err(|error| wrong(error.to_string()))
 }
 
 /// A writer into a channel.

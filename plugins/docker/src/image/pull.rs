@@ -54,7 +54,7 @@ impl Docker {
                 progress.report(now);
             }
         }
-        let image = self.present(&name).await?;
+        let image = self.arrived(&name).await?;
         progress.report(layers.complete());
         Ok(image)
     }

@@ -28,7 +28,11 @@ fn index(entries: &[Value]) -> (String, Vec<u8>) {
 /// What an archive of these files holds.
 fn contents(files: &[(String, Vec<u8>)]) -> Result<Contents> {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("archive");
+    read(&archive(dir.path(), files), dir.path().to_owned())
+}
+
+fn archive(dir: &Path, files: &[(String, Vec<u8>)]) -> PathBuf {
+    let path = dir.join("archive");
     let mut archive = tar::Builder::new(File::create(&path).expect("a file"));
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -36,7 +40,7 @@ fn contents(files: &[(String, Vec<u8>)]) -> Result<Contents> {
         archive.append_data(&mut header, name, &**content).expect("written");
     }
     archive.finish().expect("written");
-    read(&path, dir.path().to_owned())
+    path
 }
 
 #[test]
@@ -81,4 +85,42 @@ fn what_is_held_of_an_archive_has_a_bound() {
     let files: Vec<_> = (0..33).map(|number| (format!("blobs/{number}"), document.clone())).collect();
     let error = contents(&files).expect_err("there is too much of it").chain();
     assert!(error.contains("limit \"documents of an archive\""), "{error}");
+}
+
+#[test]
+fn a_document_counts_as_often_as_it_is_read() {
+    let padded = [json!({"manifests": []}).to_string().into_bytes(), vec![b' '; 3 << 20]].concat();
+    let entry = json!({"digest": digest(&padded), "size": padded.len(), "platform": own()});
+    let file = (format!("blobs/{}", digest(&padded).replace(':', "/")), padded);
+    let named = |number: usize| {
+        let mut entry = entry.clone();
+        entry["annotations"] = json!({"org.opencontainers.image.ref.name": format!("a:{number}")});
+        entry
+    };
+    let error = contents(&[file, index(&(0..100).map(named).collect::<Vec<_>>())]).expect_err("no image").chain();
+    assert!(error.contains("limit \"documents of an archive\""), "{error}");
+}
+
+#[test]
+fn a_configuration_has_a_bound_wherever_the_archive_has_it() {
+    let manifest = json!([{"Config": "sha256:1", "RepoTags": ["a:1"], "Layers": []}]).to_string().into_bytes();
+    let manifest = ("manifest.json".to_owned(), manifest);
+    let config = |size: usize| ("sha256:1".to_owned(), vec![b' '; size]);
+    for (files, said) in [
+        (vec![config(2), manifest.clone()], None),
+        (vec![manifest.clone(), config((4 << 20) + 1)], Some("limit \"image configuration\"")),
+        (vec![manifest.clone(), config(2), config((4 << 20) + 1)], Some("limit \"image configuration\"")),
+        (vec![manifest], Some("the archive lacks sha256:1")),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = archive(dir.path(), &files);
+        let contents = read(&path, dir.path().to_owned()).expect("it names an image");
+        let (send, _receive) = mpsc::channel(100);
+        let written = write(&path, &contents, &send);
+        let error = written.as_ref().map_err(ToString::to_string);
+        match said {
+            None => assert!(error.is_ok(), "{error:?}"),
+            Some(said) => assert!(error.as_ref().is_err_and(|error| error.contains(said)), "{said}: {error:?}"),
+        }
+    }
 }
