@@ -26,10 +26,10 @@ pub(crate) const SETTINGS_FILE: Limit = Limit::new("file of settings", 4 << 20);
 
 // Volumes and pods.
 
-/// The files of one configMap, secret, downwardAPI or projected volume together, bytes: some of them stand in memory, and a short
-/// manifest can name one key by hundreds of paths. A kubelet has no such bound; an API server takes objects of 1 MiB, so that
-/// this is more than sixty of the largest. A volume with more is not mounted, and its pod waits.
-pub(crate) const VOLUME_FILES: Limit = Limit::new("files of a volume", 64 << 20);
+/// The files of all configMap, secret, downwardAPI and projected volumes of a pod together, bytes: most of them stand in memory,
+/// and a short manifest can name one key by hundreds of paths. A kubelet has no such bound; an API server takes objects of 1 MiB,
+/// so that this is more than sixty of the largest. A volume that goes beyond it is not mounted, and its pod waits.
+pub(crate) const POD_FILES: Limit = Limit::new("files of a pod's volumes", 64 << 20);
 
 // Texts, probes and hooks.
 
@@ -74,11 +74,11 @@ pub(crate) const HELD_OUTPUT: Limit = Limit::new("output held for a whole line",
 /// The head of a request to the agent, bytes: more than any of ours has, `exec` of a long command line included.
 pub(crate) const REQUEST_HEAD: Limit = Limit::new("head of a request", 256 << 10);
 
-/// Connections to the local API at once. Beyond that the oldest that has asked nothing yet is closed; if all have, the new one
-/// is refused.
+/// Connections to the local API at once. Beyond that the oldest that has asked nothing yet is closed, else the oldest whose answer
+/// takes more than a minute; if there is none, the new one is refused.
 pub(crate) const API_CONNECTIONS: Limit = Limit::new("connections to the local API", 384);
 
-/// Answers of the local API that go on: `logs`, `exec` and `get --watch`. One more is refused.
+/// Answers of the local API that go on: `logs`, `exec`, and `get` and `events` with `--watch`. One more is refused.
 pub(crate) const API_STREAMS: Limit = Limit::new("logs, execs and watches at once", 256);
 
 /// Connections to `agent.health_address` at once, as of the local API.

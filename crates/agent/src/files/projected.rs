@@ -1,6 +1,6 @@
 //! What is in the files of configMap, secret, downwardAPI and projected volumes.
 
-use std::{borrow::Cow, path::PathBuf};
+use std::{borrow::Cow, cell::Cell, path::PathBuf};
 
 use stanchion_pod::{Capacity, ObjectKind, Objects, Projected, Projection, Value};
 
@@ -8,13 +8,15 @@ use super::{
     publish::{self, File, Payload},
     volume::VolumeError,
 };
-use crate::limits::VOLUME_FILES;
+use crate::limits::POD_FILES;
 
-/// The files of a volume as they are to be now.
+/// Collects the files of a volume as they are to be now. `written` is what the pod's volumes before it have, bytes; this one's
+/// are added.
 pub(super) fn payload<'a>(
     volume: &'a Projected,
     objects: &'a Objects,
     capacity: &Capacity,
+    written: &Cell<u64>,
 ) -> Result<Payload<'a>, VolumeError> {
     let mut payload = Payload::new();
     let mut put = |path: &str, content: Cow<'a, [u8]>, mode: Option<u32>| {
@@ -55,8 +57,9 @@ pub(super) fn payload<'a>(
             }
         }
     }
-    let size = payload.values().map(|file| file.content.len() as u64).fold(0, u64::saturating_add);
-    VOLUME_FILES.check(size).map_err(VolumeError::TooLarge)?;
+    let size = payload.values().map(|file| file.content.len() as u64).fold(written.get(), u64::saturating_add);
+    POD_FILES.check(size).map_err(VolumeError::TooLarge)?;
+    written.set(size);
     match publish::conflict(&payload) {
         Some(path) => Err(VolumeError::Conflict(path.to_owned())),
         None => Ok(payload),
@@ -87,22 +90,35 @@ mod tests {
         stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
     }
 
-    #[test]
-    fn many_paths_of_a_key_share_its_content_and_have_a_limit_together() {
+    fn big() -> Objects {
         let map = ConfigMap { binary_data: [("k".to_owned(), vec![7; 1 << 20])].into(), ..ConfigMap::default() };
         let key = ObjectKey { kind: ObjectKind::ConfigMap, namespace: "default".to_owned(), name: "big".to_owned() };
-        let objects: Objects = [(key, Arc::new(Object::ConfigMap(map)))].into();
+        [(key, Arc::new(Object::ConfigMap(map)))].into()
+    }
+
+    #[test]
+    fn volumes_of_a_pod_have_a_limit_together() {
+        let (pod, objects, written) = (pod(30), big(), Cell::new(0));
+        let Volume::Projected(volume) = &pod.volumes["v"] else { panic!("it is projected") };
+        let fits = |_| payload(volume, &objects, &Capacity::default(), &written).is_ok();
+        assert_eq!([1, 2, 3].map(fits), [true, true, false]);
+        assert_eq!(written.get(), 60 << 20, "what is not mounted does not count");
+    }
+
+    #[test]
+    fn many_paths_of_a_key_share_its_content_and_have_a_limit_together() {
+        let objects = big();
         for (paths, fits) in [(1, true), (64, true), (65, false), (800, false)] {
             let pod = pod(paths);
             let Volume::Projected(volume) = &pod.volumes["v"] else { panic!("it is projected") };
-            match payload(volume, &objects, &Capacity::default()) {
+            match payload(volume, &objects, &Capacity::default(), &Cell::new(0)) {
                 Ok(payload) => {
                     assert!(fits && payload.len() == paths, "{paths}");
                     assert!(payload.values().all(|it| matches!(it.content, Cow::Borrowed(_))), "nothing is copied");
                 }
                 Err(error) => {
                     let error = error.to_string();
-                    assert!(!fits && error.ends_with("(limit \"files of a volume\")"), "{paths}: {error}");
+                    assert!(!fits && error.ends_with("(limit \"files of a pod's volumes\")"), "{paths}: {error}");
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Volumes made ready for mounting.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     fs::{self, Metadata, OpenOptions, Permissions},
     io::{self, ErrorKind},
@@ -25,7 +26,7 @@ pub(crate) enum VolumeError {
     Missing(ObjectKey),
     #[error("references non-existent {object} key: {key}")]
     MissingKey { object: &'static str, key: String },
-    #[error("its files are too many or too large together: {0}")]
+    #[error("the files of the pod's volumes are too many or too large together: {0}")]
     TooLarge(TooLarge),
     #[error("{} would be a file and a directory", .0.display())]
     Conflict(PathBuf),
@@ -45,6 +46,8 @@ pub(crate) struct Site<'a> {
     pub capacity: &'a Capacity,
     /// Whether nothing of the pod runs yet: only then are files that may be many given to the pod's group.
     pub is_new: bool,
+    /// The files that the agent writes for the volumes, bytes.
+    pub written: Cell<u64>,
 }
 
 /// Makes a volume ready; answers the path on the node to mount, if it has one. Nothing happens to what is there.
@@ -86,7 +89,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
         Volume::Projected(projected) => {
             let path = site.files.projected(projected.kind, name);
             let failed = |tried| failed(tried, &path);
-            let payload = projected::payload(projected, site.objects, site.capacity)?;
+            let payload = projected::payload(projected, site.objects, site.capacity, &site.written)?;
             fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
             match projected.kind {
                 ProjectedKind::ConfigMap => {
@@ -260,7 +263,8 @@ mod tests {
         let pod = &decoded.pods[0];
         let files = PodFiles::new(dir, &dir.join("logs"), &pod.key, &PodUid::new("u-1"));
         let (objects, capacity) = (Objects::default(), Capacity::default());
-        let site = Site { pod, files: &files, objects: &objects, capacity: &capacity, is_new: true };
+        let site =
+            Site { pod, files: &files, objects: &objects, capacity: &capacity, is_new: true, written: Cell::new(0) };
         // It is ready already.
         prepare("v", &pod.volumes["v"], &site).and_then(|_| prepare("v", &pod.volumes["v"], &site))
     }

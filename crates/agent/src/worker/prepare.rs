@@ -1,6 +1,6 @@
 //! What a container needs on the node before it can be made: volumes, managed files, environment.
 
-use std::{collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use stanchion_pod::{Capacity, Container, Objects, Pod, Volume};
 use stanchion_runtime::{ContainerConfig, EnvVar, Error, ErrorKind, Mount, Runtime};
@@ -164,7 +164,8 @@ impl Material {
     }
 
     fn site(&self, is_new: bool) -> Site<'_> {
-        Site { pod: &self.pod, files: &self.files, objects: &self.objects, capacity: &self.capacity, is_new }
+        let (pod, files, objects, capacity) = (&self.pod, &self.files, &self.objects, &self.capacity);
+        Site { pod, files, objects, capacity, is_new, written: Cell::new(0) }
     }
 
     fn prepare(self, container: &Container, attempt: u32, addresses: &[IpAddr]) -> Result<Prepared, Failed> {
