@@ -291,8 +291,13 @@ impl<R: Runtime> Worker<R> {
         let config = self.configure(pod, container, run, addresses, desired).await?;
         check_image_mounts(&*runtime, container, &config).await.map_err(failed("CreateContainerError"))?;
         let _permit = self.permit(home).await;
-        let (created, ()) =
-            tokio::join!(runtime.create_container(config), self.check_stop_signal(&*runtime, pod, container, image));
+        let check = async {
+            // Once for each pod: the image is hardly another one after a crash.
+            if run.attempt == 0 {
+                self.check_stop_signal(&*runtime, pod, container, image).await;
+            }
+        };
+        let (created, ()) = tokio::join!(runtime.create_container(config), check);
         let id = created.map_err(|error| match error.kind() {
             // What was asked for cannot be had there (R-MNT-6).
             ErrorKind::Unsupported => Failed::new(unusable(), error),
