@@ -1,17 +1,26 @@
 //! Where pods can live on this node, and what the node has.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, UdpSocket},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
+use nix::{
+    ifaddrs::{InterfaceAddress, getifaddrs},
+    net::if_::InterfaceFlags,
+};
 use stanchion_pod::Capacity;
 use stanchion_untrusted::read_kernel;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
+
+/// The links of the node.
+const LINKS: &str = "/sys/class/net";
 
 /// One place for pods: a backend, its latest look and its images.
 #[derive(Debug)]
@@ -72,8 +81,8 @@ pub(crate) async fn follow(addresses: watch::Sender<Vec<IpAddr>>, shutdown: Canc
     }
 }
 
-/// Returns the node's addresses, the one it reaches the world from first. Where no route leads to the world, those that were
-/// known and that the node still has.
+/// Returns the node's addresses, one of each kind: the one it reaches the world from. Where no route leads to the world, the
+/// one that was known and that the node still has, or one of a link.
 pub(crate) fn addresses(known: &[IpAddr]) -> Vec<IpAddr> {
     // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
     let route = |any: &str, target: &str| {
@@ -85,9 +94,41 @@ pub(crate) fn addresses(known: &[IpAddr]) -> Vec<IpAddr> {
     let tried = [(true, route("0.0.0.0:0", "192.0.2.1:9")), (false, route("[::]:0", "[2001:db8::1]:9"))];
     let found = tried.into_iter().filter_map(|(is_v4, found)| match found {
         Ok(found) => Some(found.ip()),
-        Err(_) => known.iter().find(|known| known.is_ipv4() == is_v4).filter(is_here).copied(),
+        Err(_) => {
+            let known = known.iter().find(|known| known.is_ipv4() == is_v4).filter(is_here).copied();
+            known.or_else(|| of_a_link(is_v4))
+        }
     });
     found.collect()
+}
+
+/// Returns an address of a link that is up: a device's, if one has any. Bridges between containers lead nowhere.
+fn of_a_link(is_v4: bool) -> Option<IpAddr> {
+    let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
+    let links = getifaddrs().ok()?.filter(|link| {
+        link.flags.contains(up)
+            && !link.flags.contains(InterfaceFlags::IFF_LOOPBACK)
+            && !is_of_containers(&link.interface_name)
+    });
+    let address = |link: InterfaceAddress| {
+        let address = link.address?;
+        let address = match is_v4 {
+            true => Some(address.as_sockaddr_in()?.ip()).filter(|it| !it.is_link_local()).map(IpAddr::V4),
+            false => Some(address.as_sockaddr_in6()?.ip()).filter(|it| !it.is_unicast_link_local()).map(IpAddr::V6),
+        };
+        Some((!is_device(&link.interface_name), address?))
+    };
+    links.filter_map(address).min_by_key(|(is_virtual, _)| *is_virtual).map(|(_, address)| address)
+}
+
+/// Tells whether a link is a bridge without a device of the node in it.
+fn is_of_containers(link: &str) -> bool {
+    fs::read_dir(Path::new(LINKS).join(link).join("brif"))
+        .is_ok_and(|mut ports| !ports.any(|port| port.is_ok_and(|port| is_device(port.file_name()))))
+}
+
+fn is_device(link: impl AsRef<Path>) -> bool {
+    Path::new(LINKS).join(link).join("device").exists()
 }
 
 /// Where a container is turned to.
@@ -111,7 +152,32 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use nix::sched::{CloneFlags, unshare};
+
     use super::addresses;
+
+    #[test]
+    fn a_node_on_a_network_of_its_own_has_an_address() {
+        // Only this thread is in it, and with it ends the namespace.
+        let found = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
+            assert_eq!(addresses(&[]), Vec::<std::net::IpAddr>::new());
+            for line in [
+                "link add lan type veth peer name other",
+                "address add 192.0.2.5/24 dev lan",
+                "address add fd00::5/64 dev lan nodad",
+                "link set lan up",
+                "link set other up",
+            ] {
+                assert!(Command::new("ip").args(line.split(' ')).status().expect("iproute2").success(), "{line}");
+            }
+            addresses(&[])
+        });
+        let expected: [std::net::IpAddr; 2] = ["192.0.2.5", "fd00::5"].map(|it| it.parse().expect("an address"));
+        assert_eq!(found.join().expect("the thread ends"), expected);
+    }
 
     #[test]
     fn an_address_that_the_node_has_no_longer_is_forgotten() {
