@@ -44,22 +44,24 @@ fn rotated(path: &Path) -> io::Result<Vec<String>> {
     Ok(stamps)
 }
 
-/// `20261123-211530` or `20261123-211530.001`.
+/// Tells whether a text is like `20261123-211530`, `20261123-211530.001` or `20261123-211530.999.001`.
 fn is_stamp(text: &str) -> bool {
-    let (time, number) = text.split_once('.').unwrap_or((text, "000"));
+    let mut parts = text.split('.');
     let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits(number, 3) && time.split_once('-').is_some_and(|(day, second)| digits(day, 8) && digits(second, 6))
+    let time = parts.next().and_then(|time| time.split_once('-'));
+    time.is_some_and(|(day, second)| digits(day, 8) && digits(second, 6)) && parts.all(|number| digits(number, 3))
 }
 
 /// The stamp of `now`, or one that sorts after `latest` if that does not.
 fn next_stamp(latest: Option<&str>, now: &str) -> String {
     match latest {
-        Some(latest) if now <= latest => {
-            let (time, number) = latest.split_once('.').unwrap_or((latest, "000"));
-            // After 999 in one second the last one is overwritten: it is one second's output all the same.
-            let number = number.parse().unwrap_or(0_u16).saturating_add(1).min(999);
-            format!("{time}.{number:03}")
-        }
+        // While the clock is behind it there can be any number: of equal beginnings the longer one sorts last.
+        Some(latest) if now <= latest => match latest.rsplit_once('.') {
+            Some((before, number)) if number < "999" => {
+                format!("{before}.{:03}", number.parse().unwrap_or(0_u16) + 1)
+            }
+            _ => format!("{latest}.001"),
+        },
         _ => now.to_owned(),
     }
 }
@@ -84,6 +86,9 @@ mod tests {
             (Some("20261123-211530"), "20261123-211530", "20261123-211530.001"),
             (Some("20261123-211530.009"), "20261123-211530", "20261123-211530.010"),
             (Some("20270101-000000"), "20261123-211530", "20270101-000000.001"),
+            (Some("20270101-000000.998"), "20261123-211530", "20270101-000000.999"),
+            (Some("20270101-000000.999"), "20261123-211530", "20270101-000000.999.001"),
+            (Some("20270101-000000.999.001"), "20261123-211530", "20270101-000000.999.002"),
         ] {
             assert_eq!(next_stamp(latest, now), next);
             assert!(latest < Some(next));
@@ -95,6 +100,8 @@ mod tests {
         for (name, own) in [
             ("20261123-211530", true),
             ("20261123-211530.001", true),
+            ("20261123-211530.999.001", true),
+            ("20261123-211530.", false),
             ("20261123-211530.gz", false),
             ("bak", false),
             ("20261123", false),
