@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, DirBuilder, File, Permissions},
-    io::{IsTerminal, Read, Seek, Write},
+    io::{self, IsTerminal, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -17,7 +17,7 @@ use rustix::{
 };
 use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, health, view::NodeView};
 use stanchion_loader::memory;
-use stanchion_untrusted::text::escaped;
+use stanchion_untrusted::text::{escaped, escaped_json};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -165,10 +165,24 @@ pub fn socket_path(agent: &AgentConfig) -> PathBuf {
 /// Writes a log to standard error: what `RUST_LOG` says, or that level and above.
 pub fn log(format: LogFormat, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
-        LogFormat::Text => builder.fmt_fields(fields()).with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => builder.json().init(),
+        LogFormat::Text => builder.fmt_fields(fields()).with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => builder.json().with_writer(|| EscapedJson).init(),
+    }
+}
+
+/// Standard error, of a log in JSON: each line with control characters as escapes, which JSON itself has for some only.
+struct EscapedJson;
+
+impl Write for EscapedJson {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        io::stderr().write_all(escaped_json(&String::from_utf8_lossy(lines)).as_bytes())?;
+        Ok(lines.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
     }
 }
 
@@ -193,7 +207,7 @@ const PRIVATE: [&str; 13] = [
 const PASSED: &str = "k3s";
 
 /// Takes away what others may do with the directories that an earlier version has left open to them.
-fn close(directory: &Path) -> std::io::Result<()> {
+fn close(directory: &Path) -> io::Result<()> {
     for (name, mode) in PRIVATE.into_iter().map(|name| (name, 0o700)).chain([(PASSED, 0o711)]) {
         let path = directory.join(name);
         match fs::symlink_metadata(&path) {
@@ -201,7 +215,7 @@ fn close(directory: &Path) -> std::io::Result<()> {
                 fs::set_permissions(&path, Permissions::from_mode(mode))?;
             }
             Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
     }
@@ -260,7 +274,7 @@ pub fn prepare(agent: &AgentConfig) -> Result<File> {
 fn listen(path: &Path) -> Result<UnixListener> {
     // The lock says that no agent listens there any more.
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot replace {}", path.display()));
         }
         _ => {}
@@ -307,12 +321,12 @@ mod tests {
     struct Written(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().expect("nobody panicked").extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }

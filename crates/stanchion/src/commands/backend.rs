@@ -15,7 +15,7 @@ use stanchion_runtime::{
     Runtime as _,
     testing::conformance::{self, Case, Options, Transcript},
 };
-use stanchion_untrusted::tree;
+use stanchion_untrusted::{text::escaped_lines, tree};
 
 use crate::{
     backends,
@@ -127,7 +127,7 @@ pub(crate) fn suite(options: &Check, can_import: bool, dir: &Path) -> Result<Opt
 }
 
 fn tell(case: &Case, took: Duration) {
-    println!("{}", case.line(took));
+    println!("{}", escaped_lines(&case.line(took)));
 }
 
 /// A directory of the suite's own.

@@ -29,7 +29,7 @@ enum Verdict {
 }
 
 use Verdict::{Bad, Doubtful, Fine};
-use stanchion_untrusted::read_kernel;
+use stanchion_untrusted::{read_kernel, text::escaped};
 
 /// Checks the node; fails when something is wrong.
 pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
@@ -91,10 +91,11 @@ fn owner(path: &Path) -> Verdict {
 }
 
 fn tell(verdict: &Verdict) {
+    // Backends, runtimes, sources and registries have their say in these.
     match verdict {
-        Fine(what) => println!("ok    {what}"),
-        Doubtful(what, way_out) => println!("warn  {what}\n      -> {way_out}"),
-        Bad(what, way_out) => println!("FAIL  {what}\n      -> {way_out}"),
+        Fine(what) => println!("ok    {}", escaped(what)),
+        Doubtful(what, way_out) => println!("warn  {}\n      -> {}", escaped(what), escaped(way_out)),
+        Bad(what, way_out) => println!("FAIL  {}\n      -> {}", escaped(what), escaped(way_out)),
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Options {
     /// Only this namespace
     #[arg(short, long)]
     namespace: Option<String>,
-    /// All namespaces (the default)
+    /// All namespaces (the default), whatever `--namespace` says, as with kubectl
     #[arg(short = 'A', long)]
     all_namespaces: bool,
     /// wide, json, yaml or name
