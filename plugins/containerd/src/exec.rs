@@ -179,7 +179,7 @@ impl Containerd {
         let cgroup = Cgroup::at(record.labels.get(names::CGROUP).map(String::as_str).unwrap_or_default());
         let value = record.spec.unwrap_or_default().value;
         let spec: Spec = serde_json::from_slice(&value).map_err(|error| broken(&error))?;
-        let base = spec.process().as_ref().ok_or_else(|| broken(&std::io::Error::other("it has no process")))?;
+        let base = spec.process().as_ref().ok_or_else(|| broken(&io::Error::other("it has no process")))?;
         let process = spec::exec(base, command, tty, mark).map_err(|error| broken(&error))?;
         let value = serde_json::to_vec(&process).map_err(|error| broken(&error))?;
         Ok((Any { type_url: PROCESS_URL.to_owned(), value }, cgroup))

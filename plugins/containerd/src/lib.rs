@@ -225,8 +225,8 @@ impl Runtime for Containerd {
 
     async fn list(&self) -> Result<Inventory> {
         self.ready().await?;
-        self.clone().look_at_network(true).await;
-        self.inventory().await
+        let ((), found) = tokio::join!(self.clone().look_at_network(true), self.inventory());
+        found
     }
 
     async fn list_pod(&self, pod: PodName) -> Result<Inventory> {
