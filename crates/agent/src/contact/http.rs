@@ -118,6 +118,7 @@ pub(crate) async fn exchange(
         .max_buf_size(ANSWER_HEAD.size())
         .max_headers(ANSWER_HEADERS.size())
         .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
         .handshake(TokioIo::new(stream))
         .await;
     let (mut send, connection) = connected.map_err(|error| chain(&error))?;

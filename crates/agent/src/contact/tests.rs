@@ -140,13 +140,14 @@ async fn redirects_are_followed_on_the_same_host_and_bodies_cut() {
 }
 
 #[tokio::test]
-async fn long_heads_many_headers_and_folded_ones_are_taken() {
+async fn long_heads_many_headers_and_odd_ones_are_taken() {
     let answer = |headers: &str| format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: 2\r\n\r\nok");
     let many = |count: usize, length: usize| {
         (0..count).map(|number| format!("X-{number}: {}\r\n", "v".repeat(length))).collect::<String>()
     };
     let folded = "X-Folded: one\r\n two\r\n\tthree\r\n".to_owned();
-    for headers in [many(1, 20_000), many(150, 10), many(4000, 10), many(10, 50_000), folded] {
+    let spaced = "X-Spaced : one\r\n".to_owned();
+    for headers in [many(1, 20_000), many(150, 10), many(4000, 10), many(10, 50_000), folded, spaced] {
         let server = Server::start(vec![answer(&headers)]).await;
         let found = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
         let found = found.map(|answer| (answer.status.as_u16(), answer.body));
