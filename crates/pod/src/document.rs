@@ -6,7 +6,9 @@ use k8s_openapi::api::core::v1 as wire;
 use serde_json::Value;
 
 use crate::{
-    Origin, Problem, json, limits,
+    Origin, Problem,
+    budget::{Budget, Share},
+    json, limits,
     names::join,
     node::{Content, Node},
     object::ObjectKind,
@@ -149,12 +151,12 @@ fn other_kind(kind: &str) -> Problem {
 }
 
 impl Document {
-    /// As Kubernetes' own type. At most `room` problems are made.
+    /// Makes Kubernetes' own type of it, within what its file has left. At most `room` problems are made.
     ///
     /// # Errors
     /// Values do not fit their fields; unknown fields and repeated keys with it.
-    pub fn typed(&self, room: usize) -> Result<Typed, Problems> {
-        let shape::Read { value: fields, strict, mut wrong } = self.read(schema::pod(), room);
+    pub fn typed(&self, room: usize, budget: &mut Budget) -> Result<Typed, Problems> {
+        let shape::Read { value: fields, strict, mut wrong } = self.read(schema::pod(), room, &mut budget.items);
         if !wrong.is_empty() {
             wrong.append(strict);
             wrong.sort();
@@ -171,10 +173,11 @@ impl Document {
         }
     }
 
-    /// Its fields, held against a shape. One that is larger than an API server takes is only looked through for what is wrong.
-    pub fn read(&self, shape: &Shape, room: usize) -> shape::Read {
+    /// Holds its fields against a shape. One that is larger than an API server takes is only looked through for what is wrong,
+    /// as is one that takes more memory than its file has left.
+    pub fn read(&self, shape: &Shape, room: usize, left: &mut Share) -> shape::Read {
         let length = self.node.json_length();
-        let mut read = shape::read(&self.node, shape, room, length <= limits::REQUEST);
+        let mut read = shape::read(&self.node, shape, room, left, length <= limits::REQUEST);
         if length > limits::REQUEST {
             let most = limits::REQUEST;
             let message = format!("Request entity too large: limit is {most}; as JSON it has {length} bytes or more");

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::{Origin, Problem, document, limits, prepare, problem::Problems, validate};
+use crate::{Origin, Problem, budget::Budget, document, limits, prepare, problem::Problems, validate};
 
 /// Features of Kubernetes that are off by default. Fields behind a closed gate are dropped unseen, values refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,7 +77,7 @@ fn answer(document: &document::Document, gates: &Gates) -> Answer {
     {
         return Answer::NotDecodable(problems.into_list("problems"));
     }
-    let mut pod = match document.typed(limits::PROBLEMS) {
+    let mut pod = match document.typed(limits::PROBLEMS, &mut Budget::default()) {
         Ok(typed) if typed.strict.is_empty() => typed.pod,
         Ok(typed) => return Answer::NotDecodable(typed.strict.into_list("problems")),
         Err(problems) => return Answer::NotDecodable(problems.into_list("problems")),

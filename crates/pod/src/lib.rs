@@ -5,9 +5,11 @@
 //!   [`json`], one [`document`] per pod; [`shape`] holds it against the [`schema`] of the wire type; [`defaults`],
 //!   [`prepare`] and [`validate`] are the API server's. Then what this node does: [`support`] says which fields are
 //!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`] ([`lifecycle`]: the part
-//!   of it that says how containers live). What is no pod but referred to by pods: [`object`].
+//!   of it that says how containers live). What is no pod but referred to by pods: [`object`]. A [`budget`] bounds what the
+//!   pods and objects of a file take together.
 //! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: paths and neighbours.
 
+mod budget;
 mod build;
 mod defaults;
 mod document;
@@ -38,6 +40,7 @@ pub use model::*;
 pub use object::{ConfigMap, Credential, Object, ObjectKey, ObjectKind, Objects, Secret, credentials_in};
 pub use problem::Problem;
 
+use budget::Budget;
 use document::Document;
 use kubernetes::Gates;
 use problem::Problems;
@@ -78,9 +81,14 @@ pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Mani
         let message = format!("the file has {count} pods and objects; it may have at most {most}: split it");
         problems.push(Problem { message, ..Problem::default() });
     }
+    let mut budget = Budget::default();
     for document in documents {
-        match decode_document(&document, origin, node_name, problems.room()) {
-            // Nothing of a file is used in which something is wrong: there is no need to keep it.
+        // Nothing of a file is used in which something is wrong, so none of it is kept, and each pod has the whole budget.
+        if !problems.is_empty() {
+            budget = Budget::default();
+        }
+        budget.begin();
+        match decode_document(&document, origin, node_name, problems.room(), &mut budget) {
             Ok(_) if !problems.is_empty() => {}
             Ok((Decoded::Pod(pod), doubts)) => {
                 warnings.append(doubts);
@@ -106,27 +114,35 @@ enum Decoded {
     Object(ObjectKey, Object),
 }
 
-/// The pod or object of a document, and what is doubtful in it. At most `room` problems are made.
+/// Decodes the pod or object of a document, within what its file has left; what is doubtful in it. At most `room` problems are made.
 fn decode_document(
     document: &Document,
     origin: Origin,
     node_name: &str,
     room: usize,
+    budget: &mut Budget,
 ) -> Result<(Decoded, Problems), Problems> {
     match document.object {
         Some(kind) => {
-            object::decode(document, kind, room).map(|(key, object, warnings)| (Decoded::Object(key, object), warnings))
+            let decoded = object::decode(document, kind, room, &mut budget.items);
+            decoded.map(|(key, object, warnings)| (Decoded::Object(key, object), warnings))
         }
-        None => decode_pod(document, origin, node_name, room)
+        None => decode_pod(document, origin, node_name, room, budget)
             .map(|(pod, warnings)| (Decoded::Pod(Box::new(pod)), document.located(warnings)))
             .map_err(|problems| document.located(problems)),
     }
 }
 
-fn decode_pod(document: &Document, origin: Origin, node_name: &str, room: usize) -> Result<(Pod, Problems), Problems> {
+fn decode_pod(
+    document: &Document,
+    origin: Origin,
+    node_name: &str,
+    room: usize,
+    budget: &mut Budget,
+) -> Result<(Pod, Problems), Problems> {
     let mut warnings = Problems::default();
     document.check_version("Pod", room)?;
-    let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed(room)?;
+    let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed(room, budget)?;
     support::check(fields.as_object(), &mut problems, &mut warnings);
     let revision = identity::revision(document.node.to_json());
     document::forget_status(&mut wire);
@@ -135,7 +151,7 @@ fn decode_pod(document: &Document, origin: Origin, node_name: &str, room: usize)
     identity::check(&wire, node_name, &mut problems);
     prepare::tidy(&mut wire);
     problems.extend(wire.spec.iter().flat_map(build::volume::objections));
-    problems.extend(build::growth::objection(&wire));
+    problems.extend(build::growth::objection(&wire, &mut budget.referred));
     if !problems.is_empty() {
         return Err(problems);
     }

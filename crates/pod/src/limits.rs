@@ -35,15 +35,17 @@ pub(crate) const REQUEST: usize = 3 << 20;
 /// requests of this size (`DefaultMaxRequestBytes`, etcd's server/embed/config.go). It is estimated from below.
 pub(crate) const STORED: usize = 3 << 19;
 
-/// The most memory that the items of a pod's lists may take, bytes; a pod with more is refused. `{}` in the manifest is a container
-/// of a kilobyte.
+/// The most memory that the pods and objects of a file may take with the items of their lists and maps, all together, bytes; the
+/// first pod that goes over it is refused. `{}` in the manifest is a container of a kilobyte, and one list of containers can stand
+/// in many pods. Of pods of three containers and three volumes a file may have more than a thousand.
 pub(crate) const ITEMS: usize = 32 << 20;
 
 /// The most that the values of a ConfigMap or Secret may have together, bytes; a larger one is refused, as by an API server.
 pub(crate) const DATA: usize = 1 << 20;
 
-/// The most text that a pod's references to its own fields and variables may stand for, and that its containers inherit from
-/// it, bytes; a pod with more is refused. The kernel takes 6 MiB for one program (execve(2)).
+/// The most text that the references of a file's pods to their own fields and variables may stand for, and that containers
+/// inherit from their pods, all together, bytes; the first pod that goes over it is refused. The kernel takes 6 MiB for one program
+/// (execve(2)).
 pub(crate) const REFERRED: usize = 16 << 20;
 
 /// The longest label value that `matchLabelKeys` copies into a selector, bytes. A longer one is no label: it is refused itself.

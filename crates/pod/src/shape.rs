@@ -3,7 +3,9 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    Problem, limits,
+    Problem,
+    budget::Share,
+    limits,
     names::{join, unknown},
     node::{At, Content, Entry, Node, number},
     problem::Problems,
@@ -22,10 +24,12 @@ pub(crate) struct Read {
     pub wrong: Problems,
 }
 
-/// Reads a document as a structure of that shape; it makes at most `room` problems of a kind, and a value only if it `is_kept`.
-pub(crate) fn read(document: &Node, shape: &Shape, room: usize, is_kept: bool) -> Read {
+/// Reads a document as a structure of that shape, of which the file has so much memory left. It makes at most `room` problems of a
+/// kind, and a value only if it `is_kept`.
+pub(crate) fn read(document: &Node, shape: &Shape, room: usize, left: &mut Share, is_kept: bool) -> Read {
     let (strict, wrong) = (Problems::with_room(room), Problems::with_room(room));
-    let mut reader = Reader { path: String::new(), strict, wrong, is_kept, stored: 0, items: 0 };
+    let mut reader = Reader { path: String::new(), strict, wrong, is_kept, stored: 0, left };
+    reader.hold(0, shape.size(), document.at);
     let value = match (&document.content, shape) {
         (Content::Map(entries), Shape::Struct(fields)) => reader.fields(entries, fields),
         _ => Map::new(),
@@ -33,7 +37,7 @@ pub(crate) fn read(document: &Node, shape: &Shape, room: usize, is_kept: bool) -
     Read { value, strict: reader.strict, wrong: reader.wrong }
 }
 
-struct Reader {
+struct Reader<'a> {
     path: String,
     strict: Problems,
     wrong: Problems,
@@ -41,11 +45,11 @@ struct Reader {
     is_kept: bool,
     /// The size in etcd's form, in bytes: not less than this.
     stored: usize,
-    /// The memory of lists' items, in bytes.
-    items: usize,
+    /// The memory that the file's pods and objects may still take.
+    left: &'a mut Share,
 }
 
-impl Reader {
+impl Reader<'_> {
     fn at<T>(&mut self, step: &str, then: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         if length > 0 && !step.starts_with('[') {
@@ -106,20 +110,22 @@ impl Reader {
         }
     }
 
-    /// Takes the measure of a value before anything is made of it. `item` is the memory of one item of a list.
+    /// Takes the measure of a value before anything is made of it. `item` is the memory of one item of a list or map.
     fn hold(&mut self, stored: usize, item: usize, at: At) {
         self.stored = self.stored.saturating_add(stored);
-        self.items = self.items.saturating_add(item);
-        let message = match (self.stored > limits::STORED, self.items > limits::ITEMS) {
-            (false, false) => return,
-            (true, _) => format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED),
-            (_, true) => {
-                format!("Too many: the items of its lists take more than {} MiB of memory", limits::ITEMS >> 20)
-            }
-        };
-        if std::mem::take(&mut self.is_kept) {
-            self.wrong.push(placed(Problem { message, ..Problem::default() }, at));
+        let (fits, mib) = (self.left.take(item), limits::ITEMS >> 20);
+        if (self.stored <= limits::STORED && fits) || !std::mem::take(&mut self.is_kept) {
+            return;
         }
+        let message = match (fits, self.left.fits_alone()) {
+            (true, _) => format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED),
+            (false, false) => format!("Too many: the items of its lists take more than {mib} MiB of memory"),
+            (false, true) => format!(
+                "Too many: the items of its lists, with the pods and objects before it in the file, take more than {mib} MiB of \
+                 memory; split the file"
+            ),
+        };
+        self.wrong.push(placed(Problem { message, ..Problem::default() }, at));
     }
 
     /// Adds a value that does not fit its field.
@@ -140,9 +146,10 @@ impl Reader {
             (Content::Map(entries), Shape::Struct(fields)) => Some(Value::Object(self.fields(entries, fields))),
             (Content::Map(entries), Shape::Map(inside)) => {
                 let mut object = Map::new();
+                let size = Shape::Text.size() + inside.size();
                 for entry in entries {
                     self.repeated(entry);
-                    self.hold(entry.key.len(), 0, entry.at);
+                    self.hold(entry.key.len(), size, entry.at);
                     let value = self.at(&entry.key, |reader| reader.item(&entry.value, inside));
                     if self.is_kept {
                         object.insert(entry.key.clone(), value);

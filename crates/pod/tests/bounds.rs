@@ -118,6 +118,88 @@ fn what_stands_once_and_is_said_often_is_bounded() {
     is_refused_cheaply("label keys", &spread, "must be no more than 63");
 }
 
+/// A PodList of so many pods: `first` is the head of the first one, `other` that of all others, `rest` the last one's end.
+fn pods(count: usize, first: &str, other: &str) -> String {
+    let others = (1..count).fold(String::new(), |text, number| text + &format!("- {}\n", other.replace('#', &number.to_string())));
+    format!("kind: PodList\nitems:\n- {}\n{others}", first.replace('#', "0"))
+}
+
+/// So many containers, in flow style.
+fn containers(count: usize) -> String {
+    (0..count).fold(String::new(), |all, number| all + &format!("{{name: c{number}, image: i}}, "))
+}
+
+#[test]
+fn the_pods_of_a_file_are_bounded_together() {
+    let large = "x".repeat(200_000);
+    let referred = "its references to its own fields and variables, with those of the pods before it in the file, stand for \
+                    more than 16 MiB; split the file";
+    let taken = "the items of its lists, with the pods and objects before it in the file, take more than 32 MiB of memory; \
+                 split the file";
+    let env: String = (0..80).fold(String::new(), |env, number| {
+        env + &format!("{{name: E{number}, valueFrom: {{fieldRef: {{fieldPath: 'metadata.annotations[''x'']'}}}}}}, ")
+    });
+    let same = "{metadata: {name: p#, annotations: *a}, spec: {containers: *c}}";
+    let annotated = pods(
+        95,
+        &format!(
+            "{{metadata: {{name: p#, annotations: &a {{x: {large}}}}}, spec: {{containers: &c [{{name: c, image: i, env: [{env}]}}]}}}}"
+        ),
+        same,
+    );
+    let listed = pods(
+        330,
+        &format!("{{metadata: {{name: p#}}, spec: {{containers: &c [{}]}}}}", containers(100)),
+        "{metadata: {name: p#}, spec: {containers: *c}}",
+    );
+    let inherited = pods(
+        60,
+        &format!(
+            "{{metadata: {{name: p#}}, spec: {{securityContext: &s {{seLinuxOptions: {{level: {large}}}}}, containers: &c [{}]}}}}",
+            containers(75)
+        ),
+        "{metadata: {name: p#}, spec: {securityContext: *s, containers: *c}}",
+    );
+    let documents: String = (0..150).fold(String::new(), |text, number| {
+        text + &format!("kind: Pod\napiVersion: v1\nmetadata: {{name: p{number}}}\nspec: {{containers: [{}]}}\n---\n", containers(200))
+    });
+    for (what, text, words) in [
+        ("references", annotated, referred),
+        ("lists", listed, taken),
+        ("inherited", inherited, referred),
+        ("documents", documents, taken),
+    ] {
+        is_refused_cheaply(what, &text, words);
+        let (problems, _) = refused(&text);
+        assert_eq!(problems.len(), 1, "{what}: only the first pod that goes over is reported: {problems:.300?}");
+        assert!(problems[0].line > Some(3), "{what}: the place is not the first pod's: {}", problems[0]);
+    }
+    let full = pods(400, &"{metadata: {name: p#}, spec: {containers: [@]}}".replace('@', &containers(1000)), &"{metadata: {name: p#}, spec: {containers: [@]}}".replace('@', &containers(1000)));
+    let (problems, mib) = refused(&full);
+    assert!(problems[0].message.contains(taken), "{problems:.300?}");
+    assert!(mib < 400, "{mib} MiB were held");
+}
+
+#[test]
+fn many_honest_pods_fit_into_a_file() {
+    let small = "{metadata: {name: p#}, spec: {containers: [{name: c, image: i}]}}";
+    let usual = "{metadata: {name: p#, labels: {app: web, tier: front}}, spec: {volumes: [{name: a, hostPath: {path: /srv}}, {name: b, \
+                 emptyDir: {}}, {name: c, configMap: {name: m}}], containers: [@, @, @]}}";
+    let container = "{name: c%, image: 'registry.example/team/app:1', args: [--listen, --verbose], env: [{name: A, value: b}, {name: P, \
+                     valueFrom: {fieldRef: {fieldPath: metadata.name}}}], ports: [{containerPort: 80}], volumeMounts: [{name: a, \
+                     mountPath: /a}, {name: b, mountPath: /b}], resources: {limits: {cpu: 500m, memory: 128Mi}}, livenessProbe: \
+                     {httpGet: {path: /, port: 80}}}";
+    let usual = (0..3).fold(usual.to_owned(), |text, number| text.replacen('@', &container.replace('%', &number.to_string()), 1));
+    for (count, pod) in [(3000, small), (1000, &usual)] {
+        HELD.set((0, 0));
+        let text = pods(count, pod, pod);
+        let manifest = decode(text.as_bytes(), "node-1").unwrap_or_else(|problems| panic!("{}", problems[0]));
+        assert_eq!(manifest.pods.len(), count);
+        let mib = HELD.get().1 >> 20;
+        assert!(mib < 150, "{count}: {mib} MiB were held");
+    }
+}
+
 #[test]
 fn what_an_api_server_finds_too_large_is_refused() {
     let pod = |args: &str| format!("{POD}  containers: [{{name: c, image: i, args: [{args}]}}]");

@@ -1,39 +1,40 @@
-//! How large a pod becomes by what stands in it once and is said many times.
+//! How large the pods of a file become by what stands in them once and is said many times.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1 as wire;
 
 use super::env::field;
-use crate::{Problem, Value, expand::expand_within, limits::REFERRED};
+use crate::{Problem, Value, budget::Share, expand::expand_within, limits::REFERRED};
 
-/// What is wrong with a pod whose references and inherited fields stand for too much. An API server lets it pass: it makes
-/// nothing of them.
-pub(crate) fn objection(pod: &wire::Pod) -> Option<Problem> {
+/// Returns what is wrong with a pod whose references and inherited fields stand for more text than its file has left. An API
+/// server lets it pass: it makes nothing of them.
+pub(crate) fn objection(pod: &wire::Pod, left: &mut Share) -> Option<Problem> {
     let spec = pod.spec.as_ref()?;
-    let mut left = REFERRED;
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
     let fits = containers.into_iter().all(|container| {
-        take(&mut left, inherited(spec))
+        left.take(inherited(spec))
             && container.env.iter().flatten().all(|variable| {
                 let source = variable.value_from.as_ref().and_then(|source| source.field_ref.as_ref());
-                source.is_none_or(|source| take(&mut left, length(&source.field_path, pod)))
+                source.is_none_or(|source| left.take(length(&source.field_path, pod)))
             })
-            && take_commands(&mut left, container)
+            && take_commands(left, container)
     });
     let mut files = spec.volumes.iter().flatten().flat_map(files);
-    let fits = fits && files.all(|path| take(&mut left, length(path, pod)));
+    let fits = fits && files.all(|path| left.take(length(path, pod)));
     let message = || {
         let mib = REFERRED >> 20;
-        format!("its references to its own fields and variables stand for more than {mib} MiB; use fewer of them")
+        match left.fits_alone() {
+            false => {
+                format!("its references to its own fields and variables stand for more than {mib} MiB; use fewer of them")
+            }
+            true => format!(
+                "its references to its own fields and variables, with those of the pods before it in the file, stand for more \
+                 than {mib} MiB; split the file"
+            ),
+        }
     };
     (!fits).then(|| Problem { field: "spec".to_owned(), message: message(), ..Problem::default() })
-}
-
-fn take(left: &mut usize, length: usize) -> bool {
-    let fits = length <= *left;
-    *left = left.saturating_sub(length);
-    fits
 }
 
 /// The length of what each container has from its pod, bytes.
@@ -65,7 +66,7 @@ fn files(volume: &wire::Volume) -> impl Iterator<Item = &str> {
 }
 
 /// Probes' commands: their variables are those of the manifest.
-fn take_commands(left: &mut usize, container: &wire::Container) -> bool {
+fn take_commands(left: &mut Share, container: &wire::Container) -> bool {
     let probes = [&container.startup_probe, &container.liveness_probe, &container.readiness_probe];
     let commands = probes.into_iter().flatten().filter_map(|probe| probe.exec.as_ref()?.command.as_ref());
     let mut words = commands.flatten().filter(|word| word.contains('$')).peekable();
@@ -75,7 +76,7 @@ fn take_commands(left: &mut usize, container: &wire::Container) -> bool {
     let said: BTreeMap<_, _> =
         container.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
     words.all(|word| {
-        let expanded = expand_within(word, *left, |name| said.get(name).copied());
-        expanded.is_some_and(|expanded| take(left, expanded.len()))
+        let expanded = expand_within(word, left.left(), |name| said.get(name).copied());
+        expanded.is_some_and(|expanded| left.take(expanded.len()))
     })
 }

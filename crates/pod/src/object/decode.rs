@@ -7,13 +7,17 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{ConfigMap, Object, ObjectKey, ObjectKind, Secret};
-use crate::{Problem, document::Document, limits::DATA, problem::Problems, schema, shape::Read, validate};
+use crate::{
+    Problem, budget::Share, document::Document, limits::DATA, problem::Problems, schema, shape::Read, validate,
+};
 
-/// The object of a document, and what is doubtful in it. At most `room` problems are made.
+/// Decodes the object of a document, within the memory that its file has left; what is doubtful in it. At most `room` problems are
+/// made.
 pub(crate) fn decode(
     document: &Document,
     kind: ObjectKind,
     room: usize,
+    left: &mut Share,
 ) -> Result<(ObjectKey, Object, Problems), Problems> {
     document.check_version(kind.name(), room)?;
     let shape = match kind {
@@ -21,7 +25,7 @@ pub(crate) fn decode(
         ObjectKind::Secret => schema::secret(),
         ObjectKind::PersistentVolumeClaim => schema::claim(),
     };
-    let Read { value: fields, strict, mut wrong } = document.read(shape, room);
+    let Read { value: fields, strict, mut wrong } = document.read(shape, room, left);
     wrong.append(strict);
     if kind == ObjectKind::Secret {
         wrong = wrong.each(hide_value);
