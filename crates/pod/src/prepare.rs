@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        AppArmorProfile, Lifecycle, Pod, PodAffinityTerm, PodSpec, ResourceRequirements, VolumeProjection,
+        AppArmorProfile, Lifecycle, Pod, PodAffinityTerm, PodSpec, ResourceRequirements, SecurityContext,
+        VolumeProjection,
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
 };
@@ -80,9 +81,11 @@ pub(crate) fn tidy(pod: &mut Pod) {
     let Some(spec) = &mut pod.spec else { return };
     for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         tidy_resources(&mut container.resources);
+        tidy_capabilities(&mut container.security_context);
     }
     for container in spec.ephemeral_containers.iter_mut().flatten() {
         tidy_resources(&mut container.resources);
+        tidy_capabilities(&mut container.security_context);
         container.ports.take_if(|list| list.is_empty());
         container.resize_policy.take_if(|list| list.is_empty());
         container.restart_policy_rules.take_if(|list| list.is_empty());
@@ -111,6 +114,12 @@ fn tidy_resources(resources: &mut Option<ResourceRequirements>) {
     resources.claims.take_if(|list| list.is_empty());
     resources.limits.take_if(|list| list.is_empty());
     resources.requests.take_if(|list| list.is_empty());
+}
+
+fn tidy_capabilities(context: &mut Option<SecurityContext>) {
+    let Some(capabilities) = context.as_mut().and_then(|context| context.capabilities.as_mut()) else { return };
+    capabilities.add.take_if(|list| list.is_empty());
+    capabilities.drop.take_if(|list| list.is_empty());
 }
 
 /// `matchLabelKeys` become requirements of the label selector beside them.

@@ -7,6 +7,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ("AppArmorProfile", &["localhostProfile"]),
     ("AzureDiskVolumeSource", &["cachingMode", "fsType", "kind", "readOnly"]),
     ("CSIVolumeSource", &["fsType", "readOnly"]),
+    ("Capabilities", &["add", "drop"]),
     ("ClusterTrustBundleProjection", &["name", "optional", "signerName"]),
     ("ConfigMapEnvSource", &["optional"]),
     ("ConfigMapKeySelector", &["optional"]),
