@@ -14,7 +14,9 @@ use crate::{
     object::ObjectKind,
     problem::Problems,
     schema::{self, Shape},
-    shape, yaml,
+    shape,
+    validate::quoted,
+    yaml,
 };
 
 /// The document of a pod, or of an object that pods refer to.
@@ -143,8 +145,9 @@ fn other_kind(kind: &str) -> Problem {
             )
         }
         other => format!(
-            "unsupported kind {other:?}; a manifest is kind: Pod, or what pods refer to: ConfigMap, Secret or \
-             PersistentVolumeClaim"
+            "unsupported kind {}; a manifest is kind: Pod, or what pods refer to: ConfigMap, Secret or \
+             PersistentVolumeClaim",
+            quoted(other)
         ),
     };
     Problem { field: "kind".to_owned(), message, ..Problem::default() }

@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Pod, Toleration};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{Origin, PodUid, Problem, Revision, problem::Problems};
+use crate::{Origin, PodUid, Problem, Revision, problem::Problems, validate::quoted};
 
 /// Begins every hash, so that another scheme gives other hashes.
 const SCHEME: &str = "stanchion/1";
@@ -62,14 +62,14 @@ pub(crate) fn check(pod: &Pod, node_name: &str, problems: &mut Problems) {
             if name.len() > longest && name.len() <= LONGEST_NAME {
                 let detail =
                     format!("with the node's name -{node_name} it must be no more than {LONGEST_NAME} characters");
-                add("metadata.name", format!("Invalid value: {name:?}: {detail}"));
+                add("metadata.name", format!("Invalid value: {}: {detail}", quoted(name)));
             }
         }
     }
     let is_plain = |uid: &str| uid.len() <= 63 && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if let Some(uid) = metadata.uid.as_deref().filter(|uid| !is_plain(uid)) {
         let detail = "must consist of at most 63 alphanumeric characters or '-'";
-        add("metadata.uid", format!("Invalid value: {uid:?}: {detail}"));
+        add("metadata.uid", format!("Invalid value: {}: {detail}", quoted(uid)));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Fields' names: paths and neighbours.
 
-use crate::Problem;
+use crate::{Problem, validate::quoted};
 
 /// The longest name that is compared with those that are known, bytes. No field has a longer one by far.
 const LONGEST: usize = 64;
@@ -18,9 +18,10 @@ pub(crate) fn unknown(path: &str, field: &str, known: impl Iterator<Item = &'sta
         .filter(|_| field.len() <= LONGEST)
         .map(|name| (likeness(name), name))
         .max_by(|one, other| one.0.total_cmp(&other.0));
+    let field = quoted(field);
     let message = match nearest.filter(|(likeness, _)| *likeness > 0.75) {
-        Some((_, known)) => format!("unknown field {field:?}, did you mean {known:?}?"),
-        None => format!("unknown field {field:?}"),
+        Some((_, known)) => format!("unknown field {field}, did you mean \"{known}\"?"),
+        None => format!("unknown field {field}"),
     };
     Problem { field: path.to_owned(), message, ..Problem::default() }
 }

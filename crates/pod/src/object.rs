@@ -9,6 +9,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 pub(crate) use decode::decode;
 pub use registry::{Credential, credentials_in};
 
+use crate::validate::quoted;
+
 /// The objects of a node, by name.
 pub type Objects = BTreeMap<ObjectKey, Arc<Object>>;
 
@@ -53,7 +55,7 @@ pub struct ObjectKey {
 impl fmt::Display for ObjectKey {
     /// As Kubernetes names it in errors: `configmap "settings"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.kind.name().to_lowercase(), self.name)
+        write!(f, "{} {}", self.kind.name().to_lowercase(), quoted(&self.name))
     }
 }
 

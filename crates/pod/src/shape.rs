@@ -11,6 +11,7 @@ use crate::{
     problem::Problems,
     quantity::Quantity,
     schema::{Field, Shape},
+    validate::quoted,
 };
 
 /// What a document says, in the form that the wire type takes.
@@ -286,7 +287,7 @@ fn named(content: &Content) -> String {
         Content::Null => "null".to_owned(),
         Content::Bool(bool) => bool.to_string(),
         Content::Number(text) => text.clone(),
-        Content::Text(text) => format!("{text:?}"),
+        Content::Text(text) => quoted(text),
         Content::List(_) => "[…]".to_owned(),
         Content::Map(_) => "{…}".to_owned(),
     }

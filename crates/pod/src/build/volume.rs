@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     DownwardFile, FsGroup, HostPathKind, Item, Medium, ObjectKind, Problem, Projected, ProjectedKind, Projection,
-    Propagation, RecursiveReadOnly, SubPath, Value, Volume, VolumeMount, quantity::Quantity,
+    Propagation, RecursiveReadOnly, SubPath, Value, Volume, VolumeMount, quantity::Quantity, validate::quoted,
 };
 
 pub(super) fn mount(wire: &wire::VolumeMount) -> VolumeMount {
@@ -109,8 +109,8 @@ pub(crate) fn objections(spec: &wire::PodSpec) -> Vec<Problem> {
 /// A medium that is none: an API server lets it pass.
 fn unknown_medium(volume: &wire::Volume) -> Option<(String, String)> {
     let name = volume.empty_dir.as_ref()?.medium.as_deref().filter(|name| medium(name).is_none())?;
-    let message =
-        format!("unknown storage medium {name:?}; use Memory, HugePages or HugePages-<size>, or leave it out");
+    let name = quoted(name);
+    let message = format!("unknown storage medium {name}; use Memory, HugePages or HugePages-<size>, or leave it out");
     Some(("emptyDir.medium".to_owned(), message))
 }
 
@@ -120,8 +120,8 @@ fn sources(volume: &wire::Volume) -> impl Iterator<Item = (String, String)> {
     let empty = sources.filter(|(_, source)| **source == wire::VolumeProjection::default());
     empty.map(|(index, _)| {
         let message = format!(
-            "unknown source for projected volume {:?}; give it a configMap, secret or downwardAPI",
-            volume.name
+            "unknown source for projected volume {}; give it a configMap, secret or downwardAPI",
+            quoted(&volume.name)
         );
         (format!("projected.sources[{index}]"), message)
     })

@@ -66,7 +66,7 @@ fn config_map(fields: &Map<String, Value>, problems: &mut Problems) -> Object {
     problems.append(validate::object_keys("data", data.keys()));
     problems.append(validate::object_keys("binaryData", binary_data.keys()));
     for key in binary_data.keys().filter(|key| data.contains_key(*key)) {
-        let message = format!("Invalid value: {key:?}: duplicate of key present in data");
+        let message = format!("Invalid value: {}: duplicate of key present in data", validate::quoted(key));
         problems.push(Problem { field: format!("binaryData[{key}]"), message, ..Problem::default() });
     }
     let size = data.values().map(String::len).sum::<usize>() + binary_data.values().map(Vec::len).sum::<usize>();

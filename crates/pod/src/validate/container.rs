@@ -108,7 +108,7 @@ fn resize(policies: Option<&[ContainerResizePolicy]>, pod: &Pod<'_>, path: &Path
     let mut seen = BTreeSet::new();
     for (index, policy) in policies.unwrap_or_default().iter().enumerate() {
         if !seen.insert(policy.resource_name.as_str()) {
-            problems.duplicate(&path.index(index), &policy.resource_name);
+            problems.duplicate(&path.index(index), Typed(&policy.resource_name));
         }
         problems.one_of(path, Some(&policy.resource_name), &["cpu", "memory"]);
         problems.one_of(path, Some(&policy.restart_policy), &["NotRequired", "RestartContainer"]);

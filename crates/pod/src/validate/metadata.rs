@@ -12,7 +12,7 @@ use super::{
     go_json,
     path::Path,
     problems::{Problems, Shown},
-    security, spec, tolerations,
+    quoted, security, spec, tolerations,
 };
 use crate::{kubernetes::Gates, prepare::APP_ARMOR};
 
@@ -182,7 +182,7 @@ pub(super) fn pod_annotations(metadata: &ObjectMeta, spec: &PodSpec, problems: &
             problems.invalid(&path.key(key), container, "container not found");
         }
         if !matches!(value.as_str(), "" | "runtime/default" | "unconfined") && !value.starts_with("localhost/") {
-            let detail = format_args!("invalid AppArmor profile name: {value:?}");
+            let detail = format_args!("invalid AppArmor profile name: {}", quoted(value));
             problems.invalid(&path.key(key), value, detail);
         }
     }

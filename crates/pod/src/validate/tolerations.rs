@@ -6,6 +6,7 @@ use super::{
     format::{label_value, qualified_name},
     path::Path,
     problems::{Problems, Typed},
+    quoted,
 };
 use crate::kubernetes::Gates;
 
@@ -66,6 +67,6 @@ fn number(value: &str, path: &Path<'_>, problems: &mut Problems) {
     if value.parse::<i64>().is_err() {
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let why = if is_number { "value out of range" } else { "invalid syntax" };
-        problems.invalid(path, value, format_args!("strconv.ParseInt: parsing {value:?}: {why}"));
+        problems.invalid(path, value, format_args!("strconv.ParseInt: parsing {}: {why}", quoted(value)));
     }
 }

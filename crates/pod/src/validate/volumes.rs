@@ -17,6 +17,7 @@ use super::{
     format::{dns_label, dns_subdomain, no_backsteps, unreserved_path},
     path::Path,
     problems::Problems,
+    quoted,
 };
 use crate::{kubernetes::Gates, quantity::Quantity};
 
@@ -141,7 +142,7 @@ fn source(volume: &Volume, meta: &ObjectMeta, gates: &Gates, path: &Path<'_>, pr
         if let Some(pod) = meta.name.as_deref().filter(|_| !volume.name.is_empty()) {
             let claim = format!("{pod}-{}", volume.name);
             for objection in dns_subdomain(&claim) {
-                problems.invalid(&path.field("name"), &volume.name, format_args!("PVC name {claim:?}: {objection}"));
+                problems.invalid(&path.field("name"), &volume.name, format_args!("PVC name {}: {objection}", quoted(&claim)));
             }
         }
     }

@@ -3,6 +3,8 @@
 use k8s_openapi::ByteString;
 use serde::Deserialize;
 
+use crate::validate::quoted;
+
 /// What it stands for.
 #[derive(Debug, PartialEq)]
 pub(super) enum Scalar {
@@ -49,7 +51,7 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<S
         }
         ("int", Scalar::Number(_)) if integer(&text.replace('_', "")).is_some() => Ok(found),
         ("float", Scalar::Number(_)) => Ok(found),
-        _ => Err(format!("{text:?} is no !!{core}")),
+        _ => Err(format!("{} is no !!{core}", quoted(text))),
     }
 }
 

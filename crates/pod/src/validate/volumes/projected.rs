@@ -15,7 +15,7 @@ use crate::{
         format::{dns_label, dns_subdomain, qualified_name, unreserved_path},
         path::Path,
         problems::{Problems, Shown},
-        selector,
+        quoted, selector,
     },
 };
 
@@ -189,14 +189,14 @@ fn signer_name(name: &str, path: &Path<'_>, problems: &mut Problems) {
         return problems.invalid(path, name, detail);
     };
     for objection in dns_subdomain(domain) {
-        problems.invalid(path, domain, format_args!("validating label {domain:?}: {objection}"));
+        problems.invalid(path, domain, format_args!("validating label {}: {objection}", quoted(domain)));
     }
     if !domain.contains('.') {
         problems.invalid(path, domain, "should be a domain with at least two segments separated by dots");
     }
     for label in domain.split('.') {
         for objection in dns_label(label) {
-            problems.invalid(path, domain, format_args!("validating label {label:?}: {objection}"));
+            problems.invalid(path, domain, format_args!("validating label {}: {objection}", quoted(label)));
         }
     }
     problems.format(path, rest, dns_subdomain(rest));
