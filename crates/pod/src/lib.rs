@@ -9,6 +9,7 @@
 //!   pods and objects of a file take together.
 //! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: paths and neighbours.
 
+mod base64;
 mod budget;
 mod build;
 mod defaults;

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::ByteString;
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{ConfigMap, Object, ObjectKey, ObjectKind, Secret};
 use crate::{
-    Problem, budget::Share, document::Document, limits::DATA, problem::Problems, schema, shape::Read, validate,
+    Problem, base64, budget::Share, document::Document, limits::DATA, problem::Problems, schema, shape::Read, validate,
 };
 
 /// Decodes the object of a document, within the memory that its file has left; what is doubtful in it. At most `room` problems are
@@ -128,11 +126,9 @@ fn texts(fields: &Map<String, Value>, field: &str) -> BTreeMap<String, String> {
 fn bytes(fields: &Map<String, Value>, field: &str, problems: &mut Problems) -> BTreeMap<String, Vec<u8>> {
     let mut decoded = BTreeMap::new();
     for (key, value) in fields.get(field).and_then(Value::as_object).into_iter().flatten() {
-        // Kubernetes' decoder passes over line breaks.
-        let packed = value.as_str().unwrap_or_default().replace(['\n', '\r'], "");
-        match ByteString::deserialize(&Value::String(packed)) {
-            Ok(ByteString(bytes)) => drop(decoded.insert(key.clone(), bytes)),
-            Err(_) => {
+        match base64::bytes(value.as_str().unwrap_or_default()) {
+            Some(bytes) => drop(decoded.insert(key.clone(), bytes)),
+            None => {
                 let message =
                     "Invalid value: must be base64; plain text goes into stringData of a Secret, or data of a \
                                ConfigMap"

@@ -1,9 +1,6 @@
 //! What a YAML 1.1 scalar stands for, by the rules of the library that Kubernetes uses.
 
-use k8s_openapi::ByteString;
-use serde::Deserialize;
-
-use crate::validate::quoted;
+use crate::{base64, validate::quoted};
 
 /// What it stands for.
 #[derive(Debug, PartialEq)]
@@ -41,10 +38,8 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<S
         ("str", _) => Ok(Scalar::Text),
         // Bytes that are no text are made one by Kubernetes' encoder of JSON.
         ("binary", _) => {
-            let packed = text.replace(['\n', '\r'], "");
-            let bytes = ByteString::deserialize(&serde_json::Value::String(packed));
-            let bytes = bytes.map_err(|_| "this is no base64, as !!binary says; write the text itself".to_owned())?;
-            Ok(Scalar::Binary(one_mark_for_each_byte(&bytes.0)))
+            let no_base64 = || "this is no base64, as !!binary says; write the text itself".to_owned();
+            Ok(Scalar::Binary(one_mark_for_each_byte(&base64::bytes(text).ok_or_else(no_base64)?)))
         }
         ("null", Scalar::Null) | ("bool", Scalar::Bool(_)) | ("merge", Scalar::Merge) | ("timestamp", Scalar::Text) => {
             Ok(found)
