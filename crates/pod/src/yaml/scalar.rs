@@ -1,5 +1,7 @@
 //! What a YAML 1.1 scalar stands for, by the rules of the library that Kubernetes uses.
 
+mod timestamp;
+
 use crate::{base64, validate::quoted};
 
 /// What it stands for.
@@ -41,11 +43,18 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<S
             let no_base64 = || "this is no base64, as !!binary says; write the text itself".to_owned();
             Ok(Scalar::Binary(one_mark_for_each_byte(&base64::bytes(text).ok_or_else(no_base64)?)))
         }
-        ("null", Scalar::Null) | ("bool", Scalar::Bool(_)) | ("merge", Scalar::Merge) | ("timestamp", Scalar::Text) => {
+        // For Kubernetes' library the tag makes a merge key of `<<` in quotes, and nothing of another text.
+        ("merge", Scalar::Merge) => Ok(found),
+        ("merge", _) => Ok(Scalar::Text),
+        ("timestamp", Scalar::Text) if timestamp::is_one(text) => Ok(found),
+        ("null", Scalar::Null) | ("bool", Scalar::Bool(_)) => Ok(found),
+        ("int", Scalar::Number(_)) if integer(&text.replace('_', "")).is_some() => Ok(found),
+        // A whole number becomes a float only if it fits 64 bits with a sign.
+        ("float", Scalar::Number(_))
+            if integer(&text.replace('_', "")).is_none_or(|whole| whole.parse::<i64>().is_ok()) =>
+        {
             Ok(found)
         }
-        ("int", Scalar::Number(_)) if integer(&text.replace('_', "")).is_some() => Ok(found),
-        ("float", Scalar::Number(_)) => Ok(found),
         _ => Err(format!("{} is no !!{core}", quoted(text))),
     }
 }
@@ -183,6 +192,26 @@ fn written(float: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tags_mean_what_they_mean_to_kubernetes() {
+        let tagged = |text: &str, tag: &str| resolve(text, true, Some(&format!("tag:yaml.org,2002:{tag}")));
+        for (text, tag, expected) in [
+            ("2024-01-02", "timestamp", Scalar::Text),
+            ("foo", "merge", Scalar::Text),
+            ("7", "merge", Scalar::Text),
+            ("<<", "merge", Scalar::Merge),
+            ("aGl=", "binary", Scalar::Binary("hi".to_owned())),
+            ("9223372036854775807", "float", Scalar::Number("9223372036854775807".to_owned())),
+            ("18446744073709551616", "float", Scalar::Number("18446744073709552000".to_owned())),
+            ("18446744073709551615", "int", Scalar::Number("18446744073709551615".to_owned())),
+        ] {
+            assert_eq!(tagged(text, tag), Ok(expected), "R-DEC-1: !!{tag} {text}");
+        }
+        for (text, tag) in [("foo", "timestamp"), ("18446744073709551615", "float"), ("9223372036854775808", "float")] {
+            assert_eq!(tagged(text, tag), Err(format!("\"{text}\" is no !!{tag}")), "R-DEC-1");
+        }
+    }
 
     #[test]
     fn plain_scalars_are_read_as_kubernetes_reads_them() {
