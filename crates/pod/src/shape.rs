@@ -29,7 +29,7 @@ pub(crate) struct Read {
 /// kind, and a value only if it `is_kept`.
 pub(crate) fn read(document: &Node, shape: &Shape, room: usize, left: &mut Share, is_kept: bool) -> Read {
     let (strict, wrong) = (Problems::with_room(room), Problems::with_room(room));
-    let mut reader = Reader { path: String::new(), strict, wrong, is_kept, stored: 0, left };
+    let mut reader = Reader { path: String::new(), strict, wrong, start: document.at, is_kept, stored: 0, left };
     reader.hold(0, shape.size(), document.at);
     let value = match (&document.content, shape) {
         (Content::Map(entries), Shape::Struct(fields)) => reader.fields(entries, fields),
@@ -42,6 +42,8 @@ struct Reader<'a> {
     path: String,
     strict: Problems,
     wrong: Problems,
+    /// Where the document begins.
+    start: At,
     /// Whether a value is made of what is read.
     is_kept: bool,
     /// The size in etcd's form, in bytes: not less than this.
@@ -118,13 +120,17 @@ impl Reader<'_> {
         if (self.stored <= limits::STORED && fits) || !std::mem::take(&mut self.is_kept) {
             return;
         }
-        let message = match (fits, self.left.fits_alone()) {
-            (true, _) => format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED),
-            (false, false) => format!("Too many: the items of its lists take more than {mib} MiB of memory"),
-            (false, true) => format!(
-                "Too many: the items of its lists, with the pods and objects before it in the file, take more than {mib} MiB of \
-                 memory; split the file"
-            ),
+        let (at, message) = match (fits, self.left.fits_alone()) {
+            (true, _) => (at, format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED)),
+            (false, false) => (at, format!("Too many: the items of its lists take more than {mib} MiB of memory")),
+            // The item may stand in another pod, as an alias can.
+            (false, true) => {
+                let message = format!(
+                    "Too many: the items of its lists, with the pods and objects before it in the file, take more than {mib} MiB \
+                     of memory; split the file"
+                );
+                (self.start, message)
+            }
         };
         self.wrong.push(placed(Problem { message, ..Problem::default() }, at));
     }

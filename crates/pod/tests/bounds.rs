@@ -120,7 +120,8 @@ fn what_stands_once_and_is_said_often_is_bounded() {
 
 /// A PodList of so many pods: `first` is the head of the first one, `other` that of all others, `rest` the last one's end.
 fn pods(count: usize, first: &str, other: &str) -> String {
-    let others = (1..count).fold(String::new(), |text, number| text + &format!("- {}\n", other.replace('#', &number.to_string())));
+    let others = (1..count)
+        .fold(String::new(), |text, number| text + &format!("- {}\n", other.replace('#', &number.to_string())));
     format!("kind: PodList\nitems:\n- {}\n{others}", first.replace('#', "0"))
 }
 
@@ -161,7 +162,10 @@ fn the_pods_of_a_file_are_bounded_together() {
         "{metadata: {name: p#}, spec: {securityContext: *s, containers: *c}}",
     );
     let documents: String = (0..150).fold(String::new(), |text, number| {
-        text + &format!("kind: Pod\napiVersion: v1\nmetadata: {{name: p{number}}}\nspec: {{containers: [{}]}}\n---\n", containers(200))
+        text + &format!(
+            "kind: Pod\napiVersion: v1\nmetadata: {{name: p{number}}}\nspec: {{containers: [{}]}}\n---\n",
+            containers(200)
+        )
     });
     for (what, text, words) in [
         ("references", annotated, referred),
@@ -174,7 +178,11 @@ fn the_pods_of_a_file_are_bounded_together() {
         assert_eq!(problems.len(), 1, "{what}: only the first pod that goes over is reported: {problems:.300?}");
         assert!(problems[0].line > Some(3), "{what}: the place is not the first pod's: {}", problems[0]);
     }
-    let full = pods(400, &"{metadata: {name: p#}, spec: {containers: [@]}}".replace('@', &containers(1000)), &"{metadata: {name: p#}, spec: {containers: [@]}}".replace('@', &containers(1000)));
+    let full = pods(
+        400,
+        &"{metadata: {name: p#}, spec: {containers: [@]}}".replace('@', &containers(1000)),
+        &"{metadata: {name: p#}, spec: {containers: [@]}}".replace('@', &containers(1000)),
+    );
     let (problems, mib) = refused(&full);
     assert!(problems[0].message.contains(taken), "{problems:.300?}");
     assert!(mib < 400, "{mib} MiB were held");
@@ -189,7 +197,8 @@ fn many_honest_pods_fit_into_a_file() {
                      valueFrom: {fieldRef: {fieldPath: metadata.name}}}], ports: [{containerPort: 80}], volumeMounts: [{name: a, \
                      mountPath: /a}, {name: b, mountPath: /b}], resources: {limits: {cpu: 500m, memory: 128Mi}}, livenessProbe: \
                      {httpGet: {path: /, port: 80}}}";
-    let usual = (0..3).fold(usual.to_owned(), |text, number| text.replacen('@', &container.replace('%', &number.to_string()), 1));
+    let usual = (0..3)
+        .fold(usual.to_owned(), |text, number| text.replacen('@', &container.replace('%', &number.to_string()), 1));
     for (count, pod) in [(3000, small), (1000, &usual)] {
         HELD.set((0, 0));
         let text = pods(count, pod, pod);

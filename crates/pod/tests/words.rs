@@ -81,13 +81,18 @@ fn lists_of_capabilities_without_entries_are_left_out_of_a_pod() {
 
 #[test]
 fn our_own_words_quote_as_the_servers_do() {
-    let pod = |metadata: &str, spec: &str| format!("---\n{{apiVersion: v1, kind: Pod, metadata: {{{metadata}}}, spec: {{{spec}}}}}");
+    let pod = |metadata: &str, spec: &str| {
+        format!("---\n{{apiVersion: v1, kind: Pod, metadata: {{{metadata}}}, spec: {{{spec}}}}}")
+    };
     let map = r#"--- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {"x\u200b": b}, binaryData: {"x\u200b": YQ==}}"#;
     for (text, expected) in [
         (pod(r#"name: a, uid: "x\u200b""#, CONTAINERS), r#"Invalid value: "x\u200b": must consist of"#),
         (map.to_owned(), r#"Invalid value: "x\u200b": duplicate of key present in data"#),
         (pod("name: a", &format!(r#"{CONTAINERS}, "x\u200b": b"#)), r#"unknown field "x\u200b""#),
-        (pod("name: a", &format!(r#"{CONTAINERS}, hostPID: "x\u200b""#)), r#"Invalid value: "x\u200b": must be true or false"#),
+        (
+            pod("name: a", &format!(r#"{CONTAINERS}, hostPID: "x\u200b""#)),
+            r#"Invalid value: "x\u200b": must be true or false"#,
+        ),
         (r#"--- {apiVersion: v1, kind: "x\u200b"}"#.to_owned(), r#"unsupported kind "x\u200b""#),
         (
             pod("name: a", &format!(r#"{CONTAINERS}, volumes: [{{name: v, emptyDir: {{medium: "x\u200b"}}}}]"#)),

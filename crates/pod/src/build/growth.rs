@@ -26,7 +26,9 @@ pub(crate) fn objection(pod: &wire::Pod, left: &mut Share) -> Option<Problem> {
         let mib = REFERRED >> 20;
         match left.fits_alone() {
             false => {
-                format!("its references to its own fields and variables stand for more than {mib} MiB; use fewer of them")
+                format!(
+                    "its references to its own fields and variables stand for more than {mib} MiB; use fewer of them"
+                )
             }
             true => format!(
                 "its references to its own fields and variables, with those of the pods before it in the file, stand for more \
@@ -77,6 +79,7 @@ fn take_commands(left: &mut Share, container: &wire::Container) -> bool {
         container.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
     words.all(|word| {
         let expanded = expand_within(word, left.left(), |name| said.get(name).copied());
-        expanded.is_some_and(|expanded| left.take(expanded.len()))
+        // Text that does not fit is not made: it is longer than what is left.
+        left.take(expanded.map_or(left.left() + 1, |expanded| expanded.len()))
     })
 }

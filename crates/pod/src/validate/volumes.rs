@@ -142,7 +142,11 @@ fn source(volume: &Volume, meta: &ObjectMeta, gates: &Gates, path: &Path<'_>, pr
         if let Some(pod) = meta.name.as_deref().filter(|_| !volume.name.is_empty()) {
             let claim = format!("{pod}-{}", volume.name);
             for objection in dns_subdomain(&claim) {
-                problems.invalid(&path.field("name"), &volume.name, format_args!("PVC name {}: {objection}", quoted(&claim)));
+                problems.invalid(
+                    &path.field("name"),
+                    &volume.name,
+                    format_args!("PVC name {}: {objection}", quoted(&claim)),
+                );
             }
         }
     }
