@@ -51,6 +51,10 @@ pub(crate) const REFERRED: usize = 16 << 20;
 /// The longest label value that `matchLabelKeys` copies into a selector, bytes. A longer one is no label: it is refused itself.
 pub(crate) const COPIED_LABEL: usize = 1 << 10;
 
+/// The most memory that the copies of `matchLabelKeys` may take in a pod, bytes. A pod that repeats a key of two bytes can ask for
+/// hundreds of thousands. No more than these are made and validated; a node reads none of them.
+pub(crate) const COPIED_LABELS: usize = 8 << 20;
+
 // Problems.
 
 /// The most problems of a file that are told, and the most warnings; those after them are counted.

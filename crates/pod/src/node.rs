@@ -155,15 +155,13 @@ pub(crate) fn number(text: &str) -> serde_json::Value {
 
 /// Marks keys that stand twice in one mapping; whether there are any.
 pub(crate) fn mark_repeated(entries: &mut [Entry]) -> bool {
-    let mut seen = std::collections::HashMap::with_capacity(entries.len());
-    let mut repeats = Vec::new();
-    for (index, entry) in entries.iter().enumerate() {
-        if let Some(line) = seen.insert((entry.is_text, entry.key.as_str()), entry.at.line) {
-            repeats.push((index, line));
-        }
-    }
-    for (index, line) in &repeats {
-        entries[*index].repeats = Some(*line);
+    let key = |index: usize| (entries[index].is_text, entries[index].key.as_str());
+    // Sorted, equal keys are neighbours in the order in which they are written.
+    let mut order: Vec<_> = (0..entries.len()).collect();
+    order.sort_by_key(|index| key(*index));
+    let repeats: Vec<_> = order.windows(2).filter(|pair| key(pair[0]) == key(pair[1])).map(|it| [it[0], it[1]]).collect();
+    for [before, index] in &repeats {
+        entries[*index].repeats = Some(entries[*before].at.line);
     }
     !repeats.is_empty()
 }

@@ -10,7 +10,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
 };
 
-use crate::{kubernetes::Gates, limits::COPIED_LABEL, validate::security::app_armor};
+use crate::{kubernetes::Gates, limits::{COPIED_LABEL, COPIED_LABELS}, validate::security::app_armor};
 
 /// Prefix of the annotations that once held a container's AppArmor profile.
 pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -124,6 +124,7 @@ fn tidy_capabilities(context: &mut Option<SecurityContext>) {
 
 /// `matchLabelKeys` become requirements of the label selector beside them.
 fn merge_label_keys(spec: &mut PodSpec, labels: &BTreeMap<String, String>) {
+    let mut left = COPIED_LABELS;
     if let Some(affinity) = &mut spec.affinity {
         let mut terms: Vec<&mut PodAffinityTerm> = Vec::new();
         if let Some(near) = &mut affinity.pod_affinity {
@@ -137,12 +138,12 @@ fn merge_label_keys(spec: &mut PodSpec, labels: &BTreeMap<String, String>) {
             terms.extend(preferred.map(|weighted| &mut weighted.pod_affinity_term));
         }
         for term in terms {
-            merge(term.label_selector.as_mut(), term.match_label_keys.as_deref(), "In", labels);
-            merge(term.label_selector.as_mut(), term.mismatch_label_keys.as_deref(), "NotIn", labels);
+            merge(term.label_selector.as_mut(), term.match_label_keys.as_deref(), "In", labels, &mut left);
+            merge(term.label_selector.as_mut(), term.mismatch_label_keys.as_deref(), "NotIn", labels, &mut left);
         }
     }
     for constraint in spec.topology_spread_constraints.iter_mut().flatten() {
-        merge(constraint.label_selector.as_mut(), constraint.match_label_keys.as_deref(), "In", labels);
+        merge(constraint.label_selector.as_mut(), constraint.match_label_keys.as_deref(), "In", labels, &mut left);
     }
 }
 
@@ -151,10 +152,14 @@ fn merge(
     keys: Option<&[String]>,
     operator: &str,
     labels: &BTreeMap<String, String>,
+    left: &mut usize,
 ) {
     let Some(selector) = selector else { return };
     for key in keys.unwrap_or_default() {
         if let Some(value) = labels.get(key).filter(|value| value.len() <= COPIED_LABEL) {
+            let size = size_of::<LabelSelectorRequirement>() + size_of::<String>() + key.len() + value.len();
+            let Some(rest) = left.checked_sub(size) else { return };
+            *left = rest;
             selector.match_expressions.get_or_insert_default().push(LabelSelectorRequirement {
                 key: key.clone(),
                 operator: operator.to_owned(),

@@ -116,6 +116,15 @@ fn what_stands_once_and_is_said_often_is_bounded() {
          topologySpreadConstraints: [{{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule, labelSelector: {{}}, matchLabelKeys: [{keys}]}}]"
     );
     is_refused_cheaply("label keys", &spread, "must be no more than 63");
+    let keys = "l, ".repeat(400_000);
+    for length in [63, 1000] {
+        let label = "x".repeat(length);
+        let spread = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a, labels: {{l: {label}}}}}\nspec:\n  containers: [{{name: c, image: i}}]\n  \
+             topologySpreadConstraints: [{{maxSkew: 1, topologyKey: a, whenUnsatisfiable: DoNotSchedule, labelSelector: {{}}, matchLabelKeys: [{keys}]}}]"
+        );
+        is_refused_cheaply("copied labels", &spread, "exists in both matchLabelKeys and labelSelector");
+    }
 }
 
 /// A PodList of so many pods: `first` is the head of the first one, `other` that of all others, `rest` the last one's end.

@@ -174,6 +174,7 @@ fn label_keys(
         }
     }
     let path = path.field("matchLabelKeys");
+    let mismatching: BTreeSet<_> = mismatching.iter().collect();
     for (index, key) in matching.iter().enumerate().filter(|(_, key)| mismatching.contains(key)) {
         problems.invalid(&path.index(index), key, "exists in both matchLabelKeys and mismatchLabelKeys");
     }
@@ -181,14 +182,18 @@ fn label_keys(
 
 pub(super) fn spread(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {
     let constraints = spec.topology_spread_constraints.as_deref().unwrap_or_default();
-    for (index, constraint) in constraints.iter().enumerate() {
-        self::constraint(constraint, &constraints[index + 1..], &path.index(index), problems);
+    let mut later = BTreeSet::new();
+    let pairs = constraints.iter().rev().map(|it| (&it.topology_key, &it.when_unsatisfiable));
+    let mut are_repeated: Vec<_> = pairs.map(|pair| !later.insert(pair)).collect();
+    are_repeated.reverse();
+    for (index, (constraint, is_repeated)) in constraints.iter().zip(are_repeated).enumerate() {
+        self::constraint(constraint, is_repeated, &path.index(index), problems);
     }
 }
 
 fn constraint(
     constraint: &TopologySpreadConstraint,
-    following: &[TopologySpreadConstraint],
+    is_repeated: bool,
     path: &Path<'_>,
     problems: &mut Problems,
 ) {
@@ -201,10 +206,7 @@ fn constraint(
         problems.required(&path.field("topologyKey"), "can not be empty");
     }
     problems.one_of_if_set(&path.field("whenUnsatisfiable"), Some(action), &["DoNotSchedule", "ScheduleAnyway"]);
-    let is_same = |other: &TopologySpreadConstraint| {
-        other.topology_key == constraint.topology_key && other.when_unsatisfiable == constraint.when_unsatisfiable
-    };
-    if following.iter().any(is_same) {
+    if is_repeated {
         let pair = format!("{{{}, {action}}}", constraint.topology_key);
         problems.duplicate(&path.field("{topologyKey, whenUnsatisfiable}"), &pair);
     }
