@@ -159,7 +159,8 @@ pub(crate) fn mark_repeated(entries: &mut [Entry]) -> bool {
     // Sorted, equal keys are neighbours in the order in which they are written.
     let mut order: Vec<_> = (0..entries.len()).collect();
     order.sort_by_key(|index| key(*index));
-    let repeats: Vec<_> = order.windows(2).filter(|pair| key(pair[0]) == key(pair[1])).map(|it| [it[0], it[1]]).collect();
+    let repeats: Vec<_> =
+        order.windows(2).filter(|pair| key(pair[0]) == key(pair[1])).map(|it| [it[0], it[1]]).collect();
     for [before, index] in &repeats {
         entries[*index].repeats = Some(entries[*before].at.line);
     }

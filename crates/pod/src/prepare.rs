@@ -10,7 +10,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta},
 };
 
-use crate::{kubernetes::Gates, limits::{COPIED_LABEL, COPIED_LABELS}, validate::security::app_armor};
+use crate::{
+    kubernetes::Gates,
+    limits::{COPIED_LABEL, COPIED_LABELS},
+    validate::security::app_armor,
+};
 
 /// Prefix of the annotations that once held a container's AppArmor profile.
 pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";

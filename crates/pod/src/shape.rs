@@ -121,7 +121,9 @@ impl Reader<'_> {
             return;
         }
         let (at, message) = match (fits, self.left.fits_alone()) {
-            (true, _) => (at, format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED)),
+            (true, _) => {
+                (at, format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED))
+            }
             (false, false) => (at, format!("Too many: the items of its lists take more than {mib} MiB of memory")),
             // The item may stand in another pod, as an alias can.
             (false, true) => {

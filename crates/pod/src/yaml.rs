@@ -19,6 +19,7 @@ pub(crate) use write::write;
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
     readable(text)?;
     let text = &*without_marks(text);
+    let text = &*without_ends(text);
     // The parser has a few places that no sensible file leads to and that end in a panic, e.g. `[!a, b]`.
     std::panic::catch_unwind(|| parsed(text)).unwrap_or_else(|_| {
         let message = "not valid YAML: its parser cannot read it; do without tags (!) and directives (%)".to_owned();
@@ -39,6 +40,28 @@ fn without_marks(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.split_inclusive('\n').map(line).collect())
 }
 
+/// Leaves out what follows the end of a document (`...`) up to the next `---`: Kubernetes' client reads nothing there, directives
+/// included. Lines keep their numbers.
+fn without_ends(text: &str) -> Cow<'_, str> {
+    let is_end = |line: &str| {
+        let after = line.strip_prefix("...").map(|rest| rest.chars().next());
+        after.is_some_and(|after| {
+            matches!(after, None | Some(' ' | '\t' | '\r' | '\n' | '\u{85}' | '\u{2028}' | '\u{2029}'))
+        })
+    };
+    if !text.split('\n').any(is_end) {
+        return Cow::Borrowed(text);
+    }
+    let mut is_left_out = false;
+    let line = |line| {
+        is_left_out &= !str::starts_with(line, "---");
+        let kept = if is_left_out { "\n" } else { line };
+        is_left_out |= is_end(line);
+        kept
+    };
+    Cow::Owned(text.split_inclusive('\n').map(line).collect())
+}
+
 /// By the parser that Kubernetes' own library was made from: it takes and refuses the same, but for some texts that are made
 /// ready for it.
 fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
@@ -55,11 +78,6 @@ fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
                 reader = Reader { colon: Some(stand_in), ..Reader::default() };
                 rest = Cow::Owned(with_colons_replaced(text, stand_in));
             }
-            // Behind the mark of a document's end, up to the next `---`, Kubernetes reads nothing.
-            Stop::AfterEnd(line) => {
-                let Some(next) = after_end(&rest, line) else { return Ok(reader.documents) };
-                rest = Cow::Owned(next);
-            }
         }
     }
 }
@@ -69,8 +87,6 @@ enum Stop {
     Wrong(Problem),
     /// A colon in a flow list or mapping that ends a text for the parser, and does not for Kubernetes.
     Colon(Problem),
-    /// Something follows a document that has ended by `...` on the line of that number, from 0.
-    AfterEnd(usize),
 }
 
 impl From<Problem> for Stop {
@@ -82,27 +98,29 @@ impl From<Problem> for Stop {
 /// Replaces colons that end a plain text before a flow indicator.
 fn with_colons_replaced(text: &str, stand_in: char) -> String {
     let mut replaced = String::with_capacity(text.len());
-    let mut before = ' ';
+    // The character before, and the one before the blanks before: `[a :, b]` has the text `a :`.
+    let (mut before, mut solid) = (' ', ' ');
+    // The first character of the last word. The name of an anchor or alias and a tag are no text.
+    let mut first = ' ';
     let mut chars = text.chars().peekable();
     while let Some(char) = chars.next() {
-        let ends_text = !before.is_whitespace() && !matches!(before, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
+        let is_behind_blanks = matches!(before, ' ' | '\t');
+        let continues_text = match is_behind_blanks {
+            true => !solid.is_whitespace() && !matches!(solid, ':' | '?') && !matches!(first, '&' | '*' | '!'),
+            false => !before.is_whitespace(),
+        };
+        let ends_text = continues_text && !matches!(solid, '"' | '\'' | ',' | '[' | ']' | '{' | '}');
         let is_replaced = char == ':' && ends_text && matches!(chars.peek(), Some(',' | '[' | ']' | '{' | '}' | '?'));
         replaced.push(if is_replaced { stand_in } else { char });
+        if !matches!(char, ' ' | '\t') {
+            if before.is_whitespace() || matches!(before, ',' | '[' | ']' | '{' | '}') {
+                first = char;
+            }
+            solid = char;
+        }
         before = char;
     }
     replaced
-}
-
-/// The text from the next line that begins with `---` on, on the line where it stood: lines before it are empty.
-fn after_end(text: &str, line: usize) -> Option<String> {
-    let mut from = 0;
-    for (number, found) in text.split_inclusive('\n').enumerate() {
-        if number > line && found.starts_with("---") {
-            return Some("\n".repeat(number) + &text[from..]);
-        }
-        from += found.len();
-    }
-    None
 }
 
 fn read(text: &str, reader: &mut Reader) -> Result<(), Stop> {
@@ -113,20 +131,14 @@ fn read(text: &str, reader: &mut Reader) -> Result<(), Stop> {
     let mut bytes = ended.as_bytes();
     let mut parser = Parser::new();
     parser.set_input_string(&mut bytes);
-    let mut end = None;
     for event in parser {
         match event {
             Ok(event) => {
-                end = match event.data {
-                    EventData::DocumentEnd { implicit: false } => usize::try_from(event.start_mark.line).ok(),
-                    _ => None,
-                };
                 if let EventData::Scalar { style: ScalarStyle::DoubleQuoted, .. } = event.data {
                     escapes(&ended, &event)?;
                 }
                 reader.event(event)?;
             }
-            Err(_) if end.is_some() => return Err(Stop::AfterEnd(end.unwrap_or_default())),
             Err(error) => {
                 let at = error.problem_mark().or(error.context_mark()).map_or_else(At::default, place);
                 let context = error.context().map(|context| format!("{context}: ")).unwrap_or_default();

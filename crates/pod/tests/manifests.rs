@@ -70,6 +70,21 @@ fn several_pods_come_from_one_file() {
 }
 
 #[test]
+fn what_follows_the_end_of_a_document_is_left_out() {
+    let other = REDIS.replace("static-pod", "other");
+    for between in ["%YAML 1.2\n", "%TAG !e! x\n", "kind: Nonsense\n", "a: [\n", "...\n", ""] {
+        let pods = good(&format!("{REDIS}...\n{between}---\n{other}")).pods;
+        assert_eq!(pods.len(), 2, "R-DEC-2: {between:?}");
+    }
+    assert_eq!(good(&format!("{REDIS}...\nkind: Nonsense")).pods.len(), 1);
+    let wrong = other.replace("image:", "hostname: 7\n    image:");
+    assert!(one(&format!("{REDIS}...\nx\n---\n{wrong}")).starts_with("line 25, column 5:"), "lines keep their numbers");
+    // It took a pass over the whole file for each.
+    let many = format!("{REDIS}...\nx\n---\n{}", "# nothing\n...\nx\n---\n".repeat(100_000));
+    assert_eq!(good(&many).pods.len(), 1);
+}
+
+#[test]
 fn a_list_of_none_says_so() {
     for none in ["apiVersion: v1\nkind: PodList\nitems: []\n", r#"{"apiVersion": "v1", "kind": "List", "items": []}"#] {
         let page = stanchion_pod::decode_from(stanchion_pod::Origin::Http, none.as_bytes(), "knode");
@@ -105,6 +120,8 @@ fn what_kubernetes_takes_for_yaml_is_taken() {
     assert_eq!(args("\n    - |-\n      a"), ["a"]);
     assert_eq!(args("\n    - a"), ["a"]);
     assert_eq!(args("&x [a]\n    command: *x\n"), ["a"]);
+    assert_eq!(args("[a :, b, c \t:, 'd :', e :]\n"), ["a :", "b", "c \t:", "d :", "e :"], "R-DEC-1");
+    assert_eq!(args("[a:, b]\n"), ["a:", "b"], "R-DEC-1");
 }
 
 #[test]

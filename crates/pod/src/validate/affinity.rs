@@ -191,12 +191,7 @@ pub(super) fn spread(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {
     }
 }
 
-fn constraint(
-    constraint: &TopologySpreadConstraint,
-    is_repeated: bool,
-    path: &Path<'_>,
-    problems: &mut Problems,
-) {
+fn constraint(constraint: &TopologySpreadConstraint, is_repeated: bool, path: &Path<'_>, problems: &mut Problems) {
     const POSITIVE: &str = "must be greater than zero";
     let action = constraint.when_unsatisfiable.as_str();
     if constraint.max_skew <= 0 {
