@@ -194,9 +194,13 @@ impl Reader<'_> {
         if is_plain {
             return Ok(text[1..text.len() - 1].to_owned());
         }
-        let unescaped = serde_json::from_str(text).ok().or_else(|| with_lone_surrogates(text));
-        unescaped.ok_or_else(|| self.error("a text has an escape that JSON does not know"))
+        unescaped(text).ok_or_else(|| self.error("a text has an escape that JSON does not know"))
     }
+}
+
+/// Returns what a text in quotes stands for; `None` if it has an escape that JSON does not know.
+pub(crate) fn unescaped(text: &str) -> Option<String> {
+    serde_json::from_str(text).ok().or_else(|| with_lone_surrogates(text))
 }
 
 /// A text in quotes, in which a half of a surrogate pair stands for U+FFFD, as it does for Go.

@@ -1,17 +1,26 @@
 //! JSON in annotations, with what Go's decoder says of it.
 
 use k8s_openapi::api::core::v1::Toleration;
-use serde_json::{Map, Value};
 
-/// How deep Go's decoder follows.
-const DEPTH: usize = 10_000;
+use crate::json::unescaped;
 
-/// The tolerations of a JSON list: fields have the names of Go's own type, in any case of letters.
+/// How deep a value may nest. Go's decoder follows 10,000 levels, which no toleration has.
+const DEPTH: usize = 128;
+
+/// A value as Go's decoder sees it.
+enum Value {
+    Null,
+    Bool,
+    /// As it is written: Go repeats it in what it says.
+    Number(String),
+    String(String),
+    Array(Vec<Value>),
+    Object(Vec<(String, Value)>),
+}
+
+/// Reads the tolerations of a JSON list: fields have the names of Go's own type, in any case of letters.
 pub(super) fn tolerations(text: &str) -> Result<Vec<Toleration>, String> {
-    syntax(text.as_bytes())?;
-    // The syntax is right; what serde_json does not take besides is a depth that no toleration has.
-    let value: Value = serde_json::from_str(text).map_err(|_| "exceeded max depth".to_owned())?;
-    let items = match value {
+    let items = match document(text)? {
         Value::Null => return Ok(Vec::new()),
         Value::Array(items) => items,
         other => return Err(cannot(&other, "value of type []core.Toleration")),
@@ -22,7 +31,7 @@ pub(super) fn tolerations(text: &str) -> Result<Vec<Toleration>, String> {
 fn cannot(value: &Value, into: &str) -> String {
     let kind = match value {
         Value::Null => "null",
-        Value::Bool(_) => "bool",
+        Value::Bool => "bool",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -33,7 +42,7 @@ fn cannot(value: &Value, into: &str) -> String {
 
 fn toleration(value: Value) -> Result<Toleration, String> {
     let fields = match value {
-        Value::Null => Map::new(),
+        Value::Null => Vec::new(),
         Value::Object(fields) => fields,
         other => return Err(cannot(&other, "value of type core.Toleration")),
     };
@@ -48,9 +57,10 @@ fn toleration(value: Value) -> Result<Toleration, String> {
                 let into = "struct field Toleration.TolerationSeconds of type int64";
                 match &value {
                     Value::Null => read.toleration_seconds = None,
-                    Value::Number(number) if number.is_i64() => read.toleration_seconds = number.as_i64(),
                     Value::Number(number) => {
-                        return Err(format!("json: cannot unmarshal number {number} into Go {into}"));
+                        let whole = number.parse();
+                        let refused = |_| format!("json: cannot unmarshal number {number} into Go {into}");
+                        read.toleration_seconds = Some(whole.map_err(refused)?);
                     }
                     other => return Err(cannot(other, into)),
                 }
@@ -67,25 +77,25 @@ fn toleration(value: Value) -> Result<Toleration, String> {
     Ok(read)
 }
 
-/// Holds a text against JSON's grammar, byte by byte as Go's scanner does.
-fn syntax(text: &[u8]) -> Result<(), String> {
+/// Reads a text by JSON's grammar, byte by byte as Go's scanner does.
+fn document(text: &str) -> Result<Value, String> {
     let mut scanner = Scanner { text, at: 0 };
-    scanner.value("looking for beginning of value", 0)?;
+    let value = scanner.value("looking for beginning of value", 0)?;
     scanner.space();
     match scanner.peek() {
-        None => Ok(()),
+        None => Ok(value),
         Some(_) => Err(scanner.invalid("after top-level value")),
     }
 }
 
 struct Scanner<'a> {
-    text: &'a [u8],
+    text: &'a str,
     at: usize,
 }
 
 impl Scanner<'_> {
     fn peek(&self) -> Option<u8> {
-        self.text.get(self.at).copied()
+        self.text.as_bytes().get(self.at).copied()
     }
 
     fn space(&mut self) {
@@ -117,19 +127,19 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn value(&mut self, context: &str, depth: usize) -> Result<(), String> {
+    fn value(&mut self, context: &str, depth: usize) -> Result<Value, String> {
         self.space();
-        if depth > DEPTH {
+        if depth >= DEPTH {
             return Err("exceeded max depth".to_owned());
         }
         match self.peek() {
             Some(b'{') => self.object(depth),
             Some(b'[') => self.array(depth),
-            Some(b'"') => self.string(),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word("true"),
-            Some(b'f') => self.word("false"),
-            Some(b'n') => self.word("null"),
+            Some(b'"') => self.string().map(Value::String),
+            Some(b'-' | b'0'..=b'9') => self.number().map(Value::Number),
+            Some(b't') => self.word("true").map(|()| Value::Bool),
+            Some(b'f') => self.word("false").map(|()| Value::Bool),
+            Some(b'n') => self.word("null").map(|()| Value::Null),
             _ => Err(self.invalid(context)),
         }
     }
@@ -147,56 +157,60 @@ impl Scanner<'_> {
         Ok(())
     }
 
-    fn object(&mut self, depth: usize) -> Result<(), String> {
+    fn object(&mut self, depth: usize) -> Result<Value, String> {
+        let mut fields = Vec::new();
         self.at += 1;
         self.space();
         if self.peek() == Some(b'}') {
             self.at += 1;
-            return Ok(());
+            return Ok(Value::Object(fields));
         }
         loop {
             self.space();
             if self.peek() != Some(b'"') {
                 return Err(self.invalid("looking for beginning of object key string"));
             }
-            self.string()?;
+            let name = self.string()?;
             self.space();
             self.expect(b':', "after object key")?;
-            self.value("looking for beginning of value", depth + 1)?;
+            fields.push((name, self.value("looking for beginning of value", depth + 1)?));
             self.space();
             if self.peek() == Some(b'}') {
                 self.at += 1;
-                return Ok(());
+                return Ok(Value::Object(fields));
             }
             self.expect(b',', "after object key:value pair")?;
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<(), String> {
+    fn array(&mut self, depth: usize) -> Result<Value, String> {
+        let mut items = Vec::new();
         self.at += 1;
         self.space();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Ok(());
+            return Ok(Value::Array(items));
         }
         loop {
-            self.value("looking for beginning of value", depth + 1)?;
+            items.push(self.value("looking for beginning of value", depth + 1)?);
             self.space();
             if self.peek() == Some(b']') {
                 self.at += 1;
-                return Ok(());
+                return Ok(Value::Array(items));
             }
             self.expect(b',', "after array element")?;
         }
     }
 
-    fn string(&mut self) -> Result<(), String> {
+    fn string(&mut self) -> Result<String, String> {
+        let start = self.at;
         self.at += 1;
         loop {
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    return Ok(());
+                    // The grammar has been held to, so that there is a text.
+                    return Ok(unescaped(&self.text[start..self.at]).unwrap_or_default());
                 }
                 Some(b'\\') => {
                     self.at += 1;
@@ -226,7 +240,8 @@ impl Scanner<'_> {
         }
     }
 
-    fn number(&mut self) -> Result<(), String> {
+    fn number(&mut self) -> Result<String, String> {
+        let start = self.at;
         let is_digit = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_digit());
         if self.peek() == Some(b'-') {
             self.at += 1;
@@ -255,7 +270,7 @@ impl Scanner<'_> {
             }
             self.digits();
         }
-        Ok(())
+        Ok(self.text[start..self.at].to_owned())
     }
 }
 
@@ -276,11 +291,20 @@ mod tests {
             ("{}", "json: cannot unmarshal object into Go value of type []core.Toleration"),
             ("[1]", "json: cannot unmarshal number into Go value of type core.Toleration"),
             (r#"[{"key": 1}]"#, "json: cannot unmarshal number into Go struct field Toleration.Key of type string"),
+            (r#"[{"key": 1e999}]"#, "json: cannot unmarshal number into Go struct field Toleration.Key of type string"),
+            (
+                r#"[{"tolerationSeconds": 1e999}]"#,
+                "json: cannot unmarshal number 1e999 into Go struct field Toleration.TolerationSeconds of type int64",
+            ),
+            (&"[".repeat(200_000), "exceeded max depth"),
         ] {
             assert_eq!(tolerations(text).expect_err("it is none"), said, "{text}");
         }
         let read =
             tolerations(r#"[{"Key": "a", "operator": "Exists", "tolerationSeconds": 3}, null]"#).expect("tolerations");
         assert_eq!((read[0].key.as_deref(), read[0].toleration_seconds, read.len()), (Some("a"), Some(3), 2));
+        let read =
+            tolerations(r#"[{"key": "a\ud800b", "x": 1e999}]"#).expect("Go takes halves of pairs and large numbers");
+        assert_eq!(read[0].key.as_deref(), Some("a\u{fffd}b"));
     }
 }
