@@ -53,6 +53,25 @@ fn texts_in_what_is_said_are_quoted_as_go_quotes_them() {
 }
 
 #[test]
+fn sources_of_projected_volumes_are_shown_as_go_shows_them() {
+    let projected = |source: &str| format!("{CONTAINERS}, volumes: [{{name: v, projected: {{sources: [{source}]}}}}]");
+    let selector = "labelSelector: {matchExpressions: [{key: a, operator: In, values: [b]}], matchLabels: {c: d}}";
+    let shown = r#"{"matchLabels":{"c":"d"},"matchExpressions":[{"key":"a","operator":"In","values":["b"]}]}"#;
+    let bundle = |fields: &str| projected(&format!("{{clusterTrustBundle: {{{fields}, {selector}, path: p}}}}"));
+    for (spec, expected) in [
+        (bundle("name: m"), format!("Invalid value: {shown}: labelSelector must be unset")),
+        (bundle("name: m, signerName: a.b/c"), format!(r#""LabelSelector":{shown},"Optional":null"#)),
+        (
+            projected(r#"{podCertificate: {signerName: a.b/c, keyType: "a<b", keyPath: p}}"#),
+            r#"keyType: Unsupported value: "a<b": supported values: "RSA3072""#.to_owned(),
+        ),
+    ] {
+        let found = said("", &spec);
+        assert!(found.iter().any(|it| it.contains(&expected)), "{expected}\n{found:#?}");
+    }
+}
+
+#[test]
 fn texts_of_a_type_of_their_own_are_shown_as_json() {
     let policy = r#"{resourceName: "a<b", restartPolicy: NotRequired}"#;
     let found = said("", &format!("containers: [{{name: c, image: i, resizePolicy: [{policy}, {policy}]}}]"));

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{
-    ClusterTrustBundleProjection, KeyToPath, PodCertificateProjection, ProjectedVolumeSource,
-    ServiceAccountTokenProjection, VolumeProjection,
+use k8s_openapi::{
+    api::core::v1::{
+        ClusterTrustBundleProjection, KeyToPath, PodCertificateProjection, ProjectedVolumeSource,
+        ServiceAccountTokenProjection, VolumeProjection,
+    },
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use serde_json::json;
 
@@ -124,16 +127,25 @@ struct InGo<'a>(&'a ClusterTrustBundleProjection);
 
 impl From<InGo<'_>> for Shown {
     fn from(InGo(bundle): InGo<'_>) -> Self {
+        let selector = bundle.label_selector.as_ref().map_or_else(|| "null".to_owned(), written);
         let fields = [
-            ("Name", json!(bundle.name)),
-            ("SignerName", json!(bundle.signer_name)),
-            ("LabelSelector", json!(bundle.label_selector)),
-            ("Optional", json!(bundle.optional)),
-            ("Path", json!(bundle.path)),
+            ("Name", json!(bundle.name).to_string()),
+            ("SignerName", json!(bundle.signer_name).to_string()),
+            ("LabelSelector", selector),
+            ("Optional", json!(bundle.optional).to_string()),
+            ("Path", json!(bundle.path).to_string()),
         ];
         let fields: Vec<_> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
         Self::json(format!("{{{}}}", fields.join(",")))
     }
+}
+
+/// Writes a selector as JSON, with the fields in Go's order.
+fn written(selector: &LabelSelector) -> String {
+    let labels = selector.match_labels.as_ref().map(|it| format!("\"matchLabels\":{}", json!(it)));
+    let expressions = selector.match_expressions.as_ref().map(|it| format!("\"matchExpressions\":{}", json!(it)));
+    let fields: Vec<_> = labels.into_iter().chain(expressions).collect();
+    format!("{{{}}}", fields.join(","))
 }
 
 fn bundle(bundle: &ClusterTrustBundleProjection, path: &Path<'_>, problems: &mut Problems) {
@@ -150,12 +162,8 @@ fn bundle(bundle: &ClusterTrustBundleProjection, path: &Path<'_>, problems: &mut
                 problems.invalid(&path.field("name"), name, detail);
             }
             if let Some(selector) = &bundle.label_selector {
-                let value = serde_json::to_value(selector).unwrap_or_default();
-                problems.invalid(
-                    &path.field("labelSelector"),
-                    value,
-                    "labelSelector must be unset if name is specified",
-                );
+                let detail = "labelSelector must be unset if name is specified";
+                problems.invalid(&path.field("labelSelector"), Shown::json(written(selector)), detail);
             }
         }
         (None, Some(signer)) => {
@@ -209,7 +217,10 @@ fn certificate(
     problems: &mut Problems,
 ) {
     signer_name(&certificate.signer_name, &path.field("signerName"), problems);
-    problems.one_of_if_set(&path.field("keyType"), Some(&certificate.key_type), &KEY_TYPES);
+    // The type of a key is any text in Go, unlike others of its kind.
+    if !KEY_TYPES.contains(&certificate.key_type.as_str()) {
+        problems.not_among(&path.field("keyType"), &certificate.key_type, &KEY_TYPES);
+    }
     if let Some(seconds) = certificate.max_expiration_seconds {
         let path = path.field("maxExpirationSeconds");
         if seconds < 3600 {
