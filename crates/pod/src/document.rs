@@ -159,7 +159,7 @@ impl Document {
     /// # Errors
     /// Values do not fit their fields; unknown fields and repeated keys with it.
     pub fn typed(&self, room: usize, budget: &mut Budget) -> Result<Typed, Problems> {
-        let shape::Read { value: fields, strict, mut wrong } = self.read(schema::pod(), room, &mut budget.items);
+        let shape::Read { value: fields, strict, mut wrong } = self.read(room, &mut budget.items);
         if !wrong.is_empty() {
             wrong.append(strict);
             wrong.sort();
@@ -178,15 +178,29 @@ impl Document {
 
     /// Holds its fields against a shape. One that is larger than an API server takes is only looked through for what is wrong,
     /// as is one that takes more memory than its file has left.
-    pub fn read(&self, shape: &Shape, room: usize, left: &mut Share) -> shape::Read {
+    pub fn read(&self, room: usize, left: &mut Share) -> shape::Read {
         let length = self.node.json_length();
-        let mut read = shape::read(&self.node, shape, room, left, length <= limits::REQUEST);
+        let mut read = shape::read(&self.node, self.shape(), room, left, length <= limits::REQUEST);
         if length > limits::REQUEST {
             let most = limits::REQUEST;
             let message = format!("Request entity too large: limit is {most}; as JSON it has {length} bytes or more");
             read.wrong.push(self.placed(Problem { message, ..Problem::default() }));
         }
         read
+    }
+
+    /// Returns about the memory that it takes, bytes.
+    pub fn memory(&self) -> usize {
+        shape::memory(&self.node, self.shape())
+    }
+
+    fn shape(&self) -> &'static Shape {
+        match self.object {
+            None => schema::pod(),
+            Some(ObjectKind::ConfigMap) => schema::config_map(),
+            Some(ObjectKind::Secret) => schema::secret(),
+            Some(ObjectKind::PersistentVolumeClaim) => schema::claim(),
+        }
     }
 
     /// Whether it is of the version that is known.

@@ -82,6 +82,8 @@ pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Mani
         let message = format!("the file has {count} pods and objects; it may have at most {most}: split it");
         problems.push(Problem { message, ..Problem::default() });
     }
+    // In a file that is too large no pod is kept while the first one is found that goes over.
+    let fits = documents.iter().map(Document::memory).sum::<usize>() <= limits::ITEMS;
     let mut budget = Budget::default();
     for document in documents {
         // Nothing of a file is used in which something is wrong, so none of it is kept, and each pod has the whole budget.
@@ -90,7 +92,7 @@ pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Mani
         }
         budget.begin();
         match decode_document(&document, origin, node_name, problems.room(), &mut budget) {
-            Ok(_) if !problems.is_empty() => {}
+            Ok(_) if !problems.is_empty() || !fits => {}
             Ok((Decoded::Pod(pod), doubts)) => {
                 warnings.append(doubts);
                 manifest.pods.push(*pod);

@@ -29,8 +29,8 @@ pub(crate) struct Read {
 /// kind, and a value only if it `is_kept`.
 pub(crate) fn read(document: &Node, shape: &Shape, room: usize, left: &mut Share, is_kept: bool) -> Read {
     let (strict, wrong) = (Problems::with_room(room), Problems::with_room(room));
-    let mut reader = Reader { path: String::new(), strict, wrong, start: document.at, is_kept, stored: 0, left };
-    reader.hold(0, shape.size(), document.at);
+    let mut reader = Reader { path: String::new(), strict, wrong, is_kept, stored: 0 };
+    reader.take(memory(document, shape), left, document.at);
     let value = match (&document.content, shape) {
         (Content::Map(entries), Shape::Struct(fields)) => reader.fields(entries, fields),
         _ => Map::new(),
@@ -38,21 +38,17 @@ pub(crate) fn read(document: &Node, shape: &Shape, room: usize, left: &mut Share
     Read { value, strict: reader.strict, wrong: reader.wrong }
 }
 
-struct Reader<'a> {
+struct Reader {
     path: String,
     strict: Problems,
     wrong: Problems,
-    /// Where the document begins.
-    start: At,
     /// Whether a value is made of what is read.
     is_kept: bool,
     /// The size in etcd's form, in bytes: not less than this.
     stored: usize,
-    /// The memory that the file's pods and objects may still take.
-    left: &'a mut Share,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn at<T>(&mut self, step: &str, then: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
         if length > 0 && !step.starts_with('[') {
@@ -113,26 +109,27 @@ impl Reader<'_> {
         }
     }
 
-    /// Takes the measure of a value before anything is made of it. `item` is the memory of one item of a list or map.
-    fn hold(&mut self, stored: usize, item: usize, at: At) {
+    /// Takes the measure of a value in etcd's form before anything is made of it.
+    fn hold(&mut self, stored: usize, at: At) {
         self.stored = self.stored.saturating_add(stored);
-        let (fits, mib) = (self.left.take(item), limits::ITEMS >> 20);
-        if (self.stored <= limits::STORED && fits) || !std::mem::take(&mut self.is_kept) {
+        if self.stored > limits::STORED && std::mem::take(&mut self.is_kept) {
+            let message = format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED);
+            self.wrong.push(placed(Problem { message, ..Problem::default() }, at));
+        }
+    }
+
+    /// Takes the memory of the document from what its file has left.
+    fn take(&mut self, memory: usize, left: &mut Share, at: At) {
+        if left.take(memory) || !std::mem::take(&mut self.is_kept) {
             return;
         }
-        let (at, message) = match (fits, self.left.fits_alone()) {
-            (true, _) => {
-                (at, format!("etcdserver: request is too large: it may have at most {} bytes", limits::STORED))
-            }
-            (false, false) => (at, format!("Too many: the items of its lists take more than {mib} MiB of memory")),
-            // The item may stand in another pod, as an alias can.
-            (false, true) => {
-                let message = format!(
-                    "Too many: the items of its lists, with the pods and objects before it in the file, take more than {mib} MiB \
-                     of memory; split the file"
-                );
-                (self.start, message)
-            }
+        let mib = limits::ITEMS >> 20;
+        let message = match left.fits_alone() {
+            false => format!("Too many: the items of its lists take more than {mib} MiB of memory"),
+            true => format!(
+                "Too many: the items of its lists, with the pods and objects before it in the file, take more than {mib} MiB of \
+                 memory; split the file"
+            ),
         };
         self.wrong.push(placed(Problem { message, ..Problem::default() }, at));
     }
@@ -145,7 +142,7 @@ impl Reader<'_> {
 
     /// A value of that shape; none for null, and for what does not fit.
     fn value(&mut self, node: &Node, shape: &Shape) -> Option<Value> {
-        self.hold(stored(&node.content), 0, node.at);
+        self.hold(stored(&node.content), node.at);
         match (&node.content, shape) {
             (Content::Null, _) => None,
             (_, Shape::Any) => {
@@ -155,10 +152,9 @@ impl Reader<'_> {
             (Content::Map(entries), Shape::Struct(fields)) => Some(Value::Object(self.fields(entries, fields))),
             (Content::Map(entries), Shape::Map(inside)) => {
                 let mut object = Map::new();
-                let size = Shape::Text.size() + inside.size();
                 for entry in entries {
                     self.repeated(entry);
-                    self.hold(entry.key.len(), size, entry.at);
+                    self.hold(entry.key.len(), entry.at);
                     let value = self.at(&entry.key, |reader| reader.item(&entry.value, inside));
                     if self.is_kept {
                         object.insert(entry.key.clone(), value);
@@ -168,9 +164,7 @@ impl Reader<'_> {
             }
             (Content::List(items), Shape::List(inside)) => {
                 let mut list = Vec::new();
-                let size = inside.size();
                 for (index, item) in items.iter().enumerate() {
-                    self.hold(0, size, item.at);
                     let value = self.at(&format!("[{index}]"), |reader| reader.item(item, inside));
                     if self.is_kept {
                         list.push(value);
@@ -220,6 +214,29 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+}
+
+/// Returns about the memory that a document of that shape takes with the items of its lists and maps, bytes.
+pub(crate) fn memory(document: &Node, shape: &Shape) -> usize {
+    shape.size() + memory_of_items(document, shape)
+}
+
+fn memory_of_items(node: &Node, shape: &Shape) -> usize {
+    match (&node.content, shape) {
+        (Content::Map(entries), Shape::Struct(fields)) => {
+            let field = |entry: &Entry| fields.iter().find(|field| field.name == entry.key);
+            entries.iter().filter_map(|entry| Some(memory_of_items(&entry.value, &field(entry)?.shape))).sum()
+        }
+        (Content::Map(entries), Shape::Map(inside)) => {
+            let size = Shape::Text.size() + inside.size();
+            entries.iter().map(|entry| size + memory_of_items(&entry.value, inside)).sum()
+        }
+        (Content::List(items), Shape::List(inside)) => {
+            let size = inside.size();
+            items.iter().map(|item| size + memory_of_items(item, inside)).sum()
+        }
+        _ => 0,
     }
 }
 

@@ -194,7 +194,7 @@ fn the_pods_of_a_file_are_bounded_together() {
     );
     let (problems, mib) = refused(&full);
     assert!(problems[0].message.contains(taken), "{problems:.300?}");
-    assert!(mib < 400, "{mib} MiB were held");
+    assert!(mib < 200, "{mib} MiB were held");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::{ConfigMap, Object, ObjectKey, ObjectKind, Secret};
 use crate::{
-    Problem, base64, budget::Share, document::Document, limits::DATA, problem::Problems, schema, shape::Read, validate,
+    Problem, base64, budget::Share, document::Document, limits::DATA, problem::Problems, shape::Read, validate,
 };
 
 /// Decodes the object of a document, within the memory that its file has left; what is doubtful in it. At most `room` problems are
@@ -18,12 +18,7 @@ pub(crate) fn decode(
     left: &mut Share,
 ) -> Result<(ObjectKey, Object, Problems), Problems> {
     document.check_version(kind.name(), room)?;
-    let shape = match kind {
-        ObjectKind::ConfigMap => schema::config_map(),
-        ObjectKind::Secret => schema::secret(),
-        ObjectKind::PersistentVolumeClaim => schema::claim(),
-    };
-    let Read { value: fields, strict, mut wrong } = document.read(shape, room, left);
+    let Read { value: fields, strict, mut wrong } = document.read(room, left);
     wrong.append(strict);
     if kind == ObjectKind::Secret {
         wrong = wrong.each(hide_value);
