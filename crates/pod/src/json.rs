@@ -4,6 +4,7 @@ use crate::{
     Problem,
     limits::{DEPTH, VALUES},
     node::{At, Content, Entry, Node, mark_repeated},
+    schema,
     yaml::problem,
 };
 
@@ -146,7 +147,13 @@ impl Reader<'_> {
             }
             let key = self.string()?;
             self.expect(b':')?;
-            entries.push(Entry { key, is_text: true, at, repeats: None, value: self.value(depth + 1)? });
+            entries.push(Entry {
+                key: schema::name(key),
+                is_text: true,
+                at,
+                repeats: None,
+                value: self.value(depth + 1)?,
+            });
             if !self.follows(b'}')? {
                 mark_repeated(&mut entries);
                 entries.shrink_to_fit();

@@ -1,5 +1,7 @@
 //! What a document says, and where each thing of it stands.
 
+use std::borrow::Cow;
+
 /// A value with its place in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
@@ -28,7 +30,8 @@ pub(crate) enum Content {
 /// A key and its value. Of several with one key the last counts, as it does for Kubernetes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
-    pub key: String,
+    /// Borrowed from the schema where a field has this name: a large file has one field's name many times.
+    pub key: Cow<'static, str>,
     /// Whether the key was a text before it was made one.
     pub is_text: bool,
     pub at: At,
@@ -140,9 +143,9 @@ impl Node {
             Content::Number(text) => number(text),
             Content::Text(text) => Value::String(text.clone()),
             Content::List(items) => Value::Array(items.iter().map(Node::to_json).collect()),
-            Content::Map(entries) => {
-                Value::Object(entries.iter().map(|entry| (entry.key.clone(), entry.value.to_json())).collect())
-            }
+            Content::Map(entries) => Value::Object(
+                entries.iter().map(|entry| (entry.key.clone().into_owned(), entry.value.to_json())).collect(),
+            ),
         }
     }
 }
@@ -155,7 +158,7 @@ pub(crate) fn number(text: &str) -> serde_json::Value {
 
 /// Marks keys that stand twice in one mapping; whether there are any.
 pub(crate) fn mark_repeated(entries: &mut [Entry]) -> bool {
-    let key = |index: usize| (entries[index].is_text, entries[index].key.as_str());
+    let key = |index: usize| (entries[index].is_text, &*entries[index].key);
     // Sorted, equal keys are neighbours in the order in which they are written.
     let mut order: Vec<_> = (0..entries.len()).collect();
     order.sort_by_key(|index| key(*index));

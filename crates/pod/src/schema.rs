@@ -3,7 +3,7 @@
 
 mod presence;
 
-use std::{fmt, sync::LazyLock};
+use std::{borrow::Cow, collections::HashSet, fmt, sync::LazyLock};
 
 use k8s_openapi::api::core::v1 as wire;
 use serde::{
@@ -75,6 +75,31 @@ pub(crate) fn secret() -> &'static Shape {
 /// The shape of a PersistentVolumeClaim.
 pub(crate) fn claim() -> &'static Shape {
     &CLAIM
+}
+
+/// The names of all fields.
+static NAMES: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
+    let mut names = HashSet::new();
+    [pod(), config_map(), secret(), claim()].into_iter().for_each(|shape| add_names(shape, &mut names));
+    names
+});
+
+fn add_names(shape: &Shape, names: &mut HashSet<&'static str>) {
+    match shape {
+        Shape::Struct(fields) => {
+            for field in fields {
+                names.insert(field.name);
+                add_names(&field.shape, names);
+            }
+        }
+        Shape::List(inside) | Shape::Map(inside) => add_names(inside, names),
+        _ => {}
+    }
+}
+
+/// Returns a key, without memory of its own where a field has its name.
+pub(crate) fn name(key: String) -> Cow<'static, str> {
+    NAMES.get(key.as_str()).map_or_else(|| Cow::Owned(key), |name| Cow::Borrowed(*name))
 }
 
 fn shape_of<'de, T: Deserialize<'de>>() -> Shape {
@@ -276,5 +301,18 @@ impl<'de> MapAccess<'de> for Once<'_> {
             Some(shape) => seed.deserialize(Probe { shape, sample: "" }),
             None => Err(de::Error::custom("there is one entry")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_field_takes_no_memory_of_its_own() {
+        for field in ["containers", "name", "binaryData", "stringData", "storageClassName"] {
+            assert!(matches!(name(field.to_owned()), Cow::Borrowed(_)), "{field}");
+        }
+        assert_eq!(name("a key".to_owned()), "a key");
     }
 }

@@ -73,9 +73,9 @@ impl Reader {
             };
             let value = self.at(field.name, |reader| reader.value(&entry.value, &field.shape));
             match value.filter(|_| self.is_kept).filter(|value| field.has_presence || !is_zero(value, &field.shape)) {
-                Some(value) => drop(object.insert(entry.key.clone(), value)),
+                Some(value) => drop(object.insert(entry.key.clone().into_owned(), value)),
                 // A null or zero that comes last takes back what came before.
-                None => drop(object.remove(&entry.key)),
+                None => drop(object.remove(&*entry.key)),
             }
         }
         object
@@ -157,7 +157,7 @@ impl Reader {
                     self.hold(entry.key.len(), entry.at);
                     let value = self.at(&entry.key, |reader| reader.item(&entry.value, inside));
                     if self.is_kept {
-                        object.insert(entry.key.clone(), value);
+                        object.insert(entry.key.clone().into_owned(), value);
                     }
                 }
                 Some(Value::Object(object))

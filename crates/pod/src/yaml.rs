@@ -11,6 +11,7 @@ use crate::{
     Problem,
     limits::{ALIASED, DEPTH, EXPANDED, TAG_PREFIX, VALUES},
     node::{At, Content, Entry, Node, Weight, mark_repeated},
+    schema,
 };
 use scalar::Scalar;
 pub(crate) use write::write;
@@ -428,7 +429,7 @@ impl Reader {
             Some(Kind::Map { explicit, merges, key }) => match key.take() {
                 Some(Key { is_merge: true, .. }) => merges.push((explicit.len(), node)),
                 Some(Key { text, at, is_text, .. }) => {
-                    explicit.push(Entry { key: text, is_text, at, repeats: None, value: node });
+                    explicit.push(Entry { key: schema::name(text), is_text, at, repeats: None, value: node });
                 }
                 None => return Err(problem(node.at, "a key must be text, not a mapping or a list".to_owned())),
             },
