@@ -1,71 +1,218 @@
 //! Images from files: K3s's own directory of them, and what the agent has had imported.
 //!
 //! K3s imports what is in `<data>/agent/images` into its namespace; images are one namespace's, so we import the same files
-//! into ours. Each of the containerds that pods may run on needs them: what one has got, the other gets before it is asked
-//! which images it has.
+//! into ours. Each of the containerds that pods may run on needs them: what one has got, the other gets too. That is done
+//! beside the calls, because a large archive or a registry that is away must not hold up the pods that need neither.
+//!
+//! # Layout
+//! - [`Archives`]: the files, and the one run at a time that brings them to a containerd. [`Files`]: a run's work.
+//! - [`notes`]: what became of each file and line.
+
+mod notes;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
-use stanchion_containerd::Containerd;
-use stanchion_sdk::runtime::{Error, ErrorKind, ImportImages, Progress, PullImage, Runtime};
+use futures_util::{TryStreamExt, future, stream};
+use stanchion_sdk::{
+    clock,
+    limits::SHOWN,
+    runtime::{Error, ErrorKind, ImportImages, Progress, PullImage, Result, Runtime},
+};
 use stanchion_untrusted::Links;
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{Instant, timeout_at},
+};
 
 use crate::limits;
+use notes::{Item, Notes};
+
+/// How long after its start a run is waited for. The agent gives up a list of images after 10 s.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Images of lists that are pulled at the same time: one registry that does not answer holds up few others.
+const PARALLEL: usize = 3;
 
 /// A file as it was seen: imported again when that has changed.
 type Seen = (u64, SystemTime);
 
-/// The files, and what was done with them.
+/// The files, and the runs that bring them. Clones are the same; with the last one the runs end.
 #[derive(Clone, Debug)]
 pub struct Archives {
-    directory: PathBuf,
-    /// Imported on the agent's behalf.
-    asked: Arc<Mutex<BTreeSet<PathBuf>>>,
-    /// By containerd and file. Held while it is worked on: two who ask at once import nothing twice.
-    done: Arc<tokio::sync::Mutex<HashMap<(&'static str, PathBuf), Seen>>>,
+    files: Files,
+    /// The latest run of each containerd. Not in [`Files`]: a run must not keep itself alive.
+    runs: Arc<Mutex<HashMap<&'static str, Run>>>,
+}
+
+/// A run, which ends when this is dropped.
+#[derive(Debug)]
+struct Run {
+    begun: Instant,
+    /// `false` once the run has only what failed before to do.
+    has_new: watch::Receiver<bool>,
+    task: AbortHandle,
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Archives {
     /// Those of K3s's directory.
     pub fn of(data: &Path) -> Self {
-        Self { directory: data.join("agent/images"), asked: Arc::default(), done: Arc::default() }
+        let files = Files { directory: data.join("agent/images"), asked: Arc::default(), notes: Notes::default() };
+        Self { files, runs: Arc::default() }
     }
 
     /// Notes that an archive was imported.
     pub fn note(&self, path: PathBuf) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
+        self.files.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
     }
 
-    /// Brings a containerd what it has not got. What cannot be imported is told and left until it changes.
-    pub async fn bring(&self, place: &'static str, containerd: &Containerd) {
-        let mut done = self.done.lock().await;
-        for (path, seen) in self.find() {
-            let key = (place, path);
-            if done.get(&key) == Some(&seen) {
-                continue;
+    /// Has a containerd brought what it has not got, and waits a moment for what is new. A run goes on after that, also
+    /// when the call is given up.
+    ///
+    /// *Cancel-safe:* it only waits.
+    pub async fn bring<R: Runtime + Clone>(&self, place: &'static str, containerd: &R) {
+        let (begun, mut has_new) = self.run(place, containerd);
+        // A run that is over has dropped its sender.
+        drop(timeout_at(begun + PATIENCE, has_new.wait_for(|has_new| !has_new)).await);
+    }
+
+    /// The run of a containerd that is under way, or a new one.
+    fn run<R: Runtime + Clone>(&self, place: &'static str, containerd: &R) -> (Instant, watch::Receiver<bool>) {
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = runs.get(place).filter(|run| !run.task.is_finished()) {
+            return (run.begun, run.has_new.clone());
+        }
+        let (tell, has_new) = watch::channel(true);
+        let bringing = self.files.clone().bring(place, containerd.clone(), tell);
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "ends with the files, or with the backend; a call starts the next"
+        )]
+        let task = tokio::spawn(bringing).abort_handle();
+        let begun = clock::instant();
+        runs.insert(place, Run { begun, has_new: has_new.clone(), task });
+        (begun, has_new)
+    }
+}
+
+/// The files, and what was done with them.
+#[derive(Clone, Debug)]
+struct Files {
+    directory: PathBuf,
+    /// Imported on the agent's behalf.
+    asked: Arc<Mutex<BTreeSet<PathBuf>>>,
+    notes: Notes,
+}
+
+impl Files {
+    /// Brings a containerd all that is due, archives one after another and the images of lists beside them.
+    async fn bring<R: Runtime + Clone>(self, place: &'static str, containerd: R, has_new: watch::Sender<bool>) {
+        let files = self.clone();
+        let due = tokio::task::spawn_blocking(move || files.due(place)).await;
+        let due = match due.map_err(|panic| stanchion_sdk::changes::crashed(&panic)) {
+            Ok(due) => due,
+            Err(error) => return tracing::warn!(place, error = error.chain(), "a look for images in files failed"),
+        };
+        has_new.send_replace(due.iter().any(|item| self.notes.is_new(item)));
+        let (lines, archives): (Vec<_>, Vec<_>) = due.into_iter().partition(|item| item.line.is_some());
+        let one = |item| {
+            let (files, containerd) = (self.clone(), containerd.clone());
+            async move { files.bring_one(item, &containerd).await }
+        };
+        let archives = stream::iter(archives.into_iter().map(Ok)).try_for_each_concurrent(1, one);
+        let lines = stream::iter(lines.into_iter().map(Ok)).try_for_each_concurrent(PARALLEL, one);
+        if let Err(error) = future::try_join(archives, lines).await {
+            tracing::debug!(place, error = error.chain(), "images in files are left until the containerd answers");
+        }
+    }
+
+    /// Brings a containerd one archive or image, and notes what became of it. Fails if the containerd does not answer, which
+    /// says nothing against a file or a registry.
+    async fn bring_one<R: Runtime>(&self, item: Item, containerd: &R) -> Result<()> {
+        let Item { place, path, line, .. } = &item;
+        let (file, image) = (path.display(), line.as_deref().map(|line| SHOWN.cut(line)));
+        let image = image.as_deref();
+        let brought = match line {
+            Some(reference) => pull(containerd, reference).await,
+            None => containerd.import_images(ImportImages { path: path.clone() }).await.map(|images| images.len()),
+        };
+        match brought {
+            Ok(images) => {
+                tracing::info!(%file, image, images, place, "imported");
+                self.notes.done(item);
             }
-            let path = &key.1;
-            let brought = match path.extension().is_some_and(|extension| extension == "txt") {
-                true => pull(containerd, path).await,
-                false => containerd.import_images(ImportImages { path: path.clone() }).await.map(|images| images.len()),
-            };
-            match brought {
-                Ok(images) => tracing::info!(archive = %path.display(), images, place, "imported"),
-                Err(error) => {
-                    tracing::warn!(archive = %path.display(), place, error = error.chain(), "it cannot be imported");
-                    if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
-                        continue;
-                    }
+            Err(error) => {
+                containerd.list_images().await?;
+                let error = error.chain();
+                if self.notes.failed(item.clone(), &error) {
+                    tracing::warn!(%file, image, place, error, "it cannot be imported, and is tried again later");
+                } else {
+                    tracing::debug!(%file, image, place, error, "it still cannot be imported");
                 }
             }
-            done.insert(key, seen);
         }
+        Ok(())
+    }
+
+    /// The archives and the lines of lists that are to be brought now.
+    fn due(&self, place: &'static str) -> Vec<Item> {
+        let found = self.find();
+        self.notes.keep(place, &found);
+        let mut due = Vec::new();
+        for (path, seen) in found {
+            let item = Item { place, path, seen, line: None };
+            match self.notes.is_due(&item) {
+                true if item.path.extension().is_some_and(|extension| extension == "txt") => {
+                    due.extend(self.due_lines(item));
+                }
+                true => due.push(item),
+                false => {}
+            }
+        }
+        due
+    }
+
+    /// The lines of a list that are to be brought now.
+    fn due_lines(&self, list: Item) -> Vec<Item> {
+        let path = &list.path;
+        let text = match stanchion_untrusted::read_text(path, Links::Follow, limits::LIST) {
+            Ok(text) => text,
+            Err(error) => {
+                let error = Error::new(ErrorKind::Invalid, format!("reading the images that {} lists", path.display()))
+                    .caused_by(&error)
+                    .chain();
+                if self.notes.failed(list.clone(), &error) {
+                    tracing::warn!(
+                        place = list.place,
+                        error,
+                        "nothing of a list is pulled, and it is read again later"
+                    );
+                }
+                return Vec::new();
+            }
+        };
+        let references = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut known = HashSet::new();
+        let references = references.filter(|reference| known.insert(*reference));
+        let lines: Vec<_> =
+            references.map(|reference| Item { line: Some(reference.to_owned()), ..list.clone() }).collect();
+        if lines.iter().all(|line| self.notes.is_done(line)) {
+            self.notes.done(list);
+        }
+        lines.into_iter().filter(|line| self.notes.is_due(line)).collect()
     }
 
     fn find(&self) -> Vec<(PathBuf, Seen)> {
@@ -81,24 +228,13 @@ impl Archives {
     }
 }
 
-/// The images of a list of references, one a line.
-async fn pull(containerd: &Containerd, list: &Path) -> stanchion_sdk::runtime::Result<usize> {
-    let present = containerd.list_images().await?;
-    let list = list.to_owned();
-    let read =
-        move || stanchion_untrusted::read_text(&list, Links::Follow, limits::LIST).map_err(|error| (list, error));
-    let text = tokio::task::spawn_blocking(read).await;
-    let text = text.map_err(|panic| Error::new(ErrorKind::Crashed, "reading a list of images").caused_by(&panic))?;
-    let text = text.map_err(|(list, error)| {
-        Error::new(ErrorKind::Invalid, format!("reading the images that {} lists", list.display())).caused_by(&error)
-    })?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let missing: Vec<_> = lines.filter(|line| !present.iter().any(|image| image.reference == *line)).collect();
-    for reference in &missing {
-        let request = PullImage { reference: (*reference).to_owned(), ..PullImage::default() };
-        containerd.pull_image(request, Progress::ignored()).await?;
+/// Pulls an image, unless it is present; returns how many it has pulled.
+async fn pull<R: Runtime>(containerd: &R, reference: &str) -> Result<usize> {
+    if containerd.list_images().await?.iter().any(|image| image.reference == reference) {
+        return Ok(0);
     }
-    Ok(missing.len())
+    let request = PullImage { reference: reference.to_owned(), ..PullImage::default() };
+    containerd.pull_image(request, Progress::ignored()).await.map(|_| 1)
 }
 
 /// Whether K3s would import it.
@@ -107,21 +243,4 @@ fn is_archive(path: &Path) -> bool {
         [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.lz4", ".tar.zst", ".tzst", ".tar.zstd", ".txt"];
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     !name.starts_with('.') && ENDINGS.iter().any(|ending| name.ends_with(ending))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::is_archive;
-
-    #[test]
-    fn archives_are_known_by_their_endings_as_k3s_knows_them() {
-        for name in ["a.tar", "a.tar.gz", "a.tgz", "a.tar.bz2", "a.tbz", "a.tar.lz4", "a.tar.zst", "a.tzst", "a.txt"] {
-            assert!(is_archive(Path::new(name)), "{name}");
-        }
-        for name in ["a.zip", "a.tar.part", ".a.tar", "tar", "a.gz"] {
-            assert!(!is_archive(Path::new(name)), "{name}");
-        }
-    }
 }
