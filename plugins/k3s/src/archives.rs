@@ -13,6 +13,7 @@ mod notes;
 mod tests;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
@@ -188,8 +189,8 @@ impl Files {
     /// The lines of a list that are to be brought now.
     fn due_lines(&self, list: Item) -> Vec<Item> {
         let path = &list.path;
-        let text = match stanchion_untrusted::read_text(path, Links::Follow, limits::LIST) {
-            Ok(text) => text,
+        let bytes = match stanchion_untrusted::read(path, Links::Follow, limits::LIST) {
+            Ok(bytes) => bytes,
             Err(error) => {
                 let error = Error::new(ErrorKind::Invalid, format!("reading the images that {} lists", path.display()))
                     .caused_by(&error)
@@ -204,12 +205,24 @@ impl Files {
                 return Vec::new();
             }
         };
-        let references = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut lines = Vec::new();
         let mut known = HashSet::new();
-        let references = references.filter(|reference| known.insert(*reference));
-        let lines: Vec<_> =
-            references.map(|reference| Item { line: Some(reference.to_owned()), ..list.clone() }).collect();
-        if lines.iter().all(|line| self.notes.is_done(line)) {
+        for Line { number, text, is_utf8 } in read_lines(&bytes) {
+            let line = Item { line: Some(text.clone().into_owned()), ..list.clone() };
+            if !known.insert(text) || self.notes.is_done(&line) {
+                continue;
+            }
+            if is_utf8 {
+                lines.push(line);
+                continue;
+            }
+            let text = SHOWN.cut(line.line.as_deref().unwrap_or_default()).into_owned();
+            let (file, place) = (path.display(), list.place);
+            tracing::warn!(%file, line = number, text, place, "the line is not UTF-8: it is left out");
+            // It stays so until the list changes.
+            self.notes.done(line);
+        }
+        if lines.is_empty() {
             self.notes.done(list);
         }
         lines.into_iter().filter(|line| self.notes.is_due(line)).collect()
@@ -226,6 +239,28 @@ impl Files {
         };
         own.chain(asked).filter_map(seen).collect()
     }
+}
+
+/// A line of a list that names an image.
+struct Line<'a> {
+    /// Counted from 1.
+    number: usize,
+    /// The reference; what can be shown of it if it is not UTF-8.
+    text: Cow<'a, str>,
+    is_utf8: bool,
+}
+
+/// The lines of a list that name images: neither empty nor comments, which may have any bytes.
+fn read_lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    (1..).zip(bytes.split(|byte| *byte == b'\n')).filter_map(|(number, line)| {
+        let (text, is_utf8) = match String::from_utf8_lossy(line) {
+            Cow::Borrowed(text) => (Cow::Borrowed(text.trim()), true),
+            Cow::Owned(text) => (Cow::Owned(text.trim().to_owned()), false),
+        };
+        let is_image = !text.is_empty() && !text.starts_with('#');
+        is_image.then_some(Line { number, text, is_utf8 })
+    })
 }
 
 /// Pulls an image, unless it is present; returns how many it has pulled.

@@ -10,6 +10,7 @@ use stanchion_runtime::testing::{FakeRuntime, Fault, Method, When};
 use stanchion_sdk::{clock, runtime::ErrorKind};
 
 use super::{Archives, PATIENCE, is_archive};
+use crate::limits;
 
 const PLACE: &str = "a containerd";
 
@@ -171,6 +172,28 @@ async fn a_containerd_that_was_away_gets_everything_when_it_is_back() {
     other.fault(Method::PullImage, When::Always, Fault::fail(ErrorKind::Unavailable));
     bench.archives.bring("another", &other).await;
     assert_eq!(other.images(), ["there.example/c:1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_list_only_the_lines_that_are_not_utf8_are_left_out() {
+    let bench = Bench::new();
+    let first = b"\xef\xbb\xbfthere.example/a:1\r\n# K\xe4se\r\nthere.example/b\xe4:1\r\n";
+    bench.write("list.txt", [&first[..], b"  there.example/c:1  \nthere.example/d:1"].concat());
+    for image in ["a:1", "c:1", "d:1"] {
+        bench.fake.publish(&format!("there.example/{image}"), 1);
+    }
+    bench.bring_all().await;
+    assert_eq!(bench.fake.images(), ["there.example/a:1", "there.example/c:1", "there.example/d:1"]);
+    assert_eq!(bench.tries(), (3, 0), "nobody is asked for what is no reference");
+    bench.bring_all().await;
+    pass(Duration::from_secs(600)).await;
+    bench.bring_all().await;
+    assert_eq!(bench.tries(), (3, 0));
+
+    println!("a list that is too long is none");
+    bench.write("long.txt", b"there.example/e:1\n".repeat(limits::LIST.size() / 17));
+    bench.bring_all().await;
+    assert_eq!(bench.tries(), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
