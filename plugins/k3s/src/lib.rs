@@ -65,7 +65,7 @@ impl K3s {
     }
 
     /// How it is while K3s's containerd is away.
-    async fn health_without(&self) -> Result<Health> {
+    async fn health_without(&self) -> Result<(State, Health)> {
         let layout = self.places.layout().clone();
         let looked = tokio::task::spawn_blocking(move || (State::without_containerd(&layout), layout)).await;
         let (state, layout) = looked.map_err(|panic| stanchion_sdk::changes::crashed(&panic))?;
@@ -74,7 +74,7 @@ impl K3s {
             Absent::Fallback => "Another backend runs the pods, but for those that still run here",
             Absent::Own => "A containerd of our own runs the pods, but for those that still run here",
         };
-        Ok(state.health(&layout, pods))
+        Ok((state, state.health(&layout, pods)))
     }
 }
 
@@ -84,10 +84,12 @@ impl Runtime for K3s {
     }
 
     async fn health(&self) -> Result<Health> {
-        let mut health = match self.places.k3s_is_there().await {
-            true => State::Up.health(self.places.layout(), ""),
+        let is_there = self.places.k3s_is_there().await;
+        let (state, health) = match is_there {
+            true => (State::Up, State::Up.health(self.places.layout(), "")),
             false => self.health_without().await?,
         };
+        let mut health = state.with_networks(health, &self.places.network_health(is_there).await?);
         // Said while it is there too: where pods return to, the agent then knows.
         if self.settings.when_socket_absent == Absent::Fallback {
             health.failover = Some(Failover { on_return: self.settings.on_return.into() });
@@ -193,5 +195,53 @@ impl Runtime for K3s {
 
     fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static {
         self.places.clone().events()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, path::Path};
+
+    use serde_json::json;
+    use stanchion_sdk::runtime::{Health, NodePaths, Runtime};
+
+    use super::K3s;
+
+    /// The health of a backend whose network cannot be ready: its CNI plugins have no configuration.
+    async fn health(directory: &Path, when_socket_absent: &str) -> Health {
+        let config = json!({
+            "data_dir": directory.join("data"),
+            "socket": directory.join("containerd.sock"),
+            "when_socket_absent": when_socket_absent,
+            "network": {"cni_config": directory.join("missing.conflist")},
+        });
+        let node = NodePaths {
+            node_name: "node".to_owned(),
+            state_dir: directory.join("state"),
+            run_dir: directory.join("run"),
+            log_dir: directory.join("logs"),
+            libexec_dir: directory.join("libexec"),
+        };
+        let backend = K3s::new(serde_json::from_value(config).expect("read"), &node).expect("right");
+        backend.health().await.expect("answered without containerd")
+    }
+
+    #[tokio::test]
+    async fn a_network_that_is_not_ready_is_told_wherever_pods_run() {
+        let directory = tempfile::tempdir().expect("a directory");
+        for when_socket_absent in ["wait", "fallback", "own"] {
+            let health = health(directory.path(), when_socket_absent).await;
+            assert_eq!(health.state, "network-not-ready", "{when_socket_absent}");
+            for word in ["missing.conflist", " | k3s-absent: K3s is not in "] {
+                assert!(health.message.contains(word), "{when_socket_absent}: {}", health.message);
+            }
+            assert_eq!(health.failover.is_some(), when_socket_absent == "fallback");
+        }
+        let _k3s = UnixListener::bind(directory.path().join("containerd.sock")).expect("a socket");
+        for when_socket_absent in ["wait", "own"] {
+            let health = health(directory.path(), when_socket_absent).await;
+            assert_eq!(health.state, "network-not-ready", "{when_socket_absent}");
+            assert!(!health.message.contains("k3s-"), "{}", health.message);
+        }
     }
 }

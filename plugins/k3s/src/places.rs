@@ -9,8 +9,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use futures_util::{Stream, StreamExt, future::Either, stream};
 use stanchion_containerd::{Containerd, Unattended};
 use stanchion_sdk::runtime::{
-    ContainerId, Error, ErrorKind, Event, EventKind, ExecId, Image, ImportImages, Inventory, NodePaths, PodName,
-    Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, SandboxState, Stats, TerminalSize,
+    ContainerId, Error, ErrorKind, Event, EventKind, ExecId, Health, Image, ImportImages, Inventory, NodePaths,
+    PodName, Result, Runtime, SandboxConfig, SandboxId, SandboxInfo, SandboxState, Stats, TerminalSize,
 };
 use tokio::sync::RwLock;
 
@@ -120,6 +120,19 @@ impl Places {
         let message = format!("K3s's containerd does not answer at {socket}");
         Err(Error::new(ErrorKind::Unavailable, message)
             .because(format!("after {patience} s without it a containerd of our own is started")))
+    }
+
+    /// Returns what is wrong with the networks of the containerds in use; one whose network is fine has nothing here. While
+    /// ours stands in for K3s's, nobody looks at the network of K3s's, so it is not asked.
+    pub async fn network_health(&self, k3s_is_there: bool) -> Result<Vec<Health>> {
+        let own = self.own.as_ref().filter(|own| !k3s_is_there || own.daemon.is_in_use());
+        let k3s = Some(&self.k3s).filter(|_| k3s_is_there || self.own.is_none());
+        let mut found = Vec::new();
+        for place in k3s.into_iter().chain(own.map(|own| &own.containerd)) {
+            found.push(place.health().await?);
+        }
+        found.retain(|health| !health.state.is_empty());
+        Ok(found)
     }
 
     /// Whether this is the containerd of our own.

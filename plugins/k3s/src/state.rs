@@ -4,6 +4,9 @@ use stanchion_sdk::runtime::Health;
 
 use crate::layout::Layout;
 
+/// What is between the obstacles that the containerd backend names.
+const SEPARATOR: &str = " | ";
+
 /// How K3s is. Judged by socket and process, not by its unit: on an agent that looks for its server, that is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -53,5 +56,50 @@ impl State {
         };
         let message = if pods.is_empty() { message } else { format!("{message}. {pods}") };
         Health { state: self.name().to_owned(), message, failover: None }
+    }
+
+    /// Puts what is wrong with the pods' networks before how K3s is, because only one state can be shown; that K3s is up is
+    /// then left out. Both containerds use one bridge, so what both of them say is said once.
+    pub fn with_networks(self, health: Health, networks: &[Health]) -> Health {
+        let Some(first) = networks.first() else { return health };
+        let mut messages: Vec<&str> = Vec::new();
+        for message in networks.iter().flat_map(|network| network.message.split(SEPARATOR)) {
+            if !messages.contains(&message) {
+                messages.push(message);
+            }
+        }
+        let k3s = format!("{}: {}", health.state, health.message);
+        messages.extend(Some(k3s.as_str()).filter(|_| self != Self::Up));
+        Health { state: first.state.clone(), message: messages.join(SEPARATOR), ..health }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use stanchion_sdk::runtime::Health;
+
+    use super::State;
+    use crate::layout::{Layout, SOCKET};
+
+    #[test]
+    fn the_networks_of_both_places_are_told_and_what_both_say_once() {
+        let network = |message: &str| Health {
+            state: "network-obstructed".to_owned(),
+            message: message.to_owned(),
+            failover: None,
+        };
+        let layout = Layout::find(None, Path::new(SOCKET));
+        let told = |state: State, networks: &[Health]| {
+            let health = state.with_networks(state.health(&layout, ""), networks);
+            (health.state, health.message)
+        };
+        assert_eq!(told(State::Up, &[]).0, "k3s-up");
+        let (state, message) = told(State::Up, &[network("a drops | b drops"), network("b drops | c drops")]);
+        assert_eq!((&*state, &*message), ("network-obstructed", "a drops | b drops | c drops"));
+        let (state, message) = told(State::Stopped, &[network("a drops")]);
+        assert_eq!(state, "network-obstructed");
+        assert!(message.starts_with("a drops | k3s-stopped: K3s is installed in "), "{message}");
     }
 }
