@@ -12,6 +12,7 @@ use containerd_client::{
 };
 use nix::{errno::Errno, sys::stat::Mode};
 use stanchion_sdk::{
+    clock,
     layers::make_directory,
     runtime::{ContainerId, Error, ErrorKind, Result, signal},
 };
@@ -26,6 +27,10 @@ use crate::{
 
 const SIGTERM: u32 = 15;
 const SIGKILL: u32 = 9;
+/// How long a start waits for containerd to take back one that was given up, e.g. because its agent was killed.
+const TAKES_BACK: Duration = Duration::from_secs(15);
+/// How often it is tried meanwhile.
+const AGAIN: Duration = Duration::from_millis(100);
 
 impl Containerd {
     pub(crate) async fn start_task(&self, id: &ContainerId) -> Result<()> {
@@ -47,15 +52,24 @@ impl Containerd {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
-        let rootfs = self.files(&record).await?;
-        self.create_mounted(&record, rootfs).await?;
-        let request = StartRequest { container_id: id.0.clone(), exec_id: String::new() };
-        // containerd does not keep the time. Noting it costs a write to disk, which here nobody waits for.
-        let note = [(names::STARTED, stanchion_sdk::clock::now().to_string())];
-        let mut tasks = self.client.tasks();
-        let (started, noted) = tokio::join!(tasks.start(self.client.request(request)), self.label(id.as_str(), &note));
-        started.map_err(|status| failed(tried(), &status))?;
-        noted
+        let until = clock::instant() + TAKES_BACK;
+        loop {
+            let rootfs = self.files(&record).await?;
+            let is_earlier = self.create_mounted(&record, rootfs).await? == 0;
+            let request = StartRequest { container_id: id.0.clone(), exec_id: String::new() };
+            // containerd does not keep the time. Noting it costs a write to disk, which here nobody waits for.
+            let note = [(names::STARTED, clock::now().to_string())];
+            let mut tasks = self.client.tasks();
+            let (started, noted) =
+                tokio::join!(tasks.start(self.client.request(request)), self.label(id.as_str(), &note));
+            match started {
+                // The task was one of a try that containerd has taken back meanwhile.
+                Err(status) if is_earlier && is_gone(&status) && clock::instant() < until => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                started => return started.map_err(|status| failed(tried(), &status)).and(noted),
+            }
+        }
     }
 
     /// The container's own files, on top of its image's.
@@ -108,11 +122,17 @@ impl Containerd {
             terminal,
             ..CreateTaskRequest::default()
         };
-        match self.client.tasks().create(self.client.request(create)).await {
-            Ok(created) => Ok(created.into_inner().pid),
-            Err(status) if status.code() == Code::AlreadyExists => Ok(0),
-            // In the words of those who look for it, and the same for each life of a container.
-            Err(status) => Err(failed("failed to create containerd task".to_owned(), &status)),
+        let until = clock::instant() + TAKES_BACK;
+        loop {
+            match self.client.tasks().create(self.client.request(create.clone())).await {
+                Ok(created) => return Ok(created.into_inner().pid),
+                Err(status) if status.code() == Code::AlreadyExists => return Ok(0),
+                Err(status) if is_taken_back(&status, id) && clock::instant() < until => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                // In the words of those who look for it, and the same for each life of a container.
+                Err(status) => return Err(failed("failed to create containerd task".to_owned(), &status)),
+            }
         }
     }
 
@@ -178,6 +198,12 @@ fn make_input(path: &Path) -> io::Result<()> {
 }
 
 /// Whether a task cannot be signalled because it is over.
+/// Tells whether a task cannot be made because the bundle of an earlier try is still there: its shim is being ended.
+fn is_taken_back(status: &Status, id: &str) -> bool {
+    let said = status.message();
+    said.contains("mkdir ") && said.ends_with(&format!("/{id}: file exists"))
+}
+
 fn is_over(status: &Status) -> bool {
     is_gone(status) || status.message().contains("process already finished")
 }

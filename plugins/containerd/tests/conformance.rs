@@ -5,9 +5,14 @@
 
 mod support;
 
+use std::{fs, time::Duration};
+
 use anyhow::{Result, ensure};
-use stanchion_runtime::testing::conformance::{self, Options};
-use support::Bed;
+use stanchion_runtime::{
+    ContainerConfig, ContainerState, Progress, PullImage, Runtime as _, SandboxConfig,
+    testing::conformance::{self, Options},
+};
+use support::{Bed, said};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn containerd_keeps_the_contract() -> Result<()> {
@@ -21,5 +26,39 @@ async fn containerd_keeps_the_contract() -> Result<()> {
     ensure!(transcript.failures().is_empty(), "rules of the contract are broken:\n{transcript}");
     // An open input without a terminal: containerd's shim has none beside a logger.
     ensure!(transcript.unsupported() == ["environment.input"], "not supported: {:?}", transcript.unsupported());
+    bed.nothing_left().await
+}
+
+/// An agent that is killed while containerd starts a container leaves that to containerd, which takes it back. Meanwhile the next
+/// agent starts the container.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_start_waits_until_containerd_has_taken_back_one_that_was_given_up() -> Result<()> {
+    let bed = Bed::new()?;
+    let pull = PullImage { reference: bed.image.clone(), ..PullImage::default() };
+    bed.backend.pull_image(pull, Progress::ignored()).await.map_err(said)?;
+    let config = SandboxConfig { name: "pod".to_owned(), uid: "1".to_owned(), ..SandboxConfig::default() };
+    let sandbox = bed.backend.create_sandbox(config).await.map_err(said)?.id;
+    let command = Some(["sleep", "1000"].map(str::to_owned).to_vec());
+    let (name, image) = ("main".to_owned(), bed.image.clone());
+    let config = ContainerConfig { sandbox: sandbox.clone(), name, image, command, ..ContainerConfig::default() };
+    let id = bed.backend.create_container(config).await.map_err(said)?;
+
+    let tasks = bed.path("containerd/state/io.containerd.runtime.v2.task").join(&bed.names().namespace);
+    let bundle = tasks.join(id.as_str());
+    fs::create_dir_all(&bundle)?;
+    let start = bed.backend.start_container(id.clone());
+    let take_back = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        fs::remove_dir(&bundle)
+    };
+    let (started, taken_back) = tokio::join!(start, take_back);
+    taken_back?;
+    started.map_err(said)?;
+    let listed = bed.backend.list().await.map_err(said)?;
+    let found = listed.containers.iter().find(|found| found.id == id).map(|found| &found.state);
+    ensure!(matches!(found, Some(ContainerState::Running { .. })), "it is {found:?}");
+
+    bed.backend.stop_sandbox(sandbox.clone()).await.map_err(said)?;
+    bed.backend.remove_sandbox(sandbox).await.map_err(said)?;
     bed.nothing_left().await
 }
