@@ -73,7 +73,10 @@ impl Docker {
         };
         let created = self.with_volumes(&volumes, create).await;
         match created {
-            Ok(id) => Ok(id),
+            Ok(id) => {
+                self.untried.note(id.as_str());
+                Ok(id)
+            }
             Err(error) => Err(self.give_up(&volumes, error).await),
         }
     }

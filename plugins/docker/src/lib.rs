@@ -51,6 +51,7 @@ pub use config::{Config, RegistryConfig};
 use exec::Execs;
 use inventory::Seen;
 use kills::Kills;
+use orphan::Untried;
 use pause::Pause;
 
 /// The storage driver whose layers are directories.
@@ -67,6 +68,7 @@ pub struct Docker {
     execs: Execs,
     seen: Seen,
     kills: Kills,
+    untried: Untried,
     /// What is learnt of Docker before the first call.
     ready: Arc<Mutex<Option<Engine>>>,
     swept: Arc<OnceCell<()>>,
@@ -109,6 +111,7 @@ impl Docker {
             execs: Execs::default(),
             seen: Seen::default(),
             kills: Kills::default(),
+            untried: Untried::default(),
             ready: Arc::default(),
             swept: Arc::default(),
         })

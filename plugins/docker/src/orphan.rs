@@ -3,7 +3,16 @@
 //! dockerd notes that a container runs when containerd has started it. One that is killed between the two finds the container as it was
 //! before its start: it says "created", kills nothing when it is told to, and removes the container without its processes, its shim and
 //! its cgroups, which then stay until the node is restarted (invariants I1 and I6). The container's cgroup knows better.
+//!
+//! Killed a little earlier, dockerd leaves a shim without processes, which waits for ever for somebody to read what the container will
+//! write. The next start then waits for that shim, and everything about the container waits for the start.
 
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use stanchion_sdk::{
     cgroup::{Cgroup, Driver},
     runtime::{Error, ErrorKind, Result},
@@ -15,28 +24,60 @@ use crate::Docker;
 /// Length of Docker's ids.
 const ID: usize = 64;
 
+/// Containers that this agent has made and nobody has tried to start: they have no shim. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Untried(Arc<Mutex<HashSet<String>>>);
+
+impl Untried {
+    /// Notes a container that was just made.
+    pub fn note(&self, id: &str) {
+        self.lock().insert(id.to_owned());
+    }
+
+    /// Forgets a container; returns whether it was noted.
+    pub fn take(&self, id: &str) -> bool {
+        self.lock().remove(id)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Docker {
+    /// Tells whether a shim may wait for a container that Docker has not started.
+    pub(crate) fn may_have_shim(&self, id: &str, found: &ContainerInspectResponse) -> bool {
+        !self.untried.take(id) && is_unstarted(found)
+    }
+
     /// Ends what runs of a container that Docker says does not run, and removes what its cgroup has left. `pod` is the path of its pod's
     /// cgroup. Only to be called in turn with its start.
-    pub(crate) async fn end_orphan(&self, id: &str, pod: &str) -> Result<()> {
+    pub(crate) async fn end_orphan(&self, id: &str, pod: &str, may_have_shim: bool) -> Result<()> {
         let cgroup = Cgroup::at(&cgroup(self.ready().await?.driver, pod, id));
         let looked = cgroup.clone();
         let population = self.blocking(move || Ok(looked.population())).await?;
-        let Some(population) = population else { return Ok(()) };
         let failed = |error: std::io::Error| {
             let tried = format!("ending processes of container {id} that Docker does not know of");
             Error::new(ErrorKind::Other, tried).caused_by(&error)
         };
-        cgroup.destroy().await.map_err(failed)?;
+        if population.is_some() {
+            cgroup.destroy().await.map_err(failed)?;
+        }
+        let population = population.unwrap_or(0);
         if population > 0 {
             tracing::warn!(
                 container = id,
                 processes = population,
                 "killed what ran of a container that is not running by what Docker says: dockerd had ended while it started it"
             );
+        }
+        if population > 0 || may_have_shim {
             // containerd removes what the shim has left when it sees that it is gone. Docker's ids are nobody else's.
             let owned = id.to_owned();
-            self.blocking(move || Ok(shim::end(&owned, |_| true))).await?.map_err(failed)?;
+            let ended = self.blocking(move || Ok(shim::end(&owned, |_| true))).await?.map_err(failed)?;
+            if ended > 0 && population == 0 {
+                tracing::warn!(container = id, "ended the shim of a start that dockerd had not finished when it ended");
+            }
         }
         Ok(())
     }
@@ -51,11 +92,16 @@ impl Docker {
         })?;
         for id in children.iter().filter_map(|name| container(driver, name)) {
             if self.client.find(id).await?.is_none() {
-                self.end_orphan(id, pod).await?;
+                self.end_orphan(id, pod, false).await?;
             }
         }
         Ok(())
     }
+}
+
+/// Tells whether Docker has not started a container by what it says.
+pub(crate) fn is_unstarted(found: &ContainerInspectResponse) -> bool {
+    found.state.as_ref().and_then(|state| state.status) == Some(ContainerStateStatusEnum::CREATED)
 }
 
 /// Where the cgroup of a container of Docker's is, in the pod's.

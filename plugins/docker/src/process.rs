@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bollard::{
     errors::Error as ApiError,
-    models::{ContainerInspectResponse, ContainerStateStatusEnum as Status},
+    models::ContainerInspectResponse,
     query_parameters::{KillContainerOptions, RemoveContainerOptions, StartContainerOptions, WaitContainerOptions},
 };
 use futures_util::StreamExt;
@@ -38,12 +38,13 @@ impl Docker {
         let found = self.client.find(id.as_str()).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
         // Docker would start it again.
-        if found.state.as_ref().and_then(|state| state.status) != Some(Status::CREATED) {
+        if !orphan::is_unstarted(&found) {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
         }
         if let Some(pod) = pod_cgroup(&found) {
-            self.end_orphan(id.as_str(), pod).await?;
+            let may_have_shim = self.may_have_shim(id.as_str(), &found);
+            self.end_orphan(id.as_str(), pod, may_have_shim).await?;
         }
         if cgroup::is_unified() {
             self.count_kills(&found).await?;
@@ -111,7 +112,7 @@ impl Docker {
         match self.client.find(id.as_str()).await? {
             Some(found) if runs(&found) => self.end_process(id.as_str()).await,
             Some(found) => match pod_cgroup(&found) {
-                Some(pod) => self.end_orphan(id.as_str(), pod).await,
+                Some(pod) => self.end_orphan(id.as_str(), pod, self.may_have_shim(id.as_str(), &found)).await,
                 None => Ok(()),
             },
             None => Ok(()),
@@ -153,7 +154,8 @@ impl Docker {
                 Some(found) => {
                     backend.erase(id.as_str()).await?;
                     if let Some(pod) = pod_cgroup(&found) {
-                        backend.end_orphan(id.as_str(), pod).await?;
+                        let may_have_shim = backend.may_have_shim(id.as_str(), &found);
+                        backend.end_orphan(id.as_str(), pod, may_have_shim).await?;
                     }
                     backend.release(&Volumes::noted(&found)?).await
                 }

@@ -23,7 +23,7 @@ use stanchion_sdk::{
 use crate::{
     Docker,
     client::{failed, is_gone, said},
-    names, pause,
+    names, orphan, pause,
     process::pod_cgroup,
 };
 
@@ -181,7 +181,7 @@ impl Docker {
         let Some(record) = self.sandbox_record(id).await? else { return Ok(()) };
         self.end_process(id.as_str()).await?;
         match pod_cgroup(&record) {
-            Some(pod) => self.end_orphan(id.as_str(), pod).await,
+            Some(pod) => self.end_orphan(id.as_str(), pod, orphan::is_unstarted(&record)).await,
             None => Ok(()),
         }
     }
@@ -208,7 +208,8 @@ impl Docker {
             self.end_process(id.as_str()).await?;
         }
         if let Some(path) = cgroup {
-            self.end_orphan(id.as_str(), &path).await?;
+            let may_have_shim = record.as_ref().is_some_and(orphan::is_unstarted);
+            self.end_orphan(id.as_str(), &path, may_have_shim).await?;
             self.end_orphans(&path).await?;
             let parent = Parent::at(self.ready().await?.driver, &self.config.cgroup_root, &path);
             self.blocking(move || parent.remove()).await?;

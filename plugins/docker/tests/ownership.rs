@@ -5,7 +5,11 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
@@ -66,6 +70,46 @@ async fn another_agents_pods_are_out_of_reach() -> Result<()> {
     ensure!(before == after, "it went from {before:?} to {after:?}");
     ours.remove_sandbox(sandbox).await.map_err(said)?;
     bed.nothing_left()
+}
+
+/// A dockerd that is killed while containerd starts a container leaves a shim that waits for it for ever, and each further start of
+/// the container would wait for that shim.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn the_shim_of_a_start_that_dockerd_has_not_finished_is_in_nobodys_way() -> Result<()> {
+    let bed = Bed::new()?;
+    let request = PullImage { reference: bed.image.clone(), auth: None };
+    bed.backend.pull_image(request, Progress::ignored()).await.map_err(said)?;
+    let sandbox = bed.backend.create_sandbox(pod()).await.map_err(said)?.id;
+    let config = |name: &str| ContainerConfig {
+        sandbox: sandbox.clone(),
+        name: name.to_owned(),
+        image: bed.image.clone(),
+        command: Some(["sleep", "1000"].map(str::to_owned).to_vec()),
+        ..ContainerConfig::default()
+    };
+    let started = bed.backend.create_container(config("started")).await.map_err(said)?;
+    let removed = bed.backend.create_container(config("removed")).await.map_err(said)?;
+    let mut shims = [shim(&started)?, shim(&removed)?];
+    // The next agent's: it does not know whether anybody has tried to start them.
+    let next = bed.open(json!({}))?;
+    next.start_container(started).await.map_err(said)?;
+    next.remove_container(removed).await.map_err(said)?;
+    let left: Vec<_> = shims.iter_mut().map(|shim| Ok(shim.try_wait()?.is_none())).collect::<Result<_>>()?;
+    for mut shim in shims {
+        shim.kill()?;
+        shim.wait()?;
+    }
+    ensure!(left == [false, false], "shims are left: {left:?}");
+    next.remove_sandbox(sandbox).await.map_err(said)?;
+    bed.nothing_left()
+}
+
+/// A process that looks like a container's shim, until its input ends.
+fn shim(container: &ContainerId) -> Result<Child> {
+    let options = ["-namespace", "moby", "-id", container.as_str(), "-address", "/nowhere"];
+    let mut command = Command::new("/bin/sh");
+    command.arg0("containerd-shim-runc-v2").args(["-c", "read line", "sh"]).args(options).stdin(Stdio::piped());
+    Ok(command.spawn()?)
 }
 
 fn pod() -> SandboxConfig {
