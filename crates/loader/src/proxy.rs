@@ -132,7 +132,9 @@ impl LoadedBackend {
                 body
             }
             Ok(Err(_)) => Err(Error::new(ErrorKind::Crashed, "no answer")),
-            Err(_) => Err(Error::new(ErrorKind::Timeout, format!("no answer within {deadline:?}"))),
+            Err(_) => {
+                Err(Error::new(ErrorKind::Timeout, format!("no answer within {:?}", deadline.unwrap_or_default())))
+            }
         };
         let body = body.map_err(|error| error.context(format!("{} {name}", self.name)))?;
         serde_json::from_slice(&body).map_err(|error| {
