@@ -262,7 +262,7 @@ impl Containerd {
 
     /// Removes what a container that has no task may have left: its shim, unless others of its sandbox have a task (theirs
     /// may be the same), its processes, and runc's record of it.
-    async fn clean_up_after(&self, record: &Container) -> Result<()> {
+    pub(crate) async fn clean_up_after(&self, record: &Container) -> Result<()> {
         let id = &record.id;
         let failed = |what: &'static str| {
             let tried = format!("removing {what} of container {id}");

@@ -63,8 +63,10 @@ impl Containerd {
             let (started, noted) =
                 tokio::join!(tasks.start(self.client.request(request)), self.label(id.as_str(), &note));
             match started {
-                // The task was one of a try that containerd has taken back meanwhile.
+                // The task is one of a try that was given up: what has become of it cannot be started.
                 Err(status) if is_earlier && is_gone(&status) && clock::instant() < until => {
+                    self.end_task(id).await?;
+                    self.clean_up_after(&record).await?;
                     tokio::time::sleep(AGAIN).await;
                 }
                 started => return started.map_err(|status| failed(tried(), &status)).and(noted),
