@@ -87,6 +87,11 @@ fn excuse(thing: &str, is_in_one_piece: impl Fn(&str) -> bool) -> Option<&'stati
     if thing.starts_with("lease ") && thing.contains("containerd.io/gc.expire=") {
         return Some("a lease of a download whose agent was killed: containerd removes it when it expires");
     }
+    if thing.starts_with("mount ") && thing.contains("/overlay2/") && thing.ends_with("-init/merged") {
+        return Some(
+            "the first layer of a container that dockerd was making when it was killed: it does not unmount it later",
+        );
+    }
     match thing.strip_prefix("link ") {
         Some(link) if is_in_one_piece(link) => {
             Some("a pair of links that dockerd had made and not yet given to a container when it was killed")
@@ -193,6 +198,8 @@ mod tests {
         assert!(is_excused("lease abc 2026-11-28 containerd.io/gc.expire=2026-11-29"));
         assert!(!is_excused("lease abc 2026-11-28"));
         assert!(!is_excused("cgroup containerd.io/gc.expire="));
+        assert!(is_excused("mount /a/docker/data/overlay2/5b53-init/merged"));
+        assert!(!is_excused("mount /a/docker/data/overlay2/5b53/merged"));
         assert!(is_excused("link veth1"));
         assert!(!is_excused("link veth2"));
     }
