@@ -104,6 +104,13 @@ pub(crate) fn is_unstarted(found: &ContainerInspectResponse) -> bool {
     found.state.as_ref().and_then(|state| state.status) == Some(ContainerStateStatusEnum::CREATED)
 }
 
+/// Tells whether Docker cannot start a container because containerd still has the task or the bundle of an earlier try, whose shim
+/// has just ended.
+pub(crate) fn is_taken_back(said: &str, id: &str) -> bool {
+    said.contains(&format!("task {id}: already exists"))
+        || (said.contains("mkdir ") && said.contains(&format!("/{id}: file exists")))
+}
+
 /// Where the cgroup of a container of Docker's is, in the pod's.
 pub(crate) fn cgroup(driver: Driver, pod: &str, id: &str) -> String {
     match driver {
@@ -123,8 +130,22 @@ fn container(driver: Driver, name: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{cgroup, container};
+    use super::{cgroup, container, is_taken_back};
     use stanchion_sdk::cgroup::Driver::{Files, Systemd};
+
+    #[test]
+    fn a_start_that_is_taken_back_is_known_by_dockers_words() {
+        // Docker 26.1.5 on containerd 1.7.
+        for said in [
+            "failed to create task for container: task 0a1b: already exists",
+            "failed to create task for container: failed to start shim: mkdir /run/containerd/io.containerd.runtime.v2.task/moby/0a1b: \
+             file exists: unknown",
+        ] {
+            assert!(is_taken_back(said, "0a1b") && !is_taken_back(said, "0a1c"), "{said}");
+        }
+        let other = "failed to create task for container: failed to create shim task: OCI runtime create failed: mkdir /a: no such file";
+        assert!(!is_taken_back(other, "0a1b"));
+    }
 
     #[test]
     fn a_cgroup_has_the_name_of_its_container() {

@@ -11,6 +11,7 @@ use futures_util::StreamExt;
 use stanchion_sdk::{
     cgroup::{self, Cgroup},
     changes::finish,
+    clock,
     runtime::{ContainerId, Error, ErrorKind, Result, signal},
 };
 
@@ -25,6 +26,10 @@ use crate::{
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const SIGTERM: i32 = 15;
+/// How long a start waits for containerd to take back one that dockerd had not finished when it was killed.
+const TAKES_BACK: Duration = Duration::from_secs(15);
+/// How often it is tried meanwhile.
+const AGAIN: Duration = Duration::from_millis(200);
 
 impl Docker {
     pub(crate) async fn start_process(&self, id: &ContainerId) -> Result<()> {
@@ -50,9 +55,16 @@ impl Docker {
             self.count_kills(&found).await?;
         }
         let volumes = Volumes::noted(&found)?;
+        let until = clock::instant() + TAKES_BACK;
         let start = async {
-            let started = self.client.api().start_container(id.as_str(), None::<StartContainerOptions>).await;
-            started.map_err(|error| failed(tried(), &error))
+            loop {
+                match self.client.api().start_container(id.as_str(), None::<StartContainerOptions>).await {
+                    Err(error) if orphan::is_taken_back(said(&error), id.as_str()) && clock::instant() < until => {
+                        tokio::time::sleep(AGAIN).await;
+                    }
+                    started => return started.map_err(|error| failed(tried(), &error)),
+                }
+            }
         };
         self.with_volumes(&volumes, start).await?;
         if cgroup::is_unified() {
