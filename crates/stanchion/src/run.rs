@@ -302,6 +302,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn as_many_files_may_be_open_as_the_node_lets_us() {
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        // Enough for the tests beside this one.
+        setrlimit(Resource::Nofile, Rlimit { current: Some(512), maximum }).expect("it is lowered");
+        raise_open_files();
+        let found = getrlimit(Resource::Nofile).current;
+        assert_eq!(found, Some(maximum.unwrap_or(MOST_OPEN_FILES).min(MOST_OPEN_FILES)));
+    }
+
+    #[test]
     fn others_are_kept_out_of_what_an_earlier_version_has_left_open() {
         let dir = tempfile::tempdir().expect("a directory");
         let mode = |name: &str| {
