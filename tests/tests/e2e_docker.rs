@@ -312,7 +312,7 @@ fn what_docker_forgot_to_have_started_runs_beside_nothing_and_goes() -> Result<(
             if edits {
                 // Until the new revision's image is there, the old revision's container may be started again.
                 node.until("a container of the new revision", || {
-                    let environment = std::fs::read(format!("/proc/{}/environ", node.container("pod")?.pid))?;
+                    let environment = fs::read(format!("/proc/{}/environ", node.container("pod")?.pid))?;
                     ensure!(environment.split(|byte| *byte == 0).any(|it| it == b"REVISION=2"), "it is the old one's");
                     Ok(())
                 })?;
