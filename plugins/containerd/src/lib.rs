@@ -57,7 +57,7 @@ use exec::Execs;
 use image::Images;
 pub use image::RegistryConfig;
 use network::Network;
-pub use network::NetworkConfig;
+pub use network::{NetworkConfig, SEPARATOR};
 pub use unattended::Unattended;
 
 /// containerd as a runtime of pods.

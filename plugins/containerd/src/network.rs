@@ -33,6 +33,9 @@ use bridge::Bridge;
 use cni::Cni;
 pub(crate) use watch::watch;
 
+/// The text between the obstacles that the health names.
+pub const SEPARATOR: &str = " | ";
+
 /// `[backend.containerd.network]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -91,7 +94,7 @@ impl Network {
                 (Some(failure), _) => (NOT_READY, failure),
                 (None, obstacles) if obstacles.is_empty() => return Health::default(),
                 (None, obstacles) => {
-                    let (state, message) = ("network-obstructed".to_owned(), obstacles.join(" | "));
+                    let (state, message) = ("network-obstructed".to_owned(), obstacles.join(SEPARATOR));
                     return Health { state, message, failover: None };
                 }
             },

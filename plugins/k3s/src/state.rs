@@ -1,11 +1,9 @@
 //! The four states of K3s on a node, for people.
 
+use stanchion_containerd::SEPARATOR;
 use stanchion_sdk::runtime::Health;
 
 use crate::layout::Layout;
-
-/// What is between the obstacles that the containerd backend names.
-const SEPARATOR: &str = " | ";
 
 /// How K3s is. Judged by socket and process, not by its unit: on an agent that looks for its server, that is active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
