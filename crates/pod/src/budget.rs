@@ -30,7 +30,7 @@ impl Budget {
 pub(crate) struct Share {
     most: usize,
     left: usize,
-    /// What the present pod has taken.
+    /// The amount that the present pod has taken.
     own: usize,
 }
 

@@ -1,6 +1,6 @@
 //! containerd's shims: the processes that start containers, wait for them, and outlive containerd.
 
-use std::{fs, io};
+use std::{fs, io, time::Duration};
 
 use nix::{
     errno::Errno,
@@ -8,6 +8,9 @@ use nix::{
     unistd::Pid,
 };
 use stanchion_untrusted::{KERNEL_FILE, Links, read};
+
+/// How long a start waits for containerd to take back one that was given up, because its caller was killed.
+pub const TAKES_BACK: Duration = Duration::from_secs(15);
 
 /// Options of a shim's command line that say whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,13 @@ pub fn end(id: &str, is_ours: impl Fn(Shim<'_>) -> bool) -> io::Result<u32> {
         }
     }
     Ok(ended)
+}
+
+/// Tells by what containerd says whether it cannot make the task of container `id` because the bundle of an earlier try is still
+/// there: that try's shim is being ended.
+#[must_use]
+pub fn has_bundle_of_earlier(said: &str, id: &str) -> bool {
+    said.contains("mkdir ") && said.ends_with(&format!("/{id}: file exists"))
 }
 
 /// Whether a command line (`proc_pid_cmdline(5)`) is `containerd-shim-… -namespace NAMESPACE -id ID -address SOCKET`.

@@ -15,6 +15,7 @@ use stanchion_sdk::{
     clock,
     layers::make_directory,
     runtime::{ContainerId, Error, ErrorKind, Result, signal},
+    shim::{TAKES_BACK, has_bundle_of_earlier},
 };
 
 use crate::{
@@ -27,9 +28,7 @@ use crate::{
 
 const SIGTERM: u32 = 15;
 const SIGKILL: u32 = 9;
-/// How long a start waits for containerd to take back one that was given up, e.g. because its agent was killed.
-const TAKES_BACK: Duration = Duration::from_secs(15);
-/// How often it is tried meanwhile.
+/// How often a start is tried while containerd takes back one that was given up.
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl Containerd {
@@ -129,7 +128,7 @@ impl Containerd {
             match self.client.tasks().create(self.client.request(create.clone())).await {
                 Ok(created) => return Ok(created.into_inner().pid),
                 Err(status) if status.code() == Code::AlreadyExists => return Ok(0),
-                Err(status) if is_taken_back(&status, id) && clock::instant() < until => {
+                Err(status) if has_bundle_of_earlier(status.message(), id) && clock::instant() < until => {
                     tokio::time::sleep(AGAIN).await;
                 }
                 // In the words of those who look for it, and the same for each life of a container.
@@ -199,13 +198,7 @@ fn make_input(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a task cannot be signalled because it is over.
-/// Tells whether a task cannot be made because the bundle of an earlier try is still there: its shim is being ended.
-fn is_taken_back(status: &Status, id: &str) -> bool {
-    let said = status.message();
-    said.contains("mkdir ") && said.ends_with(&format!("/{id}: file exists"))
-}
-
+/// Tells whether a task cannot be signalled because it is over.
 fn is_over(status: &Status) -> bool {
     is_gone(status) || status.message().contains("process already finished")
 }

@@ -107,8 +107,9 @@ pub(crate) fn is_unstarted(found: &ContainerInspectResponse) -> bool {
 /// Tells whether Docker cannot start a container because containerd still has the task or the bundle of an earlier try, whose shim
 /// has just ended.
 pub(crate) fn is_taken_back(said: &str, id: &str) -> bool {
-    said.contains(&format!("task {id}: already exists"))
-        || (said.contains("mkdir ") && said.contains(&format!("/{id}: file exists")))
+    // Docker adds the kind of containerd's error.
+    let said = said.trim().trim_end_matches(": unknown");
+    said.ends_with(&format!("task {id}: already exists")) || shim::has_bundle_of_earlier(said, id)
 }
 
 /// Where the cgroup of a container of Docker's is, in the pod's.

@@ -13,6 +13,7 @@ use stanchion_sdk::{
     changes::finish,
     clock,
     runtime::{ContainerId, Error, ErrorKind, Result, signal},
+    shim::TAKES_BACK,
 };
 
 use crate::{
@@ -26,9 +27,7 @@ use crate::{
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const SIGTERM: i32 = 15;
-/// How long a start waits for containerd to take back one that dockerd had not finished when it was killed.
-const TAKES_BACK: Duration = Duration::from_secs(15);
-/// How often it is tried meanwhile.
+/// How often a start is tried while containerd takes back one that dockerd had not finished when it was killed.
 const AGAIN: Duration = Duration::from_millis(200);
 
 impl Docker {

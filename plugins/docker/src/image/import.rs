@@ -131,7 +131,7 @@ fn read(path: &Path, root: PathBuf) -> Result<Contents> {
 #[derive(Default)]
 struct Documents {
     found: HashMap<String, Vec<u8>>,
-    /// What has been read of them, bytes: many images can name one document.
+    /// The bytes that were read of them: many images can name one document.
     read: Cell<u64>,
 }
 
@@ -147,6 +147,7 @@ impl Documents {
     }
 }
 
+/// Reads the documents of an archive.
 fn documents(path: &Path, room: u64, root: &Path) -> io::Result<Documents> {
     let (mut documents, mut total) = (Documents::default(), 0);
     each(open_archive(path)?, room, root, |name, entry| {

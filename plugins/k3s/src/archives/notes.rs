@@ -17,7 +17,7 @@ use super::Seen;
 const BACKOFF: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// What a containerd is to be brought: an archive, or a line of a list.
+/// An archive, or a line of a list, that a containerd is to be brought.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Item {
     /// The containerd.
@@ -29,7 +29,7 @@ pub(super) struct Item {
     pub line: Option<String>,
 }
 
-/// What became of each. Clones are the same.
+/// The outcome of each item. Clones are the same.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notes(Arc<Mutex<HashMap<Item, Note>>>);
 
