@@ -1,5 +1,5 @@
-//! Builds the pause program for backends that need one (feature `pause`): static, so that its image is one file, made
-//! without a registry (ADR 7).
+//! Builds the pause program for backends that need one (feature `pause`). It is static, so that its image is one file,
+//! made without a registry (ADR 7).
 
 use std::{env, error::Error, path::PathBuf, process::Command};
 

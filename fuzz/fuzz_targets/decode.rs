@@ -1,4 +1,5 @@
-//! The way in for manifests: any bytes are answered, and what is accepted can be written out and read back the same.
+//! Fuzzes the decoding of manifests: any bytes get an answer, and an accepted pod that is written out is read back the
+//! same.
 
 #![no_main]
 
@@ -11,7 +12,7 @@ use stanchion_pod::{
     to_yaml,
 };
 
-/// The parser's own panics are caught by the decoder and are answers; every other one is a fault.
+/// Aborts on every panic except the YAML parser's own, which the decoder catches and reports.
 fn spare_the_parsers_panics() {
     let abort = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
@@ -26,7 +27,7 @@ fuzz_target!(init: spare_the_parsers_panics(), |bytes: &[u8]| {
     for answer in judge(bytes, &Gates::default()).unwrap_or_default() {
         let Answer::Accepted(pod) = answer else { continue };
         let yaml = to_yaml(&pod).expect("a pod is YAML");
-        // Label keys are merged into the selectors once more.
+        // Reading it again would merge the label keys into the selectors again.
         if yaml.contains("atchLabelKeys") {
             continue;
         }

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Agent {
     program: PathBuf,
-    /// The node's directory.
+    /// Directory of the node.
     home: PathBuf,
     config: PathBuf,
     environment: Vec<(String, String)>,
@@ -30,7 +30,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// The program of `programs`, not yet started.
+    /// Prepares the program in the directory `programs`; does not start it.
     ///
     /// # Errors
     /// When it has not been built.
@@ -48,7 +48,7 @@ impl Agent {
         Ok(Self { program, home, config, environment: Vec::new(), log, process: None })
     }
 
-    /// From its next start on: another configuration, with these variables.
+    /// Sets another configuration and these variables, from the next start on.
     pub fn configure(&mut self, config: &Path, environment: Vec<(String, String)>) {
         self.config = config.to_path_buf();
         self.environment = environment;
@@ -68,7 +68,7 @@ impl Agent {
         })
     }
 
-    /// Starts `stanchion run` and waits for nothing.
+    /// Starts `stanchion run` without waiting for it.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -79,7 +79,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Starts `stanchion run` and waits for its end: for configurations that it refuses.
+    /// Starts `stanchion run` and waits until it ends, for configurations that it refuses. Returns its exit status and
+    /// its log.
     ///
     /// # Errors
     /// When it cannot be started, or runs on.
@@ -102,7 +103,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Ends the agent with SIGTERM; it must go within ten seconds. Its pods stay.
+    /// Ends the agent with SIGTERM, within ten seconds. Its pods keep running.
     ///
     /// # Errors
     /// When it is not running or does not end.
@@ -114,18 +115,18 @@ impl Agent {
         Ok(status)
     }
 
-    /// Forgets an agent that has ended by itself, so that another can be started.
+    /// Forgets the process of an agent that has ended by itself, so that another can be started.
     pub fn forget(&mut self) {
         self.process = None;
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
-    /// How it ended, if it has ended without being told to.
+    /// Returns its exit status, if it has ended without being told to.
     ///
     /// # Errors
     /// When the kernel cannot tell.
@@ -137,7 +138,7 @@ impl Agent {
         self.process.as_mut().context("the agent is not running")
     }
 
-    /// `stanchion` with `arguments`, speaking to this agent.
+    /// Returns a `stanchion` command that talks to this agent.
     ///
     /// # Errors
     /// When the search paths cannot be set.
@@ -149,7 +150,7 @@ impl Agent {
         Ok(command)
     }
 
-    /// Runs a `stanchion` command to its end, whatever its exit code.
+    /// Runs a `stanchion` command until it ends, whatever its exit code.
     ///
     /// # Errors
     /// When it cannot be started or hangs.
@@ -157,30 +158,30 @@ impl Agent {
         process::output(&mut self.command(arguments)?, Duration::from_secs(60))
     }
 
-    /// Runs a `stanchion` command that must succeed, and gives what it printed.
+    /// Runs a `stanchion` command that must succeed, and returns its output.
     ///
     /// # Errors
-    /// When it fails: with what it said.
+    /// When it fails; the error has its standard error.
     pub fn text(&self, arguments: &[&str]) -> Result<String> {
         process::text(&mut self.command(arguments)?)
     }
 
-    /// Runs a `stanchion` command with `-o json` and gives what it printed.
+    /// Runs a `stanchion` command with `-o json` and returns its output.
     ///
     /// # Errors
-    /// When it fails or prints something else.
+    /// When it fails or does not print JSON.
     pub fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.text(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("stanchion {} -o json printed {text}", arguments.join(" ")))
     }
 
-    /// The last lines of its log.
+    /// Returns the last lines of its log.
     #[must_use]
     pub fn log_tail(&self, lines: usize) -> String {
         tail(&self.log, lines)
     }
 
-    /// Everything it has logged.
+    /// Returns its whole log.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -189,7 +190,7 @@ impl Agent {
     }
 }
 
-/// The last lines of a file; its error, when it cannot be read.
+/// Returns the last lines of a file; the error's text, when it cannot be read.
 #[must_use]
 pub fn tail(path: &Path, lines: usize) -> String {
     match fs::read(path) {

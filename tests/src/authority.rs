@@ -1,4 +1,4 @@
-//! A certificate authority of a test's own, made by openssl.
+//! A test's own certificate authority, made with openssl.
 
 use std::{
     fs,
@@ -11,23 +11,23 @@ use crate::{process, tools};
 
 const NEW: &str = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
 
-/// What somebody shows that he is the one.
+/// Certificate and key of a server or client.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The certificate, PEM.
+    /// Path of the certificate, PEM.
     pub certificate: PathBuf,
-    /// The key of that.
+    /// Path of its private key.
     pub key: PathBuf,
 }
 
-/// The authority.
+/// Certificate authority.
 #[derive(Debug)]
 pub struct Authority {
     dir: PathBuf,
 }
 
 impl Authority {
-    /// Makes one, with its files in a directory that is made too.
+    /// Makes an authority with its files in `dir`, which is created.
     ///
     /// # Errors
     /// When openssl fails.
@@ -38,13 +38,13 @@ impl Authority {
         Ok(authority)
     }
 
-    /// Its own certificate.
+    /// Returns the path of its own certificate.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.dir.join("ca.pem")
     }
 
-    /// A certificate for `name`, at 127.0.0.1 if it is a server.
+    /// Issues a certificate for `name` and the address 127.0.0.1.
     ///
     /// # Errors
     /// When openssl fails.

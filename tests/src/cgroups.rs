@@ -1,16 +1,16 @@
-//! Who makes the cgroups of a node's containers.
+//! Cgroup driver of a node's containers.
 
-/// As containerd and Docker call it.
+/// Cgroup driver, as containerd and Docker call it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// `cgroupfs`: the OCI runtime.
+    /// `cgroupfs`: the OCI runtime makes the cgroups.
     Files,
-    /// `systemd`, on a machine where it is the first process.
+    /// `systemd`: systemd makes the cgroups; it must be the machine's first process.
     Systemd,
 }
 
 impl Driver {
-    /// What `STANCHION_TEST_CGROUP_DRIVER` asks for, `systemd` or (the default) `cgroupfs`.
+    /// Returns the driver that `STANCHION_TEST_CGROUP_DRIVER` names, `systemd` or (the default) `cgroupfs`.
     #[must_use]
     pub fn chosen() -> Self {
         match std::env::var("STANCHION_TEST_CGROUP_DRIVER").as_deref() {
@@ -19,7 +19,7 @@ impl Driver {
         }
     }
 
-    /// Its name in Docker's configuration.
+    /// Returns its name in Docker's configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -28,7 +28,8 @@ impl Driver {
         }
     }
 
-    /// A root for a backend's configuration. A dash would make levels of a slice (systemd.slice(5)).
+    /// Returns a cgroup root for a backend's configuration. For systemd, dashes are replaced: they would make nested
+    /// slices (systemd.slice(5)).
     pub(crate) fn root(self, name: &str) -> String {
         match self {
             Self::Files => format!("/{name}"),
@@ -36,7 +37,7 @@ impl Driver {
         }
     }
 
-    /// Where that is in every hierarchy.
+    /// Returns the path of a root in every hierarchy.
     pub(crate) fn path(self, root: &str) -> String {
         match self {
             Self::Files => root.to_owned(),
@@ -44,7 +45,7 @@ impl Driver {
         }
     }
 
-    /// How the paths of a class's pods end, up to their UID.
+    /// Returns the part of a pod's cgroup path before its UID, from the QoS class on.
     #[must_use]
     pub fn pods(self, class: &str) -> String {
         match self {
@@ -53,7 +54,7 @@ impl Driver {
         }
     }
 
-    /// What containerd's backend is told.
+    /// Returns the setting of the containerd backend for this driver.
     pub(crate) fn of_containerd(self) -> &'static str {
         match self {
             Self::Files => "",
@@ -61,7 +62,7 @@ impl Driver {
         }
     }
 
-    /// The same parent for Docker, which takes a path or a slice's name.
+    /// Returns the parent as Docker takes it: a path, or the name of a slice.
     pub(crate) fn parent(self, path: &str) -> &str {
         match self {
             Self::Files => path,

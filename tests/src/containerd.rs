@@ -1,4 +1,4 @@
-//! A containerd of the node's own: own root, state and socket, no CRI, as on a node that Docker was installed on.
+//! A containerd with its own root, state and socket, and without CRI, as Docker installs it.
 
 use std::{
     fs,
@@ -11,14 +11,14 @@ use rustix::process::Signal;
 
 use crate::{ctr::Ctr, daemon::Daemon, k3s::K3s};
 
-/// Plugins that the tests do not need; without them it starts in 20 ms.
+/// Plugins that the tests do not need; without them containerd starts in 20 ms.
 const DISABLED: &str = r#"[
     "io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
     "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.internal.v1.opt",
     "io.containerd.tracing.processor.v1.otlp",
 ]"#;
 
-/// The daemon, running or stopped. Its containers outlive it.
+/// Daemon, running or stopped. Its containers outlive it.
 #[derive(Debug)]
 pub struct Containerd {
     socket: PathBuf,
@@ -26,7 +26,7 @@ pub struct Containerd {
 }
 
 impl Containerd {
-    /// Starts one that keeps everything in `dir`, and waits until it answers.
+    /// Starts a containerd that keeps everything in `dir`, and waits until it answers.
     ///
     /// # Errors
     /// When it does not start.
@@ -34,7 +34,7 @@ impl Containerd {
         Self::begin(dir, &dir.join("root"), &dir.join("state"), &dir.join("containerd.sock"), None)
     }
 
-    /// Starts K3s's.
+    /// Starts the containerd of a K3s layout.
     ///
     /// # Errors
     /// When it does not start.
@@ -43,7 +43,7 @@ impl Containerd {
         Self::begin(&dir, &dir, &k3s.state(), &k3s.socket(), Some(&k3s.programs()))
     }
 
-    /// `programs` is where it finds its shim and runc before anywhere else.
+    /// Starts a containerd; it searches `programs` for its shim and runc before all other directories.
     fn begin(dir: &Path, root: &Path, state: &Path, socket: &Path, programs: Option<&Path>) -> Result<Self> {
         let config = format!(
             "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = {DISABLED}\n[grpc]\naddress = {socket:?}\n",
@@ -74,25 +74,25 @@ impl Containerd {
         self.daemon.end(signal)
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.daemon.id()
     }
 
-    /// Its socket.
+    /// Returns the path of its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
     }
 
-    /// Its log.
+    /// Returns the path of its log.
     #[must_use]
     pub fn log(&self) -> &Path {
         self.daemon.log()
     }
 
-    /// What it says about one of its namespaces.
+    /// Returns a client for one of its namespaces.
     #[must_use]
     pub fn ctr(&self, namespace: &str) -> Ctr {
         Ctr::new(&self.socket(), namespace)

@@ -1,4 +1,4 @@
-//! What containerd says, asked with its own client.
+//! containerd's own client, `ctr`.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,16 @@ use serde::Deserialize;
 
 use crate::{proc, process, tools, wait::lock};
 
-/// `ctr` on one socket and namespace.
+/// Client for one socket and namespace.
 #[derive(Debug)]
 pub struct Ctr {
     socket: PathBuf,
     namespace: String,
-    // Records never change what is read of them here.
+    // The fields that are read here never change in a record.
     records: Mutex<BTreeMap<String, Record>>,
 }
 
-/// A container record.
+/// Container record.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Record {
@@ -45,44 +45,44 @@ impl Record {
         self.labels.get(name).map_or("", String::as_str)
     }
 
-    /// Name of the pod; empty when it is no container of a pod.
+    /// Returns the name of the pod; empty when the container belongs to none.
     #[must_use]
     pub fn pod(&self) -> &str {
         self.label("io.kubernetes.pod.name")
     }
 
-    /// Name of the container in the pod; empty for a sandbox.
+    /// Returns the name of the container in the pod; empty for a sandbox.
     #[must_use]
     pub fn container(&self) -> &str {
         self.label("io.kubernetes.container.name")
     }
 
-    /// Revision that it was made from.
+    /// Returns the revision of the pod that the container was made from.
     #[must_use]
     pub fn revision(&self) -> &str {
         self.label("stanchion.dev/revision")
     }
 }
 
-/// A container with a live process.
+/// Container with a live process.
 #[derive(Clone, Debug)]
 pub struct Running {
     /// Its record.
     pub record: Record,
-    /// Its first process.
+    /// PID of its first process.
     pub pid: u32,
-    /// When that process started, clock ticks after boot.
+    /// Start of that process, in clock ticks after boot.
     pub started: u64,
 }
 
 impl Running {
-    /// What is the same exactly as long as nothing was restarted.
+    /// Returns an identity that stays the same exactly as long as the container is not restarted.
     #[must_use]
     pub fn identity(&self) -> (String, u32, u64) {
         (self.record.id.clone(), self.pid, self.started)
     }
 
-    /// Kills its first process with SIGKILL.
+    /// Kills its first process with SIGKILL; returns when.
     ///
     /// # Errors
     /// When it has ended already.
@@ -93,13 +93,13 @@ impl Running {
 }
 
 impl Ctr {
-    /// A client; does not connect yet.
+    /// Makes a client; does not connect yet.
     #[must_use]
     pub fn new(socket: &Path, namespace: &str) -> Self {
         Self { socket: socket.to_path_buf(), namespace: namespace.to_owned(), records: Mutex::default() }
     }
 
-    /// `ctr` with the arguments that reach this namespace.
+    /// Returns a command that runs `ctr` on this socket and namespace.
     ///
     /// # Errors
     /// When it is not installed.
@@ -109,7 +109,7 @@ impl Ctr {
         Ok(command)
     }
 
-    /// Runs `ctr` and gives what it printed.
+    /// Runs `ctr` and returns its output.
     ///
     /// # Errors
     /// When it fails.
@@ -117,7 +117,7 @@ impl Ctr {
         process::text(&mut self.command(arguments)?)
     }
 
-    /// The lines of a table, header left out, as words.
+    /// Returns the lines of a table, without the header, as words.
     fn table(&self, arguments: &[&str]) -> Result<Vec<Vec<String>>> {
         let text = self.run(arguments)?;
         Ok(text.lines().skip(1).map(|line| line.split_whitespace().map(str::to_owned).collect()).collect())
@@ -127,7 +127,7 @@ impl Ctr {
         Ok(self.table(arguments)?.into_iter().filter_map(|row| row.into_iter().next()).collect())
     }
 
-    /// Ids of all tasks.
+    /// Returns the ids of all tasks.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -135,7 +135,7 @@ impl Ctr {
         self.first_column(&["tasks", "ls"])
     }
 
-    /// Ids of all container records.
+    /// Returns the ids of all container records.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -143,7 +143,7 @@ impl Ctr {
         self.first_column(&["containers", "ls"])
     }
 
-    /// Names of all images.
+    /// Returns the names of all images.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -151,7 +151,7 @@ impl Ctr {
         self.first_column(&["images", "ls"])
     }
 
-    /// All leases: id, time of creation, labels.
+    /// Returns all leases: id, time of creation, labels.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -159,7 +159,7 @@ impl Ctr {
         Ok(self.table(&["leases", "ls"])?.into_iter().map(|row| row.join(" ")).collect())
     }
 
-    /// Keys of the snapshots that are not image layers.
+    /// Returns the keys of the snapshots that are not image layers.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -169,7 +169,7 @@ impl Ctr {
         Ok(working.filter_map(|row| row.into_iter().next()).collect())
     }
 
-    /// Downloads or uploads that were begun and not finished.
+    /// Returns the downloads and uploads that were begun and not finished.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -177,7 +177,7 @@ impl Ctr {
         self.first_column(&["content", "active"])
     }
 
-    /// A container's record; `None` when it is gone.
+    /// Returns a container's record; `None` when it is gone.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -199,7 +199,7 @@ impl Ctr {
         lock(&self.records).get(id).cloned()
     }
 
-    /// Containers of pods whose first process runs, sandboxes left out.
+    /// Returns the pods' containers whose first process runs, without sandboxes.
     ///
     /// # Errors
     /// When containerd does not answer.
@@ -211,7 +211,7 @@ impl Ctr {
                 continue;
             }
             let pid = pid.parse().with_context(|| format!("ctr says the task {id} has the pid {pid:?}"))?;
-            // Either may be gone since.
+            // Either may be gone by now.
             let (Some(record), Ok(started)) = (self.record(id)?, proc::started(pid)) else { continue };
             if !record.container().is_empty() {
                 running.push(Running { record, pid, started });
@@ -221,7 +221,7 @@ impl Ctr {
     }
 }
 
-/// Those of one pod, by container name.
+/// Returns the containers of one pod, sorted by container name.
 pub(crate) fn of_pod(mut running: Vec<Running>, pod: &str) -> Vec<Running> {
     running.retain(|one| one.record.pod() == pod);
     running.sort_by(|a, b| a.record.container().cmp(b.record.container()));

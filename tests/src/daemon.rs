@@ -1,4 +1,4 @@
-//! A daemon of the node's own, which can be ended and started again.
+//! A node's daemon, which can be ended and started again.
 
 use std::{
     ffi::OsString,
@@ -18,19 +18,19 @@ pub(crate) struct Daemon {
     program: &'static str,
     arguments: Vec<OsString>,
     log: PathBuf,
-    /// Searched for programs before all others.
+    /// Directory that the daemon searches for programs before all others.
     programs: Option<PathBuf>,
     process: Option<Process>,
 }
 
 impl Daemon {
-    /// One that is not started yet, with this option that names its configuration.
+    /// Describes a daemon that is not started yet; `option` names its configuration.
     pub fn new(program: &'static str, option: &str, config: &Path, log: &Path) -> Self {
         let arguments = vec![option.into(), config.into()];
         Self { program, arguments, log: log.to_path_buf(), programs: None, process: None }
     }
 
-    /// The same, finding its own programs in this directory before all others.
+    /// Makes the daemon search this directory for programs before all others.
     pub fn with_programs(self, directory: Option<&Path>) -> Self {
         Self { programs: directory.map(Path::to_path_buf), ..self }
     }
@@ -54,7 +54,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// The running process.
+    /// Returns the running process.
     pub fn process(&mut self) -> Result<&mut Process> {
         self.process.as_mut().with_context(|| format!("{} is not running", self.program))
     }
@@ -68,12 +68,12 @@ impl Daemon {
         Ok(status)
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id, while it runs.
     pub fn id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
-    /// What it writes.
+    /// Returns the path of its log.
     pub fn log(&self) -> &Path {
         &self.log
     }

@@ -1,4 +1,4 @@
-//! A dockerd of the node's own: own data, state and socket, on a containerd of its own, without packet filter rules.
+//! A dockerd with its own data, state and socket, on a containerd of its own, without packet filter rules.
 
 mod deaf;
 mod engine;
@@ -20,7 +20,7 @@ use crate::{cgroups, daemon::Daemon, process, slot::Names, tools, until};
 /// Docker's namespace in the containerd below it.
 pub const NAMESPACE: &str = "moby";
 
-/// The daemon, running or stopped.
+/// Daemon, running or stopped.
 #[derive(Debug)]
 pub struct Docker {
     dir: PathBuf,
@@ -28,8 +28,9 @@ pub struct Docker {
 }
 
 impl Docker {
-    /// Starts one that keeps everything in `dir`, with its containers on the bridge of `names`, and waits until it
-    /// answers. `containerd` is the socket of the containerd below it, `mirror` what stands for Docker Hub.
+    /// Starts a dockerd that keeps everything in `dir`, with its containers on the bridge of `names`, and waits until
+    /// it answers. `containerd` is the socket of the containerd below it, `mirror` the registry that stands in for
+    /// Docker Hub.
     ///
     /// # Errors
     /// When it does not start.
@@ -48,7 +49,7 @@ impl Docker {
             "hosts": [format!("unix://{}", docker.socket().display())],
             "group": "root",
             "containerd": containerd,
-            // No other containerd of the machine, no other node's: it is the one above.
+            // The default namespace is free: no other dockerd uses the containerd above.
             "containerd-namespace": NAMESPACE,
             "storage-driver": "overlay2",
             "exec-opts": [format!("native.cgroupdriver={}", driver.name())],
@@ -64,11 +65,12 @@ impl Docker {
             "live-restore": false,
             "shutdown-timeout": 10,
         });
-        // Before that it makes itself precious, which not every machine lets it; since then it leaves that to systemd.
+        // Before version 25, dockerd lowers its own OOM score, which not every machine allows; since then, systemd does
+        // it.
         if major_version()? < 25 {
             settings["oom-score-adjust"] = 0.into();
         }
-        // Newer ones, told to read their configuration again, do not know it any more.
+        // Without this path, newer dockerds lose docker-proxy when they read their configuration again.
         if let Some(proxy) = tools::find("docker-proxy")? {
             settings["userland-proxy-path"] = proxy.display().to_string().into();
         }
@@ -82,10 +84,11 @@ impl Docker {
         fs::write(&path, settings.to_string()).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Makes containers run on while it is away: its live-restore, which it reads again when it is told to.
+    /// Keeps containers running while dockerd is away: sets `live-restore` and makes dockerd read its configuration
+    /// again.
     ///
     /// # Errors
-    /// When its configuration cannot be written, or it does not heed it.
+    /// When its configuration cannot be written, or dockerd does not apply it.
     pub fn keep_containers(&mut self) -> Result<()> {
         let path = self.dir.join("daemon.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -105,7 +108,7 @@ impl Docker {
     /// # Errors
     /// When it does not start.
     pub fn resume(&mut self) -> Result<()> {
-        // One that was killed leaves it, and its pid may be another's by now.
+        // A killed dockerd leaves its pid file, and another process may have that pid by now.
         fs::remove_file(self.dir.join("dockerd.pid")).ok();
         let engine = self.engine();
         self.daemon.start(|| engine.get("/version").map(drop))
@@ -119,46 +122,46 @@ impl Docker {
         self.daemon.end(signal)
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.daemon.id()
     }
 
-    /// Its socket.
+    /// Returns the path of its socket.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.dir.join("docker.sock")
     }
 
-    /// Its log.
+    /// Returns the path of its log.
     #[must_use]
     pub fn log(&self) -> &Path {
         self.daemon.log()
     }
 
-    /// What it says.
+    /// Returns a client of its API.
     #[must_use]
     pub fn engine(&self) -> Engine {
         Engine::at(self.socket())
     }
 }
 
-/// Whether a mount is Docker's own, and of no container: it keeps the node's network namespace under a name once a
-/// container has used it.
+/// Returns whether a mount is Docker's own and of no container: it pins the node's network namespace once a container
+/// has used it.
 #[must_use]
 pub fn is_its_own(point: &Path) -> bool {
     point.ends_with("exec/netns/default")
 }
 
-/// The first number of dockerd's version.
+/// Returns the major version of dockerd.
 fn major_version() -> Result<u32> {
     let version = process::text(tools::command("dockerd")?.arg("--version"))?;
     let major = version.split_whitespace().nth(2).and_then(|version| version.split('.').next()?.parse().ok());
     major.with_context(|| format!("dockerd says its version is {version:?}"))
 }
 
-/// Docker wants a bridge that is there.
+/// Creates the bridge: dockerd expects one that exists.
 fn bridge(names: &Names) -> Result<()> {
     let ip = |arguments: &[&str]| process::text(tools::command("ip")?.args(arguments)).map(drop);
     let link = &names.bridge;

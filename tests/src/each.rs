@@ -1,7 +1,7 @@
-//! The same tests on every runtime.
+//! Tests that run on every runtime.
 
-/// Makes tests of cases, one for each runtime: `containerd::…` and `docker::…`. A case is a `fn(Backend) -> Result<()>` that
-/// makes its node with `Node::builder().on(…)`.
+/// Makes two tests of each case, `containerd::…` and `docker::…`. A case is a `fn(Backend) -> Result<()>` that makes
+/// its node with `Node::builder().on(…)`.
 #[macro_export]
 macro_rules! on_each_runtime {
     ($($case:ident),* $(,)?) => {

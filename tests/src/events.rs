@@ -1,4 +1,4 @@
-//! containerd's events, with its timestamps.
+//! containerd's events, with their timestamps.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -14,25 +14,25 @@ use serde_json::Value;
 
 use crate::containerd::Containerd;
 
-/// How long to wait for an event before giving up.
+/// Time limit for the next event.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One event.
+/// Event of containerd.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// When containerd published it.
+    /// Time at which containerd published it.
     pub at: Timestamp,
     /// Namespace it belongs to.
     pub namespace: String,
     /// Topic, e.g. `/tasks/start`.
     pub topic: String,
-    /// Container it is about; empty for other events.
+    /// Container that it is about; empty for other events.
     pub container: String,
-    /// First process, for events of tasks.
+    /// PID of the first process, for events of tasks.
     pub pid: u32,
 }
 
-/// A subscription through `ctr events`.
+/// Subscription through `ctr events`.
 #[derive(Debug)]
 pub struct Events {
     ctr: Child,
@@ -63,7 +63,7 @@ impl Events {
             }
         });
         let events = Self { ctr: child, received };
-        // containerd does not say when a subscription begins: make something happen until it is seen.
+        // containerd does not announce that a subscription has begun: cause events until one arrives.
         for attempt in 0..100 {
             let name = format!("sync-{attempt}");
             ctr.run(&["namespaces", "create", &name])?;
@@ -75,7 +75,7 @@ impl Events {
         bail!("ctr events shows nothing")
     }
 
-    /// The next event of `topic` in `namespace`; others are dropped.
+    /// Returns the next event of `topic` in `namespace`; drops others.
     ///
     /// # Errors
     /// When none comes within a minute.
@@ -83,7 +83,7 @@ impl Events {
         self.next_of(&[namespace], topic)
     }
 
-    /// [`next`](Self::next) in any of several namespaces.
+    /// Returns the next event of `topic` in any of several namespaces; drops others.
     ///
     /// # Errors
     /// When none comes within a minute.
@@ -103,13 +103,13 @@ impl Events {
         }
     }
 
-    /// Everything that has come so far.
+    /// Returns all events that have arrived so far.
     #[must_use]
     pub fn drain(&self) -> Vec<Event> {
         self.received.try_iter().collect()
     }
 
-    /// Forgets what has come so far.
+    /// Drops all events that have arrived so far.
     pub fn forget(&self) {
         while self.received.try_recv().is_ok() {}
     }
@@ -123,7 +123,8 @@ impl Drop for Events {
     }
 }
 
-/// `2026-11-23 22:10:46.941 +0000 UTC namespace /topic {json}`; `None` for an exec's end and for anything else.
+/// Parses `2026-11-23 22:10:46.941 +0000 UTC namespace /topic {json}`; `None` for the end of an exec and for anything
+/// else.
 fn parse(line: &str) -> Option<Event> {
     let mut words = line.splitn(7, ' ');
     let (date, time, zone, _, namespace, topic) =

@@ -1,11 +1,11 @@
-//! The images that pods run in tests, made from Debian packages of this machine.
+//! Images that pods run in tests, made from Debian packages of this machine.
 //!
 //! | reference | what |
 //! |---|---|
 //! | `redis:latest`, `redis:7`, `redis:8` | redis-server and redis-cli, started as the official image starts them |
 //! | `busybox:latest`, `busybox:1` | a shell with all applets |
 //! | `flock:latest` | the same with flock |
-//! | `endless-users:latest` | the same, run by a user whose name is looked for in a list without end |
+//! | `endless-users:latest` | a shell run by a user, with an endless `/etc/passwd` in which the user is looked up |
 //!
 //! Tags of one repository differ in the environment variable `FIXTURE`, so each has a digest of its own.
 
@@ -25,13 +25,14 @@ use crate::{
     tools,
 };
 
-/// Part of the cache key: raise it when this file makes other images from the same programs.
+/// Part of the cache key: increase it when this file makes other images from the same programs.
 const FORMAT: u32 = 2;
 
-/// Where the programs of the images are.
+/// `PATH` of the images.
 pub const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Like the official image's: plain `redis-server` listens for everyone, anything else is run as it is.
+/// Entry point like the official image's: a plain `redis-server` listens on all addresses; any other command is run as
+/// it is.
 const ENTRYPOINT: &[u8] = br#"#!/bin/sh
 set -e
 if [ "$1" = redis-server ]; then
@@ -41,14 +42,14 @@ fi
 exec "$@"
 "#;
 
-/// Images on disk, made once per set of programs.
+/// Images on disk, made once for each set of programs.
 #[derive(Clone, Debug)]
 pub struct Fixtures {
     root: PathBuf,
 }
 
 impl Fixtures {
-    /// The images of this machine's programs, from the target directory or made now.
+    /// Returns the images, from the target directory or newly made.
     ///
     /// # Errors
     /// When a program is not installed or a file cannot be written.
@@ -59,7 +60,7 @@ impl Fixtures {
         if !root.is_dir() {
             let draft = parent.join(format!("images-draft-{}", process::id()));
             make(&programs, &draft).with_context(|| format!("cannot make test images in {}", draft.display()))?;
-            // Test programs may do this at the same time: the first wins, the others throw theirs away.
+            // Test programs may do this at the same time: the first wins, the others discard their images.
             if let Err(error) = fs::rename(&draft, &root) {
                 fs::remove_dir_all(&draft).with_context(|| format!("cannot remove {}", draft.display()))?;
                 if !root.is_dir() {
@@ -70,19 +71,19 @@ impl Fixtures {
         Ok(Self { root })
     }
 
-    /// Storage directory for `docker-registry`.
+    /// Returns the storage directory for `docker-registry`.
     #[must_use]
     pub fn registry(&self) -> PathBuf {
         self.root.join("registry")
     }
 
-    /// `preloaded/busybox:docker`, as `docker save` writes it. In no registry.
+    /// Returns an archive with `preloaded/busybox:docker`, as `docker save` writes it. No registry has this image.
     #[must_use]
     pub fn docker_archive(&self) -> PathBuf {
         self.root.join("busybox-docker.tar")
     }
 
-    /// `docker.io/preloaded/busybox:oci`, an OCI layout. In no registry.
+    /// Returns an OCI layout with `docker.io/preloaded/busybox:oci`. No registry has this image.
     #[must_use]
     pub fn oci_archive(&self) -> PathBuf {
         self.root.join("busybox-oci.tar")
@@ -170,7 +171,7 @@ fn endless_users() -> Result<Vec<u8>> {
     layer.finish()
 }
 
-/// Adds busybox with all its names.
+/// Adds busybox, with a link for each of its applets.
 ///
 /// # Errors
 /// When it is not installed.
@@ -183,10 +184,10 @@ pub fn shell(layer: &mut Layer) -> Result<()> {
     Ok(())
 }
 
-/// A program of a Debian package.
+/// Returns the path of a program of a Debian package.
 ///
 /// # Errors
-/// When it is not there.
+/// When it is not installed.
 pub fn program(name: &str) -> Result<PathBuf> {
     tools::find(name)?.with_context(|| format!("{name} is not installed; `cargo xtask test` fetches it"))
 }

@@ -1,10 +1,11 @@
-//! Recordings of a kubelet, and how a node of Stanchion's is held against them: steps that were done to the kubelet are done to
-//! the node, and what the node shows is brought into the recording's words and compared.
+//! Recordings of a kubelet, and their comparison with a node: the recorded steps are repeated on the node, and the
+//! node's output is translated into the recording's terms and compared.
 //!
 //! # Layout
-//! - [`Words`]: the recording's words for what differs from machine to machine. [`compare`]: JSON against JSON.
-//! - [`timeline`]: the order in which states were seen. [`trace`]: what containers wrote, and when. [`images`]: the images.
-//! - [`socket`]: the agent, asked without a program in between.
+//! - [`Words`]: translation of values that differ from machine to machine. [`compare`]: comparison of JSON.
+//! - [`timeline`]: the order in which states were seen. [`trace`]: lines that containers wrote, and when. [`images`]:
+//!   the images.
+//! - [`socket`]: requests to the agent's socket, without a client program.
 
 pub mod compare;
 pub mod images;

@@ -1,5 +1,5 @@
-//! A registry on a loopback port that sends what it should not: images of every manner that registries were seen to have, or that
-//! somebody could think of.
+//! A registry on a loopback port that serves malformed and oversized images: those that real registries were seen to
+//! have, and those that somebody could think of.
 
 use std::{
     collections::HashMap,
@@ -26,60 +26,60 @@ use crate::{
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// What is unusual about an image.
+/// Peculiarity of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Nothing.
+    /// No peculiarity: a valid image.
     Right,
-    /// Its layer has no end, and no length is told.
+    /// Its layer has no end, and there is no `Content-Length`.
     EndlessLayer,
-    /// Its layer has more bytes than its manifest says, and the length is told.
+    /// Its layer has more bytes than its manifest says, and `Content-Length` says so.
     LongLayer,
-    /// Its layer has fewer bytes than its manifest says, and the length is told.
+    /// Its layer has fewer bytes than its manifest says, and `Content-Length` says so.
     ShortLayer,
     /// Its layer comes byte by byte.
     Dribble,
-    /// Its layer has more bytes, as its manifest says, than a disk has.
+    /// Its layer has more bytes than any disk, and its manifest says so.
     Boundless,
-    /// Its configuration has 300 MiB, as its manifest says.
+    /// Its manifest says that its configuration has 300 MiB.
     LargeConfig,
-    /// Its configuration has 300 MiB, and its manifest says that it has some.
+    /// Its configuration has no end, although its manifest gives a small size.
     EndlessConfig,
     /// Its manifest has no end.
     EndlessManifest,
     /// Its index says that its manifest has 300 MiB.
     LargeManifest,
-    /// A refusal has no end.
+    /// The body of an error response has no end.
     EndlessRefusal,
     /// The first entry of its index is an artifact without a platform.
     ArtifactFirst,
-    /// The first entry of its index is for a kind of processor that not every machine has.
+    /// The first entry of its index is for a CPU variant that not every machine has.
     VariantFirst,
-    /// The entry of its index does not say for which operating system it is.
+    /// The entry of its index has no operating system.
     NoOs,
     /// The other entries of its index are no descriptors.
     OddEntries,
     /// Its index names an index.
     Nested,
-    /// Its index names itself, as far as a digest can.
+    /// Its index names itself, as far as a digest can: by a digest that is not its own.
     Itself,
     /// Its index names an index, and so on, a hundred times.
     Chain,
-    /// It has no layers.
+    /// Its lists of layers are `null`.
     NullLayers,
-    /// Its configuration says nothing but how to run it.
+    /// Its configuration has no architecture and no operating system.
     BareConfig,
     /// Its configuration has `null` where others have maps and lists.
     NullConfig,
 }
 
-/// What is sent.
+/// Body of an answer.
 #[derive(Clone, Debug)]
 enum Body {
     Bytes(Arc<Vec<u8>>),
-    /// Zeros without end; the length is told if it is some.
+    /// Endless zeros, with this `Content-Length` if there is one.
     Endless(Option<u64>),
-    /// A byte now and then.
+    /// One byte every 50 ms.
     Dribble,
 }
 
@@ -95,24 +95,24 @@ struct State {
     address: String,
     answers: Mutex<HashMap<String, Answer>>,
     seen: Mutex<Vec<String>>,
-    /// Paths that are being sent.
+    /// Paths whose answers are being sent.
     sending: Mutex<Vec<String>>,
     is_over: AtomicBool,
 }
 
-/// The registry. Ends when it is dropped.
+/// Registry, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Hostile {
     state: Arc<State>,
-    /// Dropped with this: who dribbles ends.
+    /// Dropped with the registry, which ends the threads that send byte by byte.
     _ends: mpsc::Sender<()>,
 }
 
 impl Hostile {
-    /// Serves on a free port. It has no images yet.
+    /// Starts the registry on a free port, without images.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When it cannot listen on any port.
     pub fn start() -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
         let address = listener.local_addr().context("the registry has no address")?.to_string();
@@ -125,32 +125,32 @@ impl Hostile {
                     return;
                 }
                 let (shared, ended) = (Arc::clone(&shared), Arc::clone(&ended));
-                // Who has read enough goes away: that is what the tests are about.
+                // A client that has read enough disconnects: the tests are about that.
                 thread::spawn(move || serve(&shared, &ended, client).ok());
             }
         });
         Ok(Self { state, _ends: ends })
     }
 
-    /// `127.0.0.1:port`.
+    /// Returns its address, `127.0.0.1:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.state.address
     }
 
-    /// Whether anything with `path` in its path is being sent.
+    /// Returns whether the answer for a path that contains `path` is being sent.
     #[must_use]
     pub fn is_sending(&self, path: &str) -> bool {
         lock(&self.state.sending).iter().any(|sending| sending.contains(path))
     }
 
-    /// How often something with `path` in its path was asked for.
+    /// Returns how often a path that contains `path` was requested.
     #[must_use]
     pub fn asked(&self, path: &str) -> usize {
         lock(&self.state.seen).iter().filter(|seen| seen.contains(path)).count()
     }
 
-    /// Puts an image there; its reference. Two of the same `content` have the same layer.
+    /// Adds an image and returns its reference. Images with the same `content` have the same layer.
     ///
     /// # Errors
     /// Never in practice: it is in memory.
@@ -169,7 +169,7 @@ impl Drop for Hostile {
     }
 }
 
-/// An image that is being made.
+/// Image under construction.
 struct Draft<'a> {
     registry: &'a Hostile,
     name: String,
@@ -181,14 +181,14 @@ impl Draft<'_> {
         lock(&self.registry.state.answers).insert(format!("/v2/{}/{path}", self.name), answer);
     }
 
-    /// Serves a blob; what names it.
+    /// Serves a blob and returns its descriptor.
     fn blob(&self, kind: &str, bytes: Vec<u8>) -> Value {
         let descriptor = descriptor(kind, &bytes);
         self.answer(&blob_path(&descriptor), "application/octet-stream", Body::Bytes(Arc::new(bytes)));
         descriptor
     }
 
-    /// Serves a manifest or an index by its digest; what names it.
+    /// Serves a manifest or an index by its digest, and returns its descriptor.
     fn document(&self, document: &Value) -> Value {
         let kind = if document.get("manifests").is_some() { INDEX } else { MANIFEST };
         let bytes = document.to_string().into_bytes();
@@ -198,7 +198,7 @@ impl Draft<'_> {
         descriptor
     }
 
-    /// Serves a document as the image.
+    /// Serves a document under the image's tag.
     fn tag(&self, document: &Value) {
         let kind = if document.get("manifests").is_some() { INDEX } else { MANIFEST };
         self.answer("manifests/1", kind, Body::Bytes(Arc::new(document.to_string().into_bytes())));
@@ -307,7 +307,7 @@ fn blob_path(descriptor: &Value) -> String {
     format!("blobs/{}", descriptor["digest"].as_str().unwrap_or_default())
 }
 
-/// Answers one request, and closes.
+/// Answers one request and closes the connection.
 fn serve(state: &State, ended: &Mutex<mpsc::Receiver<()>>, mut client: TcpStream) -> std::io::Result<()> {
     let mut head = String::new();
     let mut reader = BufReader::new(client.try_clone()?);

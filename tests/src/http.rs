@@ -1,5 +1,5 @@
-//! The least of HTTP: one request on a connection of its own. Of version 1.0 the answer ends with the connection, and comes in
-//! one piece.
+//! A minimal HTTP client: one request per connection. With HTTP 1.0, the answer is not chunked and ends with the
+//! connection.
 
 use std::{
     io::{Read, Write},
@@ -16,10 +16,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Status and body of an answer.
 pub type Answer = (u16, Vec<u8>);
 
-/// Asks who listens on a socket; `body` is JSON, or nothing.
+/// Sends a request to a Unix socket; `body` is JSON, or empty.
 ///
 /// # Errors
-/// When it cannot be sent, or the answer is not one.
+/// When the request cannot be sent, or the answer is malformed.
 pub fn request(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<Answer> {
     let failed = || format!("{method} {path} at {}", socket.display());
     let stream = UnixStream::connect(socket).with_context(failed)?;
@@ -27,20 +27,20 @@ pub fn request(socket: &Path, method: &str, path: &str, body: &[u8]) -> Result<A
     exchange(stream, "localhost", method, path, body).with_context(failed)
 }
 
-/// The body of a page that this machine serves.
+/// Returns the body of a page of a server on this machine.
 ///
 /// # Errors
-/// When nobody answers there, or there is no such page.
+/// When the server does not answer, or not with status 200.
 pub fn page(url: &str) -> Result<String> {
     let (status, body) = get(url)?;
     ensure!(status == 200, "{url}: status {status}: {body}");
     Ok(body)
 }
 
-/// Status and text of what this machine answers there.
+/// Returns status and text of the answer of a server on this machine.
 ///
 /// # Errors
-/// When nobody answers, or not with text.
+/// When the server does not answer, or not with UTF-8 text.
 pub fn get(url: &str) -> Result<(u16, String)> {
     let (host, path) = url.strip_prefix("http://").and_then(|rest| rest.split_once('/')).context("an address")?;
     let stream = TcpStream::connect(host).with_context(|| format!("connecting to {host}"))?;

@@ -1,4 +1,4 @@
-//! OCI images in memory, and the forms they travel in.
+//! OCI images in memory, and the formats in which they are stored and sent.
 
 use std::{fs, io::Write as _, path::Path};
 
@@ -10,7 +10,7 @@ use tar::{Builder, Header};
 
 use crate::layer::architecture;
 
-/// A content-addressed piece of an image.
+/// Content-addressed part of an image.
 #[derive(Clone, Debug)]
 pub struct Blob {
     /// SHA-256 in hexadecimal.
@@ -29,7 +29,7 @@ impl Blob {
     }
 }
 
-/// An image: configuration, layers plain and compressed, manifest.
+/// Image: configuration, layers both plain and compressed, manifest.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// Repository, e.g. `library/redis`.
@@ -42,7 +42,7 @@ pub struct Image {
     manifest: Blob,
 }
 
-/// What an image says about running it.
+/// Defaults of an image for running it.
 #[derive(Clone, Debug, Default)]
 pub struct Run<'a> {
     /// Entry point.
@@ -55,13 +55,13 @@ pub struct Run<'a> {
     pub working_dir: &'a str,
     /// User, by number or name.
     pub user: &'a str,
-    /// The signal that asks its program to stop.
+    /// Signal that asks its program to stop.
     pub stop_signal: &'a str,
     /// Directories that are volumes.
     pub volumes: &'a [&'a str],
 }
 
-/// A layer as tar, and the same compressed; made once and shared by images.
+/// Layer as a tar archive, plain and compressed; made once and shared by images.
 #[derive(Clone, Debug)]
 pub struct PackedLayer {
     plain: Blob,
@@ -82,7 +82,7 @@ impl PackedLayer {
 }
 
 impl Run<'_> {
-    /// As an image's configuration has it; what is empty is left out.
+    /// Returns the section of an image's configuration, without empty fields.
     fn config(&self) -> Value {
         let mut config = json!({
             "Entrypoint": self.entrypoint, "Cmd": self.cmd, "Env": self.env, "WorkingDir": self.working_dir,
@@ -105,7 +105,7 @@ impl Run<'_> {
 }
 
 impl Image {
-    /// Puts layers and configuration together.
+    /// Makes an image from layers and configuration.
     #[must_use]
     pub fn new(repository: &str, tag: &str, run: &Run<'_>, layers: &[PackedLayer]) -> Self {
         let plain: Vec<_> = layers.iter().map(|layer| layer.plain.clone()).collect();
@@ -128,7 +128,7 @@ impl Image {
         Self { repository: repository.to_owned(), tag: tag.to_owned(), config, plain, compressed, manifest }
     }
 
-    /// `sha256:…` of the manifest.
+    /// Returns the digest of the manifest, `sha256:…`.
     #[must_use]
     pub fn digest(&self) -> String {
         format!("sha256:{}", self.manifest.hex)
@@ -156,7 +156,7 @@ impl Image {
         Ok(())
     }
 
-    /// What `docker save` writes, under the name `reference`.
+    /// Writes an archive as `docker save` does, under the name `reference`.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -170,7 +170,7 @@ impl Image {
         archive(path, &files)
     }
 
-    /// An OCI image layout in a tar, under the full name `reference`.
+    /// Writes an OCI image layout as a tar archive, under the full name `reference`.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -192,7 +192,7 @@ impl Image {
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Writes files into a tar.
+/// Writes files into a tar archive.
 ///
 /// # Errors
 /// When it cannot be written.
@@ -220,7 +220,7 @@ fn bytes(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
-/// SHA-256 in hexadecimal.
+/// Returns the SHA-256 of `content` in hexadecimal.
 #[must_use]
 pub fn hex(content: &[u8]) -> String {
     Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,5 +1,5 @@
-//! What K3s has on a node, built in a directory: programs, socket, data. Its containerd is a real one; K3s itself is a
-//! process that has its name and does nothing.
+//! The layout of K3s on a node, built in a directory: programs, socket, data. Its containerd is a real one; K3s itself
+//! is a process that has its name and does nothing.
 
 use std::{
     fs,
@@ -25,10 +25,10 @@ use crate::{
     tools,
 };
 
-/// Name of the directory of unpacked programs: a hash in K3s.
+/// Name of the directory of unpacked programs: in K3s, a hash.
 const UNPACKED: &str = "0123456789abcdef";
 
-/// The layout, and whether K3s runs.
+/// Layout of K3s, and its process if that runs.
 #[derive(Debug)]
 pub struct K3s {
     dir: PathBuf,
@@ -36,7 +36,7 @@ pub struct K3s {
 }
 
 impl K3s {
-    /// Builds the layout below `dir`; nothing runs.
+    /// Builds the layout below `dir`; starts nothing.
     ///
     /// # Errors
     /// When it cannot be built.
@@ -51,38 +51,38 @@ impl K3s {
             let Some(path) = tools::find(program)? else { bail!("{program} is not installed; run `cargo xtask test`") };
             symlink(&path, programs.join(program)).with_context(|| format!("cannot link {program}"))?;
         }
-        // One file with many names, known by the path that the kernel shows of it.
+        // K3s is one file with many names; it is recognised by the path that the kernel shows for it.
         let sleep = tools::find("sleep")?.context("sleep is not installed")?;
         fs::copy(&sleep, programs.join("k3s")).context("cannot copy sleep")?;
         symlink(UNPACKED, k3s.data().join("data/current")).context("cannot link data/current")?;
         Ok(k3s)
     }
 
-    /// Its data directory.
+    /// Returns its data directory.
     #[must_use]
     pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
-    /// The state directory of its containerd, below `/run` on a real node.
+    /// Returns the state directory of its containerd, which is below `/run` on a real node.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.dir.join("run/containerd")
     }
 
-    /// The socket of its containerd.
+    /// Returns the socket of its containerd.
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.state().join("containerd.sock")
     }
 
-    /// The directory of its kubelet's static pods.
+    /// Returns the directory of its kubelet's static pods.
     #[must_use]
     pub fn manifests(&self) -> PathBuf {
         self.data().join("agent/pod-manifests")
     }
 
-    /// The directory of the programs that it has unpacked.
+    /// Returns the directory of its unpacked programs.
     #[must_use]
     pub fn programs(&self) -> PathBuf {
         self.data().join("data/current/bin")
@@ -100,7 +100,7 @@ impl K3s {
         Ok(())
     }
 
-    /// Ends it.
+    /// Kills that process.
     ///
     /// # Errors
     /// When it does not run.
@@ -110,21 +110,22 @@ impl K3s {
         process.wait(Duration::from_secs(10)).map(drop)
     }
 
-    /// Its process id, while it runs.
+    /// Returns its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
     }
 
-    /// What `k3s-killall.sh` does, within this layout: kills every shim whose program is K3s's, with its children,
-    /// whatever its namespace; unmounts and deletes all below K3s's directory in `/run`. (Network namespaces, links and
-    /// packet filter rules that have CNI's names, and `/var/lib/cni`, are the machine's: pods of ours have none there.)
+    /// Does what `k3s-killall.sh` does, within this layout: kills every shim whose program is K3s's, with its children,
+    /// in any namespace; unmounts and deletes everything below K3s's directory in `/run`. (The script also removes the
+    /// machine's network namespaces, links and packet filter rules with CNI's names, and `/var/lib/cni`: the test pods
+    /// have none there.)
     ///
     /// # Errors
-    /// When something resists.
+    /// When `/proc` cannot be read, or a mount or a directory cannot be removed.
     pub fn kill_all(&self) -> Result<()> {
-        // The script knows them by their program below data/*/bin. Here that is a link to Debian's, which their command line names:
-        // they are known by the daemon that they report to.
+        // The script finds shims by the path of their program, below data/*/bin. Here that is a link to Debian's
+        // program, which is the path in their command line, so they are found by the daemon's address.
         let of_k3s = format!(" -address {}/", self.dir.join("run").display());
         let all = proc::processes()?;
         let shims = all.iter().filter(|seen| {
@@ -133,7 +134,7 @@ impl K3s {
         });
         for shim in shims {
             for pid in tree(shim.pid) {
-                // Its parent's end may have been its own.
+                // The process may have ended with its parent.
                 process::kill(pid).ok();
             }
         }
@@ -145,22 +146,22 @@ impl K3s {
         fs::create_dir_all(self.state()).context("cannot create K3s's state directory again")
     }
 
-    /// Leaves K3s's containerd behind as a reboot does: nothing that it ran runs, and `/run` is empty.
+    /// Leaves K3s's containerd as a reboot does: none of its processes runs, and `/run` is empty.
     ///
     /// # Errors
-    /// When something resists.
+    /// When `/proc` cannot be read, or a mount or a directory cannot be removed.
     pub fn reboot(&self) -> Result<()> {
         ensure!(self.process.is_none(), "K3s runs");
         self.kill_all()
     }
 }
 
-/// A process and all below it.
+/// Returns a process and all its descendants.
 fn tree(root: u32) -> Vec<u32> {
     let mut found = vec![root];
     let mut next = 0;
     while let Some(pid) = found.get(next).copied() {
-        // Any of its threads may have started one.
+        // Each thread has its own list of children.
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         let children = threads.map(|thread| fs::read_to_string(thread.path().join("children")).unwrap_or_default());
         let children = children.collect::<String>();
@@ -170,7 +171,7 @@ fn tree(root: u32) -> Vec<u32> {
     found
 }
 
-/// The K3s of a node that has one.
+/// Returns the K3s of a node that has one.
 ///
 /// # Errors
 /// When it has none.
@@ -178,46 +179,47 @@ pub fn k3s(node: &mut Node) -> Result<&mut K3s> {
     node.k3s.as_mut().context("a node with K3s")
 }
 
-/// The pod's containers on a containerd, as long as they run.
+/// Returns the pod's running containers on a containerd.
 fn of_pod(ctr: &Ctr, pod: &str) -> Result<Vec<Running>> {
     Ok(ctr::of_pod(ctr.running()?, &on_node(pod)))
 }
 
-/// The pod's one container on a containerd, once it runs there.
+/// Waits until the pod runs on a containerd, and returns its one container.
 ///
 /// # Errors
-/// When it does not get there.
+/// When this does not happen in time.
 pub fn runs_on(node: &Node, ctr: &Ctr, pod: &str) -> Result<Running> {
     let mut running = node.await_running_by(pod, || of_pod(ctr, pod))?;
     ensure!(running.len() == 1, "{} containers run", running.len());
     running.pop().context("a list of one is empty")
 }
 
-/// Nothing of the pod runs on this containerd.
+/// Checks that no container of the pod runs on this containerd.
 ///
 /// # Errors
-/// When something does.
+/// When one does.
 pub fn runs_not_on(ctr: &Ctr, pod: &str) -> Result<()> {
     let running = of_pod(ctr, pod)?;
     ensure!(running.is_empty(), "it runs there too (I1): {running:?}");
     Ok(())
 }
 
-/// The pod's container on a containerd, once there is one. It comes after `before` has ended.
+/// Waits until the pod runs on a containerd, and returns its container. Checks that it does not start before `before`
+/// has ended.
 ///
 /// # Errors
-/// When it does not come, or too early.
+/// When the container does not start in time, or starts too early.
 pub fn follows(node: &Node, before: &Running, ctr: &Ctr, pod: &str) -> Result<Running> {
     node.until(&format!("pod {pod} to run after {}", before.record.id), || {
         let alive = proc::alive(before.pid);
         let there = of_pod(ctr, pod)?;
-        // Looked at in this order, both would be seen if both ran.
+        // In this order of looks, two that ran at once would both be seen.
         ensure!(!alive || there.is_empty(), "it runs twice (I1): {there:?}");
         there.into_iter().next().context("not yet")
     })
 }
 
-/// It runs as it did.
+/// Checks that a container was not ended.
 ///
 /// # Errors
 /// When it was ended.

@@ -11,7 +11,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::{process, tools};
 
-/// A layer under construction. Same calls, same bytes.
+/// Layer under construction. The same calls make the same bytes.
 pub struct Layer {
     archive: Builder<Vec<u8>>,
     present: BTreeSet<PathBuf>,
@@ -30,7 +30,7 @@ impl Default for Layer {
 }
 
 impl Layer {
-    /// Adds a directory, and those above it.
+    /// Adds a directory, and its parents.
     ///
     /// # Errors
     /// When the path does not fit into a tar header.
@@ -38,7 +38,7 @@ impl Layer {
         self.owned_dir(path, mode, 0)
     }
 
-    /// Adds a directory of a user and a group of that number, and those above it.
+    /// Adds a directory whose UID and GID are `owner`, and its parents.
     ///
     /// # Errors
     /// When the path does not fit into a tar header.
@@ -58,7 +58,7 @@ impl Layer {
         self.owned_file(path, mode, 0, content)
     }
 
-    /// Adds a file of a user and a group of that number.
+    /// Adds a file whose UID and GID are `owner`.
     ///
     /// # Errors
     /// When the path does not fit into a tar header.
@@ -85,7 +85,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Adds a program of this machine at `path`, with the shared libraries it is linked to.
+    /// Adds a program of this machine at `path`, with its shared libraries.
     ///
     /// # Errors
     /// When a file cannot be read, or `ldd` does not find a library.
@@ -97,7 +97,7 @@ impl Layer {
         Ok(())
     }
 
-    /// The finished archive.
+    /// Returns the finished archive.
     ///
     /// # Errors
     /// Never in practice: it is in memory.
@@ -143,13 +143,13 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// The libraries of a program as `ldd` finds them, with their places in the image. The dynamic linker keeps its path,
-/// which is written in the program; the others go to `/lib`, which every linker searches.
+/// Returns the libraries of a program that `ldd` finds, with their paths in the image. The dynamic linker keeps its
+/// path, which the program names; the others go to `/lib`, which every linker searches.
 fn libraries(program: &Path) -> Result<Vec<(PathBuf, String)>> {
     let mut ldd = tools::command("ldd")?;
     let output = process::text(ldd.arg(program).env("LC_ALL", "C"));
     let Ok(output) = output else {
-        // A static program: ldd calls that a failure.
+        // `ldd` fails for a static program.
         return Ok(Vec::new());
     };
     let mut found = Vec::new();
@@ -167,7 +167,7 @@ fn libraries(program: &Path) -> Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-/// The architecture's name in image configurations.
+/// Returns the architecture's name in image configurations.
 #[must_use]
 pub fn architecture() -> &'static str {
     match env::consts::ARCH {

@@ -1,25 +1,25 @@
-//! A node to test on: a containerd of its own, a registry of its own, an agent, and looks at what really runs.
+//! A test node: its own containerd and registry, an agent, and functions that read what really runs.
 //!
-//! Everything of a [`Node`] lives in one directory of the temp directory and carries its name (bridge, cgroups), so that
-//! many run side by side, nothing of the machine's own daemons is touched, and what a killed run left behind is found and
-//! removed by the next ([`slot::sweep`]).
+//! All files of a [`Node`] are in one directory below the temp directory, and its bridge and cgroups bear its name. So
+//! many nodes run side by side, none touches the machine's own daemons, and the next run finds and removes what a
+//! killed run left behind ([`slot::sweep`]).
 //!
 //! # Layout
 //!
-//! - [`tools`] finds the programs that are run; [`process`] runs them; [`wait`] awaits; [`http`] asks, [`site`] answers.
-//! - [`layer`], [`image`], [`fixtures`]: OCI images made from Debian packages of this machine; [`registry`] serves them,
-//!   [`proxy`] spoils what it serves, [`hostile`] serves what nobody should, [`authority`] makes certificates.
-//! - [`slot`] the directory and names of a node; [`remains`] what is on the machine under those names.
-//! - [`containerd`] and [`docker`] above it, each a daemon (`daemon`), [`ctr`] what the one says and [`events`] what it reports,
-//!   [`proc`] what the kernel says.
-//! - [`k3s`] the layout of K3s, with a real containerd at its socket.
-//! - [`cgroups`] who makes those of the containers.
-//! - [`view`] what either runtime says of the pods; [`on_each_runtime!`] makes tests for both.
+//! - [`tools`] finds programs, [`process`] runs them; [`wait`] polls; [`http`] is a client, [`site`] a server.
+//! - [`layer`], [`image`], [`fixtures`] make OCI images from Debian packages of this machine. [`registry`] serves them,
+//!   [`proxy`] spoils its answers, [`hostile`] serves malformed images, [`authority`] issues certificates.
+//! - [`slot`]: directory and names of a node. [`remains`]: everything on the machine under those names.
+//! - [`containerd`], and [`docker`] on top of it: daemons (`daemon`). [`ctr`]: containerd's client. [`events`]: its
+//!   events. [`proc`]: processes, mounts and cgroups as the kernel shows them.
+//! - [`k3s`]: the layout of K3s, with a real containerd at its socket.
+//! - [`cgroups`]: the cgroup driver of the containers.
+//! - [`view`]: either runtime's own view of the pods. [`on_each_runtime!`] makes tests for both.
 //! - [`node`] puts it together with [`agent`], the program under test.
-//! - [`golden`] recordings of a kubelet, and how they are compared with what a node shows.
-//! - [`rules`] which tests prove which rule of `docs/rules.md`; [`limits`] what `docs/limits.md` lists.
+//! - [`golden`]: recordings of a kubelet, and their comparison with a node.
+//! - [`rules`]: the tests that prove each rule of `docs/rules.md`. [`limits`]: the page `docs/limits.md`.
 //! - [`soak`]: edits, kills and hostile input at random, for minutes or hours.
-//! - [`pods`] manifests; [`redis`] the client; [`random`] seeded chance.
+//! - [`pods`]: manifests. [`redis`]: a client. [`random`]: seeded random numbers.
 
 pub mod agent;
 pub mod authority;

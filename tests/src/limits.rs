@@ -1,4 +1,4 @@
-//! The bounds of every crate (`limits.rs`), and the page that lists them (`docs/limits.md`).
+//! Limits of every crate (`limits.rs`), and the page that lists them (`docs/limits.md`).
 
 use std::{
     fmt::Write as _,
@@ -8,16 +8,16 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// A bound, as its module declares it.
+/// Limit, as its module declares it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// The module's path below the workspace's root.
+    /// Path of the module, relative to the workspace's root.
     pub place: PathBuf,
-    /// What messages call it.
+    /// Name of the limit in messages.
     pub name: String,
-    /// The expression of its value, as it is written.
+    /// Expression of its value, as in the source.
     pub value: String,
-    /// The doc comment: why it is bounded, and what happens beyond it.
+    /// Doc comment: the reason for the limit, and what happens beyond it.
     pub reason: String,
 }
 
@@ -67,7 +67,8 @@ fn declared(place: &Path, source: &str) -> Result<Vec<Limit>> {
     Ok(limits)
 }
 
-/// Takes the name in messages and the value out of `const NAME: Limit = Limit::new("name", value);`, or of a plain constant.
+/// Returns the name in messages and the value from `const NAME: Limit = Limit::new("name", value);`, or from a plain
+/// constant.
 fn parts(statement: &str) -> Result<(String, String)> {
     let (head, value) = statement.split_once(" = ").context("this is no constant")?;
     let constant = head.split(':').next().and_then(|head| head.split_whitespace().last()).context("it has no name")?;
@@ -84,7 +85,7 @@ fn parts(statement: &str) -> Result<(String, String)> {
     Ok((name.to_owned(), value.trim().to_owned()))
 }
 
-/// Writes the page.
+/// Returns the text of `docs/limits.md`.
 #[must_use]
 pub fn page(limits: &[Limit]) -> String {
     let mut page = String::from(

@@ -1,4 +1,4 @@
-//! A whole node: runtime, registry, agent, and looks at what is there.
+//! A whole test node: runtime, registry, agent, and functions that read their state.
 
 mod config;
 mod left;
@@ -35,10 +35,10 @@ use crate::{
 /// Name of every test node: its pods are `<name>-node-1`.
 pub const NODE_NAME: &str = "node-1";
 
-/// How long something may take that has no time of its own; the machine may be busy with other tests.
+/// Time limit for everything without a limit of its own; the machine may be busy with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a node is made with.
+/// Options of a test node.
 #[derive(Clone, Debug)]
 pub struct NodeBuilder {
     kind: Kind,
@@ -58,7 +58,7 @@ pub struct NodeBuilder {
 }
 
 impl NodeBuilder {
-    /// A node for tests with the fixture images in its registry.
+    /// Describes a node with the fixture images in its registry.
     #[must_use]
     pub fn new(kind: Kind) -> Self {
         let text = String::new;
@@ -87,14 +87,14 @@ impl NodeBuilder {
         self
     }
 
-    /// Runs pods on Docker, and on containerd those that ask for it by `runtimeClassName: containerd`.
+    /// Runs pods on Docker, and those with `runtimeClassName: containerd` on containerd.
     #[must_use]
     pub fn mixed(mut self) -> Self {
         self.beside = Some(PathBuf::new());
         self.on(Backend::Docker)
     }
 
-    /// Uses the programs of this directory; otherwise those that were built with the running one.
+    /// Uses the programs of this directory; by default, those that were built with the running program.
     #[must_use]
     pub fn programs(mut self, dir: &Path) -> Self {
         self.programs = Some(dir.to_path_buf());
@@ -108,7 +108,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Keeps in memory what an installed node has in `/run`: sockets, pinned namespaces, the daemons' running state.
+    /// Keeps in memory the files that an installed node has in `/run`: sockets, pinned namespaces, the daemons' running
+    /// state.
     #[must_use]
     pub fn runs_in_memory(mut self) -> Self {
         self.runs_in_memory = true;
@@ -129,14 +130,14 @@ impl NodeBuilder {
         self
     }
 
-    /// Gives the runtime a disk of that size only, e.g. `16m`.
+    /// Gives the runtime a disk of this size, e.g. `16m`.
     #[must_use]
     pub fn disk(mut self, size: &str) -> Self {
         self.disk = Some(size.to_owned());
         self
     }
 
-    /// Keeps the agent's state in memory, by a tmpfs with these options.
+    /// Keeps the agent's state on a tmpfs with these options.
     #[must_use]
     pub fn state_disk(mut self, options: &str) -> Self {
         self.state_disk = Some(options.to_owned());
@@ -171,7 +172,7 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts runtime and registry, writes the configuration; the agent is not started.
+    /// Starts runtime and registry, and writes the configuration; does not start the agent.
     ///
     /// # Errors
     /// When something does not start; nothing is left then.
@@ -227,7 +228,7 @@ impl NodeBuilder {
         Ok(Node { agent, registry, proxy, docker, k3s, containerd, fixtures, is_mixed, names, mounts, _slot: slot })
     }
 
-    /// Starts all of it.
+    /// Starts runtime, registry and agent.
     ///
     /// # Errors
     /// When something does not start; nothing is left then.
@@ -237,10 +238,10 @@ impl NodeBuilder {
         Ok(node)
     }
 
-    /// Starts all of it and runs a test on it; a failure comes with a dump of the node.
+    /// Starts the node and runs a test on it; prints a dump of the node when the test fails.
     ///
     /// # Errors
-    /// Those of `test`.
+    /// The error of `test`, or of the start.
     pub fn run(self, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
         let mut node = self.start()?;
         let result = test(&mut node);
@@ -251,7 +252,7 @@ impl NodeBuilder {
     }
 }
 
-/// Has the files of a directory in memory, by a tmpfs with these options; the directory is made if there is none.
+/// Mounts a tmpfs with these options on a directory; creates the directory if it does not exist.
 ///
 /// # Errors
 /// When it cannot be made or mounted.
@@ -260,46 +261,46 @@ pub fn mount_memory(dir: &Path, options: &str) -> Result<()> {
     process::text(tools::command("mount")?.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir)).map(drop)
 }
 
-/// A running node. Dropping it ends and removes everything of it.
+/// Running node. Its drop ends and removes everything that belongs to it.
 #[derive(Debug)]
 pub struct Node {
-    /// The agent and its command line.
+    /// Agent and its command line.
     pub agent: Agent,
-    /// The registry, where fixtures are used.
+    /// Registry, on a node with fixtures.
     pub registry: Option<Registry>,
-    /// What stands in front of the registry, where asked for.
+    /// Proxy in front of the registry, on a node with one.
     pub proxy: Option<Proxy>,
-    /// Docker, on a node whose runtime it is.
+    /// Docker, on a node that uses it as its runtime.
     pub docker: Option<Docker>,
-    /// K3s's layout, on a node whose runtime is its containerd.
+    /// K3s's layout, on a node that uses its containerd as its runtime.
     pub k3s: Option<K3s>,
-    /// containerd: the runtime, or what Docker runs on.
+    /// containerd: the runtime, or the daemon below Docker.
     pub containerd: Containerd,
-    /// The images, where fixtures are used.
+    /// Images, on a node with fixtures.
     pub fixtures: Option<Fixtures>,
-    // Whether pods run on containerd beside Docker.
+    // Whether some pods run on containerd beside Docker.
     is_mixed: bool,
     names: Names,
-    // What was mounted before the agent came.
+    // Mounts that existed before the agent started.
     mounts: Vec<PathBuf>,
-    // Last: its drop removes what the others leave.
+    // The last field: its drop removes what the others leave.
     _slot: Slot,
 }
 
 impl Node {
-    /// A node for a test, with everything at its default.
+    /// Describes a node for a test, with default options.
     #[must_use]
     pub fn builder() -> NodeBuilder {
         NodeBuilder::new(Kind::Test)
     }
 
-    /// Its names on the machine.
+    /// Returns its names on the machine.
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// A path in its directory.
+    /// Returns a path in its directory.
     #[must_use]
     pub fn path(&self, sub: &str) -> PathBuf {
         self.names.dir.join(sub)
@@ -314,13 +315,13 @@ impl Node {
         process::text(tools::command("mount")?.args(["-o", &options]).arg(self.path(self.runtime().name()))).map(drop)
     }
 
-    /// What containerd says about the agent's namespace.
+    /// Returns a client of containerd for the agent's namespace.
     #[must_use]
     pub fn ctr(&self) -> Ctr {
         self.containerd.ctr(&self.names.namespace)
     }
 
-    /// Which runtime runs its pods.
+    /// Returns the runtime of its pods.
     #[must_use]
     pub fn runtime(&self) -> Backend {
         match (&self.docker, &self.k3s) {
@@ -330,7 +331,8 @@ impl Node {
         }
     }
 
-    /// The full reference of a fixture image in the node's registry, e.g. of `redis:7`; where there is a proxy, through it.
+    /// Returns the full reference of a fixture image, e.g. of `redis:7`, in the node's registry, or in the proxy if
+    /// there is one.
     ///
     /// # Errors
     /// When the node has no registry.
@@ -340,7 +342,7 @@ impl Node {
         Ok(format!("{}/library/{image}", address.context("a node with a registry")?))
     }
 
-    /// The namespace in containerd that has the tasks of the pods: on Docker, Docker's.
+    /// Returns the containerd namespace with the pods' tasks: on Docker, Docker's.
     #[must_use]
     pub fn task_namespace(&self) -> &str {
         match self.runtime() {
@@ -349,7 +351,7 @@ impl Node {
         }
     }
 
-    /// What the runtime itself says.
+    /// Returns a client of its runtime.
     #[must_use]
     pub fn view(&self) -> View {
         match &self.docker {
@@ -358,7 +360,7 @@ impl Node {
         }
     }
 
-    /// What the runtimes themselves say.
+    /// Returns clients of all its runtimes.
     #[must_use]
     pub fn views(&self) -> Vec<View> {
         let beside = self.is_mixed.then(|| View::Containerd(self.ctr()));
@@ -387,7 +389,7 @@ impl Node {
         }
     }
 
-    /// The path of a manifest.
+    /// Returns the path of a manifest.
     #[must_use]
     pub fn manifest(&self, file: &str) -> PathBuf {
         self.path("manifests").join(file)
@@ -399,13 +401,13 @@ impl Node {
     /// When it cannot be written.
     pub fn write(&self, file: &str, content: impl AsRef<[u8]>) -> Result<()> {
         let path = self.manifest(file);
-        // Beside the directory, not in it, so that the agent sees one event only.
+        // The draft is beside the directory, so that the agent sees one event only.
         let draft = self.path(&format!("draft-{file}"));
         fs::write(&draft, content).with_context(|| format!("cannot write {}", draft.display()))?;
         fs::rename(&draft, &path).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Removes a manifest; one that is gone already is fine.
+    /// Removes a manifest, if it exists.
     ///
     /// # Errors
     /// When it cannot be removed.
@@ -418,7 +420,7 @@ impl Node {
         }
     }
 
-    /// A pod as `get pods -o json` shows it; `name` is the manifest's.
+    /// Returns a pod as `get pods -o json` shows it; `name` is the name in the manifest.
     ///
     /// # Errors
     /// When the agent does not answer, or does not know the pod.
@@ -426,7 +428,7 @@ impl Node {
         self.agent.json(&["get", "pods", &pods::on_node(name)]).map(Pod::new)
     }
 
-    /// Names of the pods that the agent shows.
+    /// Returns the names of the pods that the agent shows.
     ///
     /// # Errors
     /// When the agent does not answer.
@@ -436,17 +438,17 @@ impl Node {
         Ok(items.iter().filter_map(|pod| pod["metadata"]["name"].as_str().map(str::to_owned)).collect())
     }
 
-    /// Awaits that the pod is Running with all containers ready, in the agent's view and in the runtime's; gives its
+    /// Waits until the pod is Running with all containers ready, in the agent's view and in the runtime's; returns its
     /// containers.
     ///
     /// # Errors
-    /// When it does not get there.
+    /// When this does not happen within [`PATIENCE`].
     pub fn await_running(&self, name: &str) -> Result<Vec<Running>> {
         let view = self.view();
         self.await_running_by(name, || view.of_pod(&pods::on_node(name)))
     }
 
-    /// The same of a pod whose containers a runtime tells by `running`.
+    /// Waits as [`await_running`](Self::await_running) does, for a pod whose containers `running` returns.
     pub(crate) fn await_running_by(
         &self,
         name: &str,
@@ -461,10 +463,10 @@ impl Node {
         })
     }
 
-    /// Awaits that the runtime runs nothing of the pod and the agent does not show it.
+    /// Waits until the runtime runs no container of the pod and the agent does not show it.
     ///
     /// # Errors
-    /// When it does not get there.
+    /// When this does not happen within [`PATIENCE`].
     pub fn await_gone(&self, name: &str) -> Result<()> {
         let view = self.view();
         let full = pods::on_node(name);
@@ -476,15 +478,15 @@ impl Node {
         })
     }
 
-    /// [`until`] with this node's patience.
+    /// Calls [`until`] with the limit [`PATIENCE`].
     ///
     /// # Errors
-    /// When it does not come true.
+    /// When `look` does not succeed in time.
     pub fn until<T, E: Debug>(&self, what: &str, look: impl FnMut() -> std::result::Result<T, E>) -> Result<T> {
         until(what, PATIENCE, look)
     }
 
-    /// The first container of a pod that has one.
+    /// Returns the running container of a pod that has exactly one.
     ///
     /// # Errors
     /// When the runtime runs none, or several.
@@ -494,7 +496,7 @@ impl Node {
         running.pop().context("a list of one is empty")
     }
 
-    /// The pod's address.
+    /// Returns the pod's address.
     ///
     /// # Errors
     /// When it has none.
@@ -502,7 +504,7 @@ impl Node {
         self.pod(name)?.address()
     }
 
-    /// Asks the redis of a pod.
+    /// Sends a command to the redis of a pod.
     ///
     /// # Errors
     /// When it does not answer.
@@ -510,7 +512,7 @@ impl Node {
         crate::redis::ask(SocketAddr::new(self.address(name)?, 6379), command)
     }
 
-    /// What a command says, on both streams, whatever its exit code.
+    /// Returns the output of a command, both streams, whatever its exit code.
     ///
     /// # Errors
     /// When it cannot be started or hangs.
@@ -519,18 +521,18 @@ impl Node {
         Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// Awaits that a command says all of `words`.
+    /// Waits until the output of a command contains all of `words`.
     ///
     /// # Errors
-    /// When it does not.
+    /// When this does not happen in time.
     pub fn await_said(&self, arguments: &[&str], words: &[&str]) -> Result<()> {
         self.await_said_within(PATIENCE, arguments, words)
     }
 
-    /// [`await_said`](Self::await_said) with a deadline of one's own.
+    /// Does the same as [`await_said`](Self::await_said), with another time limit.
     ///
     /// # Errors
-    /// When it does not.
+    /// When this does not happen in time.
     pub fn await_said_within(&self, within: Duration, arguments: &[&str], words: &[&str]) -> Result<()> {
         until(&format!("`stanchion {}` to say {words:?}", arguments.join(" ")), within, || {
             let said = self.said(arguments)?;
@@ -539,7 +541,7 @@ impl Node {
         })
     }
 
-    /// Events as `get events -o json` shows them.
+    /// Returns events as `get events -o json` shows them.
     ///
     /// # Errors
     /// When the agent does not answer.
@@ -548,7 +550,7 @@ impl Node {
         list["items"].as_array().cloned().context("get events -o json has no items")
     }
 
-    /// Everything that helps to see what went wrong.
+    /// Returns the state and the logs that help to find the cause of a failure.
     #[must_use]
     pub fn dump(&self) -> String {
         let say = |result: Result<String>| result.unwrap_or_else(|error| format!("{error:#}"));
@@ -579,7 +581,7 @@ impl Drop for Node {
     }
 }
 
-/// Where cargo put the programs that were built together with the running one.
+/// Returns the directory of the programs that cargo built together with the running one.
 fn profile_dir() -> Result<PathBuf> {
     let program = std::env::current_exe().context("cannot tell the path of the running program")?;
     let target = tools::target_dir()?;

@@ -1,4 +1,4 @@
-//! Manifests to write, and pods as they are shown.
+//! Manifests for tests, and pods as the agent shows them.
 
 use std::net::IpAddr;
 
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use crate::node::NODE_NAME;
 
-/// The manifest of the founding story, to the letter.
+/// The example manifest that the project began with, verbatim.
 pub const REDIS: &str = include_str!("../fixtures/manifests/redis-static-pod.yaml");
 
-/// The name that a manifest's pod has on the test node.
+/// Returns the name of a manifest's pod on the test node.
 #[must_use]
 pub fn on_node(name: &str) -> String {
     format!("{name}-{NODE_NAME}")
 }
 
-/// A pod of one busybox container named `main` that runs `script` in a shell and stops fast; `extra` is added to the pod's
-/// spec, two spaces deep.
+/// Returns a pod of one busybox container named `main` that runs `script` in a shell and stops fast. `extra` is added
+/// to the pod's spec, indented by two spaces.
 #[must_use]
 pub fn shell(name: &str, script: &str, extra: &str) -> String {
     let script = Value::from(script);
@@ -29,21 +29,21 @@ pub fn shell(name: &str, script: &str, extra: &str) -> String {
     text
 }
 
-/// A script that waits for SIGTERM and then ends at once, as a well-behaved server does.
+/// Script that waits for SIGTERM and then ends at once, as a well-behaved server does.
 pub const IDLE: &str = "trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done";
 
-/// A pod that does nothing until it is told to stop; `revision` makes it differ.
+/// Returns a pod that does nothing until it is stopped; manifests with different `revision`s differ.
 #[must_use]
 pub fn idle(name: &str, revision: &str) -> String {
     shell(name, IDLE, &format!("    env:\n    - name: REVISION\n      value: {revision:?}\n"))
 }
 
-/// A pod as `get pods NAME -o json` shows it.
+/// Pod as `get pods NAME -o json` shows it.
 #[derive(Clone, Debug)]
 pub struct Pod(pub Value);
 
 impl Pod {
-    /// Wraps what was printed.
+    /// Wraps the printed pod.
     #[must_use]
     pub fn new(value: Value) -> Self {
         Self(value)
@@ -57,37 +57,37 @@ impl Pod {
         self.status("containerStatuses").as_array().map_or(&[], Vec::as_slice)
     }
 
-    /// `status.phase`.
+    /// Returns `status.phase`, or an empty string.
     #[must_use]
     pub fn phase(&self) -> &str {
         self.status("phase").as_str().unwrap_or_default()
     }
 
-    /// How many containers its spec has.
+    /// Returns the number of containers in its spec.
     #[must_use]
     pub fn containers(&self) -> usize {
         self.0["spec"]["containers"].as_array().map_or(0, Vec::len)
     }
 
-    /// Whether every container is ready.
+    /// Returns whether every container is ready.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.statuses().len() == self.containers() && self.statuses().iter().all(|status| status["ready"] == true)
     }
 
-    /// The status of one container; null when there is none.
+    /// Returns the status of one container; null if it has none.
     #[must_use]
     pub fn container(&self, name: &str) -> &Value {
         self.statuses().iter().find(|status| status["name"] == name).unwrap_or(&Value::Null)
     }
 
-    /// Restarts of all containers.
+    /// Returns the sum of the containers' `restartCount`.
     #[must_use]
     pub fn restarts(&self) -> u64 {
         self.statuses().iter().filter_map(|status| status["restartCount"].as_u64()).sum()
     }
 
-    /// `status.podIP`.
+    /// Returns `status.podIP`.
     ///
     /// # Errors
     /// When it has none.
@@ -96,7 +96,7 @@ impl Pod {
         text.parse().with_context(|| format!("status.podIP is {text:?}"))
     }
 
-    /// The status in one line.
+    /// Returns the status in one line.
     #[must_use]
     pub fn summary(&self) -> String {
         self.0["status"].to_string()

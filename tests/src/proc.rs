@@ -1,4 +1,4 @@
-//! What the kernel says: processes, mounts, cgroups.
+//! Processes, mounts and cgroups as the kernel shows them.
 
 use std::{
     fs, io,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// A process on this machine.
+/// Process on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its id.
@@ -17,7 +17,7 @@ pub struct Seen {
     pub command: String,
 }
 
-/// All processes that have a command line.
+/// Returns all processes that have a command line.
 ///
 /// # Errors
 /// When `/proc` cannot be read.
@@ -25,7 +25,7 @@ pub fn processes() -> Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // It may be gone by now.
+        // The process may have ended by now.
         let Ok(line) = fs::read(format!("/proc/{pid}/cmdline")) else { continue };
         if !line.is_empty() {
             let command = String::from_utf8_lossy(&line).trim_end_matches('\0').replace('\0', " ");
@@ -35,7 +35,7 @@ pub fn processes() -> Result<Vec<Seen>> {
     Ok(seen)
 }
 
-/// When a process started, in clock ticks after boot: with the pid it names one process for ever.
+/// Returns when a process started, in clock ticks after boot: with the pid, it identifies one process for ever.
 ///
 /// # Errors
 /// When there is no such process.
@@ -46,7 +46,7 @@ pub fn started(pid: u32) -> Result<u64> {
         .with_context(|| format!("/proc/{pid}/stat has no start time"))
 }
 
-/// CPU time that a process has used, its ended children not included.
+/// Returns the CPU time that a process has used, without its ended children.
 ///
 /// # Errors
 /// When there is no such process.
@@ -57,20 +57,21 @@ pub fn cpu(pid: u32) -> Result<Duration> {
     Ok(used.into())
 }
 
-/// Time that the cores were idle since boot, of all cores together; the kernel counts it in hundredths of a second.
+/// Returns the time that the cores were idle since boot, all cores together; the kernel counts it in hundredths of a
+/// second.
 ///
 /// # Errors
-/// When the kernel does not tell.
+/// When `/proc/stat` cannot be read or has no idle time.
 pub fn idle() -> Result<Duration> {
     let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let mut fields = text.lines().next().context("/proc/stat is empty")?.split_whitespace().skip(4);
-    // Idle, and idle while a disk is waited for (proc_stat(5)).
+    // `idle` and `iowait` (proc_stat(5)).
     let mut next = || fields.next()?.parse::<u64>().ok();
     let (idle, waiting) = next().zip(next()).context("/proc/stat has no idle time")?;
     Ok(Duration::from_millis((idle + waiting) * 10))
 }
 
-/// Memory of a process, shared pages divided among those who share them, bytes.
+/// Returns the memory of a process in bytes, shared pages divided among the processes that share them (`Pss`).
 ///
 /// # Errors
 /// When there is no such process.
@@ -82,7 +83,7 @@ pub fn pss(pid: u32) -> Result<u64> {
     Ok(kib.with_context(|| format!("{path} has no Pss"))? * 1024)
 }
 
-/// The most memory that a process has had at one time, bytes (`VmHWM`).
+/// Returns the most memory that a process has had at one time, in bytes (`VmHWM`).
 ///
 /// # Errors
 /// When there is no such process.
@@ -94,24 +95,24 @@ pub fn peak(pid: u32) -> Result<u64> {
     Ok(kib.with_context(|| format!("{path} has no VmHWM"))? * 1024)
 }
 
-/// The parent of a process; `None` when it has ended.
+/// Returns the parent of a process; `None` when the process has ended.
 ///
 /// # Errors
-/// When what the kernel says of it is no number.
+/// When `/proc/PID/stat` has no number for the parent.
 pub fn parent(pid: u32) -> Result<Option<u32>> {
     let Ok(fields) = stat(pid) else { return Ok(None) };
     let parent = fields.get(1).and_then(|field| field.parse().ok());
     parent.map(Some).with_context(|| format!("/proc/{pid}/stat has no parent"))
 }
 
-/// Whether what is mounted at `path` and below it in a process' view is `ro` or `rw`, the shortest path first.
+/// Returns the mounts at and below `path` in a process's mount namespace, as `ro` or `rw`, sorted by path.
 ///
 /// # Errors
 /// When there is no such process.
 pub fn access_below(pid: u32, path: &Path) -> Result<Vec<String>> {
     let table = format!("/proc/{pid}/mountinfo");
     let text = fs::read_to_string(&table).with_context(|| format!("cannot read {table}"))?;
-    // Where it is mounted, and how (proc_pid_mountinfo(5), fields 5 and 6).
+    // Mount point and options (proc_pid_mountinfo(5), fields 5 and 6).
     let fields = text.lines().map(|line| line.split(' ').skip(4));
     let mut found: Vec<_> = fields.filter_map(|mut fields| fields.next().zip(fields.next())).collect();
     found.retain(|(point, _)| Path::new(point).starts_with(path));
@@ -119,13 +120,13 @@ pub fn access_below(pid: u32, path: &Path) -> Result<Vec<String>> {
     Ok(found.iter().filter_map(|(_, options)| options.split(',').next()).map(str::to_owned).collect())
 }
 
-/// Whether a process exists and is no zombie.
+/// Returns whether a process exists and is no zombie.
 #[must_use]
 pub fn alive(pid: u32) -> bool {
     stat(pid).is_ok_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
 }
 
-/// The fields of `/proc/PID/stat` from the state on: index 0 is the third of proc(5).
+/// Returns the fields of `/proc/PID/stat` from the state on: index 0 is field 3 of proc(5).
 fn stat(pid: u32) -> Result<Vec<String>> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
@@ -133,7 +134,7 @@ fn stat(pid: u32) -> Result<Vec<String>> {
     Ok(rest.split_whitespace().map(str::to_owned).collect())
 }
 
-/// Mount points at or below `dir`, deepest last.
+/// Returns the mount points at or below `dir`, deepest last.
 ///
 /// # Errors
 /// When the mount table cannot be read.
@@ -143,7 +144,7 @@ pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(points.map(|point| PathBuf::from(point.replace("\\040", " "))).filter(|point| point.starts_with(dir)).collect())
 }
 
-/// Mount points of every cgroup hierarchy, v1 and v2.
+/// Returns the mount points of every cgroup hierarchy, v1 and v2.
 ///
 /// # Errors
 /// When the mount table cannot be read.
@@ -153,7 +154,7 @@ pub fn cgroup_hierarchies() -> Result<Vec<PathBuf>> {
     Ok(cgroups.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect())
 }
 
-/// Cgroups at `root` in every hierarchy, and below, deepest first.
+/// Returns the cgroups at and below `root` in every hierarchy, deepest first.
 ///
 /// # Errors
 /// When a hierarchy cannot be read.
@@ -172,7 +173,7 @@ fn descend(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", dir.display())),
     };
     for entry in entries {
-        // Both the entry and its directory may go while we look.
+        // The entry and its directory may vanish meanwhile.
         let Ok(entry) = entry else { continue };
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             descend(&entry.path(), found)?;
@@ -182,7 +183,7 @@ fn descend(dir: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Memory limit of a process's cgroup, bytes.
+/// Returns the memory limit of a process's cgroup, in bytes.
 ///
 /// # Errors
 /// When it has no such cgroup.
@@ -190,7 +191,7 @@ pub fn memory_limit(pid: u32) -> Result<String> {
     cgroup_value(pid, "memory", "memory.limit_in_bytes", "memory.max")
 }
 
-/// CPU quota of a process's cgroup: µs of CPU time, µs of the period.
+/// Returns the CPU quota of a process's cgroup: µs of CPU time, and µs of the period.
 ///
 /// # Errors
 /// When it has no such cgroup.
@@ -202,7 +203,7 @@ pub fn cpu_quota(pid: u32) -> Result<String> {
     Ok(format!("{quota} {}", cgroup_value(pid, "cpu", "cpu.cfs_period_us", "")?))
 }
 
-/// Whether the kernel kills all of a process's cgroup when that is out of memory; `None` where it cannot.
+/// Returns `memory.oom.group`: whether the kernel kills the whole cgroup when it is out of memory. `None` on cgroup v1.
 ///
 /// # Errors
 /// When it has no such cgroup.
@@ -210,7 +211,8 @@ pub fn oom_group(pid: u32) -> Result<Option<String>> {
     if unified(pid)? { cgroup_value(pid, "memory", "", "memory.oom.group").map(Some) } else { Ok(None) }
 }
 
-/// A process's cgroup in the hierarchy of a controller; of none, in that of version 2.
+/// Returns a process's cgroup in the hierarchy of a controller; for an empty `controller`, in the hierarchy of cgroup
+/// v2.
 ///
 /// # Errors
 /// When it has none there.
@@ -232,7 +234,7 @@ fn cgroup_value(pid: u32, controller: &str, v1: &str, v2: &str) -> Result<String
     Ok(fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?.trim().to_owned())
 }
 
-/// Whether all controllers are in the one hierarchy of cgroup v2.
+/// Returns whether all controllers are in the one hierarchy of cgroup v2.
 fn unified(pid: u32) -> Result<bool> {
     Ok(memberships(pid)?.lines().count() == 1)
 }
@@ -242,7 +244,7 @@ fn memberships(pid: u32) -> Result<String> {
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
 }
 
-/// The environment that a process was started with.
+/// Returns the environment that a process was started with.
 ///
 /// # Errors
 /// When there is no such process.

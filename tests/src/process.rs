@@ -1,4 +1,4 @@
-//! Processes that end with the test.
+//! Child processes that end with the test.
 
 use std::{
     fs::File,
@@ -14,7 +14,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 
-/// A child in its own process group (Ctrl-C at the terminal does not reach it), killed when dropped.
+/// Child in its own process group (Ctrl-C at the terminal does not reach it), killed when dropped.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -42,19 +42,19 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log: log.to_path_buf(), ended: None })
     }
 
-    /// Its process id.
+    /// Returns its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Where its output goes.
+    /// Returns the path of the log with its output.
     #[must_use]
     pub fn log(&self) -> &Path {
         &self.log
     }
 
-    /// How it ended, if it has.
+    /// Returns its exit status, if it has ended.
     ///
     /// # Errors
     /// When the kernel cannot tell.
@@ -65,7 +65,7 @@ impl Process {
         Ok(self.ended)
     }
 
-    /// Sends a signal; to one that has ended already, does nothing.
+    /// Sends a signal; does nothing if the process has ended already.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -77,7 +77,7 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     ///
     /// # Errors
     /// When it has not ended `within` that time.
@@ -98,7 +98,7 @@ impl Process {
         }
     }
 
-    /// Kills it with SIGKILL and waits for its end.
+    /// Kills it with SIGKILL and waits until it ends.
     ///
     /// # Errors
     /// When it cannot be killed.
@@ -129,7 +129,7 @@ impl Drop for Process {
     }
 }
 
-/// Runs `command` to its end and gives its output, whatever its exit code; killed after `within`.
+/// Runs `command` and returns its output, whatever its exit code; kills it after `within`.
 ///
 /// # Errors
 /// When it cannot be started, or takes longer.
@@ -156,10 +156,10 @@ pub fn output(command: &mut Command, within: Duration) -> Result<Output> {
     Ok(output)
 }
 
-/// Runs `command`, which must succeed, and gives what it printed.
+/// Runs `command`, which must succeed, and returns its standard output.
 ///
 /// # Errors
-/// When it fails: with its command line and what it said.
+/// When it fails; the error has its command line and its standard error.
 pub fn text(command: &mut Command) -> Result<String> {
     let result = output(command, Duration::from_secs(60))?;
     if !result.status.success() {
@@ -171,7 +171,7 @@ pub fn text(command: &mut Command) -> Result<String> {
 /// Kills a process of this machine with SIGKILL.
 ///
 /// # Errors
-/// When there is none.
+/// When there is no such process.
 pub fn kill(pid: u32) -> Result<()> {
     let target = i32::try_from(pid).ok().and_then(Pid::from_raw).with_context(|| format!("{pid} is no process id"))?;
     kill_process(target, Signal::KILL).with_context(|| format!("cannot kill pid {pid}"))

@@ -1,4 +1,4 @@
-//! A proxy in front of the registry that does wrong what a test wants wrong.
+//! A proxy in front of the registry that misbehaves on demand.
 
 use std::{
     io::{BufRead as _, BufReader, Read, Write as _},
@@ -15,34 +15,34 @@ use anyhow::{Context as _, Result};
 
 use crate::wait::lock;
 
-/// What is done wrong.
+/// Misbehaviour of the proxy.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// Answers with this status line and these headers, and no more.
+    /// Answers with this status line and header, and an empty body.
     Refuse {
         /// e.g. `429 Too Many Requests`
         status: &'static str,
         /// e.g. `Retry-After: 7`
         header: &'static str,
     },
-    /// Refuses who does not give `user:secret`.
+    /// Refuses requests without the login `user:secret`.
     Login,
-    /// Refuses who has no token, and gives one to who posts the identity token `secret` for it.
+    /// Refuses requests without a token; issues one for a POST with the identity token `secret`.
     Identity,
     /// Breaks the connection after that many bytes of the body.
     Cut(usize),
-    /// Sends only that many bytes of the body, and says so.
+    /// Sends only that many bytes of the body, with a `Content-Length` that matches.
     Truncate(usize),
     /// Changes the last byte of the body.
     Falsify,
 }
 
-/// A request that came.
+/// Request that has arrived.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// When.
+    /// Time of its arrival.
     pub at: Instant,
-    /// Method, path, and headers, one a line.
+    /// Request line and headers, one a line.
     pub head: String,
 }
 
@@ -60,7 +60,7 @@ struct State {
     stopped: AtomicBool,
 }
 
-/// The proxy. Ends when it is dropped.
+/// Proxy, which ends when it is dropped.
 pub struct Proxy {
     state: Arc<State>,
 }
@@ -72,10 +72,10 @@ impl std::fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// Passes everything on to `upstream`, an address.
+    /// Starts a proxy that forwards everything to the address `upstream`.
     ///
     /// # Errors
-    /// When no port can be had.
+    /// When it cannot listen on any port.
     pub fn start(upstream: &str) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("cannot listen")?;
         let address = listener.local_addr().context("the proxy has no address")?.to_string();
@@ -87,30 +87,30 @@ impl Proxy {
                     return;
                 }
                 let (shared, upstream) = (Arc::clone(&shared), upstream.clone());
-                // One that goes away in the middle is what some tests are about.
+                // A client that disconnects early is the point of some tests.
                 thread::spawn(move || serve(&shared, &upstream, client).ok());
             }
         });
         Ok(Self { state })
     }
 
-    /// `127.0.0.1:port`.
+    /// Returns its address, `127.0.0.1:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.state.address
     }
 
-    /// Does it wrong the next `times` times that a path has `path` in it.
+    /// Misbehaves for the next `times` requests whose path contains `path`.
     pub fn fault(&self, path: &'static str, times: u32, fault: Fault) {
         lock(&self.state.rules).push(Rule { path, times, fault });
     }
 
-    /// Does everything right again.
+    /// Removes all faults.
     pub fn heal(&self) {
         lock(&self.state.rules).clear();
     }
 
-    /// What came so far with `path` in its path.
+    /// Returns the requests so far whose path contains `path`.
     #[must_use]
     pub fn seen(&self, path: &str) -> Vec<Seen> {
         let has_path = |seen: &&Seen| seen.head.lines().next().is_some_and(|line| line.contains(path));
@@ -126,7 +126,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Answers one request, and closes.
+/// Answers one request and closes the connection.
 fn serve(state: &State, upstream: &str, mut client: TcpStream) -> std::io::Result<()> {
     client.set_read_timeout(Some(Duration::from_secs(20)))?;
     let mut head = String::new();
@@ -193,7 +193,7 @@ fn serve(state: &State, upstream: &str, mut client: TcpStream) -> std::io::Resul
     client.shutdown(Shutdown::Both)
 }
 
-/// The answer of a token server that takes an identity token, by POST, and nothing else.
+/// Returns the answer of a token server that takes an identity token, by POST, and nothing else.
 fn token(head: &str, mut rest: impl Read) -> std::io::Result<String> {
     let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
     let mut form = vec![0; length.unwrap_or(0)];
@@ -209,7 +209,7 @@ fn token(head: &str, mut rest: impl Read) -> std::io::Result<String> {
     Ok(format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"))
 }
 
-/// The fault that the request meets.
+/// Returns the fault for a request, and counts it as used.
 fn strike(state: &State, head: &str) -> Option<Fault> {
     let line = head.lines().next().unwrap_or_default();
     let mut rules = lock(&state.rules);

@@ -1,4 +1,4 @@
-//! Seeded chance, so that a failure can be had again.
+//! Seeded random numbers, so that a failure can be reproduced.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use std::{
 pub struct Random(u64);
 
 impl Random {
-    /// Seeded from `STANCHION_SEED`, or from the clock; prints the seed.
+    /// Takes the seed from `STANCHION_SEED`, or from the clock; prints it.
     #[must_use]
     pub fn announced(test: &str) -> Self {
         let given = env::var("STANCHION_SEED").ok().and_then(|seed| seed.parse().ok());
@@ -21,13 +21,13 @@ impl Random {
         Self(seed)
     }
 
-    /// Seeded from a number.
+    /// Takes a number as the seed.
     #[must_use]
     pub const fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next number.
+    /// Returns the next number.
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut word = self.0;
@@ -36,12 +36,12 @@ impl Random {
         word ^ (word >> 31)
     }
 
-    /// One of `range`, which must not be empty.
+    /// Returns a number of `range`, which must not be empty.
     pub fn pick(&mut self, range: Range<u64>) -> u64 {
         range.start + self.word() % (range.end - range.start)
     }
 
-    /// A time within `range` of milliseconds.
+    /// Returns a duration within `range`, in milliseconds.
     pub fn moment(&mut self, range: Range<u64>) -> Duration {
         Duration::from_millis(self.pick(range))
     }

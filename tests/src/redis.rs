@@ -1,4 +1,4 @@
-//! Just enough of a redis client.
+//! A minimal redis client.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// Sends one inline command and gives the first line of the answer, e.g. `+PONG`.
+/// Sends one inline command and returns the first line of the answer, e.g. `+PONG`.
 ///
 /// # Errors
-/// When nobody answers within two seconds.
+/// When redis does not answer within two seconds.
 pub fn ask(address: SocketAddr, command: &str) -> Result<String> {
     let patience = Duration::from_secs(2);
     let mut stream = TcpStream::connect_timeout(&address, patience)

@@ -10,10 +10,10 @@ use crate::{
     tools, until,
 };
 
-/// `user`, whose password is `secret`, as htpasswd(1) writes it with bcrypt.
+/// `user` with the password `secret`, as htpasswd(1) writes it with bcrypt.
 const USERS: &str = "user:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
-/// A running registry.
+/// Running registry.
 #[derive(Debug)]
 pub struct Registry {
     process: Process,
@@ -37,7 +37,7 @@ impl Registry {
         Self::begin(dir, storage, address, "", "")
     }
 
-    /// Serves `storage` on a free port, with TLS, to those who sign in as `user` with `secret`.
+    /// Serves `storage` on a free port, with TLS, to clients that log in as `user` with `secret`.
     ///
     /// # Errors
     /// When it does not start.
@@ -50,7 +50,7 @@ impl Registry {
         Self::begin(dir, storage, "127.0.0.1:0", &tls, &auth)
     }
 
-    /// Serves `storage` on a free port, with TLS, to those who have a certificate of the same authority.
+    /// Serves `storage` on a free port, with TLS, to clients with a certificate of the same authority.
     ///
     /// # Errors
     /// When it does not start.
@@ -69,7 +69,7 @@ impl Registry {
         );
         fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
         let log = dir.join("registry.log");
-        // Only what this start writes tells the port.
+        // The log is appended to: only the new part has the port of this start.
         let skip = fs::read(&log).map_or(0, |text| text.len());
         let mut command = tools::command("docker-registry")?;
         let mut process = Process::start("docker-registry", command.arg("serve").arg(&config), &log)?;
@@ -85,19 +85,19 @@ impl Registry {
         Ok(Self { process, address })
     }
 
-    /// `127.0.0.1:port`.
+    /// Returns its address, `127.0.0.1:port`.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Its process id.
+    /// Returns its process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Stops it.
+    /// Kills it.
     ///
     /// # Errors
     /// When it cannot be killed.

@@ -1,4 +1,4 @@
-//! What is on the machine under the names of a test node, and removing it.
+//! Processes, mounts, links, rules, cgroups and files under the names of a test node, and their removal.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
@@ -16,15 +16,16 @@ use crate::{
     tools, until,
 };
 
-/// In the environment of what is started for a node and does not say so in its command line: the node's directory.
+/// Environment variable with the node's directory: marks processes of a node whose command line does not name it.
 pub(crate) const NODE: &str = "STANCHION_TEST_NODE";
 
-/// Processes that name the node's directory in their command line, that bear its mark, or that are in its cgroups.
+/// Returns the processes that have the node's directory in their command line, its mark in their environment, or are in
+/// its cgroups.
 ///
 /// # Errors
 /// When `/proc` or a cgroup cannot be read.
 pub fn processes(names: &Names) -> Result<Vec<Seen>> {
-    // With the slash, so that slot 1 is not slot 10.
+    // The slash keeps slot 1 from matching slot 10.
     let dir = format!("{}/", names.dir.display());
     let own = std::process::id();
     let contained = contained(names)?;
@@ -44,7 +45,7 @@ fn contained(names: &Names) -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// Links that are ports of the node's bridge; with `bridge`, the bridge too.
+/// Returns the links that are ports of the node's bridge; with `bridge`, the bridge too.
 ///
 /// # Errors
 /// When `ip` fails.
@@ -58,7 +59,7 @@ pub fn links(names: &Names, bridge: bool) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Lines of the packet filter's rules that name an address of a pod of this node.
+/// Returns the lines of packet filter rules that have an address of one of this node's pods.
 ///
 /// # Errors
 /// When `nft` fails.
@@ -67,7 +68,7 @@ pub fn rules(names: &Names) -> Result<Vec<String>> {
     Ok(all.lines().filter(|line| names_a_pod(line, &names.prefix)).map(|line| line.trim().to_owned()).collect())
 }
 
-/// The packet filter's tables for this node's bridge: family and name.
+/// Returns family and name of the packet filter's tables for this node's bridge.
 fn tables(names: &Names) -> Result<Vec<(String, String)>> {
     let all = process::text(tools::command("nft")?.args(["list", "tables"]))?;
     let named = all.lines().filter_map(|line| line.strip_prefix("table ")?.split_once(' '));
@@ -76,7 +77,7 @@ fn tables(names: &Names) -> Result<Vec<(String, String)>> {
     Ok(ours.map(|(family, table)| (family.to_owned(), table.to_owned())).collect())
 }
 
-/// Whether a rule has an address below `prefix` other than the network's own, the gateway's and the broadcast address.
+/// Returns whether a rule has an address below `prefix` other than those of the network, the gateway and broadcast.
 fn names_a_pod(line: &str, prefix: &str) -> bool {
     let prefix = format!("{prefix}.");
     line.match_indices(&prefix).any(|(at, _)| {
@@ -96,13 +97,13 @@ fn json(text: &str) -> Result<Vec<Value>> {
 /// Removes everything under these names. The order matters: processes, mounts, links, cgroups, files.
 ///
 /// # Errors
-/// When something resists.
+/// When something cannot be removed.
 pub fn erase(names: &Names) -> Result<()> {
     until("processes of an old test node to end", Duration::from_secs(20), || {
         let left = processes(names)?;
         for seen in &left {
             if let Some(pid) = i32::try_from(seen.pid).ok().and_then(Pid::from_raw) {
-                // It may have ended since.
+                // The process may have ended by now.
                 kill_process(pid, Signal::KILL).ok();
             }
         }
@@ -129,7 +130,8 @@ pub fn erase(names: &Names) -> Result<()> {
 
 fn erase_network(names: &Names) -> Result<()> {
     for link in links(names, true)? {
-        // Removing one end of a pair removes the other, and the kernel does so by itself when a namespace ends.
+        // The removal of one end of a pair removes the other, and the kernel removes both when a network namespace
+        // ends.
         process::output(tools::command("ip")?.args(["link", "delete", &link]), Duration::from_secs(10))?;
     }
     for (family, table) in tables(names)? {
@@ -138,8 +140,8 @@ fn erase_network(names: &Names) -> Result<()> {
     Ok(())
 }
 
-/// runc's records of this node's containers: it has one directory for all containerds of the machine, and refuses an id
-/// that is recorded there.
+/// Returns runc's records of this node's containers. runc has one directory for all containerds of the machine, and
+/// refuses an id that is recorded there.
 pub fn runc_records(names: &Names) -> Vec<PathBuf> {
     let dir = format!("{}/", names.dir.display());
     let below = |dir: &PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -152,7 +154,7 @@ fn erase_runc(names: &Names) -> Result<()> {
     for record in runc_records(names) {
         fs::remove_dir_all(&record).with_context(|| format!("cannot remove {}", record.display()))?;
     }
-    // Ours alone, and only when empty.
+    // Only the directory of this node's namespace is removed, and only when it is empty.
     let namespace = PathBuf::from("/run/containerd/runc").join(&names.namespace);
     match fs::remove_dir(&namespace) {
         Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
@@ -162,7 +164,7 @@ fn erase_runc(names: &Names) -> Result<()> {
     }
 }
 
-/// Everything below `dir` that is not a directory, for messages.
+/// Returns everything below `dir` that is not a directory; ignores errors.
 #[must_use]
 pub fn files(dir: &std::path::Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! Which rules there are (`docs/rules.md`), and which tests prove them.
+//! Rules (`docs/rules.md`), and the tests that prove them.
 //!
 //! - [`list`] reads the rules; [`items`] finds the functions of a source file; [`evidence`] finds the rules' tests.
 
@@ -12,22 +12,22 @@ use anyhow::Result;
 
 pub use self::list::{Rule, Verdict};
 
-/// Every rule with what proves it.
+/// Rules with the tests that prove them.
 #[derive(Debug)]
 pub struct Proof {
-    /// The rules, in the order of their list.
+    /// Rules, in the order of the list.
     pub rules: Vec<Rule>,
     /// Tests and recordings by the rule's id.
     pub tests: BTreeMap<String, Vec<String>>,
-    /// What is wrong: ids that no rule has, ids in tests that no test carries, rules that are owed a test.
+    /// Faults: ids that no rule has, ids in test code that no test uses, rules that need a test and have none.
     pub problems: Vec<String>,
 }
 
 impl Proof {
-    /// Of the workspace at `root`.
+    /// Collects the rules and tests of the workspace at `root`.
     ///
     /// # Errors
-    /// If a file cannot be read, or the list is no list.
+    /// If a file cannot be read, or the list is malformed.
     pub fn collect(root: &Path) -> Result<Self> {
         let rules = list::read(&root.join("docs/rules.md"))?;
         let found = evidence::collect(root)?;
@@ -45,7 +45,7 @@ impl Proof {
         Ok(proof)
     }
 
-    /// The tests of a rule, or of the one that it is the same as.
+    /// Returns the tests of a rule, or of the rule that its verdict refers to.
     #[must_use]
     pub fn of(&self, rule: &Rule) -> &[String] {
         let own = self.tests.get(&rule.id);
@@ -56,7 +56,7 @@ impl Proof {
         tests.map_or(&[], Vec::as_slice)
     }
 
-    /// Whether a rule that is needed or expected has neither test nor verdict.
+    /// Returns whether a rule that is needed or expected has neither test nor verdict.
     fn is_owed(&self, rule: &Rule) -> bool {
         let excused = matches!(rule.verdict, Some(Verdict::NotTaken(_) | Verdict::Later(_)));
         rule.priority < 2 && !excused && self.of(rule).is_empty()

@@ -1,4 +1,4 @@
-//! A web server of one page, which can be changed, and go and come back.
+//! A web server with one page, which can be changed; the server can be stopped and started again.
 
 use std::{
     io::{Read, Write},
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// The server. Dropping it ends it.
+/// Web server with one page, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Site {
     address: SocketAddr,
@@ -38,13 +38,13 @@ impl Site {
         Ok(site)
     }
 
-    /// Where the page is.
+    /// Returns the address of the page.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}/pods", self.address)
     }
 
-    /// Changes the page.
+    /// Changes status and body of the page.
     pub fn says(&self, status: u16, body: &str) {
         self.with(|page| {
             page.status = status;
@@ -52,7 +52,7 @@ impl Site {
         });
     }
 
-    /// The requests so far.
+    /// Returns the requests so far.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
         self.with(|page| page.requests.clone())
@@ -62,15 +62,15 @@ impl Site {
     pub fn stop(&mut self) {
         let Some(server) = self.server.take() else { return };
         self.with(|page| page.is_over = true);
-        // It looks up when somebody calls.
+        // The server checks `is_over` at the next connection.
         drop(TcpStream::connect(self.address));
         drop(server.join());
     }
 
-    /// Starts it again, at the same address.
+    /// Starts the server again, at the same address.
     ///
     /// # Errors
-    /// When another has the port.
+    /// When another process has the port.
     pub fn resume(&mut self) -> Result<()> {
         let listener = TcpListener::bind(self.address).with_context(|| format!("listening at {}", self.address))?;
         self.address = listener.local_addr().context("the address of a server")?;
@@ -96,7 +96,7 @@ fn serve(listener: &TcpListener, page: &Mutex<Page>) {
         if page.lock().unwrap_or_else(PoisonError::into_inner).is_over {
             return;
         }
-        // Whoever asks and goes is no concern of ours.
+        // A client that disconnects is no fault.
         drop(answer(stream, page));
     }
 }

@@ -1,4 +1,4 @@
-//! Directory and names of one test node: taken, and given back with everything under them removed.
+//! Directory and names of one test node: locked while in use; everything under them is removed when they are returned.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -11,17 +11,17 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{cgroups, remains};
 
-/// Nodes of one kind that can live at the same time.
+/// Number of nodes of one kind that can exist at the same time.
 const SLOTS: u8 = 60;
 
-/// What a node is for; each kind has names and addresses of its own.
+/// Purpose of a node; each kind has its own names and addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A node of a test.
+    /// Node of a test.
     Test,
-    /// The demo's.
+    /// Node of the demo.
     Demo,
-    /// The benchmark's.
+    /// Node of the benchmark.
     Bench,
 }
 
@@ -45,31 +45,31 @@ impl Kind {
     }
 }
 
-/// A directory with the names that belong to it. While it exists nobody else takes them; a run that is killed leaves
-/// them to the next, which cleans up first.
+/// Directory and the names that belong to it, reserved while this value exists. A killed run leaves them to the next,
+/// which cleans up first.
 #[derive(Debug)]
 pub struct Slot {
     names: Names,
     lock: PathBuf,
-    // Held for its lock: the kernel lets go of it however the process ends.
+    // Held for its lock, which the kernel releases however the process ends.
     _held: File,
 }
 
-/// The names of a slot.
+/// Names of a slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
-    /// Directory of everything.
+    /// Directory of all files of the node.
     pub dir: PathBuf,
-    /// Name of the bridge, and prefix of whatever else needs one.
+    /// Name of the bridge; also the prefix of other names.
     pub bridge: String,
-    /// First three parts of the pods' addresses, e.g. `10.213.4`.
+    /// First three numbers of the pods' addresses, e.g. `10.213.4`.
     pub prefix: String,
-    /// Namespace in containerd. runc keeps its containers in one directory for all containerds of the machine, so nodes
-    /// that run the same pods must differ in this.
+    /// containerd namespace. runc keeps the containers of all containerds of the machine in one directory, so nodes
+    /// that run the same pods must have different namespaces.
     pub namespace: String,
-    /// Root of the pods' cgroups, absolute in every hierarchy.
+    /// Root of the pods' cgroups, as an absolute path in every hierarchy.
     pub cgroup: String,
-    /// The same as a backend's configuration names it.
+    /// Root of the pods' cgroups, as in a backend's configuration.
     pub cgroup_root: String,
 }
 
@@ -91,14 +91,14 @@ impl Names {
         }
     }
 
-    /// A port of the machine that no other node uses; `which` is below 10.
+    /// Returns a port of the machine that no other node uses; `which` is below 10.
     #[must_use]
     pub fn port(&self, which: u16) -> u16 {
         let number: u16 = self.prefix.rsplit('.').next().and_then(|part| part.parse().ok()).unwrap_or(0);
         21000 + number * 10 + which
     }
 
-    /// The pods' network, e.g. `10.213.4.0/24`.
+    /// Returns the pods' network, e.g. `10.213.4.0/24`.
     #[must_use]
     pub fn subnet(&self) -> String {
         format!("{}.0/24", self.prefix)
@@ -121,13 +121,13 @@ impl Slot {
         bail!("all {SLOTS} places for {} nodes in {} are taken", kind.name(), base().display())
     }
 
-    /// Its names.
+    /// Returns its names.
     #[must_use]
     pub fn names(&self) -> &Names {
         &self.names
     }
 
-    /// The slot, emptied, if nobody has it.
+    /// Locks and empties a slot; `None` when it is in use.
     fn open(kind: Kind, number: u8) -> Result<Option<Self>> {
         let names = Names::of(kind, number);
         let lock = names.dir.with_extension("lock");
@@ -144,7 +144,7 @@ impl Drop for Slot {
             eprintln!("STANCHION_KEEP is set: {} stays until the next run", self.names.dir.display());
             return;
         }
-        // The lock file goes last: until then nobody else takes the names.
+        // The lock file is removed last: until then nobody else takes the names.
         let removed = remains::erase(&self.names).and_then(|()| {
             fs::remove_file(&self.lock).with_context(|| format!("cannot remove {}", self.lock.display()))
         });
@@ -154,7 +154,7 @@ impl Drop for Slot {
     }
 }
 
-/// Removes what killed runs have left behind; gives the directories that were cleaned.
+/// Removes what killed runs have left behind; returns the directories that were cleaned.
 ///
 /// # Errors
 /// When something cannot be removed.
@@ -175,7 +175,7 @@ pub fn sweep() -> Result<Vec<PathBuf>> {
     Ok(swept)
 }
 
-/// Short: paths of Unix sockets end at 107 bytes.
+/// Returns the directory of all slots: a short path, because paths of Unix sockets end at 107 bytes.
 fn base() -> PathBuf {
     std::env::var_os("STANCHION_TEST_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
 }

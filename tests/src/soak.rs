@@ -1,17 +1,17 @@
-//! A soak: the agent on a real daemon under random edits, kills and hostile input, for as long as asked.
+//! A soak: the agent on a real daemon under random edits, kills and hostile input, for a given time.
 //!
-//! Rounds follow each other. A round does a few [`Deed`]s, undoes what must not last (a full disk, a daemon that is away),
-//! and then waits until what should run runs and nothing else: that wait is bounded, and the longest is reported. In the end all
-//! manifests are removed, and everything that is left over is a fault.
+//! Rounds follow each other. A round does a few [`Deed`]s, undoes those that must not last (a full disk, a daemon that
+//! is away), and waits until exactly the expected pods run. That wait is bounded, and the report has the longest one.
+//! In the end all manifests are removed; everything left over is a fault.
 //!
-//! The same seed makes the same choices. What was done is written to [`Options::actions`], with its time.
+//! The same seed makes the same choices. The actions are logged below [`Options::actions`], with their times.
 //!
 //! # Layout
 //!
-//! - `deck` chooses the deeds; `deeds` does them, `kills` those that end a process.
-//! - `subjects` are the pods, well-behaved and hostile ones; `archives` are hostile files for `preload`.
+//! - `deck` chooses the deeds; `deeds` does them; `kills` does those that end a process.
+//! - `subjects` are the pods, well-behaved and hostile; `archives` are hostile files for `preload`.
 //! - `clock` sets the agent's clock; `settle` waits; `left` counts what is left over.
-//! - `journal` writes what was done; `report` makes the table.
+//! - `journal` logs the actions; `report` makes the table.
 
 mod archives;
 mod clock;
@@ -47,39 +47,39 @@ pub use self::{
 };
 use crate::{Node, NodeBuilder, agent::tail, ctr::Running, random::Random, slot::Kind, view::Backend};
 
-/// How long the node may take until everything runs that should. Two kills of a container are a wait of 10 s, the end of a
-/// pod takes its grace, and the machine may be busy.
+/// Time limit until all expected pods run. Two kills of a container cost a back-off of 10 s, the end of a pod takes its
+/// grace, and the machine may be busy.
 const SETTLE: Duration = Duration::from_secs(180);
 
-/// Size of the file system that has the agent's state. It is filled and freed.
+/// Options of the tmpfs for the agent's state, which is filled and freed.
 const STATE_DISK: &str = "size=64m,mode=0700";
 
-/// A run ends early beyond this many faults.
+/// Most faults that a report lists.
 const MOST_FAULTS: usize = 10;
 
-/// How to run a soak.
+/// Options of a soak.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The runtime whose pods are tried.
+    /// Runtime that runs the pods.
     pub runtime: Backend,
-    /// How long rounds are begun; the last one, and the end, come on top.
+    /// Time during which rounds are started; the last round and the cleanup come on top.
     pub during: Duration,
     /// Seeds every choice.
     pub seed: u64,
     /// Deeds that are left out.
     pub without: Vec<Group>,
-    /// Whether dockerd leaves its containers running while it is away (its live-restore, which operators are told to set).
+    /// Whether dockerd keeps its containers running while it is away (`live-restore`, which operators are told to set).
     pub live_restore: bool,
-    /// The directory of the agent's programs; otherwise those that were built with the running one.
+    /// Directory of the agent's programs; by default, those that were built with the running program.
     pub programs: Option<PathBuf>,
-    /// Directory that takes the log of what was done and, after a fault, the daemons' logs.
+    /// Directory for the log of actions and, after a fault, for the daemons' logs.
     pub actions: PathBuf,
 }
 
-/// Runs a soak; `stop` is asked between rounds.
+/// Runs a soak. Calls `stop` between rounds, and ends early when it returns true.
 ///
 /// # Errors
-/// When the node cannot be made or the harness itself fails. Faults of the agent are in the report.
+/// When the node cannot be set up or the harness itself fails. Faults of the agent are in the report.
 pub fn run(options: &Options, stop: &dyn Fn() -> bool) -> Result<Report> {
     let mut builder = NodeBuilder::new(Kind::Test).on(options.runtime).state_disk(STATE_DISK);
     if let Some(programs) = &options.programs {
@@ -99,13 +99,13 @@ pub fn run(options: &Options, stop: &dyn Fn() -> bool) -> Result<Report> {
     let mut soak = Soak::new(options, node, clock)?;
     let result = soak.run(stop);
     if let Err(error) = result {
-        // The harness could not go on; whatever the agent did before counts too.
+        // The harness could not go on; faults of the agent before that count too.
         soak.fault(format!("the run broke off: {error:#}"));
     }
     soak.finish()
 }
 
-/// A run.
+/// A running soak.
 struct Soak {
     options: Options,
     node: Node,
@@ -113,11 +113,11 @@ struct Soak {
     deck: Deck,
     journal: Journal,
     clock: Clock,
-    /// What should run, by the pod's name in its manifest.
+    /// Expected pods, by their name in the manifest.
     wanted: BTreeMap<String, Wanted>,
     /// Archives in `preload`, by file name.
     archives: Vec<String>,
-    /// A pod that nobody touches, as it was first seen.
+    /// The bystander's container, as it was first seen.
     bystander: Option<Running>,
     agents: Agents,
     is_full: bool,
@@ -169,7 +169,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Whether containers run on while the runtime's daemon is away.
+    /// Returns whether containers keep running while the runtime's daemon is away.
     fn keeps_containers(&self) -> bool {
         self.options.live_restore || self.options.runtime != Backend::Docker
     }
@@ -187,7 +187,7 @@ impl Soak {
         self.settle()
     }
 
-    /// Notes a fault, with what helps to find it.
+    /// Records a fault; at the first one, also keeps the logs.
     fn fault(&mut self, text: String) {
         eprintln!("fault: {text}");
         if let Err(error) = self.journal.note("fault", &text) {
@@ -201,7 +201,7 @@ impl Soak {
         }
     }
 
-    /// Copies what the daemons wrote out of the node's directory, which goes.
+    /// Copies the daemons' logs out of the node's directory, which is removed later.
     fn keep(&self, fault: &str) {
         let mut kept = vec![("dump.txt", format!("{fault}\n{}", self.node.dump()))];
         kept.push(("agent.log", tail(&self.node.path("agent.log"), 20_000)));
@@ -241,7 +241,7 @@ impl Soak {
     }
 }
 
-/// Where a run's logs are kept: below the target directory, one directory for each runtime.
+/// Returns the directory for a run's logs: below the target directory, one for each runtime.
 ///
 /// # Errors
 /// When the running program is in no target directory, or the directory cannot be made.
@@ -251,7 +251,7 @@ pub fn actions_dir(runtime: Backend) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Whether nothing is at a path.
+/// Returns whether nothing exists at a path.
 fn is_absent(path: &Path) -> bool {
     !path.exists()
 }

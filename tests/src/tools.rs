@@ -1,7 +1,7 @@
-//! The programs that are run: the machine's own, or Debian packages unpacked below the target directory.
+//! Programs that the tests run: the machine's own, or Debian packages unpacked below the target directory.
 //!
 //! `cargo xtask` unpacks packages that bring a service (containerd, docker-registry, redis) instead of installing them,
-//! so that no service appears on the machine.
+//! so that it adds no service to the machine.
 
 use std::{
     env,
@@ -15,17 +15,17 @@ use anyhow::{Context as _, Result, bail};
 /// Directories of programs below a root.
 const PROGRAMS: [&str; 4] = ["usr/bin", "usr/sbin", "bin", "sbin"];
 
-/// The workspace's root.
+/// Returns the root of the workspace.
 ///
 /// # Panics
-/// When this crate is in none.
+/// When this crate is in no workspace.
 #[must_use]
 pub fn workspace_dir() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.parent().expect("the directory of tests is in the workspace").to_owned()
 }
 
-/// The workspace's target directory: the nearest ancestor of the running program that cargo has tagged.
+/// Returns the target directory: the nearest ancestor of the running program that cargo has tagged.
 ///
 /// # Errors
 /// When the program was not built by cargo.
@@ -38,23 +38,23 @@ pub fn target_dir() -> Result<PathBuf> {
         .with_context(|| format!("{} is not in a cargo target directory (no CACHEDIR.TAG above it)", program.display()))
 }
 
-/// Where `cargo xtask` unpacks packages.
+/// Returns the directory into which `cargo xtask` unpacks packages.
 ///
 /// # Errors
-/// As [`target_dir`].
+/// Those of [`target_dir`].
 pub fn unpacked_dir() -> Result<PathBuf> {
     Ok(target_dir()?.join("xtask/tools"))
 }
 
-/// Where a program is: first among the machine's, then among the unpacked.
+/// Returns the path of a program, looking among the machine's first, then among the unpacked ones.
 ///
 /// # Errors
-/// As [`target_dir`].
+/// Those of [`target_dir`].
 pub fn find(program: &str) -> Result<Option<PathBuf>> {
     Ok(first(search_path()?.into_iter().chain(cni_dirs()?), program))
 }
 
-/// Where a program is on the machine itself.
+/// Returns the path of a program that is installed on the machine.
 #[must_use]
 pub fn installed(program: &str) -> Option<PathBuf> {
     first(own_path().into_iter(), program)
@@ -64,18 +64,19 @@ fn first(mut dirs: impl Iterator<Item = PathBuf>, program: &str) -> Option<PathB
     dirs.find_map(|dir| Some(dir.join(program)).filter(|path| path.is_file()))
 }
 
-/// Where CNI plugins are. Not on any `PATH`: one of them is called `bridge`, as a program of iproute2 is.
+/// Returns the directories of CNI plugins. They are on no `PATH`: one plugin is called `bridge`, as is a program of
+/// iproute2.
 ///
 /// # Errors
-/// As [`target_dir`].
+/// Those of [`target_dir`].
 pub fn cni_dirs() -> Result<[PathBuf; 2]> {
     Ok([PathBuf::from("/usr/lib/cni"), unpacked_dir()?.join("usr/lib/cni")])
 }
 
-/// A command for a program, with the search paths that let it find its own helpers and libraries.
+/// Returns a command for a program, with search paths for its helpers and libraries.
 ///
 /// # Errors
-/// When the program is nowhere; the error says what to do.
+/// When the program is not found; the error says what to do.
 pub fn command(program: &str) -> Result<Command> {
     let Some(path) = find(program)? else {
         bail!("{program} is not installed; `cargo xtask test` and `cargo xtask demo` fetch what they need")
@@ -85,10 +86,10 @@ pub fn command(program: &str) -> Result<Command> {
     Ok(command)
 }
 
-/// Gives `command` the search paths, for programs that start others (containerd, the agent).
+/// Sets the search paths of `command`, for programs that start others (containerd, the agent).
 ///
 /// # Errors
-/// As [`target_dir`].
+/// Those of [`target_dir`].
 pub fn apply(command: &mut Command) -> Result<()> {
     command.env("PATH", env::join_paths(search_path()?).context("PATH cannot be joined")?);
     if let Some(libraries) = library_path()? {
@@ -97,19 +98,19 @@ pub fn apply(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// The search path for programs, with `first` before everything.
+/// Returns the search path for programs, with `first` before everything else.
 ///
 /// # Errors
-/// As [`target_dir`].
+/// Those of [`target_dir`].
 pub fn search_path_from(first: &Path) -> Result<OsString> {
     let dirs = std::iter::once(first.to_path_buf()).chain(search_path()?);
     env::join_paths(dirs).context("PATH cannot be joined")
 }
 
-/// `LD_LIBRARY_PATH` for unpacked programs; `None` while nothing is unpacked.
+/// Returns `LD_LIBRARY_PATH` for unpacked programs; `None` while nothing is unpacked.
 ///
 /// # Errors
-/// As [`target_dir`].
+/// Those of [`target_dir`].
 pub fn library_path() -> Result<Option<OsString>> {
     let root = unpacked_dir()?;
     let triple = format!("{}-linux-gnu", env::consts::ARCH);
@@ -121,7 +122,7 @@ pub fn library_path() -> Result<Option<OsString>> {
     env::join_paths(present).map(Some).context("the target directory's path contains a colon")
 }
 
-/// The machine's directories of programs.
+/// Returns the machine's directories of programs.
 fn own_path() -> Vec<PathBuf> {
     let own = env::var_os("PATH").unwrap_or_default();
     let mut dirs: Vec<PathBuf> = env::split_paths(&own).collect();

@@ -1,4 +1,4 @@
-//! What a node's runtime itself says, whichever it is.
+//! A runtime's own view of a node, whichever runtime it is.
 
 use anyhow::Result;
 
@@ -7,7 +7,7 @@ use crate::{
     docker::Engine,
 };
 
-/// Which runtime runs a node's pods.
+/// Runtime of a node's pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// containerd.
@@ -20,10 +20,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// What `STANCHION_TEST_BACKEND` says, for running tests that do not say themselves on another runtime.
+    /// Returns the runtime that `STANCHION_TEST_BACKEND` names, for tests that do not choose one themselves.
     ///
     /// # Panics
-    /// When it says something else.
+    /// When the variable has another value.
     #[must_use]
     pub fn chosen() -> Self {
         match std::env::var("STANCHION_TEST_BACKEND").as_deref() {
@@ -34,7 +34,7 @@ impl Backend {
         }
     }
 
-    /// Its name in the agent's configuration.
+    /// Returns its name in the agent's configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,17 +45,17 @@ impl Backend {
     }
 }
 
-/// The runtime's own words.
+/// Client of a node's runtime.
 #[derive(Debug)]
 pub enum View {
-    /// containerd's, in the agent's namespace.
+    /// Client of containerd, in the agent's namespace.
     Containerd(Ctr),
-    /// Docker's.
+    /// Client of Docker.
     Docker(Engine),
 }
 
 impl View {
-    /// Ids of all containers, sandboxes too, running or not.
+    /// Returns the ids of all containers, sandboxes included, running or not.
     ///
     /// # Errors
     /// When the runtime does not answer.
@@ -66,7 +66,7 @@ impl View {
         }
     }
 
-    /// A table of all containers, with their images.
+    /// Returns a table of all containers with their images.
     ///
     /// # Errors
     /// When the runtime does not answer.
@@ -82,7 +82,7 @@ impl View {
         }
     }
 
-    /// Names of all images.
+    /// Returns the names of all images.
     ///
     /// # Errors
     /// When the runtime does not answer.
@@ -93,7 +93,7 @@ impl View {
         }
     }
 
-    /// Removes a container whatever it does, behind the agent's back.
+    /// Removes a container, running or not, without the agent's knowledge.
     ///
     /// # Errors
     /// When the runtime refuses.
@@ -107,7 +107,7 @@ impl View {
         }
     }
 
-    /// A container's record; `None` when it is gone.
+    /// Returns a container's record; `None` when it is gone.
     ///
     /// # Errors
     /// When the runtime does not answer.
@@ -118,7 +118,7 @@ impl View {
         }
     }
 
-    /// Running containers of all pods, sandboxes left out.
+    /// Returns the running containers of all pods, without sandboxes.
     ///
     /// # Errors
     /// When the runtime does not answer.
@@ -129,7 +129,7 @@ impl View {
         }
     }
 
-    /// Running containers of one pod, by container name.
+    /// Returns the running containers of one pod, sorted by container name.
     ///
     /// # Errors
     /// When the runtime does not answer.

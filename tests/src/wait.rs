@@ -1,4 +1,4 @@
-//! Awaiting what other processes do.
+//! Waits for the effects of other processes.
 
 use std::{
     fmt::Debug,
@@ -9,14 +9,14 @@ use std::{
 
 use anyhow::{Result, bail};
 
-/// How often a condition is looked at that nothing announces.
+/// Interval for polling conditions that nothing announces.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Looks until `look` answers `Ok(value)`, and gives that value; after `within`, an error with `what` and the last
-/// reason that `look` gave.
+/// Calls `look` until it returns `Ok(value)`, and returns that value. After `within`, returns an error with `what` and
+/// the last error of `look`.
 ///
 /// # Errors
-/// When the time is over.
+/// When `look` does not succeed `within` that time.
 pub fn until<T, E: Debug>(
     what: &str,
     within: Duration,
@@ -34,10 +34,10 @@ pub fn until<T, E: Debug>(
     }
 }
 
-/// Looks for all of `during` and fails as soon as `look` does: for what must not happen.
+/// Calls `look` again and again for all of `during`, and fails as soon as it fails: for things that must not happen.
 ///
 /// # Errors
-/// The first one of `look`.
+/// The first error of `look`.
 pub fn throughout(during: Duration, mut look: impl FnMut() -> Result<()>) -> Result<()> {
     let started = Instant::now();
     while started.elapsed() < during {
@@ -47,13 +47,13 @@ pub fn throughout(during: Duration, mut look: impl FnMut() -> Result<()>) -> Res
     look()
 }
 
-/// Lets time pass where time is the point: between two looks, or until a random moment.
+/// Sleeps: between two looks, or until a random moment.
 #[expect(clippy::disallowed_methods, reason = "other processes are observed from outside any async runtime")]
 pub fn pause(duration: Duration) {
     thread::sleep(duration);
 }
 
-/// Waits for a lock. Whoever panicked with it has left nothing half done.
+/// Takes a lock; one that a panic has poisoned too, because the data is never left half changed.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! `stanchion backend check`: the conformance suite as an author runs it, on the libraries that are shipped.
+//! `stanchion backend check`, the conformance suite for authors, on the libraries that Stanchion ships.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ fn library(backend: Backend) -> Result<PathBuf> {
     Ok(tools::target_dir()?.join(format!("debug/libstanchion_{}.so", backend.name())))
 }
 
-/// The whole suite, through the library, with an image that it makes itself: no registry is asked.
+/// Runs the whole suite through the library. The suite imports its own image, so it needs no registry.
 fn keeps_the_contract(backend: Backend) -> Result<()> {
     let node = Node::builder().on(backend).without_agent()?;
     let library = library(backend)?;
@@ -23,9 +23,9 @@ fn keeps_the_contract(backend: Backend) -> Result<()> {
         ensure!(said.lines().any(|line| line.starts_with("passed") && line.ends_with(case)), "{case} did not pass");
     }
     let unsupported = match backend {
-        // An open input without a terminal: containerd's shim has none beside a logger.
+        // `stdin` without `tty`: containerd's shim does not support it together with a logger.
         Backend::Containerd | Backend::K3s => 1,
-        // Users of a pod's own.
+        // `hostUsers: false`.
         Backend::Docker => 5,
     };
     ensure!(said.contains(&format!(" passed, {unsupported} unsupported, 0 failed, in ")), "no sum of it all");

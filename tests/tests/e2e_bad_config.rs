@@ -1,4 +1,4 @@
-//! Bad configuration through the real agent: refused with the key, the file and the way out, or waited for, aloud.
+//! Bad configuration on the real agent: it refuses with key, file and remedy, or waits and reports why.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use stanchion_tests::{Node, NodeBuilder, pods};
 
-/// The agent refuses to start, and says all of `words` and the file's path.
+/// Checks that the agent does not start, and that its error contains all of `words` and the file's path.
 fn refused(builder: NodeBuilder, words: &[&str]) -> Result<()> {
     let mut node = builder.without_agent()?;
     let (status, said) = node.agent.run_to_end()?;
@@ -60,7 +60,7 @@ fn a_default_backend_that_is_not_configured_is_named() -> Result<()> {
     Ok(())
 }
 
-/// The agent runs, `backends` says all of `words`, and a pod waits for the backend by name.
+/// Checks that the agent runs, `backends` prints all of `words`, and `describe` of a pod names the backend.
 fn unavailable(builder: NodeBuilder, words: &[&str], prepare: impl FnOnce(&Node) -> Result<()>) -> Result<()> {
     let mut node = builder.without_agent()?;
     prepare(&node)?;
@@ -72,7 +72,7 @@ fn unavailable(builder: NodeBuilder, words: &[&str], prepare: impl FnOnce(&Node)
     Ok(())
 }
 
-/// Points the backend at another library.
+/// Sets the backend's `library`.
 fn use_library(node: &Node, library: &str) -> Result<()> {
     let config = node.path("stanchion.toml");
     let text = fs::read_to_string(&config)?;

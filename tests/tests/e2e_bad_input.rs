@@ -1,5 +1,4 @@
-//! What no sensible person writes, on a real node: the pod that asks for it is told so, the agent lives on, and no other pod
-//! is touched.
+//! Extreme input on a real node: the pod that causes it reports it, the agent keeps running, no other pod is touched.
 
 use std::{
     fs,
@@ -25,7 +24,7 @@ stanchion_tests::on_each_runtime! {
     a_variable_that_no_kernel_takes_is_named,
 }
 
-/// Runs a test beside a pod that must not notice it, nor may the agent.
+/// Runs a test beside another pod. Neither that pod's container nor the agent may be restarted.
 fn beside(on: Backend, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("other.yaml", pods::idle("other", "1"))?;
@@ -38,7 +37,7 @@ fn beside(on: Backend, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()>
     })
 }
 
-/// How many processes of the machine have this command line.
+/// Counts the machine's processes with this command line.
 fn running(command: &str) -> Result<usize> {
     Ok(proc::processes()?.iter().filter(|it| it.command == command).count())
 }
@@ -46,7 +45,7 @@ fn running(command: &str) -> Result<usize> {
 // R-PRB-32, R-PRB-35.
 fn a_probe_that_hangs_is_a_failed_one_and_leaves_no_process(on: Backend) -> Result<()> {
     beside(on, |node| {
-        // A number of seconds that nobody else sleeps.
+        // A number of seconds that identifies the command on the machine.
         let sleep = format!("sleep 98{}", node.names().port(0));
         let command = sleep.replace(' ', ", '") + "'";
         let probe = |fields: &str| {
@@ -81,10 +80,10 @@ fn a_probe_that_hangs_is_a_failed_one_and_leaves_no_process(on: Backend) -> Resu
 // R-PRB-35.
 fn what_a_probe_leaves_ends_with_it_and_its_exit_code_counts(on: Backend) -> Result<()> {
     beside(on, |node| {
-        // Numbers of seconds that nobody else sleeps.
+        // Numbers of seconds that identify the commands on the machine.
         let sleep = |number: u32| format!("sleep 9{number}{}", node.names().port(0));
         let (held, gone, hung, own) = (sleep(1), sleep(2), sleep(3), sleep(4));
-        // One child holds the output open, and one is nobody's any more.
+        // One child keeps the output open; the other is orphaned.
         let leaves = format!("echo >> /tmp/asked; {held} & (setsid {gone} > /dev/null 2>&1 &); exit 0");
         let hangs = format!("echo >> /tmp/hung; (setsid {hung} &); {hung}; true");
         let probe = |kind: &str, script: &str| {
@@ -214,7 +213,7 @@ fn a_variable_that_no_kernel_takes_is_named(on: Backend) -> Result<()> {
     })
 }
 
-/// The state directory is on a disk of its own, which is small (R-VOL-1).
+/// Runs the agent with its state directory on a small file system of its own (R-VOL-1).
 #[test]
 fn a_full_state_directory_holds_back_who_needs_it_and_nobody_else() -> Result<()> {
     let mut node = Node::builder().on(Backend::Containerd).without_agent()?;

@@ -1,4 +1,4 @@
-//! Bad manifests through the real agent: each is named with what is wrong, and nothing else is touched.
+//! Bad manifests on the real agent: it reports each file with its problem and touches nothing else.
 
 use std::{fs, time::Duration};
 
@@ -8,10 +8,10 @@ use stanchion_tests::{
     pods::{self, shell},
 };
 
-/// For a table of cases: long enough for a file to be read, short enough to see them all fail.
+/// Patience per command: long enough to read a file, short enough that a run with many failures ends.
 const SOON: Duration = Duration::from_secs(10);
 
-/// File, content, and the words that the message must have besides the file's path.
+/// Returns file name, content, and the words that the message must contain besides the path.
 fn cases() -> Vec<(&'static str, Vec<u8>, &'static [&'static str])> {
     let text = |text: &str| text.as_bytes().to_vec();
     let pod = |spec: &str| format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: bad\nspec:\n{spec}").into_bytes();

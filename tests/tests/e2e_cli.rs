@@ -60,7 +60,7 @@ fn logs_are_shown_cut_and_followed(on: Backend) -> Result<()> {
         node.agent.text(&["exec", POD, "--", "touch", "/go"])?;
         awaited("went")?;
         node.remove("pod.yaml")?;
-        // It ends with its container, and has printed each line once.
+        // `logs -f` must end with its container and print each line once.
         following.wait(Duration::from_secs(60))?;
         let text = fs::read_to_string(&followed)?;
         let mut lines: Vec<_> = text.lines().collect();
@@ -70,7 +70,8 @@ fn logs_are_shown_cut_and_followed(on: Backend) -> Result<()> {
     })
 }
 
-/// Lines that no logger takes at once, characters where they are cut, and bytes that are no text (R-LOG-3, R-LOG-4).
+/// Checks lines longer than a logger's buffer, multi-byte characters at the cuts, and bytes that are not UTF-8
+/// (R-LOG-3, R-LOG-4).
 fn logs_are_the_bytes_that_the_program_wrote(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let script = format!(
@@ -133,7 +134,7 @@ fn logs_are_written_on_while_the_agent_is_dead(on: Backend) -> Result<()> {
     })
 }
 
-// R-LOG-2. Docker's logs are its own.
+// R-LOG-2. Not on Docker, which keeps its own log files.
 #[test]
 fn logs_are_linked_for_those_who_ship_them() -> Result<()> {
     let links = tempfile::tempdir().context("a directory")?;
@@ -235,7 +236,7 @@ fn tables_and_descriptions_say_what_is(on: Backend) -> Result<()> {
         ensure!(backend["pods"] == 1 && backend["capabilities"]["import"] == true, "{backend}");
         let yaml = node.agent.text(&["get", "pods", POD, "-o", "yaml"])?;
         ensure!(yaml.contains("phase: Running") && yaml.contains("kind: Pod"), "{yaml}");
-        // R-CS-9: Docker lists containers with the image's own id only.
+        // R-CS-9: Docker lists containers with the image's ID, not with a repository digest.
         let repository = if on == Backend::Docker { "" } else { "docker.io/library/busybox@" };
         ensure!(yaml.contains(&format!("imageID: {repository}sha256:")), "{yaml}");
         let unknown = node.agent.cli(&["describe", "pod", "nobody"])?;
@@ -282,7 +283,7 @@ fn logs_that_are_not_there_are_said_so(on: Backend) -> Result<()> {
     })
 }
 
-/// R-API-3, R-COEX-8: who may do all on the node is who may open a socket of root's, and no port is opened for it.
+/// R-API-3, R-COEX-8: the API is a socket that only root can open; the agent listens on no port.
 #[test]
 fn nothing_listens_but_a_socket_of_root() -> Result<()> {
     Node::builder().run(|node| {
@@ -290,7 +291,7 @@ fn nothing_listens_but_a_socket_of_root() -> Result<()> {
         let agent = node.agent.id().context("it runs")?;
         let mut own = Vec::new();
         for entry in fs::read_dir(format!("/proc/{agent}/fd"))? {
-            // A descriptor may be closed by now.
+            // The agent may have closed the descriptor.
             let Ok(target) = fs::read_link(entry?.path()) else { continue };
             let target = target.to_string_lossy().into_owned();
             own.extend(target.strip_prefix("socket:[").and_then(|rest| rest.strip_suffix(']')).map(str::to_owned));
@@ -298,7 +299,8 @@ fn nothing_listens_but_a_socket_of_root() -> Result<()> {
         ensure!(!own.is_empty(), "it has not even a socket");
         for table in ["tcp", "tcp6", "udp", "udp6"] {
             let text = fs::read_to_string(format!("/proc/{agent}/net/{table}"))?;
-            // Local address, state and inode (proc_pid_net(5)); 0A listens, and what no peer is set for is open to all in UDP.
+            // Columns: 1 local address, 3 state, 9 inode (proc_pid_net(5)). 0A is LISTEN; 07 is a UDP socket without a
+            // peer, which accepts packets from everyone.
             for line in text.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>()) {
                 let is_open = line[3] == "0A" || (table.starts_with("udp") && line[3] == "07");
                 ensure!(!(is_open && own.iter().any(|inode| inode == line[9])), "{table} {} is open", line[1]);

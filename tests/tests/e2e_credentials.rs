@@ -1,4 +1,4 @@
-//! Credentials that kubelet's credential provider plugins give, for a registry that wants some.
+//! Pull credentials from the kubelet's credential provider plugins.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -13,7 +13,8 @@ stanchion_tests::on_each_runtime! {
 
 const PLUGIN: &str = "acme-credentials";
 
-/// A node without an agent yet, and a registry that wants `user` and `secret`; the agent is set up with a plugin for it.
+/// Returns a node whose agent is configured with a plugin but not started, and a registry that wants `user` and
+/// `secret`.
 fn node(on: Backend) -> Result<(Node, Registry)> {
     let node = Node::builder().on(on).without_agent()?;
     let dir = node.path("secured");
@@ -49,7 +50,7 @@ fn program(node: &Node, script: &str) -> Result<()> {
     fs::rename(&draft, node.path("plugins").join(PLUGIN)).context("cannot put the plugin in place")
 }
 
-/// A plugin that writes down what it is asked and gives this password.
+/// Installs a plugin that records its request and answers with this password.
 fn giving(node: &Node, registry: &Registry, password: &str) -> Result<()> {
     let answer = json!({
         "apiVersion": "credentialprovider.kubelet.k8s.io/v1", "kind": "CredentialProviderResponse",
@@ -63,7 +64,7 @@ fn pod(registry: &Registry, name: &str) -> String {
     pods::idle(name, "1").replace("image: busybox", &image)
 }
 
-/// A Secret `login` with a password that is wrong.
+/// Writes a Secret `login` with a wrong password.
 fn wrong_secret(node: &Node, registry: &Registry) -> Result<()> {
     let config = json!({ "auths": { registry.address(): { "username": "user", "password": "hunter2" } } }).to_string();
     let secret = json!({
@@ -76,11 +77,11 @@ fn wrong_secret(node: &Node, registry: &Registry) -> Result<()> {
     fs::rename(&draft, node.manifest("login.yaml")).context("cannot put the secret in place")
 }
 
-/// Nothing that a user sees has a password in it (I10).
+/// Checks that log, `describe` and events contain no password (I10).
 fn ensure_not_shown(node: &Node, pod: &str) -> Result<()> {
     let describe = ["describe", "pod", &format!("{pod}-node-1")];
     let said = [node.agent.log_text()?, node.said(&describe)?, node.said(&["get", "events"])?];
-    // What `user` and `secret` are in Base64, and the wrong password.
+    // `user:secret` in Base64, the password in JSON, and the wrong password.
     let is_shown = |text: &String| ["dXNlcjpzZWNyZXQ", "\"secret\"", "hunter2"].iter().any(|word| text.contains(word));
     ensure!(!said.iter().any(is_shown), "a password is shown: {said:?}");
     Ok(())

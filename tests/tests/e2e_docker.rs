@@ -1,4 +1,4 @@
-//! What befalls Docker, and what others do in it behind the agent's back.
+//! Failures of dockerd, and changes that others make in Docker behind the agent's back.
 
 use std::{
     fs,
@@ -20,7 +20,6 @@ use stanchion_tests::{
     wait::throughout,
 };
 
-/// Runs a test on Docker.
 fn on_docker(test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     Node::builder().on(Backend::Docker).run(test)
 }
@@ -29,7 +28,7 @@ fn engine(node: &Node) -> Result<Engine> {
     Ok(node.docker.as_ref().context("a node on Docker")?.engine())
 }
 
-/// The containers of a pod, its sandbox too, whatever their state.
+/// Returns all containers of a pod in any state, including its sandbox.
 fn all_of(engine: &Engine, pod: &str) -> Result<Vec<Value>> {
     let mut all = engine.all()?;
     all.retain(|one| one["Labels"]["io.kubernetes.pod.name"] == on_node(pod));
@@ -49,7 +48,7 @@ fn started(node: &Node, pod: &str) -> Result<Running> {
     node.container(pod)
 }
 
-/// The pod runs again, in one container that is another than `old`, and stays.
+/// Waits until the pod runs in another container than `old`, and checks that this one stays.
 fn healed(node: &Node, pod: &str, old: &Running) -> Result<Running> {
     let now = node.until(&format!("another container of pod {pod}"), || {
         let now = node.container(pod)?;
@@ -67,7 +66,7 @@ fn unchanged(node: &Node, pod: &str, before: &Running) -> Result<()> {
     Ok(())
 }
 
-/// A container that looks much like ours, and is another's.
+/// Starts a container with labels like the agent's, but of another namespace.
 fn stranger(node: &Node) -> Result<String> {
     let engine = engine(node)?;
     engine.load(&node.fixtures.as_ref().context("a node with fixtures")?.docker_archive())?;
@@ -156,7 +155,7 @@ fn a_prune_of_everything_is_healed() -> Result<()> {
     on_docker(|node| {
         let engine = engine(node)?;
         let first = started(node, "pod")?;
-        // The dead container is what a prune takes, and the agent's history of it.
+        // `prune` removes the dead container, and with it the agent's record of that run.
         first.kill()?;
         let second = healed(node, "pod", &first)?;
         println!("docker system prune -a -f beside a pod that runs");
@@ -273,7 +272,8 @@ fn output_is_shown_with_times_followed_and_of_the_previous_container() -> Result
     })
 }
 
-/// Makes Docker forget that containers run: as it does when it is killed after containerd has started them and before it has noted that.
+/// Makes Docker forget that containers run, as when it is killed after containerd started them and before it saved
+/// their state.
 fn forget_starts(node: &mut Node, ids: &[String]) -> Result<()> {
     node.end_runtime(Signal::KILL)?;
     for id in ids {
@@ -310,7 +310,7 @@ fn what_docker_forgot_to_have_started_runs_beside_nothing_and_goes() -> Result<(
             }
             node.agent.start()?;
             if edits {
-                // Until the new revision's image is there, the old revision's container may be started again.
+                // The agent may restart the old revision until the new revision's image is ready.
                 node.until("a container of the new revision", || {
                     let environment = fs::read(format!("/proc/{}/environ", node.container("pod")?.pid))?;
                     ensure!(environment.split(|byte| *byte == 0).any(|it| it == b"REVISION=2"), "it is the old one's");

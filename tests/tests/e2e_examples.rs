@@ -1,4 +1,4 @@
-//! The example configurations, byte for byte. What is of the machine comes from the environment: places, names, sockets.
+//! The example configurations, unchanged. Paths, names and sockets of the test node come from environment variables.
 
 use std::{fs, path::Path};
 
@@ -32,7 +32,7 @@ fn the_example_of_a_mixed_node_runs_pods_as_it_stands() -> Result<()> {
     let asking = idle(&node, "asking")?;
     node.write("plain.yaml", plain)?;
     node.write("asking.yaml", format!("{asking}  runtimeClassName: docker\n"))?;
-    // "auto" is the first of the file's tables.
+    // "auto" takes the first backend table of the file.
     for (pod, backend) in [("plain", "containerd"), ("asking", "docker")] {
         node.until(&format!("pod {pod} to run on {backend}"), || {
             let shown = node.said(&["get", "pods", pods::on_node(pod).as_str(), "-o", "wide"])?;
@@ -50,13 +50,13 @@ fn the_example_of_a_mixed_node_runs_pods_as_it_stands() -> Result<()> {
     node.await_nothing_left()
 }
 
-/// Starts the agent with an example and what is of the machine.
+/// Starts the agent with an example, and with the test node's settings in the environment.
 fn start(node: &mut Node, example: &str) -> Result<()> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config").join(example);
     fs::create_dir_all(node.path("example/conf.d"))?;
     let config = node.path("example").join(example);
     fs::copy(&source, &config).with_context(|| format!("copying {}", source.display()))?;
-    // A list cannot come from the environment.
+    // The environment cannot set a list.
     let manifests = format!("[[source]]\npath = {:?}\n", node.path("manifests"));
     fs::write(node.path("example/conf.d/source.toml"), manifests)?;
     let environment = environment(node)?;
@@ -64,7 +64,7 @@ fn start(node: &mut Node, example: &str) -> Result<()> {
     node.agent.start()
 }
 
-/// A pod whose image is the node's registry's by its own address: the example has no mirror.
+/// Returns a pod whose image names the node's registry by address, because the example has no mirror.
 fn idle(node: &Node, pod: &str) -> Result<String> {
     let image = format!("image: {}", node.in_registry("busybox")?);
     Ok(pods::idle(pod, "1").replace("image: busybox", &image))

@@ -1,4 +1,4 @@
-//! The agent and the runtime die at bad moments; exactly the wanted containers run in the end.
+//! Crashes of the agent and the runtime at bad moments: in the end exactly the wanted containers run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,9 +24,9 @@ stanchion_tests::on_each_runtime! {
     an_agent_that_is_told_to_stop_leaves_its_pods_running,
 }
 
-/// The pods that are changed all the time.
+/// Pods that the test keeps changing.
 const PODS: [&str; 4] = ["a", "b", "c", "d"];
-/// A pod that nobody touches.
+/// Pod that nobody changes.
 const BYSTANDER: &str = "bystander";
 
 // R-RST-1.
@@ -41,7 +41,7 @@ fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing(on: Backend) -> Res
         let mut wanted = BTreeMap::new();
         let mut revision = 0;
         for kill in 0..20 {
-            // Several changes at once, so that a kill meets creates, updates and deletes of different pods.
+            // Several changes at once, so that a kill interrupts creates, updates and deletes of different pods.
             for _ in 0..random.pick(1..4) {
                 let pod = PODS[usize::try_from(random.pick(0..4))?];
                 let file = format!("{pod}.yaml");
@@ -91,17 +91,17 @@ fn twenty_kills_of_the_agent_lose_nothing_and_double_nothing(on: Backend) -> Res
     })
 }
 
-/// What containerd reported, in order: Docker's containers are its, too.
+/// Task events of containerd, in order. Docker's containers are tasks of containerd too.
 #[derive(Debug, Default)]
 struct History {
     running: BTreeMap<String, BTreeSet<String>>,
-    /// Containers started, by pod and revision, and what became of each since.
+    /// Containers started, by pod and revision, each with its end.
     starts: BTreeMap<(String, String), Vec<String>>,
     faults: Vec<String>,
 }
 
 impl History {
-    /// Reads on for that long: often, so that each record is read before it is removed.
+    /// Reads events for `during`, often enough to see each container's record before it is removed.
     fn follow(&mut self, node: &Node, events: &Events, during: Duration) -> Result<()> {
         let started = Instant::now();
         while let Some(left) = during.checked_sub(started.elapsed()) {
@@ -151,7 +151,7 @@ impl History {
     }
 }
 
-/// The revision that the manifest gave to the container's environment.
+/// Returns `REVISION` from the container's environment, which the manifest sets.
 fn revision_of(spec: &serde_json::Value) -> String {
     let environment = spec["process"]["env"].as_array().map_or(&[][..], Vec::as_slice);
     let mut values = environment.iter().filter_map(|pair| pair.as_str()?.strip_prefix("REVISION="));
@@ -167,11 +167,11 @@ fn a_crash_of_the_runtime_touches_no_pod(on: Backend) -> Result<()> {
     outage(on, Signal::KILL)
 }
 
-/// The runtime's daemon ends; while it is away one pod's manifest comes, one goes, one stays.
+/// Ends the runtime's daemon. Meanwhile one manifest is added, one is removed and one stays.
 fn outage(on: Backend, signal: Signal) -> Result<()> {
     Node::builder().on(on).run(|node| {
         if let Some(docker) = &mut node.docker {
-            // Otherwise it stops them all itself: e2e_docker.
+            // Without live-restore, dockerd ends all containers itself: e2e_docker.
             docker.keep_containers()?;
         }
         for name in ["stays", "goes"] {
@@ -209,7 +209,7 @@ fn a_killed_shim_is_a_restart_with_a_cause(on: Backend) -> Result<()> {
         let shims: Vec<_> = shims.iter().filter(|seen| seen.command.contains("containerd-shim")).collect();
         let needed = match on {
             Backend::Containerd | Backend::K3s => 1,
-            // The pod's namespaces have a container of their own.
+            // A second container holds the pod's namespaces.
             Backend::Docker => 2,
         };
         ensure!(shims.len() == needed, "one pod has these shims: {shims:?}");

@@ -1,4 +1,4 @@
-//! The harness itself: images are served and run, and nothing stays behind.
+//! Tests of the harness itself: it serves and runs images and leaves nothing behind.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -57,7 +57,7 @@ fn a_slot_given_back_leaves_no_process_and_no_file() -> Result<()> {
     fs::write(&marker, "")?;
     let mut command = Command::new("tail");
     let mut tail = Process::start("tail", command.arg("-f").arg(&marker), &names.dir.join("log"))?;
-    // Its command line does not say whose it is.
+    // The command line of K3s does not name the slot's directory.
     let mut k3s = K3s::build(&names.dir.join("k3s"))?;
     k3s.start_process()?;
     let agent = k3s.id().context("K3s runs")?;

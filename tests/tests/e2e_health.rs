@@ -1,4 +1,4 @@
-//! What the agent says of itself to those who watch it.
+//! The agent's health endpoints, and its notifications to systemd.
 
 use std::{net::TcpListener, os::unix::net::UnixDatagram, time::Duration};
 

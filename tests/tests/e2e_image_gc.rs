@@ -1,4 +1,4 @@
-//! Images that the agent has brought and nothing uses are removed; all others stay.
+//! Image garbage collection: the agent removes unused images that it pulled itself, and no others.
 
 use std::{fs, time::Duration};
 
@@ -23,7 +23,7 @@ stanchion_tests::on_each_runtime! {
 const REDIS: &str = "docker.io/library/redis:7";
 const BUSYBOX: &str = "docker.io/library/busybox:1";
 const OTHERS: &str = "docker.io/preloaded/busybox:oci";
-/// Whatever is unused is too much.
+/// Thresholds with which every unused image is removed at once.
 const ALWAYS: &str =
     "gc_high_threshold_percent = 1\ngc_low_threshold_percent = 0\nminimum_gc_age = \"0s\"\ngc_period = \"1s\"\n";
 const NEVER: &str = "gc_high_threshold_percent = 100\n";
@@ -36,7 +36,7 @@ fn node(on: Backend, images: &str) -> NodeBuilder {
     Node::builder().on(on).images(images)
 }
 
-/// Runs pods of these images, one after the other.
+/// Starts pods (name, image) one after the other.
 fn run(node: &Node, pods: &[(&str, &str)]) -> Result<()> {
     for (name, image) in pods {
         node.write(&format!("{name}.yaml"), of(name, image))?;
@@ -61,7 +61,7 @@ fn await_removed(node: &Node, image: &str) -> Result<()> {
     })
 }
 
-/// Several looks later these are still there.
+/// Checks that the images are still there after several rounds of garbage collection.
 fn ensure_kept(node: &Node, images: &[&str]) -> Result<()> {
     pause(Duration::from_secs(4));
     for image in images {
@@ -70,7 +70,7 @@ fn ensure_kept(node: &Node, images: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// How full the runtime's disk is: percent, and bytes.
+/// Returns how much of the runtime's disk is used: per cent, and bytes.
 fn used(node: &Node) -> Result<(u64, u64)> {
     let found = statvfs(node.path(node.runtime().name()))?;
     Ok((100 - found.f_bavail * 100 / found.f_blocks, (found.f_blocks - found.f_bavail) * found.f_frsize))
@@ -103,7 +103,7 @@ fn a_disk_that_fills_is_relieved_of_what_has_been_unused_for_longest(on: Backend
     })
 }
 
-/// Somebody else's container.
+/// Creates a container that does not belong to the agent, and returns its ID.
 fn others_container(node: &Node, image: &str) -> Result<String> {
     match node.view() {
         View::Containerd(ctr) => {
@@ -121,7 +121,7 @@ fn what_others_brought_or_use_stays(on: Backend) -> Result<()> {
     match node.view() {
         View::Containerd(ctr) => drop(ctr.run(&["images", "import", &archive.to_string_lossy()])?),
         View::Docker(engine) => {
-            // Docker reads OCI layouts only where containerd keeps its images.
+            // Docker loads OCI archives only with the containerd image store.
             engine.load(&node.fixtures.as_ref().context("the node has fixtures")?.docker_archive())?;
             engine.post("/images/preloaded/busybox:docker/tag?repo=preloaded/busybox&tag=oci", &Value::Null)?;
         }
@@ -170,7 +170,7 @@ fn neither_a_killed_agent_nor_a_runtime_that_goes_loses_anything(on: Backend) ->
 
 // R-IMG-11
 fn a_user_has_what_is_unused_removed(on: Backend) -> Result<()> {
-    // On a disk of its own nobody else writes meanwhile.
+    // On its own disk, no other process changes the free space.
     node(on, NEVER).disk("300m").run(|node| {
         run(node, &[("redis", REDIS), ("busybox", BUSYBOX)])?;
         end(node, &["redis"])?;

@@ -1,4 +1,4 @@
-//! Volumes that are images, on real runtimes.
+//! `image` volumes on real runtimes.
 
 use std::{fs, time::Duration};
 
@@ -12,11 +12,11 @@ use stanchion_tests::{
     wait::pause,
 };
 
-/// Where containers have the image, or parts of it.
+/// `mountPath` and `subPath` of each mount of the image.
 const MOUNTS: [(&str, &str); 5] =
     [("/all", ""), ("/part", "model/sub"), ("/linked", "current"), ("/out", "way-out"), ("/one", "model/weights")];
 
-/// A pod that has the image `reference` mounted in every way.
+/// Returns a pod with all [`MOUNTS`] of the image `reference`.
 fn manifest(reference: &str) -> String {
     let mounts: String = MOUNTS
         .iter()
@@ -27,8 +27,8 @@ fn manifest(reference: &str) -> String {
     pods::shell("pod", IDLE, &extra)
 }
 
-/// Puts the image `docker.io/data/model:<tag>` where the agent imports it. Of two layers, the upper one hides some of the
-/// lower; of one, containerd has no need to lay them over each other.
+/// Puts the image `docker.io/data/model:<tag>` into the preload directory. With two layers, the upper hides a file of
+/// the lower; with one, containerd needs no overlay.
 fn publish(node: &Node, tag: &str, layers: usize) -> Result<()> {
     let mut lower = Layer::default();
     lower.file("/model/weights", 0o644, b"below\n")?;
@@ -52,12 +52,12 @@ fn publish(node: &Node, tag: &str, layers: usize) -> Result<()> {
     fs::rename(&draft, node.path(&format!("preload/model-{tag}.tar"))).context("the archive can be put in place")
 }
 
-/// What a script in the pod's container says.
+/// Runs a script in the pod's container and returns its output.
 fn run(node: &Node, script: &str) -> Result<String> {
     node.said(&["exec", "pod-node-1", "--", "sh", "-c", script])
 }
 
-/// The files of the image are there, and can be read only.
+/// Checks that the image's files are mounted read-only and not executable.
 fn check(node: &Node, tag: &str, weights: &str) -> Result<()> {
     let note = format!("note {tag}\n");
     for (path, expected) in [
@@ -91,7 +91,7 @@ fn check(node: &Node, tag: &str, weights: &str) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the pod runs as another container than this one.
+/// Waits until the pod runs in another container than `before`.
 fn await_another(node: &Node, before: &(String, u32, u64)) -> Result<()> {
     node.until("another container", || {
         let now = node.container("pod")?;
@@ -107,7 +107,7 @@ fn everything(node: &mut Node) -> Result<()> {
     node.write("other.yaml", pods::idle("other", "1"))?;
     node.await_said(&["get", "pods"], &["ErrImagePull"])?;
     node.await_said(&["get", "pods"], &["ImagePullBackOff"])?;
-    // Docker goes on to ask Docker Hub, which cannot be reached.
+    // When the mirror fails, Docker asks Docker Hub, which it cannot reach.
     let why = if node.docker.is_some() { "cannot be reached" } else { "not found" };
     node.await_said(&["describe", "pod", "pod-node-1"], &["Back-off pulling image \"data/model:1\"", why])?;
     node.await_running("other")?;
@@ -206,7 +206,7 @@ fn an_image_of_a_registry_is_pulled_for_its_volume() -> Result<()> {
     })
 }
 
-/// Kills the agent while it replaces a pod, again and again, each time a little later.
+/// Kills the agent eight times while it replaces a pod, each time a little later.
 fn kill_it_in_the_middle(node: &mut Node) -> Result<()> {
     publish(node, "1", 2)?;
     node.write("pod.yaml", manifest("data/model:1"))?;

@@ -1,4 +1,4 @@
-//! Images that cannot be had, and images that come as files.
+//! Images that cannot be pulled, and images imported from archives.
 
 use std::{fs, io::Write as _, time::Duration};
 
@@ -78,7 +78,7 @@ fn a_registry_that_comes_back_is_used_again(on: Backend) -> Result<()> {
         let registry = node.registry.as_mut().context("the node has a registry")?;
         let address = registry.address().to_owned();
         registry.stop()?;
-        // Not by a mirror: when one fails, Docker asks the real registry.
+        // By address, not through the mirror: when a mirror fails, Docker asks the real registry.
         let image = format!("{address}/library/busybox");
         node.write("pod.yaml", of_image("pod", &image, "IfNotPresent"))?;
         node.await_said(&["describe", "pod", "pod-node-1"], &[&image, "onnection refused"])?;

@@ -1,4 +1,4 @@
-//! The containerd of K3s: its socket goes and comes, and with it the pods' place. What K3s runs itself is never touched.
+//! Pods on the containerd of K3s, whose socket disappears and returns. Containers of K3s itself are never touched.
 
 use std::{
     fs::{File, OpenOptions},
@@ -27,10 +27,10 @@ use stanchion_tests::{
     wait::throughout,
 };
 
-/// K3s's own namespace.
+/// containerd namespace of K3s's kubelet.
 const KUBELETS: &str = "k8s.io";
 
-/// Runs a test on a node whose K3s is up, with a container of K3s's own that must be as it was at the end.
+/// Runs a test on a node whose containerd of K3s is up, beside a container of K3s that must stay untouched.
 fn on_k3s(backend: &str, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     alone_on_k3s(backend, |node| {
         let bystander = Bystander::start(node)?;
@@ -39,7 +39,7 @@ fn on_k3s(backend: &str, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<(
     })
 }
 
-/// The same without such a container, for what ends those of K3s too.
+/// Like [`on_k3s`], but without that container: for tests that end K3s's containers too.
 fn alone_on_k3s(backend: &str, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     let mut node = Node::builder().on(Backend::K3s).backend(backend).without_agent()?;
     let tested = test(&mut node);
@@ -49,7 +49,7 @@ fn alone_on_k3s(backend: &str, test: impl FnOnce(&mut Node) -> Result<()>) -> Re
     tested
 }
 
-/// A container that a kubelet could have.
+/// Container as K3s's kubelet could have started it.
 struct Bystander {
     id: String,
     pid: u32,
@@ -76,7 +76,7 @@ impl Bystander {
         pid.map(|pid| Ok((pid, proc::started(pid)?))).transpose()
     }
 
-    /// It runs as ever, and is all that K3s has.
+    /// Checks that the container was not restarted and is the only one in K3s's namespace.
     fn check(&self, node: &Node) -> Result<()> {
         ensure!(proc::started(self.pid).ok() == Some(self.started), "the bystander was ended");
         if node.containerd.id().is_some() {
@@ -87,7 +87,7 @@ impl Bystander {
     }
 }
 
-/// The containerd of our own.
+/// Returns a client of the containerd that the agent runs itself (`when_socket_absent = "own"`).
 fn own(node: &Node) -> Ctr {
     Ctr::new(&node.path("run/k3s/containerd.sock"), &node.names().namespace)
 }
@@ -99,7 +99,7 @@ fn write(node: &Node, pod: &str) -> Result<()> {
 #[test]
 fn the_four_states_are_told_apart_and_pods_wait() -> Result<()> {
     on_k3s("when_socket_absent = \"wait\"\n", |node| {
-        // Killed with K3s, it leaves its socket's file.
+        // A killed containerd leaves its socket file behind.
         node.containerd.end(Signal::KILL)?;
         node.agent.start()?;
         write(node, "pod")?;
@@ -287,7 +287,7 @@ fn after_a_reboot_without_a_server_the_pods_run_on_ours() -> Result<()> {
     })
 }
 
-/// Deletes what containerd keeps of a running container, as killall does, and leaves its process.
+/// Deletes the bundle of a running container, as k3s-killall.sh does, but leaves its process.
 fn lose_bundle(node: &mut Node, running: &Running) -> Result<()> {
     let namespace = node.names().namespace.clone();
     let tasks = k3s(node)?.state().join("io.containerd.runtime.v2.task");
@@ -328,7 +328,7 @@ fn what_runs_on_without_its_bundle_is_not_doubled() -> Result<()> {
     })
 }
 
-/// What answers where a kubelet says how it is.
+/// Stand-in for a kubelet's healthz server.
 struct Kubelet {
     address: SocketAddr,
     ended: Arc<AtomicBool>,
@@ -345,7 +345,7 @@ impl Kubelet {
                 if told.load(Ordering::Relaxed) {
                     return;
                 }
-                // Who asks may go before it is answered.
+                // The client may close the connection before the answer.
                 stream.and_then(|mut stream| stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")).ok();
             }
         });
@@ -354,7 +354,7 @@ impl Kubelet {
 
     fn end(mut self) -> Result<()> {
         self.ended.store(true, Ordering::Relaxed);
-        // Wakes it.
+        // Wakes the thread from `accept`.
         TcpStream::connect(self.address).context("the kubelet is gone already")?;
         let thread = self.thread.take().context("it is ended once")?;
         thread.join().map_err(|_| anyhow!("the kubelet's thread panicked"))
@@ -403,14 +403,14 @@ fn a_kubelets_static_pods_are_run_only_while_it_is_away() -> Result<()> {
     })
 }
 
-/// A kubelet with `--lock-file`, which it waits for before it does anything.
+/// Stand-in for a kubelet with `--lock-file`, which takes the lock before it does anything.
 struct LockedKubelet {
     lock: File,
     heard: Kubelet,
 }
 
 impl LockedKubelet {
-    /// Also looks whether any of `ours` still runs when it has the lock.
+    /// Waits for the lock, then checks that the container `ours` has ended.
     fn start(lock: &Path, address: SocketAddr, ours: &Running) -> Result<Self> {
         let lock = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(lock)?;
         lock.lock()?;
@@ -469,7 +469,7 @@ fn a_kubelet_with_a_lock_never_runs_a_pod_beside_us() -> Result<()> {
     })
 }
 
-/// The container that the kubelet has started of its static pod.
+/// Container of the static pod, as the kubelet would have started it.
 struct Static {
     id: String,
 }
@@ -480,7 +480,7 @@ impl Static {
         let id = format!("{}-static", node.names().namespace);
         let notes = ["container-type=container", "sandbox-namespace=default", "sandbox-name=static-k3s-node"];
         let notes = notes.map(|note| format!("--annotation=io.kubernetes.cri.{note}"));
-        // The kernel shows the container's id in its cgroup's name, as CRI has it.
+        // The last part of the cgroup's path is the container's ID, as with CRI.
         let cgroup = format!("{}/{id}", node.names().cgroup);
         let mut arguments = vec!["run", "-d", "--cgroup", &cgroup];
         arguments.extend(notes.iter().map(String::as_str));

@@ -1,4 +1,4 @@
-//! K3s's containerd is away, and another backend runs its pods: `when_socket_absent = "fallback"`. And one that waits for it.
+//! Pods of K3s's containerd while it is away: they run on another backend (`when_socket_absent = "fallback"`), or wait.
 
 use std::{fs::OpenOptions, io::Write as _, time::Duration};
 
@@ -13,14 +13,14 @@ use stanchion_tests::{
     wait::throughout,
 };
 
-/// Runs a test on a node with K3s, and a containerd of the node's own that is configured behind it.
+/// Runs a test on a node with K3s and a second containerd, configured as the backend after K3s.
 fn with_another(on_return: &str, test: impl FnOnce(&mut Node, &Ctr) -> Result<()>) -> Result<()> {
     let settings = format!("when_socket_absent = \"fallback\"\non_return = \"{on_return}\"\n");
     let mut node = Node::builder().on(Backend::K3s).backend(&settings).without_agent()?;
     let other = Containerd::start(&node.path("other"))?;
     let names = node.names();
     let mirror = node.registry.as_ref().context("a node with a registry")?.address();
-    // On a bridge that both share, as they do where nobody configures anything.
+    // Both backends share one bridge, as they do by default.
     let table = format!(
         "\n[backend.containerd]\nsocket = {socket:?}\nnamespace = \"{namespace}\"\ncgroup_root = \"{cgroup}/other\"\n\
          network = {{ bridge = \"{bridge}\", subnet = \"{subnet}\" }}\n\

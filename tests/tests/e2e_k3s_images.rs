@@ -1,4 +1,4 @@
-//! Images as K3s has them: from its directory for nodes without network, and from registries as its registries.yaml says.
+//! Images as on K3s: from its air-gap directory (`agent/images`), and from registries as `registries.yaml` configures.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use stanchion_tests::{
     tools,
 };
 
-/// What K3s accepts, with the program that makes it; "" for none.
+/// File extensions of archives that K3s accepts, each with the program that compresses it; "" for none.
 const FORMATS: [(&str, &str); 8] = [
     ("tar", ""),
     ("tar.gz", "gzip"),
@@ -30,10 +30,10 @@ const FORMATS: [(&str, &str); 8] = [
     ("tzst", "zstd"),
 ];
 
-/// An archive of the image `airgap/busybox:<tag>` in `directory`, in this format.
+/// Writes an archive of the image `airgap/busybox:<tag>` to `directory` in this format; returns its reference.
 fn archive(directory: &Path, shell: &PackedLayer, (ending, program): (&str, &str)) -> Result<String> {
     let tag = ending.replace('.', "-");
-    // Each is another image: one that fails is not covered by the next.
+    // Each archive has a different image, so that a format that fails is not hidden by another.
     let run = Run { cmd: &["sh"], env: &[PATH, &format!("FORMAT={tag}")], ..Run::default() };
     let image = Image::new("airgap/busybox", &tag, &run, std::slice::from_ref(shell));
     let reference = format!("docker.io/airgap/busybox:{tag}");
@@ -50,7 +50,7 @@ fn archive(directory: &Path, shell: &PackedLayer, (ending, program): (&str, &str
             packed
         }
     };
-    // In place at once, as whoever copies it should do.
+    // Renamed into place, as users should do it.
     fs::rename(&packed, directory.join(format!("images-{tag}.{ending}")))?;
     Ok(reference)
 }
@@ -84,7 +84,7 @@ fn archives_of_every_format_that_k3s_accepts_are_imported_and_lists_are_pulled()
     node.await_gone("airgap")
 }
 
-/// A registry that has a certificate of an authority of its own and wants a login, and what K3s is told about it.
+/// Registry with a private CA and a login, and the `registries.yaml` for it.
 struct Secured {
     registry: Registry,
     ca: PathBuf,
@@ -99,7 +99,7 @@ impl Secured {
         Ok(Self { registry, ca: authority.certificate() })
     }
 
-    /// `registries.yaml`, with or without what is needed to get in.
+    /// Writes `registries.yaml`, with these fields of `auth` and, if `trusts`, with the CA file.
     fn describe(&self, node: &Node, auth: &str, trusts: bool) -> Result<()> {
         let address = self.registry.address();
         let tls = if trusts { format!("ca_file: {}", self.ca.display()) } else { String::new() };

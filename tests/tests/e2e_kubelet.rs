@@ -1,7 +1,7 @@
-//! The conformance suite in a kubelet's own terms: steps that were done to a kubelet are done to a node on each runtime, and what
-//! the node shows of its pods and what their containers see is compared with the recordings (`tests/golden/kubelet-1.36`).
+//! Comparison with a kubelet: replays the recorded steps (`tests/golden/kubelet-1.36`) on a node of each runtime, and
+//! compares what the node shows of its pods, and what their containers see, with the recordings.
 //!
-//! Where Stanchion is another than a kubelet on purpose, `tests/golden/differences.yaml` says so, place by place.
+//! `tests/golden/differences.yaml` lists each place where Stanchion differs from a kubelet on purpose.
 
 #[path = "e2e_kubelet/events.rs"]
 mod events;
@@ -34,13 +34,13 @@ stanchion_tests::on_each_runtime! {
     a_node_shows_what_a_kubelet_shows,
 }
 
-/// Scenarios that go on at the same time. They do not touch each other.
+/// Number of scenarios that run concurrently; they are independent.
 const AT_ONCE: usize = 20;
 
-/// One runtime after the other: the scenarios have times.
+/// Lock for one runtime at a time, because scenarios measure times.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// How often a scenario is replayed until it shows what was recorded: its moments can be missed while others keep the machine busy.
+/// Attempts per scenario: on a busy machine, short states can be missed.
 const TRIES: usize = 3;
 
 fn a_node_shows_what_a_kubelet_shows(on: Backend) -> Result<()> {
@@ -59,7 +59,7 @@ fn a_node_shows_what_a_kubelet_shows(on: Backend) -> Result<()> {
     bail!("{} of the scenarios:\n{}", said.len(), said.join("\n"))
 }
 
-/// Replays them on a node of their own, and returns those that show something else.
+/// Replays the scenarios on a fresh node and returns those that differ, with their errors.
 fn replay_all(on: Backend, scenarios: Vec<Scenario>) -> Result<Vec<(Scenario, anyhow::Error)>> {
     let listed = Listed::read(&golden().join("differences.yaml"), on)?;
     let faults = Mutex::new(Vec::new());
@@ -81,7 +81,7 @@ fn replay_all(on: Backend, scenarios: Vec<Scenario>) -> Result<Vec<(Scenario, an
     Ok(faults.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// What is wrong with a scenario.
+/// Replays one scenario and returns what differs.
 fn fault(node: &Node, scenario: &Scenario, listed: &Listed) -> Option<anyhow::Error> {
     let replayed = Replay::new(node, scenario, listed).and_then(Replay::run);
     replayed.err().map(|error| error.context(scenario.name.clone()))
@@ -91,8 +91,8 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
 
-/// All recordings, or those that `STANCHION_SCENARIOS` names in part; those that take long come last, for they are begun from
-/// there.
+/// Returns all recordings, or those whose names contain a part of `STANCHION_SCENARIOS`. The longest come last, because
+/// the threads take from the end.
 fn scenarios() -> Result<Vec<Scenario>> {
     let root = golden().join("kubelet-1.36");
     let wanted = std::env::var("STANCHION_SCENARIOS").unwrap_or_default();
@@ -117,7 +117,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Has the images of the recordings on the node, where a kubelet found them too.
+/// Imports the recordings' images into the node's runtime, as they were on the kubelet's node.
 fn preload(node: &Node) -> Result<()> {
     let names = images::write(&node.path("preload"))?;
     node.until("the images to be imported", || {

@@ -1,5 +1,5 @@
-//! How containers live, on real runtimes: init containers and sidecars, hooks, probes, last words, deadlines, rules. The
-//! manifests are those of `tests/manifests`.
+//! Container lifecycle on real runtimes, with the manifests of `tests/manifests`: init containers, sidecars, hooks,
+//! probes, termination messages, `activeDeadlineSeconds`, restart rules.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ macro_rules! manifest {
     };
 }
 
-/// The manifest, with a directory of the node's own in place of the example's.
+/// Returns the manifest with the node's directory in place of `/var/lib/example`.
 fn on(node: &Node, manifest: &str) -> String {
     manifest.replace("/var/lib/example", &node.path("example").display().to_string())
 }
@@ -87,7 +87,7 @@ fn sidecars_start_first_and_stop_last(runtime: Backend) -> Result<()> {
         node.write("pod.yaml", on(node, manifest!("sidecars")))?;
         node.await_said(&["get", "pods"], &["0/3", "Init:0/3"])?;
         await_ready(node, "sidecars")?;
-        // A container without probes is ready before it has written anything.
+        // Containers without probes are ready before they have written to the trace.
         node.until("R-INIT-2", || {
             let trace = trace(node)?;
             ensure!(trace == ["proxy", "between", "log", "main"], "{trace:?}");
@@ -176,7 +176,7 @@ fn last_words_are_kept(runtime: Backend) -> Result<()> {
         ensure!(words("file") == "said at the end", "R-TMSG-1: {}", pod.summary());
         ensure!(words("own-path") == "own path", "R-TMSG-1: {}", pod.summary());
         ensure!(words("log") == "the log says it\n", "R-TMSG-3: {}", pod.summary());
-        // 12 KiB for four containers.
+        // The pod's four containers share 12 KiB.
         ensure!(words("long").len() == 3072, "R-TMSG-2: {}", words("long").len());
         node.remove("pod.yaml")?;
         node.await_nothing_left()

@@ -13,12 +13,12 @@ use stanchion_tests::{
     wait::throughout,
 };
 
-/// A pod on containerd.
+/// Returns a pod with `runtimeClassName: containerd`.
 fn on_containerd(name: &str, revision: &str) -> String {
     format!("{}  runtimeClassName: containerd\n", pods::idle(name, revision))
 }
 
-/// The pod's one container, which runs there and nowhere else.
+/// Waits until the pod runs in one container, on `here` and on no other runtime; returns it.
 fn only_on(node: &Node, here: &View, name: &str) -> Result<Running> {
     node.until(&format!("pod {name} to run in one place"), || {
         let pod = node.pod(name)?;
@@ -33,7 +33,7 @@ fn only_on(node: &Node, here: &View, name: &str) -> Result<Running> {
     })
 }
 
-/// Both runtimes: Docker, containerd.
+/// Returns Docker's view and containerd's.
 fn both(node: &Node) -> Result<[View; 2]> {
     node.views().try_into().map_err(|views| anyhow::anyhow!("not two runtimes: {views:?}"))
 }
@@ -170,7 +170,7 @@ fn pods_that_a_dead_daemon_left_running_are_not_doubled() -> Result<()> {
             ensure!(doubled.is_empty(), "I1: {doubled:?}");
             Ok(())
         })?;
-        // Docker ends what it left before it answers; a look in between moves the pod.
+        // dockerd ends its old containers before it answers; if the agent looks meanwhile, the pod moves to containerd.
         node.resume_runtime()?;
         node.until("the pod to run in one place", || {
             let found = [docker.of_pod(&on_node("pod"))?, containerd.of_pod(&on_node("pod"))?].concat();

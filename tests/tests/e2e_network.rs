@@ -1,4 +1,4 @@
-//! Pods on the network: addresses, host ports, the node's own network.
+//! Pod networking: addresses, host ports, `hostNetwork`, CNI plugins.
 
 use std::{
     fs,
@@ -36,7 +36,7 @@ fn answers(node: &Node, address: IpAddr, port: u16) -> Result<()> {
     })
 }
 
-/// Asks from inside another pod, as a packet that comes from outside the node.
+/// Waits until redis answers a pod. To host-port rules, a pod's packets look like those from outside the node.
 fn answers_to_pod(node: &Node, from: &str, address: &str, port: u16) -> Result<()> {
     let ask = format!("printf 'PING\\r\\n' | nc -w 2 {address} {port}");
     node.await_said(&["exec", &pods::on_node(from), "--", "sh", "-c", &ask], &["+PONG"])
@@ -160,7 +160,7 @@ fn a_host_port_comes_back_when_somebody_removes_the_rules() -> Result<()> {
     })
 }
 
-/// Runs a test on a node whose pods are attached by CNI plugins: to a bridge and from a network that have the node's names.
+/// Runs a test on a node whose pods are attached by CNI plugins, with the bridge and subnet of the test node.
 fn on_a_cni_node(test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     let mut node = Node::builder().on(Backend::Containerd).without_agent()?;
     write_conflist(&node, "pods", true)?;
@@ -191,7 +191,7 @@ fn write_conflist(node: &Node, name: &str, publish: bool) -> Result<()> {
     fs::write(node.path("pods.conflist"), list.to_string()).context("cannot write the conflist")
 }
 
-/// What the plugins have for pods, and what the agent has to have them free it: addresses, rules, files.
+/// Lists what is held for pods: addresses and iptables rules of the plugins, and the agent's records for `DEL`.
 fn held_by_plugins(node: &Node) -> Result<Vec<String>> {
     let mut held = Vec::new();
     for dir in [node.path("cni-data/pods"), node.path("state/cni")] {
@@ -260,7 +260,7 @@ fn cni_plugins_undo_what_they_did_before_the_agent_died_and_the_list_was_edited(
         let staying = (node.await_running("staying")?[0].pid, node.address("staying")?);
         node.agent.kill()?;
         node.remove("redis.yaml")?;
-        // Another name, and nobody who would take the port's rules away.
+        // The new list has another name and no portmap plugin, which would remove the port's rules.
         write_conflist(node, "others", false)?;
         node.agent.start()?;
         node.await_gone("redis")?;

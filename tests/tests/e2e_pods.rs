@@ -1,4 +1,4 @@
-//! What a manifest asks for is what the container gets: environment, resources, volumes, restarts, the end.
+//! Containers get what their manifest asks for: environment, resources, volumes, restarts, termination.
 
 use std::{
     fs,
@@ -55,7 +55,7 @@ fn limits_are_the_cgroups(on: Backend) -> Result<()> {
         ensure!(memory == (64 << 20).to_string(), "memory limit {memory}");
         let cpu = proc::cpu_quota(running[0].pid)?;
         ensure!(cpu == "25000 100000", "CPU quota {cpu}");
-        // R-RES-15, where the kernel can: `cargo xtask vm`.
+        // R-RES-15, only where the kernel supports it (cgroup v2): `cargo xtask vm`.
         let together = proc::oom_group(running[0].pid)?;
         ensure!(together.as_deref().is_none_or(|together| together == "1"), "one process is killed: {together:?}");
         Ok(())
@@ -131,7 +131,7 @@ fn a_host_path_of_the_wrong_type_holds_the_pod_back_by_name(on: Backend) -> Resu
 // R-MNT-6.
 fn read_only_means_all_below_where_the_runtime_can(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
-        // Other file systems are mounted below it on every node.
+        // Every node has other file systems mounted below /dev.
         let volume = |mode: &str| {
             format!(
                 "    volumeMounts: [{{name: v, mountPath: /v, readOnly: true, recursiveReadOnly: {mode}}}]\n  volumes: [{{name: \
@@ -245,7 +245,7 @@ fn two_containers_share_the_pods_network(on: Backend) -> Result<()> {
         let shims = seen.iter().filter(|seen| seen.command.contains("containerd-shim")).count();
         let needed = match on {
             Backend::Containerd | Backend::K3s => 1,
-            // Docker has one a container, and a container that holds the namespaces.
+            // Docker has one shim per container, and one for the container that holds the namespaces.
             Backend::Docker => 3,
         };
         ensure!(shims == needed, "{shims} shims for one pod");

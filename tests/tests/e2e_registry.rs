@@ -1,4 +1,4 @@
-//! Registries that refuse, break off, or send what is wrong.
+//! Registries that refuse requests, break connections, or send wrong data.
 
 use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
@@ -24,7 +24,7 @@ stanchion_tests::on_each_runtime! {
     a_broken_transfer_goes_on_where_it_broke_off,
 }
 
-/// In the path of every layer and configuration, and of every manifest.
+/// Part of the path of every layer and image configuration, and of every manifest.
 const BLOBS: &str = "/blobs/";
 const MANIFESTS: &str = "/manifests/";
 const ALWAYS: u32 = u32::MAX;
@@ -33,14 +33,14 @@ fn proxy(node: &Node) -> Result<&Proxy> {
     node.proxy.as_ref().context("the node has a proxy")
 }
 
-/// A pod whose image is the registry's by its own address: when a mirror fails, Docker asks the real registry.
+/// Returns a pod whose image names the registry by address: when a mirror fails, Docker asks the real registry.
 fn of_registry(node: &Node, pod: &str, image: &str) -> Result<String> {
     let image = format!("image: {}", node.in_registry(image)?);
     Ok(pods::idle(pod, "1").replace("image: busybox", &image))
 }
 
-/// A pod that cannot be had says all of `words`; another one is not touched; nothing half-made is left. Then the registry
-/// does everything right, and the pod runs.
+/// Checks that a pod whose pull fails reports all of `words`, that another pod is not touched, and that nothing
+/// half-made is left; then that the pod runs once the fault is healed.
 fn held_up(on: Backend, fault: Fault, path: &'static str, words: &[&str]) -> Result<()> {
     Node::builder().on(on).proxied().run(|node| {
         node.write("good.yaml", pods::idle("good", "1"))?;
@@ -53,7 +53,7 @@ fn held_up(on: Backend, fault: Fault, path: &'static str, words: &[&str]) -> Res
         node.await_nothing_half_made()?;
         ensure!((node.container("good")?.identity(), node.agent.id()) == before, "another pod was touched");
         proxy(node)?.heal();
-        // The back-off is that of a failure that does not pass by itself; a restart hurries it.
+        // Such a failure has the long back-off; `restart` cuts it short.
         node.agent.text(&["restart", "bad-node-1"])?;
         node.await_running("bad").map(drop)
     })
@@ -75,14 +75,14 @@ fn credentials_of_the_configuration_are_used(on: Backend) -> Result<()> {
     })
 }
 
-/// Adds a table to the configuration.
+/// Appends text to the configuration.
 fn configure(node: &Node, table: &str) -> Result<()> {
     let path = node.path("stanchion.toml");
     let text = fs::read_to_string(&path)?;
     fs::write(&path, format!("{text}\n{table}")).context("cannot write the configuration")
 }
 
-/// Nothing that a user sees has a secret in it (I10).
+/// Checks that log, `describe` and events do not contain the token (I10).
 fn ensure_not_shown(node: &Node) -> Result<()> {
     let said = [node.agent.log_text()?, node.said(&["describe", "pod", "pod-node-1"])?, node.said(&["get", "events"])?];
     ensure!(said.iter().all(|text| !text.contains("secret")), "the token is shown: {said:?}");
@@ -127,7 +127,7 @@ fn an_identity_token_of_a_pull_secret_is_used(on: Backend) -> Result<()> {
     })
 }
 
-/// Docker has certificates for registries in its own directory of them.
+/// Runs on containerd only: Docker reads client certificates from a directory of its own.
 #[test]
 fn a_client_certificate_is_shown_to_a_registry_that_wants_one() -> Result<()> {
     let mut node = Node::builder().on(Backend::Containerd).without_agent()?;
@@ -194,7 +194,8 @@ fn a_registry_in_trouble_is_named(on: Backend) -> Result<()> {
     )
 }
 
-/// Docker tries again by itself, and does not pass on when the registry wants to be asked: plugins/docker/tests/registries.rs.
+/// Runs on containerd only: Docker retries by itself and does not report `Retry-After`
+/// (plugins/docker/tests/registries.rs).
 #[test]
 fn too_many_requests_are_asked_again_when_the_registry_wants() -> Result<()> {
     Node::builder().on(Backend::Containerd).proxied().run(|node| {

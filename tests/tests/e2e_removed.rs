@@ -1,4 +1,4 @@
-//! What the command line tells of pods that were removed, on real runtimes.
+//! Command-line output about removed pods (`--show-removed`), on real runtimes.
 
 use anyhow::{Result, ensure};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! What a container is allowed, and what it shares, seen from the node, from the manifests of `tests/manifests`.
+//! Privileges and shared namespaces of containers, as the node sees them; most manifests are from `tests/manifests`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -22,13 +22,13 @@ stanchion_tests::on_each_runtime! {
     pods_are_in_the_cgroup_of_their_class,
 }
 
-/// The running container of that name; the node has one pod.
+/// Returns the running container with this name, of whichever pod.
 fn running(node: &Node, container: &str) -> Result<Running> {
     let mut all = node.view().running()?.into_iter();
     all.find(|it| it.record.container() == container).with_context(|| format!("container {container} does not run"))
 }
 
-/// Lines of the status of a container's process, by their names.
+/// Reads `/proc/PID/status` of a container's process; keys are the fields' names.
 fn status(node: &Node, container: &str) -> Result<BTreeMap<String, String>> {
     let pid = running(node, container)?.pid;
     let text = fs::read_to_string(format!("/proc/{pid}/status")).context("a process")?;
@@ -44,7 +44,7 @@ fn expect(node: &Node, container: &str, lines: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// As in the recordings `security/users-and-groups`, `security/capabilities` and `security/seccomp` of a kubelet.
+/// Expects the values of the recordings `security/users-and-groups`, `security/capabilities` and `security/seccomp`.
 /// R-SEC-16.
 fn a_process_has_what_its_security_context_says(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
@@ -118,7 +118,7 @@ fn root_is_refused_by_name_where_it_is_not_wanted(on: Backend) -> Result<()> {
     })
 }
 
-/// R-SEC-9, R-SEC-12: nothing is rejected for good, and what runs goes on (R-ADM-1, R-ADM-6).
+/// R-SEC-9, R-SEC-12: no pod is rejected for good, and the running revision keeps running (R-ADM-1, R-ADM-6).
 fn what_the_node_does_not_allow_holds_the_pod_back_by_name(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("pod.yaml", shell("pod", IDLE, ""))?;
@@ -148,7 +148,8 @@ fn containers_see_each_others_processes(on: Backend) -> Result<()> {
     })
 }
 
-/// R-RES-6, R-COEX-3, R-RES-2, R-RES-5, R-RES-13, R-RES-19, as in the recordings `resources/pod-level` and `resources/burstable`.
+/// R-RES-6, R-COEX-3, R-RES-2, R-RES-5, R-RES-13, R-RES-19, as in the recordings `resources/pod-level` and
+/// `resources/burstable`.
 fn pods_are_in_the_cgroup_of_their_class(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         node.write("idle.yaml", shell("idle", IDLE, ""))?;
@@ -184,7 +185,7 @@ fn pods_are_in_the_cgroup_of_their_class(on: Backend) -> Result<()> {
     })
 }
 
-/// R-REJ-12, R-GAP-22: what the policy forbids is said, and does not run; what ran before the policy came runs on.
+/// R-REJ-12, R-GAP-22: a pod that violates the policy does not run and says why; pods that already ran keep running.
 #[test]
 fn a_policy_holds_back_what_it_forbids() -> Result<()> {
     Node::builder().on(Backend::Containerd).run(|node| {
@@ -211,7 +212,7 @@ fn a_policy_holds_back_what_it_forbids() -> Result<()> {
     })
 }
 
-/// Below a pod's own cgroup.
+/// Returns whether a cgroup is directly below a pod's.
 fn is_container(cgroup: &Path) -> bool {
     cgroup.parent().and_then(Path::file_name).is_some_and(|name| name.to_string_lossy().starts_with("pod"))
 }

@@ -1,4 +1,4 @@
-//! The node shuts down: what systemd says of itself is a script's word here.
+//! Node shutdown. A fake `systemctl` stands for systemd's state.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
@@ -14,7 +14,7 @@ stanchion_tests::on_each_runtime! {
     a_stop_of_the_agent_is_no_end_of_the_node,
 }
 
-/// What `systemctl is-system-running` says from now on.
+/// Makes `systemctl is-system-running` print `state` from now on.
 fn systemd_is(node: &Node, state: &str) -> Result<()> {
     let systemctl = node.path("bin/systemctl");
     fs::create_dir_all(systemctl.parent().context("it is in a directory")?)?;
@@ -25,7 +25,7 @@ fn systemd_is(node: &Node, state: &str) -> Result<()> {
     Ok(fs::set_permissions(&systemctl, fs::Permissions::from_mode(0o755))?)
 }
 
-/// A node whose agent asks that systemctl.
+/// Runs a test on a node whose agent finds the fake `systemctl` in its `PATH`.
 fn on_node(on: Backend, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()> {
     Node::builder().on(on).run(|node| {
         systemd_is(node, "running")?;
@@ -38,7 +38,7 @@ fn on_node(on: Backend, test: impl FnOnce(&mut Node) -> Result<()>) -> Result<()
     })
 }
 
-/// A pod that notes on the node when it has ended.
+/// Returns a pod that creates a file on the node, one second after SIGTERM.
 fn noting(name: &str, dir: &Path, critical: &str) -> String {
     let script = format!("trap 'sleep 1; : > /notes/{name}; exit 0' TERM; while :; do sleep 3600 & wait $!; done");
     let volume = format!(

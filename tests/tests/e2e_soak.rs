@@ -13,7 +13,7 @@ stanchion_tests::on_each_runtime! {
     random_edits_kills_and_hostile_input_leave_nothing,
 }
 
-/// Long enough for every kind of deed.
+/// Long enough for every kind of action.
 const DURING: Duration = Duration::from_secs(90);
 
 fn random_edits_kills_and_hostile_input_leave_nothing(on: Backend) -> Result<()> {

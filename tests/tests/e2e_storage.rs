@@ -1,4 +1,4 @@
-//! What pods take of the node's disk, on real runtimes.
+//! `ephemeral-storage` limits, requests and evictions on real runtimes.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn a_container_that_fills_its_root_file_system_has_its_pod_evicted(on: Backend) 
     })
 }
 
-// R-EVI-1: on Docker it is Docker that keeps the output.
+// R-EVI-1: on Docker, dockerd keeps the container's log.
 fn a_container_that_talks_too_much_has_its_pod_evicted(on: Backend) -> Result<()> {
     Node::builder().on(on).run(|node| {
         let script = "i=0; while [ $i -lt 3000 ]; do echo $i $(printf %02000d 0); i=$((i+1)); done; sleep 3600 & wait";

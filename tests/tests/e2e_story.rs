@@ -1,4 +1,4 @@
-//! The founding story, step by step, each asserted on the runtime itself.
+//! The founding story of Stanchion, step by step; each step is checked at the runtime itself.
 
 use std::{fs, time::Duration};
 
@@ -13,7 +13,7 @@ stanchion_tests::on_each_runtime! {
     redis_outlives_everything_but_its_manifest,
 }
 
-// K3s's containerd is a containerd; what is different, e2e_k3s has.
+// The same story as on containerd; e2e_k3s tests what K3s does differently.
 #[test]
 fn redis_outlives_everything_but_its_manifest_on_k3s() -> Result<()> {
     redis_outlives_everything_but_its_manifest(Backend::K3s)
@@ -33,13 +33,13 @@ fn redis_outlives_everything_but_its_manifest(on: Backend) -> Result<()> {
     })
 }
 
-/// A manifest with one change.
+/// Returns the redis manifest with one replacement.
 fn edited(from: &str, to: &str) -> Result<String> {
     ensure!(REDIS.contains(from), "the manifest has no {from:?}");
     Ok(REDIS.replace(from, to))
 }
 
-/// The pod's one container, once it is another than `old`.
+/// Waits until the pod runs in another container than `old`; returns it.
 fn successor(node: &Node, old: &Running) -> Result<Running> {
     node.until("a new container", || {
         let now = node.container(POD)?;
@@ -98,7 +98,7 @@ fn killed_again(node: &Node, running: &Running) -> Result<()> {
     let waited = at.elapsed();
     ensure!(waited >= Duration::from_secs(10), "restarted after {waited:?}, not 10 s");
     ensure!(waited < Duration::from_secs(14), "restarted only after {waited:?}, not 10 s");
-    // The runtime tells us sooner than the agent has looked.
+    // The test sees the new container at the runtime before the agent has noticed it.
     node.await_running(POD)?;
     let restarts = node.pod(POD)?.restarts();
     ensure!(restarts == 2, "restart count is {restarts}, not 2");
@@ -115,7 +115,7 @@ fn tag_edited(node: &Node) -> Result<()> {
         ensure!(now.record.image == "docker.io/library/redis:7", "{} runs", now.record.image);
         Ok(now)
     })?;
-    // Its own environment, redis overwrites.
+    // From the record: redis overwrites its environment in /proc.
     let environment = &now.record.spec["process"]["env"];
     ensure!(environment.to_string().contains("FIXTURE=redis:7"), "another image's environment: {environment}");
     node.await_running(POD)?;
@@ -182,7 +182,7 @@ fn directory_away_and_back(node: &Node) -> Result<()> {
 fn runtime_restarted(node: &mut Node) -> Result<()> {
     println!("the runtime's daemon is restarted (I3)");
     if let Some(docker) = &mut node.docker {
-        // Otherwise it stops them all itself: e2e_docker.
+        // Without live-restore, dockerd ends all containers itself: e2e_docker.
         docker.keep_containers()?;
     }
     let before = node.container(POD)?;

@@ -1,4 +1,4 @@
-//! Pods that a web server has the manifests of, on a real runtime.
+//! Pods with manifests from a URL, on a real runtime.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use stanchion_tests::{
     wait::throughout,
 };
 
-/// What nobody may see.
+/// Bearer token, which no output may contain.
 const TOKEN: &str = "hush-hush";
 
 fn assert_same(node: &Node, before: &Running) -> Result<()> {
@@ -24,7 +24,7 @@ fn untouched(node: &Node, before: &Running) -> Result<()> {
     throughout(Duration::from_secs(3), || assert_same(node, before))
 }
 
-/// Awaits that nothing is wrong with any source.
+/// Waits until `get pods` reports no problem with the URL.
 fn await_fine(node: &Node, url: &str) -> Result<()> {
     node.until("the server to be believed again", || {
         let said = node.said(&["get", "pods"])?;

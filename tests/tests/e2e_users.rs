@@ -1,4 +1,4 @@
-//! Pods with users of their own, on real runtimes.
+//! Pods with `hostUsers: false` on real runtimes.
 
 use std::{
     collections::BTreeSet,
@@ -15,10 +15,10 @@ use stanchion_tests::{
     wait::pause,
 };
 
-/// How many users a pod has, and which is the first of the first pod.
+/// Length of a pod's UID range, and first UID of the first pod's range.
 const LENGTH: u32 = 65_536;
 
-/// What a script in a container says.
+/// Runs a script in a container and returns its output.
 fn run(node: &Node, pod: &str, container: &str, script: &str) -> Result<String> {
     node.said(&["exec", &on_node(pod), "-c", container, "--", "sh", "-c", script])
 }
@@ -29,7 +29,7 @@ fn expect(node: &Node, container: &str, script: &str, expected: &str) -> Result<
     Ok(())
 }
 
-/// The users on the node of a pod's processes: effective, by container.
+/// Returns the effective UID on the node of each container's first process.
 fn users_on_node(node: &Node, pod: &str) -> Result<BTreeSet<(String, u32)>> {
     let running = node.view().of_pod(&on_node(pod))?;
     let user = |it: &stanchion_tests::ctr::Running| {
@@ -40,7 +40,8 @@ fn users_on_node(node: &Node, pod: &str) -> Result<BTreeSet<(String, u32)>> {
     running.iter().map(user).collect()
 }
 
-/// The whole of `tests/manifests/users.yaml`, beside a pod with the node's users and one that asks for nothing else (R-SEC-14).
+/// Runs `tests/manifests/users.yaml` beside a pod with the node's users and a minimal pod with `hostUsers: false`
+/// (R-SEC-14).
 #[test]
 fn root_in_the_pod_is_nobody_on_the_node_and_has_all_of_its_files() -> Result<()> {
     Node::builder().run(|node| {
@@ -128,7 +129,7 @@ fn root_in_the_pod_is_nobody_on_the_node_and_has_all_of_its_files() -> Result<()
     })
 }
 
-/// Nothing that a pod may ask for asks for the node's users (R-SEC-5, R-SEC-14).
+/// Checks that privileged containers and terminals work with `hostUsers: false` (R-SEC-5, R-SEC-14).
 #[test]
 fn privileges_and_terminals_go_with_users_of_a_pod_s_own() -> Result<()> {
     Node::builder().run(|node| {
@@ -158,7 +159,7 @@ fn privileges_and_terminals_go_with_users_of_a_pod_s_own() -> Result<()> {
     })
 }
 
-/// I6: killed while it makes namespaces and mounts, the agent leaves none of them behind.
+/// I6: an agent that is killed while it makes namespaces and mounts leaves none behind.
 #[test]
 fn an_agent_killed_at_any_moment_leaves_nothing() -> Result<()> {
     Node::builder().run(|node| {
@@ -179,7 +180,7 @@ fn an_agent_killed_at_any_moment_leaves_nothing() -> Result<()> {
             ensure!(said == "round-8\n", "it is {said:?}");
             Ok(())
         })?;
-        // An edited pod is another one, with users of its own.
+        // An edited pod is a new pod with a new UID range.
         let users = users_on_node(node, "users")?;
         ensure!(users.len() == 1 && users.iter().all(|(_, user)| *user >= LENGTH && user % LENGTH == 0), "{users:?}");
         node.until("the mounts to be gone", || {
@@ -192,7 +193,7 @@ fn an_agent_killed_at_any_moment_leaves_nothing() -> Result<()> {
     })
 }
 
-/// Docker has one range for all of its containers, or none (R-SEC-14).
+/// Checks Docker, which has one UID range for all containers or none (R-SEC-14).
 #[test]
 fn a_runtime_that_cannot_is_named_with_a_way_out() -> Result<()> {
     Node::builder().on(Backend::Docker).run(|node| {
@@ -208,7 +209,7 @@ fn a_runtime_that_cannot_is_named_with_a_way_out() -> Result<()> {
     })
 }
 
-/// What cannot be mounted for other users is named, and the pod waits (R-SEC-14).
+/// Checks that a pod waits and names a file system without ID-mapped mounts (R-SEC-14).
 #[test]
 fn a_file_system_that_knows_no_other_users_is_named() -> Result<()> {
     Node::builder().run(|node| {

@@ -1,4 +1,4 @@
-//! What containers see of objects, fields and volumes, on a real runtime.
+//! ConfigMaps, Secrets, pod fields and volumes as containers see them, on a real runtime.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -8,7 +8,7 @@ use stanchion_tests::{Backend, Node, proc};
 const VALUES: &str = include_str!("../manifests/values.yaml");
 const KEYS: &str = include_str!("../manifests/keys.yaml");
 
-/// Writes a file of secrets as it must be.
+/// Writes the Secret's manifest with mode 0600.
 fn write_keys(node: &Node, content: &str) -> Result<()> {
     let draft = node.path("keys");
     fs::write(&draft, content)?;
@@ -16,7 +16,7 @@ fn write_keys(node: &Node, content: &str) -> Result<()> {
     fs::rename(draft, node.manifest("keys.yaml")).context("the file can be put in place")
 }
 
-/// What is at a path in the container of the pod `values`.
+/// Reads a file in the container of pod `values`.
 fn read(node: &Node, path: &str) -> Result<String> {
     let running = node.container("values")?;
     let path = format!("/proc/{}/root{path}", running.pid);
@@ -95,7 +95,7 @@ fn objects_fields_and_volumes_are_what_they_say_on_docker() -> Result<()> {
     Node::builder().on(Backend::Docker).run(everything)
 }
 
-/// A pod whose container can write to its volume plants a link; what is mounted through it stays inside (R-MNT-4).
+/// Checks that a `subPath` cannot leave its volume through a symbolic link, which a container could plant (R-MNT-4).
 #[test]
 fn a_part_of_a_volume_behind_a_link_to_etc_is_refused_by_name() -> Result<()> {
     Node::builder().run(|node| {

@@ -1,4 +1,5 @@
-//! Volumes in volumes, volumes that images declare, and who can reach them, on real runtimes.
+//! Volumes on real runtimes: nested mounts, volumes that images declare, access from the node. Also stop signals of
+//! images.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -20,13 +21,13 @@ fn run(node: &Node, script: &str) -> Result<String> {
     node.said(&["exec", "pod-node-1", "--", "sh", "-c", script])
 }
 
-/// What others than root may do with the agent's directories.
+/// Returns the subdirectories that users other than root can access, with their modes.
 fn reachable(directory: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))? {
         let entry = entry?;
         let about = entry.metadata()?;
-        // What a pod's own users pass on the way to their files.
+        // `k3s` is an exception: users of pods with `hostUsers: false` pass through it to their files.
         if about.is_dir() && about.permissions().mode() & 0o077 != 0 && entry.file_name() != "k3s" {
             found.push(format!("{} {:o}", entry.path().display(), about.permissions().mode()));
         }
@@ -34,7 +35,7 @@ fn reachable(directory: &Path) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Writes a manifest that only root can read, as one with a Secret has to be.
+/// Writes a manifest with mode 0600, which Secrets require.
 fn write_secret(node: &Node, text: &str) -> Result<()> {
     let draft = node.path("draft.yaml");
     fs::write(&draft, text).context("a draft")?;
@@ -95,7 +96,7 @@ fn volumes_are_mounted_below_those_that_the_agent_writes(on: Backend) -> Result<
     })
 }
 
-/// Puts an image with a shell where the agent imports it.
+/// Puts an image with a shell into the preload directory.
 fn publish(node: &Node, name: &str, run: &Run<'_>) -> Result<()> {
     let mut layer = Layer::default();
     fixtures::shell(&mut layer)?;

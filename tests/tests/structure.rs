@@ -1,5 +1,5 @@
-//! The shape of the workspace, as ARCHITECTURE.md draws it: who may depend on whom, where `unsafe` may be, how long a
-//! file may get.
+//! Tests of the workspace's structure as in ARCHITECTURE.md: dependencies between crates, places for `unsafe`, length
+//! of files.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,10 +11,10 @@ use std::{
 use serde_json::Value;
 use stanchion_tests::{limits, rules::Proof, tools::workspace_dir as root};
 
-/// Longest source file, tests included.
+/// Most lines of a source file, tests included.
 const LINES: usize = 600;
 
-/// What each crate may depend on inside the workspace. Plugins are a group of their own, see [`allowed`].
+/// Crates of the workspace that each crate may depend on. For plugins see [`allowed`].
 const INSIDE: [(&str, &[&str]); 11] = [
     ("stanchion-pod", &[]),
     ("stanchion-runtime", &[]),
@@ -36,12 +36,12 @@ const INSIDE: [(&str, &[&str]); 11] = [
             "stanchion-untrusted",
         ],
     ),
-    // xtask is built with it before anything is installed.
+    // xtask depends on it, and must build before any tool is installed.
     ("stanchion-tests", &[]),
     ("xtask", &["stanchion-tests"]),
 ];
 
-/// Crates of others that have one home each.
+/// External crates that only one crate of the workspace may use.
 const HOMES: [(&str, &str); 5] = [
     ("libloading", "crates/loader"),
     ("serde_yaml", "crates/pod"),
@@ -50,25 +50,25 @@ const HOMES: [(&str, &str); 5] = [
     ("containerd-client", "plugins/containerd"),
 ];
 
-/// Where `unsafe` may be: whole crates, and single files.
+/// Crates and single files that may use `unsafe`.
 const UNSAFE: [&str; 5] = [
     "crates/abi",
     "crates/sdk",
     "crates/loader",
     "crates/logger/src/inherited.rs",
-    // Its allocator counts what decoding takes.
+    // Its allocator counts the memory that decoding takes.
     "crates/pod/tests/bounds.rs",
 ];
-/// In each plugin: the one module that enters or makes namespaces, if it needs `unsafe` for it.
+/// The one module per plugin that may use `unsafe`, to make or enter namespaces.
 const UNSAFE_IN_PLUGIN: &str = "namespaces/users.rs";
 const UNSAFE_IN_PLUGIN_LINES: usize = 200;
 
-/// A member of the workspace.
+/// Member of the workspace.
 struct Member {
     name: String,
     /// Its directory, relative to the root.
     dir: PathBuf,
-    /// Name and kind (`normal`, `dev`, `build`) of what it depends on.
+    /// Name and kind (`normal`, `dev`, `build`) of each dependency.
     dependencies: Vec<(String, String)>,
     crate_types: BTreeSet<String>,
 }
@@ -115,14 +115,14 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().expect("cargo metadata has a list here")
 }
 
-/// Whether `from` may depend on `on`, both members.
+/// Returns whether member `from` may depend on member `on`.
 fn allowed(from: &Member, on: &Member, kind: &str) -> bool {
     if kind == "dev" {
-        // Tests may use what the crate does not. But plugins and the binary are tried in one place.
+        // Tests may depend on more, but only stanchion-tests on plugins and the binary.
         return from.name == "stanchion-tests" || !(on.is_plugin() || on.name == "stanchion");
     }
     if from.is_plugin() {
-        // K3s's containerd is a containerd.
+        // The K3s backend builds on the containerd backend.
         let is_shared = ["stanchion-sdk", "stanchion-untrusted"].contains(&on.name.as_str());
         return is_shared || (from.dir.ends_with("k3s") && on.dir.ends_with("containerd"));
     }
@@ -231,7 +231,7 @@ fn unsafe_code_stays_at_the_boundaries() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// The project's own source files, relative to the root.
+/// Returns the project's source files, relative to the root.
 fn sources() -> Vec<PathBuf> {
     let root = root();
     let mut found = Vec::new();
@@ -251,11 +251,11 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// Whether the keyword stands in the code: not in comments, nor in text.
+/// Returns whether `unsafe` occurs in code, not in comments or strings.
 fn uses_unsafe(source: &str) -> bool {
     source.lines().any(|line| {
         let code = line.split("//").next().unwrap_or_default();
-        // Every other piece is inside quotes.
+        // Every second piece is inside quotes.
         let outside = code.split('"').step_by(2);
         outside
             .flat_map(|piece| piece.split(|char: char| char != '_' && !char.is_alphanumeric()))

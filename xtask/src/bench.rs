@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: the agent beside the runtime's own client, `ctr run -d` or `docker run -d`, in the same run.
+//! `cargo xtask bench`: compares the agent with the runtime's own client, `ctr run -d` or `docker run -d`, in one run.
 //!
-//! Times are read from containerd's own events: from the change (a file renamed, a process killed) to the timestamp of
-//! `/tasks/start` or `/tasks/exit`; Docker's containers are tasks of containerd too. For a client the change is the start
-//! of the program. Agent and client take turns, so that whatever else the machine does meets both.
+//! A time runs from the change (a file renamed, a process killed) to the timestamp of containerd's event `/tasks/start`
+//! or `/tasks/exit`; Docker's containers are tasks of containerd too. For a client the change is the start of the
+//! program. Agent and client take turns, so that other load on the machine affects both.
 
 mod decode;
 mod machine;
@@ -30,10 +30,10 @@ use crate::{
     say,
 };
 
-/// What can be measured.
+/// Parts of the benchmark, for `--only`.
 const PARTS: [&str; 4] = ["pods", "mixed", "decode", "probes"];
 
-/// What to measure.
+/// Arguments of `cargo xtask bench`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Runtimes to measure on: containerd, docker
@@ -68,7 +68,7 @@ impl Options {
     }
 }
 
-/// Measures and prints.
+/// Runs the benchmark and prints its results.
 pub fn run(options: &Options) -> Result<()> {
     ensure!(options.n.iter().all(|n| *n > 0), "--n takes numbers from 1");
     ensure!(options.rounds > 0, "--rounds must be at least 1");
@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
         let mut report = Report::new(*on);
         for n in &options.n {
             say(format!("measuring on {} with {n} pods", on.name()));
-            // A fresh node for each, so that none pays for what another left in caches and histories.
+            // A fresh node for each number, so that none pays for the caches and histories of another.
             let node = NodeBuilder::new(Kind::Bench).on(*on);
             on_a_fresh_node(node, &programs, &interrupt, |node| {
                 rounds::Bench::new(node, &interrupt)?.measure(*n, options, &mut report)
@@ -109,10 +109,10 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The most rounds of a mixed run: each starts all pods three times, and as often what they are made of by the runtimes' clients.
+/// Most rounds of a mixed run: each starts all pods three times, and their containers three times with the clients.
 const MIXED_ROUNDS: usize = 5;
 
-/// Measures on a node that is made for it and must be empty again after it.
+/// Measures on a new node, which must be empty again afterwards.
 fn on_a_fresh_node<T>(
     node: NodeBuilder,
     programs: &Path,
@@ -134,7 +134,7 @@ fn runtime(name: &str) -> Result<Backend> {
     named.with_context(|| format!("no runtime {name:?}: there are containerd and docker"))
 }
 
-/// What an agent uses while nothing happens.
+/// CPU and memory of an idle agent.
 struct Idle {
     /// Share of one core, per cent.
     cpu: f64,
@@ -153,7 +153,7 @@ impl Idle {
         Ok(Self { cpu: used.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0, memory })
     }
 
-    /// Its memory as text: mostly, and at most.
+    /// Returns the memory as text: median and maximum.
     fn memory(&self) -> String {
         format!("{:.1} MiB, at most {:.1}", self.memory.at(0.5), self.memory.at(1.0))
     }

@@ -7,10 +7,10 @@ use stanchion_tests::tools;
 
 use crate::say;
 
-/// The packages whose programs and libraries make a node.
+/// Packages with the programs and libraries of a node.
 const PROGRAMS: [&str; 4] = ["stanchion", "stanchion-logger", "stanchion-containerd", "stanchion-docker"];
 
-/// Builds the agent, its logger and the backends; gives the directory with all of them.
+/// Builds the agent, its logger and the backends; returns their directory.
 pub fn programs(release: bool) -> Result<PathBuf> {
     let mut arguments = vec!["build"];
     if release {
@@ -21,7 +21,7 @@ pub fn programs(release: bool) -> Result<PathBuf> {
     Ok(tools::target_dir()?.join(if release { "release" } else { "debug" }))
 }
 
-/// Runs cargo, which must succeed.
+/// Runs cargo; fails if cargo does.
 pub fn run(arguments: &[&str]) -> Result<()> {
     say(format!("cargo {}", arguments.join(" ")));
     let status = cargo(arguments)?.status().context("cannot start cargo")?;
@@ -29,7 +29,7 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Cargo in the workspace, building where this program was built.
+/// Returns a cargo command in the workspace, with the target directory of this program.
 pub fn cargo(arguments: &[&str]) -> Result<Command> {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(tools::workspace_dir()).env("CARGO_TARGET_DIR", tools::target_dir()?);

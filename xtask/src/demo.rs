@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the redis static pod, from a manifest to an answer, and nothing left afterwards.
+//! `cargo xtask demo`: runs the redis static pod, from its manifest to an answer, and leaves nothing behind.
 
 use std::{
     fs,
@@ -17,10 +17,10 @@ use stanchion_tests::{
 
 use crate::{build, deps, interrupt::Interrupt, say};
 
-/// How long the pod may take to run; a pull over a slow line takes most of it.
+/// Patience until the pod runs, for pulls over slow lines.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// How to run it.
+/// Arguments of `cargo xtask demo`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// End after showing it, instead of waiting for Ctrl-C
@@ -31,7 +31,7 @@ pub struct Options {
     images: Images,
 }
 
-/// Where the image comes from.
+/// Source of the redis image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Images {
     /// Docker Hub if it can be reached, otherwise made here
@@ -42,7 +42,7 @@ enum Images {
     Local,
 }
 
-/// Runs it.
+/// Runs the demo.
 pub fn run(options: &Options) -> Result<()> {
     deps::ensure_all()?;
     for dir in slot::sweep()? {
@@ -97,7 +97,7 @@ fn show(node: &Node, interrupt: &Interrupt) -> Result<()> {
             println!("{table}");
             last = table;
         }
-        // At first it is only being opened.
+        // In the first seconds the backend is still being opened.
         if !told && written.elapsed() > Duration::from_secs(5) && last.contains("BackendUnavailable") {
             println!("{}", node.agent.text(&["backends"])?);
             told = true;
@@ -135,12 +135,12 @@ fn look_around(node: &Node, pod: &str) -> Result<()> {
     Ok(())
 }
 
-/// The table without its last columns, which count time.
+/// Returns the table's first five columns; the others change with time.
 fn column(table: &str) -> Vec<Vec<&str>> {
     table.lines().map(|line| line.split_whitespace().take(5).collect()).collect()
 }
 
-/// The agent itself removes the pods; only then do agent and containerd end.
+/// Removes the manifests, waits until the agent has removed the pods, and stops the agent.
 fn take_down(mut node: Node) -> Result<()> {
     for entry in fs::read_dir(node.path("manifests")).context("cannot read the manifest directory")? {
         let path = entry?.path();

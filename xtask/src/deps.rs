@@ -1,8 +1,8 @@
 //! Finds or fetches the programs that building and testing need.
 //!
-//! Packages that bring a service (containerd, docker, docker-registry, redis) or that would push out another package
-//! (busybox-static) are unpacked below the target directory instead of being installed: no service starts, nothing of the
-//! machine changes.
+//! Packages with a service (containerd, docker, docker-registry, redis), and packages that would replace another one
+//! (busybox-static), are not installed but unpacked below the target directory: no service starts, and the machine
+//! stays unchanged.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -11,14 +11,14 @@ use stanchion_tests::tools;
 
 use crate::say;
 
-/// How a package comes onto the machine.
+/// How to get a package: installed, or unpacked below the target directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Install,
     Unpack,
 }
 
-/// A program, and the Debian package that has it.
+/// Program, and the Debian package that contains it.
 #[derive(Clone, Copy, Debug)]
 struct Need {
     program: &'static str,
@@ -43,25 +43,25 @@ const fn unpack(program: &'static str, package: &'static str) -> Need {
     Need { program, package, way: Way::Unpack }
 }
 
-/// What building needs.
+/// Programs for building.
 const BUILD: &[Need] = &[install("cc", "gcc"), install("protoc", "protobuf-compiler")];
 
-/// What an emulated machine needs.
+/// Programs for an emulated machine.
 const EMULATOR: &[Need] = &[
     install("qemu-system-x86_64", "qemu-system-x86"),
     install("debootstrap", "debootstrap"),
     install("mke2fs", "e2fsprogs"),
 ];
 
-/// What running a node and looking at it needs.
+/// Programs for running and inspecting a node.
 const NODE: &[Need] = &[
-    // The tests' own: they ask it what links there are.
+    // Only tests use it, to list network links.
     install("ip", "iproute2"),
-    // Installed: the backend in a test's own process finds it by PATH. Debian does not enable its service.
+    // Installed, because a backend in a test's own process finds it by PATH. Debian does not enable its service.
     install("nft", "nftables"),
-    // The plugins run it with an environment that does not lead to unpacked libraries.
+    // Installed, because CNI plugins run it with an environment that does not find unpacked libraries.
     install("iptables", "iptables"),
-    // What archives of images are packed with, and what makes a registry's certificate.
+    // For compressed image archives, and (openssl) for registries' certificates.
     install("bzip2", "bzip2"),
     install("lz4", "lz4"),
     install("zstd", "zstd"),
@@ -78,7 +78,7 @@ const NODE: &[Need] = &[
     unpack("redis-cli", "redis-tools"),
 ];
 
-/// Makes sure of everything that demo, tests and benches need.
+/// Fetches missing programs that demo, tests and benchmarks need.
 pub fn ensure_all() -> Result<()> {
     ensure!(
         rustix::process::geteuid().is_root(),
@@ -109,7 +109,7 @@ fn ensure_each(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// Sees to the programs that an emulated machine needs.
+/// Fetches missing programs that an emulated machine needs.
 pub fn ensure_emulator() -> Result<()> {
     ensure_each(EMULATOR)
 }
@@ -137,7 +137,7 @@ fn fetch(missing: &[Need]) -> Result<()> {
     Ok(())
 }
 
-/// Names of the packages, each once.
+/// Returns the packages' names, each once.
 fn packages(needs: &[Need], wanted: impl Fn(&Need) -> bool) -> Vec<&'static str> {
     let names: BTreeSet<_> = needs.iter().filter(|need| wanted(need)).map(|need| need.package).collect();
     names.into_iter().collect()

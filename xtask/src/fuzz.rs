@@ -1,6 +1,6 @@
-//! `cargo xtask fuzz`: libFuzzer on what reads manifests.
+//! `cargo xtask fuzz`: runs libFuzzer on the decoder of manifests.
 //!
-//! With the stable compiler: coverage is a matter of LLVM's flags, and only sanitizers would need a nightly one.
+//! The stable compiler suffices: LLVM flags give the coverage, and only sanitizers would need nightly.
 
 use std::{fs, path::Path, process::Command};
 
@@ -9,7 +9,7 @@ use stanchion_tests::tools;
 
 use crate::{build, say};
 
-/// How libFuzzer learns what an input has reached.
+/// Compiler flags with which libFuzzer sees the code that an input reaches.
 const COVERAGE: [&str; 7] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -19,7 +19,7 @@ const COVERAGE: [&str; 7] = [
     "-Ccodegen-units=1",
     "--cfg=fuzzing",
 ];
-/// Manifests to begin with, below the root.
+/// Directories of seed manifests, relative to the root.
 const SEEDS: [&str; 5] = [
     "tests/manifests",
     "tests/golden/apiserver-1.36/valid",
@@ -27,11 +27,11 @@ const SEEDS: [&str; 5] = [
     "tests/golden/apiserver-1.36/decode",
     "tests/golden/apiserver-1.36/gated",
 ];
-/// The most that one input may take.
+/// Limits of one input: time, and memory.
 const SECONDS: u32 = 5;
 const MEGABYTES: u32 = 1024;
 
-/// How to fuzz.
+/// Arguments of `cargo xtask fuzz`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// For how long, seconds
@@ -42,7 +42,7 @@ pub struct Options {
     longest: u32,
 }
 
-/// Builds the target and runs it. An input that breaks it stays in `target/fuzz` and is named.
+/// Builds the fuzz target and runs it. libFuzzer saves an input that breaks it to `fuzz` in the target directory.
 pub fn run(options: &Options) -> Result<()> {
     let work = tools::target_dir()?.join("fuzz");
     let corpus = work.join("corpus");
@@ -71,7 +71,7 @@ pub fn run(options: &Options) -> Result<()> {
 fn build_target(work: &Path) -> Result<std::path::PathBuf> {
     let host = host()?;
     let manifest = tools::workspace_dir().join("fuzz/Cargo.toml");
-    // With a target named, build scripts and macros are not instrumented.
+    // With `--target`, build scripts and macros are not instrumented.
     let arguments = ["build", "--release", "--locked", "--target", &host, "--manifest-path"];
     say(format!("cargo {} {}", arguments.join(" "), manifest.display()));
     let mut command = build::cargo(&arguments)?;
@@ -81,7 +81,7 @@ fn build_target(work: &Path) -> Result<std::path::PathBuf> {
     Ok(work.join(host).join("release/decode"))
 }
 
-/// The triple of the machine that this runs on.
+/// Returns the compiler's host triple.
 fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
     let text = String::from_utf8(output.stdout).context("rustc says what is no text")?;
@@ -89,7 +89,7 @@ fn host() -> Result<String> {
     Ok(host.context("rustc does not say its host")?.to_owned())
 }
 
-/// Names of fields, and what YAML is made of.
+/// Returns a libFuzzer dictionary: the Pod's field names, and YAML syntax.
 fn dictionary_of(root: &Path) -> Result<String> {
     let path = root.join("docs/pod-support.md");
     let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;

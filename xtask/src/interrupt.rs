@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM as a flag to look at, so that whatever was started can be ended.
+//! A flag that Ctrl-C, SIGTERM and SIGHUP set, so that tasks can end what they started.
 
 use std::sync::{
     Arc,
@@ -8,12 +8,12 @@ use std::sync::{
 use anyhow::{Context as _, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-/// Whether somebody asked to stop.
+/// Flag of a request to stop.
 #[derive(Clone, Debug)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Takes the signals over from here on.
+    /// Handles the signals from now on.
     pub fn watch() -> Result<Self> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -23,7 +23,7 @@ impl Interrupt {
         Ok(Self(flag))
     }
 
-    /// Whether it has happened.
+    /// Returns whether a signal has come.
     pub fn happened(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

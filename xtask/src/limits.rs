@@ -7,7 +7,6 @@ use stanchion_tests::{limits, tools};
 
 use crate::say;
 
-/// Writes the page.
 pub fn run() -> Result<()> {
     let root = tools::workspace_dir();
     let found = limits::collect(&root)?;

@@ -1,10 +1,10 @@
-//! `cargo xtask lint`: formatting, clippy, and what may be linked, where the tools for it are installed.
+//! `cargo xtask lint`: checks formatting, dependencies and lints; skips checks whose tools are not installed.
 
 use anyhow::{Context as _, Result};
 
 use crate::{build, deps, say};
 
-/// Checks all of it.
+/// Runs all checks.
 pub fn run() -> Result<()> {
     deps::ensure_all()?;
     formatting()?;
@@ -17,14 +17,14 @@ pub fn formatting() -> Result<()> {
     check("rustfmt", "rustup component add rustfmt", &["fmt"], &["fmt", "--all", "--check"])
 }
 
-/// Checks lints; every warning is an error.
+/// Runs clippy; every warning is an error.
 pub fn clippy() -> Result<()> {
     let how = "rustup component add clippy";
     check("clippy", how, &["clippy"], &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
 }
 
-/// Checks licences, sources and versions of what is linked (`deny.toml`). Advisories need their database, and so GitHub:
-/// `cargo deny check advisories`.
+/// Checks licences, sources and versions of dependencies (`deny.toml`). Advisories are left out, because their database
+/// is on GitHub: `cargo deny check advisories`.
 fn dependencies() -> Result<()> {
     let how = "cargo install cargo-deny --locked";
     check("cargo-deny", how, &["deny"], &["deny", "check", "bans", "licenses", "sources"])

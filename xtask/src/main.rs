@@ -1,4 +1,5 @@
-//! `cargo xtask demo | test | bench | soak | rules | limits | fuzz | vm`: everything a developer runs, nothing to prepare before.
+//! `cargo xtask demo | test | lint | bench | soak | rules | limits | fuzz | vm`: development tasks, which fetch what
+//! they need.
 
 mod bench;
 mod build;
@@ -73,7 +74,7 @@ fn finish(result: Result<()>) -> ExitCode {
     }
 }
 
-/// Says what happens next.
+/// Prints a progress line.
 fn say(text: impl std::fmt::Display) {
     eprintln!("==> {text}");
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask rules`: each rule of `docs/rules.md`, the tests that prove it, or why there are none.
+//! `cargo xtask rules`: prints each rule of `docs/rules.md` with the tests that prove it, or why there are none.
 
 use anyhow::{Result, ensure};
 use stanchion_tests::{
@@ -6,7 +6,7 @@ use stanchion_tests::{
     tools,
 };
 
-/// What to print.
+/// Arguments of `cargo xtask rules`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Only these rules, or all whose ids begin so: R-VAL
@@ -16,7 +16,7 @@ pub struct Options {
     missing: bool,
 }
 
-/// Prints the rules and how many of them are proven.
+/// Prints the rules and how many of them have tests.
 pub fn run(options: &Options) -> Result<()> {
     let proof = Proof::collect(&tools::workspace_dir())?;
     let asked = |rule: &&Rule| options.ids.is_empty() || options.ids.iter().any(|id| rule.id.starts_with(id.as_str()));

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: the agent on real daemons under random edits, kills and hostile input, and what is left over.
+//! `cargo xtask soak`: runs the agent on real daemons under random edits, kills and hostile input, and reports faults.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,7 +11,7 @@ use stanchion_tests::{
 
 use crate::{build, deps, interrupt::Interrupt, say};
 
-/// How to run it.
+/// Arguments of `cargo xtask soak`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// How long to begin new rounds, on each runtime
@@ -37,7 +37,7 @@ pub struct Options {
     programs: Option<PathBuf>,
 }
 
-/// Runs it and prints the table.
+/// Runs the soak and prints its table.
 pub fn run(options: &Options) -> Result<()> {
     deps::ensure_all()?;
     for dir in slot::sweep()? {

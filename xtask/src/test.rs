@@ -1,4 +1,4 @@
-//! `cargo xtask test`: fetches, builds once, runs everything, and counts.
+//! `cargo xtask test`: fetches missing programs, builds once, runs all tests and counts the results.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -12,14 +12,14 @@ use stanchion_tests::slot;
 
 use crate::{build, deps, lint, say};
 
-/// A test that has a node of its own runs a containerd, a registry and an agent.
+/// Most tests at once: each with a node of its own runs a containerd, a registry and an agent.
 const MOST_AT_ONCE: usize = 4;
 
-/// Of what a failed test said, this is told once more at the end.
+/// Lines of a failed test's output that are repeated at the end, and their length.
 const LINES_OF_A_FAILURE: usize = 30;
 const COLUMNS_OF_A_FAILURE: usize = 300;
 
-/// What to run.
+/// Arguments of `cargo xtask test`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Only tests whose names contain this
@@ -29,7 +29,7 @@ pub struct Options {
     lint: bool,
 }
 
-/// Runs it.
+/// Builds and runs the tests.
 pub fn run(options: &Options) -> Result<()> {
     let started = Instant::now();
     deps::ensure_all()?;
@@ -39,7 +39,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.lint {
         lint::formatting()?;
     }
-    // The same selection of targets as `cargo test`, so that programs and libraries are built once, with the same features.
+    // The same targets as `cargo test`, so that programs and libraries are built once, with the same features.
     build::run(&["build", "--workspace", "--all-targets"])?;
     let tally = tests(options.filter.as_deref())?;
     let lints = if options.lint { lint::clippy() } else { Ok(()) };
@@ -56,17 +56,17 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// What the lines `test result: …` add up to, and what failed tests said.
+/// Sums of the lines `test result: …`, and output of failed tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Tally {
     passed: u64,
     failed: u64,
     ignored: u64,
-    /// Whether cargo itself ended well, or failed for failed tests only.
+    /// Whether cargo succeeded, or failed only because tests failed.
     complete: bool,
-    /// Of each failed test the line with its name, and what it said, backtraces excepted.
+    /// Each failed test's header line and output, without backtraces.
     failures: Vec<Vec<String>>,
-    /// Whether the next lines are of the last failure.
+    /// Whether the next line belongs to the last failure.
     in_failure: bool,
 }
 
@@ -96,7 +96,7 @@ impl Tally {
         }
     }
 
-    /// Of each failed test its name and the last that it said, so that the end of a long output tells what is wrong.
+    /// Returns each failed test's header and last lines, so that the end of a long output shows what is wrong.
     fn digest(&self) -> impl Iterator<Item = String> {
         self.failures.iter().flat_map(|failure| {
             let (name, said) = failure.split_at(1.min(failure.len()));

@@ -1,8 +1,8 @@
-//! `cargo xtask vm`: end-to-end tests on another machine, an emulated one: Debian 13, whose cgroups are of version 2 and systemd's,
-//! with containerd 1.7 and Docker 26; and a reboot of it.
+//! `cargo xtask vm`: runs end-to-end tests on an emulated machine, and reboots it. The machine is a Debian 13 with
+//! systemd, cgroup v2, containerd 1.7 and Docker 26.
 //!
-//! Emulation is slow: tests that measure time do not belong there, and CI does not run it. The workspace is seen in it at its own
-//! path, and built outside.
+//! Emulation is slow: tests that measure time do not belong there, and CI does not run it. The machine mounts the
+//! workspace at its own path; the tests are built outside.
 
 mod image;
 
@@ -19,14 +19,14 @@ use stanchion_tests::tools;
 use crate::{build, deps, say};
 use image::Image;
 
-/// The tests that are worth their time there: limits, security, Docker's own, the node's shutdown.
+/// Default tests: limits, security, Docker, node shutdown.
 const TESTS: [&str; 4] = ["e2e_pods", "e2e_security", "e2e_docker", "e2e_shutdown"];
-/// How long one boot may take, seconds.
+/// Most seconds of one boot, with its script.
 const LIMIT: u32 = 1800;
-/// What the machine does when it is up, before anything else.
+/// First line of every script that the machine runs.
 const BEGIN: &str = "cd WORKSPACE/tests && export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n";
 
-/// What to run.
+/// Arguments of `cargo xtask vm`.
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// End-to-end tests to run instead of the usual ones, e.g. `e2e_network`; `reboot` is the reboot
@@ -36,7 +36,7 @@ pub struct Options {
     cgroup_driver: String,
 }
 
-/// Runs it.
+/// Builds the tests and the machine's image, and runs each test on a boot of its own.
 pub fn run(options: &Options) -> Result<()> {
     deps::ensure_all()?;
     deps::ensure_emulator()?;
@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Runs one program of end-to-end tests.
+/// Runs one end-to-end test program; returns whether it passed.
 fn suite(image: &Image, test: &str, driver: &str) -> Result<bool> {
     let program = newest(test)?;
     let script = format!(
@@ -71,16 +71,16 @@ fn suite(image: &Image, test: &str, driver: &str) -> Result<bool> {
     boot(image, &format!("{script}systemctl --no-block poweroff\n"), false)
 }
 
-/// Installs the agent as README.md says, reboots, and looks how the pods ended and that they are back.
+/// Installs the agent as README.md says, reboots, and checks how the pods ended and that they run again.
 fn reboot(image: &Image) -> Result<bool> {
     let script = include_str!("vm/reboot.sh");
     image.keep()?;
     boot(image, script, true)?;
-    // The emulator ends where the machine reboots.
+    // The emulator ends instead of rebooting, so boot again.
     boot(image, script, true)
 }
 
-/// Boots, and awaits the end. Whether the script said that all went well.
+/// Boots, waits until the machine ends, and returns whether the script wrote status 0.
 fn boot(image: &Image, script: &str, keeps: bool) -> Result<bool> {
     let share = image.share()?;
     for file in ["out", "status"] {
@@ -112,7 +112,7 @@ fn emulator(image: &Image, share: &Path, keeps: bool) -> Result<Command> {
     Ok(command)
 }
 
-/// The newest build of a test.
+/// Returns the newest build of a test.
 fn newest(test: &str) -> Result<std::path::PathBuf> {
     let dir = tools::target_dir()?.join("debug/deps");
     let is_it = |name: &str| name.strip_prefix(test).is_some_and(|rest| rest.starts_with('-') && !rest.contains('.'));

@@ -1,14 +1,15 @@
 //! C layouts that cross Stanchion's backend boundary, version 1.0.
 //!
-//! A backend library exports one constant data symbol per backend, `stanchion_backend_<name>`, of type [`Backend`]. All
-//! that crosses are these structs of integers and pointers, and JSON messages in [`Slice`]s. `include/stanchion_backend.h`
-//! is the same for C.
+//! A backend library exports one constant data symbol per backend, `stanchion_backend_<name>`, of type [`Backend`].
+//! Only these structs of integers and pointers cross the boundary, and JSON messages in [`Slice`]s.
+//! `include/stanchion_backend.h` declares the same for C.
 //!
 //! # Rules
-//! - Nothing changes owner: a slice is borrowed for the call that passes it, both ways.
-//! - For each `start` the backend calls `done` exactly once; `item` any number of times before, never at the same time.
+//! - Memory never changes its owner: a slice is borrowed for the call that passes it, both ways.
+//! - For each `start` the backend calls `done` exactly once, and before it `item` any number of times, never two at
+//!   once.
 //! - No function blocks, and none unwinds.
-//! - Structs grow at the end only; readers look at `size`.
+//! - Structs grow at the end only; readers check `size`.
 #![no_std]
 
 use core::ffi::c_void;
@@ -16,18 +17,18 @@ use core::ffi::c_void;
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
 compile_error!("Stanchion's backend boundary is defined for 64-bit Linux");
 
-/// `STANCHN\0`, little endian.
+/// Magic number: `STANCHN\0`, little endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"STANCHN\0");
-/// The major version: a difference means that the two sides do not understand each other.
+/// Major version; both sides must have the same one.
 pub const MAJOR: u16 = 1;
-/// The minor version: informational.
+/// Minor version; informational.
 pub const MINOR: u16 = 0;
-/// [`Backend::flags`]: panics unwind in the library, so that they can be caught.
+/// Bit of [`Backend::flags`]: panics unwind in the library, so that they can be caught.
 pub const FLAG_UNWINDS: u64 = 1;
-/// What the name of every descriptor symbol begins with.
+/// Prefix of every descriptor symbol.
 pub const SYMBOL_PREFIX: &str = "stanchion_backend_";
 
-/// Numbers of the methods, for ever.
+/// Numbers of the methods; they never change.
 #[allow(missing_docs, reason = "the names are those of the trait Runtime")]
 pub mod method {
     pub const VERSION: u32 = 1;
@@ -60,21 +61,22 @@ pub mod method {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
-    /// First byte; may be null when `len` is 0.
+    /// Pointer to the first byte; may be null when `len` is 0.
     pub ptr: *const u8,
     /// Number of bytes.
     pub len: usize,
 }
 
-/// Where a call's answers go.
+/// Callbacks for a call's answers.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Reply {
-    /// The host's; given back in both functions, released by `done`.
+    /// Host's context, passed to both callbacks; `done` releases it.
     pub ctx: *mut c_void,
-    /// One item of a stream. Answers 0 to go on, 1 when nobody listens any more.
+    /// Callback for one item of a stream. Returns 0 to go on, 1 when nobody listens any more.
     pub item: Option<unsafe extern "C" fn(ctx: *mut c_void, item: Slice) -> u32>,
-    /// The end: code 0 with the answer, else an error kind's number with `{message, causes, retry_after_ms?}`.
+    /// Callback for the end: code 0 with the answer, else the number of an error kind with
+    /// `{message, causes, retry_after_ms?}`.
     pub done: Option<unsafe extern "C" fn(ctx: *mut c_void, code: u32, body: Slice)>,
 }
 
@@ -82,50 +84,50 @@ pub struct Reply {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Size of this struct.
+    /// Size of this struct, bytes.
     pub size: u32,
-    /// Which method; see [`method`].
+    /// Number of the method; see [`method`].
     pub method: u32,
-    /// Names the call in `cancel`; unique, never 0.
+    /// Identifies the call in `cancel`; unique, never 0.
     pub id: u64,
-    /// When the host gives up, ms from now; 0 is never. For the backend's information.
+    /// Time until the host gives up, ms from now; 0 is never. Informational.
     pub deadline_ms: u64,
-    /// The request, JSON.
+    /// Request, JSON.
     pub request: Slice,
-    /// File descriptors, the backend's from the moment `start` is entered; −1 stands for none.
+    /// File descriptors; the backend owns them from the moment `start` is entered. −1 stands for none.
     pub fds: *const i32,
     /// Number of descriptors.
     pub fd_count: usize,
-    /// Where the answers go.
+    /// Callbacks for the answers.
     pub reply: Reply,
 }
 
-/// What the host offers a backend. Lives as long as the process.
+/// Functions that the host offers a backend. Lives as long as the process.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Host {
-    /// Size of this struct.
+    /// Size of this struct, bytes.
     pub size: u32,
     /// Minor version of the host.
     pub minor: u16,
-    /// Zero.
+    /// Reserved; zero.
     pub reserved: u16,
-    /// The host's.
+    /// Host's context, passed to both functions.
     pub ctx: *mut c_void,
-    /// Whether a log record of this level (1 error … 5 trace) and target would be kept.
+    /// Returns whether the host would keep a log record of this level (1 error … 5 trace) and target.
     pub enabled: Option<unsafe extern "C" fn(ctx: *mut c_void, level: u32, target: Slice) -> u32>,
-    /// A log record: a JSON object with `message`; `call` is the call it belongs to, or 0.
+    /// Writes a log record: a JSON object with `message`. `call` is the ID of the call that it belongs to, or 0.
     pub log: Option<unsafe extern "C" fn(ctx: *mut c_void, level: u32, call: u64, target: Slice, record: Slice)>,
 }
 
-/// Opens a backend with `OpenRequest` as JSON. Answers a handle at once; `done` says when it is ready. Null: `done` has
-/// been called with the reason.
+/// Opens a backend with `OpenRequest` as JSON. Returns a handle at once; `done` reports when it is ready. Null means
+/// that `done` has been called with the reason.
 pub type Open = unsafe extern "C" fn(host: *const Host, request: Slice, reply: Reply) -> *mut c_void;
 /// Starts a call.
 pub type Start = unsafe extern "C" fn(backend: *mut c_void, call: *const Call);
-/// Gives up a call. Its `done` still comes.
+/// Cancels a call. The backend still calls its `done`.
 pub type Cancel = unsafe extern "C" fn(backend: *mut c_void, id: u64);
-/// Ends a handle. The last thing that happens is this reply's `done`.
+/// Closes a handle. The backend calls this reply's `done` last.
 pub type Close = unsafe extern "C" fn(backend: *mut c_void, reply: Reply);
 
 /// A backend's descriptor: the exported symbol.
@@ -134,7 +136,7 @@ pub type Close = unsafe extern "C" fn(backend: *mut c_void, reply: Reply);
 pub struct Backend {
     /// [`MAGIC`]
     pub magic: u64,
-    /// Size of this struct.
+    /// Size of this struct, bytes.
     pub size: u32,
     /// [`MAJOR`]
     pub major: u16,
@@ -142,33 +144,33 @@ pub struct Backend {
     pub minor: u16,
     /// [`FLAG_UNWINDS`]; others are ignored.
     pub flags: u64,
-    /// Name, `[a-z][a-z0-9_]{0,31}`: that of the symbol and of the configuration.
+    /// Name, `[a-z][a-z0-9_]{0,31}`, as in the symbol and in the configuration.
     pub name: Slice,
     /// Version of the library.
     pub version: Slice,
-    /// What it was built with, for people.
+    /// Builder of the library, e.g. the SDK with its version; informational.
     pub built_by: Slice,
-    /// Opens it.
+    /// Opens the backend.
     pub open: Option<Open>,
     /// Starts a call.
     pub start: Option<Start>,
-    /// Gives up a call.
+    /// Cancels a call.
     pub cancel: Option<Cancel>,
-    /// Closes it.
+    /// Closes the backend.
     pub close: Option<Close>,
 }
 
 impl Slice {
-    /// Nothing.
+    /// Empty slice.
     pub const EMPTY: Self = Self { ptr: core::ptr::null(), len: 0 };
 
-    /// Borrows bytes.
+    /// Makes a slice that borrows `bytes`.
     #[must_use]
     pub const fn new(bytes: &[u8]) -> Self {
         Self { ptr: bytes.as_ptr(), len: bytes.len() }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     ///
     /// # Safety
     /// The memory must be readable and unchanged for as long as the result is used.
@@ -190,7 +192,7 @@ unsafe impl Sync for Backend {}
 #[allow(unsafe_code, reason = "the boundary")]
 unsafe impl Send for Backend {}
 
-/// The layout is the contract: every offset, checked where it is compiled.
+/// The layout is the contract: these assertions check it at compile time.
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<Slice>() == 16 && offset_of!(Slice, len) == 8);

@@ -1,5 +1,5 @@
-//! Whether this node can give a pod what its security contexts ask for. What it cannot is said, and the pod does not run
-//! without it; the node may be another after its next start.
+//! Checks whether this node can give a pod what its security contexts ask for. A pod that asks for more is refused, and
+//! not run without it. Another start of the node can change the result.
 
 use std::path::Path;
 
@@ -8,18 +8,18 @@ use stanchion_untrusted::read_kernel;
 
 use crate::room::Refusal;
 
-/// What the node has and allows.
+/// Security features and allowed sysctls of the node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission {
     pub app_armor: bool,
     pub se_linux: bool,
     /// Version of the kernel: major and minor.
     pub kernel: (u32, u32),
-    /// Sysctls beyond the safe ones: names, or beginnings of names with `*` after them.
+    /// Allowed sysctls beyond the safe ones: names, or beginnings of names with `*` after them.
     pub allowed_sysctls: Vec<String>,
 }
 
-/// Sysctls that concern nobody but the pod, and the kernel that made them so (R-SEC-12).
+/// Sysctls that concern nobody but the pod, and the first kernel version with which that is so (R-SEC-12).
 pub(crate) const SAFE: [(&str, (u32, u32)); 12] = [
     ("kernel.shm_rmid_forced", (0, 0)),
     ("net.ipv4.ip_local_port_range", (0, 0)),
@@ -36,7 +36,7 @@ pub(crate) const SAFE: [(&str, (u32, u32)); 12] = [
 ];
 
 impl Admission {
-    /// Of this node.
+    /// Finds out what this node has.
     pub fn of_node(allowed_sysctls: Vec<String>) -> Self {
         let has = |path: &str, begin: char| read_kernel(path).is_ok_and(|text| text.starts_with(begin));
         let release = read_kernel("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -49,7 +49,7 @@ impl Admission {
         }
     }
 
-    /// Why a pod cannot run here: reason and message, in kubelet's words where it has some.
+    /// Returns why a pod cannot run here: reason and message, in kubelet's words where it has some.
     pub fn refusal(&self, pod: &Pod) -> Option<Refusal> {
         let mut containers = pod.containers.iter().chain(&pod.init_containers).map(|it| &it.security);
         let asks = |profile: &Option<Profile>| matches!(profile, Some(Profile::RuntimeDefault | Profile::Localhost(_)));
@@ -64,7 +64,7 @@ impl Admission {
         Some(("SysctlForbidden", format!("forbidden sysctl: {:?} not allowlisted", forbidden.0)))
     }
 
-    /// R-SEC-12
+    /// Returns whether a pod may set a sysctl (R-SEC-12).
     fn allows(&self, sysctl: &str) -> bool {
         let name = dotted(sysctl);
         let is_safe = |(safe, since): &(&str, (u32, u32))| *safe == name && self.kernel >= *since;
@@ -76,7 +76,7 @@ impl Admission {
     }
 }
 
-/// A name whose parts are divided by slashes, with dots.
+/// Returns a sysctl's name with dots, where slashes divide its parts.
 pub(crate) fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|first| name.as_bytes()[first]) {
         Some(b'/') => name

@@ -34,10 +34,10 @@ use crate::{
     worker::Shared,
 };
 
-/// How long the steps under way may take to end when the agent stops.
+/// Time that the steps under way have to end when the agent stops.
 const DRAIN: Duration = Duration::from_secs(20);
 
-/// Why the agent ended by itself.
+/// Reason why the agent ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// A bug. Containers run on; the service manager starts the agent anew.
@@ -51,10 +51,10 @@ pub struct Agent<R> {
     config: AgentConfig,
     handle: Handle<R>,
     requests: mpsc::Receiver<Request>,
-    /// Of each backend.
+    /// Requests to prune images, of each backend.
     prunes: Vec<mpsc::Receiver<Prune>>,
     clock: Clock,
-    /// Those of the node, and whether they are followed.
+    /// The node's addresses, and whether their changes are followed.
     node_addresses: (watch::Sender<Vec<IpAddr>>, bool),
     capacity: Capacity,
     room: Room,
@@ -62,7 +62,7 @@ pub struct Agent<R> {
 }
 
 impl<R: Runtime> Agent<R> {
-    /// An agent for these backends, in order of preference.
+    /// Creates an agent for these backends, in order of preference.
     #[must_use]
     pub fn new(config: AgentConfig, backends: Vec<Backend<R>>, node: NodeView) -> Self {
         let capacity = node::capacity();
@@ -98,7 +98,7 @@ impl<R: Runtime> Agent<R> {
         }
     }
 
-    /// The same agent with another clock, for tests.
+    /// Returns the agent with another clock, for tests.
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         (self.clock, self.handle.clock) = (clock, clock);
@@ -106,21 +106,21 @@ impl<R: Runtime> Agent<R> {
         self
     }
 
-    /// The same agent with another procfs, for tests.
+    /// Returns the agent with another procfs, for tests.
     #[must_use]
     pub fn with_proc(mut self, proc: PathBuf) -> Self {
         self.proc = proc;
         self
     }
 
-    /// The same agent on a node that has these addresses, for tests.
+    /// Returns the agent as on a node that has these addresses, for tests.
     #[must_use]
     pub fn with_addresses(mut self, addresses: watch::Sender<Vec<IpAddr>>) -> Self {
         self.node_addresses = (addresses, false);
         self
     }
 
-    /// What the local API works with.
+    /// Returns the handle by which the local API reaches the agent.
     #[must_use]
     pub fn handle(&self) -> Handle<R> {
         self.handle.clone()
@@ -220,7 +220,7 @@ impl<R: Runtime> Agent<R> {
     }
 }
 
-/// Says what is wrong with them before the first pull.
+/// Reports what is wrong with the credential providers before the first pull.
 async fn check_providers<R>(shared: Arc<Shared<R>>) {
     let Some((path, problems)) = shared.providers.check().await else { return };
     for problem in problems {

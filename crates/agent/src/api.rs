@@ -1,7 +1,8 @@
 //! The local API on the unix socket: HTTP with JSON, for the command line.
 //!
 //! # Layout
-//! - [`serve`]: the server. [`show`]: what is shown, once or as it changes. [`act`]: restart, prune. [`exec`], [`log`]: streams.
+//! - [`serve`]: the server. [`show`]: state, once or on every change. [`act`]: restart, prune. [`exec`], [`log`]:
+//!   streams.
 //! - [`frame`]: how an exec's streams share one connection; used on both ends.
 
 mod act;
@@ -30,7 +31,7 @@ use crate::{
     view::PodView,
 };
 
-/// Serves until `shutdown`.
+/// Serves the local API until `shutdown`.
 pub async fn serve<R: Runtime>(handle: Handle<R>, socket: UnixListener, shutdown: CancellationToken) {
     let routes = Router::new()
         .route("/v1/node", get(show::node::<R>))
@@ -48,7 +49,7 @@ pub async fn serve<R: Runtime>(handle: Handle<R>, socket: UnixListener, shutdown
     listener::serve(socket, routes, API_CONNECTIONS, API_STREAMS, shutdown).await;
 }
 
-/// The right to an answer that goes on.
+/// Takes a permit for an answer that goes on.
 fn stream(life: &Life) -> Result<Stream, Refusal> {
     life.stream().ok_or_else(|| {
         let message = format!("there are {} logs, execs and watches already; end one of them first", API_STREAMS.most);
@@ -56,7 +57,7 @@ fn stream(life: &Life) -> Result<Stream, Refusal> {
     })
 }
 
-/// A refusal, as JSON.
+/// A refusal of a request, sent as JSON.
 #[derive(Debug)]
 struct Refusal(StatusCode, String);
 
@@ -66,7 +67,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The pod of a path.
+/// Finds the pod that a request's path names.
 fn find<R>(handle: &Handle<R>, namespace: String, name: String) -> Result<(PodKey, std::sync::Arc<PodView>), Refusal> {
     let key = PodKey { namespace, name };
     match handle.board.pod(&key) {
@@ -75,7 +76,7 @@ fn find<R>(handle: &Handle<R>, namespace: String, name: String) -> Result<(PodKe
     }
 }
 
-/// The container that a request means: the one it names, or the first that is no init container.
+/// Returns the container that a request means: the one it names, or the first that is no init container.
 fn container(view: &PodView, wanted: Option<String>) -> Result<String, Refusal> {
     let names: Vec<_> = view.containers.iter().map(|container| container.name.as_str()).collect();
     let pod = view.pod.metadata.name.as_deref().unwrap_or_default();

@@ -6,30 +6,30 @@ use tokio::sync::watch;
 
 use crate::config::Failover;
 
-/// What is known of a backend whether or not it is open.
+/// Facts about a backend, whether or not it is open.
 #[derive(Clone, Debug, Default)]
 pub struct BackendInfo {
     /// The library it is loaded from.
     pub library: PathBuf,
     /// Its version, as its author states it; empty until it is loaded.
     pub version: String,
-    /// The version of the boundary it was built for, e.g. `1.0`; empty until it is loaded.
+    /// The version of the plugin ABI that it was built for, e.g. `1.0`; empty until it is loaded.
     pub abi: String,
 }
 
-/// A backend's state of being opened. Whoever opens it keeps trying and says here how far it is.
+/// State of a backend, open or not. Whoever opens it keeps trying, and publishes the state here.
 #[derive(Debug)]
 pub enum Opened<R> {
-    /// Not open; why, and what to do about it.
+    /// Not open.
     No {
-        /// The reason, for people.
+        /// The reason, and what to do about it.
         reason: String,
     },
     /// Open.
     Yes {
         /// The backend.
         runtime: Arc<R>,
-        /// What it says of itself.
+        /// Facts about it.
         info: BackendInfo,
     },
 }
@@ -39,9 +39,9 @@ pub enum Opened<R> {
 pub struct Backend<R> {
     /// Its name in the configuration.
     pub name: String,
-    /// Set: what is to become of its pods while it is away. Not set: what it says itself, and else they wait.
+    /// Configured failover of its pods while it is away; `None`: as the backend says, else they wait.
     pub failover: Option<Failover>,
-    /// Whether it is open. Once open it stays open.
+    /// Its state. Once open it stays open.
     pub opened: watch::Receiver<Opened<R>>,
 }
 
@@ -52,7 +52,7 @@ impl<R> Clone for Backend<R> {
 }
 
 impl<R> Backend<R> {
-    /// The backend, if it is open.
+    /// Returns the backend, if it is open.
     #[must_use]
     pub fn runtime(&self) -> Option<Arc<R>> {
         match &*self.opened.borrow() {
@@ -61,7 +61,7 @@ impl<R> Backend<R> {
         }
     }
 
-    /// A backend that is open already, as tests and statically linked ones are.
+    /// Creates a backend that is open already, for tests and for statically linked ones.
     #[must_use]
     pub fn open(name: &str, runtime: Arc<R>) -> Self {
         let (_, opened) = watch::channel(Opened::Yes { runtime, info: BackendInfo::default() });

@@ -1,4 +1,4 @@
-//! The StatusBoard: everything that is shown is read here, and nowhere else.
+//! Status board: the one place that everything shown is read from.
 
 use std::{
     borrow::Cow,
@@ -14,7 +14,7 @@ use crate::{
     view::{BackendView, NodeView, PodView, SourceView},
 };
 
-/// The latest look at everything, for readers; each writer owns its part.
+/// Latest state of everything, for readers; each writer owns its part.
 #[derive(Debug)]
 pub struct Board {
     state: Mutex<State>,
@@ -30,37 +30,37 @@ struct State {
 }
 
 impl Board {
-    /// A board that shows the node and nothing on it yet.
+    /// Creates a board that shows the node and nothing on it yet.
     #[must_use]
     pub fn new(node: NodeView) -> Self {
         Self { state: Mutex::new(State { node, ..State::default() }), version: watch::Sender::new(0) }
     }
 
-    /// The node and the agent.
+    /// Returns the node and the agent.
     #[must_use]
     pub fn node(&self) -> NodeView {
         self.lock().node.clone()
     }
 
-    /// All pods, by namespace and name.
+    /// Returns all pods, ordered by namespace and name.
     #[must_use]
     pub fn pods(&self) -> Vec<Arc<PodView>> {
         self.lock().pods.values().cloned().collect()
     }
 
-    /// One pod.
+    /// Returns one pod.
     #[must_use]
     pub fn pod(&self, key: &PodKey) -> Option<Arc<PodView>> {
         self.lock().pods.get(key).cloned()
     }
 
-    /// All sources.
+    /// Returns all sources.
     #[must_use]
     pub fn sources(&self) -> Vec<SourceView> {
         self.lock().sources.clone()
     }
 
-    /// All backends, with the number of pods placed on each.
+    /// Returns all backends, with the number of pods placed on each.
     #[must_use]
     pub fn backends(&self) -> Vec<BackendView> {
         let state = self.lock();
@@ -71,7 +71,7 @@ impl Board {
         backends
     }
 
-    /// Changes with everything that changes on the board. The number means nothing else.
+    /// Returns a receiver of a number that changes with every change on the board, and means nothing else.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
@@ -91,7 +91,7 @@ impl Board {
         self.tell(changed);
     }
 
-    /// Takes a pod off.
+    /// Removes a pod from the board.
     pub fn remove_pod(&self, key: &PodKey) {
         let changed = self.lock().pods.remove(key).is_some();
         self.tell(changed);
@@ -124,12 +124,12 @@ impl Board {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Every critical section leaves the state whole, so a panic elsewhere cannot have spoilt it.
+        // A panic elsewhere cannot have spoilt the state: every critical section leaves it whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Cuts what runtimes, registries and containers said of a pod.
+/// Shortens reasons and messages of a pod: runtimes, registries and containers wrote them.
 fn shorten(view: &mut PodView) {
     let Some(status) = &mut view.pod.status else { return };
     let lists =

@@ -31,11 +31,11 @@ pub enum Clock {
     /// The node's clocks.
     #[default]
     System,
-    /// Runs with tokio's clock, which tests can pause: `origin` at `start`.
+    /// tokio's clock, which tests can pause: it shows `origin` at `start`.
     Tokio {
         /// The time of day at `start`.
         origin: Timestamp,
-        /// tokio's time then.
+        /// tokio's time at `origin`.
         start: Instant,
         /// Seconds by which somebody has set the time of day ahead since; negative if back.
         ahead: &'static AtomicI64,
@@ -43,7 +43,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// The time of day.
+    /// Returns the time of day.
     #[must_use]
     pub fn now(self) -> Timestamp {
         match self {
@@ -57,7 +57,7 @@ impl Clock {
         }
     }
 
-    /// This moment, to be written down.
+    /// Returns this moment, to be written down.
     #[must_use]
     pub fn stamp(self) -> Stamp {
         let boot = match self {
@@ -77,15 +77,15 @@ impl Clock {
     }
 }
 
-/// Now, for whatever waits.
+/// Returns the present [`Instant`], for whatever waits.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// A moment as it is written down: the time of day and, where it is known, the time since the node's boot. Within one boot ages
-/// are told by the latter, which nobody sets (`CLOCK_BOOTTIME`; a suspended node grows older too).
+/// A moment as it is written down: the time of day and, where it is known, the time since the node's boot. Within one
+/// boot, ages are differences of the latter, which nobody sets (`CLOCK_BOOTTIME`; a suspended node grows older too).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Stamp {
@@ -115,8 +115,8 @@ impl Stamp {
         }
     }
 
-    /// The same moment as the boot of `now` counts it: a moment that was written down in another boot or as a time of day alone
-    /// keeps its age from here on, whatever becomes of the time of day.
+    /// Returns the same moment, counted from the boot of `now`. A moment that was written down in another boot, or as a
+    /// time of day alone, keeps its present age from here on, whatever becomes of the time of day.
     pub(crate) fn anchored(self, now: Self) -> Self {
         let Some(boot) = now.boot.filter(|boot| self.boot.is_none_or(|own| own.id != boot.id)) else { return self };
         let age = i64::try_from(now.since(self).as_nanos()).unwrap_or(i64::MAX);
@@ -145,7 +145,7 @@ impl From<Stamp> for String {
     }
 }
 
-/// A text is no [`Stamp`].
+/// The error for a text that is no [`Stamp`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0:?} is not a time of day, with or without a boot and the nanoseconds since it")]
 pub struct NoStamp(String);
@@ -175,7 +175,8 @@ impl TryFrom<String> for Stamp {
     }
 }
 
-/// The times of day of [`Instant`]s, to be shown: each is the same whenever it is asked for, until somebody sets the time of day.
+/// Times of day of [`Instant`]s, to be shown. That of one instant is always the same, until somebody sets the time of
+/// day.
 #[derive(Debug)]
 pub(crate) struct Dial {
     clock: Clock,
@@ -188,7 +189,7 @@ impl Dial {
         Self { clock, at: instant(), wall: clock.now() }
     }
 
-    /// The time of day at `at`.
+    /// Returns the time of day at `at`.
     pub fn shown(&mut self, at: Instant) -> Timestamp {
         let now = self.clock.now();
         let expected = later(self.wall, instant().saturating_duration_since(self.at));
@@ -205,7 +206,7 @@ static BOOT: LazyLock<Option<u64>> = LazyLock::new(|| {
     u64::from_str_radix(id.get(..16)?, 16).ok()
 });
 
-/// Nanoseconds since boot, to a hundredth of a second (proc_uptime(5), `CLOCK_BOOTTIME`).
+/// Returns the nanoseconds since boot, to a hundredth of a second (proc_uptime(5), `CLOCK_BOOTTIME`).
 fn uptime() -> Option<i64> {
     let text = read_kernel("/proc/uptime").ok()?;
     let (seconds, hundredths) = text.split(' ').next()?.split_once('.')?;
@@ -213,7 +214,7 @@ fn uptime() -> Option<i64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(hundredths.checked_mul(10_000_000)?)
 }
 
-/// `at` plus `delay`, at most the end of time.
+/// Returns `at` plus `delay`, at most the end of time.
 pub(crate) fn later(at: Timestamp, delay: Duration) -> Timestamp {
     at.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
@@ -223,13 +224,13 @@ pub(crate) fn until(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
 
-/// `at` plus `delay`, or a moment that nobody lives to see.
+/// Returns `at` plus `delay`, which counts as 100 years at most.
 pub(crate) fn after(at: Instant, delay: Duration) -> Instant {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
     at + delay.min(LONGEST)
 }
 
-/// `at` less `age`, or the first moment that can be told.
+/// Returns `at` less `age`, or `at` itself if there is no such instant.
 fn earlier(at: Instant, age: Duration) -> Instant {
     at.checked_sub(age).unwrap_or(at)
 }

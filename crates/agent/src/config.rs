@@ -1,4 +1,4 @@
-//! What the agent is told: values that are already checked.
+//! Settings of the agent, already checked.
 
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -12,51 +12,53 @@ use crate::url::Url;
 pub struct AgentConfig {
     /// Name of the node: a DNS subdomain.
     pub node_name: String,
-    /// Survives a reboot: last good manifests, volumes.
+    /// Directory of what survives a reboot: last good manifests, volumes.
     pub state_dir: PathBuf,
-    /// Gone after a reboot: the socket.
+    /// Directory of what is gone after a reboot: the socket.
     pub run_dir: PathBuf,
     /// Root of the container logs.
     pub log_dir: PathBuf,
-    /// Where log shippers look for links to the logs.
+    /// Directory of links to the logs, for log shippers.
     pub log_links: Option<PathBuf>,
-    /// Where manifests come from, in order: of two sources naming one pod, the earlier wins.
+    /// Sources of manifests, in order: of two that define one pod, the earlier wins.
     pub sources: Vec<SourceConfig>,
     /// The backend of pods without `runtimeClassName`.
     pub default_backend: DefaultBackend,
     /// `runtimeClassName` → backend.
     pub runtime_classes: BTreeMap<String, String>,
-    /// Watched for image archives, which are imported into every backend.
+    /// Directory that is watched for image archives, which are imported into every backend.
     pub preload: Option<PathBuf>,
-    /// Programs that give credentials for registries.
+    /// Credential provider plugins for registries.
     pub credential_providers: Option<CredentialProviders>,
-    /// When images that nothing uses are removed.
+    /// Removal of unused images.
     pub image_gc: ImageGc,
-    /// Containers without a seccomp profile have the runtime's own; else none confines them, as with a kubelet.
+    /// `true`: containers without a seccomp profile get the runtime's default one. `false`: they run unconfined, as
+    /// with a kubelet.
     pub seccomp_default: bool,
-    /// Kernel parameters that pods may set beyond the safe ones: names, or beginnings of names with `*` after them.
+    /// Sysctls that pods may set beyond the safe ones: names, or beginnings of names with `*` after them.
     pub allowed_unsafe_sysctls: Vec<String>,
-    /// The most processes of one pod.
+    /// Maximum number of processes of one pod.
     pub pod_pids_limit: Option<i64>,
-    /// The most pods on the node.
+    /// Maximum number of pods on the node.
     pub max_pods: u64,
-    /// The node's resolver file, for pods; an empty path stands for a resolver on the node itself. `None`: the usual one, or
-    /// systemd-resolved's where pods cannot use that.
+    /// The node's `resolv.conf`, for pods; an empty path stands for a resolver on the node itself. `None`: the usual
+    /// file, or systemd-resolved's where pods cannot use that.
     pub resolv_conf: Option<PathBuf>,
-    /// What manifests may ask for.
+    /// Limits on what manifests may ask for.
     pub policy: Policy,
-    /// How long pods may take to end when the node shuts down.
+    /// Time that pods have to end when the node shuts down.
     pub node_shutdown: NodeShutdown,
-    /// How much is kept of removed pods.
+    /// Bounds on what is kept of removed pods.
     pub remembered: Remembered,
 }
 
-/// The time that pods have when the node shuts down. All of it zero: they are left to whatever ends the node's processes.
+/// Time that pods have to end when the node shuts down. If both are zero, they are left to whatever ends the node's
+/// processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeShutdown {
-    /// For all together (`shutdownGracePeriod` of a kubelet).
+    /// Time for all pods together (kubelet's `shutdownGracePeriod`).
     pub grace: Duration,
-    /// The part of it that is for critical pods, which end last (`shutdownGracePeriodCriticalPods`).
+    /// The part of it for critical pods, which end last (kubelet's `shutdownGracePeriodCriticalPods`).
     pub critical: Duration,
 }
 
@@ -66,25 +68,26 @@ impl Default for NodeShutdown {
     }
 }
 
-/// Where kubelet's credential provider plugins are (R-IMG-10).
+/// Location of kubelet's credential provider plugins (R-IMG-10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialProviders {
-    /// A `CredentialProviderConfig`, or a directory of them.
+    /// A file with a `CredentialProviderConfig`, or a directory of such files.
     pub config: PathBuf,
-    /// The directory of the programs.
+    /// Directory of the plugins.
     pub bin_dir: PathBuf,
 }
 
-/// When images that the agent has brought and nothing uses are removed (R-IMG-11). The default is a kubelet's.
+/// Removal of images that the agent has brought and nothing uses (R-IMG-11). The default is a kubelet's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageGc {
-    /// From how many percent of their file system on, and below how many it is enough; `None` is never.
+    /// Usage of the images' file system, percent, at which removal begins, and at which it ends; `None`: images are
+    /// never removed for want of space.
     pub thresholds: Option<(u8, u8)>,
-    /// How long an image must have been here to be removed for want of room.
+    /// Minimum age of an image that is removed for want of space.
     pub minimum_age: Duration,
-    /// How long nothing must have used an image for it to be removed whether or not there is room; `None` is never.
+    /// Time without use after which an image is removed even if there is space; `None`: never.
     pub maximum_age: Option<Duration>,
-    /// From one look to the next.
+    /// Time from one look to the next.
     pub period: Duration,
 }
 
@@ -99,28 +102,28 @@ impl Default for ImageGc {
     }
 }
 
-/// How many removed pods are remembered, and for how long.
+/// Bounds on the removed pods that are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// The most pods; with 0 nothing is kept.
+    /// Maximum number of pods; with 0 nothing is kept.
     pub most: usize,
-    /// How long a pod is remembered.
+    /// Time for which a pod is remembered.
     pub age: Duration,
 }
 
 impl Default for Remembered {
-    /// A day, as far as files stay few.
+    /// Keeps 100 pods for a day: the files stay few.
     fn default() -> Self {
         Self { most: 100, age: Duration::from_secs(24 * 3600) }
     }
 }
 
-/// What manifests may ask for. The default is what a kubelet allows: all.
+/// Limits on what manifests may ask for. The default allows everything, as a kubelet does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The Pod Security Standard that pods keep.
+    /// The Pod Security Standard that pods must meet.
     pub level: Level,
-    /// Where images may be from: registries, or beginnings of repositories in them; `None` is anywhere.
+    /// Allowed origins of images: registries, or paths in them; `None`: any.
     pub registries: Option<Vec<String>>,
     /// Namespaces whose pods may ask for anything.
     pub exempt_namespaces: Vec<String>,
@@ -151,7 +154,7 @@ impl fmt::Display for Level {
 pub enum SourceConfig {
     /// Files of this node.
     Files(FileSource),
-    /// What a server says.
+    /// A URL that serves manifests.
     Url(UrlSource),
 }
 
@@ -166,59 +169,59 @@ impl From<PathBuf> for SourceConfig {
 pub struct FileSource {
     /// A directory of manifests, or one manifest file.
     pub path: PathBuf,
-    /// The kubelet that it belongs to: while that is there, its pods are not run here.
+    /// The kubelet that the source belongs to: while that is there, the pods are not run here.
     pub kubelet: Option<Kubelet>,
 }
 
 /// Manifests that a server has, all of them in one body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlSource {
-    /// Where they are.
+    /// Address of the manifests.
     pub url: Url,
-    /// From the end of one request to the next.
+    /// Time from the end of one request to the next.
     pub interval: Duration,
-    /// Sent instead of the headers that a request would have. They are marked as sensitive, and so never shown.
+    /// Headers that replace the default ones. They are marked as sensitive, and so never shown.
     pub headers: HeaderMap,
-    /// A file with more of them, a `Name: value` on each line, read before each request.
+    /// A file with more such headers, a `Name: value` on each line, read before each request.
     pub headers_file: Option<PathBuf>,
-    /// Whether an empty body means that there are no pods. It is a failure otherwise.
+    /// `true`: an empty body means that there are no pods. `false`: it is a failure.
     pub allow_empty: bool,
 }
 
 /// A kubelet on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kubelet {
-    /// Where it says how it is (`healthzBindAddress`, `healthzPort`).
+    /// Address of its health endpoint (`healthzBindAddress`, `healthzPort`).
     pub address: SocketAddr,
-    /// How long it must not have answered before its pods are run here.
+    /// Time without an answer after which its pods are run here.
     pub absent_for: Duration,
     /// State directories of the containerds that may run its containers.
     pub runtime_state: Vec<PathBuf>,
-    /// Its `--lock-file`, where it has one: it is held while its pods are run here.
+    /// Its `--lock-file`, if it has one; the agent holds the lock while the pods run here.
     pub lock_file: Option<PathBuf>,
 }
 
-/// Which backend takes pods that name none.
+/// Backend of pods without `runtimeClassName`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DefaultBackend {
-    /// This one.
+    /// The backend of this name.
     Named(String),
     /// The first healthy one, in the configuration's order.
     Auto,
 }
 
-/// How the pods of a backend that is gone run on another: those with `restartPolicy: Always` that name no runtime class,
-/// once nothing of them lives.
+/// Failover of pods from a backend that is away to another: of those with `restartPolicy: Always` and without
+/// `runtimeClassName`, once none of their processes lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failover {
-    /// How long the backend must have been away.
+    /// Time for which the backend must have been away.
     pub after: Duration,
-    /// Where they run when it is back.
+    /// Where the pods run when the backend is back.
     pub on_return: OnReturn,
 }
 
 impl Default for Failover {
-    /// Longer than a daemon takes to be restarted or upgraded.
+    /// Waits longer than a daemon takes to be restarted or upgraded.
     fn default() -> Self {
         Self { after: Duration::from_secs(10), on_return: OnReturn::Stay }
     }

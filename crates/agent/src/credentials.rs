@@ -1,8 +1,8 @@
-//! Credentials for registries that programs on the node give: kubelet's credential provider plugins (R-IMG-10).
+//! Registry credentials from kubelet's credential provider plugins (R-IMG-10).
 //!
 //! # Layout
-//! - [`Providers`]: whom to ask for an image, and what was answered. [`settings`]: kubelet's file, `CredentialProviderConfig`.
-//!   [`plugin`]: one program is asked. [`matching`]: which images are whose.
+//! - [`Providers`]: the plugins, and their cached answers. [`settings`]: kubelet's file, `CredentialProviderConfig`.
+//!   [`plugin`]: calls of one plugin. [`matching`]: `matchImages`.
 
 mod matching;
 mod plugin;
@@ -32,31 +32,31 @@ pub(crate) struct Providers {
 
 #[derive(Default)]
 struct State {
-    /// By provider and what it is for.
+    /// Cached answers, by provider and cache key.
     kept: HashMap<(Arc<str>, Key), Kept>,
-    /// One is asked one thing at a time: who waits finds what the other was told.
+    /// A provider is asked one thing at a time: a caller that waits finds the other's answer in the cache.
     turns: HashMap<Arc<str>, Arc<Semaphore>>,
 }
 
-/// An answer that may be used again.
+/// A cached answer.
 struct Kept {
     until: Instant,
     auths: Arc<[u8]>,
 }
 
-// What was answered is secret (I10).
+// Answers are secret (I10).
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("State").finish_non_exhaustive()
     }
 }
 
-/// What a provider has for an image.
+/// Credentials of a provider for an image.
 #[derive(Debug)]
 pub(crate) struct Given {
-    /// Its name.
+    /// Name of the provider.
     pub provider: String,
-    /// The most specific first; or why there are none.
+    /// The credentials, the most specific first; or why there are none.
     pub credentials: Result<Vec<RegistryAuth>, String>,
 }
 
@@ -65,7 +65,7 @@ impl Providers {
         Self { places, state: Mutex::default() }
     }
 
-    /// The file of settings, and what is wrong with it.
+    /// Returns the path of the settings, and what is wrong with them; `None` if none are configured.
     pub async fn check(&self) -> Option<(PathBuf, Vec<String>)> {
         let places = self.places.clone()?;
         let settings = read(places.clone()).await;
@@ -77,10 +77,10 @@ impl Providers {
         Some((places.config.clone(), settings.problems.into_iter().chain(bare).collect()))
     }
 
-    /// Asks those that the image of this full reference belongs to, in the order of the file.
+    /// Asks the providers that match the image of this full reference, in the order of the file.
     pub async fn credentials(&self, reference: &str) -> Vec<Given> {
         let Some(places) = self.places.clone() else { return Vec::new() };
-        // kubelet asks for the repository alone too.
+        // As kubelet does, ask for the repository alone.
         let image = repository(reference);
         let mut given = Vec::new();
         let settings = read(places.clone()).await;
@@ -129,7 +129,7 @@ impl Providers {
     }
 }
 
-/// Read for each pull: an edit needs no restart.
+/// Reads the settings. This is done for each pull: an edit needs no restart.
 async fn read(places: CredentialProviders) -> Settings {
     let read = tokio::task::spawn_blocking(move || settings::read(&places.config)).await;
     read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))

@@ -20,9 +20,9 @@ pub struct Desired {
 /// The progress of the reconciler.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reached {
-    /// The state that it has last acted on.
+    /// The desired state that it has acted on last.
     pub desired: Arc<Desired>,
-    /// The pods of which something may be left on the node.
+    /// Pods of which something may be left on the node.
     pub present: BTreeSet<PodKey>,
 }
 

@@ -1,6 +1,6 @@
-//! The node shuts down: its pods are ended in order, while there is still time (R-SHD-1).
+//! Ends pods in order when the node shuts down, while there is still time (R-SHD-1).
 //!
-//! Those that the node needs come last. Nothing of it is written down: after the next boot all of them run again.
+//! Critical pods end last. Nothing is written down: after the next boot all of them run again.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{board::Board, config::NodeShutdown, handle::Handle, view::PodView};
 
-/// What is said of a pod that was ended, in a kubelet's words.
+/// Status message of a pod that was ended, in a kubelet's words.
 pub(crate) const SHUT_DOWN: &str = "Pod was terminated in response to imminent node shutdown.";
-/// How long the kill of what has not ended in time may take.
+/// Time for killing the pods that have not ended in time.
 const KILL: Duration = Duration::from_secs(2);
-/// The least priority of pods that the node needs.
+/// Minimum `priority` of critical pods.
 const CRITICAL: i32 = 2_000_000_000;
 const CRITICAL_CLASSES: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
 
-/// Which pods are to end now, and by when.
+/// The pods that are to end now, and the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
-    /// Also those that the node needs.
+    /// `true`: critical pods, too.
     pub is_of_critical: bool,
     pub by: Instant,
 }
 
 impl Ending {
-    /// Whether a pod is one of them.
+    /// Returns whether a pod is one of them.
     pub fn is_of(self, pod: &Pod) -> bool {
         self.is_of_critical || !pod.spec.as_ref().is_some_and(is_critical)
     }

@@ -1,4 +1,4 @@
-//! A container's environment, made when it starts (R-ENV).
+//! Makes a container's environment when it starts (R-ENV).
 
 mod file;
 
@@ -9,17 +9,17 @@ use stanchion_runtime::EnvVar;
 
 use crate::limits::{ARGUMENT, ARGUMENTS};
 
-/// What values are made of beyond the manifest.
+/// Inputs of values, besides the manifest.
 pub(crate) struct Inputs<'a> {
     pub objects: &'a Objects,
     pub pod_addresses: &'a [IpAddr],
     pub node_addresses: &'a [IpAddr],
     pub capacity: Capacity,
-    /// Where a volume's files are, for variables in files.
+    /// Finds the directory of a volume, for variables in files.
     pub volume: &'a dyn Fn(&str) -> Option<&'a Path>,
 }
 
-/// Why an environment cannot be made, in kubelet's words where it has some.
+/// Reason why an environment cannot be made, in kubelet's words where it has some.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvError {
     #[error("{0} not found")]
@@ -40,17 +40,17 @@ pub(crate) enum EnvError {
     File(#[from] file::FileError),
 }
 
-/// An environment: names in the order in which the manifest has them first (R-ENV-8).
+/// An environment. Names are in the order in which the manifest has them first (R-ENV-8).
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
     variables: Vec<EnvVar>,
     places: HashMap<String, usize>,
-    /// All that was ever set, bytes.
+    /// Length of everything that was ever set, bytes.
     length: usize,
 }
 
 impl Environment {
-    /// The environment that a manifest asks for: `envFrom`, then `env`; of one name the later counts (R-ENV-1).
+    /// Makes the environment that a manifest asks for: `envFrom`, then `env`; the last value of a name wins (R-ENV-1).
     pub fn of(container: &Container, inputs: &Inputs<'_>) -> Result<Self, EnvError> {
         let mut environment = Self::default();
         for from in &container.env_from {
@@ -74,12 +74,12 @@ impl Environment {
         Ok(environment)
     }
 
-    /// The value of a variable.
+    /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.places.get(name).map(|place| self.variables[*place].value.as_str())
     }
 
-    /// `command` or `args` with the environment's values. They count against the same bound as the environment.
+    /// Expands references in `command` or `args`. The results count against the same bound as the environment.
     pub fn expanded(&mut self, words: Option<&[String]>) -> Result<Option<Vec<String>>, EnvError> {
         let Some(words) = words else { return Ok(None) };
         let mut expanded = Vec::with_capacity(words.len());
@@ -116,7 +116,7 @@ impl Environment {
         Ok(())
     }
 
-    /// A variable's value; `None` leaves it unset.
+    /// Returns a variable's value; `None` leaves it unset.
     fn value(&self, name: &str, value: &Value, inputs: &Inputs<'_>) -> Result<Option<String>, EnvError> {
         Ok(Some(match value {
             Value::Text(text) => {

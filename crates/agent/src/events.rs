@@ -14,9 +14,9 @@ use crate::{
     view::{EventType, EventView},
 };
 
-/// Events kept; the oldest go first.
+/// Number of events that are kept; the oldest go first.
 const CAPACITY: usize = 2000;
-/// How far back an equal event is looked for before a new line is begun.
+/// Number of latest events among which an equal one is looked for before a new one is added.
 const MERGE_WINDOW: usize = 200;
 
 /// The log of events of this agent's life.
@@ -33,7 +33,7 @@ struct State {
     events: VecDeque<EventView>,
 }
 
-/// What an event is about.
+/// Object of an event.
 #[derive(Clone, Debug)]
 pub struct Subject {
     object: String,
@@ -41,31 +41,31 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// A pod as a whole.
+    /// Returns the subject of a whole pod.
     #[must_use]
     pub fn pod(key: &PodKey) -> Self {
         Self { object: format!("Pod/{key}"), field: String::new() }
     }
 
-    /// One container of a pod.
+    /// Returns the subject of one container of a pod.
     #[must_use]
     pub fn container(key: &PodKey, container: &str) -> Self {
         Self { object: format!("Pod/{key}"), field: format!("spec.containers{{{container}}}") }
     }
 
-    /// One init container of a pod (R-EVT-1).
+    /// Returns the subject of one init container of a pod (R-EVT-1).
     #[must_use]
     pub fn init_container(key: &PodKey, container: &str) -> Self {
         Self { object: format!("Pod/{key}"), field: format!("spec.initContainers{{{container}}}") }
     }
 
-    /// A manifest file or a source.
+    /// Returns the subject of a manifest file or a source.
     #[must_use]
     pub fn manifest(path: &str) -> Self {
         Self { object: format!("Manifest/{path}"), field: String::new() }
     }
 
-    /// A backend.
+    /// Returns the subject of a backend.
     #[must_use]
     pub fn backend(name: &str) -> Self {
         Self { object: format!("Backend/{name}"), field: String::new() }
@@ -79,41 +79,42 @@ impl Default for EventLog {
 }
 
 impl EventLog {
-    /// A log whose events happen when this clock says.
+    /// Creates a log that takes the time of events from this clock.
     #[must_use]
     pub fn with_clock(clock: Clock) -> Self {
         Self { clock, ..Self::default() }
     }
 
-    /// Notes something ordinary.
+    /// Adds an event of type `Normal`.
     pub fn normal(&self, subject: &Subject, reason: &str, message: impl Into<String>) {
         self.add(subject, EventType::Normal, reason, message.into());
     }
 
-    /// Notes something that somebody should look at.
+    /// Adds an event of type `Warning`.
     pub fn warning(&self, subject: &Subject, reason: &str, message: impl Into<String>) {
         self.add(subject, EventType::Warning, reason, message.into());
     }
 
-    /// All events, oldest first. An event that happened again has moved to the end with a new id.
+    /// Returns all events, oldest first. An event that happened again has moved to the end with a new id.
     #[must_use]
     pub fn all(&self) -> Vec<EventView> {
         self.lock().events.iter().cloned().collect()
     }
 
-    /// Events with an id above `id`, oldest first.
+    /// Returns the events with an id above `id`, oldest first.
     #[must_use]
     pub fn since(&self, id: u64) -> Vec<EventView> {
         self.lock().events.iter().filter(|event| event.id > id).cloned().collect()
     }
 
-    /// Changes with every event.
+    /// Returns a receiver of the newest event's id.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.newest.subscribe()
     }
 
-    /// Every event goes through here, and nothing that somebody else wrote is kept longer than this.
+    /// Adds an event. All events go through here, and reason and message, which somebody else may have written, are
+    /// cut.
     fn add(&self, subject: &Subject, kind: EventType, reason: &str, message: String) {
         let (reason, message) = (&*EVENT_REASON.cut(reason), EVENT_MESSAGE.cut(&message).into_owned());
         match kind {

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! <state_dir>/pods/<uid>/volumes/kubernetes.io~<kind>/<name>       emptyDir, configMap, secret, downwardAPI, projected
-//! <state_dir>/pods/<uid>/volume-subpaths/<volume>/<container>/<n>  parts of volumes that are mounted
+//! <state_dir>/pods/<uid>/volume-subpaths/<volume>/<container>/<n>  bind mounts for `subPath`
 //! <state_dir>/pods/<uid>/etc/{hosts,hostname,resolv.conf}          managed files
-//! <state_dir>/pods/<uid>/containers/<name>/life.json               how its hook and probes stand
-//! <state_dir>/pods/<uid>/containers/<name>/<attempt>                the last words of one life of it
-//! <state_dir>/pods/<uid>/userns                                    which users of the node are its own, if it has some
-//! <state_dir>/pods/<uid>/running.json                              what was started, for the agent's next life
+//! <state_dir>/pods/<uid>/containers/<name>/life.json               state of its hook and probes
+//! <state_dir>/pods/<uid>/containers/<name>/<attempt>                termination message of an attempt
+//! <state_dir>/pods/<uid>/userns                                    UID and GID range, with `hostUsers: false`
+//! <state_dir>/pods/<uid>/running.json                              record of the pod that was started, for a restart
 //! <state_dir>/pods/<uid>/logs -> <log_dir>/<namespace>_<name>_<uid>
-//! <state_dir>/claims/<namespace>/<name>                            what a PersistentVolumeClaim stands for: it stays
+//! <state_dir>/claims/<namespace>/<name>                            directory of a PersistentVolumeClaim: it stays
 //! ```
 
 mod etc;
@@ -51,7 +51,7 @@ pub(crate) use turns::{remove, to_measure};
 pub(crate) use users::{keep as keep_users, path as users};
 pub(crate) use volume::{Site, VolumeError, follow as follow_volume, prepare as prepare_volume};
 
-/// Where the files of one pod are.
+/// Paths of one pod's files.
 #[derive(Clone, Debug)]
 pub(crate) struct PodFiles {
     root: PathBuf,
@@ -74,12 +74,12 @@ impl PodFiles {
         &self.root
     }
 
-    /// Where an emptyDir is.
+    /// Returns the directory of an emptyDir.
     pub fn empty_dir(&self, volume: &str) -> PathBuf {
         self.root.join("volumes/kubernetes.io~empty-dir").join(volume)
     }
 
-    /// Where the files are that the agent writes for a volume.
+    /// Returns the directory of a volume whose files the agent writes.
     pub fn projected(&self, kind: ProjectedKind, volume: &str) -> PathBuf {
         let kind = match kind {
             ProjectedKind::ConfigMap => "configmap",
@@ -90,27 +90,27 @@ impl PodFiles {
         self.root.join(format!("volumes/kubernetes.io~{kind}")).join(volume)
     }
 
-    /// Where a part of a volume is mounted for a container, by the place of the mount in its manifest.
+    /// Returns the bind mount for a container's `subPath`; `index` is that of the mount in the manifest.
     pub fn sub_path(&self, volume: &str, container: &str, index: usize) -> PathBuf {
         self.root.join("volume-subpaths").join(volume).join(container).join(index.to_string())
     }
 
-    /// Where the directory of a claim is, which outlives the pod.
+    /// Returns the directory of a claim, which outlives the pod.
     pub fn claim(&self, claim: &ObjectKey) -> PathBuf {
         self.claims.join(&claim.namespace).join(&claim.name)
     }
 
-    /// Where the managed files are.
+    /// Returns the directory of the managed files.
     pub fn etc(&self) -> PathBuf {
         self.root.join("etc")
     }
 
-    /// Log file of a container (R-LOG-1).
+    /// Returns the log file of a container (R-LOG-1).
     pub fn log(&self, container: &str, attempt: u32) -> PathBuf {
         self.logs.join(container).join(format!("{attempt}.log"))
     }
 
-    /// Makes the directories that a container needs. Nothing happens to what is there.
+    /// Creates the directories that a container needs, where they are missing.
     pub fn create(&self, container: &str) -> io::Result<()> {
         self.create_root()?;
         directory(0o755, &self.etc())?;
@@ -121,16 +121,16 @@ impl PodFiles {
         }
     }
 
-    /// Volumes and manifests are for nobody but root to find.
+    /// Creates the pod's directory, for root only: nobody else is to find volumes and manifests.
     fn create_root(&self) -> io::Result<()> {
         directory(0o700, &self.root)
     }
 
-    /// Removes all files of the pod. What is mounted below them is unmounted if it is the agent's, and otherwise keeps
-    /// the files: nothing is ever deleted through a mount (R-GC-4).
+    /// Removes all files of the pod. Mounts below its directory are unmounted first: nothing is ever deleted through a
+    /// mount (R-GC-4).
     pub fn remove(&self) -> io::Result<()> {
         let logs = fs::read_link(self.root.join("logs")).unwrap_or_else(|_| self.logs.clone());
-        // The link is ours, but a file all the same: only a direct child of the log directory is a pod's log directory.
+        // The link is only a file, and may be wrong: only a direct child of the log directory is a pod's log directory.
         if logs.parent() == Some(&self.log_dir) {
             tree::remove(&logs)?;
         }
@@ -139,7 +139,7 @@ impl PodFiles {
     }
 }
 
-/// UIDs of the pods that have files on this node.
+/// Returns the UIDs of the pods that have files on this node.
 pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
     let entries = match fs::read_dir(pods(state_dir)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -148,7 +148,7 @@ pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
     entries.map(|entry| Ok(PodUid::new(&entry?.file_name().to_string_lossy()))).collect()
 }
 
-/// Size of the file system that a path is on, bytes.
+/// Returns the size of the file system that a path is on, bytes.
 pub(crate) fn disk_size(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
     Ok(found.f_blocks * found.f_frsize)
@@ -162,7 +162,7 @@ fn directory(mode: u32, path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path)
 }
 
-/// Takes what is gone already for removed.
+/// Turns `NotFound` into success: the file is gone already.
 pub(crate) fn ignore_absent(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -1,4 +1,4 @@
-//! What the local API may ask of the agent.
+//! Handle by which the local API reaches the agent.
 
 use std::sync::Arc;
 
@@ -18,33 +18,33 @@ use crate::{
     view::{PruneView, RemovedView},
 };
 
-/// Reaches the running agent. Cheap to clone.
+/// Handle of the running agent. Cheap to clone.
 #[derive(Debug)]
 pub struct Handle<R> {
     /// Everything that is shown.
     pub board: Arc<Board>,
-    /// What happened.
+    /// The event log.
     pub events: Arc<EventLog>,
     /// Pods that were removed.
     pub(crate) removed: Arc<Removed>,
     pub(crate) clock: Clock,
     pub(crate) pulse: Arc<Pulse>,
-    /// For exec and logs.
+    /// The backends, for exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) ending: watch::Sender<Option<Ending>>,
-    /// Who removes images, by backend.
+    /// Requests to the removers of images, by backend.
     pub(crate) pruners: Arc<[(String, mpsc::Sender<Prune>)]>,
 }
 
-/// A wish of a user.
+/// A request of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Stop a pod (or one container of it) gracefully and start it again, without back-off.
     Restart {
-        /// Which pod.
+        /// The pod.
         pod: PodKey,
-        /// Which container; `None` is the whole pod, sandbox included.
+        /// The container; `None` is the whole pod, sandbox included.
         container: Option<String>,
     },
 }
@@ -66,14 +66,14 @@ impl<R> Clone for Handle<R> {
 }
 
 impl<R> Handle<R> {
-    /// Passes a wish on. Returns once it is accepted; the board shows what comes of it.
+    /// Passes a request on. Returns once it is accepted; the board shows what comes of it.
     pub async fn request(&self, request: Request) {
         if self.requests.send(request).await.is_err() {
             tracing::debug!("a request arrived while the agent was stopping");
         }
     }
 
-    /// Has the images removed that the agent has brought and nothing uses, or with `dry_run` only told.
+    /// Removes the images that the agent has brought and nothing uses; with `dry_run` it only lists them.
     pub async fn prune(&self, dry_run: bool) -> Vec<PruneView> {
         let prune = |(backend, pruner): &(String, mpsc::Sender<Prune>)| {
             let (backend, pruner) = (backend.clone(), pruner.clone());
@@ -90,21 +90,21 @@ impl<R> Handle<R> {
         join_all(self.pruners.iter().map(prune)).await
     }
 
-    /// Pods that were removed, the latest first. Reads files.
+    /// Returns the removed pods, the latest first. Reads files.
     #[must_use]
     pub fn removed(&self) -> Vec<RemovedView> {
         self.removed.list(self.clock.stamp())
     }
 
-    /// Whether the agent's loop goes round (R-LOOP-7).
+    /// Checks that the agent's loop goes round (R-LOOP-7).
     ///
     /// # Errors
-    /// How long it has stood still.
+    /// The time for which it has stood still.
     pub fn is_alive(&self) -> Result<(), String> {
         self.pulse.check()
     }
 
-    /// The open backend of that name.
+    /// Returns the open backend of that name.
     #[must_use]
     pub fn runtime(&self, name: &str) -> Option<Arc<R>> {
         self.backends.iter().find(|backend| backend.name == name).and_then(Backend::runtime)

@@ -1,4 +1,4 @@
-//! Whether the agent is well, for those who watch it: `/livez`, `/readyz` and `/healthz` over HTTP (R-LOOP-7).
+//! Health endpoints of the agent: `/livez`, `/readyz` and `/healthz` over HTTP (R-LOOP-7).
 
 #[cfg(test)]
 mod tests;
@@ -26,14 +26,14 @@ use crate::{
     listener,
 };
 
-/// How long the reconciler waits for news before it goes round all the same.
+/// Longest time between two rounds of the reconciler.
 pub(crate) const ROUND: Duration = Duration::from_secs(60);
-/// How long it may stand still.
+/// Time without a round after which the reconciler counts as stuck.
 const LIMIT: Duration = Duration::from_secs(300);
-/// From one try to listen to the next.
+/// Time from one attempt to listen to the next.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// When the reconciler last went round.
+/// Time of the reconciler's last round.
 #[derive(Debug)]
 pub(crate) struct Pulse(Mutex<Instant>);
 
@@ -49,7 +49,7 @@ impl Pulse {
     }
 
     /// # Errors
-    /// How long it has stood still, if that is too long.
+    /// The time for which the reconciler has stood still, if that is too long.
     pub fn check(&self) -> Verdict {
         let still = self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
         match still <= LIMIT.max(2 * ROUND) {
@@ -59,16 +59,17 @@ impl Pulse {
     }
 }
 
-/// What a check has found: nothing, or what is wrong.
+/// Result of a check: an error says what is wrong.
 type Verdict = Result<(), String>;
 
-/// Checks by name.
+/// Results of checks, by name.
 type Checks = Vec<(&'static str, Verdict)>;
 
-/// Options of a request, as the API server has them.
+/// Query options of a request, as the API server has them.
 type Options = Query<Vec<(String, String)>>;
 
-/// Serves until `shutdown`. An address that cannot be had now is tried again: pods run all the same.
+/// Serves the health endpoints until `shutdown`. An address that is not available is tried again: pods run all the
+/// same.
 pub async fn serve<R: Runtime>(handle: Handle<R>, address: SocketAddr, shutdown: CancellationToken) {
     let Some(listener) = shutdown.run_until_cancelled(listen(address)).await else { return };
     let mut routes = Router::new();
@@ -99,7 +100,7 @@ async fn listen(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// An agent lives while its loop goes round. It is ready when it can do its work too.
+/// Makes the checks of an endpoint. The agent is alive while its loop goes round, and ready if it can do its work, too.
 fn checks<R>(name: &str, handle: &Handle<R>) -> Checks {
     let mut checks = vec![("ping", Ok(())), ("syncloop", handle.is_alive())];
     if name == "readyz" {
@@ -124,7 +125,7 @@ fn backends<R>(handle: &Handle<R>) -> Verdict {
     }
 }
 
-/// The answer of all checks together, in the API server's form. Each has its line if one has failed, or if it is asked for.
+/// Answers with all checks together, in the API server's form. Each has its line if one has failed, or with `verbose`.
 fn all(name: &str, checks: Checks, options: &[(String, String)]) -> Response {
     let is_excluded = |check: &str| options.iter().any(|(option, value)| option == "exclude" && value == check);
     let is_verbose = options.iter().any(|(option, _)| option == "verbose");

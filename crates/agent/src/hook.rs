@@ -1,4 +1,4 @@
-//! Hooks of a container's life (R-HOOK).
+//! Runs a container's lifecycle hooks (R-HOOK).
 
 use std::{net::IpAddr, time::Duration};
 
@@ -10,10 +10,10 @@ use crate::{
     events::{EventLog, Subject},
 };
 
-/// How long a request may take. Hooks have no limit of their own, but a server that never answers is as good as none.
+/// Time limit of a request. Kubernetes sets none for hooks, but a server that never answers is as good as none.
 const REQUEST: Duration = Duration::from_secs(120);
 
-/// Whose hook it is.
+/// The container that a hook belongs to.
 pub(crate) struct Place<'a, R> {
     pub runtime: &'a R,
     pub key: &'a PodKey,
@@ -27,7 +27,7 @@ pub(crate) struct Place<'a, R> {
 }
 
 impl<R: Runtime> Place<'_, R> {
-    /// Does what a hook says, to its end.
+    /// Runs a hook to its end.
     pub async fn run(&self, hook: &Hook) -> Result<(), String> {
         let Self { key, name, uid, .. } = self;
         let whose = format!("for Container \"{name}\" in Pod \"{}_{}({uid})\" failed", key.name, key.namespace);
@@ -46,11 +46,11 @@ impl<R: Runtime> Place<'_, R> {
                     Err(error) => Err(format!("{what} - error: {}", error.chain())),
                 }
             }
-            // Whatever is answered is fine (R-HOOK-5).
+            // Any answer is fine (R-HOOK-5).
             Hook::Http(get) => {
                 let asked = http::get(get, self.address, &user_agent("lifecycle"), REQUEST).await;
                 let asked = match asked {
-                    // It speaks plainly where TLS was expected.
+                    // The server speaks plain HTTP where TLS was expected.
                     Err(error) if get.is_https && is_no_tls(&error) => {
                         let plain = stanchion_pod::HttpGet { is_https: false, ..get.clone() };
                         let again = http::get(&plain, self.address, &user_agent("lifecycle"), REQUEST).await;

@@ -1,5 +1,5 @@
-//! Users of a pod's own, for `hostUsers: false`: each such pod has 65,536 users and groups of the node that no other has
-//! (R-SEC-14). Which they are is in its directory, as a kubelet notes it, and stays with it.
+//! UID and GID ranges of pods with `hostUsers: false`: each such pod has 65,536 users and groups of the node that no
+//! other has (R-SEC-14). The range is written down in the pod's directory, in kubelet's format, and stays with the pod.
 
 use std::{
     io::{self, ErrorKind},
@@ -17,12 +17,12 @@ use stanchion_untrusted::{Links, read};
 
 use crate::{files, limits};
 
-/// How many each has: as many as programs in containers expect to find.
+/// Number of users and groups of each pod: as many as programs in containers expect to find.
 const LENGTH: u32 = 1 << 16;
-/// Whose ranges on the node, if there is such a user, are those of pods.
+/// User of the node whose subordinate ids, if there is such a user, are those of pods.
 const OWNER: &str = "kubelet";
 
-/// Why a pod has no users of its own.
+/// Reason why a pod gets no range.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RangeError {
     #[error("cannot tell which users of the node are those of user {OWNER}")]
@@ -44,16 +44,16 @@ pub(crate) enum RangeError {
 const WAY_OUT: &str = "give it one range of both, in /etc/subuid and /etc/subgid, which begins at a multiple of 65536 and is as \
                        long as agent.max_pods times that, or remove the user";
 
-/// Gives ranges to pods.
+/// Allocator of ranges.
 #[derive(Debug)]
 pub(crate) struct IdRanges {
     state_dir: PathBuf,
     max_pods: u64,
-    /// Two pods must not find the same one free.
+    /// Held while a range is given: two pods must not find the same one free.
     turn: Mutex<()>,
 }
 
-/// What is noted: one range, of users and of groups.
+/// Content of a pod's file: one range, of users and of groups.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Note {
@@ -76,7 +76,8 @@ impl IdRanges {
         Self { state_dir: state_dir.to_owned(), max_pods, turn: Mutex::default() }
     }
 
-    /// The range of a pod, given to it now if it has none. It is free again when the pod's directory is gone.
+    /// Returns the range of a pod, which is given to it now if it has none. The range is free again when the pod's
+    /// directory is gone.
     pub fn of(&self, uid: &PodUid) -> Result<IdRange, RangeError> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(range) = self.noted(uid)? {
@@ -134,26 +135,26 @@ impl IdRanges {
         RangeError::Read { path: files::users(&self.state_dir, uid), source }
     }
 
-    /// All users of the node that may be pods'.
+    /// Returns all ids of the node that pods may have.
     fn pool(&self) -> Result<Range<u32>, RangeError> {
         let known = User::from_name(OWNER).map_err(|error| RangeError::Ask(error.into()))?;
         let asked = known.map(|_| Ok::<_, io::Error>((ask(&[OWNER])?, ask(&["-g", OWNER])?)));
         match asked.transpose() {
             Ok(Some((users, groups))) => self.owned(users, groups),
             Ok(None) => Ok(self.usual()),
-            // As a kubelet: without the program nobody has ranges.
+            // As for a kubelet: without the program `getsubids` nobody has ranges.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.usual()),
             Err(error) => Err(RangeError::Ask(error)),
         }
     }
 
-    /// All but the first, which are the node's own users.
+    /// Returns the ids for as many pods as are allowed, after the first range, which is for the node's own users.
     fn usual(&self) -> Range<u32> {
         let length = u32::try_from(self.max_pods).unwrap_or(u32::MAX).saturating_mul(LENGTH);
         LENGTH..LENGTH.saturating_add(length)
     }
 
-    /// As `getsubids` shows them: `0: kubelet 65536 7208960`.
+    /// Parses what `getsubids` shows: `0: kubelet 65536 7208960`.
     fn owned(&self, users: String, groups: String) -> Result<Range<u32>, RangeError> {
         if users != groups {
             return Err(RangeError::Unlike { users, groups });

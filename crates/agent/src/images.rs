@@ -1,8 +1,8 @@
-//! The images of one backend: each reference is fetched once at a time, whoever asks.
+//! The images of one backend. Of a reference with the same credentials, one pull runs at a time, whoever asks.
 //!
 //! # Layout
-//! - [`Images`]: looks and pulls. [`brought`]: what came by the agent itself. [`garbage`]: what of that nobody needs.
-//!   [`collector`]: removes it.
+//! - [`Images`]: presence and pulls. [`brought`]: record of the images that the agent has brought. [`garbage`]: choice
+//!   of those that nobody needs. [`collector`]: their removal.
 
 mod brought;
 mod collector;
@@ -22,15 +22,15 @@ pub(crate) use collector::{Collector, Prune};
 
 use crate::{clock::Clock, supervisor::Supervisor};
 
-/// How long an image that was seen counts as present without asking again. If it is gone after all, creating the
-/// container says so and it is asked for anew.
+/// Time for which an image that was seen counts as present. If it is gone after all, creating the container fails, and
+/// the image is looked up anew.
 const TRUST: Duration = Duration::from_secs(5);
 
 /// The images of one backend.
 #[derive(Debug)]
 pub(crate) struct Images {
     state: Mutex<State>,
-    /// What is being removed: who wants it waits.
+    /// References that are being removed: a caller that needs one waits.
     removing: watch::Sender<BTreeSet<String>>,
     record: Arc<Record>,
     clock: Clock,
@@ -42,7 +42,7 @@ struct State {
     pulls: Vec<Going>,
 }
 
-/// A pull that is going on. With other credentials it is another: it may be given what this one is not.
+/// A running pull. One with other credentials is another pull: the registry may give it what it refuses this one.
 #[derive(Debug)]
 struct Going {
     reference: String,
@@ -56,12 +56,12 @@ impl Going {
     }
 }
 
-/// How far a pull is.
+/// State of a pull.
 #[derive(Clone, Debug)]
 pub(crate) enum Pull {
-    /// Going on.
+    /// It runs.
     Running(PullProgress),
-    /// Over.
+    /// It has ended.
     Done(Result<Image, Error>),
 }
 
@@ -70,7 +70,7 @@ impl Images {
         Self { state: Mutex::default(), removing: watch::Sender::default(), record, clock }
     }
 
-    /// Whether the image of a full reference is present.
+    /// Returns whether the image of a full reference is present.
     pub async fn is_present<R: Runtime>(&self, runtime: &R, reference: &str) -> Result<bool, Error> {
         self.not_removing(reference).await;
         if self.lock().seen.get(reference).is_some_and(|seen| seen.elapsed() < TRUST) {
@@ -88,7 +88,7 @@ impl Images {
         self.lock().seen.remove(reference);
     }
 
-    /// Keeps an image from being asked for until what this answers is dropped; `None` while it is being pulled.
+    /// Makes lookups and pulls of an image wait until the returned guard is dropped; `None` while it is being pulled.
     fn begin_removal<'a>(&'a self, reference: &'a str) -> Option<Removal<'a>> {
         let mut state = self.lock();
         if state.pulls.iter().any(|going| going.reference == reference) {
@@ -103,7 +103,7 @@ impl Images {
     ///
     /// *Cancel-safe:* only waits.
     async fn not_removing(&self, reference: &str) {
-        // The sender is in `self`.
+        // It cannot fail: the sender is in `self`.
         self.removing.subscribe().wait_for(|removing| !removing.contains(reference)).await.ok();
     }
 
@@ -131,7 +131,7 @@ impl Images {
             let request = PullImage { reference: reference.clone(), auth: auth.clone() };
             images.not_removing(&reference).await;
             let before = images.before(&*runtime).await;
-            // A pull that is cut off resumes with the next one.
+            // The next pull resumes one that is cut off.
             let pulled = tokio::select! {
                 // *Cancel-safe:* runtimes give up a call that is dropped, and keep or free what they have of the image.
                 pulled = shutdown.run_until_cancelled(runtime.pull_image(request, progress)) => pulled,
@@ -176,7 +176,7 @@ impl Images {
     }
 }
 
-/// An image is being removed.
+/// Guard of an image that is being removed.
 struct Removal<'a> {
     images: &'a Images,
     reference: &'a str,

@@ -1,21 +1,23 @@
-//! The Stanchion agent: from manifests and observed runtimes to running pods and their status. Generic over
-//! [`Runtime`](stanchion_runtime::Runtime); does no I/O towards a runtime but through it.
+//! The Stanchion agent turns manifests and observed runtimes into running pods and their status. It is generic over
+//! [`Runtime`](stanchion_runtime::Runtime), and reaches a runtime only through that.
 //!
 //! # Layout
-//! In the order of the data's way:
+//! In the order of the data flow:
 //! - [`source`]: manifest directories and URLs → what is [`desired`].
-//! - [`observe`]: what exists in each backend, the latest look.
+//! - [`observe`]: the pods in each backend, as of the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
 //! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
 //!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
-//! - [`credentials`]: what programs of the node give for registries.
-//! - [`probe`], [`hook`]: what a container is asked and told, by way of [`contact`]; [`url`]: addresses of servers.
-//! - [`status`] → [`board`]: what is shown, with [`events`]; [`view`] are its types. [`removed`]: pods that were.
-//! - [`ending`]: the pods' end when the node shuts down.
-//! - [`sweep`], [`preload`]: what belongs to no pod; image archives. [`survivors`]: which pods have processes at all.
-//! - [`api`], [`logs`]: the local API and what containers wrote; [`links`] to that for log shippers.
-//! - [`health`]: whether the agent is well.
-//! - [`supervisor`]: owns every task. [`agent`]: wires it all.
+//! - [`credentials`]: registry credentials from plugins on the node.
+//! - [`probe`], [`hook`]: probes and lifecycle hooks, by way of [`contact`]; [`url`]: addresses of servers.
+//! - [`status`] → [`board`]: the status that is shown, with [`events`]; [`view`] has its types. [`removed`]: removed
+//!   pods.
+//! - [`ending`]: the end of the pods when the node shuts down.
+//! - [`sweep`]: removal of files that belong to no pod. [`preload`]: image archives. [`survivors`]: pods with
+//!   processes.
+//! - [`api`], [`logs`]: the local API and the logs of containers; [`links`]: links to these logs for log shippers.
+//! - [`health`]: health endpoints.
+//! - [`supervisor`]: owner of every task. [`agent`]: start of all of this.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 

@@ -1,7 +1,7 @@
-//! Links to the logs of containers, where log shippers look for them: in one directory, with the names that a kubelet gives
+//! Keeps links to the logs of containers in one directory, for log shippers, with the names that a kubelet gives
 //! (R-LOG-2).
 //!
-//! What is there is held against what exists, again and again: so nothing is left by an agent that died.
+//! The links are compared with the existing containers again and again, so that an agent that died leaves none behind.
 
 use std::{collections::HashMap, fs, io, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
@@ -16,11 +16,11 @@ use crate::{
     worker::{Shared, uid},
 };
 
-/// The longest name of a file.
+/// Maximum length of a file name, bytes.
 const LONGEST_NAME: usize = 255;
 const ENDING: &str = ".log";
 
-/// Keeps the links until `shutdown`.
+/// Keeps the links up to date until `shutdown`.
 pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, shutdown: CancellationToken) {
     let mut looks: Vec<_> = shared.homes.iter().map(|home| home.observer.watch()).collect();
     let mut links = Links { directory, logs: shared.config.log_dir.clone(), failed: None };
@@ -29,7 +29,7 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
         let (wanted, is_all) = wanted(&shared);
         links = match tokio::task::spawn_blocking(move || links.put(&wanted, is_all)).await {
             Ok(links) => links,
-            // The panic is the supervisor's to see.
+            // Passes the panic on to the supervisor.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let looked = select_all(looks.iter_mut().map(|look| Box::pin(look.changed())));
@@ -39,7 +39,7 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
     }
 }
 
-/// The links of all containers that there are, by name; whether every backend has said which there are.
+/// Returns the links of all existing containers, by name, and whether every backend has been seen.
 fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
     let (state, logs) = (&shared.config.state_dir, &shared.config.log_dir);
     let looks: Vec<_> = shared.homes.iter().map(|home| home.observer.latest()).collect();
@@ -54,11 +54,11 @@ fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
     (wanted, looks.iter().all(|look| look.seen))
 }
 
-/// The name of a container's link; `None` for what no pod is called.
+/// Returns the name of a container's link; `None` for names that no pod has.
 fn name(pod: &PodKey, container: &ContainerInfo) -> Option<String> {
     let id = container.id.to_string();
     let is_hash = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    // What reads these names expects the id to be such a hash, as Docker's and CRI's are.
+    // Log shippers expect the id to be such a hash, as Docker's and CRI's are.
     let hash = || Sha256::digest(&id).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let id = if is_hash { id.clone() } else { hash() };
     let mut name = format!("{}_{}_{}-{id}", pod.name, pod.namespace, container.name);
@@ -72,14 +72,14 @@ fn name(pod: &PodKey, container: &ContainerInfo) -> Option<String> {
 
 struct Links {
     directory: PathBuf,
-    /// Only what leads below this is ours.
+    /// Root of the logs: only links to below this are ours.
     logs: PathBuf,
-    /// What was wrong the last time.
+    /// The error of the last time.
     failed: Option<String>,
 }
 
 impl Links {
-    /// Makes the links that are missing and removes those that are too many.
+    /// Creates missing links, and removes those that are not wanted.
     fn put(mut self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> Self {
         let failed = self.try_put(wanted, is_all).err().map(|error| error.to_string());
         if let Some(error) = failed.as_ref().filter(|error| self.failed.as_ref() != Some(*error)) {

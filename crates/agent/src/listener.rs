@@ -44,7 +44,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
     {\"message\":\"the agent answers as many requests as it can at once; try again\"}";
 
-/// Takes connections.
+/// A listener for connections.
 pub(crate) trait Accept {
     type Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
@@ -79,21 +79,21 @@ struct Inner {
     streams: Arc<Semaphore>,
 }
 
-/// No whole head of a request has come.
+/// Stage: the head of the request has not come, or not all of it.
 const WAITS: u8 = 0;
-/// An answer is made, or read.
+/// Stage: the answer is made, or read.
 const ANSWERS: u8 = 1;
-/// The answer goes on as long as it is wanted.
+/// Stage: the answer goes on as long as it is wanted.
 const STREAMS: u8 = 2;
 
-/// The right to an answer that goes on.
+/// Permit for an answer that goes on.
 #[derive(Debug)]
 pub(crate) struct Stream {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Life {
-    /// Makes the answer one that goes on; `None` when there are too many of them.
+    /// Makes the answer one that goes on; `None` if there are too many of them.
     pub fn stream(&self) -> Option<Stream> {
         let permit = Arc::clone(&self.0.streams).try_acquire_owned().ok()?;
         self.0.stage.store(STREAMS, Ordering::Relaxed);
@@ -114,7 +114,7 @@ struct Open {
     life: Life,
 }
 
-/// Serves until `shutdown`: `most` connections, of which `streams` have answers that go on.
+/// Serves until `shutdown`: at most `most` connections at once, of which at most `streams` have answers that go on.
 pub(crate) async fn serve(
     listener: impl Accept,
     routes: Router,
@@ -161,7 +161,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Ends the oldest of those connections that matter least.
+/// Ends the oldest of those connections that matter least. Returns whether there was one.
 fn make_room(open: &mut VecDeque<Open>) -> bool {
     let rank = |open: &Open| open.life.makes_room();
     let best = open.iter().map(rank).max().filter(|rank| *rank > 0);
@@ -170,7 +170,7 @@ fn make_room(open: &mut VecDeque<Open>) -> bool {
     ended.map(|open| open.task.abort()).is_some()
 }
 
-/// One connection: a request and its answer.
+/// Serves one connection: a request and its answer.
 async fn converse(connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, routes: Router, life: Life) {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -201,7 +201,7 @@ mod tests {
     const MOST: Limit = Limit::new("test connections", 4);
     const STREAMING: Limit = Limit::new("test streams", 2);
 
-    /// A server of `/` and `/follow`, which never ends.
+    /// Starts a server of `/` and `/follow`, which never ends.
     async fn server() -> (std::net::SocketAddr, JoinSet<()>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("it has one");

@@ -1,4 +1,4 @@
-//! Reads what containers wrote, as the bytes that they are.
+//! Reads logs of containers, as raw bytes.
 //!
 //! # Layout
 //! - [`entry`]: entries of a log (R-LOG-3), joined to the container's lines. [`files`]: the files of a log, rotated or not;
@@ -20,24 +20,24 @@ pub(crate) use kept::{Kept, end_of_kept};
 
 use self::{entry::Text, files::LogFiles};
 
-/// How often a followed log is looked at.
+/// Period of looking at a followed log.
 const PERIOD: Duration = Duration::from_millis(200);
-/// After so many looks at a log that stands still its logger has written all that a container left when it ended, and a
-/// line that was begun is not waited for any more.
+/// Number of looks without new bytes after which the logger has written everything of a container that has ended, and
+/// held output no longer waits for the end of a line.
 const STILL: u32 = 5;
 
-/// What to read of a log.
+/// Selection of a log's lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogOptions {
-    /// Only the last lines.
+    /// Number of last lines to read; `None`: all.
     pub tail: Option<usize>,
-    /// Only lines from then on.
+    /// Time of the oldest line to read.
     pub since: Option<Timestamp>,
-    /// Each line begins with its time.
+    /// `true`: each line begins with its time.
     pub timestamps: bool,
 }
 
-/// Where the bytes of a log go, a piece at a time. Whoever has enough closes it.
+/// Channel for the bytes of a log, a piece at a time. A reader that has enough closes it.
 pub(crate) type Pieces = mpsc::Sender<io::Result<Vec<u8>>>;
 
 /// A log in files. Its methods block.
@@ -60,7 +60,7 @@ impl Log {
         Ok(Self { files, text: Text::new(options) })
     }
 
-    /// The next bytes, `None` when there are none now.
+    /// Reads the next bytes; `None` if there are none now.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -74,7 +74,7 @@ impl Log {
         Ok(Some(out))
     }
 
-    /// Bytes that waited for the end of another stream's line.
+    /// Returns the bytes that waited for the end of the other stream's line.
     pub fn release(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         self.text.release(&mut out);
@@ -82,7 +82,7 @@ impl Log {
     }
 }
 
-/// Copies a log to its end, or until it is over and has been read.
+/// Follows a log: copies it until `is_over`, and until all of it has been read.
 pub(crate) async fn copy(mut log: Log, is_over: impl Fn() -> bool, to: &Pieces) {
     let mut still = 0;
     loop {
@@ -155,7 +155,7 @@ pub(crate) async fn copy_all(mut log: Log, to: &Pieces) {
     }
 }
 
-/// The last lines of a log, and of those the last bytes. Blocks.
+/// Returns the last `lines` lines of a log, and of those the last `bytes` bytes. Blocks.
 ///
 /// # Errors
 /// There is none, or it cannot be read.
@@ -169,7 +169,7 @@ pub(crate) fn end(path: &Path, lines: usize, bytes: usize) -> io::Result<Vec<u8>
     Ok(end.finish())
 }
 
-/// The end of a text that goes by.
+/// Collector of the end of a text that is added in pieces.
 #[derive(Debug)]
 struct End {
     lines: usize,

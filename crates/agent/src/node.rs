@@ -1,4 +1,4 @@
-//! Where pods can live on this node, and what the node has.
+//! The node: its backends, its resources and its addresses.
 
 use std::{
     fs,
@@ -19,33 +19,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
 
-/// The links of the node.
+/// Directory of the node's network links.
 const LINKS: &str = "/sys/class/net";
 
-/// One place for pods: a backend, its latest look and its images.
+/// A backend, with its observer and its images.
 #[derive(Debug)]
 pub(crate) struct Home<R> {
     pub backend: Backend<R>,
     pub observer: Observer,
     pub images: Arc<Images>,
-    /// Bounds how many pods make sandboxes and containers there at once.
+    /// Bound on the pods that make sandboxes and containers there at once.
     pub permits: Semaphore,
 }
 
 impl<R> Home<R> {
-    /// What is to become of its pods while it is away: as configured, else as the backend says.
+    /// Returns how its pods fail over while it is away: as configured, else as the backend says; `None`: they wait.
     pub fn failover(&self) -> Option<Failover> {
         let said = || self.observer.latest().health.failover.clone();
         self.backend.failover.or_else(|| Some(Failover { on_return: said()?.on_return, ..Failover::default() }))
     }
 }
 
-/// What the node has for pods, but for the disk, which can grow.
+/// Returns the node's resources for pods, but for the disk, which can grow.
 pub(crate) fn capacity() -> Capacity {
     Capacity { cpu: cores() * 1000, memory: memory(), ephemeral_storage: 0 }
 }
 
-/// Memory of the node in bytes, from `/proc/meminfo`; 0 where that cannot be read.
+/// Returns the node's memory in bytes, from `/proc/meminfo`; 0 where that cannot be read.
 fn memory() -> u64 {
     let meminfo = read_kernel("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -53,7 +53,7 @@ fn memory() -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
-/// Processors that are online, whoever may use them (cputopology.rst); at least one.
+/// Returns the number of processors that are online, whoever may use them (cputopology.rst); at least one.
 fn cores() -> u64 {
     let list = read_kernel("/sys/devices/system/cpu/online").unwrap_or_default();
     let count = |range: &str| {
@@ -63,10 +63,10 @@ fn cores() -> u64 {
     list.trim().split(',').filter_map(count).sum::<u64>().max(1)
 }
 
-/// How often the node's addresses are looked at: a look costs two calls of the kernel.
+/// Period of looking at the node's addresses: a look costs a few system calls.
 const FOLLOW: Duration = Duration::from_secs(2);
 
-/// Follows the node's addresses until `shutdown`: one can come long after the agent, and change.
+/// Follows the node's addresses until `shutdown`: they can come long after the agent's start, and change.
 pub(crate) async fn follow(addresses: watch::Sender<Vec<IpAddr>>, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(FOLLOW)).await.is_some() {
         addresses.send_if_modified(|known| {
@@ -81,8 +81,8 @@ pub(crate) async fn follow(addresses: watch::Sender<Vec<IpAddr>>, shutdown: Canc
     }
 }
 
-/// Returns the node's addresses, one of each kind: the one it reaches the world from. Where no route leads to the world, the
-/// one that was known and that the node still has, or one of a link.
+/// Returns the node's addresses, one of each family: the one that the kernel chooses for the route to the internet.
+/// Without such a route, it is the known one if the node still has it, or one of a link.
 pub(crate) fn addresses(known: &[IpAddr]) -> Vec<IpAddr> {
     // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
     let route = |any: &str, target: &str| {
@@ -131,17 +131,17 @@ fn is_device(link: impl AsRef<Path>) -> bool {
     Path::new(LINKS).join(link).join("device").exists()
 }
 
-/// Where a container is turned to.
+/// Address at which a container is reached.
 #[derive(Clone, Debug)]
 pub(crate) enum Turn {
-    /// A pod has a network of its own, and its address for life.
+    /// That of a pod with a network of its own, for the pod's life.
     Pod(IpAddr),
-    /// A pod is on the node's network, whose address can change.
+    /// The node's, which can change, of a pod on the node's network.
     Node(watch::Receiver<Vec<IpAddr>>),
 }
 
 impl Turn {
-    /// The address as it is now.
+    /// Returns the present address.
     pub fn address(&self) -> IpAddr {
         match self {
             Self::Pod(address) => *address,
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_node_on_a_network_of_its_own_has_an_address() {
-        // Only this thread is in it, and with it ends the namespace.
+        // Only this thread is in the namespace, which ends with it.
         let found = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
             assert_eq!(addresses(&[]), Vec::<std::net::IpAddr>::new());

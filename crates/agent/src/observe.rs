@@ -1,4 +1,4 @@
-//! The observer of one backend: keeps the latest look at what exists there.
+//! The observer of one backend: keeps the latest observation of its sandboxes and containers.
 
 mod observation;
 
@@ -27,36 +27,37 @@ use crate::{
     view::BackendView,
 };
 
-/// A look even when no event asks for one: the safety net under lost events.
+/// Interval of observations that no event asks for: the safety net under lost events.
 const PERIOD: Duration = Duration::from_secs(30);
-/// First and longest wait after a failed look.
+/// First and longest wait after a failed observation.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
-/// Asks an observer for looks and reads them. Cheap to clone.
+/// Handle that requests observations of a backend and reads them. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Observer {
     tickets: watch::Sender<u64>,
     latest: watch::Sender<Arc<Observation>>,
-    /// Looks begun, so that of two at the same time the later one counts.
+    /// Number of observations begun, so that of two at the same time the later one counts.
     begun: Arc<AtomicU64>,
 }
 
 impl Observer {
-    /// The latest look.
+    /// Returns the latest observation.
     #[must_use]
     pub fn latest(&self) -> Arc<Observation> {
         Arc::clone(&self.latest.borrow())
     }
 
-    /// Changes with every look.
+    /// Returns a receiver that changes with every observation.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Observation>> {
         self.latest.subscribe()
     }
 
-    /// A look begun after this call, failed or not. Callers at the same time share one.
+    /// Waits for an observation that begins after this call, or for a failed one that ends after it. Callers at the
+    /// same time share one.
     ///
-    /// *Cancel-safe:* the look takes place all the same.
+    /// *Cancel-safe:* the observation takes place all the same.
     pub async fn look(&self) -> Arc<Observation> {
         let mut ticket = 0;
         self.tickets.send_modify(|tickets| {
@@ -71,8 +72,8 @@ impl Observer {
         }
     }
 
-    /// A look at one pod, begun after this call, at a fraction of what a look at everything costs. Whether it succeeded;
-    /// if not, a look at everything is to follow, which says why.
+    /// Observes one pod, at a fraction of the cost of a full observation. Returns whether that succeeded; if not, the
+    /// caller asks for a full one, which reports the error.
     pub(crate) async fn look_at<R: Runtime>(&self, runtime: &R, key: &PodKey) -> bool {
         let look = self.next_look();
         let pod = PodName { namespace: key.namespace.clone(), name: key.name.clone() };
@@ -99,11 +100,11 @@ pub(crate) struct Watcher<R> {
     board: Arc<Board>,
     events: Arc<EventLog>,
     tickets: watch::Receiver<u64>,
-    /// The observer that it looks for.
+    /// Observer that this task serves.
     observer: Observer,
 }
 
-/// An observer of `backend` and the task that must be run for it.
+/// Makes an observer of `backend` and the task that must be run for it.
 pub(crate) fn observer<R: Runtime>(
     backend: Backend<R>,
     clock: Clock,
@@ -117,7 +118,7 @@ pub(crate) fn observer<R: Runtime>(
 }
 
 impl<R: Runtime> Watcher<R> {
-    /// Looks until `shutdown`.
+    /// Observes the backend until `shutdown`.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         if let Some(runtime) = shutdown.run_until_cancelled(self.opened()).await.flatten() {
             shutdown.run_until_cancelled(self.watch(&runtime)).await;
@@ -166,13 +167,14 @@ impl<R: Runtime> Watcher<R> {
                     self.publish_failure(&error.chain(), error.kind() == ErrorKind::Unavailable, health);
                     self.show(version.as_ref());
                     version = None;
-                    // *Cancel-safe:* nothing is held across it. A ticket does not hurry it: the runtime is away.
+                    // *Cancel-safe:* nothing is held across it. A request does not hurry it: the runtime is away.
                     tokio::time::sleep(retry).await;
                     retry = (retry * 2).min(RETRY.1);
                     continue;
                 }
             }
-            // At most half of the time is spent looking, so that a burst of events does not starve what causes it.
+            // Observing takes at most half of the time, so that a burst of events does not starve the work that causes
+            // it.
             let pause = begun + 2 * begun.elapsed();
             let rest = instant() + PERIOD;
             loop {
@@ -196,13 +198,13 @@ impl<R: Runtime> Watcher<R> {
         }
     }
 
-    /// The pods that events are about; `None` where only a look at everything can tell.
+    /// Returns the pods that events are about; `None` if only a full observation can tell.
     fn concerned(&self, events: &[EventKind]) -> Option<HashSet<PodKey>> {
         let latest = self.observer.latest.borrow();
         let mut pods = HashSet::new();
         for event in events {
             match event {
-                // What is not known yet was started by a worker, which is about to look by itself.
+                // A worker has started an unknown container, and is about to observe it itself.
                 EventKind::Started { container } => pods.extend(latest.pod_of(container).cloned()),
                 EventKind::Exited { container } | EventKind::OutOfMemory { container } => {
                     pods.insert(latest.pod_of(container)?.clone());
@@ -223,7 +225,7 @@ impl<R: Runtime> Watcher<R> {
         }
     }
 
-    /// What the backend says of its state; what it said last, if it does not answer.
+    /// Returns the health that the backend reports, or the last one if it does not answer.
     async fn health(&self, runtime: &Arc<R>) -> Arc<Health> {
         let last = Arc::clone(&self.observer.latest.borrow().health);
         match runtime.health().await {
@@ -279,11 +281,11 @@ impl<R: Runtime> Watcher<R> {
     }
 }
 
-/// Why to look.
+/// Reason for an observation.
 enum Happened {
     /// These events.
     To(Vec<EventKind>),
-    /// Whatever it was.
+    /// Anything else.
     Anything,
 }
 
@@ -302,7 +304,7 @@ impl Subscription {
 
     /// Waits for the next event.
     ///
-    /// *Cancel-safe:* what the stream holds stays in it.
+    /// *Cancel-safe:* the stream keeps its events.
     async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) -> Happened {
         let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events().fuse()));
         match stream.next().await {
@@ -326,7 +328,7 @@ impl Subscription {
         }
     }
 
-    /// Drops the events that are waiting: the look that follows covers them all.
+    /// Drops the pending events: the observation that follows covers them all.
     fn forget_pending(&mut self) {
         while let Some(Some(Some(Ok(_)))) = self.stream.as_mut().map(|stream| stream.next().now_or_never()) {}
     }

@@ -1,11 +1,11 @@
-//! What to do next for one pod: the only place where desired and observed state meet. Pure; no I/O, no clock.
+//! Decision of the next step for one pod: the only place where desired and observed state meet. Pure; no I/O, no clock.
 //!
 //! # Layout
 //! - [`plan`]: the decision, step by step.
-//! - [`view`](View): what is observed of the pod. [`history`](History): what the agent remembers of its own tries.
-//! - [`image`]: which images it needs.
-//! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod is over. [`order`]: init containers first.
-//! - [`together`]: one container's end starts all anew. [`life`]: hooks and probes. [`stop`], [`garbage`]: what is stopped and what is removed.
+//! - [`view`](View): the observed state of the pod. [`history`](History): the agent's memory of its own tries.
+//! - [`image`]: images that the pod needs.
+//! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod has ended. [`order`]: init containers first.
+//! - [`together`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. [`garbage`]: removals.
 
 pub(crate) mod fate;
 mod garbage;
@@ -38,22 +38,22 @@ use view::View;
 /// The next step for a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Plan {
-    /// What to do now; nothing means that all is as it should be, or that something is being waited for.
+    /// The step to perform now; `None` if all is as it should be, or the pod waits for something.
     pub action: Option<Action>,
-    /// When to plan again even if nothing happens until then.
+    /// Time to plan again even if nothing happens until then.
     pub wake_at: Option<Instant>,
 }
 
-/// One step. After it the worker looks again and makes a new plan.
+/// One step. After it the worker observes the backend and makes a new plan.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Action {
-    /// Have these images; goes on in the background.
+    /// Fetch these images, in the background.
     EnsureImages { revision: Revision, images: Vec<ImageFor> },
-    /// Stop containers gracefully, all at once but sidecars, which go last and in reverse.
+    /// Stop containers gracefully: all at once, but sidecars last and in reverse order.
     StopContainers { backend: String, stops: Vec<Stop> },
     /// Release a sandbox's network.
     StopSandbox { backend: String, id: SandboxId },
-    /// Remove a sandbox with all that it has.
+    /// Remove a sandbox with its containers.
     RemoveSandbox { backend: String, id: SandboxId },
     /// Remove a dead container.
     RemoveContainer { backend: String, id: ContainerId },
@@ -61,48 +61,48 @@ pub(crate) enum Action {
     CreateSandbox { revision: Revision, attempt: u32, started_at: Stamp },
     /// Create and start a container of the pod.
     RunContainer(Run),
-    /// Start a container that was created and not started, as far as can be seen: by an agent that died meanwhile, say.
+    /// Start a container that is created but not started, for example because an agent died in between.
     StartContainer { revision: Revision, container: String, id: ContainerId },
-    /// Run the `postStart` hook of a container; goes on in the background.
+    /// Run the `postStart` hook of a container, in the background.
     RunHook { revision: Revision, container: String, id: ContainerId },
     /// Remove the pod's files; nothing of it is left in any runtime.
     CleanUp,
 }
 
-/// Which container to run, and how it stands among its lives.
+/// The container to run, with its attempt number and back-off.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Run {
-    /// The revision of the pod that it belongs to.
+    /// Revision of the pod.
     pub revision: Revision,
-    /// Its name.
+    /// Name of the container.
     pub container: String,
-    /// How many lives it had before.
+    /// Attempt number: 0 for the first instance.
     pub attempt: u32,
-    /// Where it runs.
+    /// Sandbox that it runs in.
     pub sandbox: SandboxId,
-    /// How long the restart after it will wait.
+    /// Back-off before the restart that follows this instance.
     pub backoff: Duration,
 }
 
-/// Which manifest of the pod is in force, as the worker knows it.
+/// The pod's manifests as the worker knows them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted<'a> {
-    /// What the sources say now; `None` says that the pod is to be gone.
+    /// The pod as the sources have it now; `None` if it is to be removed.
     pub pod: Option<&'a Pod>,
-    /// The revision that runs until the wanted one can replace it, where its manifest is known.
+    /// The revision that runs until the wanted one can replace it, if its manifest is known.
     pub running: Option<Running<'a>>,
-    /// When the pod was first seen.
+    /// Time when the agent first saw this revision of the pod.
     pub since: Stamp,
-    /// How long it may still take to end, if the node shuts down.
+    /// Time left to stop the pod, if the node shuts down.
     pub ending: Option<Duration>,
 }
 
-/// A revision that was put somewhere.
+/// A revision and the backend that it was put on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Running<'a> {
     pub pod: &'a Pod,
     pub backend: &'a str,
-    /// Whether it was stopped already so that another could take its place.
+    /// `true` once it was stopped so that another revision can replace it.
     pub is_stopped: bool,
 }
 
@@ -127,14 +127,14 @@ impl Plan {
         Self { action: Some(action), wake_at: None }
     }
 
-    /// The earlier of two moments to wake.
+    /// Adds a moment to wake; the earlier one counts.
     fn wake(mut self, at: Option<Instant>) -> Self {
         self.wake_at = [self.wake_at, at].into_iter().flatten().min();
         self
     }
 }
 
-/// Steps to nothing of the pod running, within the time that is left (R-SHD-1).
+/// Plans to stop everything of the pod, within the time that is left (R-SHD-1).
 fn end(view: &View, history: &History, left: Duration) -> Plan {
     for (backend, remains) in view.everywhere() {
         let running = remains.containers.iter().filter(|container| is_running(container));
@@ -150,7 +150,7 @@ fn end(view: &View, history: &History, left: Duration) -> Plan {
     Plan::default()
 }
 
-/// Steps to the pod's end: containers gracefully, then all the rest.
+/// Plans the pod's removal: stops containers gracefully, then removes everything.
 fn remove(view: &View) -> Plan {
     for (backend, remains) in view.everywhere() {
         let running = remains.containers.iter().filter(|container| is_running(container));
@@ -167,7 +167,7 @@ fn remove(view: &View) -> Plan {
     Plan::act(Action::CleanUp)
 }
 
-/// A pod that is placed elsewhere now is first stopped where it was (I1).
+/// Plans the removal from other backends: a pod that moves is first stopped where it was (I1).
 fn leave_other_backends(view: &View) -> Option<Action> {
     let elsewhere = View { home: view.home.clone(), remains: view.elsewhere() };
     match remove(&elsewhere).action? {
@@ -176,8 +176,8 @@ fn leave_other_backends(view: &View) -> Option<Action> {
     }
 }
 
-/// Whether `pod` is to take the place of another revision that runs, or ran until it crashed or was lost; or its own
-/// place on another backend.
+/// Returns whether `pod` replaces another revision that runs, or that ran until it crashed or was lost, or replaces
+/// itself on another backend.
 fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
     if view.sandboxes().any(|sandbox| !is_current(sandbox, pod) && view.is_alive(sandbox)) {
         return true;
@@ -187,7 +187,7 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
     !has_begun && (has_other || elsewhere.any(|(_, remains)| remains.containers.iter().any(is_running)))
 }
 
-/// Keeps the old revision standing while the new one lacks images or objects (design: a change costs little downtime).
+/// Keeps the old revision running while the new one lacks images or objects (design: a change costs little downtime).
 fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
     if let Some(action) = ensure_images(pod, &pod.all_containers().collect::<Vec<_>>(), history, now) {
@@ -202,7 +202,8 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
         is_current(sandbox, running) && (is_ready || view.is_alive(sandbox))
     });
-    // What was stopped or lost comes back only when the new revision is known not to start: it may be here already.
+    // A revision that was stopped or lost comes back only when the new one is known not to start: its images may be
+    // here already.
     let cannot_start = history.lacking(pod).is_some() || images.iter().any(|image| image.failure().is_some());
     if !stands && !cannot_start {
         return waiting;
@@ -213,7 +214,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     }
 }
 
-/// Steps to the pod running as `pod` says.
+/// Plans to make the pod run as `pod` says.
 fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
     let home = view.home.clone();
     let fate = Fate::of(pod, view, history, since, now);
@@ -222,7 +223,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
         .filter(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready && !fate.is_over())
         .rfind(|sandbox| !history.is_condemned(&sandbox.id));
 
-    // Removals before additions: whatever runs outside the live sandbox is stopped first (I1).
+    // Removals come before additions: containers outside the live sandbox are stopped first (I1).
     for sandbox in view.sandboxes().filter(|sandbox| live.is_none_or(|live| live.id != sandbox.id)) {
         let running = view.containers(&sandbox.id).filter(|container| is_running(container));
         if let Some(stop) = stop::all(&home, running, std::slice::from_ref(sandbox)) {
@@ -239,7 +240,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
     }
 
     if fate.is_over() {
-        // Its remains say how it ended.
+        // The last sandbox stays, with its containers: they show how the pod ended.
         let last = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
         return Plan { action: last.and_then(|last| garbage::next(pod, last, view)), wake_at: None };
     }
@@ -255,8 +256,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
     Plan { action: garbage::next(pod, live, view), ..plan }
 }
 
-/// A sandbox for the containers that are to run, if there are any: it is not made merely to do again what is done
-/// (R-SYNC-6).
+/// Plans a sandbox if any container must run: none is made for a pod that has completed (R-SYNC-6).
 fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
     let wants = |container: &&Container| {
         let newest = view.newest(pod, &container.name);
@@ -266,7 +266,7 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Ins
     if wanting.is_empty() {
         return Plan::default();
     }
-    // In a new sandbox all of them run again (R-INIT-5). Their images are fetched while it is made.
+    // In a new sandbox all init containers run again (R-INIT-5). Images are fetched while it is made.
     wanting.splice(0..0, &pod.init_containers);
     if let Some(action) = ensure_images(pod, &wanting, history, now) {
         return Plan::act(action);
@@ -279,13 +279,13 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Ins
     Plan::act(Action::CreateSandbox { revision: pod.revision.clone(), attempt, started_at })
 }
 
-/// The next container to stop or to start in the live sandbox.
+/// Plans the next container to stop or to start in the live sandbox.
 fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Plan {
     let newest = |container: &Container| view.newest(pod, &container.name).filter(|it| it.sandbox.id == live.id);
     if let Some(stop) = stops(pod, live, view, history) {
         return Plan::act(stop);
     }
-    // A hook keeps the containers after its own from being started (R-HOOK-1).
+    // A `postStart` hook holds back the containers after its own (R-HOOK-1).
     for container in pod.all_containers().filter(|container| container.post_start.is_some()) {
         let Some(info) = newest(container).map(|it| it.container).filter(|it| is_running(it)) else { continue };
         match history.life(&info.id).hook {
@@ -322,12 +322,12 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
             plan = plan.wake(images.iter().filter_map(ImageState::next_try).min()).wake(shown);
             continue;
         }
-        // Those after it keep their order, unless an image cannot be had (R-SYNC-4).
+        // Later containers wait for this one, unless its image cannot be fetched (R-SYNC-4).
         if !images.is_empty() {
             return plan;
         }
         let last = newest.as_ref().map(|newest| newest.container);
-        // What the runtime has forgotten counts all the same (R-SYNC-13).
+        // Instances that the runtime has forgotten count all the same (R-SYNC-13).
         let gone = history.attempt(&container.name);
         let attempt = last.map(|last| last.attempt).max(gone.map(|gone| gone.attempt)).map_or(0, |last| last + 1);
         let backoff = match (last, gone) {
@@ -341,8 +341,8 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
     plan
 }
 
-/// A container of which nothing is known goes; one that a user wants restarted, or that a hook or probe has given up, is
-/// stopped.
+/// Plans to remove a container in state `Unknown`, or to stop one that a user wants restarted or that a hook or probe
+/// has given up.
 fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Option<Action> {
     let backend = view.home.clone();
     for container in pod.all_containers() {
@@ -364,7 +364,7 @@ fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Optio
     None
 }
 
-/// The images that must be had before these containers can start, if any is to be asked for now.
+/// Plans to fetch the images that these containers need, if any must be requested now.
 fn ensure_images(pod: &Pod, containers: &[&Container], history: &History, now: Instant) -> Option<Action> {
     let mut images: Vec<ImageFor> = Vec::new();
     for need in containers.iter().flat_map(|container| image::needs(pod, container)) {
@@ -388,7 +388,7 @@ pub(crate) fn is_running(container: &ContainerInfo) -> bool {
     matches!(container.state, ContainerState::Running { .. })
 }
 
-/// Whether a sandbox was made from this revision of the pod.
+/// Returns whether a sandbox was made from this revision of the pod.
 pub(crate) fn is_current(sandbox: &SandboxInfo, pod: &Pod) -> bool {
     sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
 }

@@ -127,7 +127,7 @@ fn of_whole_pod(spec: &PodSpec) -> Vec<&'static str> {
     found.into_iter().filter_map(|(is_so, message)| is_so.then_some(message)).collect()
 }
 
-/// Begins the annotations that name containers' AppArmor profiles.
+/// Prefix of the annotations that name containers' AppArmor profiles.
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const SECCOMP: &str = "set seccompProfile.type to Unconfined";
 const APP_ARMOR_TYPE: &str = "set appArmorProfile.type to Unconfined";
@@ -159,7 +159,7 @@ fn is_no_containers(options: &SeLinux) -> bool {
     !options.user.is_empty() || !options.role.is_empty() || !CONTAINER_TYPES.contains(&options.kind.as_str())
 }
 
-/// The hosts that a container's probes and hooks are to ask.
+/// Returns the hosts that a container's probes and hooks name.
 fn hosts(container: &wire::Container) -> impl Iterator<Item = &str> {
     let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
     let probed = probes.into_iter().flatten().flat_map(|probe| {
@@ -212,9 +212,9 @@ fn restricted(pod: &Pod) -> Vec<String> {
     found
 }
 
-/// A volume that shows nothing of the node.
+/// Returns whether the level *restricted* allows a volume's kind: one that shows nothing of the node.
 fn is_plain(volume: &wire::Volume) -> bool {
-    // One without a source is an emptyDir. A hostPath is refused by its own name at the level below.
+    // A volume without a source is an emptyDir. A hostPath is refused by its own name at the level *baseline*.
     let others = wire::Volume {
         name: String::new(),
         config_map: None,

@@ -13,30 +13,31 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{events::Subject, node::Home, worker::Shared};
 
-/// How often the directory is read. An archive is imported once it has the same size and time at two readings.
+/// Period of reading the directory. An archive is imported once it has the same size and time at two readings.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long a failed import is left alone.
+/// Time until a failed import is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// An archive as it was seen.
+/// Size and modification time of an archive.
 type Seen = (u64, SystemTime);
 
-/// What has been imported from where, shared with who misses an image.
+/// Imports by backend and archive, shared with the workers, which may miss an image.
 #[derive(Debug, Default)]
 pub(crate) struct Imports(Mutex<HashMap<(String, PathBuf), Import>>);
 
-/// How an archive was imported into a backend.
+/// Import of an archive into a backend.
 #[derive(Debug)]
 struct Import {
     archive: Seen,
     /// The images in it.
     references: Vec<String>,
-    /// When it may be tried again, if it failed.
+    /// Time at which it may be tried again, if it failed.
     retry: Option<tokio::time::Instant>,
 }
 
 impl Imports {
-    /// An image is not there: what had brought it is imported again. Somebody may have removed all that nothing ran of.
+    /// Forgets the imports that brought an image which is missing, so that they are made again: somebody may have
+    /// removed images that nothing used.
     pub fn miss(&self, backend: &str, reference: &str) {
         self.lock().retain(|(of, _), import| of != backend || !import.references.iter().any(|it| it == reference));
     }
@@ -53,7 +54,8 @@ impl Imports {
     }
 }
 
-/// Imports into one backend, given by its number, until `shutdown`. Each has its own task: one that hangs delays no other (I8).
+/// Imports archives into one backend, given by its index, until `shutdown`. Each backend has its own task: one that
+/// hangs delays no other (I8).
 pub(crate) async fn run<R: Runtime>(
     shared: Arc<Shared<R>>,
     home: usize,
@@ -73,7 +75,7 @@ pub(crate) async fn run<R: Runtime>(
 
 struct Preload<R> {
     shared: Arc<Shared<R>>,
-    /// The backend, by its number.
+    /// Index of the backend.
     home: usize,
     directory: PathBuf,
     last: HashMap<PathBuf, Seen>,
@@ -106,7 +108,7 @@ impl<R: Runtime> Preload<R> {
         }
     }
 
-    /// Imports an archive; gives the names of its images.
+    /// Imports an archive; returns the names of its images.
     async fn import(&self, home: &Home<R>, runtime: &R, path: &Path) -> Option<Vec<String>> {
         let backend = &home.backend.name;
         let subject = Subject::manifest(&path.display().to_string());
@@ -130,7 +132,8 @@ impl<R: Runtime> Preload<R> {
     }
 }
 
-/// Whether a file was last written long enough ago to be complete, so that a start need not wait for a second look.
+/// Returns whether a file was last written long enough ago to be complete, so that a start need not wait for a second
+/// look.
 fn is_old(seen: &Seen) -> bool {
     seen.1.elapsed().is_ok_and(|age| age > Duration::from_secs(10))
 }

@@ -1,4 +1,4 @@
-//! One probe of one container: asks, counts the answers, and tells when they amount to something new.
+//! Runs one probe of one container: asks, counts the answers, and reports when they amount to a new result.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -19,29 +19,29 @@ use crate::{
     plan::life::ProbeKind,
 };
 
-/// How often a probe that could not be put is put again at once (R-PRB-11).
+/// Number of attempts, made at once, of a probe that could not be run (R-PRB-11).
 const TRIES: usize = 3;
-/// Probes that are due within this time of each other are put together: the agent wakes once for all of them, which costs it
+/// Length of the slots at whose beginnings probes run together: the agent wakes once for all of them, which costs it
 /// much less than waking for each.
 const TOGETHER: Duration = Duration::from_millis(200);
 
-/// News of a container's life.
+/// News of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
     pub container: ContainerId,
     pub news: News,
 }
 
-/// What is new.
+/// Result of a hook or a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Its `postStart` hook is over; with what it said if it failed.
+    /// Its `postStart` hook has ended; with the message if it failed.
     Hook(Result<(), String>),
-    /// A probe has come to another result.
+    /// A probe has a new result.
     Probe(ProbeKind, bool),
 }
 
-/// A probe to be put.
+/// A probe to be run.
 pub(crate) struct Prober<R> {
     pub runtime: Arc<R>,
     pub container: ContainerId,
@@ -51,25 +51,25 @@ pub(crate) struct Prober<R> {
     pub subject: Subject,
     pub events: Arc<EventLog>,
     pub tell: mpsc::Sender<Told>,
-    /// When it is put first.
+    /// Time of the first run.
     pub first: Instant,
-    /// What is known already (R-PRB-2, R-RST-4).
+    /// The result that is known already (R-PRB-2, R-RST-4).
     pub known: Option<bool>,
 }
 
-/// What came of asking once.
+/// Result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Good,
-    /// Good, but worth a word.
+    /// Good, with a warning.
     Doubtful(String),
     Bad(String),
-    /// The question could not be put.
+    /// The probe could not be run.
     Broken(String),
 }
 
 impl<R: Runtime> Prober<R> {
-    /// Asks until it is dropped, or has nothing more to say.
+    /// Runs the probe until it is dropped, or its result is final.
     pub async fn run(self) {
         let mut known = self.known;
         let mut run = (None, 0);
@@ -87,14 +87,14 @@ impl<R: Runtime> Prober<R> {
             known = Some(good);
             let told = Told { container: self.container.clone(), news: News::Probe(self.kind, good) };
             let is_last = self.kind == ProbeKind::Startup || (self.kind == ProbeKind::Liveness && !good);
-            // The worker has gone: so has the container.
+            // The worker has gone, and so has the container.
             if self.tell.send(told).await.is_err() || is_last {
                 return;
             }
         }
     }
 
-    /// When the next one is due. Those that the last one took too long for are left out.
+    /// Returns when the next run is due. Runs that the last one took too long for are left out.
     fn after(&self, last: Instant) -> Instant {
         let mut next = together(last + self.probe.period);
         while next < crate::clock::instant() {
@@ -103,7 +103,7 @@ impl<R: Runtime> Prober<R> {
         next
     }
 
-    /// Whether the answer is good; `None` if there is none.
+    /// Returns whether the answer is good; `None` if there is none.
     async fn ask(&self) -> Option<bool> {
         let mut tries = 1;
         let answer = loop {
@@ -161,7 +161,7 @@ impl<R: Runtime> Prober<R> {
     }
 }
 
-/// That instant, or the next one at which probes are put together.
+/// Returns that instant, or the next one at which probes run together.
 fn together(at: Instant) -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let since = at.saturating_duration_since(*ORIGIN.get_or_init(crate::clock::instant)).as_nanos();

@@ -24,23 +24,23 @@ use crate::{
 };
 use refused::Refused;
 
-/// Starts workers and tells them what is wanted.
+/// The task that starts workers and passes the wanted pods to them.
 pub(crate) struct Reconciler<R> {
     shared: Arc<Shared<R>>,
     desired: watch::Receiver<Arc<Desired>>,
     requests: mpsc::Receiver<Request>,
     workers: HashMap<PodKey, Orders>,
-    /// UIDs of the pods that have a worker, as they are wanted.
+    /// Wanted UIDs of the pods that have a worker.
     uids: HashMap<PodKey, PodUid>,
-    /// The same the other way round.
+    /// Pods that have a worker, by wanted UID.
     owners: HashMap<PodUid, PodKey>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
     /// The backends that an earlier agent put pods on.
     places: HashMap<PodKey, Vec<files::Place>>,
     room: Room,
-    /// The pods that there is no room for.
+    /// Pods that do not fit on the node, with reason and message.
     no_room: HashMap<PodKey, Refusal>,
-    /// Those of them that have no worker.
+    /// Pods among them that have no worker.
     refused: HashMap<PodKey, Refused>,
     /// `true` while a wanted pod waits for the end of another with its UID.
     is_waiting: bool,
@@ -78,7 +78,7 @@ impl<R: Runtime> Reconciler<R> {
         let state_dir = self.shared.config.state_dir.clone();
         match tokio::task::spawn_blocking(move || files::places(&state_dir)).await {
             Ok(places) => self.places = places,
-            // The reader's panic is the supervisor's to see.
+            // The supervisor reports a panic of the reader.
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
         let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
@@ -87,7 +87,8 @@ impl<R: Runtime> Reconciler<R> {
             looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
             let desired = Arc::clone(&self.desired.borrow_and_update());
             let found = self.found();
-            // Most looks show nothing that matters here: many pods are gone through only when there is something to decide.
+            // Most observations show nothing that matters here: the loop goes through all pods only when there is
+            // something to decide.
             let is_news = |(wanted, seen): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *seen != found;
             if is_due || self.is_waiting || last.as_ref().is_none_or(is_news) {
                 self.reconcile(&desired, &found);
@@ -117,9 +118,9 @@ impl<R: Runtime> Reconciler<R> {
                     false
                 }
                 () = looked => false,
-                // Without a change too: the health endpoint watches that the loop goes round.
+                // The loop goes round without a change too: the health endpoint watches that.
                 () = tokio::time::sleep(health::ROUND) => true,
-                // A pod that is over makes room.
+                // A pod that has ended frees capacity.
                 () = self.shared.ends.notified() => true,
             };
         }
@@ -171,13 +172,13 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 continue;
             }
-            // Nothing of it is anywhere: there is nothing to do for it but to say so.
+            // A pod that no backend has needs no worker: its rejection is only shown.
             if let Some(no_room) = no_room.filter(|_| !found.contains(key) && !self.places.contains_key(key)) {
                 let refused = Refused::show(&self.shared, key, pod, no_room, self.refused.remove(key));
                 self.refused.insert(key.clone(), refused);
                 continue;
             }
-            // Another pod with its UID has its files too, until that pod is gone.
+            // Another pod still owns this UID, and so the directory: wait for its end.
             if self.is_taken(key, &pod.pod.uid) {
                 self.is_waiting = true;
                 continue;
@@ -210,8 +211,8 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    /// Finds room for the wanted pods: first for those that run, whatever they ask for (R-ADM-2), then for others in the order of
-    /// their names, as manifests have them.
+    /// Admits the wanted pods to the node's capacity: first those that run, whatever they request (R-ADM-2), then
+    /// others in the order of their names, as manifests have them.
     fn make_room(&mut self, desired: &Desired) {
         let has_ended = |key: &PodKey| {
             let wanted = desired.pods.get(key).map(|wanted| &wanted.pod.uid);
@@ -230,8 +231,8 @@ impl<R: Runtime> Reconciler<R> {
         self.no_room = refused.collect();
     }
 
-    /// Tells whether a pod runs on a backend in this revision, or an earlier agent put it on one in this revision. A manifest that
-    /// was edited while no agent ran has to fit, as any edit.
+    /// Returns whether a backend has a sandbox of this revision of the pod, or an earlier agent put this revision on
+    /// one. A manifest that was edited while no agent ran has to fit, as any edit.
     fn is_placed(&self, pod: &Pod) -> bool {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
         let mut remains = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
@@ -242,13 +243,13 @@ impl<R: Runtime> Reconciler<R> {
         self.places.get(&pod.key).is_some_and(is_put) || remains.any(|remains| remains.sandboxes.iter().any(is_own))
     }
 
-    /// Pods that exist in a runtime, by the latest good look at each.
+    /// Returns the pods that exist on the backends that are observed now.
     fn found(&self) -> BTreeSet<PodKey> {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
         looks.filter(|look| look.is_current()).flat_map(|look| look.pods.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// Tells whether another pod has this UID, or a sandbox or container that is left of one.
+    /// Returns whether another pod has this UID, or a sandbox or container that is left of one.
     fn is_taken(&self, key: &PodKey, uid: &PodUid) -> bool {
         if self.owners.get(uid).is_some_and(|owner| owner != key) {
             return true;
@@ -262,7 +263,7 @@ impl<R: Runtime> Reconciler<R> {
         looks.any(|look| look.pods.iter().any(|(other, remains)| other != key && of_another(remains)))
     }
 
-    /// Notes the UID of a pod that has a worker.
+    /// Records the UID of a pod that has a worker.
     fn own(&mut self, key: &PodKey, uid: PodUid) {
         if let Some(last) = self.uids.insert(key.clone(), uid.clone()) {
             self.disown(key, &last);
@@ -292,8 +293,8 @@ impl<R: Runtime> Reconciler<R> {
         });
     }
 
-    /// Passes a wish on to the pod's worker, with those that wait behind it. Never waits for a worker: one that is busy delays its own
-    /// pod only (I8).
+    /// Passes restart requests on to the pods' workers, this one and those queued behind it. Never waits for a worker:
+    /// a busy one delays only its own pod (I8).
     fn pass(&mut self, first: Request) {
         let mut next = Some(first);
         while let Some(Request::Restart { pod, container }) = next {

@@ -1,6 +1,7 @@
 //! Image references as users write them.
 
-/// The full form of an image reference, by Docker's conventions (R-IMG-1): `redis` is `docker.io/library/redis:latest`.
+/// Returns the full form of an image reference, by Docker's conventions (R-IMG-1): `redis` becomes
+/// `docker.io/library/redis:latest`.
 #[must_use]
 pub fn full(reference: &str) -> String {
     let is_host = |part: &str| part.contains(['.', ':']) || part == "localhost";
@@ -21,7 +22,7 @@ pub fn full(reference: &str) -> String {
     }
 }
 
-/// The repository of a full reference: without tag and digest.
+/// Returns the repository of a full reference: without tag and digest.
 #[must_use]
 pub fn repository(reference: &str) -> &str {
     let path = reference.find('/').map_or(0, |slash| slash + 1);
@@ -32,9 +33,10 @@ pub fn repository(reference: &str) -> &str {
     }
 }
 
-/// Whether an image of that full reference is from a registry, or from a part of it: `registry.example:5000`,
-/// `docker.io/library`, or a repository by its whole name. A registry without a port is that host without one, and a tag or
-/// digest begins only after a path: in `registry.example:5000/a` and `registry.example@other.example/a` nothing of the host is one.
+/// Returns whether an image of that full reference is from a registry, or from a part of it: `registry.example:5000`,
+/// `docker.io/library`, or a repository by its whole name. A `place` without a port covers only a host without one. Tag
+/// and digest follow a path: in `registry.example:5000/a` and `registry.example@other.example/a` no part of the host is
+/// one.
 #[must_use]
 pub fn is_from(reference: &str, place: &str) -> bool {
     let (host, path) = reference.split_once('/').unwrap_or((reference, ""));

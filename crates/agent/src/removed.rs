@@ -1,4 +1,4 @@
-//! Pods that were removed, as they were last (R-TERM-7): one small file each, for a while.
+//! Removed pods in their last state (R-TERM-7): one small file each, for a while.
 //!
 //! ```text
 //! <state_dir>/removed/<when, ms since 1970>-<uid>.json            as older agents wrote it
@@ -31,29 +31,29 @@ use crate::{
     view::{PodView, RemovedView},
 };
 
-/// When the pod was removed: on the pod, for who reads only that.
+/// Annotation with the time of a pod's removal, for clients that read only the pod.
 pub const REMOVED_AT: &str = "stanchion.dev/removed-at";
-/// Why a pod is over that was not over before its manifest was gone.
+/// Status reason of a pod that had not ended before its manifest was gone.
 const REASON: &str = "ManifestRemoved";
 const MESSAGE: &str = "The pod was stopped because its manifest was removed";
 
-/// What is kept of removed pods.
+/// Store of removed pods.
 #[derive(Debug)]
 pub struct Removed {
     directory: PathBuf,
     bounds: Remembered,
-    /// One change at a time: what a write has not finished is no leftover.
+    /// Allows one change at a time: an unfinished write must not be taken for a leftover.
     change: Mutex<()>,
 }
 
 impl Removed {
-    /// That of an agent with this state directory.
+    /// Creates the store of an agent with this state directory.
     #[must_use]
     pub fn new(state_dir: &Path, bounds: Remembered) -> Self {
         Self { directory: state_dir.join("removed"), bounds, change: Mutex::new(()) }
     }
 
-    /// What is kept, the latest first. What cannot be read is passed over.
+    /// Returns the removed pods, the latest first. Files that cannot be read are passed over.
     #[must_use]
     pub fn list(&self, now: Stamp) -> Vec<RemovedView> {
         let (kept, _) = self.entries(now);
@@ -67,7 +67,7 @@ impl Removed {
         kept.iter().filter_map(|path| parse(path).ok()).collect()
     }
 
-    /// Keeps a pod's last status. A power cut leaves it or nothing.
+    /// Keeps a pod's last status. A power cut leaves all of it or nothing.
     ///
     /// # Errors
     /// It cannot be written.
@@ -84,7 +84,7 @@ impl Removed {
         self.forget(now)
     }
 
-    /// Removes what is too old or too much, and what a write that was cut short has left.
+    /// Removes files that are too old or too many, and those that an interrupted write has left.
     ///
     /// # Errors
     /// Something cannot be removed.
@@ -94,7 +94,7 @@ impl Removed {
         rest.iter().try_for_each(|path| ignore_absent(fs::remove_file(path)))
     }
 
-    /// The files to keep, the latest first, and the others.
+    /// Returns the files to keep, the latest first, and the others.
     fn entries(&self, now: Stamp) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let age = |name: &str| Some(now.since(removed_at(name)?));
@@ -108,7 +108,7 @@ impl Removed {
     }
 }
 
-/// When the pod of a file of that name was removed; `None` for other files.
+/// Returns the time of a pod's removal from the name of its file; `None` for other files.
 fn removed_at(name: &str) -> Option<Stamp> {
     let (at, rest) = name.strip_suffix(".json")?.split_once('-')?;
     let wall = Timestamp::from_millisecond(at.parse().ok()?).ok()?;
@@ -123,8 +123,8 @@ fn file_name(at: Stamp, uid: &str) -> String {
     format!("{:016}-{boot}{uid}.json", at.wall.as_millisecond())
 }
 
-/// A pod as it is remembered: who it was, what it was made of, and how it ended. Not what its manifest gave its containers,
-/// which may be secret: neither environment nor arguments, neither annotations nor volumes.
+/// Returns what is remembered of a pod: its name, its containers and images, and how it ended. Not what its manifest
+/// gave its containers, which may be secret: neither environment nor arguments, neither annotations nor volumes.
 pub(crate) fn remembered(view: &PodView, removed_at: Timestamp) -> RemovedView {
     let PodView { pod, backend, manifest, .. } = view;
     let spec = pod.spec.as_ref();
@@ -162,14 +162,14 @@ fn container(of: &wire::Container) -> wire::Container {
     }
 }
 
-/// The status of a pod of so many containers once nothing of it runs: succeeded if all of them have, as a kubelet has it for
-/// pods of the API server.
+/// Returns the status of a pod of so many containers once nothing of it runs: `Succeeded` if all have exited with 0, as
+/// a kubelet has it for pods of the API server.
 fn ended(mut status: wire::PodStatus, containers: usize) -> wire::PodStatus {
     for container in
         status.init_container_statuses.iter_mut().flatten().chain(status.container_statuses.iter_mut().flatten())
     {
         let end = |state: &Option<wire::ContainerState>| state.clone().filter(|state| state.terminated.is_some());
-        // What waited for its next start has come to its end.
+        // A container that waited for its next start has come to its end.
         if let Some(last) = end(&container.last_state).filter(|_| end(&container.state).is_none()) {
             container.state = Some(last);
             container.last_state = None;
@@ -185,7 +185,7 @@ fn ended(mut status: wire::PodStatus, containers: usize) -> wire::PodStatus {
         status.reason = Some(REASON.to_owned());
         status.message = Some(MESSAGE.to_owned());
     }
-    // The others say what is no more.
+    // The other conditions do not hold any more.
     let lasts = |it: &wire::PodCondition| matches!(it.type_.as_str(), "PodScheduled" | "Initialized");
     status.conditions.iter_mut().for_each(|conditions| conditions.retain(lasts));
     status

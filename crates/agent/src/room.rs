@@ -1,5 +1,5 @@
-//! Whether the pods of this node, with what they ask for together, fit on it (R-ADM-3), and whose its ports are
-//! (R-ADM-5).
+//! Admission by capacity: whether the requests of the node's pods fit together (R-ADM-3), and which pod has which host
+//! port (R-ADM-5).
 
 mod ports;
 
@@ -15,29 +15,29 @@ use stanchion_untrusted::read_kernel;
 use crate::files;
 use ports::Ports;
 
-/// Reason and message: why a pod is not taken.
+/// Reason and message of a rejection.
 pub(crate) type Refusal = (&'static str, String);
 
-/// What the node has, and who asked for how much of it.
+/// Capacity of the node, and the requests of its pods.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
-    /// Pods.
+    /// Largest number of pods.
     pods: u64,
     /// Millicores.
     cpu: u64,
     /// Bytes.
     memory: u64,
-    /// Bytes in all, by the bytes of one page.
+    /// Total bytes, by the bytes of one page.
     hugepages: BTreeMap<u64, u64>,
-    /// On the disk with pods' files, which can grow.
+    /// Directory on the disk with pods' files, which can grow.
     disk: PathBuf,
     taken: BTreeMap<PodKey, (Revision, Resources)>,
-    /// The sum of what is taken.
+    /// Sum of all requests in `taken`.
     used: Used,
     ports: Ports,
 }
 
-/// Amounts of everything that there is a bound to. Sums of what manifests say, which may be anything, fit in.
+/// Requested amounts of all bounded resources. `u128` holds sums of whatever manifests request.
 #[derive(Clone, Debug, Default)]
 struct Used {
     pods: u128,
@@ -71,13 +71,13 @@ impl Used {
 }
 
 impl Room {
-    /// That of this node (R-RES-21).
+    /// Returns the capacity of this node, without any pod (R-RES-21).
     pub fn of_node(pods: u64, capacity: &Capacity, disk: PathBuf) -> Self {
         let hugepages = hugepages(Path::new("/sys/kernel/mm/hugepages"));
         Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, disk, ..Self::default() }
     }
 
-    /// What there is.
+    /// Returns the capacity as Kubernetes writes it.
     pub fn capacity(&self) -> BTreeMap<String, String> {
         let kibibytes = |bytes: u64| format!("{}Ki", bytes / 1024);
         let named = [
@@ -90,7 +90,7 @@ impl Room {
         named.into_iter().map(|(name, amount)| (name.to_owned(), amount)).chain(pages).collect()
     }
 
-    /// Gives back what others than these have.
+    /// Gives back the requests and ports of all pods but these.
     pub fn retain(&mut self, is_there: impl Fn(&PodKey) -> bool) {
         let gone: Vec<_> = self.taken.keys().filter(|key| !is_there(key)).cloned().collect();
         gone.iter().for_each(|key| self.give_back(key));
@@ -103,7 +103,7 @@ impl Room {
         }
     }
 
-    /// Whether this revision of a pod has been taken.
+    /// Returns whether this revision of a pod is counted.
     pub fn has(&self, pod: &Pod) -> bool {
         self.taken.get(&pod.key).is_some_and(|(revision, _)| *revision == pod.revision)
     }
@@ -116,7 +116,7 @@ impl Room {
         self.taken.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
     }
 
-    /// Takes a pod if it fits beside the others. What an earlier revision of it had goes over to it.
+    /// Counts a pod if it fits beside the others. It takes over the requests of its earlier revision.
     pub fn take(&mut self, pod: &Pod) -> Result<(), Refusal> {
         match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
             Some(refusal) => Err(refusal),
@@ -127,7 +127,7 @@ impl Room {
         }
     }
 
-    /// The disk's size, if the pod asks for some of it. What cannot be told stands in nobody's way.
+    /// Returns the disk's size, if the pod requests some of it. A size that cannot be read bounds nothing.
     fn storage(&self, pod: &Pod) -> u64 {
         let asked = pod.total.ephemeral_storage_request.filter(|request| *request > 0);
         asked.and_then(|_| files::disk_size(&self.disk).ok()).unwrap_or(u64::MAX)
@@ -162,7 +162,7 @@ impl Room {
             .or_else(hugepages)
     }
 
-    /// Why a pod cannot have the ports of the node that it wants, and who has them.
+    /// Returns the rejection of a pod that asks for another pod's host port.
     fn port_conflict(&self, pod: &Pod) -> Option<Refusal> {
         let (port, owner) = self.ports.conflict(pod)?;
         let message = format!(
@@ -173,7 +173,7 @@ impl Room {
     }
 }
 
-/// What it is called when pages of this size are lacking, and what they are called.
+/// Returns the rejection reason and the resource name for pages of this size.
 fn page(size: u64) -> (&'static str, String) {
     match size >> 20 {
         2 => ("OutOfhugepages-2Mi", "hugepages-2Mi".to_owned()),
@@ -182,7 +182,8 @@ fn page(size: u64) -> (&'static str, String) {
     }
 }
 
-/// Huge pages that the kernel keeps (Documentation/admin-guide/mm/hugetlbpage.rst): bytes by the bytes of one page.
+/// Returns the huge pages that the kernel keeps (Documentation/admin-guide/mm/hugetlbpage.rst): bytes, by the bytes of
+/// one page.
 fn hugepages(directory: &Path) -> BTreeMap<u64, u64> {
     let sizes = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| {
         let name = entry.file_name().into_string().ok()?;

@@ -1,13 +1,15 @@
-//! Sources of manifests, and their merging into what is desired.
+//! Reads the sources of manifests and merges their pods into [`Desired`].
 //!
 //! # Layout
-//! - [`run`]: all sources, read when something changes and at least every 20 s, merged and published. [`any`]: one of them.
-//! - [`reader`]: one directory or file, with the last good content of each manifest. [`last_good`]: that content on disk.
-//!   [`directory`]: what is in one, and which one it is.
-//! - [`page`]: the body of a URL, likewise. [`fetch`]: what asks for it, with [`get`]. [`exposure`]: who can read a file.
-//! - [`standby`]: a source that belongs to a kubelet, while that is there. [`kubelets`]: what runs of it while it is not.
-//!   [`lock`]: what keeps the two from running a pod at once.
-//! - [`watch`]: changes as the kernel reports them. [`merge`]: several sources, one set.
+//! - [`Sources::run`]: reads all sources on changes and at least every 20 s, merges them and publishes the result.
+//!   [`any`]: a source of either kind.
+//! - [`reader`]: one directory or file, with the last good content of each manifest. [`last_good`]: that content on
+//!   disk. [`directory`]: the entries of a directory, and its identity.
+//! - [`page`]: the body of a URL, likewise. [`fetch`]: its polling, by way of [`get`]. [`exposure`]: check that only
+//!   root can read a file.
+//! - [`standby`]: a source that belongs to a kubelet. [`kubelets`]: containers that run on although their kubelet is
+//!   away. [`lock`]: the kubelet's lock file, which keeps a pod from running twice.
+//! - [`watch`]: changes that inotify reports. [`merge`]: several sources, one set of pods.
 
 mod any;
 mod directory;
@@ -53,18 +55,18 @@ use reader::Reader;
 use standby::Standby;
 use watch::{Change, Watch};
 
-/// The full read that covers changes that the kernel does not report (R-FILE-1).
+/// Period of full reads, which find changes that inotify does not report (R-FILE-1).
 const FULL_READ: Duration = Duration::from_secs(20);
-/// How often a source that cannot be read, or that has links whose targets are not watched, is read.
+/// Period of reads while a source cannot be read, or inotify does not report its changes.
 const SHORT_READ: Duration = Duration::from_secs(2);
-/// An editor that replaces a file by removing and writing it anew does so within this time.
+/// Grace after a file's removal: an editor that replaces a file writes it anew within this time.
 const REPLACED_WITHIN: Duration = Duration::from_millis(20);
 
-/// What the source task works with.
+/// State of the source task.
 pub(crate) struct Sources {
     sources: Vec<Source>,
     watch: Watch,
-    /// Of which URL source what has come.
+    /// Results of the fetchers, with the indices of their sources.
     news: mpsc::Receiver<(usize, News)>,
     merge: Merge,
     desired: Sender<Arc<Desired>>,
@@ -72,7 +74,7 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// The sources, and what asks for those of URLs.
+    /// Creates the sources, and a fetcher for each URL source.
     pub fn new(
         config: &AgentConfig,
         board: Arc<Board>,
@@ -99,7 +101,7 @@ impl Sources {
         (Self { sources, watch, news, merge, desired, reached }, fetchers)
     }
 
-    /// Reads and publishes until `shutdown`.
+    /// Reads the sources and publishes the merged pods until `shutdown`.
     pub async fn run(mut self, shutdown: CancellationToken) {
         loop {
             self.watch.renew();
@@ -108,7 +110,7 @@ impl Sources {
             }
             self = match tokio::task::spawn_blocking(move || self.read()).await {
                 Ok(sources) => sources,
-                // The reader's panic is the supervisor's to see.
+                // Passes the reader's panic on to the supervisor.
                 Err(error) => std::panic::resume_unwind(error.into_panic()),
             };
             let next_read = crate::clock::instant() + self.period();
@@ -118,7 +120,7 @@ impl Sources {
         }
     }
 
-    /// Asks the kubelets that sources belong to whether they are there. Whether anything has changed.
+    /// Polls the kubelets that sources belong to. Returns whether anything has changed.
     async fn ask_kubelets(&mut self) -> bool {
         let standbys = self.sources.iter_mut().filter_map(|source| source.files_mut()?.standby());
         let has_changed = join_all(standbys.map(Standby::ask)).await.contains(&true);
@@ -126,7 +128,7 @@ impl Sources {
         has_changed
     }
 
-    /// Lets kubelets have their locks, once nothing of their pods is left here and nothing will be started.
+    /// Releases a kubelet's lock file once none of its pods is left here and none will be started.
     fn hand_back(&mut self) {
         let reached = self.reached.borrow();
         let desired = self.desired.borrow();
@@ -141,13 +143,13 @@ impl Sources {
         }
     }
 
-    /// When kubelets are asked next, where there are any.
+    /// Returns when the kubelets are polled next; `None` if no source belongs to one.
     fn next_question(&mut self) -> Option<Instant> {
         let periods = self.sources.iter_mut().filter_map(|source| Some(source.files_mut()?.standby()?.period()));
         periods.min().map(|period| crate::clock::instant() + period)
     }
 
-    /// Reads every source and publishes what they want together.
+    /// Reads every source, merges them and publishes the result.
     fn read(mut self) -> Self {
         let writing = self.watch.being_written();
         for source in &mut self.sources {
@@ -164,7 +166,7 @@ impl Sources {
             }
             changed
         });
-        // After publishing: keeping the last good content is not what a pod waits for.
+        // After publishing: pods do not wait until the last good content is kept.
         self.sources.iter_mut().for_each(Source::keep);
         self
     }
@@ -179,7 +181,7 @@ impl Sources {
 
     /// Waits until a read is due.
     ///
-    /// *Cancel-safe:* what was noticed stays noted in the watch, and what has come in its source.
+    /// *Cancel-safe:* the watch keeps the events that it has seen, and each page its news.
     async fn changed(&mut self, latest: Instant) {
         let mut due = latest;
         let mut asking = self.next_question();

@@ -1,7 +1,7 @@
-//! A pod's status as Kubernetes writes it, from what was observed.
+//! A pod's status as Kubernetes writes it, from the observed state.
 //!
 //! # Layout
-//! - [`status`]: the pod. [`phase`], [`conditions`]: what its containers amount to. [`container`]: one container.
+//! - [`status`]: the pod. [`phase`], [`conditions`]: derived from container statuses. [`container`]: one container.
 
 mod conditions;
 mod container;
@@ -35,36 +35,36 @@ use crate::{
 };
 use container::Seen;
 
-/// Why a pod is over whose time is over (R-ADL-1).
+/// Status message of a pod past its `activeDeadlineSeconds` (R-ADL-1).
 pub(crate) const EXPIRED: &str = "Pod was active on the node longer than the specified deadline";
 
-/// What a status is made from.
+/// Inputs of a status.
 pub(crate) struct Facts<'a> {
     /// The pod that is shown: the revision that runs, or is to run.
     pub pod: &'a Pod,
-    /// What is observed.
+    /// Observed sandboxes and containers.
     pub view: &'a View,
-    /// What was tried.
+    /// The agent's memory of its own tries.
     pub history: &'a History,
-    /// Why nothing can be done now, e.g. an unreachable backend: reason and message.
+    /// Reason and message if nothing can be done now, e.g. because the backend is unreachable.
     pub obstacle: Option<(&'static str, String)>,
-    /// Why the node does not take the pod: reason and message.
+    /// Reason and message if the node rejects the pod.
     pub rejection: Option<(&'static str, String)>,
-    /// Why the newest manifest is not in force: reason and message.
+    /// Reason and message if the newest manifest is not in force.
     pub stale: Option<(&'static str, Arc<str>)>,
     /// Addresses of the node.
     pub node_addresses: &'a [IpAddr],
-    /// When the agent first saw the pod.
+    /// Time when the agent first saw this revision of the pod.
     pub first_seen: Stamp,
-    /// The conditions as they were shown last: their times hold while they do not change.
+    /// The last shown status: the times of unchanged conditions hold, and so do the addresses of a pod that has ended.
     pub last: Option<&'a PodStatus>,
-    /// Now, for whatever waits.
+    /// Present moment, for everything that waits.
     pub now: Instant,
-    /// Now, to be shown.
+    /// Present time of day, to be shown.
     pub time_of_day: Timestamp,
 }
 
-/// The status.
+/// Makes a pod's status from the facts.
 pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     let Facts { pod, view, history, now, .. } = facts;
     if let Some((reason, message)) = facts.rejection.as_ref().filter(|_| view.sandboxes().next().is_none()) {
@@ -81,7 +81,7 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     let conditions = conditions::conditions(facts, phase, ready_sandbox.is_some(), &inits, &containers);
     containers.sort_by(|a, b| a.name.cmp(&b.name));
 
-    // What is over is still shown where it was.
+    // A pod that has ended keeps its addresses.
     let placed = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready || fate.is_over());
     let addresses = match pod.host_network {
         true => facts.node_addresses,
@@ -114,7 +114,7 @@ pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
     }
 }
 
-/// What the status of every pod says.
+/// Returns the fields that the status of every pod has.
 fn of_any(pod: &Pod, node_addresses: &[IpAddr]) -> PodStatus {
     let host_ips: Vec<_> = node_addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect();
     PodStatus {
@@ -125,7 +125,7 @@ fn of_any(pod: &Pod, node_addresses: &[IpAddr]) -> PodStatus {
     }
 }
 
-/// The status of a pod that the node does not take (R-ADM-1). It may after all, when the node is another.
+/// Returns the status of a pod that the node rejects (R-ADM-1). The node may admit it later, when it has changed.
 pub(crate) fn rejected(
     pod: &Pod,
     node_addresses: &[IpAddr],

@@ -1,4 +1,4 @@
-//! The one owner of every task: names them, stops them, and turns a panic into an orderly end of the agent.
+//! Owner of all tasks: names them, stops them, and turns a panic into an orderly end of the agent.
 
 use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, time::Duration};
 
@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// Owns the agent's tasks. Cheap to clone.
+/// Owner of the agent's tasks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     tasks: TaskTracker,
@@ -15,7 +15,7 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// A supervisor whose tasks are told to stop through `shutdown`.
+    /// Creates a supervisor whose tasks are told to stop through `shutdown`.
     #[must_use]
     pub fn new(shutdown: CancellationToken) -> Self {
         Self { tasks: TaskTracker::new(), shutdown, panicked: watch::Sender::new(None) }
@@ -30,20 +30,20 @@ impl Supervisor {
         let panicked = self.panicked.clone();
         self.tasks.spawn(async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                // The panic hook has printed message and place.
+                // The panic hook has printed the message and its place.
                 tracing::error!(task = %name, "a task panicked; the agent stops, containers run on");
                 panicked.send_replace(Some(name));
             }
         });
     }
 
-    /// Cancelled when the agent is to stop.
+    /// Returns the token that is cancelled when the agent is to stop.
     #[must_use]
     pub fn shutdown(&self) -> &CancellationToken {
         &self.shutdown
     }
 
-    /// Waits until a task has panicked; its name.
+    /// Waits until a task has panicked, and returns its name.
     ///
     /// *Cancel-safe:* only watches.
     pub async fn panicked(&self) -> Cow<'static, str> {
@@ -57,7 +57,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until every task has ended, at most `limit`. Whether all did.
+    /// Waits until every task has ended, at most `limit`. Returns whether all did.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()

@@ -1,4 +1,4 @@
-//! Which pods have processes on the node, found without asking any runtime.
+//! Finds out which pods have processes on the node, without asking any runtime.
 //!
 //! The cgroup of a pod's containers has the pod's UID in its name, on every backend. So a pod of a backend that cannot be
 //! asked is known to be dead when no process of the node is in a cgroup of it.
@@ -9,13 +9,13 @@ use stanchion_pod::PodUid;
 use stanchion_untrusted::read_kernel;
 use tokio::{sync::Mutex, time::Instant};
 
-/// Many pods lose their backend together: one scan serves them all.
+/// Time for which a scan is used again: many pods lose their backend together.
 const FRESH: Duration = Duration::from_millis(500);
 
-/// Looks for processes of pods.
+/// Search for processes of pods.
 #[derive(Debug)]
 pub(crate) struct Survivors {
-    /// Where procfs is.
+    /// Mount point of procfs.
     proc: PathBuf,
     latest: Mutex<Option<(Instant, Arc<BTreeSet<String>>)>>,
 }
@@ -25,7 +25,7 @@ impl Survivors {
         Self { proc, latest: Mutex::default() }
     }
 
-    /// The first of these UIDs that has a process.
+    /// Returns the first of these UIDs that has a process.
     ///
     /// # Errors
     /// The processes of the node cannot be seen.
@@ -38,7 +38,7 @@ impl Survivors {
         Ok(uids.iter().find(is_alive).cloned())
     }
 
-    /// The cgroups of all processes.
+    /// Returns the cgroups of all processes.
     async fn cgroups(&self) -> io::Result<Arc<BTreeSet<String>>> {
         let mut latest = self.latest.lock().await;
         match &*latest {
@@ -62,9 +62,9 @@ fn scan(proc: &std::path::Path) -> io::Result<BTreeSet<String>> {
             continue;
         }
         match read_kernel(entry.path().join("cgroup")) {
-            // systemd's names of cgroups have no `-` inside.
+            // With systemd's cgroups, names have `_` instead of `-`.
             Ok(text) => cgroups.extend(text.lines().filter(|line| line.contains("pod")).map(|it| it.replace('_', "-"))),
-            // It has ended meanwhile.
+            // The process has ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
             Err(error) => return Err(error),
@@ -93,7 +93,7 @@ mod tests {
             fs::create_dir(proc.path().join(pid)).expect("a process");
             fs::write(proc.path().join(pid).join("cgroup"), cgroup).expect("its cgroup");
         }
-        // Has just ended.
+        // This process has just ended.
         fs::create_dir(proc.path().join("9")).expect("a process");
         let survivors = Survivors::new(proc.path().to_owned());
         let alive = async |uids: &[&str]| {

@@ -1,4 +1,4 @@
-//! Removes what belongs to no pod: files of pods that are neither wanted nor anywhere.
+//! Removes files of pods that no source wants and no runtime has.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     worker::Shared,
 };
 
-/// The grace: what belongs to no pod at two looks this far apart is removed.
+/// Time between two looks: files that belong to no pod at both are removed.
 const PERIOD: Duration = Duration::from_secs(20);
 
 /// Sweeps until `shutdown`.
@@ -41,7 +41,8 @@ pub(crate) async fn run<R: Runtime>(
     }
 }
 
-/// UIDs with files here that no source wants and no runtime has; `None` while not all sources can be read.
+/// Returns UIDs with files here that no source wants and no runtime has; `None` while not all sources have named their
+/// pods.
 fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desired>>) -> Option<HashSet<PodUid>> {
     let desired = Arc::clone(&desired.borrow());
     if !desired.complete {
@@ -50,7 +51,7 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     let looks: Vec<_> = shared.homes.iter().map(|home| (&*home.backend.name, home.observer.latest())).collect();
     let away: Vec<_> = looks.iter().filter(|(_, look)| !look.is_current()).map(|(name, _)| *name).collect();
     let wanted = desired.pods.values().map(|desired| desired.pod.uid.clone());
-    // What is away still has what it was last seen to have.
+    // A backend that is away still has what it was last seen to have.
     let sandboxes = looks.iter().flat_map(|(_, look)| look.pods.values()).flat_map(|remains| &remains.sandboxes);
     let existing = sandboxes.filter_map(|sandbox| sandbox.labels.get(labels::POD_UID)).map(|uid| PodUid::new(uid));
     let existing: HashSet<_> = existing.collect();
@@ -70,7 +71,7 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     }
 }
 
-/// Whether a pod was put on other backends than these, as far as that was written down.
+/// Returns whether a pod's record says that it was put on other backends than these.
 fn was_put_elsewhere<R>(shared: &Shared<R>, uid: &PodUid, away: &[&str]) -> bool {
     let is_away = |backend: &str| away.contains(&backend);
     match files_of(shared, uid).record() {
@@ -83,21 +84,21 @@ fn was_put_elsewhere<R>(shared: &Shared<R>, uid: &PodUid, away: &[&str]) -> bool
     }
 }
 
-/// Whether it is the revision that ran last of a pod whose wanted one does not stand yet: until that can be had, its worker makes
-/// the old one anew.
+/// Returns whether this is the last started revision of a pod whose wanted revision has no sandbox yet: until it has
+/// one, the pod's worker may make the old revision anew.
 fn may_come_back<R>(shared: &Shared<R>, uid: &PodUid, desired: &Desired, existing: &HashSet<PodUid>) -> bool {
     let Ok(Some(record)) = files_of(shared, uid).record() else { return false };
     let wanted = desired.pods.get(&PodKey { namespace: record.namespace, name: record.name });
     !record.is_stopped && wanted.is_some_and(|wanted| !existing.contains(&wanted.pod.uid))
 }
 
-/// Which pod it was is not known any more; the link in its files says where its logs are.
+/// Returns the files of a UID. The pod's name is not known any more; the link in its files says where its logs are.
 fn files_of<R>(shared: &Shared<R>, uid: &PodUid) -> PodFiles {
     let nobody = PodKey { namespace: String::new(), name: String::new() };
     PodFiles::new(&shared.config.state_dir, &shared.config.log_dir, &nobody, uid)
 }
 
-/// Removes what is no longer to be known of removed pods.
+/// Removes records of removed pods that are too old or too many.
 async fn forget_removed<R>(shared: &Shared<R>) {
     let (removed, now) = (Arc::clone(&shared.removed), shared.clock.stamp());
     match tokio::task::spawn_blocking(move || removed.forget(now)).await {

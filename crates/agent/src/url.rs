@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use hyper::Uri;
 
-/// Where a request goes. What follows the `?` may be a secret: it is sent, and never shown.
+/// URL of a request. What follows the `?` may be a secret: it is sent, and never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     pub(crate) is_https: bool,
@@ -42,7 +42,7 @@ impl Url {
         (!host.is_empty()).then_some(Self { is_https, host, port, target })
     }
 
-    /// Host and port as the `Host` header has them.
+    /// Returns host and port as in the `Host` header.
     pub(crate) fn authority(&self) -> String {
         match self.port == default_port(self.is_https) {
             true if self.host.contains(':') => format!("[{}]", self.host),
@@ -51,12 +51,12 @@ impl Url {
         }
     }
 
-    /// Whether a request there goes to the same server.
+    /// Returns whether a request there goes to the same server.
     pub(crate) fn is_beside(&self, other: &Self) -> bool {
         (self.is_https, &self.host, self.port) == (other.is_https, &other.host, other.port)
     }
 
-    /// Where a `Location` leads from here; `None` if it cannot be read.
+    /// Returns where a `Location` leads from here; `None` if it cannot be parsed.
     pub(crate) fn redirected(&self, location: &str) -> Option<Self> {
         let location = location.split('#').next().unwrap_or_default();
         let (path, query) = location.split_once('?').map_or((location, None), |(path, query)| (path, Some(query)));
@@ -75,7 +75,7 @@ impl Url {
         target.parse::<Uri>().is_ok().then(|| Self { target, ..self.clone() })
     }
 
-    /// All of it, for what must tell two apart and is shown to nobody.
+    /// Returns the whole URL, to tell it from others. It must not be shown.
     pub(crate) fn whole(&self) -> String {
         format!("{}://{}{}", self.scheme(), self.authority(), self.target)
     }
@@ -89,7 +89,7 @@ fn default_port(is_https: bool) -> u16 {
     if is_https { 443 } else { 80 }
 }
 
-/// `host:port`, with brackets where they belong.
+/// Returns `host:port`, with brackets around an IPv6 address.
 pub(crate) fn join(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

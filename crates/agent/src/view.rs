@@ -1,4 +1,4 @@
-//! What the agent shows: the answers of the local API, the same types on both ends of the socket.
+//! Answers of the local API. Both ends of the socket use these types.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use stanchion_pod::{Problem, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{Capabilities, Health, PullProgress};
 
-/// A pod as it was at the latest look.
+/// A pod, as of the latest look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodView {
@@ -19,13 +19,13 @@ pub struct PodView {
     /// The manifest file or URL it comes from; empty once that is gone and the pod is being stopped.
     #[serde(default)]
     pub manifest: String,
-    /// What Kubernetes' status has no place for, per container.
+    /// For each container, what Kubernetes' status has no field for.
     #[serde(default)]
     pub containers: Vec<ContainerView>,
 }
 
 impl PodView {
-    /// The statuses of its containers of both kinds.
+    /// Returns the statuses of init containers and containers.
     pub fn statuses(&self) -> impl Iterator<Item = &wire::ContainerStatus> {
         let status = self.pod.status.iter();
         let lists = status.flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
@@ -33,11 +33,11 @@ impl PodView {
     }
 }
 
-/// A pod that was removed, as it was last.
+/// A removed pod in its last state.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemovedView {
-    /// Its name, its containers with their images, and its last status: not what its manifest gave the containers.
+    /// Its name, its containers with their images, and its last status; neither environment nor arguments nor volumes.
     pub pod: wire::Pod,
     /// The backend that it ran on.
     #[serde(default)]
@@ -45,7 +45,7 @@ pub struct RemovedView {
     /// The manifest file or URL that it came from.
     #[serde(default)]
     pub manifest: String,
-    /// When nothing of it was left.
+    /// Time from which nothing of it was left.
     pub removed_at: Timestamp,
 }
 
@@ -55,16 +55,16 @@ impl From<RemovedView> for PodView {
     }
 }
 
-/// What Kubernetes' container status has no place for.
+/// What Kubernetes' container status has no field for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerView {
     /// Name in the pod.
     pub name: String,
-    /// When the agent acts on it next, if it is waiting for a moment.
+    /// Time of the agent's next action on it, if it waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
-    /// How far the pull of its image has come, while it is being pulled.
+    /// Progress of the pull of its image, while it is being pulled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull: Option<PullProgress>,
 }
@@ -75,13 +75,13 @@ pub struct ContainerView {
 pub struct SourceView {
     /// The directory, file or URL.
     pub location: String,
-    /// Why it cannot be read now; while it cannot, its pods run on as they are.
+    /// Reason why it cannot be read now; meanwhile its pods run on as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What else is to be known of how it is read.
+    /// Remark on how it is read, e.g. that the kernel does not report its changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
-    /// Since when that is so, or since when it is readable.
+    /// Time since which it cannot be read, or can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Its manifests, by path.
@@ -101,27 +101,27 @@ pub struct ManifestView {
     /// The objects in force from it, as `ConfigMap namespace/name`: their names, never their content.
     #[serde(default)]
     pub objects: Vec<String>,
-    /// Why its present content is not in force.
+    /// Reasons why its present content is not in force.
     #[serde(default)]
     pub problems: Vec<Problem>,
-    /// What is accepted but doubtful.
+    /// Doubtful settings that are accepted.
     #[serde(default)]
     pub warnings: Vec<Problem>,
 }
 
-/// What was removed of a backend's images, or would be.
+/// Images of a backend that were removed as unused, or would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PruneView {
     /// Name of the backend.
     pub backend: String,
-    /// Why nothing can be removed there.
+    /// Reason why nothing can be removed there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The images that nothing uses, the one that has not been used for longest first.
+    /// The unused images, the longest unused first.
     #[serde(default)]
     pub images: Vec<PrunedImageView>,
-    /// How much more of their file system is free afterwards, bytes.
+    /// Space that was freed on their file system, bytes.
     #[serde(default)]
     pub freed: u64,
 }
@@ -132,9 +132,9 @@ pub struct PruneView {
 pub struct PrunedImageView {
     /// Its names.
     pub names: Vec<String>,
-    /// Its content address.
+    /// Digest of its content.
     pub digest: String,
-    /// Why it was not removed after all.
+    /// Reason why it was not removed after all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept: Option<String>,
 }
@@ -151,7 +151,7 @@ pub struct BackendView {
     /// Version of the library, as its author states it.
     #[serde(default)]
     pub version: String,
-    /// Version of the boundary it was built for, e.g. `1.0`.
+    /// Version of the plugin ABI that it was built for, e.g. `1.0`.
     #[serde(default)]
     pub abi: String,
     /// Name of the runtime behind it; empty while it has never answered.
@@ -160,19 +160,19 @@ pub struct BackendView {
     /// Version of that runtime.
     #[serde(default)]
     pub runtime_version: String,
-    /// Why it cannot be used now.
+    /// Reason why it cannot be used now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What it says of its state.
+    /// Health that it reports.
     #[serde(default)]
     pub health: Health,
-    /// Since when it is as it is.
+    /// Time since which it is in this state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// Pods placed on it.
     #[serde(default)]
     pub pods: usize,
-    /// What it can do.
+    /// Capabilities that it reports.
     #[serde(default)]
     pub capabilities: Capabilities,
 }
@@ -185,7 +185,7 @@ pub struct NodeView {
     pub name: String,
     /// Version of the agent.
     pub version: String,
-    /// When the agent started.
+    /// Time of the agent's start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// Kernel release, architecture and the like, by name.
@@ -194,42 +194,42 @@ pub struct NodeView {
     /// Root of the container logs.
     #[serde(default)]
     pub log_dir: PathBuf,
-    /// What the node has for pods, all of which they may ask for together, as Kubernetes names and writes it.
+    /// Resources of the node for the requests of all pods together, as in a Node's `status.capacity`.
     #[serde(default)]
     pub capacity: BTreeMap<String, String>,
 }
 
-/// Something that happened to a pod or a manifest.
+/// Event of a pod, a manifest or a backend.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventView {
-    /// Number of the event in this agent's life, rising.
+    /// Number of the event since the agent's start, rising.
     pub id: u64,
-    /// When it happened first.
+    /// Time of its first occurrence.
     pub first: Timestamp,
-    /// When it happened last.
+    /// Time of its last occurrence.
     pub last: Timestamp,
-    /// How often.
+    /// Number of occurrences.
     pub count: u32,
-    /// Ordinary or worth attention.
+    /// Kubernetes' type of the event.
     #[serde(rename = "type")]
     pub kind: EventType,
-    /// One word, e.g. `Pulled`.
+    /// The reason in one word, e.g. `Pulled`.
     pub reason: String,
-    /// `Pod/namespace/name`, `Manifest/path`, `Backend/name`.
+    /// Its object: `Pod/namespace/name`, `Manifest/path`, `Backend/name`.
     pub object: String,
     /// The part of the object, e.g. `spec.containers{redis}`; empty for the whole.
     #[serde(default)]
     pub field: String,
-    /// The sentence.
+    /// The message, for people.
     pub message: String,
 }
 
-/// Kubernetes' two kinds of events.
+/// Kubernetes' two types of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum EventType {
-    /// As it should be.
+    /// Something ordinary.
     Normal,
-    /// Somebody should look.
+    /// Something that somebody should look at.
     Warning,
 }

@@ -1,11 +1,12 @@
-//! The worker of one pod: plans, performs one step, looks, and plans again.
+//! The worker of one pod: a loop that plans, performs one step, observes the backend, and plans again.
 //!
 //! # Layout
-//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: fetching beside the loop. [`prepare`]: volumes, files, environment.
-//! - [`recall`]: what an agent before this one started. [`show`]: what is shown of the pod. [`container`]: a container's
-//!   configuration from its manifest, with [`security`] and [`resources`].
-//! - [`lives`]: hooks and probes. [`stop`]: in which order. [`messages`]: termination messages. [`wishes`]: restarts that users
-//!   ask for. [`announce`]: events. [`place`]: on which backend. [`strays`]: processes that no backend knows.
+//! - [`Worker`]: the loop. [`perform`]: the steps. [`images`]: image pulls. [`prepare`]: volumes, files, environment.
+//! - [`recall`]: manifests that an earlier agent recorded. [`show`]: the view of the pod. [`container`]: configuration
+//!   of sandboxes and containers, with [`security`], [`resources`] and [`mounts`].
+//! - [`lives`]: hooks and probes. [`stop`]: order of stops. [`messages`]: termination messages. [`wishes`]: restarts on
+//!   request. [`announce`]: events. [`place`]: choice of the backend. [`strays`]: processes that no backend knows.
+//!   [`usage`]: disk usage and eviction.
 
 mod announce;
 mod container;
@@ -69,10 +70,10 @@ use crate::{
     view::PodView,
 };
 
-/// How long a step that failed is left alone: first and longest.
+/// Wait after a failed step: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// What all workers share.
+/// State shared by all workers.
 #[derive(Debug)]
 pub(crate) struct Shared<R> {
     pub config: AgentConfig,
@@ -83,36 +84,36 @@ pub(crate) struct Shared<R> {
     pub pulse: Arc<Pulse>,
     pub clock: Clock,
     pub supervisor: Supervisor,
-    /// Woken when a pod is over by itself, or runs again.
+    /// Notified when a pod ends by itself, or runs again.
     pub ends: Notify,
-    /// Changes when images have been imported.
+    /// Counter that changes after an import of images.
     pub images_changed: watch::Sender<u64>,
-    /// What has been imported from archives.
+    /// Images imported from archives in the preload directory.
     pub imports: Imports,
-    /// Which pods are to end because the node does.
+    /// Pods that must end because the node shuts down; `None` until then.
     pub ending: watch::Sender<Option<Ending>>,
-    /// What the node has for pods, but for the disk.
+    /// CPU and memory of the node. The disk can grow: `ephemeral_storage` is 0 here.
     pub capacity: Capacity,
-    /// Addresses of the node as they are now, the primary one first.
+    /// Current addresses of the node, the primary one first.
     pub node_addresses: watch::Receiver<Vec<IpAddr>>,
-    /// What this node has and allows.
+    /// Security features of this node, and the sysctls that it allows.
     pub admission: Admission,
-    /// Whose users pods have that have their own.
+    /// UID/GID ranges of pods with `hostUsers: false`.
     pub id_ranges: IdRanges,
-    /// Who has credentials for registries.
+    /// Credential provider plugins of the node.
     pub providers: Providers,
-    /// Pods that are alive, whatever their backends can say.
+    /// Finder of pods' processes by cgroup, for backends that do not answer.
     pub survivors: Survivors,
 }
 
 impl<R> Shared<R> {
-    /// The backend of that name.
+    /// Returns the backend with this name.
     pub fn home(&self, name: &str) -> Option<&Home<R>> {
         self.homes.iter().find(|home| home.backend.name == name)
     }
 }
 
-/// The two ends that the reconciler holds of a worker.
+/// The reconciler's handles to a worker.
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub desired: watch::Sender<Option<DesiredPod>>,
@@ -120,17 +121,17 @@ pub(crate) struct Orders {
     pub over: Arc<Over>,
 }
 
-/// The UID of a pod that is over by itself, while it is: for the reconciler, which gives its room to others.
+/// UID of a pod while it has ended by itself: the reconciler then gives its capacity to other pods.
 #[derive(Debug, Default)]
 pub(crate) struct Over(Mutex<Option<PodUid>>);
 
 impl Over {
-    /// Whether the pod of that UID is over; `None` asks of any.
+    /// Returns whether the pod with this UID has ended; `None` matches any UID.
     pub fn is(&self, uid: Option<&PodUid>) -> bool {
         self.lock().as_ref().is_some_and(|over| uid.is_none_or(|uid| uid == over))
     }
 
-    /// Whether that is news.
+    /// Sets the UID and returns whether it changed.
     fn set(&self, uid: Option<PodUid>) -> bool {
         std::mem::replace(&mut *self.lock(), uid.clone()) != uid
     }
@@ -140,7 +141,7 @@ impl Over {
     }
 }
 
-/// Keeps one pod as it is to be.
+/// Worker of one pod: keeps it in its wanted state.
 #[derive(Debug)]
 pub(crate) struct Worker<R> {
     key: PodKey,
@@ -156,52 +157,52 @@ pub(crate) struct Worker<R> {
     told: (mpsc::Sender<Told>, mpsc::Receiver<Told>),
     probes: lives::Probes,
     hooks: lives::Hooks,
-    /// The revision that runs, where its manifest is known.
+    /// The running revision, if its manifest is known.
     running: Option<Running>,
-    /// Where it belongs and where it may be.
+    /// Backends that the pod belongs on or may be on.
     places: place::Places,
     strays: strays::Strays,
-    /// Whether what an agent before this one started has been looked up.
+    /// `true` once the pod that an earlier agent started has been looked up.
     is_recalled: bool,
-    /// The revision that this node cannot run, once that was told.
+    /// The rejected revision, once its event has been emitted.
     refused: Option<Revision>,
-    /// The revision whose containers' numbers have been looked up.
+    /// The revision whose container attempt numbers have been looked up.
     counted: Option<Revision>,
-    /// The revision of which it has been said that its time is over.
+    /// The revision whose `DeadlineExceeded` event has been emitted.
     expired: Option<Revision>,
-    /// The pod as it was last wanted: what is shown while it is being removed.
+    /// The last wanted state of the pod, shown while the pod is being removed.
     last: Option<DesiredPod>,
-    /// UIDs that the pod had or has: whose files go with it.
+    /// UIDs that the pod has or had: the clean-up removes their files.
     uids: BTreeSet<PodUid>,
     first_seen: Stamp,
-    /// The revision that came after the one that was first seen, and when.
+    /// The latest revision after the first one, and when the agent first saw it.
     revised: Option<(Revision, Stamp)>,
-    /// Since when the pod is to be gone.
+    /// Time since which no source wants the pod.
     leaving_since: Option<Timestamp>,
-    /// The pod as it was last, while it is to be gone.
+    /// Last view of the pod that shows its containers, while the pod is being removed.
     leaving: Option<PodView>,
-    /// What an earlier agent wrote down of a pod that is found, and that no source wants.
+    /// Manifest that an earlier agent recorded for a pod that exists and that no source wants.
     left: Option<Arc<Pod>>,
     images_changed: watch::Receiver<u64>,
     ending: watch::Receiver<Option<Ending>>,
-    /// Changes when the node has other addresses.
+    /// Receiver of the node's addresses: a change wakes the worker.
     addresses: watch::Receiver<Vec<IpAddr>>,
     looks: Vec<watch::Receiver<Arc<Observation>>>,
     hold: Hold,
-    /// When its volumes are measured next.
+    /// Time of the next disk usage measurement.
     measure_at: Option<Instant>,
-    /// What moments are shown as.
+    /// Converter from `Instant`s to shown times of day.
     dial: Dial,
-    /// What the volumes of what stands were last made to follow.
+    /// The pod and objects that the volumes were last refreshed for.
     followed: Option<prepare::Followed>,
 }
 
-/// A revision that was put somewhere.
+/// A revision and the backend that it was put on.
 #[derive(Debug)]
 struct Running {
     pod: Arc<Pod>,
     backend: String,
-    /// Whether it was stopped so that another could take its place.
+    /// `true` once it was stopped so that another revision can replace it.
     is_stopped: bool,
 }
 
@@ -212,7 +213,7 @@ struct Hold {
     delay: Duration,
 }
 
-/// How a worker ended.
+/// Reason why a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// Nothing of the pod is left.
@@ -222,7 +223,7 @@ pub(crate) enum Ended {
 }
 
 impl<R: Runtime> Worker<R> {
-    /// A worker for a pod that an earlier agent put at `recorded`.
+    /// Makes the worker of a pod. `recorded` names the backends that earlier agents put the pod on.
     pub(crate) fn new(
         key: PodKey,
         shared: Arc<Shared<R>>,
@@ -285,7 +286,7 @@ impl<R: Runtime> Worker<R> {
             while let Ok(told) = self.told.1.try_recv() {
                 self.hear(told).await;
             }
-            // Before anything is read of them: a look that comes from here on ends the wait below.
+            // Marked before any observation is read: one that comes later ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
             let again = self.fail_over(desired.as_ref()).await;
@@ -334,7 +335,7 @@ impl<R: Runtime> Worker<R> {
         Ended::Shutdown
     }
 
-    /// The next step, or none while the backend cannot be seen or a failed step is left alone.
+    /// Decides the next step: none while the backend cannot be observed or a failed step waits for its retry.
     fn decide(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Plan {
         let home = self.home_name(desired.map(|desired| &*desired.pod));
         self.note(desired, remains);
@@ -346,7 +347,7 @@ impl<R: Runtime> Worker<R> {
         self.history.set_ending(ending.is_some());
         let Some(wanted) = self.admitted(desired, remains).or(ending.map(|_| None)) else { return Plan::default() };
         let mut view = View { home, remains: remains.to_vec() };
-        // What can be ended now is.
+        // Reachable backends come first: their containers can be stopped now.
         view.remains.sort_by_key(|(backend, _)| !self.is_seen(backend));
         let running = self.running.as_ref().map(|Running { pod, backend, is_stopped }| plan::Running {
             pod,
@@ -359,7 +360,7 @@ impl<R: Runtime> Worker<R> {
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
-            // What was last seen of a backend that is away may not be so any more: its next look comes first.
+            // The last observation of a backend that is away may be outdated: its next observation comes first.
             let is_away = self.shared.home(&backend).is_some() && !self.is_seen(&backend);
             if is_away || (*action == Action::CleanUp && !self.is_gone()) {
                 return Plan { action: None, wake_at: plan.wake_at };
@@ -373,15 +374,16 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// How long the pod may still take to end, if the node shuts down and it is its turn.
+    /// Returns the time left to stop the pod, if the node shuts down and it is this pod's turn.
     fn ending(&mut self) -> Option<Duration> {
         let ending = (*self.ending.borrow_and_update())?;
         let is_its_turn = self.last.as_ref().is_none_or(|last| ending.is_of(&last.pod.wire));
         is_its_turn.then(|| ending.by.saturating_duration_since(clock::instant()))
     }
 
-    /// What is to run: what is wanted, if this node can give it what it asks for, else what stands. `None` if there is
-    /// nothing to do before the manifest or the node is another.
+    /// Returns the revision to run: the wanted one if the node admits it and no newer one runs, else the running one.
+    /// `Some(None)` means that no source wants the pod; `None`, that there is nothing to do until the manifest or the
+    /// node changes.
     fn admitted(
         &mut self,
         desired: Option<&DesiredPod>,
@@ -402,7 +404,7 @@ impl<R: Runtime> Worker<R> {
         self.running.as_ref().map(|running| Some(Arc::clone(&running.pod)))
     }
 
-    /// Keeps what is remembered in step with what is seen.
+    /// Updates the worker's memory from the wanted pod and the observation.
     fn note(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
         let containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
@@ -413,7 +415,7 @@ impl<R: Runtime> Worker<R> {
             .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());
         let Some(desired) = desired else {
             self.leaving_since.get_or_insert(self.shared.clock.now());
-            // Wanted again, it asks for its images anew.
+            // A pod that is wanted again requests its images again.
             self.history.forget_images();
             self.keep_fetches(&[]);
             return;
@@ -428,7 +430,7 @@ impl<R: Runtime> Worker<R> {
         }
         let lacks = desired.lacks().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
         self.history.set_lacking(lacks);
-        // What was made after all, though the answer said otherwise, has not failed.
+        // A container or sandbox that exists although its call failed counts as made.
         for container in containers.filter(|container| plan::is_running(container)) {
             self.history.set_start(&container.name, None);
         }
@@ -448,7 +450,7 @@ impl<R: Runtime> Worker<R> {
         self.last = Some(desired.clone());
     }
 
-    /// The manifest of a revision and the backend where it belongs, if the worker knows it.
+    /// Returns a revision's manifest and its backend, if the worker knows them.
     fn revision(&mut self, desired: Option<&DesiredPod>, revision: &Revision) -> Option<(Arc<Pod>, String)> {
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == *revision) {
             return Some((Arc::clone(&desired.pod), self.home_name(Some(&desired.pod))));
@@ -462,8 +464,8 @@ impl<R: Runtime> Worker<R> {
         open.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("backend {backend:?} is not open")))
     }
 
-    /// A fresh look at what the pod has in the backend that was acted on, if that can be seen. Not at the others: one that
-    /// hangs delays its own pods only (I8).
+    /// Observes the pod again on the backend that a step acted on, if it answers. Leaves out the other backends: one
+    /// that hangs delays only its own pods (I8).
     async fn look(&self, backend: &str) {
         let Some(home) = self.shared.home(backend).filter(|home| home.observer.latest().is_current()) else { return };
         let Some(runtime) = home.backend.runtime() else { return };
@@ -472,7 +474,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// The backend that a step acts on.
+    /// Returns the backend that a step acts on.
     fn backend_of(&mut self, action: &Action, desired: Option<&DesiredPod>) -> String {
         match action {
             Action::StopContainers { backend, .. }
@@ -520,7 +522,7 @@ impl<R: Runtime> Worker<R> {
                 Some(told) = self.told.1.recv() => return self.hear(told).await,
                 Ok(()) = self.images_changed.changed() => return self.history.hurry(),
                 Ok(()) = self.ending.changed() => return,
-                // Only shown: a change of addresses restarts nothing.
+                // Addresses are only shown: a change restarts nothing.
                 Ok(()) = self.addresses.changed() => return,
                 () = &mut sleep => return,
                 changed = looked => if changed.is_err() { return },
@@ -531,20 +533,19 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Of each backend, whether it was ever seen and why it is not seen now.
+    /// Returns for each backend whether it was ever observed, and why the latest observation failed.
     fn visible(&self) -> Vec<(bool, Option<String>)> {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
         looks.map(|look| (look.seen, look.error.clone())).collect()
     }
 
-    /// Notes when the moments were that runtimes tell, as soon as they are seen.
+    /// Converts times that runtimes report to `Instant`s, as soon as they are first seen.
     fn see(&mut self, remains: &[(String, Arc<Remains>)]) {
         let (clock, revised) = (self.shared.clock, self.revised.as_ref().map_or(self.first_seen, |(_, since)| *since));
         self.history.see(&[self.first_seen, revised], remains, |told| clock.instant_of(told));
     }
 
-    /// Takes the restarts into account that users have asked for. One that is asked for while the pod is being restarted is that
-    /// restart.
+    /// Applies the restarts that users requested. A request during a restart of the pod is part of that restart.
     fn obey(&mut self, remains: &[(String, Arc<Remains>)]) {
         let wanted = self.wishes.take();
         if wanted.is_empty() {
@@ -564,11 +565,11 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
-        // Never closed; without a permit the work goes on unbounded rather than not at all.
+        // The semaphore is never closed. Without a permit the work would go on unbounded rather than not at all.
         self.shared.home(backend)?.permits.acquire().await.ok()
     }
 
-    /// Whether a container ran in this revision of the pod.
+    /// Returns whether an instance of the container exists in this revision of the pod.
     fn has_run(&self, pod: &Pod, container: &Container) -> bool {
         let is_life = |instance: &ContainerInfo| {
             instance.name == container.name
@@ -578,7 +579,7 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Waits for a look at any backend.
+/// Waits for a new observation of any backend.
 ///
 /// *Cancel-safe:* only watches.
 async fn looked(looks: &mut [watch::Receiver<Arc<Observation>>]) -> Result<(), watch::error::RecvError> {
@@ -588,7 +589,8 @@ async fn looked(looks: &mut [watch::Receiver<Arc<Observation>>]) -> Result<(), w
     }
 }
 
-/// Steps that are not repeated at once after a failure; the others have a failure memory of their own.
+/// Returns whether a step waits after a failure of any such step. The other steps have back-offs of their own in the
+/// history.
 fn is_held(action: &Action) -> bool {
     !matches!(
         action,

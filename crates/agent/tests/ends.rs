@@ -1,5 +1,5 @@
-//! Whatever a pod that is accepted asks for: the agent comes to an end with it, running, over or waiting for something that
-//! it names, and then does next to nothing; and of every pod nothing is left when it goes.
+//! Every accepted manifest settles: its pod runs, ends, or waits for a reason that its status shows. From then on the
+//! agent makes few calls, and a removed pod leaves nothing behind.
 
 #![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 
@@ -15,7 +15,7 @@ use node::Node;
 #[allow(clippy::disallowed_methods, reason = "a test measures")]
 mod node;
 
-/// Recorded and example manifests that this node accepts and that touch nothing of the machine that the tests run on.
+/// Returns the recorded and example manifests that this node accepts and that touch nothing of the test machine.
 fn manifests() -> Vec<(String, Vec<u8>, Manifest)> {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests");
     let folders =
@@ -35,7 +35,7 @@ fn manifests() -> Vec<(String, Vec<u8>, Manifest)> {
     found
 }
 
-/// What containers do: one of these, by their names and the seed.
+/// Returns one of six container behaviours, chosen by the container's name and the seed.
 fn program(name: &str, seed: usize) -> Program {
     let second = Duration::from_secs(1);
     let choice = name.bytes().fold(seed, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
@@ -59,7 +59,7 @@ async fn all_at_once(seed: usize) {
             node.fake().publish(&container.image, 1000);
             node.fake().program(&container.name, program(&container.name, seed));
         }
-        // Some hold Secrets.
+        // Some hold Secrets, which only root should be able to read.
         let path = node.manifests().join(file);
         fs::write(&path, content).expect("it can be written");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
@@ -70,7 +70,7 @@ async fn all_at_once(seed: usize) {
     tokio::time::sleep(Duration::from_secs(300)).await;
     let pods = node.handle().board.pods().len();
     let did = node.fake().actions().len() - before;
-    // A crash loop and a probe that fails are a few calls a minute.
+    // A crash loop or a failing probe makes a few calls a minute.
     assert!(did <= pods * 40, "{did} calls for {pods} pods in five minutes\n{node:?}");
     for view in node.handle().board.pods() {
         let status = view.pod.status.as_ref().expect("it has one");

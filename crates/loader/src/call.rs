@@ -1,4 +1,4 @@
-//! One call: its answer, or its stream of items.
+//! One call to a backend: its answer, and its stream of items.
 #![allow(unsafe_code, reason = "called over the boundary")]
 
 use std::ffi::c_void;
@@ -7,7 +7,7 @@ use stanchion_abi as abi;
 use stanchion_runtime::{Error, Result};
 use tokio::sync::{mpsc, oneshot};
 
-/// Where a call's answers arrive. Owned by the call until `done`.
+/// Sending ends of a call's answers: the context of its reply. `done` frees it.
 struct Pending {
     items: Option<mpsc::Sender<Vec<u8>>>,
     overflow: Option<mpsc::Sender<()>>,
@@ -15,17 +15,18 @@ struct Pending {
     ended: Option<Box<dyn FnOnce() + Send>>,
 }
 
-/// The host's end of a call.
+/// Receiving ends of a call's answers.
 pub(crate) struct Answer {
-    /// The end of the call.
+    /// Result of the call.
     pub done: oneshot::Receiver<Result<Vec<u8>>>,
-    /// Its items, if it has any.
+    /// Items of the call, if it has any.
     pub items: mpsc::Receiver<Vec<u8>>,
-    /// Says that items were lost because nobody took them in time.
+    /// Signal that items were lost because nobody took them in time.
     pub overflow: mpsc::Receiver<()>,
 }
 
-/// A reply for a call and the end where its answers arrive. At most `room` items wait; `ended` is called after `done`.
+/// Makes a reply for a call, and the receiving ends of its answers. At most `room` items are buffered; `ended` is
+/// called after `done`.
 pub(crate) fn reply(room: usize, ended: impl FnOnce() + Send + 'static) -> (abi::Reply, Answer) {
     let (items, received) = mpsc::channel(room.max(1));
     let (overflow, overflowed) = mpsc::channel(1);
@@ -49,7 +50,7 @@ unsafe extern "C" fn item(ctx: *mut c_void, item: abi::Slice) -> u32 {
     match pending.items.as_ref().map(|items| items.try_send(item.to_vec())) {
         Some(Ok(())) => 0,
         Some(Err(mpsc::error::TrySendError::Full(_))) => {
-            // One mark is enough: whoever reads it looks at everything.
+            // One signal is enough: its reader then lists everything.
             if let Some(Err(mpsc::error::TrySendError::Closed(()))) =
                 pending.overflow.as_ref().map(|it| it.try_send(()))
             {
@@ -66,7 +67,7 @@ unsafe extern "C" fn done(ctx: *mut c_void, code: u32, body: abi::Slice) {
     let (mut pending, body) = unsafe { (Box::from_raw(ctx.cast::<Pending>()), body.bytes()) };
     let answer = if code == 0 { Ok(body.to_vec()) } else { Err(Error::from_body(code, body)) };
     if let Some(done) = pending.done.take() {
-        // Whoever asked may have given up.
+        // The caller may have given up.
         drop(done.send(answer));
     }
     if let Some(ended) = pending.ended.take() {

@@ -1,4 +1,4 @@
-//! Who may have written a library: the boundary of trust, since loading it runs its code.
+//! Checks who could have written a library: this is the boundary of trust, since loading it runs its code.
 
 use std::{
     fs::{self, Metadata},
@@ -9,7 +9,8 @@ use std::{
 use sha2::{Digest, Sha256};
 use stanchion_runtime::{Error, ErrorKind};
 
-/// The real path of a library that only root, or the agent's own user, can have written.
+/// Returns the real path of a library, if only root or the agent's own user can have written it and its SHA-256 is as
+/// expected.
 pub(crate) fn library(path: &Path, sha256: Option<&str>) -> Result<PathBuf, Error> {
     let refuse = |kind, message: String| Error::new(kind, format!("backend library {}: {message}", path.display()));
     if !path.is_absolute() {
@@ -47,7 +48,7 @@ pub(crate) fn library(path: &Path, sha256: Option<&str>) -> Result<PathBuf, Erro
     Ok(real)
 }
 
-/// Why somebody else could have written here.
+/// Returns why somebody else could have written to `place`, if so.
 fn objection(place: &Metadata) -> Option<String> {
     let own = rustix::process::geteuid().as_raw();
     let mode = place.permissions().mode() & 0o7777;

@@ -1,4 +1,4 @@
-//! What a library says of itself.
+//! Loads a library, and checks the descriptor that it exports.
 #![allow(unsafe_code, reason = "loads code and reads its constants")]
 
 use std::{error::Error as _, path::Path};
@@ -7,10 +7,10 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use stanchion_abi as abi;
 use stanchion_runtime::{Error, ErrorKind};
 
-/// `RTLD_NODELETE`: the library stays, as its threads and thread-locals do.
+/// `RTLD_NODELETE`: the library stays loaded, because its threads and thread-locals stay.
 const NO_DELETE: i32 = 0x1000;
 
-/// A backend's descriptor that has been checked.
+/// Checked descriptor of a backend.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor(pub &'static abi::Backend);
 
@@ -96,7 +96,7 @@ pub(crate) unsafe fn check(address: *const abi::Backend, name: &str) -> Result<D
     }
 }
 
-/// The system's words: libloading's own say only that it failed.
+/// Returns the system's error text: libloading's own says only that loading failed.
 fn reason(error: &libloading::Error) -> String {
     error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }

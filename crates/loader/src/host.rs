@@ -1,4 +1,4 @@
-//! What the agent offers a backend: its log.
+//! Host side of a backend: passes its log records to the agent's log.
 #![allow(unsafe_code, reason = "called over the boundary")]
 
 use std::{
@@ -11,16 +11,16 @@ use serde_json::{Map, Value};
 use stanchion_abi as abi;
 use tracing::Span;
 
-/// One backend's view of the host. Lives as long as the process.
+/// Host as one backend sees it. Lives as long as the process.
 #[derive(Debug)]
 pub(crate) struct Host {
     backend: String,
-    /// The spans of the calls under way: records appear below the call that they belong to.
+    /// Tracing spans of the calls under way: log records appear in the span of their call.
     spans: Mutex<HashMap<u64, Span>>,
 }
 
 impl Host {
-    /// A host for a backend, and the struct that shows it. Both are never freed.
+    /// Makes a host for a backend, and its ABI struct. Neither is ever freed.
     pub fn leak(backend: String) -> (&'static Self, &'static abi::Host) {
         let host: &'static Self = Box::leak(Box::new(Self { backend, spans: Mutex::default() }));
         let shown = abi::Host {
@@ -42,7 +42,7 @@ impl Host {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).remove(&call);
     }
 
-    /// Calls that have begun and not ended.
+    /// Returns the number of calls under way.
     pub fn under_way(&self) -> usize {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).len()
     }

@@ -1,4 +1,4 @@
-//! An open backend: starts calls, gives them up, and closes it in the end.
+//! Opens a backend, starts and cancels its calls, and closes it at the end.
 #![allow(unsafe_code, reason = "calls over the boundary")]
 
 use std::{
@@ -23,7 +23,7 @@ use crate::{
     host::Host,
 };
 
-/// How long a call may go on after it was given up before it counts as stuck.
+/// Time after which a cancelled call that has not ended counts as stuck.
 const STUCK: Duration = Duration::from_secs(5);
 
 /// An open backend. Shared by every call and stream; closed when the last of them is gone.
@@ -37,7 +37,7 @@ pub(crate) struct Instance {
     stuck: Arc<AtomicU64>,
 }
 
-/// The backend's own pointer.
+/// Pointer that the backend's `open` returned.
 #[derive(Debug)]
 struct Handle(*mut c_void);
 
@@ -74,17 +74,17 @@ impl Instance {
         Err(opened.context(tried()))
     }
 
-    /// Calls that were given up and have not ended since.
+    /// Returns the number of cancelled calls that did not end within [`STUCK`].
     pub fn stuck(&self) -> u64 {
         self.stuck.load(Ordering::Relaxed)
     }
 
-    /// Calls that the backend has not ended.
+    /// Returns the number of calls that the backend has not ended.
     pub fn under_way(&self) -> usize {
         self.host.under_way()
     }
 
-    /// Starts a call with room for that many items.
+    /// Starts a call; at most `room` items are buffered.
     pub fn start<T: Serialize + ?Sized>(
         self: &Arc<Self>,
         method: u32,
@@ -103,7 +103,7 @@ impl Instance {
             host.leave(id);
             drop(ended);
         });
-        // The backend's from here on, also if it fails.
+        // The backend owns the descriptors from here on, even if the call fails.
         let fds: Vec<i32> = fds.into_iter().map(|fd| fd.map_or(-1, IntoRawFd::into_raw_fd)).collect();
         let call = abi::Call {
             size: 80,
@@ -135,7 +135,7 @@ impl Drop for Instance {
     }
 }
 
-/// Gives a call up when dropped before it has ended.
+/// Cancels its call when dropped before the call has ended.
 pub(crate) struct GiveUp {
     instance: Arc<Instance>,
     id: u64,
@@ -144,7 +144,7 @@ pub(crate) struct GiveUp {
 }
 
 impl GiveUp {
-    /// The call has ended.
+    /// Drops the guard without cancelling: the call has ended.
     pub fn defuse(mut self) {
         self.ended = None;
     }
@@ -158,7 +158,7 @@ impl Drop for GiveUp {
         unsafe { cancel(self.instance.handle.0, self.id) }
         let (stuck, method, name) = (Arc::clone(&self.instance.stuck), self.method, self.instance.descriptor.name());
         if let Ok(tokio) = tokio::runtime::Handle::try_current() {
-            // Ends by itself; nothing waits for it.
+            // The task ends by itself; nothing waits for it.
             #[allow(clippy::disallowed_methods, reason = "a watch of a few seconds over a call that was given up")]
             tokio.spawn(async move {
                 if tokio::time::timeout(STUCK, ended).await.is_err() {

@@ -2,9 +2,11 @@
 //! [`Runtime`](stanchion_runtime::Runtime).
 //!
 //! # Layout
-//! - [`load`]: the way in. [`check`]: who may have written the file. [`descriptor`]: what the library says of itself.
-//! - [`LoadedBackend`] ([`proxy`]): the trait's methods as calls. [`call`]: one call and its answer.
-//! - [`host`]: what the agent offers a backend: its log. [`memory`]: the heap that both use.
+//! - [`load`]: the entry point. [`check`]: who could have written the file. [`descriptor`]: the library's description
+//!   of itself.
+//! - [`LoadedBackend`] ([`proxy`]): the trait's methods as calls. [`instance`]: an open backend. [`call`]: one call and
+//!   its answer.
+//! - [`host`]: the log that the agent offers a backend. [`memory`]: the heap that both use.
 
 mod call;
 mod check;
@@ -20,27 +22,27 @@ use stanchion_runtime::{Error, ErrorKind, OpenRequest};
 
 pub use proxy::LoadedBackend;
 
-/// How long a backend may take to open.
+/// Time limit for opening a backend.
 const OPENING: Duration = Duration::from_secs(30);
 
-/// Which backend to load.
+/// Backend to load.
 #[derive(Clone, Debug)]
 pub struct BackendSpec {
-    /// Its name in the configuration; the library must offer a backend of that name.
+    /// Name in the configuration; the library must offer a backend of that name.
     pub name: String,
     /// Absolute path of the library.
     pub library: PathBuf,
     /// SHA-256 that the file must have, in hexadecimal.
     pub sha256: Option<String>,
-    /// What it is opened with.
+    /// Request that opens it.
     pub open: OpenRequest,
 }
 
 /// Loads and opens a backend.
 ///
 /// # Errors
-/// The library is missing, may have been written by others than root, is not a backend of this version, or did not open.
-/// The message names the file and the way out.
+/// The library is missing, others than root or the agent's user could have written it, it is not a backend of this
+/// version, or it did not open. The message names the file and the remedy.
 pub async fn load(spec: BackendSpec) -> Result<LoadedBackend, Error> {
     let BackendSpec { name, library, sha256, open } = spec;
     let (file, wanted) = (library.clone(), name.clone());

@@ -1,16 +1,16 @@
-//! The memory that the agent and its libraries share: libc's heap, and the code that is mapped.
+//! Memory that the agent and its libraries share: libc's heap and mapped code.
 //!
-//! glibc gives every thread a heap of its own and keeps what was freed. Each library brings threads, and a burst of pods
-//! makes all of them allocate once: on an idle node that would stay for ever. So would code: most of it is for starts and
-//! pulls, and the kernel maps sixteen pages for each that is touched. With another libc there is nothing to do.
+//! glibc gives every thread a heap of its own and keeps freed memory. Each library brings threads, and a burst of pods
+//! makes all of them allocate once: on an idle node that memory would stay for ever. So would code: most of it is for
+//! starts and pulls, and the kernel maps sixteen pages for each one touched. With another libc there is nothing to do.
 #![cfg_attr(target_env = "gnu", allow(unsafe_code, reason = "libc's allocator and its list of loaded objects"))]
 
-/// Segment that can be written to (elf(5)).
+/// Flag of a writable segment (elf(5)).
 #[cfg(target_env = "gnu")]
 const PF_W: u32 = 2;
 
-/// One heap for all threads of the process, those of libraries included. To be called before the first thread is
-/// started; later it has an effect on new threads only.
+/// Makes all threads of the process, those of libraries included, share one heap. Call it before the first thread
+/// starts; later it affects new threads only.
 #[cfg(target_env = "gnu")]
 pub fn share_one_heap() {
     // SAFETY: sets a number in the allocator under its own lock; any value is valid (mallopt(3)).
@@ -20,8 +20,8 @@ pub fn share_one_heap() {
     }
 }
 
-/// Gives memory that is not in use back to the node: what is free in the heap, and code, which stays in the page cache:
-/// what is needed again is mapped again, in about a microsecond for sixteen pages.
+/// Returns unused memory to the node: free heap, and mapped code. The code stays in the page cache; code that is needed
+/// again is mapped again, in about a microsecond for sixteen pages.
 #[cfg(target_env = "gnu")]
 pub fn give_back() {
     // SAFETY: has no preconditions (malloc_trim(3)). Whether there was anything to give back does not matter.
@@ -30,7 +30,7 @@ pub fn give_back() {
     unsafe { libc::dl_iterate_phdr(Some(give_back_code), std::ptr::null_mut()) };
 }
 
-/// Unmaps the pages of an object's read-only segments.
+/// Drops the mapped pages of an object's read-only segments.
 #[cfg(target_env = "gnu")]
 unsafe extern "C" fn give_back_code(
     object: *mut libc::dl_phdr_info,
@@ -45,7 +45,7 @@ unsafe extern "C" fn give_back_code(
     // SAFETY: the object's own count of its own headers.
     let segments = unsafe { std::slice::from_raw_parts(object.dlpi_phdr, object.dlpi_phnum.into()) };
     for segment in segments {
-        // What was ever writable may differ from its file, relocated data that is protected by now included.
+        // A segment that was ever writable may differ from its file, also relocated data that is read-only by now.
         if segment.p_type != libc::PT_LOAD || segment.p_flags & PF_W != 0 {
             continue;
         }
@@ -62,11 +62,11 @@ unsafe extern "C" fn give_back_code(
     0
 }
 
-/// One heap for all threads of the process.
+/// Does nothing: only glibc has a heap per thread.
 #[cfg(not(target_env = "gnu"))]
 pub fn share_one_heap() {}
 
-/// Gives memory that is not in use back to the node.
+/// Does nothing: only glibc needs it.
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
 
@@ -74,7 +74,7 @@ pub fn give_back() {}
 mod tests {
     use std::fs;
 
-    /// KiB of code of this program that are mapped.
+    /// Returns how much of this program's code is mapped, KiB.
     fn mapped_code() -> u64 {
         let program = std::env::current_exe().expect("the test's program");
         let program = program.to_str().expect("its path is text");

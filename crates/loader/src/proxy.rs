@@ -24,11 +24,11 @@ use crate::{
     instance::{GiveUp, Instance},
 };
 
-/// Events that wait for the observer; when there are more it is told to look at everything.
+/// Events that are buffered for the observer; when there are more, it gets `Resync`.
 const EVENTS: usize = 256;
-/// Reports of a pull that wait.
+/// Progress reports of a pull that are buffered.
 const REPORTS: usize = 16;
-/// How long calls may take, by what they do.
+/// Time limits of calls, by what they do.
 const QUICK: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_secs(120);
 
@@ -48,7 +48,7 @@ impl LoadedBackend {
     /// Opens a backend that is linked statically, over the same boundary.
     ///
     /// # Errors
-    /// As [`load`](crate::load), without those of the file.
+    /// As [`load`](crate::load), except those of the file.
     #[allow(unsafe_code, reason = "reads a descriptor")]
     pub async fn from_static(backend: &'static abi::Backend, name: &str, request: OpenRequest) -> Result<Self> {
         // SAFETY: a static reference is valid for ever.
@@ -58,43 +58,43 @@ impl LoadedBackend {
         Self::open(checked?, PathBuf::new(), request).await
     }
 
-    /// Its name.
+    /// Returns the name of the backend.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The library it was loaded from; empty for one that is linked statically.
+    /// Returns the path of the library that it was loaded from; empty for one that is linked statically.
     #[must_use]
     pub fn library(&self) -> &Path {
         &self.instance.library
     }
 
-    /// Version of the library.
+    /// Returns the version of the library.
     #[must_use]
     pub fn library_version(&self) -> String {
         self.instance.descriptor.version()
     }
 
-    /// What it was built with.
+    /// Returns the builder of the library, e.g. the SDK with its version.
     #[must_use]
     pub fn built_by(&self) -> String {
         self.instance.descriptor.built_by()
     }
 
-    /// Version of the boundary it was built for.
+    /// Returns the ABI version that it was built for: major and minor.
     #[must_use]
     pub fn abi(&self) -> (u16, u16) {
         self.instance.descriptor.abi()
     }
 
-    /// Calls that were given up and have not ended since.
+    /// Returns the number of cancelled calls that did not end within five seconds.
     #[must_use]
     pub fn stuck_calls(&self) -> u64 {
         self.instance.stuck()
     }
 
-    /// Calls that the backend has not ended, given up or not.
+    /// Returns the number of calls that the backend has not ended, cancelled or not.
     #[must_use]
     pub fn calls_under_way(&self) -> usize {
         self.instance.under_way()
@@ -266,14 +266,14 @@ impl Runtime for LoadedBackend {
     fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static {
         let started = self.instance.start(method::EVENTS, &(), Vec::new(), EVENTS, None);
         let state = started.map(|(answer, give_up)| Some((answer, give_up)));
-        // Who drops what is left of it unread asks once more: an end stays one.
+        // Fused: a caller that drains the stream polls past its end.
         Box::pin(stream::unfold(state, next_event).fuse()) as Pin<Box<dyn Stream<Item = Result<Event>> + Send>>
     }
 }
 
 type Subscription = Result<Option<(Answer, GiveUp)>>;
 
-/// The next event of a subscription, and what is left of it.
+/// Returns the next event of a subscription, and the subscription's new state.
 async fn next_event(subscription: Subscription) -> Option<(Result<Event>, Subscription)> {
     let (mut answer, give_up) = match subscription {
         Ok(state) => state?,
@@ -283,7 +283,7 @@ async fn next_event(subscription: Subscription) -> Option<(Result<Event>, Subscr
         biased;
         Some(()) = answer.overflow.recv() => Some((Ok(EventKind::Resync.into()), Ok(Some((answer, give_up))))),
         Some(item) = answer.items.recv() => {
-            // What a newer backend says in an unknown way is still a reason to look.
+            // An unknown event of a newer backend is still a reason to look.
             let event = serde_json::from_slice(&item).unwrap_or_else(|_| EventKind::Unknown.into());
             Some((Ok(event), Ok(Some((answer, give_up)))))
         }

@@ -1,17 +1,17 @@
-//! Pairs of a key and a value, in any order: the shim passes the URL's query.
+//! Command line: pairs of a key and a value, in any order. containerd's shim passes the query of the `binary://` URL.
 
 use std::{ffi::OsString, path::PathBuf};
 
-/// Where and how much to write.
+/// Path and size limits of the log.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Arguments {
     /// `log`: the log file.
     pub path: PathBuf,
-    /// `max-size`: the file is rotated before it is longer than that, bytes.
+    /// `max-size`: the file is rotated before it grows beyond this, bytes.
     pub max_size: u64,
     /// `max-files`: how many files to keep, the current one included.
     pub max_files: usize,
-    /// `input`: a pipe to hold open, so that the container's standard input does not end before anybody has written to it.
+    /// `input`: a pipe to hold open, so that the container's stdin does not end before anybody has written to it.
     pub input: Option<PathBuf>,
 }
 
@@ -19,7 +19,7 @@ impl Arguments {
     const MAX_SIZE: u64 = 10 << 20;
     const MAX_FILES: usize = 5;
 
-    /// Reads the command line, without the program's name.
+    /// Parses the command line, without the program's name.
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let (mut path, mut input) = (None, None);
         let (mut max_size, mut max_files) = (Self::MAX_SIZE, Self::MAX_FILES);

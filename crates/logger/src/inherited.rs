@@ -1,4 +1,4 @@
-//! What the shim leaves to this process: descriptors by number, and signals.
+//! Descriptors that containerd's shim passes by number, and signals that this process ignores.
 
 #![allow(unsafe_code, reason = "descriptors are inherited as numbers, and std has no call that ignores a signal")]
 
@@ -9,25 +9,25 @@ use std::{
     os::fd::{FromRawFd, OwnedFd, RawFd},
 };
 
-/// The descriptors of containerd's `binary://` logging.
+/// Descriptors of a `binary://` logger of containerd.
 pub struct Inherited {
-    /// The container's standard output.
+    /// Container's standard output.
     pub stdout: File,
-    /// The container's standard error.
+    /// Container's standard error.
     pub stderr: File,
-    /// Dropped when the logger is ready.
+    /// Pipe to the shim; closing it says that the logger is ready.
     pub ready: OwnedFd,
 }
 
 impl Inherited {
-    /// Takes the descriptors. To be called once, first in `main`.
+    /// Takes the descriptors. Call it once, first in `main`.
     pub fn take() -> Result<Self, String> {
         Ok(Self { stdout: take(3, "stdout")?.into(), stderr: take(4, "stderr")?.into(), ready: take(5, "ready")? })
     }
 }
 
 fn take(fd: RawFd, what: &str) -> Result<OwnedFd, String> {
-    // Not opened: only looked at, so that a number that is not open is never taken for one.
+    // This check opens nothing: a descriptor that is not open must never reach `from_raw_fd`.
     if let Err(error) = fs::symlink_metadata(format!("/proc/self/fd/{fd}"))
         && error.kind() == io::ErrorKind::NotFound
     {
@@ -38,7 +38,7 @@ fn take(fd: RawFd, what: &str) -> Result<OwnedFd, String> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Ignores the signals that end a session or a service: the container's output ends when the container does.
+/// Ignores the signals that end a session or a service: the logger must read until the container's output ends.
 pub fn ignore_signals() {
     const SIGHUP: c_int = 1;
     const SIGINT: c_int = 2;

@@ -1,4 +1,4 @@
-//! The log file: appending, rotation, and an account of what could not be written.
+//! Log file: appends lines, rotates the file and counts the lines that it could not write.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -9,38 +9,38 @@ use std::{
 
 use crate::{arguments::Arguments, rotation, stream::Name, utc::Utc};
 
-/// The current file and what is known of it.
+/// Current log file, and the lines lost since the last successful write.
 pub struct Log {
     arguments: Arguments,
-    /// `None` while it cannot be opened; every append tries again.
+    /// `None` while the file is not open; every append tries to open it.
     file: Option<File>,
-    /// Its length, as far as this process has written it.
+    /// Length of the file when it was opened, plus what this process has written since, bytes.
     size: u64,
-    /// Lines that were lost and not told of yet.
+    /// Lost lines that the log does not report yet.
     lost: u64,
-    /// Why the last of them was.
+    /// Last error of opening or writing the file.
     why: Option<io::Error>,
 }
 
-/// Locks; a stream that panicked with the lock held stops neither the other nor the log.
+/// Locks the log, even after a panic of the thread that held the lock: the other stream must go on.
 pub fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
     log.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Log {
-    /// The log of these arguments, not opened yet.
+    /// Makes a log; its file is not open yet.
     pub fn new(arguments: Arguments) -> Self {
         Self { arguments, file: None, size: 0, lost: 0, why: None }
     }
 
-    /// Opens the file, or makes it. If it cannot, every append tries again.
+    /// Opens or creates the file. If that fails, every append tries again.
     pub fn open(&mut self) {
         if let Err(error) = self.opened() {
             self.why = Some(error);
         }
     }
 
-    /// Appends whole lines, each with its end. Never fails: what cannot be written is counted.
+    /// Appends whole lines, each with its newline. Never fails: it counts the lines that it cannot write.
     pub fn append(&mut self, lines: &[u8]) {
         if !self.tell_losses() {
             self.lost += count_lines(lines);
@@ -49,12 +49,12 @@ impl Log {
         }
     }
 
-    /// The streams have ended: says what was lost to the last, if it can.
+    /// Reports the last lost lines, if it can, after both streams have ended.
     pub fn finish(&mut self) {
         self.tell_losses();
     }
 
-    /// Says how many lines are missing here, before the next one is written; `false` if it still cannot write.
+    /// Writes how many lines are missing here, if any; returns `false` if it still cannot write.
     fn tell_losses(&mut self) -> bool {
         if self.lost == 0 {
             return true;
@@ -74,8 +74,8 @@ impl Log {
         }
     }
 
-    /// Writes lines, rotating between two of them wherever a file is full. On an error: how much was written, whole
-    /// lines only.
+    /// Writes lines, and rotates between two of them when the file is full. The error has the number of bytes written,
+    /// whole lines only.
     fn write_chunks(&mut self, lines: &[u8]) -> Result<(), (usize, io::Error)> {
         let mut written = 0;
         while written < lines.len() {
@@ -86,7 +86,7 @@ impl Log {
                 if self.size > 0 {
                     self.rotate();
                 }
-                // At least one line a file, however small the limit.
+                // A file takes at least one line, however small the limit is.
                 chunk = rest.iter().position(|&byte| byte == b'\n').map_or(rest.len(), |end| end + 1);
             }
             self.write(&rest[..chunk]).map_err(|(part, error)| (written + part, error))?;
@@ -95,7 +95,7 @@ impl Log {
         Ok(())
     }
 
-    /// Writes whole lines; on an error takes back the one that was written in part, and says how much stays.
+    /// Writes whole lines. On an error it removes the partly written line; the error has the number of bytes that stay.
     fn write(&mut self, lines: &[u8]) -> Result<(), (usize, io::Error)> {
         let (mut file, size) = self.opened().map_err(|error| (0, error))?;
         let mut written = 0;
@@ -112,26 +112,27 @@ impl Log {
             }
         };
         let whole = after_last_line(&lines[..written]);
-        // Unless somebody else has cut or written the file meanwhile.
+        // Not if somebody else has truncated or extended the file meanwhile.
         if file.metadata().is_ok_and(|now| now.len() == size + written as u64) {
-            // If that fails, the next line begins in the middle of one: a reader sees one bad line.
+            // If this fails, the next line follows the partial one: a reader sees one bad line.
             file.set_len(size + whole as u64).ok();
         }
         self.size = size + whole as u64;
         Err((whole, error))
     }
 
-    /// Moves on to a new file. Where that fails the old one grows on, and the next append tries again.
+    /// Renames the file; the next write opens a new one. If renaming fails, the old file grows on and the next append
+    /// tries again.
     fn rotate(&mut self) {
         let path = &self.arguments.path;
         if rotation::rotate(path, Utc::now()).is_ok() {
             (self.file, self.size) = (None, 0);
-            // What cannot be removed now is removed with the next rotation.
+            // The next rotation removes files that cannot be removed now.
             rotation::prune(path, self.arguments.max_files - 1).ok();
         }
     }
 
-    /// The current file, opened again where it is not, and its length.
+    /// Returns the current file and its length; opens it if it is not open.
     fn opened(&mut self) -> io::Result<(&File, u64)> {
         if self.file.is_none() {
             let path = &self.arguments.path;
@@ -159,7 +160,7 @@ impl Log {
     }
 }
 
-/// Length of the whole lines at the beginning.
+/// Returns the length of the whole lines at the beginning.
 fn after_last_line(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1)
 }

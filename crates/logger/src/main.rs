@@ -1,18 +1,18 @@
 //! Writes a container's output as CRI log files.
 //!
-//! containerd's shim starts one for every container (`binary://` in the task's stdout and stderr) as
-//! `stanchion-logger log PATH [max-size BYTES] [max-files N] [input PIPE]`, with the container's stdout on descriptor 3, its stderr
-//! on 4, and a pipe on 5 that is closed to say "ready": the container starts only then. It outlives agent and containerd
-//! and is never restarted, and when it is gone the container's writes fail. So it ends only when both streams have
-//! ended, and whatever happens to the disk, it goes on reading.
+//! containerd's shim starts one logger for every container (`binary://` in the task's stdout and stderr) as
+//! `stanchion-logger log PATH [max-size BYTES] [max-files N] [input PIPE]`. The container's stdout is on descriptor 3,
+//! its stderr on 4. The logger closes the pipe on 5 to say "ready"; the container starts only then. The logger outlives
+//! agent and containerd, and nothing restarts it; without it, the container's writes fail. So it ends only after both
+//! streams have ended, and it goes on reading whatever happens to the disk.
 //!
 //! # Layout
-//! - `arguments`: what it is started with.
-//! - `inherited`: descriptors and signals, as the shim leaves them. The only `unsafe`.
+//! - `arguments`: the command line.
+//! - `inherited`: descriptors from the shim, and ignored signals. The only `unsafe`.
 //! - `stream`: reads one stream and frames its lines.
-//! - `log`: the file: appending, rotation, lines that were lost.
-//! - `rotation`: names of rotated files, and which of them go.
-//! - `utc`: the time of day in the two forms that are needed.
+//! - `log`: appends to the log file, rotates it and counts lost lines.
+//! - `rotation`: names rotated files and removes the oldest.
+//! - `utc`: UTC time, as RFC 3339 and for file names.
 
 mod arguments;
 mod inherited;
@@ -37,7 +37,7 @@ use self::{
     stream::{Name, Stream},
 };
 
-/// A stream's thread reads and writes buffers that are made before; it needs hardly any stack.
+/// Stack of a stream's thread, bytes. The thread's buffers are on the heap, so it needs hardly any stack.
 const STACK: usize = 64 * 1024;
 
 fn main() -> ExitCode {
@@ -53,13 +53,14 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => {
             eprintln!("stanchion-logger: {error}");
-            // The shim takes our end for readiness; the container shall run, if without a log.
+            // The container must run even without a log: the closed pipe tells the shim that the logger is ready.
             drop(ready);
             both(move || drain(stdout), move || drain(stderr));
             return ExitCode::from(2);
         }
     };
-    // Both ways, so that it does not wait for another end; held to the container's own.
+    // Opened for reading and writing, so that opening does not wait for the other end; held open until the container's
+    // output ends.
     let _input = arguments.input.as_ref().and_then(|path| match File::options().read(true).write(true).open(path) {
         Ok(pipe) => Some(pipe),
         Err(error) => {
@@ -77,12 +78,12 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs one on a thread of its own, and the other here, to the end of both.
+/// Runs `one` on a thread of its own and `other` on this one; returns when both have ended.
 fn both(one: impl FnOnce() + Send, other: impl FnOnce()) {
     thread::scope(|scope| {
         let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, one);
         other();
-        // Without a thread there is nothing to read the one stream with; the shim sees it close.
+        // Without a thread nothing reads that stream; its pipe is closed.
         if let Err(error) = thread {
             eprintln!("stanchion-logger: no thread for one of the streams: {error}");
         }

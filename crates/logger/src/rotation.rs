@@ -1,7 +1,7 @@
-//! Names of rotated files, and which of them go.
+//! Rotates the log file: names rotated files and removes the oldest.
 //!
-//! As kubelet names them: `0.log` becomes `0.log.20261123-211530`. A second rotation in the same second, or after the
-//! clock was set back, gets the next number behind the latest name: `0.log.20261123-211530.001`. So names sort by age.
+//! Names are kubelet's: `0.log` becomes `0.log.20261123-211530`. A second rotation in the same second, or after the
+//! clock was set back, appends the next number to the latest name: `0.log.20261123-211530.001`. So names sort by age.
 
 use std::{
     ffi::OsString,
@@ -11,7 +11,7 @@ use std::{
 
 use crate::utc::Utc;
 
-/// Gives the file its rotated name. Without the file there is nothing to do.
+/// Renames the file to its rotated name. Does nothing if there is no file.
 pub fn rotate(path: &Path, now: Utc) -> io::Result<()> {
     let latest = rotated(path)?.pop();
     let stamp = next_stamp(latest.as_deref(), &now.compact());
@@ -21,7 +21,7 @@ pub fn rotate(path: &Path, now: Utc) -> io::Result<()> {
     }
 }
 
-/// Removes the oldest rotated files, so that `keep` are left. The first error, after all were tried.
+/// Removes the oldest rotated files, so that `keep` are left. Tries all of them, and returns the first error.
 pub fn prune(path: &Path, keep: usize) -> io::Result<()> {
     let stamps = rotated(path)?;
     let surplus = stamps.len().saturating_sub(keep);
@@ -29,7 +29,7 @@ pub fn prune(path: &Path, keep: usize) -> io::Result<()> {
     removals.fold(Ok(()), Result::and)
 }
 
-/// The stamps of the rotated files, oldest first. Files of other names beside the log are nobody's business here.
+/// Returns the stamps of the rotated files, oldest first. Ignores files with other names beside the log.
 fn rotated(path: &Path) -> io::Result<Vec<String>> {
     let (Some(dir), Some(name)) = (path.parent(), path.file_name()) else { return Ok(Vec::new()) };
     let mut stamps = Vec::new();
@@ -44,7 +44,7 @@ fn rotated(path: &Path) -> io::Result<Vec<String>> {
     Ok(stamps)
 }
 
-/// Tells whether a text is like `20261123-211530`, `20261123-211530.001` or `20261123-211530.999.001`.
+/// Returns whether a text is like `20261123-211530`, `20261123-211530.001` or `20261123-211530.999.001`.
 fn is_stamp(text: &str) -> bool {
     let mut parts = text.split('.');
     let digits = |text: &str, count| text.len() == count && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -52,10 +52,11 @@ fn is_stamp(text: &str) -> bool {
     time.is_some_and(|(day, second)| digits(day, 8) && digits(second, 6)) && parts.all(|number| digits(number, 3))
 }
 
-/// The stamp of `now`, or one that sorts after `latest` if that does not.
+/// Returns the stamp of `now`, or one that sorts after `latest` if `now` does not.
 fn next_stamp(latest: Option<&str>, now: &str) -> String {
     match latest {
-        // While the clock is behind it there can be any number: of equal beginnings the longer one sorts last.
+        // While the clock is behind `latest`, there can be any number of stamps: of two with the same prefix, the
+        // longer sorts last.
         Some(latest) if now <= latest => match latest.rsplit_once('.') {
             Some((before, number)) if number < "999" => {
                 format!("{before}.{:03}", number.parse().unwrap_or(0_u16) + 1)

@@ -1,4 +1,4 @@
-//! One stream of a container's output, and its lines.
+//! Reads one stream of a container's output and frames its lines in the CRI log format.
 
 use std::{
     fs::File,
@@ -11,12 +11,12 @@ use crate::{
     utc::Utc,
 };
 
-/// Longest text of one log line; a longer line comes in parts.
+/// Longest text of one log line, bytes; a longer line is split into parts.
 const LINE: usize = 16 * 1024;
-/// Room for time, stream and tag before a line, and its end.
+/// Room around a line's text for time, stream, tag and newline, bytes.
 const FRAME: usize = 64;
 
-/// Which stream.
+/// Name of a stream.
 #[derive(Clone, Copy, Debug)]
 pub enum Name {
     /// Standard output.
@@ -26,7 +26,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// As it stands in a log line.
+    /// Returns the name as a log line has it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Stdout => "stdout",
@@ -35,41 +35,41 @@ impl Name {
     }
 }
 
-/// Reads one stream to its end. Its buffers are made at once and never grow.
+/// Reader of one stream. Its buffers are allocated once and never grow.
 pub struct Stream {
     name: Name,
     from: File,
-    /// What was read and is not framed: the beginning of a line.
+    /// Bytes read and not framed yet: the beginning of a line.
     input: Box<[u8]>,
     filled: usize,
-    /// Framed lines that are not written yet, whole ones only.
+    /// Framed whole lines that are not written yet.
     output: Vec<u8>,
 }
 
 impl Stream {
-    /// The stream on descriptor `from`.
+    /// Makes a reader of the stream on descriptor `from`.
     pub fn new(name: Name, from: File) -> Self {
         let input = vec![0; 2 * LINE].into_boxed_slice();
         Self { name, from, input, filled: 0, output: Vec::with_capacity(2 * LINE) }
     }
 
-    /// Writes every line into `log`, to the end of the stream.
+    /// Writes every line to `log`, until the stream ends.
     pub fn run(mut self, log: &Mutex<Log>) {
         loop {
-            // Never full here: what is longer than a line has been framed.
+            // Never empty: the buffer takes two lines, and framing leaves at most one.
             let room = &mut self.input[self.filled..];
             match self.from.read(room) {
                 Ok(0) => break,
                 Ok(read) => self.filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // A pipe has no other errors; there is nothing more to read in any case.
+                // A pipe has no other errors; nothing more could be read in any case.
                 Err(_) => break,
             }
             self.frame_lines(log);
             self.flush(log);
         }
         if self.filled > 0 {
-            // A last line without its end is a line.
+            // A last line without a newline is a full line.
             self.frame(0, self.filled, "F", Utc::now(), log);
             self.flush(log);
         }
@@ -80,7 +80,7 @@ impl Stream {
         let mut start = 0;
         loop {
             let rest = &self.input[start..self.filled];
-            // One more than a line: its end may come right after the longest text.
+            // One byte more than a line: the newline may follow right after the longest text.
             let window = &rest[..rest.len().min(LINE + 1)];
             if let Some(length) = window.iter().position(|&byte| byte == b'\n') {
                 self.frame(start, start + length, "F", now, log);

@@ -1,11 +1,11 @@
-//! The time of day.
+//! UTC time in the two formats that the logger writes.
 
 use std::{
     fmt,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// A moment, in UTC.
+/// Point in time, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Utc {
     /// Seconds since 1970.
@@ -14,20 +14,20 @@ pub struct Utc {
 }
 
 impl Utc {
-    /// Now, by the node's clock. A clock before 1970 counts as 1970.
+    /// Returns the current time of the node's clock. A clock before 1970 counts as 1970.
     pub fn now() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the logger's clock: lines carry the time of day")]
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self { seconds: since.as_secs(), nanos: since.subsec_nanos() }
     }
 
-    /// For the name of a rotated file, as kubelet has it: `20261123-211530`.
+    /// Formats the time as kubelet does in the name of a rotated file: `20261123-211530`.
     pub fn compact(self) -> String {
         let ([year, month, day], [hour, minute, second]) = self.fields();
         format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}")
     }
 
-    /// `[year, month, day]` and `[hour, minute, second]`.
+    /// Returns `[year, month, day]` and `[hour, minute, second]`.
     fn fields(self) -> ([u64; 3], [u64; 3]) {
         let (days, second) = (self.seconds / 86_400, self.seconds % 86_400);
         // Gregorian calendar in eras of 400 years that begin on 1 March of a year 0.
@@ -44,7 +44,7 @@ impl Utc {
 }
 
 impl fmt::Display for Utc {
-    /// RFC 3339 with nanoseconds.
+    /// Writes RFC 3339 with nanoseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ([year, month, day], [hour, minute, second]) = self.fields();
         write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", self.nanos)

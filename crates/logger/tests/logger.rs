@@ -1,4 +1,4 @@
-//! The logger as the shim runs it: a process with the container's output on descriptors 3 and 4, and 5 to say "ready".
+//! Runs the logger as the shim does: with the container's output on descriptors 3 and 4, and 5 to say "ready".
 
 mod shim;
 
@@ -185,7 +185,7 @@ fn ready_means_that_the_file_is_there_for_its_group_only() {
     let dir = dir();
     let path = dir.path().join("missing/too/0.log");
     let logger = Logger::start(&path, &[]);
-    // `start` has waited for the end of descriptor 5, and nothing was written yet.
+    // `start` has waited until descriptor 5 was closed, and nothing has been written yet.
     assert_eq!(path.metadata().expect("the log file").permissions().mode() & 0o777, 0o640);
     let parent = path.parent().expect("a directory").metadata().expect("the directory");
     assert_eq!(parent.permissions().mode() & 0o777, 0o755);
@@ -201,7 +201,7 @@ fn it_ends_only_when_both_streams_have_ended() {
     logger.signal("TERM");
     logger.signal("HUP");
     logger.signal("INT");
-    // Far more than a pipe holds: it is read.
+    // Far more than a pipe holds: the logger must read it.
     logger.err(&"still here\n".repeat(30_000));
     logger.end();
     assert_eq!(texts(&read(&path), "stderr").len(), 30_000);
@@ -231,7 +231,7 @@ fn a_full_disk_costs_lines_but_stops_nobody() {
     logger.end();
     let mut logger = Logger::start(&path, &[]);
     let filler = disk.fill();
-    // More than pipe and buffers hold: once it is written, the logger has read lines it could not write.
+    // More than the pipe and the buffers hold: once it is written, the logger has read lines that it could not write.
     logger.out(&"lost perhaps\n".repeat(40_000));
     fs::remove_file(filler).expect("the disk has room again");
     logger.out("after\n");
@@ -284,7 +284,7 @@ fn without_its_descriptors_it_says_what_it_is() {
 #[test]
 fn it_stays_small() {
     let dir = dir();
-    // One runs beside every container: the program itself is shared by all.
+    // A second logger, as on a node with more than one container: all of them share the program's pages.
     let other = Logger::start(&dir.path().join("other.log"), &[]);
     let path = dir.path().join("0.log");
     let mut logger = Logger::start(&path, &["max-size", "100000"]);
@@ -298,7 +298,7 @@ fn it_stays_small() {
     other.end();
 }
 
-/// What no other process shares with it.
+/// Returns the logger's memory that no other process shares, KiB.
 fn private_kib(logger: &Logger) -> u64 {
     let smaps = fs::read_to_string(format!("/proc/{}/smaps_rollup", logger.pid())).expect("its memory map");
     let private = smaps.lines().filter(|line| line.starts_with("Private_"));

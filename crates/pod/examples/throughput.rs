@@ -1,4 +1,4 @@
-//! How long it takes to decode, default and validate 1,000 manifests of 100 lines.
+//! Measures how long it takes to decode, default and validate 1,000 manifests of 100 lines.
 //! `cargo run --release -p stanchion-pod --example throughput`
 
 #![allow(clippy::disallowed_methods, reason = "it measures")]
@@ -10,7 +10,7 @@ const MANIFESTS: u32 = 1000;
 fn main() {
     let manifests: Vec<_> = (0..MANIFESTS).map(manifest).collect();
     println!("{} lines each", manifests[0].lines().count());
-    // The first one pays for the schema.
+    // The first manifest pays for the schema.
     let decode = |text: &String| stanchion_pod::decode(text.as_bytes(), "node-1").map(|it| it.pods.len());
     for round in ["cold", "warm", "warm"] {
         let began = Instant::now();

@@ -1,15 +1,15 @@
-//! Bytes that are written as base64.
+//! Decodes base64 as Go does.
 
 use base64::{
     Engine as _, alphabet,
     engine::{GeneralPurpose, GeneralPurposeConfig},
 };
 
-/// Go's `StdEncoding`: it takes bits behind the last byte that are not zero.
+/// Go's `StdEncoding`: it accepts unused bits after the last byte that are not zero.
 const ENGINE: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// Decodes a text as Go does: line breaks in it count for nothing. Returns `None` for what is no base64.
+/// Decodes a text as Go does, ignoring line breaks. Returns `None` for text that is not base64.
 pub(crate) fn bytes(text: &str) -> Option<Vec<u8>> {
     ENGINE.decode(text.replace(['\n', '\r'], "")).ok()
 }

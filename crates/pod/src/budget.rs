@@ -1,13 +1,13 @@
-//! What the pods and objects of one file may take together.
+//! Budget of memory that the pods and objects of one file share.
 
 use crate::limits;
 
-/// The amounts that the pods and objects of a file share.
+/// Amounts that the pods and objects of a file share.
 #[derive(Debug)]
 pub(crate) struct Budget {
     /// Memory of the pods, the objects and the items of their lists and maps.
     pub items: Share,
-    /// Text that references stand for and that containers inherit.
+    /// Text that references expand to and that containers inherit from their pods.
     pub referred: Share,
 }
 
@@ -25,12 +25,12 @@ impl Budget {
     }
 }
 
-/// An amount that every pod of a file takes from, bytes.
+/// Amount that all pods of a file draw from, bytes.
 #[derive(Debug)]
 pub(crate) struct Share {
     most: usize,
     left: usize,
-    /// The amount that the present pod has taken.
+    /// Amount that the current pod has taken.
     own: usize,
 }
 
@@ -44,7 +44,7 @@ impl Share {
         self.left
     }
 
-    /// Takes so many bytes; returns whether they fit.
+    /// Takes `bytes` from the amount; returns whether they fit.
     pub fn take(&mut self, bytes: usize) -> bool {
         self.own = self.own.saturating_add(bytes);
         let fits = bytes <= self.left;
@@ -52,7 +52,7 @@ impl Share {
         fits
     }
 
-    /// Returns whether the present pod would fit if no other were before it in the file.
+    /// Returns whether the current pod would fit if it were alone in the file.
     pub fn fits_alone(&self) -> bool {
         self.own <= self.most
     }

@@ -1,4 +1,4 @@
-//! The checked wire type as a [`Pod`]. Nothing is wrong any more here; what cannot be is still reported, not trusted.
+//! Builds a [`Pod`] from the validated wire type. Impossible states are still reported as problems, not trusted.
 
 mod env;
 pub(crate) mod growth;
@@ -60,7 +60,7 @@ pub(crate) fn pod(wire: wire::Pod, uid: PodUid, revision: Revision, origin: Orig
 
 fn container(wire: &wire::Container, pod: &wire::Pod) -> Container {
     let ports: Vec<_> = wire.ports.iter().flatten().filter_map(port).collect();
-    // Probes' commands know only what the manifest says itself, as kubelet's do.
+    // Commands of probes expand only variables with a literal `value`, as kubelet's do.
     let said: BTreeMap<_, _> =
         wire.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
     let context = lifecycle::Context { ports: &ports, expand: &|word| expand(word, |name| said.get(name).copied()) };

@@ -1,4 +1,4 @@
-//! What the API server fills in (R-DEF-1).
+//! Defaults that the API server fills in (R-DEF-1).
 
 pub(crate) mod resources;
 mod volume;
@@ -12,7 +12,7 @@ use k8s_openapi::{
 
 use crate::image::is_latest;
 
-/// Fills in what the user left out. What is set stays (R-DEF-4).
+/// Fills in the fields that the user left out. Fields that are set stay (R-DEF-4).
 pub(crate) fn fill(pod: &mut Pod) {
     text(&mut pod.metadata.namespace, "default");
     let spec = pod.spec.get_or_insert_default();
@@ -25,7 +25,7 @@ pub(crate) fn fill(pod: &mut Pod) {
     if *grace < 0 {
         *grace = 1; // R-ID-12
     }
-    // Two spellings of one thing; the new one wins (R-ID-13).
+    // `serviceAccount` is the old name of `serviceAccountName`; the new one wins (R-ID-13).
     spec.service_account_name = spec.service_account_name.take().or_else(|| spec.service_account.take());
     spec.service_account.clone_from(&spec.service_account_name);
     let host_network = spec.host_network.unwrap_or(false);
@@ -50,7 +50,7 @@ pub(crate) fn fill(pod: &mut Pod) {
     resources::fill_pod(spec);
 }
 
-/// A text that is not set.
+/// Sets a text that is not set.
 fn text(field: &mut Option<String>, default: &str) {
     field.get_or_insert_with(|| default.to_owned());
 }
@@ -74,7 +74,7 @@ fn fill_container(container: &mut Container) {
     [&mut resources.limits, &mut resources.requests].into_iter().flatten().for_each(resources::round);
 }
 
-/// As a container; its resources may not be set and get no requests.
+/// Fills in an ephemeral container. Unlike other containers, it may not set resources, and gets no requests.
 fn fill_ephemeral(container: &mut EphemeralContainer) {
     text(&mut container.image_pull_policy, pull_policy(container.image.as_deref()));
     text(&mut container.termination_message_path, "/dev/termination-log");

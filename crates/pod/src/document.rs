@@ -1,4 +1,4 @@
-//! From bytes to one document per pod, and from there to Kubernetes' own type.
+//! Splits a file into one document per pod or object, and converts documents to the wire type.
 
 use std::borrow::Cow;
 
@@ -19,28 +19,28 @@ use crate::{
     yaml,
 };
 
-/// The document of a pod, or of an object that pods refer to.
+/// Document of a pod, or of an object that pods refer to.
 #[derive(Debug)]
 pub(crate) struct Document {
-    /// What it is, if it is no pod.
+    /// Kind of the object; `None` for a pod.
     pub object: Option<ObjectKind>,
-    /// The pod or object as the user wrote it.
+    /// Pod or object as the user wrote it.
     pub node: Node,
-    /// Whether it is an item of a list.
+    /// Whether the document is an item of a list.
     is_item: bool,
 }
 
-/// A document in Kubernetes' own type.
+/// Document as the wire type.
 #[derive(Debug)]
 pub(crate) struct Typed {
     pub pod: wire::Pod,
-    /// The fields that say something, nulls and zeros left out; an object.
+    /// Fields with a value, without nulls and zeros; an object.
     pub fields: Value,
-    /// Unknown fields and keys written twice.
+    /// Problems of unknown fields and duplicate keys.
     pub strict: Problems,
 }
 
-/// The file as text: UTF-8, or UTF-16 with a byte order mark.
+/// Decodes the file to text: UTF-8, or UTF-16 with a byte order mark.
 pub(crate) fn text(bytes: &[u8]) -> Result<Cow<'_, str>, Vec<Problem>> {
     if bytes.len() >= crate::MAX_MANIFEST {
         let mib = crate::MAX_MANIFEST >> 20;
@@ -70,8 +70,8 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow<'_, str>, Vec<Pro
     }
 }
 
-/// The documents of pods and objects, in the file's order. A file holds some; a server may say that it has none, with a list of none
-/// (R-HTTP-6).
+/// Parses the documents of pods and objects, in the file's order. A file must have at least one; a server may send an
+/// empty list to say that it has none (R-HTTP-6).
 pub(crate) fn documents(text: &str, origin: Origin) -> Result<Vec<Document>, Vec<Problem>> {
     let nodes = match text.trim_start().starts_with('{') {
         true => vec![json::document(text).map_err(|problem| vec![problem])?],
@@ -91,8 +91,8 @@ pub(crate) fn documents(text: &str, origin: Origin) -> Result<Vec<Document>, Vec
     Ok(documents)
 }
 
-/// A pod or object is taken as it is, a list's items one by one, and anything else refused. Items of a typed list need not
-/// repeat their type. `path` is that of the list's item.
+/// Adds a pod or object to `documents`, or the items of a list one by one; refuses anything else. Items of a typed list
+/// may omit their type. `path` is the path of `node` in a list.
 fn unfold(node: Node, path: &str, implied: Option<&str>, documents: &mut Vec<Document>) -> Result<(), Vec<Problem>> {
     let refused = |node: &Node, problem: Problem| vec![placed(problem.cut(), node)];
     if !matches!(node.content, Content::Map(_)) {
@@ -109,7 +109,7 @@ fn unfold(node: Node, path: &str, implied: Option<&str>, documents: &mut Vec<Doc
         return Ok(());
     };
     let items = join(path, "items");
-    // Without the word it may be the half of a list, and not one of nothing.
+    // Without `items` the list may be truncated rather than empty.
     let nothing = || {
         let message = "Required value: a list's items; [] says that there are none".to_owned();
         Problem { field: items.clone(), message, ..Problem::default() }
@@ -126,7 +126,7 @@ fn unfold(node: Node, path: &str, implied: Option<&str>, documents: &mut Vec<Doc
     Ok(())
 }
 
-/// What a list's items are, if they need not say it; `None` for what is no list.
+/// Returns the kind that items of a list may omit, if there is one; `None` if `kind` is not a list.
 fn list_of(kind: &str) -> Option<Option<&'static str>> {
     match kind {
         "List" => Some(None),
@@ -154,10 +154,10 @@ fn other_kind(kind: &str) -> Problem {
 }
 
 impl Document {
-    /// Makes Kubernetes' own type of it, within what its file has left. At most `room` problems are made.
+    /// Converts the document to the wire type, within its file's budget. Makes at most `room` problems.
     ///
     /// # Errors
-    /// Values do not fit their fields; unknown fields and repeated keys with it.
+    /// Values do not fit their fields; unknown fields and duplicate keys are reported with them.
     pub fn typed(&self, room: usize, budget: &mut Budget) -> Result<Typed, Problems> {
         let shape::Read { value: fields, strict, mut wrong } = self.read(room, &mut budget.items);
         if !wrong.is_empty() {
@@ -168,7 +168,7 @@ impl Document {
         let fields = Value::Object(fields);
         match serde::Deserialize::deserialize(&fields) {
             Ok(pod) => Ok(Typed { pod, fields, strict: self.located(strict) }),
-            // Nothing is left that could fail; if something does, the manifest is refused and not the agent's end.
+            // Nothing should fail here any more; if something does, refuse the manifest rather than panic.
             Err(error) => {
                 wrong.push(Problem { message: error.to_string(), ..Problem::default() });
                 Err(self.located(wrong))
@@ -176,8 +176,8 @@ impl Document {
         }
     }
 
-    /// Holds its fields against a shape. One that is larger than an API server takes is only looked through for what is wrong,
-    /// as is one that takes more memory than its file has left.
+    /// Checks the fields against the shape. A document larger than an API server accepts, or than its file's remaining
+    /// memory, is only checked: nothing of it is kept.
     pub fn read(&self, room: usize, left: &mut Share) -> shape::Read {
         let length = self.node.json_length();
         let mut read = shape::read(&self.node, self.shape(), room, left, length <= limits::REQUEST);
@@ -189,7 +189,7 @@ impl Document {
         read
     }
 
-    /// Returns about the memory that it takes, bytes.
+    /// Returns the approximate memory of the document, bytes.
     pub fn memory(&self) -> usize {
         shape::memory(&self.node, self.shape())
     }
@@ -203,12 +203,12 @@ impl Document {
         }
     }
 
-    /// Whether it is of the version that is known.
+    /// Checks that `apiVersion` is `v1`.
     ///
     /// # Errors
-    /// It is of another.
+    /// It is another version.
     pub fn check_version(&self, kind: &str, room: usize) -> Result<(), Problems> {
-        // An item of a PodList may leave its type out.
+        // An item of a PodList may omit its type.
         if self.node.get("apiVersion").map_or(!self.is_item, |version| version.text() != Some("v1")) {
             let mut problems = Problems::with_room(room);
             problems.add(|| {
@@ -221,7 +221,7 @@ impl Document {
         Ok(())
     }
 
-    /// The problems with line and column: of the field, or of the nearest thing around it that the file has.
+    /// Adds line and column to problems: of the field, or of the nearest value around it that the file has.
     pub fn located(&self, problems: Problems) -> Problems {
         problems.each(|problem| *problem = self.placed(std::mem::take(problem)))
     }
@@ -231,7 +231,7 @@ impl Document {
     }
 }
 
-/// A problem with its place in a document, if it has none.
+/// Adds line and column to a problem that has none.
 fn placed(problem: Problem, document: &Node) -> Problem {
     if problem.line.is_some() {
         return problem;
@@ -240,7 +240,7 @@ fn placed(problem: Problem, document: &Node) -> Problem {
     Problem { line: Some(at.line), column: Some(at.column), ..problem }
 }
 
-/// A manifest is a wish, not a report: what only a server writes is left out of what is shown.
+/// Removes the fields that only a server writes: a manifest is a wish, not a report.
 pub(crate) fn forget_status(pod: &mut wire::Pod) {
     pod.status = None;
     pod.metadata.deletion_timestamp = None;
@@ -250,7 +250,7 @@ pub(crate) fn forget_status(pod: &mut wire::Pod) {
     pod.metadata.managed_fields = None;
 }
 
-/// A problem of the document as a whole.
+/// Makes the problem of a document as a whole.
 fn whole(message: String) -> Vec<Problem> {
     vec![Problem { message, ..Problem::default() }]
 }

@@ -1,18 +1,19 @@
 //! `$(NAME)` references in command, args, env and subPathExpr (R-ENV-2, R-MNT-5).
 
-/// Replaces `$(NAME)` by what `lookup` has for the name; what it does not know stays as it is, and `$$` is a `$`.
+/// Replaces `$(NAME)` with the value that `lookup` has for the name. A name without a value stays as it is, and `$$` is
+/// a `$`.
 #[must_use]
 pub fn expand<'a>(text: &str, lookup: impl FnMut(&str) -> Option<&'a str>) -> String {
     expand_within(text, usize::MAX, lookup).unwrap_or_default()
 }
 
-/// The same, for a result of at most `most` bytes: `None` if it were larger. Each of forty variables that name the one before
-/// twice is twice as long.
+/// Expands a text as [`expand`] does; returns `None` if the result has more than `most` bytes. Otherwise forty
+/// variables, each of which names the one before twice, would make a text 2^40 times as long.
 #[must_use]
 pub fn expand_within<'a>(text: &str, most: usize, mut lookup: impl FnMut(&str) -> Option<&'a str>) -> Option<String> {
     let mut expanded = String::new();
     let mut rest = text;
-    // Where no `)` follows, none is looked for again.
+    // Once no `)` follows, the search for one is not repeated.
     let mut closes = true;
     let mut add = |part: &str| {
         let fits = part.len() <= most - expanded.len();

@@ -1,4 +1,4 @@
-//! Who a pod is: its revision and UID (ADR 4).
+//! Identity of a pod: its revision and UID (ADR 4).
 
 use k8s_openapi::api::core::v1::{Pod, Toleration};
 use serde_json::Value;
@@ -6,14 +6,14 @@ use sha2::{Digest, Sha256};
 
 use crate::{Origin, PodUid, Problem, Revision, problem::Problems, validate::quoted};
 
-/// Begins every hash, so that another scheme gives other hashes.
+/// First part of every hash, so that another scheme gives other hashes.
 const SCHEME: &str = "stanchion/1";
-/// Hashes are shown and kept as this many bytes in hexadecimal.
+/// Bytes of a hash that are kept; they are written in hexadecimal.
 const LENGTH: usize = 16;
-/// The most that a pod's name may have, the node's name at its end included (R-ID-2).
+/// Longest name of a pod with the node's name at its end, bytes (R-ID-2).
 const LONGEST_NAME: usize = 253;
 
-/// The hash of a user's document: what it says, not how it is written.
+/// Hashes a user's document: its content, not how it is written.
 pub(crate) fn revision(mut document: Value) -> Revision {
     drop_nulls(&mut document);
     if let Some(document) = document.as_object_mut() {
@@ -22,7 +22,8 @@ pub(crate) fn revision(mut document: Value) -> Revision {
         if let Some(metadata) =
             metadata.filter(|it| it.get("uid").and_then(Value::as_str).is_some_and(|uid| !uid.is_empty()))
         {
-            // Who names a pod's UID wants it kept through edits that no container has to know of (R-ID-6, R-CHG-2).
+            // A user who sets a pod's UID wants it kept when only labels or annotations change, which no container
+            // needs to know (R-ID-6, R-CHG-2).
             metadata.remove("labels");
             metadata.remove("annotations");
         }
@@ -30,7 +31,7 @@ pub(crate) fn revision(mut document: Value) -> Revision {
     Revision::new(&hash(&["revision", &document.to_string()]))
 }
 
-/// An explicit null is an absent field (R-DEF-4). Keys are sorted already, as serde_json's maps are.
+/// Removes nulls: an explicit null is an absent field (R-DEF-4). The keys of serde_json's maps are sorted already.
 fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -42,14 +43,14 @@ fn drop_nulls(value: &mut Value) {
     }
 }
 
-/// What this node asks of a pod's identity beyond what Kubernetes does.
+/// Checks the rules that this node has for a pod's name and UID beyond those of Kubernetes.
 pub(crate) fn check(pod: &Pod, node_name: &str, problems: &mut Problems) {
     let metadata = &pod.metadata;
     let mut add = |field: &str, message: String| {
         problems.push(Problem { field: field.to_owned(), message, ..Problem::default() });
     };
     match metadata.name.as_deref() {
-        // Without a prefix the API server has said it already.
+        // Without `generateName`, validation has reported the missing name already.
         None if metadata.generate_name.is_some() => {
             add(
                 "metadata.name",
@@ -73,7 +74,7 @@ pub(crate) fn check(pod: &Pod, node_name: &str, problems: &mut Problems) {
     }
 }
 
-/// Gives the pod its identity on this node (R-ID-2 to R-ID-9); its UID.
+/// Sets the pod's identity on this node (R-ID-2 to R-ID-9); returns its UID.
 pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, origin: Origin, node_name: &str) -> PodUid {
     let metadata = &mut pod.metadata;
     let name = metadata.name.take().unwrap_or_default();
@@ -84,7 +85,7 @@ pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, origin: Origin, node_n
     };
     metadata.uid = Some(uid.as_str().to_owned());
     metadata.name = Some(format!("{name}-{node_name}"));
-    // A pod that is on its way out is so by its file, not by what is written in it (R-REJ-8).
+    // Removing its file ends a pod; a deletion timestamp in the file does not (R-REJ-8).
     metadata.deletion_timestamp = None;
     metadata.deletion_grace_period_seconds = None;
     let annotations = metadata.annotations.get_or_insert_default();
@@ -92,7 +93,7 @@ pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, origin: Origin, node_n
     annotations.insert("kubernetes.io/config.hash".to_owned(), uid.as_str().to_owned());
     if let Some(spec) = &mut pod.spec {
         spec.node_name = Some(node_name.to_owned());
-        // What a URL serves says itself what it tolerates (R-HTTP-8).
+        // A manifest from a URL gets no tolerations but its own (R-HTTP-8).
         if origin == Origin::File {
             tolerate_everything(spec.tolerations.get_or_insert_default());
         }
@@ -100,7 +101,8 @@ pub(crate) fn rewrite(pod: &mut Pod, revision: &Revision, origin: Origin, node_n
     uid
 }
 
-/// Every `NoExecute` taint, for ever: also where the user has said it with a time limit (R-ID-9).
+/// Adds the toleration of every `NoExecute` taint without a time limit; it replaces the user's own with a time limit
+/// (R-ID-9).
 fn tolerate_everything(tolerations: &mut Vec<Toleration>) {
     let ours = Toleration {
         operator: Some("Exists".to_owned()),
@@ -114,7 +116,7 @@ fn tolerate_everything(tolerations: &mut Vec<Toleration>) {
     }
 }
 
-/// Each part is preceded by its length, so that no two lists of parts hash alike.
+/// Hashes `parts`. Each is preceded by its length, so that no two lists of parts hash alike.
 fn hash(parts: &[&str]) -> String {
     let mut hasher = Sha256::new();
     for part in std::iter::once(&SCHEME).chain(parts) {

@@ -1,6 +1,6 @@
-//! Image references, as far as defaults depend on them (R-DEF-2).
+//! Image references: their syntax, as far as defaults (R-DEF-2) and messages depend on it.
 
-/// Whether a reference is well formed and its tag is `latest`, given or implied.
+/// Returns whether a reference is well formed and its tag is `latest`, given or implied.
 pub(crate) fn is_latest(reference: &str) -> bool {
     let is_id =
         reference.len() == 64 && reference.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase());
@@ -11,7 +11,7 @@ pub(crate) fn is_latest(reference: &str) -> bool {
     is_well_formed(name, tag, digest) && tag.map_or(digest.is_none(), |tag| tag == "latest")
 }
 
-/// What is wrong with a reference to an image, in the words of those who read it.
+/// Returns what is wrong with an image reference, in the words of the runtimes that parse it.
 #[must_use]
 pub fn image_fault(reference: &str) -> Option<String> {
     let (name, tag, digest) = parts(reference);
@@ -25,7 +25,7 @@ pub fn image_fault(reference: &str) -> Option<String> {
     }
 }
 
-/// Name, tag and digest.
+/// Splits a reference into name, tag and digest.
 fn parts(reference: &str) -> (&str, Option<&str>, Option<&str>) {
     let (named, digest) = match reference.split_once('@') {
         Some((named, digest)) => (named, Some(digest)),
@@ -42,7 +42,7 @@ fn is_well_formed(name: &str, tag: Option<&str>, digest: Option<&str>) -> bool {
     is_name(name) && tag.is_none_or(is_tag) && digest.is_none_or(is_digest)
 }
 
-/// The domain is empty where there is none.
+/// Splits a name into domain and path; the domain is empty if there is none.
 fn domain_and_path(name: &str) -> (&str, &str) {
     match name.split_once('/') {
         Some((domain, path))
@@ -54,13 +54,13 @@ fn domain_and_path(name: &str) -> (&str, &str) {
     }
 }
 
-/// The longest path of a reference, bytes (distribution's reference grammar).
+/// Longest path of a reference, bytes (distribution's reference grammar).
 const LONGEST_PATH: usize = 255;
 
-/// `[host[:port]/]path`
+/// Returns whether a name is `[host[:port]/]path`.
 fn is_name(name: &str) -> bool {
     let (domain, path) = domain_and_path(name);
-    // Docker's own images are below a path of their own.
+    // The path of Docker's official images begins with `library/`.
     let implied = if matches!(domain, "" | "docker.io" | "index.docker.io") && !path.contains('/') {
         "library/".len()
     } else {
@@ -88,7 +88,7 @@ fn is_domain(domain: &str) -> bool {
     (host.split('.').all(is_part) || is_address(host)) && port.is_none_or(is_port)
 }
 
-/// Lower-case letters and digits, joined by `.`, `_`, `__` or any number of `-`.
+/// Returns whether a part of a path is lower-case letters and digits, joined by `.`, `_`, `__` or any number of `-`.
 fn is_component(component: &str) -> bool {
     let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();

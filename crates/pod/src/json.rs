@@ -1,4 +1,4 @@
-//! JSON with places. Strict: no comments, no trailing commas, one value.
+//! Parses JSON, with the position of every value. Strict: no comments, no trailing commas, one value.
 
 use crate::{
     Problem,
@@ -8,7 +8,7 @@ use crate::{
     yaml::problem,
 };
 
-/// The one value of a JSON file.
+/// Parses the one value of a JSON file.
 pub(crate) fn document(text: &str) -> Result<Node, Problem> {
     let mut reader = Reader { text, position: 0, line: 1, line_start: 0, continuations: 0, values: 0 };
     let node = reader.value(0)?;
@@ -24,7 +24,7 @@ struct Reader<'a> {
     position: usize,
     line: u32,
     line_start: usize,
-    /// Bytes of this line that continue a character: columns count characters.
+    /// UTF-8 continuation bytes in this line so far: columns count characters.
     continuations: usize,
     values: usize,
 }
@@ -95,7 +95,7 @@ impl Reader<'_> {
         Ok(content)
     }
 
-    /// Whether another item follows; moves beyond the comma.
+    /// Returns whether another item follows; moves past the comma or the closing bracket.
     fn follows(&mut self, close: u8) -> Result<bool, Problem> {
         self.skip_space();
         match self.peek() {
@@ -205,12 +205,12 @@ impl Reader<'_> {
     }
 }
 
-/// Returns what a text in quotes stands for; `None` if it has an escape that JSON does not know.
+/// Unescapes a text in quotes; returns `None` if it has an escape that JSON does not know.
 pub(crate) fn unescaped(text: &str) -> Option<String> {
     serde_json::from_str(text).ok().or_else(|| with_lone_surrogates(text))
 }
 
-/// A text in quotes, in which a half of a surrogate pair stands for U+FFFD, as it does for Go.
+/// Unescapes a text in quotes; half a surrogate pair becomes U+FFFD, as in Go.
 fn with_lone_surrogates(text: &str) -> Option<String> {
     let unit = |text: &str| {
         let digits = text.strip_prefix("\\u")?.get(..4)?;

@@ -1,33 +1,34 @@
-//! What a Kubernetes API server says to a manifest, complete and in its own words, whatever of it this node can execute.
-//! Measured against recordings of a real one (`tests/golden`).
+//! Answers manifests as a Kubernetes API server does, completely and in its words, whether or not this node can execute
+//! them. Tests compare the answers with recordings of a real server (`tests/golden`).
 
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{Origin, Problem, budget::Budget, document, limits, prepare, problem::Problems, validate};
 
-/// Features of Kubernetes that are off by default. Fields behind a closed gate are dropped unseen, values refused.
+/// Feature gates of Kubernetes that are off by default. If a gate is closed, its fields are dropped without validation,
+/// and its values are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Gates {
-    /// `projected.sources[].clusterTrustBundle`.
+    /// Gate of `projected.sources[].clusterTrustBundle`.
     pub cluster_trust_bundles: bool,
-    /// `projected.sources[].podCertificate`.
+    /// Gate of `projected.sources[].podCertificate`.
     pub pod_certificates: bool,
-    /// `lifecycle.stopSignal`.
+    /// Gate of `lifecycle.stopSignal`.
     pub stop_signals: bool,
-    /// Tolerations' operators `Gt` and `Lt`.
+    /// Gate of the operators `Gt` and `Lt` of tolerations.
     pub toleration_comparison: bool,
-    /// `spec.schedulingGroup`.
+    /// Gate of `spec.schedulingGroup`.
     pub scheduling_groups: bool,
-    /// `hostUsers: false` together with `hostNetwork: true`.
+    /// Gate of `hostUsers: false` together with `hostNetwork: true`.
     pub user_namespaces_with_host_network: bool,
-    /// `dataSourceRef.namespace`.
+    /// Gate of `dataSourceRef.namespace`.
     pub cross_namespace_data_sources: bool,
-    /// `seLinuxChangePolicy: MountOption`.
+    /// Gate of `seLinuxChangePolicy: MountOption`.
     pub se_linux_mount: bool,
 }
 
 impl Gates {
-    /// All of them open.
+    /// Returns gates that are all open.
     #[must_use]
     pub fn open() -> Self {
         Self {
@@ -43,21 +44,21 @@ impl Gates {
     }
 }
 
-/// What the server says to one object of a manifest.
+/// Server's answer to one object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// It makes this pod.
+    /// Pod that the server creates.
     Accepted(Box<Pod>),
-    /// It cannot read it: unknown fields, repeated keys, wrong types.
+    /// Decoding errors: unknown fields, duplicate keys, wrong types.
     NotDecodable(Vec<Problem>),
-    /// It reads and refuses it. Problems in the server's order, with its paths.
+    /// Validation errors, in the server's order, with its paths.
     Invalid(Vec<Problem>),
 }
 
-/// What the server says to each object of a manifest, sent as a pod, in the file's order.
+/// Returns the server's answer to each object of a manifest, sent as a pod, in the file's order.
 ///
 /// # Errors
-/// The file is no text, no YAML or JSON, or holds no pod.
+/// The file is not text, is neither YAML nor JSON, or holds no pod.
 pub fn judge(manifest: &[u8], gates: &Gates) -> Result<Vec<Answer>, Vec<Problem>> {
     let documents = document::documents(&document::text(manifest)?, Origin::File)?;
     Ok(documents.iter().map(|document| answer(document, gates)).collect())
@@ -70,7 +71,7 @@ fn answer(document: &document::Document, gates: &Gates) -> Answer {
         problems.push(Problem { message, ..Problem::default() });
         return Answer::NotDecodable(document.located(problems).into_list("problems"));
     }
-    // The server is called at an address that says it.
+    // The URL of the request already has the version: `apiVersion` may be missing or empty.
     let version = document.node.get("apiVersion").filter(|version| version.text() != Some(""));
     if version.is_some()
         && let Err(problems) = document.check_version("Pod", limits::PROBLEMS)
@@ -92,7 +93,7 @@ fn answer(document: &document::Document, gates: &Gates) -> Answer {
     }
 }
 
-/// What the server objects to in a pod with defaults. At most `room` problems are made.
+/// Returns the server's objections to a pod with defaults. Makes at most `room` problems.
 pub(crate) fn objections(pod: &Pod, gates: &Gates, room: usize) -> Problems {
     let mut pod = pod.clone();
     prepare::prepare(&mut pod, gates);

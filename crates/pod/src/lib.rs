@@ -1,13 +1,14 @@
-//! Pod manifests: from bytes to a [`Pod`] that cannot be wrong. Pure: no I/O, no clock.
+//! Decodes pod manifests: from bytes to a [`Pod`] that cannot be wrong. Pure: no I/O, no clock.
 //!
 //! # Layout
-//! - [`decode`]: the way in, in two steps. First what Kubernetes says ([`kubernetes`]): bytes → [`node`] by [`yaml`] or
-//!   [`json`], one [`document`] per pod; [`shape`] holds it against the [`schema`] of the wire type; [`defaults`],
-//!   [`prepare`] and [`validate`] are the API server's. Then what this node does: [`support`] says which fields are
-//!   executed, refused or without effect, [`identity`] makes revision and UID, [`build`] the [`Pod`] ([`lifecycle`]: the part
-//!   of it that says how containers live). What is no pod but referred to by pods: [`object`]. A [`budget`] bounds what the
-//!   pods and objects of a file take together.
-//! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: paths and neighbours.
+//! - [`decode`]: the entry point, in two steps. The first does what Kubernetes does ([`kubernetes`]): [`yaml`] or
+//!   [`json`] turns bytes into [`node`]s, one [`document`] per pod; [`shape`] checks it against the [`schema`] of the
+//!   wire type; [`defaults`], [`prepare`] and [`validate`] are the API server's. The second is this node's: [`support`]
+//!   says which fields are executed, refused or without effect, [`identity`] makes revision and UID, [`build`] makes
+//!   the [`Pod`] ([`lifecycle`]: its restart rules, hooks and probes). [`object`] decodes the objects that pods refer
+//!   to. A [`budget`] bounds the memory that the pods and objects of a file take together.
+//! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: field paths, and
+//!   similar field names.
 
 mod base64;
 mod budget;
@@ -46,33 +47,33 @@ use document::Document;
 use kubernetes::Gates;
 use problem::Problems;
 
-/// The most that a manifest may have, bytes; at this size and above it is refused (R-FILE-12).
+/// Size limit of a manifest, bytes: one of this size or more is refused (R-FILE-12).
 pub const MAX_MANIFEST: usize = limits::MANIFEST;
 
-/// What a manifest file holds.
+/// Content of a manifest file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Manifest {
-    /// Its pods, in the file's order.
+    /// Pods, in the file's order.
     pub pods: Vec<Pod>,
-    /// What pods refer to, in the file's order.
+    /// Objects that pods refer to, in the file's order.
     pub objects: Vec<(ObjectKey, Object)>,
-    /// What is accepted but doubtful or without effect.
+    /// Warnings about fields that are accepted but doubtful or without effect.
     pub warnings: Vec<Problem>,
 }
 
-/// Decodes, defaults and validates a manifest file for the node of that name. It is taken as a whole: if anything in it is
-/// wrong, nothing of it is used.
+/// Decodes, defaults and validates a manifest file for the node `node_name`. A file is used as a whole: if anything in
+/// it is wrong, nothing of it is used.
 ///
 /// # Errors
-/// Everything that is wrong, document by document.
+/// All problems, document by document.
 pub fn decode(bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
     decode_from(Origin::File, bytes, node_name)
 }
 
-/// The same for a manifest of any origin: its pods bear the mark of it.
+/// Decodes a manifest of any origin, as [`decode`] does; its pods record their origin.
 ///
 /// # Errors
-/// Everything that is wrong, document by document.
+/// All problems, document by document.
 pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Manifest, Vec<Problem>> {
     let documents = document::documents(&document::text(bytes)?, origin)?;
     let mut manifest = Manifest::default();
@@ -82,11 +83,11 @@ pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Mani
         let message = format!("the file has {count} pods and objects; it may have at most {most}: split it");
         problems.push(Problem { message, ..Problem::default() });
     }
-    // In a file that is too large no pod is kept while the first one is found that goes over.
+    // If the file is too large, no pod is kept; decoding goes on only to find the first pod that exceeds the budget.
     let fits = documents.iter().map(Document::memory).sum::<usize>() <= limits::ITEMS;
     let mut budget = Budget::default();
     for document in documents {
-        // Nothing of a file is used in which something is wrong, so none of it is kept, and each pod has the whole budget.
+        // After a problem nothing of the file is used and nothing is kept, so each pod has the whole budget.
         if !problems.is_empty() {
             budget = Budget::default();
         }
@@ -111,13 +112,14 @@ pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Mani
     if problems.is_empty() { Ok(manifest) } else { Err(problems.into_list("problems")) }
 }
 
-/// What a document holds.
+/// Decoded document.
 enum Decoded {
     Pod(Box<Pod>),
     Object(ObjectKey, Object),
 }
 
-/// Decodes the pod or object of a document, within what its file has left; what is doubtful in it. At most `room` problems are made.
+/// Decodes the pod or object of a document, within its file's budget; returns it with its warnings. Makes at most
+/// `room` problems.
 fn decode_document(
     document: &Document,
     origin: Origin,
@@ -166,19 +168,20 @@ fn decode_pod(
     })
 }
 
-/// Makes a pod of its own [`Pod::wire`], e.g. one that was written down: it was checked when it was decoded.
+/// Makes a pod from its own [`Pod::wire`], e.g. a recorded one. Does not validate it: it was validated when it was
+/// decoded.
 ///
 /// # Errors
-/// It is of another version of this program, which takes something in it otherwise.
+/// Another version of this program made it, and this version understands something in it differently.
 pub fn restore(wire: k8s_openapi::api::core::v1::Pod, revision: Revision, origin: Origin) -> Result<Pod, Vec<Problem>> {
     let uid = PodUid::new(wire.metadata.uid.as_deref().unwrap_or_default());
     build::pod(wire, uid, revision, origin)
 }
 
-/// A document of YAML or JSON that is no manifest, e.g. a file of a kubelet's settings.
+/// Parses a YAML or JSON document that is not a manifest, e.g. a file of a kubelet's settings.
 ///
 /// # Errors
-/// It is neither, or more than one.
+/// The text is neither, or has more than one document.
 pub fn from_yaml(text: &str) -> Result<serde_json::Value, Problem> {
     let mut documents = yaml::documents(text)?.into_iter();
     let first = documents.next().map_or(serde_json::Value::Null, |document| document.to_json());
@@ -188,7 +191,8 @@ pub fn from_yaml(text: &str) -> Result<serde_json::Value, Problem> {
     }
 }
 
-/// YAML as `kubectl -o yaml` prints it: texts that YAML 1.1 takes for something else (`yes`, `1_000`) are in quotes.
+/// Writes YAML as `kubectl -o yaml` prints it, with quotes around text that YAML 1.1 reads as something else (`yes`,
+/// `1_000`).
 ///
 /// # Errors
 /// `value` cannot be expressed, e.g. a map key that is not text.

@@ -1,13 +1,13 @@
-//! What a container's life is governed by: restart rules, hooks and probes.
+//! Restart rules, hooks and probes of a container.
 
 use std::{net::IpAddr, time::Duration};
 
 use crate::RestartPolicy;
 
-/// When one container is started again: what it says itself, before what its pod says (R-RSP-1).
+/// Restart policy of one container; overrides its pod's (R-RSP-1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Restart {
-    /// The container's own `restartPolicy`.
+    /// Container's own `restartPolicy`.
     pub policy: RestartPolicy,
     /// `restartPolicyRules`, in order: the first that matches decides.
     pub rules: Vec<RestartRule>,
@@ -16,77 +16,77 @@ pub struct Restart {
 /// One of `restartPolicyRules`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RestartRule {
-    /// What is done when it matches.
+    /// Action when the rule matches.
     pub action: RestartAction,
-    /// Exit codes.
+    /// Exit codes that the rule compares with.
     pub codes: Vec<i32>,
-    /// Whether it matches `codes`, or every code but these.
+    /// Whether the rule matches `codes` (`operator: In`), or every code but these.
     pub is_in: bool,
 }
 
 impl RestartRule {
-    /// Whether a container that ended with `code` is this rule's.
+    /// Returns whether the rule matches a container that exited with `code`.
     #[must_use]
     pub fn matches(&self, code: i32) -> bool {
         self.codes.contains(&code) == self.is_in
     }
 }
 
-/// What a rule asks for.
+/// Action of a restart rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartAction {
-    /// The container is started again.
+    /// Restart of the container.
     Container,
-    /// All containers of the pod are started again, init containers first.
+    /// Restart of all containers of the pod, init containers first.
     Pod,
 }
 
-/// Something that is done at a point of a container's life.
+/// Lifecycle hook of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hook {
-    /// A command in the container.
+    /// `exec`: a command in the container.
     Exec(Vec<String>),
-    /// A request from the node.
+    /// `httpGet`: a request from the node.
     Http(HttpGet),
-    /// Accepted and never fulfilled, as in Kubernetes (R-HOOK-7).
+    /// `tcpSocket`: accepted, and always fails, as in Kubernetes (R-HOOK-7).
     Tcp(Endpoint),
-    /// A pause.
+    /// `sleep`: a pause.
     Sleep(Duration),
 }
 
-/// A question that is put to a container again and again.
+/// Startup, liveness or readiness probe of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// The question.
+    /// Check that the probe runs.
     pub check: Check,
-    /// How long after the container's start it is put first.
+    /// `initialDelaySeconds`: time from the container's start to the first check.
     pub initial_delay: Duration,
-    /// How often.
+    /// `periodSeconds`.
     pub period: Duration,
-    /// How long an answer may take.
+    /// `timeoutSeconds` of one check.
     pub timeout: Duration,
-    /// How many good answers in a row make it good.
+    /// `successThreshold`: successes in a row after which the probe has succeeded.
     pub success_threshold: u32,
-    /// How many bad ones make it bad.
+    /// `failureThreshold`: failures in a row after which the probe has failed.
     pub failure_threshold: u32,
-    /// The grace of a container that is stopped for it; `None` is the pod's.
+    /// `terminationGracePeriodSeconds` for a container that is stopped because of this probe; `None` is the pod's.
     pub grace: Option<Duration>,
 }
 
-/// How a probe asks.
+/// Check of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// A command in the container.
+    /// `exec`: a command in the container.
     Exec(Vec<String>),
-    /// A request from the node.
+    /// `httpGet`: a request from the node.
     Http(HttpGet),
-    /// A connection from the node.
+    /// `tcpSocket`: a connection from the node.
     Tcp(Endpoint),
-    /// `grpc.health.v1.Health/Check`.
+    /// `grpc`: a call of `grpc.health.v1.Health/Check`.
     Grpc {
-        /// In the pod.
+        /// Port of the pod.
         port: u16,
-        /// The service that is asked for; may be empty.
+        /// Name of the service to check; may be empty.
         service: String,
     },
 }
@@ -94,36 +94,36 @@ pub enum Check {
 /// `httpGet`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpGet {
-    /// Where.
+    /// Host and port of the request.
     pub to: Endpoint,
-    /// With TLS; the certificate is not looked at.
+    /// `scheme: HTTPS`; the certificate is not verified.
     pub is_https: bool,
-    /// Path and query, with a slash at the front.
+    /// `path`: path and query, with a slash at the front.
     pub path: String,
     /// `httpHeaders`.
     pub headers: Vec<(String, String)>,
 }
 
-/// Where a hook or probe turns to.
+/// Target of a hook or probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
-    /// `None` is the pod's address.
+    /// `host`; `None` is the pod's address.
     pub host: Option<String>,
-    /// In the pod.
+    /// `port`.
     pub port: TargetPort,
 }
 
-/// A port by number.
+/// Port of a hook or probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPort {
-    /// The number, or that of the container's port of that name.
+    /// Port number, given or that of the container's port of the given name.
     Number(u16),
-    /// No port of the container has this name.
+    /// Name that no port of the container has.
     Unknown(String),
 }
 
 impl Endpoint {
-    /// The host as it is written in a URL or connected to, where the pod has the address `pod`.
+    /// Returns the host for a URL or a connection; `pod` is the pod's address.
     #[must_use]
     pub fn host(&self, pod: IpAddr) -> String {
         self.host.clone().unwrap_or_else(|| pod.to_string())

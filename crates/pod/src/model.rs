@@ -1,4 +1,4 @@
-//! A pod that cannot be wrong: what decoding, defaulting and validation leave for the agent to run.
+//! Model of a valid pod: the result of decoding, defaults and validation, which the agent runs.
 
 mod env;
 mod network;
@@ -31,79 +31,79 @@ use crate::{
 /// One static pod of this node, valid, with all defaults filled in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
-    /// What it is called; unique on the node.
+    /// Namespace and name; unique on the node.
     pub key: PodKey,
-    /// Identifies this revision of it on this node.
+    /// UID of this revision of the pod on this node.
     pub uid: PodUid,
-    /// Hash of the user's document before defaults: what decides whether anything changed (design: identity).
+    /// Hash of the user's document before defaults; it decides whether anything changed (design: identity).
     pub revision: Revision,
-    /// Where its manifest comes from.
+    /// Origin of its manifest.
     pub origin: Origin,
     /// Labels of the manifest.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
-    /// When its containers are started again.
+    /// `spec.restartPolicy`.
     pub restart_policy: RestartPolicy,
-    /// How long its containers may take to stop. At least one second.
+    /// `spec.terminationGracePeriodSeconds`, at least one second.
     pub grace: Duration,
-    /// Uses the node's network.
+    /// `spec.hostNetwork`: uses the node's network.
     pub host_network: bool,
-    /// What its containers share and run with.
+    /// Security settings that all its containers share.
     pub security: PodSecurity,
-    /// Its quality-of-service class.
+    /// Quality-of-service class.
     pub qos: QosClass,
-    /// `spec.resources`, if any: what its containers may have together.
+    /// `spec.resources`, if any: requests and limits of its containers together.
     pub resources: Option<Resources>,
-    /// What the pod as a whole asks for and may have, overhead included (R-RES-13).
+    /// Requests and limits of the pod as a whole, overhead included (R-RES-13).
     pub total: Resources,
-    /// What its status says that it asks for and may have: its own resources before its containers' together.
+    /// Requests and limits in its status: the sum of its containers', overridden by its own.
     pub whole: wire::ResourceRequirements,
     /// Host name inside the pod: `spec.hostnameOverride`, `spec.hostname` or the pod's name, at most 63 characters
     /// (R-HOST-1).
     pub hostname: String,
-    /// The domain of that name, where `spec.subdomain` asks for one (R-HOST-2).
+    /// Domain of the host name, if `spec.subdomain` asks for one (R-HOST-2).
     pub domain: Option<String>,
-    /// `spec.setHostnameAsFQDN`: the kernel's host name has the domain too (R-HOST-3).
+    /// `spec.setHostnameAsFQDN`: the kernel's host name includes the domain (R-HOST-3).
     pub fqdn: bool,
     /// `spec.hostAliases`.
     pub host_aliases: Vec<HostAlias>,
     /// `spec.dnsPolicy` and `spec.dnsConfig`.
     pub dns: Dns,
-    /// `spec.imagePullSecrets`: Secrets with credentials for registries. One that is missing holds nothing back.
+    /// `spec.imagePullSecrets`: Secrets with credentials for registries. The pod does not wait for a missing one.
     pub pull_secrets: Vec<ObjectKey>,
-    /// `securityContext.fsGroup`: whose the files of its volumes are.
+    /// `securityContext.fsGroup`: group that owns the files of its volumes.
     pub fs_group: Option<FsGroup>,
-    /// `spec.readinessGates`: conditions beside the containers that it takes for the pod to be ready.
+    /// `spec.readinessGates`: further conditions that must be true for the pod to be ready.
     pub readiness_gates: Vec<String>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<String>,
-    /// How long it may take from its start until all of it has ended.
+    /// `spec.activeDeadlineSeconds`: longest time from its start to its end.
     pub active_deadline: Option<Duration>,
-    /// What runs before its containers, in order: init containers, and sidecars, which run beside them too.
+    /// Init containers, in order, with sidecars, which run beside the containers too.
     pub init_containers: Vec<Container>,
-    /// Its containers, in the manifest's order; at least one.
+    /// Containers, in the manifest's order; at least one.
     pub containers: Vec<Container>,
-    /// Its volumes, by name.
+    /// Volumes, by name.
     pub volumes: BTreeMap<String, Volume>,
-    /// The manifest as Kubernetes' own type, defaults included, as `kubectl get -o yaml` shows it (without status).
+    /// Manifest as Kubernetes' own type, defaults included, as `kubectl get -o yaml` shows it (without status).
     pub wire: Arc<wire::Pod>,
 }
 
 impl Pod {
-    /// Its containers of both kinds, in the order of their start. No two have the same name.
+    /// Returns its containers of both kinds, in the order of their start. No two have the same name.
     pub fn all_containers(&self) -> impl Iterator<Item = &Container> {
         self.init_containers.iter().chain(&self.containers)
     }
 
-    /// A container of either kind, by name.
+    /// Returns a container of either kind, by name.
     #[must_use]
     pub fn container(&self, name: &str) -> Option<&Container> {
         self.all_containers().find(|container| container.name == name)
     }
 }
 
-/// Where a manifest comes from.
+/// Origin of a manifest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
@@ -115,7 +115,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    /// Kubernetes' word for it, in the annotation `kubernetes.io/config.source` (R-ID-8).
+    /// Returns Kubernetes' name of it, for the annotation `kubernetes.io/config.source` (R-ID-8).
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -128,11 +128,11 @@ impl Origin {
 /// One container of a pod, of either kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Container {
-    /// Unique in the pod.
+    /// Name, unique in the pod.
     pub name: String,
     /// Image reference as the user wrote it, e.g. `redis`.
     pub image: String,
-    /// When the image is fetched.
+    /// `imagePullPolicy`.
     pub pull_policy: PullPolicy,
     /// `command`: replaces the image's entrypoint. `$(NAME)` in it is expanded when the container starts.
     pub command: Option<Vec<String>>,
@@ -140,15 +140,15 @@ pub struct Container {
     pub args: Option<Vec<String>>,
     /// `workingDir`.
     pub working_dir: Option<String>,
-    /// `envFrom`, in order; what `env` names wins.
+    /// `envFrom`, in order; `env` overrides it.
     pub env_from: Vec<EnvFrom>,
-    /// `env`, in order; of one name the last counts.
+    /// `env`, in order; of variables with one name the last counts.
     pub env: Vec<Variable>,
-    /// Ports of the pod that lead into this container.
+    /// `ports`.
     pub ports: Vec<Port>,
-    /// Requests and limits.
+    /// `resources`: requests and limits.
     pub resources: Resources,
-    /// Who it runs as, and what it may do.
+    /// Security context in force.
     pub security: Security,
     /// `tty`
     pub tty: bool,
@@ -156,9 +156,9 @@ pub struct Container {
     pub stdin: bool,
     /// `stdinOnce`
     pub stdin_once: bool,
-    /// Where volumes appear.
+    /// `volumeMounts`.
     pub mounts: Vec<VolumeMount>,
-    /// When it is started again; `None` is as the pod says.
+    /// Restart policy of its own; `None` is the pod's.
     pub restart: Option<Restart>,
     /// `lifecycle.postStart`.
     pub post_start: Option<Hook>,
@@ -170,14 +170,14 @@ pub struct Container {
     pub liveness: Option<Probe>,
     /// `readinessProbe`.
     pub readiness: Option<Probe>,
-    /// `terminationMessagePath`: where in the container its last words are; `None` is nowhere.
+    /// `terminationMessagePath`: path of the termination message in the container; `None` is no message.
     pub message_path: Option<String>,
-    /// `terminationMessagePolicy: FallbackToLogsOnError`: the end of its log stands for words that it did not leave.
+    /// `terminationMessagePolicy: FallbackToLogsOnError`: the end of its log replaces a missing termination message.
     pub message_from_log: bool,
 }
 
 impl Container {
-    /// Whether it is to run all the time: what makes a sidecar of an init container.
+    /// Returns whether its own restart policy is `Always`, which makes an init container a sidecar.
     #[must_use]
     pub fn runs_always(&self) -> bool {
         self.restart.as_ref().is_some_and(|restart| restart.policy == RestartPolicy::Always)
@@ -191,7 +191,7 @@ pub struct Port {
     pub name: Option<String>,
     /// `containerPort`.
     pub container_port: u16,
-    /// `hostPort`; `None` is not published on the node.
+    /// `hostPort`; without it the port is not published on the node.
     pub host_port: Option<u16>,
     /// `hostIP`; `None` is every address of the node.
     pub host_ip: Option<IpAddr>,
@@ -236,19 +236,19 @@ pub struct PodKey {
 }
 
 impl Pod {
-    /// The objects that this pod refers to.
+    /// Returns the objects that this pod refers to.
     #[must_use]
     pub fn references(&self) -> BTreeSet<&ObjectKey> {
         self.mentions().map(|(object, _)| object).collect()
     }
 
-    /// Those of them without which it cannot start.
+    /// Returns the objects that this pod refers to and cannot start without.
     #[must_use]
     pub fn needs(&self) -> BTreeSet<&ObjectKey> {
         self.mentions().filter(|(_, optional)| !optional).map(|(object, _)| object).collect()
     }
 
-    /// The objects that it mentions, and whether each may be missing there.
+    /// Returns the object of every reference, and whether the reference is optional.
     fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
         let volumes = self.volumes.values().flat_map(Volume::mentions);
         let pulls = self.pull_secrets.iter().map(|secret| (secret, true));
@@ -290,7 +290,7 @@ macro_rules! text {
                 Self(text.into())
             }
 
-            /// The text.
+            /// Returns the text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0

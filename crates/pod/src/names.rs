@@ -1,16 +1,16 @@
-//! Fields' names: paths and neighbours.
+//! Names of fields: paths, and suggestions for unknown names.
 
 use crate::{Problem, validate::quoted};
 
-/// The longest name that is compared with those that are known, bytes. No field has a longer one by far.
+/// Longest unknown name that is compared with known names, bytes. No field has a longer one by far.
 const LONGEST: usize = 64;
 
-/// A path and a field below it.
+/// Joins a path and a field below it.
 pub(crate) fn join(parent: &str, field: &str) -> String {
     if parent.is_empty() { field.to_owned() } else { format!("{parent}.{field}") }
 }
 
-/// An unknown field, with the nearest one that is known there.
+/// Makes the problem of an unknown field, with the most similar known one.
 pub(crate) fn unknown(path: &str, field: &str, known: impl Iterator<Item = &'static str>) -> Problem {
     let lower = field.to_lowercase();
     let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &lower);

@@ -1,8 +1,8 @@
-//! What a document says, and where each thing of it stands.
+//! Values of a document with their positions.
 
 use std::borrow::Cow;
 
-/// A value with its place in the file.
+/// Value with its position in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     pub at: At,
@@ -16,7 +16,7 @@ pub(crate) struct At {
     pub column: u32,
 }
 
-/// A value as JSON knows it. Numbers are kept as JSON text: what fits where is decided when their field is known.
+/// JSON value. Numbers are kept as JSON text: whether they fit is decided when their field is known.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Content {
     Null,
@@ -27,32 +27,32 @@ pub(crate) enum Content {
     Map(Vec<Entry>),
 }
 
-/// A key and its value. Of several with one key the last counts, as it does for Kubernetes.
+/// Key and its value. Of several entries with one key the last counts, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Entry {
-    /// Borrowed from the schema where a field has this name: a large file has one field's name many times.
+    /// Key, borrowed from the schema if a field has this name: a large file repeats the names of fields many times.
     pub key: Cow<'static, str>,
-    /// Whether the key was a text before it was made one.
+    /// Whether the key was text before it was converted to text.
     pub is_text: bool,
     pub at: At,
-    /// The line of the same key before it, if the user wrote it twice.
+    /// Line of the entry with the same key before it, if the user wrote the key twice.
     pub repeats: Option<u32>,
     pub value: Node,
 }
 
-/// The size of a value with everything in it.
+/// Size of a value with everything in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Weight {
-    /// Values.
+    /// Number of values.
     pub values: usize,
     /// Text, keys included, bytes.
     pub bytes: usize,
-    /// How deep it nests, itself included.
+    /// Depth of nesting, itself included.
     pub depth: usize,
 }
 
 impl Weight {
-    /// Takes in a value that stands in this one.
+    /// Adds the size of a value that is inside this one.
     fn hold(&mut self, inner: Self) {
         self.values += inner.values;
         self.bytes += inner.bytes;
@@ -61,7 +61,7 @@ impl Weight {
 }
 
 impl Node {
-    /// The value of a key, if this is a mapping and has it.
+    /// Returns the value of a key, if this is a mapping and has it.
     pub fn get(&self, key: &str) -> Option<&Node> {
         match &self.content {
             Content::Map(entries) => entries.iter().rfind(|entry| entry.key == key).map(|entry| &entry.value),
@@ -69,7 +69,7 @@ impl Node {
         }
     }
 
-    /// The text, if it is one.
+    /// Returns the text, if this is text.
     pub fn text(&self) -> Option<&str> {
         match &self.content {
             Content::Text(text) => Some(text),
@@ -77,7 +77,7 @@ impl Node {
         }
     }
 
-    /// What it takes to hold it and everything in it.
+    /// Returns the size of this value with everything in it.
     pub fn weight(&self) -> Weight {
         let mut weight = Weight { values: 1, bytes: 0, depth: 0 };
         match &self.content {
@@ -95,7 +95,7 @@ impl Node {
         weight
     }
 
-    /// The length of its JSON, bytes; characters that JSON escapes count as themselves.
+    /// Returns the length of its JSON, bytes; characters that JSON escapes count as themselves.
     pub fn json_length(&self) -> usize {
         let separated = |lengths: usize, count: usize| lengths + 2 + count.saturating_sub(1);
         match &self.content {
@@ -111,7 +111,7 @@ impl Node {
         }
     }
 
-    /// Where the thing at a path stands, or the nearest thing around it that the document has.
+    /// Returns the position of the value at a path, or of the nearest value around it that the document has.
     pub fn locate(&self, path: &str) -> At {
         let mut found = self.at;
         let mut node = self;
@@ -122,7 +122,7 @@ impl Node {
                     found = node.at;
                 }
                 (Content::Map(entries), Step::Name(name)) => {
-                    // Some of the API server's paths spell a field in the Go manner, e.g. `spec.HostPID`.
+                    // Some of the API server's paths spell a field as Go does, e.g. `spec.HostPID`.
                     let same = |entry: &&Entry| entry.key == name || entry.key.eq_ignore_ascii_case(name);
                     let Some(entry) = entries.iter().rfind(same) else { return found };
                     node = &entry.value;
@@ -134,7 +134,7 @@ impl Node {
         found
     }
 
-    /// As a JSON value, without its places.
+    /// Converts the value to JSON, without positions.
     pub fn to_json(&self) -> serde_json::Value {
         use serde_json::Value;
         match &self.content {
@@ -150,16 +150,16 @@ impl Node {
     }
 }
 
-/// A number's text as JSON's own number, or as text where it is too large for one.
+/// Converts a number's text to a JSON number, or to text if it is too large for one.
 pub(crate) fn number(text: &str) -> serde_json::Value {
     serde_json::from_str::<serde_json::Number>(text)
         .map_or_else(|_| serde_json::Value::String(text.to_owned()), serde_json::Value::Number)
 }
 
-/// Marks keys that stand twice in one mapping; whether there are any.
+/// Marks duplicate keys of one mapping; returns whether there are any.
 pub(crate) fn mark_repeated(entries: &mut [Entry]) -> bool {
     let key = |index: usize| (entries[index].is_text, &*entries[index].key);
-    // Sorted, equal keys are neighbours in the order in which they are written.
+    // After this stable sort, equal keys are neighbours in the order in which they are written.
     let mut order: Vec<_> = (0..entries.len()).collect();
     order.sort_by_key(|index| key(*index));
     let repeats: Vec<_> =
@@ -175,7 +175,7 @@ enum Step<'a> {
     Index(usize),
 }
 
-/// `spec.containers[0].resources.limits[example.com/gpu]` taken apart.
+/// Splits a path such as `spec.containers[0].resources.limits[example.com/gpu]`.
 fn steps(path: &str) -> impl Iterator<Item = Step<'_>> {
     let mut rest = path;
     std::iter::from_fn(move || {

@@ -1,5 +1,5 @@
-//! Objects that pods refer to: ConfigMaps, Secrets and claims of storage. On a lone node they are documents in the same
-//! sources as the pods.
+//! Objects that pods refer to: ConfigMaps, Secrets and PersistentVolumeClaims. On a lone node they are documents in the
+//! same sources as the pods.
 
 mod decode;
 mod registry;
@@ -11,10 +11,10 @@ pub use registry::{Credential, credentials_in};
 
 use crate::validate::quoted;
 
-/// The objects of a node, by name.
+/// Objects of a node, by key.
 pub type Objects = BTreeMap<ObjectKey, Arc<Object>>;
 
-/// The kinds of objects that a pod can refer to.
+/// Kinds of objects that a pod can refer to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "Kubernetes' own names")]
 pub enum ObjectKind {
@@ -24,13 +24,13 @@ pub enum ObjectKind {
 }
 
 impl ObjectKind {
-    /// The kind of that name, if it is one of these.
+    /// Returns the kind of that name, if it is one of these.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         [Self::ConfigMap, Self::Secret, Self::PersistentVolumeClaim].into_iter().find(|kind| kind.name() == name)
     }
 
-    /// As a document says it.
+    /// Returns the `kind` that a document has.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -41,37 +41,37 @@ impl ObjectKind {
     }
 }
 
-/// What an object is called; unique on the node.
+/// Kind, namespace and name of an object; unique on the node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// Its kind.
+    /// Kind of the object.
     pub kind: ObjectKind,
-    /// Its namespace: pods refer to objects of their own.
+    /// Namespace of the object: pods refer only to objects of their own.
     pub namespace: String,
-    /// Its name.
+    /// Name of the object.
     pub name: String,
 }
 
 impl fmt::Display for ObjectKey {
-    /// As Kubernetes names it in errors: `configmap "settings"`.
+    /// Writes the key as Kubernetes names it in errors: `configmap "settings"`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind.name().to_lowercase(), quoted(&self.name))
     }
 }
 
-/// One object.
+/// Object that pods can refer to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     /// Plain data.
     ConfigMap(ConfigMap),
-    /// Data that only its pods may see.
+    /// Data that only the pods that refer to it may see.
     Secret(Secret),
-    /// Storage that outlives pods: a directory of the agent's.
+    /// Storage that outlives pods: a directory of the agent.
     PersistentVolumeClaim,
 }
 
 impl Object {
-    /// The content under a key, for files: text and binary alike.
+    /// Returns the content of a key, text or binary, for files.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&[u8]> {
         match self {
@@ -83,7 +83,7 @@ impl Object {
         }
     }
 
-    /// The keys, in order.
+    /// Returns the keys; those of a ConfigMap's `data` come before those of its `binaryData`.
     #[must_use]
     pub fn keys(&self) -> Vec<&str> {
         match self {
@@ -93,7 +93,7 @@ impl Object {
         }
     }
 
-    /// What environment variables can be made of: a ConfigMap's text, a Secret's data.
+    /// Returns the content that environment variables can be made of: a ConfigMap's text, a Secret's data.
     pub fn texts(&self) -> impl Iterator<Item = (&str, &[u8])> {
         let (text, secret) = match self {
             Self::ConfigMap(map) => (Some(&map.data), None),
@@ -115,7 +115,7 @@ pub struct ConfigMap {
     pub binary_data: BTreeMap<String, Vec<u8>>,
 }
 
-/// Data that only its pods may see. Debug shows its keys only.
+/// Data that only the pods that refer to it may see. `Debug` shows its keys only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret {
     /// `type`, e.g. `Opaque`.

@@ -1,4 +1,4 @@
-//! What an API server does to a new pod before it looks at it, beyond defaults. A node does none of it.
+//! Changes that an API server makes to a new pod, beyond defaults. The pod that a node runs gets only [`tidy`] of them.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ use crate::{
 /// Prefix of the annotations that once held a container's AppArmor profile.
 pub(crate) const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// Drops what a new object cannot have and fields behind closed gates, merges label keys, copies old annotations.
+/// Drops fields that a new object cannot have and fields behind closed gates, merges label keys, and copies AppArmor
+/// annotations into fields.
 pub(crate) fn prepare(pod: &mut Pod, gates: &Gates) {
     pod.status = None;
     let metadata = &mut pod.metadata;
@@ -45,9 +46,9 @@ pub(crate) fn prepare(pod: &mut Pod, gates: &Gates) {
     copy_app_armor(spec, &annotations);
 }
 
-/// Stands for the five random characters that the server appends to `generateName`.
+/// Stand-in for the five random characters that the server appends to `generateName`.
 const SUFFIX: &str = "xxxxx";
-/// What the server keeps of `generateName`: with the suffix it must be a DNS label.
+/// Bytes that the server keeps of `generateName`: with the suffix it must be a DNS label.
 const PREFIX: usize = 58;
 
 fn close(spec: &mut PodSpec, gates: &Gates) {
@@ -79,7 +80,7 @@ fn close_projection(source: &mut VolumeProjection, gates: &Gates) {
     }
 }
 
-/// Leaves out lists and maps without entries. Their presence counts for some rules and for nothing else.
+/// Removes lists and maps without entries. Their presence counts for some rules and for nothing else.
 pub(crate) fn tidy(pod: &mut Pod) {
     tidy_metadata(&mut pod.metadata);
     let Some(spec) = &mut pod.spec else { return };
@@ -126,7 +127,7 @@ fn tidy_capabilities(context: &mut Option<SecurityContext>) {
     capabilities.drop.take_if(|list| list.is_empty());
 }
 
-/// `matchLabelKeys` become requirements of the label selector beside them.
+/// Adds `matchLabelKeys` and `mismatchLabelKeys` to the label selectors beside them, as requirements.
 fn merge_label_keys(spec: &mut PodSpec, labels: &BTreeMap<String, String>) {
     let mut left = COPIED_LABELS;
     if let Some(affinity) = &mut spec.affinity {
@@ -188,7 +189,7 @@ fn copy_app_armor(spec: &mut PodSpec, annotations: &BTreeMap<String, String>) {
     }
 }
 
-/// The profile that an annotation's text names.
+/// Returns the profile that an annotation's text names.
 pub(crate) fn app_armor_profile(annotation: &str) -> Option<AppArmorProfile> {
     let (type_, localhost_profile) = match annotation {
         "unconfined" => ("Unconfined", None),

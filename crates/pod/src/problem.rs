@@ -1,4 +1,4 @@
-//! What is wrong with a manifest, in words that name the place and the way out.
+//! Problems of a manifest: messages that name the place and the remedy.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// One thing wrong (or doubtful) in a manifest.
+/// Fault or doubtful thing in a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
@@ -16,15 +16,15 @@ pub struct Problem {
     /// Column in that line, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<u32>,
-    /// Path of the field, e.g. `spec.containers[0].image`; empty where it is the document as a whole.
+    /// Path of the field, e.g. `spec.containers[0].image`; empty for the document as a whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub field: String,
-    /// What is wrong, what was expected and the way out, e.g. `unknown field "imge", did you mean "image"?`.
+    /// Message: the fault, what was expected and the remedy, e.g. `unknown field "imge", did you mean "image"?`.
     pub message: String,
 }
 
 impl fmt::Display for Problem {
-    /// `line 7, column 5: spec.containers[0].imge: unknown field, did you mean "image"?`
+    /// Writes `line 7, column 5: spec.containers[0].imge: unknown field, did you mean "image"?`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(line) = self.line {
             write!(f, "line {line}")?;
@@ -41,7 +41,7 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    /// Cuts its texts: they may quote what somebody else wrote.
+    /// Cuts its path and message: they may quote what somebody else wrote.
     pub(crate) fn cut(mut self) -> Self {
         cut(&mut self.field, limits::FIELD);
         cut(&mut self.message, limits::MESSAGE);
@@ -49,8 +49,8 @@ impl Problem {
     }
 }
 
-/// Cuts a text to about so many bytes, and says in it how many are left out: from its middle, as a value stands before what is
-/// wrong with it.
+/// Cuts the middle out of a text of more than `most` bytes, and puts the number of bytes left out there. The end stays:
+/// in a message the value comes before what is wrong with it.
 fn cut(text: &mut String, most: usize) {
     if text.len() > most {
         let is_border = |at: &usize| text.is_char_boundary(*at);
@@ -60,7 +60,7 @@ fn cut(text: &mut String, most: usize) {
     }
 }
 
-/// Problems in the order in which they are found: as many as somebody reads, the rest counted.
+/// Problems in the order in which they are found; beyond a limit they are only counted.
 #[derive(Debug)]
 pub(crate) struct Problems {
     list: Vec<Problem>,
@@ -75,22 +75,22 @@ impl Default for Problems {
 }
 
 impl Problems {
-    /// A list that keeps so many problems, and counts those after them without making them.
+    /// Makes a list that keeps `most` problems, and counts those after them without making them.
     pub fn with_room(most: usize) -> Self {
         Self { list: Vec::new(), more: 0, most }
     }
 
-    /// The number of problems that it can still keep.
+    /// Returns the number of problems that it can still keep.
     pub fn room(&self) -> usize {
         self.most.saturating_sub(self.list.len())
     }
 
-    /// All that were found, kept or not.
+    /// Returns the number of problems found, kept or not.
     pub fn count(&self) -> usize {
         self.list.len() + self.more
     }
 
-    /// Whether nothing was found.
+    /// Returns whether no problem was found.
     pub fn is_empty(&self) -> bool {
         self.count() == 0
     }
@@ -103,17 +103,17 @@ impl Problems {
         }
     }
 
-    /// Adds a problem that is made already.
+    /// Adds a problem that exists already.
     pub fn push(&mut self, problem: Problem) {
         self.add(|| problem);
     }
 
-    /// Adds all of them.
+    /// Adds all `problems`.
     pub fn extend(&mut self, problems: impl IntoIterator<Item = Problem>) {
         problems.into_iter().for_each(|problem| self.push(problem));
     }
 
-    /// Adds what another list has, kept and counted.
+    /// Adds the problems of another list, kept and counted.
     pub fn append(&mut self, other: Self) {
         self.extend(other.list);
         self.more += other.more;
@@ -125,12 +125,12 @@ impl Problems {
         self
     }
 
-    /// Sorts what is kept by line and column.
+    /// Sorts the kept problems by line and column.
     pub fn sort(&mut self) {
         self.list.sort_by_key(|problem| (problem.line, problem.column));
     }
 
-    /// The problems; the last one says how many more there are. `what` names them in the plural.
+    /// Returns the kept problems; a last one says how many more there are. `what` names them in the plural.
     pub fn into_list(mut self, what: &str) -> Vec<Problem> {
         if self.more > 0 {
             let message = format!("and {} more {what}; the first {} of a file are shown", self.more, self.list.len());

@@ -1,19 +1,19 @@
-//! Kubernetes' quantities: `500m`, `64Mi`, `1e3`.
+//! Kubernetes quantities: `500m`, `64Mi`, `1e3`.
 
 use std::{cmp::Ordering, fmt};
 
-/// An amount: a whole number times a power of ten. It remembers how it was written, and is printed that way again.
+/// Amount: a whole number times a power of ten. It keeps its format, and is printed that way again.
 #[derive(Clone, Debug)]
 pub(crate) struct Quantity {
     amount: i128,
-    /// The power of ten.
+    /// Power of ten.
     scale: i32,
     format: Format,
-    /// The text, where it is in canonical form already.
+    /// Original text, if it is in canonical form already.
     text: Option<String>,
 }
 
-/// How it is printed.
+/// Format in which a quantity is printed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Format {
     /// `12M`
@@ -24,7 +24,7 @@ enum Format {
     Exponent,
 }
 
-/// Why a text is no quantity, in the API server's words.
+/// Error of a text that is not a quantity, in the API server's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum QuantityError {
     #[error("quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'")]
@@ -35,11 +35,11 @@ pub(crate) enum QuantityError {
     Suffix,
 }
 
-/// No finer than this: a billionth.
+/// Scale of the finest amount: a billionth.
 const NANO: i32 = -9;
-/// Resources are counted in thousandths.
+/// Scale of resources: thousandths.
 const MILLI: i32 = -3;
-/// The most decimal digits that are kept as they are.
+/// Largest number of decimal digits that are kept as they are.
 const DIGITS: usize = 18;
 
 impl Quantity {
@@ -84,7 +84,7 @@ impl Quantity {
         Ok(Self { format, ..Self::bounded(sign, amount, scale, format) })
     }
 
-    /// Rounded up to a billionth, and a binary one capped at what 63 bits hold.
+    /// Rounds up to a billionth, and caps a binary amount at what 63 bits hold.
     fn bounded(sign: i128, amount: i128, scale: i32, format: Format) -> Self {
         let (mut amount, mut scale) = round_up(amount, scale, NANO);
         let most = i128::from(i64::MAX);
@@ -94,7 +94,7 @@ impl Quantity {
         Self { amount: sign * amount, scale, format, text: None }
     }
 
-    /// Rounded up (away from zero) to thousandths, as resources are.
+    /// Rounds up (away from zero) to thousandths, the scale of resources.
     pub fn round_up_to_milli(mut self) -> Self {
         if self.scale < MILLI {
             (self.amount, self.scale) = round_up(self.amount, self.scale, MILLI);
@@ -103,7 +103,7 @@ impl Quantity {
         self
     }
 
-    /// Thousandths, rounded up; `None` if below zero or too many to count.
+    /// Returns the amount in thousandths, rounded up; `None` if it is below zero or too large.
     pub fn milli(&self) -> Option<u128> {
         let (amount, scale) = round_up(self.amount, self.scale, MILLI);
         let power = 10_i128.checked_pow(u32::try_from(scale - MILLI).ok()?)?;
@@ -118,12 +118,12 @@ impl Quantity {
         self.amount == 0
     }
 
-    /// Whether it is a whole number.
+    /// Returns whether it is a whole number.
     pub fn is_whole(&self) -> bool {
         self.scale >= 0 || self.amount % power(-self.scale) == 0
     }
 
-    /// Whether it is a whole multiple of another that is not zero.
+    /// Returns whether it is a whole multiple of another that is not zero.
     pub fn is_multiple_of(&self, other: &Self) -> bool {
         let scale = self.scale.min(other.scale);
         let raised = |it: &Self| it.amount.checked_mul(10_i128.checked_pow(u32::try_from(it.scale - scale).ok()?)?);
@@ -133,7 +133,7 @@ impl Quantity {
         }
     }
 
-    /// The sum; printed as the first is, unless that is zero.
+    /// Returns the sum, in the format of `self`, or of `other` if `self` is zero.
     pub fn plus(&self, other: &Self) -> Self {
         let scale = self.scale.min(other.scale);
         let raised = |it: &Self| it.amount.saturating_mul(power(it.scale - scale));
@@ -163,7 +163,7 @@ impl Ord for Quantity {
 }
 
 impl fmt::Display for Quantity {
-    /// Without fraction, with the largest suffix that loses nothing.
+    /// Writes the amount without fraction, with the largest suffix that loses nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(text) = &self.text {
             return f.write_str(text);
@@ -199,7 +199,7 @@ impl fmt::Display for Quantity {
 }
 
 impl Quantity {
-    /// The amount, if it is whole and at least 1024 either way: what binary suffixes are for.
+    /// Returns the amount, if it is whole and its absolute value is at least 1024: only then is a binary suffix of use.
     fn whole_kibibytes(&self) -> Option<i128> {
         let whole = match self.scale {
             0.. => self.amount.checked_mul(10_i128.checked_pow(self.scale.unsigned_abs())?)?,
@@ -216,14 +216,14 @@ const BINARY: [&str; 7] = ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
 const DECIMAL: [(&str, i32); 10] =
     [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 
-/// `[eEinumkKMGTP]*[-+]?[0-9]*`
+/// Returns whether a text matches `[eEinumkKMGTP]*[-+]?[0-9]*`.
 fn is_suffix(suffix: &str) -> bool {
     let rest = suffix.trim_start_matches(['e', 'E', 'i', 'n', 'u', 'm', 'k', 'K', 'M', 'G', 'T', 'P']);
     let digits = rest.strip_prefix(['-', '+']).unwrap_or(rest);
     digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Base and exponent that a suffix stands for.
+/// Returns the base, the exponent and the format of a suffix.
 fn suffixed(suffix: &str) -> Option<(i32, i32, Format)> {
     if let Some((_, power)) = DECIMAL.iter().find(|(known, _)| *known == suffix) {
         return Some((10, *power, Format::Decimal));
@@ -237,19 +237,19 @@ fn suffixed(suffix: &str) -> Option<(i32, i32, Format)> {
     Some((10, exponent, Format::Exponent))
 }
 
-/// A number with many digits or a binary fraction: its amount and scale.
+/// Parses a number with many digits or a binary fraction; returns its amount and scale.
 fn large(digits: &str, base: i32, exponent: i32, places: i32) -> Option<(i128, i32)> {
     let amount = digits.parse::<i128>().ok()?;
     match base {
         2 => Some((amount.checked_shl(exponent.unsigned_abs())?, -places)).filter(|(shifted, _)| {
-            // What was shifted out cannot come back.
+            // The shift must not have lost bits.
             shifted >> exponent == amount
         }),
         _ => Some((amount, exponent - places)),
     }
 }
 
-/// Rounded away from zero to that scale, if it is finer.
+/// Rounds away from zero to the scale `to`, if the amount is finer.
 fn round_up(amount: i128, scale: i32, to: i32) -> (i128, i32) {
     if scale >= to {
         return (amount, scale);
@@ -259,7 +259,7 @@ fn round_up(amount: i128, scale: i32, to: i32) -> (i128, i32) {
     (amount / power + rest.signum(), to)
 }
 
-/// Ten to that power, as much as there is.
+/// Returns ten to that power, at most `i128::MAX`.
 fn power(exponent: i32) -> i128 {
     u32::try_from(exponent).map_or(1, |exponent| 10_i128.checked_pow(exponent).unwrap_or(i128::MAX))
 }
@@ -272,7 +272,7 @@ fn compare(one: (i128, i32), other: (i128, i32)) -> Ordering {
     };
     match (raised(one), raised(other)) {
         (Some(one), Some(other)) => one.cmp(&other),
-        // What overflows is larger than anything that does not.
+        // An amount that overflows is larger, in absolute value, than any that does not.
         (None, Some(_)) => one.0.cmp(&0),
         (Some(_), None) => 0.cmp(&other.0),
         (None, None) => one.0.signum().cmp(&other.0.signum()).then(one.1.cmp(&other.1)),

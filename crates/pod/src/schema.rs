@@ -1,5 +1,5 @@
-//! The shape of Kubernetes' Pod, read off the wire type itself: its `Deserialize` is asked for every field that it takes.
-//! So no field can be missing here that the type has.
+//! Shape of Kubernetes' Pod, read off the wire type itself: a deserializer notes every field that the type's
+//! `Deserialize` asks for. So no field of the type can be missing here.
 
 mod presence;
 
@@ -13,12 +13,12 @@ use serde::{
     },
 };
 
-/// What may stand at a place.
+/// Type of a value in a document.
 #[derive(Debug)]
 pub(crate) enum Shape {
     Struct(Vec<Field>),
     List(Box<Shape>),
-    /// Any keys, values of one shape.
+    /// Map with any keys, and values of one shape.
     Map(Box<Shape>),
     Text,
     Bool,
@@ -31,7 +31,7 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// About the memory that the wire type takes for it, bytes, without what lists, maps and texts hold.
+    /// Returns the approximate memory of the wire type, bytes, without the content of lists, maps and texts.
     pub fn size(&self) -> usize {
         match self {
             Self::Struct(fields) => fields.iter().map(|field| field.shape.size()).sum(),
@@ -43,12 +43,12 @@ impl Shape {
     }
 }
 
-/// A field of a structure.
+/// Field of a structure.
 #[derive(Debug)]
 pub(crate) struct Field {
     pub name: &'static str,
     pub shape: Shape,
-    /// Whether a zero (`""`, `0`, `false`) differs from no value, as it does where Kubernetes' own type has a pointer.
+    /// Whether a zero (`""`, `0`, `false`) differs from no value, as it does if Kubernetes' Go type has a pointer.
     pub has_presence: bool,
 }
 
@@ -57,27 +57,27 @@ static CONFIG_MAP: LazyLock<Shape> = LazyLock::new(shape_of::<wire::ConfigMap>);
 static SECRET: LazyLock<Shape> = LazyLock::new(shape_of::<wire::Secret>);
 static CLAIM: LazyLock<Shape> = LazyLock::new(shape_of::<wire::PersistentVolumeClaim>);
 
-/// The shape of a Pod.
+/// Returns the shape of a Pod.
 pub(crate) fn pod() -> &'static Shape {
     &POD
 }
 
-/// The shape of a ConfigMap.
+/// Returns the shape of a ConfigMap.
 pub(crate) fn config_map() -> &'static Shape {
     &CONFIG_MAP
 }
 
-/// The shape of a Secret.
+/// Returns the shape of a Secret.
 pub(crate) fn secret() -> &'static Shape {
     &SECRET
 }
 
-/// The shape of a PersistentVolumeClaim.
+/// Returns the shape of a PersistentVolumeClaim.
 pub(crate) fn claim() -> &'static Shape {
     &CLAIM
 }
 
-/// The names of all fields.
+/// Names of all fields.
 static NAMES: LazyLock<HashSet<&'static str>> = LazyLock::new(|| {
     let mut names = HashSet::new();
     [pod(), config_map(), secret(), claim()].into_iter().for_each(|shape| add_names(shape, &mut names));
@@ -97,7 +97,7 @@ fn add_names(shape: &Shape, names: &mut HashSet<&'static str>) {
     }
 }
 
-/// Returns a key, without memory of its own where a field has its name.
+/// Returns a key, borrowed if a field has its name, so that it takes no memory of its own.
 pub(crate) fn name(key: String) -> Cow<'static, str> {
     NAMES.get(key.as_str()).map_or_else(|| Cow::Owned(key), |name| Cow::Borrowed(*name))
 }
@@ -136,7 +136,7 @@ fn below(shape: &Shape, path: &mut String, see: &mut dyn FnMut(&str, &Field)) {
     }
 }
 
-/// Notes what a type asks of a deserializer, and answers with samples.
+/// Deserializer that notes what a type asks for, and answers with samples.
 struct Probe<'a> {
     shape: &'a mut Shape,
     sample: &'static str,
@@ -240,10 +240,10 @@ impl<'de> Deserializer<'de> for Probe<'_> {
     }
 }
 
-/// Types that say what they are.
+/// Types that have `apiVersion` and `kind`.
 const OBJECTS: [&str; 4] = ["Pod", "ConfigMap", "Secret", "PersistentVolumeClaim"];
 
-/// A structure's fields, one after another.
+/// Fields of a structure, one after another.
 struct Fields<'a> {
     owner: &'static str,
     names: std::slice::Iter<'static, &'static str>,
@@ -275,7 +275,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     }
 }
 
-/// One item, or one entry.
+/// List of one item, or map of one entry.
 struct Once<'a> {
     shape: Option<&'a mut Shape>,
 }

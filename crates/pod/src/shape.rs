@@ -1,4 +1,4 @@
-//! A document against the shape of a Pod: unknown fields, wrong types, and what is left for the wire type.
+//! Checks a document against a shape: finds unknown fields and wrong types, and keeps the values for the wire type.
 
 use serde_json::{Map, Value};
 
@@ -14,19 +14,19 @@ use crate::{
     validate::quoted,
 };
 
-/// What a document says, in the form that the wire type takes.
+/// Content of a document, in the form that the wire type takes.
 #[derive(Debug, Default)]
 pub(crate) struct Read {
-    /// Only what has a value for Kubernetes: no nulls, no zeros where a zero is none.
+    /// Fields that have a value for Kubernetes: no nulls, and no zeros that count as no value.
     pub value: Map<String, Value>,
-    /// Unknown fields and keys written twice: what the API server's strict decoding objects to.
+    /// Unknown fields and duplicate keys: the API server's strict decoding refuses them.
     pub strict: Problems,
     /// Values that do not fit their field.
     pub wrong: Problems,
 }
 
-/// Reads a document as a structure of that shape, of which the file has so much memory left. It makes at most `room` problems of a
-/// kind, and a value only if it `is_kept`.
+/// Reads a document as a structure of that shape, and takes its memory from what the file has left. Makes at most
+/// `room` problems of a kind, and a value only if `is_kept`.
 pub(crate) fn read(document: &Node, shape: &Shape, room: usize, left: &mut Share, is_kept: bool) -> Read {
     let (strict, wrong) = (Problems::with_room(room), Problems::with_room(room));
     let mut reader = Reader { path: String::new(), strict, wrong, is_kept, stored: 0 };
@@ -42,9 +42,9 @@ struct Reader {
     path: String,
     strict: Problems,
     wrong: Problems,
-    /// Whether a value is made of what is read.
+    /// Whether a value is made while reading.
     is_kept: bool,
-    /// The size in etcd's form, in bytes: not less than this.
+    /// Lower bound of the size in etcd's form, bytes.
     stored: usize,
 }
 
@@ -74,7 +74,7 @@ impl Reader {
             let value = self.at(field.name, |reader| reader.value(&entry.value, &field.shape));
             match value.filter(|_| self.is_kept).filter(|value| field.has_presence || !is_zero(value, &field.shape)) {
                 Some(value) => drop(object.insert(entry.key.clone().into_owned(), value)),
-                // A null or zero that comes last takes back what came before.
+                // If the last of duplicate keys has a null or zero, the earlier value is removed.
                 None => drop(object.remove(&*entry.key)),
             }
         }
@@ -91,7 +91,7 @@ impl Reader {
         }
     }
 
-    /// Keys written twice where no shape is known.
+    /// Reports duplicate keys in a value of unknown shape.
     fn all_repeated(&mut self, node: &Node) {
         match &node.content {
             Content::Map(entries) => {
@@ -109,7 +109,7 @@ impl Reader {
         }
     }
 
-    /// Takes the measure of a value in etcd's form before anything is made of it.
+    /// Adds the size of a value in etcd's form, before the value is made.
     fn hold(&mut self, stored: usize, at: At) {
         self.stored = self.stored.saturating_add(stored);
         if self.stored > limits::STORED && std::mem::take(&mut self.is_kept) {
@@ -134,13 +134,13 @@ impl Reader {
         self.wrong.push(placed(Problem { message, ..Problem::default() }, at));
     }
 
-    /// Adds a value that does not fit its field.
+    /// Adds the problem of a value that does not fit its field.
     fn misfit(&mut self, at: At, message: impl FnOnce() -> String) {
         let field = &self.path;
         self.wrong.add(|| placed(Problem { field: field.clone(), message: message(), ..Problem::default() }, at));
     }
 
-    /// A value of that shape; none for null, and for what does not fit.
+    /// Reads a value of that shape; returns `None` for null, and for a value that does not fit.
     fn value(&mut self, node: &Node, shape: &Shape) -> Option<Value> {
         self.hold(stored(&node.content), node.at);
         match (&node.content, shape) {
@@ -188,7 +188,7 @@ impl Reader {
         }
     }
 
-    /// A list's item or a map's value: null is its zero there.
+    /// Reads an item of a list or a value of a map: null is its zero there.
     fn item(&mut self, node: &Node, shape: &Shape) -> Value {
         self.value(node, shape).unwrap_or_else(|| match shape {
             Shape::Struct(_) | Shape::Map(_) => Value::Object(Map::new()),
@@ -217,7 +217,7 @@ impl Reader {
     }
 }
 
-/// Returns about the memory that a document of that shape takes with the items of its lists and maps, bytes.
+/// Returns the approximate memory of a document of that shape with the items of its lists and maps, bytes.
 pub(crate) fn memory(document: &Node, shape: &Shape) -> usize {
     shape.size() + memory_of_items(document, shape)
 }
@@ -240,7 +240,7 @@ fn memory_of_items(node: &Node, shape: &Shape) -> usize {
     }
 }
 
-/// The least that a value takes in etcd's form, bytes.
+/// Returns the least that a value takes in etcd's form, bytes.
 fn stored(content: &Content) -> usize {
     match content {
         Content::Null => 0,
@@ -249,7 +249,7 @@ fn stored(content: &Content) -> usize {
     }
 }
 
-/// A value as it is named in a message.
+/// Formats a value for a message.
 pub(crate) fn shown(node: &Node) -> String {
     named(&node.content)
 }
@@ -269,7 +269,7 @@ fn is_zero(value: &Value, shape: &Shape) -> bool {
     }
 }
 
-/// Whether a text is a time as Kubernetes writes them: RFC 3339, `T` and zone included.
+/// Returns whether a text is a time in Kubernetes' format: RFC 3339, `T` and zone included.
 fn is_time(text: &str) -> bool {
     let bytes = text.as_bytes();
     bytes.get(10) == Some(&b'T')
@@ -277,7 +277,7 @@ fn is_time(text: &str) -> bool {
         && text.parse::<jiff::Timestamp>().is_ok()
 }
 
-/// What is wrong with a value, with the way out where quoting helps.
+/// Returns what is wrong with a value, with the remedy if quotes help.
 fn mismatch(content: &Content, shape: &Shape) -> String {
     let found = match content {
         Content::Null => "null",

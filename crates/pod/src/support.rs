@@ -1,4 +1,4 @@
-//! Which fields this agent executes, which it refuses, and which have no effect on a node: one table, [`rows::ROWS`].
+//! Support for fields: which ones this agent executes, refuses, or accepts without effect. One table, [`rows::ROWS`].
 
 mod rows;
 #[cfg(test)]
@@ -11,20 +11,20 @@ use serde_json::{Map, Value};
 use crate::{Problem, problem::Problems};
 use rows::ROWS;
 
-/// What becomes of a field. Where it is not executed, that goes for everything below it too.
+/// Support for a field. Unless the field is executed, it holds for everything below it too.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Support {
-    /// Done as it says. Fields below it have rows of their own.
+    /// Executed as Kubernetes specifies it. Fields below it have rows of their own.
     Executed,
-    /// A map of which only these keys are executed; `*` stands for any end.
+    /// Map of which only these keys are executed; `*` stands for any end.
     Keys(&'static [&'static str]),
-    /// Not done yet; accepted only if it says (in JSON) what happens anyway.
+    /// Not supported yet; accepted only with one of these values (JSON), which ask for what happens anyway.
     Only(&'static [&'static str]),
-    /// Accepted with a warning; why it means nothing here.
+    /// Accepted with a warning; the reason why it has no effect.
     NoEffect(&'static str),
-    /// Accepted without a word, as it comes with every object that was exported from a cluster.
+    /// Accepted without a warning, since every object that was exported from a cluster has it.
     Quiet(&'static str),
-    /// Not accepted; why, and the way out.
+    /// Refused; the reason and the remedy.
     Refused(&'static str, &'static str),
 }
 
@@ -32,7 +32,7 @@ use Support::{Executed, Keys, NoEffect, Only, Quiet, Refused};
 
 static TABLE: LazyLock<HashMap<&'static str, Support>> = LazyLock::new(|| ROWS.iter().copied().collect());
 
-/// Fields that are as others are, with those.
+/// Fields that share the rows of other fields, with those.
 const ALIKE: [(&str, &str); 4] = [
     ("spec.initContainers[]", "spec.containers[]"),
     ("spec.containers[].lifecycle.preStop", "spec.containers[].lifecycle.postStart"),
@@ -40,16 +40,16 @@ const ALIKE: [(&str, &str); 4] = [
     ("spec.containers[].startupProbe", "spec.containers[].livenessProbe"),
 ];
 
-/// The row of a field, by path with `[]` for any index: its own, or that of the field that it is like.
+/// Returns the row of a field, by path with `[]` for any index: its own, or that of the field whose rows it shares.
 fn row(path: &str) -> Option<Support> {
     TABLE.get(&*like(path)).copied()
 }
 
-/// The path of the field that has the row.
+/// Returns the path of the field that has the row.
 fn like(path: &str) -> Cow<'_, str> {
     let mut path = Cow::Borrowed(path);
     for (one, other) in ALIKE {
-        // A whole name, not the beginning of one.
+        // It must be a whole name, not the beginning of one.
         if let Some(rest) = path.strip_prefix(one).filter(|rest| rest.is_empty() || rest.starts_with(['.', '['])) {
             path = Cow::Owned(format!("{other}{rest}"));
         }
@@ -57,7 +57,7 @@ fn like(path: &str) -> Cow<'_, str> {
     path
 }
 
-/// Refuses what is not done, and warns of what means nothing here.
+/// Refuses fields that are not supported, and warns about fields without effect.
 pub(crate) fn check(document: Option<&Map<String, Value>>, problems: &mut Problems, warnings: &mut Problems) {
     if let Some(document) = document {
         Check { path: String::new(), generic: String::new(), problems, warnings }.fields(document);
@@ -65,9 +65,9 @@ pub(crate) fn check(document: Option<&Map<String, Value>>, problems: &mut Proble
 }
 
 struct Check<'a> {
-    /// Where in the document.
+    /// Path in the document.
     path: String,
-    /// The same without indexes.
+    /// Path with `[]` for any index.
     generic: String,
     problems: &'a mut Problems,
     warnings: &'a mut Problems,
@@ -116,7 +116,7 @@ impl Check<'_> {
                 self.problems.push(Problem { field: self.path.clone(), message, ..Problem::default() });
             }
             Some(Only(_) | Quiet(_)) => {}
-            // A test holds that every field has a row; should one be missing, nothing is done that nobody knows of.
+            // A test checks that every field has a row; should one be missing, the field is refused.
             None => {
                 let message = "is not supported".to_owned();
                 self.problems.push(Problem { field: self.path.clone(), message, ..Problem::default() });
@@ -148,5 +148,5 @@ fn is_among(key: &str, known: &[&str]) -> bool {
     known.iter().any(|known| known.strip_suffix('*').map_or(*known == key, |begin| key.starts_with(begin)))
 }
 
-/// Executed fields with keys of the user's own.
+/// Executed maps with keys of the user's own.
 const MAPS: [&str; 2] = ["metadata.annotations", "metadata.labels"];

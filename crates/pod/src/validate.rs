@@ -1,4 +1,4 @@
-//! What the API server objects to, in its words and its order (R-VAL).
+//! Validates pods as the API server does, in its words and its order (R-VAL).
 
 mod affinity;
 mod container;
@@ -28,12 +28,12 @@ use crate::{kubernetes::Gates, problem};
 use path::Path;
 use problems::Problems;
 
-/// A text in quotes, as Go writes it.
+/// Quotes a text as Go does.
 pub(crate) fn quoted(text: &str) -> String {
     problems::Shown::from(text).to_string()
 }
 
-/// What is wrong with the name of an object that pods refer to.
+/// Checks the name and namespace of an object that pods refer to.
 pub(crate) fn object_name(name: &str, namespace: &str) -> problem::Problems {
     let mut problems = Problems::default();
     let metadata = Path::root("metadata");
@@ -45,7 +45,7 @@ pub(crate) fn object_name(name: &str, namespace: &str) -> problem::Problems {
     problems.found
 }
 
-/// What is wrong with the keys of an object's data.
+/// Checks the keys of an object's data.
 pub(crate) fn object_keys<'a>(field: &str, keys: impl Iterator<Item = &'a String>) -> problem::Problems {
     let mut problems = Problems::default();
     let path = Path::root(field);
@@ -55,8 +55,7 @@ pub(crate) fn object_keys<'a>(field: &str, keys: impl Iterator<Item = &'a String
     problems.found
 }
 
-/// What is wrong with a pod that has its defaults, in the order in which the API server looks. At most `room` problems are
-/// made.
+/// Validates a pod that has its defaults, in the order of the API server. Makes at most `room` problems.
 pub(crate) fn validate(pod: &Pod, gates: &Gates, room: usize) -> problem::Problems {
     let mut problems = Problems { found: problem::Problems::with_room(room) };
     let spec = pod.spec.as_ref();

@@ -1,4 +1,4 @@
-//! YAML as Kubernetes reads it: version 1.1's scalars, anchors, merge keys.
+//! Reads YAML as Kubernetes does: scalars of version 1.1, anchors, merge keys.
 
 mod scalar;
 mod write;
@@ -16,19 +16,19 @@ use crate::{
 use scalar::Scalar;
 pub(crate) use write::write;
 
-/// The documents of a file, in its order. Empty ones are `Null`.
+/// Parses the documents of a file, in its order. Empty ones are `Null`.
 pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
     readable(text)?;
     let text = &*without_marks(text);
     let text = &*without_ends(text);
-    // The parser has a few places that no sensible file leads to and that end in a panic, e.g. `[!a, b]`.
+    // The parser panics on a few texts that no sensible file has, e.g. `[!a, b]`.
     std::panic::catch_unwind(|| parsed(text)).unwrap_or_else(|_| {
         let message = "not valid YAML: its parser cannot read it; do without tags (!) and directives (%)".to_owned();
         Err(problem(At { line: 1, column: 1 }, message))
     })
 }
 
-/// Leaves out byte order marks behind `---`: Kubernetes' client reads each document as a file of its own.
+/// Removes byte order marks after `---`: Kubernetes' client reads each document as a file of its own.
 fn without_marks(text: &str) -> Cow<'_, str> {
     if !text.contains("\n\u{feff}") {
         return Cow::Borrowed(text);
@@ -41,7 +41,7 @@ fn without_marks(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.split_inclusive('\n').map(line).collect())
 }
 
-/// Leaves out what follows the end of a document (`...`) up to the next `---`: Kubernetes' client reads nothing there, directives
+/// Removes the text from the end of a document (`...`) to the next `---`: Kubernetes' client ignores it, directives
 /// included. Lines keep their numbers.
 fn without_ends(text: &str) -> Cow<'_, str> {
     let is_end = |line: &str| {
@@ -63,8 +63,8 @@ fn without_ends(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.split_inclusive('\n').map(line).collect())
 }
 
-/// By the parser that Kubernetes' own library was made from: it takes and refuses the same, but for some texts that are made
-/// ready for it.
+/// Parses with the parser that Kubernetes' own library was made from: it accepts and refuses the same, except for some
+/// texts that are prepared for it.
 fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
     let mut reader = Reader::default();
     let mut rest = Cow::Borrowed(text);
@@ -72,7 +72,7 @@ fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
         let Err(stop) = read(&rest, &mut reader) else { return Ok(reader.documents) };
         match stop {
             Stop::Wrong(problem) => return Err(problem),
-            // In `[a:, b:]` the colon is the text's for Kubernetes. Another character stands for it.
+            // In `[a:, b:]` the colon is part of the text for Kubernetes. Another character stands for it.
             Stop::Colon(problem) => {
                 let stand_in = ('\u{e000}'..'\u{f8ff}').find(|char| !rest.contains(*char));
                 let Some(stand_in) = stand_in.filter(|_| reader.colon.is_none()) else { return Err(problem) };
@@ -83,10 +83,10 @@ fn parsed(text: &str) -> Result<Vec<Node>, Problem> {
     }
 }
 
-/// Why the parser goes no further.
+/// Reason why the parser stops.
 enum Stop {
     Wrong(Problem),
-    /// A colon in a flow list or mapping that ends a text for the parser, and does not for Kubernetes.
+    /// Colon in a flow list or mapping that ends a text for the parser, but not for Kubernetes.
     Colon(Problem),
 }
 
@@ -99,9 +99,9 @@ impl From<Problem> for Stop {
 /// Replaces colons that end a plain text before a flow indicator.
 fn with_colons_replaced(text: &str, stand_in: char) -> String {
     let mut replaced = String::with_capacity(text.len());
-    // The character before, and the one before the blanks before: `[a :, b]` has the text `a :`.
+    // The character before, and the last one before that is not blank: `[a :, b]` has the text `a :`.
     let (mut before, mut solid) = (' ', ' ');
-    // The first character of the last word. The name of an anchor or alias and a tag are no text.
+    // The first character of the last word: names of anchors and aliases, and tags, are not text.
     let mut first = ' ';
     let mut chars = text.chars().peekable();
     while let Some(char) = chars.next() {
@@ -125,7 +125,7 @@ fn with_colons_replaced(text: &str, stand_in: char) -> String {
 }
 
 fn read(text: &str, reader: &mut Reader) -> Result<(), Stop> {
-    // The parser wants a line's end at the end; a block text that ends there must not get it.
+    // The parser needs a newline at the end; a block text that ends there must not get it.
     let is_open = !text.ends_with(['\n', '\r']);
     reader.open_end = is_open.then_some(text.len());
     let ended = if is_open { Cow::Owned(format!("{text}\n")) } else { Cow::Borrowed(text) };
@@ -170,7 +170,7 @@ fn escapes(text: &str, event: &Event) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether a character may stand in a YAML file as it is.
+/// Returns whether a character may stand in a YAML file as it is.
 fn is_readable(char: char) -> bool {
     match char {
         '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' => true,
@@ -179,7 +179,7 @@ fn is_readable(char: char) -> bool {
     }
 }
 
-/// Refuses what Kubernetes' library refuses before it parses anything, with its place.
+/// Refuses characters that Kubernetes' library refuses before it parses anything; the problem has their position.
 fn readable(text: &str) -> Result<(), Problem> {
     let Some((offset, char)) = text.char_indices().find(|(_, char)| !is_readable(*char)) else { return Ok(()) };
     let before = &text[..offset];
@@ -212,23 +212,23 @@ pub(crate) fn problem(at: At, message: String) -> Problem {
 
 #[derive(Default)]
 struct Reader {
-    /// What stands for some colons in the text.
+    /// Character that stands for some colons in the text.
     colon: Option<char>,
-    /// Where the text ends, if it does so in the middle of a line.
+    /// Length of the text, if it ends in the middle of a line.
     open_end: Option<usize>,
     documents: Vec<Node>,
     open: Vec<Open>,
-    /// What anchors stand for; nothing while it is being read.
+    /// Values of anchors; `None` while a value is being read.
     anchors: HashMap<String, Option<(Node, Weight)>>,
-    /// All that the documents hold, what aliases stand for included.
+    /// Size of the documents, values of aliases included.
     held: Weight,
-    /// All that is kept for aliases.
+    /// Size of all values kept for aliases.
     kept: Weight,
-    /// Values that aliases stand for.
+    /// Number of values that aliases stand for.
     aliased: usize,
 }
 
-/// A mapping or sequence that is being read.
+/// Mapping or sequence that is being read.
 struct Open {
     anchor: Option<String>,
     at: At,
@@ -243,7 +243,7 @@ enum Kind {
 struct Key {
     text: String,
     at: At,
-    /// Whether it was a text before it was made one: 7 and "7" are two keys.
+    /// Whether it was text before it was converted to text: 7 and "7" are two keys.
     is_text: bool,
     is_merge: bool,
 }
@@ -320,7 +320,7 @@ impl Reader {
         self.value(anchor, Node { at, content })
     }
 
-    /// Takes so much into the documents, before it is made.
+    /// Adds a size to the documents, before the value is made.
     fn hold(&mut self, more: Weight, at: At) -> Result<(), Problem> {
         self.held.bytes = self.held.bytes.saturating_add(more.bytes);
         self.held.values = self.held.values.saturating_add(more.values);
@@ -365,7 +365,7 @@ impl Reader {
             Scalar::Null => Content::Null,
             Scalar::Bool(bool) => Content::Bool(bool),
             Scalar::Number(number) if number.ends_with(|last: char| !last.is_ascii_digit()) => {
-                // The value is not repeated: it may be a secret's, put into the file without quotes.
+                // The message does not repeat the value: it may be a secret, put into the file without quotes.
                 return Err(problem(at, "this is no number that a field can hold; put it in quotes".to_owned()));
             }
             Scalar::Number(number) => Content::Number(number),
@@ -382,7 +382,7 @@ impl Reader {
                 return Err(problem(at, "this alias (*name) stands inside the value that it stands for".to_owned()));
             }
             None => {
-                // Nor is its name: a secret may begin with an asterisk.
+                // The message does not repeat the name: a secret may begin with an asterisk.
                 let message = "this alias (*name) stands for nothing: no &name is before it; put a text in quotes";
                 return Err(problem(at, message.to_owned()));
             }
@@ -438,7 +438,7 @@ impl Reader {
     }
 }
 
-/// Puts what merge keys (`<<: *base`) bring where they stand. What comes later counts, as Kubernetes has it.
+/// Inserts the entries of merge keys (`<<: *base`) where the keys stand. Later entries count, as in Kubernetes.
 fn merged(explicit: Vec<Entry>, merges: Vec<(usize, Node)>) -> Result<Vec<Entry>, Problem> {
     if merges.is_empty() {
         return Ok(explicit);
@@ -461,7 +461,7 @@ fn bring(node: Node, entries: &mut Vec<Entry>) -> Result<(), Problem> {
     let unmarked = |entry: Entry| Entry { repeats: None, ..entry };
     match node.content {
         Content::Map(brought) => entries.extend(brought.into_iter().map(unmarked)),
-        // Of several, the first has precedence.
+        // Of several mappings, the first has precedence.
         Content::List(items) => {
             for item in items.into_iter().rev() {
                 match item.content {

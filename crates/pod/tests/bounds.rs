@@ -1,4 +1,4 @@
-//! Small files that stand for much, and large ones in which much is wrong: what they take is bounded.
+//! Bounds of memory: small files that expand to much, and large files with many problems.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -8,7 +8,7 @@ use std::{
 
 use stanchion_pod::{Problem, decode};
 
-/// Counts what each thread holds, so that tests beside each other do not count for one another.
+/// Allocator that counts the memory of each thread, so that parallel tests do not count for one another.
 struct Counting;
 
 thread_local! {
@@ -21,14 +21,14 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (held, most) = HELD.get();
         HELD.set((held + layout.size(), most.max(held + layout.size())));
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         let (held, most) = HELD.get();
         HELD.set((held.saturating_sub(layout.size()), most));
-        // SAFETY: the caller's.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
         unsafe { System.dealloc(at, layout) }
     }
 }
@@ -36,14 +36,14 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What is wrong with a manifest, and the MiB that were held while that was found out.
+/// Returns the problems of a manifest, and the most memory that was held while it was decoded, MiB.
 fn refused(text: &str) -> (Vec<Problem>, usize) {
     HELD.set((0, 0));
     let problems = decode(text.as_bytes(), "node-1").map(|manifest| manifest.pods.len()).expect_err("it is refused");
     (problems, HELD.get().1 >> 20)
 }
 
-/// Holds that a small manifest is refused in such words, and in little memory.
+/// Checks that a small manifest is refused with `words` in a problem, and in little memory.
 fn is_refused_cheaply(what: &str, text: &str, words: &str) {
     assert!(text.len() < 3 << 20, "{what}: the manifest is small");
     let (problems, mib) = refused(text);
@@ -79,7 +79,7 @@ fn aliases_are_weighed_by_what_they_stand_for() {
     is_refused_cheaply("many documents", &documents, words);
     let folded = format!("x: &a |\n  {long}\n{POD}  y: [{aliases}]");
     is_refused_cheaply("blocks", &folded, words);
-    // No alias names them, and each is kept for one.
+    // No alias names these anchors, but each value is kept for one.
     let anchors: String = (0..90).fold(String::new(), |text, level| text + &format!("&a{level} ["));
     is_refused_cheaply("anchors", &format!("x: {anchors}{}{}\n{POD}", "x".repeat(1_000_000), "]".repeat(90)), words);
     let tags = format!("%TAG !e! {}\n---\nx: [{}]", "t".repeat(1_000_000), "!e!a b, ".repeat(100_000));
@@ -127,14 +127,14 @@ fn what_stands_once_and_is_said_often_is_bounded() {
     }
 }
 
-/// A PodList of so many pods: `first` is the head of the first one, `other` that of all others, `rest` the last one's end.
+/// Returns a PodList of `count` pods: `first` is the first one, `other` each of the others, with its number for `#`.
 fn pods(count: usize, first: &str, other: &str) -> String {
     let others = (1..count)
         .fold(String::new(), |text, number| text + &format!("- {}\n", other.replace('#', &number.to_string())));
     format!("kind: PodList\nitems:\n- {}\n{others}", first.replace('#', "0"))
 }
 
-/// So many containers, in flow style.
+/// Returns `count` containers, in flow style.
 fn containers(count: usize) -> String {
     (0..count).fold(String::new(), |all, number| all + &format!("{{name: c{number}, image: i}}, "))
 }
@@ -252,7 +252,7 @@ fn what_an_api_server_finds_too_large_is_refused() {
     assert_eq!(fits.pods.len(), 1);
 }
 
-/// A list of so many bytes with such items.
+/// Returns a list of `item`s that together have about `bytes` bytes, and their number.
 fn list(head: &str, item: &str, bytes: usize, tail: &str) -> (String, usize) {
     let count = bytes / item.len();
     (format!("{head}{}{tail}", item.repeat(count)), count)

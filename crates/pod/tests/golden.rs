@@ -1,4 +1,4 @@
-//! What Kubernetes says to a manifest, held against recordings of a real API server.
+//! Compares the answers to manifests with recordings of a real API server.
 
 mod golden {
     pub mod case;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use golden::{case, compare};
 use stanchion_pod::kubernetes::Gates;
 
-/// Compares a folder; the cases that disagree, with what was said.
+/// Compares a folder; returns the number of cases, and the cases that disagree with the difference.
 fn disagreements(folder: &str, gates: Gates) -> (usize, BTreeMap<String, String>) {
     let cases = case::all(folder);
     let rules = case::rules();

@@ -1,4 +1,4 @@
-//! Good and bad manifests, and what is said of them.
+//! Valid and invalid manifests, and their problems.
 
 mod support;
 
@@ -79,7 +79,7 @@ fn what_follows_the_end_of_a_document_is_left_out() {
     assert_eq!(good(&format!("{REDIS}...\nkind: Nonsense")).pods.len(), 1);
     let wrong = other.replace("image:", "hostname: 7\n    image:");
     assert!(one(&format!("{REDIS}...\nx\n---\n{wrong}")).starts_with("line 25, column 5:"), "lines keep their numbers");
-    // It took a pass over the whole file for each.
+    // Each `...` once took a pass over the whole file.
     let many = format!("{REDIS}...\nx\n---\n{}", "# nothing\n...\nx\n---\n".repeat(100_000));
     assert_eq!(good(&many).pods.len(), 1);
 }
@@ -91,7 +91,7 @@ fn a_list_of_none_says_so() {
         assert!(page.is_ok_and(|page| page.pods.is_empty()), "R-HTTP-6");
         assert!(one(none).contains("holds no pod"), "as the API server has it");
     }
-    // The beginning of a list that was cut off is not an order to remove everything.
+    // A list that was cut off must not remove all pods.
     for half in ["apiVersion: v1\nkind: PodList\n", "kind: List\nitems:\n", "kind: List\nitems: {}\n"] {
         let problem = one(half);
         assert!(problem.contains("items: Required value"), "R-HTTP-6: {problem}");

@@ -1,4 +1,4 @@
-//! Documents of objects that pods refer to.
+//! Decodes documents of objects that pods refer to.
 
 mod support;
 

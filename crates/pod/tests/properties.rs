@@ -1,4 +1,4 @@
-//! What holds for any input.
+//! Properties that hold for any input.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use stanchion_pod::{
     to_yaml,
 };
 
-/// The recorded manifests, good and bad.
+/// Returns the recorded manifests, valid and invalid.
 fn manifests() -> Vec<Vec<u8>> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/apiserver-1.36");
     let mut manifests = Vec::new();
@@ -25,7 +25,7 @@ fn manifests() -> Vec<Vec<u8>> {
     manifests
 }
 
-/// Numbers that look random and are the same every time.
+/// Pseudo-random numbers that are the same every time.
 struct Numbers(u64);
 
 impl Numbers {
@@ -43,7 +43,7 @@ fn what_is_accepted_and_written_out_is_read_back_the_same() {
             for answer in judge(&manifest, &gates).unwrap_or_default() {
                 let Answer::Accepted(pod) = answer else { continue };
                 let yaml = to_yaml(&pod).expect("a pod is YAML");
-                // The server would merge label keys into the selectors once more.
+                // The server would merge label keys into the selectors again.
                 if yaml.contains("atchLabelKeys") {
                     continue;
                 }
@@ -134,7 +134,7 @@ fn texts_that_look_like_something_else_survive() {
     }
 }
 
-/// Anything is answered, and in a time that its size bounds: the test would not end otherwise.
+/// Checks that any bytes get an answer, in a time bounded by their size: otherwise the test would not end.
 #[test]
 fn any_bytes_are_answered() {
     let manifests = manifests();
@@ -148,7 +148,7 @@ fn any_bytes_are_answered() {
                 0 => bytes.insert(at, b"{}[]:,-&*!|>'\"%@`#?\n\t \\<~0\xff\x00"[numbers.below(28)]),
                 1 => bytes.truncate(at),
                 2 if !bytes.is_empty() => drop(bytes.remove(at)),
-                // A piece of another manifest.
+                // Inserts a piece of another manifest.
                 3 => {
                     let other = &manifests[numbers.below(manifests.len())];
                     let from = numbers.below(other.len());
@@ -161,7 +161,7 @@ fn any_bytes_are_answered() {
         }
         drop(decode(&bytes, "node-1"));
     }
-    // Where the parser gives up.
+    // On these texts the parser gives up.
     for text in
         ["[!a, b]", "!%ED%A0%80 x", "a: \"\\", "a: >\n\n\n b", "a: |", "a: |+\n", "a: '", "%TAG ! x", "- !<", "? ", "&"]
     {
@@ -176,7 +176,7 @@ fn bombs_are_refused() {
         let message = refused(&open.repeat(50_000));
         assert!(["nest", "not valid", "a key must be"].iter().any(|word| message.contains(word)), "{open}: {message}");
     }
-    // Each names the one before it twice: 2^64 values.
+    // Each value names the one before it twice: 2^64 values.
     let mut aliases = "a0: &a0 [x, x]\n".to_owned();
     let mut merges = "a0: &a0 {x: y, z: w}\n".to_owned();
     for level in 1..64 {

@@ -1,4 +1,4 @@
-//! Rules of Kubernetes that no recorded manifest shows, each with a manifest that breaks it and what is said of it.
+//! Rules of Kubernetes that no recorded manifest covers, each with a manifest that breaks it and its problem.
 
 use stanchion_pod::{Check, Endpoint, Manifest, Pod, Probe, Problem, PullPolicy, TargetPort, Volume, decode};
 
@@ -18,13 +18,13 @@ fn good(metadata: &str, spec: &str) -> Pod {
     manifest.pods.into_iter().next().expect("there is a pod")
 }
 
-/// All that is said of a spec, as field and words.
+/// Returns all problems of a spec, as field and message.
 fn said(metadata: &str, spec: &str) -> Vec<String> {
     let problems = read(metadata, spec).expect_err(spec);
     problems.iter().map(|problem| format!("{}: {}", problem.field, problem.message)).collect()
 }
 
-/// A container with these fields, in flow style.
+/// Returns a container with these fields, in flow style.
 fn with(fields: &str) -> String {
     format!("containers: [{{name: a, image: b, {fields}}}]")
 }

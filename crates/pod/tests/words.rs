@@ -1,11 +1,11 @@
-//! Values of a manifest as the API server shows them in what it says.
+//! Values of a manifest as the API server shows them in its messages.
 
 use stanchion_pod::{
     decode,
     kubernetes::{Answer, Gates, judge},
 };
 
-/// Returns what the server says to a pod with all its gates open, as field and words.
+/// Returns the server's problems with a pod with all gates open, as field and message.
 fn said(metadata: &str, spec: &str) -> Vec<String> {
     let text = format!("---\n{{apiVersion: v1, kind: Pod, metadata: {{name: a{metadata}}}, spec: {{{spec}}}}}");
     let answers = judge(text.as_bytes(), &Gates::open()).unwrap_or_else(|problems| panic!("{text}: {problems:?}"));

@@ -1,8 +1,8 @@
-//! The time of day, for what is shown, logged or told to others. Nothing waits for it: it can be set.
+//! Wall-clock time for display, logs and messages. No wait depends on it, because an administrator can set it.
 
 use jiff::Timestamp;
 
-/// The time of day.
+/// Returns the wall-clock time.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn now() -> Timestamp {

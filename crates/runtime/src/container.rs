@@ -1,4 +1,4 @@
-//! What a container is made from.
+//! Configuration of a container.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -6,15 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{SandboxId, Security, is_default};
 
-/// One container of a pod. The agent has resolved everything that is the same on every runtime (volumes, environment,
-/// resource arithmetic); what the image says is merged in by the backend.
+/// Configuration of one container of a pod. The agent has resolved everything that is the same on every runtime
+/// (volumes, environment, resource arithmetic); the backend merges in the image's configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
-    /// The sandbox it runs in.
+    /// Sandbox that the container runs in.
     pub sandbox: SandboxId,
     /// Name in the pod; with sandbox and `attempt` it identifies the container.
     pub name: String,
-    /// How many containers of this name the pod had before: the restart count.
+    /// Number of earlier containers of this name in the pod: the restart count.
     #[serde(default)]
     pub attempt: u32,
     /// Reference of an image that is present.
@@ -25,34 +25,34 @@ pub struct ContainerConfig {
     /// Replaces the image's arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub args: Option<Vec<String>>,
-    /// Added to the image's environment; a name given here wins.
+    /// Variables added to the image's environment; a name given here wins.
     #[serde(default)]
     pub env: Vec<EnvVar>,
     /// Replaces the image's working directory. Absolute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// What is mounted, in order.
+    /// Mounts, in order.
     #[serde(default)]
     pub mounts: Vec<Mount>,
-    /// Limits and weights of its cgroup.
+    /// Limits and weights of the container's cgroup.
     #[serde(default)]
     pub resources: LinuxResources,
-    /// Who it runs as, and what it may do.
+    /// User, groups, capabilities and profiles of the container.
     #[serde(default, skip_serializing_if = "is_default")]
     pub security: Security,
-    /// Its standard streams are a terminal.
+    /// Whether the standard streams are a terminal.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tty: bool,
-    /// Its standard input stays open, though nobody writes to it yet; else it is at its end.
+    /// Whether standard input stays open without a writer; otherwise reads see the end of input.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: bool,
-    /// The input ends with the first that was attached to it.
+    /// Whether standard input closes when the first attached client detaches (`stdinOnce`).
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin_once: bool,
     /// Absolute path of the CRI log file to write on the node. Backends without log files ignore it.
     #[serde(default)]
     pub log_path: PathBuf,
-    /// Kept with the container and reported by `list`; see [`labels`](crate::labels).
+    /// Labels that the backend stores with the container and reports in `list`; see [`labels`](crate::labels).
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -69,45 +69,45 @@ pub struct EnvVar {
 /// A mount in a container: of a path on the node, or of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
-    /// Absolute path on the node; exists. Empty where an image is mounted.
+    /// Absolute path on the node, which exists. Empty for a mount of an image.
     pub source: PathBuf,
     /// Absolute path in the container.
     pub destination: PathBuf,
-    /// Mounted read-only.
+    /// Whether the mount is read-only.
     #[serde(default)]
     pub read_only: bool,
-    /// How mounts below it travel.
+    /// Propagation of mounts that appear below this one later.
     #[serde(default)]
     pub propagation: MountPropagation,
-    /// Whether what is mounted below it is read-only too; only with `read_only`.
+    /// Whether mounts below this one are read-only too; only with `read_only`.
     #[serde(default)]
     pub recursive_read_only: RecursiveReadOnly,
-    /// The image that is mounted, if it is no path of the node.
+    /// Image to mount in place of a path on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<ImageMount>,
 }
 
-/// The files of an image, mounted in a container of another: read-only whatever [`Mount::read_only`] says, and without
-/// the right to run anything of it (`noexec`, R-VOL-11).
+/// An image mounted into a container of another image: read-only whatever [`Mount::read_only`] says, and without the
+/// right to execute its files (`noexec`, R-VOL-11).
 ///
-/// The container has these files as they were when it was created, though the image be removed or its name moved, and
-/// nothing of it is left when the container has been removed. Only for backends with
-/// [`Capabilities::image_mounts`](crate::Capabilities::image_mounts); others refuse it with
+/// The container sees the files as they were when it was created, even if the image is removed or its reference moves.
+/// Removing the container removes the mount completely. Only backends with
+/// [`Capabilities::image_mounts`](crate::Capabilities::image_mounts) support it; others fail with
 /// [`Unsupported`](crate::ErrorKind::Unsupported).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageMount {
-    /// Full reference of an image that is present; if it is not, creating the container fails with
+    /// Full reference of an image that is present; otherwise creating the container fails with
     /// [`NotFound`](crate::ErrorKind::NotFound).
     pub reference: String,
-    /// The directory or file in the image that is mounted: relative, without `..`; empty is all of it. Links on the way are
-    /// followed as they are inside the image and never lead out of it. Where there is nothing, creating the container fails
-    /// with [`Invalid`](crate::ErrorKind::Invalid).
+    /// Directory or file in the image to mount: relative, without `..`; empty mounts the whole image. Symbolic links on
+    /// the way resolve inside the image and never lead out of it. If the path does not exist, creating the container
+    /// fails with [`Invalid`](crate::ErrorKind::Invalid).
     #[serde(default, skip_serializing_if = "is_default")]
     pub sub_path: PathBuf,
 }
 
 impl Mount {
-    /// A mount that can be written to and keeps to itself.
+    /// Returns a writable mount with private propagation.
     pub fn new(source: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
@@ -119,27 +119,27 @@ impl Mount {
         }
     }
 
-    /// A mount of an image.
+    /// Returns a mount of an image.
     pub fn of_image(image: ImageMount, destination: impl Into<PathBuf>) -> Self {
         Self { read_only: true, image: Some(image), ..Self::new("", destination) }
     }
 }
 
-/// How far down a read-only mount is read-only. A backend that cannot make mounts below it read-only answers `Enabled`
-/// with [`Unsupported`](crate::ErrorKind::Unsupported), and takes `IfPossible` for `Disabled`.
+/// Depth of a read-only mount (`recursiveReadOnly`). A backend that cannot make mounts below it read-only answers
+/// `Enabled` with [`Unsupported`](crate::ErrorKind::Unsupported), and treats `IfPossible` as `Disabled`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum RecursiveReadOnly {
     /// Mounts below it stay as they are.
     #[default]
     Disabled,
-    /// They are read-only too where the backend can do that.
+    /// Mounts below it are read-only too if the backend can do that.
     IfPossible,
-    /// They are read-only too.
+    /// Mounts below it are read-only too.
     Enabled,
 }
 
-/// Whether later mounts below a mount are seen on the other side.
+/// Mount propagation: whether later mounts below a mount appear on the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MountPropagation {
@@ -167,22 +167,22 @@ pub struct LinuxResources {
     /// Memory limit, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_limit: Option<i64>,
-    /// Preference of the kernel's out-of-memory killer, −1000 to 1000; the backend uses the nearest value the node allows.
+    /// Preference of the kernel's OOM killer, −1000 to 1000; the backend uses the nearest value that the node allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
-    /// The most processes and threads.
+    /// Maximum number of processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids_limit: Option<i64>,
-    /// Huge pages, by their size.
+    /// Limits of huge pages, one per page size.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hugepage_limits: Vec<HugepageLimit>,
 }
 
-/// How much may be had in huge pages of one size.
+/// Limit of huge pages of one size.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HugepageLimit {
-    /// Size of a page as the kernel's cgroups name it: `2MB`, `1GB`.
+    /// Page size as the kernel's cgroups name it: `2MB`, `1GB`.
     pub page_size: String,
-    /// Bytes in all.
+    /// Limit in bytes.
     pub limit: u64,
 }

@@ -1,49 +1,49 @@
-//! Errors that cross the contract: a closed kind to decide on, and words to show.
+//! Errors that cross the contract: a closed kind for decisions, and texts for people.
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
 use crate::limits::{ERROR_CAUSES, ERROR_TEXT};
 
-/// Answer of every method of [`Runtime`](crate::Runtime).
+/// Result of every method of [`Runtime`](crate::Runtime).
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why an operation failed, as far as the agent's decisions go. The agent branches on this and never on text.
+/// Kind of a failure. The agent branches on this and never on text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u32)]
 pub enum ErrorKind {
-    /// None of the others; retried with back-off.
+    /// Any other failure; the agent retries with back-off.
     Other = 1,
     /// The named sandbox, container or image does not exist.
     NotFound = 2,
-    /// Something of that identity exists already.
+    /// An object with that identity exists already.
     AlreadyExists = 3,
-    /// The object is in a state in which this cannot be done.
+    /// The object's state does not permit the operation.
     Conflict = 4,
-    /// The runtime or registry cannot be reached now; worth trying again.
+    /// The runtime or registry cannot be reached now; a retry may succeed.
     Unavailable = 5,
     /// The request itself is wrong; the same request will fail again.
     Invalid = 6,
-    /// Refused for lack of rights or credentials.
+    /// Rights or credentials are missing.
     Permission = 7,
     /// No answer in time. The outcome is unknown: look before acting again.
     Timeout = 8,
     /// The backend does not have this method or feature.
     Unsupported = 9,
-    /// Given up by the caller. The outcome is unknown.
+    /// The caller gave up. The outcome is unknown.
     Cancelled = 10,
     /// The backend panicked in this call. The outcome is unknown.
     Crashed = 11,
 }
 
 impl ErrorKind {
-    /// The kind's number on the library boundary.
+    /// Returns the kind's number on the library boundary.
     #[must_use]
     pub const fn code(self) -> u32 {
         self as u32
     }
 
-    /// The kind of a number from the library boundary; unknown numbers are [`Other`](ErrorKind::Other).
+    /// Returns the kind for a number from the library boundary; unknown numbers are [`Other`](ErrorKind::Other).
     #[must_use]
     pub const fn from_code(code: u32) -> Self {
         match code {
@@ -62,7 +62,7 @@ impl ErrorKind {
     }
 }
 
-/// Cuts a text at a character's border, and says so.
+/// Shortens a text at a character boundary and appends a note with its original length.
 fn cut(mut text: String) -> String {
     if text.len() > ERROR_TEXT {
         let mark = format!("… (cut: {} bytes)", text.len());
@@ -72,7 +72,8 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// A failed operation: its kind, what was tried on what, and the texts of the causes, outermost first.
+/// A failed operation: its kind, a message with the operation and its object, and the texts of the causes, outermost
+/// first.
 ///
 /// Display shows only `message`; print causes with [`Error::chain`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,23 +85,23 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of `kind`; `message` says what was tried, on what, and how it ended.
+    /// Builds an error of `kind`; `message` names the operation, its object and how it ended.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: cut(message.into()), causes: Vec::new(), retry_after: None }
     }
 
-    /// The answer to `what` from a backend that cannot do it.
+    /// Builds the error of a backend that does not support `what`.
     pub fn unsupported(what: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Unsupported, format!("{what} is not supported by this backend"))
     }
 
-    /// Adds `cause` and its own sources.
+    /// Adds `cause` and its sources.
     #[must_use]
     pub fn caused_by(mut self, cause: &(dyn StdError + 'static)) -> Self {
         let mut next = Some(cause);
         while let Some(cause) = next {
             let text = cut(cause.to_string());
-            // Transparent wrappers repeat the text of what they wrap.
+            // Transparent wrappers repeat the text of the error inside.
             if self.causes.last() != Some(&text) && self.causes.len() < ERROR_CAUSES {
                 self.causes.push(text);
             }
@@ -118,14 +119,14 @@ impl Error {
         self
     }
 
-    /// Says when trying again is worth while, as a registry's `Retry-After` does.
+    /// Sets the delay after which a retry is worthwhile, as a registry's `Retry-After` does.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
     }
 
-    /// Wraps the error in the wider operation that failed with it; kind and retry time stay.
+    /// Wraps the error in the wider operation that failed with it; kind and retry delay stay.
     #[must_use]
     pub fn context(mut self, message: impl Into<String>) -> Self {
         self.causes.insert(0, std::mem::replace(&mut self.message, cut(message.into())));
@@ -133,31 +134,31 @@ impl Error {
         self
     }
 
-    /// What the agent decides on.
+    /// Returns the kind that the agent decides on.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// What was tried, without the causes.
+    /// Returns the message, without the causes.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The texts of the causes, outermost first.
+    /// Returns the texts of the causes, outermost first.
     #[must_use]
     pub fn causes(&self) -> &[String] {
         &self.causes
     }
 
-    /// How long to wait before the next try, where the other side said so.
+    /// Returns how long to wait before a retry, if the other side said so.
     #[must_use]
     pub const fn retry_delay(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Message and causes as one line, `message: cause: cause`.
+    /// Returns message and causes as one line, `message: cause: cause`.
     #[must_use]
     pub fn chain(&self) -> String {
         let mut line = self.message.clone();
@@ -168,7 +169,7 @@ impl Error {
         line
     }
 
-    /// The body of a failed answer on the library boundary: JSON `{message, causes, retry_after_ms?}`.
+    /// Returns the body of a failed answer on the library boundary: JSON `{message, causes, retry_after_ms?}`.
     #[must_use]
     pub fn to_body(&self) -> Vec<u8> {
         let retry_after_ms = self.retry_after.map(|delay| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
@@ -176,8 +177,8 @@ impl Error {
         serde_json::to_vec(&body).unwrap_or_else(|_| self.message.clone().into_bytes())
     }
 
-    /// The error of a code and body from the library boundary. A body that is not JSON is taken as the message, so that
-    /// backends in C stay easy.
+    /// Builds the error from a code and a body of the library boundary. A body that is not JSON becomes the message, so
+    /// that backends in C stay easy.
     #[must_use]
     pub fn from_body(code: u32, body: &[u8]) -> Self {
         let kind = ErrorKind::from_code(code);

@@ -1,44 +1,44 @@
-//! Hints that something happened in a runtime.
+//! Hints of changes in a runtime.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{ContainerId, SandboxId};
 
-/// Something happened; look with `list`.
+/// A hint that something changed; `list` tells the new state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// What happened.
+    /// Kind of the change.
     #[serde(flatten)]
     pub kind: EventKind,
 }
 
-/// What happened in the runtime.
+/// Kind of a change in the runtime.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
     /// A container's first process started.
     Started {
-        /// Which.
+        /// Id of the container.
         container: ContainerId,
     },
     /// A container's first process ended.
     Exited {
-        /// Which.
+        /// Id of the container.
         container: ContainerId,
     },
-    /// The kernel killed a process of a container for lack of memory.
+    /// The kernel's OOM killer killed a process of a container.
     OutOfMemory {
-        /// Which.
+        /// Id of the container.
         container: ContainerId,
     },
     /// A sandbox changed or was lost.
     SandboxChanged {
-        /// Which.
+        /// Id of the sandbox.
         sandbox: SandboxId,
     },
-    /// Events were lost, or the subscription has just begun.
+    /// Events may have been lost, or the subscription has just begun.
     Resync,
-    /// Anything else; reported by a backend newer than this agent.
+    /// Any other event, from a backend newer than this agent.
     #[serde(other)]
     Unknown,
 }

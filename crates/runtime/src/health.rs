@@ -1,42 +1,42 @@
-//! How a runtime is, whether or not it can be reached.
+//! Health of a runtime, reachable or not.
 
 use serde::{Deserialize, Serialize};
 
-/// How the runtime behind a backend is, and what is to become of its pods while it is away.
+/// Health of the runtime behind a backend, and the treatment of its pods during an outage.
 ///
-/// The default says nothing: the runtime is as [`list`](crate::Runtime::list) finds it, and pods wait for it.
+/// The default adds nothing: the runtime is as [`list`](crate::Runtime::list) finds it, and pods wait for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Health {
-    /// One word for the state, stable, for people and their scripts, e.g. `k3s-process-no-server`; empty where there is
-    /// nothing to say beyond reachable or not.
+    /// One stable word for the state, for people and scripts, e.g. `k3s-process-no-server`; empty if there is nothing
+    /// to add to reachable or not.
     pub state: String,
-    /// The state in a sentence, with the way out where something is amiss.
+    /// One sentence about the state, with the remedy if something is wrong.
     pub message: String,
-    /// Set: while `list` answers [`Unavailable`](crate::ErrorKind::Unavailable), other backends are to run the pods.
-    /// Not set: they wait for this one.
+    /// Failover: if set, other backends run the pods while `list` answers
+    /// [`Unavailable`](crate::ErrorKind::Unavailable). If not set, the pods wait for this backend.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
 }
 
-/// How pods run elsewhere while their backend is away.
+/// Failover policy during an outage of a pod's backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failover {
-    /// Where they run when it is back.
+    /// Policy for the backend's return.
     pub on_return: OnReturn,
 }
 
-/// Where a pod runs when the backend that it was moved away from is back.
+/// Policy for moved pods when their first backend is back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum OnReturn {
-    /// Where it is, until it is started anew for another reason.
+    /// The pod stays on the new backend until it restarts for another reason.
     #[default]
     Stay,
-    /// There again: it is stopped here first, as for a change of its manifest.
+    /// The pod moves back: the agent stops it on the new backend first, as for a change of its manifest.
     Migrate,
-    /// Said by a backend newer than this agent.
+    /// A policy from a backend newer than this agent.
     #[serde(other)]
     Unknown,
 }

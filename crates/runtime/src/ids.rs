@@ -1,4 +1,4 @@
-//! Opaque names that a backend hands out and the agent hands back.
+//! Opaque ids that a backend hands out and the agent hands back.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ macro_rules! id {
         pub struct $name(pub String);
 
         impl $name {
-            /// The id as text.
+            /// Returns the id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -34,19 +34,19 @@ macro_rules! id {
 }
 
 id! {
-    /// Names a sandbox in its backend.
+    /// Id of a sandbox in its backend.
     SandboxId
 }
 id! {
-    /// Names a container in its backend, as the runtime's own tools show it.
+    /// Id of a container in its backend, as the runtime's own tools show it.
     ContainerId
 }
 id! {
-    /// Names a running exec; chosen by the agent, unique per backend.
+    /// Id of a running exec, chosen by the agent, unique per backend.
     ExecId
 }
 id! {
-    /// Names an image by content: `sha256:…` of its manifest or configuration, as the runtime does; of a container's image after its
-    /// repository and an `@` where that is known (R-CS-9).
+    /// Content address of an image: `sha256:…` of its manifest or configuration, whichever the runtime uses. For a
+    /// container's image, the repository and an `@` precede it if the repository is known (R-CS-9).
     ImageDigest
 }

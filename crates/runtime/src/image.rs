@@ -9,27 +9,27 @@ use crate::ImageDigest;
 /// An image that is present and ready to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// The full reference it is known by, e.g. `docker.io/library/redis:latest`.
+    /// Full reference of the image, e.g. `docker.io/library/redis:latest`.
     pub reference: String,
-    /// Its content address.
+    /// Content address of the image.
     pub digest: ImageDigest,
-    /// Size of its content, bytes.
+    /// Size of the image's content, bytes.
     #[serde(default)]
     pub size: u64,
 }
 
-/// What an image says about running it.
+/// Parts of an image's configuration that the agent needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageDetails {
     /// `USER`: a user, or user and group divided by `:`, by name or number; empty is root.
     #[serde(default)]
     pub user: String,
-    /// `STOPSIGNAL` as it is written; `None` where it says nothing.
+    /// `STOPSIGNAL` as the image writes it; `None` if the image has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_signal: Option<String>,
 }
 
-/// Which image to pull, and how.
+/// Parameters of a pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullImage {
     /// Full reference, e.g. `docker.io/library/redis:latest` or `host:5000/name@sha256:…`.
@@ -39,23 +39,24 @@ pub struct PullImage {
     pub auth: Option<RegistryAuth>,
 }
 
-/// Credentials for a registry. Debug does not show what is secret of them.
+/// Credentials for a registry. Debug does not show the secrets.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RegistryAuth {
-    /// User name; an identity token needs none.
+    /// User name; not needed with an identity token.
     #[serde(default)]
     pub username: String,
     /// Password or token.
     #[serde(default)]
     pub password: String,
-    /// In place of the password: what the registry's token server gives tokens for, OAuth2's refresh token, the
-    /// `identitytoken` of Docker's config.json. Empty is none.
+    /// OAuth2 refresh token that replaces the password at the registry's token server: the `identitytoken` of Docker's
+    /// config.json. Empty if there is none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub identity_token: String,
 }
 
 impl RegistryAuth {
-    /// As settings have them: an identity token goes before a password. `None` without either.
+    /// Builds credentials from settings: an identity token takes precedence over user name and password. `None` without
+    /// either.
     #[must_use]
     pub fn of(username: Option<&str>, password: Option<&str>, identity_token: Option<&str>) -> Option<Self> {
         if let Some(identity_token) = identity_token {
@@ -71,38 +72,38 @@ impl fmt::Debug for RegistryAuth {
     }
 }
 
-/// How far a pull has come.
+/// Progress of a pull.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PullProgress {
-    /// Bytes of layers received so far, content that was present already included.
+    /// Bytes of layers received so far, including content that was present before.
     pub received: u64,
-    /// Bytes of layers in all; 0 while the manifest is not known.
+    /// Total bytes of layers; 0 while the manifest is not known.
     pub total: u64,
     /// Layers unpacked so far.
     #[serde(default)]
     pub layers_done: u32,
-    /// Layers in all.
+    /// Total number of layers.
     #[serde(default)]
     pub layers: u32,
 }
 
-/// Where a backend reports the progress of a pull. Reporting never blocks.
+/// Callback for the progress of a pull. Reporting never blocks.
 #[derive(Clone)]
 pub struct Progress(Arc<dyn Fn(PullProgress) + Send + Sync>);
 
 impl Progress {
-    /// Calls `listener` for every report.
+    /// Creates a `Progress` that calls `listener` for every report.
     pub fn new(listener: impl Fn(PullProgress) + Send + Sync + 'static) -> Self {
         Self(Arc::new(listener))
     }
 
-    /// Nobody listens.
+    /// Creates a `Progress` without a listener.
     #[must_use]
     pub fn ignored() -> Self {
         Self::new(|_| {})
     }
 
-    /// Tells how far the pull has come.
+    /// Reports the progress to the listener.
     pub fn report(&self, progress: PullProgress) {
         (self.0)(progress);
     }
@@ -114,31 +115,31 @@ impl fmt::Debug for Progress {
     }
 }
 
-/// Where a runtime keeps its images, how full that is, and which of them are in use.
+/// A runtime's image store: its directory, free space and images in use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageStore {
-    /// The directory on the node that their files are in. Another store has another.
+    /// Directory of the store on the node; identifies the store.
     pub path: PathBuf,
     /// Size of its file system, bytes.
     pub capacity: u64,
-    /// What the runtime can still write to it, bytes.
+    /// Space that the runtime can still write, bytes.
     pub available: u64,
-    /// The images that containers are made of or have mounted, running and dead ones, ours and others', in every way that they are
-    /// known by: reference or digest, as `list_images` has them.
+    /// Images that containers run or mount, whether the containers are alive or dead, Stanchion's or not. Each image is
+    /// listed under every name that it has: reference and digest, as in `list_images`.
     #[serde(default)]
     pub in_use: Vec<String>,
 }
 
-/// An image to be removed if nothing uses it.
+/// An image to remove if nothing uses it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnusedImage {
     /// Full reference.
     pub reference: String,
-    /// What it must still stand for.
+    /// Digest that the reference must still have.
     pub digest: ImageDigest,
 }
 
-/// Which archive to import.
+/// Parameters of an import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportImages {
     /// Absolute path of the archive on the node.

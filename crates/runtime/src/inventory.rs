@@ -1,4 +1,4 @@
-//! What exists in a runtime: the truth that the agent works from.
+//! Inventory of a runtime: the state that the agent works from.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ContainerId, ImageDigest, SandboxId, labels};
 
-/// Every sandbox and container of ours in one runtime.
+/// All of Stanchion's sandboxes and containers in one runtime.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Sandboxes, in no particular order.
@@ -17,7 +17,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// What of it is one pod's.
+    /// Keeps only the sandboxes and containers of one pod.
     #[must_use]
     pub fn of_pod(mut self, pod: &PodName) -> Self {
         self.sandboxes.retain(|sandbox| pod.is_in(&sandbox.labels));
@@ -26,17 +26,17 @@ impl Inventory {
     }
 }
 
-/// A pod's name on its node, which all its incarnations share.
+/// Name of a pod on its node, shared by all its incarnations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodName {
-    /// Its namespace.
+    /// Namespace of the pod.
     pub namespace: String,
-    /// Its name, node suffix included.
+    /// Name of the pod, node suffix included.
     pub name: String,
 }
 
 impl PodName {
-    /// Whether these labels name it.
+    /// Returns whether these labels name this pod.
     #[must_use]
     pub fn is_in(&self, labels: &BTreeMap<String, String>) -> bool {
         let is = |label: &str, value: &str| labels.get(label).is_some_and(|it| it == value);
@@ -44,19 +44,19 @@ impl PodName {
     }
 }
 
-/// One sandbox.
+/// A sandbox as listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SandboxInfo {
-    /// Its id.
+    /// Id of the sandbox.
     pub id: SandboxId,
     /// Whether containers can run in it.
     pub state: SandboxState,
     /// Addresses of the pod, the primary one first; empty with the node's network.
     #[serde(default)]
     pub addresses: Vec<IpAddr>,
-    /// When it was created.
+    /// Time of its creation.
     pub created_at: Timestamp,
-    /// How many sandboxes the pod had before.
+    /// Number of earlier sandboxes of the pod.
     #[serde(default)]
     pub attempt: u32,
     /// The labels given at creation.
@@ -64,7 +64,7 @@ pub struct SandboxInfo {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Whether a sandbox is usable.
+/// State of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SandboxState {
@@ -72,51 +72,51 @@ pub enum SandboxState {
     Ready,
     /// Stopped, half made, or lost (a reboot, somebody else's clean-up). It can only be removed.
     NotReady {
-        /// Why, where the backend knows.
+        /// Cause, if the backend knows it.
         #[serde(default)]
         reason: String,
     },
-    /// Reported by a backend newer than this agent.
+    /// A state from a backend newer than this agent.
     #[serde(other)]
     Unknown,
 }
 
-/// One container.
+/// A container as listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerInfo {
-    /// Its id.
+    /// Id of the container.
     pub id: ContainerId,
-    /// The sandbox it was created in.
+    /// Sandbox that it was created in.
     pub sandbox: SandboxId,
     /// Name in the pod.
     pub name: String,
-    /// The restart count it was created with.
+    /// Restart count that it was created with.
     #[serde(default)]
     pub attempt: u32,
-    /// Reference of the image it runs.
+    /// Reference of its image.
     #[serde(default)]
     pub image: String,
-    /// Content address of that image.
+    /// Content address of its image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_digest: Option<ImageDigest>,
-    /// When it was created.
+    /// Time of its creation.
     pub created_at: Timestamp,
-    /// What it is doing.
+    /// State of the container.
     pub state: ContainerState,
     /// The labels given at creation.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
 
-/// What a container is doing.
+/// State of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ContainerState {
-    /// Created, not started.
+    /// The container was created and not started.
     Created,
     /// Its first process runs.
     Running {
-        /// Since when; `None` where the runtime does not keep it.
+        /// Start time; `None` if the runtime does not keep it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         started_at: Option<Timestamp>,
     },
@@ -125,13 +125,13 @@ pub enum ContainerState {
         /// Exit code, 128 + signal for a signal; `None` when the runtime lost it (a reboot, a killed shim).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<i32>,
-        /// When it had started.
+        /// Start time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         started_at: Option<Timestamp>,
-        /// When it ended.
+        /// End time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         finished_at: Option<Timestamp>,
-        /// The kernel killed a process of it for lack of memory.
+        /// Whether the kernel's OOM killer killed one of its processes.
         #[serde(default)]
         oom_killed: bool,
     },

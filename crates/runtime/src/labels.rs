@@ -1,7 +1,7 @@
-//! Labels that make the node itself the agent's memory: what runs says whose it is.
+//! Labels that store the agent's state on the node itself: every sandbox and container names its pod.
 //!
-//! The agent puts them on every sandbox and container; a backend stores and reports them unread. The first four are the
-//! keys that kubelet and its tools use, so that `ctr`, `crictl` and `docker` users find their way.
+//! The agent sets them on every sandbox and container; a backend stores and reports them unread. The first four are the
+//! keys of kubelet and its tools, so that `ctr`, `crictl` and `docker` users find their way.
 
 /// Name of the pod, node suffix included.
 pub const POD_NAME: &str = "io.kubernetes.pod.name";
@@ -11,11 +11,12 @@ pub const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 pub const POD_UID: &str = "io.kubernetes.pod.uid";
 /// Name of the container in the pod.
 pub const CONTAINER_NAME: &str = "io.kubernetes.container.name";
-/// Revision: hash of the user's document that this was made from.
+/// Revision: hash of the user's document behind this sandbox or container.
 pub const REVISION: &str = "stanchion.dev/revision";
-/// Grace period of the pod, whole seconds: how to stop it when its manifest is gone.
+/// Grace period of the pod, whole seconds: the agent stops the pod with it when the manifest is gone.
 pub const GRACE_SECONDS: &str = "stanchion.dev/grace-seconds";
-/// Back-off, whole seconds, that the next restart must observe, counted from the end of this container.
+/// Back-off, whole seconds, from the end of this container to the next restart.
 pub const BACKOFF_SECONDS: &str = "stanchion.dev/backoff-seconds";
-/// When the pod's time began, RFC 3339: on its sandboxes, each of which carries it on from the one before.
+/// Start of the pod, RFC 3339, from which its `activeDeadlineSeconds` counts. Each new sandbox of the pod copies it
+/// from the one before.
 pub const STARTED_AT: &str = "stanchion.dev/started-at";

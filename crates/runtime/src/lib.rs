@@ -6,12 +6,12 @@
 //! the containers of one pod share, a *container* is one process tree in it, an *image* is where its files come from.
 //!
 //! # Layout
-//! - [`Runtime`]: the trait, one method a verb.
-//! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`security`](Security), [`image`](PullImage),
-//!   [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats), [`version`](Version),
-//!   [`health`](Health): the data.
-//! - [`clock`]: the time of day.
-//! - [`Error`] and its closed [`ErrorKind`]: what the agent decides on.
+//! - [`Runtime`]: the trait, with one method per verb.
+//! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`security`](Security),
+//!   [`image`](PullImage), [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats),
+//!   [`version`](Version), [`health`](Health): the data.
+//! - [`clock`]: wall-clock time.
+//! - [`Error`] and its closed [`ErrorKind`]: the basis of the agent's decisions.
 //! - `testing` (feature): `FakeRuntime` with a fault script, and the conformance suite every backend must pass.
 //!
 //! # Wire form
@@ -61,7 +61,7 @@ pub use security::{CAPABILITIES, Profile, SeLinux, Security};
 pub use stats::{ContainerStats, DiskUsage, Stats};
 pub use version::{Capabilities, Version};
 
-/// Messages leave out what says nothing.
+/// Returns whether a value is the default, which messages leave out.
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

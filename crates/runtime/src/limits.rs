@@ -1,8 +1,8 @@
-//! Bounds on what others can make large, each with its reason. `docs/limits.md` lists them all.
+//! Limits on input from others, each with its reason. `docs/limits.md` lists them all.
 
-/// The message of an error and the text of each cause, bytes. A registry, a daemon or a plugin may say as much as it likes,
-/// and what it said is shown, logged and kept with the pod. Longer ones are cut.
+/// Maximum length of an error's message and of each cause, bytes. A registry, daemon or plugin may send texts of any
+/// length, and the agent shows, logs and keeps them with the pod. Longer texts are cut.
 pub(crate) const ERROR_TEXT: usize = 4096;
 
-/// The causes that an error keeps; what lies deeper is left out.
+/// Maximum number of causes that an error keeps; deeper ones are dropped.
 pub(crate) const ERROR_CAUSES: usize = 16;

@@ -10,34 +10,36 @@ use crate::{
     SandboxInfo, Stats, TerminalSize, UnusedImage, Version,
 };
 
-/// A container runtime, seen as verbs on plain data.
+/// A container runtime: the verbs of CRI on plain data.
 ///
 /// Authors write plain `async fn`. Rules that hold for every method:
 ///
-/// - **Truth is [`list`](Runtime::list).** The agent looks, acts once, and looks again; nothing that a method answers is
-///   remembered beyond the next look.
-/// - **Cancellation.** When the agent gives up, the future is dropped at its next await. A mutating method must at every
-///   await be in a state that `list` can report and that the remove methods can clean up.
-/// - **Idempotence.** Stopping what has stopped and removing what is gone succeed. Creating what exists under the same
-///   identity (pod uid, container name, attempt) fails with [`AlreadyExists`](crate::ErrorKind::AlreadyExists) and leaves
-///   the existing one alone; so no restart of the agent can double anything.
-/// - **Ownership.** Only what carries Stanchion's labels is listed and touched.
-/// - **Minimum.** Pods run on a backend that has the methods without a body here, and images by `pull_image` or
-///   `import_images`; whatever else it leaves out answers [`Unsupported`](crate::ErrorKind::Unsupported).
+/// - **Truth is [`list`](Runtime::list).** The agent looks, acts once, and looks again; it remembers no answer of a
+///   method beyond the next look.
+/// - **Cancellation.** When the agent gives up, it drops the future at its next await. At every await, a mutating
+///   method must be in a state that `list` can report and that the remove methods can clean up.
+/// - **Idempotence.** Stopping a stopped object and removing an absent one succeed. Creating an object that exists
+///   under the same identity (pod uid, container name, attempt) fails with
+///   [`AlreadyExists`](crate::ErrorKind::AlreadyExists) and leaves the existing one alone; so no restart of the agent
+///   can double anything.
+/// - **Ownership.** A backend lists and touches only objects with Stanchion's labels.
+/// - **Minimum.** A backend that implements the methods without a default body can run pods; `pull_image` or
+///   `import_images` brings images. A method that it leaves out keeps its default here; most of these answer
+///   [`Unsupported`](crate::ErrorKind::Unsupported).
 /// - **Unreachable runtime.** Answer [`Unavailable`](crate::ErrorKind::Unavailable) quickly; the agent backs off and
-///   asks again. Nothing that runs may be touched because the runtime went away and came back.
+///   asks again. A backend must not touch running containers because the runtime went away and came back.
 pub trait Runtime: Send + Sync + 'static {
-    /// Name, version and capabilities of the runtime behind this backend.
+    /// Returns name, version and capabilities of the runtime behind this backend.
     fn version(&self) -> impl Future<Output = Result<Version>> + Send;
 
-    /// How the runtime is, answered also while it is away: what the backend knows of the reason, and what is to become of
-    /// the pods meanwhile. Asked after every look at everything; it costs next to nothing and does not wait for the runtime.
+    /// Returns the runtime's health, also during an outage: the backend's explanation, and the treatment of pods
+    /// meanwhile. The agent calls it after every full `list`, so it must be cheap and not wait for the runtime.
     fn health(&self) -> impl Future<Output = Result<Health>> + Send {
         async { Ok(Health::default()) }
     }
 
     /// Pulls an image from its registry, whether or not it is present, and makes it ready to run. Reports to `progress`
-    /// as it goes. Errors: `NotFound` (no such image), `Permission` (credentials), `Unavailable` (registry unreachable
+    /// meanwhile. Errors: `NotFound` (no such image), `Permission` (credentials), `Unavailable` (registry unreachable
     /// or busy, with `retry_after`), `Invalid` (reference, digest or format).
     fn pull_image(&self, request: PullImage, progress: Progress) -> impl Future<Output = Result<Image>> + Send {
         drop(progress);
@@ -45,30 +47,30 @@ pub trait Runtime: Send + Sync + 'static {
         async { Err(error) }
     }
 
-    /// Images that are present and ready to run.
+    /// Lists the images that are present and ready to run.
     fn list_images(&self) -> impl Future<Output = Result<Vec<Image>>> + Send;
 
-    /// What an image that is present says about running it. Errors: `NotFound`.
+    /// Returns the parts of a present image's configuration that the agent needs. Errors: `NotFound`.
     fn inspect_image(&self, reference: String) -> impl Future<Output = Result<ImageDetails>> + Send {
         let error = Error::unsupported(format!("inspecting image {reference}"));
         async { Err(error) }
     }
 
-    /// Forgets an image by reference; its layers go when nothing else uses them.
+    /// Removes an image's reference; its layers go when nothing else uses them.
     fn remove_image(&self, reference: String) -> impl Future<Output = Result<()>> + Send {
         let error = Error::unsupported(format!("removing image {reference}"));
         async { Err(error) }
     }
 
-    /// Removes an image by reference, with its layers as far as nothing else uses them, before it answers. One that is gone is
-    /// fine. Errors: `Conflict` if a container, whoever's, is made of it or has it mounted, or if the reference stands for another
-    /// image by now; nothing is removed then.
+    /// Removes an image and the layers that nothing else uses, and returns when both are gone. An absent image is no
+    /// error. Errors: `Conflict` if any container, Stanchion's or not, uses or mounts the image, or if the reference
+    /// now has another digest; in both cases nothing is removed.
     fn remove_unused_image(&self, image: UnusedImage) -> impl Future<Output = Result<()>> + Send {
         let error = Error::unsupported(format!("removing image {} if it is unused", image.reference));
         async { Err(error) }
     }
 
-    /// Where images are kept, how full that is, and which of them are in use.
+    /// Returns the directory of the image store, its free space and the images in use.
     fn image_store(&self) -> impl Future<Output = Result<ImageStore>> + Send {
         let error = Error::unsupported("telling where images are kept");
         async { Err(error) }
@@ -83,17 +85,18 @@ pub trait Runtime: Send + Sync + 'static {
     /// Creates and starts a pod's sandbox: its network, other shared namespaces and parent cgroup.
     fn create_sandbox(&self, config: SandboxConfig) -> impl Future<Output = Result<SandboxInfo>> + Send;
 
-    /// Kills whatever still runs in the sandbox and releases network and host ports. The record stays until removed.
+    /// Kills all containers in the sandbox and releases network and host ports. The record stays until removed.
     fn stop_sandbox(&self, id: SandboxId) -> impl Future<Output = Result<()>> + Send;
 
-    /// Removes the sandbox and everything of it, containers included. Afterwards nothing of the pod remains in the
-    /// runtime: task, snapshot, namespace, address, port rule, mount, cgroup (invariant I6).
+    /// Removes the sandbox with its containers. Afterwards nothing of the pod remains in the runtime: task, snapshot,
+    /// namespace, address, port rule, mount, cgroup (invariant I6).
     fn remove_sandbox(&self, id: SandboxId) -> impl Future<Output = Result<()>> + Send;
 
-    /// Prepares a container in a running sandbox, without starting it. Its image must be present, and those that it mounts.
+    /// Prepares a container in a running sandbox, without starting it. Its image and the images that it mounts must be
+    /// present.
     fn create_container(&self, config: ContainerConfig) -> impl Future<Output = Result<ContainerId>> + Send;
 
-    /// Starts a created container. A container starts once in its life; a restart is a new one with the next attempt.
+    /// Starts a created container. A container starts only once; a restart is a new container with the next attempt.
     fn start_container(&self, id: ContainerId) -> impl Future<Output = Result<()>> + Send;
 
     /// Sends the image's stop signal (default `SIGTERM`), waits at most `grace`, then sends `SIGKILL`, and returns when
@@ -103,30 +106,29 @@ pub trait Runtime: Send + Sync + 'static {
     /// Removes a container and its files, killing it first if it runs. Its log files belong to the agent and stay.
     fn remove_container(&self, id: ContainerId) -> impl Future<Output = Result<()>> + Send;
 
-    /// Every sandbox and container of ours, in one pass that misses nothing that existed throughout.
+    /// Lists all of Stanchion's sandboxes and containers, in one pass that misses none that existed throughout.
     fn list(&self) -> impl Future<Output = Result<Inventory>> + Send;
 
-    /// What [`list`](Runtime::list) would say of one pod, of all its incarnations. The agent asks after every step that it
-    /// takes for a pod: a runtime that can find a pod without looking at everything should.
+    /// Returns the part of [`list`](Runtime::list) that belongs to one pod, all incarnations included. The agent calls
+    /// it after every step for a pod, so a runtime that can find a pod without a full listing should implement it.
     fn list_pod(&self, pod: PodName) -> impl Future<Output = Result<Inventory>> + Send {
         async move { Ok(self.list().await?.of_pod(&pod)) }
     }
 
-    /// Resource use of all running containers.
+    /// Returns the resource use of all running containers.
     fn stats(&self) -> impl Future<Output = Result<Stats>> + Send {
         let error = Error::unsupported("telling what containers use");
         async { Err(error) }
     }
 
-    /// What a container's own files take of the disk; nothing before it has been started. A runtime may have to look at all of
-    /// them for that: the agent asks only for containers of pods with a limit of ephemeral storage, now and then. Errors:
-    /// `NotFound`.
+    /// Returns the disk usage of a container's own files; zero before its start. Because a runtime may have to scan all
+    /// of them, the agent asks only now and then, for pods with a limit of ephemeral storage. Errors: `NotFound`.
     fn disk_usage(&self, id: ContainerId) -> impl Future<Output = Result<DiskUsage>> + Send {
         let error = Error::unsupported(format!("telling what the files of container {id} take"));
         async { Err(error) }
     }
 
-    /// Runs a process in a running container and answers when it has exited. With a terminal, `stdio.stderr` is unused.
+    /// Runs a process in a running container and returns when it has exited. With a terminal, `stdio.stderr` is unused.
     fn exec(&self, request: ExecRequest, stdio: ExecStdio) -> impl Future<Output = Result<ExitStatus>> + Send {
         drop(stdio);
         let error = Error::unsupported(format!("running a program in container {}", request.container));
@@ -139,7 +141,7 @@ pub trait Runtime: Send + Sync + 'static {
         async { Err(error) }
     }
 
-    /// Copies the output kept for a container into `sink`, as CRI log lines, to its end. Only for backends without
+    /// Copies all stored output of a container into `sink`, as CRI log lines. Only for backends without
     /// [`Capabilities::log_files`](crate::Capabilities::log_files); the others have written the file at `log_path`.
     fn logs(&self, id: ContainerId, sink: OwnedFd) -> impl Future<Output = Result<()>> + Send {
         drop(sink);
@@ -147,8 +149,9 @@ pub trait Runtime: Send + Sync + 'static {
         async { Err(error) }
     }
 
-    /// What happens in the runtime from now on. Events are hints to look sooner: they may be missed or repeated, and
-    /// [`EventKind::Resync`](crate::EventKind::Resync) says that some were. The stream ends with an error when the runtime goes away; the agent then
-    /// subscribes again. The first item is `Resync`, sent once the subscription is in force.
+    /// Streams the runtime's events from now on. Events are hints to look sooner: the backend may miss or repeat some,
+    /// and [`EventKind::Resync`](crate::EventKind::Resync) says that it may have missed some. The first item is
+    /// `Resync`, sent once the subscription is in force. The stream ends with an error when the runtime goes away; the
+    /// agent then subscribes again.
     fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static;
 }

@@ -1,4 +1,4 @@
-//! What a sandbox is made from.
+//! Configuration of a sandbox.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -15,27 +15,27 @@ pub struct SandboxConfig {
     pub namespace: String,
     /// UID of the pod; with `attempt` it identifies the sandbox.
     pub uid: String,
-    /// How many sandboxes this pod had before.
+    /// Number of earlier sandboxes of this pod.
     #[serde(default)]
     pub attempt: u32,
     /// Host name inside the pod; empty keeps the node's (host network).
     #[serde(default)]
     pub hostname: String,
-    /// Own network or the node's.
+    /// Network of the pod: its own or the node's.
     #[serde(default)]
     pub network: NetworkMode,
     /// Ports of the node that lead into the pod.
     #[serde(default)]
     pub port_mappings: Vec<PortMapping>,
-    /// Whose processes its containers see.
+    /// PID namespace of the containers.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pid: PidMode,
-    /// Whose System V IPC, message queues and `/dev/shm` its containers use.
+    /// IPC namespace of the containers: System V IPC, message queues and `/dev/shm`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ipc: IpcMode,
-    /// Its containers' users and groups are others on the node: those of this range. Only for backends with
-    /// [`Capabilities::user_namespaces`](crate::Capabilities::user_namespaces); others refuse it with
-    /// [`Unsupported`](crate::ErrorKind::Unsupported). Without it they are the node's own.
+    /// ID range of the pod's user namespace; `None` runs the pod in the node's user namespace. Only for backends with
+    /// [`Capabilities::user_namespaces`](crate::Capabilities::user_namespaces); others fail with
+    /// [`Unsupported`](crate::ErrorKind::Unsupported).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_namespace: Option<IdRange>,
     /// Kernel parameters of the pod's namespaces, set before its first container starts.
@@ -47,70 +47,71 @@ pub struct SandboxConfig {
     /// Limits and weights of that cgroup.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resources: LinuxResources,
-    /// Kept with the sandbox and reported by `list`; see [`labels`](crate::labels).
+    /// Labels that the backend stores with the sandbox and reports in `list`; see [`labels`](crate::labels).
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
 
-/// Whose network a pod uses.
+/// Network namespace of a pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NetworkMode {
-    /// A network namespace of its own, connected as the backend's configuration says.
+    /// Network namespace of its own, connected as the backend's configuration says.
     #[default]
     Pod,
-    /// The node's network namespace.
+    /// Network namespace of the node.
     Host,
 }
 
-/// Whose processes a pod's containers see.
+/// PID namespace of a pod's containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum PidMode {
-    /// Each its own, of which its first process is number 1.
+    /// One namespace per container; the container's first process has PID 1.
     #[default]
     Container,
-    /// Those of the whole pod; number 1 is a process of the sandbox.
+    /// One namespace for the pod; PID 1 is a process of the sandbox.
     Pod,
-    /// The node's.
+    /// The node's namespace.
     Host,
 }
 
-/// Whose System V IPC, message queues and shared memory a pod's containers use.
+/// IPC namespace of a pod's containers: System V IPC, message queues and shared memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum IpcMode {
-    /// The pod's own.
+    /// The pod's own namespace.
     #[default]
     Pod,
-    /// The node's.
+    /// The node's namespace.
     Host,
 }
 
-/// The numbers on the node of a pod's users, and of its groups: number 0 in its containers is `first` there, and so on.
+/// Range of UIDs and GIDs on the node for a pod's user namespace: ID 0 in its containers is `first` on the node, and so
+/// on.
 ///
-/// Files of images and of volumes belong in the containers to whom they belong on the node, as far as the range goes: what
-/// root owns is root's in there, and what root writes in there is root's on the node.
+/// Files of images and volumes keep their owners, as far as the range goes: a file that root owns on the node belongs
+/// to root in the container, and a file that the container's root writes there belongs to root on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdRange {
-    /// The first.
+    /// First ID on the node.
     pub first: u32,
-    /// How many.
+    /// Number of IDs.
     pub length: u32,
 }
 
-/// A parameter of the kernel.
+/// A kernel parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sysctl {
-    /// Its name with dots, or with slashes where a part of it has a dot (sysctl.d(5)).
+    /// Name with dots, or with slashes if a part of it contains a dot (sysctl.d(5)).
     pub name: String,
-    /// What is written to it.
+    /// Value to write.
     pub value: String,
 }
 
 impl Sysctl {
-    /// Where the kernel shows it below `/proc/sys`; `None` if it leads anywhere else. Whichever separator comes first is
-    /// the one that divides.
+    /// Returns the parameter's path below `/proc/sys`; `None` if the name would lead elsewhere. The first `.` or `/` in
+    /// the name decides which of them is the separator.
     #[must_use]
     pub fn path(&self) -> Option<String> {
         let path: String = match self.name.find(['.', '/']).map(|first| self.name.as_bytes()[first]) {
@@ -144,7 +145,7 @@ pub struct PortMapping {
     pub host_port: u16,
     /// Port in the pod, 1 to 65535.
     pub container_port: u16,
-    /// The address of the node to listen on; `None` means all.
+    /// Address of the node to listen on; `None` means all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_ip: Option<IpAddr>,
 }

@@ -1,11 +1,11 @@
-//! What a container may do on its node, in the words of CRI's `LinuxContainerSecurityContext`.
+//! Security settings of a container, in the terms of CRI's `LinuxContainerSecurityContext`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::is_default;
 
-/// Who a container runs as, and what the kernel lets it do. The default is what a container gets that asks for nothing,
-/// under the runtime's own profiles.
+/// User, capabilities and confinement of a container. The default is a container without any security settings, under
+/// the runtime's own profiles.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Security {
@@ -15,58 +15,58 @@ pub struct Security {
     /// GID; `None` is the group that the image gives the user, else 0.
     #[serde(skip_serializing_if = "is_default")]
     pub group: Option<u32>,
-    /// Further groups, beside those that the image's `/etc/group` gives the user.
+    /// Supplemental groups, beside those that the image's `/etc/group` gives the user.
     #[serde(skip_serializing_if = "is_default")]
     pub groups: Vec<u32>,
-    /// The image's `/etc/group` gives the user none (`supplementalGroupsPolicy: Strict`).
+    /// Whether the groups of the image's `/etc/group` are left out (`supplementalGroupsPolicy: Strict`).
     #[serde(skip_serializing_if = "is_default")]
     pub strict_groups: bool,
-    /// All capabilities and devices, nothing masked, no seccomp and AppArmor profiles.
+    /// Whether the container gets all capabilities and devices, no masked paths, and no seccomp and AppArmor profiles.
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
-    /// Capabilities beyond the runtime's own set, upper case without `CAP_`; `ALL` is every one.
+    /// Capabilities added to the runtime's default set, upper case without `CAP_`; `ALL` is every one.
     #[serde(skip_serializing_if = "is_default")]
     pub add_capabilities: Vec<String>,
-    /// Capabilities less than that. `ALL` is every one but those that are added by name.
+    /// Capabilities removed from the set. `ALL` is every one except those that are added by name.
     #[serde(skip_serializing_if = "is_default")]
     pub drop_capabilities: Vec<String>,
-    /// No program can gain more than its parent has (`no_new_privs`, prctl(2)).
+    /// Whether programs cannot gain privileges beyond their parent's (`no_new_privs`, prctl(2)).
     #[serde(skip_serializing_if = "is_default")]
     pub no_new_privileges: bool,
-    /// The container's own files cannot be written; its mounts can.
+    /// Whether the root file system is read-only; mounts can be writable.
     #[serde(skip_serializing_if = "is_default")]
     pub read_only_root: bool,
-    /// `/proc` and `/sys` as the kernel shows them: nothing masked, nothing read-only below `/proc`.
+    /// Whether `/proc` and `/sys` are unmasked, and nothing below `/proc` is read-only.
     #[serde(skip_serializing_if = "is_default")]
     pub unmasked_proc: bool,
-    /// The system calls it may make. `Localhost` is the path of a profile on the node.
+    /// Seccomp profile. `Localhost` is the path of a profile on the node.
     #[serde(skip_serializing_if = "is_default")]
     pub seccomp: Profile,
-    /// Its AppArmor profile, where the node has AppArmor. `Localhost` is the name of a loaded profile.
+    /// AppArmor profile, on nodes with AppArmor. `Localhost` is the name of a loaded profile.
     #[serde(skip_serializing_if = "is_default")]
     pub app_armor: Profile,
-    /// Its SELinux context, where the node has SELinux.
+    /// SELinux context, on nodes with SELinux.
     #[serde(skip_serializing_if = "is_default")]
     pub se_linux: Option<SeLinux>,
 }
 
-/// Which profile of the node's confines a container.
+/// Profile that confines a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Profile {
-    /// The runtime's own.
+    /// The runtime's default profile.
     #[default]
     RuntimeDefault,
-    /// None.
+    /// No profile.
     Unconfined,
-    /// One of the node's.
+    /// A profile of the node.
     Localhost {
-        /// Which: a path or a name.
+        /// Path or name of the profile.
         profile: String,
     },
 }
 
-/// Parts of an SELinux context; an empty one is the runtime's choice.
+/// Parts of an SELinux context; the runtime chooses the empty ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "SELinux's own names")]
@@ -79,7 +79,7 @@ pub struct SeLinux {
 }
 
 impl SeLinux {
-    /// The context of a container's processes.
+    /// Returns the context for a container's processes.
     #[must_use]
     pub fn of_processes(&self) -> String {
         let [user, role, kind, level] = [
@@ -91,7 +91,7 @@ impl SeLinux {
         format!("{user}:{role}:{kind}:{level}")
     }
 
-    /// The context of the files that they may write.
+    /// Returns the context for files that the container may write.
     #[must_use]
     pub fn of_files(&self) -> String {
         format!("{}:object_r:container_file_t:{}", or(&self.user, "system_u"), or(&self.level, "s0"))
@@ -102,7 +102,7 @@ fn or<'a>(part: &'a str, usual: &'a str) -> &'a str {
     if part.is_empty() { usual } else { part }
 }
 
-/// Capabilities of Linux in the order of their numbers, without `CAP_`, as [`Security`] names them (capabilities(7)).
+/// Linux capabilities in the order of their numbers, without `CAP_`, as [`Security`] names them (capabilities(7)).
 pub const CAPABILITIES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",

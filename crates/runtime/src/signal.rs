@@ -1,6 +1,6 @@
-//! Signals as images write them.
+//! Parser for the signals in an image's `STOPSIGNAL`.
 
-/// Names and numbers of Linux's signals, but for the realtime ones (signal(7)).
+/// Names and numbers of Linux's signals, with `RTMIN` as the only realtime one (signal(7)).
 const NAMES: [(&str, i32); 36] = [
     ("ABRT", 6),
     ("ALRM", 14),
@@ -40,11 +40,11 @@ const NAMES: [(&str, i32); 36] = [
     ("RTMIN", REALTIME.0),
 ];
 
-/// The first and the last realtime signal that programs can use: C libraries keep two for themselves.
+/// First and last realtime signal for programs: C libraries reserve two below.
 const REALTIME: (i32, i32) = (34, 64);
 
-/// The number of a signal that is written as an image's `STOPSIGNAL`: a number, or a name in any case, with or without `SIG`,
-/// e.g. `SIGQUIT`, `quit`, `RTMIN+3`, `SIGRTMAX-1`. `None` if there is no such signal.
+/// Returns the number of a signal in the notation of `STOPSIGNAL`: a number, or a name in any case, with or without
+/// `SIG`, e.g. `SIGQUIT`, `quit`, `RTMIN+3`, `SIGRTMAX-1`. `None` if there is no such signal.
 ///
 /// ```
 /// use stanchion_runtime::signal::number;

@@ -1,4 +1,4 @@
-//! Resource use.
+//! Resource use of containers.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -15,9 +15,9 @@ pub struct Stats {
 /// Resource use of one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerStats {
-    /// Which.
+    /// Id of the container.
     pub id: ContainerId,
-    /// When it was read.
+    /// Time of the reading.
     pub timestamp: Timestamp,
     /// CPU time used since the start, ns.
     #[serde(default)]
@@ -25,7 +25,7 @@ pub struct ContainerStats {
     /// Memory charged to its cgroup, bytes.
     #[serde(default)]
     pub memory_usage: u64,
-    /// `memory_usage` less inactive file pages, bytes: what cannot be reclaimed easily.
+    /// `memory_usage` less inactive file pages, bytes: the part that the kernel cannot reclaim easily.
     #[serde(default)]
     pub memory_working_set: u64,
     /// Number of processes and threads.
@@ -33,13 +33,13 @@ pub struct ContainerStats {
     pub pids: u64,
 }
 
-/// What one container's own files take.
+/// Disk usage of one container's own files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskUsage {
-    /// Its writable layer, bytes: what it has written to its root file system, outside its mounts.
+    /// Writable layer, bytes: the files that the container has written to its root file system, outside its mounts.
     #[serde(default)]
     pub writable_layer: u64,
-    /// What the runtime keeps of its output, bytes; nothing where that is in files at `log_path`.
+    /// Output that the runtime stores, bytes; zero if the output is in files at `log_path`.
     #[serde(default)]
     pub logs: u64,
 }

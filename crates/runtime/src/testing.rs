@@ -1,11 +1,11 @@
-//! Means to test agents and backends (feature `testing`).
+//! Test doubles and the conformance suite for agents and backends (feature `testing`).
 //!
 //! # Layout
-//! - [`FakeRuntime`]: a runtime in memory that keeps the contract, and breaks it where a test's fault script says so.
-//! - [`Method`], [`Call`], [`Fault`], [`When`], [`Hold`]: what was called, and what shall go wrong.
-//! - [`Program`]: what a fake container does when it runs.
-//! - [`Violation`]: a promise of the agent's that the fake has seen broken.
-//! - `capabilities`: their names and numbers.
+//! - [`FakeRuntime`]: a runtime in memory that keeps the contract, and breaks it as a test's fault script says.
+//! - [`Method`], [`Call`], [`Fault`], [`When`], [`Hold`]: recorded calls and scripted faults.
+//! - [`Program`]: behaviour of a fake container.
+//! - [`Violation`]: a promise of the agent that the fake has seen broken.
+//! - `capabilities`: names and numbers of capabilities.
 //! - [`conformance`]: the suite that every backend must pass.
 
 mod capabilities;

@@ -1,15 +1,15 @@
-//! What a backend is and can do.
+//! Version and capabilities of a backend.
 
 use serde::{Deserialize, Serialize};
 
-/// Which runtime stands behind a backend.
+/// Name, version and capabilities of the runtime behind a backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// Name of the runtime as container ids are prefixed, e.g. `containerd` (`containerd://…`).
+    /// Name of the runtime, as in the prefix of container ids: `containerd` for `containerd://…`.
     pub runtime: String,
-    /// Its version, e.g. `1.6.20`.
+    /// Version of the runtime, e.g. `1.6.20`.
     pub runtime_version: String,
-    /// What this backend can do beyond the contract's minimum.
+    /// Capabilities of this backend beyond the contract's minimum.
     #[serde(default)]
     pub capabilities: Capabilities,
 }
@@ -18,15 +18,16 @@ pub struct Version {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Capabilities {
-    /// Container output is written to `log_path` as CRI log lines.
+    /// The runtime writes container output to `log_path` as CRI log lines.
     pub log_files: bool,
     /// `import_images` works.
     pub import: bool,
-    /// Processes of a pod can share one PID namespace.
+    /// The containers of a pod can share one PID namespace.
     pub shared_pid_namespace: bool,
-    /// Pods can have users of their own: [`SandboxConfig::user_namespace`](crate::SandboxConfig::user_namespace). The agent asks
-    /// for it of no other backend.
+    /// Pods can have their own user namespace: [`SandboxConfig::user_namespace`](crate::SandboxConfig::user_namespace).
+    /// The agent requests one only from backends with this capability.
     pub user_namespaces: bool,
-    /// Containers can have images mounted: [`Mount::image`](crate::Mount::image). The agent asks for it of no other backend.
+    /// Containers can mount images: [`Mount::image`](crate::Mount::image). The agent requests it only from backends
+    /// with this capability.
     pub image_mounts: bool,
 }

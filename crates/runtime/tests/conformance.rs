@@ -1,4 +1,4 @@
-//! The conformance suite is itself tested: FakeRuntime passes it, and no mutant of FakeRuntime does.
+//! Tests of the conformance suite itself: FakeRuntime passes it, and every mutant of FakeRuntime fails it.
 
 mod mutant;
 
@@ -76,7 +76,7 @@ async fn a_backend_that_supports_nothing_is_unsupported_and_not_failed() {
     assert_eq!(transcript.unsupported().len(), transcript.cases.len(), "{transcript}");
 }
 
-/// Every rule that a mutant breaks is missed by at least the case named beside it.
+/// Checks that the named case fails for each mutant.
 #[tokio::test]
 async fn every_mutant_is_caught() {
     let caught_by = [
@@ -157,7 +157,7 @@ async fn every_mutant_is_caught() {
         (Broken::UnusedImageUnchecked, "images.remove_unused"),
         (Broken::VersionNameless, "version"),
     ];
-    // Boxed: that many futures of that size do not fit a test's stack.
+    // Boxed, because this many large futures do not fit on a test's stack.
     let run = |(broken, case): (Broken, &'static str)| async move {
         let dir = dir();
         let fake = fake();

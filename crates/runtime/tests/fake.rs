@@ -1,4 +1,4 @@
-//! FakeRuntime does what its fault script says, on tokio's clock, and sees what the agent must not do.
+//! Tests of FakeRuntime: it follows its fault script, on tokio's clock, and detects violations of the agent.
 
 #![allow(clippy::disallowed_methods, reason = "a test measures")]
 
@@ -30,7 +30,7 @@ fn container(sandbox: &SandboxId, name: &str, attempt: u32) -> ContainerConfig {
     ContainerConfig { sandbox: sandbox.clone(), name: name.to_owned(), attempt, image, ..Default::default() }
 }
 
-/// A pod `web-n1` with a running container `app`.
+/// Creates a pod `web-n1` with a running container `app`.
 async fn running(fake: &FakeRuntime) -> (SandboxId, ContainerId) {
     fake.add_image(IMAGE, 10);
     let sandbox = fake.create_sandbox(sandbox("web-n1", "u1")).await.expect("sandbox").id;

@@ -1,4 +1,4 @@
-//! The wire form: one file per message in `golden/`. What these files say is never renamed or retyped.
+//! Tests of the wire form: one file per message in `golden/`. No field in these files is ever renamed or retyped.
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
@@ -13,7 +13,7 @@ use stanchion_runtime::{
 /// Decodes a message and encodes it again.
 type Echo = fn(&Value) -> Result<Value, String>;
 
-/// Every file, with the message that it is.
+/// Every file with its message type.
 const MESSAGES: [(&str, Echo); 35] = [
     ("container_config", echo::<ContainerConfig>),
     ("container_config_least", echo::<ContainerConfig>),
@@ -80,7 +80,7 @@ fn messages_survive_decoding_and_encoding() {
     }
 }
 
-/// A newer peer adds fields, at any depth.
+/// Checks that fields of a newer peer are ignored, at any depth.
 #[test]
 fn unknown_fields_are_ignored() {
     for (name, echo) in MESSAGES {
@@ -92,7 +92,7 @@ fn unknown_fields_are_ignored() {
     }
 }
 
-/// Adds a field to every object that is a message; labels and a backend's own configuration are none.
+/// Adds a field to every object that is a message; labels and a backend's own configuration are not messages.
 fn add_unknown(value: &mut Value, has_config: bool) {
     match value {
         Value::Object(fields) => {
@@ -116,7 +116,7 @@ fn every_file_is_a_message() {
     assert_eq!(found, MESSAGES.map(|(name, _)| name.to_owned()).into());
 }
 
-/// Kinds and states of a newer backend are not errors.
+/// Checks that kinds and states of a newer backend are not errors.
 #[test]
 fn unknown_variants_are_kept_as_unknown() {
     let newer = json!({ "kind": "frozen", "since": 7 });
@@ -129,7 +129,7 @@ fn unknown_variants_are_kept_as_unknown() {
     assert_eq!(ErrorKind::from_code(4711), ErrorKind::Other);
 }
 
-/// What an older peer leaves out has a default: only these fields must be there.
+/// Checks that all fields have a default except these, because an older peer may leave them out.
 #[test]
 fn only_identities_are_required() {
     let required = [
@@ -156,7 +156,7 @@ fn only_identities_are_required() {
     }
 }
 
-/// The numbers on the boundary stay.
+/// Checks that the error codes of the boundary stay the same.
 #[test]
 fn error_codes_are_fixed() {
     let codes = [
@@ -177,7 +177,7 @@ fn error_codes_are_fixed() {
     }
 }
 
-/// A body that is no JSON, as from a backend in C, is the message.
+/// Checks that a body that is not JSON, as from a backend in C, becomes the message.
 #[test]
 fn an_error_body_may_be_plain_text() {
     let error = Error::from_body(5, b"the daemon is away");

@@ -1,7 +1,8 @@
-//! The first process of every pod on Docker: holds the pod's namespaces, and does nothing.
+//! The first process of every pod on Docker. It holds the pod's namespaces, and does nothing else.
 //!
-//! Built by `build.rs` as a static program and put into an image by the backend (ADR 7). It ends on SIGTERM and SIGINT,
-//! and collects processes that have lost their parent, whose init it is where a pod shares one PID namespace.
+//! `build.rs` builds it as a static program, and the backend puts it into an image (ADR 7). It ends on SIGTERM and
+//! SIGINT. In a pod with a shared PID namespace it is the init process, and reaps processes that have lost their
+//! parent.
 
 use std::ffi::{c_int, c_uint};
 
@@ -28,14 +29,14 @@ extern "C" fn collect(_: c_int) {
 }
 
 fn main() {
-    // A kernel gives init only the signals that it has a handler for.
+    // The kernel delivers to an init process only the signals that it has a handler for.
     // SAFETY: C's `signal`; both handlers do only what a handler may, and live as long as the program.
     unsafe {
         signal(SIGTERM, end);
         signal(SIGINT, end);
         signal(SIGCHLD, collect);
     }
-    // What ended before the handler was there.
+    // Reaps processes that ended before the handler was set.
     collect(SIGCHLD);
     loop {
         // SAFETY: no memory is involved. Every signal interrupts it.

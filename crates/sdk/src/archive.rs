@@ -1,5 +1,5 @@
-//! Image archives: tar, plain or compressed with gzip, bzip2, lz4 or zstd. A few bytes of an archive can stand for very many, so
-//! there is a bound on the bytes that are read at once, on those that are kept and on those that are written.
+//! Image archives: tar, plain or compressed with gzip, bzip2, lz4 or zstd. A few compressed bytes can expand to very
+//! many, so there are bounds on the bytes read at once, kept and written.
 
 use std::{
     cell::Cell,
@@ -24,11 +24,12 @@ use crate::{limits, oci};
 /// One entry of an archive.
 pub type Entry<'a> = tar::Entry<'a, Box<dyn Read>>;
 
-/// Calls `visit` with the name of every entry, without a leading `./`, and the entry. `room` is the most that the entries may
-/// have together, bytes; `place` is what has that room, for the error. Blocks.
+/// Calls `visit` with every entry and its name, without a leading `./`. `room` is the most bytes that all entries may
+/// have together; `place` is the directory with that room, for the error. Blocks.
 ///
 /// # Errors
-/// The file is no archive, an entry is beyond a bound (`FileTooLarge`), there is no room (`StorageFull`), or `visit` fails.
+/// The file is no archive, an entry exceeds a bound (`FileTooLarge`), there is no room (`StorageFull`), or `visit`
+/// fails.
 pub fn each(
     file: File,
     room: u64,
@@ -39,7 +40,7 @@ pub fn each(
     let metered: Box<dyn Read> = Box::new(Metered { from: decompressed(file)?, allowed: Rc::clone(&allowed) });
     let mut archive = tar::Archive::new(metered);
     let (mut count, mut total) = (0, 0_u64);
-    // With what `visit` has left of the last entry, which is skipped.
+    // The iterator skips the part of an entry that `visit` has not read, within the allowance.
     for entry in archive.entries()? {
         let mut entry = entry?;
         count += 1;
@@ -67,7 +68,7 @@ pub fn each(
     Ok(())
 }
 
-/// A name without what some programs write before each.
+/// Returns a name without the `./` that some programs write before each.
 fn bare(mut name: &[u8]) -> &[u8] {
     while let Some(rest) = name.strip_prefix(b"./") {
         name = rest;
@@ -75,7 +76,8 @@ fn bare(mut name: &[u8]) -> &[u8] {
     name
 }
 
-/// Fails when more is read than was allowed: the tar reader holds long names and extensions in memory, however long they are.
+/// Reader that fails beyond its allowance, because the tar reader holds long names and extensions in memory, however
+/// long they are.
 struct Metered {
     from: Box<dyn Read>,
     allowed: Rc<Cell<u64>>,
@@ -94,7 +96,7 @@ impl Read for Metered {
     }
 }
 
-/// The compression of a file, known by its first bytes.
+/// Compression of a file, recognized by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
     /// No compression.
@@ -103,14 +105,14 @@ pub enum Compression {
     Gzip,
     /// bzip2.
     Bzip2,
-    /// lz4, in frames.
+    /// lz4, frame format.
     Lz4,
     /// zstd.
     Zstd,
 }
 
 impl Compression {
-    /// The compression of a file that begins so.
+    /// Returns the compression of a file with these first bytes.
     #[must_use]
     pub fn of(start: &[u8]) -> Self {
         match start {
@@ -141,7 +143,7 @@ fn decompressed(mut file: File) -> io::Result<Box<dyn Read>> {
     })
 }
 
-/// Opens an archive. An administrator may link to it.
+/// Opens an archive. The path may be a symbolic link, which an administrator may have made.
 ///
 /// # Errors
 /// As [`open`].
@@ -149,31 +151,31 @@ pub fn open_archive(path: &Path) -> io::Result<File> {
     open(path, Links::Follow)
 }
 
-/// The files of an archive, unpacked into one file without a name, which goes with this; those of a plain archive are read where
-/// they are.
+/// Files of an archive, unpacked into one file without a name, which disappears with this value. Files of a plain
+/// archive are read in place.
 #[derive(Debug)]
 pub struct Unpacked {
     data: File,
     files: HashMap<String, Part>,
-    /// Links to files of the archive, by their names.
+    /// Links to files of the archive, by name.
     links: HashMap<String, String>,
-    /// Bytes that were read as a whole.
+    /// Total size of the files that `read` has read.
     read: AtomicU64,
-    /// Digests of files: many images of an archive can name one layer.
+    /// Digests of files, since many images of an archive can name one layer.
     digests: Mutex<HashMap<Part, String>>,
 }
 
-/// The place of a file of an archive.
+/// Position of a file in the unpacked data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
-    /// Its first byte.
+    /// Offset of its first byte.
     pub at: u64,
-    /// Its size, bytes.
+    /// Size of the file, bytes.
     pub size: u64,
 }
 
 impl Unpacked {
-    /// Unpacks an archive below `directory`, which is made; a tenth of its file system stays free. Blocks.
+    /// Unpacks an archive into `directory`, which is created if needed; a tenth of its file system stays free. Blocks.
     ///
     /// # Errors
     /// As [`each`].
@@ -181,7 +183,7 @@ impl Unpacked {
         let archive = open_archive(path)?;
         let is_plain = Compression::of_file(&archive)? == Compression::None;
         let (mut data, room) = match is_plain {
-            // A plain archive takes no more room.
+            // A plain archive needs no further space.
             true => (archive.try_clone()?, u64::MAX),
             false => {
                 fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
@@ -205,7 +207,7 @@ impl Unpacked {
                 end += size;
                 files.insert(name.to_owned(), Part { at, size });
             } else if kind.is_symlink() || kind.is_hard_link() {
-                // `docker save` of old makes them between equal layers.
+                // Old versions of `docker save` link equal layers to each other.
                 if let Some(to) = entry.link_name_bytes() {
                     limits::NAME.check(to.len() as u64)?;
                     let to = String::from_utf8_lossy(&to).into_owned();
@@ -220,13 +222,13 @@ impl Unpacked {
         Ok(Self { data, files, links, read: AtomicU64::new(0), digests: Mutex::default() })
     }
 
-    /// Tells whether there is a file of that name, or a link to one.
+    /// Returns whether a file, or a link to a file, has that name.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
         self.part(name).is_ok()
     }
 
-    /// Returns the place of the file of that name, or of the file that a link of that name leads to.
+    /// Returns the position of the file of that name, or of the file that a link of that name leads to.
     ///
     /// # Errors
     /// `NotFound`: the archive lacks it.
@@ -237,11 +239,11 @@ impl Unpacked {
         found.copied().ok_or_else(lacks)
     }
 
-    /// Reads a small file as a whole.
+    /// Reads a whole small file.
     ///
     /// # Errors
-    /// As [`part`](Self::part); it is larger than `limit`, or all that was read is larger than [`limits::ARCHIVE_DOCUMENTS`]
-    /// (`FileTooLarge`); it cannot be read.
+    /// As [`part`](Self::part); it is larger than `limit`, or the files read so far exceed
+    /// [`limits::ARCHIVE_DOCUMENTS`] together (`FileTooLarge`); it cannot be read.
     pub fn read(&self, name: &str, limit: Limit) -> io::Result<Vec<u8>> {
         let part = self.part(name)?;
         limit.check(part.size)?;
@@ -250,7 +252,7 @@ impl Unpacked {
         read_from(self.reader(part), limit)
     }
 
-    /// Digest of a file, `sha256:…`. Each file is read once for it, however many images name it. Blocks.
+    /// Returns the digest of a file, `sha256:…`. Each file is hashed once, however many images name it. Blocks.
     ///
     /// # Errors
     /// It cannot be read.
@@ -266,18 +268,18 @@ impl Unpacked {
         Ok(digest)
     }
 
-    /// Reads a file from its start.
+    /// Returns a reader of a file, from its start.
     #[must_use]
     pub fn reader(&self, part: Part) -> Reader<'_> {
         Reader { data: &self.data, part }
     }
 }
 
-/// Reads one file of an archive.
+/// Reader of one file of an archive.
 #[derive(Debug)]
 pub struct Reader<'a> {
     data: &'a File,
-    /// The part that has not been read.
+    /// Remaining part of the file.
     part: Part,
 }
 
@@ -290,7 +292,8 @@ impl Read for Reader<'_> {
     }
 }
 
-/// Returns the number of bytes that may be written to the file system of a directory so that a tenth of it stays free. Blocks.
+/// Returns the number of bytes that may be written to a directory's file system so that a tenth of it stays free.
+/// Blocks.
 ///
 /// # Errors
 /// As statvfs(3).
@@ -301,7 +304,7 @@ pub fn room(directory: &Path) -> io::Result<u64> {
     Ok(available.saturating_sub(capacity / 10))
 }
 
-/// The name that a link in a directory of the archive leads to.
+/// Returns the name that a link in a directory of the archive leads to.
 fn joined(directory: &str, to: &str) -> String {
     let mut parts: Vec<&str> = directory.split('/').filter(|part| !part.is_empty()).collect();
     for part in to.split('/') {

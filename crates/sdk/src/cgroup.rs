@@ -1,4 +1,4 @@
-//! cgroups, made, read and removed directly: OCI runtimes see to a container's, not to the pod's around it.
+//! Creation, reading and removal of cgroups: OCI runtimes manage a container's cgroup, but not the pod's around it.
 
 mod limits;
 mod parent;
@@ -24,18 +24,18 @@ use stanchion_untrusted::read_kernel;
 
 pub use parent::{Driver, Parent};
 
-/// Where the kernel shows cgroups.
+/// Mount point of cgroups.
 const ROOT: &str = "/sys/fs/cgroup";
-/// How often a cgroup is tried whose processes were killed: they need a moment to end.
+/// Number of attempts to remove a cgroup whose processes were killed: they need a moment to end.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// One cgroup, in every hierarchy that has it.
+/// A cgroup, in every hierarchy that has it.
 #[derive(Clone, Debug)]
 pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    /// By its path from the root of each hierarchy, e.g. `/stanchion/pod4f2a/redis-0-…`.
+    /// Returns the cgroup at a path from the root of each hierarchy, e.g. `/stanchion/pod4f2a/redis-0-…`.
     #[must_use]
     pub fn at(path: &str) -> Self {
         Self(PathBuf::from(path.trim_start_matches('/')))
@@ -45,31 +45,32 @@ impl Cgroup {
         hierarchies().iter().map(|hierarchy| hierarchy.place.join(&self.0))
     }
 
-    /// The first of these files that a hierarchy has: names of v1 and of v2.
+    /// Reads the first of these files that a hierarchy has: the names in v1 and v2 differ.
     fn read(&self, names: &[&str]) -> Option<String> {
         self.places().flat_map(|place| names.iter().map(move |name| place.join(name))).find_map(|file| {
-            // Most hierarchies do not have it: that is no news.
+            // Most hierarchies do not have the file, so an error is normal.
             read_kernel(file).ok()
         })
     }
 
-    /// A file with one number.
+    /// Reads a file with one number.
     #[must_use]
     pub fn number(&self, names: &[&str]) -> Option<u64> {
         self.read(names)?.trim().parse().ok()
     }
 
-    /// A number in a file with lines of name and number.
+    /// Reads a field of a file with lines of name and number.
     #[must_use]
     pub fn field(&self, file: &str, field: &str) -> Option<u64> {
         let text = self.read(&[file])?;
         text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(' ')?.trim().parse().ok())
     }
 
-    /// Lets the kernel, out of memory, kill all of it and not one process, where it can: cgroups of version 2 (R-RES-15).
+    /// Sets `memory.oom.group`, so that the OOM killer kills all processes of the cgroup and not just one. Only cgroup
+    /// v2 has this (R-RES-15).
     ///
     /// # Errors
-    /// The kernel refuses. What is gone is none.
+    /// The kernel refuses. An absent cgroup is no error.
     pub fn die_together(&self) -> io::Result<()> {
         let places = hierarchies().iter().filter(|it| it.is_unified && it.controllers.iter().any(|it| it == "memory"));
         places.map(|it| it.place.join(&self.0)).try_for_each(|place| {
@@ -80,7 +81,7 @@ impl Cgroup {
         })
     }
 
-    /// How many processes and threads it has; `None` when it is gone.
+    /// Returns the number of processes and threads in the cgroup; `None` if it is gone.
     #[must_use]
     pub fn population(&self) -> Option<u64> {
         self.number(&["pids.current"]).or_else(|| {
@@ -89,15 +90,15 @@ impl Cgroup {
         })
     }
 
-    /// The processes in it and below it, by their numbers here.
+    /// Returns the PIDs, as this process sees them, of the processes in the cgroup and below it.
     #[must_use]
     pub fn processes(&self) -> BTreeSet<i32> {
         let mut found = BTreeSet::new();
-        // In most hierarchies it is the same.
+        // Most hierarchies have the same processes, so the first one with any is enough.
         for place in self.places() {
             let mut open = vec![place];
             while let Some(place) = open.pop() {
-                // One without any has no such file, or is gone.
+                // A cgroup that is gone has no such file.
                 let members = read_kernel(place.join("cgroup.procs")).unwrap_or_default();
                 found.extend(members.lines().filter_map(|line| line.parse::<i32>().ok()));
                 let below = fs::read_dir(&place).into_iter().flatten().flatten();
@@ -110,14 +111,15 @@ impl Cgroup {
         found
     }
 
-    /// Whether the kernel has killed a process in it for lack of memory. It is told until the cgroup is removed.
+    /// Returns whether the OOM killer has killed a process in the cgroup. The kernel keeps the count until the cgroup
+    /// is removed.
     #[must_use]
     pub fn is_out_of_memory(&self) -> bool {
         let kills = self.field("memory.oom_control", "oom_kill").or_else(|| self.field("memory.events", "oom_kill"));
         kills.unwrap_or(0) > 0
     }
 
-    /// Removes it where it is empty. One that is in use stays: another life of the same pod runs in it.
+    /// Removes the cgroup if it is empty. A cgroup in use stays: it belongs to another incarnation of the pod.
     ///
     /// # Errors
     /// The kernel refuses for another reason.
@@ -128,10 +130,10 @@ impl Cgroup {
         })
     }
 
-    /// Names of the cgroups in it, in any hierarchy.
+    /// Returns the names of the child cgroups, in any hierarchy.
     ///
     /// # Errors
-    /// The kernel refuses. One that is gone has none.
+    /// The kernel refuses. An absent cgroup has no children.
     pub fn children(&self) -> io::Result<BTreeSet<String>> {
         let mut names = BTreeSet::new();
         for place in self.places() {
@@ -140,10 +142,10 @@ impl Cgroup {
         Ok(names)
     }
 
-    /// Kills what still runs in it and in the cgroups below it, which nobody else knows of any more, and removes them all.
+    /// Kills all processes in the cgroup and below it, which no runtime manages any more, and removes these cgroups.
     ///
     /// # Errors
-    /// Its processes cannot be killed, or do not end.
+    /// Some processes cannot be killed, or do not end.
     pub async fn destroy(&self) -> io::Result<()> {
         for place in self.places() {
             for tried in 1.. {
@@ -161,7 +163,7 @@ impl Cgroup {
     }
 }
 
-/// Names of the cgroups in the one at this path.
+/// Returns the names of the child cgroups of the one at this path.
 fn children(place: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(place) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -174,7 +176,7 @@ fn children(place: &Path) -> io::Result<Vec<String>> {
                 names.push(entry.file_name().to_string_lossy().into_owned());
             }
             Ok(_) => {}
-            // It was removed while it was read.
+            // The cgroup was removed while it was read.
             Err(error) if error.raw_os_error() == Some(nix::errno::Errno::ENODEV as i32) => break,
             Err(error) => return Err(error),
         }
@@ -182,10 +184,11 @@ fn children(place: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Kills what is in a cgroup and below it, and removes them from the inside out; `ResourceBusy` while a process is ending.
+/// Kills the processes in a cgroup and below it, and removes these cgroups from the inside out; `ResourceBusy` while a
+/// process is ending.
 fn remove_tree(place: &Path) -> io::Result<()> {
     let mut found = vec![place.to_path_buf()];
-    // Each is after the one that it is in.
+    // Parents come before their children.
     let mut at = 0;
     while let Some(next) = found.get(at).cloned() {
         found.extend(children(&next)?.into_iter().map(|name| next.join(name)));
@@ -218,13 +221,13 @@ fn kill_all(place: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the node has cgroups of version 2 only.
+/// Returns whether the node has cgroup v2 only.
 #[must_use]
 pub fn is_unified() -> bool {
     statfs(ROOT).is_ok_and(|it| it.filesystem_type() == CGROUP2_SUPER_MAGIC)
 }
 
-/// Whether the kernel can limit swap beside memory.
+/// Returns whether the kernel can limit swap.
 #[must_use]
 pub fn limits_swap() -> bool {
     match is_unified() {
@@ -233,20 +236,20 @@ pub fn limits_swap() -> bool {
     }
 }
 
-/// Whether a path only goes down.
+/// Returns whether a path only goes down: no `..`, and no `.` at its start.
 #[must_use]
 pub fn is_plain(path: &Path) -> bool {
     use std::path::Component::{Normal, RootDir};
     path.components().all(|part| matches!(part, Normal(_) | RootDir))
 }
 
-/// Whether the node's cgroups have a controller, e.g. `hugetlb`.
+/// Returns whether the node's cgroups have a controller, e.g. `hugetlb`.
 #[must_use]
 pub fn has_controller(name: &str) -> bool {
     hierarchies().iter().any(|hierarchy| hierarchy.controllers.iter().any(|it| it == name))
 }
 
-/// A mounted hierarchy of cgroups.
+/// A mounted cgroup hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
     place: PathBuf,
@@ -254,7 +257,7 @@ struct Hierarchy {
     controllers: Vec<String>,
 }
 
-/// The hierarchies, v1 and v2 (proc_pid_mountinfo(5)). They do not change while a node is up.
+/// Returns the hierarchies, v1 and v2 (proc_pid_mountinfo(5)). They do not change while a node is up.
 fn hierarchies() -> &'static [Hierarchy] {
     static HIERARCHIES: OnceLock<Vec<Hierarchy>> = OnceLock::new();
     HIERARCHIES.get_or_init(|| {
@@ -263,7 +266,7 @@ fn hierarchies() -> &'static [Hierarchy] {
     })
 }
 
-/// A line of the table of mounts: `36 35 98:0 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`.
+/// Parses a line of the mount table: `36 35 98:0 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu`.
 fn hierarchy(line: &str) -> Option<Hierarchy> {
     let (mount, what) = line.split_once(" - ")?;
     let place = PathBuf::from(mount.split(' ').nth(4)?);
@@ -274,7 +277,7 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
         _ => return None,
     };
     let controllers = match is_unified {
-        // Beside hierarchies of version 1 it is systemd's alone, whatever controllers it has left.
+        // Beside v1 hierarchies, the v2 hierarchy is for systemd only, whatever controllers it has.
         true if place != Path::new(ROOT) => String::new(),
         true => read_kernel(place.join("cgroup.controllers")).unwrap_or_default(),
         false => what.nth(1)?.replace(',', " "),

@@ -1,7 +1,7 @@
-//! One change at a time to one sandbox or container, and each to its end.
+//! Serialized changes: one at a time per sandbox or container, each to its end.
 //!
-//! A call that the agent gives up must not stop halfway: a runtime that is cancelled in the middle of making something
-//! leaves what nothing lists. And whoever removes a thing must wait for the one who still makes it.
+//! A call that the agent gives up must not stop halfway: a cancelled creation would leave objects that nothing lists.
+//! And a removal must wait for the creation that is still under way.
 
 use std::{
     collections::HashMap,
@@ -12,15 +12,15 @@ use std::{
 use stanchion_runtime::{Error, ErrorKind, Result};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
-/// Who changes what.
+/// Locks of the sandboxes and containers, by id.
 #[derive(Clone, Debug, Default)]
 pub struct Changes(Arc<Mutex<HashMap<String, Weak<AsyncMutex<()>>>>>);
 
-/// The right to change one thing.
+/// Lock on one sandbox or container.
 pub type Turn = OwnedMutexGuard<()>;
 
 impl Changes {
-    /// Waits for the right to change `id`. Cancel-safe.
+    /// Waits for the lock on `id`. Cancel-safe.
     pub async fn turn(&self, id: &str) -> Turn {
         let lock = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,10 +35,10 @@ impl Changes {
     }
 }
 
-/// Brings a change to its end, whether or not the caller waits for it; then it is the next one's turn.
+/// Runs a change to its end, whether or not the caller waits for it, and then releases the lock.
 ///
 /// # Errors
-/// Those of the change; `Crashed` if it panicked.
+/// Errors of the change; `Crashed` if it panicked.
 pub async fn finish<T: Send + 'static>(
     turn: Turn,
     change: impl Future<Output = Result<T>> + Send + 'static,
@@ -52,7 +52,7 @@ pub async fn finish<T: Send + 'static>(
     task.await.unwrap_or_else(|panic| Err(crashed(&panic)))
 }
 
-/// The error of a step that panicked.
+/// Returns the error of a step that panicked.
 #[must_use]
 pub fn crashed(panic: &tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Crashed, "a step of the backend ended abnormally").caused_by(panic)

@@ -1,10 +1,11 @@
-//! The processes that an exec has started: found wherever they went, and ended.
+//! Search for the processes that an exec has started, wherever they went, and their end.
 //!
-//! A process leaves its parent (by a double fork), its session (setsid(2)) and its environment (`env -i`) at will, and all
-//! execs of a container share the container's cgroup. A resource limit stays with a process that does not try to change it:
-//! fork(2) and execve(2) pass it on. The mark of an exec is the value of `RLIMIT_LOCKS`, which no kernel since 2.4.25
-//! heeds (getrlimit(2)). A runtime that cannot set limits for an exec passes the mark in an environment variable, and the
-//! limit is set as soon as the process is known; processes that it started before that are found by their session and parents.
+//! A process leaves its parent (by a double fork), its session (setsid(2)) and its environment (`env -i`) at will, and
+//! all execs of a container share the container's cgroup. A resource limit stays with a process that does not try to
+//! change it: fork(2) and execve(2) pass it on. The mark of an exec is the value of `RLIMIT_LOCKS`, which no kernel
+//! since 2.4.25 heeds (getrlimit(2)). A runtime that cannot set limits for an exec passes the mark in an environment
+//! variable, and the backend sets the limit as soon as it knows the process; it finds processes started before that by
+//! their session and parents.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,31 +23,32 @@ use stanchion_untrusted::{Links, read_start, read_text};
 
 use crate::{cgroup::Cgroup, limits};
 
-/// The most searches for the processes of an exec, and the pause between: a killed process needs a moment to end.
+/// Maximum number of searches for the processes of an exec, and the pause between: a killed process needs a moment to
+/// end.
 const ROUNDS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(5);
-/// Number of searches at the beginning that kill only processes without children. Their parents wait for them: a process that is
-/// killed with its parent stays a zombie in a container whose first process waits for nobody.
+/// Number of first searches that kill only processes without children, so that their parents can reap them. A process
+/// killed together with its parent stays a zombie if the container's first process does not reap.
 const GENTLE: u32 = 10;
 
-/// The variable that carries a mark where an exec can have no limits of its own.
+/// Environment variable with the mark, for execs that cannot have their own limits.
 const VARIABLE: &str = "STANCHION_EXEC=";
 
-/// The beginning of every mark, in its upper 24 bits: `STX`, for Stanchion's exec.
+/// First 24 bits of every mark: `STX`, for Stanchion's exec.
 const MAGIC: u64 = 0x0053_5458 << 40;
 const MAGIC_BITS: u64 = 0x00ff_ffff << 40;
-/// Set in the mark of an exec whose processes end with it.
+/// Flag in the mark of an exec with `Descendants::End`.
 const ENDS: u64 = 1 << 36;
-/// Bits that tell one life of the agent from another.
+/// Bits that identify one run of the agent.
 const LIFE_BITS: u64 = 0xffff << 20;
 const NUMBER_BITS: u64 = (1 << 20) - 1;
 
-/// The mark of one exec.
+/// Mark of one exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark(u64);
 
 impl Mark {
-    /// A new mark; `None` for an exec whose processes are its caller's own affair.
+    /// Returns a new mark; `None` for an exec whose processes stay.
     #[must_use]
     pub fn new(descendants: Descendants) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -58,19 +60,20 @@ impl Mark {
         }
     }
 
-    /// The value for `RLIMIT_LOCKS`, soft and hard.
+    /// Returns the value for `RLIMIT_LOCKS`, soft and hard.
     #[must_use]
     pub fn limit(self) -> u64 {
         self.0
     }
 
-    /// The variable for the environment.
+    /// Returns the environment variable with the mark.
     #[must_use]
     pub fn variable(self) -> String {
         format!("{VARIABLE}{:x}", self.0)
     }
 
-    /// Marks a process and the processes that it has started so far. Those that are gone, or may not be limited, are passed over.
+    /// Marks a process and the processes that it has started so far. It skips those that are gone, or that it may not
+    /// limit.
     pub fn put(self, cgroup: &Cgroup, leader: u32) {
         for number in self.among(&cgroup.processes(), Some(leader)).keys() {
             let Some(pid) = Pid::from_raw(*number) else { continue };
@@ -81,11 +84,11 @@ impl Mark {
         }
     }
 
-    /// Ends the exec's processes that are in the container's cgroup, and those that a former life of the agent has left.
-    /// `leader` is the first of them where it may bear no mark.
+    /// Kills the exec's processes in the container's cgroup, and those that `Descendants::End` execs of an earlier run
+    /// of the agent have left there. `leader` is the PID of the exec's first process, if that may carry no mark.
     ///
     /// # Errors
-    /// They cannot be killed, or do not end.
+    /// Some processes cannot be killed, or do not end.
     pub async fn end(self, cgroup: &Cgroup, leader: Option<u32>) -> io::Result<()> {
         for round in 0..ROUNDS {
             let cgroup = cgroup.clone();
@@ -98,7 +101,8 @@ impl Mark {
         Err(io::Error::new(io::ErrorKind::TimedOut, "some of its processes do not end"))
     }
 
-    /// Kills the exec's processes among these: all, or only those without children. Returns the number of the exec's processes.
+    /// Kills the exec's processes among these: all, or only those without children. Returns the number of the exec's
+    /// processes.
     fn kill(self, processes: &BTreeSet<i32>, leader: Option<u32>, only_childless: bool) -> io::Result<usize> {
         let all = self.among(processes, leader);
         let parents: BTreeSet<_> = all.values().map(|stat| stat.parent).collect();
@@ -110,7 +114,7 @@ impl Mark {
                 Err(rustix::io::Errno::SRCH) => continue,
                 handle => handle?,
             };
-            // Looked at again now that it is held: the number may have become another's.
+            // The PID may have been reused before the pidfd was opened, so the start times must be equal.
             if Stat::of(*number).is_some_and(|now| now.begun == stat.begun) {
                 match pidfd_send_signal(&handle, Signal::KILL) {
                     Err(rustix::io::Errno::SRCH) => {}
@@ -121,7 +125,7 @@ impl Mark {
         Ok(all.len())
     }
 
-    /// Those of these processes that the exec has started and that have not ended.
+    /// Returns the processes among these that the exec has started and that have not ended.
     fn among(self, processes: &BTreeSet<i32>, leader: Option<u32>) -> BTreeMap<i32, Stat> {
         let living = |pid: &i32| Some((*pid, Stat::of(*pid)?));
         let mut others: BTreeMap<i32, Stat> = processes.iter().filter(|pid| **pid > 1).filter_map(living).collect();
@@ -142,7 +146,8 @@ impl Mark {
         found
     }
 
-    /// Tells whether a process bears this mark, or that of an exec of a former life of the agent whose processes end with it.
+    /// Returns whether a process carries this mark, or that of a `Descendants::End` exec of an earlier run of the
+    /// agent.
     fn is_on(self, pid: i32) -> bool {
         let is_meant = |mark: u64| {
             mark == self.0 || (mark & MAGIC_BITS == MAGIC && mark & ENDS != 0 && mark & LIFE_BITS != life())
@@ -151,46 +156,46 @@ impl Mark {
     }
 }
 
-/// Tells this life of the agent from others.
+/// Returns the bits that identify this run of the agent.
 fn life() -> u64 {
     static LIFE: OnceLock<u64> = OnceLock::new();
     *LIFE.get_or_init(|| {
-        // Two processes with the same number that began in the same hundredth of a second after boot do not exist.
+        // No two processes since boot have the same PID and the same start time in hundredths of a second.
         let begun = Stat::of(i32::try_from(std::process::id()).unwrap_or(0)).map_or(0, |stat| stat.begun);
         (u64::from(std::process::id()).wrapping_mul(0x9e37) ^ begun) << 20 & LIFE_BITS
     })
 }
 
-/// The mark in a process's limits (proc_pid_limits(5)).
+/// Returns the mark in a process's limits (proc_pid_limits(5)).
 fn limit_of(pid: i32) -> Option<u64> {
     let limits = read_text(format!("/proc/{pid}/limits"), Links::Refuse, limits::PROCESS).ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max file locks"))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// The mark in a process's environment (proc_pid_environ(5)).
+/// Returns the mark in a process's environment (proc_pid_environ(5)).
 fn variable_of(pid: i32) -> Option<u64> {
     let environment = read_start(format!("/proc/{pid}/environ"), Links::Refuse, limits::ENVIRONMENT).ok()?;
     let marks = environment.split(|byte| *byte == 0).filter_map(|variable| variable.strip_prefix(VARIABLE.as_bytes()));
-    // A process can change its copy. The first is the one that it was given.
+    // A process can change its copy of the environment. The first variable is the one that it was given.
     let mark = marks.map(|mark| std::str::from_utf8(mark).ok()).next()??;
     u64::from_str_radix(mark, 16).ok()
 }
 
-/// The fields of a process's state that are used (proc_pid_stat(5)).
+/// Fields of `/proc/PID/stat` (proc_pid_stat(5)).
 #[derive(Clone, Copy, Debug)]
 struct Stat {
     parent: i32,
     session: i32,
-    /// In clock ticks after boot.
+    /// Start time in clock ticks after boot.
     begun: u64,
 }
 
 impl Stat {
-    /// `None` for one that has ended.
+    /// Reads the fields of a process; `None` if it has ended.
     fn of(pid: i32) -> Option<Self> {
         let text = read_start(format!("/proc/{pid}/stat"), Links::Refuse, limits::PROCESS).ok()?;
-        // The name before the last bracket is the process's own choice.
+        // The process chooses the name in brackets, which may contain brackets; so the last one ends it.
         let end = text.iter().rposition(|byte| *byte == b')')?;
         let fields: Vec<_> = std::str::from_utf8(text.get(end + 1..)?).ok()?.split_whitespace().collect();
         if matches!(*fields.first()?, "Z" | "X" | "x") {
@@ -210,7 +215,7 @@ mod tests {
 
     use super::*;
 
-    /// The ways in which processes leave the one that started them. Each sleeps for a time of its own.
+    /// Scripts whose processes leave their parent in different ways. Each sleeps for a different time.
     const WAYS: [&str; 5] = [
         "sleep 7251; true",
         "sleep 7252 & true",
@@ -232,7 +237,7 @@ mod tests {
         all().into_iter().filter(is_it).collect()
     }
 
-    /// Runs a script that begins when it is marked.
+    /// Starts a script that waits until it is marked.
     fn start(script: &str, mark: impl FnOnce(&Child)) -> Child {
         let mut child = Command::new("sh")
             .args(["-c", &format!("read go; {script}")])
@@ -252,7 +257,7 @@ mod tests {
         }
     }
 
-    /// Waits, without a clock, for what a script does.
+    /// Polls, without a clock, until the condition holds.
     fn until(mut what: impl FnMut() -> bool) {
         while !what() {
             std::thread::yield_now();

@@ -1,14 +1,15 @@
-//! How full the file system is that a runtime keeps its images on.
+//! Free space of the file system with a runtime's images.
 
 use std::path::PathBuf;
 
 use nix::sys::statvfs::statvfs;
 use stanchion_runtime::{Error, ErrorKind, ImageStore, Result};
 
-/// The store of images in a directory on this node; `in_use` is [`ImageStore::in_use`]. Blocks as long as the file system does.
+/// Returns the image store in a directory on this node; `in_use` is [`ImageStore::in_use`]. Blocks as long as the file
+/// system does.
 ///
 /// # Errors
-/// The directory is not there, or its file system does not say.
+/// The directory does not exist, or statvfs(3) fails.
 pub fn image_store(path: PathBuf, in_use: Vec<String>) -> Result<ImageStore> {
     let found = statvfs(&path).map_err(|error| {
         Error::new(ErrorKind::Other, format!("asking how full the file system of {} is", path.display()))

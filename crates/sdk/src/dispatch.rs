@@ -1,4 +1,4 @@
-//! A numbered call → a method of the trait.
+//! Mapping from a numbered call to a method of the trait.
 
 use std::{os::fd::OwnedFd, pin::pin, sync::Arc, sync::Mutex, sync::PoisonError};
 
@@ -9,7 +9,7 @@ use stanchion_runtime::{ContainerId, Error, ErrorKind, ExecStdio, Progress, Resu
 
 use crate::reply::Replier;
 
-/// A call, decoded as far as its method does not matter.
+/// A call with its body still encoded.
 pub(crate) struct Request {
     pub method: u32,
     pub body: Vec<u8>,
@@ -27,7 +27,7 @@ impl Request {
     }
 }
 
-/// Performs a call and answers it.
+/// Runs a call and sends its answer.
 pub(crate) async fn dispatch<R: Runtime>(runtime: Arc<R>, request: Request, mut replier: Replier) {
     match request.method {
         method::EVENTS => {
@@ -50,7 +50,7 @@ pub(crate) async fn dispatch<R: Runtime>(runtime: Arc<R>, request: Request, mut 
                 Ok(request) => request,
                 Err(error) => return replier.done(Err(error)),
             };
-            // Reports come from wherever the backend works; they are sent one at a time.
+            // Progress reports may come from any thread of the backend; the lock sends them one at a time.
             let replier = Arc::new(Mutex::new(Some(replier)));
             let listener = Arc::clone(&replier);
             let progress = Progress::new(move |progress| {

@@ -22,11 +22,11 @@ use crate::{
     reply::Replier,
 };
 
-/// How long a closing backend's tasks may take to end.
+/// Time limit for a closing backend's tasks to end.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// The descriptor of a backend: what [`export_backend!`](crate::export_backend) exports, and what a host that links the
-/// backend statically opens.
+/// Returns the descriptor of a backend, which [`export_backend!`](crate::export_backend) exports, and which a host that
+/// links the backend statically opens.
 #[must_use]
 pub const fn descriptor<B: Backend>(name: &'static str, version: &'static str) -> abi::Backend {
     check_name(name);
@@ -69,7 +69,7 @@ struct Guest<B> {
     calls: Arc<Calls>,
 }
 
-/// Calls under way, by id.
+/// Running calls, by id.
 #[derive(Default)]
 struct Calls(Mutex<HashMap<u64, AbortHandle>>);
 
@@ -126,7 +126,7 @@ fn begin<B: Backend>(request: &[u8], log: Forward, replier: Replier) -> Option<G
     tokio.spawn(async move {
         match B::open(config, node).await {
             Ok(backend) => {
-                // Set once: `open` runs once.
+                // `open` runs once, so the value is not set yet.
                 drop(place.set(Arc::new(backend)));
                 replier.done(Ok(b"null".to_vec()));
             }
@@ -136,15 +136,16 @@ fn begin<B: Backend>(request: &[u8], log: Forward, replier: Replier) -> Option<G
     Some(Guest { tokio, backend, calls: Arc::default() })
 }
 
-/// Log records and panics of this library go to its hosts. The first backend of a library that is opened does this for all.
+/// Forwards log records and panics of this library to its hosts. The first opened backend of a library does this for
+/// all.
 fn install(log: Forward) {
     static ONCE: OnceLock<()> = OnceLock::new();
-    // A host that keeps no errors has no log: panics go where they went.
+    // A host that keeps no errors has no log, so the panic hook stays as it is.
     if !log.is_wanted(tracing::Level::ERROR, module_path!()) {
         return;
     }
     ONCE.get_or_init(|| {
-        // A library that is linked statically shares the host's subscriber, which is there already.
+        // A statically linked library shares the host's subscriber, which is set already.
         if tracing::subscriber::set_global_default(log).is_ok() {
             std::panic::set_hook(Box::new(move |panic| log.send(tracing::Level::ERROR, "panic", panicked(panic))));
         }
@@ -160,9 +161,10 @@ fn panicked(panic: &std::panic::PanicHookInfo<'_>) -> Map<String, Value> {
 }
 
 unsafe extern "C" fn start<B: Backend>(guest: *mut c_void, call: *const abi::Call) {
-    // SAFETY: the host passes the handle that `open` made and has not closed, and a call that lives through this function.
+    // SAFETY: the host passes the handle that `open` made and has not closed, and a call that lives through this
+    // function.
     let (guest, call) = unsafe { (&*guest.cast::<Guest<B>>(), &*call) };
-    // Owned from here, whatever happens.
+    // This side owns the descriptors from here on, whatever happens.
     let fds = match call.fd_count {
         0 => Vec::new(),
         // SAFETY: the host passes as many descriptors as it says, and they are this side's from now on.
@@ -182,14 +184,14 @@ unsafe extern "C" fn start<B: Backend>(guest: *mut c_void, call: *const abi::Cal
         let calls = Arc::clone(&guest.calls);
         let (go, begin) = tokio::sync::oneshot::channel::<()>();
         let task = guest.tokio.spawn(async move {
-            // Listed before it begins, so that it cannot end before it is listed.
+            // The call is listed before it begins, so that it cannot end before it is listed.
             if begin.await.is_ok() {
                 CALL.scope(id, dispatch(backend, request, replier)).await;
             }
             calls.with(|calls| calls.remove(&id));
         });
         guest.calls.with(|calls| calls.insert(id, task.abort_handle()));
-        // The receiver is in the task that was just made.
+        // The receiver is in the task that was just spawned.
         go.send(()).unwrap_or_default();
     }));
     if started.is_err() {
@@ -209,7 +211,7 @@ unsafe extern "C" fn close<B: Backend>(guest: *mut c_void, reply: abi::Reply) {
     // SAFETY: the last use of the handle, which `open` made from a box.
     let guest = unsafe { Box::from_raw(guest.cast::<Guest<B>>()) };
     let replier = Replier::new(reply);
-    // A thread of its own: ending a tokio runtime blocks.
+    // Ending a tokio runtime blocks, so it gets a thread of its own.
     std::thread::spawn(move || {
         let Guest { tokio, backend, .. } = *guest;
         tokio.shutdown_timeout(CLOSING);

@@ -1,4 +1,4 @@
-//! The files of an image, which a runtime on this node keeps as layers: looked at, and mounted.
+//! The files of an image, which a runtime on this node stores as layers: reading and mounting.
 
 use std::{
     fs::{self, File},
@@ -21,25 +21,25 @@ use stanchion_untrusted::file;
 
 use crate::{limits, users::Tables};
 
-/// Whose value are the layers, the uppermost first.
+/// Prefix of the overlay option with the layers, the uppermost first.
 const LAYERS: &str = "lowerdir=";
 
-/// How the files of an image are mounted for reading, in the words of mount(2).
+/// Mount parameters for reading an image's files, in the terms of mount(2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layers {
-    /// Kind of file system; `bind` for a single directory.
+    /// File system type; `bind` for a single directory.
     pub kind: String,
-    /// What is bound; of no meaning for other kinds.
+    /// Source directory of a bind mount; other types ignore it.
     pub source: String,
     /// Options of the file system.
     pub options: Vec<String>,
 }
 
 impl Layers {
-    /// Directories as the overlay file system lays them over each other, the uppermost first.
+    /// Returns the overlay of these directories, the uppermost first.
     #[must_use]
     pub fn overlay(directories: &[String]) -> Self {
-        // The kernel refuses an overlay of one.
+        // The kernel refuses an overlay of one directory.
         let (kind, source, options) = match directories {
             [only] => ("bind", only.as_str(), Vec::new()),
             all => ("overlay", "overlay", vec![format!("{LAYERS}{}", all.join(":"))]),
@@ -47,10 +47,10 @@ impl Layers {
         Self { kind: kind.to_owned(), source: source.to_owned(), options }
     }
 
-    /// The same files from other directories: `other` is called with the number and the path of each.
+    /// Replaces the directories: `other` receives the number and path of each, and returns the new path.
     ///
     /// # Errors
-    /// What `other` says; or they are of a kind that is not made of directories.
+    /// The error of `other`; or the file system type has no directories to replace.
     pub fn from_others(mut self, mut other: impl FnMut(usize, &Path) -> io::Result<PathBuf>) -> io::Result<Self> {
         let mut other = |number: usize, path: &str| Ok(other(number, Path::new(path))?.to_string_lossy().into_owned());
         match self.kind.as_str() {
@@ -67,19 +67,19 @@ impl Layers {
         Ok(self)
     }
 
-    /// Mounts the files where nobody else sees them, and has `look` see them by the root of them. A thread takes the mount with
-    /// it when it ends, however the agent ends. Blocks.
+    /// Mounts the files in a private mount namespace, and calls `look` with their root directory. The mount disappears
+    /// with its thread, however the agent ends. Blocks.
     ///
     /// # Errors
-    /// They cannot be mounted, or what `look` says.
+    /// The mount fails, or `look` does.
     pub fn look<T: Send>(&self, look: impl FnOnce(&OwnedFd) -> io::Result<T> + Send) -> io::Result<T> {
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("st-rootfs".to_owned()).spawn_scoped(scope, || {
                 unshare(CloneFlags::CLONE_NEWNS)?;
                 let nothing = None::<&str>;
                 mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
-                // Almost any directory will do: only this thread sees what is mounted on it. Not `/proc`, by which open files are
-                // named.
+                // Almost any directory will do, because only this thread sees the mount. `/proc` will not: it has the
+                // paths of open files.
                 self.mount_inert(Path::new("/sys"))?;
                 look(&open_directory(Path::new("/sys"))?)
             })?;
@@ -87,12 +87,12 @@ impl Layers {
         })
     }
 
-    /// Mounts the part at `sub_path`, which is inside the image whatever links there are in it, or all if that is empty, at
-    /// `place`, which is made: a directory or a file. Nothing that is run, no device and no set-user-id is heeded there. For a part the
-    /// whole is mounted beside it. [`unmount`] takes all of it away. Blocks.
+    /// Mounts the part of the image at `sub_path`, or the whole image if that is empty, at `place`, which is created as
+    /// a directory or file. Links in `sub_path` resolve inside the image. The mount is read-only, `noexec`, `nodev` and
+    /// `nosuid`. For a part, the whole image is mounted beside it. [`unmount`] removes both. Blocks.
     ///
     /// # Errors
-    /// The image has no such part; or what mount(2) says.
+    /// The image has no such part, or mount(2) fails.
     pub fn mount_part(&self, sub_path: &Path, place: &Path) -> io::Result<()> {
         if sub_path.as_os_str().is_empty() {
             make_directory(place)?;
@@ -102,7 +102,7 @@ impl Layers {
         make_directory(&whole)?;
         self.mount_inert(&whole)?;
         let part = open_in(&open_directory(&whole)?, sub_path, OFlags::PATH)?;
-        // No link can exchange what is open.
+        // No link can replace a file that is open.
         let part = format!("/proc/self/fd/{}", part.as_raw_fd());
         match fs::metadata(&part)?.is_dir() {
             true => make_directory(place)?,
@@ -111,10 +111,10 @@ impl Layers {
         Ok(mount(Some(part.as_str()), place, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
     }
 
-    /// Mounts the files at `place`, which is made, to be written.
+    /// Mounts the files writable at `place`, which is created.
     ///
     /// # Errors
-    /// What mount(2) says.
+    /// mount(2) fails.
     pub fn mount_writable(&self, place: &Path) -> io::Result<()> {
         make_directory(place)?;
         self.mount(place, MsFlags::empty())
@@ -127,10 +127,10 @@ impl Layers {
         Ok(mount(nothing, place, nothing, flags, nothing)?)
     }
 
-    /// Mounts the files at a directory, which is named from the root.
+    /// Mounts the files at a directory with an absolute path.
     fn mount(&self, place: &Path, flags: MsFlags) -> io::Result<()> {
         let (kind, flags) = match self.kind.as_str() {
-            // The kernel makes a bind mount as its source is.
+            // A bind mount has the flags of its source at first.
             "bind" => (None, MsFlags::MS_BIND),
             kind => (Some(kind), flags),
         };
@@ -138,12 +138,13 @@ impl Layers {
         let mut data: Vec<_> = self.options.iter().filter(is_data).cloned().collect();
         let mount_with =
             |data: &[String]| mount(Some(self.source.as_str()), place, kind, flags, Some(data.join(",").as_str()));
-        // The kernel takes a page of options, and cuts off the rest: many layers are named from the directory that they share.
+        // The kernel takes one page of options and cuts off the rest, so many layers get paths relative to their common
+        // directory.
         let is_long = data.iter().map(|option| option.len() + 1).sum::<usize>() > rustix::param::page_size();
         let Some(base) = is_long.then(|| shorten(&mut data)).flatten() else { return Ok(mount_with(&data)?) };
         thread::scope(|scope| {
             let thread = thread::Builder::new().name("st-layers".to_owned()).spawn_scoped(scope, || {
-                // For this thread alone.
+                // Gives this thread a working directory of its own.
                 unshare(CloneFlags::CLONE_FS)?;
                 std::env::set_current_dir(base)?;
                 Ok(mount_with(&data)?)
@@ -153,7 +154,7 @@ impl Layers {
     }
 }
 
-/// Opens what is at a path, found as the image's own programs find it: no link in it leads to the node's files.
+/// Opens a path inside an image, resolved as the image's own programs do: no link in it leads to the node's files.
 ///
 /// # Errors
 /// As openat2(2).
@@ -162,7 +163,7 @@ pub fn open_in(root: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd
     Ok(openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)?)
 }
 
-/// An image's tables of users; empty where it has none.
+/// Returns an image's user and group tables; empty if it has none.
 ///
 /// # Errors
 /// As read(2).
@@ -170,7 +171,7 @@ pub fn tables(root: &OwnedFd) -> io::Result<Tables> {
     Ok(Tables { passwd: table(root, "etc/passwd")?, group: table(root, "etc/group")? })
 }
 
-/// Unmounts and removes all places in a directory, and the directory. Nothing happens to what is gone. Blocks.
+/// Unmounts and removes all entries of a directory, and the directory. An absent directory is no error. Blocks.
 ///
 /// # Errors
 /// As unlink(2), rmdir(2).
@@ -189,7 +190,7 @@ pub fn unmount(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// The names in a directory; none if there is no such directory.
+/// Returns the names in a directory; none if there is no such directory.
 ///
 /// # Errors
 /// As readdir(3).
@@ -200,7 +201,7 @@ pub fn children(directory: &Path) -> io::Result<Vec<String>> {
     }
 }
 
-/// Makes a directory, and those above it that are missing, for nobody but root.
+/// Creates a directory and its missing parents, with access for root only.
 ///
 /// # Errors
 /// As mkdir(2).
@@ -216,7 +217,7 @@ fn panicked() -> io::Error {
     io::Error::other("the thread that mounts an image's files panicked")
 }
 
-/// Names the layers of an overlay from the directory that they share, which is answered.
+/// Makes the paths of an overlay's layers relative to their common directory, and returns that.
 fn shorten(options: &mut [String]) -> Option<PathBuf> {
     let layers = options.iter_mut().find(|option| option.starts_with(LAYERS))?;
     let paths: Vec<_> = layers[LAYERS.len()..].split(':').map(Path::new).collect();
@@ -230,7 +231,7 @@ fn shorten(options: &mut [String]) -> Option<PathBuf> {
     Some(base)
 }
 
-/// The beginning of a regular file of the image's, as text; empty if the image has something else there, or nothing.
+/// Reads the beginning of a regular file of the image, as text; empty if there is no regular file at the path.
 fn table(root: &OwnedFd, path: &str) -> io::Result<String> {
     let found = match open_in(root, Path::new(path), OFlags::PATH) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {

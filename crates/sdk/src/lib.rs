@@ -1,19 +1,20 @@
-//! What the author of a Stanchion backend depends on.
+//! The library for authors of Stanchion backends.
 //!
 //! Implement [`Backend`] and [`Runtime`](runtime::Runtime) for a type and write
-//! `stanchion_sdk::export_backend!("name", Type);` in a crate of `crate-type = ["cdylib", "rlib"]`. Everything about the
-//! library boundary is done here: a tokio runtime of its own, decoding, cancellation, panics, log forwarding.
+//! `stanchion_sdk::export_backend!("name", Type);` in a crate of `crate-type = ["cdylib", "rlib"]`. This crate does
+//! everything about the library boundary: a tokio runtime of its own, decoding, cancellation, panics, log forwarding.
 //!
-//! Inside a backend do not: handle signals, change the working directory, umask or environment, fork without exec, write
-//! to the standard streams, exit the process, or wait for children other than your own. The agent is one process that
-//! several backends share.
+//! Inside a backend do not: handle signals, change the working directory, umask or environment, fork without exec,
+//! write to the standard streams, exit the process, or wait for children other than your own. The agent is one process
+//! that several backends share.
 //!
 //! # Layout
-//! - [`Backend`], [`export_backend!`]: what authors use. [`guest`]: the four functions behind the descriptor.
-//! - [`dispatch`]: a numbered call → a method of the trait. [`reply`]: the right to answer, once. [`log`]: forwarding.
-//! - [`changes`]: one change at a time to one thing, each to its end. [`clock`]: the time.
-//! - `cgroup`, `confinement`, `descendants`, `disk`, `layers`, `limits`, `names`, `oci`, `privileges`, `proc`, `settings`, `shim`,
-//!   `users`: what backends for a runtime on this node share (feature `node`).
+//! - [`Backend`], [`export_backend!`]: the interface for authors. [`guest`]: the four functions behind the descriptor.
+//! - [`dispatch`]: from a numbered call to a method of the trait. [`reply`]: exactly one answer per call. [`log`]:
+//!   forwarding.
+//! - [`changes`]: one change at a time per sandbox or container, each to its end. [`clock`]: the time.
+//! - `cgroup`, `confinement`, `descendants`, `disk`, `layers`, `limits`, `names`, `oci`, `privileges`, `proc`,
+//!   `settings`, `shim`, `users`: shared code of backends for a runtime on this node (feature `node`).
 //! - `archive`: image archives (feature `archives`).
 //! - `pause`: the program that holds a pod's namespaces (feature `pause`).
 //! - `testing`: FakeRuntime as a backend (feature `testing`).
@@ -69,12 +70,12 @@ pub use stanchion_runtime as runtime;
 #[cfg(feature = "testing")]
 pub use testing::FakeConfig;
 
-/// A runtime that can be loaded from a library.
+/// A runtime in a backend library.
 pub trait Backend: runtime::Runtime + Sized {
-    /// The table `[backend.<name>]`. Deny unknown fields, so that a typo is told.
+    /// Type of the table `[backend.<name>]`. Deny unknown fields, so that a typo is an error.
     type Config: DeserializeOwned + Send + 'static;
 
-    /// Opens the backend. An absent daemon is not an error here but of the calls that need it.
+    /// Opens the backend. An absent daemon is no error here, but one of the calls that need it.
     fn open(config: Self::Config, node: runtime::NodePaths) -> impl Future<Output = runtime::Result<Self>> + Send;
 }
 

@@ -1,47 +1,50 @@
-//! Bounds on what others can make large, each with its reason. `docs/limits.md` lists them all.
+//! Limits on input from others, each with its reason. `docs/limits.md` lists them all.
 
 use stanchion_untrusted::Limit;
 
 // Images.
 
-/// An image manifest or an index, bytes: registries have to take at least this size (distribution specification, "Pushing
-/// Manifests"), and containerd takes at most this. A larger one is refused before it is fetched where its size is known.
+/// Maximum size of an image manifest or index, bytes: registries must accept at least this size (distribution
+/// specification, "Pushing Manifests"), and containerd accepts at most this. A larger one is refused, before the
+/// download if its size is known.
 pub const MANIFEST: Limit = Limit::new("image manifest", 4 << 20);
-/// An image configuration, bytes: Podman and CRI-O take as much (`containers/image`, `MaxConfigBodySize`); real ones have some
-/// kilobytes. A larger one is refused before it is fetched.
+/// Maximum size of an image configuration, bytes, as in Podman and CRI-O (`containers/image`, `MaxConfigBodySize`);
+/// real ones have some kilobytes. A larger one is refused before the download.
 pub const CONFIG: Limit = Limit::new("image configuration", 4 << 20);
-/// Layers of a manifest. overlayfs lays 500 over each other, Docker 127. A manifest with more is refused.
+/// Maximum number of layers in a manifest. overlayfs stacks 500, Docker 127. A manifest with more is refused.
 pub const LAYERS: Limit = Limit::new("layers of an image", 1024);
-/// Entries of an index. Real ones have one or two for each platform. An index with more is refused.
+/// Maximum number of entries in an index. Real ones have one or two per platform. An index with more is refused.
 pub const ENTRIES: Limit = Limit::new("entries of an image index", 4096);
-/// Manifests and indexes that are read on the way from an image's name to its manifest. One or two are common; an index that
-/// leads further is refused.
+/// Maximum number of manifests and indexes read between an image's name and its manifest. One or two are common; a
+/// longer chain is refused.
 pub const DOCUMENTS: Limit = Limit::new("manifests and indexes of an image", 32);
-/// Texts of registries and archives that messages show, bytes. The rest is cut.
+/// Maximum length of texts from registries and archives in messages, bytes. The rest is cut.
 pub const SHOWN: Limit = Limit::new("text of a registry", 300);
 
 // Files of images.
 
-/// `/etc/passwd` and `/etc/group` of an image, which have a line for each user and group. Of a longer one only the beginning
-/// is read, and that is logged.
+/// Maximum size of `/etc/passwd` and `/etc/group` of an image, which have a line per user and group. Only the beginning
+/// of a longer one is read, with a log record.
 pub(crate) const TABLE: Limit = Limit::new("table of users of an image", 1 << 20);
 
 // Archives.
 
-/// An entry's header in an archive, with its long names and extensions, bytes. The tar reader keeps them in memory; an
-/// archive with a larger one is refused.
+/// Maximum size of an entry's header in an archive, with long names and extensions, bytes. The tar reader keeps them in
+/// memory; an archive with a larger one is refused.
 pub const HEADER: Limit = Limit::new("header in an archive", 1 << 20);
-/// An entry's name in an archive, bytes; the names in image archives have some 100. An archive with a longer one is refused.
+/// Maximum length of an entry's name in an archive, bytes; names in image archives have some 100. An archive with a
+/// longer one is refused.
 pub const NAME: Limit = Limit::new("name in an archive", 1024);
-/// The manifests, indexes and configurations of an archive together, bytes, as often as they are read. Those of a thousand images
-/// have some 20 MiB; an archive with more is refused.
+/// Maximum total size of the manifests, indexes and configurations read from an archive, bytes; repeated reads count
+/// again. Those of a thousand images have some 20 MiB; an archive with more is refused.
 pub const ARCHIVE_DOCUMENTS: Limit = Limit::new("documents of an archive", 64 << 20);
-/// Entries of an archive. An image has one or two for each layer. An archive with more is refused.
+/// Maximum number of entries in an archive. An image has one or two per layer. An archive with more is refused.
 pub const ARCHIVE_ENTRIES: Limit = Limit::new("entries of an archive", 65_536);
 
 // The node's own files.
 
-/// One file of `/proc` about one process, which the kernel keeps within a page or two. A longer one is not read.
+/// Maximum size of one file of `/proc` about one process, bytes; the kernel keeps it within a page or two. A longer one
+/// is not read.
 pub(crate) const PROCESS: Limit = Limit::new("state of a process", 64 << 10);
-/// The environment of a process, which it can enlarge at will. The rest is not looked at.
+/// Maximum size of a process's environment, bytes; a process can enlarge it at will. The rest is ignored.
 pub(crate) const ENVIRONMENT: Limit = Limit::new("environment of a process", 1 << 20);

@@ -1,4 +1,4 @@
-//! Log records of the backend, handed to the agent.
+//! Log forwarding from the backend to the agent.
 #![allow(unsafe_code, reason = "calls back over the boundary")]
 
 use std::{cell::Cell, fmt};
@@ -12,16 +12,16 @@ use tracing::{
 };
 
 tokio::task_local! {
-    /// The call that a task works for.
+    /// Id of the call that a task works for.
     pub(crate) static CALL: u64;
 }
 
 thread_local! {
-    /// The host of the backend whose thread this is: several backends of one library share its subscriber.
+    /// Host of the backend that owns this thread: several backends of one library share its subscriber.
     static HOST: Cell<Option<Forward>> = const { Cell::new(None) };
 }
 
-/// Forwards every record to the host.
+/// Subscriber that forwards every record to the host.
 #[derive(Clone, Copy)]
 pub(crate) struct Forward(*const Host);
 
@@ -35,19 +35,19 @@ impl Forward {
         Self(host)
     }
 
-    /// Makes this thread one of the backend that this host has opened.
+    /// Assigns this thread to the backend that this host has opened.
     pub fn adopt_thread(self) {
         HOST.set(Some(self));
     }
 
     fn host(&self) -> &Host {
-        // Not at the end of a thread, when its own values are gone.
+        // At the end of a thread its thread-local values are gone; then this value's own host serves.
         let Self(host) = HOST.try_with(Cell::get).ok().flatten().unwrap_or(*self);
         // SAFETY: the host promises that it lives as long as the process.
         unsafe { &*host }
     }
 
-    /// Whether the host would keep a record.
+    /// Returns whether the host would keep a record.
     pub fn is_wanted(&self, level: Level, target: &str) -> bool {
         match *self.host() {
             // SAFETY: the slice lives through the call.
@@ -58,7 +58,7 @@ impl Forward {
         }
     }
 
-    /// Sends a record that did not come through `tracing`.
+    /// Sends a record from outside `tracing`.
     pub fn send(&self, level: Level, target: &str, record: Map<String, Value>) {
         let record = Value::Object(record).to_string();
         let call = CALL.try_with(|call| *call).unwrap_or(0);

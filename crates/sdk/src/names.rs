@@ -1,9 +1,9 @@
-//! Ids that a backend gives.
+//! Ids from a backend.
 
 use sha2::{Digest, Sha256};
 
-/// An id that says what it is and is the same for the same parts, so that the runtime refuses a second one: at most 76
-/// letters, digits and single separators, which is what containerd allows; Docker allows more.
+/// Returns a readable id that is the same for the same parts, so that the runtime refuses a second one: at most 76
+/// letters, digits and single separators, as containerd allows; Docker allows more.
 #[must_use]
 pub fn id(name: &str, parts: &[&str], attempt: u32) -> String {
     let mut hasher = Sha256::new();
@@ -26,7 +26,8 @@ pub fn id(name: &str, parts: &[&str], attempt: u32) -> String {
     }
 }
 
-/// What containerd takes for the name of anything: letters and digits, single `.`, `_` or `-` between them, 76 at most.
+/// Returns whether containerd accepts a text as identifier: letters and digits, single `.`, `_` or `-` between them, 76
+/// at most.
 #[must_use]
 pub fn is_identifier(text: &str) -> bool {
     let parts = || text.split(['.', '_', '-']);

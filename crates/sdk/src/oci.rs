@@ -1,10 +1,11 @@
-//! Image manifests, indexes and configurations (OCI image specification, Docker image manifest version 2), read as leniently as
-//! containerd and Docker read them: an absent field and `null` are the same, and a field that nobody needs may hold anything.
-//! Registries and archives write them, so every list has a bound.
+//! Image manifests, indexes and configurations (OCI image specification, Docker image manifest version 2). They are
+//! read as leniently as containerd and Docker do: an absent field equals `null`, and an unused field may hold anything.
+//! They come from registries and archives, so every list has a bound.
 //!
 //! # Layout
-//! - This: descriptors, manifests, digests. [`config`]: image configurations. [`platform`]: the platforms that this node runs.
-//! - [`search`]: from an index to the manifest for this node. [`lenient`]: the reading of fields.
+//! - This module: descriptors, manifests, digests. [`config`]: image configurations. [`platform`]: the platforms that
+//!   this node runs.
+//! - [`search`]: from an index to the manifest for this node. [`lenient`]: lenient reading of fields.
 
 pub mod config;
 mod lenient;
@@ -30,26 +31,26 @@ pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.
 /// Media type of Docker's index.
 pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// Names one blob of an image.
+/// Reference to one blob of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Descriptor {
-    /// Kind of the blob; empty where the descriptor does not say it.
+    /// Media type of the blob; empty if the descriptor has none.
     #[serde(deserialize_with = "lenient::or_default")]
     pub media_type: String,
-    /// `sha256:…` of the blob.
+    /// Digest of the blob, `sha256:…`.
     #[serde(deserialize_with = "lenient::or_default")]
     pub digest: String,
     /// Size of the blob, bytes.
     #[serde(deserialize_with = "lenient::or_default")]
     pub size: u64,
-    /// The platform that the manifest is for, in an index.
+    /// Platform of the manifest, in an index.
     pub platform: Option<Platform>,
     #[serde(deserialize_with = "lenient::or_default")]
     annotations: Annotations,
 }
 
-/// The annotations that name an image in an archive.
+/// Annotations with an image's name in an archive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 struct Annotations {
@@ -60,23 +61,23 @@ struct Annotations {
 }
 
 impl Descriptor {
-    /// Makes a descriptor of a blob.
+    /// Returns a descriptor of a blob.
     #[must_use]
     pub fn new(media_type: &str, digest: String, size: u64) -> Self {
         Self { media_type: media_type.to_owned(), digest, size, ..Self::default() }
     }
 
-    /// The name that the `index.json` of an archive gives the image.
+    /// Returns the image's name in the `index.json` of an archive.
     #[must_use]
     pub fn image_name(&self) -> Option<&str> {
         self.annotations.full_name.as_deref().or(self.annotations.ref_name.as_deref())
     }
 
-    /// Checks that the digest is one of a known kind and that the size is one of a file. Digests become parts of URLs and
-    /// names of files.
+    /// Checks that the digest is of a known kind and that the size is possible. Digests become parts of URLs and file
+    /// names.
     ///
     /// # Errors
-    /// `Invalid`: one of them is not.
+    /// `Invalid`: one of the two is wrong.
     pub fn check(&self) -> Result<()> {
         let shown = || limits::SHOWN.cut(&self.digest).into_owned();
         if !is_digest(&self.digest) {
@@ -92,23 +93,23 @@ impl Descriptor {
 /// An image manifest, OCI's or Docker's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Manifest {
-    /// Kind of the manifest; empty where it does not say it.
+    /// Media type of the manifest; empty if it has none.
     pub media_type: String,
-    /// The image configuration.
+    /// Descriptor of the image configuration.
     pub config: Descriptor,
-    /// The layers, the lowest first.
+    /// Descriptors of the layers, the lowest first.
     pub layers: Vec<Descriptor>,
 }
 
 impl Manifest {
-    /// Size of the layers together, bytes.
+    /// Returns the total size of the layers, bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         total(&self.layers)
     }
 }
 
-/// Returns the size of blobs together, bytes. If others wrote sizes whose sum no number holds, it is the largest number.
+/// Returns the total size of blobs, bytes. Saturates, because others wrote the sizes.
 #[must_use]
 pub fn total(blobs: &[Descriptor]) -> u64 {
     blobs.iter().fold(0, |total: u64, blob| total.saturating_add(blob.size))
@@ -117,9 +118,9 @@ pub fn total(blobs: &[Descriptor]) -> u64 {
 /// A manifest or an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
-    /// One image.
+    /// Manifest of one image.
     Manifest(Box<Manifest>),
-    /// Manifests for several platforms, without the entries that cannot be read.
+    /// Manifests for several platforms, without unreadable entries.
     Index(Vec<Descriptor>),
 }
 
@@ -164,8 +165,8 @@ impl Document {
     }
 }
 
-/// Reads the index of an OCI layout: each name, made whole by `full`, with its entries, which may be for several platforms. Entries
-/// without a name are left out.
+/// Reads the index of an OCI layout and returns each image name, completed by `full`, with its entries, which may be
+/// for several platforms. Entries without a name are left out.
 ///
 /// # Errors
 /// `Invalid`: it is no index, or larger than [`limits::MANIFEST`].
@@ -185,19 +186,19 @@ pub fn named_images(index: &[u8], full: impl Fn(&str) -> String) -> Result<Vec<(
     Ok(named)
 }
 
-/// `sha256:…` of bytes.
+/// Returns the digest of bytes, `sha256:…`.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", hex(&Sha256::digest(bytes)))
 }
 
-/// Bytes as hexadecimal digits.
+/// Returns bytes as hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Tells whether a text is a digest of a kind that containerd and Docker know.
+/// Returns whether a text is a digest of a kind that containerd and Docker know.
 #[must_use]
 pub fn is_digest(text: &str) -> bool {
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -212,7 +213,7 @@ pub fn is_digest(text: &str) -> bool {
     })
 }
 
-/// Tells whether bytes have a digest; returns `None` for a digest of an unknown kind.
+/// Returns whether bytes have a digest; `None` for a digest of an unknown kind.
 #[must_use]
 pub fn has_digest(bytes: &[u8], digest: &str) -> Option<bool> {
     fn of<D: Digest>(bytes: &[u8]) -> Vec<u8> {

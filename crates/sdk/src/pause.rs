@@ -1,4 +1,4 @@
-//! The program that does nothing but hold a pod's namespaces, and collect processes that have lost their parent.
+//! The pause program, which holds a pod's namespaces and reaps processes that have lost their parent.
 
-/// The program, static, built by `build.rs`.
+/// Static executable built by `build.rs`.
 pub static PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pause"));

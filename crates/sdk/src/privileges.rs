@@ -1,9 +1,10 @@
-//! The privileges that this node allows.
+//! Privileges that this node can give.
 
 use stanchion_runtime::CAPABILITIES;
 use stanchion_untrusted::read_kernel;
 
-/// The nearest `oom_score_adj` that this node allows: without `CAP_SYS_RESOURCE` nobody can go below their own.
+/// Returns the nearest `oom_score_adj` that this node allows: without `CAP_SYS_RESOURCE` a process cannot go below its
+/// own.
 #[must_use]
 pub fn oom_score_adj(wanted: i32) -> i32 {
     const SYS_RESOURCE: u64 = 1 << 24;
@@ -18,7 +19,8 @@ pub fn oom_score_adj(wanted: i32) -> i32 {
     allowed
 }
 
-/// The capabilities that any process of this node can have, without `CAP_`: not all, where the node is itself a container.
+/// Returns the capabilities, without `CAP_`, that processes on this node can have: not all if the node is itself a
+/// container.
 #[must_use]
 pub fn capabilities() -> Vec<&'static str> {
     let bounding = own_capabilities("CapBnd:");
@@ -30,7 +32,7 @@ pub fn capabilities() -> Vec<&'static str> {
         .collect()
 }
 
-/// Tells whether the node lacks some of the capabilities that its kernel knows.
+/// Returns whether the node lacks some of the capabilities that its kernel knows.
 #[must_use]
 pub fn lacks_capabilities() -> bool {
     let last = read_kernel("/proc/sys/kernel/cap_last_cap").ok().and_then(|last| last.trim().parse::<usize>().ok());
@@ -38,7 +40,7 @@ pub fn lacks_capabilities() -> bool {
     capabilities().len() < known
 }
 
-/// One of this process's sets of capabilities; empty where that cannot be read.
+/// Returns one of this process's capability sets; empty if it cannot be read.
 fn own_capabilities(set: &str) -> u64 {
     let status = read_kernel("/proc/self/status").unwrap_or_default();
     let found = status.lines().find_map(|line| line.strip_prefix(set));

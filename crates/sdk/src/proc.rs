@@ -1,4 +1,4 @@
-//! The kernel: its version, and its files that tell of, or act on, the whole node: what containers do not see (R-SEC-7).
+//! The kernel's version, and its files about the whole node, which containers must not read or write (R-SEC-7).
 
 use std::{fs, sync::OnceLock};
 
@@ -18,19 +18,19 @@ const MASKED: [&str; 12] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// What is not shown.
+/// Returns the paths that containers must not read.
 #[must_use]
 pub fn masked() -> Vec<String> {
     MASKED.iter().map(|path| (*path).to_owned()).chain(thermal_throttles().iter().cloned()).collect()
 }
 
-/// What is not written.
+/// Returns the paths that containers must not write.
 #[must_use]
 pub fn read_only() -> Vec<String> {
     READ_ONLY.iter().map(|path| (*path).to_owned()).collect()
 }
 
-/// Version of the kernel: major and minor.
+/// Returns the kernel's version: major and minor.
 #[must_use]
 pub fn kernel() -> (u32, u32) {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -39,7 +39,7 @@ pub fn kernel() -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
-/// How hot each processor is tells one container of another's work.
+/// Returns the thermal files of the processors: a container could infer another's work from the temperature.
 fn thermal_throttles() -> &'static [String] {
     static THROTTLES: OnceLock<Vec<String>> = OnceLock::new();
     THROTTLES.get_or_init(|| {

@@ -1,10 +1,10 @@
-//! The right to answer a call, exactly once.
+//! Answers to calls: exactly one per call.
 #![allow(unsafe_code, reason = "calls back over the boundary")]
 
 use stanchion_abi::{Reply, Slice};
 use stanchion_runtime::{Error, ErrorKind};
 
-/// Answers in the end, whatever happens: dropped unanswered it says `Crashed` when unwinding, else `Cancelled`.
+/// Answer to a call, sent even if it is dropped unanswered: then as `Crashed` when unwinding, else as `Cancelled`.
 pub(crate) struct Replier {
     reply: Option<Reply>,
 }
@@ -17,18 +17,19 @@ impl Replier {
         Self { reply: Some(reply) }
     }
 
-    /// Sends one item of a stream. Whether anybody still listens.
+    /// Sends one item of a stream and returns whether the host still listens.
     pub fn item(&mut self, item: &[u8]) -> bool {
         match &self.reply {
             Some(Reply { ctx, item: Some(send), .. }) => {
-                // SAFETY: `ctx` is the host's and lives until `done`, which has not been called: `reply` is still there.
+                // SAFETY: `ctx` is the host's and lives until `done`, which has not been called: `reply` is still
+                // there.
                 unsafe { send(*ctx, Slice::new(item)) == 0 }
             }
             _ => false,
         }
     }
 
-    /// Ends the call.
+    /// Ends the call with an answer.
     pub fn done(mut self, answer: Result<Vec<u8>, Error>) {
         self.finish(&answer);
     }

@@ -1,8 +1,8 @@
-//! Settings that backends for this node's runtimes share: their defaults and their checks.
-//! What is wrong is told at the start, and not by the first pod that fails.
+//! Common settings of backends for this node's runtimes: their defaults and checks. Mistakes are reported at the start,
+//! and not by the first pod that fails.
 //!
-//! A struct of them all would have to be flattened into each backend's own, and serde would then not name the keys that
-//! there are when one is wrong.
+//! A common struct would have to be flattened into each backend's own, and serde would then not list the known keys in
+//! the error about an unknown one.
 
 use std::{fmt::Debug, path::Path};
 
@@ -19,7 +19,7 @@ pub const LOG_MAX_SIZE: u64 = 10 << 20;
 /// Default of `log_max_files`.
 pub const LOG_MAX_FILES: u32 = 5;
 
-/// The error of a setting.
+/// Returns the error of a setting.
 ///
 /// # Errors
 /// Always: `Invalid`, naming the key, the value, and what was expected.
@@ -27,12 +27,12 @@ pub fn wrong(key: &str, value: &dyn Debug, expected: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Invalid, format!("{key} = {value:?}: expected {expected}")))
 }
 
-/// `registry."host".identity_token`, where it may be beside a password.
+/// Checks `registry."host".identity_token`, which excludes a password.
 ///
 /// # Errors
-/// It is empty, or the password is there too.
+/// The token is empty, or there is a password too.
 pub fn identity_token(host: &str, token: Option<&str>, has_password: bool) -> Result<()> {
-    // Never shown (I10).
+    // Errors never contain the token (I10).
     match token {
         Some("") => wrong(&format!("registry.{host:?}.identity_token"), &"", "a token"),
         Some(_) if has_password => {
@@ -43,10 +43,10 @@ pub fn identity_token(host: &str, token: Option<&str>, has_password: bool) -> Re
     }
 }
 
-/// `socket`: where a daemon listens.
+/// Checks `socket`: the path of a daemon's socket.
 ///
 /// # Errors
-/// It is no absolute path.
+/// The path is not absolute.
 pub fn socket(path: &Path, daemon: &str) -> Result<()> {
     match path.is_absolute() {
         true => Ok(()),
@@ -54,10 +54,10 @@ pub fn socket(path: &Path, daemon: &str) -> Result<()> {
     }
 }
 
-/// `namespace`: what keeps ours apart in the runtime.
+/// Checks `namespace`: the name that separates Stanchion's containers from others in the runtime.
 ///
 /// # Errors
-/// It cannot be a name there.
+/// The runtime does not accept the name.
 pub fn namespace(name: &str) -> Result<()> {
     match is_identifier(name) {
         true => Ok(()),
@@ -65,10 +65,10 @@ pub fn namespace(name: &str) -> Result<()> {
     }
 }
 
-/// `cgroup_root`: around the cgroups of all pods.
+/// Checks `cgroup_root`: the parent of all pods' cgroups.
 ///
 /// # Errors
-/// It is no place below the root of a hierarchy.
+/// The path is not below the root of a hierarchy.
 pub fn cgroup_root(root: &str) -> Result<()> {
     let path = Path::new(root);
     match path.is_absolute() && is_plain(path) && path.file_name().is_some() {
@@ -77,7 +77,7 @@ pub fn cgroup_root(root: &str) -> Result<()> {
     }
 }
 
-/// `log_max_size`, bytes, and `log_max_files`.
+/// Checks `log_max_size`, bytes, and `log_max_files`.
 ///
 /// # Errors
 /// One of them is 0.

@@ -9,20 +9,20 @@ use nix::{
 };
 use stanchion_untrusted::{KERNEL_FILE, Links, read};
 
-/// How long a start waits for containerd to take back one that was given up, because its caller was killed.
+/// Time limit for containerd to undo an earlier start whose caller was killed; the next start retries until then.
 pub const TAKES_BACK: Duration = Duration::from_secs(15);
 
-/// Options of a shim's command line that say whose it is.
+/// Options of a shim's command line that identify its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shim<'a> {
-    /// `-namespace`: the namespace in containerd.
+    /// `-namespace`: containerd's namespace.
     pub namespace: &'a str,
     /// `-address`: containerd's socket.
     pub address: &'a str,
 }
 
-/// Kills the shims that were started for container `id`, of those that `is_ours` accepts, and says how many there were. Only to be
-/// called while nothing that the shim has started is wanted. Blocks.
+/// Kills the shims of container `id` that `is_ours` accepts, and returns their number. Call it only if no process that
+/// such a shim has started is needed. Blocks.
 ///
 /// # Errors
 /// `/proc` cannot be read, or a shim cannot be killed.
@@ -31,7 +31,7 @@ pub fn end(id: &str, is_ours: impl Fn(Shim<'_>) -> bool) -> io::Result<u32> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // A process that has ended meanwhile is none.
+        // A process that has ended meanwhile is no shim.
         let Ok(command) = read(format!("/proc/{pid}/cmdline"), Links::Refuse, KERNEL_FILE) else { continue };
         if is_shim_of(&command, id, &is_ours) {
             match kill(Pid::from_raw(pid), Signal::SIGKILL) {
@@ -44,14 +44,15 @@ pub fn end(id: &str, is_ours: impl Fn(Shim<'_>) -> bool) -> io::Result<u32> {
     Ok(ended)
 }
 
-/// Tells by what containerd says whether it cannot make the task of container `id` because the bundle of an earlier try is still
-/// there: that try's shim is being ended.
+/// Returns whether containerd's message says that it cannot create the task of container `id` because the bundle of an
+/// earlier attempt still exists: the shim of that attempt is ending.
 #[must_use]
 pub fn has_bundle_of_earlier(said: &str, id: &str) -> bool {
     said.contains("mkdir ") && said.ends_with(&format!("/{id}: file exists"))
 }
 
-/// Whether a command line (`proc_pid_cmdline(5)`) is `containerd-shim-… -namespace NAMESPACE -id ID -address SOCKET`.
+/// Returns whether a command line (`proc_pid_cmdline(5)`) is
+/// `containerd-shim-… -namespace NAMESPACE -id ID -address SOCKET`.
 fn is_shim_of(command: &[u8], id: &str, is_ours: impl Fn(Shim<'_>) -> bool) -> bool {
     let words: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
     let value = |option: &str| {

@@ -5,13 +5,13 @@ use stanchion_runtime::{Health, NodePaths, Result, testing::FakeRuntime};
 
 use crate::Backend;
 
-/// `[backend.fake]`: what the fake's registry has, and how the fake is.
+/// `[backend.fake]`: images in the fake's registry, and the fake's health.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FakeConfig {
     /// References of images that can be pulled.
     pub publish: Vec<String>,
-    /// What it says of its state.
+    /// Answer of `health`.
     pub health: Health,
 }
 

@@ -1,30 +1,30 @@
-//! The user that a container runs as: the manifest's, else the image's.
+//! The user of a container: the manifest's, else the image's.
 
 use stanchion_runtime::Security;
 
-/// Why a user cannot be told.
+/// Cause of an unknown user.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// A name that has no line.
+    /// A user name without a line in `/etc/passwd`.
     #[error("the image's user {0:?} is not in its /etc/passwd")]
     NoUser(String),
-    /// A name that has no line.
+    /// A group name without a line in `/etc/group`.
     #[error("the image's group {0:?} is not in its /etc/group")]
     NoGroup(String),
 }
 
-/// Numbers of user, group and further groups.
+/// IDs of user, group and supplemental groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ids {
     /// UID.
     pub user: u32,
     /// GID.
     pub group: u32,
-    /// GIDs, `group` among them, in order.
+    /// GIDs in order, `group` among them.
     pub groups: Vec<u32>,
 }
 
-/// The image's own tables of users and groups.
+/// User and group tables of the image.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     /// Content of `/etc/passwd`.
@@ -33,8 +33,8 @@ pub struct Tables {
     pub group: String,
 }
 
-/// The manifest's user and group, where it says them, else those of `of_image`, which is the image's `USER`; and the groups that
-/// image and manifest add (R-SEC-1, R-SEC-2, R-SEC-10).
+/// Returns the manifest's user and group, or else those of `of_image`, the image's `USER`; and the supplemental groups
+/// of image and manifest (R-SEC-1, R-SEC-2, R-SEC-10).
 ///
 /// # Errors
 /// The image names a user or a group that it does not have.
@@ -46,14 +46,15 @@ pub fn in_force(of_image: &str, security: &Security, tables: &Tables) -> Result<
         found.groups.clear();
     }
     found.groups.extend(security.groups.iter().copied());
-    // The first group is one of them too: else a program could give it up and pass what is forbidden to it.
+    // The primary group is a supplemental group too; otherwise a program could drop it and evade permissions that deny
+    // it.
     found.groups.push(found.group);
     found.groups.sort_unstable();
     found.groups.dedup();
     Ok(found)
 }
 
-/// `user`, `user:group`, as names or numbers.
+/// Resolves `user` or `user:group`, by name or number.
 fn ids(user: &str, tables: &Tables) -> Result<Ids, UserError> {
     let (user, group) = user.split_once(':').map_or((user, None), |(user, group)| (user, Some(group)));
     let users = || rows(&tables.passwd);
@@ -84,7 +85,7 @@ fn ids(user: &str, tables: &Tables) -> Result<Ids, UserError> {
     Ok(Ids { user: id, group, groups: further.collect() })
 }
 
-/// The lines of a table, in fields: of users there are seven (passwd(5)).
+/// Splits the lines of a table into fields; `/etc/passwd` has seven (passwd(5)).
 fn rows(text: &str) -> impl Iterator<Item = Vec<&str>> {
     text.lines().map(|line| line.splitn(8, ':').collect())
 }
@@ -115,7 +116,7 @@ mod tests {
         assert_eq!(unknown, "the image's group \"none\" is not in its /etc/group");
     }
 
-    /// The recording `security/users-and-groups`.
+    /// Compares with the recording `security/users-and-groups`.
     #[test]
     fn the_manifest_goes_before_the_image() {
         let tables = Tables {

@@ -1,4 +1,4 @@
-//! Loads the backend libraries, and keeps trying.
+//! Opening of the backend libraries, with retries.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use tokio::sync::watch;
 
 use crate::config::BackendSettings;
 
-/// How long a backend that could not be opened is left alone.
+/// Pause between two attempts to open a backend.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// What is said of a backend until the first attempt to open it has ended.
+/// Error of a backend until the first attempt to open it has ended.
 pub const OPENING: &str = "the backend is being opened";
 
-/// A backend that is being opened in the background.
+/// Opens a backend in the background.
 pub fn open(settings: &BackendSettings, agent: &AgentConfig, tasks: &Supervisor) -> Backend<LoadedBackend> {
     let (tell, opened) = watch::channel(Opened::No { reason: OPENING.to_owned() });
     let spec = spec(settings, agent);
@@ -37,7 +37,7 @@ pub fn open(settings: &BackendSettings, agent: &AgentConfig, tasks: &Supervisor)
                             abi: format!("{major}.{minor}"),
                         };
                         tell.send_replace(Opened::Yes { runtime: std::sync::Arc::new(backend), info });
-                        // The agent's end of the channel is in use until it stops.
+                        // The agent holds the other end of the channel until it stops.
                         return tell.closed().await;
                     }
                     Err(error) => tell.send_replace(Opened::No { reason: error.chain() }),
@@ -50,7 +50,7 @@ pub fn open(settings: &BackendSettings, agent: &AgentConfig, tasks: &Supervisor)
     Backend { name, failover, opened }
 }
 
-/// What a backend is loaded from and opened with.
+/// Returns the library of a backend and the parameters to open it with.
 pub fn spec(settings: &BackendSettings, agent: &AgentConfig) -> BackendSpec {
     let libexec_dir = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
     let node = NodePaths {

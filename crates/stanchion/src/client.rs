@@ -1,4 +1,4 @@
-//! Asks a running agent over its socket.
+//! Client of a running agent, over its socket.
 
 use std::{future::Future, path::PathBuf};
 
@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 
 use crate::{config::Settings, run::socket_path, table::shown};
 
-/// Knows where the agent is.
+/// Client of the agent at a socket, which is given or in the configuration.
 #[derive(Debug)]
 pub struct Client {
     config: PathBuf,
@@ -29,23 +29,23 @@ impl Client {
         Self { config, socket }
     }
 
-    /// Runs a conversation to its end.
+    /// Runs the future to its end, with a tokio runtime of its own.
     pub fn block_on<T>(&self, talk: impl Future<Output = Result<T>>) -> Result<T> {
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
         let result = tokio.block_on(talk);
-        // A read from a terminal cannot be given up.
+        // A read from a terminal cannot be cancelled, so do not wait for it.
         tokio.shutdown_background();
         result
     }
 
-    /// An answer as JSON.
+    /// Gets an answer as JSON.
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let answer = self.send(Method::GET, path, &[]).await?;
         let body = answer.into_body().collect().await.context("reading the agent's answer")?.to_bytes();
         serde_json::from_slice(&body).context("the agent's answer cannot be read; is it of another version?")
     }
 
-    /// An answer, whatever it is; a refusal is an error.
+    /// Sends a request and returns the answer; a status that is not a success is an error.
     pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Result<Response<Incoming>> {
         let socket = match &self.socket {
             Some(socket) => socket.clone(),
@@ -76,7 +76,8 @@ impl Client {
         bail!("{}", message.map_or_else(|| format!("the agent answers {status}"), shown))
     }
 
-    /// The pod that a user means: by name, with or without the node's name, with or without `pod/` and a namespace.
+    /// Finds the pod that a user means: by name, with or without the node's name, with or without `pod/` and a
+    /// namespace.
     pub async fn find(&self, name: &str, namespace: Option<&str>) -> Result<PodView> {
         let is_meant = self.meant(name, namespace).await?;
         let mut found: Vec<PodView> = self.get("/v1/pods").await?;
@@ -88,7 +89,7 @@ impl Client {
         }
     }
 
-    /// Removed pods of that name, the latest first.
+    /// Returns the removed pods of that name, the latest first.
     pub async fn find_removed(&self, name: &str, namespace: Option<&str>) -> Result<Vec<RemovedView>> {
         let is_meant = self.meant(name, namespace).await?;
         let mut found: Vec<RemovedView> = self.get("/v1/removed").await?;
@@ -96,7 +97,7 @@ impl Client {
         Ok(found)
     }
 
-    /// Whether a pod is what a user calls so.
+    /// Returns a predicate for the metadata of the pods that a user means by this name.
     pub async fn meant<'a>(
         &self,
         name: &'a str,
@@ -118,7 +119,7 @@ impl Client {
     }
 }
 
-/// A value in a query: whatever a user writes, it is one value.
+/// Encodes a query value, so that any text stays one value.
 pub fn encoded(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
@@ -126,7 +127,7 @@ pub fn encoded(text: &str) -> String {
         .collect()
 }
 
-/// The path of a pod, and of something below it.
+/// Returns the API path of a pod, or of something below it.
 pub fn pod_path(pod: &PodView, below: &str) -> String {
     let part = |text: &Option<String>| text.clone().unwrap_or_default();
     format!("/v1/pods/{}/{}{below}", part(&pod.pod.metadata.namespace), part(&pod.pod.metadata.name))

@@ -1,4 +1,4 @@
-//! Settings: a TOML file, the files of `conf.d` beside it in order, and `STANCHION_…` variables.
+//! Settings from a TOML file, the files of `conf.d` beside it in order, and `STANCHION_…` variables.
 
 mod images;
 mod source;
@@ -30,30 +30,30 @@ use crate::limits;
 /// All settings, checked.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The agent's.
+    /// Settings of the agent.
     pub agent: AgentConfig,
-    /// Where it says whether it is well.
+    /// Address of the health endpoint.
     pub health_address: Option<SocketAddr>,
-    /// The backends, in the order of the file.
+    /// Settings of the backends, in the order of the file.
     pub backends: Vec<BackendSettings>,
 }
 
-/// One backend.
+/// Settings of one backend.
 #[derive(Clone, Debug)]
 pub struct BackendSettings {
-    /// Its name.
+    /// Name of the backend.
     pub name: String,
-    /// Its library.
+    /// Path of its library.
     pub library: PathBuf,
     /// SHA-256 that the library must have.
     pub sha256: Option<String>,
-    /// What is to become of its pods while it is away, where that is the agent's to say.
+    /// Failover during the backend's outage, if the agent decides about it.
     pub failover: Option<Failover>,
-    /// The rest of its table: its own business.
+    /// Remaining keys of its table, which the backend checks itself.
     pub table: Value,
 }
 
-/// The file as it is written. Every key is optional.
+/// The file as written. Every key is optional.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Raw {
@@ -151,7 +151,7 @@ impl RawAgent {
     }
 }
 
-/// Every key, for the nearest known one to a typo.
+/// All known keys: an error about an unknown key suggests the nearest one.
 const KEYS: [&str; 51] = [
     "agent",
     "policy",
@@ -206,11 +206,11 @@ const KEYS: [&str; 51] = [
     "backend.containerd.network",
 ];
 
-/// Where the configuration is, if nothing else is said.
+/// Default path of the configuration.
 pub const DEFAULT: &str = "/etc/stanchion/stanchion.toml";
 
 impl Settings {
-    /// Reads and checks.
+    /// Reads and checks the settings.
     pub fn load(path: &Path) -> Result<Self> {
         check(read(path)?).with_context(|| format!("configuration {}", path.display()))
     }
@@ -224,7 +224,7 @@ fn read(path: &Path) -> Result<Raw> {
         more.sort();
         files.extend(more);
     }
-    // A typo is told with the file that it is in.
+    // Each file is also read alone, so that an error about a typo names its file.
     let mut builder = Config::builder();
     for file in &files {
         let text = read_text(file, Links::Follow, limits::SETTINGS_FILE).with_context(|| {
@@ -234,7 +234,7 @@ fn read(path: &Path) -> Result<Raw> {
         one.and_then(Config::try_deserialize::<Raw>).map_err(|error| explain(&error.to_string(), file))?;
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
     }
-    // `STANCHION_CONFIG` is the command line's, not a setting.
+    // `STANCHION_CONFIG` belongs to the command line and is no setting.
     let variables = std::env::vars().filter(|(name, _)| name.starts_with("STANCHION_") && name.contains("__"));
     let environment = Environment::with_prefix("STANCHION").prefix_separator("_").separator("__");
     let builder = builder.add_source(environment.source(Some(variables.collect())));
@@ -255,7 +255,7 @@ fn explain(message: &str, file: &Path) -> anyhow::Error {
     }
 }
 
-/// Whether a kernel parameter belongs to a namespace (R-SEC-12).
+/// Returns whether a sysctl is namespaced (R-SEC-12).
 fn is_namespaced(name: &str) -> bool {
     name == "kernel.sem" || ["net.", "kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|it| name.starts_with(it))
 }
@@ -280,7 +280,7 @@ fn check(raw: Raw) -> Result<Settings> {
     let sources = raw.source.iter().flat_map(RawSource::paths);
     let preload = raw.images.paths();
     let links = raw.agent.log_links.iter().map(|path| ("agent.log_links", path));
-    // An empty one means something.
+    // An empty path is allowed.
     let resolver = raw.agent.resolv_conf.iter().filter(|path| !path.as_os_str().is_empty());
     let resolver = resolver.map(|path| ("agent.resolv_conf", path));
     let places = places.into_iter().chain(sources).chain(preload).chain(links).chain(resolver);
@@ -400,19 +400,19 @@ fn check(raw: Raw) -> Result<Settings> {
     Ok(Settings { agent, health_address, backends })
 }
 
-/// A time, as a setting says it, or the usual one.
+/// Parses a time of a setting; without a text it is the default.
 fn time_or(key: &str, text: Option<&str>, usual: Duration) -> Result<Duration, String> {
     text.map_or(Ok(usual), |text| time(key, text))
 }
 
-/// A time, as a setting says it.
+/// Parses a time of a setting.
 fn time(key: &str, text: &str) -> Result<Duration, String> {
     let time = text.parse::<SignedDuration>().ok().and_then(|time| time.try_into().ok());
     time.ok_or_else(|| format!("{key} must be a time such as \"30s\" or \"2m\", not {text:?}"))
 }
 
-/// What is to become of a backend's pods while it is away; taken out of its table. One with a setting of its own for that,
-/// `when_socket_absent`, is left to say it itself.
+/// Takes the failover settings out of a backend's table. A backend with its own setting, `when_socket_absent`, reports
+/// failover itself.
 fn failover(table: &mut BTreeMap<String, Value>) -> Result<Option<Failover>, String> {
     if table.contains_key("when_socket_absent") {
         return Ok(None);
@@ -439,7 +439,7 @@ fn failover(table: &mut BTreeMap<String, Value>) -> Result<Option<Failover>, Str
     Ok(is_wanted.then_some(failover))
 }
 
-/// The node's own name.
+/// Returns the host's name.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -2,10 +2,10 @@
 
 use anyhow::{Result, anyhow};
 
-/// Nanoseconds of a duration, which may be negative.
+/// Parses a duration, which may be negative, into nanoseconds.
 ///
 /// # Errors
-/// The text is no duration, or is longer than 292 years; in Go's words.
+/// The text is no duration, or is longer than 292 years; the messages are Go's.
 pub fn parse(text: &str) -> Result<i64> {
     let invalid = || anyhow!("time: invalid duration {text:?}");
     let (is_negative, rest) = match text.as_bytes().first() {
@@ -34,7 +34,7 @@ pub fn parse(text: &str) -> Result<i64> {
         let scale: u64 = match unit {
             "" => return Err(anyhow!("time: missing unit in duration {text:?}")),
             "ns" => 1,
-            // The micro sign and the Greek letter.
+            // The micro sign and the Greek letter mu.
             "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
             "ms" => 1_000_000,
             "s" => 1_000_000_000,
@@ -55,12 +55,12 @@ pub fn parse(text: &str) -> Result<i64> {
     }
 }
 
-/// The digits that a text begins with, and the rest.
+/// Splits a text into its leading digits and the rest.
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len()))
 }
 
-/// What the digits after a point are of a unit, whole nanoseconds. Digits below those make no difference.
+/// Converts the digits after a decimal point to whole nanoseconds of a unit; smaller digits are ignored.
 fn fraction(digits: &str, scale: u64) -> u64 {
     let (mut nanos, mut unit) = (0, u128::from(scale) * 1_000_000_000);
     for digit in digits.bytes().take(30) {
@@ -74,7 +74,7 @@ fn fraction(digits: &str, scale: u64) -> u64 {
 mod tests {
     use super::parse;
 
-    // Go's own table of its test, but for what only its rounding in floating point tells apart.
+    // The table of Go's own test, without the cases that depend on its floating-point rounding.
     #[test]
     fn durations_are_read_as_go_reads_them() {
         const SECOND: i64 = 1_000_000_000;

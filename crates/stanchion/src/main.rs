@@ -1,9 +1,9 @@
 //! `stanchion`: runs Kubernetes static pods on the node's own container runtime, with no control plane.
 //!
 //! # Layout
-//! - [`config`]: TOML → checked settings. [`run`]: the agent. [`backends`]: loads the backend libraries.
-//!   [`notify`]: tells the service manager. [`duration`]: durations as kubectl's.
-//! - [`client`]: asks a running agent. [`commands`]: one module a command. [`table`]: columns as kubectl's.
+//! - [`config`]: from TOML to checked settings. [`run`]: the agent. [`backends`]: opening of the backend libraries.
+//!   [`notify`]: messages to the service manager. [`duration`]: durations as in kubectl.
+//! - [`client`]: client of a running agent. [`commands`]: one module per command. [`table`]: columns as in kubectl.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 
@@ -70,7 +70,7 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it speaks with the agent, so that `--socket` has a meaning for it.
+    /// Returns whether the command talks to the agent, and so accepts `--socket`.
     const fn asks_the_agent(&self) -> bool {
         !matches!(self, Self::Run(_) | Self::Validate(_) | Self::Backend(_))
     }
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     program(&std::env::args_os().collect::<Vec<_>>())
 }
 
-/// Does what a command line asks for.
+/// Runs a command line.
 fn program(words: &[OsString]) -> ExitCode {
     let matches = Arguments::command().get_matches_from(words);
     let Arguments { config, socket, command } = match Arguments::from_arg_matches(&matches) {
@@ -95,7 +95,7 @@ fn program(words: &[OsString]) -> ExitCode {
         eprintln!("error: this command does not ask the agent, and takes no --socket");
         return ExitCode::FAILURE;
     }
-    // A variable that is set for all commands gives way; `doctor` reads the configuration too.
+    // With `--socket`, the variable `STANCHION_CONFIG` is ignored; `doctor` reads the configuration too.
     let is_config_given = matches.value_source("config") == Some(ValueSource::CommandLine);
     if socket.is_some() && is_config_given && !matches!(command, Command::Doctor) {
         eprintln!("error: --config says only where the agent's socket is, and --socket says it too; leave one out");
@@ -125,7 +125,7 @@ fn program(words: &[OsString]) -> ExitCode {
     }
 }
 
-/// Whether an option is there before the command's name and again after it, where clap forgets the first one.
+/// Returns whether an option stands both before and after the command's name, where clap forgets the first one.
 fn is_repeated(words: &[OsString], name: &str) -> bool {
     let own = words.iter().take_while(|word| *word != "--").filter_map(|word| word.to_str());
     own.filter(|word| word.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))).count() > 1

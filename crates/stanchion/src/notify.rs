@@ -1,4 +1,4 @@
-//! What the service manager is told (sd_notify(3), sd_watchdog_enabled(3)), if there is one.
+//! Messages to the service manager (sd_notify(3), sd_watchdog_enabled(3)), if there is one.
 
 use std::{
     env, io,
@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-/// Tells that something is so: `READY=1`.
+/// Sends a state such as `READY=1`.
 pub fn notify(state: &str) {
     if let Err(error) = send(state) {
         tracing::debug!(%error, "the service manager cannot be told");
@@ -28,7 +28,7 @@ fn send(state: &str) -> io::Result<()> {
     UnixDatagram::unbound()?.send_to_addr(state.as_bytes(), &address).map(drop)
 }
 
-/// How often it is to be told `WATCHDOG=1`: twice as often as it waits for. `None` if it does not.
+/// Returns the interval of `WATCHDOG=1` messages: half of the service manager's timeout. `None` without a watchdog.
 pub fn watchdog() -> Option<Duration> {
     let number = |name: &str| env::var(name).ok()?.parse::<u64>().ok();
     let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));

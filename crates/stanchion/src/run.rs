@@ -1,4 +1,4 @@
-//! `stanchion run`: the agent, from its settings to its end.
+//! `stanchion run`: the agent, from its start to its end.
 
 use std::{
     collections::BTreeMap,
@@ -36,13 +36,13 @@ use crate::{
     shutdown,
 };
 
-/// How often memory that is not in use goes back to the node: oftener than the looks and reads that an idle agent does, or what
-/// they need would stay.
+/// How often unused memory returns to the node: more often than an idle agent's periodic work, whose memory would
+/// otherwise stay.
 const GIVE_BACK: Duration = Duration::from_secs(4);
-/// The most files that are asked for, where the node has no limit: programs that close all that they might have inherited
-/// would take minutes.
+/// Maximum that the agent raises its limit of open files to: programs that close every possible inherited descriptor
+/// would take minutes with more.
 const MOST_OPEN_FILES: u64 = 1 << 20;
-/// What the end of pods may take beyond their time, before systemd loses its patience with us.
+/// Time beyond the pods' grace period until systemd may kill the agent during a shutdown.
 const MARGIN: Duration = Duration::from_secs(30);
 
 /// Options of `run`.
@@ -53,7 +53,7 @@ pub struct Options {
     log_format: LogFormat,
 }
 
-/// How the log is written.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub enum LogFormat {
     Text,
@@ -144,8 +144,8 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Allows as many open files as the node lets us have: each followed log, exec, probe and pull needs some. What the agent
-/// starts itself are short commands; containers have the limits of their runtime's service.
+/// Raises the limit of open files as far as the node allows: each followed log, exec, probe and pull needs some. The
+/// agent's own child processes are short commands; containers have the limits of their runtime's service.
 fn raise_open_files() {
     let limits = getrlimit(Resource::Nofile);
     let wanted = limits.maximum.unwrap_or(MOST_OPEN_FILES).min(MOST_OPEN_FILES);
@@ -157,12 +157,12 @@ fn raise_open_files() {
     }
 }
 
-/// The agent's socket.
+/// Returns the path of the agent's socket.
 pub fn socket_path(agent: &AgentConfig) -> PathBuf {
     agent.run_dir.join("stanchion.sock")
 }
 
-/// Writes a log to standard error: what `RUST_LOG` says, or that level and above.
+/// Sets up the log on standard error, filtered by `RUST_LOG`, else by the given level.
 pub fn log(format: LogFormat, level: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
@@ -172,7 +172,7 @@ pub fn log(format: LogFormat, level: &str) {
     }
 }
 
-/// Standard error, of a log in JSON: each line with control characters as escapes, which JSON itself has for some only.
+/// Standard error for a log in JSON: it escapes all control characters of a line, while JSON escapes only some.
 struct EscapedJson;
 
 impl Write for EscapedJson {
@@ -186,8 +186,8 @@ impl Write for EscapedJson {
     }
 }
 
-/// What is in the agent's directories for nobody but root, by its own name and its backends'. A local user who could reach
-/// what a pod may write, e.g. its `/dev/shm` in `ns`, would write there too.
+/// Subdirectories of the agent's directories that only root may enter, the agent's own and its backends'. A local user
+/// who could reach files that a pod may write, e.g. its `/dev/shm` in `ns`, could write to them too.
 const PRIVATE: [&str; 13] = [
     "claims",
     "cni",
@@ -203,10 +203,10 @@ const PRIVATE: [&str; 13] = [
     "removed",
     "seccomp",
 ];
-/// The containerd that K3s ships keeps bundles there, which a pod's own users pass on the way to their files.
+/// Directory with the bundles of K3s's containerd; a pod's own users pass through it to their files.
 const PASSED: &str = "k3s";
 
-/// Takes away what others may do with the directories that an earlier version has left open to them.
+/// Removes access for others that an earlier version left on the directories.
 fn close(directory: &Path) -> io::Result<()> {
     for (name, mode) in PRIVATE.into_iter().map(|name| (name, 0o700)).chain([(PASSED, 0o711)]) {
         let path = directory.join(name);
@@ -222,13 +222,13 @@ fn close(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Fields as texts without control characters: what a container or a registry said begins no line of its own.
+/// Formats fields without control characters, so that a text from a container or registry cannot begin a new line.
 fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     debug_fn(|to, field, value| {
         let value = format!("{value:?}");
         match field.name() {
             "message" => write!(to, "{}", escaped(&value)),
-            // What the log crate brings is ours: where it was called.
+            // Fields of the log crate hold only the place of the call.
             name if name.starts_with("log.") => Ok(()),
             name => write!(to, "{name}={}", escaped(&value)),
         }
@@ -236,10 +236,9 @@ fn fields() -> impl for<'writer> FormatFields<'writer> + 'static {
     .delimited(" ")
 }
 
-/// Makes the directories, and takes the lock that keeps a second agent away.
+/// Creates the directories, and takes the lock that excludes a second agent.
 pub fn prepare(agent: &AgentConfig) -> Result<File> {
-    // Whoever may talk to the agent looks for its socket in `run_dir`; log shippers, which seldom run as root, read in
-    // `log_dir`.
+    // Users of the agent look for its socket in `run_dir`; log shippers, which seldom run as root, read in `log_dir`.
     for (path, mode) in [(&agent.state_dir, 0o700), (&agent.run_dir, 0o755), (&agent.log_dir, 0o755)] {
         let made = DirBuilder::new().recursive(true).mode(mode).create(path);
         made.with_context(|| format!("cannot make {}", path.display()))?;
@@ -250,7 +249,7 @@ pub fn prepare(agent: &AgentConfig) -> Result<File> {
     let path = agent.state_dir.join("lock");
     let mut lock = File::options().create(true).truncate(false).read(true).write(true).open(&path);
     let file = lock.as_mut().map_err(|error| anyhow::anyhow!("cannot open {}: {error}", path.display()))?;
-    // An agent that was just killed may need a moment to be gone.
+    // An agent that was just killed may need a moment to exit.
     let is_taken = || flock(&*file, FlockOperation::NonBlockingLockExclusive).is_err();
     #[allow(clippy::disallowed_methods, reason = "before anything runs")]
     let stays_taken = (0..20).all(|_| {
@@ -272,7 +271,7 @@ pub fn prepare(agent: &AgentConfig) -> Result<File> {
 }
 
 fn listen(path: &Path) -> Result<UnixListener> {
-    // The lock says that no agent listens there any more.
+    // The lock guarantees that no agent listens there any more.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot replace {}", path.display()));
@@ -304,7 +303,7 @@ mod tests {
     #[test]
     fn as_many_files_may_be_open_as_the_node_lets_us() {
         let maximum = getrlimit(Resource::Nofile).maximum;
-        // Enough for the tests beside this one.
+        // The limit is enough for the tests beside this one.
         setrlimit(Resource::Nofile, Rlimit { current: Some(512), maximum }).expect("it is lowered");
         raise_open_files();
         let found = getrlimit(Resource::Nofile).current;

@@ -7,12 +7,12 @@ use stanchion_untrusted::text::escaped;
 
 use crate::limits::{CELL, DETAIL};
 
-/// Prints rows below their heads.
+/// Prints a table, whose first row is the head.
 pub fn print(rows: &[Vec<String>]) {
     print!("{}", aligned(rows));
 }
 
-/// Rows with three blanks between columns. A row is a line, whatever its texts have in them.
+/// Formats rows with three blanks between columns. Each row is one line, whatever its texts contain.
 pub fn aligned(rows: &[Vec<String>]) -> String {
     let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|text| cell(text)).collect()).collect();
     let columns = cells.iter().map(Vec::len).max().unwrap_or(0);
@@ -24,7 +24,7 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (text, width) in row.iter().zip(&widths) {
             line.push_str(text);
-            // A width in a format is of 16 bits.
+            // A width in a format string has only 16 bits, so pad by hand.
             line.push_str(&" ".repeat(width + 3 - length(text)));
         }
         lines.push_str(line.trim_end());
@@ -33,7 +33,7 @@ pub fn aligned(rows: &[Vec<String>]) -> String {
     lines
 }
 
-/// A text as it stands in a table: cut, and without what a terminal would obey.
+/// Shortens a text for a table, and escapes characters that a terminal would obey.
 fn cell(text: &str) -> String {
     let start = text.char_indices().nth(CELL.size()).map_or(text, |(end, _)| &text[..end]);
     let shown = escaped(start);
@@ -43,17 +43,17 @@ fn cell(text: &str) -> String {
     }
 }
 
-/// A text as it stands in a description or a message: cut, and without what a terminal would obey.
+/// Shortens a text for a description or a message, and escapes characters that a terminal would obey.
 pub fn shown(text: &str) -> String {
     escaped(&DETAIL.cut(text)).into_owned()
 }
 
-/// A row of text.
+/// Returns a row of texts.
 pub fn row<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(str::to_owned).to_vec()
 }
 
-/// How long ago, in kubectl's short form: `5s`, `2m10s`, `3h`, `4d`.
+/// Formats the time since then in kubectl's short form: `5s`, `2m10s`, `3h`, `4d`.
 pub fn age(at: Option<Timestamp>) -> String {
     let Some(at) = at else { return "<unknown>".to_owned() };
     let seconds = stanchion_agent::Clock::System.now().duration_since(at).as_secs().max(0);
@@ -67,27 +67,27 @@ pub fn age(at: Option<Timestamp>) -> String {
     }
 }
 
-/// The statuses of a pod's init containers.
+/// Returns the statuses of a pod's init containers.
 pub fn init_statuses(pod: &PodView) -> &[ContainerStatus] {
     pod.pod.status.as_ref().and_then(|status| status.init_container_statuses.as_deref()).unwrap_or_default()
 }
 
-/// The statuses of a pod's containers.
+/// Returns the statuses of a pod's containers.
 pub fn statuses(pod: &PodView) -> &[ContainerStatus] {
     pod.pod.status.as_ref().and_then(|status| status.container_statuses.as_deref()).unwrap_or_default()
 }
 
-/// A pod in kubectl's columns.
+/// Columns of a pod in kubectl's table.
 pub struct Summary {
-    /// `1/2`
+    /// Ready containers, e.g. `1/2`.
     pub ready: String,
-    /// The most telling reason, e.g. `Init:0/1` or `CrashLoopBackOff`.
+    /// Most specific reason, e.g. `Init:0/1` or `CrashLoopBackOff`.
     pub status: String,
-    /// `3 (20s ago)`
+    /// Restarts, e.g. `3 (20s ago)`.
     pub restarts: String,
 }
 
-/// Sums a pod up as kubectl does.
+/// Summarizes a pod as kubectl does.
 pub fn summary(pod: &PodView) -> Summary {
     let inits = pod.pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
     let sidecars: Vec<_> =
@@ -126,7 +126,7 @@ pub fn summary(pod: &PodView) -> Summary {
     Summary { ready: format!("{ready}/{all}"), status, restarts: restarts(&counted) }
 }
 
-/// How far the init containers are; `None` when they have done their part.
+/// Returns the state of the init containers; `None` when they have finished.
 fn initializing(pod: &PodView, is_sidecar: impl Fn(&&ContainerStatus) -> bool) -> Option<String> {
     if has(pod, "Initialized") {
         return None;

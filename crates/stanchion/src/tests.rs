@@ -1,8 +1,9 @@
-//! No argument is taken and ignored: each is tried on the program itself, with agents that note what they are asked for.
+//! Test that the program ignores no argument: it tries each on the program itself, with agents that record their
+//! requests.
 //!
 //! # Layout
-//! - [`no_argument_is_ignored`]: the walk over all commands. [`base`], [`trials`]: how each is called and tried; an argument that
-//!   they do not know fails the test. [`Node`]: runs the program. [`agent`]: what an agent answers.
+//! - [`no_argument_is_ignored`]: the walk over all commands. [`base`], [`trials`]: command lines and values to try; an
+//!   unknown argument fails the test. [`Node`]: runs the program. [`agent`]: a fake agent.
 
 mod agent;
 
@@ -14,13 +15,13 @@ use std::{
 
 use super::*;
 
-/// The command line of [`the_program`], a word a line.
+/// Variable with the command line for [`the_program`], one word per line.
 const LINE: &str = "STANCHION_TEST_LINE";
 /// A manifest that is valid with a warning.
 const DOUBTFUL: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: NAME}\nspec:\n  schedulerName: mine\n  containers:\n  - \
                         {name: a, image: b}\n";
 
-/// Is the program in a process that [`Node::run`] starts, and nothing otherwise.
+/// Runs the program in a process that [`Node::run`] starts, and does nothing otherwise.
 #[test]
 fn the_program() {
     let Ok(line) = std::env::var(LINE) else { return };
@@ -28,12 +29,12 @@ fn the_program() {
     std::process::exit(0);
 }
 
-/// What is seen of a command.
+/// Observed result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Outcome {
     out: String,
     err: String,
-    /// Requests that agents got, after the name of the agent.
+    /// Requests that the agents received, each with the agent's name.
     asked: Vec<String>,
 }
 
@@ -42,13 +43,13 @@ impl Outcome {
         !self.out.contains(&format!("{:?}", ExitCode::SUCCESS))
     }
 
-    /// Whether it ends with an error that names the argument or its value.
+    /// Returns whether the command failed with an error that names the argument or its value.
     fn is_refusal(&self, trial: &Trial) -> bool {
         self.is_failure() && trial.names.iter().any(|name| self.err.contains(name))
     }
 }
 
-/// A directory with configurations and manifests, and agents.
+/// Directory with configurations, manifests and agents.
 struct Node {
     dir: tempfile::TempDir,
     asked: Arc<Mutex<Vec<String>>>,
@@ -63,7 +64,7 @@ impl Node {
             let own = dir.path().join(name);
             std::fs::create_dir(&own).expect("made");
             match name {
-                // An agent that cannot listen there ends.
+                // A directory in place of the socket makes the agent fail there and end.
                 "run-a" | "run-b" => std::fs::create_dir(own.join("stanchion.sock")).expect("made"),
                 _ => agent::start(name, &own.join("stanchion.sock"), &asked),
             }
@@ -71,7 +72,7 @@ impl Node {
             let settings = format!(
                 "[agent]\nnode_name = \"{name}\"\nstate_dir = \"{own}/state\"\nrun_dir = \"{own}\"\nlog_dir = \"{own}/log\"\n"
             );
-            // No library has that digest.
+            // No library has this digest.
             let backend = format!("[backend.tried]\nlibrary = \"/tried.so\"\nsha256 = \"{}\"\n", "0".repeat(64));
             let settings = if name == "two" { settings + &backend } else { settings };
             std::fs::write(dir.path().join(format!("{name}.toml")), settings).expect("written");
@@ -91,7 +92,7 @@ impl Node {
         self.dir.path().join(name).display().to_string()
     }
 
-    /// Runs a command to its end, once for each line.
+    /// Runs a command to its end, only once for each line.
     fn run(&mut self, line: &[String]) -> Outcome {
         if let Some(outcome) = self.seen.get(line) {
             return outcome.clone();
@@ -101,7 +102,7 @@ impl Node {
         outcome
     }
 
-    /// What is wrong with an argument, alone or beside another one.
+    /// Returns the problem of an argument, alone or beside another one.
     fn problem(&mut self, command: &str, base: &Words, trial: &Trial, other: Option<&Trial>) -> Option<String> {
         let others: Vec<_> = other.into_iter().collect();
         let without = self.run(&line(command, base, &others, Some(trial)));
@@ -110,7 +111,7 @@ impl Node {
         let with = self.run(&words);
         let words = words.join(" ");
         if with == without {
-            // The other one may have no use for what this one is tried beside, and say so.
+            // The other argument may refuse the companions of this one by name.
             let mut options = trial.beside.iter().flat_map(|(_, words)| words).filter(|word| word.starts_with("--"));
             let is_told = without.is_failure() && options.any(|option| without.err.contains(option));
             return (!is_told).then(|| format!("{} is ignored in: {words}", trial.names.join(" ")));
@@ -132,23 +133,23 @@ impl Node {
             .output()
             .expect("it runs");
         let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("it writes text"));
-        // The time of a line.
+        // Hides the time of a log line.
         let err = if is_agent { err.replace(|char: char| char.is_ascii_digit(), "0") } else { err };
         Outcome { out, err, asked: std::mem::take(&mut *self.asked.lock().expect("nobody panicked")) }
     }
 }
 
-/// Words of a command line by argument, in their order.
+/// Words of a command line by argument, in order.
 type Words = Vec<(&'static str, Vec<String>)>;
 
-/// An argument, and what it is given.
+/// An argument with a value to try.
 #[derive(Clone, Debug)]
 struct Trial {
-    /// What has to be there for it to matter.
+    /// Arguments that must be present for this one to matter.
     beside: Words,
     id: &'static str,
     words: Vec<String>,
-    /// What an error calls it by.
+    /// Names by which an error may refer to it.
     names: Vec<String>,
 }
 
@@ -157,7 +158,7 @@ impl Trial {
         set(words, self.id, self.words.clone());
     }
 
-    /// Whether the other changes what this one is tried beside.
+    /// Returns whether the other argument changes a companion of this one.
     fn is_bound_to(&self, other: &Self) -> bool {
         self.id == other.id || self.beside.iter().any(|(id, _)| *id == other.id)
     }
@@ -170,7 +171,7 @@ fn set(words: &mut Words, id: &'static str, value: Vec<String>) {
     }
 }
 
-/// The line of a command with these trials; with what they are tried beside, but without the argument, of the last one.
+/// Builds the command line with these trials, and with the companions, but not the argument, of `without`.
 fn line(command: &str, base: &Words, with: &[&Trial], without: Option<&Trial>) -> Vec<String> {
     let mut words = base.clone();
     with.iter()
@@ -181,7 +182,7 @@ fn line(command: &str, base: &Words, with: &[&Trial], without: Option<&Trial>) -
     let mut with = with.to_vec();
     with.sort_by_key(|trial| trial.id);
     with.iter().for_each(|trial| trial.set(&mut words));
-    // All that comes after -- is the program's.
+    // All words after -- belong to the program in the container.
     words.sort_by_key(|(id, _)| *id == "command");
     command.split(' ').map(str::to_owned).chain(words.into_iter().flat_map(|(_, words)| words)).collect()
 }
@@ -190,7 +191,7 @@ fn owned<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-/// How a command is called, with what it cannot do without; `get` for each kind.
+/// Returns the minimal command lines of a command; for `get` one per kind.
 fn base(node: &Node, command: &str) -> Vec<Words> {
     let pod = || ("pod", owned(["web"]));
     match command {
@@ -205,7 +206,7 @@ fn base(node: &Node, command: &str) -> Vec<Words> {
     }
 }
 
-/// What an argument of a command is tried with.
+/// Returns the values to try for an argument of a command.
 fn trials(node: &Node, command: &str, base: &Words, argument: &clap::Arg) -> Vec<Trial> {
     let kind = base.iter().find(|(id, _)| command == "get" && *id == "kind").map_or("", |(_, words)| words[0].as_str());
     let option = argument.get_long().map(|long| format!("--{long}"));
@@ -227,13 +228,13 @@ fn trials(node: &Node, command: &str, base: &Words, argument: &clap::Arg) -> Vec
                 "pods" => "web",
                 "manifests" => "one.yaml",
                 "backends" => "docker",
-                // There is one node, and no event has a name.
+                // There is one node, and events have no names.
                 _ => "missing",
             }),
         ),
         ("get", "namespace") => ("namespace", one("other")),
         ("get", "all_namespaces") => {
-            // It is what is done without --namespace too.
+            // It is the default without --namespace too, so it needs one to have an effect.
             if matches!(kind, "pods" | "events") {
                 beside.push(("namespace", owned(["--namespace", "other"])));
             }
@@ -245,7 +246,7 @@ fn trials(node: &Node, command: &str, base: &Words, argument: &clap::Arg) -> Vec
         ("describe", "kind") => ("kind", one("node")),
         ("describe", "name") => ("name", one("db")),
         ("describe" | "logs" | "exec" | "restart", "namespace") => {
-            // There are two of that name.
+            // Two pods have that name.
             beside.push((if command == "describe" { "name" } else { "pod" }, owned(["twin"])));
             ("namespace", one("other"))
         }
@@ -265,7 +266,7 @@ fn trials(node: &Node, command: &str, base: &Words, argument: &clap::Arg) -> Vec
         ("images prune", "output") => ("output", ["json", "yaml"].map(|form| owned([form])).into()),
         ("backend check", "library") => ("library", one(&node.path("two.so"))),
         ("backend check", "name") => ("name", one("tried")),
-        // They need a backend that can be loaded: see `the_suite_heeds_its_arguments`.
+        // These need a backend that can be loaded: see `the_suite_heeds_its_arguments`.
         ("backend check", "image" | "only") => return Vec::new(),
         (command, id) => {
             panic!("say here what the argument {id:?} of {command:?} is tried with, and heed or refuse it")
@@ -281,7 +282,7 @@ fn trials(node: &Node, command: &str, base: &Words, argument: &clap::Arg) -> Vec
     values.into_iter().map(trial).collect()
 }
 
-/// All commands that do something, with their arguments and those of the commands above them that are global.
+/// Collects all commands that do something, with their arguments and the global ones of the commands above them.
 fn commands<'a>(
     command: &'a clap::Command,
     path: &str,
@@ -298,7 +299,7 @@ fn commands<'a>(
     command.get_subcommands().for_each(|it| commands(it, &format!("{path} {}", it.get_name()), &global, found));
 }
 
-/// Each argument of each command has an effect or is refused by its name, alone and beside each other one.
+/// Checks that each argument of each command has an effect or is refused by name, alone and beside each other one.
 #[test]
 fn no_argument_is_ignored() {
     let program = Arguments::command();
@@ -315,7 +316,7 @@ fn no_argument_is_ignored() {
             for argument in arguments {
                 let tried = trials(&node, command, &base, argument);
                 wrong.extend(tried.iter().filter_map(|trial| node.problem(command, &base, trial, None)));
-                // One that is refused alone is refused beside others.
+                // An argument that is refused alone needs no test beside others.
                 let is_heeded = |trial: &&Trial| {
                     let without = node.run(&line(command, &base, &[], Some(trial)));
                     let with = node.run(&line(command, &base, &[trial], None));
@@ -333,7 +334,7 @@ fn no_argument_is_ignored() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-// The options of all commands stand before a command's name or after it.
+// Global options may stand before a command's name or after it.
 #[test]
 fn no_option_is_forgotten_for_a_later_one() {
     let mut node = Node::new();

@@ -1,4 +1,4 @@
-//! `stanchion validate`, as it is called from a shell or from CI.
+//! Tests of `stanchion validate` as called from a shell or from CI.
 
 #![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 
@@ -17,7 +17,7 @@ const DOUBTFUL: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: doubtful}\ns
 const BAD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: Bad}\nspec:\n  containers:\n  - {name: a, image: b}\n  \
                    restartPolicy: Perhaps\n";
 
-/// A directory of the test's own.
+/// Temporary directory of a test.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -45,7 +45,7 @@ fn validate(arguments: &[&str], input: &str) -> Output {
     validate_as("/nonexistent/stanchion.toml", arguments, input)
 }
 
-/// The same with a configuration.
+/// Runs `validate` with a configuration.
 fn validate_as(config: &str, arguments: &[&str], input: &str) -> Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_stanchion"))
         .args(["--config", config, "validate"])

@@ -1,4 +1,4 @@
-//! Regular files, opened and read.
+//! Opens and reads regular files.
 
 use std::{
     fs::File,
@@ -11,12 +11,12 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, open as open_path, openat};
 
 use crate::{Limit, TooLarge};
 
-/// The treatment of a symbolic link at the end of a path.
+/// Treatment of a symbolic link at the end of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// It is followed: in directories of the administrator's, where `file -> ../release-7/file` is common.
+    /// The link is followed: in the administrator's directories, where `file -> ../release-7/file` is common.
     Follow,
-    /// It is refused: wherever a container or an image can put one.
+    /// The link is refused: wherever a container or an image can create one.
     Refuse,
 }
 
@@ -26,13 +26,13 @@ pub enum Links {
 /// rewind a tape.
 ///
 /// # Errors
-/// The file is not there, is no regular file (`InvalidInput`), is a link that is refused, or cannot be read.
+/// The file does not exist, is not a regular file (`InvalidInput`), is a link that is refused, or cannot be read.
 pub fn open(path: impl AsRef<Path>, links: Links) -> io::Result<File> {
     open_at(CWD, path, links)
 }
 
-/// Opens a regular file below the directory `directory` for reading; otherwise as [`open`]. Links in the middle of `path` are
-/// followed: pass a single name where somebody else can make them.
+/// Opens a regular file below `directory` for reading; otherwise as [`open`]. Links in the middle of `path` are
+/// followed: pass a single name where somebody else can create them.
 ///
 /// # Errors
 /// As [`open`].
@@ -42,7 +42,7 @@ pub fn open_at(directory: impl AsFd, path: impl AsRef<Path>, links: Links) -> io
     open_found(&found)
 }
 
-/// Opens for reading what an `O_PATH` descriptor names, if it is a regular file.
+/// Opens the file of an `O_PATH` descriptor for reading, if it is a regular file.
 ///
 /// # Errors
 /// As [`open`].
@@ -61,7 +61,7 @@ fn refused(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// Returns the words of an error for a file that is no regular one.
+/// Returns the error text for a file that is not a regular one.
 fn kind(found: FileType) -> &'static str {
     match found {
         FileType::Directory => "it is a directory, not a regular file",
@@ -90,12 +90,12 @@ pub fn read_start(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Res
     Ok(bytes)
 }
 
-/// A file of the kernel in `/proc` or `/sys`. The longest is the list of mounts, on nodes with very many pods; a longer one
-/// counts as unreadable.
+/// Limit of a kernel file in `/proc` or `/sys`. The longest is the list of mounts, on nodes with very many pods; a
+/// longer file counts as unreadable.
 pub const KERNEL_FILE: Limit = Limit::new("file of the kernel", 64 << 20);
 
-/// Reads a file of the kernel in `/proc` or `/sys` as text. Names of processes, mounts and cgroups in it can have any bytes; bytes
-/// that are no UTF-8 are replaced.
+/// Reads a kernel file in `/proc` or `/sys` as text. Names of processes, mounts and cgroups in it can have any bytes;
+/// bytes that are not UTF-8 are replaced.
 ///
 /// # Errors
 /// As [`read`].
@@ -104,16 +104,16 @@ pub fn read_kernel(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Reads a whole regular file that has to be UTF-8.
+/// Reads a whole regular file that must be UTF-8.
 ///
 /// # Errors
-/// As [`read`]; `InvalidData` when it is no UTF-8.
+/// As [`read`]; `InvalidData` when it is not UTF-8.
 pub fn read_text(path: impl AsRef<Path>, links: Links, limit: Limit) -> io::Result<String> {
     let bytes = read(path, links, limit)?;
     String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
 }
 
-/// Reads all that `from` has; refuses more than the limit, and holds no more than that of it.
+/// Reads `from` to its end; refuses more than the limit, and holds at most one byte more than that.
 ///
 /// # Errors
 /// Reading fails; [`TooLarge`] as `FileTooLarge`.

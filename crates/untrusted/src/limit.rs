@@ -1,14 +1,14 @@
-//! A bound with a name.
+//! Named limits.
 
 use std::{error::Error, fmt, io};
 
-/// A bound on what somebody else can make large. Each crate has its limits in a module `limits`; `docs/limits.md` lists
-/// them all.
+/// Limit on something that somebody else can make large. Each crate has its limits in a module `limits`;
+/// `docs/limits.md` lists them all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What is bounded, as messages and `docs/limits.md` name it: `manifest file`.
+    /// Name of the limit in messages and in `docs/limits.md`: `manifest file`.
     pub name: &'static str,
-    /// The most that is taken, in bytes unless the name says otherwise.
+    /// Largest amount that is accepted, in bytes unless the name says otherwise.
     pub most: u64,
 }
 
@@ -19,13 +19,13 @@ impl Limit {
         Self { name, most }
     }
 
-    /// The most that is taken, for sizes in memory.
+    /// Returns the limit as a size in memory.
     #[must_use]
     pub fn size(self) -> usize {
         usize::try_from(self.most).unwrap_or(usize::MAX)
     }
 
-    /// Fails when `size` is more than is taken.
+    /// Fails when `size` is above the limit.
     ///
     /// # Errors
     /// [`TooLarge`], with this limit.
@@ -33,7 +33,7 @@ impl Limit {
         if size > self.most { Err(TooLarge(self)) } else { Ok(()) }
     }
 
-    /// Fails when there are more things than are taken.
+    /// Fails when `count` is above the limit.
     ///
     /// # Errors
     /// [`TooMany`], with this limit.
@@ -41,7 +41,7 @@ impl Limit {
         if count > self.size() { Err(TooMany(self)) } else { Ok(()) }
     }
 
-    /// Cuts a text at a character's border and says so at its end; a text within the limit stays as it is.
+    /// Cuts a text at a character boundary and says so at its end; a text within the limit stays as it is.
     #[must_use]
     pub fn cut(self, text: &str) -> std::borrow::Cow<'_, str> {
         if text.len() <= self.size() {
@@ -53,7 +53,7 @@ impl Limit {
     }
 }
 
-/// More than a limit allows.
+/// Error of a size above its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLarge(pub Limit);
 
@@ -71,7 +71,7 @@ impl From<TooLarge> for io::Error {
     }
 }
 
-/// More things than a limit allows.
+/// Error of a count above its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooMany(pub Limit);
 

@@ -1,9 +1,9 @@
-//! Texts that others wrote, made fit for a terminal and a line of a log.
+//! Escapes text that others wrote, for a terminal and for a line of a log.
 
 use std::{borrow::Cow, fmt::Write as _};
 
-/// Shows control characters as escapes: those that move a terminal's cursor, begin a line that looks like somebody else's,
-/// or turn the direction of writing. The escaped characters stay recognizable: `\n`, `\x1b[31m`, `\u{202e}`.
+/// Escapes control characters: those that move a terminal's cursor, begin a line that looks like somebody else's, or
+/// change the direction of writing. Readers can still recognize them: `\n`, `\x1b[31m`, `\u{202e}`.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(is_control) {
@@ -25,13 +25,13 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     shown.into()
 }
 
-/// As [`escaped`], of a text whose lines are its own.
+/// Escapes a text as [`escaped`] does, but keeps its line ends.
 #[must_use]
 pub fn escaped_lines(text: &str) -> String {
     text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
 }
 
-/// As [`escaped`], of JSON: it means the same. JSON itself escapes C0 only, and has line ends between its values.
+/// Escapes JSON without changing its meaning. JSON itself escapes C0 only, and has line ends between its values.
 #[must_use]
 pub fn escaped_json(json: &str) -> String {
     let mut shown = String::with_capacity(json.len());
@@ -47,8 +47,8 @@ pub fn escaped_json(json: &str) -> String {
     shown
 }
 
-/// Tells whether a character is one of C0, DEL or C1, separates lines or paragraphs, changes the direction of writing, or cannot
-/// be seen.
+/// Returns whether a character is one of C0, DEL or C1, separates lines or paragraphs, changes the direction of
+/// writing, or is invisible.
 fn is_control(char: char) -> bool {
     char.is_control()
         || matches!(char, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')

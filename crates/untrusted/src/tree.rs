@@ -1,12 +1,12 @@
-//! Directory trees, measured, visited and removed.
+//! Measures, visits and removes directory trees.
 //!
-//! Anyone who can write a tree can make it deeper than any path or stack, broader than memory, and can exchange its directories
-//! while somebody goes through it. So nothing here recurses or names anything by more than one component: all functions go through
-//! a tree by descriptors, of which at most some 30 are open at a time. They follow no symbolic links, and enter no file system or
-//! directory that is mounted in the tree.
+//! Anyone who can write a tree can make it deeper than any path or stack and broader than memory, and can swap its
+//! directories while somebody walks it. So nothing here recurses or uses names of more than one component: all
+//! functions walk a tree by descriptors, of which at most some 30 are open at a time. They follow no symbolic links,
+//! and enter no file system or directory that is mounted in the tree.
 //!
 //! # Layout
-//! [`levels`]: the way down to a directory and back up. [`removal`]: removing.
+//! [`levels`]: goes down into directories and back up. [`removal`]: removes a tree.
 
 mod levels;
 mod removal;
@@ -29,19 +29,19 @@ use rustix::{
 use levels::{Levels, open_child};
 pub use removal::{remove, remove_at};
 
-/// An entry of a tree: open, since by name it could be another by now.
+/// Entry of a tree. It is open, since its name could stand for another entry by now.
 #[derive(Debug)]
 pub enum Found<'a> {
-    /// A directory, after everything in it.
+    /// Directory, visited after everything in it.
     Directory(BorrowedFd<'a>),
-    /// A symbolic link, by its name in a directory.
+    /// Symbolic link, by its name in a directory.
     Link(BorrowedFd<'a>, &'a CStr),
     /// Anything else; it is open as a path only (`O_PATH`).
     File(BorrowedFd<'a>),
 }
 
-/// Visits a directory and everything in it, but for mounts. Entries that somebody puts there while this goes on cannot lead it
-/// elsewhere.
+/// Visits a directory and everything in it, except mounts. Entries that somebody creates meanwhile cannot lead it out
+/// of the tree.
 ///
 /// # Errors
 /// A directory cannot be read, `visit` fails, or a directory was moved away before everything in it was visited.
@@ -77,11 +77,11 @@ pub fn walk(top: impl AsRef<Path>, mut visit: impl FnMut(Found<'_>) -> io::Resul
     }
 }
 
-/// The most files with several names that are told apart: the names of those after them count nothing.
+/// Largest number of hard-linked files that are told apart; those after them are not counted.
 const LINKED: usize = 1 << 20;
 
-/// Returns the disk usage of the files in a directory, bytes, without mounts. A file with several names counts once. An entry that
-/// cannot be looked at counts nothing.
+/// Returns the disk usage of the files in a directory, bytes, without mounts. A file with several hard links counts
+/// once; an entry that cannot be examined is not counted.
 #[must_use]
 pub fn usage(top: impl AsRef<Path>) -> u64 {
     let mut used = 0_u64;
@@ -111,13 +111,13 @@ pub fn usage(top: impl AsRef<Path>) -> u64 {
             && let Ok(opened) = open_child(directory, name)
             && let Err(error) = levels.enter(opened)
         {
-            // It cannot be looked at: its entries count nothing.
+            // The directory cannot be read: its entries are not counted.
             drop(error);
         }
     }
 }
 
-/// Links on the way to the top are the caller's own.
+/// Opens the top directory. Links on the way to it are the caller's own, and are followed.
 fn open_top(top: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     Ok(open(top, flags, Mode::empty())?)
@@ -132,12 +132,12 @@ fn open_file(directory: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     }
 }
 
-/// Tells whether an entry went, became something else, or is hidden below a mount: nothing is to be done about it.
+/// Returns whether an entry vanished, became something else, or is hidden below a mount: it is skipped.
 fn is_another(error: Errno) -> bool {
     matches!(error, Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV)
 }
 
-/// Returns the type of an entry. Some file systems do not tell it in their listings.
+/// Returns the type of an entry. Some file systems do not report it in directory listings.
 fn kind(directory: BorrowedFd<'_>, entry: &rustix::fs::DirEntry) -> FileType {
     match entry.file_type() {
         FileType::Unknown => {

@@ -1,4 +1,4 @@
-//! The connection to one containerd, speaking in one namespace.
+//! Connection to one containerd, in one containerd namespace.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -19,10 +19,10 @@ use hyper_util::rt::TokioIo;
 use stanchion_sdk::runtime::{Error, ErrorKind};
 use tokio::net::UnixStream;
 
-/// `List` answers grow with the node; the generated clients stop at 4 MB.
+/// Largest answer, bytes: `List` answers grow with the node, and the generated clients stop at 4 MB.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// A handle on containerd's services. Cheap to clone; the channel reconnects by itself when containerd returns.
+/// Handle on containerd's services. Cheap to clone; the channel reconnects by itself when containerd returns.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Channel,
@@ -40,7 +40,7 @@ macro_rules! service {
 }
 
 impl Client {
-    /// A client that connects when first used, so that an absent containerd is an error of the call, not of the start.
+    /// Makes a client that connects on its first call: an absent containerd fails that call, not the agent's start.
     ///
     /// # Errors
     /// `Invalid` when `namespace` cannot be sent as a header.
@@ -67,19 +67,20 @@ impl Client {
         Ok(Self { channel, namespace, lease: None })
     }
 
-    /// The same connection under a lease: what is made through it is kept from garbage collection while the lease lives.
+    /// Returns the same connection under a lease, which keeps what it creates from garbage collection while the lease
+    /// exists.
     #[must_use]
     pub fn with_lease(&self, lease: MetadataValue<Ascii>) -> Self {
         Self { lease: Some(lease), ..self.clone() }
     }
 
-    /// The namespace that every call names.
+    /// Returns the namespace that every call names.
     #[must_use]
     pub fn namespace(&self) -> &str {
         self.namespace.to_str().expect("parsed from a str in `new`")
     }
 
-    /// `message` with the headers that every call needs.
+    /// Wraps `message` in a request with the headers that every call needs.
     #[must_use]
     pub fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
@@ -100,11 +101,11 @@ impl Client {
         content, ContentClient
     }
     service! {
-        /// Applying layers to snapshots.
+        /// Diff service, which applies layers to snapshots.
         diff, DiffClient
     }
     service! {
-        /// Publishing and receiving events.
+        /// Events: to publish and to receive.
         events, EventsClient
     }
     service! {
@@ -112,7 +113,7 @@ impl Client {
         images, ImagesClient
     }
     service! {
-        /// What it is made of.
+        /// Introspection: the daemon's plugins and their settings.
         introspection, IntrospectionClient
     }
     service! {
@@ -132,13 +133,13 @@ impl Client {
         tasks, TasksClient
     }
 
-    /// The daemon's version. Not size-limited: its answer is two words.
+    /// Returns the client for the daemon's version. Not size-limited: the answer is two words.
     pub fn version(&self) -> VersionClient<Channel> {
         VersionClient::new(self.channel.clone())
     }
 }
 
-/// The contract's error for a failed gRPC call; `tried` says what was tried on what.
+/// Converts a failed gRPC call into the contract's error; `tried` names the action and its object.
 pub fn failed(tried: impl Into<String>, status: &Status) -> Error {
     let kind = match status.code() {
         Code::NotFound => ErrorKind::NotFound,
@@ -153,14 +154,14 @@ pub fn failed(tried: impl Into<String>, status: &Status) -> Error {
         _ => ErrorKind::Other,
     };
     let error = Error::new(kind, tried).because(status.message());
-    // A connection that failed says more below: which socket, and why.
+    // A failed connection names its socket and cause in its source.
     match std::error::Error::source(status) {
         Some(source) => error.caused_by(source),
         None => error,
     }
 }
 
-/// Whether a call failed only because the thing is gone already.
+/// Returns whether a call failed only because its object no longer exists.
 #[must_use]
 pub fn is_gone(status: &Status) -> bool {
     status.code() == Code::NotFound

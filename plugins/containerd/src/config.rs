@@ -1,4 +1,4 @@
-//! `[backend.containerd]`
+//! Settings of `[backend.containerd]`.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -16,30 +16,30 @@ use crate::{image::RegistryConfig, network::NetworkConfig};
 pub struct Config {
     /// containerd's socket.
     pub socket: PathBuf,
-    /// The namespace in containerd that holds everything of ours.
+    /// The containerd namespace that holds all of Stanchion's objects.
     pub namespace: String,
-    /// The snapshotter that keeps the containers' files.
+    /// The snapshotter of the containers' root file systems.
     pub snapshotter: String,
     /// The containerd runtime.
     pub runtime: String,
-    /// The OCI runtime's program, by name or path; default is the containerd runtime's own, `runc`.
+    /// Program of the OCI runtime, by name or path; default is the containerd runtime's own, `runc`.
     pub runtime_binary: Option<String>,
-    /// Where that program keeps its records; default is the containerd runtime's own place, `/run/containerd/runc`.
+    /// State directory of that program; default is the containerd runtime's own, `/run/containerd/runc`.
     pub runtime_root: Option<PathBuf>,
     /// Root of the containers' cgroups, absolute in every hierarchy.
     pub cgroup_root: String,
-    /// systemd makes the containers' cgroups, as slices and scopes; else the OCI runtime itself. As containerd's own
-    /// `SystemdCgroup` on this node.
+    /// Whether systemd creates the containers' cgroups, as slices and scopes; else the OCI runtime does. Same as
+    /// containerd's own `SystemdCgroup` on this node.
     pub systemd_cgroup: bool,
     /// The program that writes container output; default `stanchion-logger` beside the agent.
     pub logger: Option<PathBuf>,
-    /// A log file is rotated before it is larger than this, bytes.
+    /// Maximum size of a log file, bytes: it is rotated before it grows larger.
     pub log_max_size: u64,
-    /// Log files kept of one container, the current one included.
+    /// Number of log files kept per container, the current one included.
     pub log_max_files: u32,
-    /// How registries are reached, by host.
+    /// Registry settings, by host.
     pub registry: BTreeMap<String, RegistryConfig>,
-    /// Where that is set, with `{host}` for the host: what users are told who lack something there.
+    /// Name of the registry settings in error messages, with `{host}` for the host: users learn where to add a setting.
     #[serde(skip)]
     pub registry_settings: String,
     /// The pods' network.
@@ -68,7 +68,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What would otherwise be told by the first pod that fails.
+    /// Checks the settings, so that the start reports a mistake and not the first pod that fails.
     pub(crate) fn validate(&self) -> Result<()> {
         settings::socket(&self.socket, "containerd")?;
         settings::namespace(&self.namespace)?;

@@ -1,4 +1,4 @@
-//! Containers: a record that says all that is needed to start one. Snapshot and task come with the start.
+//! Containers: each is one record with all that is needed to start it. The start makes its snapshot and task.
 
 use std::{
     collections::HashMap,
@@ -30,22 +30,23 @@ use crate::{
     volumes::{self, Volume},
 };
 
-/// Type of an OCI runtime configuration in a record.
+/// Type URL of an OCI runtime configuration in a record.
 pub(crate) const SPEC_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 
-/// What a container was made of, for its record.
+/// Parts of a container that go into its record.
 struct Made<'a> {
     image: &'a Resolved,
     volumes: &'a [Volume],
     spec: Spec,
-    /// From the root of the hierarchy.
+    /// Path from the root of the cgroup hierarchy.
     cgroup: String,
 }
 
 impl Containerd {
-    /// One write: what a crash leaves is either nothing or a container that can be started, and removed.
+    /// Creates a container with one write: a crash leaves either nothing or a container that can be started and
+    /// removed.
     pub(crate) async fn make_container(&self, config: ContainerConfig) -> Result<ContainerId> {
-        // The sandbox must not be removed under it.
+        // Nobody may remove the sandbox meanwhile.
         let turn = self.changes.turn(config.sandbox.as_str()).await;
         let backend = self.clone();
         finish(turn, async move { backend.make_container_now(config).await }).await
@@ -53,7 +54,7 @@ impl Containerd {
 
     async fn make_container_now(&self, mut config: ContainerConfig) -> Result<ContainerId> {
         if config.stdin && !config.tty {
-            // containerd's shim connects no input beside a program that takes the output.
+            // With a logger program for the output, containerd's shim connects no standard input.
             let message = format!("container {}: standard input without a terminal", config.name);
             return Err(Error::unsupported(message).because("set tty too, or remove stdin; there is stanchion exec -i"));
         }
@@ -76,8 +77,8 @@ impl Containerd {
         Ok(ContainerId(id))
     }
 
-    /// Ends what still runs of earlier lives of a container that containerd has lost: without its bundle it forgets a task,
-    /// but not the process ends.
+    /// Ends processes left from earlier attempts of a container: without its bundle containerd forgets a task, but its
+    /// processes run on.
     async fn end_lost_lives(&self, config: &ContainerConfig) -> Result<()> {
         let label = |label: &str, value: &str| format!("labels.\"{label}\"==\"{value}\"");
         let (sandbox, name) = (label(names::SANDBOX, config.sandbox.as_str()), label(names::NAME, &config.name));
@@ -95,7 +96,7 @@ impl Containerd {
         Ok(())
     }
 
-    /// The record of a sandbox in which containers can run.
+    /// Returns the record of the sandbox, or an error if containers cannot run in it.
     async fn usable_sandbox(&self, config: &ContainerConfig) -> Result<Container> {
         let (id, name) = (&config.sandbox, &config.name);
         let record = self.record(id.as_str()).await?.ok_or_else(|| {
@@ -161,18 +162,18 @@ impl Containerd {
             runtime: Some(self.record_runtime()),
             spec: Some(Any { type_url: SPEC_URL.to_owned(), value }),
             snapshotter: self.config.snapshotter.clone(),
-            // Named before it exists, so that garbage collection never takes it in between.
+            // The record names the snapshot before it exists, so that garbage collection never removes it in between.
             snapshot_key: id.to_owned(),
             ..Container::default()
         })
     }
 
-    /// The pipe of a container's standard input.
+    /// Returns the path of the FIFO for a container's standard input.
     fn input(&self, id: &str) -> PathBuf {
         self.run_dir.join("input").join(id)
     }
 
-    /// The runtime of every record of ours.
+    /// Returns the runtime for every record that Stanchion creates.
     pub(crate) fn record_runtime(&self) -> RecordRuntime {
         let options = RuncOptions {
             binary_name: self.config.runtime_binary.clone().unwrap_or_default(),
@@ -184,8 +185,8 @@ impl Containerd {
         RecordRuntime { name: self.config.runtime.clone(), options }
     }
 
-    /// The logger, as a program that the shim runs. It holds the input open: the shim takes a pipe without a writer for one
-    /// that has ended.
+    /// Returns the URI of the logger, a program that the shim runs. The logger holds the input open: the shim treats a
+    /// FIFO without a writer as ended.
     fn log_uri(&self, path: &Path, input: Option<&Path>) -> String {
         if path.as_os_str().is_empty() {
             return String::new();
@@ -231,13 +232,13 @@ impl Containerd {
         finish(turn, async move { backend.erase_container_now(&id).await }).await
     }
 
-    /// Everything that is found through the record, then the record.
+    /// Removes everything that is found through the record, then the record.
     async fn erase_container_now(&self, id: &ContainerId) -> Result<()> {
-        // Without a record nothing of it is left: the record went last.
+        // Without a record nothing is left: the record goes last.
         let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
         let deleted = self.end_task(id).await?;
         if !deleted {
-            // Never started, or lost with its shim. Then nobody else cleans up after it.
+            // It never started, or its task was lost with its shim; then nobody else cleans up.
             self.clean_up_after(&record).await?;
         }
         let remove = RemoveSnapshotRequest { snapshotter: record.snapshotter.clone(), key: id.0.clone() };
@@ -260,8 +261,8 @@ impl Containerd {
         self.delete_record(id.as_str()).await
     }
 
-    /// Removes what a container that has no task may have left: its shim, unless others of its sandbox have a task (theirs
-    /// may be the same), its processes, and runc's record of it.
+    /// Removes what a container without a task may have left: its shim (unless others of its sandbox have a task: they
+    /// may share it), its processes, and runc's state.
     pub(crate) async fn clean_up_after(&self, record: &Container) -> Result<()> {
         let id = &record.id;
         let failed = |what: &'static str| {
@@ -285,7 +286,7 @@ impl Containerd {
         shim::remove_record(&root, self.client.namespace(), id).map_err(failed("runc's record"))
     }
 
-    /// The containers in a sandbox.
+    /// Lists the containers of a sandbox.
     pub(crate) async fn members(&self, id: &SandboxId) -> Result<Vec<ContainerId>> {
         let filters = vec![format!("labels.\"{}\"==\"{id}\"", names::SANDBOX)];
         let records = self.records(filters).await?;
@@ -293,27 +294,27 @@ impl Containerd {
     }
 }
 
-/// `containerd.runc.v1.Options`, as far as it is used.
+/// Used fields of `containerd.runc.v1.Options`.
 #[derive(Clone, PartialEq, Message)]
 struct RuncOptions {
-    /// The OCI runtime's program.
+    /// Program of the OCI runtime.
     #[prost(string, tag = "6")]
     binary_name: String,
-    /// Where it keeps its records; empty for the shim's own place.
+    /// State directory of the OCI runtime; empty for the shim's default.
     #[prost(string, tag = "7")]
     root: String,
-    /// systemd makes the cgroups.
+    /// Whether systemd creates the cgroups.
     #[prost(bool, tag = "9")]
     systemd_cgroup: bool,
 }
 
-/// Where the OCI runtime keeps what it notes of a container: as it was configured when that was made.
+/// Returns the OCI runtime's state directory for a container, as configured when the container was created.
 pub(crate) fn runtime_root(record: &Container) -> String {
     let options = record.runtime.as_ref().and_then(|runtime| runtime.options.as_ref());
     options.and_then(|options| RuncOptions::decode(&*options.value).ok()).map(|it| it.root).unwrap_or_default()
 }
 
-/// A path in a URL.
+/// Escapes a path for a URL.
 fn escape(path: &Path) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'.' | b'~');
     path.to_string_lossy().bytes().fold(String::new(), |mut escaped, byte| {

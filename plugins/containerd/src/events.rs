@@ -1,4 +1,4 @@
-//! What happens in containerd, as hints.
+//! Events of containerd, as hints for the agent.
 
 use containerd_client::{
     events::{TaskExit, TaskOom, TaskStart},
@@ -13,18 +13,18 @@ use tokio::sync::mpsc;
 
 use crate::{Containerd, client::failed, names, network};
 
-/// Our own event, by which we know that a subscription is in force.
+/// Topic of Stanchion's own event, which shows that a subscription is in force.
 const SYNC: &str = "/stanchion/sync";
 
-/// Events from now on; the first is `Resync`.
+/// Returns events from now on; the first is `Resync`.
 pub(crate) fn events(backend: Containerd) -> impl Stream<Item = Result<Event>> + Send + 'static {
     let (send, receive) = mpsc::channel(64);
-    // It lasts as long as somebody listens.
+    // The watch lasts as long as somebody listens.
     let watching = backend.clone();
     let watched = network::watch(move || watching.clone().look_at_network(false));
     let subscribe = async move {
         if let Err(error) = forward(&backend, &send).await {
-            // Nobody listens any more if this fails.
+            // The send fails when nobody listens any more.
             drop(send.send(Err(error)).await);
         }
     };
@@ -42,7 +42,7 @@ async fn forward(backend: &Containerd, send: &mpsc::Sender<Result<Event>>) -> Re
     let filters = ["/tasks/exit", "/tasks/oom", "/tasks/start", SYNC].map(of).to_vec();
     let mut client = backend.client.events();
     let subscribing = client.subscribe(backend.client.request(SubscribeRequest { filters }));
-    // containerd answers with the first event only: ours, published until it is seen.
+    // containerd answers a subscription only with its first event: ours is published until it arrives.
     let mut stream = {
         tokio::pin!(subscribing);
         loop {
@@ -80,12 +80,12 @@ async fn translate(backend: &Containerd, envelope: &Envelope) -> Option<EventKin
         }
         "/tasks/exit" => {
             let exit = TaskExit::decode(body).ok()?;
-            // The end of a process beside the container's own has another id.
+            // The exit of an exec process has another id.
             (exit.id == exit.container_id).then_some(EventKind::Exited { container: ContainerId(exit.container_id) })
         }
         "/tasks/oom" => {
             let id = TaskOom::decode(body).ok()?.container_id;
-            // Noted where it outlives us: containerd does not keep it.
+            // containerd does not keep it, so a label does: labels outlive the agent.
             if let Err(error) = backend.label(&id, &[(names::OUT_OF_MEMORY, "true".to_owned())]).await {
                 tracing::debug!(container = id, error = error.chain(), "noting an out-of-memory kill failed");
             }

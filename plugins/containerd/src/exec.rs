@@ -1,7 +1,7 @@
-//! Processes run in a container beside its own.
+//! Exec: additional processes in a container.
 //!
 //! # Layout
-//! - This: a process from its making to its end. [`pipes`]: its input and output on the way.
+//! - This module: a process from start to end. [`pipes`]: its input and output.
 
 mod pipes;
 
@@ -42,13 +42,13 @@ use crate::{
 };
 use pipes::Pipes;
 
-/// Type of an OCI process.
+/// Type URL of an OCI process.
 const PROCESS_URL: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 const SIGKILL: u32 = 9;
-/// The time for which the output of a probe or a hook is read on after its end: its shim has all of its own output by then.
+/// Time to read on after the end of a probe or a hook: by then the shim has all of the process's own output.
 const DRAIN: Duration = Duration::from_millis(250);
 
-/// Processes that run, by id, with their containers.
+/// Running exec processes: their containers, by exec id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Execs(Arc<Mutex<HashMap<ExecId, String>>>);
 
@@ -58,15 +58,14 @@ impl Execs {
     }
 }
 
-/// Removes the pipes of agents that have ended. Those of this one stay: several of its backends share the directory.
+/// Removes the pipes of agents that have ended. This agent's pipes stay: several of its backends share the directory.
 pub(crate) fn sweep(run_dir: &Path) -> io::Result<()> {
     let (home, own) = (home(run_dir), process::id().to_string());
     let old = children(&home)?.into_iter().filter(|agent| *agent != own);
     old.map(|agent| home.join(agent)).try_for_each(tree::remove)
 }
 
-/// Returns the directory of all pipes. They are in a directory for each agent, by its process id, and in that in one for each
-/// process.
+/// Returns the directory of all pipes: it has a directory per agent, named by process id, with one per exec.
 fn home(run_dir: &Path) -> PathBuf {
     run_dir.join("exec")
 }
@@ -76,7 +75,7 @@ impl Containerd {
         let ExecRequest { id, container, command, tty, size, descendants } = request;
         let program = command.first().cloned().unwrap_or_default();
         let tried = || format!("running {program:?} in container {container}");
-        // Names a directory, and a process in containerd.
+        // The id names a directory, and a process in containerd.
         if !is_identifier(id.as_str()) {
             let message = format!("{}: {id:?} cannot be the id of an exec", tried());
             return Err(Error::new(ErrorKind::Invalid, message));
@@ -96,7 +95,7 @@ impl Containerd {
             stderr: pipes.stderr_path(),
             spec: Some(process),
         };
-        // From here on, however this ends, nothing of the process stays.
+        // From here on, nothing of the process may stay, however this ends.
         let mut running = Running {
             backend: self.clone(),
             id: id.clone(),
@@ -104,7 +103,7 @@ impl Containerd {
             tree: mark.map(|mark| (mark, cgroup)),
             end: End::Kill,
         };
-        // Never given up in the middle: nobody would end a process that starts after that.
+        // Completes even if the caller gives up: otherwise nobody would end a process that starts later.
         let turn = self.changes.turn(&turn_of(&id)).await;
         let (backend, started) =
             (self.clone(), StartRequest { container_id: container.0.clone(), exec_id: id.0.clone() });
@@ -125,7 +124,7 @@ impl Containerd {
         };
         if let Err((is_another, error)) = finish(turn, start).await? {
             if is_another {
-                // The process under this id is another's.
+                // Another call owns the process with this id.
                 running.end = End::Nothing;
             }
             return Err(error);
@@ -134,7 +133,7 @@ impl Containerd {
         if let Some(size) = size
             && let Err(error) = self.resize_beside(&id, size).await
         {
-            // It may have ended already.
+            // The process may have ended already.
             tracing::debug!(exec = %id, error = error.chain(), "a terminal keeps its first size");
         }
         let (ended, over) = watch::channel(false);
@@ -153,14 +152,14 @@ impl Containerd {
         let status = status.map_err(|status| failed(tried(), &status))?.into_inner().exit_status;
         running.end = End::Forget;
         match descendants {
-            // Its shim waits for the processes that hold its outputs.
+            // Deletes it in the background: its shim waits for the processes that hold its outputs.
             Descendants::EndIfGivenUp => drop(running),
             _ => running.forget().await,
         }
         Ok(ExitStatus { code: i32::try_from(status).unwrap_or(255) })
     }
 
-    /// The container's own process, with another command; and the container's cgroup.
+    /// Returns the container's own process with another command, and the container's cgroup.
     async fn process_beside(
         &self,
         container: &str,
@@ -195,21 +194,21 @@ impl Containerd {
     }
 }
 
-/// The treatment of a process that nobody waits for any more.
+/// Clean-up of a process when nobody waits for it any more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     Kill,
-    /// It has ended.
+    /// The process has ended: containerd has to forget it.
     Forget,
     Nothing,
 }
 
-/// A process in containerd: killed and forgotten when nobody waits for it any more.
+/// A process in containerd; dropping it kills and deletes the process as `end` says.
 struct Running {
     backend: Containerd,
     id: ExecId,
     container: String,
-    /// The mark of the processes that it has started, and their cgroup; `None` for an administrator's exec.
+    /// Mark and cgroup of the processes that it has started; `None` for an administrator's exec.
     tree: Option<(Mark, Cgroup)>,
     end: End,
 }
@@ -224,12 +223,12 @@ impl Running {
         }
     }
 
-    /// Ends all that it has started.
+    /// Ends all processes that it has started.
     async fn end_tree(&self) {
         end_tree(&self.id, &self.container, self.tree.as_ref()).await;
     }
 
-    /// Forgets a process that has ended.
+    /// Deletes an ended process in containerd.
     async fn forget(mut self) {
         self.end = End::Nothing;
         forget(&self.backend, &self.id, &self.container, None).await;
@@ -251,7 +250,7 @@ impl Drop for Running {
     }
 }
 
-/// The changes of a process, among those of containers.
+/// Returns the lock name of a process, distinct from those of containers.
 fn turn_of(id: &ExecId) -> String {
     format!("exec/{id}")
 }
@@ -263,12 +262,12 @@ async fn end_tree(id: &ExecId, container: &str, tree: Option<&(Mark, Cgroup)>) {
     }
 }
 
-/// Has containerd forget a process; before that it is killed, with its tree, if that is given.
+/// Deletes a process in containerd; with `kill`, kills it and its tree first.
 async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: Option<Option<(Mark, Cgroup)>>) {
     let (container_id, exec_id) = (container.to_owned(), id.0.clone());
     let (client, mut tasks) = (&backend.client, backend.client.tasks());
     if let Some(tree) = kill {
-        // A start that is under way comes to its end first.
+        // Lets a start that is under way finish first.
         let _turn = backend.changes.turn(&turn_of(id)).await;
         end_tree(id, container, tree.as_ref()).await;
         let request =
@@ -278,7 +277,7 @@ async fn forget(backend: &Containerd, id: &ExecId, container: &str, kill: Option
             if let Err(status) = tasks.wait(client.request(request)).await {
                 tracing::debug!(exec = %id, error = status.message(), "waiting for a killed process failed");
             }
-            // Ends the processes that it started between being found and being killed.
+            // Ends the processes that it started between the first search and the kill.
             end_tree(id, container, tree.as_ref()).await;
         }
     }

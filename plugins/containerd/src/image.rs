@@ -1,11 +1,12 @@
 //! Images in containerd: pulled, imported, unpacked, resolved.
 //!
 //! # Layout
-//! - [`Images`]: what the backend uses. [`pull`]: from a registry. [`import`]: from an archive on the node.
-//! - [`reference`]: names of images. [`registry`]: whom to ask for them. [`repository`]: asking. [`sign_in`]: what a
-//!   registry wants to be shown. [`transfer`]: the bytes of a blob. [`tls`]: certificates. [`refusal`]: what it says against it. [`retry`]: when a busy one wants
-//!   to be asked again.
-//! - [`store`]: blobs, layers and names in containerd, kept from its garbage collection by a lease while they are made.
+//! - [`Images`]: the backend's interface. [`pull`]: from a registry. [`import`]: from an archive on the node.
+//! - [`reference`]: image names. [`registry`]: hosts to ask. [`repository`]: requests. [`sign_in`]: credentials.
+//!   [`transfer`]: download of a blob. [`tls`]: certificates. [`refusal`]: error answers. [`retry`]: when to ask a busy
+//!   registry again.
+//! - [`store`]: blobs, layers and names in containerd; a lease keeps them from its garbage collection while they are
+//!   made.
 
 mod import;
 mod manifest;
@@ -37,34 +38,34 @@ use stanchion_sdk::{
 
 use crate::{client::Client, config::Config};
 
-/// `[backend.containerd.registry."host"]`: how a registry is reached.
+/// `[backend.containerd.registry."host"]`: settings of one registry.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryConfig {
-    /// Asked instead, in order, e.g. `http://127.0.0.1:5000`, or below a path, `https://mirror/v2/docker.io`.
+    /// Hosts to ask instead, in order, e.g. `http://127.0.0.1:5000`, or with a path, `https://mirror/v2/docker.io`.
     pub mirrors: Vec<String>,
-    /// What images are called there: regular expressions for their repositories, and what they become. The first that
-    /// changes something counts.
+    /// Rewrites of repository names for the mirrors: regular expressions and their replacements. The first that changes
+    /// the name counts.
     pub rewrite: BTreeMap<String, String>,
-    /// Reached over plain HTTP. Loopback addresses are, unless certificates are set for them.
+    /// Use plain HTTP. Loopback addresses do anyway, unless certificates are set for them.
     pub plain_http: bool,
-    /// Certificates of authorities that it is trusted by, beside the node's: a PEM file.
+    /// PEM file with certificate authorities to trust in addition to the node's.
     pub ca_file: Option<PathBuf>,
-    /// Taken with any certificate.
+    /// Accept any server certificate.
     pub insecure_skip_verify: bool,
-    /// The certificate that is shown to it, PEM, with those between it and its authority.
+    /// Client certificate, PEM, with the intermediate certificates up to its authority.
     pub cert_file: Option<PathBuf>,
     /// The private key of `cert_file`, PEM, without a passphrase.
     pub key_file: Option<PathBuf>,
-    /// User name for it, and not for its mirrors: those have tables of their own.
+    /// User name for this registry, not for its mirrors: those have tables of their own.
     pub username: Option<String>,
-    /// Password or token for it.
+    /// Password or token for this registry.
     pub password: Option<String>,
-    /// In place of both: what its token server gives tokens for, the `identitytoken` of Docker's config.json.
+    /// Replaces user name and password: the token server gives tokens for it. `identitytoken` of Docker's config.json.
     pub identity_token: Option<String>,
 }
 
-// Without password and token (I10).
+// Omits password and token (I10).
 impl fmt::Debug for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, cert_file, key_file, username, .. } =
@@ -78,7 +79,7 @@ impl fmt::Debug for RegistryConfig {
 }
 
 impl RegistryConfig {
-    /// A pattern of `rewrite` that is none, and why.
+    /// Returns a pattern of `rewrite` that is no regular expression, and the reason.
     #[must_use]
     pub fn wrong_rewrite(&self) -> Option<(&str, String)> {
         self.rewrite.keys().find_map(|key| Some((key.as_str(), regex::Regex::new(key).err()?.to_string())))
@@ -90,30 +91,30 @@ impl RegistryConfig {
     }
 }
 
-/// The images of one containerd namespace.
+/// Images of one containerd namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Images {
     client: Client,
     snapshotter: Arc<str>,
     registries: Arc<BTreeMap<String, RegistryConfig>>,
-    /// Where they are set, with `{host}` for the host.
+    /// Name of the registry settings in error messages, with `{host}` for the host.
     registry_settings: Arc<str>,
     resolved: Arc<Mutex<HashMap<String, Resolved>>>,
     clients: registry::Clients,
-    /// Where archives are unpacked: on the disk that keeps the agent's state.
+    /// Directory to unpack archives in, on the disk of the agent's state.
     work: Arc<Path>,
 }
 
-/// An image, ready to be run.
+/// Image that is ready to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
-    /// Content address of its manifest.
+    /// Digest of its manifest.
     pub digest: ImageDigest,
-    /// The snapshot that holds its files.
+    /// Snapshot that holds its files.
     pub chain_id: String,
-    /// What it says about running it.
+    /// Its OCI image configuration.
     pub config: Arc<ImageConfig>,
-    /// Its users, once they have been looked up.
+    /// Its user tables, once they have been read.
     pub tables: Option<Arc<Tables>>,
 }
 
@@ -140,7 +141,7 @@ impl Images {
         import::import(self, path).await
     }
 
-    /// Images by name.
+    /// Lists images by name.
     pub async fn list(&self) -> Result<Vec<Image>> {
         let images = self.store().images().await?;
         let image = |image: containerd_client::services::v1::Image| {
@@ -151,29 +152,29 @@ impl Images {
         Ok(images.into_iter().map(image).collect())
     }
 
-    /// Forgets an image's name; containerd's garbage collection takes what nothing else uses.
+    /// Removes an image's name; containerd's garbage collection removes what nothing else uses.
     pub async fn remove(&self, reference: &str) -> Result<()> {
         self.store().forget(reference, false).await
     }
 
-    /// The same, over when that has been done.
+    /// Removes an image's name and waits for the garbage collection.
     pub async fn erase(&self, reference: &str) -> Result<()> {
         self.store().forget(reference, true).await?;
         self.forget_resolved();
         Ok(())
     }
 
-    /// The content address of an image that is present.
+    /// Returns the digest of an image that is present.
     pub async fn digest(&self, reference: &str) -> Result<Option<ImageDigest>> {
         Ok(self.store().target(reference).await?.map(|target| ImageDigest(target.digest)))
     }
 
-    /// Where the files of images are on the node.
+    /// Returns the directory of the images' files on the node.
     pub async fn root(&self) -> Result<PathBuf> {
         self.store().root().await
     }
 
-    /// What is needed to run an image.
+    /// Returns all that is needed to run an image.
     pub async fn resolve(&self, reference: &str) -> Result<Resolved> {
         let target =
             self.store().target(reference).await?.ok_or_else(|| {
@@ -188,7 +189,7 @@ impl Images {
         let config = ImageConfig::read(&config).map_err(|error| error.context(format!("image {reference}")))?;
         let chain_id = match store::chain_ids(config.diff_ids()).pop() {
             Some(chain_id) if store.has_snapshot(&chain_id).await? => chain_id,
-            // Imported by somebody else, who did not unpack it.
+            // Somebody else imported it and did not unpack it.
             Some(_) => {
                 let leased = store.leased().await?;
                 let unpacked = leased.unpack(&manifest.layers, config.diff_ids()).await;
@@ -203,7 +204,7 @@ impl Images {
         Ok(resolved)
     }
 
-    /// What an image that is present says about running it.
+    /// Returns user and stop signal of an image that is present.
     pub async fn details(&self, reference: &str) -> Result<ImageDetails> {
         let resolved = self.resolve(reference).await?;
         let config = &resolved.config.config;
@@ -211,14 +212,14 @@ impl Images {
         Ok(ImageDetails { user: config.user.clone(), stop_signal })
     }
 
-    /// Notes the users of an image that was resolved.
+    /// Caches the user tables of a resolved image.
     pub fn keep_tables(&self, image: &Resolved, tables: &Arc<Tables>) {
         if let Some(known) = self.known().get_mut(image.digest.as_str()) {
             known.tables = Some(Arc::clone(tables));
         }
     }
 
-    /// Drops what is remembered of images: something of them may be gone.
+    /// Clears the cache of resolved images: parts of them may be gone.
     pub fn forget_resolved(&self) {
         self.known().clear();
     }

@@ -1,4 +1,4 @@
-//! What there is.
+//! Inventory of sandboxes and containers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -25,13 +25,13 @@ const STOPPED: i32 = 3;
 const PAUSED: i32 = 4;
 const PAUSING: i32 = 5;
 
-/// A task as containerd lists it.
+/// Task, as containerd lists it.
 pub(crate) type Task = containerd_client::types::v1::Process;
 
 impl Containerd {
     pub(crate) async fn inventory(&self) -> Result<Inventory> {
-        // Tasks after records: whatever a record has had throughout is among them. What goes in between is listed as
-        // ended, which is true of it, and what comes in between is not listed yet.
+        // Tasks are listed after records: a task that exists throughout is found. One that goes in between counts as
+        // ended, which is true; a container that comes in between is not listed yet.
         let records = self.records(vec![of_ours()]).await?;
         let tasks = self.client.tasks().list(self.client.request(ListTasksRequest::default())).await;
         let tasks = tasks.map_err(|status| failed("listing the processes", &status))?.into_inner().tasks;
@@ -39,7 +39,7 @@ impl Containerd {
         Ok(self.sorted(records, &tasks))
     }
 
-    /// The same of one pod: containerd asks every shim for the state of every process, and here for its own only.
+    /// Lists one pod. containerd asks every shim for each listed process: here only the pod's own.
     pub(crate) async fn inventory_of(&self, pod: &PodName) -> Result<Inventory> {
         let label = |label: &str, value: &str| format!("labels.\"{label}\"==\"{value}\"");
         let (name, namespace) = (label(labels::POD_NAME, &pod.name), label(labels::POD_NAMESPACE, &pod.namespace));
@@ -52,7 +52,7 @@ impl Containerd {
         Ok(self.sorted(records, &tasks))
     }
 
-    /// A task as containerd sees it; `None` when it knows none.
+    /// Returns a container's task; `None` if containerd knows none.
     pub(crate) async fn task(&self, id: &str) -> Result<Option<Task>> {
         let request = GetRequest { container_id: id.to_owned(), exec_id: String::new() };
         match self.client.tasks().get(self.client.request(request)).await {
@@ -112,7 +112,7 @@ fn container_info(record: Container, task: Option<&Task>) -> ContainerInfo {
     }
 }
 
-/// An image by its repository and its content, as kubelets show it: `docker.io/library/redis@sha256:…`.
+/// Returns an image as repository and digest, as kubelets show it: `docker.io/library/redis@sha256:…`.
 pub(crate) fn image_digest(reference: &str, digest: &str) -> ImageDigest {
     let (repository, _, _) = reference::split(reference);
     ImageDigest(format!("{repository}@{digest}"))
@@ -123,9 +123,9 @@ fn state(record: &Container, task: Option<&Task>) -> ContainerState {
     let cgroup = record.labels.get(names::CGROUP).map(|path| Cgroup::at(path));
     let noted = record.labels.contains_key(names::OUT_OF_MEMORY);
     match task {
-        // Never started, as far as it got.
+        // Never started, however far the start got.
         None if started_at.is_none() => ContainerState::Created,
-        // Lost, with its shim or in a reboot.
+        // The task was lost, with its shim or in a reboot.
         None => ContainerState::Exited { code: None, started_at, finished_at: None, oom_killed: noted },
         Some(task) => match task.status {
             CREATED => ContainerState::Created,
@@ -137,7 +137,7 @@ fn state(record: &Container, task: Option<&Task>) -> ContainerState {
                 // The event may be on its way still, or have come while nobody listened; the cgroup knows.
                 oom_killed: noted || cgroup.is_some_and(|cgroup| cgroup.is_out_of_memory()),
             },
-            // A shim that does not answer in containerd's time is no reason to give up what runs.
+            // A shim that is too slow for containerd's timeout is no reason to give up a running container.
             _ if cgroup.and_then(|cgroup| cgroup.population()).unwrap_or(0) > 0 => {
                 ContainerState::Running { started_at }
             }
@@ -146,19 +146,19 @@ fn state(record: &Container, task: Option<&Task>) -> ContainerState {
     }
 }
 
-/// The filter for records of ours.
+/// Returns the filter for Stanchion's records.
 pub(crate) fn of_ours() -> String {
     format!("labels.\"{}\"", names::KIND)
 }
 
-/// The labels that we were given.
+/// Returns the caller's labels, without Stanchion's own.
 pub(crate) fn given(labels: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, String> {
     let begins = |label: &str| [names::KEPT_SNAPSHOT, names::MOUNTED_IMAGE].iter().any(|it| label.starts_with(it));
     let is_ours = |label: &str| names::OURS.contains(&label) || begins(label);
     labels.into_iter().filter(|(label, _)| !is_ours(label)).collect()
 }
 
-/// A protobuf timestamp.
+/// Converts a protobuf timestamp.
 pub(crate) fn timestamp(at: &prost_types::Timestamp) -> jiff::Timestamp {
     jiff::Timestamp::new(at.seconds, at.nanos).unwrap_or_default()
 }

@@ -1,14 +1,16 @@
-//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, no pause process but where one is needed.
+//! Stanchion's backend for containerd, through its native API (ADR 3): no CRI, and a pause process only where needed.
 //!
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd; a [`pause`] process if its containers see
-//!   each other's. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]: processes beside. [`shim`]: those that containerd has forgotten.
-//! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pulled, imported, unpacked. [`rootfs`]: a look into one.
-//!   [`volumes`]: images that are mounted in containers. [`unused`]: images that none has.
-//! - [`unattended`]: what runs while containerd is away.
-//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses.
-//! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: before the first call.
+//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd; a [`pause`] process if its containers
+//!   share a PID namespace. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]: additional
+//!   processes. [`shim`]: shims that containerd has forgotten.
+//! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pull, import, unpack. [`rootfs`]: reads an image's files.
+//!   [`volumes`]: images mounted in containers. [`unused`]: images that no container uses.
+//! - [`unattended`]: containers that run while containerd is away.
+//! - [`inventory`], [`events`], [`stats`]: state, changes, resource use.
+//! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: set-up before the first
+//!   call.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 
@@ -60,14 +62,14 @@ use network::Network;
 pub use network::{NetworkConfig, SEPARATOR};
 pub use unattended::Unattended;
 
-/// containerd as a runtime of pods.
+/// Backend that runs pods in containerd.
 #[derive(Clone, Debug)]
 pub struct Containerd {
     client: Client,
     config: Arc<Config>,
     images: Images,
     network: Network,
-    /// Part of the ids, where it is not empty.
+    /// Part of every sandbox id, unless empty.
     realm: &'static str,
     run_dir: PathBuf,
     state_dir: PathBuf,
@@ -88,7 +90,7 @@ impl Backend for Containerd {
 stanchion_sdk::export_backend!("containerd", Containerd);
 
 impl Containerd {
-    /// The backend; containerd is asked nothing before the first call.
+    /// Makes the backend; it sends containerd nothing before the first call.
     ///
     /// # Errors
     /// The configuration is wrong.
@@ -113,14 +115,14 @@ impl Containerd {
         })
     }
 
-    /// The same for another place: several containerds of one node pin namespaces, lease addresses and keep runc's records
-    /// in the same directories, so their ids must differ.
+    /// Returns the backend with `realm` in its ids: several containerds of one node pin namespaces, lease addresses and
+    /// keep runc's state in the same directories, so their ids must differ.
     #[must_use]
     pub fn in_realm(self, realm: &'static str) -> Self {
         Self { realm, ..self }
     }
 
-    /// Has the network be as it is to be; what is wrong with it is told by the health.
+    /// Repairs the network; the health reports what is wrong with it.
     async fn look_at_network(self, at_everything: bool) {
         let looked = self.blocking(move |backend| {
             backend.network.look(at_everything);
@@ -131,7 +133,7 @@ impl Containerd {
         }
     }
 
-    /// Runs something that blocks.
+    /// Runs `act` on a thread that may block.
     async fn blocking<T: Send + 'static>(&self, act: impl FnOnce(Self) -> Result<T> + Send + 'static) -> Result<T> {
         let backend = self.clone();
         let acted = tokio::task::spawn_blocking(move || act(backend)).await;

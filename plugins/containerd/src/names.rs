@@ -2,7 +2,7 @@
 
 pub(crate) use stanchion_sdk::names::{id, is_identifier};
 
-/// What a record stands for: `sandbox` or `container`.
+/// Kind of a record: `sandbox` or `container`.
 pub(crate) const KIND: &str = "stanchion.dev/kind";
 /// Attempt of a sandbox or container.
 pub(crate) const ATTEMPT: &str = "stanchion.dev/attempt";
@@ -10,55 +10,55 @@ pub(crate) const ATTEMPT: &str = "stanchion.dev/attempt";
 pub(crate) const SANDBOX: &str = "stanchion.dev/sandbox";
 /// Name of a container in its pod.
 pub(crate) const NAME: &str = "stanchion.dev/name";
-/// Address of a sandbox; empty until its network is there.
+/// Addresses of a sandbox, comma-separated; set once its network is ready.
 pub(crate) const ADDRESSES: &str = "stanchion.dev/addresses";
-/// Whether a sandbox was made to the end: `true`.
+/// Whether a sandbox is complete: `true`.
 pub(crate) const READY: &str = "stanchion.dev/ready";
 /// Network of a sandbox: `pod` or `host`.
 pub(crate) const NETWORK: &str = "stanchion.dev/network";
 /// IPC of a sandbox: `pod` or `host`.
 pub(crate) const IPC: &str = "stanchion.dev/ipc";
-/// Processes that a sandbox's containers see: `container`, `pod` or `host`.
+/// PID namespace of a sandbox's containers: `container`, `pod` or `host`.
 pub(crate) const PID: &str = "stanchion.dev/pid";
-/// The users on the node of a sandbox's and its containers' users: the first and how many; absent where they are the node's.
+/// UIDs/GIDs on the node of a sandbox with its own user namespace: the first and how many; absent without one.
 pub(crate) const USERS: &str = "stanchion.dev/users";
-/// Cgroup of a pod below the root of ours; of a container, from the root of the hierarchy.
+/// Cgroup: of a pod, below Stanchion's root; of a container, from the root of the hierarchy.
 pub(crate) const CGROUP: &str = "stanchion.dev/cgroup";
 /// Host name of a sandbox.
 pub(crate) const HOSTNAME: &str = "stanchion.dev/hostname";
 /// Digest of a container's image.
 pub(crate) const IMAGE_DIGEST: &str = "stanchion.dev/image-digest";
-/// The snapshot of its image, which a container's files begin with.
+/// Snapshot of a container's image, the parent of its own.
 pub(crate) const LAYERS: &str = "stanchion.dev/layers";
-/// Where a container's output is written; empty for nowhere.
+/// URI of the logger for a container's output; empty for none.
 pub(crate) const LOG: &str = "stanchion.dev/log";
-/// Whether a container's streams are a terminal: `true`.
+/// Whether a container has a terminal: `true`.
 pub(crate) const TERMINAL: &str = "stanchion.dev/terminal";
-/// Where a container's standard input comes from; absent for nowhere.
+/// FIFO of a container's standard input; absent for none.
 pub(crate) const INPUT: &str = "stanchion.dev/input";
 /// Signal that asks a container to stop.
 pub(crate) const STOP_SIGNAL: &str = "stanchion.dev/stop-signal";
-/// When a container was started; absent until then.
+/// Start time of a container; absent until then.
 pub(crate) const STARTED: &str = "stanchion.dev/started";
-/// Set when the kernel killed a process of a container for lack of memory.
+/// Present if the kernel killed a process of a container for lack of memory.
 pub(crate) const OUT_OF_MEMORY: &str = "stanchion.dev/oom-killed";
 
-/// In a container's OCI configuration: its labels, and those of its sandbox, as JSON. There they can be read without
-/// containerd.
+/// Annotations of a container's OCI configuration: its labels, and those of its sandbox, as JSON. They can be read
+/// without containerd.
 pub(crate) const RECORD: &str = "stanchion.dev/record";
 pub(crate) const SANDBOX_RECORD: &str = "stanchion.dev/sandbox-record";
 
-/// In a container's OCI configuration: what it has mounted of images, as JSON.
+/// Annotation of a container's OCI configuration: its volumes, as JSON.
 pub(crate) const VOLUMES: &str = "stanchion.dev/image-mounts";
 
-/// What labels begin with by which a record keeps snapshots from containerd's garbage collection. The snapshotter follows,
-/// and a name.
+/// Prefix of the labels by which a record keeps snapshots from containerd's garbage collection. The snapshotter
+/// follows, and a name.
 pub(crate) const KEPT_SNAPSHOT: &str = "containerd.io/gc.ref.snapshot.";
 
-/// What labels begin with that tell which images a container has mounted, by reference. A number follows.
+/// Prefix of the labels that name the images mounted in a container, by reference. A number follows.
 pub(crate) const MOUNTED_IMAGE: &str = "stanchion.dev/mounted-image-";
 
-/// All of them: not among the labels that were given.
+/// All of Stanchion's own labels, which are not among the caller's.
 pub(crate) const OURS: [&str; 20] = [
     KIND,
     ATTEMPT,

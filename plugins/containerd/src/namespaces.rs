@@ -22,7 +22,7 @@ use crate::names;
 use stanchion_untrusted::{Links, open};
 use users::Holder;
 
-/// A pod's namespaces below a directory: `net`, `ipc`, `uts`, `pid` and `user`, and its `shm`.
+/// Namespaces of a pod, pinned in a directory as `net`, `ipc`, `uts`, `pid` and `user`, and its `shm`.
 #[derive(Clone, Debug)]
 pub(crate) struct Namespaces {
     directory: PathBuf,
@@ -33,13 +33,13 @@ impl Namespaces {
         Self { directory }
     }
 
-    /// The file that holds one of them.
+    /// Returns the file on which a namespace is pinned.
     pub fn path(&self, kind: &str) -> PathBuf {
         self.directory.join(kind)
     }
 
-    /// Makes those that a pod has for itself, and pins them. Users of its own own the others; `program` is one that does
-    /// nothing, and is run to have them.
+    /// Creates and pins the pod's own namespaces. A user namespace owns the others; `program`, which does nothing, runs
+    /// to create it.
     pub fn pin(&self, own: Own, hostname: &str, program: &Path) -> io::Result<()> {
         make_directory(&self.directory)?;
         let kinds: Vec<_> = own.kinds().collect();
@@ -51,7 +51,7 @@ impl Namespaces {
             kinds.iter().try_for_each(|(kind, _)| pin(&format!("{namespaces}/{kind}"), &self.path(kind)))
         };
         match own.users {
-            // A thread of its own: it takes its namespaces with it when it ends.
+            // A separate thread takes its namespaces with it when it ends.
             None => on_thread(|| {
                 unshare(flags)?;
                 if own.network {
@@ -59,7 +59,7 @@ impl Namespaces {
                 }
                 pin_all(&format!("/proc/self/task/{}/ns", gettid()))
             })?,
-            // The kernel gives no users to a thread.
+            // The kernel refuses a user namespace to a single thread.
             Some(users) => {
                 let holder = Holder::start(program, flags, users)?;
                 pin_all(&format!("/proc/{}/ns", holder.id()))?;
@@ -82,14 +82,14 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Pins the namespace that a process is the first of.
+    /// Pins the PID namespace of `process`, its first.
     pub fn pin_pid(&self, process: u32) -> io::Result<()> {
         let path = self.path(PROCESSES);
         File::create(&path)?;
         pin(&format!("/proc/{process}/ns/pid"), &path)
     }
 
-    /// Sets parameters of the kernel inside. Its files show the namespaces of whoever opens them.
+    /// Sets kernel parameters in the pod's namespaces: `/proc/sys` shows the namespaces of whoever opens its files.
     pub fn set(&self, own: Own, sysctls: &[(String, String)]) -> io::Result<()> {
         let enter = |kind: &str, flag| setns(open(self.path(kind), Links::Follow)?, flag).map_err(io::Error::from);
         on_thread(|| {
@@ -101,7 +101,7 @@ impl Namespaces {
                 let write =
                     || fs::OpenOptions::new().write(true).open(&file).and_then(|mut it| it.write_all(value.as_bytes()));
                 let written = match (write(), own.users) {
-                    // Some are for the root of the namespace alone, whatever the node's root may do.
+                    // Only the root of the user namespace may write some, whatever the node's root may do.
                     (Err(error), Some(users)) if error.kind() == io::ErrorKind::PermissionDenied => {
                         as_user(users.first, write)
                     }
@@ -112,16 +112,16 @@ impl Namespaces {
         })
     }
 
-    /// Whether they are still held; a reboot or somebody's clean-up ends that.
+    /// Returns whether all namespaces are still pinned; a reboot or somebody's clean-up ends that.
     pub fn are_pinned(&self, own: Own, has_processes: bool) -> bool {
         own.kinds().all(|(kind, _)| is_pinned(&self.path(kind))) && (!has_processes || is_pinned(&self.path(PROCESSES)))
     }
 
-    /// Lets them go. Nothing happens to what is gone.
+    /// Unpins all namespaces; succeeds for those that are gone.
     pub fn unpin(&self) -> io::Result<()> {
         for kind in KINDS.iter().map(|(kind, _)| *kind).chain([PROCESSES, SHARED_MEMORY]) {
             let path = self.path(kind);
-            // Mounted once each, but a half made pod may have been made again.
+            // Each is mounted once, but a half made pod may have been made again.
             while umount2(&path, MntFlags::MNT_DETACH).is_ok() {}
             let removed = if kind == SHARED_MEMORY { fs::remove_dir(&path) } else { fs::remove_file(&path) };
             remove(removed)?;
@@ -130,7 +130,7 @@ impl Namespaces {
     }
 }
 
-/// What a pod has for itself and does not share with the node.
+/// Namespaces that a pod does not share with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Own {
     pub network: bool,
@@ -138,7 +138,7 @@ pub(crate) struct Own {
     pub users: Option<IdRange>,
 }
 
-/// What Kubernetes gives a pod that asks for nothing.
+/// Kubernetes' default: own network and IPC namespaces, the node's users.
 impl Default for Own {
     fn default() -> Self {
         Self { network: true, ipc: true, users: None }
@@ -146,7 +146,7 @@ impl Default for Own {
 }
 
 impl Own {
-    /// As the labels of a sandbox's record tell.
+    /// Reads the labels of a sandbox's record.
     pub fn noted<'a>(label: impl Fn(&str) -> Option<&'a String>) -> Self {
         let is_own = |name: &str| label(name).is_none_or(|it| it != "host");
         Self { network: is_own(names::NETWORK), ipc: is_own(names::IPC), users: users::noted(label(names::USERS)) }
@@ -161,25 +161,25 @@ impl Own {
     }
 }
 
-/// Those that can be pinned. Host names go with the network, as they do in Kubernetes.
+/// Namespaces that can be pinned. The UTS namespace goes with the network, as in Kubernetes.
 const KINDS: [(&str, CloneFlags); 4] = [
     (USERS, CloneFlags::CLONE_NEWUSER),
     ("ipc", CloneFlags::CLONE_NEWIPC),
     ("net", CloneFlags::CLONE_NEWNET),
     ("uts", CloneFlags::CLONE_NEWUTS),
 ];
-/// Where a pod's users are pinned.
+/// File name of the pinned user namespace.
 pub(crate) const USERS: &str = "user";
-/// Where processes are pinned that all containers of a pod see.
+/// File name of the PID namespace that all containers of a pod share.
 const PROCESSES: &str = "pid";
-/// Where a pod's shared memory is, of the size that Kubernetes gives it.
+/// Directory name of a pod's shared memory, which has Kubernetes' size.
 pub(crate) const SHARED_MEMORY: &str = "shm";
 
 fn pin(source: &str, target: &Path) -> io::Result<()> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(io::Error::from)
 }
 
-/// Does something as another user of the node, on this thread.
+/// Runs `act` on this thread as another user of the node.
 fn as_user<T>(user: u32, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let (root, user) = (Uid::ROOT, Uid::from_raw(user));
     set_thread_res_uid(root, user, root)?;
@@ -188,12 +188,12 @@ fn as_user<T>(user: u32, act: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     done
 }
 
-/// Whether a file holds a namespace.
+/// Returns whether `path` holds a namespace.
 pub(crate) fn is_pinned(path: &Path) -> bool {
     statfs(path).is_ok_and(|it| it.filesystem_type() == NSFS_MAGIC)
 }
 
-/// Runs something inside a network namespace.
+/// Runs `act` inside a network namespace.
 pub(crate) fn inside<T: Send>(namespace: &Path, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let namespace = open(namespace, Links::Follow)?;
     on_thread(|| {

@@ -1,10 +1,10 @@
-//! A pod's network: CNI plugins if they are configured, a bridge of our own if not.
+//! Pod network: CNI plugins if they are configured, a bridge of our own if not.
 //!
 //! # Layout
 //! - [`Network`]: attaches and detaches, through [`bridge`] or [`cni`].
-//! - [`leases`]: who has which address and port. [`links`]: links by netlink. [`parameters`]: of the kernel.
-//! - [`rules`]: the packet filter's rules, made from the leases. [`filter`]: keeps them so. [`forward`]: what others drop.
-//! - [`netfilter`]: the packet filter by netlink. [`commands`]: its programs. [`watch`]: when to look.
+//! - [`leases`]: owners of addresses and ports. [`links`]: links by netlink. [`parameters`]: kernel parameters.
+//! - [`rules`]: packet filter rules, made from the leases. [`filter`]: keeps them in force. [`forward`]: other rules.
+//! - [`netfilter`]: the packet filter by netlink. [`commands`]: its programs. [`watch`]: network events of the kernel.
 
 mod bridge;
 mod cni;
@@ -33,20 +33,20 @@ use bridge::Bridge;
 use cni::Cni;
 pub(crate) use watch::watch;
 
-/// The text between the obstacles that the health names.
+/// Separator of the obstacles in the health's message.
 pub const SEPARATOR: &str = " | ";
 
-/// `[backend.containerd.network]`
+/// Settings of `[backend.containerd.network]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// Name of the bridge on the node; at most 15 characters.
     pub bridge: String,
-    /// Where pods' addresses come from; the first is the bridge's.
+    /// Subnet of the pods' addresses; the bridge has the first.
     pub subnet: String,
-    /// A CNI configuration list. With it the plugins attach the pods, and bridge and subnet are not used.
+    /// CNI configuration list. If set, CNI plugins attach the pods, and `bridge` and `subnet` are not used.
     pub cni_config: Option<PathBuf>,
-    /// Where the plugins' programs are; the first that has one wins.
+    /// Directories of the CNI plugins' programs; the first that has one wins.
     pub cni_bin_dirs: Vec<PathBuf>,
 }
 
@@ -61,10 +61,10 @@ impl Default for NetworkConfig {
     }
 }
 
-/// Pods cannot be connected.
+/// Health state: pods cannot be connected.
 const NOT_READY: &str = "network-not-ready";
 
-/// The pods' network of one agent.
+/// Pod network of one agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     bridge: Bridge,
@@ -76,13 +76,13 @@ impl Network {
         Ok(Self { bridge: Bridge::new(config, &node.run_dir)?, cni: Cni::new(config, node)? })
     }
 
-    /// Has our own network be as it is to be: called with each look at everything, then with all that the kernel tells nobody
-    /// of, and when something has changed.
+    /// Repairs our own network. Called when something has changed, and with `at_everything` on each full list: then it
+    /// also checks what the kernel does not report.
     pub fn look(&self, at_everything: bool) {
         self.bridge.look(at_everything);
     }
 
-    /// How the network is, as far as can be told without connecting a pod: what is wrong is said before the first one.
+    /// Returns the network's health, as far as it shows without a pod: a fault is reported before the first one.
     pub fn health(&self) -> Health {
         let (state, message) = match self.cni.config() {
             // Pods on the host's network need none (R-SYNC-2).
@@ -103,7 +103,7 @@ impl Network {
         Health { state: state.to_owned(), message, failover: None }
     }
 
-    /// Connects a network namespace. Done again after a half failure, it starts over.
+    /// Connects a network namespace. After a partial failure, it starts over.
     pub fn attach(&self, id: &str, namespace: &Path, pod: &SandboxConfig) -> Result<Vec<IpAddr>> {
         self.detach(id, namespace)?;
         match self.cni.config() {
@@ -112,18 +112,18 @@ impl Network {
         }
     }
 
-    /// Frees address and ports, in the way that they were got: the configuration may have changed since.
+    /// Frees address and ports the way they were obtained: the configuration may have changed since.
     pub fn detach(&self, id: &str, namespace: &Path) -> Result<()> {
         self.cni.detach(id, namespace)?;
         self.bridge.detach(id)
     }
 
-    /// Removes a sandbox's link where its namespace does not take it along at once.
+    /// Removes a sandbox's link, where the kernel does not remove it with the namespace at once.
     pub fn unlink(&self, id: &str) {
         self.bridge.unlink(id);
     }
 
-    /// Every sandbox that has something here.
+    /// Returns every sandbox that holds an address, a port or a CNI attachment.
     pub fn holders(&self) -> Result<HashSet<String>> {
         let holders = self.cni.holders().and_then(|mut holders| {
             holders.extend(self.bridge.holders()?);

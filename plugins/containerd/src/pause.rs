@@ -1,5 +1,5 @@
-//! The process that holds the processes of a pod together, where its containers see each other's (ADR 3): a PID namespace
-//! ends with its first process. It is a task of the sandbox's own record.
+//! Pause process of a pod whose containers share a PID namespace (ADR 3): a PID namespace ends with its first process.
+//! It is a task of the sandbox's own record.
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ use stanchion_sdk::{
 use crate::{Containerd, client::failed, container::runtime_root, shim, spec};
 
 impl Containerd {
-    /// Starts it, and pins its namespace for the pod's containers.
+    /// Starts the pause process, and pins its PID namespace for the pod's containers.
     pub(crate) async fn start_pause(&self, record: &Container) -> Result<()> {
         let id = record.id.clone();
         let tried = || format!("starting the first process of sandbox {id}");
@@ -44,7 +44,7 @@ impl Containerd {
         pinned.await
     }
 
-    /// The program's files.
+    /// Returns the root directory of the pause program; writes it if it is missing.
     pub(crate) fn pause_files(&self) -> Result<PathBuf> {
         let dir = self.state_dir.join("pause");
         files(&dir).map_err(|error| {
@@ -52,14 +52,14 @@ impl Containerd {
         })
     }
 
-    /// Ends it and removes what it leaves, if the sandbox has one.
+    /// Ends the pause process and removes what it leaves, if the sandbox has one.
     pub(crate) async fn erase_pause(&self, record: &Container, parent: &Parent) -> Result<()> {
         let sandbox = &record.id;
         let id = ContainerId(sandbox.clone());
         if self.end_task(&id).await? {
             return Ok(());
         }
-        // Lost with its shim, or never made to the end.
+        // The task was lost with its shim, or was never complete.
         let failed = |what: &'static str| {
             let tried = format!("removing {what} of sandbox {sandbox}");
             move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
@@ -73,7 +73,7 @@ impl Containerd {
     }
 }
 
-/// Its files: the program, and places for what is mounted. Another program has another place.
+/// Writes the root directory: the program, and mount points. Each version of the program has its own directory.
 fn files(dir: &Path) -> io::Result<PathBuf> {
     let version = names::id("", &[&String::from_utf8_lossy(PROGRAM)], 0);
     let root = dir.join(version.trim_start_matches("0-"));
@@ -85,7 +85,7 @@ fn files(dir: &Path) -> io::Result<PathBuf> {
     for place in ["proc", "dev", "sys"] {
         fs::create_dir_all(root.join(place))?;
     }
-    // Complete or not there: two agents may write at once, and one may die.
+    // Complete or absent: two agents may write at once, and one may die.
     let draft = root.join(format!(".{}-{}", spec::pause::PROGRAM, std::process::id()));
     let mut file = File::options().write(true).create(true).truncate(true).mode(0o755).open(&draft)?;
     file.write_all(PROGRAM)?;

@@ -1,4 +1,4 @@
-//! What is done once, before the first call that needs it: our namespace, and what an earlier life left behind.
+//! Set-up before the first call that needs it: the containerd namespace, and clean-up after an earlier run.
 
 use std::{collections::HashMap, collections::HashSet, io};
 
@@ -14,14 +14,14 @@ use stanchion_sdk::{
 use crate::{Containerd, client::failed, exec, inventory::of_ours};
 
 impl Containerd {
-    /// Succeeds once; until then every call tries again.
+    /// Sets the backend up once; after a failure, every call tries again.
     pub(crate) async fn ready(&self) -> Result<()> {
         self.ready.get_or_try_init(|| self.prepare()).await.map(drop)
     }
 
     async fn prepare(&self) -> Result<()> {
         let namespace = Namespace { name: self.client.namespace().to_owned(), labels: HashMap::new() };
-        // The header too, although the name is in the message: containerd 1.6 wants it for the event of it.
+        // containerd 1.6 needs the header too, for the event: the name in the message is not enough.
         let request = self.client.request(CreateNamespaceRequest { namespace: Some(namespace) });
         match self.client.namespaces().create(request).await {
             Err(status) if status.code() != Code::AlreadyExists => {
@@ -34,13 +34,13 @@ impl Containerd {
         self.blocking(move |backend| backend.sweep(sandboxes)).await
     }
 
-    /// Frees what belongs to nothing that exists. No sandbox is in the making: that waits for this.
+    /// Frees what belongs to no sandbox. None is being created meanwhile: that waits for this.
     fn sweep(&self, mut sandboxes: HashSet<String>) -> Result<()> {
         let failed = |error: io::Error| {
             let message = format!("clearing {} of what an earlier run left", self.run_dir.display());
             Error::new(ErrorKind::Other, message).caused_by(&error)
         };
-        // Before the look at the namespaces: what another backend attaches from now on is not among these.
+        // Read before the pinned namespaces, so that it lists nothing that another backend attaches later.
         let attached = self.network.holders()?;
         let volumes = self.volumes_on_node().map_err(failed)?;
         let pinned = children(&self.run_dir.join("ns")).map_err(failed)?;
@@ -50,10 +50,10 @@ impl Containerd {
                 tracing::warn!(home = %home.display(), %error, "an image that an earlier run mounted stays mounted");
             }
         }
-        // A namespace that is held without a record of ours may be another backend's: several share this directory.
+        // A pinned namespace without a record of ours may belong to another backend: several share this directory.
         sandboxes.extend(pinned);
         for id in attached.difference(&sandboxes) {
-            // No reason to keep the pods that there are waiting; the next start tries again.
+            // No reason to make existing pods wait; the next start tries again.
             if let Err(error) = self.network.detach(id, &self.namespaces(id).path("net")) {
                 tracing::warn!(sandbox = id, error = error.chain(), "the network of an old sandbox is not freed");
             }

@@ -1,4 +1,4 @@
-//! Looks into the files of images: to find names of users, and what is to be mounted of one.
+//! Access to the files of images: to look up user names, and to check what is to be mounted.
 
 use std::{io, os::fd::OwnedFd, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Containerd {
-    /// The image's tables of users.
+    /// Returns the image's user tables.
     pub(crate) async fn tables(&self, container: &str, image: &Resolved) -> Result<Arc<Tables>> {
         if let Some(known) = &image.tables {
             return Ok(Arc::clone(known));
@@ -38,8 +38,8 @@ impl Containerd {
         Ok(tables)
     }
 
-    /// Has `look` see the files of an image, by the root of them. The view that shows them is named by nothing that lasts:
-    /// given up in the middle, it goes with containerd's next garbage collection.
+    /// Runs `look` on the root directory of an image's files. No record names the view that shows them: if this is
+    /// cancelled, containerd's next garbage collection removes it.
     pub(crate) async fn look_into<T: Send + 'static>(
         &self,
         layers: &str,
@@ -55,7 +55,7 @@ impl Containerd {
         seen.map_err(|panic| changes::crashed(&panic))
     }
 
-    /// How the files of an image are mounted for reading: its view of that key, made if there is none.
+    /// Returns the mounts for reading an image's files: the view `key`, made if there is none.
     pub(crate) async fn view(&self, layers: &str, key: &str) -> std::result::Result<Vec<Mount>, Status> {
         let (snapshotter, key) = (self.config.snapshotter.clone(), key.to_owned());
         let view = ViewSnapshotRequest {
@@ -75,7 +75,7 @@ impl Containerd {
         }
     }
 
-    /// Removes a view. Nothing happens to what is gone.
+    /// Removes a view; succeeds if it is gone.
     pub(crate) async fn remove_view(&self, key: &str) -> std::result::Result<(), Status> {
         let request = RemoveSnapshotRequest { snapshotter: self.config.snapshotter.clone(), key: key.to_owned() };
         match self.client.snapshots().remove(self.client.request(request)).await {
@@ -85,7 +85,7 @@ impl Containerd {
     }
 }
 
-/// A snapshot's mounts, of which there is one.
+/// Returns the single mount of a snapshot.
 pub(crate) fn layers_of(mounts: &[Mount]) -> io::Result<Layers> {
     let [files] = mounts else {
         return Err(io::Error::other(format!("the snapshot has {} mounts, expected 1", mounts.len())));

@@ -1,4 +1,4 @@
-//! Sandboxes: namespaces, network, and a record in containerd that says what they are.
+//! Sandboxes: namespaces, network, and a record in containerd that describes them.
 
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -39,7 +39,7 @@ impl Containerd {
         finish(turn, async move { backend.make_sandbox_now(id, config).await }).await
     }
 
-    /// The record first: whatever is made after it can be found and removed through it.
+    /// Creates the record first: all that follows can be found and removed through it.
     async fn make_sandbox_now(&self, id: String, config: SandboxConfig) -> Result<SandboxInfo> {
         let record = self.sandbox_record(&id, &config)?;
         let create = CreateContainerRequest { container: Some(record.clone()) };
@@ -138,7 +138,7 @@ impl Containerd {
             Some(_) => self.pause_files()?.join(spec::pause::PROGRAM),
             None => PathBuf::new(),
         };
-        // The record is new, so what is there under its name is nobody's: containerd's data was lost, and ours not.
+        // The record is new, so anything under its name is a leftover: containerd's data was lost, and ours not.
         let pinned = namespaces.unpin().and_then(|()| namespaces.pin(own, &config.hostname, &program));
         pinned.map_err(|error| {
             Error::new(ErrorKind::Other, format!("making the namespaces of sandbox {id}")).caused_by(&error)
@@ -148,7 +148,7 @@ impl Containerd {
             false => Vec::new(),
         };
         if !config.sysctls.is_empty() {
-            // Some are there only with the network.
+            // Some exist only with the network.
             namespaces.set(own, &sysctls(&config.sysctls)?).map_err(|error| {
                 Error::new(ErrorKind::Invalid, format!("setting the sysctls of sandbox {id}")).caused_by(&error)
             })?;
@@ -156,7 +156,7 @@ impl Containerd {
         Ok(addresses)
     }
 
-    /// Kills what runs in a sandbox and releases its network.
+    /// Kills the processes of a sandbox and releases its network.
     pub(crate) async fn halt_sandbox(&self, id: &SandboxId) -> Result<()> {
         let turn = self.changes.turn(id.as_str()).await;
         let (backend, id) = (self.clone(), id.clone());
@@ -180,13 +180,13 @@ impl Containerd {
         finish(turn, async move { backend.erase_sandbox_now(&id).await }).await
     }
 
-    /// Everything that is found through the record, then the record.
+    /// Removes everything that is found through the record, then the record.
     async fn erase_sandbox_now(&self, id: &SandboxId) -> Result<()> {
         let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
         let members = self.members(id).await?;
         let ends = members.iter().map(|container| self.halt_container(container, Duration::ZERO));
         join_all(ends).await.into_iter().collect::<Result<()>>()?;
-        // In turn: the shim that they share goes with the last of them, whoever else still talks to it.
+        // One by one: the shared shim ends with the last of them, whoever else still talks to it.
         for container in &members {
             self.erase_container(container).await?;
         }
@@ -205,7 +205,7 @@ impl Containerd {
         self.delete_record(id.as_str()).await
     }
 
-    /// Releases address, ports and namespaces.
+    /// Releases addresses, ports and namespaces of a sandbox.
     async fn disconnect(&self, id: &SandboxId) -> Result<()> {
         let name = id.0.clone();
         self.blocking(move |backend| {
@@ -218,7 +218,7 @@ impl Containerd {
         .await
     }
 
-    /// Why containers cannot run in a sandbox, if so.
+    /// Returns why containers cannot run in a sandbox; `None` if they can.
     pub(crate) fn sandbox_fault(&self, record: &Container, pause: Option<&Task>) -> Option<&'static str> {
         let is = |label: &str, value: &str| record.labels.get(label).is_some_and(|it| it == value);
         let own = Own::noted(|label| record.labels.get(label));
@@ -235,7 +235,7 @@ impl Containerd {
         }
     }
 
-    /// A pod's cgroup, by its name below the root of ours.
+    /// Returns a pod's cgroup, by its name below Stanchion's root.
     pub(crate) fn parent(&self, pod: &str) -> Result<Parent> {
         let driver = if self.config.systemd_cgroup { Driver::Systemd } else { Driver::Files };
         Parent::of(driver, &self.config.cgroup_root, pod)
@@ -245,7 +245,7 @@ impl Containerd {
         Namespaces::at(self.run_dir.join("ns").join(sandbox))
     }
 
-    /// A record of ours.
+    /// Returns a record of Stanchion's own.
     pub(crate) async fn record(&self, id: &str) -> Result<Option<Container>> {
         let request = GetContainerRequest { id: id.to_owned() };
         match self.client.containers().get(self.client.request(request)).await {
@@ -255,7 +255,7 @@ impl Containerd {
         }
     }
 
-    /// Records of ours.
+    /// Lists the container records that match `filters`; without filters, all of the namespace.
     pub(crate) async fn records(&self, filters: Vec<String>) -> Result<Vec<Container>> {
         let request = self.client.request(ListContainersRequest { filters });
         let records = self.client.containers().list(request).await;
@@ -285,12 +285,12 @@ fn own(config: &SandboxConfig) -> Own {
     Own { network: config.network == NetworkMode::Pod, ipc: config.ipc == IpcMode::Pod, users: config.user_namespace }
 }
 
-/// Whether a sandbox has a process of its own.
+/// Returns whether a sandbox has a pause process.
 pub(crate) fn has_pause(record: &Container) -> bool {
     record.labels.get(names::PID).is_some_and(|pid| pid == "pod")
 }
 
-/// Their files below `/proc/sys`, and values.
+/// Returns the files of sysctls below `/proc/sys`, and their values.
 fn sysctls(sysctls: &[Sysctl]) -> Result<Vec<(String, String)>> {
     let path = |it: &Sysctl| {
         let unknown =

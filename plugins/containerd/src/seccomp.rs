@@ -1,8 +1,8 @@
-//! The default seccomp profile: the system calls that programs in containers need, and no other.
+//! Default seccomp profile: the system calls that programs in containers need, and no other.
 //!
-//! What is not named fails with `EPERM`: calls that load code into the kernel, change the node's clock, mounts, namespaces
-//! or devices, that are long obsolete, or that did not exist when this was written (for these runc answers `ENOSYS`). Calls
-//! that a capability guards are allowed with it ([`guarded`]), as containerd and Docker do.
+//! All other calls fail with `EPERM`: they load code into the kernel, change the node's clock, mounts, namespaces or
+//! devices, are long obsolete, or did not exist when this was written (for these runc answers `ENOSYS`). Calls that a
+//! capability guards are allowed with it ([`guarded`]), as containerd and Docker do.
 //! `clone3` fails with `ENOSYS`, so that libraries fall back to `clone`, whose flags can be checked.
 
 mod guarded;
@@ -15,7 +15,7 @@ use oci_spec::{
     },
 };
 
-/// Allowed whatever the arguments, by what they are for.
+/// Calls that are allowed with any arguments, by purpose.
 const ALLOWED: [&[&str]; 10] = [
     // Files: names.
     &[
@@ -60,7 +60,7 @@ const ALLOWED: [&[&str]; 10] = [
         "unlink",
         "unlinkat",
     ],
-    // Files: what is known of them.
+    // Files: metadata.
     &[
         "fgetxattr",
         "flistxattr",
@@ -98,7 +98,7 @@ const ALLOWED: [&[&str]; 10] = [
         "utimensat_time64",
         "utimes",
     ],
-    // Files: their content.
+    // Files: content.
     &[
         "_llseek",
         "cachestat",
@@ -410,7 +410,7 @@ const ALLOWED: [&[&str]; 10] = [
         "socketcall",
         "socketpair",
     ],
-    // The rest: randomness, the system, and a program's own walls.
+    // The rest: randomness, system information, and sandboxes that a program builds for itself.
     &[
         "getrandom",
         "landlock_add_rule",
@@ -425,13 +425,13 @@ const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 /// Flags of `clone` that make namespaces (clone(2)).
 const NEW_NAMESPACES: u64 = 0x7e02_0000;
-/// Sockets to the hypervisor, which know no network namespaces (vsock(7)).
+/// Family of sockets to the hypervisor, which ignore network namespaces (vsock(7)).
 const AF_VSOCK: u64 = 40;
-/// Personalities that change no more than how the program itself is shown the machine (personality(2)): Linux, with 32
-/// bits, both with the old release number, and asking which it is.
+/// Personalities that change only how the program sees the machine (personality(2)): Linux, with 32 bits, both with the
+/// old release number, and the query for the current one.
 const PERSONALITIES: [u64; 5] = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
-/// The profile for programs with these capabilities: the kernel asks for them, so the calls they guard are allowed.
+/// Returns the profile for these capabilities: the kernel checks them itself, so the calls they guard are allowed.
 pub(crate) fn profile(capabilities: &Capabilities) -> Result<LinuxSeccomp, OciSpecError> {
     let names = ALLOWED.iter().flat_map(|names| names.iter().copied()).chain(guarded::calls(capabilities));
     let mut syscalls = vec![
@@ -470,7 +470,7 @@ fn allow<'a>(
     }
 }
 
-/// A condition on a call's first argument.
+/// Makes a condition on a call's first argument.
 fn argument(value: u64, operator: LinuxSeccompOperator, other: u64) -> Result<LinuxSeccompArg, OciSpecError> {
     LinuxSeccompArgBuilder::default().index(0_usize).value(value).value_two(other).op(operator).build()
 }

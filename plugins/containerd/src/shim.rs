@@ -1,7 +1,7 @@
-//! Shims that nobody knows of any more.
+//! Shims that containerd has forgotten.
 //!
-//! containerd, cut off while it makes a task (its caller was killed), forgets the task, and sometimes the shim that it has
-//! started for it. Such a shim has nothing to do and would stay until the node is restarted (invariant I6).
+//! containerd, cut off while it creates a task (its caller was killed), forgets the task, and sometimes the shim that
+//! it has started for it. Such a shim has nothing to do and would stay until the node reboots (invariant I6).
 
 use std::{
     fs, io,
@@ -11,8 +11,8 @@ use std::{
 use stanchion_sdk::shim::{self, Shim};
 use stanchion_untrusted::tree;
 
-/// Ends the shims that were started for container `id`. Only to be called while no task is in the container's sandbox:
-/// all containers of a pod share a shim, which has the id of one of them.
+/// Ends the shims that were started for container `id`. Call it only while no task is in the container's sandbox: all
+/// containers of a pod share a shim, which has the id of one of them.
 pub(crate) fn end(socket: &Path, namespace: &str, id: &str) -> io::Result<()> {
     let is_ours = |shim: Shim<'_>| shim.namespace == namespace && real(Path::new(shim.address)) == real(socket);
     if shim::end(id, is_ours)? > 0 {
@@ -21,17 +21,17 @@ pub(crate) fn end(socket: &Path, namespace: &str, id: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Where runc keeps its records when containerd's shim calls it and no other root is configured.
+/// runc's state directory under containerd's shim, if no other root is configured.
 const RUNC_RECORDS: &str = "/run/containerd/runc";
 
-/// Removes runc's record of a container that its shim, which would have done it, has left. Its processes must have ended.
-/// `root` is where runc keeps them, empty for its shim's own place.
+/// Removes runc's state of a container that its shim has left behind. The container's processes must have ended. `root`
+/// is runc's state directory, empty for the shim's default.
 pub(crate) fn remove_record(root: &str, namespace: &str, id: &str) -> io::Result<()> {
     let root = if root.is_empty() { RUNC_RECORDS } else { root };
     tree::remove(Path::new(root).join(namespace).join(id))
 }
 
-/// The path without links, where it exists.
+/// Resolves the links of a path, if it exists.
 fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }

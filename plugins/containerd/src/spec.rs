@@ -1,8 +1,10 @@
-//! The OCI runtime configuration of a container. Every field is ours: the libraries' defaults are other programs' choices.
+//! OCI runtime configuration of a container. Every field is set here: the libraries' defaults are other programs'
+//! choices.
 //!
 //! # Layout
-//! - [`spec`]: the whole. [`process`], [`capabilities`]: what runs, as whom, with which rights.
-//! - [`mounts`], [`devices`]: the files it sees. [`confinement`]: seccomp, AppArmor, SELinux. [`pause`]: a pod's first process.
+//! - [`spec`]: the whole. [`process`], [`capabilities`]: program, user and rights.
+//! - [`mounts`], [`devices`]: the files it sees. [`confinement`]: seccomp, AppArmor, SELinux. [`pause`]: the pause
+//!   process.
 
 mod capabilities;
 mod confinement;
@@ -35,27 +37,27 @@ use crate::{
 
 pub(crate) use process::exec;
 
-/// What a container's configuration is made from.
+/// Inputs of a container's configuration.
 pub(crate) struct Parts<'a> {
     pub config: &'a ContainerConfig,
     pub image: &'a Resolved,
-    /// The image's users.
+    /// The image's user tables.
     pub tables: &'a Tables,
     pub namespaces: &'a Namespaces,
     pub own: Own,
     pub pid: PidMode,
     pub hostname: &'a str,
-    /// As the OCI runtime takes it.
+    /// Path of the cgroup, in the OCI runtime's form.
     pub cgroup: &'a str,
-    /// Groups the containers of a pod under one shim.
+    /// Id that groups the containers of a pod under one shim.
     pub group: &'a str,
 }
 
-/// The configuration.
+/// Builds the configuration.
 pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, SpecError> {
     let process = process::process(parts)?;
     let annotations = HashMap::from([("io.containerd.runc.v2.group".to_owned(), parts.group.to_owned())]);
-    // The image's files are below the bundle.
+    // Relative to the bundle, in which the shim mounts the image's files.
     let root = RootBuilder::default().path("rootfs").readonly(parts.config.security.read_only_root).build()?;
     let spec = SpecBuilder::default()
         .version("1.0.2")
@@ -65,12 +67,12 @@ pub(crate) fn spec(parts: &Parts<'_>) -> Result<Spec, SpecError> {
         .annotations(annotations)
         .linux(linux(parts)?);
     let mut spec = spec.build()?;
-    // With the node's network there is no UTS namespace to name; the builder would put a name of its own.
+    // With the node's network there is no UTS namespace to name; the builder would set a name of its own.
     spec.set_hostname(Some(parts.hostname.to_owned()).filter(|name| parts.own.network && !name.is_empty()));
     Ok(spec)
 }
 
-/// Why a configuration cannot be made.
+/// Reason why a configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SpecError {
     #[error("its OCI configuration")]
@@ -105,7 +107,7 @@ fn linux(parts: &Parts<'_>) -> Result<Linux, SpecError> {
         linux = linux.devices(devices::of_node()?);
     }
     let mut linux = linux.build()?;
-    // The builder would put lists of its own.
+    // The builder would set lists of its own.
     let is_masked = !security.privileged && !security.unmasked_proc;
     linux.set_masked_paths(is_masked.then(proc::masked)).set_readonly_paths(is_masked.then(proc::read_only));
     Ok(linux)
@@ -136,7 +138,7 @@ fn namespaces(parts: &Parts<'_>) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     Ok(namespaces)
 }
 
-/// A pod's users on the node: the same that its namespace has.
+/// Returns a pod's UID/GID mapping, the same as in its pinned user namespace.
 fn id_mappings(users: IdRange) -> Result<Vec<LinuxIdMapping>, OciSpecError> {
     let mapping = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(users.first).size(users.length);
     Ok(vec![mapping.build()?])
@@ -155,7 +157,7 @@ fn resources(parts: &Parts<'_>) -> Result<LinuxResources, OciSpecError> {
         LinuxResourcesBuilder::default().devices(devices::rules(parts.config.security.privileged)?).cpu(cpu.build()?);
     if let Some(limit) = wanted.memory_limit {
         let memory = LinuxMemoryBuilder::default().limit(limit);
-        // The limit of memory and swap together: no swap (R-RES-14).
+        // `swap` is the limit of memory and swap together: no swap (R-RES-14).
         let memory = if cgroup::limits_swap() { memory.swap(limit) } else { memory };
         resources = resources.memory(memory.build()?);
     }
@@ -171,7 +173,7 @@ fn resources(parts: &Parts<'_>) -> Result<LinuxResources, OciSpecError> {
         resources = resources.hugepage_limits(limits);
     }
     if cgroup::is_unified() {
-        // Without one of its processes a container is no longer what was started (R-RES-15).
+        // A container that has lost one of its processes is no longer what was started (R-RES-15).
         resources = resources.unified(HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())]));
     }
     resources.build()

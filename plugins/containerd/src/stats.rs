@@ -1,4 +1,4 @@
-//! What containers use, from their cgroups and the snapshotter.
+//! Resource use of containers, from their cgroups and the snapshotter.
 
 use containerd_client::services::v1::snapshots::UsageRequest;
 use stanchion_sdk::runtime::{ContainerId, ContainerStats, DiskUsage, Error, ErrorKind, Result, Stats};
@@ -30,7 +30,7 @@ impl Containerd {
             let request = UsageRequest { snapshotter: record.snapshotter.clone(), key: key.clone() };
             let size = match self.client.snapshots().usage(self.client.request(request)).await {
                 Ok(usage) => usage.into_inner().size.try_into().unwrap_or(0),
-                // The snapshots come with the start.
+                // The start makes the snapshots.
                 Err(status) if is_gone(&status) => 0,
                 Err(status) => return Err(failed(format!("measuring the files of container {id}"), &status)),
             };
@@ -40,11 +40,11 @@ impl Containerd {
     }
 }
 
-/// The use of one container; `None` when it does not run.
+/// Returns the usage of one container; `None` when it does not run.
 fn of(id: &str, path: &str) -> Option<ContainerStats> {
     let cgroup = Cgroup::at(path);
     let pids = cgroup.population().filter(|pids| *pids > 0)?;
-    // v1's own file, else v2's in µs.
+    // The file of cgroup v1 (ns), else that of v2 (µs).
     let cpu = cgroup.number(&["cpuacct.usage"]).or_else(|| Some(cgroup.field("cpu.stat", "usage_usec")? * 1000));
     let memory = cgroup.number(&["memory.usage_in_bytes", "memory.current"])?;
     let inactive = ["total_inactive_file", "inactive_file"];

@@ -1,4 +1,4 @@
-//! Tasks: containers as processes. Started, asked to stop, killed.
+//! Tasks: the processes of containers, from start to stop or kill.
 
 use std::{io, path::Path, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
 
 const SIGTERM: u32 = 15;
 const SIGKILL: u32 = 9;
-/// How often a start is tried while containerd takes back one that was given up.
+/// Interval between tries of a start while containerd still cleans up one that was given up.
 const AGAIN: Duration = Duration::from_millis(100);
 
 impl Containerd {
@@ -38,7 +38,8 @@ impl Containerd {
         finish(turn, async move { backend.start_task_now(&id).await }).await
     }
 
-    /// Snapshot, task, start. A step that an earlier, broken start has done is not done again.
+    /// Makes the snapshot and the task, and starts it. A step that an earlier, interrupted start has done is not
+    /// repeated.
     async fn start_task_now(&self, id: &ContainerId) -> Result<()> {
         let tried = || format!("starting container {id}");
         let record = self
@@ -56,13 +57,13 @@ impl Containerd {
             let rootfs = self.files(&record).await?;
             let is_earlier = self.create_mounted(&record, rootfs).await? == 0;
             let request = StartRequest { container_id: id.0.clone(), exec_id: String::new() };
-            // containerd does not keep the time. Noting it costs a write to disk, which here nobody waits for.
+            // containerd does not keep the start time. Its write to disk runs concurrently with the start.
             let note = [(names::STARTED, clock::now().to_string())];
             let mut tasks = self.client.tasks();
             let (started, noted) =
                 tokio::join!(tasks.start(self.client.request(request)), self.label(id.as_str(), &note));
             match started {
-                // The task is one of a try that was given up: what has become of it cannot be started.
+                // The task is left from a try that was given up, and containerd has removed it: it cannot be started.
                 Err(status) if is_earlier && is_gone(&status) && clock::instant() < until => {
                     self.end_task(id).await?;
                     self.clean_up_after(&record).await?;
@@ -73,7 +74,7 @@ impl Containerd {
         }
     }
 
-    /// The container's own files, on top of its image's.
+    /// Prepares the container's own snapshot on top of its image's.
     async fn files(&self, record: &Container) -> Result<Vec<Mount>> {
         let id = &record.id;
         let prepare = PrepareSnapshotRequest {
@@ -91,13 +92,13 @@ impl Containerd {
             prepared => prepared.map(|it| it.into_inner().mounts),
         };
         mounts.map_err(|status| {
-            // Something of the image is gone: the next look-up starts from the store.
+            // Part of the image is gone: the next look-up reads the store again.
             self.images.forget_resolved();
             failed(format!("preparing the files of container {id}"), &status)
         })
     }
 
-    /// Its process, not started yet; 0 if an earlier try has made it.
+    /// Creates the task without starting it. Returns its process id, or 0 if an earlier try has created it.
     pub(crate) async fn create_task(&self, record: &Container, rootfs: Vec<Mount>) -> Result<u32> {
         let id = &record.id;
         let log = record.labels.get(names::LOG).cloned().unwrap_or_default();
@@ -131,13 +132,13 @@ impl Containerd {
                 Err(status) if has_bundle_of_earlier(status.message(), id) && clock::instant() < until => {
                     tokio::time::sleep(AGAIN).await;
                 }
-                // In the words of those who look for it, and the same for each life of a container.
+                // The text that users search for, the same for each attempt of a container.
                 Err(status) => return Err(failed("failed to create containerd task".to_owned(), &status)),
             }
         }
     }
 
-    /// Given up while it waits, a stop has sent its signal, and no more.
+    /// Stops a container. If cancelled while it waits, it has sent only its stop signal.
     pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         if !grace.is_zero() {
             let Some(record) = self.record(id.as_str()).await? else { return Ok(()) };
@@ -145,7 +146,7 @@ impl Containerd {
             if !self.signal(id, stop, false).await? {
                 return Ok(());
             }
-            // The end is kept until the task is deleted: it cannot be missed between the two calls.
+            // The task keeps its end until it is deleted: it cannot be missed between the two calls.
             if let Ok(ended) = tokio::time::timeout(grace, self.wait_task(id)).await {
                 return ended;
             }
@@ -156,7 +157,7 @@ impl Containerd {
         }
     }
 
-    /// Kills and deletes a task. Whether there was one to delete.
+    /// Kills and deletes a task. Returns whether there was one to delete.
     pub(crate) async fn end_task(&self, id: &ContainerId) -> Result<bool> {
         self.halt_container(id, Duration::ZERO).await?;
         let delete = DeleteTaskRequest { container_id: id.0.clone() };
@@ -176,7 +177,7 @@ impl Containerd {
         }
     }
 
-    /// Sends a signal. Whether there was anything to receive it.
+    /// Sends a signal. Returns whether there was a process to receive it.
     async fn signal(&self, id: &ContainerId, signal: u32, all: bool) -> Result<bool> {
         let request = KillRequest { container_id: id.0.clone(), exec_id: String::new(), signal, all };
         match self.client.tasks().kill(self.client.request(request)).await {
@@ -187,7 +188,7 @@ impl Containerd {
     }
 }
 
-/// A pipe that the shim reads from as soon as somebody writes to it; until then the input is open and silent.
+/// Makes the FIFO that the shim reads from; until somebody writes to it, the input is open and silent.
 fn make_input(path: &Path) -> io::Result<()> {
     if let Some(dir) = path.parent() {
         make_directory(dir)?;
@@ -198,12 +199,12 @@ fn make_input(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Tells whether a task cannot be signalled because it is over.
+/// Returns whether a task cannot be signalled because it has ended.
 fn is_over(status: &Status) -> bool {
     is_gone(status) || status.message().contains("process already finished")
 }
 
-/// The number of a container's stop signal: what its record notes, or `SIGTERM`. Of an unknown one the pod's events tell.
+/// Returns a container's stop signal: its record's, or `SIGTERM`. The pod's events report an unknown one.
 pub(crate) fn stop_signal(named: Option<&String>) -> u32 {
     let number = named.and_then(|name| signal::number(name)).and_then(|number| u32::try_from(number).ok());
     number.unwrap_or(SIGTERM)

@@ -1,7 +1,7 @@
-//! What runs while containerd is away: shims and their containers go on without it.
+//! Containers that run while containerd is away: shims and their containers go on without it.
 //!
-//! containerd keeps a directory for every task, the bundle, below its state directory. In there are the OCI configuration,
-//! in which we note what our records say, and the number of the first process.
+//! containerd keeps a directory for every task, the bundle, below its state directory. It holds the OCI configuration,
+//! whose annotations repeat our records, and the id of the first process.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -29,24 +29,24 @@ use crate::{
     task,
 };
 
-/// How often it is looked whether a process that was told to end has ended.
+/// Interval between checks whether a signalled process has ended.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What our record of a container says.
+/// Content of a container's record.
 #[derive(Serialize, Deserialize)]
 struct Note {
     labels: BTreeMap<String, String>,
     image: String,
 }
 
-/// What our record of a sandbox says.
+/// Content of a sandbox's record.
 #[derive(Serialize, Deserialize)]
 struct SandboxNote {
     labels: BTreeMap<String, String>,
     created_at: Timestamp,
 }
 
-/// What is noted of a container and its sandbox in the OCI configuration.
+/// Returns the annotations that repeat the records of a container and its sandbox.
 pub(crate) fn notes(
     labels: &HashMap<String, String>,
     image: &str,
@@ -62,23 +62,23 @@ pub(crate) fn notes(
     ])
 }
 
-/// What is used of an OCI configuration.
+/// Used part of an OCI configuration.
 #[derive(Deserialize)]
 pub(crate) struct Bundle {
-    /// Notes of ours, among others.
+    /// Our notes, among others.
     #[serde(default)]
     pub annotations: HashMap<String, String>,
 }
 
-/// What runs of ours below one containerd, looked at without it.
+/// Stanchion's running containers of one containerd, found without it.
 #[derive(Clone, Debug)]
 pub struct Unattended {
     backend: Containerd,
-    /// The bundles of our namespace.
+    /// Directory of the bundles of our namespace.
     bundles: PathBuf,
 }
 
-/// One container that runs.
+/// A running container.
 struct Running {
     note: Note,
     sandbox: SandboxNote,
@@ -86,15 +86,15 @@ struct Running {
 }
 
 impl Unattended {
-    /// Below the containerd with this state directory.
+    /// Reads the bundles of the containerd with this state directory.
     #[must_use]
     pub fn new(backend: Containerd, state: &Path) -> Self {
         let bundles = state.join("io.containerd.runtime.v2.task").join(backend.client.namespace());
         Self { backend, bundles }
     }
 
-    /// The containers of which processes run, and their sandboxes. What has ended is not listed, nor what never started:
-    /// only containerd knows of them.
+    /// Lists the containers that have running processes, and their sandboxes. Containers that have ended or never
+    /// started are left out: only containerd knows of them.
     ///
     /// # Errors
     /// The bundles cannot be read.
@@ -150,11 +150,11 @@ impl Unattended {
         }
     }
 
-    /// Stops a container as [`stop_container`](stanchion_sdk::runtime::Runtime::stop_container) does. Nothing happens to
-    /// one that does not run.
+    /// Stops a container as [`stop_container`](stanchion_sdk::runtime::Runtime::stop_container) does. Does nothing if
+    /// it does not run.
     ///
     /// # Errors
-    /// Its processes cannot be signalled, or do not end.
+    /// The container's processes cannot be signalled, or do not end.
     pub async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let Some(running) = self.running(id.as_str()) else { return Ok(()) };
         let failed =
@@ -193,7 +193,7 @@ impl Running {
         }
     }
 
-    /// Sends its stop signal to its first process, if that is still the one that was started.
+    /// Sends the stop signal to the first process, if that is still the one that was started.
     fn ask_to_end(&self) -> io::Result<()> {
         let signal = task::stop_signal(self.note.labels.get(names::STOP_SIGNAL));
         let Ok(pid) = read_text(self.bundle.join("init.pid"), Links::Follow, limits::OWN_FILE) else { return Ok(()) };

@@ -1,12 +1,13 @@
-//! Images that no container uses (R-IMG-11). Those of other namespaces have names of their own: what they share with ours is kept
-//! for them by containerd.
+//! Images that no container uses (R-IMG-11). Images of other containerd namespaces have names of their own: containerd
+//! keeps for them what they share with ours.
 
 use stanchion_sdk::runtime::{Error, ErrorKind, Result, UnusedImage};
 
 use crate::{Containerd, names};
 
 impl Containerd {
-    /// What the namespace's containers are made of or have mounted, ours and those of others, by reference and by digest.
+    /// Returns the images that the namespace's containers, ours and others', are made of or have mounted, by reference
+    /// and digest.
     pub(crate) async fn images_in_use(&self) -> Result<Vec<String>> {
         let used = |label: &str| label == names::IMAGE_DIGEST || label.starts_with(names::MOUNTED_IMAGE);
         let of = |record: containerd_client::services::v1::Container| {
@@ -17,7 +18,7 @@ impl Containerd {
         Ok(used.filter(|image| !image.is_empty()).collect())
     }
 
-    /// Removes an image, and waits until what only it had is off the disk.
+    /// Removes an image, and waits until its unshared content is off the disk.
     pub(crate) async fn erase_unused_image(&self, image: &UnusedImage) -> Result<()> {
         let UnusedImage { reference, digest } = image;
         let kept = |why: &str| Error::new(ErrorKind::Conflict, format!("removing image {reference}")).because(why);

@@ -1,18 +1,19 @@
-//! What has to be mounted on the node for a container, while the OCI runtime makes it and binds it into the container:
-//! images (R-VOL-11), what an image declares with `VOLUME`, and for users of a pod's own whatever they are to own (R-SEC-14).
+//! Volumes that are mounted on the node while the OCI runtime makes a container and binds them into it: images
+//! (R-VOL-11), `VOLUME`s of the container's image, and for a pod with its own user namespace all volumes that its users
+//! must own (R-SEC-14).
 //!
-//! An image has a view of its files, a snapshot that the container's record names: garbage collection takes neither the view
-//! nor the image's layers as long as there is the record, whatever becomes of the image's name.
+//! An image volume is a view of the image's files, a snapshot that the container's record names: while the record
+//! exists, garbage collection removes neither the view nor the image's layers, whatever becomes of the image's name.
 //!
 //! ```text
-//! <run_dir>/images/<sandbox>+<container>/<number>           what is mounted in the container
-//! <run_dir>/images/<sandbox>+<container>/<number>.all       the image that it is a part of, or that a snapshot is made of
-//! <run_dir>/images/<sandbox>+<container>/<number>.<layer>   a layer of that, for the pod's users
-//! <run_dir>/images/<sandbox>+<container>/root.<layer>       a layer of the container's own image, likewise
+//! <run_dir>/images/<sandbox>+<container>/<number>           mounted in the container
+//! <run_dir>/images/<sandbox>+<container>/<number>.all       the whole image of a `subPath`; the snapshot of a `VOLUME`
+//! <run_dir>/images/<sandbox>+<container>/<number>.<layer>   a layer of the image, ID-mapped for the pod's users
+//! <run_dir>/images/<sandbox>+<container>/root.<layer>       the same for a layer of the container's own image
 //! ```
 //!
 //! # Layout
-//! - This: all of them. [`declared`]: what an image declares.
+//! - This module: all volumes. [`declared`]: `VOLUME`s of an image.
 
 mod declared;
 
@@ -46,43 +47,43 @@ use crate::{
     unattended::Bundle,
 };
 
-/// What is mounted in a container from a place on the node.
+/// Volume that is mounted in a container from a path on the node.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 pub(crate) enum Volume {
     Image(Image),
-    /// What the container's own image declares with `VOLUME`.
+    /// `VOLUME` of the container's own image.
     Declared {
-        /// Where, from the root.
+        /// Path in the container, from the root.
         declared: PathBuf,
-        /// The key of the snapshot that holds it.
+        /// Key of the snapshot that holds its files.
         snapshot: String,
     },
-    /// What is at a path of the node, for the pod's users.
+    /// Path of the node, mounted for the pod's users.
     Path {
         path: PathBuf,
         access: Access,
     },
 }
 
-/// What is mounted of an image.
+/// Image volume.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Image {
-    /// The image, by reference; empty in what earlier versions noted.
+    /// Reference of the image; empty in records of earlier versions.
     #[serde(default)]
     image: String,
-    /// The key of the view that shows its files.
+    /// Key of the view that shows its files.
     view: String,
-    /// The snapshot that holds them; empty for an image without any.
+    /// Snapshot of its files; empty for an image without any.
     layers: String,
-    /// The part that is mounted; empty is all of it.
+    /// Part that is mounted; empty for all of it.
     sub_path: PathBuf,
 }
 
-/// What the names of labels that keep snapshots of declared volumes begin with.
+/// Prefix of the names in labels that keep snapshots of declared volumes.
 const DECLARED: &str = "volume-";
 
-/// The keys of the snapshots that hold what a container has written to volumes that its image declares.
+/// Returns the keys of the snapshots that hold what a container has written to its image's `VOLUME`s.
 pub(crate) fn written(record: &Container) -> impl Iterator<Item = &String> {
     let is_declared = |label: &str| {
         let name = label.strip_prefix(KEPT_SNAPSHOT).and_then(|label| label.rsplit('/').next());
@@ -91,12 +92,12 @@ pub(crate) fn written(record: &Container) -> impl Iterator<Item = &String> {
     record.labels.iter().filter(move |(label, _)| is_declared(label)).map(|(_, snapshot)| snapshot)
 }
 
-/// The volumes of a container, in the order of their numbers, as its OCI configuration notes them.
+/// Returns the annotation that notes the volumes of a container, in the order of their numbers.
 pub(crate) fn note(volumes: &[Volume]) -> serde_json::Result<(String, String)> {
     Ok((names::VOLUMES.to_owned(), serde_json::to_string(volumes)?))
 }
 
-/// The labels of a container's record that keep the views of its volumes, and tell what they are of.
+/// Returns the labels of a container's record that keep its views and snapshots, and name its images.
 pub(crate) fn labels(volumes: &[Volume], snapshotter: &str) -> impl Iterator<Item = (String, String)> {
     volumes.iter().enumerate().flat_map(move |(number, volume)| match volume {
         Volume::Path { .. } => Vec::new(),
@@ -111,8 +112,8 @@ pub(crate) fn labels(volumes: &[Volume], snapshotter: &str) -> impl Iterator<Ite
 }
 
 impl Containerd {
-    /// What a container is to have mounted from places on the node, which are filled in: images, and everything where the pod
-    /// has users of its own.
+    /// Returns the container's volumes: images, `VOLUME`s, and for a pod with its own users all mounts. Sets or adds
+    /// their mounts in `config`.
     pub(crate) async fn volumes(
         &self,
         container: &str,
@@ -163,7 +164,7 @@ impl Containerd {
         Ok(Image { image: reference.clone(), view, layers, sub_path: sub_path.clone() })
     }
 
-    /// Makes the process of a container, with its files and its volumes on the node meanwhile.
+    /// Creates the task of a container while its files and volumes are mounted on the node.
     pub(crate) async fn create_mounted(&self, record: &Container, files: Vec<Mount>) -> Result<u32> {
         let (volumes, users) = (noted(record)?, users::noted(record.labels.get(names::USERS)));
         if volumes.is_empty() && users.is_none() {
@@ -173,14 +174,14 @@ impl Containerd {
             Ok(files) => self.create_task(record, files).await,
             Err(error) => Err(error),
         };
-        // What stays goes with the container, or when the next agent comes.
+        // Remaining mounts go with the container, or at the next start of the agent.
         if let Err(error) = self.clear(record).await {
             tracing::warn!(container = record.id, error = error.chain(), "a volume stays mounted on the node");
         }
         made
     }
 
-    /// The container's own files are answered, as the pod's users are to have them.
+    /// Mounts the volumes. Returns the container's own files as the pod's users must see them.
     async fn put(
         &self,
         record: &Container,
@@ -199,7 +200,7 @@ impl Containerd {
                 }
                 Volume::Image(Image { view, layers, sub_path, .. }) => {
                     let mounts = self.view(&layers, &view).await.map_err(|status| {
-                        // Something of the image is gone: the next look-up starts from the store.
+                        // Part of the image is gone: the next look-up reads the store again.
                         self.images.forget_resolved();
                         failed(tried.clone(), &status)
                     })?;
@@ -225,7 +226,7 @@ impl Containerd {
         .await
     }
 
-    /// Removes what a container has of images, and what it has written to volumes that its image declares.
+    /// Removes a container's views of images, and what it has written to its image's `VOLUME`s.
     pub(crate) async fn erase_volumes(&self, record: &Container) -> Result<()> {
         let kept = record.labels.iter().filter(|(label, _)| label.starts_with(KEPT_SNAPSHOT));
         let views: Vec<String> = kept.map(|(_, view)| view.clone()).collect();
@@ -249,8 +250,8 @@ impl Containerd {
         .await
     }
 
-    /// Where volumes are on the node, by sandbox. Of sandboxes of ours that is what starts have left that were cut off, as
-    /// long as none is under way.
+    /// Lists the volumes on the node, by sandbox. Those of our sandboxes are left from interrupted starts, as long as
+    /// no start is under way.
     pub(crate) fn volumes_on_node(&self) -> io::Result<Vec<(String, PathBuf)>> {
         let images = self.run_dir.join("images");
         let sandbox = |container: &str| container.split('+').next().unwrap_or_default().to_owned();
@@ -259,7 +260,7 @@ impl Containerd {
     }
 
     fn home(&self, sandbox: &str, container: &str) -> PathBuf {
-        // No id has the sign between them.
+        // No id contains a `+`.
         self.run_dir.join("images").join(format!("{sandbox}+{container}"))
     }
 
@@ -268,22 +269,22 @@ impl Containerd {
     }
 }
 
-/// What a volume is made of.
+/// Source of a volume.
 enum Files {
     Path(PathBuf, Access),
     Declared { mounts: Vec<Mount>, declared: PathBuf },
     Image { mounts: Vec<Mount>, sub_path: PathBuf },
 }
 
-/// Where the volumes of a container are on the node.
+/// Directory on the node of a container's volumes.
 struct Place<'a> {
     home: &'a Path,
-    /// The pod's users on the node, and the namespace that says so.
+    /// UIDs/GIDs of the pod on the node, and its user namespace.
     users: Option<&'a (IdRange, File)>,
 }
 
 impl Place<'_> {
-    /// `own` are the container's own files.
+    /// Mounts one volume. `own` are the container's own files.
     fn put(&self, number: usize, files: &Files, own: &[Mount]) -> io::Result<()> {
         let place = self.home.join(number.to_string());
         match (files, self.users) {
@@ -304,7 +305,7 @@ impl Place<'_> {
         }
     }
 
-    /// An image's layers, or a container's own files, as the pod's users are to have them.
+    /// Returns an image's layers, or a container's own files, as the pod's users must see them.
     fn layers(&self, layers: Layers, name: &str) -> io::Result<Layers> {
         let Some((_, namespace)) = self.users else { return Ok(layers) };
         layers.from_others(|number, layer| {
@@ -313,11 +314,11 @@ impl Place<'_> {
         })
     }
 
-    /// A container's own files, as the pod's users are to have them.
+    /// Returns a container's own files, as the pod's users must see them.
     fn own_files(&self, files: Vec<Mount>) -> io::Result<Vec<Mount>> {
         let Some((users, _)) = self.users else { return Ok(files) };
         let Layers { kind, source, options } = self.layers(layers_of(&files)?, "root")?;
-        // What the container writes lies over its image's layers, and has the pod's users on the node.
+        // The container writes over its image's layers, with the pod's UIDs on the node.
         if let Some(written) = options.iter().find_map(|option| option.strip_prefix("upperdir=")) {
             chown(written, Some(users.first), Some(users.first))?;
         }
@@ -329,7 +330,7 @@ fn sandbox_of(record: &Container) -> &str {
     record.labels.get(names::SANDBOX).map(String::as_str).unwrap_or_default()
 }
 
-/// The volumes that a container's record notes.
+/// Returns the volumes that a container's record notes.
 fn noted(record: &Container) -> Result<Vec<Volume>> {
     let has_volumes = |label: &String| label == names::USERS || label.starts_with(KEPT_SNAPSHOT);
     if !record.labels.keys().any(has_volumes) {

@@ -18,19 +18,18 @@ use support::{Bed, said};
 async fn containerd_keeps_the_contract() -> Result<()> {
     let bed = Bed::new()?;
     let mut options = Options::pulling(&bed.image, bed.path("logs"));
-    // One group of cases, while one works on it.
+    // `CONFORMANCE_ONLY` selects one group of cases, while one works on it.
     options.only = std::env::var("CONFORMANCE_ONLY").ok();
     let transcript = conformance::run(&bed.backend, &options).await;
     println!("{transcript}");
     ensure!(!transcript.cases.is_empty(), "no case ran");
     ensure!(transcript.failures().is_empty(), "rules of the contract are broken:\n{transcript}");
-    // An open input without a terminal: containerd's shim has none beside a logger.
+    // Standard input without a terminal: containerd's shim has none beside a logger.
     ensure!(transcript.unsupported() == ["environment.input"], "not supported: {:?}", transcript.unsupported());
     bed.nothing_left().await
 }
 
-/// An agent that is killed while containerd starts a container leaves that to containerd, which takes it back. Meanwhile the next
-/// agent starts the container.
+/// Checks the next start of a container while containerd still undoes one whose agent was killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_start_waits_until_containerd_has_taken_back_one_that_was_given_up() -> Result<()> {
     let bed = Bed::new()?;

@@ -1,4 +1,4 @@
-//! Registries that send what they should not, and images that are written carelessly.
+//! Registries that send wrong answers, and images that are written carelessly.
 
 #![allow(missing_docs, reason = "a test")]
 #![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
@@ -17,13 +17,13 @@ fn of(reference: &str) -> PullImage {
     PullImage { reference: reference.to_owned(), ..PullImage::default() }
 }
 
-/// What containerd has of blobs that are not there as a whole.
+/// Lists containerd's unfinished writes of blobs.
 fn unfinished(bed: &Bed) -> Result<Vec<String>> {
     let listed = bed.ctr().run(&["content", "active"])?;
     Ok(listed.lines().filter(|line| line.contains("stanchion-")).map(str::to_owned).collect())
 }
 
-/// The most memory that this process has had, KiB.
+/// Returns the peak memory of this process, KiB.
 fn peak() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("the kernel tells it")?;
@@ -57,7 +57,7 @@ async fn what_is_wrong_is_refused_by_name_and_what_is_careless_runs() -> Result<
         (Manner::BareConfig, None),
         (Manner::NullConfig, None),
     ] {
-        // Each has a layer of its own: none is there already.
+        // Each has a layer of its own, so none is there already.
         let reference = registry.image(manner, &format!("{manner:?}"))?;
         let pulled = bed.backend.pull_image(of(&reference), Progress::ignored()).await;
         match (pulled, refused) {
@@ -73,7 +73,7 @@ async fn what_is_wrong_is_refused_by_name_and_what_is_careless_runs() -> Result<
                 anyhow::bail!("{manner:?}: {pulled:?}, not {refused:?}");
             }
         }
-        // The server notices only with what it sends next.
+        // The server notices a closed connection only with its next write.
         eventually("the registry to be left", async || {
             ensure!(!registry.is_sending("hostile"), "{manner:?}: it still sends");
             ensure!(unfinished(&bed)?.is_empty(), "{manner:?}: {:?}", unfinished(&bed)?);
@@ -107,7 +107,7 @@ async fn a_layer_that_does_not_come_holds_nobody_up_and_leaves_nothing() -> Resu
     };
     let pull = bed.backend.pull_image(of(&slow), Progress::ignored());
     match select(pin!(pull), pin!(other)).await {
-        // Once the layer is there, nobody needs the slow one.
+        // Once the layer is there, nobody needs the slow transfer.
         Either::Left((pulled, other)) => {
             pulled.map_err(said)?;
             drop(other.await?);

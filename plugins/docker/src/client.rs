@@ -1,4 +1,4 @@
-//! The connection to one Docker: a connection of its own for every request, as Docker's own client has it.
+//! Client of one Docker, with a connection for every request, as in Docker's own client.
 
 use std::{
     error::Error as StdError,
@@ -31,12 +31,12 @@ use tokio::{
 
 use crate::{limits, names};
 
-/// How long Docker may take to begin an answer, seconds.
+/// Longest time for Docker to begin an answer, seconds.
 const PATIENCE: u64 = 120;
-/// The oldest API that has all that is used here: Docker 20.10.
+/// Oldest API that has all that is used here: Docker 20.10.
 const OLDEST: ClientVersion = ClientVersion { major_version: 1, minor_version: 41 };
 
-/// A handle on Docker's API. Cheap to clone.
+/// Handle on Docker's API. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     api: Docker,
@@ -44,18 +44,18 @@ pub(crate) struct Client {
     owner: Arc<str>,
 }
 
-/// Where requests go, and with which version of the API once that is agreed.
+/// Docker's socket, and the version of the API once that is agreed.
 #[derive(Clone, Debug)]
 struct Wire {
     socket: Arc<Path>,
     version: Arc<Mutex<Option<ClientVersion>>>,
 }
 
-/// A future of the client library's making.
+/// Future in the client library's form.
 type Sending = Pin<Box<dyn Future<Output = std::result::Result<Response<Incoming>, ApiError>> + Send>>;
 
 impl Client {
-    /// A client that connects when it is used. `owner` marks what is ours.
+    /// Makes a client that connects when it is used. `owner` marks our objects.
     pub fn new(socket: &Path, owner: &str) -> Result<Self> {
         let wire = Wire { socket: socket.into(), version: Arc::default() };
         let sender = wire.clone();
@@ -69,7 +69,7 @@ impl Client {
         Ok(Self { api, wire, owner: owner.into() })
     }
 
-    /// The API.
+    /// Returns the API.
     pub fn api(&self) -> &Docker {
         &self.api
     }
@@ -93,17 +93,17 @@ impl Client {
         *self.wire.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
     }
 
-    /// The label that marks everything of ours, as a filter.
+    /// Returns the filter for the label that marks our objects.
     pub fn of_ours(&self) -> String {
         format!("{}={}", names::OWNER, self.owner)
     }
 
-    /// Whether these are labels of something of ours.
+    /// Returns whether these are the labels of an object of ours.
     pub fn owns(&self, labels: Option<&std::collections::HashMap<String, String>>) -> bool {
         labels.and_then(|labels| labels.get(names::OWNER)).is_some_and(|owner| **owner == *self.owner)
     }
 
-    /// A container of ours. What is somebody else's does not exist.
+    /// Returns a container of ours; `None` for somebody else's.
     pub async fn find(&self, id: &str) -> Result<Option<ContainerInspectResponse>> {
         match self.api.inspect_container(id, None::<InspectContainerOptions>).await {
             Ok(found) => {
@@ -166,7 +166,7 @@ impl Wire {
     }
 }
 
-/// Tells whether what Docker answers to this path goes on for as long as something lasts, and is read as it comes.
+/// Returns whether Docker answers this path with a stream, which is read as it comes.
 fn is_stream(path: &str) -> bool {
     let last = path.rsplit('/').next().unwrap_or_default();
     matches!(last, "events" | "logs")
@@ -175,7 +175,7 @@ fn is_stream(path: &str) -> bool {
         || path.starts_with("/images/load")
 }
 
-/// A connection on which one answer comes, of so many bytes at most.
+/// Connection with one answer, of at most `limit` bytes.
 struct Answer {
     from: UnixStream,
     read: u64,
@@ -205,7 +205,7 @@ impl AsyncWrite for Answer {
     }
 }
 
-/// Returns the limit that Docker's answer was beyond, if it was.
+/// Returns the limit that Docker's answer exceeds, if any.
 pub(crate) fn too_large(error: &ApiError) -> Option<TooLarge> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(error) = next {
@@ -218,7 +218,8 @@ pub(crate) fn too_large(error: &ApiError) -> Option<TooLarge> {
     None
 }
 
-/// Docker reads credentials in the alphabet of URLs, and takes none where that fails; the library writes the other one.
+/// Rewrites credentials in base64's alphabet for URLs: Docker ignores those that it cannot read so. The library writes
+/// the other alphabet.
 fn url_safe(request: &mut BollardRequest) {
     if let Some(value) = request.headers_mut().get_mut("x-registry-auth")
         && let Ok(text) = value.to_str()
@@ -234,7 +235,7 @@ fn parse(version: &str) -> Option<ClientVersion> {
     Some(ClientVersion { major_version: major.parse().ok()?, minor_version: minor.parse().ok()? })
 }
 
-/// The contract's error for a failed call; `tried` says what was tried on what.
+/// Converts a failed call into the contract's error; `tried` names the action and its object.
 pub(crate) fn failed(tried: impl Into<String>, error: &ApiError) -> Error {
     if let Some(large) = too_large(error) {
         return Error::new(ErrorKind::Invalid, tried).because(format!("Docker's answer cannot be taken: {large}"));
@@ -255,14 +256,14 @@ pub(crate) fn failed(tried: impl Into<String>, error: &ApiError) -> Error {
     };
     let wrapped = Error::new(kind, tried);
     match error {
-        // The words without the library's around them.
+        // The message without the library's text around it.
         ApiError::DockerResponseServerError { message, .. } => wrapped.because(limits::WORDS.cut(message.trim())),
         ApiError::DockerStreamError { error } => wrapped.because(limits::WORDS.cut(error.trim())),
         other => wrapped.caused_by(other),
     }
 }
 
-/// What Docker said, where it said something.
+/// Returns Docker's message, if there is one.
 pub(crate) fn said(error: &ApiError) -> &str {
     match error {
         ApiError::DockerResponseServerError { message, .. } => message,
@@ -271,7 +272,7 @@ pub(crate) fn said(error: &ApiError) -> &str {
     }
 }
 
-/// Docker's status of a failed call; 0 where there is none.
+/// Returns Docker's HTTP status of a failed call; 0 if there is none.
 pub(crate) fn status(error: &ApiError) -> u16 {
     match error {
         ApiError::DockerResponseServerError { status_code, .. } => *status_code,
@@ -279,7 +280,7 @@ pub(crate) fn status(error: &ApiError) -> u16 {
     }
 }
 
-/// Whether a call failed only because the thing is gone already.
+/// Returns whether a call failed only because its object no longer exists.
 pub(crate) fn is_gone(error: &ApiError) -> bool {
     status(error) == 404
 }

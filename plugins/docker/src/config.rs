@@ -1,4 +1,4 @@
-//! `[backend.docker]`
+//! Settings of `[backend.docker]`.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
@@ -14,21 +14,21 @@ use stanchion_sdk::{
 pub struct Config {
     /// Docker's socket.
     pub socket: PathBuf,
-    /// Value of the label that marks everything of ours: two agents on one Docker need two.
+    /// Value of the label that marks all our objects: two agents on one Docker need two.
     pub namespace: String,
-    /// The network of Docker that pods with a network of their own are connected to.
+    /// Docker network for pods with a network of their own.
     pub network: String,
     /// Root of the containers' cgroups: a path in every hierarchy, or, with systemd as Docker's driver, a slice.
     pub cgroup_root: String,
-    /// A log file is rotated before it is larger than this, bytes.
+    /// Maximum size of a log file, bytes: it is rotated before it grows larger.
     pub log_max_size: u64,
-    /// Log files kept of one container, the current one included.
+    /// Number of log files kept per container, the current one included.
     pub log_max_files: u32,
     /// Credentials for registries, by host.
     pub registry: BTreeMap<String, RegistryConfig>,
 }
 
-/// `[backend.docker.registry."host"]`. Mirrors and plain HTTP are settings of Docker's own (`daemon.json`).
+/// Settings of `[backend.docker.registry."host"]`. Mirrors and plain HTTP are settings of Docker's own (`daemon.json`).
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RegistryConfig {
@@ -36,11 +36,11 @@ pub struct RegistryConfig {
     pub username: Option<String>,
     /// Password or token.
     pub password: Option<String>,
-    /// In place of both: what its token server gives tokens for, the `identitytoken` of Docker's config.json.
+    /// Replaces user name and password: the token server gives tokens for it. `identitytoken` of Docker's config.json.
     pub identity_token: Option<String>,
 }
 
-// Without password and token (I10).
+// Omits password and token (I10).
 impl fmt::Debug for RegistryConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistryConfig").field("username", &self.username).finish_non_exhaustive()
@@ -69,11 +69,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What would otherwise be told by the first pod that fails.
+    /// Checks the settings, so that the start reports a mistake and not the first pod that fails.
     pub(crate) fn validate(&self) -> Result<()> {
         settings::socket(&self.socket, "Docker")?;
         settings::namespace(&self.namespace)?;
-        // What the pods of one node share would be no network of theirs.
+        // Pods need a network of their own, which these modes do not give.
         if self.network.is_empty() || ["host", "none"].contains(&&*self.network) || self.network.contains(':') {
             return wrong("network", &self.network, "the name of a network of Docker that containers are connected to");
         }
@@ -119,7 +119,7 @@ mod tests {
         assert!(!format!("{config:?}").contains("secret"), "I10");
     }
 
-    /// `config/docker.toml` is complete.
+    /// Checks that `config/docker.toml` is complete.
     #[test]
     fn the_example_explains_every_key() {
         let example = include_str!("../../../config/docker.toml");

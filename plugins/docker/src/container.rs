@@ -1,4 +1,4 @@
-//! Containers of pods: what Docker makes them from.
+//! Containers of pods, as Docker creates them.
 
 use std::collections::HashMap;
 
@@ -24,22 +24,22 @@ use crate::{
     volumes::Volumes,
 };
 
-/// What a container takes over from its sandbox.
+/// Properties that a container takes over from its sandbox.
 pub(crate) struct Pod {
     pub attempt: String,
-    /// From the root of the hierarchy.
+    /// Path from the root of the cgroup hierarchy.
     cgroup: String,
-    /// As Docker names it.
+    /// Parent of the cgroups, in Docker's form.
     cgroup_parent: Option<String>,
-    /// Whose IPC and processes its containers have, as Docker takes them.
+    /// IPC and PID mode of its containers, in Docker's form.
     ipc_mode: String,
     pid_mode: Option<String>,
 }
 
 impl Docker {
-    /// One call: what a crash leaves is either nothing or a container that can be started, and removed.
+    /// Creates a container with one call: a crash leaves either nothing or a container that can be started and removed.
     pub(crate) async fn make_container(&self, config: ContainerConfig) -> Result<ContainerId> {
-        // The sandbox must not be removed under it.
+        // Nobody may remove the sandbox meanwhile.
         let turn = self.changes.turn(config.sandbox.as_str()).await;
         let backend = self.clone();
         finish(turn, async move { backend.make_container_now(config).await }).await
@@ -47,7 +47,7 @@ impl Docker {
 
     async fn make_container_now(&self, mut config: ContainerConfig) -> Result<ContainerId> {
         if let Some(mount) = config.mounts.iter().find(|it| it.recursive_read_only == RecursiveReadOnly::Enabled) {
-            // Docker Engine before 25 has no word for it, and later ones no other way than by default.
+            // Docker Engine before 25 has no option for it; later ones do it by default, where they can.
             let message = format!(
                 "failed to resolve recursive read-only mode: {} requested recursive read-only mode, but it is not supported \
                  by the runtime",
@@ -63,7 +63,7 @@ impl Docker {
         let confinement = Confinement::of(&config.security).map_err(configuring)?;
         let image = self.look_up_image(&config.image).await?;
         let who = self.who(&config, &image).await?;
-        // As a number: Docker sends no signal at all to a container whose own is one that it does not know.
+        // As a number: Docker sends no signal at all to a container whose stop signal it does not know.
         let stop_signal = image::stop_signal(&image).map(|name| signal::number(&name).unwrap_or(SIGTERM).to_string());
         let volumes = self.volumes(&name, &pod, &mut config).await?;
         let create = async {
@@ -81,7 +81,7 @@ impl Docker {
         }
     }
 
-    /// The sandbox, if containers can run in it.
+    /// Returns the sandbox, if containers can run in it.
     async fn usable_sandbox(&self, config: &ContainerConfig) -> Result<Pod> {
         let (id, name) = (&config.sandbox, &config.name);
         let found = self.sandbox_record(id).await?.ok_or_else(|| {
@@ -137,7 +137,7 @@ impl Docker {
             tty: Some(config.tty),
             open_stdin: Some(config.stdin),
             stdin_once: Some(config.stdin_once),
-            // Kubernetes knows nothing of the image's.
+            // Kubernetes ignores the image's health check.
             healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
             labels: Some(names::labels(&config.labels, ours.into_iter().chain(volumes.note()))),
             host_config: Some(self.host_config_of(config, pod, who.groups, confinement)),
@@ -154,7 +154,7 @@ impl Docker {
     ) -> HostConfig {
         let joined = format!("container:{}", config.sandbox);
         let wanted = &config.resources;
-        // Not `json-file`, which keeps no bytes but UTF-8, and cuts characters in two where it cuts long lines.
+        // Not `json-file`, which keeps no bytes but UTF-8, and splits characters where it cuts long lines.
         let limits = HashMap::from([
             ("compress".to_owned(), "false".to_owned()),
             ("max-size".to_owned(), self.config.log_max_size.to_string()),
@@ -180,7 +180,7 @@ impl Docker {
             cpu_quota: wanted.cpu_quota,
             cpu_period: wanted.cpu_period.and_then(|period| i64::try_from(period).ok()),
             memory: wanted.memory_limit,
-            // The limit of memory and swap together: no swap (R-RES-14).
+            // `memory_swap` is the limit of memory and swap together: no swap (R-RES-14).
             memory_swap: wanted.memory_limit.filter(|_| cgroup::limits_swap()),
             oom_score_adj: wanted.oom_score_adj.map(|wanted| i64::from(oom_score_adj(wanted))),
             ..host_config()

@@ -1,4 +1,4 @@
-//! What happens in Docker, as hints.
+//! Events of Docker, as hints for the agent.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Event, EventKind, Re
 
 use crate::{Docker, client::failed, names};
 
-/// Events from now on; the first is `Resync`.
+/// Returns events from now on; the first is `Resync`.
 pub(crate) fn events(backend: Docker) -> impl Stream<Item = Result<Event>> + Send + 'static {
     let subscribed = async move {
-        // Docker answers before it listens, but gives what came since a time that it is told.
+        // Docker answers before it listens, but sends the events since a given time.
         let since = stanchion_sdk::clock::now();
         backend.ready().await.map(|_| (backend, since))
     };
@@ -40,7 +40,7 @@ fn follow(backend: Docker, since: Timestamp) -> impl Stream<Item = Result<Event>
         })
     });
     let ended = stream::once(async move {
-        // Another Docker may come: what was learnt of this one is learnt again.
+        // Another Docker may take its place: its set-up is read again.
         backend.forget().await;
         Err(Error::new(ErrorKind::Unavailable, "Docker ended the event stream"))
     });
@@ -60,7 +60,7 @@ fn translate(backend: &Docker, message: EventMessage) -> Option<EventKind> {
         "start" => Some(EventKind::Started { container }),
         "die" => Some(EventKind::Exited { container }),
         "oom" => Some(EventKind::OutOfMemory { container }),
-        // Without a word for it, the sandbox has changed.
+        // There is no event kind for a removed container: its sandbox has changed.
         "destroy" => Some(EventKind::SandboxChanged { sandbox: SandboxId(about.get(names::SANDBOX)?.clone()) }),
         _ => None,
     }

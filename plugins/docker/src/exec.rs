@@ -1,10 +1,10 @@
-//! Processes run in a container beside its own.
+//! Exec: additional processes in a container.
 //!
-//! The connection is taken over here and not by the client library: that reads what a terminal writes line by line, and
+//! The connection is taken over here and not by the client library, which reads a terminal's output line by line, and
 //! takes some of it for headers.
 //!
 //! # Layout
-//! - This: a process from its making to its end. [`pipes`]: what it reads and writes on the way.
+//! - This module: a process from start to end. [`pipes`]: its input and output.
 
 mod pipes;
 
@@ -37,16 +37,16 @@ use crate::{
 use pipes::{Kept, Pipes};
 use stanchion_untrusted::read_kernel;
 
-/// How soon, and at the latest how often, Docker is asked whether a process without outputs has ended: it has no call
-/// that waits for that.
+/// Shortest and longest interval of asking Docker whether a process without outputs has ended: Docker has no call that
+/// waits for that.
 const FIRST_LOOK: Duration = Duration::from_millis(2);
 const LAST_LOOK: Duration = Duration::from_millis(200);
-/// How often Docker is asked for the number of a process that it starts: for about 10 s.
+/// Number of times that Docker is asked for the id of a process that it starts: for about 10 s.
 const LOOKS: u32 = 50;
-/// How long the output of a probe or a hook that has ended is read on: what it wrote itself Docker has by then.
+/// Time to read on after the end of a probe or a hook: by then Docker has all of the process's own output.
 const DRAIN: Duration = Duration::from_millis(250);
 
-/// Processes that run: our ids and Docker's.
+/// Running exec processes: our ids and Docker's.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Execs(Arc<Mutex<HashMap<ExecId, String>>>);
 
@@ -87,7 +87,7 @@ impl Docker {
             .map_err(|error| Error::new(ErrorKind::Invalid, format!("{}: its pipes", tried())).caused_by(&error))?;
         let made = self.client.api().create_exec(container.as_str(), options).await;
         let exec = made.map_err(|error| failed(tried(), &error))?.id;
-        // From here on, however this ends, the process does not stay.
+        // From here on, the process may not stay, however this ends.
         let mut running = Running {
             client: self.client.clone(),
             execs: self.execs.clone(),
@@ -104,7 +104,7 @@ impl Docker {
         if let Some(size) = size
             && let Err(error) = self.resize_beside(&id, size).await
         {
-            // It may have ended already.
+            // The process may have ended already.
             tracing::debug!(exec = %id, error = error.chain(), "a terminal keeps its first size");
         }
         let kept = match &running.tree {
@@ -117,7 +117,7 @@ impl Docker {
                     }
                     tokio::time::sleep(DRAIN).await;
                 };
-                // Cancel-safe: what comes after that is not the process's own.
+                // Cancel-safe: later output is not the process's own.
                 tokio::select! {
                     kept = pipes.drive(connection) => {
                         if descendants == Descendants::End {
@@ -143,14 +143,14 @@ impl Docker {
         }
     }
 
-    /// The exit code of a process, once it has ended, and whether it ever ran.
+    /// Returns the exit code of a process, once it has ended, and whether it ever ran.
     async fn end_of(&self, exec: &str) -> std::result::Result<(i64, bool), ApiError> {
         let mut pause = FIRST_LOOK;
         loop {
             let found = self.client.api().inspect_exec(exec).await?;
             match found.exit_code {
                 Some(code) if found.running != Some(true) => return Ok((code, found.pid.is_some_and(|pid| pid > 0))),
-                // It has closed its outputs and runs on.
+                // The process has closed its outputs and runs on.
                 _ => tokio::time::sleep(pause).await,
             }
             pause = (pause * 2).min(LAST_LOOK);
@@ -166,21 +166,21 @@ impl Docker {
     }
 }
 
-/// A process in Docker: killed when nobody waits for it any more.
+/// A process in Docker; dropping it kills the process, unless it is over.
 struct Running {
     client: Client,
     execs: Execs,
     id: ExecId,
     exec: String,
     container: String,
-    /// What tells the processes that it has started, and where they are; `None` for an administrator's exec.
+    /// Mark and cgroup of the processes that it has started; `None` for an administrator's exec.
     tree: Option<(Mark, Cgroup)>,
     over: bool,
 }
 
 impl Running {
-    /// Waits for the end of the process itself: Docker tells of it only when its outputs have ended too. Marks what it
-    /// starts on the way.
+    /// Marks the process and what it has started so far, and waits for its end: Docker reports that only when its
+    /// outputs have ended too.
     async fn leader_ends(&self, (mark, cgroup): &(Mark, Cgroup)) {
         let Some(pid) = leader(&self.client, &self.exec).await else { return };
         let Some(process) = hold(pid, &self.container) else { return };
@@ -189,13 +189,13 @@ impl Running {
         if let Err(error) = marked {
             tracing::debug!(exec = %self.id, %error, "a process is not marked");
         }
-        // Readable when the process has ended (pidfd_open(2)); what reads a pipe can wait for that.
+        // A pidfd is readable when its process has ended (pidfd_open(2)); a receiver of a pipe can wait for that.
         let ended = match pipe::Receiver::from_owned_fd_unchecked(process) {
             Ok(process) => process.readable().await,
             Err(error) => Err(error),
         };
         if let Err(error) = ended {
-            // Then its outputs tell.
+            // Then the end of its outputs has to do.
             tracing::debug!(exec = %self.id, %error, "the end of a process cannot be awaited");
             std::future::pending::<()>().await;
         }
@@ -218,7 +218,7 @@ impl Drop for Running {
             #[allow(clippy::disallowed_methods, reason = "calls that nobody waits for")]
             tokio.spawn(async move {
                 if let Some(tree) = tree {
-                    // Docker starts it to the end, whoever has gone.
+                    // Docker completes the start, even if the caller has gone.
                     leader(&client, &exec).await;
                     end_tree(&client, &exec, &container, &tree).await;
                 }
@@ -230,7 +230,7 @@ impl Drop for Running {
     }
 }
 
-/// The number of an exec's process on the node, once there is one; `None` if it has ended, or never began.
+/// Returns the id of an exec's process on the node, once there is one; `None` if it has ended, or never began.
 async fn leader(client: &Client, exec: &str) -> Option<u32> {
     let mut pause = FIRST_LOOK;
     for _ in 0..LOOKS {
@@ -254,16 +254,16 @@ async fn end_tree(client: &Client, exec: &str, container: &str, (mark, cgroup): 
     }
 }
 
-/// A handle of a process, if it is one of the container's.
+/// Returns a pidfd of a process, if it is one of the container's.
 fn hold(pid: u32, container: &str) -> Option<OwnedFd> {
     let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
     let process = pidfd_open(number, PidfdFlags::empty()).ok()?;
-    // Held before it is looked at: it is the container's own now, and stays what it is.
+    // Opened before the check: the pidfd stays with this process, even if its id is reused.
     let cgroups = read_kernel(format!("/proc/{pid}/cgroup")).ok()?;
     cgroups.contains(container).then_some(process)
 }
 
-/// Docker cannot signal a process that it has run beside, but says its id on the node.
+/// Kills an exec's process: Docker cannot signal it, but knows its id on the node.
 async fn kill(client: &Client, exec: &str, container: &str) -> std::result::Result<(), Box<dyn std::error::Error>> {
     let found = client.api().inspect_exec(exec).await?;
     let pid = found.pid.filter(|pid| found.running == Some(true) && *pid > 1).and_then(|pid| u32::try_from(pid).ok());

@@ -1,7 +1,7 @@
 //! Images in Docker: pulled, imported, listed, removed.
 //!
 //! # Layout
-//! - This: names and looks. [`pull`]: from a registry. [`import`]: from an archive on the node.
+//! - This module: names and look-ups. [`pull`]: from a registry. [`import`]: from an archive on the node.
 
 mod import;
 mod pull;
@@ -20,7 +20,7 @@ use crate::{
 };
 
 impl Docker {
-    /// Images by name. The one that we made ourselves is nobody's to use.
+    /// Lists images by name, without the pause image, which we make ourselves.
     pub(crate) async fn images(&self) -> Result<Vec<Image>> {
         let listed = self.client.api().list_images(Some(ListImagesOptions::default())).await;
         let listed = listed.map_err(|error| failed("listing the images", &error))?;
@@ -35,15 +35,15 @@ impl Docker {
         Ok(images)
     }
 
-    /// What Docker knows of an image that is present.
+    /// Returns Docker's data about an image that is present.
     pub(crate) async fn look_up_image(&self, reference: &str) -> Result<ImageInspect> {
         let found = self.client.api().inspect_image(reference).await;
         found.map_err(|error| failed(format!("looking up image {reference}"), &error))
     }
 
-    /// Forgets an image's name; Docker removes what nothing else uses.
+    /// Removes an image's name; Docker removes what nothing else uses.
     pub(crate) async fn forget_image(&self, reference: &str) -> Result<()> {
-        // Containers that have ended keep what they need, without its name.
+        // Ended containers keep what they need, without the name.
         let options = RemoveImageOptions { force: true, ..RemoveImageOptions::default() };
         match self.client.api().remove_image(reference, Some(options), None).await {
             Err(error) if !is_gone(&error) => Err(failed(format!("removing image {reference}"), &error)),
@@ -51,8 +51,8 @@ impl Docker {
         }
     }
 
-    /// Forgets an image's name, if no container, whoever's, is made of it. Docker refuses the last name of one that has been made
-    /// meanwhile.
+    /// Removes an image's name, if no container, ours or others', is made of it. If one is made meanwhile, Docker
+    /// refuses to remove the image's last name.
     pub(crate) async fn forget_unused_image(&self, image: &UnusedImage) -> Result<()> {
         let UnusedImage { reference, digest } = image;
         let tried = || format!("removing image {reference}");
@@ -72,7 +72,7 @@ impl Docker {
         }
     }
 
-    /// Ids of the images that containers are made of, whoever's they are.
+    /// Returns the ids of the images that containers, ours and others', are made of.
     pub(crate) async fn images_in_use(&self) -> Result<Vec<String>> {
         let options = ListContainersOptions { all: true, ..ListContainersOptions::default() };
         let listed = self.client.api().list_containers(Some(options)).await;
@@ -80,8 +80,8 @@ impl Docker {
         Ok(listed.into_iter().filter_map(|container| container.image_id).collect())
     }
 
-    /// An image that has just come, under a name that it has. One of which Docker has too much to say is removed again:
-    /// it would be in the way of every look at the images.
+    /// Returns an image that has just arrived, under one of its names. If Docker's answer about it is too large,
+    /// removes it again: every look-up of images would fail.
     async fn arrived(&self, reference: &str) -> Result<Image> {
         let found = self.present(reference).await;
         if found.as_ref().is_err_and(|error| error.kind() == ErrorKind::Invalid)
@@ -92,7 +92,7 @@ impl Docker {
         found
     }
 
-    /// An image that is present, under a name that it has.
+    /// Returns an image that is present, under one of its names.
     async fn present(&self, reference: &str) -> Result<Image> {
         let found = self.look_up_image(reference).await?;
         let digest = ImageDigest(found.id.unwrap_or_default());
@@ -101,12 +101,12 @@ impl Docker {
     }
 }
 
-/// The user that an image says.
+/// Returns an image's user.
 pub(crate) fn user(found: &ImageInspect) -> String {
     found.config.as_ref().and_then(|config| config.user.clone()).unwrap_or_default()
 }
 
-/// The signal that an image says its containers are stopped by.
+/// Returns an image's stop signal.
 pub(crate) fn stop_signal(found: &ImageInspect) -> Option<String> {
     found.config.as_ref()?.stop_signal.clone().filter(|name| !name.is_empty())
 }
@@ -117,7 +117,7 @@ fn parse(name: &str) -> Result<Reference> {
     })
 }
 
-/// The full form of a name: Docker leaves out what it adds itself.
+/// Completes a name: Docker leaves out what it adds itself.
 fn full(name: &str) -> String {
     name.parse::<Reference>().map_or_else(|_| name.to_owned(), |reference| reference.whole())
 }

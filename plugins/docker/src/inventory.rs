@@ -1,4 +1,4 @@
-//! What there is.
+//! Inventory of sandboxes and containers.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -24,13 +24,13 @@ use crate::{
     volumes::are_held,
 };
 
-/// Exit code of what SIGKILL has ended.
+/// Exit code after SIGKILL.
 const KILLED: i64 = 137;
 
-/// Containers looked at at the same time.
+/// Number of containers that are inspected at the same time.
 const PARALLEL: usize = 8;
 
-/// What was seen of containers, each with the state it was in then: a container of ours has each state once.
+/// Inspected states of containers, each with the listed state at that time: a container of ours has each state once.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen(Arc<Mutex<HashMap<String, (Listed, ContainerState)>>>);
 
@@ -39,18 +39,18 @@ impl Seen {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// It is looked at again: somebody may have started what was ours to start.
+    /// Forgets a container, so that it is inspected again: somebody may have started it in our place.
     pub fn forget(&self, id: &str) {
         self.lock().remove(id);
     }
 
-    /// All are looked at again.
+    /// Forgets all containers.
     pub fn clear(&self) {
         self.lock().clear();
     }
 }
 
-/// One container of Docker's list.
+/// Entry of Docker's list of containers.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub id: String,
@@ -70,7 +70,7 @@ impl Docker {
         self.inventory_of(entries).await
     }
 
-    /// What is found by the pod's name, which its sandbox and its containers have in their labels.
+    /// Lists a pod by its name, which its sandbox and its containers have in their labels.
     pub(crate) async fn inventory_of_pod(&self, pod: &PodName) -> Result<Inventory> {
         let named = [(labels::POD_NAMESPACE, &pod.namespace), (labels::POD_NAME, &pod.name)];
         let entries = self.entries(named.map(|(label, value)| format!("{label}={value}")).to_vec()).await?;
@@ -92,12 +92,12 @@ impl Docker {
         let (holders, containers): (Vec<_>, Vec<_>) = members.into_iter().partition(|entry| entry.is(names::HOLDER));
         let holders: HashSet<_> = holders.into_iter().map(|holder| holder.id).collect();
         let infos = stream::iter(containers).map(|entry| self.container_info(entry, &holders)).buffered(PARALLEL);
-        // Between the list and the look it may be removed.
+        // A container may be removed between the list and its inspection.
         let containers = infos.try_filter_map(|info| std::future::ready(Ok(info))).try_collect().await?;
         Ok(Inventory { sandboxes, containers })
     }
 
-    /// Containers in Docker's list that are ours and have these labels too.
+    /// Lists our containers that have these labels too.
     pub(crate) async fn entries(&self, labels: Vec<String>) -> Result<Vec<Entry>> {
         self.filtered(HashMap::from([("label".to_owned(), labels)])).await
     }
@@ -110,22 +110,22 @@ impl Docker {
         Ok(listed.into_iter().filter_map(Entry::read).collect())
     }
 
-    /// The containers in a sandbox.
+    /// Lists the containers of a sandbox.
     pub(crate) async fn members(&self, id: &SandboxId) -> Result<Vec<Entry>> {
         self.entries(vec![format!("{}={id}", names::SANDBOX)]).await
     }
 
-    /// A sandbox as it is listed.
+    /// Returns a sandbox as it is listed.
     pub(crate) async fn sandbox_info(&self, id: &str) -> Result<Option<SandboxInfo>> {
         let found = self.filtered(HashMap::from([("id".to_owned(), vec![id.to_owned()])])).await?;
         Ok(found.into_iter().find(|entry| entry.id == id && entry.is("sandbox")).map(sandbox_info))
     }
 
-    /// `None` when it is gone.
+    /// Returns a container as it is listed; `None` when it is gone.
     async fn container_info(&self, entry: Entry, holders: &HashSet<String>) -> Result<Option<ContainerInfo>> {
         let Some(mut state) = self.state(&entry).await? else { return Ok(None) };
         if entry.runs() && !are_held(&entry.labels, holders) {
-            // What it sees of an image may be gone. With a new one it has all of it.
+            // The files of its image volumes may be gone. A new container has all of them.
             state = ContainerState::Unknown;
         }
         Ok(Some(ContainerInfo {
@@ -141,7 +141,7 @@ impl Docker {
         }))
     }
 
-    /// What the list does not say: times and exit codes. They are asked for once.
+    /// Returns the state with times and exit code, which the list lacks. Each state is inspected once.
     async fn state(&self, entry: &Entry) -> Result<Option<ContainerState>> {
         if entry.state == Listed::CREATED {
             return Ok(Some(ContainerState::Created));
@@ -160,7 +160,7 @@ impl Docker {
             true => ContainerState::Running { started_at },
             false => ContainerState::Exited {
                 code: found.exit_code.and_then(|code| i32::try_from(code).ok()),
-                // Docker notes a start after it, when a short process has ended already.
+                // Docker notes a start afterwards, when a short process may have ended already.
                 started_at: started_at.map(|started| finished_at.map_or(started, |finished| started.min(finished))),
                 finished_at,
                 oom_killed: match (found.exit_code, found.oom_killed == Some(true)) {
@@ -169,7 +169,7 @@ impl Docker {
                 },
             },
         };
-        // Only if the list says the same: it may have ended in between.
+        // Kept only if the list says the same: the container may have ended in between.
         if runs == runs_as(entry.state) {
             self.seen.lock().insert(entry.id.clone(), (entry.state, state.clone()));
         }
@@ -199,7 +199,7 @@ impl Entry {
         self.labels.get(name).cloned().unwrap_or_default()
     }
 
-    /// Whether its process runs.
+    /// Returns whether its process runs.
     pub fn runs(&self) -> bool {
         runs_as(self.state)
     }
@@ -228,7 +228,7 @@ fn sandbox_info(entry: Entry) -> SandboxInfo {
     }
 }
 
-/// The sandbox of a member, when only that is left. It can only be removed, with that.
+/// Returns the sandbox of a member, when only the member is left. It can only be removed, with the member.
 fn lost_sandbox(id: &SandboxId, member: &Entry) -> SandboxInfo {
     let reason = "somebody has removed the container that held its namespaces".to_owned();
     SandboxInfo {
@@ -241,7 +241,7 @@ fn lost_sandbox(id: &SandboxId, member: &Entry) -> SandboxInfo {
     }
 }
 
-/// A time of Docker's, whose year 1 is no time.
+/// Parses a time of Docker's; the year 1 means none.
 fn time(text: Option<&str>) -> Option<Timestamp> {
     text?.parse().ok().filter(|time: &Timestamp| time.as_second() > 0)
 }

@@ -1,8 +1,9 @@
-//! Who was killed for lack of memory, on cgroup v2.
+//! OOM kills of containers, on cgroup v2.
 //!
-//! There Docker learns of it by an event of containerd's, and says nothing of it when the container's end overtakes that. The kernel
-//! counts such kills in the pod's cgroup too, which outlives the container's: one that is counted while a container runs that then
-//! ends by SIGKILL was that container's. An agent that is restarted in between knows what Docker says.
+//! There, Docker learns of an OOM kill from an event of containerd's, and reports none if the container's end overtakes
+//! that. The kernel counts such kills in the pod's cgroup too, which outlives the container's: if a kill is counted
+//! while a container runs that then ends by SIGKILL, it was that container's. An agent that is restarted in between
+//! knows only what Docker says.
 
 use std::{
     collections::HashMap,
@@ -11,7 +12,7 @@ use std::{
 
 use stanchion_sdk::cgroup::Cgroup;
 
-/// What is known of the containers that were started, by id.
+/// Started containers, by id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Kills(Arc<Mutex<HashMap<String, Started>>>);
 
@@ -19,21 +20,21 @@ pub(crate) struct Kills(Arc<Mutex<HashMap<String, Started>>>);
 struct Started {
     /// Cgroup of its pod.
     pod: String,
-    /// Kills in that which were not this container's.
+    /// Kills counted there that were not this container's.
     others: u64,
     /// Whether it was killed for lack of memory, once it has ended.
     verdict: Option<bool>,
 }
 
 impl Kills {
-    /// Notes a container that is about to be started, in whose pod's cgroup `counted` kills have been.
+    /// Notes a container that is about to be started, with the number of kills in its pod's cgroup so far.
     pub fn note(&self, container: &str, pod: &str, counted: u64) {
         let started = Started { pod: pod.to_owned(), others: counted, verdict: None };
         self.lock().insert(container.to_owned(), started);
     }
 
-    /// Whether a container that SIGKILL has ended was killed for lack of memory: Docker has told so, or its pod's cgroup counts a
-    /// kill that is nobody else's.
+    /// Returns whether a container that SIGKILL has ended was killed for lack of memory: Docker has reported it
+    /// (`told`), or its pod's cgroup counts a kill that is nobody else's.
     pub fn is_one(&self, container: &str, told: bool, count: impl FnOnce(&str) -> Option<u64>) -> bool {
         let mut all = self.lock();
         let Some(started) = all.get(container) else { return told };
@@ -53,7 +54,7 @@ impl Kills {
         verdict
     }
 
-    /// Forgets all but these.
+    /// Forgets all containers but the known ones.
     pub fn retain(&self, is_known: impl Fn(&String) -> bool) {
         self.lock().retain(|id, _| is_known(id));
     }
@@ -63,7 +64,7 @@ impl Kills {
     }
 }
 
-/// How many processes the kernel has killed for lack of memory in a cgroup and all below it; `None` where it does not count that.
+/// Returns the number of OOM kills in a cgroup and all below it; `None` if the kernel does not count them.
 pub(crate) fn count(cgroup: &str) -> Option<u64> {
     Cgroup::at(cgroup).field("memory.events", "oom_kill")
 }

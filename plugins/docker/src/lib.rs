@@ -2,11 +2,12 @@
 //!
 //! # Layout
 //! - [`Docker`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: a container that holds a pod's namespaces, of an image that [`pause`] makes. [`container`]: what Docker
-//!   makes a container from; [`security`]: what it may do; [`volumes`]: images mounted in it. [`process`]: started, stopped, killed.
-//!   [`exec`]: processes beside.
-//! - [`image`]: pulled, imported, listed. [`logs`]: what containers have written.
-//! - [`inventory`], [`events`], [`stats`]: what there is, what happens, what it uses. [`kills`]: who lacked memory.
+//! - [`sandbox`]: a container that holds a pod's namespaces, of an image that [`pause`] makes. [`container`]:
+//!   containers as Docker creates them; [`security`]: user and privileges; [`volumes`]: images mounted in them.
+//!   [`process`]: start, stop, kill. [`exec`]: additional processes. [`orphan`]: processes that Docker does not know
+//!   of.
+//! - [`image`]: pull, import, list. [`logs`]: output of containers.
+//! - [`inventory`], [`events`], [`stats`]: state, changes, resource use. [`kills`]: OOM kills.
 //! - [`client`]: the connection. [`names`]: labels. [`config`]: settings.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
@@ -54,10 +55,10 @@ use kills::Kills;
 use orphan::Untried;
 use pause::Pause;
 
-/// The storage driver whose layers are directories.
+/// Storage driver whose layers are directories.
 const LAYERED: &str = "overlay2";
 
-/// Docker as a runtime of pods.
+/// Backend that runs pods in Docker.
 #[derive(Clone, Debug)]
 pub struct Docker {
     client: Client,
@@ -69,19 +70,19 @@ pub struct Docker {
     seen: Seen,
     kills: Kills,
     untried: Untried,
-    /// What is learnt of Docker before the first call.
+    /// Set-up of Docker, read before the first call.
     ready: Arc<Mutex<Option<Engine>>>,
     swept: Arc<OnceCell<()>>,
 }
 
-/// How a Docker is set up.
+/// Set-up of a Docker.
 #[derive(Clone, Debug)]
 struct Engine {
-    /// Who makes its cgroups.
+    /// Docker's cgroup driver.
     driver: Driver,
-    /// Where it keeps everything.
+    /// Docker's data directory.
     root: PathBuf,
-    /// Whether an image's files can be had as directories.
+    /// Whether an image's layers are available as directories.
     is_layered: bool,
 }
 
@@ -96,7 +97,7 @@ impl Backend for Docker {
 stanchion_sdk::export_backend!("docker", Docker);
 
 impl Docker {
-    /// The backend; Docker is asked nothing before the first call.
+    /// Makes the backend; it sends Docker nothing before the first call.
     ///
     /// # Errors
     /// The configuration is wrong.
@@ -117,7 +118,7 @@ impl Docker {
         })
     }
 
-    /// Agrees with Docker on a version and learns how it is set up, once for every life of Docker.
+    /// Agrees with Docker on a version and reads its set-up, once until Docker goes away.
     async fn ready(&self) -> Result<Engine> {
         let mut ready = self.ready.lock().await;
         if let Some(engine) = &*ready {
@@ -136,13 +137,13 @@ impl Docker {
         Ok(engine)
     }
 
-    /// Docker went away: what was learnt of it may not be true of the next.
+    /// Forgets what was read of Docker: after it went away, another may take its place.
     async fn forget(&self) {
         *self.ready.lock().await = None;
         self.seen.clear();
     }
 
-    /// Runs something that blocks.
+    /// Runs `act` on a thread that may block.
     async fn blocking<T: Send + 'static>(&self, act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
         let acted = tokio::task::spawn_blocking(act).await;
         acted.unwrap_or_else(|panic| Err(changes::crashed(&panic)))

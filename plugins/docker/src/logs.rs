@@ -1,4 +1,4 @@
-//! What containers have written, from Docker's own log files.
+//! Output of containers, from Docker's own log files.
 
 use std::os::fd::OwnedFd;
 
@@ -14,7 +14,7 @@ use tokio::{
 use crate::{Docker, client::failed};
 
 impl Docker {
-    /// Copies all that is kept into `sink`, as CRI log lines.
+    /// Copies all output that is kept into `sink`, as CRI log lines.
     pub(crate) async fn copy_logs(&self, id: &ContainerId, sink: OwnedFd) -> Result<()> {
         let tried = || format!("reading the output of container {id}");
         if self.client.find(id.as_str()).await?.is_none() {
@@ -31,7 +31,7 @@ impl Docker {
             if let Some(line) = line(&message)
                 && sink.write_all(&line).await.is_err()
             {
-                // Nobody wants the rest.
+                // Nobody reads the rest.
                 return Ok(());
             }
         }
@@ -40,7 +40,7 @@ impl Docker {
     }
 }
 
-/// A pipe, or whatever else it is.
+/// Returns a writer into a pipe, or into any other file.
 fn writer(sink: OwnedFd) -> std::io::Result<Box<dyn AsyncWrite + Send + Unpin>> {
     let file = sink.try_clone()?;
     Ok(match pipe::Sender::from_owned_fd(sink) {
@@ -49,11 +49,12 @@ fn writer(sink: OwnedFd) -> std::io::Result<Box<dyn AsyncWrite + Send + Unpin>> 
     })
 }
 
-/// Docker cuts lines into messages of this many bytes.
+/// Length at which Docker cuts lines into messages, bytes.
 const PART: usize = 16 << 10;
 
-/// One message of Docker's, `TIME TEXT`, as a CRI log line. Docker cuts at 16 KiB, as CRI has it. A message of that length
-/// without an end of line is a part of one; a shorter one is the last part of a line, whose end the driver `local` leaves out.
+/// Converts one message of Docker's, `TIME TEXT`, into a CRI log line. Docker cuts at 16 KiB, as CRI does. A message of
+/// that length without an end of line is a part of a line; a shorter one is its last part, whose end the driver `local`
+/// leaves out.
 fn line(message: &LogOutput) -> Option<Vec<u8>> {
     let (stream, message) = match message {
         LogOutput::StdErr { message } => ("stderr", message),

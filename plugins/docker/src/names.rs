@@ -1,14 +1,14 @@
-//! Labels in Docker. Whose a container is, only these tell.
+//! Labels in Docker. They alone tell the owner of a container.
 
 use std::collections::{BTreeMap, HashMap};
 
 pub(crate) use stanchion_sdk::names::{id, is_identifier};
 
-/// What a container of Docker stands for: `sandbox`, `container`, or [`HOLDER`].
+/// Kind of a container of Docker: `sandbox`, `container`, or [`HOLDER`].
 pub(crate) const KIND: &str = "stanchion.dev/kind";
-/// Kind of a container that never runs, and keeps an image's files for another that has them mounted.
+/// Kind of a container that never runs, and keeps the files of an image that another container has mounted.
 pub(crate) const HOLDER: &str = "image";
-/// Which backend's it is: the configured namespace.
+/// Backend that owns a container: its configured namespace.
 pub(crate) const OWNER: &str = "stanchion.dev/namespace";
 /// Attempt of a sandbox or container.
 pub(crate) const ATTEMPT: &str = "stanchion.dev/attempt";
@@ -20,16 +20,16 @@ pub(crate) const SANDBOX_ATTEMPT: &str = "stanchion.dev/sandbox-attempt";
 pub(crate) const NAME: &str = "stanchion.dev/name";
 /// Cgroup of the pod, from the root of the hierarchy.
 pub(crate) const CGROUP: &str = "stanchion.dev/cgroup";
-/// Processes that a sandbox's containers see: `container`, `pod` or `host`.
+/// PID namespace of a sandbox's containers: `container`, `pod` or `host`.
 pub(crate) const PID: &str = "stanchion.dev/pid";
-/// Reference of a container's image, as it was asked for: Docker forgets it when the tag moves on.
+/// Reference of a container's image, as requested: Docker forgets it when the tag moves on.
 pub(crate) const IMAGE: &str = "stanchion.dev/image";
 /// Images that a container has mounted, as JSON.
 pub(crate) const IMAGES: &str = "stanchion.dev/images";
-/// Names of the labels that were given, as JSON: Docker adds those of the image.
+/// Names of the caller's labels, as JSON: Docker adds those of the image.
 pub(crate) const GIVEN: &str = "stanchion.dev/labels";
 
-/// Given labels with ours.
+/// Joins the caller's labels with ours.
 pub(crate) fn labels(
     given: &BTreeMap<String, String>,
     ours: impl IntoIterator<Item = (&'static str, String)>,
@@ -39,7 +39,7 @@ pub(crate) fn labels(
     given.clone().into_iter().chain(ours).collect()
 }
 
-/// The labels that were given.
+/// Returns the caller's labels.
 pub(crate) fn given(labels: &HashMap<String, String>) -> BTreeMap<String, String> {
     let names = labels.get(GIVEN).and_then(|names| serde_json::from_str::<Vec<String>>(names).ok());
     let found = names.unwrap_or_default().into_iter().filter_map(|name| labels.get_key_value(&name));

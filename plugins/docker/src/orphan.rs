@@ -1,11 +1,12 @@
-//! Processes of containers that Docker takes for not running.
+//! Processes of containers that Docker believes not to run.
 //!
-//! dockerd notes that a container runs when containerd has started it. One that is killed between the two finds the container as it was
-//! before its start: it says "created", kills nothing when it is told to, and removes the container without its processes, its shim and
-//! its cgroups, which then stay until the node is restarted (invariants I1 and I6). The container's cgroup knows better.
+//! dockerd notes that a container runs when containerd has started it. If dockerd is killed between the two, it finds
+//! the container as before its start: it says "created", kills nothing when it is told to, and removes the container
+//! without its processes, its shim and its cgroups, which then stay until the node reboots (invariants I1 and I6). The
+//! container's cgroup knows better.
 //!
-//! Killed a little earlier, dockerd leaves a shim without processes, which waits for ever for somebody to read what the container will
-//! write. The next start then waits for that shim, and everything about the container waits for the start.
+//! Killed a little earlier, dockerd leaves a shim without processes, which waits for ever for a reader of the
+//! container's output. The next start then waits for that shim, and every call about the container waits for the start.
 
 use std::{
     collections::HashSet,
@@ -24,17 +25,17 @@ use crate::Docker;
 /// Length of Docker's ids.
 const ID: usize = 64;
 
-/// Containers that this agent has made and nobody has tried to start: they have no shim. Clones are the same.
+/// Containers that this agent has created and nobody has tried to start: they have no shim. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Untried(Arc<Mutex<HashSet<String>>>);
 
 impl Untried {
-    /// Notes a container that was just made.
+    /// Notes a container that was just created.
     pub fn note(&self, id: &str) {
         self.lock().insert(id.to_owned());
     }
 
-    /// Forgets a container; returns whether it was noted.
+    /// Forgets a container. Returns whether it was noted.
     pub fn take(&self, id: &str) -> bool {
         self.lock().remove(id)
     }
@@ -45,13 +46,13 @@ impl Untried {
 }
 
 impl Docker {
-    /// Tells whether a shim may wait for a container that Docker has not started.
+    /// Returns whether a shim may wait for a container that Docker has not started.
     pub(crate) fn may_have_shim(&self, id: &str, found: &ContainerInspectResponse) -> bool {
         !self.untried.take(id) && is_unstarted(found)
     }
 
-    /// Ends what runs of a container that Docker says does not run, and removes what its cgroup has left. `pod` is the path of its pod's
-    /// cgroup. Only to be called in turn with its start.
+    /// Ends the processes of a container that Docker says does not run, and removes what is left of its cgroup. `pod`
+    /// is the path of its pod's cgroup. Call it only in turn with the container's start.
     pub(crate) async fn end_orphan(&self, id: &str, pod: &str, may_have_shim: bool) -> Result<()> {
         let cgroup = Cgroup::at(&cgroup(self.ready().await?.driver, pod, id));
         let looked = cgroup.clone();
@@ -72,7 +73,8 @@ impl Docker {
             );
         }
         if population > 0 || may_have_shim {
-            // containerd removes what the shim has left when it sees that it is gone. Docker's ids are nobody else's.
+            // containerd removes what the shim has left when it sees that the shim is gone. Nobody else has Docker's
+            // ids.
             let owned = id.to_owned();
             let ended = self.blocking(move || Ok(shim::end(&owned, |_| true))).await?.map_err(failed)?;
             if ended > 0 && population == 0 {
@@ -82,7 +84,7 @@ impl Docker {
         Ok(())
     }
 
-    /// The same of all containers in a pod's cgroup that Docker does not know at all.
+    /// Does the same for all containers in a pod's cgroup that Docker does not know at all.
     pub(crate) async fn end_orphans(&self, pod: &str) -> Result<()> {
         let driver = self.ready().await?.driver;
         let parent = pod.to_owned();
@@ -99,20 +101,20 @@ impl Docker {
     }
 }
 
-/// Tells whether Docker has not started a container by what it says.
+/// Returns whether Docker says that it has not started a container.
 pub(crate) fn is_unstarted(found: &ContainerInspectResponse) -> bool {
     found.state.as_ref().and_then(|state| state.status) == Some(ContainerStateStatusEnum::CREATED)
 }
 
-/// Tells whether Docker cannot start a container because containerd still has the task or the bundle of an earlier try, whose shim
-/// has just ended.
+/// Returns whether Docker cannot start a container because containerd still has the task or the bundle of an earlier
+/// try, whose shim has just ended.
 pub(crate) fn is_taken_back(said: &str, id: &str) -> bool {
     // Docker adds the kind of containerd's error.
     let said = said.trim().trim_end_matches(": unknown");
     said.ends_with(&format!("task {id}: already exists")) || shim::has_bundle_of_earlier(said, id)
 }
 
-/// Where the cgroup of a container of Docker's is, in the pod's.
+/// Returns the path of a Docker container's cgroup, in its pod's.
 pub(crate) fn cgroup(driver: Driver, pod: &str, id: &str) -> String {
     match driver {
         Driver::Files => format!("{pod}/{id}"),
@@ -120,7 +122,7 @@ pub(crate) fn cgroup(driver: Driver, pod: &str, id: &str) -> String {
     }
 }
 
-/// The container that has a cgroup of this name.
+/// Returns the container that has a cgroup of this name.
 fn container(driver: Driver, name: &str) -> Option<&str> {
     let id = match driver {
         Driver::Files => name,

@@ -1,5 +1,5 @@
-//! The image of the process that holds a pod's namespaces. It is made here, of one static program: no registry is asked,
-//! and it can be made again whenever somebody has removed it (ADR 7).
+//! Image of the pause process, which holds a pod's namespaces. It is made here, of one static program: no registry is
+//! asked, and it can be made again whenever somebody has removed it (ADR 7).
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,16 +17,16 @@ use crate::{
     names,
 };
 
-/// Where it is in the image.
+/// Path of the program in the image.
 pub(crate) const PATH: &str = "/pause";
-/// Name of the image, without its tag. Nothing is ever pulled by it.
+/// Name of the image, without its tag. It is never pulled.
 pub(crate) const REPOSITORY: &str = "stanchion.local/pause";
 
-/// Makes the image, once at a time: each making is another image of the same name.
+/// Maker of the image, once at a time: making it twice gives two images of the same name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Pause(Arc<Mutex<()>>);
 
-/// The image's reference: another program is another image.
+/// Returns the image's reference: another program has another one.
 pub(crate) fn image() -> &'static str {
     static IMAGE: OnceLock<String> = OnceLock::new();
     IMAGE.get_or_init(|| {
@@ -37,7 +37,7 @@ pub(crate) fn image() -> &'static str {
 }
 
 impl Pause {
-    /// Makes the image, unless another has meanwhile.
+    /// Makes the image, unless it exists by now.
     pub async fn provide(&self, client: &Client) -> Result<()> {
         let _making = self.0.lock().await;
         let tried = || format!("making the image {}", image());
@@ -61,7 +61,7 @@ impl Pause {
     }
 }
 
-/// The image's files, as tar.
+/// Returns the image's files, as tar.
 fn files() -> std::io::Result<Bytes> {
     let mut header = tar::Header::new_gnu();
     header.set_mode(0o755);
@@ -109,7 +109,7 @@ mod tests {
         assert!(names_an_interpreter(&own), "a program that is linked dynamically looks the same");
         let mut child = Command::new(path).spawn().expect("it starts");
         let status = format!("/proc/{}/status", child.id());
-        // Its handler is there when the kernel says so.
+        // The kernel says when its handler is installed.
         while !fs::read_to_string(&status).is_ok_and(|it| catches_child_signals(&it)) {
             std::thread::yield_now();
         }
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn the_program_collects_what_has_lost_its_parent() {
         let program = Program::write("collects");
-        // The shell becomes the program, and its child the program's.
+        // The shell becomes the program, so its child is the program's.
         let script = format!("sleep 1000 & echo $!; exec {}", program.path.display());
         let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut line = String::new();
@@ -148,7 +148,7 @@ mod tests {
         child.wait().expect("waited");
     }
 
-    /// The program as a file, removed in the end. One at a time: a process that another test is starting would have it
+    /// The program as a file, removed on drop. One at a time: a process that another test is starting would have it
     /// open for writing for a moment.
     struct Program {
         path: PathBuf,
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Whether a program of 64 bit has a segment `PT_INTERP` (elf(5)).
+    /// Returns whether a 64-bit program has a segment `PT_INTERP` (elf(5)).
     fn names_an_interpreter(program: &[u8]) -> bool {
         const PT_INTERP: u32 = 3;
         let short = |at: usize| usize::from(u16::from_ne_bytes([program[at], program[at + 1]]));
@@ -181,7 +181,7 @@ mod tests {
         (0..count).any(|index| word(first + index * size) == PT_INTERP)
     }
 
-    /// SIGCHLD's is the last handler that is installed.
+    /// Returns whether the SIGCHLD handler is installed, which the program installs last.
     fn catches_child_signals(status: &str) -> bool {
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
         caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & (1 << 16) != 0)

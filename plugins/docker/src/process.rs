@@ -1,4 +1,4 @@
-//! Containers as processes: started, asked to stop, killed, removed.
+//! Processes of containers, from start to stop, kill and removal.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use crate::{
     volumes::Volumes,
 };
 
-/// How often, and for how long each time, somebody else's removal of a container is waited for.
+/// Number of waits for somebody else's removal of a container, and the length of each.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 pub(crate) const SIGTERM: i32 = 15;
-/// How often a start is tried while containerd takes back one that dockerd had not finished when it was killed.
+/// Interval between tries of a start while containerd cleans up one that dockerd had not finished when it was killed.
 const AGAIN: Duration = Duration::from_millis(200);
 
 impl Docker {
@@ -41,7 +41,7 @@ impl Docker {
         let tried = || format!("starting container {id}");
         let found = self.client.find(id.as_str()).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
-        // Docker would start it again.
+        // Docker would start a container twice.
         if !orphan::is_unstarted(&found) {
             let message = format!("{}: it was started before, and a container starts once", tried());
             return Err(Error::new(ErrorKind::Conflict, message));
@@ -72,7 +72,7 @@ impl Docker {
         Ok(())
     }
 
-    /// What the pod's cgroup has counted before a start is not the container's.
+    /// Notes the kills that the pod's cgroup has counted before a start: they are not the container's.
     async fn count_kills(&self, found: &ContainerInspectResponse) -> Result<()> {
         let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(()) };
         let (kills, pod, id) = (self.kills.clone(), pod.clone(), id.clone());
@@ -83,7 +83,8 @@ impl Docker {
         self.blocking(note).await
     }
 
-    /// Docker has no setting for it, and its OCI runtime's default is that one process is killed.
+    /// Lets the kernel kill all of a container together: Docker has no setting for it, and its OCI runtime's default is
+    /// that one process is killed.
     async fn die_together(&self, found: &ContainerInspectResponse) -> Result<()> {
         let (Some(path), Some(id)) = (self.container_cgroup(found).await?, &found.id) else { return Ok(()) };
         let written = self.blocking(move || Ok(Cgroup::at(&path).die_together())).await?;
@@ -93,20 +94,20 @@ impl Docker {
         Ok(())
     }
 
-    /// The cgroup of a container, from the root of the hierarchy.
+    /// Returns the cgroup of a container, from the root of the hierarchy.
     pub(crate) async fn container_cgroup(&self, found: &ContainerInspectResponse) -> Result<Option<String>> {
         let (Some(pod), Some(id)) = (pod_cgroup(found), &found.id) else { return Ok(None) };
         Ok(Some(orphan::cgroup(self.ready().await?.driver, pod, id)))
     }
 
-    /// Given up while it waits, a stop has sent its signal, and no more.
+    /// Stops a container. If cancelled while it waits, it has sent only its stop signal.
     pub(crate) async fn halt_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let Some(found) = self.client.find(id.as_str()).await? else { return Ok(()) };
         if !runs(&found) {
             return self.halt_orphan(id).await;
         }
         if !grace.is_zero() {
-            // As a number: Docker does not know every name. Of an unknown one the pod's events tell.
+            // As a number: Docker does not know every name. The pod's events report an unknown one.
             let named = found.config.and_then(|config| config.stop_signal);
             let number = named.and_then(|name| signal::number(&name)).unwrap_or(SIGTERM);
             self.signal(id.as_str(), &number.to_string()).await?;
@@ -117,7 +118,7 @@ impl Docker {
         self.end_process(id.as_str()).await
     }
 
-    /// Ends what runs of a container that Docker says does not run, unless it is being started.
+    /// Ends the processes of a container that Docker says does not run, after a start that may be under way.
     async fn halt_orphan(&self, id: &ContainerId) -> Result<()> {
         let _turn = self.changes.turn(id.as_str()).await;
         match self.client.find(id.as_str()).await? {
@@ -144,12 +145,12 @@ impl Docker {
         }
     }
 
-    /// Waits for a condition of Docker's. One that is true already is over at once, and so is a container that is gone.
+    /// Waits for a condition of Docker's. Returns at once if it is true already, or if the container is gone.
     async fn wait(&self, id: &str, condition: &str) -> Result<()> {
         let options = WaitContainerOptions { condition: condition.to_owned() };
         let mut ends = Box::pin(self.client.api().wait_container(id, Some(options)));
         match ends.next().await {
-            // The library makes an error of every exit code but 0.
+            // The library reports every exit code but 0 as an error.
             Some(Ok(_) | Err(ApiError::DockerContainerWaitError { .. })) => Ok(()),
             Some(Err(error)) if is_gone(&error) => Ok(()),
             Some(Err(error)) => Err(failed(format!("waiting for container {id}"), &error)),
@@ -176,14 +177,14 @@ impl Docker {
         .await
     }
 
-    /// Removes a container, whatever it does, with the volumes that the image made Docker make for it.
+    /// Removes a container, running or not, with the volumes that Docker made for its image's `VOLUME`s.
     pub(crate) async fn erase(&self, id: &str) -> Result<()> {
         for tried in 1.. {
             let options = RemoveContainerOptions { force: true, v: true, link: false };
             match self.client.api().remove_container(id, Some(options)).await {
                 Ok(()) => break,
                 Err(error) if is_gone(&error) => break,
-                // Somebody else removes it. Docker says when that is done, but not when it has failed.
+                // Somebody else removes it. Docker reports when that is done, but not when it has failed.
                 Err(error) if said(&error).contains("already in progress") && tried < TRIES => {
                     if let Ok(waited) = tokio::time::timeout(PAUSE, self.wait(id, "removed")).await {
                         waited?;
@@ -200,12 +201,12 @@ fn runs(found: &ContainerInspectResponse) -> bool {
     found.state.as_ref().is_some_and(|state| state.running == Some(true))
 }
 
-/// The path of the cgroup of a container's pod.
+/// Returns the path of the cgroup of a container's pod.
 pub(crate) fn pod_cgroup(found: &ContainerInspectResponse) -> Option<&String> {
     found.config.as_ref()?.labels.as_ref()?.get(names::CGROUP)
 }
 
-/// Whether a container cannot be signalled because it is over, or gone.
+/// Returns whether a container cannot be signalled because it has ended, or is gone.
 fn is_over(error: &ApiError) -> bool {
     let over = ["is not running", "process already finished", "no such process"];
     is_gone(error) || matches!(status(error), 409 | 500) && over.iter().any(|text| said(error).contains(text))

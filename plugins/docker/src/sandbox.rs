@@ -30,7 +30,7 @@ use crate::{
 impl Docker {
     pub(crate) async fn make_sandbox(&self, config: SandboxConfig) -> Result<SandboxInfo> {
         if config.user_namespace.is_some() {
-            // Docker has one range for all of its containers, or none.
+            // Docker has one range of users for all of its containers, or none.
             return Err(Error::unsupported(format!(
                 "creating the sandbox of pod {} with users of its own",
                 config.name
@@ -44,7 +44,8 @@ impl Docker {
         finish(turn, async move { backend.make_sandbox_now(&name, config, parent).await }).await
     }
 
-    /// The container first: Docker refuses a second one of its name, and what a crash leaves can be found by it.
+    /// Creates the container first: Docker refuses a second one of its name, and what a crash leaves can be found by
+    /// it.
     async fn make_sandbox_now(&self, name: &str, config: SandboxConfig, parent: Parent) -> Result<SandboxInfo> {
         let tried = || format!("creating sandbox {name}");
         let body = self.sandbox_body(&config, &parent).map_err(|error| error.context(tried()))?;
@@ -58,7 +59,7 @@ impl Docker {
             created => created,
         };
         let id = id.map_err(|error| created_twice(tried(), &error))?;
-        // Whoever has found it by now and removes it waits, or has done so: Docker must not do both at once.
+        // A removal by somebody who has found it by now waits, or is done: Docker must not start and remove it at once.
         let _turn = self.changes.turn(&id).await;
         let started = self.client.api().start_container(&id, None::<StartContainerOptions>).await;
         let made = match started {
@@ -86,7 +87,7 @@ impl Docker {
             return failed(tried, error);
         }
         let wrapped = Error::new(ErrorKind::Conflict, tried).because(text);
-        // Docker's words end an address with the port: `Bind for 0.0.0.0:80 failed`.
+        // In Docker's message the port ends an address: `Bind for 0.0.0.0:80 failed`.
         let taken = ports.iter().find(|port| text.contains(&format!(":{} ", port.host_port)));
         let Some(port) = taken.map(|port| port.host_port) else { return wrapped };
         let holder = match self.publisher(port).await {
@@ -96,7 +97,7 @@ impl Docker {
         wrapped.because(holder)
     }
 
-    /// Which container, anybody's, has a port of the node.
+    /// Returns which container or pod, ours or not, has a port of the node.
     async fn publisher(&self, port: u16) -> Option<String> {
         let filters = HashMap::from([("publish".to_owned(), vec![port.to_string()])]);
         let options = ListContainersOptions { filters: Some(filters), ..ListContainersOptions::default() };
@@ -141,7 +142,7 @@ impl Docker {
             sysctls: Some(sysctls(&config.sysctls)?),
             port_bindings: Some(bindings),
             cgroup_parent: Some(parent.name.clone()),
-            // It does nothing, and needs nothing for it.
+            // The pause process does nothing, and needs nothing for it.
             cap_drop: Some(vec!["ALL".to_owned()]),
             readonly_rootfs: Some(true),
             security_opt: Some(vec!["no-new-privileges".to_owned()]),
@@ -166,7 +167,7 @@ impl Docker {
         })
     }
 
-    /// Kills what runs in a sandbox and releases its network.
+    /// Kills the processes of a sandbox and releases its network.
     pub(crate) async fn halt_sandbox(&self, id: &SandboxId) -> Result<()> {
         let turn = self.changes.turn(id.as_str()).await;
         let (backend, id) = (self.clone(), id.clone());
@@ -193,14 +194,15 @@ impl Docker {
         finish(turn, async move { backend.erase_sandbox_now(&id).await }).await
     }
 
-    /// Everything that is found through the sandbox, then its own container. Without that, what its containers know.
+    /// Removes everything that is found through the sandbox, then its own container. Without that, its containers'
+    /// labels tell.
     async fn erase_sandbox_now(&self, id: &SandboxId) -> Result<()> {
         let members = self.members(id).await?;
         let record = self.sandbox_record(id).await?;
         let labels = record.as_ref().and_then(|record| record.config.as_ref()?.labels.as_ref());
         let labels = labels.or_else(|| members.first().map(|member| &member.labels));
         let cgroup = labels.and_then(|labels| labels.get(names::CGROUP)).cloned();
-        // In turn with who still starts one.
+        // In turn with a start that may be under way.
         let members: Vec<_> = members.into_iter().map(|member| ContainerId(member.id)).collect();
         let erased = members.iter().map(|member| self.erase_container(member));
         join_all(erased).await.into_iter().collect::<Result<()>>()?;
@@ -220,7 +222,7 @@ impl Docker {
         }
     }
 
-    /// The sandbox's own container.
+    /// Returns the sandbox's own container.
     pub(crate) async fn sandbox_record(&self, id: &SandboxId) -> Result<Option<ContainerInspectResponse>> {
         let found = self.client.find(id.as_str()).await?;
         let is_sandbox = |found: &ContainerInspectResponse| {
@@ -231,7 +233,7 @@ impl Docker {
     }
 }
 
-/// As Docker names them: with dots.
+/// Returns sysctls by Docker's names for them, which have dots.
 fn sysctls(sysctls: &[Sysctl]) -> Result<HashMap<String, String>> {
     let named = |it: &Sysctl| {
         let unknown =
@@ -241,10 +243,10 @@ fn sysctls(sysctls: &[Sysctl]) -> Result<HashMap<String, String>> {
     sysctls.iter().map(named).collect()
 }
 
-/// What every container of ours has.
+/// Returns the settings that every container of ours has.
 pub(crate) fn host_config() -> HostConfig {
     HostConfig {
-        // The agent restarts.
+        // The agent restarts containers.
         restart_policy: Some(RestartPolicy { name: Some(RestartPolicyNameEnum::NO), maximum_retry_count: None }),
         ..HostConfig::default()
     }
@@ -270,7 +272,7 @@ fn ports(mappings: &[PortMapping]) -> (Vec<String>, HashMap<String, Option<Vec<P
     (exposed, bindings)
 }
 
-/// A name that is taken is an identity that exists.
+/// Converts the error of a creation: a name that is taken means an identity that exists.
 pub(crate) fn created_twice(tried: String, error: &ApiError) -> Error {
     let wrapped = failed(tried.clone(), error);
     match wrapped.kind() {

@@ -1,4 +1,4 @@
-//! Who a container runs as and what it may do, in Docker's words.
+//! User and privileges of a container, in Docker's form.
 
 use std::io;
 
@@ -14,7 +14,7 @@ use stanchion_untrusted::{Links, read_text};
 
 use crate::{Docker, image, limits, volumes::layers};
 
-/// What confines a container.
+/// Confinement of a container.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Confinement {
     /// `--privileged`
@@ -25,9 +25,9 @@ pub(crate) struct Confinement {
     pub drop: Vec<String>,
     /// `--security-opt`
     pub options: Vec<String>,
-    /// Not shown to it.
+    /// Paths that are hidden from it.
     pub masked: Vec<String>,
-    /// Not written by it.
+    /// Paths that it cannot write to.
     pub read_only: Vec<String>,
 }
 
@@ -41,7 +41,7 @@ impl Confinement {
             options.push("no-new-privileges".to_owned());
         }
         match &security.seccomp {
-            // The daemon's own.
+            // Docker uses its own profile.
             Profile::RuntimeDefault => {}
             Profile::Unconfined => options.push("seccomp=unconfined".to_owned()),
             Profile::Localhost { profile } => options.push(format!("seccomp={}", seccomp(profile)?)),
@@ -73,7 +73,8 @@ impl Confinement {
         Ok(confinement)
     }
 
-    /// Docker's own *all* is all that the kernel knows: a node that has less could not start such a container at all.
+    /// Sets the capabilities. Docker's own `ALL` is all that the kernel knows: a node that has less could not start
+    /// such a container at all.
     fn allow(&mut self, security: &Security, lacks: bool) {
         let has_all = |names: &[String]| names.iter().any(|name| name == "ALL");
         let is_half = security.privileged && lacks;
@@ -98,12 +99,12 @@ impl Confinement {
         if is_half || has_all(&security.add_capabilities) {
             self.drop.retain(|name| name != "ALL" && !is_half);
         }
-        // Of a name that is in both lists the drop holds.
+        // If a name is in both lists, the drop holds.
         self.add.retain(|name| !self.drop.contains(name));
     }
 }
 
-/// Docker takes a profile's text, not its path.
+/// Returns a profile's text: Docker does not take its path.
 fn seccomp(path: &str) -> Result<String> {
     let failed = |error: io::Error| {
         Error::new(ErrorKind::Invalid, format!("cannot load seccomp profile {path:?}")).caused_by(&error)
@@ -113,16 +114,16 @@ fn seccomp(path: &str) -> Result<String> {
     Ok(profile.to_string())
 }
 
-/// Who a container runs as, as Docker takes it.
+/// User and groups of a container, in Docker's form.
 pub(crate) struct Who {
-    /// `--user`; `None` is the image's.
+    /// `--user`; `None` for the image's.
     pub user: Option<String>,
     /// `--group-add`
     pub groups: Vec<u32>,
 }
 
 impl Docker {
-    /// A group without a user is the image's user's (R-SEC-2).
+    /// Returns the user and groups of a container. A group without a user goes with the image's user (R-SEC-2).
     pub(crate) async fn who(&self, config: &ContainerConfig, image: &ImageInspect) -> Result<Who> {
         let security = &config.security;
         if security.strict_groups {
@@ -137,7 +138,8 @@ impl Docker {
         Ok(Who { user: Some(format!("{user}:{group}")), groups: self.groups(config, image, &of_image).await })
     }
 
-    /// Given a user and a group, Docker adds none of the image's (R-SEC-10).
+    /// Returns user and groups with `supplementalGroupsPolicy: Strict`: given a user and a group, Docker adds none of
+    /// the image's (R-SEC-10).
     async fn strictly(&self, config: &ContainerConfig, image: &ImageInspect) -> Result<Who> {
         let tried = || format!("telling the user and the group of container {}", config.name);
         let layers = layers(&config.image, image).map_err(|error| error.context(tried()))?;
@@ -150,7 +152,8 @@ impl Docker {
         Ok(Who { user: Some(format!("{user}:{group}")), groups })
     }
 
-    /// Once it is given a group, Docker leaves out those that the image's own table gives the user (R-SEC-10).
+    /// Returns the supplementary groups, with the user's groups in the image: given a group, Docker leaves those out
+    /// (R-SEC-10).
     async fn groups(&self, config: &ContainerConfig, image: &ImageInspect, of_image: &str) -> Vec<u32> {
         let found = match layers(&config.image, image) {
             Ok(layers) => {
@@ -165,7 +168,7 @@ impl Docker {
             tracing::warn!(container, image, error, "whether the image gives its user further groups cannot be told");
             Tables::default()
         });
-        // Of a user that the image does not know Docker tells.
+        // Docker reports a user that the image does not know.
         in_force(of_image, &config.security, &tables).map_or_else(|_| config.security.groups.clone(), |ids| ids.groups)
     }
 }

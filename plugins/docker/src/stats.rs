@@ -1,4 +1,4 @@
-//! What containers use, as Docker reads it from their cgroups.
+//! Resource use of containers, as Docker reads it from their cgroups.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::{
     names,
 };
 
-/// Containers asked about at the same time.
+/// Number of containers that are asked about at the same time.
 const PARALLEL: usize = 8;
 
 impl Docker {
@@ -28,15 +28,15 @@ impl Docker {
         Ok(Stats { containers })
     }
 
-    /// Docker walks the files of the container, and of no other.
+    /// Measures one container: Docker walks its files, and those of no other.
     pub(crate) async fn read_disk_usage(&self, id: &ContainerId) -> Result<DiskUsage> {
         let gone = || Error::new(ErrorKind::NotFound, format!("container {id} is gone"));
         let options = InspectContainerOptions { size: true };
         match self.client.api().inspect_container(id.as_str(), Some(options)).await {
             Ok(found) if self.client.owns(found.config.as_ref().and_then(|it| it.labels.as_ref())) => {
-                // Docker leaves out a size of nothing.
+                // Docker omits a size of 0.
                 let writable_layer = found.size_rw.and_then(|size| size.try_into().ok()).unwrap_or(0);
-                // Docker tells the path of a `json-file` only, which containers of before have.
+                // Docker tells only the path of a `json-file`, which containers of earlier versions have.
                 let path = match found.log_path.filter(|path| !path.is_empty()) {
                     Some(path) => PathBuf::from(path),
                     None => {
@@ -53,9 +53,9 @@ impl Docker {
         }
     }
 
-    /// The use of one container; `None` when it does not run any more.
+    /// Returns the usage of one container; `None` when it does not run any more.
     async fn stats_of(&self, id: String) -> Result<Option<ContainerStats>> {
-        // Without `one_shot` Docker takes two seconds, to compare.
+        // Without `one_shot` Docker takes two seconds, to compare two samples.
         let options = StatsOptions { stream: false, one_shot: true };
         let mut answers = Box::pin(self.client.api().stats(&id, Some(options)));
         match answers.next().await {
@@ -72,7 +72,7 @@ fn read(id: String, stats: &ContainerStatsResponse) -> Option<ContainerStats> {
     let memory = stats.memory_stats.as_ref()?;
     let usage = memory.usage?;
     let field = |name: &str| memory.stats.as_ref()?.get(name).copied();
-    // v1's name, else v2's.
+    // The name in cgroup v1, else that in v2.
     let inactive = field("total_inactive_file").or_else(|| field("inactive_file")).unwrap_or(0);
     let cpu = stats.cpu_stats.as_ref().and_then(|cpu| cpu.cpu_usage.as_ref()?.total_usage);
     Some(ContainerStats {
@@ -85,7 +85,7 @@ fn read(id: String, stats: &ContainerStatsResponse) -> Option<ContainerStats> {
     })
 }
 
-/// A log file and those that it was before it was rotated, bytes: they begin with its name.
+/// Returns the size of a log file and of its rotated files, whose names begin with its own, bytes.
 fn size_of_logs(file: &Path) -> u64 {
     let (Some(directory), Some(name)) = (file.parent(), file.file_name()) else { return 0 };
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();

@@ -1,15 +1,15 @@
-//! Images that are mounted in containers (R-VOL-11).
+//! Image volumes of containers (R-VOL-11).
 //!
-//! Docker itself learnt it late, with version 28, and runs what is mounted so. The backend has Docker bind a directory, on which it
-//! mounts the image's layers only while Docker makes and starts the container:
+//! Docker itself has them since version 28, and lets programs in them run. Here Docker binds a directory, on which the
+//! backend mounts the image's layers only while Docker creates and starts the container:
 //!
 //! ```text
-//! <run_dir>/docker-images/<backend>/<container>/<number>        what is mounted in the container
-//! <run_dir>/docker-images/<backend>/<container>/<number>.all    the image that it is a part of
+//! <run_dir>/docker-images/<backend>/<container>/<number>        mounted in the container
+//! <run_dir>/docker-images/<backend>/<container>/<number>.all    the whole image of a `subPath`
 //! ```
 //!
-//! That Docker keeps the layers, whatever becomes of the image's name, is the work of a holder: a container of that image that
-//! never runs. It goes with the container that has the image mounted, or with the sandbox.
+//! A holder makes Docker keep the layers, whatever becomes of the image's name: a container of that image that never
+//! runs. It goes with the container that has the image mounted, or with the sandbox.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,29 +31,29 @@ use crate::{
     sandbox::{created_twice, host_config},
 };
 
-/// What is mounted of an image.
+/// Image volume.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Volume {
-    /// The image, by reference.
+    /// Reference of the image.
     reference: String,
-    /// Its id.
+    /// Id of the image.
     image: String,
     /// Id of the container that keeps its layers.
     holder: String,
-    /// The part that is mounted; empty is all of it.
+    /// Part that is mounted; empty for all of it.
     sub_path: PathBuf,
 }
 
-/// A container that is to have images mounted.
+/// Image volumes of a container.
 pub(crate) struct Volumes {
-    /// Its name.
+    /// Name of the container.
     container: String,
-    /// In the order of their numbers.
+    /// Volumes, in the order of their numbers.
     pub all: Vec<Volume>,
 }
 
 impl Docker {
-    /// The images that a container is to have mounted, held; their places on the node are filled in.
+    /// Creates the holders of a container's image volumes, and sets the sources of their mounts.
     pub(crate) async fn volumes(&self, container: &str, pod: &Pod, config: &mut ContainerConfig) -> Result<Volumes> {
         let mut volumes = Volumes { container: container.to_owned(), all: Vec::new() };
         let mounts: Vec<_> = config.mounts.iter().filter_map(|mount| mount.image.clone()).collect();
@@ -72,7 +72,7 @@ impl Docker {
         let home = self.home(container);
         for (number, mount) in config.mounts.iter_mut().filter(|mount| mount.image.is_some()).enumerate() {
             mount.source = home.join(number.to_string());
-            // As it is mounted already; Docker's own word for it would permit what is there to be run.
+            // It is mounted read-only already; Docker's own option would let programs in it run.
             mount.read_only = false;
         }
         Ok(volumes)
@@ -89,7 +89,7 @@ impl Docker {
         let tried = || format!("holding image {} for container {container}", mount.reference);
         let image = self.look_up_image(&mount.reference).await?.id.unwrap_or_default();
         let name = format!("{container}-image-{number}");
-        // What an earlier creation that was cut off has left holds nothing: there is no container.
+        // A holder from an earlier, interrupted creation holds nothing: there is no container.
         if let Some(left) = self.client.find(&name).await?.and_then(|found| found.id) {
             self.erase(&left).await?;
         }
@@ -101,7 +101,7 @@ impl Docker {
         ];
         let body = ContainerCreateBody {
             image: Some(image.clone()),
-            // It never runs, but Docker wants to know what.
+            // It never runs, but Docker needs a command.
             entrypoint: Some(vec!["never".to_owned()]),
             labels: Some(names::labels(&config.labels, ours)),
             network_disabled: Some(true),
@@ -112,7 +112,7 @@ impl Docker {
         Ok(Volume { reference: mount.reference, image, holder, sub_path: mount.sub_path })
     }
 
-    /// Has a container's volumes on the node while `make` makes or starts it.
+    /// Mounts a container's volumes on the node while `make` creates or starts it.
     pub(crate) async fn with_volumes<T>(&self, volumes: &Volumes, make: impl Future<Output = Result<T>>) -> Result<T> {
         if volumes.all.is_empty() {
             return make.await;
@@ -121,7 +121,7 @@ impl Docker {
             Ok(()) => make.await,
             Err(error) => Err(error),
         };
-        // What stays goes with the container.
+        // Remaining mounts go with the container.
         if let Err(error) = self.clear(&volumes.container).await {
             tracing::warn!(container = volumes.container, error = error.chain(), "an image stays mounted on the node");
         }
@@ -147,7 +147,7 @@ impl Docker {
         Ok(())
     }
 
-    /// Releases what a container would have had, had it been made.
+    /// Releases the volumes of a container that could not be created.
     pub(crate) async fn give_up(&self, volumes: &Volumes, error: Error) -> Error {
         if let Err(left) = self.release(volumes).await {
             let container = &volumes.container;
@@ -156,7 +156,7 @@ impl Docker {
         error
     }
 
-    /// Gives up what a container has of images.
+    /// Unmounts a container's image volumes, and removes their holders.
     pub(crate) async fn release(&self, volumes: &Volumes) -> Result<()> {
         if volumes.all.is_empty() {
             return Ok(());
@@ -178,14 +178,14 @@ impl Docker {
         self.images_on_node().join(container)
     }
 
-    /// Where this backend mounts images, and no other.
+    /// Returns the directory where this backend mounts images, and no other.
     fn images_on_node(&self) -> PathBuf {
         let socket = self.config.socket.to_string_lossy();
         let namespace = &self.config.namespace;
         self.run_dir.join("docker-images").join(names::id(namespace, &[&socket, namespace], 0))
     }
 
-    /// Unmounts what starts have left that were cut off. No start may be under way.
+    /// Unmounts what interrupted starts have left. No start may be under way.
     pub(crate) async fn sweep_volumes(&self) {
         let images = self.images_on_node();
         let sweep = move || {
@@ -199,7 +199,7 @@ impl Docker {
     }
 }
 
-/// The layers of an image.
+/// Returns the layers of an image.
 pub(crate) fn layers(reference: &str, found: &ImageInspect) -> Result<Layers> {
     let data = found.graph_driver.as_ref().filter(|driver| driver.name == LAYERED).map(|driver| &driver.data);
     let directories = ["UpperDir", "LowerDir"].iter().filter_map(|name| data?.get(*name));
@@ -211,7 +211,7 @@ pub(crate) fn layers(reference: &str, found: &ImageInspect) -> Result<Layers> {
 }
 
 impl Volumes {
-    /// Those that a container's record notes.
+    /// Reads the volumes that a container's labels note.
     pub fn noted(found: &ContainerInspectResponse) -> Result<Self> {
         let container = found.name.as_deref().unwrap_or_default().trim_start_matches('/').to_owned();
         let all = found.config.as_ref().and_then(|config| noted(config.labels.as_ref()?)).transpose();
@@ -222,19 +222,19 @@ impl Volumes {
         Ok(Self { container, all: all.unwrap_or_default() })
     }
 
-    /// As a container's record notes them.
+    /// Returns the label that notes the volumes.
     pub fn note(&self) -> Option<(&'static str, String)> {
         let text = serde_json::to_string(&self.all).ok().filter(|_| !self.all.is_empty())?;
         Some((names::IMAGES, text))
     }
 }
 
-/// The volumes that a container's labels note, if they do.
+/// Returns the volumes that a container's labels note, if they do.
 fn noted(labels: &HashMap<String, String>) -> Option<serde_json::Result<Vec<Volume>>> {
     labels.get(names::IMAGES).map(|noted| serde_json::from_str(noted))
 }
 
-/// Whether a container has all that holds its volumes; if not, somebody has removed it, and maybe the files.
+/// Returns whether all holders of a container's volumes exist; if not, somebody has removed one, and maybe the files.
 pub(crate) fn are_held(labels: &HashMap<String, String>, holders: &HashSet<String>) -> bool {
     let volumes = noted(labels).and_then(std::result::Result::ok).unwrap_or_default();
     volumes.iter().all(|volume| holders.contains(&volume.holder))

@@ -13,7 +13,7 @@ use support::Bed;
 async fn docker_keeps_the_contract() -> Result<()> {
     let bed = Bed::new()?;
     let mut options = Options::pulling(&bed.image, bed.path("logs"));
-    // One group of cases, while one works on it.
+    // `CONFORMANCE_ONLY` selects one group of cases, while one works on it.
     options.only = std::env::var("CONFORMANCE_ONLY").ok();
     keeps(&bed, &options).await
 }
@@ -23,7 +23,7 @@ async fn docker_keeps_the_contract_for_archives() -> Result<()> {
     let bed = Bed::new()?;
     for (image, archive) in [
         ("docker.io/preloaded/busybox:docker", bed.fixtures.docker_archive()),
-        // Docker of this age cannot read one by itself.
+        // Docker of this age cannot read an OCI layout by itself.
         ("docker.io/preloaded/busybox:oci", bed.fixtures.oci_archive()),
     ] {
         let mut options = Options::pulling(image, bed.path("logs"));

@@ -1,4 +1,4 @@
-//! What is not ours does not exist, whatever it is asked for.
+//! Tests that containers of others do not exist for the backend, whatever it is asked for.
 
 #![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
@@ -39,13 +39,13 @@ async fn another_agents_pods_are_out_of_reach() -> Result<()> {
 
     ensure!(theirs.list().await.map_err(said)?.sandboxes.is_empty(), "another's sandbox is listed");
     ensure!(theirs.stats().await.map_err(said)?.containers.is_empty(), "what another's container uses is told");
-    // As of anything that is gone.
+    // These succeed, as for anything that is gone.
     theirs.stop_container(container.clone(), Duration::from_secs(5)).await.map_err(said)?;
     theirs.stop_container(container.clone(), Duration::ZERO).await.map_err(said)?;
     theirs.remove_container(container.clone()).await.map_err(said)?;
     theirs.stop_sandbox(sandbox.clone()).await.map_err(said)?;
     theirs.remove_sandbox(sandbox.clone()).await.map_err(said)?;
-    // A container is no sandbox, nor the other way round, and the backend knows which it was asked for.
+    // A container is no sandbox, nor the other way round: the backend knows which one it was asked for.
     theirs.remove_sandbox(SandboxId(container.0.clone())).await.map_err(said)?;
     theirs.remove_container(ContainerId(sandbox.0.clone())).await.map_err(said)?;
     let exec = ExecRequest {
@@ -72,8 +72,7 @@ async fn another_agents_pods_are_out_of_reach() -> Result<()> {
     bed.nothing_left()
 }
 
-/// A dockerd that is killed while containerd starts a container leaves a shim that waits for it for ever, and each further start of
-/// the container would wait for that shim.
+/// Checks that nothing waits for the shim of a start during which dockerd was killed: such a shim waits for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_shim_of_a_start_that_dockerd_has_not_finished_is_in_nobodys_way() -> Result<()> {
     let bed = Bed::new()?;
@@ -90,7 +89,7 @@ async fn the_shim_of_a_start_that_dockerd_has_not_finished_is_in_nobodys_way() -
     let started = bed.backend.create_container(config("started")).await.map_err(said)?;
     let removed = bed.backend.create_container(config("removed")).await.map_err(said)?;
     let mut shims = [shim(&started)?, shim(&removed)?];
-    // The next agent's: it does not know whether anybody has tried to start them.
+    // The next agent does not know whether anybody has tried to start them.
     let next = bed.open(json!({}))?;
     next.start_container(started).await.map_err(said)?;
     next.remove_container(removed).await.map_err(said)?;
@@ -104,7 +103,7 @@ async fn the_shim_of_a_start_that_dockerd_has_not_finished_is_in_nobodys_way() -
     bed.nothing_left()
 }
 
-/// A process that looks like a container's shim, until its input ends.
+/// Starts a process that looks like a container's shim, until its input ends.
 fn shim(container: &ContainerId) -> Result<Child> {
     let options = ["-namespace", "moby", "-id", container.as_str(), "-address", "/nowhere"];
     let mut command = Command::new("/bin/sh");

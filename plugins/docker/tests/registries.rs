@@ -1,4 +1,4 @@
-//! Registries that refuse: what Docker makes of that, in the contract's words.
+//! Registries that refuse: the backend's errors for Docker's messages.
 
 #![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]

@@ -1,4 +1,4 @@
-//! What a look costs: the requests that Docker gets for it.
+//! Cost of a list: the requests that Docker gets for it.
 
 #![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
@@ -15,7 +15,7 @@ use stanchion_docker::{Config, Docker};
 use stanchion_runtime::{NodePaths, PodName, Runtime as _, labels};
 use tempfile::TempDir;
 
-/// A Docker with one pod, that remembers what it was asked.
+/// A Docker with one pod that records its requests.
 struct Engine {
     dir: TempDir,
     asked: Arc<Mutex<Vec<String>>>,
@@ -27,7 +27,7 @@ impl Engine {
         let listener = UnixListener::bind(dir.path().join("docker.sock")).expect("a socket");
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let seen = Arc::clone(&asked);
-        // Ends with the test's process.
+        // The thread ends with the test's process.
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let stream = stream.expect("a connection");
@@ -45,7 +45,7 @@ impl Engine {
         Docker::new(config, &NodePaths::default()).expect("it opens")
     }
 
-    /// What was asked since the last time.
+    /// Returns the requests since the last call.
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.asked.lock().expect("no panic"))
     }

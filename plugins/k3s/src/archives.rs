@@ -1,12 +1,13 @@
-//! Images from files: K3s's own directory of them, and what the agent has had imported.
+//! Images from files: K3s's own directory of them, and archives that the agent has imported.
 //!
-//! K3s imports what is in `<data>/agent/images` into its namespace; images are one namespace's, so we import the same files
-//! into ours. Each of the containerds that pods may run on needs them: what one has got, the other gets too. That is done
-//! beside the calls, because a large archive or a registry that is away must not hold up the pods that need neither.
+//! K3s imports the files in `<data>/agent/images` into its own containerd namespace; images belong to one namespace, so
+//! we import the same files into ours. Each containerd that pods may run on needs them: what one has, the other gets
+//! too. This runs in the background, because a large archive or a registry that is away must not hold up the pods that
+//! need neither.
 //!
 //! # Layout
-//! - [`Archives`]: the files, and the one run at a time that brings them to a containerd. [`Files`]: a run's work.
-//! - [`notes`]: what became of each file and line.
+//! - [`Archives`]: the files, and the one run at a time that imports them into a containerd. [`Files`]: a run's work.
+//! - [`notes`]: the outcome of each file and line.
 
 mod notes;
 #[cfg(test)]
@@ -37,27 +38,27 @@ use tokio::{
 use crate::limits;
 use notes::{Item, Notes};
 
-/// How long after its start a run is waited for. The agent gives up a list of images after 10 s.
+/// Longest wait for a run, from its start. The agent gives up a list of images after 10 s.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Images of lists that are pulled at the same time: one registry that does not answer holds up few others.
+/// Number of listed images pulled at the same time: one registry that does not answer holds up few others.
 const PARALLEL: usize = 3;
 
-/// A file as it was seen: imported again when that has changed.
+/// Size and time of a file: it is imported again when they have changed.
 type Seen = (u64, SystemTime);
 
-/// The files, and the runs that bring them. Clones are the same; with the last one the runs end.
+/// Files with images, and the runs that import them. Clones share them; with the last one the runs end.
 #[derive(Clone, Debug)]
 pub struct Archives {
     files: Files,
-    /// The latest run of each containerd. Not in [`Files`]: a run must not keep itself alive.
+    /// Latest run of each containerd. Not in [`Files`]: a run must not keep itself alive.
     runs: Arc<Mutex<HashMap<&'static str, Run>>>,
 }
 
-/// A run, which ends when this is dropped.
+/// Run that ends when this is dropped.
 #[derive(Debug)]
 struct Run {
     begun: Instant,
-    /// `false` once the run has only what failed before to do.
+    /// `false` once the run has only retries left.
     has_new: watch::Receiver<bool>,
     task: AbortHandle,
 }
@@ -69,7 +70,7 @@ impl Drop for Run {
 }
 
 impl Archives {
-    /// Those of K3s's directory.
+    /// Makes it for the files of K3s's directory.
     pub fn of(data: &Path) -> Self {
         let files = Files { directory: data.join("agent/images"), asked: Arc::default(), notes: Notes::default() };
         Self { files, runs: Arc::default() }
@@ -80,8 +81,8 @@ impl Archives {
         self.files.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(path);
     }
 
-    /// Has a containerd brought what it has not got, and waits a moment for what is new. A run goes on after that, also
-    /// when the call is given up.
+    /// Imports into a containerd what it lacks, and waits a moment for what is new. The run goes on after that, also
+    /// when the call is cancelled.
     ///
     /// *Cancel-safe:* it only waits.
     pub async fn bring<R: Runtime + Clone>(&self, place: &'static str, containerd: &R) {
@@ -90,7 +91,7 @@ impl Archives {
         drop(timeout_at(begun + PATIENCE, has_new.wait_for(|has_new| !has_new)).await);
     }
 
-    /// The run of a containerd that is under way, or a new one.
+    /// Returns the run of a containerd that is under way, or starts one.
     fn run<R: Runtime + Clone>(&self, place: &'static str, containerd: &R) -> (Instant, watch::Receiver<bool>) {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(run) = runs.get(place).filter(|run| !run.task.is_finished()) {
@@ -109,17 +110,17 @@ impl Archives {
     }
 }
 
-/// The files, and what was done with them.
+/// The files, and the outcome of each.
 #[derive(Clone, Debug)]
 struct Files {
     directory: PathBuf,
-    /// Imported on the agent's behalf.
+    /// Archives that the agent has asked for.
     asked: Arc<Mutex<BTreeSet<PathBuf>>>,
     notes: Notes,
 }
 
 impl Files {
-    /// Brings a containerd all that is due, archives one after another and the images of lists beside them.
+    /// Imports all that is due into a containerd, archives one after another, and the images of lists beside them.
     async fn bring<R: Runtime + Clone>(self, place: &'static str, containerd: R, has_new: watch::Sender<bool>) {
         let files = self.clone();
         let due = tokio::task::spawn_blocking(move || files.due(place)).await;
@@ -140,8 +141,8 @@ impl Files {
         }
     }
 
-    /// Brings a containerd one archive or image, and notes what became of it. Fails if the containerd does not answer, which
-    /// says nothing against a file or a registry.
+    /// Imports one archive or image into a containerd, and notes the outcome. Fails if the containerd does not answer,
+    /// which says nothing against a file or a registry.
     async fn bring_one<R: Runtime>(&self, item: Item, containerd: &R) -> Result<()> {
         let Item { place, path, line, .. } = &item;
         let (file, image) = (path.display(), line.as_deref().map(|line| SHOWN.cut(line)));
@@ -168,7 +169,7 @@ impl Files {
         Ok(())
     }
 
-    /// The archives and the lines of lists that are to be brought now.
+    /// Returns the archives and the lines of lists that are due now.
     fn due(&self, place: &'static str) -> Vec<Item> {
         let found = self.find();
         self.notes.keep(place, &found);
@@ -186,7 +187,7 @@ impl Files {
         due
     }
 
-    /// The lines of a list that are to be brought now.
+    /// Returns the lines of a list that are due now.
     fn due_lines(&self, list: Item) -> Vec<Item> {
         let path = &list.path;
         let bytes = match stanchion_untrusted::read(path, Links::Follow, limits::LIST) {
@@ -219,7 +220,7 @@ impl Files {
             let text = SHOWN.cut(line.line.as_deref().unwrap_or_default()).into_owned();
             let (file, place) = (path.display(), list.place);
             tracing::warn!(%file, line = number, text, place, "the line is not UTF-8: it is left out");
-            // It stays so until the list changes.
+            // It stays wrong until the list changes.
             self.notes.done(line);
         }
         if lines.is_empty() {
@@ -241,16 +242,16 @@ impl Files {
     }
 }
 
-/// A line of a list that names an image.
+/// Line of a list that names an image.
 struct Line<'a> {
     /// Counted from 1.
     number: usize,
-    /// The reference; what can be shown of it if it is not UTF-8.
+    /// The reference, with replacement characters if it is not UTF-8.
     text: Cow<'a, str>,
     is_utf8: bool,
 }
 
-/// The lines of a list that name images: neither empty nor comments, which may have any bytes.
+/// Returns the lines of a list that name images: neither empty nor comments, which may have any bytes.
 fn read_lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     (1..).zip(bytes.split(|byte| *byte == b'\n')).filter_map(|(number, line)| {
@@ -263,7 +264,7 @@ fn read_lines(bytes: &[u8]) -> impl Iterator<Item = Line<'_>> {
     })
 }
 
-/// Pulls an image, unless it is present; returns how many it has pulled.
+/// Pulls an image, unless it is present. Returns how many it has pulled.
 async fn pull<R: Runtime>(containerd: &R, reference: &str) -> Result<usize> {
     if containerd.list_images().await?.iter().any(|image| image.reference == reference) {
         return Ok(0);
@@ -272,7 +273,7 @@ async fn pull<R: Runtime>(containerd: &R, reference: &str) -> Result<usize> {
     containerd.pull_image(request, Progress::ignored()).await.map(|_| 1)
 }
 
-/// Whether K3s would import it.
+/// Returns whether K3s would import a file.
 fn is_archive(path: &Path) -> bool {
     const ENDINGS: [&str; 10] =
         [".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.lz4", ".tar.zst", ".tzst", ".tar.zstd", ".txt"];

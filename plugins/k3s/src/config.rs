@@ -1,4 +1,5 @@
-//! `[backend.k3s]`: where K3s is and what is done without it, beside the settings of the containerd backend.
+//! Settings of `[backend.k3s]`: where K3s is and what happens without it, beside the settings of the containerd
+//! backend.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -16,47 +17,47 @@ use crate::layout::Layout;
 /// Settings of the backend; all have defaults.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where K3s is, and what is done without it.
+    /// Where K3s is, and what happens without it.
     pub k3s: Settings,
-    /// How pods are run, whichever containerd runs them. Its socket is K3s's.
+    /// Settings of the containerd backend, whichever containerd runs the pods. Its socket is K3s's.
     pub containerd: Containerd,
 }
 
-/// The keys that the containerd backend does not have.
+/// Keys that the containerd backend does not have.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// K3s's or RKE2's `--data-dir`; default is the one of `/var/lib/rancher/k3s` and `/var/lib/rancher/rke2` that exists.
+    /// K3s's or RKE2's `--data-dir`; default is `/var/lib/rancher/k3s` or `/var/lib/rancher/rke2`, whichever exists.
     pub data_dir: Option<PathBuf>,
-    /// K3s's registries.yaml; default is its own place for it. What `registry` says of a host counts more.
+    /// K3s's registries.yaml; default is K3s's own path for it. For a host that `registry` names, `registry` counts.
     pub registries: Option<PathBuf>,
-    /// What is done with pods while K3s's containerd does not answer.
+    /// Handling of pods while K3s's containerd does not answer.
     pub when_socket_absent: Absent,
-    /// Where pods run that were started elsewhere meanwhile, when it answers again.
+    /// Place of pods that were started elsewhere meanwhile, when it answers again.
     pub on_return: Return,
-    /// How long it must not have answered before a containerd of our own is started, e.g. `15s`. A restart of K3s takes less.
+    /// Time without an answer before a containerd of our own is started, e.g. `15s`. A restart of K3s takes less.
     pub own_after: String,
 }
 
-/// `when_socket_absent`
+/// Values of `when_socket_absent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Absent {
-    /// They wait.
+    /// Pods wait.
     Wait,
-    /// Another configured backend runs them.
+    /// Another configured backend runs the pods.
     Fallback,
-    /// The containerd that K3s ships runs them, started by us, on data of our own.
+    /// The containerd that K3s ships runs the pods, started by us, on data of our own.
     Own,
 }
 
-/// `on_return`
+/// Values of `on_return`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Return {
-    /// Where they are, until they are started anew for another reason.
+    /// Pods stay where they are, until they are restarted for another reason.
     Stay,
-    /// On K3s's containerd again: each is stopped, and started there.
+    /// Pods move to K3s's containerd: each is stopped, and started there.
     Migrate,
 }
 
@@ -82,16 +83,16 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// [`registries`](Self::registries)
+    /// Returns [`registries`](Self::registries), or its default.
     pub(crate) fn registries(&self, layout: &Layout) -> PathBuf {
         let name = if layout.data().ends_with("rke2") { "rke2" } else { "k3s" };
         self.registries.clone().unwrap_or_else(|| format!("/etc/rancher/{name}/registries.yaml").into())
     }
 
-    /// [`own_after`](Self::own_after)
+    /// Returns [`own_after`](Self::own_after) as a duration.
     ///
     /// # Errors
-    /// It is no time.
+    /// The setting is not a duration such as `15s`.
     pub fn patience(&self) -> Result<Duration> {
         let parsed = self.own_after.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
         let Some(time) = parsed else {
@@ -111,15 +112,15 @@ impl Settings {
     }
 }
 
-/// The keys of [`Settings`].
+/// Keys of [`Settings`].
 const KEYS: [&str; 5] = ["data_dir", "registries", "when_socket_absent", "on_return", "own_after"];
 
 impl<'de> Deserialize<'de> for Config {
     fn deserialize<D: Deserializer<'de>>(table: D) -> std::result::Result<Self, D::Error> {
         let (k3s, mut rest): (Map<_, _>, Map<_, _>) =
             Map::deserialize(table)?.into_iter().partition(|(key, _)| KEYS.contains(&key.as_str()));
-        // What differs from a containerd of the node's own. The cgroups: pods that run on another backend meanwhile have
-        // the same names.
+        // These defaults differ from those of the containerd backend. The cgroups: pods that run on another backend
+        // meanwhile have the same names.
         for (key, value) in [("socket", crate::layout::SOCKET), ("cgroup_root", "/stanchion-k3s")] {
             rest.entry(key).or_insert_with(|| Value::from(value));
         }

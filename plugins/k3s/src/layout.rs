@@ -1,4 +1,4 @@
-//! Where K3s and RKE2 keep what is used of them.
+//! Paths of K3s and RKE2 that the backend uses.
 //!
 //! ```text
 //!                        K3s                                     RKE2
@@ -18,12 +18,12 @@ use std::{
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
 use stanchion_untrusted::{KERNEL_FILE, Links, read};
 
-/// Where K3s's and RKE2's containerd listens, whatever the data directory.
+/// Socket of K3s's and RKE2's containerd, whatever the data directory.
 pub const SOCKET: &str = "/run/k3s/containerd/containerd.sock";
-/// Data directories, where none is configured.
+/// Data directories, if none is configured.
 const DATA: [&str; 2] = ["/var/lib/rancher/k3s", "/var/lib/rancher/rke2"];
 
-/// K3s on this node.
+/// Paths of K3s on this node.
 #[derive(Clone, Debug)]
 pub struct Layout {
     data: PathBuf,
@@ -31,46 +31,46 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The configured data directory, or the one that exists.
+    /// Returns the paths for the configured data directory, or for the one that exists.
     #[must_use]
     pub fn find(data: Option<&Path>, socket: &Path) -> Self {
         let found = || DATA.into_iter().map(Path::new).find(|path| path.is_dir()).unwrap_or(Path::new(DATA[0]));
         Self { data: data.unwrap_or_else(found).to_owned(), socket: socket.to_owned() }
     }
 
-    /// The data directory.
+    /// Returns the data directory.
     #[must_use]
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// containerd's socket.
+    /// Returns containerd's socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// containerd's state directory, where the bundles of running containers are.
+    /// Returns containerd's state directory, which has the bundles of running containers.
     #[must_use]
     pub fn state(&self) -> &Path {
         self.socket.parent().unwrap_or(Path::new("/"))
     }
 
-    /// Whether K3s has ever run here: its first start unpacks its programs.
+    /// Returns whether K3s has ever run here: its first start unpacks its programs.
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.programs().is_some()
     }
 
-    /// The directory of its programs.
+    /// Returns the directory of its programs.
     fn programs(&self) -> Option<PathBuf> {
         [self.data.join("data/current/bin"), self.data.join("bin")].into_iter().find(|path| path.is_dir())
     }
 
-    /// The containerd that it ships, and the directory in which that one finds its shim and runc.
+    /// Returns the containerd that it ships, and the directory of that one's shim and runc.
     ///
     /// # Errors
-    /// There is none.
+    /// K3s has not unpacked a containerd below its data directory.
     pub fn containerd(&self) -> Result<(PathBuf, PathBuf)> {
         let missing = || {
             let message = format!("there is no containerd of K3s below {}", self.data.display());
@@ -82,13 +82,13 @@ impl Layout {
         if containerd.is_file() { Ok((containerd, programs)) } else { Err(missing()) }
     }
 
-    /// Where CNI plugins may be, the best first.
+    /// Returns the directories that may have CNI plugins, the best first.
     #[must_use]
     pub fn cni_directories(&self) -> Vec<PathBuf> {
         ["data/cni", "data/current/bin", "bin"].map(|sub| self.data.join(sub)).into_iter().collect()
     }
 
-    /// Whether a process of K3s's own runs: `k3s server`, `k3s agent` or RKE2's, not its containerd, nor `k3s kubectl`.
+    /// Returns whether K3s itself runs: `k3s server`, `k3s agent` or RKE2's, not its containerd, nor `k3s kubectl`.
     #[must_use]
     pub fn has_process(&self) -> bool {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -99,7 +99,7 @@ impl Layout {
     }
 
     fn is_k3s(&self, process: &Path) -> bool {
-        // One that has ended meanwhile is none.
+        // The process may have ended meanwhile.
         let Ok(command) = read(process.join("cmdline"), Links::Refuse, KERNEL_FILE) else { return false };
         let Ok(program) = fs::read_link(process.join("exe")) else { return false };
         match service(&command) {
@@ -121,8 +121,8 @@ enum Service {
     Rke2,
 }
 
-/// Whose server or agent a command line (`proc_pid_cmdline(5)`) is: `k3s-agent …`, or, as they rename themselves,
-/// `/usr/local/bin/k3s agent`.
+/// Returns the service whose server or agent has a command line (`proc_pid_cmdline(5)`): `k3s-agent …`, or, as they
+/// rename themselves, `/usr/local/bin/k3s agent`.
 fn service(command: &[u8]) -> Option<Service> {
     let mut words = command.split(|byte| *byte == 0 || *byte == b' ').map(String::from_utf8_lossy);
     let first = words.next()?;

@@ -1,12 +1,14 @@
 //! Stanchion's backend for the containerd that K3s and RKE2 embed (ADR 10).
 //!
-//! It is the containerd backend, in a namespace of our own, on the daemon that K3s runs. What it adds is K3s's ways: its
-//! daemon exists only while K3s runs and has reached a server.
+//! It is the containerd backend, in a namespace of our own, on the daemon that K3s runs. It adds what is special to
+//! K3s: that daemon exists only while K3s runs and has reached a server.
 //!
 //! # Layout
-//! - [`K3s`]: the [`Runtime`] of the contract. [`places`]: K3s's containerd and ours, and which of them a call is for.
-//! - [`layout`]: where K3s keeps what is used of it. [`state`]: how it is. [`presence`]: whether its containerd answers.
-//! - [`archives`]: images from files. [`registries`]: how K3s reaches registries. [`own`]: the containerd that K3s ships, started by us. [`config`]: settings.
+//! - [`K3s`]: the [`Runtime`] of the contract. [`places`]: K3s's containerd and ours, and the choice of one for each
+//!   call.
+//! - [`layout`]: K3s's paths. [`state`]: K3s's state. [`presence`]: whether its containerd answers.
+//! - [`archives`]: images from files. [`registries`]: K3s's settings for registries. [`own`]: the containerd that K3s
+//!   ships, started by us. [`config`]: settings.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 
@@ -36,7 +38,7 @@ pub use config::{Absent, Config, Return, Settings};
 use places::Places;
 use state::State;
 
-/// K3s's containerd as a runtime of pods.
+/// Backend that runs pods in K3s's containerd.
 #[derive(Clone, Debug)]
 pub struct K3s {
     places: Places,
@@ -54,7 +56,7 @@ impl Backend for K3s {
 stanchion_sdk::export_backend!("k3s", K3s);
 
 impl K3s {
-    /// The backend; K3s is asked nothing before the first call.
+    /// Makes the backend; it sends K3s nothing before the first call.
     ///
     /// # Errors
     /// The configuration is wrong.
@@ -64,7 +66,7 @@ impl K3s {
         Ok(Self { places: Places::new(config, node)?, settings })
     }
 
-    /// How it is while K3s's containerd is away.
+    /// Returns state and health while K3s's containerd is away.
     async fn health_without(&self) -> Result<(State, Health)> {
         let layout = self.places.layout().clone();
         let looked = tokio::task::spawn_blocking(move || (State::without_containerd(&layout), layout)).await;
@@ -90,7 +92,7 @@ impl Runtime for K3s {
             false => self.health_without().await?,
         };
         let mut health = state.with_networks(health, &self.places.network_health(is_there).await?);
-        // Said while it is there too: where pods return to, the agent then knows.
+        // Set while K3s's containerd answers too: the agent then knows where pods return to.
         if self.settings.when_socket_absent == Absent::Fallback {
             health.failover = Some(Failover { on_return: self.settings.on_return.into() });
         }
@@ -207,7 +209,7 @@ mod tests {
 
     use super::K3s;
 
-    /// The health of a backend whose network cannot be ready: its CNI plugins have no configuration.
+    /// Returns the health of a backend whose network cannot be ready: its CNI plugins have no configuration.
     async fn health(directory: &Path, when_socket_absent: &str) -> Health {
         let config = json!({
             "data_dir": directory.join("data"),

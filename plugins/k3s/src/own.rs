@@ -1,8 +1,8 @@
 //! The containerd that K3s ships, started by us while K3s's own is away.
 //!
-//! Never on K3s's data: containerd opens its database under a lock and waits for it without limit, so K3s would never come
-//! up again beside it. It has a root, state and socket of ours, and no CRI, whose port is K3s's. It is left running when
-//! the agent ends, as the pods are; the next agent finds it at its socket.
+//! It never uses K3s's data: containerd opens its database under a lock and waits for it without limit, so K3s would
+//! never come up again beside it. It has a root, state and socket of our own, and no CRI, whose port is K3s's. It keeps
+//! running when the agent ends, as the pods do; the next agent finds it at its socket.
 
 use std::{
     env,
@@ -24,47 +24,47 @@ use tokio::{
 
 use crate::layout::Layout;
 
-/// How long it may take to answer after its start, or to end.
+/// Longest time to answer after its start, or to end.
 const PATIENCE: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
-/// A log that is larger is begun anew with the next start, bytes.
+/// Size of the log above which the next start begins it anew, bytes.
 const LOG: u64 = 10 << 20;
-/// Not needed by us; CRI would take the port of K3s's.
+/// Plugins that we do not need; CRI would take the port of K3s's.
 const DISABLED: &str = r#"["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp"]"#;
 
-/// The daemon. Clones are the same one.
+/// The daemon. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Daemon {
     layout: Layout,
-    /// Survives a reboot: images and records.
+    /// Root directory, which survives a reboot: images and records.
     root: PathBuf,
-    /// Gone after a reboot: socket and bundles.
+    /// State directory, which is gone after a reboot: socket and bundles.
     state: PathBuf,
     child: Arc<Mutex<Option<Child>>>,
-    /// Told whenever it was started.
+    /// Notified after each start.
     starts: Arc<watch::Sender<()>>,
 }
 
 impl Daemon {
-    /// Not started yet.
+    /// Makes the daemon, which is not started yet.
     pub fn new(layout: Layout, node: &NodePaths) -> Self {
         let (root, state) = (node.state_dir.join("k3s"), node.run_dir.join("k3s"));
         Self { layout, root, state, child: Arc::default(), starts: Arc::default() }
     }
 
-    /// Where it listens.
+    /// Returns the daemon's socket.
     pub fn socket(&self) -> PathBuf {
         self.state.join("containerd.sock")
     }
 
-    /// Whether it was started and not ended since, by this agent or an earlier one: then it may have pods.
+    /// Returns whether the daemon was started and not ended since, by this agent or an earlier one: it may have pods.
     pub fn is_in_use(&self) -> bool {
         self.mark().exists()
     }
 
-    /// Waits until it is in use.
+    /// Waits until the daemon is in use.
     ///
     /// *Cancel-safe:* it only waits.
     pub async fn used(&self) {
@@ -79,7 +79,7 @@ impl Daemon {
         self.root.join("in-use")
     }
 
-    /// Starts it, unless it runs. This is also what supervises it: it is called before every look.
+    /// Starts the daemon, unless it runs. This also supervises it, since every list calls it first.
     pub async fn ensure(&self) -> Result<()> {
         if UnixStream::connect(self.socket()).await.is_ok() {
             return Ok(());
@@ -97,7 +97,7 @@ impl Daemon {
                 Some(status) => {
                     tracing::warn!(%status, log = %self.log().display(), "our containerd ended; it is started again");
                 }
-                // It is on its way up, or hangs: it is not doubled.
+                // The daemon is coming up, or hangs: no second one is started.
                 None => return self.answers(old).await,
             }
         }
@@ -110,7 +110,7 @@ impl Daemon {
     fn start(&self) -> Result<Child> {
         let (program, programs) = self.layout.containerd()?;
         let begin = || {
-            // A pod's own users pass them on the way to their files.
+            // The users of a pod's user namespace pass these directories on the way to their files.
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o711).create(&self.root)?;
             builder.create(&self.state)?;
@@ -126,7 +126,7 @@ impl Daemon {
                 .arg("--config")
                 .arg(&config)
                 .env("PATH", path.map_err(io::Error::other)?)
-                // It would tell systemd that the agent is ready.
+                // containerd would tell systemd that the agent is ready.
                 .env_remove("NOTIFY_SOCKET")
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
@@ -175,7 +175,7 @@ impl Daemon {
         }
     }
 
-    /// Ends it: it has no pods any more. Images stay, for the next time.
+    /// Ends the daemon, when it has no pods any more. Images stay, for the next time.
     pub async fn end(&self) -> Result<()> {
         let mut child = self.child.lock().await;
         // Whoever listens at our socket is ours, started by this agent or an earlier one.
@@ -196,7 +196,7 @@ impl Daemon {
                 return Err(Error::new(ErrorKind::Other, "the containerd of our own does not end"));
             }
         }
-        // Reaped here, if it was this agent's.
+        // Reaped here, if this agent has started it.
         if let Some(mut old) = child.take() {
             let reaped = tokio::task::spawn_blocking(move || old.wait()).await;
             if let Ok(Err(error)) = reaped {

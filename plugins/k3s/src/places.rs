@@ -1,8 +1,8 @@
-//! Where pods run: on K3s's containerd, and, if so configured, on one of our own while that is away.
+//! Containerds that pods run on: K3s's, and, if so configured, one of our own while that is away.
 //!
-//! New pods go to K3s's containerd whenever it answers. What was started on ours is known by its ids, which begin with
-//! [`MARK`]. Of K3s's pods some may run on while their containerd is away: they are listed as they run, so that the agent
-//! does not start them again on ours (invariant I1), and leaves them alone (I3).
+//! New pods go to K3s's containerd whenever it answers. Ids on ours begin with [`MARK`]. Some of K3s's pods may run on
+//! while their containerd is away: they are listed as running, so that the agent does not start them again on ours
+//! (invariant I1), and leaves them alone (I3).
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use crate::{
     registries,
 };
 
-/// What the ids of things on our own containerd begin with.
+/// Prefix of ids on our own containerd.
 const MARK: &str = "own:";
 
 /// K3s's containerd, and ours.
@@ -31,7 +31,7 @@ const MARK: &str = "own:";
 pub struct Places {
     layout: Layout,
     on_return: Return,
-    /// How long K3s's containerd must have been away before ours is started.
+    /// Time without K3s's containerd before ours is started.
     patience: Duration,
     presence: Presence,
     k3s: Containerd,
@@ -40,12 +40,12 @@ pub struct Places {
     archives: Archives,
 }
 
-/// The containerd of our own.
+/// Containerd of our own.
 #[derive(Clone, Debug)]
 struct Own {
     daemon: Daemon,
     containerd: Containerd,
-    /// Held to write while it is ended for want of pods, to read while one is made there.
+    /// Locked for writing while it is ended for lack of pods, for reading while a sandbox is made there.
     ending: Arc<RwLock<()>>,
 }
 
@@ -55,15 +55,15 @@ impl Places {
         let layout = Layout::find(settings.data_dir.as_deref(), &containerd.socket);
         let plugins = layout.cni_directories();
         containerd.network.cni_bin_dirs.splice(0..0, plugins);
-        // What this configuration says of a registry counts.
+        // The settings of this configuration override those of the file.
         let file = settings.registries(&layout);
         containerd.registry_settings =
             format!("configs.\"{{host}}\" of {} or [backend.k3s.registry.\"{{host}}\"]", file.display());
         for (host, registry) in registries::read(&file) {
             containerd.registry.entry(host).or_insert(registry);
         }
-        // Their ids differ from each other's and from those of a containerd of the node's own, which has the same pods
-        // while K3s's is away.
+        // Their ids differ from each other's and from those of a containerd of the node's own, which may run the same
+        // pods while K3s's is away.
         let k3s = Containerd::new(containerd.clone(), node)?.in_realm("k3s");
         let own = match settings.when_socket_absent {
             Absent::Own => {
@@ -91,17 +91,17 @@ impl Places {
         &self.layout
     }
 
-    /// Whether K3s's containerd answers.
+    /// Returns whether K3s's containerd answers.
     pub async fn k3s_is_there(&self) -> bool {
         self.presence.is_there().await
     }
 
-    /// Whether it has been away long enough for pods to be started elsewhere.
+    /// Returns whether K3s's containerd has been away long enough to start pods elsewhere.
     fn is_long_absent(&self) -> bool {
         self.presence.absence() >= self.patience
     }
 
-    /// The containerd that images are fetched to and pods are started on now.
+    /// Returns the containerd for images and new pods now. Starts ours if need be.
     pub async fn active(&self) -> Result<&Containerd> {
         let Some(own) = &self.own else { return Ok(&self.k3s) };
         if self.k3s_is_there().await {
@@ -122,8 +122,8 @@ impl Places {
             .because(format!("after {patience} s without it a containerd of our own is started")))
     }
 
-    /// Returns what is wrong with the networks of the containerds in use; one whose network is fine has nothing here. While
-    /// ours stands in for K3s's, nobody looks at the network of K3s's, so it is not asked.
+    /// Returns the health of the networks of the containerds in use, if anything is wrong with it. While ours stands in
+    /// for K3s's, nobody looks at the network of K3s's, so it is not asked.
     pub async fn network_health(&self, k3s_is_there: bool) -> Result<Vec<Health>> {
         let own = self.own.as_ref().filter(|own| !k3s_is_there || own.daemon.is_in_use());
         let k3s = Some(&self.k3s).filter(|_| k3s_is_there || self.own.is_none());
@@ -135,12 +135,12 @@ impl Places {
         Ok(found)
     }
 
-    /// Whether this is the containerd of our own.
+    /// Returns whether this is the containerd of our own.
     fn is_own(&self, place: &Containerd) -> bool {
         self.own.as_ref().is_some_and(|own| std::ptr::eq(&raw const own.containerd, place))
     }
 
-    /// The images that pods can be started from now.
+    /// Lists the images that pods can be started from now.
     pub async fn list_images(&self) -> Result<Vec<Image>> {
         let active = self.active().await?;
         self.archives.bring(if self.is_own(active) { "our own containerd" } else { "K3s's containerd" }, active).await;
@@ -156,12 +156,12 @@ impl Places {
         Ok(images)
     }
 
-    /// The containerd of a sandbox, and its id there.
+    /// Returns the containerd of a sandbox, and its id there.
     pub fn of_sandbox(&self, id: &SandboxId) -> Result<(&Containerd, SandboxId)> {
         self.of(&id.0).map(|(place, id)| (place, SandboxId(id)))
     }
 
-    /// The containerd of a container, and its id there.
+    /// Returns the containerd of a container, and its id there.
     pub fn of_container(&self, id: &ContainerId) -> Result<(&Containerd, ContainerId)> {
         self.of(&id.0).map(|(place, id)| (place, ContainerId(id)))
     }
@@ -192,7 +192,8 @@ impl Places {
         Ok(info)
     }
 
-    /// Also while its containerd is away, if the agent may take it for running.
+    /// Stops a container, also while K3s's containerd is away: if ours may stand in for it, the container is still
+    /// listed.
     pub async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<()> {
         let (place, inner) = self.of_container(id)?;
         let is_attended = self.own.is_none() || id.0.starts_with(MARK) || self.k3s_is_there().await;
@@ -202,7 +203,7 @@ impl Places {
         }
     }
 
-    /// Everything, or everything of one pod.
+    /// Lists everything, or everything of one pod.
     pub async fn list(&self, pod: Option<&PodName>) -> Result<Inventory> {
         let Some(own) = &self.own else { return listed(&self.k3s, pod).await };
         let is_there = self.k3s_is_there().await;
@@ -256,7 +257,7 @@ impl Places {
         Ok(stats)
     }
 
-    /// An exec's id does not say where it is.
+    /// Resizes the terminal of an exec, on the containerd that has it: its id does not tell which.
     pub async fn resize_exec(&self, id: ExecId, size: TerminalSize) -> Result<()> {
         match (self.k3s.resize_exec(id.clone(), size).await, &self.own) {
             (Err(error), Some(own)) if error.kind() == ErrorKind::NotFound => {
@@ -266,7 +267,7 @@ impl Places {
         }
     }
 
-    /// The events of both. They end when K3s's containerd comes or goes: then everything is looked at anew.
+    /// Returns the events of both. They end when K3s's containerd comes or goes: then everything is listed anew.
     pub fn events(self) -> impl Stream<Item = Result<Event>> + Send + 'static {
         let Some(own) = self.own.clone() else { return Either::Left(boxed(self.k3s.events())) };
         let begun = async move {
@@ -292,7 +293,7 @@ impl Places {
 
 type Events = Pin<Box<dyn Stream<Item = Result<Event>> + Send>>;
 
-/// Boxed, it does not borrow what it was made from.
+/// Boxes the events, so that they do not borrow what they were made from.
 fn boxed(events: impl Stream<Item = Result<Event>> + Send + 'static) -> Events {
     Box::pin(events)
 }
@@ -304,7 +305,7 @@ async fn listed(place: &Containerd, pod: Option<&PodName>) -> Result<Inventory> 
     }
 }
 
-/// The mark of an id, if it has one.
+/// Returns the mark of an id, if it has one.
 pub fn mark(id: &str) -> &'static str {
     if id.starts_with(MARK) { MARK } else { "" }
 }
@@ -329,7 +330,8 @@ fn mark_event(mut event: Event) -> Event {
     event
 }
 
-/// A sandbox that can only be removed: the agent stops what is in it, and makes the pod's next, which K3s's containerd has.
+/// Makes a ready sandbox one that can only be removed: the agent stops its containers, and makes the pod's next
+/// sandbox, on K3s's containerd.
 fn migrate(sandbox: &mut SandboxInfo) {
     if sandbox.state == SandboxState::Ready {
         let reason = "K3s's containerd is back, and on_return is \"migrate\"".to_owned();

@@ -1,4 +1,4 @@
-//! Whether K3s's containerd is there, and since when not.
+//! Presence of K3s's containerd, and the time since it has been away.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,10 +8,10 @@ use std::{
 
 use tokio::{net::UnixStream, time::Instant};
 
-/// How often it is asked for while it is away and somebody waits for its return.
+/// Interval between checks while it is away and somebody waits for its return.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The daemon behind a socket. A file alone is no sign of it: one that was killed leaves its own.
+/// Daemon behind a socket. The file alone is no sign of it: a daemon that was killed leaves its own.
 #[derive(Clone, Debug)]
 pub struct Presence {
     socket: PathBuf,
@@ -19,12 +19,12 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Of the daemon at this socket.
+    /// Makes the presence of the daemon at this socket.
     pub fn of(socket: &Path) -> Self {
         Self { socket: socket.to_owned(), absent: Arc::default() }
     }
 
-    /// Whether it takes a connection now.
+    /// Returns whether the daemon takes a connection now.
     pub async fn is_there(&self) -> bool {
         let is_there = UnixStream::connect(&self.socket).await.is_ok();
         let mut absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -35,13 +35,13 @@ impl Presence {
         is_there
     }
 
-    /// How long it has been away, as far as was seen.
+    /// Returns how long the daemon has been away, as far as was seen.
     pub fn absence(&self) -> Duration {
         let absent = self.absent.lock().unwrap_or_else(PoisonError::into_inner);
         absent.map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// Waits for its return.
+    /// Waits for the daemon's return.
     ///
     /// *Cancel-safe:* it only waits.
     pub async fn returned(&self) {

@@ -1,5 +1,5 @@
-//! K3s's `registries.yaml`: how it reaches registries. Its pulls heed that through CRI and patches of its own containerd;
-//! ours, which go to registries directly, read the same file.
+//! K3s's `registries.yaml`: settings for registries. K3s's pulls follow it through CRI and patches of its own
+//! containerd; ours go to registries directly, and read the same file.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use stanchion_untrusted::Links;
 
 use crate::limits;
 
-/// The file, as far as it is used.
+/// Used part of the file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Registries {
@@ -41,7 +41,7 @@ struct Access {
     tls: Tls,
 }
 
-// No Debug that shows: I10.
+// Omits password and token (I10).
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Auth {
@@ -66,7 +66,7 @@ struct Tls {
     insecure_skip_verify: Value,
 }
 
-/// Reads it. An absent file has nothing; one that cannot be read is told, and K3s's registries are reached as others are.
+/// Reads the file. An absent file has no settings; an unreadable one is logged, and counts as absent.
 pub fn read(path: &Path) -> BTreeMap<String, RegistryConfig> {
     let text = match stanchion_untrusted::read_text(path, Links::Follow, limits::REGISTRIES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeMap::new(),
@@ -83,7 +83,7 @@ pub fn read(path: &Path) -> BTreeMap<String, RegistryConfig> {
     registries
 }
 
-/// How registries are reached, and what is wrong and left out.
+/// Returns the settings of registries, and what is wrong and left out.
 fn parse(text: &str) -> Result<(BTreeMap<String, RegistryConfig>, Vec<String>), String> {
     let value = std::panic::catch_unwind(|| document(text)).map_err(|_| "its parser cannot read it".to_owned())??;
     let file: Registries = match value {
@@ -97,7 +97,7 @@ fn parse(text: &str) -> Result<(BTreeMap<String, RegistryConfig>, Vec<String>), 
         registry.rewrite = mirror.rewrite;
     }
     for (host, Access { auth, tls }) in file.configs {
-        // A host may be written as a URL there.
+        // The file may have a URL in place of a host.
         let host = host.rsplit("://").next().unwrap_or_default().trim_end_matches('/').to_owned();
         let registry = registries.entry(host.clone()).or_default();
         registry.ca_file = tls.ca_file;
@@ -113,7 +113,7 @@ fn parse(text: &str) -> Result<(BTreeMap<String, RegistryConfig>, Vec<String>), 
     Ok((registries, wrong))
 }
 
-/// A rewrite that is no pattern is left out; its mirrors, the other rewrites and the other hosts are not.
+/// Removes rewrites that are no patterns, and returns their errors. Mirrors, other rewrites and other hosts stay.
 fn drop_wrong_rewrites(host: &str, registry: &mut RegistryConfig) -> Vec<String> {
     let mut wrong = Vec::new();
     while let Some((pattern, error)) = registry.wrong_rewrite() {
@@ -125,7 +125,8 @@ fn drop_wrong_rewrites(host: &str, registry: &mut RegistryConfig) -> Vec<String>
 }
 
 impl Auth {
-    /// The first that is there counts, as with K3s: the name with its password, the token, both in one.
+    /// Sets a registry's credentials. The first that is there counts, as with K3s: the user name with its password, the
+    /// identity token, `auth`.
     fn give(self, registry: &mut RegistryConfig) {
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
         let identity_token = some(self.identity_token);
@@ -144,7 +145,7 @@ impl Auth {
     }
 }
 
-/// Base64, as `auth` is written.
+/// Decodes base64, as `auth` is written.
 fn decode(text: &str) -> Option<String> {
     const PADDED_OR_NOT: GeneralPurpose = GeneralPurpose::new(
         &alphabet::STANDARD,
@@ -153,7 +154,7 @@ fn decode(text: &str) -> Option<String> {
     String::from_utf8(PADDED_OR_NOT.decode(text.trim()).ok()?).ok()
 }
 
-/// A YAML document with every scalar as text: registries.yaml has names, addresses and words only.
+/// Parses a YAML document with every scalar as text: registries.yaml has names, addresses and words only.
 fn document(text: &str) -> Result<Value, String> {
     let text = format!("{text}\n");
     let mut bytes = text.as_bytes();
@@ -190,7 +191,7 @@ fn document(text: &str) -> Result<Value, String> {
             Some((Value::Array(items), _)) => items.push(whole),
             Some((Value::Object(map), key)) => match key.take() {
                 None => *key = Some(whole.as_str().unwrap_or_default().to_owned()),
-                // A key without a value is as if it were not there.
+                // A key without a value counts as absent.
                 Some(name) if !whole.is_null() => drop(map.insert(name, whole)),
                 Some(_) => {}
             },

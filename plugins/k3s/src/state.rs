@@ -1,25 +1,26 @@
-//! The four states of K3s on a node, for people.
+//! States of K3s on a node, for people.
 
 use stanchion_containerd::SEPARATOR;
 use stanchion_sdk::runtime::Health;
 
 use crate::layout::Layout;
 
-/// How K3s is. Judged by socket and process, not by its unit: on an agent that looks for its server, that is active.
+/// State of K3s, judged by socket and process, not by its unit: on an agent that looks for its server, the unit is
+/// active.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its containerd answers.
+    /// K3s's containerd answers.
     Up,
-    /// It runs, and has not started its containerd: it does so when it has reached a server.
+    /// K3s runs, and has not started its containerd: it does so once it has reached a server.
     ProcessNoServer,
-    /// It is installed and does not run.
+    /// K3s is installed and does not run.
     Stopped,
-    /// It is not on this node, or has never run.
+    /// K3s is not on this node, or has never run.
     Absent,
 }
 
 impl State {
-    /// The state of a K3s whose containerd does not answer.
+    /// Returns the state of a K3s whose containerd does not answer.
     pub fn without_containerd(layout: &Layout) -> Self {
         match () {
             () if layout.has_process() => Self::ProcessNoServer,
@@ -28,7 +29,7 @@ impl State {
         }
     }
 
-    /// Its name.
+    /// Returns the state's name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Up => "k3s-up",
@@ -38,7 +39,7 @@ impl State {
         }
     }
 
-    /// The state and the way out of it; `pods` says what becomes of the pods.
+    /// Returns the state and the way out of it; `pods` is the sentence about the pods.
     pub fn health(self, layout: &Layout, pods: &str) -> Health {
         let (data, socket) = (layout.data().display(), layout.socket().display());
         let message = match self {
@@ -56,8 +57,8 @@ impl State {
         Health { state: self.name().to_owned(), message, failover: None }
     }
 
-    /// Puts what is wrong with the pods' networks before how K3s is, because only one state can be shown; that K3s is up is
-    /// then left out. Both containerds use one bridge, so what both of them say is said once.
+    /// Puts faults of the pods' networks before the state of K3s, because only one state can be shown; `k3s-up` is then
+    /// left out. Both containerds use one bridge, so what both of them report appears once.
     pub fn with_networks(self, health: Health, networks: &[Health]) -> Health {
         let Some(first) = networks.first() else { return health };
         let mut messages: Vec<&str> = Vec::new();

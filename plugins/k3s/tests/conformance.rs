@@ -66,7 +66,7 @@ async fn keeps_the_contract(is_up: bool, mut table: Value) -> Result<()> {
     println!("{transcript}");
     ensure!(!transcript.cases.is_empty(), "no case ran");
     ensure!(transcript.failures().is_empty(), "rules of the contract are broken:\n{transcript}");
-    // An open input without a terminal: containerd's shim has none beside a logger.
+    // Standard input without a terminal: containerd's shim has none beside a logger.
     ensure!(transcript.unsupported() == ["environment.input"], "not supported: {:?}", transcript.unsupported());
 
     ensure!(backend.list().await.map_err(said)? == stanchion_runtime::Inventory::default(), "something is left");

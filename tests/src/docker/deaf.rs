@@ -1,4 +1,4 @@
-//! A way to Docker on which no event arrives.
+//! A proxy for Docker's socket that drops events.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -10,14 +10,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-/// A socket that passes everything on to Docker's, and everything back but events: those are lost.
+/// Socket that forwards everything to Docker and back, except events: it drops them.
 #[derive(Debug)]
 pub struct Deaf {
     socket: PathBuf,
 }
 
 impl Deaf {
-    /// Listens at `socket`, until the test ends.
+    /// Listens at `socket` until the test ends.
     ///
     /// # Errors
     /// When it cannot listen there.
@@ -26,21 +26,21 @@ impl Deaf {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let docker = docker.clone();
-                // One side goes away first, and the other then.
+                // An error only means that one side has disconnected first.
                 thread::spawn(move || serve(client, &docker).ok());
             }
         });
         Ok(Self { socket })
     }
 
-    /// Where it listens.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 }
 
-/// One connection, which is one request.
+/// Serves one connection, which carries one request.
 fn serve(mut client: UnixStream, docker: &Path) -> io::Result<()> {
     let mut docker = UnixStream::connect(docker)?;
     let mut first = [0; 4096];
@@ -54,7 +54,7 @@ fn serve(mut client: UnixStream, docker: &Path) -> io::Result<()> {
         to.shutdown(Shutdown::Write).ok();
     });
     if is_events {
-        // The head of the answer, with which the subscription is in force.
+        // The subscription is in force once Docker has sent the head of its answer, which is forwarded.
         let mut byte = [0];
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") && docker.read(&mut byte)? == 1 {

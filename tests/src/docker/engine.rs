@@ -1,4 +1,4 @@
-//! What Docker says.
+//! Client of Docker's API.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::{
     http, proc,
 };
 
-/// Docker's API, asked without the library that the backend uses.
+/// Client of Docker's API that does not use the backend's library.
 #[derive(Clone, Debug)]
 pub struct Engine {
     socket: PathBuf,
@@ -24,10 +24,10 @@ impl Engine {
         Self { socket }
     }
 
-    /// One request: status and body of its answer.
+    /// Sends one request; returns status and body of the answer.
     ///
     /// # Errors
-    /// When it cannot be sent, or the answer is not one.
+    /// When the request cannot be sent, or the answer is malformed.
     pub fn request(&self, method: &str, path: &str, body: &[u8]) -> Result<http::Answer> {
         http::request(&self.socket, method, path, body)
     }
@@ -42,7 +42,7 @@ impl Engine {
         serde_json::from_slice(&body).with_context(|| format!("{method} {path}: the answer is no JSON: {said}"))
     }
 
-    /// What is at `path`.
+    /// Sends a GET request for `path`; returns the JSON of the answer.
     ///
     /// # Errors
     /// When there is nothing, or Docker does not answer.
@@ -50,7 +50,7 @@ impl Engine {
         self.json("GET", path, b"")
     }
 
-    /// Does something.
+    /// Sends a POST request to `path`; returns the JSON of the answer.
     ///
     /// # Errors
     /// When Docker refuses, or does not answer.
@@ -59,7 +59,7 @@ impl Engine {
         self.json("POST", path, body.as_bytes())
     }
 
-    /// Every container, running or not, as `docker ps -a` has it.
+    /// Returns every container, running or not, as `docker ps -a` does.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -68,7 +68,7 @@ impl Engine {
         Ok(list.as_array().cloned().unwrap_or_default())
     }
 
-    /// Ids of all containers.
+    /// Returns the ids of all containers.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -76,14 +76,14 @@ impl Engine {
         Ok(self.all()?.iter().filter_map(|one| one["Id"].as_str().map(str::to_owned)).collect())
     }
 
-    /// Full names of all images that have one.
+    /// Returns the full names of all images that have one.
     ///
     /// # Errors
     /// When Docker does not answer.
     pub fn images(&self) -> Result<Vec<String>> {
         let list = self.get("/images/json")?;
         let tags = list.as_array().into_iter().flatten().filter_map(|image| image["RepoTags"].as_array()).flatten();
-        // Docker leaves out what it adds itself.
+        // Docker omits the parts of a name that it adds itself.
         let full = |tag: &str| match tag.split('/').count() {
             1 => format!("docker.io/library/{tag}"),
             2 => format!("docker.io/{tag}"),
@@ -92,7 +92,7 @@ impl Engine {
         Ok(tags.filter_map(|tag| tag.as_str().map(full)).collect())
     }
 
-    /// All volumes.
+    /// Returns all volumes.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -101,14 +101,14 @@ impl Engine {
         Ok(list["Volumes"].as_array().into_iter().flatten().map(ToString::to_string).collect())
     }
 
-    /// Containers of pods whose first process runs, sandboxes left out.
+    /// Returns the pods' containers whose first process runs, without sandboxes.
     ///
     /// # Errors
     /// When Docker does not answer.
     pub fn running(&self) -> Result<Vec<Running>> {
         let mut running = Vec::new();
         for id in self.containers()? {
-            // It may be gone since.
+            // The container may be gone by now.
             let Some(found) = self.found(&id)? else { continue };
             let Some(pid) = found["State"]["Pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()) else { continue };
             let (true, Ok(started)) = (pid > 0, proc::started(pid)) else { continue };
@@ -120,7 +120,7 @@ impl Engine {
         Ok(running)
     }
 
-    /// A container in the form of containerd's records; `None` when it is gone.
+    /// Returns a container in the form of containerd's records; `None` when it is gone.
     ///
     /// # Errors
     /// When Docker does not answer.
@@ -128,13 +128,13 @@ impl Engine {
         Ok(self.found(id)?.map(|found| record(id.to_owned(), &found)))
     }
 
-    /// What `docker inspect` says.
+    /// Returns what `docker inspect` shows; `None` when the container is gone.
     fn found(&self, id: &str) -> Result<Option<Value>> {
         let (status, body) = self.request("GET", &format!("/containers/{id}/json"), b"")?;
         (status == 200).then(|| serde_json::from_slice(&body).context("a container is no JSON")).transpose()
     }
 
-    /// `docker rm -f`
+    /// Removes a container, as `docker rm -f` does.
     ///
     /// # Errors
     /// When Docker refuses.
@@ -142,7 +142,7 @@ impl Engine {
         self.json("DELETE", &format!("/containers/{id}?force=true&v=true"), b"").map(drop)
     }
 
-    /// `docker rmi -f`
+    /// Removes an image, as `docker rmi -f` does.
     ///
     /// # Errors
     /// When Docker refuses.
@@ -150,7 +150,7 @@ impl Engine {
         self.json("DELETE", &format!("/images/{name}?force=true"), b"").map(drop)
     }
 
-    /// `docker system prune -a -f`
+    /// Removes everything unused, as `docker system prune -a -f` does.
     ///
     /// # Errors
     /// When Docker refuses.
@@ -174,7 +174,7 @@ impl Engine {
         Ok(())
     }
 
-    /// `docker run -d`
+    /// Runs a container, as `docker run -d` does; returns its id.
     ///
     /// # Errors
     /// When Docker refuses.

@@ -1,17 +1,17 @@
-//! JSON against JSON: each place where they differ, by a path that names list items by what they are about.
+//! Comparison of JSON: each difference has a path in which list items are named by their `name` or `type`.
 
 use std::{collections::BTreeSet, fmt};
 
 use serde_json::Value;
 
-/// A place where a node shows something else than the recording.
+/// Place where a node differs from the recording.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// Where, e.g. `pod.json: status.containerStatuses[main].state.waiting.reason`.
+    /// Path, e.g. `pod.json: status.containerStatuses[main].state.waiting.reason`.
     pub path: String,
-    /// What the recording has.
+    /// Value in the recording.
     pub recorded: Value,
-    /// What the node shows.
+    /// Value that the node shows.
     pub found: Value,
 }
 
@@ -21,7 +21,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Where two pods differ. Null is as good as absent.
+/// Returns the differences of two pods. Null is as good as absent.
 #[must_use]
 pub fn pods(file: &str, recorded: &Value, found: &Value) -> Vec<Difference> {
     let (recorded, found) = alike(recorded, found);
@@ -30,7 +30,7 @@ pub fn pods(file: &str, recorded: &Value, found: &Value) -> Vec<Difference> {
     differences
 }
 
-/// A place, if it differs.
+/// Returns a difference if the values differ.
 #[must_use]
 pub fn place(path: &str, recorded: &Value, found: &Value) -> Option<Difference> {
     let (path, recorded, found) = (path.to_owned(), recorded.clone(), found.clone());
@@ -55,7 +55,7 @@ fn walk(path: &str, recorded: &Value, found: &Value, differences: &mut Vec<Diffe
     }
 }
 
-/// What the items of a list are about: their name or kind, else their number.
+/// Returns the names of a list's items: their `name` or `type`, else their index.
 fn names(items: &[Value]) -> Vec<String> {
     let name = |(number, item): (usize, &Value)| {
         let name = item["name"].as_str().or(item["type"].as_str());
@@ -64,8 +64,9 @@ fn names(items: &[Value]) -> Vec<String> {
     items.iter().enumerate().map(name).collect()
 }
 
-/// Both with what the moment of looking decides shown alike. While a container is in back-off a kubelet shows its end; the back-off
-/// itself only at the next of its syncs, which may be just before the restart.
+/// Returns both pods with differences removed that only depend on the moment of looking. While a container is in
+/// back-off, a kubelet shows its end; it shows the back-off itself only from its next sync on, which may be just before
+/// the restart.
 fn alike(recorded: &Value, found: &Value) -> (Value, Value) {
     let (mut recorded, mut found) = (recorded.clone(), found.clone());
     for list in ["/status/containerStatuses", "/status/initContainerStatuses"] {
@@ -78,7 +79,7 @@ fn alike(recorded: &Value, found: &Value) -> (Value, Value) {
             }
         }
     }
-    // A kubelet stops the sandbox of a pod that is over about a second after it has said so.
+    // A kubelet stops the sandbox of a finished pod about a second after it has reported the pod's phase.
     let over = ["Failed", "Succeeded"];
     if over.iter().any(|phase| recorded["status"]["phase"] == *phase && found["status"]["phase"] == *phase)
         && let Some(recorded) = ready_to_start(&mut recorded).filter(|recorded| **recorded == "True")
@@ -89,7 +90,7 @@ fn alike(recorded: &Value, found: &Value) -> (Value, Value) {
     (recorded, found)
 }
 
-/// Whether a pod's sandbox stands.
+/// Returns the status of the condition `PodReadyToStartContainers`.
 fn ready_to_start(pod: &mut Value) -> Option<&mut Value> {
     let conditions = pod.pointer_mut("/status/conditions")?.as_array_mut()?;
     let it = conditions.iter_mut().find(|it| it["type"] == "PodReadyToStartContainers")?;
@@ -100,7 +101,7 @@ fn is_backing_off(status: &Value) -> bool {
     status["state"]["waiting"]["reason"] == "CrashLoopBackOff"
 }
 
-/// A container that waits after its end, or has ended: shown by that end alone.
+/// Changes the status of a container that has ended, or waits in back-off, to show its end only.
 fn as_end(status: &mut Value) {
     let end = match is_backing_off(status) {
         true => status["lastState"].take(),

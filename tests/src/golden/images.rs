@@ -1,4 +1,4 @@
-//! The images that the recordings' manifests name, as the recorder made them.
+//! Images that the recordings' manifests name, as the recorder made them.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ const SAY: &[u8] =
 const STOP: &[u8] = b"#!/bin/sh\ntrap 'echo got USR1; exit 3' USR1\ntrap 'echo got TERM; exit 4' TERM\necho ready\n\
 while :; do sleep 0.1; done\n";
 
-/// Writes their archives to `dir`; gives their names.
+/// Writes the images' archives to `dir`; returns the images' names.
 ///
 /// # Errors
 /// When there is no busybox, or a file cannot be written.

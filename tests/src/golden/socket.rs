@@ -1,4 +1,4 @@
-//! The agent's socket, asked directly: a pod is looked at twenty times a second.
+//! Requests to the agent's socket, without a client program: a pod is looked at twenty times a second.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::http;
 
-/// What is at `path`; `None` where the agent knows of nothing.
+/// Gets the resource at `path`; `None` for status 404.
 ///
 /// # Errors
-/// When the agent does not answer.
+/// When the agent does not answer, or answers with another status or without JSON.
 pub fn get(socket: &Path, path: &str) -> Result<Option<Value>> {
     match http::request(socket, "GET", path, b"")? {
         (200, body) => serde_json::from_slice(&body).map(Some).with_context(|| format!("{path} is no JSON")),

@@ -1,7 +1,7 @@
-//! The order in which the states of a pod were seen.
+//! Order in which the states of a pod were seen.
 //!
-//! Two observers who look every 50 ms do not see the same short states. What must agree is what lasts: each state that one of
-//! them saw for a while was seen by the other too, in that order, of the pod as a whole and of each container.
+//! Two observers who look every 50 ms do not see the same short states. Each state that one of them saw for a while
+//! must have been seen by the other too, in the same order, of the pod as a whole and of each container.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 
 use super::compare::Difference;
 
-/// What is seen for this long must have been seen by the other side, ms. A kubelet notices the end of a container up to a
-/// second late.
+/// How long one side sees a state that the other side must have seen too, in ms. A kubelet notices the end of a
+/// container up to a second late.
 const LASTS: u64 = 2000;
 
-/// What can be seen of a pod; one that is being removed counts as gone, for a kubelet shows it no more.
+/// Returns the visible state of a pod. A pod with a `deletionTimestamp` counts as absent: a kubelet shows it no more.
 #[must_use]
 pub fn visible(pod: Option<&Value>) -> Value {
     let Some(pod) = pod.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()) else {
@@ -42,10 +42,10 @@ fn containers(statuses: &Value) -> Value {
     statuses.as_array().into_iter().flatten().filter_map(one).collect::<serde_json::Map<_, _>>().into()
 }
 
-/// One state after another, each with how long it was seen, ms.
+/// States in order, each with how long it was seen, in ms.
 type Track = Vec<(String, u64)>;
 
-/// Where two series of entries (`t_ms` and what was visible then) differ.
+/// Returns the differences of two series of entries (`t_ms` and what was visible then).
 #[must_use]
 pub fn differences(recorded: &[Value], found: &[Value]) -> Vec<Difference> {
     let (recorded, found) = (tracks(recorded), tracks(found));
@@ -67,13 +67,14 @@ pub fn differences(recorded: &[Value], found: &[Value]) -> Vec<Difference> {
     differences
 }
 
-/// What lasts of one and is not in the other, or not in that order.
+/// Returns the lasting states of `one` that `other` lacks or has in another order.
 fn missing(one: &Track, other: &Track) -> Vec<String> {
     let (mut at, mut missing) = (0_usize, Vec::new());
     let last = one.len().saturating_sub(1);
     let lasting = one.iter().enumerate().filter(|(place, (_, ms))| *ms >= LASTS || *place == last);
     for (_, (state, _)) in lasting {
-        // What came back after a moment may not have been gone for the other.
+        // The search includes the state found last: a state that was interrupted for a moment here may have lasted
+        // there.
         let from = at.saturating_sub(1);
         match other[from..].iter().position(|(other, _)| other == state) {
             Some(found) => at = from + found + 1,
@@ -108,7 +109,7 @@ fn tracks(entries: &[Value]) -> BTreeMap<String, Track> {
         let conditions: Vec<_> =
             entry["conditions"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let phase = entry["phase"].as_str().unwrap_or_default();
-        // When the sandbox of what is over goes, is another matter.
+        // The time at which the sandbox of a finished pod is stopped is not compared here.
         let is_over = matches!(phase, "Failed" | "Succeeded");
         let conditions: Vec<_> =
             conditions.into_iter().filter(|it| !is_over || *it != "PodReadyToStartContainers").collect();
@@ -122,7 +123,7 @@ fn tracks(entries: &[Value]) -> BTreeMap<String, Track> {
     tracks
 }
 
-/// A container's state. In back-off it is that of its end, see [`compare`](super::compare).
+/// Returns a container's state; in back-off, the state of its end, see [`compare`](super::compare).
 fn state(container: &Value) -> String {
     let text = |value: &Value| match value {
         Value::Null => String::new(),

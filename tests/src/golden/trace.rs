@@ -1,4 +1,4 @@
-//! What the containers of a pod wrote themselves, and when: the proof of the order of a stop and of its grace.
+//! Lines that the containers of a pod wrote, with times: they prove the order of a stop and its grace.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,14 @@ use serde_json::Value;
 
 use super::compare::{Difference, place};
 
-/// How much later or earlier something may have been noted, ms: the machine may be busy.
+/// Tolerated difference of two times, in ms: the machine may be busy.
 const NOISE: f64 = 1500.0;
 
-/// A line: when, who, what.
+/// Line of a trace: time in ms, writer, text.
 type Line = (f64, String, String);
 
-/// Lines of `time who what`; times in units of `unit` ms, `since` that moment, ms.
+/// Reads lines of `time writer text`. `unit` is the unit of their times in ms; the result counts from the moment
+/// `since`, in ms.
 #[must_use]
 pub fn lines(text: &str, unit: f64, since: f64) -> Vec<Line> {
     let line = |line: &str| {
@@ -23,7 +24,8 @@ pub fn lines(text: &str, unit: f64, since: f64) -> Vec<Line> {
     text.lines().filter_map(line).collect()
 }
 
-/// Where two traces differ: what each writer noted, in its order; and when, of all that was noted once and after the moment 0.
+/// Returns the differences of two traces: the lines of each writer, in order; and the times of lines that occur once in
+/// both, at or after the moment 0.
 #[must_use]
 pub fn differences(recorded: &[Line], found: &[Line]) -> Vec<Difference> {
     let order = place("trace: order", &words(recorded), &words(found));
@@ -42,7 +44,7 @@ pub fn differences(recorded: &[Line], found: &[Line]) -> Vec<Difference> {
     order.into_iter().chain(recorded.iter().filter_map(time)).collect()
 }
 
-/// What each has noted; what it noted several times in a row, once.
+/// Returns the lines of each writer; equal lines in a row count once.
 fn words(lines: &[Line]) -> Value {
     let mut words: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (_, who, what) in lines {

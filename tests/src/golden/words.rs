@@ -1,30 +1,31 @@
-//! What differs from machine to machine, in the recording's words: what the recordings were normalised with.
+//! Translation of a machine's values into the recording's placeholders, as the recordings were normalised.
 
 use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-/// Texts of a node, and what the recordings say for them; and the other way, for manifests and commands.
+/// Pairs of a node's text and the recording's text for it. They translate both ways: the node's output, and the
+/// recording's manifests and commands.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
     pairs: Vec<(String, String)>,
 }
 
 impl Words {
-    /// From pairs of a node's text and the recording's.
+    /// Makes a translation from pairs of a node's text and the recording's.
     #[must_use]
     pub fn new(pairs: Vec<(String, String)>) -> Self {
         Self { pairs }
     }
 
-    /// The recording's manifests and commands as this node takes them.
+    /// Translates the recording's manifests and commands for this node.
     #[must_use]
     pub fn ours(&self, text: &str) -> String {
         let manifests = self.pairs.iter().filter(|(_, theirs)| !theirs.starts_with('<'));
         manifests.fold(text.to_owned(), |text, (ours, theirs)| text.replace(theirs, ours))
     }
 
-    /// A node's text in the recording's words.
+    /// Translates a node's text into the recording's.
     #[must_use]
     pub fn theirs(&self, text: &str) -> String {
         let text = placeholders(text);
@@ -36,7 +37,7 @@ impl Words {
         text.replace("<hostIP>,<hostIP>", "<hostIP>")
     }
 
-    /// These words, with a pod's own addresses.
+    /// Returns this translation with a pod's own addresses added.
     #[must_use]
     pub fn of(&self, pod: &Value) -> Self {
         let mut words = self.clone();
@@ -48,7 +49,8 @@ impl Words {
         words
     }
 
-    /// A pod in the recording's words. What is null is as good as absent, and the recordings are items of a list, without a kind.
+    /// Translates a pod into the recording's terms. Removes nulls, which are as good as absent, and `apiVersion` and
+    /// `kind`: the recordings are items of a list.
     #[must_use]
     pub fn pod(&self, pod: &Value) -> Value {
         let mut pod = self.of(pod).walk("", pod, "");
@@ -82,7 +84,7 @@ impl Words {
     }
 }
 
-/// Ids, UIDs and times give way to `<id>`, `<uid>` and `<time>`.
+/// Replaces ids, UIDs and times with `<id>`, `<uid>` and `<time>`.
 fn placeholders(text: &str) -> String {
     let mut found = String::with_capacity(text.len());
     let mut rest = text;
@@ -98,7 +100,7 @@ fn placeholders(text: &str) -> String {
     found
 }
 
-/// The length of the time that a text begins with.
+/// Returns the length of the time that a text begins with.
 fn time(text: &str) -> Option<(usize, &'static str)> {
     const SHAPE: &[u8] = b"0000-00-00T00:00:00";
     let bytes = text.as_bytes();
@@ -118,7 +120,7 @@ fn time(text: &str) -> Option<(usize, &'static str)> {
     (end + zone <= bytes.len()).then_some((end + zone, "<time>"))
 }
 
-/// The length of the id or UID that a text begins with.
+/// Returns the length of the id or UID that a text begins with.
 fn id(text: &str) -> Option<(usize, &'static str)> {
     let schemes = ["containerd://", "docker://"];
     let scheme = schemes.into_iter().find(|scheme| text.starts_with(scheme)).map_or(0, str::len);
@@ -138,7 +140,7 @@ fn id(text: &str) -> Option<(usize, &'static str)> {
     }
 }
 
-/// An address gives way where it is not part of another.
+/// Replaces an address where it is not part of another.
 fn addresses(text: &str, ours: &str, theirs: &str) -> String {
     let mut found = String::with_capacity(text.len());
     let mut rest = text;

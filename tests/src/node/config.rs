@@ -6,16 +6,16 @@ use super::{NODE_NAME, NodeBuilder};
 use crate::{cgroups, slot::Names, view::Backend};
 
 impl NodeBuilder {
-    /// `socket` is the runtime's, `mirror` what stands for Docker Hub.
+    /// Returns the configuration. `socket` is the runtime's, `mirror` the registry that stands in for Docker Hub.
     pub(super) fn config(&self, names: &Names, programs: &Path, socket: &Path, mirror: Option<&str>) -> String {
         let dir = &names.dir;
         let runtime = self.runtime.name();
-        // The table of the backend that has the pods' network and registries.
+        // The backend whose table configures the pods' network and registries.
         let owner = match self.runtime {
             Backend::Containerd | Backend::K3s => Some(runtime),
             Backend::Docker => self.beside.is_some().then_some("containerd"),
         };
-        // Docker's mirrors are its own configuration's.
+        // Docker's mirrors are in dockerd's own configuration.
         let mirrors = mirror.filter(|_| owner.is_some()).map_or_else(String::new, |address| {
             format!(
                 "[backend.{}.registry.\"docker.io\"]\nmirrors = [\"http://{address}\"]\n",

@@ -1,4 +1,4 @@
-//! What pods leave on a node: nothing, when all is well (I6).
+//! Remains of pods on a node: none, when all is well (I6).
 
 use std::{
     fs, io,
@@ -17,10 +17,10 @@ use crate::{
 };
 
 impl Node {
-    /// Everything that a pod could have left on this machine: empty when no pod is there (I6).
+    /// Returns everything that a pod could have left on this machine: empty when no pod is there (I6).
     ///
     /// # Errors
-    /// When one of the places cannot be looked at.
+    /// When one of the places cannot be read.
     pub fn remains(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         let mut note = |what: &str, things: Vec<String>| {
@@ -55,18 +55,18 @@ impl Node {
         Ok(found)
     }
 
-    /// Awaits that nothing of any pod is left.
+    /// Waits until nothing of any pod is left.
     ///
     /// # Errors
-    /// When something is.
+    /// When something is left.
     pub fn await_nothing_left(&self) -> Result<()> {
         self.await_nothing_left_but("", |_| false)
     }
 
-    /// Awaits that nothing of any pod is left, except what `allowed` accepts, for the reason that `why` gives.
+    /// Waits until nothing of any pod is left, except what `allowed` accepts, for the reason `why`.
     ///
     /// # Errors
-    /// When something is.
+    /// When something is left.
     pub fn await_nothing_left_but(&self, why: &str, allowed: impl Fn(&str) -> bool) -> Result<()> {
         self.until("nothing to be left of any pod (I6)", || {
             let (fine, found): (Vec<_>, Vec<_>) = self.remains()?.into_iter().partition(|thing| allowed(thing));
@@ -75,10 +75,10 @@ impl Node {
         })
     }
 
-    /// Awaits that nothing of a pull that failed is left in the runtime.
+    /// Waits until the runtime has no remains of a failed pull.
     ///
     /// # Errors
-    /// When something is.
+    /// When something is left.
     pub fn await_nothing_half_made(&self) -> Result<()> {
         self.until("nothing half-made to be left", || {
             let left = self.half_made()?;
@@ -87,12 +87,13 @@ impl Node {
         })
     }
 
-    /// Downloads that were begun and not ended, and what keeps them.
+    /// Returns unfinished downloads, and the leases that keep them.
     fn half_made(&self) -> Result<Vec<String>> {
         let (leases, downloads) = match self.view() {
             View::Containerd(ctr) => (ctr.leases()?, ctr.active_ingests()?),
             View::Docker(_) => {
-                // Newer ones leave where they tried at their start what the kernel can mount read-only.
+                // Newer dockerds leave the directory in which they tried, at their start, whether the kernel can mount
+                // read-only.
                 let mut files = entries(&self.path("docker/data/tmp"))?;
                 files.retain(|file| !file.to_string_lossy().contains("moby-detect-rro"));
                 (Vec::new(), shown(files))
@@ -102,7 +103,7 @@ impl Node {
         Ok(leases.chain(downloads.into_iter().map(|download| format!("unfinished download {download}"))).collect())
     }
 
-    /// Processes of this node other than those that the test has started.
+    /// Returns the processes of this node that the test did not start.
     fn strangers(&self) -> Result<Vec<String>> {
         let docker = self.docker.as_ref().and_then(Docker::id);
         let own = [self.agent.id(), self.containerd.id(), docker, self.registry.as_ref().map(Registry::id)];
@@ -116,7 +117,8 @@ fn shown(paths: impl IntoIterator<Item = PathBuf>) -> Vec<String> {
     paths.into_iter().map(|path| path.display().to_string()).collect()
 }
 
-/// Files of the agent itself: its socket, locks, and where the search for the next address begins.
+/// Returns whether a path is a file of the agent itself: its socket, a lock, or the start of the search for the next
+/// address.
 fn is_the_agents(path: &Path) -> bool {
     let is_lock = path.extension().is_some_and(|extension| extension == "lock");
     is_lock || path.file_name().is_some_and(|name| ["stanchion.sock", "lock", "last"].iter().any(|own| name == *own))

@@ -1,4 +1,4 @@
-//! Where the ids of rules stand, and in which tests.
+//! Search for rule ids, and for the tests that they belong to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,32 +10,32 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::items::{self, Item};
 
-/// Where the sources and documents are, relative to the root.
+/// Places of sources and documents, relative to the root.
 const PLACES: [&str; 9] = ["crates", "plugins", "tests", "xtask", "examples", "docs", "config", "fuzz", "README.md"];
-/// The list itself.
+/// List of rules.
 const LIST: &str = "docs/rules.md";
 /// Recordings that prove rules: `R-VAL-20: invalid/no-containers`, `R-VOL-10: kubelet-1.36/volumes/downward-api`.
 const RECORDED: &str = "tests/golden/rules.txt";
-/// Where the recordings are.
+/// Directory of the recordings.
 const RECORDINGS: &str = "tests/golden";
-/// Where manifests with a verdict are below that, each a file; scenarios are directories.
+/// Directory below that with recorded verdicts, one file for each manifest. Other recordings are directories.
 const VERDICTS: &str = "apiserver-1.36";
 
-/// What was found.
+/// Rule ids found, and their tests.
 #[derive(Debug, Default)]
 pub struct Evidence {
-    /// Tests by id.
+    /// Tests by rule id.
     pub tests: BTreeMap<String, Vec<String>>,
     /// All ids that are mentioned, each with a file.
     pub mentions: BTreeMap<String, String>,
-    /// Ids in the code of tests that no test carries.
+    /// Ids in test code that no test uses.
     pub loose: Vec<String>,
 }
 
 /// Reads the workspace at `root`.
 ///
 /// # Errors
-/// If a file cannot be read, or a recording that is named is not there.
+/// If a file cannot be read, or a recording does not exist.
 pub fn collect(root: &Path) -> Result<Evidence> {
     let mut found = Evidence::default();
     for path in files(root)? {
@@ -76,7 +76,8 @@ impl Evidence {
         self.loose.extend(ids(&rest.join("\n")).map(|id| format!("{place}: {id} stands outside of any test")));
     }
 
-    /// Recorded manifests are replayed by one test; which of them prove a rule is written beside them.
+    /// Adds the recordings as evidence. One test replays them all; the file [`RECORDED`] says which of them prove a
+    /// rule.
     fn recorded(&mut self, root: &Path) -> Result<()> {
         let path = root.join(RECORDED);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {RECORDED}"))?;
@@ -101,7 +102,7 @@ impl Evidence {
     }
 }
 
-/// The first line of tests: of files of tests the first, of others the module of tests.
+/// Returns the index of the first line of tests: 0 in files of tests, elsewhere the line of the test module.
 fn start_of_tests(place: &str, lines: &[&str]) -> usize {
     let whole = place.contains("/tests/") || place.ends_with("/tests.rs") || is_suite(place);
     let module = || lines.windows(2).position(|pair| pair[0].trim() == "#[cfg(test)]" && pair[1].ends_with('{'));
@@ -112,19 +113,19 @@ fn is_suite(place: &str) -> bool {
     place.starts_with("crates/runtime/src/testing/conformance")
 }
 
-/// Whether a function of the conformance suite is one of its cases.
+/// Returns whether a function of the conformance suite is one of its cases.
 fn is_case(place: &str, item: &Item) -> bool {
     is_suite(place) && item.text.lines().any(|line| line.starts_with("pub(super) async fn"))
 }
 
-/// Names of functions that `on_each_runtime!` makes tests of.
+/// Returns the names of the functions that `on_each_runtime!` makes tests of.
 fn named_to_a_macro<'a>(lines: &[&'a str]) -> BTreeSet<&'a str> {
     let block = lines.iter().skip_while(|line| !line.contains("on_each_runtime! {"));
     let block = block.take_while(|line| !line.starts_with('}'));
     block.flat_map(|line| line.split(|char: char| char != '_' && !char.is_alphanumeric())).collect()
 }
 
-/// Whether a test uses an item, itself or through others of the file.
+/// Returns whether a test uses an item, directly or through other items of the file.
 fn uses(items: &[Item], test: &Item, item: &Item) -> bool {
     let mut seen = BTreeSet::new();
     let mut open = vec![test];
@@ -145,7 +146,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|char: char| char != '_' && !char.is_alphanumeric())
 }
 
-/// The ids in a text: `R-`, letters, `-`, digits.
+/// Finds the ids in a text: `R-`, letters, `-`, digits.
 fn ids(text: &str) -> impl Iterator<Item = &str> {
     text.match_indices("R-").filter_map(|(at, _)| {
         let before = text[..at].chars().next_back();
@@ -165,7 +166,7 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut open: Vec<_> = PLACES.iter().map(|place| root.join(place)).filter(|path| path.exists()).collect();
     while let Some(path) = open.pop() {
         if path.is_dir() {
-            // Recordings are what others said; build directories are nobody's words.
+            // Recordings and build directories hold no text of this project.
             if path == root.join(RECORDINGS) || path.file_name().is_some_and(|name| name == "target") {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Functions and constants of a source file, found by the layout that rustfmt gives them.
 
-/// A function or constant, with the comments and attributes above it.
+/// Function or constant, with the comments and attributes above it.
 #[derive(Debug)]
 pub struct Item {
     pub name: String,
@@ -10,7 +10,7 @@ pub struct Item {
     pub is_test: bool,
 }
 
-/// Items of some lines, and the lines that belong to none.
+/// Splits lines into items, and returns these and the lines that belong to none.
 pub fn split<'a>(lines: &[&'a str]) -> (Vec<Item>, Vec<&'a str>) {
     let (mut items, mut rest, mut above) = (Vec::new(), Vec::new(), Vec::new());
     let mut lines = lines.iter().copied().peekable();
@@ -29,7 +29,7 @@ pub fn split<'a>(lines: &[&'a str]) -> (Vec<Item>, Vec<&'a str>) {
         let mut text = std::mem::take(&mut above);
         text.push(line);
         let indent = line.len() - code.len();
-        // A constant may end where it begins; a function of one line too.
+        // A constant or a function may consist of one line.
         if !(line.ends_with(';') || line.ends_with('}')) {
             for line in lines.by_ref() {
                 text.push(line);
@@ -44,7 +44,8 @@ pub fn split<'a>(lines: &[&'a str]) -> (Vec<Item>, Vec<&'a str>) {
     (items, rest)
 }
 
-/// A function ends with a brace as far in as it begins, whatever texts are in it; a constant with a semicolon.
+/// Returns whether a line ends an item: for a function, a brace with the function's indentation; for a constant, a
+/// semicolon.
 fn closes(line: &str, indent: usize, is_function: bool) -> bool {
     if !is_function {
         return line.ends_with(';');
@@ -52,7 +53,7 @@ fn closes(line: &str, indent: usize, is_function: bool) -> bool {
     line.strip_suffix('}').is_some_and(|before| before.len() == indent && before.trim().is_empty())
 }
 
-/// The name of the function or constant that begins in this line, and whether it is a function.
+/// Returns the name of the function or constant that begins in this line, and whether it is a function.
 fn name(code: &str) -> Option<(&str, bool)> {
     let mut words = code.split([' ', '(', ':', '<']).filter(|word| !word.is_empty());
     let mut is_constant = false;

@@ -4,34 +4,34 @@ use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// A rule.
+/// Rule.
 #[derive(Debug)]
 pub struct Rule {
     /// Its id.
     pub id: String,
     /// 0 is needed, 1 expected, 2 complete.
     pub priority: u8,
-    /// What it says, shortly.
+    /// Its text, in short.
     pub what: String,
-    /// Why it needs no test of its own.
+    /// Reason why it needs no test of its own.
     pub verdict: Option<Verdict>,
 }
 
-/// What is said of a rule instead of a test.
+/// Reason why a rule has no test of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not done on purpose, and why.
+    /// Deliberately not done, with the reason.
     NotTaken(String),
-    /// Not done yet.
+    /// Not done yet, with a remark.
     Later(String),
-    /// The same as another rule, whose tests are its own.
+    /// Same as another rule, whose tests prove this one too.
     As(String),
 }
 
 /// Reads the list.
 ///
 /// # Errors
-/// If it cannot be read, a row is malformed, an id comes twice or is the same as one that is not there.
+/// If it cannot be read, a row is malformed, an id occurs twice, or a verdict refers to a rule that does not exist.
 pub fn read(path: &Path) -> Result<Vec<Rule>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut rules: Vec<Rule> = Vec::new();

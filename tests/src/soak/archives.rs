@@ -1,4 +1,4 @@
-//! Archives of images that nobody sensible makes.
+//! Malformed image archives.
 
 use std::{fs, path::Path};
 
@@ -10,10 +10,10 @@ use crate::{
     image::{archive, hex},
 };
 
-/// The indexes of [`Archive::Chain`].
+/// Number of indexes in [`Archive::Chain`].
 const CHAIN: usize = 2_000;
 
-/// A kind of hostile archive.
+/// Kind of malformed archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Archive {
     /// An index that names itself.
@@ -22,14 +22,14 @@ pub(super) enum Archive {
     Chain,
     /// The first half of a good archive.
     Truncated,
-    /// Blobs that are not what their digests say.
+    /// Blobs that do not match their digests.
     Forged,
 }
 
 impl Archive {
     pub(super) const ALL: [Self; 4] = [Self::Circle, Self::Truncated, Self::Chain, Self::Forged];
 
-    /// Writes one.
+    /// Writes an archive of this kind.
     pub(super) fn write(self, fixtures: &Fixtures, path: &Path) -> Result<()> {
         match self {
             Self::Circle => {
@@ -74,7 +74,7 @@ fn index(digest: &str, size: u64) -> Vec<u8> {
     json!({ "schemaVersion": 2, "manifests": [entry] }).to_string().into_bytes()
 }
 
-/// An OCI image layout whose index names one blob.
+/// Writes an OCI image layout whose index names one blob.
 fn layout(path: &Path, first: &str, blobs: &[(String, Vec<u8>)]) -> Result<()> {
     let mut entry = descriptor("application/vnd.oci.image.index.v1+json", first, 100);
     entry["annotations"] = json!({ "io.containerd.image.name": "docker.io/hostile/archive:latest" });

@@ -1,7 +1,8 @@
-//! The agent's clock, set without touching the machine's.
+//! The agent's clock, set without changing the machine's.
 //!
-//! A small library is loaded into the agent before the C library's (`LD_PRELOAD`). It adds to the real-time clock what a file
-//! says that both have mapped; the monotonic clock stays as it is, as it does when an administrator sets the time.
+//! A small library is loaded into the agent before the C library (`LD_PRELOAD`). It adds an offset to the real-time
+//! clock, read from a file that is mapped into memory. The monotonic clock stays as it is, as when an administrator
+//! sets the time.
 
 use std::{
     fs,
@@ -57,7 +58,7 @@ time_t time(time_t *into) {
 }
 "#;
 
-/// The library, and the file that sets the clock of whoever has loaded it.
+/// The library, and the file with the clock's offset.
 #[derive(Debug)]
 pub(super) struct Clock {
     library: PathBuf,
@@ -77,16 +78,17 @@ impl Clock {
         Ok(clock)
     }
 
-    /// What a program needs in its environment to have this clock.
+    /// Returns the environment variables that give a program this clock.
     pub(super) fn environment(&self) -> Vec<(String, String)> {
         let shown = |path: &Path| path.display().to_string();
         vec![("LD_PRELOAD".to_owned(), shown(&self.library)), ("STANCHION_SOAK_CLOCK".to_owned(), shown(&self.offset))]
     }
 
-    /// Sets the clock this many seconds ahead of the machine's, or behind it; at once, in programs that run too.
+    /// Sets the clock this many seconds ahead of the machine's; negative: behind. Takes effect at once, also in running
+    /// programs.
     pub(super) fn set(&self, seconds: i64) -> Result<()> {
         let failed = || format!("cannot write {}", self.offset.display());
-        // In place: the file is mapped.
+        // The file is written in place, because it is mapped.
         let file = fs::File::options().create(true).truncate(false).write(true).open(&self.offset);
         file.with_context(failed)?.write_all_at(&seconds.to_ne_bytes(), 0).with_context(failed)
     }

@@ -1,4 +1,4 @@
-//! Which deed is done next.
+//! Choice of the next deed.
 
 use std::str::FromStr;
 
@@ -6,10 +6,10 @@ use anyhow::bail;
 
 use crate::random::Random;
 
-/// Something that a round does to the node.
+/// Action of a round on the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deed {
-    /// Writes the manifest of a pod that has none, or changes one if all have.
+    /// Writes the manifest of a pod that has none; if all have one, changes one.
     Add,
     /// Writes another revision of a pod.
     Change,
@@ -25,7 +25,7 @@ pub(super) enum Deed {
     KillRuntime,
     /// Kills the shim of a pod's container.
     KillShim,
-    /// Kills a program that writes a container's log.
+    /// Kills the program that writes a container's log.
     KillLogger,
     /// Kills the first process of a container.
     KillContainer,
@@ -33,7 +33,7 @@ pub(super) enum Deed {
     Clock,
     /// Fills the file system of the agent's state until the round ends.
     Disk,
-    /// Removes the packet filter's tables of the agent.
+    /// Removes the agent's tables from the packet filter.
     Firewall,
     /// Runs a hostile pod for one round.
     Hostile,
@@ -48,11 +48,11 @@ pub enum Group {
     Edits,
     /// Kills of every kind.
     Kills,
-    /// The agent's clock.
+    /// Changes of the agent's clock.
     Clock,
-    /// The full disk.
+    /// Full disk.
     Disk,
-    /// Flushes of the packet filter.
+    /// Removal of the agent's packet filter tables.
     Firewall,
     /// Hostile pods.
     Hostile,
@@ -84,7 +84,7 @@ impl FromStr for Group {
     }
 }
 
-/// How often each deed is in a deck.
+/// Number of cards of each deed in a deck, and its group.
 const CARDS: [(Deed, Group, usize); 15] = [
     (Deed::Add, Group::Edits, 4),
     (Deed::Change, Group::Edits, 4),
@@ -103,12 +103,12 @@ const CARDS: [(Deed, Group, usize); 15] = [
     (Deed::Archive, Group::Archives, 1),
 ];
 
-/// Deeds in a random order, each as often as [`CARDS`] says, then all of them anew: so that even a short run does everything.
+/// Deeds in random order, each as often as [`CARDS`] says; then a new deck begins. So even a short run does everything.
 #[derive(Debug)]
 pub(super) struct Deck {
     cards: Vec<Deed>,
     left: Vec<Deed>,
-    /// Decks that were begun.
+    /// Number of decks begun.
     begun: u64,
 }
 
@@ -121,7 +121,7 @@ impl Deck {
         Self { cards, left: Vec::new(), begun: 0 }
     }
 
-    /// The next deed. In every second deck the agent is not killed, so that what it leaks adds up.
+    /// Draws the next deed. Every second deck does not kill the agent, so that its leaks add up.
     pub(super) fn draw(&mut self, random: &mut Random) -> Deed {
         if self.left.is_empty() {
             self.left = self.cards.clone();

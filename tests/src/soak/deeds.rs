@@ -1,4 +1,4 @@
-//! What a round does to the node.
+//! Actions of a round on the node.
 
 use std::{
     fs::{self, File},
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{process, tools, wait::pause};
 
-/// The farthest that the agent's clock is from the machine's: 8 hours.
+/// Farthest that the agent's clock is from the machine's: 8 hours, in seconds.
 const FARTHEST: u64 = 8 * 3600;
 
-/// How long `nft` may take.
+/// Time limit of `nft`.
 const NFT: Duration = Duration::from_secs(20);
 
 impl Soak {
@@ -41,7 +41,7 @@ impl Soak {
         }
     }
 
-    /// One of the pods that are edited, among those that `fits`.
+    /// Picks one of the edited pods for which `fits` returns true.
     pub(super) fn pick(&mut self, fits: impl Fn(&Self, &str) -> bool) -> Option<&'static str> {
         let fitting: Vec<_> = NAMES.into_iter().filter(|name| fits(self, name)).collect();
         let count = u64::try_from(fitting.len()).ok().filter(|count| *count > 0)?;
@@ -82,7 +82,8 @@ impl Soak {
         self.add(NAMES[0])
     }
 
-    /// Only of a pod whose good manifest has been executed: of others it is chance whether the agent has seen it.
+    /// Breaks the manifest of a pod whose good manifest has been executed: with others it is chance whether the agent
+    /// has seen the good one.
     fn break_one(&mut self) -> Result<()> {
         let Some(pod) = self.pick(|soak, name| soak.wanted.get(name).is_some_and(|wanted| wanted.is_settled)) else {
             return self.add_one();
@@ -105,7 +106,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Removes what came for one round only.
+    /// Removes the pods and archives that were meant for one round only.
     pub(super) fn dismiss(&mut self) -> Result<()> {
         let guests = self.wanted.iter().filter(|(_, wanted)| wanted.is_guest).map(|(pod, _)| pod.clone());
         for pod in guests.collect::<Vec<_>>() {
@@ -151,7 +152,7 @@ impl Soak {
         let mut filler = File::create(self.filler()).context("cannot create the file that fills the disk")?;
         for size in [1 << 20, 4096, 1] {
             let chunk = vec![0; size];
-            // The file system has 64 MiB.
+            // The file system has 64 MiB, so this loop ends with a full disk.
             for _ in 0..65_536 {
                 match filler.write_all(&chunk) {
                     Ok(()) => {}
@@ -176,14 +177,14 @@ impl Soak {
         Ok(())
     }
 
-    /// Removes the agent's tables, as `nft flush ruleset` does; the machine's others are other people's.
+    /// Removes the agent's packet filter tables, as `nft flush ruleset` would; the machine's other tables stay.
     fn flush_tables(&mut self) -> Result<()> {
         let bridge = self.node.names().bridge.clone();
         let tables = process::text(tools::command("nft")?.args(["list", "tables"]))?;
         for line in tables.lines().filter(|line| line.ends_with(&format!("_{bridge}"))) {
             self.journal.note("firewall flushed", line)?;
             let words: Vec<_> = line.split_whitespace().collect();
-            // The agent may change it at this moment.
+            // The agent may change the table at this moment.
             process::output(tools::command("nft")?.arg("delete").args(words), NFT)?;
         }
         Ok(())
@@ -215,7 +216,8 @@ impl Soak {
         Ok(())
     }
 
-    /// Starts an agent that has ended although nobody killed it, as a service manager does, and calls that a fault.
+    /// Restarts an agent that has ended by itself, as a service manager does, and records a fault; starts one if none
+    /// runs.
     pub(super) fn look_after_the_agent(&mut self) -> Result<()> {
         if let Some(status) = self.node.agent.ended()? {
             self.fault(format!("the agent ended by itself ({status})"));
@@ -227,7 +229,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Whether everything is where rounds leave it.
+    /// Returns whether the manifest directory is in its place and the disk is free, as every round must leave them.
     pub(super) fn is_home(&self) -> bool {
         is_absent(&self.node.path("manifests-away")) && !self.is_full
     }

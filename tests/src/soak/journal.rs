@@ -1,4 +1,4 @@
-//! What a soak did, and when.
+//! Log of a soak's actions, with times.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 
-/// The log of a run's actions.
+/// Log of a run's actions.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
@@ -34,14 +34,14 @@ impl Journal {
         self.say(kind, text)
     }
 
-    /// Writes one line that is no action.
+    /// Writes one line without counting it as an action.
     pub(super) fn say(&mut self, kind: &str, text: &str) -> Result<()> {
         let elapsed = self.started.elapsed().as_secs_f64();
         writeln!(self.file, "{} {elapsed:8.3} {kind}: {text}", Timestamp::now())
             .with_context(|| format!("cannot write {}", self.path.display()))
     }
 
-    /// How often each kind was done.
+    /// Returns how often each kind was done.
     pub(super) fn counts(&self) -> &BTreeMap<String, u64> {
         &self.counts
     }

@@ -1,4 +1,4 @@
-//! Processes that a round kills, each with SIGKILL and by the number of a process of this node.
+//! Kills with SIGKILL, each of a process of this node, by its pid.
 
 use anyhow::Result;
 use rustix::process::Signal;
@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use super::{Soak, subjects::Expected};
 use crate::{ctr::Running, pods, proc, process, remains, wait::pause};
 
-/// The most kills of one revision of a pod: its second restart waits for 10 s, the third would for 20 s.
+/// Most kills of one revision of a pod: its second restart waits for 10 s, the third would wait for 20 s.
 const MOST_KILLS: u32 = 2;
 
 impl Soak {
@@ -27,7 +27,7 @@ impl Soak {
         if self.keeps_containers() { Ok(()) } else { self.all_were_killed() }
     }
 
-    /// Counts the kill of every pod, and changes those that would wait too long for their next start.
+    /// Counts a kill for every pod, and edits the pods that would wait too long for their next start.
     fn all_were_killed(&mut self) -> Result<()> {
         let mut weary = Vec::new();
         for (pod, wanted) in &mut self.wanted {
@@ -39,7 +39,7 @@ impl Soak {
         weary.iter().try_for_each(|pod| self.add(pod))
     }
 
-    /// The running container of a pod that may still be killed, and counts the kill.
+    /// Picks a pod that may still be killed, counts the kill, and returns its running container.
     fn victim(&mut self) -> Result<Option<(String, Running)>> {
         let fits = |soak: &Self, name: &str| {
             soak.wanted
@@ -47,7 +47,7 @@ impl Soak {
                 .is_some_and(|wanted| matches!(wanted.expected, Expected::Runs(_)) && wanted.kills < MOST_KILLS)
         };
         let Some(pod) = self.pick(fits) else { return Ok(None) };
-        // It may be starting.
+        // The pod may still be starting.
         let Some(running) = self.running_of(pod)? else { return Ok(None) };
         if let Some(wanted) = self.wanted.get_mut(pod) {
             wanted.kills += 1;
@@ -55,7 +55,7 @@ impl Soak {
         Ok(Some((pod.to_owned(), running)))
     }
 
-    /// The first running container of a pod; nothing, too, while the runtime cannot say.
+    /// Returns a running container of a pod; `None` also when the runtime cannot answer.
     pub(super) fn running_of(&self, pod: &str) -> Result<Option<Running>> {
         Ok(self.node.view().of_pod(&pods::on_node(pod)).unwrap_or_default().pop())
     }
@@ -63,7 +63,7 @@ impl Soak {
     pub(super) fn kill_container(&mut self) -> Result<()> {
         let Some((pod, running)) = self.victim()? else { return Ok(()) };
         self.journal.note("killed: container", &format!("{pod}, pid {}", running.pid))?;
-        // It may have ended since.
+        // The container may have ended since.
         running.kill().ok();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What a run leaves behind: on the node, and in the agent.
+//! Remains of a run: on the node, and in the agent.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -7,37 +7,39 @@ use anyhow::{Context as _, Result, ensure};
 use super::Soak;
 use crate::{Node, proc, remains, until};
 
-/// How long the node may take to be empty again.
+/// Time limit until the node is empty again.
 const CLEAR: std::time::Duration = std::time::Duration::from_secs(180);
 
-/// The most memory of an agent at any time, bytes: five times what one with some pods needs, in a build without optimization.
+/// Most memory of an agent at any time, in bytes: five times the need of an agent with some pods, in a build without
+/// optimization.
 const MOST_MEMORY: u64 = 256 << 20;
-/// The most that an agent's memory grows from the first look at it to the last, bytes.
+/// Most growth of an agent's memory between the first and the last look at it, in bytes.
 const MOST_GROWTH: u64 = 48 << 20;
-/// The most descriptors that an agent without pods has more than one that has just started: connections to the runtime and watches, which it
-/// opens when they are needed and keeps. One that is left open for each pod would be far more.
+/// Most descriptors that an agent without pods may have beyond those of one that has just started: connections to the
+/// runtime and watches that it opens on demand and keeps. A leak of one descriptor for each pod would exceed this by
+/// far.
 const MOST_DESCRIPTORS: usize = 16;
 
-/// The agents of a run: it is killed now and then.
+/// Measurements of a run's agents: the agent is killed now and then.
 #[derive(Debug, Default)]
 pub(super) struct Agents {
-    /// Descriptors of one that has no pods yet, by what they are.
+    /// Descriptors of an agent that has no pods yet, counted by target.
     empty: BTreeMap<String, usize>,
-    /// The present one: its process, and its memory when it was first looked at.
+    /// PID of the running agent, and its memory when it was first looked at.
     present: Option<(u32, u64)>,
     peak: u64,
     growth: u64,
 }
 
 impl Agents {
-    /// Looks at an agent that has no pods yet.
+    /// Measures an agent that has no pods yet.
     pub(super) fn empty(&mut self, node: &Node) -> Result<()> {
         let pid = node.agent.id().context("the agent runs")?;
         self.empty = descriptors(pid)?;
         Ok(())
     }
 
-    /// Looks at the present agent when the node has settled.
+    /// Measures the running agent when the node has settled.
     pub(super) fn look(&mut self, node: &Node) -> Result<()> {
         let pid = node.agent.id().context("the agent runs")?;
         let memory = proc::pss(pid)?;
@@ -50,23 +52,23 @@ impl Agents {
     }
 }
 
-/// What is left over.
+/// Remains of a run.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Everything that should not be there.
+    /// Things that should not be there.
     pub things: Vec<String>,
-    /// What is left over and has a reason.
+    /// Things that are left over for a known reason.
     pub excused: Vec<String>,
-    /// The most memory of an agent, bytes.
+    /// Most memory of an agent, in bytes.
     pub peak: u64,
-    /// The most that an agent's memory grew, bytes.
+    /// Most growth of an agent's memory, in bytes.
     pub growth: u64,
-    /// Descriptors of the agent beyond those it began with.
+    /// Descriptors of the agent beyond those that it began with.
     pub descriptors: Vec<String>,
 }
 
 impl Left {
-    /// Everything that is too much.
+    /// Returns a message for each thing left over and each limit exceeded.
     pub(super) fn faults(&self) -> Vec<String> {
         let mut faults: Vec<_> = self.things.iter().map(|thing| format!("left over: {thing}")).collect();
         if self.peak > MOST_MEMORY {
@@ -82,7 +84,8 @@ impl Left {
     }
 }
 
-/// Why something may be left over, if it may: another program has left it that was killed, and nobody else can remove it safely.
+/// Returns why something may be left over, if it may: a program that was killed has left it, and no other program can
+/// remove it safely.
 fn excuse(thing: &str, is_in_one_piece: impl Fn(&str) -> bool) -> Option<&'static str> {
     if thing.starts_with("lease ") && thing.contains("containerd.io/gc.expire=") {
         return Some("a lease of a download whose agent was killed: containerd removes it when it expires");
@@ -100,7 +103,7 @@ fn excuse(thing: &str, is_in_one_piece: impl Fn(&str) -> bool) -> Option<&'stati
     }
 }
 
-/// Whether both ends of a pair of links are in this network namespace.
+/// Returns whether both ends of a veth pair are in this network namespace.
 fn is_in_one_piece(link: &str) -> bool {
     let number = |link: &Path, file: &str| fs::read_to_string(link.join(file)).unwrap_or_default().trim().to_owned();
     let links = Path::new("/sys/class/net");
@@ -111,7 +114,7 @@ fn is_in_one_piece(link: &str) -> bool {
 }
 
 impl Soak {
-    /// Removes every manifest and counts what is left when nothing goes any more.
+    /// Removes every manifest, waits until nothing is left or the time is over, and returns what is left.
     pub(super) fn clear(&mut self) -> Result<Left> {
         self.free_disk()?;
         self.remove_all()?;
@@ -124,7 +127,7 @@ impl Soak {
             let things = things(node)?;
             let left: Vec<_> = things.iter().filter(|thing| is_fault(thing)).collect();
             ensure!(left.is_empty(), "there is {left:?}");
-            // One that starts has not looked yet.
+            // A starting agent has not looked yet.
             node.agent.json(&["get", "nodes"]).map(drop)
         });
         if let Err(error) = is_clear {
@@ -150,17 +153,17 @@ fn things(node: &Node) -> Result<Vec<String>> {
     };
     note("temporary file", &node.path("tmp"));
     note("kept manifest", &node.path("state/manifests"));
-    // Which directory a source is stays known while the source is configured.
+    // The agent keeps a source's `.directory` record while the source is configured.
     found.retain(|thing| !thing.ends_with("/.directory"));
     Ok(found)
 }
 
-/// Descriptors of a process, counted by what they lead to.
+/// Returns the descriptors of a process, counted by target.
 fn descriptors(pid: u32) -> Result<BTreeMap<String, usize>> {
     let mut counts = BTreeMap::new();
     let dir = format!("/proc/{pid}/fd");
     for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {dir}"))? {
-        // It may be closed since.
+        // The descriptor may have been closed since.
         let Ok(target) = fs::read_link(entry?.path()) else { continue };
         let target = target.display().to_string();
         let kind = target.split_once(":[").map_or(target.as_str(), |(kind, _)| kind).to_owned();
@@ -169,7 +172,7 @@ fn descriptors(pid: u32) -> Result<BTreeMap<String, usize>> {
     Ok(counts)
 }
 
-/// What `now` has more than `before`.
+/// Returns the entries that `now` has more of than `before`.
 fn more(before: &BTreeMap<String, usize>, now: &BTreeMap<String, usize>) -> Vec<String> {
     let extra = now.iter().flat_map(|(kind, count)| {
         let known = before.get(kind).copied().unwrap_or_default();

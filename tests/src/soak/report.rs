@@ -1,4 +1,4 @@
-//! The table of a soak.
+//! Report of a soak, as a table.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 use super::left::Left;
 use crate::view::Backend;
 
-/// Kinds of what could be left over, as [`Node::remains`](crate::Node::remains) and the soak name them.
+/// Kinds of things left over, as [`Node::remains`](crate::Node::remains) and the soak name them.
 const KINDS: [&str; 17] = [
     "process",
     "task",
@@ -30,26 +30,26 @@ const KINDS: [&str; 17] = [
     "kept manifest",
 ];
 
-/// What a run did and found.
+/// Actions and findings of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// The runtime.
+    /// Runtime of the pods.
     pub runtime: Backend,
-    /// Repeats the run's choices.
+    /// Seed that repeats the run's choices.
     pub seed: u64,
-    /// How long the rounds took.
+    /// Time that the rounds took.
     pub took: Duration,
-    /// Rounds that were done.
+    /// Number of rounds done.
     pub rounds: u64,
-    /// How often each kind of action was done.
+    /// Number of actions of each kind.
     pub counts: BTreeMap<String, u64>,
-    /// The longest time from the end of a round's actions until everything was as it should be.
+    /// Longest time from the end of a round's actions until the node had settled.
     pub longest: Duration,
-    /// What was left over.
+    /// Things left over.
     pub left: Left,
-    /// What went wrong.
+    /// Faults found.
     pub faults: Vec<String>,
-    /// The log of all actions.
+    /// Path of the log of all actions.
     pub actions: PathBuf,
 }
 
@@ -74,13 +74,13 @@ impl Report {
     }
 }
 
-/// The kind of something that is left over: the longest that begins its name.
+/// Returns the kind of something left over: the longest kind that its description starts with.
 fn kind_of(thing: &str) -> &str {
     let begins = |kind: &&&str| thing.strip_prefix(**kind).is_some_and(|rest| rest.starts_with(' '));
     KINDS.iter().filter(begins).max_by_key(|kind| kind.len()).copied().unwrap_or("other")
 }
 
-/// Reports side by side, as Markdown.
+/// Returns a Markdown table with the reports side by side.
 #[must_use]
 pub fn table(reports: &[Report]) -> String {
     let head: Vec<_> = reports.iter().map(|report| report.runtime.name()).collect();

@@ -1,4 +1,4 @@
-//! Waiting until what should run runs, and nothing else.
+//! Wait until exactly the expected pods run.
 
 use std::{
     collections::BTreeMap,
@@ -19,19 +19,20 @@ use crate::{
     wait::pause,
 };
 
-/// Between two looks: each asks agent and runtime, on a machine that is busy.
+/// Pause between two looks: each look asks the agent and the runtime, on a busy machine.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What the node shows at one look.
+/// State of the node at one look.
 struct Look {
     /// Pods that the agent shows, by their name on the node.
     shown: BTreeMap<String, Pod>,
-    /// Containers that the runtime runs, by the same.
+    /// Containers that the runtime runs, by their pod's name on the node.
     running: BTreeMap<String, Vec<Running>>,
 }
 
 impl Soak {
-    /// Awaits it, and notes how long that took; a fault when it takes longer than [`SETTLE`].
+    /// Waits until the node has settled, and records how long that took. Records a fault if it takes longer than
+    /// [`SETTLE`].
     pub(super) fn settle(&mut self) -> Result<()> {
         ensure!(self.is_home(), "a round has not undone what it did");
         let began = Instant::now();
@@ -94,7 +95,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Asks a pod through its port of the node.
+    /// Asks a pod through its port of the node for its revision.
     fn answers(&self, port: u16, revision: u64) -> Result<()> {
         let gateway: Ipv4Addr = format!("{}.1", self.node.names().prefix).parse()?;
         let limit = Duration::from_secs(2);
@@ -108,7 +109,7 @@ impl Soak {
         Ok(())
     }
 
-    /// The pod that nobody touches is the same as ever (I3).
+    /// Checks that the bystander's container is the same as before (I3).
     fn untouched(&mut self) -> Result<()> {
         let Some(before) = &self.bystander else { return Ok(()) };
         let now = self.running_of(BYSTANDER)?;

@@ -1,7 +1,8 @@
 //! The pods of a soak.
 //!
-//! The container of a well-behaved pod locks a file of the node's that has its pod's name, for as long as it lives; one that finds
-//! the file locked says so in `locks/doubled`. So two containers of one pod cannot run at once unseen, however short (I1).
+//! The container of a well-behaved pod holds a lock on a file of the node, named after its pod, for as long as it runs.
+//! A container that finds the file locked writes to `locks/doubled`. So two containers of one pod cannot run at once
+//! unnoticed, however briefly (I1).
 
 use std::path::Path;
 
@@ -9,34 +10,34 @@ use serde_json::{Value, json};
 
 use crate::{pods::IDLE, random::Random, slot::Names, view::Backend};
 
-/// The pod that nobody touches.
+/// Pod that is never edited or killed.
 pub(super) const BYSTANDER: &str = "bystander";
 
-/// The pods that are edited and killed.
+/// Pods that are edited and killed.
 pub(super) const NAMES: [&str; 6] = ["plain-a", "plain-b", "init-c", "volumes-d", "web-e", "web-f"];
 
-/// What should become of a pod.
+/// Expected outcome of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     /// This revision runs and is ready.
     Runs(u64),
-    /// It ends by itself.
+    /// The pod ends by itself.
     Ends,
-    /// It never starts.
+    /// The pod never starts.
     Waits,
 }
 
-/// A pod that has a manifest.
+/// Pod that has a manifest.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     pub(super) expected: Expected,
-    /// A port of the node that leads to it.
+    /// Port of the node that leads to the pod.
     pub(super) port: Option<u16>,
-    /// How often this revision of it was killed: each kill is a restart, and the third would wait for 20 s.
+    /// How often this revision was killed: each kill is a restart, and the third restart would wait for 20 s.
     pub(super) kills: u32,
-    /// Whether it has been seen as expected since its manifest was last written.
+    /// Whether it was seen as expected since its manifest was last written.
     pub(super) is_settled: bool,
-    /// Whether it is removed at the next round.
+    /// Whether it is removed in the next round.
     pub(super) is_guest: bool,
 }
 
@@ -46,8 +47,9 @@ impl Wanted {
     }
 }
 
-/// The port of the node that leads to a pod, for those that have one. On Docker that is only the pod that nobody touches: a dockerd that
-/// is killed while it makes a container with a port of the node keeps that port from everybody until it is started once more.
+/// Returns the port of the node that leads to a pod, if it has one. On Docker only the bystander has one: a dockerd
+/// that is killed while it creates a container with a host port keeps that port occupied until it is restarted once
+/// more.
 pub(super) fn port(names: &Names, runtime: Backend, pod: &str) -> Option<u16> {
     match (pod, runtime) {
         (BYSTANDER, _) => Some(names.port(0)),
@@ -58,7 +60,7 @@ pub(super) fn port(names: &Names, runtime: Backend, pod: &str) -> Option<u16> {
     }
 }
 
-/// The manifest of a well-behaved pod.
+/// Returns the manifest of a well-behaved pod.
 pub(super) fn good(names: &Names, port: Option<u16>, pod: &str, revision: u64) -> String {
     let mut script = format!("exec 9>>/locks/{pod}; flock -n 9 || echo {pod} {revision} >>/locks/doubled; ");
     let mut main = json!({
@@ -104,20 +106,20 @@ pub(super) fn good(names: &Names, port: Option<u16>, pod: &str, revision: u64) -
     manifest(pod, &spec)
 }
 
-/// A pod that means no good.
+/// Hostile pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hostile {
-    /// Writes one line without an end to its log.
+    /// Writes an endless line to its log.
     Line,
     /// Ignores SIGTERM.
     Deaf,
-    /// Starts processes and leaves them.
+    /// Starts processes and abandons them.
     Forks,
-    /// Makes files sparse that the agent reads, and ends.
+    /// Makes sparse 1 GiB files out of files that the agent reads, and ends.
     Sparse,
-    /// Makes directories in a volume deeper than any path.
+    /// Makes directories in a volume that are nested deeper than the longest path.
     Deep,
-    /// Has an image whose list of users has no end.
+    /// Has an image with an endless `/etc/passwd`.
     Users,
 }
 
@@ -129,7 +131,7 @@ impl Hostile {
         Self::ALL[usize::try_from(random.pick(0..count)).unwrap_or_default()]
     }
 
-    /// Its name, which is its pod's too.
+    /// Returns the name of the pod.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Line => "hostile-line",
@@ -157,7 +159,7 @@ impl Hostile {
             Self::Sparse => {
                 "for file in /etc/hosts /etc/hostname /etc/resolv.conf /dev/termination-log; do truncate -s 1G $file; done; exit 0"
             }
-            // A path has 4,095 bytes; 20 times 1,000 directories are 40,000.
+            // A path has at most 4,095 bytes; 20 times 1,000 directories are 40,000.
             Self::Deep => {
                 "cd /data; part=$(printf 'd/%.0s' $(seq 1000)); for i in $(seq 20); do mkdir -p $part && cd -P $part 2>/dev/null; done; \
                  while :; do sleep 1; done"
@@ -198,7 +200,7 @@ fn append(list: &mut Value, more: &[Value]) {
     }
 }
 
-/// Containers of a pod that started while another of it ran, as they said themselves.
+/// Returns the containers that started while another container of their pod ran, as they reported it themselves.
 pub(super) fn doubled(dir: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(dir.join("locks/doubled")).unwrap_or_default();
     text.lines().map(str::to_owned).collect()

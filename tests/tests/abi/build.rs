@@ -1,4 +1,4 @@
-//! Builds the fixture libraries: each variant once, however many tests want it.
+//! Builds the fixture libraries, each variant once per process.
 
 use std::{
     collections::HashMap,
@@ -9,19 +9,19 @@ use std::{
 
 use serde_json::Value;
 
-/// A directory for this test binary that only root can write to, as a library's must be.
+/// Returns a directory for this test binary that only root can write to: the loader accepts libraries from no other.
 pub fn scratch() -> &'static Path {
     static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
     DIR.get_or_init(|| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("cargo's directory for tests is there"))
         .path()
 }
 
-/// `tests/backends`.
+/// Returns `tests/backends`.
 pub fn sources() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("backends")
 }
 
-/// The C backend, built with these definitions.
+/// Builds the C backend with these `-D` definitions.
 pub fn c(variant: &str, definitions: &[&str]) -> PathBuf {
     once(&format!("c {variant}"), || {
         let library = scratch().join(format!("libc_{variant}.so"));
@@ -34,22 +34,22 @@ pub fn c(variant: &str, definitions: &[&str]) -> PathBuf {
     })
 }
 
-/// The Rust backends, built with this profile of theirs.
+/// Builds the Rust backends with a profile of their own `Cargo.toml`.
 pub fn rust(profile: &str) -> PathBuf {
     stranger(&sources().join("rust"), "fixture_backend", profile)
 }
 
-/// `examples/backend-minimal`
+/// Builds `examples/backend-minimal`.
 pub fn example() -> PathBuf {
     stranger(&sources().join("../../examples/backend-minimal"), "stanchion_minimal", "dev")
 }
 
-/// The library of a package outside the workspace, as its author builds it.
+/// Builds the library of a package outside the workspace, as its author would.
 fn stranger(dir: &Path, name: &str, profile: &str) -> PathBuf {
     once(&format!("{name} {profile}"), || {
         let mut command = Command::new(env!("CARGO"));
         command.args(["build", "--locked", "--message-format", "json-render-diagnostics", "--profile", profile]);
-        // Kept from run to run beside the workspace's own, and nothing of the workspace's settings.
+        // The target directory is kept between runs; the workspace's compiler settings must not reach the build.
         command.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("backends")).current_dir(dir);
         for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER"] {
             command.env_remove(variable);
@@ -65,7 +65,7 @@ fn stranger(dir: &Path, name: &str, profile: &str) -> PathBuf {
     })
 }
 
-/// Runs a program to its end and gives what it printed.
+/// Runs a program and returns its standard output; panics if it fails.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -73,10 +73,10 @@ pub fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("programs print text")
 }
 
-/// Builds what has not been built in this process.
+/// Returns a library, building it if this process has not built it yet.
 fn once(what: &str, build: impl FnOnce() -> PathBuf) -> PathBuf {
     static BUILT: Mutex<Option<HashMap<String, PathBuf>>> = Mutex::new(None);
-    // Held while building: the second who wants it waits.
+    // Held while building: a second test that wants the library waits.
     let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
     let built = built.get_or_insert_default();
     match built.get(what) {

@@ -1,4 +1,4 @@
-//! A backend in C, against the header alone.
+//! Tests of a backend in C that uses only the header.
 
 use std::process::Command;
 
@@ -13,7 +13,7 @@ use crate::{
     open,
 };
 
-/// The header's `_Static_assert`s hold what the crate's own assertions hold, in both languages.
+/// Checks the header's `_Static_assert`s, the counterpart of the crate's own assertions, in both languages.
 #[test]
 fn the_header_compiles_as_c_and_as_cplusplus() {
     let header = build::sources().join("../../crates/abi/include/stanchion_backend.h");
@@ -39,7 +39,7 @@ async fn a_backend_of_forty_lines_loads_and_supports_nothing() {
     assert_eq!(transcript.unsupported().len(), transcript.cases.len(), "{transcript}");
 }
 
-/// A later minor version: a longer descriptor, flags and fields that this host does not know.
+/// Loads a backend of a later minor version: longer descriptor, unknown flags and fields.
 #[tokio::test]
 async fn a_backend_of_a_later_minor_version_loads() {
     let answer = r#"-DVERSION="{\"runtime\":\"c\",\"runtime_version\":\"9\",\"colour\":\"red\",\"capabilities\":{\"import\":true,\"flight\":true}}""#;

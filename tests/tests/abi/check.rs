@@ -1,4 +1,4 @@
-//! `stanchion backend check` on backends that are not about a runtime of this machine: what it says, and its exit code.
+//! Output and exit code of `stanchion backend check` on backends without a real runtime.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use stanchion_tests::tools;
 
 use crate::build;
 
-/// What is printed on both streams, and the exit code.
+/// Runs `stanchion backend check`; returns its stdout and stderr as one text, and its exit code.
 fn check(library: &Path, config: &str, arguments: &[&str]) -> (String, Option<i32>) {
     let dir = tempfile::tempdir().expect("a directory");
     let (file, text) = (dir.path().join("stanchion.toml"), config.replace("DIR", &dir.path().to_string_lossy()));
@@ -30,7 +30,7 @@ fn check(library: &Path, config: &str, arguments: &[&str]) -> (String, Option<i3
 const AGENT: &str = "[agent]\nstate_dir = \"DIR/state\"\nrun_dir = \"DIR/run\"\nlog_dir = \"DIR/logs\"\n";
 const IMAGE: &str = "registry.test/busybox:1";
 
-/// A table of the configuration, which has the library or not.
+/// Returns a configuration with the backend's table, with or without `library`.
 fn table(name: &str, library: Option<&Path>) -> String {
     let library = library.map_or_else(String::new, |library| format!("library = {library:?}\n"));
     let publish = if name == "fake" { format!("publish = [{IMAGE:?}]\n") } else { String::new() };
@@ -65,13 +65,13 @@ fn what_stands_in_the_way_is_named() {
     assert!(code == Some(1) && said.contains("tripped over version"), "{said}");
 }
 
-/// Where an author begins (plugins/README.md).
+/// Checks the example that authors start from (plugins/README.md).
 #[test]
 fn of_the_example_nothing_is_wrong_and_most_is_to_be_written() {
     let dir = tempfile::tempdir().expect("a directory");
     let socket = dir.path().join("minimal.sock");
     let daemon = UnixListener::bind(&socket).expect("a socket");
-    // Ends with the test's process.
+    // The thread ends with the test's process.
     thread::spawn(move || {
         for mut client in daemon.incoming().flatten() {
             thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! One runtime, four ways to it: directly, over the boundary without a library, and through libraries that were built
-//! apart. All four keep the contract alike.
+//! The conformance suite on one runtime, reached in four ways: directly, over the ABI without a library, and through
+//! two libraries that were built separately. All four must give the same transcript.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -62,7 +62,7 @@ async fn through_a_library_with_everything_optimised() {
     loaded("release").await;
 }
 
-/// What the two tests above, and that of the example, are about: nothing is shared with the library but the boundary.
+/// Checks the premise of the library tests: host and library share the ABI only, not even the version of tokio.
 #[test]
 fn libraries_that_are_built_apart_have_a_tokio_of_their_own() {
     let version = |lock: &Path| {

@@ -1,4 +1,4 @@
-//! What a backend library shows to the process that loads it.
+//! Symbols that a backend library exports.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
@@ -11,7 +11,7 @@ fn exported(library: &Path) -> BTreeSet<String> {
     said.lines().filter_map(|line| line.split_whitespace().last().map(str::to_owned)).collect()
 }
 
-/// Two libraries in one process can only be in each other's way through symbols.
+/// Checks the exported symbols: two libraries in one process could clash through nothing else.
 #[test]
 fn a_library_exports_its_descriptors_and_nothing_else() {
     for profile in ["dev", "release"] {
@@ -20,7 +20,7 @@ fn a_library_exports_its_descriptors_and_nothing_else() {
     }
     assert_eq!(exported(&build::example()), BTreeSet::from(["stanchion_backend_minimal".to_owned()]));
     let target = tools::target_dir().expect("there is a target directory");
-    // K3s's has the containerd backend in it.
+    // The K3s library contains the containerd backend.
     for (name, offered) in
         [("containerd", &["containerd"][..]), ("docker", &["docker"]), ("k3s", &["containerd", "k3s"])]
     {

@@ -1,4 +1,4 @@
-//! What the agent's log would say, collected for the whole test binary.
+//! Log lines of the whole test binary, as the agent would log them.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ impl<'a> MakeWriter<'a> for Lines {
 
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// Begins to collect. To be called before a backend is opened.
+/// Starts collecting. Call it before a backend is opened.
 pub fn begin() {
     LINES.get_or_init(|| {
         let lines = Lines::default();
@@ -39,7 +39,7 @@ pub fn begin() {
     });
 }
 
-/// The first line that has all of `words`, once it is there.
+/// Waits for a line that contains all of `words` and returns the first; panics after 10 s.
 pub async fn line(words: &[&str]) -> String {
     let lines = LINES.get().expect("the test began with begin()");
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! The library boundary, with libraries as strangers build them: in C against the header, and in Rust from a workspace
+//! Tests of the library ABI with third-party libraries: in C against the header, and in Rust from another workspace
 //! with its own lock file, its own tokio and other compiler settings.
 
 mod build;

@@ -1,4 +1,4 @@
-//! Backends that do what they should not: each delays or fails only its own call, and is told of (I8).
+//! Backends that misbehave: each fault delays or fails only its own call, and is logged (I8).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn unruly(config: Value) -> LoadedBackend {
     open(&build::rust("dev"), "unruly", config).await.expect("it opens")
 }
 
-/// It still does what is asked of it.
+/// Checks that the backend still answers.
 async fn answers(backend: &LoadedBackend) {
     let answer = timeout(Duration::from_secs(10), backend.remove_image("any".to_owned())).await;
     answer.expect("it answers").expect("it does as asked");
@@ -63,7 +63,7 @@ async fn a_call_that_never_answers_is_given_up_and_ends() {
     all_ended(&backend).await;
 }
 
-/// Its panic while it is given up is caught where it happens.
+/// Checks that a panic in the destructor of a cancelled call is caught and logged.
 #[tokio::test]
 async fn a_panic_while_being_given_up_is_caught() {
     let backend = unruly(json!({})).await;
@@ -79,7 +79,7 @@ async fn a_call_that_cannot_be_given_up_is_counted_and_told() {
     assert!(timeout(Duration::from_millis(50), backend.stats()).await.is_err());
     logged::line(&["WARN", "unruly", "given up does not end", "method=13"]).await;
     assert_eq!(backend.stuck_calls(), 1);
-    // Another instance of the library has threads of its own.
+    // Another instance of the backend has its own threads.
     answers(&unruly(json!({})).await).await;
 }
 
@@ -87,7 +87,7 @@ async fn a_call_that_cannot_be_given_up_is_counted_and_told() {
 async fn a_flood_of_events_becomes_one_order_to_look() {
     let backend = unruly(json!({})).await;
     let mut events = Box::pin(backend.events());
-    // Nobody reads while it floods; it never waits, and what it could not deliver is not kept.
+    // Nobody reads during the flood: the backend must not wait, and the host drops the events it cannot queue.
     all_but_told(&backend).await;
     let mut read = Vec::new();
     while let Some(event) = events.next().await {
@@ -101,7 +101,7 @@ async fn a_flood_of_events_becomes_one_order_to_look() {
     answers(&backend).await;
 }
 
-/// The flood has come to its end: its call has been answered.
+/// Waits until the flood has ended: until its call is answered.
 async fn all_but_told(backend: &LoadedBackend) {
     all_ended(backend).await;
 }
@@ -122,7 +122,7 @@ async fn a_slow_close_is_not_waited_for() {
     panic!("it was never closed");
 }
 
-/// What a backend says appears below the span of the call that it says it in.
+/// Checks that a backend's log lines belong to the tracing span of the call.
 #[tokio::test]
 async fn what_it_says_belongs_to_the_call() {
     let backend = unruly(json!({})).await;
@@ -134,7 +134,7 @@ async fn what_it_says_belongs_to_the_call() {
     }
 }
 
-/// Every call of the backend has been answered.
+/// Waits until every call of the backend is answered.
 async fn all_ended(backend: &LoadedBackend) {
     for _ in 0..500 {
         if backend.calls_under_way() == 0 {

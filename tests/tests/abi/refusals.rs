@@ -1,4 +1,4 @@
-//! What is not loaded, and what is said about it: the thing, and the way out.
+//! Libraries that the loader refuses. Each error names the cause and the remedy.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use crate::{
     open,
 };
 
-/// Loading fails with this kind, and the message has the library's path and all of `words`.
+/// Checks that loading fails with this kind, and that the message contains the library's path and all of `words`.
 async fn refused(library: &Path, name: &str, kind: ErrorKind, words: &[&str]) {
     let error = open(library, name, json!({})).await.err().unwrap_or_else(|| panic!("{} loads", library.display()));
     let said = error.chain();
@@ -93,7 +93,7 @@ async fn another_checksum() {
     assert!(error.chain().contains("SHA-256") && error.chain().contains(&"00".repeat(32)), "{}", error.chain());
 }
 
-/// A copy of the good library in a directory of its own.
+/// Copies the good library into its own directory.
 fn copy(test: &str) -> PathBuf {
     let dir = scratch().join(test);
     fs::create_dir(&dir).expect("a directory");
@@ -119,7 +119,7 @@ async fn a_file_that_its_group_can_write() {
 async fn a_directory_that_all_can_write() {
     let library = copy("parent");
     let dir = library.parent().expect("it is in a directory");
-    // Sticky as /tmp is: others cannot remove the file, but a library that is installed anew can be forestalled.
+    // Sticky like /tmp: others cannot remove the file, but could create it first when it is reinstalled.
     allow(dir, 0o1777);
     refused(&library, "plain", ErrorKind::Permission, &[&dir.to_string_lossy(), "mode 1777"]).await;
 }

@@ -1,4 +1,4 @@
-//! Many calls at once, most of them given up at any moment: each ends exactly once.
+//! Many concurrent calls, most of them cancelled at random moments: each ends exactly once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,9 +28,9 @@ async fn forty_thousand_calls_end_once_each() {
         calls.spawn(async move {
             let _permit = permit;
             match patience {
-                // A few are let finish.
+                // A few calls may finish.
                 0..10 => backend.list().await.is_ok(),
-                // Given up between start and answer, or while waiting in line.
+                // Cancelled between start and answer, or while queued.
                 10..100 => {
                     let call = backend.list();
                     tokio::pin!(call);

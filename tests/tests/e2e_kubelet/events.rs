@@ -1,4 +1,5 @@
-//! The kinds of events of each object, in the order in which they came first: how often one came is a matter of time.
+//! Comparison of events: for each object field the distinct events, in order of first occurrence. Counts depend on
+//! timing and are not compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +9,7 @@ use stanchion_tests::golden::compare::{Difference, place};
 /// Type, reason, field and message.
 pub type Event = [String; 4];
 
-/// Where they differ.
+/// Compares recorded and found events, field by field.
 pub fn differences(recorded: Vec<Event>, found: impl IntoIterator<Item = Event>) -> Vec<Difference> {
     let (recorded, mut found) = (kinds(recorded), kinds(found));
     let objects: BTreeSet<_> = recorded.keys().chain(found.keys()).cloned().collect();
@@ -16,7 +17,7 @@ pub fn differences(recorded: Vec<Event>, found: impl IntoIterator<Item = Event>)
     for object in objects {
         let (none, ours) = (Vec::new(), found.entry(object.clone()).or_default());
         let theirs = recorded.get(&object).unwrap_or(&none);
-        // The recorder has lost messages of several lines.
+        // The recorder lost multi-line messages.
         for (kind, message) in ours.iter_mut() {
             if theirs.iter().any(|(other, recorded)| other == kind && recorded.is_empty()) {
                 message.clear();
@@ -41,7 +42,7 @@ pub fn differences(recorded: Vec<Event>, found: impl IntoIterator<Item = Event>)
 /// Type and reason, and the message.
 type Kind = (String, String);
 
-/// By object: each kind once.
+/// Groups events by object field, each kind once.
 fn kinds(events: impl IntoIterator<Item = Event>) -> BTreeMap<String, Vec<Kind>> {
     let mut kinds: BTreeMap<String, Vec<Kind>> = BTreeMap::new();
     for [kind, reason, field, message] in events {

@@ -1,4 +1,4 @@
-//! What a pod's containers see, and what the machine sees of them.
+//! Answers to the recordings' questions about a pod: what its containers see, and what the machine sees of them.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,13 @@ use stanchion_tests::{Node, ctr::Running, golden::Words, http, proc};
 
 use crate::scenario::Identity;
 
-/// Everything at once: the recordings call it "what the container sees".
+/// Script for the question that the recordings call "what the container sees".
 const ALL: &str = r#"echo "== env"; env | sort; echo "== id"; id; echo "== hostname"; hostname; hostname -f
 echo "== /etc/hosts"; cat /etc/hosts; echo "== /etc/resolv.conf"; cat /etc/resolv.conf
 echo "== first process"; tr "\0" " " </proc/1/cmdline; echo; grep -E "^(Cap|NoNew|Seccomp:|Groups|Uid|Gid)" /proc/1/status
 echo "== mounts"; awk '$2 !~ "^/(proc|sys|dev)" { split($4, o, ","); print $2, o[1] "," o[2] }' /proc/mounts | sort"#;
 
-/// Values of the cgroup hierarchy: hierarchy and files.
+/// Files to read in each cgroup v1 hierarchy.
 const VALUES: [(&str, &[&str]); 4] = [
     ("cpu", &["cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us"]),
     ("memory", &["memory.limit_in_bytes", "memory.soft_limit_in_bytes", "memory.memsw.limit_in_bytes"]),
@@ -27,18 +27,18 @@ const VALUES: [(&str, &[&str]); 4] = [
     ("cpuset", &["cpuset.cpus"]),
 ];
 
-/// A pod to be looked into.
+/// Pod to answer questions about.
 pub struct Inside<'a> {
     pub node: &'a Node,
     pub words: &'a Words,
     pub identity: &'a Identity,
     pub pod: &'a Value,
-    /// Where its host paths are.
+    /// Directory of the scenario's `hostPath` volumes.
     pub dir: &'a Path,
 }
 
 impl Inside<'_> {
-    /// The answers to a step's question, each under the recording's name for it, in the recording's words.
+    /// Answers a step's question. Keys and values use the recording's placeholders.
     pub fn look(&self, question: &str, recorded: &BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
         if question.trim() == "the cgroup values" {
             return self.cgroups();
@@ -75,7 +75,7 @@ impl Inside<'_> {
         let output = self.node.agent.cli(&arguments)?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         let (said, errors) = (text(output.stdout), text(output.stderr));
-        // The exit code of what was run is not the recording's business, and is told on its last line.
+        // `exec` reports the exit code on a line of its own, which the recordings do not have.
         let errors: Vec<_> = errors.lines().filter(|line| !line.starts_with("command terminated")).collect();
         Ok(if errors.is_empty() { said } else { format!("{said}\n{}", errors.join("\n")) })
     }
@@ -102,14 +102,14 @@ impl Inside<'_> {
             own.rsplit_once('/').map(|(parent, _)| parent.to_owned()).context("a container's cgroup is in its pod's")
         };
         let place = self.words.theirs(&parent("cpu")?);
-        // The pod's cgroup may be below another that the runtime makes for all.
+        // The runtime may put the pods' root cgroup below one of its own.
         let place = place.find("/kubepods").map_or(place.as_str(), |at| &place[at..]);
         let place = place.split("/pod").next().unwrap_or_default().to_owned() + "/pod<uid>";
         seen.insert(format!("cgroup of the pod: {place}"), values(parent)?.join("\n"));
         Ok(seen)
     }
 
-    /// The request that a hook sent to the machine, which the container that answered it has written down.
+    /// Returns the request of an HTTP hook, which the container that answered it wrote to a file.
     fn request(&self) -> Result<String> {
         let entries = fs::read_dir(self.dir).context("reading the scenario's directory")?.flatten();
         let mut files = entries.map(|entry| entry.path()).filter(|path| path.is_file() && !path.ends_with("trace"));
@@ -117,7 +117,7 @@ impl Inside<'_> {
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
-    /// The host files as the recording lists them: first what is in the directory, then what is named below.
+    /// Lists the host files as the recording does: first the directory's entries, then the files below that it names.
     fn files(&self, recorded: &str) -> Result<String> {
         let entries = fs::read_dir(self.dir).context("reading the scenario's directory")?.flatten();
         let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
@@ -160,12 +160,12 @@ fn values(of: impl Fn(&str) -> Result<String>) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-/// Lines with the machine's own by the recordings' names: dates, its disk, what its kernel says more of an overlay, and numbers
-/// that are chance.
+/// Splits a text into lines and replaces what differs between machines: dates, the disk's file system, the overlay
+/// option `uuid=on`, and random numbers. Adjacent mounts are sorted.
 pub fn plain(text: &str) -> Vec<String> {
     let line = |line: &str| by_chance(&dated(&on_disk(line))).replace(",uuid=on", "");
     let mut lines: Vec<_> = text.lines().map(line).collect();
-    // In which order a runtime mounts is its own affair.
+    // The order of mounts is up to the runtime.
     let is_mount = |line: &String| line.starts_with("on /");
     lines.chunk_by_mut(|a, b| is_mount(a) && is_mount(b)).for_each(|mounts| {
         if mounts.len() > 1 {
@@ -175,7 +175,7 @@ pub fn plain(text: &str) -> Vec<String> {
     lines
 }
 
-/// The ids of processes, and the length of a link whose name has a random number.
+/// Replaces process IDs; drops the `ls` columns of a `..data` link, whose target has a random name.
 fn by_chance(line: &str) -> String {
     let words: Vec<_> = line.split_whitespace().collect();
     match words[..] {
@@ -194,7 +194,7 @@ fn on_disk(line: &str) -> String {
     if is_disk { format!("on {place} type <disk> ({access})") } else { line.to_owned() }
 }
 
-/// `Nov 28 07:20` and `Jan  1  1970` are dates.
+/// Replaces dates such as `Nov 28 07:20` and `Jan  1  1970`.
 fn dated(line: &str) -> String {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     let is_month = |word: &str| word.len() == 3 && MONTHS.contains(word);

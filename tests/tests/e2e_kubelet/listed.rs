@@ -1,4 +1,4 @@
-//! Where Stanchion is another than a kubelet, on purpose.
+//! Intended differences between Stanchion and a kubelet (`tests/golden/differences.yaml`).
 
 use std::{collections::BTreeSet, fs, path::Path, sync::Mutex};
 
@@ -6,33 +6,33 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use stanchion_tests::{Backend, golden::compare::Difference, wait::lock};
 
-/// The list for one runtime.
+/// Intended differences on one runtime.
 pub struct Listed {
     entries: Vec<Entry>,
     met: Mutex<BTreeSet<usize>>,
 }
 
-/// One difference.
+/// Intended difference.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
-    /// Area and name of the recording; `every` where it is in all of them.
+    /// Area and name of the recording; `every` for all recordings.
     scenario: String,
-    /// The place, as the comparison names it; without the file where it is in all recordings of pods.
+    /// Place, as [`Difference::path`] has it; for `every`, without the file.
     path: String,
-    /// Only on that runtime.
+    /// Runtime that the difference is limited to.
     #[serde(default)]
     on: Option<String>,
-    /// Whether it differs at some moments only.
+    /// Whether the difference depends on timing, and so need not occur.
     #[serde(default)]
     sometimes: bool,
-    /// The rule that wants it, or the reason.
+    /// Rule that requires the difference, or the reason.
     #[serde(rename = "why")]
     _why: String,
 }
 
 impl Listed {
-    /// Reads the section `kubelet`: a line of JSON for each.
+    /// Reads the section `kubelet`: one line of JSON per difference.
     pub fn read(path: &Path, on: Backend) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
         let section = text.split_once("\nkubelet:\n").context("differences.yaml has no section for the kubelet")?.1;
@@ -44,18 +44,18 @@ impl Listed {
         Ok(Self { entries, met: Mutex::default() })
     }
 
-    /// Those of a scenario's differences that are not listed.
+    /// Returns those of a scenario's differences that are not listed.
     pub fn unlisted(&self, scenario: &str, found: Vec<Difference>) -> Vec<Difference> {
         found.into_iter().filter(|it| self.find(scenario, it).is_none()).collect()
     }
 
-    /// Notes what was met.
+    /// Records which listed differences occurred.
     pub fn meet(&self, scenario: &str, found: &[Difference]) {
         let met = found.iter().filter_map(|it| self.find(scenario, it));
         lock(&self.met).extend(met);
     }
 
-    /// A difference that is listed for a scenario and not for some moments only must be there.
+    /// Checks that every difference listed for the scenario has occurred, unless it is marked `sometimes`.
     pub fn check(&self, scenario: &str) -> Result<()> {
         let met = lock(&self.met);
         let own = self.entries.iter().enumerate().filter(|(_, entry)| entry.scenario == scenario && !entry.sometimes);

@@ -1,4 +1,4 @@
-//! The steps of a recording, done to a node.
+//! Replay of a recording's steps on a node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,14 +39,14 @@ use crate::{
     watch::{self, Watch},
 };
 
-/// How long something may take that takes the kubelet a moment; the machine is busy.
+/// Patience with steps that the kubelet does at once; the machine is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long it may take until the node shows what was recorded; and where the recording was made at a turn of the kubelet's
-/// that came at its own time.
+/// Patience until the node shows the recorded pod; [`LATER`] after a wait for `CrashLoopBackOff`, which the kubelet
+/// shows only at a periodic sync.
 const SOON: Duration = Duration::from_secs(8);
 const LATER: Duration = Duration::from_secs(100);
 
-/// A scenario on a node.
+/// Scenario that is replayed on a node.
 pub struct Replay<'a> {
     node: &'a Node,
     scenario: &'a Scenario,
@@ -55,11 +55,11 @@ pub struct Replay<'a> {
     identity: Identity,
     socket: PathBuf,
     watch: Watch,
-    /// What differs, by place; and what was seen inside.
+    /// Differences found; manifests written; answers from inside the containers.
     found: Mutex<Vec<Difference>>,
     written: Mutex<BTreeSet<String>>,
     seen: Mutex<BTreeMap<String, String>>,
-    /// When the pod was written, and when it was told to go: seconds since boot.
+    /// Times when the manifest was first written and first removed, in seconds since boot.
     begun: Mutex<Option<f64>>,
     removed: Mutex<Option<f64>>,
     waits: Mutex<Duration>,
@@ -208,7 +208,7 @@ impl<'a> Replay<'a> {
             [name, "runs"] => wait(&|pod| !watch::status(pod, name)["state"]["running"].is_null()),
             [name, "is", "terminated"] => wait(&|pod| !watch::status(pod, name)["state"]["terminated"].is_null()),
             [name, "waits", "with", "reason", reason] => {
-                // In back-off, the kubelet says so at a turn of its own, mostly the one that ends it.
+                // The kubelet shows the back-off only at a periodic sync, mostly the one that ends it.
                 *lock(&self.waits) = if reason == "CrashLoopBackOff" { LATER } else { SOON };
                 wait(&|pod| watch::status(pod, name)["state"]["waiting"]["reason"] == reason)
             }
@@ -216,7 +216,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// A container of the pod, by its name in the manifest.
+    /// Returns the pod's running container with this name in the manifest.
     fn running(&self, name: &str) -> Result<Running> {
         let running = self.node.view().of_pod(&self.words.ours(&self.identity.name))?;
         let found = running.into_iter().find(|running| running.record.container() == name);
@@ -234,7 +234,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Makes a directory of the scenario's, named from the root or from the scenario's own, with a link in it.
+    /// Makes a directory, absolute or relative to [`host_dir`](Self::host_dir), with a symbolic link in it.
     fn make_link(&self, directory: &str, link: &str, target: &str) -> Result<()> {
         let directory = self.host_dir().join(directory.trim_matches(['"', '/']).trim_start_matches("./"));
         let directory = match directory.to_string_lossy().rsplit_once("golden-test/") {
@@ -246,7 +246,7 @@ impl<'a> Replay<'a> {
         symlink(target.trim_matches('"'), &link).with_context(|| format!("linking {}", link.display()))
     }
 
-    /// Where the scenario's host paths are.
+    /// Returns the directory of the scenario's `hostPath` volumes.
     fn host_dir(&self) -> PathBuf {
         self.node.path("golden-test").join(self.scenario.short())
     }
@@ -265,7 +265,7 @@ impl<'a> Replay<'a> {
         UnixListener::bind(dir.join("sock")).map(drop).context("making a socket")
     }
 
-    /// The pod as it is shown against the recording, as soon as it agrees.
+    /// Compares the pod with the recording until they agree or the time is over, and notes the last differences.
     fn compare(&self, file: &str) -> Result<()> {
         let recorded = self.words.pod(&self.scenario.json(file)?);
         let (begun, within) = (Instant::now(), *lock(&self.waits));
@@ -303,13 +303,13 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// What the containers saw, line by line.
+    /// Compares what the containers saw, line by line.
     fn inside(&self) -> Result<Vec<Difference>> {
         let (recorded, seen) = (self.scenario.seen()?, lock(&self.seen));
         let differ = |(question, text): (&String, &String)| {
             let lines = |text: Option<&String>| {
                 let mut lines: Vec<_> = text.map(|text| inside::plain(text)).unwrap_or_default();
-                // The two streams of a container race into its log.
+                // The order of stdout and stderr lines in a log is random.
                 if question.starts_with("log of ") {
                     lines.sort();
                 }
@@ -320,12 +320,12 @@ impl<'a> Replay<'a> {
         Ok(recorded.iter().flat_map(differ).collect())
     }
 
-    /// The kinds of events of each object, in the order in which they came first: how often one came is a matter of time.
+    /// Compares the events of the scenario's pods, see [`events`].
     fn events(&self) -> Result<Vec<Difference>> {
         let recorded = self.scenario.events()?;
         let all = socket::get(&self.socket, "/v1/events")?.unwrap_or_default();
         let object = |it: &Identity| format!("Pod/{}/{}", it.namespace, self.words.ours(&it.name));
-        // What the kubelet did not run has none in the recording.
+        // The recording has no events of pods that the kubelet did not run.
         let is_shown = |(file, _): &(String, Identity)| self.scenario.json(file).is_ok_and(|pod| !pod.is_null());
         let others: Vec<_> = self.scenario.others()?.into_iter().filter(is_shown).collect();
         let objects: Vec<_> = others.iter().map(|(_, other)| other).chain([&self.identity]).map(object).collect();
@@ -341,7 +341,7 @@ impl<'a> Replay<'a> {
         Ok(events::differences(recorded, found))
     }
 
-    /// Why a manifest was refused.
+    /// Compares the reason why a manifest was refused; `None` if the recording has no refusal or they agree.
     fn refusal(&self) -> Result<Option<Difference>> {
         if !self.scenario.json("pod.json")?.is_null() {
             return Ok(None);
@@ -361,18 +361,18 @@ impl<'a> Replay<'a> {
         };
         let found: Vec<_> = problems.iter().map(problem).collect();
         let found = self.words.theirs(&format!("invalid pod: [{}]", found.join(" ")));
-        // A reference is named with its place, too.
+        // Stanchion's message may say more, such as the place of a reference.
         let found = if found.contains(recorded) { recorded } else { &found };
         Ok(compare::place("log: refusal", &recorded.into(), &found.into()))
     }
 }
 
-/// Where the agent shows a pod.
+/// Returns the API path of a pod.
 fn path(words: &Words, identity: &Identity) -> String {
     format!("/v1/pods/{}/{}", identity.namespace, words.ours(&identity.name))
 }
 
-/// What of this node has another name in the recordings. The recordings' ports of the machine are its too.
+/// Returns the translation between this node's names, paths and ports and those in the recordings.
 fn words(node: &Node) -> Result<Words> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     let resolver = fs::read_to_string("/etc/resolv.conf").context("reading /etc/resolv.conf")?;
@@ -388,7 +388,7 @@ fn words(node: &Node) -> Result<Words> {
         (nameserver.to_owned(), "<nodeNameserver>".to_owned()),
         (format!("size={}k", memory.unwrap_or("0")), "size=<memory>".to_owned()),
     ];
-    // Half of the threads that the kernel has memory for; the recorder's node had some memory more or less.
+    // RLIMIT_NPROC is half of the threads that the kernel has memory for; the recorder's node had another amount.
     if let Some(processes) = getrlimit(Resource::Nproc).maximum {
         pairs.push((processes.to_string(), "96365".to_owned()));
     }
@@ -396,7 +396,7 @@ fn words(node: &Node) -> Result<Words> {
     Ok(Words::new(pairs))
 }
 
-/// Seconds since boot, as containers note them.
+/// Returns the seconds since boot, the clock that containers write to their trace.
 fn uptime() -> Result<f64> {
     let text = fs::read_to_string("/proc/uptime").context("reading /proc/uptime")?;
     text.split(' ').next().and_then(|seconds| seconds.parse().ok()).context("/proc/uptime has no time")

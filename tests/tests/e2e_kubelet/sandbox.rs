@@ -1,10 +1,10 @@
-//! The loss of a pod's sandbox.
+//! Loss of a pod's sandbox.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use stanchion_tests::{Node, proc, process, tools, view::View};
 
-/// Takes a pod's sandbox away: its process where it has one, else the file that holds its network.
+/// Destroys a pod's sandbox: kills its process on Docker, unmounts its network namespace on containerd.
 pub fn lose(node: &Node, pod: &str) -> Result<()> {
     match node.view() {
         View::Docker(engine) => {
@@ -24,7 +24,7 @@ pub fn lose(node: &Node, pod: &str) -> Result<()> {
             let network = mounts.iter().find(|path| path.ends_with("net") && path.to_string_lossy().contains(&own));
             let network = network.context("nothing holds the network of the sandbox")?;
             process::text(tools::command("umount")?.arg(network))?;
-            // Nobody reports that; the next look at everything finds it.
+            // The runtime sends no event for this; the next periodic relist finds it.
             node.until("the loss to be noticed", || {
                 let shown = node.agent.json(&["get", "pods", pod])?;
                 let conditions = shown["status"]["conditions"].as_array();

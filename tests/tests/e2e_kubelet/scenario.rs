@@ -1,4 +1,4 @@
-//! One recording: its directory.
+//! Directory of one recording.
 
 use std::{
     collections::BTreeMap,
@@ -9,14 +9,14 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-/// A recording.
+/// Recording of one scenario.
 pub struct Scenario {
-    /// Area and name.
+    /// Area and name, separated by a slash.
     pub name: String,
     dir: PathBuf,
 }
 
-/// A pod's namespace, and its name in the recording.
+/// Namespace of a pod, and its name in the recording.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Identity {
     pub namespace: String,
@@ -29,7 +29,7 @@ impl Scenario {
         Ok(Self { name: name.to_string_lossy().into_owned(), dir: dir.to_owned() })
     }
 
-    /// Its name without the area: that of its manifest, and of its pod.
+    /// Returns the name without the area, which is also the name of the manifest and the pod.
     pub fn short(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or_default()
     }
@@ -42,7 +42,7 @@ impl Scenario {
         serde_json::from_str(&self.text(file)?).with_context(|| format!("{file} is no JSON"))
     }
 
-    /// What was done, in order.
+    /// Returns the steps in order.
     pub fn steps(&self) -> Result<Vec<String>> {
         let text = self.text("steps.txt")?;
         let step = |line: &str| line.split_once(". ").map_or(line, |(_, step)| step).to_owned();
@@ -56,13 +56,13 @@ impl Scenario {
         Ok(self.json("timeline.json")?.as_array().cloned().unwrap_or_default())
     }
 
-    /// How long it took the kubelet, ms.
+    /// Returns how long the scenario took on the kubelet, ms.
     pub fn length(&self) -> u64 {
         let entries = self.timeline().unwrap_or_default();
         entries.last().and_then(|entry| entry["t_ms"].as_u64()).unwrap_or(0)
     }
 
-    /// Recordings of pods that no step names: of other pods.
+    /// Returns file and identity of other recorded pods: files `pod-<name>.json` that no step names.
     pub fn others(&self) -> Result<Vec<(String, Identity)>> {
         let steps = self.text("steps.txt")?;
         let files = fs::read_dir(&self.dir).context("reading a recording")?.flatten();
@@ -75,7 +75,7 @@ impl Scenario {
         Ok(names.filter_map(other).collect())
     }
 
-    /// The pod that it is about: as the kubelet showed it, else as its manifest says.
+    /// Returns the scenario's pod, as the kubelet showed it or else by the scenario's name.
     pub fn identity(&self) -> Result<Identity> {
         let shown = self.json("pod.json")?;
         if let Some(name) = shown["metadata"]["name"].as_str() {
@@ -86,7 +86,7 @@ impl Scenario {
         Ok(Identity { namespace: "default".to_owned(), name })
     }
 
-    /// The events: type, reason, field and message of each.
+    /// Returns type, reason, field and message of each event.
     pub fn events(&self) -> Result<Vec<[String; 4]>> {
         if !self.dir.join("events.txt").exists() {
             return Ok(Vec::new());
@@ -112,14 +112,14 @@ impl Scenario {
         Ok(joined.iter().filter_map(|line| event(line)).collect())
     }
 
-    /// When the first container was told to end, ms.
+    /// Returns the time of the first `Killing` event, ms.
     pub fn killed_at(&self) -> Option<f64> {
         let text = self.text("events.txt").ok()?;
         let line = text.lines().find(|line| line.split('\t').nth(2) == Some("Killing"))?;
         line.split('\t').next()?.parse().ok()
     }
 
-    /// What the containers saw, by what was asked.
+    /// Returns what the containers saw, by question.
     pub fn seen(&self) -> Result<BTreeMap<String, String>> {
         let mut seen = BTreeMap::new();
         if !self.dir.join("seen.txt").exists() {

@@ -1,4 +1,4 @@
-//! A pod, looked at twenty times a second.
+//! Observer of a pod, which polls the agent twenty times a second.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,13 +18,13 @@ use stanchion_tests::{
 
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What is seen of a pod.
+/// States seen of a pod.
 pub struct Watch {
     socket: PathBuf,
     path: String,
     latest: Mutex<Option<Value>>,
     entries: Mutex<Vec<Value>>,
-    /// Whether what is seen still belongs to the timeline.
+    /// Whether new states are still added to the timeline.
     records: AtomicBool,
     ended: AtomicBool,
 }
@@ -36,7 +36,7 @@ impl Watch {
         Self { socket, path, latest: Mutex::default(), entries: Mutex::default(), records, ended }
     }
 
-    /// Looks until [`end`](Self::end); nothing is noted before the pod is there first.
+    /// Polls until [`end`](Self::end). The timeline begins when the pod first exists.
     pub fn run(&self) {
         let begun = Instant::now();
         while !self.ended.load(Ordering::Relaxed) {
@@ -77,12 +77,12 @@ impl Watch {
         lock(&self.entries).clone()
     }
 
-    /// The pod as it was seen last; null where it was not.
+    /// Returns the pod as last seen; null if it was absent.
     pub fn pod(&self) -> Value {
         lock(&self.latest).clone().unwrap_or(Value::Null)
     }
 
-    /// Waits until the pod is seen so.
+    /// Waits until `holds` is true of the pod.
     pub fn until(&self, what: &str, within: Duration, holds: impl Fn(&Value) -> bool) -> Result<()> {
         let begun = Instant::now();
         loop {
@@ -96,20 +96,20 @@ impl Watch {
     }
 }
 
-/// The status of a container of either kind.
+/// Returns the status of a container or init container; null if it has none.
 pub fn status<'a>(pod: &'a Value, name: &str) -> &'a Value {
     let lists = ["containerStatuses", "initContainerStatuses"].map(|list| pod["status"][list].as_array());
     let mut all = lists.into_iter().flatten().flatten();
     all.find(|status| status["name"] == name).unwrap_or(&Value::Null)
 }
 
-/// Whether the pod is there and has a condition.
+/// Returns whether the pod's condition `Ready` is true.
 pub fn is_ready(pod: &Value) -> bool {
     let conditions = pod["status"]["conditions"].as_array();
     conditions.into_iter().flatten().any(|it| it["type"] == "Ready" && it["status"] == "True")
 }
 
-/// What is seen when nothing is.
+/// Returns whether the pod counts as absent.
 pub fn is_absent(pod: &Value) -> bool {
     timeline::visible(Some(pod).filter(|pod| !pod.is_null())) == json!({ "absent": true })
 }

@@ -1,4 +1,4 @@
-//! How long manifests take to be read: `stanchion validate` on a directory of them, the same code as the agent's.
+//! Decoding benchmark: `stanchion validate` on a directory of manifests, which runs the agent's code.
 
 use std::{
     fs,
@@ -11,16 +11,16 @@ use stanchion_tests::process;
 
 use crate::say;
 
-/// How many there are.
+/// Number of manifests.
 const FILES: usize = 1000;
-/// How long each is.
+/// Lines per manifest.
 const LINES: usize = 100;
-/// How often they are read; the median counts.
+/// Number of runs; the median counts.
 const ROUNDS: usize = 7;
-/// What all of them may take.
+/// Budget for all manifests.
 const LIMIT: Duration = Duration::from_millis(250);
 
-/// Reads them, and prints what it took.
+/// Measures how long `stanchion validate` takes and prints the result.
 pub fn measure(programs: &Path) -> Result<()> {
     let directory = empty_directory(programs)?;
     for index in 0..FILES {
@@ -33,7 +33,7 @@ pub fn measure(programs: &Path) -> Result<()> {
     fs::write(single.join("pod.yaml"), manifest(0))?;
     say(format!("reading {FILES} manifests of {LINES} lines"));
     let all = median(programs, &directory);
-    // What the program's start and its first manifest take is not theirs.
+    // Start of the program and its first manifest, to be subtracted.
     let one = median(programs, &single);
     fs::remove_dir_all(&directory)?;
     fs::remove_dir_all(&single)?;
@@ -55,7 +55,7 @@ fn empty_directory(programs: &Path) -> Result<PathBuf> {
     Ok(directory)
 }
 
-/// The median time of `stanchion validate`.
+/// Returns the median time of `stanchion validate` on a directory.
 fn median(programs: &Path, directory: &Path) -> Result<Duration> {
     let mut times = Vec::new();
     for _ in 0..ROUNDS {
@@ -69,7 +69,7 @@ fn median(programs: &Path, directory: &Path) -> Result<Duration> {
     Ok(times[ROUNDS / 2])
 }
 
-/// A pod such as people write, with a bit of everything.
+/// Returns a typical pod that uses many fields.
 fn manifest(index: usize) -> String {
     let mut text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: pod-{index}\n  namespace: team-{}\n  labels:\n    app: web\n    \

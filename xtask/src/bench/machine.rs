@@ -1,11 +1,11 @@
-//! The machine that the figures belong to.
+//! Description of the machine that was measured.
 
 use std::{fs, process::Command, thread::available_parallelism};
 
 use anyhow::{Context as _, Result};
 use stanchion_tests::{process::text, tools};
 
-/// Processor, memory, kernel, runtime, date, in a line of Markdown.
+/// Returns processor, memory, kernel, versions of the runtimes, profile and date as a line of Markdown.
 pub fn describe(dev: bool) -> Result<String> {
     let cpu = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
     let model = field(&cpu, "model name").unwrap_or("processor of unknown model");

@@ -1,4 +1,4 @@
-//! Two backends at once: pods on each of them alone, then on both. Alone and at once take turns.
+//! Benchmark of two backends: each round starts pods on each of them alone, then on both at once.
 
 use std::{collections::BTreeSet, fmt, fs, thread};
 
@@ -13,20 +13,20 @@ use super::{
 };
 use crate::{interrupt::Interrupt, say};
 
-/// The backends of a mixed node: pods without a runtime class are on the first.
+/// Backends of a mixed node. Pods without `runtimeClassName` run on the first.
 const BACKENDS: [Backend; 2] = [Backend::Docker, Backend::Containerd];
 
-/// From all manifests written to the last process started, milliseconds.
+/// Times from all manifests written to the last process started, in milliseconds.
 #[derive(Debug)]
 pub struct Mixed {
     /// Pods on each backend.
     each: usize,
-    /// By backend, the other one empty.
+    /// Times by backend, while the other is empty.
     alone: [Samples; 2],
     both: Samples,
-    /// How busy all cores were meanwhile, per cent: with each alone, with both.
+    /// Load of all cores, per cent: with each backend alone, then with both.
     busy: [Samples; 3],
-    /// The same by the runtimes' own clients, containers in place of pods: each alone, both at once.
+    /// Times of the runtimes' own clients for the same containers: each alone, then both.
     plain: [Samples; 3],
 }
 
@@ -34,7 +34,7 @@ impl Mixed {
     /// Measures with `each` pods on each backend.
     pub fn measure(node: &Node, each: usize, rounds: usize, interrupt: &Interrupt) -> Result<Self> {
         let events = Events::subscribe(&node.containerd)?;
-        // The first pods pull their image and make the bridge; neither is what is measured.
+        // The first pods pull their image and make the bridge, which must not be measured.
         round(node, &events, 1, &BACKENDS)?;
         let mut mixed = Self {
             each,
@@ -66,15 +66,15 @@ impl Mixed {
     }
 }
 
-/// From all manifests written to the last process started.
+/// Time and load from all manifests written to the last process started.
 struct Round {
-    /// Milliseconds.
+    /// Time, milliseconds.
     took: f64,
-    /// How busy all cores were, per cent.
+    /// Load of all cores, per cent.
     busy: f64,
 }
 
-/// Pods on these backends, all written at the same time, and removed again.
+/// Writes the manifests of pods on these backends all at once, waits until the pods run, and removes them.
 fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<Round> {
     let names: Vec<_> = on.iter().flat_map(|on| (0..each).map(move |i| (format!("{}-{i}", on.name()), *on))).collect();
     let drafts = node.path("drafts");
@@ -89,7 +89,7 @@ fn round(node: &Node, events: &Events, each: usize, on: &[Backend]) -> Result<Ro
         fs::rename(drafts.join(file(name)), node.manifest(&file(name)))?;
     }
     let namespaces = [docker::NAMESPACE, node.names().namespace.as_str()];
-    // On Docker their sandboxes are containers too.
+    // On Docker, sandboxes are containers too.
     let containers: usize = on.iter().map(|on| if *on == Backend::Docker { 2 * each } else { each }).sum();
     let (mut up, mut last) = (BTreeSet::new(), written);
     while up.len() < containers {

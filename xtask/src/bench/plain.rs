@@ -1,5 +1,5 @@
-//! The yardstick: `ctr run -d` of the same image and command, or on Docker two `docker run -d`, of which the second joins
-//! the network of the first, as a pod's container joins its sandbox.
+//! Yardstick: `ctr run -d` of the same image and command; on Docker two `docker run -d`, of which the second joins the
+//! network of the first, as a pod's container joins its sandbox.
 
 use std::process::{Child, Command, Stdio};
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use stanchion_tests::{Backend, Node, docker, events::Events, pods::IDLE, process::text, tools};
 
-/// The runtime's own client, with the image pulled.
+/// Runtime's own client, with the image pulled.
 #[derive(Debug)]
 pub struct Plain<'a> {
     node: &'a Node,
@@ -15,14 +15,14 @@ pub struct Plain<'a> {
     image: String,
 }
 
-/// How long it took, milliseconds.
+/// Times of one pod's containers, milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Once {
-    /// From launch to start: of all that a pod needs, one after the other.
+    /// From launch to start, sum over the pod's containers.
     pub pod: f64,
-    /// Of the last of them.
+    /// From launch to start of the last container.
     pub container: f64,
-    /// From SIGTERM to exit.
+    /// From SIGTERM to exit of the last container.
     pub stop: f64,
 }
 
@@ -37,7 +37,7 @@ impl<'a> Plain<'a> {
         Ok(plain)
     }
 
-    /// One pod's containers, one after the other.
+    /// Starts and stops one pod's containers, one after the other.
     pub fn once(&self, id: &str, events: &Events) -> Result<Once> {
         let ids = self.ids(id);
         let mut took = Vec::new();
@@ -54,14 +54,15 @@ impl<'a> Plain<'a> {
             let term = Timestamp::now();
             self.kill("SIGTERM", id)?;
             let exit = events.next(self.namespace(), "/tasks/exit")?.at;
-            // The first to end is the last that was started.
+            // The container that was started last ends first, and its time counts.
             stop = if stop == 0.0 { millis(term, exit) } else { stop };
             self.remove(id)?;
         }
         Ok(Once { pod: took.iter().sum(), container, stop })
     }
 
-    /// Those of `n` pods on each of several runtimes at the same time: from the first launch to the last start, in milliseconds.
+    /// Starts the containers of `n` pods on each runtime at the same time; returns the time from the first launch to
+    /// the last start, in milliseconds.
     pub fn many(on: &[&Self], n: usize, events: &Events) -> Result<f64> {
         let pods = (0..n).flat_map(|i| on.iter().map(move |plain| (*plain, format!("many-{i}"))));
         let ids: Vec<_> =
@@ -84,7 +85,7 @@ impl<'a> Plain<'a> {
         Ok(millis(first, last))
     }
 
-    /// What stands for one pod.
+    /// Returns the names of the containers that stand for one pod.
     fn ids(&self, id: &str) -> Vec<String> {
         match self.on {
             Backend::Containerd | Backend::K3s => vec![id.to_owned()],
@@ -92,7 +93,7 @@ impl<'a> Plain<'a> {
         }
     }
 
-    /// Starts one; the answer is when, and the program.
+    /// Starts the client for one container; returns the moment and the client's process.
     fn launch(&self, id: &str, joined: Option<&str>) -> Result<(Timestamp, Child)> {
         let cgroup = format!("{}/{id}", self.node.names().cgroup);
         let network = joined.map_or_else(|| "bridge".to_owned(), |other| format!("container:{other}"));
@@ -128,7 +129,7 @@ impl<'a> Plain<'a> {
         }
     }
 
-    /// Its namespace in containerd.
+    /// Returns the containerd namespace of the containers.
     fn namespace(&self) -> &'static str {
         match self.on {
             Backend::Containerd | Backend::K3s => "bench",
@@ -153,7 +154,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-/// Milliseconds between two moments.
+/// Returns the milliseconds between two moments.
 pub fn millis(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64() * 1000.0
 }

@@ -1,4 +1,4 @@
-//! What probes cost the agent: many pods, each with three that are put every second.
+//! Cost of probes for the agent: many pods, each with three probes that run every second.
 
 use anyhow::{Context as _, Result};
 use stanchion_tests::Node;
@@ -6,13 +6,13 @@ use stanchion_tests::Node;
 use super::Idle;
 use crate::say;
 
-/// How many pods.
+/// Number of pods.
 const PODS: usize = 50;
-/// What the agent may use: per cent of a core, and MiB.
+/// Budgets of the agent: per cent of a core, and MiB.
 const CPU: f64 = 2.0;
 const MEMORY: f64 = 20.0;
 
-/// Starts them, watches the agent for so many seconds, prints what it used, and takes them down.
+/// Starts the pods, watches the agent for `seconds`, prints its CPU and memory, and removes the pods.
 pub fn measure(node: &Node, seconds: u64) -> Result<()> {
     for index in 0..PODS {
         node.write(&file(index), manifest(index))?;
@@ -45,7 +45,8 @@ fn file(index: usize) -> String {
     format!("probed-{index}.yaml")
 }
 
-/// A startup probe ends with its success: the third that goes on is a sidecar's, which asks the same server.
+/// Returns a pod with three probes. The third belongs to a second container and asks the first one's server, because
+/// a startup probe would end with its success.
 fn manifest(index: usize) -> String {
     let name = name(index);
     let idle = serde_json::Value::from(stanchion_tests::pods::IDLE);

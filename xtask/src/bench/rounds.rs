@@ -1,4 +1,4 @@
-//! What is done to the node, and how long it takes.
+//! Benchmark of one runtime: starts, kills, updates and deletes pods, and times each.
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{interrupt::Interrupt, say};
 
-/// Lets the work after the last change end: the agent's, containerd's and the kernel's.
+/// Pause in which agent, containerd and kernel finish the work after the last change.
 pub const SETTLE: Duration = Duration::from_millis(300);
 
-/// A node under measurement.
+/// Node under measurement.
 #[derive(Debug)]
 pub struct Bench<'a> {
     node: &'a Node,
@@ -31,9 +31,9 @@ pub struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    /// Subscribes to events and pulls the images that everything runs.
+    /// Pulls the images and subscribes to events.
     pub fn new(node: &'a Node, interrupt: &'a Interrupt) -> Result<Self> {
-        // The first pod pulls its image and makes the bridge; neither is what is measured.
+        // The first pod pulls its image and makes the bridge, which must not be measured.
         node.write("warm.yaml", pods::idle("warm", "1"))?;
         node.await_running("warm")?;
         node.remove("warm.yaml")?;
@@ -43,7 +43,7 @@ impl<'a> Bench<'a> {
         Ok(Self { node, events, plain, interrupt })
     }
 
-    /// All figures with `n` pods on the node.
+    /// Measures all figures with `n` pods on the node.
     pub fn measure(&self, n: usize, options: &Options, report: &mut Report) -> Result<()> {
         self.all_up(n, report)?;
         let agent = self.node.agent.id().context("the agent runs")?;
@@ -55,7 +55,7 @@ impl<'a> Bench<'a> {
         if loggers > 0 {
             report.usage(n, "loggers' memory (PSS)", format!("{} in {loggers} processes", mib(memory)));
         }
-        // The pod that is played with is the nth.
+        // The rounds' own pod takes the place of the nth.
         self.node.remove(&file(n - 1))?;
         self.node.await_gone(&name(n - 1))?;
         for round in 0..options.rounds {
@@ -85,7 +85,7 @@ impl<'a> Bench<'a> {
         let mut last = written;
         let containers = match self.node.runtime() {
             Backend::Containerd | Backend::K3s => n,
-            // Their sandboxes are containers too.
+            // Sandboxes are containers too.
             Backend::Docker => 2 * n,
         };
         while up.len() < containers {
@@ -139,7 +139,7 @@ impl<'a> Bench<'a> {
         self.node.await_gone(&probe)
     }
 
-    /// The start of the probe's container: the only thing that starts now, but for what holds its namespaces on Docker.
+    /// Waits for the start of the pod's container. Nothing else starts meanwhile, except the pod's sandbox on Docker.
     fn started(&self, probe: &str) -> Result<Event> {
         let event = self.events.next(self.node.task_namespace(), "/tasks/start")?;
         let record = self.node.view().record(&event.container)?.with_context(|| format!("{event:?} has no record"))?;
@@ -150,14 +150,14 @@ impl<'a> Bench<'a> {
         Ok(event)
     }
 
-    /// [`SETTLE`]
+    /// Waits for [`SETTLE`] and drops the events so far.
     fn settle(&self) {
         pause(SETTLE);
         self.events.forget();
     }
 
     fn loggers(&self) -> Result<(usize, u64)> {
-        // The slot's directory is in the arguments of each.
+        // Each logger has the slot's directory in its arguments.
         let seen = stanchion_tests::remains::processes(self.node.names())?;
         let loggers: Vec<_> = seen.iter().filter(|seen| seen.command.contains("stanchion-logger")).collect();
         let memory = loggers.iter().map(|seen| proc::pss(seen.pid)).sum::<Result<u64>>()?;
@@ -175,7 +175,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Awaits that the agent shows a pod as running, wherever it runs.
+/// Waits until the agent shows a pod as running and ready, on whichever backend.
 pub fn await_shown(node: &Node, name: &str) -> Result<()> {
     node.until(&format!("pod {name} to run"), || {
         let pod = node.pod(name)?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use stanchion_tests::Backend;
 
-/// What is timed.
+/// Time that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Figure {
     /// Manifest written to process started.
@@ -35,7 +35,7 @@ impl Figure {
             (Backend::Containerd | Backend::K3s, Self::Add | Self::Crash | Self::Update) => "`ctr run -d`",
             (Backend::Containerd | Backend::K3s, Self::Delete) => "`ctr tasks kill`",
             (Backend::Containerd | Backend::K3s, Self::AllUp) => "`ctr run -d`, all at once",
-            // A pod is a sandbox and its container; a crash is the container's.
+            // A pod is a sandbox and a container; only the container crashes.
             (Backend::Docker, Self::Add | Self::Update) => "two `docker run -d`, added up",
             (Backend::Docker, Self::Crash) => "`docker run -d`",
             (Backend::Docker, Self::Delete) => "`docker kill`",
@@ -44,7 +44,7 @@ impl Figure {
     }
 }
 
-/// All that was measured on one runtime.
+/// Measurements on one runtime.
 #[derive(Debug)]
 pub struct Report {
     on: Backend,
@@ -53,19 +53,18 @@ pub struct Report {
 }
 
 impl Report {
-    /// Nothing yet.
     pub fn new(on: Backend) -> Self {
         Self { on, times: BTreeMap::new(), usage: Vec::new() }
     }
 
-    /// One time of ours, beside the yardstick's of the same round; milliseconds.
+    /// Adds a time of the agent and the yardstick's of the same round, in milliseconds.
     pub fn time(&mut self, n: usize, figure: Figure, ours: f64, yardstick: f64) {
         let (own, other) = self.times.entry((n, figure)).or_default();
         own.add(ours);
         other.add(yardstick);
     }
 
-    /// One amount.
+    /// Adds an amount, such as CPU or memory, as text.
     pub fn usage(&mut self, n: usize, what: &'static str, amount: String) {
         self.usage.push((n, what, amount));
     }
@@ -98,17 +97,15 @@ impl fmt::Display for Report {
 pub struct Samples(Vec<f64>);
 
 impl Samples {
-    /// One more.
     pub fn add(&mut self, value: f64) {
         self.0.push(value);
     }
 
-    /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The value that a share of all does not exceed (nearest rank).
+    /// Returns the percentile at `share`, from 0 to 1 (nearest rank); NaN without values.
     pub fn at(&self, share: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! The machine's disk: made once, from Debian's packages.
+//! The machine's disk, made once from Debian packages.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ const MIRROR: &str = "http://deb.debian.org/debian";
 const PACKAGES: &str = "systemd-sysv,dbus,udev,kmod,iproute2,iptables,nftables,containerd,runc,docker.io,\
                         containernetworking-plugins,linux-image-amd64,initramfs-tools,busybox-static,procps,libseccomp2,\
                         ca-certificates,docker-registry,redis-server,redis-tools,bzip2,lz4,zstd,openssl";
-/// Services that tests start themselves, or that nobody needs.
+/// Services that the tests start themselves or do not need.
 const MASKED: [&str; 10] = [
     "containerd.service",
     "docker.service",
@@ -33,13 +33,13 @@ const MODULES: &str = "9p\n9pnet_virtio\nvirtio_pci\nvirtio_blk\next4\noverlay\n
 const UNIT: &str = "[Unit]\nDescription=What is asked of this machine\nAfter=multi-user.target\n[Service]\nType=simple\n\
                     Delegate=yes\nExecStart=/bin/sh /vm/run\n[Install]\nWantedBy=multi-user.target\n";
 
-/// A disk with its kernel.
+/// Disk image, with its kernel and initrd.
 pub struct Image {
     dir: PathBuf,
 }
 
 impl Image {
-    /// The image, made anew if there is none or the recipe is another.
+    /// Returns the image; makes it if there is none or its recipe has changed.
     pub fn made() -> Result<Self> {
         let image = Self { dir: tools::target_dir()?.join("xtask/vm") };
         let recipe = format!("{}{SUITE}{PACKAGES}{MASKED:?}{MODULES}{UNIT}", tools::workspace_dir().display());
@@ -74,19 +74,19 @@ impl Image {
         self.dir.join("initrd")
     }
 
-    /// The directory that the machine has at `/vm`.
+    /// Returns the directory that the machine mounts at `/vm`, and creates it if needed.
     pub fn share(&self) -> Result<PathBuf> {
         let share = self.dir.join("share");
         fs::create_dir_all(&share).with_context(|| format!("cannot create {}", share.display()))?;
         Ok(share)
     }
 
-    /// A copy of the disk for [`drive`](Self::drive) to keep what is written.
+    /// Copies the disk, so that [`drive`](Self::drive) can keep writes.
     pub fn keep(&self) -> Result<()> {
         must(Command::new("cp").arg("--sparse=always").arg(self.disk()).arg(self.kept()))
     }
 
-    /// The disk for the emulator; what is written is forgotten, or kept on the copy.
+    /// Returns the emulator's `-drive` argument. Writes are discarded, or with `keeps` go to the copy.
     pub fn drive(&self, keeps: bool) -> String {
         let (file, snapshot) = if keeps { (self.kept(), "off") } else { (self.disk(), "on") };
         format!("file={},format=raw,if=virtio,snapshot={snapshot}", file.display())
@@ -101,7 +101,7 @@ impl Image {
     }
 }
 
-/// Makes a bare Debian the machine.
+/// Configures the bare Debian: mounts, host name, initramfs modules, units.
 fn prepare(root: &Path) -> Result<()> {
     let work = tools::workspace_dir();
     let work = work.to_str().context("the workspace's path is no UTF-8")?;

@@ -1,4 +1,4 @@
-//! Wishes.
+//! Requests to restart pods and to prune images.
 
 use axum::{
     Json,

@@ -1,4 +1,4 @@
-//! A process in a container, its streams over an upgraded connection.
+//! Runs a process in a container, with its streams over an upgraded connection.
 
 use std::{
     io,
@@ -25,21 +25,21 @@ use tokio::{
 use super::{Refusal, container, find, frame, stream};
 use crate::{api::frame::Channel, handle::Handle, listener::Life};
 
-/// What to run; the body of the request.
+/// Options of an exec, as JSON in the header `x-stanchion-exec`.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ExecOptions {
-    /// Where; the first container if not said.
+    /// The container; by default the first.
     #[serde(default)]
     pub container: Option<String>,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// Whether input comes.
+    /// `true`: the client sends input.
     #[serde(default)]
     pub stdin: bool,
-    /// Whether the process gets a terminal.
+    /// `true`: the process gets a terminal.
     #[serde(default)]
     pub tty: bool,
-    /// Its size.
+    /// Size of the terminal.
     #[serde(default)]
     pub size: Option<TerminalSize>,
 }
@@ -112,7 +112,7 @@ async fn run<R: Runtime>(
     let stdio = ExecStdio { stdin, stdout: Some(stdout), stderr: Some(stderr) };
     let (mut from, mut to) = tokio::io::split(connection);
     let (send, mut frames) = mpsc::channel(8);
-    // Dropping any of these ends it; the process is killed when the call to the runtime is dropped.
+    // Dropping any of these futures ends it; the process is killed when the call to the runtime is dropped.
     let outputs = async {
         tokio::join!(copy(out, Channel::Stdout, send.clone()), copy(err, Channel::Stderr, send.clone()));
     };
@@ -175,14 +175,14 @@ async fn copy(mut from: pipe::Receiver, channel: Channel, to: mpsc::Sender<(Chan
     }
 }
 
-/// A pipe that we write; the other end blocks, as programs expect.
+/// Makes a pipe that we write; the other end blocks, as programs expect.
 fn pipe_in() -> io::Result<(pipe::Sender, OwnedFd)> {
     let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((pipe::Sender::from_owned_fd(ours)?, theirs))
 }
 
-/// A pipe that we read.
+/// Makes a pipe that we read.
 fn pipe_out() -> io::Result<(pipe::Receiver, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;

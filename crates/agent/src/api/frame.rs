@@ -4,10 +4,10 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// The longest frame; anything longer is not ours.
+/// Maximum length of a frame, bytes; anything longer is not ours.
 const MOST: u32 = 1 << 20;
 
-/// What a frame carries.
+/// Content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Channel {
@@ -19,7 +19,7 @@ pub enum Channel {
     Stderr = 2,
     /// Exit code as text: the last frame.
     Exit = 3,
-    /// Why the process could not be run, as text: the last frame.
+    /// Reason why the process could not be run, as text: the last frame.
     Error = 4,
     /// Size of the terminal: `TerminalSize` as JSON.
     Resize = 5,
@@ -36,7 +36,7 @@ impl Channel {
 /// Writes one frame.
 ///
 /// # Errors
-/// Those of the connection.
+/// Errors of the connection.
 pub async fn write(to: &mut (impl AsyncWrite + Unpin), channel: Channel, bytes: &[u8]) -> io::Result<()> {
     let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
     let mut frame = Vec::with_capacity(bytes.len() + 5);
@@ -47,10 +47,10 @@ pub async fn write(to: &mut (impl AsyncWrite + Unpin), channel: Channel, bytes: 
     to.flush().await
 }
 
-/// Reads one frame; `None` at the end of the connection.
+/// Reads one frame; returns `None` at the end of the connection.
 ///
 /// # Errors
-/// Those of the connection; a frame that is not one.
+/// Errors of the connection; a frame that is not one.
 pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Channel, Vec<u8>)>> {
     let mut head = [0; 5];
     if let Err(error) = from.read_exact(&mut head).await {

@@ -1,4 +1,4 @@
-//! What containers wrote: from log files, or from a runtime that keeps it itself.
+//! Sends logs of containers: from log files, or from a runtime that keeps them itself.
 
 use std::{future::ready, io, time::Duration};
 
@@ -102,7 +102,7 @@ pub(super) async fn log<R: Runtime>(
         let kept = Kept::new(runtime, id, wanted);
         match answer(async move { kept.copy(follow, &to).await }, pieces, stream).await {
             Ok(answer) => return Ok(answer),
-            // Its logs are files, and there is none.
+            // The runtime's logs are files, and there is none.
             Err(error) if kind(&error) == Some(ErrorKind::Unsupported) => {}
             Err(error) => return Err(failed(chain(&error))),
         }
@@ -119,7 +119,7 @@ fn failed(message: String) -> Refusal {
     Refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
-/// The answer of what `copy` sends, a piece at a time and no faster than it is read; an error that comes first.
+/// Answers with the pieces that `copy` sends, no faster than they are read; returns an error that comes first.
 async fn answer(
     copy: impl Future<Output = ()> + Send + 'static,
     pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
@@ -146,7 +146,7 @@ fn chain(error: &io::Error) -> String {
     error.get_ref().and_then(|error| error.downcast_ref::<Error>()).map_or_else(|| error.to_string(), Error::chain)
 }
 
-/// Whether this life of a container is over: it runs no more, or another has begun.
+/// Returns whether this attempt of a container is over: it does not run any more, or another has begun.
 fn is_over<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> bool {
     let view = handle.board.pod(key);
     let own = view.iter().flat_map(|view| view.statuses()).find(|status| status.name == name);
@@ -156,7 +156,7 @@ fn is_over<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> boo
     })
 }
 
-/// Why a container has no log yet, by the reason it waits for (R-LOG-10).
+/// Returns why a container has no log yet, by the reason that it waits for (R-LOG-10).
 fn why_not_yet(reason: Option<&str>) -> &str {
     match reason {
         Some("ErrImagePull") => "image can't be pulled",

@@ -1,4 +1,4 @@
-//! What is shown.
+//! Requests for the state of node, pods, sources and backends, and for events.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ use crate::{
     view::{BackendView, NodeView, PodView, RemovedView, SourceView},
 };
 
-/// Options of everything that can be watched.
+/// Options of requests that can be watched.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Options {
-    /// Answer with a line of JSON now and after every change.
+    /// `true`: the answer is a line of JSON now and after every change.
     #[serde(default)]
     watch: bool,
 }
@@ -80,7 +80,7 @@ pub(super) async fn events<R: Runtime>(
     })
 }
 
-/// One answer, or one a line for every change.
+/// Answers once, or with a line for every change.
 fn answer<T: Serialize>(
     options: &Options,
     life: &Life,

@@ -1,4 +1,4 @@
-//! A command in a container.
+//! Runs a command in a container.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use std::{
 use stanchion_runtime::{ContainerId, Descendants, Error, ErrorKind, ExecId, ExecRequest, ExecStdio, Runtime};
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
-/// The most that is kept of what a command writes, bytes (R-PRB-13).
+/// Maximum length of a command's output that is kept, bytes (R-PRB-13).
 const OUTPUT: usize = 10 << 10;
 
 /// The exit code and the output of a command that has ended.
@@ -24,7 +24,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// All that it wrote.
+    /// Returns stdout and stderr together, at most [`OUTPUT`] bytes.
     pub fn output(&self) -> String {
         let mut output = format!("{}{}", self.stdout, self.stderr);
         let end = (0..=output.len().min(OUTPUT)).rev().find(|end| output.is_char_boundary(*end));
@@ -77,7 +77,7 @@ fn outlet() -> io::Result<(pipe::Receiver, OwnedFd)> {
     Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
 }
 
-/// Reads to the end and keeps the beginning.
+/// Reads a pipe to its end, and keeps the first [`OUTPUT`] bytes.
 async fn read(mut from: pipe::Receiver, kept: &mut Vec<u8>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {

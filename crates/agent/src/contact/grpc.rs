@@ -1,4 +1,5 @@
-//! `grpc.health.v1.Health/Check`, in the clear (R-PRB-31): one call, two fields; a whole client would be more.
+//! Calls `grpc.health.v1.Health/Check` without TLS (R-PRB-31). One call with two fields does not need a whole gRPC
+//! client.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -34,12 +35,12 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 const UNIMPLEMENTED: usize = 12;
-/// How long after a refused connection the next is tried.
+/// Pause after a refused connection.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The most of an answer that is read, bytes.
+/// Maximum length of an answer, bytes.
 const ANSWER: usize = 4096;
 
-/// Whether the service says that it serves.
+/// Checks that the service says that it serves.
 pub(crate) async fn check(pod: IpAddr, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     let to = join(&pod.to_string(), port);
     let deadline = crate::clock::instant() + timeout;
@@ -127,7 +128,7 @@ async fn call(send: h2::client::SendRequest<Bytes>, to: &str, service: &str) -> 
     Ok(answer(&trailers, &bytes))
 }
 
-/// The request, framed: not compressed, its length, and the message with the service in field 1.
+/// Returns the framed request: not compressed, its length, and the message with the service in field 1.
 fn framed(service: &str) -> Bytes {
     let mut message = Vec::new();
     if !service.is_empty() {

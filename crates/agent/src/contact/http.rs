@@ -22,19 +22,19 @@ use crate::{
     url::{Url, join},
 };
 
-/// The most of a body that is read, bytes (R-PRB-24).
+/// Maximum length of a body that is read, bytes (R-PRB-24).
 const BODY: usize = 10 << 10;
-/// The most redirects that are followed (R-PRB-23, R-HTTP-9).
+/// Maximum number of redirects that are followed (R-PRB-23, R-HTTP-9).
 pub(crate) const REDIRECTS: usize = 10;
 
-/// An answer.
+/// Answer to a probe or hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub status: StatusCode,
     pub body: String,
 }
 
-/// Asks as a probe does: redirects on the same host are followed. The whole of it may take `timeout`.
+/// Sends a GET request as a probe does: redirects on the same host are followed. `timeout` bounds all of it.
 pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<Answer, String> {
     let (host, port) = place(&get.to, pod)?;
     let scheme = if get.is_https { "https" } else { "http" };
@@ -52,7 +52,7 @@ pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Durati
             }
         };
         match location.and_then(|location| url.redirected(&location)) {
-            // The host is another: the answer counts as it is.
+            // A redirect to another host is not followed: it counts as the answer.
             Some(next) if next.host == url.host => url = next,
             _ => return Ok(answer),
         }
@@ -78,7 +78,7 @@ fn headers(get: &HttpGet, agent: &str) -> HeaderMap {
     headers
 }
 
-/// The answer to a probe, and where it leads.
+/// Returns the answer to a probe, and the `Location` if it is a redirect.
 async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answer, Option<String>), String> {
     let stream = tcp::open(&url.host, url.port, deadline).await?;
     let mut headers = headers.clone();
@@ -102,7 +102,8 @@ async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answe
     Ok((Answer { status: head.status, body }, location))
 }
 
-/// One GET request, with these headers and no others. Of the answer the body is `None` if it has more than `limit` bytes.
+/// Sends one GET request, with these headers and `Connection: close` only. The body of the answer is `None` if it has
+/// more than `limit` bytes.
 pub(crate) async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     target: &str,

@@ -15,7 +15,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
 };
 
-/// Gives each caller the next of its answers, the last one for ever.
+/// Server that gives each client the next of its answers, and the last one for ever.
 pub(crate) struct Server {
     pub port: u16,
     requests: Arc<Mutex<Vec<String>>>,
@@ -27,7 +27,7 @@ impl Server {
         Self::with(answers, None).await
     }
 
-    /// One that speaks TLS, with this certificate and its key, in DER.
+    /// Starts a server that speaks TLS, with this certificate and its key, in DER.
     pub async fn secured(answers: Vec<String>, (certificate, key): (&'static [u8], &'static [u8])) -> Self {
         let key = PrivateKeyDer::try_from(key).expect("it is a key");
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -52,7 +52,7 @@ impl Server {
                     None => serve(stream, answer, &noted).await,
                     Some(tls) => match tls.accept(stream).await {
                         Ok(stream) => serve(stream, answer, &noted).await,
-                        // Whoever does not believe us hangs up.
+                        // A client that does not accept the certificate hangs up.
                         Err(_) => continue,
                     },
                 }
@@ -65,7 +65,7 @@ impl Server {
         format!("http://127.0.0.1:{}{rest}", self.port)
     }
 
-    /// The requests so far, in small letters.
+    /// Returns the requests so far, in lower case.
     pub fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("nobody panicked").clone()
     }
@@ -80,7 +80,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str, re
         }
     }
     requests.lock().expect("nobody panicked").push(String::from_utf8_lossy(&request).to_lowercase());
-    // Who has read enough hangs up.
+    // A client that has read enough hangs up.
     drop(stream.write_all(answer.as_bytes()).await);
     drop(stream.shutdown().await);
 }

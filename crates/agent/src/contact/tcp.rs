@@ -1,4 +1,4 @@
-//! A connection to a port.
+//! Opens TCP connections.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -11,7 +11,7 @@ use tokio::{
 use super::{place, words};
 use crate::url::join;
 
-/// Whether something listens there (R-PRB-30). No linger time is set: closing would block a thread.
+/// Checks that something listens there (R-PRB-30). No linger time is set: closing would block a thread.
 pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), String> {
     let (host, port) = place(to, pod)?;
     open(&host, port, crate::clock::instant() + timeout).await.map(drop)

@@ -1,4 +1,4 @@
-//! Against servers on the loopback.
+//! Tests against servers on the loopback.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -20,7 +20,7 @@ async fn listener() -> (TcpListener, u16) {
     (listener, port)
 }
 
-/// A gRPC server that answers each call with this status, and this message or body.
+/// Starts a gRPC server that answers each call with this status, and this message or body.
 async fn grpc_server(code: &'static str, said: &'static str, body: &'static [u8]) -> (u16, JoinSet<()>) {
     let (listener, port) = listener().await;
     let mut server = JoinSet::new();
@@ -116,7 +116,7 @@ async fn a_server_without_tls_is_told_in_go_s_words() {
             connection.read_exact(&mut hello).await.expect("a greeting");
             connection.write_all(said).await.expect("answered");
             connection.shutdown().await.expect("ended");
-            // It is read to its end, so that nothing is reset.
+            // The connection is read to its end, so that it is not reset.
             connection.read_to_end(&mut Vec::new()).await.ok();
         };
         let to = get(port, true);

@@ -22,7 +22,7 @@ use tokio_rustls::{
     },
 };
 
-/// Made when it is first needed: most nodes never do.
+/// Connector that checks no certificate. It is made when it is first needed: most nodes never need it.
 static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config =
@@ -42,7 +42,7 @@ pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<
         let first = first.lock().unwrap_or_else(PoisonError::into_inner);
         match first.as_slice() {
             b"HTTP/" => io::Error::other(PLAIN),
-            // The types of records: change of cipher, alert, handshake, data.
+            // Types of TLS records: change of cipher, alert, handshake, data.
             [20..=23, ..] => error,
             [] if error.kind() == io::ErrorKind::UnexpectedEof => io::Error::other("EOF"),
             [] => error,
@@ -53,10 +53,10 @@ pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<
 
 /// Go's message about a server that speaks plain HTTP.
 pub(crate) const PLAIN: &str = "http: server gave HTTP response to HTTPS client";
-/// As many bytes as the head of a TLS record has.
+/// Length of the head of a TLS record, bytes.
 const HEAD: usize = 5;
 
-/// A connection that remembers what came first.
+/// A connection that remembers the first bytes that it received.
 pub(super) struct Heard {
     stream: TcpStream,
     first: Arc<Mutex<Vec<u8>>>,
@@ -100,7 +100,8 @@ pub(crate) fn trusting(roots: RootCertStore) -> Result<TlsConnector, Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The roots that this system trusts, `SSL_CERT_FILE` and `SSL_CERT_DIR` before its own places. Blocks.
+/// Returns the root certificates that this system trusts, from `SSL_CERT_FILE` and `SSL_CERT_DIR` or else its own
+/// places. Blocks.
 pub(crate) fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -111,7 +112,7 @@ pub(crate) fn system_roots() -> RootCertStore {
     roots
 }
 
-/// A TLS connection over `stream` to `host`.
+/// Opens a TLS connection over `stream` to `host`.
 pub(crate) async fn connect(
     connector: &TlsConnector,
     stream: TcpStream,
@@ -121,7 +122,7 @@ pub(crate) async fn connect(
     connector.connect(name, stream).await
 }
 
-/// Takes every certificate. Signatures are checked by nobody either, as there is nothing that they would prove.
+/// Verifier that accepts every certificate. It does not check signatures either, as they would prove nothing.
 #[derive(Debug)]
 struct Anyone(Arc<CryptoProvider>);
 

@@ -1,7 +1,7 @@
-//! Which images a provider is for, as kubelet decides it.
+//! Decides which images a provider is for, as kubelet does.
 
-/// Whether a pattern of `matchImages` covers a repository: as many labels of the host, each like its pattern, the same port, and the
-/// path's beginning.
+/// Returns whether a pattern of `matchImages` covers a repository: the host has as many labels, each matches its
+/// pattern, the port is the same, and the path begins with the pattern's.
 pub(super) fn covers(pattern: &str, image: &str) -> bool {
     let (host, path) = pattern.split_once('/').map_or((pattern, ""), |(host, path)| (host, path));
     let (image_host, image_path) = image.split_once('/').unwrap_or((image, ""));
@@ -18,7 +18,7 @@ fn split_port(host: &str) -> (&str, Option<&str>) {
     host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port)))
 }
 
-/// Go's `filepath.Match` for a text without slashes. A pattern that is malformed is like nothing.
+/// Matches as Go's `filepath.Match` does, for a text without slashes. A malformed pattern matches nothing.
 fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     match pattern {
         [] => text.is_empty(),
@@ -34,7 +34,8 @@ fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Whether a class of characters, behind its `[`, has this one, and the pattern behind the class; `None` for one that does not end.
+/// Returns whether a character class, given behind its `[`, contains `byte`, and the pattern behind the class; `None`
+/// if the class does not end.
 fn class(pattern: &[u8], byte: u8) -> Option<(bool, &[u8])> {
     let (is_negated, mut rest) = match pattern {
         [b'^', rest @ ..] => (true, rest),
@@ -66,7 +67,7 @@ fn class(pattern: &[u8], byte: u8) -> Option<(bool, &[u8])> {
 mod tests {
     use super::covers;
 
-    // R-IMG-10: the examples of kubelet's own documentation, and what its tests have beside.
+    // R-IMG-10: the examples of kubelet's own documentation, and those of its tests.
     #[test]
     fn patterns_cover_what_kubelet_says() {
         for (pattern, image, expected) in [

@@ -1,4 +1,4 @@
-//! One plugin is asked for one image: a request to its standard input, an answer from its standard output.
+//! Asks one plugin for one image: a request to its standard input, an answer from its standard output.
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
@@ -13,12 +13,12 @@ use tokio::{
 use super::settings::{Provider, duration};
 use crate::config::CredentialProviders;
 
-/// How long a plugin may take.
+/// Time that a plugin may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The most that it may answer, bytes.
+/// Maximum length of its answer, bytes.
 const MOST: u64 = 1 << 20;
 
-/// What an answer is for.
+/// Cache key of an answer (`cacheKeyType`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Key {
     Image(String),
@@ -27,19 +27,19 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// Those under which an answer for an image may be kept.
+    /// Returns the keys under which an answer for an image may be cached.
     pub fn all_for(image: &str) -> [Self; 3] {
         let registry = image.split_once('/').map_or(image, |(registry, _)| registry);
         [Self::Image(image.to_owned()), Self::Registry(registry.to_owned()), Self::Global]
     }
 }
 
-/// What was answered.
+/// Answer of a plugin.
 pub(super) struct Answer {
     pub key: Key,
-    /// How long it may be used; `None` is as the settings say.
+    /// Time for which it may be cached; `None`: as the settings say.
     pub keep_for: Option<Duration>,
-    /// The table of credentials by place, as Docker's config.json has it.
+    /// The table of credentials by registry and path, as in Docker's config.json.
     pub auths: Vec<u8>,
 }
 
@@ -53,7 +53,7 @@ struct Response {
     auth: Option<Map<String, Value>>,
 }
 
-/// Asks. What goes wrong is told without anything of what was answered (I10).
+/// Asks a plugin. Errors quote nothing of its answer (I10).
 pub(super) async fn ask(places: &CredentialProviders, provider: &Provider, image: &str) -> Result<Answer, String> {
     let request = json!({ "apiVersion": provider.api_version, "kind": "CredentialProviderRequest", "image": image });
     let path = places.bin_dir.join(&provider.name);
@@ -66,7 +66,7 @@ pub(super) async fn ask(places: &CredentialProviders, provider: &Provider, image
 async fn run(path: &Path, provider: &Provider, request: &str) -> Result<Vec<u8>, String> {
     let mut command = Command::new(path);
     command.args(&provider.args).envs(provider.env.iter().map(|it| (&it.name, &it.value)));
-    // What it says beside may be secret.
+    // Its error output may hold secrets.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
@@ -83,7 +83,7 @@ async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, String> {
     let write = async {
         let Some(mut stdin) = stdin else { return Ok(()) };
         match stdin.write_all(request.as_bytes()).await {
-            // One that always answers the same need not read.
+            // A plugin that always answers the same need not read.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }
@@ -105,13 +105,13 @@ async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, String> {
     }
 }
 
-/// What a plugin has started goes with it.
+/// Process group of a plugin, killed on drop: whatever the plugin has started ends with it.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // Gone already, mostly.
+            // The group is gone already, mostly.
             kill_process_group(group, Signal::KILL).ok();
         }
     }
@@ -119,7 +119,7 @@ impl Drop for Group {
 
 fn answer(said: &[u8], provider: &Provider, image: &str) -> Result<Answer, String> {
     let response: Response = serde_json::from_slice(said).map_err(|error| {
-        // The error's own words may have what was read in them.
+        // The error's own message may quote the answer.
         let place = format!("line {}, column {}", error.line(), error.column());
         format!("what it answered is no CredentialProviderResponse: {:?} at {place}", error.classify())
     })?;

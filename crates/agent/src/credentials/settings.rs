@@ -14,7 +14,7 @@ use stanchion_untrusted::{Links, read_text};
 
 use crate::{config::CredentialProviders, limits};
 
-/// The versions of the file, and of what a plugin reads and writes. They do not differ in what is used of them.
+/// Versions of the file, and of a plugin's requests and answers. They do not differ in the fields that are used.
 const FILE_VERSIONS: [&str; 3] =
     ["kubelet.config.k8s.io/v1", "kubelet.config.k8s.io/v1beta1", "kubelet.config.k8s.io/v1alpha1"];
 const PLUGIN_VERSIONS: [&str; 3] = [
@@ -23,20 +23,20 @@ const PLUGIN_VERSIONS: [&str; 3] = [
     "credentialprovider.kubelet.k8s.io/v1alpha1",
 ];
 
-/// What the files say. A provider that is wrong is left out; the others are not.
+/// Content of the files. An invalid provider is left out; the others are not.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub providers: Vec<Provider>,
     pub problems: Vec<String>,
 }
 
-/// A provider, checked.
+/// A valid provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Provider {
-    /// Also of its program.
+    /// Name of the provider and of its program.
     pub name: String,
     pub match_images: Vec<String>,
-    /// How long an answer may be used that does not say so itself.
+    /// Cache duration of answers that do not name one.
     pub cache_duration: Duration,
     pub api_version: String,
     pub args: Vec<String>,
@@ -78,13 +78,13 @@ struct Raw {
 }
 
 impl Provider {
-    /// Differs where another answer may be given.
+    /// Returns a key that differs for providers whose answers may differ.
     pub fn id(&self, places: &CredentialProviders) -> String {
         format!("{} {self:?}", places.bin_dir.display())
     }
 }
 
-/// Reads them.
+/// Reads the file, or all files of the directory.
 pub(super) fn read(path: &Path) -> Settings {
     let mut settings = Settings::default();
     let files = match files(path) {
@@ -113,7 +113,7 @@ pub(super) fn read(path: &Path) -> Settings {
     settings
 }
 
-/// The file, or those of a directory, in the order of their names.
+/// Returns the file, or the files of a directory in the order of their names.
 fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -171,7 +171,7 @@ fn check(raw: Raw) -> Result<Provider, String> {
     Ok(Provider { name, match_images, cache_duration, api_version, args, env })
 }
 
-/// A time as Go writes it, e.g. `12h0m0s`.
+/// Parses a duration as Go writes it, e.g. `12h0m0s`.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     match text {
         "0" => Some(Duration::ZERO),

@@ -8,7 +8,7 @@ use crate::config::CredentialProviders;
 
 const IMAGE: &str = "r.example/team/app:1";
 
-/// A plugin that answers `answer`, and writes down that it was asked and what.
+/// Creates a plugin that answers `answer`, and records its requests.
 fn plugin(dir: &Path, name: &str, answer: &str) {
     let asked = dir.join(format!("{name}.asked"));
     let script = format!("#!/bin/sh\ncat >> {asked:?}; echo \" $* $VAR\" >> {asked:?}\ncat <<'END'\n{answer}\nEND\n");
@@ -42,7 +42,7 @@ fn provider(name: &str, more: &str) -> String {
     )
 }
 
-/// Providers with this file of settings, and programs in the same directory.
+/// Creates providers with these settings, and with programs in the same directory.
 fn providers(dir: &Path, list: &str) -> Providers {
     let config = dir.join("providers.yaml");
     let text = format!("apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProviderConfig\nproviders:\n{list}");
@@ -54,7 +54,7 @@ fn dir() -> TempDir {
     TempDir::new().expect("a directory")
 }
 
-/// The user names given, of each provider.
+/// Returns the user names that each provider gave.
 fn users(given: &[Given]) -> Vec<Vec<String>> {
     given.iter().map(|it| it.credentials.iter().flatten().map(|auth| auth.username.clone()).collect()).collect()
 }

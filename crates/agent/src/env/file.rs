@@ -1,4 +1,4 @@
-//! Variables in files of a volume: `fileKeyRef` (R-ENV-6).
+//! Reads variables from files of a volume: `fileKeyRef` (R-ENV-6).
 
 use std::{
     fs::File,
@@ -10,7 +10,7 @@ use stanchion_untrusted::read_from;
 
 use crate::{files::inside, limits};
 
-/// Why a variable cannot be had.
+/// Reason why a variable cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     #[error("environment variable key {key:?} not found in file {path:?}")]
@@ -27,8 +27,8 @@ impl FileError {
     }
 }
 
-/// The variable `key` of a file below `root`; `None` when the file, the key or its value is missing. What a container put
-/// there cannot lead out of the volume.
+/// Returns the variable `key` of a file below `root`; `None` if the file, the key or its value is missing. No link that
+/// a container made leads out of the volume.
 pub(super) fn read(root: &Path, path: &str, key: &str) -> Result<Option<String>, FileError> {
     let failed = |source| FileError::Io { path: root.join(path), source };
     let file = match inside::open_file(root, Path::new(path)) {
@@ -46,7 +46,8 @@ fn text(file: File) -> io::Result<String> {
     text.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "it is no text in UTF-8"))
 }
 
-/// Reads from the top until `key` is found. `NAME='value'`; values may span lines, nothing is escaped.
+/// Parses the text from the top until `key` is found. The format is `NAME='value'`; values may span lines, nothing is
+/// escaped.
 fn find<'a>(text: &'a str, key: &str) -> Result<Option<&'a str>, (usize, &'static str)> {
     let (mut rest, mut line) = (text, 1);
     while !rest.is_empty() {

@@ -1,4 +1,4 @@
-//! Environments against what a kubelet's containers saw.
+//! Compares environments with those that a kubelet's containers saw.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -6,7 +6,7 @@ use stanchion_pod::{Capacity, Objects, decode};
 
 use super::{EnvError, Environment, Inputs};
 
-/// The environment of the first container of a manifest.
+/// Makes the environment of the first container of a manifest.
 fn environment(manifest: &str) -> (Result<Environment, EnvError>, stanchion_pod::Pod) {
     let mut manifest = decode(manifest.as_bytes(), "knode").unwrap_or_else(|problems| panic!("{problems:#?}"));
     let objects: Objects = manifest.objects.drain(..).map(|(key, object)| (key, Arc::new(object))).collect();
@@ -179,7 +179,7 @@ fn a_variable_that_no_kernel_takes_is_named() {
     assert_eq!(error, "environment variable BIG has 131076 bytes with its name; the kernel takes at most 131071");
 }
 
-/// Forty variables, each of which names the one before twice: a terabyte.
+/// Checks forty variables, each of which names the one before twice: a terabyte.
 #[test]
 fn what_references_multiply_is_refused_before_it_is_made() {
     let env = |count: usize, text: &str| {

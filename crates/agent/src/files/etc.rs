@@ -61,10 +61,10 @@ pub(crate) fn write(directory: &Path, pod: &Pod, addresses: &[IpAddr], resolv_co
     Ok(Etc { files: written, warnings })
 }
 
-/// `/etc/hosts` (R-HOST-6, R-HOST-7).
+/// Returns the content of `/etc/hosts` (R-HOST-6, R-HOST-7).
 fn hosts(pod: &Pod, addresses: &[IpAddr], node: &[u8]) -> Vec<u8> {
     let mut hosts = match pod.host_network {
-        // As it is, byte for byte.
+        // The node's file, byte for byte.
         true => [b"# Kubernetes-managed hosts file (host network).\n", node].concat(),
         false => "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
                   fe00::0\tip6-localnet\nfe00::0\tip6-mcastprefix\nfe00::1\tip6-allnodes\nfe00::2\tip6-allrouters\n"

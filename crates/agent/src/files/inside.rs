@@ -6,7 +6,8 @@ use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use stanchion_untrusted::file::open_found;
 
-/// Links that stay inside are followed; absolute ones, `..` above the root and the kernel's magic ones are not.
+/// Resolution that follows links that stay inside, but not absolute ones, `..` above the root or the kernel's magic
+/// links.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens a directory as the root of such paths.

@@ -1,4 +1,4 @@
-//! The SELinux label of a volume's files: without it a confined container is refused its own volumes (R-MNT-7).
+//! SELinux labels of a volume's files: without them a confined container is refused its own volumes (R-MNT-7).
 
 use std::{
     ffi::OsStr,
@@ -16,12 +16,12 @@ use rustix::{
 };
 use stanchion_untrusted::tree::{Found, walk};
 
-/// Where the kernel keeps it.
+/// Extended attribute of the label.
 const NAME: &str = "security.selinux";
 
-/// Labels a file, or a directory and everything in it. What has the label is not touched.
+/// Labels a file, or a directory and everything in it. Files that have the label are not touched.
 pub(crate) fn label(path: &Path, label: &str) -> io::Result<()> {
-    // The kernel ends it with a zero.
+    // The kernel ends labels with a NUL.
     let label = [label.as_bytes(), b"\0"].concat();
     if !fs::symlink_metadata(path)?.is_dir() {
         return label_link(path, &label);
@@ -36,7 +36,7 @@ pub(crate) fn label(path: &Path, label: &str) -> io::Result<()> {
     })
 }
 
-/// What is at a path; a symbolic link itself.
+/// Labels the entry at a path; a symbolic link itself.
 fn label_link(path: &Path, label: &[u8]) -> io::Result<()> {
     set(label, |buffer| lgetxattr(path, NAME, buffer), || lsetxattr(path, NAME, label, XattrFlags::empty()))
 }
@@ -49,7 +49,7 @@ fn set(
     let mut found = vec![0; label.len()];
     match get(&mut found) {
         Ok(length) if found[..length] == *label => Ok(()),
-        // A file system without labels has one for all of its files.
+        // A file system without labels has one label for all of its files.
         Err(Errno::OPNOTSUPP) => Ok(()),
         Ok(_) | Err(Errno::NODATA | Errno::RANGE) => Ok(set()?),
         Err(error) => Err(error.into()),
@@ -68,7 +68,7 @@ mod tests {
         Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     }
 
-    // R-MNT-7. The kernel keeps labels also where nothing heeds them.
+    // R-MNT-7. The kernel keeps labels even where no security module uses them.
     #[test]
     fn all_of_a_volume_is_labelled_and_nothing_outside_is() {
         let outside = tempfile::tempdir().expect("a directory");

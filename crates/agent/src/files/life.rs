@@ -1,4 +1,4 @@
-//! What is known of a container's life, on the node: the agent's next life goes on from it.
+//! State of a container's hook and probes on disk, for the agent's next start.
 
 use std::{
     io::{self, ErrorKind},
@@ -11,11 +11,11 @@ use stanchion_untrusted::{Links, read};
 use super::{PodFiles, directory, whole};
 use crate::{limits, plan::life::Life};
 
-/// The file, in the container's directory.
+/// Name of the file, in the container's directory.
 const NAME: &str = "life.json";
 
 impl PodFiles {
-    /// What agents keep of the containers of that name.
+    /// Returns the directory for the containers of that name.
     pub(super) fn container(&self, name: &str) -> PathBuf {
         self.containers().join(name)
     }
@@ -24,7 +24,7 @@ impl PodFiles {
         self.root.join("containers")
     }
 
-    /// Writes down what is known of a container. Of one name only the latest counts.
+    /// Writes the state of a container to disk. Of one name only the latest container's is kept.
     pub fn keep_life(&self, name: &str, id: &ContainerId, life: &Life) -> io::Result<()> {
         self.create_root()?;
         let place = self.container(name);
@@ -32,7 +32,7 @@ impl PodFiles {
         whole::write(&place.join(NAME), &serde_json::to_vec(&(id, life))?)
     }
 
-    /// What was written down of this container; `None` when nothing was.
+    /// Returns the kept state of this container; `None` if there is none.
     pub fn life(&self, name: &str, id: &ContainerId) -> io::Result<Option<Life>> {
         match read(self.container(name).join(NAME), Links::Refuse, limits::OWN_FILE) {
             Ok(bytes) => {

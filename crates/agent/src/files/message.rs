@@ -1,4 +1,4 @@
-//! The file in which a container leaves its last words (R-TMSG).
+//! Files for termination messages of containers (R-TMSG).
 
 use std::{
     fs::{self, OpenOptions},
@@ -11,7 +11,7 @@ use stanchion_untrusted::{Links, open};
 
 use super::{PodFiles, directory, ignore_absent};
 
-/// The most that is read, bytes: the end (R-TMSG-2).
+/// Number of bytes at a file's end that are read (R-TMSG-2).
 const LONGEST: i64 = 4096;
 
 impl PodFiles {
@@ -19,22 +19,22 @@ impl PodFiles {
         self.container(container).join(format!("{attempt:08x}"))
     }
 
-    /// An empty file for the words of a container that is about to run, and to be written by anyone in it. Of the lives
-    /// before only the last one's is kept.
+    /// Creates an empty message file for a container that is about to run; anyone in it may write the file. Of earlier
+    /// attempts only the last one's file is kept.
     pub fn make_message(&self, container: &str, attempt: u32) -> io::Result<PathBuf> {
         directory(0o755, &self.container(container))?;
         if let Some(old) = attempt.checked_sub(2) {
             ignore_absent(fs::remove_file(self.message_file(container, old)))?;
         }
         let path = self.message_file(container, attempt);
-        // Not what an earlier container had of it: that one can still write it.
+        // Never reuses a file of an earlier container, which can still write it.
         ignore_absent(fs::remove_file(&path))?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         file.set_permissions(fs::Permissions::from_mode(0o666))?;
         Ok(path)
     }
 
-    /// Removes what all containers of the pod have left.
+    /// Removes the termination messages of all containers of the pod.
     pub(super) fn remove_messages(&self) -> io::Result<()> {
         let list = |path: PathBuf| match fs::read_dir(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -50,7 +50,7 @@ impl PodFiles {
         Ok(())
     }
 
-    /// The latest life of a container that had such a file.
+    /// Returns the latest attempt of a container that had a message file.
     pub fn latest(&self, container: &str) -> io::Result<Option<u32>> {
         let entries = match fs::read_dir(self.container(container)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -63,7 +63,7 @@ impl PodFiles {
         Ok(latest)
     }
 
-    /// What a container has left; empty if nothing.
+    /// Returns the end of a container's termination message; empty if there is none.
     pub fn message(&self, container: &str, attempt: u32) -> io::Result<String> {
         let mut file = match open(self.message_file(container, attempt), Links::Refuse) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),

@@ -10,8 +10,8 @@ use std::{
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use stanchion_untrusted::{KERNEL_FILE, Links, read};
 
-/// Unmounts everything that is mounted below `root`, the deepest first. Busy mounts are detached: their last user ends
-/// them.
+/// Unmounts everything that is mounted below `root`, the deepest first. Busy mounts are detached, and end with their
+/// last user.
 pub(super) fn unmount_below(root: &Path) -> io::Result<()> {
     let mut mounts = below(root)?;
     mounts.sort_by_key(|path| std::cmp::Reverse(path.as_os_str().len()));
@@ -21,29 +21,29 @@ pub(super) fn unmount_below(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether something is mounted at exactly this path.
+/// Returns whether something is mounted at exactly this path.
 pub(super) fn is_mounted(path: &Path) -> io::Result<bool> {
     Ok(points()?.iter().any(|mount| mount == path))
 }
 
-/// Whether a directory is another file system's than the one that it is in: a mount of a tmpfs, say.
+/// Returns whether a directory is on another file system than its parent, e.g. a tmpfs.
 pub(super) fn is_own(path: &Path) -> io::Result<bool> {
     let parent = path.parent().unwrap_or(path);
     Ok(fs::metadata(path)?.dev() != fs::metadata(parent)?.dev())
 }
 
-/// How the mount that a path is on shares what is mounted below it later.
+/// Propagation of the mount that a path is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sharing {
-    /// Where that mount is.
+    /// Mount point of that mount.
     pub mount: PathBuf,
-    /// What is mounted here is seen elsewhere.
+    /// `true`: mounts made here appear elsewhere.
     pub is_shared: bool,
-    /// What is mounted elsewhere is seen here.
+    /// `true`: mounts made elsewhere appear here.
     pub is_slave: bool,
 }
 
-/// The sharing of the mount that `path` is on (proc_pid_mountinfo(5), optional fields).
+/// Returns the propagation of the mount that `path` is on (proc_pid_mountinfo(5), optional fields).
 pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
     let path = fs::canonicalize(path)?;
     let table = read("/proc/self/mountinfo", Links::Refuse, KERNEL_FILE)?;
@@ -53,7 +53,7 @@ pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
         let Some(point) = fields.nth(4).map(|point| PathBuf::from(OsString::from_vec(unescape(point)))) else {
             continue;
         };
-        // Of several at one place the last is on top.
+        // Of several mounts at one point the last is on top.
         if !path.starts_with(&point) || point.as_os_str().len() < found.mount.as_os_str().len() {
             continue;
         }
@@ -64,7 +64,7 @@ pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
     Ok(found)
 }
 
-/// Has a directory of ours share what is mounted below it, also on a node whose root does not (R-DIR-3).
+/// Makes a directory of ours a shared mount, also on a node whose root is not one (R-DIR-3).
 pub(crate) fn share(path: &Path) -> io::Result<()> {
     let found = sharing(path)?;
     if found.is_shared {
@@ -82,7 +82,7 @@ fn below(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(points)
 }
 
-/// Mount points of this process's namespace (proc_pid_mountinfo(5), field 5).
+/// Returns the mount points of this process's namespace (proc_pid_mountinfo(5), field 5).
 fn points() -> io::Result<Vec<PathBuf>> {
     let table = read("/proc/self/mountinfo", Links::Refuse, KERNEL_FILE)?;
     let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));

@@ -1,4 +1,4 @@
-//! The group of a volume's files: fsGroup.
+//! Gives a volume's files to the pod's `fsGroup`.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use rustix::fs::{AtFlags, Gid, chownat};
 use stanchion_pod::FsGroup;
 use stanchion_untrusted::tree::{Found, walk};
 
-/// What the group may do with files, and with directories, whose new files are the group's too.
+/// Mode bits for the group, of files and of directories, whose new files are the group's too.
 const FILE: u32 = 0o660;
 const DIRECTORY: u32 = 0o2770;
 
@@ -33,7 +33,7 @@ pub(super) fn give(volume: &Path, group: &FsGroup) -> io::Result<()> {
     })
 }
 
-/// What is open here, by its descriptor: by name it could be another by now.
+/// Sets group and mode of an open file by its descriptor: its name may be another file's by now.
 fn own(opened: BorrowedFd<'_>, group: u32, mode: u32) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
     let entry = fs::metadata(&path)?;

@@ -1,5 +1,5 @@
-//! Mount points in volumes that the agent writes. No container can write such a volume, so that whatever a manifest mounts
-//! below one needs its place there beforehand, as a kubelet makes it (R-VOL-8).
+//! Mount points in volumes that the agent writes. No container can write such a volume, so the points at which a
+//! manifest mounts something below it must be made beforehand, as a kubelet does (R-VOL-8).
 
 use std::{
     collections::BTreeSet,
@@ -16,17 +16,17 @@ use stanchion_pod::{Pod, SubPath};
 
 use super::etc;
 
-/// The places below a volume that its pod's containers mount something on, by their paths in the volume.
+/// Points below a volume at which its pod's containers mount something, by their paths in the volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Points {
-    /// In the volume.
+    /// Those below mounts of the whole volume.
     pub whole: BTreeSet<PathBuf>,
-    /// In a part of it that is mounted by `subPath`.
+    /// Those below mounts of a part of it (`subPath`).
     pub parts: BTreeSet<PathBuf>,
 }
 
 impl Points {
-    /// Those of one volume.
+    /// Finds the points of one volume.
     pub fn of(pod: &Pod, volume: &str) -> Self {
         let mut points = Self::default();
         for container in pod.all_containers() {
@@ -45,7 +45,8 @@ impl Points {
                 let nearest = |place: &&PathBuf| enclosing(place, all.iter().map(PathBuf::as_path)) == Some(&at);
                 for place in all.iter().filter(nearest) {
                     let below = place.strip_prefix(&at).expect("it encloses it").to_owned();
-                    // Names that begin with `..` are for the agent's way to keep the files, and no place for a mount (R-VOL-8).
+                    // Names that begin with `..` are the agent's own, by which it keeps the files: nothing is mounted
+                    // there (R-VOL-8).
                     if below.as_os_str().as_bytes().starts_with(b"..") {
                         continue;
                     }
@@ -65,7 +66,7 @@ impl Points {
     }
 }
 
-/// The nearest of these places that is above `place`.
+/// Returns the nearest of these paths that is above `place`.
 pub(crate) fn enclosing<'a>(place: &Path, all: impl Iterator<Item = &'a Path>) -> Option<&'a Path> {
     all.filter(|other| *other != place && place.starts_with(other)).max_by_key(|other| other.components().count())
 }
@@ -93,7 +94,7 @@ pub(crate) fn make(volume: &Path, path: &Path, is_directory: bool) -> io::Result
     }
 }
 
-/// A path in a container as runtimes take it: from the root, without `.` and `..`.
+/// Cleans a path in a container as runtimes do: from the root, without `.` and `..`.
 pub(crate) fn clean(path: impl AsRef<Path>) -> PathBuf {
     let mut cleaned = PathBuf::new();
     for component in path.as_ref().components() {

@@ -1,4 +1,4 @@
-//! What is in the files of configMap, secret, downwardAPI and projected volumes.
+//! Contents of configMap, secret, downwardAPI and projected volumes.
 
 use std::{borrow::Cow, cell::Cell, path::PathBuf};
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::limits::POD_FILES;
 
-/// Collects the files of a volume as they are to be now. `written` is what the pod's volumes before it have, bytes; this one's
-/// are added.
+/// Collects the present files of a volume. `written` is the size of the files of the pod's volumes before it, bytes;
+/// this volume's are added.
 pub(super) fn payload<'a>(
     volume: &'a Projected,
     objects: &'a Objects,
@@ -49,7 +49,7 @@ pub(super) fn payload<'a>(
                     let content = match &file.value {
                         Value::Literal(text) => text.as_bytes().into(),
                         Value::NodeLimit(limit) => limit.on(capacity).into_bytes().into(),
-                        // Validation: a file has nothing else.
+                        // Validation allows no other values in files.
                         _ => Cow::default(),
                     };
                     put(&file.path, content, file.mode);
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// A pod with a volume of so many paths of one key.
+    /// Returns a pod with a volume of so many paths of one key.
     fn pod(paths: usize) -> Pod {
         let items: Vec<_> = (0..paths).map(|path| format!("{{key: k, path: p{path}}}")).collect();
         let text = format!(

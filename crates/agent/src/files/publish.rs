@@ -1,13 +1,14 @@
-//! Files that appear all at once: a new directory, and a link to it that is replaced (R-VOL-8).
+//! Replaces the files of a volume all at once: with a new directory, and a new link to it (R-VOL-8).
 //!
 //! ```text
 //! <volume>/..2026_11_24_18_00_00.123456789/{a,b}     the files
 //! <volume>/..data -> ..2026_11_24_18_00_00.123456789
-//! <volume>/a -> ..data/a                             what is seen
+//! <volume>/a -> ..data/a                             what containers see
 //! ```
 //!
-//! A directory in which something is mounted stays what it is, and has its links inside: `<volume>/dir/a -> ../..data/dir/a`
-//! beside the mount point `<volume>/dir/point`. A mount point that was replaced with the files would take the mount away.
+//! A directory in which something is mounted stays a directory, with the links in it:
+//! `<volume>/dir/a -> ../..data/dir/a` beside the mount point `<volume>/dir/point`. Replacing a mount point with the
+//! files would take the mount away.
 //!
 //! An agent that dies in between leaves the old files in force, or the new ones. The next call removes all others that it left.
 
@@ -39,7 +40,7 @@ const NEXT: &str = "..data_tmp";
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File<'a> {
-    /// The content, an object's own where it can be: many files may have the same.
+    /// The content, borrowed from its object where possible: many files may have the same.
     pub content: Cow<'a, [u8]>,
     pub mode: u32,
 }
@@ -47,8 +48,8 @@ pub(super) struct File<'a> {
 /// Files by path: relative, without `..`.
 pub(super) type Payload<'a> = BTreeMap<PathBuf, File<'a>>;
 
-/// Makes these the files in `volume`, which exists, readable for `group` if one is named. Nothing happens if they are, and
-/// what the pod's mounts are on stays.
+/// Makes these the files in the existing directory `volume`, readable for `group` if one is named. Files that are the
+/// same already stay, and so do mount points of the pod.
 pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, points: &Points) -> io::Result<()> {
     let current = current(volume)?;
     let name = match current.filter(|name| is_same(&volume.join(name), payload, group, points)) {
@@ -69,7 +70,7 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
     let visible = Visible::of(payload, points);
     for directory in &visible.directories {
         let path = volume.join(directory);
-        // Before something was mounted in it, it was a link.
+        // The directory was a link before something was mounted in it.
         if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_dir()) {
             fs::remove_file(&path)?;
         }
@@ -104,11 +105,11 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
     Ok(())
 }
 
-/// The entries of a volume that containers see, by paths in it.
+/// Entries of a volume that containers see, by their paths in it.
 #[derive(Debug, Default)]
 struct Visible {
     links: BTreeSet<PathBuf>,
-    /// Those that something is mounted in, parents first.
+    /// Directories in which something is mounted, parents first.
     directories: BTreeSet<PathBuf>,
 }
 
@@ -128,7 +129,7 @@ impl Visible {
         }
         for point in &points.whole {
             let above: Vec<_> = point.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
-            // Below a file there is nothing: the runtime says so.
+            // No mount point can be below a file: the runtime will say so.
             if !above.iter().any(|path| visible.links.contains(*path)) {
                 visible.directories.extend(above.into_iter().map(Path::to_owned));
             }
@@ -141,7 +142,7 @@ impl Visible {
     }
 }
 
-/// The directory in force, by name.
+/// Returns the name of the directory in force.
 fn current(volume: &Path) -> io::Result<Option<OsString>> {
     match fs::read_link(volume.join(DATA)) {
         Ok(target) => {
@@ -173,7 +174,7 @@ fn write(directory: &Path, payload: &Payload<'_>, group: Option<u32>) -> io::Res
     Ok(())
 }
 
-/// Gives a thing that nobody has seen yet its group and mode; the umask has no say.
+/// Sets the group and mode of an entry, whatever the umask.
 fn own(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     if group.is_some() {
         lchown(path, None, group)?;
@@ -185,7 +186,7 @@ fn directory_mode(group: Option<u32>) -> u32 {
     if group.is_some() { 0o2755 } else { 0o755 }
 }
 
-/// The group can read what it is given (R-VOL-8).
+/// Returns the mode of a file. A group can read the files that it is given (R-VOL-8).
 fn file_mode(file: &File<'_>, group: Option<u32>) -> u32 {
     let mode = file.mode & 0o777;
     if group.is_some() { mode | 0o440 } else { mode }
@@ -220,7 +221,7 @@ fn has_files(directory: &Path, count: usize) -> bool {
     walked.is_ok() && found == count
 }
 
-/// The first path of a payload that is a directory of another; it cannot be both.
+/// Returns the first path that is also a directory above another path: it cannot be both.
 pub(super) fn conflict<'a>(payload: &'a Payload<'_>) -> Option<&'a Path> {
     payload.keys().find(|path| path.ancestors().skip(1).any(|above| payload.contains_key(above))).map(PathBuf::as_path)
 }

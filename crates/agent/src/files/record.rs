@@ -118,7 +118,7 @@ fn read(path: &Path) -> io::Result<Option<Record>> {
 }
 
 impl PodFiles {
-    /// Writes down the pod that is about to run. Of one UID only the latest record counts.
+    /// Writes the record of the pod that is about to run. Of one UID only the latest record counts.
     pub fn keep_record(&self, record: &Record) -> io::Result<()> {
         self.create_root()?;
         whole::write(&self.root.join(NAME), &serde_json::to_vec(record)?)

@@ -1,4 +1,4 @@
-//! `/etc/resolv.conf` (R-DNS).
+//! Makes `/etc/resolv.conf` of pods (R-DNS).
 
 use std::{
     io::{self, ErrorKind},
@@ -11,18 +11,18 @@ use stanchion_untrusted::{Links, read};
 
 use crate::limits;
 
-/// The most servers, search domains and bytes of the search line that resolvers take (R-DNS-5).
+/// Limits of resolvers: servers, search domains and bytes of the search line (R-DNS-5).
 const SERVERS: usize = 3;
 const SEARCHES: usize = 32;
 const SEARCH_LINE: usize = 2048;
 
 /// Path of the node's file, if no other is configured.
 const USUAL: &str = "/etc/resolv.conf";
-/// The servers that systemd-resolved asks itself (systemd-resolved.service(8)).
+/// File with the servers that systemd-resolved itself asks (systemd-resolved.service(8)).
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
-/// The node's file (R-DNS-2). Without a setting it is the usual one, unless that names only resolvers on the node's loopback, which
-/// a pod with a network of its own cannot reach, and systemd-resolved says where it asks itself.
+/// Reads the node's file (R-DNS-2). Without a setting it is [`USUAL`], unless that names only resolvers on the node's
+/// loopback, which a pod with a network of its own cannot reach, and there is [`UPSTREAM`].
 pub(super) fn of_node(setting: Option<&Path>, host_network: bool) -> io::Result<Vec<u8>> {
     match setting {
         Some(path) if path.as_os_str().is_empty() => Ok(b"search .\nnameserver 127.0.0.1\n".to_vec()),
@@ -32,7 +32,7 @@ pub(super) fn of_node(setting: Option<&Path>, host_network: bool) -> io::Result<
     }
 }
 
-/// A file of the node in `/etc`; empty if there is none.
+/// Reads a file of the node; empty if there is none.
 pub(super) fn node_file(path: &Path) -> io::Result<Vec<u8>> {
     match read(path, Links::Follow, limits::NODE_FILE) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
@@ -54,7 +54,7 @@ fn choose(host_network: bool, read: impl Fn(&str) -> io::Result<Vec<u8>>) -> io:
     }
 }
 
-/// The settings of a `resolv.conf`, in bytes as they are there.
+/// Settings of a `resolv.conf`, byte for byte.
 #[derive(Debug, Default)]
 struct Settings {
     servers: Vec<Vec<u8>>,
@@ -62,7 +62,8 @@ struct Settings {
     options: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
-/// The file for a pod, with the node's own as it was read, and what had to be left out.
+/// Returns the file for a pod, made from the pod's DNS settings and the node's file, and warnings about omitted
+/// entries.
 pub(super) fn of(dns: &Dns, node: &[u8]) -> (Vec<u8>, Vec<String>) {
     let Settings { mut servers, mut searches, mut options } =
         if dns.is_nodes { parse(node) } else { Settings::default() };
@@ -116,7 +117,7 @@ pub(super) fn of(dns: &Dns, node: &[u8]) -> (Vec<u8>, Vec<String>) {
     (text, warnings)
 }
 
-/// The node's file, read leniently (R-DNS-6).
+/// Parses a `resolv.conf`, leniently (R-DNS-6).
 fn parse(text: &[u8]) -> Settings {
     let mut settings = Settings::default();
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
@@ -139,7 +140,7 @@ fn parse(text: &[u8]) -> Settings {
     settings
 }
 
-/// A domain without the dots at its end; the root is one dot.
+/// Returns a domain without the dots at its end; the root stays one dot.
 fn plain(domain: &[u8]) -> &[u8] {
     let length = domain.iter().rposition(|byte| *byte != b'.').map_or(0, |last| last + 1);
     if domain == b"." { domain } else { &domain[..length] }

@@ -1,4 +1,4 @@
-//! Parts of volumes, mounted where no link can exchange them any more (R-MNT-4).
+//! Bind mounts for `subPath`, which no link can redirect once they are made (R-MNT-4).
 
 use std::{
     fs::{self, Permissions},
@@ -17,8 +17,8 @@ use rustix::{
 
 use super::{PodFiles, inside, mounts};
 
-/// Makes `path` of a volume ready for a container: a mount of its own that stays what it is whatever becomes of the path.
-/// A directory that is missing is made, with the volume's mode.
+/// Prepares `path` of a volume for a container: as a bind mount, which stays the same whatever becomes of the path. A
+/// missing directory is created, with the volume's mode.
 pub(crate) fn prepare(
     files: &PodFiles,
     volume: (&str, &Path),
@@ -31,7 +31,7 @@ pub(crate) fn prepare(
     let target = files.sub_path(name, container, index);
     let source = format!("/proc/self/fd/{}", found.as_raw_fd());
     let is_directory = fs::metadata(&source)?.is_dir();
-    // What an earlier life of the container had there.
+    // An earlier attempt of the container may have a mount there.
     if fs::symlink_metadata(&target).is_ok() {
         if mounts::is_mounted(&target)? {
             unmount(&target, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?;
@@ -52,7 +52,7 @@ pub(crate) fn prepare(
     Ok(target)
 }
 
-/// Opens `path` below the directory `root`, component by component made where it is missing.
+/// Opens `path` below the directory `root`; missing directories are created, component by component.
 fn open(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     let volume = fs::metadata(root)?;
     if !volume.is_dir() {
@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
 
-    /// What is open here, by name.
+    /// Returns the path of an open file.
     fn name(opened: &OwnedFd) -> PathBuf {
         fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).expect("it is open")
     }

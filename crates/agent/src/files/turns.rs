@@ -1,5 +1,6 @@
-//! Turns for work that goes through trees of containers' making. Such a tree can have millions of files: whoever makes many of
-//! them must not have all threads of the blocking pool, on which manifests are read and pods are started (I8).
+//! Bounds on how many trees of containers' files are walked at once. Such a tree can have millions of files; a user who
+//! makes many of them must not occupy all threads of the blocking pool, on which manifests are read and pods are
+//! started (I8).
 
 use std::io;
 
@@ -10,15 +11,15 @@ use tokio::{
 
 use super::PodFiles;
 
-/// How many pods' files are removed at once, and how many are measured.
+/// Number of pods whose files are removed at once, and of pods that are measured at once.
 const AT_ONCE: usize = 4;
 
 static REMOVING: Semaphore = Semaphore::const_new(AT_ONCE);
 static MEASURING: Semaphore = Semaphore::const_new(AT_ONCE);
 
-/// Removes a pod's files when it is their turn.
+/// Removes a pod's files, once a permit is free.
 ///
-/// *Cancel-safe:* given up while it waits, nothing is removed; what has begun goes on to its end.
+/// *Cancel-safe:* dropped while it waits, it removes nothing; a removal that has begun goes on to its end.
 pub(crate) async fn remove(files: PodFiles) -> Result<io::Result<()>, JoinError> {
     let turn = REMOVING.acquire().await.expect("nobody closes it");
     spawn_blocking(move || {
@@ -28,7 +29,7 @@ pub(crate) async fn remove(files: PodFiles) -> Result<io::Result<()>, JoinError>
     .await
 }
 
-/// Takes a turn to measure a pod, if there is one now: a worker does not wait for other pods' trees.
+/// Takes a permit to measure a pod, if one is free: a worker does not wait for other pods' trees.
 pub(crate) fn to_measure() -> Option<SemaphorePermit<'static>> {
     MEASURING.try_acquire().ok()
 }

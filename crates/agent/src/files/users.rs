@@ -1,4 +1,4 @@
-//! Where it is noted which users of the node are a pod's.
+//! Files with the UID and GID ranges of pods with `hostUsers: false`.
 
 use std::{
     io,
@@ -9,12 +9,12 @@ use stanchion_pod::PodUid;
 
 use super::{directory, pods, whole};
 
-/// The note of a pod.
+/// Returns the path of a pod's file.
 pub(crate) fn path(state_dir: &Path, uid: &PodUid) -> PathBuf {
     pods(state_dir).join(uid.as_str()).join("userns")
 }
 
-/// Writes it; half of it would keep ranges from all other pods.
+/// Writes a pod's file. Half a file would keep all other pods from getting ranges, so the write is durable.
 pub(crate) fn keep(state_dir: &Path, uid: &PodUid, text: &[u8]) -> io::Result<()> {
     let path = path(state_dir, uid);
     directory(0o700, path.parent().unwrap_or(state_dir))?;

@@ -1,4 +1,4 @@
-//! Volumes made ready for mounting.
+//! Prepares volumes for mounting.
 
 use std::{
     cell::Cell,
@@ -15,7 +15,7 @@ use stanchion_untrusted::TooLarge;
 
 use super::{PodFiles, mounts, owner, points::Points, projected, publish};
 
-/// Why a volume cannot be mounted.
+/// Reason why a volume cannot be mounted.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum VolumeError {
     #[error("hostPath type check failed: {} is not {expected}: {found}", path.display())]
@@ -38,23 +38,24 @@ pub(crate) enum VolumeError {
     ManyHugePages,
 }
 
-/// What a pod's volumes are made of.
+/// Inputs of a pod's volumes.
 pub(crate) struct Site<'a> {
     pub pod: &'a Pod,
     pub files: &'a PodFiles,
     pub objects: &'a Objects,
     pub capacity: &'a Capacity,
-    /// Whether nothing of the pod runs yet: only then are files that may be many given to the pod's group.
+    /// `true` while nothing of the pod runs: only then are emptyDirs and claims, whose files may be many, given to the
+    /// pod's group.
     pub is_new: bool,
-    /// The files that the agent writes for the volumes, bytes.
+    /// Size of the files that the agent writes for the volumes, bytes.
     pub written: Cell<u64>,
 }
 
-/// Makes a volume ready; answers the path on the node to mount, if it has one. Nothing happens to what is there.
+/// Prepares a volume, and returns the path on the node to mount, if it has one. A volume may be prepared again.
 pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Option<PathBuf>, VolumeError> {
     let group = site.pod.fs_group.as_ref();
     let path = match volume {
-        // A runtime has these.
+        // Runtimes mount these themselves.
         Volume::Image { .. } => return Ok(None),
         Volume::HostPath { path, kind } => host_path(path, *kind).map(|()| path.clone())?,
         Volume::EmptyDir { medium, size_limit } => {
@@ -64,7 +65,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
             match medium {
                 Medium::Memory => {
                     let size = [Some(site.capacity.memory), memory_limit(site.pod), *size_limit];
-                    // Without a size the kernel takes half of its memory.
+                    // Without a size the kernel allows half of its memory.
                     let size = size.into_iter().flatten().filter(|size| *size > 0).min();
                     memory(&path, size, MountFlags::empty()).map_err(failed("cannot mount a tmpfs at"))?;
                 }
@@ -74,13 +75,13 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                 }
                 Medium::Disk => {
                     let mode = fs::metadata(&path).map_err(failed("cannot look at"))?.permissions().mode();
-                    // Any user may write, as in every kubelet's emptyDir; the umask would take that away from `create`.
+                    // Any user may write, as in every kubelet's emptyDir; `create_dir_all` heeds the umask.
                     let open = Permissions::from_mode(mode & 0o7000 | 0o777);
                     fs::set_permissions(&path, open).map_err(failed("cannot set the mode of"))?;
                 }
             }
             if let Some(group) = group.filter(|_| site.is_new) {
-                // The policy of change is for volumes that outlive a pod.
+                // `fsGroupChangePolicy` is only for volumes that outlive a pod.
                 let group = FsGroup { on_root_mismatch: false, ..*group };
                 owner::give(&path, &group).map_err(failed("cannot give to the pod's fsGroup"))?;
             }
@@ -96,7 +97,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                     fs::set_permissions(&path, Permissions::from_mode(0o777))
                         .map_err(failed("cannot set the mode of"))?;
                 }
-                // What may be secret is never on a disk.
+                // Files that may be secret are never on a disk.
                 ProjectedKind::Secret | ProjectedKind::DownwardApi | ProjectedKind::Projected => {
                     memory(&path, memory_limit(site.pod), MountFlags::NOSUID | MountFlags::NODEV)
                         .map_err(failed("cannot mount a tmpfs at"))?;
@@ -120,7 +121,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
             let path = site.files.claim(claim);
             let failed = |tried| failed(tried, &path);
             if !path.exists() {
-                // It is to be written by any user of the pod, but by nobody else.
+                // Any user in the pod may write it; the directory above keeps everybody else out.
                 let above = path.parent().unwrap_or(&path);
                 super::directory(0o700, above).map_err(failed("cannot make the directory"))?;
                 fs::create_dir_all(&path).map_err(failed("cannot make the directory"))?;
@@ -135,8 +136,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
     Ok(Some(path))
 }
 
-/// Writes the files of a volume anew if they are to be others now (R-VOL-8). Nothing happens to a volume that was never
-/// made ready.
+/// Updates the files of a volume whose objects have changed (R-VOL-8). A volume that was never prepared is left alone.
 pub(crate) fn follow(name: &str, volume: &Volume, site: &Site<'_>) -> Result<(), VolumeError> {
     match volume {
         Volume::Projected(projected) if site.files.projected(projected.kind, name).exists() => {
@@ -150,26 +150,26 @@ fn failed(tried: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeE
     move |source| VolumeError::Io { tried, path: path.to_owned(), source }
 }
 
-/// The most memory that all containers of a pod may use together; `None` where one has no limit (R-VOL-3).
+/// Returns the sum of the memory limits of a pod's containers; `None` if one has no limit (R-VOL-3).
 fn memory_limit(pod: &Pod) -> Option<u64> {
     pod.containers.iter().map(|container| container.resources.memory_limit).sum()
 }
 
-/// Has a tmpfs at a directory. What is there is left as it is.
+/// Mounts a tmpfs at a directory, unless something is mounted there.
 fn memory(path: &Path, size: Option<u64>, flags: MountFlags) -> io::Result<()> {
     if mounts::is_own(path)? {
         return Ok(());
     }
     let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
     let mount = |more: &str| mount_with("tmpfs", path, flags, &format!("mode=1777{size}{more}"));
-    // Kernels before 6.4 do not know how to keep one out of swap.
+    // Kernels before 6.4 do not know the option.
     match mount(",noswap") {
         Err(rustix::io::Errno::INVAL) => Ok(mount("")?),
         mounted => Ok(mounted?),
     }
 }
 
-/// Has huge pages at a directory. What is there is left as it is.
+/// Mounts a hugetlbfs at a directory, unless something is mounted there.
 fn huge_pages(path: &Path, page: u64, size: Option<u64>) -> io::Result<()> {
     if mounts::is_own(path)? {
         return Ok(());
@@ -184,7 +184,7 @@ fn mount_with(kind: &str, path: &Path, flags: MountFlags, options: &str) -> rust
     mount(kind, path, kind, flags, Some(options.as_c_str()))
 }
 
-/// The size of a pod's huge pages, which is one that it asks for (R-VOL-4).
+/// Returns the page size of a volume of huge pages, for which the pod must have a request (R-VOL-4).
 fn huge_page(pod: &Pod, wanted: Option<u64>) -> Result<u64, VolumeError> {
     let sizes: BTreeSet<u64> = pod.all_containers().flat_map(|it| it.resources.hugepages.keys().copied()).collect();
     let mut fitting = sizes.into_iter().filter(|size| wanted.is_none_or(|wanted| wanted == *size));
@@ -199,7 +199,7 @@ fn of_size(page: Option<u64>) -> String {
     page.map(|page| format!(" of {} KiB", page >> 10)).unwrap_or_default()
 }
 
-/// Checks or makes a path of the node (R-VOL, `hostPath.type`).
+/// Checks or creates a path of the node (R-VOL, `hostPath.type`).
 fn host_path(path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
     let failed = |tried| move |source| VolumeError::Io { tried, path: path.to_owned(), source };
     let found = match fs::metadata(path) {
@@ -217,7 +217,7 @@ fn host_path(path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
     };
     match kind {
         HostPathKind::Unset if found.is_some() => Ok(()),
-        // What is mounted must exist; like the runtimes below kubelet, a directory is made.
+        // A mount needs an existing path: like the runtimes below kubelet, make a directory.
         HostPathKind::Unset => fs::create_dir_all(path).map_err(failed("cannot make the directory")),
         HostPathKind::DirectoryOrCreate if found.is_none() => {
             let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
@@ -265,7 +265,7 @@ mod tests {
         let (objects, capacity) = (Objects::default(), Capacity::default());
         let site =
             Site { pod, files: &files, objects: &objects, capacity: &capacity, is_new: true, written: Cell::new(0) };
-        // It is ready already.
+        // The second call finds the volume prepared.
         prepare("v", &pod.volumes["v"], &site).and_then(|_| prepare("v", &pod.volumes["v"], &site))
     }
 

@@ -1,4 +1,5 @@
-//! Files of the agent's own that are there whole or not at all, and for root only.
+//! Writes of the agent's own files, which are there whole or not at all and for root only, and of files that containers
+//! have mounted.
 
 use std::{
     fs::OpenOptions,
@@ -16,19 +17,19 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     persist(draft(path, content)?, path)
 }
 
-/// The same, and a power cut leaves what was there or all of this.
+/// Writes a file, or replaces it. A power cut leaves the old content or all of the new.
 pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let draft = draft(path, content)?;
     draft.as_file().sync_all()?;
     persist(draft, path)
 }
 
-/// Writes a file that containers have mounted, and can write too: in place, and only if its content is another.
+/// Writes a file that containers have mounted, and can write too: in place, and only if its content differs.
 pub(crate) fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let limit = Limit::new("file that is compared", content.len() as u64);
     match read(path, Links::Refuse, limit) {
         Ok(found) if found == content => return Ok(()),
-        // Something else than a file is no container's mount.
+        // No container has anything but a regular file mounted.
         Err(error) if error.kind() == ErrorKind::InvalidInput => tree::remove(path)?,
         _ => {}
     }
@@ -43,7 +44,7 @@ pub(crate) fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
-/// Beside the file, under a name that nobody reads; only its owner may.
+/// Writes a draft beside the file, under a name that nobody reads and for its owner only.
 fn draft(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut draft = tempfile::Builder::new().prefix(".").tempfile_in(directory)?;

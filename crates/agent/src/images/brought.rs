@@ -1,8 +1,9 @@
-//! Which images the agent has brought to a runtime: only these it may remove (R-IMG-11). What was there before it, or was brought by
-//! somebody else since, is not among them. Written down before the agent counts on it, for its next life:
+//! Record of the images that the agent has brought to a runtime: only these it may remove (R-IMG-11). Images that were
+//! there before it, or that somebody else has brought since, are not among them. The record is on disk, for the agent's
+//! next start:
 //!
 //! ```text
-//! <state_dir>/images/<backend>.json     by the directory of the runtime's images: another is another runtime's
+//! <state_dir>/images/<backend>.json     by the runtime's directory of images: another directory is another runtime's
 //! ```
 
 use std::{
@@ -21,30 +22,30 @@ use stanchion_untrusted::{Links, read};
 use super::Images;
 use crate::{clock::Stamp, files::whole, limits, reference::repository};
 
-/// One name of an image.
+/// One name of an image that was brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Brought {
-    /// What it stood for then.
+    /// Digest that the name stood for then.
     pub digest: ImageDigest,
     pub at: Stamp,
-    /// The first look at which nothing used it any more.
+    /// Time of the first look that found it unused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<Stamp>,
-    /// What it was imported from.
+    /// Archive that it was imported from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
 }
 
-/// By full reference.
+/// Images that were brought, by full reference.
 pub(crate) type ByReference = BTreeMap<String, Brought>;
-/// By the directory of the store.
+/// Images that were brought, by the directory of their store.
 type Stores = BTreeMap<PathBuf, ByReference>;
 
 /// The record of one backend.
 #[derive(Debug)]
 pub(crate) struct Record {
     path: PathBuf,
-    /// Once it has been read.
+    /// `None` until the file has been read.
     stores: Mutex<Option<Stores>>,
 }
 
@@ -54,7 +55,7 @@ impl Record {
         Arc::new(Self { path, stores: Mutex::default() })
     }
 
-    /// Changes what is known of a store's images, and writes it down.
+    /// Changes the record of a store's images, and writes it to disk.
     pub async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         store: PathBuf,
@@ -62,7 +63,7 @@ impl Record {
     ) -> T {
         let record = Arc::clone(self);
         let changed = tokio::task::spawn_blocking(move || record.change_now(store, change)).await;
-        // The panic is the supervisor's to see.
+        // Passes the panic on to the supervisor.
         changed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
@@ -81,7 +82,7 @@ impl Record {
         changed
     }
 
-    /// What cannot be read names no image: none is removed.
+    /// Reads the record. One that cannot be read names no image, so that none is removed.
     fn read(&self) -> Stores {
         let read = match read(&self.path, Links::Refuse, limits::OWN_FILE) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Stores::default(),
@@ -105,14 +106,14 @@ impl Record {
 pub(crate) struct Before(BTreeMap<String, ImageDigest>);
 
 impl Images {
-    /// Looks what is there; `None` where that cannot be told, and nothing can be claimed.
+    /// Lists the images; `None` if that fails: then nothing can be claimed.
     pub async fn before<R: Runtime>(&self, runtime: &R) -> Option<Before> {
         let images = runtime.list_images().await.ok()?;
         Some(Before(images.into_iter().map(|image| (image.reference, image.digest)).collect()))
     }
 
-    /// Takes images for ours that were brought, from an archive or a registry, and whose names were not there `before`, or
-    /// were ours.
+    /// Records images from an archive or a registry as the agent's, if their names were not there `before`, or were the
+    /// agent's.
     pub async fn claim<R: Runtime>(
         &self,
         runtime: &R,
@@ -121,7 +122,7 @@ impl Images {
         archive: Option<PathBuf>,
     ) {
         if archive.is_none() {
-            // A pull that brought nothing: its image is as much ours as it was.
+            // A pull that brought nothing changes nothing about whose the image is.
             brought.retain(|image| before.0.get(&image.reference) != Some(&image.digest));
         }
         if brought.is_empty() {
@@ -155,7 +156,7 @@ impl Images {
     }
 }
 
-/// Whether this is the name that an image was brought by, or the one by its content that some runtimes give it beside.
+/// Returns whether `listed` is the name that an image was brought by, or the one by digest that some runtimes add.
 fn is_name_of(listed: &Image, image: &Image) -> bool {
     let is_digest = || listed.reference.contains('@') && repository(&listed.reference) == repository(&image.reference);
     listed.digest == image.digest && (listed.reference == image.reference || is_digest())

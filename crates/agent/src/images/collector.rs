@@ -1,5 +1,5 @@
-//! Removes images that the agent has brought and nobody needs: when the disk fills, when they are old, or when a user says so
-//! (R-IMG-11). One for each backend, so that one that hangs delays no other (I8).
+//! Removes images that the agent has brought and nobody needs: when the disk fills, when they are old, or when a user
+//! says so (R-IMG-11). Each backend has a task of its own, so that one that hangs delays no other (I8).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -18,37 +18,37 @@ use crate::{
     worker::Shared,
 };
 
-/// Until the first look, at most: the sources have spoken by then, and pods have what they need.
+/// Longest time until the first look: by then the sources are read, and pods have what they need.
 const FIRST: Duration = Duration::from_secs(30);
 
-/// A user's wish to have what is unused removed.
+/// A user's request to remove unused images.
 #[derive(Debug)]
 pub(crate) struct Prune {
-    /// Only tell what would go.
+    /// `true`: only list what would be removed.
     pub dry_run: bool,
     pub answer: oneshot::Sender<PruneView>,
 }
 
-/// The one who removes the images of a backend.
+/// Remover of the unused images of a backend.
 #[derive(Debug)]
 pub(crate) struct Collector<R> {
     pub shared: Arc<Shared<R>>,
-    /// The backend, by its number.
+    /// Index of the backend.
     pub home: usize,
     pub desired: watch::Receiver<Arc<Desired>>,
     pub prunes: mpsc::Receiver<Prune>,
 }
 
-/// What may go.
+/// Images that may be removed.
 struct Found<R> {
     runtime: Arc<R>,
     store: ImageStore,
     candidates: Vec<Candidate>,
 }
 
-/// Why nothing is removed.
+/// Reason why nothing is removed.
 enum Trouble {
-    /// It will be another time.
+    /// It is not possible now.
     NotNow(String),
     Failed(Error),
 }
@@ -62,7 +62,7 @@ impl From<Error> for Trouble {
     }
 }
 
-/// What became of an image that may go.
+/// Outcome of a removal.
 enum Outcome {
     Removed,
     Kept(String),
@@ -70,7 +70,7 @@ enum Outcome {
 }
 
 impl<R: Runtime> Collector<R> {
-    /// Works until the agent stops.
+    /// Removes images until the agent stops.
     pub async fn run(mut self) {
         let shutdown = self.shared.supervisor.shutdown().clone();
         let settings = self.shared.config.image_gc.clone();
@@ -101,7 +101,7 @@ impl<R: Runtime> Collector<R> {
         &self.shared.homes[self.home]
     }
 
-    /// Removes what is too old, and what the disk has no room for.
+    /// Removes images that are too old, and others if the disk is too full.
     async fn relieve(&self) {
         let subject = Subject::backend(&self.home().backend.name);
         let failed = match self.look().await {
@@ -162,7 +162,7 @@ impl<R: Runtime> Collector<R> {
         Ok(())
     }
 
-    /// Removes what is unused, or tells what would be.
+    /// Removes unused images, or only lists them.
     async fn prune(&self, dry_run: bool) -> PruneView {
         let backend = self.home().backend.name.clone();
         let found = match self.look().await {
@@ -194,7 +194,7 @@ impl<R: Runtime> Collector<R> {
         PruneView { backend, error: None, images, freed }
     }
 
-    /// What there is and may go.
+    /// Finds the images that may be removed.
     async fn look(&self) -> Result<Found<R>, Trouble> {
         let not_now = |why: &str| Trouble::NotNow(why.to_owned());
         if !self.desired.borrow().complete {
@@ -203,7 +203,7 @@ impl<R: Runtime> Collector<R> {
         let home = self.home();
         let runtime = home.backend.runtime().ok_or_else(|| not_now("the backend is not open"))?;
         let at = self.shared.clock.stamp();
-        // Before the images: what a manifest comes to name from here on is looked up again before it is removed.
+        // Before the images: names that manifests get from here on are looked up again before a removal.
         let named = self.named().await?;
         let images = runtime.list_images().await?;
         let store = runtime.image_store().await?;
@@ -213,7 +213,7 @@ impl<R: Runtime> Collector<R> {
         Ok(Found { runtime, store, candidates })
     }
 
-    /// The images that manifests name: as they are wanted, and as they were written down when their pods were started.
+    /// Returns the images that manifests name: those of wanted pods, and those in the records of started pods.
     async fn named(&self) -> Result<BTreeSet<String>, Error> {
         let (state_dir, node) = (self.shared.config.state_dir.clone(), self.shared.config.node_name.clone());
         let recorded = tokio::task::spawn_blocking(move || files::recorded(&state_dir, &node)).await;
@@ -243,11 +243,11 @@ impl<R: Runtime> Collector<R> {
         }
     }
 
-    /// Removes an image by all of its names. Once one of them is needed after all, it stays.
+    /// Removes an image by all of its names, unless one of them is needed after all.
     async fn remove(&self, found: &Found<R>, candidate: &Candidate, why: &str) -> Outcome {
         let images = &self.home().images;
         for name in &candidate.names {
-            // From here on who asks for it waits, and what asked before is wanted by now.
+            // From here on callers that need the image wait; the pods of earlier callers are wanted by now.
             let Some(_removal) = images.begin_removal(name) else {
                 return Outcome::Kept("it is being pulled".to_owned());
             };

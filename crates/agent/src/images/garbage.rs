@@ -1,4 +1,4 @@
-//! The choice of the images that nobody needs, and the order in which they go (R-IMG-11). Pure.
+//! Chooses the images that nobody needs, and the order of their removal (R-IMG-11). Its functions are pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,16 +14,16 @@ use crate::{clock::Stamp, reference};
 /// The images of a runtime, and the names of those that are needed.
 #[derive(Debug)]
 pub(crate) struct Look {
-    /// Begun then.
+    /// Time at which the look began.
     pub at: Stamp,
     pub images: Vec<Image>,
-    /// By reference or digest.
+    /// References or digests of the images in use.
     pub in_use: Vec<String>,
-    /// References that manifests have.
+    /// References that manifests name.
     pub named: BTreeSet<String>,
 }
 
-/// An image that may go, by all of its names.
+/// An image that may be removed, with all of its names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub digest: ImageDigest,
@@ -35,13 +35,13 @@ pub(crate) struct Candidate {
     pub age: Duration,
 }
 
-/// Brings the record in step with a look, and returns the images that may go, the one that has not been used for longest first.
-/// `is_there` tells whether the archive that an image was imported from is still in its place: then the image is needed.
+/// Updates the record by a look, and returns the images that may be removed, the longest unused first. `is_there` tells
+/// whether the archive that an image was imported from is still in its place: then the image is needed.
 pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let listed: BTreeMap<_, _> = look.images.iter().map(|image| (&image.reference, &image.digest)).collect();
     // A name that came after the look began may be missing in it, or have stood for another image.
     known.retain(|reference, it| !it.at.since(look.at).is_zero() || listed.get(reference) == Some(&&it.digest));
-    // A moment that was written down in an earlier boot, or as a time of day alone, keeps its age from here on.
+    // A stamp of an earlier boot, or of a time of day alone, keeps its present age from here on.
     for it in known.values_mut() {
         it.at = it.at.anchored(look.at);
         it.unused_since = it.unused_since.map(|since| since.anchored(look.at));
@@ -62,7 +62,7 @@ pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn
                     it.unused_since = (!is_needed).then(|| it.unused_since.unwrap_or(look.at));
                 }
             }
-            // A name that is not ours is somebody's who wants the image.
+            // Somebody else wants the image if the agent did not bring one of its names.
             let ours: Option<Vec<_>> =
                 names.iter().map(|name| known.get(*name).filter(|it| it.digest == *digest)).collect();
             let ours = ours?;
@@ -81,7 +81,7 @@ pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn
     found
 }
 
-/// The names that runtimes may have for an image that a manifest names.
+/// Returns the names that runtimes may have for an image that a manifest names.
 pub(crate) fn names(image: &str) -> impl Iterator<Item = String> {
     let full = reference::full(image);
     let digest = full.split_once('@').map(|(_, digest)| format!("{}@{digest}", reference::repository(&full)));
@@ -94,7 +94,7 @@ pub(crate) fn usage(store: &ImageStore) -> u8 {
     100 - u8::try_from(free.min(100)).unwrap_or(100)
 }
 
-/// Tells whether so much is free that at most `low` percent are used.
+/// Returns whether at most `low` percent of a file system are used.
 pub(crate) fn is_below(store: &ImageStore, low: u8) -> bool {
     u128::from(store.available) * 100 >= u128::from(store.capacity) * (100 - u128::from(low.min(100)))
 }

@@ -1,11 +1,12 @@
-//! Entries of a log, `<time> <stream> <P|F> <text>` (R-LOG-3), and the container's bytes that they are made of.
+//! Entries of a log, `<time> <stream> <P|F> <text>` (R-LOG-3), and the container's output that is put together from
+//! them.
 
 use jiff::Timestamp;
 
 use super::LogOptions;
 use crate::limits::HELD_OUTPUT;
 
-/// A stream of a container.
+/// An output stream of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,
@@ -24,16 +25,16 @@ impl Stream {
 /// A line, or a part of one that goes on in a later entry of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
-    /// RFC 3339; empty in what we say ourselves.
+    /// RFC 3339; empty in the agent's own entries.
     pub time: &'a [u8],
     pub stream: Stream,
     pub is_partial: bool,
-    /// Without the end of line.
+    /// The text without the end of line.
     pub text: &'a [u8],
 }
 
 impl<'a> Entry<'a> {
-    /// Reads an entry, given without its end of line. `None` when it is none.
+    /// Parses an entry without its end of line; `None` if it is not one.
     pub fn parse(raw: &'a [u8]) -> Option<Self> {
         let mut fields = raw.splitn(4, |byte| *byte == b' ');
         let time = fields.next()?;
@@ -54,10 +55,11 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// The most that is looked at as one entry. Loggers cut at 16 KiB; a longer entry is passed on in parts.
+/// Maximum length of an entry that is passed on whole, bytes. Loggers cut at 16 KiB; a longer entry is passed on in
+/// parts.
 pub(super) const BUFFER: usize = 64 << 10;
 
-/// Finds the entries in what is read of a log.
+/// Splitter of a log's bytes into entries.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     /// Inside an entry that is longer than a buffer: its stream and whether it is a part of a line.
@@ -65,8 +67,8 @@ pub(super) struct Splitter {
 }
 
 impl Splitter {
-    /// Passes on the whole entries of `bytes` with their offsets, and says how many bytes they have. Of an entry that
-    /// fills a whole buffer it passes on what there is.
+    /// Passes on the whole entries of `bytes` with their offsets, and returns how many bytes it has used. Of an entry
+    /// that fills a whole buffer it passes on what there is.
     pub fn split(&mut self, bytes: &[u8], mut each: impl FnMut(usize, Entry<'_>)) -> usize {
         let mut used = 0;
         while let Some(length) = bytes[used..].iter().position(|byte| *byte == b'\n') {
@@ -80,7 +82,7 @@ impl Splitter {
         used
     }
 
-    /// Passes on what has no end of line and will not get one.
+    /// Passes on the rest, which has no end of line and will not get one.
     pub fn end(&mut self, bytes: &[u8], mut each: impl FnMut(usize, Entry<'_>)) {
         if !bytes.is_empty() || self.long.is_some() {
             self.pass(0, bytes, true, &mut each);
@@ -98,11 +100,11 @@ impl Splitter {
     }
 }
 
-/// Puts the container's bytes together again: a line is not cut in two by what the other stream wrote meanwhile.
+/// Assembler of the container's output: no line is cut in two by the other stream's output.
 #[derive(Debug)]
 pub(super) struct Text {
     options: LogOptions,
-    /// The stream whose line has begun and not ended in what was put out.
+    /// The stream whose line has begun, and not yet ended, in the output.
     open: Option<Stream>,
     streams: [State; 2],
 }
@@ -111,9 +113,9 @@ pub(super) struct Text {
 struct State {
     /// Output that waits for the end of the other stream's line.
     held: Vec<u8>,
-    /// Its last entry was a part of a line.
+    /// `true` if its last entry was a part of a line.
     is_inside: bool,
-    /// The line began before the time that is asked for.
+    /// `true` if the line began before [`LogOptions::since`].
     is_skipped: bool,
 }
 
@@ -122,7 +124,7 @@ impl Text {
         Self { options, open: None, streams: <[State; 2]>::default() }
     }
 
-    /// Adds an entry, and puts out what there is to say now.
+    /// Adds an entry, and writes the output that is ready to `out`.
     pub fn add(&mut self, entry: Entry<'_>, out: &mut Vec<u8>) {
         let Entry { time, stream, is_partial, text } = entry;
         let is_old = || self.options.since.is_some_and(|since| parsed(time).is_some_and(|time| time < since));
@@ -155,7 +157,7 @@ impl Text {
         }
     }
 
-    /// Puts out what the other stream had to wait with.
+    /// Writes the held output of a stream whose turn it is now.
     fn turn(&mut self, stream: Stream, out: &mut Vec<u8>) {
         let state = &mut self.streams[stream as usize];
         out.append(&mut state.held);
@@ -164,7 +166,7 @@ impl Text {
         }
     }
 
-    /// Puts out what waits for the end of a line that does not come.
+    /// Writes all held output: the line that it waited for does not end.
     pub fn release(&mut self, out: &mut Vec<u8>) {
         self.streams.iter_mut().for_each(|state| out.append(&mut state.held));
     }
@@ -180,7 +182,7 @@ mod tests {
 
     fn text(log: &[u8], options: LogOptions) -> Vec<u8> {
         let (mut splitter, mut text, mut out) = (Splitter::default(), Text::new(options), Vec::new());
-        // As from files: a buffer at a time, and what is not whole again.
+        // As from files: a buffer at a time, and incomplete entries again.
         let mut at = 0;
         while at < log.len() {
             let used = splitter.split(&log[at..log.len().min(at + BUFFER)], |_, entry| text.add(entry, &mut out));

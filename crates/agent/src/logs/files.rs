@@ -15,22 +15,23 @@ use super::{
     tail::{Place, Tail},
 };
 
-/// Reads the entries of a log once each, in order, over all its files, however often it is rotated meanwhile.
+/// Reader of a log's entries: each once, in order, over all its files, however often it is rotated meanwhile.
 ///
-/// A file is known by its inode: the current one is held open and read to its end, whatever it is called by then.
+/// Files are identified by inode: the current one is held open and read to its end, whatever it is called by then.
 #[derive(Debug)]
 pub(super) struct LogFiles {
     path: PathBuf,
-    /// The files to be read, the one that is being read first. The last is held open, so that its inode stays its own.
+    /// Files to read, beginning with the one that is being read. The last is held open, so that its inode is not
+    /// reused.
     parts: VecDeque<Part>,
     /// Number of files that were read to their end.
     index: usize,
-    /// The place in the first.
+    /// Offset in the first file.
     at: u64,
     /// The offset in the last file at which reading ends; `None` when the log is followed.
     end: Option<u64>,
     splitter: Splitter,
-    /// The places from which on the entries of each stream are wanted.
+    /// The place of the first wanted entry of each stream.
     from: [Place; 2],
     buffer: Box<[u8]>,
 }
@@ -40,7 +41,7 @@ struct Part {
     path: PathBuf,
     file: Option<File>,
     inode: u64,
-    /// Files may have gone between the one before and this.
+    /// `true` if files between this one and the one before may be missing.
     is_after_gap: bool,
 }
 
@@ -55,7 +56,7 @@ impl Part {
 }
 
 impl LogFiles {
-    /// Begins at the oldest file. A log that is not followed ends where it ends now.
+    /// Opens a log at its oldest file. A log that is not followed ends where it ends now.
     ///
     /// # Errors
     /// There is no log, or its directory cannot be read.
@@ -79,7 +80,7 @@ impl LogFiles {
         Ok(files)
     }
 
-    /// Leaves out all but the last lines.
+    /// Skips all but the last lines.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -108,7 +109,7 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Reads on, a buffer at most; `false` when there is nothing new.
+    /// Reads on, at most one buffer; returns `false` if there is nothing new.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -127,7 +128,7 @@ impl LogFiles {
             let file = match part.open() {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !is_last => {
-                    // Removed before its turn came; nothing is missing where nothing was read before.
+                    // The file was removed before its turn; nothing is missing if nothing was read before.
                     let has_begun = self.at > 0 || self.index > 0;
                     self.next();
                     if let Some(next) = self.parts.front_mut() {
@@ -155,7 +156,7 @@ impl LogFiles {
                 return Ok(true);
             }
             if !is_last {
-                // Nobody writes it any more: it was read again since it was seen to be rotated.
+                // Nobody writes the file any more: it was read again after it was seen to be rotated.
                 self.splitter.end(&self.buffer[..count], &mut wanted);
                 self.next();
             } else if self.end.is_some() || !self.look()? {
@@ -171,18 +172,18 @@ impl LogFiles {
         self.at = 0;
     }
 
-    /// Finds the files after the last one that is known; `true` if there is more to read.
+    /// Finds the files after the last one that is known; returns `true` if there is more to read.
     fn look(&mut self) -> io::Result<bool> {
         let current = match open(&self.path, Links::Refuse) {
             Ok(file) => Some((file.metadata()?, file)),
-            // At this moment it is being rotated.
+            // The log is being rotated at this moment.
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
         let known = self.parts.back().map(|last| last.inode);
         let own = current.as_ref().map(|(metadata, _)| metadata.ino());
         if let Some((metadata, _)) = current.as_ref().filter(|_| known.is_some() && own == known) {
-            // Cut to nothing by somebody: it begins again.
+            // Somebody has truncated the file: it begins again.
             let is_cut = self.parts.len() == 1 && metadata.len() < self.at;
             if is_cut {
                 (self.at, self.from, self.splitter) = (0, [Place::default(); 2], Splitter::default());
@@ -194,7 +195,7 @@ impl LogFiles {
         let mut is_after_gap = known.is_some() && after.is_none();
         let before = self.parts.len();
         for (path, inode) in rotated.into_iter().skip(after.map_or(0, |at| at + 1)) {
-            // Rotated since it was opened: the next look sees the files that came after it.
+            // The file was rotated since it was opened: the next look sees the files that came after it.
             if Some(inode) == own {
                 break;
             }
@@ -212,7 +213,7 @@ impl LogFiles {
     }
 }
 
-/// The rotated files with their inodes, the oldest first.
+/// Returns the rotated files with their inodes, the oldest first.
 fn rotated(path: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -250,5 +251,5 @@ fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// For indices by stream.
+/// Streams are used as indices.
 const _: () = assert!(Stream::Stdout as usize == 0 && Stream::Stderr as usize == 1);

@@ -1,4 +1,4 @@
-//! The log of a container whose runtime keeps it itself, and gives it whole each time.
+//! Log of a container whose runtime keeps it itself, and gives all of it each time.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -19,9 +19,10 @@ use super::{
 
 /// The shortest pause between two readings of a followed log.
 const PERIOD: Duration = Duration::from_secs(1);
-/// The log is read whole each time, so that reading it takes at most one part in so many of the time.
+/// Length of the pause, in reading times: all of the log is read each time, so that reading takes at most one part in
+/// so many of the time.
 const SHARE: u32 = 20;
-/// The longest pause: a reader that is slow makes a reading long, too.
+/// The longest pause: a slow reader makes a reading long, too.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// A log that a runtime keeps.
@@ -34,11 +35,11 @@ pub(crate) struct Kept<R> {
     read: Read,
 }
 
-/// The amount of the log that was read, and the marks that find its end again: the log's beginning may have gone since, and its
-/// entries have no numbers.
+/// Position up to which the log was read, and marks by which it is found again: the log's beginning may have gone
+/// since, and its entries have no numbers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Read {
-    /// Entries, from the first that is there.
+    /// Number of entries, from the first that is there.
     count: u64,
     first: Option<u64>,
     last: Option<u64>,
@@ -60,9 +61,9 @@ impl<R: Runtime> Kept<R> {
         Self { runtime, id, options, text: Text::new(options), read: Read::default() }
     }
 
-    /// Copies what there is; the first error goes to `to`.
+    /// Copies the log; the first error goes to `to`.
     ///
-    /// With `is_over` it goes on until that is so and all was read.
+    /// With `is_over` it follows the log until that is `true` and everything was read.
     pub async fn copy(mut self, is_over: Option<impl Fn() -> bool>, to: &Pieces) {
         if let Err(error) = self.begin().await {
             drop(to.send(Err(io::Error::other(error))).await);
@@ -87,7 +88,7 @@ impl<R: Runtime> Kept<R> {
         drop(to.send(Ok(rest)).await);
     }
 
-    /// Passes over all but the last lines, if only those are wanted.
+    /// Skips all but the last lines, if only those are wanted.
     async fn begin(&mut self) -> Result<(), Error> {
         let Some(wanted) = self.options.tail else { return Ok(()) };
         let mut lines = Lines::default();
@@ -141,12 +142,12 @@ impl<R: Runtime> Kept<R> {
     }
 }
 
-/// Finds the end of what was read among the entries that are there.
+/// Search for the last entry that was read, among those that are there.
 struct Finder {
     read: Read,
     count: u64,
     run: u64,
-    /// Number of entries up to it, and with it.
+    /// Number of entries up to and including that one.
     after: Option<u64>,
 }
 
@@ -164,7 +165,7 @@ impl Finder {
     }
 }
 
-/// Counts lines.
+/// Counter of lines.
 #[derive(Default)]
 struct Lines {
     ended: usize,
@@ -189,7 +190,7 @@ fn digest(entry: &Entry<'_>) -> u64 {
     hasher.finish()
 }
 
-/// Has the runtime write its log, looks at each entry, and sends the output of `look`.
+/// Has the runtime write its log, passes each entry to `look`, and sends the output of `look` to `to`.
 async fn each<R: Runtime>(
     runtime: &R,
     id: &ContainerId,
@@ -200,7 +201,7 @@ async fn each<R: Runtime>(
     let (reader, writer) = io::pipe().map_err(failed)?;
     let from = pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
     let receive = async {
-        // Closed with the last look, so that the runtime does not write on.
+        // Closed after the last read, so that the runtime does not write on.
         let mut from = from;
         let (mut splitter, mut buffer, mut filled) = (Splitter::default(), vec![0; BUFFER], 0);
         let mut out = Vec::new();
@@ -222,7 +223,7 @@ async fn each<R: Runtime>(
                 && !out.is_empty()
                 && to.send(Ok(std::mem::take(&mut out))).await.is_err()
             {
-                // The receiver has gone: the runtime's log is not read on.
+                // The receiver has gone: nobody needs the rest of the log.
                 return Ok(());
             }
             out.clear();
@@ -236,7 +237,7 @@ async fn each<R: Runtime>(
     received.map_err(failed)
 }
 
-/// The last lines of such a log, and of those the last bytes.
+/// Returns the last `lines` lines of such a log, and of those the last `bytes` bytes.
 pub(crate) async fn end_of_kept<R: Runtime>(
     runtime: &R,
     id: &ContainerId,

@@ -15,25 +15,25 @@ pub(super) struct Place {
     pub at: u64,
 }
 
-/// Goes through a log from its end until it has seen the lines that are wanted. It holds no text.
+/// Search for the wanted lines, from a log's end. It holds no text.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// Lines that are not found yet.
+    /// Number of lines that are not found yet.
     left: usize,
     streams: [State; 2],
     /// The place where the search began.
     end: Option<Place>,
-    /// Bytes read since the last line was found, for its parts.
+    /// Bytes read since the last line was found, in search of its first part.
     beyond: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Its first entry that is wanted.
+    /// The stream's first wanted entry, as far as found.
     from: Option<Place>,
-    /// A later entry was seen.
+    /// `true` once an entry of the stream was seen.
     is_seen: bool,
-    /// An earlier line was met.
+    /// `true` once a line before the wanted ones was met.
     is_done: bool,
 }
 
@@ -42,7 +42,7 @@ impl Tail {
         Self { left: lines, streams: <[State; 2]>::default(), end: None, beyond: 0 }
     }
 
-    /// Returns the places from which on the entries of each stream are wanted.
+    /// Returns the place of the first wanted entry of each stream.
     pub fn from(self) -> [Place; 2] {
         let end = self.end.unwrap_or_default();
         self.streams.map(|state| state.from.unwrap_or(end))
@@ -59,7 +59,7 @@ impl Tail {
             let length = usize::try_from(end - start).unwrap_or(WINDOW);
             let bytes = &mut window[..length];
             match file.read_exact_at(bytes, start) {
-                // Cut meanwhile.
+                // The file was truncated meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(true),
                 read => read?,
             }
@@ -73,7 +73,7 @@ impl Tail {
                 continue;
             }
             is_written = false;
-            // The window begins inside of an entry, which the next one ends with.
+            // The window begins inside an entry, with which the next window ends.
             let first = match start {
                 0 => 0,
                 _ => bytes[..length - 1].iter().position(|byte| *byte == b'\n').map_or(length, |at| at + 1),
@@ -90,7 +90,7 @@ impl Tail {
                     self.add(&entry, Place { file: index, at: start + at as u64 });
                 }
             }
-            // No logger writes an entry as long as a window; of such an entry the part that has its head is counted.
+            // No logger writes an entry as long as a window; of such an entry the part with its head counts.
             end = if first == length { start } else { start + first as u64 };
             self.beyond += length as u64;
         }
@@ -114,7 +114,7 @@ impl Tail {
         }
     }
 
-    /// All lines are found, with the parts that they begin with, as far as they are looked for.
+    /// Returns whether all lines are found, with their first parts, or the search for those has gone far enough.
     fn is_done(&self) -> bool {
         let is_whole = |state: &State| state.is_done || state.from.is_none();
         self.left == 0 && (self.streams.iter().all(is_whole) || self.beyond > HELD_OUTPUT.most)

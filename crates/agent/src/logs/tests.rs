@@ -56,7 +56,7 @@ fn lines(numbers: std::ops::Range<u32>) -> String {
     numbers.map(|number| format!("line {number}\n")).collect()
 }
 
-/// All that there is now.
+/// Reads everything that is there now.
 fn read(log: &mut Log) -> String {
     let mut all = Vec::new();
     while let Some(piece) = log.read().expect("it is readable") {
@@ -113,7 +113,7 @@ fn a_file_that_is_gone_before_it_was_read_is_said_and_passed_over() {
     logger.lines(0..1);
     let mut log = logger.open(LogOptions::default(), true);
     assert_eq!(read(&mut log), lines(0..1));
-    // What was rotated and removed while it was held open is read to its end.
+    // A file that is held open is read to its end, even after it was rotated and removed.
     logger.lines(1..2);
     for number in 2..5 {
         logger.rotate();
@@ -122,12 +122,12 @@ fn a_file_that_is_gone_before_it_was_read_is_said_and_passed_over() {
     fs::remove_file(logger.rotated(0)).expect("it is there");
     fs::remove_file(logger.rotated(1)).expect("it is there");
     assert_eq!(read(&mut log), format!("{}{gap}{}", lines(1..2), lines(3..5)));
-    // Found, and gone before its turn.
+    // A file is found, and gone before its turn.
     let mut log = logger.open(LogOptions::default(), true);
     logger.rotate();
     fs::remove_file(logger.rotated(2)).expect("it is there");
     assert_eq!(read(&mut log), lines(4..5), "what is gone before the first line is not missed");
-    // Somebody cuts it.
+    // Somebody truncates the log.
     logger.lines(5..9);
     assert_eq!(read(&mut log), lines(5..9));
     File::options().write(true).open(logger.path()).and_then(|file| file.set_len(0)).expect("cut");
@@ -156,7 +156,7 @@ fn partial_lines_rotated_files_and_tails_are_read() {
     assert_eq!(text(LogOptions { timestamps: true, ..tail(1) }), format!("{TIME} three\n"));
     let since = "2026-01-02T00:00:00Z".parse().ok();
     assert_eq!(text(LogOptions { since, ..LogOptions::default() }), "");
-    // A tail that is followed goes on with what comes.
+    // A followed tail goes on with new lines.
     let mut log = logger.open(tail(1), true);
     assert_eq!(read(&mut log), "three\n");
     logger.write(b"ished\n");
@@ -166,7 +166,7 @@ fn partial_lines_rotated_files_and_tails_are_read() {
     assert_eq!(read(&mut log), lines(0..1));
 }
 
-/// Numbers as good as random, always the same.
+/// Pseudo-random numbers, the same in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -184,12 +184,12 @@ fn what_is_read_is_what_was_written_however_it_is_rotated() {
         let (mut logger, mut numbers) = (Logger::new(), Numbers(seed));
         let mut followed = logger.open(LogOptions::default(), true);
         let (mut seen, mut by_stream) = (Vec::new(), [Vec::new(), Vec::new()]);
-        // What each stream has still to write of its line, and the lines in the order of their ends.
+        // The rest of each stream's line, which is not written yet.
         let mut pending: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
         for turn in 0.. {
             let mut stream = usize::from(numbers.below(3) == 0);
             if turn >= 400 {
-                // The lines that were begun are ended.
+                // Ends the lines that were begun.
                 match pending.iter().position(|line| !line.is_empty()) {
                     Some(begun) => stream = begun,
                     None => break,
@@ -230,7 +230,7 @@ fn what_is_read_is_what_was_written_however_it_is_rotated() {
         let all = whole(&logger.path(), LogOptions::default());
         assert!(seen == all, "seed {seed}: followed, it is another text");
         assert_eq!(all.len(), by_stream[0].len() + by_stream[1].len(), "seed {seed}");
-        // Which stream a whole line came from is seen by its first byte; empty ones have none.
+        // A line's first byte shows its stream; empty lines have none.
         let of = |first: u8| {
             let lines = all.split_inclusive(|byte| *byte == b'\n').filter(|line| line[0] == first);
             lines.flatten().copied().collect::<Vec<_>>()
@@ -240,7 +240,7 @@ fn what_is_read_is_what_was_written_however_it_is_rotated() {
             let expected: Vec<u8> = lines.flatten().copied().collect();
             assert!(of(first) == expected, "seed {seed}: stream {stream} is not what was written");
         }
-        // The last lines are the end of it, but for lines that the streams wrote at once.
+        // Which lines are last depends on how the streams interleave: they are only counted.
         let last = whole(&logger.path(), LogOptions { tail: Some(5), ..LogOptions::default() });
         assert_eq!(last.split_inclusive(|byte| *byte == b'\n').count(), 5, "seed {seed}");
     }

@@ -1,4 +1,4 @@
-//! One look at a backend, sorted by pod.
+//! One observation of a backend, sorted by pod.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,35 +10,36 @@ use stanchion_runtime::{ContainerId, ContainerInfo, Health, Inventory, SandboxIn
 
 use crate::clock::Stamp;
 
-/// The latest look at a backend. After a failed look it still holds the last good one, marked with the error.
+/// Latest observation of a backend. After a failure it still holds the last good one, marked with the error.
 #[derive(Clone, Debug)]
 pub struct Observation {
-    /// The newest request for a look that this one answers.
+    /// Newest request for an observation that this one answers.
     pub ticket: u64,
-    /// Whether any look has succeeded.
+    /// `true` once an observation has succeeded.
     pub seen: bool,
-    /// Why the latest look failed.
+    /// Error of the latest observation, if it failed.
     pub error: Option<String>,
-    /// Whether the latest look failed because there is no runtime to be reached, as against one that does not answer.
+    /// `true` if the latest observation failed because no runtime can be reached, as opposed to one that does not
+    /// answer.
     pub is_absent: bool,
-    /// What the backend says of its state, and of its pods while it is away.
+    /// Health that the backend reports, with its failover policy.
     pub health: Arc<Health>,
-    /// Since when looks succeed, or fail.
+    /// Time since which observations succeed, or fail.
     pub since: Stamp,
-    /// What exists, by pod.
+    /// Sandboxes and containers, by pod.
     pub pods: HashMap<PodKey, Arc<Remains>>,
-    /// The number of the latest look at everything.
+    /// Number of the latest full observation.
     look: u64,
-    /// Pods that were looked at by themselves since, each with the number of that look.
+    /// Pods that were observed alone since, each with the number of that observation.
     single: HashMap<PodKey, u64>,
 }
 
-/// What exists of one pod in one backend.
+/// Sandboxes and containers of one pod on one backend.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Remains {
-    /// Its sandboxes, oldest attempt first.
+    /// Sandboxes, oldest attempt first.
     pub sandboxes: Vec<SandboxInfo>,
-    /// Its containers, oldest attempt first.
+    /// Containers, oldest attempt first.
     pub containers: Vec<ContainerInfo>,
 }
 
@@ -70,7 +71,7 @@ impl Observation {
         Self { ticket, seen: true, pods, ..Self::none(since) }
     }
 
-    /// This look at everything, the number of which is `look`, with what later looks at single pods have shown.
+    /// Gives this full observation the number `look`, and adds later observations of single pods from `last`.
     pub(crate) fn after(mut self, last: &Self, look: u64) -> Self {
         self.look = look;
         for (key, number) in last.single.iter().filter(|(_, number)| **number > look) {
@@ -80,7 +81,7 @@ impl Observation {
         self
     }
 
-    /// The same with a look at one pod, the number of which is `look`; `None` where a later one is known.
+    /// Returns a copy with an observation of one pod, of number `look`; `None` if a later one is known.
     pub(crate) fn with_pod(&self, key: &PodKey, inventory: Inventory, look: u64) -> Option<Self> {
         let latest = self.single.get(key).copied().unwrap_or(self.look);
         if latest > look {
@@ -101,12 +102,12 @@ impl Observation {
         };
     }
 
-    /// The same with what the backend says of its state.
+    /// Replaces the health.
     pub(crate) fn with_health(self, health: Arc<Health>) -> Self {
         Self { health, ..self }
     }
 
-    /// The pod that a container belongs to.
+    /// Returns the pod that a container belongs to.
     pub(crate) fn pod_of(&self, container: &ContainerId) -> Option<&PodKey> {
         let has = |remains: &Remains| remains.containers.iter().any(|it| it.id == *container);
         self.pods.iter().find_map(|(key, remains)| has(remains).then_some(key))
@@ -117,7 +118,7 @@ impl Observation {
         Self { ticket, error: Some(error.to_owned()), is_absent, since, ..self.clone() }
     }
 
-    /// Whether this is how things are, as far as the backend can tell.
+    /// Returns whether the latest observation succeeded.
     #[must_use]
     pub fn is_current(&self) -> bool {
         self.seen && self.error.is_none()
@@ -126,14 +127,15 @@ impl Observation {
 
 impl Remains {
     fn sorted(mut self) -> Self {
-        // Their numbers first: the clock may have been set back since an earlier one was made.
+        // The attempt numbers come first: the clock may have been set back since an earlier one was made.
         self.sandboxes.sort_by_key(|sandbox| (sandbox.attempt, sandbox.created_at));
         self.containers.sort_by_key(|container| (container.attempt, container.created_at));
         self
     }
 }
 
-/// The pod that labels speak of. What carries no pod's name is filed under a name that no pod can have, and is swept.
+/// Returns the pod that labels name. Objects without a pod's name get a key that no pod can have, and are removed as
+/// orphans.
 fn key(labels: &BTreeMap<String, String>) -> PodKey {
     let text = |label: &str| labels.get(label).cloned().unwrap_or_default();
     PodKey { namespace: text(labels::POD_NAMESPACE), name: text(labels::POD_NAME) }

@@ -1,4 +1,4 @@
-//! Whether a pod has come to its end by itself (R-PH-1, R-PH-4, R-PH-6, R-ADL-1).
+//! Outcome of a pod: whether it has ended by itself (R-PH-1, R-PH-4, R-PH-6, R-ADL-1).
 
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerState, SandboxInfo, labels};
@@ -7,26 +7,26 @@ use tokio::time::Instant;
 use super::{history::History, is_current, restart, view::View};
 use crate::clock::{Stamp, after};
 
-/// What has become of a pod.
+/// Outcome of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// It runs, or is to run.
+    /// The pod runs, or is to run.
     Lives,
-    /// All of it has ended well.
+    /// All containers have exited with code 0.
     Succeeded,
-    /// Something of it ended badly and is not started again.
+    /// A container has failed, and none is started again.
     Failed,
-    /// Its `activeDeadlineSeconds` are over.
+    /// The pod is past its `activeDeadlineSeconds`.
     Expired,
-    /// It has taken more of the node than it may.
+    /// The pod has exceeded a disk limit.
     Evicted,
     /// The node shuts down.
     ShutDown,
 }
 
 impl Fate {
-    /// What has become of it; `since` is when its time began if nothing of it says so. What exists decides, so that it
-    /// stays as it is and the agent's next life comes to the same.
+    /// Determines the outcome of a pod. `since` is when its time began if no sandbox says so. Existing containers
+    /// decide, so that the outcome lasts and the next agent comes to the same.
     pub fn of(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Self {
         let (fate, ended_at) = ended(pod, view, history).unwrap_or((Self::Lives, None));
         match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
@@ -37,32 +37,32 @@ impl Fate {
         }
     }
 
-    /// Whether nothing of the pod is to run any more.
+    /// Returns whether nothing of the pod is to run any more.
     pub fn is_over(self) -> bool {
         self != Self::Lives
     }
 }
 
-/// When the pod's time is over.
+/// Returns when the pod is past its `activeDeadlineSeconds`.
 pub(crate) fn deadline(pod: &Pod, view: &View, history: &History, since: Stamp) -> Option<Instant> {
     let began = started_at(pod, view, history).unwrap_or(since);
     Some(after(history.instant_of(began)?, pod.active_deadline?))
 }
 
-/// When the pod's time began, as its sandboxes say: each carries it on from the one before (R-ADL-2).
+/// Returns when the pod's time began, from its sandboxes: each inherits it from the one before (R-ADL-2).
 pub(crate) fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Stamp> {
-    // One that a user has asked to be replaced begins anew.
+    // The time begins anew if a user requested the restart.
     let sandboxes = view.sandboxes().filter(|it| is_current(it, pod) && !history.is_condemned(&it.id));
     sandboxes.map(began).min_by_key(|began| (history.instant_of(*began), began.wall))
 }
 
-/// When the pod's time began, as this sandbox says.
+/// Returns when the pod's time began, from the label of this sandbox or else from its creation time.
 pub(crate) fn began(sandbox: &SandboxInfo) -> Stamp {
     let noted = sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok());
     noted.unwrap_or(sandbox.created_at.into())
 }
 
-/// How the pod ended by itself, and when.
+/// Returns how and when the pod's containers ended for good, if they did.
 fn ended(pod: &Pod, view: &View, history: &History) -> Option<(Fate, Option<Instant>)> {
     let end = |container| {
         let newest = view.newest(pod, container)?;

@@ -1,11 +1,11 @@
-//! What is left of earlier lives and no longer needed.
+//! Removal of sandboxes and containers that are no longer needed.
 
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
 
 use super::{Action, is_current, is_running, view::View};
 
-/// The next thing to remove. Of each container the last dead instance is kept (R-GC-1, R-INIT-8).
+/// Plans the next removal. Keeps the last dead instance of each container (R-GC-1, R-INIT-8).
 pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action> {
     let backend = view.home.clone();
     let replaced = |container: &ContainerInfo| {
@@ -22,7 +22,8 @@ pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action>
         });
         let mut dead: Vec<_> = dead.collect();
         let newest_runs = view.newest(pod, &container.name).is_some_and(|newest| is_running(newest.container));
-        // Of init containers only the last (R-INIT-8); a sidecar has a last state as others have.
+        // If the newest instance is dead, a plain init container keeps only that one (R-INIT-8). Others keep one more
+        // for `lastState`, sidecars too.
         let is_init = pod.init_containers.contains(container) && !container.runs_always();
         let kept = if newest_runs || is_init { 1 } else { 2 };
         dead.truncate(dead.len().saturating_sub(kept));

@@ -1,4 +1,4 @@
-//! What the agent remembers of its own tries. Losing it costs at most an early retry.
+//! The agent's memory of its own tries. Losing it costs at most an early retry.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,10 +26,10 @@ const LASTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_s
 /// First and longest wait after a failure that may pass at any moment.
 const PASSING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
-/// How long a failure is shown before the wait after it, as a kubelet does from one of its turns to the next.
+/// Time that a status shows a failure before it shows the back-off, as a kubelet does between two syncs.
 const SHOWN: Duration = Duration::from_secs(1);
 
-/// One pod's tries.
+/// Memory of one pod's tries.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     images: HashMap<(Revision, ImageFor), ImageState>,
@@ -52,38 +52,38 @@ pub(crate) struct History {
     moments: HashMap<Stamp, Instant>,
 }
 
-/// The latest life of a container that is known of, whether or not the runtime has forgotten it.
+/// Latest known instance of a container, even if the runtime has forgotten it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Attempt {
-    /// How many were before it.
+    /// Attempt number: 0 for the first instance.
     pub attempt: u32,
-    /// How long the restart after the next one waits.
+    /// Back-off to label the next instance with.
     pub backoff: Duration,
 }
 
-/// Why a container that was made could not be started, and when that was.
+/// Failed start of a created container: error and time.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Unstarted {
     pub message: String,
     pub at: Timestamp,
 }
 
-/// How far an image is, for one use in one revision.
+/// State of an image, for one use in one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum ImageState {
-    /// Not asked for.
+    /// Not requested yet.
     #[default]
     Unknown,
-    /// Being fetched; for the second time and on after the failure.
+    /// Being fetched; from the second try on with the last failure.
     Pulling(Option<Failure>),
-    /// Here.
+    /// Present on the backend.
     Ready,
-    /// Could not be had.
+    /// Not available: the last try failed.
     Failed(Failure),
 }
 
 impl ImageState {
-    /// Why it could not be had when it was last tried.
+    /// Returns the failure of the last try.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             Self::Failed(failure) | Self::Pulling(Some(failure)) => Some(failure),
@@ -91,7 +91,7 @@ impl ImageState {
         }
     }
 
-    /// When to ask again.
+    /// Returns when to try again.
     pub fn next_try(&self) -> Option<Instant> {
         match self {
             Self::Failed(failure) => Some(failure.next_try),
@@ -103,19 +103,19 @@ impl ImageState {
 /// A failed try.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Failure {
-    /// One word, as container statuses have it, e.g. `ErrImagePull`.
+    /// Reason for the container status, e.g. `ErrImagePull`.
     pub reason: &'static str,
-    /// What happened.
+    /// Message of the error.
     pub message: String,
-    /// When it happened.
+    /// Time of the failure.
     pub at: Instant,
-    /// When to try again.
+    /// Time of the next try.
     pub next_try: Instant,
     delay: Duration,
 }
 
 impl Failure {
-    /// A failure of `kind` at `now`, after `last`; `retry_after` is what the other side asked for.
+    /// Makes a failure of `kind` at `now`, after `last`. `retry_after` is the wait that the other side asked for.
     pub fn after(
         last: Option<&Self>,
         reason: &'static str,
@@ -137,25 +137,25 @@ impl Failure {
         Self { reason, message, at: now, next_try, delay }
     }
 
-    /// Whether it is shown as what it is, before the wait for the next try is shown.
+    /// Returns whether the status still shows the failure itself, not yet the back-off.
     pub fn is_new(&self, now: Instant) -> bool {
         self.until_shown(now).is_some()
     }
 
-    /// When it is shown no more, if that is still to come.
+    /// Returns when the status stops showing the failure, if that is still to come.
     pub fn until_shown(&self, now: Instant) -> Option<Instant> {
         Some(after(self.at, SHOWN)).filter(|at| *at > now)
     }
 
-    /// A failure at `now` that something else than this says when to try again after.
+    /// Makes a failure at `now` without a wait of its own: something else decides when to try again.
     pub fn shown(reason: &'static str, message: String, now: Instant) -> Self {
         Self { reason, message, at: now, next_try: now, delay: Duration::ZERO }
     }
 }
 
 impl History {
-    /// Notes when the moments were that `seen` tells of, each as `instant_of` has it when it is seen first; and `own`, what
-    /// the agent has noted. Forgets those that nothing tells of any more.
+    /// Stores the `Instant` of every time that `seen` reports and that the agent itself noted in `own`. `instant_of`
+    /// converts each when it is first seen. Forgets times that are not reported any more.
     pub fn see(&mut self, own: &[Stamp], seen: &[(String, Arc<Remains>)], instant_of: impl Fn(Stamp) -> Instant) {
         let remains = || seen.iter().map(|(_, remains)| remains);
         let sandboxes = remains().flat_map(|remains| &remains.sandboxes).flat_map(moments_of_sandbox);
@@ -168,12 +168,12 @@ impl History {
         }
     }
 
-    /// When a moment was that a runtime, a label or a file tells; `None` for one that was not seen.
+    /// Returns the `Instant` of a time that a runtime, a label or a file reports; `None` if it was not seen.
     pub fn instant_of(&self, told: Stamp) -> Option<Instant> {
         self.moments.get(&told).copied()
     }
 
-    /// How long it was from one moment that a runtime tells to another.
+    /// Returns the time between two times that a runtime reports.
     pub fn span(&self, from: Timestamp, to: Timestamp) -> Duration {
         match (self.instant_of(from.into()), self.instant_of(to.into())) {
             (Some(from), Some(to)) => to.saturating_duration_since(from),
@@ -181,58 +181,58 @@ impl History {
         }
     }
 
-    /// How far an image is.
+    /// Returns the state of an image.
     pub fn image(&self, revision: &Revision, of: &ImageFor) -> ImageState {
         self.images.get(&(revision.clone(), of.clone())).cloned().unwrap_or_default()
     }
 
-    /// How far the images are that a container starts from.
+    /// Returns the states of the images that a container needs.
     pub fn images<'a>(&self, pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = ImageState> {
         image::needs(pod, container).map(|need| self.image(&pod.revision, &need.of))
     }
 
-    /// The first image that a container starts from and that could not be had when it was last tried.
+    /// Returns the first image that a container needs and whose last try failed.
     pub fn missing_image<'a>(&self, pod: &'a Pod, container: &'a Container) -> Option<(Need<'a>, ImageState)> {
         let mut states = image::needs(pod, container).map(|need| (self.image(&pod.revision, &need.of), need));
         states.find(|(state, _)| state.failure().is_some()).map(|(state, need)| (need, state))
     }
 
-    /// Notes how far an image is.
+    /// Sets the state of an image.
     pub fn set_image(&mut self, revision: &Revision, of: ImageFor, state: ImageState) {
         self.images.insert((revision.clone(), of), state);
     }
 
-    /// What a pod cannot start without and is not there.
+    /// Returns which object is missing that this revision of the pod cannot start without.
     pub fn lacking(&self, pod: &Pod) -> Option<&str> {
         self.lacking.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, what)| what.as_str())
     }
 
-    /// Notes what a revision of the pod cannot start without and is not there.
+    /// Sets which object is missing that a revision of the pod cannot start without.
     pub fn set_lacking(&mut self, lacking: Option<(Revision, String)>) {
         self.lacking = lacking;
     }
 
-    /// Why a pod was evicted, if it was.
+    /// Returns why this revision of the pod was evicted, if it was.
     pub fn evicted(&self, pod: &Pod) -> Option<&str> {
         self.evicted.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, why)| why.as_str())
     }
 
-    /// Notes that a revision of the pod is evicted, and why.
+    /// Sets the revision of the pod that is evicted, and why.
     pub fn set_evicted(&mut self, evicted: Option<(Revision, String)>) {
         self.evicted = evicted;
     }
 
-    /// Whether the pod ends because the node does.
+    /// Returns whether the pod ends because the node shuts down.
     pub fn is_ending(&self) -> bool {
         self.is_ending
     }
 
-    /// Notes whether it does.
+    /// Sets whether the pod ends because the node shuts down.
     pub fn set_ending(&mut self, is_ending: bool) {
         self.is_ending = is_ending;
     }
 
-    /// Whether all that a pod starts from is here: its images and the objects that it refers to.
+    /// Returns whether the images and the objects that a pod needs to start are present.
     pub fn is_startable(&self, pod: &Pod) -> bool {
         self.lacking(pod).is_none()
             && pod.all_containers().flat_map(|it| self.images(pod, it)).all(|image| image == ImageState::Ready)
@@ -243,17 +243,17 @@ impl History {
         self.images.retain(|(revision, _), _| revisions.contains(&revision));
     }
 
-    /// Forgets all images: what is known of them was said of another backend.
+    /// Forgets all images: their states may be those of another backend.
     pub fn forget_images(&mut self) {
         self.images.clear();
     }
 
-    /// The last failure to start a container.
+    /// Returns the last failure to start a container.
     pub fn start_failure(&self, container: &str) -> Option<&Failure> {
         self.starts.get(container)
     }
 
-    /// Notes whether a container could be started.
+    /// Sets or clears the last failure to start a container.
     pub fn set_start(&mut self, container: &str, failure: Option<Failure>) {
         match failure {
             Some(failure) => self.starts.insert(container.to_owned(), failure),
@@ -261,49 +261,49 @@ impl History {
         };
     }
 
-    /// Why a container could not be started: it has ended before it began.
+    /// Returns why a created container could not be started: it counts as ended.
     pub fn unstarted(&self, container: &ContainerId) -> Option<&Unstarted> {
         self.unstarted.get(container)
     }
 
-    /// Notes that a container could not be started.
+    /// Records that a created container could not be started.
     pub fn set_unstarted(&mut self, container: ContainerId, why: Unstarted) {
         self.unstarted.insert(container, why);
     }
 
-    /// The last failure to make the sandbox.
+    /// Returns the last failure to create the sandbox.
     pub fn sandbox_failure(&self) -> Option<&Failure> {
         self.sandbox.as_ref()
     }
 
-    /// Notes whether the sandbox could be made.
+    /// Sets or clears the last failure to create the sandbox.
     pub fn set_sandbox(&mut self, failure: Option<Failure>) {
         self.sandbox = failure;
     }
 
-    /// Forgets what could not be made: what is to be made from now on is another.
+    /// Forgets failures to create the sandbox and to start containers: they were of another revision.
     pub fn begin_revision(&mut self) {
         self.sandbox = None;
         self.starts.clear();
     }
 
-    /// Forgets the numbers and ends of containers.
+    /// Forgets the attempt numbers and last states of containers.
     pub fn forget_attempts(&mut self) {
         self.attempts.clear();
         self.ends.clear();
     }
 
-    /// Notes that the restart after this container waits. Whether that is new.
+    /// Records that this container waits for its restart. Returns whether that is new.
     pub fn wait(&mut self, container: &ContainerId) -> bool {
         self.waiting.insert(container.clone())
     }
 
-    /// Notes that a pod waits after an image could not be pulled. Whether that is new.
+    /// Records that the pod waits after a failed pull. Returns whether that is new for this failure.
     pub fn wait_for_image(&mut self, of: &ImageFor, failure: &Failure) -> bool {
         self.waiting_for_image.insert(of.clone(), failure.at) != Some(failure.at)
     }
 
-    /// Notes whether a container's image was pulled for its next start.
+    /// Records whether a container's image was pulled for its next start.
     pub fn set_pulled(&mut self, container: &str, pulled: bool) {
         match pulled {
             true => self.pulled.insert(container.to_owned()),
@@ -311,22 +311,23 @@ impl History {
         };
     }
 
-    /// Whether a container's image was pulled for the start that comes now.
+    /// Returns whether a container's image was pulled for this start, and clears that.
     pub fn take_pulled(&mut self, container: &str) -> bool {
         self.pulled.remove(container)
     }
 
-    /// The latest life of a container.
+    /// Returns the latest known instance of a container.
     pub fn attempt(&self, container: &str) -> Option<Attempt> {
         self.attempts.get(container).copied()
     }
 
-    /// Notes the latest life of a container.
+    /// Sets the latest known instance of a container.
     pub fn set_attempt(&mut self, container: &str, attempt: Attempt) {
         self.attempts.insert(container.to_owned(), attempt);
     }
 
-    /// How the latest life of a pod's container ended that went with its sandbox.
+    /// Returns the last instance of a container that was removed with its sandbox, if it is of this revision of the
+    /// pod.
     pub fn end(&self, pod: &Pod, container: &str) -> Option<&ContainerInfo> {
         let is_own = |end: &&ContainerInfo| {
             end.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
@@ -334,7 +335,7 @@ impl History {
         self.ends.get(container).filter(is_own)
     }
 
-    /// Notes a container that went with its sandbox.
+    /// Records a container that was removed with its sandbox, if it is the latest that exited.
     pub fn set_end(&mut self, info: &ContainerInfo) {
         let is_latest = self.ends.get(&info.name).is_none_or(|known| known.attempt <= info.attempt);
         if is_latest && matches!(info.state, ContainerState::Exited { .. }) {
@@ -342,68 +343,68 @@ impl History {
         }
     }
 
-    /// Whether a sandbox's network has been released.
+    /// Returns whether a sandbox's network has been released.
     pub fn is_stopped(&self, sandbox: &SandboxId) -> bool {
         self.stopped.contains(sandbox)
     }
 
-    /// Notes that a sandbox's network has been released.
+    /// Records that a sandbox's network has been released.
     pub fn set_stopped(&mut self, sandbox: SandboxId) {
         self.stopped.insert(sandbox);
     }
 
-    /// Notes that a sandbox exists no more; its id may come again.
+    /// Forgets a sandbox that exists no more; its id may come again.
     pub fn forget_sandbox(&mut self, sandbox: &SandboxId) {
         self.stopped.remove(sandbox);
         self.condemned.remove(sandbox);
     }
 
-    /// Whether a user wants the pod in this sandbox restarted.
+    /// Returns whether a user wants the pod in this sandbox restarted.
     pub fn is_condemned(&self, sandbox: &SandboxId) -> bool {
         self.condemned.contains(sandbox)
     }
 
-    /// Notes that a user wants the pod in this sandbox restarted.
+    /// Records that a user wants the pod in this sandbox restarted.
     pub fn condemn(&mut self, sandbox: SandboxId) {
         self.condemned.insert(sandbox);
     }
 
-    /// Whether a user wants this container restarted.
+    /// Returns whether a user wants this container restarted.
     pub fn is_to_restart(&self, container: &ContainerId) -> bool {
         self.to_restart.contains(container)
     }
 
-    /// Notes that a user wants this container restarted.
+    /// Records that a user wants this container restarted.
     pub fn restart(&mut self, container: ContainerId) {
         self.to_restart.insert(container);
     }
 
-    /// What is known of a container's life beyond what the runtime says.
+    /// Returns the hook and probe state of a container.
     pub fn life(&self, container: &ContainerId) -> Life {
         self.lives.get(container).cloned().unwrap_or_default()
     }
 
-    /// Whether anything was ever noted of a container's life.
+    /// Returns whether the hook and probe state of a container was ever set.
     pub fn has_life(&self, container: &ContainerId) -> bool {
         self.lives.contains_key(container)
     }
 
-    /// Notes something of a container's life.
+    /// Sets the hook and probe state of a container.
     pub fn set_life(&mut self, container: ContainerId, life: Life) {
         self.lives.insert(container, life);
     }
 
-    /// The last words of a container that has ended; `None` where they have not been read.
+    /// Returns the termination message of a container; `None` if it has not been read.
     pub fn message(&self, container: &ContainerId) -> Option<&str> {
         self.messages.get(container).map(String::as_str)
     }
 
-    /// Notes a container's last words.
+    /// Sets the termination message of a container.
     pub fn set_message(&mut self, container: ContainerId, words: String) {
         self.messages.insert(container, words);
     }
 
-    /// Forgets what was noted of containers and sandboxes that are gone.
+    /// Forgets the state of containers and sandboxes that are gone.
     pub fn retain(&mut self, sandboxes: &HashSet<&SandboxId>, containers: &HashSet<&ContainerId>) {
         self.stopped.retain(|id| sandboxes.contains(id));
         self.condemned.retain(|id| sandboxes.contains(id));
@@ -415,7 +416,7 @@ impl History {
         self.waiting.retain(|id| containers.contains(id));
     }
 
-    /// Lets everything that waits for a time be tried at once.
+    /// Clears all waits after failures, so that the next tries come at once.
     pub fn hurry(&mut self) {
         self.sandbox = None;
         self.starts.clear();

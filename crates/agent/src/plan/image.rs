@@ -1,30 +1,29 @@
-//! The images that a pod needs, and what for.
+//! Images that a pod needs, and their uses.
 
 use std::collections::BTreeSet;
 
 use stanchion_pod::{Container, Pod, PullPolicy, Volume};
 
-/// What an image is for.
+/// Use of an image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ImageFor {
-    /// The container of this name runs it.
+    /// Root file system of the container with this name.
     Container(String),
-    /// The volume of this name has its files (R-VOL-11).
+    /// Files of the volume with this name (R-VOL-11).
     Volume(String),
 }
 
 /// An image that a pod needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Need<'a> {
-    /// What it is for.
+    /// Use of the image.
     pub of: ImageFor,
-    /// Its reference as the user wrote it.
+    /// Image reference as the user wrote it.
     pub image: &'a str,
-    /// When it is fetched.
     pub policy: PullPolicy,
 }
 
-/// What a container starts from: the images that it mounts, each once, and then its own.
+/// Returns the images that a container needs: those that it mounts, each once, and then its own.
 pub(crate) fn needs<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = Need<'a>> {
     let mounted: BTreeSet<_> = container.mounts.iter().map(|mount| &mount.volume).collect();
     let own = Need {
@@ -35,7 +34,7 @@ pub(crate) fn needs<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator
     mounted.into_iter().filter_map(|name| of_volume(pod, name)).chain([own])
 }
 
-/// An image that the pod needs, by what it is for.
+/// Returns the image that the pod needs for a use.
 pub(crate) fn need<'a>(pod: &'a Pod, of: &ImageFor) -> Option<Need<'a>> {
     match of {
         ImageFor::Container(name) => needs(pod, pod.container(name)?).last(),
@@ -43,7 +42,7 @@ pub(crate) fn need<'a>(pod: &'a Pod, of: &ImageFor) -> Option<Need<'a>> {
     }
 }
 
-/// Every image that a pod names, as the user wrote it.
+/// Returns every image that a pod names, as the user wrote it.
 pub(crate) fn references(pod: &Pod) -> impl Iterator<Item = &str> {
     let of_volumes = pod.volumes.values().filter_map(|volume| match volume {
         Volume::Image { reference, .. } => Some(reference.as_str()),
@@ -52,7 +51,7 @@ pub(crate) fn references(pod: &Pod) -> impl Iterator<Item = &str> {
     pod.all_containers().map(|container| container.image.as_str()).chain(of_volumes)
 }
 
-/// The containers that need it.
+/// Returns the containers that need an image.
 pub(crate) fn users<'a>(pod: &'a Pod, of: &ImageFor) -> impl Iterator<Item = &'a Container> {
     pod.all_containers().filter(move |container| match of {
         ImageFor::Container(name) => container.name == *name,

@@ -1,4 +1,4 @@
-//! What the agent has learnt of one life of a container: how its hook ended, and what its probes say.
+//! Hook and probe state of one container instance.
 
 use std::time::Duration;
 
@@ -8,57 +8,59 @@ use stanchion_runtime::{ContainerInfo, ContainerState};
 
 use super::{history::History, restart};
 
-/// One life of a container, as far as the runtime does not know it. Kept on the node, for the agent's next life.
+/// Hook and probe state of one container instance, which the runtime does not know. Kept on the node for the next
+/// agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Life {
-    /// Its `postStart` hook.
+    /// State of the `postStart` hook.
     #[serde(default)]
     pub hook: Hook,
-    /// What its startup probe found; nothing is known yet where that is `None`.
+    /// Result of the startup probe; `None` while there is none.
     #[serde(default)]
     pub startup: Option<bool>,
-    /// What its readiness probe says.
+    /// Result of the readiness probe; `None` while there is none.
     #[serde(default)]
     pub readiness: Option<bool>,
-    /// Whether its liveness probe has given it up. Learnt anew by the next agent.
+    /// `true` once the liveness probe has failed. The next agent probes anew.
     #[serde(skip)]
     pub is_dead: bool,
-    /// Whether it began under another agent.
+    /// `true` if the instance, or its hook if it has one, began under an earlier agent.
     #[serde(skip)]
     pub is_adopted: bool,
 }
 
-/// How far a `postStart` hook is.
+/// State of a `postStart` hook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Hook {
     /// Not begun.
     #[default]
     Pending,
-    /// Begun, by this agent or by one that has died: then it is begun once more, and it does not matter how that ends.
+    /// Begun, by this agent or by one that has died. This agent runs the latter once more, and its result does not
+    /// matter.
     Begun {
-        /// Whether this agent runs it.
+        /// `true` if this agent runs it.
         #[serde(skip)]
         is_here: bool,
     },
-    /// Over and well.
+    /// Completed, or failed in a repetition.
     Done,
-    /// Failed, with what it said.
+    /// Failed, with the error message.
     Failed(String),
 }
 
-/// The kinds of probes.
+/// Kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ProbeKind {
-    /// Until it succeeds the others wait, and the container has not started.
+    /// Startup probe: until it succeeds the other probes wait, and the container has not started.
     Startup,
-    /// When it fails the container is started again.
+    /// Liveness probe: when it fails the container is restarted.
     Liveness,
-    /// Says whether the container is ready.
+    /// Readiness probe: decides whether the container is ready.
     Readiness,
 }
 
 impl ProbeKind {
-    /// In the words of an event.
+    /// Returns the name that events use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Startup => "Startup",
@@ -67,7 +69,7 @@ impl ProbeKind {
         }
     }
 
-    /// The probe of that kind.
+    /// Returns the container's probe of this kind.
     pub fn of(self, container: &Container) -> Option<&stanchion_pod::Probe> {
         match self {
             Self::Startup => container.startup.as_ref(),
@@ -77,7 +79,7 @@ impl ProbeKind {
     }
 }
 
-/// Whether the agent has to remember anything of the lives of this container.
+/// Returns whether a container has hook or probe state to keep.
 pub(crate) fn is_noted(container: &Container) -> bool {
     container.post_start.is_some() || has_probes(container)
 }
@@ -90,23 +92,23 @@ fn runs(info: &ContainerInfo) -> bool {
     matches!(info.state, ContainerState::Running { .. })
 }
 
-/// Whether a container runs and its `postStart` hook is over (R-HOOK-1).
+/// Returns whether a container runs and its `postStart` hook has completed (R-HOOK-1).
 pub(crate) fn is_up(container: &Container, info: &ContainerInfo, history: &History) -> bool {
     runs(info) && (container.post_start.is_none() || history.life(&info.id).hook == Hook::Done)
 }
 
-/// Whether a container is up and its startup probe, if it has one, has succeeded (R-CS-7, R-PRB-6).
+/// Returns whether a container is up and its startup probe, if it has one, has succeeded (R-CS-7, R-PRB-6).
 pub(crate) fn is_started(container: &Container, info: &ContainerInfo, history: &History) -> bool {
     is_up(container, info, history) && (container.startup.is_none() || history.life(&info.id).startup == Some(true))
 }
 
-/// Whether a container has started and its readiness probe, if it has one, says that it is ready (R-CS-6, R-PRB-2).
+/// Returns whether a container has started and its readiness probe, if it has one, has succeeded (R-CS-6, R-PRB-2).
 pub(crate) fn is_ready(container: &Container, info: &ContainerInfo, history: &History) -> bool {
     is_started(container, info, history)
         && (container.readiness.is_none() || history.life(&info.id).readiness == Some(true))
 }
 
-/// Why a running container is to be stopped: the event's words, and the grace if it is not the pod's.
+/// Returns why a running container must be stopped: the event's message, and the grace period if it is not the pod's.
 pub(crate) fn verdict(
     pod: &Pod,
     container: &Container,
@@ -129,7 +131,7 @@ pub(crate) fn verdict(
     let is_init = pod.init_containers.iter().any(|init| init.name == container.name);
     let whose = if is_init { "Init container" } else { "Container" };
     let failed = format!("{whose} {} failed {} probe", container.name, kind.name().to_lowercase());
-    // A kubelet does not say it of sidecars.
+    // A kubelet leaves this part out for sidecars.
     let message = match restart::restarts(pod, container, None) && !is_init {
         true => format!("{failed}, will be restarted"),
         false => failed,

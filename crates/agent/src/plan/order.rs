@@ -1,11 +1,11 @@
-//! In which order containers start (R-INIT-1, R-INIT-2, R-INIT-6, R-SYNC-7).
+//! Start order of containers (R-INIT-1, R-INIT-2, R-INIT-6, R-SYNC-7).
 
 use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
 
 use super::{history::History, life, restart, view::View};
 
-/// The containers of a pod that are to be started and can be, as far as order goes, first things first.
+/// Returns the containers that are to be started and whose turn it is, in order.
 pub(crate) fn next<'a>(pod: &'a Pod, live: &SandboxInfo, view: &View, history: &History) -> Vec<&'a Container> {
     let reached = reached(pod, live, view, history);
     let wants = |container: &&Container| {
@@ -25,13 +25,13 @@ pub(crate) fn next<'a>(pod: &'a Pod, live: &SandboxInfo, view: &View, history: &
     }
 }
 
-/// Whether all init containers have done their part in this sandbox.
+/// Returns whether all init containers have completed, or started if sidecars, in this sandbox.
 pub(crate) fn is_initialized(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> bool {
     reached(pod, live, view, history) == pod.init_containers.len()
 }
 
-/// The place of the first init container that has not done its part in this sandbox: what another sandbox saw does not
-/// count (R-INIT-5). The last one that was here decides, for earlier ones may have been removed since (R-INIT-4).
+/// Returns the index of the first init container that has not completed in this sandbox; another sandbox does not count
+/// (R-INIT-5). The last one with an instance decides, because earlier ones may have been removed since (R-INIT-4).
 fn reached(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> usize {
     let inits = &pod.init_containers;
     let here = |container: &Container| newest_in(view, live, &container.name);

@@ -1,4 +1,4 @@
-//! Whether and when a container is started again.
+//! Restart policy and back-off of containers.
 
 use std::time::Duration;
 
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use super::{history::History, view::Instance};
 use crate::clock::after;
 
-/// The wait after the second exit; the first restart is immediate (R-BCK-1).
+/// Back-off after the second exit; the first restart is immediate (R-BCK-1).
 const FIRST: Duration = Duration::from_secs(10);
-/// The longest wait (R-BCK-1).
+/// Longest back-off (R-BCK-1).
 const LONGEST: Duration = Duration::from_secs(300);
-/// A container that ran this long starts over (R-BCK-2).
+/// Run time after which the back-off starts over (R-BCK-2).
 const RESET: Duration = Duration::from_secs(600);
 
-/// Whether a container is to run and does not (R-RSP-1, R-RSP-3, R-SYNC-6).
+/// Returns whether a container is to run and does not (R-RSP-1, R-RSP-3, R-SYNC-6).
 pub(crate) fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_>>, history: &History) -> bool {
     let Some(newest) = newest else { return true };
     if is_asked(newest, history) {
@@ -29,13 +29,13 @@ pub(crate) fn wants_start(pod: &Pod, container: &Container, newest: Option<&Inst
     }
 }
 
-/// Whether a user has asked for another life after this one.
+/// Returns whether a user requested a restart of this instance.
 pub(crate) fn is_asked(newest: &Instance<'_>, history: &History) -> bool {
     history.is_to_restart(&newest.container.id) || history.is_condemned(&newest.sandbox.id)
 }
 
-/// Whether a container that ended like this is started again: its own rules and policy come before the pod's (R-RSP-1).
-/// An init container that has done its work never is (R-INIT-1), a sidecar always (R-RSP-2).
+/// Returns whether a container with this exit code is started again: its own rules and policy come before the pod's
+/// (R-RSP-1). An init container that succeeded never is (R-INIT-1), a sidecar always (R-RSP-2).
 pub(crate) fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> bool {
     let is_init = pod.init_containers.iter().any(|init| init.name == container.name);
     if is_init && !container.runs_always() && code == Some(0) {
@@ -51,32 +51,33 @@ pub(crate) fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> b
     }
 }
 
-/// What the first rule asks for that matches this end (R-RSP-1).
+/// Returns the action of the first restart rule that matches this exit code (R-RSP-1).
 pub(crate) fn rule(container: &Container, code: Option<i32>) -> Option<RestartAction> {
     let mut rules = container.restart.iter().flat_map(|own| &own.rules);
     rules.find(|rule| code.is_some_and(|code| rule.matches(code))).map(|rule| rule.action)
 }
 
-/// When a container that is to run may start; `None` is at once.
+/// Returns when a container may start; `None` means at once.
 pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let failed = history.start_failure(&container.name).map(|failure| failure.next_try);
     [crash_due(newest, history), failed].into_iter().flatten().max()
 }
 
-/// How long before a restart it is shown that a container which could not be started waits for it; before that, why.
+/// Time before a restart during which the status shows the back-off of a container that could not be started. Until
+/// then it shows the failure.
 const ANNOUNCED: Duration = Duration::from_secs(1);
 
-/// Whether a restart is so near that the wait for it is shown rather than what went wrong.
+/// Returns whether a restart is so near that the status shows the back-off rather than the failure.
 pub(crate) fn is_near(due: Instant, now: Instant) -> bool {
     due <= after(now, ANNOUNCED)
 }
 
-/// When what is shown of a container that waits changes next.
+/// Returns when the shown status of a waiting container changes next.
 pub(crate) fn next_shown(due: Instant, now: Instant) -> Instant {
     if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(ANNOUNCED)) }
 }
 
-/// When the back-off after the container's latest end is over.
+/// Returns when the back-off after the container's latest exit is over.
 pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let newest = newest?;
     // A container that was lost with its sandbox did not crash.
@@ -88,7 +89,8 @@ pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Opt
     Some(after(history.instant_of(finished.into())?, backoff))
 }
 
-/// How long the restart after this container's end waits, from the note that it was created with (R-BCK-1, R-BCK-2).
+/// Returns the back-off before the restart of this instance, from the label that it was created with (R-BCK-1,
+/// R-BCK-2).
 pub(crate) fn backoff(container: &ContainerInfo, history: &History) -> Duration {
     let noted = container.labels.get(labels::BACKOFF_SECONDS).and_then(|seconds| seconds.parse().ok());
     match container.state {
@@ -101,7 +103,7 @@ pub(crate) fn backoff(container: &ContainerInfo, history: &History) -> Duration 
     }
 }
 
-/// The note for a container that is started after `last`: how long the restart after it will wait.
+/// Returns the back-off to label the instance after `last` with: the one before that instance's own restart.
 pub(crate) fn next_backoff(last: Option<&ContainerInfo>, history: &History) -> Duration {
     match last.map(|last| backoff(last, history)) {
         None => Duration::ZERO,

@@ -1,4 +1,4 @@
-//! What is stopped, and how.
+//! Stops of containers: grace period and message.
 
 use std::time::Duration;
 
@@ -6,21 +6,21 @@ use stanchion_runtime::{ContainerId, ContainerInfo, SandboxInfo, labels};
 
 use super::Action;
 
-/// The longest grace, seconds, whatever a label says: a clock cannot be more than so much later.
+/// Longest grace period, seconds, whatever a label says: an `Instant` cannot be arbitrarily late.
 const LONGEST: u64 = i32::MAX as u64;
 
 /// A container to be stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stop {
     pub id: ContainerId,
-    /// How long it may take from the beginning, `preStop` hook and all. Zero kills at once.
+    /// Grace period, which includes the `preStop` hook. Zero kills at once.
     pub grace: Duration,
-    /// Why, in the words of an event.
+    /// Message of the `Killing` event.
     pub message: String,
 }
 
 impl Stop {
-    /// With the grace that the container was created with: its manifest may be gone.
+    /// Makes a stop with the grace period that the container was created with: its manifest may be gone.
     pub fn graceful(container: &ContainerInfo, sandbox: Option<&SandboxInfo>) -> Self {
         let labels = [Some(&container.labels), sandbox.map(|sandbox| &sandbox.labels)];
         let seconds = labels.into_iter().flatten().find_map(|labels| labels.get(labels::GRACE_SECONDS)?.parse().ok());
@@ -31,13 +31,13 @@ impl Stop {
         }
     }
 
-    /// For another reason, with another grace if there is one.
+    /// Replaces the message, and the grace period if one is given.
     pub fn because(self, message: String, grace: Option<Duration>) -> Self {
         Self { message, grace: grace.unwrap_or(self.grace), ..self }
     }
 }
 
-/// Stops all of these, if there are any.
+/// Plans to stop all of these, if there are any.
 pub(crate) fn all<'a>(
     backend: &str,
     containers: impl Iterator<Item = &'a ContainerInfo>,

@@ -1,4 +1,4 @@
-//! The plan, case by case.
+//! Tests of the plan, case by case.
 
 use std::{
     collections::BTreeMap,
@@ -107,7 +107,7 @@ fn with_image(pod: &Pod) -> History {
     history
 }
 
-/// The moment that is `told`, on the clock that waits go by.
+/// Returns the `Instant` of a reported time.
 fn instant_of(told: Stamp) -> Instant {
     static ORIGIN: LazyLock<Instant> = LazyLock::new(instant);
     *ORIGIN + until(start(), told.wall)
@@ -117,7 +117,7 @@ fn moment(seconds: u64) -> Instant {
     instant_of(after(seconds).into())
 }
 
-/// The history of an agent that has seen what there is.
+/// Returns the history after the agent has seen the times in `view`.
 fn having_seen(view: &View, history: &History) -> History {
     let mut history = history.clone();
     history.see(&[start().into()], &view.remains, instant_of);
@@ -349,7 +349,7 @@ fn a_created_container_is_started_and_an_old_one_removed() {
     let remove = |attempt| {
         Some(Action::RemoveContainer { backend: "home".to_owned(), id: format!("app-{attempt}").as_str().into() })
     };
-    // An agent that has died may be starting it: removing it would kill what runs a moment later (I3).
+    // An agent that has died may still be starting it: a removal would kill a container that runs a moment later (I3).
     let start =
         Action::StartContainer { revision: pod.revision.clone(), container: "app".to_owned(), id: "app-0".into() };
     assert_eq!(next(Some(&pod), &half, &with_image(&pod), 0).action, Some(start));
@@ -373,7 +373,7 @@ fn a_user_can_restart_without_waiting() {
     assert_eq!(next(Some(&pod), &dead, &history, 1).action, run(&pod, &sandbox, 5, 300));
 }
 
-/// A pod with init containers `first`, `side` (a sidecar) and `second`, and the container `app`.
+/// Returns a pod with init containers `first`, `side` (a sidecar) and `second`, and the container `app`.
 fn with_inits(policy: &str) -> Pod {
     let text = format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  restartPolicy: {policy}\n  initContainers:\n  - \
@@ -389,17 +389,17 @@ fn named(pod: &Pod, sandbox: &SandboxInfo, name: &str, state: ContainerState) ->
     ContainerInfo { id, name: name.to_owned(), ..container(pod, sandbox, 0, state, 0) }
 }
 
-/// The history in which all images are here.
+/// Returns a history in which all images are present.
 fn with_images(pod: &Pod) -> History {
     let mut history = History::default();
     pod.all_containers().for_each(|it| history.set_image(&pod.revision, of(&it.name), ImageState::Ready));
     history
 }
 
-/// Containers by name, and how they are.
+/// Containers by name, with their states.
 type Containers<'a> = &'a [(&'a str, ContainerState)];
 
-/// What is done next where these containers are: the container that is run, or what else is done.
+/// Returns the next step for these containers: the name of the container to run, or the action as text.
 fn doing(pod: &Pod, history: &History, containers: Containers<'_>) -> String {
     let sandbox = sandbox(pod, 0, SandboxState::Ready);
     let infos = containers.iter().map(|(name, state)| named(pod, &sandbox, name, state.clone())).collect();
@@ -418,7 +418,7 @@ fn containers_start_in_order() {
     let done = [up[0].clone(), up[1].clone(), ("second", ok.clone())];
     let all = [done[0].clone(), done[1].clone(), done[2].clone(), ("app", running())];
     let side_died = [done[0].clone(), ("side", bad.clone()), done[2].clone(), ("app", running())];
-    // Whether the sidecar has started, what is there, what comes next: R-INIT-1, R-INIT-2, R-INIT-4, R-INIT-6.
+    // Columns: the sidecar has started, existing containers, next step. R-INIT-1, R-INIT-2, R-INIT-4, R-INIT-6.
     let table: &[(bool, Containers<'_>, &str)] = &[
         (false, &[], "first"),
         (false, &[("first", running())], "nothing"),
@@ -462,7 +462,7 @@ fn a_pod_is_over_when_nothing_of_it_is_to_run() {
         let view = view(vec![sandbox], infos);
         let found = Fate::of(&pod, &view, &having_seen(&view, &with_images(&pod)), start().into(), moment(9));
         assert_eq!(found, *expected, "{policy} {containers:?}");
-        // R-ADL-1, R-PH-6: time runs out for what lives, and no more for what has ended.
+        // R-ADL-1, R-PH-6: the deadline ends a pod that lives, but not one that has ended before.
         let timed = Pod { active_deadline: Some(Duration::from_secs(7)), ..pod };
         let expected = if *expected == Fate::Lives { Fate::Expired } else { *expected };
         assert_eq!(

@@ -1,4 +1,4 @@
-//! `RestartAllContainers`: one container's end starts all of them again, in the same sandbox (R-RSP-4).
+//! `RestartAllContainers`: the exit of one container restarts all of them, in the same sandbox (R-RSP-4).
 
 use std::time::Duration;
 
@@ -14,13 +14,13 @@ use super::{
     view::{Instance, View},
 };
 
-/// Whether a pod can come to it.
+/// Returns whether a pod has a rule with this action.
 pub(crate) fn is_possible(pod: &Pod) -> bool {
     let mut rules = pod.all_containers().filter_map(|container| container.restart.as_ref()).flat_map(|own| &own.rules);
     rules.any(|rule| rule.action == RestartAction::Pod)
 }
 
-/// The container whose end asks for it.
+/// Returns the exited container that triggers the restart.
 pub(crate) fn trigger<'a>(pod: &Pod, live: &SandboxInfo, view: &'a View) -> Option<Instance<'a>> {
     let asks = |container: &Container| {
         let newest = view.newest(pod, &container.name).filter(|newest| newest.sandbox.id == live.id)?;
@@ -30,8 +30,8 @@ pub(crate) fn trigger<'a>(pod: &Pod, live: &SandboxInfo, view: &'a View) -> Opti
     pod.all_containers().find_map(asks)
 }
 
-/// Kills and removes all containers, the one that asks for it last: as long as it is there the work is not done,
-/// whatever becomes of the agent. Nothing is left of them then but their number, and they start from the first.
+/// Plans to kill and remove all containers, the trigger last: while it exists the work is not done, even if the agent
+/// restarts. Then only the attempt numbers are left, and the containers start in order again.
 pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Option<Plan> {
     if !is_possible(pod) {
         return None;

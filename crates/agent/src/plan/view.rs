@@ -1,4 +1,4 @@
-//! What is observed of one pod, on all backends.
+//! Observed state of one pod, on all backends.
 
 use std::sync::Arc;
 
@@ -8,57 +8,55 @@ use stanchion_runtime::{ContainerInfo, SandboxId, SandboxInfo};
 use super::{is_current, is_running};
 use crate::observe::Remains;
 
-/// One pod as the latest looks show it.
+/// One pod in the latest observations.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    /// The backend where the pod belongs.
+    /// Name of the pod's own backend, or of its fallback.
     pub home: String,
-    /// What exists of it, by backend.
+    /// Sandboxes and containers of the pod, by backend.
     pub remains: Vec<(String, Arc<Remains>)>,
 }
 
-/// One life of a container.
+/// One instance of a container, with its sandbox.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Instance<'a> {
-    /// The container.
     pub container: &'a ContainerInfo,
-    /// The sandbox that it is in.
     pub sandbox: &'a SandboxInfo,
 }
 
 impl View {
-    /// What exists, on every backend.
+    /// Returns the sandboxes and containers on every backend.
     pub fn everywhere(&self) -> impl Iterator<Item = (&str, &Remains)> {
         self.remains.iter().map(|(backend, remains)| (backend.as_str(), &**remains))
     }
 
-    /// What exists on backends where the pod does not belong.
+    /// Returns the sandboxes and containers on other backends than `home`.
     pub fn elsewhere(&self) -> Vec<(String, Arc<Remains>)> {
         self.remains.iter().filter(|(backend, _)| *backend != self.home).cloned().collect()
     }
 
-    /// Its sandboxes at home, oldest first.
+    /// Returns the sandboxes on `home`, oldest first.
     pub fn sandboxes(&self) -> impl DoubleEndedIterator<Item = &SandboxInfo> {
         self.home().flat_map(|remains| &remains.sandboxes)
     }
 
-    /// The containers of a sandbox at home, oldest first.
+    /// Returns the containers of a sandbox on `home`, oldest first.
     pub fn containers(&self, sandbox: &SandboxId) -> impl DoubleEndedIterator<Item = &ContainerInfo> {
         self.home().flat_map(|remains| &remains.containers).filter(move |container| container.sandbox == *sandbox)
     }
 
-    /// Containers at home whose sandbox is gone.
+    /// Returns the containers on `home` whose sandbox is gone.
     pub fn strays(&self) -> impl Iterator<Item = &ContainerInfo> {
         let is_stray = |container: &&ContainerInfo| !self.sandboxes().any(|sandbox| sandbox.id == container.sandbox);
         self.home().flat_map(|remains| &remains.containers).filter(is_stray)
     }
 
-    /// Whether anything runs in a sandbox.
+    /// Returns whether a container runs in a sandbox.
     pub fn is_alive(&self, sandbox: &SandboxInfo) -> bool {
         self.containers(&sandbox.id).any(is_running)
     }
 
-    /// The lives of a container of this revision of the pod, oldest first.
+    /// Returns the instances of a container of this revision of the pod, oldest first.
     pub fn instances(&self, pod: &Pod, name: &str) -> Vec<Instance<'_>> {
         let mut instances: Vec<_> = self
             .sandboxes()
@@ -70,7 +68,7 @@ impl View {
         instances
     }
 
-    /// The latest life of a container of this revision of the pod.
+    /// Returns the newest instance of a container of this revision of the pod.
     pub fn newest(&self, pod: &Pod, name: &str) -> Option<Instance<'_>> {
         self.instances(pod, name).pop()
     }

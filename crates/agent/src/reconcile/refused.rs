@@ -1,4 +1,4 @@
-//! Pods that the node has no room for. They have no worker: all that there is of one is what is shown of it.
+//! Pods that the node rejects and that have no worker: only their status is shown.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     worker::{Shared, stamp},
 };
 
-/// A pod that is not taken, as it was last shown.
+/// A rejected pod, as it was last shown.
 #[derive(Debug)]
 pub(super) struct Refused {
     pod: Arc<Pod>,
@@ -25,7 +25,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// Shows that a pod is not taken, and says so once for each revision. `last` is what was shown of it.
+    /// Shows that a pod is rejected, with one event for each revision. `last` is the state last shown.
     pub fn show<R>(
         shared: &Shared<R>,
         key: &PodKey,

@@ -1,4 +1,4 @@
-//! Ports of the node that pods ask for: each goes to one pod (R-ADM-5).
+//! Host ports of pods: each goes to one pod (R-ADM-5).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,17 +8,17 @@ use std::{
 
 use stanchion_pod::{Pod, PodKey, Protocol};
 
-/// A port that a pod wants of the node.
+/// A host port that a pod asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct HostPort {
     protocol: Protocol,
     port: u16,
-    /// `None` is every address of the node.
+    /// Address of the node; `None` means every one.
     ip: Option<IpAddr>,
 }
 
 impl HostPort {
-    /// Whether two pods cannot have these at the same time.
+    /// Returns whether two pods cannot have these at the same time.
     fn conflicts_with(self, other: Self) -> bool {
         let is_same_address = self.ip.is_none() || other.ip.is_none() || self.ip == other.ip;
         (self.protocol, self.port) == (other.protocol, other.port) && is_same_address
@@ -37,19 +37,19 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Who has which port.
+/// Host ports, and the pods that have them.
 #[derive(Debug, Default)]
 pub(super) struct Ports(HashMap<(Protocol, u16), Vec<(HostPort, PodKey)>>);
 
 impl Ports {
-    /// Gives a pod its ports, whoever else has them.
+    /// Gives a pod its ports, even if another pod has them.
     pub fn give(&mut self, pod: &Pod) {
         for port in wanted(pod) {
             self.0.entry((port.protocol, port.port)).or_default().push((port, pod.key.clone()));
         }
     }
 
-    /// Takes back what a pod has.
+    /// Takes back the ports of a pod.
     pub fn take_back(&mut self, key: &PodKey) {
         self.0.retain(|_, owners| {
             owners.retain(|(_, owner)| owner != key);
@@ -57,7 +57,7 @@ impl Ports {
         });
     }
 
-    /// The first port of a pod that another has, in words, and whose it is.
+    /// Returns the first port of a pod that another pod has, as text, and that pod.
     pub fn conflict(&self, pod: &Pod) -> Option<(String, &PodKey)> {
         wanted(pod).find_map(|port| {
             let mut owners = self.0.get(&(port.protocol, port.port)).into_iter().flatten();
@@ -67,13 +67,13 @@ impl Ports {
     }
 }
 
-/// The ports of the node that a pod asks for, each once: those of containers that run for as long as it does (R-SYNC-9).
+/// Returns the host ports that a pod asks for, each once: those of containers that run as long as the pod (R-SYNC-9).
 fn wanted(pod: &Pod) -> impl Iterator<Item = HostPort> {
     let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
     let ports = sidecars.chain(&pod.containers).flat_map(|container| &container.ports);
     let mut seen = HashSet::new();
     ports.filter_map(move |port| {
-        // On the node's network a port of the container is one of the node (R-VAL-32).
+        // With `hostNetwork` a container's port is a port of the node (R-VAL-32).
         let number = port.host_port.or(pod.host_network.then_some(port.container_port))?;
         let ip = port.host_ip.filter(|ip| !ip.is_unspecified());
         let port = HostPort { protocol: port.protocol, port: number, ip };

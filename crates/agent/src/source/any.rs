@@ -1,4 +1,4 @@
-//! A source of either kind.
+//! A source of either kind: files or a URL.
 
 use jiff::Timestamp;
 use stanchion_pod::PodKey;
@@ -8,7 +8,7 @@ use super::{
     reader::{ManifestFile, Reader},
 };
 
-/// Files, or what a URL serves.
+/// A source of manifests.
 #[derive(Debug)]
 pub(super) enum Source {
     Files(Reader),
@@ -16,7 +16,7 @@ pub(super) enum Source {
 }
 
 impl Source {
-    /// Its path or URL.
+    /// Returns the path or URL.
     pub fn location(&self) -> String {
         match self {
             Self::Files(reader) => reader.location().display().to_string(),
@@ -24,7 +24,7 @@ impl Source {
         }
     }
 
-    /// Why it cannot be read now.
+    /// Returns why the source cannot be read now.
     pub fn error(&self) -> Option<&str> {
         match self {
             Self::Files(reader) => reader.error(),
@@ -32,7 +32,7 @@ impl Source {
         }
     }
 
-    /// Whether that has been said often enough.
+    /// Returns whether the source has failed so often that a changed error causes no further event (R-HTTP-7).
     pub fn is_quiet(&self) -> bool {
         match self {
             Self::Files(_) => false,
@@ -40,7 +40,7 @@ impl Source {
         }
     }
 
-    /// Since when that is so, or since when it can be read.
+    /// Returns since when the source cannot be read, or since when it can.
     pub fn since(&self) -> Timestamp {
         match self {
             Self::Files(reader) => reader.since(),
@@ -48,7 +48,7 @@ impl Source {
         }
     }
 
-    /// Whether it is known what is wanted of it.
+    /// Returns whether it is known which pods the source wants.
     pub fn is_known(&self) -> bool {
         match self {
             Self::Files(reader) => reader.is_known(),
@@ -56,7 +56,7 @@ impl Source {
         }
     }
 
-    /// Why a pod of it is not run here.
+    /// Returns why a pod of the source is not run here; `None` if it is.
     pub fn withheld(&self, pod: &PodKey) -> Option<String> {
         match self {
             Self::Files(reader) => reader.withheld(pod),
@@ -64,7 +64,7 @@ impl Source {
         }
     }
 
-    /// The manifests, by path or URL, in order.
+    /// Returns the manifests with their paths or URL, in order.
     pub fn manifests(&self) -> Vec<(String, &ManifestFile)> {
         match self {
             Self::Files(reader) => reader.files().map(|(path, file)| (path.display().to_string(), file)).collect(),
@@ -72,7 +72,7 @@ impl Source {
         }
     }
 
-    /// Writes down what changed since the last time, for the next life.
+    /// Writes changed content to disk, for the agent's next start.
     pub fn keep(&mut self) {
         match self {
             Self::Files(reader) => reader.keep(),
@@ -80,7 +80,7 @@ impl Source {
         }
     }
 
-    /// The reader of one of files.
+    /// Returns the file reader; `None` for a URL.
     pub fn files(&self) -> Option<&Reader> {
         match self {
             Self::Files(reader) => Some(reader),
@@ -88,7 +88,7 @@ impl Source {
         }
     }
 
-    /// The same, to be changed.
+    /// Returns the file reader for changes; `None` for a URL.
     pub fn files_mut(&mut self) -> Option<&mut Reader> {
         match self {
             Self::Files(reader) => Some(reader),

@@ -1,7 +1,7 @@
-//! A directory of manifests: what is in it, and which one it is.
+//! A directory of manifests: its entries and its identity.
 //!
-//! A path can name another directory from one moment to the next: a mount over it goes away, a link is switched. An empty
-//! directory is an order to stop everything only if it is the one that had the manifests.
+//! A path can name another directory from one moment to the next: a mount over it goes away, a link is switched. An
+//! empty directory is an order to stop everything only if it is the one that held the manifests.
 
 use std::{
     collections::BTreeSet,
@@ -19,15 +19,15 @@ use serde::{Deserialize, Serialize};
 
 use super::leftover;
 
-/// The file that says of an empty directory that no pod is wanted.
+/// File that marks an empty directory as meant: no pod is wanted.
 pub(super) const MEANT: &str = ".empty";
 
-/// Tells a directory from others, also in another life of the node.
+/// Identity of a directory, which lasts across reboots of the node.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Directory {
     device: (u32, u32),
     inode: u64,
-    /// When it was made, where the file system knows that.
+    /// Time of birth, if the file system records it (statx(2)).
     born: Option<(i64, u32)>,
 }
 
@@ -42,8 +42,8 @@ impl Directory {
         })
     }
 
-    /// Whether both are one. The numbers of devices are others after a restart of the node, but for file systems that know no
-    /// more.
+    /// Returns whether both are the same directory. Device numbers can change at a reboot, so they count only without
+    /// times of birth.
     pub fn is(&self, other: &Self) -> bool {
         let is_born = match (self.born, other.born) {
             (Some(one), Some(other)) => one == other,
@@ -53,16 +53,16 @@ impl Directory {
     }
 }
 
-/// What is in a source.
+/// Entries of a source.
 #[derive(Debug)]
 pub(super) struct Listing {
-    /// Names that manifests can have; directories are among them.
+    /// Names that manifests can have; those of directories are among them.
     pub names: BTreeSet<OsString>,
-    /// Whether any is no directory.
+    /// `true` if any of these is not a directory.
     pub has_files: bool,
-    /// Whether it is said that no manifest is meant to be there.
+    /// `true` if [`MEANT`] says that no manifest is to be there.
     pub is_meant: bool,
-    /// Which directory it is; `None` for a source that is one file.
+    /// Identity of the directory; `None` for a source that is one file.
     pub directory: Option<Directory>,
 }
 

@@ -1,4 +1,4 @@
-//! Asks the server of a URL source again and again, and tells what has changed.
+//! Polls the server of a URL source, and reports changes.
 
 use hyper::header::HeaderValue;
 use sha2::{Digest, Sha256};
@@ -8,40 +8,40 @@ use tokio_util::sync::CancellationToken;
 use super::get::{Client, Page};
 use crate::config::UrlSource;
 
-/// How many failures in a row are logged loudly (R-HTTP-7).
+/// Number of failures in a row that are logged as warnings (R-HTTP-7).
 const LOUD: u32 = 3;
 
-/// News of a URL source.
+/// Change that a poll of a URL source found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
-    /// The server has another body than the last.
+    /// The server has a new body.
     Body {
         content: Vec<u8>,
-        /// Whether nobody on the way can have read or changed it.
+        /// `true` if nobody on the way can have read or changed it.
         is_private: bool,
     },
-    /// It has the last one still, after failures.
+    /// After failures, the server still has the last body.
     Back,
-    /// It cannot be asked, or has none.
+    /// The server cannot be reached, or has no body.
     Failed {
-        /// Why. It begins with the URL.
+        /// The reason, which begins with the URL.
         error: String,
-        /// Whether that has been said often enough.
+        /// `true` after more than [`LOUD`] failures in a row: a changed reason causes no further event.
         is_quiet: bool,
     },
 }
 
-/// Asks one server.
+/// Poller of one server.
 pub(crate) struct Fetcher {
     config: UrlSource,
     client: Client,
-    /// Which source it is, and who is told.
+    /// Index of the source, and the channel for its news.
     news: (usize, mpsc::Sender<(usize, News)>),
     /// Hash of the last body.
     last: Option<[u8; 32]>,
     etag: Option<HeaderValue>,
     failures: u32,
-    /// The failure that was told last, until the server is back.
+    /// The failure that was reported last, until the server is back.
     failure: Option<String>,
 }
 
@@ -51,12 +51,12 @@ impl Fetcher {
         Self { config, client, news: (source, news), last: None, etag: None, failures: 0, failure: None }
     }
 
-    /// What it is called.
+    /// Returns the name of the fetcher's task.
     pub fn name(&self) -> String {
         format!("manifests of {}", self.config.url)
     }
 
-    /// Asks until `shutdown`, at once for the first time (R-HTTP-1).
+    /// Polls until `shutdown`, the first time at once (R-HTTP-1).
     pub async fn run(mut self, shutdown: CancellationToken) {
         let asking = async {
             loop {
@@ -68,11 +68,11 @@ impl Fetcher {
                 sleep(self.config.interval).await;
             }
         };
-        // *Cancel-safe:* an answer that nobody will take up is lost.
+        // *Cancel-safe:* only an answer that nobody will use is lost.
         shutdown.run_until_cancelled(asking).await;
     }
 
-    /// Asks once. What is new.
+    /// Polls once. Returns what is new.
     pub(super) async fn ask(&mut self) -> Option<News> {
         match self.client.get(self.etag.as_ref()).await {
             Ok(Page::Same) => self.back(),
@@ -107,7 +107,7 @@ impl Fetcher {
         let is_news = self.failure.as_ref() != Some(&error);
         match is_quiet {
             true => tracing::debug!(failures = self.failures, "{error}"),
-            // News is logged as an event.
+            // A new error is logged as an event.
             false if is_news => {}
             false => tracing::warn!("{error}; its pods run on as they are"),
         }

@@ -1,7 +1,7 @@
 //! One GET request to a server of manifests: headers, redirects, certificates.
 //!
-//! Made of the probes' parts (hyper, rustls), which the agent has anyway, and not of reqwest: that would bring a second client with
-//! its own pool, cookies, proxies and Unicode tables, for one request every 20 s.
+//! It uses the probes' parts (hyper, rustls), which the agent has anyway, and not reqwest: that would bring a second
+//! client with its own pool, cookies, proxies and Unicode tables, for one request every 20 s.
 
 use std::{io, path::Path, time::Duration};
 
@@ -26,30 +26,30 @@ use crate::{
     url::Url,
 };
 
-/// How long all of it may take (R-HTTP-1).
+/// Time limit of a poll, redirects included (R-HTTP-1).
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Whoever asks without headers of the configuration's.
+/// `User-Agent` of requests without configured headers.
 const AGENT: &str = concat!("stanchion/", env!("CARGO_PKG_VERSION"));
 
-/// What a server has.
+/// Answer of a server.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Page {
-    /// This.
+    /// A body.
     Body {
         content: Bytes,
-        /// Names this content, if the server has a name for it.
+        /// The answer's `ETag`, if it has one.
         etag: Option<HeaderValue>,
-        /// Whether nobody on the way can have read or changed it.
+        /// `true` if nobody on the way can have read or changed it.
         is_private: bool,
     },
-    /// What is known already.
+    /// The body that is known already (304).
     Same,
 }
 
-/// Asks one server.
+/// Client of one server.
 pub(super) struct Client {
     config: UrlSource,
-    /// Made when it is first needed.
+    /// TLS settings, made when they are first needed.
     tls: Option<TlsConnector>,
 }
 
@@ -58,7 +58,7 @@ impl Client {
         Self { config, tls: None }
     }
 
-    /// Asks; `known` names what is known already. The error begins with the URL.
+    /// Asks for the body; `known` is the `ETag` of the known one. The error begins with the URL.
     pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Page, String> {
         let deadline = crate::clock::instant() + TIMEOUT;
         let asked = match timeout_at(deadline, self.follow(known, deadline)).await {
@@ -73,7 +73,7 @@ impl Client {
         let first = self.config.url.clone();
         let (mut url, mut is_private) = (first.clone(), first.is_https);
         for _ in 0..=REDIRECTS {
-            // Elsewhere nobody is to learn them.
+            // Other servers must not learn the configured headers.
             let mut headers = if url.is_beside(&first) { own.clone() } else { plain() };
             if let Some(known) = known {
                 headers.insert(IF_NONE_MATCH, known.clone());
@@ -90,7 +90,7 @@ impl Client {
         Err(format!("stopped after {REDIRECTS} redirects"))
     }
 
-    /// What is configured, or what is sent without that (R-HTTP-2).
+    /// Returns the configured headers, or the default ones if there are none (R-HTTP-2).
     async fn headers(&self) -> Result<HeaderMap, String> {
         let mut headers = self.config.headers.clone();
         if let Some(path) = self.config.headers_file.clone() {
@@ -127,7 +127,7 @@ impl Client {
     }
 }
 
-/// What an answer holds (R-HTTP-3).
+/// Evaluates an answer (R-HTTP-3).
 fn page(answer: hyper::Response<Option<Bytes>>, is_private: bool, is_known: bool) -> Result<Page, String> {
     let etag = answer.headers().get(ETAG).cloned();
     match (answer.status(), answer.into_body()) {
@@ -146,7 +146,7 @@ fn plain() -> HeaderMap {
     plain.into_iter().map(|(name, value)| (name, HeaderValue::from_static(value))).collect()
 }
 
-/// Headers of a file that only root can read. What is wrong is told without what is in it.
+/// Reads headers from a file that only root can read. Errors do not quote its content.
 fn from_file(path: &Path) -> Result<HeaderMap, String> {
     let shown = path.display();
     let unreadable = |error: io::Error| format!("headers file {shown} cannot be read: {error}");
@@ -158,7 +158,7 @@ fn from_file(path: &Path) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     let lines = content.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     for (number, line) in (1..).zip(lines).filter(|(_, line)| !line.is_empty()) {
-        // A value is bytes (RFC 9110, section 5.5).
+        // A header's value is bytes (RFC 9110, section 5.5).
         let header = line.iter().position(|byte| *byte == b':').and_then(|colon| {
             let mut value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).ok()?;
             value.set_sensitive(true);
@@ -172,7 +172,7 @@ fn from_file(path: &Path) -> Result<HeaderMap, String> {
 
 #[cfg(test)]
 impl Client {
-    /// The same client with these roots instead of the system's.
+    /// Returns the client with these roots instead of the system's.
     pub fn trusting(mut self, roots: tokio_rustls::rustls::RootCertStore) -> Self {
         self.tls = tls::trusting(roots).ok();
         self

@@ -1,7 +1,8 @@
-//! Containers of a kubelet that run although it is away: their pods are still its own, or they would run twice.
+//! Finds containers that still run although their kubelet is away. Their pods stay the kubelet's: else they would run
+//! twice.
 //!
-//! They are found without asking their containerd, which may be gone with the kubelet, as K3s's is: in the directories that
-//! it keeps for running containers. CRI notes the pod's name in their OCI configuration.
+//! They are found in the directories that containerd keeps for running containers, without asking containerd: it may be
+//! gone with the kubelet, as K3s's is. The CRI plugin writes the pod's name into each container's OCI configuration.
 
 use std::{
     collections::HashMap,
@@ -15,10 +16,10 @@ use stanchion_untrusted::{Links, read, read_kernel, read_text};
 
 use crate::limits;
 
-/// Where CRI's containers are below a containerd's state directory.
+/// Directory of the bundles of CRI containers, below containerd's state directory.
 const BUNDLES: &str = "io.containerd.runtime.v2.task/k8s.io";
 
-/// What is used of an OCI configuration.
+/// The used part of a bundle's OCI configuration.
 #[derive(Deserialize)]
 struct Bundle {
     #[serde(default)]
@@ -36,12 +37,12 @@ impl Bundle {
     }
 }
 
-/// The directories of CRI's containers below these state directories of containerds.
+/// Returns the directories of CRI bundles in these containerd state directories.
 pub(super) fn bundles(state: &[PathBuf]) -> impl Iterator<Item = PathBuf> {
     state.iter().map(|state| state.join(BUNDLES))
 }
 
-/// Namespaces and names of pods with running containers, below these state directories of containerds.
+/// Returns namespaces and names of pods with running containers, from these containerd state directories.
 pub(super) fn running(state: &[PathBuf]) -> Vec<(String, String)> {
     bundles(state).flat_map(|bundles| of(&bundles)).collect()
 }
@@ -59,11 +60,11 @@ fn of(bundles: &Path) -> Vec<(String, String)> {
     let pod = |entry: io::Result<fs::DirEntry>| {
         let path = entry.ok()?.path();
         let bundle = Bundle::read(&path)?;
-        // A sandbox whose containers have ended does nothing.
+        // Sandboxes do not count: one whose containers have ended does nothing.
         if bundle.note("container-type") != Some("container") || !is_running(&path) {
             return None;
         }
-        // Older versions note the name in the sandbox's only.
+        // Older containerd versions write the name into the sandbox's configuration only.
         let sandbox = bundle.note("sandbox-id").and_then(|id| Bundle::read(&bundles.join(id)));
         let note = |name: &str| {
             let of_sandbox = || sandbox.as_ref()?.note(name).map(str::to_owned);
@@ -74,7 +75,8 @@ fn of(bundles: &Path) -> Vec<(String, String)> {
     entries.filter_map(pod).collect()
 }
 
-/// Whether the container's first process runs: its number may be another's by now, so its cgroup must have the id.
+/// Returns whether the container's init process runs. Its PID may belong to another process by now, so the process's
+/// cgroup must contain the container's id.
 fn is_running(bundle: &Path) -> bool {
     let pid = read_text(bundle.join("init.pid"), Links::Follow, limits::OWN_FILE).unwrap_or_default();
     let cgroup = read_kernel(format!("/proc/{}/cgroup", pid.trim())).unwrap_or_default();
@@ -82,7 +84,8 @@ fn is_running(bundle: &Path) -> bool {
     !pid.trim().is_empty() && cgroup.contains(&*id)
 }
 
-/// Whether a kubelet's pod is this one. Its node may have another name for the kubelet, which is the end of the pod's.
+/// Returns whether a kubelet's pod is this one. The kubelet may have another name for the node, with which its pod's
+/// name ends.
 pub(super) fn is_same(pod: &PodKey, node_name: &str, (namespace, name): &(String, String)) -> bool {
     let plain = pod.name.strip_suffix(node_name).unwrap_or(&pod.name);
     *namespace == pod.namespace && (*name == pod.name || plain.ends_with('-') && name.starts_with(plain))

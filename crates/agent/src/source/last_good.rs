@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <state_dir>/manifests/<hash of the source's path or URL>/<file name>
-//! <state_dir>/manifests/<hash of the source's path or URL>/.directory     the directory that the files were in
+//! <state_dir>/manifests/<hash of the source's path or URL>/.directory     identity of the files' directory
 //! ```
 
 use std::{
@@ -25,7 +25,7 @@ use stanchion_untrusted::{Links, read};
 use super::directory::Directory;
 use crate::{files::whole, limits};
 
-/// Name of the file that notes the directory that had the manifests.
+/// Name of the file with the identity of the directory that held the manifests.
 const DIRECTORY: &str = ".directory";
 
 /// The last good content of one source.
@@ -35,15 +35,15 @@ pub(super) struct LastGood {
 }
 
 impl LastGood {
-    /// `source` is its path or URL.
+    /// Creates the store of the source with this path or URL.
     pub fn of(state_dir: &Path, source: &[u8]) -> Self {
         let hash = Sha256::digest(source);
         let name = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
         Self { directory: state_dir.join("manifests").join(name) }
     }
 
-    /// Everything kept, by file name; `None` when this source was never read. A file without content is one whose content could
-    /// not be kept, or cannot be read now.
+    /// Loads all kept contents by file name; `None` if this source was never read. A name without content: the content
+    /// could not be kept, or cannot be read now.
     pub fn load(&self) -> io::Result<Option<BTreeMap<OsString, Option<Vec<u8>>>>> {
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -52,7 +52,7 @@ impl LastGood {
         let mut files = BTreeMap::new();
         for entry in entries {
             let entry = entry?;
-            // A dot begins the names of files that a crash left half written, and of files that are no manifests.
+            // Names with a leading dot are drafts that a crash left, and files that are no manifests.
             if !entry.file_name().as_bytes().starts_with(b".") {
                 let content = read(entry.path(), Links::Refuse, limits::OWN_FILE).unwrap_or_else(|error| {
                     tracing::warn!(path = %entry.path().display(), %error, "a last good manifest cannot be read");
@@ -64,18 +64,18 @@ impl LastGood {
         Ok(Some(files))
     }
 
-    /// The directory that had the manifests last, if that was noted.
+    /// Returns the identity of the directory that held the manifests last, if it was kept.
     pub fn directory(&self) -> Option<Directory> {
         let noted = read(self.directory.join(DIRECTORY), Links::Refuse, limits::OWN_FILE).ok()?;
         serde_json::from_slice(&noted).ok()
     }
 
-    /// Notes the directory that has the manifests.
+    /// Keeps the identity of the directory that holds the manifests.
     pub fn keep_directory(&self, directory: &Directory) -> io::Result<()> {
         whole::write(&self.directory.join(DIRECTORY), &serde_json::to_vec(directory)?)
     }
 
-    /// Notes that the source has been read.
+    /// Creates the store on disk, which says that the source has been read.
     pub fn begin(&self) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
     }
@@ -83,7 +83,7 @@ impl LastGood {
     /// Keeps the content of a file. If that fails, it forgets the file's earlier content, which would be in force again otherwise.
     pub fn keep(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
         let path = self.directory.join(name);
-        // A file without content says that it was lost.
+        // An empty file means that the content was lost.
         let content = if content.is_empty() { b"\n" } else { content };
         let Err(error) = whole::write(&path, content) else { return Ok(()) };
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
@@ -93,11 +93,11 @@ impl LastGood {
             tracing::warn!(path = %path.display(), %error, "an older manifest that was kept cannot be emptied");
             return Err(error);
         }
-        // The old content may have taken the room.
+        // The old content, which is emptied now, may have filled the disk.
         whole::write(&path, content).map_err(|_| error)
     }
 
-    /// Forgets a file.
+    /// Forgets the content of a file.
     pub fn forget(&self, name: &OsStr) -> io::Result<()> {
         match fs::remove_file(self.directory.join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

@@ -1,6 +1,6 @@
 //! File names that editors and package managers leave behind.
 
-/// Why a file is no manifest by its name; `None` says that it is one.
+/// Returns why a file with this name is no manifest; `None` if it is one.
 pub(super) fn leftover(name: &str) -> Option<&'static str> {
     const ENDINGS: [(&str, &str); 12] = [
         ("~", "an editor's backup"),
@@ -25,7 +25,8 @@ pub(super) fn leftover(name: &str) -> Option<&'static str> {
     ENDINGS.into_iter().find_map(|(ending, what)| name.ends_with(ending).then_some(what))
 }
 
-/// Whether a name ends as manifests do. Others are read too, as a kubelet does, but it is worth saying (R-FILE-4).
+/// Returns whether a name ends as manifests' names do. Others are read too, as a kubelet does, but with a warning
+/// (R-FILE-4).
 pub(super) fn is_usual(name: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))
 }

@@ -1,8 +1,9 @@
-//! The lock file of a kubelet (its `--lock-file`): whoever runs its pods holds it.
+//! Lock file of a kubelet (its `--lock-file`), held by whoever runs the kubelet's pods.
 //!
-//! A kubelet that has such a file waits for the lock when it starts, before it looks at any pod, and keeps it until it ends.
-//! We hold it while its pods are run here, see it waiting in `/proc/locks` (proc_locks(5)), and let go once nothing of the pods
-//! is left. The file is not opened while somebody else holds it: with `--exit-on-lock-contention` a kubelet would end.
+//! A kubelet with such a file waits for the lock when it starts, before it looks at any pod, and keeps it until it
+//! ends. We hold the lock while the pods run here, see the kubelet waiting in `/proc/locks` (proc_locks(5)), and let go
+//! once none of the pods is left. We do not open the file while somebody else holds the lock: with
+//! `--exit-on-lock-contention` a kubelet would end.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -14,24 +15,24 @@ use std::{
 use rustix::fs::{major, minor};
 use stanchion_untrusted::read_kernel;
 
-/// What the kernel knows of all locks.
+/// The kernel's table of file locks (proc_locks(5)).
 const LOCKS: &str = "/proc/locks";
 
-/// A kubelet's lock, and what was seen of it when it was looked at.
+/// A kubelet's lock file, and the state of the lock at the last [`look`](Lock::look).
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
     held: Option<File>,
     seen: Seen,
-    /// Why it could not be had.
+    /// Reason why the lock could not be looked at or taken.
     error: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
-    /// Somebody has it.
+    /// `true` if a process holds the lock.
     held: bool,
-    /// Somebody waits for it.
+    /// `true` if a process waits for it.
     awaited: bool,
 }
 
@@ -44,34 +45,34 @@ impl Lock {
         &self.path
     }
 
-    /// Whether we have it.
+    /// Returns whether we hold the lock.
     pub fn is_held(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Whether we have it and somebody waits for it.
+    /// Returns whether we hold the lock and another process waits for it.
     pub fn is_awaited(&self) -> bool {
         self.is_held() && self.seen.awaited
     }
 
-    /// Whether somebody else has it.
+    /// Returns whether another process holds the lock.
     pub fn is_anothers(&self) -> bool {
         !self.is_held() && self.seen.held
     }
 
-    /// Why it could not be had.
+    /// Returns why the lock could not be looked at or taken.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// Looks who has it and who waits.
+    /// Finds out whether the lock is held and whether anybody waits for it.
     pub fn look(&mut self) {
         let file = match fs::metadata(&self.path) {
             Ok(file) => Some((file.dev(), file.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return self.error = Some(error.to_string()),
         };
-        // Locked is the file, not its name: if that is another's now, a kubelet would not wait for ours.
+        // The lock is on the file, not on its path: if the path now names another, a kubelet would not wait for ours.
         let is_other = |held: &mut File| held.metadata().ok().map(|held| (held.dev(), held.ino())) != file;
         self.held.take_if(is_other);
         match read_kernel(LOCKS) {
@@ -80,7 +81,7 @@ impl Lock {
         }
     }
 
-    /// Takes it, unless somebody else has it.
+    /// Takes the lock, unless another process holds it.
     pub fn take(&mut self) {
         if self.is_held() || self.is_anothers() {
             return;
@@ -105,7 +106,7 @@ impl Lock {
         }
     }
 
-    /// Lets whoever waits have it.
+    /// Releases the lock to whoever waits for it.
     pub fn release(&mut self) {
         if self.held.take().is_some() {
             self.seen = Seen { held: self.seen.awaited, awaited: false };
@@ -114,8 +115,8 @@ impl Lock {
 }
 
 impl Seen {
-    /// What `locks` says of a file. A line is `1: FLOCK  ADVISORY  WRITE 42 fe:00:1234 0 EOF`; with `->` after the number it
-    /// is somebody who waits.
+    /// Finds the locks of a file in `locks`. A line is `1: FLOCK  ADVISORY  WRITE 42 fe:00:1234 0 EOF`; `->` after the
+    /// number marks a waiting process.
     fn of(locks: &str, device: u64, inode: u64) -> Self {
         let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
         let mut seen = Self::default();

@@ -1,4 +1,4 @@
-//! Several sources, one set of pods; shown with what is wrong.
+//! Merges several sources into one set of pods, and shows their problems.
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
@@ -15,13 +15,13 @@ use crate::{
     view::{ManifestView, SourceView},
 };
 
-/// Merges sources; remembers what it has told.
+/// Merger of sources; it remembers which problems it has reported as events.
 #[derive(Debug)]
 pub(super) struct Merge {
     board: Arc<Board>,
     events: Arc<EventLog>,
     told: HashMap<Place, Told>,
-    /// What pods can refer to, as it was last merged: the same one while nothing of it changes.
+    /// The objects that pods can refer to, as last merged; the same `Arc` while none of them changes.
     objects: Arc<Objects>,
 }
 
@@ -30,8 +30,8 @@ impl Merge {
         Self { board, events, told: HashMap::new(), objects: Arc::default() }
     }
 
-    /// What the sources want together. Of two manifests that name one pod, the first wins: by source, then by path
-    /// (R-MRG-2). The other is shown as a conflict. `refusal` says why the kernel reports no changes of files.
+    /// Merges the sources. Of two manifests that define one pod, the first wins: by source, then by path (R-MRG-2). The
+    /// other is shown as a conflict. `refusal` says why the kernel does not report changes of files.
     pub fn merge(&mut self, sources: &[Source], refusal: Option<&str>) -> Desired {
         let mut taken = Taken::default();
         let mut told = HashMap::new();
@@ -87,12 +87,12 @@ impl Merge {
     }
 }
 
-/// What something is told of, by path or URL: one file, and a URL, are both.
+/// Subject of a report, by path or URL. A source of one file, and a URL, are source and manifest at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Source(String),
     Manifest(String),
-    /// That a source's changes are not reported.
+    /// The kernel does not report the source's changes.
     Watch(String),
 }
 
@@ -114,22 +114,22 @@ impl Place {
     }
 }
 
-/// What is told.
+/// A report of a problem.
 #[derive(Debug)]
 struct Told {
     message: String,
-    /// Whether other words for it are none worth telling.
+    /// `true`: a changed message causes no new event.
     is_quiet: bool,
 }
 
-/// What manifests have named so far.
+/// Pods and objects of the manifests that were merged so far.
 #[derive(Default)]
 struct Taken {
     pods: BTreeMap<PodKey, DesiredPod>,
-    /// Whose each UID is: files and cgroups are named after it.
+    /// The pod of each UID, which must be unique: files and cgroups are named after it.
     uids: HashMap<PodUid, PodKey>,
     objects: Objects,
-    /// Where each object comes from.
+    /// Path or URL of each object's manifest.
     places: BTreeMap<ObjectKey, String>,
 }
 
@@ -192,14 +192,14 @@ impl Taken {
     }
 }
 
-/// What is said of the second of two with one name.
+/// Returns the problem of the second of two pods or objects with one name.
 fn duplicate(what: &str, first: &str) -> Problem {
     let message =
         format!("duplicate {what}: it is already defined in {first}, which comes first and wins; remove or rename one");
     Problem { field: "metadata.name".to_owned(), message, ..Problem::default() }
 }
 
-/// What is said of the second of two pods with one UID.
+/// Returns the problem of the second of two pods with one UID.
 fn same_uid(uid: &PodUid, other: &PodKey, first: &str) -> Problem {
     let message = format!(
         "duplicate UID {uid}: pod {other} in {first} has it, which comes first and wins; give this pod another, or none"
@@ -207,7 +207,7 @@ fn same_uid(uid: &PodUid, other: &PodKey, first: &str) -> Problem {
     Problem { field: "metadata.uid".to_owned(), message, ..Problem::default() }
 }
 
-/// Problems as one line.
+/// Joins problems into one line.
 fn sentence(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

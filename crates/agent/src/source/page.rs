@@ -1,4 +1,4 @@
-//! What a URL serves, with the last good body.
+//! A URL source: the body that the server serves, and the last good one.
 
 use std::{ffi::OsStr, path::Path};
 
@@ -8,19 +8,19 @@ use stanchion_pod::{Manifest, ObjectKind, Origin, Problem, decode_from};
 use super::{fetch::News, last_good::LastGood, reader::ManifestFile};
 use crate::{config::UrlSource, url::Url};
 
-/// The name of the body among what is kept.
+/// File name of the body in [`LastGood`].
 const BODY: &str = "body";
 
-/// One URL source and what was last heard of it.
+/// A URL source and the last news of its server.
 #[derive(Debug)]
 pub(super) struct Page {
     url: Url,
     node_name: String,
     allow_empty: bool,
     manifest: ManifestFile,
-    /// A body that nobody has looked at yet, and whether it came over https all the way.
+    /// A body that is not decoded yet, and whether it came over https all the way.
     unread: Option<(Vec<u8>, bool)>,
-    /// Whether the manifest here is all there is: there was a good body, now or in an earlier life.
+    /// `true` once this agent or an earlier one had a good body: `manifest` then has all pods of the source.
     known: bool,
     error: Option<String>,
     is_quiet: bool,
@@ -52,32 +52,32 @@ impl Page {
         self.url.to_string()
     }
 
-    /// Why there is no answer now.
+    /// Returns why the server gives no body now.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// Whether that has been said often enough.
+    /// Returns whether the server has failed so often that a changed error causes no further event (R-HTTP-7).
     pub fn is_quiet(&self) -> bool {
         self.is_quiet
     }
 
-    /// Since when that is so, or since when there are answers.
+    /// Returns since when the server has failed, or since when it answers.
     pub fn since(&self) -> Timestamp {
         self.since
     }
 
-    /// Whether it is known what is wanted of it.
+    /// Returns whether it is known which pods the source wants.
     pub fn is_known(&self) -> bool {
         self.known
     }
 
-    /// The body; `None` before there was any.
+    /// Returns the manifest of the body; `None` before the first body.
     pub fn manifest(&self) -> Option<&ManifestFile> {
         (self.known || !self.manifest.problems.is_empty()).then_some(&self.manifest)
     }
 
-    /// Notes what the server says. A failure is not an order to delete (design: I2).
+    /// Takes news of the server. A failure is not an order to delete (design: I2).
     pub fn hear(&mut self, news: News) {
         let (error, is_quiet) = match news {
             News::Failed { error, is_quiet } => (Some(error), is_quiet),
@@ -93,7 +93,7 @@ impl Page {
         (self.error, self.is_quiet) = (error, is_quiet);
     }
 
-    /// Looks at a new body. A good one is in force from now on, all of it; of any other nothing is (R-HTTP-6).
+    /// Decodes a new body. All of a good one is in force from now on, nothing of a bad one (R-HTTP-6).
     pub fn read(&mut self) {
         let Some((content, is_private)) = self.unread.take() else { return };
         match self.decoded(&content, is_private) {
@@ -106,7 +106,7 @@ impl Page {
         }
     }
 
-    /// Writes the body down, for the next life (R-GAP-33).
+    /// Writes the body to disk, for the agent's next start (R-GAP-33).
     pub fn keep(&mut self) {
         if !self.is_unkept {
             return;
@@ -124,7 +124,7 @@ impl Page {
         }
     }
 
-    /// Takes up what was in force in an earlier life, until the server says otherwise.
+    /// Restores the body that an earlier agent kept, until the server sends another.
     fn recall(&mut self) {
         let kept = match self.last_good.load() {
             Ok(kept) => kept.and_then(|mut kept| kept.remove(OsStr::new(BODY))),
@@ -133,9 +133,9 @@ impl Page {
                 return tracing::warn!(%url, %error, "the last good manifests cannot be read");
             }
         };
-        // A body that could not be kept is not known.
+        // Without content, the body could not be kept: it is not known.
         let Some(content) = kept.flatten() else { return };
-        // It was looked at when it came: how, is not known any more.
+        // The check for https was made when the body came; how it came is not recorded.
         if let Ok(manifest) = self.decoded(&content, true) {
             self.manifest.take(manifest, content);
             self.manifest.is_recalled = true;

@@ -24,12 +24,12 @@ use super::{
 };
 use crate::{config::FileSource, limits};
 
-/// File systems that are changed by others too, of which the kernel reports nothing (statfs(2)): NFS, three of SMB, FUSE, 9P, Ceph,
+/// Types (statfs(2)) of file systems that others change without an inotify event: NFS, three of SMB, FUSE, 9P, Ceph,
 /// AFS, and the lower layers of overlayfs.
 const SILENT: [u32; 9] =
     [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f, 0x794c_7630];
 
-/// One source of manifests and what was last read from it.
+/// A source of manifests in files, and its content as last read.
 #[derive(Debug)]
 pub(super) struct Reader {
     path: PathBuf,
@@ -37,13 +37,13 @@ pub(super) struct Reader {
     files: BTreeMap<OsString, ManifestFile>,
     error: Option<String>,
     since: Timestamp,
-    /// Whether the manifests here are all there are: the source was read, now or in an earlier life.
+    /// `true` once this agent or an earlier one has read the source: `files` then has all its manifests.
     known: bool,
-    /// Manifests of which it is not known what they held last, until they can be read.
+    /// Manifests whose last good content is lost, until they can be read.
     lost: BTreeSet<OsString>,
-    /// The directory that had the manifests last.
+    /// Identity of the directory that held the manifests last.
     directory: Option<Directory>,
-    /// The same, until it is kept on disk.
+    /// The same identity, until it is kept on disk.
     unnoted: Option<Directory>,
     has_links: bool,
     is_silent: bool,
@@ -52,7 +52,7 @@ pub(super) struct Reader {
     begun: bool,
     /// The kubelet that the source belongs to.
     standby: Option<Standby>,
-    /// Pods of which the kubelet's containers run although it is away.
+    /// Namespaces and names of pods whose containers still run although the kubelet is away.
     running: Vec<(String, String)>,
 }
 
@@ -62,19 +62,19 @@ pub(super) struct ManifestFile {
     stamp: Option<Stamp>,
     /// The content in force, until it is kept on disk.
     pub content: Vec<u8>,
-    /// Whether what is in force was kept by an earlier agent, and not read by this one.
+    /// `true` if the content in force was kept by an earlier agent, and not read by this one.
     pub is_recalled: bool,
     /// The pods in force: of the present content if that is good, else of the last good one.
     pub pods: Vec<Arc<Pod>>,
     /// The objects in force, likewise.
     pub objects: Vec<(ObjectKey, Arc<Object>)>,
-    /// Why the present content is not in force.
+    /// Reasons why the present content is not in force.
     pub problems: Vec<Problem>,
-    /// What is doubtful in the present content.
+    /// Doubts about the present content.
     pub warnings: Vec<Problem>,
 }
 
-/// Tells whether a file changed without reading it. Bodies have none.
+/// Metadata that shows whether a file has changed, without reading it. Bodies of URLs have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: (u64, u64),
@@ -124,27 +124,27 @@ impl Reader {
         &self.path
     }
 
-    /// Why the source cannot be read now.
+    /// Returns why the source cannot be read now.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// Since when that is so, or since when it can be read.
+    /// Returns since when the source cannot be read, or since when it can.
     pub fn since(&self) -> Timestamp {
         self.since
     }
 
-    /// Whether it is known what is wanted of it: not while nobody knows whether its kubelet is there.
+    /// Returns whether it is known which pods the source wants; not while it is undecided whether its kubelet is there.
     pub fn is_known(&self) -> bool {
         self.known && self.lost.is_empty() && !matches!(self.role(), Role::Undecided(_))
     }
 
-    /// The pods that it has, whether or not they are run here.
+    /// Returns the source's pods, whether or not they are run here.
     pub fn pods(&self) -> impl Iterator<Item = &PodKey> {
         self.files.values().flat_map(|file| &file.pods).map(|pod| &pod.key)
     }
 
-    /// The kubelet that it belongs to.
+    /// Returns the kubelet that the source belongs to.
     pub fn standby(&mut self) -> Option<&mut Standby> {
         self.standby.as_mut()
     }
@@ -153,7 +153,7 @@ impl Reader {
         self.standby.as_ref().map_or(Role::Ours, Standby::role)
     }
 
-    /// Why a pod of this source is not run here: one pod never runs twice.
+    /// Returns why a pod of this source is not run here: no pod may run twice.
     pub fn withheld(&self, pod: &PodKey) -> Option<String> {
         match self.role() {
             Role::Ours => {
@@ -164,27 +164,27 @@ impl Reader {
         }
     }
 
-    /// Whether pods wait for the end of containers, which nobody reports.
+    /// Returns whether pods wait for the end of a kubelet's containers, which nobody reports.
     pub fn awaits_ends(&self) -> bool {
         !self.running.is_empty()
     }
 
-    /// Whether manifests are links, whose targets' changes the kernel does not report (R-INOT-9).
+    /// Returns whether manifests are links, whose targets' changes the kernel does not report (R-INOT-9).
     pub fn has_links(&self) -> bool {
         self.has_links
     }
 
-    /// Whether the source is on a file system that others change unseen (R-INOT-8).
+    /// Returns whether the source is on a file system that others change unseen (R-INOT-8).
     pub fn is_silent(&self) -> bool {
         self.is_silent
     }
 
-    /// The manifests, by path, in lexical order.
+    /// Returns the manifests by path, in lexical order.
     pub fn files(&self) -> impl Iterator<Item = (PathBuf, &ManifestFile)> {
         self.files.iter().map(|(name, file)| (self.path_of(name), file))
     }
 
-    /// Reads what changed. Files in `writing` are being written and stay as they were.
+    /// Reads what has changed. Files in `writing` are being written: their last content stays.
     pub fn read(&mut self, writing: &HashSet<PathBuf>) {
         self.running = match &self.standby {
             Some(standby) if standby.role() == Role::Ours => kubelets::running(&standby.kubelet().runtime_state),
@@ -221,7 +221,7 @@ impl Reader {
         }
     }
 
-    /// Writes down what changed since the last time, for the next life.
+    /// Writes changed content to disk, for the agent's next start.
     pub fn keep(&mut self) {
         if !self.known || self.error.is_some() {
             return;
@@ -231,7 +231,7 @@ impl Reader {
         }
         for name in std::mem::take(&mut self.unkept) {
             let done = match self.files.get(&name) {
-                // It came back broken; what it was before it went counts no more.
+                // The file came back with bad content; the content from before its removal no longer counts.
                 Some(file) if file.content.is_empty() => self.last_good.forget(&name),
                 Some(file) => self.last_good.keep(&name, &file.content),
                 None => self.last_good.forget(&name),
@@ -258,7 +258,7 @@ impl Reader {
         done.is_ok()
     }
 
-    /// Takes up what was in force in an earlier life, until the source says otherwise.
+    /// Restores the content that an earlier agent kept, until the source is read.
     fn recall(&mut self) {
         let kept = match self.last_good.load() {
             Ok(Some(kept)) => kept,
@@ -290,7 +290,7 @@ impl Reader {
         }
     }
 
-    /// What is there, or why it cannot be had.
+    /// Lists the source, or returns why it cannot be read.
     fn list(&self) -> Result<Listing, String> {
         let failed = |error: io::Error| match error.kind() {
             ErrorKind::NotFound => format!("{} does not exist", self.path.display()),
@@ -321,7 +321,7 @@ impl Reader {
         Ok(found)
     }
 
-    /// Remembers the directory that has the manifests.
+    /// Remembers the identity of the directory that holds the manifests.
     fn note_directory(&mut self, found: &Listing) {
         let Some(directory) = found.directory.filter(|_| found.has_files || found.is_meant) else { return };
         if self.directory.is_none_or(|last| !last.is(&directory)) {
@@ -374,14 +374,14 @@ impl Reader {
     }
 }
 
-/// Whether a path is on a file system that others change unseen.
+/// Returns whether a path is on a file system that others change unseen.
 fn is_silent(path: &Path) -> bool {
     let kind = rustix::fs::statfs(path).ok().and_then(|found| u32::try_from(found.f_type).ok());
     kind.is_some_and(|kind| SILENT.contains(&kind))
 }
 
 impl ManifestFile {
-    /// Puts what was decoded in force.
+    /// Puts a decoded manifest in force.
     pub fn take(&mut self, manifest: Manifest, content: Vec<u8>) {
         self.pods = manifest.pods.into_iter().map(Arc::new).collect();
         self.objects = manifest.objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect();
@@ -392,7 +392,7 @@ impl ManifestFile {
     }
 }
 
-/// What is in a file, and who may read it.
+/// Content and metadata of a manifest file.
 struct Loaded {
     content: Vec<u8>,
     entry: Metadata,
@@ -413,11 +413,11 @@ impl Loaded {
     }
 }
 
-/// The content of a manifest file.
+/// Reads a manifest file.
 fn load(path: &Path) -> Result<Loaded, Vec<Problem>> {
     let failed = |message: String| vec![Problem { message, ..Problem::default() }];
     let unreadable = |error: io::Error| failed(format!("cannot be read: {error}"));
-    // Never a FIFO, whose writer it would wait for (R-FILE-6).
+    // `open` refuses FIFOs: reading one would wait for a writer (R-FILE-6).
     let file = open(path, Links::Follow).map_err(|error| match error.kind() {
         ErrorKind::InvalidInput => failed("is not a regular file: a manifest is a file or a link to one".to_owned()),
         _ => unreadable(error),

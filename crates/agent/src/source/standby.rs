@@ -15,36 +15,37 @@ use tokio::{
 use super::{kubelets, lock::Lock};
 use crate::config::Kubelet;
 
-/// How often the kubelet is asked whether it is there.
+/// Period of polling the kubelet.
 const PERIOD: Duration = Duration::from_secs(2);
-/// The same while its pods are run here: one that comes back starts them at once.
+/// The period while its pods run here or its lock is held: a kubelet that comes back starts the pods at once.
 const EAGER: Duration = Duration::from_millis(200);
-/// How long it may take to answer.
+/// Time that the kubelet has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Who runs the pods of a source.
+/// The decision who runs the pods of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// We do.
+    /// This agent does.
     Ours,
-    /// The kubelet does.
+    /// The kubelet does, or may: the pods do not run here, for this reason.
     StandBy(String),
-    /// Nobody knows yet: what runs of them here runs on, nothing is started.
+    /// Not known yet, for this reason: pods that run here run on, and none is started.
     Undecided(String),
 }
 
-/// Follows one kubelet.
+/// Presence of one kubelet, found by polling.
 #[derive(Debug)]
 pub(super) struct Standby {
     kubelet: Kubelet,
-    /// Since when it has not answered, as far as was asked.
+    /// Time of the first of the unanswered polls since the last answer.
     silent: Option<Instant>,
-    /// Whether it was heard since this agent started.
+    /// `true` once the kubelet has answered this agent, or got its lock back from it.
     heard: bool,
     asked: bool,
-    /// When a container was last added to or taken from where containerds note what runs, in each of these places.
+    /// Modification times of the directories in which containerds keep running containers: they change with each
+    /// container that comes or goes.
     noted: Vec<Option<SystemTime>>,
-    /// What keeps its pods from being run twice, where it has that.
+    /// The kubelet's lock file, if it has one: it keeps the pods from running twice.
     lock: Option<Lock>,
 }
 
@@ -58,12 +59,13 @@ impl Standby {
         &self.kubelet
     }
 
-    /// How soon it is to be asked again.
+    /// Returns the time until the next poll.
     pub fn period(&self) -> Duration {
         if self.role() == Role::Ours || self.lock.as_ref().is_some_and(Lock::is_held) { EAGER } else { PERIOD }
     }
 
-    /// Asks it. Whether the role has changed, or what runs of the kubelet's may have.
+    /// Polls the kubelet. Returns whether the role has changed or, while the pods run here, the kubelet's containers
+    /// may have.
     pub async fn ask(&mut self) -> bool {
         let before = self.role();
         let noted = kubelets::bundles(&self.kubelet.runtime_state);
@@ -82,7 +84,8 @@ impl Standby {
         before != self.role() || (is_news && before == Role::Ours)
     }
 
-    /// Takes the lock before its pods are run here. An agent that has just started may be running them already.
+    /// Takes the lock before the kubelet's pods run here. When this agent has just started, its predecessor's may run
+    /// already.
     fn claim(&mut self) {
         let is_wanted = self.is_away() || (self.silent.is_some() && !self.heard);
         if let Some(lock) = &mut self.lock {
@@ -93,17 +96,18 @@ impl Standby {
         }
     }
 
-    /// Whether it has not answered for as long as it takes.
+    /// Returns whether the kubelet has not answered for `absent_for`.
     fn is_away(&self) -> bool {
         self.silent.is_some_and(|since| since.elapsed() >= self.kubelet.absent_for)
     }
 
-    /// Whether it is there, and the lock still ours.
+    /// Returns whether the kubelet is back while we still hold its lock.
     pub fn is_to_be_released(&self) -> bool {
         self.lock.as_ref().is_some_and(Lock::is_held) && matches!(self.role(), Role::StandBy(_))
     }
 
-    /// Gives it the lock: nothing of its pods is left here. It answers when it has got up.
+    /// Releases the lock to the kubelet, once none of its pods is left here. It counts as heard: it answers when it is
+    /// up.
     pub fn release(&mut self) {
         if let Some(lock) = &mut self.lock {
             tracing::info!(lock = %lock.path().display(), "the pods of a kubelet are handed back to it");
@@ -113,7 +117,7 @@ impl Standby {
         self.silent = None;
     }
 
-    /// Who runs the pods now.
+    /// Returns who runs the pods now.
     pub fn role(&self) -> Role {
         match &self.lock {
             Some(lock) if lock.is_awaited() => Role::StandBy(format!(
@@ -132,7 +136,7 @@ impl Standby {
         }
     }
 
-    /// The same by what was heard of it.
+    /// Returns who runs the pods by the kubelet's answers alone.
     fn heard_role(&self) -> Role {
         let (address, seconds) = (self.kubelet.address, self.kubelet.absent_for.as_secs());
         match self.silent {
@@ -152,7 +156,7 @@ impl Standby {
     }
 }
 
-/// Whether something speaks HTTP there: also a kubelet that calls itself unhealthy runs its pods.
+/// Returns whether an HTTP server answers there: a kubelet that calls itself unhealthy runs its pods, too.
 async fn answers(address: SocketAddr) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -174,7 +178,7 @@ mod tests {
     use super::{Role, Standby};
     use crate::config::Kubelet;
 
-    /// Answers one question.
+    /// Answers one poll.
     async fn answer(listener: &TcpListener) {
         let (mut stream, _) = listener.accept().await.expect("a question");
         stream.write_all(b"HTTP/1.1 500 Internal Server Error\r\n\r\n").await.expect("answered");

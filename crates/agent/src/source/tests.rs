@@ -1,4 +1,4 @@
-//! URL sources, against servers on the loopback.
+//! Tests of URL sources against servers on the loopback.
 
 #![allow(clippy::disallowed_methods, reason = "a test measures")]
 
@@ -43,7 +43,7 @@ fn pod(name: &str, image: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\n{spec}\n")
 }
 
-/// A certificate that `ca.der` vouches for, and its key.
+/// A certificate signed by `ca.der`, and its key.
 const CERTIFICATE: (&[u8], &[u8]) = (include_bytes!("testdata/cert.der"), include_bytes!("testdata/key.der"));
 
 const SECRET: &str = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n";
@@ -129,7 +129,7 @@ async fn what_has_not_changed_is_no_news() {
     assert_eq!(fetcher.ask().await, Some(News::Back), "R-HTTP-5");
     assert_eq!(fetcher.ask().await, Some(body("b", false)));
     let asked: Vec<_> = server.requests().iter().map(|it| it.contains("if-none-match: \"1\"")).collect();
-    // The fourth answer had no name for the same body.
+    // The fourth answer had the same body, but no ETag.
     assert_eq!(asked, [false, false, true, true, false, false, false], "R-GAP-33");
 }
 
@@ -211,7 +211,7 @@ async fn https_is_believed_only_from_whom_the_roots_vouch_for() {
     roots.add(include_bytes!("testdata/ca.der")[..].into()).expect("it is a certificate");
     let server = Server::secured(vec![ok("a")], CERTIFICATE).await;
     let source = |server: &Server| source(&format!("https://127.0.0.1:{}/", server.port));
-    // Nobody's roots, and the system's.
+    // A client without roots, and one with the system's.
     let strangers = [Client::new(source(&server)).trusting(RootCertStore::empty()), Client::new(source(&server))];
     for mut client in strangers {
         let error = client.get(None).await.expect_err("it is unknown");

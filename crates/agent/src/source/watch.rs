@@ -15,33 +15,33 @@ use rustix::io::Errno;
 use stanchion_untrusted::read_kernel;
 use tokio::time::Instant;
 
-/// Room for one read of events: the kernel's records are at most 272 bytes.
+/// Size of the buffer for events, bytes: one of the kernel's records has at most 272.
 const BUFFER: usize = 4096;
-/// A file that is being written is read when its writer closes it, or when it has been quiet this long. One that is closed again
-/// within this time is being written in pieces, and read when it has been quiet (R-INOT-5).
+/// Time without a write after which a file is read although its writer has not closed it. A file that is closed twice
+/// within this time is being written in pieces, and is read when it has been quiet (R-INOT-5).
 const QUIET: Duration = Duration::from_millis(250);
 
-/// What happened, as far as it matters for when to read.
+/// A change, by when it calls for a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// A file is complete, or anything else that is worth reading at once.
     Written,
-    /// A file went; it may come back at once.
+    /// A file was removed; it may come back at once.
     Removed,
     /// A file is being written.
     BeingWritten,
 }
 
-/// Watches the sources and their parent directories.
+/// Watcher of the sources and their parent directories.
 pub(super) struct Watch {
     paths: Vec<PathBuf>,
     stream: Option<EventStream<Vec<u8>>>,
     watches: HashMap<WatchDescriptor, PathBuf>,
     /// Files whose writer has not finished, with the time of the last write.
     writing: HashMap<PathBuf, Instant>,
-    /// When files that were written to were closed last.
+    /// Times at which written files were last closed.
     closed: HashMap<PathBuf, Instant>,
-    /// Why something is not watched.
+    /// Reason why something is not watched.
     refusal: Option<String>,
 }
 
@@ -57,12 +57,12 @@ impl Watch {
         }
     }
 
-    /// Whether the kernel reports changes; without that, only reading often finds them (R-INOT-8).
+    /// Returns whether the kernel reports changes; otherwise only frequent reads find them (R-INOT-8).
     pub fn is_working(&self) -> bool {
         self.refusal.is_none()
     }
 
-    /// Why the kernel does not report changes, and what would help.
+    /// Returns why the kernel does not report changes, and what would help.
     pub fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
@@ -88,7 +88,7 @@ impl Watch {
             }
         }
         for old in self.watches.keys().filter(|old| !found.contains_key(*old)) {
-            // It is gone already if the directory is.
+            // The watch is gone already if the directory is.
             if let Err(error) = stream.watches().remove(old.clone()) {
                 tracing::trace!(%error, "dropping an old watch");
             }
@@ -97,23 +97,24 @@ impl Watch {
         self.stream = Some(stream);
     }
 
-    /// Files that a writer has not finished.
+    /// Returns the files that a writer has not finished.
     pub fn being_written(&self) -> HashSet<PathBuf> {
         self.writing.keys().cloned().collect()
     }
 
-    /// When the first of them has been quiet for long enough.
+    /// Returns when the first of these files will have been quiet for long enough.
     pub fn quiet_at(&self) -> Option<Instant> {
         self.writing.values().min().map(|last| *last + QUIET)
     }
 
-    /// Takes files that were quiet for so long as finished: their writer keeps them open, or is done with the pieces.
+    /// Counts files as finished that have been quiet for long enough: their writer keeps them open, or is done with the
+    /// pieces.
     pub fn settle(&mut self) {
         self.writing.retain(|_, last| last.elapsed() + Duration::from_millis(5) < QUIET);
         self.closed.retain(|_, last| last.elapsed() < QUIET);
     }
 
-    /// The next change.
+    /// Waits for the next change.
     ///
     /// *Cancel-safe:* an event is taken from the stream and noted in one step.
     pub async fn next(&mut self) -> Change {
@@ -175,13 +176,13 @@ impl Watch {
         Some(change)
     }
 
-    /// Notes that a file was closed by its writer. Whether it was a moment ago too.
+    /// Notes that a writer has closed a file. Returns whether one had done so less than [`QUIET`] ago.
     fn is_closed_again(&mut self, path: &Path) -> bool {
         self.closed.insert(path.to_owned(), crate::clock::instant()).is_some_and(|last| last.elapsed() < QUIET)
     }
 }
 
-/// Whether the kernel has no room for another watch or notifier.
+/// Returns whether the kernel has no room for another watch or inotify instance.
 fn is_short(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
@@ -231,7 +232,7 @@ mod tests {
         assert!(child.expect("unshare can be run").success());
     }
 
-    /// What the test above runs in a process of its own.
+    /// Runs in a process of its own, started by the test above.
     #[tokio::test]
     async fn watches_in_its_environment() {
         let Some(path) = std::env::var_os("WATCH") else { return };

@@ -13,10 +13,11 @@ use stanchion_runtime::SandboxState;
 use super::Facts;
 use crate::plan::together;
 
-/// The newest manifest is in force. False while a broken edit or a missing image keeps the last good one running.
+/// Condition that the newest manifest is in force. False while a broken edit or a missing image keeps the last good one
+/// running.
 const MANIFEST_IN_FORCE: &str = "stanchion.dev/ManifestInForce";
 
-/// The conditions; the containers in the manifest's order.
+/// Returns the conditions. The containers are in the manifest's order.
 pub(super) fn conditions(
     facts: &Facts<'_>,
     phase: &str,
@@ -42,7 +43,7 @@ pub(super) fn conditions(
     verdicts.into_iter().chain(together).chain(stale).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
 }
 
-/// Whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).
+/// Returns whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).
 fn ready(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
     let sidecars = inits.iter().filter(|init| is_sidecar(pod, init));
     let unready: Vec<_> = sidecars.chain(containers).filter(|it| !it.ready).map(|it| it.name.as_str()).collect();
@@ -54,7 +55,8 @@ fn ready(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[Contai
     }
 }
 
-/// Whether nothing is left to wait for beside the containers (R-CND-6): no condition of a readiness gate is ever set on a lone node.
+/// Returns whether the pod has no readiness gates (R-CND-6): on a node without a control plane nobody sets their
+/// conditions.
 fn gated(pod: &Pod) -> Verdict {
     match pod.readiness_gates.first() {
         None => Verdict::yes(),
@@ -65,7 +67,7 @@ fn gated(pod: &Pod) -> Verdict {
     }
 }
 
-/// Whether all init containers have done their part, once (R-CND-4).
+/// Returns whether all init containers have completed, or started if sidecars, once (R-CND-4).
 fn initialized(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
     let is_done = |init: &ContainerStatus| if is_sidecar(pod, init) { init.started == Some(true) } else { init.ready };
     let has_begun = containers.iter().any(|container| {
@@ -106,7 +108,7 @@ impl Verdict {
 
 fn condition(facts: &Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {
     let status = if verdict.holds { "True" } else { "False" };
-    // The time moves only when the status does (R-CND-7).
+    // The transition time changes only when the status does (R-CND-7).
     let last = facts.last.and_then(|last: &PodStatus| last.conditions.as_ref());
     let last = last.and_then(|conditions| conditions.iter().find(|last| last.type_ == kind && last.status == status));
     let since = last.and_then(|last| last.last_transition_time.clone());

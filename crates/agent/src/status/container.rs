@@ -22,16 +22,17 @@ use crate::plan::{
     view::Instance,
 };
 
-/// A pod as it is seen: what its containers' statuses are made from.
+/// Inputs of the statuses of a pod's containers.
 pub(super) struct Seen<'a> {
     pub facts: &'a Facts<'a>,
     pub fate: Fate,
-    /// Whether its init containers have done their part.
+    /// `true` once its init containers have completed, or started if sidecars.
     pub is_initialized: bool,
 }
 
 impl Seen<'_> {
-    /// An init container that is no sidecar is ready when it is done, and has started as long as it runs (R-CS-6).
+    /// Returns the status of an init container. A plain one is `ready` once it has succeeded, and `started` while it
+    /// runs (R-CS-6).
     pub fn init_container(&self, container: &Container) -> ContainerStatus {
         let status = self.container(container);
         if container.runs_always() {
@@ -49,7 +50,7 @@ impl Seen<'_> {
         let facts = self.facts;
         let mut instances = facts.view.instances(facts.pod, &container.name);
         let mut newest = instances.pop();
-        // As long as the hook of another life goes on, what is shown is the one before.
+        // While the `postStart` hook of a restarted container runs, the status shows the instance before it.
         if instances.last().is_some_and(|last| newest.is_some_and(|it| self.is_beginning(container, it, *last))) {
             newest = instances.pop();
         }
@@ -95,7 +96,7 @@ impl Seen<'_> {
         }
     }
 
-    /// The waiting state of a container that ended and is to run again but cannot yet (R-CS-4).
+    /// Returns the waiting state of a container that ended and is to run again but cannot yet (R-CS-4).
     fn waiting(&self, container: &Container, newest: &Instance<'_>) -> Option<WireState> {
         let facts = self.facts;
         if self.fate.is_over() || !matches!(newest.container.state, ContainerState::Exited { .. }) {
@@ -131,7 +132,7 @@ impl Seen<'_> {
         Some(wait("CrashLoopBackOff", Some(message)))
     }
 
-    /// Whether a life after another has its `postStart` hook before it.
+    /// Returns whether a restarted container has not completed its `postStart` hook yet.
     fn is_beginning(&self, container: &Container, newest: Instance<'_>, last: Instance<'_>) -> bool {
         let is_here =
             newest.sandbox.id == last.sandbox.id && matches!(last.container.state, ContainerState::Exited { .. });
@@ -139,11 +140,11 @@ impl Seen<'_> {
         is_here && runs && !life::is_up(container, newest.container, self.facts.history)
     }
 
-    /// The state of a container that has never been.
+    /// Returns the state of a container that has no instance.
     fn not_yet(&self, container: &Container) -> WireState {
         let facts = self.facts;
         let is_init = facts.pod.init_containers.iter().any(|init| init.name == container.name);
-        // The runtime has forgotten it (R-INIT-4).
+        // The runtime has forgotten the init container (R-INIT-4).
         if is_init && self.is_initialized && !container.runs_always() {
             return forgotten();
         }
@@ -153,7 +154,7 @@ impl Seen<'_> {
         if let Some(failure) = facts.history.start_failure(&container.name) {
             return wait(failure.reason, Some(failure.message.clone()));
         }
-        // What does not have its turn yet is kept by what has.
+        // A container whose turn has not come waits for the init containers, not for its image.
         let has_turn = self.is_initialized || is_init || facts.pod.init_containers.is_empty();
         if let Some(waiting) = image_waiting(facts, container).filter(|_| has_turn) {
             return waiting;
@@ -162,7 +163,7 @@ impl Seen<'_> {
         wait(self.first_reason(), message)
     }
 
-    /// What a container waits for before anything has happened (R-CS-2).
+    /// Returns the waiting reason before anything has happened (R-CS-2).
     fn first_reason(&self) -> &'static str {
         match self.facts.pod.init_containers.is_empty() {
             true => "ContainerCreating",
@@ -173,7 +174,7 @@ impl Seen<'_> {
     fn now(&self, container: &Container, info: &ContainerInfo) -> WireState {
         match &info.state {
             ContainerState::Created => wait(self.first_reason(), None),
-            // It has not started as long as its hook goes on.
+            // A container has not started while its `postStart` hook runs.
             ContainerState::Running { .. } if !life::is_up(container, info, self.facts.history) => {
                 wait(self.first_reason(), None)
             }
@@ -187,13 +188,13 @@ impl Seen<'_> {
     }
 }
 
-/// The manifest's own words for a container.
+/// Returns the container as the manifest has it.
 fn wire<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a WireContainer> {
     let spec = facts.pod.wire.spec.as_ref()?;
     spec.init_containers.iter().flatten().chain(&spec.containers).find(|container| container.name == name)
 }
 
-/// What is mounted in a container (R-CS-1).
+/// Returns the mounts of a container (R-CS-1).
 fn mounts(container: &WireContainer) -> Option<Vec<VolumeMountStatus>> {
     let status = |mount: &VolumeMount| VolumeMountStatus {
         name: mount.name.clone(),
@@ -210,7 +211,7 @@ fn mounts(container: &WireContainer) -> Option<Vec<VolumeMountStatus>> {
     Some(mounts.iter().map(status).collect())
 }
 
-/// The end of a container that was removed so that all start again (R-RSP-4).
+/// Returns the terminated state of a container that was removed by `RestartAllContainers` (R-RSP-4).
 fn removed() -> WireState {
     let terminated = ContainerStateTerminated {
         exit_code: 137,
@@ -221,7 +222,7 @@ fn removed() -> WireState {
     WireState { terminated: Some(terminated), ..WireState::default() }
 }
 
-/// The end of an init container that nobody remembers: others have run after it.
+/// Returns the terminated state of an init container that the runtime has forgotten: others have run after it.
 fn forgotten() -> WireState {
     let message = "Unable to get init container status from container runtime and pod has been initialized, treat it \
                    as exited normally";
@@ -233,7 +234,8 @@ fn forgotten() -> WireState {
     WireState { terminated: Some(terminated), ..WireState::default() }
 }
 
-/// The state of a container whose image could not be had (R-IMG-4). While it is tried again, the last failure stands.
+/// Returns the waiting state of a container whose image could not be fetched (R-IMG-4). During the next try it keeps
+/// the last failure.
 fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> {
     let (need, state) = facts.history.missing_image(facts.pod, container)?;
     let (image, failure) = (need.image, state.failure()?);
@@ -246,7 +248,8 @@ fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> 
     }
 }
 
-/// A container's last words: its share of what a status has room for (R-TMSG-2).
+/// Returns the termination message of a container, cut to its share of the 12 KiB that a status has for them
+/// (R-TMSG-2).
 fn words(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
     const ROOM: usize = 12 << 10;
     let mut words = facts.history.message(&info.id).filter(|words| !words.is_empty())?;
@@ -257,7 +260,7 @@ fn words(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
     Some(words.to_owned())
 }
 
-/// How a container ended (R-TERM-8).
+/// Returns the terminated state of a container (R-TERM-8).
 fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
     let ContainerState::Exited { code, started_at, finished_at, oom_killed } = &info.state else {
         return WireState::default();
@@ -290,7 +293,7 @@ fn wait(reason: &str, message: Option<String>) -> WireState {
     WireState { waiting: Some(waiting), ..WireState::default() }
 }
 
-/// Whole seconds as Go prints a duration: `10s`, `2m40s`, `5m0s` (R-BCK-4).
+/// Formats whole seconds as Go prints a duration: `10s`, `2m40s`, `5m0s` (R-BCK-4).
 fn go_duration(seconds: u64) -> String {
     match seconds / 60 {
         0 => format!("{seconds}s"),

@@ -7,7 +7,7 @@ use stanchion_pod::{
 
 use crate::plan::fate::Fate;
 
-/// How a container stands, as far as the phase goes.
+/// State of a container, as far as the phase depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stand {
     Waiting,
@@ -39,7 +39,7 @@ pub(super) fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers
     }
 }
 
-/// What waits after an end has ended.
+/// Returns the state of a container. One that waits after an exit counts as ended.
 fn stand(container: &ContainerStatus) -> Stand {
     let state = container.state.as_ref();
     match () {

@@ -1,4 +1,4 @@
-//! The resources that a running container has, as its status shows them (R-CS-1).
+//! Resources of a running container, as its status shows them (R-CS-1).
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use stanchion_pod::{
 
 use crate::worker::resources::of_container;
 
-/// CPU time, in thousandths of a CPU, up to which the kernel makes no difference: a kubelet shows what the manifest says.
+/// Largest CPU limit and request, in millicores, that the kernel raises to its minimum: a kubelet shows the manifest's.
 const LEAST_LIMIT: u64 = 10;
 const LEAST_REQUEST: u64 = 2;
 
-/// Returns the manifest's resources with the kernel's numbers in place of the manifest's: the kernel's are rounded, and come from
-/// the pod's own resources where the container has none. A list that the manifest leaves out or empty stays so.
+/// Returns the manifest's resources with the kernel's values: these are rounded, and come from the pod's own resources
+/// where the container has none. A list that the manifest leaves out or empty stays so.
 pub(super) fn in_force(pod: &Pod, container: &Container, mut given: ResourceRequirements) -> ResourceRequirements {
-    // The node's memory decides of nothing that is shown.
+    // The node's memory affects no value that is shown.
     let numbers = of_container(pod, container, 0);
     let is_some = |list: &&mut BTreeMap<String, Quantity>| !list.is_empty();
     if let Some(limits) = given.limits.as_mut().filter(is_some) {
@@ -41,7 +41,7 @@ pub(super) fn in_force(pod: &Pod, container: &Container, mut given: ResourceRequ
     given
 }
 
-/// Thousandths in Kubernetes' canonical form: `300m`, `2`.
+/// Formats thousandths in Kubernetes' canonical form: `300m`, `2`.
 fn milli(amount: u64) -> String {
     match (amount / 1000, amount % 1000) {
         (whole, 0) => decimal(whole),
@@ -53,7 +53,7 @@ fn decimal(amount: u64) -> String {
     suffixed(amount, 1000, &["", "k", "M", "G", "T", "P", "E"])
 }
 
-/// Bytes in Kubernetes' canonical form: `32Mi`, `9500000`.
+/// Formats bytes in Kubernetes' canonical form: `32Mi`, `9500000`.
 fn binary(bytes: u64) -> String {
     suffixed(bytes, 1024, &["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"])
 }
@@ -88,7 +88,7 @@ mod tests {
         format!("{} / {}", list(shown.limits), list(shown.requests))
     }
 
-    /// The recordings `resources/pod-level-guaranteed` and `resources/limits-tiny-and-sidecar-request`.
+    /// Compares with the recordings `resources/pod-level-guaranteed` and `resources/limits-tiny-and-sidecar-request`.
     #[test]
     fn a_running_container_shows_what_the_kernel_was_told() {
         let pod = "resources: {limits: {cpu: 300m, memory: 96Mi}}, ";

@@ -1,4 +1,4 @@
-//! Statuses, from what is observed.
+//! Tests of statuses from observed state.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -21,7 +21,7 @@ fn at(seconds: u64) -> Timestamp {
     later(start, std::time::Duration::from_secs(seconds))
 }
 
-/// A pod of these containers and, if it has any, sidecars.
+/// Returns a pod of these containers and, if `sidecar` is set, the sidecar `side`.
 fn pod(policy: &str, sidecar: bool, containers: &[&str]) -> Pod {
     let side = if sidecar { "  initContainers: [{name: side, image: i, restartPolicy: Always}]\n" } else { "" };
     let containers: String = containers.iter().map(|name| format!("  - {{name: {name}, image: i}}\n")).collect();
@@ -38,7 +38,7 @@ fn labels(pod: &Pod) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// What there is of a pod: instances of its containers, the older ones first.
+/// Observed state of a pod: instances of its containers, the older ones first.
 struct Scene {
     pod: Pod,
     instances: Vec<(&'static str, u32, ContainerState)>,
@@ -143,7 +143,7 @@ fn the_phase_follows_from_policy_and_containers() {
         ] {
             let mut states = states.to_vec();
             if sidecar {
-                // It ends with the others.
+                // The sidecar ends with the others.
                 let is_over = matches!(expected, "Succeeded" | "Failed");
                 states.push(("side", if is_over { ok.clone() } else { up.clone() }));
             }
@@ -151,7 +151,7 @@ fn the_phase_follows_from_policy_and_containers() {
             assert_eq!(found.phase.as_deref(), Some(expected), "{policy}, sidecar: {sidecar}, {states:?}");
         }
     }
-    // A sidecar alone does not make a pod that has begun: nothing regular was ever there.
+    // A pod of which only a sidecar runs has not begun: no regular container was ever there.
     let alone = Scene::of(pod("Always", true, &["a"]), &[("side", up)]).status();
     assert_eq!(alone.phase.as_deref(), Some("Pending"), "R-PH-2");
 }
@@ -165,7 +165,7 @@ fn conditions_are_those_of_a_kubelet_in_its_order() {
     assert_eq!(kinds, all.map(|kind| (kind, "True")), "R-CND-1, R-CND-2, R-CND-3, R-PRB-14");
     assert!(container(&up, "side").ready && container(&up, "a").ready, "R-PRB-14");
 
-    // A sidecar that is down is no other container's fault, but the pod is not ready.
+    // A sidecar that is down leaves the other container ready, but not the pod.
     scene.instances[1].2 = exited(1);
     scene.last = Some(up.clone());
     scene.now = 100;
@@ -202,7 +202,7 @@ fn a_container_is_its_newest_instance_and_the_one_before() {
     assert_eq!((last.exit_code, last.reason.as_deref(), last.signal), (7, Some("Error"), None), "R-CS-8");
     assert_eq!(last.finished_at.as_ref().map(|it| it.0), Some(at(4)), "R-CS-8");
 
-    // How it ended nobody knows: the node was switched off.
+    // The exit code is unknown: the node was switched off.
     let unknown = ContainerState::Exited { code: None, started_at: None, finished_at: None, oom_killed: false };
     scene.instances = vec![("a", 0, unknown), ("a", 1, running())];
     let found = scene.status();

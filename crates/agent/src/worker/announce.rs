@@ -1,4 +1,4 @@
-//! Turns that a pod takes by itself, as events.
+//! Events for changes that nobody asked for: back-off, deadline exceeded.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ use crate::{
 };
 
 impl<R: Runtime> Worker<R> {
-    /// Says once that a container waits for its restart (R-BCK-4) or for its image, and that the pod's time is over (R-ADL-1).
+    /// Emits one event each when a container waits for its restart (R-BCK-4) or for its image, and when the pod is past
+    /// its `activeDeadlineSeconds` (R-ADL-1).
     pub(super) fn announce(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let Some(wanted) = desired else { return };
         let Some(pod) = self.shown(desired, remains) else { return };
@@ -38,7 +39,7 @@ impl<R: Runtime> Worker<R> {
         if fate.is_over() {
             return;
         }
-        // An update's images are fetched while what it replaces still runs.
+        // An update's images are pulled while the old revision still runs.
         for need in wanted.pod.all_containers().flat_map(|container| image::needs(&wanted.pod, container)) {
             self.announce_image(&wanted.pod, &need, now);
         }
@@ -57,7 +58,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Says once for each failure that the next pull of an image waits (R-IMG-4).
+    /// Emits one `BackOff` event for each failed pull of an image (R-IMG-4).
     fn announce_image(&mut self, pod: &Pod, need: &Need<'_>, now: Instant) {
         let ImageState::Failed(failure) = self.history.image(&pod.revision, &need.of) else { return };
         if failure.reason != "ErrImagePull" || failure.is_new(now) || !self.history.wait_for_image(&need.of, &failure) {

@@ -1,4 +1,4 @@
-//! A container's and a sandbox's configuration, from the manifest.
+//! Configuration of sandboxes and containers, from the manifest.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -17,7 +17,7 @@ pub(super) fn sandbox(
     config: &AgentConfig,
 ) -> SandboxConfig {
     let own_network = !pod.host_network;
-    // Sidecars' too (R-SYNC-9); a plain init container has none that could still be used.
+    // Sidecars count too (R-SYNC-9); a plain init container ends before its ports are of use.
     let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
     let ports = sidecars.chain(&pod.containers).flat_map(|container| &container.ports).filter(|_| own_network);
     let mut labels = pod_labels(pod);
@@ -50,7 +50,7 @@ fn port_mapping(port: &stanchion_pod::Port) -> Option<PortMapping> {
     Some(PortMapping { protocol, host_port, container_port: port.container_port, host_ip })
 }
 
-/// What a container is started with beyond its manifest.
+/// Inputs of a container's configuration beyond its manifest.
 pub(super) struct Start<'a> {
     pub run: &'a Run,
     pub prepared: Prepared,
@@ -85,7 +85,7 @@ pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> C
     }
 }
 
-/// The agent's memory on the node: who this is and how it is to be stopped when its manifest is gone.
+/// Returns the labels by which a later agent knows the pod, and how to stop it when its manifest is gone.
 fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {
     let pairs = [
         (labels::POD_NAME, pod.key.name.clone()),

@@ -1,4 +1,4 @@
-//! Having a pod's images, beside the worker's loop.
+//! Fetches of a pod's images, in tasks beside the worker's loop.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,13 +25,13 @@ use crate::{
     reference,
 };
 
-/// Pulls going on for a pod.
+/// Progress of a pod's pulls.
 pub(super) type Pulls = BTreeMap<ImageFor, PullProgress>;
 
-/// Images that are being fetched. A fetch ends when its guard is dropped.
+/// Running fetches of a pod's images. Dropping a guard ends its fetch.
 pub(super) type Fetching = HashMap<(Revision, ImageFor), DropGuard>;
 
-/// News of an image.
+/// Message from a fetch to its worker.
 #[derive(Debug)]
 pub(super) struct Fetched {
     revision: Revision,
@@ -42,7 +42,7 @@ pub(super) struct Fetched {
 #[derive(Debug)]
 enum News {
     Progress(PullProgress),
-    /// It is here; pulled just now, or not.
+    /// The image is present; `pulled` tells whether this fetch pulled it.
     Ready {
         pulled: bool,
     },
@@ -54,7 +54,7 @@ enum News {
 }
 
 impl<R: Runtime> Worker<R> {
-    /// Has these images, all at once, in the background.
+    /// Fetches these images in the background, all at once.
     pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, images: Vec<ImageFor>) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
         for need in images.iter().filter_map(|of| image::need(&pod, of)) {
@@ -89,7 +89,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Ends the fetches of every revision but these. A pull that no other pod waits for ends with its fetch.
+    /// Ends the fetches of all revisions but these. A pull that no other pod waits for ends with its fetch.
     pub(super) fn keep_fetches(&mut self, revisions: &[&Revision]) {
         let pulls = &mut self.pulls;
         self.fetching.retain(|(revision, of), _| {
@@ -101,7 +101,7 @@ impl<R: Runtime> Worker<R> {
         });
     }
 
-    /// What events of an image are about: what happens to it, and what keeps the containers that need it.
+    /// Returns the event subjects for an image: one for the image itself, and one for each container that needs it.
     pub(super) fn subjects_of_image(&self, pod: &Pod, of: &ImageFor) -> (Subject, Vec<Subject>) {
         let subject = match of {
             ImageFor::Container(name) => self.subject(Some(pod), name),
@@ -110,7 +110,7 @@ impl<R: Runtime> Worker<R> {
         (subject, image::users(pod, of).map(|user| self.subject(Some(pod), &user.name)).collect())
     }
 
-    /// Takes in the news that have come.
+    /// Takes in the messages that have arrived.
     pub(super) fn take_fetched(&mut self) {
         while let Ok(fetched) = self.fetched.1.try_recv() {
             self.take(fetched);
@@ -121,7 +121,7 @@ impl<R: Runtime> Worker<R> {
         let Fetched { revision, of, news } = fetched;
         let fetch = (revision, of);
         let is_over = !matches!(news, News::Progress(_));
-        // The last words of a fetch that was ended are of no use.
+        // The last message of a fetch that was ended is of no use.
         let is_wanted =
             if is_over { self.fetching.remove(&fetch).is_some() } else { self.fetching.contains_key(&fetch) };
         if !is_wanted {
@@ -151,7 +151,8 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// A container that ran in this revision restarts from the images that are here: their registry may be away.
+    /// Returns the pull policy. A container that ran in this revision restarts from the images on the node: their
+    /// registry may be away.
     fn policy(&self, pod: &Pod, need: &Need<'_>) -> PullPolicy {
         match need.policy {
             PullPolicy::Always if image::users(pod, &need.of).any(|user| self.has_run(pod, user)) => {
@@ -162,12 +163,12 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// That an image was here already.
+/// Returns the event message for an image that is already present.
 pub(super) fn present(image: &str) -> String {
     format!("Container image \"{image}\" already present on machine and can be accessed by the pod")
 }
 
-/// The credentials that the pod's Secrets have for an image, each with where it is from.
+/// Returns the credentials for an image from the pod's `imagePullSecrets`, each with its source.
 fn credentials(pod: &Pod, image: &str, desired: Option<&DesiredPod>) -> Vec<(String, RegistryAuth)> {
     let reference = reference::full(image);
     let objects = desired.map(|desired| &desired.objects);
@@ -179,13 +180,13 @@ fn credentials(pod: &Pod, image: &str, desired: Option<&DesiredPod>) -> Vec<(Str
     secrets.flat_map(|(from, found)| found.into_iter().map(move |it| (from.clone(), auth(it)))).collect()
 }
 
-/// The pod's pull secrets that are not there.
+/// Returns the pod's `imagePullSecrets` that do not exist.
 fn lost<'a>(pod: &'a Pod, desired: Option<&DesiredPod>) -> impl Iterator<Item = &'a str> {
     let objects = desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default();
     pod.pull_secrets.iter().filter(move |secret| !objects.contains_key(*secret)).map(|secret| secret.name.as_str())
 }
 
-/// One image to be had.
+/// Fetch of one image.
 struct Fetch<R> {
     key: PodKey,
     revision: Revision,
@@ -193,10 +194,10 @@ struct Fetch<R> {
     image: String,
     policy: PullPolicy,
     subject: Subject,
-    /// The containers that wait for it.
+    /// Containers that wait for the image.
     users: Vec<Subject>,
     home: String,
-    /// To be tried in turn, then those of the node, and then without any (R-IMG-9, R-IMG-10).
+    /// The pod's credentials, tried in turn; then come those of the node, and then none (R-IMG-9, R-IMG-10).
     credentials: Vec<(String, RegistryAuth)>,
     shared: Arc<Shared<R>>,
     tell: mpsc::Sender<Fetched>,
@@ -231,7 +232,7 @@ impl<R: Runtime> Fetch<R> {
         if self.policy != PullPolicy::Always {
             match home.images.is_present(&*runtime, &reference).await {
                 Ok(true) => {
-                    // Of its own image a container says so itself, when it starts.
+                    // For a container's own image, the start of the container emits this event.
                     if let ImageFor::Volume(_) = self.of {
                         self.events().normal(&self.subject, "Pulled", present(image));
                     }
@@ -269,7 +270,7 @@ impl<R: Runtime> Fetch<R> {
                 let message = format!("Failed to pull image \"{image}\": {}", error.chain());
                 self.events().warning(&self.subject, "Failed", &message);
                 let message = error.chain();
-                // An unreachable registry does not keep down what is here (R-IMG-5).
+                // An unreachable registry does not keep a present image from being used (R-IMG-5).
                 let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
                 if is_away && home.images.is_present(&**runtime, reference).await.unwrap_or(false) {
                     let message =
@@ -283,7 +284,7 @@ impl<R: Runtime> Fetch<R> {
         }
     }
 
-    /// With all credentials there are, in kubelet's order: the pod's, the node's, none.
+    /// Pulls with each of the credentials in turn, in a kubelet's order: the pod's, the node's, none.
     async fn pull_as_anyone(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> Result<Image, Error> {
         let mut refused = Refused::default();
         for (from, auth) in &self.credentials {
@@ -338,7 +339,7 @@ impl<R: Runtime> Fetch<R> {
         }
     }
 
-    /// Says of each container that waits for it why it does.
+    /// Emits an event for each container that waits for the image.
     fn keeps(&self, why: &str) {
         for user in &self.users {
             self.events().warning(user, "Failed", why);
@@ -350,12 +351,13 @@ impl<R: Runtime> Fetch<R> {
     }
 }
 
-/// Whether other credentials may help: these were not enough, and some registries hide what they do not give.
+/// Returns whether other credentials may help. Some registries answer `NotFound` for an image that the credentials may
+/// not read.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Permission | ErrorKind::NotFound)
 }
 
-/// What was said to the credentials that were tried.
+/// Errors for the credentials that were tried.
 #[derive(Default)]
 struct Refused(Vec<String>);
 
@@ -364,7 +366,7 @@ impl Refused {
         self.0.push(format!("with {from}: {why}"));
     }
 
-    /// The last error, with those before it.
+    /// Returns the last error, with those before it.
     fn and(mut self, from: &str, last: Error) -> Error {
         if self.0.is_empty() {
             return last;

@@ -1,4 +1,5 @@
-//! Hooks and probes of the containers that run: begun, heard of, and written down for the agent's next life.
+//! Hooks and probes of running containers: starts their tasks, takes their results, and records them for the next
+//! agent.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,12 +27,12 @@ use crate::{
     probe::{News, Prober, Told},
 };
 
-/// Tasks of a pod's containers, by what they are about. They end with their guards.
+/// Tasks of a pod's containers: probes by container and kind, hooks by container. Dropping a guard ends its task.
 pub(super) type Probes = HashMap<(ContainerId, ProbeKind), DropGuard>;
 pub(super) type Hooks = HashMap<ContainerId, DropGuard>;
 
 impl<R: Runtime> Worker<R> {
-    /// Reads what agents before this one have noted of what runs.
+    /// Reads the hook and probe state that earlier agents recorded for running containers.
     pub(super) async fn recall_lives(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let Some(pod) = self.shown(desired, remains) else { return };
         for container in pod.all_containers().filter(|container| life::is_noted(container)) {
@@ -51,10 +52,10 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Takes in what a hook or probe has come to.
+    /// Takes in the result of a hook or probe.
     pub(super) async fn hear(&mut self, told: Told) {
         let Told { container: id, news } = told;
-        // It may have ended meanwhile, and been removed.
+        // The container may have ended meanwhile, and been removed.
         let Some(info) = self.container(&id) else { return };
         let pod = self.pod_of(&info, None).await;
         let mut life = self.history.life(&id);
@@ -67,7 +68,7 @@ impl<R: Runtime> Worker<R> {
                         let subject = self.subject(pod.as_deref(), &info.name);
                         self.shared.events.warning(&subject, "FailedPostStartHook", "PostStartHook failed");
                         tracing::warn!(pod = %self.key, container = info.name, error, "a postStart hook failed");
-                        // What runs is not stopped because an agent died while its hook ran (I3).
+                        // A running container is not stopped because an agent died while its hook ran (I3).
                         if life.is_adopted { Hook::Done } else { Hook::Failed(error) }
                     }
                 };
@@ -79,7 +80,7 @@ impl<R: Runtime> Worker<R> {
         self.set_life(pod.as_deref(), &info.name, id, life).await;
     }
 
-    /// Notes something of a container's life, on the node too.
+    /// Stores a container's hook and probe state, in memory and on the node.
     async fn set_life(&mut self, pod: Option<&Pod>, name: &str, id: ContainerId, life: Life) {
         if let Some(pod) = pod {
             let (files, name, id, life) = (self.files(pod.uid.clone()), name.to_owned(), id.clone(), life.clone());
@@ -91,7 +92,7 @@ impl<R: Runtime> Worker<R> {
         self.history.set_life(id, life);
     }
 
-    /// Begins a `postStart` hook, beside the loop.
+    /// Starts a `postStart` hook in a task beside the loop.
     pub(super) async fn begin_hook(
         &mut self,
         desired: Option<&DesiredPod>,
@@ -107,7 +108,7 @@ impl<R: Runtime> Worker<R> {
         };
         let Ok(runtime) = self.runtime(&home) else { return };
         let mut life = self.history.life(&id);
-        // Only a hook that an agent has begun is begun once more; one that has not begun is as new.
+        // Only a hook that an earlier agent began is a repetition; a pending one counts as new.
         life.is_adopted = life.hook != Hook::Pending;
         life.hook = Hook::Begun { is_here: true };
         self.set_life(Some(&pod), name, id.clone(), life).await;
@@ -137,8 +138,8 @@ impl<R: Runtime> Worker<R> {
         });
     }
 
-    /// Has the probes put that are to be put, and no others (R-PRB-1, R-PRB-6, R-PRB-9, R-TERM-5). A pod without probes
-    /// costs nothing.
+    /// Starts the probe tasks that are due and stops all others (R-PRB-1, R-PRB-6, R-PRB-9, R-TERM-5). A pod without
+    /// probes costs nothing.
     pub(super) fn watch(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let Some(pod) = self.shown(desired, remains) else { return self.probes.clear() };
         if !pod.all_containers().any(life::has_probes) {
@@ -158,7 +159,7 @@ impl<R: Runtime> Worker<R> {
         self.probes.retain(|probe, _| due.contains(probe));
     }
 
-    /// The probes of a container that are to be put now.
+    /// Returns the probes that a container must have now.
     fn due<'a>(
         &self,
         pod: &Pod,
@@ -189,7 +190,7 @@ impl<R: Runtime> Worker<R> {
         let life = self.history.life(&info.id);
         let started_at = self.history.instant_of(started_at.unwrap_or(info.created_at).into()).unwrap_or_else(instant);
         let wait = after(started_at, probe.initial_delay).saturating_duration_since(instant());
-        // After a restart of the agent the probes of all pods do not come at once (R-PRB-3).
+        // After an agent restart, jitter keeps the probes of all pods from running at once (R-PRB-3).
         let wait = if life.is_adopted { wait.max(spread(&info.id, kind, probe.period)) } else { wait };
         let prober = Prober {
             runtime,
@@ -214,7 +215,7 @@ impl<R: Runtime> Worker<R> {
         });
     }
 
-    /// Where a container is turned to: the pod's address, the node's if it uses the node's network.
+    /// Returns the address for a container's hooks and probes: the pod's, or the node's with `hostNetwork`.
     pub(super) fn turn(&self, pod: Option<&Pod>, sandbox: &SandboxId) -> Turn {
         let remains = self.remains();
         let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
@@ -227,7 +228,7 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// A part of the period that is another for every probe.
+/// Returns the jitter: a stable, per-probe fraction of the period.
 fn spread(container: &ContainerId, kind: ProbeKind, period: Duration) -> Duration {
     let mut hasher = DefaultHasher::new();
     (container, kind).hash(&mut hasher);

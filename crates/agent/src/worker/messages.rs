@@ -1,4 +1,4 @@
-//! The last words of containers that have ended (R-TMSG).
+//! Termination messages of containers that have ended (R-TMSG).
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,13 +8,13 @@ use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 use super::Worker;
 use crate::{desired::DesiredPod, logs, observe::Remains, plan::view::View};
 
-/// What of a log stands for words that a container did not leave: lines, and bytes of them (R-TMSG-3).
+/// Largest part of the log's tail that replaces a missing termination message: lines, and bytes of them (R-TMSG-3).
 const FROM_LOG: (usize, usize) = (80, 2048);
-/// How often and how long it is waited for what a container wrote last to reach its log.
+/// Number and interval of the reads that wait until a container's last output has reached its log.
 const LATE: (u32, Duration) = (10, Duration::from_millis(20));
 
 impl<R: Runtime> Worker<R> {
-    /// Reads the words of those that have ended since the last time.
+    /// Reads the termination messages of containers that have ended since the last call.
     pub(super) async fn read_messages(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let ended = |info: &&ContainerInfo| matches!(info.state, ContainerState::Exited { .. });
         let mut all = remains.iter().flat_map(|(_, remains)| &remains.containers).filter(ended);
@@ -47,7 +47,7 @@ impl<R: Runtime> Worker<R> {
         if !words.is_empty() || !failed || !container.message_from_log {
             return words;
         }
-        // Its last line may be written after its end: what was read twice is all of it.
+        // The runtime may write the last line after the container's end: the log is complete when two reads agree.
         let mut last = String::new();
         for _ in 0..LATE.0 {
             let words = self.end_of_log(pod, container, info, home).await;
@@ -73,7 +73,7 @@ impl<R: Runtime> Worker<R> {
                 Err(_) => Vec::new(),
             },
         };
-        // It may begin inside of a character.
+        // The tail may begin inside a character.
         let start = text.iter().take(3).take_while(|byte| **byte & 0xc0 == 0x80).count();
         String::from_utf8_lossy(&text[start..]).into_owned()
     }

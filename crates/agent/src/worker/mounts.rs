@@ -1,4 +1,4 @@
-//! The mounts of a container: their places on the node, and their options.
+//! Mounts of a container: their sources on the node, and their options.
 
 use std::{
     collections::BTreeMap,
@@ -19,8 +19,8 @@ use crate::{
     reference,
 };
 
-/// The mounts of a container, parents before children (R-MNT-2): `managed` files where the manifest mounts nothing itself,
-/// and its volumes.
+/// Returns a container's mounts, parents before children (R-MNT-2): `managed` files where the manifest mounts nothing
+/// itself, and the volumes.
 pub(super) fn mounts(
     material: &Material,
     container: &Container,
@@ -33,7 +33,7 @@ pub(super) fn mounts(
     let mut mounts: Vec<_> = managed.map(|(source, path)| Mount::new(source, path)).collect();
     for (index, wanted) in container.mounts.iter().enumerate() {
         if let Some(Volume::Image { reference, .. }) = material.pod.volumes.get(&wanted.volume) {
-            // The runtime finds the part in it, and nothing below it can be shared or written.
+            // The runtime resolves `subPath` in an image; an image has no mount propagation and is never written.
             let sub_path = sub_path(wanted, environment)?.unwrap_or_default();
             let image = ImageMount { reference: reference::full(reference), sub_path };
             mounts.push(Mount::of_image(image, &wanted.path));
@@ -61,7 +61,7 @@ pub(super) fn mounts(
     Ok(mounts)
 }
 
-/// Makes the places of mounts in volumes that no container can write.
+/// Makes the mount points inside volumes that no container can write.
 fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> Result<(), Failed> {
     let is_projected = |path: &Path| {
         let mut all = container.mounts.iter().filter(|mount| clean(&mount.path) == path);
@@ -118,8 +118,8 @@ fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<M
     })
 }
 
-/// Refuses to share a mount with a container that is not shared on the node (R-MNT-1). Runtimes refuse it too, each in its own
-/// words.
+/// Refuses mount propagation from a mount that is not shared on the node (R-MNT-1). Runtimes refuse it too, each in its
+/// own words.
 fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Failed> {
     if propagation == MountPropagation::Private {
         return Ok(());
@@ -137,7 +137,7 @@ fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Fai
     Err(failed(Error::new(ErrorKind::Other, message)))
 }
 
-/// The part of the volume that is wanted (R-MNT-5).
+/// Returns the `subPath` of a mount, with its `subPathExpr` expanded (R-MNT-5).
 fn sub_path(wanted: &VolumeMount, environment: &Environment) -> Result<Option<PathBuf>, Failed> {
     let failed = |message: String| Failed::new(unusable(), Error::new(ErrorKind::Other, message));
     let path = match &wanted.sub_path {

@@ -1,4 +1,4 @@
-//! The steps of a plan, performed.
+//! Execution of the steps of a plan.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -23,26 +23,26 @@ use crate::{
     reference,
 };
 
-/// A step that failed: its reason, as container statuses have it, and why.
+/// A failed step: the error, and its reason in the container status.
 pub(super) struct Failed {
     pub reason: &'static str,
     pub error: Error,
-    /// The container that was made and could not be started.
+    /// The container that was created and could not be started.
     pub made: Option<ContainerId>,
 }
 
 impl Failed {
-    /// The reason while volumes are not ready.
+    /// Waiting reason while the volumes are not ready.
     pub const NOT_MOUNTED: &str = "ContainerCreating";
 
-    /// A failure before there is a container.
+    /// Makes a failure that counts no container as ended.
     pub fn new(reason: &'static str, error: Error) -> Self {
         Self { reason, error, made: None }
     }
 }
 
 impl<R: Runtime> Worker<R> {
-    /// Performs one step. What fails is noted with a time for the next try.
+    /// Performs one step. Records a failure with the time of the next try.
     pub(super) async fn perform(&mut self, action: Action, desired: Option<&DesiredPod>) {
         match action {
             Action::EnsureImages { .. } | Action::RunHook { .. } | Action::CleanUp => {}
@@ -85,7 +85,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Remembers the number of a container that is about to be forgotten.
+    /// Remembers the attempt number and back-off of a container that is about to be removed.
     fn remember(&mut self, info: &ContainerInfo) {
         if self.history.attempt(&info.name).is_none_or(|latest| latest.attempt <= info.attempt) {
             let backoff = restart::next_backoff(Some(info), &self.history);
@@ -93,7 +93,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Removes the pod's files. Whether that is done.
+    /// Removes the pod's files. Returns whether that succeeded.
     pub(super) async fn clean_up(&mut self) -> bool {
         let mut removed = Ok(());
         for uid in std::mem::take(&mut self.uids) {
@@ -119,7 +119,7 @@ impl<R: Runtime> Worker<R> {
             Ok(runtime) => runtime,
             Err(error) => return self.held("make its sandbox", Err(error)),
         };
-        // Before the sandbox is there: no agent may find one that it knows nothing of.
+        // The record comes before the sandbox: no agent may find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
             && let Err(error) = self.keep_record(desired, &home).await
         {
@@ -127,7 +127,7 @@ impl<R: Runtime> Worker<R> {
                 format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
-        // Before the sandbox, as a kubelet does: a pod without its volumes holds no address (R-VOL-1).
+        // The volumes come before the sandbox, as with a kubelet: a pod without its volumes holds no address (R-VOL-1).
         if let Err(Failed { reason, error, .. }) = self.prepare_volumes(&pod, desired).await {
             let message = error.chain();
             self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message);
@@ -157,7 +157,8 @@ impl<R: Runtime> Worker<R> {
             Ok(_) => self.history.set_sandbox(None),
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {}", error.chain());
-                // Made by an earlier try whose answer did not arrive, the next look shows it; else it is asked for again.
+                // If an earlier try made the sandbox but its answer was lost, the next observation shows it; otherwise
+                // the agent tries again.
                 if error.kind() != ErrorKind::AlreadyExists {
                     self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
                 }
@@ -170,7 +171,8 @@ impl<R: Runtime> Worker<R> {
         self.running = Some(Running { pod, backend: home, is_stopped: false });
     }
 
-    /// Which users of the node are the pod's, if it has some of its own and the backend can give them to it (R-SEC-14).
+    /// Returns the UID/GID range of a pod with `hostUsers: false`; fails if the backend has no user namespaces
+    /// (R-SEC-14).
     async fn users(&self, runtime: &R, pod: &Pod) -> Result<Option<IdRange>, Error> {
         if !pod.security.own_users {
             return Ok(None);
@@ -217,7 +219,7 @@ impl<R: Runtime> Worker<R> {
                 self.cannot_start(&pod, container, id, reason, &error);
             }
             Err(Failed { reason, error, made: None }) if error.kind() == ErrorKind::NotFound => {
-                // An image went after it was seen.
+                // An image was removed after it was seen: the agent fetches it again.
                 for need in image::needs(&pod, container) {
                     if let Some(home) = self.shared.home(&home) {
                         home.images.forget(&reference::full(need.image));
@@ -251,7 +253,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Notes that a container was made and cannot be started: it counts as one that has ended, back-off and all.
+    /// Records that a created container cannot be started: it counts as one that has ended, with back-off.
     fn cannot_start(&mut self, pod: &Pod, container: &Container, id: ContainerId, reason: &'static str, error: &Error) {
         let message = error.chain();
         let subject = self.subject(Some(pod), &container.name);
@@ -260,7 +262,7 @@ impl<R: Runtime> Worker<R> {
         self.history.set_unstarted(id, Unstarted { message, at: self.shared.clock.now() });
     }
 
-    /// Notes a failure to start; it is tried again as after a failure of `kind`.
+    /// Records a failure to start. The wait before the next try is that of an error of `kind`.
     fn start_failed(&mut self, pod: &Pod, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
         let message = error.chain();
         match reason {
@@ -292,27 +294,27 @@ impl<R: Runtime> Worker<R> {
         check_image_mounts(&*runtime, container, &config).await.map_err(failed("CreateContainerError"))?;
         let _permit = self.permit(home).await;
         let check = async {
-            // Once for each pod: the image is hardly another one after a crash.
+            // Only the first instance is checked: a restart hardly changes the image.
             if run.attempt == 0 {
                 self.check_stop_signal(&*runtime, pod, container, image).await;
             }
         };
         let (created, ()) = tokio::join!(runtime.create_container(config), check);
         let id = created.map_err(|error| match error.kind() {
-            // What was asked for cannot be had there (R-MNT-6).
+            // The backend lacks a feature that the manifest asks for (R-MNT-6).
             ErrorKind::Unsupported => Failed::new(unusable(), error),
             _ => Failed::new("CreateContainerError", error),
         })?;
         self.launch(home, &runtime, id).await
     }
 
-    /// Says so if the image's stop signal is none. A container is stopped by `SIGTERM` then.
+    /// Emits a warning if the image's `STOPSIGNAL` is no signal. The container is then stopped by `SIGTERM`.
     async fn check_stop_signal(&self, runtime: &R, pod: &Arc<Pod>, container: &Container, known: Option<ImageDetails>) {
         let details = match known {
             Some(details) => details,
             None => match runtime.inspect_image(reference::full(&container.image)).await {
                 Ok(details) => details,
-                // An image that is gone has no container either.
+                // Without its image the container cannot be created either.
                 Err(_) => return,
             },
         };
@@ -324,8 +326,8 @@ impl<R: Runtime> Worker<R> {
         self.shared.events.warning(&self.subject(Some(pod), &container.name), "UnknownStopSignal", message);
     }
 
-    /// Starts a created container; one that cannot be started is left as it is, for it counts. It may run although the answer
-    /// says otherwise, started by an agent that has died since: then nothing is killed.
+    /// Starts a created container. One that cannot be started is kept, because it counts as an instance. It may run
+    /// although the call failed, because an agent that has died since started it: then nothing is killed.
     async fn launch(&self, home: &str, runtime: &R, id: ContainerId) -> Result<(), Failed> {
         let Err(error) = runtime.start_container(id.clone()).await else { return Ok(()) };
         let mut made = None;
@@ -357,7 +359,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// The UID whose only sandbox this is.
+    /// Returns the UID of a sandbox, if no other sandbox has the same.
     fn last_of(&self, id: &SandboxId) -> Option<PodUid> {
         let remains = self.remains();
         let sandboxes = || remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
@@ -377,7 +379,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Notes whether a step succeeded; after a failure the worker leaves the pod alone for a while.
+    /// Records the result of a step. After a failure the worker waits before it repeats such a step.
     fn held(&mut self, tried: &str, done: Result<(), Error>) {
         match done {
             Ok(()) => self.hold = Hold::default(),
@@ -394,7 +396,7 @@ impl<R: Runtime> Worker<R> {
         PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
     }
 
-    /// A container of the pod, as it was at the latest look.
+    /// Returns a container of the pod from the latest observation.
     pub(super) fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
         let remains = self.remains();
         let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
@@ -402,7 +404,7 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Checks that the backend can mount what the container has mounted of images (R-VOL-11).
+/// Checks that the backend supports image volumes if the container mounts one (R-VOL-11).
 async fn check_image_mounts<R: Runtime>(
     runtime: &R,
     container: &Container,
@@ -420,7 +422,7 @@ async fn check_image_mounts<R: Runtime>(
     Err(Error::new(ErrorKind::Unsupported, message).because(way_out))
 }
 
-/// Whether a call that failed like this may have done its work.
+/// Returns whether a call that failed with this kind of error may have taken effect.
 fn is_unknown(kind: ErrorKind) -> bool {
     use ErrorKind::{Cancelled, Crashed, Timeout, Unavailable};
     matches!(kind, Timeout | Cancelled | Crashed | Unavailable)

@@ -1,7 +1,7 @@
-//! Which backend a pod belongs on, and what is to be done while that one is away.
+//! Choice of a pod's backend, and failover while that backend is away.
 //!
-//! A pod stays where it runs until its configuration moves it, or its backend is gone: then another takes it, if that is
-//! wanted (`failover`) and none of its processes is left. Without that certainty it waits (I1).
+//! A pod stays where it runs until its configuration moves it or its backend is gone. Then another backend takes it, if
+//! `failover` is configured and none of its processes is left. Without that certainty it waits (I1).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,26 +26,26 @@ use crate::{
     observe::Remains,
 };
 
-/// How often a pod that may still be alive on a lost backend is looked for again.
+/// Interval between searches for processes of a pod whose backend is lost.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How a container has ended that could not be started (R-TERM-8).
+/// Exit code of a container that could not be started (R-TERM-8).
 const UNSTARTED: i32 = 128;
 
-/// What a worker knows of its pod's places.
+/// The backends of a pod, as its worker knows them.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    /// Backends where this agent or one before it put the pod: until they have been seen it may run there.
+    /// Backends that this or an earlier agent put the pod on: until they have been observed it may run there.
     lived_on: BTreeSet<String>,
-    /// Where a pod of the default backend was put, when that is "auto".
+    /// The chosen backend, if `default_backend` is `auto`.
     auto: Option<String>,
-    /// Where the pod runs in place of the backend that it belongs on.
+    /// The fallback, while the pod runs on another backend than its own.
     refuge: Option<Refuge>,
-    /// Backends that are away, with no process of the pod left; and why not, where one is not given up yet.
+    /// Backends that are away: given up because no process of the pod is left, or not yet, and why.
     lost: BTreeMap<String, Lost>,
 }
 
-/// A revision that runs elsewhere than where it belongs.
+/// A revision that runs on another backend than its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Refuge {
     revision: Revision,
@@ -55,14 +55,14 @@ struct Refuge {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Lost {
-    /// Nothing of the pod lives there.
+    /// No process of the pod is left there.
     Dead,
-    /// Something may; in words.
+    /// Processes of the pod may be left there; the text says why.
     Doubtful(String),
 }
 
 impl Places {
-    /// Takes over what earlier agents wrote down.
+    /// Takes over the places that earlier agents recorded.
     pub fn new(recorded: Vec<Place>) -> Self {
         let mut places = Self::default();
         for Place { backend, revision, instead_of, .. } in recorded {
@@ -80,7 +80,7 @@ impl Places {
 }
 
 impl<R: Runtime> Worker<R> {
-    /// The backend where a pod belongs, or what has taken its place.
+    /// Returns the backend that the pod must run on: its own or the fallback.
     pub(super) fn home_name(&mut self, pod: Option<&Pod>) -> String {
         let own = self.own_home(pod);
         let refuge = self.places.refuge.as_ref().filter(|refuge| refuge.instead_of == own);
@@ -90,7 +90,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// The backend that the configuration gives a pod.
+    /// Returns the backend that the configuration gives a pod; empty if there is none.
     fn own_home(&mut self, pod: Option<&Pod>) -> String {
         let named = pod.and_then(|pod| pod.runtime_class.as_deref());
         if let Some(class) = named {
@@ -98,7 +98,7 @@ impl<R: Runtime> Worker<R> {
         }
         match &self.shared.config.default_backend {
             DefaultBackend::Named(name) => name.clone(),
-            // A pod stays where it was put first, as long as this agent lives.
+            // A pod stays on its first backend as long as this agent runs.
             DefaultBackend::Auto => match &self.places.auto {
                 Some(home) => home.clone(),
                 None => {
@@ -114,13 +114,14 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// What a pod that runs on `backend` runs in place of.
+    /// Returns the pod's own backend if it runs on `backend` as a fallback.
     pub(super) fn instead_of(&self, revision: &Revision, backend: &str) -> Option<String> {
         let refuge = self.places.refuge.as_ref()?;
         (refuge.revision == *revision && refuge.backend == backend).then(|| refuge.instead_of.clone())
     }
 
-    /// What is seen of the pod, by backend. What is known to be dead on a backend that is away is not seen.
+    /// Returns the observed sandboxes and containers of the pod, by backend. Leaves out backends that are away and
+    /// given up.
     pub(super) fn remains(&self) -> Vec<(String, Arc<Remains>)> {
         let of = |home: &Home<R>| {
             let latest = home.observer.latest();
@@ -131,7 +132,7 @@ impl<R: Runtime> Worker<R> {
         self.shared.homes.iter().filter_map(of).collect()
     }
 
-    /// What could not be started has ended, though its runtime knows it as made only (R-TERM-8).
+    /// Shows a container that could not be started as exited, although its runtime reports it as created (R-TERM-8).
     fn with_unstarted(&self, remains: &Arc<Remains>) -> Arc<Remains> {
         let unstarted =
             |it: &ContainerInfo| self.history.unstarted(&it.id).filter(|_| it.state == ContainerState::Created);
@@ -146,17 +147,17 @@ impl<R: Runtime> Worker<R> {
         remains
     }
 
-    /// Whether the agent sees the backends that the next step towards a pod depends on.
+    /// Returns whether the agent observes all backends that the pod's next step depends on.
     pub(super) fn is_visible(&self, home: &str, desired: Option<&DesiredPod>) -> bool {
         desired.is_none() || (self.is_seen(home) && self.unseen().is_none())
     }
 
-    /// Whether a backend is there and shows how things are.
+    /// Returns whether a backend exists and its latest observation succeeded.
     pub(super) fn is_seen(&self, backend: &str) -> bool {
         self.shared.home(backend).is_some_and(|home| home.observer.latest().is_current())
     }
 
-    /// Ends once a backend cannot be seen any more: what it was asked may never be answered.
+    /// Waits until a backend cannot be observed any more: it may never answer a pending call.
     pub(super) fn until_away(&self, backend: &str) -> impl Future<Output = ()> + Send + use<R> {
         let looks = self.shared.home(backend).map(|home| home.observer.watch());
         async move {
@@ -167,25 +168,26 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Whether a pod of which nothing is seen is gone: every backend where it can be says so, or is known to be dead.
+    /// Returns whether a pod without sandboxes and containers is gone: every backend where it may be confirms that, or
+    /// has been given up.
     pub(super) fn is_gone(&mut self) -> bool {
         let pod = self.last.as_ref().map(|last| Arc::clone(&last.pod));
         let own = self.own_home(pod.as_deref());
         let mut homes = self.shared.homes.iter().filter(|home| self.may_live_on(home, &own)).peekable();
-        // Without any it has been nowhere, or nothing can be said yet.
+        // Without such a backend the pod was never put on one, or nothing is known yet.
         let is_anywhere = homes.peek().is_some() || self.places.is_dead_on(&own);
-        // A class that is not configured leads nowhere.
+        // A `runtimeClassName` that is not configured has no backend.
         let is_homeless = own.is_empty() && pod.is_some_and(|pod| pod.runtime_class.is_some());
         (is_anywhere || is_homeless) && homes.all(|home| home.observer.latest().is_current())
     }
 
-    /// Notes that the pod is about to be put on a backend.
+    /// Records that the pod is about to be put on a backend.
     pub(super) fn settle_on(&mut self, backend: &str) {
         self.places.lived_on.insert(backend.to_owned());
     }
 
-    /// Forgets a backend that has confirmed that it has nothing of the pod any more: whether it hangs later is not the
-    /// pod's concern.
+    /// Forgets a backend that confirms that nothing of the pod is left there: the pod need not wait for it if it hangs
+    /// later.
     pub(super) fn leave(&mut self, backend: &str) {
         let latest = self.shared.home(backend).map(|home| home.observer.latest());
         if latest.is_some_and(|latest| latest.is_current() && !latest.pods.contains_key(&self.key)) {
@@ -193,7 +195,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// A backend where the pod may run that has not been seen since the agent started (I1).
+    /// Returns a backend where the pod may run and that has not been observed since the agent started (I1).
     fn unseen(&self) -> Option<&Home<R>> {
         let places = &self.places;
         let may_live = |name: &String| places.lived_on.contains(name) && !places.is_dead_on(name);
@@ -201,7 +203,7 @@ impl<R: Runtime> Worker<R> {
         self.shared.homes.iter().find(is_unseen)
     }
 
-    /// Gives up backends that are gone, and finds another for the pod. The answer is when to ask again.
+    /// Gives up backends that are gone, and finds another for the pod. Returns when to check again.
     pub(super) async fn fail_over(&mut self, desired: Option<&DesiredPod>) -> Option<Instant> {
         let pod = desired.map(|desired| Arc::clone(&desired.pod));
         let own = self.own_home(pod.as_deref());
@@ -227,32 +229,34 @@ impl<R: Runtime> Worker<R> {
         again
     }
 
-    /// Forgets what was lost where it is back, and leaves the refuge if that is wanted then.
+    /// Forgets the loss of backends that are back. Moves the pod back to its own backend if `on_return` is `Migrate`.
     fn go_home(&mut self, own: &str) {
         let is_back = |name: &str| self.shared.home(name).is_some_and(|home| home.observer.latest().is_current());
         self.places.lost.retain(|name, _| !is_back(name));
         let migrates =
             self.shared.home(own).and_then(Home::failover).is_some_and(|it| it.on_return == OnReturn::Migrate);
         if migrates && is_back(own) && self.places.refuge.take_if(|refuge| refuge.instead_of == own).is_some() {
-            // Which images are there is another question.
+            // The other backend may have other images.
             self.history.forget_images();
             let message = format!("Backend {own} is back; the pod moves there again");
             self.shared.events.normal(&Subject::pod(&self.key), "Returning", message);
         }
     }
 
-    /// Whether the pod may be on a backend: it belongs there, was put there, or was seen there; and is not known to be dead.
+    /// Returns whether the pod may be on a backend: it belongs there, was put there, or was observed there, and that
+    /// backend has not been given up.
     fn may_live_on(&self, home: &Home<R>, own: &str) -> bool {
         let name = &home.backend.name;
         let was_there = self.places.lived_on.contains(name) || home.observer.latest().pods.contains_key(&self.key);
         (name == own || was_there) && !self.places.is_dead_on(name)
     }
 
-    /// Gives a backend up if that is wanted, it has been away for long enough, and none of the pod's processes is left.
+    /// Gives a backend up if failover is configured, it has been away for long enough, and no process of the pod is
+    /// left. Returns when to check again.
     async fn give_up(&mut self, name: &str) -> Option<Instant> {
         let home = self.shared.home(name)?;
         let (failover, latest) = (home.failover()?, home.observer.latest());
-        // One that hangs may do at any time what it was told.
+        // A backend that hangs may still carry out an earlier call at any time.
         if !latest.is_absent {
             return None;
         }
@@ -275,7 +279,7 @@ impl<R: Runtime> Worker<R> {
         Some(after(instant(), AGAIN))
     }
 
-    /// Whether the pod was put on backends, all of which show how things are.
+    /// Returns whether the pod was put on backends, and all of them are observed now.
     pub(super) fn has_vanished(&self) -> bool {
         let mut lived_on = self.places.lived_on.iter().filter(|name| !self.places.is_dead_on(name)).peekable();
         lived_on.peek().is_some() && lived_on.all(|name| self.is_seen(name))
@@ -289,8 +293,8 @@ impl<R: Runtime> Worker<R> {
         uids
     }
 
-    /// Puts the pod on the first backend that works. One that names its backend waits for it, and so does one that may
-    /// have done all it was to do: only its backend knows.
+    /// Moves the pod to the first backend that works. A pod with `runtimeClassName` waits for its backend. So does one
+    /// without `restartPolicy: Always`: it may have completed, and only its backend knows.
     fn flee(&mut self, pod: &Pod, own: &str) {
         if pod.runtime_class.is_some() || pod.restart_policy != RestartPolicy::Always {
             return;
@@ -303,13 +307,13 @@ impl<R: Runtime> Worker<R> {
         let message = format!("Backend {own} is away; the pod runs on {backend} instead");
         self.shared.events.warning(&Subject::pod(&self.key), "FailedOver", message);
         self.history.forget_images();
-        // What stood there is dead.
+        // Nothing of the pod runs on its own backend any more.
         self.running = self.running.take().filter(|running| running.backend != own);
         let (revision, instead_of) = (pod.revision.clone(), own.to_owned());
         self.places.refuge = Some(Refuge { revision, instead_of, backend });
     }
 
-    /// Why nothing can be done for the pod now.
+    /// Returns reason and message if nothing can be done for the pod now.
     pub(super) fn obstacle(&self, home: &str, pod: &Pod) -> Option<(&'static str, String)> {
         if let Some(why) = self.stray() {
             return Some(("ProcessesLeft", why.to_owned()));

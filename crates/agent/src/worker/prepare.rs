@@ -1,4 +1,4 @@
-//! What a container needs on the node before it can be made: volumes, managed files, environment.
+//! Preparation of a container on the node: volumes, managed files, environment.
 
 use std::{cell::Cell, collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,44 +17,44 @@ use crate::{
     plan::Run,
 };
 
-/// What was made ready for one container.
+/// Parts of a container's configuration that come from the prepared volumes, files and environment.
 pub(super) struct Prepared {
     pub mounts: Vec<Mount>,
-    /// What had to be left out.
+    /// Warnings about DNS settings that had to be left out.
     pub warnings: Vec<String>,
     pub env: Vec<EnvVar>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
 }
 
-/// How long volumes that could not be written are left as they are.
+/// Wait before volumes that could not be refreshed are tried again.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
-/// What the volumes of a pod were last made to follow.
+/// The pod and objects that its volumes were last refreshed for.
 #[derive(Debug)]
 pub(super) struct Followed {
     pod: Arc<Pod>,
     objects: Arc<Objects>,
-    /// When to try again, if that failed.
+    /// Time of the next try, if the refresh failed and a retry can help.
     again: Option<Instant>,
 }
 
-/// What a pod's files and environments are made of; owned, for the blocking pool.
+/// Inputs of a pod's files and environments; owned, for the blocking pool.
 pub(super) struct Material {
     pub pod: Arc<Pod>,
     objects: Arc<Objects>,
     pub files: PodFiles,
     capacity: Capacity,
-    /// Where the node has room for pods.
+    /// Directory on the disk whose size is the node's ephemeral storage.
     disk: PathBuf,
     node_addresses: Vec<IpAddr>,
     resolv_conf: Option<PathBuf>,
-    /// Whether SELinux is in force on the node.
+    /// `true` if the node has SELinux.
     has_se_linux: bool,
 }
 
 impl<R: Runtime> Worker<R> {
-    /// Makes the pod's volumes ready (R-VOL-1). What is ready already is left as it is.
+    /// Prepares the pod's volumes (R-VOL-1). Keeps existing ones, unless the pod was evicted.
     pub(super) async fn prepare_volumes(&self, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Result<(), Failed> {
         let material = self.material(pod, desired);
         blocking(move || {
@@ -67,7 +67,7 @@ impl<R: Runtime> Worker<R> {
         .await
     }
 
-    /// A container's configuration, and all that it names made ready.
+    /// Prepares everything that a container's configuration names, and returns the configuration.
     pub(super) async fn configure(
         &self,
         pod: &Arc<Pod>,
@@ -89,8 +89,8 @@ impl<R: Runtime> Worker<R> {
         Ok(container::container(pod, container, start))
     }
 
-    /// Has the volumes of what stands follow the objects that they are made of, and the pod's own labels and annotations
-    /// (R-VOL-8). When that is to be tried again, if it failed.
+    /// Refreshes the running pod's volumes when their ConfigMaps or Secrets change, or the pod's own labels and
+    /// annotations (R-VOL-8). Returns when to try again after a failure.
     pub(super) async fn follow(
         &mut self,
         desired: Option<&DesiredPod>,
@@ -115,7 +115,7 @@ impl<R: Runtime> Worker<R> {
         for Failed { error, .. } in &failed {
             self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", error.chain());
         }
-        // What is missing is news when it comes.
+        // A missing object needs no retry: its arrival changes `objects`.
         let is_passing = failed.iter().any(|failed| failed.error.kind() == ErrorKind::Unavailable);
         let again = is_passing.then(|| after(now, FOLLOW_AGAIN));
         self.followed = Some(Followed { pod, objects: Arc::clone(&desired.objects), again });
@@ -137,13 +137,13 @@ impl<R: Runtime> Worker<R> {
 }
 
 impl Material {
-    /// The same with what can only be known by looking.
+    /// Adds the size of the disk, which only a system call tells.
     fn measured(mut self) -> Self {
         self.capacity.ephemeral_storage = files::disk_size(&self.disk).unwrap_or(0);
         self
     }
 
-    /// The volumes that are on this node, ready.
+    /// Prepares the pod's volumes. Returns the paths of those that have one on the node.
     fn volumes(&self, is_new: bool) -> Result<BTreeMap<String, PathBuf>, Failed> {
         let site = self.site(is_new);
         let path = |(name, volume): (&String, &Volume)| {
@@ -154,7 +154,8 @@ impl Material {
         self.pod.volumes.iter().filter_map(path).collect()
     }
 
-    /// Writes anew what follows changes; what could not be written is told and left as it was.
+    /// Rewrites the volumes that follow changes. Returns the failures; a volume that could not be written stays as it
+    /// was.
     fn follow(&self) -> Vec<Failed> {
         let site = self.site(false);
         let failed = |(name, volume): (&String, &Volume)| {
@@ -200,7 +201,8 @@ impl Material {
         })
     }
 
-    /// Labels what the agent manages for a container that has an SELinux context; what is the node's is not touched (R-MNT-7).
+    /// Labels the agent's own files and volumes for a container with an SELinux context. `hostPath` volumes keep their
+    /// labels (R-MNT-7).
     fn label<'a>(
         &self,
         container: &Container,
@@ -231,12 +233,13 @@ impl Material {
     }
 }
 
-/// The reason of a container whose configuration cannot be made (R-SYNC-12).
+/// Returns the waiting reason of a container whose configuration cannot be made (R-SYNC-12).
 pub(super) const fn unusable() -> &'static str {
     "CreateContainerConfigError"
 }
 
-/// A volume that cannot be mounted holds its pod back, and is tried again soon: what it lacks may come at any moment.
+/// Returns the failure for a volume that cannot be mounted. The pod waits and tries again soon: a missing object or
+/// path may come at any moment.
 fn not_mounted(name: &str, error: &VolumeError) -> Failed {
     let message = format!("MountVolume.SetUp failed for volume {name:?} : {error}");
     let error = match std::error::Error::source(error) {

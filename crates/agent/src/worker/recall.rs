@@ -1,4 +1,4 @@
-//! What runs and was started by an agent before this one, from a manifest that is another by now.
+//! Recorded manifests of pods that an earlier agent started: the present manifest may differ.
 
 use std::sync::Arc;
 
@@ -14,11 +14,10 @@ use crate::{
 };
 
 impl<R: Runtime> Worker<R> {
-    /// Looks up the manifest of what stands, once: so that it can be kept running while the newest manifest cannot be
-    /// put in force.
+    /// Looks up the running pod's manifest, once, to keep the pod running while the newest manifest cannot take effect.
     pub(super) async fn recall(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let Some(desired) = desired else {
-            // What is to be gone is not brought back while something new of the same name waits for its image.
+            // A pod to remove is not started again while a new pod of the same name waits for its image.
             self.running = None;
             if !self.is_recalled
                 && self.last.is_none()
@@ -48,7 +47,8 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Looks up, once for each revision, the numbers of the containers that the runtime may have forgotten (R-SYNC-13).
+    /// Looks up, once for each revision, the attempt numbers of containers that the runtime may have forgotten
+    /// (R-SYNC-13).
     pub(super) async fn recall_attempts(&mut self, desired: Option<&DesiredPod>) {
         let Some(pod) = desired.map(|desired| &desired.pod) else { return };
         if self.counted.as_ref() == Some(&pod.revision) {
@@ -66,8 +66,8 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Whether another revision runs than the one that an earlier agent kept, and was not stopped for that one. It may be newer:
-    /// a full disk keeps nothing. Until the manifest can be read it stays (I3).
+    /// Returns whether the running revision differs from the one that an earlier agent kept, and was not stopped for
+    /// it. It may be newer, because a full disk keeps nothing: it runs on until the manifest can be read (I3).
     pub(super) fn runs_newer(&self, desired: &DesiredPod, remains: &[(String, Arc<Remains>)]) -> bool {
         let is_stopped = self.running.as_ref().is_some_and(|running| running.is_stopped);
         let stands = |remains: &Remains| remains.sandboxes.iter().any(|it| it.state == SandboxState::Ready);
@@ -77,7 +77,7 @@ impl<R: Runtime> Worker<R> {
             && standing(remains).is_some_and(|(_, _, revision)| revision != desired.pod.revision)
     }
 
-    /// What was written down of a pod, and whether it was being replaced.
+    /// Reads the recorded manifest of a pod, and whether the pod was being stopped.
     pub(super) async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
         let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
         let pod = move |record: Record| Some((record.pod(&key, &node)?, record.is_stopped));
@@ -91,7 +91,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Writes down what is about to run.
+    /// Records the pod that is about to run.
     pub(super) async fn keep_record(&self, desired: &DesiredPod, backend: &str) -> Result<(), Error> {
         let record = Record {
             namespace: self.key.namespace.clone(),
@@ -108,8 +108,8 @@ impl<R: Runtime> Worker<R> {
         self.write_down(&desired.pod.uid, move |files| files.keep_record(&record)).await
     }
 
-    /// Writes down that what runs is stopped now, for good or because its successor can take its place: an agent that
-    /// comes after this one must not start it again.
+    /// Records that the running pod is being stopped, for good or to be replaced: the next agent must not start it
+    /// again.
     pub(super) async fn note_stop(&mut self, desired: Option<&DesiredPod>) {
         let stopped: Vec<_> = match (desired, &mut self.running) {
             (None, _) => self.uids.iter().cloned().collect(),
@@ -121,7 +121,7 @@ impl<R: Runtime> Worker<R> {
         };
         for uid in stopped {
             if let Err(error) = self.write_down(&uid, |files| files.note_stop()).await {
-                // An agent that comes right now would start the old pod once more before it is replaced.
+                // An agent that started right now would start the old pod once more before replacing it.
                 tracing::warn!(pod = %self.key, error = error.chain(), "the record of what runs is not up to date");
             }
         }
@@ -140,15 +140,15 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// The newest sandbox: its backend, and its UID and revision.
+/// Returns backend, UID and revision of the newest sandbox.
 fn standing<'a>(remains: &'a [(String, Arc<Remains>)]) -> Option<(&'a str, PodUid, Revision)> {
-    // On one backend their numbers tell which is the newest, whatever the clock said when they were made.
+    // On one backend the attempt numbers order the sandboxes, whatever the clock said at their creation.
     let of = |(backend, remains): &'a (String, Arc<Remains>)| Some((backend.as_str(), remains.sandboxes.last()?));
     let (backend, sandbox) = remains.iter().filter_map(of).max_by_key(|(_, sandbox)| sandbox.created_at)?;
     Some((backend, uid(&sandbox.labels)?, Revision::new(sandbox.labels.get(labels::REVISION)?)))
 }
 
-/// The pod's UID in labels. What no agent can have written there is none: it names a directory.
+/// Returns the pod's UID from labels. Rejects a text that no agent can have written: the UID names a directory.
 pub(crate) fn uid(labels: &std::collections::BTreeMap<String, String>) -> Option<PodUid> {
     let uid = labels.get(labels::POD_UID)?;
     let is_uid = (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

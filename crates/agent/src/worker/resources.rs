@@ -1,20 +1,20 @@
-//! The kernel's numbers for requests and limits, by kubelet's arithmetic (R-RES).
+//! Cgroup limits, weights and OOM scores for requests and limits, by a kubelet's arithmetic (R-RES).
 
 use std::{fs, sync::OnceLock};
 
 use stanchion_pod::{Container, Pod, QosClass, Resources};
 use stanchion_runtime::{HugepageLimit, LinuxResources};
 
-/// CPU time is shared out in periods of this length, µs.
+/// Length of a CPU quota period, µs.
 const CPU_PERIOD: u64 = 100_000;
-/// The least share of CPU time, and the least time in a period, µs.
+/// Least CPU shares, and least CPU quota, µs.
 const LEAST_SHARES: u64 = 2;
 const LEAST_QUOTA: u64 = 1000;
-/// What the kernel's out-of-memory killer thinks of pods that have what they may use, and of those that asked for nothing.
+/// `oom_score_adj` of pods of class Guaranteed and of class BestEffort.
 const GUARANTEED: i64 = -997;
 const BEST_EFFORT: i64 = 1000;
 
-/// The pod's cgroup below a backend's root, by quality-of-service class (R-RES-2).
+/// Returns the pod's cgroup below a backend's root, by QoS class (R-RES-2).
 pub(super) fn cgroup(pod: &Pod) -> String {
     match pod.qos {
         QosClass::Guaranteed => format!("pod{}", pod.uid),
@@ -23,12 +23,13 @@ pub(super) fn cgroup(pod: &Pod) -> String {
     }
 }
 
-/// Limits and weights of the pod's cgroup (R-RES-13).
+/// Returns limits and weights of the pod's cgroup (R-RES-13).
 pub(super) fn of_pod(pod: &Pod, pids_limit: Option<i64>) -> LinuxResources {
     LinuxResources { pids_limit, ..numbers(&pod.total) }
 }
 
-/// Those of a container. What it says nothing of is bounded by the pod's own resources (R-RES-19).
+/// Returns limits and weights of a container. The pod's own `resources` bound it where it has no limits itself
+/// (R-RES-19).
 pub(crate) fn of_container(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxResources {
     let mut resources = container.resources.clone();
     if let Some(of_pod) = &pod.resources {
@@ -38,7 +39,7 @@ pub(crate) fn of_container(pod: &Pod, container: &Container, memory_capacity: u6
     LinuxResources { oom_score_adj: Some(oom_score_adj(pod, container, memory_capacity)), ..numbers(&resources) }
 }
 
-/// R-RES-10, R-RES-11, R-RES-14, R-RES-17
+/// Converts requests and limits to cgroup values (R-RES-10, R-RES-11, R-RES-14, R-RES-17).
 fn numbers(resources: &Resources) -> LinuxResources {
     let some = |value: Option<u64>| value.filter(|value| *value > 0);
     let quota = some(resources.cpu_limit).map(|milli| (milli.saturating_mul(CPU_PERIOD) / 1000).max(LEAST_QUOTA));
@@ -56,7 +57,7 @@ fn shares(milli: Option<u64>) -> u64 {
     milli.map_or(LEAST_SHARES, |milli| (milli.saturating_mul(1024) / 1000).clamp(LEAST_SHARES, 262_144))
 }
 
-/// Of every size that the node has: what is not asked for cannot be had (R-RES-17).
+/// Returns a limit for every page size of the node: 0 where the pod asks for none (R-RES-17).
 fn hugepages(resources: &Resources, sizes: &[u64]) -> Vec<HugepageLimit> {
     let limit = |size: &u64| HugepageLimit {
         page_size: page_size(*size),
@@ -66,14 +67,14 @@ fn hugepages(resources: &Resources, sizes: &[u64]) -> Vec<HugepageLimit> {
     sizes.iter().chain(unknown).map(limit).collect()
 }
 
-/// A size as cgroups name it.
+/// Returns a page size as cgroups name it.
 fn page_size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
     let unit = UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
-/// Sizes of huge pages of this node, bytes.
+/// Returns the sizes of the node's huge pages, bytes.
 fn hugepage_sizes() -> &'static [u64] {
     static SIZES: OnceLock<Vec<u64>> = OnceLock::new();
     SIZES.get_or_init(|| {
@@ -85,7 +86,7 @@ fn hugepage_sizes() -> &'static [u64] {
     })
 }
 
-/// Which processes the kernel kills first when memory runs out (R-RES-16).
+/// Returns the `oom_score_adj` of a container: the kernel kills higher ones first (R-RES-16).
 fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 {
     let spec = pod.wire.spec.as_ref();
     let is_critical = spec.and_then(|it| it.priority_class_name.as_deref()) == Some("system-node-critical");
@@ -100,7 +101,7 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 
                 BEST_EFFORT - i64::try_from(part).unwrap_or(BEST_EFFORT)
             };
             let own = of(container.resources.memory_request.unwrap_or(0));
-            // A sidecar outlives those that it serves.
+            // A sidecar must outlive the containers that it serves.
             let least = pod.containers.iter().map(|it| it.resources.memory_request.unwrap_or(0)).min();
             let own = if is_sidecar(pod, container) { own.min(of(least.unwrap_or(0))) } else { own };
             own.clamp(BEST_EFFORT + GUARANTEED, BEST_EFFORT - 1)
@@ -109,7 +110,7 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 
     i32::try_from(adjust).expect("between -1000 and 1000")
 }
 
-/// What the pod as a whole requests beyond its containers, for each of them.
+/// Returns each container's part of the memory request that the pod has beyond its containers.
 fn unclaimed(pod: &Pod) -> u64 {
     let Some(request) = pod.resources.as_ref().and_then(|it| it.memory_request) else { return 0 };
     let sidecars = pod.init_containers.iter().filter(|it| it.runs_always());
@@ -133,7 +134,7 @@ mod tests {
         stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
     }
 
-    /// The recording `resources/burstable` of a kubelet.
+    /// Compares with the recording `resources/burstable` of a kubelet.
     #[test]
     fn a_burstable_pod_has_what_a_kubelet_gives_it() {
         let pod = pod(
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(numbers(2), (Some(2), None, None, Some(999)), "R-RES-16");
     }
 
-    /// The recording `resources/guaranteed`, without its init container.
+    /// Compares with the recording `resources/guaranteed`, without its init container.
     #[test]
     fn a_guaranteed_pod_has_what_a_kubelet_gives_it() {
         let pod = pod(

@@ -1,4 +1,4 @@
-//! Who a container runs as and what it may do, as a backend is told.
+//! Security configuration of containers, from their security contexts.
 
 use std::path::Path;
 
@@ -7,11 +7,11 @@ use stanchion_runtime::{Error, ErrorKind, ImageDetails, PidMode, Profile, Runtim
 
 use crate::reference;
 
-/// Profiles of `Localhost`, below the agent's state directory (R-SEC-8).
+/// Directory of `Localhost` seccomp profiles, below the agent's state directory (R-SEC-8).
 const PROFILES: &str = "seccomp";
 
-/// What a container may do. Without a profile of its own it is unconfined as with a kubelet, or under the runtime's profile
-/// if the agent's configuration says so (R-SEC-8).
+/// Returns a container's security configuration. Without a seccomp profile of its own it is unconfined as with a
+/// kubelet, or under the runtime's profile if the agent's configuration says so (R-SEC-8).
 pub(super) fn security(pod: &Pod, container: &Container, state_dir: &Path, seccomp_default: bool) -> Security {
     let wanted = &container.security;
     let path = |name: String| state_dir.join(PROFILES).join(name).to_string_lossy().into_owned();
@@ -56,7 +56,7 @@ fn profile(wanted: Wanted, localhost: impl FnOnce(String) -> String) -> Profile 
     }
 }
 
-/// Whose processes the pod's containers see (R-SEC-13).
+/// Returns the PID namespace of the pod's containers (R-SEC-13).
 pub(super) fn pid_mode(pod: &Pod) -> PidMode {
     match (pod.security.host_pid, pod.security.share_processes) {
         (true, _) => PidMode::Host,
@@ -65,8 +65,8 @@ pub(super) fn pid_mode(pod: &Pod) -> PidMode {
     }
 }
 
-/// Fails if `runAsNonRoot` is broken, by the image's user if the manifest says none (R-SEC-3). Returns what the image says if
-/// that was asked for.
+/// Fails if the container breaks `runAsNonRoot`, by the image's user if the manifest names none (R-SEC-3). Returns the
+/// image's details if it inspected the image.
 pub(super) async fn check_non_root<R: Runtime>(
     runtime: &R,
     pod: &Pod,
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(own, Profile::Localhost { profile: "/state/seccomp/a/b.json".to_owned() }, "R-SEC-8");
     }
 
-    /// In the words of the recording `start-errors/run-as-non-root`.
+    /// Compares the messages with the recording `start-errors/run-as-non-root`.
     #[test]
     fn root_is_refused_where_it_is_not_wanted() {
         let said = |user, image| objection(user, image).unwrap_or_default();

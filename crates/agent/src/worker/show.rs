@@ -81,7 +81,7 @@ impl<R: Runtime> Worker<R> {
         self.shared.board.set_pod(&self.key, shown);
     }
 
-    /// Keeps how the pod was last, now that nothing of it is left (R-TERM-7).
+    /// Keeps the last view of the pod, now that nothing of it is left (R-TERM-7).
     pub(super) async fn remember_pod(&mut self) {
         let Some(last) = self.leaving.take() else { return };
         let (removed, now) = (Arc::clone(&self.shared.removed), self.shared.clock.stamp());
@@ -95,13 +95,13 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// The revision that has a sandbox, the wanted one before another.
+    /// Returns the revision that has a sandbox, preferably the wanted one.
     pub(super) fn standing(&self, desired: &DesiredPod, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
         let running = self.running.as_ref().map(|running| &running.pod);
         std::iter::once(&desired.pod).chain(running).find(|pod| stands(pod, remains)).cloned()
     }
 
-    /// The revision to show: the one that stands, else the one that is to be.
+    /// Returns the revision to show: one that has a sandbox, else the wanted one, else a recorded one.
     pub(super) fn shown(&self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Option<Arc<Pod>> {
         let stands = |pod: &&Arc<Pod>| stands(pod, remains);
         let wanted = desired.or(self.last.as_ref()).map(|desired| &desired.pod);
@@ -109,21 +109,21 @@ impl<R: Runtime> Worker<R> {
         wanted.filter(stands).or(running.filter(stands)).or(wanted).or(self.left.as_ref()).cloned()
     }
 
-    /// Returns the time when this revision of the pod was first seen: another revision's time begins anew.
+    /// Returns when the agent first saw this revision of the pod: each revision counts its time anew.
     pub(super) fn since(&self, pod: &Pod) -> Stamp {
         let (revision, since) = (self.revised.as_ref(), self.first_seen);
         revision.filter(|(revision, _)| *revision == pod.revision).map_or(since, |(_, since)| *since)
     }
 
-    /// Returns the time since which the pod is to be gone.
+    /// Returns the time since which no source wants the pod.
     fn leaving_since(&self) -> Timestamp {
         self.leaving_since.unwrap_or(self.first_seen.wall)
     }
 
-    /// Tells the reconciler whether the pod is over by itself: then it takes no room any more.
+    /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
     fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, status: &wire::PodStatus) {
         let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
-        // A pod that there is no room for is shown as failed too.
+        // A pod that does not fit on the node is shown as `Failed` too.
         let is_refused = desired.is_some_and(|it| it.no_room.is_some() && it.pod.revision == pod.revision);
         if self.over.set((is_over && !is_refused).then(|| pod.uid.clone())) {
             self.shared.ends.notify_one();
@@ -156,7 +156,7 @@ impl<R: Runtime> Worker<R> {
         failed.or(lacking).or_else(|| Some(("Updating", "the new revision is being prepared".into())))
     }
 
-    /// A pod whose manifest is not known: only its name, on its way out.
+    /// Shows a pod whose manifest is not known: only its name, while it is being removed.
     fn show_orphan(&mut self, remains: &[(String, Arc<Remains>)]) {
         let PodKey { namespace, name } = self.key.clone();
         let mut pod = wire::Pod::default();
@@ -170,7 +170,7 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Notes on a pod when the agent first saw it, and since when it is to be gone.
+/// Sets on a pod when the agent first saw it, and since when no source wants it.
 pub(crate) fn stamp(metadata: &mut ObjectMeta, seen: Timestamp, leaving_since: Option<Timestamp>) {
     metadata.creation_timestamp = Some(Time(seen));
     let annotations = metadata.annotations.get_or_insert_default();
@@ -178,7 +178,7 @@ pub(crate) fn stamp(metadata: &mut ObjectMeta, seen: Timestamp, leaving_since: O
     metadata.deletion_timestamp = leaving_since.map(Time);
 }
 
-/// Tells whether a sandbox was made from this revision.
+/// Returns whether a sandbox was made from this revision.
 fn stands(pod: &Pod, remains: &[(String, Arc<Remains>)]) -> bool {
     let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
     sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))

@@ -17,11 +17,11 @@ use crate::{
     plan::{life::ProbeKind, stop::Stop},
 };
 
-/// The least that a container gets between stop signal and kill, whatever its hook has used up (R-TERM-1).
+/// Least time between stop signal and kill, however long the `preStop` hook took (R-TERM-1).
 const LEAST: Duration = Duration::from_secs(2);
 
 impl<R: Runtime> Worker<R> {
-    /// Stops these containers, and shows meanwhile how far that is.
+    /// Stops these containers, and keeps the shown status up to date meanwhile.
     pub(super) async fn stop_containers(
         &mut self,
         backend: &str,
@@ -48,7 +48,7 @@ impl<R: Runtime> Worker<R> {
         self.until(join_all(steps.into_iter().map(Step::run)), desired).await.into_iter().collect()
     }
 
-    /// Waits for `work`, and goes on to show the pod and to hear of it.
+    /// Waits for `work`; meanwhile updates the shown status and takes in results of hooks and probes.
     async fn until<T>(&mut self, work: impl Future<Output = T>, desired: Option<&DesiredPod>) -> T {
         tokio::pin!(work);
         loop {
@@ -86,7 +86,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// The manifest that a container was made from, as far as it is known or was written down (R-RST-2).
+    /// Returns the manifest that a container was made from, if it is known or recorded (R-RST-2).
     pub(super) async fn pod_of(&self, info: &ContainerInfo, desired: Option<&DesiredPod>) -> Option<Arc<Pod>> {
         let revision = info.labels.get(labels::REVISION)?;
         let wanted = [desired, self.last.as_ref()].into_iter().flatten().map(|desired| &desired.pod);
@@ -98,7 +98,7 @@ impl<R: Runtime> Worker<R> {
         (pod.revision.as_str() == revision).then(|| Arc::new(pod))
     }
 
-    /// The event's subject for a container of a pod.
+    /// Returns the event subject for a container of a pod.
     pub(super) fn subject(&self, pod: Option<&Pod>, name: &str) -> Subject {
         match pod.is_some_and(|pod| pod.init_containers.iter().any(|init| init.name == name)) {
             true => Subject::init_container(&self.key, name),
@@ -115,14 +115,14 @@ struct Step<R> {
     uid: String,
     subject: Subject,
     address: std::net::IpAddr,
-    /// Its manifest, where that is known.
+    /// Container of the manifest, if that is known.
     container: Option<Container>,
-    /// Its place among the init containers.
+    /// Index among the init containers; `None` for other containers.
     place: Option<usize>,
     stop: Stop,
-    /// Cancelled when it has ended.
+    /// Token that is cancelled when the container has ended.
     gone: CancellationToken,
-    /// What ends before it gets its turn.
+    /// Tokens of containers that end before this one gets its stop signal.
     after: Vec<CancellationToken>,
 }
 
@@ -154,7 +154,7 @@ impl<R: Runtime> Step<R> {
                 Err(_) => events.warning(&self.subject, "FailedPreStopHook", "PreStopHook failed"),
             }
         }
-        // When the grace is used up it does not wait for the others any more.
+        // Once the grace period is used up, a sidecar does not wait for the others any more.
         let turn = join_all(self.after.iter().map(CancellationToken::cancelled));
         if timeout_at(begun + *grace, turn).await.is_err() {
             tracing::debug!(pod = %self.key, container = %id, "a sidecar is stopped before what uses it has ended");

@@ -1,5 +1,5 @@
-//! Processes of a pod that no backend knows of any more, because what it had noted of them is gone: until they have ended,
-//! nothing of the pod is started (I1). Nobody but the operator can tell whether they may be killed.
+//! Processes of a pod that no backend knows any more, because the backend has lost its records of them. Until they have
+//! ended, the worker starts nothing of the pod (I1). Only the operator can tell whether they may be killed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,23 +12,23 @@ use crate::{
     observe::Remains,
 };
 
-/// How often they are looked for until there are none. Most are about to end.
+/// Interval between searches while processes may be left. Most of them are about to end.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// What is known of such processes.
+/// Result of the search for such processes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum Strays {
-    /// The pod is seen, or was never put anywhere.
+    /// No search: a backend shows the pod, or it was never put on one.
     #[default]
     Unsought,
-    /// There are none.
+    /// No process is left.
     None,
-    /// There may be some; in words.
+    /// Processes may be left; the text says why.
     Some(String),
 }
 
 impl<R: Runtime> Worker<R> {
-    /// Looks for them when a pod that was put somewhere is nowhere to be seen. The answer is when to look again.
+    /// Searches for processes when a pod that was put on a backend is on none. Returns when to search again.
     pub(super) async fn look_for_strays(&mut self, remains: &[(String, Arc<Remains>)]) -> Option<Instant> {
         if !remains.is_empty() || !self.has_vanished() {
             self.strays = Strays::Unsought;
@@ -48,7 +48,7 @@ impl<R: Runtime> Worker<R> {
         matches!(self.strays, Strays::Some(_)).then(|| after(instant(), AGAIN))
     }
 
-    /// Why the pod must not be started or given up now.
+    /// Returns why the pod must not be started or cleaned up now.
     pub(super) fn stray(&self) -> Option<&str> {
         match &self.strays {
             Strays::Some(why) => Some(why),

@@ -1,5 +1,5 @@
-//! What a pod takes of the node's disk, held against its limits: emptyDirs' `sizeLimit`, and `ephemeral-storage` of
-//! containers. A pod that takes more is evicted.
+//! Disk usage of a pod, measured against its limits: `sizeLimit` of emptyDirs, and `ephemeral-storage` of containers. A
+//! pod that exceeds one is evicted.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,21 +18,21 @@ use crate::{
     plan::{is_current, is_running},
 };
 
-/// How often pods are measured, as a kubelet does it.
+/// Interval between measurements of a pod, as with a kubelet.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How soon it is tried again while many others are measured.
+/// Wait before the next try while many other pods are being measured.
 const BUSY: Duration = Duration::from_secs(1);
-/// Measuring takes at most one part in so many of the time.
+/// Least wait after a measurement, as a multiple of its duration.
 const SHARE: u32 = 50;
-/// What it is called in a manifest.
+/// Name of the resource in a manifest.
 const STORAGE: &str = "ephemeral-storage";
 
-/// What the runtime says of running containers, by name.
+/// Disk usage of running containers as the runtime reports it, by name.
 type Used = Vec<(String, DiskUsage)>;
 
 impl<R: Runtime> Worker<R> {
-    /// Measures what stands, if that is due, and notes the pod's eviction. When to measure again; never for a pod without
-    /// limits.
+    /// Measures the running pod if that is due, and records its eviction. Returns when to measure again; never for a
+    /// pod without limits.
     pub(super) async fn measure(
         &mut self,
         desired: Option<&DesiredPod>,
@@ -78,7 +78,8 @@ impl<R: Runtime> Worker<R> {
         Some(next)
     }
 
-    /// What the running containers have written, as far as the backend can tell. `None` while it does not answer.
+    /// Returns the disk usage of the running containers, as far as the backend can tell; `None` while it does not
+    /// answer.
     async fn used(&self, pod: &Pod, remains: &[(String, Arc<Remains>)]) -> Option<Used> {
         let mut used = Used::new();
         for (backend, remains) in remains {
@@ -87,13 +88,13 @@ impl<R: Runtime> Worker<R> {
             for container in remains.containers.iter().filter(is_own).filter(|it| is_running(it)) {
                 let runtime = self.runtime(backend).ok()?;
                 let answer = tokio::select! {
-                    // *Cancel-safe:* it only looks.
+                    // *Cancel-safe:* the call only reads.
                     answer = runtime.disk_usage(container.id.clone()) => answer,
                     () = self.until_away(backend) => return None,
                 };
                 match answer {
                     Ok(usage) => used.push((container.name.clone(), usage)),
-                    // It has ended since.
+                    // The container has ended since.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) if error.kind() == ErrorKind::Unsupported => {
                         let message = format!(
@@ -114,17 +115,17 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Whether there is anything to hold the pod to.
+/// Returns whether the pod has a disk limit.
 fn is_limited(pod: &Pod) -> bool {
     pod.total.ephemeral_storage_limit.is_some() || sized(pod).next().is_some()
 }
 
-/// Volumes on disk with a limit: a tmpfs keeps its own.
+/// Returns the emptyDirs on disk that have a limit; a tmpfs enforces its own.
 fn sized(pod: &Pod) -> impl Iterator<Item = (&str, u64)> {
     on_disk(pod).filter_map(|(name, limit)| Some((name, limit?)))
 }
 
-/// Its emptyDirs on disk, with their limits.
+/// Returns the pod's emptyDirs on disk, with their limits.
 fn on_disk(pod: &Pod) -> impl Iterator<Item = (&str, Option<u64>)> {
     pod.volumes.iter().filter_map(|(name, volume)| match volume {
         Volume::EmptyDir { medium: Medium::Disk, size_limit } => Some((name.as_str(), *size_limit)),
@@ -132,8 +133,8 @@ fn on_disk(pod: &Pod) -> impl Iterator<Item = (&str, Option<u64>)> {
     })
 }
 
-/// The first limit that is exceeded, in a kubelet's order and words, and whether that was not known. It is written down:
-/// an agent that comes after this one does not start the pod again.
+/// Returns the message for the first exceeded limit, in a kubelet's order and words, and whether it is new. Records the
+/// eviction: the next agent must not start the pod again.
 fn exceeded(pod: &Pod, files: &PodFiles, used: Option<&Used>) -> Option<(String, bool)> {
     if let Ok(message) = files.eviction() {
         return Some((message, false));
@@ -154,8 +155,8 @@ fn volume_exceeded(pod: &Pod, files: &PodFiles) -> Option<String> {
     Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {written:?}. "))
 }
 
-/// A container has its writable layer, its logs and its termination messages; the pod has its containers, its emptyDirs on
-/// disk and the files in `/etc` that its containers share.
+/// Returns the message for the first exceeded `ephemeral-storage` limit. A container's usage is its writable layer,
+/// logs and termination messages; the pod's is that of its containers, emptyDirs on disk and shared files in `/etc`.
 fn storage_exceeded(pod: &Pod, files: &PodFiles, used: &Used) -> Option<String> {
     let limit = pod.total.ephemeral_storage_limit?;
     let of_container = |(name, usage): &(String, DiskUsage)| {

@@ -1,4 +1,4 @@
-//! Restarts that users have asked for, until the pod's worker takes them up.
+//! Restarts that users request, until the pod's worker takes them.
 
 use std::{
     collections::BTreeSet,
@@ -7,31 +7,32 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// The wishes of one pod. Whoever adds one never waits for the worker: equal wishes are one, so they take no room either.
+/// Restart requests of one pod. Adding one never waits for the worker. Equal requests merge, so they take no memory
+/// either.
 #[derive(Debug, Default)]
 pub(crate) struct Wishes {
     wanted: Mutex<Restarts>,
     made: Notify,
 }
 
-/// What is to be restarted.
+/// Restarts to perform.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restarts {
-    /// The pod with its sandbox.
+    /// `true` to restart the pod with its sandbox.
     pub pod: bool,
-    /// Single containers, by name.
+    /// Names of single containers to restart.
     pub containers: BTreeSet<String>,
 }
 
 impl Restarts {
-    /// Whether nothing is to be restarted.
+    /// Returns whether nothing is to be restarted.
     pub fn is_empty(&self) -> bool {
         !self.pod && self.containers.is_empty()
     }
 }
 
 impl Wishes {
-    /// Asks for a restart of one container, or of the pod.
+    /// Requests a restart of one container, or of the pod for `None`.
     pub fn restart(&self, container: Option<String>) {
         let mut wanted = self.lock();
         match container {
@@ -42,14 +43,14 @@ impl Wishes {
         self.made.notify_one();
     }
 
-    /// Takes what has been asked for so far.
+    /// Takes all requests made so far.
     pub fn take(&self) -> Restarts {
         std::mem::take(&mut self.lock())
     }
 
-    /// Waits until something has been asked for.
+    /// Waits until there is a request.
     ///
-    /// *Cancel-safe:* a wish stays until it is taken.
+    /// *Cancel-safe:* a request stays until it is taken.
     pub async fn made(&self) {
         while self.lock().is_empty() {
             self.made.notified().await;

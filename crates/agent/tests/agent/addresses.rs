@@ -1,4 +1,4 @@
-//! The node's addresses, which can come after the agent and change (static-pods.md, 3).
+//! Node addresses that appear after the agent has started, or change (static-pods.md, 3).
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// What a pod on the node's network shows as the node's address and its own.
+/// Returns `hostIP` and `podIP` of a pod with `hostNetwork: true`.
 fn shown(node: &Node, pod: &str) -> (Option<String>, Option<String>) {
     let status = node.status(pod);
     (status.host_ip, status.pod_ip)
@@ -25,7 +25,7 @@ fn both(address: &str) -> (Option<String>, Option<String>) {
     (Some(address.to_owned()), Some(address.to_owned()))
 }
 
-/// The environment that the container `app` of the last pod was made with.
+/// Returns `HOST` and `POD` from the environment of the container that was created last.
 fn environment(node: &Node) -> Vec<(String, String)> {
     let calls = node.fake().calls().into_iter().rev();
     let mut made = calls.filter_map(|call| if let Call::CreateContainer(config) = call { Some(config) } else { None });

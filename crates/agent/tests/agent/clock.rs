@@ -1,4 +1,4 @@
-//! Waits keep their length, whatever becomes of the time of day: it is set back and ahead here while the agent waits.
+//! Waits keep their length when the wall clock is set: these tests set it back and ahead while the agent waits.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Hours by which the time of day is set ahead.
+/// Hours that the wall clock is set ahead; negative: back.
 const JUMPS: [i64; 2] = [-8, 8];
 
-/// When each call of a method was made, in seconds since `origin`.
+/// Returns when each call that `is_it` accepts was made, in seconds since `origin`.
 fn times(node: &Node, origin: Instant, is_it: impl Fn(&Call) -> bool) -> Vec<u64> {
     let calls = node.fake().timed_calls().into_iter().filter(|(_, call)| is_it(call));
     calls.map(|(at, _)| at.saturating_duration_since(origin).as_secs()).collect()
@@ -36,12 +36,13 @@ async fn a_crash_loop_waits_as_long_as_ever() {
         node.write("web.yaml", &pod("web", "app:1"));
         let origin = Instant::now();
         node.start();
-        // Lives begin at 0, 1, 12, 33 and 74 s; the last wait is that of 80 s.
+        // The container starts at 0, 1, 12, 33 and 74 s; the wait after that is 80 s.
         sleep(78 * SECOND).await;
         node.set_clock(hours);
         node.shows("the wait", |node| node.reason("web", "app") == "CrashLoopBackOff").await;
         if restarts {
-            // Another agent knows the end as a time of day only: in the future it counts as now, long ago it is over.
+            // A restarted agent knows the container's end only as a wall-clock time. An end in the future counts as
+            // now; after an end long ago the back-off is over.
             node.restart().await;
         }
         sleep(85 * SECOND).await;
@@ -139,7 +140,8 @@ async fn probes_are_put_when_they_are_due() {
         sleep(2 * SECOND).await;
         node.set_clock(hours);
         if restarts {
-            // The container's start lies in the future now: it counts as the moment when it is seen.
+            // The clock, set back, puts the container's start in the future: the new agent counts the start from when
+            // it sees it.
             node.restart().await;
         }
         sleep(40 * SECOND).await;
@@ -267,7 +269,7 @@ async fn the_next_try_is_shown_by_the_clock_as_it_is() {
     sleep(35 * SECOND).await;
     node.set_clock(-8);
     let next_try = |node: &Node| node.pod("web")?.containers.first()?.next_try;
-    // The next failure is shown with it.
+    // The next failed pull sets `next_try` by the new wall-clock time.
     sleep(40 * SECOND).await;
     let left = next_try(&node).map(|at| at.duration_since(node.clock.now()).as_secs());
     assert!(left.is_some_and(|left| (0..=80).contains(&left)), "{left:?}");

@@ -1,4 +1,4 @@
-//! Hooks (static-pods.md, 4.7).
+//! Lifecycle hooks: `postStart` and `preStop` (static-pods.md, 4.7).
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ async fn a_post_start_hook_keeps_the_next_container_waiting() {
     node.runs(&[("web", &[("app", "app:1"), ("next", "app:2")])]).await;
     assert_eq!(node.starts(origin), [("app".to_owned(), 0), ("next".to_owned(), 5)], "R-HOOK-1");
     assert_eq!(node.state("web", "app"), "Running");
-    // It has run; another agent does not run it again.
+    // A restarted agent does not run the hook again.
     node.restart().await;
     node.settle().await;
     assert_eq!(node.commands().len(), 1);
@@ -99,7 +99,8 @@ async fn a_hook_that_never_ends_does_not_keep_the_pod_from_going() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pre_stop_hook_runs_before_the_signal_within_the_grace() {
-    // Until the stop signal, and what is left then: whole seconds, never less than two.
+    // The hook's command, the seconds until the stop signal, and the grace that is left then: never less than two
+    // seconds.
     let table = [("sleep 3", 3, 7), ("exit 1", 0, 10), ("sleep 100", 10, 2)];
     for (command, signal, left) in table {
         let mut node = Node::new();
@@ -107,7 +108,7 @@ async fn a_pre_stop_hook_runs_before_the_signal_within_the_grace() {
         node.write("web.yaml", &with_hook("preStop", command));
         node.start();
         node.runs(&[("web", &[("app", "app:1"), ("next", "app:2")])]).await;
-        // R-RST-2: for an agent that never saw the manifest as well.
+        // R-RST-2: an agent that never saw the manifest runs the hook too.
         node.stop().await;
         node.remove("web.yaml");
         let removed = Instant::now();
@@ -163,7 +164,8 @@ async fn a_tcp_hook_always_fails_as_in_kubernetes() {
     assert!(matches!(app.state, ContainerState::Exited { .. } | ContainerState::Running { .. }));
 }
 
-/// Asked over TLS, it answers as a server does that speaks plain HTTP, and whatever it is asked then, that it has failed.
+/// Starts a plain HTTP server. It answers a TLS handshake with status 400, as such servers do, and `GET /stop` with
+/// 500.
 async fn plain_server() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let port = listener.local_addr().expect("it has an address").port();

@@ -1,4 +1,5 @@
-//! I1 when a backend is gone: another takes its pods only when that is wanted and none of their processes is left.
+//! I1 when a backend is gone: another takes its pods only if failover is configured and none of their processes is
+//! left.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use stanchion_runtime::{
 
 use crate::{manifest::pod, node::Node};
 
-/// Two runtimes, the first of which may be replaced by the second; `a` runs on the first.
+/// Starts a node with two runtimes; `second` may take over from `first`, and `a` runs on `first`.
 async fn two(on_return: OnReturn) -> Node {
     let mut node = Node::with_runtimes(&["first", "second"]);
     node.failover.insert("first".to_owned(), Failover { on_return, ..Failover::default() });
@@ -28,7 +29,7 @@ fn second(node: &Node) -> FakeRuntime {
     node.fakes[1].1.clone()
 }
 
-/// Nothing of the first runtime runs, and it cannot be reached.
+/// Reboots the first runtime, so that nothing runs there, and makes it unavailable.
 fn end_first(node: &Node) {
     first(node).reboot();
     first(node).set_available(false);

@@ -1,4 +1,4 @@
-//! I1: of one pod, never two incarnations at once, whatever call fails, is lost, or never answers.
+//! I1: a pod never runs twice at once, whichever call fails, loses its answer, or hangs.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     node::{Node, Wanted},
 };
 
-/// Methods whose calls the story below makes, all of which matter to it.
+/// Methods that the story below calls and depends on.
 const METHODS: [Method; 10] = [
     Method::CreateSandbox,
     Method::StopSandbox,
@@ -27,18 +27,18 @@ const METHODS: [Method; 10] = [
     Method::List,
 ];
 
-/// Those that the agent treats in different ways.
+/// Error kinds that the agent treats differently.
 const KINDS: [ErrorKind; 5] =
     [ErrorKind::Other, ErrorKind::NotFound, ErrorKind::AlreadyExists, ErrorKind::Timeout, ErrorKind::Crashed];
 
-/// A node on which at most one call hangs; whoever runs the agent kills it then and starts it anew.
+/// A node on which at most one call hangs. When that call is reached, the agent is restarted.
 struct Story {
     node: Node,
     hold: Option<Hold>,
 }
 
 impl Story {
-    /// Create, crash, update, remove, lose, remove: each must come out as if nothing had gone wrong.
+    /// Creates, crashes, updates and removes pods and loses a sandbox. Each step must end as if no call had failed.
     async fn tell(mut self) -> Node {
         self.node.write("a.yaml", &pod("a", "app:1"));
         self.node.write("b.yaml", &pod("b", "app:2").with("side", "app:3"));
@@ -82,7 +82,7 @@ impl Story {
     }
 }
 
-/// How often the undisturbed story calls each method; of looks, which are all alike, the first few.
+/// Counts the calls of each method in an undisturbed story; of read-only methods, which are all alike, at most four.
 async fn calls() -> Vec<(Method, u32)> {
     let node = Story { node: Node::new(), hold: None }.tell().await;
     let count = |method: Method| {
@@ -147,7 +147,7 @@ async fn every_call_may_be_slow() {
     }
 }
 
-/// `a` runs on the first of two runtimes, and the agent on both.
+/// Starts a node with two runtimes; `a` runs on the first.
 async fn two() -> Node {
     let mut node = Node::with_runtimes(&["first", "second"]);
     node.write("a.yaml", &pod("a", "app:1"));

@@ -1,4 +1,4 @@
-//! I2: a file that is gone stops its pods; a source that cannot be read stops nothing. Files of all kinds.
+//! I2: a removed file stops its pods; a source that cannot be read stops nothing. Covers files of all kinds.
 
 use std::{fs, os::unix::fs::symlink};
 
@@ -32,7 +32,7 @@ async fn a_directory_that_is_away_stops_nothing_also_over_a_restart() {
     node.settle().await;
     assert_eq!(node.fake().count(Method::StartContainer), 2, "only the crash was mended");
     node.remove("web.yaml");
-    // R-SRC-5: by an agent that was restarted, and has the node's own sources only.
+    // R-SRC-5: a restarted agent, which has only the node's own sources, removes the pod.
     node.is_empty().await;
 }
 

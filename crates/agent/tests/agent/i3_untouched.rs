@@ -1,4 +1,4 @@
-//! I3: what runs is never touched because the agent, the runtime or the network went and came back.
+//! I3: running containers stay untouched when the agent, the runtime or the network goes away and comes back.
 
 use std::time::Duration;
 
@@ -90,7 +90,7 @@ async fn a_look_at_one_pod_that_fails_is_followed_by_one_at_everything() {
         for call in 1..=failures {
             node.fake().fault(Method::List, When::Nth(call), Fault::fail(ErrorKind::Unavailable));
         }
-        // Its end is told by an event, which leads to a look at its pod only.
+        // An event reports the container's end; the agent then lists this pod only.
         let app = node.app("one").expect("it runs");
         node.fake().exit(&app.id, 1);
         node.shows("the restart", |node| node.app("one").is_some_and(|now| now.id != app.id)).await;

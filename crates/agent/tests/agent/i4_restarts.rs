@@ -1,4 +1,4 @@
-//! I4: what ends is started again as restartPolicy and back-off say (static-pods.md, 4.5).
+//! I4: containers that end are started again as `restartPolicy` and the back-off say (static-pods.md, 4.5).
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{manifest::pod, node::Node};
 
-/// When each of the first `count` lives of the container `app` began.
+/// Waits for `count` container starts and returns their times.
 async fn starts(node: &Node, count: usize) -> Vec<Instant> {
     let many = |node: &Node| node.fake().count(Method::StartContainer) >= count;
     let wait = async {
@@ -23,7 +23,7 @@ async fn starts(node: &Node, count: usize) -> Vec<Instant> {
     calls.filter(|(_, call)| matches!(call, Call::StartContainer(_))).map(|(at, _)| at).take(count).collect()
 }
 
-/// How long each life was waited for after the end of the one before, in ms.
+/// Returns the waits between each end and the next start, in ms, for runs that last `life`.
 fn waits(starts: &[Instant], life: Duration) -> Vec<u128> {
     starts.windows(2).map(|pair| (pair[1] - pair[0] - life).as_millis()).collect()
 }
@@ -92,7 +92,7 @@ async fn restart_policy_is_obeyed() {
         node.settle().await;
         assert_eq!(node.app("web").is_some(), restarts, "R-RSP-1: {policy}, exit code {code}");
         assert_eq!(node.status("web").phase.as_deref(), Some(phase), "R-PH-4: {policy}, exit code {code}");
-        // R-RST-6: an agent that starts anew does not run again what is done.
+        // R-RST-6: a restarted agent does not run a finished container again.
         node.restart().await;
         node.settle().await;
         assert_eq!(node.app("web").is_some(), restarts, "R-RST-6: {policy}, exit code {code}");

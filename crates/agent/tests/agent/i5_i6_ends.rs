@@ -1,4 +1,4 @@
-//! I5: a stop is TERM, grace, KILL. I6: of a pod that is gone nothing remains.
+//! I5: a stop is TERM, the grace period, KILL. I6: a removed pod leaves nothing behind.
 
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
@@ -43,14 +43,14 @@ async fn a_container_has_its_grace_and_no_more() {
     let table = [
         ("terminationGracePeriodSeconds: 7", Program::stubborn(), 7, 7, Some(137)),
         ("terminationGracePeriodSeconds: 60", Program::stops_in(Duration::from_secs(20), 5), 60, 20, Some(5)),
-        // R-CHG-7 makes it one second, R-TERM-1 two from the stop signal on.
+        // R-CHG-7 raises the grace to one second, R-TERM-1 to two seconds from the stop signal on.
         ("terminationGracePeriodSeconds: 0", Program::stubborn(), 2, 2, Some(137)),
         ("restartPolicy: Always", Program::server(), 30, 0, Some(143)),
     ];
     for (spec, program, grace, takes, code) in table {
         let mut node = up(spec, program).await;
         let app = node.app("web").expect("it runs");
-        // R-RST-2: the pod's own grace, also for an agent that never saw the manifest.
+        // R-RST-2: an agent that never saw the manifest uses the pod's own grace.
         node.stop().await;
         node.remove("web.yaml");
         let removed = Instant::now();
@@ -76,7 +76,7 @@ async fn all_containers_of_a_pod_stop_at_once() {
     node.write("web.yaml", &pod("web", "app:1").with("side", "app:2"));
     node.start();
     node.runs(&[("web", &[("app", "app:1"), ("side", "app:2")])]).await;
-    // R-TERM-1: the second is told to stop while the first has not ended.
+    // R-TERM-1: the second container is stopped while the first has not ended.
     let hold = node.fake().hang(Method::StopContainer, When::Nth(1));
     node.remove("web.yaml");
     node.patiently("the stop", hold.reached()).await;

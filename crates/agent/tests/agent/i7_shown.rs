@@ -1,4 +1,4 @@
-//! I7: what the board says was true at the latest look, and says why a pod is not running.
+//! I7: the board shows what was true at the latest look, and why a pod does not run.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use stanchion_runtime::{
 
 use crate::{manifest::pod, node::Node};
 
-/// The message that a container waits with.
+/// Returns the message of the first waiting container.
 fn message(node: &Node, pod: &str) -> String {
     let statuses = node.status(pod).container_statuses.unwrap_or_default();
     let waiting = statuses.into_iter().find_map(|status| status.state?.waiting);
@@ -149,7 +149,7 @@ async fn a_backend_that_is_away_is_shown_at_its_pods_and_for_itself() {
     node.write("web.yaml", &pod("web", "app:1"));
     node.write("lost.yaml", &pod("lost", "app:1").spec("runtimeClassName: nowhere"));
     node.start();
-    // Before the first look is over it says that the backend has not answered yet.
+    // Before the first look is over, the message says that the backend has not answered yet.
     shows_reason(&node, "BackendUnavailable").await;
     node.shows("why", |node| message(node, "web").contains("cannot be reached")).await;
     node.shows("the class", |node| node.reason("lost", "app") == "RuntimeClassUnknown").await;
@@ -176,7 +176,7 @@ async fn auto_waits_for_a_backend_and_takes_the_first_that_answers() {
     node.settle().await;
     node.runs(&[("web", &[("app", "app:1")])]).await;
     assert_eq!(node.pod("web").map(|view| view.backend.clone()).as_deref(), Some("second"), "it stays");
-    // An agent that starts anew finds it where it is, whichever answers first.
+    // A restarted agent finds the pod on its backend, whichever backend answers first.
     node.stop().await;
     node.fakes[1].1.fault(Method::List, When::Nth(1), Fault::Slow(Duration::from_secs(5)));
     node.start();

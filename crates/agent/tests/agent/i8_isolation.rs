@@ -34,7 +34,7 @@ async fn a_backend_that_hangs_on_everything_delays_only_its_own_pods() {
         if hangs_from_start {
             node.start();
         }
-        // More than there are permits.
+        // More pods than the backend has permits for calls.
         for index in 0..12 {
             node.write(&format!("theirs{index}.yaml"), &on_second(&format!("theirs{index}"), "app:1"));
         }

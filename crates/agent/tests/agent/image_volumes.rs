@@ -1,4 +1,4 @@
-//! Volumes that are images: fetched like images, shown like images, mounted by the runtime.
+//! Image volumes (`volumes[].image`): pulled and shown like container images, mounted by the runtime.
 
 use std::{path::Path, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const DATA: &str = "docker.io/library/data:1";
 
-/// A pod `web` whose container `app` has the image volume `v` mounted with `more`, and whose container `side` has not.
+/// Returns a pod `web`: container `app` mounts the image volume `v` with `more`, container `side` does not.
 fn with(image: &str, more: &str) -> String {
     let mount = format!("volumeMounts: [{{name: v, mountPath: /v{more}}}]");
     raw(
@@ -30,7 +30,7 @@ fn with(image: &str, more: &str) -> String {
 
 const BOTH: &[(&str, &[(&str, &str)])] = &[("web", &[("app", "app:1"), ("side", "app:2")])];
 
-/// Waits until `side` runs, whatever keeps `app`.
+/// Waits until `side` runs, whether `app` runs or not.
 async fn side_runs(node: &Node) {
     let is_side = |it: &ContainerInfo| it.name == "side" && matches!(it.state, ContainerState::Running { .. });
     node.patiently("side", node.fake().until(|now| now.containers.iter().any(is_side))).await;
@@ -40,13 +40,14 @@ fn publish(node: &Node) -> Image {
     node.fake().publish(DATA, 1000)
 }
 
-/// What is mounted in `app`, less what the agent mounts everywhere.
+/// Returns the mount of the volume `v` in `app`.
 fn mounted(node: &Node) -> Mount {
     let mounts = made(node, "web").mounts;
     mounts.into_iter().find(|mount| mount.destination == Path::new("/v")).expect("it has the volume")
 }
 
-/// What was said for a reason of a container `{name}`, or with an empty name of the pod itself.
+/// Returns the messages of events with this reason: those of the container `{name}`, or, with an empty name, of the pod
+/// itself.
 fn said(node: &Node, reason: &str, of: &str) -> Vec<String> {
     let is_of = |event: &EventView| if of.is_empty() { event.field.is_empty() } else { event.field.contains(of) };
     node.events(reason).into_iter().filter(is_of).map(|event| event.message).collect()
@@ -77,7 +78,7 @@ async fn an_image_volume_is_fetched_and_mounted_by_its_full_name() {
     let pulled = said(&node, "Pulled", "");
     assert!(pulled.iter().any(|it| it.starts_with("Successfully pulled image \"data:1\" in ")), "{pulled:?}");
 
-    // What ran once restarts from what is here.
+    // A container that ran once restarts with the local image, without a pull.
     let (app, asked) = (node.app("web").expect("it runs"), pulls(&node));
     node.fake().exit(&app.id, 1);
     node.patiently("the restart", async {

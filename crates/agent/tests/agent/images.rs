@@ -1,4 +1,4 @@
-//! Images: what is said while they are fetched, and what happens when a registry is away.
+//! Image pulls: their events and reasons, and pulls while the registry is away.
 
 use std::fs;
 
@@ -59,13 +59,13 @@ async fn what_is_here_is_used_while_its_registry_is_away() {
     node.runs(&[("web", &[("app", "app:1")])]).await;
     node.fake().fault(Method::PullImage, When::Always, Fault::fail(ErrorKind::Unavailable));
     let asked = node.fake().count(Method::PullImage);
-    // A pod that is new here asks, is not answered, and runs.
+    // A new pod tries to pull, gets no answer, and runs with the local image.
     node.write("web.yaml", &format!("{}  restartPolicy: OnFailure\n", with_policy("Always", "app:1")));
     node.shows("that it is used", |node| !said(node, "PulledLocally").is_empty()).await;
     node.runs(&[("web", &[("app", "app:1")])]).await;
     assert!(node.fake().count(Method::PullImage) > asked, "R-IMG-2");
     assert!(said(&node, "PulledLocally")[0].contains("its registry cannot be reached"), "R-IMG-5");
-    // One that crashes does not even ask.
+    // A crashed container restarts without a pull.
     let (app, asked) = (node.app("web").expect("it runs"), node.fake().count(Method::PullImage));
     node.fake().exit(&app.id, 1);
     node.shows("the restart", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
@@ -87,7 +87,7 @@ async fn what_an_archive_brought_and_somebody_removed_is_imported_again() {
         }
         node.runs(&[("web", &[("app", "packed:1")])]).await;
         let (app, imports) = (node.app("web").expect("it runs"), node.fake().count(Method::ImportImages));
-        // Both are what pruning does to a container that has ended.
+        // Pruning does both to a container that has ended: it removes the image and the container.
         node.fake().remove_image("docker.io/library/packed:1".to_owned()).await.expect("removed");
         node.fake().lose_container(&app.id);
         node.shows("its next life", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
@@ -131,11 +131,11 @@ async fn a_pull_that_no_pod_wants_any_more_is_cancelled() {
     node.start();
     node.shows("the pull", |node| hold.is_reached() && said(node, "Pulling").len() == 2).await;
     assert_eq!((pulls(&node), hold.hanging()), (1, 1), "one for both");
-    // One of them is removed: the other waits on.
+    // One pod is removed; the other still waits for the pull.
     node.remove("other.yaml");
     node.shows("its end", |node| node.pod("other").is_none()).await;
     assert_eq!(hold.hanging(), 1);
-    // The sandbox of its first revision stands, and may need the first image until that of the second is here.
+    // The first revision's sandbox still exists, and may need the first image until the second one is here.
     node.write("web.yaml", &with_policy("IfNotPresent", "app:2"));
     node.settle().await;
     assert_eq!(pulls(&node), 2, "the other is pulled");
@@ -143,7 +143,7 @@ async fn a_pull_that_no_pod_wants_any_more_is_cancelled() {
     node.remove("web.yaml");
     node.settle().await;
     assert_eq!(hold.hanging(), 0, "all have ended");
-    // Wanted again, it is pulled again.
+    // A pod that wants the image again starts a new pull.
     node.fake().heal(Method::PullImage);
     node.write("web.yaml", &with_policy("IfNotPresent", "app:1"));
     node.runs(&[("web", &[("app", "app:1")])]).await;

@@ -61,7 +61,8 @@ async fn init_containers_run_one_after_another_before_the_others() {
         ["spec.initContainers{first}", "spec.initContainers{second}", "spec.containers{app}"],
         "R-EVT-1"
     );
-    // R-INIT-4, R-RST-1: what is done is not done again, neither when a container restarts nor by another agent.
+    // R-INIT-4, R-RST-1: finished init containers do not run again, neither when a container restarts nor under a
+    // restarted agent.
     node.fake().exit(&node.app("web").expect("it runs").id, 1);
     node.settle().await;
     node.restart().await;

@@ -1,4 +1,5 @@
-//! What agents keep of manifests for the next one, where that fails or is old: what runs is not stopped for it (I3).
+//! Copies of manifests that the agent keeps for its next start, where a copy is missing or old: running pods are not
+//! stopped for it (I3).
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use crate::{manifest::pod, node::Node};
 
 const BROKEN: &str = "kind: [";
 
-/// The pod has its UID from its manifest, so that its files stay where they are through an edit.
+/// Returns a pod with its own `metadata.uid`, so that its files stay in place when it is edited.
 fn with_uid(image: &str, note: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, uid: u-1, annotations: {{note: \"{note}\"}}}}\nspec: {{containers: \
@@ -24,7 +25,7 @@ fn has_problem(node: &Node) -> bool {
     node.file("web.yaml").is_some_and(|file| !file.problems.is_empty())
 }
 
-/// The kept manifests, by path.
+/// Reads the kept manifests, by path.
 fn kept(node: &Node) -> BTreeMap<PathBuf, Vec<u8>> {
     let entries = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten().map(|it| it.path());
     let files =
@@ -51,7 +52,7 @@ async fn a_manifest_that_could_not_be_kept_is_not_remembered_older() {
     node.shows("the problem", has_problem).await;
     node.settle().await;
     assert_eq!(node.app("web").map(|app| app.id), before, "R-FILE-23");
-    // Once it can be read, it counts, and is kept.
+    // A manifest that can be read takes effect, and is kept again.
     fs::remove_file(state.join("fill")).expect("it is there");
     node.write("web.yaml", &with_uid("app:3", ""));
     node.runs(&[("web", &[("app", "app:3")])]).await;
@@ -93,7 +94,7 @@ async fn a_recalled_manifest_never_replaces_a_newer_one_that_runs() {
             "R-FILE-23, with a record: {has_record}"
         );
         if has_record {
-            // What runs is known, and started again where it ends.
+            // With the record, the agent knows the running revision and restarts its container.
             node.fake().exit(&before.id, 1);
             node.runs(&[("web", &[("app", "app:2")])]).await;
         }

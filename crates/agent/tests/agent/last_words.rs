@@ -46,7 +46,7 @@ containers:
     }
 }
 
-/// A pod that runs once, its container, and the file for that container's last words.
+/// Starts a pod with `restartPolicy: Never`. Returns its container and the file for the termination message.
 async fn running() -> (Node, ContainerInfo, PathBuf) {
     let mut node = Node::new();
     node.write("web.yaml", &raw("web", "restartPolicy: Never\ncontainers: [{name: app, image: app:1}]"));
@@ -99,7 +99,7 @@ containers:
     let origin = Instant::now();
     node.start();
     tokio::time::sleep(10 * SECOND).await;
-    // R-ADL-2: the time does not begin anew with the agent.
+    // R-ADL-2: a restart of the agent does not restart the deadline.
     node.restart().await;
     node.shows("web Failed", |node| phase(node) == "Failed").await;
     assert_eq!(origin.elapsed().as_secs(), 30, "R-ADL-1");

@@ -1,4 +1,4 @@
-//! Links to logs, for those who ship them.
+//! Symbolic links to container logs, for log shippers.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 
 use crate::{manifest::pod, node::Node};
 
-/// The links of a directory, with what they lead to, by name.
+/// Returns the symbolic links of a directory and their targets, sorted by name.
 fn links(directory: &Path) -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir(directory).expect("it is there").map(|entry| entry.expect("an entry"));
     let link = |entry: fs::DirEntry| {

@@ -1,7 +1,8 @@
-//! The whole agent on fake runtimes: what ARCHITECTURE.md numbers as invariants, one file each, and a random walk.
+//! Tests of the whole agent on fake runtimes: the invariants that ARCHITECTURE.md numbers (I1 to I8), other features,
+//! and a random walk.
 //!
-//! Manifests are real files in a directory of the test's own. The clock is tokio's, paused: waiting takes no time, and
-//! times are exact. What the agent must never do (I1) is watched in every test, see [`node`].
+//! Manifests are real files in a temporary directory. The clock is tokio's and paused: waiting takes no time, and times
+//! are exact. Every test checks I1, see [`node`].
 
 #![allow(clippy::disallowed_methods, reason = "tests measure, and read and remove what they have made")]
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One pod.
+/// A pod's manifest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     name: String,
@@ -10,19 +10,19 @@ pub struct Manifest {
     lines: Vec<String>,
 }
 
-/// A pod of one container `app` with this image.
+/// Returns a pod with one container `app` of this image.
 pub fn pod(name: &str, image: &str) -> Manifest {
     Manifest { name: name.to_owned(), containers: Vec::new(), lines: Vec::new() }.with("app", image)
 }
 
 impl Manifest {
-    /// One more container.
+    /// Adds a container.
     pub fn with(mut self, container: &str, image: &str) -> Self {
         self.containers.push((container.to_owned(), image.to_owned()));
         self
     }
 
-    /// A line of the spec.
+    /// Adds a line to the spec.
     pub fn spec(mut self, line: &str) -> Self {
         self.lines.push(line.to_owned());
         self
@@ -43,7 +43,7 @@ impl fmt::Display for Manifest {
     }
 }
 
-/// A pod with this spec, in YAML.
+/// Returns a pod with this spec, in YAML.
 pub fn raw(name: &str, spec: &str) -> String {
     let spec: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
     format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n{spec}")

@@ -1,4 +1,4 @@
-//! A node: directories, fake runtimes, and the agent on them, which can end and start again.
+//! A test node: directories, fake runtimes, and an agent that can stop and start again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +30,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// The longest that a test waits for anything, on the paused clock.
+/// Longest wait of a test, on the paused clock.
 const PATIENCE: Duration = Duration::from_secs(3 * 3600);
 
 pub struct Node {
@@ -38,34 +38,34 @@ pub struct Node {
     pub clock: Clock,
     ahead: &'static AtomicI64,
     pub config: AgentConfig,
-    /// By name, the default one first.
+    /// Runtimes by name, the default one first.
     pub fakes: Vec<(String, FakeRuntime)>,
-    /// What is to become of the pods of these runtimes while they are away.
+    /// Failover settings by the runtime's name.
     pub failover: BTreeMap<String, Failover>,
-    /// Those of the node.
+    /// Addresses of the node.
     pub addresses: watch::Sender<Vec<IpAddr>>,
     agent: Option<Life>,
     guards: JoinSet<()>,
     doubles: Arc<Mutex<BTreeSet<String>>>,
 }
 
-/// One life of the agent.
+/// A running agent.
 struct Life {
     handle: Handle<FakeRuntime>,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
 }
 
-/// What is to run: pod → container → image tag.
+/// Containers that should run: pod → container → image.
 pub type Wanted<'a> = &'a [(&'a str, &'a [(&'a str, &'a str)])];
 
 impl Node {
-    /// A node with one runtime, `first`, whose registry has `app:1` to `app:9`. The agent does not run yet.
+    /// Makes a node with one runtime, `first`, whose registry has `app:1` to `app:9`. Does not start the agent.
     pub fn new() -> Self {
         Self::with_runtimes(&["first"])
     }
 
-    /// A node with these runtimes; the first is the default, and each is a runtime class of its name.
+    /// Makes a node with these runtimes. The first is the default; each has a runtime class of its name.
     pub fn with_runtimes(names: &[&str]) -> Self {
         let dir = TempDir::new().expect("a temporary directory");
         let origin: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a timestamp");
@@ -121,12 +121,12 @@ impl Node {
         node
     }
 
-    /// Sets the time of day ahead by so many hours, or back.
+    /// Sets the wall clock ahead by this many hours; negative: back.
     pub fn set_clock(&self, hours: i64) {
         self.ahead.fetch_add(hours * 3600, Ordering::Relaxed);
     }
 
-    /// The default runtime.
+    /// Returns the default runtime.
     pub fn fake(&self) -> &FakeRuntime {
         &self.fakes[0].1
     }
@@ -146,7 +146,7 @@ impl Node {
         fs::remove_file(self.manifests().join(file)).expect("the manifest was there");
     }
 
-    /// Shows the agent a process in a pod's cgroup, or shows it no more.
+    /// Shows the agent a process in a pod's cgroup, or removes it again.
     pub fn show_process(&self, uid: &str, is_there: bool) {
         let process = self.dir.path().join("proc/7");
         match is_there {
@@ -173,7 +173,7 @@ impl Node {
         assert!(last.is_none(), "the agent runs already");
     }
 
-    /// Stops the agent in order. A call that hangs is given up: its worker never comes back.
+    /// Stops the agent in order. A hanging call is abandoned: its worker never comes back.
     pub async fn stop(&mut self) {
         let mut life = self.agent.take().expect("the agent runs");
         life.shutdown.cancel();
@@ -199,7 +199,7 @@ impl Node {
         self.pod(name).and_then(|view| view.pod.status.clone()).unwrap_or_default()
     }
 
-    /// The reason that a container waits for, or how it is else.
+    /// Returns a container's waiting reason, else the reason of its end, else `Running`; empty if it has no status.
     pub fn reason(&self, pod: &str, container: &str) -> String {
         let statuses = self.status(pod).container_statuses.unwrap_or_default();
         let Some(status) = statuses.into_iter().find(|status| status.name == container) else { return String::new() };
@@ -211,14 +211,14 @@ impl Node {
         }
     }
 
-    /// The status of a container of either kind.
+    /// Returns the status of a container or init container.
     pub fn container(&self, pod: &str, container: &str) -> wire::ContainerStatus {
         let view = self.pod(pod);
         let found = view.iter().flat_map(|view| view.statuses()).find(|status| status.name == container);
         found.cloned().unwrap_or_default()
     }
 
-    /// How a container of either kind is: the reason it waits for, `Running`, or the reason and code of its end.
+    /// Returns a waiting reason, `Running`, or the reason and exit code of the end, of a container or init container.
     pub fn state(&self, pod: &str, container: &str) -> String {
         let state = self.container(pod, container).state.unwrap_or_default();
         match (state.waiting, state.terminated) {
@@ -229,7 +229,7 @@ impl Node {
         }
     }
 
-    /// Names of containers as they were started, with the seconds since `origin`.
+    /// Returns the names of started containers, with the seconds since `origin`.
     pub fn starts(&self, origin: Instant) -> Vec<(String, u64)> {
         self.timed(origin, |call| match call {
             Call::StartContainer(id) => Some(id.clone()),
@@ -237,7 +237,7 @@ impl Node {
         })
     }
 
-    /// Names of containers as they were told to stop, with the seconds since `origin`.
+    /// Returns the names of containers that were told to stop, with the seconds since `origin`.
     pub fn stops(&self, origin: Instant) -> Vec<(String, u64)> {
         self.timed(origin, |call| match call {
             Call::StopContainer(id, _) => Some(id.clone()),
@@ -253,13 +253,13 @@ impl Node {
             .collect()
     }
 
-    /// Commands that were run in containers, joined by blanks.
+    /// Returns the commands that were run in containers, arguments joined by spaces.
     pub fn commands(&self) -> Vec<String> {
         let calls = self.fake().calls().into_iter();
         calls.filter_map(|call| if let Call::Exec(it) = call { Some(it.command.join(" ")) } else { None }).collect()
     }
 
-    /// The condition of that type: its status, reason and message.
+    /// Returns status, reason and message of the pod condition of this type.
     pub fn condition(&self, pod: &str, kind: &str) -> Option<(String, String, String)> {
         let found = self.status(pod).conditions.unwrap_or_default().into_iter().find(|it| it.type_ == kind)?;
         Some((found.status, found.reason.unwrap_or_default(), found.message.unwrap_or_default()))
@@ -275,7 +275,7 @@ impl Node {
         self.handle().events.all().into_iter().filter(|event| event.reason == reason).collect()
     }
 
-    /// The running container `app` of a pod, on any runtime.
+    /// Returns the running container `app` of a pod, on any runtime.
     pub fn app(&self, pod: &str) -> Option<ContainerInfo> {
         let name = format!("{pod}-node");
         let is_it = |it: &ContainerInfo| {
@@ -286,7 +286,7 @@ impl Node {
         self.fakes.iter().flat_map(|(_, fake)| fake.inventory().containers).find(is_it)
     }
 
-    /// Waits until the board shows what `holds` wants.
+    /// Waits until `holds` is true, and tests it again after each change of the board.
     pub async fn shows(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let mut changes = self.handle().board.watch();
         let wait = async {
@@ -332,7 +332,7 @@ impl Node {
             }
         };
         self.patiently("nothing to be left", wait).await;
-        // What a killed agent left is swept after a while.
+        // The agent sweeps the files of a killed agent only after a while.
         let swept = Instant::now() + Duration::from_secs(120);
         loop {
             let places = [self.config.state_dir.join("pods"), self.config.log_dir.clone()];
@@ -365,12 +365,12 @@ impl Node {
         }
     }
 
-    /// Lets time pass until nothing is under way any more.
+    /// Lets a minute pass, so that everything under way ends.
     pub async fn settle(&self) {
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
 
-    /// What must hold in every test.
+    /// Asserts what must hold in every test (I1).
     pub fn check(&self) {
         let violations = self.fake().violations();
         assert!(violations.is_empty(), "I1: {violations:?}\n{self:?}");
@@ -378,7 +378,7 @@ impl Node {
         assert!(doubles.is_empty(), "I1: {doubles:?}\n{self:?}");
     }
 
-    /// Watches that containers of one pod run in one sandbox only, whatever their revision, on all runtimes together.
+    /// Records pods whose containers run in more than one sandbox, whatever their revision, on all runtimes together.
     fn guard(&mut self) {
         let all: Vec<_> = self.fakes.iter().map(|(_, fake)| fake.clone()).collect();
         for fake in all.clone() {
@@ -402,7 +402,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // What pods that still run have mounted.
+        // Mounts of pods that still run.
         for mount in mounts_below(self.dir.path()).iter().rev() {
             let flags = rustix::mount::UnmountFlags::DETACH;
             rustix::mount::unmount(mount, flags).unwrap_or_else(|error| eprintln!("{}: {error}", mount.display()));
@@ -439,12 +439,12 @@ impl fmt::Debug for Node {
     }
 }
 
-/// The name of a container, which the fake's ids begin with.
+/// Returns a container's name, which the fake's ids begin with.
 pub fn name_of(id: &ContainerId) -> String {
     id.as_str().rsplitn(3, '-').last().unwrap_or_default().to_owned()
 }
 
-/// What is mounted below a directory, in the order in which it was.
+/// Returns the mount points at and below a directory, in mount order.
 pub fn mounts_below(directory: &Path) -> Vec<PathBuf> {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("the kernel has it");
     let points = table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
@@ -455,7 +455,7 @@ pub fn key(name: &str) -> PodKey {
     PodKey { namespace: "default".to_owned(), name: format!("{name}-node") }
 }
 
-/// What runs in ready sandboxes, by pod; anything that runs elsewhere is filed under a name that no test wants.
+/// Returns the containers that run in ready sandboxes, by pod. Containers elsewhere get a name that no test wants.
 fn running(inventories: impl Iterator<Item = Inventory>) -> BTreeMap<String, BTreeSet<(String, String)>> {
     let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for Inventory { sandboxes, containers } in inventories {
@@ -480,7 +480,7 @@ fn running(inventories: impl Iterator<Item = Inventory>) -> BTreeMap<String, BTr
     found
 }
 
-/// Pods with containers that run in more than one sandbox.
+/// Returns the pods whose containers run in more than one sandbox.
 fn doubled(inventories: impl Iterator<Item = Inventory>) -> Vec<String> {
     let mut places: BTreeMap<String, BTreeSet<(usize, String)>> = BTreeMap::new();
     for (runtime, inventory) in inventories.enumerate() {

@@ -1,4 +1,4 @@
-//! ConfigMaps and Secrets of the sources: who waits for them, and what their changes do.
+//! ConfigMaps and Secrets from the sources: pods that wait for them, and the effects of changes.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -14,12 +14,12 @@ pub fn secret(name: &str, data: &str) -> String {
     format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {data}\n")
 }
 
-/// A pod whose container has the ConfigMap `settings` as its environment.
+/// Returns a pod whose container has the ConfigMap `settings` as its environment.
 fn configured() -> String {
     format!("{}    envFrom: [{{configMapRef: {{name: settings}}}}]\n", pod("web", "app:1"))
 }
 
-/// Writes a file for root only.
+/// Writes a file that only root can read (mode 0600).
 pub fn write_secretly(node: &Node, file: &str, content: &str) {
     let path = node.manifests().join(format!(".{file}"));
     fs::write(&path, content).expect("it can be written");
@@ -27,7 +27,7 @@ pub fn write_secretly(node: &Node, file: &str, content: &str) {
     fs::rename(path, node.manifests().join(file)).expect("it can be renamed");
 }
 
-/// What the container `app` of a pod was made from.
+/// Returns the configuration that the container `app` of a pod was created with.
 pub fn made(node: &Node, pod: &str) -> ContainerConfig {
     let app = node.app(pod).expect("it runs");
     node.fake().container_config(&app.id).expect("the runtime has it")
@@ -80,7 +80,7 @@ async fn a_broken_file_of_objects_leaves_the_last_good_ones_in_force() {
     node.shows("the map", |node| node.file("settings.yaml").is_some_and(|it| it.objects.len() == 1)).await;
     node.write("settings.yaml", &config_map("settings", "{COLOR: [x]}"));
     node.shows("the problem", |node| node.file("settings.yaml").is_some_and(|it| !it.problems.is_empty())).await;
-    // Also for an agent that never saw the good one.
+    // An agent that never saw the good version uses it too.
     node.restart().await;
     node.write("web.yaml", &configured());
     node.runs(&[("web", &[("app", "app:1")])]).await;
@@ -155,7 +155,7 @@ async fn a_thousand_config_maps_are_nothing_special() {
     node.write("web.yaml", &configured());
     node.write("other.yaml", &pod("other", "app:1"));
     node.start();
-    // What no kernel takes is said of its pod, and the other runs.
+    // A variable that is too long for the kernel is reported at its pod; the other pod runs.
     node.shows("why it waits", |node| node.reason("web", "app") == "CreateContainerConfigError").await;
     node.shows("the other run", |node| node.app("other").is_some()).await;
     let failed = node.events("Failed");

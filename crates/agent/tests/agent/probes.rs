@@ -1,4 +1,4 @@
-//! Probes: what they say, and what comes of it (static-pods.md, 5).
+//! Probes and their effects (static-pods.md, 5).
 
 use std::time::Duration;
 
@@ -215,7 +215,7 @@ async fn what_does_not_run_is_not_asked_and_counting_begins_anew() {
     node.write("web.yaml", &probed("readinessProbe: {exec: {command: [ready]}, periodSeconds: 1}"));
     let origin = Instant::now();
     node.start();
-    // It runs from 0 to 10 and, after the first restart, to 20; then it waits until 30.
+    // The container runs from 0 to 10 s and, restarted at once, until 20 s; then it waits until 30 s.
     node.shows("the back-off", |node| node.state("web", "app") == "CrashLoopBackOff").await;
     let asked = node.commands().len();
     assert!((18..=22).contains(&asked), "R-PRB-8: {asked} times in {:?}", origin.elapsed());
@@ -278,7 +278,7 @@ async fn after_a_restart_of_the_agent_probes_do_not_come_all_at_once() {
     node.settle().await;
 }
 
-/// A server on the loopback that answers every request with `answer`, and says what it was asked.
+/// Starts a loopback server that answers every request with `answer`; the channel receives the requests.
 async fn server(answer: &'static str) -> (u16, tokio::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let port = listener.local_addr().expect("it has an address").port();
@@ -345,7 +345,7 @@ async fn a_port_that_nobody_listens_on_is_not_ready() {
     node.shows("web Ready", is_ready).await;
 }
 
-/// Waits for an event.
+/// Waits until `holds` is true, and tests it again after each event.
 async fn until(node: &Node, holds: impl Fn(&Node) -> bool) {
     let mut changes = node.handle().events.watch();
     while !holds(node) {

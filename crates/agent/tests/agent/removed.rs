@@ -1,4 +1,4 @@
-//! What is known of pods that were removed.
+//! Records of removed pods.
 
 use std::{fs, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     node::Node,
 };
 
-/// Phase, reason, and the exit codes of its containers.
+/// Returns the pod's phase, its reason, and the exit codes of its containers.
 fn end(removed: &RemovedView) -> (String, String, Vec<Option<i32>>) {
     let status = removed.pod.status.clone().unwrap_or_default();
     let code = |it: &wire::ContainerStatus| Some(it.state.as_ref()?.terminated.as_ref()?.exit_code);
@@ -77,7 +77,7 @@ async fn what_had_ended_before_stays_as_it_ended() {
     assert_eq!(end(&removed[0]), ("Failed".to_owned(), String::new(), vec![Some(7)]), "R-TERM-7");
 }
 
-// R-TERM-7: an edit is no removal, and what cannot be kept hinders no removal.
+// R-TERM-7: an edit is no removal, and a record that cannot be written does not hinder a removal.
 #[tokio::test(start_paused = true)]
 async fn only_what_is_removed_is_remembered_as_far_as_it_can_be() {
     let mut node = Node::new();

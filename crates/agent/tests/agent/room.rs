@@ -1,4 +1,4 @@
-//! What pods ask for together, and what the node has.
+//! Admission: the pods' resource requests and host ports against what the node has.
 
 use stanchion_runtime::testing::Program;
 
@@ -7,7 +7,7 @@ use crate::{
     node::Node,
 };
 
-/// A pod that asks for this part of the node's processors, per cent.
+/// Returns a pod that requests this percentage of the node's CPUs.
 fn asking(name: &str, part: usize, policy: &str) -> String {
     let cpu = std::thread::available_parallelism().expect("known").get() * 10 * part;
     raw(
@@ -115,7 +115,7 @@ async fn an_edit_while_no_agent_ran_that_does_not_fit_leaves_what_runs() {
     node.settle().await;
     assert_eq!(containers(&node), before, "I3, R-ADM-3, R-ADM-5");
     assert_eq!(["a", "b", "c"].map(|pod| phase(&node, pod)), ["Running"; 3]);
-    // The one that has the port goes, and the edit comes through.
+    // The pod that has the port is removed, and the edit takes effect.
     node.remove("a.yaml");
     node.patiently("the edit", node.fake().until(|now| !now.containers.iter().any(|it| it.id == before[1]))).await;
     node.runs(&[("b", &[("b", "app:1")]), ("c", &[("c", "app:1")])]).await;
@@ -129,7 +129,8 @@ fn with_port(name: &str, port: &str) -> String {
 async fn a_port_of_the_node_goes_to_one_pod_and_then_to_the_next() {
     for ends in [false, true] {
         let mut node = Node::new();
-        // In the order of the names that manifests have: with the node's name behind it, the longer one would come first.
+        // Pods are admitted in the order of their names in the manifests: with the node's name appended, `web-2` would
+        // come before `web`.
         node.write("second.yaml", &with_port("web-2", "{containerPort: 80, hostPort: 8080}"));
         node.write("first.yaml", &with_port("web", "{containerPort: 8080, hostPort: 8080, hostIP: 127.0.0.1}"));
         node.start();
@@ -143,7 +144,7 @@ async fn a_port_of_the_node_goes_to_one_pod_and_then_to_the_next() {
         node.settle().await;
         let events = node.events("NodePorts");
         assert_eq!(events.iter().map(|it| (&*it.message, it.count)).collect::<Vec<_>>(), [(message, 1)], "R-ADM-5");
-        // Who runs keeps it, over a restart of the agent too.
+        // The running pod keeps the port, also over a restart of the agent.
         node.write("before.yaml", &with_port("a", "{containerPort: 80, hostPort: 8080}"));
         node.restart().await;
         node.settle().await;

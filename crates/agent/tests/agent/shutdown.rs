@@ -1,4 +1,4 @@
-//! The node shuts down, and its pods end in order.
+//! Node shutdown: pods end in order.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::{manifest::raw, node::Node};
 
 const LIMITS: NodeShutdown = NodeShutdown { grace: Duration::from_secs(30), critical: Duration::from_secs(10) };
 
-/// Two pods that are stopped in this time, one of them critical.
+/// Starts a node with a usual and a critical pod, which run these programs.
 fn node(usual: Program, critical: Program) -> Node {
     let mut node = Node::new();
     node.fake().program("usual", usual);

@@ -1,4 +1,4 @@
-//! Where manifests come from: paths of all kinds, several sources, files that move, and files that hold anything.
+//! Manifest sources: paths of all kinds, several sources, renamed files, and files with any content.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::{manifest::pod, node::Node};
 
 const WEB: &[(&str, &[(&str, &str)])] = &[("web", &[("app", "app:1")])];
 
-/// A node whose only source is this path below its directory of manifests.
+/// Makes a node whose only source is this path below its directory of manifests.
 fn with_source(path: &str) -> Node {
     let mut node = Node::new();
     node.config.sources = vec![SourceConfig::from(PathBuf::from(format!("{}{path}", node.manifests().display())))];
@@ -109,7 +109,7 @@ async fn another_directory_that_is_empty_stops_nothing_until_it_is_meant() {
         node.start();
         node.runs(WEB).await;
         let before = node.app("web").map(|app| app.id);
-        // As when a mount goes away: what it hid is another directory, with what is no manifest.
+        // As after an unmount: another directory appears at the path, with no manifest in it.
         let exchange = || {
             fs::rename(&manifests, &away).expect("it can be renamed");
             fs::create_dir(&manifests).expect("it can be made");
@@ -125,7 +125,7 @@ async fn another_directory_that_is_empty_stops_nothing_until_it_is_meant() {
         node.shows("the doubt", |node| error(node).contains("is not the directory that had the manifests")).await;
         node.settle().await;
         assert_eq!(node.app("web").map(|app| app.id), before, "R-FILE-22, restarted: {is_restarted}");
-        // It comes back, and is emptied: that is an order.
+        // The directory comes back, and then loses its manifest: that is an order to remove the pod.
         fs::remove_dir_all(&manifests).expect("it is there");
         fs::rename(&away, &manifests).expect("it can be renamed");
         node.shows("the return", |node| error(node).is_empty()).await;
@@ -133,7 +133,7 @@ async fn another_directory_that_is_empty_stops_nothing_until_it_is_meant() {
         node.remove("web.yaml");
         node.is_empty().await;
 
-        // Another one with files counts as ever, and so does an empty one that is meant.
+        // Another directory with manifests takes effect; an empty one only takes effect once it contains `.empty`.
         node.write("web.yaml", &pod("web", "app:1"));
         node.runs(WEB).await;
         fs::remove_dir_all(&away).unwrap_or_default();
@@ -164,7 +164,7 @@ async fn nothing_is_stopped_before_every_source_has_spoken() {
     node.settle().await;
     assert!(node.app("web").is_some(), "R-SRC-4, R-RST-3");
     fs::create_dir(&late).expect("it can be made");
-    // An empty one has spoken too.
+    // An empty directory has been read too.
     node.is_empty().await;
 }
 
@@ -204,7 +204,7 @@ async fn what_does_not_change_a_pod_does_not_touch_it() {
     let first = seen(&node);
     assert_eq!(first.0, first.1, "R-ID-15");
     node.settle().await;
-    // The same again, then with a comment, then under another name.
+    // The file is written unchanged, then with a comment, then under another name.
     for (file, text) in [("web.yaml", ""), ("web.yaml", "# a comment\n"), ("other.yaml", "")] {
         let text = format!("{text}{}", pod("web", "app:1"));
         fs::write(node.manifests().join(".new"), text).expect("it can be written");
@@ -274,7 +274,7 @@ async fn files_of_all_kinds_are_read_or_named() {
     }
     assert!(node.file("directory.yaml").is_none(), "R-FILE-2");
 
-    // What was a manifest becomes a pipe, which nobody ever writes to.
+    // A pipe replaces a manifest; nobody ever writes to it.
     let before = node.app("bom").map(|app| app.id);
     fs::remove_file(directory.join("bom.yaml")).expect("it is there");
     pipe(&directory.join("bom.yaml"));

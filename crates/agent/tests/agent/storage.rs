@@ -1,4 +1,4 @@
-//! What pods may take of the node's disk: `ephemeral-storage`.
+//! Limits and requests of `ephemeral-storage`.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use crate::{
     node::{Node, key},
 };
 
-/// Containers `app` and `other` with these limits, and a volume.
+/// Returns a pod whose containers `app` and `other` have these limits and share a volume.
 fn limited(app: &str, other: &str) -> String {
     let container = |name: &str, limit: &str| {
         let resources = match limit {

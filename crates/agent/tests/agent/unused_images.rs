@@ -13,14 +13,15 @@ use crate::{
     node::Node,
 };
 
-/// How often a test's agent looks.
+/// Interval between the image checks of a test's agent.
 const PERIOD: Duration = Duration::from_secs(10);
 
 fn image(tag: u32) -> String {
     format!("docker.io/library/app:{tag}")
 }
 
-/// A node that looks every ten seconds, on a disk of 10 000 bytes of which others have 5 500: three images of 1000 bytes fill it to 85 %.
+/// Makes a node that checks every ten seconds, with a disk of 10 000 bytes of which others use 5 500: three images of
+/// 1000 bytes fill it to 85 %.
 fn node() -> Node {
     let mut node = Node::new();
     node.config.image_gc =
@@ -38,19 +39,19 @@ async fn run(node: &Node, tags: &[u32]) {
     }
 }
 
-/// Ends the pod of an image.
+/// Removes the pod of an image.
 async fn end(node: &Node, tag: u32) {
     let name = format!("p{tag}");
     node.remove(&format!("{name}.yaml"));
     node.shows(&name, |node| node.pod(&name).is_none()).await;
 }
 
-/// Lets several looks pass.
+/// Waits for several checks.
 async fn looks() {
     tokio::time::sleep(5 * PERIOD).await;
 }
 
-/// Which of the tags 1 to 9 are here.
+/// Returns which of the tags 1 to 9 are present.
 fn here(node: &Node) -> Vec<u32> {
     let images = node.fake().images();
     (1..10).filter(|tag| images.contains(&image(*tag))).collect()
@@ -77,7 +78,7 @@ async fn a_disk_that_fills_is_relieved_of_what_has_been_unused_for_longest_and_o
     let count = node.events("FreeDiskSpaceFailed")[0].count;
     looks().await;
     assert_eq!(here(&node), [1, 3], "R-IMG-11");
-    // Now there is room.
+    // The disk is below the threshold now: nothing more is removed.
     end(&node, 1).await;
     looks().await;
     assert_eq!(here(&node), [1, 3], "R-IMG-11: 75 % are no reason");
@@ -101,7 +102,7 @@ async fn what_the_agent_did_not_bring_or_others_use_is_never_removed() {
     node.fake().add_image("docker.io/somebody/else:1", 100);
     node.start();
     run(&node, &[1, 2, 3]).await;
-    // Asked for anew, it is as it was: not ours.
+    // `imagePullPolicy: Always` pulls the image again, but it stays foreign: the agent did not bring it.
     let manifest = raw("p4", &format!("containers: [{{name: app, image: {}, imagePullPolicy: Always}}]", image(1)));
     node.write("p4.yaml", &manifest);
     node.shows("p4", |node| node.app("p4").is_some()).await;
@@ -146,7 +147,7 @@ async fn the_next_agent_knows_what_was_brought_before_it() {
     node.runs(&[("p3", &[("app", "app:3")])]).await;
     looks().await;
     assert_eq!(here(&node).len(), 2, "R-IMG-11: {:?}", here(&node));
-    // Without its record nothing is known to be ours.
+    // Without its record, the agent treats no image as its own.
     node.stop().await;
     fs::remove_dir_all(node.config.state_dir.join("images")).expect("the record was there");
     node.fake().set_disk(10_000, 9_000);
@@ -176,7 +177,7 @@ async fn an_agent_that_ends_between_asking_and_hearing_goes_on_where_it_was() {
     node.restart().await;
     looks().await;
     assert_eq!(here(&node), [3], "R-IMG-11");
-    // What went unheard is brought again when it is wanted.
+    // The images are pulled again when pods need them, also the one whose removal was not reported.
     run(&node, &[1, 2]).await;
     hold.release();
 }
@@ -254,7 +255,7 @@ async fn what_a_revision_needs_that_waits_for_its_successor_stays() {
     run(&node, &[1]).await;
     node.write("p1.yaml", &pod("p1", "app:none"));
     node.shows("the failure", |node| !said(node, "BackOff").is_empty()).await;
-    // Somebody removes what there is of it, and no sandbox can be had: no container says that the image is needed.
+    // Somebody removes the pod's sandbox, and no new one can be created: no container says that the image is needed.
     node.fake().fault(Method::CreateSandbox, When::Always, Fault::fail(ErrorKind::Other));
     let sandbox = node.fake().sandboxes_of("p1-node").pop().expect("it has one");
     node.fake().remove_sandbox(sandbox.id).await.expect("removed");
@@ -277,7 +278,7 @@ async fn a_runtime_that_is_away_or_refuses_loses_nothing() {
     node.fake().set_available(false);
     looks().await;
     assert!(said(&node, "ImageGCFailed").is_empty(), "that it is away is said once, and elsewhere");
-    // In use after all: the next one is tried.
+    // The runtime says that the first image is in use: the agent tries the next one.
     node.fake().fault(Method::RemoveUnusedImage, When::Nth(1), Fault::fail(ErrorKind::Conflict));
     node.fake().set_available(true);
     looks().await;

@@ -1,5 +1,5 @@
-//! A change costs little downtime (design 4.2): until the new revision can run, the old one is kept running, also by an
-//! agent that never saw its manifest.
+//! Updates with little downtime (design 4.2): the old revision runs until the new one can, also under an agent that
+//! never saw the old manifest.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
@@ -7,7 +7,8 @@ use stanchion_runtime::testing::{Call, Method, When};
 
 use crate::{manifest::pod, node::Node};
 
-/// `web` ran `app:1` and is to run an image that no registry has; the agent was started anew since.
+/// Starts a node on which `web` ran `app:1`, and then, while no agent ran, was changed to an image that no registry
+/// has.
 async fn waiting() -> Node {
     let mut node = Node::new();
     node.write("web.yaml", &pod("web", "app:1"));

@@ -1,4 +1,4 @@
-//! Pods with users of their own.
+//! Pods with `hostUsers: false`.
 
 use stanchion_runtime::{IdRange, testing::Call};
 
@@ -8,7 +8,7 @@ fn pod(name: &str) -> String {
     raw(name, "hostUsers: false\ncontainers: [{name: app, image: 'app:1'}]")
 }
 
-/// The users that the latest sandbox of a pod was asked for with.
+/// Returns the first ID of the user namespace in the latest CreateSandbox call for a pod.
 fn users(node: &Node, name: &str) -> Option<u32> {
     let calls = node.fake().calls();
     let asked = calls.iter().rev().find_map(|call| match call {

@@ -1,4 +1,4 @@
-//! Volumes of every kind: what is mounted, what follows changes, and what holds a pod back.
+//! Volumes of every kind: their mounts, updates of their content, and pods that wait for them.
 
 use std::{
     fs,
@@ -15,13 +15,13 @@ use crate::{
     objects::{config_map, made, secret, write_secretly},
 };
 
-/// A pod `web` with one volume `v`, mounted at `/v` with `more`.
+/// Returns a pod `web` with one volume `v`, mounted at `/v` with `more`.
 fn with(volume: &str, more: &str) -> String {
     let pod = pod("web", "app:1").spec(&format!("volumes: [{{name: v, {volume}}}]"));
     format!("{pod}    volumeMounts: [{{name: v, mountPath: /v{more}}}]\n")
 }
 
-/// What is mounted at `/v` in the pod `web`.
+/// Returns the mount at `/v` in the pod `web`.
 fn mounted(node: &Node) -> Mount {
     let mounts = made(node, "web").mounts;
     mounts.into_iter().find(|mount| mount.destination.as_os_str() == "/v").expect("it has the volume")
@@ -31,7 +31,7 @@ fn read(node: &Node, path: &str) -> String {
     fs::read_to_string(mounted(node).source.join(path)).unwrap_or_default()
 }
 
-/// Whether a path is on a tmpfs.
+/// Returns whether a tmpfs is mounted at a path.
 fn is_memory(path: &std::path::Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").expect("the kernel has it");
     table.lines().any(|line| line.contains(&format!(" {} ", path.display())) && line.contains(" - tmpfs "))
@@ -183,7 +183,7 @@ async fn the_downward_api_says_what_was_recorded_and_follows_edits_of_a_pod_that
     node.write("web.yaml", &manifest("one"));
     node.start();
     node.runs(&[("web", &[("app", "app:1")])]).await;
-    // volumes/downward-api of the recordings.
+    // As in the recording `volumes/downward-api`.
     assert_eq!(read(&node, "labels"), "a=\"one\"\nb=\"2\"", "R-VOL-9");
     let annotations = read(&node, "annotations");
     assert!(annotations.contains("multi=\"line one\\nline two\"\nquote=\"say \\\"hi\\\"\""), "R-VOL-9: {annotations}");
@@ -236,7 +236,7 @@ async fn parts_of_volumes_are_mounted_and_no_link_leads_out() {
     let has = |text: &str| failed.iter().any(|message| message.starts_with(text));
     assert!(has("Error: failed to prepare subPath for volumeMount \"v\" of container \"app\""), "R-MNT-4: {failed:?}");
     assert!(has("Error: missing value for \"LOST\""), "R-MNT-5: {failed:?}");
-    // A restart gets the same part anew.
+    // A restarted container gets the same subPath again.
     node.fake().exit(&node.app("web").expect("it runs").id, 1);
     node.patiently("the restart", async {
         while node.app("web").is_none_or(|app| app.attempt == 0) {

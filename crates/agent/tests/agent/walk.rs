@@ -1,5 +1,5 @@
-//! A random walk: edits, crashes, outages, restarts of the agent, images that come and go. Whatever happened, in the end
-//! the runtime holds exactly what is wanted. `STANCHION_SEED=N` repeats a walk.
+//! A random walk: edits, crashes, outages, restarts of the agent, images that come and go. In the end the runtimes run
+//! exactly what the manifests want. `STANCHION_SEED=N` repeats a walk.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -34,7 +34,7 @@ impl Random {
     }
 }
 
-/// Pod → tag of its image and runtime.
+/// Image tag and runtime by pod.
 type Wanted = BTreeMap<&'static str, (usize, &'static str)>;
 
 async fn step(node: &mut Node, wanted: &mut Wanted, random: &mut Random) {

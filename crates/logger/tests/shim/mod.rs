@@ -1,4 +1,4 @@
-//! Plays containerd's shim, and reads what comes of it.
+//! Plays containerd's shim, and reads the log files.
 
 use std::{
     fs::{self, File},
@@ -21,7 +21,7 @@ impl Logger {
         let (out_reader, stdout) = pipe().expect("a pipe");
         let (err_reader, stderr) = pipe().expect("a pipe");
         let (mut ready, ready_writer) = pipe().expect("a pipe");
-        // std hands over descriptors 0 to 2 only; the shell puts them where the shim does.
+        // std passes on descriptors 0 to 2 only; the shell moves them to 3 to 5, as the shim has them.
         let mut command = Command::new("sh");
         command
             .args(["-c", "exec \"$0\" \"$@\" 3<&0 4<&1 5>&2 0</dev/null 1>/dev/null 2>/dev/null"])
@@ -33,7 +33,7 @@ impl Logger {
             .stdout(Stdio::from(err_reader))
             .stderr(Stdio::from(ready_writer));
         let child = command.spawn().expect("the logger starts");
-        // Our copies of its ends.
+        // Closes our copies of the logger's ends of the pipes.
         drop(command);
         let mut said = Vec::new();
         ready.read_to_end(&mut said).expect("the ready pipe");
@@ -58,7 +58,7 @@ impl Logger {
         assert!(kill.expect("kill runs").success());
     }
 
-    /// Both streams end, and then the logger.
+    /// Closes both streams, and waits until the logger exits with code 0.
     pub fn end(self) {
         assert_eq!(self.end_code(), Some(0));
     }
@@ -78,7 +78,7 @@ pub struct Line {
     pub text: String,
 }
 
-/// The lines of a log file; every one must be whole.
+/// Reads the lines of a log file; every one must be whole.
 pub fn read(path: &Path) -> Vec<Line> {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(text.is_empty() || text.ends_with('\n'), "{} ends within a line", path.display());
@@ -90,23 +90,23 @@ pub fn read(path: &Path) -> Vec<Line> {
     text.lines().map(line).collect()
 }
 
-/// The log files in a directory, oldest first.
+/// Returns the log files in a directory, oldest first.
 pub fn logs_in(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("an entry").path());
     let mut rotated: Vec<_> = entries.filter(|path| path.extension().is_some_and(|it| it != "bak")).collect();
     rotated.sort();
-    // The current one sorts first, and is the youngest.
+    // The current file sorts first, and is the newest.
     rotated.rotate_left(1);
     rotated
 }
 
-/// A file system of a given size, for as long as this lives.
+/// tmpfs of a given size; dropping it unmounts it.
 pub struct SmallDisk {
     dir: tempfile::TempDir,
 }
 
 impl SmallDisk {
-    /// `None`, said aloud, without the right to mount.
+    /// Mounts it. Without the right to mount, prints that and returns `None`.
     pub fn mount(bytes: u64) -> Option<Self> {
         if fs::metadata("/proc/self").expect("procfs").uid() != 0 {
             println!("SKIPPED: a small disk is a tmpfs, and only root may mount one");
@@ -123,7 +123,7 @@ impl SmallDisk {
         self.dir.path()
     }
 
-    /// Takes all the room that is left; answers the file that does.
+    /// Fills the file system; returns the file that takes up the space.
     pub fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut filler = File::create(&path).expect("a file");

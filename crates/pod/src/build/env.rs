@@ -1,4 +1,4 @@
-//! `env` and `envFrom`, and what the downward API says.
+//! `env` and `envFrom`, and values of the downward API.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{
     quantity::Quantity, validate::quoted,
 };
 
-/// `env`, in order.
+/// Converts `env`, in order.
 pub(super) fn variables(container: &wire::Container, pod: &wire::Pod) -> Vec<Variable> {
     let of = |variable: &wire::EnvVar| {
         let value = match &variable.value_from {
@@ -21,7 +21,7 @@ pub(super) fn variables(container: &wire::Container, pod: &wire::Pod) -> Vec<Var
     container.env.iter().flatten().map(of).collect()
 }
 
-/// `envFrom`, in order.
+/// Converts `envFrom`, in order.
 pub(super) fn env_from(container: &wire::Container, pod: &wire::Pod) -> Vec<EnvFrom> {
     let of = |source: &wire::EnvFromSource| {
         let config_map = source.config_map_ref.as_ref().map(|it| (ObjectKind::ConfigMap, &it.name, it.optional));
@@ -33,13 +33,13 @@ pub(super) fn env_from(container: &wire::Container, pod: &wire::Pod) -> Vec<EnvF
     container.env_from.iter().flatten().filter_map(of).collect()
 }
 
-/// `imagePullSecrets`, in order.
+/// Converts `imagePullSecrets`, in order.
 pub(super) fn pull_secrets(pod: &wire::Pod, spec: &wire::PodSpec) -> Vec<ObjectKey> {
     let named = spec.image_pull_secrets.iter().flatten().filter(|it| !it.name.is_empty());
     named.map(|it| object(ObjectKind::Secret, &it.name, pod)).collect()
 }
 
-/// An object of the pod's own namespace.
+/// Returns the key of an object in the pod's namespace.
 pub(super) fn object(kind: ObjectKind, name: &str, pod: &wire::Pod) -> ObjectKey {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     ObjectKey { kind, namespace, name: name.to_owned() }
@@ -71,7 +71,7 @@ fn value(source: &wire::EnvVarSource, container: &wire::Container, pod: &wire::P
     field(source.field_ref.as_ref().map(|it| it.field_path.as_str()).unwrap_or_default(), pod)
 }
 
-/// A field of the pod (R-ENV-4, R-VOL-9).
+/// Resolves a `fieldRef` (R-ENV-4, R-VOL-9).
 pub(super) fn field(path: &str, pod: &wire::Pod) -> Value {
     let metadata = &pod.metadata;
     let subscript = path.strip_suffix("']").and_then(|path| path.split_once("['"));
@@ -95,13 +95,15 @@ pub(super) fn field(path: &str, pod: &wire::Pod) -> Value {
     })
 }
 
-/// One line for each, sorted, in quotes as Go writes them; none after the last (R-VOL-9).
+/// Formats labels or annotations as sorted lines `key="value"`, quoted as Go does, without a newline after the last
+/// (R-VOL-9).
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
     let line = |(key, value): (&String, &String)| format!("{key}={}", quoted(value));
     map.into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A request or limit of a container, `own` unless another is named (R-ENV-5, R-VOL-10).
+/// Resolves a `resourceFieldRef`: a request or limit of the container `own` unless another is named (R-ENV-5,
+/// R-VOL-10).
 pub(super) fn resource(field: &wire::ResourceFieldSelector, own: Option<&wire::Container>, pod: &wire::Pod) -> Value {
     let spec = pod.spec.as_ref();
     let all = spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));

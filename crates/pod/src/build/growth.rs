@@ -1,4 +1,4 @@
-//! How large the pods of a file become by what stands in them once and is said many times.
+//! Bounds the growth of a file's pods: text that stands in them once and that references repeat many times.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use k8s_openapi::api::core::v1 as wire;
 use super::env::field;
 use crate::{Problem, Value, budget::Share, expand::expand_within, limits::REFERRED};
 
-/// Returns what is wrong with a pod whose references and inherited fields stand for more text than its file has left. An API
-/// server lets it pass: it makes nothing of them.
+/// Returns the problem of a pod whose references and inherited fields expand to more text than its file has left. An
+/// API server accepts it, since it does not expand them.
 pub(crate) fn objection(pod: &wire::Pod, left: &mut Share) -> Option<Problem> {
     let spec = pod.spec.as_ref()?;
     let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
@@ -39,7 +39,7 @@ pub(crate) fn objection(pod: &wire::Pod, left: &mut Share) -> Option<Problem> {
     (!fits).then(|| Problem { field: "spec".to_owned(), message: message(), ..Problem::default() })
 }
 
-/// The length of what each container has from its pod, bytes.
+/// Returns the length of the text that each container inherits from its pod, bytes.
 fn inherited(spec: &wire::PodSpec) -> usize {
     let Some(context) = &spec.security_context else { return 0 };
     let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
@@ -51,7 +51,7 @@ fn inherited(spec: &wire::PodSpec) -> usize {
     seccomp + app_armor + se_linux
 }
 
-/// The length of a field's value, bytes.
+/// Returns the length of a field's value, bytes.
 fn length(path: &str, pod: &wire::Pod) -> usize {
     match field(path, pod) {
         Value::Literal(text) => text.len(),
@@ -59,7 +59,7 @@ fn length(path: &str, pod: &wire::Pod) -> usize {
     }
 }
 
-/// The paths of the fields that files of a volume are made of.
+/// Returns the `fieldPath`s of the files of a volume.
 fn files(volume: &wire::Volume) -> impl Iterator<Item = &str> {
     let own = volume.downward_api.iter().flat_map(|it| it.items.iter().flatten());
     let sources = volume.projected.iter().flat_map(|it| it.sources.iter().flatten());
@@ -67,7 +67,7 @@ fn files(volume: &wire::Volume) -> impl Iterator<Item = &str> {
     own.chain(projected).filter_map(|file| file.field_ref.as_ref()).map(|source| source.field_path.as_str())
 }
 
-/// Probes' commands: their variables are those of the manifest.
+/// Takes the length of the expanded commands of probes, which expand only variables with a literal `value`.
 fn take_commands(left: &mut Share, container: &wire::Container) -> bool {
     let probes = [&container.startup_probe, &container.liveness_probe, &container.readiness_probe];
     let commands = probes.into_iter().flatten().filter_map(|probe| probe.exec.as_ref()?.command.as_ref());
@@ -79,7 +79,7 @@ fn take_commands(left: &mut Share, container: &wire::Container) -> bool {
         container.env.iter().flatten().filter_map(|it| Some((it.name.as_str(), it.value.as_deref()?))).collect();
     words.all(|word| {
         let expanded = expand_within(word, left.left(), |name| said.get(name).copied());
-        // Text that does not fit is not made: it is longer than what is left.
+        // Text that does not fit is not expanded: count it as one byte more than is left.
         left.take(expanded.map_or(left.left() + 1, |expanded| expanded.len()))
     })
 }

@@ -33,7 +33,7 @@ fn rule(wire: &wire::ContainerRestartRule) -> Option<RestartRule> {
     })
 }
 
-/// What is accepted and never works, as in Kubernetes (R-HOOK-7, R-CND-6).
+/// Returns warnings about fields that are accepted and never work, as in Kubernetes (R-HOOK-7, R-CND-6).
 pub(crate) fn doubts(spec: &wire::PodSpec) -> Vec<Problem> {
     let kinds =
         [("containers", &spec.containers[..]), ("initContainers", spec.init_containers.as_deref().unwrap_or(&[]))];
@@ -57,7 +57,7 @@ pub(crate) fn doubts(spec: &wire::PodSpec) -> Vec<Problem> {
     doubts
 }
 
-/// Builds what speaks of the ports of one container, with words in which variables are expanded.
+/// Builds the hooks and probes of one container: knows its ports, and expands its variables.
 pub(super) struct Context<'a> {
     pub ports: &'a [Port],
     pub expand: &'a dyn Fn(&str) -> String,
@@ -66,7 +66,7 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     pub(super) fn hook(&self, wire: &wire::LifecycleHandler) -> Option<Hook> {
         match (&wire.exec, &wire.http_get, &wire.sleep) {
-            // The words of a hook are taken as they are, unlike those of a probe.
+            // The command of a hook is not expanded, unlike that of a probe.
             (Some(exec), _, _) => Some(Hook::Exec(exec.command.clone().unwrap_or_default())),
             (_, Some(get), _) => Some(Hook::Http(self.http(get))),
             (_, _, Some(sleep)) => Some(Hook::Sleep(seconds(Some(sleep.seconds)))),

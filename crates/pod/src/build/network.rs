@@ -1,13 +1,13 @@
-//! Host names, aliases and the resolver.
+//! Host names, host aliases and DNS settings.
 
 use k8s_openapi::api::core::v1 as wire;
 
 use crate::{Dns, HostAlias};
 
-/// The most that a host name may have without its domain.
+/// Longest host name without its domain, characters.
 const LONGEST: usize = 63;
 
-/// The host name, and its domain if it has one (R-HOST-1, R-HOST-2).
+/// Returns the host name, and its domain if it has one (R-HOST-1, R-HOST-2).
 pub(super) fn names(pod: &wire::Pod, spec: &wire::PodSpec) -> (String, Option<String>) {
     if let Some(name) = spec.hostname_override.as_deref().filter(|name| !name.is_empty()) {
         return (name.to_owned(), None);
@@ -16,7 +16,7 @@ pub(super) fn names(pod: &wire::Pod, spec: &wire::PodSpec) -> (String, Option<St
     let short: String = name.chars().take(LONGEST).collect();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let subdomain = spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty());
-    // Where no cluster has a domain, nothing follows the last dot, as with a kubelet.
+    // Without a cluster domain nothing follows the last dot, as with a kubelet.
     let domain = subdomain.map(|subdomain| format!("{subdomain}.{namespace}.svc."));
     (short.trim_end_matches(['-', '.']).to_owned(), domain)
 }

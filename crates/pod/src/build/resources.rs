@@ -14,7 +14,7 @@ pub(super) fn resources(wire: &wire::ResourceRequirements) -> Resources {
     of(&read(wire.requests.as_ref()), &read(wire.limits.as_ref()))
 }
 
-/// The pod's own, where the manifest gives it some (R-RES-19).
+/// Returns `spec.resources`, if it has amounts (R-RES-19).
 pub(super) fn of_pod(spec: &wire::PodSpec) -> Option<Resources> {
     let own = spec.resources.as_ref()?;
     let lists = [own.requests.as_ref(), own.limits.as_ref()].into_iter().flatten();
@@ -22,7 +22,7 @@ pub(super) fn of_pod(spec: &wire::PodSpec) -> Option<Resources> {
     is_set.then(|| resources(own))
 }
 
-/// What the pod's status says that it asks for and may have: its own resources before its containers' together.
+/// Returns the requests and limits for the pod's status: the sum of its containers', overridden by `spec.resources`.
 pub(super) fn whole(spec: &wire::PodSpec) -> wire::ResourceRequirements {
     let own = spec.resources.as_ref().filter(|_| of_pod(spec).is_some());
     let list = |of: fn(&wire::ResourceRequirements) -> Option<&List>| {
@@ -38,7 +38,8 @@ pub(super) fn whole(spec: &wire::PodSpec) -> wire::ResourceRequirements {
     }
 }
 
-/// What all containers together ask for, and may have if each of them has a limit or the pod has (R-RES-13).
+/// Returns the requests and limits of the pod as a whole, overhead included. CPU or memory is limited only if every
+/// container has a limit of it, or the pod has (R-RES-13).
 pub(super) fn total(spec: &wire::PodSpec) -> Resources {
     let mut requests = summed(spec, |it| it.requests.as_ref());
     let mut limits = summed(spec, |it| it.limits.as_ref());
@@ -66,7 +67,7 @@ pub(super) fn total(spec: &wire::PodSpec) -> Resources {
     of(&requests, &limits)
 }
 
-/// The class (R-RES-1): of CPU and memory, and of what is more than nothing.
+/// Returns the QoS class (R-RES-1). Only amounts of CPU and memory above zero count.
 pub(super) fn qos(spec: &wire::PodSpec) -> QosClass {
     let own: Vec<(Amounts, Amounts)> = match spec.resources.as_ref().filter(|_| of_pod(spec).is_some()) {
         Some(own) => vec![(read(own.requests.as_ref()), read(own.limits.as_ref()))],
@@ -124,7 +125,7 @@ fn read(list: Option<&List>) -> Amounts {
 mod tests {
     use super::*;
 
-    /// A pod with the defaults filled in, as the API server would.
+    /// Returns a pod's spec with the defaults that the API server fills in.
     fn pod(spec: &str) -> wire::PodSpec {
         let mut pod: wire::Pod =
             serde_json::from_str(&format!(r#"{{"metadata": {{}}, "spec": {spec}}}"#)).expect("a pod");
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(read.hugepages, [(2 << 20, 4 << 20), (1 << 30, 1 << 30)].into(), "R-RES-17");
     }
 
-    // R-EVI-1: what a kubelet compares with.
+    // R-EVI-1: a kubelet compares usage with this sum.
     #[test]
     fn a_pods_limit_of_storage_is_the_sum_of_those_that_its_containers_have() {
         let one = r#"{"limits": {"ephemeral-storage": "1Gi"}}"#;

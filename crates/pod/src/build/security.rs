@@ -1,4 +1,4 @@
-//! Security contexts: what is in force for each container.
+//! Security contexts in force for each container.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ pub(super) fn container(wire: &wire::Container, pod: &wire::Pod) -> Security {
     }
 }
 
-/// The profile that an old annotation names (R-SEC-9).
+/// Returns the AppArmor profile that the container's old annotation names (R-SEC-9).
 fn annotated(container: &str, annotations: &BTreeMap<String, String>) -> Option<wire::AppArmorProfile> {
     prepare::app_armor_profile(annotations.get(&format!("{}{container}", prepare::APP_ARMOR))?)
 }
@@ -64,7 +64,7 @@ fn profile(kind: &str, localhost: Option<String>) -> Profile {
     }
 }
 
-/// Names of capabilities, written one way (R-SEC-6).
+/// Normalizes names of capabilities: upper case, without `CAP_` (R-SEC-6).
 fn names(names: Option<Vec<String>>) -> Vec<String> {
     let plain = |name: String| {
         let name = name.to_uppercase();

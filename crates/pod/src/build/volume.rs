@@ -16,7 +16,7 @@ pub(super) fn mount(wire: &wire::VolumeMount) -> VolumeMount {
     let expression = wire.sub_path_expr.clone().filter(|path| !path.is_empty()).map(SubPath::Expression);
     VolumeMount {
         volume: wire.name.clone(),
-        // Relative to the root, as everything in a container is (R-MNT-3).
+        // A relative `mountPath` is relative to the container's root (R-MNT-3).
         path: if wire.mount_path.starts_with('/') { wire.mount_path.clone() } else { format!("/{}", wire.mount_path) },
         read_only: wire.read_only.unwrap_or(false),
         sub_path: path.or(expression),
@@ -66,13 +66,13 @@ pub(super) fn volume(wire: &wire::Volume, pod: &wire::Pod) -> Volume {
     let source = wire.empty_dir.as_ref();
     let size = source.and_then(|it| it.size_limit.as_ref()).and_then(|it| Quantity::parse(&it.0).ok()?.milli());
     Volume::EmptyDir {
-        // Another one is refused beforehand.
+        // An unknown medium has been refused already.
         medium: source.and_then(|it| medium(it.medium.as_deref()?)).unwrap_or(Medium::Disk),
         size_limit: size.and_then(|milli| u64::try_from(milli.div_ceil(1000)).ok()),
     }
 }
 
-/// What an emptyDir is on, by name (R-VOL-4).
+/// Parses `emptyDir.medium` (R-VOL-4).
 fn medium(name: &str) -> Option<Medium> {
     match name {
         "" => Some(Medium::Disk),
@@ -85,14 +85,14 @@ fn medium(name: &str) -> Option<Medium> {
     }
 }
 
-/// Whose the files of volumes are (R-SEC-11).
+/// Returns the group that owns the files of volumes (R-SEC-11).
 pub(super) fn fs_group(spec: &wire::PodSpec) -> Option<FsGroup> {
     let context = spec.security_context.as_ref()?;
     let id = u32::try_from(context.fs_group?).ok()?;
     Some(FsGroup { id, on_root_mismatch: context.fs_group_change_policy.as_deref() == Some("OnRootMismatch") })
 }
 
-/// What of volumes this node cannot do although their fields are known.
+/// Returns problems of volumes that this node cannot provide although it supports their fields.
 pub(crate) fn objections(spec: &wire::PodSpec) -> Vec<Problem> {
     let volumes = spec.volumes.iter().flatten().enumerate();
     let said = volumes.flat_map(|(index, volume)| {
@@ -106,7 +106,7 @@ pub(crate) fn objections(spec: &wire::PodSpec) -> Vec<Problem> {
     said.map(problem).collect()
 }
 
-/// A medium that is none: an API server lets it pass.
+/// Returns the problem of an unknown `emptyDir.medium`: an API server accepts it.
 fn unknown_medium(volume: &wire::Volume) -> Option<(String, String)> {
     let name = volume.empty_dir.as_ref()?.medium.as_deref().filter(|name| medium(name).is_none())?;
     let name = quoted(name);
@@ -114,7 +114,7 @@ fn unknown_medium(volume: &wire::Volume) -> Option<(String, String)> {
     Some(("emptyDir.medium".to_owned(), message))
 }
 
-/// A source that is none: an API server lets it pass, a kubelet does not (R-REJ-4).
+/// Returns the problems of empty projected sources: an API server accepts them, a kubelet does not (R-REJ-4).
 fn sources(volume: &wire::Volume) -> impl Iterator<Item = (String, String)> {
     let sources = volume.projected.iter().flat_map(|it| it.sources.iter().flatten()).enumerate();
     let empty = sources.filter(|(_, source)| **source == wire::VolumeProjection::default());

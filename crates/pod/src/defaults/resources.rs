@@ -11,10 +11,10 @@ use crate::quantity::Quantity;
 
 /// Amounts by resource.
 pub(crate) type List = BTreeMap<String, WireQuantity>;
-/// Amounts by resource, read.
+/// Parsed amounts by resource.
 pub(crate) type Amounts = BTreeMap<String, Quantity>;
 
-/// Rounds up to thousandths.
+/// Rounds amounts up to thousandths.
 pub(super) fn round(list: &mut List) {
     for quantity in list.values_mut() {
         if let Ok(read) = Quantity::parse(&quantity.0) {
@@ -23,7 +23,7 @@ pub(super) fn round(list: &mut List) {
     }
 }
 
-/// What is limited and not requested is requested up to the limit.
+/// Sets a missing request to the limit.
 pub(super) fn requests_from_limits(resources: &mut ResourceRequirements) {
     for (name, limit) in resources.limits.iter().flatten() {
         let requests = resources.requests.get_or_insert_default();
@@ -31,7 +31,7 @@ pub(super) fn requests_from_limits(resources: &mut ResourceRequirements) {
     }
 }
 
-/// The pod's own resources, from those of its containers.
+/// Fills in the pod's own resources from those of its containers.
 pub(super) fn fill_pod(spec: &mut PodSpec) {
     let Some(mut own) = spec.resources.take() else { return };
     [&mut own.limits, &mut own.requests].into_iter().flatten().for_each(round);
@@ -67,12 +67,13 @@ pub(crate) fn is_huge(name: &str) -> bool {
     name.starts_with("hugepages-")
 }
 
-/// Resources that a pod as a whole can have.
+/// Returns whether a pod as a whole can have this resource.
 pub(crate) fn is_of_pods(name: &str) -> bool {
     matches!(name, "cpu" | "memory") || is_huge(name)
 }
 
-/// What all containers together need: sidecars beside the containers, init containers one after another before them.
+/// Returns the amounts that all containers together need: sidecars run beside the containers, init containers one after
+/// another before them.
 pub(crate) fn summed(spec: &PodSpec, of: impl Fn(&ResourceRequirements) -> Option<&List>) -> Amounts {
     let amounts = |container: &Container| -> Amounts {
         let list = container.resources.as_ref().and_then(&of).into_iter().flatten();

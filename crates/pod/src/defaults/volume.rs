@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, Volume, VolumeProjection
 
 use super::{fill_resource_ref, pull_policy, resources, text};
 
-/// Files are readable by everybody and writable by their owner.
+/// Default mode: files are readable by everybody and writable by their owner.
 const MODE: i32 = 0o644;
 
 pub(super) fn fill(volume: &mut Volume) {

@@ -1,50 +1,50 @@
-//! Environment variables as a manifest asks for them; their values are made when the container starts.
+//! Environment variables as in the manifest; their values are made when the container starts.
 
 use crate::ObjectKey;
 
 /// One item of `env`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Variable {
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
-    /// Where its value comes from.
+    /// Source of its value.
     pub value: Value,
 }
 
-/// Where a value comes from.
+/// Source of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// The manifest says it; `$(NAME)` in it is expanded.
+    /// `value` in the manifest; `$(NAME)` in it is expanded.
     Text(String),
-    /// A field of the manifest, taken literally.
+    /// Text of a field of the manifest; not expanded.
     Literal(String),
-    /// Something about the pod that is known when it runs.
+    /// Field of the pod's status, known when the pod runs.
     Status(StatusField),
-    /// A limit that the manifest does not set: what the node has.
+    /// Limit that the manifest does not set: the node's capacity.
     NodeLimit(NodeLimit),
-    /// A key of a ConfigMap or Secret.
+    /// Key of a ConfigMap or Secret.
     Key {
-        /// The object.
+        /// ConfigMap or Secret.
         object: ObjectKey,
-        /// The key in it.
+        /// Key in the object.
         key: String,
-        /// Whether it may be missing; the variable is then not set.
+        /// `optional`: whether it may be missing; the variable is then not set.
         optional: bool,
     },
-    /// A variable in a file of a volume (R-ENV-6).
+    /// Variable in a file of a volume: `fileKeyRef` (R-ENV-6).
     File {
-        /// The volume, an emptyDir.
+        /// Name of the volume, an emptyDir.
         volume: String,
-        /// The file, relative to it.
+        /// Path of the file, relative to the volume.
         path: String,
-        /// The variable's name in the file.
+        /// Name of the variable in the file.
         key: String,
-        /// Whether it may be missing; the variable is then not set.
+        /// `optional`: whether it may be missing; the variable is then not set.
         optional: bool,
     },
 }
 
-/// Fields of a pod's status that a variable can have (R-ENV-4).
+/// Fields of a pod's status that a variable can refer to (R-ENV-4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusField {
     /// `status.hostIP`
@@ -57,12 +57,12 @@ pub enum StatusField {
     PodIps,
 }
 
-/// What the node has of a resource, in units of a divisor (R-ENV-5).
+/// Node's capacity of a resource, in units of a divisor (R-ENV-5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeLimit {
-    /// Of what.
+    /// Resource.
     pub resource: NodeResource,
-    /// The unit: thousandths of a CPU, or bytes. Not zero.
+    /// Divisor: thousandths of a CPU, or bytes. Not zero.
     pub divisor: u64,
 }
 
@@ -75,19 +75,19 @@ pub enum NodeResource {
     EphemeralStorage,
 }
 
-/// What the node has for pods.
+/// Resources that the node has for pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capacity {
-    /// Thousandths of a CPU.
+    /// CPU, thousandths.
     pub cpu: u64,
-    /// Bytes.
+    /// Memory, bytes.
     pub memory: u64,
-    /// Bytes.
+    /// Ephemeral storage, bytes.
     pub ephemeral_storage: u64,
 }
 
 impl NodeLimit {
-    /// The value on a node with that capacity, rounded up.
+    /// Returns the value on a node with that capacity, rounded up.
     #[must_use]
     pub fn on(&self, capacity: &Capacity) -> String {
         let amount = match self.resource {
@@ -99,13 +99,13 @@ impl NodeLimit {
     }
 }
 
-/// One item of `envFrom`: every key of an object is a variable.
+/// One item of `envFrom`: every key of an object becomes a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvFrom {
-    /// Stands before each key.
+    /// Prefix of each variable's name.
     pub prefix: String,
-    /// The ConfigMap or Secret.
+    /// ConfigMap or Secret.
     pub object: ObjectKey,
-    /// Whether it may be missing.
+    /// `optional`: whether the object may be missing.
     pub optional: bool,
 }

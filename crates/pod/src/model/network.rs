@@ -1,23 +1,23 @@
-//! Names that a pod's containers know.
+//! Host aliases and DNS settings of a pod.
 
-/// An address with names of its own in `/etc/hosts`.
+/// Address with further names in `/etc/hosts`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostAlias {
-    /// The address.
+    /// IP address.
     pub address: String,
-    /// Its names.
+    /// Names of the address.
     pub names: Vec<String>,
 }
 
-/// How names are resolved (R-DNS).
+/// DNS settings (R-DNS).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// Whether the node's resolver is asked: every policy but `None`, as there is no cluster's.
+    /// Whether the node's resolver is used: with every `dnsPolicy` but `None`, as there is no cluster DNS.
     pub is_nodes: bool,
-    /// Further servers.
+    /// `dnsConfig.nameservers`.
     pub servers: Vec<String>,
-    /// Further domains to search.
+    /// `dnsConfig.searches`.
     pub searches: Vec<String>,
-    /// Options by name, with their values; they win over the node's.
+    /// `dnsConfig.options`: names and values; they override the node's.
     pub options: Vec<(String, Option<String>)>,
 }

@@ -1,4 +1,4 @@
-//! What a pod and its containers ask for, and may have.
+//! Requests and limits of a pod and its containers.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ pub struct Resources {
     pub memory_request: Option<u64>,
     /// Memory limit, bytes.
     pub memory_limit: Option<u64>,
-    /// Request of room on the node's disk, bytes.
+    /// Ephemeral storage request, bytes.
     pub ephemeral_storage_request: Option<u64>,
-    /// The most that its files and logs may take of the node's disk, bytes.
+    /// Ephemeral storage limit, bytes: files and logs on the node's disk.
     pub ephemeral_storage_limit: Option<u64>,
-    /// Limits of huge pages: bytes in all, by the bytes of one page.
+    /// Limits of huge pages: total bytes, by the bytes of one page.
     pub hugepages: BTreeMap<u64, u64>,
 }
 
@@ -31,7 +31,7 @@ pub enum QosClass {
 }
 
 impl QosClass {
-    /// As Kubernetes writes it.
+    /// Returns Kubernetes' name of the class.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {

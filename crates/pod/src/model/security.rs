@@ -1,25 +1,25 @@
-//! Who a pod's containers run as, what they may do, and what they share.
+//! Security settings of a pod and its containers.
 
-/// What all containers of a pod share with each other and the node, and run with.
+/// Security settings that all containers of a pod share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodSecurity {
     /// `supplementalGroups`, then `fsGroup` (R-SEC-10).
     pub groups: Vec<u32>,
-    /// `supplementalGroupsPolicy: Strict`: the image adds none.
+    /// `supplementalGroupsPolicy: Strict`: groups of the image are ignored.
     pub strict_groups: bool,
     /// `sysctls`: names and values.
     pub sysctls: Vec<(String, String)>,
-    /// `hostPID`: they see the node's processes.
+    /// `hostPID`: containers see the node's processes.
     pub host_pid: bool,
-    /// `shareProcessNamespace`: they see each other's.
+    /// `shareProcessNamespace`: containers see each other's processes.
     pub share_processes: bool,
-    /// `hostIPC`: they use the node's IPC.
+    /// `hostIPC`: containers use the node's IPC namespace.
     pub host_ipc: bool,
-    /// `hostUsers: false`: their users are none of the node's.
+    /// `hostUsers: false`: UIDs and GIDs of the pod are none of the node's.
     pub own_users: bool,
 }
 
-/// The security context in force for a container: its own values, else the pod's (R-SEC-1).
+/// Security context in force for a container: its own values, else the pod's (R-SEC-1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Security {
     /// `runAsUser`; `None` is the image's.
@@ -48,13 +48,13 @@ pub struct Security {
     pub se_linux: Option<SeLinux>,
 }
 
-/// A profile that confines a container.
+/// Seccomp or AppArmor profile of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "Kubernetes' own names")]
 pub enum Profile {
     RuntimeDefault,
     Unconfined,
-    /// A file below the agent's directory of profiles (seccomp), or the name of a loaded one (AppArmor).
+    /// File below the agent's directory of profiles (seccomp), or name of a loaded profile (AppArmor).
     Localhost(String),
 }
 

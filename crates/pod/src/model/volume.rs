@@ -1,28 +1,28 @@
-//! Volumes, and where they are mounted.
+//! Volumes and their mounts.
 
 use std::path::PathBuf;
 
 use super::{PullPolicy, Value};
 use crate::ObjectKey;
 
-/// A volume, mounted.
+/// Mount of a volume in a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VolumeMount {
-    /// Name of the volume; exists in the pod.
+    /// Name of the volume, which exists in the pod.
     pub volume: String,
     /// Absolute path in the container.
     pub path: String,
     /// `readOnly`.
     pub read_only: bool,
-    /// The part of the volume that is mounted.
+    /// `subPath` or `subPathExpr`: part of the volume that is mounted.
     pub sub_path: Option<SubPath>,
-    /// Whether later mounts below it are seen on the other side.
+    /// `mountPropagation`: whether later mounts below it are seen on the other side.
     pub propagation: Propagation,
-    /// Whether what is mounted below it is read-only too.
+    /// `recursiveReadOnly`: whether mounts below it are read-only too.
     pub recursive_read_only: RecursiveReadOnly,
 }
 
-/// The part of a volume that is mounted: relative, without `..`.
+/// Part of a volume that is mounted: relative, without `..`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubPath {
     /// `subPath`
@@ -51,43 +51,43 @@ pub enum RecursiveReadOnly {
     Enabled,
 }
 
-/// Where a volume's files are.
+/// Source of a volume's files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Volume {
-    /// A path of the node.
+    /// `hostPath`: a path of the node.
     HostPath {
         /// Absolute, without `..`.
         path: PathBuf,
-        /// What must be there, or is made.
+        /// `type`: what must exist at the path, or is created.
         kind: HostPathKind,
     },
-    /// A directory that lives as long as the pod.
+    /// `emptyDir`: a directory that exists as long as the pod.
     EmptyDir {
-        /// What it is on.
+        /// `medium`.
         medium: Medium,
-        /// The most that may be in it, bytes.
+        /// `sizeLimit`, bytes.
         size_limit: Option<u64>,
     },
-    /// Files made of objects and of the pod itself, which follow their changes.
+    /// Files that the agent writes from objects and from the pod itself, and updates when these change.
     Projected(Projected),
-    /// A directory that outlives the pod: a PersistentVolumeClaim.
+    /// `persistentVolumeClaim`: a directory that outlives the pod.
     Claim {
-        /// The claim.
+        /// Key of the claim.
         claim: ObjectKey,
-        /// Whether it is only read.
+        /// `readOnly`.
         read_only: bool,
     },
-    /// The files of an image, which are only read and never run (R-VOL-11).
+    /// `image`: files of an image, which are only read and never run (R-VOL-11).
     Image {
         /// Image reference as the user wrote it.
         reference: String,
-        /// When the image is fetched.
+        /// `pullPolicy`.
         pull_policy: PullPolicy,
     },
 }
 
 impl Volume {
-    /// The objects that its content is made of, and whether each may be missing.
+    /// Returns the objects that its files are made of, and whether each is optional.
     pub(super) fn mentions(&self) -> impl Iterator<Item = (&ObjectKey, bool)> {
         let (sources, claim) = match self {
             Self::Projected(projected) => (projected.sources.as_slice(), None),
@@ -102,14 +102,14 @@ impl Volume {
     }
 }
 
-/// A volume of files that the agent writes.
+/// Volume of files that the agent writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Projected {
-    /// Which kind of volume it is in the manifest.
+    /// Kind of the volume in the manifest.
     pub kind: ProjectedKind,
-    /// What its files are made of; of two with one path the later wins.
+    /// Sources of its files; of two files with one path the later wins.
     pub sources: Vec<Projection>,
-    /// Mode of the files that have none of their own.
+    /// `defaultMode`: mode of files without a mode of their own.
     pub default_mode: u32,
 }
 
@@ -123,41 +123,41 @@ pub enum ProjectedKind {
     Projected,
 }
 
-/// What files are made of.
+/// Source of files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Projection {
-    /// A ConfigMap or Secret.
+    /// Files of a ConfigMap or Secret.
     Object {
-        /// The object.
+        /// ConfigMap or Secret.
         object: ObjectKey,
-        /// The keys that are wanted; `None` is all of them, each as a file of its name.
+        /// `items`: keys that become files; `None` is all of them, each as a file of its name.
         items: Option<Vec<Item>>,
         /// Whether the object, or a key of `items`, may be missing.
         optional: bool,
     },
-    /// The pod itself.
+    /// `downwardAPI`: files of the pod's own fields.
     Downward(Vec<DownwardFile>),
 }
 
-/// A key as a file.
+/// Key of an object that becomes a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// The key.
+    /// Key in the object.
     pub key: String,
-    /// Relative, without `..`.
+    /// Path of the file: relative, without `..`.
     pub path: String,
     /// Mode of the file, if it has one of its own.
     pub mode: Option<u32>,
 }
 
-/// Something about the pod as a file.
+/// Field of the pod that becomes a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DownwardFile {
-    /// Relative, without `..`.
+    /// Path of the file: relative, without `..`.
     pub path: String,
     /// Mode of the file, if it has one of its own.
     pub mode: Option<u32>,
-    /// Its content: literal, or a limit.
+    /// Content of the file: literal, or a limit.
     pub value: Value,
 }
 
@@ -178,7 +178,7 @@ pub enum HostPathKind {
 /// `emptyDir.medium`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
-    /// A directory of the agent's.
+    /// Directory of the agent on disk.
     Disk,
     /// tmpfs.
     Memory,
@@ -189,11 +189,11 @@ pub enum Medium {
     },
 }
 
-/// Whose the files of a pod's volumes are.
+/// Group that owns the files of a pod's volumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FsGroup {
-    /// The group.
+    /// GID.
     pub id: u32,
-    /// `fsGroupChangePolicy: OnRootMismatch`: a volume whose root is right is left as it is.
+    /// `fsGroupChangePolicy: OnRootMismatch`: a volume stays as it is if its root directory is right.
     pub on_root_mismatch: bool,
 }

@@ -1,4 +1,4 @@
-//! An object from its document.
+//! Decodes an object from its document.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use crate::{
     Problem, base64, budget::Share, document::Document, limits::DATA, problem::Problems, shape::Read, validate,
 };
 
-/// Decodes the object of a document, within the memory that its file has left; what is doubtful in it. At most `room` problems are
-/// made.
+/// Decodes the object of a document, within the memory that its file has left; returns it with its warnings. Makes at
+/// most `room` problems.
 pub(crate) fn decode(
     document: &Document,
     kind: ObjectKind,
@@ -37,7 +37,7 @@ pub(crate) fn decode(
     if problems.is_empty() { Ok((key, object, document.located(warnings))) } else { Err(document.located(problems)) }
 }
 
-/// A problem of a Secret must not tell what is in it (I10).
+/// Removes the value from a problem of a Secret's data, which must not be shown (I10).
 fn hide_value(problem: &mut Problem) {
     let is_data = problem.field.starts_with("data") || problem.field.starts_with("stringData");
     if is_data && !problem.message.starts_with("duplicate key") {
@@ -80,7 +80,7 @@ fn secret(fields: &Map<String, Value>, problems: &mut Problems) -> Object {
     Object::Secret(Secret { kind, data })
 }
 
-/// The keys that a Secret of some types must have.
+/// Returns the keys that a Secret of this type must have.
 fn needed(kind: &str) -> &'static [&'static str] {
     match kind {
         "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
@@ -91,7 +91,8 @@ fn needed(kind: &str) -> &'static [&'static str] {
     }
 }
 
-/// A claim is a directory: what would make it something else is refused, what a directory does not know is without effect.
+/// Checks a PersistentVolumeClaim, which is a directory here. Refuses fields that would make it something else, and
+/// warns about fields that have no effect on a directory.
 fn claim(fields: &Map<String, Value>, problems: &mut Problems, warnings: &mut Problems) -> Object {
     let spec = fields.get("spec").and_then(Value::as_object);
     for (name, value) in spec.into_iter().flatten() {

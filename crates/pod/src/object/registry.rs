@@ -1,4 +1,4 @@
-//! Credentials for registries in Secrets, as `docker login` and `kubectl create secret docker-registry` write them.
+//! Credentials for registries in Secrets, in the formats of `docker login` and `kubectl create secret docker-registry`.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -7,14 +7,14 @@ use serde::Deserialize;
 
 use super::Secret;
 
-/// A user of a registry. Debug does not show what is secret of it.
+/// Credential of a user of a registry. `Debug` shows the user name only.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credential {
     /// User name.
     pub username: String,
     /// Password or token.
     pub password: String,
-    /// In place of the password: what its token server gives tokens for. Empty is none.
+    /// Identity token, in place of the password: the token server gives access tokens for it. Empty is none.
     pub identity_token: String,
 }
 
@@ -36,13 +36,13 @@ struct Entry {
     password: Option<String>,
     /// `user:password` in base64.
     auth: Option<ByteString>,
-    /// As `docker login` keeps it where a token server gives one. kubelet does not know it.
+    /// Identity token, as `docker login` stores it if the token server gives one. kubelet does not know it.
     identitytoken: Option<String>,
 }
 
 impl Secret {
-    /// The credentials for an image of that full reference, the most specific place first (R-IMG-9). A secret of another
-    /// type, or one that cannot be read, has none.
+    /// Returns the credentials for an image by its full reference, the most specific key of `auths` first (R-IMG-9). A
+    /// Secret of another type, or one that cannot be parsed, has none.
     #[must_use]
     pub fn credentials(&self, reference: &str) -> Vec<Credential> {
         let auths = match self.kind.as_str() {
@@ -50,7 +50,7 @@ impl Secret {
                 let config = self.data.get(".dockerconfigjson");
                 config.and_then(|json| serde_json::from_slice::<Config>(json).ok()).map(|config| config.auths)
             }
-            // The older form is the table alone.
+            // The older format has the content of `auths` only.
             "kubernetes.io/dockercfg" => self.data.get(".dockercfg").and_then(|json| serde_json::from_slice(json).ok()),
             _ => None,
         };
@@ -58,8 +58,8 @@ impl Secret {
     }
 }
 
-/// The credentials for an image of that full reference in a table by place, the `auths` of Docker's config.json, the most
-/// specific place first. A table that cannot be read has none.
+/// Returns the credentials for an image by its full reference from `table`, the `auths` of Docker's config.json, the
+/// most specific key first. A table that cannot be parsed has none.
 #[must_use]
 pub fn credentials_in(table: &[u8], reference: &str) -> Vec<Credential> {
     matching(serde_json::from_slice(table).unwrap_or_default(), reference)
@@ -80,7 +80,7 @@ fn matching(auths: BTreeMap<String, Entry>, reference: &str) -> Vec<Credential> 
 
 impl Entry {
     fn credential(self) -> Option<Credential> {
-        // Counts before the password beside it, as with Docker: that is only a name's filling then.
+        // The token wins over the password beside it, as in Docker, where the password is then only a filler.
         if let Some(identity_token) = self.identitytoken.filter(|token| !token.is_empty()) {
             return Some(Credential { identity_token, ..Credential::default() });
         }
@@ -94,7 +94,8 @@ impl Entry {
     }
 }
 
-/// A place as image references begin: without scheme and API version; Docker's own registry by its name in references.
+/// Normalizes a key of `auths` to the form of image references: without scheme and API version, and Docker's own
+/// registry as `docker.io`.
 fn normal(place: &str) -> String {
     let place = place.strip_prefix("https://").or_else(|| place.strip_prefix("http://")).unwrap_or(place);
     let place = place.trim_end_matches('/');
@@ -105,8 +106,8 @@ fn normal(place: &str) -> String {
     }
 }
 
-/// Whether a place covers an image: the host label by label, `*` standing for any part of one, the same port, then the path's
-/// beginning.
+/// Returns whether a key of `auths` covers an image: the host matches label by label, with `*` for any part of a label,
+/// the port is the same, and the path begins with the key's.
 fn covers(place: &str, reference: &str) -> bool {
     let (host, path) = place.split_once('/').unwrap_or((place, ""));
     let (image_host, image_path) = reference.split_once('/').unwrap_or((reference, ""));
@@ -122,14 +123,14 @@ fn covers(place: &str, reference: &str) -> bool {
 
 fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
-        // A colon in brackets is an address's.
+        // A colon in brackets belongs to an IPv6 address.
         Some((name, port)) if !port.contains(']') => (name, Some(port)),
         _ => (host, None),
     }
 }
 
-/// Whether a text is like a pattern in which `*` stands for any text. Each part between stars is taken where it comes first: no
-/// pattern makes it look again.
+/// Returns whether a text matches a pattern in which `*` stands for any text. Takes each part between stars where it
+/// comes first: no pattern makes it backtrack.
 fn is_like(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };

@@ -1,8 +1,8 @@
-//! Fields whose zero says something. Kubernetes' Go types have pointers there, or a rule asks whether a list is there at all;
-//! everywhere else `""`, `0`, `false` and `[]` are no value, and a default takes their place. The wire type cannot tell: it has
-//! an `Option` for both.
+//! Fields whose zero differs from no value. Kubernetes' Go types have pointers there, or a rule asks whether a list is
+//! present; everywhere else `""`, `0`, `false` and `[]` are no value, and a default takes their place. The wire type
+//! cannot tell: it has an `Option` for both.
 
-/// Structures with such fields.
+/// Structures with such fields, sorted for the binary search.
 const FIELDS: &[(&str, &[&str])] = &[
     ("AppArmorProfile", &["localhostProfile"]),
     ("AzureDiskVolumeSource", &["cachingMode", "fsType", "kind", "readOnly"]),
@@ -93,7 +93,7 @@ const FIELDS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Whether a zero in this field differs from no value.
+/// Returns whether a zero in this field differs from no value.
 pub(super) fn has(owner: &str, field: &str) -> bool {
     let found = FIELDS.binary_search_by(|(name, _)| (*name).cmp(owner));
     found.is_ok_and(|index| FIELDS[index].1.contains(&field))

@@ -1,6 +1,6 @@
-//! The table itself: a row for every field that is executed, or refused or without effect together with what is below it.
-//! Tests hold that every field of a Pod has one, that the code does what its row says, and that `docs/pod-support.md` is
-//! made of it.
+//! Table of support: a row for every field that is executed, and for every field that is refused or without effect
+//! together with the fields below it. Tests check that every field of a Pod has a row, that the code does what the row
+//! says, and that `docs/pod-support.md` is made from it.
 
 use super::Support::{self, Executed, Keys, NoEffect, Only, Quiet, Refused};
 
@@ -9,11 +9,11 @@ const SCHEDULING: &str = "there is no scheduler: the pod is on this node already
 const WINDOWS: &str = "this is no Windows node";
 const CLUSTER: &str = "there is no cluster that would heed it";
 
-/// Not done yet, and the pod does without.
+/// Fields that are not supported yet; the pod can run without them.
 const YET: Support = Refused("is not supported yet", "remove it to run the pod without it");
 /// Kinds of volumes that are not mounted yet.
 const VOLUME: Support = Refused("is not supported yet", "mount it on the node and use hostPath");
-/// Storage that somebody would have to provide.
+/// Storage that a provisioner would have to provide.
 const CLAIM: Support = Refused("is not supported", "use a PersistentVolumeClaim, which is a directory of the node");
 const ACCOUNT: Support =
     Refused("static pods may not reference serviceaccounts", "remove it; there is no API server to call");

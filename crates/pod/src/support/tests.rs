@@ -1,4 +1,4 @@
-//! The table of supported fields against the schema, the code and the documentation.
+//! Compares the table of supported fields with the schema, the code and the documentation.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
@@ -11,7 +11,7 @@ use crate::{
     schema::{self, Field, Shape},
 };
 
-/// Every field of a Pod, with its shape's name.
+/// Returns every field of a Pod, with its shape's name.
 fn fields() -> Vec<(String, String)> {
     let mut fields = Vec::new();
     schema::walk(&mut |path, field| fields.push((path.to_owned(), shape_name(&field.shape))));
@@ -33,12 +33,12 @@ fn shape_name(shape: &Shape) -> String {
     }
 }
 
-/// The field above, if there is one.
+/// Returns the field above, if there is one.
 fn parent(path: &str) -> Option<&str> {
     path.rsplit_once('.').map(|(parent, _)| parent.trim_end_matches("[]"))
 }
 
-/// The row that decides on a field: its own, or that of the nearest field around it.
+/// Returns the row that decides on a field: its own, or that of the nearest field around it.
 fn deciding(path: &str) -> Option<(&str, Support)> {
     let mut path = Some(path);
     while let Some(at) = path {
@@ -91,7 +91,7 @@ fn the_schema_is_the_servers() {
     );
 }
 
-/// A value of that shape that is not its zero, with every field below it.
+/// Returns a value of that shape that is not its zero, with every field below it.
 fn sample(shape: &Shape) -> Value {
     match shape {
         Shape::Struct(fields) => {
@@ -108,7 +108,7 @@ fn sample(shape: &Shape) -> Value {
     }
 }
 
-/// A document in which only that field is set.
+/// Returns a document in which only that field is set.
 fn only(path: &str, value: Value) -> Map<String, Value> {
     let (step, rest) = path.split_once('.').unwrap_or((path, ""));
     let inside = if rest.is_empty() { value } else { Value::Object(only(rest, value)) };
@@ -167,7 +167,7 @@ fn the_code_does_what_the_rows_say() {
     });
 }
 
-/// Fields that are executed, each with two values that a pod must differ by.
+/// Executed fields, each with two values that must make different pods.
 const VALUES: &[(&str, &str, &str)] = &[
     ("metadata.annotations", r#"{"a": "b"}"#, r#"{"a": "c"}"#),
     ("metadata.labels", r#"{"a": "b"}"#, r#"{"a": "c"}"#),
@@ -365,7 +365,7 @@ const VALUES: &[(&str, &str, &str)] = &[
     ("spec.volumes[].secret.secretName", r#""a""#, r#""b""#),
 ];
 
-/// What is done is seen in the pod: a manifest with that field, for the rest as small as it may be.
+/// Builds the pod of a manifest with that field, as small as possible otherwise.
 fn built(path: &str, value: &str) -> Pod {
     let mut document = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "x" },
@@ -440,7 +440,7 @@ fn built(path: &str, value: &str) -> Pod {
     }
     let manifest = decode(document.to_string().as_bytes(), "node");
     let mut pod = manifest.unwrap_or_else(|problems| panic!("{path}: {problems:?}")).pods.remove(0);
-    // These differ whatever is written.
+    // These always differ.
     pod.revision = crate::Revision::new("");
     pod.wire = std::sync::Arc::default();
     if path != "metadata.uid" {
@@ -469,7 +469,7 @@ fn executed_fields_reach_the_pod() {
     }
 }
 
-/// `docs/pod-support.md`, as it should be.
+/// Returns the expected text of `docs/pod-support.md`.
 fn document() -> String {
     let mut text = "# What Stanchion does with each field of a Pod\n\n\
         Made from the agent's own table by `UPDATE_DOCS=1 cargo test -p stanchion-pod documentation`; do not edit.\n\n\

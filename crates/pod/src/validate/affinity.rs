@@ -1,4 +1,4 @@
-//! What the API server objects to in affinity and spread constraints.
+//! Validates affinity and spread constraints as the API server does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,7 +131,7 @@ fn term(term: &PodAffinityTerm, path: &Path<'_>, problems: &mut Problems) {
     selector::labels(term.label_selector.as_ref(), &path.field("labelSelector"), problems);
     selector::labels(term.namespace_selector.as_ref(), &path.field("namespaceSelector"), problems);
     for namespace in term.namespaces.iter().flatten() {
-        // The server's own spelling.
+        // The server spells the field this way.
         problems.format(&path.field("namespace"), namespace, dns_label(namespace));
     }
     let (matching, mismatching) = (term.match_label_keys.as_deref(), term.mismatch_label_keys.as_deref());
@@ -142,7 +142,7 @@ fn term(term: &PodAffinityTerm, path: &Path<'_>, problems: &mut Problems) {
     problems.format(&path.field("topologyKey"), &term.topology_key, qualified_name(&term.topology_key));
 }
 
-/// Keys whose values the server takes from the pod; they are part of the selector already when it looks.
+/// Checks keys whose values the server takes from the pod. It has merged them into the selector before it validates.
 fn label_keys(
     matching: Option<&[String]>,
     mismatching: Option<&[String]>,
@@ -167,7 +167,7 @@ fn label_keys(
         for expression in selector.match_expressions.iter().flatten() {
             if let Some(index) = places.get(&expression.key).filter(|_| seen.contains(&expression.key)) {
                 let detail = "exists in both matchLabelKeys and labelSelector";
-                // The server leaves the field out here.
+                // The server omits the field here.
                 problems.invalid(&path.index(*index), &expression.key, detail);
             }
             seen.insert(&expression.key);

@@ -1,4 +1,4 @@
-//! What the API server objects to in containers of all kinds.
+//! Validates containers of all kinds as the API server does.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub(super) fn containers(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems
         probes::of_container(container, pod, &path, problems);
         restarts(container, &path, problems);
     }
-    // Over all of them: they run at the same time.
+    // Host ports are compared over all containers: they run at the same time.
     let mut host_ports = BTreeSet::new();
     for (index, container) in containers.iter().enumerate() {
         let path = path.index(index);
@@ -52,7 +52,8 @@ pub(super) fn init_containers(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Pro
         } else if !container.name.is_empty() {
             names.insert(&container.name);
         }
-        // Each alone: they run one after another. The server gives every one of them the first one's path.
+        // Host ports are checked for each init container alone: they run one after another. The server gives every one
+        // of them the first one's path.
         let first = list.index(0);
         ports::host_ports(container.ports.as_deref(), &first.field("ports"), &mut BTreeSet::new(), problems);
         if container.restart_policy.as_deref() == Some("Always") {
@@ -79,7 +80,7 @@ pub(super) fn init_containers(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Pro
     }
 }
 
-/// What holds for containers of every kind.
+/// Checks the rules that hold for containers of every kind.
 pub(super) fn common(container: &Container, pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
     match container.name.as_str() {
         "" => problems.required(&path.field("name"), ""),
@@ -119,7 +120,7 @@ fn resize(policies: Option<&[ContainerResizePolicy]>, pod: &Pod<'_>, path: &Path
     }
 }
 
-/// A container's own restart policy, and rules by exit code (R-VAL-25).
+/// Checks a container's own restart policy, and its rules by exit code (R-VAL-25).
 fn restarts(container: &Container, path: &Path<'_>, problems: &mut Problems) {
     let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
     match container.restart_policy.as_deref() {

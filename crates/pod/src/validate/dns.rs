@@ -1,4 +1,4 @@
-//! What the API server objects to in DNS settings and host names.
+//! Validates DNS settings and host names as the API server does.
 
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -8,11 +8,11 @@ use super::{
     problems::Problems,
 };
 
-/// What a resolver takes (R-VAL-90).
+/// Limits of a resolver (R-VAL-90).
 const SERVERS: usize = 3;
 const SEARCHES: usize = 32;
 const SEARCH_CHARACTERS: usize = 2048;
-/// The longest host name that Linux takes.
+/// Longest host name that Linux accepts.
 const HOST_NAME: usize = 64;
 
 pub(super) fn config(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {

@@ -1,4 +1,4 @@
-//! What the API server objects to in environment variables.
+//! Validates environment variables as the API server does.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::quantity::Quantity;
 
-/// Fields of a pod that a variable can have.
+/// Fields of a pod that a variable can refer to.
 const FIELDS: [&str; 9] = [
     "metadata.name",
     "metadata.namespace",
@@ -26,7 +26,7 @@ const FIELDS: [&str; 9] = [
     "status.podIP",
     "status.podIPs",
 ];
-/// Fields that a downward API understands at all; each place takes some of them.
+/// Fields that the downward API knows; each place accepts some of them.
 const KNOWN_FIELDS: [&str; 13] = [
     "metadata.annotations",
     "metadata.labels",
@@ -99,7 +99,7 @@ fn source(source: &EnvVarSource, has_value: bool, path: &Path<'_>, problems: &mu
     }
 }
 
-/// A field of the pod, one of `allowed` or a label or annotation by key.
+/// Checks a `fieldRef`: one of `allowed`, or a label or annotation by key.
 pub(super) fn field(field: &ObjectFieldSelector, allowed: &[&str], path: &Path<'_>, problems: &mut Problems) {
     let version = field.api_version.as_deref().unwrap_or_default();
     let name = field.field_path.as_str();
@@ -123,7 +123,7 @@ pub(super) fn field(field: &ObjectFieldSelector, allowed: &[&str], path: &Path<'
         }
         Some(("metadata.labels", key)) => problems.format(path, key, qualified_name(key)),
         Some(_) => cannot(format!("field label does not support subscript: {name}")),
-        // The old name of spec.nodeName.
+        // `spec.host` is the old name of `spec.nodeName`.
         None if name == "spec.host" && !allowed.contains(&"spec.nodeName") => {
             problems.not_among(&path.field("fieldPath"), "spec.nodeName", &sorted(allowed));
         }
@@ -142,7 +142,7 @@ fn sorted<'a>(list: &[&'a str]) -> Vec<&'a str> {
     list
 }
 
-/// A request or limit of a container.
+/// Checks a `resourceFieldRef`.
 pub(super) fn resource(field: &ResourceFieldSelector, in_volume: bool, path: &Path<'_>, problems: &mut Problems) {
     let name = field.resource.as_str();
     let huge = name.starts_with("limits.hugepages-") || name.starts_with("requests.hugepages-");
@@ -171,7 +171,7 @@ pub(super) fn resource(field: &ResourceFieldSelector, in_volume: bool, path: &Pa
     }
 }
 
-/// A key of a ConfigMap or Secret.
+/// Checks a reference to a key of a ConfigMap or Secret.
 fn key(name: &str, key: &str, path: &Path<'_>, problems: &mut Problems) {
     problems.format(&path.field("name"), name, dns_subdomain(name));
     match key {
@@ -180,7 +180,7 @@ fn key(name: &str, key: &str, path: &Path<'_>, problems: &mut Problems) {
     }
 }
 
-/// A key of a file with variables (R-VAL-43).
+/// Checks a `fileKeyRef` (R-VAL-43).
 fn file_key(selector: &FileKeySelector, path: &Path<'_>, problems: &mut Problems) {
     match selector.key.as_str() {
         "" => problems.required(&path.field("key"), ""),
@@ -192,7 +192,7 @@ fn file_key(selector: &FileKeySelector, path: &Path<'_>, problems: &mut Problems
     }
     match selector.path.as_str() {
         "" => problems.required(&path.field("path"), ""),
-        // An absolute one is taken too.
+        // An absolute path is accepted too.
         file => {
             let objections = descending_path(file.trim_start_matches('/'));
             problems.format(&path.field("path"), file, objections);
@@ -200,9 +200,9 @@ fn file_key(selector: &FileKeySelector, path: &Path<'_>, problems: &mut Problems
     }
 }
 
-/// Files with variables are in volumes that init containers can write.
+/// Checks that the volume of every `fileKeyRef` is an emptyDir of the pod.
 pub(super) fn file_volumes(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
-    // Also those that are not in order: that is said once.
+    // Invalid volumes count too: their problems are reported once, elsewhere.
     let volumes: BTreeMap<_, _> =
         pod.spec.volumes.iter().flatten().map(|volume| (volume.name.as_str(), volume)).collect();
     let init_containers = pod.spec.init_containers.iter().flatten().map(|it| &it.env).collect::<Vec<_>>();
@@ -233,7 +233,7 @@ pub(super) fn file_volumes(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Proble
     }
 }
 
-/// Whole ConfigMaps and Secrets.
+/// Checks `envFrom`.
 pub(super) fn sources(sources: Option<&[EnvFromSource]>, path: &Path<'_>, problems: &mut Problems) {
     for (index, source) in sources.unwrap_or_default().iter().enumerate() {
         let list = path;
@@ -253,7 +253,7 @@ pub(super) fn sources(sources: Option<&[EnvFromSource]>, path: &Path<'_>, proble
                 Some(name) => problems.format(&field.field("name"), name, dns_subdomain_prefix(name)),
             }
         }
-        // The server tells no index here.
+        // The server omits the index here.
         match names.iter().filter(|(_, name)| name.is_some()).count() {
             0 => problems.invalid(list, "", "must specify one of: `configMapRef` or `secretRef`"),
             1 => {}

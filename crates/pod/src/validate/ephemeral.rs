@@ -1,4 +1,5 @@
-//! What the API server objects to in ephemeral containers. None of them can be there from the start, but all is said.
+//! Validates ephemeral containers as the API server does. A new pod may not have any, but all their problems are
+//! reported.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +36,7 @@ pub(super) fn containers(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems
     }
 }
 
-/// Fields that are set and may not be.
+/// Returns the set fields that an ephemeral container may not have.
 fn forbidden(container: &EphemeralContainer) -> impl Iterator<Item = &'static str> {
     let has_resources = container.resources.as_ref().is_some_and(|it| *it != ResourceRequirements::default());
     let fields = [
@@ -52,7 +53,7 @@ fn forbidden(container: &EphemeralContainer) -> impl Iterator<Item = &'static st
     fields.into_iter().filter(|(_, is_set)| *is_set).map(|(field, _)| field)
 }
 
-/// What it has in common with other containers.
+/// Converts an ephemeral container to a container, with the fields that both have.
 fn plain(container: &EphemeralContainer) -> Container {
     Container {
         name: container.name.clone(),

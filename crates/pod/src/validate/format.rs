@@ -1,6 +1,6 @@
-//! Formats of names (R-VAL, section 3.3). Each function lists everything that it has against a text.
+//! Formats of names (R-VAL, section 3.3). Each function returns all its objections to a text.
 
-/// What a format has against a text.
+/// Objections of a format to a text.
 pub(super) type Objections = Vec<String>;
 
 fn longer_than(text: &str, most: usize) -> Objections {
@@ -10,12 +10,12 @@ fn longer_than(text: &str, most: usize) -> Objections {
     }
 }
 
-/// The same of a label's key or value, of which the server says it in other words.
+/// Checks the length of a label's key or value, for which the server has other words.
 fn more_bytes_than(text: &str, most: usize) -> Option<String> {
     (text.len() > most).then(|| format!("must be no more than {most} bytes"))
 }
 
-/// `explanation (e.g. 'a',  or 'b', regex used for validation is 're')` (R-VAL-4).
+/// Formats `explanation (e.g. 'a',  or 'b', regex used for validation is 're')` (R-VAL-4).
 fn pattern(explanation: &str, examples: &[&str], regex: &str) -> String {
     let mut examples: Vec<_> = examples.iter().map(|example| format!("'{example}'")).collect();
     if let Some(first) = examples.first_mut() {
@@ -25,7 +25,7 @@ fn pattern(explanation: &str, examples: &[&str], regex: &str) -> String {
     format!("{explanation} ({examples}, regex used for validation is '{regex}')")
 }
 
-/// Part of an RFC 1123 name.
+/// Returns whether a text is a label of an RFC 1123 name.
 fn is_label(text: &str) -> bool {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     !text.is_empty() && text.bytes().all(is_inner) && !text.starts_with('-') && !text.ends_with('-')
@@ -35,7 +35,7 @@ fn is_subdomain(text: &str) -> bool {
     text.split('.').all(is_label)
 }
 
-/// A DNS label: at most 63 bytes.
+/// Checks a DNS label: at most 63 bytes.
 pub(super) fn dns_label(text: &str) -> Objections {
     let mut objections = longer_than(text, 63);
     if !is_label(text) {
@@ -52,7 +52,7 @@ pub(super) fn dns_label(text: &str) -> Objections {
     objections
 }
 
-/// Labels joined by dots: at most 253 bytes.
+/// Checks labels joined by dots: at most 253 bytes.
 pub(super) fn dns_subdomain(text: &str) -> Objections {
     let mut objections = longer_than(text, 253);
     if !is_subdomain(text) {
@@ -70,16 +70,16 @@ fn subdomain_pattern() -> String {
     )
 }
 
-/// A prefix of such a name, to which something will be appended: it may end in a dash.
+/// Checks a prefix of a DNS subdomain, to which something will be appended: it may end in a dash.
 pub(super) fn dns_subdomain_prefix(text: &str) -> Objections {
-    // The server looks at the text with its last two characters replaced by one that may be there.
+    // The server replaces the last two characters with one that is valid, and checks that text.
     match text.len().checked_sub(2).and_then(|length| text.get(..length)) {
         Some(before) if text.ends_with('-') => dns_subdomain(&format!("{before}a")),
         _ => dns_subdomain(text),
     }
 }
 
-/// As [`dns_subdomain`], with underscores, as resolvers take them.
+/// Checks a search domain: as [`dns_subdomain`], but with underscores, as resolvers take them.
 pub(super) fn search_domain(text: &str) -> Objections {
     let is_part = |part: &str| {
         let part = part.strip_prefix('_').unwrap_or(part);
@@ -119,7 +119,7 @@ fn name_pattern(subject: &str) -> String {
     )
 }
 
-/// `[prefix/]name`, as keys of labels and annotations are.
+/// Checks `[prefix/]name`, the format of keys of labels and annotations.
 pub(super) fn qualified_name(text: &str) -> Objections {
     let mut objections = Vec::new();
     let name = match text.split_once('/') {
@@ -149,7 +149,7 @@ pub(super) fn qualified_name(text: &str) -> Objections {
     objections
 }
 
-/// A label's value.
+/// Checks a label's value.
 pub(super) fn label_value(text: &str) -> Objections {
     let mut objections: Vec<_> = more_bytes_than(text, 63).into_iter().collect();
     if !text.is_empty() && !is_name(text) {
@@ -163,7 +163,7 @@ pub(super) fn label_value(text: &str) -> Objections {
     objections
 }
 
-/// A port's name.
+/// Checks a port's name.
 pub(super) fn port_name(text: &str) -> Objections {
     let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let mut objections = longer_than(text, 15);
@@ -182,7 +182,7 @@ pub(super) fn port_name(text: &str) -> Objections {
     objections
 }
 
-/// An environment variable's name.
+/// Checks an environment variable's name.
 pub(super) fn env_name(text: &str) -> Objections {
     match text {
         "" => vec!["environment variable name must be non-empty".to_owned()],
@@ -194,7 +194,7 @@ pub(super) fn env_name(text: &str) -> Objections {
     }
 }
 
-/// A key of a ConfigMap or Secret.
+/// Checks a key of a ConfigMap or Secret.
 pub(super) fn config_key(text: &str) -> Objections {
     let mut objections = longer_than(text, 253);
     let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
@@ -214,7 +214,7 @@ pub(super) fn config_key(text: &str) -> Objections {
     objections
 }
 
-/// A name of an HTTP header.
+/// Checks the name of an HTTP header.
 pub(super) fn header_name(text: &str) -> Objections {
     match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         true => Vec::new(),
@@ -226,7 +226,7 @@ pub(super) fn header_name(text: &str) -> Objections {
     }
 }
 
-/// An IP address, without leading zeros and zones.
+/// Checks an IP address, which must have no leading zeros and no zone.
 pub(super) fn ip(text: &str) -> Objections {
     use std::net::{IpAddr, Ipv4Addr};
     match text.parse() {
@@ -235,7 +235,7 @@ pub(super) fn ip(text: &str) -> Objections {
         }
         Ok(_) => Vec::new(),
         Err(_) => {
-            // Kubernetes once took leading zeros; now it says what is wrong with them.
+            // Kubernetes once accepted leading zeros; now it reports them.
             let without_zeros = |part: &str| match part.trim_start_matches('0') {
                 "" => part.get(..1).unwrap_or_default().to_owned(),
                 rest => rest.to_owned(),
@@ -250,7 +250,7 @@ pub(super) fn ip(text: &str) -> Objections {
     }
 }
 
-/// A sysctl's name, in either spelling.
+/// Returns whether a text is a sysctl's name, with dots or slashes.
 pub(super) fn is_sysctl(text: &str) -> bool {
     let is_edge = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let is_segment = |segment: &str| {
@@ -262,7 +262,7 @@ pub(super) fn is_sysctl(text: &str) -> bool {
     text.len() <= 253 && text.split(['.', '/']).all(is_segment)
 }
 
-/// A relative path that stays below where it starts.
+/// Checks a relative path, which must stay below where it starts.
 pub(super) fn descending_path(text: &str) -> Objections {
     let mut objections = Vec::new();
     if text.starts_with('/') {
@@ -272,7 +272,7 @@ pub(super) fn descending_path(text: &str) -> Objections {
     objections
 }
 
-/// A path without `..` in it.
+/// Checks a path, which must have no `..`.
 pub(super) fn no_backsteps(text: &str) -> Objections {
     match text.split('/').any(|step| step == "..") {
         true => vec!["must not contain '..'".to_owned()],
@@ -280,7 +280,7 @@ pub(super) fn no_backsteps(text: &str) -> Objections {
     }
 }
 
-/// A [`descending_path`] that leaves names that begin with `..` to the kubelet.
+/// Checks a [`descending_path`], which must not begin with `..`: the kubelet uses such names.
 pub(super) fn unreserved_path(text: &str) -> Objections {
     let mut objections = descending_path(text);
     if text.starts_with("..") && !text.starts_with("../") && text != ".." {

@@ -1,24 +1,24 @@
-//! JSON in annotations, with what Go's decoder says of it.
+//! Parses JSON in annotations, with the error messages of Go's decoder.
 
 use k8s_openapi::api::core::v1::Toleration;
 
 use crate::json::unescaped;
 
-/// How deep a value may nest. Go's decoder follows 10,000 levels, which no toleration has.
+/// Deepest nesting of a value. Go's decoder accepts 10,000 levels, which no toleration has.
 const DEPTH: usize = 128;
 
-/// A value as Go's decoder sees it.
+/// Value as Go's decoder sees it.
 enum Value {
     Null,
     Bool,
-    /// As it is written: Go repeats it in what it says.
+    /// Number as it is written: Go repeats it in its messages.
     Number(String),
     String(String),
     Array(Vec<Value>),
     Object(Vec<(String, Value)>),
 }
 
-/// Reads the tolerations of a JSON list: fields have the names of Go's own type, in any case of letters.
+/// Reads a JSON list of tolerations: field names are those of Go's type, in any case of letters.
 pub(super) fn tolerations(text: &str) -> Result<Vec<Toleration>, String> {
     let items = match document(text)? {
         Value::Null => return Ok(Vec::new()),
@@ -77,7 +77,7 @@ fn toleration(value: Value) -> Result<Toleration, String> {
     Ok(read)
 }
 
-/// Reads a text by JSON's grammar, byte by byte as Go's scanner does.
+/// Parses a text by JSON's grammar, byte by byte as Go's scanner does.
 fn document(text: &str) -> Result<Value, String> {
     let mut scanner = Scanner { text, at: 0 };
     let value = scanner.value("looking for beginning of value", 0)?;
@@ -104,7 +104,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// What Go says to the byte that is next, or to the end.
+    /// Returns Go's message about the next byte, or about the end.
     fn invalid(&self, context: &str) -> String {
         let Some(byte) = self.peek() else { return "unexpected end of JSON input".to_owned() };
         let shown = match byte {
@@ -209,7 +209,7 @@ impl Scanner<'_> {
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
-                    // The grammar has been held to, so that there is a text.
+                    // The loop has checked the grammar, so there is a text.
                     return Ok(unescaped(&self.text[start..self.at]).unwrap_or_default());
                 }
                 Some(b'\\') => {

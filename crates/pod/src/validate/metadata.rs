@@ -1,4 +1,4 @@
-//! What the API server objects to in metadata.
+//! Validates metadata as the API server does.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{kubernetes::Gates, prepare::APP_ARMOR};
 
-/// The most that all annotations of an object may have, bytes.
+/// Largest size of all annotations of an object, bytes.
 const ANNOTATIONS: usize = 262_144;
 /// Finalizers that need no prefix.
 const FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
@@ -54,7 +54,7 @@ pub(super) fn metadata(metadata: &ObjectMeta, path: &Path<'_>, problems: &mut Pr
     }
 }
 
-/// Labels, and selectors that name them.
+/// Checks labels, and selectors that name them.
 pub(super) fn labels(labels: Option<&BTreeMap<String, String>>, path: &Path<'_>, problems: &mut Problems) {
     for (key, value) in labels.into_iter().flatten() {
         problems.format(path, key, qualified_name(key));
@@ -103,7 +103,7 @@ fn owners(owners: &[OwnerReference], path: &Path<'_>, problems: &mut Problems) {
     }
 }
 
-/// Owners as the server shows them: their fields in the order of Go's type.
+/// Owners as the server shows them: with their fields in the order of Go's type.
 struct InGo<'a>(&'a [OwnerReference]);
 
 impl InGo<'_> {
@@ -150,7 +150,7 @@ fn managed(entries: &[ManagedFieldsEntry], path: &Path<'_>, problems: &mut Probl
     }
 }
 
-/// Annotations that mean something for a pod.
+/// Checks annotations that mean something for a pod.
 pub(super) fn pod_annotations(metadata: &ObjectMeta, spec: &PodSpec, problems: &mut Problems) {
     let Some(annotations) = &metadata.annotations else { return };
     let metadata = Path::root("metadata");
@@ -168,7 +168,7 @@ pub(super) fn pod_annotations(metadata: &ObjectMeta, spec: &PodSpec, problems: &
     annotated_tolerations(annotations, &path, problems);
     const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
     if let Some(value) = annotations.get(COST) {
-        // Neither a plus nor leading zeros.
+        // The number has neither a plus nor leading zeros.
         let begins_well = value == "0" || value.starts_with(|first: char| matches!(first, '-' | '1'..='9'));
         let is_canonical = begins_well && value.parse::<i32>().is_ok();
         if !is_canonical {
@@ -188,7 +188,7 @@ pub(super) fn pod_annotations(metadata: &ObjectMeta, spec: &PodSpec, problems: &
     }
 }
 
-/// Tolerations in the annotation that held them before they had a field: a JSON list.
+/// Checks tolerations in the annotation that held them, as a JSON list, before they had a field.
 fn annotated_tolerations(annotations: &BTreeMap<String, String>, path: &Path<'_>, problems: &mut Problems) {
     const KEY: &str = "scheduler.alpha.kubernetes.io/tolerations";
     let Some(text) = annotations.get(KEY).filter(|text| !text.is_empty()) else { return };

@@ -1,4 +1,4 @@
-//! What the API server objects to in mounts and devices of a container.
+//! Validates mounts and devices of a container as the API server does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,7 +38,7 @@ pub(super) fn mounts(container: &Container, pod: &Pod<'_>, path: &Path<'_>, prob
         if devices.values().any(|device| *device == target) {
             problems.invalid(&path.field("mountPath"), target, "must not already exist as a path in volumeDevices");
         }
-        // From here on the server tells no index.
+        // From here on the server omits the index.
         if let Some(sub_path) = &mount.sub_path {
             problems.format(&list.field("subPath"), sub_path, descending_path(sub_path));
         }

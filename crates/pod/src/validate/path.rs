@@ -1,8 +1,8 @@
-//! Paths of fields, written out only when there is something to say.
+//! Paths of fields, formatted only when there is a problem.
 
 use std::fmt;
 
-/// A path, as its last step and what is before it.
+/// Path, as its last step and the path before it.
 #[derive(Clone, Copy)]
 pub(crate) struct Path<'a> {
     parent: Option<&'a Path<'a>>,

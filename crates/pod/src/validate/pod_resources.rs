@@ -1,4 +1,4 @@
-//! What the API server objects to in the resources of a pod as a whole (R-VAL-83).
+//! Validates the resources of a pod as a whole as the API server does (R-VAL-83).
 
 use super::{
     path::Path,
@@ -32,7 +32,7 @@ pub(super) fn resources(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems)
             problems.invalid(&path.field("limits").key(name), limit, detail);
         }
     }
-    // The server puts the containers below the pod's resources.
+    // In the server's paths the containers are below the pod's resources.
     let path = path.field("containers");
     for (index, container) in spec.containers.iter().enumerate() {
         let path = path.index(index);

@@ -1,4 +1,4 @@
-//! What the API server objects to in ports.
+//! Validates ports as the API server does.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub(super) fn ports(ports: Option<&[ContainerPort]>, path: &Path<'_>, problems: 
     }
 }
 
-/// No two ports are one port of the node (R-VAL-31).
+/// Checks that no two ports have the same host port (R-VAL-31).
 pub(super) fn host_ports(
     ports: Option<&[ContainerPort]>,
     path: &Path<'_>,
@@ -51,7 +51,7 @@ pub(super) fn host_ports(
     }
 }
 
-/// A port by number or name, as probes and hooks have it.
+/// Checks a port by number or name, as in probes and hooks.
 pub(super) fn number_or_name(port: &IntOrString, path: &Path<'_>, problems: &mut Problems) {
     match port {
         IntOrString::Int(number) => problems.within(path, (*number).into(), 1, LARGEST),

@@ -1,4 +1,4 @@
-//! What the API server objects to in probes and hooks.
+//! Validates probes and hooks as the API server does.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -10,7 +10,7 @@ use k8s_openapi::{
 
 use super::{format::header_name, path::Path, ports::number_or_name, problems::Problems, spec::Pod};
 
-/// Signals that stop a Linux container.
+/// Signals that a Linux container may have as its `stopSignal`.
 const SIGNALS: [&str; 65] = [
     "SIGABRT",
     "SIGALRM",
@@ -80,7 +80,7 @@ const SIGNALS: [&str; 65] = [
 ];
 const WINDOWS_SIGNALS: [&str; 2] = ["SIGKILL", "SIGTERM"];
 
-/// Hooks and probes of a container that may have them.
+/// Checks the hooks and probes of a container that may have them.
 pub(super) fn of_container(container: &Container, pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
     if let Some(lifecycle) = &container.lifecycle {
         self::lifecycle(lifecycle, pod, &path.field("lifecycle"), problems);
@@ -143,7 +143,7 @@ fn probe(probe: &Probe, pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems)
     }
 }
 
-/// What a probe or hook does; exactly one of these.
+/// Handler of a probe or hook; exactly one field is set.
 #[derive(Default)]
 struct Handler<'a> {
     exec: Option<&'a ExecAction>,

@@ -1,11 +1,11 @@
-//! The kinds of objections that the API server has, in its words (R-VAL-1, R-VAL-2).
+//! Kinds of validation problems, in the API server's words (R-VAL-1, R-VAL-2).
 
 use std::fmt::{self, Display, Write as _};
 
 use super::path::Path;
 use crate::{Problem, problem};
 
-/// Objections, collected in order.
+/// Validation problems, in order.
 #[derive(Default)]
 pub(crate) struct Problems {
     pub found: problem::Problems,
@@ -52,7 +52,7 @@ impl Problems {
         self.not_among(path, Typed(value), supported);
     }
 
-    /// The same where the value is any text, and not one of a type of its own.
+    /// Adds an unsupported value that is any text in Go, not one of a type of its own.
     pub fn not_among(&mut self, path: &Path<'_>, value: impl Into<Shown>, supported: &[&str]) {
         self.add(path, || {
             let supported: Vec<_> = supported.iter().map(|it| Shown::from(*it).0).collect();
@@ -60,7 +60,7 @@ impl Problems {
         });
     }
 
-    /// One of some values; nothing set is none of them.
+    /// Requires one of some values.
     pub fn one_of(&mut self, path: &Path<'_>, value: Option<&str>, supported: &[&str]) {
         match value.unwrap_or_default() {
             "" => self.required(path, ""),
@@ -68,21 +68,21 @@ impl Problems {
         }
     }
 
-    /// One of some values, or nothing.
+    /// Requires one of some values, or none.
     pub fn one_of_if_set(&mut self, path: &Path<'_>, value: Option<&str>, supported: &[&str]) {
         if let Some(value) = value.filter(|value| !supported.contains(value)) {
             self.unsupported(path, value, supported);
         }
     }
 
-    /// Everything that a format has against a value.
+    /// Adds all objections of a format to a value.
     pub fn format(&mut self, path: &Path<'_>, value: &str, objections: Vec<String>) {
         for objection in objections {
             self.invalid(path, value, objection);
         }
     }
 
-    /// The same for a value of a type of its own.
+    /// Adds all objections of a format to a value of a type of its own in Go.
     pub fn typed_format(&mut self, path: &Path<'_>, value: &str, objections: Vec<String>) {
         for objection in objections {
             self.invalid(path, Typed(value), objection);
@@ -95,7 +95,7 @@ impl Problems {
         }
     }
 
-    /// A number from `least` to `most`, both included.
+    /// Requires a number from `least` to `most`, both included.
     pub fn within(&mut self, path: &Path<'_>, value: i64, least: i64, most: i64) {
         if !(least..=most).contains(&value) {
             self.invalid(path, value, format_args!("must be between {least} and {most}, inclusive"));
@@ -113,11 +113,11 @@ fn detailed(mut text: String, detail: impl Display) -> String {
     text
 }
 
-/// A value as the server shows it: text in quotes, numbers plain, the rest as JSON.
+/// Value as the server shows it: text in quotes, numbers plain, the rest as JSON.
 pub(crate) struct Shown(String);
 
 impl Shown {
-    /// JSON that is written already, with the characters escaped that Go's encoder escapes besides.
+    /// Takes JSON text, and escapes the further characters that Go's encoder escapes.
     pub fn json(text: String) -> Self {
         const ESCAPED: [char; 5] = ['<', '>', '&', '\u{2028}', '\u{2029}'];
         if !text.contains(ESCAPED) {
@@ -134,8 +134,8 @@ impl Shown {
     }
 }
 
-/// A text of a type of its own in Go, such as a policy, or behind a pointer: the server shows it as JSON, and other texts in
-/// Go's quotes.
+/// Text that has a type of its own in Go, such as a policy, or is behind a pointer: the server shows it as JSON, and
+/// other text in Go's quotes.
 pub(crate) struct Typed<'a>(pub &'a str);
 
 impl From<Typed<'_>> for Shown {
@@ -144,9 +144,9 @@ impl From<Typed<'_>> for Shown {
     }
 }
 
-/// Whether Go prints a character in quotes as it is.
+/// Returns whether Go prints a character in quotes as it is.
 fn is_printed(char: char) -> bool {
-    // Behind another character, what extends it is printed; Go prints it always.
+    // `escape_debug` escapes a combining character only at the start of a text; Go never does.
     let pair: String = ['a', char].into_iter().collect();
     char.is_ascii_graphic() || char == ' ' || !char.is_ascii() && pair.escape_debug().nth(1) == Some(char)
 }

@@ -1,4 +1,4 @@
-//! What the API server objects to in requests and limits.
+//! Validates requests and limits as the API server does.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::{
     quantity::Quantity,
 };
 
-/// Resources without prefix that Kubernetes knows anywhere.
+/// Resources without a prefix that Kubernetes knows anywhere.
 const STANDARD: [&str; 20] = [
     "cpu",
     "memory",
@@ -37,7 +37,7 @@ const STANDARD: [&str; 20] = [
     "services.nodeports",
     "services.loadbalancers",
 ];
-/// Of these, those that are counted in whole numbers.
+/// Standard resources that are counted in whole numbers.
 const WHOLE: [&str; 9] = [
     "pods",
     "resourcequotas",
@@ -50,7 +50,7 @@ const WHOLE: [&str; 9] = [
     "services.loadbalancers",
 ];
 
-/// Whether a name is all right where it stands; says what is wrong.
+/// Check of a resource's name in its place.
 pub(super) type NameCheck = fn(&str, &Path<'_>, &mut Problems);
 
 pub(super) fn of_container(
@@ -63,12 +63,12 @@ pub(super) fn of_container(
     claims(resources.claims.as_deref().unwrap_or_default(), pod_claims, &path.field("claims"), problems);
 }
 
-/// What the runtime itself needs: checked as limits are.
+/// Checks `spec.overhead`, as limits are checked.
 pub(super) fn overhead(list: &List, path: &Path<'_>, problems: &mut Problems) {
     amounts(Some(list), None, container_name, path, problems);
 }
 
-/// Names and amounts of limits and requests, and how they fit together.
+/// Checks names and amounts of limits and requests, and that requests fit their limits.
 pub(super) fn amounts(
     limits: Option<&List>,
     requests: Option<&List>,
@@ -116,7 +116,7 @@ pub(super) fn read(list: Option<&List>) -> Amounts {
     list.filter_map(|(name, quantity)| Some((name.clone(), Quantity::parse(&quantity.0).ok()?))).collect()
 }
 
-/// An amount of a resource: not below zero, and whole where it is counted.
+/// Checks an amount: not below zero, and whole for resources that are counted.
 pub(super) fn amount(name: &str, amount: &Quantity, path: &Path<'_>, problems: &mut Problems) {
     if amount.is_negative() {
         problems.invalid(path, amount, "must be greater than or equal to 0");
@@ -138,7 +138,7 @@ fn is_native(name: &str) -> bool {
     !name.contains('/') || name.contains("kubernetes.io/")
 }
 
-/// A resource of somebody else's, such as `example.com/gpu`.
+/// Returns whether a resource is an extended one, such as `example.com/gpu`.
 fn is_extended(name: &str) -> bool {
     !is_native(name) && !name.starts_with("requests.") && qualified_name(&format!("requests.{name}")).is_empty()
 }
@@ -147,7 +147,7 @@ fn may_overcommit(name: &str) -> bool {
     is_native(name) && !is_huge(name)
 }
 
-/// Whether a name is one at all.
+/// Checks that a name is that of a resource; returns whether it is.
 pub(super) fn any_name(name: &str, path: &Path<'_>, problems: &mut Problems) -> bool {
     let objections = qualified_name(name);
     let is_standard = STANDARD.contains(&name) || is_huge(name) || name.starts_with("requests.hugepages-");
@@ -193,7 +193,7 @@ pub(super) fn claims(claims: &[ResourceClaim], of_pod: &BTreeSet<&str>, path: &P
             if used.contains(&key) {
                 problems.duplicate(&path, &key);
             } else if request.is_none() {
-                // The whole claim overlaps with every part of it that is used already.
+                // The whole claim overlaps with every request of it that is used already.
                 for _ in used.iter().filter(|used| used.split_once('/').is_some_and(|(claim, _)| claim == name)) {
                     problems.duplicate(&path, name);
                 }

@@ -1,4 +1,4 @@
-//! What the API server objects to in security contexts.
+//! Validates security contexts as the API server does.
 
 pub(crate) mod app_armor;
 pub(super) mod seccomp;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{format::is_sysctl, path::Path, problems::Problems, spec::Pod, windows};
 use crate::kubernetes::Gates;
 
-/// The largest UID and GID.
+/// Largest UID and GID.
 const LARGEST_ID: i64 = i32::MAX as i64;
 
 pub(super) fn pod(spec: &PodSpec, gates: &Gates, path: &Path<'_>, problems: &mut Problems) {
@@ -72,7 +72,7 @@ fn sysctls(context: &PodSecurityContext, spec: &PodSpec, path: &Path<'_>, proble
     }
 }
 
-/// The namespace that a sysctl belongs to. In `a/b.c` the slashes divide, in `a.b/c` the dots.
+/// Returns the namespace that a sysctl belongs to. In `a/b.c` the slashes separate, in `a.b/c` the dots.
 fn namespace(name: &str) -> Option<&'static str> {
     let is_slashed = name.find(['.', '/']).is_some_and(|first| name.as_bytes()[first] == b'/');
     let swapped = |char: char| match char {
@@ -115,13 +115,13 @@ pub(super) fn container(context: Option<&SecurityContext>, pod: &Pod<'_>, path: 
     app_armor::profile(context.app_armor_profile.as_ref(), &path.field("appArmorProfile"), problems);
 }
 
-/// A security context as the server shows it: its own structure, with Go's names.
+/// Security context as the server shows it: its own structure, with Go's names.
 struct InGo<'a>(&'a SecurityContext);
 
 impl From<InGo<'_>> for super::problems::Shown {
     fn from(InGo(context): InGo<'_>) -> Self {
         let list = |list: &Option<Vec<String>>| json!(list);
-        // A text that is no pointer in Go is always there.
+        // A text that is not a pointer in Go is always present.
         let text = |text: &Option<String>| json!(text.as_deref().unwrap_or_default());
         let or_null = |fields: Option<Vec<(&str, Value)>>| fields.map_or_else(|| "null".to_owned(), |it| object(&it));
         let capabilities =

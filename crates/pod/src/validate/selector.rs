@@ -1,4 +1,4 @@
-//! What the API server objects to in label selectors.
+//! Validates label selectors as the API server does.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 

@@ -1,4 +1,4 @@
-//! What the API server objects to in a pod's spec, in the order in which it looks.
+//! Validates a pod's spec as the API server does, in its order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,10 +18,10 @@ use super::{
 };
 use crate::kubernetes::Gates;
 
-/// What the checks of containers need to know of their pod.
+/// Data of the pod that the checks of its containers need.
 pub(super) struct Pod<'a> {
     pub spec: &'a PodSpec,
-    /// The volumes that are in order, by name.
+    /// Valid volumes, by name.
     pub volumes: BTreeMap<&'a str, &'a Volume>,
     /// Names of `spec.resourceClaims`.
     pub claims: BTreeSet<&'a str>,
@@ -109,7 +109,7 @@ fn claims(claims: &[PodResourceClaim], path: &Path<'_>, problems: &mut Problems)
             name => problems.format(&field, name, dns_label(name)),
         }
         let (claimed, template) = (&claim.resource_claim_name, &claim.resource_claim_template_name);
-        // The server shows its own structure here, in Go's names.
+        // The server shows its own structure here, with Go's names.
         let value = || {
             let (name, claimed, template) = (&claim.name, serde_json::json!(claimed), serde_json::json!(template));
             serde_json::json!({ "Name": name, "ResourceClaimName": claimed, "ResourceClaimTemplateName": template })
@@ -134,7 +134,7 @@ fn claims(claims: &[PodResourceClaim], path: &Path<'_>, problems: &mut Problems)
     }
 }
 
-/// On the node's network a port is the node's own (R-VAL-32).
+/// Checks that with `hostNetwork` every `hostPort` equals its `containerPort` (R-VAL-32).
 fn host_network_ports(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {
     if spec.host_network != Some(true) {
         return;
@@ -168,7 +168,7 @@ fn host_users(pod: &Pod<'_>, path: &Path<'_>, problems: &mut Problems) {
         return;
     }
     let host_network = pod.spec.host_network.filter(|_| !pod.gates.user_namespaces_with_host_network);
-    // The last two are spelt this way by the server.
+    // The server spells the last two this way.
     for (field, value) in
         [("hostNetwork", host_network), ("HostPID", pod.spec.host_pid), ("HostIPC", pod.spec.host_ipc)]
     {
@@ -206,7 +206,7 @@ fn names(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {
     }
 }
 
-/// What holds for pods and not for templates of them.
+/// Checks the rules that hold for pods but not for pod templates.
 pub(super) fn only_for_pods(spec: &PodSpec, problems: &mut Problems) {
     let path = Path::root("spec");
     if spec.service_account_name.is_none() {
@@ -222,7 +222,7 @@ pub(super) fn only_for_pods(spec: &PodSpec, problems: &mut Problems) {
     }
 }
 
-/// What holds for new pods.
+/// Checks the rules that hold for new pods only.
 pub(super) fn only_on_creation(spec: &PodSpec, meta: &ObjectMeta, problems: &mut Problems) {
     let path = Path::root("spec");
     if spec.ephemeral_containers.as_ref().is_some_and(|list| !list.is_empty()) {
@@ -236,12 +236,12 @@ pub(super) fn only_on_creation(spec: &PodSpec, meta: &ObjectMeta, problems: &mut
     security::app_armor::agrees_with_annotations(spec, meta, problems);
 }
 
-/// The lists of containers, in the order in which the server visits them all.
+/// Returns the lists of containers and of init containers.
 fn lists(spec: &PodSpec) -> [(&'static str, &[Container]); 2] {
     [("containers", &spec.containers), ("initContainers", spec.init_containers.as_deref().unwrap_or_default())]
 }
 
-/// Calls `see` with every container's security context and where the container stands: init containers first.
+/// Calls `see` with the name, the security context and the path of every container: init containers first.
 pub(super) fn visit(spec: &PodSpec, see: &mut dyn FnMut(&str, Option<&SecurityContext>, &Path<'_>)) {
     let path = Path::root("spec");
     let [containers, init_containers] = lists(spec);
@@ -257,7 +257,7 @@ pub(super) fn visit(spec: &PodSpec, see: &mut dyn FnMut(&str, Option<&SecurityCo
     }
 }
 
-/// Names of all containers of any kind.
+/// Returns the names of all containers of any kind.
 pub(super) fn container_names(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let plain = spec.containers.iter().chain(spec.init_containers.iter().flatten()).map(|it| it.name.as_str());
     plain.chain(spec.ephemeral_containers.iter().flatten().map(|it| it.name.as_str()))

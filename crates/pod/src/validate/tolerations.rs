@@ -1,4 +1,4 @@
-//! What the API server objects to in tolerations.
+//! Validates tolerations as the API server does.
 
 use k8s_openapi::api::core::v1::Toleration;
 
@@ -54,7 +54,7 @@ fn toleration(toleration: &Toleration, gates: &Gates, path: &Path<'_>, problems:
     }
 }
 
-/// A whole number of 64 bits, written in its one way.
+/// Checks a whole number of 64 bits, which must be in canonical form.
 fn number(value: &str, path: &Path<'_>, problems: &mut Problems) {
     let digits = value.strip_prefix('-').unwrap_or(value);
     let is_canonical =

@@ -1,4 +1,4 @@
-//! What the API server objects to in volumes.
+//! Validates volumes as the API server does.
 
 mod claim;
 mod downward;
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{kubernetes::Gates, quantity::Quantity};
 
-/// Checks the volumes; those that are in order, by name.
+/// Checks the volumes; returns the valid ones, by name.
 pub(super) fn volumes<'a>(
     volumes: Option<&'a [Volume]>,
     meta: &ObjectMeta,
@@ -57,7 +57,7 @@ pub(super) fn volumes<'a>(
     good
 }
 
-/// Exactly one source: the first is looked at, further ones are refused.
+/// Checks that there is exactly one source: validates the first, and refuses further ones.
 fn source(volume: &Volume, meta: &ObjectMeta, gates: &Gates, path: &Path<'_>, problems: &mut Problems) {
     let mut first = true;
     let mut take = |field: &str, is_set: bool, problems: &mut Problems| {
@@ -112,7 +112,7 @@ fn source(volume: &Volume, meta: &ObjectMeta, gates: &Gates, path: &Path<'_>, pr
         "persistentVolumeClaim", volume.persistent_volume_claim => claim::claim;
         "rbd", volume.rbd => network::rbd;
         "cinder", volume.cinder => vendors::cinder;
-        // Two of the fields are spelt this way by the server where they are one too many.
+        // The server spells two of the fields this way when they are one too many.
         "cephFS", volume.cephfs => network::cephfs;
         "quobyte", volume.quobyte => network::quobyte;
         "downwarAPI", volume.downward_api => downward::downward;
@@ -177,14 +177,14 @@ fn image(source: &ImageVolumeSource, path: &Path<'_>, problems: &mut Problems) {
     problems.one_of(&path.field("pullPolicy"), source.pull_policy.as_deref(), &policies);
 }
 
-/// Permissions of files.
+/// Checks the mode of files.
 fn mode(mode: Option<i32>, path: &Path<'_>, problems: &mut Problems) {
     if let Some(mode) = mode.filter(|mode| !(0..=0o777).contains(mode)) {
         problems.invalid(path, mode, "must be a number between 0 and 0777 (octal), both inclusive");
     }
 }
 
-/// Keys that become files.
+/// Checks keys that become files.
 fn items(items: Option<&[KeyToPath]>, path: &Path<'_>, problems: &mut Problems) {
     let path = path.field("items");
     for (index, item) in items.unwrap_or_default().iter().enumerate() {
@@ -200,7 +200,7 @@ fn item(item: &KeyToPath, path: &Path<'_>, problems: &mut Problems) {
     mode(item.mode, &path.field("mode"), problems);
 }
 
-/// The path of a file in a volume.
+/// Checks the path of a file in a volume.
 fn file(file: &str, path: &Path<'_>, problems: &mut Problems) {
     if file.is_empty() {
         problems.required(path, "");
@@ -208,7 +208,7 @@ fn file(file: &str, path: &Path<'_>, problems: &mut Problems) {
     problems.format(path, file, unreserved_path(file));
 }
 
-/// A token is somebody's.
+/// Refuses service account tokens without `serviceAccountName`.
 pub(super) fn tokens_without_account(volume: &Volume, path: &Path<'_>, problems: &mut Problems) {
     let path = path.field("projected");
     let path = path.field("sources");

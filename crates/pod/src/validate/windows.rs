@@ -1,4 +1,4 @@
-//! What the API server objects to where Windows is concerned.
+//! Validates Windows options as the API server does.
 
 use k8s_openapi::api::core::v1::{PodSpec, WindowsSecurityContextOptions};
 
@@ -77,7 +77,7 @@ fn windows(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {
     });
 }
 
-/// Containers that are processes of the host: all of a pod, or none, and on its network.
+/// Checks `hostProcess`: all containers of a pod have it or none, and it needs the host's network.
 pub(super) fn host_process(spec: &PodSpec, path: &Path<'_>, problems: &mut Problems) {
     let host_process = |options: Option<&WindowsSecurityContextOptions>| options.and_then(|it| it.host_process);
     let of_pod = host_process(spec.security_context.as_ref().and_then(|it| it.windows_options.as_ref()));
@@ -126,7 +126,7 @@ pub(super) fn options(options: Option<&WindowsSecurityContextOptions>, path: &Pa
     }
 }
 
-/// `[domain\]user`
+/// Checks a user name, `[domain\]user`.
 fn user_name(name: &str) -> Vec<String> {
     let mut objections: Vec<&str> = Vec::new();
     let parts: Vec<_> = name.split('\\').collect();

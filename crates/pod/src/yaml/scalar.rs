@@ -1,24 +1,24 @@
-//! What a YAML 1.1 scalar stands for, by the rules of the library that Kubernetes uses.
+//! Resolves YAML 1.1 scalars, by the rules of the library that Kubernetes uses.
 
 mod timestamp;
 
 use crate::{base64, validate::quoted};
 
-/// What it stands for.
+/// Resolved scalar.
 #[derive(Debug, PartialEq)]
 pub(super) enum Scalar {
     Null,
     Bool(bool),
-    /// As JSON text; `inf` and `NaN` as such.
+    /// Number as JSON text, or `inf` or `NaN`.
     Number(String),
     Text,
-    /// The text that a base64 text stands for.
+    /// Text decoded from base64.
     Binary(String),
-    /// `<<`.
+    /// Merge key, `<<`.
     Merge,
 }
 
-/// Whether a text, written without quotes, would be read as something else, or cannot be written without them.
+/// Returns whether a text, written without quotes, would be read as something else, or cannot be written without them.
 pub(super) fn is_ambiguous(text: &str) -> bool {
     let is_odd = |char: char| char.is_control() && char != '\n' || matches!(char, '\u{2028}' | '\u{2029}' | '\u{feff}');
     let is_indented = text.contains('\n') && text.starts_with(char::is_whitespace);
@@ -38,12 +38,12 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<S
     let found = plain(text);
     match (core, &found) {
         ("str", _) => Ok(Scalar::Text),
-        // Bytes that are no text are made one by Kubernetes' encoder of JSON.
+        // Kubernetes' JSON encoder converts bytes that are not text.
         ("binary", _) => {
             let no_base64 = || "this is no base64, as !!binary says; write the text itself".to_owned();
             Ok(Scalar::Binary(one_mark_for_each_byte(&base64::bytes(text).ok_or_else(no_base64)?)))
         }
-        // For Kubernetes' library the tag makes a merge key of `<<` in quotes, and nothing of another text.
+        // In Kubernetes' library the tag turns `<<` in quotes into a merge key, and leaves other text as it is.
         ("merge", Scalar::Merge) => Ok(found),
         ("merge", _) => Ok(Scalar::Text),
         ("timestamp", Scalar::Text) if timestamp::is_one(text) => Ok(found),
@@ -59,13 +59,13 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<S
     }
 }
 
-/// The name of a tag of YAML itself, e.g. `int`. A user's own tags mean nothing.
+/// Returns the name of a tag of YAML itself, e.g. `int`. A user's own tags mean nothing.
 fn core_tag(tag: &str) -> Option<&str> {
     let name = tag.strip_prefix("tag:yaml.org,2002:")?;
     ["str", "binary", "null", "bool", "merge", "timestamp", "int", "float"].contains(&name).then_some(name)
 }
 
-/// Bytes as text, every one that is no part of a character as U+FFFD.
+/// Converts bytes to text, with one U+FFFD for every byte that is not part of a character.
 fn one_mark_for_each_byte(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -75,7 +75,8 @@ fn one_mark_for_each_byte(bytes: &[u8]) -> String {
     text
 }
 
-/// A number as the key that it is for Kubernetes: a whole one of 64 bits in decimal, another as Go writes a float of 32 bits.
+/// Formats a number as the key that Kubernetes makes of it: a whole number of 64 bits in decimal, any other as Go
+/// writes a float of 32 bits.
 pub(super) fn number_as_key(text: &str) -> Result<String, String> {
     let digits = text.replace('_', "");
     if let Some(whole) = integer(&digits) {
@@ -97,7 +98,7 @@ pub(super) fn number_as_key(text: &str) -> Result<String, String> {
     if float.is_infinite() {
         return Ok(format!("{sign}.inf"));
     }
-    // Go's `%g` with as few digits as tell the number.
+    // Go's `%g` with the fewest digits that identify the number.
     let scientific = format!("{float:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or_default();
@@ -137,7 +138,7 @@ fn word(text: &str) -> Scalar {
     }
 }
 
-/// `0644`, `0o644`, `0x1A4`, `0b110100100`, `420`: of 64 bits, a positive one of 64 bits without sign.
+/// Parses `0644`, `0o644`, `0x1A4`, `0b110100100`, `420`: an `i64`, or a `u64` if it has no sign.
 fn integer(text: &str) -> Option<String> {
     let (sign, digits) = match text.as_bytes().first()? {
         b'-' => ("-", &text[1..]),
@@ -183,7 +184,7 @@ fn float(text: &str) -> Option<String> {
     text.parse().ok().filter(|float: &f64| float.is_finite()).map(written)
 }
 
-/// As Go writes a float into JSON: `80.0` is `80`.
+/// Formats a float as Go does in JSON: `80.0` is `80`.
 fn written(float: f64) -> String {
     let size = float.abs();
     if size != 0.0 && !(1e-6..1e21).contains(&size) { format!("{float:e}") } else { format!("{float}") }

@@ -1,14 +1,15 @@
-//! YAML that YAML 1.1 and 1.2 read alike. The library that writes it knows only what 1.2 takes for numbers and words.
+//! Writes YAML that YAML 1.1 and 1.2 read alike. serde_yaml itself quotes only what YAML 1.2 takes for numbers and
+//! words.
 
 use serde_yaml::{Mapping, Value};
 
 use super::scalar;
 
-/// Writes a value, with quotes around every text that Kubernetes would take for something else.
+/// Writes a value, with quotes around every text that Kubernetes would read as something else.
 pub(crate) fn write<T: serde::Serialize>(value: &T) -> Result<String, serde_yaml::Error> {
     let value = serde_yaml::to_value(value)?;
     let mut texts = Texts { stand_in: "text".to_owned(), quoted: Vec::new() };
-    // What stands in for a text must stand nowhere else.
+    // The stand-in for texts must not occur anywhere else.
     while occurs(&value, &texts.stand_in) {
         texts.stand_in.push('t');
     }
@@ -59,7 +60,7 @@ impl Texts {
     }
 }
 
-/// In double quotes, which JSON and YAML have in common.
+/// Puts a text in double quotes, with the escapes that JSON and YAML have in common.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     for char in serde_json::Value::from(text).to_string().chars() {

@@ -1,4 +1,4 @@
-//! Recorded cases, and the list of differences that are meant.
+//! Recorded cases, and the list of intended differences.
 
 use std::{
     fs,
@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::Value;
 
-/// A manifest and the answers to it.
+/// Manifest and the recorded answers to it.
 pub struct Case {
     pub name: String,
     pub manifest: Vec<u8>,
@@ -16,17 +16,17 @@ pub struct Case {
 }
 
 impl Case {
-    /// The server's answer to the bytes themselves, where they were sent so.
+    /// Returns the server's answer to the bytes themselves, if they were sent so, else the answer through a client.
     pub fn strict(&self) -> &Value {
         self.answer.get("strict_direct").unwrap_or(&self.answer)
     }
 
-    /// The answer of the usual way, through a client.
+    /// Returns the answer of the usual way, through a client.
     pub fn client(&self) -> &Value {
         &self.answer
     }
 
-    /// What was accepted, where a direct answer says that it is the same.
+    /// Copies the accepted pod into direct answers that say that it is the same.
     pub fn complete(mut answer: Value) -> Value {
         let defaulted = answer.get("defaulted").cloned();
         for direct in ["strict_direct", "lenient_direct"] {
@@ -45,7 +45,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
 }
 
-/// The cases of a folder, by name.
+/// Returns the cases of a folder, by name.
 pub fn all(folder: &str) -> Vec<Case> {
     let directory = golden().join("apiserver-1.36").join(folder);
     let entries = fs::read_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
@@ -70,13 +70,13 @@ struct List {
     _kubelet: serde::de::IgnoredAny,
 }
 
-/// Where Stanchion follows the client, not the server's answer to the bytes.
+/// Rule for manifests where Stanchion follows the client, not the server's answer to the bytes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     #[serde(rename = "rule")]
     _rule: String,
-    /// Holds for manifests with such a line.
+    /// Line that a manifest has if the rule applies to it.
     line: String,
 }
 
@@ -100,7 +100,7 @@ impl Rule {
     }
 }
 
-/// A case in which Stanchion says something else, on purpose.
+/// Case in which Stanchion gives another answer on purpose.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Difference {

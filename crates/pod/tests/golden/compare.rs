@@ -1,4 +1,4 @@
-//! An answer of ours against a recorded one.
+//! Compares our answers with recorded ones.
 
 use serde_json::Value;
 use stanchion_pod::{
@@ -6,7 +6,7 @@ use stanchion_pod::{
     kubernetes::{Answer, Gates, judge},
 };
 
-/// Compares what we say to a manifest with what the server said to it.
+/// Compares our answers to a manifest with the server's.
 pub fn answers(manifest: &[u8], expected: &Value, gates: &Gates) -> Result<(), String> {
     let answers = match judge(manifest, gates) {
         Ok(answers) => answers,
@@ -25,7 +25,7 @@ pub fn answers(manifest: &[u8], expected: &Value, gates: &Gates) -> Result<(), S
     }
 }
 
-/// The server takes an empty body for a pod without a name.
+/// Returns whether the server took an empty body for a pod without a name.
 fn unnamed(expected: &Value) -> bool {
     expected["message"].as_str().is_some_and(|message| message.starts_with("Pod \"\" is invalid"))
 }
@@ -54,7 +54,7 @@ fn joined(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Fields, reasons and messages, in the server's order where it has one.
+/// Compares fields, reasons and messages, in the server's order if it has one.
 fn causes(problems: &[Problem], expected: &Value) -> Result<(), String> {
     let ours = problems.iter().map(|problem| {
         assert!(problem.line.is_some() && problem.column.is_some(), "every problem has a place: {problem}");
@@ -78,7 +78,7 @@ fn lines(causes: &[(String, String, String)]) -> String {
     causes.iter().map(|(field, _, message)| format!("{field}: {message}")).collect::<Vec<_>>().join("\n         ")
 }
 
-/// The reason that a status tells with such a message.
+/// Returns the `reason` that a status has with this message.
 fn reason(message: &str) -> &'static str {
     let kind = message.split(':').next().unwrap_or_default();
     match kind {
@@ -93,7 +93,7 @@ fn reason(message: &str) -> &'static str {
     }
 }
 
-/// Decoding errors are told in other words; what they name must be the same.
+/// Compares decoding errors: the words differ, but they must name the same fields.
 fn decoding(problems: &[Problem], expected: &Value) -> Result<(), String> {
     let message = expected["message"].as_str().unwrap_or_default();
     if message.contains("strict decoding error") {
@@ -101,11 +101,11 @@ fn decoding(problems: &[Problem], expected: &Value) -> Result<(), String> {
     }
     let Some((_, rest)) = message.split_once("into Go struct field ") else { return Ok(()) };
     let path = rest.split(" of type").next().unwrap_or_default();
-    // `PodSpec.spec.hostname`: the structure's name first; embedded structures stand between the fields.
+    // In `PodSpec.spec.hostname` the structure's name comes first; embedded structures stand between the fields.
     let steps = path.split('.').skip(1).filter(|step| !step.starts_with(char::is_uppercase));
     let theirs = steps.collect::<Vec<_>>().join(".");
     let ours: Vec<_> = problems.iter().map(|problem| without_indexes(&problem.field)).collect();
-    // The server stops at the first and names maps without their keys.
+    // The server stops at the first error, and names maps without their keys.
     match ours.iter().any(|ours| *ours == theirs || ours.starts_with(&format!("{theirs}."))) {
         true => Ok(()),
         false => Err(format!("names {ours:?}, expected {theirs}")),
@@ -123,7 +123,7 @@ fn without_indexes(path: &str) -> String {
     outside.collect()
 }
 
-/// Unknown fields by path, repeated keys by line and name.
+/// Compares unknown fields by path, and duplicate keys by line and name.
 fn strict(problems: &[Problem], message: &str) -> Result<(), String> {
     let quoted = |text: &str| text.split('"').nth(1).unwrap_or_default().to_owned();
     let mut theirs: Vec<_> = message.split("unknown field ").skip(1).map(quoted).collect();
@@ -148,7 +148,7 @@ fn strict(problems: &[Problem], message: &str) -> Result<(), String> {
     if ours == theirs { Ok(()) } else { Err(format!("names {ours:?}, expected {theirs:?}")) }
 }
 
-/// The server prints some empty things as null.
+/// Removes nulls: the server prints some empty values as null.
 fn without_nulls(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -175,9 +175,9 @@ fn same(ours: &Value, theirs: &Value, path: &str) -> Result<(), String> {
             pairs.into_iter().try_for_each(|(index, (ours, theirs))| same(ours, theirs, &format!("{path}[{index}]")))
         }
         (ours, theirs) if ours == theirs => Ok(()),
-        // The wire type demands a name in references; the server prints none where it is empty.
+        // The wire type requires a name in references; the server omits it if it is empty.
         (Value::String(ours), Value::Null) if ours.is_empty() && path.ends_with(".name") => Ok(()),
-        // Likewise with a reference that the wire type demands.
+        // The same holds for a reference that the wire type requires.
         (Value::Object(ours), Value::Null) if path.ends_with(".secretRef") && ours.values().all(|it| it == "") => {
             Ok(())
         }

@@ -1,13 +1,13 @@
-//! Sets of capabilities, as `/proc/PID/status` shows them.
+//! Sets of capabilities in the form of `/proc/PID/status`.
 
 use crate::CAPABILITIES;
 
-/// Every one.
+/// All capabilities.
 pub(super) const ALL: u64 = (1 << CAPABILITIES.len()) - 1;
-/// What containers have that ask for nothing: the set of containerd and Docker.
+/// Capabilities of containers without security settings: the default set of containerd and Docker.
 pub(super) const USUAL: u64 = 0xa804_25fb;
 
-/// The set of one name; `ALL` is every one.
+/// Returns the bits of one name; `ALL` is every one.
 pub(super) fn bits(name: &str) -> Option<u64> {
     match name {
         "ALL" => Some(ALL),

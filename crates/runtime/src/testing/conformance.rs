@@ -1,13 +1,13 @@
 //! The suite that every backend must pass: the rules in the documentation of [`Runtime`], as cases.
 //!
 //! # Layout
-//! - [`run`], [`Options`], [`Transcript`]: what backends' tests call, and `stanchion backend check`.
-//! - `image`: the image, made of this node's own programs.
-//! - `kit`, `io`: what cases are made with. Every case has a pod identity of its own, and is cleaned up after.
-//! - `images`, `sandboxes`, `sharing`, `containers`, `starting`, `stopping`, `environment`, `security`, `exec`, `logs`,
-//!   `events`, `abandoned`: the cases.
+//! - [`run`], [`Options`], [`Transcript`]: the interface for backends' tests and `stanchion backend check`.
+//! - `image`: an image built from this node's own programs.
+//! - `kit`, `io`: tools for the cases. Every case has its own pod identity, and the suite cleans up after each.
+//! - `images`, `sandboxes`, `sharing`, `users`, `containers`, `starting`, `stopping`, `environment`, `security`,
+//!   `exec`, `logs`, `events`, `abandoned`: the cases.
 //!
-//! The image must have a `sh` with the commands of busybox, in `/bin`. Nothing else is asked of it.
+//! The image must have a `sh` with the commands of busybox, in `/bin`. The suite needs nothing else in it.
 
 mod abandoned;
 mod containers;
@@ -39,53 +39,53 @@ use crate::{RegistryAuth, Runtime};
 
 pub use self::transcript::{Case, Transcript, Verdict};
 
-/// What the suite runs with.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Full reference of an image with a busybox-like `sh`.
     pub image: String,
-    /// How the image comes into the runtime.
+    /// Source of the image.
     pub source: ImageSource,
-    /// A directory on the node for log files and mounts, absolute; exists, is the suite's own, and what the runtime's
-    /// containers write there can be read.
+    /// Absolute path of a directory on the node for log files and mounts. It exists, only the suite uses it, and the
+    /// suite can read the files that the runtime's containers write there.
     pub dir: PathBuf,
-    /// How long one case may take before it counts as hanging.
+    /// Time limit of one case; a case that exceeds it counts as hanging.
     pub patience: Duration,
-    /// Only cases whose name begins with this.
+    /// Prefix of the names of the cases to run; `None` runs all.
     pub only: Option<String>,
-    /// Is told of each case when it is over, and how long it took.
+    /// Callback after each case, with its duration.
     pub told: Option<fn(&Case, Duration)>,
 }
 
-/// How the image comes into the runtime.
+/// Source of the image.
 #[derive(Clone, Debug)]
 pub enum ImageSource {
-    /// It is there already, and stays.
+    /// The image is present already, and stays.
     Present,
-    /// It is pulled; the cases about pulling run too.
+    /// The suite pulls the image; the cases about pulling run too.
     Pull {
-        /// Credentials, if the registry wants some.
+        /// Credentials, if the registry requires some.
         auth: Option<RegistryAuth>,
     },
-    /// It is imported from this archive; the cases about importing run too.
+    /// The suite imports the image from this archive; the cases about importing run too.
     Import {
-        /// The archive.
+        /// Path of the archive.
         archive: PathBuf,
     },
 }
 
 impl Options {
-    /// Options for an image that is pulled without credentials; a case may take a minute.
+    /// Returns options for an image that is pulled without credentials; a case may take a minute.
     pub fn pulling(image: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
         let (image, source) = (image.into(), ImageSource::Pull { auth: None });
         Self { image, source, dir: dir.into(), patience: Duration::from_secs(60), only: None, told: None }
     }
 
-    /// Options for an image made now of this node's own shell, which no registry is needed for; `dir` is
-    /// [`Options::dir`].
+    /// Builds an image from this node's own shell, so that the suite needs no registry, and returns options for it;
+    /// `dir` is [`Options::dir`].
     ///
     /// # Errors
-    /// One of the few programs is not on this node, or the archive cannot be written to `dir`.
+    /// One of the few programs is missing on this node, or the archive cannot be written to `dir`.
     pub fn making_the_image(dir: &Path) -> std::io::Result<Self> {
         let archive = dir.join("image.tar");
         image::archive(&archive)?;
@@ -94,7 +94,7 @@ impl Options {
     }
 }
 
-/// Calls each case with a kit of its own, and writes down how it went.
+/// Runs each case with its own kit, and records its outcome.
 macro_rules! suite {
     ($runtime:ident, $options:ident, $transcript:ident; $($name:literal => $case:path,)*) => {$(
         if $options.only.as_deref().is_none_or(|only| $name.starts_with(only)) {
@@ -112,7 +112,8 @@ macro_rules! suite {
 
 /// Runs every case against `runtime`, one after the other.
 ///
-/// Leaves nothing behind if the backend keeps the contract: of the image, what was there before. Needs a tokio runtime with I/O and time enabled.
+/// Leaves nothing behind if the backend keeps the contract, and keeps the image only if it was present before. Needs a
+/// tokio runtime with I/O and time enabled.
 pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
     let mut transcript = Transcript::default();
     let image_was_there = images::is_there(runtime, &options.image).await;
@@ -130,7 +131,7 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
             "images.import_again" => images::import_again,
         }
     }
-    // If only some cases are asked for, nothing has brought the image yet. Where this fails, every case says so.
+    // With `only`, no case may have provided the image yet. If this fails, every case reports it.
     images::provide(&Kit::new(runtime, options, "images.provide")).await.ok();
     suite! { runtime, options, transcript;
         "version" => images::version,
@@ -235,7 +236,7 @@ pub async fn run(runtime: &impl Runtime, options: &Options) -> Transcript {
             "images.remove_unused" => images::remove_unused,
         }
         if !image_was_there {
-            // Where this fails, so did the case before.
+            // If this fails, so did the case before.
             runtime.remove_image(options.image.clone()).await.ok();
         }
     }

@@ -1,14 +1,14 @@
 //! A runtime in memory.
 //!
 //! # Layout
-//! - `state`: what exists, and the one place that changes it.
-//! - `methods`: the trait, each method recorded and put through the fault script.
-//! - `steer`: what tests do to it from outside: exits, losses, outages, events.
-//! - `call`, `fault`: what was called; what shall go wrong.
+//! - `state`: sandboxes, containers and images, and the one place that changes them.
+//! - `methods`: the trait; each method is recorded and goes through the fault script.
+//! - `steer`: actions of tests on the fake: exits, losses, outages, events.
+//! - `call`, `fault`: recorded calls; scripted faults.
 //! - `witness`: invariants, checked on every change.
 //! - `images`, `events`: registry and image store; subscribers.
-//! - `program`, `shell`: what a fake container does, and the few shell commands it understands; `kernel`: what it sees of
-//!   the kernel.
+//! - `program`, `shell`: behaviour of fake containers, and the few shell commands they understand; `kernel`: the files
+//!   of the kernel that they see.
 
 mod call;
 mod events;
@@ -43,12 +43,12 @@ pub use self::{
 
 /// A [`Runtime`](crate::Runtime) in memory. Clones are the same runtime.
 ///
-/// It keeps every rule of the trait, so that the agent can be tested against it, and breaks what a test's fault script
-/// says ([`fault`](FakeRuntime::fault)). All waiting is `tokio::time`, so that paused-clock tests are exact. It watches
-/// the agent meanwhile: see [`violations`](FakeRuntime::violations).
+/// It keeps every rule of the trait, so that tests can run the agent against it, and breaks rules as a test's fault
+/// script says ([`fault`](FakeRuntime::fault)). It waits only with `tokio::time`, so that paused-clock tests are exact.
+/// Meanwhile it watches the agent: see [`violations`](FakeRuntime::violations).
 ///
-/// A container without a command runs until it is told to stop, and then exits with 143 at once; [`Program`] changes
-/// that by container name, and a command that is a shell script of the few words in the module `shell` is obeyed.
+/// A container without a command runs until its stop signal, and then exits with 143 at once; [`Program`] changes that
+/// by container name. A command is executed if it is a shell script of the few commands in the module `shell`.
 ///
 /// # Examples
 /// ```
@@ -68,29 +68,30 @@ struct Shared {
     state: Mutex<State>,
     script: Mutex<Script>,
     witness: Arc<Witness>,
-    /// Counts changes of `state`, for those who wait for one.
+    /// Counter of changes to `state`; tasks wait on it.
     changes: watch::Sender<u64>,
 }
 
 impl FakeRuntime {
-    /// An empty runtime named `fake`, on the node's clock.
+    /// Returns an empty runtime named `fake`, on the node's clock.
     #[must_use]
     pub fn new() -> Self {
         Self::build("fake", Arc::default(), crate::clock::now)
     }
 
-    /// An empty runtime whose timestamps come from `clock`.
+    /// Returns an empty runtime with timestamps from `clock`.
     pub fn with_clock(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self::build("fake", Arc::default(), clock)
     }
 
-    /// A second runtime on the same node, named `name`: invariants are watched across both, on the clock given.
+    /// Returns a second runtime on the same node, named `name`, with its own clock; violations are detected across
+    /// both.
     #[must_use]
     pub fn beside(&self, name: &str, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         Self::build(name, Arc::clone(&self.shared.witness), clock)
     }
 
-    /// What the agent did against its promises so far, on this runtime and those made with
+    /// Returns the broken promises of the agent so far, on this runtime and those made with
     /// [`beside`](FakeRuntime::beside). A test ends with an assertion that this is empty.
     #[must_use]
     pub fn violations(&self) -> Vec<Violation> {
@@ -132,7 +133,7 @@ impl Shared {
         read(&lock(&self.state))
     }
 
-    /// Changes the state, lets the witness see the outcome, and wakes whoever waits for a change.
+    /// Changes the state, lets the witness inspect it, and wakes the tasks that wait for a change.
     fn change<T>(&self, change: impl FnOnce(&mut State, Timestamp) -> T) -> T {
         let now = self.now();
         let mut state = lock(&self.state);
@@ -144,7 +145,7 @@ impl Shared {
     }
 }
 
-/// Locks; a test that panicked with the lock held has failed already, the others may go on.
+/// Locks, also after a panic: the test that panicked with the lock held has failed already, and the others may go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,7 +17,7 @@ use stanchion_runtime::{
     UnusedImage, Version, testing::FakeRuntime,
 };
 
-/// The rule a mutant breaks.
+/// Rule that a mutant breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     SupportsNothing,
@@ -95,16 +95,16 @@ pub enum Broken {
     VersionNameless,
 }
 
-/// The fake, but for one rule.
+/// FakeRuntime with one rule broken.
 pub struct Mutant {
     fake: FakeRuntime,
     broken: Broken,
-    /// A creation was given up, and nobody can tell.
+    /// A creation was abandoned, and `list` does not show it.
     hidden: AtomicBool,
 }
 
 impl Mutant {
-    /// `fake`, but for `broken`.
+    /// Returns `fake` with the rule `broken` broken.
     pub fn new(fake: FakeRuntime, broken: Broken) -> Self {
         Self { fake, broken, hidden: AtomicBool::new(false) }
     }
@@ -113,7 +113,7 @@ impl Mutant {
         self.broken == broken
     }
 
-    /// Passes the call on, unless nothing is supported.
+    /// Forwards the call, unless the mutant supports nothing.
     async fn pass<T>(&self, what: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
         if self.is(Broken::SupportsNothing) { Err(Error::unsupported(what)) } else { call.await }
     }
@@ -420,7 +420,7 @@ impl Runtime for Mutant {
     }
 }
 
-/// The images that it mounts.
+/// Returns the images that a container mounts.
 fn images(config: &mut ContainerConfig) -> impl Iterator<Item = &mut ImageMount> {
     config.mounts.iter_mut().filter_map(|mount| mount.image.as_mut())
 }

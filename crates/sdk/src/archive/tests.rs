@@ -84,7 +84,7 @@ fn a_header_that_unpacks_to_very_much_is_not_read() {
     for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
         let (dir, path) = place();
         let mut draft = Draft::new(&path);
-        // What is left of an entry does not count for the next header.
+        // The unread rest of an entry does not count for the next header.
         draft.file("first", 64 << 20);
         draft.raw(kind, 32 << 20);
         draft.file("last", 1);
@@ -104,7 +104,7 @@ fn an_archive_has_no_more_than_there_is_room_for() {
     let (dir, path) = place();
     let mut draft = Draft::new(&path);
     draft.file("a", 6 << 20);
-    // Directories have no content, but may say so.
+    // Directories have no content, but their headers may give a size.
     draft.raw(EntryType::Directory, 6 << 20);
     draft.end();
     let mut seen = Vec::new();

@@ -11,16 +11,16 @@ use stanchion_untrusted::read_kernel;
 
 use super::{Hierarchy, hierarchies};
 
-/// Controllers whose limits pods have.
+/// Controllers for the limits of pods.
 const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "hugetlb"];
 
-/// One file and what is written to it.
+/// A cgroup file and its new value.
 #[derive(Debug, PartialEq, Eq)]
 struct Setting {
     controller: &'static str,
     file: String,
     value: String,
-    /// Without it a pod could have more than it may.
+    /// Whether a failed write is an error: without the limit a pod could exceed its resources.
     is_limit: bool,
 }
 
@@ -28,8 +28,9 @@ fn setting(controller: &'static str, file: &str, value: String, is_limit: bool) 
     Setting { controller, file: file.to_owned(), value, is_limit }
 }
 
-/// Makes a cgroup, in every hierarchy, and writes its limits where they belong. In the others it is made too, so that the
-/// OCI runtime finds it and does not meet another pod's removal on the way.
+/// Creates a cgroup in every hierarchy, and writes its limits to the hierarchies that have the controllers. It is
+/// created in the others too, so that the OCI runtime finds it and does not collide with another pod's removal on the
+/// way.
 pub(super) fn make(path: &Path, resources: &LinuxResources) -> io::Result<()> {
     let path = path.strip_prefix("/").unwrap_or(path);
     for hierarchy in hierarchies() {
@@ -37,7 +38,7 @@ pub(super) fn make(path: &Path, resources: &LinuxResources) -> io::Result<()> {
         let controllers: Vec<_> = CONTROLLERS.into_iter().filter(has).collect();
         let place = hierarchy.place.join(path);
         match make_dirs(hierarchy, path, &controllers) {
-            // One that the runtime may not even use.
+            // The OCI runtime may not use this hierarchy at all.
             Err(error) if controllers.is_empty() => {
                 tracing::debug!(path = %place.display(), %error, "a cgroup without limits is not made");
                 continue;
@@ -52,7 +53,7 @@ pub(super) fn make(path: &Path, resources: &LinuxResources) -> io::Result<()> {
     Ok(())
 }
 
-/// Another pod's end may take an empty directory on the way: then it is made again.
+/// Creates the directories. It retries, because another pod's end may remove an empty parent meanwhile.
 fn make_dirs(hierarchy: &Hierarchy, path: &Path, controllers: &[&str]) -> io::Result<()> {
     const TRIES: u32 = 10;
     for tried in 1.. {
@@ -68,8 +69,8 @@ fn try_make_dirs(hierarchy: &Hierarchy, path: &Path, controllers: &[&str]) -> io
     let mut place = hierarchy.place.clone();
     for part in path {
         if hierarchy.is_unified {
-            // What a cgroup's children can be limited in (cgroup-v2, "Enabling and Disabling"). One that has it already, or
-            // cannot, is told by the limit's own file.
+            // Enables the controller for the cgroup's children (cgroup-v2, "Enabling and Disabling"). If that fails and
+            // the controller is not enabled already, the write to the limit's own file fails.
             for controller in controllers {
                 fs::write(place.join("cgroup.subtree_control"), format!("+{controller}")).ok();
             }
@@ -131,7 +132,7 @@ fn unified(resources: &LinuxResources) -> Vec<Setting> {
     settings
 }
 
-/// What both versions have under nearly the same names.
+/// Returns the settings with nearly the same file names in v1 and v2.
 fn counted(resources: &LinuxResources, most: &str) -> impl Iterator<Item = Setting> {
     let pids = resources.pids_limit.map(|limit| setting("pids", "pids.max", limit.to_string(), true));
     let hugepages = resources.hugepage_limits.iter().map(move |it| {
@@ -140,12 +141,13 @@ fn counted(resources: &LinuxResources, most: &str) -> impl Iterator<Item = Setti
     pids.into_iter().chain(hugepages)
 }
 
-/// Shares of v1 as a weight of v2 (R-RES-12).
+/// Converts CPU shares of v1 to a weight of v2 (R-RES-12).
 pub(super) fn weight(shares: u64) -> u64 {
     1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142
 }
 
-/// Gives the cgroup of a class the sum of what its pods weigh; that of best effort as little as there is (R-RES-5).
+/// Sets the CPU weight of a QoS class's cgroup to the sum of its pods' weights; `besteffort` gets the minimum
+/// (R-RES-5).
 pub(super) fn weigh(class: &Path) -> io::Result<()> {
     let path = class.strip_prefix("/").unwrap_or(class);
     for hierarchy in hierarchies().iter().filter(|it| it.controllers.iter().any(|it| it == "cpu")) {
@@ -186,7 +188,7 @@ mod tests {
         settings.iter().map(|it| format!("{} {}={}", it.controller, it.file, it.value)).collect()
     }
 
-    /// The recording `resources/guaranteed` (R-RES-4).
+    /// Compares with the recording `resources/guaranteed` (R-RES-4).
     #[test]
     fn version_1_has_a_file_for_each_number() {
         let expected = [

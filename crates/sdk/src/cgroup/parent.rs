@@ -1,4 +1,5 @@
-//! The cgroup of a pod, around those of its containers, as the runtime's driver names it (R-RES-2).
+//! The cgroup of a pod, which contains those of its containers, under the name that the runtime's cgroup driver uses
+//! (R-RES-2).
 
 use std::{io, path::Path};
 
@@ -6,33 +7,33 @@ use stanchion_runtime::{Error, ErrorKind, LinuxResources, Result};
 
 use super::{Cgroup, is_plain, limits, systemd};
 
-/// Who makes cgroups for a runtime.
+/// Cgroup driver of a runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Driver {
-    /// The OCI runtime itself: a parent is a path.
+    /// The OCI runtime creates cgroups itself: a parent is a path.
     #[default]
     Files,
-    /// systemd: a parent is a slice.
+    /// systemd creates cgroups: a parent is a slice.
     Systemd,
 }
 
 /// A pod's cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parent {
-    /// What the runtime takes.
+    /// Name of the cgroup as the runtime takes it.
     pub name: String,
-    /// Where it is, from the root of every hierarchy.
+    /// Path from the root of every hierarchy.
     pub path: String,
-    /// The root of ours, likewise.
+    /// Path of Stanchion's root cgroup, likewise.
     root: String,
     driver: Driver,
 }
 
 impl Parent {
-    /// The cgroup `pod` below `root`.
+    /// Returns the cgroup `pod` below `root`.
     ///
     /// # Errors
-    /// `Invalid`: it does not lead down.
+    /// `Invalid`: `pod` is absolute or does not only go down.
     pub fn of(driver: Driver, root: &str, pod: &str) -> Result<Self> {
         let below = Path::new(pod);
         if below.is_absolute() || !is_plain(below) {
@@ -44,7 +45,7 @@ impl Parent {
         Ok(Self { name, path, root: root_path, driver })
     }
 
-    /// The one at this path, as [`of`](Parent::of) has answered it.
+    /// Returns the cgroup at a path that [`of`](Parent::of) has returned earlier.
     #[must_use]
     pub fn at(driver: Driver, root: &str, path: &str) -> Self {
         let (_, root_path) = named(driver, root);
@@ -55,7 +56,7 @@ impl Parent {
         Self { name, path: path.to_owned(), root: root_path, driver }
     }
 
-    /// A container's cgroup in it: what an OCI runtime takes, and where that is.
+    /// Returns a container's cgroup in it: the name for the OCI runtime, and the path.
     #[must_use]
     pub fn container(&self, id: &str) -> (String, String) {
         match self.driver {
@@ -64,14 +65,15 @@ impl Parent {
                 (path.clone(), path)
             }
             Driver::Systemd => {
-                // A scope's name is the whole machine's, whatever slice it is in: two roots may have a container of one id.
+                // The name of a scope is unique on the machine, whatever its slice: two roots may have a container of
+                // the same id.
                 let root = self.root.rsplit('/').next().unwrap_or_default().trim_end_matches(".slice");
                 (format!("{}:{root}:{id}", self.name), format!("{}/{root}-{id}.scope", self.path))
             }
         }
     }
 
-    /// Makes it, with the limits of the pod, and sees to the weights around it. Blocks.
+    /// Creates the cgroup with the pod's limits, and updates the CPU weights of its parents. Blocks.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -85,7 +87,7 @@ impl Parent {
         })
     }
 
-    /// Removes it, where nothing is in it any more, and what is around it likewise. Blocks.
+    /// Removes the cgroup if it is empty, and its empty parents below the root. Blocks.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -106,13 +108,14 @@ impl Parent {
         self.weigh()
     }
 
-    /// Those between it and the root, from the inside out.
+    /// Returns the cgroups between this one and the root, from the inside out.
     fn around(&self) -> impl Iterator<Item = &Path> {
         let root = Path::new(&self.root);
         Path::new(&self.path).ancestors().skip(1).take_while(move |it| *it != root && it.starts_with(root))
     }
 
-    /// All pods of one class together weigh as much as each of them alone asks for (R-RES-5).
+    /// Updates the CPU weights of the cgroups between this one and the root: a QoS class weighs as much as its pods
+    /// together (R-RES-5).
     fn weigh(&self) -> io::Result<()> {
         self.around().try_for_each(limits::weigh)
     }

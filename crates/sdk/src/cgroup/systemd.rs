@@ -1,4 +1,4 @@
-//! Limits of a slice, which systemd would undo if anybody else wrote them (systemd.resource-control(5)).
+//! Limits of a slice. They go through systemd, which would undo any other change (systemd.resource-control(5)).
 
 use std::{
     fs, io,
@@ -11,18 +11,19 @@ use stanchion_untrusted::tree;
 
 use super::limits::weight;
 
-/// Where systemd keeps what was set until the next boot.
+/// Directory of systemd's properties that last until the next boot.
 const KEPT: &str = "/run/systemd/system.control";
 
-/// Where units are that last until the next boot.
+/// Directory of systemd's units that last until the next boot.
 const UNITS: &str = "/run/systemd/system";
-/// What slices of pods have in common: systemd, shutting down, would stop them at once, before whoever ends pods in order.
+/// Drop-in for the slices of pods. With default dependencies, systemd would stop the slices at the start of a shutdown,
+/// before the agent ends the pods in order.
 const COMMON: &str = "[Unit]\nDefaultDependencies=no\n";
 
-/// Lets the slice at this path and those below it live on when the node begins to shut down.
+/// Keeps systemd from stopping the slice at this path, and those below it, when the node begins to shut down.
 pub(super) fn outlive(root: &str) -> io::Result<()> {
     let name = root.rsplit('/').next().unwrap_or_default().trim_end_matches(".slice");
-    // With a dash at the end it is for every slice whose name begins so (systemd.unit(5)).
+    // A drop-in directory with a dash at the end applies to every slice with that prefix (systemd.unit(5)).
     for unit in [format!("{name}.slice.d"), format!("{name}-.slice.d")] {
         let directory = Path::new(UNITS).join(unit);
         let file = directory.join("10-stanchion.conf");
@@ -34,7 +35,7 @@ pub(super) fn outlive(root: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the limits of a slice, whether or not it is there yet.
+/// Sets the limits of a slice, whether or not it exists yet.
 pub(super) fn limit(slice: &str, resources: &LinuxResources) -> io::Result<()> {
     let properties = properties(resources);
     if properties.is_empty() {
@@ -53,7 +54,7 @@ pub(super) fn limit(slice: &str, resources: &LinuxResources) -> io::Result<()> {
     }
 }
 
-/// Forgets what was set of a slice that is gone.
+/// Removes the properties of a slice that is gone.
 pub(super) fn forget(slice: &str) -> io::Result<()> {
     tree::remove(Path::new(KEPT).join(format!("{slice}.d")))
 }
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn nothing_to_limit_is_nothing_to_ask_systemd_for() {
-        // It refuses to set no property, and so it would here, be it there or not.
+        // systemd refuses to set no property, so a call would fail here, with or without systemd.
         limit("stanchion-no-such-pod.slice", &LinuxResources::default()).expect("nothing is set");
     }
 }

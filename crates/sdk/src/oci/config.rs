@@ -6,43 +6,43 @@ use stanchion_runtime::{Error, ErrorKind, Result};
 use super::{Platform, lenient};
 use crate::limits;
 
-/// An image configuration, as far as running the image needs it (OCI image specification, `config.md`).
+/// Parts of an image configuration that running the image needs (OCI image specification, `config.md`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct ImageConfig {
-    /// What the image is for, `amd64`, …; empty where the configuration does not say it.
+    /// CPU architecture, `amd64`, …; empty if the configuration has none.
     #[serde(deserialize_with = "lenient::or_default")]
     pub architecture: String,
-    /// `linux`, …; empty where the configuration does not say it.
+    /// Operating system, `linux`, …; empty if the configuration has none.
     #[serde(deserialize_with = "lenient::or_default")]
     pub os: String,
-    /// Kind of the architecture, e.g. `v3`.
+    /// Variant of the architecture, e.g. `v3`.
     #[serde(deserialize_with = "lenient::or_default")]
     pub variant: String,
-    /// `config`: how its containers run where the pod does not say it.
+    /// `config`: defaults for containers whose pod does not override them.
     #[serde(deserialize_with = "lenient::or_default")]
     pub config: RunConfig,
     #[serde(deserialize_with = "lenient::or_default")]
     rootfs: RootFs,
 }
 
-/// How the containers of an image run where the pod does not say it.
+/// Defaults of an image for containers whose pod does not override them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct RunConfig {
-    /// `User`: user and group, by names or numbers; empty for root.
+    /// `User`: user and group, by name or number; empty for root.
     #[serde(deserialize_with = "lenient::or_default")]
     pub user: String,
     /// `Env`: `NAME=value`.
     #[serde(deserialize_with = "lenient::texts")]
     pub env: Vec<String>,
-    /// `Entrypoint`: the program, with arguments that stay.
+    /// `Entrypoint`: program and fixed arguments.
     #[serde(deserialize_with = "lenient::texts")]
     pub entrypoint: Vec<String>,
     /// `Cmd`: arguments of the entry point.
     #[serde(deserialize_with = "lenient::texts")]
     pub cmd: Vec<String>,
-    /// `Volumes`: directories that are volumes, in alphabetical order.
+    /// `Volumes`: directories of volumes, in alphabetical order.
     #[serde(deserialize_with = "lenient::keys")]
     pub volumes: Vec<String>,
     /// `WorkingDir`; empty for `/`.
@@ -64,14 +64,14 @@ impl ImageConfig {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// `Invalid`: it is none, or larger than [`limits::CONFIG`].
+    /// `Invalid`: it is no configuration, or larger than [`limits::CONFIG`].
     pub fn read(bytes: &[u8]) -> Result<Self> {
         let bad = || Error::new(ErrorKind::Invalid, "the image configuration cannot be read");
         limits::CONFIG.check(bytes.len() as u64).map_err(|error| bad().caused_by(&error))?;
         serde_json::from_slice(bytes).map_err(|error| bad().caused_by(&error))
     }
 
-    /// What the image is for.
+    /// Returns the image's platform.
     #[must_use]
     pub fn platform(&self) -> Platform {
         Platform {
@@ -82,7 +82,7 @@ impl ImageConfig {
         }
     }
 
-    /// Digests of the layers' contents, the lowest first.
+    /// Returns the digests of the layers' contents, the lowest first.
     #[must_use]
     pub fn diff_ids(&self) -> &[String] {
         &self.rootfs.diff_ids

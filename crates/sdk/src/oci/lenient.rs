@@ -1,4 +1,4 @@
-//! The reading of fields that others write carelessly: `null` is as good as absent, and lists have bounds.
+//! Lenient reading of fields that others write carelessly: `null` equals absent, and lists have bounds.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
@@ -11,18 +11,18 @@ use stanchion_untrusted::Limit;
 use super::Descriptor;
 use crate::limits;
 
-/// Reads a value; `null` is its default.
+/// Reads a value; `null` becomes the default.
 pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
-/// Reads a list of texts; `null` is an empty list, and in it an empty text.
+/// Reads a list of texts; `null` becomes an empty list, and `null` in it an empty text.
 pub(super) fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let texts = Option::<Vec<Option<String>>>::deserialize(from)?.unwrap_or_default();
     Ok(texts.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-/// Reads the keys of a map, whatever their values are; `null` has none.
+/// Reads the keys of a map and ignores the values; `null` has no keys.
 pub(super) fn keys<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let map = Option::<BTreeMap<String, IgnoredAny>>::deserialize(from)?.unwrap_or_default();
     Ok(map.into_keys().collect())
@@ -33,7 +33,7 @@ pub(super) fn layers<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<De
     from.deserialize_any(List { limit: limits::LAYERS, read: Some, of: PhantomData::<Descriptor> })
 }
 
-/// Reads the entries of an index, and leaves out those that cannot be read.
+/// Reads the entries of an index without the unreadable ones.
 pub(super) fn entries<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Descriptor>>, D::Error> {
     from.deserialize_any(List { limit: limits::ENTRIES, read: Entry::readable, of: PhantomData::<Entry> })
 }

@@ -1,10 +1,11 @@
-//! Platforms: which manifest of an index this node runs. As containerd's matcher (`github.com/containerd/platforms`) decides it.
+//! Platforms: the choice of a manifest for this node from an index, as in containerd's matcher
+//! (`github.com/containerd/platforms`).
 
 use serde::Deserialize;
 
 use super::lenient;
 
-/// What an image is for.
+/// Platform of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub struct Platform {
@@ -14,21 +15,21 @@ pub struct Platform {
     /// `linux`, …
     #[serde(deserialize_with = "lenient::or_default")]
     pub os: String,
-    /// Kind of the architecture, e.g. `v3`.
+    /// Variant of the architecture, e.g. `v3`.
     #[serde(deserialize_with = "lenient::or_default")]
     pub variant: String,
-    /// What the image needs of its system beside that.
+    /// Further features that the image needs of the operating system.
     #[serde(rename = "os.features", deserialize_with = "lenient::texts")]
     pub os_features: Vec<String>,
 }
 
-/// The node's architecture, in the words of images.
+/// Returns the node's architecture under its OCI name.
 #[must_use]
 pub fn architecture() -> &'static str {
     named(std::env::consts::ARCH, cfg!(target_endian = "little"))
 }
 
-/// An architecture of Rust in the words of images.
+/// Converts Rust's name of an architecture to its OCI name.
 fn named(architecture: &'static str, is_little: bool) -> &'static str {
     match (architecture, is_little) {
         ("x86_64", _) => "amd64",
@@ -42,7 +43,7 @@ fn named(architecture: &'static str, is_little: bool) -> &'static str {
 }
 
 impl Platform {
-    /// How well this node runs it: 0 is best, none is not at all.
+    /// Ranks the platform on this node: 0 is best, `None` cannot run.
     #[must_use]
     pub fn rank(&self) -> Option<usize> {
         self.rank_on(architecture())
@@ -65,7 +66,7 @@ impl Platform {
         own.or_else(|| other().map(|place| place + 1))
     }
 
-    /// Architecture and variant without the ways to write the same.
+    /// Returns architecture and variant in their canonical spelling.
     fn normal(&self) -> (String, String) {
         let (architecture, variant) = (self.architecture.to_lowercase(), self.variant.to_lowercase());
         let (architecture, variant) = match (architecture.as_str(), variant.as_str()) {
@@ -84,7 +85,7 @@ impl Platform {
     }
 }
 
-/// The variant of an architecture that all its machines run.
+/// Returns the baseline variant of an architecture.
 fn plain(node: &str) -> &'static str {
     if node == "arm" { "v7" } else { "" }
 }

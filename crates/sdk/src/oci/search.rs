@@ -1,5 +1,5 @@
-//! The search for the manifest for this node, from an index. The search says which documents it needs; its caller reads them, from
-//! a registry, a store or an archive.
+//! The search for this node's manifest, from an index. The search names the documents that it needs; the caller reads
+//! them from a registry, a store or an archive.
 
 use std::collections::HashSet;
 
@@ -11,22 +11,22 @@ use super::{
 };
 use crate::limits;
 
-/// A search that goes on. An index may name indexes: the entry that fits best is followed first, then the next, each digest once,
-/// at most [`limits::DOCUMENTS`] in all.
+/// A search in progress. An index may name indexes: the search follows the best entry first, then the next, each digest
+/// once, and at most [`limits::DOCUMENTS`] in all.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// Entries that fit, the best last.
+    /// Entries for this node, the best last.
     fitting: Vec<Descriptor>,
     reading: Option<Reading>,
     found: Option<Box<Found>>,
     seen: HashSet<String>,
 }
 
-/// The blob that the search has asked for.
+/// Blob that the search has asked for.
 #[derive(Debug)]
 enum Reading {
     Document(Descriptor),
-    /// The configuration of a manifest whose entry does not say what it is for.
+    /// Configuration of a manifest whose entry has no platform.
     Config(Box<Found>),
 }
 
@@ -35,38 +35,38 @@ enum Reading {
 pub struct Found {
     /// The manifest.
     pub manifest: Manifest,
-    /// The same as it was written.
+    /// Bytes of the manifest.
     pub bytes: Vec<u8>,
-    /// Its digest.
+    /// Digest of the manifest.
     pub digest: String,
 }
 
 /// The next step of a search.
 #[derive(Debug)]
 pub enum Next {
-    /// This blob, with [`Search::take`]. No more of it than that is read.
+    /// Read this blob, up to the limit, and pass it to [`Search::take`].
     Read(Box<Descriptor>, Limit),
-    /// Nothing: it is over.
+    /// The search is over: this is the manifest.
     Found(Box<Found>),
 }
 
 impl Search {
-    /// Begins at a manifest or an index of that digest.
+    /// Begins a search at a manifest or an index with that digest.
     ///
     /// # Errors
-    /// `Invalid`: it cannot be read.
+    /// `Invalid`: the document cannot be read.
     pub fn of(bytes: Vec<u8>, digest: String) -> Result<Self> {
         let mut search = Self::default();
         search.seen.insert(digest.clone());
         match Document::read(&bytes)? {
-            // Its platform does not matter: the image is this one or none.
+            // The platform of a single manifest does not matter, because there is no other choice.
             Document::Manifest(manifest) => search.found = Some(Box::new(Found { manifest: *manifest, bytes, digest })),
             Document::Index(entries) => search.add(entries),
         }
         Ok(search)
     }
 
-    /// Begins at the entries of an index.
+    /// Begins a search at the entries of an index.
     #[must_use]
     pub fn among(entries: Vec<Descriptor>) -> Self {
         let mut search = Self::default();
@@ -74,7 +74,7 @@ impl Search {
         search
     }
 
-    /// Adds the entries that fit this node. One without a platform may fit, and comes last, as containerd has it.
+    /// Adds the entries for this node. One without a platform may be for this node, and comes last, as in containerd.
     fn add(&mut self, entries: Vec<Descriptor>) {
         let is_known = |kind: &str| matches!(kind, "" | MANIFEST | INDEX | DOCKER_MANIFEST | DOCKER_INDEX);
         let rank = |entry: &Descriptor| match &entry.platform {
@@ -91,7 +91,7 @@ impl Search {
     /// Returns the blob to read next, or the manifest that was found.
     ///
     /// # Errors
-    /// `NotFound`: nothing is for this node. `Invalid`: a blob that fits is too large, or too many fit.
+    /// `NotFound`: no manifest is for this node. `Invalid`: a blob for it is too large, or there are too many.
     pub fn step(&mut self) -> Result<Next> {
         if let Some(found) = self.found.take() {
             return Ok(Next::Found(found));
@@ -122,7 +122,7 @@ impl Search {
     /// Takes the blob that [`step`](Self::step) asked for.
     ///
     /// # Errors
-    /// `Invalid`: it is something else, or cannot be read.
+    /// `Invalid`: it has another digest or type, or cannot be read.
     pub fn take(&mut self, bytes: Vec<u8>) -> Result<()> {
         match self.reading.take() {
             None => Ok(()),
@@ -147,7 +147,7 @@ impl Search {
             }
             Some(Reading::Config(found)) => {
                 is_of(&bytes, &found.manifest.config.digest)?;
-                // The configuration of an artifact may be anything.
+                // The configuration of an artifact may be anything, so errors only rule it out.
                 if ImageConfig::read(&bytes).is_ok_and(|config| config.platform().rank().is_some()) {
                     self.found = Some(found);
                 }
@@ -157,7 +157,7 @@ impl Search {
     }
 }
 
-/// Refuses a blob before it is read whose descriptor says that it is too large.
+/// Refuses a blob whose descriptor gives a size above the limit, before it is read.
 fn too_large(blob: &Descriptor, limit: Limit) -> Result<()> {
     limit
         .check(blob.size)

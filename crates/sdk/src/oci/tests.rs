@@ -27,7 +27,8 @@ fn index(entries: &[Value]) -> Value {
     json!({"schemaVersion": 2, "manifests": entries})
 }
 
-/// What a search from `root` finds in `documents`, by the digest of its configuration, and how much it reads.
+/// Runs a search from `root` in `documents`, and returns the digest of the configuration found, and the number of
+/// reads.
 fn find(root: &Value, documents: &[Vec<u8>]) -> (Result<String>, usize) {
     let root = bytes(root);
     let mut read = 0;
@@ -114,7 +115,7 @@ fn indexes_without_end_end() {
     let error = found.expect_err("it is far").chain();
     assert!(error.contains("limit \"manifests and indexes of an image\"") && read < 40, "{read}: {error}");
 
-    // Nobody can make an index that has its own digest in it; one that says so has another content.
+    // No index can contain its own digest; one that claims so has another content.
     let own_digest = format!("sha256:{}", "0".repeat(64));
     let itself = index(&[json!({"digest": own_digest, "size": 10, "mediaType": INDEX})]);
     let mut search = Search::of(bytes(&itself), digest(&bytes(&itself))).expect("an index");

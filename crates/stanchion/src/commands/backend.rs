@@ -1,4 +1,4 @@
-//! `stanchion backend`: for those who write one.
+//! `stanchion backend`: commands for authors of backends.
 
 use std::{
     fs::{self, DirBuilder},
@@ -49,7 +49,7 @@ pub struct Check {
     only: Option<String>,
 }
 
-/// Does it.
+/// Runs the action.
 pub fn run(config: &Path, action: &Action) -> Result<ExitCode> {
     let Action::Check(options) = action;
     let settings = Settings::load(config)?;
@@ -65,7 +65,8 @@ pub fn run(config: &Path, action: &Action) -> Result<ExitCode> {
     Ok(if transcript.failures().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The backend's table: the one that has the library, or the one that is named, or none.
+/// Returns the settings of the backend: of the one with the library, of the one with the name, or defaults for a new
+/// name.
 fn named(settings: &Settings, config: &Path, options: &Check) -> Result<BackendSettings> {
     let library = fs::canonicalize(&options.library).with_context(|| format!("no {}", options.library.display()))?;
     let has_it = |backend: &&BackendSettings| match &options.name {
@@ -113,7 +114,7 @@ async fn check(backend: &LoadedBackend, options: &Check, dir: &Path) -> Result<T
     }
 }
 
-/// What the suite runs with, on a backend that imports archives or does not.
+/// Returns the suite's options, for a backend that imports archives or does not.
 pub(crate) fn suite(options: &Check, can_import: bool, dir: &Path) -> Result<Options> {
     let mut suite = match &options.image {
         Some(image) => Options::pulling(image, dir),
@@ -130,13 +131,13 @@ fn tell(case: &Case, took: Duration) {
     println!("{}", escaped_lines(&case.line(took)));
 }
 
-/// A directory of the suite's own.
+/// Temporary directory of the suite, removed at the end.
 struct Dir(PathBuf);
 
 impl Dir {
     fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("stanchion-check-{}", std::process::id()));
-        // For everyone to read and enter: a container's user may be anyone.
+        // Everyone may read and enter it, because a container's user may be anyone.
         DirBuilder::new().mode(0o755).create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }

@@ -50,7 +50,7 @@ pub(super) fn text(mut backends: Vec<BackendView>, name: Option<&str>, output: O
     if wide {
         head.extend(row(["LIBRARY", "CAPABILITIES"]));
     }
-    // Last: it is as long as it has to be.
+    // The reason is the last column, because it can be long.
     head.push("REASON".to_owned());
     let mut rows = vec![head];
     for backend in &backends {
@@ -73,7 +73,7 @@ fn reason(backend: &BackendView) -> String {
     state.into_iter().chain(backend.error.clone()).collect::<Vec<_>>().join("; ")
 }
 
-/// What it can do, by the contract's names.
+/// Returns the backend's capabilities under the contract's names.
 fn capabilities(backend: &BackendView) -> Result<String> {
     let all = serde_json::to_value(backend.capabilities)?;
     let able = all.as_object().into_iter().flatten().filter(|(_, able)| **able == Value::Bool(true));

@@ -85,7 +85,7 @@ fn show(view: &PodView, events: &[EventView], backend: Option<&BackendView>) {
     if let Some(message) = &report.message {
         line("Message", message);
     }
-    // Pods on the node's network are not concerned.
+    // The network's state does not affect pods on the node's network.
     let network = backend.filter(|backend| backend.health.state.starts_with("network-"));
     if let Some(backend) = network.filter(|_| spec.host_network != Some(true)) {
         line("Network", &backend.health.message);
@@ -197,7 +197,8 @@ fn show_state(label: &str, state: Option<&ContainerState>) {
     }
 }
 
-/// As kubectl has it: `http-get http://:8080/health delay=0s timeout=1s period=10s #success=1 #failure=3`.
+/// Formats a probe as kubectl does:
+/// `http-get http://:8080/health delay=0s timeout=1s period=10s #success=1 #failure=3`.
 fn describe_probe(probe: &Probe) -> String {
     let port = |port: &IntOrString| match port {
         IntOrString::Int(number) => number.to_string(),

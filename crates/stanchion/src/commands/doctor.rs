@@ -1,7 +1,7 @@
 //! `stanchion doctor`
 //!
 //! # Layout
-//! - [`run`]: all checks. [`network`]: what stands in the way of pods' packets.
+//! - [`run`]: all checks. [`network`]: obstacles for pods' packets.
 
 mod network;
 
@@ -21,7 +21,7 @@ use crate::{
     config::{BackendSettings, Settings},
 };
 
-/// What a check found.
+/// Result of a check, with the remedy if there is a problem.
 enum Verdict {
     Fine(String),
     Doubtful(String, String),
@@ -31,7 +31,7 @@ enum Verdict {
 use Verdict::{Bad, Doubtful, Fine};
 use stanchion_untrusted::{read_kernel, text::escaped};
 
-/// Checks the node; fails when something is wrong.
+/// Checks the node; fails if something is wrong.
 pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
     let settings = match Settings::load(config) {
         Ok(settings) => settings,
@@ -73,12 +73,13 @@ fn source(source: &SourceConfig) -> Verdict {
         SourceConfig::Files(FileSource { path, .. }) => {
             Bad(format!("{} cannot be read", path.display()), format!("mkdir -p {}", path.display()))
         }
-        // The agent asks for it, and says below what came of that.
+        // The agent fetches from the URL; its result follows below.
         SourceConfig::Url(source) => Fine(format!("manifests of {}", source.url)),
     }
 }
 
-/// Who can write a manifest is root on this node (R-REJ-12).
+/// Warns about manifest paths that others than root can write: whoever writes a manifest is root on this node
+/// (R-REJ-12).
 fn owner(path: &Path) -> Verdict {
     let found = std::fs::metadata(path).map(|found| (found.uid(), found.mode() & 0o022));
     match found {
@@ -91,7 +92,7 @@ fn owner(path: &Path) -> Verdict {
 }
 
 fn tell(verdict: &Verdict) {
-    // Backends, runtimes, sources and registries have their say in these.
+    // Backends, runtimes, sources and registries contribute to these texts, so escape them.
     match verdict {
         Fine(what) => println!("ok    {}", escaped(what)),
         Doubtful(what, way_out) => println!("warn  {}\n      -> {}", escaped(what), escaped(way_out)),
@@ -118,7 +119,8 @@ fn programs(backends: &[BackendSettings]) -> Vec<Verdict> {
     backends.iter().any(has_own_bridge).then(nft).into_iter().chain([logger]).collect()
 }
 
-/// Whether pods on a backend are on a bridge of ours: not with CNI plugins, which have programs of their own, and not on Docker.
+/// Returns whether a backend connects pods to Stanchion's own bridge: not with CNI plugins, which have programs of
+/// their own, and not on Docker.
 fn has_own_bridge(backend: &BackendSettings) -> bool {
     let library = backend.library.file_stem().unwrap_or_default();
     let is_containerd = ["libstanchion_containerd", "libstanchion_k3s"].iter().any(|own| library == *own);
@@ -150,9 +152,9 @@ fn kubelet() -> Verdict {
     }
 }
 
-/// What the agent says of a source.
+/// Returns the agent's problems with a source.
 fn seen_source(source: SourceView) -> Vec<Verdict> {
-    // Whether a path can be read was looked at without the agent.
+    // The check without the agent has reported a missing path already.
     let is_told = source.location.starts_with('/') && !Path::new(&source.location).exists();
     let error = source.error.filter(|_| !is_told);
     let error = error.map(|error| Bad(format!("source {error}"), "its pods run on as they are".to_owned()));
@@ -189,7 +191,7 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
     for backend in &settings.backends {
         let opened = match load(backends::spec(backend, &settings.agent)).await {
             Ok(opened) => {
-                // It knows what drops pods' packets, whether or not its runtime answers.
+                // The backend knows what drops pods' packets, whether or not its runtime answers.
                 found.extend(opened.health().await.iter().flat_map(|health| obstructed(&backend.name, health)));
                 opened.version().await
             }
@@ -206,7 +208,7 @@ async fn agent_and_backends(settings: &Settings, client: &Client) -> Vec<Verdict
     found
 }
 
-/// What a backend says is in the way of its pods.
+/// Returns the obstacles that a backend reports for its pods.
 fn obstructed(backend: &str, health: &Health) -> Vec<Verdict> {
     network::obstacles(health).map(|(what, line)| Bad(format!("backend {backend}: {what}"), line.to_owned())).collect()
 }

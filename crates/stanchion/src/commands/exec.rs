@@ -40,7 +40,7 @@ pub struct Options {
     command: Vec<String>,
 }
 
-/// Runs a program in a container; ends with its exit code.
+/// Runs a program in a container and exits with its exit code.
 pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
     client.block_on(async {
         let pod = client.find(&options.pod, options.namespace.as_deref()).await?;
@@ -115,7 +115,7 @@ fn size() -> Option<TerminalSize> {
     Some(TerminalSize { width: size.ws_col, height: size.ws_row })
 }
 
-/// The terminal passes every key on, until this is dropped.
+/// Raw mode of the terminal, until this value is dropped: every key goes to the program.
 struct Raw(Termios);
 
 impl Raw {

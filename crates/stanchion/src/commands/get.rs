@@ -52,7 +52,7 @@ pub struct EventOptions {
     watch: bool,
 }
 
-/// What there is to get.
+/// Kinds of resources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Pods,
@@ -65,7 +65,7 @@ enum Kind {
 impl Kind {
     const ALL: [Self; 5] = [Self::Pods, Self::Nodes, Self::Events, Self::Manifests, Self::Backends];
 
-    /// The names of the kind, the one that it is called by first.
+    /// Returns the names of the kind, the usual one first.
     const fn names(self) -> &'static [&'static str] {
         match self {
             Self::Pods => &["pods", "pod", "po"],
@@ -76,7 +76,7 @@ impl Kind {
         }
     }
 
-    /// The arguments that have a meaning for the kind; any other is refused.
+    /// Returns the arguments that the kind supports; the command refuses any other.
     const fn heeds(self) -> &'static [&'static str] {
         match self {
             Self::Pods => &["NAME", "--namespace", "--all-namespaces", "--output", "--watch", "--show-removed"],
@@ -85,7 +85,7 @@ impl Kind {
         }
     }
 
-    /// The kind that is meant, if all that is given has a meaning for it.
+    /// Returns the requested kind if it supports all given arguments.
     fn of(options: &Options) -> Result<Self> {
         let wanted = options.kind.as_str();
         let Some(kind) = Self::ALL.into_iter().find(|kind| kind.names().contains(&wanted)) else {
@@ -113,7 +113,7 @@ impl Kind {
     }
 }
 
-/// Shows things.
+/// Shows resources.
 pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
     let kind = Kind::of(options)?;
     client.block_on(async {
@@ -155,7 +155,7 @@ async fn pods(client: &Client, options: &Options) -> Result<()> {
             let pods: Vec<PodView> = serde_json::from_slice(&line).context("the agent's answer cannot be read")?;
             let mut pods = wanted(pods, options);
             pods.retain(|pod| is_meant.as_ref().is_none_or(|is_meant| is_meant(&pod.pod.metadata)));
-            // The others' changes are not shown.
+            // Changes of other pods print nothing.
             if last.as_ref() != Some(&pods) {
                 show_pods(client, &pods, options).await?;
                 last = Some(pods);
@@ -175,7 +175,7 @@ async fn pods(client: &Client, options: &Options) -> Result<()> {
     show_pods(client, &pods, options).await
 }
 
-/// Pods and after them those that were removed, of which `REMOVED` says when.
+/// Shows pods, and after them the removed ones with a column `REMOVED`.
 async fn with_removed(client: &Client, options: &Options) -> Result<()> {
     let mut pods = wanted(client.get("/v1/pods").await?, options);
     let mut removed: Vec<RemovedView> = client.get("/v1/removed").await?;
@@ -194,7 +194,7 @@ fn wanted(mut pods: Vec<PodView>, options: &Options) -> Vec<PodView> {
     pods
 }
 
-/// A pod with its type, as kubectl shows one.
+/// Returns a pod with `apiVersion` and `kind`, as kubectl shows it.
 fn typed(pod: &PodView) -> Result<serde_json::Value> {
     let mut value = serde_json::to_value(&pod.pod)?;
     if let Some(object) = value.as_object_mut() {
@@ -283,7 +283,7 @@ async fn show_pods(client: &Client, pods: &[PodView], options: &Options) -> Resu
     Ok(())
 }
 
-/// The text of values, in the form that is asked for; `None` for tables.
+/// Encodes values in the requested format; `None` for tables.
 pub(super) fn encoded(
     output: Option<&str>,
     items: impl FnOnce() -> Result<Vec<serde_json::Value>>,
@@ -318,10 +318,10 @@ fn nodes(node: &NodeView, backends: &[BackendView], options: &Options) -> Result
     Ok(aligned(&[head, cells]))
 }
 
-/// Events that are asked for.
+/// Keeps the events of the requested namespace.
 fn wanted_events(mut events: Vec<EventView>, options: &Options) -> Vec<EventView> {
     if let Some(namespace) = options.namespace.as_deref().filter(|_| !options.all_namespaces) {
-        // `Pod/namespace/name`; manifests and backends have no namespace.
+        // Objects are `Pod/namespace/name`; manifests and backends have no namespace.
         events.retain(|event| event.object.strip_prefix("Pod/").and_then(|it| it.split('/').next()) == Some(namespace));
     }
     events
@@ -368,7 +368,7 @@ async fn show_events(client: &Client, options: &Options) -> Result<()> {
         let events = serde_json::from_slice(&line).context("the agent's answer cannot be read")?;
         let events = wanted_events(events, options);
         match output {
-            // One document after another, as kubectl writes them.
+            // kubectl writes one document after another too.
             Some("json" | "yaml") => {
                 for event in &events {
                     let value = serde_json::to_value(event)?;
@@ -441,7 +441,7 @@ fn manifests(sources: &[SourceView], options: &Options) -> Result<String> {
     Ok(aligned(&rows))
 }
 
-/// Lines of an answer that goes on.
+/// Lines of an answer that goes on while the agent watches.
 struct Lines {
     body: hyper::body::Incoming,
     rest: Vec<u8>,

@@ -31,7 +31,7 @@ pub struct Prune {
     output: Option<String>,
 }
 
-/// Does it.
+/// Runs the action.
 pub fn run(client: &Client, action: &Action) -> Result<ExitCode> {
     let Action::Prune(options) = action;
     client.block_on(prune(client, options))

@@ -57,7 +57,7 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
             if let Ok(data) = frame.context("the agent went away")?.into_data()
                 && out.write_all(&data).and_then(|()| out.flush()).is_err()
             {
-                // Whoever read this has enough.
+                // The reader has closed the pipe.
                 break;
             }
         }
@@ -65,7 +65,7 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
     })
 }
 
-/// What the agent is asked for.
+/// Returns the query for the agent.
 fn query(options: &Options) -> Result<String> {
     let mut query = vec![
         format!("follow={}", options.follow),
@@ -86,7 +86,7 @@ fn query(options: &Options) -> Result<String> {
         (Some(_), Some(_)) => bail!("at most one of --since-time and --since may be specified"),
         (Some(since), None) => match parse(since).with_context(|| format!("--since {since:?}"))? {
             ..0 => bail!("--since must be greater than 0"),
-            // As with kubectl, it is the default: all.
+            // As with kubectl, 0 is the default: all lines.
             0 => {}
             nanos => {
                 let (seconds, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);

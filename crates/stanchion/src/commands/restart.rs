@@ -20,7 +20,7 @@ pub struct Options {
     namespace: Option<String>,
 }
 
-/// Has a pod restarted.
+/// Restarts a pod or one of its containers.
 pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
     client.block_on(async {
         let pod = client.find(&options.pod, options.namespace.as_deref()).await?;

@@ -60,7 +60,7 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The name of the node, which is part of the pods' names. Without a configuration it is that of the host.
+/// Returns the node's name, which is part of the pods' names. Without a configuration it is the host's name.
 fn node_name(config: &Path) -> String {
     match Settings::load(config) {
         Ok(settings) => settings.agent.node_name,
@@ -111,7 +111,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
         return read_from(std::io::stdin().lock(), limits::MANIFEST).context("cannot read standard input");
     }
     let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
-    // Whoever names a pipe, as in `validate <(helm template .)`, waits for its writer.
+    // A named pipe, as in `validate <(helm template .)`, may block until its writer has finished.
     #[expect(clippy::disallowed_methods, reason = "the user's own pipe")]
     let read = match is_pipe {
         true => fs::File::open(path).and_then(|pipe| read_from(pipe, limits::MANIFEST)),

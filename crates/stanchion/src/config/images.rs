@@ -1,4 +1,4 @@
-//! `[images]`: what is imported, and when what nothing uses is removed.
+//! `[images]`: imports, credential providers, and removal of unused images.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,10 +7,10 @@ use stanchion_agent::config::{CredentialProviders, ImageGc};
 
 use super::time_or;
 
-/// The shortest time from one look for unused images to the next.
+/// Minimum of `gc_period`.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(1);
 
-/// The table as it is written. The names of what a kubelet has too are a kubelet's (`imageGCHighThresholdPercent`).
+/// The table as written. Keys that a kubelet has too are named after the kubelet's (`imageGCHighThresholdPercent`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawImages {
@@ -25,7 +25,7 @@ pub(super) struct RawImages {
 }
 
 impl RawImages {
-    /// Its paths, with their keys.
+    /// Returns the paths with their keys.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let all = [
             ("images.preload", &self.preload),
@@ -35,7 +35,7 @@ impl RawImages {
         all.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)))
     }
 
-    /// Who has credentials for registries.
+    /// Returns the credential providers for registries.
     pub fn providers(&self) -> Result<Option<CredentialProviders>, String> {
         match (self.credential_provider_config.clone(), self.credential_provider_bin_dir.clone()) {
             (Some(config), Some(bin_dir)) => Ok(Some(CredentialProviders { config, bin_dir })),
@@ -45,7 +45,7 @@ impl RawImages {
         }
     }
 
-    /// When unused images are removed.
+    /// Returns the settings for the removal of unused images.
     pub fn gc(&self) -> Result<ImageGc, String> {
         let usual = ImageGc::default();
         let (usual_high, usual_low) = usual.thresholds.unwrap_or_default();

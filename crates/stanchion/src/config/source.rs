@@ -1,4 +1,4 @@
-//! `[[source]]`: where manifests come from.
+//! `[[source]]`: sources of manifests.
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -8,13 +8,13 @@ use stanchion_agent::config::{FileSource, Kubelet, SourceConfig, UrlSource};
 
 use super::time_or;
 
-/// From one request to the next (R-HTTP-1).
+/// Default time between two requests (R-HTTP-1).
 const INTERVAL: Duration = Duration::from_secs(20);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a kubelet must not have answered before its pods are taken over.
+/// Default time for which the kubelet must not answer before Stanchion takes over its pods.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
 
-/// The table as it is written. It may hold secrets, so it is never shown as a whole.
+/// The table as written. It may hold secrets, so it is never shown as a whole.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct RawSource {
@@ -30,7 +30,7 @@ pub(super) struct RawSource {
     allow_empty: Option<bool>,
 }
 
-/// A header's value, or several.
+/// One value of a header, or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Values {
@@ -39,7 +39,7 @@ enum Values {
 }
 
 impl RawSource {
-    /// Its paths, with their keys.
+    /// Returns the paths with their keys.
     pub fn paths(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let paths = [
             ("source.path", &self.path),
@@ -49,7 +49,7 @@ impl RawSource {
         paths.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)))
     }
 
-    /// Checks all of it.
+    /// Checks the source.
     pub fn check(self) -> Result<SourceConfig, String> {
         match (&self.path, &self.url) {
             (Some(_), None) => self.files().map(SourceConfig::Files),
@@ -80,14 +80,14 @@ impl RawSource {
         Ok(FileSource { path, kubelet: Some(Kubelet { address, absent_for, runtime_state, lock_file }) })
     }
 
-    /// Whether anything is set of the kubelet that a source belongs to.
+    /// Returns whether the source has any setting of a kubelet.
     fn is_of_kubelet(&self) -> bool {
         let set = [self.kubelet.is_some(), self.kubelet_absent_for.is_some()];
         set.contains(&true) || self.kubelet_runtime_state.is_some() || self.kubelet_lock_file.is_some()
     }
 
     fn url(self) -> Result<UrlSource, String> {
-        // What cannot be read is not shown either: it may hold a password.
+        // The error does not show the value, which may hold a password.
         let url = self.url.as_deref().unwrap_or_default().parse().map_err(|error| format!("source.url: {error}"))?;
         if self.is_of_kubelet() {
             return Err(format!("source {url} has settings of a kubelet, which has manifests in files only"));
@@ -101,7 +101,7 @@ impl RawSource {
     }
 }
 
-/// What is wrong is told by the header's name, without its value.
+/// Parses headers; errors name the header and leave out the value.
 fn headers(raw: BTreeMap<String, Values>) -> Result<HeaderMap, String> {
     let mut headers = HeaderMap::new();
     for (name, values) in raw {

@@ -1,4 +1,4 @@
-//! An agent that notes what it is asked for.
+//! Fake agent that records its requests.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -11,14 +11,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-/// Answers on a socket as long as this process lives.
+/// Starts an agent on a socket, for the life of this process.
 pub(super) fn start(name: &str, socket: &Path, asked: &Arc<Mutex<Vec<String>>>) {
     let listener = UnixListener::bind(socket).expect("it listens");
     let (name, asked) = (name.to_owned(), Arc::clone(asked));
     thread::spawn(move || {
         for stream in listener.incoming() {
             let (name, asked) = (name.clone(), Arc::clone(&asked));
-            // Whoever watches pods asks for more meanwhile.
+            // A client that watches pods sends further requests meanwhile.
             thread::spawn(move || answer(stream.expect("somebody connects"), &name, &asked));
         }
     });
@@ -27,7 +27,7 @@ pub(super) fn start(name: &str, socket: &Path, asked: &Arc<Mutex<Vec<String>>>) 
 fn answer(mut stream: UnixStream, name: &str, asked: &Mutex<Vec<String>>) {
     let lines = BufReader::new(stream.try_clone().expect("it is copied")).lines();
     let head: Vec<_> = lines.map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-    // Whoever did not ask has gone.
+    // A client without a request has closed the connection.
     let Some(request) = head.first() else { return };
     let exec = head.iter().find(|line| line.starts_with("x-stanchion-exec")).map_or("", String::as_str);
     asked.lock().expect("nobody panicked").push(format!("{name}: {request} {exec}"));
@@ -46,7 +46,7 @@ fn answer(mut stream: UnixStream, name: &str, asked: &Mutex<Vec<String>>) {
         // The frame of the exit code: channel, length, text.
         format!("HTTP/1.1 101 Switching Protocols\r\n{headers}\r\n\r\n\u{3}\0\0\0\u{1}0")
     };
-    // Whoever has enough goes away; what came last is read before that.
+    // Waits until the client has read everything and closes its end.
     if stream.write_all(answer.as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write)).is_ok() {
         stream.read_to_end(&mut Vec::new()).ok();
     }

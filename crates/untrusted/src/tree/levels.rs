@@ -1,4 +1,4 @@
-//! The way from the top of a tree to a directory in it, and back.
+//! Goes down from the top of a tree to a directory in it, and back up.
 
 use std::{
     ffi::CStr,
@@ -11,31 +11,30 @@ use rustix::{
     io::Errno,
 };
 
-/// Of a way down so many directories are kept open at its top, and at its end: usual trees are not deeper than both. A process may
-/// have 1,024 descriptors, and several trees are gone through at once.
+/// Number of directories that are kept open at the top of the way down, and again at its end: usual trees are not
+/// deeper than both. A process may have 1,024 descriptors, and it walks several trees at once.
 const ENDS: usize = 16;
-/// The directories from the top to the one that is read. Of those in the middle only a small note is kept each: they are found
-/// again through `..`.
+/// Directories from the top to the one being read. Those in the middle are closed, and found again through `..`.
 #[derive(Debug)]
 pub(super) struct Levels {
     levels: Vec<Level>,
     has_lost: bool,
 }
 
-/// A directory that is being read.
+/// Directory on the way down.
 #[derive(Debug)]
 pub(super) struct Level {
     identity: Identity,
-    /// Where reading goes on (telldir(3)).
+    /// Position where reading goes on (telldir(3)).
     at: i64,
     open: Option<Dir>,
-    /// How removing it stands.
+    /// Number of times that a removal has read the directory to its end.
     pub rounds: u16,
     pub has_removed: bool,
     pub is_stuck: bool,
 }
 
-/// Tells a directory from all others; the time of its birth tells it from an earlier one with its inode number.
+/// Identity of a directory. The birth time tells it from an earlier one with the same inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: (u32, u32),
@@ -55,7 +54,7 @@ impl Identity {
 }
 
 impl Levels {
-    /// Begins at the top.
+    /// Starts at the top.
     pub fn below(top: OwnedFd) -> io::Result<Self> {
         let mut levels = Self { levels: Vec::new(), has_lost: false };
         levels.enter(top)?;
@@ -75,18 +74,18 @@ impl Levels {
         Ok(())
     }
 
-    /// The directory that is read.
+    /// Returns the directory being read.
     pub fn current(&mut self) -> &mut Level {
         self.levels.last_mut().expect("there is a top until it is left")
     }
 
-    /// Its descriptor.
+    /// Returns the descriptor of the directory being read.
     pub fn directory(&self) -> BorrowedFd<'_> {
         let open = self.levels.last().and_then(|level| level.open.as_ref()).expect("the last one is always open");
         open.fd().expect("a directory that is read has a descriptor")
     }
 
-    /// The next entry of the directory.
+    /// Returns the next entry of the directory.
     pub fn next(&mut self) -> Option<io::Result<DirEntry>> {
         let level = self.current();
         let open = level.open.as_mut()?;
@@ -111,8 +110,8 @@ impl Levels {
         }
     }
 
-    /// Goes up to the directory that this one was found in, or to the nearest above that is open, if this one was moved away.
-    /// Answers what was left, and whether it was below the directory that is read now; `None` after the top.
+    /// Goes up to the parent, or, if this directory was moved away, to the nearest one above that is open. Returns the
+    /// directory that was left, and whether it was below the directory being read now; `None` after the top.
     pub fn leave(&mut self) -> Option<(Level, bool)> {
         let left = self.levels.pop()?;
         let parent = self.levels.last_mut()?;
@@ -130,14 +129,14 @@ impl Levels {
         Some((left, false))
     }
 
-    /// Whether directories were moved away before everything in them was seen.
+    /// Returns whether directories were moved away before everything in them was seen.
     pub fn has_lost(&self) -> bool {
         self.has_lost
     }
 }
 
 impl Level {
-    /// Opens this directory as the one above `child`, if it still is, and goes on where it was.
+    /// Reopens this directory as the parent of `child`, if it still is, and goes on reading where it stopped.
     fn find_above(&self, child: &Dir) -> io::Result<Dir> {
         let above = openat2(child.fd()?, c"..", flags(), Mode::empty(), ResolveFlags::NO_XDEV)?;
         if Identity::of(&above)? != self.identity {
@@ -149,7 +148,7 @@ impl Level {
     }
 }
 
-/// Opens a directory in another, unless it is a link or something is mounted on it.
+/// Opens a directory in another, unless it is a link or a mount point.
 pub(super) fn open_child(directory: impl AsFd, name: &CStr) -> Result<OwnedFd, Errno> {
     openat2(directory, name, flags(), Mode::empty(), ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
 }

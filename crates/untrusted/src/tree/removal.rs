@@ -1,4 +1,4 @@
-//! Removing a tree.
+//! Removes a tree.
 
 use std::{
     ffi::{CStr, CString},
@@ -18,18 +18,19 @@ use rustix::{
 use super::levels::{Levels, open_child};
 use crate::Limit;
 
-/// The most times that a directory is read until it is empty. More than two are needed only where somebody still writes, or where
-/// the file system loses its place when entries go.
+/// Largest number of times that a directory is read until it is empty. More than two are needed only if somebody still
+/// writes to it, or if the file system loses its position when entries are removed.
 const ROUNDS: u16 = 64;
-/// A path in a message: a container can make it as long as it likes.
+/// Limit of a path in a message: a container can make a path as long as it likes.
 const PATH: Limit = Limit::new("path in a message", 512);
 
 /// Removes a file, or a directory and everything in it. An entry that is gone already counts as removed.
 ///
-/// Nothing is removed that is mounted in the tree or at its top. An entry that cannot be removed stays, and everything else goes.
+/// Mounts in the tree or at its top stay. An entry that cannot be removed stays, and everything else is removed.
 ///
 /// # Errors
-/// Something cannot be removed: the first such thing is named. `ResourceBusy` says that something is mounted on it.
+/// Something cannot be removed: the error names the first such entry. `ResourceBusy` means that something is mounted on
+/// it.
 pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
     let path = path.as_ref();
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
@@ -43,7 +44,7 @@ pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
     }
 }
 
-/// Removes the entry of this name in the directory `parent`; otherwise as [`remove`].
+/// Removes the entry `name` of the directory `parent`; otherwise as [`remove`].
 ///
 /// # Errors
 /// As [`remove`].
@@ -59,7 +60,7 @@ pub fn remove_at(parent: impl AsFd, name: &Path) -> io::Result<()> {
         }
         match open_child(parent, &name) {
             Ok(top) => Removal { levels: Levels::below(top)?, failed: None }.run()?,
-            // It is another meanwhile.
+            // The entry has changed meanwhile: try again.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -69,7 +70,7 @@ pub fn remove_at(parent: impl AsFd, name: &Path) -> io::Result<()> {
 
 struct Removal {
     levels: Levels,
-    /// The first thing that could not be removed, and why.
+    /// Error of the first entry that could not be removed.
     failed: Option<io::Error>,
 }
 
@@ -87,7 +88,7 @@ impl Removal {
                 None => {
                     let Some((left, is_below)) = self.levels.leave() else { break };
                     let above = self.levels.current();
-                    // A directory that was moved away is looked for again.
+                    // After a directory was moved away, the one above is read again.
                     above.has_removed |= !is_below || !left.is_stuck;
                     above.is_stuck |= is_below && left.is_stuck;
                 }
@@ -102,7 +103,7 @@ impl Removal {
         let directory = self.levels.directory();
         let error = match unlink(directory, name, kind) {
             Ok(true) => return self.levels.current().has_removed = true,
-            // Something in it cannot be removed.
+            // An earlier round has failed to remove something in it.
             Ok(false) if was_tried => return,
             Ok(false) => match open_child(directory, name) {
                 Ok(child) => match self.levels.enter(child) {
@@ -122,15 +123,15 @@ impl Removal {
 }
 
 impl super::levels::Level {
-    /// Tells whether the directory, read to its end, is to be read once more: directories that were emptied have to go, and
-    /// entries may have been passed over while others went.
+    /// Returns whether the directory must be read once more: directories that were emptied must be removed, and reading
+    /// may have skipped entries while others were removed.
     fn begins_again(&mut self) -> bool {
         self.rounds += 1;
         std::mem::take(&mut self.has_removed) && self.rounds < ROUNDS
     }
 }
 
-/// Removes an entry, whatever it is by now. Returns `true` if it is gone: a directory that is not empty stays.
+/// Removes an entry, whatever its type is by now. Returns `true` if it is gone; a directory that is not empty stays.
 fn unlink(directory: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<bool, Errno> {
     let as_file = || unlinkat(directory, name, AtFlags::empty());
     let as_directory = || unlinkat(directory, name, AtFlags::REMOVEDIR);
@@ -140,7 +141,7 @@ fn unlink(directory: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<bool
             done => done,
         },
         _ => match as_file() {
-            // Of a directory, and of a file that must not be removed.
+            // The entry is a directory, or a file that must not be removed.
             Err(error @ (Errno::ISDIR | Errno::PERM)) => match as_directory() {
                 Err(Errno::NOTDIR) => Err(error),
                 done => done,
@@ -157,7 +158,7 @@ fn unlink(directory: BorrowedFd<'_>, name: &CStr, kind: FileType) -> Result<bool
 
 fn failure(directory: BorrowedFd<'_>, name: &CStr, error: Errno) -> io::Error {
     let above = readlink(format!("/proc/self/fd/{}", directory.as_raw_fd()), Vec::new());
-    // It may be deeper than a path.
+    // The directory may be deeper than a path can be long.
     let above = above.map_or_else(|_| "…".to_owned(), |above| above.to_string_lossy().into_owned());
     let path = PATH.cut(&above).into_owned();
     let name = name.to_string_lossy();

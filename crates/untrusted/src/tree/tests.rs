@@ -20,15 +20,15 @@ use rustix::{
 
 use super::*;
 
-/// Deeper than a path of 4,096 bytes can say, and than a stack of 8 MiB or 1,024 descriptors can follow.
+/// Depth that exceeds a path of 4,096 bytes, a stack of 8 MiB and 1,024 descriptors.
 const DEEP: usize = 20_000;
 
-/// In memory, where thousands of directories take no time.
+/// Makes a directory in memory, where thousands of directories take no time.
 fn scratch() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").expect("a directory")
 }
 
-/// Makes directories in one another, and a file of 64 KiB in the last one.
+/// Makes nested directories, and a file of 64 KiB in the innermost one.
 fn deepen(top: &Path, levels: usize) {
     let mut at = open_top(top).expect("it is there");
     for _ in 0..levels {
@@ -40,7 +40,7 @@ fn deepen(top: &Path, levels: usize) {
     rustix::io::write(&file, &[1; 1 << 16]).expect("written");
 }
 
-/// The most descriptors that `run` had open at once, as the lowest free number says.
+/// Returns the lowest free descriptor: it tells how many are open.
 fn lowest_free() -> i32 {
     std::os::fd::AsRawFd::as_raw_fd(&open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("opened"))
 }
@@ -64,9 +64,9 @@ fn a_tree_deeper_than_any_path_is_measured_visited_and_removed() {
     })
     .expect("it is walked");
     assert_eq!((directories, files), (DEEP + 1, 1));
-    // Other tests have some open too.
+    // Other tests have descriptors open too.
     assert!(most - before < 200, "{most} descriptors");
-    // On a small stack.
+    // The removal runs on a small stack.
     let removing = std::thread::Builder::new().stack_size(256 << 10).spawn(move || remove(top)).expect("it is started");
     removing.join().expect("it ends").expect("it is removed");
     assert_eq!(fs::read_dir(dir.path()).expect("it is there").count(), 0);
@@ -144,7 +144,7 @@ fn a_tree_whose_directories_are_moved_about_leads_nowhere_else() {
         let mover = scope.spawn(|| {
             let mut moves = 0_u64;
             while !done.load(Ordering::Relaxed) {
-                // Out of the tree while it is gone through, and in again.
+                // Moves a directory out of the tree while it is walked, and in again.
                 let inner = (0..25).fold(top.clone(), |path, _| path.join("d"));
                 for (from, to) in [(&inner, &outside.join("moved")), (&outside.join("moved"), &inner)] {
                     moves += u64::from(renameat(CWD, from, CWD, to).is_ok());
@@ -156,7 +156,7 @@ fn a_tree_whose_directories_are_moved_about_leads_nowhere_else() {
             fs::create_dir_all(&top).expect("made");
             deepen_over(&top, 60);
             let _lower_bound = usage(&top);
-            // It may have been moved away, or in again.
+            // A directory may have been moved away, or in again.
             if let Err(error) = remove(&top) {
                 assert_ne!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
             }
@@ -168,7 +168,7 @@ fn a_tree_whose_directories_are_moved_about_leads_nowhere_else() {
     assert_eq!(theirs.count(), 50, "nothing outside was removed");
 }
 
-/// Makes directories in one another where somebody else moves them about.
+/// Makes nested directories while somebody else moves them about.
 fn deepen_over(top: &Path, levels: usize) {
     let mut at = open_top(top).expect("it is there");
     for _ in 0..levels {
@@ -220,7 +220,7 @@ fn few_descriptors_are_enough() {
     assert!(!top.exists());
 }
 
-/// What [`few_descriptors_are_enough`] runs in a process of its own.
+/// Removes a tree in a process of its own, which [`few_descriptors_are_enough`] starts.
 #[test]
 fn removes_what_its_environment_names() {
     let Some(top) = std::env::var_os("REMOVE") else { return };

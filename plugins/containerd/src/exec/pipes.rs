@@ -1,7 +1,7 @@
-//! FIFOs between a process's shim and our caller's descriptors.
+//! FIFOs between a process's shim and the caller's descriptors.
 //!
-//! They are opened here before containerd hears of them: the shim's end then opens at once. Nothing blocks a thread: a
-//! process may run for days.
+//! They are opened here before containerd learns of them, so that the shim's open returns at once. Nothing blocks a
+//! thread: a process may run for days.
 
 use std::{
     fs, io,
@@ -20,12 +20,12 @@ use tokio::{
     sync::watch,
 };
 
-/// How long the output of a process that has ended may pause: a child of it may hold it open for ever.
+/// Longest pause in the output of an ended process: a child of it may hold the output open for ever.
 const QUIET: Duration = Duration::from_secs(2);
-/// What one read takes.
+/// Size of one read, bytes.
 const CHUNK: usize = 32 << 10;
 
-/// The FIFOs of one process, in a directory that goes with them.
+/// FIFOs of one process, in a directory that is removed with them.
 pub(super) struct Pipes {
     directory: Directory,
     input: Option<(Sender, Receiver)>,
@@ -33,17 +33,17 @@ pub(super) struct Pipes {
     stderr: Option<Output>,
 }
 
-/// What the process writes, and who gets it.
+/// Output of the process, and its receiver.
 struct Output {
     from: Receiver,
     to: Option<Sender>,
 }
 
 impl Pipes {
-    /// Must be called where a tokio runtime is.
+    /// Makes the FIFOs. Must be called within a tokio runtime.
     pub fn make(directory: &Path, stdio: stanchion_sdk::runtime::ExecStdio, tty: bool) -> io::Result<Self> {
         private(true).create(directory.parent().unwrap_or(directory))?;
-        // Fails for a process that runs under the same id.
+        // Fails if a process runs under the same id.
         private(false).create(directory)?;
         let directory = Directory(directory.to_owned());
         let input = stdio.stdin.map(|stdin| Ok::<_, io::Error>((directory.input()?, Receiver::from_owned_fd(stdin)?)));
@@ -66,8 +66,8 @@ impl Pipes {
         self.directory.path("stderr", self.stderr.is_some())
     }
 
-    /// Copies while the process runs and until its outputs have ended, or for `drain` after its end; gives what `waited`
-    /// gave. `over` says that it has.
+    /// Copies while the process runs and until its outputs have ended, or for `drain` after its end. Returns the result
+    /// of `waited`; `over` tells when that is there.
     pub async fn drive<T, F: Future<Output = ()>>(
         self,
         drain: Option<Duration>,
@@ -127,21 +127,21 @@ impl Output {
             if let Some(to) = &mut self.to
                 && to.write_all(&chunk[..length]).await.is_err()
             {
-                // Nobody wants it any more. The process is not to notice.
+                // Nobody reads it any more. The process must not notice.
                 self.to = None;
             }
         }
     }
 }
 
-/// Makes directories that only root can look into.
+/// Returns a builder of directories that only root can look into.
 fn private(recursive: bool) -> fs::DirBuilder {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(recursive).mode(0o700);
     builder
 }
 
-/// Removed in the end.
+/// Directory that is removed on drop.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -155,7 +155,7 @@ impl Directory {
         Ok(path)
     }
 
-    /// Our end of the input. Open both ways, so that opening does not need the other end.
+    /// Opens our end of the input, for reading and writing, so that the open does not wait for the other end.
     fn input(&self) -> io::Result<Sender> {
         OpenOptions::new().read_write(true).open_sender(self.fifo("stdin")?)
     }

@@ -1,5 +1,5 @@
-//! Importing images from an archive on the node: docker-archive or OCI layout. Reading it blocks, and is done beside the
-//! backend's thread.
+//! Import of images from an archive on the node: docker-archive or OCI layout. Reads block, so they run on another
+//! thread.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use tokio_util::bytes::Bytes;
 
 use super::{Images, pull::finish, store::Store};
 
-/// What is read of a blob at once, bytes.
+/// Size of one read of a blob, bytes.
 const PIECE: u64 = 1 << 20;
 
 /// `manifest.json` of a docker-archive.
@@ -33,7 +33,7 @@ struct DockerImage {
     layers: Option<Vec<String>>,
 }
 
-/// A manifest as it is written for an image of a docker-archive.
+/// Manifest that is written for an image of a docker-archive.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Written<'a> {
@@ -58,19 +58,19 @@ impl<'a> From<&'a Descriptor> for WrittenBlob<'a> {
     }
 }
 
-/// An image of an archive, by what its names stand for there.
+/// Image that an archive names.
 enum Listed {
     Docker(DockerImage),
-    /// The entries of `index.json` that have a name.
+    /// A name, and the entries of `index.json` that have it.
     Oci(String, Vec<Descriptor>),
 }
 
-/// An image that was found in an archive.
+/// Image that was found in an archive.
 struct Packed {
     names: Vec<String>,
     found: Found,
     config: ImageConfig,
-    /// Where its blobs are, by digest.
+    /// Places of its blobs, by digest.
     parts: HashMap<String, Part>,
 }
 
@@ -106,7 +106,7 @@ async fn import_all(store: &Store, archive: &Arc<Unpacked>, listed: Vec<Listed>)
         let source = Arc::clone(archive);
         let packed = blocking(move || find(&source, image)).await;
         let Packed { names, found, config, parts } = match packed {
-            // Others of the archive may be for this node.
+            // Other images of the archive may be for this node.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 missing = Some(error);
                 continue;
@@ -131,13 +131,13 @@ async fn import_all(store: &Store, archive: &Arc<Unpacked>, listed: Vec<Listed>)
     }
 }
 
-/// Runs something that blocks.
+/// Runs `act` on a thread that may block.
 async fn blocking<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let acted = tokio::task::spawn_blocking(act).await;
     acted.unwrap_or_else(|panic| Err(Error::new(ErrorKind::Crashed, "reading an archive").caused_by(&panic)))
 }
 
-/// The images that an archive names.
+/// Lists the images that an archive names.
 fn list(archive: &Unpacked) -> Result<Vec<Listed>> {
     if archive.has("manifest.json") {
         let bytes = read(archive, "manifest.json", limits::MANIFEST)?;
@@ -191,7 +191,8 @@ fn of_docker(archive: &Unpacked, image: DockerImage) -> Result<Packed> {
     Ok(Packed { names, found, config, parts })
 }
 
-/// A layer of a docker-archive: plain tar, whose digest is its diff id, or compressed, whose digest must be made.
+/// Describes a layer of a docker-archive: plain tar, whose digest is its diff id, or compressed, whose digest is
+/// computed.
 fn layer(archive: &Unpacked, part: Part, diff_id: &str) -> io::Result<Descriptor> {
     let mut start = Vec::new();
     archive.reader(part).take(4).read_to_end(&mut start)?;
@@ -246,7 +247,7 @@ fn place(digest: &str) -> String {
     format!("blobs/{}", digest.replace(':', "/"))
 }
 
-/// Writes a blob, whose digest containerd compares.
+/// Writes a blob; containerd checks its digest.
 async fn write(store: &Store, archive: &Arc<Unpacked>, blob: &Descriptor, parts: &HashMap<String, Part>) -> Result<()> {
     if store.has(&blob.digest).await? {
         return Ok(());
@@ -259,7 +260,7 @@ async fn write(store: &Store, archive: &Arc<Unpacked>, blob: &Descriptor, parts:
     written
 }
 
-/// A file of an archive, piece by piece.
+/// Streams a file of an archive in pieces.
 fn pieces(archive: Arc<Unpacked>, part: Part) -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     stream::try_unfold(part, move |part| {
         let archive = Arc::clone(&archive);
@@ -286,7 +287,7 @@ fn pieces(archive: Arc<Unpacked>, part: Part) -> impl Stream<Item = Result<Bytes
     })
 }
 
-/// Archives hold short names too.
+/// Completes an image name: archives hold short names too.
 fn full(name: &str) -> String {
     super::reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.whole())
 }

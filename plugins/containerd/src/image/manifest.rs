@@ -1,4 +1,4 @@
-//! Manifests: what an image consists of.
+//! Manifests: configuration and layers of an image.
 
 use containerd_client::types::Descriptor;
 use stanchion_sdk::{
@@ -9,7 +9,7 @@ use stanchion_sdk::{
 
 use super::store::Store;
 
-/// The manifest behind an image's target in the store.
+/// Returns the manifest behind an image's target in the store.
 pub(super) async fn of(store: &Store, target: &Descriptor) -> Result<Manifest> {
     let bytes = store.read(&target.digest, limits::MANIFEST).await?;
     let mut search = Search::of(bytes, target.digest.clone())?;

@@ -1,4 +1,4 @@
-//! Pulling an image from its registry.
+//! Pull of an image from its registry.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,9 +24,9 @@ use super::{
     store::{self, Store},
 };
 
-/// Layers fetched at the same time.
+/// Number of layers that are fetched at the same time.
 const PARALLEL: usize = 3;
-/// Tries for one blob; each goes on where the last one broke off.
+/// Tries for one blob; each resumes where the last one broke off.
 const TRIES: u32 = 5;
 
 pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress) -> Result<Image> {
@@ -35,7 +35,7 @@ pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress
     let host = reference.registry().to_owned();
     let mut failures = Vec::new();
     for endpoint in endpoints(&host, &images.registries) {
-        // Credentials go to the host that they are for, and not to its mirrors.
+        // Credentials go to their own host, and not to its mirrors.
         let auth = match images.registries.get(&endpoint.host).and_then(RegistryConfig::credentials) {
             _ if endpoint.host == host && request.auth.is_some() => request.auth.clone(),
             configured => configured,
@@ -46,15 +46,15 @@ pub(super) async fn pull(images: &Images, request: PullImage, progress: Progress
         };
         match pulled {
             Ok(image) => return Ok(image),
-            // A mirror that lacks it or is away is no reason not to ask the next.
+            // A mirror may lack the image or be away: the next host is asked.
             Err(error) => failures.push((endpoint.host, error)),
         }
     }
     Err(together(&name, failures))
 }
 
-/// The failures of all places that an image was asked of. The one that says most decides what happens next: an answer
-/// rather than none, and the image's own registry rather than its mirrors.
+/// Joins the failures of all hosts that were asked. The one that says most decides what happens next: an answer rather
+/// than none, and the image's own registry rather than its mirrors.
 fn together(name: &str, mut failures: Vec<(String, Error)>) -> Error {
     let says = |(_, error): &(String, Error)| match error.kind() {
         ErrorKind::Unavailable if error.retry_delay().is_none() => 0,
@@ -105,19 +105,19 @@ impl<'a> Pull<'a> {
         Ok(image)
     }
 
-    /// Whether the name stands for this very image already, ready to run.
+    /// Returns whether the name stands for this very image already, ready to run.
     async fn is_here(&self, image: &Image) -> Result<bool> {
         let target = self.images.store().target(&image.reference).await?;
         let same = target.is_some_and(|target| target.digest == image.digest.0);
-        // Something of it may be gone: then it is fetched again.
+        // Part of it may be gone: then it is fetched again.
         Ok(same && self.images.resolve(&image.reference).await.is_ok())
     }
 
-    /// Has what is missing of it, unpacks it, and names it.
+    /// Fetches what is missing, unpacks the image, and names it.
     async fn complete(&self, image: &Image, manifest: &Manifest, bytes: Vec<u8>) -> Result<()> {
         let store = self.images.store().leased().await?.of_place(self.repository.host());
         let named = match self.named(&store, image, manifest, bytes.clone()).await {
-            // What was here before the lease was taken by a garbage collection meanwhile: now it is fetched.
+            // A garbage collection has removed content that was here before the lease: now it is fetched.
             Err(error) if error.kind() == ErrorKind::NotFound => self.named(&store, image, manifest, bytes).await,
             done => done,
         };
@@ -127,13 +127,13 @@ impl<'a> Pull<'a> {
         Ok(())
     }
 
-    /// Has it unpacked, and under its name.
+    /// Unpacks the image and names it.
     async fn named(&self, store: &Store, image: &Image, manifest: &Manifest, bytes: Vec<u8>) -> Result<()> {
         let chain_id = self.unpacked(store, manifest).await?;
         finish(store, &image.reference, manifest, bytes, &image.digest.0, &chain_id).await
     }
 
-    /// Has all blobs and unpacks them.
+    /// Fetches all blobs and unpacks them.
     async fn unpacked(&self, store: &Store, manifest: &Manifest) -> Result<String> {
         let config = &manifest.config;
         limits::CONFIG.check(config.size).map_err(|error| {
@@ -144,7 +144,7 @@ impl<'a> Pull<'a> {
         store.unpack(&manifest.layers, config.diff_ids()).await
     }
 
-    /// The manifest for this node.
+    /// Fetches the manifest for this node.
     async fn manifest(&self) -> Result<Box<Found>> {
         let (bytes, digest) = self.repository.manifest(&self.version).await?;
         let mut search = Search::of(bytes, digest)?;
@@ -161,7 +161,7 @@ impl<'a> Pull<'a> {
         }
     }
 
-    /// Has the configuration and all layers, several at once.
+    /// Fetches the configuration and all layers, several at once.
     async fn blobs(&self, store: &Store, manifest: &Manifest) -> Result<()> {
         let mut seen = HashSet::new();
         let blobs: Vec<Descriptor> = manifest
@@ -190,7 +190,7 @@ impl<'a> Pull<'a> {
         fetches.buffer_unordered(PARALLEL).try_collect::<()>().await
     }
 
-    /// Refuses an image whose missing blobs have no room on the disk.
+    /// Refuses an image whose missing blobs do not fit on the disk.
     async fn check_room(&self, store: &Store, blobs: &[Descriptor]) -> Result<()> {
         let mut missing = 0_u64;
         for blob in blobs {
@@ -221,7 +221,7 @@ impl<'a> Pull<'a> {
                     );
                     tokio::time::sleep(Duration::from_millis(200) * 2_u32.pow(tries)).await;
                 }
-                // Nothing can go on with what is wrong.
+                // No try can resume from wrong content.
                 Err(error) if matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Other) => {
                     store.abort(&blob.digest).await;
                     return Err(error);
@@ -231,9 +231,9 @@ impl<'a> Pull<'a> {
         }
     }
 
-    /// Fetches a blob from where the last try broke off.
+    /// Fetches a blob, from where the last try broke off.
     async fn fetch(&self, store: &Store, blob: &Descriptor, received: &Arc<AtomicU64>) -> Result<()> {
-        // One that is there as a whole and does not count as such is wrong: it is written over.
+        // A complete write that did not become a blob is wrong: it is overwritten.
         let written = Some(store.written(&blob.digest).await).filter(|written| *written < blob.size).unwrap_or(0);
         let (offset, parts) = self.repository.blob(blob, written).await?;
         received.fetch_add(offset, Ordering::Relaxed);
@@ -245,7 +245,7 @@ impl<'a> Pull<'a> {
     }
 }
 
-/// Writes down what keeps the image, and names it.
+/// Writes the manifest and the labels that keep the image's content, and names the image.
 pub(super) async fn finish(
     store: &Store,
     name: &str,

@@ -1,7 +1,7 @@
 //! Image references: `[HOST/]PATH[:TAG][@DIGEST]`.
 //!
-//! Read by hand. The parser that comes with the type compiles an expression over all of Unicode's letters,
-//! which stays in memory with some 10 MiB: more than the rest of the agent (docs/benchmarks.md).
+//! Parsed by hand: the parser of the `Reference` type compiles an expression over all of Unicode's letters, which keeps
+//! some 10 MiB of memory: more than the rest of the agent (docs/benchmarks.md).
 
 use oci_spec::distribution::Reference;
 use stanchion_sdk::runtime::{Error, ErrorKind, Result};
@@ -11,10 +11,10 @@ const LONGEST_NAME: usize = 255;
 /// Longest tag.
 const LONGEST_TAG: usize = 128;
 
-/// Reads a reference as Docker completes it: `redis` is `docker.io/library/redis:latest`.
+/// Parses a reference and completes it as Docker does: `redis` is `docker.io/library/redis:latest`.
 ///
 /// # Errors
-/// `Invalid`, with what is wrong in it.
+/// `Invalid`, with the fault.
 pub(super) fn parse(text: &str) -> Result<Reference> {
     let wrong =
         |fault: String| Error::new(ErrorKind::Invalid, format!("image reference {text:?} is not valid")).because(fault);
@@ -44,7 +44,7 @@ pub(super) fn parse(text: &str) -> Result<Reference> {
     })
 }
 
-/// Name, tag and digest, as they are written.
+/// Splits a reference into name, tag and digest, as written.
 pub(crate) fn split(text: &str) -> (&str, Option<&str>, Option<&str>) {
     let (rest, digest) = match text.split_once('@') {
         Some((rest, digest)) => (rest, Some(digest)),
@@ -58,7 +58,7 @@ pub(crate) fn split(text: &str) -> (&str, Option<&str>, Option<&str>) {
     }
 }
 
-/// Host and path, completed.
+/// Splits a name into host and path, and completes them.
 fn split_host(name: &str) -> (String, String) {
     let looks_like_host = |part: &str| part.contains(['.', ':']) || part == "localhost";
     let (host, path) = match name.split_once('/') {
@@ -72,7 +72,7 @@ fn split_host(name: &str) -> (String, String) {
     }
 }
 
-/// A name or an address, with or without a port.
+/// Returns whether `host` is a name or an address, with or without a port.
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
@@ -88,7 +88,7 @@ fn is_host(host: &str) -> bool {
         && bracketed.map_or_else(|| name.split('.').all(is_label), is_address)
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+/// Returns whether `part` matches `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn is_component(part: &str) -> bool {
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let separators = part.split(|character: char| character.is_ascii_lowercase() || character.is_ascii_digit());
@@ -123,7 +123,7 @@ mod tests {
 
     const HEX: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
-    /// The type's own parser, where nothing but the answer counts, is the measure.
+    /// Compares with the type's own parser, whose memory does not matter here.
     #[test]
     fn references_are_read_as_their_type_reads_them() {
         for text in [

@@ -1,4 +1,4 @@
-//! What goes wrong with a registry, in our words. No credentials are in them.
+//! Errors of registries, in our words. They contain no credentials.
 
 use std::{error::Error as StdError, io};
 
@@ -13,19 +13,19 @@ use stanchion_sdk::{
 use super::{repository::HUB, retry, transfer};
 use crate::limits;
 
-/// Whom something was asked of.
+/// Registry and repository of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub host: String,
     pub repository: String,
-    /// Where its settings are.
+    /// Name of the registry's settings, for messages.
     pub settings: String,
-    /// Whether it is shown a certificate.
+    /// Whether the settings have a client certificate for it.
     pub has_certificate: bool,
 }
 
 impl Asked {
-    /// No answer came.
+    /// Returns the error for a request without an answer.
     pub fn unanswered(&self, error: reqwest::Error) -> Error {
         let place = self.place(error.url());
         // The address of a blob may be all that is needed to get it (I10).
@@ -42,7 +42,7 @@ impl Asked {
         }
     }
 
-    /// The registry, or where it has sent us.
+    /// Names the registry, or the host to which it has redirected.
     fn place(&self, at: Option<&Url>) -> String {
         let host = &self.host;
         let elsewhere = at.and_then(Url::host_str).filter(|it| !host.contains(it) && *it != HUB);
@@ -61,7 +61,7 @@ impl Asked {
         Error::new(ErrorKind::Permission, message)
     }
 
-    /// An answer that is not what was asked for; `version` is of which manifest or blob.
+    /// Returns the error for an unexpected answer; `version` is the tag or digest of the manifest or blob.
     pub async fn refused(&self, answer: Response, version: &str) -> Error {
         let (status, busy) = (answer.status(), retry::after(answer.headers()));
         let text = transfer::start(answer, limits::REFUSAL).await;
@@ -76,7 +76,7 @@ impl Asked {
             429 => busy_until(format!("registry {host}"), busy),
             500.. => Error::new(ErrorKind::Unavailable, format!("registry {host} is in trouble ({})", status.as_u16()))
                 .because(text),
-            // nginx speaks of certificates when the connection is made.
+            // nginx answers so when the client certificate is missing or wrong.
             400 if text.contains("SSL certificate") => self.certificate(&format!("registry {host}")).because(text),
             _ if says("UNKNOWN") => self.not_found(version),
             _ if says("DENIED") => self.forbidden(status),
@@ -85,7 +85,7 @@ impl Asked {
         }
     }
 
-    /// It wants other credentials, or some.
+    /// Returns the error for a registry that wants other credentials, or some.
     pub fn unauthorized(&self) -> Error {
         let (host, settings) = (&self.host, &self.settings);
         let hint = format!(
@@ -95,7 +95,7 @@ impl Asked {
         Error::new(ErrorKind::Permission, hint)
     }
 
-    /// Where it sends us credentials are wanted, which would be given to somebody else than the registry.
+    /// Returns the error for a redirect to a host that wants credentials: ours are for the registry only.
     pub fn wanted_elsewhere(&self, at: &Url) -> Error {
         let (host, settings) = (&self.host, &self.settings);
         let other = format!("{}://{}", at.scheme(), SHOWN.cut(at.host_str().unwrap_or_default()));
@@ -106,7 +106,7 @@ impl Asked {
         Error::new(ErrorKind::Permission, message)
     }
 
-    /// It wants a password, and there is an identity token.
+    /// Returns the error for a registry that wants a password while an identity token is set.
     pub fn wants_password(&self) -> Error {
         let (host, settings) = (&self.host, &self.settings);
         let message = format!(
@@ -115,7 +115,7 @@ impl Asked {
         Error::new(ErrorKind::Permission, message)
     }
 
-    /// It is reached over TLS, and its token server is not.
+    /// Returns the error for a registry with TLS whose token server has none.
     pub fn unprotected(&self, realm: &Url) -> Error {
         let (host, settings) = (&self.host, &self.settings);
         let server = SHOWN.cut(realm.host_str().unwrap_or_default());
@@ -127,12 +127,12 @@ impl Asked {
         Error::new(ErrorKind::Permission, message)
     }
 
-    /// Its token server gives none.
+    /// Returns the error for a token server that gives no token.
     pub async fn no_token(&self, answer: Response, has_identity: bool) -> Error {
         let (status, busy) = (answer.status().as_u16(), retry::after(answer.headers()));
         let server = answer.url().host_str().unwrap_or_default();
         let server = format!("the token server {} of registry {}", SHOWN.cut(server), self.host);
-        // Its text is not shown: it may repeat what it was sent (I10).
+        // Its text is not shown: it may repeat the credentials (I10).
         match status {
             429 => busy_until(server, busy),
             400.. if status < 500 && has_identity => {
@@ -165,35 +165,36 @@ fn busy_until(who: String, delay: std::time::Duration) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{who} has had too many requests (429)")).retry_after(delay)
 }
 
-/// The codes of errors in a text as distribution's specification has it.
+/// Returns the error codes of an answer (distribution specification).
 fn codes(text: &[u8]) -> Vec<String> {
     let text: Value = serde_json::from_slice(text).unwrap_or_default();
     let errors = text["errors"].as_array().cloned().unwrap_or_default();
     errors.iter().filter_map(|error| error["code"].as_str().map(str::to_uppercase)).collect()
 }
 
-/// A text in one line, and not all of a page.
+/// Returns a text as one line, cut to a bounded length.
 fn shown(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let line: Vec<_> = text.split_whitespace().collect();
     SHOWN.cut(&line.join(" ")).into_owned()
 }
 
-/// What TLS says against it.
+/// Returns the TLS error among the causes, if any.
 fn tls_failure<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(found) = cause.downcast_ref() {
             return Some(found);
         }
-        // What an I/O error wraps is not among its sources.
+        // The error that an I/O error wraps is not among its sources.
         let wrapped = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = wrapped.map(|cause| cause as &(dyn StdError + 'static)).or_else(|| cause.source());
     }
     None
 }
 
-/// Whether a server says by it that it lacks a certificate, or takes another. Which of them it says differs.
+/// Returns whether a server says by this alert that it lacks a client certificate, or wants another. Servers differ in
+/// the alert that they send.
 fn is_of_certificate(alert: Alert) -> bool {
     matches!(
         alert,

@@ -1,4 +1,4 @@
-//! Registries: which hosts are asked for an image, and what is kept of them from one pull to the next.
+//! Registries: hosts to ask for an image, and the state that is kept from one pull to the next.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,15 +11,15 @@ use stanchion_sdk::runtime::{RegistryAuth, Result};
 
 use super::{RegistryConfig, sign_in::SignIn, tls::Tls};
 
-/// A host to pull from.
+/// Host to pull from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub host: String,
     pub plain: bool,
     pub tls: Tls,
-    /// Its repositories are below this path.
+    /// Path prefix of its repositories.
     prefix: String,
-    /// What images are called there, in place of their names.
+    /// Rewrites of repository names: patterns and replacements.
     rewrite: Vec<(String, String)>,
 }
 
@@ -31,10 +31,10 @@ impl Endpoint {
         Self { host: host.to_owned(), plain, tls, prefix: String::new(), rewrite: Vec::new() }
     }
 
-    /// What a repository is called there.
+    /// Returns the name of a repository on this host.
     pub fn repository(&self, name: &str) -> String {
         let renamed = self.rewrite.iter().find_map(|(pattern, name_there)| {
-            // Checked when the settings were read.
+            // The settings' check has compiled it before.
             let there = Regex::new(pattern).ok()?.replace_all(name, name_there.as_str()).into_owned();
             (there != name).then_some(there)
         });
@@ -42,7 +42,7 @@ impl Endpoint {
     }
 }
 
-/// The hosts that are asked for an image of `host`: its mirrors in order, then itself.
+/// Returns the hosts to ask for an image of `host`: its mirrors in order, then itself.
 pub(super) fn endpoints(host: &str, registries: &BTreeMap<String, RegistryConfig>) -> Vec<Endpoint> {
     let config = registries.get(host).or_else(|| registries.get("*")).cloned().unwrap_or_default();
     let mirror = |mirror: &String| {
@@ -59,7 +59,7 @@ pub(super) fn endpoints(host: &str, registries: &BTreeMap<String, RegistryConfig
     config.mirrors.iter().map(mirror).chain([Endpoint::of(host, plain, registries)]).collect()
 }
 
-/// Whether a host is reached over plain HTTP: this machine is, unless certificates are set for it.
+/// Returns whether a host is reached over plain HTTP: loopback is, unless certificates are set for it.
 fn is_plain(host: &str, registries: &BTreeMap<String, RegistryConfig>) -> bool {
     let config = registries.get(host);
     let has_certificates = config.is_some_and(|it| it.ca_file.is_some() || it.cert_file.is_some());
@@ -72,26 +72,26 @@ fn is_loopback(host: &str) -> bool {
     name == "localhost" || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
-/// HTTP clients and sign-ins, made once.
+/// HTTP clients and sign-ins, shared by all pulls.
 #[derive(Clone, Default)]
 pub(super) struct Clients(Arc<Mutex<Known>>);
 
 #[derive(Default)]
 struct Known {
-    /// Each with the fingerprint of the files it was made of. Making one reads all root certificates of the node: hosts of
-    /// which the settings say the same share it.
+    /// Clients, each with the fingerprint of its certificate files. Making one reads all root certificates of the node,
+    /// so hosts with the same settings share it.
     clients: HashMap<Tls, ([u8; 32], Client)>,
     sign_ins: HashMap<Account, Arc<SignIn>>,
 }
 
-/// A host, whether it is reached over plain HTTP, and the credentials for it.
+/// Host, whether it is reached over plain HTTP, and the credentials for it.
 type Account = (String, bool, Option<RegistryAuth>);
 
 impl Clients {
-    /// The client for a host, and what is known of signing in there.
+    /// Returns the client for a host, and the state of signing in there.
     ///
     /// # Errors
-    /// `Invalid`: its certificates are not what they should be.
+    /// `Invalid`: its certificates cannot be used.
     pub async fn of(&self, endpoint: &Endpoint, auth: Option<RegistryAuth>) -> Result<(Client, Arc<SignIn>)> {
         let files = endpoint.tls.read().await?;
         let fingerprint = files.fingerprint();
@@ -108,7 +108,7 @@ impl Clients {
         if let Some(sign_in) = known.sign_ins.get(&account) {
             return Ok((client, Arc::clone(sign_in)));
         }
-        // Passwords that are given anew every few hours do not pile up.
+        // Passwords that are renewed every few hours must not pile up.
         known.sign_ins.retain(|_, sign_in| Arc::strong_count(sign_in) > 1 || sign_in.has_tokens());
         let sign_in = Arc::new(SignIn::new(auth));
         known.sign_ins.insert(account, Arc::clone(&sign_in));
@@ -116,7 +116,7 @@ impl Clients {
     }
 }
 
-// Without what it holds: passwords and tokens (I10).
+// Omits passwords and tokens (I10).
 impl std::fmt::Debug for Clients {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Clients").finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! One repository of a registry: its manifests and blobs over distribution's API.
+//! One repository of a registry: manifests and blobs over the distribution API.
 
 use std::sync::Arc;
 
@@ -28,23 +28,23 @@ const ACCEPTED: &str = "application/vnd.oci.image.manifest.v1+json, application/
                         application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker Hub's registry, which references call `docker.io`.
 pub(super) const HUB: &str = "index.docker.io";
-/// How often in a row one is sent on.
+/// Most redirects in a row.
 const REDIRECTS: usize = 10;
 
-/// A repository, and how it is asked.
+/// Repository with its HTTP client and sign-in.
 pub(super) struct Repository {
     http: Client,
     sign_in: Arc<SignIn>,
     asked: Asked,
-    /// `…/v2/`
+    /// Base URL of the API, `…/v2/`.
     api: Url,
 }
 
 impl Repository {
-    /// The repository that an image of that name is in at `endpoint`, whose settings are there.
+    /// Makes the repository of image `name` at `endpoint`; `settings` names the registry's settings in messages.
     ///
     /// # Errors
-    /// `Invalid`: the host is none.
+    /// `Invalid`: the host is not a valid name.
     pub fn new(
         endpoint: &Endpoint,
         name: &str,
@@ -66,12 +66,12 @@ impl Repository {
         Ok(Self { http, sign_in, asked, api })
     }
 
-    /// The registry's host.
+    /// Returns the registry's host.
     pub fn host(&self) -> &str {
         &self.asked.host
     }
 
-    /// A manifest or an index, by tag or digest, as it was written, and its digest.
+    /// Fetches a manifest or an index by tag or digest. Returns its exact bytes and its digest.
     pub async fn manifest(&self, version: &str) -> Result<(Vec<u8>, String)> {
         let headers = HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(ACCEPTED))]);
         let answer = self.get("manifests", version, headers).await?;
@@ -91,13 +91,14 @@ impl Repository {
         }
     }
 
-    /// A blob that is held in memory.
+    /// Fetches a blob into memory.
     pub async fn small_blob(&self, blob: &Descriptor, limit: Limit) -> Result<Vec<u8>> {
         let answer = self.get("blobs", &blob.digest, HeaderMap::new()).await?;
         self.document(answer, limit).await
     }
 
-    /// A blob, and where in it what comes begins: where it was asked to, or at its start. It ends at its size.
+    /// Streams a blob from `from` on, or from its start. Returns the offset at which the stream begins; it ends at the
+    /// blob's size.
     pub async fn blob(
         &self,
         blob: &Descriptor,
@@ -122,12 +123,12 @@ impl Repository {
             Some(length) if length != left => {
                 Err(wrong(format!("{length} bytes, not the {left} that the manifest says,")))
             }
-            // Their address may be secret (I10).
+            // The addresses in errors may be secret (I10).
             _ => Ok((begins, transfer::bounded(answer.bytes_stream().map_err(reqwest::Error::without_url), left))),
         }
     }
 
-    /// A document that is held in memory. One that says that it is too large is not read.
+    /// Reads a document into memory. One that announces too large a size is not read.
     async fn document(&self, answer: Response, limit: Limit) -> Result<Vec<u8>> {
         let from = |error: Error| error.context(format!("reading an answer of registry {}", self.asked.host));
         transfer::whole(answer, limit).await.map_err(|error| from(error.into_error(&self.asked)))
@@ -153,7 +154,8 @@ impl Repository {
         }
     }
 
-    /// Asks again with what a refusal says is wanted: tokens may end before their time, and registries come to want others.
+    /// Asks again with what a refusal asks for: tokens may end before their time, and registries may change what they
+    /// want.
     async fn get_again(
         &self,
         url: &Url,
@@ -169,7 +171,7 @@ impl Repository {
         }
     }
 
-    /// Asks, and goes where it is sent. By hand: what is shown stays with the host that it is for.
+    /// Sends a request and follows redirects: credentials stay with the host that they are for.
     async fn follow(&self, url: &Url, headers: &HeaderMap, shown: Option<&Authorization>) -> Result<Response> {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS {
@@ -187,13 +189,13 @@ impl Repository {
         Err(Error::new(ErrorKind::Other, format!("registry {} sends us in a circle", self.asked.host)))
     }
 
-    /// Tells whether an answer is the registry's own. Of where it sends us nobody knows that it may have the credentials, nor
-    /// that its token server may.
+    /// Returns whether an answer is the registry's own. A host that it redirects to is not known to be entitled to the
+    /// credentials, nor is that host's token server.
     fn is_its_own(&self, answer: &Response) -> bool {
         answer.url().origin() == self.api.origin()
     }
 
-    /// What is to be shown for this repository.
+    /// Returns the credentials to send for this repository.
     async fn authorization(&self) -> Result<Option<Authorization>> {
         let repository = &self.asked.repository;
         match self.challenge().await? {
@@ -212,7 +214,8 @@ impl Repository {
         }
     }
 
-    /// What the registry wants. It is asked before anything else: without, some give only what is for everybody.
+    /// Returns what the registry wants. It is asked first: without credentials, some registries give only public
+    /// content.
     async fn challenge(&self) -> Result<Challenge> {
         if let Some(known) = self.sign_in.challenge() {
             return Ok(known);
@@ -220,14 +223,14 @@ impl Repository {
         let answer = self.follow(&self.api, &HeaderMap::new(), None).await?;
         let said = Challenge::of(answer.headers()).filter(|_| self.is_its_own(&answer));
         let is_in_trouble = answer.status().is_server_error() || answer.status() == StatusCode::TOO_MANY_REQUESTS;
-        // Read to its end, the connection serves the next request too.
+        // Once the body is read, the connection serves the next request too.
         transfer::start(answer, limits::GREETING).await;
         let said = said.or_else(|| (!is_in_trouble).then_some(Challenge::Nothing));
         self.sign_in.learn(said.clone());
         Ok(said.unwrap_or(Challenge::Nothing))
     }
 
-    /// A token to read this repository with.
+    /// Fetches a token to read this repository with.
     async fn token(&self, server: &TokenServer) -> Result<Token> {
         let scope = format!("repository:{}:pull", self.asked.repository);
         let mut query = vec![("scope", scope.as_str())];
@@ -241,7 +244,7 @@ impl Repository {
         let answer = match identity {
             Some(token) => {
                 query.extend([("grant_type", "refresh_token"), ("client_id", "stanchion"), ("refresh_token", token)]);
-                // Not to where it may be sent on: the token is in it.
+                // No redirects: the token is in the body.
                 let request = self.http.post(server.realm.clone()).form(&query);
                 request.send().await.map_err(|error| self.asked.unanswered(error))?
             }
@@ -263,13 +266,13 @@ impl Repository {
     }
 }
 
-/// Where an answer sends us, if it does.
+/// Returns the target of a redirect.
 fn sent_to(answer: &Response) -> Option<Url> {
     let place = answer.headers().get(LOCATION).filter(|_| answer.status().is_redirection())?;
     answer.url().join(place.to_str().ok()?).ok()
 }
 
-/// Where a part of a blob begins, as the answer says it: `bytes 5-9/10`.
+/// Returns where a part of a blob begins, from `Content-Range`: `bytes 5-9/10`.
 fn begins(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.trim().parse().ok()

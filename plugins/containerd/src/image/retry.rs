@@ -1,4 +1,4 @@
-//! When a registry that has had too many requests wants to be asked again (RFC 9110, 10.2.3).
+//! Delay before a busy registry may be asked again (RFC 9110, 10.2.3).
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use jiff::{Timestamp, fmt::rfc2822};
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 use stanchion_sdk::clock;
 
-/// When the registry does not say.
+/// Delay when the registry names none.
 const UNSAID: Duration = Duration::from_secs(30);
-/// The longest that is believed.
+/// Longest delay that is believed.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How long a registry wants to be left alone, by the headers of its answer. What it says as a time of day is taken from its own
+/// Returns how long a registry wants to be left alone, by its answer's headers. A date counts from the answer's own
 /// `Date`: this node's clock may be wrong by hours.
 pub(super) fn after(headers: &HeaderMap) -> Duration {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
@@ -19,7 +19,7 @@ pub(super) fn after(headers: &HeaderMap) -> Duration {
     text(RETRY_AFTER).and_then(|value| delay(value, date.unwrap_or_else(clock::now))).unwrap_or(UNSAID)
 }
 
-/// The header's value, at most an hour: seconds, a date, or, as Docker Hub has it, seconds since 1970.
+/// Parses the header's value, at most an hour: seconds, a date, or, as Docker Hub sends it, seconds since 1970.
 fn delay(value: &str, now: Timestamp) -> Option<Duration> {
     let until = |at: Timestamp| Duration::try_from(at.duration_since(now)).unwrap_or_default();
     let asked = match value.trim().parse::<i64>() {

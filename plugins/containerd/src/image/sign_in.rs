@@ -1,4 +1,4 @@
-//! What a registry wants to be shown by those who pull: nothing, a password, or a token that a server gives.
+//! Sign-in to a registry for pulls: nothing, a password, or a token from a token server.
 
 use std::{
     collections::HashMap,
@@ -14,12 +14,12 @@ use reqwest::{
 use stanchion_sdk::runtime::RegistryAuth;
 use tokio::time::Instant;
 
-/// How long a token is good for whose server does not say (distribution's token specification).
+/// Validity of a token whose server does not say (distribution's token specification).
 const UNSAID: Duration = Duration::from_secs(60);
-/// The longest that a token is kept for.
+/// Longest time for which a token is kept.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// What a registry wants.
+/// Credentials that a registry wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     Nothing,
@@ -27,16 +27,16 @@ pub(super) enum Challenge {
     Bearer(TokenServer),
 }
 
-/// Who gives tokens for a registry.
+/// Server that gives tokens for a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TokenServer {
     pub realm: Url,
-    /// What it knows the registry by.
+    /// The token server's name for the registry.
     pub service: String,
 }
 
 impl Challenge {
-    /// What an answer says is wanted; of several, a token.
+    /// Reads what an answer wants; among several, a token.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let texts = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let parsed = texts.flat_map(|text| ChallengeParser::new(text).map_while(Result::ok));
@@ -61,7 +61,7 @@ impl Challenge {
     }
 }
 
-/// What is shown. No Debug (I10).
+/// Credentials of a request. No Debug (I10).
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Authorization {
     Basic(RegistryAuth),
@@ -69,7 +69,7 @@ pub(super) enum Authorization {
 }
 
 impl Authorization {
-    /// The request with it.
+    /// Adds the credentials to a request.
     pub fn on(&self, request: RequestBuilder) -> RequestBuilder {
         match self {
             Self::Basic(auth) => request.basic_auth(&auth.username, Some(&auth.password)),
@@ -78,25 +78,25 @@ impl Authorization {
     }
 }
 
-/// A token for one repository. No Debug (I10).
+/// Token for one repository. No Debug (I10).
 pub(super) struct Token {
     pub text: String,
     until: Instant,
 }
 
 impl Token {
-    /// The token in the answer of a server that was asked then.
+    /// Reads the token in an answer; `asked` is the time of the request.
     pub fn read(answer: &[u8], asked: Instant) -> Option<Self> {
         let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
         let text = ["access_token", "token"].iter().find_map(|key| answer[key].as_str().filter(|it| !it.is_empty()))?;
         let good_for = answer["expires_in"].as_u64().filter(|seconds| *seconds > 0).map(Duration::from_secs);
-        // Some of it is left for the way.
+        // A tenth is left for the way.
         let until = asked + good_for.unwrap_or(UNSAID).min(LONGEST) * 9 / 10;
         Some(Self { text: text.to_owned(), until })
     }
 }
 
-/// One account at a registry: what is wanted of it, and the tokens it has been given.
+/// Account at a registry: what the registry wants, and the tokens it has given.
 pub(super) struct SignIn {
     auth: Option<RegistryAuth>,
     state: Mutex<State>,
@@ -105,7 +105,7 @@ pub(super) struct SignIn {
 #[derive(Default)]
 struct State {
     challenge: Option<Challenge>,
-    /// By repository.
+    /// Tokens by repository.
     tokens: HashMap<String, Token>,
 }
 
@@ -114,7 +114,7 @@ impl SignIn {
         Self { auth, state: Mutex::default() }
     }
 
-    /// User name and password.
+    /// Returns user name and password.
     pub fn password(&self) -> Option<&RegistryAuth> {
         self.auth.as_ref().filter(|auth| auth.identity_token.is_empty())
     }
@@ -123,17 +123,17 @@ impl SignIn {
         self.auth.as_ref().map(|auth| auth.identity_token.as_str()).filter(|token| !token.is_empty())
     }
 
-    /// What the registry wants, where it is known.
+    /// Returns what the registry wants, if known.
     pub fn challenge(&self) -> Option<Challenge> {
         self.state().challenge.clone()
     }
 
-    /// Notes what it wants, or that this is not known.
+    /// Notes what the registry wants; `None` for unknown.
     pub fn learn(&self, challenge: Option<Challenge>) {
         self.state().challenge = challenge;
     }
 
-    /// A token for a repository that is still good.
+    /// Returns a token for a repository that is still valid.
     pub fn token(&self, repository: &str) -> Option<String> {
         let now = stanchion_sdk::clock::instant();
         self.state().tokens.get(repository).filter(|token| token.until > now).map(|token| token.text.clone())
@@ -146,12 +146,12 @@ impl SignIn {
         state.tokens.insert(repository.to_owned(), token);
     }
 
-    /// Forgets a token that is not taken.
+    /// Forgets a token that was refused.
     pub fn forget(&self, repository: &str) {
         self.state().tokens.remove(repository);
     }
 
-    /// Whether something would be lost with it.
+    /// Returns whether a valid token would be lost with it.
     pub fn has_tokens(&self) -> bool {
         let now = stanchion_sdk::clock::instant();
         self.state().tokens.values().any(|token| token.until > now)

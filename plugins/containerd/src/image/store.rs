@@ -31,30 +31,31 @@ use tokio_util::{bytes::Bytes, sync::CancellationToken};
 
 use crate::client::{Client, failed, is_gone};
 
-/// Lifetime of a lease that its maker does not end, s.
+/// Lifetime of a lease that its owner does not end, s.
 const LEASE_SECONDS: i64 = 3600;
-/// The time for which the content of a pull that was cut off is kept for the next one.
+/// Time for which the content of an interrupted pull is kept for the next one.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// One containerd namespace's content, snapshots and image names.
+/// Content, snapshots and image names of one containerd namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     client: Client,
     snapshotter: Arc<str>,
-    /// The place that blobs come from. A transfer from one place, broken off or slow, is apart from those from other places.
+    /// Host or archive that blobs come from. Partial writes are kept apart by it: a slow or broken transfer concerns
+    /// one host.
     scope: Arc<str>,
-    /// Ends with the last copy.
+    /// Ends with the last clone.
     lease: Option<Arc<Lease>>,
 }
 
-/// Keeps what is being made from garbage collection; ended when the last user is gone.
+/// Lease that keeps unfinished content from garbage collection; ended when the last user is gone.
 #[derive(Debug)]
 struct Lease {
     client: Client,
     id: String,
-    /// `true` once the work under the lease has come to its end, well or not.
+    /// `true` once the work under the lease has ended, well or not.
     is_over: AtomicBool,
-    /// `true` if nobody can go on with the content that the work has left.
+    /// `true` if nobody can reuse the content that the work has left.
     is_wrong: AtomicBool,
 }
 
@@ -67,7 +68,7 @@ impl Drop for Lease {
             #[allow(clippy::disallowed_methods, reason = "one call that nobody waits for; the lease expires anyway")]
             tokio.spawn(async move {
                 if is_cut_off {
-                    // A pull that wants the content again by then goes on with it; else containerd frees its disk now.
+                    // A pull that wants the content within this time resumes it; else containerd frees its disk now.
                     tokio::time::sleep(KEPT).await;
                 }
                 let request = client.request(DeleteRequest { id, sync: is_to_be_freed });
@@ -84,12 +85,12 @@ impl Store {
         Self { client, snapshotter, scope: "".into(), lease: None }
     }
 
-    /// The same store, for blobs from another place.
+    /// Returns the same store, for blobs from another place.
     pub fn of_place(self, place: &str) -> Self {
         Self { scope: place.into(), ..self }
     }
 
-    /// Notes that the work under the store's lease has come to its end. Content that was wrong is not kept.
+    /// Notes that the work under the store's lease has ended. Wrong content is not kept.
     pub fn end<T>(&self, made: &Result<T>) {
         let is_wrong = |error: &Error| matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Other);
         if let Some(lease) = &self.lease {
@@ -98,7 +99,7 @@ impl Store {
         }
     }
 
-    /// Returns the same store with a lease: content that is made through it is kept while it lives.
+    /// Returns the same store with a lease: containerd keeps content that is made through it while the lease exists.
     pub async fn leased(&self) -> Result<Self> {
         let id = format!("stanchion-{}", unique());
         let expire = stanchion_sdk::clock::now().checked_add(jiff::SignedDuration::from_secs(LEASE_SECONDS));
@@ -117,14 +118,14 @@ impl Store {
         Ok(Self { client: self.client.with_lease(header), lease: Some(lease), ..self.clone() })
     }
 
-    /// Every image name.
+    /// Lists all image names.
     pub async fn images(&self) -> Result<Vec<Image>> {
         let request = self.client.request(ListImagesRequest::default());
         let answer = self.client.images().list(request).await;
         answer.map(|answer| answer.into_inner().images).map_err(|status| failed("listing the images", &status))
     }
 
-    /// Returns the descriptor that an image's name stands for; `None` if there is no such name.
+    /// Returns the descriptor of an image's name; `None` if there is no such name.
     pub async fn target(&self, name: &str) -> Result<Option<Descriptor>> {
         let request = self.client.request(GetImageRequest { name: name.to_owned() });
         match self.client.images().get(request).await {
@@ -149,7 +150,7 @@ impl Store {
         named.map_err(|status| failed(format!("naming image {name}"), &status))
     }
 
-    /// Forgets a name; `sync` waits for the garbage collection that follows.
+    /// Removes a name; `sync` waits for the garbage collection that follows.
     pub async fn forget(&self, name: &str, sync: bool) -> Result<()> {
         let request = DeleteImageRequest { name: name.to_owned(), sync, ..DeleteImageRequest::default() };
         match self.client.images().delete(self.client.request(request)).await {
@@ -158,7 +159,7 @@ impl Store {
         }
     }
 
-    /// The directory of the snapshotter; that of the blobs, where it does not tell.
+    /// Returns the directory of the snapshotter, or that of the blobs if containerd does not tell.
     pub async fn root(&self) -> Result<PathBuf> {
         let plugins = [("io.containerd.snapshotter.v1", &*self.snapshotter), ("io.containerd.content.v1", "content")];
         let filters = plugins.map(|(kind, id)| format!("type=={kind},id=={id}")).to_vec();
@@ -180,9 +181,9 @@ impl Store {
         }
     }
 
-    /// Refuses content that the disk of the images has no room for, before it is fetched.
+    /// Refuses content that does not fit on the images' disk, before it is fetched.
     pub async fn check_room(&self, bytes: u64) -> Result<()> {
-        // If containerd does not tell its directory, or that cannot be seen from here, containerd's own errors report a full disk.
+        // Without a directory that is visible from here, containerd's own errors report a full disk.
         let Ok(root) = self.root().await else { return Ok(()) };
         let found = tokio::task::spawn_blocking(move || disk::image_store(root, Vec::new())).await;
         match found {
@@ -196,7 +197,7 @@ impl Store {
         }
     }
 
-    /// A small blob as a whole.
+    /// Reads a small blob into memory.
     pub async fn read(&self, digest: &str, limit: Limit) -> Result<Vec<u8>> {
         let wrong = |status: &Status| failed(format!("reading blob {digest}"), status);
         let request = self.client.request(ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 });
@@ -212,14 +213,14 @@ impl Store {
         Ok(blob)
     }
 
-    /// Returns the size of the part of a blob that an earlier, broken write has left, bytes.
+    /// Returns how much of a blob an earlier, broken write has left, bytes.
     pub async fn written(&self, digest: &str) -> u64 {
         let request = self.client.request(StatusRequest { r#ref: self.ingest(digest) });
         let status = self.client.content().status(request).await.ok().and_then(|answer| answer.into_inner().status);
         status.and_then(|status| u64::try_from(status.offset).ok()).unwrap_or(0)
     }
 
-    /// Frees the part of a blob that a broken write has left: nobody can go on with it.
+    /// Removes what a broken write has left of a blob: no try can resume it.
     pub async fn abort(&self, digest: &str) {
         let request = self.client.request(AbortRequest { r#ref: self.ingest(digest) });
         if let Err(status) = self.client.content().abort(request).await
@@ -233,7 +234,7 @@ impl Store {
         format!("stanchion-{}-{digest}", self.scope)
     }
 
-    /// Writes a blob from `offset` on. containerd checks size and digest before it counts as there.
+    /// Writes a blob from `offset` on. containerd checks size and digest before the blob exists.
     pub async fn write(
         &self,
         blob: &oci::Descriptor,
@@ -271,12 +272,12 @@ impl Store {
             }
         });
         let commit = stream::once(async move { Some(last(WriteAction::Commit, total, Vec::new(), labels)) });
-        // After a broken part nothing more is sent: the ingest stays, for the next try to go on from.
+        // After a broken part nothing more is sent: the ingest stays, and the next try resumes it.
         let messages = data
             .chain(commit)
             .take_while(|message| std::future::ready(message.is_some()))
             .filter_map(std::future::ready);
-        // The connection holds the messages, and would ask for more of them when nobody waits for the answer any more.
+        // The connection owns the messages, and would ask for more of them after the caller has gone.
         let cut_off = CancellationToken::new();
         let messages = messages.take_until(cut_off.clone().cancelled_owned());
         let _cut_off = cut_off.drop_guard();
@@ -296,7 +297,7 @@ impl Store {
         }
     }
 
-    /// Writes a blob that is in memory.
+    /// Writes a blob from memory.
     pub async fn write_all(
         &self,
         blob: &oci::Descriptor,
@@ -310,7 +311,7 @@ impl Store {
     /// Adds labels to a blob.
     pub async fn label(&self, digest: &str, labels: HashMap<String, String>) -> Result<()> {
         if labels.is_empty() {
-            // An update of no labels would be one of all.
+            // An update without a mask would change all labels.
             return Ok(());
         }
         let paths = labels.keys().map(|label| format!("labels.{label}")).collect();
@@ -331,7 +332,7 @@ impl Store {
         }
     }
 
-    /// Unpacks layers one on the other; the snapshot of the last.
+    /// Unpacks layers one on the other. Returns the snapshot of the last.
     pub async fn unpack(&self, layers: &[oci::Descriptor], diff_ids: &[String]) -> Result<String> {
         if layers.len() != diff_ids.len() {
             let message = format!("the image has {} layers and {} diff ids", layers.len(), diff_ids.len());
@@ -398,7 +399,7 @@ impl Store {
         committed.map(drop)
     }
 
-    /// The label that keeps an image's files while its configuration is kept; an image may have no files.
+    /// Returns the label that keeps an image's files while its configuration is kept; an image may have no files.
     pub fn snapshot_label(&self, chain_id: &str) -> HashMap<String, String> {
         if chain_id.is_empty() {
             return HashMap::new();
@@ -407,7 +408,7 @@ impl Store {
     }
 }
 
-/// The labels that keep an image's blobs while its manifest is kept.
+/// Returns the labels that keep an image's blobs while its manifest is kept.
 pub(super) fn content_labels<'a>(digests: impl Iterator<Item = &'a str>) -> HashMap<String, String> {
     let label = |(index, digest): (usize, &str)| (format!("containerd.io/gc.ref.content.{index}"), digest.to_owned());
     digests.enumerate().map(label).collect()
@@ -422,7 +423,7 @@ pub(super) fn descriptor(media_type: &str, digest: &str, size: u64) -> Descripto
     }
 }
 
-/// Names of the snapshots of layers, each on those before it (OCI image specification, ChainID).
+/// Returns the names of the layers' snapshots, each for a layer and those before it (OCI image specification, ChainID).
 pub(super) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
@@ -445,7 +446,7 @@ fn write_error(status: &Status, tried: &str) -> Error {
     }
 }
 
-/// Text that no other process uses.
+/// Returns text that no other process uses.
 fn unique() -> String {
     use std::sync::atomic::{AtomicU64, Ordering};
     static NEXT: AtomicU64 = AtomicU64::new(0);

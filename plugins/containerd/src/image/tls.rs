@@ -1,4 +1,4 @@
-//! Certificates: the authorities that a registry's certificate is checked with, and the certificate that a registry is shown.
+//! Certificates: authorities for a registry's certificate, and the client certificate that a registry is shown.
 
 use std::{
     error::Error as _,
@@ -14,7 +14,7 @@ use stanchion_untrusted::Links;
 
 use crate::limits::CERTIFICATES;
 
-/// The settings about certificates.
+/// Certificate settings of a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Tls {
     pub ca_file: Option<PathBuf>,
@@ -23,19 +23,19 @@ pub(super) struct Tls {
     pub insecure: bool,
 }
 
-/// The present content of the settings' files: certificates are renewed while the agent runs. It has no `Debug`, since a private
-/// key is part of it (I10).
+/// Current content of the settings' files: certificates are renewed while the agent runs. It has no `Debug`, since it
+/// contains a private key (I10).
 pub(super) struct Files {
     authorities: Vec<u8>,
-    /// Certificates and key, or nothing.
+    /// Client certificate and key, or empty.
     identity: Vec<u8>,
 }
 
 impl Tls {
-    /// Reads its files. Authorities that cannot be read are told and left out: the node's own may do.
+    /// Reads the files. Unreadable authorities are logged and left out: the node's own may suffice.
     ///
     /// # Errors
-    /// `Invalid`: there is no certificate to show, or no key of it.
+    /// `Invalid`: the client certificate or its key is missing or unusable.
     pub async fn read(&self) -> Result<Files> {
         let authorities = match &self.ca_file {
             None => Vec::new(),
@@ -56,10 +56,10 @@ impl Tls {
         Ok(Files { authorities, identity })
     }
 
-    /// A client that goes by them. It follows no redirects.
+    /// Makes a client that uses them. It follows no redirects.
     ///
     /// # Errors
-    /// `Invalid`: the content of the files is not as it should be.
+    /// `Invalid`: the files' content is unusable.
     pub fn client(&self, files: &Files) -> Result<Client> {
         let mut client = Client::builder()
             .redirect(Policy::none())
@@ -93,7 +93,7 @@ impl Tls {
 }
 
 impl Files {
-    /// Differs when something in them does.
+    /// Returns a hash that changes with the content.
     pub fn fingerprint(&self) -> [u8; 32] {
         let parts = [Sha256::digest(&self.authorities), Sha256::digest(&self.identity)];
         Sha256::digest(parts.concat()).into()
@@ -104,14 +104,14 @@ fn wrong(key: &str, path: &Path) -> Error {
     Error::new(ErrorKind::Invalid, format!("{key} {path:?}"))
 }
 
-/// Reads a file of the settings. A program that makes it anew may put a link there.
+/// Reads a file of the settings. It may be a link: programs that renew certificates use them.
 async fn read(path: &Path) -> io::Result<Vec<u8>> {
     let path = path.to_owned();
     let read = tokio::task::spawn_blocking(move || stanchion_untrusted::read(path, Links::Follow, CERTIFICATES)).await;
     read.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-/// A file in which something is, as PEM.
+/// Reads a PEM file that must contain `mark`; `what` names it in errors.
 async fn pem(key: &str, path: &Path, mark: &str, what: &str) -> Result<Vec<u8>> {
     let bytes = read(path).await.map_err(|error| wrong(key, path).caused_by(&error))?;
     let has = |text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());

@@ -1,4 +1,4 @@
-//! The bytes that a registry sends: no more than they should be, and not slower than any line is.
+//! Transfers from a registry, bounded in size and in time.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use tokio_util::bytes::Bytes;
 use super::refusal::Asked;
 use crate::limits;
 
-/// How long a registry has time for [`limits::SLOWEST`].
+/// Time in which a registry has to send [`limits::SLOWEST`].
 const PERIOD: Duration = Duration::from_secs(60);
-/// How long a document may take. The longest have 4 MiB; most have a few kilobytes.
+/// Time limit for a document. The longest have 4 MiB; most have a few kilobytes.
 const DOCUMENT: Duration = Duration::from_secs(300);
 
-/// The next `left` bytes of a blob: fewer are a broken transfer, more are refused, and of what comes too slowly the rest is not
-/// awaited. A part goes out only when it is known to belong to the blob.
+/// Streams the next `left` bytes of a blob. Fewer are a broken transfer, more are refused, and one that is too slow
+/// ends. A part goes out only when it is known to belong to the blob.
 pub(super) fn bounded(
     parts: impl Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
     left: u64,
@@ -34,7 +34,7 @@ struct Transfer<S> {
     parts: std::pin::Pin<Box<S>>,
     left: u64,
     size: u64,
-    /// How long the registry was waited for in this period, and what came in it.
+    /// Time spent waiting for the registry in this period, and the bytes that came in it.
     waited: Duration,
     received: u64,
 }
@@ -42,7 +42,7 @@ struct Transfer<S> {
 impl<S: Stream<Item = reqwest::Result<Bytes>>> Transfer<S> {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            // Only this is the registry's time: who takes the parts may be slow itself.
+            // Only this is the registry's time: the receiver of the parts may be slow itself.
             let asked = clock::instant();
             let next = timeout(PERIOD.saturating_sub(self.waited), self.parts.next()).await;
             self.waited += asked.elapsed();
@@ -86,7 +86,7 @@ fn broken() -> Error {
     Error::new(ErrorKind::Unavailable, "the transfer broke off")
 }
 
-/// Why a document was not read.
+/// Reason why a document was not read.
 pub(super) enum Unread {
     Broken(reqwest::Error),
     TooLarge(TooLarge),
@@ -106,7 +106,7 @@ impl Unread {
     }
 }
 
-/// The body of an answer. Nothing of one is read that says that it is too large.
+/// Reads the body of an answer. One that announces too large a size is not read.
 pub(super) async fn whole(answer: Response, limit: Limit) -> std::result::Result<Vec<u8>, Unread> {
     limit.check(answer.content_length().unwrap_or(0)).map_err(Unread::TooLarge)?;
     match read(answer, limit).await? {
@@ -115,12 +115,12 @@ pub(super) async fn whole(answer: Response, limit: Limit) -> std::result::Result
     }
 }
 
-/// The start of an answer's body, as much as the limit allows; nothing if it does not come.
+/// Reads the start of an answer's body, up to the limit; returns nothing if it does not come.
 pub(super) async fn start(answer: Response, limit: Limit) -> Vec<u8> {
     read(answer, limit).await.map(|(bytes, _)| bytes).unwrap_or_default()
 }
 
-/// What comes within the limit, and whether that is all.
+/// Reads up to the limit. Returns the bytes, and whether that is all.
 async fn read(mut answer: Response, limit: Limit) -> std::result::Result<(Vec<u8>, bool), Unread> {
     let mut bytes = Vec::new();
     let read = timeout(DOCUMENT, async {
@@ -185,7 +185,7 @@ mod tests {
         assert!(error.chain().contains("limit \"bytes of a blob in a minute\""), "{}", error.chain());
         // 6 KiB a second.
         assert!(receive(&[30 << 10; 1000], Duration::from_secs(5), 1000 * (30 << 10)).await.1.is_ok());
-        // One that is silent at the end, too.
+        // A transfer that falls silent at its end fails, too.
         let silent = parts(&[5], Duration::ZERO).chain(stream::pending());
         assert!(bounded(silent, 5).try_collect::<Vec<_>>().await.is_err());
     }

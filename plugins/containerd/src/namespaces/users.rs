@@ -1,6 +1,6 @@
-//! Users of a pod's own, and mounts that know them (R-SEC-14).
+//! User namespaces of pods, and ID-mapped mounts for them (R-SEC-14).
 //!
-//! A user namespace says which users of the node a pod's users are. Files have owners of the node: in an ID-mapped mount
+//! A user namespace maps a pod's users to users of the node. Files belong to users of the node: in an ID-mapped mount
 //! (mount_setattr(2)) they appear as the pod's users of the same number, so that images and volumes need no change.
 #![expect(
     unsafe_code,
@@ -33,38 +33,38 @@ use serde::{Deserialize, Serialize};
 use stanchion_sdk::runtime::{IdRange, RecursiveReadOnly};
 use stanchion_untrusted::read_kernel;
 
-/// The first kernel whose overlay file system takes ID-mapped layers.
+/// First kernel whose overlay file system takes ID-mapped layers.
 const KERNEL: (u32, u32) = (5, 19);
 
-/// Whether this node's kernel can give pods users of their own, and files to them.
+/// Returns whether this node's kernel can give pods user namespaces, and files to their users.
 pub(crate) fn can_be_own() -> bool {
     let most = read_kernel("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     stanchion_sdk::proc::kernel() >= KERNEL && most.trim().parse::<u64>().is_ok_and(|most| most > 0)
 }
 
-/// A range as a label.
+/// Formats a range as a label.
 pub(crate) fn note(IdRange { first, length }: IdRange) -> String {
     format!("{first}+{length}")
 }
 
-/// The range that a label notes.
+/// Parses the range of a label.
 pub(crate) fn noted(label: Option<&String>) -> Option<IdRange> {
     let (first, length) = label?.split_once('+')?;
     Some(IdRange { first: first.parse().ok()?, length: length.parse().ok()? })
 }
 
-/// A process in namespaces of its own, which it holds until they are pinned.
+/// Process in new namespaces, which it holds until they are pinned.
 pub(super) struct Holder(Child);
 
 impl Holder {
-    /// Runs `program` in new namespaces, one of them of users.
+    /// Runs `program` in new namespaces, one of them a user namespace.
     pub fn start(program: &Path, namespaces: CloneFlags, users: IdRange) -> io::Result<Self> {
         let mut command = Command::new(program);
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let agent = Pid::this();
         let enter = move || {
             unshare(namespaces)?;
-            // It does not outlive the agent, which has no note of it; not even one that has died meanwhile.
+            // It must not outlive the agent, which has no record of it: the agent may have died meanwhile.
             set_pdeathsig(Signal::SIGKILL)?;
             if getppid() == agent { Ok(()) } else { Err(Errno::ESRCH.into()) }
         };
@@ -91,14 +91,14 @@ impl Drop for Holder {
     }
 }
 
-/// Whether a mount can be written to. It is made so before it is given away: whoever has users of their own cannot change how
-/// it is mounted, not even to what is less.
+/// Write access of a mount. It is set before the mount is given away: inside a user namespace nobody can change it, not
+/// even to less.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Access {
     Write,
     Read,
-    /// What is mounted below is read only too.
+    /// Read-only, with all mounts below it.
     ReadAll,
 }
 
@@ -112,8 +112,8 @@ impl Access {
     }
 }
 
-/// Mounts at `place`, which is made, what is at `source`, with what is mounted below that. The files have the owners that
-/// the users of `namespace` see; those of what is mounted below stay the node's.
+/// Mounts `source`, with the mounts below it, at `place`, which is made. The files have the owners that the users of
+/// `namespace` see; those of the mounts below stay the node's.
 pub(crate) fn mount_for(namespace: &File, source: &Path, place: &Path, access: Access) -> io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, source, flags)?;
@@ -158,8 +158,8 @@ fn set(mount: &OwnedFd, all: bool, attributes: &Attributes) -> io::Result<()> {
     if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Sends a signal of any number to a process, realtime signals too. Nothing happens to a process that is gone. It stands here with
-/// the backend's other calls without a safe interface.
+/// Sends a signal of any number to a process, realtime signals too. Succeeds if the process is gone. It is here with
+/// the backend's other calls that have no safe interface.
 pub(crate) fn send_signal(pid: i32, signal: u32) -> io::Result<()> {
     let number = i32::try_from(signal).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: kill(2) takes numbers only, and refuses those that name no process or no signal.

@@ -1,4 +1,4 @@
-//! The network that needs no plugins: a bridge on the node, an address for each pod, ports of the node that lead to it.
+//! Network without plugins: a bridge on the node, an address for each pod, and ports of the node that lead to pods.
 
 use std::{
     collections::HashSet,
@@ -30,11 +30,11 @@ use super::{
 };
 use crate::namespaces;
 
-/// The time beyond which a search for obstacles in the way of pods is slow; the search then rests for so many times as long.
+/// Time beyond which a search for obstacles to pods' traffic is slow; the next search waits `REST` times as long.
 const SLOW: Duration = Duration::from_secs(1);
 const REST: u32 = 50;
 
-/// The bridge of one agent.
+/// Bridge of one agent.
 #[derive(Clone, Debug)]
 pub(super) struct Bridge {
     bridge: Arc<str>,
@@ -45,22 +45,22 @@ pub(super) struct Bridge {
     seen: Arc<Mutex<Seen>>,
 }
 
-/// The work of this process so far, and its findings.
+/// State of the bridge, as this process has made or found it.
 #[derive(Debug, Default)]
 struct Seen {
     /// `true` once bridge and links were set up.
     is_ready: bool,
     /// `true` if pods had a route over the bridge then.
     has_route: bool,
-    /// The number of changes to the packet filter's rules at the last search for obstacles in the way of pods.
+    /// Number of changes to the packet filter's rules at the last search for obstacles.
     changes: Option<u64>,
-    /// The number of the rules when somebody only asked for the obstacles.
+    /// Generation of the rules when the health was last asked for without a pod.
     asked: Option<u32>,
-    /// The obstacles that were found then.
+    /// Obstacles that were found last.
     obstacles: Vec<String>,
-    /// The time from which on obstacles may be searched for again, if that took long.
+    /// Time of the next search for obstacles, if the last one was slow.
     looks_again: Option<Instant>,
-    /// The reason why the network is not as it is to be, if it is not.
+    /// Reason why the network is not set up, if it is not.
     failure: Option<String>,
 }
 
@@ -78,7 +78,7 @@ impl Bridge {
         Ok(Self { bridge, subnet, leases, filter, forward, seen: Arc::default() })
     }
 
-    /// Connects a network namespace; nothing may be leased from an earlier try.
+    /// Connects a network namespace. No lease of an earlier try may be left.
     pub fn attach(&self, id: &str, namespace: &Path, ports: &[PortMapping]) -> Result<Vec<IpAddr>> {
         let failed = |tried: &str| {
             let tried = format!("{tried} for sandbox {id}");
@@ -116,7 +116,7 @@ impl Bridge {
                 });
             }
         }
-        // The leases first: if the rules are made anew meanwhile, they have to leave these out.
+        // The leases first: rules that are rebuilt meanwhile have to leave these out.
         if self.leases.release(id).map_err(failed)?
             && let Err(error) = self.filter.change(Change::Remove, &elements)
         {
@@ -125,7 +125,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Removes a sandbox's link where its namespace does not take it along at once.
+    /// Removes a sandbox's link, where the kernel does not remove it with the namespace at once.
     pub fn unlink(&self, id: &str) {
         let link = link(id);
         if let Err(error) = links(async |links| links.remove(&link).await) {
@@ -133,7 +133,7 @@ impl Bridge {
         }
     }
 
-    /// Every sandbox that has something.
+    /// Returns every sandbox that has a lease.
     pub fn holders(&self) -> io::Result<HashSet<String>> {
         self.leases.holders()
     }
@@ -152,7 +152,7 @@ impl Bridge {
         })
     }
 
-    /// Has the rules know the pod, and leads ports of the node to it.
+    /// Adds the pod to the rules, and leads ports of the node to it.
     fn admit(&self, id: &str, address: Ipv4Addr, ports: &[PortMapping]) -> Result<()> {
         let failed = |error: io::Error| {
             Error::new(ErrorKind::Other, format!("making the rules of sandbox {id}")).caused_by(&error)
@@ -172,14 +172,14 @@ impl Bridge {
             let target = SocketAddrV4::new(address, port.container_port);
             elements.push(Port { host, protocol: port.protocol, number: port.host_port, target }.element());
         }
-        // The rules that keep pods from the node's loopback are there since the bridge was prepared.
+        // The rules that keep pods from the node's loopback exist since the bridge was prepared.
         if !ports.is_empty() {
             self.set_localnet(true).map_err(failed)?;
         }
         self.filter.change(Change::Add, &elements).map_err(failed)
     }
 
-    /// Has the network be as it is to be, or notes why it is not. Costs some reads where nothing has changed.
+    /// Repairs the network, or notes why that failed. Costs some reads where nothing has changed.
     pub fn look(&self, at_everything: bool) {
         let looked = match self.is_used() {
             Ok(true) => self.prepare(at_everything).map_err(|error| error.chain()),
@@ -197,11 +197,11 @@ impl Bridge {
         seen.failure = failure;
     }
 
-    /// Returns the reason why pods have no network, if they have none, and the obstacles in their way.
+    /// Returns the reason why pods have no network, if they have none, and the obstacles to their traffic.
     pub fn trouble(&self) -> (Option<String>, Vec<String>) {
         let mut seen = self.seen();
         if !seen.is_ready {
-            // There is no pod yet: nothing is mended, and little is asked.
+            // There is no pod yet: nothing is repaired, and little is asked.
             let generation = netfilter::generation().ok();
             if seen.asked != generation || generation.is_none() {
                 seen.obstacles = self.forward.look(false).unwrap_or_default();
@@ -213,13 +213,13 @@ impl Bridge {
         (seen.failure.clone(), obstacles)
     }
 
-    /// Tells whether pods are on the bridge, or it is there since some were. Before that, a bridge of its name is somebody else's:
-    /// that of a CNI plugin, perhaps.
+    /// Returns whether pods are on the bridge, or it is left from some. Before that, a bridge of its name is somebody
+    /// else's, perhaps that of a CNI plugin.
     fn is_used(&self) -> io::Result<bool> {
         Ok(!self.leases.is_empty()? || (self.seen().is_ready && self.exists()))
     }
 
-    /// Takes rules for a bridge that is gone out of iptables, which is not ours.
+    /// Removes rules for a bridge that is gone from iptables, whose tables are not ours.
     fn abandon(&self) {
         let mut seen = self.seen();
         if seen.is_ready {
@@ -229,12 +229,12 @@ impl Bridge {
     }
 
     fn exists(&self) -> bool {
-        // Of the calling thread's namespace, which `/sys` need not be.
+        // This is of the calling thread's network namespace; `/sys` need not be.
         Path::new("/proc/sys/net/ipv4/conf").join(&*self.bridge).exists()
     }
 
-    /// Tells whether the node reaches pods from the bridge's address: without that address, or while the bridge is down, it does
-    /// not.
+    /// Returns whether the node reaches pods from the bridge's address. It does not without that address, or while the
+    /// bridge is down.
     fn has_route(&self) -> bool {
         // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
@@ -246,7 +246,7 @@ impl Bridge {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes bridge, links' settings and rules, or finds them made.
+    /// Makes the bridge, the links' settings and the rules, or finds them made.
     fn prepare(&self, at_everything: bool) -> Result<()> {
         let mut seen = self.seen();
         let bridge = &self.bridge;
@@ -254,7 +254,7 @@ impl Bridge {
             let tried = format!("{tried} {bridge}");
             move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
         };
-        // The rules first: nothing that they forbid is possible at any time.
+        // The rules come first: nothing that they forbid is possible at any time.
         let changes = self.filter.ensure().map_err(failed("making the rules of bridge"))?;
         if !seen.is_ready || !self.exists() || (seen.has_route && !self.has_route()) {
             seen.is_ready = false;
@@ -268,7 +268,7 @@ impl Bridge {
         }
         let localnet = self.leases.has_ports().and_then(|has_ports| {
             self.set_localnet(has_ports)?;
-            // A pod may have claimed one meanwhile.
+            // A pod may have claimed a port meanwhile.
             match !has_ports && self.leases.has_ports()? {
                 true => self.set_localnet(true),
                 false => Ok(()),
@@ -276,12 +276,12 @@ impl Bridge {
         });
         localnet.map_err(failed("allowing traffic over bridge"))?;
         seen.is_ready = true;
-        // iptables of the old kind says nothing of changes.
+        // Legacy iptables does not report changes.
         let is_due = seen.looks_again.is_none_or(|at| at <= clock::instant());
         if is_due && (seen.changes != Some(changes) || (at_everything && Forward::has_legacy())) {
             let begun = clock::instant();
             let looked = self.forward.look(true);
-            // Other people's tables can have sets of a hundred thousand addresses.
+            // The search can be slow: other people's tables can have sets of a hundred thousand addresses.
             seen.looks_again =
                 Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
             match looked {
@@ -298,14 +298,14 @@ impl Bridge {
         Ok(())
     }
 
-    /// Has packets pass between the node's loopback addresses and the bridge, or not. Ports of the node need that where they
-    /// are called by such an address; nothing else does.
+    /// Allows or forbids packets between the node's loopback addresses and the bridge. Only ports of the node that are
+    /// called through a loopback address need them.
     fn set_localnet(&self, passes: bool) -> io::Result<()> {
         let name = format!("ipv4/conf/{}/route_localnet", self.bridge);
         parameters::set(&[(&name, if passes { "1" } else { "0" })]).map(drop)
     }
 
-    /// Makes the bridge and sets up the links of the pods that there are: of an earlier version, or of a bridge that
+    /// Makes the bridge, and sets up the links of existing pods: those of an earlier version, or of a bridge that
     /// somebody removed.
     fn set_up(&self) -> io::Result<()> {
         let (gateway, length) = (self.subnet.gateway(), self.subnet.length);
@@ -316,7 +316,7 @@ impl Bridge {
                 if links.find(&link).await?.is_some()
                     && let Err(error) = links.port(&link, &self.bridge).await
                 {
-                    // One that goes just now is no reason to keep the others waiting.
+                    // A pod that ends just now must not keep the others waiting.
                     tracing::warn!(link, %error, "a pod's link is not set up");
                 }
             }
@@ -325,7 +325,7 @@ impl Bridge {
     }
 }
 
-/// Name of a sandbox's link on the node: at most 15 characters, from its id alone.
+/// Returns the name of a sandbox's link on the node: at most 15 characters, from its id alone.
 pub(super) fn link(id: &str) -> String {
     let hash = Sha256::digest(id);
     let name: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();

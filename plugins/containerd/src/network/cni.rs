@@ -1,7 +1,7 @@
-//! A pod's network by CNI plugins, as a configuration list says (CNI specification 0.3.1, 0.4.0, 1.0.0).
+//! Pod network by CNI plugins and a configuration list (CNI specification 0.3.1, 0.4.0, 1.0.0).
 //!
 //! # Layout
-//! - [`Cni`]: ADD and DEL through the list. [`conflist`]: the list. [`plugins`]: the programs. [`kept`]: what DEL needs.
+//! - [`Cni`]: ADD and DEL through the list. [`conflist`]: the list. [`plugins`]: the programs. [`kept`]: data for DEL.
 
 mod conflist;
 mod kept;
@@ -28,14 +28,14 @@ use plugins::{Call, Plugins};
 /// Name of the link in the pod.
 const INTERFACE: &str = "eth0";
 
-/// The plugins' network of one agent.
+/// CNI network of one agent.
 #[derive(Clone, Debug)]
 pub(super) struct Cni {
-    /// The configuration list; `None` if pods are not to be attached in this way.
+    /// Configuration list; `None` if CNI plugins do not attach pods.
     config: Option<Arc<Path>>,
     plugins: Plugins,
     kept: Kept,
-    /// Of the node's ports only: addresses are the plugins' affair.
+    /// Leases of the node's ports only: addresses are the plugins' affair.
     leases: Leases,
 }
 
@@ -56,21 +56,21 @@ impl Cni {
         })
     }
 
-    /// Whether pods can be attached, as far as can be told without doing it.
+    /// Returns an error if pods cannot be attached, as far as that shows without a pod.
     pub fn check(&self) -> Result<()> {
         self.config().map_or(Ok(()), |path| self.list(path).map(drop))
     }
 
-    /// The list that new sandboxes are attached with, if there is one.
+    /// Returns the list for new sandboxes, if there is one.
     pub fn config(&self) -> Option<&Path> {
         self.config.as_deref()
     }
 
-    /// Has the plugins connect a network namespace; nothing may be left of an earlier try. The list is read anew, so an
-    /// edit holds for what is attached after it.
+    /// Runs ADD for a network namespace. Nothing may be left of an earlier try. The list is read each time, so an edit
+    /// applies to later sandboxes.
     pub fn attach(&self, config: &Path, id: &str, namespace: &Path, pod: &SandboxConfig) -> Result<Vec<IpAddr>> {
         let list = self.list(config).map_err(|error| {
-            // It may be put right at any moment.
+            // Somebody may correct the list at any moment.
             Error::new(ErrorKind::Unavailable, format!("network is not ready: {}", error.chain()))
         })?;
         let ports = pod.port_mappings.clone();
@@ -83,7 +83,7 @@ impl Cni {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        // What the plugin `loopback` would do.
+        // Does the work of the plugin `loopback`.
         namespaces::inside(namespace, || links(async |links| links.bring_up("lo").await)).map_err(|error| {
             Error::new(ErrorKind::Other, format!("entering the network of sandbox {id}")).caused_by(&error)
         })?;
@@ -101,7 +101,7 @@ impl Cni {
         for port in &attachment.ports {
             self.leases.claim(id, port)?;
         }
-        // Before the first plugin: from here on there is something to undo.
+        // Written before the first plugin runs: from here on there is something to undo.
         self.kept.write(id, attachment).map_err(|error| keeping(id, &error))?;
         let call = Call { command: "ADD", sandbox: id, namespace: Some(namespace), arguments: &attachment.arguments };
         let mut result = None;
@@ -123,11 +123,10 @@ impl Cni {
         Ok(addresses)
     }
 
-    /// Has the plugins undo what they did for a sandbox, by the list that they did it with. Nothing happens to one that
-    /// they have done nothing for.
+    /// Runs DEL for a sandbox, with the list that its ADD used. Does nothing for a sandbox without an ADD.
     pub fn detach(&self, id: &str, namespace: &Path) -> Result<()> {
         let kept = match self.kept.read(id) {
-            // Cut off when the node lost power: what the list says now is better than nothing.
+            // Cut off when the node lost power: the present list is better than nothing.
             Err(error)
                 if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::UnexpectedEof =>
             {
@@ -145,7 +144,7 @@ impl Cni {
         })
     }
 
-    /// Every plugin gets its DEL, whatever another one says.
+    /// Runs DEL of every plugin, whatever another one answers.
     fn delete(&self, id: &str, namespace: &Path, attachment: &Attachment) -> Result<()> {
         let list = &attachment.list;
         let namespace = Some(namespace).filter(|namespace| namespaces::is_pinned(namespace));
@@ -162,14 +161,14 @@ impl Cni {
         first.map_err(|error: Error| error.context(format!("disconnecting sandbox {id} from network {}", list.name)))
     }
 
-    /// Every sandbox that has something.
+    /// Returns every sandbox that has an attachment or a port.
     pub fn holders(&self) -> io::Result<Vec<String>> {
         let mut holders = self.kept.holders()?;
         holders.extend(self.leases.holders()?);
         Ok(holders)
     }
 
-    /// The list as it is now, with all its programs there.
+    /// Reads the present list, and checks that all its programs exist.
     fn list(&self, path: &Path) -> Result<Conflist> {
         let list = Conflist::read(path)?;
         for program in list.plugins.iter().flat_map(conflist::Plugin::programs) {
@@ -184,7 +183,7 @@ fn keeping(id: &str, error: &io::Error) -> Error {
     Error::new(ErrorKind::Other, format!("keeping what disconnects the network of sandbox {id}")).caused_by(error)
 }
 
-/// The arguments that plugins know from kubelets. A value that could be taken for another argument is left out.
+/// Returns the `CNI_ARGS` that plugins know from kubelets. A value that could be read as another argument is left out.
 fn arguments(id: &str, pod: &SandboxConfig) -> String {
     let all = [
         ("IgnoreUnknown", "1"),
@@ -197,10 +196,10 @@ fn arguments(id: &str, pod: &SandboxConfig) -> String {
     plain.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(";")
 }
 
-/// The addresses inside the sandbox, in the plugins' order; IPv6 is just another one.
+/// Returns the addresses inside the sandbox, in the plugins' order, IPv6 included.
 fn addresses(result: &Value) -> Vec<IpAddr> {
     let is_inside = |ip: &Value| {
-        // An address that names no link is the sandbox's.
+        // An address without an interface is the sandbox's.
         let Some(link) = ip["interface"].as_u64().and_then(|it| usize::try_from(it).ok()) else { return true };
         result["interfaces"][link]["sandbox"].as_str().is_some_and(|sandbox| !sandbox.is_empty())
     };

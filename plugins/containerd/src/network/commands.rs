@@ -1,4 +1,4 @@
-//! The packet filter's programs.
+//! Programs of the packet filter: `nft` and those of iptables.
 
 use std::{
     io::{self, Read, Write},
@@ -13,7 +13,7 @@ use stanchion_untrusted::read_from;
 
 use crate::limits::FILTER_OUTPUT;
 
-/// How long a program of the packet filter may take. One that waits for the kernel's or another program's lock ends by itself
+/// Time limit of a packet filter's program. One that waits for the lock of the kernel or another program ends by itself
 /// before.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -22,12 +22,12 @@ pub(super) fn nft(batch: &str) -> io::Result<()> {
     run("nft", &["-f", "-"], batch).map(drop)
 }
 
-/// Returns what `nft` prints.
+/// Returns the output of `nft`.
 pub(super) fn asked_of_nft(arguments: &[&str]) -> io::Result<String> {
     run("nft", arguments, "")
 }
 
-/// Runs a program of the packet filter, and returns what it prints. `NotFound` means that it is not installed.
+/// Runs a program of the packet filter, and returns its output. `NotFound` means that it is not installed.
 pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -43,7 +43,7 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
         child.kill()?;
     }
     let status = child.wait()?;
-    // Whether it was killed: the sender is gone only then.
+    // Fails if the program was killed: only then is the receiver gone.
     if over.send(()).is_err() {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,
@@ -60,9 +60,9 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
     }
 }
 
-/// Gives a program its input, and returns what it prints and complains of.
+/// Gives a program its input, and returns its output and its errors.
 fn talk(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    // All of it is read before the first word is printed.
+    // The programs read all input before they print anything.
     if let Some(mut stdin) = child.stdin.take()
         && let Err(error) = stdin.write_all(input.as_bytes())
         && error.kind() != io::ErrorKind::BrokenPipe
@@ -77,13 +77,14 @@ fn talk(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
     Ok((said, complained))
 }
 
-/// Kills a program that has not ended in time. Its end is told to the sender, which finds nobody if it was killed.
+/// Kills a program that does not end in time. The caller reports its end through the sender, which fails if it was
+/// killed.
 fn kill_later(child: &Child) -> io::Result<mpsc::Sender<()>> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let (over, ended) = mpsc::channel();
     thread::Builder::new().name("packet filter".to_owned()).spawn(move || {
         if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            // It may have ended just now.
+            // The program may have ended just now.
             if let Err(error) = pidfd_send_signal(&process, Signal::KILL) {
                 tracing::debug!(%error, "a program of the packet filter cannot be killed");
             }

@@ -1,5 +1,4 @@
-//! Keeps the packet filter's rules of a bridge as they are to be: made from the leases, and made again when somebody
-//! flushed or changed them.
+//! Packet filter rules of a bridge: made from the leases, and made again when somebody has flushed or changed them.
 
 use std::{
     collections::HashMap,
@@ -21,12 +20,12 @@ use super::{
     rules::{self, Pod, Port, State, hardware},
 };
 
-/// How often rules are written anew at once when somebody else changes rules at the same time.
+/// Tries to write the rules at once while somebody else changes rules at the same time.
 const TRIES: usize = 3;
-/// How soon filtering frames is tried again where the kernel could not do it.
+/// Time after which a kernel that could not filter frames is asked again.
 const AGAIN: Duration = Duration::from_secs(300);
 
-/// The rules of one bridge.
+/// Rules of one bridge.
 #[derive(Clone, Debug)]
 pub(super) struct Filter {
     table: Arc<str>,
@@ -36,22 +35,22 @@ pub(super) struct Filter {
     known: Arc<Mutex<Known>>,
 }
 
-/// What this process knows of the rules.
+/// This process's knowledge of the rules.
 #[derive(Debug, Default)]
 struct Known {
     applied: Option<Applied>,
-    /// How often somebody else changed rules, ours or others.
+    /// Number of times that somebody else changed rules, ours or others.
     changes: u64,
 }
 
-/// The rules as this process left them.
+/// Rules as this process left them.
 #[derive(Debug)]
 struct Applied {
-    /// The number of all rules then: while it stays, nobody has changed any.
+    /// Generation of all rules then: while it stays, nobody has changed any.
     generation: u32,
-    /// What `nft` printed of ours then; `None` after a change of elements.
+    /// Our rules as `nft` printed them then; `None` after a change of elements.
     listing: Option<String>,
-    /// Why frames are not filtered, if they are not.
+    /// Reason why frames are not filtered, if they are not.
     frameless: Option<Frameless>,
 }
 
@@ -61,7 +60,8 @@ impl Applied {
     }
 }
 
-/// Why frames of the bridge are not filtered, and when that is tried again: a module that is loaded later changes no rule.
+/// Reason why the bridge's frames are not filtered, and the time of the next try: a module that is loaded changes no
+/// rule.
 #[derive(Debug)]
 struct Frameless {
     why: String,
@@ -74,8 +74,8 @@ impl Filter {
         Self { table, bridge: Arc::clone(bridge), subnet, leases, known: Arc::default() }
     }
 
-    /// Makes the rules, or finds them as they are to be. Asks the kernel one question where nobody has changed any rule.
-    /// Returns another number than last time if somebody else has changed rules since, ours or others.
+    /// Makes the rules, or finds them in order. Asks the kernel one question if nobody has changed any rule. Returns
+    /// another number than last time if somebody else has changed rules since, ours or others.
     pub fn ensure(&self) -> io::Result<u64> {
         let mut known = self.known();
         let Known { applied, changes } = &mut *known;
@@ -108,7 +108,7 @@ impl Filter {
         Ok(*changes)
     }
 
-    /// Adds elements that the leases have by now, or removes those that they have no longer.
+    /// Adds elements that the leases have by now, or removes those that they no longer have.
     pub fn change(&self, change: Change, elements: &[Element]) -> io::Result<()> {
         let mut known = self.known();
         let Known { applied, changes } = &mut *known;
@@ -128,7 +128,7 @@ impl Filter {
         self.write(applied)
     }
 
-    /// What the rules cannot do on this node, if so.
+    /// Returns what the rules cannot do on this node, if anything.
     pub fn shortcoming(&self) -> Option<String> {
         let known = self.known();
         let frameless = known.applied.as_ref()?.frameless.as_ref()?;
@@ -149,7 +149,7 @@ impl Filter {
             let before = netfilter::generation()?;
             let (mut state, mut frameless) = (self.state()?, None);
             if let Err(error) = nft(&rules::batch(&state)) {
-                // It may lack that one thing only.
+                // The kernel may lack only the filter for frames.
                 state.has_frames = false;
                 if error.kind() == io::ErrorKind::NotFound || nft(&rules::batch(&state)).is_err() {
                     return Err(error);
@@ -164,7 +164,7 @@ impl Filter {
                 return Ok(());
             }
         }
-        // Nobody knows what others did in between: the next look makes them anew.
+        // Others have changed rules in between: the next look makes ours anew.
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl Filter {
             };
             let target = match target {
                 Some(target) => *target,
-                // Claimed by an earlier version, which told the rules alone where the port leads.
+                // An earlier version claimed it, and noted the target only in the rules.
                 None => match earlier.get_or_insert_with(|| self.targets()).get(name) {
                     Some(target) => {
                         self.leases.note_target_of(name, *target)?;
@@ -214,7 +214,7 @@ impl Filter {
         })
     }
 
-    /// Where ports lead by the rules that there are, by the name of the claimed port.
+    /// Returns the targets of ports in the present rules, by the name of the claimed port.
     fn targets(&self) -> HashMap<String, u16> {
         let map = |map: &str| {
             let listed = asked_of_nft(&["-j", "list", "map", "ip", &self.table, map]).unwrap_or_default();
@@ -223,14 +223,14 @@ impl Filter {
         map("ports").into_iter().chain(map("addressed")).collect()
     }
 
-    /// What `nft` prints of our rules, with elements in order.
+    /// Returns our rules as `nft` prints them, with elements in order.
     fn listing(&self, has_frames: bool) -> io::Result<String> {
         let list = |family: &str| asked_of_nft(&["list", "table", family, &self.table]).map(|text| in_order(&text));
         Ok(list("ip")? + &if has_frames { list("bridge")? } else { String::new() })
     }
 }
 
-/// The same with the elements of each set in order: `nft` prints them as the kernel hashes them.
+/// Sorts the elements of each set: `nft` prints them in the order of the kernel's hashes.
 fn in_order(text: &str) -> String {
     let mut pieces = text.split("elements = {");
     let mut ordered = pieces.next().unwrap_or_default().to_owned();
@@ -244,7 +244,8 @@ fn in_order(text: &str) -> String {
     ordered
 }
 
-/// Where ports lead by a map that `nft -j` printed: elements are pairs of a key and a value, each of several parts.
+/// Reads the targets of ports from a map that `nft -j` printed: elements are pairs of a key and a value, each of
+/// several parts.
 fn targets_in(map: &str, listed: &str) -> HashMap<String, u16> {
     let listed: Value = serde_json::from_str(listed).unwrap_or_default();
     let all = listed["nftables"].as_array().into_iter().flatten();
@@ -258,7 +259,7 @@ fn targets_in(map: &str, listed: &str) -> HashMap<String, u16> {
     elements.filter_map(target).collect()
 }
 
-/// The address that a pod has, and its rules' elements.
+/// Returns a pod as the rules know it.
 pub(super) fn pod(id: &str, address: Ipv4Addr) -> Pod {
     Pod { link: link(id), address, hardware: Some(hardware(address)) }
 }

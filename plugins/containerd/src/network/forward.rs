@@ -1,10 +1,10 @@
-//! The node's other packet filters, which may drop packets that pods send and get, and the rules that let these pass iptables.
+//! Other packet filters of the node, which may drop pods' packets, and the rules in iptables that let these pass.
 //!
-//! A packet has to pass every chain that the kernel asks, so no table of ours can help: where iptables drops what is
-//! forwarded, as Docker and ufw set it up, two rules of ours are in its chain. Other programs' chains are only named.
+//! A packet must pass every chain of its hook, so no table of ours can help: where iptables drops forwarded packets, as
+//! Docker and ufw set it up, two rules of ours go into its chain. Other programs' chains are only reported.
 //!
 //! # Layout
-//! - [`Forward`]: looks and mends. [`iptables`]: the changes to iptables' rules.
+//! - [`Forward`]: search and repair. [`iptables`]: the changes to iptables' rules.
 
 mod iptables;
 
@@ -19,18 +19,18 @@ use super::{
 use crate::limits::IPTABLES_TABLES;
 use stanchion_untrusted::Links;
 
-/// Names the tables of the kernel's old packet filter; it is there if somebody used it.
+/// File with the tables of the kernel's old packet filter; it exists if somebody has used that.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
-/// The search for obstacles in the way of the pods of one bridge.
+/// Search for obstacles to the traffic of one bridge's pods.
 #[derive(Clone, Debug)]
 pub(super) struct Forward {
     bridge: Arc<str>,
-    /// The pods' addresses, as rules name them.
+    /// Subnet of the pods, as rules write it.
     subnet: Arc<str>,
 }
 
-/// A chain that the kernel asks about packets that are forwarded.
+/// Chain that the kernel asks about forwarded packets.
 #[derive(Debug, PartialEq, Eq)]
 struct Chain {
     family: String,
@@ -39,7 +39,7 @@ struct Chain {
     drops: bool,
 }
 
-/// The two kinds of iptables.
+/// Variant of iptables.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Nft,
@@ -47,7 +47,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Its programs' names, the surest first.
+    /// Returns its programs' names, the surest first.
     fn programs(self) -> [(&'static str, &'static str); 2] {
         let plain = ("iptables", "iptables-restore");
         match self {
@@ -64,7 +64,7 @@ impl Kind {
         }
     }
 
-    /// Its programs, if they are installed: `iptables` and `iptables-restore`.
+    /// Returns its programs `iptables` and `iptables-restore`, if they are installed.
     fn installed(self) -> Option<(&'static str, &'static str)> {
         let is_it = |program: &str| run(program, &["-V"], "").is_ok_and(|said| said.contains(self.mark()));
         self.programs().into_iter().find(|(program, _)| is_it(program))
@@ -76,15 +76,16 @@ impl Forward {
         Self { bridge: Arc::clone(bridge), subnet: subnet.to_string().into() }
     }
 
-    /// Tells whether the old packet filter can be in the way of pods. No number of rules tells of a change to it.
+    /// Returns whether the old packet filter can drop pods' packets. The generation of the rules does not count its
+    /// changes.
     pub fn has_legacy() -> bool {
-        // A file of /proc has no size; there is none without the old packet filter.
+        // A file of /proc has no size. Without the old packet filter there is no such file.
         let names = stanchion_untrusted::read_text(LEGACY_TABLES, Links::Follow, IPTABLES_TABLES);
         names.is_ok_and(|names| names.lines().any(|it| it == "filter"))
     }
 
-    /// Returns the obstacles in the way of pods, a sentence each with the line that mends it. With `mends`, lets pods pass where
-    /// the obstacle is iptables.
+    /// Returns the obstacles to pods' traffic, each a sentence with the command that removes it. With `mends`, lets
+    /// pods pass where the obstacle is iptables.
     pub fn look(&self, mends: bool) -> io::Result<Vec<String>> {
         let chains = chains(&asked_of_nft(&["-j", "list", "chains"])?);
         let is_iptables = |chain: &Chain| (&*chain.family, &*chain.table, &*chain.name) == ("ip", "filter", "FORWARD");
@@ -98,7 +99,7 @@ impl Forward {
         for Chain { family, table, name, drops } in chains.iter().filter(|chain| !is_iptables(chain)) {
             let rules = asked_of_nft(&["list", "table", family, table]).unwrap_or_default();
             let stop = if *drops { Some("policy drop") } else { last_word(&rules, name) };
-            // Somebody who thought of the pods has let them pass, or means it.
+            // Rules about the pods let them pass, or drop their packets on purpose.
             let is_of_pods = rules.contains(&format!("\"{}\"", self.bridge)) || rules.contains(&*self.subnet);
             if let Some(stop) = stop.filter(|_| !is_of_pods) {
                 found.push(self.obstacle(family, table, name, stop));
@@ -107,7 +108,7 @@ impl Forward {
         Ok(found)
     }
 
-    /// Takes the rules that let pods pass out of iptables.
+    /// Removes our rules from iptables.
     pub fn withdraw(&self) {
         let kinds = [Some(Kind::Nft), Self::has_legacy().then_some(Kind::Legacy)];
         for (iptables, restore) in kinds.into_iter().flatten().filter_map(Kind::installed) {
@@ -119,7 +120,7 @@ impl Forward {
         }
     }
 
-    /// Has iptables let pods pass; returns the obstacle in their way, if it does not.
+    /// Lets pods pass iptables. Returns the obstacle if that fails.
     fn pass(&self, kind: Kind, mends: bool, drops: bool) -> Option<String> {
         let bridge = &self.bridge;
         let stopped = |why: &str| {
@@ -136,7 +137,7 @@ impl Forward {
             Ok(saved) => saved,
             Err(error) => return drops.then(|| stopped(&error.to_string())),
         };
-        // A caller that only asks need not hear of an obstacle that is mended with the first pod.
+        // A caller that only asks need not hear of an obstacle that the first pod removes.
         let batch = iptables::passage(&saved, bridge).filter(|_| mends)?;
         match restored(restore, &batch) {
             Ok(()) => {
@@ -169,7 +170,7 @@ fn restored(restore: &str, batch: &str) -> io::Result<()> {
     run(restore, &["--noflush", "-w", "5"], batch).map(drop)
 }
 
-/// The chains of a list by `nft -j list chains` that are asked about what is forwarded, but for ours.
+/// Returns the chains of `nft -j list chains` that see forwarded packets, except ours.
 fn chains(listed: &str) -> Vec<Chain> {
     let listed: Value = serde_json::from_str(listed).unwrap_or_default();
     let all = listed["nftables"].as_array().into_iter().flatten().map(|it| &it["chain"]);
@@ -187,14 +188,14 @@ fn chains(listed: &str) -> Vec<Chain> {
         .collect()
 }
 
-/// The rule of a chain that drops whatever gets there, in a table that `nft` listed.
+/// Returns the rule of a chain that drops every packet, in a table that `nft` listed.
 fn last_word<'a>(table: &'a str, chain: &str) -> Option<&'a str> {
     let begins = format!("chain {chain} {{");
     let rules = table.lines().map(str::trim).skip_while(|line| *line != begins).skip(1).take_while(|line| *line != "}");
     rules.map(uncounted).find(|rule| *rule == "drop" || *rule == "reject" || rule.starts_with("reject with"))
 }
 
-/// A rule without its counter, which concerns every packet.
+/// Returns a rule without its counter, which counts every packet.
 fn uncounted(rule: &str) -> &str {
     let Some(rest) = rule.strip_prefix("counter packets ") else { return rule };
     rest.splitn(4, ' ').nth(3).unwrap_or_default()

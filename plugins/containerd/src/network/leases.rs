@@ -1,10 +1,10 @@
-//! Who has which address and which port: files that outlive the agent and end with a reboot.
+//! Leases of addresses and ports: files that outlive the agent and end with a reboot.
 //!
 //! ```text
 //! <run_dir>/ipam/<bridge>/addresses/<address>   holds the sandbox's id
-//! <run_dir>/ipam/<bridge>/hardware/<address>    is there if the pod's hardware address is the one that its address determines
+//! <run_dir>/ipam/<bridge>/hardware/<address>    exists if the pod's hardware address is derived from its address
 //! <run_dir>/ipam/<bridge>/ports/<key>           holds the sandbox's id
-//! <run_dir>/ipam/<bridge>/targets/<key>         holds the port of the pod
+//! <run_dir>/ipam/<bridge>/targets/<key>         holds the pod's port
 //! <run_dir>/cni/ports/<key>                     the same, with CNI plugins
 //! ```
 
@@ -25,11 +25,11 @@ use stanchion_untrusted::{Links, read_text};
 
 use crate::limits;
 
-/// Names of the directories of what a lease or a claim says beyond whose it is.
+/// Directories of the notes that belong to leases and claims.
 const TARGETS: &str = "targets";
 const HARDWARE: &str = "hardware";
 
-/// Where addresses come from.
+/// Subnet of the pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Subnet {
     base: u32,
@@ -37,7 +37,7 @@ pub(super) struct Subnet {
 }
 
 impl Subnet {
-    /// `10.213.0.0/16`; at least four addresses.
+    /// Parses a subnet like `10.213.0.0/16`; it has at least four addresses.
     pub fn parse(text: &str) -> Option<Self> {
         let (base, length) = text.split_once('/')?;
         let (base, length): (Ipv4Addr, u8) = (base.parse().ok()?, length.parse().ok()?);
@@ -45,17 +45,17 @@ impl Subnet {
         Some(Self { base: u32::from(base) & mask, length })
     }
 
-    /// The bridge's address.
+    /// Returns the bridge's address.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.base + 1)
     }
 
-    /// The first address that a pod can have.
+    /// Returns the first address that a pod can have.
     pub fn first(&self) -> Ipv4Addr {
         Ipv4Addr::from(self.base + 2)
     }
 
-    /// How many addresses pods can have.
+    /// Returns the number of addresses that pods can have.
     fn room(&self) -> u32 {
         (1 << (32 - self.length)) - 3
     }
@@ -67,7 +67,7 @@ impl fmt::Display for Subnet {
     }
 }
 
-/// The leases of one bridge, or of the plugins.
+/// Leases of one bridge, or of the CNI plugins.
 #[derive(Clone, Debug)]
 pub(super) struct Leases {
     directory: PathBuf,
@@ -78,7 +78,7 @@ impl Leases {
         Self { directory }
     }
 
-    /// Leases an address, not the one that was freed last.
+    /// Leases the next free address after the last leased one, so that a freed address is not reused at once.
     pub fn take(&self, id: &str, subnet: &Subnet) -> io::Result<Ipv4Addr> {
         make_directory(self.addresses())?;
         let last = read_text(self.directory.join("last"), Links::Refuse, limits::OWN_FILE)
@@ -89,7 +89,7 @@ impl Leases {
             let number = (first.wrapping_add(step)) % subnet.room();
             let address = Ipv4Addr::from(subnet.base + 2 + number);
             if claim(&self.addresses().join(address.to_string()), id)?.is_none() {
-                // Only a hint: losing it costs that an address is used again soon.
+                // Only a hint: without it an address is reused sooner.
                 fs::write(self.directory.join("last"), number.to_string())?;
                 return Ok(address);
             }
@@ -110,29 +110,29 @@ impl Leases {
         }
     }
 
-    /// Claims a port for a sandbox; who has it if it is taken.
+    /// Claims a port for a sandbox. Returns the owner if another sandbox has it.
     fn claim_port(&self, id: &str, key: &str) -> io::Result<Option<String>> {
         make_directory(self.ports_dir())?;
         Ok(claim(&self.ports_dir().join(key.replace('/', "_")), id)?.filter(|owner| owner != id))
     }
 
-    /// Notes which port of the pod a claimed port leads to.
+    /// Notes the pod's port that a claimed port leads to.
     pub fn note_target(&self, port: &PortMapping) -> io::Result<()> {
         let (map, key) = place(port);
         self.note_target_of(&format!("{map} {{ {key} }}"), port.container_port)
     }
 
-    /// The same, by the name of the claimed port.
+    /// Does the same, by the name of the claimed port.
     pub fn note_target_of(&self, name: &str, target: u16) -> io::Result<()> {
         note(&self.directory.join(TARGETS), &name.replace('/', "_"), &target.to_string())
     }
 
-    /// Notes that a pod's hardware address is the one that its address determines.
+    /// Notes that a pod's hardware address is derived from its address.
     pub fn note_hardware(&self, address: Ipv4Addr) -> io::Result<()> {
         note(&self.directory.join(HARDWARE), &address.to_string(), "")
     }
 
-    /// Every leased address: whose it is, and whether it determines the pod's hardware address.
+    /// Returns every leased address with its sandbox, and whether the pod's hardware address is derived from it.
     pub fn leased(&self) -> io::Result<Vec<(Ipv4Addr, String, bool)>> {
         let held = held(&self.addresses())?.into_iter();
         let leased = held.filter_map(|(name, owner)| Some((name.parse::<Ipv4Addr>().ok()?, owner)));
@@ -140,7 +140,7 @@ impl Leases {
         Ok(leased.map(|(address, owner)| (address, owner, hardware.join(address.to_string()).exists())).collect())
     }
 
-    /// Every claimed port by name: whose it is, and which port of the pod it leads to, if that is noted.
+    /// Returns every claimed port by name, with its sandbox, and the pod's port if that is noted.
     pub fn claimed(&self) -> io::Result<Vec<(String, String, Option<u16>)>> {
         let targets: HashMap<_, _> = held(&self.directory.join(TARGETS))?.into_iter().collect();
         let target = |name: &String| targets.get(name).and_then(|it| it.trim().parse().ok());
@@ -151,17 +151,17 @@ impl Leases {
         Ok(held(&self.ports_dir())?.into_iter().map(noted).collect())
     }
 
-    /// Whether nobody has an address.
+    /// Returns whether no address is leased.
     pub fn is_empty(&self) -> io::Result<bool> {
         is_bare(&self.addresses())
     }
 
-    /// Whether somebody has a port.
+    /// Returns whether a port is claimed.
     pub fn has_ports(&self) -> io::Result<bool> {
         is_bare(&self.ports_dir()).map(|is_bare| !is_bare)
     }
 
-    /// Has one process at a time change what is made from the leases.
+    /// Locks what is made from the leases: one process at a time changes it.
     pub fn turn(&self) -> io::Result<File> {
         make_directory(&self.directory)?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join("lock"))?;
@@ -169,7 +169,7 @@ impl Leases {
         Ok(file)
     }
 
-    /// Frees all that a sandbox has; whether it had anything.
+    /// Frees all that a sandbox has. Returns whether it had anything.
     pub fn release(&self, id: &str) -> io::Result<bool> {
         let mut had = false;
         for (directory, notes) in [(self.ports_dir(), TARGETS), (self.addresses(), HARDWARE)] {
@@ -185,7 +185,7 @@ impl Leases {
         Ok(had)
     }
 
-    /// Every sandbox that has something.
+    /// Returns every sandbox that has an address or a port.
     pub fn holders(&self) -> io::Result<HashSet<String>> {
         let (mut all, ports) = (held(&self.addresses())?, held(&self.ports_dir())?);
         all.extend(ports);
@@ -201,7 +201,7 @@ impl Leases {
     }
 }
 
-/// Where a port is in the packet filter's table: the map, and the key there.
+/// Returns the place of a port in the packet filter's table: the map, and the key in it.
 pub(super) fn place(port: &PortMapping) -> (&'static str, String) {
     let (protocol, number) = (protocol_name(port.protocol), port.host_port);
     match port.host_ip {
@@ -210,7 +210,7 @@ pub(super) fn place(port: &PortMapping) -> (&'static str, String) {
     }
 }
 
-/// The port that a name of a claimed one stands for: address of the node, protocol, number.
+/// Parses the name of a claimed port: address of the node, protocol, number.
 pub(super) fn placed(name: &str) -> Option<(Option<Ipv4Addr>, Protocol, u16)> {
     let (_, key) = name.strip_suffix(" }")?.split_once(" { ")?;
     let parts: Vec<_> = key.split(" . ").collect();
@@ -232,13 +232,13 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// Writes a file whole, for what a lease or a claim says beyond whose it is.
+/// Writes a note that belongs to a lease or a claim.
 fn note(directory: &Path, name: &str, text: &str) -> io::Result<()> {
     make_directory(directory)?;
     fs::write(directory.join(name), text)
 }
 
-/// Makes a file that says who has it; who has it already, if it exists.
+/// Creates a file with its owner's id. Returns the present owner if the file exists.
 fn claim(path: &Path, id: &str) -> io::Result<Option<String>> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Ok(mut file) => file.write_all(id.as_bytes()).map(|()| None),
@@ -249,7 +249,7 @@ fn claim(path: &Path, id: &str) -> io::Result<Option<String>> {
     }
 }
 
-/// Whether a directory has no entry, or is not there.
+/// Returns whether a directory is empty or missing.
 fn is_bare(directory: &Path) -> io::Result<bool> {
     match fs::read_dir(directory) {
         Ok(mut entries) => entries.next().transpose().map(|entry| entry.is_none()),

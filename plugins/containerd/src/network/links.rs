@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::{netfilter::HardwareAddress, parameters};
 
-/// A request that the kernel refused.
+/// Request that the kernel refused.
 #[derive(Debug, Error)]
 #[error("{tried}")]
 struct Refused {
@@ -24,12 +24,12 @@ struct Refused {
     source: io::Error,
 }
 
-/// The links of one network namespace.
+/// Links of one network namespace.
 pub(super) struct Links {
     netlink: Handle,
 }
 
-/// Works on the links of the calling thread's network namespace. Blocks; not for a thread that drives tasks.
+/// Runs `act` on the links of the calling thread's network namespace. Blocks; not for a thread that drives tasks.
 pub(super) fn links<T>(act: impl AsyncFnOnce(&Links) -> io::Result<T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
@@ -44,7 +44,7 @@ pub(super) fn links<T>(act: impl AsyncFnOnce(&Links) -> io::Result<T>) -> io::Re
 }
 
 impl Links {
-    /// The number of a link, if there is one of that name.
+    /// Returns the index of a link, if there is one of that name.
     pub async fn find(&self, name: &str) -> io::Result<Option<u32>> {
         let mut found = self.netlink.link().get().match_name(name.to_owned()).execute();
         match found.next().await {
@@ -61,7 +61,7 @@ impl Links {
         self.find(name).await?.ok_or_else(|| io::Error::other(format!("there is no link {name}")))
     }
 
-    /// Makes a bridge with an address and brings it up, or finds it made. It takes no part in IPv6.
+    /// Makes a bridge with an address and without IPv6, and brings it up, or finds it made.
     pub async fn bridge(&self, name: &str, address: Ipv4Addr, length: u8) -> io::Result<()> {
         if self.find(name).await?.is_none() {
             let added = self.netlink.link().add(LinkBridge::new(name).build()).execute().await;
@@ -74,8 +74,8 @@ impl Links {
         self.bring_up(name).await
     }
 
-    /// Makes a pair of links: `name` as a port of `bridge`, and `peer` with a hardware address in another namespace. The
-    /// peer is down still.
+    /// Makes a veth pair: `name` as a port of `bridge`, and `peer` with a hardware address in another namespace. The
+    /// peer stays down.
     pub async fn pair(
         &self,
         name: &str,
@@ -93,7 +93,7 @@ impl Links {
             self.netlink.link().add(pair.build()).execute()
         };
         let added = match add().await.map_err(cause) {
-            // Left by an earlier try, on either side: they go together.
+            // Left by an earlier try, on either side: both ends go together.
             Err(error) if is(&error, Errno::EEXIST) => {
                 self.remove(name).await?;
                 add().await.map_err(cause)
@@ -104,12 +104,12 @@ impl Links {
         self.port(name, bridge).await
     }
 
-    /// Makes a link a port of a bridge and brings it up, as it is to be: it takes no part in IPv6, and a pod that calls
-    /// itself by a port of the node gets its packets back.
+    /// Makes a link a port of a bridge and brings it up: without IPv6, and with hairpin, so that a pod that calls
+    /// itself through a port of the node gets its packets back.
     pub async fn port(&self, name: &str, bridge: &str) -> io::Result<()> {
         parameters::refuse_ipv6(name).map_err(|error| refused(format!("turning IPv6 off on link {name}"), error))?;
         let (link, bridge_index) = (self.index(name).await?, self.index(bridge).await?);
-        // In two messages: a port's settings are those of a link that is a port already.
+        // Two messages: the kernel takes a port's settings only for a link that is a port already.
         let port = LinkUnspec::new_with_index(link).controller(bridge_index).up();
         let put = self.netlink.link().change(port.build()).execute().await;
         put.map_err(|error| refused(format!("making link {name} a port of bridge {bridge}"), cause(error)))?;
@@ -123,7 +123,7 @@ impl Links {
         changed.map_err(|error| refused(format!("bringing up link {name}"), cause(error)))
     }
 
-    /// Gives a link an address, brings it up, and adds a route to everywhere over it.
+    /// Gives a link an address, brings it up, and adds a default route over it.
     pub async fn address(&self, name: &str, address: Ipv4Addr, length: u8, gateway: Ipv4Addr) -> io::Result<()> {
         let index = self.index(name).await?;
         let added = self.netlink.address().add(index, address.into(), length).execute().await;
@@ -134,7 +134,7 @@ impl Links {
         added.map_err(|error| refused(format!("adding the default route via {gateway} over link {name}"), cause(error)))
     }
 
-    /// Removes a link; one that is gone already is fine.
+    /// Removes a link; succeeds if it is gone.
     pub async fn remove(&self, name: &str) -> io::Result<()> {
         let removed = self.netlink.link().del_with_message(LinkUnspec::new_with_name(name).build()).execute().await;
         match removed.map_err(cause) {
@@ -149,7 +149,7 @@ fn refused(tried: String, source: io::Error) -> io::Error {
     io::Error::other(Refused { tried, source })
 }
 
-/// What the kernel said.
+/// Returns the kernel's error.
 fn cause(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
@@ -170,7 +170,7 @@ mod tests {
 
     const HARDWARE: HardwareAddress = [0x0a, 0x73, 10, 1, 2, 3];
 
-    /// A namespace that stands for the node and one that stands for a pod; gone at the end.
+    /// Makes a namespace that stands for the node and one that stands for a pod; removes both at the end.
     fn in_a_node(act: impl FnOnce(&File) -> std::io::Result<()> + Send) {
         let directory = tempfile::tempdir().expect("a directory");
         let (node, pod) = (Namespaces::at(directory.path().join("node")), Namespaces::at(directory.path().join("pod")));

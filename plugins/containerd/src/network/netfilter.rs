@@ -1,4 +1,4 @@
-//! The packet filter by netlink: what is asked often or has to be quick, and so starts no process. `nft` does the rest.
+//! The packet filter by netlink, for requests that are frequent or urgent: these start no process. `nft` does the rest.
 
 use std::{fmt, io, net::Ipv4Addr};
 
@@ -30,22 +30,22 @@ const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 
-/// Bytes before the payload of a message, before the attributes of one of the packet filter, and before an attribute's payload.
+/// Sizes of headers, bytes: of a message, of a message of the packet filter, and of an attribute.
 const HEADER: usize = 16;
 const FILTER_HEADER: usize = HEADER + 4;
 const ATTRIBUTE_HEADER: usize = 4;
 
-/// A hardware address of Ethernet.
+/// Hardware address of Ethernet.
 pub(super) type HardwareAddress = [u8; 6];
 
-/// A family of tables.
+/// Family of tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Family {
     Ip = 2,
     Bridge = 7,
 }
 
-/// A part of a set's key or of a map's value.
+/// Part of a set's key or of a map's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     Link(String),
@@ -55,7 +55,7 @@ pub(super) enum Field {
     Port(u16),
 }
 
-/// An element of a set, or of a map if it has a value.
+/// Element of a set, or of a map if it has a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Element {
     pub family: Family,
@@ -64,14 +64,14 @@ pub(super) struct Element {
     pub value: Vec<Field>,
 }
 
-/// What is done with elements.
+/// Change to elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     Add,
     Remove,
 }
 
-/// As `nft` reads it.
+/// In the syntax of `nft`.
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,7 +84,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// As `nft` reads it.
+/// In the syntax of `nft`.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = |fields: &[Field]| fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(" . ");
@@ -94,7 +94,7 @@ impl fmt::Display for Element {
 }
 
 impl Field {
-    /// As the kernel has it in its registers, of four bytes each.
+    /// Returns the field as in the kernel's registers, of four bytes each.
     fn registers(&self) -> Vec<u8> {
         let (bytes, length) = match self {
             // IFNAMSIZ.
@@ -112,8 +112,8 @@ impl Field {
     }
 }
 
-/// Returns the number of the packet filter's rules in the calling thread's network namespace: every change gives them
-/// another, whoever makes it.
+/// Returns the generation of the packet filter's rules in the calling thread's network namespace: every change, by
+/// anybody, makes another.
 pub(super) fn generation() -> io::Result<u32> {
     let socket = open()?;
     socket.send(&message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_REQUEST, 1, 0, 0, &[]), 0)?;
@@ -135,14 +135,14 @@ pub(super) fn generation() -> io::Result<u32> {
     Err(unexpected("the number of the packet filter's rules"))
 }
 
-/// Adds elements to the sets of a table, or removes them, all or none; returns the number of the rules after it. Fails if
-/// the rules have another number than `generation`.
+/// Adds elements to the sets of a table, or removes them, all or none. Returns the generation of the rules after it.
+/// Fails if the rules have another generation than `generation`.
 pub(super) fn change(table: &str, change: Change, elements: &[Element], generation: u32) -> io::Result<u32> {
     let (kind, flags) = match change {
         Change::Add => (NFT_MSG_NEWSETELEM, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE),
         Change::Remove => (NFT_MSG_DELSETELEM, NLM_F_REQUEST | NLM_F_ACK),
     };
-    // A batch without elements changes no number.
+    // A batch without elements does not change the generation.
     if elements.is_empty() {
         return Ok(generation);
     }
@@ -167,7 +167,7 @@ pub(super) fn change(table: &str, change: Change, elements: &[Element], generati
             answers = answers.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
     }
-    // The kernel leaves out zero. Elements that were there before leave the number as it is.
+    // The kernel leaves out zero. Elements that were there before leave the generation as it is.
     match self::generation()? {
         now if now == generation || now == generation.wrapping_add(1).max(1) => Ok(now),
         _ => Err(io::Error::other("somebody else changed the packet filter's rules meanwhile")),
@@ -193,7 +193,7 @@ fn body(table: &str, element: &Element) -> Vec<u8> {
     .concat()
 }
 
-/// A socket to the packet filter. The kernel answers while a message is sent, so nothing is waited for.
+/// Opens a socket to the packet filter. The kernel answers while a message is sent, so no read has to wait.
 fn open() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
@@ -226,7 +226,7 @@ fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
     attribute
 }
 
-/// The error that an answer begins with, if it is one.
+/// Returns the error that an answer begins with, if any.
 fn refusal(answer: &[u8]) -> Option<io::Error> {
     let number = u32_at(answer, HEADER).filter(|_| u16_at(answer, 4) == Some(NLMSG_ERROR))?.cast_signed();
     (number != 0).then(|| io::Error::from_raw_os_error(-number))

@@ -1,4 +1,4 @@
-//! Parameters of the kernel's network, below `/proc/sys/net`: those of the calling thread's network namespace.
+//! Network parameters of the kernel, below `/proc/sys/net`, in the calling thread's network namespace.
 
 use std::{fs, io, path::Path};
 
@@ -6,7 +6,7 @@ use stanchion_untrusted::Links;
 
 use crate::limits::PARAMETER;
 
-/// Gives parameters values where they have others; which they were.
+/// Sets the parameters that have another value. Returns their names.
 pub(super) fn set<'a>(wanted: &[(&'a str, &str)]) -> io::Result<Vec<&'a str>> {
     let mut changed = Vec::new();
     for (name, value) in wanted {
@@ -21,8 +21,8 @@ pub(super) fn set<'a>(wanted: &[(&'a str, &str)]) -> io::Result<Vec<&'a str>> {
     Ok(changed)
 }
 
-/// Has a link take no part in IPv6: whoever sends router advertisements over it, the node takes no address and no route
-/// from them. To be done before the link is up.
+/// Turns IPv6 off on a link, so that the node takes no address and no route from router advertisements over it. Must be
+/// called before the link is up.
 pub(super) fn refuse_ipv6(link: &str) -> io::Result<()> {
     // A kernel without IPv6 has no such parameters.
     if !Path::new("/proc/sys/net/ipv6").exists() {

@@ -1,4 +1,4 @@
-//! The packet filter's rules of a bridge, made from what pods have.
+//! Packet filter rules of a bridge, made from its pods and their ports.
 
 use std::{
     fmt::Write as _,
@@ -12,7 +12,7 @@ use super::{
     netfilter::{Element, Family, Field, HardwareAddress},
 };
 
-/// What the rules are made from.
+/// Inputs of the rules.
 #[derive(Clone, Debug)]
 pub(super) struct State<'a> {
     pub table: &'a str,
@@ -24,20 +24,20 @@ pub(super) struct State<'a> {
     pub has_frames: bool,
 }
 
-/// A pod on the bridge.
+/// Pod on the bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pod {
-    /// Its link on the node.
+    /// The pod's link on the node.
     pub link: String,
     pub address: Ipv4Addr,
     /// `None` for a pod of an earlier version, whose hardware address the kernel chose.
     pub hardware: Option<HardwareAddress>,
 }
 
-/// A port of the node that leads to a pod.
+/// Port of the node that leads to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Port {
-    /// The address of the node; `None` for all.
+    /// Address of the node; `None` for all.
     pub host: Option<Ipv4Addr>,
     pub protocol: Protocol,
     pub number: u16,
@@ -45,7 +45,7 @@ pub(super) struct Port {
 }
 
 impl Pod {
-    /// Its elements of the sets that say what may come from a link.
+    /// Returns the pod's elements of the sets that say what may come from a link.
     pub fn elements(&self) -> [Element; 2] {
         let (link, address) = (Field::Link(self.link.clone()), Field::Address(self.address));
         let (set, key) = match self.hardware {
@@ -62,7 +62,7 @@ impl Pod {
 }
 
 impl Port {
-    /// Its element of the maps of ports.
+    /// Returns the port's element of the maps of ports.
     pub fn element(&self) -> Element {
         let mut key = vec![Field::Protocol(self.protocol), Field::Port(self.number)];
         key.splice(0..0, self.host.map(Field::Address));
@@ -72,15 +72,15 @@ impl Port {
     }
 }
 
-/// Returns the hardware address of a pod, which its address determines: a neighbour that remembers the pod that had the
-/// address before is not misled.
+/// Returns the hardware address of a pod, derived from its address: a neighbour that remembers the former pod of the
+/// address is not misled.
 pub(super) fn hardware(address: Ipv4Addr) -> HardwareAddress {
     let [a, b, c, d] = address.octets();
-    // Locally administered, and one that nobody else gives.
+    // Locally administered, with a prefix that nobody else uses.
     [0x0a, 0x73, a, b, c, d]
 }
 
-/// The batch for `nft` that replaces whatever there is of the rules, at once.
+/// Returns the batch for `nft` that replaces all rules of the bridge at once.
 pub(super) fn batch(state: &State<'_>) -> String {
     let State { table, bridge, subnet, .. } = state;
     let elements: Vec<_> =
@@ -89,14 +89,14 @@ pub(super) fn batch(state: &State<'_>) -> String {
         let all: Vec<_> = elements.iter().filter(|it| it.set == set).map(ToString::to_string).collect();
         if all.is_empty() { String::new() } else { format!("elements = {{ {} }} ; ", all.join(", ")) }
     };
-    // Without the filter for frames this is all that tells a pod's packets from others.
+    // Without the filter for frames, only this rule drops packets with a false source.
     let others = match state.has_frames {
         true => String::new(),
         false => format!("    iifname \"{bridge}\" ip saddr != {subnet} drop\n"),
     };
     let mut batch = String::new();
     for family in ["ip", "bridge"].into_iter().filter(|family| state.has_frames || *family == "ip") {
-        // To delete what is not there is an error.
+        // Deleting a table that does not exist is an error, so it is added first.
         write!(batch, "add table {family} {table}\ndelete table {family} {table}\n").expect("a string takes all");
     }
     write!(
@@ -132,7 +132,7 @@ pub(super) fn batch(state: &State<'_>) -> String {
     )
     .expect("a string takes all");
     if state.has_frames {
-        // IPv6 is none of what may pass: pods have no IPv6 network, and must not tell each other that they are routers.
+        // IPv6 may not pass: pods have no IPv6 network, and must not tell each other that they are routers.
         write!(
             batch,
             "table bridge {table} {{

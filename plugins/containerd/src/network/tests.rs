@@ -1,4 +1,4 @@
-//! The bridge in namespaces of the tests' own: one stands for the node, one for the world, others for pods.
+//! Tests of the bridge in namespaces of their own: one stands for the node, one for the world, others for pods.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::namespaces::{Namespaces, Own, inside};
 
-/// How long something may take that is to happen, and how long nothing may come that is not.
+/// Longest wait for something that must happen, and wait for something that must not.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -30,20 +30,20 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 9, 8, 1);
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const WORLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 
-/// A node that is a namespace; the test's thread is in it.
+/// Namespace that stands for the node; the test's thread is in it.
 struct Node {
     directory: PathBuf,
     bridge: Bridge,
 }
 
-/// A pod of it, or the world.
+/// Pod of the node, or the world.
 struct Pod {
     id: &'static str,
     namespace: PathBuf,
     address: Ipv4Addr,
 }
 
-/// Runs a test inside a node; its namespaces are gone at the end.
+/// Runs a test inside a node, and removes its namespaces at the end.
 fn on_a_node(test: impl FnOnce(&Node) + Send) {
     let directory = tempfile::tempdir().expect("a directory");
     let node = Namespaces::at(directory.path().join("ns/node"));
@@ -62,7 +62,7 @@ fn on_a_node(test: impl FnOnce(&Node) + Send) {
 }
 
 impl Node {
-    /// The node as an agent finds it that was just started.
+    /// Returns the node as a newly started agent finds it.
     fn at(directory: &Path) -> Self {
         let config = NetworkConfig { bridge: "b0".to_owned(), subnet: "10.9.8.0/24".to_owned(), ..Default::default() };
         Self { directory: directory.to_owned(), bridge: Bridge::new(&config, directory).expect("a bridge") }
@@ -89,7 +89,7 @@ impl Node {
         Pod { id, namespace, address }
     }
 
-    /// Something beyond the node.
+    /// Makes a host beyond the node.
     fn world(&self) -> Pod {
         let namespace = self.namespace("world");
         let file = std::fs::File::open(&namespace).expect("a namespace");
@@ -112,12 +112,12 @@ impl Pod {
         inside(&self.namespace, || Ok(act())).expect("entered")
     }
 
-    /// Answers on a port until the end, each caller by its address.
+    /// Answers on a port until the end; each caller gets its own address.
     fn serve(&self, port: u16) {
         serve(self.inside(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).expect("a port")));
     }
 
-    /// What somebody answers whom the pod calls.
+    /// Calls a server from the pod, and returns the answer.
     fn call(&self, to: Ipv4Addr, port: u16, patience: Duration) -> io::Result<String> {
         self.inside(|| call(to, port, patience))
     }
@@ -128,7 +128,7 @@ impl Pod {
 }
 
 fn serve(listener: TcpListener) {
-    // It ends with the process: its socket belongs to a namespace that nobody sees any more.
+    // The thread ends with the process: its socket belongs to a namespace that nobody sees any more.
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
@@ -191,7 +191,7 @@ fn nothing_from_a_pod_reaches_the_nodes_loopback() {
     });
 }
 
-/// The next datagram.
+/// Returns the next datagram.
 fn heard(socket: &UdpSocket) -> Option<String> {
     socket.set_read_timeout(Some(PATIENCE)).expect("set");
     let mut bytes = [0; 64];
@@ -221,7 +221,7 @@ fn frames_with_a_false_source_are_dropped_at_the_pods_link() {
         println!("an address of the subnet, one of elsewhere, and the node's");
         for address in ["10.9.8.77", "192.0.2.9", "10.9.8.1"] {
             pod.run(&format!("ip address add {address}/32 dev eth0"));
-            // The gateway is known by now, so nobody has to answer such an address first.
+            // The pod knows the gateway by now, so nobody has to answer such an address first.
             if address != "10.9.8.1" {
                 send(address.parse().expect("an address"), "false");
             }
@@ -345,7 +345,7 @@ fn a_flush_is_noticed_by_what_the_kernel_says() {
                 looked.recv().await.expect("a look");
             };
             tokio::select! {
-                // It listens before anything is flushed.
+                // The watch listens before anything is flushed.
                 biased;
                 () = watched => panic!("nobody listens"),
                 () = flushed => {}
@@ -359,7 +359,7 @@ fn a_flush_is_noticed_by_what_the_kernel_says() {
 fn rules_stay_as_they_are_while_others_change_theirs() {
     on_a_node(|node| {
         let pod = node.pod("pod", &[8080]);
-        // What was changed in part is made anew once.
+        // Rules that were changed in part are made anew once.
         nft("add table ip first").expect("added");
         node.bridge.look(true);
         let handles = || command("nft -a list table ip stanchion_b0");
@@ -368,7 +368,7 @@ fn rules_stay_as_they_are_while_others_change_theirs() {
         node.bridge.look(true);
         nft("delete table ip others").expect("deleted");
         node.bridge.look(true);
-        // A handle is given once.
+        // The kernel gives a handle only once: the same ones mean that no rule was replaced.
         assert_eq!(handles(), first);
         let quiet = netfilter::generation().expect("asked");
         node.bridge.look(true);

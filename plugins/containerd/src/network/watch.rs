@@ -1,4 +1,4 @@
-//! Looks at the network when the kernel says that somebody changed it, so that it need not be looked at all the time.
+//! Looks at the network when the kernel reports a change, so that nobody has to poll.
 
 use std::{future::Future, io, time::Duration};
 
@@ -13,10 +13,11 @@ const NFNLGRP_NFTABLES: u32 = 7;
 const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 
-/// The time for which changes are gathered: a firewall that starts makes many, and each pod some.
+/// Time for which changes are gathered: a firewall that starts makes many, and each pod some.
 const TOGETHER: Duration = Duration::from_secs(1);
 
-/// Looks after each change, until it is dropped. If the kernel reports no changes, the looks at everything have to do.
+/// Calls `look` after each change, until it is dropped. If the kernel reports no changes, only full lists look at the
+/// network.
 pub(crate) async fn watch<F: Future<Output = ()>>(look: impl Fn() -> F) {
     let opened = open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .and_then(|rules| Ok((rules, open(NETLINK_ROUTE, &[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR])?)));
@@ -54,12 +55,12 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Reads all messages that are there, and makes nothing of them: only their arrival counts.
+/// Reads and discards all messages that are there: only their arrival counts.
 fn drain(socket: &mut TokioSocket) {
     while let Some(Ok(())) = socket.recv_from_full().now_or_never().map(|heard| heard.map(drop).or_else(overflown)) {}
 }
 
-/// Passes over the error of a socket that has lost messages: it reports a change too, and the next read goes on after it.
+/// Ignores the error of a socket that has lost messages: it reports a change too, and the next read goes on after it.
 fn overflown(error: io::Error) -> io::Result<()> {
     if error.raw_os_error() == Some(nix::errno::Errno::ENOBUFS as i32) { Ok(()) } else { Err(error) }
 }

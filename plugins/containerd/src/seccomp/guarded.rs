@@ -1,4 +1,4 @@
-//! System calls that a capability guards: allowed for programs that may have it.
+//! System calls that a capability guards: allowed for programs with this capability.
 
 use oci_spec::runtime::{Capabilities, Capability};
 
@@ -46,7 +46,7 @@ const GUARDED: [(Capability, &[&str]); 14] = [
     (Capability::Perfmon, &["perf_event_open"]),
 ];
 
-/// Those of these capabilities.
+/// Returns the calls that these capabilities guard.
 pub(super) fn calls(capabilities: &Capabilities) -> impl Iterator<Item = &'static str> {
     let guarded = GUARDED.into_iter().filter(|(capability, _)| capabilities.contains(capability));
     let mut calls: Vec<_> = guarded.flat_map(|(_, calls)| calls.iter().copied()).collect();

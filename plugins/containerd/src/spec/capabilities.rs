@@ -1,4 +1,4 @@
-//! What root may do in a container.
+//! Capabilities of a container's processes.
 
 use oci_spec::{
     OciSpecError,
@@ -6,7 +6,7 @@ use oci_spec::{
 };
 use stanchion_sdk::{privileges, runtime::Security};
 
-/// The set that containerd and Docker give.
+/// Set that containerd and Docker give by default.
 const USUAL: [Capability; 14] = [
     Capability::Chown,
     Capability::DacOverride,
@@ -24,13 +24,13 @@ const USUAL: [Capability; 14] = [
     Capability::AuditWrite,
 ];
 
-/// A capability of no kernel.
+/// Capability that no kernel knows.
 #[derive(Debug, thiserror::Error)]
 #[error("there is no capability {0:?}")]
 pub(crate) struct UnknownCapability(String);
 
-/// Those that a container may have (R-SEC-5, R-SEC-6): no more than the node itself has. Of a name that is added and
-/// dropped the drop holds.
+/// Returns the capabilities that a container may have (R-SEC-5, R-SEC-6): `ALL` and privileged mean all that the node
+/// has. If a name is both added and dropped, the drop holds.
 pub(crate) fn set(security: &Security) -> Result<Capabilities, UnknownCapability> {
     let has_all = |list: &[String]| list.iter().any(|name| name == "ALL");
     if security.privileged {
@@ -51,7 +51,7 @@ pub(crate) fn set(security: &Security) -> Result<Capabilities, UnknownCapability
     Ok(set)
 }
 
-/// As root has it, or as others have it: only through programs that carry it, as for any user.
+/// Returns the sets of root, or of another user, who gets capabilities only through programs that carry them.
 pub(super) fn capabilities(all: Capabilities, is_root: bool) -> Result<LinuxCapabilities, OciSpecError> {
     let none = Capabilities::new();
     let own = if is_root { all.clone() } else { none.clone() };
@@ -64,7 +64,7 @@ pub(super) fn capabilities(all: Capabilities, is_root: bool) -> Result<LinuxCapa
         .build()
 }
 
-/// The capabilities that any process of this node can have.
+/// Returns the capabilities that any process of this node can have.
 fn of_node() -> Capabilities {
     privileges::capabilities().into_iter().filter_map(|name| name.parse().ok()).collect()
 }

@@ -1,4 +1,4 @@
-//! The profiles that confine a container: seccomp, AppArmor, SELinux (R-SEC-8, R-SEC-9, R-SEC-15).
+//! Profiles that confine a container: seccomp, AppArmor, SELinux (R-SEC-8, R-SEC-9, R-SEC-15).
 
 use std::io;
 
@@ -12,7 +12,7 @@ use stanchion_untrusted::{Links, read};
 use super::capabilities::{self, UnknownCapability};
 use crate::{limits, seccomp};
 
-/// Why a container cannot be confined as it is to be.
+/// Reason why a container cannot be confined as configured.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfinementError {
     #[error("its seccomp profile")]
@@ -25,7 +25,7 @@ pub(crate) enum ConfinementError {
     Capability(#[from] UnknownCapability),
 }
 
-/// Profiles of AppArmor that other programs for containers load.
+/// AppArmor profiles that other container programs load.
 const KNOWN: [&str; 2] = ["cri-containerd.apparmor.d", "docker-default"];
 
 pub(super) fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>, ConfinementError> {
@@ -41,7 +41,7 @@ pub(super) fn seccomp(security: &Security) -> Result<Option<LinuxSeccomp>, Confi
     }
 }
 
-/// The name of the profile; `None` on a node without AppArmor.
+/// Returns the name of the AppArmor profile; `None` for a container without one, as on a node without AppArmor.
 pub(super) fn app_armor(security: &Security) -> Result<Option<String>, ConfinementError> {
     if security.privileged || security.app_armor == Profile::Unconfined || !has_app_armor() {
         return Ok(None);
@@ -54,7 +54,7 @@ pub(super) fn app_armor(security: &Security) -> Result<Option<String>, Confineme
     }
 }
 
-/// The context; `None` on a node without SELinux, and where none is asked for.
+/// Returns the SELinux context; `None` if none is asked for, for a privileged container, and on a node without SELinux.
 pub(super) fn se_linux(security: &Security) -> Option<&SeLinux> {
     security.se_linux.as_ref().filter(|_| has_se_linux() && !security.privileged)
 }

@@ -1,4 +1,4 @@
-//! The devices of the node that a container may use.
+//! Devices of the node that a container may use.
 
 use std::{
     fs, io,
@@ -12,10 +12,10 @@ use oci_spec::{
     runtime::{LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType},
 };
 
-/// Below `/dev`, what a container has of its own, or what is no device of the node's.
+/// Entries of `/dev` that a container has of its own, or that are no devices of the node.
 const OWN: [&str; 6] = ["pts", "shm", "fd", "mqueue", "console", ".udev"];
 
-/// No device but those that every program expects; a privileged container may use every one.
+/// Returns the device rules: no device but those that every program expects; all for a privileged container.
 pub(super) fn rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecError> {
     let rule = |allow: bool, numbers: Option<(i64, Option<i64>)>| {
         let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).access("rwm");
@@ -35,7 +35,7 @@ pub(super) fn rules(privileged: bool) -> Result<Vec<LinuxDeviceCgroup>, OciSpecE
     std::iter::once(rule(false, None)).chain(usual.into_iter().map(|numbers| rule(true, Some(numbers)))).collect()
 }
 
-/// All devices of the node (R-SEC-5).
+/// Lists all devices of the node (R-SEC-5).
 pub(super) fn of_node() -> io::Result<Vec<LinuxDevice>> {
     let mut found = Vec::new();
     search(Path::new("/dev"), &mut found)?;
@@ -48,7 +48,7 @@ fn search(dir: &Path, found: &mut Vec<LinuxDevice>) -> io::Result<()> {
         if entry.file_name().to_str().is_none_or(|name| OWN.contains(&name)) {
             continue;
         }
-        // One that was unplugged meanwhile is none.
+        // The device may have been unplugged meanwhile.
         let Ok(metadata) = entry.path().symlink_metadata() else { continue };
         let kind = metadata.file_type();
         let typ = match () {

@@ -1,4 +1,4 @@
-//! What is mounted in a container.
+//! Mounts of a container.
 
 use oci_spec::{
     OciSpecError,
@@ -18,12 +18,12 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
         MountBuilder::default().destination(destination).typ(kind).source(source).options(options).build()
     };
     let quiet = ["nosuid", "noexec", "nodev"];
-    // The pod's, as its IPC is: what one container names, another finds.
+    // Shared memory goes with the IPC namespace: what one container of the pod names, another finds.
     let shared_memory = match parts.own.ipc {
         true => parts.namespaces.path(SHARED_MEMORY).to_string_lossy().into_owned(),
         false => "/dev/shm".to_owned(),
     };
-    // Privileged containers change the node (R-SEC-5).
+    // Privileged containers may change the node (R-SEC-5).
     let access = if parts.config.security.privileged { "rw" } else { "ro" };
     let mut mounts = vec![
         mount("/proc", "proc", "proc", &quiet)?,
@@ -34,7 +34,7 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
             "devpts",
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         )?,
-        // The node's own is as the node has it mounted, and the pod's is `nosuid`, `noexec`, `nodev` by itself.
+        // The node's own keeps the node's options, and the pod's is `nosuid`, `noexec`, `nodev` already.
         mount("/dev/shm", "bind", &shared_memory, &["rbind", "rprivate", "rw"])?,
         mount("/dev/mqueue", "mqueue", "mqueue", &quiet)?,
         match parts.own.network {
@@ -66,12 +66,12 @@ pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
     Ok(mounts)
 }
 
-/// Whether the kernel can make mounts below a mount read-only with it: since 5.12 (mount_setattr(2)).
+/// Returns whether the kernel can make a mount read-only with the mounts below it: since 5.12 (mount_setattr(2)).
 pub(crate) fn can_be_recursive() -> bool {
     proc::kernel() >= (5, 12)
 }
 
-/// How the container's whole tree is mounted: nothing that is to be shared may be cut off above (R-MNT-1).
+/// Returns the propagation of the container's whole tree: it must not cut off a mount that is to be shared (R-MNT-1).
 pub(super) fn propagation(parts: &Parts<'_>) -> Option<&'static str> {
     let has = |propagation| parts.config.mounts.iter().any(|mount| mount.propagation == propagation);
     match () {

@@ -1,4 +1,4 @@
-//! The first process of a pod whose containers see each other's: it does nothing, and collects who has lost their parent
+//! Pause process of a pod whose containers share a PID namespace: it does nothing but reap orphaned processes
 //! (R-SEC-13).
 
 use std::collections::HashMap;
@@ -18,12 +18,12 @@ use crate::{
     seccomp,
 };
 
-/// Where the program is in its files.
+/// Path of the program below its root.
 pub(crate) const PROGRAM: &str = "pause";
-/// Among the last that the kernel ends for lack of memory: with it the pod ends (R-RES-16).
+/// The pod ends with it, so the kernel ends it among the last for lack of memory (R-RES-16).
 const OOM_SCORE_ADJ: i32 = -998;
 
-/// Its configuration: no capability, nothing to write to, the pod's IPC.
+/// Returns its OCI configuration: no capability, nothing to write to, the pod's IPC.
 pub(crate) fn spec(namespaces: &Namespaces, own: Own, cgroup: &str, group: &str) -> Result<Spec, OciSpecError> {
     let mount = |destination: &str, kind: &str, options: &[&str]| {
         let options: Vec<_> = options.iter().map(|option| (*option).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! The process of a container.
+//! Process of a container, as the OCI configuration has it.
 
 use std::collections::HashSet;
 
@@ -49,7 +49,7 @@ pub(super) fn process(parts: &Parts<'_>) -> Result<Process, SpecError> {
     Ok(process.build()?)
 }
 
-/// A process beside a container's own; its mark is passed on to all that it starts.
+/// Returns the process of an exec. All that it starts inherits `mark`.
 pub(crate) fn exec(
     process: &Process,
     command: Vec<String>,
@@ -80,7 +80,7 @@ fn environment(parts: &Parts<'_>) -> Vec<String> {
     let node = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
     let host = Some(parts.hostname.to_owned()).filter(|name| !name.is_empty()).or_else(node);
     let host = host.map(|name| format!("HOSTNAME={name}"));
-    // The last of a name wins.
+    // The last variable of a name wins.
     let all: Vec<String> = [PATH.to_owned()].into_iter().chain(host).chain(image).chain(given).collect();
     let mut seen = HashSet::new();
     let name = |variable: &str| variable.split('=').next().unwrap_or_default().to_owned();

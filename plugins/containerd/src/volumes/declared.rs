@@ -1,6 +1,5 @@
-//! Directories that an image declares with `VOLUME`: each is a snapshot of the container's own, so that it can be written
-//! whatever the root file system is, is measured, and goes with the container. It begins with what the image has there, as
-//! with containerd's CRI.
+//! `VOLUME`s of an image: each is a snapshot of the container's own, so that it is writable whatever the root file
+//! system is, is measured, and goes with the container. It begins with the image's files there, as in containerd's CRI.
 
 use std::{
     ffi::CStr,
@@ -29,7 +28,7 @@ use stanchion_sdk::{
 
 use crate::{Containerd, image::Resolved, limits};
 
-/// The places of an image's volumes at which a container has nothing else mounted, from the root.
+/// Returns the paths of an image's `VOLUME`s at which a container has no other mount, from the root.
 pub(crate) fn places(image: &Resolved, config: &ContainerConfig) -> Vec<PathBuf> {
     let mut places: Vec<_> = image.config.config.volumes.iter().map(|place| clean(Path::new(place))).collect();
     places.sort();
@@ -38,7 +37,7 @@ pub(crate) fn places(image: &Resolved, config: &ContainerConfig) -> Vec<PathBuf>
     places
 }
 
-/// A path from the root, without `.` and `..`.
+/// Returns a path from the root, without `.` and `..`.
 fn clean(path: &Path) -> PathBuf {
     use std::path::Component::{CurDir, Normal, ParentDir, Prefix, RootDir};
     let mut cleaned = PathBuf::from("/");
@@ -53,7 +52,7 @@ fn clean(path: &Path) -> PathBuf {
 }
 
 impl Containerd {
-    /// How the snapshot of a volume is mounted; it is made if there is none.
+    /// Returns the mounts of a volume's snapshot, which is made if there is none.
     pub(super) async fn writable(&self, key: &str) -> Result<Vec<Mount>, Status> {
         let (snapshotter, key) = (self.config.snapshotter.clone(), key.to_owned());
         let prepare = PrepareSnapshotRequest {
@@ -72,8 +71,8 @@ impl Containerd {
     }
 }
 
-/// Copies what an image has at `place` into the directory `volume`, whose owner and mode become those of the image's. What an
-/// earlier copying that was cut off has left is replaced. An image that has no directory there leaves the volume empty.
+/// Copies the image's directory `place` into the directory `volume`, which gets its owner and mode. Replaces what an
+/// earlier, interrupted copy has left. If the image has no directory there, the volume stays empty.
 pub(super) fn fill(image: &Layers, place: &Path, volume: &Path) -> io::Result<()> {
     let to = openat(CWD, volume, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     image.look(|root| match open_in(root, place, OFlags::RDONLY | OFlags::DIRECTORY) {
@@ -83,7 +82,7 @@ pub(super) fn fill(image: &Layers, place: &Path, volume: &Path) -> io::Result<()
     })
 }
 
-/// A directory that is being copied.
+/// Directory that is being copied.
 struct Level {
     from: OwnedFd,
     entries: Dir,
@@ -97,7 +96,7 @@ impl Level {
     }
 }
 
-/// Copies all that is in a directory, without recursion: an image can have directories as deep as it likes.
+/// Copies a directory, without recursion: an image can have directories as deep as it likes.
 fn copy(from: OwnedFd, to: OwnedFd) -> io::Result<()> {
     let mut levels = vec![Level::new(from, to)?];
     while let Some(level) = levels.last_mut() {
@@ -117,7 +116,7 @@ fn copy(from: OwnedFd, to: OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies one thing; a directory is answered, for what is in it.
+/// Copies one entry. Returns a directory, whose entries are still to be copied.
 fn copy_one(level: &Level, name: &CStr) -> io::Result<Option<Level>> {
     let Level { from, to, .. } = level;
     let found = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -156,21 +155,21 @@ fn copy_one(level: &Level, name: &CStr) -> io::Result<Option<Level>> {
     Ok(None)
 }
 
-/// Gives a file or a directory the owner, the mode, the attributes and the time of another.
+/// Copies owner, mode, extended attributes and modification time of a file or a directory.
 fn attributes(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
     let found = rustix::fs::fstat(&from)?;
-    // Before the rest: a change of owner takes set-user-id and capabilities away.
+    // The owner first: its change clears set-user-id and capabilities.
     fchown(&to, Some(rustix::fs::Uid::from_raw(found.st_uid)), Some(rustix::fs::Gid::from_raw(found.st_gid)))?;
     fchmod(&to, Mode::from_raw_mode(found.st_mode & 0o7777))?;
     for name in names_of_attributes(&from)? {
-        // The node's own: it says what the files are labelled with.
+        // The node decides on its SELinux labels.
         if name.as_bytes() == b"security.selinux" {
             continue;
         }
         let mut value = vec![0; limits::ATTRIBUTE.size()];
         let length = fgetxattr(&from, name.as_c_str(), &mut value)?;
         match fsetxattr(&to, name.as_c_str(), &value[..length], rustix::fs::XattrFlags::empty()) {
-            // Not every file system has every kind.
+            // Not every file system has every attribute.
             Err(Errno::NOTSUP | Errno::PERM) => {}
             set => set?,
         }
@@ -186,7 +185,7 @@ fn names_of_attributes(file: impl AsFd) -> io::Result<Vec<std::ffi::CString>> {
         length => length?,
     };
     let names = list[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
-    // overlayfs's own say how its layers lie over each other.
+    // overlayfs's own attributes say how its layers lie over each other.
     let names = names.filter(|name| !name.starts_with(b"trusted.overlay."));
     Ok(names.filter_map(|name| std::ffi::CString::new(name).ok()).collect())
 }
@@ -220,7 +219,7 @@ mod tests {
         fs::set_permissions(files.join("data/deep/seed"), fs::Permissions::from_mode(0o4640)).expect("set");
         lchown(files.join("data/link"), Some(1003), Some(1003)).expect("given");
         fs::set_permissions(files.join("data"), fs::Permissions::from_mode(0o750)).expect("set");
-        // Cut off in the middle, it is done again.
+        // An interrupted copy is done again.
         fs::write(volume.join("link"), "half").expect("written");
         for _ in 0..2 {
             fill(&image(&files), Path::new("/data"), &volume).expect("filled");

@@ -1,4 +1,4 @@
-//! A containerd and a registry of the test's own, and the backend on them.
+//! A containerd and a registry for one test, and the backend on them.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 #![allow(clippy::disallowed_methods, reason = "a test measures")]
@@ -20,9 +20,9 @@ use stanchion_tests::{
     tools,
 };
 
-/// How long a test may wait for what takes moments.
+/// Longest wait for something that takes moments.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
-/// Everything a test needs; removed with it.
+/// Everything a test needs; removed on drop.
 pub struct Bed {
     /// The backend under test.
     pub backend: Containerd,
@@ -48,23 +48,23 @@ impl Bed {
         Ok(Self { backend, containerd, image, _registry: registry, slot })
     }
 
-    /// Names on the machine.
+    /// Returns the names on the machine.
     pub fn names(&self) -> &Names {
         self.slot.names()
     }
 
-    /// A path in its directory.
+    /// Returns a path in its directory.
     pub fn path(&self, sub: &str) -> PathBuf {
         self.names().dir.join(sub)
     }
 
-    /// What containerd itself says.
+    /// Returns containerd's own client.
     pub fn ctr(&self) -> Ctr {
         self.containerd.ctr(&self.names().namespace)
     }
 
-    /// Everything on the machine and in containerd that a pod leaves when it is not removed completely. What the image
-    /// and the network as a whole need is none of it.
+    /// Lists everything on the machine and in containerd that a pod leaves when it is not removed completely. Omits
+    /// what the image and the network as a whole need.
     pub fn remains(&self) -> Result<Vec<String>> {
         let (ctr, names) = (self.ctr(), self.names());
         let mut found = Vec::new();
@@ -87,7 +87,7 @@ impl Bed {
         Ok(found)
     }
 
-    /// Awaits that nothing is left: the kernel takes a moment for some of it.
+    /// Waits until nothing is left: the kernel takes a moment for some of it.
     pub async fn nothing_left(&self) -> Result<()> {
         eventually("nothing to be left", async || {
             let left = self.remains()?;
@@ -98,7 +98,7 @@ impl Bed {
     }
 }
 
-/// The images, made by one test at a time.
+/// Makes the images, for one test at a time.
 fn fixtures() -> Result<Fixtures> {
     static MAKING: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _one = MAKING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -124,7 +124,7 @@ fn open(names: &Names, containerd: &containerd::Containerd) -> Result<Containerd
     Containerd::new(config, &paths).map_err(said)
 }
 
-/// The logger, built now if need be: cargo builds no program of another package for a test.
+/// Returns the logger, built now if need be: cargo builds no program of another package for a test.
 fn logger() -> Result<PathBuf> {
     static BUILT: std::sync::OnceLock<std::result::Result<PathBuf, String>> = std::sync::OnceLock::new();
     let build = || {
@@ -140,12 +140,12 @@ fn logger() -> Result<PathBuf> {
     BUILT.get_or_init(|| build().map_err(|error| format!("{error:#}"))).clone().map_err(anyhow::Error::msg)
 }
 
-/// The whole of an error.
+/// Converts an error with all its causes.
 pub fn said(error: stanchion_runtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{:?}: {}", error.kind(), error.chain())
 }
 
-/// Looks until `look` succeeds; an error with its last reason when that takes too long.
+/// Calls `look` until it succeeds. Returns its last error when that takes too long.
 pub async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T>) -> Result<T> {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {

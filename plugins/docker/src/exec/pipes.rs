@@ -1,4 +1,4 @@
-//! Our caller's descriptors and a connection to Docker, which carries what a process reads and writes.
+//! The caller's descriptors, and a connection to Docker, which carries a process's input and output.
 
 use std::io;
 
@@ -8,12 +8,12 @@ use tokio::{
     net::unix::pipe::{Receiver, Sender},
 };
 
-/// What one read takes.
+/// Size of one read, bytes.
 const CHUNK: usize = 32 << 10;
-/// Before every piece of output without a terminal: stream, three zeros, length.
+/// Size of the header of every piece of output without a terminal, bytes: stream, three zeros, length.
 const HEADER: usize = 8;
 
-/// The caller's ends.
+/// The caller's ends of input and outputs.
 pub(super) struct Pipes {
     input: Option<Receiver>,
     outputs: Outputs,
@@ -23,15 +23,15 @@ pub(super) struct Pipes {
 struct Outputs {
     stdout: Option<Sender>,
     stderr: Option<Sender>,
-    /// What came first, while it may be Docker's own words.
+    /// First output, while it may be Docker's own message.
     refusal: Option<Vec<u8>>,
 }
 
-/// How Docker begins to say, in place of a process's output, that it could not be started.
+/// Beginning of Docker's message, in place of a process's output, that the process could not be started.
 const REFUSAL: &[u8] = b"OCI runtime exec failed";
 
 impl Pipes {
-    /// Must be called where a tokio runtime is.
+    /// Takes the caller's ends. Must be called within a tokio runtime.
     pub fn new(stdio: ExecStdio, tty: bool) -> io::Result<Self> {
         let output = |fd: Option<_>| fd.map(Sender::from_owned_fd).transpose();
         let input = stdio.stdin.map(Receiver::from_owned_fd).transpose()?;
@@ -40,8 +40,8 @@ impl Pipes {
         Ok(Self { input, outputs, tty })
     }
 
-    /// Copies until the process's outputs have ended. What looks like Docker's own refusal, and nothing else, is kept
-    /// back: it is given, for the caller to find out which it is.
+    /// Copies until the process's outputs have ended. Output that looks like Docker's own refusal, with nothing else,
+    /// is kept back and returned: the caller finds out which it is.
     pub async fn drive(self, connection: impl AsyncRead + AsyncWrite) -> Kept {
         let Self { input, mut outputs, tty } = self;
         let (mut from, mut to) = tokio::io::split(connection);
@@ -62,7 +62,7 @@ impl Pipes {
             }
             std::future::pending::<()>().await;
         };
-        // Cancel-safe: what is left of the input when the outputs have ended, nobody would read.
+        // Cancel-safe: when the outputs have ended, nobody would read the rest of the input.
         tokio::select! {
             () = read => {}
             () = write => {}
@@ -78,17 +78,17 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// No output was kept back.
+    /// Returns the value for no output.
     pub fn nothing() -> Self {
         Self { text: Vec::new(), stdout: None }
     }
 
-    /// Docker's words, if it may have said some.
+    /// Returns Docker's message, if it may be one.
     pub fn text(&self) -> Option<String> {
         (self.text.starts_with(REFUSAL)).then(|| String::from_utf8_lossy(&self.text).trim().to_owned())
     }
 
-    /// It was the process's after all.
+    /// Writes it to the standard output: it was the process's after all.
     pub async fn release(mut self) {
         give(&mut self.stdout, &self.text).await;
     }
@@ -98,7 +98,7 @@ impl Outputs {
     /// Writes to the standard output.
     async fn give(&mut self, bytes: &[u8]) {
         let Some(kept) = &mut self.refusal else { return give(&mut self.stdout, bytes).await };
-        // Docker says it in one piece, so that a process's own first letters do not wait for more.
+        // Docker sends its message in one piece, so a process's own first letters do not wait for more.
         let is_refusal = if kept.is_empty() { bytes.starts_with(REFUSAL) } else { kept.len() < CHUNK };
         kept.extend_from_slice(bytes);
         if !is_refusal {
@@ -127,7 +127,7 @@ impl Outputs {
                 read => read.map(drop)?,
             }
             let [stream @ 0..=2, 0, 0, 0, length @ ..] = header else {
-                // No frame: what Docker itself says.
+                // No frame: a message of Docker itself.
                 let length = from.read(&mut chunk[HEADER..]).await?;
                 chunk[..HEADER].copy_from_slice(&header);
                 self.give(&chunk[..HEADER + length]).await;
@@ -150,7 +150,7 @@ impl Outputs {
     }
 }
 
-/// Writes, if anybody wants it. The process is not to notice that nobody does.
+/// Writes to `to`, if anybody reads. The process must not notice that nobody does.
 async fn give(to: &mut Option<Sender>, bytes: &[u8]) {
     if let Some(sender) = to
         && sender.write_all(bytes).await.is_err()
@@ -172,7 +172,7 @@ mod tests {
         (writer.into(), Receiver::from_owned_fd(reader.into()).expect("a pipe"))
     }
 
-    /// What arrives on both outputs of what Docker sends.
+    /// Returns what arrives on both outputs when Docker sends `sent`.
     async fn received(sent: &[u8], tty: bool) -> (String, String) {
         let ((stdout, mut out), (stderr, mut err)) = (output(), output());
         let stdio = ExecStdio { stdin: None, stdout: Some(stdout), stderr: Some(stderr) };

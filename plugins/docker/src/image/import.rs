@@ -1,6 +1,6 @@
-//! Importing images from an archive on the node: docker-archive or OCI layout.
+//! Import of images from an archive on the node: docker-archive or OCI layout.
 //!
-//! Docker reads an archive with a `manifest.json`, whatever the layout of the rest. An OCI layout is given one on the way.
+//! Docker reads an archive with a `manifest.json`, whatever the layout of the rest. An OCI layout gets one on the way.
 
 use std::{
     cell::Cell,
@@ -29,7 +29,7 @@ use crate::{
     limits,
 };
 
-/// What one piece on the way to Docker has.
+/// Size of one piece on the way to Docker, bytes.
 const CHUNK: usize = 256 << 10;
 
 /// `manifest.json` of a docker-archive.
@@ -41,13 +41,13 @@ struct DockerImage {
     layers: Option<Vec<String>>,
 }
 
-/// What an archive holds.
+/// Content of an archive.
 #[derive(Debug)]
 struct Contents {
     images: Vec<DockerImage>,
-    /// Whether that is written in it.
+    /// Whether the archive has a `manifest.json` of its own.
     written: bool,
-    /// What Docker has room for, bytes, and where.
+    /// Free space for Docker, bytes, and its directory.
     room: (u64, PathBuf),
 }
 
@@ -69,7 +69,7 @@ impl Docker {
         let write = self.blocking(move || {
             let written = write(&path, &contents, &send);
             if let Err(error) = &written {
-                // Nobody receives when Docker has refused; then its words are the error.
+                // The send fails when Docker has refused; then Docker's message is the error.
                 send.blocking_send(Err(io::Error::new(error.kind(), error.to_string()))).ok();
             }
             written.map_err(|error| {
@@ -92,7 +92,7 @@ impl Docker {
         };
         let (loaded, written) = tokio::join!(load, write);
         match written {
-            // Docker only knows that no more came.
+            // Docker knows only that no more came.
             Err(error) if error.kind() == ErrorKind::Invalid => return Err(error),
             written => loaded.and(written)?,
         }
@@ -104,9 +104,9 @@ impl Docker {
     }
 }
 
-/// What is in an archive, which Docker unpacks below `root`.
+/// Reads the content of an archive, which Docker unpacks below `root`.
 fn read(path: &Path, root: PathBuf) -> Result<Contents> {
-    // A Docker whose disk cannot be seen from here says itself when it is full.
+    // If its disk is not visible from here, Docker itself reports that it is full.
     let room = room(&root).unwrap_or(u64::MAX);
     let documents = documents(path, room, &root).map_err(|error| {
         let kind = match error.kind() {
@@ -127,11 +127,11 @@ fn read(path: &Path, root: PathBuf) -> Result<Contents> {
     }
 }
 
-/// The manifests, indexes and configurations of an archive, by name. Larger files are layers.
+/// Manifests, indexes and configurations of an archive, by name. Larger files are layers.
 #[derive(Default)]
 struct Documents {
     found: HashMap<String, Vec<u8>>,
-    /// The bytes that were read of them: many images can name one document.
+    /// Bytes that were read of them: many images can name one document.
     read: Cell<u64>,
 }
 
@@ -156,7 +156,7 @@ fn documents(path: &Path, room: u64, root: &Path) -> io::Result<Documents> {
         if may_be && entry.header().entry_type().is_file() && entry.size() <= largest {
             let mut document = Vec::new();
             entry.read_to_end(&mut document)?;
-            // Only JSON is looked for; a small layer is none.
+            // Only JSON is kept; a small layer is none.
             if matches!(document.first(), Some(b'{' | b'[')) {
                 total += document.len() as u64;
                 shared::ARCHIVE_DOCUMENTS.check(total)?;
@@ -168,7 +168,7 @@ fn documents(path: &Path, room: u64, root: &Path) -> io::Result<Documents> {
     Ok(documents)
 }
 
-/// The images of an OCI layout that have a name, for this node's platform.
+/// Returns the images of an OCI layout that have a name, for this node's platform.
 fn of_layout(documents: &Documents) -> Result<Vec<DockerImage>> {
     let index = documents.read("index.json", shared::MANIFEST)?;
     let (mut images, mut missing) = (Vec::new(), None);
@@ -176,7 +176,7 @@ fn of_layout(documents: &Documents) -> Result<Vec<DockerImage>> {
         match of_entries(documents, entries) {
             // Docker takes no tag for an image without one.
             Ok(image) => images.push(DockerImage { repo_tags: Some(vec![name]), ..image }),
-            // Others of the archive may be for this node.
+            // Other images of the archive may be for this node.
             Err(error) if error.kind() == ErrorKind::NotFound => missing = Some(error),
             Err(error) => return Err(error),
         }
@@ -208,7 +208,7 @@ fn place(blob: &Descriptor) -> String {
     format!("blobs/{}", blob.digest.replace(':', "/"))
 }
 
-/// The archive as Docker reads it, in pieces.
+/// Writes the archive as Docker reads it, in pieces.
 fn write(path: &Path, contents: &Contents, to: &mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
     let mut archive = tar::Builder::new(BufWriter::with_capacity(CHUNK, Pieces(to)));
     let (room, place) = &contents.room;
@@ -221,7 +221,7 @@ fn write(path: &Path, contents: &Contents, to: &mpsc::Sender<io::Result<Bytes>>)
         }
         let mut header = entry.header().clone();
         let name = entry.path()?.into_owned();
-        // Links too: `docker save` makes them between equal layers.
+        // Copies links too: `docker save` makes them between equal layers.
         match entry.link_name()?.map(|link| link.into_owned()) {
             Some(link) => archive.append_link(&mut header, &name, link),
             None => archive.append_data(&mut header, &name, entry),
@@ -241,7 +241,7 @@ fn write(path: &Path, contents: &Contents, to: &mpsc::Sender<io::Result<Bytes>>)
     archive.into_inner()?.flush()
 }
 
-/// Fails for a configuration that is too large: Docker takes any, and gives it back with each look at the image.
+/// Fails for a configuration that is too large: Docker takes any, and returns it with each look-up of the image.
 fn check_config(name: &str, entry: &Entry<'_>) -> io::Result<()> {
     let name = shared::SHOWN.cut(name);
     let wrong = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("the configuration {name}: {why}"));
@@ -251,7 +251,7 @@ fn check_config(name: &str, entry: &Entry<'_>) -> io::Result<()> {
     shared::CONFIG.check(entry.size()).map_err(|error| wrong(error.to_string()))
 }
 
-/// A writer into a channel.
+/// Writer into a channel.
 struct Pieces<'a>(&'a mpsc::Sender<io::Result<Bytes>>);
 
 impl Write for Pieces<'_> {

@@ -1,4 +1,4 @@
-//! Pulling an image: Docker does it, and tells how far it is.
+//! Pull of an image: Docker does it, and reports its progress.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -18,9 +18,9 @@ use crate::{
     limits,
 };
 
-/// When a registry has had too many requests: Docker does not pass on when it wants to be asked again.
+/// Delay after a registry has had too many requests: Docker does not pass on the registry's own.
 const BUSY: Duration = Duration::from_secs(30);
-/// The name under which credentials for Docker Hub are sent.
+/// Address under which credentials for Docker Hub are sent.
 const HUB: &str = "https://index.docker.io/v1/";
 
 impl Docker {
@@ -34,7 +34,7 @@ impl Docker {
         let credentials = auth.map(|auth| credentials(host, auth));
         let root = self.ready().await?.root;
         let place = root.clone();
-        // A Docker whose disk cannot be seen from here says itself when it is full.
+        // If its disk is not visible from here, Docker itself reports that it is full.
         let room = self.blocking(move || Ok(archive::room(&root).unwrap_or(u64::MAX))).await?;
         let mut told = Box::pin(self.client.api().create_image(Some(options), None, credentials));
         let mut layers = Layers::default();
@@ -45,7 +45,8 @@ impl Docker {
             if layers.learn(message) {
                 let now = layers.progress();
                 if now.received > room {
-                    // Docker itself takes a layer that has no end. It gives up, and frees what it has, when its client does.
+                    // Docker itself takes a layer without end. It gives up, and frees what it has, when its client
+                    // does.
                     let message = format!("pulling image {name}: no space left on device");
                     let place = place.display();
                     let why = format!("more than {room} bytes have come, which is what {place} has room for");
@@ -60,7 +61,7 @@ impl Docker {
     }
 }
 
-/// Name and tag, or name with digest, as Docker takes them.
+/// Returns name and tag, or name with digest, in Docker's form.
 fn parts(reference: &Reference) -> (String, Option<String>) {
     let name = format!("{}/{}", reference.registry(), reference.repository());
     match reference.digest() {
@@ -78,7 +79,7 @@ fn credentials(host: &str, auth: RegistryAuth) -> DockerCredentials {
     }
 }
 
-/// What Docker has said of an image's layers, by their short ids.
+/// Progress of an image's layers, by their short ids.
 #[derive(Default)]
 struct Layers(HashMap<String, Layer>);
 
@@ -90,7 +91,7 @@ struct Layer {
 }
 
 impl Layers {
-    /// Whether there was anything to learn.
+    /// Reads a message. Returns whether it told anything about a layer.
     fn learn(&mut self, message: CreateImageInfo) -> bool {
         let (Some(id), Some(status)) = (message.id, message.status) else { return false };
         if self.0.len() >= limits::LAYERS.size() && !self.0.contains_key(&id) {
@@ -127,14 +128,14 @@ impl Layers {
         }
     }
 
-    /// All is there.
+    /// Returns the progress when all is there.
     fn complete(&self) -> PullProgress {
         let progress = self.progress();
         PullProgress { received: progress.total, layers_done: progress.layers, ..progress }
     }
 }
 
-/// A registry's refusal, of which Docker gives only the words. They are compared here and nowhere else.
+/// Converts a registry's refusal, of which Docker gives only the text. The text is compared here and nowhere else.
 fn objection(name: &str, host: &str, error: Error, text: &str) -> Error {
     let any = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let wrapped = |kind: ErrorKind, message: String| Error::new(kind, message).because(limits::WORDS.cut(text.trim()));

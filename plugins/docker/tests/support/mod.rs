@@ -1,4 +1,4 @@
-//! A dockerd and a registry of the test's own, and the backend on them.
+//! A dockerd and a registry for one test, and the backend on them.
 
 #![allow(dead_code, reason = "not every test needs all of it")]
 
@@ -19,10 +19,10 @@ use stanchion_tests::{
     until,
 };
 
-/// How long a test may wait for what takes moments.
+/// Longest wait for something that takes moments.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// Everything a test needs; removed with it.
+/// Everything a test needs; removed on drop.
 pub struct Bed {
     /// The backend under test.
     pub backend: Docker,
@@ -54,27 +54,27 @@ impl Bed {
         Ok(Self { backend, docker, image, fixtures, _containerd: containerd, registry, slot })
     }
 
-    /// Another backend on the same Docker, with these settings in place of the first one's.
+    /// Opens another backend on the same Docker, with these settings in place of the first one's.
     pub fn open(&self, settings: Value) -> Result<Docker> {
         open(self.names(), &self.docker, settings)
     }
 
-    /// Names on the machine.
+    /// Returns the names on the machine.
     pub fn names(&self) -> &Names {
         self.slot.names()
     }
 
-    /// A path in its directory.
+    /// Returns a path in its directory.
     pub fn path(&self, sub: &str) -> PathBuf {
         self.names().dir.join(sub)
     }
 
-    /// What Docker itself says.
+    /// Returns Docker's own client.
     pub fn engine(&self) -> Engine {
         self.docker.engine()
     }
 
-    /// Everything on the machine and in Docker that a pod leaves when it is not removed completely.
+    /// Lists everything on the machine and in Docker that a pod leaves when it is not removed completely.
     pub fn remains(&self) -> Result<Vec<String>> {
         let names = self.names();
         let mut found = Vec::new();
@@ -94,7 +94,7 @@ impl Bed {
         Ok(found)
     }
 
-    /// Awaits that nothing is left: the kernel takes a moment for some of it.
+    /// Waits until nothing is left: the kernel takes a moment for some of it.
     pub fn nothing_left(&self) -> Result<()> {
         until("nothing to be left", PATIENCE, || {
             let left = self.remains()?;
@@ -114,7 +114,7 @@ fn open(names: &Names, docker: &docker::Docker, settings: Value) -> Result<Docke
     Docker::new(config, &node).map_err(said)
 }
 
-/// The whole of an error.
+/// Converts an error with all its causes.
 pub fn said(error: stanchion_runtime::Error) -> anyhow::Error {
     anyhow::anyhow!("{:?}: {}", error.kind(), error.chain())
 }

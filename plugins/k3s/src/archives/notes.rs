@@ -1,4 +1,4 @@
-//! What became of files and lines, and when those that failed are tried again.
+//! Outcome of files and lines, and the time of the next try for those that failed.
 
 use std::{
     collections::HashMap,
@@ -12,24 +12,23 @@ use tokio::time::Instant;
 
 use super::Seen;
 
-/// How long what has failed is left alone; twice as long after each further failure, up to the longest, as a kubelet
-/// leaves images alone.
+/// Wait after a failure; it doubles after each further failure, up to the longest, as with a kubelet's images.
 const BACKOFF: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// An archive, or a line of a list, that a containerd is to be brought.
+/// Archive, or line of a list, to import into a containerd.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Item {
-    /// The containerd.
+    /// Containerd that is to have it.
     pub place: &'static str,
-    /// The file, as it was seen: one that has changed is another.
+    /// The file, as it was seen: a file that has changed is another item.
     pub path: PathBuf,
     pub seen: Seen,
     /// The reference; `None` for a whole file.
     pub line: Option<String>,
 }
 
-/// The outcome of each item. Clones are the same.
+/// Outcome of each item. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notes(Arc<Mutex<HashMap<Item, Note>>>);
 
@@ -40,7 +39,7 @@ enum Note {
 }
 
 impl Notes {
-    /// Tells whether it is to be brought now.
+    /// Returns whether an item is due now.
     pub fn is_due(&self, item: &Item) -> bool {
         match self.lock().get(item) {
             None => true,
@@ -49,22 +48,22 @@ impl Notes {
         }
     }
 
-    /// Tells whether nobody has tried to bring it yet.
+    /// Returns whether nobody has tried to import an item yet.
     pub fn is_new(&self, item: &Item) -> bool {
         !self.lock().contains_key(item)
     }
 
-    /// Tells whether it was brought.
+    /// Returns whether an item was imported.
     pub fn is_done(&self, item: &Item) -> bool {
         matches!(self.lock().get(item), Some(Note::Done))
     }
 
-    /// Notes that it was brought.
+    /// Notes that an item was imported.
     pub fn done(&self, item: Item) {
         self.lock().insert(item, Note::Done);
     }
 
-    /// Notes that it was not, so that it is left alone for a while; tells whether that is new, or the reason is.
+    /// Notes a failure, so that the item is left alone for a while. Returns whether the failure or its reason is new.
     pub fn failed(&self, item: Item, error: &str) -> bool {
         let mut notes = self.lock();
         let (wait, is_new) = match notes.get(&item) {
@@ -75,7 +74,7 @@ impl Notes {
         is_new
     }
 
-    /// Forgets the files of a place that are not there, or not as they were.
+    /// Forgets the files of a containerd that are gone, or have changed.
     pub fn keep(&self, place: &'static str, found: &[(PathBuf, Seen)]) {
         let is_there = |item: &Item| found.iter().any(|(path, seen)| *path == item.path && *seen == item.seen);
         self.lock().retain(|item, _| item.place != place || is_there(item));

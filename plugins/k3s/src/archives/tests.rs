@@ -1,4 +1,4 @@
-//! Files brought to a runtime in memory, by a clock that the tests have.
+//! Tests that import files into a runtime in memory, by a clock that the tests have.
 
 use std::{
     fs,
@@ -36,20 +36,20 @@ impl Bench {
         fs::write(self.path(name), content).expect("written");
     }
 
-    /// An archive of one image.
+    /// Writes an archive of one image.
     fn archive(&self, name: &str, image: &str) {
         self.write(name, "");
         self.fake.add_archive(self.path(name), &[image]);
     }
 
-    /// Brings what is due as `list_images` does, and tells how long that held it up.
+    /// Imports what is due as `list_images` does, and returns how long that held it up.
     async fn bring(&self) -> Duration {
         let begun = clock::instant();
         self.archives.bring(PLACE, &self.fake).await;
         begun.elapsed()
     }
 
-    /// The same, and waits for the run's end.
+    /// Does the same, and waits for the run's end.
     async fn bring_all(&self) {
         self.bring().await;
         let is_over = || self.archives.runs.lock().expect("nobody panicked").values().all(|run| run.task.is_finished());
@@ -58,7 +58,7 @@ impl Bench {
         }
     }
 
-    /// Pulls and imports so far.
+    /// Returns the number of pulls and imports so far.
     fn tries(&self) -> (usize, usize) {
         (self.fake.count(Method::PullImage), self.fake.count(Method::ImportImages))
     }

@@ -1,4 +1,4 @@
-//! Two backends in one library: FakeRuntime, which keeps every rule, and one that keeps none.
+//! Two backends in one library: FakeRuntime, which follows every rule, and Unruly, which breaks them.
 #![forbid(unsafe_code)]
 
 mod unruly;

@@ -1,4 +1,4 @@
-//! A backend that does what no backend should.
+//! Backend that misbehaves.
 
 use std::{fs, future::pending, os::fd::OwnedFd, path::PathBuf, thread, time::Duration};
 
@@ -6,15 +6,15 @@ use futures_util::{Stream, stream};
 use serde::Deserialize;
 use stanchion_sdk::{Backend, runtime::*};
 
-/// How it misbehaves where the method alone does not say.
+/// Misbehaviour on opening and closing.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What opening does: nothing wrong, `panic`, or `fail`.
+    /// What `open` does: `panic`, `fail`, or, for all else, succeed.
     open: String,
-    /// Closing takes this long, ms.
+    /// How long closing takes, ms.
     close_ms: u64,
-    /// Written when it has been closed.
+    /// File that closing writes.
     closed: Option<PathBuf>,
 }
 
@@ -68,25 +68,25 @@ impl Runtime for Unruly {
         pending().await
     }
 
-    /// Panics when it is given up.
+    /// Panics when it is cancelled.
     async fn list_images(&self) -> Result<Vec<Image>> {
         let _mine = Mine;
         pending().await
     }
 
-    /// Blocks its thread, so that it cannot be given up.
+    /// Blocks its thread for 8 s, so that it cannot be cancelled.
     async fn stats(&self) -> Result<Stats> {
         thread::sleep(Duration::from_secs(8));
         Ok(Stats::default())
     }
 
-    /// Says things while it works.
+    /// Logs while it works.
     async fn remove_image(&self, reference: String) -> Result<()> {
         tracing::info!(reference, "removing as asked");
         Ok(())
     }
 
-    /// Floods, and panics at the end.
+    /// Sends 100 000 events without a pause, then panics.
     fn events(&self) -> impl Stream<Item = Result<Event>> + Send + 'static {
         stream::unfold(0_u32, |sent| async move {
             match sent {

@@ -1,4 +1,4 @@
-//! Files that appear all at once, seen by a reader that never stops looking, and after a death at any point.
+//! Tests of replaced files, with a reader that never stops looking, and after a crash at any point.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -24,7 +24,7 @@ fn names(volume: &Path) -> Vec<String> {
     names
 }
 
-/// One directory of files, its link, and the names that are seen.
+/// Asserts that the volume has one directory of files, its link, and only these visible names.
 fn assert_tidy(volume: &Path, visible: &[&str]) {
     let names = names(volume);
     assert_eq!(names.iter().filter(|name| name.starts_with("..2")).count(), 1, "{names:?}");
@@ -67,7 +67,7 @@ fn a_reader_sees_all_of_the_old_or_all_of_the_new() {
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                // As an application reads several files of one state: by the directory that is in force.
+                // An application reads several files of one state through the directory in force.
                 let data = volume.join(fs::read_link(volume.join(DATA)).expect("..data is always there"));
                 let read = |name: &str| fs::read_to_string(data.join(name));
                 // The directory may have gone since.
@@ -145,7 +145,7 @@ fn a_path_cannot_be_a_file_and_a_directory() {
     assert_eq!(conflict(&payload(&[("a", ""), ("a/b", "")])), Some(Path::new("a/b")));
 }
 
-/// The places of these mounts in a volume.
+/// Returns mount points at these paths in a volume.
 fn points(paths: &[&str]) -> Points {
     Points { whole: paths.iter().map(PathBuf::from).collect(), ..Points::default() }
 }

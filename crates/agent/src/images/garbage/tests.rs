@@ -15,7 +15,7 @@ fn brought(digest: &str, second: i64) -> Brought {
     Brought { digest: digest.into(), at: at(second), unused_since: None, archive: None }
 }
 
-/// A look at second 100 at images, each with its digest.
+/// Returns a look, at second 100, at these references with their digests.
 fn look(images: &[(&str, &str)]) -> Look {
     let image = |(reference, digest): &(&str, &str)| Image {
         reference: (*reference).into(),
@@ -29,7 +29,7 @@ fn known(images: &[(&str, &str, i64)]) -> ByReference {
     images.iter().map(|(reference, digest, second)| ((*reference).to_owned(), brought(digest, *second))).collect()
 }
 
-/// The names of what may go, in order.
+/// Returns the names of the images that may be removed, in order.
 fn chosen(known: &mut ByReference, look: &Look) -> Vec<Vec<String>> {
     candidates(known, look, |archive| archive == Path::new("/there")).into_iter().map(|it| it.names).collect()
 }
@@ -54,7 +54,7 @@ fn what_is_used_or_named_stays_by_each_of_its_names() {
     }
     let named = Look { named: ["a:2".to_owned()].into(), ..look(&images) };
     assert!(chosen(&mut record(), &named).is_empty());
-    // A name that somebody else has given it.
+    // Somebody else gave the image its second name.
     assert!(chosen(&mut known(&[("a:1", "A", 1)]), &look(&images)).is_empty());
 }
 
@@ -63,7 +63,7 @@ fn a_name_that_is_another_image_by_now_is_not_ours_any_more() {
     let mut record = known(&[("a:1", "OLD", 1), ("gone:1", "G", 1), ("b:1", "B", 1)]);
     assert_eq!(chosen(&mut record, &look(BOTH)), [["b:1"]], "R-IMG-11");
     assert_eq!(record.keys().collect::<Vec<_>>(), ["b:1"]);
-    // What came while the look was taken is not judged by it.
+    // An image that came after the look had begun is not judged by it.
     let mut record = known(&[("a:1", "NEW", 101), ("new:1", "N", 102)]);
     assert!(chosen(&mut record, &look(BOTH)).is_empty());
     assert_eq!(record.len(), 2);
@@ -76,7 +76,7 @@ fn what_has_not_been_used_for_longest_goes_first() {
     assert_eq!(chosen(&mut record, &first), [["b:1"]]);
     let second = Look { at: at(200), ..look(BOTH) };
     assert_eq!(chosen(&mut record, &second), [["b:1"], ["a:1"]], "R-IMG-11: though a:1 was brought before");
-    // Used again, its time begins anew.
+    // After a use, its time begins anew.
     let third = Look { at: at(300), in_use: vec!["b:1".to_owned()], ..look(BOTH) };
     assert_eq!(chosen(&mut record, &third), [["a:1"]]);
     assert_eq!(chosen(&mut record, &Look { at: at(400), ..look(BOTH) }), [["a:1"], ["b:1"]], "R-IMG-11");

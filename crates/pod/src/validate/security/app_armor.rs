@@ -1,4 +1,4 @@
-//! What the API server objects to in AppArmor profiles.
+//! Validates AppArmor profiles as the API server does.
 
 use k8s_openapi::{
     api::core::v1::{AppArmorProfile, PodSpec},
@@ -14,10 +14,10 @@ use crate::{
     },
 };
 
-/// The longest path.
+/// Longest `localhostProfile`, bytes.
 const LENGTH: usize = 4095;
 
-/// Whether nothing is to be said against a profile.
+/// Returns whether a profile is valid.
 pub(crate) fn is_valid(profile: &AppArmorProfile) -> bool {
     let mut problems = Problems::default();
     self::profile(Some(profile), &Path::root(""), &mut problems);

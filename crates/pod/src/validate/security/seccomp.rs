@@ -1,4 +1,4 @@
-//! What the API server objects to in seccomp profiles and the annotations that once held them.
+//! Validates seccomp profiles, and the annotations that once held them, as the API server does.
 
 use std::collections::BTreeMap;
 

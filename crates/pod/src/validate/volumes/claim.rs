@@ -1,4 +1,4 @@
-//! Volumes that are claimed.
+//! Validates volumes of PersistentVolumeClaims as the API server does.
 
 use k8s_openapi::{
     api::core::v1::{
@@ -37,7 +37,8 @@ pub(super) fn ephemeral(source: &EphemeralVolumeSource, path: &Path<'_>, problem
     spec(&template.spec, &path.field("spec"), problems);
 }
 
-/// Labels and annotations are passed on to the claim; the rest of its metadata is not the user's.
+/// Checks the metadata of a claim template: its labels and annotations are passed on to the claim, and the user may set
+/// nothing else.
 fn metadata(metadata: &ObjectMeta, path: &Path<'_>, problems: &mut Problems) {
     metadata::annotations(metadata.annotations.as_ref(), &path.field("annotations"), problems);
     metadata::labels(metadata.labels.as_ref(), &path.field("labels"), problems);
@@ -46,7 +47,7 @@ fn metadata(metadata: &ObjectMeta, path: &Path<'_>, problems: &mut Problems) {
         ("generateName", metadata.generate_name.is_some()),
         ("namespace", metadata.namespace.is_some()),
         ("selfLink", metadata.self_link.is_some()),
-        // The server's own spelling.
+        // The server spells the field this way.
         ("uID", metadata.uid.is_some()),
         ("resourceVersion", metadata.resource_version.is_some()),
         ("generation", metadata.generation.is_some()),
@@ -97,7 +98,7 @@ fn spec(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, problems: &mut Proble
     }
 }
 
-/// Where the volume's content comes from.
+/// Checks `dataSource` and `dataSourceRef`.
 fn sources(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, problems: &mut Problems) {
     let old = spec.data_source.as_ref().map(|source| TypedObjectReference {
         api_group: source.api_group.clone(),
@@ -113,7 +114,7 @@ fn sources(spec: &PersistentVolumeClaimSpec, path: &Path<'_>, problems: &mut Pro
         self::source(source, &path.field("dataSourceRef"), problems);
     }
     let (Some(old), Some(new)) = (&old, new) else { return };
-    // The server shows a path in place of a value, and a path has no JSON.
+    // The server shows a path in place of a value, and Go writes a path as an empty JSON object.
     let shown = || serde_json::json!({});
     if new.namespace.as_deref().is_some_and(|namespace| !namespace.is_empty()) {
         let detail = "may not be specified when dataSourceRef.namespace is specified";

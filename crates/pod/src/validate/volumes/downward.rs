@@ -1,4 +1,4 @@
-//! Volumes of configuration: secrets, ConfigMaps, the downward API.
+//! Validates volumes of Secrets, ConfigMaps and the downward API as the API server does.
 
 use k8s_openapi::api::core::v1::{
     ConfigMapVolumeSource, DownwardAPIVolumeFile, DownwardAPIVolumeSource, SecretVolumeSource,
@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
 use super::{file, items, mode};
 use crate::validate::{env, path::Path, problems::Problems};
 
-/// Fields of a pod that a file can have.
+/// Fields of a pod that a file can refer to.
 const FIELDS: [&str; 5] =
     ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
@@ -32,7 +32,7 @@ pub(super) fn config_map(source: &ConfigMapVolumeSource, path: &Path<'_>, proble
 pub(super) fn downward(source: &DownwardAPIVolumeSource, path: &Path<'_>, problems: &mut Problems) {
     let path = path.field("downwardAPI");
     mode(source.default_mode, &path.field("defaultMode"), problems);
-    // The server tells no index of items here.
+    // The server omits the index of items here.
     for item in source.items.iter().flatten() {
         self::item(item, &path, problems);
     }

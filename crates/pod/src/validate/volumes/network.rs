@@ -1,4 +1,4 @@
-//! Volumes of storage that is reached over a network.
+//! Validates volumes of storage that is reached over a network, as the API server does.
 
 use k8s_openapi::api::core::v1::{
     CephFSVolumeSource, FCVolumeSource, GlusterfsVolumeSource, ISCSIVolumeSource, NFSVolumeSource, QuobyteVolumeSource,
@@ -39,10 +39,10 @@ pub(super) fn iscsi(source: &ISCSIVolumeSource, path: &Path<'_>, problems: &mut 
     }
 }
 
-/// `iqn.2001-04.com.example:disk`, `eui.` and 16 characters, `naa.` and 32 characters.
+/// Checks an iSCSI name: `iqn.2001-04.com.example:disk`, `eui.` and 16 characters, `naa.` and 32 characters.
 fn iscsi_name(name: &str, path: &Path<'_>, problems: &mut Problems) {
     let is_hash = |rest: &str, length: usize| {
-        // Any one character stands between the kind and the rest.
+        // Any one character may stand between the type and the rest.
         let rest = rest.char_indices().nth(1).map(|(at, _)| &rest[at..]);
         rest.is_some_and(|rest| rest.len() == length && rest.bytes().all(|byte| byte.is_ascii_alphanumeric()))
     };
@@ -113,7 +113,7 @@ pub(super) fn quobyte(source: &QuobyteVolumeSource, path: &Path<'_>, problems: &
     }
 }
 
-/// `host:port` or `[address]:port`, either part may be empty.
+/// Returns whether a text is `host:port` or `[address]:port`; either part may be empty.
 fn is_host_port(pair: &str) -> bool {
     let Some((host, port)) = pair.rsplit_once(':') else { return false };
     let inside = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));

@@ -1,4 +1,4 @@
-//! Volumes that put several sources into one directory.
+//! Validates projected volumes, which put several sources into one directory, as the API server does.
 
 use std::collections::BTreeSet;
 
@@ -22,17 +22,18 @@ use crate::{
     },
 };
 
-/// Kinds of keys of a pod's certificate.
+/// Key types of a pod's certificate.
 const KEY_TYPES: [&str; 6] = ["RSA3072", "RSA4096", "ECDSAP256", "ECDSAP384", "ECDSAP521", "ED25519"];
 
-/// The volume, and the paths of files that are taken.
+/// Projected volume, and the paths of files that are taken.
 struct Volume<'a> {
     path: &'a Path<'a>,
     files: BTreeSet<String>,
 }
 
 impl Volume<'_> {
-    /// Two sources cannot write one file. `named` is what the server names the conflict after.
+    /// Claims the path of a file: two sources cannot write one file. `named` is the value that the server names in the
+    /// conflict.
     fn claim(&mut self, file: &str, named: &str, problems: &mut Problems) {
         if !self.files.insert(file.to_owned()) {
             problems.invalid(self.path, named, "conflicting duplicate paths");
@@ -114,7 +115,7 @@ fn token(token: &ServiceAccountTokenProjection, volume: &Volume<'_>, path: &Path
     if seconds > 1 << 32 {
         problems.invalid(&expiration, seconds, "may not specify a duration larger than 2^32 seconds");
     }
-    // The server tells the volume's path here, and not the source's.
+    // The server gives the volume's path here, not the source's.
     let path = volume.path.field("path");
     match token.path.as_str() {
         "" => problems.required(&path, ""),
@@ -122,7 +123,7 @@ fn token(token: &ServiceAccountTokenProjection, volume: &Volume<'_>, path: &Path
     }
 }
 
-/// A bundle as the server shows it: its own structure, with Go's names.
+/// Trust bundle as the server shows it: its own structure, with Go's names.
 struct InGo<'a>(&'a ClusterTrustBundleProjection);
 
 impl From<InGo<'_>> for Shown {
@@ -179,7 +180,7 @@ fn bundle(bundle: &ClusterTrustBundleProjection, path: &Path<'_>, problems: &mut
     file(&bundle.path, &path.field("path"), problems);
 }
 
-/// `signer.example.com:signer:name`, or a name of its own.
+/// Checks the name of a trust bundle: `signer.example.com:signer:name`, or a name of its own.
 fn bundle_name(name: &str) -> Vec<String> {
     match name.rsplit_once(':') {
         Some((_, own)) => dns_subdomain(own),
@@ -187,7 +188,7 @@ fn bundle_name(name: &str) -> Vec<String> {
     }
 }
 
-/// `example.com/signer`
+/// Checks the name of a signer: `example.com/signer`.
 fn signer_name(name: &str, path: &Path<'_>, problems: &mut Problems) {
     if name.is_empty() {
         return problems.required(path, "");
@@ -217,7 +218,7 @@ fn certificate(
     problems: &mut Problems,
 ) {
     signer_name(&certificate.signer_name, &path.field("signerName"), problems);
-    // The type of a key is any text in Go, unlike others of its kind.
+    // `keyType` is any text in Go, unlike others of its kind.
     if !KEY_TYPES.contains(&certificate.key_type.as_str()) {
         problems.not_among(&path.field("keyType"), &certificate.key_type, &KEY_TYPES);
     }

@@ -1,4 +1,4 @@
-//! Volumes of vendors' own storage.
+//! Validates volumes of vendors' own storage as the API server does.
 
 use k8s_openapi::api::core::v1::{
     AWSElasticBlockStoreVolumeSource, AzureDiskVolumeSource, AzureFileVolumeSource, CSIVolumeSource,
@@ -26,7 +26,7 @@ pub(super) fn git_repo(source: &GitRepoVolumeSource, path: &Path<'_>, problems: 
     problems.format(&path.field("directory"), directory, descending_path(directory));
 }
 
-/// Numbers of partitions; 0 is none.
+/// Checks the number of a partition; 0 is none.
 fn partition(partition: Option<i32>, path: &Path<'_>, problems: &mut Problems) {
     if let Some(partition) = partition.filter(|partition| !(0..=255).contains(partition)) {
         problems.invalid(&path.field("partition"), partition, "must be between 1 and 255, inclusive");
@@ -34,7 +34,7 @@ fn partition(partition: Option<i32>, path: &Path<'_>, problems: &mut Problems) {
 }
 
 pub(super) fn gce_disk(source: &GCEPersistentDiskVolumeSource, path: &Path<'_>, problems: &mut Problems) {
-    // The server's own name for it.
+    // The server has this name for the field.
     let path = path.field("persistentDisk");
     required(&source.pd_name, &path.field("pdName"), problems);
     partition(source.partition, &path, problems);
@@ -156,7 +156,7 @@ pub(super) fn csi(source: &CSIVolumeSource, path: &Path<'_>, problems: &mut Prob
     match source.node_publish_secret_ref.as_ref().map(|secret| secret.name.as_str()) {
         None => {}
         Some("") => problems.required(&path.field("nodePublishSecretRef").field("name"), ""),
-        // The server tells the volume's path here, and not the secret's.
+        // The server gives the volume's path here, not the secret's.
         Some(name) => problems.format(&path.field("name"), name, dns_subdomain(name)),
     }
 }

@@ -1,7 +1,7 @@
 //! Times that a scalar tagged `!!timestamp` may have.
 
-/// Returns whether Kubernetes' library takes a text for a time: `2006-1-2`, alone or with `15:4:5` behind a space, or with
-/// `15:4:5` and a zone behind a `T`.
+/// Returns whether Kubernetes' library reads a text as a time: `2006-1-2` alone, with a space and `15:4:5`, or with a
+/// `T`, `15:4:5` and a zone.
 pub(super) fn is_one(text: &str) -> bool {
     let (date, time) = match text.find([' ', 'T', 't']) {
         Some(at) => (&text[..at], Some((text.as_bytes()[at], &text[at + 1..]))),
@@ -18,7 +18,7 @@ pub(super) fn is_one(text: &str) -> bool {
     is_date(date) && is_time
 }
 
-/// Returns a number of one or two digits.
+/// Parses a number of one or two digits.
 fn number(text: &str) -> Option<i8> {
     let is_number = matches!(text.len(), 1 | 2) && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
@@ -43,7 +43,7 @@ fn is_time(text: &str) -> bool {
     within(23) && within(59) && within(59) && fraction.is_none_or(is_fraction)
 }
 
-/// Returns a time without its zone, `+07:00`.
+/// Returns a time without its zone, such as `+07:00`.
 fn without_offset(text: &str) -> Option<&str> {
     let at = text.len().checked_sub(6)?;
     let (time, offset) = (text.get(..at)?, text.get(at..)?);

@@ -1,4 +1,4 @@
-//! Calls that the agent gives up midway: whatever they have done can be listed and removed.
+//! Calls that the agent gives up midway: their results can be listed and removed.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{ContainerState, ErrorKind, Runtime, SandboxState};
 
-/// How long the agent waits before it gives up; a backend is at a different place at each.
+/// Delays before the agent gives up; each finds the backend at a different point of its work.
 const GIVEN_UP_AFTER: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(2),
@@ -19,10 +19,10 @@ const GIVEN_UP_AFTER: [Duration; 5] = [
     Duration::from_millis(80),
 ];
 
-/// A sandbox abandoned in the making can be removed, and made.
+/// Checks that a sandbox whose creation was abandoned can be removed, and created again.
 pub(super) async fn create_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     for wait in GIVEN_UP_AFTER {
-        // Given up or not: either is fine, and the look says which.
+        // Both outcomes are fine, and the next `list` tells which it was.
         timeout(wait, kit.create_sandbox(kit.pod())).await.ok();
         let made = made_after_all(kit).await?;
         let state = kit.find_sandbox(&made).await?.state;
@@ -33,7 +33,7 @@ pub(super) async fn create_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A container abandoned at its creation, start or stop goes with its sandbox.
+/// Checks that a container whose creation, start or stop was abandoned is removed with its sandbox.
 pub(super) async fn container<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     for wait in GIVEN_UP_AFTER {
         let sandbox = made_after_all(kit).await?;
@@ -52,7 +52,8 @@ pub(super) async fn container<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A sandbox, whatever was left of others before. What was abandoned may still be under way for a while.
+/// Creates a sandbox after removing all leftovers. An abandoned call may still be under way for a while, hence the
+/// retries.
 async fn made_after_all<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<crate::SandboxId> {
     loop {
         remove_all(kit).await?;

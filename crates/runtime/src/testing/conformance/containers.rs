@@ -1,4 +1,4 @@
-//! Creating and removing containers.
+//! Cases: creating and removing containers.
 
 use super::{
     kit::{Kit, SERVER, ensure, refused},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ContainerState, ErrorKind, Runtime, SandboxState};
 
-/// A new container is listed as it was asked for, and does not run (R-SYNC-10).
+/// Checks that a new container is listed with its configuration, and does not run (R-SYNC-10).
 pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, SERVER);
@@ -21,7 +21,7 @@ pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Creating what exists is refused and leaves the first alone.
+/// Checks that creating an existing container again is refused and leaves the first alone.
 pub(super) async fn create_twice<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, id) = kit.running(SERVER).await?;
     let again = kit.runtime.create_container(kit.container(&sandbox, SERVER)).await;
@@ -33,7 +33,7 @@ pub(super) async fn create_twice<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// An exited container keeps its identity, and what is known of it.
+/// Checks that an exited container keeps its identity and its exit code.
 pub(super) async fn create_twice_after_exit<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, id) = kit.running("exit 6").await?;
     kit.exit_of(&id).await?;
@@ -44,7 +44,7 @@ pub(super) async fn create_twice_after_exit<R: Runtime>(kit: &Kit<'_, R>) -> Out
     Ok(())
 }
 
-/// The image must be present.
+/// Checks that a container needs a present image.
 pub(super) async fn create_without_image<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, SERVER);
@@ -56,7 +56,7 @@ pub(super) async fn create_without_image<R: Runtime>(kit: &Kit<'_, R>) -> Outcom
     Ok(())
 }
 
-/// The sandbox must exist.
+/// Checks that a container needs an existing sandbox.
 pub(super) async fn create_in_absent_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     kit.runtime.remove_sandbox(sandbox.clone()).await?;
@@ -65,7 +65,7 @@ pub(super) async fn create_in_absent_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> Ou
     kit.nothing_left().await
 }
 
-/// The sandbox must run.
+/// Checks that a container needs a running sandbox.
 pub(super) async fn create_in_stopped_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     kit.runtime.stop_sandbox(sandbox.clone()).await?;
@@ -73,7 +73,7 @@ pub(super) async fn create_in_stopped_sandbox<R: Runtime>(kit: &Kit<'_, R>) -> O
     refused(answer, &[ErrorKind::Conflict], "creating a container in a stopped sandbox")
 }
 
-/// A restart is a new container beside the old one's record (R-SYNC-13).
+/// Checks that a restart is a new container beside the old one's record (R-SYNC-13).
 pub(super) async fn next_attempt<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, first) = kit.running("exit 1").await?;
     kit.exit_of(&first).await?;
@@ -89,7 +89,7 @@ pub(super) async fn next_attempt<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Removing works in every state and leaves the sandbox ready.
+/// Checks that containers can be removed in every state, and that the sandbox stays ready.
 pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, running) = kit.running(SERVER).await?;
     let mut exited = kit.container(&sandbox, "exit 0");
@@ -109,7 +109,7 @@ pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Removing what is gone succeeds.
+/// Checks that removing an absent container succeeds.
 pub(super) async fn remove_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, id) = kit.running("exit 0").await?;
     kit.runtime.remove_container(id.clone()).await?;

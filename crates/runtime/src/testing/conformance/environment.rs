@@ -1,4 +1,4 @@
-//! What a container finds when it runs.
+//! Cases: the environment of a container's process.
 
 use super::{
     kit::{Kit, SERVER, ensure, refused},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{EnvVar, ErrorKind, ImageMount, Mount, Runtime, SandboxConfig};
 
-/// Arguments follow the command (R-ENV-3).
+/// Checks that the arguments follow the command (R-ENV-3).
 pub(super) async fn command_and_args<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, "");
@@ -18,7 +18,7 @@ pub(super) async fn command_and_args<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Environment variables arrive as they are.
+/// Checks that environment variables arrive unchanged.
 pub(super) async fn variables<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, "echo \"$WORDS\" > /words; sleep 1000");
@@ -35,7 +35,7 @@ pub(super) async fn variables<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The working directory replaces the image's.
+/// Checks that the working directory replaces the image's.
 pub(super) async fn working_dir<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, SERVER);
@@ -46,7 +46,7 @@ pub(super) async fn working_dir<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The host name is the pod's (R-HOST-1).
+/// Checks that the host name is the pod's (R-HOST-1).
 pub(super) async fn hostname<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let output = kit.exec(&id, &["hostname"]).await?;
@@ -54,7 +54,7 @@ pub(super) async fn hostname<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The standard streams are a terminal, if that is asked for (R-MNT-9).
+/// Checks that the standard streams are a terminal if `tty` is set, and only then (R-MNT-9).
 pub(super) async fn terminal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     for (name, tty, expected) in [("plain", false, 6), ("terminal", true, 5)] {
@@ -68,7 +68,7 @@ pub(super) async fn terminal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The standard input is at its end, unless it is to be kept open (R-MNT-9).
+/// Checks that standard input is at its end, unless `stdin` keeps it open (R-MNT-9).
 pub(super) async fn input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, "cat; exit 5");
@@ -83,7 +83,7 @@ pub(super) async fn input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Directories and files of the node are seen, and written through.
+/// Checks that a container can read and write mounted directories and files of the node.
 pub(super) async fn mounts<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
     tokio::fs::create_dir(&dir).await?;
@@ -106,7 +106,7 @@ pub(super) async fn mounts<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(tokio::fs::remove_dir_all(&dir).await?)
 }
 
-/// A read-only mount cannot be written (R-MNT-1).
+/// Checks that a container cannot write to a read-only mount (R-MNT-1).
 pub(super) async fn read_only_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
     tokio::fs::create_dir(&dir).await?;
@@ -121,12 +121,13 @@ pub(super) async fn read_only_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(tokio::fs::remove_dir_all(&dir).await?)
 }
 
-/// The files of an image, or a part of them, are seen and read; they are neither written nor run (R-VOL-11).
+/// Checks that a container can read an image mount, whole or in part, and can neither write to it nor execute its files
+/// (R-VOL-11).
 pub(super) async fn image_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     image_mount_of(kit, kit.pod()).await
 }
 
-/// Likewise for a pod like this one.
+/// Does the same in a given pod.
 pub(super) async fn image_mount_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome {
     can_mount_images(kit).await?;
     let sandbox = kit.create_sandbox(pod).await?.id;
@@ -149,7 +150,7 @@ pub(super) async fn image_mount_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxCon
     Ok(())
 }
 
-/// What an image does not have cannot be mounted, nor an image that is not here (R-VOL-11).
+/// Checks that neither a missing path of an image nor an absent image can be mounted (R-VOL-11).
 pub(super) async fn image_mount_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     can_mount_images(kit).await?;
     let sandbox = kit.sandbox().await?;
@@ -170,12 +171,12 @@ async fn can_mount_images<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     }
 }
 
-/// A mount of the suite's own image.
+/// Returns a mount of the suite's own image.
 fn image<R: Runtime>(kit: &Kit<'_, R>, sub_path: &str, destination: &str) -> Mount {
     Mount::of_image(ImageMount { reference: kit.options.image.clone(), sub_path: sub_path.into() }, destination)
 }
 
-/// A restarted container has the image's files, not its predecessor's.
+/// Checks that a restarted container has the image's files, not its predecessor's.
 pub(super) async fn fresh_files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, first) = kit.running(SERVER).await?;
     let output = kit.exec(&first, &["sh", "-c", "echo left > /left"]).await?;

@@ -1,4 +1,4 @@
-//! Hints that something happened.
+//! Cases: events.
 
 use std::pin::pin;
 
@@ -10,13 +10,13 @@ use super::{
 };
 use crate::{ContainerId, Event, EventKind, Result, Runtime};
 
-/// The first item says that the subscription is in force.
+/// Checks that the first item says that the subscription is in force.
 pub(super) async fn resync_first<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut events = pin!(kit.runtime.events());
     subscribed(&mut events).await
 }
 
-/// An exit is told to whoever subscribed before, or the stream says that it may have missed something.
+/// Checks that a subscriber receives a later exit, or the notice that the stream may have missed something.
 pub(super) async fn exit<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut events = pin!(kit.runtime.events());
     subscribed(&mut events).await?;
@@ -24,7 +24,7 @@ pub(super) async fn exit<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     told_of_exit(&mut events, &id).await
 }
 
-/// One subscriber takes nothing from another.
+/// Checks that two subscribers both receive an event.
 pub(super) async fn two_subscribers<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut one = pin!(kit.runtime.events());
     let mut two = pin!(kit.runtime.events());

@@ -1,4 +1,4 @@
-//! Processes beside a container's own.
+//! Cases: processes beside a container's own.
 
 use tokio::time::{Duration, sleep};
 
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{EnvVar, ErrorKind, ExecStdio, Runtime, TerminalSize};
 
-/// Output and error output come apart, to their ends.
+/// Checks that output and error output arrive separately and completely.
 pub(super) async fn output<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let output = kit.exec(&id, &["sh", "-c", "echo out; echo err >&2; echo out again"]).await?;
@@ -18,7 +18,7 @@ pub(super) async fn output<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Exit codes come as they are.
+/// Checks that exit codes arrive unchanged.
 pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     for code in [0, 3, 255] {
@@ -28,7 +28,7 @@ pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Input arrives whole, more than a pipe holds, and ends.
+/// Checks that input larger than a pipe's buffer arrives completely, and ends.
 pub(super) async fn input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let text = "0123456789abcdef".repeat(16 * 1024);
@@ -39,7 +39,7 @@ pub(super) async fn input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Without input there is nothing to read.
+/// Checks that an exec without input reads the end of input.
 pub(super) async fn no_input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let output = kit.exec(&id, &["cat"]).await?;
@@ -47,7 +47,7 @@ pub(super) async fn no_input<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Output that nobody wants stops nothing.
+/// Checks that discarded output does not stop the process.
 pub(super) async fn output_discarded<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let request = kit.exec_request(&id, &["sh", "-c", "echo out; echo err >&2; exit 4"]);
@@ -56,7 +56,7 @@ pub(super) async fn output_discarded<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The container's environment and working directory are the process's too.
+/// Checks that the process has the container's environment and working directory.
 pub(super) async fn environment<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, SERVER);
@@ -68,12 +68,12 @@ pub(super) async fn environment<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A terminal is one, and without it there is none.
+/// Checks that `tty` gives the process a terminal, and that it has none otherwise.
 pub(super) async fn terminal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let command = ["sh", "-c", "test -t 1 && echo terminal; echo end"];
     let (stdout, out) = io::output()?;
-    // Held open: on a terminal the end of input is a hang-up.
+    // Held open, because on a terminal the end of input is a hang-up.
     let (stdin, _to) = io::input()?;
     let stdio = ExecStdio { stdin: Some(stdin), stdout: Some(stdout), stderr: None };
     let mut request = kit.exec_request(&id, &command);
@@ -88,7 +88,7 @@ pub(super) async fn terminal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A running exec can be resized, one that has ended cannot.
+/// Checks that a running exec can be resized, and an ended one cannot.
 pub(super) async fn resize<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let (stdout, out) = io::output()?;
@@ -99,7 +99,7 @@ pub(super) async fn resize<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let exec = request.id.clone();
     let size = TerminalSize { width: 132, height: 50 };
     let resize = async {
-        // The exec is being set up meanwhile: until then it is not found.
+        // Until the exec is set up, the backend does not find it.
         let answer = loop {
             match kit.runtime.resize_exec(exec.clone(), size).await {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
@@ -108,7 +108,7 @@ pub(super) async fn resize<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
                 answer => break answer,
             }
         };
-        // End of input for `cat` on a terminal: the character, then the hang-up.
+        // `cat` on a terminal ends on this character; the hang-up follows.
         let mut to = to;
         tokio::io::AsyncWriteExt::write_all(&mut to, b"\n\x04").await?;
         drop(to);
@@ -123,7 +123,7 @@ pub(super) async fn resize<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(late, &[ErrorKind::NotFound], "resizing an exec that has ended")
 }
 
-/// A program that does not exist: an error, or what a shell says.
+/// Checks that a missing program gives an error, or a shell's exit code for it.
 pub(super) async fn no_such_program<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let request = kit.exec_request(&id, &["/nonexistent/program"]);
@@ -137,7 +137,7 @@ pub(super) async fn no_such_program<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Nothing runs in what has exited.
+/// Checks that an exec in an exited container is refused.
 pub(super) async fn in_exited<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("exit 0").await?;
     kit.exit_of(&id).await?;
@@ -145,7 +145,7 @@ pub(super) async fn in_exited<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(answer, &[ErrorKind::Conflict, ErrorKind::NotFound], "exec in an exited container")
 }
 
-/// Nothing runs in what is gone.
+/// Checks that an exec in an absent container is refused.
 pub(super) async fn in_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("exit 0").await?;
     kit.runtime.remove_container(id.clone()).await?;
@@ -153,7 +153,7 @@ pub(super) async fn in_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(answer, &[ErrorKind::NotFound], "exec in a container that is gone")
 }
 
-/// When its container is killed, an exec ends, and so do its outputs.
+/// Checks that an exec and its outputs end when its container is killed.
 pub(super) async fn ends_with_container<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let (stdout, out) = io::output()?;
@@ -172,7 +172,7 @@ pub(super) async fn ends_with_container<R: Runtime>(kit: &Kit<'_, R>) -> Outcome
     match status {
         Ok(status) => ensure!(status.code != 0, "an exec that was killed with its container ended with 0"),
         Err(error) if error.kind() == ErrorKind::Unsupported => return Err(error.into()),
-        // Its container was killed under it; but until then it must run.
+        // The exec may fail because its container was killed, but it must have run until then.
         Err(error) => watched.as_ref().map_or_else(|_| Err(Stop::from(error)), |()| Ok(()))?,
     }
     watched

@@ -1,4 +1,4 @@
-//! An image made of this node's own programs: the suite needs no registry.
+//! Image built from this node's own programs, so that the suite needs no registry.
 
 use std::{
     collections::BTreeSet,
@@ -13,12 +13,12 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-/// What the image is called. In no registry.
+/// Reference of the image, which is in no registry.
 pub(super) const REFERENCE: &str = "localhost/stanchion/conformance:latest";
-/// What the cases call, besides what a shell has built in.
+/// Programs that the cases call, besides the shell's built-ins.
 const PROGRAMS: [&str; 7] = ["sh", "cat", "hostname", "pwd", "readlink", "sleep", "true"];
 
-/// Writes it, as `docker save` does.
+/// Writes the image in the format of `docker save`.
 pub(super) fn archive(path: &Path) -> io::Result<()> {
     let layer = layer()?;
     let diff_id: String = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -40,7 +40,7 @@ pub(super) fn archive(path: &Path) -> io::Result<()> {
     archive.finish()
 }
 
-/// The programs below `/bin`, and their libraries where the programs look for them: at their places on this node.
+/// Builds the layer: the programs in `/bin`, and their libraries at the same paths as on this node.
 fn layer() -> io::Result<Vec<u8>> {
     let mut files = Vec::new();
     let mut libraries = BTreeSet::new();
@@ -69,7 +69,7 @@ fn find(program: &str) -> io::Result<PathBuf> {
     found.ok_or_else(missing)
 }
 
-/// The dynamic linker and the libraries that it finds. None for a static program, which `ldd` calls a failure.
+/// Returns the dynamic linker and the libraries of a program; none for a static program, on which `ldd` fails.
 fn libraries_of(program: &Path) -> io::Result<Vec<PathBuf>> {
     let output = Command::new("ldd").arg(program).env("LC_ALL", "C").output()?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -88,7 +88,7 @@ fn add<W: io::Write>(
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_size(content.len() as u64);
-    // Of a time, so that the same programs make the same image.
+    // Fixed time, so that the same programs make the same image.
     header.set_mtime(1);
     to.append_data(&mut header, path, Cursor::new(content))
 }

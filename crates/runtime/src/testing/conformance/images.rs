@@ -1,4 +1,4 @@
-//! Version and images.
+//! Cases: version and images.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,12 +12,12 @@ use crate::{
     UnusedImage,
 };
 
-/// Whether an image is listed.
+/// Returns whether an image is listed.
 pub(super) async fn is_there(runtime: &impl Runtime, reference: &str) -> bool {
     runtime.list_images().await.is_ok_and(|images| images.iter().any(|image| image.reference == reference))
 }
 
-/// Brings the image, if it is not there.
+/// Pulls or imports the image unless it is present.
 pub(super) async fn provide<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let present = is_there(kit.runtime, &kit.options.image).await;
     match kit.options.source {
@@ -32,7 +32,7 @@ pub(super) async fn provide<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The runtime has a name and a version.
+/// Checks that the runtime has a name and a version.
 pub(super) async fn version<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let version = kit.runtime.version().await?;
     ensure!(!version.runtime.is_empty(), "the runtime has no name: {version:?}");
@@ -40,7 +40,7 @@ pub(super) async fn version<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A pulled image is listed as answered, and progress comes to its end.
+/// Checks that a pulled image is listed as answered, and that the last progress report is complete.
 pub(super) async fn pull<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let reports = Arc::new(Mutex::new(Vec::<PullProgress>::new()));
     let listener = Arc::clone(&reports);
@@ -55,7 +55,7 @@ pub(super) async fn pull<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Pulling what is present works, and gives the same image.
+/// Checks that pulling a present image works, and gives the same image.
 pub(super) async fn pull_again<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let one = kit.runtime.pull_image(request(kit, &kit.options.image), Progress::ignored()).await?;
     let two = kit.runtime.pull_image(request(kit, &kit.options.image), Progress::ignored()).await?;
@@ -63,7 +63,7 @@ pub(super) async fn pull_again<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     listed(kit, &two).await
 }
 
-/// What an image says of its user is told (it is root's or nobody's), and nothing of one that is not there.
+/// Checks that the image's user is root or empty, and that an absent image is not found.
 pub(super) async fn inspect<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let details = kit.runtime.inspect_image(kit.options.image.clone()).await?;
     ensure!(["", "0", "root"].contains(&&*details.user), "the image's user is {:?}", details.user);
@@ -71,7 +71,7 @@ pub(super) async fn inspect<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(absent, &[ErrorKind::NotFound], "inspecting an image that is absent")
 }
 
-/// A tag that the registry does not have.
+/// Checks that pulling a tag that the registry does not have fails.
 pub(super) async fn pull_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let image = &kit.options.image;
     let name = image.rsplit_once('/').map_or("", |(host, _)| host);
@@ -80,13 +80,13 @@ pub(super) async fn pull_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(answer, &[ErrorKind::NotFound], "pulling an image that does not exist")
 }
 
-/// What is no reference at all.
+/// Checks that pulling a malformed reference fails.
 pub(super) async fn pull_malformed<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let answer = kit.runtime.pull_image(request(kit, "No Reference!"), Progress::ignored()).await;
     refused(answer, &[ErrorKind::Invalid], "pulling \"No Reference!\"")
 }
 
-/// The images of an archive are listed as answered.
+/// Checks that the images of an archive are listed as answered.
 pub(super) async fn import<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let images = imported(kit).await?;
     let wanted = images.iter().find(|image| image.reference == kit.options.image);
@@ -94,27 +94,27 @@ pub(super) async fn import<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     listed(kit, found).await
 }
 
-/// Importing what is present works, and gives the same images.
+/// Checks that importing present images works, and gives the same images.
 pub(super) async fn import_again<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (one, two) = (imported(kit).await?, imported(kit).await?);
     ensure!(one == two, "two imports gave {one:?} and {two:?}");
     Ok(())
 }
 
-/// An archive that is not there.
+/// Checks that importing an absent archive fails.
 pub(super) async fn import_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let path = kit.options.dir.join("no-such-archive.tar");
     let answer = kit.runtime.import_images(ImportImages { path }).await;
     refused(answer, &[ErrorKind::NotFound, ErrorKind::Invalid], "importing an archive that does not exist")
 }
 
-/// Removing what is gone succeeds.
+/// Checks that removing an absent image succeeds.
 pub(super) async fn remove_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     kit.runtime.remove_image("registry.invalid/no-such-image:none".to_owned()).await?;
     Ok(())
 }
 
-/// A removed image is not listed; it can be had again.
+/// Checks that a removed image is not listed and can be provided again.
 pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let reference = &kit.options.image;
     kit.runtime.remove_image(reference.clone()).await?;
@@ -125,7 +125,7 @@ pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     present(kit).await.map(drop)
 }
 
-/// Images are in a directory on a file system whose size is known (R-IMG-11).
+/// Checks that the image store is a directory on a file system of known size (R-IMG-11).
 pub(super) async fn store<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let store = kit.runtime.image_store().await?;
     ensure!(store.path.is_absolute(), "images are said to be in {:?}", store.path);
@@ -134,7 +134,8 @@ pub(super) async fn store<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What a container is made of is in use, and is not removed: before it runs, while it does and when it is dead (R-IMG-11).
+/// Checks that a container's image is in use and cannot be removed: before its start, while it runs and after its exit
+/// (R-IMG-11).
 pub(super) async fn in_use<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let created = kit.runtime.create_container(kit.container(&sandbox, "exit 0")).await?;
@@ -158,7 +159,8 @@ async fn is_kept<R: Runtime>(kit: &Kit<'_, R>, container: &str) -> Outcome {
     present(kit).await.map(drop)
 }
 
-/// What is unused goes, if it is what it was taken for; what is gone is fine (R-IMG-11).
+/// Checks that an unused image is removed if its digest is the expected one, and that removing an absent one succeeds
+/// (R-IMG-11).
 pub(super) async fn remove_unused<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     provide(kit).await?;
     let image = present(kit).await?;
@@ -176,7 +178,7 @@ fn unused(image: &Image) -> UnusedImage {
     UnusedImage { reference: image.reference.clone(), digest: image.digest.clone() }
 }
 
-/// The suite's image, which is there.
+/// Returns the suite's image, which must be listed.
 async fn present<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<Image> {
     let reference = &kit.options.image;
     let mut images = kit.runtime.list_images().await?.into_iter();

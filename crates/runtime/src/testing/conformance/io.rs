@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{ContainerId, Descendants, ExecId, ExecRequest, ExecStdio, Runtime};
 
-/// How an exec ended.
+/// Exit code and output of an exec.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Output {
     pub(super) code: i32,
@@ -24,19 +24,19 @@ pub(super) struct Output {
     pub(super) stderr: String,
 }
 
-/// The end to give to the backend, and the one to read from.
+/// Returns the end for the backend and the end to read from.
 pub(super) fn output() -> io::Result<(OwnedFd, Receiver)> {
     let (reader, writer) = pipe()?;
     Ok((writer.into(), Receiver::from_owned_fd(reader.into())?))
 }
 
-/// The end to give to the backend, and the one to write to.
+/// Returns the end for the backend and the end to write to.
 pub(super) fn input() -> io::Result<(OwnedFd, Sender)> {
     let (reader, writer) = pipe()?;
     Ok((reader.into(), Sender::from_owned_fd(writer.into())?))
 }
 
-/// Everything until the backend closes its end.
+/// Reads until the backend closes its end.
 pub(super) async fn read_all(mut from: Receiver) -> io::Result<String> {
     let mut bytes = Vec::new();
     from.read_to_end(&mut bytes).await?;
@@ -44,7 +44,7 @@ pub(super) async fn read_all(mut from: Receiver) -> io::Result<String> {
 }
 
 impl<R: Runtime> Kit<'_, R> {
-    /// An exec's request, with an id of its own.
+    /// Returns an exec request with a new id.
     pub(super) fn exec_request(&self, container: &ContainerId, command: &[&str]) -> ExecRequest {
         let id = ExecId(format!("exec-{:x}", crate::clock::now().as_nanosecond()));
         let command = command.iter().map(|&word| word.to_owned()).collect();
@@ -68,7 +68,7 @@ impl<R: Runtime> Kit<'_, R> {
         Ok(Output { code: status?.code, stdout: stdout?, stderr: stderr? })
     }
 
-    /// Runs a command that reads `text` to its end.
+    /// Runs a command that reads `text` as its input.
     pub(super) async fn exec_with(&self, container: &ContainerId, command: &[&str], text: &str) -> Outcome<Output> {
         let (stdin, mut to) = input()?;
         let (stdout, out) = output()?;

@@ -1,4 +1,4 @@
-//! What the cases are made with.
+//! Tools for the cases.
 
 use std::{
     collections::BTreeMap,
@@ -30,21 +30,21 @@ macro_rules! ensure {
 }
 pub(super) use ensure;
 
-/// Runs until it is told to stop, and then exits with 7.
+/// Script that runs until its stop signal, and then exits with 7.
 pub(super) const SERVER: &str = "trap 'exit 7' TERM; sleep 1000 & wait";
-/// Runs until it is killed.
+/// Script that runs until it is killed.
 pub(super) const STUBBORN: &str = "trap '' TERM; sleep 1000";
-/// How often the suite looks when it waits for something to become true.
+/// Pause between two looks while the suite waits for a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// One case's runtime, pod identity and means to wait.
+/// One case's runtime, pod identity and helpers.
 pub(super) struct Kit<'a, R> {
     pub(super) runtime: &'a R,
     pub(super) options: &'a Options,
-    /// UID of this case's pod; other runs of the suite have others.
+    /// UID of this case's pod; unique to this run of the suite.
     pub(super) uid: String,
     name: String,
-    /// Every sandbox made, in case the backend forgets its labels.
+    /// Every sandbox created, in case the backend forgets its labels.
     made: Mutex<Vec<SandboxId>>,
 }
 
@@ -55,13 +55,13 @@ impl<'a, R: Runtime> Kit<'a, R> {
         Self { runtime, options, uid, name, made: Mutex::default() }
     }
 
-    /// Waits for a case, not for ever.
+    /// Runs a case for at most `Options::patience`.
     pub(super) async fn within(&self, case: impl Future<Output = Outcome>) -> Outcome {
         let patience = self.options.patience;
         timeout(patience, case).await.unwrap_or_else(|_| Err(Stop::Failed(format!("hangs: not over in {patience:?}"))))
     }
 
-    /// Removes everything the case made. A case that passed fails if that does.
+    /// Removes everything that the case created. A case that passed fails if the removal fails.
     pub(super) async fn clean_up(&self, outcome: Outcome) -> Outcome {
         let cleaned = self.within(async {
             let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -83,7 +83,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         }
     }
 
-    /// The case's pod.
+    /// Returns the configuration of the case's pod.
     pub(super) fn pod(&self) -> SandboxConfig {
         SandboxConfig {
             name: self.name.clone(),
@@ -96,7 +96,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         }
     }
 
-    /// A container of it that runs `script` in `sh`.
+    /// Returns the configuration of a container that runs `script` in `sh`.
     pub(super) fn container(&self, sandbox: &SandboxId, script: &str) -> ContainerConfig {
         let name = "main";
         ContainerConfig {
@@ -127,28 +127,28 @@ impl<'a, R: Runtime> Kit<'a, R> {
         Ok(info)
     }
 
-    /// The case's pod, made.
+    /// Creates the case's pod.
     pub(super) async fn sandbox(&self) -> Outcome<SandboxId> {
         Ok(self.create_sandbox(self.pod()).await?.id)
     }
 
-    /// A container made from `config`, started.
+    /// Creates a container from `config` and starts it.
     pub(super) async fn started(&self, config: ContainerConfig) -> Outcome<ContainerId> {
         let id = self.runtime.create_container(config).await?;
         self.runtime.start_container(id.clone()).await?;
         Ok(id)
     }
 
-    /// The pod with one container that runs `script`.
+    /// Creates the pod with one container that runs `script`.
     pub(super) async fn running(&self, script: &str) -> Outcome<(SandboxId, ContainerId)> {
         let sandbox = self.sandbox().await?;
         let id = self.started(self.container(&sandbox, script)).await?;
         Ok((sandbox, id))
     }
 
-    /// A container that serves, and has reached the point where it heeds its stop signal.
+    /// Creates a pod with one container and waits until it handles its stop signal.
     pub(super) async fn serving(&self, script: &str) -> Outcome<(SandboxId, ContainerId)> {
-        // The trap comes before the mark, so that who sees the mark may send the signal.
+        // The script sets its trap before it writes the mark; so once the mark exists, the signal has its effect.
         let marked = script.replacen("; sleep", "; echo up > /mark; sleep", 1);
         let (sandbox, id) = self.running(&marked).await?;
         while self.exec(&id, &["cat", "/mark"]).await?.stdout != "up\n" {
@@ -157,7 +157,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         Ok((sandbox, id))
     }
 
-    /// Container `id` when it has exited, with its exit code.
+    /// Waits until container `id` has exited, and returns its exit code.
     pub(super) async fn exit_of(&self, id: &ContainerId) -> Outcome<Option<i32>> {
         loop {
             match self.find(id).await?.state {
@@ -168,7 +168,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         }
     }
 
-    /// What is listed of the case's pod.
+    /// Lists the sandboxes and containers of the case's pod.
     pub(super) async fn list(&self) -> Outcome<Inventory> {
         let mut inventory = self.runtime.list().await?;
         let ours = |labels: &BTreeMap<String, String>| labels.get(labels::POD_UID) == Some(&self.uid);
@@ -177,7 +177,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         Ok(inventory)
     }
 
-    /// The one entry of container `id` in the list.
+    /// Returns the one entry of container `id` in the list.
     pub(super) async fn find(&self, id: &ContainerId) -> Outcome<ContainerInfo> {
         let listed = self.list().await?.containers;
         let mut found = listed.into_iter().filter(|container| container.id == *id);
@@ -186,7 +186,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         first.ok_or_else(|| Stop::Failed(format!("container {id} is not listed with its labels")))
     }
 
-    /// The one entry of sandbox `id` in the list.
+    /// Returns the one entry of sandbox `id` in the list.
     pub(super) async fn find_sandbox(&self, id: &SandboxId) -> Outcome<SandboxInfo> {
         let listed = self.list().await?.sandboxes;
         let mut found = listed.into_iter().filter(|sandbox| sandbox.id == *id);
@@ -195,7 +195,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         first.ok_or_else(|| Stop::Failed(format!("sandbox {id} is not listed with its labels")))
     }
 
-    /// Nothing of the case's pod is listed.
+    /// Checks that nothing of the case's pod is listed.
     pub(super) async fn nothing_left(&self) -> Outcome {
         let left = self.list().await?;
         ensure!(left.sandboxes.is_empty(), "sandboxes are left: {:?}", left.sandboxes);
@@ -204,7 +204,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
     }
 }
 
-/// The answer must be an error of one of `kinds`.
+/// Checks that the answer is an error of one of `kinds`.
 pub(super) fn refused<T: Debug>(answer: Result<T, Error>, kinds: &[ErrorKind], what: &str) -> Outcome {
     match answer {
         Ok(answer) => Err(Stop::Failed(format!("{what} answered {answer:?} in place of {kinds:?}"))),

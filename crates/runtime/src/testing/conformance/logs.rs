@@ -1,4 +1,4 @@
-//! What containers have written.
+//! Cases: output of containers.
 
 use super::{
     io,
@@ -14,7 +14,7 @@ struct Line {
     text: String,
 }
 
-/// Lines come with stream and time, in order (R-LOG-3, R-LOG-4).
+/// Checks that lines arrive in order, with stream and time (R-LOG-3, R-LOG-4).
 pub(super) async fn lines<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("echo one; echo two; echo three >&2; exit 0").await?;
     kit.exit_of(&id).await?;
@@ -28,7 +28,7 @@ pub(super) async fn lines<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A long line comes in parts of at most 16 KiB that give it whole (R-LOG-3).
+/// Checks that a long line arrives in parts of at most 16 KiB that add up to the whole line (R-LOG-3).
 pub(super) async fn long_line<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, "echo \"$LONG\"; echo end; exit 0");
@@ -52,7 +52,7 @@ pub(super) async fn long_line<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Output outlives its container: log files stay after a removal, other output until then (R-LOG-11).
+/// Checks that output outlives its container: log files stay after its removal, other output until then (R-LOG-11).
 pub(super) async fn stay<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("echo kept; exit 1").await?;
     kit.exit_of(&id).await?;
@@ -65,7 +65,7 @@ pub(super) async fn stay<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The log of a container that has exited, once it has `count` full lines: a log file may lag behind the exit.
+/// Reads the log of an exited container once it has `count` full lines: a log file may lag behind the exit.
 async fn read<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, count: usize) -> Outcome<Vec<Line>> {
     let files = kit.runtime.version().await?.capabilities.log_files;
     loop {
@@ -83,7 +83,7 @@ async fn read<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, count: usize) -> O
         let lines = text.lines().map(parse).collect::<Outcome<Vec<_>>>();
         match lines {
             Ok(lines) if lines.iter().filter(|line| !line.partial).count() >= count => return Ok(lines),
-            // A file is seen while a line is being written.
+            // A log file may be read while a line is being written.
             Err(stop) if !files || text.ends_with('\n') => return Err(stop),
             Ok(_) | Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
         }

@@ -1,4 +1,4 @@
-//! Sandboxes.
+//! Cases: sandboxes.
 
 use super::{
     kit::{Kit, SERVER, ensure, refused},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ContainerState, ErrorKind, NetworkMode, PodName, Runtime, SandboxState, labels};
 
-/// A new sandbox is ready, has an address, and is listed as answered (R-SYNC-10).
+/// Checks that a new sandbox is ready, has an address, and is listed as answered (R-SYNC-10).
 pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let config = kit.pod();
     let info = kit.create_sandbox(config.clone()).await?;
@@ -18,7 +18,7 @@ pub(super) async fn create<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Creating what exists is refused and leaves the first alone.
+/// Checks that creating an existing sandbox again is refused and leaves the first alone.
 pub(super) async fn create_twice<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let first = kit.create_sandbox(kit.pod()).await?;
     let second = kit.create_sandbox(kit.pod()).await;
@@ -28,7 +28,7 @@ pub(super) async fn create_twice<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A pod may have a second sandbox when the first was lost.
+/// Checks that a pod may have a second sandbox when the first is stopped.
 pub(super) async fn next_attempt<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let first = kit.sandbox().await?;
     kit.runtime.stop_sandbox(first).await?;
@@ -41,7 +41,7 @@ pub(super) async fn next_attempt<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// No two pods share an address.
+/// Checks that two pods have different addresses.
 pub(super) async fn addresses_differ<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let one = kit.create_sandbox(kit.pod()).await?;
     let mut other = kit.pod();
@@ -54,7 +54,7 @@ pub(super) async fn addresses_differ<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Of one pod, all incarnations are listed as in the whole list, and nothing of another.
+/// Checks that `list_pod` gives all incarnations of a pod as `list` does, and nothing of another pod.
 pub(super) async fn list_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (first, container) = kit.running(SERVER).await?;
     kit.runtime.stop_sandbox(first).await?;
@@ -80,7 +80,7 @@ pub(super) async fn list_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// On the node's network a pod has no address of its own, and containers run (R-SEC-13).
+/// Checks that a pod on the node's network has no address of its own, and that its containers run (R-SEC-13).
 pub(super) async fn host_network<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut config = kit.pod();
     config.network = NetworkMode::Host;
@@ -93,7 +93,7 @@ pub(super) async fn host_network<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Stopping kills what runs, keeps the records, and may be repeated.
+/// Checks that stopping kills the containers, keeps the records, and may be repeated.
 pub(super) async fn stop<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, id) = kit.running(SERVER).await?;
     kit.runtime.stop_sandbox(sandbox.clone()).await?;
@@ -105,7 +105,7 @@ pub(super) async fn stop<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Stopping and removing what is gone succeed.
+/// Checks that stopping and removing an absent sandbox succeed.
 pub(super) async fn stop_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     kit.runtime.remove_sandbox(sandbox.clone()).await?;
@@ -114,7 +114,7 @@ pub(super) async fn stop_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Removing takes everything, whatever its state.
+/// Checks that removing a sandbox removes its containers in every state.
 pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, _) = kit.running(SERVER).await?;
     let mut exited = kit.container(&sandbox, "exit 0");
@@ -128,7 +128,7 @@ pub(super) async fn remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     kit.nothing_left().await
 }
 
-/// Removing a sandbox is nothing to another pod.
+/// Checks that removing a sandbox leaves another pod alone.
 pub(super) async fn remove_leaves_others<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let mut other = kit.pod();
@@ -142,7 +142,7 @@ pub(super) async fn remove_leaves_others<R: Runtime>(kit: &Kit<'_, R>) -> Outcom
     Ok(())
 }
 
-/// What is removed can be made again under the same identity.
+/// Checks that a removed sandbox can be created again under the same identity.
 pub(super) async fn identity_is_free_after_remove<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (first, _) = kit.running(SERVER).await?;
     kit.runtime.remove_sandbox(first).await?;

@@ -1,4 +1,4 @@
-//! What the kernel lets a container do, seen from inside.
+//! Cases: privileges of a container, seen from inside.
 
 use super::{
     kit::{Kit, SERVER, ensure, refused},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ContainerId, ErrorKind, Mount, Profile, Runtime, Security, testing::capabilities as known};
 
-/// A line of the status of a process that runs in a container, as the container's own does.
+/// Returns a line of `/proc/self/status` of a process that runs in a container with the container's privileges.
 async fn line<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, name: &str) -> Outcome<String> {
     let output = kit.exec(id, &["cat", "/proc/self/status"]).await?;
     let prefix = format!("{name}:");
@@ -15,7 +15,7 @@ async fn line<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, name: &str) -> Out
     Ok(line.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-/// Container that serves, with what it may do.
+/// Starts a container with these security settings.
 async fn confined<R: Runtime>(kit: &Kit<'_, R>, security: Security) -> Outcome<ContainerId> {
     let mut config = kit.container(&kit.sandbox().await?, SERVER);
     config.security = security;
@@ -30,14 +30,14 @@ async fn expect<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, lines: &[(&str, 
     Ok(())
 }
 
-/// A set of capabilities as the status shows it.
+/// Returns a capability set from `/proc/self/status`.
 async fn set<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, name: &str) -> Outcome<u64> {
     let text = line(kit, id, name).await?;
     u64::from_str_radix(&text, 16).map_err(|error| Stop::Failed(format!("{name} is {text:?}: {error}")))
 }
 
-/// What asks for nothing has root's ids, the usual capabilities, and the runtime's own seccomp profile (R-SEC-1, R-SEC-2,
-/// R-SEC-4). R-SEC-16.
+/// Checks that a container without security settings has root's IDs, the default capabilities, and the runtime's own
+/// seccomp profile (R-SEC-1, R-SEC-2, R-SEC-4). R-SEC-16.
 pub(super) async fn usual<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security::default()).await?;
     let usual = format!("{:016x}", known::USUAL);
@@ -47,8 +47,8 @@ pub(super) async fn usual<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     expect(kit, &id, &sets).await
 }
 
-/// User and group replace the image's. Who is not root has capabilities only through programs that carry them.
-/// R-SEC-16.
+/// Checks that user and group replace the image's, and that a user other than root has no effective capabilities but
+/// keeps the bounding set. R-SEC-16.
 pub(super) async fn user<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security { user: Some(1234), group: Some(2345), ..Security::default() }).await?;
     let none = "0000000000000000";
@@ -57,15 +57,15 @@ pub(super) async fn user<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     expect(kit, &id, &[("CapPrm", none), ("CapEff", none), ("CapBnd", &usual), ("CapAmb", none)]).await
 }
 
-/// A user without a group is in group 0, unless the image says otherwise; further groups are added (R-SEC-10).
-/// R-SEC-16.
+/// Checks that a user without a group is in group 0, unless the image says otherwise, and that supplemental groups are
+/// added (R-SEC-10). R-SEC-16.
 pub(super) async fn groups<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let security = Security { user: Some(1234), groups: vec![5001, 5000], ..Security::default() };
     let id = confined(kit, security).await?;
     expect(kit, &id, &[("Gid", "0 0 0 0"), ("Groups", "0 5000 5001")]).await
 }
 
-/// Some are dropped, and others are added (R-SEC-6). R-SEC-16.
+/// Checks that capabilities are added and dropped (R-SEC-6). R-SEC-16.
 pub(super) async fn capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let security = Security {
         add_capabilities: names(&["NET_ADMIN", "SYS_TIME"]),
@@ -82,7 +82,8 @@ pub(super) async fn capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Without all but one there is one (R-SEC-6); with all there are more than the usual, as many as the node has.
+/// Checks that dropping `ALL` and adding one leaves one (R-SEC-6), and that adding `ALL` gives more than the default
+/// set.
 pub(super) async fn all_capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, SERVER);
@@ -100,7 +101,7 @@ pub(super) async fn all_capabilities<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A privileged container has all capabilities, and nothing confines it (R-SEC-5). R-SEC-16.
+/// Checks that a privileged container has all capabilities and is not confined (R-SEC-5). R-SEC-16.
 pub(super) async fn privileged<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security { privileged: true, ..Security::default() }).await?;
     let (found, least) = (set(kit, &id, "CapEff").await?, known::USUAL | known::bits("SYS_ADMIN").unwrap_or(0));
@@ -110,14 +111,13 @@ pub(super) async fn privileged<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// R-SEC-4
-/// R-SEC-16.
+/// Checks that `no_new_privileges` sets `NoNewPrivs` (R-SEC-4). R-SEC-16.
 pub(super) async fn no_new_privileges<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let id = confined(kit, Security { no_new_privileges: true, ..Security::default() }).await?;
     expect(kit, &id, &[("NoNewPrivs", "1")]).await
 }
 
-/// The container's own files cannot be written, and its mounts can.
+/// Checks that a read-only root file system cannot be written, and that mounts on it can.
 pub(super) async fn read_only_root<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
     tokio::fs::create_dir(&dir).await?;
@@ -133,7 +133,7 @@ pub(super) async fn read_only_root<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(tokio::fs::remove_dir_all(&dir).await?)
 }
 
-/// What `/proc` tells of the node is hidden, unless it is asked for (R-SEC-7).
+/// Checks that `/proc/sys` is read-only, unless `unmasked_proc` is set (R-SEC-7).
 pub(super) async fn masked_proc<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let id = kit.started(kit.container(&sandbox, SERVER)).await?;
@@ -151,7 +151,7 @@ async fn is_masked<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId) -> Outcome<bo
     Ok(mounts.stdout.lines().any(|line| line.split(' ').nth(1) == Some("/proc/sys")))
 }
 
-/// No profile, or one of the node's (R-SEC-8).
+/// Checks that a container runs without a seccomp profile, or with one of the node's (R-SEC-8).
 pub(super) async fn seccomp<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let path = kit.options.dir.join(format!("{}.json", kit.uid));
@@ -169,16 +169,16 @@ pub(super) async fn seccomp<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(tokio::fs::remove_file(&path).await?)
 }
 
-/// A profile in the form that Kubernetes, containerd and Docker read.
+/// Seccomp profile in the format of Kubernetes, containerd and Docker.
 const PROFILE: &str = r#"{
     "defaultAction": "SCMP_ACT_ALLOW",
     "syscalls": [{ "names": ["swapon", "swapoff"], "action": "SCMP_ACT_ERRNO" }]
 }"#;
 
-/// A profile that is not there makes no container that runs without one.
+/// Checks that a missing seccomp profile is an error, and not a container without a profile.
 pub(super) async fn seccomp_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
-    // Works but for the profile.
+    // The same container works without the missing profile.
     kit.started(kit.container(&sandbox, SERVER)).await?;
     let mut config = kit.container(&sandbox, SERVER);
     config.name = "absent".to_owned();
@@ -191,7 +191,7 @@ pub(super) async fn seccomp_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(answer.await, &[ErrorKind::Invalid], "a seccomp profile that does not exist")
 }
 
-/// What the kernel's out-of-memory killer prefers (R-RES-16).
+/// Checks that the container has its `oom_score_adj` (R-RES-16).
 pub(super) async fn oom_score_adj<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let mut config = kit.container(&kit.sandbox().await?, SERVER);
     config.resources.oom_score_adj = Some(963);

@@ -1,4 +1,4 @@
-//! What the containers of a pod share with each other, and with the node.
+//! Cases: namespaces that a pod's containers share with each other, and with the node.
 
 use super::{
     kit::{Kit, SERVER, ensure},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ContainerId, IpcMode, PidMode, Runtime, SandboxConfig, Sysctl};
 
-/// Two containers in a pod.
+/// Creates a pod with two containers.
 async fn two<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome<[ContainerId; 2]> {
     let sandbox = kit.create_sandbox(pod).await?.id;
     let first = kit.started(kit.container(&sandbox, SERVER)).await?;
@@ -15,7 +15,7 @@ async fn two<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome<[Conta
     Ok([first, kit.started(second).await?])
 }
 
-/// The number of a container's namespace.
+/// Returns the link target of a container's namespace, which holds its number.
 async fn namespace<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, kind: &str) -> Outcome<String> {
     let output = kit.exec(id, &["readlink", &format!("/proc/self/ns/{kind}")]).await?;
     let namespace = output.stdout.trim().to_owned();
@@ -23,12 +23,12 @@ async fn namespace<R: Runtime>(kit: &Kit<'_, R>, id: &ContainerId, kind: &str) -
     Ok(namespace)
 }
 
-/// The number of the node's namespace. Suite and runtime are on the same node.
+/// Returns the link target of the node's namespace. Suite and runtime are on the same node.
 fn of_node(kind: &str) -> Outcome<String> {
     Ok(std::fs::read_link(format!("/proc/self/ns/{kind}"))?.to_string_lossy().into_owned())
 }
 
-/// Containers do not see each other's processes (R-SEC-13).
+/// Checks that containers have separate PID namespaces (R-SEC-13).
 pub(super) async fn processes_apart<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, second] = two(kit, kit.pod()).await?;
     let (first, second) = (namespace(kit, &first, "pid").await?, namespace(kit, &second, "pid").await?);
@@ -36,12 +36,13 @@ pub(super) async fn processes_apart<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// All containers of a pod see each other's, if that is asked for; the pod's end is theirs (R-SEC-13).
+/// Checks that the containers of a pod share a PID namespace if the pod asks for it, and that one's end leaves the
+/// other alone (R-SEC-13).
 pub(super) async fn processes_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     processes_of(kit, kit.pod()).await
 }
 
-/// Likewise for a pod like this one.
+/// Does the same in a given pod.
 pub(super) async fn processes_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome {
     if !kit.runtime.version().await?.capabilities.shared_pid_namespace {
         return Err(Stop::Unsupported);
@@ -50,13 +51,14 @@ pub(super) async fn processes_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfi
     let (first, second) = (namespace(kit, &ids[0], "pid").await?, namespace(kit, &ids[1], "pid").await?);
     ensure!(first == second, "one container has {first} and the other {second}");
     ensure!(first != of_node("pid")?, "it is the node's");
-    // One that ends leaves the others alone.
+    // The end of one leaves the other alone.
     kit.runtime.stop_container(ids[0].clone(), std::time::Duration::ZERO).await?;
     ensure!(namespace(kit, &ids[1], "pid").await? == first, "with the other's end it has another namespace");
     Ok(())
 }
 
-/// The node's processes are seen, and a stop ends none of them (R-SEC-13).
+/// Checks that a pod can use the node's PID namespace, and that stopping one container leaves the other alone
+/// (R-SEC-13).
 pub(super) async fn processes_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, second] = two(kit, SandboxConfig { pid: PidMode::Host, ..kit.pod() }).await?;
     let found = namespace(kit, &first, "pid").await?;
@@ -66,7 +68,7 @@ pub(super) async fn processes_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// All containers of a pod have its IPC, and no other pod's (R-SEC-13, R-MNT-8).
+/// Checks that all containers of a pod share an IPC namespace, which is not the node's (R-SEC-13, R-MNT-8).
 pub(super) async fn ipc_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, second] = two(kit, kit.pod()).await?;
     let (first, second) = (namespace(kit, &first, "ipc").await?, namespace(kit, &second, "ipc").await?);
@@ -75,7 +77,7 @@ pub(super) async fn ipc_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The node's IPC, if that is asked for (R-SEC-13).
+/// Checks that a pod can use the node's IPC namespace (R-SEC-13).
 pub(super) async fn ipc_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let [first, _] = two(kit, SandboxConfig { ipc: IpcMode::Host, ..kit.pod() }).await?;
     let found = namespace(kit, &first, "ipc").await?;
@@ -83,12 +85,12 @@ pub(super) async fn ipc_of_node<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Parameters of the pod's network and IPC are set (R-SEC-12).
+/// Checks that sysctls of the pod's network and IPC namespaces are set (R-SEC-12).
 pub(super) async fn sysctls<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     sysctls_of(kit, kit.pod()).await
 }
 
-/// Likewise for a pod like this one.
+/// Does the same in a given pod.
 pub(super) async fn sysctls_of<R: Runtime>(kit: &Kit<'_, R>, pod: SandboxConfig) -> Outcome {
     let wanted = [
         ("net.ipv4.ip_local_port_range", "20000 30000", "20000\t30000\n"),

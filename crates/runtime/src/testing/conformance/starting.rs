@@ -1,4 +1,4 @@
-//! Starting containers, and how they end by themselves.
+//! Cases: starting containers, and their exit.
 
 use super::{
     kit::{Kit, SERVER, ensure, refused},
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{ContainerState, ErrorKind, LinuxResources, Runtime, testing::GROW};
 
-/// A started container runs.
+/// Checks that a started container runs.
 pub(super) async fn start<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let info = kit.find(&id).await?;
@@ -20,7 +20,7 @@ pub(super) async fn start<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Starting again, whatever it answers, changes nothing.
+/// Checks that starting a running container again, whatever the answer, changes nothing.
 pub(super) async fn start_running<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running(SERVER).await?;
     let before = kit.find(&id).await?;
@@ -32,7 +32,7 @@ pub(super) async fn start_running<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// A container starts once in its life.
+/// Checks that a container starts only once.
 pub(super) async fn start_exited<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("exit 5").await?;
     kit.exit_of(&id).await?;
@@ -43,7 +43,7 @@ pub(super) async fn start_exited<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What is gone cannot be started.
+/// Checks that an absent container cannot be started.
 pub(super) async fn start_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let id = kit.runtime.create_container(kit.container(&sandbox, SERVER)).await?;
@@ -51,12 +51,12 @@ pub(super) async fn start_absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     refused(kit.runtime.start_container(id).await, &[ErrorKind::NotFound], "starting a container that is gone")
 }
 
-/// A program that does not exist: an error at the creation or the start, nothing that runs, and nothing that cannot be
-/// removed (R-TERM-8).
+/// Checks that a missing program gives an error at creation or start, no running container, and no container that
+/// cannot be removed (R-TERM-8).
 pub(super) async fn start_impossible<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
-    // Works but for the program.
+    // The same pod can run a program that exists.
     let (sandbox, works) = kit.running("exit 0").await?;
-    // Its end comes when it comes; only then is everything that runs the other's.
+    // After this exit, a running container can only be the impossible one.
     kit.exit_of(&works).await?;
     let mut config = kit.container(&sandbox, "");
     config.name = "impossible".to_owned();
@@ -77,7 +77,7 @@ pub(super) async fn start_impossible<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Exit codes and times are kept, and stay (R-CS-8).
+/// Checks that exit codes and times are stored and stay the same (R-CS-8).
 pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     for (attempt, code) in [(0, 0), (1, 7), (2, 255)] {
@@ -99,7 +99,7 @@ pub(super) async fn exit_code<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// The memory limit holds, and the kernel's kill is told (R-TERM-8, R-RES-14).
+/// Checks that the memory limit holds, and that the OOM kill is reported (R-TERM-8, R-RES-14).
 pub(super) async fn out_of_memory<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let mut config = kit.container(&sandbox, GROW);
@@ -114,7 +114,7 @@ pub(super) async fn out_of_memory<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Resource use is told of what runs, and of nothing else.
+/// Checks that running containers have a stats entry, and exited ones have none.
 pub(super) async fn stats<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (sandbox, running) = kit.running(SERVER).await?;
     let mut exited = kit.container(&sandbox, "exit 0");
@@ -130,7 +130,7 @@ pub(super) async fn stats<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What a container writes to its root file system is told, as long as there is one (R-EVI-1).
+/// Checks that the disk usage of a container's root file system is reported until the container is removed (R-EVI-1).
 pub(super) async fn disk_usage<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     const WRITTEN: u64 = 64 << 10;
     let sandbox = kit.sandbox().await?;

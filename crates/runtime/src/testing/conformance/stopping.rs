@@ -1,4 +1,4 @@
-//! Stopping containers.
+//! Cases: stopping containers.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{ContainerState, Runtime};
 
-/// Longer than any machine takes to do nothing.
+/// Grace period that no machine uses up by being slow.
 const LONG: Duration = Duration::from_secs(30);
 
-/// The signal comes first, and stopping waits no longer than the container needs (R-TERM-1).
+/// Checks that the stop signal comes first, and that stopping waits no longer than the container needs (R-TERM-1).
 pub(super) async fn signal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.serving(SERVER).await?;
     let start = Instant::now();
@@ -26,7 +26,7 @@ pub(super) async fn signal<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What ignores the signal is killed when the grace is over, not before (R-TERM-1).
+/// Checks that a container that ignores the signal is killed when the grace period ends, not before (R-TERM-1).
 pub(super) async fn grace<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let grace = Duration::from_millis(1500);
     let (_, id) = kit.serving(STUBBORN).await?;
@@ -41,7 +41,7 @@ pub(super) async fn grace<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// No grace: killed without being asked.
+/// Checks that a zero grace period kills without a stop signal.
 pub(super) async fn at_once<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.serving(SERVER).await?;
     kit.runtime.stop_container(id.clone(), Duration::ZERO).await?;
@@ -51,7 +51,7 @@ pub(super) async fn at_once<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What was never started has nothing to stop.
+/// Checks that stopping a created container succeeds.
 pub(super) async fn created<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.sandbox().await?;
     let id = kit.runtime.create_container(kit.container(&sandbox, SERVER)).await?;
@@ -61,7 +61,7 @@ pub(super) async fn created<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Stopping what has stopped succeeds and changes nothing.
+/// Checks that stopping an exited container succeeds and changes nothing.
 pub(super) async fn exited<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("exit 3").await?;
     kit.exit_of(&id).await?;
@@ -74,7 +74,7 @@ pub(super) async fn exited<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// Stopping what is gone succeeds.
+/// Checks that stopping an absent container succeeds.
 pub(super) async fn absent<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let (_, id) = kit.running("exit 0").await?;
     kit.runtime.remove_container(id.clone()).await?;

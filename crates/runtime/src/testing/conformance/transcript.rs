@@ -1,43 +1,43 @@
-//! How a run of the suite went.
+//! Result of a run of the suite.
 
 use std::{fmt, time::Duration};
 
-/// What came of each case, in the order of the suite.
+/// Verdicts of the cases, in the order of the suite.
 ///
 /// Equality compares verdicts and not durations, so that runs through different ways to one backend can be compared.
 #[derive(Clone, Debug, Default)]
 pub struct Transcript {
     /// The cases.
     pub cases: Vec<Case>,
-    /// How long each took, in the same order.
+    /// Duration of each case, in the same order.
     pub durations: Vec<Duration>,
 }
 
 /// One case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
-    /// What it is about, `group.rule`.
+    /// Name of the case, `group.rule`.
     pub name: &'static str,
-    /// What came of it.
+    /// Verdict of the case.
     pub verdict: Verdict,
 }
 
-/// What came of a case.
+/// Verdict of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// The backend keeps the rule.
     Passed,
-    /// The backend says that it does not have what the case is about.
+    /// The backend does not have the tested feature.
     Unsupported,
     /// The backend breaks the rule.
     Failed {
-        /// What it did, and what was expected.
+        /// Observed and expected behaviour.
         why: String,
     },
 }
 
 impl Case {
-    /// Verdict, duration, name, and why it failed.
+    /// Formats verdict, duration, name, and cause of a failure.
     #[must_use]
     pub fn line(&self, took: Duration) -> String {
         let (verdict, why) = match &self.verdict {
@@ -49,7 +49,7 @@ impl Case {
     }
 }
 
-/// Why a case ended early.
+/// Cause of a case's early end.
 #[derive(Debug)]
 pub(super) enum Stop {
     Unsupported,
@@ -84,13 +84,13 @@ impl Transcript {
         self.durations.push(took);
     }
 
-    /// The cases whose rule is broken.
+    /// Returns the cases whose rule is broken.
     #[must_use]
     pub fn failures(&self) -> Vec<&Case> {
         self.cases.iter().filter(|case| matches!(case.verdict, Verdict::Failed { .. })).collect()
     }
 
-    /// The names of the cases that are about what the backend does not have.
+    /// Returns the names of the cases about features that the backend does not have.
     #[must_use]
     pub fn unsupported(&self) -> Vec<&'static str> {
         let unsupported = self.cases.iter().filter(|case| case.verdict == Verdict::Unsupported);
@@ -107,7 +107,7 @@ impl PartialEq for Transcript {
 impl Eq for Transcript {}
 
 impl fmt::Display for Transcript {
-    /// One line a case.
+    /// Writes one line per case.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.cases.iter().zip(&self.durations).try_for_each(|(case, took)| writeln!(f, "{}", case.line(*took)))
     }

@@ -1,4 +1,4 @@
-//! Users of a pod's own.
+//! Cases: pods with a user namespace.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -10,10 +10,10 @@ use super::{
 };
 use crate::{IdRange, Mount, Runtime, SandboxConfig};
 
-/// Where nobody else's are.
+/// Range of IDs that nothing else on the node uses.
 const RANGE: IdRange = IdRange { first: 0x7000_0000, length: 0x1_0000 };
 
-/// A pod with users of its own, if the backend can make one.
+/// Returns a pod with a user namespace, if the backend supports it.
 async fn pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<SandboxConfig> {
     match kit.runtime.version().await?.capabilities.user_namespaces {
         true => Ok(SandboxConfig { user_namespace: Some(RANGE), ..kit.pod() }),
@@ -21,7 +21,8 @@ async fn pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome<SandboxConfig> {
     }
 }
 
-/// A container's users are those of the range, and its root is root in there; so is what is run beside it (R-SEC-14).
+/// Checks that a container's IDs are mapped to the range, that its root is root inside, and that an exec has the same
+/// mapping (R-SEC-14).
 pub(super) async fn own<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let sandbox = kit.create_sandbox(pod(kit).await?).await?.id;
     let id = kit.started(kit.container(&sandbox, SERVER)).await?;
@@ -35,7 +36,8 @@ pub(super) async fn own<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(())
 }
 
-/// What root owns is its root's: the image's files and those of mounts, and what it writes there is root's on the node (R-SEC-14).
+/// Checks that root in the container owns the root-owned files of image and mounts, and that files it writes to a mount
+/// belong to root on the node (R-SEC-14).
 pub(super) async fn files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     let dir = kit.options.dir.join(format!("{}-mount", kit.uid));
     tokio::fs::create_dir(&dir).await?;
@@ -60,17 +62,17 @@ pub(super) async fn files<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     Ok(tokio::fs::remove_dir_all(&dir).await?)
 }
 
-/// Images are mounted as for any other pod (R-VOL-11).
+/// Checks that images are mounted as in any other pod (R-VOL-11).
 pub(super) async fn image_mount<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     environment::image_mount_of(kit, pod(kit).await?).await
 }
 
-/// Parameters of the kernel are set as for any other pod (R-SEC-12).
+/// Checks that sysctls are set as in any other pod (R-SEC-12).
 pub(super) async fn sysctls<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     sharing::sysctls_of(kit, pod(kit).await?).await
 }
 
-/// Containers see each other's processes as in any other pod (R-SEC-13).
+/// Checks that containers can share a PID namespace as in any other pod (R-SEC-13).
 pub(super) async fn processes_of_pod<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     sharing::processes_of(kit, pod(kit).await?).await
 }

@@ -1,4 +1,4 @@
-//! What was called.
+//! Recorded calls.
 
 use std::{fmt, time::Duration};
 
@@ -62,7 +62,7 @@ impl Method {
         Self::Events,
     ];
 
-    /// The method's name in the trait.
+    /// Returns the method's name in the trait.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -91,7 +91,7 @@ impl Method {
         }
     }
 
-    /// Whether it only looks.
+    /// Returns whether the method changes no sandbox, container or image.
     #[must_use]
     pub const fn only_looks(self) -> bool {
         matches!(
@@ -116,7 +116,7 @@ impl fmt::Display for Method {
     }
 }
 
-/// One call, with what it was given.
+/// One call with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is a call of the method of that name, with its arguments")]
 #[expect(clippy::large_enum_variant, reason = "a test holds few of them")]
@@ -146,7 +146,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// Which method it is a call of.
+    /// Returns the method of this call.
     #[must_use]
     pub const fn method(&self) -> Method {
         match self {

@@ -6,7 +6,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use super::{FakeRuntime, lock, state::State};
 use crate::{Error, Event, EventKind, Result};
 
-/// Who listens, and what the script does to what they hear.
+/// Subscribers, and the script's treatment of their events.
 #[derive(Default)]
 pub(super) struct Events {
     subscribers: Vec<UnboundedSender<Result<Event>>>,
@@ -29,7 +29,7 @@ impl Events {
     /// Ends every stream with `error`.
     pub(super) fn end(&mut self, error: &Error) {
         for subscriber in self.subscribers.drain(..) {
-            // Whoever has gone needs no error.
+            // A subscriber that has gone needs no error.
             subscriber.send(Err(error.clone())).ok();
         }
     }
@@ -48,7 +48,7 @@ fn take_one(count: &mut u32) -> bool {
     some
 }
 
-/// The items of `receiver`; ends after an error, as the trait says.
+/// Streams the items of `receiver`; ends after an error, as the trait says.
 pub(super) fn stream_of(receiver: UnboundedReceiver<Result<Event>>) -> impl Stream<Item = Result<Event>> + Send {
     stream::unfold(Some(receiver), |receiver| async {
         let mut receiver = receiver?;
@@ -59,22 +59,22 @@ pub(super) fn stream_of(receiver: UnboundedReceiver<Result<Event>>) -> impl Stre
 }
 
 impl FakeRuntime {
-    /// The next `count` events reach nobody.
+    /// Drops the next `count` events.
     pub fn drop_events(&self, count: u32) {
         self.events(|events| events.drop_next += count);
     }
 
-    /// The next `count` events come twice.
+    /// Sends the next `count` events twice.
     pub fn double_events(&self, count: u32) {
         self.events(|events| events.double_next += count);
     }
 
-    /// Whether no event reaches anybody from now on, though streams stay open.
+    /// Sets whether all events are dropped from now on, while streams stay open.
     pub fn mute_events(&self, muted: bool) {
         self.events(|events| events.muted = muted);
     }
 
-    /// Sends an event to every subscriber, whatever the script says of others.
+    /// Sends an event to every subscriber, whatever the script says.
     pub fn emit(&self, kind: EventKind) {
         self.events(|events| {
             for subscriber in &events.subscribers {
@@ -89,7 +89,7 @@ impl FakeRuntime {
         self.events(|events| events.end(&error));
     }
 
-    /// How many event streams are open.
+    /// Returns the number of open event streams.
     #[must_use]
     pub fn subscribers(&self) -> usize {
         lock(&self.shared.state).events.subscribers.iter().filter(|subscriber| !subscriber.is_closed()).count()

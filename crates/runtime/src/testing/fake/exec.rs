@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{FakeRuntime, Shared, lock, shell};
 use crate::{Error, ErrorKind, ExecId, ExecRequest, ExecStdio, ExitStatus, Result};
 
-/// What scripted commands answer: code and output, by container name and command.
+/// Answers to scripted commands: code and output, by container name and command.
 #[derive(Default)]
 pub(super) struct Answers(BTreeMap<(String, Vec<String>), (i32, String)>);
 
 impl FakeRuntime {
-    /// From now on `command`, run in a container of this name, prints `output` and ends with `code`.
+    /// Makes `command`, run in a container of this name, print `output` and end with `code` from now on.
     pub fn exec_answer(&self, container_name: &str, command: &[&str], code: i32, output: &str) {
         let command = command.iter().map(|&word| word.to_owned()).collect();
         let mut state = lock(&self.shared.state);
@@ -52,7 +52,7 @@ impl Shared {
                 changes.changed().await.ok();
             }
         };
-        // Both arms may be dropped: the process is gone then, as when its container is killed.
+        // Dropping either arm is fine: the process is gone then, as when its container is killed.
         tokio::select! {
             code = shell::run_exec(self, &container, &command, &pipes) => Ok(ExitStatus { code }),
             () = died => Ok(ExitStatus { code: 137 }),
@@ -60,7 +60,7 @@ impl Shared {
     }
 }
 
-/// Takes an exec off the list when it ends, or when its caller gives up.
+/// Entry of a running exec, removed when the exec ends or its caller gives up.
 struct Running {
     shared: Arc<Shared>,
     id: ExecId,

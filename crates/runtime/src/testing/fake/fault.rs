@@ -1,4 +1,4 @@
-//! The fault script: what shall go wrong, and when.
+//! The fault script: scripted faults and the calls that they strike.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,29 +7,29 @@ use tokio::{sync::watch, time::Instant};
 use super::{Call, FakeRuntime, Method, lock};
 use crate::{Error, ErrorKind};
 
-/// What goes wrong in a call.
+/// Fault of a call.
 #[derive(Clone, Debug)]
 pub enum Fault {
-    /// It fails without having done anything.
+    /// The call fails without having done anything.
     Fail(Error),
-    /// It does its work, and then fails: the answer is lost, as when a backend crashes or a deadline passes.
+    /// The call does its work, and then fails: the answer is lost, as when a backend crashes or a deadline passes.
     LoseAnswer(Error),
-    /// It takes that much longer, then does its work.
+    /// The call waits that long, then does its work.
     Slow(Duration),
-    /// It does nothing until released.
+    /// The call does nothing until released.
     Hang(Hold),
-    /// It does its work, and does not answer until released.
+    /// The call does its work, and does not answer until released.
     HangAfter(Hold),
 }
 
 impl Fault {
-    /// [`Fail`](Fault::Fail) with an error of this kind.
+    /// Returns [`Fail`](Fault::Fail) with an error of this kind.
     #[must_use]
     pub fn fail(kind: ErrorKind) -> Self {
         Self::Fail(scripted(kind))
     }
 
-    /// [`LoseAnswer`](Fault::LoseAnswer) with an error of this kind.
+    /// Returns [`LoseAnswer`](Fault::LoseAnswer) with an error of this kind.
     #[must_use]
     pub fn lose_answer(kind: ErrorKind) -> Self {
         Self::LoseAnswer(scripted(kind))
@@ -40,7 +40,7 @@ fn scripted(kind: ErrorKind) -> Error {
     Error::new(kind, format!("the fault script of this test says {kind:?}"))
 }
 
-/// Which calls of a method a fault strikes.
+/// Calls of a method that a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
     /// The n-th call from now on, counted from 1, once.
@@ -49,7 +49,7 @@ pub enum When {
     Always,
 }
 
-/// Holds a hanging call, and says when it has come.
+/// Hold on hanging calls, which tells when a call has reached it.
 #[derive(Clone, Debug)]
 pub struct Hold {
     reached: Arc<watch::Sender<bool>>,
@@ -57,7 +57,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Nothing reached it, nothing released.
+    /// Returns a hold that no call has reached and that is not released.
     #[must_use]
     pub fn new() -> Self {
         Self { reached: Arc::new(watch::Sender::new(false)), released: Arc::new(watch::Sender::new(false)) }
@@ -67,23 +67,23 @@ impl Hold {
     ///
     /// Cancel-safe.
     pub async fn reached(&self) {
-        // The sender is ours, so the channel cannot close.
+        // This value owns the sender, so the channel cannot close.
         self.reached.subscribe().wait_for(|reached| *reached).await.ok();
     }
 
-    /// Whether a call hangs, or has hung, in it.
+    /// Returns whether a call hangs, or has hung, in it.
     #[must_use]
     pub fn is_reached(&self) -> bool {
         *self.reached.borrow()
     }
 
-    /// How many calls hang in it now; one that was given up does not.
+    /// Returns the number of calls that hang in it now, without those given up.
     #[must_use]
     pub fn hanging(&self) -> usize {
         self.released.receiver_count()
     }
 
-    /// Lets the call go on, and every later one that comes here.
+    /// Releases the hanging calls, and every later one.
     pub fn release(&self) {
         self.released.send_replace(true);
     }
@@ -100,7 +100,7 @@ impl Default for Hold {
     }
 }
 
-/// The rules still to come, and the calls that were made.
+/// Pending faults, and the recorded calls.
 #[derive(Default)]
 pub(super) struct Script {
     rules: Vec<Rule>,
@@ -114,7 +114,7 @@ struct Rule {
 }
 
 impl Script {
-    /// Records a call and answers the fault that strikes it. Of several, the one that was scripted first.
+    /// Records a call and returns the fault that strikes it; of several, the first in the script.
     pub(super) fn strike(&mut self, call: Call) -> Option<Fault> {
         let method = call.method();
         self.calls.push((Instant::now(), call));
@@ -148,7 +148,7 @@ impl FakeRuntime {
         lock(&self.shared.script).rules.push(Rule { method, when, fault });
     }
 
-    /// Makes a call of `method` hang before it has done anything, until the answer is released.
+    /// Makes a call of `method` hang before its work, until the returned hold is released.
     #[must_use]
     pub fn hang(&self, method: Method, when: When) -> Hold {
         let hold = Hold::new();
@@ -156,7 +156,7 @@ impl FakeRuntime {
         hold
     }
 
-    /// Makes a call of `method` do its work and hang, until the answer is released.
+    /// Makes a call of `method` hang after its work, until the returned hold is released.
     #[must_use]
     pub fn hang_after(&self, method: Method, when: When) -> Hold {
         let hold = Hold::new();
@@ -164,42 +164,42 @@ impl FakeRuntime {
         hold
     }
 
-    /// Every call takes `delay` from now on.
+    /// Delays every call by `delay` from now on.
     pub fn slow_down(&self, delay: Duration) {
         for method in Method::ALL {
             self.fault(method, When::Always, Fault::Slow(delay));
         }
     }
 
-    /// Takes the rest of the script of `method` back.
+    /// Removes the faults of `method` from the script.
     pub fn heal(&self, method: Method) {
         lock(&self.shared.script).rules.retain(|rule| rule.method != method);
     }
 
-    /// Takes the whole script back. Calls that hang already stay until released.
+    /// Removes all faults from the script. Calls that hang already stay until released.
     pub fn heal_all(&self) {
         lock(&self.shared.script).rules.clear();
     }
 
-    /// Every call so far, in order.
+    /// Returns every call so far, in order.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         lock(&self.shared.script).calls.iter().map(|(_, call)| call.clone()).collect()
     }
 
-    /// Every call so far with its time, in order.
+    /// Returns every call so far with its time, in order.
     #[must_use]
     pub fn timed_calls(&self) -> Vec<(Instant, Call)> {
         lock(&self.shared.script).calls.clone()
     }
 
-    /// Every call so far that was not only a look, in order.
+    /// Returns every call so far that was not only a look, in order.
     #[must_use]
     pub fn actions(&self) -> Vec<Call> {
         self.calls().into_iter().filter(|call| !call.method().only_looks()).collect()
     }
 
-    /// How often `method` was called so far.
+    /// Returns the number of calls of `method` so far.
     #[must_use]
     pub fn count(&self, method: Method) -> usize {
         lock(&self.shared.script).calls.iter().filter(|(_, call)| call.method() == method).count()

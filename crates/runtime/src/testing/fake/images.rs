@@ -12,25 +12,25 @@ use crate::{
     PullProgress, RegistryAuth, Result, UnusedImage,
 };
 
-/// What can be had, and what is here.
+/// Published and present images.
 #[derive(Default)]
 pub(super) struct Images {
-    /// Present, by reference.
+    /// Present images, by reference.
     pub(super) present: BTreeMap<String, Image>,
-    /// `USER` of those that say one, by reference.
+    /// `USER` of the images that have one, by reference.
     pub(super) users: BTreeMap<String, String>,
     pub(super) stop_signals: BTreeMap<String, String>,
-    /// The disk: its size and what else is on it.
+    /// Disk of the images.
     disk: Disk,
-    /// Made into containers by somebody else: by reference.
+    /// References of images in use by containers that are not Stanchion's.
     used_by_others: BTreeSet<String>,
     registry: BTreeMap<String, Published>,
     archives: BTreeMap<PathBuf, Vec<Image>>,
-    /// How many images were ever made: each has its own digest.
+    /// Number of images made so far; gives each its own digest.
     made: u64,
 }
 
-/// Where images are kept, bytes.
+/// Size of the disk, and other data on it, bytes.
 struct Disk {
     capacity: u64,
     others: u64,
@@ -49,11 +49,11 @@ struct Published {
     takes: Duration,
 }
 
-/// What every fake image has for those who mount it: its reference, as text.
+/// Files in every fake image mount; each contains the image's reference.
 const FILES: [&str; 2] = ["bin/sh", "bin/true"];
 
 impl Images {
-    /// Whether this can be mounted.
+    /// Checks that an image mount is possible.
     pub(super) fn check(&self, mount: &ImageMount) -> Result<()> {
         let ImageMount { reference, sub_path } = mount;
         if !self.present.contains_key(reference) {
@@ -65,7 +65,7 @@ impl Images {
         }
     }
 
-    /// The file that is `below` what is mounted.
+    /// Returns the content of the file at `below` in an image mount.
     pub(super) fn file(mount: &ImageMount, below: &Path) -> Option<Vec<u8>> {
         let path: PathBuf = mount.sub_path.components().chain(below.components()).collect();
         FILES.iter().any(|file| path == Path::new(file)).then(|| format!("{}\n", mount.reference).into_bytes())
@@ -78,7 +78,7 @@ impl Images {
 }
 
 impl State {
-    /// Images of one digest share their room.
+    /// Returns the image store. Images of one digest count once.
     pub(super) fn image_store(&self) -> ImageStore {
         let Images { present, disk, used_by_others, .. } = &self.images;
         let sizes: BTreeMap<_, _> = present.values().map(|image| (image.digest.as_str(), image.size)).collect();
@@ -159,22 +159,22 @@ impl Shared {
 }
 
 impl FakeRuntime {
-    /// Puts an image into the fake's registry, so that pulling it works. Published again, it has another digest.
+    /// Puts an image into the fake's registry, so that a pull works. A second call gives it another digest.
     pub fn publish(&self, reference: &str, size: u64) -> Image {
         self.publish_as(reference, size, None, Duration::ZERO)
     }
 
-    /// Like [`publish`](FakeRuntime::publish), but a pull takes this long, reporting every quarter.
+    /// Publishes as [`publish`](FakeRuntime::publish) does, with pulls that take this long and report every quarter.
     pub fn publish_slow(&self, reference: &str, size: u64, takes: Duration) -> Image {
         self.publish_as(reference, size, None, takes)
     }
 
-    /// Like [`publish`](FakeRuntime::publish), but a pull without these credentials fails with `Permission`.
+    /// Publishes as [`publish`](FakeRuntime::publish) does; a pull without these credentials fails with `Permission`.
     pub fn publish_private(&self, reference: &str, size: u64, auth: RegistryAuth) -> Image {
         self.publish_as(reference, size, Some(auth), Duration::ZERO)
     }
 
-    /// Takes an image out of the registry.
+    /// Removes an image from the registry.
     pub fn unpublish(&self, reference: &str) {
         lock(&self.shared.state).images.registry.remove(reference);
     }
@@ -188,12 +188,12 @@ impl FakeRuntime {
         })
     }
 
-    /// How large the disk of the images is, and how much of it is something else's, bytes.
+    /// Sets the size of the images' disk, and the size of other data on it, bytes.
     pub fn set_disk(&self, capacity: u64, others: u64) {
         lock(&self.shared.state).images.disk = Disk { capacity, others };
     }
 
-    /// Whether somebody else has a container of this image.
+    /// Sets whether a container that is not Stanchion's uses this image.
     pub fn set_used_by_others(&self, reference: &str, used: bool) {
         let mut state = lock(&self.shared.state);
         match used {
@@ -202,23 +202,23 @@ impl FakeRuntime {
         };
     }
 
-    /// References of the images that are here.
+    /// Returns the references of the present images.
     #[must_use]
     pub fn images(&self) -> Vec<String> {
         self.shared.look(|state| state.images.present.keys().cloned().collect())
     }
 
-    /// From now on the image of this reference says to run as `user`.
+    /// Sets the `USER` of the image of this reference.
     pub fn image_user(&self, reference: &str, user: &str) {
         lock(&self.shared.state).images.users.insert(reference.to_owned(), user.to_owned());
     }
 
-    /// From now on an image says that containers of it are stopped by this signal.
+    /// Sets the `STOPSIGNAL` of the image of this reference.
     pub fn image_stop_signal(&self, reference: &str, signal: &str) {
         lock(&self.shared.state).images.stop_signals.insert(reference.to_owned(), signal.to_owned());
     }
 
-    /// Makes `path` an archive of these images for `import_images`; the file itself is not looked at.
+    /// Makes `path` an archive of these images for `import_images`; the fake does not read the file itself.
     pub fn add_archive(&self, path: impl Into<PathBuf>, references: &[&str]) {
         let mut state = lock(&self.shared.state);
         let images = references.iter().map(|reference| state.images.make(reference, 4096)).collect();

@@ -1,11 +1,11 @@
-//! What a fake container sees of the kernel: files below `/proc`, made from its configuration.
+//! The kernel's files that a fake container sees below `/proc`, made from its configuration.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use super::state::{Container, State};
 use crate::{IdRange, PidMode, Profile, Security, testing::capabilities};
 
-/// The file at this path, if it is the kernel's.
+/// Returns the kernel's file at this path, if it is one.
 pub(super) fn file(state: &State, container: &Container, path: &Path) -> Option<Vec<u8>> {
     let config = &container.config;
     let path = path.to_str()?;
@@ -35,7 +35,7 @@ pub(super) fn file(state: &State, container: &Container, path: &Path) -> Option<
     Some(text.into_bytes())
 }
 
-/// Where a link of the kernel's leads: a namespace by its number.
+/// Returns the target of the kernel's link at this path: a namespace with its number.
 pub(super) fn link(state: &State, container: &Container, path: &str) -> Option<String> {
     let kind = path.strip_prefix("/proc/self/ns/")?;
     let sandbox = &state.sandboxes.get(&container.config.sandbox)?.config;
@@ -83,7 +83,7 @@ fn status(state: &State, container: &Container) -> String {
     text
 }
 
-/// The capabilities that a process may have.
+/// Returns a container's capability bounding set.
 fn set(security: &Security) -> u64 {
     let has_all = |names: &[String]| names.iter().any(|name| name == "ALL");
     let named = |names: &[String]| {

@@ -29,7 +29,7 @@ impl Runtime for FakeRuntime {
         .await
     }
 
-    // Answered also during an outage, and no step of a script.
+    // `health` works during an outage too, and the fault script does not apply to it.
     async fn health(&self) -> Result<Health> {
         Ok(self.shared.look(|state| state.health.clone()))
     }
@@ -219,7 +219,7 @@ impl Runtime for FakeRuntime {
 }
 
 impl FakeRuntime {
-    /// [`call`](Self::call) of work that is done in one step.
+    /// Does [`call`](Self::call) for work without an await.
     async fn act<T>(&self, call: Call, work: impl FnOnce() -> Result<T>) -> Result<T> {
         self.call(call, async { work() }).await
     }
@@ -248,7 +248,7 @@ impl FakeRuntime {
 }
 
 impl Shared {
-    /// Lets a started container do what it does by itself.
+    /// Starts the task that plays a started container's program.
     fn play(self: &Arc<Self>, id: &ContainerId, launch: Launch) {
         let shared = Arc::clone(self);
         let player = id.clone();
@@ -295,7 +295,7 @@ impl Shared {
             }
         }
         while self.look(|state| state.is_running(&id)) {
-            // Both arms are cancel-safe: nothing is taken from the channel but the news that there is some.
+            // Both arms are cancel-safe: `changed` only marks the latest count as seen.
             tokio::select! {
                 biased;
                 _ = changes.changed() => {}

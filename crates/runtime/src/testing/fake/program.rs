@@ -1,59 +1,59 @@
-//! What a fake container does when it runs.
+//! Behaviour of fake containers.
 
 use std::time::Duration;
 
 use super::{FakeRuntime, lock};
 
-/// What containers of one name do, in place of what their command says.
+/// Behaviour of all containers of one name, in place of their command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// Ends by itself with this code, this long after its start.
+    /// Delay from the start to an exit, and the exit code; `None` runs until stopped.
     pub exit: Option<(Duration, i32)>,
-    /// What it does when it is told to stop.
+    /// Reaction to the stop signal.
     pub on_term: TermAction,
 }
 
-/// What a container does when it receives its stop signal.
+/// Reaction of a container to its stop signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TermAction {
-    /// Exits with `code` after `delay`.
+    /// Exit with `code` after `delay`.
     Exit {
-        /// How long it takes to end.
+        /// Time from the signal to the exit.
         delay: Duration,
-        /// The exit code.
+        /// Exit code.
         code: i32,
     },
-    /// Goes on until it is killed.
+    /// No reaction: the container runs until it is killed.
     Ignore,
 }
 
 impl Default for TermAction {
-    /// At once, with 143: `SIGTERM` and no handler.
+    /// Returns an immediate exit with 143, the effect of `SIGTERM` without a handler.
     fn default() -> Self {
         Self::Exit { delay: Duration::ZERO, code: 143 }
     }
 }
 
 impl Program {
-    /// Runs until it is told to stop, then exits with 143 at once.
+    /// Returns a program that runs until its stop signal, then exits with 143 at once.
     #[must_use]
     pub fn server() -> Self {
         Self { exit: None, on_term: TermAction::default() }
     }
 
-    /// Runs until it is killed.
+    /// Returns a program that runs until it is killed.
     #[must_use]
     pub fn stubborn() -> Self {
         Self { exit: None, on_term: TermAction::Ignore }
     }
 
-    /// Ends by itself with `code`, `after` its start.
+    /// Returns a program that exits with `code`, `after` its start.
     #[must_use]
     pub fn exits(after: Duration, code: i32) -> Self {
         Self { exit: Some((after, code)), on_term: TermAction::default() }
     }
 
-    /// Takes `delay` from the stop signal to its exit with `code`.
+    /// Returns a program that exits with `code`, `delay` after its stop signal.
     #[must_use]
     pub fn stops_in(delay: Duration, code: i32) -> Self {
         Self { exit: None, on_term: TermAction::Exit { delay, code } }
@@ -61,7 +61,7 @@ impl Program {
 }
 
 impl FakeRuntime {
-    /// From the next start on, containers of this name do `program`.
+    /// Sets the program of containers of this name, from the next start on.
     pub fn program(&self, container_name: &str, program: Program) {
         lock(&self.shared.state).programs.insert(container_name.to_owned(), program);
     }

@@ -1,12 +1,13 @@
-//! The few shell commands that fake containers understand: enough for the conformance suite and for probes.
+//! The few shell commands of fake containers: enough for the conformance suite and for probes.
 //!
 //! A command is `sh -c SCRIPT` (also `/bin/sh`) or one of the commands below with its arguments. A script is commands
 //! separated by `;`, `&&`, `&` or line ends, with `'…'`, `"…"`, `$NAME`, `$?` and the redirections `> FILE` and `>&2`.
 //!
-//! `echo`, `exit`, `sleep`, `wait`, `cat [FILE]`, `readlink LINK`, `pwd`, `hostname`, `true`, `false`, `:`, `test -t N`,
-//! `trap 'exit N' TERM` and `trap '' TERM`; and the one script [`GROW`], which runs out of memory if there is a limit.
-//! Files are those of the container's mounts on the node, or private to the container. As first process of a container
-//! anything else runs until it is stopped; in an exec it is "not found", 127. A program below `/nonexistent/` cannot be
+//! `echo`, `exit`, `sleep`, `wait`, `cat [FILE]`, `readlink LINK`, `pwd`, `hostname`, `true`, `false`, `:`,
+//! `test -t N`, `trap 'exit N' TERM` and `trap '' TERM`; and the one script [`GROW`], which runs out of memory if there
+//! is a limit.
+//! A file is on the node if a mount covers its path, else private to the container. As first process of a container any
+//! other command runs until it is stopped; in an exec it is "not found", 127. A program below `/nonexistent/` cannot be
 //! started at all.
 
 mod words;
@@ -25,11 +26,11 @@ use self::words::{Command, Separator};
 use super::{Shared, TermAction, images::Images, kernel};
 use crate::{ContainerConfig, ContainerId, ExecStdio, ImageMount, SandboxId};
 
-/// Takes 64 MiB of memory, then exits with 9.
+/// Script that takes 64 MiB of memory, then exits with 9.
 pub(in crate::testing) const GROW: &str =
     "x=0123456789abcdef; i=0; while [ $i -lt 22 ]; do x=$x$x; i=$((i+1)); done; exit 9";
 
-/// Which output.
+/// Output stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stream {
     Stdout,
@@ -39,9 +40,9 @@ pub(super) enum Stream {
 /// Longest text of one CRI log line.
 const LINE: usize = 16 * 1024;
 
-/// The command line of a container; empty if only its image knows.
+/// Returns the command line of a container; empty if only its image knows.
 pub(super) fn command_of(config: &ContainerConfig) -> Vec<String> {
-    // What the image's entrypoint makes of arguments is unknown here.
+    // The fake does not know the image's entrypoint, which would take the arguments.
     match &config.command {
         Some(command) => command.iter().chain(config.args.iter().flatten()).cloned().collect(),
         None => Vec::new(),
@@ -52,7 +53,7 @@ pub(super) fn cannot_start(program: &str) -> bool {
     program.starts_with("/nonexistent/")
 }
 
-/// Plays a container's first process; `None` if it runs until stopped.
+/// Plays a container's first process and returns its exit code; waits for ever if the command is unknown.
 pub(super) async fn run_container(shared: &Arc<Shared>, id: &ContainerId, command: &[String]) -> Option<i32> {
     let process = Process { shared, container: id, output: Output::Log };
     match process.run(command).await {
@@ -74,7 +75,7 @@ pub(super) async fn run_exec(shared: &Arc<Shared>, id: &ContainerId, command: &[
     }
 }
 
-/// Where an exec reads and writes.
+/// Pipe ends of an exec.
 pub(super) struct Pipes {
     stdin: Option<Arc<File>>,
     stdout: Option<Arc<File>>,
@@ -94,7 +95,7 @@ impl Pipes {
     }
 }
 
-/// Writes off the event loop; a reader that has gone is no error of the writer's.
+/// Writes on a blocking thread; a reader that has gone is no error of the writer.
 pub(super) async fn write_all(to: Option<&Arc<File>>, bytes: Vec<u8>) {
     if let Some(to) = to.cloned() {
         spawn_blocking(move || (&*to).write_all(&bytes).ok()).await.ok();
@@ -112,7 +113,7 @@ struct Process<'a> {
     output: Output<'a>,
 }
 
-/// How one command ended.
+/// Result of one command.
 enum Outcome {
     Status(i32),
     Exit(i32),
@@ -121,7 +122,7 @@ enum Outcome {
 }
 
 impl Process<'_> {
-    /// The exit code; `None` if a command is not known.
+    /// Runs a command and returns the exit code; `None` if a command is not known.
     async fn run(&self, command: &[String]) -> Option<i32> {
         let script = match command {
             [sh, c, script, ..] if (sh == "sh" || sh.ends_with("/sh")) && c == "-c" => script,
@@ -295,7 +296,7 @@ impl Process<'_> {
         Some(137)
     }
 
-    /// What `path` in the container is a part of, if it is mounted.
+    /// Returns the place of `path` if it is in a mount of the container.
     fn place(&self, path: &Path) -> Option<Place> {
         self.config(|config| {
             let over = config.mounts.iter().filter(|mount| path.starts_with(&mount.destination));
@@ -340,11 +341,11 @@ impl Process<'_> {
     }
 }
 
-/// What is mounted at a path of a container; paths outside are its own.
+/// Place of a mounted path; other paths are the container's own.
 enum Place {
-    /// A path on the node.
+    /// Path on the node.
     Node { path: PathBuf, read_only: bool },
-    /// A path below what is mounted of an image.
+    /// Image mount, and a path below it.
     Image(ImageMount, PathBuf),
 }
 
@@ -357,7 +358,7 @@ fn trap(action: &str) -> Option<TermAction> {
 }
 
 impl Shared {
-    /// Keeps a container's output as CRI log lines, and writes them to its log file if the fake has such.
+    /// Stores a container's output as CRI log lines, and appends them to its log file if the fake has log files.
     pub(super) fn write_log(&self, id: &ContainerId, stream: Stream, bytes: &[u8]) {
         let name = if stream == Stream::Stdout { "stdout" } else { "stderr" };
         self.change(|state, now| {

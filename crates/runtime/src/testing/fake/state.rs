@@ -1,4 +1,4 @@
-//! What exists in the fake, and every change to it. No I/O, no clock, no waiting.
+//! State of the fake, and every change to it. No I/O, no clock, no waiting.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,17 +24,17 @@ pub(super) struct State {
     pub(super) programs: BTreeMap<String, Program>,
     pub(super) execs: BTreeMap<ExecId, Option<TerminalSize>>,
     pub(super) answers: Answers,
-    /// Cannot be reached now.
+    /// The runtime cannot be reached.
     pub(super) outage: bool,
-    /// What `health` answers.
+    /// Answer of `health`.
     pub(super) health: Health,
-    /// Output is written to `log_path`.
+    /// The fake writes output to `log_path`.
     pub(super) log_files: bool,
-    /// Images cannot be mounted.
+    /// The fake does not support image mounts.
     pub(super) no_image_mounts: bool,
-    /// Pods cannot have users of their own.
+    /// The fake does not support user namespaces.
     pub(super) no_user_namespaces: bool,
-    /// Sandboxes and containers made so far; names the next.
+    /// Number of sandboxes and containers made so far; part of the next id.
     made: u16,
 }
 
@@ -55,11 +55,11 @@ pub(super) struct Container {
     pub(super) uid: String,
     pub(super) info: ContainerInfo,
     pub(super) on_term: TermAction,
-    /// Its own file system, less what is mounted.
+    /// Files that the container has written outside its mounts.
     pub(super) files: BTreeMap<PathBuf, Vec<u8>>,
-    /// Its output as CRI log lines.
+    /// Output as CRI log lines.
     pub(super) output: Vec<u8>,
-    /// Plays its program.
+    /// Task that plays its program.
     pub(super) task: Option<AbortHandle>,
 }
 
@@ -69,7 +69,7 @@ impl Container {
     }
 }
 
-/// What a started container does by itself.
+/// Behaviour of a started container.
 pub(super) enum Launch {
     Program(Program),
     Command(Vec<String>),
@@ -239,7 +239,7 @@ impl State {
         Ok(launch)
     }
 
-    /// A running container ends; nothing happens to others.
+    /// Ends a container if it runs.
     pub(super) fn end(&mut self, id: &ContainerId, code: Option<i32>, oom_killed: bool, now: Timestamp) {
         let Some(container) = self.containers.get_mut(id) else { return };
         let ContainerState::Running { started_at } = container.info.state else { return };
@@ -269,7 +269,7 @@ impl State {
 }
 
 impl State {
-    /// The latest container of this name, in the pod of this name if one is given.
+    /// Returns the latest container of this name, in the pod of this name if one is given.
     pub(super) fn latest(&self, pod: Option<&str>, name: &str) -> Option<&Container> {
         let of_pod = |container: &&Container| {
             pod.is_none_or(|pod| container.info.labels.get(labels::POD_NAME).is_some_and(|label| label == pod))

@@ -1,4 +1,4 @@
-//! What tests do to the fake from outside.
+//! Actions of tests on the fake.
 
 use super::{FakeRuntime, lock, shell};
 use crate::{
@@ -7,42 +7,42 @@ use crate::{
 };
 
 impl FakeRuntime {
-    /// What exists, without a call of `list`.
+    /// Returns the inventory, without a call of `list`.
     #[must_use]
     pub fn inventory(&self) -> Inventory {
         self.shared.look(|state| state.inventory())
     }
 
-    /// Sets what `health` answers.
+    /// Sets the answer of `health`.
     pub fn set_health(&self, health: Health) {
         self.shared.change(|state, _| state.health = health);
     }
 
-    /// The latest container of this name in any pod.
+    /// Returns the latest container of this name in any pod.
     #[must_use]
     pub fn container(&self, name: &str) -> Option<ContainerInfo> {
         self.shared.look(|state| state.latest(None, name).map(|container| container.info.clone()))
     }
 
-    /// The latest container of this name in the pod with this name in its labels.
+    /// Returns the latest container of this name in the pod that its labels name.
     #[must_use]
     pub fn container_of(&self, pod: &str, name: &str) -> Option<ContainerInfo> {
         self.shared.look(|state| state.latest(Some(pod), name).map(|container| container.info.clone()))
     }
 
-    /// What a container was created from.
+    /// Returns a container's configuration.
     #[must_use]
     pub fn container_config(&self, id: &ContainerId) -> Option<crate::ContainerConfig> {
         self.shared.look(|state| state.containers.get(id).map(|container| container.config.clone()))
     }
 
-    /// What a sandbox was created from.
+    /// Returns a sandbox's configuration.
     #[must_use]
     pub fn sandbox_config(&self, id: &SandboxId) -> Option<crate::SandboxConfig> {
         self.shared.look(|state| state.sandboxes.get(id).map(|sandbox| sandbox.config.clone()))
     }
 
-    /// The ready sandboxes of the pod of this name.
+    /// Returns the ready sandboxes of the pod of this name.
     #[must_use]
     pub fn sandboxes_of(&self, pod: &str) -> Vec<SandboxInfo> {
         self.shared.look(|state| {
@@ -51,7 +51,7 @@ impl FakeRuntime {
         })
     }
 
-    /// Waits until what exists satisfies `condition`; for ever, if it never does.
+    /// Waits until the inventory satisfies `condition`; for ever, if it never does.
     ///
     /// Cancel-safe.
     pub async fn until(&self, condition: impl Fn(&Inventory) -> bool) -> Inventory {
@@ -61,12 +61,12 @@ impl FakeRuntime {
             if condition(&inventory) {
                 return inventory;
             }
-            // The sender is in `self.shared`, so the channel cannot close.
+            // `self.shared` owns the sender, so the channel cannot close.
             changes.changed().await.ok();
         }
     }
 
-    /// Waits until the latest container of this name runs, and answers it.
+    /// Waits until the latest container of this name runs, and returns it.
     ///
     /// Cancel-safe.
     pub async fn until_running(&self, name: &str) -> ContainerInfo {
@@ -79,27 +79,27 @@ impl FakeRuntime {
         }
     }
 
-    /// A running container ends by itself with this code.
+    /// Ends a running container with this code.
     pub fn exit(&self, id: &ContainerId, code: i32) {
         self.shared.change(|state, now| state.end(id, Some(code), false, now));
     }
 
-    /// The kernel kills a running container for lack of memory.
+    /// Ends a running container as the kernel's OOM killer does.
     pub fn oom(&self, id: &ContainerId) {
         self.shared.change(|state, now| state.end(id, Some(137), true, now));
     }
 
-    /// A running container is lost with its exit code, as when its shim is killed.
+    /// Ends a running container without an exit code, as when its shim is killed.
     pub fn lose_container(&self, id: &ContainerId) {
         self.shared.change(|state, now| state.end(id, None, false, now));
     }
 
-    /// A running container writes a line to its standard output.
+    /// Writes a line to a running container's standard output.
     pub fn print(&self, id: &ContainerId, line: &str) {
         self.shared.write_log(id, shell::Stream::Stdout, format!("{line}\n").as_bytes());
     }
 
-    /// A running container writes a file to its root file system.
+    /// Writes a file to a container's root file system.
     pub fn write(&self, id: &ContainerId, path: &str, content: Vec<u8>) {
         self.shared.change(|state, _| {
             if let Some(container) = state.containers.get_mut(id) {
@@ -108,12 +108,12 @@ impl FakeRuntime {
         });
     }
 
-    /// A sandbox is lost, as when somebody removes its network namespace. Its containers run on.
+    /// Makes a sandbox not ready, as when somebody removes its network namespace. Its containers run on.
     pub fn lose_sandbox(&self, id: &SandboxId, reason: &str) {
         self.shared.change(|state, _| state.lose_sandbox(id, reason));
     }
 
-    /// The node restarts: nothing runs any more, exit codes are lost, records and images stay.
+    /// Simulates a reboot: all containers end without exit codes, and records and images stay.
     pub fn reboot(&self) {
         self.shared.change(|state, now| {
             for id in state.containers.keys().cloned().collect::<Vec<_>>() {
@@ -126,8 +126,8 @@ impl FakeRuntime {
         });
     }
 
-    /// Whether the runtime can be reached from now on. While it cannot, every call fails with `Unavailable`, event
-    /// streams end, and containers run on.
+    /// Sets whether the runtime can be reached. During an outage every call but `health` fails with `Unavailable`,
+    /// event streams end, and containers run on.
     pub fn set_available(&self, available: bool) {
         self.shared.change(|state, _| {
             state.outage = !available;
@@ -137,18 +137,18 @@ impl FakeRuntime {
         });
     }
 
-    /// Whether the fake writes log files at `log_path`, and says so in its capabilities. It does not by default; output
-    /// is then had through `logs`.
+    /// Sets whether the fake writes log files at `log_path`, and says so in its capabilities. By default it does not,
+    /// and `logs` returns the output.
     pub fn set_log_files(&self, log_files: bool) {
         lock(&self.shared.state).log_files = log_files;
     }
 
-    /// Whether the fake can mount images, and says so in its capabilities. It can by default.
+    /// Sets whether the fake supports image mounts, and says so in its capabilities. By default it does.
     pub fn set_image_mounts(&self, image_mounts: bool) {
         lock(&self.shared.state).no_image_mounts = !image_mounts;
     }
 
-    /// Whether the fake can give pods users of their own, and says so in its capabilities. It can by default.
+    /// Sets whether the fake supports user namespaces, and says so in its capabilities. By default it does.
     pub fn set_user_namespaces(&self, user_namespaces: bool) {
         lock(&self.shared.state).no_user_namespaces = !user_namespaces;
     }

@@ -1,4 +1,4 @@
-//! What the agent must never do, whatever goes wrong.
+//! Invariants that the agent must keep, whatever goes wrong.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,7 +8,7 @@ use std::{
 use super::{lock, state::State};
 use crate::SandboxState;
 
-/// A promise of the agent's that was seen broken (invariant I1).
+/// A broken promise of the agent (invariant I1).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Violation {
     /// Two ready sandboxes of one pod at once.
@@ -29,10 +29,10 @@ pub enum Violation {
     },
 }
 
-/// By runtime: identity and id of what is alive in it.
+/// Live objects by runtime: identity and id of each.
 type Live<K> = BTreeMap<String, Vec<(K, String)>>;
 
-/// Sees every state of one or more runtimes on a node.
+/// Observer of every state of one or more runtimes on a node.
 #[derive(Default)]
 pub(super) struct Witness {
     seen: Mutex<Seen>,
@@ -40,9 +40,9 @@ pub(super) struct Witness {
 
 #[derive(Default)]
 struct Seen {
-    /// By pod.
+    /// Ready sandboxes, by pod.
     sandboxes: Live<String>,
-    /// By uid of the pod and name.
+    /// Running containers, by pod uid and name.
     containers: Live<(String, String)>,
     violations: BTreeSet<Violation>,
 }
@@ -82,7 +82,7 @@ impl Witness {
     }
 }
 
-/// Keys that occur more than once, with the ids they occur under.
+/// Returns the keys that occur more than once, with their ids.
 fn doubled<'a, K: Ord + Clone + 'a>(
     lists: impl Iterator<Item = &'a Vec<(K, String)>>,
 ) -> impl Iterator<Item = (K, Vec<String>)> {

@@ -1,4 +1,4 @@
-//! What on the node stands in the way of pods on a bridge of ours.
+//! Obstacles on the node for pods on Stanchion's own bridge.
 
 use std::{net::Ipv4Addr, path::Path};
 
@@ -11,20 +11,20 @@ use super::{
 };
 use crate::{config::BackendSettings, limits::NODE_FILE};
 
-/// What nftables loads at its start, by distribution.
+/// Rules that nftables loads at its start, by distribution.
 const RULE_FILES: [&str; 2] = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf"];
 
-/// A network: address and length.
+/// A network: address and prefix length.
 type Net = (Ipv4Addr, u32);
 
-/// A route of the node, but for the default ones.
+/// A route of the node.
 #[derive(Debug, PartialEq, Eq)]
 struct Route {
     link: String,
     to: Net,
 }
 
-/// Checks what the network of pods on our bridges needs.
+/// Checks the node's network for pods on Stanchion's own bridges.
 pub(super) fn checks(backends: &[BackendSettings]) -> Vec<Verdict> {
     let mut found = Vec::new();
     for backend in backends.iter().filter(|backend| has_own_bridge(backend)) {
@@ -44,7 +44,7 @@ pub(super) fn checks(backends: &[BackendSettings]) -> Vec<Verdict> {
     found
 }
 
-/// What a backend says of the network of its pods, with the line that mends it apart.
+/// Returns the obstacles in a backend's health, each with its remedy.
 pub(super) fn obstacles(health: &Health) -> impl Iterator<Item = (&str, &str)> {
     let messages = health.message.split(" | ").filter(|_| health.state.starts_with("network-"));
     messages.map(|message| message.split_once("; to mend it: ").unwrap_or((message, "mend what it names")))
@@ -73,7 +73,8 @@ fn overlap(backend: &str, bridge: &str, subnet: &str, routes: &[Route]) -> Vec<V
     overlapping.map(verdict).collect()
 }
 
-/// Two ways to the world, and a filter that drops what comes back by the other one.
+/// Checks for several default routes with a strict reverse-path filter, which drops packets that return by the other
+/// route.
 fn astray(routes: &[Route], reverse_path: impl Fn(&str) -> bool) -> Vec<Verdict> {
     let ways: Vec<_> = routes.iter().filter(|route| route.to.1 == 0).map(|route| route.link.as_str()).collect();
     if ways.iter().all(|way| Some(way) == ways.first()) {
@@ -91,7 +92,8 @@ fn astray(routes: &[Route], reverse_path: impl Fn(&str) -> bool) -> Vec<Verdict>
     strict.map(verdict).collect()
 }
 
-/// Whether a link drops packets that it would not send answers to (ip-sysctl.rst: the larger value holds).
+/// Returns whether a link drops packets that it would not send answers to (ip-sysctl.rst: the larger value of `all` and
+/// the link holds).
 fn reverse_path(link: &str) -> bool {
     let of = |link: &str| {
         read(&format!("/proc/sys/net/ipv4/conf/{link}/rp_filter"), NODE_FILE).trim().parse().unwrap_or(0_u8)
@@ -130,7 +132,7 @@ fn flushes(rules: &str) -> bool {
         .any(|line| line.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches(';') == "flush ruleset")
 }
 
-/// The routes of `/proc/net/route`: numbers in hexadecimal, as the machine keeps them.
+/// Parses `/proc/net/route`: hexadecimal numbers in network byte order, printed as the machine's integers.
 fn routes(text: &str) -> Vec<Route> {
     let route = |line: &str| {
         let fields: Vec<_> = line.split_whitespace().collect();
@@ -146,14 +148,15 @@ fn net(text: &str) -> Option<Net> {
     Some((address.parse().ok()?, length.parse().ok().filter(|length| *length <= 32)?))
 }
 
-/// Whether two networks have addresses in common; the default route has all, and gives way to every other.
+/// Returns whether two networks have addresses in common. The default route never counts: every other route takes
+/// precedence.
 fn overlaps(one: Net, other: Net) -> bool {
     let length = one.1.min(other.1);
     let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
     length != 0 && u32::from(one.0) & mask == u32::from(other.0) & mask
 }
 
-/// A file of the node, empty where it cannot be read.
+/// Reads a file of the node; empty if it cannot be read.
 fn read(path: &str, limit: Limit) -> String {
     stanchion_untrusted::read_start(path, Links::Follow, limit)
         .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -168,7 +171,7 @@ eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
 wg0\t0000D50A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
 ";
 
-    /// Routes as the kernel of this machine prints them.
+    /// Parses routes as a little-endian kernel prints them; none on other machines.
     fn printed(text: &str) -> Vec<Route> {
         if cfg!(target_endian = "little") { routes(text) } else { Vec::new() }
     }

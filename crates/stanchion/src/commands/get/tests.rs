@@ -24,7 +24,7 @@ fn event(object: &str) -> EventView {
     }
 }
 
-/// What is shown of two objects of the kind; of pods, which of them.
+/// Returns the output for two objects of the kind; for pods only their number and the options.
 fn shown_of(kind: Kind, options: &Options) -> Result<String> {
     match kind {
         Kind::Pods => {
@@ -34,7 +34,7 @@ fn shown_of(kind: Kind, options: &Options) -> Result<String> {
                     json!({ "pod": { "metadata": { "namespace": namespace } }, "backend": "b", "manifest": "m" });
                 pods.push(serde_json::from_value(view).expect("it is a pod"));
             }
-            // The rest of it asks the agent.
+            // The remaining output of pods needs an agent.
             let left = wanted(pods, options).len();
             Ok(format!("{left} {:?} {:?} {}", options.name, options.output, options.show_removed))
         }
@@ -56,7 +56,7 @@ fn shown_of(kind: Kind, options: &Options) -> Result<String> {
     }
 }
 
-/// No flag is taken and ignored: each has an effect on the kind, or is refused by its name.
+/// Checks that each flag has an effect on the kind, or that an error refuses it by name.
 #[test]
 fn each_argument_is_heeded_or_refused_by_name() {
     let command = Options::augment_args(Command::new("get"));
@@ -70,7 +70,7 @@ fn each_argument_is_heeded_or_refused_by_name() {
             let values: Vec<Vec<&str>> = match name.as_str() {
                 "NAME" => vec![vec!["one"], vec!["none"]],
                 "--namespace" => vec![vec!["--namespace", "other"], vec!["-n", "other"]],
-                // It is what is done without --namespace too.
+                // It is the default without --namespace too, so it has no visible effect.
                 "--all-namespaces" => vec![vec!["-A"]],
                 "--output" => ["wide", "json", "yaml", "name"].map(|form| vec!["--output", form]).to_vec(),
                 "--watch" => vec![vec!["-w"]],

@@ -5,7 +5,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::*;
 
-/// An archive of these files and symbolic links.
+/// Makes an archive of these files and symbolic links.
 fn archive(files: &[(String, Vec<u8>)], links: &[(&str, &str)]) -> (tempfile::TempDir, Unpacked) {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("archive");
@@ -44,7 +44,7 @@ fn index(entries: &[Value]) -> (String, Vec<u8>) {
     ("index.json".to_owned(), json!({"manifests": entries}).to_string().into_bytes())
 }
 
-/// What is found of the first image that an archive names.
+/// Finds the first image that an archive names.
 fn first(archive: &Unpacked) -> Result<Packed> {
     find(archive, list(archive)?.remove(0))
 }
@@ -80,7 +80,7 @@ fn a_layout_is_followed_within_bounds_and_every_digest_is_compared() {
         assert_eq!(packed.parts.len(), 2);
     }
 
-    // What has another content than its digest says.
+    // Content that differs from its digest.
     for (file, said) in [(&manifest_file, "has another content"), (&config_file, "has another content")] {
         let changed = blobs.iter().map(|it| match it == file {
             true => (it.0.clone(), [it.1.as_slice(), b" "].concat()),

@@ -1,4 +1,4 @@
-//! Against registries that answer by a script.
+//! Tests against registries that answer by a script.
 
 use std::{
     collections::BTreeMap,
@@ -16,17 +16,17 @@ use stanchion_sdk::{
 
 use super::{super::registry, *};
 
-/// What is asked, head and body, and the answer.
+/// Function from a request, head and body, to its answer.
 type Script = dyn Fn(&str) -> String + Send + Sync;
 
-/// A server on a loopback address; it ends with the test.
+/// Server on a loopback address; it ends with the test.
 struct Server {
     address: String,
     seen: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
-    /// One that answers by `script`, which is told its own address.
+    /// Starts a server that answers by `script`, which gets the server's address.
     fn start<S: Fn(&str) -> String + Send + Sync + 'static>(script: impl FnOnce(String) -> S) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
@@ -43,19 +43,19 @@ impl Server {
                 asked.push_str(&String::from_utf8_lossy(&body));
                 let answer = script(&asked);
                 note.lock().expect("whole").push(asked);
-                // Who has read enough goes away.
+                // A client that has read enough closes the connection.
                 client.write_all(answer.as_bytes()).ok();
             }
         });
         Self { address, seen }
     }
 
-    /// What it was asked that begins so.
+    /// Returns the requests that begin with `begins`.
     fn seen(&self, begins: &str) -> Vec<String> {
         self.seen.lock().expect("whole").iter().filter(|asked| asked.starts_with(begins)).cloned().collect()
     }
 
-    /// Its repository `team/app`.
+    /// Returns its repository `team/app`.
     async fn repository(&self, auth: Option<RegistryAuth>) -> Repository {
         of(&registry::Clients::default(), &self.address, auth).await
     }
@@ -87,7 +87,8 @@ fn identity() -> Option<RegistryAuth> {
 /// `user:secret`
 const BASIC: &str = "authorization: Basic dXNlcjpzZWNyZXQ=\r\n";
 
-/// Wants a token of its own `/token`, of which `give` answers requests; has a manifest for who has a `good` one.
+/// Starts a registry that wants a token of its own `/token`, where `give` answers. It gives a manifest for a `good`
+/// token.
 fn with_tokens(give: impl Fn(&str) -> String + Send + Sync + 'static) -> Server {
     Server::start(|address| {
         move |asked: &str| {
@@ -141,7 +142,7 @@ async fn where_a_registry_sends_us_nobody_can_ask_for_its_credentials() {
             }
         });
         let there = format!("Location: http://{}/elsewhere\r\n", thief.address);
-        // By the first question already, or by that for a manifest.
+        // The redirect answers the first request already, or that for a manifest.
         for first in [true, false] {
             let there = there.clone();
             let server = Server::start(|_| {
@@ -258,7 +259,7 @@ async fn credentials_of_a_registry_with_tls_go_to_no_server_without() {
         assert_eq!(error.kind(), ErrorKind::Permission);
         assert!(text(&error).contains("without TLS (http://127.0.0.1)") && text(&error).contains("[the settings]"));
         assert!(server.seen("").is_empty(), "credentials went there");
-        // The registry itself is reached without.
+        // A registry that is itself reached without TLS gets them.
         server.repository(auth).await.manifest("1").await.ok();
         assert!(!server.seen("").is_empty());
         server.seen.lock().expect("whole").clear();

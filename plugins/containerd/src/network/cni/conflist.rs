@@ -1,4 +1,4 @@
-//! A network configuration list, as `/etc/cni/net.d/*.conflist` has them (CNI specification, section 1).
+//! Network configuration list, as in `/etc/cni/net.d/*.conflist` (CNI specification, section 1).
 
 use std::path::Path;
 
@@ -9,13 +9,13 @@ use stanchion_untrusted::{Links, read};
 
 use crate::limits;
 
-/// The versions of the specification whose ADD and DEL are spoken.
+/// Versions of the specification whose ADD and DEL are supported.
 const VERSIONS: [&str; 3] = ["0.3.1", "0.4.0", "1.0.0"];
 
-/// The capability of a plugin that publishes ports of the node.
+/// Capability of a plugin that publishes ports of the node.
 const PORT_MAPPINGS: &str = "portMappings";
 
-/// The list.
+/// A network configuration list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Conflist {
@@ -24,7 +24,7 @@ pub(super) struct Conflist {
     pub plugins: Vec<Plugin>,
 }
 
-/// One plugin's part of it.
+/// One plugin's part of the list.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Plugin {
     /// File name of its program.
@@ -77,12 +77,12 @@ impl Conflist {
         Some(format!("plugin type {wrong:?}: expected the name of a program, without a directory"))
     }
 
-    /// Whether one of the plugins publishes ports of the node.
+    /// Returns whether one of the plugins publishes ports of the node.
     pub fn publishes_ports(&self) -> bool {
         self.plugins.iter().any(Plugin::publishes_ports)
     }
 
-    /// What a plugin gets on standard input.
+    /// Returns the input of a plugin.
     pub fn input(&self, plugin: &Plugin, ports: &[PortMapping], previous: Option<&Value>) -> Value {
         let mut input = plugin.rest.clone();
         input.insert("cniVersion".to_owned(), json!(self.cni_version));
@@ -98,14 +98,14 @@ impl Conflist {
         Value::Object(input)
     }
 
-    /// Whether DEL is told the result of ADD: since 0.4.0.
+    /// Returns whether DEL gets the result of ADD: since 0.4.0.
     pub fn del_has_result(&self) -> bool {
         self.cni_version != "0.3.1"
     }
 }
 
 impl Plugin {
-    /// The programs that it needs: its own, and that of the addresses, which it runs itself.
+    /// Returns the programs that it needs: its own, and its IPAM plugin's, which it runs itself.
     pub fn programs(&self) -> impl Iterator<Item = &str> {
         let addresses = self.rest.get("ipam").and_then(|it| it.get("type")).and_then(Value::as_str);
         std::iter::once(self.kind.as_str()).chain(addresses.filter(|kind| !kind.is_empty()))
@@ -128,7 +128,7 @@ fn mapping(port: &PortMapping) -> Value {
     mapping
 }
 
-/// What the specification allows as a name; none of these leads out of a directory.
+/// Returns whether the specification allows a name. No such name leads out of a directory.
 fn is_name(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphanumeric())
         && text.chars().all(|char| char.is_ascii_alphanumeric() || "._-".contains(char))

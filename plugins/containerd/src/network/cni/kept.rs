@@ -1,5 +1,5 @@
-//! What DEL needs, kept from before ADD until after DEL: agent and node may be restarted, and the conflist be edited, in
-//! between. It outlives a reboot because the plugins' own records do (`/var/lib/cni`).
+//! Data for DEL, kept from before ADD until after DEL: in between, agent and node may restart, and the conflist may be
+//! edited. It outlives a reboot because the plugins' own records do (`/var/lib/cni`).
 //!
 //! ```text
 //! <state_dir>/cni/<sandbox>.json
@@ -20,18 +20,18 @@ use stanchion_untrusted::{Links, read};
 use super::conflist::Conflist;
 use crate::limits;
 
-/// A sandbox that the plugins have attached, or were about to.
+/// Sandbox that the plugins have attached, or were about to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Attachment {
     pub list: Conflist,
     /// `CNI_ARGS`
     pub arguments: String,
     pub ports: Vec<PortMapping>,
-    /// What the last plugin answered; `None` until then.
+    /// Result of the last plugin; `None` until then.
     pub result: Option<Value>,
 }
 
-/// All of them.
+/// All attachments.
 #[derive(Clone, Debug)]
 pub(super) struct Kept {
     directory: PathBuf,
@@ -42,17 +42,17 @@ impl Kept {
         Self { directory }
     }
 
-    /// Keeps one; written beside and renamed, so that there is no half one.
+    /// Writes an attachment as a draft and renames it, so that the file is never incomplete.
     pub fn write(&self, id: &str, attachment: &Attachment) -> io::Result<()> {
         make_directory(&self.directory)?;
         let draft = self.draft(id);
-        // For its owner only: a list may have a plugin's credentials in it.
+        // For its owner only: a list may contain a plugin's credentials.
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(&serde_json::to_vec(attachment)?)?;
         fs::rename(&draft, self.path(id))
     }
 
-    /// One, if it is there.
+    /// Returns the attachment of a sandbox, if there is one.
     pub fn read(&self, id: &str) -> io::Result<Option<Attachment>> {
         match read(self.path(id), Links::Refuse, limits::OWN_FILE) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
@@ -71,7 +71,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Every sandbox of which something is kept.
+    /// Returns every sandbox that has an attachment.
     pub fn holders(&self) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),

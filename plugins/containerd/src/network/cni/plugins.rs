@@ -1,4 +1,4 @@
-//! The plugins' programs: found, run, and killed if they do not end.
+//! Programs of CNI plugins: found, run, and killed if they do not end.
 
 use std::{
     ffi::OsString,
@@ -27,33 +27,33 @@ use stanchion_untrusted::read_from;
 
 use crate::limits;
 
-/// How long one plugin may take. A DHCP server may be asked meanwhile.
+/// Time limit of one plugin. It may ask a DHCP server meanwhile.
 const LIMIT: Duration = Duration::from_secs(30);
-/// How long the kernel may take to end what was killed.
+/// Time for the kernel to end a killed process.
 const KILL: Duration = Duration::from_secs(5);
-/// Where plugins find `iptables` and the like, if the agent has no PATH.
+/// PATH of plugins, which need `iptables` and the like, if the agent has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Where the programs are, and how long they may take.
+/// Directories of the programs, and their time limit.
 #[derive(Clone, Debug)]
 pub(super) struct Plugins {
     pub directories: Vec<PathBuf>,
     pub limit: Duration,
 }
 
-/// What a plugin is told beside its configuration.
+/// Parameters of a plugin's call, beside its configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call<'a> {
     /// `ADD` or `DEL`.
     pub command: &'static str,
     pub sandbox: &'a str,
-    /// Its network namespace; `None` when that is gone.
+    /// The sandbox's network namespace; `None` when that is gone.
     pub namespace: Option<&'a Path>,
-    /// `NAME=VALUE;…`
+    /// `CNI_ARGS`: `NAME=VALUE;…`
     pub arguments: &'a str,
 }
 
-/// How a plugin says that it failed, on standard output.
+/// A plugin's error, as it prints it on standard output.
 #[derive(Deserialize)]
 struct Failure {
     #[serde(default)]
@@ -68,7 +68,7 @@ impl Plugins {
         Self { directories, limit: LIMIT }
     }
 
-    /// A program's path.
+    /// Returns a program's path.
     pub fn find(&self, plugin: &str) -> Result<PathBuf> {
         let is_program =
             |path: &PathBuf| path.metadata().is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0);
@@ -84,7 +84,7 @@ impl Plugins {
         })
     }
 
-    /// Runs a plugin; what it printed.
+    /// Runs a plugin, and returns its output.
     pub fn run(&self, plugin: &str, call: Call<'_>, input: &Value) -> Result<Vec<u8>> {
         let program = self.find(plugin)?;
         let what = format!("CNI plugin {plugin} on {} for sandbox {}", call.command, call.sandbox);
@@ -109,7 +109,7 @@ impl Plugins {
             .stdin(stdin)
             .stdout(stdout.try_clone().map_err(failed)?)
             .stderr(stderr.try_clone().map_err(failed)?)
-            // With what it starts itself, so that all of it can be killed.
+            // In a process group, so that it can be killed with all that it starts.
             .process_group(0);
         let child = command.spawn().map_err(failed)?;
         let Some(status) = self.wait(child).map_err(failed)? else {
@@ -136,13 +136,13 @@ impl Plugins {
         Err(Error::new(ErrorKind::Other, format!("{what}: it failed")).because(why))
     }
 
-    /// How it ended; `None` if it had to be killed.
+    /// Returns how the program ended; `None` if it had to be killed.
     fn wait(&self, mut child: Child) -> io::Result<Option<ExitStatus>> {
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let (tell, ended) = mpsc::channel();
         thread::Builder::new().name("st-cni".to_owned()).spawn(move || {
-            // It is not reaped here, so that its number stays its own until then. Nobody listens any more if even the
-            // kill took too long.
+            // This thread does not reap the process, so that its id stays its own until then. The send fails if even
+            // the kill took too long.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
             tell.send(()).ok();

@@ -1,4 +1,4 @@
-//! The list is worked through by the specification. The plugins are shell scripts that write down how they were called.
+//! Tests of ADD and DEL by the specification. The plugins are shell scripts that record how they were called.
 
 #![allow(clippy::disallowed_methods, reason = "a test measures")]
 
@@ -17,7 +17,7 @@ use crate::namespaces::{Namespaces, Own};
 
 const ID: &str = "web-0-abc";
 
-/// A node's directories and one sandbox's namespaces.
+/// Directories of a node, and the namespaces of one sandbox.
 struct Bed {
     directory: TempDir,
     namespaces: Namespaces,
@@ -40,7 +40,7 @@ impl Bed {
         self.directory.path().join(sub)
     }
 
-    /// A list of two plugins; `change` spoils it.
+    /// Writes a list of two plugins; `change` spoils it.
     fn write(&self, change: impl FnOnce(&mut Value)) {
         let mut list = json!({
             "cniVersion": "1.0.0",
@@ -72,7 +72,7 @@ impl Bed {
         Network::new(&config, &node).expect("its settings are right")
     }
 
-    /// What is wrong with the list.
+    /// Returns the fault of the list.
     fn wrong(&self) -> String {
         self.open().cni.check().expect_err("it is wrong").chain()
     }
@@ -254,7 +254,7 @@ fn a_plugin_that_hangs_is_killed_with_what_it_started_and_named() {
     assert_eq!(pids.split_whitespace().count(), 2);
     let deadline = Instant::now() + Duration::from_secs(10);
     for pid in pids.split_whitespace() {
-        // Killed, but the kernel may be at it still.
+        // Killed, but the kernel may still be ending it.
         let lives = || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
         while lives() {
             assert!(Instant::now() < deadline, "{pid} lives");

@@ -1,18 +1,18 @@
-//! Where in iptables' rules two rules of ours belong, so that pods' packets pass: by what `iptables -S` prints.
+//! Positions for two rules of ours in iptables' rules, so that pods' packets pass: by the output of `iptables -S`.
 
 /// Chain for users' own rules, which Docker asks before its own.
 const DOCKER_USER: &str = "DOCKER-USER";
-/// How deep chains that refer to each other are followed.
+/// Depth to which chains that refer to each other are followed.
 const DEPTH: usize = 16;
 
-/// The chains of the table `filter`.
+/// Rules of the table `filter`.
 struct Rules<'a> {
     saved: &'a str,
     mark: String,
 }
 
-/// Returns the batch for `iptables-restore` by which packets of pods pass; `None` where they do, or nothing drops them. Ours
-/// come last before what drops everything, so that rules of the administrator about some of it hold.
+/// Returns the batch for `iptables-restore` that lets pods' packets pass; `None` if they do, or nothing drops them. Our
+/// rules come last before the rule that drops everything: rules of the administrator about some packets hold.
 pub(super) fn passage(saved: &str, bridge: &str) -> Option<String> {
     let rules = Rules { saved, mark: mark(bridge) };
     let end = rules.end("FORWARD", 0);
@@ -48,14 +48,14 @@ pub(super) fn passage(saved: &str, bridge: &str) -> Option<String> {
     Some(batch)
 }
 
-/// Returns the batch for `iptables-restore` that takes our rules out; `None` where there are none.
+/// Returns the batch for `iptables-restore` that removes our rules; `None` if there are none.
 pub(super) fn withdrawal(saved: &str, bridge: &str) -> Option<String> {
     let rules = Rules { saved, mark: mark(bridge) };
     let ours: String = rules.ours().map(|rule| format!("-D {rule}\n")).collect();
     (!ours.is_empty()).then(|| format!("*filter\n{ours}COMMIT\n"))
 }
 
-/// Where a chain has its say about every packet.
+/// Position at which a chain decides about every packet.
 #[derive(Clone, Copy)]
 struct End {
     at: usize,
@@ -63,24 +63,24 @@ struct End {
 }
 
 impl<'a> Rules<'a> {
-    /// The rules of a chain, without its name.
+    /// Returns the rules of a chain, without its name.
     fn of(&self, chain: &str) -> Chain<'a> {
         let begins = format!("-A {chain} ");
         Chain(self.saved.lines().filter_map(|line| line.strip_prefix(&begins)).collect())
     }
 
-    /// Those that are not ours.
+    /// Returns the rules of a chain that are not ours.
     fn others(&self, chain: &str) -> impl Iterator<Item = &'a str> {
         self.of(chain).0.into_iter().filter(|rule| !rule.contains(&self.mark))
     }
 
-    /// Ours of all chains, with the chain's name.
+    /// Returns our rules of all chains, with the chain's name.
     fn ours(&self) -> impl Iterator<Item = &'a str> {
         let rules = self.saved.lines().filter_map(|line| line.strip_prefix("-A "));
         rules.filter(|rule| rule.contains(&self.mark))
     }
 
-    /// The first rule, of those that are not ours, that decides about every packet.
+    /// Returns the first rule, of those that are not ours, that decides about every packet.
     fn end(&self, chain: &str, depth: usize) -> Option<End> {
         for (at, rule) in self.others(chain).enumerate() {
             match target(rule) {
@@ -99,11 +99,11 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// The rules of one chain, ours among them.
+/// Rules of one chain, ours among them.
 struct Chain<'a>(Vec<&'a str>);
 
 impl<'a> Chain<'a> {
-    /// Ours that come before the other rule of that number.
+    /// Returns our rules that have at most `most` other rules before them.
     fn take_while_before(&self, most: usize, mark: &str) -> Vec<&'a str> {
         let mut others = 0;
         let mut ours = Vec::new();
@@ -118,12 +118,12 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// Marks our rules: with its quotes, so that no bridge's name begins another's.
+/// Returns the mark of our rules: with quotes, so that no bridge's name begins another's.
 fn mark(bridge: &str) -> String {
     format!("\"stanchion: pods of {bridge}\"")
 }
 
-/// Where a rule sends every packet; `None` for one about some packets only.
+/// Returns the target of a rule for every packet; `None` if it matches only some.
 fn target(rule: &str) -> Option<&str> {
     let rule = match rule.strip_prefix("-m comment --comment ") {
         Some(rest) => match rest.strip_prefix('"') {
@@ -140,7 +140,7 @@ fn target(rule: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    /// The batch without what is always the same, for rules below `-P FORWARD` with that policy.
+    /// Returns the batch without its constant parts, for rules below `-P FORWARD` with that policy.
     fn done(policy: &str, rules: &[&str]) -> Option<Vec<String>> {
         let saved = format!("-P INPUT ACCEPT\n-P FORWARD {policy}\n-N DOCKER-USER\n{}\n", rules.join("\n"));
         let batch = passage(&saved, "b0")?;

@@ -25,7 +25,7 @@ fn index(entries: &[Value]) -> (String, Vec<u8>) {
     ("index.json".to_owned(), json!({"manifests": entries}).to_string().into_bytes())
 }
 
-/// What an archive of these files holds.
+/// Reads an archive of these files.
 fn contents(files: &[(String, Vec<u8>)]) -> Result<Contents> {
     let dir = tempfile::tempdir().expect("a directory");
     read(&archive(dir.path(), files), dir.path().to_owned())

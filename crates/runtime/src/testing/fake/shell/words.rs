@@ -1,8 +1,8 @@
-//! Takes shell scripts apart.
+//! Parser for shell scripts.
 
 use std::path::PathBuf;
 
-/// What stands after a command.
+/// Separator after a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Separator {
     Then,
@@ -20,7 +20,7 @@ pub(super) struct Command {
     pub(super) to_stderr: bool,
 }
 
-/// The commands of a script, unexpanded, each with what stands after it.
+/// Splits a script into its commands, unexpanded, each with the separator after it.
 pub(super) fn commands(script: &str) -> Vec<(String, Separator)> {
     let mut commands = Vec::new();
     let mut text = String::new();
@@ -50,12 +50,12 @@ pub(super) fn commands(script: &str) -> Vec<(String, Separator)> {
 }
 
 impl Command {
-    /// A command whose words are final.
+    /// Returns a command whose words are final.
     pub(super) fn of_words(words: &[String]) -> Self {
         Self { words: words.to_vec(), ..Self::default() }
     }
 
-    /// Splits and expands one command; `None` if it uses more of the shell than is known here.
+    /// Splits and expands one command; `None` if it uses unsupported shell syntax.
     pub(super) fn parse(text: &str, variable: &dyn Fn(&str) -> String) -> Option<Self> {
         let mut words = split(text, variable)?.into_iter();
         let mut command = Self::default();
