@@ -15,15 +15,16 @@ use stanchion_tests::{limits, rules::Proof, tools::workspace_dir as root};
 const LINES: usize = 600;
 
 /// Crates of the workspace that each crate may depend on. For plugins see [`allowed`].
-const INSIDE: [(&str, &[&str]); 11] = [
+const INSIDE: [(&str, &[&str]); 12] = [
     ("stanchion-pod", &[]),
     ("stanchion-runtime", &[]),
+    ("stanchion-plan", &["stanchion-pod", "stanchion-runtime"]),
     ("stanchion-abi", &[]),
     ("stanchion-logger", &[]),
     ("stanchion-untrusted", &[]),
     ("stanchion-sdk", &["stanchion-abi", "stanchion-runtime", "stanchion-untrusted"]),
     ("stanchion-loader", &["stanchion-abi", "stanchion-runtime"]),
-    ("stanchion-agent", &["stanchion-pod", "stanchion-runtime", "stanchion-untrusted"]),
+    ("stanchion-agent", &["stanchion-plan", "stanchion-pod", "stanchion-runtime", "stanchion-untrusted"]),
     (
         "stanchion",
         &[
@@ -49,6 +50,13 @@ const HOMES: [(&str, &str); 5] = [
     ("bollard", "plugins/docker"),
     ("containerd-client", "plugins/containerd"),
 ];
+
+/// Crates without I/O, clock and tasks: they get everything that they know as arguments.
+const PURE: [&str; 2] = ["stanchion-plan", "stanchion-pod"];
+/// Modules of std that reach outside of the process, or of the thread.
+const OUTSIDE: [&str; 6] = ["env", "fs", "io", "os", "process", "thread"];
+/// Foreign crates that do I/O or run tasks.
+const IMPURE: [&str; 6] = ["futures-util", "libc", "nix", "rustix", "tokio", "tracing"];
 
 /// Crates and single files that may use `unsafe`.
 const UNSAFE: [&str; 5] = [
@@ -161,6 +169,40 @@ fn libraries_with_one_home_are_used_nowhere_else() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn crates_that_decide_are_pure() {
+    let mut wrong = Vec::new();
+    for member in members().iter().filter(|member| PURE.contains(&member.name.as_str())) {
+        let dependencies = member.dependencies.iter().filter(|(_, kind)| kind == "normal");
+        for (name, _) in dependencies.filter(|(name, _)| IMPURE.contains(&name.as_str())) {
+            wrong.push(format!("{} depends on {name}", member.name));
+        }
+        let is_code = |path: &&PathBuf| path.starts_with(member.dir.join("src")) && !path.ends_with("tests.rs");
+        for path in sources().iter().filter(is_code) {
+            let source = fs::read_to_string(root().join(path)).expect("a source file is text");
+            let used = names_in_std(&source).into_iter().filter(|name| OUTSIDE.contains(name));
+            wrong.extend(used.map(|name| format!("{} uses std::{name}", path.display())));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Returns every name that stands in a path below `std`, alone or in a list.
+fn names_in_std(source: &str) -> BTreeSet<&str> {
+    let is_name = |char: char| char.is_alphanumeric() || char == '_';
+    let paths = source.split("std::").skip(1).map(|text| {
+        let end = if text.starts_with('{') { text.find(';') } else { text.find(|char| !is_name(char)) };
+        &text[..end.unwrap_or(text.len())]
+    });
+    paths.flat_map(|path| path.split(move |char| !is_name(char))).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn names_in_std_are_found_alone_and_in_lists() {
+    let source = "use std::{\n    cmp,\n    fs::{self, File},\n};\nstd::process::exit(1);\nlet env = 1;";
+    assert_eq!(names_in_std(source).into_iter().collect::<Vec<_>>(), ["File", "cmp", "fs", "process", "self"]);
 }
 
 #[test]

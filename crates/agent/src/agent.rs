@@ -26,12 +26,12 @@ use crate::{
     reconcile::Reconciler,
     removed::Removed,
     room::Room,
+    shared::Shared,
     source::Sources,
     supervisor::Supervisor,
     survivors::Survivors,
     sweep,
     view::NodeView,
-    worker::Shared,
 };
 
 /// Time that the steps under way have to end when the agent stops.

@@ -12,12 +12,12 @@ use std::{
     collections::HashMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use stanchion_pod::{Credential, credentials_in};
 use stanchion_runtime::RegistryAuth;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::sync::Semaphore;
 
 use crate::{config::CredentialProviders, reference::repository};
 use plugin::{Answer, Key};

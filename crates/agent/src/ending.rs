@@ -2,15 +2,12 @@
 //!
 //! Critical pods end last. Nothing is written down: after the next boot all of them run again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stanchion_pod::k8s_openapi::api::core::v1::{Pod, PodSpec};
-use tokio::time::{Instant, timeout_at};
 
-use crate::{board::Board, config::NodeShutdown, handle::Handle, view::PodView};
+use crate::{board::Board, clock::timeout_at, config::NodeShutdown, handle::Handle, view::PodView};
 
-/// Status message of a pod that was ended, in a kubelet's words.
-pub(crate) const SHUT_DOWN: &str = "Pod was terminated in response to imminent node shutdown.";
 /// Time for killing the pods that have not ended in time.
 const KILL: Duration = Duration::from_secs(2);
 /// Minimum `priority` of critical pods.

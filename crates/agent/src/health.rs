@@ -6,7 +6,7 @@ mod tests;
 use std::{
     net::SocketAddr,
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -17,10 +17,11 @@ use axum::{
     routing::get,
 };
 use stanchion_runtime::Runtime;
-use tokio::{net::TcpListener, time::Instant};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    clock::elapsed,
     handle::Handle,
     limits::{HEALTH_CONNECTIONS, HEALTH_STREAMS},
     listener,
@@ -51,7 +52,7 @@ impl Pulse {
     /// # Errors
     /// The time for which the reconciler has stood still, if that is too long.
     pub fn check(&self) -> Verdict {
-        let still = self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        let still = elapsed(*self.0.lock().unwrap_or_else(PoisonError::into_inner));
         match still <= LIMIT.max(2 * ROUND) {
             true => Ok(()),
             false => Err(format!("the loop has stood still for {}s", still.as_secs())),

@@ -11,16 +11,19 @@ mod garbage;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use stanchion_runtime::{Error, Image, Progress, PullImage, PullProgress, RegistryAuth, Runtime};
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 pub(crate) use brought::Record;
 pub(crate) use collector::{Collector, Prune};
 
-use crate::{clock::Clock, supervisor::Supervisor};
+use crate::{
+    clock::{Clock, elapsed},
+    supervisor::Supervisor,
+};
 
 /// Time for which an image that was seen counts as present. If it is gone after all, creating the container fails, and
 /// the image is looked up anew.
@@ -73,7 +76,7 @@ impl Images {
     /// Returns whether the image of a full reference is present.
     pub async fn is_present<R: Runtime>(&self, runtime: &R, reference: &str) -> Result<bool, Error> {
         self.not_removing(reference).await;
-        if self.lock().seen.get(reference).is_some_and(|seen| seen.elapsed() < TRUST) {
+        if self.lock().seen.get(reference).is_some_and(|seen| elapsed(*seen) < TRUST) {
             return Ok(true);
         }
         let images = runtime.list_images().await?;

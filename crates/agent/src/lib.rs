@@ -6,7 +6,7 @@
 //! - [`source`]: manifest directories and URLs → what is [`desired`].
 //! - [`observe`]: the pods in each backend, as of the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
-//! - [`plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
+//! - [`stanchion_plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
 //!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
 //! - [`credentials`]: registry credentials from plugins on the node.
 //! - [`probe`], [`hook`]: probes and lifecycle hooks, by way of [`contact`]; [`url`]: addresses of servers.
@@ -46,7 +46,6 @@ mod listener;
 pub mod logs;
 mod node;
 mod observe;
-mod plan;
 mod policy;
 mod preload;
 mod probe;
@@ -54,8 +53,8 @@ mod reconcile;
 pub mod reference;
 pub mod removed;
 mod room;
+mod shared;
 mod source;
-mod status;
 mod supervisor;
 mod survivors;
 mod sweep;
@@ -64,5 +63,5 @@ pub mod view;
 mod worker;
 
 pub use agent::{Agent, RunError};
-pub use clock::{Clock, Stamp, instant};
+pub use clock::{Clock, instant};
 pub use supervisor::Supervisor;

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     files::{PodFiles, ignore_absent},
-    worker::{Shared, uid},
+    shared::Shared,
+    worker::uid,
 };
 
 /// Maximum length of a file name, bytes.

@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::Router;
@@ -27,11 +27,14 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, JoinSet},
-    time::{Instant, sleep},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{clock::instant, limits::REQUEST_HEAD};
+use crate::{
+    clock::{elapsed, instant},
+    limits::REQUEST_HEAD,
+};
 
 /// The longest time that the head of a request may take to come.
 const HEAD_TIME: Duration = Duration::from_secs(10);
@@ -103,7 +106,7 @@ impl Life {
     fn makes_room(&self) -> u8 {
         match self.0.stage.load(Ordering::Relaxed) {
             WAITS => 2,
-            ANSWERS if self.0.since.elapsed() > ANSWER_TIME => 1,
+            ANSWERS if elapsed(self.0.since) > ANSWER_TIME => 1,
             _ => 0,
         }
     }

@@ -4,7 +4,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, UdpSocket},
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -51,6 +51,18 @@ fn memory() -> u64 {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
     let kib = total.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// Returns this node's sizes of huge pages, bytes (Documentation/admin-guide/mm/hugetlbpage.rst).
+pub(crate) fn hugepage_sizes() -> &'static [u64] {
+    static SIZES: OnceLock<Vec<u64>> = OnceLock::new();
+    SIZES.get_or_init(|| {
+        let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
+        let size = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
+        let mut sizes: Vec<_> = entries.filter_map(|it| Some(size(it.file_name().to_str()?)? << 10)).collect();
+        sizes.sort_unstable();
+        sizes
+    })
 }
 
 /// Returns the number of processors that are online, whoever may use them (cputopology.rst); at least one.

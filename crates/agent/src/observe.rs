@@ -14,15 +14,15 @@ use std::{
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use stanchion_pod::PodKey;
 use stanchion_runtime::{Error, ErrorKind, Event, EventKind, Health, PodName, Runtime, Version};
-use tokio::{sync::watch, time::sleep_until};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use observation::{Observation, Remains};
+pub use observation::Observation;
 
 use crate::{
     backends::{Backend, Opened},
     board::Board,
-    clock::{Clock, instant},
+    clock::{Clock, elapsed, instant, sleep_until},
     events::{EventLog, Subject},
     view::BackendView,
 };
@@ -175,7 +175,7 @@ impl<R: Runtime> Watcher<R> {
             }
             // Observing takes at most half of the time, so that a burst of events does not starve the work that causes
             // it.
-            let pause = begun + 2 * begun.elapsed();
+            let pause = begun + 2 * elapsed(begun);
             let rest = instant() + PERIOD;
             loop {
                 let happened = tokio::select! {
@@ -191,7 +191,7 @@ impl<R: Runtime> Watcher<R> {
                 if looked.contains(&false) {
                     break;
                 }
-                sleep_until(begun + 2 * begun.elapsed()).await;
+                sleep_until(begun + 2 * elapsed(begun)).await;
             }
             sleep_until(pause).await;
             subscription.forget_pending();

@@ -11,7 +11,7 @@ use std::{
 use stanchion_runtime::{ImportImages, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::{events::Subject, node::Home, worker::Shared};
+use crate::{events::Subject, node::Home, shared::Shared};
 
 /// Period of reading the directory. An archive is imported once it has the same size and time at two readings.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -32,7 +32,7 @@ struct Import {
     /// The images in it.
     references: Vec<String>,
     /// Time at which it may be tried again, if it failed.
-    retry: Option<tokio::time::Instant>,
+    retry: Option<std::time::Instant>,
 }
 
 impl Imports {

@@ -2,21 +2,19 @@
 
 use std::{
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use stanchion_plan::life::ProbeKind;
 use stanchion_pod::{Check, Probe};
 use stanchion_runtime::{ContainerId, Descendants, Runtime};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until, timeout},
-};
+use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
+    clock::sleep_until,
     contact::{exec, grpc, http, tcp, user_agent},
     events::{EventLog, Subject},
     node::Turn,
-    plan::life::ProbeKind,
 };
 
 /// Number of attempts, made at once, of a probe that could not be run (R-PRB-11).

@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::future::select_all;
+use stanchion_plan::observed::Remains;
 use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{Runtime, SandboxInfo, labels};
 use tokio::sync::{mpsc, watch};
@@ -18,9 +19,9 @@ use crate::{
     files,
     handle::Request,
     health,
-    observe::Remains,
     room::{Refusal, Room},
-    worker::{Ended, Orders, Shared, Worker},
+    shared::Shared,
+    worker::{Ended, Orders, Worker},
 };
 use refused::Refused;
 

@@ -17,6 +17,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use stanchion_plan::time::Stamp;
 use stanchion_pod::k8s_openapi::{
     api::core::v1 as wire,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
@@ -24,7 +25,6 @@ use stanchion_pod::k8s_openapi::{
 use stanchion_untrusted::{Links, read};
 
 use crate::{
-    clock::Stamp,
     config::Remembered,
     files::{ignore_absent, whole},
     limits,

@@ -28,20 +28,21 @@ mod standby;
 mod tests;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
-use tokio::{
-    sync::{
-        mpsc,
-        watch::{Receiver, Sender},
-    },
-    time::{Instant, sleep_until},
+use tokio::sync::{
+    mpsc,
+    watch::{Receiver, Sender},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     board::Board,
+    clock::sleep_until,
     config::{AgentConfig, SourceConfig},
     desired::{Desired, Reached},
     events::EventLog,

@@ -3,11 +3,19 @@
 //! The cgroup of a pod's containers has the pod's UID in its name, on every backend. So a pod of a backend that cannot be
 //! asked is known to be dead when no process of the node is in a cgroup of it.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use stanchion_pod::PodUid;
 use stanchion_untrusted::read_kernel;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::sync::Mutex;
+
+use crate::clock::{elapsed, instant};
 
 /// Time for which a scan is used again: many pods lose their backend together.
 const FRESH: Duration = Duration::from_millis(500);
@@ -42,12 +50,12 @@ impl Survivors {
     async fn cgroups(&self) -> io::Result<Arc<BTreeSet<String>>> {
         let mut latest = self.latest.lock().await;
         match &*latest {
-            Some((at, cgroups)) if at.elapsed() < FRESH => Ok(Arc::clone(cgroups)),
+            Some((at, cgroups)) if elapsed(*at) < FRESH => Ok(Arc::clone(cgroups)),
             _ => {
                 let proc = self.proc.clone();
                 let scanned = tokio::task::spawn_blocking(move || scan(&proc)).await;
                 let cgroups = Arc::new(scanned.map_err(io::Error::other)??);
-                *latest = Some((crate::clock::instant(), Arc::clone(&cgroups)));
+                *latest = Some((instant(), Arc::clone(&cgroups)));
                 Ok(cgroups)
             }
         }

@@ -11,7 +11,7 @@ use crate::{
     desired::Desired,
     events::Subject,
     files::{self, PodFiles},
-    worker::Shared,
+    shared::Shared,
 };
 
 /// Time between two looks: files that belong to no pod at both are removed.

@@ -18,7 +18,6 @@ mod perform;
 mod place;
 mod prepare;
 mod recall;
-pub(crate) mod resources;
 mod security;
 mod show;
 mod stop;
@@ -30,17 +29,16 @@ use std::{
     collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::{pending, select_all};
 use jiff::Timestamp;
-use stanchion_pod::{Capacity, Container, Pod, PodKey, PodUid, Revision};
+use stanchion_plan as plan;
+use stanchion_plan::{Action, Plan, Wanted, history::History, observed::Remains, time::Stamp, view::View};
+use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
-use tokio::{
-    sync::{Notify, SemaphorePermit, mpsc, watch},
-    time::{Instant, sleep_until},
-};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use recall::uid;
@@ -48,72 +46,21 @@ pub(crate) use show::stamp;
 use wishes::Wishes;
 
 use crate::{
-    admission::Admission,
-    board::Board,
-    clock::{self, Clock, Dial, Stamp},
-    config::AgentConfig,
-    credentials::Providers,
+    clock::{self, Dial, sleep_until},
     desired::DesiredPod,
     ending::Ending,
-    events::{EventLog, Subject},
+    events::Subject,
     files::Place,
-    health::Pulse,
-    id_ranges::IdRanges,
-    node::Home,
-    observe::{Observation, Remains},
-    plan::{self, Action, Plan, Wanted, history::History, view::View},
-    preload::Imports,
+    observe::Observation,
     probe::Told,
-    removed::Removed,
-    supervisor::Supervisor,
-    survivors::Survivors,
+    shared::Shared,
     view::PodView,
 };
 
 /// Wait after a failed step: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
-/// State shared by all workers.
-#[derive(Debug)]
-pub(crate) struct Shared<R> {
-    pub config: AgentConfig,
-    pub homes: Vec<Home<R>>,
-    pub board: Arc<Board>,
-    pub events: Arc<EventLog>,
-    pub removed: Arc<Removed>,
-    pub pulse: Arc<Pulse>,
-    pub clock: Clock,
-    pub supervisor: Supervisor,
-    /// Notified when a pod ends by itself, or runs again.
-    pub ends: Notify,
-    /// Counter that changes after an import of images.
-    pub images_changed: watch::Sender<u64>,
-    /// Images imported from archives in the preload directory.
-    pub imports: Imports,
-    /// Pods that must end because the node shuts down; `None` until then.
-    pub ending: watch::Sender<Option<Ending>>,
-    /// CPU and memory of the node. The disk can grow: `ephemeral_storage` is 0 here.
-    pub capacity: Capacity,
-    /// Current addresses of the node, the primary one first.
-    pub node_addresses: watch::Receiver<Vec<IpAddr>>,
-    /// Security features of this node, and the sysctls that it allows.
-    pub admission: Admission,
-    /// UID/GID ranges of pods with `hostUsers: false`.
-    pub id_ranges: IdRanges,
-    /// Credential provider plugins of the node.
-    pub providers: Providers,
-    /// Finder of pods' processes by cgroup, for backends that do not answer.
-    pub survivors: Survivors,
-}
-
-impl<R> Shared<R> {
-    /// Returns the backend with this name.
-    pub fn home(&self, name: &str) -> Option<&Home<R>> {
-        self.homes.iter().find(|home| home.backend.name == name)
-    }
-}
-
-/// The reconciler's handles to a worker.
+/// The two ends that the reconciler holds of a worker.
 #[derive(Debug)]
 pub(crate) struct Orders {
     pub desired: watch::Sender<Option<DesiredPod>>,

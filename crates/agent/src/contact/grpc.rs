@@ -7,10 +7,10 @@ use hyper::{
     HeaderMap, Request,
     body::{Buf, Bytes},
 };
-use tokio::time::{sleep, timeout_at};
+use tokio::time::sleep;
 
 use super::{tcp, user_agent};
-use crate::{limits::GRPC_HEADERS, url::join};
+use crate::{clock::timeout_at, limits::GRPC_HEADERS, url::join};
 
 /// Names of `grpc.health.v1.HealthCheckResponse.ServingStatus`.
 const STATUSES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];

@@ -1,6 +1,10 @@
 //! GET requests: those of probes to containers (R-PRB-20 to R-PRB-25), and the parts that all other GET requests share.
 
-use std::{future::pending, net::IpAddr, time::Duration};
+use std::{
+    future::pending,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::{
@@ -11,13 +15,11 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use stanchion_pod::HttpGet;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::{Instant, timeout_at},
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{place, tcp, tls, words};
 use crate::{
+    clock::timeout_at,
     limits::{ANSWER_HEAD, ANSWER_HEADERS},
     url::{Url, join},
 };

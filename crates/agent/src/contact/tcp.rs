@@ -1,15 +1,15 @@
 //! Opens TCP connections.
 
-use std::{net::IpAddr, time::Duration};
-
-use stanchion_pod::Endpoint;
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
 };
 
+use stanchion_pod::Endpoint;
+use tokio::net::TcpStream;
+
 use super::{place, words};
-use crate::url::join;
+use crate::{clock::timeout_at, url::join};
 
 /// Checks that something listens there (R-PRB-30). No linger time is set: closing would block a thread.
 pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), String> {

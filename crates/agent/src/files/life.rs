@@ -5,11 +5,12 @@ use std::{
     path::PathBuf,
 };
 
+use stanchion_plan::life::Life;
 use stanchion_runtime::ContainerId;
 use stanchion_untrusted::{Links, read};
 
 use super::{PodFiles, directory, whole};
-use crate::{limits, plan::life::Life};
+use crate::limits;
 
 /// Name of the file, in the container's directory.
 const NAME: &str = "life.json";

@@ -16,11 +16,12 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use stanchion_plan::time::Stamp;
 use stanchion_runtime::{Image, ImageDigest, Runtime};
 use stanchion_untrusted::{Links, read};
 
 use super::Images;
-use crate::{clock::Stamp, files::whole, limits, reference::repository};
+use crate::{files::whole, limits, reference::repository};
 
 /// One name of an image that was brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use stanchion_plan::image;
 use stanchion_runtime::{Error, ErrorKind, ImageStore, Runtime, UnusedImage};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -13,9 +14,8 @@ use crate::{
     events::Subject,
     files,
     node::Home,
-    plan::image,
+    shared::Shared,
     view::{PruneView, PrunedImageView},
-    worker::Shared,
 };
 
 /// Longest time until the first look: by then the sources are read, and pods have what they need.
@@ -80,7 +80,7 @@ impl<R: Runtime> Collector<R> {
             tokio::select! {
                 // *Cancel-safe:* all only wait; what is received is acted on outside.
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep_until(next), if is_on => {}
+                () = clock::sleep_until(next), if is_on => {}
                 prune = self.prunes.recv() => {
                     let Some(Prune { dry_run, answer }) = prune else { return };
                     let Some(pruned) = shutdown.run_until_cancelled(self.prune(dry_run)).await else { return };

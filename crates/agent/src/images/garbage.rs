@@ -6,10 +6,11 @@ use std::{
     time::Duration,
 };
 
+use stanchion_plan::time::Stamp;
 use stanchion_runtime::{Image, ImageDigest, ImageStore};
 
 use super::brought::{Brought, ByReference};
-use crate::{clock::Stamp, reference};
+use crate::reference;
 
 /// The images of a runtime, and the names of those that are needed.
 #[derive(Debug)]

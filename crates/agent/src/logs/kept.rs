@@ -10,7 +10,7 @@ use std::{
 use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 
-use crate::clock::instant;
+use crate::clock::{elapsed, instant};
 
 use super::{
     End, LogOptions, Pieces,
@@ -74,7 +74,7 @@ impl<R: Runtime> Kept<R> {
             let begun = instant();
             match self.copy_new(to).await {
                 Ok(()) if over || to.is_closed() => break,
-                Ok(()) => tokio::time::sleep((begun.elapsed() * SHARE).clamp(PERIOD, LONGEST)).await,
+                Ok(()) => tokio::time::sleep((elapsed(begun) * SHARE).clamp(PERIOD, LONGEST)).await,
                 // The container is removed, and its log with it: there is nothing more to follow.
                 Err(error) if error.kind() == ErrorKind::NotFound && self.read.count > 0 => break,
                 Err(error) => {

@@ -5,10 +5,9 @@ use std::{
     sync::Arc,
 };
 
+use stanchion_plan::{observed::Remains, time::Stamp};
 use stanchion_pod::PodKey;
-use stanchion_runtime::{ContainerId, ContainerInfo, Health, Inventory, SandboxInfo, labels};
-
-use crate::clock::Stamp;
+use stanchion_runtime::{ContainerId, Health, Inventory, labels};
 
 /// Latest observation of a backend. After a failure it still holds the last good one, marked with the error.
 #[derive(Clone, Debug)]
@@ -34,15 +33,6 @@ pub struct Observation {
     single: HashMap<PodKey, u64>,
 }
 
-/// Sandboxes and containers of one pod on one backend.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Remains {
-    /// Sandboxes, oldest attempt first.
-    pub sandboxes: Vec<SandboxInfo>,
-    /// Containers, oldest attempt first.
-    pub containers: Vec<ContainerInfo>,
-}
-
 impl Observation {
     pub(crate) fn none(since: Stamp) -> Self {
         let health = Arc::default();
@@ -60,14 +50,14 @@ impl Observation {
     }
 
     pub(crate) fn of(inventory: Inventory, ticket: u64, since: Stamp) -> Self {
-        let mut pods: HashMap<PodKey, Remains> = HashMap::new();
+        let mut pods: HashMap<PodKey, Inventory> = HashMap::new();
         for sandbox in inventory.sandboxes {
             pods.entry(key(&sandbox.labels)).or_default().sandboxes.push(sandbox);
         }
         for container in inventory.containers {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
-        let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(remains.sorted()))).collect();
+        let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(Remains::of(remains)))).collect();
         Self { ticket, seen: true, pods, ..Self::none(since) }
     }
 
@@ -87,11 +77,10 @@ impl Observation {
         if latest > look {
             return None;
         }
-        let Inventory { sandboxes, containers } = inventory;
-        let is_there = !(sandboxes.is_empty() && containers.is_empty());
+        let is_there = !(inventory.sandboxes.is_empty() && inventory.containers.is_empty());
         let mut now = self.clone();
         now.single.insert(key.clone(), look);
-        now.put(key, is_there.then(|| Arc::new(Remains { sandboxes, containers }.sorted())));
+        now.put(key, is_there.then(|| Arc::new(Remains::of(inventory))));
         Some(now)
     }
 
@@ -125,15 +114,6 @@ impl Observation {
     }
 }
 
-impl Remains {
-    fn sorted(mut self) -> Self {
-        // The attempt numbers come first: the clock may have been set back since an earlier one was made.
-        self.sandboxes.sort_by_key(|sandbox| (sandbox.attempt, sandbox.created_at));
-        self.containers.sort_by_key(|container| (container.attempt, container.created_at));
-        self
-    }
-}
-
 /// Returns the pod that labels name. Objects without a pod's name get a key that no pod can have, and are removed as
 /// orphans.
 fn key(labels: &BTreeMap<String, String>) -> PodKey {
@@ -144,6 +124,7 @@ fn key(labels: &BTreeMap<String, String>) -> PodKey {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use stanchion_runtime::SandboxInfo;
 
     use super::*;
 

@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use stanchion_plan::{status, time::Stamp};
 use stanchion_pod::{Pod, PodKey, k8s_openapi::api::core::v1 as wire};
 
 use crate::{
-    clock::Stamp,
     desired::DesiredPod,
     events::Subject,
     policy,
     room::Refusal,
-    status,
+    shared::Shared,
     view::{ContainerView, PodView},
-    worker::{Shared, stamp},
+    worker::stamp,
 };
 
 /// A rejected pod, as it was last shown.

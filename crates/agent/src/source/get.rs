@@ -3,7 +3,11 @@
 //! It uses the probes' parts (hyper, rustls), which the agent has anyway, and not reqwest: that would bring a second
 //! client with its own pool, cookies, proxies and Unicode tables, for one request every 20 s.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use hyper::{
     HeaderMap, StatusCode,
@@ -12,11 +16,11 @@ use hyper::{
 };
 use stanchion_pod::MAX_MANIFEST;
 use stanchion_untrusted::{Links, open, read_from};
-use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::exposure::exposure;
 use crate::{
+    clock::timeout_at,
     config::UrlSource,
     contact::{
         http::{REDIRECTS, exchange, location},

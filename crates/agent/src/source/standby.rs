@@ -3,17 +3,18 @@
 use std::{
     fs,
     net::SocketAddr,
+    time::Instant,
     time::{Duration, SystemTime},
 };
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    time::{Instant, timeout},
+    time::timeout,
 };
 
 use super::{kubelets, lock::Lock};
-use crate::config::Kubelet;
+use crate::{clock::elapsed, config::Kubelet};
 
 /// Period of polling the kubelet.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -98,7 +99,7 @@ impl Standby {
 
     /// Returns whether the kubelet has not answered for `absent_for`.
     fn is_away(&self) -> bool {
-        self.silent.is_some_and(|since| since.elapsed() >= self.kubelet.absent_for)
+        self.silent.is_some_and(|since| elapsed(since) >= self.kubelet.absent_for)
     }
 
     /// Returns whether the kubelet is back while we still hold its lock.

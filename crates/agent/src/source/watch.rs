@@ -6,14 +6,15 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_util::StreamExt;
 use inotify::{EventMask, EventOwned, EventStream, Inotify, WatchDescriptor, WatchMask};
 use rustix::io::Errno;
 use stanchion_untrusted::read_kernel;
-use tokio::time::Instant;
+
+use crate::clock::{elapsed, instant};
 
 /// Size of the buffer for events, bytes: one of the kernel's records has at most 272.
 const BUFFER: usize = 4096;
@@ -110,8 +111,8 @@ impl Watch {
     /// Counts files as finished that have been quiet for long enough: their writer keeps them open, or is done with the
     /// pieces.
     pub fn settle(&mut self) {
-        self.writing.retain(|_, last| last.elapsed() + Duration::from_millis(5) < QUIET);
-        self.closed.retain(|_, last| last.elapsed() < QUIET);
+        self.writing.retain(|_, last| elapsed(*last) + Duration::from_millis(5) < QUIET);
+        self.closed.retain(|_, last| elapsed(*last) < QUIET);
     }
 
     /// Waits for the next change.
@@ -170,7 +171,7 @@ impl Watch {
             () => Change::Written,
         };
         match change {
-            Change::BeingWritten => drop(self.writing.insert(path, crate::clock::instant())),
+            Change::BeingWritten => drop(self.writing.insert(path, instant())),
             _ => drop(self.writing.remove(&path)),
         }
         Some(change)
@@ -178,7 +179,7 @@ impl Watch {
 
     /// Notes that a writer has closed a file. Returns whether one had done so less than [`QUIET`] ago.
     fn is_closed_again(&mut self, path: &Path) -> bool {
-        self.closed.insert(path.to_owned(), crate::clock::instant()).is_some_and(|last| last.elapsed() < QUIET)
+        self.closed.insert(path.to_owned(), instant()).is_some_and(|last| elapsed(last) < QUIET)
     }
 }
 

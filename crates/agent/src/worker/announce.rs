@@ -1,26 +1,22 @@
 //! Events for changes that nobody asked for: back-off, deadline exceeded.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
+use stanchion_plan::{
+    fate::Fate,
+    history::ImageState,
+    image::{self, Need},
+    is_current,
+    observed::Remains,
+    restart,
+    status::EXPIRED,
+    view::View,
+};
 use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
-use tokio::time::Instant;
 
 use super::Worker;
-use crate::{
-    clock::instant,
-    desired::DesiredPod,
-    events::Subject,
-    observe::Remains,
-    plan::{
-        fate::Fate,
-        history::ImageState,
-        image::{self, Need},
-        is_current, restart,
-        view::View,
-    },
-    status::EXPIRED,
-};
+use crate::{clock::instant, desired::DesiredPod, events::Subject};
 
 impl<R: Runtime> Worker<R> {
     /// Emits one event each when a container waits for its restart (R-BCK-4) or for its image, and when the pod is past

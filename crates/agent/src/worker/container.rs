@@ -2,11 +2,16 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use stanchion_plan::{
+    Run,
+    resources::{self, Machine},
+    time::Stamp,
+};
 use stanchion_pod::{Container, Pod, Protocol};
 use stanchion_runtime::{ContainerConfig, IdRange, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
 
-use super::{prepare::Prepared, resources, security};
-use crate::{clock::Stamp, config::AgentConfig, plan::Run, reference};
+use super::{prepare::Prepared, security};
+use crate::{config::AgentConfig, reference};
 
 pub(super) fn sandbox(
     pod: &Pod,
@@ -14,6 +19,7 @@ pub(super) fn sandbox(
     started_at: Stamp,
     hostname: String,
     user_namespace: Option<IdRange>,
+    machine: Machine<'_>,
     config: &AgentConfig,
 ) -> SandboxConfig {
     let own_network = !pod.host_network;
@@ -35,7 +41,7 @@ pub(super) fn sandbox(
         user_namespace,
         sysctls: pod.security.sysctls.iter().cloned().map(|(name, value)| Sysctl { name, value }).collect(),
         cgroup: resources::cgroup(pod),
-        resources: resources::of_pod(pod, config.pod_pids_limit),
+        resources: resources::of_pod(pod, config.pod_pids_limit, machine),
         labels,
     }
 }
@@ -55,8 +61,7 @@ pub(super) struct Start<'a> {
     pub run: &'a Run,
     pub prepared: Prepared,
     pub log_path: PathBuf,
-    /// Memory of the node, bytes.
-    pub memory_capacity: u64,
+    pub machine: Machine<'a>,
     pub config: &'a AgentConfig,
 }
 
@@ -75,7 +80,7 @@ pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> C
         env,
         working_dir: container.working_dir.clone(),
         mounts,
-        resources: resources::of_container(pod, container, start.memory_capacity),
+        resources: resources::of_container(pod, container, start.machine),
         security: security::security(pod, container, &start.config.state_dir, start.config.seccomp_default),
         tty: container.tty,
         stdin: container.stdin,

@@ -5,24 +5,25 @@ use std::{
     sync::Arc,
 };
 
+use stanchion_plan::{
+    history::{Failure, ImageState},
+    image::{self, ImageFor, Need},
+};
 use stanchion_pod::{Credential, Object, Pod, PodKey, PullPolicy, Revision};
 use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use super::{Shared, Worker};
+use super::Worker;
 use crate::{
-    clock::instant,
+    clock::{elapsed, instant},
     credentials::Given,
     desired::DesiredPod,
     events::{EventLog, Subject},
     images::Pull,
     node::Home,
-    plan::{
-        history::{Failure, ImageState},
-        image::{self, ImageFor, Need},
-    },
     reference,
+    shared::Shared,
 };
 
 /// Progress of a pod's pulls.
@@ -261,7 +262,7 @@ impl<R: Runtime> Fetch<R> {
         let begun = instant();
         match self.pull_as_anyone(home, runtime, reference).await {
             Ok(pulled) => {
-                let (took, size) = (begun.elapsed(), pulled.size);
+                let (took, size) = (elapsed(begun), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
                 self.events().normal(&self.subject, "Pulled", message);
                 News::Ready { pulled: true }

@@ -9,21 +9,22 @@ use std::{
     time::Duration,
 };
 
+use stanchion_plan::{
+    is_current, is_running,
+    life::{self, Hook, Life, ProbeKind},
+    observed::Remains,
+    time::after,
+};
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Runtime, SandboxId, SandboxState};
 use tokio_util::sync::DropGuard;
 
 use super::Worker;
 use crate::{
-    clock::{after, instant},
+    clock::instant,
     desired::DesiredPod,
     hook::Place,
     node::Turn,
-    observe::Remains,
-    plan::{
-        is_current, is_running,
-        life::{self, Hook, Life, ProbeKind},
-    },
     probe::{News, Prober, Told},
 };
 

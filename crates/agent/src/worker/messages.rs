@@ -2,11 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+use stanchion_plan::{observed::Remains, view::View};
 use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 
 use super::Worker;
-use crate::{desired::DesiredPod, logs, observe::Remains, plan::view::View};
+use crate::{desired::DesiredPod, logs};
 
 /// Largest part of the log's tail that replaces a missing termination message: lines, and bytes of them (R-TMSG-3).
 const FROM_LOG: (usize, usize) = (80, 2048);

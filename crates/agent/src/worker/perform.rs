@@ -2,6 +2,12 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use stanchion_plan::{
+    Action, Run,
+    history::{Attempt, Failure, ImageState, Unstarted},
+    image, is_current, restart,
+    time::{Stamp, after},
+};
 use stanchion_pod::{Container, Pod, PodUid, Revision};
 use stanchion_runtime::{
     ContainerConfig, ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, IdRange, ImageDetails, Runtime,
@@ -10,16 +16,11 @@ use stanchion_runtime::{
 
 use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
 use crate::{
-    clock::{Stamp, after, instant},
+    clock::instant,
     desired::DesiredPod,
     events::Subject,
     files::{self, PodFiles},
     id_ranges::IdRanges,
-    plan::{
-        self, Action, Run,
-        history::{Attempt, Failure, ImageState, Unstarted},
-        image, restart,
-    },
     reference,
 };
 
@@ -137,7 +138,7 @@ impl<R: Runtime> Worker<R> {
         }
         self.settle_on(&home);
         let remains = self.remains();
-        if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(|it| plan::is_current(it, &pod)) {
+        if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(|it| is_current(it, &pod)) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.shared.events.normal(&Subject::pod(&self.key), "SandboxChanged", message);
         }
@@ -145,7 +146,15 @@ impl<R: Runtime> Worker<R> {
         let create = async {
             let hostname = files::host_name(&pod).map_err(|why| Error::new(ErrorKind::Invalid, why))?;
             let users = self.users(&*runtime, &pod).await?;
-            let config = container::sandbox(&pod, attempt, started_at, hostname, users, &self.shared.config);
+            let config = container::sandbox(
+                &pod,
+                attempt,
+                started_at,
+                hostname,
+                users,
+                self.shared.machine(),
+                &self.shared.config,
+            );
             runtime.create_sandbox(config).await
         };
         let created = tokio::select! {

@@ -7,24 +7,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use stanchion_plan::{observed::Remains, time::after};
 use stanchion_pod::{Pod, PodUid, RestartPolicy, Revision};
 use stanchion_runtime::{ContainerInfo, ContainerState, OnReturn, Runtime};
-use tokio::time::Instant;
 
 use super::Worker;
-use crate::{
-    clock::{after, instant},
-    config::DefaultBackend,
-    desired::DesiredPod,
-    events::Subject,
-    files::Place,
-    node::Home,
-    observe::Remains,
-};
+use crate::{clock::instant, config::DefaultBackend, desired::DesiredPod, events::Subject, files::Place, node::Home};
 
 /// Interval between searches for processes of a pod whose backend is lost.
 const AGAIN: Duration = Duration::from_secs(5);

@@ -1,20 +1,26 @@
 //! Preparation of a container on the node: volumes, managed files, environment.
 
-use std::{cell::Cell, collections::BTreeMap, io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use stanchion_plan::{Run, observed::Remains, time::after};
 use stanchion_pod::{Capacity, Container, Objects, Pod, Volume};
 use stanchion_runtime::{ContainerConfig, EnvVar, Error, ErrorKind, Mount, Runtime};
-use tokio::time::Instant;
 
 use super::{Worker, container, mounts, perform::Failed, security};
 use crate::{
-    clock::{after, instant},
+    clock::instant,
     desired::DesiredPod,
     env::{EnvError, Environment, Inputs},
     events::Subject,
     files::{self, PodFiles, Site, VolumeError},
-    observe::Remains,
-    plan::Run,
 };
 
 /// Parts of a container's configuration that come from the prepared volumes, files and environment.
@@ -83,9 +89,9 @@ impl<R: Runtime> Worker<R> {
         for warning in &prepared.warnings {
             self.shared.events.warning(&Subject::pod(&self.key), "DNSConfigForming", warning);
         }
-        let memory_capacity = self.shared.capacity.memory;
+        let machine = self.shared.machine();
         let config = &self.shared.config;
-        let start = container::Start { run, prepared, log_path, memory_capacity, config };
+        let start = container::Start { run, prepared, log_path, machine, config };
         Ok(container::container(pod, container, start))
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stanchion_plan::{history::Attempt, observed::Remains};
 use stanchion_pod::{Pod, PodUid, Revision, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{Error, ErrorKind, Runtime, SandboxState, labels};
 
@@ -9,8 +10,6 @@ use super::{Running, Worker};
 use crate::{
     desired::DesiredPod,
     files::{self, PodFiles, Record},
-    observe::Remains,
-    plan::history::Attempt,
 };
 
 impl<R: Runtime> Worker<R> {

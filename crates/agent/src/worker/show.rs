@@ -3,6 +3,14 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use stanchion_plan::{
+    image,
+    observed::Remains,
+    restart,
+    status::{Facts, status},
+    time::Stamp,
+    view::View,
+};
 use stanchion_pod::{
     Pod, PodKey,
     k8s_openapi::{
@@ -14,14 +22,11 @@ use stanchion_runtime::Runtime;
 
 use super::Worker;
 use crate::{
-    clock::{self, Stamp},
+    clock,
     desired::DesiredPod,
-    observe::Remains,
-    plan::{image, restart, view::View},
     policy,
     removed::remembered,
     room::Refusal,
-    status::{Facts, status},
     view::{ContainerView, PodView},
 };
 
@@ -181,5 +186,5 @@ pub(crate) fn stamp(metadata: &mut ObjectMeta, seen: Timestamp, leaving_since: O
 /// Returns whether a sandbox was made from this revision.
 fn stands(pod: &Pod, remains: &[(String, Arc<Remains>)]) -> bool {
     let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
-    sandboxes.any(|sandbox| crate::plan::is_current(sandbox, pod))
+    sandboxes.any(|sandbox| stanchion_plan::is_current(sandbox, pod))
 }

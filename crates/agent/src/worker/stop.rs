@@ -3,18 +3,19 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use stanchion_plan::{life::ProbeKind, stop::Stop};
 use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, Error, Runtime, labels};
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, Worker, looked, recall};
+use super::{Worker, looked, recall};
 use crate::{
-    clock::instant,
+    clock::{elapsed, instant, timeout_at},
     desired::DesiredPod,
     events::Subject,
     hook::Place,
-    plan::{life::ProbeKind, stop::Stop},
+    shared::Shared,
 };
 
 /// Least time between stop signal and kill, however long the `preStop` hook took (R-TERM-1).
@@ -161,7 +162,7 @@ impl<R: Runtime> Step<R> {
         }
         let left = match grace.is_zero() {
             true => Duration::ZERO,
-            false => grace.saturating_sub(Duration::from_secs(begun.elapsed().as_secs())).max(LEAST),
+            false => grace.saturating_sub(Duration::from_secs(elapsed(begun).as_secs())).max(LEAST),
         };
         let stopped = self.runtime.stop_container(id.clone(), left).await;
         self.gone.cancel();

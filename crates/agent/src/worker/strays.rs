@@ -1,16 +1,16 @@
 //! Processes of a pod that no backend knows any more, because the backend has lost its records of them. Until they have
 //! ended, the worker starts nothing of the pod (I1). Only the operator can tell whether they may be killed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use stanchion_plan::{observed::Remains, time::after};
 use stanchion_runtime::Runtime;
-use tokio::time::Instant;
 
 use super::Worker;
-use crate::{
-    clock::{after, instant},
-    observe::Remains,
-};
+use crate::clock::instant;
 
 /// Interval between searches while processes may be left. Most of them are about to end.
 const AGAIN: Duration = Duration::from_millis(500);

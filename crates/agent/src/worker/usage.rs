@@ -1,21 +1,22 @@
 //! Disk usage of a pod, measured against its limits: `sizeLimit` of emptyDirs, and `ephemeral-storage` of containers. A
 //! pod that exceeds one is evicted.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
+use stanchion_plan::{is_current, is_running, observed::Remains, time::after};
 use stanchion_pod::{Medium, Pod, Volume};
 use stanchion_runtime::{ContainerInfo, DiskUsage, ErrorKind, Runtime, SandboxInfo};
 use stanchion_untrusted::tree;
-use tokio::time::Instant;
 
 use super::Worker;
 use crate::{
-    clock::{after, instant},
+    clock::{elapsed, instant},
     desired::DesiredPod,
     events::Subject,
     files::{self, PodFiles},
-    observe::Remains,
-    plan::{is_current, is_running},
 };
 
 /// Interval between measurements of a pod, as with a kubelet.
@@ -73,7 +74,7 @@ impl<R: Runtime> Worker<R> {
             self.history.set_evicted(Some((pod.revision.clone(), message)));
             return None;
         }
-        let next = after(instant(), PERIOD.max(begun.elapsed() * SHARE));
+        let next = after(instant(), PERIOD.max(elapsed(begun) * SHARE));
         self.measure_at = Some(next);
         Some(next)
     }

@@ -1,9 +1,8 @@
 use std::path::Path;
 
 use jiff::Timestamp;
+use stanchion_plan::time::Stamp;
 use stanchion_runtime::{Image, ImageStore};
-
-use crate::clock::Stamp;
 
 use super::{Brought, ByReference, Look, candidates, is_below, names, usage};
 

@@ -10,7 +10,7 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use stanchion_pod::{
@@ -20,26 +20,26 @@ use stanchion_pod::{
         apimachinery::pkg::apis::meta::v1::Time,
     },
 };
-use stanchion_runtime::{SandboxInfo, SandboxState};
-use tokio::time::Instant;
+use stanchion_runtime::SandboxState;
 
 use crate::{
-    clock::Stamp,
-    ending::SHUT_DOWN,
-    plan::{
-        fate::{self, Fate},
-        history::History,
-        order,
-        view::View,
-    },
+    fate::{self, Fate},
+    history::History,
+    is_current, order,
+    time::Stamp,
+    view::View,
 };
 use container::Seen;
 
 /// Status message of a pod past its `activeDeadlineSeconds` (R-ADL-1).
-pub(crate) const EXPIRED: &str = "Pod was active on the node longer than the specified deadline";
+pub const EXPIRED: &str = "Pod was active on the node longer than the specified deadline";
+
+/// Status message of a pod that ended because the node shuts down, in a kubelet's words (R-SHD-1).
+pub const SHUT_DOWN: &str = "Pod was terminated in response to imminent node shutdown.";
 
 /// Inputs of a status.
-pub(crate) struct Facts<'a> {
+#[derive(Debug)]
+pub struct Facts<'a> {
     /// The pod that is shown: the revision that runs, or is to run.
     pub pod: &'a Pod,
     /// Observed sandboxes and containers.
@@ -65,13 +65,13 @@ pub(crate) struct Facts<'a> {
 }
 
 /// Makes a pod's status from the facts.
-pub(crate) fn status(facts: &Facts<'_>) -> PodStatus {
+pub fn status(facts: &Facts<'_>) -> PodStatus {
     let Facts { pod, view, history, now, .. } = facts;
     if let Some((reason, message)) = facts.rejection.as_ref().filter(|_| view.sandboxes().next().is_none()) {
         return rejected(pod, facts.node_addresses, facts.first_seen.wall, reason, message);
     }
     let fate = Fate::of(pod, view, history, facts.first_seen, *now);
-    let sandbox = view.sandboxes().rfind(|sandbox| is_of(sandbox, pod));
+    let sandbox = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
     let ready_sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
     let is_initialized = sandbox.is_some_and(|sandbox| order::is_initialized(pod, sandbox, view, history));
     let seen = Seen { facts, fate, is_initialized };
@@ -126,13 +126,7 @@ fn of_any(pod: &Pod, node_addresses: &[IpAddr]) -> PodStatus {
 }
 
 /// Returns the status of a pod that the node rejects (R-ADM-1). The node may admit it later, when it has changed.
-pub(crate) fn rejected(
-    pod: &Pod,
-    node_addresses: &[IpAddr],
-    first_seen: Timestamp,
-    reason: &str,
-    message: &str,
-) -> PodStatus {
+pub fn rejected(pod: &Pod, node_addresses: &[IpAddr], first_seen: Timestamp, reason: &str, message: &str) -> PodStatus {
     PodStatus {
         phase: Some("Failed".to_owned()),
         reason: Some(reason.to_owned()),
@@ -140,8 +134,4 @@ pub(crate) fn rejected(
         start_time: Some(Time(first_seen)),
         ..of_any(pod, node_addresses)
     }
-}
-
-fn is_of(sandbox: &SandboxInfo, pod: &Pod) -> bool {
-    crate::plan::is_current(sandbox, pod)
 }

@@ -6,7 +6,7 @@ use stanchion_pod::{Container, Pod, PullPolicy, Volume};
 
 /// Use of an image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum ImageFor {
+pub enum ImageFor {
     /// Root file system of the container with this name.
     Container(String),
     /// Files of the volume with this name (R-VOL-11).
@@ -15,16 +15,17 @@ pub(crate) enum ImageFor {
 
 /// An image that a pod needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Need<'a> {
+pub struct Need<'a> {
     /// Use of the image.
     pub of: ImageFor,
     /// Image reference as the user wrote it.
     pub image: &'a str,
+    /// Pull policy of the container or volume.
     pub policy: PullPolicy,
 }
 
 /// Returns the images that a container needs: those that it mounts, each once, and then its own.
-pub(crate) fn needs<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = Need<'a>> {
+pub fn needs<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator<Item = Need<'a>> {
     let mounted: BTreeSet<_> = container.mounts.iter().map(|mount| &mount.volume).collect();
     let own = Need {
         of: ImageFor::Container(container.name.clone()),
@@ -35,7 +36,7 @@ pub(crate) fn needs<'a>(pod: &'a Pod, container: &'a Container) -> impl Iterator
 }
 
 /// Returns the image that the pod needs for a use.
-pub(crate) fn need<'a>(pod: &'a Pod, of: &ImageFor) -> Option<Need<'a>> {
+pub fn need<'a>(pod: &'a Pod, of: &ImageFor) -> Option<Need<'a>> {
     match of {
         ImageFor::Container(name) => needs(pod, pod.container(name)?).last(),
         ImageFor::Volume(name) => of_volume(pod, name),
@@ -43,7 +44,7 @@ pub(crate) fn need<'a>(pod: &'a Pod, of: &ImageFor) -> Option<Need<'a>> {
 }
 
 /// Returns every image that a pod names, as the user wrote it.
-pub(crate) fn references(pod: &Pod) -> impl Iterator<Item = &str> {
+pub fn references(pod: &Pod) -> impl Iterator<Item = &str> {
     let of_volumes = pod.volumes.values().filter_map(|volume| match volume {
         Volume::Image { reference, .. } => Some(reference.as_str()),
         _ => None,
@@ -52,7 +53,7 @@ pub(crate) fn references(pod: &Pod) -> impl Iterator<Item = &str> {
 }
 
 /// Returns the containers that need an image.
-pub(crate) fn users<'a>(pod: &'a Pod, of: &ImageFor) -> impl Iterator<Item = &'a Container> {
+pub fn users<'a>(pod: &'a Pod, of: &ImageFor) -> impl Iterator<Item = &'a Container> {
     pod.all_containers().filter(move |container| match of {
         ImageFor::Container(name) => container.name == *name,
         ImageFor::Volume(name) => container.mounts.iter().any(|mount| mount.volume == *name),

@@ -1,15 +1,16 @@
 //! Outcome of a pod: whether it has ended by itself (R-PH-1, R-PH-4, R-PH-6, R-ADL-1).
 
+use std::time::Instant;
+
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerState, SandboxInfo, labels};
-use tokio::time::Instant;
 
 use super::{history::History, is_current, restart, view::View};
-use crate::clock::{Stamp, after};
+use crate::time::{Stamp, after};
 
 /// Outcome of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub enum Fate {
     /// The pod runs, or is to run.
     Lives,
     /// All containers have exited with code 0.
@@ -44,20 +45,20 @@ impl Fate {
 }
 
 /// Returns when the pod is past its `activeDeadlineSeconds`.
-pub(crate) fn deadline(pod: &Pod, view: &View, history: &History, since: Stamp) -> Option<Instant> {
+pub fn deadline(pod: &Pod, view: &View, history: &History, since: Stamp) -> Option<Instant> {
     let began = started_at(pod, view, history).unwrap_or(since);
     Some(after(history.instant_of(began)?, pod.active_deadline?))
 }
 
 /// Returns when the pod's time began, from its sandboxes: each inherits it from the one before (R-ADL-2).
-pub(crate) fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Stamp> {
+pub fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Stamp> {
     // The time begins anew if a user requested the restart.
     let sandboxes = view.sandboxes().filter(|it| is_current(it, pod) && !history.is_condemned(&it.id));
     sandboxes.map(began).min_by_key(|began| (history.instant_of(*began), began.wall))
 }
 
 /// Returns when the pod's time began, from the label of this sandbox or else from its creation time.
-pub(crate) fn began(sandbox: &SandboxInfo) -> Stamp {
+pub fn began(sandbox: &SandboxInfo) -> Stamp {
     let noted = sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok());
     noted.unwrap_or(sandbox.created_at.into())
 }

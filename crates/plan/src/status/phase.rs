@@ -5,7 +5,7 @@ use stanchion_pod::{
     k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus},
 };
 
-use crate::plan::fate::Fate;
+use crate::fate::Fate;
 
 /// State of a container, as far as the phase depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,7 +15,7 @@ enum Stand {
     Ended,
 }
 
-pub(super) fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> &'static str {
+pub fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> &'static str {
     let is_sidecar = |init: &&ContainerStatus| pod.container(&init.name).is_some_and(|init| init.runs_always());
     let (sidecars, plain): (Vec<_>, Vec<_>) = inits.iter().partition(is_sidecar);
     if matches!(fate, Fate::Expired | Fate::Evicted | Fate::ShutDown)

@@ -7,37 +7,41 @@
 //! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod has ended. [`order`]: init containers first.
 //! - [`together`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. [`garbage`]: removals.
 
-pub(crate) mod fate;
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests need an origin of time"))]
+
+pub mod fate;
 mod garbage;
-pub(crate) mod history;
-pub(crate) mod image;
-pub(crate) mod life;
-pub(crate) mod order;
-pub(crate) mod restart;
-pub(crate) mod stop;
+pub mod history;
+pub mod image;
+pub mod life;
+pub mod observed;
+pub mod order;
+pub mod resources;
+pub mod restart;
+pub mod status;
+pub mod stop;
 #[cfg(test)]
 mod tests;
-pub(crate) mod together;
-pub(crate) mod view;
+pub mod time;
+pub mod together;
+pub mod view;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, SandboxInfo, SandboxState, labels};
 
-use tokio::time::Instant;
-
-use crate::clock::Stamp;
 use fate::Fate;
 use history::{History, ImageState};
 use image::ImageFor;
 use life::Hook;
 use stop::Stop;
+use time::Stamp;
 use view::View;
 
 /// The next step for a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// The step to perform now; `None` if all is as it should be, or the pod waits for something.
     pub action: Option<Action>,
     /// Time to plan again even if nothing happens until then.
@@ -46,7 +50,8 @@ pub(crate) struct Plan {
 
 /// One step. After it the worker observes the backend and makes a new plan.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Action {
+#[expect(missing_docs, reason = "the fields are named after what they hold: the pod's revision, a backend, an id")]
+pub enum Action {
     /// Fetch these images, in the background.
     EnsureImages { revision: Revision, images: Vec<ImageFor> },
     /// Stop containers gracefully: all at once, but sidecars last and in reverse order.
@@ -71,7 +76,7 @@ pub(crate) enum Action {
 
 /// The container to run, with its attempt number and back-off.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Run {
+pub struct Run {
     /// Revision of the pod.
     pub revision: Revision,
     /// Name of the container.
@@ -86,7 +91,7 @@ pub(crate) struct Run {
 
 /// The pod's manifests as the worker knows them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
+pub struct Wanted<'a> {
     /// The pod as the sources have it now; `None` if it is to be removed.
     pub pod: Option<&'a Pod>,
     /// The revision that runs until the wanted one can replace it, if its manifest is known.
@@ -99,15 +104,17 @@ pub(crate) struct Wanted<'a> {
 
 /// A revision and the backend that it was put on.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Running<'a> {
+pub struct Running<'a> {
+    /// The pod of that revision.
     pub pod: &'a Pod,
+    /// Name of the backend.
     pub backend: &'a str,
     /// `true` once it was stopped so that another revision can replace it.
     pub is_stopped: bool,
 }
 
 /// Decides the next step.
-pub(crate) fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
+pub fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
     if let Some(left) = wanted.ending {
         return end(view, history, left);
     }
@@ -384,11 +391,12 @@ fn is_created(container: &ContainerInfo) -> bool {
     container.state == ContainerState::Created
 }
 
-pub(crate) fn is_running(container: &ContainerInfo) -> bool {
+/// Returns whether a container runs, as far as the runtime tells.
+pub fn is_running(container: &ContainerInfo) -> bool {
     matches!(container.state, ContainerState::Running { .. })
 }
 
 /// Returns whether a sandbox was made from this revision of the pod.
-pub(crate) fn is_current(sandbox: &SandboxInfo, pod: &Pod) -> bool {
+pub fn is_current(sandbox: &SandboxInfo, pod: &Pod) -> bool {
     sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
 }

@@ -14,7 +14,7 @@ use stanchion_pod::{
 use stanchion_runtime::{ContainerInfo, ContainerState};
 
 use super::{Facts, resources};
-use crate::plan::{
+use crate::{
     fate::Fate,
     history::{History, ImageState},
     life::{self, Hook},
@@ -23,7 +23,7 @@ use crate::plan::{
 };
 
 /// Inputs of the statuses of a pod's containers.
-pub(super) struct Seen<'a> {
+pub struct Seen<'a> {
     pub facts: &'a Facts<'a>,
     pub fate: Fate,
     /// `true` once its init containers have completed, or started if sidecars.

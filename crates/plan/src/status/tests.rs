@@ -1,6 +1,6 @@
 //! Tests of statuses from observed state.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use stanchion_pod::{
@@ -11,9 +11,11 @@ use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo, SandboxState
 
 use super::{Facts, status};
 use crate::{
-    clock::{Stamp, instant, later, until},
-    observe::Remains,
-    plan::{history::History, life::Life, view::View},
+    history::History,
+    life::Life,
+    observed::Remains,
+    time::{Stamp, later, until},
+    view::View,
 };
 
 fn at(seconds: u64) -> Timestamp {
@@ -81,7 +83,7 @@ impl Scene {
         }
         let remains = Remains { sandboxes: if self.has_sandbox { vec![sandbox] } else { Vec::new() }, containers };
         let view = View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] };
-        let origin = instant();
+        let origin = Instant::now();
         let instant_of = |told: Stamp| origin + until(at(0), told.wall);
         history.see(&[at(0).into()], &view.remains, instant_of);
         status(&Facts {

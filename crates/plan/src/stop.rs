@@ -11,7 +11,8 @@ const LONGEST: u64 = i32::MAX as u64;
 
 /// A container to be stopped.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Stop {
+pub struct Stop {
+    /// Its id in the runtime.
     pub id: ContainerId,
     /// Grace period, which includes the `preStop` hook. Zero kills at once.
     pub grace: Duration,
@@ -38,7 +39,7 @@ impl Stop {
 }
 
 /// Plans to stop all of these, if there are any.
-pub(crate) fn all<'a>(
+pub fn all<'a>(
     backend: &str,
     containers: impl Iterator<Item = &'a ContainerInfo>,
     sandboxes: &[SandboxInfo],

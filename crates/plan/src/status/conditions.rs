@@ -11,14 +11,14 @@ use stanchion_pod::{
 use stanchion_runtime::SandboxState;
 
 use super::Facts;
-use crate::plan::together;
+use crate::together;
 
 /// Condition that the newest manifest is in force. False while a broken edit or a missing image keeps the last good one
 /// running.
 const MANIFEST_IN_FORCE: &str = "stanchion.dev/ManifestInForce";
 
 /// Returns the conditions. The containers are in the manifest's order.
-pub(super) fn conditions(
+pub fn conditions(
     facts: &Facts<'_>,
     phase: &str,
     has_sandbox: bool,

@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, LazyLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, SandboxState, labels};
-use tokio::time::Instant;
 
 use super::{
     Action, Plan, Run, Running, Wanted,
@@ -22,8 +21,8 @@ use super::{
     view::View,
 };
 use crate::{
-    clock::{Stamp, instant, later, until},
-    observe::Remains,
+    observed::Remains,
+    time::{Stamp, later, until},
 };
 
 fn pod(image: &str) -> Pod {
@@ -109,7 +108,7 @@ fn with_image(pod: &Pod) -> History {
 
 /// Returns the `Instant` of a reported time.
 fn instant_of(told: Stamp) -> Instant {
-    static ORIGIN: LazyLock<Instant> = LazyLock::new(instant);
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     *ORIGIN + until(start(), told.wall)
 }
 

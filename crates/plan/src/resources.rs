@@ -1,9 +1,16 @@
 //! Cgroup limits, weights and OOM scores for requests and limits, by a kubelet's arithmetic (R-RES).
 
-use std::{fs, sync::OnceLock};
-
 use stanchion_pod::{Container, Pod, QosClass, Resources};
 use stanchion_runtime::{HugepageLimit, LinuxResources};
+
+/// The node, as far as a pod's numbers depend on it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Machine<'a> {
+    /// Its memory, bytes.
+    pub memory: u64,
+    /// Its sizes of huge pages, bytes.
+    pub hugepage_sizes: &'a [u64],
+}
 
 /// Length of a CPU quota period, µs.
 const CPU_PERIOD: u64 = 100_000;
@@ -15,7 +22,7 @@ const GUARANTEED: i64 = -997;
 const BEST_EFFORT: i64 = 1000;
 
 /// Returns the pod's cgroup below a backend's root, by QoS class (R-RES-2).
-pub(super) fn cgroup(pod: &Pod) -> String {
+pub fn cgroup(pod: &Pod) -> String {
     match pod.qos {
         QosClass::Guaranteed => format!("pod{}", pod.uid),
         QosClass::Burstable => format!("burstable/pod{}", pod.uid),
@@ -24,23 +31,26 @@ pub(super) fn cgroup(pod: &Pod) -> String {
 }
 
 /// Returns limits and weights of the pod's cgroup (R-RES-13).
-pub(super) fn of_pod(pod: &Pod, pids_limit: Option<i64>) -> LinuxResources {
-    LinuxResources { pids_limit, ..numbers(&pod.total) }
+pub fn of_pod(pod: &Pod, pids_limit: Option<i64>, machine: Machine<'_>) -> LinuxResources {
+    LinuxResources { pids_limit, ..numbers(&pod.total, machine) }
 }
 
 /// Returns limits and weights of a container. The pod's own `resources` bound it where it has no limits itself
 /// (R-RES-19).
-pub(crate) fn of_container(pod: &Pod, container: &Container, memory_capacity: u64) -> LinuxResources {
+pub fn of_container(pod: &Pod, container: &Container, machine: Machine<'_>) -> LinuxResources {
     let mut resources = container.resources.clone();
     if let Some(of_pod) = &pod.resources {
         resources.cpu_limit = resources.cpu_limit.or(of_pod.cpu_limit);
         resources.memory_limit = resources.memory_limit.or(of_pod.memory_limit);
     }
-    LinuxResources { oom_score_adj: Some(oom_score_adj(pod, container, memory_capacity)), ..numbers(&resources) }
+    LinuxResources {
+        oom_score_adj: Some(oom_score_adj(pod, container, machine.memory)),
+        ..numbers(&resources, machine)
+    }
 }
 
 /// Converts requests and limits to cgroup values (R-RES-10, R-RES-11, R-RES-14, R-RES-17).
-fn numbers(resources: &Resources) -> LinuxResources {
+fn numbers(resources: &Resources, machine: Machine<'_>) -> LinuxResources {
     let some = |value: Option<u64>| value.filter(|value| *value > 0);
     let quota = some(resources.cpu_limit).map(|milli| (milli.saturating_mul(CPU_PERIOD) / 1000).max(LEAST_QUOTA));
     LinuxResources {
@@ -48,7 +58,7 @@ fn numbers(resources: &Resources) -> LinuxResources {
         cpu_quota: quota.and_then(|quota| i64::try_from(quota).ok()),
         cpu_period: quota.map(|_| CPU_PERIOD),
         memory_limit: some(resources.memory_limit).and_then(|bytes| i64::try_from(bytes).ok()),
-        hugepage_limits: hugepages(resources, hugepage_sizes()),
+        hugepage_limits: hugepages(resources, machine.hugepage_sizes),
         ..LinuxResources::default()
     }
 }
@@ -72,18 +82,6 @@ fn page_size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
     let unit = UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
-}
-
-/// Returns the sizes of the node's huge pages, bytes.
-fn hugepage_sizes() -> &'static [u64] {
-    static SIZES: OnceLock<Vec<u64>> = OnceLock::new();
-    SIZES.get_or_init(|| {
-        let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
-        let size = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
-        let mut sizes: Vec<_> = entries.filter_map(|it| Some(size(it.file_name().to_str()?)? << 10)).collect();
-        sizes.sort_unstable();
-        sizes
-    })
 }
 
 /// Returns the `oom_score_adj` of a container: the kernel kills higher ones first (R-RES-16).
@@ -127,7 +125,7 @@ fn is_sidecar(pod: &Pod, container: &Container) -> bool {
 mod tests {
     use super::*;
 
-    const NODE: u64 = 24 << 30;
+    const NODE: Machine<'_> = Machine { memory: 24 << 30, hugepage_sizes: &[2 << 20] };
 
     fn pod(spec: &str) -> Pod {
         let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a, uid: u-1}}\nspec: {spec}\n");
@@ -142,7 +140,7 @@ mod tests {
                        image: a, resources: {limits: {memory: 50Mi}}}, {name: none, image: a}]}",
         );
         assert_eq!(cgroup(&pod), "burstable/podu-1", "R-RES-2");
-        let whole = of_pod(&pod, Some(1024));
+        let whole = of_pod(&pod, Some(1024), NODE);
         assert_eq!((whole.cpu_shares, whole.cpu_quota, whole.memory_limit), (Some(102), None, None), "R-RES-13");
         assert_eq!(whole.pids_limit, Some(1024), "R-RES-18");
         let numbers = |index: usize| {
@@ -162,7 +160,7 @@ mod tests {
                        resources: {limits: {cpu: 100m, memory: 20Mi}}}]}",
         );
         assert_eq!(cgroup(&pod), "podu-1", "R-RES-2");
-        let whole = of_pod(&pod, None);
+        let whole = of_pod(&pod, None, NODE);
         assert_eq!((whole.cpu_shares, whole.cpu_quota, whole.cpu_period), (Some(307), Some(30_000), Some(100_000)));
         assert_eq!(whole.memory_limit, Some(60 << 20), "R-RES-13");
         let main = of_container(&pod, &pod.containers[0], NODE);
@@ -190,7 +188,7 @@ mod tests {
         assert_eq!(of_container(&pod, &pod.containers[0], NODE).oom_score_adj, Some(1000), "R-RES-16");
         let critical = self::pod("{priorityClassName: system-node-critical, containers: [{name: main, image: a}]}");
         assert_eq!(of_container(&critical, &critical.containers[0], NODE).oom_score_adj, Some(-997), "R-ID-16");
-        assert_eq!(of_pod(&pod, None).cpu_shares, Some(2));
+        assert_eq!(of_pod(&pod, None, NODE).cpu_shares, Some(2));
     }
 
     #[test]

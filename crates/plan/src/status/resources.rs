@@ -7,7 +7,7 @@ use stanchion_pod::{
     k8s_openapi::{api::core::v1::ResourceRequirements, apimachinery::pkg::api::resource::Quantity},
 };
 
-use crate::worker::resources::of_container;
+use crate::resources::{Machine, of_container};
 
 /// Largest CPU limit and request, in millicores, that the kernel raises to its minimum: a kubelet shows the manifest's.
 const LEAST_LIMIT: u64 = 10;
@@ -15,9 +15,9 @@ const LEAST_REQUEST: u64 = 2;
 
 /// Returns the manifest's resources with the kernel's values: these are rounded, and come from the pod's own resources
 /// where the container has none. A list that the manifest leaves out or empty stays so.
-pub(super) fn in_force(pod: &Pod, container: &Container, mut given: ResourceRequirements) -> ResourceRequirements {
+pub fn in_force(pod: &Pod, container: &Container, mut given: ResourceRequirements) -> ResourceRequirements {
     // The node's memory affects no value that is shown.
-    let numbers = of_container(pod, container, 0);
+    let numbers = of_container(pod, container, Machine::default());
     let is_some = |list: &&mut BTreeMap<String, Quantity>| !list.is_empty();
     if let Some(limits) = given.limits.as_mut().filter(is_some) {
         let positive = |number: i64| u64::try_from(number).ok().filter(|number| *number > 0);

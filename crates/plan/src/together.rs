@@ -1,10 +1,9 @@
 //! `RestartAllContainers`: the exit of one container restarts all of them, in the same sandbox (R-RSP-4).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stanchion_pod::{Container, Pod, RestartAction};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
-use tokio::time::Instant;
 
 use super::{
     Action, Plan,
@@ -15,13 +14,13 @@ use super::{
 };
 
 /// Returns whether a pod has a rule with this action.
-pub(crate) fn is_possible(pod: &Pod) -> bool {
+pub fn is_possible(pod: &Pod) -> bool {
     let mut rules = pod.all_containers().filter_map(|container| container.restart.as_ref()).flat_map(|own| &own.rules);
     rules.any(|rule| rule.action == RestartAction::Pod)
 }
 
 /// Returns the exited container that triggers the restart.
-pub(crate) fn trigger<'a>(pod: &Pod, live: &SandboxInfo, view: &'a View) -> Option<Instance<'a>> {
+pub fn trigger<'a>(pod: &Pod, live: &SandboxInfo, view: &'a View) -> Option<Instance<'a>> {
     let asks = |container: &Container| {
         let newest = view.newest(pod, &container.name).filter(|newest| newest.sandbox.id == live.id)?;
         let ContainerState::Exited { code, .. } = newest.container.state else { return None };
@@ -32,7 +31,7 @@ pub(crate) fn trigger<'a>(pod: &Pod, live: &SandboxInfo, view: &'a View) -> Opti
 
 /// Plans to kill and remove all containers, the trigger last: while it exists the work is not done, even if the agent
 /// restarts. Then only the attempt numbers are left, and the containers start in order again.
-pub(crate) fn next(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Option<Plan> {
+pub fn next(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Option<Plan> {
     if !is_possible(pod) {
         return None;
     }

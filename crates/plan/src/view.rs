@@ -6,11 +6,11 @@ use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, SandboxId, SandboxInfo};
 
 use super::{is_current, is_running};
-use crate::observe::Remains;
+use crate::observed::Remains;
 
 /// One pod in the latest observations.
 #[derive(Clone, Debug)]
-pub(crate) struct View {
+pub struct View {
     /// Name of the pod's own backend, or of its fallback.
     pub home: String,
     /// Sandboxes and containers of the pod, by backend.
@@ -19,8 +19,10 @@ pub(crate) struct View {
 
 /// One instance of a container, with its sandbox.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Instance<'a> {
+pub struct Instance<'a> {
+    /// The container.
     pub container: &'a ContainerInfo,
+    /// The sandbox that it is in.
     pub sandbox: &'a SandboxInfo,
 }
 

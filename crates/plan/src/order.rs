@@ -6,7 +6,7 @@ use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
 use super::{history::History, life, restart, view::View};
 
 /// Returns the containers that are to be started and whose turn it is, in order.
-pub(crate) fn next<'a>(pod: &'a Pod, live: &SandboxInfo, view: &View, history: &History) -> Vec<&'a Container> {
+pub fn next<'a>(pod: &'a Pod, live: &SandboxInfo, view: &View, history: &History) -> Vec<&'a Container> {
     let reached = reached(pod, live, view, history);
     let wants = |container: &&Container| {
         let newest = view.newest(pod, &container.name);
@@ -26,7 +26,7 @@ pub(crate) fn next<'a>(pod: &'a Pod, live: &SandboxInfo, view: &View, history: &
 }
 
 /// Returns whether all init containers have completed, or started if sidecars, in this sandbox.
-pub(crate) fn is_initialized(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> bool {
+pub fn is_initialized(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> bool {
     reached(pod, live, view, history) == pod.init_containers.len()
 }
 

@@ -1,13 +1,12 @@
 //! Restart policy and back-off of containers.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stanchion_pod::{Container, Pod, RestartAction, RestartPolicy};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxState, labels};
-use tokio::time::Instant;
 
 use super::{history::History, view::Instance};
-use crate::clock::after;
+use crate::time::after;
 
 /// Back-off after the second exit; the first restart is immediate (R-BCK-1).
 const FIRST: Duration = Duration::from_secs(10);
@@ -17,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(300);
 const RESET: Duration = Duration::from_secs(600);
 
 /// Returns whether a container is to run and does not (R-RSP-1, R-RSP-3, R-SYNC-6).
-pub(crate) fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_>>, history: &History) -> bool {
+pub fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_>>, history: &History) -> bool {
     let Some(newest) = newest else { return true };
     if is_asked(newest, history) {
         return true;
@@ -30,13 +29,13 @@ pub(crate) fn wants_start(pod: &Pod, container: &Container, newest: Option<&Inst
 }
 
 /// Returns whether a user requested a restart of this instance.
-pub(crate) fn is_asked(newest: &Instance<'_>, history: &History) -> bool {
+pub fn is_asked(newest: &Instance<'_>, history: &History) -> bool {
     history.is_to_restart(&newest.container.id) || history.is_condemned(&newest.sandbox.id)
 }
 
 /// Returns whether a container with this exit code is started again: its own rules and policy come before the pod's
 /// (R-RSP-1). An init container that succeeded never is (R-INIT-1), a sidecar always (R-RSP-2).
-pub(crate) fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> bool {
+pub fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> bool {
     let is_init = pod.init_containers.iter().any(|init| init.name == container.name);
     if is_init && !container.runs_always() && code == Some(0) {
         return false;
@@ -52,13 +51,13 @@ pub(crate) fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> b
 }
 
 /// Returns the action of the first restart rule that matches this exit code (R-RSP-1).
-pub(crate) fn rule(container: &Container, code: Option<i32>) -> Option<RestartAction> {
+pub fn rule(container: &Container, code: Option<i32>) -> Option<RestartAction> {
     let mut rules = container.restart.iter().flat_map(|own| &own.rules);
     rules.find(|rule| code.is_some_and(|code| rule.matches(code))).map(|rule| rule.action)
 }
 
 /// Returns when a container may start; `None` means at once.
-pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
+pub fn due(container: &Container, newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let failed = history.start_failure(&container.name).map(|failure| failure.next_try);
     [crash_due(newest, history), failed].into_iter().flatten().max()
 }
@@ -68,17 +67,17 @@ pub(crate) fn due(container: &Container, newest: Option<&Instance<'_>>, history:
 const ANNOUNCED: Duration = Duration::from_secs(1);
 
 /// Returns whether a restart is so near that the status shows the back-off rather than the failure.
-pub(crate) fn is_near(due: Instant, now: Instant) -> bool {
+pub fn is_near(due: Instant, now: Instant) -> bool {
     due <= after(now, ANNOUNCED)
 }
 
 /// Returns when the shown status of a waiting container changes next.
-pub(crate) fn next_shown(due: Instant, now: Instant) -> Instant {
+pub fn next_shown(due: Instant, now: Instant) -> Instant {
     if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(ANNOUNCED)) }
 }
 
 /// Returns when the back-off after the container's latest exit is over.
-pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
+pub fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let newest = newest?;
     // A container that was lost with its sandbox did not crash.
     if is_asked(newest, history) || newest.sandbox.state != SandboxState::Ready {
@@ -91,7 +90,7 @@ pub(crate) fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Opt
 
 /// Returns the back-off before the restart of this instance, from the label that it was created with (R-BCK-1,
 /// R-BCK-2).
-pub(crate) fn backoff(container: &ContainerInfo, history: &History) -> Duration {
+pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
     let noted = container.labels.get(labels::BACKOFF_SECONDS).and_then(|seconds| seconds.parse().ok());
     match container.state {
         ContainerState::Exited { finished_at: Some(finished), .. }
@@ -104,7 +103,7 @@ pub(crate) fn backoff(container: &ContainerInfo, history: &History) -> Duration 
 }
 
 /// Returns the back-off to label the instance after `last` with: the one before that instance's own restart.
-pub(crate) fn next_backoff(last: Option<&ContainerInfo>, history: &History) -> Duration {
+pub fn next_backoff(last: Option<&ContainerInfo>, history: &History) -> Duration {
     match last.map(|last| backoff(last, history)) {
         None => Duration::ZERO,
         Some(Duration::ZERO) => FIRST,

@@ -3,13 +3,12 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, ErrorKind, SandboxId, SandboxInfo, labels};
-use tokio::time::Instant;
 
 use super::{
     fate,
@@ -17,8 +16,8 @@ use super::{
     life::Life,
 };
 use crate::{
-    clock::{Stamp, after, until},
-    observe::Remains,
+    observed::Remains,
+    time::{Stamp, after, until},
 };
 
 /// First and longest wait after a failure that will not pass by itself (R-IMG-4, R-LOOP-3).
@@ -31,7 +30,7 @@ const SHOWN: Duration = Duration::from_secs(1);
 
 /// Memory of one pod's tries.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct History {
+pub struct History {
     images: HashMap<(Revision, ImageFor), ImageState>,
     starts: HashMap<String, Failure>,
     unstarted: HashMap<ContainerId, Unstarted>,
@@ -54,7 +53,7 @@ pub(crate) struct History {
 
 /// Latest known instance of a container, even if the runtime has forgotten it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Attempt {
+pub struct Attempt {
     /// Attempt number: 0 for the first instance.
     pub attempt: u32,
     /// Back-off to label the next instance with.
@@ -63,14 +62,16 @@ pub(crate) struct Attempt {
 
 /// Failed start of a created container: error and time.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Unstarted {
+pub struct Unstarted {
+    /// The runtime's error.
     pub message: String,
+    /// Time of the failed start.
     pub at: Timestamp,
 }
 
 /// State of an image, for one use in one revision.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) enum ImageState {
+pub enum ImageState {
     /// Not requested yet.
     #[default]
     Unknown,
@@ -102,7 +103,7 @@ impl ImageState {
 
 /// A failed try.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// Reason for the container status, e.g. `ErrImagePull`.
     pub reason: &'static str,
     /// Message of the error.

@@ -11,7 +11,7 @@ use super::{history::History, restart};
 /// Hook and probe state of one container instance, which the runtime does not know. Kept on the node for the next
 /// agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Life {
+pub struct Life {
     /// State of the `postStart` hook.
     #[serde(default)]
     pub hook: Hook,
@@ -31,7 +31,7 @@ pub(crate) struct Life {
 
 /// State of a `postStart` hook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Hook {
+pub enum Hook {
     /// Not begun.
     #[default]
     Pending,
@@ -50,7 +50,7 @@ pub(crate) enum Hook {
 
 /// Kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum ProbeKind {
+pub enum ProbeKind {
     /// Startup probe: until it succeeds the other probes wait, and the container has not started.
     Startup,
     /// Liveness probe: when it fails the container is restarted.
@@ -80,11 +80,12 @@ impl ProbeKind {
 }
 
 /// Returns whether a container has hook or probe state to keep.
-pub(crate) fn is_noted(container: &Container) -> bool {
+pub fn is_noted(container: &Container) -> bool {
     container.post_start.is_some() || has_probes(container)
 }
 
-pub(crate) fn has_probes(container: &Container) -> bool {
+/// Returns whether a container has a probe of any kind.
+pub fn has_probes(container: &Container) -> bool {
     container.startup.is_some() || container.liveness.is_some() || container.readiness.is_some()
 }
 
@@ -93,23 +94,23 @@ fn runs(info: &ContainerInfo) -> bool {
 }
 
 /// Returns whether a container runs and its `postStart` hook has completed (R-HOOK-1).
-pub(crate) fn is_up(container: &Container, info: &ContainerInfo, history: &History) -> bool {
+pub fn is_up(container: &Container, info: &ContainerInfo, history: &History) -> bool {
     runs(info) && (container.post_start.is_none() || history.life(&info.id).hook == Hook::Done)
 }
 
 /// Returns whether a container is up and its startup probe, if it has one, has succeeded (R-CS-7, R-PRB-6).
-pub(crate) fn is_started(container: &Container, info: &ContainerInfo, history: &History) -> bool {
+pub fn is_started(container: &Container, info: &ContainerInfo, history: &History) -> bool {
     is_up(container, info, history) && (container.startup.is_none() || history.life(&info.id).startup == Some(true))
 }
 
 /// Returns whether a container has started and its readiness probe, if it has one, has succeeded (R-CS-6, R-PRB-2).
-pub(crate) fn is_ready(container: &Container, info: &ContainerInfo, history: &History) -> bool {
+pub fn is_ready(container: &Container, info: &ContainerInfo, history: &History) -> bool {
     is_started(container, info, history)
         && (container.readiness.is_none() || history.life(&info.id).readiness == Some(true))
 }
 
 /// Returns why a running container must be stopped: the event's message, and the grace period if it is not the pod's.
-pub(crate) fn verdict(
+pub fn verdict(
     pod: &Pod,
     container: &Container,
     info: &ContainerInfo,
