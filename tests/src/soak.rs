@@ -100,7 +100,7 @@ pub fn run(options: &Options, stop: &dyn Fn() -> bool) -> Result<Report> {
     let result = soak.run(stop);
     if let Err(error) = result {
         // The harness could not go on; faults of the agent before that count too.
-        soak.fault(format!("the run broke off: {error:#}"));
+        soak.fault(format!("the run stopped early: {error:#}"));
     }
     soak.finish()
 }

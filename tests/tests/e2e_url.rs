@@ -50,7 +50,7 @@ fn served(node: &Node, site: &Site) -> Result<Running> {
 fn server_gone(node: &mut Node, site: &mut Site, web: &Running) -> Result<()> {
     println!("the server goes");
     site.stop();
-    node.await_said(&["get", "pods"], &[&site.url(), "connection refused", "its pods run on as they are"])?;
+    node.await_said(&["get", "pods"], &[&site.url(), "connection refused", "its pods keep running unchanged"])?;
     node.await_said(&["describe", "pod", &on_node("web")], &["connection refused"])?;
     untouched(node, web)?;
     println!("... which keeps nothing from files waiting");

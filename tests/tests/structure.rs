@@ -15,7 +15,7 @@ use stanchion_tests::{limits, rules::Proof, tools::workspace_dir as root};
 const LINES: usize = 600;
 
 /// Crates of the workspace that each crate may depend on. For plugins see [`allowed`].
-const INSIDE: [(&str, &[&str]); 12] = [
+const INSIDE: [(&str, &[&str]); 13] = [
     ("stanchion-pod", &[]),
     ("stanchion-runtime", &[]),
     ("stanchion-plan", &["stanchion-pod", "stanchion-runtime"]),
@@ -24,12 +24,17 @@ const INSIDE: [(&str, &[&str]); 12] = [
     ("stanchion-untrusted", &[]),
     ("stanchion-sdk", &["stanchion-abi", "stanchion-runtime", "stanchion-untrusted"]),
     ("stanchion-loader", &["stanchion-abi", "stanchion-runtime"]),
-    ("stanchion-agent", &["stanchion-plan", "stanchion-pod", "stanchion-runtime", "stanchion-untrusted"]),
+    ("stanchion-board", &["stanchion-pod", "stanchion-runtime", "stanchion-untrusted"]),
+    (
+        "stanchion-agent",
+        &["stanchion-board", "stanchion-plan", "stanchion-pod", "stanchion-runtime", "stanchion-untrusted"],
+    ),
     (
         "stanchion",
         &[
             "stanchion-abi",
             "stanchion-agent",
+            "stanchion-board",
             "stanchion-loader",
             "stanchion-pod",
             "stanchion-runtime",

@@ -84,9 +84,9 @@ fn build_target(work: &Path) -> Result<std::path::PathBuf> {
 /// Returns the compiler's host triple.
 fn host() -> Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("cannot start rustc")?;
-    let text = String::from_utf8(output.stdout).context("rustc says what is no text")?;
+    let text = String::from_utf8(output.stdout).context("the output of rustc is not UTF-8")?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
-    Ok(host.context("rustc does not say its host")?.to_owned())
+    Ok(host.context("rustc prints no host triple")?.to_owned())
 }
 
 /// Returns a libFuzzer dictionary: the Pod's field names, and YAML syntax.

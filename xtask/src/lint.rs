@@ -1,6 +1,6 @@
 //! `cargo xtask lint`: checks formatting, dependencies and lints; skips checks whose tools are not installed.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{build, deps, say};
 
@@ -9,7 +9,8 @@ pub fn run() -> Result<()> {
     deps::ensure_all()?;
     formatting()?;
     dependencies()?;
-    clippy()
+    clippy()?;
+    documentation()
 }
 
 /// Checks formatting.
@@ -21,6 +22,19 @@ pub fn formatting() -> Result<()> {
 pub fn clippy() -> Result<()> {
     let how = "rustup component add clippy";
     check("clippy", how, &["clippy"], &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
+}
+
+/// Builds the documentation as it is published, and with private items: a link that leads nowhere is an error.
+pub fn documentation() -> Result<()> {
+    let published = ["doc", "--workspace", "--no-deps"];
+    let whole = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+    for (arguments, denied) in [(&published[..], "private_intra_doc_links"), (&whole[..], "broken_intra_doc_links")] {
+        say(format!("cargo {}", arguments.join(" ")));
+        let mut command = build::cargo(arguments)?;
+        let status = command.env("RUSTDOCFLAGS", format!("-D rustdoc::{denied}")).status().context("cannot start cargo")?;
+        ensure!(status.success(), "the documentation has links that lead nowhere ({status})");
+    }
+    Ok(())
 }
 
 /// Checks licences, sources and versions of dependencies (`deny.toml`). Advisories are left out, because their database

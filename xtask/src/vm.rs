@@ -89,7 +89,7 @@ fn boot(image: &Image, script: &str, keeps: bool) -> Result<bool> {
     let script = format!("{BEGIN}{script}").replace("WORKSPACE", &tools::workspace_dir().display().to_string());
     fs::write(share.join("run"), script).context("cannot write the script")?;
     let status = emulator(image, &share, keeps)?.status().context("cannot start qemu")?;
-    ensure!(status.success(), "the machine did not come to its end within {LIMIT} s ({status})");
+    ensure!(status.success(), "the machine did not shut down within {LIMIT} s ({status})");
     let read = |file: &str| fs::read_to_string(share.join(file)).with_context(|| format!("cannot read {file}"));
     print!("{}", read("out")?);
     Ok(read("status")?.trim() == "0")

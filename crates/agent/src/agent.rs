@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use stanchion_board::{Board, EventLog, Subject, keep, view::NodeView};
 use stanchion_pod::Capacity;
 use stanchion_runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -10,12 +11,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::Admission,
     backends::Backend,
-    board::Board,
     clock::Clock,
     config::AgentConfig,
     credentials::Providers,
     desired::{Desired, Reached},
-    events::{EventLog, Subject},
     handle::{Handle, Request},
     id_ranges::IdRanges,
     images::{Collector, Images, Prune, Record},
@@ -31,7 +30,6 @@ use crate::{
     supervisor::Supervisor,
     survivors::Survivors,
     sweep,
-    view::NodeView,
 };
 
 /// Time that the steps under way have to end when the agent stops.
@@ -68,6 +66,7 @@ impl<R: Runtime> Agent<R> {
         let capacity = node::capacity();
         let room = Room::of_node(config.max_pods, &capacity, config.state_dir.clone());
         let node = NodeView { capacity: room.capacity(), ..node };
+        let clock = Clock::System;
         let (send, requests) = mpsc::channel(64);
         let prune = |backend: &Backend<R>| {
             let (send, prunes) = mpsc::channel(4);
@@ -75,10 +74,10 @@ impl<R: Runtime> Agent<R> {
         };
         let (pruners, prunes): (Vec<_>, _) = backends.iter().map(prune).unzip();
         let handle = Handle {
-            board: Arc::new(Board::new(node)),
-            events: Arc::default(),
+            board: Arc::new(Board::new(node, first_revision(clock))),
+            events: Arc::new(EventLog::new(move || clock.now())),
             removed: Arc::new(Removed::new(&config.state_dir, config.remembered)),
-            clock: Clock::System,
+            clock,
             pulse: Arc::default(),
             backends: backends.into(),
             requests: send,
@@ -90,7 +89,7 @@ impl<R: Runtime> Agent<R> {
             handle,
             requests,
             prunes,
-            clock: Clock::System,
+            clock,
             node_addresses: (watch::Sender::new(node::addresses(&[])), true),
             capacity,
             room,
@@ -102,7 +101,7 @@ impl<R: Runtime> Agent<R> {
     #[must_use]
     pub fn with_clock(mut self, clock: Clock) -> Self {
         (self.clock, self.handle.clock) = (clock, clock);
-        self.handle.events = Arc::new(EventLog::with_clock(clock));
+        self.handle.events = Arc::new(EventLog::new(move || clock.now()));
         self
     }
 
@@ -134,16 +133,25 @@ impl<R: Runtime> Agent<R> {
         // A child: a panic stops the agent's tasks without telling the caller to stop too.
         let token = shutdown.child_token();
         let supervisor = Supervisor::new(token.clone());
+        // It ends after the others, and keeps their last events too.
+        let journal = Supervisor::new(CancellationToken::new());
+        let directory = self.config.state_dir.join("events");
+        journal.spawn("events", keep(Arc::clone(&self.handle.events), directory, journal.shutdown().clone()));
         let desired = self.start(&supervisor);
         let ended = tokio::select! {
-            // *Cancel-safe:* both only wait.
+            // *Cancel-safe:* all only wait.
             () = shutdown.cancelled() => Ok(()),
             name = supervisor.panicked() => Err(RunError::Panicked(name)),
+            name = journal.panicked() => Err(RunError::Panicked(name)),
         };
         token.cancel();
         drop(desired);
         if !supervisor.drain(DRAIN).await {
-            tracing::warn!(limit = ?DRAIN, "some steps did not end in time; the next start looks at what came of them");
+            tracing::warn!(limit = ?DRAIN, "some steps did not end in time; the next start checks their results");
+        }
+        journal.shutdown().cancel();
+        if !journal.drain(DRAIN).await {
+            tracing::warn!(limit = ?DRAIN, "the latest events could not be written in time");
         }
         ended
     }
@@ -218,6 +226,11 @@ impl<R: Runtime> Agent<R> {
         }
         desired
     }
+}
+
+/// Returns the board's first revision: the time of day in ms, which rises from one start of the agent to the next.
+fn first_revision(clock: Clock) -> u64 {
+    u64::try_from(clock.now().as_millisecond()).unwrap_or(0)
 }
 
 /// Reports what is wrong with the credential providers before the first pull.

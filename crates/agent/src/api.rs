@@ -3,12 +3,9 @@
 //! # Layout
 //! - [`serve`]: the server. [`show`]: state, once or on every change. [`act`]: restart, prune. [`exec`], [`log`]:
 //!   streams.
-//! - [`frame`]: how an exec's streams share one connection; used on both ends.
 
 mod act;
 mod exec;
-pub mod frame;
-pub use exec::ExecOptions;
 mod log;
 mod show;
 
@@ -19,6 +16,7 @@ use axum::{
     routing::{get, post},
 };
 use serde_json::json;
+use stanchion_board::view::PodView;
 use stanchion_pod::PodKey;
 use stanchion_runtime::Runtime;
 use tokio::net::UnixListener;
@@ -28,7 +26,6 @@ use crate::{
     handle::Handle,
     limits::{API_CONNECTIONS, API_STREAMS},
     listener::{self, Life, Stream},
-    view::PodView,
 };
 
 /// Serves the local API until `shutdown`.

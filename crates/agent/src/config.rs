@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use hyper::HeaderMap;
-use stanchion_runtime::OnReturn;
+pub use stanchion_plan::place::{DefaultBackend, Failover};
 
 use crate::url::Url;
 
@@ -199,30 +199,4 @@ pub struct Kubelet {
     pub runtime_state: Vec<PathBuf>,
     /// Its `--lock-file`, if it has one; the agent holds the lock while the pods run here.
     pub lock_file: Option<PathBuf>,
-}
-
-/// Backend of pods without `runtimeClassName`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DefaultBackend {
-    /// The backend of this name.
-    Named(String),
-    /// The first healthy one, in the configuration's order.
-    Auto,
-}
-
-/// Failover of pods from a backend that is away to another: of those with `restartPolicy: Always` and without
-/// `runtimeClassName`, once none of their processes lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Failover {
-    /// Time for which the backend must have been away.
-    pub after: Duration,
-    /// Where the pods run when the backend is back.
-    pub on_return: OnReturn,
-}
-
-impl Default for Failover {
-    /// Waits longer than a daemon takes to be restarted or upgraded.
-    fn default() -> Self {
-        Self { after: Duration::from_secs(10), on_return: OnReturn::Stay }
-    }
 }

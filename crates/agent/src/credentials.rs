@@ -19,7 +19,7 @@ use stanchion_pod::{Credential, credentials_in};
 use stanchion_runtime::RegistryAuth;
 use tokio::sync::Semaphore;
 
-use crate::{config::CredentialProviders, reference::repository};
+use crate::{blocking::blocking, config::CredentialProviders, reference::repository};
 use plugin::{Answer, Key};
 use settings::{Provider, Settings};
 
@@ -131,8 +131,7 @@ impl Providers {
 
 /// Reads the settings. This is done for each pull: an edit needs no restart.
 async fn read(places: CredentialProviders) -> Settings {
-    let read = tokio::task::spawn_blocking(move || settings::read(&places.config)).await;
-    read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(move || settings::read(&places.config)).await
 }
 
 #[cfg(test)]

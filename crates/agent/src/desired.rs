@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use stanchion_plan::reason::Because;
 use stanchion_pod::{ObjectKey, Objects, Pod, PodKey};
 
 /// The pods that the sources want, by name.
@@ -42,7 +43,7 @@ pub struct DesiredPod {
     /// The reason why the present content of that manifest is not in force, or cannot be read; the pod is then the last good one.
     pub stale: Option<Arc<str>>,
     /// Reason and message if there is no room for the pod on the node. The reconciler sets them, not a source.
-    pub no_room: Option<(&'static str, String)>,
+    pub no_room: Option<Because>,
 }
 
 impl DesiredPod {

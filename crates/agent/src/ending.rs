@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use stanchion_board::{Board, view::PodView};
 use stanchion_pod::k8s_openapi::api::core::v1::{Pod, PodSpec};
 
-use crate::{board::Board, clock::timeout_at, config::NodeShutdown, handle::Handle, view::PodView};
+use crate::{clock::timeout_at, config::NodeShutdown, handle::Handle};
 
 /// Time for killing the pods that have not ended in time.
 const KILL: Duration = Duration::from_secs(2);

@@ -3,20 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use stanchion_board::{
+    Board, EventLog,
+    view::{PruneView, RemovedView},
+};
 use stanchion_pod::PodKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::{
-    backends::Backend,
-    board::Board,
-    clock::Clock,
-    ending::Ending,
-    events::EventLog,
-    health::Pulse,
-    images::Prune,
-    removed::Removed,
-    view::{PruneView, RemovedView},
-};
+use crate::{backends::Backend, clock::Clock, ending::Ending, health::Pulse, images::Prune, removed::Removed};
 
 /// Handle of the running agent. Cheap to clone.
 #[derive(Debug)]

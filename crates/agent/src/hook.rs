@@ -2,13 +2,11 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use stanchion_board::{EventLog, Subject};
 use stanchion_pod::{Hook, PodKey, TargetPort};
 use stanchion_runtime::{ContainerId, Descendants, Runtime};
 
-use crate::{
-    contact::{exec, http, tls::PLAIN, user_agent},
-    events::{EventLog, Subject},
-};
+use crate::contact::{exec, http, tls::PLAIN, user_agent};
 
 /// Time limit of a request. Kubernetes sets none for hooks, but a server that never answers is as good as none.
 const REQUEST: Duration = Duration::from_secs(120);

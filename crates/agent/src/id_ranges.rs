@@ -31,7 +31,7 @@ pub(crate) enum RangeError {
     Unlike { users: String, groups: String },
     #[error("the users of the node that user {OWNER} has are not usable: {found:?}; {WAY_OUT}")]
     Unusable { found: String },
-    #[error("all {0} ranges of users are taken by other pods; allow more pods (agent.max_pods), or remove one")]
+    #[error("all {0} UID/GID ranges are in use by other pods; allow more pods (agent.max_pods), or remove one")]
     NoneLeft(u32),
     #[error("cannot read which users of the node a pod has, from {}", path.display())]
     Read { path: PathBuf, source: io::Error },

@@ -6,12 +6,12 @@
 //! - [`source`]: manifest directories and URLs → what is [`desired`].
 //! - [`observe`]: the pods in each backend, as of the latest look.
 //! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
-//! - [`stanchion_plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and [`env`], if
-//!   the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it ([`room`]).
+//! - [`stanchion_plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and
+//!   [`env`], if the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it
+//!   ([`room`]).
 //! - [`credentials`]: registry credentials from plugins on the node.
 //! - [`probe`], [`hook`]: probes and lifecycle hooks, by way of [`contact`]; [`url`]: addresses of servers.
-//! - [`status`] → [`board`]: the status that is shown, with [`events`]; [`view`] has its types. [`removed`]: removed
-//!   pods.
+//! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events. [`removed`]: removed pods.
 //! - [`ending`]: the end of the pods when the node shuts down.
 //! - [`sweep`]: removal of files that belong to no pod. [`preload`]: image archives. [`survivors`]: pods with
 //!   processes.
@@ -25,7 +25,7 @@ mod admission;
 mod agent;
 pub mod api;
 pub mod backends;
-pub mod board;
+mod blocking;
 mod clock;
 pub mod config;
 mod contact;
@@ -33,7 +33,6 @@ mod credentials;
 pub mod desired;
 mod ending;
 mod env;
-pub mod events;
 mod files;
 pub mod handle;
 pub mod health;
@@ -59,7 +58,6 @@ mod supervisor;
 mod survivors;
 mod sweep;
 pub mod url;
-pub mod view;
 mod worker;
 
 pub use agent::{Agent, RunError};

@@ -48,16 +48,6 @@ pub(crate) const ARGUMENT: Limit = Limit::new("environment variable or argument"
 /// container with more does not start: variables that refer to others multiply.
 pub(crate) const ARGUMENTS: Limit = Limit::new("environment and arguments", 6 << 20);
 
-/// Maximum length of an event's message, bytes, as in the API server. Longer ones are cut.
-pub(crate) const EVENT_MESSAGE: Limit = Limit::new("message of an event", 1024);
-
-/// Maximum length of an event's reason, bytes, as in the API server. Longer ones are cut.
-pub(crate) const EVENT_REASON: Limit = Limit::new("reason of an event", 128);
-
-/// Maximum length of a message in the status of a pod, a source or a backend, bytes: as much as a kubelet takes of a
-/// termination message. Longer ones are cut.
-pub(crate) const STATUS_MESSAGE: Limit = Limit::new("message of a status", 4096);
-
 /// Maximum size of the head of an answer to a probe, a hook or a fetch of manifests, bytes. Go's client takes 10 MiB by
 /// default; no server needs a tenth of that. Beyond it the request has failed.
 pub(crate) const ANSWER_HEAD: Limit = Limit::new("head of an HTTP answer", 1 << 20);

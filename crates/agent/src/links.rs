@@ -12,6 +12,7 @@ use stanchion_runtime::{ContainerInfo, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blocking::blocking,
     files::{PodFiles, ignore_absent},
     shared::Shared,
     worker::uid,
@@ -28,11 +29,7 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
     while !looks.is_empty() {
         looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
         let (wanted, is_all) = wanted(&shared);
-        links = match tokio::task::spawn_blocking(move || links.put(&wanted, is_all)).await {
-            Ok(links) => links,
-            // Passes the panic on to the supervisor.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
+        links = blocking(move || links.put(&wanted, is_all)).await;
         let looked = select_all(looks.iter_mut().map(|look| Box::pin(look.changed())));
         if shutdown.run_until_cancelled(looked).await.is_none() {
             return;

@@ -20,6 +20,8 @@ pub(crate) use kept::{Kept, end_of_kept};
 
 use self::{entry::Text, files::LogFiles};
 
+use crate::blocking::blocking;
+
 /// Period of looking at a followed log.
 const PERIOD: Duration = Duration::from_millis(200);
 /// Number of looks without new bytes after which the logger has written everything of a container that has ended, and
@@ -87,34 +89,13 @@ pub(crate) async fn copy(mut log: Log, is_over: impl Fn() -> bool, to: &Pieces) 
     let mut still = 0;
     loop {
         let over = is_over();
-        let read = tokio::task::spawn_blocking(move || {
-            let read = log.read();
-            (log, read)
-        });
-        let piece = match read.await {
-            Ok((same, read)) => {
-                log = same;
-                read
-            }
-            Err(panic) => {
-                drop(to.send(Err(io::Error::other(panic))).await);
-                return;
-            }
-        };
-        let piece = match piece {
-            Ok(None) => {
-                still += 1;
-                if over && still >= STILL {
-                    break;
-                }
-                if still == STILL { Ok(log.release()) } else { Ok(Vec::new()) }
-            }
-            Ok(Some(piece)) => {
-                still = 0;
-                Ok(piece)
-            }
-            Err(error) => Err(error),
-        };
+        let read;
+        (log, read) = next(log).await;
+        still = if matches!(read, Ok(None)) { still + 1 } else { 0 };
+        if over && still >= STILL {
+            break;
+        }
+        let piece = read.map(|piece| piece.unwrap_or_else(|| if still == STILL { log.release() } else { Vec::new() }));
         let (has_failed, is_empty) = (piece.is_err(), piece.as_ref().is_ok_and(Vec::is_empty));
         if !is_empty && to.send(piece).await.is_err() || has_failed {
             return;
@@ -123,35 +104,36 @@ pub(crate) async fn copy(mut log: Log, is_over: impl Fn() -> bool, to: &Pieces) 
             tokio::time::sleep(PERIOD).await;
         }
     }
-    let rest = log.release();
-    if !rest.is_empty() {
-        drop(to.send(Ok(rest)).await);
-    }
+    finish(log, to).await;
 }
 
 /// Copies a log that is not followed.
 pub(crate) async fn copy_all(mut log: Log, to: &Pieces) {
     loop {
-        let read = tokio::task::spawn_blocking(move || {
-            let read = log.read().map(|piece| piece.ok_or_else(|| log.release()));
-            (log, read)
-        });
-        let (same, read) = match read.await {
-            Ok(read) => read,
-            Err(panic) => {
-                drop(to.send(Err(io::Error::other(panic))).await);
-                return;
-            }
-        };
-        log = same;
-        let (piece, is_last) = match read {
-            Ok(Ok(piece)) => (Ok(piece), false),
-            Ok(Err(rest)) => (Ok(rest), true),
-            Err(error) => (Err(error), true),
-        };
-        if to.send(piece).await.is_err() || is_last {
+        let read;
+        (log, read) = next(log).await;
+        let Some(piece) = read.transpose() else { return finish(log, to).await };
+        let has_failed = piece.is_err();
+        if to.send(piece).await.is_err() || has_failed {
             return;
         }
+    }
+}
+
+/// Reads the next piece of a log; `None` at its present end.
+async fn next(mut log: Log) -> (Log, io::Result<Option<Vec<u8>>>) {
+    blocking(move || {
+        let read = log.read();
+        (log, read)
+    })
+    .await
+}
+
+/// Sends the bytes that waited for the end of a line.
+async fn finish(mut log: Log, to: &Pieces) {
+    let rest = log.release();
+    if !rest.is_empty() {
+        drop(to.send(Ok(rest)).await);
     }
 }
 

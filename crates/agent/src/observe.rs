@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
+use stanchion_board::{Board, EventLog, Subject, view::BackendView};
 use stanchion_pod::PodKey;
 use stanchion_runtime::{Error, ErrorKind, Event, EventKind, Health, PodName, Runtime, Version};
 use tokio::sync::watch;
@@ -21,10 +22,7 @@ pub use observation::Observation;
 
 use crate::{
     backends::{Backend, Opened},
-    board::Board,
     clock::{Clock, elapsed, instant, sleep_until},
-    events::{EventLog, Subject},
-    view::BackendView,
 };
 
 /// Interval of observations that no event asks for: the safety net under lost events.
@@ -219,7 +217,7 @@ impl<R: Runtime> Watcher<R> {
         match runtime.version().await {
             Ok(version) => Some(version),
             Err(error) => {
-                tracing::debug!(backend = self.backend.name, error = error.chain(), "asking for the version failed");
+                tracing::debug!(error = error.chain(), "asking for the version failed");
                 None
             }
         }
@@ -237,7 +235,7 @@ impl<R: Runtime> Watcher<R> {
                 if *last == health { last } else { Arc::new(health) }
             }
             Err(error) => {
-                tracing::debug!(backend = self.backend.name, error = error.chain(), "asking for the health failed");
+                tracing::debug!(error = error.chain(), "asking for the health failed");
                 last
             }
         }

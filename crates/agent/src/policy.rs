@@ -1,6 +1,7 @@
 //! The limits that the node's configuration sets to manifests (R-REJ-12): without them, anyone who can write a manifest owns the
 //! node. The levels are Kubernetes' Pod Security Standards, as of 1.36.
 
+use stanchion_plan::reason::{Because, Reason};
 use stanchion_pod::{
     Container, Pod, Profile, SeLinux, Volume,
     k8s_openapi::api::core::v1::{self as wire, PodSpec},
@@ -10,7 +11,6 @@ use crate::{
     admission::{SAFE, dotted},
     config::{Level, Policy},
     reference,
-    room::Refusal,
 };
 
 /// Capabilities that may be added at the level *baseline*.
@@ -33,7 +33,7 @@ const HARMLESS: [&str; 13] = [
 const CONTAINER_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 /// Returns all objections of the policy to a pod; `None` if it lets the pod run.
-pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
+pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Because> {
     if policy.exempt_namespaces.contains(&pod.key.namespace) {
         return None;
     }
@@ -47,7 +47,7 @@ pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
         for (place, image) in containers.chain(volumes) {
             let image = reference::full(image);
             if !registries.iter().any(|allowed| reference::is_from(&image, allowed)) {
-                objections.push(format!("image {image} of {place} is from none of policy.registries"));
+                objections.push(format!("image {image} of {place} is not from any registry in policy.registries"));
             }
         }
     }
@@ -58,7 +58,7 @@ pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Refusal> {
         }
         objections.extend(violations.into_iter().map(|it| format!("violates PodSecurity \"{}\": {it}", policy.level)));
     }
-    (!objections.is_empty()).then(|| ("PolicyViolation", objections.join("; ")))
+    (!objections.is_empty()).then(|| Because::new(Reason::PolicyViolation, objections.join("; ")))
 }
 
 /// Returns the violations of the level *baseline* in the settings that a pod runs with, whichever field or annotation they come
@@ -131,7 +131,7 @@ fn of_whole_pod(spec: &PodSpec) -> Vec<&'static str> {
 const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const SECCOMP: &str = "set seccompProfile.type to Unconfined";
 const APP_ARMOR_TYPE: &str = "set appArmorProfile.type to Unconfined";
-const SE_LINUX: &str = "set seLinuxOptions but for a container's type";
+const SE_LINUX: &str = "set seLinuxOptions other than a container type";
 
 /// Returns the violations of the level in the settings that a container runs with.
 fn of_container(container: &Container, own_users: bool) -> Vec<String> {
@@ -243,7 +243,7 @@ mod tests {
 
     fn said(level: Level, spec: &str) -> String {
         let policy = Policy { level, ..Policy::default() };
-        refusal(&policy, &pod(spec)).map(|(_, message)| message).unwrap_or_default()
+        refusal(&policy, &pod(spec)).map(|it| it.message.to_string()).unwrap_or_default()
     }
 
     fn with(context: &str) -> String {
@@ -266,7 +266,7 @@ mod tests {
             assert_eq!(refused.is_none(), allowed, "R-REJ-12: {image}: {refused:?}");
         }
         let volume = "{containers: [{name: c, image: redis}], volumes: [{name: v, image: {reference: team/app}}]}";
-        assert!(refusal(&policy, &pod(volume)).is_some_and(|it| it.1.contains("volume \"v\"")), "R-REJ-12");
+        assert!(refusal(&policy, &pod(volume)).is_some_and(|it| it.message.contains("volume \"v\"")), "R-REJ-12");
         let exempt = Policy { exempt_namespaces: vec!["default".to_owned()], ..policy };
         assert_eq!(refusal(&exempt, &pod("{containers: [{name: c, image: team/app}]}")), None);
     }
@@ -314,7 +314,7 @@ mod tests {
             let mut pods =
                 stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods;
             let policy = Policy { level, ..Policy::default() };
-            refusal(&policy, &pods.remove(0)).map(|(_, message)| message).unwrap_or_default()
+            refusal(&policy, &pods.remove(0)).map(|it| it.message.to_string()).unwrap_or_default()
         };
         let fine = "securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}, \
                     capabilities: {drop: [all]}}";

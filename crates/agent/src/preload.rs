@@ -8,10 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use stanchion_board::Subject;
 use stanchion_runtime::{ImportImages, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::{events::Subject, node::Home, shared::Shared};
+use crate::{node::Home, shared::Shared};
 
 /// Period of reading the directory. An archive is imported once it has the same size and time at two readings.
 const PERIOD: Duration = Duration::from_secs(2);

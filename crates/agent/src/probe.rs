@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use stanchion_board::{EventLog, Subject};
 use stanchion_plan::life::ProbeKind;
 use stanchion_pod::{Check, Probe};
 use stanchion_runtime::{ContainerId, Descendants, Runtime};
@@ -13,7 +14,6 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{
     clock::sleep_until,
     contact::{exec, grpc, http, tcp, user_agent},
-    events::{EventLog, Subject},
     node::Turn,
 };
 

@@ -8,18 +8,20 @@ use std::{
 };
 
 use futures_util::future::select_all;
+use stanchion_board::Subject;
 use stanchion_plan::observed::Remains;
+use stanchion_plan::reason::Because;
 use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{Runtime, SandboxInfo, labels};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    blocking::blocking,
     desired::{Desired, DesiredPod, Reached},
-    events::Subject,
     files,
     handle::Request,
     health,
-    room::{Refusal, Room},
+    room::Room,
     shared::Shared,
     worker::{Ended, Orders, Worker},
 };
@@ -40,7 +42,7 @@ pub(crate) struct Reconciler<R> {
     places: HashMap<PodKey, Vec<files::Place>>,
     room: Room,
     /// Pods that do not fit on the node, with reason and message.
-    no_room: HashMap<PodKey, Refusal>,
+    no_room: HashMap<PodKey, Because>,
     /// Pods among them that have no worker.
     refused: HashMap<PodKey, Refused>,
     /// `true` while a wanted pod waits for the end of another with its UID.
@@ -77,11 +79,7 @@ impl<R: Runtime> Reconciler<R> {
     pub async fn run(mut self) {
         let shutdown = self.shared.supervisor.shutdown().clone();
         let state_dir = self.shared.config.state_dir.clone();
-        match tokio::task::spawn_blocking(move || files::places(&state_dir)).await {
-            Ok(places) => self.places = places,
-            // The supervisor reports a panic of the reader.
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        self.places = blocking(move || files::places(&state_dir)).await;
         let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
         let (mut last, mut is_due) = (None, true);
         while !shutdown.is_cancelled() {

@@ -17,6 +17,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use stanchion_board::view::{PodView, REMOVED_AT, RemovedView};
 use stanchion_plan::time::Stamp;
 use stanchion_pod::k8s_openapi::{
     api::core::v1 as wire,
@@ -28,11 +29,8 @@ use crate::{
     config::Remembered,
     files::{ignore_absent, whole},
     limits,
-    view::{PodView, RemovedView},
 };
 
-/// Annotation with the time of a pod's removal, for clients that read only the pod.
-pub const REMOVED_AT: &str = "stanchion.dev/removed-at";
 /// Status reason of a pod that had not ended before its manifest was gone.
 const REASON: &str = "ManifestRemoved";
 const MESSAGE: &str = "The pod was stopped because its manifest was removed";

@@ -9,14 +9,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use stanchion_plan::reason::{Because, Reason};
 use stanchion_pod::{Capacity, Pod, PodKey, Resources, Revision};
 use stanchion_untrusted::read_kernel;
 
 use crate::files;
 use ports::Ports;
-
-/// Reason and message of a rejection.
-pub(crate) type Refusal = (&'static str, String);
 
 /// Capacity of the node, and the requests of its pods.
 #[derive(Debug, Default)]
@@ -117,7 +115,7 @@ impl Room {
     }
 
     /// Counts a pod if it fits beside the others. It takes over the requests of its earlier revision.
-    pub fn take(&mut self, pod: &Pod) -> Result<(), Refusal> {
+    pub fn take(&mut self, pod: &Pod) -> Result<(), Because> {
         match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
             Some(refusal) => Err(refusal),
             None => {
@@ -133,7 +131,7 @@ impl Room {
         asked.and_then(|_| files::disk_size(&self.disk).ok()).unwrap_or(u64::MAX)
     }
 
-    fn lacking(&self, pod: &Pod) -> Option<Refusal> {
+    fn lacking(&self, pod: &Pod) -> Option<Because> {
         let mut others = self.used.clone();
         if let Some((_, own)) = self.taken.get(&pod.key) {
             others.change(&Used::of(own), u128::saturating_sub);
@@ -145,7 +143,7 @@ impl Room {
                     "Node didn't have enough resource: {what}, requested: {requested}, used: {used}, capacity: {capacity}"
                 )
             };
-            (requested > 0 && requested.saturating_add(used) > capacity.into()).then(|| (reason, message()))
+            (requested > 0 && requested.saturating_add(used) > capacity.into()).then(|| Because::new(reason, message()))
         };
         let hugepages = || {
             asked.hugepages.iter().find_map(|(size, requested)| {
@@ -155,30 +153,32 @@ impl Room {
             })
         };
         let storage = || if asked.storage > 0 { self.storage(pod) } else { u64::MAX };
-        lacks("OutOfpods", "pods", 1, others.pods, self.pods)
-            .or_else(|| lacks("OutOfcpu", "cpu", asked.cpu, others.cpu, self.cpu))
-            .or_else(|| lacks("OutOfmemory", "memory", asked.memory, others.memory, self.memory))
-            .or_else(|| lacks("OutOfephemeral-storage", "ephemeral-storage", asked.storage, others.storage, storage()))
+        lacks(Reason::OutOfPods, "pods", 1, others.pods, self.pods)
+            .or_else(|| lacks(Reason::OutOfCpu, "cpu", asked.cpu, others.cpu, self.cpu))
+            .or_else(|| lacks(Reason::OutOfMemory, "memory", asked.memory, others.memory, self.memory))
+            .or_else(|| {
+                lacks(Reason::OutOfEphemeralStorage, "ephemeral-storage", asked.storage, others.storage, storage())
+            })
             .or_else(hugepages)
     }
 
     /// Returns the rejection of a pod that asks for another pod's host port.
-    fn port_conflict(&self, pod: &Pod) -> Option<Refusal> {
+    fn port_conflict(&self, pod: &Pod) -> Option<Because> {
         let (port, owner) = self.ports.conflict(pod)?;
         let message = format!(
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port {port} is \
              in use by pod {owner}"
         );
-        Some(("NodePorts", message))
+        Some(Because::new(Reason::NodePorts, message))
     }
 }
 
 /// Returns the rejection reason and the resource name for pages of this size.
-fn page(size: u64) -> (&'static str, String) {
+fn page(size: u64) -> (Reason, String) {
     match size >> 20 {
-        2 => ("OutOfhugepages-2Mi", "hugepages-2Mi".to_owned()),
-        1024 => ("OutOfhugepages-1Gi", "hugepages-1Gi".to_owned()),
-        _ => ("OutOfhugepages", format!("hugepages-{}Ki", size >> 10)),
+        2 => (Reason::OutOfHugepages2Mi, "hugepages-2Mi".to_owned()),
+        1024 => (Reason::OutOfHugepages1Gi, "hugepages-1Gi".to_owned()),
+        _ => (Reason::OutOfHugepages, format!("hugepages-{}Ki", size >> 10)),
     }
 }
 
@@ -229,12 +229,13 @@ mod tests {
         ];
         for (requests, reason, message) in table {
             let refused = room.take(&pod("b", requests)).expect_err("R-ADM-3");
-            assert_eq!(refused, (reason, format!("Node didn't have enough resource: {message}")), "R-ADM-3");
+            let message = format!("Node didn't have enough resource: {message}");
+            assert_eq!((refused.reason.as_str(), &*refused.message), (reason, &*message), "R-ADM-3");
         }
         room.take(&pod("b", "{requests: {cpu: 500m}}")).expect("it fits exactly");
         room.take(&pod("c", "{}")).expect("it asks for nothing");
         let refused = room.take(&pod("d", "{}")).expect_err("R-ADM-3");
-        assert_eq!(refused.0, "OutOfpods", "R-ADM-3");
+        assert_eq!(refused.reason.as_str(), "OutOfpods", "R-ADM-3");
     }
 
     #[test]
@@ -256,7 +257,7 @@ mod tests {
         let message = format!(
             "Node didn't have enough resource: ephemeral-storage, requested: {size}, used: 1048576, capacity: {size}"
         );
-        assert_eq!(refused, ("OutOfephemeral-storage", message), "R-ADM-3, R-RES-21");
+        assert_eq!((refused.reason.as_str(), &*refused.message), ("OutOfephemeral-storage", &*message), "R-ADM-3, R-RES-21");
         room.take(&asking("b", size - (1 << 20))).expect("it fits exactly");
         room.take(&pod("c", "{}")).expect("it asks for nothing");
     }
@@ -311,7 +312,7 @@ mod tests {
                      is in use by pod default/a-n"
                 )
             });
-            assert_eq!(refused, message.map(|message| ("NodePorts", message)), "R-ADM-5: {port}");
+            assert_eq!(refused, message.map(|message| Because::new(Reason::NodePorts, message)), "R-ADM-5: {port}");
             room.retain(|key| key.name != "a-n");
             room.take(&other).expect("R-ADM-5: nobody has it any more");
         }

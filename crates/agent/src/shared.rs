@@ -2,18 +2,17 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use stanchion_board::{Board, EventLog};
 use stanchion_plan::resources::Machine;
 use stanchion_pod::Capacity;
 use tokio::sync::{Notify, watch};
 
 use crate::{
     admission::Admission,
-    board::Board,
     clock::Clock,
     config::AgentConfig,
     credentials::Providers,
     ending::Ending,
-    events::EventLog,
     health::Pulse,
     id_ranges::IdRanges,
     node::{self, Home},

@@ -34,6 +34,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use stanchion_board::{Board, EventLog};
 use tokio::sync::{
     mpsc,
     watch::{Receiver, Sender},
@@ -41,11 +42,10 @@ use tokio::sync::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    board::Board,
+    blocking::blocking,
     clock::sleep_until,
     config::{AgentConfig, SourceConfig},
     desired::{Desired, Reached},
-    events::EventLog,
 };
 use any::Source;
 pub(crate) use fetch::Fetcher;
@@ -109,11 +109,7 @@ impl Sources {
             if shutdown.run_until_cancelled(self.ask_kubelets()).await.is_none() {
                 return;
             }
-            self = match tokio::task::spawn_blocking(move || self.read()).await {
-                Ok(sources) => sources,
-                // Passes the reader's panic on to the supervisor.
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            };
+            self = blocking(move || self.read()).await;
             let next_read = crate::clock::instant() + self.period();
             if shutdown.run_until_cancelled(self.changed(next_read)).await.is_none() {
                 return;

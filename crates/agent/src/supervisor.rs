@@ -5,6 +5,7 @@ use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, time::Duration};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 /// Owner of the agent's tasks. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -21,20 +22,23 @@ impl Supervisor {
         Self { tasks: TaskTracker::new(), shutdown, panicked: watch::Sender::new(None) }
     }
 
-    /// Runs `task` in the background. It must end soon after [`shutdown`](Self::shutdown) is cancelled.
+    /// Runs `task` in the background, in a span with its name: each of its log lines says whose it is.
+    /// It must end soon after [`shutdown`](Self::shutdown) is cancelled.
     pub fn spawn<F>(&self, name: impl Into<Cow<'static, str>>, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let name = name.into();
         let panicked = self.panicked.clone();
-        self.tasks.spawn(async move {
+        let span = tracing::info_span!("task", %name);
+        let supervised = async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
                 // The panic hook has printed the message and its place.
-                tracing::error!(task = %name, "a task panicked; the agent stops, containers run on");
+                tracing::error!("a task panicked; the agent stops, containers run on");
                 panicked.send_replace(Some(name));
             }
-        });
+        };
+        self.tasks.spawn(supervised.instrument(span));
     }
 
     /// Returns the token that is cancelled when the agent is to stop.

@@ -15,7 +15,10 @@ use stanchion_pod::PodUid;
 use stanchion_untrusted::read_kernel;
 use tokio::sync::Mutex;
 
-use crate::clock::{elapsed, instant};
+use crate::{
+    blocking::blocking,
+    clock::{elapsed, instant},
+};
 
 /// Time for which a scan is used again: many pods lose their backend together.
 const FRESH: Duration = Duration::from_millis(500);
@@ -53,8 +56,7 @@ impl Survivors {
             Some((at, cgroups)) if elapsed(*at) < FRESH => Ok(Arc::clone(cgroups)),
             _ => {
                 let proc = self.proc.clone();
-                let scanned = tokio::task::spawn_blocking(move || scan(&proc)).await;
-                let cgroups = Arc::new(scanned.map_err(io::Error::other)??);
+                let cgroups = Arc::new(blocking(move || scan(&proc)).await?);
                 *latest = Some((instant(), Arc::clone(&cgroups)));
                 Ok(cgroups)
             }

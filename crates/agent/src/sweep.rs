@@ -2,14 +2,15 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
+use stanchion_board::Subject;
 use stanchion_pod::{PodKey, PodUid};
 use stanchion_runtime::{Runtime, labels};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    blocking::blocking,
     desired::Desired,
-    events::Subject,
     files::{self, PodFiles},
     shared::Shared,
 };
@@ -78,7 +79,7 @@ fn was_put_elsewhere<R>(shared: &Shared<R>, uid: &PodUid, away: &[&str]) -> bool
         Ok(Some(record)) => !is_away(&record.backend) && !record.instead_of.as_deref().is_some_and(is_away),
         Ok(None) => false,
         Err(error) => {
-            tracing::warn!(%uid, %error, "where a pod that is gone was put cannot be read");
+            tracing::warn!(%uid, %error, "cannot read the record of a removed pod");
             false
         }
     }
@@ -101,10 +102,8 @@ fn files_of<R>(shared: &Shared<R>, uid: &PodUid) -> PodFiles {
 /// Removes records of removed pods that are too old or too many.
 async fn forget_removed<R>(shared: &Shared<R>) {
     let (removed, now) = (Arc::clone(&shared.removed), shared.clock.stamp());
-    match tokio::task::spawn_blocking(move || removed.forget(now)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "what was kept of removed pods cannot be removed"),
-        Err(panic) => tracing::error!(%panic, "removing what was kept of removed pods ended abnormally"),
+    if let Err(error) = blocking(move || removed.forget(now)).await {
+        tracing::warn!(%error, "cannot delete old records of removed pods");
     }
 }
 
@@ -112,13 +111,12 @@ async fn remove<R>(shared: &Shared<R>, uid: &PodUid) {
     let files = files_of(shared, uid);
     let subject = Subject::manifest(&format!("uid {uid}"));
     match files::remove(files).await {
-        Ok(Ok(())) => {
+        Ok(()) => {
             shared.events.normal(&subject, "Swept", format!("Removed the files of a pod that is gone (uid {uid})"));
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             let message = format!("Cannot remove the files of a pod that is gone (uid {uid}): {error}");
             shared.events.warning(&subject, "SweepFailed", message);
         }
-        Err(panic) => tracing::error!(%uid, %panic, "removing files ended abnormally"),
     }
 }

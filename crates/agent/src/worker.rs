@@ -34,8 +34,12 @@ use std::{
 
 use futures_util::future::{pending, select_all};
 use jiff::Timestamp;
+use stanchion_board::{Subject, view::PodView};
 use stanchion_plan as plan;
-use stanchion_plan::{Action, Plan, Wanted, history::History, observed::Remains, time::Stamp, view::View};
+use stanchion_plan::{
+    Action, Plan, Wanted, history::History, observed::Remains, place::Placement, reason::Because, time::Stamp,
+    view::View,
+};
 use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 use tokio::sync::{SemaphorePermit, mpsc, watch};
@@ -49,12 +53,10 @@ use crate::{
     clock::{self, Dial, sleep_until},
     desired::DesiredPod,
     ending::Ending,
-    events::Subject,
     files::Place,
     observe::Observation,
     probe::Told,
     shared::Shared,
-    view::PodView,
 };
 
 /// Wait after a failed step: first and longest.
@@ -107,7 +109,7 @@ pub(crate) struct Worker<R> {
     /// The running revision, if its manifest is known.
     running: Option<Running>,
     /// Backends that the pod belongs on or may be on.
-    places: place::Places,
+    placement: Placement,
     strays: strays::Strays,
     /// `true` once the pod that an earlier agent started has been looked up.
     is_recalled: bool,
@@ -184,6 +186,7 @@ impl<R: Runtime> Worker<R> {
         let ending = shared.ending.subscribe();
         let addresses = shared.node_addresses.clone();
         let looks = shared.homes.iter().map(|home| home.observer.watch()).collect();
+        let records = recorded.iter().map(|it| (&*it.backend, &*it.revision, it.instead_of.as_deref()));
         let worker = Self {
             key,
             fetches: shared.supervisor.shutdown().child_token(),
@@ -200,7 +203,7 @@ impl<R: Runtime> Worker<R> {
             hooks: lives::Hooks::new(),
             running: None,
             uids: recorded.iter().map(|place| PodUid::new(&place.uid)).collect(),
-            places: place::Places::new(recorded),
+            placement: Placement::recorded(records),
             strays: strays::Strays::default(),
             is_recalled: false,
             refused: None,
@@ -236,7 +239,7 @@ impl<R: Runtime> Worker<R> {
             // Marked before any observation is read: one that comes later ends the wait below.
             self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
             let visible = self.visible();
-            let again = self.fail_over(desired.as_ref()).await;
+            let again = self.settle(desired.as_ref()).await;
             let remains = self.remains();
             self.see(&remains);
             self.obey(&remains);
@@ -284,7 +287,7 @@ impl<R: Runtime> Worker<R> {
 
     /// Decides the next step: none while the backend cannot be observed or a failed step waits for its retry.
     fn decide(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Plan {
-        let home = self.home_name(desired.map(|desired| &*desired.pod));
+        let home = self.backend(desired.map(|desired| &*desired.pod));
         self.note(desired, remains);
         self.see(remains);
         if !self.is_visible(&home, desired) || self.stray().is_some() {
@@ -337,7 +340,7 @@ impl<R: Runtime> Worker<R> {
         remains: &[(String, Arc<Remains>)],
     ) -> Option<Option<Arc<Pod>>> {
         let Some(desired) = desired else { return Some(None) };
-        let Some((reason, message)) = self.rejection(&desired.pod, Some(desired)) else {
+        let Some(Because { reason, message }) = self.rejection(&desired.pod, Some(desired)) else {
             self.refused = None;
             return match self.runs_newer(desired, remains) {
                 true => self.running.as_ref().map(|running| Some(Arc::clone(&running.pod))),
@@ -346,7 +349,7 @@ impl<R: Runtime> Worker<R> {
         };
         if self.refused.as_ref() != Some(&desired.pod.revision) {
             self.refused = Some(desired.pod.revision.clone());
-            self.shared.events.warning(&Subject::pod(&self.key), reason, message);
+            self.shared.events.warning(&Subject::pod(&self.key), reason.as_str(), &*message);
         }
         self.running.as_ref().map(|running| Some(Arc::clone(&running.pod)))
     }
@@ -400,7 +403,7 @@ impl<R: Runtime> Worker<R> {
     /// Returns a revision's manifest and its backend, if the worker knows them.
     fn revision(&mut self, desired: Option<&DesiredPod>, revision: &Revision) -> Option<(Arc<Pod>, String)> {
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == *revision) {
-            return Some((Arc::clone(&desired.pod), self.home_name(Some(&desired.pod))));
+            return Some((Arc::clone(&desired.pod), self.backend(Some(&desired.pod))));
         }
         let running = self.running.as_ref().filter(|running| running.pod.revision == *revision)?;
         Some((Arc::clone(&running.pod), running.backend.clone()))

@@ -163,7 +163,7 @@ impl Drop for GiveUp {
             tokio.spawn(async move {
                 if tokio::time::timeout(STUCK, ended).await.is_err() {
                     stuck.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(backend = name, method, "a call that was given up does not end");
+                    tracing::warn!(backend = name, method, "a cancelled call has not ended in time");
                 }
             });
         }

@@ -85,7 +85,7 @@ fn both(one: impl FnOnce() + Send, other: impl FnOnce()) {
         other();
         // Without a thread nothing reads that stream; its pipe is closed.
         if let Err(error) = thread {
-            eprintln!("stanchion-logger: no thread for one of the streams: {error}");
+            eprintln!("stanchion-logger: cannot start a thread for stderr; it is lost: {error}");
         }
     });
 }

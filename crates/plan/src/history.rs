@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     observed::Remains,
+    reason::Reason,
     time::{Stamp, after, until},
 };
 
@@ -105,7 +106,7 @@ impl ImageState {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     /// Reason for the container status, e.g. `ErrImagePull`.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// Message of the error.
     pub message: String,
     /// Time of the failure.
@@ -119,7 +120,7 @@ impl Failure {
     /// Makes a failure of `kind` at `now`, after `last`. `retry_after` is the wait that the other side asked for.
     pub fn after(
         last: Option<&Self>,
-        reason: &'static str,
+        reason: Reason,
         message: String,
         kind: ErrorKind,
         retry_after: Option<Duration>,
@@ -149,7 +150,7 @@ impl Failure {
     }
 
     /// Makes a failure at `now` without a wait of its own: something else decides when to try again.
-    pub fn shown(reason: &'static str, message: String, now: Instant) -> Self {
+    pub fn shown(reason: Reason, message: String, now: Instant) -> Self {
         Self { reason, message, at: now, next_try: now, delay: Duration::ZERO }
     }
 }

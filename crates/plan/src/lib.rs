@@ -1,11 +1,16 @@
-//! Decision of the next step for one pod: the only place where desired and observed state meet. Pure; no I/O, no clock.
+//! Stanchion's decisions: where a pod runs, the next step for it, and the status that is written of it. Every function is pure:
+//! this crate reads no clock, does no I/O and starts no task.
 //!
 //! # Layout
-//! - [`plan`]: the decision, step by step.
-//! - [`view`](View): the observed state of the pod. [`history`](History): the agent's memory of its own tries.
-//! - [`image`]: images that the pod needs.
+//! - [`place()`](place::place): the backend that a pod runs on, and its moves while that is away.
+//! - [`plan`]: the next [`Action`] for a pod, from its manifest, its [`View`] and its [`History`].
+//! - [`observed`], [`view`]: the sandboxes and containers of a pod on all backends. [`history`]: the agent's memory of its
+//!   own tries.
+//! - [`image`]: images that the pod needs. [`resources`]: the kernel's numbers for its requests and limits.
 //! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod has ended. [`order`]: init containers first.
-//! - [`together`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. [`garbage`]: removals.
+//! - [`together`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
+//! - [`reason`]: the words of statuses and events. [`status`]: the pod's status as Kubernetes writes it.
+//! - [`time`]: moments, as they are written down.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests need an origin of time"))]
 
@@ -16,6 +21,8 @@ pub mod image;
 pub mod life;
 pub mod observed;
 pub mod order;
+pub mod place;
+pub mod reason;
 pub mod resources;
 pub mod restart;
 pub mod status;

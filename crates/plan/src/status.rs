@@ -10,7 +10,7 @@ mod resources;
 #[cfg(test)]
 mod tests;
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{net::IpAddr, time::Instant};
 
 use jiff::Timestamp;
 use stanchion_pod::{
@@ -26,16 +26,27 @@ use crate::{
     fate::{self, Fate},
     history::History,
     is_current, order,
+    reason::{Because, Reason},
     time::Stamp,
     view::View,
 };
 use container::Seen;
+pub use phase::Phase;
 
 /// Status message of a pod past its `activeDeadlineSeconds` (R-ADL-1).
 pub const EXPIRED: &str = "Pod was active on the node longer than the specified deadline";
 
 /// Status message of a pod that ended because the node shuts down, in a kubelet's words (R-SHD-1).
 pub const SHUT_DOWN: &str = "Pod was terminated in response to imminent node shutdown.";
+
+/// A status, with its phase for those who decide by it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Status {
+    /// The status as Kubernetes writes it.
+    pub status: PodStatus,
+    /// Its phase.
+    pub phase: Phase,
+}
 
 /// Inputs of a status.
 #[derive(Debug)]
@@ -47,11 +58,11 @@ pub struct Facts<'a> {
     /// The agent's memory of its own tries.
     pub history: &'a History,
     /// Reason and message if nothing can be done now, e.g. because the backend is unreachable.
-    pub obstacle: Option<(&'static str, String)>,
+    pub obstacle: Option<Because>,
     /// Reason and message if the node rejects the pod.
-    pub rejection: Option<(&'static str, String)>,
+    pub rejection: Option<Because>,
     /// Reason and message if the newest manifest is not in force.
-    pub stale: Option<(&'static str, Arc<str>)>,
+    pub stale: Option<Because>,
     /// Addresses of the node.
     pub node_addresses: &'a [IpAddr],
     /// Time when the agent first saw this revision of the pod.
@@ -65,10 +76,11 @@ pub struct Facts<'a> {
 }
 
 /// Makes a pod's status from the facts.
-pub fn status(facts: &Facts<'_>) -> PodStatus {
+pub fn status(facts: &Facts<'_>) -> Status {
     let Facts { pod, view, history, now, .. } = facts;
-    if let Some((reason, message)) = facts.rejection.as_ref().filter(|_| view.sandboxes().next().is_none()) {
-        return rejected(pod, facts.node_addresses, facts.first_seen.wall, reason, message);
+    if let Some(why) = facts.rejection.as_ref().filter(|_| view.sandboxes().next().is_none()) {
+        let status = rejected(pod, facts.node_addresses, facts.first_seen.wall, why);
+        return Status { status, phase: Phase::Failed };
     }
     let fate = Fate::of(pod, view, history, facts.first_seen, *now);
     let sandbox = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
@@ -92,14 +104,14 @@ pub fn status(facts: &Facts<'_>) -> PodStatus {
         pod_ips = facts.last.and_then(|last| last.pod_ips.clone()).unwrap_or_default();
     }
     let (reason, message) = match (&facts.obstacle, fate) {
-        (_, Fate::Evicted) => (Some("Evicted"), history.evicted(pod).map(str::to_owned)),
-        (_, Fate::Expired) => (Some("DeadlineExceeded"), Some(EXPIRED.to_owned())),
-        (_, Fate::ShutDown) => (Some("Terminated"), Some(SHUT_DOWN.to_owned())),
-        (Some((reason, message)), _) => (Some(*reason), Some(message.clone())),
+        (_, Fate::Evicted) => (Some(Reason::Evicted), history.evicted(pod).map(str::to_owned)),
+        (_, Fate::Expired) => (Some(Reason::DeadlineExceeded), Some(EXPIRED.to_owned())),
+        (_, Fate::ShutDown) => (Some(Reason::Terminated), Some(SHUT_DOWN.to_owned())),
+        (Some(obstacle), _) => (Some(obstacle.reason), Some(obstacle.message.to_string())),
         _ => (None, None),
     };
-    PodStatus {
-        phase: Some(phase.to_owned()),
+    let status = PodStatus {
+        phase: Some(phase.as_str().to_owned()),
         conditions: Some(conditions),
         container_statuses: Some(containers),
         init_container_statuses: (!inits.is_empty()).then_some(inits),
@@ -107,11 +119,12 @@ pub fn status(facts: &Facts<'_>) -> PodStatus {
         pod_ips: (!pod_ips.is_empty()).then_some(pod_ips),
         allocated_resources: pod.whole.requests.clone(),
         resources: Some(pod.whole.clone()),
-        reason: reason.map(str::to_owned),
+        reason: reason.map(|reason| reason.to_string()),
         message,
         start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen).wall)),
         ..of_any(pod, facts.node_addresses)
-    }
+    };
+    Status { status, phase }
 }
 
 /// Returns the fields that the status of every pod has.
@@ -126,11 +139,11 @@ fn of_any(pod: &Pod, node_addresses: &[IpAddr]) -> PodStatus {
 }
 
 /// Returns the status of a pod that the node rejects (R-ADM-1). The node may admit it later, when it has changed.
-pub fn rejected(pod: &Pod, node_addresses: &[IpAddr], first_seen: Timestamp, reason: &str, message: &str) -> PodStatus {
+pub fn rejected(pod: &Pod, node_addresses: &[IpAddr], first_seen: Timestamp, why: &Because) -> PodStatus {
     PodStatus {
-        phase: Some("Failed".to_owned()),
-        reason: Some(reason.to_owned()),
-        message: Some(format!("Pod was rejected: {message}")),
+        phase: Some(Phase::Failed.as_str().to_owned()),
+        reason: Some(why.reason.to_string()),
+        message: Some(format!("Pod was rejected: {}", why.message)),
         start_time: Some(Time(first_seen)),
         ..of_any(pod, node_addresses)
     }

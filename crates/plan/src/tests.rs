@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     observed::Remains,
+    reason::Reason,
     time::{Stamp, later, until},
 };
 
@@ -170,7 +171,7 @@ fn containers_start_in_order_whichever_image_comes_first() {
     let mut history = with_image(&pod);
     history.set_image(&pod.revision, of("first"), ImageState::Pulling(None));
     assert_eq!(next(Some(&pod), &made, &history, 0), Plan::default(), "it comes after the first");
-    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, moment(0));
+    let failure = Failure::after(None, Reason::ErrImagePull, String::new(), ErrorKind::NotFound, None, moment(0));
     for state in [ImageState::Failed(failure.clone()), ImageState::Pulling(Some(failure))] {
         history.set_image(&pod.revision, of("first"), state);
         assert_eq!(next(Some(&pod), &made, &history, 0).action, run(&pod, &sandbox, 0, 0), "that one cannot be had");
@@ -199,7 +200,7 @@ fn images_of_volumes_are_needed_by_the_containers_that_mount_them() {
     assert!(!history.is_startable(&pod));
     history.set_image(&pod.revision, data.clone(), ImageState::Pulling(None));
     assert_eq!(next(Some(&pod), &made, &history, 0), Plan::default(), "those after it keep their order");
-    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, moment(0));
+    let failure = Failure::after(None, Reason::ErrImagePull, String::new(), ErrorKind::NotFound, None, moment(0));
     history.set_image(&pod.revision, data.clone(), ImageState::Failed(failure));
     assert_eq!(next(Some(&pod), &made, &history, 0).action, run(&pod, &sandbox, 0, 0), "the other does not mount it");
     let up = view(vec![sandbox.clone()], vec![named(&pod, &sandbox, "app", running())]);
@@ -292,7 +293,7 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let mut history = History::default();
     let images = Action::EnsureImages { revision: new.revision.clone(), images: vec![of("app")] };
     assert_eq!(planned(wanted, &alive, &history, 0).action, Some(images), "images first");
-    let failure = Failure::after(None, "ErrImagePull", String::new(), ErrorKind::NotFound, None, moment(0));
+    let failure = Failure::after(None, Reason::ErrImagePull, String::new(), ErrorKind::NotFound, None, moment(0));
     history.set_image(&new.revision, of("app"), ImageState::Failed(failure));
     let waiting = planned(wanted, &alive, &history, 0);
     assert_eq!((waiting.action, waiting.wake_at), (None, Some(moment(10))), "the old pod runs on");

@@ -66,7 +66,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Cow<'_, str>, Vec<Pro
     let text = char::decode_utf16(pairs.iter().map(|pair| unit(*pair))).collect::<Result<String, _>>();
     match text {
         Ok(text) if rest.is_empty() => Ok(Cow::Owned(text)),
-        _ => Err(whole("the file begins as UTF-16 and is not; save it as UTF-8".to_owned())),
+        _ => Err(whole("the file has a UTF-16 byte order mark and is not UTF-16; save it as UTF-8".to_owned())),
     }
 }
 
@@ -111,7 +111,7 @@ fn unfold(node: Node, path: &str, implied: Option<&str>, documents: &mut Vec<Doc
     let items = join(path, "items");
     // Without `items` the list may be truncated rather than empty.
     let nothing = || {
-        let message = "Required value: a list's items; [] says that there are none".to_owned();
+        let message = "Required value: a list needs items; write [] for an empty list".to_owned();
         Problem { field: items.clone(), message, ..Problem::default() }
     };
     if !matches!(node.get("items"), Some(Node { content: Content::List(_), .. })) {
@@ -240,7 +240,7 @@ fn placed(problem: Problem, document: &Node) -> Problem {
     Problem { line: Some(at.line), column: Some(at.column), ..problem }
 }
 
-/// Removes the fields that only a server writes: a manifest is a wish, not a report.
+/// Removes the fields that only a server writes: a manifest says what is wanted; the agent writes the status.
 pub(crate) fn forget_status(pod: &mut wire::Pod) {
     pod.status = None;
     pod.metadata.deletion_timestamp = None;

@@ -23,7 +23,7 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Node>, Problem> {
     let text = &*without_ends(text);
     // The parser panics on a few texts that no sensible file has, e.g. `[!a, b]`.
     std::panic::catch_unwind(|| parsed(text)).unwrap_or_else(|_| {
-        let message = "not valid YAML: its parser cannot read it; do without tags (!) and directives (%)".to_owned();
+        let message = "not valid YAML: its parser cannot read it; remove tags (!) and directives (%)".to_owned();
         Err(problem(At { line: 1, column: 1 }, message))
     })
 }
@@ -186,7 +186,7 @@ fn readable(text: &str) -> Result<(), Problem> {
     let number = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     let line = number(before.matches('\n').count() + 1);
     let column = number(before.rsplit('\n').next().unwrap_or_default().chars().count() + 1);
-    let message = format!("not valid YAML: the character {char:?} may not stand in a file; write \"\\u….\" for it");
+    let message = format!("not valid YAML: the character {char:?} is not allowed in YAML; write \"\\u….\" for it");
     Err(problem(At { line, column }, message))
 }
 
@@ -366,7 +366,7 @@ impl Reader {
             Scalar::Bool(bool) => Content::Bool(bool),
             Scalar::Number(number) if number.ends_with(|last: char| !last.is_ascii_digit()) => {
                 // The message does not repeat the value: it may be a secret, put into the file without quotes.
-                return Err(problem(at, "this is no number that a field can hold; put it in quotes".to_owned()));
+                return Err(problem(at, "no field can hold this number; put text in quotes".to_owned()));
             }
             Scalar::Number(number) => Content::Number(number),
             Scalar::Text | Scalar::Merge => Content::Text(text),
@@ -379,11 +379,11 @@ impl Reader {
         let weight = match self.anchors.get(anchor) {
             Some(Some((_, weight))) => *weight,
             Some(None) => {
-                return Err(problem(at, "this alias (*name) stands inside the value that it stands for".to_owned()));
+                return Err(problem(at, "this alias (*name) stands inside the value that it refers to".to_owned()));
             }
             None => {
                 // The message does not repeat the name: a secret may begin with an asterisk.
-                let message = "this alias (*name) stands for nothing: no &name is before it; put a text in quotes";
+                let message = "unknown alias (*name): no anchor (&name) comes before it; put text in quotes";
                 return Err(problem(at, message.to_owned()));
             }
         };

@@ -107,7 +107,7 @@ fn begin<B: Backend>(request: &[u8], log: Forward, replier: Replier) -> Option<G
     let config = match serde_json::from_value::<B::Config>(config) {
         Ok(config) => config,
         Err(error) => {
-            return fail(replier, Error::new(ErrorKind::Invalid, "its configuration is wrong").caused_by(&error));
+            return fail(replier, Error::new(ErrorKind::Invalid, "invalid configuration").caused_by(&error));
         }
     };
     let tokio = tokio::runtime::Builder::new_multi_thread()

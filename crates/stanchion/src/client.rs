@@ -11,7 +11,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use stanchion_agent::view::{NodeView, PodView, RemovedView};
+use stanchion_board::view::{NodeView, PodView, RemovedView};
 use stanchion_pod::k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::net::UnixStream;
 

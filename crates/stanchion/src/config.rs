@@ -314,7 +314,7 @@ fn check(raw: Raw) -> Result<Settings> {
         let name = sysctl.strip_suffix('*').unwrap_or(sysctl).replace('/', ".");
         if !is_namespaced(&name) {
             wrong.push(format!(
-                "agent.allowed_unsafe_sysctls {sysctl:?} must be a parameter that pods have for themselves: net.…, \
+                "agent.allowed_unsafe_sysctls {sysctl:?} must be a sysctl that each pod has for itself: net.…, \
                  kernel.shm…, kernel.msg…, kernel.sem or fs.mqueue.…"
             ));
         }

@@ -9,6 +9,7 @@
 
 mod backends;
 mod client;
+mod clock;
 mod commands;
 mod config;
 mod duration;
@@ -98,7 +99,7 @@ fn program(words: &[OsString]) -> ExitCode {
     // With `--socket`, the variable `STANCHION_CONFIG` is ignored; `doctor` reads the configuration too.
     let is_config_given = matches.value_source("config") == Some(ValueSource::CommandLine);
     if socket.is_some() && is_config_given && !matches!(command, Command::Doctor) {
-        eprintln!("error: --config says only where the agent's socket is, and --socket says it too; leave one out");
+        eprintln!("error: --config and --socket both give the agent's socket; use one of them");
         return ExitCode::FAILURE;
     }
     let client = client::Client::new(config.clone(), socket);

@@ -15,7 +15,8 @@ use rustix::{
     fs::{FlockOperation, flock},
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
-use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, health, view::NodeView};
+use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, health};
+use stanchion_board::view::NodeView;
 use stanchion_loader::memory;
 use stanchion_untrusted::text::{escaped, escaped_json};
 use tokio::{
@@ -30,7 +31,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    backends,
+    backends, clock,
     config::Settings,
     notify::{notify, watchdog},
     shutdown,
@@ -86,7 +87,7 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
     let node = NodeView {
         name: settings.agent.node_name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        started_at: Some(stanchion_agent::Clock::System.now()),
+        started_at: Some(clock::now()),
         info: node_info(),
         log_dir: settings.agent.log_dir.clone(),
         ..NodeView::default()
@@ -131,7 +132,7 @@ async fn agent(settings: Settings) -> Result<ExitCode> {
             while idle.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
                 match handle.is_alive() {
                     Ok(()) => notify("WATCHDOG=1"),
-                    Err(why) => tracing::error!(why, "the service manager is not told that the agent is well"),
+                    Err(why) => tracing::error!(why, "skipping the message to the watchdog: the agent is not healthy"),
                 }
             }
         });

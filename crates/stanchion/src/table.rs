@@ -1,11 +1,14 @@
 //! Columns and ages as kubectl prints them.
 
 use jiff::Timestamp;
-use stanchion_agent::view::PodView;
+use stanchion_board::view::PodView;
 use stanchion_pod::k8s_openapi::api::core::v1::{ContainerState, ContainerStatus};
 use stanchion_untrusted::text::escaped;
 
-use crate::limits::{CELL, DETAIL};
+use crate::{
+    clock::now,
+    limits::{CELL, DETAIL},
+};
 
 /// Prints a table, whose first row is the head.
 pub fn print(rows: &[Vec<String>]) {
@@ -56,7 +59,7 @@ pub fn row<const N: usize>(texts: [&str; N]) -> Vec<String> {
 /// Formats the time since then in kubectl's short form: `5s`, `2m10s`, `3h`, `4d`.
 pub fn age(at: Option<Timestamp>) -> String {
     let Some(at) = at else { return "<unknown>".to_owned() };
-    let seconds = stanchion_agent::Clock::System.now().duration_since(at).as_secs().max(0);
+    let seconds = now().duration_since(at).as_secs().max(0);
     match (seconds / 60, seconds / 3600, seconds / 86400) {
         (0..2, _, _) => format!("{seconds}s"),
         (minutes @ 2..10, _, _) if seconds % 60 > 0 => format!("{minutes}m{}s", seconds % 60),

@@ -105,7 +105,7 @@ fn parse(text: &str) -> Result<(BTreeMap<String, RegistryConfig>, Vec<String>), 
         if tls.cert_file.is_some() == tls.key_file.is_some() {
             (registry.cert_file, registry.key_file) = (tls.cert_file, tls.key_file);
         } else {
-            tracing::warn!(host, "cert_file and key_file of registries.yaml are of use together only: one is missing");
+            tracing::warn!(host, "cert_file and key_file of registries.yaml must be set together: one is missing");
         }
         auth.give(registry);
     }

@@ -78,7 +78,7 @@ impl Left {
             faults.push(format!("an agent grew by {} MiB, more than {}", self.growth >> 20, MOST_GROWTH >> 20));
         }
         if self.descriptors.len() > MOST_DESCRIPTORS {
-            faults.push(format!("the agent has more open than at its start: {:?}", self.descriptors));
+            faults.push(format!("the agent has more open descriptors than at its start: {:?}", self.descriptors));
         }
         faults
     }

@@ -34,7 +34,7 @@ impl Soak {
     /// Waits until the node has settled, and records how long that took. Records a fault if it takes longer than
     /// [`SETTLE`].
     pub(super) fn settle(&mut self) -> Result<()> {
-        ensure!(self.is_home(), "a round has not undone what it did");
+        ensure!(self.is_home(), "after the round the manifest directory is renamed or the disk is full");
         let began = Instant::now();
         loop {
             self.look_after_the_agent()?;

@@ -6,13 +6,11 @@ use axum::{
     http::StatusCode,
 };
 use serde::Deserialize;
+use stanchion_board::view::PruneView;
 use stanchion_runtime::Runtime;
 
 use super::{Refusal, container, find};
-use crate::{
-    handle::{Handle, Request},
-    view::PruneView,
-};
+use crate::handle::{Handle, Request};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Options {

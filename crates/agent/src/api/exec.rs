@@ -13,36 +13,20 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
+use stanchion_board::{
+    exec::{ExecOptions, HEADER},
+    frame::{self, Channel},
+};
 use stanchion_pod::k8s_openapi::api::core::v1 as wire;
-use stanchion_runtime::{ContainerId, Descendants, ExecId, ExecRequest, ExecStdio, Runtime, TerminalSize};
+use stanchion_runtime::{ContainerId, Descendants, ExecId, ExecRequest, ExecStdio, Runtime};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
     sync::mpsc,
 };
 
-use super::{Refusal, container, find, frame, stream};
-use crate::{api::frame::Channel, handle::Handle, listener::Life};
-
-/// Options of an exec, as JSON in the header `x-stanchion-exec`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct ExecOptions {
-    /// The container; by default the first.
-    #[serde(default)]
-    pub container: Option<String>,
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// `true`: the client sends input.
-    #[serde(default)]
-    pub stdin: bool,
-    /// `true`: the process gets a terminal.
-    #[serde(default)]
-    pub tty: bool,
-    /// Size of the terminal.
-    #[serde(default)]
-    pub size: Option<TerminalSize>,
-}
+use super::{Refusal, container, find, stream};
+use crate::{handle::Handle, listener::Life};
 
 pub(super) async fn exec<R: Runtime>(
     State(handle): State<Handle<R>>,
@@ -52,12 +36,12 @@ pub(super) async fn exec<R: Runtime>(
 ) -> Result<Response, Refusal> {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
     let (key, view) = find(&handle, namespace, name)?;
-    let header = request.headers().get("x-stanchion-exec").and_then(|value| value.to_str().ok());
+    let header = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
     let options: ExecOptions = header
         .and_then(|text| serde_json::from_str(text).ok())
-        .ok_or_else(|| bad("what to run is not said".to_owned()))?;
+        .ok_or_else(|| bad("no command given".to_owned()))?;
     if options.command.is_empty() {
-        return Err(bad("what to run is not said".to_owned()));
+        return Err(bad("no command given".to_owned()));
     }
     let name = container(&view, options.container.clone())?;
     let is_running = |state: &wire::ContainerState| state.running.is_some();

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::{Refusal, container, find, stream};
 use crate::{
+    blocking::blocking,
     handle::Handle,
     listener::{Life, Stream},
     logs::{self, Kept, Log, LogOptions},
@@ -78,9 +79,9 @@ pub(super) async fn log<R: Runtime>(
     let follow = (options.follow && !options.previous).then_some(is_over);
     let (to, pieces) = mpsc::channel(1);
     let (opened, is_followed) = (path.clone(), follow.is_some());
-    let opened = tokio::task::spawn_blocking(move || Log::open(&opened, wanted, is_followed)).await;
+    let opened = blocking(move || Log::open(&opened, wanted, is_followed)).await;
     let cannot_read = |error: &dyn std::fmt::Display| failed(format!("reading {}: {error}", path.display()));
-    match opened.map_err(|error| cannot_read(&error))? {
+    match opened {
         Ok(log) => {
             let copied = async move {
                 match follow {

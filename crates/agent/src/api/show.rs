@@ -6,20 +6,16 @@ use axum::{
     Extension, Json,
     body::Body,
     extract::{Path, Query, State},
-    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
+use stanchion_board::view::{BackendView, NodeView, PodView, RemovedView, SourceView};
 use stanchion_runtime::Runtime;
 use tokio::sync::watch;
 
 use super::{Refusal, find, stream};
-use crate::{
-    handle::Handle,
-    listener::Life,
-    view::{BackendView, NodeView, PodView, RemovedView, SourceView},
-};
+use crate::{blocking::blocking, handle::Handle, listener::Life};
 
 /// Options of requests that can be watched.
 #[derive(Debug, Default, Deserialize)]
@@ -50,11 +46,8 @@ pub(super) async fn pods<R: Runtime>(
     answer(&options, &life, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
 }
 
-pub(super) async fn removed<R: Runtime>(State(handle): State<Handle<R>>) -> Result<Json<Vec<RemovedView>>, Refusal> {
-    match tokio::task::spawn_blocking(move || handle.removed()).await {
-        Ok(removed) => Ok(Json(removed)),
-        Err(error) => Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, format!("reading removed pods: {error}"))),
-    }
+pub(super) async fn removed<R: Runtime>(State(handle): State<Handle<R>>) -> Json<Vec<RemovedView>> {
+    Json(blocking(move || handle.removed()).await)
 }
 
 pub(super) async fn sources<R: Runtime>(State(handle): State<Handle<R>>) -> Json<Vec<SourceView>> {

@@ -121,7 +121,7 @@ fn answer(said: &[u8], provider: &Provider, image: &str) -> Result<Answer, Strin
     let response: Response = serde_json::from_slice(said).map_err(|error| {
         // The error's own message may quote the answer.
         let place = format!("line {}, column {}", error.line(), error.column());
-        format!("what it answered is no CredentialProviderResponse: {:?} at {place}", error.classify())
+        format!("its answer is not a CredentialProviderResponse: {:?} at {place}", error.classify())
     })?;
     if response.kind != "CredentialProviderResponse" || response.api_version != provider.api_version {
         let wanted = &provider.api_version;

@@ -20,7 +20,7 @@ pub(crate) fn open_below(root: &OwnedFd, path: &Path, flags: OFlags) -> io::Resu
     let opened = openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH);
     opened.map_err(|errno| match errno {
         rustix::io::Errno::XDEV => {
-            io::Error::new(io::ErrorKind::PermissionDenied, "it leads out of the volume through a symbolic link")
+            io::Error::new(io::ErrorKind::PermissionDenied, "a symbolic link in the path leads out of the volume")
         }
         errno => errno.into(),
     })

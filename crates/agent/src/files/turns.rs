@@ -4,12 +4,10 @@
 
 use std::io;
 
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    task::{JoinError, spawn_blocking},
-};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::PodFiles;
+use crate::blocking::blocking;
 
 /// Number of pods whose files are removed at once, and of pods that are measured at once.
 const AT_ONCE: usize = 4;
@@ -20,9 +18,9 @@ static MEASURING: Semaphore = Semaphore::const_new(AT_ONCE);
 /// Removes a pod's files, once a permit is free.
 ///
 /// *Cancel-safe:* dropped while it waits, it removes nothing; a removal that has begun goes on to its end.
-pub(crate) async fn remove(files: PodFiles) -> Result<io::Result<()>, JoinError> {
+pub(crate) async fn remove(files: PodFiles) -> io::Result<()> {
     let turn = REMOVING.acquire().await.expect("nobody closes it");
-    spawn_blocking(move || {
+    blocking(move || {
         let _turn = turn;
         files.remove()
     })

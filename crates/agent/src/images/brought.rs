@@ -21,7 +21,7 @@ use stanchion_runtime::{Image, ImageDigest, Runtime};
 use stanchion_untrusted::{Links, read};
 
 use super::Images;
-use crate::{files::whole, limits, reference::repository};
+use crate::{blocking::blocking, files::whole, limits, reference::repository};
 
 /// One name of an image that was brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,9 +63,7 @@ impl Record {
         change: impl FnOnce(&mut ByReference) -> T + Send + 'static,
     ) -> T {
         let record = Arc::clone(self);
-        let changed = tokio::task::spawn_blocking(move || record.change_now(store, change)).await;
-        // Passes the panic on to the supervisor.
-        changed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        blocking(move || record.change_now(store, change)).await
     }
 
     fn change_now<T>(&self, store: PathBuf, change: impl FnOnce(&mut ByReference) -> T) -> T {
@@ -78,7 +76,7 @@ impl Record {
             && let Err(error) = self.write(stores)
         {
             let path = self.path.display();
-            tracing::warn!(%path, %error, "which images were brought here cannot be written down; some may stay for ever");
+            tracing::warn!(%path, %error, "cannot write the record of pulled and imported images; some may never be removed as unused");
         }
         changed
     }
@@ -91,7 +89,7 @@ impl Record {
         };
         read.unwrap_or_else(|error: io::Error| {
             let path = self.path.display();
-            tracing::warn!(%path, %error, "which images were brought here cannot be read; they stay");
+            tracing::warn!(%path, %error, "cannot read the record of pulled and imported images; none of them is removed as unused");
             Stores::default()
         })
     }

@@ -3,20 +3,16 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use stanchion_board::{
+    Subject,
+    view::{PruneView, PrunedImageView},
+};
 use stanchion_plan::image;
 use stanchion_runtime::{Error, ErrorKind, ImageStore, Runtime, UnusedImage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::garbage::{self, Candidate, Look};
-use crate::{
-    clock,
-    desired::Desired,
-    events::Subject,
-    files,
-    node::Home,
-    shared::Shared,
-    view::{PruneView, PrunedImageView},
-};
+use crate::{blocking::blocking, clock, desired::Desired, files, node::Home, shared::Shared};
 
 /// Longest time until the first look: by then the sources are read, and pods have what they need.
 const FIRST: Duration = Duration::from_secs(30);
@@ -111,7 +107,7 @@ impl<R: Runtime> Collector<R> {
         match failed {
             Ok(()) => {}
             Err(Trouble::NotNow(why)) => {
-                tracing::debug!(backend = self.home().backend.name, why, "no image is removed");
+                tracing::debug!(why, "no image is removed");
             }
             Err(Trouble::Failed(error)) => self.shared.events.warning(&subject, "ImageGCFailed", error.chain()),
         }
@@ -198,7 +194,7 @@ impl<R: Runtime> Collector<R> {
     async fn look(&self) -> Result<Found<R>, Trouble> {
         let not_now = |why: &str| Trouble::NotNow(why.to_owned());
         if !self.desired.borrow().complete {
-            return Err(not_now("not every source has told its pods yet"));
+            return Err(not_now("not all manifest sources have been read yet"));
         }
         let home = self.home();
         let runtime = home.backend.runtime().ok_or_else(|| not_now("the backend is not open"))?;
@@ -216,10 +212,10 @@ impl<R: Runtime> Collector<R> {
     /// Returns the images that manifests name: those of wanted pods, and those in the records of started pods.
     async fn named(&self) -> Result<BTreeSet<String>, Error> {
         let (state_dir, node) = (self.shared.config.state_dir.clone(), self.shared.config.node_name.clone());
-        let recorded = tokio::task::spawn_blocking(move || files::recorded(&state_dir, &node)).await;
-        let recorded = recorded.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let recorded = blocking(move || files::recorded(&state_dir, &node)).await;
         let recorded = recorded.map_err(|error| {
-            Error::new(ErrorKind::Other, "reading which pods were started, for the images they need").caused_by(&error)
+            Error::new(ErrorKind::Other, "reading the records of started pods, for the images they need")
+                .caused_by(&error)
         })?;
         let desired = Arc::clone(&self.desired.borrow());
         let pods = desired.pods.values().map(|wanted| &*wanted.pod).chain(&recorded);

@@ -2,25 +2,21 @@
 
 use std::sync::Arc;
 
-use stanchion_plan::{status, time::Stamp};
+use stanchion_board::{
+    Subject,
+    view::{ContainerView, PodView},
+};
+use stanchion_plan::{reason::Because, status, time::Stamp};
 use stanchion_pod::{Pod, PodKey, k8s_openapi::api::core::v1 as wire};
 
-use crate::{
-    desired::DesiredPod,
-    events::Subject,
-    policy,
-    room::Refusal,
-    shared::Shared,
-    view::{ContainerView, PodView},
-    worker::stamp,
-};
+use crate::{desired::DesiredPod, policy, shared::Shared, worker::stamp};
 
 /// A rejected pod, as it was last shown.
 #[derive(Debug)]
 pub(super) struct Refused {
     pod: Arc<Pod>,
     manifest: Arc<str>,
-    why: Refusal,
+    why: Because,
     since: Stamp,
 }
 
@@ -30,7 +26,7 @@ impl Refused {
         shared: &Shared<R>,
         key: &PodKey,
         wanted: &DesiredPod,
-        no_room: &Refusal,
+        no_room: &Because,
         last: Option<Self>,
     ) -> Self {
         let DesiredPod { pod, manifest, .. } = wanted;
@@ -42,9 +38,9 @@ impl Refused {
         }
         let since = last.as_ref().map_or_else(|| shared.clock.stamp(), |last| last.since);
         if last.is_none() {
-            shared.events.warning(&Subject::pod(key), why.0, &why.1);
+            shared.events.warning(&Subject::pod(key), why.reason.as_str(), &*why.message);
         }
-        let status = status::rejected(pod, &shared.node_addresses.borrow(), since.wall, why.0, &why.1);
+        let status = status::rejected(pod, &shared.node_addresses.borrow(), since.wall, &why);
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
         stamp(&mut shown.metadata, since.wall, None);
         let containers =

@@ -109,7 +109,7 @@ impl Fetcher {
             true => tracing::debug!(failures = self.failures, "{error}"),
             // A new error is logged as an event.
             false if is_news => {}
-            false => tracing::warn!("{error}; its pods run on as they are"),
+            false => tracing::warn!("{error}; its pods keep running unchanged"),
         }
         self.failure = Some(error.clone());
         is_news.then_some(News::Failed { error, is_quiet })

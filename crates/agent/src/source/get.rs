@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::exposure::exposure;
 use crate::{
+    blocking::blocking,
     clock::timeout_at,
     config::UrlSource,
     contact::{
@@ -84,7 +85,7 @@ impl Client {
             }
             let answer = self.ask(&url, headers, deadline).await?;
             let Some(location) = location(&answer) else { return page(answer, is_private, known.is_some()) };
-            let next = url.redirected(&location).ok_or("it redirects to what is no address")?;
+            let next = url.redirected(&location).ok_or("it redirects to an invalid URL")?;
             if url.is_https && !next.is_https {
                 return Err("it redirects from https to http, which is not followed".to_owned());
             }
@@ -98,8 +99,7 @@ impl Client {
     async fn headers(&self) -> Result<HeaderMap, String> {
         let mut headers = self.config.headers.clone();
         if let Some(path) = self.config.headers_file.clone() {
-            let read = tokio::task::spawn_blocking(move || from_file(&path)).await;
-            headers.extend(read.unwrap_or_else(|panic| Err(panic.to_string()))?);
+            headers.extend(blocking(move || from_file(&path)).await?);
         }
         Ok(if headers.is_empty() { plain() } else { headers })
     }
@@ -124,7 +124,7 @@ impl Client {
 
     async fn connector(&mut self) -> Result<&TlsConnector, String> {
         if self.tls.is_none() {
-            let roots = tokio::task::spawn_blocking(tls::system_roots).await.map_err(|panic| panic.to_string())?;
+            let roots = blocking(tls::system_roots).await;
             self.tls = Some(tls::trusting(roots).map_err(|error| error.to_string())?);
         }
         self.tls.as_ref().ok_or_else(|| "TLS cannot be set up".to_owned())

@@ -5,15 +5,14 @@ use std::{
     sync::Arc,
 };
 
+use stanchion_board::{
+    Board, EventLog, Subject,
+    view::{ManifestView, SourceView},
+};
 use stanchion_pod::{ObjectKey, Objects, PodKey, PodUid, Problem};
 
 use super::{any::Source, reader::ManifestFile};
-use crate::{
-    board::Board,
-    desired::{Desired, DesiredPod},
-    events::{EventLog, Subject},
-    view::{ManifestView, SourceView},
-};
+use crate::desired::{Desired, DesiredPod};
 
 /// Merger of sources; it remembers which problems it has reported as events.
 #[derive(Debug)]
@@ -38,7 +37,7 @@ impl Merge {
         let views = sources.iter().map(|source| {
             let location = source.location();
             if let Some(error) = source.error() {
-                let message = format!("{error}; its pods run on as they are");
+                let message = format!("{error}; its pods keep running unchanged");
                 told.insert(Place::Source(location.clone()), Told { message, is_quiet: source.is_quiet() });
             }
             let manifests = source.manifests().into_iter().map(|(path, file)| {
@@ -81,7 +80,7 @@ impl Merge {
         let is_wrong = |path: &str| now.keys().any(|it| it.path() == path && !matches!(it, Place::Watch(_)));
         let is_manifest = |place: &&Place| !matches!(place, Place::Watch(_));
         for place in self.told.keys().filter(is_manifest).filter(|place| !is_wrong(place.path())) {
-            self.events.normal(&place.subject(), "ManifestValid", "The manifest is in force again, or gone");
+            self.events.normal(&place.subject(), "ManifestValid", "The manifest is valid again, or was removed");
         }
         self.told = now;
     }

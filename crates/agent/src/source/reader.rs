@@ -158,7 +158,7 @@ impl Reader {
         match self.role() {
             Role::Ours => {
                 let runs = self.running.iter().any(|running| kubelets::is_same(pod, &self.node_name, running));
-                runs.then(|| "its kubelet is away, but the containers that it started run on".to_owned())
+                runs.then(|| "the kubelet does not answer, but containers that it started still run".to_owned())
             }
             Role::StandBy(reason) | Role::Undecided(reason) => Some(reason),
         }
@@ -282,7 +282,7 @@ impl Reader {
                 _ => {
                     let (source, file) = (self.path.display(), name.to_string_lossy());
                     tracing::warn!(
-                        %source, %file, "what this manifest held last is not known; nothing is removed until it can be read"
+                        %source, %file, "the last good content of this manifest is lost; no pod is removed until it can be read"
                     );
                     self.lost.insert(name);
                 }

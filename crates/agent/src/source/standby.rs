@@ -147,7 +147,7 @@ impl Standby {
                 true => {
                     format!("no kubelet answers at {address}; after {seconds} s without it the pods are taken over")
                 }
-                false => format!("it is asked whether a kubelet answers at {address}"),
+                false => format!("checking whether a kubelet answers at {address}"),
             }),
             Some(_) => Role::StandBy(format!(
                 "the kubelet at {address} has stopped answering; after {seconds} s without it the pods are taken over"

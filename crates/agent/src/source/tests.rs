@@ -8,6 +8,8 @@ use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
+use jiff::Timestamp;
+use stanchion_board::{Board, EventLog, view::NodeView};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use tokio_rustls::rustls::RootCertStore;
@@ -22,10 +24,8 @@ use super::{
     reader::Reader,
 };
 use crate::{
-    board::Board,
     config::{FileSource, UrlSource},
     contact::server::Server,
-    events::EventLog,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: ";
@@ -337,7 +337,8 @@ fn files_and_urls_are_united_when_all_have_spoken() {
     let mut reader = Reader::new(&files, "node", state.path());
     reader.read(&std::collections::HashSet::new());
     let mut sources = [Source::Files(reader), Source::Page(page(state.path(), "http://a/"))];
-    let (board, events) = (Arc::new(Board::new(crate::view::NodeView::default())), Arc::new(EventLog::default()));
+    let (board, events) =
+        (Arc::new(Board::new(NodeView::default(), 0)), Arc::new(EventLog::new(|| Timestamp::UNIX_EPOCH)));
     let mut merge = Merge::new(Arc::clone(&board), Arc::clone(&events));
     let mut merged = |sources: &mut [Source; 2], news: Option<News>| {
         if let (Source::Page(page), Some(news)) = (&mut sources[1], news) {

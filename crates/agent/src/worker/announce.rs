@@ -2,12 +2,14 @@
 
 use std::{sync::Arc, time::Instant};
 
+use stanchion_board::Subject;
 use stanchion_plan::{
     fate::Fate,
     history::ImageState,
     image::{self, Need},
     is_current,
     observed::Remains,
+    reason::Reason,
     restart,
     status::EXPIRED,
     view::View,
@@ -16,7 +18,7 @@ use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
 
 use super::Worker;
-use crate::{clock::instant, desired::DesiredPod, events::Subject};
+use crate::{clock::instant, desired::DesiredPod};
 
 impl<R: Runtime> Worker<R> {
     /// Emits one event each when a container waits for its restart (R-BCK-4) or for its image, and when the pod is past
@@ -24,7 +26,7 @@ impl<R: Runtime> Worker<R> {
     pub(super) fn announce(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
         let Some(wanted) = desired else { return };
         let Some(pod) = self.shown(desired, remains) else { return };
-        let view = View { home: self.home_name(Some(&pod)), remains: remains.to_vec() };
+        let view = View { home: self.backend(Some(&pod)), remains: remains.to_vec() };
         let now = instant();
         let fate = Fate::of(&pod, &view, &self.history, self.since(&pod), now);
         let stands = |view: &View| view.sandboxes().any(|it| is_current(it, &pod) && it.state == SandboxState::Ready);
@@ -57,7 +59,10 @@ impl<R: Runtime> Worker<R> {
     /// Emits one `BackOff` event for each failed pull of an image (R-IMG-4).
     fn announce_image(&mut self, pod: &Pod, need: &Need<'_>, now: Instant) {
         let ImageState::Failed(failure) = self.history.image(&pod.revision, &need.of) else { return };
-        if failure.reason != "ErrImagePull" || failure.is_new(now) || !self.history.wait_for_image(&need.of, &failure) {
+        if failure.reason != Reason::ErrImagePull
+            || failure.is_new(now)
+            || !self.history.wait_for_image(&need.of, &failure)
+        {
             return;
         }
         let (subject, users) = self.subjects_of_image(pod, &need.of);

@@ -5,11 +5,13 @@ use std::{
     sync::Arc,
 };
 
+use stanchion_board::{EventLog, Subject};
 use stanchion_plan::{
     history::{Failure, ImageState},
     image::{self, ImageFor, Need},
+    reason::Reason,
 };
-use stanchion_pod::{Credential, Object, Pod, PodKey, PullPolicy, Revision};
+use stanchion_pod::{Credential, Object, Pod, PullPolicy, Revision};
 use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
@@ -19,7 +21,6 @@ use crate::{
     clock::{elapsed, instant},
     credentials::Given,
     desired::DesiredPod,
-    events::{EventLog, Subject},
     images::Pull,
     node::Home,
     reference,
@@ -48,7 +49,7 @@ enum News {
         pulled: bool,
     },
     Failed {
-        reason: &'static str,
+        reason: Reason,
         message: String,
         error: Option<Error>,
     },
@@ -63,7 +64,6 @@ impl<R: Runtime> Worker<R> {
             self.history.set_image(&pod.revision, need.of.clone(), ImageState::Pulling(last));
             let (subject, users) = self.subjects_of_image(&pod, &need.of);
             let fetch = Fetch {
-                key: self.key.clone(),
                 revision: pod.revision.clone(),
                 image: need.image.to_owned(),
                 policy: self.policy(&pod, &need),
@@ -189,7 +189,6 @@ fn lost<'a>(pod: &'a Pod, desired: Option<&DesiredPod>) -> impl Iterator<Item = 
 
 /// Fetch of one image.
 struct Fetch<R> {
-    key: PodKey,
     revision: Revision,
     of: ImageFor,
     image: String,
@@ -208,9 +207,11 @@ impl<R: Runtime> Fetch<R> {
     async fn run(self) {
         let news = match self.shared.home(&self.home) {
             Some(home) => self.fetch(home).await,
-            None => {
-                News::Failed { reason: "ErrImagePull", message: "the backend is not configured".into(), error: None }
-            }
+            None => News::Failed {
+                reason: Reason::ErrImagePull,
+                message: "the backend is not configured".into(),
+                error: None,
+            },
         };
         self.tell(news).await;
     }
@@ -224,11 +225,11 @@ impl<R: Runtime> Fetch<R> {
             self.events().warning(&self.subject, "InspectFailed", &message);
             self.keeps("Error: InvalidImageName");
             let error = Some(Error::new(ErrorKind::Invalid, message.clone()));
-            return News::Failed { reason: "InvalidImageName", message, error };
+            return News::Failed { reason: Reason::InvalidImageName, message, error };
         }
         let Some(runtime) = home.backend.runtime() else {
             let error = Error::new(ErrorKind::Unavailable, format!("backend {} is not open", self.home));
-            return News::Failed { reason: "ErrImagePull", message: error.chain(), error: Some(error) };
+            return News::Failed { reason: Reason::ErrImagePull, message: error.chain(), error: Some(error) };
         };
         if self.policy != PullPolicy::Always {
             match home.images.is_present(&*runtime, &reference).await {
@@ -243,7 +244,7 @@ impl<R: Runtime> Fetch<R> {
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
                     self.events().warning(&self.subject, "InspectFailed", &message);
-                    return News::Failed { reason: "ImageInspectError", message, error: Some(error) };
+                    return News::Failed { reason: Reason::ImageInspectError, message, error: Some(error) };
                 }
             }
         }
@@ -251,7 +252,7 @@ impl<R: Runtime> Fetch<R> {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
             self.events().warning(&self.subject, "ErrImageNeverPull", &message);
             self.keeps("Error: ErrImageNeverPull");
-            return News::Failed { reason: "ErrImageNeverPull", message, error: None };
+            return News::Failed { reason: Reason::ErrImageNeverPull, message, error: None };
         }
         self.pull(home, &runtime, &reference).await
     }
@@ -280,7 +281,7 @@ impl<R: Runtime> Fetch<R> {
                     return News::Ready { pulled: true };
                 }
                 self.keeps("Error: ErrImagePull");
-                News::Failed { reason: "ErrImagePull", message, error: Some(error) }
+                News::Failed { reason: Reason::ErrImagePull, message, error: Some(error) }
             }
         }
     }
@@ -336,7 +337,7 @@ impl<R: Runtime> Fetch<R> {
     async fn tell(&self, news: News) {
         let fetched = Fetched { revision: self.revision.clone(), of: self.of.clone(), news };
         if self.tell.send(fetched).await.is_err() {
-            tracing::debug!(pod = %self.key, "the pod went while its image was being fetched");
+            tracing::debug!("the pod went while its image was being fetched");
         }
     }
 

@@ -21,6 +21,7 @@ use tokio_util::sync::DropGuard;
 
 use super::Worker;
 use crate::{
+    blocking::blocking,
     clock::instant,
     desired::DesiredPod,
     hook::Place,
@@ -43,9 +44,9 @@ impl<R: Runtime> Worker<R> {
             for id in unknown.map(|info| info.id.clone()).collect::<Vec<_>>() {
                 let (files, name) = (self.files(pod.uid.clone()), container.name.clone());
                 let wanted = id.clone();
-                let read = tokio::task::spawn_blocking(move || files.life(&name, &wanted)).await;
-                let life = read.unwrap_or_else(|panic| Err(std::io::Error::other(panic))).unwrap_or_else(|error| {
-                    tracing::warn!(pod = %self.key, %error, "what was noted of a container cannot be read");
+                let read = blocking(move || files.life(&name, &wanted)).await;
+                let life = read.unwrap_or_else(|error| {
+                    tracing::warn!(%error, "cannot read the saved state of a container's hook and probes");
                     None
                 });
                 self.history.set_life(id, Life { is_adopted: true, ..life.unwrap_or_default() });
@@ -68,7 +69,7 @@ impl<R: Runtime> Worker<R> {
                     Err(error) => {
                         let subject = self.subject(pod.as_deref(), &info.name);
                         self.shared.events.warning(&subject, "FailedPostStartHook", "PostStartHook failed");
-                        tracing::warn!(pod = %self.key, container = info.name, error, "a postStart hook failed");
+                        tracing::warn!(container = info.name, error, "a postStart hook failed");
                         // A running container is not stopped because an agent died while its hook ran (I3).
                         if life.is_adopted { Hook::Done } else { Hook::Failed(error) }
                     }
@@ -85,9 +86,8 @@ impl<R: Runtime> Worker<R> {
     async fn set_life(&mut self, pod: Option<&Pod>, name: &str, id: ContainerId, life: Life) {
         if let Some(pod) = pod {
             let (files, name, id, life) = (self.files(pod.uid.clone()), name.to_owned(), id.clone(), life.clone());
-            let written = tokio::task::spawn_blocking(move || files.keep_life(&name, &id, &life)).await;
-            if let Err(error) = written.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
-                tracing::warn!(pod = %self.key, %error, "what is known of a container cannot be written down");
+            if let Err(error) = blocking(move || files.keep_life(&name, &id, &life)).await {
+                tracing::warn!(%error, "cannot save the state of a container's hook and probes");
             }
         }
         self.history.set_life(id, life);
@@ -131,7 +131,7 @@ impl<R: Runtime> Worker<R> {
             };
             let news = News::Hook(place.run(&hook).await);
             if tell.send(Told { container: id.clone(), news }).await.is_err() {
-                tracing::debug!(pod = %key, "the pod went while a hook ran");
+                tracing::debug!("the pod went while a hook ran");
             }
         };
         self.shared.supervisor.spawn(format!("hook of {}", self.key), async move {

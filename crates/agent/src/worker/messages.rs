@@ -7,7 +7,7 @@ use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 
 use super::Worker;
-use crate::{desired::DesiredPod, logs};
+use crate::{blocking::blocking, desired::DesiredPod, logs};
 
 /// Largest part of the log's tail that replaces a missing termination message: lines, and bytes of them (R-TMSG-3).
 const FROM_LOG: (usize, usize) = (80, 2048);
@@ -39,8 +39,7 @@ impl<R: Runtime> Worker<R> {
     async fn words(&self, pod: &Pod, container: &Container, info: &ContainerInfo, home: &str) -> String {
         let Some(path) = &container.message_path else { return String::new() };
         let (files, name, attempt) = (self.files(pod.uid.clone()), container.name.clone(), info.attempt);
-        let read = tokio::task::spawn_blocking(move || files.message(&name, attempt)).await;
-        let words = match read.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
+        let words = match blocking(move || files.message(&name, attempt)).await {
             Ok(words) => words,
             Err(error) => return format!("Error on reading termination log {path}: {error}"),
         };
@@ -63,10 +62,9 @@ impl<R: Runtime> Worker<R> {
 
     async fn end_of_log(&self, pod: &Pod, container: &Container, info: &ContainerInfo, home: &str) -> String {
         let path = self.files(pod.uid.clone()).log(&container.name, info.attempt);
-        let read = tokio::task::spawn_blocking(move || logs::end(&path, FROM_LOG.0, FROM_LOG.1)).await;
-        let text = match read {
-            Ok(Ok(text)) => text,
-            _ => match self.runtime(home) {
+        let text = match blocking(move || logs::end(&path, FROM_LOG.0, FROM_LOG.1)).await {
+            Ok(text) => text,
+            Err(_) => match self.runtime(home) {
                 Ok(runtime) => {
                     let kept = logs::end_of_kept(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await;
                     kept.unwrap_or_default()

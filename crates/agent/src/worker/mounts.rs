@@ -5,12 +5,13 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use stanchion_plan::reason::Reason;
 use stanchion_pod::{Container, Propagation, RecursiveReadOnly, SubPath, Volume, VolumeMount, expand::expand_within};
 use stanchion_runtime::{Error, ErrorKind, ImageMount, Mount, MountPropagation, RecursiveReadOnly as Recursive};
 
 use super::{
     perform::Failed,
-    prepare::{Material, unusable},
+    prepare::Material,
 };
 use crate::{
     env::Environment,
@@ -50,7 +51,10 @@ pub(super) fn mounts(
                         "failed to prepare subPath for volumeMount {:?} of container {:?}",
                         wanted.volume, container.name
                     );
-                    Failed::new(unusable(), Error::new(ErrorKind::Other, message).caused_by(&error))
+                    Failed::new(
+                        Reason::CreateContainerConfigError,
+                        Error::new(ErrorKind::Other, message).caused_by(&error),
+                    )
                 })?
             }
         };
@@ -80,7 +84,7 @@ fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> 
         make_point(&mounts[index].source, below, is_directory).map_err(|error| {
             let message =
                 format!("cannot make the mount point {:?} in the volume that is mounted above it", mount.destination);
-            Failed::new("CreateContainerError", Error::new(ErrorKind::Other, message).caused_by(&error))
+            Failed::new(Reason::CreateContainerError, Error::new(ErrorKind::Other, message).caused_by(&error))
         })?;
     }
     Ok(())
@@ -102,7 +106,7 @@ fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<M
     if is_scratch && propagation != MountPropagation::Private {
         share(&source).map_err(|error| {
             let message = format!("cannot share the mounts below {source:?}");
-            Failed::new("CreateContainerError", Error::new(ErrorKind::Other, message).caused_by(&error))
+            Failed::new(Reason::CreateContainerError, Error::new(ErrorKind::Other, message).caused_by(&error))
         })?;
     }
     check_sharing(&source, propagation)?;
@@ -124,7 +128,7 @@ fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Fai
     if propagation == MountPropagation::Private {
         return Ok(());
     }
-    let failed = |error| Failed::new("CreateContainerError", error);
+    let failed = |error| Failed::new(Reason::CreateContainerError, error);
     let found = sharing(source).map_err(|error| {
         failed(Error::new(ErrorKind::Other, format!("cannot look at the mount of {source:?}")).caused_by(&error))
     })?;
@@ -139,7 +143,8 @@ fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Fai
 
 /// Returns the `subPath` of a mount, with its `subPathExpr` expanded (R-MNT-5).
 fn sub_path(wanted: &VolumeMount, environment: &Environment) -> Result<Option<PathBuf>, Failed> {
-    let failed = |message: String| Failed::new(unusable(), Error::new(ErrorKind::Other, message));
+    let failed =
+        |message: String| Failed::new(Reason::CreateContainerConfigError, Error::new(ErrorKind::Other, message));
     let path = match &wanted.sub_path {
         None => return Ok(None),
         Some(SubPath::Path(path)) => path.clone(),

@@ -2,10 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use stanchion_board::Subject;
 use stanchion_plan::{
     Action, Run,
     history::{Attempt, Failure, ImageState, Unstarted},
-    image, is_current, restart,
+    image, is_current,
+    reason::Reason,
+    restart,
     time::{Stamp, after},
 };
 use stanchion_pod::{Container, Pod, PodUid, Revision};
@@ -14,11 +17,11 @@ use stanchion_runtime::{
     SandboxId, Version, signal,
 };
 
-use super::{Hold, RETRY, Running, Worker, container, images, prepare::unusable, recall, security};
+use super::{Hold, RETRY, Running, Worker, container, images, recall, security};
 use crate::{
+    blocking::blocking,
     clock::instant,
     desired::DesiredPod,
-    events::Subject,
     files::{self, PodFiles},
     id_ranges::IdRanges,
     reference,
@@ -26,18 +29,15 @@ use crate::{
 
 /// A failed step: the error, and its reason in the container status.
 pub(super) struct Failed {
-    pub reason: &'static str,
+    pub reason: Reason,
     pub error: Error,
     /// The container that was created and could not be started.
     pub made: Option<ContainerId>,
 }
 
 impl Failed {
-    /// Waiting reason while the volumes are not ready.
-    pub const NOT_MOUNTED: &str = "ContainerCreating";
-
     /// Makes a failure that counts no container as ended.
-    pub fn new(reason: &'static str, error: Error) -> Self {
+    pub fn new(reason: Reason, error: Error) -> Self {
         Self { reason, error, made: None }
     }
 }
@@ -118,14 +118,14 @@ impl<R: Runtime> Worker<R> {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
         let runtime = match self.runtime(&home) {
             Ok(runtime) => runtime,
-            Err(error) => return self.held("make its sandbox", Err(error)),
+            Err(error) => return self.held("create its sandbox", Err(error)),
         };
         // The record comes before the sandbox: no agent may find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
             && let Err(error) = self.keep_record(desired, &home).await
         {
             let message =
-                format!("Cannot write down what runs; a restart of the agent may not know it: {}", error.chain());
+                format!("Cannot record the pod's manifest; the agent may not recognize the pod after a restart: {}", error.chain());
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
         // The volumes come before the sandbox, as with a kubelet: a pod without its volumes holds no address (R-VOL-1).
@@ -136,7 +136,7 @@ impl<R: Runtime> Worker<R> {
             let failure = Failure::after(last, reason, message, error.kind(), None, now);
             return self.history.set_sandbox(Some(failure));
         }
-        self.settle_on(&home);
+        self.placement.put_on(&home);
         let remains = self.remains();
         if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(|it| is_current(it, &pod)) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
@@ -172,8 +172,7 @@ impl<R: Runtime> Worker<R> {
                     self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
                 }
                 let (last, now) = (self.history.sandbox_failure(), instant());
-                let failure =
-                    Failure::after(last, "ContainerCreating", message, error.kind(), error.retry_delay(), now);
+                let failure = Failure::after(last, Reason::NoSandbox, message, error.kind(), error.retry_delay(), now);
                 self.history.set_sandbox(Some(failure));
             }
         }
@@ -199,10 +198,7 @@ impl<R: Runtime> Worker<R> {
         };
         IdRanges::check(pod).map_err(|error| failed(&error))?;
         let (shared, uid) = (Arc::clone(&self.shared), pod.uid.clone());
-        match tokio::task::spawn_blocking(move || shared.id_ranges.of(&uid)).await {
-            Ok(range) => range.map(Some).map_err(|error| failed(&error)),
-            Err(panic) => Err(failed(&panic)),
-        }
+        blocking(move || shared.id_ranges.of(&uid)).await.map(Some).map_err(|error| failed(&error))
     }
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
@@ -249,7 +245,7 @@ impl<R: Runtime> Worker<R> {
                 let _permit = self.permit(&home).await;
                 self.launch(&home, &runtime, id).await
             }
-            Err(error) => Err(Failed::new("RunContainerError", error)),
+            Err(error) => Err(Failed::new(Reason::RunContainerError, error)),
         };
         match started {
             Ok(()) => {
@@ -263,7 +259,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Records that a created container cannot be started: it counts as one that has ended, with back-off.
-    fn cannot_start(&mut self, pod: &Pod, container: &Container, id: ContainerId, reason: &'static str, error: &Error) {
+    fn cannot_start(&mut self, pod: &Pod, container: &Container, id: ContainerId, reason: Reason, error: &Error) {
         let message = error.chain();
         let subject = self.subject(Some(pod), &container.name);
         self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
@@ -272,10 +268,10 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Records a failure to start. The wait before the next try is that of an error of `kind`.
-    fn start_failed(&mut self, pod: &Pod, container: &Container, reason: &'static str, error: &Error, kind: ErrorKind) {
+    fn start_failed(&mut self, pod: &Pod, container: &Container, reason: Reason, error: &Error, kind: ErrorKind) {
         let message = error.chain();
         match reason {
-            Failed::NOT_MOUNTED => self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message),
+            Reason::NotMounted => self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message),
             _ => {
                 let subject = self.subject(Some(pod), &container.name);
                 self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
@@ -296,11 +292,11 @@ impl<R: Runtime> Worker<R> {
         desired: Option<&DesiredPod>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed::new(reason, error);
-        let runtime = self.runtime(home).map_err(failed("CreateContainerError"))?;
+        let runtime = self.runtime(home).map_err(failed(Reason::CreateContainerError))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
-        let image = checked.map_err(failed("CreateContainerConfigError"))?;
+        let image = checked.map_err(failed(Reason::CreateContainerConfigError))?;
         let config = self.configure(pod, container, run, addresses, desired).await?;
-        check_image_mounts(&*runtime, container, &config).await.map_err(failed("CreateContainerError"))?;
+        check_image_mounts(&*runtime, container, &config).await.map_err(failed(Reason::CreateContainerError))?;
         let _permit = self.permit(home).await;
         let check = async {
             // Only the first instance is checked: a restart hardly changes the image.
@@ -311,8 +307,8 @@ impl<R: Runtime> Worker<R> {
         let (created, ()) = tokio::join!(runtime.create_container(config), check);
         let id = created.map_err(|error| match error.kind() {
             // The backend lacks a feature that the manifest asks for (R-MNT-6).
-            ErrorKind::Unsupported => Failed::new(unusable(), error),
-            _ => Failed::new("CreateContainerError", error),
+            ErrorKind::Unsupported => Failed::new(Reason::CreateContainerConfigError, error),
+            _ => Failed::new(Reason::CreateContainerError, error),
         })?;
         self.launch(home, &runtime, id).await
     }
@@ -348,7 +344,7 @@ impl<R: Runtime> Worker<R> {
                 _ => {}
             }
         }
-        Err(Failed { reason: "RunContainerError", error, made })
+        Err(Failed { reason: Reason::RunContainerError, error, made })
     }
 
     async fn remove_sandbox(
@@ -382,10 +378,7 @@ impl<R: Runtime> Worker<R> {
         let failed = |error: &(dyn std::error::Error + 'static)| {
             Error::new(ErrorKind::Other, format!("removing the files of pod {} (uid {uid})", self.key)).caused_by(error)
         };
-        match files::remove(files).await {
-            Ok(removed) => removed.map_err(|error| failed(&error)),
-            Err(panic) => Err(failed(&panic)),
-        }
+        files::remove(files).await.map_err(|error| failed(&error))
     }
 
     /// Records the result of a step. After a failure the worker waits before it repeats such a step.

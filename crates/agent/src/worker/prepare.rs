@@ -10,16 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stanchion_plan::{Run, observed::Remains, time::after};
+use stanchion_board::Subject;
+use stanchion_plan::{Run, observed::Remains, reason::Reason, time::after};
 use stanchion_pod::{Capacity, Container, Objects, Pod, Volume};
 use stanchion_runtime::{ContainerConfig, EnvVar, Error, ErrorKind, Mount, Runtime};
 
 use super::{Worker, container, mounts, perform::Failed, security};
 use crate::{
+    blocking::blocking,
     clock::instant,
     desired::DesiredPod,
     env::{EnvError, Environment, Inputs},
-    events::Subject,
     files::{self, PodFiles, Site, VolumeError},
 };
 
@@ -65,8 +66,8 @@ impl<R: Runtime> Worker<R> {
         let material = self.material(pod, desired);
         blocking(move || {
             material.files.end_eviction().map_err(|error| {
-                let message = "removing what filled the volumes of an evicted pod";
-                Failed::new(Failed::NOT_MOUNTED, Error::new(ErrorKind::Unavailable, message).caused_by(&error))
+                let message = "emptying the volumes of an evicted pod";
+                Failed::new(Reason::NotMounted, Error::new(ErrorKind::Unavailable, message).caused_by(&error))
             })?;
             material.measured().volumes(true).map(drop)
         })
@@ -114,10 +115,7 @@ impl<R: Runtime> Worker<R> {
             return last.again;
         }
         let material = self.material(&pod, Some(desired));
-        let failed = match tokio::task::spawn_blocking(move || material.measured().follow()).await {
-            Ok(failed) => failed,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
+        let failed = blocking(move || material.measured().follow()).await;
         for Failed { error, .. } in &failed {
             self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", error.chain());
         }
@@ -177,7 +175,7 @@ impl Material {
 
     fn prepare(self, container: &Container, attempt: u32, addresses: &[IpAddr]) -> Result<Prepared, Failed> {
         let failed = |tried: String, error: &(dyn std::error::Error + 'static)| {
-            Failed::new(unusable(), Error::new(ErrorKind::Other, tried).caused_by(error))
+            Failed::new(Reason::CreateContainerConfigError, Error::new(ErrorKind::Other, tried).caused_by(error))
         };
         let of = |tried: &str| format!("{tried} of pod {}", self.pod.key);
         self.files.create(&container.name).map_err(|error| failed(of("making the directories"), &error))?;
@@ -191,7 +189,7 @@ impl Material {
             let failed = Error::new(ErrorKind::Other, error.to_string());
             let failed =
                 std::error::Error::source(&error).into_iter().fold(failed, |failed, cause| failed.caused_by(cause));
-            Failed::new(unusable(), failed)
+            Failed::new(Reason::CreateContainerConfigError, failed)
         };
         let mut environment = Environment::of(container, &self.inputs(addresses, &place)).map_err(failed_env)?;
         let managed = etc.files.into_iter().map(|(source, place)| (source, place.to_owned()));
@@ -239,11 +237,6 @@ impl Material {
     }
 }
 
-/// Returns the waiting reason of a container whose configuration cannot be made (R-SYNC-12).
-pub(super) const fn unusable() -> &'static str {
-    "CreateContainerConfigError"
-}
-
 /// Returns the failure for a volume that cannot be mounted. The pod waits and tries again soon: a missing object or
 /// path may come at any moment.
 fn not_mounted(name: &str, error: &VolumeError) -> Failed {
@@ -252,15 +245,5 @@ fn not_mounted(name: &str, error: &VolumeError) -> Failed {
         Some(cause) => Error::new(ErrorKind::Unavailable, message).caused_by(cause),
         None => Error::new(ErrorKind::Conflict, message),
     };
-    Failed::new(Failed::NOT_MOUNTED, error)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failed> + Send + 'static) -> Result<T, Failed> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(panic) => {
-            let error = Error::new(ErrorKind::Crashed, "preparing the volumes ended abnormally").caused_by(&panic);
-            Err(Failed::new(unusable(), error))
-        }
-    }
+    Failed::new(Reason::NotMounted, error)
 }

@@ -8,6 +8,7 @@ use stanchion_runtime::{Error, ErrorKind, Runtime, SandboxState, labels};
 
 use super::{Running, Worker};
 use crate::{
+    blocking::blocking,
     desired::DesiredPod,
     files::{self, PodFiles, Record},
 };
@@ -42,7 +43,7 @@ impl<R: Runtime> Worker<R> {
         if self.running.is_none() {
             let message = "what runs was made from a manifest that is not known; it is left alone until the new one \
                            can take its place";
-            tracing::warn!(pod = %self.key, %revision, message);
+            tracing::warn!(%revision, message);
         }
     }
 
@@ -55,12 +56,12 @@ impl<R: Runtime> Worker<R> {
         }
         self.counted = Some(pod.revision.clone());
         let (files, wanted) = (self.files(pod.uid.clone()), Arc::clone(pod));
-        let latest = tokio::task::spawn_blocking(move || {
+        let latest = blocking(move || {
             let of = |name: &String| Some((name.clone(), files.latest(name).ok()??));
             wanted.all_containers().filter_map(|container| of(&container.name)).collect::<Vec<_>>()
         });
         self.history.forget_attempts();
-        for (name, attempt) in latest.await.unwrap_or_default() {
+        for (name, attempt) in latest.await {
             self.history.set_attempt(&name, Attempt { attempt, ..Attempt::default() });
         }
     }
@@ -80,11 +81,10 @@ impl<R: Runtime> Worker<R> {
     pub(super) async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
         let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
         let pod = move |record: Record| Some((record.pod(&key, &node)?, record.is_stopped));
-        let read = tokio::task::spawn_blocking(move || Ok(files.record()?.and_then(pod)));
-        match read.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic))) {
-            Ok(recorded) => recorded,
+        match blocking(move || files.record()).await {
+            Ok(record) => record.and_then(pod),
             Err(error) => {
-                tracing::warn!(pod = %self.key, %error, "the manifest of what runs cannot be read");
+                tracing::warn!(%error, "cannot read the record of the running pod");
                 None
             }
         }
@@ -97,7 +97,7 @@ impl<R: Runtime> Worker<R> {
             name: self.key.name.clone(),
             boot: files::boot(),
             backend: backend.to_owned(),
-            instead_of: self.instead_of(&desired.pod.revision, backend),
+            instead_of: self.placement.instead_of(&desired.pod.revision, backend).map(str::to_owned),
             revision: desired.pod.revision.as_str().to_owned(),
             is_stopped: false,
             origin: desired.pod.origin,
@@ -121,7 +121,7 @@ impl<R: Runtime> Worker<R> {
         for uid in stopped {
             if let Err(error) = self.write_down(&uid, |files| files.note_stop()).await {
                 // An agent that started right now would start the old pod once more before replacing it.
-                tracing::warn!(pod = %self.key, error = error.chain(), "the record of what runs is not up to date");
+                tracing::warn!(error = error.chain(), "the running pod's record is out of date");
             }
         }
     }
@@ -132,10 +132,8 @@ impl<R: Runtime> Worker<R> {
         write: impl FnOnce(PodFiles) -> std::io::Result<()> + Send + 'static,
     ) -> Result<(), Error> {
         let files = self.files(uid.clone());
-        let written = tokio::task::spawn_blocking(move || write(files)).await;
-        written
-            .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
-            .map_err(|error| Error::new(ErrorKind::Other, "writing down what runs").caused_by(&error))
+        let written = blocking(move || write(files)).await;
+        written.map_err(|error| Error::new(ErrorKind::Other, "writing the record of the running pod").caused_by(&error))
     }
 }
 

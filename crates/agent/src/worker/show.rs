@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use stanchion_board::view::{ContainerView, PodView};
 use stanchion_plan::{
     image,
     observed::Remains,
+    reason::{Because, Reason},
     restart,
-    status::{Facts, status},
+    status::{Facts, Phase, Status, status},
     time::Stamp,
     view::View,
 };
@@ -21,14 +23,7 @@ use stanchion_pod::{
 use stanchion_runtime::Runtime;
 
 use super::Worker;
-use crate::{
-    clock,
-    desired::DesiredPod,
-    policy,
-    removed::remembered,
-    room::Refusal,
-    view::{ContainerView, PodView},
-};
+use crate::{blocking::blocking, clock, desired::DesiredPod, policy, removed::remembered};
 
 /// The annotation with the time when the agent first saw a pod (R-ID-8).
 const SEEN: &str = "kubernetes.io/config.seen";
@@ -39,7 +34,7 @@ impl<R: Runtime> Worker<R> {
         let Some(pod) = self.shown(desired, remains) else {
             return self.show_orphan(remains);
         };
-        let home = self.home_name(Some(&pod));
+        let home = self.backend(Some(&pod));
         let view = View { home: home.clone(), remains: remains.to_vec() };
         let last = self.shared.board.pod(&self.key);
         let node_addresses = self.shared.node_addresses.borrow().clone();
@@ -56,8 +51,8 @@ impl<R: Runtime> Worker<R> {
             now: clock::instant(),
             time_of_day: self.shared.clock.now(),
         };
-        let status = status(&facts);
-        self.tell_end(desired, &pod, &status);
+        let Status { status, phase } = status(&facts);
+        self.tell_end(desired, &pod, phase);
         let dial = &mut self.dial;
         let containers = pod.all_containers().map(|container| {
             let next_try = [
@@ -91,12 +86,8 @@ impl<R: Runtime> Worker<R> {
         let Some(last) = self.leaving.take() else { return };
         let (removed, now) = (Arc::clone(&self.shared.removed), self.shared.clock.stamp());
         let pod = remembered(&last, now.wall);
-        let kept = match tokio::task::spawn_blocking(move || removed.keep(&pod, now)).await {
-            Ok(kept) => kept,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(pod = %self.key, %error, "how a removed pod was last cannot be kept");
+        if let Err(error) = blocking(move || removed.keep(&pod, now)).await {
+            tracing::warn!(%error, "cannot save the last status of a removed pod");
         }
     }
 
@@ -126,39 +117,38 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
-    fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, status: &wire::PodStatus) {
-        let is_over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, phase: Phase) {
         // A pod that does not fit on the node is shown as `Failed` too.
         let is_refused = desired.is_some_and(|it| it.no_room.is_some() && it.pod.revision == pod.revision);
-        if self.over.set((is_over && !is_refused).then(|| pod.uid.clone())) {
+        if self.over.set((phase.is_over() && !is_refused).then(|| pod.uid.clone())) {
             self.shared.ends.notify_one();
         }
     }
 
     /// Returns reason and message if this node cannot run a revision of the pod.
-    pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Refusal> {
+    pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Because> {
         let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
         let forbidden = || policy::refusal(&self.shared.config.policy, pod);
         self.shared.admission.refusal(pod).or_else(forbidden).or_else(|| wanted?.no_room.clone())
     }
 
     /// Returns reason and message if the newest manifest is not in force.
-    fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<(&'static str, Arc<str>)> {
+    fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<Because> {
         if let Some(stale) = &desired.stale {
-            return Some(("ManifestInvalid", Arc::clone(stale)));
+            return Some(Because::new(Reason::ManifestInvalid, Arc::clone(stale)));
         }
         if shown.revision == desired.pod.revision {
             return None;
         }
-        if let Some((reason, message)) = self.rejection(&desired.pod, Some(desired)) {
-            return Some((reason, message.into()));
+        if let Some(why) = self.rejection(&desired.pod, Some(desired)) {
+            return Some(why);
         }
         let failed = desired.pod.all_containers().find_map(|container| {
             let (_, image) = self.history.missing_image(&desired.pod, container)?;
-            image.failure().map(|failure| (failure.reason, failure.message.as_str().into()))
+            image.failure().map(|failure| Because::new(failure.reason, failure.message.as_str()))
         });
-        let lacking = self.history.lacking(&desired.pod).map(|message| ("ObjectMissing", message.into()));
-        failed.or(lacking).or_else(|| Some(("Updating", "the new revision is being prepared".into())))
+        let lacking = self.history.lacking(&desired.pod).map(|message| Because::new(Reason::ObjectMissing, message));
+        failed.or(lacking).or_else(|| Some(Because::new(Reason::Updating, "the new revision is being prepared")))
     }
 
     /// Shows a pod whose manifest is not known: only its name, while it is being removed.

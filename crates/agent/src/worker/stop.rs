@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use stanchion_board::Subject;
 use stanchion_plan::{life::ProbeKind, stop::Stop};
 use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, Error, Runtime, labels};
@@ -13,7 +14,6 @@ use super::{Worker, looked, recall};
 use crate::{
     clock::{elapsed, instant, timeout_at},
     desired::DesiredPod,
-    events::Subject,
     hook::Place,
     shared::Shared,
 };
@@ -149,7 +149,7 @@ impl<R: Runtime> Step<R> {
             match timeout(*grace, place.run(hook)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
-                    tracing::warn!(pod = %self.key, container = name, error, "a preStop hook failed");
+                    tracing::warn!(container = name, error, "a preStop hook failed");
                     events.warning(&self.subject, "FailedPreStopHook", "PreStopHook failed");
                 }
                 Err(_) => events.warning(&self.subject, "FailedPreStopHook", "PreStopHook failed"),
@@ -158,7 +158,7 @@ impl<R: Runtime> Step<R> {
         // Once the grace period is used up, a sidecar does not wait for the others any more.
         let turn = join_all(self.after.iter().map(CancellationToken::cancelled));
         if timeout_at(begun + *grace, turn).await.is_err() {
-            tracing::debug!(pod = %self.key, container = %id, "a sidecar is stopped before what uses it has ended");
+            tracing::debug!(container = %id, "the grace period ended: stopping a sidecar before the containers that use it");
         }
         let left = match grace.is_zero() {
             true => Duration::ZERO,

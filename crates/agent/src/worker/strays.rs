@@ -43,7 +43,7 @@ impl<R: Runtime> Worker<R> {
                 "a process in the cgroup of pod {uid} runs, and no backend knows of it; nothing of the pod is started until \
                  it has ended"
             )),
-            Err(error) => Strays::Some(format!("whether processes of the pod are left cannot be seen: {error}")),
+            Err(error) => Strays::Some(format!("cannot check whether processes of the pod are left: {error}")),
         };
         matches!(self.strays, Strays::Some(_)).then(|| after(instant(), AGAIN))
     }

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use stanchion_board::Subject;
 use stanchion_plan::{is_current, is_running, observed::Remains, time::after};
 use stanchion_pod::{Medium, Pod, Volume};
 use stanchion_runtime::{ContainerInfo, DiskUsage, ErrorKind, Runtime, SandboxInfo};
@@ -13,9 +14,9 @@ use stanchion_untrusted::tree;
 
 use super::Worker;
 use crate::{
+    blocking::blocking,
     clock::{elapsed, instant},
     desired::DesiredPod,
-    events::Subject,
     files::{self, PodFiles},
 };
 
@@ -63,11 +64,7 @@ impl<R: Runtime> Worker<R> {
             let _turn = turn;
             exceeded(&measured, &files, used.as_ref())
         };
-        let found = match tokio::task::spawn_blocking(measure).await {
-            Ok(found) => found,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        };
-        if let Some((message, is_new)) = found {
+        if let Some((message, is_new)) = blocking(measure).await {
             if is_new {
                 self.shared.events.warning(&Subject::pod(&self.key), "Evicted", &message);
             }
@@ -106,7 +103,7 @@ impl<R: Runtime> Worker<R> {
                         used.push((container.name.clone(), DiskUsage::default()));
                     }
                     Err(error) => {
-                        tracing::warn!(pod = %self.key, error = error.chain(), "what a container has written is not known");
+                        tracing::warn!(error = error.chain(), "cannot get a container's disk usage");
                         return None;
                     }
                 }
@@ -142,7 +139,7 @@ fn exceeded(pod: &Pod, files: &PodFiles, used: Option<&Used>) -> Option<(String,
     }
     let message = volume_exceeded(pod, files).or_else(|| storage_exceeded(pod, files, used?))?;
     if let Err(error) = files.keep_eviction(&message) {
-        tracing::warn!(pod = %pod.key, %error, "an eviction cannot be written down; it will be found again");
+        tracing::warn!(%error, "an eviction cannot be written down; it will be found again");
     }
     Some((message, true))
 }

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use stanchion_agent::view::EventView;
+use stanchion_board::view::EventView;
 use stanchion_runtime::{
     ContainerInfo, ContainerState, ErrorKind, Image, ImageMount, Mount, RegistryAuth,
     testing::{Call, Fault, Method, When},

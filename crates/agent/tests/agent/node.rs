@@ -19,8 +19,8 @@ use stanchion_agent::{
     backends::Backend,
     config::{AgentConfig, DefaultBackend, Failover, ImageGc, NodeShutdown, Policy, Remembered},
     handle::Handle,
-    view::{EventView, ManifestView, NodeView, PodView},
 };
+use stanchion_board::view::{EventView, ManifestView, NodeView, PodView};
 use stanchion_pod::{PodKey, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{
     ContainerId, ContainerInfo, ContainerState, Inventory, SandboxState, labels,

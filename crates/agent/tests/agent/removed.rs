@@ -2,7 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use stanchion_agent::{config::Remembered, view::RemovedView};
+use stanchion_agent::config::Remembered;
+use stanchion_board::view::RemovedView;
 use stanchion_pod::k8s_openapi::api::core::v1 as wire;
 use stanchion_runtime::testing::Program;
 

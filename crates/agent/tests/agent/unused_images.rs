@@ -2,7 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use stanchion_agent::{config::ImageGc, view::PruneView};
+use stanchion_agent::config::ImageGc;
+use stanchion_board::view::PruneView;
 use stanchion_runtime::{
     ErrorKind, Runtime,
     testing::{Call, Fault, Hold, Method, When},

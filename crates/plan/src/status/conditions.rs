@@ -10,8 +10,8 @@ use stanchion_pod::{
 
 use stanchion_runtime::SandboxState;
 
-use super::Facts;
-use crate::together;
+use super::{Facts, Phase};
+use crate::{reason::Because, together};
 
 /// Condition that the newest manifest is in force. False while a broken edit or a missing image keeps the last good one
 /// running.
@@ -20,7 +20,7 @@ const MANIFEST_IN_FORCE: &str = "stanchion.dev/ManifestInForce";
 /// Returns the conditions. The containers are in the manifest's order.
 pub fn conditions(
     facts: &Facts<'_>,
-    phase: &str,
+    phase: Phase,
     has_sandbox: bool,
     inits: &[ContainerStatus],
     containers: &[ContainerStatus],
@@ -38,18 +38,18 @@ pub fn conditions(
         let holds = live.is_some_and(|live| together::trigger(facts.pod, live, facts.view).is_some());
         ("AllContainersRestarting", Verdict { holds, ..Verdict::yes() })
     });
-    let stale =
-        facts.stale.as_ref().map(|(reason, message)| (MANIFEST_IN_FORCE, Verdict::no(reason, message.to_string())));
+    let no = |why: &Because| Verdict::no(why.reason.as_str(), why.message.to_string());
+    let stale = facts.stale.as_ref().map(|why| (MANIFEST_IN_FORCE, no(why)));
     verdicts.into_iter().chain(together).chain(stale).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
 }
 
 /// Returns whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).
-fn ready(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
+fn ready(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
     let sidecars = inits.iter().filter(|init| is_sidecar(pod, init));
     let unready: Vec<_> = sidecars.chain(containers).filter(|it| !it.ready).map(|it| it.name.as_str()).collect();
     match phase {
-        "Succeeded" => Verdict::no("PodCompleted", String::new()),
-        "Failed" => Verdict::no("PodFailed", String::new()),
+        Phase::Succeeded => Verdict::no("PodCompleted", String::new()),
+        Phase::Failed => Verdict::no("PodFailed", String::new()),
         _ if unready.is_empty() => Verdict::yes(),
         _ => Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
     }
@@ -68,13 +68,13 @@ fn gated(pod: &Pod) -> Verdict {
 }
 
 /// Returns whether all init containers have completed, or started if sidecars, once (R-CND-4).
-fn initialized(pod: &Pod, phase: &str, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
+fn initialized(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
     let is_done = |init: &ContainerStatus| if is_sidecar(pod, init) { init.started == Some(true) } else { init.ready };
     let has_begun = containers.iter().any(|container| {
         let states = [container.state.as_ref(), container.last_state.as_ref()];
         states.into_iter().flatten().any(|state| state.running.is_some() || state.terminated.is_some())
     });
-    if phase == "Succeeded" {
+    if phase == Phase::Succeeded {
         return Verdict { reason: "PodCompleted".to_owned(), ..Verdict::yes() };
     }
     let incomplete: Vec<_> = inits.iter().filter(|init| !is_done(init)).map(|init| init.name.as_str()).collect();

@@ -18,6 +18,7 @@ use crate::{
     fate::Fate,
     history::{History, ImageState},
     life::{self, Hook},
+    reason::Reason,
     restart, together,
     view::Instance,
 };
@@ -116,7 +117,7 @@ impl Seen<'_> {
         if let Hook::Failed(error) = facts.history.life(&newest.container.id).hook
             && !is_near
         {
-            return Some(wait("PostStartHookError", Some(error)));
+            return Some(wait(Reason::PostStartHookError, Some(error)));
         }
         due?;
         let delay = restart::backoff(newest.container, facts.history);
@@ -129,7 +130,7 @@ impl Seen<'_> {
             pod.key.namespace,
             pod.uid
         );
-        Some(wait("CrashLoopBackOff", Some(message)))
+        Some(wait(Reason::CrashLoopBackOff, Some(message)))
     }
 
     /// Returns whether a restarted container has not completed its `postStart` hook yet.
@@ -148,8 +149,8 @@ impl Seen<'_> {
         if is_init && self.is_initialized && !container.runs_always() {
             return forgotten();
         }
-        if let Some((reason, message)) = &facts.obstacle {
-            return wait(reason, Some(message.clone()));
+        if let Some(obstacle) = &facts.obstacle {
+            return wait(obstacle.reason, Some(obstacle.message.to_string()));
         }
         if let Some(failure) = facts.history.start_failure(&container.name) {
             return wait(failure.reason, Some(failure.message.clone()));
@@ -164,10 +165,10 @@ impl Seen<'_> {
     }
 
     /// Returns the waiting reason before anything has happened (R-CS-2).
-    fn first_reason(&self) -> &'static str {
+    fn first_reason(&self) -> Reason {
         match self.facts.pod.init_containers.is_empty() {
-            true => "ContainerCreating",
-            false => "PodInitializing",
+            true => Reason::ContainerCreating,
+            false => Reason::PodInitializing,
         }
     }
 
@@ -183,7 +184,7 @@ impl Seen<'_> {
                 ..WireState::default()
             },
             ContainerState::Exited { .. } => ended(self.facts, info),
-            ContainerState::Unknown => wait("ContainerStatusUnknown", None),
+            ContainerState::Unknown => wait(Reason::ContainerStatusUnknown, None),
         }
     }
 }
@@ -215,7 +216,7 @@ fn mounts(container: &WireContainer) -> Option<Vec<VolumeMountStatus>> {
 fn removed() -> WireState {
     let terminated = ContainerStateTerminated {
         exit_code: 137,
-        reason: Some("RestartingAllContainers".to_owned()),
+        reason: Some(Reason::RestartingAllContainers.to_string()),
         message: Some("The container is removed because RestartAllContainers in place".to_owned()),
         ..ContainerStateTerminated::default()
     };
@@ -227,7 +228,7 @@ fn forgotten() -> WireState {
     let message = "Unable to get init container status from container runtime and pod has been initialized, treat it \
                    as exited normally";
     let terminated = ContainerStateTerminated {
-        reason: Some("Completed".to_owned()),
+        reason: Some(Reason::Completed.to_string()),
         message: Some(message.to_owned()),
         ..ContainerStateTerminated::default()
     };
@@ -240,9 +241,9 @@ fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> 
     let (need, state) = facts.history.missing_image(facts.pod, container)?;
     let (image, failure) = (need.image, state.failure()?);
     match (failure.reason, &state) {
-        ("ErrImagePull", ImageState::Failed(failure)) if !failure.is_new(facts.now) => {
+        (Reason::ErrImagePull, ImageState::Failed(failure)) if !failure.is_new(facts.now) => {
             let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", failure.message);
-            Some(wait("ImagePullBackOff", Some(message)))
+            Some(wait(Reason::ImagePullBackOff, Some(message)))
         }
         (reason, _) => Some(wait(reason, Some(failure.message.clone()))),
     }
@@ -267,18 +268,18 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
     };
     let unstarted = facts.history.unstarted(&info.id).map(|why| why.message.clone());
     let (reason, message) = match code {
-        Some(_) if unstarted.is_some() => ("StartError", None),
-        None => ("ContainerStatusUnknown", Some("The container could not be located; how it ended is not known")),
-        Some(_) if *oom_killed => ("OOMKilled", None),
-        Some(0) => ("Completed", None),
-        Some(_) => ("Error", None),
+        Some(_) if unstarted.is_some() => (Reason::StartError, None),
+        None => (Reason::ContainerStatusUnknown, Some("The container could not be located; how it ended is not known")),
+        Some(_) if *oom_killed => (Reason::OomKilled, None),
+        Some(0) => (Reason::Completed, None),
+        Some(_) => (Reason::Error, None),
     };
     let time = |at: Option<Timestamp>| Some(Time(at?));
     WireState {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(format!("{}://{}", facts.view.home, info.id)),
             exit_code: code.unwrap_or(137),
-            reason: Some(reason.to_owned()),
+            reason: Some(reason.to_string()),
             message: unstarted.or_else(|| words(facts, info)).or(message.map(str::to_owned)),
             started_at: time(started_at.or(Some(info.created_at))),
             finished_at: time(*finished_at),
@@ -288,8 +289,8 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
     }
 }
 
-fn wait(reason: &str, message: Option<String>) -> WireState {
-    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
+fn wait(reason: Reason, message: Option<String>) -> WireState {
+    let waiting = ContainerStateWaiting { reason: Some(reason.to_string()), message };
     WireState { waiting: Some(waiting), ..WireState::default() }
 }
 

@@ -7,6 +7,38 @@ use stanchion_pod::{
 
 use crate::fate::Fate;
 
+/// Phase of a pod, Kubernetes' shortest summary of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Something is still to start.
+    Pending,
+    /// All has started, and something runs or starts again.
+    Running,
+    /// All has ended well.
+    Succeeded,
+    /// All has ended, and something badly.
+    Failed,
+}
+
+impl Phase {
+    /// Returns Kubernetes' word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Succeeded => "Succeeded",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// Returns whether nothing of the pod will run any more.
+    #[must_use]
+    pub const fn is_over(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed)
+    }
+}
+
 /// State of a container, as far as the phase depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stand {
@@ -15,27 +47,27 @@ enum Stand {
     Ended,
 }
 
-pub fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> &'static str {
+pub fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Phase {
     let is_sidecar = |init: &&ContainerStatus| pod.container(&init.name).is_some_and(|init| init.runs_always());
     let (sidecars, plain): (Vec<_>, Vec<_>) = inits.iter().partition(is_sidecar);
     if matches!(fate, Fate::Expired | Fate::Evicted | Fate::ShutDown)
         || (fate == Fate::Failed && plain.iter().any(|init| has_failed(init)))
     {
-        return "Failed";
+        return Phase::Failed;
     }
     let has_begun = containers.iter().any(|container| stand(container) != Stand::Waiting);
     let is_pending = plain.iter().any(|init| !init.ready && !has_failed(init))
         || (!has_begun && sidecars.iter().any(|sidecar| sidecar.started != Some(true)))
         || containers.iter().chain(sidecars.iter().copied()).any(|it| stand(it) == Stand::Waiting);
     if is_pending {
-        return "Pending";
+        return Phase::Pending;
     }
     let mut all = containers.iter().chain(sidecars.iter().copied());
     match fate {
-        _ if all.any(|container| stand(container) == Stand::Running) => "Running",
-        Fate::Lives => "Running",
-        Fate::Succeeded => "Succeeded",
-        Fate::Failed | Fate::Expired | Fate::Evicted | Fate::ShutDown => "Failed",
+        _ if all.any(|container| stand(container) == Stand::Running) => Phase::Running,
+        Fate::Lives => Phase::Running,
+        Fate::Succeeded => Phase::Succeeded,
+        Fate::Failed | Fate::Expired | Fate::Evicted | Fate::ShutDown => Phase::Failed,
     }
 }
 

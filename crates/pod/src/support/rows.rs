@@ -7,7 +7,7 @@ use super::Support::{self, Executed, Keys, NoEffect, Only, Quiet, Refused};
 const EXPORTED: &str = "the server's own note, not the user's wish";
 const SCHEDULING: &str = "there is no scheduler: the pod is on this node already";
 const WINDOWS: &str = "this is no Windows node";
-const CLUSTER: &str = "there is no cluster that would heed it";
+const CLUSTER: &str = "there is no control plane that uses it";
 
 /// Fields that are not supported yet; the pod can run without them.
 const YET: Support = Refused("is not supported yet", "remove it to run the pod without it");
@@ -223,7 +223,7 @@ pub(super) const ROWS: &[(&str, Support)] = &[
     ("spec.schedulerName", NoEffect(SCHEDULING)),
     (
         "spec.schedulingGates",
-        Refused("is not supported: nobody clears it, and the pod has its node already", "remove it"),
+        Refused("is not supported: nothing on a lone node clears scheduling gates", "remove it"),
     ),
     ("spec.schedulingGroup", GATED),
     ("spec.securityContext", Executed),
@@ -362,5 +362,5 @@ pub(super) const ROWS: &[(&str, Support)] = &[
     ("spec.volumes[].secret.secretName", Executed),
     ("spec.volumes[].storageos", VENDOR),
     ("spec.volumes[].vsphereVolume", VENDOR),
-    ("status", NoEffect("a manifest is a wish, not a report")),
+    ("status", NoEffect("a manifest says what is wanted; the agent writes the status")),
 ];

@@ -40,7 +40,7 @@ pub(super) fn resolve(text: &str, is_plain: bool, tag: Option<&str>) -> Result<S
         ("str", _) => Ok(Scalar::Text),
         // Kubernetes' JSON encoder converts bytes that are not text.
         ("binary", _) => {
-            let no_base64 = || "this is no base64, as !!binary says; write the text itself".to_owned();
+            let no_base64 = || "!!binary needs base64; remove the tag to write plain text".to_owned();
             Ok(Scalar::Binary(one_mark_for_each_byte(&base64::bytes(text).ok_or_else(no_base64)?)))
         }
         // In Kubernetes' library the tag turns `<<` in quotes into a merge key, and leaves other text as it is.

@@ -19,6 +19,7 @@ use stanchion_untrusted::{text::escaped_lines, tree};
 
 use crate::{
     backends,
+    clock::instant,
     config::{BackendSettings, Settings},
     run::{self, LogFormat},
 };
@@ -100,7 +101,7 @@ async fn check(backend: &LoadedBackend, options: &Check, dir: &Path) -> Result<T
         backend.library_version()
     );
     let suite = suite(options, version.capabilities.import, dir)?;
-    let start = stanchion_agent::instant();
+    let start = instant();
     let transcript = conformance::run(backend, &suite).await;
     let (all, failed, unsupported) =
         (transcript.cases.len(), transcript.failures().len(), transcript.unsupported().len());

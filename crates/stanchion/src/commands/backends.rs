@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use serde_json::Value;
-use stanchion_agent::view::BackendView;
+use stanchion_board::view::BackendView;
 
 use super::get::encoded;
 use crate::{

@@ -3,10 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use stanchion_agent::{
-    removed::REMOVED_AT,
-    view::{BackendView, ContainerView, EventView, PodView},
-};
+use stanchion_board::view::{BackendView, ContainerView, EventView, PodView, REMOVED_AT};
 use stanchion_pod::k8s_openapi::{
     api::core::v1::{Container, ContainerState, ContainerStatus, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -14,6 +11,7 @@ use stanchion_pod::k8s_openapi::{
 
 use crate::{
     client::Client,
+    clock::now,
     table::{age, init_statuses, print, row, shown, statuses, summary},
 };
 
@@ -156,10 +154,7 @@ fn show_container(container: &Container, status: Option<&ContainerStatus>, extra
     }
     let Some(extra) = extra else { return };
     if let Some(at) = extra.next_try {
-        detail(
-            "Next Try",
-            &format!("in {} s", at.duration_since(stanchion_agent::Clock::System.now()).as_secs().max(0)),
-        );
+        detail("Next Try", &format!("in {} s", at.duration_since(now()).as_secs().max(0)));
     }
     if let Some(pull) = &extra.pull {
         let percent = (u128::from(pull.received) * 100).checked_div(u128::from(pull.total)).unwrap_or(0);

@@ -8,10 +8,8 @@ mod network;
 use std::{net::TcpStream, os::unix::fs::MetadataExt, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Result;
-use stanchion_agent::{
-    config::{FileSource, SourceConfig},
-    view::{BackendView, SourceView},
-};
+use stanchion_agent::config::{FileSource, SourceConfig};
+use stanchion_board::view::{BackendView, SourceView};
 use stanchion_loader::load;
 use stanchion_runtime::{Health, Runtime};
 
@@ -157,7 +155,7 @@ fn seen_source(source: SourceView) -> Vec<Verdict> {
     // The check without the agent has reported a missing path already.
     let is_told = source.location.starts_with('/') && !Path::new(&source.location).exists();
     let error = source.error.filter(|_| !is_told);
-    let error = error.map(|error| Bad(format!("source {error}"), "its pods run on as they are".to_owned()));
+    let error = error.map(|error| Bad(format!("source {error}"), "its pods keep running unchanged".to_owned()));
     let notice = source.notice.map(|notice| {
         let (what, way_out) = notice.split_once("; ").unwrap_or((&notice, "see the agent's log"));
         Doubtful(format!("source {}: {what}", source.location), way_out.to_owned())

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use hyper::Method;
 use hyper_util::rt::TokioIo;
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
-use stanchion_agent::api::{
-    ExecOptions,
+use stanchion_board::{
+    exec::{ExecOptions, HEADER},
     frame::{self, Channel},
 };
 use stanchion_runtime::TerminalSize;
@@ -56,7 +56,7 @@ pub fn run(client: &Client, options: &Options) -> Result<ExitCode> {
             size: if tty { size() } else { None },
         };
         let wanted = serde_json::to_string(&wanted)?;
-        let headers = [("connection", "Upgrade"), ("upgrade", "stanchion-exec"), ("x-stanchion-exec", &wanted)];
+        let headers = [("connection", "Upgrade"), ("upgrade", "stanchion-exec"), (HEADER, &wanted)];
         let answer = client.send(Method::POST, &pod_path(&pod, "/exec"), &headers).await?;
         let connection = hyper::upgrade::on(answer).await.context("talking to the agent")?;
         // Without --stdin nobody reads the keys, and Ctrl-C has to end this command.
@@ -131,7 +131,7 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0).is_err() {
-            eprintln!("the terminal could not be set back; type: reset");
+            eprintln!("the terminal's settings cannot be restored; type: reset");
         }
     }
 }

@@ -9,10 +9,7 @@ use anyhow::{Context, Result, bail};
 use http_body_util::BodyExt;
 use hyper::Method;
 use serde_json::json;
-use stanchion_agent::{
-    removed::REMOVED_AT,
-    view::{BackendView, EventView, NodeView, PodView, RemovedView, SourceView},
-};
+use stanchion_board::view::{BackendView, EventView, NodeView, PodView, REMOVED_AT, RemovedView, SourceView};
 use stanchion_untrusted::text::escaped_json;
 
 use crate::{
@@ -272,7 +269,7 @@ async fn show_pods(client: &Client, pods: &[PodView], options: &Options) -> Resu
     }
     for source in &sources {
         if let Some(error) = &source.error {
-            eprintln!("source {}: {}; its pods run on as they are", shown(&source.location), shown(error));
+            eprintln!("source {}: {}; its pods keep running unchanged", shown(&source.location), shown(error));
         }
     }
     for manifest in broken {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use http_body_util::BodyExt;
 use hyper::Method;
-use stanchion_agent::view::PruneView;
+use stanchion_board::view::PruneView;
 
 use super::get::{json, list, yaml};
 use crate::{
@@ -64,7 +64,7 @@ fn show(pruned: &[PruneView], dry_run: bool) {
         }
     }
     match rows.len() {
-        1 => println!("There is no image that the agent has brought and nothing uses"),
+        1 => println!("No unused images that the agent has pulled or imported"),
         _ => print(&rows),
     }
     for PruneView { backend, error, freed, .. } in pruned {

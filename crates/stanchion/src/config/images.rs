@@ -40,7 +40,7 @@ impl RawImages {
         match (self.credential_provider_config.clone(), self.credential_provider_bin_dir.clone()) {
             (Some(config), Some(bin_dir)) => Ok(Some(CredentialProviders { config, bin_dir })),
             (None, None) => Ok(None),
-            _ => Err("images.credential_provider_config and images.credential_provider_bin_dir are of use together only: one is missing"
+            _ => Err("images.credential_provider_config and images.credential_provider_bin_dir must be set together: one is missing"
                 .to_owned()),
         }
     }
@@ -61,7 +61,7 @@ impl RawImages {
             }
             _ => {
                 return Err(format!(
-                    "images.gc_high_threshold_percent {high} must be from 1 to 99; 0 or 100 to remove none for want of room"
+                    "images.gc_high_threshold_percent {high} must be from 1 to 99; 0 or 100 disables the removal when the disk fills up"
                 ));
             }
         };

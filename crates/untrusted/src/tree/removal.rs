@@ -51,7 +51,7 @@ pub fn remove(path: impl AsRef<Path>) -> io::Result<()> {
 pub fn remove_at(parent: impl AsFd, name: &Path) -> io::Result<()> {
     let (parent, name) = (parent.as_fd(), CString::new(name.as_os_str().as_bytes())?);
     if name.as_bytes().contains(&b'/') || matches!(name.as_bytes(), b"" | b"." | b"..") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no name of one component"));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a single file name"));
     }
     let failed = |error| failure(parent, &name, error);
     for _ in 0..ROUNDS {

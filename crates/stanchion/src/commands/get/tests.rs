@@ -1,6 +1,6 @@
 use clap::{Args as _, Command, FromArgMatches as _};
 use jiff::Timestamp;
-use stanchion_agent::view::{EventType, ManifestView};
+use stanchion_board::view::{EventType, ManifestView};
 
 use super::*;
 

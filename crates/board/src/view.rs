@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use stanchion_pod::{Problem, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{Capabilities, Health, PullProgress};
 
+/// Annotation with the time of a pod's removal, for clients that read only the pod.
+pub const REMOVED_AT: &str = "stanchion.dev/removed-at";
+
 /// A pod, as of the latest look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -75,7 +78,7 @@ pub struct ContainerView {
 pub struct SourceView {
     /// The directory, file or URL.
     pub location: String,
-    /// Reason why it cannot be read now; meanwhile its pods run on as they are.
+    /// Reason why it cannot be read now; meanwhile its pods keep running unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
     /// Remark on how it is read, e.g. that the kernel does not report its changes.

@@ -1,36 +1,47 @@
-//! The event log: what happened, in memory, newest last, repeated events counted.
+//! The event log: the latest events, in memory, oldest first; repeated events are counted. [`journal`] has them on disk.
+
+mod journal;
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use jiff::Timestamp;
 use stanchion_pod::PodKey;
 use tokio::sync::watch;
 
+pub use journal::keep;
+
 use crate::{
-    clock::Clock,
-    limits::{EVENT_MESSAGE, EVENT_REASON},
+    limits::{EVENT_MESSAGE, EVENT_REASON, EVENTS},
     view::{EventType, EventView},
 };
 
-/// Number of events that are kept; the oldest go first.
-const CAPACITY: usize = 2000;
 /// Number of latest events among which an equal one is looked for before a new one is added.
 const MERGE_WINDOW: usize = 200;
 
-/// The log of events of this agent's life.
-#[derive(Debug)]
+/// Log of events.
 pub struct EventLog {
     state: Mutex<State>,
     newest: watch::Sender<u64>,
-    clock: Clock,
+    /// Gives the time of day.
+    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     next_id: u64,
     events: VecDeque<EventView>,
+}
+
+impl State {
+    fn forget_oldest(&mut self) {
+        while EVENTS.check_count(self.events.len()).is_err() {
+            self.events.pop_front();
+        }
+    }
 }
 
 /// Object of an event.
@@ -72,17 +83,33 @@ impl Subject {
     }
 }
 
-impl Default for EventLog {
-    fn default() -> Self {
-        Self { state: Mutex::default(), newest: watch::Sender::new(0), clock: Clock::System }
+impl fmt::Debug for EventLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventLog").field("newest", &*self.newest.borrow()).finish_non_exhaustive()
     }
 }
 
 impl EventLog {
-    /// Creates a log that takes the time of events from this clock.
+    /// Creates an empty log; `now` gives the time of day of each event.
     #[must_use]
-    pub fn with_clock(clock: Clock) -> Self {
-        Self { clock, ..Self::default() }
+    pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self { state: Mutex::default(), newest: watch::Sender::new(0), now: Box::new(now) }
+    }
+
+    /// Puts the events of an earlier agent before those of this one, whose ids follow theirs.
+    fn restore(&self, earlier: Vec<EventView>) {
+        let newest = {
+            let mut state = self.lock();
+            let first = earlier.last().map_or(0, |event| event.id);
+            state.next_id += first;
+            state.events.iter_mut().for_each(|event| event.id += first);
+            for event in earlier.into_iter().rev() {
+                state.events.push_front(event);
+            }
+            state.forget_oldest();
+            state.next_id
+        };
+        self.newest.send_replace(newest);
     }
 
     /// Adds an event of type `Normal`.
@@ -121,7 +148,7 @@ impl EventLog {
             EventType::Normal => tracing::info!(object = subject.object, field = subject.field, reason, "{message}"),
             EventType::Warning => tracing::warn!(object = subject.object, field = subject.field, reason, "{message}"),
         }
-        let now = self.clock.now();
+        let now = (self.now)();
         let id = {
             let mut state = self.lock();
             state.next_id += 1;
@@ -148,9 +175,7 @@ impl EventLog {
                 },
             };
             state.events.push_back(event);
-            if state.events.len() > CAPACITY {
-                state.events.pop_front();
-            }
+            state.forget_oldest();
             id
         };
         self.newest.send_replace(id);
@@ -167,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_somebody_else_wrote_is_cut_and_counted_all_the_same() {
-        let (events, subject) = (EventLog::default(), Subject::backend("b"));
+        let (events, subject) = (EventLog::new(|| Timestamp::UNIX_EPOCH), Subject::backend("b"));
         let long = "ä".repeat(1 << 20);
         events.warning(&subject, &long, &long);
         events.warning(&subject, &long, &long);

@@ -1,0 +1,390 @@
+//! The backend that a pod runs on, and its moves while that backend is away.
+//!
+//! A pod stays where it runs until its configuration moves it or its backend is gone. Then another backend takes it, if
+//! `failover` is configured and none of its processes is left. Without that certainty it waits (I1).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use stanchion_pod::{Pod, RestartPolicy, Revision};
+use stanchion_runtime::OnReturn;
+
+use crate::time::after;
+
+/// Interval between searches for processes of a pod whose backend is lost.
+const SEARCH_AGAIN: Duration = Duration::from_secs(5);
+
+/// Backend of pods without `runtimeClassName`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DefaultBackend {
+    /// The backend of this name.
+    Named(String),
+    /// The first healthy one, in the configuration's order.
+    Auto,
+}
+
+/// Failover of pods from a backend that is away to another: of those with `restartPolicy: Always` and without
+/// `runtimeClassName`, once none of their processes lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failover {
+    /// Time for which the backend must have been away.
+    pub after: Duration,
+    /// Where the pods run when the backend is back.
+    pub on_return: OnReturn,
+}
+
+impl Default for Failover {
+    /// Waits longer than a daemon takes to be restarted or upgraded.
+    fn default() -> Self {
+        Self { after: Duration::from_secs(10), on_return: OnReturn::Stay }
+    }
+}
+
+/// Configuration that gives pods their backends.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Backends by `runtimeClassName`.
+    pub runtime_classes: &'a BTreeMap<String, String>,
+    /// Backend of the other pods.
+    pub default_backend: &'a DefaultBackend,
+}
+
+/// A backend as it was observed last, in the order of the configuration.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// Name of the backend.
+    pub name: String,
+    /// `true` once an observation has succeeded.
+    pub was_seen: bool,
+    /// Error of the latest observation, if it failed.
+    pub error: Option<String>,
+    /// `true` if it failed because there is no runtime to be reached, as opposed to one that does not answer.
+    pub is_absent: bool,
+    /// Time of day since which observations succeed, or fail.
+    pub since: Timestamp,
+    /// The same as a duration.
+    pub lasts: Duration,
+    /// `true` if a sandbox or a container of the pod was observed.
+    pub has_pod: bool,
+    /// Failover from this backend, if there is one.
+    pub failover: Option<Failover>,
+}
+
+impl Sight {
+    /// Returns whether the latest observation succeeded.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.was_seen && self.error.is_none()
+    }
+}
+
+/// A pod's backend, and what to do next about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The backend that the configuration gives the pod; empty if there is none.
+    pub own: String,
+    /// The backend that the pod runs on: its own, or the fallback.
+    pub backend: String,
+    /// The next step. After it the place is decided anew.
+    pub step: Option<Step>,
+    /// Time to decide anew even if nothing happens until then.
+    pub wake_at: Option<Instant>,
+}
+
+/// One step of a pod from backend to backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Search for processes of the pod, whose backend has been away for long enough; see [`Placement::searched`].
+    Search {
+        /// Name of that backend.
+        backend: String,
+    },
+    /// Move to another backend, because no process of the pod is left on its own.
+    FailOver {
+        /// The pod's own backend.
+        from: String,
+        /// The first backend that works.
+        to: String,
+    },
+    /// Go back to the pod's own backend, which has returned.
+    Return {
+        /// The pod's own backend.
+        to: String,
+    },
+    /// Leave the fallback, because no process of the pod is left there either.
+    LeaveFallback,
+}
+
+/// The backends of a pod, as its worker remembers them.
+#[derive(Clone, Debug, Default)]
+pub struct Placement {
+    /// Backends that this or an earlier agent put the pod on: until they have been observed it may run there.
+    used: BTreeSet<String>,
+    /// The chosen backend, if the default is [`DefaultBackend::Auto`]. The pod stays there as long as this agent runs.
+    chosen: Option<String>,
+    /// The fallback, while the pod runs on another backend than its own.
+    fallback: Option<Fallback>,
+    /// Backends that are away: those where the pod may still run, and those that were given up.
+    lost: BTreeMap<String, Lost>,
+}
+
+/// A revision that runs on another backend than its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fallback {
+    revision: Revision,
+    instead_of: String,
+    backend: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lost {
+    /// No process of the pod is left there.
+    GivenUp,
+    /// Processes of the pod may be left there.
+    MaybeAlive { why: String, search_at: Instant },
+}
+
+/// Decides where a pod runs. `pod` is `None` if it is to be removed; `sights` are all backends, in the order of the
+/// configuration.
+#[must_use]
+pub fn place(pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight], placement: &Placement, now: Instant) -> Place {
+    let own = placement.own(pod, rules, sights);
+    let backend = placement.backend(pod, &own);
+    let (step, wake_at) = match next(pod, &own, &backend, sights, placement, now) {
+        Ok(step) => (Some(step), None),
+        Err(wake_at) => (None, wake_at),
+    };
+    Place { own, backend, step, wake_at }
+}
+
+/// Returns the next step, or the time to decide again.
+fn next(
+    pod: Option<&Pod>,
+    own: &str,
+    backend: &str,
+    sights: &[Sight],
+    placement: &Placement,
+    now: Instant,
+) -> Result<Step, Option<Instant>> {
+    let fallback = placement.fallback.as_ref();
+    let own_sight = sights.iter().find(|sight| sight.name == own);
+    let is_back = own_sight.is_some_and(|sight| {
+        sight.is_current() && sight.failover.is_some_and(|failover| failover.on_return == OnReturn::Migrate)
+    });
+    if is_back && fallback.is_some_and(|fallback| fallback.instead_of == own) {
+        return Ok(Step::Return { to: own.to_owned() });
+    }
+    let mut wake_at: Option<Instant> = None;
+    for sight in sights.iter().filter(|sight| !sight.is_current() && placement.may_be_on(sight, own)) {
+        match placement.search_at(sight, now) {
+            Some(at) if at <= now => return Ok(Step::Search { backend: sight.name.clone() }),
+            at => wake_at = [wake_at, at].into_iter().flatten().min(),
+        }
+    }
+    if fallback.is_some_and(|fallback| placement.is_given_up(&fallback.backend)) {
+        return Ok(Step::LeaveFallback);
+    }
+    let flees = |pod: &Pod| pod.runtime_class.is_none() && pod.restart_policy == RestartPolicy::Always;
+    // A pod with `runtimeClassName` waits for its backend. So does one without `restartPolicy: Always`: it may have
+    // completed, and only its backend knows.
+    if placement.is_given_up(own)
+        && backend == own
+        && pod.is_some_and(flees)
+        && let Some(to) = sights.iter().find(|sight| sight.name != own && sight.is_current())
+    {
+        return Ok(Step::FailOver { from: own.to_owned(), to: to.name.clone() });
+    }
+    Err(wake_at)
+}
+
+impl Placement {
+    /// Takes over what earlier agents recorded of each backend that the pod was put on: its name, the revision, and the
+    /// pod's own backend if it was there as a fallback.
+    #[must_use]
+    pub fn recorded<'a>(records: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Self {
+        let mut placement = Self::default();
+        for (backend, revision, instead_of) in records {
+            placement.used.insert(backend.to_owned());
+            if let Some(instead_of) = instead_of {
+                let (revision, instead_of) = (Revision::new(revision), instead_of.to_owned());
+                placement.fallback = Some(Fallback { revision, instead_of, backend: backend.to_owned() });
+            }
+        }
+        placement
+    }
+
+    /// Notes which backends are back, and on which one a pod without `runtimeClassName` stays.
+    pub fn see(&mut self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight]) {
+        self.lost.retain(|name, _| !is_current(name, sights));
+        if class(pod).is_none() && *rules.default_backend == DefaultBackend::Auto && self.chosen.is_none() {
+            self.chosen = self.choice(sights);
+        }
+    }
+
+    /// Notes that the pod is about to be put on a backend.
+    pub fn put_on(&mut self, backend: &str) {
+        self.used.insert(backend.to_owned());
+    }
+
+    /// Forgets a backend that confirms that nothing of the pod is left there: the pod need not wait for it if it hangs
+    /// later.
+    pub fn leave(&mut self, sight: &Sight) {
+        if sight.is_current() && !sight.has_pod {
+            self.used.remove(&sight.name);
+        }
+    }
+
+    /// Notes what the search of [`Step::Search`] has found: `alive` says why processes may be left, `None` that none is.
+    pub fn searched(&mut self, backend: &str, alive: Option<String>, now: Instant) {
+        let lost = match alive {
+            None => Lost::GivenUp,
+            Some(why) => Lost::MaybeAlive { why, search_at: after(now, SEARCH_AGAIN) },
+        };
+        self.lost.insert(backend.to_owned(), lost);
+    }
+
+    /// Notes that a revision runs on another backend than its own from now on.
+    pub fn fall_back(&mut self, revision: &Revision, from: &str, to: &str) {
+        let (revision, instead_of, backend) = (revision.clone(), from.to_owned(), to.to_owned());
+        self.fallback = Some(Fallback { revision, instead_of, backend });
+    }
+
+    /// Notes that the pod runs on its own backend again.
+    pub fn leave_fallback(&mut self) {
+        self.fallback = None;
+    }
+
+    /// Returns the pod's own backend if this revision runs on `backend` as a fallback.
+    #[must_use]
+    pub fn instead_of(&self, revision: &Revision, backend: &str) -> Option<&str> {
+        let fallback = self.fallback.as_ref()?;
+        (fallback.revision == *revision && fallback.backend == backend).then_some(&*fallback.instead_of)
+    }
+
+    /// Returns whether no process of the pod is left on a backend that is away.
+    #[must_use]
+    pub fn is_given_up(&self, backend: &str) -> bool {
+        self.lost.get(backend) == Some(&Lost::GivenUp)
+    }
+
+    /// Returns whether the agent observes all backends that the pod's next step depends on: `backend`, and those where
+    /// the pod may still run.
+    #[must_use]
+    pub fn is_visible(&self, backend: &str, sights: &[Sight]) -> bool {
+        is_current(backend, sights) && self.unseen(sights).is_none()
+    }
+
+    /// Returns whether a pod without sandboxes and containers is gone: every backend where it may be confirms that, or
+    /// has been given up. `pod` is what it was last.
+    #[must_use]
+    pub fn is_gone(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight]) -> bool {
+        let own = self.own(pod, rules, sights);
+        let mut places = sights.iter().filter(|sight| self.may_be_on(sight, &own)).peekable();
+        // Without such a backend the pod was never put on one, or nothing is known yet.
+        let is_anywhere = places.peek().is_some() || self.is_given_up(&own);
+        // A `runtimeClassName` that is not configured has no backend.
+        let is_nowhere = own.is_empty() && class(pod).is_some();
+        (is_anywhere || is_nowhere) && places.all(Sight::is_current)
+    }
+
+    /// Returns whether the pod was put on backends, and all of them are observed now.
+    #[must_use]
+    pub fn is_all_observed(&self, sights: &[Sight]) -> bool {
+        let mut used = self.used.iter().filter(|name| !self.is_given_up(name)).peekable();
+        used.peek().is_some() && used.all(|name| is_current(name, sights))
+    }
+
+    /// Returns why nothing can be done for the pod on `backend` now: the name of the backend that is waited for, with a
+    /// message.
+    #[must_use]
+    pub fn obstacle(&self, backend: &str, sights: &[Sight]) -> Option<String> {
+        let Some(sight) = sights.iter().find(|sight| sight.name == backend) else {
+            return Some("no configured backend can be reached".to_owned());
+        };
+        let unseen = self.unseen(sights).map(|unseen| (unseen, ", where the pod may still run"));
+        let (away, role) = unseen.unwrap_or((sight, ""));
+        let doubt = match self.lost.get(&away.name) {
+            Some(Lost::MaybeAlive { why, .. }) => format!("; the pod is not moved to another backend: {why}"),
+            _ => String::new(),
+        };
+        let name = &away.name;
+        match &away.error {
+            Some(error) => Some(format!("backend {name}{role}: {error} (since {:.0}){doubt}", away.since)),
+            None if !away.was_seen => Some(format!("backend {name}{role} has not answered yet")),
+            None => None,
+        }
+    }
+
+    /// Returns the backend that the configuration gives a pod; empty if there is none.
+    #[must_use]
+    pub fn own(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight]) -> String {
+        if let Some(class) = class(pod) {
+            return rules.runtime_classes.get(class).cloned().unwrap_or_default();
+        }
+        match rules.default_backend {
+            DefaultBackend::Named(name) => name.clone(),
+            DefaultBackend::Auto => self.chosen.clone().or_else(|| self.choice(sights)).unwrap_or_default(),
+        }
+    }
+
+    /// Returns the backend that a pod runs on, if `own` is what the configuration gives it.
+    #[must_use]
+    pub fn backend(&self, pod: Option<&Pod>, own: &str) -> String {
+        let fallback = self.fallback.as_ref().filter(|fallback| fallback.instead_of == own);
+        match fallback.filter(|fallback| pod.is_some_and(|pod| pod.revision == fallback.revision)) {
+            Some(fallback) => fallback.backend.clone(),
+            None => own.to_owned(),
+        }
+    }
+
+    /// Chooses a backend: that whose place a fallback has taken, where the pod is, where it was, or the first healthy one.
+    fn choice(&self, sights: &[Sight]) -> Option<String> {
+        let is_given_up = |sight: &Sight| !sight.is_current() && self.is_given_up(&sight.name);
+        let occupied = || sights.iter().find(|sight| sight.has_pod && !is_given_up(sight));
+        let used = || sights.iter().find(|sight| self.used.contains(&sight.name));
+        let healthy = || sights.iter().find(|sight| sight.is_current());
+        let sight = || occupied().or_else(used).or_else(healthy).map(|sight| sight.name.clone());
+        self.fallback.as_ref().map(|fallback| fallback.instead_of.clone()).or_else(sight)
+    }
+
+    /// Returns a backend where the pod may run and that has not been observed since the agent started (I1).
+    fn unseen<'a>(&self, sights: &'a [Sight]) -> Option<&'a Sight> {
+        let may_run = |sight: &Sight| self.used.contains(&sight.name) && !self.is_given_up(&sight.name);
+        sights.iter().find(|sight| !sight.was_seen && may_run(sight))
+    }
+
+    /// Returns whether the pod may be on a backend: it belongs there, was put there, or was observed there, and that
+    /// backend has not been given up.
+    fn may_be_on(&self, sight: &Sight, own: &str) -> bool {
+        let was_there = self.used.contains(&sight.name) || sight.has_pod;
+        (sight.name == own || was_there) && !self.is_given_up(&sight.name)
+    }
+
+    /// Returns when to search for processes of the pod on a backend that is away, if it is to be given up at all.
+    fn search_at(&self, sight: &Sight, now: Instant) -> Option<Instant> {
+        let failover = sight.failover?;
+        // A backend that hangs may still carry out an earlier call at any time.
+        if !sight.is_absent {
+            return None;
+        }
+        let absent_long_enough = after(now, failover.after.saturating_sub(sight.lasts));
+        match self.lost.get(&sight.name) {
+            Some(Lost::MaybeAlive { search_at, .. }) => Some(absent_long_enough.max(*search_at)),
+            _ => Some(absent_long_enough),
+        }
+    }
+}
+
+fn class(pod: Option<&Pod>) -> Option<&str> {
+    pod.and_then(|pod| pod.runtime_class.as_deref())
+}
+
+fn is_current(backend: &str, sights: &[Sight]) -> bool {
+    sights.iter().any(|sight| sight.name == backend && sight.is_current())
+}
+
+#[cfg(test)]
+mod tests;
