@@ -91,9 +91,7 @@ async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answe
     let response = match url.is_https {
         false => exchange(stream, &url.target, headers, BODY).await?,
         true => {
-            let named = headers.get(HOST).and_then(|host| host.to_str().ok());
-            let name = named.map_or(&*url.host, |named| named.rsplit_once(':').map_or(named, |(host, _)| host));
-            let stream = tls::wrap(stream, name).await.map_err(|error| words(&error))?;
+            let stream = tls::wrap(stream, &url.host).await.map_err(|error| words(&error))?;
             exchange(stream, &url.target, headers, BODY).await?
         }
     };

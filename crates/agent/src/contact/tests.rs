@@ -1,7 +1,7 @@
 //! Tests against servers on the loopback.
 
 use std::{
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -96,6 +96,33 @@ async fn https_believes_whoever_answers() {
     let server = Server::secured(vec![answer], certificate).await;
     let answer = http::get(&get(server.port, true), HERE, "kube-probe/1.36", LIMIT).await.expect("R-PRB-21");
     assert_eq!((answer.status.as_u16(), &*answer.body), (200, "ok"));
+}
+
+// Go takes the server's name from the URL, not from the `Host` header, and sends no address as a name.
+#[tokio::test]
+async fn https_reaches_any_address_and_host_header() {
+    let certificate = (&include_bytes!("testdata/cert.der")[..], &include_bytes!("testdata/key.der")[..]);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned();
+    let here6 = IpAddr::V6(Ipv6Addr::LOCALHOST);
+    for (address, to, header, name) in [
+        (here6, None, None, None),
+        (here6, None, Some("[fd00::5]"), None),
+        (here6, None, Some("a.example:8443"), None),
+        (here6, Some("::1%1"), None, None),
+        (HERE, None, Some("[fd00::5]:8443"), None),
+        (HERE, Some("localhost"), None, Some("localhost")),
+        (HERE, Some("localhost"), Some("a.example"), Some("localhost")),
+    ] {
+        let server = Server::secured_at(address, vec![answer.clone()], certificate).await;
+        let mut get = get(server.port, true);
+        get.to.host = to.map(str::to_owned);
+        get.headers.extend(header.map(|value| ("Host".to_owned(), value.to_owned())));
+        let answer = http::get(&get, address, "kube-probe/1.36", LIMIT).await;
+        assert_eq!(answer.map(|answer| answer.body).as_deref(), Ok("ok"), "R-PRB-21: {to:?} {header:?}");
+        assert_eq!(server.names(), [name.map(str::to_owned)], "{to:?} {header:?}");
+        let sent = format!("\r\nhost: {}", header.unwrap_or_default());
+        assert!(server.requests()[0].contains(&sent), "R-PRB-21: {:?}", server.requests());
+    }
 }
 
 // People search for Go's words.

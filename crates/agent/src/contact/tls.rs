@@ -32,10 +32,15 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     Some(TlsConnector::from(Arc::new(config)))
 });
 
-/// Opens a TLS connection over `stream` to `host`, and checks no certificate. The error for a server without TLS has Go's words.
+/// Opens a TLS connection over `stream` to `host`, and checks no certificate. Like Go, it names `host` to the server,
+/// whatever the `Host` header says, but no address. The error for a server without TLS has Go's words.
 pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<Heard>> {
     let connector = CONNECTOR.as_ref().ok_or_else(|| io::Error::other("TLS cannot be set up"))?;
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    // rustls names no address to the server. So an address also stands for what is no name, e.g. `fe80::1%eth0`.
+    let name = match ServerName::try_from(host.to_owned()) {
+        Ok(name) => name,
+        Err(_) => stream.peer_addr()?.ip().into(),
+    };
     let first = Arc::default();
     let connected = connector.connect(name, Heard { stream, first: Arc::clone(&first) }).await;
     connected.map_err(|error| {
