@@ -292,42 +292,80 @@ type Events = std::pin::Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>
 /// The subscription to a backend's events, renewed when it breaks.
 struct Subscription {
     stream: Option<Events>,
+    /// Wait before the next renewal.
     retry: Duration,
+    /// Time of the renewal, once the stream has ended.
+    renew_at: Option<Instant>,
 }
 
 impl Subscription {
     fn new() -> Self {
-        Self { stream: None, retry: RETRY.0 }
+        Self { stream: None, retry: RETRY.0, renew_at: None }
     }
 
-    /// Waits for the next event.
+    /// Waits for the next event, or until the subscription is to be renewed.
     ///
-    /// *Cancel-safe:* the stream keeps its events.
+    /// *Cancel-safe:* the stream keeps its events, and the renewal its time.
     async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) -> Happened {
-        let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events().fuse()));
-        match stream.next().await {
-            Some(Ok(event)) => {
-                self.retry = RETRY.0;
-                let mut events = vec![event.kind];
-                while let Some(Some(Ok(event))) = stream.next().now_or_never() {
-                    events.push(event.kind);
+        if self.renew_at.is_none() {
+            let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events().fuse()));
+            match stream.next().await {
+                Some(Ok(event)) => {
+                    self.retry = RETRY.0;
+                    let mut events = vec![event.kind];
+                    while let Some(Some(Ok(event))) = stream.next().now_or_never() {
+                        events.push(event.kind);
+                    }
+                    return Happened::To(events);
                 }
-                Happened::To(events)
-            }
-            ended => {
-                if let Some(Err(error)) = ended {
-                    tracing::debug!(error = error.chain(), "the event stream ended");
-                }
-                tokio::time::sleep(self.retry).await;
-                self.retry = (self.retry * 2).min(RETRY.1);
-                self.stream = None;
-                Happened::Anything
+                Some(Err(error)) => tracing::debug!(error = error.chain(), "the event stream ended"),
+                None => {}
             }
         }
+        sleep_until(*self.renew_at.get_or_insert_with(|| instant() + self.retry)).await;
+        self.retry = (self.retry * 2).min(RETRY.1);
+        (self.stream, self.renew_at) = (None, None);
+        Happened::Anything
     }
 
     /// Drops the pending events: the observation that follows covers them all.
     fn forget_pending(&mut self) {
         while let Some(Some(Some(Ok(_)))) = self.stream.as_mut().map(|stream| stream.next().now_or_never()) {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use stanchion_runtime::testing::{FakeRuntime, Method};
+    use tokio::time::timeout;
+
+    use super::{Happened, RETRY, Subscription};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_subscription_is_renewed_although_requests_interrupt_every_wait_for_it() {
+        let runtime = Arc::new(FakeRuntime::new());
+        let mut subscription = Subscription::new();
+        assert!(matches!(subscription.next(&runtime).await, Happened::To(_)));
+        runtime.break_events();
+        for _ in 0..20 {
+            timeout(RETRY.0 / 4, subscription.next(&runtime)).await.ok();
+        }
+        assert_eq!((runtime.count(Method::Events), runtime.subscribers()), (2, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn subscriptions_that_fail_are_renewed_ever_more_rarely() {
+        let runtime = Arc::new(FakeRuntime::new());
+        runtime.set_available(false);
+        let mut subscription = Subscription::new();
+        let ask = async {
+            loop {
+                timeout(RETRY.0, subscription.next(&runtime)).await.ok();
+            }
+        };
+        timeout(Duration::from_secs(60), ask).await.expect_err("it never ends");
+        assert!((10..20).contains(&runtime.count(Method::Events)), "{}", runtime.count(Method::Events));
     }
 }
