@@ -346,8 +346,9 @@ impl Placement {
         let occupied = || sights.iter().find(|sight| sight.has_pod && !is_given_up(sight));
         let used = || sights.iter().find(|sight| self.used.contains(&sight.name));
         let healthy = || sights.iter().find(|sight| sight.is_current());
-        let sight = || occupied().or_else(used).or_else(healthy).map(|sight| sight.name.clone());
-        self.fallback.as_ref().map(|fallback| fallback.instead_of.clone()).or_else(sight)
+        let instead_of = self.fallback.as_ref().map(|fallback| &fallback.instead_of);
+        let own = sights.iter().find(|sight| Some(&sight.name) == instead_of);
+        own.or_else(occupied).or_else(used).or_else(healthy).map(|sight| sight.name.clone())
     }
 
     /// Returns a backend where the pod may run and that has not been observed since the agent started (I1).

@@ -164,6 +164,30 @@ async fn a_pod_returns_where_that_is_wanted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_agent_that_starts_while_a_pod_is_on_its_fallback_knows_where_it_belongs() {
+    for on_return in [OnReturn::Migrate, OnReturn::Stay] {
+        let mut node = two(on_return).await;
+        node.stop().await;
+        node.config.default_backend = DefaultBackend::Auto;
+        node.start();
+        end_first(&node);
+        runs_on(&node, &second(&node), "app:1").await;
+        node.restart().await;
+        runs_on(&node, &second(&node), "app:1").await;
+        first(&node).set_available(true);
+        let mut image = "app:1";
+        if on_return == OnReturn::Stay {
+            node.settle().await;
+            runs_on(&node, &second(&node), image).await;
+            image = "app:2";
+            node.write("a.yaml", &pod("a", image));
+        }
+        runs_on(&node, &first(&node), image).await;
+        node.patiently("the end of the other", second(&node).until(|now| now.sandboxes.is_empty())).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refuge_that_is_lost_too_is_left() {
     let mut node = two(OnReturn::Stay).await;
     node.stop().await;
