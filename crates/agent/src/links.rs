@@ -87,6 +87,7 @@ impl Links {
         self
     }
 
+    /// Does all that can be done, and returns the first error.
     fn try_put(&self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let mut found = HashMap::new();
@@ -96,17 +97,25 @@ impl Links {
                 found.insert(entry.file_name().to_string_lossy().into_owned(), target);
             }
         }
+        let mut done = Ok(());
         for (name, target) in &found {
             let is_wanted = wanted.get(name) == Some(target);
             if !is_wanted && (is_all || !target.exists()) {
-                ignore_absent(fs::remove_file(self.directory.join(name)))?;
+                done = done.and(ignore_absent(self.at(name, fs::remove_file)));
             }
         }
         // A log that is not there yet is linked after another look.
-        let missing = wanted.iter().filter(|(name, target)| found.get(*name) != Some(*target) && target.exists());
+        let mut missing: Vec<_> =
+            wanted.iter().filter(|(name, target)| found.get(*name) != Some(*target) && target.exists()).collect();
+        missing.sort();
         for (name, target) in missing {
-            symlink(target, self.directory.join(name))?;
+            done = done.and(self.at(name, |path| symlink(target, path)));
         }
-        Ok(())
+        done
+    }
+
+    /// Does something at a link's path. The error names the link.
+    fn at(&self, name: &str, act: impl FnOnce(PathBuf) -> io::Result<()>) -> io::Result<()> {
+        act(self.directory.join(name)).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
     }
 }

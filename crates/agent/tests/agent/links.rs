@@ -60,3 +60,42 @@ async fn logs_are_linked_while_their_containers_are_there() {
     node.settle().await;
     assert_eq!(links(&directory), [theirs]);
 }
+
+// R-LOG-2.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_taken_costs_its_own_link_only() {
+    let mut node = Node::new();
+    let directory = node.manifests().with_extension("links");
+    node.config.log_links = Some(directory.clone());
+    let names = ["a", "b", "c", "d"];
+    for name in names {
+        node.write(&format!("{name}.yaml"), &pod(name, "app:1"));
+    }
+    node.start();
+    for name in names {
+        node.shows("it runs", |node| node.app(name).is_some()).await;
+        let uid = node.pod(name).and_then(|view| view.pod.metadata.uid.clone()).expect("it has one");
+        let log = node.config.log_dir.join(format!("default_{name}-node_{uid}/app/0.log"));
+        fs::create_dir_all(log.parent().expect("it has one")).expect("it can be made");
+        fs::write(&log, "").expect("it can be written");
+    }
+    node.settle().await;
+    let all: Vec<_> = links(&directory).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(all.len(), names.len(), "{all:?}");
+
+    // A file has the name of the first link.
+    node.stop().await;
+    for name in &all {
+        fs::remove_file(directory.join(name)).expect("it is there");
+    }
+    fs::write(directory.join(&all[0]), "theirs").expect("it can be written");
+    node.start();
+    node.settle().await;
+    let made: Vec<_> = all.iter().filter(|name| directory.join(name).is_symlink()).collect();
+    assert_eq!(made, all[1..].iter().collect::<Vec<_>>());
+    assert_eq!(fs::read(directory.join(&all[0])).expect("it is there"), b"theirs");
+
+    fs::remove_file(directory.join(&all[0])).expect("it is there");
+    node.settle().await;
+    assert_eq!(links(&directory).len(), names.len());
+}
