@@ -42,10 +42,7 @@ impl Survivors {
     /// The processes of the node cannot be seen.
     pub async fn any_of(&self, uids: &BTreeSet<PodUid>) -> io::Result<Option<PodUid>> {
         let cgroups = self.cgroups().await?;
-        let is_alive = |uid: &&PodUid| {
-            let name = format!("pod{uid}");
-            cgroups.iter().any(|cgroup| cgroup.contains(&name))
-        };
+        let is_alive = |uid: &&PodUid| cgroups.iter().any(|cgroup| is_of(cgroup, uid.as_str()));
         Ok(uids.iter().find(is_alive).cloned())
     }
 
@@ -64,6 +61,17 @@ impl Survivors {
     }
 }
 
+/// Returns whether a line of `/proc/PID/cgroup` names a cgroup of the pod with this UID, or one below it: `pod<uid>`,
+/// or with systemd a slice such as `stanchion-burstable-pod<uid>.slice`, where the UID has `_` instead of `-`.
+fn is_of(cgroup: &str, uid: &str) -> bool {
+    let is_pod = |name: &str, uid: &str| name.strip_prefix("pod").is_some_and(|rest| rest == uid);
+    let path = cgroup.splitn(3, ':').last().unwrap_or_default();
+    path.split('/').any(|name| match name.strip_suffix(".slice") {
+        Some(slice) => is_pod(slice.rsplit('-').next().unwrap_or_default(), &uid.replace('-', "_")),
+        None => is_pod(name, uid),
+    })
+}
+
 fn scan(proc: &std::path::Path) -> io::Result<BTreeSet<String>> {
     let mut cgroups = BTreeSet::new();
     for entry in fs::read_dir(proc)? {
@@ -72,8 +80,7 @@ fn scan(proc: &std::path::Path) -> io::Result<BTreeSet<String>> {
             continue;
         }
         match read_kernel(entry.path().join("cgroup")) {
-            // With systemd's cgroups, names have `_` instead of `-`.
-            Ok(text) => cgroups.extend(text.lines().filter(|line| line.contains("pod")).map(|it| it.replace('_', "-"))),
+            Ok(text) => cgroups.extend(text.lines().filter(|line| line.contains("pod")).map(str::to_owned)),
             // The process has ended meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
@@ -98,6 +105,9 @@ mod tests {
         for (pid, cgroup) in [
             ("7", "4:memory:/stanchion/podaaa-1/app\n0::/\n"),
             ("8", "0::/stanchion.slice/stanchion-podbbb_2.slice/docker-1.scope\n"),
+            ("10", "0::/stanchion/burstable/podddd/poda_b.slice/x\n"),
+            ("11", "0::/stanchion.slice/stanchion-besteffort.slice/stanchion-besteffort-podeee.slice/x.scope\n"),
+            ("12", "0::/stanchion/mypodfff/x-podfff/podfff.d/app\n"),
             ("self", "0::/stanchion/podccc/app\n"),
         ] {
             fs::create_dir(proc.path().join(pid)).expect("a process");
@@ -113,6 +123,11 @@ mod tests {
         assert_eq!(alive(&["aaa-1"]).await.as_deref(), Some("aaa-1"));
         assert_eq!(alive(&["zzz", "bbb-2"]).await.as_deref(), Some("bbb-2"));
         assert_eq!(alive(&["ccc", "aaa-2"]).await, None);
+        assert_eq!(alive(&["eee"]).await.as_deref(), Some("eee"));
+        // Another pod's UID begins or ends like these.
+        for part in ["a", "aaa", "aa-1", "bbb", "2", "b", "dd", "fff", "eee.slice", ""] {
+            assert_eq!(alive(&[part]).await, None, "{part}");
+        }
         let nowhere = Survivors::new(proc.path().join("none"));
         nowhere.any_of(&BTreeSet::new()).await.expect_err("nothing can be said without procfs");
     }
