@@ -57,6 +57,7 @@ pub struct Agent<R> {
     capacity: Capacity,
     room: Room,
     proc: PathBuf,
+    killed: CancellationToken,
 }
 
 impl<R: Runtime> Agent<R> {
@@ -94,6 +95,7 @@ impl<R: Runtime> Agent<R> {
             capacity,
             room,
             proc: "/proc".into(),
+            killed: CancellationToken::new(),
         }
     }
 
@@ -119,6 +121,13 @@ impl<R: Runtime> Agent<R> {
         self
     }
 
+    /// Returns the agent with a token that kills it, for tests: it drops every task at the await that it is in.
+    #[must_use]
+    pub fn with_kill(mut self, killed: CancellationToken) -> Self {
+        self.killed = killed;
+        self
+    }
+
     /// Returns the handle by which the local API reaches the agent.
     #[must_use]
     pub fn handle(&self) -> Handle<R> {
@@ -132,9 +141,9 @@ impl<R: Runtime> Agent<R> {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         // A child: a panic stops the agent's tasks without telling the caller to stop too.
         let token = shutdown.child_token();
-        let supervisor = Supervisor::new(token.clone());
+        let supervisor = Supervisor::new(token.clone()).with_kill(self.killed.clone());
         // It ends after the others, and keeps their last events too.
-        let journal = Supervisor::new(CancellationToken::new());
+        let journal = Supervisor::new(CancellationToken::new()).with_kill(self.killed.clone());
         let directory = self.config.state_dir.join("events");
         journal.spawn("events", keep(Arc::clone(&self.handle.events), directory, journal.shutdown().clone()));
         let desired = self.start(&supervisor);

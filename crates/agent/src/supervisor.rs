@@ -12,6 +12,7 @@ use tracing::Instrument as _;
 pub struct Supervisor {
     tasks: TaskTracker,
     shutdown: CancellationToken,
+    killed: CancellationToken,
     panicked: watch::Sender<Option<Cow<'static, str>>>,
 }
 
@@ -19,7 +20,15 @@ impl Supervisor {
     /// Creates a supervisor whose tasks are told to stop through `shutdown`.
     #[must_use]
     pub fn new(shutdown: CancellationToken) -> Self {
-        Self { tasks: TaskTracker::new(), shutdown, panicked: watch::Sender::new(None) }
+        let killed = CancellationToken::new();
+        Self { tasks: TaskTracker::new(), shutdown, killed, panicked: watch::Sender::new(None) }
+    }
+
+    /// Returns the supervisor with a token that drops every task at the await that it is in, for tests.
+    #[must_use]
+    pub fn with_kill(mut self, killed: CancellationToken) -> Self {
+        self.killed = killed;
+        self
     }
 
     /// Runs `task` in the background, in a span with its name: each of its log lines says whose it is.
@@ -29,10 +38,10 @@ impl Supervisor {
         F: Future<Output = ()> + Send + 'static,
     {
         let name = name.into();
-        let panicked = self.panicked.clone();
+        let (panicked, killed) = (self.panicked.clone(), self.killed.clone());
         let span = tracing::info_span!("task", %name);
         let supervised = async move {
-            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+            if AssertUnwindSafe(killed.run_until_cancelled(task)).catch_unwind().await.is_err() {
                 // The panic hook has printed the message and its place.
                 tracing::error!("a task panicked; the agent stops, containers run on");
                 panicked.send_replace(Some(name));

@@ -35,6 +35,8 @@ const KINDS: [ErrorKind; 5] =
 struct Story {
     node: Node,
     hold: Option<Hold>,
+    /// Whether the agent is killed for the restart, or stopped in order.
+    is_killed: bool,
 }
 
 impl Story {
@@ -61,7 +63,7 @@ impl Story {
         if let Some(hold) = self.hold.take() {
             tokio::select! {
                 () = self.node.is_empty() => {}
-                () = hold.reached() => self.node.restart().await,
+                () = hold.reached() => self.restart().await,
             }
         }
         self.node.is_empty().await;
@@ -76,15 +78,23 @@ impl Story {
                 () = hold.reached() => {}
             }
             self.hold = None;
-            self.node.restart().await;
+            self.restart().await;
         }
         self.node.runs(wanted).await;
+    }
+
+    async fn restart(&mut self) {
+        match self.is_killed {
+            true => self.node.kill().await,
+            false => self.node.stop().await,
+        }
+        self.node.start();
     }
 }
 
 /// Counts the calls of each method in an undisturbed story; of read-only methods, which are all alike, at most four.
 async fn calls() -> Vec<(Method, u32)> {
-    let node = Story { node: Node::new(), hold: None }.tell().await;
+    let node = Story { node: Node::new(), hold: None, is_killed: false }.tell().await;
     let count = |method: Method| {
         let count = u32::try_from(node.fake().count(method)).expect("few calls");
         if method.only_looks() { count.min(4) } else { count }
@@ -101,7 +111,7 @@ async fn any_call_may_fail_in_any_way() {
                 println!("call {call} of {method} fails with {kind:?}");
                 let node = Node::new();
                 node.fake().fault(method, When::Nth(call), Fault::fail(kind));
-                Story { node, hold: None }.tell().await;
+                Story { node, hold: None, is_killed: false }.tell().await;
             }
         }
     }
@@ -115,7 +125,24 @@ async fn any_answer_may_be_lost() {
                 println!("the answer to call {call} of {method} is lost with {kind:?}");
                 let node = Node::new();
                 node.fake().fault(method, When::Nth(call), Fault::lose_answer(kind));
-                Story { node, hold: None }.tell().await;
+                Story { node, hold: None, is_killed: false }.tell().await;
+            }
+        }
+    }
+}
+
+/// Restarts the agent in every call of the story.
+async fn restart_in_any_call(is_killed: bool) {
+    for (method, count) in calls().await {
+        for call in 1..=count {
+            for is_done in [false, true] {
+                println!("restarted in call {call} of {method}, its work done: {is_done}");
+                let node = Node::new();
+                let hold = match is_done {
+                    false => node.fake().hang(method, When::Nth(call)),
+                    true => node.fake().hang_after(method, When::Nth(call)),
+                };
+                Story { node, hold: Some(hold), is_killed }.tell().await;
             }
         }
     }
@@ -123,19 +150,13 @@ async fn any_answer_may_be_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn the_agent_may_be_killed_in_any_call() {
-    for (method, count) in calls().await {
-        for call in 1..=count {
-            for is_done in [false, true] {
-                println!("killed in call {call} of {method}, its work done: {is_done}");
-                let node = Node::new();
-                let hold = match is_done {
-                    false => node.fake().hang(method, When::Nth(call)),
-                    true => node.fake().hang_after(method, When::Nth(call)),
-                };
-                Story { node, hold: Some(hold) }.tell().await;
-            }
-        }
-    }
+    restart_in_any_call(false).await;
+}
+
+// A step that an orderly stop waits for is dropped half-way here.
+#[tokio::test(start_paused = true)]
+async fn the_agent_may_be_killed_at_once_in_any_call() {
+    restart_in_any_call(true).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +164,7 @@ async fn every_call_may_be_slow() {
     for seconds in [1, 40] {
         let node = Node::new();
         node.fake().slow_down(Duration::from_secs(seconds));
-        Story { node, hold: None }.tell().await;
+        Story { node, hold: None, is_killed: false }.tell().await;
     }
 }
 

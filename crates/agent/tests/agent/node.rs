@@ -53,6 +53,7 @@ pub struct Node {
 struct Life {
     handle: Handle<FakeRuntime>,
     shutdown: CancellationToken,
+    killed: CancellationToken,
     tasks: JoinSet<()>,
 }
 
@@ -166,10 +167,12 @@ impl Node {
         let agent = Agent::new(self.config.clone(), backends, view);
         let agent = agent.with_clock(self.clock).with_proc(self.dir.path().join("proc"));
         let agent = agent.with_addresses(self.addresses.clone());
-        let (handle, shutdown) = (agent.handle(), CancellationToken::new());
+        let (shutdown, killed) = (CancellationToken::new(), CancellationToken::new());
+        let agent = agent.with_kill(killed.clone());
+        let handle = agent.handle();
         let (mut tasks, stop) = (JoinSet::new(), shutdown.clone());
         tasks.spawn(async move { agent.run(stop).await.expect("no task of the agent panics") });
-        let last = self.agent.replace(Life { handle, shutdown, tasks });
+        let last = self.agent.replace(Life { handle, shutdown, killed, tasks });
         assert!(last.is_none(), "the agent runs already");
     }
 
@@ -180,6 +183,12 @@ impl Node {
         while let Some(ended) = life.tasks.join_next().await {
             ended.expect("no task of the agent panics");
         }
+    }
+
+    /// Kills the agent: each of its tasks ends at the await that it is in, as with `SIGKILL`.
+    pub async fn kill(&mut self) {
+        self.agent.as_ref().expect("the agent runs").killed.cancel();
+        self.stop().await;
     }
 
     pub async fn restart(&mut self) {
