@@ -12,11 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{major, minor};
+use rustix::fs::{AtFlags, CWD, StatxFlags, major, minor, statx};
 use stanchion_untrusted::read_kernel;
 
 /// The kernel's table of file locks (proc_locks(5)).
 const LOCKS: &str = "/proc/locks";
+/// The mounts that this process sees (proc_pid_mountinfo(5)).
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// A kubelet's lock file, and the state of the lock at the last [`look`](Lock::look).
 #[derive(Debug)]
@@ -76,7 +78,13 @@ impl Lock {
         let is_other = |held: &mut File| held.metadata().ok().map(|held| (held.dev(), held.ino())) != file;
         self.held.take_if(is_other);
         match read_kernel(LOCKS) {
-            Ok(locks) => self.seen = file.map_or_else(Seen::default, |(device, inode)| Seen::of(&locks, device, inode)),
+            Ok(locks) => {
+                let of = |(device, inode)| {
+                    let device = superblock(&self.path).unwrap_or((major(device), minor(device)));
+                    Seen::of(&locks, device, inode)
+                };
+                self.seen = file.map_or_else(Seen::default, of);
+            }
             Err(error) => self.error = Some(format!("{LOCKS}: {error}")),
         }
     }
@@ -117,8 +125,8 @@ impl Lock {
 impl Seen {
     /// Finds the locks of a file in `locks`. A line is `1: FLOCK  ADVISORY  WRITE 42 fe:00:1234 0 EOF`; `->` after the
     /// number marks a waiting process.
-    fn of(locks: &str, device: u64, inode: u64) -> Self {
-        let file = format!("{:02x}:{:02x}:{inode}", major(device), minor(device));
+    fn of(locks: &str, (major, minor): (u32, u32), inode: u64) -> Self {
+        let file = format!("{major:02x}:{minor:02x}:{inode}");
         let mut seen = Self::default();
         for line in locks.lines() {
             let fields: Vec<_> = line.split_whitespace().skip(1).collect();
@@ -131,6 +139,22 @@ impl Seen {
         }
         seen
     }
+}
+
+/// Returns the device of the file system that a file is on, which `/proc/locks` shows; `None` where the kernel does not
+/// tell (before Linux 5.8). On btrfs and on overlayfs, `stat` gives another one. Does not open the file.
+fn superblock(path: &Path) -> Option<(u32, u32)> {
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    let is_told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+    device_of(&read_kernel(MOUNTS).ok()?, found.stx_mnt_id).filter(|_| is_told)
+}
+
+/// Returns the device of a mount. A line of `mounts` is `36 35 0:31 /sub /mnt rw - btrfs /dev/sda rw`.
+fn device_of(mounts: &str, mount: u64) -> Option<(u32, u32)> {
+    let mount = mount.to_string();
+    let line = mounts.lines().find(|line| line.split(' ').next() == Some(mount.as_str()))?;
+    let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -209,10 +233,34 @@ mod tests {
     fn lines_of_the_kernel_are_understood() {
         let locks = "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 709 fe:00:1234 0 EOF\n\
                      2: POSIX  ADVISORY  WRITE 710 fe:00:1235 0 EOF\n3: FLOCK  ADVISORY  READ 711 fe:00:1236 0 EOF\n";
-        let device = rustix::fs::makedev(0xfe, 0);
+        let device = (0xfe, 0);
         assert_eq!(Seen::of(locks, device, 1234), Seen { held: true, awaited: true });
         assert_eq!(Seen::of(locks, device, 1235), Seen::default(), "another kind of lock");
         assert_eq!(Seen::of(locks, device, 1236), Seen { held: true, awaited: false });
         assert_eq!(Seen::of(locks, device, 12), Seen::default());
+    }
+
+    #[test]
+    fn a_lock_is_found_by_the_device_of_its_file_system() {
+        let mounts = "36 1 254:0 / / rw - ext4 /dev/vda rw\n\
+                      4 36 0:593 / /var rw,relatime shared:1 - overlay o rw,lowerdir=/l\n\
+                      236 36 0:31 /var /data\\040x rw - btrfs /dev/vdb rw,subvol=/var\n\
+                      40 36 broken\n";
+        // `stat` gives the subvolume's or the layer's device, e.g. 0:595, which neither table has.
+        let locks = "1: FLOCK  ADVISORY  WRITE 708 00:251:8 0 EOF\n2: FLOCK  ADVISORY  WRITE 7 00:1f:257 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 9 00:1f:257 0 EOF\n3: FLOCK  ADVISORY  WRITE 9 fe:00:99 0 EOF\n";
+        for (mount, inode, seen) in [
+            (4, 8, Some((true, false))),
+            (236, 257, Some((true, true))),
+            (36, 99, Some((true, false))),
+            (36, 257, Some((false, false))),
+            (40, 8, None),
+            (3, 8, None),
+        ] {
+            let found = device_of(mounts, mount).map(|device| Seen::of(locks, device, inode));
+            assert_eq!(found.map(|seen| (seen.held, seen.awaited)), seen, "{mount}");
+        }
+        assert_eq!(superblock(Path::new("/nowhere/kubelet.lock")), None);
+        superblock(&std::env::temp_dir()).expect("the kernel tells");
     }
 }
