@@ -90,7 +90,7 @@ pub fn status(facts: &Facts<'_>) -> Status {
     let inits: Vec<_> = pod.init_containers.iter().map(|container| seen.init_container(container)).collect();
     let mut containers: Vec<_> = pod.containers.iter().map(|container| seen.container(container)).collect();
     let phase = phase::phase(pod, fate, &inits, &containers);
-    let conditions = conditions::conditions(facts, phase, ready_sandbox.is_some(), &inits, &containers);
+    let conditions = conditions::conditions(facts, phase, ready_sandbox, &inits, &containers);
     containers.sort_by(|a, b| a.name.cmp(&b.name));
 
     // A pod that has ended keeps its addresses.

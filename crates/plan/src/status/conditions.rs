@@ -8,7 +8,7 @@ use stanchion_pod::{
     },
 };
 
-use stanchion_runtime::SandboxState;
+use stanchion_runtime::SandboxInfo;
 
 use super::{Facts, Phase};
 use crate::{reason::Because, together};
@@ -17,24 +17,24 @@ use crate::{reason::Because, together};
 /// running.
 const MANIFEST_IN_FORCE: &str = "stanchion.dev/ManifestInForce";
 
-/// Returns the conditions. The containers are in the manifest's order.
+/// Returns the conditions. `live` is the ready sandbox of the shown revision. The containers are in the manifest's
+/// order.
 pub fn conditions(
     facts: &Facts<'_>,
     phase: Phase,
-    has_sandbox: bool,
+    live: Option<&SandboxInfo>,
     inits: &[ContainerStatus],
     containers: &[ContainerStatus],
 ) -> Vec<PodCondition> {
     let ready = ready(facts.pod, phase, inits, containers);
     let verdicts = [
-        ("PodReadyToStartContainers", if has_sandbox { Verdict::yes() } else { Verdict::no("", String::new()) }),
+        ("PodReadyToStartContainers", if live.is_some() { Verdict::yes() } else { Verdict::no("", String::new()) }),
         ("Initialized", initialized(facts.pod, phase, inits, containers)),
         ("Ready", if ready.holds { gated(facts.pod) } else { ready.clone() }),
         ("ContainersReady", ready),
         ("PodScheduled", Verdict::yes()),
     ];
     let together = together::is_possible(facts.pod).then(|| {
-        let live = facts.view.sandboxes().rfind(|sandbox| sandbox.state == SandboxState::Ready);
         let holds = live.is_some_and(|live| together::trigger(facts.pod, live, facts.view).is_some());
         ("AllContainersRestarting", Verdict { holds, ..Verdict::yes() })
     });

@@ -45,6 +45,8 @@ struct Scene {
     pod: Pod,
     instances: Vec<(&'static str, u32, ContainerState)>,
     has_sandbox: bool,
+    /// Whether a newer sandbox of another revision is ready too.
+    has_another: bool,
     last: Option<PodStatus>,
     now: u64,
 }
@@ -52,7 +54,7 @@ struct Scene {
 impl Scene {
     fn of(pod: Pod, states: &[(&'static str, ContainerState)]) -> Self {
         let instances = states.iter().map(|(name, state)| (*name, 0, state.clone())).collect();
-        Self { pod, instances, has_sandbox: true, last: None, now: 5 }
+        Self { pod, instances, has_sandbox: true, has_another: false, last: None, now: 5 }
     }
 
     fn status(&self) -> PodStatus {
@@ -81,7 +83,11 @@ impl Scene {
         for container in &containers {
             history.set_life(container.id.clone(), Life { startup: Some(true), ..Life::default() });
         }
-        let remains = Remains { sandboxes: if self.has_sandbox { vec![sandbox] } else { Vec::new() }, containers };
+        let mut another = SandboxInfo { id: "another".into(), attempt: 1, ..sandbox.clone() };
+        another.labels.insert(labels::REVISION.to_owned(), "another".to_owned());
+        let sandboxes = [(self.has_sandbox, sandbox), (self.has_another, another)];
+        let sandboxes = sandboxes.into_iter().filter_map(|(is_there, sandbox)| is_there.then_some(sandbox)).collect();
+        let remains = Remains { sandboxes, containers };
         let view = View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] };
         let origin = Instant::now();
         let instant_of = |told: Stamp| origin + until(at(0), told.wall);
@@ -188,6 +194,23 @@ fn conditions_are_those_of_a_kubelet_in_its_order() {
     scene.has_sandbox = false;
     scene.instances.clear();
     assert_eq!(condition(&scene.status(), "PodReadyToStartContainers").status, "False", "R-CND-3");
+}
+
+// R-RSP-4.
+#[test]
+fn the_restart_of_all_containers_is_that_of_the_shown_revision() {
+    let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: a\n    image: i\n    \
+                restartPolicy: Never\n    restartPolicyRules:\n    - action: RestartAllContainers\n      \
+                exitCodes: {operator: In, values: [7]}\n";
+    let pod = stanchion_pod::decode(text.as_bytes(), "node").expect("the manifest is good").pods.remove(0);
+    for has_another in [false, true] {
+        for (code, holds) in [(7, "True"), (8, "False")] {
+            let mut scene = Scene::of(pod.clone(), &[("a", exited(code))]);
+            scene.has_another = has_another;
+            let found = scene.status();
+            assert_eq!(condition(&found, "AllContainersRestarting").status, holds, "{code}, {has_another}");
+        }
+    }
 }
 
 #[test]
