@@ -47,8 +47,8 @@ pub struct History {
     attempts: HashMap<String, Attempt>,
     ends: HashMap<String, ContainerInfo>,
     waiting: HashSet<ContainerId>,
-    waiting_for_image: HashMap<ImageFor, Instant>,
-    pulled: HashSet<String>,
+    waiting_for_image: HashMap<(Revision, ImageFor), Instant>,
+    pulled: HashSet<(Revision, String)>,
     moments: HashMap<Stamp, Instant>,
 }
 
@@ -243,11 +243,13 @@ impl History {
     /// Forgets the images of every revision but these.
     pub fn keep_images(&mut self, revisions: &[&Revision]) {
         self.images.retain(|(revision, _), _| revisions.contains(&revision));
+        self.waiting_for_image.retain(|(revision, _), _| revisions.contains(&revision));
+        self.pulled.retain(|(revision, _)| revisions.contains(&revision));
     }
 
     /// Forgets all images: their states may be those of another backend.
     pub fn forget_images(&mut self) {
-        self.images.clear();
+        self.keep_images(&[]);
     }
 
     /// Returns the last failure to start a container.
@@ -300,22 +302,23 @@ impl History {
         self.waiting.insert(container.clone())
     }
 
-    /// Records that the pod waits after a failed pull. Returns whether that is new for this failure.
-    pub fn wait_for_image(&mut self, of: &ImageFor, failure: &Failure) -> bool {
-        self.waiting_for_image.insert(of.clone(), failure.at) != Some(failure.at)
+    /// Records that a revision waits after a failed pull. Returns whether that is new for this failure.
+    pub fn wait_for_image(&mut self, revision: &Revision, of: &ImageFor, failure: &Failure) -> bool {
+        self.waiting_for_image.insert((revision.clone(), of.clone()), failure.at) != Some(failure.at)
     }
 
-    /// Records whether a container's image was pulled for its next start.
-    pub fn set_pulled(&mut self, container: &str, pulled: bool) {
+    /// Records whether a container's image was pulled for its next start in a revision.
+    pub fn set_pulled(&mut self, revision: &Revision, container: &str, pulled: bool) {
+        let start = (revision.clone(), container.to_owned());
         match pulled {
-            true => self.pulled.insert(container.to_owned()),
-            false => self.pulled.remove(container),
+            true => self.pulled.insert(start),
+            false => self.pulled.remove(&start),
         };
     }
 
     /// Returns whether a container's image was pulled for this start, and clears that.
-    pub fn take_pulled(&mut self, container: &str) -> bool {
-        self.pulled.remove(container)
+    pub fn take_pulled(&mut self, revision: &Revision, container: &str) -> bool {
+        self.pulled.remove(&(revision.clone(), container.to_owned()))
     }
 
     /// Returns the latest known instance of a container.

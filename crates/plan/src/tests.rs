@@ -489,3 +489,23 @@ fn what_probes_and_hooks_give_up_is_stopped() {
         assert_eq!(doing(&pod, &history, &all), expected, "R-PRB-10, R-HOOK-1, R-INIT-10");
     }
 }
+
+#[test]
+fn what_is_known_of_images_is_of_one_revision_and_ends_with_it() {
+    let (old, new) = (pod("app:1"), pod("app:2"));
+    let of = ImageFor::Container("app".to_owned());
+    let failure = Failure::shown("ErrImagePull", "none".to_owned(), instant());
+    let mut history = History::default();
+    history.set_pulled(&new.revision, "app", true);
+    assert!(!history.take_pulled(&old.revision, "app"), "the old revision's restart takes the image that was there");
+    assert!(
+        history.wait_for_image(&new.revision, &of, &failure) && history.wait_for_image(&old.revision, &of, &failure)
+    );
+    history.keep_images(&[&new.revision]);
+    assert!(history.take_pulled(&new.revision, "app"));
+    assert!(!history.wait_for_image(&new.revision, &of, &failure), "it is known");
+    history.set_pulled(&new.revision, "app", true);
+    history.keep_images(&[&old.revision]);
+    assert!(!history.take_pulled(&new.revision, "app"), "its revision has ended");
+    assert!(history.wait_for_image(&new.revision, &of, &failure));
+}

@@ -59,10 +59,10 @@ impl<R: Runtime> Worker<R> {
     /// Emits one `BackOff` event for each failed pull of an image (R-IMG-4).
     fn announce_image(&mut self, pod: &Pod, need: &Need<'_>, now: Instant) {
         let ImageState::Failed(failure) = self.history.image(&pod.revision, &need.of) else { return };
-        if failure.reason != Reason::ErrImagePull
-            || failure.is_new(now)
-            || !self.history.wait_for_image(&need.of, &failure)
-        {
+        if failure.reason != Reason::ErrImagePull || failure.is_new(now) {
+            return;
+        }
+        if !self.history.wait_for_image(&pod.revision, &need.of, &failure) {
             return;
         }
         let (subject, users) = self.subjects_of_image(pod, &need.of);

@@ -136,7 +136,7 @@ impl<R: Runtime> Worker<R> {
             News::Ready { pulled } => {
                 self.pulls.remove(&of);
                 if let ImageFor::Container(container) = &of {
-                    self.history.set_pulled(container, pulled);
+                    self.history.set_pulled(&revision, container, pulled);
                 }
                 self.history.set_image(&revision, of, ImageState::Ready);
             }

@@ -210,7 +210,7 @@ impl<R: Runtime> Worker<R> {
             .flat_map(|(_, remains)| &remains.sandboxes)
             .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
         let subject = self.subject(Some(&pod), &container.name);
-        if !self.history.take_pulled(&container.name) {
+        if !self.history.take_pulled(&pod.revision, &container.name) {
             self.shared.events.normal(&subject, "Pulled", images::present(&container.image));
         }
         match self.start(&home, &pod, container, run, addresses.unwrap_or_default(), desired).await {
