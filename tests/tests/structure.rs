@@ -15,7 +15,7 @@ use stanchion_tests::{limits, rules::Proof, tools::workspace_dir as root};
 const LINES: usize = 600;
 
 /// Crates of the workspace that each crate may depend on. For plugins see [`allowed`].
-const INSIDE: [(&str, &[&str]); 13] = [
+const INSIDE: [(&str, &[&str]); 15] = [
     ("stanchion-pod", &[]),
     ("stanchion-runtime", &[]),
     ("stanchion-plan", &["stanchion-pod", "stanchion-runtime"]),
@@ -23,6 +23,8 @@ const INSIDE: [(&str, &[&str]); 13] = [
     ("stanchion-logger", &[]),
     ("stanchion-untrusted", &[]),
     ("stanchion-sdk", &["stanchion-abi", "stanchion-runtime", "stanchion-untrusted"]),
+    ("stanchion-network", &["stanchion-runtime", "stanchion-untrusted"]),
+    ("stanchion-registry", &["stanchion-runtime", "stanchion-sdk", "stanchion-untrusted"]),
     ("stanchion-loader", &["stanchion-abi", "stanchion-runtime"]),
     ("stanchion-board", &["stanchion-pod", "stanchion-runtime", "stanchion-untrusted"]),
     (
@@ -64,11 +66,13 @@ const OUTSIDE: [&str; 6] = ["env", "fs", "io", "os", "process", "thread"];
 const IMPURE: [&str; 6] = ["futures-util", "libc", "nix", "rustix", "tokio", "tracing"];
 
 /// Crates and single files that may use `unsafe`.
-const UNSAFE: [&str; 5] = [
+const UNSAFE: [&str; 6] = [
     "crates/abi",
     "crates/sdk",
     "crates/loader",
     "crates/logger/src/inherited.rs",
+    // Programs in user namespaces, ID-mapped mounts and realtime signals have no safe interface.
+    "crates/network/src/namespaces/users.rs",
     // Its allocator counts the memory that decoding takes.
     "crates/pod/tests/bounds.rs",
 ];
@@ -136,7 +140,8 @@ fn allowed(from: &Member, on: &Member, kind: &str) -> bool {
     }
     if from.is_plugin() {
         // The K3s backend builds on the containerd backend.
-        let is_shared = ["stanchion-sdk", "stanchion-untrusted"].contains(&on.name.as_str());
+        let shared = ["stanchion-network", "stanchion-registry", "stanchion-sdk", "stanchion-untrusted"];
+        let is_shared = shared.contains(&on.name.as_str());
         return is_shared || (from.dir.ends_with("k3s") && on.dir.ends_with("containerd"));
     }
     INSIDE.iter().any(|(name, may)| *name == from.name && may.contains(&on.name.as_str()))

@@ -10,7 +10,7 @@
 //! - [`ids`](SandboxId), [`sandbox`](SandboxConfig), [`container`](ContainerConfig), [`security`](Security),
 //!   [`image`](PullImage), [`inventory`](Inventory), [`event`](Event), [`exec`](ExecRequest), [`stats`](Stats),
 //!   [`version`](Version), [`health`](Health): the data.
-//! - [`clock`]: wall-clock time.
+//! - [`clock`]: wall-clock time; with the feature `instant`, also monotonic time.
 //! - [`Error`] and its closed [`ErrorKind`]: the basis of the agent's decisions.
 //! - `testing` (feature): `FakeRuntime` with a fault script, and the conformance suite every backend must pass.
 //!

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Deserialize;
+use stanchion_network::NetworkConfig;
+use stanchion_registry::RegistryConfig;
 use stanchion_sdk::{
     runtime::Result,
     settings::{self, wrong},
 };
-
-use crate::{image::RegistryConfig, network::NetworkConfig};
 
 /// Settings of the backend; all have defaults.
 #[derive(Clone, Debug, Deserialize)]
@@ -84,22 +84,9 @@ impl Config {
         if let Some(logger) = self.logger.as_ref().filter(|logger| !logger.is_absolute()) {
             return wrong("logger", logger, "the absolute path of a program");
         }
-        self.registry.iter().try_for_each(|(host, registry)| validate_registry(host, registry))?;
+        self.registry.iter().try_for_each(|(host, registry)| registry.check(host))?;
         settings::log_limits(self.log_max_size, self.log_max_files)
     }
-}
-
-fn validate_registry(host: &str, registry: &RegistryConfig) -> Result<()> {
-    let key = |name: &str| format!("registry.{host:?}.{name}");
-    if let Some((pattern, error)) = registry.wrong_rewrite() {
-        return wrong(&key("rewrite"), &pattern, &format!("a regular expression ({error})"));
-    }
-    match (&registry.cert_file, &registry.key_file) {
-        (Some(cert), None) => return wrong(&key("cert_file"), cert, "a key_file with its private key beside it"),
-        (None, Some(path)) => return wrong(&key("key_file"), path, "a cert_file with its certificate beside it"),
-        _ => {}
-    }
-    settings::identity_token(host, registry.identity_token.as_deref(), registry.password.is_some())
 }
 
 #[cfg(test)]

@@ -24,7 +24,6 @@ use crate::{
     client::{failed, is_gone},
     image::Resolved,
     names,
-    namespaces::Own,
     sandbox::has_pause,
     shim, spec, unattended,
     volumes::{self, Volume},
@@ -211,7 +210,7 @@ impl Containerd {
             image,
             tables,
             namespaces: &self.namespaces(&sandbox.id),
-            own: Own::noted(|label| sandbox.labels.get(label)),
+            own: names::noted_own(|label| sandbox.labels.get(label)),
             pid: match label(names::PID) {
                 "pod" => PidMode::Pod,
                 "host" => PidMode::Host,

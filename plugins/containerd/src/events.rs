@@ -11,7 +11,7 @@ use prost_types::Any;
 use stanchion_sdk::runtime::{ContainerId, Error, ErrorKind, Event, EventKind, Result};
 use tokio::sync::mpsc;
 
-use crate::{Containerd, client::failed, names, network};
+use crate::{Containerd, client::failed, names};
 
 /// Topic of Stanchion's own event, which shows that a subscription is in force.
 const SYNC: &str = "/stanchion/sync";
@@ -21,7 +21,7 @@ pub(crate) fn events(backend: Containerd) -> impl Stream<Item = Result<Event>> +
     let (send, receive) = mpsc::channel(64);
     // The watch lasts as long as somebody listens.
     let watching = backend.clone();
-    let watched = network::watch(move || watching.clone().look_at_network(false));
+    let watched = stanchion_network::watch(move || watching.clone().look_at_network(false));
     let subscribe = async move {
         if let Err(error) = forward(&backend, &send).await {
             // The send fails when nobody listens any more.

@@ -1,106 +1,39 @@
 //! Images in containerd: pulled, imported, unpacked, resolved.
 //!
 //! # Layout
-//! - [`Images`]: the backend's interface. [`pull`]: from a registry. [`import`]: from an archive on the node.
-//! - [`reference`]: image names. [`registry`]: hosts to ask. [`repository`]: requests. [`sign_in`]: credentials.
-//!   [`transfer`]: download of a blob. [`tls`]: certificates. [`refusal`]: error answers. [`retry`]: when to ask a busy
-//!   registry again.
+//! - [`Images`]: the backend's interface. [`pull`]: from a registry, which [`stanchion_registry`] asks. [`import`]: from
+//!   an archive on the node.
 //! - [`store`]: blobs, layers and names in containerd; a lease keeps them from its garbage collection while they are
 //!   made.
 
 mod import;
 mod manifest;
 mod pull;
-pub(crate) mod reference;
-mod refusal;
-mod registry;
-mod repository;
-mod retry;
-mod sign_in;
 mod store;
-mod tls;
-mod transfer;
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use serde::Deserialize;
+use stanchion_registry::Registries;
 use stanchion_sdk::{
     limits,
     oci::ImageConfig,
-    runtime::{Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, RegistryAuth, Result},
+    runtime::{Error, ErrorKind, Image, ImageDetails, ImageDigest, Progress, PullImage, Result},
     users::Tables,
 };
 
 use crate::{client::Client, config::Config};
-
-/// `[backend.containerd.registry."host"]`: settings of one registry.
-#[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RegistryConfig {
-    /// Hosts to ask instead, in order, e.g. `http://127.0.0.1:5000`, or with a path, `https://mirror/v2/docker.io`.
-    pub mirrors: Vec<String>,
-    /// Rewrites of repository names for the mirrors: regular expressions and their replacements. The first that changes
-    /// the name counts.
-    pub rewrite: BTreeMap<String, String>,
-    /// Use plain HTTP. Loopback addresses do anyway, unless certificates are set for them.
-    pub plain_http: bool,
-    /// PEM file with certificate authorities to trust in addition to the node's.
-    pub ca_file: Option<PathBuf>,
-    /// Accept any server certificate.
-    pub insecure_skip_verify: bool,
-    /// Client certificate, PEM, with the intermediate certificates up to its authority.
-    pub cert_file: Option<PathBuf>,
-    /// The private key of `cert_file`, PEM, without a passphrase.
-    pub key_file: Option<PathBuf>,
-    /// User name for this registry, not for its mirrors: those have tables of their own.
-    pub username: Option<String>,
-    /// Password or token for this registry.
-    pub password: Option<String>,
-    /// Replaces user name and password: the token server gives tokens for it. `identitytoken` of Docker's config.json.
-    pub identity_token: Option<String>,
-}
-
-// Omits password and token (I10).
-impl fmt::Debug for RegistryConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { mirrors, rewrite, plain_http, ca_file, insecure_skip_verify, cert_file, key_file, username, .. } =
-            self;
-        let mut shown = f.debug_struct("RegistryConfig");
-        shown.field("mirrors", mirrors).field("rewrite", rewrite).field("plain_http", plain_http);
-        shown.field("ca_file", ca_file).field("insecure_skip_verify", insecure_skip_verify);
-        shown.field("cert_file", cert_file).field("key_file", key_file).field("username", username);
-        shown.finish_non_exhaustive()
-    }
-}
-
-impl RegistryConfig {
-    /// Returns a pattern of `rewrite` that is no regular expression, and the reason.
-    #[must_use]
-    pub fn wrong_rewrite(&self) -> Option<(&str, String)> {
-        self.rewrite.keys().find_map(|key| Some((key.as_str(), regex::Regex::new(key).err()?.to_string())))
-    }
-
-    fn credentials(&self) -> Option<RegistryAuth> {
-        let Self { username, password, identity_token, .. } = self;
-        RegistryAuth::of(username.as_deref(), password.as_deref(), identity_token.as_deref())
-    }
-}
 
 /// Images of one containerd namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Images {
     client: Client,
     snapshotter: Arc<str>,
-    registries: Arc<BTreeMap<String, RegistryConfig>>,
-    /// Name of the registry settings in error messages, with `{host}` for the host.
-    registry_settings: Arc<str>,
+    registries: Registries,
     resolved: Arc<Mutex<HashMap<String, Resolved>>>,
-    clients: registry::Clients,
     /// Directory to unpack archives in, on the disk of the agent's state.
     work: Arc<Path>,
 }
@@ -123,10 +56,8 @@ impl Images {
         Self {
             client,
             snapshotter: config.snapshotter.as_str().into(),
-            registries: Arc::new(config.registry.clone()),
-            registry_settings: config.registry_settings.as_str().into(),
+            registries: Registries::new(config.registry.clone(), &config.registry_settings),
             resolved: Arc::default(),
-            clients: registry::Clients::default(),
             work: work.into(),
         }
     }

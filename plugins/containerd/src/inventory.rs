@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use containerd_client::services::v1::{Container, GetRequest, ListTasksRequest};
 use futures_util::future::try_join_all;
+use stanchion_registry::reference;
 use stanchion_sdk::runtime::{
     ContainerId, ContainerInfo, ContainerState, ImageDigest, Inventory, PodName, Result, SandboxId, SandboxInfo,
     SandboxState, labels,
@@ -13,7 +14,6 @@ use crate::{
     Containerd,
     cgroup::Cgroup,
     client::{failed, is_gone},
-    image::reference,
     names,
     sandbox::has_pause,
 };

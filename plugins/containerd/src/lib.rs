@@ -2,11 +2,11 @@
 //!
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: pinned [`namespaces`], [`network`], and a record in containerd; a [`pause`] process if its containers
-//!   share a PID namespace. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]: additional
-//!   processes. [`shim`]: shims that containerd has forgotten.
-//! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pull, import, unpack. [`rootfs`]: reads an image's files.
-//!   [`volumes`]: images mounted in containers. [`unused`]: images that no container uses.
+//! - [`sandbox`]: pinned namespaces and a network ([`stanchion_network`]), and a record in containerd; a [`pause`] process
+//!   if its containers share a PID namespace. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]:
+//!   additional processes. [`shim`]: shims that containerd has forgotten.
+//! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pull ([`stanchion_registry`]), import, unpack. [`rootfs`]:
+//!   reads an image's files. [`volumes`]: images mounted in containers. [`unused`]: images that no container uses.
 //! - [`unattended`]: containers that run while containerd is away.
 //! - [`inventory`], [`events`], [`stats`]: state, changes, resource use.
 //! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: set-up before the first
@@ -23,8 +23,6 @@ mod image;
 mod inventory;
 mod limits;
 mod names;
-mod namespaces;
-mod network;
 mod pause;
 mod ready;
 mod rootfs;
@@ -41,10 +39,11 @@ mod volumes;
 use std::{future::Future, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::Stream;
+use stanchion_network::{Network, namespaces::users};
 use stanchion_sdk::{
     Backend, cgroup,
     changes::{self, Changes},
-    disk,
+    disk, proc,
     runtime::{
         Capabilities, ContainerConfig, ContainerId, DiskUsage, Error, Event, ExecId, ExecRequest, ExecStdio,
         ExitStatus, Health, Image, ImageDetails, ImageStore, ImportImages, Inventory, NodePaths, PodName, Progress,
@@ -57,9 +56,8 @@ use client::{Client, failed};
 pub use config::Config;
 use exec::Execs;
 use image::Images;
-pub use image::RegistryConfig;
-use network::Network;
-pub use network::{NetworkConfig, SEPARATOR};
+pub use stanchion_network::{NetworkConfig, SEPARATOR};
+pub use stanchion_registry::RegistryConfig;
 pub use unattended::Unattended;
 
 /// Backend that runs pods in containerd.
@@ -149,7 +147,7 @@ impl Runtime for Containerd {
             log_files: true,
             import: true,
             shared_pid_namespace: true,
-            user_namespaces: namespaces::users::can_be_own(),
+            user_namespaces: users::can_be_own(proc::kernel()),
             image_mounts: true,
         };
         Ok(Version { runtime: "containerd".to_owned(), runtime_version: answer.version, capabilities })

@@ -1,5 +1,8 @@
 //! Ids and labels in containerd.
 
+use stanchion_network::namespaces::Own;
+use stanchion_sdk::runtime::IdRange;
+
 pub(crate) use stanchion_sdk::names::{id, is_identifier};
 
 /// Kind of a record: `sandbox` or `container`.
@@ -81,3 +84,20 @@ pub(crate) const OURS: [&str; 20] = [
     STARTED,
     OUT_OF_MEMORY,
 ];
+
+/// Formats a range of users as the label [`USERS`].
+pub(crate) fn note_users(IdRange { first, length }: IdRange) -> String {
+    format!("{first}+{length}")
+}
+
+/// Parses the range of the label [`USERS`].
+pub(crate) fn noted_users(label: Option<&String>) -> Option<IdRange> {
+    let (first, length) = label?.split_once('+')?;
+    Some(IdRange { first: first.parse().ok()?, length: length.parse().ok()? })
+}
+
+/// Reads a sandbox's own namespaces from the labels of its record.
+pub(crate) fn noted_own<'a>(label: impl Fn(&str) -> Option<&'a String>) -> Own {
+    let is_own = |name: &str| label(name).is_none_or(|it| it != "host");
+    Own { network: is_own(NETWORK), ipc: is_own(IPC), users: noted_users(label(USERS)) }
+}

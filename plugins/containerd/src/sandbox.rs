@@ -8,6 +8,7 @@ use containerd_client::services::v1::{
 };
 use futures_util::future::join_all;
 use prost_types::{Any, FieldMask};
+use stanchion_network::namespaces::{Namespaces, Own};
 use stanchion_sdk::{
     cgroup::{Driver, Parent},
     runtime::{
@@ -22,9 +23,7 @@ use crate::{
     client::{failed, is_gone},
     container::SPEC_URL,
     inventory::{RUNNING, Task, timestamp},
-    names,
-    namespaces::{Namespaces, Own, users},
-    spec,
+    names, spec,
 };
 
 impl Containerd {
@@ -101,7 +100,7 @@ impl Containerd {
             ]
             .map(|(label, value)| (label.to_owned(), value)),
         );
-        labels.extend(config.user_namespace.map(|range| (names::USERS.to_owned(), users::note(range))));
+        labels.extend(config.user_namespace.map(|range| (names::USERS.to_owned(), names::note_users(range))));
         Ok(Container {
             id: id.to_owned(),
             labels,
@@ -221,7 +220,7 @@ impl Containerd {
     /// Returns why containers cannot run in a sandbox; `None` if they can.
     pub(crate) fn sandbox_fault(&self, record: &Container, pause: Option<&Task>) -> Option<&'static str> {
         let is = |label: &str, value: &str| record.labels.get(label).is_some_and(|it| it == value);
-        let own = Own::noted(|label| record.labels.get(label));
+        let own = names::noted_own(|label| record.labels.get(label));
         match () {
             () if !is(names::KIND, "sandbox") => Some("it is no sandbox"),
             () if !is(names::READY, "true") => Some("it was not made to the end"),

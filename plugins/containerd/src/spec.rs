@@ -23,17 +23,14 @@ use oci_spec::{
         LinuxResources, LinuxResourcesBuilder, RootBuilder, Spec, SpecBuilder,
     },
 };
+use stanchion_network::namespaces::{Namespaces, Own, USERS};
 use stanchion_sdk::{
     proc,
     runtime::{ContainerConfig, HugepageLimit, IdRange, PidMode},
     users::{Tables, UserError},
 };
 
-use crate::{
-    cgroup,
-    image::Resolved,
-    namespaces::{Namespaces, Own, USERS},
-};
+use crate::{cgroup, image::Resolved};
 
 pub(crate) use process::exec;
 

@@ -13,6 +13,7 @@ use std::{
 use containerd_client::services::v1::Container;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use stanchion_network::namespaces::users::send_signal;
 use stanchion_sdk::runtime::{
     ContainerId, ContainerInfo, ContainerState, Error, ErrorKind, Inventory, Result, SandboxId, SandboxInfo,
     SandboxState,
@@ -25,7 +26,6 @@ use crate::{
     inventory::{self, given},
     limits,
     names::{self, RECORD, SANDBOX_RECORD},
-    namespaces::{Own, users::send_signal},
     task,
 };
 
@@ -137,7 +137,7 @@ impl Unattended {
 
     fn sandbox(&self, id: &SandboxId, note: SandboxNote) -> SandboxInfo {
         let label = |label: &str| note.labels.get(label).map(String::as_str).unwrap_or_default();
-        let own = Own::noted(|label| note.labels.get(label));
+        let own = names::noted_own(|label| note.labels.get(label));
         let is_pinned = self.backend.namespaces(id.as_str()).are_pinned(own, label(names::PID) == "pod");
         let reason = || "its namespaces are gone: somebody unmounted them".to_owned();
         SandboxInfo {

@@ -27,6 +27,10 @@ use std::{
 use containerd_client::{services::v1::Container, types::Mount};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
+use stanchion_network::namespaces::{
+    USERS,
+    users::{self, Access},
+};
 use stanchion_sdk::{
     layers::{self, Layers, children, unmount},
     runtime::{ContainerConfig, Error, ErrorKind, IdRange, ImageMount, Mount as RuntimeMount, Result},
@@ -39,10 +43,6 @@ use crate::{
     image::Resolved,
     limits,
     names::{self, KEPT_SNAPSHOT, MOUNTED_IMAGE},
-    namespaces::{
-        USERS,
-        users::{self, Access},
-    },
     rootfs::layers_of,
     unattended::Bundle,
 };
@@ -166,7 +166,7 @@ impl Containerd {
 
     /// Creates the task of a container while its files and volumes are mounted on the node.
     pub(crate) async fn create_mounted(&self, record: &Container, files: Vec<Mount>) -> Result<u32> {
-        let (volumes, users) = (noted(record)?, users::noted(record.labels.get(names::USERS)));
+        let (volumes, users) = (noted(record)?, names::noted_users(record.labels.get(names::USERS)));
         if volumes.is_empty() && users.is_none() {
             return self.create_task(record, files).await;
         }

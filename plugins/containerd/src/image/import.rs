@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
+use stanchion_registry::reference;
 use stanchion_sdk::{
     archive::{Compression, Part, Unpacked},
     limits,
@@ -289,7 +290,7 @@ fn pieces(archive: Arc<Unpacked>, part: Part) -> impl Stream<Item = Result<Bytes
 
 /// Completes an image name: archives hold short names too.
 fn full(name: &str) -> String {
-    super::reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.whole())
+    reference::parse(name).map_or_else(|_| name.to_owned(), |reference| reference.whole())
 }
 
 #[cfg(test)]

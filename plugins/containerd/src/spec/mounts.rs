@@ -4,13 +4,13 @@ use oci_spec::{
     OciSpecError,
     runtime::{Mount, MountBuilder},
 };
+use stanchion_network::namespaces::SHARED_MEMORY;
 use stanchion_sdk::{
     proc,
     runtime::{MountPropagation, RecursiveReadOnly},
 };
 
 use super::Parts;
-use crate::namespaces::SHARED_MEMORY;
 
 pub(super) fn mounts(parts: &Parts<'_>) -> Result<Vec<Mount>, OciSpecError> {
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| {

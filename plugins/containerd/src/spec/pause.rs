@@ -10,13 +10,11 @@ use oci_spec::{
         PosixRlimit, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
     },
 };
+use stanchion_network::namespaces::{Namespaces, Own, USERS};
 use stanchion_sdk::{privileges::oom_score_adj, proc};
 
 use super::{capabilities::capabilities, devices, id_mappings};
-use crate::{
-    namespaces::{Namespaces, Own, USERS},
-    seccomp,
-};
+use crate::seccomp;
 
 /// Path of the program below its root.
 pub(crate) const PROGRAM: &str = "pause";
