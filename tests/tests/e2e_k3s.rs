@@ -382,7 +382,10 @@ fn a_kubelets_static_pods_are_run_only_while_it_is_away() -> Result<()> {
         println!("the kubelet goes; what it has started runs on, and is still its own");
         let left = Static::start(node)?;
         kubelet.end()?;
-        node.await_said(&["get", "manifests"], &["the kubelet does not answer, but containers that it started still run"])?;
+        node.await_said(
+            &["get", "manifests"],
+            &["the kubelet does not answer, but containers that it started still run"],
+        )?;
         throughout(Duration::from_secs(3), || runs_not_on(&ctr, "static"))?;
         left.end(node)?;
         let first = runs_on(node, &ctr, "static")?;

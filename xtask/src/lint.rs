@@ -31,7 +31,8 @@ pub fn documentation() -> Result<()> {
     for (arguments, denied) in [(&published[..], "private_intra_doc_links"), (&whole[..], "broken_intra_doc_links")] {
         say(format!("cargo {}", arguments.join(" ")));
         let mut command = build::cargo(arguments)?;
-        let status = command.env("RUSTDOCFLAGS", format!("-D rustdoc::{denied}")).status().context("cannot start cargo")?;
+        let status =
+            command.env("RUSTDOCFLAGS", format!("-D rustdoc::{denied}")).status().context("cannot start cargo")?;
         ensure!(status.success(), "the documentation has links that lead nowhere ({status})");
     }
     Ok(())

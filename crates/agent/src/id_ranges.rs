@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(of(&ranges, "a").expect("there is one"), LENGTH);
         assert_eq!(of(&ranges, "b").expect("there is one"), 2 * LENGTH);
         assert_eq!(of(&IdRanges::new(dir.path(), 2), "a").expect("it is noted"), LENGTH, "the next agent knows");
-        assert!(of(&ranges, "c").expect_err("all are taken").to_string().contains("all 2 ranges"));
+        assert!(of(&ranges, "c").expect_err("all are taken").to_string().contains("all 2 UID/GID ranges"));
         fs::remove_dir_all(dir.path().join("pods/a")).expect("the pod is gone");
         assert_eq!(of(&ranges, "c").expect("it is free again"), LENGTH);
         let text = fs::read_to_string(dir.path().join("pods/c/userns")).expect("as a kubelet writes it");

@@ -257,7 +257,11 @@ mod tests {
         let message = format!(
             "Node didn't have enough resource: ephemeral-storage, requested: {size}, used: 1048576, capacity: {size}"
         );
-        assert_eq!((refused.reason.as_str(), &*refused.message), ("OutOfephemeral-storage", &*message), "R-ADM-3, R-RES-21");
+        assert_eq!(
+            (refused.reason.as_str(), &*refused.message),
+            ("OutOfephemeral-storage", &*message),
+            "R-ADM-3, R-RES-21"
+        );
         room.take(&asking("b", size - (1 << 20))).expect("it fits exactly");
         room.take(&pod("c", "{}")).expect("it asks for nothing");
     }

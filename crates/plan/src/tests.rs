@@ -494,7 +494,7 @@ fn what_probes_and_hooks_give_up_is_stopped() {
 fn what_is_known_of_images_is_of_one_revision_and_ends_with_it() {
     let (old, new) = (pod("app:1"), pod("app:2"));
     let of = ImageFor::Container("app".to_owned());
-    let failure = Failure::shown("ErrImagePull", "none".to_owned(), instant());
+    let failure = Failure::shown(Reason::ErrImagePull, "none".to_owned(), Instant::now());
     let mut history = History::default();
     history.set_pulled(&new.revision, "app", true);
     assert!(!history.take_pulled(&old.revision, "app"), "the old revision's restart takes the image that was there");

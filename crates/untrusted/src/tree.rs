@@ -72,7 +72,10 @@ pub fn walk(top: impl AsRef<Path>, mut visit: impl FnMut(Found<'_>) -> io::Resul
         }
     }
     match levels.has_lost() {
-        true => Err(io::Error::new(io::ErrorKind::ResourceBusy, "directories were moved while the tree was read; try again")),
+        true => Err(io::Error::new(
+            io::ErrorKind::ResourceBusy,
+            "directories were moved while the tree was read; try again",
+        )),
         false => Ok(()),
     }
 }

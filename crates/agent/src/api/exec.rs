@@ -37,9 +37,8 @@ pub(super) async fn exec<R: Runtime>(
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
     let (key, view) = find(&handle, namespace, name)?;
     let header = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
-    let options: ExecOptions = header
-        .and_then(|text| serde_json::from_str(text).ok())
-        .ok_or_else(|| bad("no command given".to_owned()))?;
+    let options: ExecOptions =
+        header.and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| bad("no command given".to_owned()))?;
     if options.command.is_empty() {
         return Err(bad("no command given".to_owned()));
     }

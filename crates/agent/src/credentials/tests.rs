@@ -127,14 +127,14 @@ async fn what_goes_wrong_is_told_without_what_was_answered() {
         ("#!/bin/sh\necho hush; exit 3\n".to_owned(), "exit status: 3"),
         (
             "#!/bin/sh\nexec <&-; echo '{\"hush\": hush}'\n".to_owned(),
-            "no CredentialProviderResponse: Syntax at line 1",
+            "not a CredentialProviderResponse: Syntax at line 1",
         ),
         (format!("#!/bin/sh\necho '{}'\n", good("Hush")), "cacheKeyType must be"),
         (
             format!("#!/bin/sh\necho '{}'\n", good("Image").replace("/v1\"", "/v1beta1\"")),
             "of credentialprovider.kubelet.k8s.io/v1",
         ),
-        (format!("#!/bin/sh\necho '{}'\n", answer("Image", "", "\"hush\"")), "no CredentialProviderResponse: Data"),
+        (format!("#!/bin/sh\necho '{}'\n", answer("Image", "", "\"hush\"")), "not a CredentialProviderResponse: Data"),
         ("#!/bin/sh\nhead -c 2000000 /dev/zero\n".to_owned(), "more than 1048576 bytes"),
         ("#!/no/such/shell\n".to_owned(), "cannot be started"),
     ];

@@ -124,8 +124,10 @@ impl<R: Runtime> Worker<R> {
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
             && let Err(error) = self.keep_record(desired, &home).await
         {
-            let message =
-                format!("Cannot record the pod's manifest; the agent may not recognize the pod after a restart: {}", error.chain());
+            let message = format!(
+                "Cannot record the pod's manifest; the agent may not recognize the pod after a restart: {}",
+                error.chain()
+            );
             self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
         }
         // The volumes come before the sandbox, as with a kubelet: a pod without its volumes holds no address (R-VOL-1).

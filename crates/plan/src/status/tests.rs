@@ -104,7 +104,8 @@ impl Scene {
             last: self.last.as_ref(),
             now: instant_of(at(self.now).into()),
             time_of_day: at(self.now),
-        }).status
+        })
+        .status
     }
 }
 

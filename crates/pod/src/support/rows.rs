@@ -221,10 +221,7 @@ pub(super) const ROWS: &[(&str, Support)] = &[
     ("spec.restartPolicy", Executed),
     ("spec.runtimeClassName", Executed),
     ("spec.schedulerName", NoEffect(SCHEDULING)),
-    (
-        "spec.schedulingGates",
-        Refused("is not supported: nothing on a lone node clears scheduling gates", "remove it"),
-    ),
+    ("spec.schedulingGates", Refused("is not supported: nothing on a lone node clears scheduling gates", "remove it")),
     ("spec.schedulingGroup", GATED),
     ("spec.securityContext", Executed),
     ("spec.securityContext.appArmorProfile", Executed),
