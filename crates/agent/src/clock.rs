@@ -82,7 +82,7 @@ pub fn instant() -> Instant {
     time::Instant::now().into_std()
 }
 
-/// Returns the time since `then`; zero if that is still to come.
+/// Returns the time since `then`; zero if that is still to come. `Instant::elapsed` would ask the system's clock.
 pub(crate) fn elapsed(then: Instant) -> Duration {
     instant().saturating_duration_since(then)
 }

@@ -7,6 +7,8 @@
 //! - [`EventLog`]: events, in memory. [`journal`](keep): the same on disk, for the next agent.
 //! - [`view`]: the types of the local API's answers. [`exec`], [`frame`]: the streams of an exec over one connection.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read what they have made"))]
+
 mod board;
 mod events;
 pub mod exec;
