@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use stanchion_board::{Board, EventLog, Subject, keep, view::NodeView};
+use stanchion_board::{Board, EventLog, Journal, Subject, view::NodeView};
 use stanchion_pod::Capacity;
 use stanchion_runtime::Runtime;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
@@ -144,8 +144,8 @@ impl<R: Runtime> Agent<R> {
         let supervisor = Supervisor::new(token.clone()).with_kill(self.killed.clone());
         // It ends after the others, and keeps their last events too.
         let journal = Supervisor::new(CancellationToken::new()).with_kill(self.killed.clone());
-        let directory = self.config.state_dir.join("events");
-        journal.spawn("events", keep(Arc::clone(&self.handle.events), directory, journal.shutdown().clone()));
+        let events = Journal::open(Arc::clone(&self.handle.events), self.config.state_dir.join("events")).await;
+        journal.spawn("events", events.keep(journal.shutdown().clone()));
         let desired = self.start(&supervisor);
         let ended = tokio::select! {
             // *Cancel-safe:* all only wait.

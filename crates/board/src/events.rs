@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use stanchion_pod::PodKey;
 use tokio::sync::watch;
 
-pub use journal::keep;
+pub use journal::Journal;
 
 use crate::{
     limits::{EVENT_MESSAGE, EVENT_REASON, EVENTS},
@@ -161,7 +161,7 @@ impl EventLog {
             };
             let start = state.events.len().saturating_sub(MERGE_WINDOW);
             let event = match state.events.range(start..).position(same).and_then(|i| state.events.remove(start + i)) {
-                Some(event) => EventView { id, last: now, count: event.count + 1, ..event },
+                Some(event) => EventView { id, last: now, count: event.count.saturating_add(1), ..event },
                 None => EventView {
                     id,
                     first: now,

@@ -4,7 +4,7 @@
 //! # Layout
 //! - [`Board`]: pods, backends and sources as of now, each with the revision of its last change. `objects`: the changes since
 //!   a revision.
-//! - [`EventLog`]: events, in memory. [`journal`](keep): the same on disk, for the next agent.
+//! - [`EventLog`]: events, in memory. [`Journal`]: the same on disk, for the next agent.
 //! - [`view`]: the types of the local API's answers. [`exec`], [`frame`]: the streams of an exec over one connection.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read what they have made"))]
@@ -18,5 +18,5 @@ mod objects;
 pub mod view;
 
 pub use board::Board;
-pub use events::{EventLog, Subject, keep};
+pub use events::{EventLog, Journal, Subject};
 pub use objects::{Change, ChangeKind, Listed, TooOld};

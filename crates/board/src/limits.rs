@@ -11,8 +11,8 @@ pub(crate) const EVENT_REASON: Limit = Limit::new("reason of an event", 128);
 /// Maximum number of events. Beyond it the oldest are forgotten.
 pub(crate) const EVENTS: Limit = Limit::new("events", 2000);
 
-/// Maximum size of a file of events, bytes. Then the next file is begun; the one before it is kept, and older ones are removed.
-/// Two files hold as many events as are in memory, unless most of them have the longest message.
+/// Maximum size of a file of events, bytes. Then all events that are in memory are put into the file before it, each once, and the
+/// file is begun anew; if they do not fit, the oldest are left out.
 pub(crate) const EVENT_FILE: Limit = Limit::new("file of events", 1 << 20);
 
 /// Maximum length of a message in the status of a pod, a source or a backend, bytes: as much as a kubelet takes of a

@@ -29,10 +29,8 @@ impl<R: Runtime> Worker<R> {
     pub(super) async fn settle(&mut self, desired: Option<&DesiredPod>) -> Option<Instant> {
         let pod = desired.map(|desired| &*desired.pod);
         loop {
-            let sights = self.sights();
-            let rules = rules(&self.shared);
-            self.placement.see(pod, rules, &sights);
-            let place = place(pod, rules, &sights, &self.placement, instant());
+            let sights = self.see_backends(pod);
+            let place = place(pod, rules(&self.shared), &sights, &self.placement, instant());
             let Some(step) = place.step else { return place.wake_at };
             self.take_step(step, pod, &sights).await;
         }
@@ -77,6 +75,13 @@ impl<R: Runtime> Worker<R> {
                 self.placement.leave_fallback();
             }
         }
+    }
+
+    /// Notes and returns the backends as they were observed last: a chosen one stays chosen from here on.
+    pub(super) fn see_backends(&mut self, pod: Option<&Pod>) -> Vec<Sight> {
+        let sights = self.sights();
+        self.placement.see(pod, rules(&self.shared), &sights);
+        sights
     }
 
     /// Returns the backends as they were observed last.

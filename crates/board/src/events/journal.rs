@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <directory>/log      one event a line, as JSON; an event that happened again is there again, with its new count
-//! <directory>/log.1    the file before it
+//! <directory>/log.1    the events before: each once, as it was when the file above was begun
 //! ```
 //! Events are written together, at most once in [`PAUSE`], and not forced to the disk: that would wear out flash memory. A
 //! power cut can lose the events of the last half minute, and a kill of the agent those of the last second.
@@ -10,6 +10,7 @@
 use std::{
     collections::HashSet,
     fs::{self, File},
+    future::pending,
     io::{self, ErrorKind, Write as _},
     os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _},
     panic::resume_unwind,
@@ -34,47 +35,75 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Wait after a failed write, e.g. to a full disk.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Puts the events that earlier agents have kept in `directory` into `log`, and keeps new ones there, until `shutdown`.
-/// If the directory cannot be read or written, the events are in memory only, and the agent's log says so.
-pub async fn keep(log: Arc<EventLog>, directory: PathBuf, shutdown: CancellationToken) {
-    let place = directory.clone();
-    let earlier = blocking(move || kept(&place)).await;
-    let mut written = earlier.last().map_or(0, |event| event.id);
-    log.restore(earlier);
-    let mut newest = log.watch();
-    newest.mark_changed();
-    loop {
-        // *Cancel-safe:* a change that was not waited for stays to be seen, and the last write covers it.
-        shutdown.run_until_cancelled(newest.changed()).await;
-        // *Cancel-safe:* nothing is held across it.
-        shutdown.run_until_cancelled(sleep(PAUSE)).await;
-        let is_over = shutdown.is_cancelled();
-        if let Some(error) = write(&log, &directory, &mut written).await.err() {
-            let directory = directory.display();
-            tracing::warn!(%error, %directory, "cannot write events; new ones are in memory only until it can be written");
-            newest.mark_changed();
-            // *Cancel-safe:* nothing is held across it.
-            shutdown.run_until_cancelled(sleep(RETRY)).await;
-        }
-        if is_over {
-            return;
-        }
-    }
+/// Events on disk.
+#[derive(Debug)]
+pub struct Journal {
+    log: Arc<EventLog>,
+    directory: PathBuf,
+    /// Id of the latest event that is on disk.
+    written: u64,
+    /// The latest error, which is told once.
+    error: Option<String>,
 }
 
-/// Writes the events after the id `written`, and raises it.
-async fn write(log: &EventLog, directory: &Path, written: &mut u64) -> io::Result<()> {
-    let events = log.since(*written);
-    let Some(last) = events.last().map(|event| event.id) else { return Ok(()) };
-    let directory = directory.to_owned();
-    blocking(move || append(&directory, &events)).await?;
-    *written = last;
-    Ok(())
+impl Journal {
+    /// Puts the events that earlier agents have kept in `directory` into `log`, before its own. What cannot be read is left
+    /// out, and the agent's log says so.
+    pub async fn open(log: Arc<EventLog>, directory: PathBuf) -> Self {
+        let place = directory.clone();
+        let earlier = blocking(move || kept(&place)).await;
+        let written = earlier.last().map_or(0, |event| event.id);
+        log.restore(earlier);
+        Self { log, directory, written, error: None }
+    }
+
+    /// Keeps new events until `shutdown`. If the directory cannot be written, they are in memory only until it can be,
+    /// and the agent's log says so.
+    pub async fn keep(mut self, shutdown: CancellationToken) {
+        let mut newest = self.log.watch();
+        newest.mark_changed();
+        loop {
+            // *Cancel-safe:* a change that was not waited for stays to be seen, and the last write covers it.
+            shutdown.run_until_cancelled(newest.changed()).await;
+            // *Cancel-safe:* nothing is held across it.
+            shutdown.run_until_cancelled(sleep(PAUSE)).await;
+            let is_over = shutdown.is_cancelled();
+            let error = self.write().await.err().map(|error| error.to_string());
+            if error.is_some() {
+                newest.mark_changed();
+                // *Cancel-safe:* nothing is held across it.
+                shutdown.run_until_cancelled(sleep(RETRY)).await;
+            }
+            if let Some(error) = error.as_ref().filter(|error| self.error.as_ref() != Some(error)) {
+                let directory = self.directory.display();
+                tracing::warn!(error, %directory, "cannot write events; new ones are in memory only until it can be written");
+            }
+            self.error = error;
+            if is_over {
+                return;
+            }
+        }
+    }
+
+    /// Writes the events that are not on disk yet.
+    async fn write(&mut self) -> io::Result<()> {
+        let events = self.log.since(self.written);
+        let Some(last) = events.last().map(|event| event.id) else { return Ok(()) };
+        let (log, directory) = (Arc::clone(&self.log), self.directory.clone());
+        blocking(move || append(&directory, &events, || log.all())).await?;
+        self.written = last;
+        Ok(())
+    }
 }
 
 /// Runs blocking work; a panic in it is the caller's.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(work).await.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+    match spawn_blocking(work).await.map_err(|error| error.try_into_panic()) {
+        Ok(done) => done,
+        Err(Ok(panic)) => resume_unwind(panic),
+        // The runtime ends, and the caller with it.
+        Err(Err(_)) => pending().await,
+    }
 }
 
 fn files(directory: &Path) -> (PathBuf, PathBuf) {
@@ -103,40 +132,55 @@ fn kept(directory: &Path) -> Vec<EventView> {
             }
         }
     }
-    events.reverse();
-    // An id that does not rise is none of an agent's.
-    let mut last = 0;
+    // An id that does not rise, or that no agent comes to, is none of an agent's.
+    let mut next = u64::MAX / 2;
     events.retain(|event| {
-        event.id > last && {
-            last = event.id;
-            true
-        }
+        let is_earlier = event.id < next;
+        next = next.min(event.id);
+        is_earlier
     });
+    events.reverse();
     events
 }
 
-/// Appends events, and begins another file when one is full.
-fn append(directory: &Path, events: &[EventView]) -> io::Result<()> {
+/// Appends events. When the file is full, `all` are put into the one before it, each once, and another is begun.
+fn append(directory: &Path, events: &[EventView], all: impl FnOnce() -> Vec<EventView>) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let (current, previous) = files(directory);
     let mut file = open(&current)?;
-    let mut size = file.metadata()?.len();
+    let size = file.metadata()?.len();
     let mut lines = Vec::new();
     if size > 0 && !ends_a_line(&file, size)? {
         lines.push(b'\n');
     }
+    lines.extend(encoded(events)?);
+    if EVENT_FILE.check(size + lines.len() as u64).is_ok() {
+        // What was written in part would be written again.
+        return file.write_all(&lines).inspect_err(|_| drop(file.set_len(size)));
+    }
+    let mut lines = encoded(&all())?;
+    // The latest ones are those that count.
+    while EVENT_FILE.check(lines.len() as u64).is_err() {
+        let half = lines.len() / 2;
+        let end = lines[half..].iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| half + end + 1);
+        lines.drain(..end);
+    }
+    let draft = directory.join("log.new");
+    let mut compact = open(&draft)?;
+    compact.set_len(0)?;
+    compact.write_all(&lines)?;
+    fs::rename(&draft, &previous)?;
+    file.set_len(0)
+}
+
+/// Encodes events, one a line.
+fn encoded(events: &[EventView]) -> io::Result<Vec<u8>> {
+    let mut lines = Vec::new();
     for event in events {
-        let line = serde_json::to_vec(event)?;
-        if EVENT_FILE.check(size + (lines.len() + line.len()) as u64 + 1).is_err() {
-            file.write_all(&lines)?;
-            lines.clear();
-            fs::rename(&current, &previous)?;
-            (file, size) = (open(&current)?, 0);
-        }
-        lines.extend(line);
+        serde_json::to_writer(&mut lines, event)?;
         lines.push(b'\n');
     }
-    file.write_all(&lines)
+    Ok(lines)
 }
 
 fn open(path: &Path) -> io::Result<File> {
