@@ -77,7 +77,7 @@ async fn a_panic_while_being_given_up_is_caught() {
 async fn a_call_that_cannot_be_given_up_is_counted_and_told() {
     let backend = unruly(json!({})).await;
     assert!(timeout(Duration::from_millis(50), backend.stats()).await.is_err());
-    logged::line(&["WARN", "unruly", "given up does not end", "method=13"]).await;
+    logged::line(&["WARN", "unruly", "a cancelled call has not ended in time", "method=13"]).await;
     assert_eq!(backend.stuck_calls(), 1);
     // Another instance of the backend has its own threads.
     answers(&unruly(json!({})).await).await;
