@@ -18,6 +18,7 @@ use crate::{
     handle::{Handle, Request},
     id_ranges::IdRanges,
     images::{Collector, Images, Prune, Record},
+    keeper::Keeper,
     links,
     node::{self, Home},
     observe::observer,
@@ -143,23 +144,24 @@ impl<R: Runtime> Agent<R> {
         let token = shutdown.child_token();
         let supervisor = Supervisor::new(token.clone()).with_kill(self.killed.clone());
         // It ends after the others, and keeps their last events too.
-        let journal = Supervisor::new(CancellationToken::new()).with_kill(self.killed.clone());
-        let events = Journal::open(Arc::clone(&self.handle.events), self.config.state_dir.join("events")).await;
-        journal.spawn("events", events.keep(journal.shutdown().clone()));
+        let last = Supervisor::new(CancellationToken::new()).with_kill(self.killed.clone());
+        let journal = Journal::new(self.config.state_dir.join("events"));
+        let keeper = Keeper::open(Arc::clone(&self.handle.events), journal).await;
+        last.spawn("events", keeper.run(last.shutdown().clone()));
         let desired = self.start(&supervisor);
         let ended = tokio::select! {
             // *Cancel-safe:* all only wait.
             () = shutdown.cancelled() => Ok(()),
             name = supervisor.panicked() => Err(RunError::Panicked(name)),
-            name = journal.panicked() => Err(RunError::Panicked(name)),
+            name = last.panicked() => Err(RunError::Panicked(name)),
         };
         token.cancel();
         drop(desired);
         if !supervisor.drain(DRAIN).await {
             tracing::warn!(limit = ?DRAIN, "some steps did not end in time; the next start checks their results");
         }
-        journal.shutdown().cancel();
-        if !journal.drain(DRAIN).await {
+        last.shutdown().cancel();
+        if !last.drain(DRAIN).await {
             tracing::warn!(limit = ?DRAIN, "the latest events could not be written in time");
         }
         ended

@@ -16,6 +16,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use stanchion_plan::time::{Boot, Stamp, earlier, later, until};
+use stanchion_runtime::clock;
 use stanchion_untrusted::read_kernel;
 use tokio::time;
 
@@ -45,8 +46,7 @@ impl Clock {
     #[must_use]
     pub fn now(self) -> Timestamp {
         match self {
-            #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-            Self::System => Timestamp::now(),
+            Self::System => clock::now(),
             Self::Tokio { origin, start, ahead } => {
                 let ahead = SignedDuration::from_secs(ahead.load(Ordering::Relaxed));
                 let now = later(origin, instant().saturating_duration_since(start.into_std()));
@@ -77,9 +77,8 @@ impl Clock {
 
 /// Returns the present [`Instant`], for whatever waits.
 #[must_use]
-#[expect(clippy::disallowed_methods, reason = "this is the clock")]
 pub fn instant() -> Instant {
-    time::Instant::now().into_std()
+    clock::instant().into_std()
 }
 
 /// Returns the time since `then`; zero if that is still to come. `Instant::elapsed` would ask the system's clock.

@@ -11,7 +11,7 @@
 //!   ([`room`]).
 //! - [`credentials`]: registry credentials from plugins on the node.
 //! - [`probe`], [`hook`]: probes and lifecycle hooks, by way of [`contact`]; [`url`]: addresses of servers.
-//! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events. [`removed`]: removed pods.
+//! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events; [`keeper`]: events on disk. [`removed`]: removed pods.
 //! - [`ending`]: the end of the pods when the node shuts down.
 //! - [`sweep`]: removal of files that belong to no pod. [`preload`]: image archives. [`survivors`]: pods with
 //!   processes.
@@ -39,6 +39,7 @@ pub mod health;
 mod hook;
 mod id_ranges;
 mod images;
+mod keeper;
 mod limits;
 mod links;
 mod listener;

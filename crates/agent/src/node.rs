@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr, UdpSocket},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
 
+/// Huge pages of the node, a directory for each size.
+pub(crate) const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
 /// Directory of the node's network links.
 const LINKS: &str = "/sys/class/net";
 
@@ -57,11 +59,19 @@ fn memory() -> u64 {
 pub(crate) fn hugepage_sizes() -> &'static [u64] {
     static SIZES: OnceLock<Vec<u64>> = OnceLock::new();
     SIZES.get_or_init(|| {
-        let entries = fs::read_dir("/sys/kernel/mm/hugepages").into_iter().flatten().flatten();
-        let size = |name: &str| name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok();
-        let mut sizes: Vec<_> = entries.filter_map(|it| Some(size(it.file_name().to_str()?)? << 10)).collect();
+        let mut sizes: Vec<_> = hugepages(Path::new(HUGEPAGES)).map(|(size, _)| size).collect();
         sizes.sort_unstable();
         sizes
+    })
+}
+
+/// Lists the kernel's sizes of huge pages, bytes, each with its directory.
+pub(crate) fn hugepages(directory: &Path) -> impl Iterator<Item = (u64, PathBuf)> + use<> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let kib = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()?;
+        Some((kib.checked_mul(1024)?, entry.path()))
     })
 }
 

@@ -10,7 +10,6 @@ mod tests;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -23,7 +22,7 @@ use stanchion_pod::k8s_openapi::{
     api::core::v1 as wire,
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use stanchion_untrusted::{Links, read};
+use stanchion_untrusted::{Links, make_directory, read};
 
 use crate::{
     config::Remembered,
@@ -74,7 +73,7 @@ impl Removed {
             return Ok(());
         }
         let change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)?;
+        make_directory(&self.directory)?;
         let uid = removed.pod.metadata.uid.as_deref().unwrap_or_default();
         let name = file_name(now, uid);
         whole::write_durably(&self.directory.join(name), &serde_json::to_vec(removed)?)?;

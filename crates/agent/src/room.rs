@@ -5,7 +5,6 @@ mod ports;
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -13,7 +12,7 @@ use stanchion_plan::reason::{Because, Reason};
 use stanchion_pod::{Capacity, Pod, PodKey, Resources, Revision};
 use stanchion_untrusted::read_kernel;
 
-use crate::files;
+use crate::{files, node};
 use ports::Ports;
 
 /// Capacity of the node, and the requests of its pods.
@@ -71,7 +70,7 @@ impl Used {
 impl Room {
     /// Returns the capacity of this node, without any pod (R-RES-21).
     pub fn of_node(pods: u64, capacity: &Capacity, disk: PathBuf) -> Self {
-        let hugepages = hugepages(Path::new("/sys/kernel/mm/hugepages"));
+        let hugepages = hugepages(Path::new(node::HUGEPAGES));
         Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, disk, ..Self::default() }
     }
 
@@ -185,13 +184,11 @@ fn page(size: u64) -> (Reason, String) {
 /// Returns the huge pages that the kernel keeps (Documentation/admin-guide/mm/hugetlbpage.rst): bytes, by the bytes of
 /// one page.
 fn hugepages(directory: &Path) -> BTreeMap<u64, u64> {
-    let sizes = fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let size = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse::<u64>().ok()? * 1024;
-        let count = read_kernel(entry.path().join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;
+    let kept = |(size, directory): (u64, PathBuf)| {
+        let count = read_kernel(directory.join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;
         Some((size, size.saturating_mul(count)))
-    });
-    sizes.collect()
+    };
+    node::hugepages(directory).filter_map(kept).collect()
 }
 
 #[cfg(test)]

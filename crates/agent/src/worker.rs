@@ -287,8 +287,7 @@ impl<R: Runtime> Worker<R> {
 
     /// Decides the next step: none while the backend cannot be observed or a failed step waits for its retry.
     fn decide(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) -> Plan {
-        self.see_backends(desired.map(|desired| &*desired.pod));
-        let home = self.backend(desired.map(|desired| &*desired.pod));
+        let home = self.place(desired.map(|desired| &*desired.pod)).backend;
         self.note(desired, remains);
         self.see(remains);
         if !self.is_visible(&home, desired) || self.stray().is_some() {

@@ -97,7 +97,7 @@ impl EventLog {
     }
 
     /// Puts the events of an earlier agent before those of this one, whose ids follow theirs.
-    fn restore(&self, earlier: Vec<EventView>) {
+    pub fn restore(&self, earlier: Vec<EventView>) {
         let newest = {
             let mut state = self.lock();
             let first = earlier.last().map_or(0, |event| event.id);

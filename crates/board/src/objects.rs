@@ -122,7 +122,7 @@ impl<K: Ord, V: PartialEq> Objects<K, V> {
         if !(self.forgotten..=latest).contains(&since) {
             return Err(TooOld);
         }
-        // What came and went again meanwhile was never seen by the reader.
+        // The reader never saw an object that came and went again meanwhile.
         let deleted = self.deletions.iter().filter(|it| it.revision > since && it.created <= since);
         let deleted = deleted.map(|it| (it.revision, ChangeKind::Deleted, &it.object));
         let present = self.present.values().filter(|it| it.revision > since).map(|it| {

@@ -18,9 +18,9 @@ use std::{
 };
 
 use stanchion_runtime::{Error, ErrorKind, PortMapping, Protocol, Result};
-use stanchion_untrusted::{Links, read_text};
+use stanchion_untrusted::{Links, make_directory, read_text};
 
-use crate::{limits, make_directory};
+use crate::limits;
 
 /// Directories of the notes that belong to leases and claims.
 const TARGETS: &str = "targets";

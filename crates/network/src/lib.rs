@@ -29,9 +29,7 @@ mod watch;
 
 use std::{
     collections::HashSet,
-    fs, io,
     net::IpAddr,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -155,9 +153,4 @@ impl Network {
         });
         holders.map_err(|error| Error::new(ErrorKind::Other, "listing who is on the network").caused_by(&error))
     }
-}
-
-/// Creates a directory and its missing parents, with access for root only.
-fn make_directory(path: impl AsRef<Path>) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -17,9 +17,8 @@ use nix::{
 };
 use rustix::{process::Uid, thread::set_thread_res_uid};
 use stanchion_runtime::IdRange;
-use stanchion_untrusted::{Links, open};
+use stanchion_untrusted::{Links, make_directory, open};
 
-use crate::make_directory;
 use users::Holder;
 
 /// Namespaces of a pod, pinned in a directory as `net`, `ipc`, `uts`, `pid` and `user`, and its `shm`.

@@ -54,9 +54,9 @@ pub struct Rules<'a> {
 
 /// A backend as it was observed last, in the order of the configuration.
 #[derive(Clone, Debug)]
-pub struct Sight {
+pub struct Sight<'a> {
     /// Name of the backend.
-    pub name: String,
+    pub name: &'a str,
     /// `true` once an observation has succeeded.
     pub was_seen: bool,
     /// Error of the latest observation, if it failed.
@@ -73,7 +73,7 @@ pub struct Sight {
     pub failover: Option<Failover>,
 }
 
-impl Sight {
+impl Sight<'_> {
     /// Returns whether the latest observation succeeded.
     #[must_use]
     pub fn is_current(&self) -> bool {
@@ -84,9 +84,7 @@ impl Sight {
 /// A pod's backend, and what to do next about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The backend that the configuration gives the pod; empty if there is none.
-    pub own: String,
-    /// The backend that the pod runs on: its own, or the fallback.
+    /// The backend that the pod runs on: its own, or the fallback; empty if there is none.
     pub backend: String,
     /// The next step. After it the place is decided anew.
     pub step: Option<Step>,
@@ -150,14 +148,14 @@ enum Lost {
 /// Decides where a pod runs. `pod` is `None` if it is to be removed; `sights` are all backends, in the order of the
 /// configuration.
 #[must_use]
-pub fn place(pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight], placement: &Placement, now: Instant) -> Place {
+pub fn place(pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>], placement: &Placement, now: Instant) -> Place {
     let own = placement.own(pod, rules, sights);
     let backend = placement.backend(pod, &own);
     let (step, wake_at) = match next(pod, &own, &backend, sights, placement, now) {
         Ok(step) => (Some(step), None),
         Err(wake_at) => (None, wake_at),
     };
-    Place { own, backend, step, wake_at }
+    Place { backend, step, wake_at }
 }
 
 /// Returns the next step, or the time to decide again.
@@ -165,7 +163,7 @@ fn next(
     pod: Option<&Pod>,
     own: &str,
     backend: &str,
-    sights: &[Sight],
+    sights: &[Sight<'_>],
     placement: &Placement,
     now: Instant,
 ) -> Result<Step, Option<Instant>> {
@@ -180,7 +178,7 @@ fn next(
     let mut wake_at: Option<Instant> = None;
     for sight in sights.iter().filter(|sight| !sight.is_current() && placement.may_be_on(sight, own)) {
         match placement.search_at(sight, now) {
-            Some(at) if at <= now => return Ok(Step::Search { backend: sight.name.clone() }),
+            Some(at) if at <= now => return Ok(Step::Search { backend: sight.name.to_owned() }),
             at => wake_at = [wake_at, at].into_iter().flatten().min(),
         }
     }
@@ -195,7 +193,7 @@ fn next(
         && pod.is_some_and(flees)
         && let Some(to) = sights.iter().find(|sight| sight.name != own && sight.is_current())
     {
-        return Ok(Step::FailOver { from: own.to_owned(), to: to.name.clone() });
+        return Ok(Step::FailOver { from: own.to_owned(), to: to.name.to_owned() });
     }
     Err(wake_at)
 }
@@ -217,7 +215,7 @@ impl Placement {
     }
 
     /// Notes which backends are back, and on which one a pod without `runtimeClassName` stays.
-    pub fn see(&mut self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight]) {
+    pub fn see(&mut self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>]) {
         self.lost.retain(|name, _| !is_current(name, sights));
         if class(pod).is_none() && *rules.default_backend == DefaultBackend::Auto && self.chosen.is_none() {
             self.chosen = self.choice(sights);
@@ -231,9 +229,9 @@ impl Placement {
 
     /// Forgets a backend that confirms that nothing of the pod is left there: the pod need not wait for it if it hangs
     /// later.
-    pub fn leave(&mut self, sight: &Sight) {
+    pub fn leave(&mut self, sight: &Sight<'_>) {
         if sight.is_current() && !sight.has_pod {
-            self.used.remove(&sight.name);
+            self.used.remove(sight.name);
         }
     }
 
@@ -273,14 +271,14 @@ impl Placement {
     /// Returns whether the agent observes all backends that the pod's next step depends on: `backend`, and those where
     /// the pod may still run.
     #[must_use]
-    pub fn is_visible(&self, backend: &str, sights: &[Sight]) -> bool {
+    pub fn is_visible(&self, backend: &str, sights: &[Sight<'_>]) -> bool {
         is_current(backend, sights) && self.unseen(sights).is_none()
     }
 
     /// Returns whether a pod without sandboxes and containers is gone: every backend where it may be confirms that, or
     /// has been given up. `pod` is what it was last.
     #[must_use]
-    pub fn is_gone(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight]) -> bool {
+    pub fn is_gone(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>]) -> bool {
         let own = self.own(pod, rules, sights);
         let mut places = sights.iter().filter(|sight| self.may_be_on(sight, &own)).peekable();
         // Without such a backend the pod was never put on one, or nothing is known yet.
@@ -292,25 +290,24 @@ impl Placement {
 
     /// Returns whether the pod was put on backends, and all of them are observed now.
     #[must_use]
-    pub fn is_all_observed(&self, sights: &[Sight]) -> bool {
+    pub fn is_all_observed(&self, sights: &[Sight<'_>]) -> bool {
         let mut used = self.used.iter().filter(|name| !self.is_given_up(name)).peekable();
         used.peek().is_some() && used.all(|name| is_current(name, sights))
     }
 
-    /// Returns why nothing can be done for the pod on `backend` now: the name of the backend that is waited for, with a
-    /// message.
+    /// Returns why nothing can be done for the pod on `backend` now, if the agent does not observe all that it has to.
     #[must_use]
-    pub fn obstacle(&self, backend: &str, sights: &[Sight]) -> Option<String> {
+    pub fn obstacle(&self, backend: &str, sights: &[Sight<'_>]) -> Option<String> {
         let Some(sight) = sights.iter().find(|sight| sight.name == backend) else {
             return Some("no configured backend can be reached".to_owned());
         };
         let unseen = self.unseen(sights).map(|unseen| (unseen, ", where the pod may still run"));
         let (away, role) = unseen.unwrap_or((sight, ""));
-        let doubt = match self.lost.get(&away.name) {
+        let doubt = match self.lost.get(away.name) {
             Some(Lost::MaybeAlive { why, .. }) => format!("; the pod is not moved to another backend: {why}"),
             _ => String::new(),
         };
-        let name = &away.name;
+        let name = away.name;
         match &away.error {
             Some(error) => Some(format!("backend {name}{role}: {error} (since {:.0}){doubt}", away.since)),
             None if !away.was_seen => Some(format!("backend {name}{role} has not answered yet")),
@@ -320,7 +317,7 @@ impl Placement {
 
     /// Returns the backend that the configuration gives a pod; empty if there is none.
     #[must_use]
-    pub fn own(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight]) -> String {
+    pub fn own(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>]) -> String {
         if let Some(class) = class(pod) {
             return rules.runtime_classes.get(class).cloned().unwrap_or_default();
         }
@@ -341,38 +338,38 @@ impl Placement {
     }
 
     /// Chooses a backend: that whose place a fallback has taken, where the pod is, where it was, or the first healthy one.
-    fn choice(&self, sights: &[Sight]) -> Option<String> {
-        let is_given_up = |sight: &Sight| !sight.is_current() && self.is_given_up(&sight.name);
+    fn choice(&self, sights: &[Sight<'_>]) -> Option<String> {
+        let is_given_up = |sight: &Sight<'_>| !sight.is_current() && self.is_given_up(sight.name);
         let occupied = || sights.iter().find(|sight| sight.has_pod && !is_given_up(sight));
-        let used = || sights.iter().find(|sight| self.used.contains(&sight.name));
+        let used = || sights.iter().find(|sight| self.used.contains(sight.name));
         let healthy = || sights.iter().find(|sight| sight.is_current());
-        let instead_of = self.fallback.as_ref().map(|fallback| &fallback.instead_of);
-        let own = sights.iter().find(|sight| Some(&sight.name) == instead_of);
-        own.or_else(occupied).or_else(used).or_else(healthy).map(|sight| sight.name.clone())
+        let instead_of = self.fallback.as_ref().map(|fallback| &*fallback.instead_of);
+        let own = sights.iter().find(|sight| Some(sight.name) == instead_of);
+        own.or_else(occupied).or_else(used).or_else(healthy).map(|sight| sight.name.to_owned())
     }
 
     /// Returns a backend where the pod may run and that has not been observed since the agent started (I1).
-    fn unseen<'a>(&self, sights: &'a [Sight]) -> Option<&'a Sight> {
-        let may_run = |sight: &Sight| self.used.contains(&sight.name) && !self.is_given_up(&sight.name);
+    fn unseen<'a>(&self, sights: &'a [Sight<'a>]) -> Option<&'a Sight<'a>> {
+        let may_run = |sight: &Sight<'_>| self.used.contains(sight.name) && !self.is_given_up(sight.name);
         sights.iter().find(|sight| !sight.was_seen && may_run(sight))
     }
 
     /// Returns whether the pod may be on a backend: it belongs there, was put there, or was observed there, and that
     /// backend has not been given up.
-    fn may_be_on(&self, sight: &Sight, own: &str) -> bool {
-        let was_there = self.used.contains(&sight.name) || sight.has_pod;
-        (sight.name == own || was_there) && !self.is_given_up(&sight.name)
+    fn may_be_on(&self, sight: &Sight<'_>, own: &str) -> bool {
+        let was_there = self.used.contains(sight.name) || sight.has_pod;
+        (sight.name == own || was_there) && !self.is_given_up(sight.name)
     }
 
     /// Returns when to search for processes of the pod on a backend that is away, if it is to be given up at all.
-    fn search_at(&self, sight: &Sight, now: Instant) -> Option<Instant> {
+    fn search_at(&self, sight: &Sight<'_>, now: Instant) -> Option<Instant> {
         let failover = sight.failover?;
         // A backend that hangs may still carry out an earlier call at any time.
         if !sight.is_absent {
             return None;
         }
         let absent_long_enough = after(now, failover.after.saturating_sub(sight.lasts));
-        match self.lost.get(&sight.name) {
+        match self.lost.get(sight.name) {
             Some(Lost::MaybeAlive { search_at, .. }) => Some(absent_long_enough.max(*search_at)),
             _ => Some(absent_long_enough),
         }
@@ -383,7 +380,7 @@ fn class(pod: Option<&Pod>) -> Option<&str> {
     pod.and_then(|pod| pod.runtime_class.as_deref())
 }
 
-fn is_current(backend: &str, sights: &[Sight]) -> bool {
+fn is_current(backend: &str, sights: &[Sight<'_>]) -> bool {
     sights.iter().any(|sight| sight.name == backend && sight.is_current())
 }
 

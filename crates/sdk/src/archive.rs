@@ -4,9 +4,9 @@
 use std::{
     cell::Cell,
     collections::HashMap,
-    fs::{self, File},
+    fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{DirBuilderExt, FileExt},
+    os::unix::fs::FileExt,
     path::Path,
     rc::Rc,
     sync::{
@@ -17,7 +17,7 @@ use std::{
 
 use nix::sys::statvfs::statvfs;
 use sha2::{Digest, Sha256};
-use stanchion_untrusted::{Limit, Links, TooLarge, open, read_from};
+use stanchion_untrusted::{Limit, Links, TooLarge, make_directory, open, read_from};
 
 use crate::{limits, oci};
 
@@ -186,7 +186,7 @@ impl Unpacked {
             // A plain archive needs no further space.
             true => (archive.try_clone()?, u64::MAX),
             false => {
-                fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+                make_directory(directory)?;
                 (tempfile::tempfile_in(directory)?, room(directory)?)
             }
         };

@@ -3,10 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::DirBuilderExt,
-    },
+    os::fd::{AsRawFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
 };
@@ -17,7 +14,7 @@ use nix::{
 };
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
-use stanchion_untrusted::file;
+use stanchion_untrusted::{file, make_directory};
 
 use crate::{limits, users::Tables};
 
@@ -199,14 +196,6 @@ pub fn children(directory: &Path) -> io::Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
     }
-}
-
-/// Creates a directory and its missing parents, with access for root only.
-///
-/// # Errors
-/// As mkdir(2).
-pub fn make_directory(path: impl AsRef<Path>) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {

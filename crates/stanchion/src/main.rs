@@ -9,7 +9,6 @@
 
 mod backends;
 mod client;
-mod clock;
 mod commands;
 mod config;
 mod duration;

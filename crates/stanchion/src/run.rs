@@ -18,6 +18,7 @@ use rustix::{
 use stanchion_agent::{Agent, Supervisor, api, config::AgentConfig, health};
 use stanchion_board::view::NodeView;
 use stanchion_loader::memory;
+use stanchion_runtime::clock;
 use stanchion_untrusted::text::{escaped, escaped_json};
 use tokio::{
     net::UnixListener,
@@ -31,7 +32,7 @@ use tracing_subscriber::{
 };
 
 use crate::{
-    backends, clock,
+    backends,
     config::Settings,
     notify::{notify, watchdog},
     shutdown,

@@ -3,12 +3,10 @@
 use jiff::Timestamp;
 use stanchion_board::view::PodView;
 use stanchion_pod::k8s_openapi::api::core::v1::{ContainerState, ContainerStatus};
+use stanchion_runtime::clock::now;
 use stanchion_untrusted::text::escaped;
 
-use crate::{
-    clock::now,
-    limits::{CELL, DETAIL},
-};
+use crate::limits::{CELL, DETAIL};
 
 /// Prints a table, whose first row is the head.
 pub fn print(rows: &[Vec<String>]) {

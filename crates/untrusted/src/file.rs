@@ -1,9 +1,12 @@
 //! Opens and reads regular files.
 
 use std::{
-    fs::File,
+    fs::{DirBuilder, File},
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::fs::DirBuilderExt as _,
+    },
     path::Path,
 };
 
@@ -18,6 +21,14 @@ pub enum Links {
     Follow,
     /// The link is refused: wherever a container or an image can create one.
     Refuse,
+}
+
+/// Creates a directory and its missing parents, with access for root only; nobody else can put anything into it.
+///
+/// # Errors
+/// As mkdir(2).
+pub fn make_directory(path: impl AsRef<Path>) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Opens a regular file for reading.

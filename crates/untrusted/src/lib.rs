@@ -7,7 +7,7 @@
 //! text.
 //!
 //! # Layout
-//! - [`limit`]: named limits. [`file`]: opens and reads regular files. [`tree`]: measures, visits and removes directory
+//! - [`limit`]: named limits. [`file`]: opens and reads regular files, and makes directories that are root's alone. [`tree`]: measures, visits and removes directory
 //!   trees. [`text`]: escapes text for a terminal.
 
 pub mod file;
@@ -15,5 +15,7 @@ pub mod limit;
 pub mod text;
 pub mod tree;
 
-pub use file::{KERNEL_FILE, Links, open, open_at, read, read_from, read_kernel, read_start, read_text};
+pub use file::{
+    KERNEL_FILE, Links, make_directory, open, open_at, read, read_from, read_kernel, read_start, read_text,
+};
 pub use limit::{Limit, TooLarge, TooMany};

@@ -14,11 +14,11 @@ use containerd_client::{
 };
 use stanchion_sdk::{
     cgroup::{Cgroup, Parent},
-    layers::make_directory,
     names,
     pause::PROGRAM,
     runtime::{ContainerId, Error, ErrorKind, Result},
 };
+use stanchion_untrusted::make_directory;
 
 use crate::{Containerd, client::failed, container::runtime_root, shim, spec};
 

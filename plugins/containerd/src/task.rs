@@ -13,10 +13,10 @@ use containerd_client::{
 use nix::{errno::Errno, sys::stat::Mode};
 use stanchion_sdk::{
     clock,
-    layers::make_directory,
     runtime::{ContainerId, Error, ErrorKind, Result, signal},
     shim::{TAKES_BACK, has_bundle_of_earlier},
 };
+use stanchion_untrusted::make_directory;
 
 use crate::{
     Containerd,

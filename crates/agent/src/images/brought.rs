@@ -8,9 +8,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{self, ErrorKind},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -18,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use stanchion_plan::time::Stamp;
 use stanchion_runtime::{Image, ImageDigest, Runtime};
-use stanchion_untrusted::{Links, read};
+use stanchion_untrusted::{Links, make_directory, read};
 
 use super::Images;
 use crate::{blocking::blocking, files::whole, limits, reference::repository};
@@ -96,7 +94,7 @@ impl Record {
 
     fn write(&self, stores: &Stores) -> io::Result<()> {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        make_directory(directory)?;
         whole::write(&self.path, &serde_json::to_vec(stores)?)
     }
 }

@@ -11,16 +11,13 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     io::{self, ErrorKind},
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{DirBuilderExt, OpenOptionsExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::OFlags;
 use sha2::{Digest, Sha256};
-use stanchion_untrusted::{Links, read};
+use stanchion_untrusted::{Links, make_directory, read};
 
 use super::directory::Directory;
 use crate::{files::whole, limits};
@@ -77,7 +74,7 @@ impl LastGood {
 
     /// Creates the store on disk, which says that the source has been read.
     pub fn begin(&self) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
+        make_directory(&self.directory)
     }
 
     /// Keeps the content of a file. If that fails, it forgets the file's earlier content, which would be in force again otherwise.

@@ -12,10 +12,10 @@ use jiff::Timestamp;
 use stanchion_board::Subject;
 use stanchion_plan::{
     observed::Remains,
-    place::{Rules, Sight, Step, place},
+    place::{Place, Rules, Sight, Step, place},
     reason::{Because, Reason},
 };
-use stanchion_pod::{Pod, PodUid};
+use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 
 use super::Worker;
@@ -29,25 +29,31 @@ impl<R: Runtime> Worker<R> {
     pub(super) async fn settle(&mut self, desired: Option<&DesiredPod>) -> Option<Instant> {
         let pod = desired.map(|desired| &*desired.pod);
         loop {
-            let sights = self.see_backends(pod);
-            let place = place(pod, rules(&self.shared), &sights, &self.placement, instant());
+            let place = self.place(pod);
             let Some(step) = place.step else { return place.wake_at };
-            self.take_step(step, pod, &sights).await;
+            self.take_step(step, pod).await;
         }
     }
 
-    async fn take_step(&mut self, step: Step, pod: Option<&Pod>, sights: &[Sight]) {
+    /// Decides where the pod runs, by the latest observations. A backend that is chosen stays chosen from here on.
+    pub(super) fn place(&mut self, pod: Option<&Pod>) -> Place {
+        let (rules, sights) = (rules(&self.shared), sights(&self.shared, &self.key));
+        self.placement.see(pod, rules, &sights);
+        place(pod, rules, &sights, &self.placement, instant())
+    }
+
+    async fn take_step(&mut self, step: Step, pod: Option<&Pod>) {
         let subject = Subject::pod(&self.key);
         match step {
             Step::Search { backend } => {
+                let since =
+                    self.shared.home(&backend).map(|home| home.observer.latest().since.wall).unwrap_or_default();
                 let alive = match self.shared.survivors.any_of(&self.known_uids()).await {
                     Ok(None) => None,
                     Ok(Some(_)) => Some("its processes there still run".to_owned()),
                     Err(error) => Some(format!("cannot check whether its processes there still run: {error}")),
                 };
                 if alive.is_none() {
-                    let since = sights.iter().find(|sight| sight.name == backend).map(|sight| sight.since);
-                    let since = since.unwrap_or_default();
                     let message = format!("Backend {backend} is away since {since}, and nothing of the pod runs");
                     self.shared.events.warning(&subject, "BackendLost", message);
                 }
@@ -77,30 +83,8 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Notes and returns the backends as they were observed last: a chosen one stays chosen from here on.
-    pub(super) fn see_backends(&mut self, pod: Option<&Pod>) -> Vec<Sight> {
-        let sights = self.sights();
-        self.placement.see(pod, rules(&self.shared), &sights);
-        sights
-    }
-
-    /// Returns the backends as they were observed last.
-    pub(super) fn sights(&self) -> Vec<Sight> {
-        let sight = |home: &Home<R>| {
-            let latest = home.observer.latest();
-            let lasts = || self.shared.clock.stamp().since(latest.since);
-            Sight {
-                name: home.backend.name.clone(),
-                was_seen: latest.seen,
-                error: latest.error.clone(),
-                is_absent: latest.is_absent,
-                since: latest.since.wall,
-                lasts: if latest.is_current() { Duration::ZERO } else { lasts() },
-                has_pod: latest.pods.contains_key(&self.key),
-                failover: home.failover(),
-            }
-        };
-        self.shared.homes.iter().map(sight).collect()
+    fn sights(&self) -> Vec<Sight<'_>> {
+        sights(&self.shared, &self.key)
     }
 
     /// Returns the backend that the pod must run on: its own or the fallback.
@@ -166,7 +150,7 @@ impl<R: Runtime> Worker<R> {
 
     /// Forgets a backend that confirms that nothing of the pod is left there.
     pub(super) fn leave(&mut self, backend: &str) {
-        let sights = self.sights();
+        let sights = sights(&self.shared, &self.key);
         sights.iter().filter(|sight| sight.name == backend).for_each(|sight| self.placement.leave(sight));
     }
 
@@ -202,4 +186,23 @@ impl<R: Runtime> Worker<R> {
 fn rules<R>(shared: &Shared<R>) -> Rules<'_> {
     let AgentConfig { runtime_classes, default_backend, .. } = &shared.config;
     Rules { runtime_classes, default_backend }
+}
+
+/// Returns the backends as they were observed last, for the pod of this key.
+fn sights<'a, R>(shared: &'a Shared<R>, key: &PodKey) -> Vec<Sight<'a>> {
+    let sight = |home: &'a Home<R>| {
+        let latest = home.observer.latest();
+        let lasts = || shared.clock.stamp().since(latest.since);
+        Sight {
+            name: &home.backend.name,
+            was_seen: latest.seen,
+            error: latest.error.clone(),
+            is_absent: latest.is_absent,
+            since: latest.since.wall,
+            lasts: if latest.is_current() { Duration::ZERO } else { lasts() },
+            has_pod: latest.pods.contains_key(key),
+            failover: home.failover(),
+        }
+    };
+    shared.homes.iter().map(sight).collect()
 }

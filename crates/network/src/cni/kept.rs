@@ -15,10 +15,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use stanchion_runtime::PortMapping;
-use stanchion_untrusted::{Links, read};
+use stanchion_untrusted::{Links, make_directory, read};
 
 use super::conflist::Conflist;
-use crate::{limits, make_directory};
+use crate::limits;
 
 /// Sandbox that the plugins have attached, or were about to.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -31,9 +31,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 use stanchion_runtime::{IdRange, RecursiveReadOnly};
-use stanchion_untrusted::read_kernel;
-
-use crate::make_directory;
+use stanchion_untrusted::{make_directory, read_kernel};
 
 /// First kernel whose overlay file system takes ID-mapped layers.
 const KERNEL: (u32, u32) = (5, 19);

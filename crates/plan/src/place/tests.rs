@@ -11,9 +11,9 @@ fn pod(spec: &str) -> Pod {
     stanchion_pod::decode(text.as_bytes(), "node").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
 }
 
-fn here(name: &str) -> Sight {
+fn here(name: &str) -> Sight<'_> {
     Sight {
-        name: name.to_owned(),
+        name,
         was_seen: true,
         error: None,
         is_absent: false,
@@ -24,7 +24,7 @@ fn here(name: &str) -> Sight {
     }
 }
 
-fn away(name: &str, seconds: u64) -> Sight {
+fn away(name: &str, seconds: u64) -> Sight<'_> {
     let error = Some("no socket".to_owned());
     Sight { error, is_absent: true, lasts: Duration::from_secs(seconds), ..here(name) }
 }
@@ -44,7 +44,7 @@ impl Story {
         Self { pod, default_backend, placement, now: Instant::now() }
     }
 
-    fn place(&mut self, sights: &[Sight]) -> Place {
+    fn place(&mut self, sights: &[Sight<'_>]) -> Place {
         let classes = BTreeMap::from([("special".to_owned(), "second".to_owned())]);
         let rules = Rules { runtime_classes: &classes, default_backend: &self.default_backend };
         self.placement.see(Some(&self.pod), rules, sights);
@@ -52,7 +52,7 @@ impl Story {
     }
 
     /// Makes the step that the place asks for, on a node where the pod's processes are `alive`.
-    fn go(&mut self, sights: &[Sight], alive: bool) -> Option<Step> {
+    fn go(&mut self, sights: &[Sight<'_>], alive: bool) -> Option<Step> {
         let step = self.place(sights).step?;
         match &step {
             Step::Search { backend } => {

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use flate2::{Compression as Level, write::GzEncoder};
 use tar::{Builder, EntryType, Header};

@@ -13,13 +13,13 @@ use serde_json::json;
 use stanchion_loader::{LoadedBackend, load};
 use stanchion_runtime::{
     Runtime as _,
+    clock::instant,
     testing::conformance::{self, Case, Options, Transcript},
 };
 use stanchion_untrusted::{text::escaped_lines, tree};
 
 use crate::{
     backends,
-    clock::instant,
     config::{BackendSettings, Settings},
     run::{self, LogFormat},
 };

@@ -8,10 +8,10 @@ use stanchion_pod::k8s_openapi::{
     api::core::v1::{Container, ContainerState, ContainerStatus, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use stanchion_runtime::clock::now;
 
 use crate::{
     client::Client,
-    clock::now,
     table::{age, init_statuses, print, row, shown, statuses, summary},
 };
 
