@@ -155,7 +155,10 @@ pub fn is_its_own(point: &Path) -> bool {
 }
 
 /// Returns the major version of dockerd.
-fn major_version() -> Result<u32> {
+///
+/// # Errors
+/// There is no dockerd, or it does not say its version.
+pub fn major_version() -> Result<u32> {
     let version = process::text(tools::command("dockerd")?.arg("--version"))?;
     let major = version.split_whitespace().nth(2).and_then(|version| version.split('.').next()?.parse().ok());
     major.with_context(|| format!("dockerd says its version is {version:?}"))

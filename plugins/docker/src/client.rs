@@ -93,6 +93,12 @@ impl Client {
         *self.wire.version.lock().unwrap_or_else(PoisonError::into_inner) = version;
     }
 
+    /// Returns whether a version of the API, or a newer one, is agreed on.
+    pub fn speaks(&self, version: ClientVersion) -> bool {
+        let agreed = self.wire.version.lock().unwrap_or_else(PoisonError::into_inner);
+        agreed.as_ref().is_some_and(|agreed| *agreed >= version)
+    }
+
     /// Returns the filter for the label that marks our objects.
     pub fn of_ours(&self) -> String {
         format!("{}={}", names::OWNER, self.owner)

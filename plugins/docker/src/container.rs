@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
-use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as ApiMount, MountBindOptions,
-    MountBindOptionsPropagationEnum, MountType,
+use bollard::{
+    ClientVersion,
+    models::{
+        ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as ApiMount, MountBindOptions,
+        MountBindOptionsPropagationEnum, MountType,
+    },
 };
 use stanchion_sdk::{
     cgroup,
@@ -23,6 +26,9 @@ use crate::{
     security::{Confinement, Who},
     volumes::Volumes,
 };
+
+/// API with options for recursive read-only mounts: Docker 25.
+const RECURSIVE: ClientVersion = ClientVersion { major_version: 1, minor_version: 44 };
 
 /// Properties that a container takes over from its sandbox.
 pub(crate) struct Pod {
@@ -46,11 +52,12 @@ impl Docker {
     }
 
     async fn make_container_now(&self, mut config: ContainerConfig) -> Result<ContainerId> {
-        if let Some(mount) = config.mounts.iter().find(|it| it.recursive_read_only == RecursiveReadOnly::Enabled) {
-            // Docker Engine before 25 has no option for it; later ones do it by default, where they can.
+        let can_recurse = self.client.speaks(RECURSIVE);
+        let mut deep = config.mounts.iter().filter(|mount| mount.recursive_read_only == RecursiveReadOnly::Enabled);
+        if let Some(mount) = deep.next().filter(|_| !can_recurse) {
             let message = format!(
                 "failed to resolve recursive read-only mode: {} requested recursive read-only mode, but it is not supported \
-                 by the runtime",
+                 by the runtime: Docker 25 or newer (API {RECURSIVE}) is needed",
                 mount.destination.display()
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
@@ -174,7 +181,7 @@ impl Docker {
             readonly_paths: Some(confinement.read_only),
             pids_limit: wanted.pids_limit,
             cgroup_parent: pod.cgroup_parent.clone(),
-            mounts: Some(config.mounts.iter().map(mount).collect()),
+            mounts: Some(config.mounts.iter().map(|it| mount(it, self.client.speaks(RECURSIVE))).collect()),
             log_config: Some(HostConfigLogConfig { typ: Some("local".to_owned()), config: Some(limits) }),
             cpu_shares: wanted.cpu_shares.and_then(|shares| i64::try_from(shares).ok()),
             cpu_quota: wanted.cpu_quota,
@@ -188,18 +195,54 @@ impl Docker {
     }
 }
 
-fn mount(mount: &Mount) -> ApiMount {
+/// Returns a mount in Docker's form. `can_recurse` tells whether Docker knows [`RECURSIVE`]: then it makes the mounts
+/// below a read-only one read-only too, if it can and is not told otherwise.
+fn mount(mount: &Mount, can_recurse: bool) -> ApiMount {
     let propagation = match mount.propagation {
         MountPropagation::Private => MountBindOptionsPropagationEnum::RPRIVATE,
         MountPropagation::HostToContainer => MountBindOptionsPropagationEnum::RSLAVE,
         MountPropagation::Bidirectional => MountBindOptionsPropagationEnum::RSHARED,
     };
+    let depth = |wanted| (can_recurse && mount.read_only && mount.recursive_read_only == wanted).then_some(true);
     ApiMount {
         typ: Some(MountType::BIND),
         source: Some(mount.source.to_string_lossy().into_owned()),
         target: Some(mount.destination.to_string_lossy().into_owned()),
         read_only: Some(mount.read_only),
-        bind_options: Some(MountBindOptions { propagation: Some(propagation), ..MountBindOptions::default() }),
+        bind_options: Some(MountBindOptions {
+            propagation: Some(propagation),
+            read_only_non_recursive: depth(RecursiveReadOnly::Disabled),
+            read_only_force_recursive: depth(RecursiveReadOnly::Enabled),
+            ..MountBindOptions::default()
+        }),
         ..ApiMount::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mount, RecursiveReadOnly, mount};
+
+    // R-MNT-6.
+    #[test]
+    fn docker_is_told_how_deep_a_mount_is_read_only_where_it_knows() {
+        use RecursiveReadOnly::{Disabled, Enabled, IfPossible};
+        for (recursive, read_only, can_recurse, expected) in [
+            (Enabled, true, true, (None, Some(true))),
+            (IfPossible, true, true, (None, None)),
+            (Disabled, true, true, (Some(true), None)),
+            (Disabled, false, true, (None, None)),
+            // The layers of an image are read-only by themselves.
+            (Enabled, false, true, (None, None)),
+            (Disabled, true, false, (None, None)),
+            (IfPossible, true, false, (None, None)),
+        ] {
+            let wanted = Mount { read_only, recursive_read_only: recursive, ..Mount::new("/a", "/b") };
+            let made = mount(&wanted, can_recurse);
+            let options = made.bind_options.expect("it is a bind mount");
+            let found = (options.read_only_non_recursive, options.read_only_force_recursive);
+            assert_eq!(found, expected, "{recursive:?}, read-only: {read_only}, can: {can_recurse}");
+            assert_eq!(made.read_only, Some(read_only));
+        }
     }
 }
