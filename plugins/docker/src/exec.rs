@@ -9,7 +9,7 @@
 mod pipes;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     os::fd::OwnedFd,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -46,13 +46,36 @@ const LOOKS: u32 = 50;
 /// Time to read on after the end of a probe or a hook: by then Docker has all of the process's own output.
 const DRAIN: Duration = Duration::from_millis(250);
 
-/// Running exec processes: our ids and Docker's.
+/// Running exec processes: our ids and, once Docker has made the process, Docker's.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Execs(Arc<Mutex<HashMap<ExecId, String>>>);
+pub(crate) struct Execs(Arc<Mutex<HashMap<ExecId, Option<String>>>>);
 
 impl Execs {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecId, String>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecId, Option<String>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an id for one process; `None` if another one has it.
+    fn claim(&self, id: &ExecId) -> Option<Claim> {
+        match self.lock().entry(id.clone()) {
+            Entry::Occupied(_) => None,
+            Entry::Vacant(free) => {
+                free.insert(None);
+                Some(Claim { execs: self.clone(), id: id.clone() })
+            }
+        }
+    }
+}
+
+/// Id of one process; dropping it frees the id.
+struct Claim {
+    execs: Execs,
+    id: ExecId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.execs.lock().remove(&self.id);
     }
 }
 
@@ -61,10 +84,10 @@ impl Docker {
         let ExecRequest { id, container, command, tty, size, descendants } = request;
         let program = command.first().cloned().unwrap_or_default();
         let tried = || format!("running {program:?} in container {container}");
-        if !is_identifier(id.as_str()) || self.execs.lock().contains_key(&id) {
+        let Some(claim) = self.execs.claim(&id).filter(|_| is_identifier(id.as_str())) else {
             let message = format!("{}: {id:?} cannot be the id of an exec, or runs already", tried());
             return Err(Error::new(ErrorKind::Invalid, message));
-        }
+        };
         let found = self.client.find(container.as_str()).await?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("{}: it does not exist", tried())))?;
         if found.state.as_ref().is_none_or(|state| state.running != Some(true)) {
@@ -90,8 +113,7 @@ impl Docker {
         // From here on, the process may not stay, however this ends.
         let mut running = Running {
             client: self.client.clone(),
-            execs: self.execs.clone(),
-            id: id.clone(),
+            claim,
             exec: exec.clone(),
             container: container.0.clone(),
             tree,
@@ -100,7 +122,7 @@ impl Docker {
         let path = format!("/exec/{exec}/start");
         let connection = self.client.hijack(&path, &json!({ "Detach": false, "Tty": tty })).await;
         let connection = connection.map_err(|error| failed(tried(), &error))?;
-        self.execs.lock().insert(id.clone(), exec.clone());
+        self.execs.lock().insert(id.clone(), Some(exec.clone()));
         if let Some(size) = size
             && let Err(error) = self.resize_beside(&id, size).await
         {
@@ -158,7 +180,7 @@ impl Docker {
     }
 
     pub(crate) async fn resize_beside(&self, id: &ExecId, size: TerminalSize) -> Result<()> {
-        let exec = self.execs.lock().get(id).cloned();
+        let exec = self.execs.lock().get(id).cloned().flatten();
         let exec = exec.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("exec {id} does not run")))?;
         let options = ResizeExecOptions { height: size.height, width: size.width };
         let resized = self.client.api().resize_exec(&exec, options).await;
@@ -169,8 +191,7 @@ impl Docker {
 /// A process in Docker; dropping it kills the process, unless it is over.
 struct Running {
     client: Client,
-    execs: Execs,
-    id: ExecId,
+    claim: Claim,
     exec: String,
     container: String,
     /// Mark and cgroup of the processes that it has started; `None` for an administrator's exec.
@@ -187,7 +208,7 @@ impl Running {
         let (mark, cgroup) = (*mark, cgroup.clone());
         let marked = tokio::task::spawn_blocking(move || mark.put(&cgroup, pid)).await;
         if let Err(error) = marked {
-            tracing::debug!(exec = %self.id, %error, "a process is not marked");
+            tracing::debug!(exec = %self.claim.id, %error, "a process is not marked");
         }
         // A pidfd is readable when its process has ended (pidfd_open(2)); a receiver of a pipe can wait for that.
         let ended = match pipe::Receiver::from_owned_fd_unchecked(process) {
@@ -196,7 +217,7 @@ impl Running {
         };
         if let Err(error) = ended {
             // Then the end of its outputs has to do.
-            tracing::debug!(exec = %self.id, %error, "the end of a process cannot be awaited");
+            tracing::debug!(exec = %self.claim.id, %error, "the end of a process cannot be awaited");
             std::future::pending::<()>().await;
         }
     }
@@ -208,12 +229,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.execs.lock().remove(&self.id);
         if self.over {
             return;
         }
         if let Ok(tokio) = tokio::runtime::Handle::try_current() {
-            let (client, id, tree) = (self.client.clone(), self.id.clone(), self.tree.take());
+            let (client, id, tree) = (self.client.clone(), self.claim.id.clone(), self.tree.take());
             let (exec, container) = (std::mem::take(&mut self.exec), std::mem::take(&mut self.container));
             #[allow(clippy::disallowed_methods, reason = "calls that nobody waits for")]
             tokio.spawn(async move {

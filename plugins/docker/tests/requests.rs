@@ -1,4 +1,4 @@
-//! Cost of a list: the requests that Docker gets for it.
+//! The requests that Docker gets, and those that it does not get.
 
 #![allow(clippy::disallowed_methods, reason = "tests read and remove what they have made")]
 #![allow(missing_docs, reason = "a test")]
@@ -12,7 +12,10 @@ use std::{
 
 use serde_json::{Value, json};
 use stanchion_docker::{Config, Docker};
-use stanchion_runtime::{NodePaths, PodName, Runtime as _, labels};
+use stanchion_runtime::{
+    ContainerConfig, Descendants, ErrorKind, ExecRequest, ExecStdio, Mount, NodePaths, PodName, RecursiveReadOnly,
+    Runtime as _, labels,
+};
 use tempfile::TempDir;
 
 /// A Docker with one pod that records its requests.
@@ -23,6 +26,11 @@ struct Engine {
 
 impl Engine {
     fn start() -> Self {
+        Self::with_api("1.41")
+    }
+
+    /// Starts a Docker with this version of the API.
+    fn with_api(version: &'static str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let listener = UnixListener::bind(dir.path().join("docker.sock")).expect("a socket");
         let asked = Arc::<Mutex<Vec<String>>>::default();
@@ -33,7 +41,7 @@ impl Engine {
                 let stream = stream.expect("a connection");
                 let path = request(&stream);
                 seen.lock().expect("no panic").push(path.clone());
-                answer(&stream, &said(&path));
+                answer(&stream, &said(&path, version));
             }
         });
         Self { dir, asked }
@@ -64,7 +72,7 @@ fn answer(mut stream: &UnixStream, body: &Value) {
     write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).expect("answered");
 }
 
-fn said(path: &str) -> Value {
+fn said(path: &str, version: &str) -> Value {
     let entry = |id: &str, kind: &str, state: &str| {
         let labels = json!({
             labels::POD_NAME: "a", labels::POD_NAMESPACE: "default", "stanchion.dev/namespace": "stanchion",
@@ -74,7 +82,7 @@ fn said(path: &str) -> Value {
         json!({ "Id": id, "Labels": labels, "State": state, "Created": 1 })
     };
     match path {
-        path if path.ends_with("/version") => json!({ "Version": "20.10.24", "ApiVersion": "1.41" }),
+        path if path.ends_with("/version") => json!({ "Version": "20.10.24", "ApiVersion": version }),
         path if path.ends_with("/info") => json!({ "CgroupDriver": "cgroupfs" }),
         path if path.contains("/containers/json") => json!([
             entry("1", "sandbox", "running"),
@@ -82,7 +90,10 @@ fn said(path: &str) -> Value {
             entry("3", "container", "exited"),
             entry("4", "container", "created"),
         ]),
-        path => json!({ "State": { "Running": path.contains("/2/"), "ExitCode": 3 } }),
+        path => json!({
+            "Config": { "Labels": { "stanchion.dev/namespace": "stanchion", "stanchion.dev/kind": "container" } },
+            "State": { "Running": path.contains("/2/"), "ExitCode": 3 },
+        }),
     }
 }
 
@@ -110,4 +121,49 @@ async fn a_look_at_one_pod_lists_that_pod_and_inspects_what_changed() {
     inspected.retain(|path| path.contains("/containers/") && !path.contains("/containers/json"));
     inspected.sort();
     assert_eq!(inspected, ["/v1.41/containers/2/json", "/v1.41/containers/3/json"], "of all that ran");
+}
+
+#[tokio::test]
+async fn of_two_execs_with_one_id_one_is_made() {
+    let engine = Engine::start();
+    let backend = engine.backend();
+    backend.version().await.expect("it answers");
+    let exec = || {
+        let request = ExecRequest {
+            id: "same".into(),
+            container: "2".into(),
+            command: vec!["true".to_owned()],
+            tty: false,
+            size: None,
+            descendants: Descendants::default(),
+        };
+        backend.exec(request, ExecStdio::default())
+    };
+    let made = |engine: &Engine| engine.asked().iter().filter(|path| path.ends_with("/containers/2/exec")).count();
+    // The first one fails later: this Docker makes no process.
+    let (first, second) = tokio::join!(exec(), exec());
+    first.expect_err("there is no process");
+    assert_eq!(second.expect_err("its id is in use").kind(), ErrorKind::Invalid);
+    assert_eq!(made(&engine), 1);
+    exec().await.expect_err("there is no process");
+    assert_eq!(made(&engine), 1, "the id is free again");
+}
+
+// R-MNT-6.
+#[tokio::test]
+async fn mounts_that_are_read_only_all_below_need_docker_25() {
+    for (version, is_known) in [("1.41", false), ("1.43", false), ("1.44", true), ("1.51", true)] {
+        let engine = Engine::with_api(version);
+        let backend = engine.backend();
+        backend.version().await.expect("it answers");
+        let deep = Mount { read_only: true, recursive_read_only: RecursiveReadOnly::Enabled, ..Mount::new("/a", "/b") };
+        let config = ContainerConfig { sandbox: "none".into(), mounts: vec![deep], ..ContainerConfig::default() };
+        let error = backend.create_container(config).await.expect_err("there is no sandbox");
+        let is_refused = error.message().contains("/b requested recursive read-only mode");
+        assert_eq!(
+            (is_refused, error.kind() == ErrorKind::Unsupported),
+            (!is_known, !is_known),
+            "{version}: {error:?}"
+        );
+    }
 }
