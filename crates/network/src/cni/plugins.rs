@@ -3,10 +3,11 @@
 use std::{
     ffi::OsString,
     fs::File,
-    io::{self, Seek as _, Write as _},
+    io::{self, Read, Seek as _, Write as _},
+    os::fd::AsFd,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::Duration,
@@ -19,11 +20,11 @@ use nix::{
     },
     unistd::Pid,
 };
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, memfd_create};
 use serde::Deserialize;
 use serde_json::Value;
-use stanchion_runtime::{Error, ErrorKind, Result};
-use stanchion_untrusted::read_from;
+use stanchion_runtime::{Error, ErrorKind, Result, clock};
+use stanchion_untrusted::TooLarge;
 
 use crate::limits;
 
@@ -31,6 +32,8 @@ use crate::limits;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time for the kernel to end a killed process.
 const KILL: Duration = Duration::from_secs(5);
+/// Interval of reading what a plugin prints.
+const LOOK: Duration = Duration::from_millis(10);
 /// PATH of plugins, which need `iptables` and the like, if the agent has none.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -91,10 +94,8 @@ impl Plugins {
         let failed = |error: io::Error| {
             Error::new(ErrorKind::Other, format!("{what}: {} cannot be run", program.display())).caused_by(&error)
         };
-        // Files in memory, not pipes: nobody waits for a reader, nor for a grandchild that keeps the other end.
-        let (stdin, stdout, stderr) = (memory(), memory(), memory());
-        let (mut stdin, mut stdout, mut stderr) =
-            (stdin.map_err(failed)?, stdout.map_err(failed)?, stderr.map_err(failed)?);
+        // A file in memory, not a pipe: nobody waits for a reader.
+        let mut stdin = File::from(memfd_create("cni", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
         stdin.write_all(input.to_string().as_bytes()).and_then(|()| stdin.rewind()).map_err(failed)?;
         let mut command = Command::new(&program);
         command
@@ -107,17 +108,23 @@ impl Plugins {
             .env("CNI_PATH", std::env::join_paths(&self.directories).unwrap_or_default())
             .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| OsString::from(PATH)))
             .stdin(stdin)
-            .stdout(stdout.try_clone().map_err(failed)?)
-            .stderr(stderr.try_clone().map_err(failed)?)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             // In a process group, so that it can be killed with all that it starts.
             .process_group(0);
         let child = command.spawn().map_err(failed)?;
-        let Some(status) = self.wait(child).map_err(failed)? else {
-            let message = format!("{what}: it did not end within {} s and was killed", self.limit.as_secs_f64());
-            return Err(Error::new(ErrorKind::Timeout, message));
+        let (ended, printed, complaints) = self.wait(child).map_err(failed)?;
+        let status = match ended {
+            Ended::ByItself(status) => status,
+            Ended::TooLate => {
+                let message = format!("{what}: it did not end within {} s and was killed", self.limit.as_secs_f64());
+                return Err(Error::new(ErrorKind::Timeout, message));
+            }
+            Ended::TooLoud(why) => {
+                return Err(Error::new(ErrorKind::Other, format!("{what}: it was killed for its output")).because(why));
+            }
         };
-        let printed = contents(&mut stdout).map_err(failed)?;
-        let complaints = String::from_utf8_lossy(&contents(&mut stderr).map_err(failed)?).trim().to_owned();
+        let complaints = String::from_utf8_lossy(&complaints).trim().to_owned();
         if status.success() {
             if !complaints.is_empty() {
                 tracing::debug!(plugin, complaints, "a CNI plugin wrote to standard error");
@@ -136,9 +143,10 @@ impl Plugins {
         Err(Error::new(ErrorKind::Other, format!("{what}: it failed")).because(why))
     }
 
-    /// Returns how the program ended; `None` if it had to be killed.
-    fn wait(&self, mut child: Child) -> io::Result<Option<ExitStatus>> {
+    /// Returns how the program ended, and what it printed on standard output and standard error.
+    fn wait(&self, mut child: Child) -> io::Result<(Ended, Vec<u8>, Vec<u8>)> {
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        let (mut printed, mut complaints) = (Output::of(child.stdout.take())?, Output::of(child.stderr.take())?);
         let (tell, ended) = mpsc::channel();
         thread::Builder::new().name("st-cni".to_owned()).spawn(move || {
             // This thread does not reap the process, so that its id stays its own until then. The send fails if even
@@ -147,25 +155,113 @@ impl Plugins {
             while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
             tell.send(()).ok();
         })?;
-        match ended.recv_timeout(self.limit) {
-            Ok(()) => child.wait().map(Some),
-            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the thread that waited for it panicked")),
-            Err(RecvTimeoutError::Timeout) => {
+        let deadline = clock::instant() + self.limit;
+        let (killed, is_over) = loop {
+            let left = deadline.saturating_duration_since(clock::instant());
+            let waited = ended.recv_timeout(LOOK.min(left));
+            // After its end, everything that it printed itself is there. The pipes need not end: a grandchild may keep
+            // them open.
+            let read = printed.read().and_then(|()| complaints.read());
+            match (waited, read) {
+                (Err(RecvTimeoutError::Disconnected), _) => {
+                    return Err(io::Error::other("the thread that waited for it panicked"));
+                }
+                (Ok(()), Ok(())) => break (None, true),
+                (waited, Err(error)) => break (Some(Ended::TooLoud(error.to_string())), waited.is_ok()),
+                (Err(RecvTimeoutError::Timeout), Ok(())) if left.is_zero() => break (Some(Ended::TooLate), false),
+                (Err(RecvTimeoutError::Timeout), Ok(())) => {}
+            }
+        };
+        let how = match killed {
+            None => Ended::ByItself(child.wait()?),
+            Some(killed) => {
                 killpg(pid, Signal::SIGKILL)?;
-                if ended.recv_timeout(KILL).is_ok() {
+                if is_over || ended.recv_timeout(KILL).is_ok() {
                     child.wait()?;
                 }
-                Ok(None)
+                killed
             }
+        };
+        Ok((how, printed.bytes, complaints.bytes))
+    }
+}
+
+/// End of a plugin.
+enum Ended {
+    ByItself(ExitStatus),
+    /// Killed: its time was over.
+    TooLate,
+    /// Killed: it printed too much, as the text says.
+    TooLoud(String),
+}
+
+/// Bytes that a plugin has printed so far.
+struct Output<P> {
+    pipe: Option<P>,
+    bytes: Vec<u8>,
+}
+
+impl<P: Read + AsFd> Output<P> {
+    fn of(pipe: Option<P>) -> io::Result<Self> {
+        if let Some(pipe) = &pipe {
+            fcntl_setfl(pipe, OFlags::NONBLOCK)?;
+        }
+        Ok(Self { pipe, bytes: Vec::new() })
+    }
+
+    /// Reads what is there, and waits for no more.
+    fn read(&mut self) -> io::Result<()> {
+        let room = limits::CNI_ANSWER.size() + 1 - self.bytes.len();
+        let Some(pipe) = &mut self.pipe else { return Ok(()) };
+        match pipe.take(room as u64).read_to_end(&mut self.bytes) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ if self.bytes.len() > limits::CNI_ANSWER.size() => Err(TooLarge(limits::CNI_ANSWER).into()),
+            _ => Ok(()),
         }
     }
 }
 
-fn memory() -> io::Result<File> {
-    Ok(File::from(memfd_create("cni", MemfdFlags::CLOEXEC)?))
-}
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::symlink, path::Path, time::Duration};
 
-fn contents(file: &mut File) -> io::Result<Vec<u8>> {
-    file.rewind()?;
-    read_from(file, limits::CNI_ANSWER)
+    use nix::{
+        sys::signal::{Signal, kill},
+        unistd::Pid,
+    };
+    use serde_json::json;
+    use stanchion_runtime::{ErrorKind, clock};
+
+    use super::{Call, Plugins};
+
+    /// Runs the plugin for tests, which does what this key says.
+    fn run(test: &str) -> stanchion_runtime::Result<Vec<u8>> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cni/fixtures/plugin.sh");
+        symlink(script, directory.path().join("plugin")).expect("linked");
+        let plugins = Plugins { directories: vec![directory.path().to_owned()], limit: Duration::from_secs(30) };
+        let call = Call { command: "ADD", sandbox: "a", namespace: None, arguments: "" };
+        plugins.run("plugin", call, &json!({ "test": test }))
+    }
+
+    #[test]
+    fn a_plugin_that_prints_without_end_is_killed_at_once() {
+        for flood in ["flood", "flood errors"] {
+            let begun = clock::instant();
+            let error = run(flood).expect_err("it prints for ever");
+            assert_eq!(error.kind(), ErrorKind::Other, "{error:?}");
+            assert!(error.chain().contains("limit \"answer of a CNI plugin\""), "{}", error.chain());
+            assert!(begun.elapsed() < Duration::from_secs(20), "{flood}: {:?}", begun.elapsed());
+        }
+    }
+
+    #[test]
+    fn an_answer_longer_than_a_pipe_is_whole_and_a_grandchild_holds_up_nothing() {
+        let begun = clock::instant();
+        let printed = run("long").expect("it succeeds");
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        let last = printed.get(1_000_000..).expect("it is whole");
+        let grandchild: i32 = std::str::from_utf8(last).expect("a number").trim().parse().expect("a number");
+        kill(Pid::from_raw(grandchild), Signal::SIGKILL).expect("it runs");
+    }
 }
