@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read, Write},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc,
     thread,
     time::Duration,
@@ -62,19 +62,31 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
 
 /// Gives a program its input, and returns its output and its errors.
 fn talk(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
-    // The programs read all input before they print anything.
-    if let Some(mut stdin) = child.stdin.take()
-        && let Err(error) = stdin.write_all(input.as_bytes())
-        && error.kind() != io::ErrorKind::BrokenPipe
-    {
-        return Err(error);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        // Both are read at the same time: a program that fills one waits until somebody reads it.
+        let complained = scope.spawn(|| -> io::Result<Vec<u8>> {
+            let mut complained = Vec::new();
+            stderr.map(|stderr| stderr.take(FILTER_OUTPUT.most).read_to_end(&mut complained)).transpose()?;
+            Ok(complained)
+        });
+        let said = give(child.stdin.take(), input)
+            .and_then(|()| stdout.map_or(Ok(Vec::new()), |stdout| read_from(stdout, FILTER_OUTPUT)));
+        if said.is_err() {
+            // Then its standard error ends too.
+            child.kill()?;
+        }
+        let complained = complained.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((said?, complained?))
+    })
+}
+
+/// Gives a program its input. The programs read all of it before they print on standard output.
+fn give(stdin: Option<ChildStdin>, input: &str) -> io::Result<()> {
+    match stdin.map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes())) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        given => given,
     }
-    let mut complained = Vec::new();
-    let said = child.stdout.take().map(|stdout| read_from(stdout, FILTER_OUTPUT)).transpose()?.unwrap_or_default();
-    if let Some(stderr) = child.stderr.take() {
-        stderr.take(FILTER_OUTPUT.most).read_to_end(&mut complained)?;
-    }
-    Ok((said, complained))
 }
 
 /// Kills a program that does not end in time. The caller reports its end through the sender, which fails if it was
@@ -91,4 +103,24 @@ fn kill_later(child: &Child) -> io::Result<mpsc::Sender<()>> {
         }
     })?;
     Ok(over)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use stanchion_runtime::clock;
+
+    use super::run;
+
+    #[test]
+    fn a_program_may_complain_at_length_before_it_says_anything() {
+        let begun = clock::instant();
+        let script = "head -c 1000000 /dev/zero >&2; cat; echo said";
+        let said = run("sh", &["-c", script], "input\n").expect("it succeeds");
+        assert_eq!(said, "input\nsaid\n");
+        let failed = run("sh", &["-c", "cat >/dev/null; echo why >&2; exit 1"], &"x".repeat(200_000));
+        assert_eq!(failed.expect_err("it fails").to_string(), "sh: why");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    }
 }
