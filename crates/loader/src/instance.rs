@@ -15,6 +15,7 @@ use std::{
 use serde::Serialize;
 use stanchion_abi as abi;
 use stanchion_runtime::{Error, ErrorKind, OpenRequest, Result};
+use tokio::sync::oneshot;
 
 use crate::{
     OPENING,
@@ -74,7 +75,7 @@ impl Instance {
         Err(opened.context(tried()))
     }
 
-    /// Returns the number of cancelled calls that did not end within [`STUCK`].
+    /// Returns the number of calls that were cancelled more than [`STUCK`] ago and have not ended.
     pub fn stuck(&self) -> u64 {
         self.stuck.load(Ordering::Relaxed)
     }
@@ -98,7 +99,7 @@ impl Instance {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         self.host.enter(id, tracing::Span::current());
         let host = self.host;
-        let (ended, watch) = tokio::sync::oneshot::channel::<()>();
+        let (ended, watch) = oneshot::channel::<()>();
         let (reply, answer) = call::reply(room, move || {
             host.leave(id);
             drop(ended);
@@ -140,7 +141,7 @@ pub(crate) struct GiveUp {
     instance: Arc<Instance>,
     id: u64,
     method: u32,
-    ended: Option<tokio::sync::oneshot::Receiver<()>>,
+    ended: Option<oneshot::Receiver<()>>,
 }
 
 impl GiveUp {
@@ -158,14 +159,56 @@ impl Drop for GiveUp {
         unsafe { cancel(self.instance.handle.0, self.id) }
         let (stuck, method, name) = (Arc::clone(&self.instance.stuck), self.method, self.instance.descriptor.name());
         if let Ok(tokio) = tokio::runtime::Handle::try_current() {
-            // The task ends by itself; nothing waits for it.
-            #[allow(clippy::disallowed_methods, reason = "a watch of a few seconds over a call that was given up")]
+            // The task ends with the call; nothing waits for it.
+            #[allow(clippy::disallowed_methods, reason = "a watch over a call that was given up")]
             tokio.spawn(async move {
-                if tokio::time::timeout(STUCK, ended).await.is_err() {
-                    stuck.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(backend = name, method, "a cancelled call has not ended in time");
-                }
+                watch(ended, &stuck, &name, method).await;
             });
+        }
+    }
+}
+
+/// Counts a cancelled call as stuck from [`STUCK`] on, until it ends.
+async fn watch(mut ended: oneshot::Receiver<()>, stuck: &AtomicU64, backend: &str, method: u32) {
+    if tokio::time::timeout(STUCK, &mut ended).await.is_ok() {
+        return;
+    }
+    stuck.fetch_add(1, Ordering::Relaxed);
+    tracing::warn!(backend, method, "a cancelled call has not ended in time");
+    // The sender is dropped at the end of the call.
+    ended.await.ok();
+    stuck.fetch_sub(1, Ordering::Relaxed);
+    tracing::info!(backend, method, "a cancelled call has ended after all");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        time::Duration,
+    };
+
+    use tokio::{
+        sync::oneshot,
+        time::{sleep, timeout},
+    };
+
+    use super::{STUCK, watch};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_stuck_until_it_ends() {
+        for (takes, is_stuck) in [(STUCK / 2, false), (STUCK + Duration::from_secs(1), true)] {
+            let stuck = AtomicU64::new(0);
+            let (call, ended) = oneshot::channel();
+            let ends = async {
+                sleep(takes).await;
+                let seen = stuck.load(Ordering::Relaxed);
+                drop(call);
+                seen
+            };
+            let both = async { tokio::join!(ends, watch(ended, &stuck, "test", 1)) };
+            let (seen, ()) = timeout(2 * STUCK, both).await.expect("the watch ends with the call");
+            assert_eq!((seen, stuck.into_inner()), (u64::from(is_stuck), 0), "{takes:?}");
         }
     }
 }

@@ -88,7 +88,7 @@ impl LoadedBackend {
         self.instance.descriptor.abi()
     }
 
-    /// Returns the number of cancelled calls that did not end within five seconds.
+    /// Returns the number of calls that were cancelled more than five seconds ago and have not ended.
     #[must_use]
     pub fn stuck_calls(&self) -> u64 {
         self.instance.stuck()
