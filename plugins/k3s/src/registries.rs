@@ -96,12 +96,21 @@ fn parse(text: &str) -> Result<(BTreeMap<String, RegistryConfig>, Vec<String>), 
         registry.mirrors = mirror.endpoint;
         registry.rewrite = mirror.rewrite;
     }
+    let mut wrong = Vec::new();
     for (host, Access { auth, tls }) in file.configs {
         // The file may have a URL in place of a host.
         let host = host.rsplit("://").next().unwrap_or_default().trim_end_matches('/').to_owned();
         let registry = registries.entry(host.clone()).or_default();
         registry.ca_file = tls.ca_file;
-        registry.insecure_skip_verify = tls.insecure_skip_verify.as_str() == Some("true");
+        let skips = &tls.insecure_skip_verify;
+        registry.insecure_skip_verify = skips.as_str().and_then(boolean).unwrap_or_else(|| {
+            if !skips.is_null() {
+                wrong.push(format!(
+                    "configs.{host}.tls.insecure_skip_verify: {skips} is no boolean and counts as false"
+                ));
+            }
+            false
+        });
         if tls.cert_file.is_some() == tls.key_file.is_some() {
             (registry.cert_file, registry.key_file) = (tls.cert_file, tls.key_file);
         } else {
@@ -109,7 +118,7 @@ fn parse(text: &str) -> Result<(BTreeMap<String, RegistryConfig>, Vec<String>), 
         }
         auth.give(registry);
     }
-    let wrong = registries.iter_mut().flat_map(|(host, registry)| drop_wrong_rewrites(host, registry)).collect();
+    wrong.extend(registries.iter_mut().flat_map(|(host, registry)| drop_wrong_rewrites(host, registry)));
     Ok((registries, wrong))
 }
 
@@ -201,6 +210,15 @@ fn document(text: &str) -> Result<Value, String> {
     Ok(root)
 }
 
+/// Reads a boolean as K3s does: its parser, gopkg.in/yaml.v2, knows those of YAML 1.1.
+fn boolean(text: &str) -> Option<bool> {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => Some(true),
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => Some(false),
+        _ => None,
+    }
+}
+
 fn is_null(text: &str) -> bool {
     matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
@@ -263,6 +281,24 @@ configs:
         assert!(parse("mirrors: [").is_err());
         let error = parse(&"[".repeat(5000)).expect_err("too deep");
         assert!(error.contains("nested more than 32 deep"), "{error}");
+    }
+
+    #[test]
+    fn booleans_are_those_of_yaml_1_1() {
+        let of = |written: &str| {
+            let text = format!("configs:\n  a.example:\n    tls:\n      insecure_skip_verify: {written}\n");
+            let (registries, wrong) = parse(&text).expect("it is right");
+            (registries["a.example"].insecure_skip_verify, wrong.len())
+        };
+        for yes in ["true", "True", "TRUE", "yes", "Yes", "YES", "on", "On", "ON", "y", "Y"] {
+            assert_eq!(of(yes), (true, 0), "{yes}");
+        }
+        for no in ["false", "False", "FALSE", "no", "No", "NO", "off", "Off", "OFF", "n", "N", "", "~", "null"] {
+            assert_eq!(of(no), (false, 0), "{no}");
+        }
+        for wrong in ["tRUE", "1", "truly", "[true]", "{a: b}"] {
+            assert_eq!(of(wrong), (false, 1), "{wrong}");
+        }
     }
 
     #[test]
