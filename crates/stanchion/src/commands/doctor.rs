@@ -5,7 +5,13 @@
 
 mod network;
 
-use std::{net::TcpStream, os::unix::fs::MetadataExt, path::Path, process::ExitCode, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpStream},
+    os::unix::fs::MetadataExt,
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Result;
 use stanchion_agent::config::{FileSource, SourceConfig};
@@ -18,6 +24,9 @@ use crate::{
     client::Client,
     config::{BackendSettings, Settings},
 };
+
+/// Port of a kubelet's health endpoint (`healthzPort`), unless it is configured.
+const KUBELET: u16 = 10248;
 
 /// Result of a check, with the remedy if there is a problem.
 enum Verdict {
@@ -56,7 +65,7 @@ pub fn run(config: &Path, client: &Client) -> Result<ExitCode> {
     found.extend(programs(&settings.backends));
     found.extend(kernel());
     found.extend(network::checks(&settings.backends));
-    found.push(kubelet());
+    found.extend(kubelets(&settings.agent.sources, (Ipv4Addr::LOCALHOST, KUBELET).into()));
     found.extend(client.block_on(async { Ok(agent_and_backends(&settings, client).await) })?);
     found.iter().for_each(tell);
     let is_bad = found.iter().any(|verdict| matches!(verdict, Bad(..)));
@@ -81,7 +90,11 @@ fn source(source: &SourceConfig) -> Verdict {
 fn owner(path: &Path) -> Verdict {
     let found = std::fs::metadata(path).map(|found| (found.uid(), found.mode() & 0o022));
     match found {
-        Ok((0, 0)) | Err(_) => Fine(format!("manifests in {}", path.display())),
+        Ok((0, 0)) => Fine(format!("manifests in {}", path.display())),
+        Err(error) => Doubtful(
+            format!("whose {} is cannot be seen: {error}", path.display()),
+            format!("check it with ls -ld {}: who can write to it is root on this node by that", path.display()),
+        ),
         Ok(_) => Doubtful(
             format!("{} can be written to by others than root, who are root on this node by that", path.display()),
             format!("chown root: {0} && chmod go-w {0}, or set [policy]", path.display()),
@@ -139,15 +152,29 @@ fn kernel() -> Vec<Verdict> {
     vec![overlay, cgroups]
 }
 
-fn kubelet() -> Verdict {
-    let address = ([127, 0, 0, 1], 10248).into();
-    match TcpStream::connect_timeout(&address, Duration::from_millis(300)) {
-        Ok(_) => Doubtful(
-            "a kubelet answers on 127.0.0.1:10248".to_owned(),
-            "do not give it and Stanchion the same manifest directory".to_owned(),
-        ),
-        Err(_) => Fine("no kubelet on this node".to_owned()),
+/// Looks for the kubelets that sources belong to, and for one at its usual address that no source names.
+fn kubelets(sources: &[SourceConfig], usual: SocketAddr) -> Vec<Verdict> {
+    let answers = |address| TcpStream::connect_timeout(&address, Duration::from_millis(300)).is_ok();
+    let named = sources.iter().filter_map(|source| match source {
+        SourceConfig::Files(FileSource { path, kubelet: Some(kubelet) }) => Some((path.display(), kubelet.address)),
+        _ => None,
+    });
+    let verdict = |(path, address)| match answers(address) {
+        true => Fine(format!("a kubelet answers at {address}: it runs the pods of {path}")),
+        false => Fine(format!("no kubelet answers at {address}: Stanchion runs the pods of {path}")),
+    };
+    let mut found: Vec<_> = named.clone().map(verdict).collect();
+    if named.clone().all(|(_, address)| address != usual) {
+        match answers(usual) {
+            true => found.push(Doubtful(
+                format!("a kubelet answers at {usual}"),
+                "do not give it and Stanchion the same manifest directory, or set kubelet in its [[source]]".to_owned(),
+            )),
+            false if found.is_empty() => found.push(Fine("no kubelet on this node".to_owned())),
+            false => {}
+        }
     }
+    found
 }
 
 /// Returns the agent's problems with a source.
@@ -213,9 +240,16 @@ fn obstructed(backend: &str, health: &Health) -> Vec<Verdict> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::{
+        net::{Ipv4Addr, SocketAddr, TcpListener},
+        path::Path,
+        time::Duration,
+    };
 
-    use super::has_own_bridge;
+    use serde_json::json;
+    use stanchion_agent::config::{FileSource, Kubelet, SourceConfig};
+
+    use super::{Doubtful, Fine, has_own_bridge, kubelets, owner};
     use crate::config::BackendSettings;
 
     #[test]
@@ -229,5 +263,40 @@ mod tests {
         assert!(!needs("/lib/libstanchion_containerd.so", json!({"network": {"cni_config": "/etc/pods.conflist"}})));
         assert!(!needs("/lib/libstanchion_docker.so", json!({"network": "bridge"})));
         assert!(!needs("/lib/libacme.so", json!({})));
+    }
+
+    fn source(kubelet: Option<SocketAddr>) -> SourceConfig {
+        let kubelet = kubelet.map(|address| Kubelet {
+            address,
+            absent_for: Duration::from_secs(60),
+            runtime_state: Vec::new(),
+            lock_file: None,
+        });
+        SourceConfig::Files(FileSource { path: "/manifests".into(), kubelet })
+    }
+
+    #[test]
+    fn a_kubelet_that_a_source_names_is_as_it_should_be() {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let (kubelet, other) = (listen(), listen());
+        let address = |listener: &TcpListener| listener.local_addr().expect("it has one");
+        let (here, other) = (address(&kubelet), address(&other));
+        let gone = address(&listen());
+        let told = |sources: &[Option<SocketAddr>], usual| {
+            let sources: Vec<_> = sources.iter().map(|kubelet| source(*kubelet)).collect();
+            let verdicts = kubelets(&sources, usual).into_iter();
+            verdicts.map(|verdict| matches!(verdict, Fine(_))).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&[None], gone), [true], "there is none");
+        assert_eq!(told(&[None], here), [false], "no source names it");
+        assert_eq!(told(&[None, Some(here)], here), [true]);
+        assert_eq!(told(&[Some(other)], here), [true, false], "it is another one");
+        assert_eq!(told(&[Some(gone)], gone), [true]);
+        assert_eq!(told(&[Some(here)], gone), [true], "it is not at its usual address");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_looked_at_is_not_in_order() {
+        assert!(matches!(owner(Path::new("/nonexistent")), Doubtful(..)));
     }
 }
