@@ -119,6 +119,22 @@ fn json_is_for_programs() {
 }
 
 #[test]
+fn json_holds_no_control_characters() {
+    // U+202E turns a line around.
+    let bad =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: \"b\u{202e}31m\"}\nspec: {containers: [{name: a, image: b}]}\n";
+    let directory = Directory::new("escapes", &[("\u{202e}.yaml", bad)]);
+    let output = validate(&["-o", "json", &directory.path("")], "");
+    let said = said(&output);
+    let is_hidden = |letter: char| letter != '\n' && (letter.is_control() || letter == '\u{202e}');
+    assert!(!said.contains(is_hidden), "{said:?}");
+    let report: Value = serde_json::from_str(&said).expect("it is JSON");
+    assert!(report[0]["file"].as_str().is_some_and(|file| file.ends_with("\u{202e}.yaml")), "{report}");
+    let message = report[0]["problems"][0]["message"].as_str().expect("a message");
+    assert!(message.contains(r"b\u202e31m"), "{message}");
+}
+
+#[test]
 fn a_file_that_cannot_be_read_is_an_error() {
     let output = validate(&["/nonexistent/pod.yaml"], "");
     assert!(!output.status.success());

@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use stanchion_pod::{MAX_MANIFEST, Manifest, ObjectKey, Problem, decode};
-use stanchion_untrusted::{Links, read as read_file, read_from, text::escaped};
+use stanchion_untrusted::{
+    Links, read as read_file, read_from,
+    text::{escaped, escaped_json},
+};
 
 use crate::config::{DEFAULT, Settings, host_name};
 use crate::limits;
@@ -55,7 +58,7 @@ pub fn run(config: &Path, options: &Options) -> Result<ExitCode> {
         }
     }
     if options.output == "json" {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", escaped_json(&serde_json::to_string_pretty(&report)?));
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
