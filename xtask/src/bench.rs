@@ -75,10 +75,7 @@ pub fn run(options: &Options) -> Result<()> {
     ensure!(options.mixed > 0, "--mixed must be at least 1");
     deps::ensure_all()?;
     slot::sweep()?;
-    let programs = match &options.programs {
-        Some(programs) => programs.canonicalize().with_context(|| format!("cannot find {}", programs.display()))?,
-        None => build::programs(!options.dev)?,
-    };
+    let programs = build::chosen_programs(options.programs.as_deref(), !options.dev)?;
     let interrupt = Interrupt::watch()?;
     println!("{}", machine::describe(options.dev)?);
     if options.wants("decode") {

@@ -43,10 +43,7 @@ pub fn run(options: &Options) -> Result<()> {
     for dir in slot::sweep()? {
         say(format!("removed what an earlier run left in {}", dir.display()));
     }
-    let programs = match &options.programs {
-        Some(dir) => dir.clone(),
-        None => build::programs(options.release)?,
-    };
+    let programs = build::chosen_programs(options.programs.as_deref(), options.release)?;
     let interrupt = Interrupt::watch()?;
     let seed = options.seed.unwrap_or_else(|| Timestamp::now().as_millisecond().unsigned_abs());
     let mut reports = Vec::new();
