@@ -1,9 +1,12 @@
 //! Yardstick: `ctr run -d` of the same image and command; on Docker two `docker run -d`, of which the second joins the
 //! network of the first, as a pod's container joins its sandbox.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    process::{Child, Command, Stdio},
+    thread,
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use jiff::Timestamp;
 use stanchion_tests::{Backend, Node, docker, events::Events, pods::IDLE, process::text, tools};
 
@@ -39,18 +42,17 @@ impl<'a> Plain<'a> {
 
     /// Starts and stops one pod's containers, one after the other.
     pub fn once(&self, id: &str, events: &Events) -> Result<Once> {
-        let ids = self.ids(id);
+        let containers = containers(self.on, id);
         let mut took = Vec::new();
-        for (i, id) in ids.iter().enumerate() {
-            let joined = i.checked_sub(1).map(|before| ids[before].as_str());
-            let (at, mut child) = self.launch(id, joined)?;
+        for (id, joined) in &containers {
+            let (at, mut child) = self.launch(id, joined.as_deref())?;
             let start = events.next(self.namespace(), "/tasks/start")?.at;
             ensure!(child.wait()?.success(), "starting {id} failed");
             took.push(millis(at, start));
         }
         let container = took.last().copied().context("a pod has containers")?;
         let mut stop = 0.0;
-        for id in ids.iter().rev() {
+        for (id, _) in containers.iter().rev() {
             let term = Timestamp::now();
             self.kill("SIGTERM", id)?;
             let exit = events.next(self.namespace(), "/tasks/exit")?.at;
@@ -61,23 +63,27 @@ impl<'a> Plain<'a> {
         Ok(Once { pod: took.iter().sum(), container, stop })
     }
 
-    /// Starts the containers of `n` pods on each runtime at the same time; returns the time from the first launch to
-    /// the last start, in milliseconds.
+    /// Starts the containers of `n` pods on each runtime at the same time, but those of one pod one after the other:
+    /// the second cannot join the first before that runs. Returns the time from the first launch to the last start, in
+    /// milliseconds.
     pub fn many(on: &[&Self], n: usize, events: &Events) -> Result<f64> {
-        let pods = (0..n).flat_map(|i| on.iter().map(move |plain| (*plain, format!("many-{i}"))));
-        let ids: Vec<_> =
-            pods.flat_map(|(plain, pod)| plain.ids(&pod).into_iter().map(move |id| (plain, id))).collect();
-        let launched = ids.iter().map(|(plain, id)| plain.launch(id, None)).collect::<Result<Vec<_>>>()?;
-        let first = launched.first().context("n is at least 1")?.0;
+        let pods: Vec<_> = (0..n)
+            .flat_map(|i| on.iter().map(move |plain| (*plain, containers(plain.on, &format!("many-{i}")))))
+            .collect();
+        let first = thread::scope(|scope| {
+            let launched: Vec<_> =
+                pods.iter().map(|(plain, containers)| scope.spawn(move || plain.start(containers))).collect();
+            let joined = launched.into_iter().map(|pod| pod.join().map_err(|_| anyhow!("a launch panicked"))?);
+            joined.collect::<Result<Vec<_>>>()
+        })?;
+        let first = first.into_iter().min().context("n is at least 1")?;
         let namespaces: Vec<_> = on.iter().map(|plain| plain.namespace()).collect();
+        let all = || pods.iter().flat_map(|(plain, containers)| containers.iter().map(move |(id, _)| (plain, id)));
         let mut last = first;
-        for _ in &ids {
+        for _ in all() {
             last = last.max(events.next_of(&namespaces, "/tasks/start")?.at);
         }
-        for (_, mut child) in launched {
-            ensure!(child.wait()?.success(), "starting one of many failed");
-        }
-        for (plain, id) in &ids {
+        for (plain, id) in all() {
             plain.kill("SIGKILL", id)?;
             events.next(plain.namespace(), "/tasks/exit")?;
             plain.remove(id)?;
@@ -85,12 +91,15 @@ impl<'a> Plain<'a> {
         Ok(millis(first, last))
     }
 
-    /// Returns the names of the containers that stand for one pod.
-    fn ids(&self, id: &str) -> Vec<String> {
-        match self.on {
-            Backend::Containerd | Backend::K3s => vec![id.to_owned()],
-            Backend::Docker => vec![format!("{id}-first"), id.to_owned()],
+    /// Starts the containers of one pod, and returns when the first was launched.
+    fn start(&self, containers: &[(String, Option<String>)]) -> Result<Timestamp> {
+        let mut first = None;
+        for (id, joined) in containers {
+            let (at, mut child) = self.launch(id, joined.as_deref())?;
+            first.get_or_insert(at);
+            ensure!(child.wait()?.success(), "starting {id} failed");
         }
+        first.context("a pod has containers")
     }
 
     /// Starts the client for one container; returns the moment and the client's process.
@@ -154,7 +163,33 @@ impl<'a> Plain<'a> {
     }
 }
 
+/// Returns the containers that stand for one pod: the name of each, and of the one whose network it joins.
+fn containers(on: Backend, pod: &str) -> Vec<(String, Option<String>)> {
+    let own = pod.to_owned();
+    match on {
+        Backend::Containerd | Backend::K3s => vec![(own, None)],
+        Backend::Docker => {
+            let first = format!("{pod}-first");
+            vec![(first.clone(), None), (own, Some(first))]
+        }
+    }
+}
+
 /// Returns the milliseconds between two moments.
 pub fn millis(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use stanchion_tests::Backend;
+
+    use super::containers;
+
+    #[test]
+    fn on_docker_the_second_container_joins_the_first() {
+        let first = || "web-first".to_owned();
+        assert_eq!(containers(Backend::Docker, "web"), [(first(), None), ("web".to_owned(), Some(first()))]);
+        assert_eq!(containers(Backend::Containerd, "web"), [("web".to_owned(), None)]);
+    }
 }
