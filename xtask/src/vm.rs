@@ -25,6 +25,8 @@ const TESTS: [&str; 4] = ["e2e_pods", "e2e_security", "e2e_docker", "e2e_shutdow
 const LIMIT: u32 = 1800;
 /// First line of every script that the machine runs.
 const BEGIN: &str = "cd WORKSPACE/tests && export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root\n";
+/// Script of both boots of the reboot.
+const REBOOT: &str = include_str!("vm/reboot.sh");
 
 /// Arguments of `cargo xtask vm`.
 #[derive(Debug, clap::Args)]
@@ -73,11 +75,14 @@ fn suite(image: &Image, test: &str, driver: &str) -> Result<bool> {
 
 /// Installs the agent as README.md says, reboots, and checks how the pods ended and that they run again.
 fn reboot(image: &Image) -> Result<bool> {
-    let script = include_str!("vm/reboot.sh");
     image.keep()?;
-    boot(image, script, true)?;
     // The emulator ends instead of rebooting, so boot again.
-    boot(image, script, true)
+    twice(|| boot(image, REBOOT, true))
+}
+
+/// Boots twice; the second time only if the first boot passed. Returns whether both did.
+fn twice(mut boot: impl FnMut() -> Result<bool>) -> Result<bool> {
+    Ok(boot()? && boot()?)
 }
 
 /// Boots, waits until the machine ends, and returns whether the script wrote status 0.
@@ -122,5 +127,26 @@ fn newest(test: &str) -> Result<std::path::PathBuf> {
     match newest {
         Some(entry) => Ok(entry.path()),
         None => bail!("there is no test {test:?}; tests/tests has their names"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{REBOOT, twice};
+
+    #[test]
+    fn both_boots_have_to_pass() {
+        for (verdicts, passed) in [([true, true], true), ([true, false], false), ([false, true], false)] {
+            let mut left = verdicts.into_iter();
+            let boot = || Ok(left.next().expect("two boots at most"));
+            assert_eq!(twice(boot).expect("it boots"), passed, "{verdicts:?}");
+            assert_eq!(left.count() == 0, verdicts[0], "a machine that was not installed boots again");
+        }
+    }
+
+    #[test]
+    fn the_first_boot_says_that_it_passed() {
+        let (first, _) = REBOOT.split_once("systemctl --no-block reboot").expect("it reboots");
+        assert!(first.ends_with("echo 0 > /vm/status\n    sync\n    "), "{first}");
     }
 }

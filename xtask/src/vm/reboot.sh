@@ -59,6 +59,7 @@ TOML
     systemctl enable --now containerd docker stanchion || fail "a service did not start"
     running
     stanchion get pods
+    echo 0 > /vm/status
     sync
     systemctl --no-block reboot
     exit
