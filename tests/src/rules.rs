@@ -1,7 +1,9 @@
 //! Rules (`docs/rules.md`), and the tests that prove them.
 //!
-//! - [`list`] reads the rules; [`items`] finds the functions of a source file; [`evidence`] finds the rules' tests.
+//! - [`list`] reads the rules; [`items`] finds the functions of a source file, and [`code`] what is code in them;
+//!   [`evidence`] finds the rules' tests.
 
+mod code;
 pub mod evidence;
 mod items;
 pub mod list;

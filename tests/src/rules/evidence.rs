@@ -125,12 +125,12 @@ fn named_to_a_macro<'a>(lines: &[&'a str]) -> BTreeSet<&'a str> {
     block.flat_map(|line| line.split(|char: char| char != '_' && !char.is_alphanumeric())).collect()
 }
 
-/// Returns whether a test uses an item, directly or through other items of the file.
+/// Returns whether the code of a test uses an item, directly or through other items of the file.
 fn uses(items: &[Item], test: &Item, item: &Item) -> bool {
     let mut seen = BTreeSet::new();
     let mut open = vec![test];
     while let Some(from) = open.pop() {
-        for other in items.iter().filter(|other| words(&from.text).any(|word| word == other.name)) {
+        for other in items.iter().filter(|other| words(&from.code).any(|word| word == other.name)) {
             if other.name == item.name {
                 return true;
             }
@@ -209,6 +209,11 @@ mod tests {
             "const ROWS: [u8; 1] = [\n    1, // {ID}\n];\nfn by() {{\n    ROWS\n}}\n#[test]\nfn it() {{\n    by();\n}}\n#[test]\nfn no() {{\n}}\n"
         );
         assert_eq!(tests_of("crates/a/tests/b.rs", &helped), (vec!["crates/a/tests/b.rs: it".to_owned()], 0));
+        let spoken = format!(
+            "// {ID}\nfn helper() {{\n}}\n#[test]\nfn it() {{\n    // Not the helper.\n    say(\"helper\");\n}}\n\
+             #[test]\nfn formats() {{\n    format!(\"{{helper}}\");\n}}\n"
+        );
+        assert_eq!(tests_of("crates/a/tests/b.rs", &spoken), (vec!["crates/a/tests/b.rs: formats".to_owned()], 0));
         let each = format!(
             "stanchion_tests::on_each_runtime! {{\n    it,\n}}\n/// {ID}\nfn it(on: Backend) {{\n}}\n/// {ID}\nfn lost() {{\n}}\n"
         );

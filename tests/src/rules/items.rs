@@ -1,11 +1,15 @@
 //! Functions and constants of a source file, found by the layout that rustfmt gives them.
 
+use super::code;
+
 /// Function or constant, with the comments and attributes above it.
 #[derive(Debug)]
 pub struct Item {
     pub name: String,
     /// Comments, attributes, head and body.
     pub text: String,
+    /// Text without comments and literals.
+    pub code: String,
     /// Whether an attribute makes it a test.
     pub is_test: bool,
 }
@@ -15,12 +19,12 @@ pub fn split<'a>(lines: &[&'a str]) -> (Vec<Item>, Vec<&'a str>) {
     let (mut items, mut rest, mut above) = (Vec::new(), Vec::new(), Vec::new());
     let mut lines = lines.iter().copied().peekable();
     while let Some(line) = lines.next() {
-        let code = line.trim_start();
-        if code.starts_with("#[") || (code.starts_with("//") && !code.starts_with("//!")) {
+        let head = line.trim_start();
+        if head.starts_with("#[") || (head.starts_with("//") && !head.starts_with("//!")) {
             above.push(line);
             continue;
         }
-        let Some((name, is_function)) = name(code) else {
+        let Some((name, is_function)) = name(head) else {
             rest.append(&mut above);
             rest.push(line);
             continue;
@@ -28,7 +32,7 @@ pub fn split<'a>(lines: &[&'a str]) -> (Vec<Item>, Vec<&'a str>) {
         let is_test = above.iter().any(|line| is_test(line));
         let mut text = std::mem::take(&mut above);
         text.push(line);
-        let indent = line.len() - code.len();
+        let indent = line.len() - head.len();
         // A constant or a function may consist of one line.
         if !(line.ends_with(';') || line.ends_with('}')) {
             for line in lines.by_ref() {
@@ -38,7 +42,8 @@ pub fn split<'a>(lines: &[&'a str]) -> (Vec<Item>, Vec<&'a str>) {
                 }
             }
         }
-        items.push(Item { name: name.to_owned(), text: text.join("\n"), is_test });
+        let text = text.join("\n");
+        items.push(Item { name: name.to_owned(), code: code::of(&text), text, is_test });
     }
     rest.append(&mut above);
     (items, rest)
