@@ -42,8 +42,8 @@ fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
     let (state, logs) = (&shared.config.state_dir, &shared.config.log_dir);
     let looks: Vec<_> = shared.homes.iter().map(|home| home.observer.latest()).collect();
     let mut wanted = HashMap::new();
-    for (key, remains) in looks.iter().flat_map(|look| &look.pods) {
-        for container in &remains.containers {
+    for (key, pod) in looks.iter().flat_map(|look| &look.pods) {
+        for container in &pod.containers {
             if let (Some(uid), Some(name)) = (uid(&container.labels), name(key, container)) {
                 wanted.insert(name, PodFiles::new(state, logs, key, &uid).log(&container.name, container.attempt));
             }

@@ -23,17 +23,17 @@ const TRIES: usize = 3;
 /// much less than waking for each.
 const TOGETHER: Duration = Duration::from_millis(200);
 
-/// News of a container.
+/// Result of a hook or a probe of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct LifecycleUpdate {
     pub container: ContainerId,
-    pub news: News,
+    pub outcome: Outcome,
 }
 
-/// Result of a hook or a probe.
+/// What a hook or a probe came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// Its `postStart` hook has ended; with the message if it failed.
+pub(crate) enum Outcome {
+    /// The `postStart` hook has ended; with the message if it failed.
     Hook(Result<(), String>),
     /// A probe has a new result.
     Probe(ProbeKind, bool),
@@ -48,7 +48,7 @@ pub(crate) struct Prober<R> {
     pub probe: Probe,
     pub subject: Subject,
     pub events: Arc<EventLog>,
-    pub tell: mpsc::Sender<Told>,
+    pub tell: mpsc::Sender<LifecycleUpdate>,
     /// Time of the first run.
     pub first: Instant,
     /// The result that is known already (R-PRB-2, R-RST-4).
@@ -83,10 +83,10 @@ impl<R: Runtime> Prober<R> {
                 continue;
             }
             known = Some(good);
-            let told = Told { container: self.container.clone(), news: News::Probe(self.kind, good) };
+            let update = LifecycleUpdate { container: self.container.clone(), outcome: Outcome::Probe(self.kind, good) };
             let is_last = self.kind == ProbeKind::Startup || (self.kind == ProbeKind::Liveness && !good);
             // The worker has gone, and so has the container.
-            if self.tell.send(told).await.is_err() || is_last {
+            if self.tell.send(update).await.is_err() || is_last {
                 return;
             }
         }

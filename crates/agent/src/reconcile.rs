@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::future::select_all;
 use stanchion_board::Subject;
-use stanchion_plan::observed::Remains;
+use stanchion_plan::observed::ObservedPod;
 use stanchion_plan::reason::Because;
 use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{Runtime, SandboxInfo, labels};
@@ -234,12 +234,12 @@ impl<R: Runtime> Reconciler<R> {
     /// one. A manifest that was edited while no agent ran has to fit, as any edit.
     fn is_placed(&self, pod: &Pod) -> bool {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
-        let mut remains = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
+        let mut observed = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
         let is_own = |sandbox: &SandboxInfo| {
             sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
         let is_put = |places: &Vec<files::Place>| places.iter().any(|place| place.revision == pod.revision.as_str());
-        self.places.get(&pod.key).is_some_and(is_put) || remains.any(|remains| remains.sandboxes.iter().any(is_own))
+        self.places.get(&pod.key).is_some_and(is_put) || observed.any(|it| it.sandboxes.iter().any(is_own))
     }
 
     /// Returns the pods that exist on the backends that are observed now.
@@ -253,13 +253,12 @@ impl<R: Runtime> Reconciler<R> {
         if self.owners.get(uid).is_some_and(|owner| owner != key) {
             return true;
         }
-        let of_another = |remains: &Remains| {
-            let labels =
-                remains.sandboxes.iter().map(|it| &it.labels).chain(remains.containers.iter().map(|it| &it.labels));
+        let of_another = |pod: &ObservedPod| {
+            let labels = pod.sandboxes.iter().map(|it| &it.labels).chain(pod.containers.iter().map(|it| &it.labels));
             labels.flat_map(|labels| labels.get(labels::POD_UID)).any(|known| known == uid.as_str())
         };
         let mut looks = self.shared.homes.iter().map(|home| home.observer.latest());
-        looks.any(|look| look.pods.iter().any(|(other, remains)| other != key && of_another(remains)))
+        looks.any(|look| look.pods.iter().any(|(other, pod)| other != key && of_another(pod)))
     }
 
     /// Records the UID of a pod that has a worker.
@@ -282,7 +281,7 @@ impl<R: Runtime> Reconciler<R> {
         if let Some(desired) = &desired {
             self.own(key, desired.pod.uid.clone());
         }
-        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, recorded);
+        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, &recorded);
         self.workers.insert(key.clone(), orders);
         let (ended, key) = (self.ended.0.clone(), key.clone());
         self.shared.supervisor.spawn(format!("pod {key}"), async move {
@@ -298,7 +297,7 @@ impl<R: Runtime> Reconciler<R> {
         let mut next = Some(first);
         while let Some(Request::Restart { pod, container }) = next {
             match self.workers.get(&pod) {
-                Some(orders) => orders.wishes.restart(container),
+                Some(orders) => orders.restarts.restart(container),
                 None => tracing::debug!(%pod, "a request came when the pod was gone"),
             }
             next = self.requests.try_recv().ok();

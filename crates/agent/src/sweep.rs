@@ -53,7 +53,7 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     let away: Vec<_> = looks.iter().filter(|(_, look)| !look.is_current()).map(|(name, _)| *name).collect();
     let wanted = desired.pods.values().map(|desired| desired.pod.uid.clone());
     // A backend that is away still has what it was last seen to have.
-    let sandboxes = looks.iter().flat_map(|(_, look)| look.pods.values()).flat_map(|remains| &remains.sandboxes);
+    let sandboxes = looks.iter().flat_map(|(_, look)| look.pods.values()).flat_map(|pod| &pod.sandboxes);
     let existing = sandboxes.filter_map(|sandbox| sandbox.labels.get(labels::POD_UID)).map(|uid| PodUid::new(uid));
     let existing: HashSet<_> = existing.collect();
     let claimed: HashSet<_> = wanted.chain(existing.iter().cloned()).collect();

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,7 +15,7 @@ use super::{
     life::Life,
 };
 use crate::{
-    observed::Remains,
+    observed::Observed,
     reason::Reason,
     time::{Stamp, after, until},
 };
@@ -156,12 +155,11 @@ impl Failure {
 }
 
 impl History {
-    /// Stores the `Instant` of every time that `seen` reports and that the agent itself noted in `own`. `instant_of`
+    /// Stores the `Instant` of every time that a runtime reports and that the agent itself noted in `own`. `instant_of`
     /// converts each when it is first seen. Forgets times that are not reported any more.
-    pub fn see(&mut self, own: &[Stamp], seen: &[(String, Arc<Remains>)], instant_of: impl Fn(Stamp) -> Instant) {
-        let remains = || seen.iter().map(|(_, remains)| remains);
-        let sandboxes = remains().flat_map(|remains| &remains.sandboxes).flat_map(moments_of_sandbox);
-        let containers = remains().flat_map(|remains| &remains.containers).chain(self.ends.values());
+    pub fn see(&mut self, own: &[Stamp], observed: &Observed, instant_of: impl Fn(Stamp) -> Instant) {
+        let sandboxes = observed.sandboxes().flat_map(moments_of_sandbox);
+        let containers = observed.containers().chain(self.ends.values());
         let told: HashSet<_> =
             sandboxes.chain(containers.flat_map(moments_of_container)).chain(own.iter().copied()).collect();
         self.moments.retain(|moment, _| told.contains(moment));

@@ -150,13 +150,13 @@ impl Plan {
 
 /// Plans to stop everything of the pod, within the time that is left (R-SHD-1).
 fn end(view: &View, history: &History, left: Duration) -> Plan {
-    for (backend, remains) in view.everywhere() {
-        let running = remains.containers.iter().filter(|container| is_running(container));
-        if let Some(Action::StopContainers { backend, mut stops }) = stop::all(backend, running, &remains.sandboxes) {
+    for (backend, pod) in view.observed.backends() {
+        let running = pod.containers.iter().filter(|container| is_running(container));
+        if let Some(Action::StopContainers { backend, mut stops }) = stop::all(backend, running, &pod.sandboxes) {
             stops.iter_mut().for_each(|stop| stop.grace = stop.grace.min(left));
             return Plan::act(Action::StopContainers { backend, stops });
         }
-        let mut sandboxes = remains.sandboxes.iter();
+        let mut sandboxes = pod.sandboxes.iter();
         if let Some(sandbox) = sandboxes.find(|it| it.state == SandboxState::Ready && !history.is_stopped(&it.id)) {
             return Plan::act(Action::StopSandbox { backend: backend.to_owned(), id: sandbox.id.clone() });
         }
@@ -166,15 +166,15 @@ fn end(view: &View, history: &History, left: Duration) -> Plan {
 
 /// Plans the pod's removal: stops containers gracefully, then removes everything.
 fn remove(view: &View) -> Plan {
-    for (backend, remains) in view.everywhere() {
-        let running = remains.containers.iter().filter(|container| is_running(container));
-        if let Some(stop) = stop::all(backend, running, &remains.sandboxes) {
+    for (backend, pod) in view.observed.backends() {
+        let running = pod.containers.iter().filter(|container| is_running(container));
+        if let Some(stop) = stop::all(backend, running, &pod.sandboxes) {
             return Plan::act(stop);
         }
-        if let Some(sandbox) = remains.sandboxes.first() {
+        if let Some(sandbox) = pod.sandboxes.first() {
             return Plan::act(Action::RemoveSandbox { backend: backend.to_owned(), id: sandbox.id.clone() });
         }
-        if let Some(container) = remains.containers.first() {
+        if let Some(container) = pod.containers.first() {
             return Plan::act(Action::RemoveContainer { backend: backend.to_owned(), id: container.id.clone() });
         }
     }
@@ -183,7 +183,7 @@ fn remove(view: &View) -> Plan {
 
 /// Plans the removal from other backends: a pod that moves is first stopped where it was (I1).
 fn leave_other_backends(view: &View) -> Option<Action> {
-    let elsewhere = View { home: view.home.clone(), remains: view.elsewhere() };
+    let elsewhere = View { home: view.home.clone(), observed: view.observed.elsewhere(&view.home) };
     match remove(&elsewhere).action? {
         Action::CleanUp => None,
         action => Some(action),
@@ -197,8 +197,7 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
         return true;
     }
     let has_begun = view.sandboxes().any(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready);
-    let mut elsewhere = view.everywhere().filter(|(backend, _)| *backend != view.home);
-    !has_begun && (has_other || elsewhere.any(|(_, remains)| remains.containers.iter().any(is_running)))
+    !has_begun && (has_other || view.observed.elsewhere(&view.home).containers().any(is_running))
 }
 
 /// Keeps the old revision running while the new one lacks images or objects (design: a change costs little downtime).
@@ -211,7 +210,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     let next_try = images.iter().filter_map(ImageState::next_try).min();
     let waiting = Plan::default().wake(next_try);
     let Some(Running { pod: running, backend, is_stopped }) = running else { return waiting };
-    let view = View { home: backend.to_owned(), remains: view.remains.clone() };
+    let view = View { home: backend.to_owned(), observed: view.observed.clone() };
     let stands = view.sandboxes().any(|sandbox| {
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
         is_current(sandbox, running) && (is_ready || view.is_alive(sandbox))
@@ -248,9 +247,9 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
         }
     }
 
-    if let Some(stray) = view.strays().next() {
-        let stop = stop::all(&home, std::iter::once(stray).filter(|stray| is_running(stray)), &[]);
-        return Plan::act(stop.unwrap_or_else(|| Action::RemoveContainer { backend: home, id: stray.id.clone() }));
+    if let Some(alone) = view.without_sandbox().next() {
+        let stop = stop::all(&home, std::iter::once(alone).filter(|alone| is_running(alone)), &[]);
+        return Plan::act(stop.unwrap_or_else(|| Action::RemoveContainer { backend: home, id: alone.id.clone() }));
     }
 
     if fate.is_over() {

@@ -21,7 +21,7 @@ use super::{
     view::View,
 };
 use crate::{
-    observed::Remains,
+    observed::ObservedPod,
     reason::Reason,
     time::{Stamp, later, until},
 };
@@ -93,8 +93,8 @@ fn stop_of(container: &ContainerInfo) -> Stop {
 }
 
 fn view(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> View {
-    let remains = Remains { sandboxes, containers };
-    View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] }
+    let pod = Arc::new(ObservedPod { sandboxes, containers });
+    View { home: "home".to_owned(), observed: [("home".to_owned(), pod)].into_iter().collect() }
 }
 
 fn of(container: &str) -> ImageFor {
@@ -120,7 +120,7 @@ fn moment(seconds: u64) -> Instant {
 /// Returns the history after the agent has seen the times in `view`.
 fn having_seen(view: &View, history: &History) -> History {
     let mut history = history.clone();
-    history.see(&[start().into()], &view.remains, instant_of);
+    history.see(&[start().into()], &view.observed, instant_of);
     history
 }
 
@@ -335,9 +335,9 @@ fn a_pod_is_stopped_elsewhere_before_it_runs_at_home() {
     let pod = pod("a:1");
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let mut view = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, running(), 0)]);
-    view.remains[0].0 = "old home".to_owned();
+    view.home = "new home".to_owned();
     let stop = next(Some(&pod), &view, &with_image(&pod), 0).action;
-    assert!(matches!(stop, Some(Action::StopContainers { ref backend, .. }) if backend == "old home"), "I1: {stop:?}");
+    assert!(matches!(stop, Some(Action::StopContainers { ref backend, .. }) if backend == "home"), "I1: {stop:?}");
 }
 
 // R-RSP-3, R-LOOP-8.

@@ -1,12 +1,10 @@
 //! Observed state of one pod, on all backends.
 
-use std::sync::Arc;
-
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, SandboxId, SandboxInfo};
 
 use super::{is_current, is_running};
-use crate::observed::Remains;
+use crate::observed::{Observed, ObservedPod};
 
 /// One pod in the latest observations.
 #[derive(Clone, Debug)]
@@ -14,7 +12,7 @@ pub struct View {
     /// Name of the pod's own backend, or of its fallback.
     pub home: String,
     /// Sandboxes and containers of the pod, by backend.
-    pub remains: Vec<(String, Arc<Remains>)>,
+    pub observed: Observed,
 }
 
 /// One instance of a container, with its sandbox.
@@ -27,30 +25,20 @@ pub struct Instance<'a> {
 }
 
 impl View {
-    /// Returns the sandboxes and containers on every backend.
-    pub fn everywhere(&self) -> impl Iterator<Item = (&str, &Remains)> {
-        self.remains.iter().map(|(backend, remains)| (backend.as_str(), &**remains))
-    }
-
-    /// Returns the sandboxes and containers on other backends than `home`.
-    pub fn elsewhere(&self) -> Vec<(String, Arc<Remains>)> {
-        self.remains.iter().filter(|(backend, _)| *backend != self.home).cloned().collect()
-    }
-
     /// Returns the sandboxes on `home`, oldest first.
     pub fn sandboxes(&self) -> impl DoubleEndedIterator<Item = &SandboxInfo> {
-        self.home().flat_map(|remains| &remains.sandboxes)
+        self.home().flat_map(|pod| &pod.sandboxes)
     }
 
     /// Returns the containers of a sandbox on `home`, oldest first.
     pub fn containers(&self, sandbox: &SandboxId) -> impl DoubleEndedIterator<Item = &ContainerInfo> {
-        self.home().flat_map(|remains| &remains.containers).filter(move |container| container.sandbox == *sandbox)
+        self.home().flat_map(|pod| &pod.containers).filter(move |container| container.sandbox == *sandbox)
     }
 
     /// Returns the containers on `home` whose sandbox is gone.
-    pub fn strays(&self) -> impl Iterator<Item = &ContainerInfo> {
-        let is_stray = |container: &&ContainerInfo| !self.sandboxes().any(|sandbox| sandbox.id == container.sandbox);
-        self.home().flat_map(|remains| &remains.containers).filter(is_stray)
+    pub fn without_sandbox(&self) -> impl Iterator<Item = &ContainerInfo> {
+        let is_alone = |container: &&ContainerInfo| !self.sandboxes().any(|sandbox| sandbox.id == container.sandbox);
+        self.home().flat_map(|pod| &pod.containers).filter(is_alone)
     }
 
     /// Returns whether a container runs in a sandbox.
@@ -75,7 +63,7 @@ impl View {
         self.instances(pod, name).pop()
     }
 
-    fn home(&self) -> impl DoubleEndedIterator<Item = &Remains> {
-        self.remains.iter().filter(|(backend, _)| *backend == self.home).map(|(_, remains)| &**remains)
+    fn home(&self) -> impl DoubleEndedIterator<Item = &ObservedPod> {
+        self.observed.backends().filter(|(backend, _)| *backend == self.home).map(|(_, pod)| pod)
     }
 }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use stanchion_plan::{observed::Remains, time::Stamp};
+use stanchion_plan::{observed::ObservedPod, time::Stamp};
 use stanchion_pod::PodKey;
 use stanchion_runtime::{ContainerId, Health, Inventory, labels};
 
@@ -26,7 +26,7 @@ pub struct Observation {
     /// Time since which observations succeed, or fail.
     pub since: Stamp,
     /// Sandboxes and containers, by pod.
-    pub pods: HashMap<PodKey, Arc<Remains>>,
+    pub pods: HashMap<PodKey, Arc<ObservedPod>>,
     /// Number of the latest full observation.
     look: u64,
     /// Pods that were observed alone since, each with the number of that observation.
@@ -57,7 +57,7 @@ impl Observation {
         for container in inventory.containers {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
-        let pods = pods.into_iter().map(|(key, remains)| (key, Arc::new(Remains::of(remains)))).collect();
+        let pods = pods.into_iter().map(|(key, pod)| (key, Arc::new(ObservedPod::of(pod)))).collect();
         Self { ticket, seen: true, pods, ..Self::none(since) }
     }
 
@@ -80,13 +80,13 @@ impl Observation {
         let is_there = !(inventory.sandboxes.is_empty() && inventory.containers.is_empty());
         let mut now = self.clone();
         now.single.insert(key.clone(), look);
-        now.put(key, is_there.then(|| Arc::new(Remains::of(inventory))));
+        now.put(key, is_there.then(|| Arc::new(ObservedPod::of(inventory))));
         Some(now)
     }
 
-    fn put(&mut self, key: &PodKey, remains: Option<Arc<Remains>>) {
-        match remains {
-            Some(remains) => self.pods.insert(key.clone(), remains),
+    fn put(&mut self, key: &PodKey, pod: Option<Arc<ObservedPod>>) {
+        match pod {
+            Some(pod) => self.pods.insert(key.clone(), pod),
             None => self.pods.remove(key),
         };
     }
@@ -98,8 +98,8 @@ impl Observation {
 
     /// Returns the pod that a container belongs to.
     pub(crate) fn pod_of(&self, container: &ContainerId) -> Option<&PodKey> {
-        let has = |remains: &Remains| remains.containers.iter().any(|it| it.id == *container);
-        self.pods.iter().find_map(|(key, remains)| has(remains).then_some(key))
+        let has = |pod: &ObservedPod| pod.containers.iter().any(|it| it.id == *container);
+        self.pods.iter().find_map(|(key, pod)| has(pod).then_some(key))
     }
 
     pub(crate) fn failed(&self, error: &str, is_absent: bool, ticket: u64, now: Stamp) -> Self {
@@ -146,7 +146,7 @@ mod tests {
 
     fn seen(observation: &Observation, name: &str) -> Vec<u32> {
         let key = PodKey { namespace: "default".to_owned(), name: name.to_owned() };
-        let of = |remains: &Arc<Remains>| remains.sandboxes.iter().map(|sandbox| sandbox.attempt).collect();
+        let of = |pod: &Arc<ObservedPod>| pod.sandboxes.iter().map(|sandbox| sandbox.attempt).collect();
         observation.pods.get(&key).map_or_else(Vec::new, of)
     }
 

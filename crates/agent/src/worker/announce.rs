@@ -2,13 +2,11 @@
 
 use std::{sync::Arc, time::Instant};
 
-use stanchion_board::Subject;
 use stanchion_plan::{
     fate::Fate,
     history::ImageState,
     image::{self, Need},
     is_current,
-    observed::Remains,
     reason::Reason,
     restart,
     status::EXPIRED,
@@ -17,22 +15,20 @@ use stanchion_plan::{
 use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
 
-use super::Worker;
-use crate::{clock::instant, desired::DesiredPod};
+use super::{Seen, Worker, pulls};
+use crate::clock::instant;
 
 impl<R: Runtime> Worker<R> {
     /// Emits one event each when a container waits for its restart (R-BCK-4) or for its image, and when the pod is past
     /// its `activeDeadlineSeconds` (R-ADL-1).
-    pub(super) fn announce(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
-        let Some(wanted) = desired else { return };
-        let Some(pod) = self.shown(desired, remains) else { return };
-        let view = View { home: self.backend(Some(&pod)), remains: remains.to_vec() };
+    pub(super) fn announce(&mut self, seen: &Seen, pod: Option<&Arc<Pod>>) {
+        let (Some(wanted), Some(pod)) = (&seen.desired, pod) else { return };
+        let view = View { home: self.location.backend(&self.context, Some(pod)), observed: seen.observed.clone() };
         let now = instant();
-        let fate = Fate::of(&pod, &view, &self.history, self.since(&pod), now);
-        let stands = |view: &View| view.sandboxes().any(|it| is_current(it, &pod) && it.state == SandboxState::Ready);
-        if fate == Fate::Expired && self.expired.as_ref() != Some(&pod.revision) && stands(&view) {
-            self.expired = Some(pod.revision.clone());
-            self.shared.events.normal(&Subject::pod(&self.key), "DeadlineExceeded", EXPIRED);
+        let fate = Fate::of(pod, &view, &self.history, self.presence.since(pod), now);
+        let stands = |view: &View| view.sandboxes().any(|it| is_current(it, pod) && it.state == SandboxState::Ready);
+        if fate == Fate::Expired && stands(&view) && self.presence.expire(&pod.revision) {
+            self.context.events().normal(&self.context.subject(), "DeadlineExceeded", EXPIRED);
         }
         if fate.is_over() {
             return;
@@ -42,16 +38,16 @@ impl<R: Runtime> Worker<R> {
             self.announce_image(&wanted.pod, &need, now);
         }
         for container in pod.all_containers() {
-            let newest = view.newest(&pod, &container.name);
+            let newest = view.newest(pod, &container.name);
             let waits = restart::crash_due(newest.as_ref(), &self.history).is_some_and(|due| due > now);
             let Some(info) = newest.as_ref().map(|it| it.container).filter(|_| waits) else { continue };
-            if restart::wants_start(&pod, container, newest.as_ref(), &self.history) && self.history.wait(&info.id) {
-                let (name, key) = (&container.name, &self.key);
+            if restart::wants_start(pod, container, newest.as_ref(), &self.history) && self.history.wait(&info.id) {
+                let (name, key) = (&container.name, &self.context.key);
                 let message = format!(
                     "Back-off restarting failed container {name} in pod {}_{}({})",
                     key.name, key.namespace, pod.uid
                 );
-                self.shared.events.warning(&self.subject(Some(&pod), name), "BackOff", message);
+                self.context.events().warning(&self.context.container(Some(pod), name), "BackOff", message);
             }
         }
     }
@@ -65,11 +61,11 @@ impl<R: Runtime> Worker<R> {
         if !self.history.wait_for_image(&pod.revision, &need.of, &failure) {
             return;
         }
-        let (subject, users) = self.subjects_of_image(pod, &need.of);
+        let (subject, users) = pulls::subjects(&self.context, pod, &need.of);
         let message = format!("Back-off pulling image \"{}\"", need.image);
-        self.shared.events.normal(&subject, "BackOff", message);
+        self.context.events().normal(&subject, "BackOff", message);
         for user in users {
-            self.shared.events.warning(&user, "Failed", "Error: ImagePullBackOff");
+            self.context.events().warning(&user, "Failed", "Error: ImagePullBackOff");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use stanchion_board::Subject;
 use stanchion_plan::{
     Action, Run,
     history::{Attempt, Failure, ImageState, Unstarted},
@@ -17,30 +16,15 @@ use stanchion_runtime::{
     SandboxId, Version, signal,
 };
 
-use super::{Hold, RETRY, Running, Worker, container, images, recall, security};
+use super::{Hold, RETRY, Worker, container, failed::Failed, prepare, pulls, recall, security};
 use crate::{
     blocking::blocking,
     clock::instant,
     desired::DesiredPod,
-    files::{self, PodFiles},
+    files,
     id_ranges::IdRanges,
     reference,
 };
-
-/// A failed step: the error, and its reason in the container status.
-pub(super) struct Failed {
-    pub reason: Reason,
-    pub error: Error,
-    /// The container that was created and could not be started.
-    pub made: Option<ContainerId>,
-}
-
-impl Failed {
-    /// Makes a failure that counts no container as ended.
-    pub fn new(reason: Reason, error: Error) -> Self {
-        Self { reason, error, made: None }
-    }
-}
 
 impl<R: Runtime> Worker<R> {
     /// Performs one step. Records a failure with the time of the next try.
@@ -55,12 +39,12 @@ impl<R: Runtime> Worker<R> {
                 self.start_created(desired, &revision, &container, id).await;
             }
             Action::StopContainers { backend, stops } => {
-                self.note_stop(desired).await;
+                self.recall.note_stop(&self.context, desired, self.presence.uids()).await;
                 let stopped = self.stop_containers(&backend, stops, desired).await;
                 self.held("stop its containers", stopped);
             }
             Action::StopSandbox { backend, id } => {
-                let stopped = match self.runtime(&backend) {
+                let stopped = match self.context.runtime(&backend) {
                     Ok(runtime) => runtime.stop_sandbox(id.clone()).await,
                     Err(error) => Err(error),
                 };
@@ -75,9 +59,9 @@ impl<R: Runtime> Worker<R> {
             }
             Action::RemoveContainer { backend, id } => {
                 if let Some(info) = self.container(&id) {
-                    self.remember(&info);
+                    self.count_attempt(&info);
                 }
-                let removed = match self.runtime(&backend) {
+                let removed = match self.context.runtime(&backend) {
                     Ok(runtime) => runtime.remove_container(id).await,
                     Err(error) => Err(error),
                 };
@@ -87,7 +71,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Remembers the attempt number and back-off of a container that is about to be removed.
-    fn remember(&mut self, info: &ContainerInfo) {
+    fn count_attempt(&mut self, info: &ContainerInfo) {
         if self.history.attempt(&info.name).is_none_or(|latest| latest.attempt <= info.attempt) {
             let backoff = restart::next_backoff(Some(info), &self.history);
             self.history.set_attempt(&info.name, Attempt { attempt: info.attempt, backoff });
@@ -97,9 +81,9 @@ impl<R: Runtime> Worker<R> {
     /// Removes the pod's files. Returns whether that succeeded.
     pub(super) async fn clean_up(&mut self) -> bool {
         let mut removed = Ok(());
-        for uid in std::mem::take(&mut self.uids) {
+        for uid in self.presence.take_uids() {
             if let Err(error) = self.remove_files(&uid).await {
-                self.uids.insert(uid);
+                self.presence.add(std::iter::once(uid));
                 removed = Err(error);
             }
         }
@@ -116,35 +100,34 @@ impl<R: Runtime> Worker<R> {
         started_at: Stamp,
     ) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
-        let runtime = match self.runtime(&home) {
+        let runtime = match self.context.runtime(&home) {
             Ok(runtime) => runtime,
             Err(error) => return self.held("create its sandbox", Err(error)),
         };
         // The record comes before the sandbox: no agent may find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
-            && let Err(error) = self.keep_record(desired, &home).await
+            && let Err(error) = recall::keep_record(&self.context, &desired.pod, &home, self.location.instead_of(&desired.pod, &home)).await
         {
             let message = format!(
                 "Cannot record the pod's manifest; the agent may not recognize the pod after a restart: {}",
                 error.chain()
             );
-            self.shared.events.warning(&Subject::pod(&self.key), "FailedToKeep", message);
+            self.context.warn("FailedToKeep", message);
         }
         // The volumes come before the sandbox, as with a kubelet: a pod without its volumes holds no address (R-VOL-1).
-        if let Err(Failed { reason, error, .. }) = self.prepare_volumes(&pod, desired).await {
+        if let Err(Failed { reason, error, .. }) = prepare::prepare_volumes(&self.context, &pod, desired).await {
             let message = error.chain();
-            self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message);
+            self.context.warn("FailedMount", &*message);
             let (last, now) = (self.history.sandbox_failure(), instant());
             let failure = Failure::after(last, reason, message, error.kind(), None, now);
             return self.history.set_sandbox(Some(failure));
         }
-        self.placement.put_on(&home);
-        let remains = self.remains();
-        if remains.iter().flat_map(|(_, remains)| &remains.sandboxes).any(|it| is_current(it, &pod)) {
+        self.location.put_on(&home);
+        if self.observed().sandboxes().any(|it| is_current(it, &pod)) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
-            self.shared.events.normal(&Subject::pod(&self.key), "SandboxChanged", message);
+            self.context.events().normal(&self.context.subject(), "SandboxChanged", message);
         }
-        let permit = self.permit(&home).await;
+        let permit = self.context.permit(&home).await;
         let create = async {
             let hostname = files::host_name(&pod).map_err(|why| Error::new(ErrorKind::Invalid, why))?;
             let users = self.users(&*runtime, &pod).await?;
@@ -154,14 +137,14 @@ impl<R: Runtime> Worker<R> {
                 started_at,
                 hostname,
                 users,
-                self.shared.machine(),
-                &self.shared.config,
+                self.context.shared.machine(),
+                &self.context.shared.config,
             );
             runtime.create_sandbox(config).await
         };
         let created = tokio::select! {
             created = create => created,
-            () = self.until_away(&home) => Err(Error::new(ErrorKind::Unavailable, "the backend does not answer")),
+            () = self.context.until_away(&home) => Err(Error::new(ErrorKind::Unavailable, "the backend does not answer")),
         };
         drop(permit);
         match created {
@@ -171,14 +154,14 @@ impl<R: Runtime> Worker<R> {
                 // If an earlier try made the sandbox but its answer was lost, the next observation shows it; otherwise
                 // the agent tries again.
                 if error.kind() != ErrorKind::AlreadyExists {
-                    self.shared.events.warning(&Subject::pod(&self.key), "FailedCreatePodSandBox", &message);
+                    self.context.warn("FailedCreatePodSandBox", &*message);
                 }
                 let (last, now) = (self.history.sandbox_failure(), instant());
                 let failure = Failure::after(last, Reason::NoSandbox, message, error.kind(), error.retry_delay(), now);
                 self.history.set_sandbox(Some(failure));
             }
         }
-        self.running = Some(Running { pod, backend: home, is_stopped: false });
+        self.recall.begin(&pod, &home);
     }
 
     /// Returns the UID/GID range of a pod with `hostUsers: false`; fails if the backend has no user namespaces
@@ -199,36 +182,33 @@ impl<R: Runtime> Worker<R> {
             Error::new(ErrorKind::Other, "hostUsers: false").caused_by(error)
         };
         IdRanges::check(pod).map_err(|error| failed(&error))?;
-        let (shared, uid) = (Arc::clone(&self.shared), pod.uid.clone());
+        let (shared, uid) = (Arc::clone(&self.context.shared), pod.uid.clone());
         blocking(move || shared.id_ranges.of(&uid)).await.map(Some).map_err(|error| failed(&error))
     }
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
         let Some((pod, home)) = self.revision(desired, &run.revision) else { return };
         let Some(container) = pod.container(&run.container) else { return };
-        let addresses = self
-            .remains()
-            .iter()
-            .flat_map(|(_, remains)| &remains.sandboxes)
-            .find_map(|sandbox| (sandbox.id == run.sandbox).then(|| sandbox.addresses.clone()));
-        let subject = self.subject(Some(&pod), &container.name);
+        let observed = self.observed();
+        let addresses = observed.sandboxes().find_map(|it| (it.id == run.sandbox).then(|| it.addresses.clone()));
+        let subject = self.context.container(Some(&pod), &container.name);
         if !self.history.take_pulled(&pod.revision, &container.name) {
-            self.shared.events.normal(&subject, "Pulled", images::present(&container.image));
+            self.context.events().normal(&subject, "Pulled", pulls::present(&container.image));
         }
         match self.start(&home, &pod, container, run, addresses.unwrap_or_default(), desired).await {
             Ok(()) => {
-                self.shared.events.normal(&subject, "Created", "Container created");
-                self.shared.events.normal(&subject, "Started", "Container started");
+                self.context.events().normal(&subject, "Created", "Container created");
+                self.context.events().normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
             Err(Failed { reason, error, made: Some(id) }) => {
-                self.shared.events.normal(&subject, "Created", "Container created");
+                self.context.events().normal(&subject, "Created", "Container created");
                 self.cannot_start(&pod, container, id, reason, &error);
             }
             Err(Failed { reason, error, made: None }) if error.kind() == ErrorKind::NotFound => {
                 // An image was removed after it was seen: the agent fetches it again.
                 for need in image::needs(&pod, container) {
-                    if let Some(home) = self.shared.home(&home) {
+                    if let Some(home) = self.context.shared.home(&home) {
                         home.images.forget(&reference::full(need.image));
                     }
                     self.history.set_image(&pod.revision, need.of, ImageState::Unknown);
@@ -242,17 +222,17 @@ impl<R: Runtime> Worker<R> {
     async fn start_created(&mut self, desired: Option<&DesiredPod>, revision: &Revision, name: &str, id: ContainerId) {
         let Some((pod, home)) = self.revision(desired, revision) else { return };
         let Some(container) = pod.container(name) else { return };
-        let started = match self.runtime(&home) {
+        let started = match self.context.runtime(&home) {
             Ok(runtime) => {
-                let _permit = self.permit(&home).await;
+                let _permit = self.context.permit(&home).await;
                 self.launch(&home, &runtime, id).await
             }
             Err(error) => Err(Failed::new(Reason::RunContainerError, error)),
         };
         match started {
             Ok(()) => {
-                let subject = self.subject(Some(&pod), &container.name);
-                self.shared.events.normal(&subject, "Started", "Container started");
+                let subject = self.context.container(Some(&pod), &container.name);
+                self.context.events().normal(&subject, "Started", "Container started");
                 self.history.set_start(&container.name, None);
             }
             Err(Failed { reason, error, made: Some(id) }) => self.cannot_start(&pod, container, id, reason, &error),
@@ -263,20 +243,20 @@ impl<R: Runtime> Worker<R> {
     /// Records that a created container cannot be started: it counts as one that has ended, with back-off.
     fn cannot_start(&mut self, pod: &Pod, container: &Container, id: ContainerId, reason: Reason, error: &Error) {
         let message = error.chain();
-        let subject = self.subject(Some(pod), &container.name);
-        self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
+        let subject = self.context.container(Some(pod), &container.name);
+        self.context.events().warning(&subject, "Failed", format!("Error: {message}"));
         self.history.set_start(&container.name, Some(Failure::shown(reason, message.clone(), instant())));
-        self.history.set_unstarted(id, Unstarted { message, at: self.shared.clock.now() });
+        self.history.set_unstarted(id, Unstarted { message, at: self.context.shared.clock.now() });
     }
 
     /// Records a failure to start. The wait before the next try is that of an error of `kind`.
     fn start_failed(&mut self, pod: &Pod, container: &Container, reason: Reason, error: &Error, kind: ErrorKind) {
         let message = error.chain();
         match reason {
-            Reason::NotMounted => self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", &message),
+            Reason::NotMounted => self.context.warn("FailedMount", &*message),
             _ => {
-                let subject = self.subject(Some(pod), &container.name);
-                self.shared.events.warning(&subject, "Failed", format!("Error: {message}"));
+                let subject = self.context.container(Some(pod), &container.name);
+                self.context.events().warning(&subject, "Failed", format!("Error: {message}"));
             }
         }
         let (last, now) = (self.history.start_failure(&container.name), instant());
@@ -294,12 +274,12 @@ impl<R: Runtime> Worker<R> {
         desired: Option<&DesiredPod>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed::new(reason, error);
-        let runtime = self.runtime(home).map_err(failed(Reason::CreateContainerError))?;
+        let runtime = self.context.runtime(home).map_err(failed(Reason::CreateContainerError))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
         let image = checked.map_err(failed(Reason::CreateContainerConfigError))?;
-        let config = self.configure(pod, container, run, addresses, desired).await?;
+        let config = prepare::configure(&self.context, pod, container, run, addresses, desired).await?;
         check_image_mounts(&*runtime, container, &config).await.map_err(failed(Reason::CreateContainerError))?;
-        let _permit = self.permit(home).await;
+        let _permit = self.context.permit(home).await;
         let check = async {
             // Only the first instance is checked: a restart hardly changes the image.
             if run.attempt == 0 {
@@ -330,7 +310,7 @@ impl<R: Runtime> Worker<R> {
             "Image {:?} has the STOPSIGNAL {name:?}, which is no signal: the container is stopped by SIGTERM",
             container.image
         );
-        self.shared.events.warning(&self.subject(Some(pod), &container.name), "UnknownStopSignal", message);
+        self.context.events().warning(&self.context.container(Some(pod), &container.name), "UnknownStopSignal", message);
     }
 
     /// Starts a created container. One that cannot be started is kept, because it counts as an instance. It may run
@@ -339,7 +319,7 @@ impl<R: Runtime> Worker<R> {
         let Err(error) = runtime.start_container(id.clone()).await else { return Ok(()) };
         let mut made = None;
         if !is_unknown(error.kind()) {
-            self.look(home).await;
+            self.context.look(home).await;
             match self.container(&id).map(|found| found.state) {
                 Some(ContainerState::Running { .. }) => return Ok(()),
                 Some(ContainerState::Created) => made = Some(id),
@@ -355,10 +335,10 @@ impl<R: Runtime> Worker<R> {
         id: SandboxId,
         desired: Option<&DesiredPod>,
     ) -> Result<(), Error> {
-        let (uid, remains) = (self.last_of(&id), self.remains());
-        self.runtime(backend)?.remove_sandbox(id.clone()).await?;
+        let (uid, observed) = (self.last_of(&id), self.observed());
+        self.context.runtime(backend)?.remove_sandbox(id.clone()).await?;
         self.history.forget_sandbox(&id);
-        let gone = remains.iter().flat_map(|(_, remains)| &remains.containers).filter(|it| it.sandbox == id);
+        let gone = observed.containers().filter(|it| it.sandbox == id);
         gone.for_each(|container| self.history.set_end(container));
         match uid {
             Some(uid) if desired.is_some_and(|desired| desired.pod.uid != uid) => self.remove_files(&uid).await,
@@ -368,17 +348,17 @@ impl<R: Runtime> Worker<R> {
 
     /// Returns the UID of a sandbox, if no other sandbox has the same.
     fn last_of(&self, id: &SandboxId) -> Option<PodUid> {
-        let remains = self.remains();
-        let sandboxes = || remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
+        let observed = self.observed();
+        let sandboxes = || observed.sandboxes();
         let uid = sandboxes().find(|sandbox| sandbox.id == *id).and_then(|sandbox| recall::uid(&sandbox.labels))?;
         let has_others = sandboxes().any(|other| other.id != *id && recall::uid(&other.labels).as_ref() == Some(&uid));
         (!has_others).then_some(uid)
     }
 
     async fn remove_files(&self, uid: &PodUid) -> Result<(), Error> {
-        let files = self.files(uid.clone());
+        let files = self.context.files(uid.clone());
         let failed = |error: &(dyn std::error::Error + 'static)| {
-            Error::new(ErrorKind::Other, format!("removing the files of pod {} (uid {uid})", self.key)).caused_by(error)
+            Error::new(ErrorKind::Other, format!("removing the files of pod {} (uid {uid})", self.context.key)).caused_by(error)
         };
         files::remove(files).await.map_err(|error| failed(&error))
     }
@@ -389,22 +369,11 @@ impl<R: Runtime> Worker<R> {
             Ok(()) => self.hold = Hold::default(),
             Err(error) => {
                 let message = format!("Failed to {tried}: {}", error.chain());
-                self.shared.events.warning(&Subject::pod(&self.key), "FailedSync", &message);
+                self.context.warn("FailedSync", message);
                 let delay = (self.hold.delay * 2).clamp(RETRY.0, RETRY.1);
                 self.hold = Hold { until: Some(after(instant(), delay)), delay };
             }
         }
-    }
-
-    pub(super) fn files(&self, uid: PodUid) -> PodFiles {
-        PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
-    }
-
-    /// Returns a container of the pod from the latest observation.
-    pub(super) fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
-        let remains = self.remains();
-        let mut containers = remains.iter().flat_map(|(_, remains)| &remains.containers);
-        containers.find(|container| container.id == *id).cloned()
     }
 }
 

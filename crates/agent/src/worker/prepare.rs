@@ -10,18 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stanchion_board::Subject;
-use stanchion_plan::{Run, observed::Remains, reason::Reason, time::after};
+use stanchion_plan::{Run, reason::Reason, time::after};
 use stanchion_pod::{Capacity, Container, Objects, Pod, Volume};
 use stanchion_runtime::{ContainerConfig, EnvVar, Error, ErrorKind, Mount, Runtime};
 
-use super::{Worker, container, mounts, perform::Failed, security};
+use super::{context::Context, container, failed::Failed, mounts, security};
 use crate::{
     blocking::blocking,
     clock::instant,
     desired::DesiredPod,
     env::{EnvError, Environment, Inputs},
     files::{self, PodFiles, Site, VolumeError},
+    shared::Shared,
 };
 
 /// Parts of a container's configuration that come from the prepared volumes, files and environment.
@@ -39,7 +39,7 @@ const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
 /// The pod and objects that its volumes were last refreshed for.
 #[derive(Debug)]
-pub(super) struct Followed {
+struct Followed {
     pod: Arc<Pod>,
     objects: Arc<Objects>,
     /// Time of the next try, if the refresh failed and a retry can help.
@@ -60,87 +60,97 @@ pub(super) struct Material {
     has_se_linux: bool,
 }
 
-impl<R: Runtime> Worker<R> {
-    /// Prepares the pod's volumes (R-VOL-1). Keeps existing ones, unless the pod was evicted.
-    pub(super) async fn prepare_volumes(&self, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Result<(), Failed> {
-        let material = self.material(pod, desired);
-        blocking(move || {
-            material.files.end_eviction().map_err(|error| {
-                let message = "emptying the volumes of an evicted pod";
-                Failed::new(Reason::NotMounted, Error::new(ErrorKind::Unavailable, message).caused_by(&error))
-            })?;
-            material.measured().volumes(true).map(drop)
-        })
-        .await
-    }
+/// Prepares the pod's volumes (R-VOL-1). Keeps existing ones, unless the pod was evicted.
+pub(super) async fn prepare_volumes<R: Runtime>(
+    context: &Context<R>,
+    pod: &Arc<Pod>,
+    desired: Option<&DesiredPod>,
+) -> Result<(), Failed> {
+    let material = Material::of(context, pod, desired);
+    blocking(move || {
+        material.files.end_eviction().map_err(|error| {
+            let message = "emptying the volumes of an evicted pod";
+            Failed::new(Reason::NotMounted, Error::new(ErrorKind::Unavailable, message).caused_by(&error))
+        })?;
+        material.measured().volumes(true).map(drop)
+    })
+    .await
+}
 
-    /// Prepares everything that a container's configuration names, and returns the configuration.
-    pub(super) async fn configure(
-        &self,
-        pod: &Arc<Pod>,
-        container: &Container,
-        run: &Run,
-        addresses: Vec<IpAddr>,
-        desired: Option<&DesiredPod>,
-    ) -> Result<ContainerConfig, Failed> {
-        let material = self.material(pod, desired);
-        let log_path = material.files.log(&container.name, run.attempt);
-        let (own, attempt) = (container.clone(), run.attempt);
-        let prepared = blocking(move || material.measured().prepare(&own, attempt, &addresses)).await?;
-        for warning in &prepared.warnings {
-            self.shared.events.warning(&Subject::pod(&self.key), "DNSConfigForming", warning);
-        }
-        let machine = self.shared.machine();
-        let config = &self.shared.config;
-        let start = container::Start { run, prepared, log_path, machine, config };
-        Ok(container::container(pod, container, start))
+/// Prepares everything that a container's configuration names, and returns the configuration.
+pub(super) async fn configure<R: Runtime>(
+    context: &Context<R>,
+    pod: &Arc<Pod>,
+    container: &Container,
+    run: &Run,
+    addresses: Vec<IpAddr>,
+    desired: Option<&DesiredPod>,
+) -> Result<ContainerConfig, Failed> {
+    let material = Material::of(context, pod, desired);
+    let log_path = material.files.log(&container.name, run.attempt);
+    let (own, attempt) = (container.clone(), run.attempt);
+    let prepared = blocking(move || material.measured().prepare(&own, attempt, &addresses)).await?;
+    for warning in &prepared.warnings {
+        context.warn("DNSConfigForming", warning);
     }
+    let machine = context.shared.machine();
+    let start = container::Start { run, prepared, log_path, machine, config: &context.shared.config };
+    Ok(container::container(pod, container, start))
+}
 
-    /// Refreshes the running pod's volumes when their ConfigMaps or Secrets change, or the pod's own labels and
-    /// annotations (R-VOL-8). Returns when to try again after a failure.
-    pub(super) async fn follow(
+/// The volumes of the running pod that are made of ConfigMaps, Secrets and the pod's own labels.
+#[derive(Debug, Default)]
+pub(super) struct Projections {
+    last: Option<Followed>,
+}
+
+impl Projections {
+    /// Refreshes the volumes of the pod that has a sandbox when what they are made of changes (R-VOL-8). Returns when to
+    /// try again after a failure.
+    pub async fn step<R: Runtime>(
         &mut self,
+        context: &Context<R>,
+        pod: Option<&Arc<Pod>>,
         desired: Option<&DesiredPod>,
-        remains: &[(String, Arc<Remains>)],
     ) -> Option<Instant> {
         let desired = desired?;
         let is_projected = |volume: &Volume| matches!(volume, Volume::Projected(_));
-        let pod = self.standing(desired, remains).filter(|pod| pod.volumes.values().any(is_projected))?;
+        let pod = pod.filter(|pod| pod.volumes.values().any(is_projected))?;
         let now = instant();
-        let is_followed =
-            |last: &Followed| Arc::ptr_eq(&last.pod, &pod) && Arc::ptr_eq(&last.objects, &desired.objects);
-        if let Some(last) = self.followed.as_ref().filter(|last| is_followed(last))
+        let is_followed = |last: &Followed| Arc::ptr_eq(&last.pod, pod) && Arc::ptr_eq(&last.objects, &desired.objects);
+        if let Some(last) = self.last.as_ref().filter(|last| is_followed(last))
             && last.again.is_none_or(|again| again > now)
         {
             return last.again;
         }
-        let material = self.material(&pod, Some(desired));
+        let material = Material::of(context, pod, Some(desired));
         let failed = blocking(move || material.measured().follow()).await;
         for Failed { error, .. } in &failed {
-            self.shared.events.warning(&Subject::pod(&self.key), "FailedMount", error.chain());
+            context.warn("FailedMount", error.chain());
         }
         // A missing object needs no retry: its arrival changes `objects`.
         let is_passing = failed.iter().any(|failed| failed.error.kind() == ErrorKind::Unavailable);
         let again = is_passing.then(|| after(now, FOLLOW_AGAIN));
-        self.followed = Some(Followed { pod, objects: Arc::clone(&desired.objects), again });
+        self.last = Some(Followed { pod: Arc::clone(pod), objects: Arc::clone(&desired.objects), again });
         again
-    }
-
-    fn material(&self, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Material {
-        Material {
-            pod: Arc::clone(pod),
-            objects: desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default(),
-            files: self.files(pod.uid.clone()),
-            capacity: self.shared.capacity,
-            disk: self.shared.config.state_dir.clone(),
-            node_addresses: self.shared.node_addresses.borrow().clone(),
-            resolv_conf: self.shared.config.resolv_conf.clone(),
-            has_se_linux: self.shared.admission.se_linux,
-        }
     }
 }
 
 impl Material {
+    fn of<R: Runtime>(context: &Context<R>, pod: &Arc<Pod>, desired: Option<&DesiredPod>) -> Self {
+        let Shared { config, capacity, node_addresses, admission, .. } = &*context.shared;
+        Self {
+            pod: Arc::clone(pod),
+            objects: desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default(),
+            files: context.files(pod.uid.clone()),
+            capacity: *capacity,
+            disk: config.state_dir.clone(),
+            node_addresses: node_addresses.borrow().clone(),
+            resolv_conf: config.resolv_conf.clone(),
+            has_se_linux: admission.se_linux,
+        }
+    }
+
     /// Adds the size of the disk, which only a system call tells.
     fn measured(mut self) -> Self {
         self.capacity.ephemeral_storage = files::disk_size(&self.disk).unwrap_or(0);

@@ -1,43 +1,73 @@
-//! Recorded manifests of pods that an earlier agent started: the present manifest may differ.
+//! The revision of a pod that runs, and the manifests of pods that an earlier agent started: the present manifest may
+//! differ.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use stanchion_plan::{history::Attempt, observed::Remains};
+use stanchion_plan::{
+    self as plan,
+    history::{Attempt, History},
+    is_current,
+    observed::Observed,
+};
 use stanchion_pod::{Pod, PodUid, Revision, k8s_openapi::api::core::v1 as wire};
-use stanchion_runtime::{Error, ErrorKind, Runtime, SandboxState, labels};
+use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 
-use super::{Running, Worker};
+use super::{Seen, context::Context};
 use crate::{
     blocking::blocking,
     desired::DesiredPod,
     files::{self, PodFiles, Record},
 };
 
-impl<R: Runtime> Worker<R> {
+/// The manifests that the worker knows besides the wanted one.
+#[derive(Debug, Default)]
+pub(super) struct Recall {
+    /// The running revision, if its manifest is known.
+    running: Option<Running>,
+    /// Manifest that an earlier agent recorded for a pod that exists and that no source wants.
+    left: Option<Arc<Pod>>,
+    /// `true` once the pod that an earlier agent started has been looked up.
+    is_done: bool,
+    /// The revision whose container attempt numbers have been looked up.
+    counted: Option<Revision>,
+}
+
+/// A revision and the backend that it was put on.
+#[derive(Debug)]
+struct Running {
+    pod: Arc<Pod>,
+    backend: String,
+    /// `true` once it was stopped so that another revision can replace it.
+    is_stopped: bool,
+}
+
+impl Recall {
     /// Looks up the running pod's manifest, once, to keep the pod running while the newest manifest cannot take effect.
-    pub(super) async fn recall(&mut self, desired: Option<&DesiredPod>, remains: &[(String, Arc<Remains>)]) {
+    /// `last` is what the pod was last.
+    pub async fn step<R: Runtime>(&mut self, context: &Context<R>, seen: &Seen, last: Option<&DesiredPod>) {
+        let Seen { desired, observed } = seen;
         let Some(desired) = desired else {
             // A pod to remove is not started again while a new pod of the same name waits for its image.
             self.running = None;
-            if !self.is_recalled
-                && self.last.is_none()
-                && let Some((_, uid, revision)) = standing(remains)
+            if !self.is_done
+                && last.is_none()
+                && let Some((_, uid, revision)) = newest(observed)
             {
-                let recorded = self.recorded(uid).await.filter(|(pod, _)| pod.revision == revision);
+                let recorded = recorded(context, uid).await.filter(|(pod, _)| pod.revision == revision);
                 self.left = recorded.map(|(pod, _)| Arc::new(pod));
             }
-            self.is_recalled = true;
+            self.is_done = true;
             return;
         };
-        if self.is_recalled || self.running.is_some() {
+        if self.is_done || self.running.is_some() {
             return;
         }
-        let Some((backend, uid, revision)) = standing(remains) else { return };
-        self.is_recalled = true;
+        let Some((backend, uid, revision)) = newest(observed) else { return };
+        self.is_done = true;
         if desired.pod.revision == revision {
             return;
         }
-        let recorded = self.recorded(uid).await.filter(|(pod, _)| pod.revision == revision);
+        let recorded = recorded(context, uid).await.filter(|(pod, _)| pod.revision == revision);
         self.running =
             recorded.map(|(pod, is_stopped)| Running { pod: Arc::new(pod), backend: backend.to_owned(), is_stopped });
         if self.running.is_none() {
@@ -49,69 +79,114 @@ impl<R: Runtime> Worker<R> {
 
     /// Looks up, once for each revision, the attempt numbers of containers that the runtime may have forgotten
     /// (R-SYNC-13).
-    pub(super) async fn recall_attempts(&mut self, desired: Option<&DesiredPod>) {
+    pub async fn count<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+        desired: Option<&DesiredPod>,
+        history: &mut History,
+    ) {
         let Some(pod) = desired.map(|desired| &desired.pod) else { return };
         if self.counted.as_ref() == Some(&pod.revision) {
             return;
         }
         self.counted = Some(pod.revision.clone());
-        let (files, wanted) = (self.files(pod.uid.clone()), Arc::clone(pod));
+        let (files, wanted) = (context.files(pod.uid.clone()), Arc::clone(pod));
         let latest = blocking(move || {
             let of = |name: &String| Some((name.clone(), files.latest(name).ok()??));
             wanted.all_containers().filter_map(|container| of(&container.name)).collect::<Vec<_>>()
         });
-        self.history.forget_attempts();
+        history.forget_attempts();
         for (name, attempt) in latest.await {
-            self.history.set_attempt(&name, Attempt { attempt, ..Attempt::default() });
+            history.set_attempt(&name, Attempt { attempt, ..Attempt::default() });
         }
+    }
+
+    /// Notes the wanted revision as the running one once it has a sandbox.
+    pub fn note(&mut self, desired: &DesiredPod, observed: &Observed) {
+        let has_it = |(_, there): &(&str, &plan::observed::ObservedPod)| {
+            there.sandboxes.iter().any(|sandbox| is_current(sandbox, &desired.pod))
+        };
+        if let Some((backend, _)) = observed.backends().find(has_it) {
+            self.begin(&desired.pod, backend);
+        }
+    }
+
+    /// Notes that a revision runs on a backend from now on.
+    pub fn begin(&mut self, pod: &Arc<Pod>, backend: &str) {
+        self.running = Some(Running { pod: Arc::clone(pod), backend: backend.to_owned(), is_stopped: false });
+    }
+
+    /// Forgets what ran on a backend that is given up: nothing of the pod runs there any more.
+    pub fn forget_on(&mut self, backend: &str) {
+        self.running = self.running.take().filter(|running| running.backend != backend);
+    }
+
+    /// Returns the running revision.
+    pub fn running(&self) -> Option<&Arc<Pod>> {
+        self.running.as_ref().map(|running| &running.pod)
+    }
+
+    /// Returns the running revision in the plan's form.
+    pub fn as_planned(&self) -> Option<plan::Running<'_>> {
+        let Running { pod, backend, is_stopped } = self.running.as_ref()?;
+        Some(plan::Running { pod, backend, is_stopped: *is_stopped })
+    }
+
+    /// Returns the backend of the running revision, if that is this one.
+    pub fn backend_of(&self, revision: &Revision) -> Option<(Arc<Pod>, String)> {
+        let running = self.running.as_ref().filter(|running| running.pod.revision == *revision)?;
+        Some((Arc::clone(&running.pod), running.backend.clone()))
     }
 
     /// Returns whether the running revision differs from the one that an earlier agent kept, and was not stopped for
     /// it. It may be newer, because a full disk keeps nothing: it runs on until the manifest can be read (I3).
-    pub(super) fn runs_newer(&self, desired: &DesiredPod, remains: &[(String, Arc<Remains>)]) -> bool {
+    pub fn runs_newer(&self, desired: &DesiredPod, observed: &Observed) -> bool {
         let is_stopped = self.running.as_ref().is_some_and(|running| running.is_stopped);
-        let stands = |remains: &Remains| remains.sandboxes.iter().any(|it| it.state == SandboxState::Ready);
         desired.is_recalled
             && !is_stopped
-            && remains.iter().any(|(_, remains)| stands(remains))
-            && standing(remains).is_some_and(|(_, _, revision)| revision != desired.pod.revision)
+            && observed.sandboxes().any(|sandbox| sandbox.state == SandboxState::Ready)
+            && newest(observed).is_some_and(|(_, _, revision)| revision != desired.pod.revision)
     }
 
-    /// Reads the recorded manifest of a pod, and whether the pod was being stopped.
-    pub(super) async fn recorded(&self, uid: PodUid) -> Option<(Pod, bool)> {
-        let (files, key, node) = (self.files(uid), self.key.clone(), self.shared.config.node_name.clone());
-        let pod = move |record: Record| Some((record.pod(&key, &node)?, record.is_stopped));
-        match blocking(move || files.record()).await {
-            Ok(record) => record.and_then(pod),
-            Err(error) => {
-                tracing::warn!(%error, "cannot read the record of the running pod");
-                None
-            }
+    /// Returns the revision that has a sandbox, preferably the wanted one.
+    pub fn standing(&self, desired: &DesiredPod, observed: &Observed) -> Option<Arc<Pod>> {
+        std::iter::once(&desired.pod).chain(self.running()).find(|pod| stands(pod, observed)).cloned()
+    }
+
+    /// Returns the revision to show: one that has a sandbox, else the wanted one, else a recorded one. `last` is what
+    /// the pod was last.
+    pub fn shown(&self, seen: &Seen, last: Option<&DesiredPod>) -> Option<Arc<Pod>> {
+        let stands = |pod: &&Arc<Pod>| stands(pod, &seen.observed);
+        let wanted = seen.desired.as_ref().or(last).map(|desired| &desired.pod);
+        wanted.filter(stands).or(self.running().filter(stands)).or(wanted).or(self.left.as_ref()).cloned()
+    }
+
+    /// Returns the manifest that a container was made from, if it is one of `wanted`, runs, or is recorded (R-RST-2).
+    pub async fn pod_of<R: Runtime>(
+        &self,
+        context: &Context<R>,
+        info: &ContainerInfo,
+        wanted: [Option<&DesiredPod>; 2],
+    ) -> Option<Arc<Pod>> {
+        let revision = info.labels.get(labels::REVISION)?;
+        let mut known = wanted.into_iter().flatten().map(|desired| &desired.pod).chain(self.running());
+        if let Some(pod) = known.find(|pod| pod.revision.as_str() == revision) {
+            return Some(Arc::clone(pod));
         }
-    }
-
-    /// Records the pod that is about to run.
-    pub(super) async fn keep_record(&self, desired: &DesiredPod, backend: &str) -> Result<(), Error> {
-        let record = Record {
-            namespace: self.key.namespace.clone(),
-            name: self.key.name.clone(),
-            boot: files::boot(),
-            backend: backend.to_owned(),
-            instead_of: self.placement.instead_of(&desired.pod.revision, backend).map(str::to_owned),
-            revision: desired.pod.revision.as_str().to_owned(),
-            is_stopped: false,
-            origin: desired.pod.origin,
-            pod: Some(Box::new(wire::Pod::clone(&desired.pod.wire))),
-            manifest: String::new(),
-        };
-        self.write_down(&desired.pod.uid, move |files| files.keep_record(&record)).await
+        let (pod, _) = recorded(context, uid(&info.labels)?).await?;
+        (pod.revision.as_str() == revision).then(|| Arc::new(pod))
     }
 
     /// Records that the running pod is being stopped, for good or to be replaced: the next agent must not start it
-    /// again.
-    pub(super) async fn note_stop(&mut self, desired: Option<&DesiredPod>) {
+    /// again. `uids` are those that the pod has or had.
+    pub async fn note_stop<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+        desired: Option<&DesiredPod>,
+        uids: &BTreeSet<PodUid>,
+    ) {
         let stopped: Vec<_> = match (desired, &mut self.running) {
-            (None, _) => self.uids.iter().cloned().collect(),
+            (None, _) => uids.iter().cloned().collect(),
             (Some(desired), Some(running)) if desired.pod.revision != running.pod.revision && !running.is_stopped => {
                 running.is_stopped = true;
                 vec![running.pod.uid.clone()]
@@ -119,30 +194,70 @@ impl<R: Runtime> Worker<R> {
             _ => Vec::new(),
         };
         for uid in stopped {
-            if let Err(error) = self.write_down(&uid, |files| files.note_stop()).await {
+            if let Err(error) = write_down(context, &uid, |files| files.note_stop()).await {
                 // An agent that started right now would start the old pod once more before replacing it.
                 tracing::warn!(error = error.chain(), "the running pod's record is out of date");
             }
         }
     }
+}
 
-    async fn write_down(
-        &self,
-        uid: &PodUid,
-        write: impl FnOnce(PodFiles) -> std::io::Result<()> + Send + 'static,
-    ) -> Result<(), Error> {
-        let files = self.files(uid.clone());
-        let written = blocking(move || write(files)).await;
-        written.map_err(|error| Error::new(ErrorKind::Other, "writing the record of the running pod").caused_by(&error))
+/// Records the pod that is about to run on a backend, as the fallback of `instead_of` if that is another one.
+pub(super) async fn keep_record<R: Runtime>(
+    context: &Context<R>,
+    pod: &Pod,
+    backend: &str,
+    instead_of: Option<&str>,
+) -> Result<(), Error> {
+    let record = Record {
+        namespace: context.key.namespace.clone(),
+        name: context.key.name.clone(),
+        boot: files::boot(),
+        backend: backend.to_owned(),
+        instead_of: instead_of.map(str::to_owned),
+        revision: pod.revision.as_str().to_owned(),
+        is_stopped: false,
+        origin: pod.origin,
+        pod: Some(Box::new(wire::Pod::clone(&pod.wire))),
+        manifest: String::new(),
+    };
+    write_down(context, &pod.uid, move |files| files.keep_record(&record)).await
+}
+
+/// Reads the recorded manifest of a pod, and whether the pod was being stopped.
+async fn recorded<R: Runtime>(context: &Context<R>, uid: PodUid) -> Option<(Pod, bool)> {
+    let (files, key, node) = (context.files(uid), context.key.clone(), context.shared.config.node_name.clone());
+    let pod = move |record: Record| Some((record.pod(&key, &node)?, record.is_stopped));
+    match blocking(move || files.record()).await {
+        Ok(record) => record.and_then(pod),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the record of the running pod");
+            None
+        }
     }
 }
 
+async fn write_down<R: Runtime>(
+    context: &Context<R>,
+    uid: &PodUid,
+    write: impl FnOnce(PodFiles) -> std::io::Result<()> + Send + 'static,
+) -> Result<(), Error> {
+    let files = context.files(uid.clone());
+    let written = blocking(move || write(files)).await;
+    written.map_err(|error| Error::new(ErrorKind::Other, "writing the record of the running pod").caused_by(&error))
+}
+
 /// Returns backend, UID and revision of the newest sandbox.
-fn standing<'a>(remains: &'a [(String, Arc<Remains>)]) -> Option<(&'a str, PodUid, Revision)> {
+fn newest(observed: &Observed) -> Option<(&str, PodUid, Revision)> {
     // On one backend the attempt numbers order the sandboxes, whatever the clock said at their creation.
-    let of = |(backend, remains): &'a (String, Arc<Remains>)| Some((backend.as_str(), remains.sandboxes.last()?));
-    let (backend, sandbox) = remains.iter().filter_map(of).max_by_key(|(_, sandbox)| sandbox.created_at)?;
+    let latest = observed.backends().filter_map(|(backend, there)| Some((backend, there.sandboxes.last()?)));
+    let (backend, sandbox) = latest.max_by_key(|(_, sandbox)| sandbox.created_at)?;
     Some((backend, uid(&sandbox.labels)?, Revision::new(sandbox.labels.get(labels::REVISION)?)))
+}
+
+/// Returns whether a sandbox was made from this revision.
+fn stands(pod: &Pod, observed: &Observed) -> bool {
+    observed.sandboxes().any(|sandbox| is_current(sandbox, pod))
 }
 
 /// Returns the pod's UID from labels. Rejects a text that no agent can have written: the UID names a directory.

@@ -4,13 +4,13 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use stanchion_board::Subject;
-use stanchion_plan::{life::ProbeKind, stop::Stop};
+use stanchion_plan::stop::Stop;
 use stanchion_pod::{Container, Pod};
-use stanchion_runtime::{ContainerInfo, Error, Runtime, labels};
+use stanchion_runtime::{ContainerInfo, Error, Runtime};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Worker, looked, recall};
+use super::{Worker, inbox::Wake, lifecycle, recall};
 use crate::{
     clock::{elapsed, instant, timeout_at},
     desired::DesiredPod,
@@ -29,16 +29,13 @@ impl<R: Runtime> Worker<R> {
         stops: Vec<Stop>,
         desired: Option<&DesiredPod>,
     ) -> Result<(), Error> {
-        let runtime = self.runtime(backend)?;
-        for stop in &stops {
-            self.probes.remove(&(stop.id.clone(), ProbeKind::Startup));
-            self.probes.remove(&(stop.id.clone(), ProbeKind::Liveness));
-            self.hooks.remove(&stop.id);
-        }
+        let runtime = self.context.runtime(backend)?;
+        stops.iter().for_each(|stop| self.lifecycle.end(&stop.id));
         let mut steps = Vec::with_capacity(stops.len());
         for stop in stops {
             let Some(info) = self.container(&stop.id) else { continue };
-            let pod = self.pod_of(&info, desired).await;
+            let wanted = [desired, self.presence.last()];
+            let pod = self.recall.pod_of(&self.context, &info, wanted).await;
             steps.push(self.step(&runtime, stop, info, pod));
         }
         let gone: Vec<_> = steps.iter().map(|step| (step.place, step.gone.clone())).collect();
@@ -53,57 +50,36 @@ impl<R: Runtime> Worker<R> {
     async fn until<T>(&mut self, work: impl Future<Output = T>, desired: Option<&DesiredPod>) -> T {
         tokio::pin!(work);
         loop {
-            let looked = looked(&mut self.looks);
             // *Cancel-safe:* `work` goes on in the next turn; the other arms wait on channels.
-            let told = tokio::select! {
+            let update = tokio::select! {
                 done = &mut work => return done,
-                Some(told) = self.told.1.recv() => Some(told),
-                Ok(()) = looked => None,
+                update = self.lifecycle.next() => Some(update),
+                Wake::Look = self.inbox.look() => None,
             };
-            if let Some(told) = told {
-                self.hear(told).await;
+            if let Some(update) = update {
+                self.hear(update).await;
             }
-            self.looks.iter_mut().for_each(tokio::sync::watch::Receiver::mark_unchanged);
-            let remains = self.remains();
-            self.see(&remains);
-            self.show(desired, &remains);
+            self.inbox.mark_looks();
+            let seen = self.see(desired.cloned());
+            self.show(&seen);
         }
     }
 
     fn step(&self, runtime: &Arc<R>, stop: Stop, info: ContainerInfo, pod: Option<Arc<Pod>>) -> Step<R> {
         let sidecar = |pod: &Pod| pod.init_containers.iter().position(|init| init.name == info.name);
+        let observed = self.observed();
         Step {
-            shared: Arc::clone(&self.shared),
+            shared: Arc::clone(&self.context.shared),
             runtime: Arc::clone(runtime),
-            subject: self.subject(pod.as_deref(), &info.name),
-            address: self.turn(pod.as_deref(), &info.sandbox).address(),
+            subject: self.context.container(pod.as_deref(), &info.name),
+            address: lifecycle::turn(&self.context, &observed, pod.as_deref(), &info.sandbox).address(),
             container: pod.as_ref().and_then(|pod| pod.container(&info.name)).cloned(),
             place: pod.as_deref().and_then(sidecar),
-            key: self.key.clone(),
+            key: self.context.key.clone(),
             uid: recall::uid(&info.labels).map(|uid| uid.to_string()).unwrap_or_default(),
             stop,
             gone: CancellationToken::new(),
             after: Vec::new(),
-        }
-    }
-
-    /// Returns the manifest that a container was made from, if it is known or recorded (R-RST-2).
-    pub(super) async fn pod_of(&self, info: &ContainerInfo, desired: Option<&DesiredPod>) -> Option<Arc<Pod>> {
-        let revision = info.labels.get(labels::REVISION)?;
-        let wanted = [desired, self.last.as_ref()].into_iter().flatten().map(|desired| &desired.pod);
-        let mut known = wanted.chain(self.running.as_ref().map(|running| &running.pod));
-        if let Some(pod) = known.find(|pod| pod.revision.as_str() == revision) {
-            return Some(Arc::clone(pod));
-        }
-        let (pod, _) = self.recorded(recall::uid(&info.labels)?).await?;
-        (pod.revision.as_str() == revision).then(|| Arc::new(pod))
-    }
-
-    /// Returns the event subject for a container of a pod.
-    pub(super) fn subject(&self, pod: Option<&Pod>, name: &str) -> Subject {
-        match pod.is_some_and(|pod| pod.init_containers.iter().any(|init| init.name == name)) {
-            true => Subject::init_container(&self.key, name),
-            false => Subject::container(&self.key, name),
         }
     }
 }

@@ -6,17 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stanchion_board::Subject;
-use stanchion_plan::{is_current, is_running, observed::Remains, time::after};
+use stanchion_plan::{history::History, is_current, is_running, observed::Observed, time::after};
 use stanchion_pod::{Medium, Pod, Volume};
 use stanchion_runtime::{ContainerInfo, DiskUsage, ErrorKind, Runtime, SandboxInfo};
 use stanchion_untrusted::tree;
 
-use super::Worker;
+use super::context::Context;
 use crate::{
     blocking::blocking,
     clock::{elapsed, instant},
-    desired::DesiredPod,
     files::{self, PodFiles},
 };
 
@@ -32,85 +30,92 @@ const STORAGE: &str = "ephemeral-storage";
 /// Disk usage of running containers as the runtime reports it, by name.
 type Used = Vec<(String, DiskUsage)>;
 
-impl<R: Runtime> Worker<R> {
-    /// Measures the running pod if that is due, and records its eviction. Returns when to measure again; never for a
-    /// pod without limits.
-    pub(super) async fn measure(
+/// The measurements of a pod's disk usage.
+#[derive(Debug, Default)]
+pub(super) struct Usage {
+    /// Time of the next one.
+    next: Option<Instant>,
+}
+
+impl Usage {
+    /// Measures the pod that has a sandbox if that is due, and records its eviction. Returns when to measure again; never
+    /// for a pod without limits.
+    pub async fn step<R: Runtime>(
         &mut self,
-        desired: Option<&DesiredPod>,
-        remains: &[(String, Arc<Remains>)],
+        context: &Context<R>,
+        pod: Option<&Arc<Pod>>,
+        observed: &Observed,
+        history: &mut History,
     ) -> Option<Instant> {
-        let pod = self.standing(desired?, remains).filter(|pod| is_limited(pod))?;
+        let pod = pod.filter(|pod| is_limited(pod))?;
         let now = instant();
-        let stays = |sandbox: &SandboxInfo| is_current(sandbox, &pod) && !self.history.is_condemned(&sandbox.id);
-        let mut sandboxes = remains.iter().flat_map(|(_, remains)| &remains.sandboxes);
-        if self.history.evicted(&pod).is_some() || !sandboxes.any(stays) {
+        let stays = |sandbox: &SandboxInfo| is_current(sandbox, pod) && !history.is_condemned(&sandbox.id);
+        if history.evicted(pod).is_some() || !observed.sandboxes().any(stays) {
             return None;
         }
-        if let Some(next) = self.measure_at.filter(|next| *next > now) {
+        if let Some(next) = self.next.filter(|next| *next > now) {
             return Some(next);
         }
         let Some(turn) = files::to_measure() else {
-            self.measure_at = Some(after(now, BUSY));
-            return self.measure_at;
+            self.next = Some(after(now, BUSY));
+            return self.next;
         };
         let begun = instant();
         let used = match pod.total.ephemeral_storage_limit {
-            Some(_) => self.used(&pod, remains).await,
+            Some(_) => used(context, pod, observed).await,
             None => Some(Used::new()),
         };
-        let (files, measured) = (self.files(pod.uid.clone()), Arc::clone(&pod));
+        let (files, measured) = (context.files(pod.uid.clone()), Arc::clone(pod));
         let measure = move || {
             let _turn = turn;
             exceeded(&measured, &files, used.as_ref())
         };
         if let Some((message, is_new)) = blocking(measure).await {
             if is_new {
-                self.shared.events.warning(&Subject::pod(&self.key), "Evicted", &message);
+                context.warn("Evicted", &*message);
             }
-            self.history.set_evicted(Some((pod.revision.clone(), message)));
+            history.set_evicted(Some((pod.revision.clone(), message)));
             return None;
         }
         let next = after(instant(), PERIOD.max(elapsed(begun) * SHARE));
-        self.measure_at = Some(next);
+        self.next = Some(next);
         Some(next)
     }
+}
 
-    /// Returns the disk usage of the running containers, as far as the backend can tell; `None` while it does not
-    /// answer.
-    async fn used(&self, pod: &Pod, remains: &[(String, Arc<Remains>)]) -> Option<Used> {
-        let mut used = Used::new();
-        for (backend, remains) in remains {
-            let sandboxes: Vec<_> = remains.sandboxes.iter().filter(|it| is_current(it, pod)).collect();
-            let is_own = |container: &&ContainerInfo| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox);
-            for container in remains.containers.iter().filter(is_own).filter(|it| is_running(it)) {
-                let runtime = self.runtime(backend).ok()?;
-                let answer = tokio::select! {
-                    // *Cancel-safe:* the call only reads.
-                    answer = runtime.disk_usage(container.id.clone()) => answer,
-                    () = self.until_away(backend) => return None,
-                };
-                match answer {
-                    Ok(usage) => used.push((container.name.clone(), usage)),
-                    // The container has ended since.
-                    Err(error) if error.kind() == ErrorKind::NotFound => {}
-                    Err(error) if error.kind() == ErrorKind::Unsupported => {
-                        let message = format!(
-                            "Backend {backend} cannot tell what containers write to their root file systems: of \
-                             {STORAGE} only logs and emptyDirs are counted"
-                        );
-                        self.shared.events.warning(&Subject::pod(&self.key), "StorageNotMeasured", message);
-                        used.push((container.name.clone(), DiskUsage::default()));
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = error.chain(), "cannot get a container's disk usage");
-                        return None;
-                    }
+/// Returns the disk usage of the running containers, as far as the backend can tell; `None` while it does not answer.
+async fn used<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed) -> Option<Used> {
+    let mut used = Used::new();
+    for (backend, there) in observed.backends() {
+        let sandboxes: Vec<_> = there.sandboxes.iter().filter(|it| is_current(it, pod)).collect();
+        let is_own = |container: &&ContainerInfo| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox);
+        for container in there.containers.iter().filter(is_own).filter(|it| is_running(it)) {
+            let runtime = context.runtime(backend).ok()?;
+            let answer = tokio::select! {
+                // *Cancel-safe:* the call only reads.
+                answer = runtime.disk_usage(container.id.clone()) => answer,
+                () = context.until_away(backend) => return None,
+            };
+            match answer {
+                Ok(usage) => used.push((container.name.clone(), usage)),
+                // The container has ended since.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    let message = format!(
+                        "Backend {backend} cannot tell what containers write to their root file systems: of {STORAGE} only \
+                         logs and emptyDirs are counted"
+                    );
+                    context.warn("StorageNotMeasured", message);
+                    used.push((container.name.clone(), DiskUsage::default()));
+                }
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "cannot get a container's disk usage");
+                    return None;
                 }
             }
         }
-        Some(used)
     }
+    Some(used)
 }
 
 /// Returns whether the pod has a disk limit.

@@ -13,7 +13,7 @@ use super::{Facts, status};
 use crate::{
     history::History,
     life::Life,
-    observed::Remains,
+    observed::ObservedPod,
     time::{Stamp, later, until},
     view::View,
 };
@@ -87,11 +87,11 @@ impl Scene {
         another.labels.insert(labels::REVISION.to_owned(), "another".to_owned());
         let sandboxes = [(self.has_sandbox, sandbox), (self.has_another, another)];
         let sandboxes = sandboxes.into_iter().filter_map(|(is_there, sandbox)| is_there.then_some(sandbox)).collect();
-        let remains = Remains { sandboxes, containers };
-        let view = View { home: "home".to_owned(), remains: vec![("home".to_owned(), Arc::new(remains))] };
+        let pod_there = Arc::new(ObservedPod { sandboxes, containers });
+        let view = View { home: "home".to_owned(), observed: [("home".to_owned(), pod_there)].into_iter().collect() };
         let origin = Instant::now();
         let instant_of = |told: Stamp| origin + until(at(0), told.wall);
-        history.see(&[at(0).into()], &view.remains, instant_of);
+        history.see(&[at(0).into()], &view.observed, instant_of);
         status(&Facts {
             pod,
             view: &view,

@@ -2,21 +2,22 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    future,
     sync::Arc,
 };
 
 use stanchion_board::{EventLog, Subject};
 use stanchion_plan::{
-    history::{Failure, ImageState},
+    history::{Failure, History, ImageState},
     image::{self, ImageFor, Need},
     reason::Reason,
 };
-use stanchion_pod::{Credential, Object, Pod, PullPolicy, Revision};
+use stanchion_pod::{Container, Credential, Object, Pod, PullPolicy, Revision};
 use stanchion_runtime::{Error, ErrorKind, Image, PullProgress, RegistryAuth, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use super::Worker;
+use super::context::Context;
 use crate::{
     clock::{elapsed, instant},
     credentials::Given,
@@ -27,11 +28,16 @@ use crate::{
     shared::Shared,
 };
 
-/// Progress of a pod's pulls.
-pub(super) type Pulls = BTreeMap<ImageFor, PullProgress>;
-
-/// Running fetches of a pod's images. Dropping a guard ends its fetch.
-pub(super) type Fetching = HashMap<(Revision, ImageFor), DropGuard>;
+/// The running fetches of a pod's images.
+#[derive(Debug)]
+pub(super) struct Pulls {
+    /// Progress of the pulls.
+    progress: BTreeMap<ImageFor, PullProgress>,
+    /// Dropping a guard ends its fetch.
+    running: HashMap<(Revision, ImageFor), DropGuard>,
+    tell: mpsc::Sender<Fetched>,
+    told: mpsc::Receiver<Fetched>,
+}
 
 /// Message from a fetch to its worker.
 #[derive(Debug)]
@@ -55,112 +61,138 @@ enum News {
     },
 }
 
-impl<R: Runtime> Worker<R> {
-    /// Fetches these images in the background, all at once.
-    pub(super) fn ensure_images(&mut self, desired: Option<&DesiredPod>, revision: &Revision, images: Vec<ImageFor>) {
-        let Some((pod, home)) = self.revision(desired, revision) else { return };
-        for need in images.iter().filter_map(|of| image::need(&pod, of)) {
-            let last = self.history.image(&pod.revision, &need.of).failure().cloned();
-            self.history.set_image(&pod.revision, need.of.clone(), ImageState::Pulling(last));
-            let (subject, users) = self.subjects_of_image(&pod, &need.of);
+impl Pulls {
+    pub fn new() -> Self {
+        let (tell, told) = mpsc::channel(16);
+        Self { progress: BTreeMap::new(), running: HashMap::new(), tell, told }
+    }
+
+    /// Fetches these images of a pod in the background, all at once. `has_run` tells whether an instance of a container
+    /// exists in this revision of the pod.
+    pub fn begin<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+        (pod, home): (&Arc<Pod>, &str),
+        desired: Option<&DesiredPod>,
+        images: &[ImageFor],
+        history: &mut History,
+        has_run: impl Fn(&Container) -> bool,
+    ) {
+        for need in images.iter().filter_map(|of| image::need(pod, of)) {
+            let last = history.image(&pod.revision, &need.of).failure().cloned();
+            history.set_image(&pod.revision, need.of.clone(), ImageState::Pulling(last));
+            let (subject, users) = subjects(context, pod, &need.of);
             let fetch = Fetch {
                 revision: pod.revision.clone(),
                 image: need.image.to_owned(),
-                policy: self.policy(&pod, &need),
+                policy: policy(pod, &need, &has_run),
                 of: need.of,
                 subject,
                 users,
-                home: home.clone(),
-                shared: Arc::clone(&self.shared),
-                credentials: credentials(&pod, need.image, desired),
-                tell: self.fetched.0.clone(),
+                home: home.to_owned(),
+                shared: Arc::clone(&context.shared),
+                credentials: credentials(pod, need.image, desired),
+                tell: self.tell.clone(),
             };
-            for secret in lost(&pod, desired) {
+            for secret in lost(pod, desired) {
                 let message = format!(
                     "Unable to retrieve some image pull secrets ({secret}); attempting to pull the image may not succeed."
                 );
-                self.shared.events.warning(&Subject::pod(&self.key), "FailedToRetrieveImagePullSecret", message);
+                context.warn("FailedToRetrieveImagePullSecret", message);
             }
-            let cancelled = self.fetches.child_token();
+            let cancelled = context.over.child_token();
             let guard = cancelled.clone().drop_guard();
-            self.fetching.insert((fetch.revision.clone(), fetch.of.clone()), guard);
-            self.shared.supervisor.spawn(format!("image for {}", self.key), async move {
+            self.running.insert((fetch.revision.clone(), fetch.of.clone()), guard);
+            context.shared.supervisor.spawn(format!("image for {}", context.key), async move {
                 cancelled.run_until_cancelled(fetch.run()).await;
             });
         }
     }
 
     /// Ends the fetches of all revisions but these. A pull that no other pod waits for ends with its fetch.
-    pub(super) fn keep_fetches(&mut self, revisions: &[&Revision]) {
-        let pulls = &mut self.pulls;
-        self.fetching.retain(|(revision, of), _| {
+    pub fn keep(&mut self, revisions: &[&Revision]) {
+        let progress = &mut self.progress;
+        self.running.retain(|(revision, of), _| {
             let is_wanted = revisions.contains(&revision);
             if !is_wanted {
-                pulls.remove(of);
+                progress.remove(of);
             }
             is_wanted
         });
     }
 
-    /// Returns the event subjects for an image: one for the image itself, and one for each container that needs it.
-    pub(super) fn subjects_of_image(&self, pod: &Pod, of: &ImageFor) -> (Subject, Vec<Subject>) {
-        let subject = match of {
-            ImageFor::Container(name) => self.subject(Some(pod), name),
-            ImageFor::Volume(_) => Subject::pod(&self.key),
-        };
-        (subject, image::users(pod, of).map(|user| self.subject(Some(pod), &user.name)).collect())
+    /// Returns the progress of a pull.
+    pub fn progress(&self, of: &ImageFor) -> Option<&PullProgress> {
+        self.progress.get(of)
     }
 
-    /// Takes in the messages that have arrived.
-    pub(super) fn take_fetched(&mut self) {
-        while let Ok(fetched) = self.fetched.1.try_recv() {
-            self.take(fetched);
+    /// Waits for the next message of a fetch.
+    ///
+    /// *Cancel-safe:* a message stays until it is returned.
+    pub async fn next(&mut self) -> Fetched {
+        // The channel stays open: this struct holds a sender.
+        match self.told.recv().await {
+            Some(fetched) => fetched,
+            None => future::pending().await,
         }
     }
 
-    pub(super) fn take(&mut self, fetched: Fetched) {
+    /// Takes in the messages that have arrived.
+    pub fn take_all(&mut self, history: &mut History) {
+        while let Ok(fetched) = self.told.try_recv() {
+            self.take(fetched, history);
+        }
+    }
+
+    /// Takes in a message.
+    pub fn take(&mut self, fetched: Fetched, history: &mut History) {
         let Fetched { revision, of, news } = fetched;
         let fetch = (revision, of);
         let is_over = !matches!(news, News::Progress(_));
         // The last message of a fetch that was ended is of no use.
-        let is_wanted =
-            if is_over { self.fetching.remove(&fetch).is_some() } else { self.fetching.contains_key(&fetch) };
+        let is_wanted = if is_over { self.running.remove(&fetch).is_some() } else { self.running.contains_key(&fetch) };
         if !is_wanted {
             return;
         }
         let (revision, of) = fetch;
         match news {
             News::Progress(progress) => {
-                self.pulls.insert(of, progress);
+                self.progress.insert(of, progress);
             }
             News::Ready { pulled } => {
-                self.pulls.remove(&of);
+                self.progress.remove(&of);
                 if let ImageFor::Container(container) = &of {
-                    self.history.set_pulled(&revision, container, pulled);
+                    history.set_pulled(&revision, container, pulled);
                 }
-                self.history.set_image(&revision, of, ImageState::Ready);
+                history.set_image(&revision, of, ImageState::Ready);
             }
             News::Failed { reason, message, error } => {
-                self.pulls.remove(&of);
+                self.progress.remove(&of);
                 let kind = error.as_ref().map_or(ErrorKind::NotFound, Error::kind);
                 let retry_after = error.as_ref().and_then(Error::retry_delay);
-                let last = self.history.image(&revision, &of);
-                let now = instant();
-                let failure = Failure::after(last.failure(), reason, message, kind, retry_after, now);
-                self.history.set_image(&revision, of, ImageState::Failed(failure));
+                let last = history.image(&revision, &of);
+                let failure = Failure::after(last.failure(), reason, message, kind, retry_after, instant());
+                history.set_image(&revision, of, ImageState::Failed(failure));
             }
         }
     }
+}
 
-    /// Returns the pull policy. A container that ran in this revision restarts from the images on the node: their
-    /// registry may be away.
-    fn policy(&self, pod: &Pod, need: &Need<'_>) -> PullPolicy {
-        match need.policy {
-            PullPolicy::Always if image::users(pod, &need.of).any(|user| self.has_run(pod, user)) => {
-                PullPolicy::IfNotPresent
-            }
-            policy => policy,
-        }
+/// Returns the event subjects for an image: one for the image itself, and one for each container that needs it.
+pub(super) fn subjects<R: Runtime>(context: &Context<R>, pod: &Pod, of: &ImageFor) -> (Subject, Vec<Subject>) {
+    let subject = match of {
+        ImageFor::Container(name) => context.container(Some(pod), name),
+        ImageFor::Volume(_) => context.subject(),
+    };
+    (subject, image::users(pod, of).map(|user| context.container(Some(pod), &user.name)).collect())
+}
+
+/// Returns the pull policy. A container that ran in this revision restarts from the images on the node: their registry
+/// may be away.
+fn policy(pod: &Pod, need: &Need<'_>, has_run: impl Fn(&Container) -> bool) -> PullPolicy {
+    match need.policy {
+        PullPolicy::Always if image::users(pod, &need.of).any(has_run) => PullPolicy::IfNotPresent,
+        policy => policy,
     }
 }
 

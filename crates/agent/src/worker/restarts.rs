@@ -1,4 +1,4 @@
-//! Restarts that users request, until the pod's worker takes them.
+//! Restarts that users request, until the worker of the pod takes them.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 /// Restart requests of one pod. Adding one never waits for the worker. Equal requests merge, so they take no memory
 /// either.
 #[derive(Debug, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct RestartRequests {
     wanted: Mutex<Restarts>,
     made: Notify,
 }
@@ -31,7 +31,7 @@ impl Restarts {
     }
 }
 
-impl Wishes {
+impl RestartRequests {
     /// Requests a restart of one container, or of the pod for `None`.
     pub fn restart(&self, container: Option<String>) {
         let mut wanted = self.lock();

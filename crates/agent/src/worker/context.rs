@@ -1,0 +1,97 @@
+//! What every part of a worker needs: the pod's name, and the state that the agent's tasks share.
+
+use std::{future, sync::Arc};
+
+use stanchion_board::{EventLog, Subject};
+use stanchion_pod::{Pod, PodKey, PodUid};
+use stanchion_runtime::{Error, ErrorKind, Runtime};
+use tokio::sync::SemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use crate::{files::PodFiles, shared::Shared};
+
+/// The pod of a worker, and the state that the agent's tasks share.
+#[derive(Debug)]
+pub(super) struct Context<R> {
+    pub key: PodKey,
+    pub shared: Arc<Shared<R>>,
+    /// Token that is cancelled when the pod is gone or the agent stops: the tasks beside the worker's loop end then.
+    pub over: CancellationToken,
+}
+
+impl<R: Runtime> Context<R> {
+    pub fn new(key: PodKey, shared: Arc<Shared<R>>) -> Self {
+        let over = shared.supervisor.shutdown().child_token();
+        Self { key, shared, over }
+    }
+
+    pub fn events(&self) -> &EventLog {
+        &self.shared.events
+    }
+
+    /// Emits a warning about the pod.
+    pub fn warn(&self, reason: &str, message: impl Into<String>) {
+        self.events().warning(&self.subject(), reason, message);
+    }
+
+    /// Returns the pod as a subject of events.
+    pub fn subject(&self) -> Subject {
+        Subject::pod(&self.key)
+    }
+
+    /// Returns a container of the pod as a subject of events.
+    pub fn container(&self, pod: Option<&Pod>, name: &str) -> Subject {
+        match pod.is_some_and(|pod| pod.init_containers.iter().any(|init| init.name == name)) {
+            true => Subject::init_container(&self.key, name),
+            false => Subject::container(&self.key, name),
+        }
+    }
+
+    /// Returns the files of the pod with this UID.
+    pub fn files(&self, uid: PodUid) -> PodFiles {
+        PodFiles::new(&self.shared.config.state_dir, &self.shared.config.log_dir, &self.key, &uid)
+    }
+
+    pub fn runtime(&self, backend: &str) -> Result<Arc<R>, Error> {
+        let open = self.shared.home(backend).and_then(|home| home.backend.runtime());
+        open.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("backend {backend:?} is not open")))
+    }
+
+    /// Waits until the pod may make sandboxes and containers on a backend.
+    pub async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed. Without a permit the work would go on unbounded rather than not at all.
+        self.shared.home(backend)?.permits.acquire().await.ok()
+    }
+
+    /// Observes the pod again on the backend that a step acted on, if it answers. Leaves out the other backends: one
+    /// that hangs delays only its own pods (I8).
+    pub async fn look(&self, backend: &str) {
+        let Some(home) = self.shared.home(backend).filter(|home| home.observer.latest().is_current()) else { return };
+        let Some(runtime) = home.backend.runtime() else { return };
+        if !home.observer.look_at(&*runtime, &self.key).await {
+            home.observer.look().await;
+        }
+    }
+
+    /// Returns whether a backend exists and its latest observation succeeded.
+    pub fn is_seen(&self, backend: &str) -> bool {
+        self.shared.home(backend).is_some_and(|home| home.observer.latest().is_current())
+    }
+
+    /// Returns for each backend whether it was ever observed, and why the latest observation failed.
+    pub fn visible(&self) -> Vec<(bool, Option<String>)> {
+        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        looks.map(|look| (look.seen, look.error.clone())).collect()
+    }
+
+    /// Waits until a backend cannot be observed any more: it may never answer a pending call.
+    pub fn until_away(&self, backend: &str) -> impl Future<Output = ()> + Send + use<R> {
+        let looks = self.shared.home(backend).map(|home| home.observer.watch());
+        async move {
+            let Some(mut looks) = looks else { return future::pending().await };
+            if looks.wait_for(|latest| !latest.is_current()).await.is_err() {
+                future::pending::<()>().await;
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What wakes a worker, but for the results of its own tasks.
+
+use std::{future, net::IpAddr, sync::Arc};
+
+use futures_util::future::select_all;
+use stanchion_pod::PodUid;
+use tokio::sync::watch;
+
+use super::restarts::{RestartRequests, Restarts};
+use crate::{desired::DesiredPod, ending::Ending, observe::Observation, shared::Shared};
+
+/// Receivers of all that a worker decides by.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    desired: watch::Receiver<Option<DesiredPod>>,
+    restarts: Arc<RestartRequests>,
+    /// Counter of imports of images.
+    images: watch::Receiver<u64>,
+    ending: watch::Receiver<Option<Ending>>,
+    /// The node's addresses.
+    addresses: watch::Receiver<Vec<IpAddr>>,
+    /// Observations, a receiver for each backend.
+    looks: Vec<watch::Receiver<Arc<Observation>>>,
+}
+
+/// Reason to wake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wake {
+    /// There is something new to decide by.
+    News,
+    /// Images were imported.
+    Images,
+    /// A backend was observed. The pod may be as it was.
+    Look,
+    /// The reconciler has stopped with the agent: no orders come any more.
+    Over,
+}
+
+impl Inbox {
+    pub fn new<R>(
+        desired: watch::Receiver<Option<DesiredPod>>,
+        restarts: Arc<RestartRequests>,
+        shared: &Shared<R>,
+    ) -> Self {
+        Self {
+            desired,
+            restarts,
+            images: shared.images_changed.subscribe(),
+            ending: shared.ending.subscribe(),
+            addresses: shared.node_addresses.clone(),
+            looks: shared.homes.iter().map(|home| home.observer.watch()).collect(),
+        }
+    }
+
+    /// Returns the wanted pod, and marks it as seen.
+    pub fn desired(&mut self) -> Option<DesiredPod> {
+        self.desired.borrow_and_update().clone()
+    }
+
+    /// Returns the UID of the wanted pod.
+    pub fn uid(&self) -> Option<PodUid> {
+        self.desired.borrow().as_ref().map(|desired| desired.pod.uid.clone())
+    }
+
+    /// Returns the end of the node's pods, if the node shuts down.
+    pub fn ending(&mut self) -> Option<Ending> {
+        *self.ending.borrow_and_update()
+    }
+
+    /// Takes the restarts that users have requested since.
+    pub fn restarts(&self) -> Restarts {
+        self.restarts.take()
+    }
+
+    /// Marks the present observations as seen: only a later one wakes.
+    pub fn mark_looks(&mut self) {
+        self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
+    }
+
+    /// Waits for a new observation of any backend.
+    ///
+    /// *Cancel-safe:* only watches.
+    pub async fn look(&mut self) -> Wake {
+        looked(&mut self.looks).await
+    }
+
+    /// Waits until something comes.
+    ///
+    /// *Cancel-safe:* every arm waits on a channel and keeps what it has not delivered.
+    pub async fn wake(&mut self) -> Wake {
+        let Self { desired, restarts, images, ending, addresses, looks } = self;
+        tokio::select! {
+            changed = desired.changed() => if changed.is_ok() { Wake::News } else { Wake::Over },
+            () = restarts.made() => Wake::News,
+            Ok(()) = images.changed() => Wake::Images,
+            Ok(()) = ending.changed() => Wake::News,
+            // Addresses are only shown: a change restarts nothing.
+            Ok(()) = addresses.changed() => Wake::News,
+            wake = looked(looks) => wake,
+        }
+    }
+}
+
+async fn looked(looks: &mut [watch::Receiver<Arc<Observation>>]) -> Wake {
+    if looks.is_empty() {
+        return future::pending().await;
+    }
+    match select_all(looks.iter_mut().map(|look| Box::pin(look.changed()))).await.0 {
+        Ok(()) => Wake::Look,
+        Err(_) => Wake::News,
+    }
+}

@@ -1,0 +1,184 @@
+//! What a worker knows of its pod as a whole: since when it is there, under which UIDs, and how it is shown while it goes.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use jiff::Timestamp;
+use stanchion_board::view::PodView;
+use stanchion_plan::time::Stamp;
+use stanchion_pod::{Pod, PodUid, Revision};
+use stanchion_runtime::Runtime;
+
+use super::context::Context;
+use crate::{
+    blocking::blocking,
+    clock::{Clock, Dial},
+    desired::DesiredPod,
+    removed::remembered,
+};
+
+/// UID of a pod while it has ended by itself: the reconciler then gives its capacity to other pods.
+#[derive(Debug, Default)]
+pub(crate) struct Over(Mutex<Option<PodUid>>);
+
+impl Over {
+    /// Returns whether the pod with this UID has ended; `None` matches any UID.
+    pub fn is(&self, uid: Option<&PodUid>) -> bool {
+        self.lock().as_ref().is_some_and(|over| uid.is_none_or(|uid| uid == over))
+    }
+
+    /// Sets the UID and returns whether it changed.
+    fn set(&self, uid: Option<PodUid>) -> bool {
+        std::mem::replace(&mut *self.lock(), uid.clone()) != uid
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<PodUid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A pod as a whole, over all of its revisions.
+#[derive(Debug)]
+pub(super) struct Presence {
+    /// The last wanted state of the pod, shown while the pod is being removed.
+    last: Option<DesiredPod>,
+    /// UIDs that the pod has or had: the clean-up removes their files.
+    uids: BTreeSet<PodUid>,
+    first_seen: Stamp,
+    /// The latest revision after the first one, and when the agent first saw it.
+    revised: Option<(Revision, Stamp)>,
+    /// Time since which no source wants the pod.
+    leaving_since: Option<Timestamp>,
+    /// Last view of the pod that shows its containers, while the pod is being removed.
+    leaving: Option<PodView>,
+    /// The rejected revision, once its event has been emitted.
+    refused: Option<Revision>,
+    /// The revision whose `DeadlineExceeded` event has been emitted.
+    expired: Option<Revision>,
+    over: Arc<Over>,
+    /// Converter from `Instant`s to shown times of day.
+    dial: Dial,
+}
+
+impl Presence {
+    /// Makes the presence of a pod. `uids` are those under which earlier agents recorded it.
+    pub fn new(clock: Clock, uids: BTreeSet<PodUid>) -> (Self, Arc<Over>) {
+        let over = Arc::new(Over::default());
+        let presence = Self {
+            last: None,
+            uids,
+            first_seen: clock.stamp(),
+            revised: None,
+            leaving_since: None,
+            leaving: None,
+            refused: None,
+            expired: None,
+            over: Arc::clone(&over),
+            dial: Dial::new(clock),
+        };
+        (presence, over)
+    }
+
+    /// Notes the wanted state. Returns the former one.
+    pub fn want(&mut self, desired: &DesiredPod, now: Stamp) -> Option<DesiredPod> {
+        (self.leaving_since, self.leaving) = (None, None);
+        self.uids.insert(desired.pod.uid.clone());
+        let last = self.last.replace(desired.clone());
+        if last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
+            self.revised = Some((desired.pod.revision.clone(), now));
+        }
+        last
+    }
+
+    /// Notes that no source wants the pod.
+    pub fn leave(&mut self, now: Timestamp) {
+        self.leaving_since.get_or_insert(now);
+    }
+
+    /// Returns the last wanted state.
+    pub fn last(&self) -> Option<&DesiredPod> {
+        self.last.as_ref()
+    }
+
+    /// Notes UIDs that sandboxes and containers of the pod have.
+    pub fn add(&mut self, uids: impl Iterator<Item = PodUid>) {
+        self.uids.extend(uids);
+    }
+
+    /// Returns the UIDs that the pod has or had.
+    pub fn uids(&self) -> &BTreeSet<PodUid> {
+        &self.uids
+    }
+
+    /// Returns the UIDs that the pod has or had, for their removal.
+    pub fn take_uids(&mut self) -> BTreeSet<PodUid> {
+        std::mem::take(&mut self.uids)
+    }
+
+    /// Returns when the agent first saw this revision of the pod: each revision counts its time anew.
+    pub fn since(&self, pod: &Pod) -> Stamp {
+        let revised = self.revised.as_ref().filter(|(revision, _)| *revision == pod.revision);
+        revised.map_or(self.first_seen, |(_, since)| *since)
+    }
+
+    /// Returns when the agent first saw the pod.
+    pub fn first_seen(&self) -> Stamp {
+        self.first_seen
+    }
+
+    /// Returns when the agent first saw the pod, and its latest revision.
+    pub fn seen_at(&self) -> [Stamp; 2] {
+        [self.first_seen, self.revised.as_ref().map_or(self.first_seen, |(_, since)| *since)]
+    }
+
+    /// Returns the time since which no source wants the pod.
+    pub fn leaving_since(&self) -> Timestamp {
+        self.leaving_since.unwrap_or(self.first_seen.wall)
+    }
+
+    /// Keeps a view of a pod that is being removed. `is_whole` tells whether it shows its containers: such a view is kept
+    /// until a later one does too.
+    pub fn keep_view(&mut self, view: &PodView, is_whole: bool) {
+        if self.leaving.is_none() || is_whole {
+            let manifest = self.last.as_ref().map(|last| last.manifest.to_string()).unwrap_or_default();
+            self.leaving = Some(PodView { manifest, ..view.clone() });
+        }
+    }
+
+    /// Saves the last view of the pod, now that nothing of it is left (R-TERM-7).
+    pub async fn remember<R: Runtime>(&mut self, context: &Context<R>) {
+        let Some(last) = self.leaving.take() else { return };
+        let (removed, now) = (Arc::clone(&context.shared.removed), context.shared.clock.stamp());
+        let pod = remembered(&last, now.wall);
+        if let Err(error) = blocking(move || removed.keep(&pod, now)).await {
+            tracing::warn!(%error, "cannot save the last status of a removed pod");
+        }
+    }
+
+    /// Notes whether the pod has ended by itself, and under which UID. Returns whether that is new.
+    pub fn set_over(&self, uid: Option<PodUid>) -> bool {
+        self.over.set(uid)
+    }
+
+    /// Notes which revision the node rejects. Returns whether that is new.
+    pub fn refuse(&mut self, revision: Option<&Revision>) -> bool {
+        let is_new = self.refused.as_ref() != revision;
+        self.refused = revision.cloned();
+        is_new
+    }
+
+    /// Notes that a revision is past its deadline. Returns whether that is new.
+    pub fn expire(&mut self, revision: &Revision) -> bool {
+        let is_new = self.expired.as_ref() != Some(revision);
+        self.expired = Some(revision.clone());
+        is_new
+    }
+
+    /// Returns the time of day to show for a moment.
+    pub fn shown(&mut self, at: Instant) -> Timestamp {
+        self.dial.shown(at)
+    }
+}

@@ -1,0 +1,63 @@
+//! Processes of a pod that no backend knows any more, because the backend has lost its records of them. Until they have
+//! ended, the worker starts nothing of the pod (I1). Only the operator can tell whether they may be killed.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use stanchion_plan::time::after;
+use stanchion_pod::PodUid;
+
+use crate::{clock::instant, survivors::Survivors};
+
+/// Interval between searches while processes may be left. Most of them are about to end.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Result of the search for such processes.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) enum Unowned {
+    /// No search: a backend shows the pod, or it was never put on one.
+    #[default]
+    Unsought,
+    /// No process is left.
+    None,
+    /// Processes may be left; the text says why.
+    Some(String),
+}
+
+impl Unowned {
+    /// Searches for processes when the pod has vanished: it was put on backends and is on none. Returns when to search
+    /// again.
+    pub async fn search(
+        &mut self,
+        has_vanished: bool,
+        survivors: &Survivors,
+        uids: &BTreeSet<PodUid>,
+    ) -> Option<Instant> {
+        if !has_vanished {
+            *self = Self::Unsought;
+            return None;
+        }
+        if *self == Self::None {
+            return None;
+        }
+        *self = match survivors.any_of(uids).await {
+            Ok(None) => Self::None,
+            Ok(Some(uid)) => Self::Some(format!(
+                "a process in the cgroup of pod {uid} runs, and no backend knows of it; nothing of the pod is started until \
+                 it has ended"
+            )),
+            Err(error) => Self::Some(format!("cannot check whether processes of the pod are left: {error}")),
+        };
+        matches!(self, Self::Some(_)).then(|| after(instant(), AGAIN))
+    }
+
+    /// Returns why the pod must not be started or cleaned up now.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Some(why) => Some(why),
+            Self::Unsought | Self::None => None,
+        }
+    }
+}
