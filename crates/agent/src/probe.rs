@@ -83,7 +83,8 @@ impl<R: Runtime> Prober<R> {
                 continue;
             }
             known = Some(good);
-            let update = LifecycleUpdate { container: self.container.clone(), outcome: Outcome::Probe(self.kind, good) };
+            let update =
+                LifecycleUpdate { container: self.container.clone(), outcome: Outcome::Probe(self.kind, good) };
             let is_last = self.kind == ProbeKind::Startup || (self.kind == ProbeKind::Liveness && !good);
             // The worker has gone, and so has the container.
             if self.tell.send(update).await.is_err() || is_last {

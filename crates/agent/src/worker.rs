@@ -8,16 +8,18 @@
 //!   - [`Pulls`]: image pulls. [`Lifecycle`]: hooks and probes. [`messages`]: termination messages.
 //!   - [`Projections`]: volumes that follow ConfigMaps and Secrets. [`Usage`]: disk usage and eviction.
 //!   - [`Presence`]: the pod over all of its revisions. [`show`]: its view. [`announce`]: events.
-//! - [`perform`]: the steps of a plan. [`prepare`]: volumes, files, environment. [`container`]: configuration of sandboxes
+//! - [`decide`]: the plan, and what it is made of. [`perform`]: the steps of a plan. [`prepare`]: files and environment. [`material`]: volumes. [`container`]: configuration of sandboxes
 //!   and containers, with [`security`], [`resources`] and [`mounts`]. [`stop`]: order of stops.
 //! - [`Context`]: the pod's name and the state that the agent's tasks share: all of them get it.
 
 mod announce;
 mod container;
 mod context;
+mod decide;
 mod failed;
 mod inbox;
 mod lifecycle;
+mod material;
 mod messages;
 mod mounts;
 mod perform;
@@ -41,13 +43,13 @@ use std::{
 };
 
 use stanchion_plan as plan;
-use stanchion_plan::{Action, Plan, Wanted, history::History, observed::Observed, reason::Because, view::View};
+use stanchion_plan::{Action, Plan, history::History, observed::Observed};
 use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
-use stanchion_runtime::{ContainerId, ContainerInfo, Runtime, SandboxState, labels};
+use stanchion_runtime::{ContainerId, ContainerInfo, Runtime, labels};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use context::Context;
+use context::{Context, Seen};
 use inbox::{Inbox, Wake};
 use lifecycle::{Lifecycle, Target};
 use place::Location;
@@ -60,13 +62,7 @@ use restarts::RestartRequests;
 pub(crate) use show::stamp;
 use usage::Usage;
 
-use crate::{
-    clock::{self, sleep_until},
-    desired::DesiredPod,
-    files::Place,
-    probe::LifecycleUpdate,
-    shared::Shared,
-};
+use crate::{clock::sleep_until, desired::DesiredPod, files::Place, probe::LifecycleUpdate, shared::Shared};
 
 /// Wait after a failed step: first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -94,13 +90,6 @@ pub(crate) struct Worker<R> {
     usage: Usage,
     presence: Presence,
     hold: Hold,
-}
-
-/// What the worker decides by: the wanted pod, and what the backends listed of it last.
-#[derive(Debug)]
-struct Seen {
-    desired: Option<DesiredPod>,
-    observed: Observed,
 }
 
 /// Outcome of one turn of the worker's loop.
@@ -184,7 +173,7 @@ impl<R: Runtime> Worker<R> {
     /// 4. `see`: the observations. All further steps of the turn read the same ones.
     /// 5. `obey`: restarts on request name containers that are there now.
     /// 6. `search`: a pod that has vanished may have left processes, which bar every start (I1).
-    /// 7. `recall`: what an earlier agent recorded of the pod tells which revision runs; then attempt numbers, hooks,
+    /// 7. `look_back`: what an earlier agent recorded of the pod tells which revision runs; then attempt numbers, hooks,
     ///    probes and termination messages of its containers.
     /// 8. `projections` and `usage`: they need to know which revision stands.
     /// 9. `decide`: the plan, by all of that.
@@ -201,11 +190,10 @@ impl<R: Runtime> Worker<R> {
         let seen = self.see(desired);
         self.obey(&seen.observed);
         let searched = self.location.search(&self.context, &seen.observed, &uids).await;
-        self.remember(&seen).await;
+        self.look_back(&seen).await;
         let standing = seen.desired.as_ref().and_then(|desired| self.recall.standing(desired, &seen.observed));
         let followed = self.projections.step(&self.context, standing.as_ref(), seen.desired.as_ref()).await;
-        let measured =
-            self.usage.step(&self.context, standing.as_ref(), &seen.observed, &mut self.history).await;
+        let measured = self.usage.step(&self.context, standing.as_ref(), &seen.observed, &mut self.history).await;
         let mut plan = self.decide(&seen);
         let shown = self.shown(&seen);
         self.lifecycle.step(&self.context, &seen, shown.as_deref(), &self.history);
@@ -232,7 +220,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Recalls what earlier agents and this one recorded of the pod that runs.
-    async fn remember(&mut self, seen: &Seen) {
+    async fn look_back(&mut self, seen: &Seen) {
         let (context, history) = (&self.context, &mut self.history);
         self.recall.step(context, seen, self.presence.last()).await;
         self.recall.count(context, seen.desired.as_ref(), history).await;
@@ -270,108 +258,6 @@ impl<R: Runtime> Worker<R> {
                 }
             }
         }
-    }
-
-    /// Decides the next step: none while the backend cannot be observed or a failed step waits for its retry.
-    fn decide(&mut self, seen: &Seen) -> Plan {
-        let Seen { desired, observed } = seen;
-        let desired = desired.as_ref();
-        let home = self.location.place(&self.context, desired.map(|desired| &*desired.pod)).backend;
-        self.note(seen);
-        self.note_times(observed);
-        if !self.location.is_clear(&self.context, &home, desired.is_some()) {
-            return Plan::default();
-        }
-        let ending = self.ending();
-        self.history.set_ending(ending.is_some());
-        let Some(wanted) = self.admitted(seen).or(ending.map(|_| None)) else { return Plan::default() };
-        let mut view = View { home, observed: observed.clone() };
-        // Reachable backends come first: their containers can be stopped now.
-        view.observed.put_first(|backend| self.context.is_seen(backend));
-        let since = wanted.as_deref().map_or(self.presence.first_seen(), |pod| self.presence.since(pod));
-        let wanted = Wanted { pod: wanted.as_deref(), running: self.recall.as_planned(), since, ending };
-        let now = clock::instant();
-        let plan = plan::plan(wanted, &view, &self.history, now);
-        if let Some(action) = &plan.action {
-            let backend = self.backend_of(action, desired);
-            // The last observation of a backend that is away may be outdated: its next observation comes first.
-            let is_away = self.context.shared.home(&backend).is_some() && !self.context.is_seen(&backend);
-            let last = self.presence.last().map(|last| &*last.pod);
-            if is_away || (*action == Action::CleanUp && !self.location.is_gone(&self.context, last)) {
-                return Plan { action: None, wake_at: plan.wake_at };
-            }
-        }
-        match self.hold.until {
-            Some(until) if until > now && plan.action.as_ref().is_some_and(is_held) => {
-                Plan { action: None, wake_at: Some(until) }
-            }
-            _ => plan,
-        }
-    }
-
-    /// Returns the time left to stop the pod, if the node shuts down and it is this pod's turn.
-    fn ending(&mut self) -> Option<Duration> {
-        let ending = self.inbox.ending()?;
-        let is_its_turn = self.presence.last().is_none_or(|last| ending.is_of(&last.pod.wire));
-        is_its_turn.then(|| ending.by.saturating_duration_since(clock::instant()))
-    }
-
-    /// Returns the revision to run: the wanted one if the node admits it and no newer one runs, else the running one.
-    /// `Some(None)` means that no source wants the pod; `None`, that there is nothing to do until the manifest or the
-    /// node changes.
-    fn admitted(&mut self, seen: &Seen) -> Option<Option<Arc<Pod>>> {
-        let Some(desired) = &seen.desired else { return Some(None) };
-        let running = |recall: &Recall| recall.running().map(|pod| Some(Arc::clone(pod)));
-        let Some(Because { reason, message }) = self.rejection(&desired.pod, Some(desired)) else {
-            self.presence.refuse(None);
-            return match self.recall.runs_newer(desired, &seen.observed) {
-                true => running(&self.recall),
-                false => Some(Some(Arc::clone(&desired.pod))),
-            };
-        };
-        if self.presence.refuse(Some(&desired.pod.revision)) {
-            self.context.warn(reason.as_str(), &*message);
-        }
-        running(&self.recall)
-    }
-
-    /// Updates the worker's memory from the wanted pod and the observation.
-    fn note(&mut self, seen: &Seen) {
-        let Seen { desired, observed } = seen;
-        let (sandboxes, containers) = (observed.sandboxes(), observed.containers());
-        let labels = sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels));
-        self.presence.add(labels.filter_map(uid));
-        self.history
-            .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());
-        let Some(desired) = desired else {
-            self.presence.leave(self.context.shared.clock.now());
-            // A pod that is wanted again requests its images again.
-            self.history.forget_images();
-            self.pulls.keep(&[]);
-            return;
-        };
-        if let Some(last) = self.presence.want(desired, self.context.shared.clock.stamp()) {
-            if last.pod.revision != desired.pod.revision {
-                self.history.begin_revision();
-            }
-            if desired.refers_to_news(&last) {
-                self.history.hurry();
-            }
-        }
-        let lacks = desired.lacks().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
-        self.history.set_lacking(lacks);
-        // A container or sandbox that exists although its call failed counts as made.
-        for container in containers.filter(|container| plan::is_running(container)) {
-            self.history.set_start(&container.name, None);
-        }
-        if sandboxes.clone().any(|it| it.state == SandboxState::Ready && plan::is_current(it, &desired.pod)) {
-            self.history.set_sandbox(None);
-        }
-        let running = self.recall.running().map(|pod| pod.revision.clone());
-        let revisions: Vec<_> = [Some(&desired.pod.revision), running.as_ref()].into_iter().flatten().collect();
-        self.history.keep_images(&revisions);
-        self.pulls.keep(&revisions);
-        self.recall.note(desired, observed);
     }
 
     /// Returns a revision's manifest and its backend, if the worker knows them.
@@ -490,16 +376,4 @@ fn has_run(observed: &Observed, pod: &Pod, container: &Container) -> bool {
         instance.name == container.name
             && instance.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
     })
-}
-
-/// Returns whether a step waits after a failure of any such step. The other steps have back-offs of their own in the
-/// history.
-fn is_held(action: &Action) -> bool {
-    !matches!(
-        action,
-        Action::EnsureImages { .. }
-            | Action::CreateSandbox { .. }
-            | Action::RunContainer(_)
-            | Action::StartContainer { .. }
-    )
 }

@@ -15,7 +15,7 @@ use stanchion_plan::{
 use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
 
-use super::{Seen, Worker, pulls};
+use super::{Worker, context::Seen, pulls};
 use crate::clock::instant;
 
 impl<R: Runtime> Worker<R> {

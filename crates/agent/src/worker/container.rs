@@ -8,9 +8,11 @@ use stanchion_plan::{
     time::Stamp,
 };
 use stanchion_pod::{Container, Pod, Protocol};
-use stanchion_runtime::{ContainerConfig, IdRange, IpcMode, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels};
+use stanchion_runtime::{
+    ContainerConfig, EnvVar, IdRange, IpcMode, Mount, NetworkMode, PortMapping, SandboxConfig, Sysctl, labels,
+};
 
-use super::{prepare::Prepared, security};
+use super::security;
 use crate::{config::AgentConfig, reference};
 
 pub(super) fn sandbox(
@@ -54,6 +56,16 @@ fn port_mapping(port: &stanchion_pod::Port) -> Option<PortMapping> {
     };
     let (host_port, host_ip) = (port.host_port?, port.host_ip.filter(|ip| !ip.is_unspecified()));
     Some(PortMapping { protocol, host_port, container_port: port.container_port, host_ip })
+}
+
+/// Parts of a container's configuration that come from the prepared volumes, files and environment.
+pub(super) struct Prepared {
+    pub mounts: Vec<Mount>,
+    /// Warnings about DNS settings that had to be left out.
+    pub warnings: Vec<String>,
+    pub env: Vec<EnvVar>,
+    pub command: Option<Vec<String>>,
+    pub args: Option<Vec<String>>,
 }
 
 /// Inputs of a container's configuration beyond its manifest.

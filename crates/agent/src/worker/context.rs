@@ -3,12 +3,20 @@
 use std::{future, sync::Arc};
 
 use stanchion_board::{EventLog, Subject};
+use stanchion_plan::observed::Observed;
 use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{Error, ErrorKind, Runtime};
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::{files::PodFiles, shared::Shared};
+use crate::{desired::DesiredPod, files::PodFiles, shared::Shared};
+
+/// What a worker decides by: the wanted pod, and what the backends listed of it last.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub desired: Option<DesiredPod>,
+    pub observed: Observed,
+}
 
 /// The pod of a worker, and the state that the agent's tasks share.
 #[derive(Debug)]

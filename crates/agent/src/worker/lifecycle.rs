@@ -22,7 +22,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Runtime, San
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use super::{Seen, context::Context};
+use super::context::{Context, Seen};
 use crate::{
     blocking::blocking,
     clock::instant,
@@ -214,15 +214,9 @@ impl Lifecycle {
 }
 
 /// Reads the hook and probe state that earlier agents recorded for running containers of the shown pod.
-pub(super) async fn recall<R: Runtime>(
-    context: &Context<R>,
-    pod: &Pod,
-    observed: &Observed,
-    history: &mut History,
-) {
+pub(super) async fn recall<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed, history: &mut History) {
     for container in pod.all_containers().filter(|container| life::is_noted(container)) {
-        let is_unknown =
-            |it: &&ContainerInfo| it.name == container.name && is_running(it) && !history.has_life(&it.id);
+        let is_unknown = |it: &&ContainerInfo| it.name == container.name && is_running(it) && !history.has_life(&it.id);
         for id in observed.containers().filter(is_unknown).map(|it| it.id.clone()).collect::<Vec<_>>() {
             let (files, name) = (context.files(pod.uid.clone()), container.name.clone());
             let wanted = id.clone();

@@ -15,12 +15,7 @@ const FROM_LOG: (usize, usize) = (80, 2048);
 const LATE: (u32, Duration) = (10, Duration::from_millis(20));
 
 /// Reads the termination messages of containers that have ended since the last call. `pod` is the revision that is shown.
-pub(super) async fn read<R: Runtime>(
-    context: &Context<R>,
-    pod: &Pod,
-    observed: &Observed,
-    history: &mut History,
-) {
+pub(super) async fn read<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed, history: &mut History) {
     let is_new = |info: &&ContainerInfo| {
         matches!(info.state, ContainerState::Exited { .. }) && history.message(&info.id).is_none()
     };
@@ -80,9 +75,7 @@ async fn end_of_log<R: Runtime>(
     let text = match blocking(move || logs::end(&path, FROM_LOG.0, FROM_LOG.1)).await {
         Ok(text) => text,
         Err(_) => match context.runtime(home) {
-            Ok(runtime) => {
-                logs::end_of_kept(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await.unwrap_or_default()
-            }
+            Ok(runtime) => logs::end_of_kept(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await.unwrap_or_default(),
             Err(_) => Vec::new(),
         },
     };

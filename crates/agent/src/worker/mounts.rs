@@ -9,7 +9,7 @@ use stanchion_plan::reason::Reason;
 use stanchion_pod::{Container, Propagation, RecursiveReadOnly, SubPath, Volume, VolumeMount, expand::expand_within};
 use stanchion_runtime::{Error, ErrorKind, ImageMount, Mount, MountPropagation, RecursiveReadOnly as Recursive};
 
-use super::{failed::Failed, prepare::Material};
+use super::{failed::Failed, material::Material};
 use crate::{
     env::Environment,
     files::{self, clean, enclosing, make_point, share, sharing},

@@ -17,14 +17,7 @@ use stanchion_runtime::{
 };
 
 use super::{Hold, RETRY, Worker, container, failed::Failed, prepare, pulls, recall, security};
-use crate::{
-    blocking::blocking,
-    clock::instant,
-    desired::DesiredPod,
-    files,
-    id_ranges::IdRanges,
-    reference,
-};
+use crate::{blocking::blocking, clock::instant, desired::DesiredPod, files, id_ranges::IdRanges, reference};
 
 impl<R: Runtime> Worker<R> {
     /// Performs one step. Records a failure with the time of the next try.
@@ -106,7 +99,9 @@ impl<R: Runtime> Worker<R> {
         };
         // The record comes before the sandbox: no agent may find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
-            && let Err(error) = recall::keep_record(&self.context, &desired.pod, &home, self.location.instead_of(&desired.pod, &home)).await
+            && let Err(error) =
+                recall::keep_record(&self.context, &desired.pod, &home, self.location.instead_of(&desired.pod, &home))
+                    .await
         {
             let message = format!(
                 "Cannot record the pod's manifest; the agent may not recognize the pod after a restart: {}",
@@ -310,7 +305,11 @@ impl<R: Runtime> Worker<R> {
             "Image {:?} has the STOPSIGNAL {name:?}, which is no signal: the container is stopped by SIGTERM",
             container.image
         );
-        self.context.events().warning(&self.context.container(Some(pod), &container.name), "UnknownStopSignal", message);
+        self.context.events().warning(
+            &self.context.container(Some(pod), &container.name),
+            "UnknownStopSignal",
+            message,
+        );
     }
 
     /// Starts a created container. One that cannot be started is kept, because it counts as an instance. It may run
@@ -358,7 +357,8 @@ impl<R: Runtime> Worker<R> {
     async fn remove_files(&self, uid: &PodUid) -> Result<(), Error> {
         let files = self.context.files(uid.clone());
         let failed = |error: &(dyn std::error::Error + 'static)| {
-            Error::new(ErrorKind::Other, format!("removing the files of pod {} (uid {uid})", self.context.key)).caused_by(error)
+            Error::new(ErrorKind::Other, format!("removing the files of pod {} (uid {uid})", self.context.key))
+                .caused_by(error)
         };
         files::remove(files).await.map_err(|error| failed(&error))
     }

@@ -12,7 +12,7 @@ use stanchion_plan::{
 use stanchion_pod::{Pod, PodUid, Revision, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 
-use super::{Seen, context::Context};
+use super::context::{Context, Seen};
 use crate::{
     blocking::blocking,
     desired::DesiredPod,

@@ -21,7 +21,7 @@ use stanchion_pod::{
 };
 use stanchion_runtime::Runtime;
 
-use super::{Seen, Worker};
+use super::{Worker, context::Seen};
 use crate::{clock, desired::DesiredPod, policy, shared::Shared};
 
 /// The annotation with the time when the agent first saw a pod (R-ID-8).
