@@ -286,6 +286,25 @@ fn a_turn_of_the_worker_has_its_steps_in_the_order_that_is_written_above_it() {
     assert_eq!(steps.count(), 11, "a step has no row in this test");
 }
 
+/// Files of the agent that read the board: they answer users, or show.
+const READERS: [&str; 3] = ["api", "health.rs", "worker/show.rs"];
+
+#[test]
+fn nothing_that_decides_reads_the_board() {
+    let agent = Path::new("crates/agent/src");
+    let reads =
+        ["pod(", "pods(", "watch(", "sources(", "backends(", "node(", "changes("].map(|it| format!("board.{it}"));
+    for path in sources().into_iter().filter(|path| path.starts_with(agent) && !path.ends_with("tests.rs")) {
+        let name = path.strip_prefix(agent).expect("it is there").display().to_string();
+        if READERS.iter().any(|reader| name.starts_with(reader)) {
+            continue;
+        }
+        let source = fs::read_to_string(root().join(&path)).expect("a source");
+        let read = reads.iter().find(|read| source.contains(*read));
+        assert_eq!(read, None, "{name} reads the board, and is none of {READERS:?}");
+    }
+}
+
 #[test]
 fn ids_of_rules_are_in_their_list_and_belong_to_tests() {
     let proof = Proof::collect(&root()).expect("the list of rules and the sources can be read");

@@ -83,7 +83,7 @@ impl<R: Runtime> Agent<R> {
             pulse: Arc::default(),
             backends: backends.into(),
             requests: send,
-            ending: watch::Sender::new(None),
+            endings: Arc::default(),
             pruners: pruners.into(),
         };
         Self {
@@ -169,7 +169,7 @@ impl<R: Runtime> Agent<R> {
 
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
-        let Handle { board, events, removed, pulse, backends, ending, .. } = self.handle;
+        let Handle { board, events, removed, pulse, backends, endings, .. } = self.handle;
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let mut homes = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
@@ -192,7 +192,7 @@ impl<R: Runtime> Agent<R> {
             ends: Notify::new(),
             images_changed: watch::Sender::new(0),
             imports: Imports::default(),
-            ending,
+            endings,
             capacity: self.capacity,
             node_addresses: addresses.subscribe(),
             id_ranges: IdRanges::new(&self.config.state_dir, self.config.max_pods),

@@ -2,10 +2,16 @@
 //!
 //! Critical pods end last. Nothing is written down: after the next boot all of them run again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use stanchion_board::{Board, view::PodView};
-use stanchion_pod::k8s_openapi::api::core::v1::{Pod, PodSpec};
+use stanchion_pod::{
+    PodKey,
+    k8s_openapi::api::core::v1::{Pod, PodSpec},
+};
+use tokio::sync::watch;
 
 use crate::{clock::timeout_at, config::NodeShutdown, handle::Handle};
 
@@ -35,31 +41,51 @@ fn is_critical(spec: &PodSpec) -> bool {
     class.is_some_and(|class| CRITICAL_CLASSES.contains(&class)) || spec.priority.is_some_and(|it| it >= CRITICAL)
 }
 
+/// The end of the node's pods, and the pods that it waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Endings {
+    ending: watch::Sender<Option<Ending>>,
+    /// Pods of which containers run; `true` for critical ones.
+    running: watch::Sender<BTreeMap<PodKey, bool>>,
+}
+
+impl Endings {
+    /// Returns a receiver of the pods that must end; `None` until the node shuts down.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Ending>> {
+        self.ending.subscribe()
+    }
+
+    /// Notes whether containers of a pod run. `wanted` is its manifest, if that is known.
+    pub fn note(&self, key: &PodKey, wanted: Option<&Pod>, runs: bool) {
+        let is_critical = wanted.and_then(|pod| pod.spec.as_ref()).is_some_and(is_critical);
+        self.running.send_if_modified(|running| match runs {
+            true => running.insert(key.clone(), is_critical) != Some(is_critical),
+            false => running.remove(key).is_some(),
+        });
+    }
+
+    /// Waits until nothing of these pods runs.
+    async fn ended(&self, ending: Ending) {
+        let mut running = self.running.subscribe();
+        let is_done = |running: &BTreeMap<PodKey, bool>| {
+            !running.values().any(|is_critical| ending.is_of_critical || !is_critical)
+        };
+        if running.wait_for(is_done).await.is_err() {
+            tracing::trace!("the sender is part of this struct");
+        }
+    }
+}
+
 impl<R> Handle<R> {
     /// Ends all pods, because the node shuts down. Returns when they have ended, or the time for it is over.
     pub async fn end_pods(&self, limits: NodeShutdown) {
         let first = limits.grace.saturating_sub(limits.critical);
         for (is_of_critical, time) in [(false, first), (true, limits.critical.min(limits.grace))] {
             let ending = Ending { is_of_critical, by: crate::clock::instant() + time };
-            self.ending.send_replace(Some(ending));
-            if timeout_at(ending.by + KILL, ended(&self.board, ending)).await.is_err() {
+            self.endings.ending.send_replace(Some(ending));
+            if timeout_at(ending.by + KILL, self.endings.ended(ending)).await.is_err() {
                 tracing::warn!(is_of_critical, ?time, "some pods have not ended in time");
             }
-        }
-    }
-}
-
-/// Waits until nothing of these pods runs.
-async fn ended(board: &Board, ending: Ending) {
-    let mut changes = board.watch();
-    let runs = |view: &PodView| {
-        let mut states = view.statuses().filter_map(|status| status.state.as_ref());
-        ending.is_of(&view.pod) && states.any(|state| state.running.is_some())
-    };
-    loop {
-        changes.mark_unchanged();
-        if !board.pods().iter().any(|view| runs(view)) || changes.changed().await.is_err() {
-            return;
         }
     }
 }

@@ -8,9 +8,9 @@ use stanchion_board::{
     view::{PruneView, RemovedView},
 };
 use stanchion_pod::PodKey;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::{backends::Backend, clock::Clock, ending::Ending, health::Pulse, images::Prune, removed::Removed};
+use crate::{backends::Backend, clock::Clock, ending::Endings, health::Pulse, images::Prune, removed::Removed};
 
 /// Handle of the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub struct Handle<R> {
     /// The backends, for exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
-    pub(crate) ending: watch::Sender<Option<Ending>>,
+    pub(crate) endings: Arc<Endings>,
     /// Requests to the removers of images, by backend.
     pub(crate) pruners: Arc<[(String, mpsc::Sender<Prune>)]>,
 }
@@ -53,7 +53,7 @@ impl<R> Clone for Handle<R> {
             pulse: Arc::clone(&self.pulse),
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
-            ending: self.ending.clone(),
+            endings: Arc::clone(&self.endings),
             pruners: Arc::clone(&self.pruners),
         }
     }

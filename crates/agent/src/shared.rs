@@ -12,7 +12,7 @@ use crate::{
     clock::Clock,
     config::AgentConfig,
     credentials::Providers,
-    ending::Ending,
+    ending::Endings,
     health::Pulse,
     id_ranges::IdRanges,
     node::{self, Home},
@@ -39,8 +39,8 @@ pub(crate) struct Shared<R> {
     pub images_changed: watch::Sender<u64>,
     /// Images imported from archives in the preload directory.
     pub imports: Imports,
-    /// Pods that must end because the node shuts down; `None` until then.
-    pub ending: watch::Sender<Option<Ending>>,
+    /// Pods that must end because the node shuts down.
+    pub endings: Arc<Endings>,
     /// CPU and memory of the node. The disk can grow: `ephemeral_storage` is 0 here.
     pub capacity: Capacity,
     /// Current addresses of the node, the primary one first.

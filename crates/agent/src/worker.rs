@@ -154,6 +154,7 @@ impl<R: Runtime> Worker<R> {
                     if self.clean_up().await {
                         self.context.over.cancel();
                         self.presence.remember(&self.context).await;
+                        self.context.shared.endings.note(&self.context.key, None, false);
                         self.context.shared.board.remove_pod(&self.context.key);
                         return Ended::Gone;
                     }

@@ -46,7 +46,7 @@ impl Inbox {
             desired,
             restarts,
             images: shared.images_changed.subscribe(),
-            ending: shared.ending.subscribe(),
+            ending: shared.endings.subscribe(),
             addresses: shared.node_addresses.clone(),
             looks: shared.homes.iter().map(|home| home.observer.watch()).collect(),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use stanchion_board::view::{ContainerView, PodView};
 use stanchion_plan::{
-    image,
+    image, is_running,
     observed::Observed,
     reason::{Because, Reason},
     restart,
@@ -30,6 +30,8 @@ const SEEN: &str = "kubernetes.io/config.seen";
 impl<R: Runtime> Worker<R> {
     /// Puts the pod on the board as it is now.
     pub(super) fn show(&mut self, seen: &Seen) {
+        let last = self.presence.last().map(|last| &*last.pod.wire);
+        self.context.shared.endings.note(&self.context.key, last, seen.observed.containers().any(is_running));
         let Some(pod) = self.shown(seen) else { return self.show_orphan(&seen.observed) };
         let (context, desired) = (&self.context, seen.desired.as_ref());
         let home = self.location.backend(context, Some(&pod));
