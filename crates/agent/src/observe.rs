@@ -153,11 +153,16 @@ impl<R: Runtime> Watcher<R> {
                     let since = Some(self.observer.latest.borrow().since)
                         .filter(|_| self.observer.latest.borrow().is_current());
                     let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.stamp()));
-                    let observation = observation.with_health(health);
+                    let is_asked = version.is_none() || news;
+                    if is_asked {
+                        version = self.version(runtime).await;
+                    }
+                    let name = version.as_ref().map(|version| Arc::from(version.runtime.as_str()));
+                    let name = name.unwrap_or_else(|| Arc::clone(&self.observer.latest.borrow().runtime));
+                    let observation = observation.with_health(health).with_runtime(name);
                     self.recovered();
                     self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
-                    if version.is_none() || news {
-                        version = self.version(runtime).await;
+                    if is_asked {
                         self.show(version.as_ref());
                     }
                 }

@@ -136,6 +136,11 @@ impl LoadedBackend {
                 Err(Error::new(ErrorKind::Timeout, format!("no answer within {:?}", deadline.unwrap_or_default())))
             }
         };
+        self.read(name, body)
+    }
+
+    /// Reads the answer to a call. An error names the backend and the call.
+    fn read<A: DeserializeOwned>(&self, name: &str, body: Result<Vec<u8>>) -> Result<A> {
         let body = body.map_err(|error| error.context(format!("{} {name}", self.name)))?;
         serde_json::from_slice(&body).map_err(|error| {
             Error::new(ErrorKind::Other, format!("{} {name}: its answer cannot be read", self.name)).caused_by(&error)
@@ -168,10 +173,8 @@ impl Runtime for LoadedBackend {
                 // *Cancel-safe:* a oneshot keeps its value until it is taken.
                 done = &mut answer.done => {
                     give_up.defuse();
-                    let body = done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Crashed, "no answer")))?;
-                    return serde_json::from_slice(&body).map_err(|error| {
-                        Error::new(ErrorKind::Other, "the answer to a pull cannot be read").caused_by(&error)
-                    });
+                    let body = done.unwrap_or_else(|_| Err(Error::new(ErrorKind::Crashed, "no answer")));
+                    return self.read("pull_image", body);
                 }
             }
         }

@@ -55,6 +55,8 @@ pub struct Facts<'a> {
     pub pod: &'a Pod,
     /// Observed sandboxes and containers.
     pub view: &'a View,
+    /// Name of the runtime that the containers are on, as in the prefix of their ids; empty while it is not known.
+    pub runtime: &'a str,
     /// The agent's memory of its own tries.
     pub history: &'a History,
     /// Reason and message if nothing can be done now, e.g. because the backend is unreachable.

@@ -21,6 +21,8 @@ pub struct Observation {
     /// `true` if the latest observation failed because no runtime can be reached, as opposed to one that does not
     /// answer.
     pub is_absent: bool,
+    /// Name of the runtime behind the backend, as in the prefix of container ids; empty until it has told it.
+    pub runtime: Arc<str>,
     /// Health that the backend reports, with its failover policy.
     pub health: Arc<Health>,
     /// Time since which observations succeed, or fail.
@@ -41,6 +43,7 @@ impl Observation {
             seen: false,
             error: None,
             is_absent: false,
+            runtime: Arc::default(),
             health,
             since,
             pods: HashMap::new(),
@@ -89,6 +92,11 @@ impl Observation {
             Some(pod) => self.pods.insert(key.clone(), pod),
             None => self.pods.remove(key),
         };
+    }
+
+    /// Replaces the name of the runtime.
+    pub(crate) fn with_runtime(self, runtime: Arc<str>) -> Self {
+        Self { runtime, ..self }
     }
 
     /// Replaces the health.

@@ -38,9 +38,11 @@ impl<R: Runtime> Worker<R> {
         let view = View { home: home.clone(), observed: seen.observed.clone() };
         let last = context.shared.board.pod(&context.key);
         let node_addresses = context.shared.node_addresses.borrow().clone();
+        let runtime = context.shared.home(&home).map(|home| Arc::clone(&home.observer.latest().runtime));
         let facts = Facts {
             pod: &pod,
             view: &view,
+            runtime: &runtime.unwrap_or_default(),
             history: &self.history,
             obstacle: self.location.obstacle(context, &home, &pod),
             rejection: self.rejection(&pod, desired),

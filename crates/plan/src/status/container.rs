@@ -87,7 +87,7 @@ impl Seen<'_> {
             volume_mounts: wire.and_then(mounts),
             resources,
             image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),
-            container_id: info.map(|info| format!("{}://{}", facts.view.home, info.id)),
+            container_id: info.and_then(|info| container_id(facts, info)),
             ready: is(life::is_ready),
             started: Some(is(life::is_started)),
             restart_count: i32::try_from(count).unwrap_or(i32::MAX),
@@ -277,7 +277,7 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
     let time = |at: Option<Timestamp>| Some(Time(at?));
     WireState {
         terminated: Some(ContainerStateTerminated {
-            container_id: Some(format!("{}://{}", facts.view.home, info.id)),
+            container_id: container_id(facts, info),
             exit_code: code.unwrap_or(137),
             reason: Some(reason.to_string()),
             message: unstarted.or_else(|| words(facts, info)).or(message.map(str::to_owned)),
@@ -292,6 +292,11 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
 fn wait(reason: Reason, message: Option<String>) -> WireState {
     let waiting = ContainerStateWaiting { reason: Some(reason.to_string()), message };
     WireState { waiting: Some(waiting), ..WireState::default() }
+}
+
+/// Returns a container's id with the name of its runtime (R-CS-1).
+fn container_id(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
+    (!facts.runtime.is_empty()).then(|| format!("{}://{}", facts.runtime, info.id))
 }
 
 /// Formats whole seconds as Go prints a duration: `10s`, `2m40s`, `5m0s` (R-BCK-4).

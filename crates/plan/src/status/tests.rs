@@ -95,6 +95,7 @@ impl Scene {
         status(&Facts {
             pod,
             view: &view,
+            runtime: "containerd",
             history: &history,
             obstacle: None,
             rejection: None,
@@ -222,7 +223,7 @@ fn a_container_is_its_newest_instance_and_the_one_before() {
     let names: Vec<_> = found.container_statuses.iter().flatten().map(|it| it.name.as_str()).collect();
     assert_eq!(names, ["a", "b"], "R-CS-1: by name");
     let b = container(&found, "b");
-    assert_eq!((b.restart_count, b.container_id.as_deref()), (4, Some("home://b-4")), "R-CS-1");
+    assert_eq!((b.restart_count, b.container_id.as_deref()), (4, Some("containerd://b-4")), "R-CS-1");
     assert!(b.state.as_ref().is_some_and(|state| state.running.is_some()), "R-CS-3");
     let last = b.last_state.as_ref().and_then(|state| state.terminated.as_ref()).expect("R-CS-3");
     assert_eq!((last.exit_code, last.reason.as_deref(), last.signal), (7, Some("Error"), None), "R-CS-8");
