@@ -4,8 +4,9 @@
 //! Error texts are kubelet's, since people and tools know them.
 //!
 //! # Layout
-//! - [`exec`]: commands. [`http`], [`tcp`], [`grpc`]: requests from the node; [`tls`]: for `scheme: HTTPS`.
+//! - [`ContactError`]: why one failed. [`exec`]: commands. [`http`], [`tcp`], [`grpc`]: requests from the node; [`tls`]: for `scheme: HTTPS`.
 
+pub(crate) mod error;
 pub(crate) mod exec;
 pub(crate) mod grpc;
 pub(crate) mod http;
@@ -20,6 +21,8 @@ use std::net::IpAddr;
 
 use stanchion_pod::{Endpoint, TargetPort};
 
+use error::ContactError;
+
 /// Kubernetes version in the `User-Agent` header.
 const VERSION: &str = "1.36";
 
@@ -29,21 +32,9 @@ pub(crate) fn user_agent(what: &str) -> String {
 }
 
 /// Returns host and port of an endpoint of a pod.
-fn place(to: &Endpoint, pod: IpAddr) -> Result<(String, u16), String> {
+fn place(to: &Endpoint, pod: IpAddr) -> Result<(String, u16), ContactError> {
     match &to.port {
         TargetPort::Number(port) => Ok((to.host(pod), *port)),
-        TargetPort::Unknown(name) => Err(format!("couldn't find port: {name}")),
-    }
-}
-
-/// Returns an error of the system in Go's words.
-pub(crate) fn words(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut chars = text.chars();
-    match chars.next() {
-        // An abbreviation keeps its capitals: `EOF`.
-        Some(first) if !chars.as_str().starts_with(char::is_uppercase) => first.to_lowercase().chain(chars).collect(),
-        _ => text.to_owned(),
+        TargetPort::Unknown(name) => Err(ContactError::UnknownPort(name.clone())),
     }
 }

@@ -6,7 +6,7 @@ use stanchion_board::{EventLog, Subject};
 use stanchion_pod::{Hook, PodKey, TargetPort};
 use stanchion_runtime::{ContainerId, Descendants, Runtime};
 
-use crate::contact::{exec, http, tls::PLAIN, user_agent};
+use crate::contact::{error::ContactError, exec, http, user_agent};
 
 /// Time limit of a request. Kubernetes sets none for hooks, but a server that never answers is as good as none.
 const REQUEST: Duration = Duration::from_secs(120);
@@ -49,7 +49,7 @@ impl<R: Runtime> Place<'_, R> {
                 let asked = http::get(get, self.address, &user_agent("lifecycle"), REQUEST).await;
                 let asked = match asked {
                     // The server speaks plain HTTP where TLS was expected.
-                    Err(error) if get.is_https && is_no_tls(&error) => {
+                    Err(error) if get.is_https && error.is_plain_http() => {
                         let plain = stanchion_pod::HttpGet { is_https: false, ..get.clone() };
                         let again = http::get(&plain, self.address, &user_agent("lifecycle"), REQUEST).await;
                         if again.is_ok() {
@@ -61,7 +61,8 @@ impl<R: Runtime> Place<'_, R> {
                     }
                     asked => asked,
                 };
-                let failed = |error| format!("HTTP lifecycle hook ({}) {whose} - error: {error}", get.path);
+                let failed =
+                    |error: ContactError| format!("HTTP lifecycle hook ({}) {whose} - error: {error}", get.path);
                 asked.map(drop).map_err(failed)
             }
             Hook::Sleep(time) => {
@@ -80,8 +81,4 @@ impl<R: Runtime> Place<'_, R> {
             }
         }
     }
-}
-
-fn is_no_tls(error: &str) -> bool {
-    error.contains(PLAIN)
 }

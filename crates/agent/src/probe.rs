@@ -13,7 +13,7 @@ use tokio::{sync::mpsc, time::timeout};
 
 use crate::{
     clock::sleep_until,
-    contact::{exec, grpc, http, tcp, user_agent},
+    contact::{error::ContactError, exec, grpc, http, tcp, user_agent},
     node::Turn,
 };
 
@@ -64,6 +64,16 @@ enum Answer {
     Bad(String),
     /// The probe could not be run.
     Broken(String),
+}
+
+impl Answer {
+    /// Returns the answer for a request that failed. One that could not be made says nothing of the container.
+    fn of(error: &ContactError) -> Self {
+        match error {
+            ContactError::UnknownPort(_) => Self::Broken(error.to_string()),
+            _ => Self::Bad(error.to_string()),
+        }
+    }
 }
 
 impl<R: Runtime> Prober<R> {
@@ -126,7 +136,6 @@ impl<R: Runtime> Prober<R> {
 
     async fn put(&self) -> Answer {
         let limit = self.probe.timeout;
-        let answer = |result: Result<(), String>| result.map_or_else(Answer::Bad, |()| Answer::Good);
         match &self.probe.check {
             Check::Exec(command) => self.exec(command, limit).await,
             Check::Http(get) => match http::get(get, self.turn.address(), &user_agent("probe"), limit).await {
@@ -135,14 +144,15 @@ impl<R: Runtime> Prober<R> {
                 }
                 Ok(answer) if (200..400).contains(&answer.status.as_u16()) => Answer::Good,
                 Ok(answer) => Answer::Bad(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16())),
-                Err(error) if error.starts_with("couldn't") => Answer::Broken(error),
-                Err(error) => Answer::Bad(error),
+                Err(error) => Answer::of(&error),
             },
             Check::Tcp(to) => match tcp::connect(to, self.turn.address(), limit).await {
-                Err(error) if error.starts_with("couldn't") => Answer::Broken(error),
-                connected => answer(connected),
+                Ok(()) => Answer::Good,
+                Err(error) => Answer::of(&error),
             },
-            Check::Grpc { port, service } => answer(grpc::check(self.turn.address(), *port, service, limit).await),
+            Check::Grpc { port, service } => grpc::check(self.turn.address(), *port, service, limit)
+                .await
+                .map_or_else(Answer::Bad, |()| Answer::Good),
         }
     }
 

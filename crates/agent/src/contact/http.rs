@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use stanchion_pod::HttpGet;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{place, tcp, tls, words};
+use super::{error::ContactError, place, tcp, tls};
 use crate::{
     clock::timeout_at,
     limits::{ANSWER_HEAD, ANSWER_HEADERS},
@@ -37,7 +37,7 @@ pub(crate) struct Answer {
 }
 
 /// Sends a GET request as a probe does: redirects on the same host are followed. `timeout` bounds all of it.
-pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<Answer, String> {
+pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<Answer, ContactError> {
     let (host, port) = place(&get.to, pod)?;
     let scheme = if get.is_https { "https" } else { "http" };
     let deadline = crate::clock::instant() + timeout;
@@ -47,11 +47,8 @@ pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Durati
     for _ in 0..=REDIRECTS {
         let asked = timeout_at(deadline, ask(&url, &headers, deadline)).await;
         let (answer, location) = match asked {
-            Ok(asked) => asked.map_err(|error| format!("Get \"{first}\": {error}"))?,
-            Err(_) => {
-                let message = "context deadline exceeded (Client.Timeout exceeded while awaiting headers)";
-                return Err(format!("Get \"{first}\": {message}"));
-            }
+            Ok(asked) => asked.map_err(|error| error.of(&first))?,
+            Err(_) => return Err(ContactError::Deadline.of(&first)),
         };
         match location.and_then(|location| url.redirected(&location)) {
             // A redirect to another host is not followed: it counts as the answer.
@@ -59,7 +56,7 @@ pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Durati
             _ => return Ok(answer),
         }
     }
-    Err(format!("Get \"{}\": stopped after {REDIRECTS} redirects", url.target))
+    Err(ContactError::Redirects.of(&url.target))
 }
 
 /// Returns the headers of the request. `User-Agent` and `Accept` are left out if `get` sets them to an empty text.
@@ -81,17 +78,18 @@ fn headers(get: &HttpGet, agent: &str) -> HeaderMap {
 }
 
 /// Returns the answer to a probe, and the `Location` if it is a redirect.
-async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answer, Option<String>), String> {
+async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answer, Option<String>), ContactError> {
     let stream = tcp::open(&url.host, url.port, deadline).await?;
     let mut headers = headers.clone();
     if !headers.contains_key(HOST) {
-        let host = HeaderValue::from_str(&join(&url.host, url.port)).map_err(|error| error.to_string())?;
+        let host = HeaderValue::from_str(&join(&url.host, url.port));
+        let host = host.map_err(|error| ContactError::Request(error.into()))?;
         headers.insert(HOST, host);
     }
     let response = match url.is_https {
         false => exchange(stream, &url.target, headers, BODY).await?,
         true => {
-            let stream = tls::wrap(stream, &url.host).await.map_err(|error| words(&error))?;
+            let stream = tls::wrap(stream, &url.host).await?;
             exchange(stream, &url.target, headers, BODY).await?
         }
     };
@@ -109,8 +107,8 @@ pub(crate) async fn exchange(
     target: &str,
     headers: HeaderMap,
     limit: usize,
-) -> Result<Response<Option<Bytes>>, String> {
-    let mut request = Request::get(target).body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+) -> Result<Response<Option<Bytes>>, ContactError> {
+    let mut request = Request::get(target).body(Empty::<Bytes>::new()).map_err(ContactError::Request)?;
     *request.headers_mut() = headers;
     request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     let mut connections = http1::Builder::new();
@@ -122,14 +120,14 @@ pub(crate) async fn exchange(
         .allow_spaces_after_header_name_in_responses(true)
         .handshake(TokioIo::new(stream))
         .await;
-    let (mut send, connection) = connected.map_err(|error| chain(&error))?;
+    let (mut send, connection) = connected.map_err(ContactError::Http)?;
     let exchange = async {
-        let response = send.send_request(request).await.map_err(|error| chain(&error))?;
+        let response = send.send_request(request).await.map_err(ContactError::Http)?;
         let (head, body) = response.into_parts();
         let body = match Limited::new(body, limit).collect().await {
             Ok(body) => Some(body.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => None,
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(ContactError::Body(error)),
         };
         Ok(Response::from_parts(head, body))
     };
@@ -142,7 +140,7 @@ pub(crate) async fn exchange(
     // *Cancel-safe:* the connection is of no use once there is an answer.
     tokio::select! {
         answer = exchange => answer,
-        () = connection => Err("the connection ended".to_owned()),
+        () = connection => Err(ContactError::Ended),
     }
 }
 
@@ -151,14 +149,4 @@ pub(crate) fn location<B>(response: &Response<B>) -> Option<String> {
     let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = response.headers().get(LOCATION).filter(|_| is_redirect);
     location.and_then(|location| location.to_str().ok()).map(str::to_owned)
-}
-
-fn chain(error: &hyper::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }

@@ -8,22 +8,22 @@ use std::{
 use stanchion_pod::Endpoint;
 use tokio::net::TcpStream;
 
-use super::{place, words};
+use super::{error::ContactError, place};
 use crate::{clock::timeout_at, url::join};
 
 /// Checks that something listens there (R-PRB-30). No linger time is set: closing would block a thread.
-pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), String> {
+pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), ContactError> {
     let (host, port) = place(to, pod)?;
     open(&host, port, crate::clock::instant() + timeout).await.map(drop)
 }
 
 /// Connects before the deadline.
-pub(crate) async fn open(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, String> {
+pub(crate) async fn open(host: &str, port: u16, deadline: Instant) -> Result<TcpStream, ContactError> {
     let to = join(host, port);
     match timeout_at(deadline, TcpStream::connect((host, port))).await {
         Ok(Ok(stream)) => Ok(stream),
-        Ok(Err(error)) if error.raw_os_error().is_some() => Err(format!("dial tcp {to}: connect: {}", words(&error))),
-        Ok(Err(error)) => Err(format!("dial tcp: lookup {host}: {}", words(&error))),
-        Err(_) => Err(format!("dial tcp {to}: i/o timeout")),
+        Ok(Err(error)) if error.raw_os_error().is_some() => Err(ContactError::Connect { to, error }),
+        Ok(Err(error)) => Err(ContactError::Lookup { host: host.to_owned(), error }),
+        Err(_) => Err(ContactError::ConnectTimeout(to)),
     }
 }

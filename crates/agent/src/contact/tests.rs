@@ -89,12 +89,16 @@ fn get(port: u16, is_https: bool) -> HttpGet {
     }
 }
 
+async fn ask(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<http::Answer, String> {
+    http::get(get, pod, agent, timeout).await.map_err(|error| error.to_string())
+}
+
 #[tokio::test]
 async fn https_believes_whoever_answers() {
     let certificate = (&include_bytes!("testdata/cert.der")[..], &include_bytes!("testdata/key.der")[..]);
     let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned();
     let server = Server::secured(vec![answer], certificate).await;
-    let answer = http::get(&get(server.port, true), HERE, "kube-probe/1.36", LIMIT).await.expect("R-PRB-21");
+    let answer = ask(&get(server.port, true), HERE, "kube-probe/1.36", LIMIT).await.expect("R-PRB-21");
     assert_eq!((answer.status.as_u16(), &*answer.body), (200, "ok"));
 }
 
@@ -117,7 +121,7 @@ async fn https_reaches_any_address_and_host_header() {
         let mut get = get(server.port, true);
         get.to.host = to.map(str::to_owned);
         get.headers.extend(header.map(|value| ("Host".to_owned(), value.to_owned())));
-        let answer = http::get(&get, address, "kube-probe/1.36", LIMIT).await;
+        let answer = ask(&get, address, "kube-probe/1.36", LIMIT).await;
         assert_eq!(answer.map(|answer| answer.body).as_deref(), Ok("ok"), "R-PRB-21: {to:?} {header:?}");
         assert_eq!(server.names(), [name.map(str::to_owned)], "{to:?} {header:?}");
         let sent = format!("\r\nhost: {}", header.unwrap_or_default());
@@ -147,7 +151,7 @@ async fn a_server_without_tls_is_told_in_go_s_words() {
             connection.read_to_end(&mut Vec::new()).await.ok();
         };
         let to = get(port, true);
-        let (asked, ()) = tokio::join!(http::get(&to, HERE, "kube-probe/1.36", LIMIT), serve);
+        let (asked, ()) = tokio::join!(ask(&to, HERE, "kube-probe/1.36", LIMIT), serve);
         let expected = format!("Get \"https://127.0.0.1:{port}/\": {words}");
         assert_eq!(asked, Err(expected), "{}", String::from_utf8_lossy(said));
     }
@@ -158,10 +162,10 @@ async fn redirects_are_followed_on_the_same_host_and_bodies_cut() {
     let redirect = "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".to_owned();
     let long = format!("HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n{}", "x".repeat(20000));
     let server = Server::start(vec![redirect.clone(), long]).await;
-    let answer = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
+    let answer = ask(&get(server.port, false), HERE, "a", LIMIT).await;
     assert_eq!(answer.map(|answer| answer.status.as_u16()), Ok(200), "R-PRB-23, R-PRB-24");
     let server = Server::start(vec![redirect]).await;
-    let answer = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
+    let answer = ask(&get(server.port, false), HERE, "a", LIMIT).await;
     assert!(answer.is_err_and(|error| error.contains("stopped after 10 redirects")), "R-PRB-23");
     assert_eq!(server.requests().len(), 11, "R-PRB-23");
 }
@@ -176,13 +180,13 @@ async fn long_heads_many_headers_and_odd_ones_are_taken() {
     let spaced = "X-Spaced : one\r\n".to_owned();
     for headers in [many(1, 20_000), many(150, 10), many(4000, 10), many(10, 50_000), folded, spaced] {
         let server = Server::start(vec![answer(&headers)]).await;
-        let found = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
+        let found = ask(&get(server.port, false), HERE, "a", LIMIT).await;
         let found = found.map(|answer| (answer.status.as_u16(), answer.body));
         assert_eq!(found, Ok((200, "ok".to_owned())), "R-PRB-24: {} bytes of headers", headers.len());
     }
     // The client looks at the length between two reads, of which the last can be as long as the limit.
     let server = Server::start(vec![answer(&many(80, 50_000))]).await;
-    let found = http::get(&get(server.port, false), HERE, "a", LIMIT).await;
+    let found = ask(&get(server.port, false), HERE, "a", LIMIT).await;
     assert!(found.is_err(), "a head of 4 MB is taken");
 }
 
@@ -197,10 +201,10 @@ async fn a_grpc_answer_has_headers_of_16_kib_at_most() {
 #[tokio::test(start_paused = true)]
 async fn a_server_that_does_not_answer_in_time_has_failed() {
     let (listener, port) = listener().await;
-    let error = http::get(&get(port, false), HERE, "a", Duration::from_secs(2)).await;
+    let error = ask(&get(port, false), HERE, "a", Duration::from_secs(2)).await;
     assert!(error.is_err_and(|error| error.contains("context deadline exceeded")), "R-PRB-24");
     drop(listener);
-    let error = http::get(&get(port, false), HERE, "a", LIMIT).await;
+    let error = ask(&get(port, false), HERE, "a", LIMIT).await;
     let expected = format!("Get \"http://127.0.0.1:{port}/\": dial tcp 127.0.0.1:{port}: connect: connection refused");
     assert_eq!(error, Err(expected), "R-PRB-12");
 }

@@ -22,6 +22,8 @@ use tokio_rustls::{
     },
 };
 
+use super::error::ContactError;
+
 /// Connector that checks no certificate. It is made when it is first needed: most nodes never need it.
 static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -33,31 +35,30 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
 });
 
 /// Opens a TLS connection over `stream` to `host`, and checks no certificate. Like Go, it names `host` to the server,
-/// whatever the `Host` header says, but no address. The error for a server without TLS has Go's words.
-pub(super) async fn wrap(stream: TcpStream, host: &str) -> io::Result<TlsStream<Heard>> {
-    let connector = CONNECTOR.as_ref().ok_or_else(|| io::Error::other("TLS cannot be set up"))?;
+/// whatever the `Host` header says, but no address.
+pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<Heard>, ContactError> {
+    let cannot = || ContactError::Tls(io::Error::other("TLS cannot be set up"));
+    let connector = CONNECTOR.as_ref().ok_or_else(cannot)?;
     // rustls names no address to the server. So an address also stands for what is no name, e.g. `fe80::1%eth0`.
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
-        Err(_) => stream.peer_addr()?.ip().into(),
+        Err(_) => stream.peer_addr().map_err(ContactError::Tls)?.ip().into(),
     };
     let first = Arc::default();
     let connected = connector.connect(name, Heard { stream, first: Arc::clone(&first) }).await;
     connected.map_err(|error| {
         let first = first.lock().unwrap_or_else(PoisonError::into_inner);
         match first.as_slice() {
-            b"HTTP/" => io::Error::other(PLAIN),
+            b"HTTP/" => ContactError::PlainHttp,
             // Types of TLS records: change of cipher, alert, handshake, data.
-            [20..=23, ..] => error,
-            [] if error.kind() == io::ErrorKind::UnexpectedEof => io::Error::other("EOF"),
-            [] => error,
-            _ => io::Error::other("tls: first record does not look like a TLS handshake"),
+            [20..=23, ..] => ContactError::Tls(error),
+            [] if error.kind() == io::ErrorKind::UnexpectedEof => ContactError::Tls(io::Error::other("EOF")),
+            [] => ContactError::Tls(error),
+            _ => ContactError::Tls(io::Error::other("tls: first record does not look like a TLS handshake")),
         }
     })
 }
 
-/// Go's message about a server that speaks plain HTTP.
-pub(crate) const PLAIN: &str = "http: server gave HTTP response to HTTPS client";
 /// Length of the head of a TLS record, bytes.
 const HEAD: usize = 5;
 
@@ -122,9 +123,9 @@ pub(crate) async fn connect(
     connector: &TlsConnector,
     stream: TcpStream,
     host: &str,
-) -> io::Result<TlsStream<TcpStream>> {
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    connector.connect(name, stream).await
+) -> Result<TlsStream<TcpStream>, ContactError> {
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| ContactError::Tls(io::Error::other(error)))?;
+    connector.connect(name, stream).await.map_err(ContactError::Tls)
 }
 
 /// Verifier that accepts every certificate. It does not check signatures either, as they would prove nothing.

@@ -92,7 +92,7 @@ impl Fetcher {
                 (self.failures, self.failure) = (0, None);
                 Some(News::Body { content: content.into(), is_private })
             }
-            Err(error) => self.failed(error),
+            Err(error) => self.failed(format!("{}: {error}", self.config.url)),
         }
     }
 

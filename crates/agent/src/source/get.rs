@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -24,8 +24,9 @@ use crate::{
     clock::timeout_at,
     config::UrlSource,
     contact::{
+        error::ContactError,
         http::{REDIRECTS, exchange, location},
-        tcp, tls, words,
+        tcp, tls,
     },
     limits,
     url::Url,
@@ -51,6 +52,33 @@ pub(super) enum Page {
     Same,
 }
 
+/// Failure to get the body. The texts tell neither headers nor content.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum GetError {
+    #[error("no answer within {} s", TIMEOUT.as_secs())]
+    Late,
+    #[error(transparent)]
+    Contact(#[from] ContactError),
+    #[error("it redirects to an invalid URL")]
+    InvalidRedirect,
+    #[error("it redirects from https to http, which is not followed")]
+    Downgrade,
+    /// The server answered with this status.
+    #[error("{0}")]
+    Status(StatusCode),
+    #[error("the answer has {MAX_MANIFEST} bytes or more: manifests must be smaller than {} MiB", MAX_MANIFEST >> 20)]
+    TooLarge,
+    #[error("{0}")]
+    Tls(String),
+    #[error("headers file {} cannot be read: {error}", path.display())]
+    Headers { path: PathBuf, error: io::Error },
+    /// Others than root can read the file, or change it, as the text says.
+    #[error("headers file {} must be root's alone, and {found}: chown root:root and chmod 0600", path.display())]
+    Exposed { path: PathBuf, found: String },
+    #[error("headers file {}: line {line} is no `Name: value`", path.display())]
+    NoHeader { path: PathBuf, line: usize },
+}
+
 /// Client of one server.
 pub(super) struct Client {
     config: UrlSource,
@@ -63,17 +91,13 @@ impl Client {
         Self { config, tls: None }
     }
 
-    /// Asks for the body; `known` is the `ETag` of the known one. The error begins with the URL.
-    pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Page, String> {
+    /// Asks for the body; `known` is the `ETag` of the known one.
+    pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Page, GetError> {
         let deadline = crate::clock::instant() + TIMEOUT;
-        let asked = match timeout_at(deadline, self.follow(known, deadline)).await {
-            Ok(asked) => asked,
-            Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
-        };
-        asked.map_err(|error| format!("{}: {error}", self.config.url))
+        timeout_at(deadline, self.follow(known, deadline)).await.unwrap_or(Err(GetError::Late))
     }
 
-    async fn follow(&mut self, known: Option<&HeaderValue>, deadline: Instant) -> Result<Page, String> {
+    async fn follow(&mut self, known: Option<&HeaderValue>, deadline: Instant) -> Result<Page, GetError> {
         let own = self.headers().await?;
         let first = self.config.url.clone();
         let (mut url, mut is_private) = (first.clone(), first.is_https);
@@ -85,18 +109,18 @@ impl Client {
             }
             let answer = self.ask(&url, headers, deadline).await?;
             let Some(location) = location(&answer) else { return page(answer, is_private, known.is_some()) };
-            let next = url.redirected(&location).ok_or("it redirects to an invalid URL")?;
+            let next = url.redirected(&location).ok_or(GetError::InvalidRedirect)?;
             if url.is_https && !next.is_https {
-                return Err("it redirects from https to http, which is not followed".to_owned());
+                return Err(GetError::Downgrade);
             }
             is_private &= next.is_https;
             url = next;
         }
-        Err(format!("stopped after {REDIRECTS} redirects"))
+        Err(ContactError::Redirects.into())
     }
 
     /// Returns the configured headers, or the default ones if there are none (R-HTTP-2).
-    async fn headers(&self) -> Result<HeaderMap, String> {
+    async fn headers(&self) -> Result<HeaderMap, GetError> {
         let mut headers = self.config.headers.clone();
         if let Some(path) = self.config.headers_file.clone() {
             headers.extend(blocking(move || from_file(&path)).await?);
@@ -109,39 +133,37 @@ impl Client {
         url: &Url,
         mut headers: HeaderMap,
         deadline: Instant,
-    ) -> Result<hyper::Response<Option<Bytes>>, String> {
+    ) -> Result<hyper::Response<Option<Bytes>>, GetError> {
         if !headers.contains_key(HOST) {
-            let host = HeaderValue::from_str(&url.authority()).map_err(|error| error.to_string())?;
+            let host = HeaderValue::from_str(&url.authority());
+            let host = host.map_err(|error| ContactError::Request(error.into()))?;
             headers.insert(HOST, host);
         }
         let stream = tcp::open(&url.host, url.port, deadline).await?;
         if !url.is_https {
-            return exchange(stream, &url.target, headers, MAX_MANIFEST - 1).await;
+            return Ok(exchange(stream, &url.target, headers, MAX_MANIFEST - 1).await?);
         }
-        let stream = tls::connect(self.connector().await?, stream, &url.host).await.map_err(|error| words(&error))?;
-        exchange(stream, &url.target, headers, MAX_MANIFEST - 1).await
+        let stream = tls::connect(self.connector().await?, stream, &url.host).await?;
+        Ok(exchange(stream, &url.target, headers, MAX_MANIFEST - 1).await?)
     }
 
-    async fn connector(&mut self) -> Result<&TlsConnector, String> {
+    async fn connector(&mut self) -> Result<&TlsConnector, GetError> {
         if self.tls.is_none() {
             let roots = blocking(tls::system_roots).await;
-            self.tls = Some(tls::trusting(roots).map_err(|error| error.to_string())?);
+            self.tls = Some(tls::trusting(roots).map_err(|error| GetError::Tls(error.to_string()))?);
         }
-        self.tls.as_ref().ok_or_else(|| "TLS cannot be set up".to_owned())
+        self.tls.as_ref().ok_or_else(|| GetError::Tls("TLS cannot be set up".to_owned()))
     }
 }
 
 /// Evaluates an answer (R-HTTP-3).
-fn page(answer: hyper::Response<Option<Bytes>>, is_private: bool, is_known: bool) -> Result<Page, String> {
+fn page(answer: hyper::Response<Option<Bytes>>, is_private: bool, is_known: bool) -> Result<Page, GetError> {
     let etag = answer.headers().get(ETAG).cloned();
     match (answer.status(), answer.into_body()) {
         (StatusCode::OK, Some(content)) => Ok(Page::Body { content, etag, is_private }),
-        (StatusCode::OK, None) => {
-            let mib = MAX_MANIFEST >> 20;
-            Err(format!("the answer has {MAX_MANIFEST} bytes or more: manifests must be smaller than {mib} MiB"))
-        }
+        (StatusCode::OK, None) => Err(GetError::TooLarge),
         (StatusCode::NOT_MODIFIED, _) if is_known => Ok(Page::Same),
-        (status, _) => Err(status.to_string()),
+        (status, _) => Err(GetError::Status(status)),
     }
 }
 
@@ -151,12 +173,11 @@ fn plain() -> HeaderMap {
 }
 
 /// Reads headers from a file that only root can read. Errors do not quote its content.
-fn from_file(path: &Path) -> Result<HeaderMap, String> {
-    let shown = path.display();
-    let unreadable = |error: io::Error| format!("headers file {shown} cannot be read: {error}");
+fn from_file(path: &Path) -> Result<HeaderMap, GetError> {
+    let unreadable = |error| GetError::Headers { path: path.to_owned(), error };
     let file = open(path, Links::Follow).map_err(unreadable)?;
     if let Some(found) = exposure(&file.metadata().map_err(unreadable)?) {
-        return Err(format!("headers file {shown} must be root's alone, and {found}: chown root:root and chmod 0600"));
+        return Err(GetError::Exposed { path: path.to_owned(), found });
     }
     let content = read_from(file, limits::SETTINGS_FILE).map_err(unreadable)?;
     let mut headers = HeaderMap::new();
@@ -168,7 +189,7 @@ fn from_file(path: &Path) -> Result<HeaderMap, String> {
             value.set_sensitive(true);
             Some((HeaderName::from_bytes(line[..colon].trim_ascii()).ok()?, value))
         });
-        let (name, value) = header.ok_or_else(|| format!("headers file {shown}: line {number} is no `Name: value`"))?;
+        let (name, value) = header.ok_or_else(|| GetError::NoHeader { path: path.to_owned(), line: number })?;
         headers.append(name, value);
     }
     Ok(headers)

@@ -63,7 +63,7 @@ fn fetcher(source: &UrlSource) -> Fetcher {
 }
 
 async fn get(source: &UrlSource) -> Result<get::Page, String> {
-    Client::new(source.clone()).get(None).await
+    Client::new(source.clone()).get(None).await.map_err(|error| error.to_string())
 }
 
 fn body(content: &str, is_private: bool) -> News {
@@ -214,7 +214,7 @@ async fn https_is_believed_only_from_whom_the_roots_vouch_for() {
     // A client without roots, and one with the system's.
     let strangers = [Client::new(source(&server)).trusting(RootCertStore::empty()), Client::new(source(&server))];
     for mut client in strangers {
-        let error = client.get(None).await.expect_err("it is unknown");
+        let error = client.get(None).await.expect_err("it is unknown").to_string();
         assert!(error.contains("certificate"), "R-HTTP-9: {error}");
     }
     assert_eq!(server.requests(), [""; 0], "R-HTTP-9");
@@ -225,7 +225,8 @@ async fn https_is_believed_only_from_whom_the_roots_vouch_for() {
     let plain = Server::start(vec![ok("b")]).await;
     let server =
         Server::secured(vec![status("302 Found", &format!("Location: {}\r\n", plain.url("/")))], CERTIFICATE).await;
-    let error = Client::new(source(&server)).trusting(roots).get(None).await.expect_err("it leads out of https");
+    let error =
+        Client::new(source(&server)).trusting(roots).get(None).await.expect_err("it leads out of https").to_string();
     assert!(error.contains("from https to http") && plain.requests().is_empty(), "{error}");
 }
 
