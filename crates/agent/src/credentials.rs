@@ -2,8 +2,9 @@
 //!
 //! # Layout
 //! - [`Providers`]: the plugins, and their cached answers. [`settings`]: kubelet's file, `CredentialProviderConfig`.
-//!   [`plugin`]: calls of one plugin. [`matching`]: `matchImages`.
+//!   [`plugin`]: calls of one plugin. [`ProviderError`]: why one gave none. [`matching`]: `matchImages`.
 
+mod error;
 mod matching;
 mod plugin;
 mod settings;
@@ -20,6 +21,7 @@ use stanchion_runtime::RegistryAuth;
 use tokio::sync::Semaphore;
 
 use crate::{blocking::blocking, config::CredentialProviders, reference::repository};
+use error::ProviderError;
 use plugin::{Answer, Key};
 use settings::{Provider, Settings};
 
@@ -57,7 +59,7 @@ pub(crate) struct Given {
     /// Name of the provider.
     pub provider: String,
     /// The credentials, the most specific first; or why there are none.
-    pub credentials: Result<Vec<RegistryAuth>, String>,
+    pub credentials: Result<Vec<RegistryAuth>, ProviderError>,
 }
 
 impl Providers {
@@ -100,10 +102,15 @@ impl Providers {
         given
     }
 
-    async fn ask(&self, places: &CredentialProviders, provider: &Provider, image: &str) -> Result<Arc<[u8]>, String> {
+    async fn ask(
+        &self,
+        places: &CredentialProviders,
+        provider: &Provider,
+        image: &str,
+    ) -> Result<Arc<[u8]>, ProviderError> {
         let id: Arc<str> = provider.id(places).into();
         let turn = Arc::clone(self.lock().turns.entry(Arc::clone(&id)).or_insert_with(|| Arc::new(Semaphore::new(1))));
-        let _turn = turn.acquire().await.map_err(|_| "the agent is stopping".to_owned())?;
+        let _turn = turn.acquire().await.map_err(|_| ProviderError::Stopping)?;
         if let Some(kept) = self.kept(&id, image) {
             return Ok(kept);
         }

@@ -13,6 +13,7 @@ use std::{
 
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use stanchion_board::{Board, EventLog, Subject, view::BackendView};
+use stanchion_plan::time::Backoff;
 use stanchion_pod::PodKey;
 use stanchion_runtime::{Error, ErrorKind, Event, EventKind, Health, PodName, Runtime, Version};
 use tokio::sync::watch;
@@ -27,8 +28,8 @@ use crate::{
 
 /// Interval of observations that no event asks for: the safety net under lost events.
 const PERIOD: Duration = Duration::from_secs(30);
-/// First and longest wait after a failed observation.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Waits after failed observations.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
 
 /// Handle that requests observations of a backend and reads them. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -138,7 +139,7 @@ impl<R: Runtime> Watcher<R> {
 
     async fn watch(&mut self, runtime: &Arc<R>) {
         let mut subscription = Subscription::new();
-        let mut retry = RETRY.0;
+        let mut retry = Duration::ZERO;
         let mut version: Option<Version> = None;
         loop {
             let begun = instant();
@@ -149,7 +150,7 @@ impl<R: Runtime> Watcher<R> {
             let news = self.observer.latest.borrow().health != health;
             match listed {
                 Ok(inventory) => {
-                    retry = RETRY.0;
+                    retry = Duration::ZERO;
                     let since = Some(self.observer.latest.borrow().since)
                         .filter(|_| self.observer.latest.borrow().is_current());
                     let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.stamp()));
@@ -171,8 +172,8 @@ impl<R: Runtime> Watcher<R> {
                     self.show(version.as_ref());
                     version = None;
                     // *Cancel-safe:* nothing is held across it. A request does not hurry it: the runtime is away.
+                    retry = RETRY.after(retry);
                     tokio::time::sleep(retry).await;
-                    retry = (retry * 2).min(RETRY.1);
                     continue;
                 }
             }
@@ -297,7 +298,7 @@ type Events = std::pin::Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>
 /// The subscription to a backend's events, renewed when it breaks.
 struct Subscription {
     stream: Option<Events>,
-    /// Wait before the next renewal.
+    /// Wait before the latest renewal; zero once an event has come since.
     retry: Duration,
     /// Time of the renewal, once the stream has ended.
     renew_at: Option<Instant>,
@@ -305,7 +306,7 @@ struct Subscription {
 
 impl Subscription {
     fn new() -> Self {
-        Self { stream: None, retry: RETRY.0, renew_at: None }
+        Self { stream: None, retry: Duration::ZERO, renew_at: None }
     }
 
     /// Waits for the next event, or until the subscription is to be renewed.
@@ -316,7 +317,7 @@ impl Subscription {
             let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events().fuse()));
             match stream.next().await {
                 Some(Ok(event)) => {
-                    self.retry = RETRY.0;
+                    self.retry = Duration::ZERO;
                     let mut events = vec![event.kind];
                     while let Some(Some(Ok(event))) = stream.next().now_or_never() {
                         events.push(event.kind);
@@ -327,8 +328,9 @@ impl Subscription {
                 None => {}
             }
         }
-        sleep_until(*self.renew_at.get_or_insert_with(|| instant() + self.retry)).await;
-        self.retry = (self.retry * 2).min(RETRY.1);
+        let retry = RETRY.after(self.retry);
+        sleep_until(*self.renew_at.get_or_insert_with(|| instant() + retry)).await;
+        self.retry = retry;
         (self.stream, self.renew_at) = (None, None);
         Happened::Anything
     }
@@ -355,7 +357,7 @@ mod tests {
         assert!(matches!(subscription.next(&runtime).await, Happened::To(_)));
         runtime.break_events();
         for _ in 0..20 {
-            timeout(RETRY.0 / 4, subscription.next(&runtime)).await.ok();
+            timeout(RETRY.first / 4, subscription.next(&runtime)).await.ok();
         }
         assert_eq!((runtime.count(Method::Events), runtime.subscribers()), (2, 1));
     }
@@ -367,7 +369,7 @@ mod tests {
         let mut subscription = Subscription::new();
         let ask = async {
             loop {
-                timeout(RETRY.0, subscription.next(&runtime)).await.ok();
+                timeout(RETRY.first, subscription.next(&runtime)).await.ok();
             }
         };
         timeout(Duration::from_secs(60), ask).await.expect_err("it never ends");

@@ -43,7 +43,7 @@ use std::{
 };
 
 use stanchion_plan as plan;
-use stanchion_plan::{Action, Plan, history::History, observed::Observed};
+use stanchion_plan::{Action, Plan, history::History, observed::Observed, time::Backoff};
 use stanchion_pod::{Container, Pod, PodKey, PodUid, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, Runtime, labels};
 use tokio::sync::watch;
@@ -64,8 +64,8 @@ use usage::Usage;
 
 use crate::{clock::sleep_until, desired::DesiredPod, files::Place, probe::LifecycleUpdate, shared::Shared};
 
-/// Wait after a failed step: first and longest.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Waits after failed steps.
+const RETRY: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
 
 /// The ends that the reconciler holds of a worker.
 #[derive(Debug)]

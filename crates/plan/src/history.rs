@@ -17,13 +17,13 @@ use super::{
 use crate::{
     observed::Observed,
     reason::Reason,
-    time::{Stamp, after, until},
+    time::{Backoff, Stamp, after, until},
 };
 
-/// First and longest wait after a failure that will not pass by itself (R-IMG-4, R-LOOP-3).
-const LASTING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(300));
-/// First and longest wait after a failure that may pass at any moment.
-const PASSING: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+/// Waits after failures that will not pass by themselves (R-IMG-4, R-LOOP-3).
+const LASTING: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
+/// Waits after failures that may pass at any moment.
+const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
 
 /// Time that a status shows a failure before it shows the back-off, as a kubelet does between two syncs.
 const SHOWN: Duration = Duration::from_secs(1);
@@ -125,7 +125,7 @@ impl Failure {
         retry_after: Option<Duration>,
         now: Instant,
     ) -> Self {
-        let (first, longest) = match kind {
+        let backoff = match kind {
             ErrorKind::Unavailable
             | ErrorKind::Timeout
             | ErrorKind::Cancelled
@@ -133,7 +133,7 @@ impl Failure {
             | ErrorKind::AlreadyExists => PASSING,
             _ => LASTING,
         };
-        let delay = last.map_or(first, |last| (last.delay * 2).clamp(first, longest));
+        let delay = backoff.after(last.map_or(Duration::ZERO, |last| last.delay));
         let next_try = after(now, retry_after.map_or(delay, |asked| asked.max(delay)));
         Self { reason, message, at: now, next_try, delay }
     }

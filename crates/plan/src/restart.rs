@@ -6,12 +6,10 @@ use stanchion_pod::{Container, Pod, RestartAction, RestartPolicy};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxState, labels};
 
 use super::{history::History, view::Instance};
-use crate::time::after;
+use crate::time::{Backoff, after};
 
-/// Back-off after the second exit; the first restart is immediate (R-BCK-1).
-const FIRST: Duration = Duration::from_secs(10);
-/// Longest back-off (R-BCK-1).
-const LONGEST: Duration = Duration::from_secs(300);
+/// Back-off from the second exit on; the first restart is immediate (R-BCK-1).
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
 /// Run time after which the back-off starts over (R-BCK-2).
 const RESET: Duration = Duration::from_secs(600);
 
@@ -98,7 +96,7 @@ pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
         {
             Duration::ZERO
         }
-        _ => Duration::from_secs(noted.unwrap_or(0)).min(LONGEST),
+        _ => Duration::from_secs(noted.unwrap_or(0)).min(BACKOFF.longest),
     }
 }
 
@@ -106,7 +104,6 @@ pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
 pub fn next_backoff(last: Option<&ContainerInfo>, history: &History) -> Duration {
     match last.map(|last| backoff(last, history)) {
         None => Duration::ZERO,
-        Some(Duration::ZERO) => FIRST,
-        Some(backoff) => (backoff * 2).min(LONGEST),
+        Some(last) => BACKOFF.after(last),
     }
 }

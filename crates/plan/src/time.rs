@@ -111,6 +111,23 @@ pub fn until(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
 
+/// Waits between tries that double with each failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Wait after the first failure.
+    pub first: Duration,
+    /// Longest wait.
+    pub longest: Duration,
+}
+
+impl Backoff {
+    /// Returns the wait that follows the wait `last`; zero stands for none.
+    #[must_use]
+    pub fn after(self, last: Duration) -> Duration {
+        last.saturating_mul(2).clamp(self.first, self.longest)
+    }
+}
+
 /// Returns `at` plus `delay`, which counts as 100 years at most.
 pub fn after(at: Instant, delay: Duration) -> Instant {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
@@ -129,6 +146,18 @@ mod tests {
     fn stamp(wall: &str, boot: Option<(u64, i64)>) -> Stamp {
         let boot = boot.map(|(id, seconds)| Boot { id, at: seconds * 1_000_000_000 });
         Stamp { wall: wall.parse().expect("a time"), boot }
+    }
+
+    #[test]
+    fn waits_double_from_the_first_to_the_longest() {
+        let backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
+        let mut wait = Duration::ZERO;
+        let waits = [(); 7].map(|()| {
+            wait = backoff.after(wait);
+            wait.as_secs()
+        });
+        assert_eq!(waits, [10, 20, 40, 80, 160, 300, 300]);
+        assert_eq!(backoff.after(Duration::MAX).as_secs(), 300);
     }
 
     #[test]

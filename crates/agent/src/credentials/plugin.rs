@@ -10,13 +10,16 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::settings::{Provider, duration};
+use super::{
+    error::{CallError, ProviderError},
+    settings::{Provider, duration},
+};
 use crate::config::CredentialProviders;
 
 /// Time that a plugin may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Maximum length of its answer, bytes.
-const MOST: u64 = 1 << 20;
+pub(super) const MOST: u64 = 1 << 20;
 
 /// Cache key of an answer (`cacheKeyType`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,31 +57,33 @@ struct Response {
 }
 
 /// Asks a plugin. Errors quote nothing of its answer (I10).
-pub(super) async fn ask(places: &CredentialProviders, provider: &Provider, image: &str) -> Result<Answer, String> {
+pub(super) async fn ask(
+    places: &CredentialProviders,
+    provider: &Provider,
+    image: &str,
+) -> Result<Answer, ProviderError> {
     let request = json!({ "apiVersion": provider.api_version, "kind": "CredentialProviderRequest", "image": image });
     let path = places.bin_dir.join(&provider.name);
-    let said = run(&path, provider, &request.to_string()).await.map_err(|why| {
-        format!("{why}; to see what it says run it with its arguments: echo '{request}' | {}", path.display())
-    })?;
+    let said = run(&path, provider, &request.to_string()).await;
+    let said = said.map_err(|error| ProviderError::Call { error, request: request.to_string(), path })?;
     answer(&said, provider, image)
 }
 
-async fn run(path: &Path, provider: &Provider, request: &str) -> Result<Vec<u8>, String> {
+async fn run(path: &Path, provider: &Provider, request: &str) -> Result<Vec<u8>, CallError> {
     let mut command = Command::new(path);
     command.args(&provider.args).envs(provider.env.iter().map(|it| (&it.name, &it.value)));
     // Its error output may hold secrets.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     command.process_group(0).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("it cannot be started: {error}"))?;
+    let mut child = command.spawn().map_err(CallError::Start)?;
     let _group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
     match tokio::time::timeout(PATIENCE, talk(&mut child, request)).await {
         Ok(said) => said,
-        Err(_) => Err(format!("it did not answer within {} s", PATIENCE.as_secs())),
+        Err(_) => Err(CallError::Late),
     }
 }
 
-async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, String> {
-    let failed = |error: io::Error| format!("talking to it failed: {error}");
+async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, CallError> {
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let write = async {
         let Some(mut stdin) = stdin else { return Ok(()) };
@@ -95,13 +100,13 @@ async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, String> {
         }
         Ok(said)
     };
-    let ((), said) = tokio::try_join!(write, read).map_err(failed)?;
+    let ((), said) = tokio::try_join!(write, read).map_err(CallError::Talk)?;
     if said.len() as u64 > MOST {
-        return Err(format!("it answered more than {MOST} bytes"));
+        return Err(CallError::TooLong);
     }
-    match child.wait().await.map_err(failed)? {
+    match child.wait().await.map_err(CallError::Talk)? {
         status if status.success() => Ok(said),
-        status => Err(format!("it ended with {status}")),
+        status => Err(CallError::Ended(status)),
     }
 }
 
@@ -117,30 +122,24 @@ impl Drop for Group {
     }
 }
 
-fn answer(said: &[u8], provider: &Provider, image: &str) -> Result<Answer, String> {
+fn answer(said: &[u8], provider: &Provider, image: &str) -> Result<Answer, ProviderError> {
     let response: Response = serde_json::from_slice(said).map_err(|error| {
         // The error's own message may quote the answer.
-        let place = format!("line {}, column {}", error.line(), error.column());
-        format!("its answer is not a CredentialProviderResponse: {:?} at {place}", error.classify())
+        ProviderError::NoResponse { category: error.classify(), line: error.line(), column: error.column() }
     })?;
     if response.kind != "CredentialProviderResponse" || response.api_version != provider.api_version {
-        let wanted = &provider.api_version;
-        return Err(format!(
-            "its answer must be a CredentialProviderResponse of {wanted}, as its apiVersion in the settings is"
-        ));
+        return Err(ProviderError::OtherVersion(provider.api_version.clone()));
     }
     let [of_image, of_registry, global] = Key::all_for(image);
     let key = match response.cache_key_type.as_str() {
         "Image" => of_image,
         "Registry" => of_registry,
         "Global" => global,
-        _ => return Err("its answer's cacheKeyType must be Image, Registry or Global".to_owned()),
+        _ => return Err(ProviderError::CacheKeyType),
     };
     let keep_for = match response.cache_duration.as_deref() {
         None => None,
-        Some(text) => {
-            Some(duration(text).ok_or("its answer's cacheDuration must be a time such as \"12h\"".to_owned())?)
-        }
+        Some(text) => Some(duration(text).ok_or(ProviderError::CacheDuration)?),
     };
     let auths = Value::Object(response.auth.unwrap_or_default()).to_string().into_bytes();
     Ok(Answer { key, keep_for, auths })

@@ -59,8 +59,8 @@ fn users(given: &[Given]) -> Vec<Vec<String>> {
     given.iter().map(|it| it.credentials.iter().flatten().map(|auth| auth.username.clone()).collect()).collect()
 }
 
-fn failure(given: &[Given]) -> &str {
-    given[0].credentials.as_ref().expect_err("it fails")
+fn failure(given: &[Given]) -> String {
+    given[0].credentials.as_ref().expect_err("it fails").to_string()
 }
 
 fn asked(dir: &Path, name: &str) -> Vec<String> {

@@ -370,7 +370,7 @@ impl<R: Runtime> Worker<R> {
             Err(error) => {
                 let message = format!("Failed to {tried}: {}", error.chain());
                 self.context.warn("FailedSync", message);
-                let delay = (self.hold.delay * 2).clamp(RETRY.0, RETRY.1);
+                let delay = RETRY.after(self.hold.delay);
                 self.hold = Hold { until: Some(after(instant(), delay)), delay };
             }
         }

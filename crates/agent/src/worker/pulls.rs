@@ -332,7 +332,7 @@ impl<R: Runtime> Fetch<R> {
             let found = credentials.unwrap_or_else(|why| {
                 let message = format!("No credentials for image \"{}\" from {from}: {why}", self.image);
                 self.events().warning(&self.subject, "CredentialProviderFailed", message);
-                refused.note(&from, &why);
+                refused.note(&from, &why.to_string());
                 Vec::new()
             });
             for auth in found {
