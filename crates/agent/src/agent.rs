@@ -122,6 +122,14 @@ impl<R: Runtime> Agent<R> {
         self
     }
 
+    /// Returns the agent as on a node with these resources, for tests.
+    #[must_use]
+    pub fn with_capacity(mut self, capacity: Capacity) -> Self {
+        self.room = Room::of_node(self.config.max_pods, &capacity, self.config.state_dir.clone());
+        self.capacity = capacity;
+        self
+    }
+
     /// Returns the agent with a token that kills it, for tests: it drops every task at the await that it is in.
     #[must_use]
     pub fn with_kill(mut self, killed: CancellationToken) -> Self {
@@ -170,12 +178,12 @@ impl<R: Runtime> Agent<R> {
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
         let Handle { board, events, removed, pulse, backends, endings, .. } = self.handle;
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let cores = usize::try_from(self.capacity.cpu / 1000).unwrap_or(usize::MAX);
         let mut homes = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
-            let permits = Semaphore::new((2 * cores).max(4));
+            let permits = Semaphore::new(cores.saturating_mul(2).clamp(4, Semaphore::MAX_PERMITS));
             let record = Record::of(&self.config.state_dir, &backend.name);
             let images = Arc::new(Images::new(record, self.clock));
             homes.push(Home { backend: backend.clone(), observer, images, permits });
