@@ -5,7 +5,7 @@
 //! - `methods`: the trait; each method is recorded and goes through the fault script.
 //! - `steer`: actions of tests on the fake: exits, losses, outages, events.
 //! - `call`, `fault`: recorded calls; scripted faults.
-//! - `witness`: invariants, checked on every change.
+//! - `witness`: invariants, checked on every change. `journal`: calls and changes of all fakes of a node.
 //! - `images`, `events`: registry and image store; subscribers.
 //! - `program`, `shell`: behaviour of fake containers, and the few shell commands they understand; `kernel`: the files
 //!   of the kernel that they see.
@@ -15,6 +15,7 @@ mod events;
 mod exec;
 mod fault;
 mod images;
+mod journal;
 mod kernel;
 mod methods;
 mod program;
@@ -31,12 +32,13 @@ use std::{
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use self::{fault::Script, state::State, witness::Witness};
+use self::{fault::Script, journal::Journal, state::State, witness::Witness};
 
 pub(in crate::testing) use self::shell::GROW;
 pub use self::{
     call::{Call, Method},
     fault::{Fault, Hold, When},
+    journal::{Entry, Fact},
     program::{Program, TermAction},
     witness::Violation,
 };
@@ -63,11 +65,12 @@ pub struct FakeRuntime {
 }
 
 struct Shared {
-    name: String,
+    name: Arc<str>,
     clock: Box<dyn Fn() -> Timestamp + Send + Sync>,
     state: Mutex<State>,
     script: Mutex<Script>,
     witness: Arc<Witness>,
+    journal: Arc<Journal>,
     /// Counter of changes to `state`; tasks wait on it.
     changes: watch::Sender<u64>,
 }
@@ -76,19 +79,20 @@ impl FakeRuntime {
     /// Returns an empty runtime named `fake`, on the node's clock.
     #[must_use]
     pub fn new() -> Self {
-        Self::build("fake", Arc::default(), crate::clock::now)
+        Self::build("fake", Arc::default(), Arc::default(), crate::clock::now)
     }
 
     /// Returns an empty runtime with timestamps from `clock`.
     pub fn with_clock(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self::build("fake", Arc::default(), clock)
+        Self::build("fake", Arc::default(), Arc::default(), clock)
     }
 
     /// Returns a second runtime on the same node, named `name`, with its own clock; violations are detected across
     /// both.
     #[must_use]
     pub fn beside(&self, name: &str, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self::build(name, Arc::clone(&self.shared.witness), clock)
+        let Shared { witness, journal, .. } = &*self.shared;
+        Self::build(name, Arc::clone(witness), Arc::clone(journal), clock)
     }
 
     /// Returns the broken promises of the agent so far, on this runtime and those made with
@@ -98,13 +102,19 @@ impl FakeRuntime {
         self.shared.witness.violations()
     }
 
-    fn build(name: &str, witness: Arc<Witness>, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+    fn build(
+        name: &str,
+        witness: Arc<Witness>,
+        journal: Arc<Journal>,
+        clock: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
         let shared = Shared {
-            name: name.to_owned(),
+            name: name.into(),
             clock: Box::new(clock),
             state: Mutex::default(),
             script: Mutex::default(),
             witness,
+            journal,
             changes: watch::Sender::new(0),
         };
         Self { shared: Arc::new(shared) }
@@ -139,6 +149,7 @@ impl Shared {
         let mut state = lock(&self.state);
         let answer = change(&mut state, now);
         self.witness.look(&self.name, &state);
+        self.journal.look(&self.name, &state);
         drop(state);
         self.changes.send_modify(|count| *count += 1);
         answer

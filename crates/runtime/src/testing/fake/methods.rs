@@ -24,7 +24,7 @@ impl Runtime for FakeRuntime {
                 user_namespaces: self.shared.look(|state| !state.no_user_namespaces),
                 image_mounts: self.shared.look(|state| !state.no_image_mounts),
             };
-            Ok(Version { runtime: self.shared.name.clone(), runtime_version: "1.0.0".to_owned(), capabilities })
+            Ok(Version { runtime: self.shared.name.to_string(), runtime_version: "1.0.0".to_owned(), capabilities })
         })
         .await
     }
@@ -225,6 +225,7 @@ impl FakeRuntime {
     }
 
     async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.shared.journal.note_call(&self.shared.name, &call);
         let fault = lock(&self.shared.script).strike(call);
         // A real runtime never answers within the same poll.
         tokio::task::yield_now().await;

@@ -97,7 +97,7 @@ impl Pipes {
 
 /// Writes on a blocking thread; a reader that has gone is no error of the writer.
 pub(super) async fn write_all(to: Option<&Arc<File>>, bytes: Vec<u8>) {
-    if let Some(to) = to.cloned() {
+    if let Some(to) = to.cloned().filter(|_| !bytes.is_empty()) {
         spawn_blocking(move || (&*to).write_all(&bytes).ok()).await.ok();
     }
 }

@@ -126,6 +126,19 @@ impl FakeRuntime {
         });
     }
 
+    /// Simulates the loss of a runtime's storage: its sandboxes and containers are gone with all their processes.
+    pub fn wipe(&self) {
+        self.shared.change(|state, now| {
+            for id in state.sandboxes.keys().cloned().collect::<Vec<_>>() {
+                state.remove_sandbox(&id, now);
+            }
+            for id in state.containers.keys().cloned().collect::<Vec<_>>() {
+                state.remove_container(&id, now);
+            }
+            state.events.end(&outage());
+        });
+    }
+
     /// Sets whether the runtime can be reached. During an outage every call but `health` fails with `Unavailable`,
     /// event streams end, and containers run on.
     pub fn set_available(&self, available: bool) {
