@@ -177,9 +177,7 @@ impl<R: Runtime> Watcher<R> {
                     continue;
                 }
             }
-            // Observing takes at most half of the time, so that a burst of events does not starve the work that causes
-            // it.
-            let pause = begun + 2 * elapsed(begun);
+            let pause = pause_after(begun);
             let rest = instant() + PERIOD;
             loop {
                 let happened = tokio::select! {
@@ -195,7 +193,7 @@ impl<R: Runtime> Watcher<R> {
                 if looked.contains(&false) {
                     break;
                 }
-                sleep_until(begun + 2 * elapsed(begun)).await;
+                sleep_until(pause_after(begun)).await;
             }
             sleep_until(pause).await;
             subscription.forget_pending();
@@ -283,6 +281,13 @@ impl<R: Runtime> Watcher<R> {
             capabilities: version.map(|version| version.capabilities).unwrap_or_default(),
         });
     }
+}
+
+/// Returns until when an observation that ends now is followed by no other. Observing takes at most half of the time, so that
+/// a burst of events does not starve the work that causes it; but one that hung for long must not be followed by a pause
+/// as long.
+fn pause_after(begun: Instant) -> Instant {
+    instant() + elapsed(begun).min(PERIOD)
 }
 
 /// Reason for an observation.

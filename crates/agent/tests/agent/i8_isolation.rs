@@ -7,7 +7,7 @@ use stanchion_runtime::{
     ErrorKind,
     testing::{Fault, Hold, Method, When},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     manifest::{pod, raw},
@@ -156,11 +156,26 @@ async fn a_backend_that_hangs_in_an_import_delays_no_other_backends_import() {
         let (second, before) = (node.fakes[1].1.clone(), node.fakes[1].1.count(Method::ImportImages));
         let imported = async {
             while second.count(Method::ImportImages) == before {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                sleep(Duration::from_millis(100)).await;
             }
         };
         node.patiently("the second backend to import", imported).await;
     }
     assert!(hold.is_reached(), "the first was asked too");
     hold.release();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_hung_for_an_hour_is_followed_by_the_next_one_soon() {
+    let mut node = Node::new();
+    node.write("ours.yaml", &pod("ours", "app:1"));
+    node.start();
+    node.runs(&[("ours", &[("app", "app:1")])]).await;
+    let hold = node.fake().hang(Method::List, When::Nth(1));
+    sleep(Duration::from_secs(3600)).await;
+    hold.release();
+    node.settle().await;
+    let looks = node.fake().count(Method::List);
+    sleep(Duration::from_secs(60)).await;
+    assert!(node.fake().count(Method::List) > looks, "R-LOOP-1: the backend answers again");
 }
