@@ -1,0 +1,72 @@
+//! `simulate`: plays schedules by their seeds.
+
+mod fixed;
+
+use std::{env, path::PathBuf, process::ExitCode, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
+use stanchion_simulation::{many, play::play};
+
+/// Simulates the agent on fake runtimes under edits, outages, faults and kills, and checks its invariants.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Plays so many schedules
+    #[arg(long, conflicts_with = "seed")]
+    seeds: Option<u64>,
+    /// The first of their seeds
+    #[arg(long, default_value_t = 1, conflicts_with = "seed")]
+    first: u64,
+    /// Plays schedules for so long; without `--seeds`, 2 minutes
+    #[arg(long, conflicts_with = "seed")]
+    minutes: Option<u64>,
+    /// Plays the schedule of this seed, and prints its trace
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Plays the schedule of this seed in the directory of `--in`, and prints one line; for this program itself
+    #[arg(long, hide = true, requires = "directory")]
+    one: Option<u64>,
+    #[arg(long = "in", id = "directory", hide = true)]
+    directory: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    // A write beyond the limit of a full disk then fails with an error.
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGXFSZ);
+    blocked.thread_block().context("cannot block a signal")?;
+    if let (Some(seed), Some(directory)) = (arguments.one, &arguments.directory) {
+        println!("{}", many::one(seed, directory)?.line());
+        return Ok(());
+    }
+    if let Some(seed) = arguments.seed {
+        return show(seed);
+    }
+    let minutes = arguments.minutes.or_else(|| arguments.seeds.is_none().then_some(2));
+    let program = env::current_exe().context("this program has no file")?;
+    let during = minutes.map(|minutes| Duration::from_secs(60 * minutes));
+    many::many(arguments.first, arguments.seeds, during, &program)
+}
+
+/// Plays the schedule of a seed, and prints its trace.
+fn show(seed: u64) -> Result<()> {
+    let scratch = many::scratch()?;
+    let outcome = play(seed, scratch.path(), true)?;
+    for line in &outcome.lines {
+        println!("{line}");
+    }
+    println!("seed {seed}, hash {:016x}, at rest after {:?}", outcome.hash, outcome.rest);
+    ensure!(outcome.broken.is_none(), "seed {seed}: {}", outcome.broken.unwrap_or_default());
+    Ok(())
+}

@@ -1,0 +1,146 @@
+//! Plays many schedules, each in a process of its own.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::TempDir;
+
+use crate::play::{Outcome, play};
+
+/// Directory in memory for the nodes' files, if there is one.
+const MEMORY: &str = "/dev/shm";
+
+/// What came of the schedule of a seed, as its process tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Hash of the trace.
+    pub hash: u64,
+    /// Time from the end of the troubles until all was as wanted.
+    pub rest: Duration,
+    /// What was broken first, in one sentence.
+    pub broken: Option<String>,
+}
+
+/// A place where schedules are played, one after the other.
+#[derive(Debug)]
+pub struct Place {
+    directory: TempDir,
+    program: PathBuf,
+}
+
+impl Place {
+    /// Makes a place for schedules that are played by this program.
+    ///
+    /// # Errors
+    /// A directory cannot be made.
+    pub fn new(program: PathBuf) -> Result<Self> {
+        Ok(Self { directory: scratch()?, program })
+    }
+
+    /// Plays the schedule of a seed in a process of its own.
+    ///
+    /// # Errors
+    /// The process cannot be started, or says nothing.
+    pub fn play(&self, seed: u64) -> Result<Told> {
+        let directory = self.directory.path().join("node");
+        fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let output = Command::new(&self.program)
+            .args(["--one", &seed.to_string(), "--in"])
+            .arg(&directory)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(Told::read(&said).unwrap_or_else(|| {
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            let last = errors.lines().last().unwrap_or_default();
+            Told {
+                hash: 0,
+                rest: Duration::ZERO,
+                broken: Some(format!("the process ended with {}: {last}", output.status)),
+            }
+        }))
+    }
+}
+
+impl Told {
+    fn of(outcome: Outcome) -> Self {
+        let Outcome { hash, rest, broken, .. } = outcome;
+        Self { hash, rest, broken }
+    }
+
+    /// Writes it in one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{:016x} {} {}", self.hash, self.rest.as_millis(), self.broken.as_deref().unwrap_or("-"))
+    }
+
+    fn read(line: &str) -> Option<Self> {
+        let mut words = line.trim_end().splitn(3, ' ');
+        let hash = u64::from_str_radix(words.next()?, 16).ok()?;
+        let rest = Duration::from_millis(words.next()?.parse().ok()?);
+        let broken = words.next().filter(|broken| *broken != "-").map(str::to_owned);
+        Some(Self { hash, rest, broken })
+    }
+}
+
+/// Makes a directory for nodes, in memory if possible.
+///
+/// # Errors
+/// No directory can be made.
+pub fn scratch() -> Result<TempDir> {
+    let within = |directory: &Path| tempfile::Builder::new().prefix("stanchion-simulation-").tempdir_in(directory);
+    let made = within(Path::new(MEMORY)).or_else(|_| within(&std::env::temp_dir()));
+    made.context("cannot make a directory for the nodes")
+}
+
+/// Plays the schedule of a seed in this process, in an empty directory.
+///
+/// # Errors
+/// The test's own files cannot be written.
+pub fn one(seed: u64, directory: &Path) -> io::Result<Told> {
+    play(seed, directory, false).map(Told::of)
+}
+
+/// Plays schedules for so long, or so many of them, from a first seed on.
+///
+/// # Errors
+/// A schedule has broken an invariant, or cannot be played.
+pub fn many(first: u64, count: Option<u64>, during: Option<Duration>, program: &Path) -> Result<()> {
+    let place = Place::new(program.to_owned())?;
+    let begin = Instant::now();
+    let (mut played, mut longest, mut said) = (0, (Duration::ZERO, first), Duration::ZERO);
+    let mut broken = Vec::new();
+    loop {
+        let elapsed = begin.elapsed();
+        let is_over = count.is_some_and(|count| played >= count) || during.is_some_and(|during| elapsed >= during);
+        if is_over || elapsed >= said + Duration::from_secs(10) {
+            said = elapsed;
+            let rate = f64::from(u32::try_from(played).unwrap_or(u32::MAX)) / elapsed.as_secs_f64().max(0.001);
+            let (rest, seed) = longest;
+            println!(
+                "{played} schedules, {rate:.0} a second, longest time to rest {rest:?} (seed {seed}), {} broken",
+                broken.len()
+            );
+        }
+        if is_over {
+            break;
+        }
+        let seed = first + played;
+        let told = place.play(seed)?;
+        longest = longest.max((told.rest, seed));
+        played += 1;
+        if let Some(sentence) = told.broken {
+            println!("seed {seed}: {sentence}\n  cargo xtask simulate --seed {seed}");
+            broken.push(seed);
+        }
+    }
+    ensure!(broken.is_empty(), "{} schedules break an invariant: {broken:?}", broken.len());
+    Ok(())
+}
