@@ -44,7 +44,10 @@ const INSIDE: [(&str, &[&str]); 16] = [
             "stanchion-untrusted",
         ],
     ),
-    ("stanchion-simulation", &["stanchion-agent", "stanchion-board", "stanchion-pod", "stanchion-runtime"]),
+    (
+        "stanchion-simulation",
+        &["stanchion-agent", "stanchion-board", "stanchion-plan", "stanchion-pod", "stanchion-runtime"],
+    ),
     // xtask depends on it, and must build before any tool is installed.
     ("stanchion-tests", &[]),
     ("xtask", &["stanchion-tests"]),

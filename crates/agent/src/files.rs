@@ -38,6 +38,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use stanchion_plan::mutant::{self, Mutant};
 use stanchion_pod::{ObjectKey, PodKey, PodUid, ProjectedKind};
 use stanchion_untrusted::tree;
 
@@ -129,6 +130,9 @@ impl PodFiles {
     /// Removes all files of the pod. Mounts below its directory are unmounted first: nothing is ever deleted through a
     /// mount (R-GC-4).
     pub fn remove(&self) -> io::Result<()> {
+        if mutant::is_on(Mutant::LeavesFiles) {
+            return Ok(());
+        }
         let logs = fs::read_link(self.root.join("logs")).unwrap_or_else(|_| self.logs.clone());
         // The link is only a file, and may be wrong: only a direct child of the log directory is a pod's log directory.
         if logs.parent() == Some(&self.log_dir) {

@@ -6,7 +6,10 @@ use std::{
 };
 
 use stanchion_board::{EventLog, Subject};
-use stanchion_plan::life::ProbeKind;
+use stanchion_plan::{
+    life::ProbeKind,
+    mutant::{self, Mutant},
+};
 use stanchion_pod::{Check, Probe};
 use stanchion_runtime::{ContainerId, Descendants, Runtime};
 use tokio::{sync::mpsc, time::timeout};
@@ -122,12 +125,13 @@ impl<R: Runtime> Prober<R> {
             }
         };
         let name = self.kind.name();
+        let unknown = mutant::is_on(Mutant::DoubtsProbes).then_some(false);
         let (reason, message, good) = match answer {
             Answer::Good => return Some(true),
             Answer::Doubtful(why) => ("ProbeWarning", format!("{name} probe warning: {why}"), Some(true)),
             Answer::Bad(why) => ("Unhealthy", format!("{name} probe failed: {why}"), Some(false)),
             Answer::Broken(why) => {
-                ("Unhealthy", format!("{name} probe errored and resulted in unknown state: {why}"), None)
+                ("Unhealthy", format!("{name} probe errored and resulted in unknown state: {why}"), unknown)
             }
         };
         self.events.warning(&self.subject, reason, message);

@@ -10,6 +10,7 @@
 //! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod has ended. [`order`]: init containers first.
 //! - [`together`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
 //! - [`reason`]: the words of statuses and events. [`status`]: the pod's status as Kubernetes writes it.
+//! - [`mutant`]: lines that a test breaks on purpose.
 //! - [`time`]: moments, as they are written down.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests need an origin of time"))]
@@ -19,6 +20,7 @@ mod garbage;
 pub mod history;
 pub mod image;
 pub mod life;
+pub mod mutant;
 pub mod observed;
 pub mod order;
 pub mod place;
@@ -42,6 +44,7 @@ use fate::Fate;
 use history::{History, ImageState};
 use image::ImageFor;
 use life::Hook;
+use mutant::Mutant;
 use stop::Stop;
 use time::Stamp;
 use view::View;
@@ -125,12 +128,14 @@ pub fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) ->
     if let Some(left) = wanted.ending {
         return end(view, history, left);
     }
-    let Some(pod) = wanted.pod else { return remove(view) };
+    let Some(pod) = wanted.pod else {
+        return if mutant::is_on(Mutant::KeepsRemoved) { Plan::default() } else { remove(view) };
+    };
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
     if !history.is_startable(pod) && is_update(pod, running.is_some(), view) {
         return await_update(pod, wanted, view, history, now);
     }
-    if let Some(action) = leave_other_backends(view) {
+    if let Some(action) = leave_other_backends(view).filter(|_| !mutant::is_on(Mutant::StaysBehind)) {
         return Plan::act(action);
     }
     run(pod, view, history, wanted.since, now)
@@ -171,7 +176,7 @@ fn remove(view: &View) -> Plan {
         if let Some(stop) = stop::all(backend, running, &pod.sandboxes) {
             return Plan::act(stop);
         }
-        if let Some(sandbox) = pod.sandboxes.first() {
+        if let Some(sandbox) = pod.sandboxes.first().filter(|_| !mutant::is_on(Mutant::LeavesSandboxes)) {
             return Plan::act(Action::RemoveSandbox { backend: backend.to_owned(), id: sandbox.id.clone() });
         }
         if let Some(container) = pod.containers.first() {
@@ -237,7 +242,8 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
         .rfind(|sandbox| !history.is_condemned(&sandbox.id));
 
     // Removals come before additions: containers outside the live sandbox are stopped first (I1).
-    for sandbox in view.sandboxes().filter(|sandbox| live.is_none_or(|live| live.id != sandbox.id)) {
+    let is_another = |sandbox: &&SandboxInfo| live.is_none_or(|live| live.id != sandbox.id);
+    for sandbox in view.sandboxes().filter(is_another).filter(|_| !mutant::is_on(Mutant::ForgetsLostSandboxes)) {
         let running = view.containers(&sandbox.id).filter(|container| is_running(container));
         if let Some(stop) = stop::all(&home, running, std::slice::from_ref(sandbox)) {
             return Plan::act(stop);

@@ -12,7 +12,10 @@ use jiff::Timestamp;
 use stanchion_pod::{Pod, RestartPolicy, Revision};
 use stanchion_runtime::OnReturn;
 
-use crate::time::after;
+use crate::{
+    mutant::{self, Mutant},
+    time::after,
+};
 
 /// Interval between searches for processes of a pod whose backend is lost.
 const SEARCH_AGAIN: Duration = Duration::from_secs(5);
@@ -204,7 +207,7 @@ impl Placement {
     #[must_use]
     pub fn recorded<'a>(records: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Self {
         let mut placement = Self::default();
-        for (backend, revision, instead_of) in records {
+        for (backend, revision, instead_of) in records.filter(|_| !mutant::is_on(Mutant::ForgetsRecords)) {
             placement.used.insert(backend.to_owned());
             if let Some(instead_of) = instead_of {
                 let (revision, instead_of) = (Revision::new(revision), instead_of.to_owned());
@@ -272,6 +275,9 @@ impl Placement {
     /// the pod may still run.
     #[must_use]
     pub fn is_visible(&self, backend: &str, sights: &[Sight<'_>]) -> bool {
+        if mutant::is_on(Mutant::WaitsForAll) {
+            return sights.iter().all(Sight::is_current);
+        }
         is_current(backend, sights) && self.unseen(sights).is_none()
     }
 

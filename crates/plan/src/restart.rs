@@ -5,7 +5,11 @@ use std::time::{Duration, Instant};
 use stanchion_pod::{Container, Pod, RestartAction, RestartPolicy};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxState, labels};
 
-use super::{history::History, view::Instance};
+use super::{
+    history::History,
+    mutant::{self, Mutant},
+    view::Instance,
+};
 use crate::time::{Backoff, after};
 
 /// Back-off from the second exit on; the first restart is immediate (R-BCK-1).
@@ -38,7 +42,7 @@ pub fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> bool {
     if is_init && !container.runs_always() && code == Some(0) {
         return false;
     }
-    if rule(container, code).is_some() {
+    if rule(container, code).is_some() || mutant::is_on(Mutant::RestartsAlways) {
         return true;
     }
     match container.restart.as_ref().map_or(pod.restart_policy, |own| own.policy) {
@@ -76,7 +80,7 @@ pub fn next_shown(due: Instant, now: Instant) -> Instant {
 
 /// Returns when the back-off after the container's latest exit is over.
 pub fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
-    let newest = newest?;
+    let newest = newest.filter(|_| !mutant::is_on(Mutant::RestartsAtOnce))?;
     // A container that was lost with its sandbox did not crash.
     if is_asked(newest, history) || newest.sandbox.state != SandboxState::Ready {
         return None;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use stanchion_runtime::{ContainerId, ContainerInfo, SandboxInfo, labels};
 
-use super::Action;
+use super::{
+    Action,
+    mutant::{self, Mutant},
+};
 
 /// Longest grace period, seconds, whatever a label says: an `Instant` cannot be arbitrarily late.
 const LONGEST: u64 = i32::MAX as u64;
@@ -25,9 +28,10 @@ impl Stop {
     pub fn graceful(container: &ContainerInfo, sandbox: Option<&SandboxInfo>) -> Self {
         let labels = [Some(&container.labels), sandbox.map(|sandbox| &sandbox.labels)];
         let seconds = labels.into_iter().flatten().find_map(|labels| labels.get(labels::GRACE_SECONDS)?.parse().ok());
+        let seconds = seconds.filter(|_| !mutant::is_on(Mutant::ForgetsGrace)).unwrap_or(30);
         Self {
             id: container.id.clone(),
-            grace: Duration::from_secs(seconds.unwrap_or(30).min(LONGEST)),
+            grace: Duration::from_secs(seconds.min(LONGEST)),
             message: format!("Stopping container {}", container.name),
         }
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Time within which a pod runs as wanted once nothing keeps it from it: the longest back-off, and slow steps.
-pub const BOUND: Duration = Duration::from_secs(900);
+pub const BOUND: Duration = Duration::from_secs(450);
 /// Time for which the board may show what is not true any more: the longest time between two looks, and a slow one.
 const STALE: Duration = Duration::from_secs(60);
 
@@ -126,7 +126,7 @@ pub fn check_rest(node: &Node, world: &mut World, ledger: &mut Ledger) {
     for pod in world.pods() {
         let Some(calm) = world.calm(pod) else { continue };
         match unrest(pod, node, world, ledger) {
-            None if calm > BOUND / 3 => world.at_rest(pod),
+            None if calm > BOUND / 2 => world.at_rest(pod),
             Some(reason) if calm > BOUND => {
                 let others: Vec<_> =
                     world.troubles.iter().filter(|it| matches!(it, Trouble::Away(_) | Trouble::Faulty(_))).collect();

@@ -210,8 +210,11 @@ impl Ledger {
         }
         if let Some(pod) = pod {
             let most = Duration::from_secs(pod.grace.max(2));
-            if grace > most {
-                broken.push(format!("I5: {id} gets a grace of {grace:?}, more than {most:?}"));
+            // A hook has its time from the grace period, and a sidecar waits for the others within it.
+            let is_whole = role != Role::Side && !pod.extras(&it.name).pre_stop;
+            let least = if is_whole { Duration::from_secs(pod.grace) } else { Duration::ZERO };
+            if grace < least || grace > most {
+                broken.push(format!("I5: {id} gets a grace of {grace:?}, and the pod's is {} s", pod.grace));
             }
             let is_due = pod.grace > 0 && !grace.is_zero() && pod.extras(&it.name).pre_stop;
             if is_due && !it.is_hooked {

@@ -7,7 +7,11 @@ use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use stanchion_simulation::{many, play::play};
+
+/// CPU time of one schedule, seconds. An agent that goes round for ever without a wait is ended by the kernel.
+const SECONDS: u64 = 20;
 
 /// Simulates the agent on fake runtimes under edits, outages, faults and kills, and checks its invariants.
 #[derive(Debug, Parser)]
@@ -29,6 +33,14 @@ struct Arguments {
     one: Option<u64>,
     #[arg(long = "in", id = "directory", hide = true)]
     directory: Option<PathBuf>,
+    /// Breaks each line of the agent that can be broken, one at a time, until a schedule finds it
+    #[cfg(feature = "mutants")]
+    #[arg(long, conflicts_with = "seed")]
+    mutants: bool,
+    /// Breaks one of these lines
+    #[cfg(feature = "mutants")]
+    #[arg(long, value_parser = mutant)]
+    mutant: Option<stanchion_plan::mutant::Mutant>,
 }
 
 fn main() -> ExitCode {
@@ -46,7 +58,13 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut blocked = SigSet::empty();
     blocked.add(Signal::SIGXFSZ);
     blocked.thread_block().context("cannot block a signal")?;
+    #[cfg(feature = "mutants")]
+    if let Some(mutant) = arguments.mutant {
+        stanchion_plan::mutant::choose(mutant);
+    }
     if let (Some(seed), Some(directory)) = (arguments.one, &arguments.directory) {
+        let limit = Rlimit { current: Some(SECONDS), maximum: Some(2 * SECONDS) };
+        setrlimit(Resource::Cpu, limit).context("cannot limit the time")?;
         println!("{}", many::one(seed, directory)?.line());
         return Ok(());
     }
@@ -55,8 +73,20 @@ fn run(arguments: &Arguments) -> Result<()> {
     }
     let minutes = arguments.minutes.or_else(|| arguments.seeds.is_none().then_some(2));
     let program = env::current_exe().context("this program has no file")?;
+    #[cfg(feature = "mutants")]
+    if arguments.mutants {
+        return many::mutants(arguments.seeds.unwrap_or(10_000), &program);
+    }
     let during = minutes.map(|minutes| Duration::from_secs(60 * minutes));
     many::many(arguments.first, arguments.seeds, during, &program)
+}
+
+/// Returns the mutant of this name.
+#[cfg(feature = "mutants")]
+fn mutant(name: &str) -> Result<stanchion_plan::mutant::Mutant, String> {
+    let all = stanchion_plan::mutant::Mutant::ALL;
+    let found = all.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    found.ok_or_else(|| format!("there is no such mutant; there are {all:?}"))
 }
 
 /// Plays the schedule of a seed, and prints its trace.

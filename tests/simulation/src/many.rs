@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
+use stanchion_plan::mutant::Mutant;
+
 use crate::play::{Outcome, play};
 
 /// Directory in memory for the nodes' files, if there is one.
@@ -31,6 +33,7 @@ pub struct Told {
 pub struct Place {
     directory: TempDir,
     program: PathBuf,
+    mutant: Option<Mutant>,
 }
 
 impl Place {
@@ -39,7 +42,14 @@ impl Place {
     /// # Errors
     /// A directory cannot be made.
     pub fn new(program: PathBuf) -> Result<Self> {
-        Ok(Self { directory: scratch()?, program })
+        Ok(Self { directory: scratch()?, program, mutant: None })
+    }
+
+    /// Returns the place for schedules of an agent with a broken line.
+    #[must_use]
+    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
+        self.mutant = Some(mutant);
+        self
     }
 
     /// Plays the schedule of a seed in a process of its own.
@@ -52,6 +62,7 @@ impl Place {
         let output = Command::new(&self.program)
             .args(["--one", &seed.to_string(), "--in"])
             .arg(&directory)
+            .args(self.mutant.map(|mutant| format!("--mutant={mutant:?}")))
             .stdin(Stdio::null())
             .output()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
@@ -143,4 +154,37 @@ pub fn many(first: u64, count: Option<u64>, during: Option<Duration>, program: &
     }
     ensure!(broken.is_empty(), "{} schedules break an invariant: {broken:?}", broken.len());
     Ok(())
+}
+
+/// Plays schedules from the first seed on until each mutant is found. Prints how many it took.
+///
+/// # Errors
+/// A mutant is not found within so many schedules, or a schedule cannot be played.
+pub fn mutants(most: u64, program: &Path) -> Result<()> {
+    let mut missed = Vec::new();
+    for mutant in Mutant::ALL {
+        match found(mutant, most, program)? {
+            Some((seed, sentence)) => println!("{mutant:?} is found by schedule {seed}: {sentence}"),
+            None => {
+                println!("{mutant:?} is not found by {most} schedules");
+                missed.push(mutant);
+            }
+        }
+    }
+    ensure!(missed.is_empty(), "broken lines that {most} schedules do not find: {missed:?}");
+    Ok(())
+}
+
+/// Returns the first seed whose schedule finds a mutant, and what that has broken.
+///
+/// # Errors
+/// A schedule cannot be played.
+pub fn found(mutant: Mutant, most: u64, program: &Path) -> Result<Option<(u64, String)>> {
+    let place = Place::new(program.to_owned())?.with_mutant(mutant);
+    for seed in 1..=most {
+        if let Some(sentence) = place.play(seed)?.broken {
+            return Ok(Some((seed, sentence)));
+        }
+    }
+    Ok(None)
 }

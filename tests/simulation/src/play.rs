@@ -19,6 +19,8 @@ use crate::{
 const UNTIL_GONE: Duration = Duration::from_secs(600);
 /// Time between two checks while the node comes to rest.
 const TICK: Duration = Duration::from_secs(1);
+/// Outage of all runtimes that pods must survive: less than the time after which they fail over, if they do.
+const OUTAGES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(20));
 /// Time for which the node must be at rest: its agent may not have seen yet that it has something to do.
 const STABLE: Duration = Duration::from_secs(60);
 
@@ -42,6 +44,8 @@ pub struct Outcome {
 /// The test's own files cannot be written.
 pub fn play(seed: u64, directory: &Path, is_kept: bool) -> io::Result<Outcome> {
     std::env::set_current_dir(directory)?;
+    // Without inotify the agent polls, and the seed goes another way.
+    rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     tokio.block_on(async {
         let schedule = Schedule::of(seed);
@@ -87,7 +91,7 @@ impl Game {
         }
         self.note("all troubles end");
         self.stage.end_troubles(&mut version)?;
-        let took = self.until("rest", check::BOUND, Self::unrest).await?;
+        let took = self.until("rest", (check::BOUND, STABLE), Self::unrest).await?;
         if self.broken().is_none() {
             self.stand_still().await?;
         }
@@ -104,13 +108,13 @@ impl Game {
         let panic = self.stage.node.end(true).await;
         self.stage.panics.extend(panic);
         self.stage.node.start();
-        sleep(Duration::from_secs(30)).await;
+        sleep(Duration::from_secs(20)).await;
         self.look()?;
         self.note("the runtimes go and come back");
         self.stage.node.fakes.iter().for_each(|fake| fake.set_available(false));
-        sleep(Duration::from_secs(5)).await;
+        sleep(if self.stage.world.can_move { OUTAGES.0 } else { OUTAGES.1 }).await;
         self.stage.node.fakes.iter().for_each(|fake| fake.set_available(true));
-        sleep(Duration::from_secs(60)).await;
+        sleep(Duration::from_secs(40)).await;
         self.look()?;
         self.check();
         Ok(())
@@ -125,7 +129,7 @@ impl Game {
         if self.stage.world.was_full {
             self.stage.mean_it()?;
         }
-        self.until("the end of all pods", UNTIL_GONE, |game| {
+        self.until("the end of all pods", (UNTIL_GONE, 2 * TICK), |game| {
             game.unrest().or_else(|| {
                 let files = game.stage.node.files();
                 (!files.is_empty()).then(|| format!("I6: files are left: {files:?}"))
@@ -140,12 +144,12 @@ impl Game {
     async fn until(
         &mut self,
         what: &str,
-        limit: Duration,
+        (limit, stable): (Duration, Duration),
         why: impl Fn(&Self) -> Option<String>,
     ) -> io::Result<Duration> {
         let begin = now();
         let mut took = Duration::ZERO;
-        while self.broken().is_none() && now().duration_since(begin) < took + STABLE {
+        while self.broken().is_none() && now().duration_since(begin) < took + stable {
             sleep(TICK).await;
             self.look()?;
             if let Some(why) = why(self) {

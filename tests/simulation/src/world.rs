@@ -68,7 +68,8 @@ pub struct World {
     unready: BTreeMap<usize, Instant>,
     /// Whether the disk was ever full.
     pub was_full: bool,
-    can_move: bool,
+    /// Whether pods fail over.
+    pub can_move: bool,
     backends: usize,
     is_auto: bool,
 }

@@ -54,7 +54,7 @@ impl Directory {
 }
 
 /// Entries of a source.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Names that manifests can have; those of directories are among them.
     pub names: BTreeSet<OsString>,

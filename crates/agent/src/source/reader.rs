@@ -11,6 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use stanchion_plan::mutant::{self, Mutant};
 use stanchion_pod::{MAX_MANIFEST, Manifest, Object, ObjectKey, ObjectKind, Pod, PodKey, Problem, decode};
 use stanchion_untrusted::{Links, open, read_from};
 
@@ -197,7 +198,11 @@ impl Reader {
         }
         self.error = failed;
         // A source that cannot be read is not an order to delete (design: I2).
-        let Ok(found) = found else { return };
+        let found = match found {
+            Ok(found) => found,
+            Err(_) if mutant::is_on(Mutant::TakesMissingForEmpty) => Listing::default(),
+            Err(_) => return,
+        };
         self.known = true;
         self.has_links = false;
         self.is_silent = is_silent(&self.path);

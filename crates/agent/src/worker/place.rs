@@ -10,6 +10,7 @@ use std::{
 use jiff::Timestamp;
 use stanchion_plan::{
     history::History,
+    mutant::{self, Mutant},
     observed::{Observed, ObservedPod},
     place::{Place, Placement, Rules, Sight, Step, place},
     reason::{Because, Reason},
@@ -74,9 +75,10 @@ impl Location {
     ) {
         match step {
             Step::Search { backend } => {
+                let is_ignored = mutant::is_on(Mutant::MovesWithProcesses);
                 let alive = match context.shared.survivors.any_of(uids).await {
-                    Ok(None) => None,
-                    Ok(Some(_)) => Some("its processes there still run".to_owned()),
+                    Ok(found) if found.is_none() || is_ignored => None,
+                    Ok(_) => Some("its processes there still run".to_owned()),
                     Err(error) => Some(format!("cannot check whether its processes there still run: {error}")),
                 };
                 if alive.is_none() {

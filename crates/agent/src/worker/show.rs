@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use stanchion_board::view::{ContainerView, PodView};
 use stanchion_plan::{
     image, is_running,
+    mutant::{self, Mutant},
     observed::Observed,
     reason::{Because, Reason},
     restart,
@@ -37,6 +38,9 @@ impl<R: Runtime> Worker<R> {
         let home = self.location.backend(context, Some(&pod));
         let view = View { home: home.clone(), observed: seen.observed.clone() };
         let last = context.shared.board.pod(&context.key);
+        if mutant::is_on(Mutant::ShowsOnce) && desired.is_some() && last.as_deref().is_some_and(is_shown_running) {
+            return;
+        }
         let node_addresses = context.shared.node_addresses.borrow().clone();
         let runtime = context.shared.home(&home).map(|home| Arc::clone(&home.observer.latest().runtime));
         let facts = Facts {
@@ -143,4 +147,9 @@ pub(crate) fn stamp(metadata: &mut ObjectMeta, seen: Timestamp, leaving_since: O
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(SEEN.to_owned(), seen.to_string());
     metadata.deletion_timestamp = leaving_since.map(Time);
+}
+
+/// Returns whether a pod is shown as running.
+fn is_shown_running(view: &PodView) -> bool {
+    view.pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }

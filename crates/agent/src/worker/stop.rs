@@ -4,7 +4,10 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use stanchion_board::Subject;
-use stanchion_plan::stop::Stop;
+use stanchion_plan::{
+    mutant::{self, Mutant},
+    stop::Stop,
+};
 use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, Error, Runtime};
 use tokio::time::timeout;
@@ -40,7 +43,8 @@ impl<R: Runtime> Worker<R> {
         }
         let gone: Vec<_> = steps.iter().map(|step| (step.place, step.gone.clone())).collect();
         for step in &mut steps {
-            let is_before = |place: Option<usize>| step.place.is_some() && (place.is_none() || place > step.place);
+            let is_alone = step.place.is_none() || mutant::is_on(Mutant::StopsSidecarsToo);
+            let is_before = |place: Option<usize>| !is_alone && (place.is_none() || place > step.place);
             step.after = gone.iter().filter(|(place, _)| is_before(*place)).map(|(_, gone)| gone.clone()).collect();
         }
         self.until(join_all(steps.into_iter().map(Step::run)), desired).await.into_iter().collect()
@@ -111,7 +115,7 @@ impl<R: Runtime> Step<R> {
         let begun = instant();
         let hook = self.container.as_ref().and_then(|container| Some((&container.name, container.pre_stop.as_ref()?)));
         // Without grace there is no time for a hook (R-HOOK-3).
-        if let Some((name, hook)) = hook.filter(|_| !grace.is_zero()) {
+        if let Some((name, hook)) = hook.filter(|_| !grace.is_zero() && !mutant::is_on(Mutant::SkipsPreStop)) {
             let place = Place {
                 runtime: &*self.runtime,
                 key: &self.key,

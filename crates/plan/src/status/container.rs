@@ -18,6 +18,7 @@ use crate::{
     fate::Fate,
     history::{History, ImageState},
     life::{self, Hook},
+    mutant::{self, Mutant},
     reason::Reason,
     restart, together,
     view::Instance,
@@ -290,7 +291,8 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
 }
 
 fn wait(reason: Reason, message: Option<String>) -> WireState {
-    let waiting = ContainerStateWaiting { reason: Some(reason.to_string()), message };
+    let reason = Some(reason.to_string()).filter(|_| !mutant::is_on(Mutant::HidesReasons));
+    let waiting = ContainerStateWaiting { reason, message };
     WireState { waiting: Some(waiting), ..WireState::default() }
 }
 

@@ -1,0 +1,87 @@
+//! Lines that can be broken on purpose, so that a test shows that the simulation would notice. Without the feature `mutants` all
+//! of them are whole, and the compiler leaves the broken ones out.
+
+/// A broken line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// A pod that moves is not stopped first where it was (I1).
+    StaysBehind,
+    /// What runs in a lost sandbox is not stopped before the next one is made (I1).
+    ForgetsLostSandboxes,
+    /// A new agent does not read where earlier ones put a pod (I1).
+    ForgetsRecords,
+    /// A pod moves although its processes live (I1).
+    MovesWithProcesses,
+    /// A source that cannot be read counts as an empty one (I2).
+    TakesMissingForEmpty,
+    /// A removed pod is not stopped (I2).
+    KeepsRemoved,
+    /// A probe that could not be run counts as a failure (I3).
+    DoubtsProbes,
+    /// A container is restarted without back-off (I4).
+    RestartsAtOnce,
+    /// A container is restarted whatever its policy says (I4).
+    RestartsAlways,
+    /// The grace period of a stop is not the pod's (I5).
+    ForgetsGrace,
+    /// Sidecars do not wait for the other containers to stop (I5).
+    StopsSidecarsToo,
+    /// `preStop` hooks are left out (I5).
+    SkipsPreStop,
+    /// Files of removed pods are left (I6).
+    LeavesFiles,
+    /// Sandboxes of removed pods are left (I6).
+    LeavesSandboxes,
+    /// A running pod is not shown again until it is gone (I7).
+    ShowsOnce,
+    /// The reason of a waiting container is left out (I7).
+    HidesReasons,
+    /// A pod waits for backends that it does not need (I8).
+    WaitsForAll,
+}
+
+impl Mutant {
+    /// Every mutant.
+    pub const ALL: [Self; 17] = [
+        Self::StaysBehind,
+        Self::ForgetsLostSandboxes,
+        Self::ForgetsRecords,
+        Self::MovesWithProcesses,
+        Self::TakesMissingForEmpty,
+        Self::KeepsRemoved,
+        Self::DoubtsProbes,
+        Self::RestartsAtOnce,
+        Self::RestartsAlways,
+        Self::ForgetsGrace,
+        Self::StopsSidecarsToo,
+        Self::SkipsPreStop,
+        Self::LeavesFiles,
+        Self::LeavesSandboxes,
+        Self::ShowsOnce,
+        Self::HidesReasons,
+        Self::WaitsForAll,
+    ];
+}
+
+#[cfg(feature = "mutants")]
+static CHOSEN: std::sync::OnceLock<Mutant> = std::sync::OnceLock::new();
+
+/// Breaks a line for the rest of the process. Only the first choice counts.
+#[cfg(feature = "mutants")]
+pub fn choose(mutant: Mutant) {
+    CHOSEN.get_or_init(|| mutant);
+}
+
+/// Returns whether a line is broken.
+#[cfg(feature = "mutants")]
+#[must_use]
+pub fn is_on(mutant: Mutant) -> bool {
+    CHOSEN.get() == Some(&mutant)
+}
+
+/// Returns whether a line is broken: none is.
+#[cfg(not(feature = "mutants"))]
+#[must_use]
+pub const fn is_on(_mutant: Mutant) -> bool {
+    false
+}
