@@ -1,5 +1,5 @@
-//! `cargo xtask demo | test | lint | bench | soak | rules | limits | fuzz | vm`: development tasks, which fetch what
-//! they need.
+//! `cargo xtask demo | test | lint | bench | soak | simulate | rules | limits | fuzz | vm`: development tasks, which fetch
+//! what they need.
 
 mod bench;
 mod build;
@@ -10,6 +10,7 @@ mod interrupt;
 mod limits;
 mod lint;
 mod rules;
+mod simulate;
 mod soak;
 mod test;
 mod vm;
@@ -39,6 +40,8 @@ enum Task {
     Bench(bench::Options),
     /// Try the agent with random edits, kills and hostile input, for as long as asked; prints Markdown
     Soak(soak::Options),
+    /// Try the agent on fake runtimes and paused time, with schedules that are made from seeds
+    Simulate(simulate::Options),
     /// Print the rules with the tests that prove them
     Rules(rules::Options),
     /// Write docs/limits.md from the modules that declare the limits
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Bench(options) => bench::run(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::Simulate(options) => simulate::run(&options),
         Task::Rules(options) => rules::run(&options),
         Task::Limits => limits::run(),
         Task::Fuzz(options) => fuzz::run(&options),

@@ -10,10 +10,13 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use stanchion_tests::slot;
 
-use crate::{build, deps, lint, say};
+use crate::{build, deps, lint, say, simulate};
 
 /// Most tests at once: each with a node of its own runs a containerd, a registry and an agent.
 const MOST_AT_ONCE: usize = 4;
+
+/// Minutes of the simulation that are part of the tests.
+const SIMULATION: u64 = 2;
 
 /// Lines of a failed test's output that are repeated at the end, and their length.
 const LINES_OF_A_FAILURE: usize = 30;
@@ -42,6 +45,7 @@ pub fn run(options: &Options) -> Result<()> {
     // The same targets as `cargo test`, so that programs and libraries are built once, with the same features.
     build::run(&["build", "--workspace", "--all-targets"])?;
     let tally = tests(options.filter.as_deref())?;
+    let simulated = if options.filter.is_none() { simulate::for_a_while(SIMULATION) } else { Ok(()) };
     let lints = if options.lint { lint::clippy() } else { Ok(()) };
     let left = slot::sweep()?;
     let took = started.elapsed().as_secs();
@@ -51,6 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
     println!("{}, in {} min {} s", tally.summary(), took / 60, took % 60);
     ensure!(left.is_empty(), "tests left nodes behind: {left:?} (removed now)");
     lints?;
+    simulated?;
     ensure!(tally.failed == 0 && tally.complete, "tests failed");
     ensure!(tally.passed > 0, "no test has this in its name: {}", options.filter.as_deref().unwrap_or_default());
     Ok(())

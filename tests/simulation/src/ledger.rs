@@ -1,7 +1,11 @@
 //! The books of the simulation: sandboxes and containers as the runtimes' own journals tell them, and the invariants that
 //! each entry must keep.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use stanchion_runtime::{
     ContainerId, ContainerInfo, ExecRequest, SandboxId, SandboxInfo, labels,
@@ -11,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     pod::{Policy, Role},
-    schedule::{BACKENDS, PODS},
+    schedule::PODS,
     world::{Cause, Trouble, World},
 };
 
@@ -30,6 +34,8 @@ pub struct Ledger {
     pub sandboxes: BTreeMap<At<SandboxId>, Sandbox>,
     /// Containers.
     pub containers: BTreeMap<At<ContainerId>, Container>,
+    /// Pods of which the agent could not record where they run and what they are.
+    unrecorded: BTreeSet<usize>,
     /// What was broken, in sentences.
     pub broken: Vec<String>,
 }
@@ -89,7 +95,8 @@ impl Ledger {
             Fact::SandboxMade(info) => {
                 if let Some(pod) = pod_of(&info.labels) {
                     self.sandboxes.insert((Arc::clone(runtime), info.id.clone()), Sandbox { pod, is_ready: true });
-                    self.one_sandbox(pod, runtime, info, world);
+                    self.one_sandbox(pod, runtime, info);
+                    self.record(pod, true, world);
                 }
             }
             Fact::SandboxLost(id) => {
@@ -109,15 +116,21 @@ impl Ledger {
         }
     }
 
-    /// Checks that a pod has one ready sandbox (I1). That of a runtime that is away may stay if none of its processes runs.
-    fn one_sandbox(&mut self, pod: usize, runtime: &Arc<str>, info: &SandboxInfo, world: &World) {
-        let is_away = |name: &str| {
-            let index = BACKENDS.iter().position(|backend| *backend == name);
-            index.is_some_and(|index| world.troubles.contains(&Trouble::Away(index)))
-        };
+    /// Checks that a pod has one ready sandbox on a runtime (I1). On another one an empty sandbox may be left that was given up.
+    fn one_sandbox(&mut self, pod: usize, runtime: &Arc<str>, info: &SandboxInfo) {
         let ready = self.sandboxes.iter().filter(|(_, sandbox)| sandbox.pod == pod && sandbox.is_ready);
-        if ready.filter(|(key, _)| key.0 == *runtime || !is_away(&key.0)).count() > 1 {
+        if ready.filter(|(key, _)| key.0 == *runtime).count() > 1 {
             self.broken.push(format!("I1: {} is the second ready sandbox of pod {}", info.id, PODS[pod]));
+        }
+    }
+
+    /// Notes whether the agent can record what it does with a pod. What it cannot record on a full disk, the next agent does not
+    /// know: where the pod runs, and its manifest, which has its hooks and sidecars.
+    fn record(&mut self, pod: usize, is_new: bool, world: &World) {
+        if world.troubles.contains(&Trouble::FullDisk) {
+            self.unrecorded.insert(pod);
+        } else if is_new {
+            self.unrecorded.remove(&pod);
         }
     }
 
@@ -144,6 +157,8 @@ impl Ledger {
         let Some(new) = self.containers.get(&key) else { return };
         let mut broken = Vec::new();
         let others = self.containers.iter().filter(|(other, it)| **other != key && it.pod == new.pod && it.runs());
+        let is_known = |other: &At<ContainerId>| other.0 == key.0 || !self.unrecorded.contains(&new.pod);
+        let others = others.filter(|(other, _)| is_known(other));
         for (other, it) in others.filter(|(_, it)| it.sandbox != new.sandbox || it.name == new.name) {
             broken.push(format!("I1: {} starts while {} of {} runs", key.1, other.1, it.sandbox));
         }
@@ -194,7 +209,9 @@ impl Ledger {
     /// Checks a stop: its cause (I3), its grace, its hook, and its turn (I5).
     fn stop(&mut self, at: Instant, key: &At<ContainerId>, grace: Duration, world: &World) {
         let Some(it) = self.containers.get(key).filter(|it| it.runs()) else { return };
-        let (id, pod) = (&key.1, world.version(PODS[it.pod], it.version));
+        let of = it.pod;
+        let is_unknown = self.unrecorded.contains(&of);
+        let (id, pod) = (&key.1, world.version(PODS[of], it.version));
         let role = Role::of(&it.name);
         let mains: Vec<_> = self
             .containers
@@ -205,10 +222,10 @@ impl Ledger {
         let mut broken = Vec::new();
         // A pod that has ended needs its sidecars no more.
         let is_over = role == Role::Side && mains.is_empty() && pod.is_none_or(|pod| pod.policy != Policy::Always);
-        if world.causes(it.pod).is_empty() && !is_over {
+        if world.causes(of).is_empty() && !is_over && !is_unknown {
             broken.push(format!("I3: {id} is stopped without a cause"));
         }
-        if let Some(pod) = pod {
+        if let Some(pod) = pod.filter(|_| !is_unknown) {
             let most = Duration::from_secs(pod.grace.max(2));
             // A hook has its time from the grace period, and a sidecar waits for the others within it.
             let is_whole = role != Role::Side && !pod.extras(&it.name).pre_stop;
@@ -231,6 +248,7 @@ impl Ledger {
             it.stopping.get_or_insert(at);
             it.is_told = true;
         }
+        self.record(of, false, world);
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod fixed;
 
-use std::{env, path::PathBuf, process::ExitCode, time::Duration};
+use std::{env, fmt, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -43,12 +43,22 @@ struct Arguments {
     mutant: Option<stanchion_plan::mutant::Mutant>,
 }
 
+/// A schedule was not played.
+#[derive(Debug)]
+struct Unplayed;
+
+impl fmt::Display for Unplayed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot play the schedule")
+    }
+}
+
 fn main() -> ExitCode {
     match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Unplayed>() { ExitCode::from(many::UNPLAYED) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -65,7 +75,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let (Some(seed), Some(directory)) = (arguments.one, &arguments.directory) {
         let limit = Rlimit { current: Some(SECONDS), maximum: Some(2 * SECONDS) };
         setrlimit(Resource::Cpu, limit).context("cannot limit the time")?;
-        println!("{}", many::one(seed, directory)?.line());
+        let told = many::one(seed, directory).context(Unplayed)?;
+        println!("{}", told.line());
         return Ok(());
     }
     if let Some(seed) = arguments.seed {

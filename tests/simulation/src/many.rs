@@ -3,7 +3,8 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, Output, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,6 +17,12 @@ use crate::play::{Outcome, play};
 
 /// Directory in memory for the nodes' files, if there is one.
 const MEMORY: &str = "/dev/shm";
+
+/// Exit code of a process that could not play its schedule, for want of something that other programs have taken.
+pub const UNPLAYED: u8 = 3;
+/// Number of tries of such a schedule, and the pause between them.
+const TRIES: u32 = 120;
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of the schedule of a seed, as its process tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +62,28 @@ impl Place {
     /// Plays the schedule of a seed in a process of its own.
     ///
     /// # Errors
-    /// The process cannot be started, or says nothing.
+    /// The process cannot be started, or cannot play the schedule.
     pub fn play(&self, seed: u64) -> Result<Told> {
+        let mut tries = 1;
+        loop {
+            let output = self.run(seed)?;
+            let said = String::from_utf8_lossy(&output.stdout);
+            if let Some(told) = Told::read(&said) {
+                return Ok(told);
+            }
+            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+            let last = errors.lines().last().unwrap_or_default();
+            if output.status.code() != Some(i32::from(UNPLAYED)) {
+                let broken = Some(format!("the process ended with {}: {last}", output.status));
+                return Ok(Told { hash: 0, rest: Duration::ZERO, broken });
+            }
+            ensure!(tries < TRIES, "seed {seed} cannot be played: {last}");
+            tries += 1;
+            pause();
+        }
+    }
+
+    fn run(&self, seed: u64) -> Result<Output> {
         let directory = self.directory.path().join("node");
         fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
         let output = Command::new(&self.program)
@@ -67,16 +94,7 @@ impl Place {
             .output()
             .with_context(|| format!("cannot start {}", self.program.display()))?;
         fs::remove_dir_all(&directory).with_context(|| format!("cannot remove {}", directory.display()))?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        Ok(Told::read(&said).unwrap_or_else(|| {
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            let last = errors.lines().last().unwrap_or_default();
-            Told {
-                hash: 0,
-                rest: Duration::ZERO,
-                broken: Some(format!("the process ended with {}: {last}", output.status)),
-            }
-        }))
+        Ok(output)
     }
 }
 
@@ -99,6 +117,11 @@ impl Told {
         let broken = words.next().filter(|broken| *broken != "-").map(str::to_owned);
         Some(Self { hash, rest, broken })
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "nothing tells when other programs give back what they have taken")]
+fn pause() {
+    thread::sleep(PAUSE);
 }
 
 /// Makes a directory for nodes, in memory if possible.

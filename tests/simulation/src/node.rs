@@ -12,6 +12,7 @@ use std::{
 };
 
 use jiff::Timestamp;
+use rustix::fs::inotify;
 use stanchion_agent::{
     Agent, Clock,
     backends::Backend,
@@ -84,10 +85,14 @@ impl Node {
     }
 
     /// Starts an agent, if none runs.
-    pub fn start(&mut self) {
+    ///
+    /// # Errors
+    /// Other programs have all inotify instances: the agent would poll, and the seed would go another way.
+    pub fn start(&mut self) -> io::Result<()> {
         if self.agent.is_some() {
-            return;
+            return Ok(());
         }
+        inotify::init(inotify::CreateFlags::CLOEXEC)?;
         let open = |(name, fake): (&&str, &FakeRuntime)| Backend {
             failover: self.failover,
             ..Backend::open(name, Arc::new(fake.clone()))
@@ -106,6 +111,7 @@ impl Node {
         let (handle, stop) = (agent.handle(), shutdown.clone());
         tasks.spawn(async move { agent.run(stop).await.err().map(|error| error.to_string()) });
         self.agent = Some(Life { handle, shutdown, killed, tasks });
+        Ok(())
     }
 
     /// Ends the agent in order, or kills it: then each of its tasks ends at the await that it is in. Returns the panic

@@ -75,7 +75,7 @@ impl Stage {
             Step::Answer { pod, command, is_good } => self.answer(*pod, command, *is_good),
             Step::Restart(pod) => self.restart(*pod).await,
             Step::End(how) => self.end(*how).await,
-            Step::Start => self.start(),
+            Step::Start => self.start()?,
             Step::SetClock(hours) => {
                 self.node.set_clock(*hours);
                 self.world.set_clock();
@@ -312,9 +312,13 @@ impl Stage {
     }
 
     /// Starts an agent, if none runs.
-    pub fn start(&mut self) {
-        self.node.start();
+    ///
+    /// # Errors
+    /// See [`Node::start`].
+    pub fn start(&mut self) -> io::Result<()> {
+        self.node.start()?;
         self.world.end(Trouble::NoAgent);
+        Ok(())
     }
 
     fn set_disk(&mut self, is_full: bool) {
@@ -356,8 +360,7 @@ impl Stage {
                 self.write(Pod { version: *version, ..manifest })?;
             }
         }
-        self.start();
-        Ok(())
+        self.start()
     }
 }
 

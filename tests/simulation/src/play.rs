@@ -44,8 +44,6 @@ pub struct Outcome {
 /// The test's own files cannot be written.
 pub fn play(seed: u64, directory: &Path, is_kept: bool) -> io::Result<Outcome> {
     std::env::set_current_dir(directory)?;
-    // Without inotify the agent polls, and the seed goes another way.
-    rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC)?;
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
     tokio.block_on(async {
         let schedule = Schedule::of(seed);
@@ -74,7 +72,7 @@ impl Game {
     /// Performs the steps up to the first violation. Returns the time that the node took to come to rest.
     async fn run(&mut self, schedule: &Schedule) -> io::Result<Duration> {
         let mut version = 0;
-        self.stage.start();
+        self.stage.start()?;
         for (step, rest) in &schedule.steps {
             if let Step::Write(pod) = step {
                 version = version.max(pod.version);
@@ -107,7 +105,7 @@ impl Game {
         self.note("the agent is killed and started");
         let panic = self.stage.node.end(true).await;
         self.stage.panics.extend(panic);
-        self.stage.node.start();
+        self.stage.node.start()?;
         sleep(Duration::from_secs(20)).await;
         self.look()?;
         self.note("the runtimes go and come back");

@@ -186,8 +186,9 @@ impl Schedule {
         let on_return = random.pick(&[OnReturn::Stay, OnReturn::Migrate]);
         let failover = random.chance(50).then(|| (Duration::from_secs(random.pick(&[10, 60])), on_return));
         let pods = 1 + random.index(PODS.len());
+        let has_disk = random.chance(80);
         let mut schedule = Self { seed, backends, is_auto, failover, pods, steps: Vec::new() };
-        let mut steps = Steps { random, backends, pods, last: vec![None; pods], version: 0 };
+        let mut steps = Steps { random, backends, pods, last: vec![None; pods], version: 0, has_disk };
         for pod in 0..pods {
             let write = steps.write(pod);
             schedule.steps.push((write, Duration::ZERO));
@@ -208,6 +209,8 @@ struct Steps {
     pods: usize,
     last: Vec<Option<Pod>>,
     version: u64,
+    /// Whether the disk is never full.
+    has_disk: bool,
 }
 
 /// Kinds of steps.
@@ -298,6 +301,7 @@ impl Steps {
             Kind::End => self.end(backend),
             Kind::Start => Step::Start,
             Kind::SetClock => Step::SetClock(self.random.pick(&[-8, -1, 1, 8])),
+            Kind::FillDisk if self.has_disk => self.write(pod),
             Kind::FillDisk => Step::FillDisk,
             Kind::FreeDisk => Step::FreeDisk,
         }

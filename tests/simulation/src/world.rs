@@ -154,11 +154,9 @@ impl World {
         &self.causes[pod]
     }
 
-    /// Notes that a pod runs as wanted, and that no earlier reason counts any more. With a full disk an agent cannot record where
-    /// a pod has moved: the next one may move it back.
+    /// Notes that a pod runs as wanted, and that no earlier reason counts any more.
     pub fn at_rest(&mut self, pod: usize) {
-        let is_unrecorded = self.was_full && self.can_move;
-        self.causes[pod].retain(|cause| *cause == Cause::Move && is_unrecorded);
+        self.causes[pod].clear();
         if !self.troubles.contains(&Trouble::Typo(pod)) {
             let earlier = self.wanted[pod].len() - 1;
             self.wanted[pod].drain(..earlier);
@@ -220,7 +218,8 @@ impl World {
         match trouble {
             Trouble::NoAgent | Trouble::FullDisk => true,
             Trouble::Away(backend) | Trouble::Faulty(backend) => self.may_be_on(pod, backend),
-            Trouble::NoSource(source) => Self::source_of(pod) == source,
+            // An agent that has read no source since its start does not know whether that one wants the pod.
+            Trouble::NoSource(source) => Self::source_of(pod) == source || self.latest(pod).is_none(),
             Trouble::Typo(_) => false,
             Trouble::NoImage(of) | Trouble::Answer(of, _) => of == pod,
         }

@@ -1,6 +1,13 @@
 //! Stopping containers: `preStop`, then the stop signal, sidecars last and in reverse (R-TERM-1 to R-TERM-3, R-HOOK-2).
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use stanchion_board::Subject;
@@ -41,10 +48,12 @@ impl<R: Runtime> Worker<R> {
             let pod = self.recall.pod_of(&self.context, &info, wanted).await;
             steps.push(self.step(&runtime, stop, info, pod));
         }
+        let has_failed = Arc::new(AtomicBool::new(false));
         let gone: Vec<_> = steps.iter().map(|step| (step.place, step.gone.clone())).collect();
         for step in &mut steps {
             let is_alone = step.place.is_none() || mutant::is_on(Mutant::StopsSidecarsToo);
             let is_before = |place: Option<usize>| !is_alone && (place.is_none() || place > step.place);
+            step.has_failed = Arc::clone(&has_failed);
             step.after = gone.iter().filter(|(place, _)| is_before(*place)).map(|(_, gone)| gone.clone()).collect();
         }
         self.until(join_all(steps.into_iter().map(Step::run)), desired).await.into_iter().collect()
@@ -84,6 +93,7 @@ impl<R: Runtime> Worker<R> {
             stop,
             gone: CancellationToken::new(),
             after: Vec::new(),
+            has_failed: Arc::default(),
         }
     }
 }
@@ -101,10 +111,12 @@ struct Step<R> {
     /// Index among the init containers; `None` for other containers.
     place: Option<usize>,
     stop: Stop,
-    /// Token that is cancelled when the container has ended.
+    /// Token that is cancelled when the container has ended, or cannot be stopped now.
     gone: CancellationToken,
     /// Tokens of containers that end before this one gets its stop signal.
     after: Vec<CancellationToken>,
+    /// Whether one of the containers that are stopped together could not be stopped.
+    has_failed: Arc<AtomicBool>,
 }
 
 impl<R: Runtime> Step<R> {
@@ -140,11 +152,17 @@ impl<R: Runtime> Step<R> {
         if timeout_at(begun + *grace, turn).await.is_err() {
             tracing::debug!(container = %id, "the grace period ended: stopping a sidecar before the containers that use it");
         }
+        // The others run on, and use the sidecar: it is stopped with them when that is tried again.
+        if !self.after.is_empty() && self.has_failed.load(Ordering::Relaxed) {
+            self.gone.cancel();
+            return Ok(());
+        }
         let left = match grace.is_zero() {
             true => Duration::ZERO,
             false => grace.saturating_sub(Duration::from_secs(elapsed(begun).as_secs())).max(LEAST),
         };
         let stopped = self.runtime.stop_container(id.clone(), left).await;
+        self.has_failed.fetch_or(stopped.is_err(), Ordering::Relaxed);
         self.gone.cancel();
         stopped
     }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use stanchion_runtime::testing::{Method, Program};
+use stanchion_runtime::{
+    ErrorKind,
+    testing::{Fault, Method, Program, When},
+};
 use tokio::time::Instant;
 
 use crate::{manifest::raw, node::Node};
@@ -158,6 +161,21 @@ async fn a_sidecar_does_not_wait_longer_than_the_grace() {
     let stops = node.stops(removed);
     assert_eq!(stops[0], ("app".to_owned(), 0));
     assert!(stops[1..].iter().all(|(_, at)| *at == 20), "R-TERM-3: {stops:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sidecars_run_on_while_another_container_cannot_be_stopped() {
+    let mut node = Node::new();
+    node.fake().program("before", Program::exits(SECOND, 0));
+    node.fake().program("between", Program::exits(SECOND, 0));
+    node.write("web.yaml", &raw("web", SIDECARS));
+    node.start();
+    node.shows("web Ready", |node| node.condition("web", "Ready").is_some_and(|it| it.0 == "True")).await;
+    node.fake().fault(Method::StopContainer, When::Nth(1), Fault::fail(ErrorKind::Other));
+    node.remove("web.yaml");
+    let removed = Instant::now();
+    node.is_empty().await;
+    assert_eq!(names(&node.stops(removed)), ["app", "app", "side-b", "side-a"], "R-TERM-3");
 }
 
 #[tokio::test(start_paused = true)]
