@@ -24,6 +24,9 @@ pub struct Options {
     /// Plays schedules for so long; without `--seeds`, 2 minutes
     #[arg(long, conflicts_with = "seed")]
     minutes: Option<u64>,
+    /// Plays so many of them at once
+    #[arg(long, conflicts_with = "seed")]
+    jobs: Option<u64>,
     /// Plays the schedule of this seed, and prints what happens
     #[arg(long)]
     seed: Option<u64>,
@@ -34,14 +37,15 @@ pub struct Options {
 
 /// Builds the simulation and runs it.
 pub fn run(options: &Options) -> Result<()> {
-    let Options { seeds, first, minutes, seed, mutants } = options;
+    let Options { seeds, first, minutes, jobs, seed, mutants } = options;
     let mut building = vec!["build", "--profile", PROFILE, "--package", PACKAGE];
     if *mutants {
         building.extend(["--features", "mutants"]);
     }
     build::run(&building)?;
     let mut arguments = Vec::new();
-    for (name, value) in [("--seeds", seeds), ("--first", first), ("--minutes", minutes), ("--seed", seed)] {
+    let numbers = [("--seeds", seeds), ("--first", first), ("--minutes", minutes), ("--jobs", jobs), ("--seed", seed)];
+    for (name, value) in numbers {
         arguments.extend(value.map(|value| format!("{name}={value}")));
     }
     arguments.extend(mutants.then(|| "--mutants".to_owned()));

@@ -63,6 +63,8 @@ pub struct Container {
     /// Its sandbox.
     pub sandbox: SandboxId,
     made: Instant,
+    /// When the first of the containers was made that it followed.
+    first_made: Instant,
     /// When it was started.
     pub started: Option<Instant>,
     /// When it ended, and its exit code.
@@ -143,6 +145,7 @@ impl Ledger {
             name: info.name.clone(),
             sandbox: info.sandbox.clone(),
             made: at,
+            first_made: at,
             started: None,
             ended: None,
             backoff: Duration::ZERO,
@@ -167,9 +170,10 @@ impl Ledger {
             is_same && other.0 == key.0 && **other != key && it.ended.is_some()
         });
         let last = last.map(|(_, it)| it).max_by_key(|it| it.made);
-        let mut backoff = Duration::ZERO;
+        let (mut backoff, mut first_made) = (Duration::ZERO, new.made);
         if let Some(last) = last {
             broken.extend(restarted(last, new, at, world));
+            first_made = last.first_made;
             let (_, reset) = RESET;
             let ran = last.ended.map(|(end, _)| end.duration_since(last.made)).unwrap_or_default();
             backoff = match last.backoff {
@@ -179,7 +183,7 @@ impl Ledger {
         }
         self.broken.extend(broken);
         if let Some(new) = self.containers.get_mut(&key) {
-            (new.started, new.backoff) = (Some(at), backoff);
+            (new.started, new.backoff, new.first_made) = (Some(at), backoff, first_made);
         }
     }
 
@@ -273,8 +277,8 @@ fn restarted(last: &Container, new: &Container, at: Instant, world: &World) -> O
     }
     let waited = at.duration_since(ended);
     let ran = ended.duration_since(last.made);
-    // An agent that starts later knows the end only by the time of day.
-    let is_set = world.clock_set.is_some_and(|set| set >= last.made);
+    // An agent that starts later knows how long each of them ran only by the time of day.
+    let is_set = world.clock_set.is_some_and(|set| set >= last.first_made);
     let is_reset = ran > RESET.0;
     let is_early = !is_set && !is_reset && waited + Duration::from_millis(2) < last.backoff;
     is_early.then(|| format!("I4: {} is restarted after {waited:?}, before {:?}", new.name, last.backoff))

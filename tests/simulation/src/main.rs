@@ -8,7 +8,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use stanchion_simulation::{many, play::play};
+use stanchion_simulation::{
+    many::{self, Which},
+    play::play,
+};
 
 /// CPU time of one schedule, seconds. An agent that goes round for ever without a wait is ended by the kernel.
 const SECONDS: u64 = 20;
@@ -25,6 +28,9 @@ struct Arguments {
     /// Plays schedules for so long; without `--seeds`, 2 minutes
     #[arg(long, conflicts_with = "seed")]
     minutes: Option<u64>,
+    /// Plays so many of them at once
+    #[arg(long, default_value_t = 1, conflicts_with = "seed")]
+    jobs: usize,
     /// Plays the schedule of this seed, and prints its trace
     #[arg(long)]
     seed: Option<u64>,
@@ -89,7 +95,8 @@ fn run(arguments: &Arguments) -> Result<()> {
         return many::mutants(arguments.seeds.unwrap_or(10_000), &program);
     }
     let during = minutes.map(|minutes| Duration::from_secs(60 * minutes));
-    many::many(arguments.first, arguments.seeds, during, &program)
+    let Arguments { first, seeds: count, jobs, .. } = *arguments;
+    many::many(Which { first, count, during, jobs }, &program)
 }
 
 /// Returns the mutant of this name.

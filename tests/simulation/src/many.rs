@@ -4,6 +4,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::{self, Sender},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -23,6 +27,9 @@ pub const UNPLAYED: u8 = 3;
 /// Number of tries of such a schedule, and the pause between them.
 const TRIES: u32 = 120;
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Time between two lines that say how far it has come.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// What came of the schedule of a seed, as its process tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,41 +149,95 @@ pub fn one(seed: u64, directory: &Path) -> io::Result<Told> {
     play(seed, directory, false).map(Told::of)
 }
 
-/// Plays schedules for so long, or so many of them, from a first seed on.
+/// Which schedules are played.
+#[derive(Clone, Copy, Debug)]
+pub struct Which {
+    /// The first seed.
+    pub first: u64,
+    /// Number of seeds; `None`: as many as there is time for.
+    pub count: Option<u64>,
+    /// Time in which schedules begin; `None`: as long as it takes.
+    pub during: Option<Duration>,
+    /// Number of schedules that are played at once.
+    pub jobs: usize,
+}
+
+/// Plays schedules, and prints how far it has come.
 ///
 /// # Errors
 /// A schedule has broken an invariant, or cannot be played.
-pub fn many(first: u64, count: Option<u64>, during: Option<Duration>, program: &Path) -> Result<()> {
-    let place = Place::new(program.to_owned())?;
-    let begin = Instant::now();
-    let (mut played, mut longest, mut said) = (0, (Duration::ZERO, first), Duration::ZERO);
-    let mut broken = Vec::new();
-    loop {
-        let elapsed = begin.elapsed();
-        let is_over = count.is_some_and(|count| played >= count) || during.is_some_and(|during| elapsed >= during);
-        if is_over || elapsed >= said + Duration::from_secs(10) {
-            said = elapsed;
-            let rate = f64::from(u32::try_from(played).unwrap_or(u32::MAX)) / elapsed.as_secs_f64().max(0.001);
-            let (rest, seed) = longest;
-            println!(
-                "{played} schedules, {rate:.0} a second, longest time to rest {rest:?} (seed {seed}), {} broken",
-                broken.len()
-            );
+pub fn many(which: Which, program: &Path) -> Result<()> {
+    let Which { first, count, during, jobs } = which;
+    let (next, begin) = (AtomicU64::new(0), Instant::now());
+    let (send, told) = mpsc::channel();
+    let work = |send: Sender<Result<(u64, Told)>>| {
+        let played = Place::new(program.to_owned()).and_then(|place| {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let is_late = during.is_some_and(|during| begin.elapsed() >= during);
+                if is_late || count.is_some_and(|count| index >= count) {
+                    return Ok(());
+                }
+                let told = place.play(first + index)?;
+                if send.send(Ok((first + index, told))).is_err() {
+                    return Ok(());
+                }
+            }
+        });
+        // Nobody listens any more once another job has failed.
+        played.map_or_else(|error| send.send(Err(error)).unwrap_or_default(), drop);
+    };
+    let tally = thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            let send = send.clone();
+            scope.spawn(move || work(send));
         }
-        if is_over {
-            break;
-        }
-        let seed = first + played;
-        let told = place.play(seed)?;
-        longest = longest.max((told.rest, seed));
-        played += 1;
+        drop(send);
+        let mut tally =
+            Tally { begin, said: Duration::ZERO, played: 0, longest: (Duration::ZERO, first), broken: Vec::new() };
+        told.into_iter().try_for_each(|told| told.map(|(seed, told)| tally.add(seed, told)))?;
+        Ok::<_, anyhow::Error>(tally)
+    })?;
+    tally.say();
+    ensure!(tally.broken.is_empty(), "{} schedules break an invariant: {:?}", tally.broken.len(), tally.broken);
+    Ok(())
+}
+
+/// What came of all schedules so far.
+struct Tally {
+    begin: Instant,
+    /// When it was printed last.
+    said: Duration,
+    played: u32,
+    /// The longest time to rest, and its seed.
+    longest: (Duration, u64),
+    /// Seeds of schedules that break an invariant.
+    broken: Vec<u64>,
+}
+
+impl Tally {
+    fn add(&mut self, seed: u64, told: Told) {
+        self.played += 1;
+        self.longest = self.longest.max((told.rest, seed));
         if let Some(sentence) = told.broken {
             println!("seed {seed}: {sentence}\n  cargo xtask simulate --seed {seed}");
-            broken.push(seed);
+            self.broken.push(seed);
+        }
+        let elapsed = self.begin.elapsed();
+        if elapsed >= self.said + PROGRESS {
+            self.said = elapsed;
+            self.say();
         }
     }
-    ensure!(broken.is_empty(), "{} schedules break an invariant: {broken:?}", broken.len());
-    Ok(())
+
+    fn say(&self) {
+        let Self { begin, played, longest: (rest, seed), broken, .. } = self;
+        let rate = f64::from(*played) / begin.elapsed().as_secs_f64().max(0.001);
+        let broken = broken.len();
+        println!(
+            "{played} schedules, {rate:.0} a second, longest time to rest {rest:?} (seed {seed}), {broken} broken"
+        );
+    }
 }
 
 /// Plays schedules from the first seed on until each mutant is found. Prints how many it took.

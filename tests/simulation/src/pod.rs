@@ -170,7 +170,7 @@ impl Pod {
             writeln!(f, "    , lifecycle: {{{}{}}}", hook("preStop", pre_stop), hook("postStart", post_start))?;
         }
         for (name, _) in [("liveness", liveness), ("readiness", readiness)].into_iter().filter(|(_, is)| *is) {
-            writeln!(f, "    , {name}Probe: {{exec: {{command: [{name}]}}, periodSeconds: 5, failureThreshold: 2}}")?;
+            writeln!(f, "    , {name}Probe: {{exec: {{command: [{name}]}}, periodSeconds: 10, failureThreshold: 2}}")?;
         }
         writeln!(f, "    }}")
     }
