@@ -1,6 +1,6 @@
 //! Rules (`docs/rules.md`), and the tests that prove them.
 //!
-//! - [`list`] reads the rules; [`items`] finds the functions of a source file, and [`code`] what is code in them;
+//! - [`list`] reads the rules; `items` finds the functions of a source file, and `code` what is code in them;
 //!   [`evidence`] finds the rules' tests.
 
 mod code;

@@ -1,7 +1,7 @@
 //! The local API on the unix socket: HTTP with JSON, for the command line.
 //!
 //! # Layout
-//! - [`serve`]: the server. [`show`]: state, once or on every change. [`act`]: restart, prune. [`exec`], [`log`]:
+//! - [`serve`]: the server. `show`: state, once or on every change. `act`: restart, prune. `exec`, `log`:
 //!   streams.
 
 mod act;

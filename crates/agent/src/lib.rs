@@ -3,21 +3,21 @@
 //!
 //! # Layout
 //! In the order of the data flow:
-//! - [`source`]: manifest directories and URLs → what is [`desired`].
-//! - [`observe`]: the pods in each backend, as of the latest look.
-//! - [`reconcile`]: one [`worker`] for every pod that is wanted or exists.
-//! - [`stanchion_plan`]: the next step of one pod, a pure function. The worker performs it, with [`images`], [`files`] and
-//!   [`env`], if the node can give the pod what it asks for ([`admission`]), allows it ([`policy`]) and has room for it
-//!   ([`room`]).
-//! - [`credentials`]: registry credentials from plugins on the node.
-//! - [`probe`], [`hook`]: probes and lifecycle hooks, by way of [`contact`]; [`url`]: addresses of servers.
-//! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events; [`keeper`]: events on disk. [`removed`]: removed pods.
-//! - [`ending`]: the end of the pods when the node shuts down.
-//! - [`sweep`]: removal of files that belong to no pod. [`preload`]: image archives. [`survivors`]: pods with
+//! - `source`: manifest directories and URLs → what is [`desired`].
+//! - `observe`: the pods in each backend, as of the latest look.
+//! - `reconcile`: one `worker` for every pod that is wanted or exists.
+//! - [`stanchion_plan`]: the next step of one pod, a pure function. The worker performs it, with `images`, `files` and
+//!   `env`, if the node can give the pod what it asks for (`admission`), allows it (`policy`) and has room for it
+//!   (`room`).
+//! - `credentials`: registry credentials from plugins on the node.
+//! - `probe`, `hook`: probes and lifecycle hooks, by way of `contact`; [`url`]: addresses of servers.
+//! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events; `keeper`: events on disk. [`removed`]: removed pods.
+//! - `ending`: the end of the pods when the node shuts down.
+//! - `sweep`: removal of files that belong to no pod. `preload`: image archives. `survivors`: pods with
 //!   processes.
-//! - [`api`], [`logs`]: the local API and the logs of containers; [`links`]: links to these logs for log shippers.
+//! - [`api`], [`logs`]: the local API and the logs of containers; `links`: links to these logs for log shippers.
 //! - [`health`]: health endpoints.
-//! - [`supervisor`]: owner of every task. [`agent`]: start of all of this.
+//! - `supervisor`: owner of every task. `agent`: start of all of this.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 

@@ -1,8 +1,8 @@
 //! Reads logs of containers, as raw bytes.
 //!
 //! # Layout
-//! - [`entry`]: entries of a log (R-LOG-3), joined to the container's lines. [`files`]: the files of a log, rotated or not;
-//!   [`tail`]: where its last lines begin. [`kept`]: a log that the runtime keeps itself.
+//! - `entry`: entries of a log (R-LOG-3), joined to the container's lines. `files`: the files of a log, rotated or not;
+//!   `tail`: where its last lines begin. `kept`: a log that the runtime keeps itself.
 
 mod entry;
 mod files;

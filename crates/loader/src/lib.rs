@@ -2,11 +2,11 @@
 //! [`Runtime`](stanchion_runtime::Runtime).
 //!
 //! # Layout
-//! - [`load`]: the entry point. [`check`]: who could have written the file. [`descriptor`]: the library's description
+//! - [`load`]: the entry point. `check`: who could have written the file. `descriptor`: the library's description
 //!   of itself.
-//! - [`LoadedBackend`] ([`proxy`]): the trait's methods as calls. [`instance`]: an open backend. [`call`]: one call and
+//! - [`LoadedBackend`] (`proxy`): the trait's methods as calls. `instance`: an open backend. `call`: one call and
 //!   its answer.
-//! - [`host`]: the log that the agent offers a backend. [`memory`]: the heap that both use.
+//! - `host`: the log that the agent offers a backend. [`memory`]: the heap that both use.
 
 mod call;
 mod check;

@@ -2,11 +2,11 @@
 //! our own if not.
 //!
 //! # Layout
-//! - [`Network`]: attaches and detaches, through [`bridge`] or [`cni`]. [`NetworkConfig`]: its settings.
+//! - [`Network`]: attaches and detaches, through `bridge` or `cni`. [`NetworkConfig`]: its settings.
 //! - [`namespaces`]: a pod's namespaces, of which the network is one.
-//! - [`leases`]: owners of addresses and ports. [`links`]: links by netlink. [`parameters`]: kernel parameters.
-//! - [`rules`]: packet filter rules, made from the leases. [`filter`]: keeps them in force. [`forward`]: other rules.
-//! - [`netfilter`]: the packet filter by netlink. [`commands`]: its programs. [`watch`](watch()): network events
+//! - `leases`: owners of addresses and ports. `links`: links by netlink. `parameters`: kernel parameters.
+//! - `rules`: packet filter rules, made from the leases. `filter`: keeps them in force. `forward`: other rules.
+//! - `netfilter`: the packet filter by netlink. `commands`: its programs. [`watch`](watch()): network events
 //!   of the kernel.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]

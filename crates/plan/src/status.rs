@@ -1,7 +1,7 @@
 //! A pod's status as Kubernetes writes it, from the observed state.
 //!
 //! # Layout
-//! - [`status`]: the pod. [`phase`], [`conditions`]: derived from container statuses. [`container`]: one container.
+//! - [`status`]: the pod. `phase`, `conditions`: derived from container statuses. `container`: one container.
 
 mod conditions;
 mod container;

@@ -1,13 +1,13 @@
 //! Decodes pod manifests: from bytes to a [`Pod`] that cannot be wrong. Pure: no I/O, no clock.
 //!
 //! # Layout
-//! - [`decode`]: the entry point, in two steps. The first does what Kubernetes does ([`kubernetes`]): [`yaml`] or
-//!   [`json`] turns bytes into [`node`]s, one [`document`] per pod; [`shape`] checks it against the [`schema`] of the
-//!   wire type; [`defaults`], [`prepare`] and [`validate`] are the API server's. The second is this node's: [`support`]
-//!   says which fields are executed, refused or without effect, [`identity`] makes revision and UID, [`build`] makes
-//!   the [`Pod`] ([`lifecycle`]: its restart rules, hooks and probes). [`object`] decodes the objects that pods refer
-//!   to. A [`budget`] bounds the memory that the pods and objects of a file take together.
-//! - [`image`]: image references. [`quantity`]: `500m`, `64Mi`. [`expand`]: `$(VAR)`. [`names`]: field paths, and
+//! - [`decode`]: the entry point, in two steps. The first does what Kubernetes does ([`kubernetes`]): `yaml` or
+//!   `json` turns bytes into `node`s, one `document` per pod; `shape` checks it against the `schema` of the
+//!   wire type; `defaults`, `prepare` and `validate` are the API server's. The second is this node's: `support`
+//!   says which fields are executed, refused or without effect, `identity` makes revision and UID, `build` makes
+//!   the [`Pod`] (`lifecycle`: its restart rules, hooks and probes). `object` decodes the objects that pods refer
+//!   to. A `budget` bounds the memory that the pods and objects of a file take together.
+//! - `image`: image references. `quantity`: `500m`, `64Mi`. [`expand`]: `$(VAR)`. `names`: field paths, and
 //!   similar field names.
 
 mod base64;

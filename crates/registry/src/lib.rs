@@ -6,9 +6,9 @@
 //! # Layout
 //! - [`reference`]: image names. [`RegistryConfig`]: settings of one registry.
 //! - [`Registries`]: hosts to ask for an image, and what is kept from one pull to the next. [`Repository`]: requests to
-//!   one of them. [`sign_in`]: credentials. [`tls`]: certificates. [`transfer`]: bounded answers.
+//!   one of them. `sign_in`: credentials. `tls`: certificates. `transfer`: bounded answers.
 //! - [`Repository::find`], [`Repository::fetch`]: an image's manifest, and its blobs into a place for [`Blobs`].
-//! - [`refusal`]: error answers. [`retry`]: when to ask a busy registry again. [`together`]: the errors of all hosts.
+//! - `refusal`: error answers. `retry`: when to ask a busy registry again. [`together`]: the errors of all hosts.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 

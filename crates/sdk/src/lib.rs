@@ -9,8 +9,8 @@
 //! that several backends share.
 //!
 //! # Layout
-//! - [`Backend`], [`export_backend!`]: the interface for authors. [`guest`]: the four functions behind the descriptor.
-//! - [`dispatch`]: from a numbered call to a method of the trait. [`reply`]: exactly one answer per call. [`log`]:
+//! - [`Backend`], [`export_backend!`]: the interface for authors. `guest`: the four functions behind the descriptor.
+//! - `dispatch`: from a numbered call to a method of the trait. `reply`: exactly one answer per call. `log`:
 //!   forwarding.
 //! - [`changes`]: one change at a time per sandbox or container, each to its end. [`clock`]: the time.
 //! - `cgroup`, `confinement`, `descendants`, `disk`, `layers`, `limits`, `names`, `oci`, `privileges`, `proc`,

@@ -5,7 +5,7 @@
 //! # Layout
 //! - This module: descriptors, manifests, digests. [`config`]: image configurations. [`platform`]: the platforms that
 //!   this node runs.
-//! - [`search`]: from an index to the manifest for this node. [`lenient`]: lenient reading of fields.
+//! - [`search`]: from an index to the manifest for this node. `lenient`: lenient reading of fields.
 
 pub mod config;
 mod lenient;

@@ -6,7 +6,7 @@
 //! and enter no file system or directory that is mounted in the tree.
 //!
 //! # Layout
-//! [`levels`]: goes down into directories and back up. [`removal`]: removes a tree.
+//! `levels`: goes down into directories and back up. `removal`: removes a tree.
 
 mod levels;
 mod removal;

@@ -2,14 +2,14 @@
 //!
 //! # Layout
 //! - [`Containerd`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: pinned namespaces and a network ([`stanchion_network`]), and a record in containerd; a [`pause`] process
-//!   if its containers share a PID namespace. [`container`]: a record. [`task`]: its snapshot and process. [`exec`]:
-//!   additional processes. [`shim`]: shims that containerd has forgotten.
-//! - [`spec`], [`seccomp`]: the OCI configuration. [`image`]: pull ([`stanchion_registry`]), import, unpack. [`rootfs`]:
-//!   reads an image's files. [`volumes`]: images mounted in containers. [`unused`]: images that no container uses.
-//! - [`unattended`]: containers that run while containerd is away.
-//! - [`inventory`], [`events`], [`stats`]: state, changes, resource use.
-//! - [`client`]: the connection. [`names`]: ids and labels. [`config`]: settings. [`ready`]: set-up before the first
+//! - `sandbox`: pinned namespaces and a network ([`stanchion_network`]), and a record in containerd; a `pause` process
+//!   if its containers share a PID namespace. `container`: a record. `task`: its snapshot and process. `exec`:
+//!   additional processes. `shim`: shims that containerd has forgotten.
+//! - `spec`, `seccomp`: the OCI configuration. `image`: pull ([`stanchion_registry`]), import, unpack. `rootfs`:
+//!   reads an image's files. `volumes`: images mounted in containers. `unused`: images that no container uses.
+//! - `unattended`: containers that run while containerd is away.
+//! - `inventory`, `events`, `stats`: state, changes, resource use.
+//! - `client`: the connection. `names`: ids and labels. `config`: settings. `ready`: set-up before the first
 //!   call.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]

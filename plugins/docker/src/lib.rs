@@ -2,13 +2,13 @@
 //!
 //! # Layout
 //! - [`Docker`]: the [`Runtime`] of the contract; each verb is in the module of its noun.
-//! - [`sandbox`]: a container that holds a pod's namespaces, of an image that [`pause`] makes. [`container`]:
-//!   containers as Docker creates them; [`security`]: user and privileges; [`volumes`]: images mounted in them.
-//!   [`process`]: start, stop, kill. [`exec`]: additional processes. [`orphan`]: processes that Docker does not know
+//! - `sandbox`: a container that holds a pod's namespaces, of an image that `pause` makes. `container`:
+//!   containers as Docker creates them; `security`: user and privileges; `volumes`: images mounted in them.
+//!   `process`: start, stop, kill. `exec`: additional processes. `orphan`: processes that Docker does not know
 //!   of.
-//! - [`image`]: pull, import, list. [`logs`]: output of containers.
-//! - [`inventory`], [`events`], [`stats`]: state, changes, resource use. [`kills`]: OOM kills.
-//! - [`client`]: the connection. [`names`]: labels. [`config`]: settings.
+//! - `image`: pull, import, list. `logs`: output of containers.
+//! - `inventory`, `events`, `stats`: state, changes, resource use. `kills`: OOM kills.
+//! - `client`: the connection. `names`: labels. `config`: settings.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 

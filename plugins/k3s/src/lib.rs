@@ -4,11 +4,11 @@
 //! K3s: that daemon exists only while K3s runs and has reached a server.
 //!
 //! # Layout
-//! - [`K3s`]: the [`Runtime`] of the contract. [`places`]: K3s's containerd and ours, and the choice of one for each
+//! - [`K3s`]: the [`Runtime`] of the contract. `places`: K3s's containerd and ours, and the choice of one for each
 //!   call.
-//! - [`layout`]: K3s's paths. [`state`]: K3s's state. [`presence`]: whether its containerd answers.
-//! - [`archives`]: images from files. [`registries`]: K3s's settings for registries. [`own`]: the containerd that K3s
-//!   ships, started by us. [`config`]: settings.
+//! - `layout`: K3s's paths. `state`: K3s's state. `presence`: whether its containerd answers.
+//! - `archives`: images from files. `registries`: K3s's settings for registries. `own`: the containerd that K3s
+//!   ships, started by us. `config`: settings.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests read and remove what they have made"))]
 
