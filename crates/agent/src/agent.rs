@@ -56,6 +56,8 @@ pub struct Agent<R> {
     /// The node's addresses, and whether their changes are followed.
     node_addresses: (watch::Sender<Vec<IpAddr>>, bool),
     capacity: Capacity,
+    /// Processors that the agent may use.
+    cores: usize,
     room: Room,
     proc: PathBuf,
     killed: CancellationToken,
@@ -94,6 +96,7 @@ impl<R: Runtime> Agent<R> {
             clock,
             node_addresses: (watch::Sender::new(node::addresses(&[])), true),
             capacity,
+            cores: std::thread::available_parallelism().map_or(2, usize::from),
             room,
             proc: "/proc".into(),
             killed: CancellationToken::new(),
@@ -126,6 +129,7 @@ impl<R: Runtime> Agent<R> {
     #[must_use]
     pub fn with_capacity(mut self, capacity: Capacity) -> Self {
         self.room = Room::of_node(self.config.max_pods, &capacity, self.config.state_dir.clone());
+        self.cores = usize::try_from(capacity.cpu / 1000).unwrap_or(1);
         self.capacity = capacity;
         self
     }
@@ -178,12 +182,11 @@ impl<R: Runtime> Agent<R> {
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
         let Handle { board, events, removed, pulse, backends, endings, .. } = self.handle;
-        let cores = usize::try_from(self.capacity.cpu / 1000).unwrap_or(usize::MAX);
         let mut homes = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
-            let permits = Semaphore::new(cores.saturating_mul(2).clamp(4, Semaphore::MAX_PERMITS));
+            let permits = Semaphore::new((2 * self.cores).clamp(4, Semaphore::MAX_PERMITS));
             let record = Record::of(&self.config.state_dir, &backend.name);
             let images = Arc::new(Images::new(record, self.clock));
             homes.push(Home { backend: backend.clone(), observer, images, permits });

@@ -4,7 +4,8 @@
 //! Error texts are kubelet's, since people and tools know them.
 //!
 //! # Layout
-//! - [`ContactError`]: why one failed. [`exec`]: commands. [`http`], [`tcp`], [`grpc`]: requests from the node; [`tls`]: for `scheme: HTTPS`.
+//! - [`ContactError`]: why one failed. [`exec`]: commands. [`http`], [`tcp`], [`grpc`]: requests from the node; [`tls`]: for
+//!   `scheme: HTTPS`.
 
 pub(crate) mod error;
 pub(crate) mod exec;

@@ -53,6 +53,16 @@ impl Observer {
         self.latest.subscribe()
     }
 
+    /// Notes the name that the runtime tells.
+    fn name(&self, version: Option<&Version>) {
+        self.latest.send_if_modified(|latest| {
+            let name = version.map(|version| version.runtime.as_str()).filter(|name| *name != &*latest.runtime);
+            let Some(name) = name else { return false };
+            *latest = Arc::new((**latest).clone().with_runtime(name.into()));
+            true
+        });
+    }
+
     /// Waits for an observation that begins after this call, or for a failed one that ends after it. Callers at the
     /// same time share one.
     ///
@@ -154,16 +164,13 @@ impl<R: Runtime> Watcher<R> {
                     let since = Some(self.observer.latest.borrow().since)
                         .filter(|_| self.observer.latest.borrow().is_current());
                     let observation = Observation::of(inventory, ticket, since.unwrap_or_else(|| self.clock.stamp()));
-                    let is_asked = version.is_none() || news;
-                    if is_asked {
-                        version = self.version(runtime).await;
-                    }
-                    let name = version.as_ref().map(|version| Arc::from(version.runtime.as_str()));
-                    let name = name.unwrap_or_else(|| Arc::clone(&self.observer.latest.borrow().runtime));
+                    let name = Arc::clone(&self.observer.latest.borrow().runtime);
                     let observation = observation.with_health(health).with_runtime(name);
                     self.recovered();
                     self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
-                    if is_asked {
+                    if version.is_none() || news {
+                        version = self.version(runtime).await;
+                        self.observer.name(version.as_ref());
                         self.show(version.as_ref());
                     }
                 }
@@ -283,9 +290,8 @@ impl<R: Runtime> Watcher<R> {
     }
 }
 
-/// Returns until when an observation that ends now is followed by no other. Observing takes at most half of the time, so that
-/// a burst of events does not starve the work that causes it; but one that hung for long must not be followed by a pause
-/// as long.
+/// Returns the end of the pause after an observation that began then and ends now. Observing takes at most half of the time,
+/// so that a burst of events does not starve the work that causes it. After one that hung, the pause is not as long.
 fn pause_after(begun: Instant) -> Instant {
     instant() + elapsed(begun).min(PERIOD)
 }

@@ -4,13 +4,14 @@
 //! - [`Worker`]: the loop, and the order of its steps. Each part owns what it remembers, and has a step of its own:
 //!   - [`Inbox`]: what wakes the worker. [`restarts`]: restarts on request.
 //!   - [`Location`]: the pod's backends. [`Unowned`](unowned::Unowned): processes that no backend knows.
-//!   - [`Recall`]: the running revision, and manifests that an earlier agent recorded.
+//!   - [`Recall`]: the running revision, and what an earlier agent recorded of it.
 //!   - [`Pulls`]: image pulls. [`Lifecycle`]: hooks and probes. [`messages`]: termination messages.
 //!   - [`Projections`]: volumes that follow ConfigMaps and Secrets. [`Usage`]: disk usage and eviction.
 //!   - [`Presence`]: the pod over all of its revisions. [`show`]: its view. [`announce`]: events.
-//! - [`decide`]: the plan, and what it is made of. [`perform`]: the steps of a plan. [`prepare`]: files and environment. [`material`]: volumes. [`container`]: configuration of sandboxes
-//!   and containers, with [`security`], [`resources`] and [`mounts`]. [`stop`]: order of stops.
-//! - [`Context`]: the pod's name and the state that the agent's tasks share: all of them get it.
+//! - [`decide`]: the plan, and what it is made of. [`perform`]: the steps of a plan; [`failed`]: why one failed. [`stop`]:
+//!   order of stops. [`prepare`]: files and environment. [`material`]: volumes. [`container`]: configuration of sandboxes and
+//!   containers, with [`security`] and [`mounts`].
+//! - [`Context`]: the pod's name and the state that the agent's tasks share: all parts get it.
 
 mod announce;
 mod container;
@@ -49,7 +50,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, Runtime, labels};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use context::{Context, Seen};
+use context::{Context, Seen, Visible};
 use inbox::{Inbox, Wake};
 use lifecycle::{Lifecycle, Target};
 use place::Location;
@@ -95,8 +96,8 @@ pub(crate) struct Worker<R> {
 /// Outcome of one turn of the worker's loop.
 struct Turn {
     seen: Seen,
-    /// The backends that could be observed when the turn began.
-    visible: Vec<(bool, Option<String>)>,
+    /// How far the backends could be observed when the turn began.
+    visible: Vec<Visible>,
     plan: Plan,
 }
 
@@ -171,7 +172,8 @@ impl<R: Runtime> Worker<R> {
     /// 1. `hear_all`: results of pulls, hooks and probes come first, so that no step is planned without them.
     /// 2. `mark_looks`, before any observation is read: one that comes later ends the wait after this turn.
     /// 3. `settle`: which backend is the pod's decides which observations count.
-    /// 4. `see`: the observations. All further steps of the turn read the same ones.
+    /// 4. `see`: the pod's sandboxes and containers. All further steps of the turn get these; only whether a backend can be
+    ///    observed is read anew.
     /// 5. `obey`: restarts on request name containers that are there now.
     /// 6. `search`: a pod that has vanished may have left processes, which bar every start (I1).
     /// 7. `look_back`: what an earlier agent recorded of the pod tells which revision runs; then attempt numbers, hooks,
@@ -231,7 +233,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Performs a step, and observes its backend again. Fetches and hooks go on in tasks beside the loop.
+    /// Performs a step, and observes its backend again. Fetches and hooks are only begun: they go on in tasks beside the loop.
     async fn act(&mut self, action: Action, desired: Option<&DesiredPod>) {
         match action {
             Action::EnsureImages { revision, images } => {
@@ -291,7 +293,7 @@ impl<R: Runtime> Worker<R> {
     async fn wait(
         &mut self,
         wake_at: Option<Instant>,
-        visible: &[(bool, Option<String>)],
+        visible: &[Visible],
         observed: &Observed,
         shutdown: &CancellationToken,
     ) {

@@ -1,4 +1,4 @@
-//! What every part of a worker needs: the pod's name, and the state that the agent's tasks share.
+//! What every part of a worker needs: the pod's name, the state that the agent's tasks share, and what the backends show.
 
 use std::{future, sync::Arc};
 
@@ -9,13 +9,24 @@ use stanchion_runtime::{Error, ErrorKind, Runtime};
 use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::{desired::DesiredPod, files::PodFiles, shared::Shared};
+use crate::{desired::DesiredPod, files::PodFiles, observe::Observation, shared::Shared};
 
 /// What a worker decides by: the wanted pod, and what the backends listed of it last.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub desired: Option<DesiredPod>,
     pub observed: Observed,
+}
+
+/// What is shown of a backend with its pods: a change wakes their workers.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Visible {
+    /// `true` once an observation has succeeded.
+    was_seen: bool,
+    /// Error of the latest observation, if it failed.
+    error: Option<String>,
+    /// Name of the runtime.
+    runtime: Arc<str>,
 }
 
 /// The pod of a worker, and the state that the agent's tasks share.
@@ -86,10 +97,15 @@ impl<R: Runtime> Context<R> {
         self.shared.home(backend).is_some_and(|home| home.observer.latest().is_current())
     }
 
-    /// Returns for each backend whether it was ever observed, and why the latest observation failed.
-    pub fn visible(&self) -> Vec<(bool, Option<String>)> {
+    /// Returns how far each backend can be observed.
+    pub fn visible(&self) -> Vec<Visible> {
         let looks = self.shared.homes.iter().map(|home| home.observer.latest());
-        looks.map(|look| (look.seen, look.error.clone())).collect()
+        let visible = |look: Arc<Observation>| Visible {
+            was_seen: look.seen,
+            error: look.error.clone(),
+            runtime: Arc::clone(&look.runtime),
+        };
+        looks.map(visible).collect()
     }
 
     /// Waits until a backend cannot be observed any more: it may never answer a pending call.

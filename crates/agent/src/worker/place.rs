@@ -75,6 +75,7 @@ impl Location {
     ) {
         match step {
             Step::Search { backend } => {
+                let since = context.shared.home(&backend).map(|home| home.observer.latest().since.wall);
                 let is_ignored = mutant::is_on(Mutant::MovesWithProcesses);
                 let alive = match context.shared.survivors.any_of(uids).await {
                     Ok(found) if found.is_none() || is_ignored => None,
@@ -82,7 +83,6 @@ impl Location {
                     Err(error) => Some(format!("cannot check whether its processes there still run: {error}")),
                 };
                 if alive.is_none() {
-                    let since = context.shared.home(&backend).map(|home| home.observer.latest().since.wall);
                     let since = since.unwrap_or_default();
                     let message = format!("Backend {backend} is away since {since}, and nothing of the pod runs");
                     context.warn("BackendLost", message);

@@ -1,4 +1,4 @@
-//! Preparation of a container on the node: volumes, managed files, environment.
+//! Preparation of a pod's volumes, and of a container's managed files and environment.
 
 use std::{
     net::IpAddr,

@@ -152,8 +152,9 @@ impl<R: Runtime> Step<R> {
         if timeout_at(begun + *grace, turn).await.is_err() {
             tracing::debug!(container = %id, "the grace period ended: stopping a sidecar before the containers that use it");
         }
-        // The others run on, and use the sidecar: it is stopped with them when that is tried again.
-        if !self.after.is_empty() && self.has_failed.load(Ordering::Relaxed) {
+        // The others run on, and use the sidecar: it is stopped with them when that is tried again, while there is time.
+        let has_time = elapsed(begun) < *grace;
+        if has_time && !self.after.is_empty() && self.has_failed.load(Ordering::Relaxed) {
             self.gone.cancel();
             return Ok(());
         }

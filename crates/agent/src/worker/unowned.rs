@@ -20,8 +20,8 @@ pub(super) enum Unowned {
     /// No search: a backend shows the pod, or it was never put on one.
     #[default]
     Unsought,
-    /// No process is left.
-    None,
+    /// No process of these UIDs is left.
+    None(BTreeSet<PodUid>),
     /// Processes may be left; the text says why.
     Some(String),
 }
@@ -39,11 +39,11 @@ impl Unowned {
             *self = Self::Unsought;
             return None;
         }
-        if *self == Self::None {
+        if matches!(self, Self::None(searched) if uids.is_subset(searched)) {
             return None;
         }
         *self = match survivors.any_of(uids).await {
-            Ok(None) => Self::None,
+            Ok(None) => Self::None(uids.clone()),
             Ok(Some(uid)) => Self::Some(format!(
                 "a process in the cgroup of pod {uid} runs, and no backend knows of it; nothing of the pod is started until \
                  it has ended"
@@ -57,7 +57,7 @@ impl Unowned {
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Some(why) => Some(why),
-            Self::Unsought | Self::None => None,
+            Self::Unsought | Self::None(_) => None,
         }
     }
 }
