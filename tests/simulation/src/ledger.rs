@@ -226,18 +226,21 @@ impl Ledger {
         let mut broken = Vec::new();
         // A pod that has ended needs its sidecars no more.
         let is_over = role == Role::Side && mains.is_empty() && pod.is_none_or(|pod| pod.policy != Policy::Always);
-        if world.causes(of).is_empty() && !is_over && !is_unknown {
+        let extras = pod.map(|pod| pod.extras(&it.name)).unwrap_or_default();
+        let can_be_sick = extras.liveness || extras.post_start;
+        let is_caused = world.causes(of).iter().any(|cause| *cause != Cause::Sick || can_be_sick);
+        if !is_caused && !is_over && !is_unknown {
             broken.push(format!("I3: {id} is stopped without a cause"));
         }
         if let Some(pod) = pod.filter(|_| !is_unknown) {
             let most = Duration::from_secs(pod.grace.max(2));
             // A hook has its time from the grace period, and a sidecar waits for the others within it.
-            let is_whole = role != Role::Side && !pod.extras(&it.name).pre_stop;
+            let is_whole = role != Role::Side && !extras.pre_stop;
             let least = if is_whole { Duration::from_secs(pod.grace) } else { Duration::ZERO };
             if grace < least || grace > most {
                 broken.push(format!("I5: {id} gets a grace of {grace:?}, and the pod's is {} s", pod.grace));
             }
-            let is_due = pod.grace > 0 && !grace.is_zero() && pod.extras(&it.name).pre_stop;
+            let is_due = pod.grace > 0 && !grace.is_zero() && extras.pre_stop;
             if is_due && !it.is_hooked {
                 broken.push(format!("I5: {id} is stopped before its preStop hook was called"));
             }

@@ -22,7 +22,11 @@ use stanchion_agent::{
 use stanchion_board::view::NodeView;
 use stanchion_pod::Capacity;
 use stanchion_runtime::testing::{FakeRuntime, Hold, Program};
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::watch,
+    task::{JoinSet, yield_now},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -32,6 +36,9 @@ use crate::{
 
 /// Commands of probes and hooks.
 pub const COMMANDS: [&str; 4] = ["liveness", "readiness", "preStop", "postStart"];
+
+/// Turns in which every task of a killed agent ends.
+const TURNS: u32 = 50;
 
 /// A node.
 #[derive(Debug)]
@@ -122,10 +129,16 @@ impl Node {
             life.killed.cancel();
         }
         life.shutdown.cancel();
-        match life.tasks.join_next().await? {
+        let panic = match life.tasks.join_next().await? {
             Ok(panic) => panic,
             Err(error) => Some(error.to_string()),
+        };
+        // What an orderly end has not waited for ends with the process.
+        life.killed.cancel();
+        for _ in 0..TURNS {
+            yield_now().await;
         }
+        panic
     }
 
     /// Returns whether the agent has ended by itself.

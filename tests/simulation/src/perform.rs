@@ -33,6 +33,8 @@ pub struct Stage {
     pub ledger: Ledger,
     /// Panics of agents.
     pub panics: Vec<String>,
+    /// Runtimes whose events are lost.
+    pub muted: BTreeSet<usize>,
     /// UIDs of the pods that procfs shows processes of.
     pub processes: BTreeSet<String>,
 }
@@ -68,6 +70,7 @@ impl Stage {
             Step::Heal(backend) => self.heal(*backend),
             Step::Mute(backend) => {
                 self.node.fakes[*backend].mute_events(true);
+                self.muted.insert(*backend);
                 self.world.begin(Trouble::Faulty(*backend));
             }
             Step::Unpublish(pod) => self.unpublish(*pod),
@@ -98,6 +101,19 @@ impl Stage {
             self.processes = running;
         }
         Ok(())
+    }
+
+    /// Ends the troubles of runtimes whose faults have all struck.
+    pub fn lapse(&mut self) {
+        let fakes = &self.node.fakes;
+        let may_hang = |of: usize, hold: &Hold| fakes[of].has_faults() || !hold.is_reached() || hold.hanging() > 0;
+        self.node.holds.retain(|(of, hold)| may_hang(*of, hold));
+        for backend in 0..self.node.fakes.len() {
+            let is_held = self.node.holds.iter().any(|(of, _)| *of == backend);
+            if !is_held && !self.muted.contains(&backend) && !self.node.fakes[backend].has_faults() {
+                self.world.end(Trouble::Faulty(backend));
+            }
+        }
     }
 
     fn has_source(&self, pod: usize) -> bool {
@@ -242,6 +258,7 @@ impl Stage {
 
     fn heal(&mut self, backend: usize) {
         self.node.heal(backend);
+        self.muted.remove(&backend);
         self.world.end(Trouble::Faulty(backend));
     }
 

@@ -48,7 +48,14 @@ pub fn play(seed: u64, directory: &Path, is_kept: bool) -> io::Result<Outcome> {
     tokio.block_on(async {
         let schedule = Schedule::of(seed);
         let (node, world) = (Node::new(&schedule)?, World::new(&schedule));
-        let stage = Stage { node, world, ledger: Ledger::default(), panics: Vec::new(), processes: BTreeSet::new() };
+        let stage = Stage {
+            node,
+            world,
+            ledger: Ledger::default(),
+            panics: Vec::new(),
+            muted: BTreeSet::new(),
+            processes: BTreeSet::new(),
+        };
         let mut game = Game { stage, trace: Trace::new(is_kept), origin: now() };
         game.trace.note(&schedule);
         let rest = game.run(&schedule).await?;
@@ -190,6 +197,7 @@ impl Game {
         if self.stage.node.has_ended() {
             self.stage.panics.push("the agent ended by itself".to_owned());
         }
+        self.stage.lapse();
         self.stage.show_processes()
     }
 

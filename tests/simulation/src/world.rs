@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     node::now,
-    pod::Pod,
+    pod::{Pod, Policy},
     schedule::{BACKENDS, PODS, SOURCES, Schedule},
 };
 
@@ -143,8 +143,11 @@ impl World {
 
     /// Notes that pods may move, if that is configured.
     pub fn may_move(&mut self) {
+        // Pods with `runtimeClassName`, and those that may have completed, wait for their backend.
+        let flees = |manifest: &Pod| manifest.class.is_none() && manifest.policy == Policy::Always;
+        let fleeing: Vec<_> = self.pods().filter(|pod| self.wanted[*pod].iter().flatten().any(flees)).collect();
         if self.can_move {
-            self.pods().for_each(|pod| self.cause(pod, Cause::Move));
+            fleeing.into_iter().for_each(|pod| self.cause(pod, Cause::Move));
         }
     }
 

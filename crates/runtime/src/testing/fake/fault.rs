@@ -176,6 +176,12 @@ impl FakeRuntime {
         lock(&self.shared.script).rules.retain(|rule| rule.method != method);
     }
 
+    /// Returns whether the script has faults that are still to strike.
+    #[must_use]
+    pub fn has_faults(&self) -> bool {
+        !lock(&self.shared.script).rules.is_empty()
+    }
+
     /// Removes all faults from the script. Calls that hang already stay until released.
     pub fn heal_all(&self) {
         lock(&self.shared.script).rules.clear();
