@@ -13,7 +13,10 @@ use std::{
 
 use futures_util::{FutureExt, Stream, StreamExt, future::join_all};
 use stanchion_board::{Board, EventLog, Subject, view::BackendView};
-use stanchion_plan::time::Backoff;
+use stanchion_plan::{
+    mutant::{self, Mutant},
+    time::Backoff,
+};
 use stanchion_pod::PodKey;
 use stanchion_runtime::{Error, ErrorKind, Event, EventKind, Health, PodName, Runtime, Version};
 use tokio::sync::watch;
@@ -293,7 +296,8 @@ impl<R: Runtime> Watcher<R> {
 /// Returns the end of the pause after an observation that began then and ends now. Observing takes at most half of the time,
 /// so that a burst of events does not starve the work that causes it. After one that hung, the pause is not as long.
 fn pause_after(begun: Instant) -> Instant {
-    instant() + elapsed(begun).min(PERIOD)
+    let longest = if mutant::is_on(Mutant::PausesLong) { Duration::MAX } else { PERIOD };
+    instant() + elapsed(begun).min(longest)
 }
 
 /// Reason for an observation.

@@ -26,6 +26,8 @@ pub enum Mutant {
     ForgetsGrace,
     /// Sidecars do not wait for the other containers to stop (I5).
     StopsSidecarsToo,
+    /// Sidecars are stopped although another container could not be stopped (I5). The simulation has found this.
+    StopsSidecarsInVain,
     /// `preStop` hooks are left out (I5).
     SkipsPreStop,
     /// Files of removed pods are left (I6).
@@ -38,11 +40,13 @@ pub enum Mutant {
     HidesReasons,
     /// A pod waits for backends that it does not need (I8).
     WaitsForAll,
+    /// A look that hung is followed by a pause as long (I8). The simulation has found this.
+    PausesLong,
 }
 
 impl Mutant {
     /// Every mutant.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::StaysBehind,
         Self::ForgetsLostSandboxes,
         Self::ForgetsRecords,
@@ -54,12 +58,14 @@ impl Mutant {
         Self::RestartsAlways,
         Self::ForgetsGrace,
         Self::StopsSidecarsToo,
+        Self::StopsSidecarsInVain,
         Self::SkipsPreStop,
         Self::LeavesFiles,
         Self::LeavesSandboxes,
         Self::ShowsOnce,
         Self::HidesReasons,
         Self::WaitsForAll,
+        Self::PausesLong,
     ];
 }
 

@@ -347,7 +347,7 @@ impl Steps {
 
     /// Returns how long the node is left alone: often not at all, sometimes until all is at rest.
     fn rest(&mut self) -> Duration {
-        let most = self.random.weighed(&[(4, 0), (3, 1_000), (4, 20_000), (3, 120_000), (2, 900_000)]);
+        let most = self.random.weighed(&[(4, 0), (3, 1_000), (4, 20_000), (3, 120_000), (1, 900_000)]);
         Duration::from_millis(self.random.below(most + 1))
     }
 }

@@ -1,4 +1,4 @@
-//! Tests of the simulation: a seed goes the same way each time, and seeds that once broke an invariant do so no more.
+//! Tests of the simulation: a seed goes the same way each time, and each line that can be broken is found.
 
 use std::path::Path;
 
@@ -6,8 +6,6 @@ use stanchion_simulation::many::Place;
 
 /// The program that plays a schedule.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_simulate");
-/// Seeds whose schedules broke an invariant when they were found.
-const FOUND: [u64; 8] = [8, 40, 62, 1274, 1367, 1531, 1566, 1041];
 
 fn place() -> Place {
     Place::new(Path::new(PROGRAM).to_owned()).expect("there is space for a node")
@@ -19,20 +17,11 @@ fn a_seed_goes_the_same_way_each_time() {
     for seed in 1..=20 {
         let first = one.play(seed).expect("a schedule is played");
         assert_eq!(first, other.play(seed).expect("a schedule is played"), "seed {seed}");
-        assert_ne!(first.hash, 0, "seed {seed}: {:?}", first.broken);
+        assert_eq!(first.broken, None, "seed {seed}");
     }
 }
 
-#[test]
-fn seeds_that_broke_an_invariant_do_so_no_more() {
-    let place = place();
-    for seed in FOUND {
-        let told = place.play(seed).expect("a schedule is played");
-        assert_eq!(told.broken, None, "seed {seed}");
-    }
-}
-
-/// Schedules within which each broken line is found here; they are far fewer than the simulation may take.
+/// Schedules within which each broken line is found. `cargo xtask simulate --mutants` tries more.
 #[cfg(feature = "mutants")]
 const SCHEDULES: u64 = 300;
 
