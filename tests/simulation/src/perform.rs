@@ -347,13 +347,15 @@ impl Stage {
         }
     }
 
-    /// Says in each source that it is meant to be empty: an agent that could not keep which directory had the manifests takes an
+    /// Says in each source without a manifest that it is meant to be empty: an agent that could not keep which directory had the manifests takes an
     /// empty one for a file system that is not mounted.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn mean_it(&self) -> io::Result<()> {
-        (0..SOURCES).try_for_each(|of| fs::write(source(of).join(".empty"), ""))
+        let is_used =
+            |of: usize| self.world.pods().any(|pod| World::source_of(pod) == of && self.world.latest(pod).is_some());
+        (0..SOURCES).filter(|of| !is_used(*of)).try_for_each(|of| fs::write(source(of).join(".empty"), ""))
     }
 
     /// Ends all troubles.
@@ -376,6 +378,9 @@ impl Stage {
                 *version += 1;
                 self.write(Pod { version: *version, ..manifest })?;
             }
+        }
+        if self.world.was_full {
+            self.mean_it()?;
         }
         self.start()
     }

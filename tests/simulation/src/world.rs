@@ -240,7 +240,9 @@ impl World {
     /// Returns for how long nothing has kept a pod from running as wanted.
     #[must_use]
     pub fn calm(&self, pod: usize) -> Option<Duration> {
-        let is_troubled = self.troubles.iter().any(|trouble| self.concerns(*trouble, pod));
+        // See `Stage::mean_it`.
+        let is_doubted = self.was_full && self.latest(pod).is_none();
+        let is_troubled = is_doubted || self.troubles.iter().any(|trouble| self.concerns(*trouble, pod));
         (!is_troubled).then(|| now().duration_since(self.disturbed[pod]))
     }
 
