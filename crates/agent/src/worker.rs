@@ -193,7 +193,7 @@ impl<R: Runtime> Worker<R> {
         let seen = self.see(desired);
         self.obey(&seen.observed);
         let searched = self.location.search(&self.context, &seen.observed, &uids).await;
-        self.look_back(&seen).await;
+        let unwritten = self.look_back(&seen).await;
         let standing = seen.desired.as_ref().and_then(|desired| self.recall.standing(desired, &seen.observed));
         let followed = self.projections.step(&self.context, standing.as_ref(), seen.desired.as_ref()).await;
         let measured = self.usage.step(&self.context, standing.as_ref(), &seen.observed, &mut self.history).await;
@@ -202,7 +202,7 @@ impl<R: Runtime> Worker<R> {
         self.lifecycle.step(&self.context, &seen, shown.as_deref(), &self.history);
         self.announce(&seen, shown.as_ref());
         self.show(&seen);
-        plan.wake_at = [plan.wake_at, settled, searched, followed, measured].into_iter().flatten().min();
+        plan.wake_at = [plan.wake_at, settled, searched, unwritten, followed, measured].into_iter().flatten().min();
         Turn { seen, visible, plan }
     }
 
@@ -222,8 +222,9 @@ impl<R: Runtime> Worker<R> {
         self.lifecycle.hear(&self.context, &info, pod.as_deref(), outcome, &mut self.history).await;
     }
 
-    /// Recalls what earlier agents and this one recorded of the pod that runs.
-    async fn look_back(&mut self, seen: &Seen) {
+    /// Recalls what earlier agents and this one recorded of the pod that runs. Returns when to try again to write what
+    /// could not be recorded.
+    async fn look_back(&mut self, seen: &Seen) -> Option<Instant> {
         let (context, history) = (&self.context, &mut self.history);
         self.recall.step(context, seen, self.presence.last()).await;
         self.recall.count(context, seen.desired.as_ref(), history).await;
@@ -231,6 +232,7 @@ impl<R: Runtime> Worker<R> {
             lifecycle::recall(context, &pod, &seen.observed, history).await;
             messages::read(context, &pod, &seen.observed, history).await;
         }
+        self.recall.write_again(context).await
     }
 
     /// Performs a step, and observes its backend again. Fetches and hooks are only begun: they go on in tasks beside the loop.

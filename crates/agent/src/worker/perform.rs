@@ -99,12 +99,11 @@ impl<R: Runtime> Worker<R> {
         };
         // The record comes before the sandbox: no agent may find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
-            && let Err(error) =
-                recall::keep_record(&self.context, &desired.pod, &home, self.location.instead_of(&desired.pod, &home))
-                    .await
+            && let instead_of = self.location.instead_of(&desired.pod, &home)
+            && let Err(error) = self.recall.record(&self.context, &desired.pod, &home, instead_of).await
         {
             let message = format!(
-                "Cannot record the pod's manifest; the agent may not recognize the pod after a restart: {}",
+                "Cannot record the pod's manifest; until that succeeds, the agent may not recognize the pod after a restart: {}",
                 error.chain()
             );
             self.context.warn("FailedToKeep", message);

@@ -1,13 +1,18 @@
 //! The revision of a pod that runs, and the manifests of pods that an earlier agent started: the present manifest may
 //! differ.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use stanchion_plan::{
     self as plan,
     history::{Attempt, History},
     is_current,
     observed::Observed,
+    time::{Backoff, after},
 };
 use stanchion_pod::{Pod, PodUid, Revision, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
@@ -15,9 +20,13 @@ use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, 
 use super::context::{Context, Seen};
 use crate::{
     blocking::blocking,
+    clock::instant,
     desired::DesiredPod,
     files::{self, PodFiles, Record},
 };
+
+/// Waits before a record that could not be written is tried again.
+const WRITE_AGAIN: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
 /// The manifests that the worker knows besides the wanted one.
 #[derive(Debug, Default)]
@@ -30,6 +39,17 @@ pub(super) struct Recall {
     is_done: bool,
     /// The revision whose container attempt numbers have been looked up.
     counted: Option<Revision>,
+    /// The record of the running revision, while it cannot be written.
+    unwritten: Option<Unwritten>,
+}
+
+/// A record that could not be written, and the next try.
+#[derive(Debug)]
+struct Unwritten {
+    uid: PodUid,
+    record: Arc<Record>,
+    wait: Duration,
+    next_try: Instant,
 }
 
 /// A revision and the backend that it was put on.
@@ -116,6 +136,58 @@ impl Recall {
         self.running = Some(Running { pod: Arc::clone(pod), backend: backend.to_owned(), is_stopped: false });
     }
 
+    /// Records the pod that is about to run on a backend, as the fallback of `instead_of` if that is another one. A record
+    /// that cannot be written is tried again by [`Self::write_again`].
+    pub async fn record<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+        pod: &Pod,
+        backend: &str,
+        instead_of: Option<&str>,
+    ) -> Result<(), Error> {
+        let record = Arc::new(Record {
+            namespace: context.key.namespace.clone(),
+            name: context.key.name.clone(),
+            boot: files::boot(),
+            backend: backend.to_owned(),
+            instead_of: instead_of.map(str::to_owned),
+            revision: pod.revision.as_str().to_owned(),
+            is_stopped: false,
+            origin: pod.origin,
+            pod: Some(Box::new(wire::Pod::clone(&pod.wire))),
+            manifest: String::new(),
+        });
+        self.unwritten = None;
+        let kept = Arc::clone(&record);
+        let written = write_down(context, &pod.uid, move |files| files.keep_record(&kept)).await;
+        if written.is_err() {
+            let wait = WRITE_AGAIN.after(Duration::ZERO);
+            self.unwritten = Some(Unwritten { uid: pod.uid.clone(), record, wait, next_try: after(instant(), wait) });
+        }
+        written
+    }
+
+    /// Tries again to write the record of the running revision, if that is due. Returns when to try the next time.
+    pub async fn write_again<R: Runtime>(&mut self, context: &Context<R>) -> Option<Instant> {
+        let runs = |it: &Running, record: &Record| {
+            it.pod.revision.as_str() == record.revision && it.backend == record.backend && !it.is_stopped
+        };
+        let unwritten =
+            self.unwritten.take().filter(|it| self.running.as_ref().is_some_and(|run| runs(run, &it.record)))?;
+        let unwritten = match unwritten {
+            Unwritten { uid, record, wait, next_try } if next_try <= instant() => {
+                let kept = Arc::clone(&record);
+                if write_down(context, &uid, move |files| files.keep_record(&kept)).await.is_ok() {
+                    return None;
+                }
+                let wait = WRITE_AGAIN.after(wait);
+                Unwritten { uid, record, wait, next_try: after(instant(), wait) }
+            }
+            early => early,
+        };
+        Some(self.unwritten.insert(unwritten).next_try)
+    }
+
     /// Forgets what ran on a backend that is given up: nothing of the pod runs there any more.
     pub fn forget_on(&mut self, backend: &str) {
         self.running = self.running.take().filter(|running| running.backend != backend);
@@ -200,28 +272,6 @@ impl Recall {
             }
         }
     }
-}
-
-/// Records the pod that is about to run on a backend, as the fallback of `instead_of` if that is another one.
-pub(super) async fn keep_record<R: Runtime>(
-    context: &Context<R>,
-    pod: &Pod,
-    backend: &str,
-    instead_of: Option<&str>,
-) -> Result<(), Error> {
-    let record = Record {
-        namespace: context.key.namespace.clone(),
-        name: context.key.name.clone(),
-        boot: files::boot(),
-        backend: backend.to_owned(),
-        instead_of: instead_of.map(str::to_owned),
-        revision: pod.revision.as_str().to_owned(),
-        is_stopped: false,
-        origin: pod.origin,
-        pod: Some(Box::new(wire::Pod::clone(&pod.wire))),
-        manifest: String::new(),
-    };
-    write_down(context, &pod.uid, move |files| files.keep_record(&record)).await
 }
 
 /// Reads the recorded manifest of a pod, and whether the pod was being stopped.

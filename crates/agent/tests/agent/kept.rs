@@ -62,6 +62,28 @@ async fn a_manifest_that_could_not_be_kept_is_not_remembered_older() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_could_not_be_written_is_written_when_there_is_room() {
+    let mut node = Node::new();
+    let state = node.config.state_dir.clone();
+    mount("tmpfs", &state, "tmpfs", MountFlags::empty(), c"size=256k").expect("mounted");
+    node.write("web.yaml", &with_uid("app:1", ""));
+    node.start();
+    node.runs(&[("web", &[("app", "app:1")])]).await;
+    fs::write(state.join("fill"), vec![1; 1 << 20]).expect_err("there is no room for it");
+    node.write("web.yaml", &with_uid("app:2", &"x".repeat(16 << 10)));
+    node.runs(&[("web", &[("app", "app:2")])]).await;
+    let record = || fs::read_to_string(state.join("pods/u-1/running.json")).expect("there is one");
+    assert!(record().contains("app:1"), "it was written on a full disk");
+    assert_eq!(node.events("FailedToKeep").len(), 1);
+    fs::remove_file(state.join("fill")).expect("it is there");
+    // Nothing about the pod changes meanwhile.
+    tokio::time::sleep(std::time::Duration::from_secs(120)).await;
+    assert!(record().contains("app:2"), "I3, I1: the next agent does not know what runs");
+    node.remove("web.yaml");
+    node.is_empty().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_recalled_manifest_never_replaces_a_newer_one_that_runs() {
     for has_record in [true, false] {
         let mut node = Node::new();
