@@ -33,7 +33,7 @@ pub(crate) struct LifecycleUpdate {
     pub outcome: Outcome,
 }
 
-/// What a hook or a probe came to.
+/// Outcome of a hook or a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The `postStart` hook has ended; with the message if it failed.

@@ -6,7 +6,7 @@
 pub enum Mutant {
     /// A pod that moves is not stopped first where it was (I1).
     StaysBehind,
-    /// What runs in a lost sandbox is not stopped before the next one is made (I1).
+    /// The containers in a lost sandbox are not stopped before the next one is made (I1).
     ForgetsLostSandboxes,
     /// A new agent does not read where earlier ones put a pod (I1).
     ForgetsRecords,

@@ -36,7 +36,7 @@ pub struct Ledger {
     pub containers: BTreeMap<At<ContainerId>, Container>,
     /// Pods of which the agent could not record where they run and what they are.
     unrecorded: BTreeSet<usize>,
-    /// What was broken, in sentences.
+    /// Sentences that say which invariants were broken.
     pub broken: Vec<String>,
 }
 

@@ -31,7 +31,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Time between two lines that say how far it has come.
 const PROGRESS: Duration = Duration::from_secs(10);
 
-/// What came of the schedule of a seed, as its process tells it.
+/// Outcome of the schedule of a seed, as its process tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// Hash of the trace.

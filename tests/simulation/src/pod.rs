@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::random::Random;
 
-/// What a container does. Its name says it, so that a fake plays it.
+/// Behaviour of a container. The container's name tells a fake which one to play.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Runs until its stop signal, and ends at once.

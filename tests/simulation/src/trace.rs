@@ -1,8 +1,8 @@
-//! Trace of a schedule: what happened, and a hash of it.
+//! Trace of a schedule: its events in order, and a hash of them.
 
 use std::fmt;
 
-/// What happened in a schedule, in order.
+/// Events of a schedule, in order.
 #[derive(Debug)]
 pub struct Trace {
     hash: u64,

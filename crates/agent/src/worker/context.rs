@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{desired::DesiredPod, files::PodFiles, observe::Observation, shared::Shared};
 
-/// What a worker decides by: the wanted pod, and what the backends listed of it last.
+/// Basis of a worker's decisions: the wanted pod, and its sandboxes and containers as the backends listed them last.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub desired: Option<DesiredPod>,
     pub observed: Observed,
 }
 
-/// What is shown of a backend with its pods: a change wakes their workers.
+/// State of a backend that its pods show: a change wakes their workers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Visible {
     /// `true` once an observation has succeeded.

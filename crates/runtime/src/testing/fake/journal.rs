@@ -17,7 +17,7 @@ pub struct Entry {
     pub at: Instant,
     /// Name of the fake.
     pub runtime: Arc<str>,
-    /// What happened.
+    /// The call or the change.
     pub fact: Fact,
 }
 
@@ -55,7 +55,7 @@ struct Pages {
     last: BTreeMap<Arc<str>, Last>,
 }
 
-/// What a fake had when it was last looked at.
+/// Sandboxes and containers of a fake when it was last looked at.
 #[derive(Default)]
 struct Last {
     /// Sandboxes, and whether they were ready.
