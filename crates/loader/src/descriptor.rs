@@ -38,6 +38,7 @@ fn text(slice: abi::Slice) -> String {
 }
 
 /// Loads a library and finds the backend of that name in it.
+#[expect(clippy::disallowed_methods, reason = "the one place that opens backends")]
 pub(crate) fn find(path: &Path, name: &str) -> Result<Descriptor, Error> {
     let tried = || format!("loading {}", path.display());
     // SAFETY: the file's owner and place have been checked; what it runs when loaded is trusted as the agent itself is.
