@@ -1,6 +1,6 @@
 //! Benchmark of one runtime: starts, kills, updates and deletes pods, and times each.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
@@ -20,6 +20,11 @@ use crate::{interrupt::Interrupt, say};
 
 /// Pause in which agent, containerd and kernel finish the work after the last change.
 pub const SETTLE: Duration = Duration::from_millis(300);
+
+/// Names begin so of the pods that come first, and go when all are exchanged.
+const FIRST: &str = "first";
+/// Names begin so of the pods that stay.
+const POD: &str = "pod";
 
 /// Node under measurement.
 #[derive(Debug)]
@@ -45,7 +50,7 @@ impl<'a> Bench<'a> {
 
     /// Measures all figures with `n` pods on the node.
     pub fn measure(&self, n: usize, options: &Options, report: &mut Report) -> Result<()> {
-        self.all_up(n, report)?;
+        let alone = self.all_up(n, report)?;
         let agent = self.node.agent.id().context("the agent runs")?;
         say(format!("idle for {} s", options.idle));
         let idle = Idle::watch(agent, options.idle)?;
@@ -55,9 +60,10 @@ impl<'a> Bench<'a> {
         if loggers > 0 {
             report.usage(n, "loggers' memory (PSS)", format!("{} in {loggers} processes", mib(memory)));
         }
+        self.exchange(n, alone, report)?;
         // The rounds' own pod takes the place of the nth.
-        self.node.remove(&file(n - 1))?;
-        self.node.await_gone(&name(n - 1))?;
+        self.node.remove(&file(POD, n - 1))?;
+        self.node.await_gone(&name(POD, n - 1))?;
         for round in 0..options.rounds {
             ensure!(!self.interrupt.happened(), "interrupted");
             self.round(n, round, report)?;
@@ -65,42 +71,75 @@ impl<'a> Bench<'a> {
         self.take_down(n)
     }
 
-    fn all_up(&self, n: usize, report: &mut Report) -> Result<()> {
+    /// Writes all pods at once; returns how long it took until the last one ran, in milliseconds.
+    fn all_up(&self, n: usize, report: &mut Report) -> Result<f64> {
         say(format!("{n} at once"));
         self.events.forget();
         let plain = Plain::many(&[&self.plain], n, &self.events)?;
-        let agent = self.node.agent.id().context("the agent runs")?;
+        let drafts = self.drafts(n, FIRST)?;
+        let (took, cpu) = self.until_started(n, FIRST, || {
+            drafts.iter().try_for_each(|(draft, manifest)| Ok(fs::rename(draft, manifest)?))
+        })?;
+        report.time(n, Figure::AllUp, took, plain);
+        report.usage(n, "agent's CPU per pod started", format!("{cpu:.1} ms"));
+        Ok(took)
+    }
+
+    /// Removes all pods and writes as many others at once.
+    fn exchange(&self, n: usize, alone: f64, report: &mut Report) -> Result<()> {
+        say(format!("{n} removed and {n} others written at once"));
+        let drafts = self.drafts(n, POD)?;
+        self.settle();
+        let (took, cpu) = self.until_started(n, POD, || {
+            (0..n).zip(&drafts).try_for_each(|(i, (draft, manifest))| {
+                self.node.remove(&file(FIRST, i))?;
+                Ok(fs::rename(draft, manifest)?)
+            })
+        })?;
+        for i in 0..n {
+            self.node.await_gone(&name(FIRST, i))?;
+        }
+        report.time(n, Figure::Exchange, took, alone);
+        report.usage(n, "agent's CPU per pod exchanged", format!("{cpu:.1} ms"));
+        Ok(())
+    }
+
+    /// Writes manifests beside the directory of manifests; returns each one's path, and the path that it is meant for.
+    fn drafts(&self, n: usize, kind: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
         let drafts = self.node.path("drafts");
         fs::create_dir_all(&drafts)?;
-        for i in 0..n {
-            fs::write(drafts.join(file(i)), pods::idle(&name(i), "1"))?;
-        }
+        let write = |i| {
+            let draft = drafts.join(file(kind, i));
+            fs::write(&draft, pods::idle(&name(kind, i), "1"))?;
+            Ok((draft, self.node.manifest(&file(kind, i))))
+        };
+        (0..n).map(write).collect()
+    }
+
+    /// Makes a change and waits until `n` pods have started. Returns the time until the last start, and the agent's CPU
+    /// time per pod until all are shown as running, in milliseconds.
+    fn until_started(&self, n: usize, kind: &str, change: impl FnOnce() -> Result<()>) -> Result<(f64, f64)> {
+        let agent = self.node.agent.id().context("the agent runs")?;
         let before = proc::cpu(agent)?;
         self.events.forget();
         let written = Timestamp::now();
-        for i in 0..n {
-            fs::rename(drafts.join(file(i)), self.node.manifest(&file(i)))?;
-        }
-        let mut up = BTreeSet::new();
-        let mut last = written;
+        change()?;
         let containers = match self.node.runtime() {
             Backend::Containerd | Backend::K3s => n,
             // Sandboxes are containers too.
             Backend::Docker => 2 * n,
         };
+        let (mut up, mut last) = (BTreeSet::new(), written);
         while up.len() < containers {
             let event = self.events.next(self.node.task_namespace(), "/tasks/start")?;
             last = last.max(event.at);
             up.insert(event.container);
         }
         for i in 0..n {
-            self.node.await_running(&name(i))?;
+            self.node.await_running(&name(kind, i))?;
         }
         let used = proc::cpu(agent)?.checked_sub(before).context("CPU time ran backwards")?;
-        report.time(n, Figure::AllUp, millis(written, last), plain);
-        let each = used.as_secs_f64() * 1000.0 / n as f64;
-        report.usage(n, "agent's CPU per pod started", format!("{each:.1} ms"));
-        Ok(())
+        Ok((millis(written, last), used.as_secs_f64() * 1000.0 / n as f64))
     }
 
     fn round(&self, n: usize, round: usize, report: &mut Report) -> Result<()> {
@@ -166,10 +205,10 @@ impl<'a> Bench<'a> {
 
     fn take_down(&self, n: usize) -> Result<()> {
         for i in 0..n {
-            self.node.remove(&file(i))?;
+            self.node.remove(&file(POD, i))?;
         }
         for i in 0..n {
-            self.node.await_gone(&name(i))?;
+            self.node.await_gone(&name(POD, i))?;
         }
         Ok(())
     }
@@ -184,12 +223,12 @@ pub fn await_shown(node: &Node, name: &str) -> Result<()> {
     })
 }
 
-fn name(i: usize) -> String {
-    format!("pod-{i}")
+fn name(kind: &str, i: usize) -> String {
+    format!("{kind}-{i}")
 }
 
-fn file(i: usize) -> String {
-    format!("pod-{i}.yaml")
+fn file(kind: &str, i: usize) -> String {
+    format!("{kind}-{i}.yaml")
 }
 
 fn mib(bytes: u64) -> String {

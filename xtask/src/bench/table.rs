@@ -17,6 +17,8 @@ pub enum Figure {
     Delete,
     /// All manifests written to last process started.
     AllUp,
+    /// All manifests removed and as many others written to last process started.
+    Exchange,
 }
 
 impl Figure {
@@ -27,6 +29,7 @@ impl Figure {
             Self::Update => "manifest changed → new process started",
             Self::Delete => "file removed → process ended",
             Self::AllUp => "all pods at once → last process started",
+            Self::Exchange => "all pods removed, as many others written at once → last process started",
         }
     }
 
@@ -34,6 +37,7 @@ impl Figure {
         match (on, self) {
             (Backend::Containerd | Backend::K3s, Self::Add | Self::Crash | Self::Update) => "`ctr run -d`",
             (Backend::Containerd | Backend::K3s, Self::Delete) => "`ctr tasks kill`",
+            (_, Self::Exchange) => "all pods at once, of this agent",
             (Backend::Containerd | Backend::K3s, Self::AllUp) => "`ctr run -d`, all at once",
             // A pod is a sandbox and a container; only the container crashes.
             (Backend::Docker, Self::Add | Self::Update) => "two `docker run -d`, added up",
