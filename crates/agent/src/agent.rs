@@ -20,7 +20,7 @@ use crate::{
     images::{Collector, Images, Prune, Record},
     keeper::Keeper,
     links,
-    node::{self, Home},
+    node::{self, BackendSlot},
     observe::observer,
     preload::{self, Imports},
     reconcile::Reconciler,
@@ -182,18 +182,18 @@ impl<R: Runtime> Agent<R> {
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
         let Handle { board, events, removed, pulse, backends, endings, .. } = self.handle;
-        let mut homes = Vec::with_capacity(backends.len());
+        let mut slots = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
             let permits = Semaphore::new((2 * self.cores).clamp(4, Semaphore::MAX_PERMITS));
             let record = Record::of(&self.config.state_dir, &backend.name);
             let images = Arc::new(Images::new(record, self.clock));
-            homes.push(Home { backend: backend.clone(), observer, images, permits });
+            slots.push(BackendSlot { backend: backend.clone(), observer, images, permits });
         }
         let (addresses, are_followed) = self.node_addresses;
         let shared = Arc::new(Shared {
-            homes,
+            slots,
             board: Arc::clone(&board),
             events: Arc::clone(&events),
             removed,
@@ -227,9 +227,9 @@ impl<R: Runtime> Agent<R> {
             "reconciler",
             Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.room, reached).run(),
         );
-        for (home, prunes) in self.prunes.into_iter().enumerate() {
-            let collector = Collector { shared: Arc::clone(&shared), home, desired: desired.clone(), prunes };
-            let name = &shared.homes[home].backend.name;
+        for (index, prunes) in self.prunes.into_iter().enumerate() {
+            let collector = Collector { shared: Arc::clone(&shared), index, desired: desired.clone(), prunes };
+            let name = &shared.slots[index].backend.name;
             supervisor.spawn(format!("unused images of {name}"), collector.run());
         }
         if shared.config.credential_providers.is_some() {
@@ -240,10 +240,10 @@ impl<R: Runtime> Agent<R> {
             supervisor.spawn("links", links::run(Arc::clone(&shared), directory, supervisor.shutdown().clone()));
         }
         if let Some(directory) = shared.config.preload.clone() {
-            for home in 0..shared.homes.len() {
+            for index in 0..shared.slots.len() {
                 let (shared, directory) = (Arc::clone(&shared), directory.clone());
-                let name = format!("preload of {}", shared.homes[home].backend.name);
-                supervisor.spawn(name, preload::run(shared, home, directory, supervisor.shutdown().clone()));
+                let name = format!("preload of {}", shared.slots[index].backend.name);
+                supervisor.spawn(name, preload::run(shared, index, directory, supervisor.shutdown().clone()));
             }
         }
         desired

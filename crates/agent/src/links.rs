@@ -24,7 +24,7 @@ const ENDING: &str = ".log";
 
 /// Keeps the links up to date until `shutdown`.
 pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, shutdown: CancellationToken) {
-    let mut looks: Vec<_> = shared.homes.iter().map(|home| home.observer.watch()).collect();
+    let mut looks: Vec<_> = shared.slots.iter().map(|slot| slot.observer.watch()).collect();
     let mut links = Links { directory, logs: shared.config.log_dir.clone(), failed: None };
     while !looks.is_empty() {
         looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
@@ -40,7 +40,7 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
 /// Returns the links of all existing containers, by name, and whether every backend has been seen.
 fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
     let (state, logs) = (&shared.config.state_dir, &shared.config.log_dir);
-    let looks: Vec<_> = shared.homes.iter().map(|home| home.observer.latest()).collect();
+    let looks: Vec<_> = shared.slots.iter().map(|slot| slot.observer.latest()).collect();
     let mut wanted = HashMap::new();
     for (key, pod) in looks.iter().flat_map(|look| &look.pods) {
         for container in &pod.containers {

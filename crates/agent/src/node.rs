@@ -26,7 +26,7 @@ const LINKS: &str = "/sys/class/net";
 
 /// A backend, with its observer and its images.
 #[derive(Debug)]
-pub(crate) struct Home<R> {
+pub(crate) struct BackendSlot<R> {
     pub backend: Backend<R>,
     pub observer: Observer,
     pub images: Arc<Images>,
@@ -34,7 +34,7 @@ pub(crate) struct Home<R> {
     pub permits: Semaphore,
 }
 
-impl<R> Home<R> {
+impl<R> BackendSlot<R> {
     /// Returns how its pods fail over while it is away: as configured, else as the backend says; `None`: they wait.
     pub fn failover(&self) -> Option<Failover> {
         let said = || self.observer.latest().health.failover.clone();

@@ -12,7 +12,7 @@ use stanchion_board::Subject;
 use stanchion_runtime::{ImportImages, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use crate::{node::Home, shared::Shared};
+use crate::{node::BackendSlot, shared::Shared};
 
 /// Period of reading the directory. An archive is imported once it has the same size and time at two readings.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -59,11 +59,11 @@ impl Imports {
 /// hangs delays no other (I8).
 pub(crate) async fn run<R: Runtime>(
     shared: Arc<Shared<R>>,
-    home: usize,
+    index: usize,
     directory: PathBuf,
     shutdown: CancellationToken,
 ) {
-    let mut preload = Preload { shared, home, directory, last: HashMap::new() };
+    let mut preload = Preload { shared, index, directory, last: HashMap::new() };
     loop {
         if shutdown.run_until_cancelled(preload.read()).await.is_none() {
             return;
@@ -77,7 +77,7 @@ pub(crate) async fn run<R: Runtime>(
 struct Preload<R> {
     shared: Arc<Shared<R>>,
     /// Index of the backend.
-    home: usize,
+    index: usize,
     directory: PathBuf,
     last: HashMap<PathBuf, Seen>,
 }
@@ -92,12 +92,14 @@ impl<R: Runtime> Preload<R> {
             .collect();
         self.last = found;
         let shared = Arc::clone(&self.shared);
-        let Some(home) = shared.homes.get(self.home).filter(|home| home.observer.latest().is_current()) else { return };
+        let Some(slot) = shared.slots.get(self.index).filter(|slot| slot.observer.latest().is_current()) else {
+            return;
+        };
         for (path, seen) in &settled {
-            let key = (home.backend.name.clone(), path.clone());
+            let key = (slot.backend.name.clone(), path.clone());
             let is_due = shared.imports.is_due(&key, *seen);
-            if let Some(runtime) = home.backend.runtime().filter(|_| is_due) {
-                let imported = self.import(home, &*runtime, path).await;
+            if let Some(runtime) = slot.backend.runtime().filter(|_| is_due) {
+                let imported = self.import(slot, &*runtime, path).await;
                 let is_new = imported.is_some();
                 let retry = (!is_new).then(|| crate::clock::instant() + RETRY);
                 let import = Import { archive: *seen, references: imported.unwrap_or_default(), retry };
@@ -110,17 +112,17 @@ impl<R: Runtime> Preload<R> {
     }
 
     /// Imports an archive; returns the names of its images.
-    async fn import(&self, home: &Home<R>, runtime: &R, path: &Path) -> Option<Vec<String>> {
-        let backend = &home.backend.name;
+    async fn import(&self, slot: &BackendSlot<R>, runtime: &R, path: &Path) -> Option<Vec<String>> {
+        let backend = &slot.backend.name;
         let subject = Subject::manifest(&path.display().to_string());
-        let before = home.images.before(runtime).await;
+        let before = slot.images.before(runtime).await;
         match runtime.import_images(ImportImages { path: path.to_owned() }).await {
             Ok(images) => {
                 let names: Vec<_> = images.iter().map(|image| image.reference.clone()).collect();
                 let message = format!("Imported {} into {backend}", names.join(", "));
                 self.shared.events.normal(&subject, "Imported", message);
                 if let Some(before) = before {
-                    home.images.claim(runtime, before, images, Some(path.to_owned())).await;
+                    slot.images.claim(runtime, before, images, Some(path.to_owned())).await;
                 }
                 Some(names)
             }

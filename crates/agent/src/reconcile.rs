@@ -80,7 +80,7 @@ impl<R: Runtime> Reconciler<R> {
         let shutdown = self.shared.supervisor.shutdown().clone();
         let state_dir = self.shared.config.state_dir.clone();
         self.places = blocking(move || files::places(&state_dir)).await;
-        let mut looks: Vec<_> = self.shared.homes.iter().map(|home| home.observer.watch()).collect();
+        let mut looks: Vec<_> = self.shared.slots.iter().map(|slot| slot.observer.watch()).collect();
         let (mut last, mut is_due) = (None, true);
         while !shutdown.is_cancelled() {
             looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
@@ -139,8 +139,8 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Publishes the reconciler's progress.
     fn tell(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
-        let unseen = self.shared.homes.iter().filter(|home| !home.observer.latest().is_current());
-        let unseen: BTreeSet<_> = unseen.map(|home| &home.backend.name).collect();
+        let unseen = self.shared.slots.iter().filter(|slot| !slot.observer.latest().is_current());
+        let unseen: BTreeSet<_> = unseen.map(|slot| &slot.backend.name).collect();
         let placed =
             self.places.iter().filter(|(_, places)| places.iter().any(|place| unseen.contains(&place.backend)));
         let present = self.workers.keys().chain(placed.map(|(key, _)| key)).cloned().chain(found).collect();
@@ -233,7 +233,7 @@ impl<R: Runtime> Reconciler<R> {
     /// Returns whether a backend has a sandbox of this revision of the pod, or an earlier agent put this revision on
     /// one. A manifest that was edited while no agent ran has to fit, as any edit.
     fn is_placed(&self, pod: &Pod) -> bool {
-        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        let looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
         let mut observed = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
         let is_own = |sandbox: &SandboxInfo| {
             sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
@@ -244,7 +244,7 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Returns the pods that exist on the backends that are observed now.
     fn found(&self) -> BTreeSet<PodKey> {
-        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        let looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
         looks.filter(|look| look.is_current()).flat_map(|look| look.pods.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
@@ -257,7 +257,7 @@ impl<R: Runtime> Reconciler<R> {
             let labels = pod.sandboxes.iter().map(|it| &it.labels).chain(pod.containers.iter().map(|it| &it.labels));
             labels.flat_map(|labels| labels.get(labels::POD_UID)).any(|known| known == uid.as_str())
         };
-        let mut looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        let mut looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
         looks.any(|look| look.pods.iter().any(|(other, pod)| other != key && of_another(pod)))
     }
 

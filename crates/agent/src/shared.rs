@@ -15,7 +15,7 @@ use crate::{
     ending::Endings,
     health::Pulse,
     id_ranges::IdRanges,
-    node::{self, Home},
+    node::{self, BackendSlot},
     preload::Imports,
     removed::Removed,
     supervisor::Supervisor,
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Shared<R> {
     pub config: AgentConfig,
-    pub homes: Vec<Home<R>>,
+    pub slots: Vec<BackendSlot<R>>,
     pub board: Arc<Board>,
     pub events: Arc<EventLog>,
     pub removed: Arc<Removed>,
@@ -57,8 +57,8 @@ pub(crate) struct Shared<R> {
 
 impl<R> Shared<R> {
     /// Returns the backend of that name.
-    pub fn home(&self, name: &str) -> Option<&Home<R>> {
-        self.homes.iter().find(|home| home.backend.name == name)
+    pub fn slot(&self, name: &str) -> Option<&BackendSlot<R>> {
+        self.slots.iter().find(|slot| slot.backend.name == name)
     }
 
     /// Returns the node, as far as the numbers of a pod's resources depend on it.

@@ -49,7 +49,7 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     if !desired.complete {
         return None;
     }
-    let looks: Vec<_> = shared.homes.iter().map(|home| (&*home.backend.name, home.observer.latest())).collect();
+    let looks: Vec<_> = shared.slots.iter().map(|slot| (&*slot.backend.name, slot.observer.latest())).collect();
     let away: Vec<_> = looks.iter().filter(|(_, look)| !look.is_current()).map(|(name, _)| *name).collect();
     let wanted = desired.pods.values().map(|desired| desired.pod.uid.clone());
     // A backend that is away still has what it was last seen to have.

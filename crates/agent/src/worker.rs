@@ -239,16 +239,17 @@ impl<R: Runtime> Worker<R> {
     async fn act(&mut self, action: Action, desired: Option<&DesiredPod>) {
         match action {
             Action::EnsureImages { revision, images } => {
-                let Some((pod, home)) = self.revision(desired, &revision) else { return };
+                let Some((pod, backend)) = self.revision(desired, &revision) else { return };
                 let observed = self.observed();
                 let has_run = |container: &Container| has_run(&observed, &pod, container);
-                self.pulls.begin(&self.context, (&pod, &home), desired, &images, &mut self.history, has_run);
+                self.pulls.begin(&self.context, (&pod, &backend), desired, &images, &mut self.history, has_run);
             }
             Action::RunHook { revision, id, .. } => {
-                let (Some((pod, home)), Some(info)) = (self.revision(desired, &revision), self.container(&id)) else {
+                let (Some((pod, backend)), Some(info)) = (self.revision(desired, &revision), self.container(&id))
+                else {
                     return;
                 };
-                let Ok(runtime) = self.context.runtime(&home) else { return };
+                let Ok(runtime) = self.context.runtime(&backend) else { return };
                 let turn = lifecycle::turn(&self.context, &self.observed(), Some(&pod), &info.sandbox);
                 let target = Target { runtime, info: &info, turn };
                 self.lifecycle.begin_hook(&self.context, &pod, target, &mut self.history).await;

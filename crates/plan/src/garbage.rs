@@ -7,7 +7,7 @@ use super::{Action, is_current, is_running, view::View};
 
 /// Plans the next removal. Keeps the last dead instance of each container (R-GC-1, R-INIT-8).
 pub fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action> {
-    let backend = view.home.clone();
+    let backend = view.backend.clone();
     let replaced = |container: &ContainerInfo| {
         pod.container(&container.name).is_some() && view.containers(&live.id).any(|newer| newer.name == container.name)
     };

@@ -188,7 +188,7 @@ fn remove(view: &View) -> Plan {
 
 /// Plans the removal from other backends: a pod that moves is first stopped where it was (I1).
 fn leave_other_backends(view: &View) -> Option<Action> {
-    let elsewhere = View { home: view.home.clone(), observed: view.observed.elsewhere(&view.home) };
+    let elsewhere = View { backend: view.backend.clone(), observed: view.observed.elsewhere(&view.backend) };
     match remove(&elsewhere).action? {
         Action::CleanUp => None,
         action => Some(action),
@@ -202,7 +202,7 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
         return true;
     }
     let has_begun = view.sandboxes().any(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready);
-    !has_begun && (has_other || view.observed.elsewhere(&view.home).containers().any(is_running))
+    !has_begun && (has_other || view.observed.elsewhere(&view.backend).containers().any(is_running))
 }
 
 /// Keeps the old revision running while the new one lacks images or objects (design: a change costs little downtime).
@@ -215,7 +215,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     let next_try = images.iter().filter_map(ImageState::next_try).min();
     let waiting = Plan::default().wake(next_try);
     let Some(Running { pod: running, backend, is_stopped }) = running else { return waiting };
-    let view = View { home: backend.to_owned(), observed: view.observed.clone() };
+    let view = View { backend: backend.to_owned(), observed: view.observed.clone() };
     let stands = view.sandboxes().any(|sandbox| {
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
         is_current(sandbox, running) && (is_ready || view.is_alive(sandbox))
@@ -234,7 +234,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
 
 /// Plans to make the pod run as `pod` says.
 fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
-    let home = view.home.clone();
+    let backend = view.backend.clone();
     let fate = Fate::of(pod, view, history, since, now);
     let live = view
         .sandboxes()
@@ -245,17 +245,17 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
     let is_another = |sandbox: &&SandboxInfo| live.is_none_or(|live| live.id != sandbox.id);
     for sandbox in view.sandboxes().filter(is_another).filter(|_| !mutant::is_on(Mutant::ForgetsLostSandboxes)) {
         let running = view.containers(&sandbox.id).filter(|container| is_running(container));
-        if let Some(stop) = stop::all(&home, running, std::slice::from_ref(sandbox)) {
+        if let Some(stop) = stop::all(&backend, running, std::slice::from_ref(sandbox)) {
             return Plan::act(stop);
         }
         if !history.is_stopped(&sandbox.id) {
-            return Plan::act(Action::StopSandbox { backend: home, id: sandbox.id.clone() });
+            return Plan::act(Action::StopSandbox { backend, id: sandbox.id.clone() });
         }
     }
 
     if let Some(alone) = view.without_sandbox().next() {
-        let stop = stop::all(&home, std::iter::once(alone).filter(|alone| is_running(alone)), &[]);
-        return Plan::act(stop.unwrap_or_else(|| Action::RemoveContainer { backend: home, id: alone.id.clone() }));
+        let stop = stop::all(&backend, std::iter::once(alone).filter(|alone| is_running(alone)), &[]);
+        return Plan::act(stop.unwrap_or_else(|| Action::RemoveContainer { backend, id: alone.id.clone() }));
     }
 
     if fate.is_over() {
@@ -363,7 +363,7 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
 /// Plans to remove a container in state `Unknown`, or to stop one that a user wants restarted or that a hook or probe
 /// has given up.
 fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Option<Action> {
-    let backend = view.home.clone();
+    let backend = view.backend.clone();
     for container in pod.all_containers() {
         let Some(info) = view.newest(pod, &container.name).map(|it| it.container) else { continue };
         if info.sandbox != live.id {

@@ -75,8 +75,8 @@ fn container(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, state: ContainerSta
     }
 }
 
-fn running_at_home(pod: &Pod) -> Running<'_> {
-    Running { pod, backend: "home", is_stopped: false }
+fn running_on_own(pod: &Pod) -> Running<'_> {
+    Running { pod, backend: "own", is_stopped: false }
 }
 
 fn running() -> ContainerState {
@@ -94,7 +94,7 @@ fn stop_of(container: &ContainerInfo) -> Stop {
 
 fn view(sandboxes: Vec<SandboxInfo>, containers: Vec<ContainerInfo>) -> View {
     let pod = Arc::new(ObservedPod { sandboxes, containers });
-    View { home: "home".to_owned(), observed: [("home".to_owned(), pod)].into_iter().collect() }
+    View { backend: "own".to_owned(), observed: [("own".to_owned(), pod)].into_iter().collect() }
 }
 
 fn of(container: &str) -> ImageFor {
@@ -245,7 +245,7 @@ fn what_is_not_to_restart_stays_as_it_ended() {
     let pod = never("a:1");
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let ended = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(1, 5), 0)]);
-    let release = Action::StopSandbox { backend: "home".to_owned(), id: sandbox.id.clone() };
+    let release = Action::StopSandbox { backend: "own".to_owned(), id: sandbox.id.clone() };
     assert_eq!(next(Some(&pod), &ended, &with_image(&pod), 99).action, Some(release), "R-WRK-2");
     let mut released = with_image(&pod);
     released.set_stopped(sandbox.id.clone());
@@ -264,12 +264,12 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let pod = pod("a:1");
     let lost = sandbox(&pod, 0, SandboxState::NotReady { reason: "unmounted".to_owned() });
     let survivor = container(&pod, &lost, 2, running(), 10);
-    let stop = Action::StopContainers { backend: "home".to_owned(), stops: vec![stop_of(&survivor)] };
+    let stop = Action::StopContainers { backend: "own".to_owned(), stops: vec![stop_of(&survivor)] };
     let mut history = with_image(&pod);
     let alive = view(vec![lost.clone()], vec![survivor]);
     assert_eq!(next(Some(&pod), &alive, &history, 0).action, Some(stop), "I1");
     let emptied = view(vec![lost.clone()], vec![container(&pod, &lost, 2, exited(137, 1), 10)]);
-    let release = Action::StopSandbox { backend: "home".to_owned(), id: lost.id.clone() };
+    let release = Action::StopSandbox { backend: "own".to_owned(), id: lost.id.clone() };
     assert_eq!(next(Some(&pod), &emptied, &history, 1).action, Some(release));
     history.set_stopped(lost.id.clone());
     let make = Action::CreateSandbox { revision: pod.revision.clone(), attempt: 1, started_at: start().into() };
@@ -279,7 +279,7 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
     let made = view(vec![lost.clone(), fresh.clone()], vec![dead.clone()]);
     assert_eq!(next(Some(&pod), &made, &history, 1).action, run(&pod, &fresh, 3, 20), "at once, the count goes on");
     let up = view(vec![lost.clone(), fresh.clone()], vec![dead, container(&pod, &fresh, 3, running(), 20)]);
-    let sweep = Action::RemoveSandbox { backend: "home".to_owned(), id: lost.id };
+    let sweep = Action::RemoveSandbox { backend: "own".to_owned(), id: lost.id };
     assert_eq!(next(Some(&pod), &up, &history, 2).action, Some(sweep));
 }
 
@@ -289,7 +289,7 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
     let standing = sandbox(&old, 0, SandboxState::Ready);
     let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start().into(), ending: None };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), ending: None };
     let mut history = History::default();
     let images = Action::EnsureImages { revision: new.revision.clone(), images: vec![of("app")] };
     assert_eq!(planned(wanted, &alive, &history, 0).action, Some(images), "images first");
@@ -312,7 +312,7 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, of("app"), ImageState::Pulling(None));
-    let wanted = Wanted { pod: Some(&new), running: Some(running_at_home(&old)), since: start().into(), ending: None };
+    let wanted = Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), ending: None };
     assert_eq!(planned(wanted, &crashed, &history, 1).action, run(&old, &standing, 1, 10));
 }
 
@@ -325,19 +325,19 @@ fn a_pod_that_is_not_wanted_goes_step_by_step() {
     let stop = next(None, &alive, &History::default(), 0).action;
     assert!(matches!(stop, Some(Action::StopContainers { ref stops, .. }) if stops[0].grace.as_secs() == 7), "I5");
     let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, exited(0, 0), 0)]);
-    let remove = Action::RemoveSandbox { backend: "home".to_owned(), id: sandbox.id };
+    let remove = Action::RemoveSandbox { backend: "own".to_owned(), id: sandbox.id };
     assert_eq!(next(None, &dead, &History::default(), 0).action, Some(remove));
     assert_eq!(next(None, &view(vec![], vec![]), &History::default(), 0).action, Some(Action::CleanUp));
 }
 
 #[test]
-fn a_pod_is_stopped_elsewhere_before_it_runs_at_home() {
+fn a_pod_is_stopped_elsewhere_before_it_runs_on_its_own() {
     let pod = pod("a:1");
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let mut view = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, running(), 0)]);
-    view.home = "new home".to_owned();
+    view.backend = "new".to_owned();
     let stop = next(Some(&pod), &view, &with_image(&pod), 0).action;
-    assert!(matches!(stop, Some(Action::StopContainers { ref backend, .. }) if backend == "home"), "I1: {stop:?}");
+    assert!(matches!(stop, Some(Action::StopContainers { ref backend, .. }) if backend == "own"), "I1: {stop:?}");
 }
 
 // R-RSP-3, R-LOOP-8.
@@ -347,7 +347,7 @@ fn a_created_container_is_started_and_an_old_one_removed() {
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let half = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, ContainerState::Created, 0)]);
     let remove = |attempt| {
-        Some(Action::RemoveContainer { backend: "home".to_owned(), id: format!("app-{attempt}").as_str().into() })
+        Some(Action::RemoveContainer { backend: "own".to_owned(), id: format!("app-{attempt}").as_str().into() })
     };
     // An agent that has died may still be starting it: a removal would kill a container that runs a moment later (I3).
     let start =

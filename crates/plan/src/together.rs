@@ -39,7 +39,7 @@ pub fn next(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: 
     if let Some(due) = restart::crash_due(Some(&trigger), history).filter(|due| *due > now) {
         return Some(Plan::default().wake(Some(due)));
     }
-    let backend = view.home.clone();
+    let backend = view.backend.clone();
     let running = view.containers(&live.id).filter(|container| is_running(container));
     let kill = |container: &ContainerInfo| {
         Stop::graceful(container, Some(live)).because("killing".to_owned(), Some(Duration::ZERO))

@@ -10,7 +10,7 @@ use crate::observed::{Observed, ObservedPod};
 #[derive(Clone, Debug)]
 pub struct View {
     /// Name of the pod's own backend, or of its fallback.
-    pub home: String,
+    pub backend: String,
     /// Sandboxes and containers of the pod, by backend.
     pub observed: Observed,
 }
@@ -25,20 +25,20 @@ pub struct Instance<'a> {
 }
 
 impl View {
-    /// Returns the sandboxes on `home`, oldest first.
+    /// Returns the sandboxes on `backend`, oldest first.
     pub fn sandboxes(&self) -> impl DoubleEndedIterator<Item = &SandboxInfo> {
-        self.home().flat_map(|pod| &pod.sandboxes)
+        self.pods().flat_map(|pod| &pod.sandboxes)
     }
 
-    /// Returns the containers of a sandbox on `home`, oldest first.
+    /// Returns the containers of a sandbox on `backend`, oldest first.
     pub fn containers(&self, sandbox: &SandboxId) -> impl DoubleEndedIterator<Item = &ContainerInfo> {
-        self.home().flat_map(|pod| &pod.containers).filter(move |container| container.sandbox == *sandbox)
+        self.pods().flat_map(|pod| &pod.containers).filter(move |container| container.sandbox == *sandbox)
     }
 
-    /// Returns the containers on `home` whose sandbox is gone.
+    /// Returns the containers on `backend` whose sandbox is gone.
     pub fn without_sandbox(&self) -> impl Iterator<Item = &ContainerInfo> {
         let is_alone = |container: &&ContainerInfo| !self.sandboxes().any(|sandbox| sandbox.id == container.sandbox);
-        self.home().flat_map(|pod| &pod.containers).filter(is_alone)
+        self.pods().flat_map(|pod| &pod.containers).filter(is_alone)
     }
 
     /// Returns whether a container runs in a sandbox.
@@ -63,7 +63,7 @@ impl View {
         self.instances(pod, name).pop()
     }
 
-    fn home(&self) -> impl DoubleEndedIterator<Item = &ObservedPod> {
-        self.observed.backends().filter(|(backend, _)| *backend == self.home).map(|(_, pod)| pod)
+    fn pods(&self) -> impl DoubleEndedIterator<Item = &ObservedPod> {
+        self.observed.backends().filter(|(backend, _)| *backend == self.backend).map(|(_, pod)| pod)
     }
 }

@@ -12,7 +12,7 @@ use stanchion_runtime::{Error, ErrorKind, ImageStore, Runtime, UnusedImage};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::garbage::{self, Candidate, Look};
-use crate::{blocking::blocking, clock, desired::Desired, files, node::Home, shared::Shared};
+use crate::{blocking::blocking, clock, desired::Desired, files, node::BackendSlot, shared::Shared};
 
 /// Longest time until the first look: by then the sources are read, and pods have what they need.
 const FIRST: Duration = Duration::from_secs(30);
@@ -30,7 +30,7 @@ pub(crate) struct Prune {
 pub(crate) struct Collector<R> {
     pub shared: Arc<Shared<R>>,
     /// Index of the backend.
-    pub home: usize,
+    pub index: usize,
     pub desired: watch::Receiver<Arc<Desired>>,
     pub prunes: mpsc::Receiver<Prune>,
 }
@@ -93,13 +93,13 @@ impl<R: Runtime> Collector<R> {
         }
     }
 
-    fn home(&self) -> &Home<R> {
-        &self.shared.homes[self.home]
+    fn slot(&self) -> &BackendSlot<R> {
+        &self.shared.slots[self.index]
     }
 
     /// Removes images that are too old, and others if the disk is too full.
     async fn relieve(&self) {
-        let subject = Subject::backend(&self.home().backend.name);
+        let subject = Subject::backend(&self.slot().backend.name);
         let failed = match self.look().await {
             Ok(found) => self.relieve_of(found, &subject).await,
             Err(trouble) => Err(trouble),
@@ -160,7 +160,7 @@ impl<R: Runtime> Collector<R> {
 
     /// Removes unused images, or only lists them.
     async fn prune(&self, dry_run: bool) -> PruneView {
-        let backend = self.home().backend.name.clone();
+        let backend = self.slot().backend.name.clone();
         let found = match self.look().await {
             Ok(found) => found,
             Err(Trouble::NotNow(why)) => return PruneView { backend, error: Some(why), ..PruneView::default() },
@@ -196,8 +196,8 @@ impl<R: Runtime> Collector<R> {
         if !self.desired.borrow().complete {
             return Err(not_now("not all manifest sources have been read yet"));
         }
-        let home = self.home();
-        let runtime = home.backend.runtime().ok_or_else(|| not_now("the backend is not open"))?;
+        let slot = self.slot();
+        let runtime = slot.backend.runtime().ok_or_else(|| not_now("the backend is not open"))?;
         let at = self.shared.clock.stamp();
         // Before the images: names that manifests get from here on are looked up again before a removal.
         let named = self.named().await?;
@@ -205,7 +205,7 @@ impl<R: Runtime> Collector<R> {
         let store = runtime.image_store().await?;
         let look = Look { at, images, in_use: store.in_use.clone(), named };
         let choose = move |known: &mut _| garbage::candidates(known, &look, |archive| archive.exists());
-        let candidates = home.images.record.change(store.path.clone(), choose).await;
+        let candidates = slot.images.record.change(store.path.clone(), choose).await;
         Ok(Found { runtime, store, candidates })
     }
 
@@ -241,7 +241,7 @@ impl<R: Runtime> Collector<R> {
 
     /// Removes an image by all of its names, unless one of them is needed after all.
     async fn remove(&self, found: &Found<R>, candidate: &Candidate, why: &str) -> Outcome {
-        let images = &self.home().images;
+        let images = &self.slot().images;
         for name in &candidate.names {
             // From here on callers that need the image wait; the pods of earlier callers are wanted by now.
             let Some(_removal) = images.begin_removal(name) else {
@@ -265,7 +265,7 @@ impl<R: Runtime> Collector<R> {
             images.record.change(found.store.path.clone(), forget).await;
         }
         let message = format!("Removed image {}: {why}", candidate.names.join(", "));
-        self.shared.events.normal(&Subject::backend(&self.home().backend.name), "ImageRemoved", message);
+        self.shared.events.normal(&Subject::backend(&self.slot().backend.name), "ImageRemoved", message);
         Outcome::Removed
     }
 }

@@ -23,7 +23,7 @@ impl<R: Runtime> Worker<R> {
     /// its `activeDeadlineSeconds` (R-ADL-1).
     pub(super) fn announce(&mut self, seen: &Seen, pod: Option<&Arc<Pod>>) {
         let (Some(wanted), Some(pod)) = (&seen.desired, pod) else { return };
-        let view = View { home: self.location.backend(&self.context, Some(pod)), observed: seen.observed.clone() };
+        let view = View { backend: self.location.backend(&self.context, Some(pod)), observed: seen.observed.clone() };
         let now = instant();
         let fate = Fate::of(pod, &view, &self.history, self.presence.since(pod), now);
         let stands = |view: &View| view.sandboxes().any(|it| is_current(it, pod) && it.state == SandboxState::Ready);

@@ -72,34 +72,34 @@ impl<R: Runtime> Context<R> {
     }
 
     pub fn runtime(&self, backend: &str) -> Result<Arc<R>, Error> {
-        let open = self.shared.home(backend).and_then(|home| home.backend.runtime());
+        let open = self.shared.slot(backend).and_then(|slot| slot.backend.runtime());
         open.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("backend {backend:?} is not open")))
     }
 
     /// Waits until the pod may make sandboxes and containers on a backend.
     pub async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed. Without a permit the work would go on unbounded rather than not at all.
-        self.shared.home(backend)?.permits.acquire().await.ok()
+        self.shared.slot(backend)?.permits.acquire().await.ok()
     }
 
     /// Observes the pod again on the backend that a step acted on, if it answers. Leaves out the other backends: one
     /// that hangs delays only its own pods (I8).
     pub async fn look(&self, backend: &str) {
-        let Some(home) = self.shared.home(backend).filter(|home| home.observer.latest().is_current()) else { return };
-        let Some(runtime) = home.backend.runtime() else { return };
-        if !home.observer.look_at(&*runtime, &self.key).await {
-            home.observer.look().await;
+        let Some(slot) = self.shared.slot(backend).filter(|slot| slot.observer.latest().is_current()) else { return };
+        let Some(runtime) = slot.backend.runtime() else { return };
+        if !slot.observer.look_at(&*runtime, &self.key).await {
+            slot.observer.look().await;
         }
     }
 
     /// Returns whether a backend exists and its latest observation succeeded.
     pub fn is_seen(&self, backend: &str) -> bool {
-        self.shared.home(backend).is_some_and(|home| home.observer.latest().is_current())
+        self.shared.slot(backend).is_some_and(|slot| slot.observer.latest().is_current())
     }
 
     /// Returns how far each backend can be observed.
     pub fn visible(&self) -> Vec<Visible> {
-        let looks = self.shared.homes.iter().map(|home| home.observer.latest());
+        let looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
         let visible = |look: Arc<Observation>| Visible {
             was_seen: look.seen,
             error: look.error.clone(),
@@ -110,7 +110,7 @@ impl<R: Runtime> Context<R> {
 
     /// Waits until a backend cannot be observed any more: it may never answer a pending call.
     pub fn until_away(&self, backend: &str) -> impl Future<Output = ()> + Send + use<R> {
-        let looks = self.shared.home(backend).map(|home| home.observer.watch());
+        let looks = self.shared.slot(backend).map(|slot| slot.observer.watch());
         async move {
             let Some(mut looks) = looks else { return future::pending().await };
             if looks.wait_for(|latest| !latest.is_current()).await.is_err() {

@@ -19,16 +19,16 @@ impl<R: Runtime> Worker<R> {
     pub(super) fn decide(&mut self, seen: &Seen) -> Plan {
         let Seen { desired, observed } = seen;
         let desired = desired.as_ref();
-        let home = self.location.place(&self.context, desired.map(|desired| &*desired.pod)).backend;
+        let backend = self.location.place(&self.context, desired.map(|desired| &*desired.pod)).backend;
         self.note(seen);
         self.note_times(observed);
-        if !self.location.is_clear(&self.context, &home, desired.is_some()) {
+        if !self.location.is_clear(&self.context, &backend, desired.is_some()) {
             return Plan::default();
         }
         let ending = self.ending();
         self.history.set_ending(ending.is_some());
         let Some(wanted) = self.admitted(seen).or(ending.map(|_| None)) else { return Plan::default() };
-        let mut view = View { home, observed: observed.clone() };
+        let mut view = View { backend, observed: observed.clone() };
         // Reachable backends come first: their containers can be stopped now.
         view.observed.put_first(|backend| self.context.is_seen(backend));
         let since = wanted.as_deref().map_or(self.presence.first_seen(), |pod| self.presence.since(pod));
@@ -38,7 +38,7 @@ impl<R: Runtime> Worker<R> {
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
             // The last observation of a backend that is away may be outdated: its next observation comes first.
-            let is_away = self.context.shared.home(&backend).is_some() && !self.context.is_seen(&backend);
+            let is_away = self.context.shared.slot(&backend).is_some() && !self.context.is_seen(&backend);
             let last = self.presence.last().map(|last| &*last.pod);
             if is_away || (*action == Action::CleanUp && !self.location.is_gone(&self.context, last)) {
                 return Plan { action: None, wake_at: plan.wake_at };

@@ -48,7 +48,7 @@ impl Inbox {
             images: shared.images_changed.subscribe(),
             ending: shared.endings.subscribe(),
             addresses: shared.node_addresses.clone(),
-            looks: shared.homes.iter().map(|home| home.observer.watch()).collect(),
+            looks: shared.slots.iter().map(|slot| slot.observer.watch()).collect(),
         }
     }
 

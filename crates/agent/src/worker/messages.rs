@@ -23,11 +23,11 @@ pub(super) async fn read<R: Runtime>(context: &Context<R>, pod: &Pod, observed: 
         return;
     }
     let mut messages = Vec::new();
-    for (home, _) in observed.backends() {
-        let view = View { home: home.to_owned(), observed: observed.clone() };
+    for (backend, _) in observed.backends() {
+        let view = View { backend: backend.to_owned(), observed: observed.clone() };
         for container in pod.all_containers() {
             for info in view.instances(pod, &container.name).into_iter().map(|it| it.container).filter(is_new) {
-                messages.push((info.id.clone(), message(context, pod, container, info, home).await));
+                messages.push((info.id.clone(), message(context, pod, container, info, backend).await));
             }
         }
     }
@@ -39,7 +39,7 @@ async fn message<R: Runtime>(
     pod: &Pod,
     container: &Container,
     info: &ContainerInfo,
-    home: &str,
+    backend: &str,
 ) -> String {
     let Some(path) = &container.message_path else { return String::new() };
     let (files, name, attempt) = (context.files(pod.uid.clone()), container.name.clone(), info.attempt);
@@ -54,7 +54,7 @@ async fn message<R: Runtime>(
     // The runtime may write the last line after the container's end: the log is complete when two reads agree.
     let mut last = String::new();
     for _ in 0..LATE.0 {
-        let tail = end_of_log(context, pod, container, info, home).await;
+        let tail = end_of_log(context, pod, container, info, backend).await;
         if !tail.is_empty() && tail == last {
             return tail;
         }
@@ -69,12 +69,12 @@ async fn end_of_log<R: Runtime>(
     pod: &Pod,
     container: &Container,
     info: &ContainerInfo,
-    home: &str,
+    backend: &str,
 ) -> String {
     let path = context.files(pod.uid.clone()).log(&container.name, info.attempt);
     let text = match blocking(move || logs::end(&path, FROM_LOG.0, FROM_LOG.1)).await {
         Ok(text) => text,
-        Err(_) => match context.runtime(home) {
+        Err(_) => match context.runtime(backend) {
             Ok(runtime) => logs::end_of_kept(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await.unwrap_or_default(),
             Err(_) => Vec::new(),
         },

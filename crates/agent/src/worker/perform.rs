@@ -92,15 +92,15 @@ impl<R: Runtime> Worker<R> {
         attempt: u32,
         started_at: Stamp,
     ) {
-        let Some((pod, home)) = self.revision(desired, revision) else { return };
-        let runtime = match self.context.runtime(&home) {
+        let Some((pod, backend)) = self.revision(desired, revision) else { return };
+        let runtime = match self.context.runtime(&backend) {
             Ok(runtime) => runtime,
             Err(error) => return self.held("create its sandbox", Err(error)),
         };
         // The record comes before the sandbox: no agent may find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
-            && let instead_of = self.location.instead_of(&desired.pod, &home)
-            && let Err(error) = self.recall.record(&self.context, &desired.pod, &home, instead_of).await
+            && let instead_of = self.location.instead_of(&desired.pod, &backend)
+            && let Err(error) = self.recall.record(&self.context, &desired.pod, &backend, instead_of).await
         {
             let message = format!(
                 "Cannot record the pod's manifest; until that succeeds, the agent may not recognize the pod after a restart: {}",
@@ -116,12 +116,12 @@ impl<R: Runtime> Worker<R> {
             let failure = Failure::after(last, reason, message, error.kind(), None, now);
             return self.history.set_sandbox(Some(failure));
         }
-        self.location.put_on(&home);
+        self.location.put_on(&backend);
         if self.observed().sandboxes().any(|it| is_current(it, &pod)) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.context.events().normal(&self.context.subject(), "SandboxChanged", message);
         }
-        let permit = self.context.permit(&home).await;
+        let permit = self.context.permit(&backend).await;
         let create = async {
             let hostname = files::host_name(&pod).map_err(|why| Error::new(ErrorKind::Invalid, why))?;
             let users = self.users(&*runtime, &pod).await?;
@@ -138,7 +138,7 @@ impl<R: Runtime> Worker<R> {
         };
         let created = tokio::select! {
             created = create => created,
-            () = self.context.until_away(&home) => Err(Error::new(ErrorKind::Unavailable, "the backend does not answer")),
+            () = self.context.until_away(&backend) => Err(Error::new(ErrorKind::Unavailable, "the backend does not answer")),
         };
         drop(permit);
         match created {
@@ -155,7 +155,7 @@ impl<R: Runtime> Worker<R> {
                 self.history.set_sandbox(Some(failure));
             }
         }
-        self.recall.begin(&pod, &home);
+        self.recall.begin(&pod, &backend);
     }
 
     /// Returns the UID/GID range of a pod with `hostUsers: false`; fails if the backend has no user namespaces
@@ -181,7 +181,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn run_container(&mut self, desired: Option<&DesiredPod>, run: &Run) {
-        let Some((pod, home)) = self.revision(desired, &run.revision) else { return };
+        let Some((pod, backend)) = self.revision(desired, &run.revision) else { return };
         let Some(container) = pod.container(&run.container) else { return };
         let observed = self.observed();
         let addresses = observed.sandboxes().find_map(|it| (it.id == run.sandbox).then(|| it.addresses.clone()));
@@ -189,7 +189,7 @@ impl<R: Runtime> Worker<R> {
         if !self.history.take_pulled(&pod.revision, &container.name) {
             self.context.events().normal(&subject, "Pulled", pulls::present(&container.image));
         }
-        match self.start(&home, &pod, container, run, addresses.unwrap_or_default(), desired).await {
+        match self.start(&backend, &pod, container, run, addresses.unwrap_or_default(), desired).await {
             Ok(()) => {
                 self.context.events().normal(&subject, "Created", "Container created");
                 self.context.events().normal(&subject, "Started", "Container started");
@@ -202,8 +202,8 @@ impl<R: Runtime> Worker<R> {
             Err(Failed { reason, error, made: None }) if error.kind() == ErrorKind::NotFound => {
                 // An image was removed after it was seen: the agent fetches it again.
                 for need in image::needs(&pod, container) {
-                    if let Some(home) = self.context.shared.home(&home) {
-                        home.images.forget(&reference::full(need.image));
+                    if let Some(slot) = self.context.shared.slot(&backend) {
+                        slot.images.forget(&reference::full(need.image));
                     }
                     self.history.set_image(&pod.revision, need.of, ImageState::Unknown);
                 }
@@ -214,12 +214,12 @@ impl<R: Runtime> Worker<R> {
     }
 
     async fn start_created(&mut self, desired: Option<&DesiredPod>, revision: &Revision, name: &str, id: ContainerId) {
-        let Some((pod, home)) = self.revision(desired, revision) else { return };
+        let Some((pod, backend)) = self.revision(desired, revision) else { return };
         let Some(container) = pod.container(name) else { return };
-        let started = match self.context.runtime(&home) {
+        let started = match self.context.runtime(&backend) {
             Ok(runtime) => {
-                let _permit = self.context.permit(&home).await;
-                self.launch(&home, &runtime, id).await
+                let _permit = self.context.permit(&backend).await;
+                self.launch(&backend, &runtime, id).await
             }
             Err(error) => Err(Failed::new(Reason::RunContainerError, error)),
         };
@@ -260,7 +260,7 @@ impl<R: Runtime> Worker<R> {
 
     async fn start(
         &self,
-        home: &str,
+        backend: &str,
         pod: &Arc<Pod>,
         container: &Container,
         run: &Run,
@@ -268,12 +268,12 @@ impl<R: Runtime> Worker<R> {
         desired: Option<&DesiredPod>,
     ) -> Result<(), Failed> {
         let failed = |reason| move |error| Failed::new(reason, error);
-        let runtime = self.context.runtime(home).map_err(failed(Reason::CreateContainerError))?;
+        let runtime = self.context.runtime(backend).map_err(failed(Reason::CreateContainerError))?;
         let checked = security::check_non_root(&*runtime, pod, container).await;
         let image = checked.map_err(failed(Reason::CreateContainerConfigError))?;
         let config = prepare::configure(&self.context, pod, container, run, addresses, desired).await?;
         check_image_mounts(&*runtime, container, &config).await.map_err(failed(Reason::CreateContainerError))?;
-        let _permit = self.context.permit(home).await;
+        let _permit = self.context.permit(backend).await;
         let check = async {
             // Only the first instance is checked: a restart hardly changes the image.
             if run.attempt == 0 {
@@ -286,7 +286,7 @@ impl<R: Runtime> Worker<R> {
             ErrorKind::Unsupported => Failed::new(Reason::CreateContainerConfigError, error),
             _ => Failed::new(Reason::CreateContainerError, error),
         })?;
-        self.launch(home, &runtime, id).await
+        self.launch(backend, &runtime, id).await
     }
 
     /// Emits a warning if the image's `STOPSIGNAL` is no signal. The container is then stopped by `SIGTERM`.
@@ -313,11 +313,11 @@ impl<R: Runtime> Worker<R> {
 
     /// Starts a created container. One that cannot be started is kept, because it counts as an instance. It may run
     /// although the call failed, because an agent that has died since started it: then nothing is killed.
-    async fn launch(&self, home: &str, runtime: &R, id: ContainerId) -> Result<(), Failed> {
+    async fn launch(&self, backend: &str, runtime: &R, id: ContainerId) -> Result<(), Failed> {
         let Err(error) = runtime.start_container(id.clone()).await else { return Ok(()) };
         let mut made = None;
         if !is_unknown(error.kind()) {
-            self.context.look(home).await;
+            self.context.look(backend).await;
             match self.container(&id).map(|found| found.state) {
                 Some(ContainerState::Running { .. }) => return Ok(()),
                 Some(ContainerState::Created) => made = Some(id),

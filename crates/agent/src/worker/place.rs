@@ -19,7 +19,7 @@ use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 
 use super::{context::Context, recall::Recall, unowned::Unowned};
-use crate::{clock::instant, config::AgentConfig, files, node::Home, shared::Shared};
+use crate::{clock::instant, config::AgentConfig, files, node::BackendSlot, shared::Shared};
 
 /// Exit code of a container that could not be started (R-TERM-8).
 const UNSTARTED: i32 = 128;
@@ -75,7 +75,7 @@ impl Location {
     ) {
         match step {
             Step::Search { backend } => {
-                let since = context.shared.home(&backend).map(|home| home.observer.latest().since.wall);
+                let since = context.shared.slot(&backend).map(|slot| slot.observer.latest().since.wall);
                 let is_ignored = mutant::is_on(Mutant::MovesWithProcesses);
                 let alive = match context.shared.survivors.any_of(uids).await {
                     Ok(found) if found.is_none() || is_ignored => None,
@@ -141,13 +141,13 @@ impl Location {
 
     /// Returns the observed sandboxes and containers of the pod. Leaves out backends that are away and given up.
     pub fn observed<R: Runtime>(&self, context: &Context<R>, history: &History) -> Observed {
-        let of = |home: &Home<R>| {
-            let latest = home.observer.latest();
-            let is_given_up = !latest.is_current() && self.placement.is_given_up(&home.backend.name);
+        let of = |slot: &BackendSlot<R>| {
+            let latest = slot.observer.latest();
+            let is_given_up = !latest.is_current() && self.placement.is_given_up(&slot.backend.name);
             let pod = latest.pods.get(&context.key).filter(|_| !is_given_up)?;
-            Some((home.backend.name.clone(), with_unstarted(pod, history)))
+            Some((slot.backend.name.clone(), with_unstarted(pod, history)))
         };
-        context.shared.homes.iter().filter_map(of).collect()
+        context.shared.slots.iter().filter_map(of).collect()
     }
 
     /// Returns whether something may be done for the pod on `backend`: the agent observes all backends that the next
@@ -199,19 +199,19 @@ fn rules<R>(shared: &Shared<R>) -> Rules<'_> {
 
 /// Returns the backends as they were observed last, for the pod of this key.
 fn sights<'a, R>(shared: &'a Shared<R>, key: &PodKey) -> Vec<Sight<'a>> {
-    let sight = |home: &'a Home<R>| {
-        let latest = home.observer.latest();
+    let sight = |slot: &'a BackendSlot<R>| {
+        let latest = slot.observer.latest();
         let lasts = || shared.clock.stamp().since(latest.since);
         Sight {
-            name: &home.backend.name,
+            name: &slot.backend.name,
             was_seen: latest.seen,
             error: latest.error.clone(),
             is_absent: latest.is_absent,
             since: latest.since.wall,
             lasts: if latest.is_current() { Duration::ZERO } else { lasts() },
             has_pod: latest.pods.contains_key(key),
-            failover: home.failover(),
+            failover: slot.failover(),
         }
     };
-    shared.homes.iter().map(sight).collect()
+    shared.slots.iter().map(sight).collect()
 }

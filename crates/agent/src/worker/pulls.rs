@@ -23,7 +23,7 @@ use crate::{
     credentials::Given,
     desired::DesiredPod,
     images::Pull,
-    node::Home,
+    node::BackendSlot,
     reference,
     shared::Shared,
 };
@@ -72,7 +72,7 @@ impl Pulls {
     pub fn begin<R: Runtime>(
         &mut self,
         context: &Context<R>,
-        (pod, home): (&Arc<Pod>, &str),
+        (pod, backend): (&Arc<Pod>, &str),
         desired: Option<&DesiredPod>,
         images: &[ImageFor],
         history: &mut History,
@@ -89,7 +89,7 @@ impl Pulls {
                 of: need.of,
                 subject,
                 users,
-                home: home.to_owned(),
+                backend: backend.to_owned(),
                 shared: Arc::clone(&context.shared),
                 credentials: credentials(pod, need.image, desired),
                 tell: self.tell.clone(),
@@ -228,7 +228,7 @@ struct Fetch<R> {
     subject: Subject,
     /// Containers that wait for the image.
     users: Vec<Subject>,
-    home: String,
+    backend: String,
     /// The pod's credentials, tried in turn; then come those of the node, and then none (R-IMG-9, R-IMG-10).
     credentials: Vec<(String, RegistryAuth)>,
     shared: Arc<Shared<R>>,
@@ -237,8 +237,8 @@ struct Fetch<R> {
 
 impl<R: Runtime> Fetch<R> {
     async fn run(self) {
-        let news = match self.shared.home(&self.home) {
-            Some(home) => self.fetch(home).await,
+        let news = match self.shared.slot(&self.backend) {
+            Some(slot) => self.fetch(slot).await,
             None => News::Failed {
                 reason: Reason::ErrImagePull,
                 message: "the backend is not configured".into(),
@@ -248,7 +248,7 @@ impl<R: Runtime> Fetch<R> {
         self.tell(news).await;
     }
 
-    async fn fetch(&self, home: &Home<R>) -> News {
+    async fn fetch(&self, slot: &BackendSlot<R>) -> News {
         let image = &self.image;
         let reference = reference::full(image);
         if let Some(why) = stanchion_pod::image_fault(image) {
@@ -259,12 +259,12 @@ impl<R: Runtime> Fetch<R> {
             let error = Some(Error::new(ErrorKind::Invalid, message.clone()));
             return News::Failed { reason: Reason::InvalidImageName, message, error };
         }
-        let Some(runtime) = home.backend.runtime() else {
-            let error = Error::new(ErrorKind::Unavailable, format!("backend {} is not open", self.home));
+        let Some(runtime) = slot.backend.runtime() else {
+            let error = Error::new(ErrorKind::Unavailable, format!("backend {} is not open", self.backend));
             return News::Failed { reason: Reason::ErrImagePull, message: error.chain(), error: Some(error) };
         };
         if self.policy != PullPolicy::Always {
-            match home.images.is_present(&*runtime, &reference).await {
+            match slot.images.is_present(&*runtime, &reference).await {
                 Ok(true) => {
                     // For a container's own image, the start of the container emits this event.
                     if let ImageFor::Volume(_) = self.of {
@@ -272,7 +272,7 @@ impl<R: Runtime> Fetch<R> {
                     }
                     return News::Ready { pulled: false };
                 }
-                Ok(false) => self.shared.imports.miss(&self.home, &reference),
+                Ok(false) => self.shared.imports.miss(&self.backend, &reference),
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
                     self.events().warning(&self.subject, "InspectFailed", &message);
@@ -286,14 +286,14 @@ impl<R: Runtime> Fetch<R> {
             self.keeps("Error: ErrImageNeverPull");
             return News::Failed { reason: Reason::ErrImageNeverPull, message, error: None };
         }
-        self.pull(home, &runtime, &reference).await
+        self.pull(slot, &runtime, &reference).await
     }
 
-    async fn pull(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> News {
+    async fn pull(&self, slot: &BackendSlot<R>, runtime: &Arc<R>, reference: &str) -> News {
         let image = &self.image;
         self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
         let begun = instant();
-        match self.pull_as_anyone(home, runtime, reference).await {
+        match self.pull_as_anyone(slot, runtime, reference).await {
             Ok(pulled) => {
                 let (took, size) = (elapsed(begun), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
@@ -306,7 +306,7 @@ impl<R: Runtime> Fetch<R> {
                 let message = error.chain();
                 // An unreachable registry does not keep a present image from being used (R-IMG-5).
                 let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
-                if is_away && home.images.is_present(&**runtime, reference).await.unwrap_or(false) {
+                if is_away && slot.images.is_present(&**runtime, reference).await.unwrap_or(false) {
                     let message =
                         format!("Image \"{image}\" is used as it is on this node: its registry cannot be reached");
                     self.events().warning(&self.subject, "PulledLocally", message);
@@ -319,10 +319,10 @@ impl<R: Runtime> Fetch<R> {
     }
 
     /// Pulls with each of the credentials in turn, in a kubelet's order: the pod's, the node's, none.
-    async fn pull_as_anyone(&self, home: &Home<R>, runtime: &Arc<R>, reference: &str) -> Result<Image, Error> {
+    async fn pull_as_anyone(&self, slot: &BackendSlot<R>, runtime: &Arc<R>, reference: &str) -> Result<Image, Error> {
         let mut refused = Refused::default();
         for (from, auth) in &self.credentials {
-            match self.pull_with(home, runtime, reference, Some(auth.clone())).await {
+            match self.pull_with(slot, runtime, reference, Some(auth.clone())).await {
                 Err(error) if is_refusal(&error) => refused.note(from, &error.chain()),
                 pulled => return pulled.map_err(|error| refused.and(from, error)),
             }
@@ -336,24 +336,24 @@ impl<R: Runtime> Fetch<R> {
                 Vec::new()
             });
             for auth in found {
-                match self.pull_with(home, runtime, reference, Some(auth)).await {
+                match self.pull_with(slot, runtime, reference, Some(auth)).await {
                     Err(error) if is_refusal(&error) => refused.note(&from, &error.chain()),
                     pulled => return pulled.map_err(|error| refused.and(&from, error)),
                 }
             }
         }
-        let pulled = self.pull_with(home, runtime, reference, None).await;
+        let pulled = self.pull_with(slot, runtime, reference, None).await;
         pulled.map_err(|error| refused.and("none of these", error))
     }
 
     async fn pull_with(
         &self,
-        home: &Home<R>,
+        slot: &BackendSlot<R>,
         runtime: &Arc<R>,
         reference: &str,
         auth: Option<RegistryAuth>,
     ) -> Result<Image, Error> {
-        let mut pull = home.images.pull(runtime, reference, auth, &self.shared.supervisor);
+        let mut pull = slot.images.pull(runtime, reference, auth, &self.shared.supervisor);
         loop {
             let now = pull.borrow_and_update().clone();
             match now {

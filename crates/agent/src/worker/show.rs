@@ -35,20 +35,20 @@ impl<R: Runtime> Worker<R> {
         self.context.shared.endings.note(&self.context.key, last, seen.observed.containers().any(is_running));
         let Some(pod) = self.shown(seen) else { return self.show_orphan(&seen.observed) };
         let (context, desired) = (&self.context, seen.desired.as_ref());
-        let home = self.location.backend(context, Some(&pod));
-        let view = View { home: home.clone(), observed: seen.observed.clone() };
+        let backend = self.location.backend(context, Some(&pod));
+        let view = View { backend: backend.clone(), observed: seen.observed.clone() };
         let last = context.shared.board.pod(&context.key);
         if mutant::is_on(Mutant::ShowsOnce) && desired.is_some() && last.as_deref().is_some_and(is_shown_running) {
             return;
         }
         let node_addresses = context.shared.node_addresses.borrow().clone();
-        let runtime = context.shared.home(&home).map(|home| Arc::clone(&home.observer.latest().runtime));
+        let runtime = context.shared.slot(&backend).map(|slot| Arc::clone(&slot.observer.latest().runtime));
         let facts = Facts {
             pod: &pod,
             view: &view,
             runtime: &runtime.unwrap_or_default(),
             history: &self.history,
-            obstacle: self.location.obstacle(context, &home, &pod),
+            obstacle: self.location.obstacle(context, &backend, &pod),
             rejection: self.rejection(&pod, desired),
             stale: desired.and_then(|desired| self.stale(desired, &pod)),
             node_addresses: &node_addresses,
@@ -78,7 +78,7 @@ impl<R: Runtime> Worker<R> {
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
         let leaving_since = desired.is_none().then(|| self.presence.leaving_since());
         stamp(&mut shown.metadata, self.presence.since(&pod).wall, leaving_since);
-        let shown = PodView { pod: shown, backend: home, manifest, containers };
+        let shown = PodView { pod: shown, backend, manifest, containers };
         if desired.is_none() {
             let is_whole = pod.all_containers().any(|it| view.newest(&pod, &it.name).is_some());
             self.presence.keep_view(&shown, is_whole);

@@ -88,7 +88,7 @@ impl Scene {
         let sandboxes = [(self.has_sandbox, sandbox), (self.has_another, another)];
         let sandboxes = sandboxes.into_iter().filter_map(|(is_there, sandbox)| is_there.then_some(sandbox)).collect();
         let pod_there = Arc::new(ObservedPod { sandboxes, containers });
-        let view = View { home: "home".to_owned(), observed: [("home".to_owned(), pod_there)].into_iter().collect() };
+        let view = View { backend: "own".to_owned(), observed: [("own".to_owned(), pod_there)].into_iter().collect() };
         let origin = Instant::now();
         let instant_of = |told: Stamp| origin + until(at(0), told.wall);
         history.see(&[at(0).into()], &view.observed, instant_of);
