@@ -24,7 +24,7 @@ use crate::{
 const TRIES: usize = 3;
 /// Length of the slots at whose beginnings probes run together: the agent wakes once for all of them, which costs it
 /// much less than waking for each.
-const TOGETHER: Duration = Duration::from_millis(200);
+const SLOT: Duration = Duration::from_millis(200);
 
 /// Result of a hook or a probe of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl<R: Runtime> Prober<R> {
 
     /// Returns when the next run is due. Runs that the last one took too long for are left out.
     fn after(&self, last: Instant) -> Instant {
-        let mut next = together(last + self.probe.period);
+        let mut next = next_slot(last + self.probe.period);
         while next < crate::clock::instant() {
             next += self.probe.period;
         }
@@ -175,10 +175,10 @@ impl<R: Runtime> Prober<R> {
 }
 
 /// Returns that instant, or the next one at which probes run together.
-fn together(at: Instant) -> Instant {
+fn next_slot(at: Instant) -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let since = at.saturating_duration_since(*ORIGIN.get_or_init(crate::clock::instant)).as_nanos();
-    let late = since % TOGETHER.as_nanos();
-    let early = u64::try_from((TOGETHER.as_nanos() - late) % TOGETHER.as_nanos()).expect("less than a second");
+    let late = since % SLOT.as_nanos();
+    let early = u64::try_from((SLOT.as_nanos() - late) % SLOT.as_nanos()).expect("less than a second");
     at + Duration::from_nanos(early)
 }

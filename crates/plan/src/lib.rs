@@ -8,7 +8,7 @@
 //!   own tries.
 //! - [`image`]: images that the pod needs. [`resources`]: the kernel's numbers for its requests and limits.
 //! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod has ended. [`order`]: init containers first.
-//! - [`together`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
+//! - [`restart_all`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
 //! - [`reason`]: the words of statuses and events. [`status`]: the pod's status as Kubernetes writes it.
 //! - [`mutant`]: lines that a test breaks on purpose.
 //! - [`time`]: moments, as they are written down.
@@ -27,12 +27,12 @@ pub mod place;
 pub mod reason;
 pub mod resources;
 pub mod restart;
+pub mod restart_all;
 pub mod status;
 pub mod stop;
 #[cfg(test)]
 mod tests;
 pub mod time;
-pub mod together;
 pub mod view;
 
 use std::time::{Duration, Instant};
@@ -267,7 +267,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
     let Some(live) = live else {
         return new_sandbox(pod, view, history, since, now).wake(deadline);
     };
-    let plan = together::next(pod, live, view, history, now);
+    let plan = restart_all::next(pod, live, view, history, now);
     let plan = plan.unwrap_or_else(|| starts(pod, live, view, history, now)).wake(deadline);
     if plan.action.is_some() {
         return plan;

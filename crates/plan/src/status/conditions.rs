@@ -11,7 +11,7 @@ use stanchion_pod::{
 use stanchion_runtime::SandboxInfo;
 
 use super::{Facts, Phase};
-use crate::{reason::Because, together};
+use crate::{reason::Because, restart_all};
 
 /// Condition that the newest manifest is in force. False while a broken edit or a missing image keeps the last good one
 /// running.
@@ -34,13 +34,18 @@ pub fn conditions(
         ("ContainersReady", ready),
         ("PodScheduled", Verdict::yes()),
     ];
-    let together = together::is_possible(facts.pod).then(|| {
-        let holds = live.is_some_and(|live| together::trigger(facts.pod, live, facts.view).is_some());
+    let restart_all = restart_all::is_possible(facts.pod).then(|| {
+        let holds = live.is_some_and(|live| restart_all::trigger(facts.pod, live, facts.view).is_some());
         ("AllContainersRestarting", Verdict { holds, ..Verdict::yes() })
     });
     let no = |why: &Because| Verdict::no(why.reason.as_str(), why.message.to_string());
     let stale = facts.stale.as_ref().map(|why| (MANIFEST_IN_FORCE, no(why)));
-    verdicts.into_iter().chain(together).chain(stale).map(|(kind, verdict)| condition(facts, kind, verdict)).collect()
+    verdicts
+        .into_iter()
+        .chain(restart_all)
+        .chain(stale)
+        .map(|(kind, verdict)| condition(facts, kind, verdict))
+        .collect()
 }
 
 /// Returns whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).

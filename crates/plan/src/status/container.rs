@@ -20,7 +20,7 @@ use crate::{
     life::{self, Hook},
     mutant::{self, Mutant},
     reason::Reason,
-    restart, together,
+    restart, restart_all,
     view::Instance,
 };
 
@@ -70,7 +70,7 @@ impl Seen<'_> {
         let gone =
             facts.history.attempt(&container.name).filter(|_| newest.is_none() && !(is_init && self.is_initialized));
         let count = newest.map(|newest| newest.container.attempt).or(gone.map(|gone| gone.attempt + 1)).unwrap_or(0);
-        let last_state = last_state.or_else(|| (count > 0 && together::is_possible(facts.pod)).then(removed));
+        let last_state = last_state.or_else(|| (count > 0 && restart_all::is_possible(facts.pod)).then(removed));
         let info = newest.map(|newest| newest.container);
         let is = |holds: fn(&Container, &ContainerInfo, &History) -> bool| {
             info.is_some_and(|info| holds(container, info, facts.history))

@@ -36,7 +36,7 @@ containers:
     assert_eq!(node.events("BackOff").len(), 1, "R-BCK-4");
 }
 
-const TOGETHER: &str = "
+const RULES: &str = "
 initContainers:
 - {name: setup, image: app:1}
 containers:
@@ -51,7 +51,7 @@ async fn one_end_can_start_all_containers_again_in_the_same_sandbox() {
         let mut node = Node::new();
         node.fake().program("setup", Program::exits(SECOND, 0));
         node.fake().program("app", Program::stubborn());
-        node.write("web.yaml", &raw("web", TOGETHER));
+        node.write("web.yaml", &raw("web", RULES));
         let origin = Instant::now();
         node.start();
         node.shows("web Ready", |node| node.condition("web", "Ready").is_some_and(|it| it.0 == "True")).await;
