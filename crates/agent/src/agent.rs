@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::Admission,
+    allocations::Allocations,
     backends::Backend,
     clock::Clock,
     config::AgentConfig,
@@ -25,7 +26,6 @@ use crate::{
     preload::{self, Imports},
     reconcile::Reconciler,
     removed::Removed,
-    room::Room,
     shared::Shared,
     source::Sources,
     supervisor::Supervisor,
@@ -58,7 +58,7 @@ pub struct Agent<R> {
     capacity: Capacity,
     /// Processors that the agent may use.
     cores: usize,
-    room: Room,
+    allocations: Allocations,
     proc: PathBuf,
     killed: CancellationToken,
 }
@@ -68,8 +68,8 @@ impl<R: Runtime> Agent<R> {
     #[must_use]
     pub fn new(config: AgentConfig, backends: Vec<Backend<R>>, node: NodeView) -> Self {
         let capacity = node::capacity();
-        let room = Room::of_node(config.max_pods, &capacity, config.state_dir.clone());
-        let node = NodeView { capacity: room.capacity(), ..node };
+        let allocations = Allocations::of_node(config.max_pods, &capacity, config.state_dir.clone());
+        let node = NodeView { capacity: allocations.capacity(), ..node };
         let clock = Clock::System;
         let (send, requests) = mpsc::channel(64);
         let prune = |backend: &Backend<R>| {
@@ -97,7 +97,7 @@ impl<R: Runtime> Agent<R> {
             node_addresses: (watch::Sender::new(node::addresses(&[])), true),
             capacity,
             cores: std::thread::available_parallelism().map_or(2, usize::from),
-            room,
+            allocations,
             proc: "/proc".into(),
             killed: CancellationToken::new(),
         }
@@ -128,7 +128,7 @@ impl<R: Runtime> Agent<R> {
     /// Returns the agent as on a node with these resources, for tests.
     #[must_use]
     pub fn with_capacity(mut self, capacity: Capacity) -> Self {
-        self.room = Room::of_node(self.config.max_pods, &capacity, self.config.state_dir.clone());
+        self.allocations = Allocations::of_node(self.config.max_pods, &capacity, self.config.state_dir.clone());
         self.cores = usize::try_from(capacity.cpu / 1000).unwrap_or(1);
         self.capacity = capacity;
         self
@@ -225,7 +225,7 @@ impl<R: Runtime> Agent<R> {
         }
         supervisor.spawn(
             "reconciler",
-            Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.room, reached).run(),
+            Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.allocations, reached).run(),
         );
         for (index, prunes) in self.prunes.into_iter().enumerate() {
             let collector = Collector { shared: Arc::clone(&shared), index, desired: desired.clone(), prunes };

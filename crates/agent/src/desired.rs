@@ -42,8 +42,8 @@ pub struct DesiredPod {
     pub objects: Arc<Objects>,
     /// The reason why the present content of that manifest is not in force, or cannot be read; the pod is then the last good one.
     pub stale: Option<Arc<str>>,
-    /// Reason and message if there is no room for the pod on the node. The reconciler sets them, not a source.
-    pub no_room: Option<Because>,
+    /// Reason and message if the node lacks the capacity for the pod. The reconciler sets them, not a source.
+    pub no_capacity: Option<Because>,
 }
 
 impl DesiredPod {

@@ -7,8 +7,8 @@
 //! - `observe`: the pods in each backend, as of the latest look.
 //! - `reconcile`: one `worker` for every pod that is wanted or exists.
 //! - [`stanchion_plan`]: the next step of one pod, a pure function. The worker performs it, with `images`, `files` and
-//!   `env`, if the node can give the pod what it asks for (`admission`), allows it (`policy`) and has room for it
-//!   (`room`).
+//!   `env`, if the node can give the pod what it asks for (`admission`), allows it (`policy`) and has the
+//!   capacity for it (`allocations`).
 //! - `credentials`: registry credentials from plugins on the node.
 //! - `probe`, `hook`: probes and lifecycle hooks, by way of `contact`; [`url`]: addresses of servers.
 //! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events; `keeper`: events on disk. [`removed`]: removed pods.
@@ -23,6 +23,7 @@
 
 mod admission;
 mod agent;
+mod allocations;
 pub mod api;
 pub mod backends;
 mod blocking;
@@ -52,7 +53,6 @@ mod probe;
 mod reconcile;
 pub mod reference;
 pub mod removed;
-mod room;
 mod shared;
 mod source;
 mod supervisor;

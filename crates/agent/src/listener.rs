@@ -103,7 +103,7 @@ impl Life {
         Some(Stream { _permit: permit })
     }
 
-    fn makes_room(&self) -> u8 {
+    fn rank(&self) -> u8 {
         match self.0.stage.load(Ordering::Relaxed) {
             WAITS => 2,
             ANSWERS if elapsed(self.0.since) > ANSWER_TIME => 1,
@@ -148,7 +148,7 @@ pub(crate) async fn serve(
                     sleep(PAUSE).await;
                 }
                 Ok(mut connection) => {
-                    if open.len() >= most.size() && !make_room(&mut open) {
+                    if open.len() >= most.size() && !close_oldest(&mut open) {
                         // A new socket takes as much at once; a client that does not read it finds out by the end.
                         drop(connection.write_all(BUSY).now_or_never());
                         continue;
@@ -165,8 +165,8 @@ pub(crate) async fn serve(
 }
 
 /// Ends the oldest of those connections that matter least. Returns whether there was one.
-fn make_room(open: &mut VecDeque<Open>) -> bool {
-    let rank = |open: &Open| open.life.makes_room();
+fn close_oldest(open: &mut VecDeque<Open>) -> bool {
+    let rank = |open: &Open| open.life.rank();
     let best = open.iter().map(rank).max().filter(|rank| *rank > 0);
     let found = best.and_then(|best| open.iter().position(|open| rank(open) == best));
     let ended = found.and_then(|at| open.remove(at));

@@ -16,12 +16,12 @@ use stanchion_runtime::{Runtime, SandboxInfo, labels};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    allocations::Allocations,
     blocking::blocking,
     desired::{Desired, DesiredPod, Reached},
     files,
     handle::Request,
     health,
-    room::Room,
     shared::Shared,
     worker::{Ended, Orders, Worker},
 };
@@ -40,9 +40,9 @@ pub(crate) struct Reconciler<R> {
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
     /// The backends that an earlier agent put pods on.
     places: HashMap<PodKey, Vec<files::Place>>,
-    room: Room,
+    allocations: Allocations,
     /// Pods that do not fit on the node, with reason and message.
-    no_room: HashMap<PodKey, Because>,
+    no_capacity: HashMap<PodKey, Because>,
     /// Pods among them that have no worker.
     refused: HashMap<PodKey, Refused>,
     /// `true` while a wanted pod waits for the end of another with its UID.
@@ -55,11 +55,11 @@ impl<R: Runtime> Reconciler<R> {
         shared: Arc<Shared<R>>,
         desired: watch::Receiver<Arc<Desired>>,
         requests: mpsc::Receiver<Request>,
-        room: Room,
+        allocations: Allocations,
         reached: watch::Sender<Reached>,
     ) -> Self {
         Self {
-            room,
+            allocations,
             reached,
             shared,
             desired,
@@ -68,7 +68,7 @@ impl<R: Runtime> Reconciler<R> {
             uids: HashMap::new(),
             ended: mpsc::channel(64),
             places: HashMap::new(),
-            no_room: HashMap::new(),
+            no_capacity: HashMap::new(),
             owners: HashMap::new(),
             refused: HashMap::new(),
             is_waiting: false,
@@ -152,12 +152,12 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     fn reconcile(&mut self, desired: &Desired, found: &BTreeSet<PodKey>) {
-        self.make_room(desired);
+        self.allocate(desired);
         self.is_waiting = false;
         for (key, pod) in &desired.pods {
-            let no_room = self.no_room.get(key);
+            let no_capacity = self.no_capacity.get(key);
             if let Some(orders) = self.workers.get(key) {
-                let pod = DesiredPod { no_room: no_room.cloned(), ..pod.clone() };
+                let pod = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
                 let uid = pod.pod.uid.clone();
                 let changed = orders.desired.send_if_modified(|last| {
                     let changed = last.as_ref() != Some(&pod);
@@ -172,8 +172,8 @@ impl<R: Runtime> Reconciler<R> {
                 continue;
             }
             // A pod that no backend has needs no worker: its rejection is only shown.
-            if let Some(no_room) = no_room.filter(|_| !found.contains(key) && !self.places.contains_key(key)) {
-                let refused = Refused::show(&self.shared, key, pod, no_room, self.refused.remove(key));
+            if let Some(no_capacity) = no_capacity.filter(|_| !found.contains(key) && !self.places.contains_key(key)) {
+                let refused = Refused::show(&self.shared, key, pod, no_capacity, self.refused.remove(key));
                 self.refused.insert(key.clone(), refused);
                 continue;
             }
@@ -182,7 +182,7 @@ impl<R: Runtime> Reconciler<R> {
                 self.is_waiting = true;
                 continue;
             }
-            let pod = DesiredPod { no_room: no_room.cloned(), ..pod.clone() };
+            let pod = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
             self.refused.remove(key);
             self.employ(key, Some(pod));
         }
@@ -212,22 +212,22 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Admits the wanted pods to the node's capacity: first those that run, whatever they request (R-ADM-2), then
     /// others in the order of their names, as manifests have them.
-    fn make_room(&mut self, desired: &Desired) {
+    fn allocate(&mut self, desired: &Desired) {
         let has_ended = |key: &PodKey| {
             let wanted = desired.pods.get(key).map(|wanted| &wanted.pod.uid);
             self.workers.get(key).is_some_and(|orders| orders.over.is(wanted))
         };
         let is_there = |key: &PodKey| desired.pods.contains_key(key) || self.workers.contains_key(key);
-        self.room.retain(|key| is_there(key) && !has_ended(key));
+        self.allocations.retain(|key| is_there(key) && !has_ended(key));
         let asking = desired.pods.iter().filter(|(key, _)| !has_ended(key)).map(|(_, wanted)| &*wanted.pod);
         let (running, mut others): (Vec<_>, Vec<_>) =
-            asking.filter(|pod| !self.room.has(pod)).partition(|pod| self.is_placed(pod));
-        running.into_iter().for_each(|pod| self.room.count(pod));
+            asking.filter(|pod| !self.allocations.has(pod)).partition(|pod| self.is_placed(pod));
+        running.into_iter().for_each(|pod| self.allocations.count(pod));
         let suffix = format!("-{}", self.shared.config.node_name);
         let name = |pod: &Pod| pod.key.name.strip_suffix(&suffix).unwrap_or(&pod.key.name).to_owned();
         others.sort_by_cached_key(|pod| (pod.key.namespace.clone(), name(pod)));
-        let refused = others.into_iter().filter_map(|pod| Some((pod.key.clone(), self.room.take(pod).err()?)));
-        self.no_room = refused.collect();
+        let refused = others.into_iter().filter_map(|pod| Some((pod.key.clone(), self.allocations.admit(pod).err()?)));
+        self.no_capacity = refused.collect();
     }
 
     /// Returns whether a backend has a sandbox of this revision of the pod, or an earlier agent put this revision on

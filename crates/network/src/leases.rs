@@ -53,7 +53,7 @@ impl Subnet {
     }
 
     /// Returns the number of addresses that pods can have.
-    fn room(&self) -> u32 {
+    fn size(&self) -> u32 {
         (1 << (32 - self.length)) - 3
     }
 }
@@ -82,8 +82,8 @@ impl Leases {
             .ok()
             .and_then(|last| last.trim().parse().ok());
         let first = last.map_or(0, |last: u32| last.wrapping_add(1));
-        for step in 0..subnet.room() {
-            let number = (first.wrapping_add(step)) % subnet.room();
+        for step in 0..subnet.size() {
+            let number = (first.wrapping_add(step)) % subnet.size();
             let address = Ipv4Addr::from(subnet.base + 2 + number);
             if claim(&self.addresses().join(address.to_string()), id)?.is_none() {
                 // Only a hint: without it an address is reused sooner.
@@ -91,7 +91,7 @@ impl Leases {
                 return Ok(address);
             }
         }
-        Err(io::Error::other(format!("all {} addresses of {subnet} are in use", subnet.room())))
+        Err(io::Error::other(format!("all {} addresses of {subnet} are in use", subnet.size())))
     }
 
     /// Claims a port for a sandbox.
@@ -285,13 +285,14 @@ mod tests {
         let (leases, subnet) =
             (Leases::at(directory.path().to_owned()), Subnet::parse("10.1.2.0/29").expect("a subnet"));
         assert_eq!(subnet.gateway().to_string(), "10.1.2.1");
-        let taken: Vec<_> = (0..5).map(|id| leases.take(&id.to_string(), &subnet).expect("room").to_string()).collect();
+        let taken: Vec<_> =
+            (0..5).map(|id| leases.take(&id.to_string(), &subnet).expect("a free address").to_string()).collect();
         assert_eq!(taken, ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"]);
         assert!(leases.take("6", &subnet).is_err(), "full");
         leases.release("1").expect("freed");
         leases.release("3").expect("freed");
-        assert_eq!(leases.take("7", &subnet).expect("room").to_string(), "10.1.2.3");
-        assert_eq!(leases.take("8", &subnet).expect("room").to_string(), "10.1.2.5");
+        assert_eq!(leases.take("7", &subnet).expect("a free address").to_string(), "10.1.2.3");
+        assert_eq!(leases.take("8", &subnet).expect("a free address").to_string(), "10.1.2.5");
     }
 
     #[test]

@@ -154,12 +154,12 @@ fn other_kind(kind: &str) -> Problem {
 }
 
 impl Document {
-    /// Converts the document to the wire type, within its file's budget. Makes at most `room` problems.
+    /// Converts the document to the wire type, within its file's budget. Makes at most `max_problems` problems.
     ///
     /// # Errors
     /// Values do not fit their fields; unknown fields and duplicate keys are reported with them.
-    pub fn typed(&self, room: usize, budget: &mut Budget) -> Result<Typed, Problems> {
-        let shape::Read { value: fields, strict, mut wrong } = self.read(room, &mut budget.items);
+    pub fn typed(&self, max_problems: usize, budget: &mut Budget) -> Result<Typed, Problems> {
+        let shape::Read { value: fields, strict, mut wrong } = self.read(max_problems, &mut budget.items);
         if !wrong.is_empty() {
             wrong.append(strict);
             wrong.sort();
@@ -178,9 +178,9 @@ impl Document {
 
     /// Checks the fields against the shape. A document larger than an API server accepts, or than its file's remaining
     /// memory, is only checked: nothing of it is kept.
-    pub fn read(&self, room: usize, left: &mut Share) -> shape::Read {
+    pub fn read(&self, max_problems: usize, left: &mut Share) -> shape::Read {
         let length = self.node.json_length();
-        let mut read = shape::read(&self.node, self.shape(), room, left, length <= limits::REQUEST);
+        let mut read = shape::read(&self.node, self.shape(), max_problems, left, length <= limits::REQUEST);
         if length > limits::REQUEST {
             let most = limits::REQUEST;
             let message = format!("Request entity too large: limit is {most}; as JSON it has {length} bytes or more");
@@ -207,10 +207,10 @@ impl Document {
     ///
     /// # Errors
     /// It is another version.
-    pub fn check_version(&self, kind: &str, room: usize) -> Result<(), Problems> {
+    pub fn check_version(&self, kind: &str, max_problems: usize) -> Result<(), Problems> {
         // An item of a PodList may omit its type.
         if self.node.get("apiVersion").map_or(!self.is_item, |version| version.text() != Some("v1")) {
-            let mut problems = Problems::with_room(room);
+            let mut problems = Problems::at_most(max_problems);
             problems.add(|| {
                 let found = self.node.get("apiVersion").map(shape::shown).unwrap_or_default();
                 let message = format!("Invalid value: {found}: a {kind} is of apiVersion v1");

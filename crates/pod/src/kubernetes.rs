@@ -93,9 +93,9 @@ fn answer(document: &document::Document, gates: &Gates) -> Answer {
     }
 }
 
-/// Returns the server's objections to a pod with defaults. Makes at most `room` problems.
-pub(crate) fn objections(pod: &Pod, gates: &Gates, room: usize) -> Problems {
+/// Returns the server's objections to a pod with defaults. Makes at most `max_problems` problems.
+pub(crate) fn objections(pod: &Pod, gates: &Gates, max_problems: usize) -> Problems {
     let mut pod = pod.clone();
     prepare::prepare(&mut pod, gates);
-    validate::validate(&pod, gates, room)
+    validate::validate(&pod, gates, max_problems)
 }

@@ -92,7 +92,7 @@ pub fn decode_from(origin: Origin, bytes: &[u8], node_name: &str) -> Result<Mani
             budget = Budget::default();
         }
         budget.begin();
-        match decode_document(&document, origin, node_name, problems.room(), &mut budget) {
+        match decode_document(&document, origin, node_name, problems.remaining(), &mut budget) {
             Ok(_) if !problems.is_empty() || !fits => {}
             Ok((Decoded::Pod(pod), doubts)) => {
                 warnings.append(doubts);
@@ -119,20 +119,20 @@ enum Decoded {
 }
 
 /// Decodes the pod or object of a document, within its file's budget; returns it with its warnings. Makes at most
-/// `room` problems.
+/// `max_problems` problems.
 fn decode_document(
     document: &Document,
     origin: Origin,
     node_name: &str,
-    room: usize,
+    max_problems: usize,
     budget: &mut Budget,
 ) -> Result<(Decoded, Problems), Problems> {
     match document.object {
         Some(kind) => {
-            let decoded = object::decode(document, kind, room, &mut budget.items);
+            let decoded = object::decode(document, kind, max_problems, &mut budget.items);
             decoded.map(|(key, object, warnings)| (Decoded::Object(key, object), warnings))
         }
-        None => decode_pod(document, origin, node_name, room, budget)
+        None => decode_pod(document, origin, node_name, max_problems, budget)
             .map(|(pod, warnings)| (Decoded::Pod(Box::new(pod)), document.located(warnings)))
             .map_err(|problems| document.located(problems)),
     }
@@ -142,17 +142,17 @@ fn decode_pod(
     document: &Document,
     origin: Origin,
     node_name: &str,
-    room: usize,
+    max_problems: usize,
     budget: &mut Budget,
 ) -> Result<(Pod, Problems), Problems> {
     let mut warnings = Problems::default();
-    document.check_version("Pod", room)?;
-    let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed(room, budget)?;
+    document.check_version("Pod", max_problems)?;
+    let document::Typed { pod: mut wire, fields, strict: mut problems } = document.typed(max_problems, budget)?;
     support::check(fields.as_object(), &mut problems, &mut warnings);
     let revision = identity::revision(document.node.to_json());
     document::forget_status(&mut wire);
     defaults::fill(&mut wire);
-    problems.append(kubernetes::objections(&wire, &Gates::default(), problems.room()));
+    problems.append(kubernetes::objections(&wire, &Gates::default(), problems.remaining()));
     identity::check(&wire, node_name, &mut problems);
     prepare::tidy(&mut wire);
     problems.extend(wire.spec.iter().flat_map(build::volume::objections));

@@ -70,18 +70,18 @@ pub(crate) struct Problems {
 
 impl Default for Problems {
     fn default() -> Self {
-        Self::with_room(limits::PROBLEMS)
+        Self::at_most(limits::PROBLEMS)
     }
 }
 
 impl Problems {
     /// Makes a list that keeps `most` problems, and counts those after them without making them.
-    pub fn with_room(most: usize) -> Self {
+    pub fn at_most(most: usize) -> Self {
         Self { list: Vec::new(), more: 0, most }
     }
 
     /// Returns the number of problems that it can still keep.
-    pub fn room(&self) -> usize {
+    pub fn remaining(&self) -> usize {
         self.most.saturating_sub(self.list.len())
     }
 
@@ -97,7 +97,7 @@ impl Problems {
 
     /// Adds a problem, which is made only if there is room for it.
     pub fn add(&mut self, make: impl FnOnce() -> Problem) {
-        match self.room() {
+        match self.remaining() {
             0 => self.more += 1,
             _ => self.list.push(make().cut()),
         }

@@ -26,9 +26,9 @@ pub(crate) struct Read {
 }
 
 /// Reads a document as a structure of that shape, and takes its memory from what the file has left. Makes at most
-/// `room` problems of a kind, and a value only if `is_kept`.
-pub(crate) fn read(document: &Node, shape: &Shape, room: usize, left: &mut Share, is_kept: bool) -> Read {
-    let (strict, wrong) = (Problems::with_room(room), Problems::with_room(room));
+/// `max_problems` problems of a kind, and a value only if `is_kept`.
+pub(crate) fn read(document: &Node, shape: &Shape, max_problems: usize, left: &mut Share, is_kept: bool) -> Read {
+    let (strict, wrong) = (Problems::at_most(max_problems), Problems::at_most(max_problems));
     let mut reader = Reader { path: String::new(), strict, wrong, is_kept, stored: 0 };
     reader.take(memory(document, shape), left, document.at);
     let value = match (&document.content, shape) {

@@ -55,9 +55,9 @@ pub(crate) fn object_keys<'a>(field: &str, keys: impl Iterator<Item = &'a String
     problems.found
 }
 
-/// Validates a pod that has its defaults, in the order of the API server. Makes at most `room` problems.
-pub(crate) fn validate(pod: &Pod, gates: &Gates, room: usize) -> problem::Problems {
-    let mut problems = Problems { found: problem::Problems::with_room(room) };
+/// Validates a pod that has its defaults, in the order of the API server. Makes at most `max_problems` problems.
+pub(crate) fn validate(pod: &Pod, gates: &Gates, max_problems: usize) -> problem::Problems {
+    let mut problems = Problems { found: problem::Problems::at_most(max_problems) };
     let spec = pod.spec.as_ref();
     let missing = Default::default();
     let spec = spec.unwrap_or(&missing);

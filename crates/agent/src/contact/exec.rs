@@ -81,7 +81,7 @@ fn outlet() -> io::Result<(pipe::Receiver, OwnedFd)> {
 async fn read(mut from: pipe::Receiver, kept: &mut Vec<u8>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let room = OUTPUT.saturating_sub(kept.len()).min(count);
-        kept.extend_from_slice(&buffer[..room]);
+        let left = OUTPUT.saturating_sub(kept.len()).min(count);
+        kept.extend_from_slice(&buffer[..left]);
     }
 }

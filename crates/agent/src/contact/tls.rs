@@ -77,8 +77,8 @@ impl AsyncRead for Heard {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = HEAD - first.len();
-        first.extend(buffer.filled()[before..].iter().take(room));
+        let missing = HEAD - first.len();
+        first.extend(buffer.filled()[before..].iter().take(missing));
         drop(first);
         read
     }

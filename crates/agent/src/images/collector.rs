@@ -123,10 +123,10 @@ impl<R: Runtime> Collector<R> {
                 self.remove_for(&found, candidate, &why).await?;
             }
         }
-        self.make_room(&found, subject).await
+        self.free_space(&found, subject).await
     }
 
-    async fn make_room(&self, found: &Found<R>, subject: &Subject) -> Result<(), Trouble> {
+    async fn free_space(&self, found: &Found<R>, subject: &Subject) -> Result<(), Trouble> {
         let settings = &self.shared.config.image_gc;
         let Some((high, low)) = settings.thresholds else { return Ok(()) };
         let mut store = found.store.clone();

@@ -26,12 +26,12 @@ impl Refused {
         shared: &Shared<R>,
         key: &PodKey,
         wanted: &DesiredPod,
-        no_room: &Because,
+        no_capacity: &Because,
         last: Option<Self>,
     ) -> Self {
         let DesiredPod { pod, manifest, .. } = wanted;
         let forbidden = || policy::refusal(&shared.config.policy, pod);
-        let why = shared.admission.refusal(pod).or_else(forbidden).unwrap_or_else(|| no_room.clone());
+        let why = shared.admission.refusal(pod).or_else(forbidden).unwrap_or_else(|| no_capacity.clone());
         let last = last.filter(|last| last.pod.revision == pod.revision);
         if let Some(last) = last.as_ref().filter(|last| last.why == why && last.manifest == *manifest) {
             return Self { pod: Arc::clone(pod), manifest: Arc::clone(manifest), why, since: last.since };

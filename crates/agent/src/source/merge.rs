@@ -168,7 +168,7 @@ impl Taken {
                         is_recalled: file.is_recalled,
                         objects: Arc::default(),
                         stale: stale.clone(),
-                        no_room: None,
+                        no_capacity: None,
                     });
                 }
                 Entry::Occupied(winner) => {

@@ -94,7 +94,7 @@ impl<R: Runtime> Worker<R> {
     /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
     fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, phase: Phase) {
         // A pod that does not fit on the node is shown as `Failed` too.
-        let is_refused = desired.is_some_and(|it| it.no_room.is_some() && it.pod.revision == pod.revision);
+        let is_refused = desired.is_some_and(|it| it.no_capacity.is_some() && it.pod.revision == pod.revision);
         if self.presence.set_over((phase.is_over() && !is_refused).then(|| pod.uid.clone())) {
             self.context.shared.ends.notify_one();
         }
@@ -105,7 +105,7 @@ impl<R: Runtime> Worker<R> {
         let Shared { admission, config, .. } = &*self.context.shared;
         let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
         let forbidden = || policy::refusal(&config.policy, pod);
-        admission.refusal(pod).or_else(forbidden).or_else(|| wanted?.no_room.clone())
+        admission.refusal(pod).or_else(forbidden).or_else(|| wanted?.no_capacity.clone())
     }
 
     /// Returns reason and message if the newest manifest is not in force.

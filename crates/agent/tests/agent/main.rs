@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests measure, and read and remove what they have made")]
 
 mod addresses;
+mod allocations;
 mod clock;
 mod hooks;
 mod i1_failover;
@@ -29,7 +30,6 @@ mod objects;
 mod probes;
 mod removed;
 mod restart_rules;
-mod room;
 mod shutdown;
 mod sources;
 mod storage;

@@ -211,9 +211,9 @@ impl<P: Read + AsFd> Output<P> {
 
     /// Reads what is there, and waits for no more.
     fn read(&mut self) -> io::Result<()> {
-        let room = limits::CNI_ANSWER.size() + 1 - self.bytes.len();
+        let left = limits::CNI_ANSWER.size() + 1 - self.bytes.len();
         let Some(pipe) = &mut self.pipe else { return Ok(()) };
-        match pipe.take(room as u64).read_to_end(&mut self.bytes) {
+        match pipe.take(left as u64).read_to_end(&mut self.bytes) {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
             _ if self.bytes.len() > limits::CNI_ANSWER.size() => Err(TooLarge(limits::CNI_ANSWER).into()),
             _ => Ok(()),

@@ -253,9 +253,9 @@ fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> 
 /// Returns the termination message of a container, cut to its share of the 12 KiB that a status has for them
 /// (R-TMSG-2).
 fn words(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
-    const ROOM: usize = 12 << 10;
+    const MESSAGES: usize = 12 << 10;
     let mut words = facts.history.message(&info.id).filter(|words| !words.is_empty())?;
-    let share = ROOM / facts.pod.all_containers().count().max(1);
+    let share = MESSAGES / facts.pod.all_containers().count().max(1);
     if words.len() > share {
         words = &words[..(0..=share).rev().find(|end| words.is_char_boundary(*end))?];
     }

@@ -10,15 +10,15 @@ use crate::{
 };
 
 /// Decodes the object of a document, within the memory that its file has left; returns it with its warnings. Makes at
-/// most `room` problems.
+/// most `max_problems` problems.
 pub(crate) fn decode(
     document: &Document,
     kind: ObjectKind,
-    room: usize,
+    max_problems: usize,
     left: &mut Share,
 ) -> Result<(ObjectKey, Object, Problems), Problems> {
-    document.check_version(kind.name(), room)?;
-    let Read { value: fields, strict, mut wrong } = document.read(room, left);
+    document.check_version(kind.name(), max_problems)?;
+    let Read { value: fields, strict, mut wrong } = document.read(max_problems, left);
     wrong.append(strict);
     if kind == ObjectKind::Secret {
         wrong = wrong.each(hide_value);
@@ -26,7 +26,7 @@ pub(crate) fn decode(
     if !wrong.is_empty() {
         return Err(document.located(wrong));
     }
-    let mut problems = Problems::with_room(room);
+    let mut problems = Problems::at_most(max_problems);
     let key = key(kind, fields.get("metadata"), &mut problems);
     let mut warnings = Problems::default();
     let object = match kind {

@@ -17,7 +17,7 @@ use ports::Ports;
 
 /// Capacity of the node, and the requests of its pods.
 #[derive(Debug, Default)]
-pub(crate) struct Room {
+pub(crate) struct Allocations {
     /// Largest number of pods.
     pods: u64,
     /// Millicores.
@@ -67,7 +67,7 @@ impl Used {
     }
 }
 
-impl Room {
+impl Allocations {
     /// Returns the capacity of this node, without any pod (R-RES-21).
     pub fn of_node(pods: u64, capacity: &Capacity, disk: PathBuf) -> Self {
         let hugepages = hugepages(Path::new(node::HUGEPAGES));
@@ -114,7 +114,7 @@ impl Room {
     }
 
     /// Counts a pod if it fits beside the others. It takes over the requests of its earlier revision.
-    pub fn take(&mut self, pod: &Pod) -> Result<(), Because> {
+    pub fn admit(&mut self, pod: &Pod) -> Result<(), Because> {
         match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
             Some(refusal) => Err(refusal),
             None => {
@@ -203,14 +203,20 @@ mod tests {
         stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
     }
 
-    fn room() -> Room {
-        Room { pods: 3, cpu: 2000, memory: 1 << 30, hugepages: BTreeMap::from([(2 << 20, 8 << 20)]), ..Room::default() }
+    fn allocations() -> Allocations {
+        Allocations {
+            pods: 3,
+            cpu: 2000,
+            memory: 1 << 30,
+            hugepages: BTreeMap::from([(2 << 20, 8 << 20)]),
+            ..Allocations::default()
+        }
     }
 
     #[test]
     fn what_does_not_fit_is_named_with_numbers() {
-        let mut room = room();
-        room.take(&pod("a", "{requests: {cpu: 1500m}}")).expect("it fits");
+        let mut allocations = allocations();
+        allocations.admit(&pod("a", "{requests: {cpu: 1500m}}")).expect("it fits");
         let table = [
             ("{requests: {cpu: 501m}}", "OutOfcpu", "cpu, requested: 501, used: 1500, capacity: 2000"),
             (
@@ -225,32 +231,32 @@ mod tests {
             ),
         ];
         for (requests, reason, message) in table {
-            let refused = room.take(&pod("b", requests)).expect_err("R-ADM-3");
+            let refused = allocations.admit(&pod("b", requests)).expect_err("R-ADM-3");
             let message = format!("Node didn't have enough resource: {message}");
             assert_eq!((refused.reason.as_str(), &*refused.message), (reason, &*message), "R-ADM-3");
         }
-        room.take(&pod("b", "{requests: {cpu: 500m}}")).expect("it fits exactly");
-        room.take(&pod("c", "{}")).expect("it asks for nothing");
-        let refused = room.take(&pod("d", "{}")).expect_err("R-ADM-3");
+        allocations.admit(&pod("b", "{requests: {cpu: 500m}}")).expect("it fits exactly");
+        allocations.admit(&pod("c", "{}")).expect("it asks for nothing");
+        let refused = allocations.admit(&pod("d", "{}")).expect_err("R-ADM-3");
         assert_eq!(refused.reason.as_str(), "OutOfpods", "R-ADM-3");
     }
 
     #[test]
     fn what_there_is_is_shown_as_kubernetes_writes_it() {
-        let capacity = Room { disk: "/".into(), ..room() }.capacity();
+        let capacity = Allocations { disk: "/".into(), ..allocations() }.capacity();
         let shown = ["cpu", "memory", "pods", "hugepages-2Mi"].map(|name| capacity[name].as_str());
         assert_eq!(shown, ["2", "1048576Ki", "3", "8192Ki"], "R-RES-21");
         assert!(capacity["ephemeral-storage"].ends_with("Ki"), "R-RES-21: {capacity:?}");
     }
 
     #[test]
-    fn the_disk_has_room_for_what_is_asked_of_it() {
+    fn requests_for_storage_fit_on_the_disk() {
         let disk = PathBuf::from("/");
         let size = files::disk_size(&disk).expect("it has a size");
-        let mut room = Room { disk, ..room() };
+        let mut allocations = Allocations { disk, ..allocations() };
         let asking = |name, bytes: u64| pod(name, &format!("{{requests: {{ephemeral-storage: {bytes}}}}}"));
-        room.take(&asking("a", 1 << 20)).expect("it fits");
-        let refused = room.take(&asking("b", size)).expect_err("R-ADM-3");
+        allocations.admit(&asking("a", 1 << 20)).expect("it fits");
+        let refused = allocations.admit(&asking("b", size)).expect_err("R-ADM-3");
         let message = format!(
             "Node didn't have enough resource: ephemeral-storage, requested: {size}, used: 1048576, capacity: {size}"
         );
@@ -259,25 +265,28 @@ mod tests {
             ("OutOfephemeral-storage", &*message),
             "R-ADM-3, R-RES-21"
         );
-        room.take(&asking("b", size - (1 << 20))).expect("it fits exactly");
-        room.take(&pod("c", "{}")).expect("it asks for nothing");
+        allocations.admit(&asking("b", size - (1 << 20))).expect("it fits exactly");
+        allocations.admit(&pod("c", "{}")).expect("it asks for nothing");
     }
 
     #[test]
-    fn an_edit_has_what_the_pod_had_and_what_goes_makes_room() {
-        let mut room = room();
+    fn an_edit_takes_over_its_pods_requests_and_a_removed_pod_frees_its_own() {
+        let mut allocations = allocations();
         let before = pod("a", "{requests: {cpu: 1500m}}");
-        room.take(&before).expect("it fits");
-        assert!(room.take(&pod("a", "{requests: {cpu: 2001m}}")).is_err() && room.has(&before), "it keeps what it has");
+        allocations.admit(&before).expect("it fits");
+        assert!(
+            allocations.admit(&pod("a", "{requests: {cpu: 2001m}}")).is_err() && allocations.has(&before),
+            "it keeps what it has"
+        );
         let after = pod("a", "{requests: {cpu: 2}}");
-        room.take(&after).expect("R-ADM-3: its own are not in its way");
-        assert!(room.has(&after) && !room.has(&before));
+        allocations.admit(&after).expect("R-ADM-3: its own are not in its way");
+        assert!(allocations.has(&after) && !allocations.has(&before));
         let other = pod("b", "{requests: {cpu: 1m}}");
-        assert!(room.take(&other).is_err());
-        room.count(&other);
-        assert!(room.has(&other), "R-ADM-2: what runs goes on");
-        room.retain(|key| *key == other.key);
-        room.take(&before).expect("there is room again");
+        assert!(allocations.admit(&other).is_err());
+        allocations.count(&other);
+        assert!(allocations.has(&other), "R-ADM-2: what runs goes on");
+        allocations.retain(|key| *key == other.key);
+        allocations.admit(&before).expect("there is capacity again");
     }
 
     fn with_port(name: &str, network: &str, port: &str) -> Pod {
@@ -302,11 +311,11 @@ mod tests {
             (("false", "{containerPort: 80, hostPort: 9090}"), Some("9090/TCP of 127.0.0.1")),
         ];
         for ((network, port), conflict) in table {
-            let mut room = room();
+            let mut allocations = allocations();
             let two = "{containerPort: 1, hostPort: 8080}, {containerPort: 2, hostPort: 9090, hostIP: 127.0.0.1}";
-            room.take(&with_port("a", "false", two)).expect("they are free");
+            allocations.admit(&with_port("a", "false", two)).expect("they are free");
             let other = with_port("b", network, port);
-            let refused = room.take(&other).err();
+            let refused = allocations.admit(&other).err();
             let message = conflict.map(|port| {
                 format!(
                     "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port {port} \
@@ -314,20 +323,22 @@ mod tests {
                 )
             });
             assert_eq!(refused, message.map(|message| Because::new(Reason::NodePorts, message)), "R-ADM-5: {port}");
-            room.retain(|key| key.name != "a-n");
-            room.take(&other).expect("R-ADM-5: nobody has it any more");
+            allocations.retain(|key| key.name != "a-n");
+            allocations.admit(&other).expect("R-ADM-5: nobody has it any more");
         }
     }
 
     #[test]
     fn an_edit_keeps_the_ports_that_its_pod_has_and_gives_the_others_back() {
-        let mut room = room();
-        room.take(&with_port("a", "false", "{containerPort: 80, hostPort: 8080}")).expect("it is free");
+        let mut allocations = allocations();
+        allocations.admit(&with_port("a", "false", "{containerPort: 80, hostPort: 8080}")).expect("it is free");
         let edited =
             with_port("a", "false", "{containerPort: 81, hostPort: 8080}, {containerPort: 82, hostPort: 8081}");
-        room.take(&edited).expect("R-ADM-5: its own are not in its way");
-        room.take(&with_port("a", "false", "{containerPort: 81, hostPort: 8081}")).expect("R-ADM-5");
-        room.take(&with_port("b", "false", "{containerPort: 81, hostPort: 8080}")).expect("R-ADM-5: it was given back");
-        assert!(room.take(&with_port("c", "false", "{containerPort: 81, hostPort: 8081}")).is_err());
+        allocations.admit(&edited).expect("R-ADM-5: its own are not in its way");
+        allocations.admit(&with_port("a", "false", "{containerPort: 81, hostPort: 8081}")).expect("R-ADM-5");
+        allocations
+            .admit(&with_port("b", "false", "{containerPort: 81, hostPort: 8080}"))
+            .expect("R-ADM-5: it was given back");
+        assert!(allocations.admit(&with_port("c", "false", "{containerPort: 81, hostPort: 8081}")).is_err());
     }
 }

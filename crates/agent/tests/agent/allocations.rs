@@ -23,7 +23,7 @@ fn phase(node: &Node, pod: &str) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pod_that_there_is_no_room_for_waits_for_it() {
+async fn a_pod_waits_for_capacity() {
     for ends in [false, true] {
         let mut node = Node::new();
         node.write("a.yaml", &asking("a", 60, "Never"));
@@ -164,7 +164,7 @@ async fn a_port_of_the_node_goes_to_one_pod_and_then_to_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pods_that_there_is_no_room_for_are_shown_and_come_and_go() {
+async fn pods_without_capacity_are_shown_and_come_and_go() {
     let mut node = Node::new();
     node.config.max_pods = 2;
     let many = |count: usize| -> String {
