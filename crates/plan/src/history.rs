@@ -403,8 +403,8 @@ impl History {
     }
 
     /// Sets the termination message of a container.
-    pub fn set_message(&mut self, container: ContainerId, words: String) {
-        self.messages.insert(container, words);
+    pub fn set_message(&mut self, container: ContainerId, message: String) {
+        self.messages.insert(container, message);
     }
 
     /// Forgets the state of containers and sandboxes that are gone.

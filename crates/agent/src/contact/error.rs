@@ -11,10 +11,10 @@ pub(crate) enum ContactError {
     #[error("couldn't find port: {0}")]
     UnknownPort(String),
     /// The kernel refused the connection to an address.
-    #[error("dial tcp {to}: connect: {}", words(.error))]
+    #[error("dial tcp {to}: connect: {}", in_gos_words(.error))]
     Connect { to: String, error: io::Error },
     /// A host name has no address.
-    #[error("dial tcp: lookup {host}: {}", words(.error))]
+    #[error("dial tcp: lookup {host}: {}", in_gos_words(.error))]
     Lookup { host: String, error: io::Error },
     /// The address did not answer in time.
     #[error("dial tcp {0}: i/o timeout")]
@@ -22,7 +22,7 @@ pub(crate) enum ContactError {
     /// The server speaks plain HTTP where TLS was expected.
     #[error("http: server gave HTTP response to HTTPS client")]
     PlainHttp,
-    #[error("{}", words(.0))]
+    #[error("{}", in_gos_words(.0))]
     Tls(io::Error),
     /// A header or a target that HTTP does not allow.
     #[error("{0}")]
@@ -60,7 +60,7 @@ impl ContactError {
 }
 
 /// Returns an error of the system in Go's words.
-fn words(error: &io::Error) -> String {
+fn in_gos_words(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut chars = text.chars();

@@ -73,8 +73,8 @@ impl PodFiles {
         if length > LONGEST.unsigned_abs() {
             file.seek(SeekFrom::End(-LONGEST))?;
         }
-        let mut words = Vec::new();
-        file.take(LONGEST.unsigned_abs()).read_to_end(&mut words)?;
-        Ok(String::from_utf8_lossy(&words).into_owned())
+        let mut content = Vec::new();
+        file.take(LONGEST.unsigned_abs()).read_to_end(&mut content)?;
+        Ok(String::from_utf8_lossy(&content).into_owned())
     }
 }

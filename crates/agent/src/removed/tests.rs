@@ -34,7 +34,7 @@ fn ended_with(codes: &[i32]) -> serde_json::Value {
         .map(|code| {
             json!({
                 "name": "app", "image": "app:1", "imageID": "", "ready": true, "restartCount": 0,
-                "state": {"terminated": {"exitCode": code, "message": "last words"}},
+                "state": {"terminated": {"exitCode": code, "message": "out of memory"}},
             })
         })
         .collect();
@@ -86,7 +86,7 @@ fn what_a_manifest_gave_its_containers_is_not_kept() {
     let path = dir.path().join("removed").join(names(dir.path()).remove(0));
     let text = fs::read_to_string(&path).expect("it is there");
     assert!(!text.contains("hush"), "I10: {text}");
-    assert!(text.contains("last words") && text.contains("app:1"), "R-TERM-7: {text}");
+    assert!(text.contains("out of memory") && text.contains("app:1"), "R-TERM-7: {text}");
     let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(&dir.path().join("removed"))), (0o600, 0o700), "for root only");
     let kept = removed.list(at(1).into()).remove(0);

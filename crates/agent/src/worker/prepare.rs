@@ -125,7 +125,7 @@ fn prepare(material: &Material, container: &Container, attempt: u32, addresses: 
     let etc = files::write_etc(&material.files.etc(), &material.pod, addresses, material.resolv_conf.as_deref());
     let etc = etc.map_err(|error| failed(of("writing the files in /etc"), &error))?;
     let message = material.files.make_message(&container.name, attempt);
-    let message = message.map_err(|error| failed(of("making the file for the last words"), &error))?;
+    let message = message.map_err(|error| failed(of("making the file for the termination message"), &error))?;
     let place = |name: &str| volumes.get(name).map(PathBuf::as_path);
     let failed_env = |error: EnvError| {
         let failed = Error::new(ErrorKind::Other, error.to_string());

@@ -252,14 +252,14 @@ fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> 
 
 /// Returns the termination message of a container, cut to its share of the 12 KiB that a status has for them
 /// (R-TMSG-2).
-fn words(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
+fn termination_message(facts: &Facts<'_>, info: &ContainerInfo) -> Option<String> {
     const MESSAGES: usize = 12 << 10;
-    let mut words = facts.history.message(&info.id).filter(|words| !words.is_empty())?;
+    let mut message = facts.history.message(&info.id).filter(|message| !message.is_empty())?;
     let share = MESSAGES / facts.pod.all_containers().count().max(1);
-    if words.len() > share {
-        words = &words[..(0..=share).rev().find(|end| words.is_char_boundary(*end))?];
+    if message.len() > share {
+        message = &message[..(0..=share).rev().find(|end| message.is_char_boundary(*end))?];
     }
-    Some(words.to_owned())
+    Some(message.to_owned())
 }
 
 /// Returns the terminated state of a container (R-TERM-8).
@@ -281,7 +281,7 @@ fn ended(facts: &Facts<'_>, info: &ContainerInfo) -> WireState {
             container_id: container_id(facts, info),
             exit_code: code.unwrap_or(137),
             reason: Some(reason.to_string()),
-            message: unstarted.or_else(|| words(facts, info)).or(message.map(str::to_owned)),
+            message: unstarted.or_else(|| termination_message(facts, info)).or(message.map(str::to_owned)),
             started_at: time(started_at.or(Some(info.created_at))),
             finished_at: time(*finished_at),
             signal: None,

@@ -21,7 +21,7 @@ fn phase(node: &Node) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_words_come_from_the_file_or_after_a_failure_from_the_log() {
+async fn termination_messages_come_from_the_file_or_after_a_failure_from_the_log() {
     let spec = "
 restartPolicy: Never
 containers:
@@ -37,9 +37,9 @@ containers:
         node.write("web.yaml", &raw("web", spec));
         node.start();
         node.shows("web Failed", |node| phase(node) == "Failed").await;
-        let words = ["file", "own-path", "silent", "log", "fine"].map(|name| message(&node, name));
+        let messages = ["file", "own-path", "silent", "log", "fine"].map(|name| message(&node, name));
         let expected = [Some("said\n"), Some("here\n"), None, Some("a log\n"), None].map(|it| it.map(str::to_owned));
-        assert_eq!(words, expected, "R-TMSG-1, R-TMSG-3; log files: {log_files}");
+        assert_eq!(messages, expected, "R-TMSG-1, R-TMSG-3; log files: {log_files}");
         node.restart().await;
         node.shows("web Failed", |node| phase(node) == "Failed").await;
         assert_eq!(message(&node, "file").as_deref(), Some("said\n"), "after a restart of the agent");
@@ -59,27 +59,27 @@ async fn running() -> (Node, ContainerInfo, PathBuf) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn long_words_are_cut() {
+async fn long_messages_are_cut() {
     let (node, app, file) = running().await;
     let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(&file).expect("it is there"));
     assert_eq!(mode & 0o777, 0o666, "R-TMSG-1");
     fs::write(&file, format!("{}end", "x".repeat(6000))).expect("anyone can write to it");
     node.fake().exit(&app.id, 1);
     node.shows("web Failed", |node| phase(node) == "Failed").await;
-    let words = message(&node, "app").expect("R-TMSG-2");
-    assert!(words.len() == 4096 && words.ends_with("end"), "R-TMSG-2: {} bytes", words.len());
+    let text = message(&node, "app").expect("R-TMSG-2");
+    assert!(text.len() == 4096 && text.ends_with("end"), "R-TMSG-2: {} bytes", text.len());
 }
 
 #[tokio::test(start_paused = true)]
-async fn words_that_cannot_be_read_are_not_silence() {
+async fn a_message_that_cannot_be_read_is_an_error() {
     let (node, app, file) = running().await;
     fs::remove_file(&file).expect("it is there");
     fs::create_dir(&file).expect("a directory in its place");
     node.fake().exit(&app.id, 1);
     node.shows("web Failed", |node| phase(node) == "Failed").await;
-    let words = message(&node, "app").unwrap_or_default();
+    let text = message(&node, "app").unwrap_or_default();
     let expected = "Error on reading termination log /dev/termination-log: it is a directory";
-    assert!(words.starts_with(expected), "R-TMSG-4: {words}");
+    assert!(text.starts_with(expected), "R-TMSG-4: {text}");
 }
 
 // R-LOOP-2.
