@@ -253,30 +253,30 @@ fn no_file_is_longer_than_its_idea() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Calls in `Worker::turn`, in the order of its documentation: (number of the step there, the call).
-const TURN: [(&str, &str); 16] = [
+/// Calls in `Worker::sync`, in the order of its documentation: (number of the step there, the call).
+const SYNC: [(&str, &str); 16] = [
     ("1. `hear_all`", "self.hear_all("),
     ("2. `mark_looks`", "self.inbox.mark_looks("),
     ("3. `settle`", "self.location.settle("),
     ("4. `see`", "self.see("),
     ("5. `obey`", "self.obey("),
     ("6. `search`", "self.location.search("),
-    ("7. `look_back`", "self.recall.step("),
+    ("7. `look_back`", "self.recall.sync("),
     ("7. `look_back`", "self.recall.count("),
     ("7. `look_back`", "lifecycle::recall("),
     ("7. `look_back`", "messages::read("),
-    ("8. `projections`", "self.projections.step("),
-    ("8. `projections`", "self.usage.step("),
+    ("8. `projections`", "self.projections.sync("),
+    ("8. `projections`", "self.usage.sync("),
     ("9. `decide`", "self.decide("),
-    ("10. `lifecycle`", "self.lifecycle.step("),
+    ("10. `lifecycle`", "self.lifecycle.sync("),
     ("11. `announce`", "self.announce("),
     ("11. `announce`", "self.show("),
 ];
 
 #[test]
-fn a_turn_of_the_worker_has_its_steps_in_the_order_that_is_written_above_it() {
+fn a_sync_of_the_worker_has_its_steps_in_the_order_that_is_written_above_it() {
     let source = fs::read_to_string(root().join("crates/agent/src/worker.rs")).expect("the worker");
-    let (before, after) = source.split_once("    async fn turn(&mut self)").expect("the worker has turns");
+    let (before, after) = source.split_once("    async fn sync(&mut self)").expect("the worker syncs");
     let (_, documentation) = before.rsplit_once("\n\n").expect("it is documented");
     let body = after.split_once("\n    }\n").expect("it ends").0;
     // The seventh step has a function of its own.
@@ -284,7 +284,7 @@ fn a_turn_of_the_worker_has_its_steps_in_the_order_that_is_written_above_it() {
     let body = body.replacen("self.look_back(&seen).await;", look_back.split_once("\n    }\n").expect("it ends").0, 1);
     let mut text = documentation;
     let mut code = body.as_str();
-    for (step, call) in TURN {
+    for (step, call) in SYNC {
         text = &text[text.find(step).unwrap_or_else(|| panic!("{step} is not documented, or later"))..];
         code = code.split_once(call).unwrap_or_else(|| panic!("{call} is not called, or earlier")).1;
     }

@@ -37,7 +37,7 @@ struct State {
     /// Cached answers, by provider and cache key.
     kept: HashMap<(Arc<str>, Key), Kept>,
     /// A provider is asked one thing at a time: a caller that waits finds the other's answer in the cache.
-    turns: HashMap<Arc<str>, Arc<Semaphore>>,
+    permits: HashMap<Arc<str>, Arc<Semaphore>>,
 }
 
 /// A cached answer.
@@ -109,8 +109,9 @@ impl Providers {
         image: &str,
     ) -> Result<Arc<[u8]>, ProviderError> {
         let id: Arc<str> = provider.id(places).into();
-        let turn = Arc::clone(self.lock().turns.entry(Arc::clone(&id)).or_insert_with(|| Arc::new(Semaphore::new(1))));
-        let _turn = turn.acquire().await.map_err(|_| ProviderError::Stopping)?;
+        let permit =
+            Arc::clone(self.lock().permits.entry(Arc::clone(&id)).or_insert_with(|| Arc::new(Semaphore::new(1))));
+        let _permit = permit.acquire().await.map_err(|_| ProviderError::Stopping)?;
         if let Some(kept) = self.kept(&id, image) {
             return Ok(kept);
         }

@@ -50,7 +50,7 @@ pub(crate) struct IdRanges {
     state_dir: PathBuf,
     max_pods: u64,
     /// Held while a range is given: two pods must not find the same one free.
-    turn: Mutex<()>,
+    giving: Mutex<()>,
 }
 
 /// Content of a pod's file: one range, of users and of groups.
@@ -73,13 +73,13 @@ struct Mapping {
 
 impl IdRanges {
     pub fn new(state_dir: &Path, max_pods: u64) -> Self {
-        Self { state_dir: state_dir.to_owned(), max_pods, turn: Mutex::default() }
+        Self { state_dir: state_dir.to_owned(), max_pods, giving: Mutex::default() }
     }
 
     /// Returns the range of a pod, which is given to it now if it has none. The range is free again when the pod's
     /// directory is gone.
     pub fn of(&self, uid: &PodUid) -> Result<IdRange, RangeError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _lock = self.giving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(range) = self.noted(uid)? {
             return Ok(range);
         }

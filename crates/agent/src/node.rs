@@ -155,16 +155,16 @@ fn is_device(link: impl AsRef<Path>) -> bool {
 
 /// Address at which a container is reached.
 #[derive(Clone, Debug)]
-pub(crate) enum Turn {
+pub(crate) enum ContactAddress {
     /// That of a pod with a network of its own, for the pod's life.
     Pod(IpAddr),
     /// The node's, which can change, of a pod on the node's network.
     Node(watch::Receiver<Vec<IpAddr>>),
 }
 
-impl Turn {
+impl ContactAddress {
     /// Returns the present address.
-    pub fn address(&self) -> IpAddr {
+    pub fn current(&self) -> IpAddr {
         match self {
             Self::Pod(address) => *address,
             Self::Node(addresses) => addresses.borrow().first().copied().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),

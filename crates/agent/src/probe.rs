@@ -17,7 +17,7 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{
     clock::sleep_until,
     contact::{error::ContactError, exec, grpc, http, tcp, user_agent},
-    node::Turn,
+    node::ContactAddress,
 };
 
 /// Number of attempts, made at once, of a probe that could not be run (R-PRB-11).
@@ -46,7 +46,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Prober<R> {
     pub runtime: Arc<R>,
     pub container: ContainerId,
-    pub turn: Turn,
+    pub address: ContactAddress,
     pub kind: ProbeKind,
     pub probe: Probe,
     pub subject: Subject,
@@ -142,7 +142,7 @@ impl<R: Runtime> Prober<R> {
         let limit = self.probe.timeout;
         match &self.probe.check {
             Check::Exec(command) => self.exec(command, limit).await,
-            Check::Http(get) => match http::get(get, self.turn.address(), &user_agent("probe"), limit).await {
+            Check::Http(get) => match http::get(get, self.address.current(), &user_agent("probe"), limit).await {
                 Ok(answer) if answer.status.is_redirection() => {
                     Answer::Doubtful(format!("Probe terminated redirects, Response body: {}", answer.body))
                 }
@@ -150,11 +150,11 @@ impl<R: Runtime> Prober<R> {
                 Ok(answer) => Answer::Bad(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16())),
                 Err(error) => Answer::of(&error),
             },
-            Check::Tcp(to) => match tcp::connect(to, self.turn.address(), limit).await {
+            Check::Tcp(to) => match tcp::connect(to, self.address.current(), limit).await {
                 Ok(()) => Answer::Good,
                 Err(error) => Answer::of(&error),
             },
-            Check::Grpc { port, service } => grpc::check(self.turn.address(), *port, service, limit)
+            Check::Grpc { port, service } => grpc::check(self.address.current(), *port, service, limit)
                 .await
                 .map_or_else(Answer::Bad, |()| Answer::Good),
         }

@@ -1,7 +1,7 @@
 //! The worker of one pod: a loop that plans, performs one step, observes the backend, and plans again.
 //!
 //! # Layout
-//! - [`Worker`]: the loop, and the order of its steps. Each part owns what it remembers, and has a step of its own:
+//! - [`Worker`]: the loop, and the order of its steps. Each part owns what it remembers, and has a `sync` of its own:
 //!   - [`Inbox`]: what wakes the worker. [`restarts`]: restarts on request.
 //!   - [`Location`]: the pod's backends. [`Unowned`](unowned::Unowned): processes that no backend knows.
 //!   - [`Recall`]: the running revision, and what an earlier agent recorded of it.
@@ -93,10 +93,10 @@ pub(crate) struct Worker<R> {
     hold: Hold,
 }
 
-/// Outcome of one turn of the worker's loop.
-struct Turn {
+/// Result of one sync: one round of the worker's loop.
+struct Synced {
     seen: Seen,
-    /// How far the backends could be observed when the turn began.
+    /// How far the backends could be observed when the sync began.
     visible: Vec<Visible>,
     plan: Plan,
 }
@@ -149,7 +149,7 @@ impl<R: Runtime> Worker<R> {
     pub(crate) async fn run(mut self) -> Ended {
         let shutdown = self.context.shared.supervisor.shutdown().clone();
         while !shutdown.is_cancelled() {
-            let Turn { seen, visible, plan } = self.turn().await;
+            let Synced { seen, visible, plan } = self.sync().await;
             match plan.action {
                 Some(Action::CleanUp) => {
                     if self.clean_up().await {
@@ -170,9 +170,9 @@ impl<R: Runtime> Worker<R> {
     /// Takes in all that is new, decides the next step, and shows the pod. Every step stands on those before it:
     ///
     /// 1. `hear_all`: results of pulls, hooks and probes come first, so that no step is planned without them.
-    /// 2. `mark_looks`, before any observation is read: one that comes later ends the wait after this turn.
+    /// 2. `mark_looks`, before any observation is read: one that comes later ends the wait after this sync.
     /// 3. `settle`: which backend is the pod's decides which observations count.
-    /// 4. `see`: the pod's sandboxes and containers. All further steps of the turn get these; only whether a backend can be
+    /// 4. `see`: the pod's sandboxes and containers. All further steps of the sync get these; only whether a backend can be
     ///    observed is read anew.
     /// 5. `obey`: restarts on request name containers that are there now.
     /// 6. `search`: a pod that has vanished may have left processes, which bar every start (I1).
@@ -182,7 +182,7 @@ impl<R: Runtime> Worker<R> {
     /// 9. `decide`: the plan, by all of that.
     /// 10. `lifecycle`: probes by the state that the plan was made from.
     /// 11. `announce`, then `show`: what is told and shown includes all of the above.
-    async fn turn(&mut self) -> Turn {
+    async fn sync(&mut self) -> Synced {
         self.hear_all().await;
         self.inbox.mark_looks();
         let desired = self.inbox.desired();
@@ -195,15 +195,15 @@ impl<R: Runtime> Worker<R> {
         let searched = self.location.search(&self.context, &seen.observed, &uids).await;
         let unwritten = self.look_back(&seen).await;
         let standing = seen.desired.as_ref().and_then(|desired| self.recall.standing(desired, &seen.observed));
-        let followed = self.projections.step(&self.context, standing.as_ref(), seen.desired.as_ref()).await;
-        let measured = self.usage.step(&self.context, standing.as_ref(), &seen.observed, &mut self.history).await;
+        let followed = self.projections.sync(&self.context, standing.as_ref(), seen.desired.as_ref()).await;
+        let measured = self.usage.sync(&self.context, standing.as_ref(), &seen.observed, &mut self.history).await;
         let mut plan = self.decide(&seen);
         let shown = self.shown(&seen);
-        self.lifecycle.step(&self.context, &seen, shown.as_deref(), &self.history);
+        self.lifecycle.sync(&self.context, &seen, shown.as_deref(), &self.history);
         self.announce(&seen, shown.as_ref());
         self.show(&seen);
         plan.wake_at = [plan.wake_at, settled, searched, unwritten, followed, measured].into_iter().flatten().min();
-        Turn { seen, visible, plan }
+        Synced { seen, visible, plan }
     }
 
     /// Takes in the results that have arrived of pulls, hooks and probes.
@@ -226,7 +226,7 @@ impl<R: Runtime> Worker<R> {
     /// could not be recorded.
     async fn look_back(&mut self, seen: &Seen) -> Option<Instant> {
         let (context, history) = (&self.context, &mut self.history);
-        self.recall.step(context, seen, self.presence.last()).await;
+        self.recall.sync(context, seen, self.presence.last()).await;
         self.recall.count(context, seen.desired.as_ref(), history).await;
         if let Some(pod) = self.recall.shown(seen, self.presence.last()) {
             lifecycle::recall(context, &pod, &seen.observed, history).await;
@@ -250,8 +250,8 @@ impl<R: Runtime> Worker<R> {
                     return;
                 };
                 let Ok(runtime) = self.context.runtime(&backend) else { return };
-                let turn = lifecycle::turn(&self.context, &self.observed(), Some(&pod), &info.sandbox);
-                let target = Target { runtime, info: &info, turn };
+                let address = lifecycle::contact_address(&self.context, &self.observed(), Some(&pod), &info.sandbox);
+                let target = Target { runtime, info: &info, address };
                 self.lifecycle.begin_hook(&self.context, &pod, target, &mut self.history).await;
             }
             action => {

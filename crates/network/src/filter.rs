@@ -82,7 +82,7 @@ impl Filter {
         let generation = netfilter::generation()?;
         let frameless = applied.as_ref().and_then(|it| it.frameless.as_ref());
         if frameless.is_some_and(|it| it.again <= clock::instant()) {
-            let _turn = self.leases.turn()?;
+            let _lock = self.leases.lock()?;
             self.write(applied)?;
             return Ok(*changes);
         }
@@ -90,7 +90,7 @@ impl Filter {
             return Ok(*changes);
         }
         *changes += 1;
-        let _turn = self.leases.turn()?;
+        let _lock = self.leases.lock()?;
         if let Some(known) = applied.as_mut()
             && let Some(listing) = &known.listing
             && self.listing(known.has_frames()).is_ok_and(|found| found == *listing)
@@ -112,7 +112,7 @@ impl Filter {
     pub fn change(&self, change: Change, elements: &[Element]) -> io::Result<()> {
         let mut known = self.known();
         let Known { applied, changes } = &mut *known;
-        let _turn = self.leases.turn()?;
+        let _lock = self.leases.lock()?;
         if let Some(known) = applied.as_mut() {
             let has_frames = known.has_frames();
             let all = || elements.iter().filter(|it| has_frames || it.family == netfilter::Family::Ip).cloned();

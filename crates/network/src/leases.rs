@@ -159,7 +159,7 @@ impl Leases {
     }
 
     /// Locks what is made from the leases: one process at a time changes it.
-    pub fn turn(&self) -> io::Result<File> {
+    pub fn lock(&self) -> io::Result<File> {
         make_directory(&self.directory)?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join("lock"))?;
         file.lock()?;

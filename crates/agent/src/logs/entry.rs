@@ -152,13 +152,13 @@ impl Text {
         } else {
             self.open = is_partial.then_some(stream);
             if !is_partial {
-                self.turn(stream.other(), out);
+                self.switch_to(stream.other(), out);
             }
         }
     }
 
-    /// Writes the held output of a stream whose turn it is now.
-    fn turn(&mut self, stream: Stream, out: &mut Vec<u8>) {
+    /// Writes the held output of a stream, whose line comes next.
+    fn switch_to(&mut self, stream: Stream, out: &mut Vec<u8>) {
         let state = &mut self.streams[stream as usize];
         out.append(&mut state.held);
         if state.is_inside && !state.is_skipped {

@@ -186,9 +186,9 @@ fn what_is_read_is_what_was_written_however_it_is_rotated() {
         let (mut seen, mut by_stream) = (Vec::new(), [Vec::new(), Vec::new()]);
         // The rest of each stream's line, which is not written yet.
         let mut pending: [Vec<u8>; 2] = [Vec::new(), Vec::new()];
-        for turn in 0.. {
+        for round in 0.. {
             let mut stream = usize::from(numbers.below(3) == 0);
-            if turn >= 400 {
+            if round >= 400 {
                 // Ends the lines that were begun.
                 match pending.iter().position(|line| !line.is_empty()) {
                     Some(begun) => stream = begun,

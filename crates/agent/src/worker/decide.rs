@@ -52,11 +52,11 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Returns the time left to stop the pod, if the node shuts down and it is this pod's turn.
+    /// Returns the time left to stop the pod, if the node shuts down and this pod is to end now.
     fn ending(&mut self) -> Option<Duration> {
         let ending = self.inbox.ending()?;
-        let is_its_turn = self.presence.last().is_none_or(|last| ending.is_of(&last.pod.wire));
-        is_its_turn.then(|| ending.by.saturating_duration_since(clock::instant()))
+        let ends_now = self.presence.last().is_none_or(|last| ending.is_of(&last.pod.wire));
+        ends_now.then(|| ending.by.saturating_duration_since(clock::instant()))
     }
 
     /// Returns the revision to run: the wanted one if the node admits it and no newer one runs, else the running one.

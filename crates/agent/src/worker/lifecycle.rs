@@ -27,7 +27,7 @@ use crate::{
     blocking::blocking,
     clock::instant,
     hook::Place,
-    node::Turn,
+    node::ContactAddress,
     probe::{LifecycleUpdate, Outcome, Prober},
 };
 
@@ -46,7 +46,7 @@ pub(super) struct Lifecycle {
 pub(super) struct Target<'a, R> {
     pub runtime: Arc<R>,
     pub info: &'a ContainerInfo,
-    pub turn: Turn,
+    pub address: ContactAddress,
 }
 
 impl Lifecycle {
@@ -107,7 +107,7 @@ impl Lifecycle {
         &mut self,
         context: &Context<R>,
         pod: &Pod,
-        Target { runtime, info, turn }: Target<'_, R>,
+        Target { runtime, info, address }: Target<'_, R>,
         history: &mut History,
     ) {
         let Some(hook) = pod.container(&info.name).and_then(|container| container.post_start.clone()) else { return };
@@ -128,7 +128,7 @@ impl Lifecycle {
                 uid: uid.as_str(),
                 name: &name,
                 container: &id,
-                address: turn.address(),
+                address: address.current(),
                 subject: &subject,
                 events: &events,
             };
@@ -151,7 +151,7 @@ impl Lifecycle {
 
     /// Starts the probe tasks that are due and stops all others (R-PRB-1, R-PRB-6, R-PRB-9, R-TERM-5). A pod without
     /// probes costs nothing. `pod` is the revision that is shown.
-    pub fn step<R: Runtime>(&mut self, context: &Context<R>, seen: &Seen, pod: Option<&Pod>, history: &History) {
+    pub fn sync<R: Runtime>(&mut self, context: &Context<R>, seen: &Seen, pod: Option<&Pod>, history: &History) {
         let Some(pod) = pod.filter(|pod| pod.all_containers().any(life::has_probes)) else {
             return self.probes.clear();
         };
@@ -163,8 +163,8 @@ impl Lifecycle {
                     if !self.probes.contains_key(&(info.id.clone(), kind))
                         && let Ok(runtime) = context.runtime(backend)
                     {
-                        let turn = turn(context, &seen.observed, Some(pod), &info.sandbox);
-                        self.probe(context, pod, container, Target { runtime, info, turn }, kind, history);
+                        let address = contact_address(context, &seen.observed, Some(pod), &info.sandbox);
+                        self.probe(context, pod, container, Target { runtime, info, address }, kind, history);
                     }
                 }
             }
@@ -178,7 +178,7 @@ impl Lifecycle {
         context: &Context<R>,
         pod: &Pod,
         container: &Container,
-        Target { runtime, info, turn }: Target<'_, R>,
+        Target { runtime, info, address }: Target<'_, R>,
         kind: ProbeKind,
         history: &History,
     ) {
@@ -192,7 +192,7 @@ impl Lifecycle {
         let prober = Prober {
             runtime,
             container: info.id.clone(),
-            turn,
+            address,
             kind,
             subject: context.container(Some(pod), &container.name),
             events: Arc::clone(&context.shared.events),
@@ -274,17 +274,17 @@ fn due<'a>(
 }
 
 /// Returns the address for a container's hooks and probes: the pod's, or the node's with `hostNetwork`.
-pub(super) fn turn<R: Runtime>(
+pub(super) fn contact_address<R: Runtime>(
     context: &Context<R>,
     observed: &Observed,
     pod: Option<&Pod>,
     sandbox: &SandboxId,
-) -> Turn {
+) -> ContactAddress {
     let own = observed.sandboxes().find(|it| it.id == *sandbox).and_then(|it| it.addresses.first().copied());
     match own {
-        Some(own) => Turn::Pod(own),
-        None if pod.is_some_and(|pod| pod.host_network) => Turn::Node(context.shared.node_addresses.clone()),
-        None => Turn::Pod(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        Some(own) => ContactAddress::Pod(own),
+        None if pod.is_some_and(|pod| pod.host_network) => ContactAddress::Node(context.shared.node_addresses.clone()),
+        None => ContactAddress::Pod(IpAddr::V4(Ipv4Addr::LOCALHOST)),
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) struct Projections {
 impl Projections {
     /// Refreshes the volumes of the pod that has a sandbox when what they are made of changes (R-VOL-8). Returns when to
     /// try again after a failure.
-    pub async fn step<R: Runtime>(
+    pub async fn sync<R: Runtime>(
         &mut self,
         context: &Context<R>,
         pod: Option<&Arc<Pod>>,

@@ -64,7 +64,7 @@ struct Running {
 impl Recall {
     /// Looks up the running pod's manifest, once, to keep the pod running while the newest manifest cannot take effect.
     /// `last` is what the pod was last.
-    pub async fn step<R: Runtime>(&mut self, context: &Context<R>, seen: &Seen, last: Option<&DesiredPod>) {
+    pub async fn sync<R: Runtime>(&mut self, context: &Context<R>, seen: &Seen, last: Option<&DesiredPod>) {
         let Seen { desired, observed } = seen;
         let Some(desired) = desired else {
             // A pod to remove is not started again while a new pod of the same name waits for its image.

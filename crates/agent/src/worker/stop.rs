@@ -63,7 +63,7 @@ impl<R: Runtime> Worker<R> {
     async fn until<T>(&mut self, work: impl Future<Output = T>, desired: Option<&DesiredPod>) -> T {
         tokio::pin!(work);
         loop {
-            // *Cancel-safe:* `work` goes on in the next turn; the other arms wait on channels.
+            // *Cancel-safe:* `work` goes on in the next iteration; the other arms wait on channels.
             let update = tokio::select! {
                 done = &mut work => return done,
                 update = self.lifecycle.next() => Some(update),
@@ -85,7 +85,7 @@ impl<R: Runtime> Worker<R> {
             shared: Arc::clone(&self.context.shared),
             runtime: Arc::clone(runtime),
             subject: self.context.container(pod.as_deref(), &info.name),
-            address: lifecycle::turn(&self.context, &observed, pod.as_deref(), &info.sandbox).address(),
+            address: lifecycle::contact_address(&self.context, &observed, pod.as_deref(), &info.sandbox).current(),
             container: pod.as_ref().and_then(|pod| pod.container(&info.name)).cloned(),
             place: pod.as_deref().and_then(sidecar),
             key: self.context.key.clone(),
@@ -148,8 +148,8 @@ impl<R: Runtime> Step<R> {
             }
         }
         // Once the grace period is used up, a sidecar does not wait for the others any more.
-        let turn = join_all(self.after.iter().map(CancellationToken::cancelled));
-        if timeout_at(begun + *grace, turn).await.is_err() {
+        let others = join_all(self.after.iter().map(CancellationToken::cancelled));
+        if timeout_at(begun + *grace, others).await.is_err() {
             tracing::debug!(container = %id, "the grace period ended: stopping a sidecar before the containers that use it");
         }
         // The others run on, and use the sidecar: it is stopped with them when that is tried again, while there is time.

@@ -40,7 +40,7 @@ pub(super) struct Usage {
 impl Usage {
     /// Measures the pod that has a sandbox if that is due, and records its eviction. Returns when to measure again; never
     /// for a pod without limits.
-    pub async fn step<R: Runtime>(
+    pub async fn sync<R: Runtime>(
         &mut self,
         context: &Context<R>,
         pod: Option<&Arc<Pod>>,
@@ -56,7 +56,7 @@ impl Usage {
         if let Some(next) = self.next.filter(|next| *next > now) {
             return Some(next);
         }
-        let Some(turn) = files::to_measure() else {
+        let Some(permit) = files::to_measure() else {
             self.next = Some(after(now, BUSY));
             return self.next;
         };
@@ -67,7 +67,7 @@ impl Usage {
         };
         let (files, measured) = (context.files(pod.uid.clone()), Arc::clone(pod));
         let measure = move || {
-            let _turn = turn;
+            let _permit = permit;
             exceeded(&measured, &files, used.as_ref())
         };
         if let Some((message, is_new)) = blocking(measure).await {

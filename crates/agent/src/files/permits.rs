@@ -19,9 +19,9 @@ static MEASURING: Semaphore = Semaphore::const_new(AT_ONCE);
 ///
 /// *Cancel-safe:* dropped while it waits, it removes nothing; a removal that has begun goes on to its end.
 pub(crate) async fn remove(files: PodFiles) -> io::Result<()> {
-    let turn = REMOVING.acquire().await.expect("nobody closes it");
+    let permit = REMOVING.acquire().await.expect("nobody closes it");
     blocking(move || {
-        let _turn = turn;
+        let _permit = permit;
         files.remove()
     })
     .await
