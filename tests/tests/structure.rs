@@ -258,7 +258,7 @@ const SYNC: [(&str, &str); 16] = [
     ("1. `hear_all`", "self.hear_all("),
     ("2. `mark_looks`", "self.inbox.mark_looks("),
     ("3. `settle`", "self.location.settle("),
-    ("4. `see`", "self.see("),
+    ("4. `snapshot`", "self.snapshot("),
     ("5. `obey`", "self.obey("),
     ("6. `search`", "self.location.search("),
     ("7. `look_back`", "self.recall.sync("),

@@ -49,7 +49,7 @@ fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
             }
         }
     }
-    (wanted, looks.iter().all(|look| look.seen))
+    (wanted, looks.iter().all(|look| look.was_observed))
 }
 
 /// Returns the name of a container's link; `None` for names that no pod has.

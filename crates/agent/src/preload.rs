@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Size and modification time of an archive.
-type Seen = (u64, SystemTime);
+type Version = (u64, SystemTime);
 
 /// Imports by backend and archive, shared with the workers, which may miss an image.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(crate) struct Imports(Mutex<HashMap<(String, PathBuf), Import>>);
 /// Import of an archive into a backend.
 #[derive(Debug)]
 struct Import {
-    archive: Seen,
+    archive: Version,
     /// The images in it.
     references: Vec<String>,
     /// Time at which it may be tried again, if it failed.
@@ -43,7 +43,7 @@ impl Imports {
         self.lock().retain(|(of, _), import| of != backend || !import.references.iter().any(|it| it == reference));
     }
 
-    fn is_due(&self, key: &(String, PathBuf), archive: Seen) -> bool {
+    fn is_due(&self, key: &(String, PathBuf), archive: Version) -> bool {
         match self.lock().get(key) {
             Some(import) if import.archive == archive => import.retry.is_some_and(|at| at <= crate::clock::instant()),
             _ => true,
@@ -79,7 +79,7 @@ struct Preload<R> {
     /// Index of the backend.
     index: usize,
     directory: PathBuf,
-    last: HashMap<PathBuf, Seen>,
+    last: HashMap<PathBuf, Version>,
 }
 
 impl<R: Runtime> Preload<R> {
@@ -87,22 +87,22 @@ impl<R: Runtime> Preload<R> {
         let found = archives(&self.directory);
         let settled: Vec<_> = found
             .iter()
-            .filter(|(path, seen)| self.last.get(*path) == Some(seen) || is_old(seen))
-            .map(|(path, seen)| (path.clone(), *seen))
+            .filter(|(path, version)| self.last.get(*path) == Some(version) || is_old(version))
+            .map(|(path, version)| (path.clone(), *version))
             .collect();
         self.last = found;
         let shared = Arc::clone(&self.shared);
         let Some(slot) = shared.slots.get(self.index).filter(|slot| slot.observer.latest().is_current()) else {
             return;
         };
-        for (path, seen) in &settled {
+        for (path, version) in &settled {
             let key = (slot.backend.name.clone(), path.clone());
-            let is_due = shared.imports.is_due(&key, *seen);
+            let is_due = shared.imports.is_due(&key, *version);
             if let Some(runtime) = slot.backend.runtime().filter(|_| is_due) {
                 let imported = self.import(slot, &*runtime, path).await;
                 let is_new = imported.is_some();
                 let retry = (!is_new).then(|| crate::clock::instant() + RETRY);
-                let import = Import { archive: *seen, references: imported.unwrap_or_default(), retry };
+                let import = Import { archive: *version, references: imported.unwrap_or_default(), retry };
                 shared.imports.lock().insert(key, import);
                 if is_new {
                     shared.images_changed.send_modify(|version| *version += 1);
@@ -137,17 +137,17 @@ impl<R: Runtime> Preload<R> {
 
 /// Returns whether a file was last written long enough ago to be complete, so that a start need not wait for a second
 /// look.
-fn is_old(seen: &Seen) -> bool {
-    seen.1.elapsed().is_ok_and(|age| age > Duration::from_secs(10))
+fn is_old(version: &Version) -> bool {
+    version.1.elapsed().is_ok_and(|age| age > Duration::from_secs(10))
 }
 
-fn archives(directory: &Path) -> HashMap<PathBuf, Seen> {
+fn archives(directory: &Path) -> HashMap<PathBuf, Version> {
     // An absent directory holds no archives.
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_hidden = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
-    let seen = |entry: fs::DirEntry| {
+    let version = |entry: fs::DirEntry| {
         let file = fs::metadata(entry.path()).ok().filter(fs::Metadata::is_file)?;
         Some((entry.path(), (file.len(), file.modified().ok()?)))
     };
-    entries.filter(|entry| !is_hidden(entry)).filter_map(seen).collect()
+    entries.filter(|entry| !is_hidden(entry)).filter_map(version).collect()
 }

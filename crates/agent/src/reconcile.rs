@@ -88,7 +88,7 @@ impl<R: Runtime> Reconciler<R> {
             let found = self.found();
             // Most observations show nothing that matters here: the loop goes through all pods only when there is
             // something to decide.
-            let is_news = |(wanted, seen): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *seen != found;
+            let is_news = |(wanted, existing): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *existing != found;
             if is_due || self.is_waiting || last.as_ref().is_none_or(is_news) {
                 self.reconcile(&desired, &found);
             }
@@ -139,10 +139,10 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Publishes the reconciler's progress.
     fn tell(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
-        let unseen = self.shared.slots.iter().filter(|slot| !slot.observer.latest().is_current());
-        let unseen: BTreeSet<_> = unseen.map(|slot| &slot.backend.name).collect();
+        let unobserved = self.shared.slots.iter().filter(|slot| !slot.observer.latest().is_current());
+        let unobserved: BTreeSet<_> = unobserved.map(|slot| &slot.backend.name).collect();
         let placed =
-            self.places.iter().filter(|(_, places)| places.iter().any(|place| unseen.contains(&place.backend)));
+            self.places.iter().filter(|(_, places)| places.iter().any(|place| unobserved.contains(&place.backend)));
         let present = self.workers.keys().chain(placed.map(|(key, _)| key)).cloned().chain(found).collect();
         self.reached.send_if_modified(|last| {
             let changed = !Arc::ptr_eq(&last.desired, &desired) || last.present != present;

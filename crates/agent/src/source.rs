@@ -170,8 +170,8 @@ impl Sources {
 
     fn period(&self) -> Duration {
         let is_short = |reader: &Reader| {
-            let is_unseen = reader.has_links() || reader.is_silent() || reader.awaits_ends();
-            reader.error().is_some() || is_unseen || !self.watch.is_working()
+            let is_silent = reader.has_links() || reader.is_silent() || reader.awaits_ends();
+            reader.error().is_some() || is_silent || !self.watch.is_working()
         };
         if self.sources.iter().filter_map(Source::files).any(is_short) { SHORT_READ } else { FULL_READ }
     }

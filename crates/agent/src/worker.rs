@@ -50,7 +50,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, Runtime, labels};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use context::{Context, Seen, Visible};
+use context::{Context, Snapshot, Visible};
 use inbox::{Inbox, Wake};
 use lifecycle::{Lifecycle, Target};
 use place::Location;
@@ -95,7 +95,7 @@ pub(crate) struct Worker<R> {
 
 /// Result of one sync: one round of the worker's loop.
 struct Synced {
-    seen: Seen,
+    snapshot: Snapshot,
     /// How far the backends could be observed when the sync began.
     visible: Vec<Visible>,
     plan: Plan,
@@ -149,7 +149,7 @@ impl<R: Runtime> Worker<R> {
     pub(crate) async fn run(mut self) -> Ended {
         let shutdown = self.context.shared.supervisor.shutdown().clone();
         while !shutdown.is_cancelled() {
-            let Synced { seen, visible, plan } = self.sync().await;
+            let Synced { snapshot, visible, plan } = self.sync().await;
             match plan.action {
                 Some(Action::CleanUp) => {
                     if self.clean_up().await {
@@ -160,8 +160,8 @@ impl<R: Runtime> Worker<R> {
                         return Ended::Gone;
                     }
                 }
-                Some(action) => self.act(action, seen.desired.as_ref()).await,
-                None => self.wait(plan.wake_at, &visible, &seen.observed, &shutdown).await,
+                Some(action) => self.act(action, snapshot.desired.as_ref()).await,
+                None => self.wait(plan.wake_at, &visible, &snapshot.observed, &shutdown).await,
             }
         }
         Ended::Shutdown
@@ -172,7 +172,7 @@ impl<R: Runtime> Worker<R> {
     /// 1. `hear_all`: results of pulls, hooks and probes come first, so that no step is planned without them.
     /// 2. `mark_looks`, before any observation is read: one that comes later ends the wait after this sync.
     /// 3. `settle`: which backend is the pod's decides which observations count.
-    /// 4. `see`: the pod's sandboxes and containers. All further steps of the sync get these; only whether a backend can be
+    /// 4. `snapshot`: the pod's sandboxes and containers. All further steps of the sync get these; only whether a backend can be
     ///    observed is read anew.
     /// 5. `obey`: restarts on request name containers that are there now.
     /// 6. `search`: a pod that has vanished may have left processes, which bar every start (I1).
@@ -190,20 +190,20 @@ impl<R: Runtime> Worker<R> {
         let uids = self.known_uids();
         let pod = desired.as_ref().map(|desired| &*desired.pod);
         let settled = self.location.settle(&self.context, pod, &uids, &mut self.recall, &mut self.history).await;
-        let seen = self.see(desired);
-        self.obey(&seen.observed);
-        let searched = self.location.search(&self.context, &seen.observed, &uids).await;
-        let unwritten = self.look_back(&seen).await;
-        let standing = seen.desired.as_ref().and_then(|desired| self.recall.standing(desired, &seen.observed));
-        let followed = self.projections.sync(&self.context, standing.as_ref(), seen.desired.as_ref()).await;
-        let measured = self.usage.sync(&self.context, standing.as_ref(), &seen.observed, &mut self.history).await;
-        let mut plan = self.decide(&seen);
-        let shown = self.shown(&seen);
-        self.lifecycle.sync(&self.context, &seen, shown.as_deref(), &self.history);
-        self.announce(&seen, shown.as_ref());
-        self.show(&seen);
+        let snapshot = self.snapshot(desired);
+        self.obey(&snapshot.observed);
+        let searched = self.location.search(&self.context, &snapshot.observed, &uids).await;
+        let unwritten = self.look_back(&snapshot).await;
+        let standing = snapshot.desired.as_ref().and_then(|desired| self.recall.standing(desired, &snapshot.observed));
+        let followed = self.projections.sync(&self.context, standing.as_ref(), snapshot.desired.as_ref()).await;
+        let measured = self.usage.sync(&self.context, standing.as_ref(), &snapshot.observed, &mut self.history).await;
+        let mut plan = self.decide(&snapshot);
+        let shown = self.shown(&snapshot);
+        self.lifecycle.sync(&self.context, &snapshot, shown.as_deref(), &self.history);
+        self.announce(&snapshot, shown.as_ref());
+        self.show(&snapshot);
         plan.wake_at = [plan.wake_at, settled, searched, unwritten, followed, measured].into_iter().flatten().min();
-        Synced { seen, visible, plan }
+        Synced { snapshot, visible, plan }
     }
 
     /// Takes in the results that have arrived of pulls, hooks and probes.
@@ -224,13 +224,13 @@ impl<R: Runtime> Worker<R> {
 
     /// Recalls what earlier agents and this one recorded of the pod that runs. Returns when to try again to write what
     /// could not be recorded.
-    async fn look_back(&mut self, seen: &Seen) -> Option<Instant> {
+    async fn look_back(&mut self, snapshot: &Snapshot) -> Option<Instant> {
         let (context, history) = (&self.context, &mut self.history);
-        self.recall.sync(context, seen, self.presence.last()).await;
-        self.recall.count(context, seen.desired.as_ref(), history).await;
-        if let Some(pod) = self.recall.shown(seen, self.presence.last()) {
-            lifecycle::recall(context, &pod, &seen.observed, history).await;
-            messages::read(context, &pod, &seen.observed, history).await;
+        self.recall.sync(context, snapshot, self.presence.last()).await;
+        self.recall.count(context, snapshot.desired.as_ref(), history).await;
+        if let Some(pod) = self.recall.shown(snapshot, self.presence.last()) {
+            lifecycle::recall(context, &pod, &snapshot.observed, history).await;
+            messages::read(context, &pod, &snapshot.observed, history).await;
         }
         self.recall.write_again(context).await
     }
@@ -327,10 +327,10 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Reads the latest observations.
-    fn see(&mut self, desired: Option<DesiredPod>) -> Seen {
+    fn snapshot(&mut self, desired: Option<DesiredPod>) -> Snapshot {
         let observed = self.observed();
         self.note_times(&observed);
-        Seen { desired, observed }
+        Snapshot { desired, observed }
     }
 
     /// Returns the observed sandboxes and containers of the pod.
@@ -346,7 +346,7 @@ impl<R: Runtime> Worker<R> {
     /// Converts times that runtimes report to `Instant`s, as soon as they are first seen.
     fn note_times(&mut self, observed: &Observed) {
         let clock = self.context.shared.clock;
-        self.history.see(&self.presence.seen_at(), observed, |told| clock.instant_of(told));
+        self.history.record_times(&self.presence.first_seen_times(), observed, |told| clock.instant_of(told));
     }
 
     /// Applies the restarts that users requested. A request during a restart of the pod is part of that restart.

@@ -39,12 +39,12 @@ pub(super) struct Bridge {
     leases: Leases,
     filter: Filter,
     forward: Forward,
-    seen: Arc<Mutex<Seen>>,
+    state: Arc<Mutex<BridgeState>>,
 }
 
 /// State of the bridge, as this process has made or found it.
 #[derive(Debug, Default)]
-struct Seen {
+struct BridgeState {
     /// `true` once bridge and links were set up.
     is_ready: bool,
     /// `true` if pods had a route over the bridge then.
@@ -72,7 +72,7 @@ impl Bridge {
         let leases = Leases::at(run_dir.join("ipam").join(&config.bridge));
         let bridge = config.bridge.as_str().into();
         let (filter, forward) = (Filter::new(&bridge, subnet, leases.clone()), Forward::new(&bridge, &subnet));
-        Ok(Self { bridge, subnet, leases, filter, forward, seen: Arc::default() })
+        Ok(Self { bridge, subnet, leases, filter, forward, state: Arc::default() })
     }
 
     /// Connects a network namespace. No lease of an earlier try may be left.
@@ -186,42 +186,42 @@ impl Bridge {
             }
             Err(error) => Err(error.to_string()),
         };
-        let mut seen = self.seen();
+        let mut state = self.state();
         let failure = looked.err();
-        if let Some(failure) = failure.as_ref().filter(|_| seen.failure != failure) {
+        if let Some(failure) = failure.as_ref().filter(|_| state.failure != failure) {
             tracing::warn!(bridge = &*self.bridge, error = failure, "the pods' network is not as it is to be");
         }
-        seen.failure = failure;
+        state.failure = failure;
     }
 
     /// Returns the reason why pods have no network, if they have none, and the obstacles to their traffic.
     pub fn trouble(&self) -> (Option<String>, Vec<String>) {
-        let mut seen = self.seen();
-        if !seen.is_ready {
+        let mut state = self.state();
+        if !state.is_ready {
             // There is no pod yet: nothing is repaired, and little is asked.
             let generation = netfilter::generation().ok();
-            if seen.asked != generation || generation.is_none() {
-                seen.obstacles = self.forward.look(false).unwrap_or_default();
-                seen.asked = generation;
+            if state.asked != generation || generation.is_none() {
+                state.obstacles = self.forward.look(false).unwrap_or_default();
+                state.asked = generation;
             }
         }
-        let mut obstacles = seen.obstacles.clone();
+        let mut obstacles = state.obstacles.clone();
         obstacles.extend(self.filter.shortcoming());
-        (seen.failure.clone(), obstacles)
+        (state.failure.clone(), obstacles)
     }
 
     /// Returns whether pods are on the bridge, or it is left from some. Before that, a bridge of its name is somebody
     /// else's, perhaps that of a CNI plugin.
     fn is_used(&self) -> io::Result<bool> {
-        Ok(!self.leases.is_empty()? || (self.seen().is_ready && self.exists()))
+        Ok(!self.leases.is_empty()? || (self.state().is_ready && self.exists()))
     }
 
     /// Removes rules for a bridge that is gone from iptables, whose tables are not ours.
     fn abandon(&self) {
-        let mut seen = self.seen();
-        if seen.is_ready {
+        let mut state = self.state();
+        if state.is_ready {
             self.forward.withdraw();
-            *seen = Seen::default();
+            *state = BridgeState::default();
         }
     }
 
@@ -239,13 +239,13 @@ impl Bridge {
         source.is_ok_and(|source| source.ip() == self.subnet.gateway())
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> std::sync::MutexGuard<'_, BridgeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the bridge, the links' settings and the rules, or finds them made.
     fn prepare(&self, at_everything: bool) -> Result<()> {
-        let mut seen = self.seen();
+        let mut state = self.state();
         let bridge = &self.bridge;
         let failed = |tried: &'static str| {
             let tried = format!("{tried} {bridge}");
@@ -253,14 +253,14 @@ impl Bridge {
         };
         // The rules come first: nothing that they forbid is possible at any time.
         let changes = self.filter.ensure().map_err(failed("making the rules of bridge"))?;
-        if !seen.is_ready || !self.exists() || (seen.has_route && !self.has_route()) {
-            seen.is_ready = false;
+        if !state.is_ready || !self.exists() || (state.has_route && !self.has_route()) {
+            state.is_ready = false;
             self.set_up().map_err(failed("setting up bridge"))?;
-            seen.has_route = self.has_route();
+            state.has_route = self.has_route();
         }
         let forwarding = parameters::set(&[("ipv4/ip_forward", "1")]);
         let changed = forwarding.map_err(failed("allowing traffic over bridge"))?;
-        if seen.is_ready && !changed.is_empty() {
+        if state.is_ready && !changed.is_empty() {
             tracing::warn!(bridge = &**bridge, "somebody turned off net.ipv4.ip_forward: it is on again");
         }
         let localnet = self.leases.has_ports().and_then(|has_ports| {
@@ -272,25 +272,25 @@ impl Bridge {
             }
         });
         localnet.map_err(failed("allowing traffic over bridge"))?;
-        seen.is_ready = true;
+        state.is_ready = true;
         // Legacy iptables does not report changes.
-        let is_due = seen.looks_again.is_none_or(|at| at <= clock::instant());
-        if is_due && (seen.changes != Some(changes) || (at_everything && Forward::has_legacy())) {
+        let is_due = state.looks_again.is_none_or(|at| at <= clock::instant());
+        if is_due && (state.changes != Some(changes) || (at_everything && Forward::has_legacy())) {
             let begun = clock::instant();
             let looked = self.forward.look(true);
             // The search can be slow: other people's tables can have sets of a hundred thousand addresses.
-            seen.looks_again =
+            state.looks_again =
                 Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
             match looked {
                 Ok(obstacles) => {
-                    for obstacle in obstacles.iter().filter(|it| !seen.obstacles.contains(it)) {
+                    for obstacle in obstacles.iter().filter(|it| !state.obstacles.contains(it)) {
                         tracing::warn!(bridge = &**bridge, obstacle, "something is in the way of pods");
                     }
-                    seen.obstacles = obstacles;
+                    state.obstacles = obstacles;
                 }
                 Err(error) => tracing::warn!(bridge = &**bridge, %error, "nobody can tell what is in the way of pods"),
             }
-            seen.changes = Some(changes);
+            state.changes = Some(changes);
         }
         Ok(())
     }

@@ -157,7 +157,7 @@ impl Failure {
 impl History {
     /// Stores the `Instant` of every time that a runtime reports and that the agent itself noted in `own`. `instant_of`
     /// converts each when it is first seen. Forgets times that are not reported any more.
-    pub fn see(&mut self, own: &[Stamp], observed: &Observed, instant_of: impl Fn(Stamp) -> Instant) {
+    pub fn record_times(&mut self, own: &[Stamp], observed: &Observed, instant_of: impl Fn(Stamp) -> Instant) {
         let sandboxes = observed.sandboxes().flat_map(moments_of_sandbox);
         let containers = observed.containers().chain(self.ends.values());
         let told: HashSet<_> =

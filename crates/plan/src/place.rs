@@ -57,11 +57,11 @@ pub struct Rules<'a> {
 
 /// A backend as it was observed last, in the order of the configuration.
 #[derive(Clone, Debug)]
-pub struct Sight<'a> {
+pub struct ObservedBackend<'a> {
     /// Name of the backend.
     pub name: &'a str,
     /// `true` once an observation has succeeded.
-    pub was_seen: bool,
+    pub was_observed: bool,
     /// Error of the latest observation, if it failed.
     pub error: Option<String>,
     /// `true` if it failed because there is no runtime to be reached, as opposed to one that does not answer.
@@ -76,11 +76,11 @@ pub struct Sight<'a> {
     pub failover: Option<Failover>,
 }
 
-impl Sight<'_> {
+impl ObservedBackend<'_> {
     /// Returns whether the latest observation succeeded.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.was_seen && self.error.is_none()
+        self.was_observed && self.error.is_none()
     }
 }
 
@@ -148,13 +148,19 @@ enum Lost {
     MaybeAlive { why: String, search_at: Instant },
 }
 
-/// Decides where a pod runs. `pod` is `None` if it is to be removed; `sights` are all backends, in the order of the
+/// Decides where a pod runs. `pod` is `None` if it is to be removed; `backends` are all backends, in the order of the
 /// configuration.
 #[must_use]
-pub fn place(pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>], placement: &Placement, now: Instant) -> Place {
-    let own = placement.own(pod, rules, sights);
+pub fn place(
+    pod: Option<&Pod>,
+    rules: Rules<'_>,
+    backends: &[ObservedBackend<'_>],
+    placement: &Placement,
+    now: Instant,
+) -> Place {
+    let own = placement.own(pod, rules, backends);
     let backend = placement.backend(pod, &own);
-    let (step, wake_at) = match next(pod, &own, &backend, sights, placement, now) {
+    let (step, wake_at) = match next(pod, &own, &backend, backends, placement, now) {
         Ok(step) => (Some(step), None),
         Err(wake_at) => (None, wake_at),
     };
@@ -166,22 +172,22 @@ fn next(
     pod: Option<&Pod>,
     own: &str,
     backend: &str,
-    sights: &[Sight<'_>],
+    backends: &[ObservedBackend<'_>],
     placement: &Placement,
     now: Instant,
 ) -> Result<Step, Option<Instant>> {
     let fallback = placement.fallback.as_ref();
-    let own_sight = sights.iter().find(|sight| sight.name == own);
-    let is_back = own_sight.is_some_and(|sight| {
-        sight.is_current() && sight.failover.is_some_and(|failover| failover.on_return == OnReturn::Migrate)
+    let own_backend = backends.iter().find(|observed| observed.name == own);
+    let is_back = own_backend.is_some_and(|observed| {
+        observed.is_current() && observed.failover.is_some_and(|failover| failover.on_return == OnReturn::Migrate)
     });
     if is_back && fallback.is_some_and(|fallback| fallback.instead_of == own) {
         return Ok(Step::Return { to: own.to_owned() });
     }
     let mut wake_at: Option<Instant> = None;
-    for sight in sights.iter().filter(|sight| !sight.is_current() && placement.may_be_on(sight, own)) {
-        match placement.search_at(sight, now) {
-            Some(at) if at <= now => return Ok(Step::Search { backend: sight.name.to_owned() }),
+    for observed in backends.iter().filter(|observed| !observed.is_current() && placement.may_be_on(observed, own)) {
+        match placement.search_at(observed, now) {
+            Some(at) if at <= now => return Ok(Step::Search { backend: observed.name.to_owned() }),
             at => wake_at = [wake_at, at].into_iter().flatten().min(),
         }
     }
@@ -194,7 +200,7 @@ fn next(
     if placement.is_given_up(own)
         && backend == own
         && pod.is_some_and(flees)
-        && let Some(to) = sights.iter().find(|sight| sight.name != own && sight.is_current())
+        && let Some(to) = backends.iter().find(|observed| observed.name != own && observed.is_current())
     {
         return Ok(Step::FailOver { from: own.to_owned(), to: to.name.to_owned() });
     }
@@ -218,10 +224,10 @@ impl Placement {
     }
 
     /// Notes which backends are back, and on which one a pod without `runtimeClassName` stays.
-    pub fn see(&mut self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>]) {
-        self.lost.retain(|name, _| !is_current(name, sights));
+    pub fn update(&mut self, pod: Option<&Pod>, rules: Rules<'_>, backends: &[ObservedBackend<'_>]) {
+        self.lost.retain(|name, _| !is_current(name, backends));
         if class(pod).is_none() && *rules.default_backend == DefaultBackend::Auto && self.chosen.is_none() {
-            self.chosen = self.choice(sights);
+            self.chosen = self.choice(backends);
         }
     }
 
@@ -232,9 +238,9 @@ impl Placement {
 
     /// Forgets a backend that confirms that nothing of the pod is left there: the pod need not wait for it if it hangs
     /// later.
-    pub fn leave(&mut self, sight: &Sight<'_>) {
-        if sight.is_current() && !sight.has_pod {
-            self.used.remove(sight.name);
+    pub fn leave(&mut self, observed: &ObservedBackend<'_>) {
+        if observed.is_current() && !observed.has_pod {
+            self.used.remove(observed.name);
         }
     }
 
@@ -274,41 +280,41 @@ impl Placement {
     /// Returns whether the agent observes all backends that the pod's next step depends on: `backend`, and those where
     /// the pod may still run.
     #[must_use]
-    pub fn is_visible(&self, backend: &str, sights: &[Sight<'_>]) -> bool {
+    pub fn is_visible(&self, backend: &str, backends: &[ObservedBackend<'_>]) -> bool {
         if mutant::is_on(Mutant::WaitsForAll) {
-            return sights.iter().all(Sight::is_current);
+            return backends.iter().all(ObservedBackend::is_current);
         }
-        is_current(backend, sights) && self.unseen(sights).is_none()
+        is_current(backend, backends) && self.unobserved(backends).is_none()
     }
 
     /// Returns whether a pod without sandboxes and containers is gone: every backend where it may be confirms that, or
     /// has been given up. `pod` is what it was last.
     #[must_use]
-    pub fn is_gone(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>]) -> bool {
-        let own = self.own(pod, rules, sights);
-        let mut places = sights.iter().filter(|sight| self.may_be_on(sight, &own)).peekable();
+    pub fn is_gone(&self, pod: Option<&Pod>, rules: Rules<'_>, backends: &[ObservedBackend<'_>]) -> bool {
+        let own = self.own(pod, rules, backends);
+        let mut places = backends.iter().filter(|observed| self.may_be_on(observed, &own)).peekable();
         // Without such a backend the pod was never put on one, or nothing is known yet.
         let is_anywhere = places.peek().is_some() || self.is_given_up(&own);
         // A `runtimeClassName` that is not configured has no backend.
         let is_nowhere = own.is_empty() && class(pod).is_some();
-        (is_anywhere || is_nowhere) && places.all(Sight::is_current)
+        (is_anywhere || is_nowhere) && places.all(ObservedBackend::is_current)
     }
 
     /// Returns whether the pod was put on backends, and all of them are observed now.
     #[must_use]
-    pub fn is_all_observed(&self, sights: &[Sight<'_>]) -> bool {
+    pub fn is_all_observed(&self, backends: &[ObservedBackend<'_>]) -> bool {
         let mut used = self.used.iter().filter(|name| !self.is_given_up(name)).peekable();
-        used.peek().is_some() && used.all(|name| is_current(name, sights))
+        used.peek().is_some() && used.all(|name| is_current(name, backends))
     }
 
     /// Returns why nothing can be done for the pod on `backend` now, if the agent does not observe all that it has to.
     #[must_use]
-    pub fn obstacle(&self, backend: &str, sights: &[Sight<'_>]) -> Option<String> {
-        let Some(sight) = sights.iter().find(|sight| sight.name == backend) else {
+    pub fn obstacle(&self, backend: &str, backends: &[ObservedBackend<'_>]) -> Option<String> {
+        let Some(observed) = backends.iter().find(|observed| observed.name == backend) else {
             return Some("no configured backend can be reached".to_owned());
         };
-        let unseen = self.unseen(sights).map(|unseen| (unseen, ", where the pod may still run"));
-        let (away, role) = unseen.unwrap_or((sight, ""));
+        let unobserved = self.unobserved(backends).map(|unobserved| (unobserved, ", where the pod may still run"));
+        let (away, role) = unobserved.unwrap_or((observed, ""));
         let doubt = match self.lost.get(away.name) {
             Some(Lost::MaybeAlive { why, .. }) => format!("; the pod is not moved to another backend: {why}"),
             _ => String::new(),
@@ -316,20 +322,20 @@ impl Placement {
         let name = away.name;
         match &away.error {
             Some(error) => Some(format!("backend {name}{role}: {error} (since {:.0}){doubt}", away.since)),
-            None if !away.was_seen => Some(format!("backend {name}{role} has not answered yet")),
+            None if !away.was_observed => Some(format!("backend {name}{role} has not answered yet")),
             None => None,
         }
     }
 
     /// Returns the backend that the configuration gives a pod; empty if there is none.
     #[must_use]
-    pub fn own(&self, pod: Option<&Pod>, rules: Rules<'_>, sights: &[Sight<'_>]) -> String {
+    pub fn own(&self, pod: Option<&Pod>, rules: Rules<'_>, backends: &[ObservedBackend<'_>]) -> String {
         if let Some(class) = class(pod) {
             return rules.runtime_classes.get(class).cloned().unwrap_or_default();
         }
         match rules.default_backend {
             DefaultBackend::Named(name) => name.clone(),
-            DefaultBackend::Auto => self.chosen.clone().or_else(|| self.choice(sights)).unwrap_or_default(),
+            DefaultBackend::Auto => self.chosen.clone().or_else(|| self.choice(backends)).unwrap_or_default(),
         }
     }
 
@@ -344,38 +350,39 @@ impl Placement {
     }
 
     /// Chooses a backend: that whose place a fallback has taken, where the pod is, where it was, or the first healthy one.
-    fn choice(&self, sights: &[Sight<'_>]) -> Option<String> {
-        let is_given_up = |sight: &Sight<'_>| !sight.is_current() && self.is_given_up(sight.name);
-        let occupied = || sights.iter().find(|sight| sight.has_pod && !is_given_up(sight));
-        let used = || sights.iter().find(|sight| self.used.contains(sight.name));
-        let healthy = || sights.iter().find(|sight| sight.is_current());
+    fn choice(&self, backends: &[ObservedBackend<'_>]) -> Option<String> {
+        let is_given_up = |observed: &ObservedBackend<'_>| !observed.is_current() && self.is_given_up(observed.name);
+        let occupied = || backends.iter().find(|observed| observed.has_pod && !is_given_up(observed));
+        let used = || backends.iter().find(|observed| self.used.contains(observed.name));
+        let healthy = || backends.iter().find(|observed| observed.is_current());
         let instead_of = self.fallback.as_ref().map(|fallback| &*fallback.instead_of);
-        let own = sights.iter().find(|sight| Some(sight.name) == instead_of);
-        own.or_else(occupied).or_else(used).or_else(healthy).map(|sight| sight.name.to_owned())
+        let own = backends.iter().find(|observed| Some(observed.name) == instead_of);
+        own.or_else(occupied).or_else(used).or_else(healthy).map(|observed| observed.name.to_owned())
     }
 
     /// Returns a backend where the pod may run and that has not been observed since the agent started (I1).
-    fn unseen<'a>(&self, sights: &'a [Sight<'a>]) -> Option<&'a Sight<'a>> {
-        let may_run = |sight: &Sight<'_>| self.used.contains(sight.name) && !self.is_given_up(sight.name);
-        sights.iter().find(|sight| !sight.was_seen && may_run(sight))
+    fn unobserved<'a>(&self, backends: &'a [ObservedBackend<'a>]) -> Option<&'a ObservedBackend<'a>> {
+        let may_run =
+            |observed: &ObservedBackend<'_>| self.used.contains(observed.name) && !self.is_given_up(observed.name);
+        backends.iter().find(|observed| !observed.was_observed && may_run(observed))
     }
 
     /// Returns whether the pod may be on a backend: it belongs there, was put there, or was observed there, and that
     /// backend has not been given up.
-    fn may_be_on(&self, sight: &Sight<'_>, own: &str) -> bool {
-        let was_there = self.used.contains(sight.name) || sight.has_pod;
-        (sight.name == own || was_there) && !self.is_given_up(sight.name)
+    fn may_be_on(&self, observed: &ObservedBackend<'_>, own: &str) -> bool {
+        let was_there = self.used.contains(observed.name) || observed.has_pod;
+        (observed.name == own || was_there) && !self.is_given_up(observed.name)
     }
 
     /// Returns when to search for processes of the pod on a backend that is away, if it is to be given up at all.
-    fn search_at(&self, sight: &Sight<'_>, now: Instant) -> Option<Instant> {
-        let failover = sight.failover?;
+    fn search_at(&self, observed: &ObservedBackend<'_>, now: Instant) -> Option<Instant> {
+        let failover = observed.failover?;
         // A backend that hangs may still carry out an earlier call at any time.
-        if !sight.is_absent {
+        if !observed.is_absent {
             return None;
         }
-        let absent_long_enough = after(now, failover.after.saturating_sub(sight.lasts));
-        match self.lost.get(sight.name) {
+        let absent_long_enough = after(now, failover.after.saturating_sub(observed.lasts));
+        match self.lost.get(observed.name) {
             Some(Lost::MaybeAlive { search_at, .. }) => Some(absent_long_enough.max(*search_at)),
             _ => Some(absent_long_enough),
         }
@@ -386,8 +393,8 @@ fn class(pod: Option<&Pod>) -> Option<&str> {
     pod.and_then(|pod| pod.runtime_class.as_deref())
 }
 
-fn is_current(backend: &str, sights: &[Sight<'_>]) -> bool {
-    sights.iter().any(|sight| sight.name == backend && sight.is_current())
+fn is_current(backend: &str, backends: &[ObservedBackend<'_>]) -> bool {
+    backends.iter().any(|observed| observed.name == backend && observed.is_current())
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::{
     time::Stamp,
     view::View,
 };
-use container::Seen;
+use container::ContainerStatuses;
 pub use phase::Phase;
 
 /// Status message of a pod past its `activeDeadlineSeconds` (R-ADL-1).
@@ -88,9 +88,9 @@ pub fn status(facts: &Facts<'_>) -> Status {
     let sandbox = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
     let ready_sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
     let is_initialized = sandbox.is_some_and(|sandbox| order::is_initialized(pod, sandbox, view, history));
-    let seen = Seen { facts, fate, is_initialized };
-    let inits: Vec<_> = pod.init_containers.iter().map(|container| seen.init_container(container)).collect();
-    let mut containers: Vec<_> = pod.containers.iter().map(|container| seen.container(container)).collect();
+    let statuses = ContainerStatuses { facts, fate, is_initialized };
+    let inits: Vec<_> = pod.init_containers.iter().map(|container| statuses.init_container(container)).collect();
+    let mut containers: Vec<_> = pod.containers.iter().map(|container| statuses.container(container)).collect();
     let phase = phase::phase(pod, fate, &inits, &containers);
     let conditions = conditions::conditions(facts, phase, ready_sandbox, &inits, &containers);
     containers.sort_by(|a, b| a.name.cmp(&b.name));

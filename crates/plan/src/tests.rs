@@ -118,14 +118,14 @@ fn moment(seconds: u64) -> Instant {
 }
 
 /// Returns the history after the agent has seen the times in `view`.
-fn having_seen(view: &View, history: &History) -> History {
+fn with_times_of(view: &View, history: &History) -> History {
     let mut history = history.clone();
-    history.see(&[start().into()], &view.observed, instant_of);
+    history.record_times(&[start().into()], &view.observed, instant_of);
     history
 }
 
 fn planned(wanted: Wanted<'_>, view: &View, history: &History, now: u64) -> Plan {
-    plan(wanted, view, &having_seen(view, history), moment(now))
+    plan(wanted, view, &with_times_of(view, history), moment(now))
 }
 
 fn next(pod: Option<&Pod>, view: &View, history: &History, now: u64) -> Plan {
@@ -460,13 +460,13 @@ fn a_pod_is_over_when_nothing_of_it_is_to_run() {
         let sandbox = sandbox(&pod, 0, SandboxState::Ready);
         let infos = containers.iter().map(|(name, state)| named(&pod, &sandbox, name, state.clone())).collect();
         let view = view(vec![sandbox], infos);
-        let found = Fate::of(&pod, &view, &having_seen(&view, &with_images(&pod)), start().into(), moment(9));
+        let found = Fate::of(&pod, &view, &with_times_of(&view, &with_images(&pod)), start().into(), moment(9));
         assert_eq!(found, *expected, "{policy} {containers:?}");
         // R-ADL-1, R-PH-6: the deadline ends a pod that lives, but not one that has ended before.
         let timed = Pod { active_deadline: Some(Duration::from_secs(7)), ..pod };
         let expected = if *expected == Fate::Lives { Fate::Expired } else { *expected };
         assert_eq!(
-            Fate::of(&timed, &view, &having_seen(&view, &with_images(&timed)), start().into(), moment(9)),
+            Fate::of(&timed, &view, &with_times_of(&view, &with_images(&timed)), start().into(), moment(9)),
             expected,
             "{policy} {containers:?}"
         );

@@ -15,7 +15,7 @@ pub struct Observation {
     /// Newest request for an observation that this one answers.
     pub ticket: u64,
     /// `true` once an observation has succeeded.
-    pub seen: bool,
+    pub was_observed: bool,
     /// Error of the latest observation, if it failed.
     pub error: Option<String>,
     /// `true` if the latest observation failed because no runtime can be reached, as opposed to one that does not
@@ -40,7 +40,7 @@ impl Observation {
         let health = Arc::default();
         Self {
             ticket: 0,
-            seen: false,
+            was_observed: false,
             error: None,
             is_absent: false,
             runtime: Arc::default(),
@@ -61,7 +61,7 @@ impl Observation {
             pods.entry(key(&container.labels)).or_default().containers.push(container);
         }
         let pods = pods.into_iter().map(|(key, pod)| (key, Arc::new(ObservedPod::of(pod)))).collect();
-        Self { ticket, seen: true, pods, ..Self::none(since) }
+        Self { ticket, was_observed: true, pods, ..Self::none(since) }
     }
 
     /// Gives this full observation the number `look`, and adds later observations of single pods from `last`.
@@ -118,7 +118,7 @@ impl Observation {
     /// Returns whether the latest observation succeeded.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.seen && self.error.is_none()
+        self.was_observed && self.error.is_none()
     }
 }
 
@@ -152,7 +152,7 @@ mod tests {
         Inventory { sandboxes: sandboxes.to_vec(), containers: Vec::new() }
     }
 
-    fn seen(observation: &Observation, name: &str) -> Vec<u32> {
+    fn attempts(observation: &Observation, name: &str) -> Vec<u32> {
         let key = PodKey { namespace: "default".to_owned(), name: name.to_owned() };
         let of = |pod: &Arc<ObservedPod>| pod.sandboxes.iter().map(|sandbox| sandbox.attempt).collect();
         observation.pods.get(&key).map_or_else(Vec::new, of)
@@ -171,12 +171,12 @@ mod tests {
             "begun before the look at everything"
         );
         let third = second.with_pod(&key, inventory(&[sandbox("a", 3)]), 4).expect("news");
-        assert_eq!((seen(&third, "a"), seen(&third, "b")), (vec![3], vec![0]));
+        assert_eq!((attempts(&third, "a"), attempts(&third, "b")), (vec![3], vec![0]));
         assert!(third.with_pod(&key, inventory(&[]), 3).is_none(), "begun before the other look at this pod");
-        assert_eq!(seen(&everything(2).after(&third, 3), "a"), [3], "begun before the look at this pod");
-        assert_eq!(seen(&everything(5).after(&third, 5), "a"), [5]);
+        assert_eq!(attempts(&everything(2).after(&third, 3), "a"), [3], "begun before the look at this pod");
+        assert_eq!(attempts(&everything(5).after(&third, 5), "a"), [5]);
         let gone = third.with_pod(&key, inventory(&[]), 6).expect("news");
-        assert_eq!((seen(&gone, "a"), seen(&gone, "b")), (vec![], vec![0]));
-        assert_eq!(seen(&everything(4).after(&gone, 5), "a"), [0; 0], "it does not come back");
+        assert_eq!((attempts(&gone, "a"), attempts(&gone, "b")), (vec![], vec![0]));
+        assert_eq!(attempts(&everything(4).after(&gone, 5), "a"), [0; 0], "it does not come back");
     }
 }

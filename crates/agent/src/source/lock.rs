@@ -25,13 +25,13 @@ const MOUNTS: &str = "/proc/self/mountinfo";
 pub(super) struct Lock {
     path: PathBuf,
     held: Option<File>,
-    seen: Seen,
+    state: LockState,
     /// Reason why the lock could not be looked at or taken.
     error: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct LockState {
     /// `true` if a process holds the lock.
     held: bool,
     /// `true` if a process waits for it.
@@ -40,7 +40,7 @@ struct Seen {
 
 impl Lock {
     pub fn new(path: PathBuf) -> Self {
-        Self { path, held: None, seen: Seen::default(), error: None }
+        Self { path, held: None, state: LockState::default(), error: None }
     }
 
     pub fn path(&self) -> &Path {
@@ -54,12 +54,12 @@ impl Lock {
 
     /// Returns whether we hold the lock and another process waits for it.
     pub fn is_awaited(&self) -> bool {
-        self.is_held() && self.seen.awaited
+        self.is_held() && self.state.awaited
     }
 
     /// Returns whether another process holds the lock.
     pub fn is_anothers(&self) -> bool {
-        !self.is_held() && self.seen.held
+        !self.is_held() && self.state.held
     }
 
     /// Returns why the lock could not be looked at or taken.
@@ -81,9 +81,9 @@ impl Lock {
             Ok(locks) => {
                 let of = |(device, inode)| {
                     let device = superblock(&self.path).unwrap_or((major(device), minor(device)));
-                    Seen::of(&locks, device, inode)
+                    LockState::of(&locks, device, inode)
                 };
-                self.seen = file.map_or_else(Seen::default, of);
+                self.state = file.map_or_else(LockState::default, of);
             }
             Err(error) => self.error = Some(format!("{LOCKS}: {error}")),
         }
@@ -96,7 +96,7 @@ impl Lock {
         }
         match self.open() {
             Ok(held) => {
-                self.seen.held = true;
+                self.state.held = true;
                 self.held = held;
                 self.error = None;
             }
@@ -117,27 +117,27 @@ impl Lock {
     /// Releases the lock to whoever waits for it.
     pub fn release(&mut self) {
         if self.held.take().is_some() {
-            self.seen = Seen { held: self.seen.awaited, awaited: false };
+            self.state = LockState { held: self.state.awaited, awaited: false };
         }
     }
 }
 
-impl Seen {
+impl LockState {
     /// Finds the locks of a file in `locks`. A line is `1: FLOCK  ADVISORY  WRITE 42 fe:00:1234 0 EOF`; `->` after the
     /// number marks a waiting process.
     fn of(locks: &str, (major, minor): (u32, u32), inode: u64) -> Self {
         let file = format!("{major:02x}:{minor:02x}:{inode}");
-        let mut seen = Self::default();
+        let mut state = Self::default();
         for line in locks.lines() {
             let fields: Vec<_> = line.split_whitespace().skip(1).collect();
             let waits = fields.first() == Some(&"->");
             let fields = &fields[usize::from(waits)..];
             if fields.first() == Some(&"FLOCK") && fields.contains(&file.as_str()) {
-                seen.awaited |= waits;
-                seen.held |= !waits;
+                state.awaited |= waits;
+                state.held |= !waits;
             }
         }
-        seen
+        state
     }
 }
 
@@ -234,10 +234,10 @@ mod tests {
         let locks = "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF\n1: -> FLOCK  ADVISORY  WRITE 709 fe:00:1234 0 EOF\n\
                      2: POSIX  ADVISORY  WRITE 710 fe:00:1235 0 EOF\n3: FLOCK  ADVISORY  READ 711 fe:00:1236 0 EOF\n";
         let device = (0xfe, 0);
-        assert_eq!(Seen::of(locks, device, 1234), Seen { held: true, awaited: true });
-        assert_eq!(Seen::of(locks, device, 1235), Seen::default(), "another kind of lock");
-        assert_eq!(Seen::of(locks, device, 1236), Seen { held: true, awaited: false });
-        assert_eq!(Seen::of(locks, device, 12), Seen::default());
+        assert_eq!(LockState::of(locks, device, 1234), LockState { held: true, awaited: true });
+        assert_eq!(LockState::of(locks, device, 1235), LockState::default(), "another kind of lock");
+        assert_eq!(LockState::of(locks, device, 1236), LockState { held: true, awaited: false });
+        assert_eq!(LockState::of(locks, device, 12), LockState::default());
     }
 
     #[test]
@@ -249,7 +249,7 @@ mod tests {
         // `stat` gives the subvolume's or the layer's device, e.g. 0:595, which neither table has.
         let locks = "1: FLOCK  ADVISORY  WRITE 708 00:251:8 0 EOF\n2: FLOCK  ADVISORY  WRITE 7 00:1f:257 0 EOF\n\
                      2: -> FLOCK  ADVISORY  WRITE 9 00:1f:257 0 EOF\n3: FLOCK  ADVISORY  WRITE 9 fe:00:99 0 EOF\n";
-        for (mount, inode, seen) in [
+        for (mount, inode, state) in [
             (4, 8, Some((true, false))),
             (236, 257, Some((true, true))),
             (36, 99, Some((true, false))),
@@ -257,8 +257,8 @@ mod tests {
             (40, 8, None),
             (3, 8, None),
         ] {
-            let found = device_of(mounts, mount).map(|device| Seen::of(locks, device, inode));
-            assert_eq!(found.map(|seen| (seen.held, seen.awaited)), seen, "{mount}");
+            let found = device_of(mounts, mount).map(|device| LockState::of(locks, device, inode));
+            assert_eq!(found.map(|state| (state.held, state.awaited)), state, "{mount}");
         }
         assert_eq!(superblock(Path::new("/nowhere/kubelet.lock")), None);
         superblock(&std::env::temp_dir()).expect("the kernel tells");

@@ -15,15 +15,16 @@ use stanchion_plan::{
 use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
 
-use super::{Worker, context::Seen, pulls};
+use super::{Worker, context::Snapshot, pulls};
 use crate::clock::instant;
 
 impl<R: Runtime> Worker<R> {
     /// Emits one event each when a container waits for its restart (R-BCK-4) or for its image, and when the pod is past
     /// its `activeDeadlineSeconds` (R-ADL-1).
-    pub(super) fn announce(&mut self, seen: &Seen, pod: Option<&Arc<Pod>>) {
-        let (Some(wanted), Some(pod)) = (&seen.desired, pod) else { return };
-        let view = View { backend: self.location.backend(&self.context, Some(pod)), observed: seen.observed.clone() };
+    pub(super) fn announce(&mut self, snapshot: &Snapshot, pod: Option<&Arc<Pod>>) {
+        let (Some(wanted), Some(pod)) = (&snapshot.desired, pod) else { return };
+        let view =
+            View { backend: self.location.backend(&self.context, Some(pod)), observed: snapshot.observed.clone() };
         let now = instant();
         let fate = Fate::of(pod, &view, &self.history, self.presence.since(pod), now);
         let stands = |view: &View| view.sandboxes().any(|it| is_current(it, pod) && it.state == SandboxState::Ready);

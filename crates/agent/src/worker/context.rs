@@ -13,7 +13,7 @@ use crate::{desired::DesiredPod, files::PodFiles, observe::Observation, shared::
 
 /// Basis of a worker's decisions: the wanted pod, and its sandboxes and containers as the backends listed them last.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct Snapshot {
     pub desired: Option<DesiredPod>,
     pub observed: Observed,
 }
@@ -22,7 +22,7 @@ pub(super) struct Seen {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Visible {
     /// `true` once an observation has succeeded.
-    was_seen: bool,
+    was_observed: bool,
     /// Error of the latest observation, if it failed.
     error: Option<String>,
     /// Name of the runtime.
@@ -93,7 +93,7 @@ impl<R: Runtime> Context<R> {
     }
 
     /// Returns whether a backend exists and its latest observation succeeded.
-    pub fn is_seen(&self, backend: &str) -> bool {
+    pub fn is_observed(&self, backend: &str) -> bool {
         self.shared.slot(backend).is_some_and(|slot| slot.observer.latest().is_current())
     }
 
@@ -101,7 +101,7 @@ impl<R: Runtime> Context<R> {
     pub fn visible(&self) -> Vec<Visible> {
         let looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
         let visible = |look: Arc<Observation>| Visible {
-            was_seen: look.seen,
+            was_observed: look.was_observed,
             error: look.error.clone(),
             runtime: Arc::clone(&look.runtime),
         };

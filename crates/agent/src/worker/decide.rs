@@ -9,28 +9,28 @@ use stanchion_runtime::{Runtime, SandboxState};
 
 use super::{
     Worker,
-    context::Seen,
+    context::Snapshot,
     recall::{Recall, uid},
 };
 use crate::clock;
 
 impl<R: Runtime> Worker<R> {
     /// Decides the next step: none while the backend cannot be observed or a failed step waits for its retry.
-    pub(super) fn decide(&mut self, seen: &Seen) -> Plan {
-        let Seen { desired, observed } = seen;
+    pub(super) fn decide(&mut self, snapshot: &Snapshot) -> Plan {
+        let Snapshot { desired, observed } = snapshot;
         let desired = desired.as_ref();
         let backend = self.location.place(&self.context, desired.map(|desired| &*desired.pod)).backend;
-        self.note(seen);
+        self.note(snapshot);
         self.note_times(observed);
         if !self.location.is_clear(&self.context, &backend, desired.is_some()) {
             return Plan::default();
         }
         let ending = self.ending();
         self.history.set_ending(ending.is_some());
-        let Some(wanted) = self.admitted(seen).or(ending.map(|_| None)) else { return Plan::default() };
+        let Some(wanted) = self.admitted(snapshot).or(ending.map(|_| None)) else { return Plan::default() };
         let mut view = View { backend, observed: observed.clone() };
         // Reachable backends come first: their containers can be stopped now.
-        view.observed.put_first(|backend| self.context.is_seen(backend));
+        view.observed.put_first(|backend| self.context.is_observed(backend));
         let since = wanted.as_deref().map_or(self.presence.first_seen(), |pod| self.presence.since(pod));
         let wanted = Wanted { pod: wanted.as_deref(), running: self.recall.as_planned(), since, ending };
         let now = clock::instant();
@@ -38,7 +38,7 @@ impl<R: Runtime> Worker<R> {
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
             // The last observation of a backend that is away may be outdated: its next observation comes first.
-            let is_away = self.context.shared.slot(&backend).is_some() && !self.context.is_seen(&backend);
+            let is_away = self.context.shared.slot(&backend).is_some() && !self.context.is_observed(&backend);
             let last = self.presence.last().map(|last| &*last.pod);
             if is_away || (*action == Action::CleanUp && !self.location.is_gone(&self.context, last)) {
                 return Plan { action: None, wake_at: plan.wake_at };
@@ -62,12 +62,12 @@ impl<R: Runtime> Worker<R> {
     /// Returns the revision to run: the wanted one if the node admits it and no newer one runs, else the running one.
     /// `Some(None)` means that no source wants the pod; `None`, that there is nothing to do until the manifest or the
     /// node changes.
-    fn admitted(&mut self, seen: &Seen) -> Option<Option<Arc<Pod>>> {
-        let Some(desired) = &seen.desired else { return Some(None) };
+    fn admitted(&mut self, snapshot: &Snapshot) -> Option<Option<Arc<Pod>>> {
+        let Some(desired) = &snapshot.desired else { return Some(None) };
         let running = |recall: &Recall| recall.running().map(|pod| Some(Arc::clone(pod)));
         let Some(Because { reason, message }) = self.rejection(&desired.pod, Some(desired)) else {
             self.presence.refuse(None);
-            return match self.recall.runs_newer(desired, &seen.observed) {
+            return match self.recall.runs_newer(desired, &snapshot.observed) {
                 true => running(&self.recall),
                 false => Some(Some(Arc::clone(&desired.pod))),
             };
@@ -79,8 +79,8 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Updates the worker's memory from the wanted pod and the observation.
-    fn note(&mut self, seen: &Seen) {
-        let Seen { desired, observed } = seen;
+    fn note(&mut self, snapshot: &Snapshot) {
+        let Snapshot { desired, observed } = snapshot;
         let (sandboxes, containers) = (observed.sandboxes(), observed.containers());
         let labels = sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels));
         self.presence.add(labels.filter_map(uid));

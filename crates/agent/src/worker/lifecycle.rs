@@ -22,7 +22,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, Runtime, San
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
-use super::context::{Context, Seen};
+use super::context::{Context, Snapshot};
 use crate::{
     blocking::blocking,
     clock::instant,
@@ -151,19 +151,25 @@ impl Lifecycle {
 
     /// Starts the probe tasks that are due and stops all others (R-PRB-1, R-PRB-6, R-PRB-9, R-TERM-5). A pod without
     /// probes costs nothing. `pod` is the revision that is shown.
-    pub fn sync<R: Runtime>(&mut self, context: &Context<R>, seen: &Seen, pod: Option<&Pod>, history: &History) {
+    pub fn sync<R: Runtime>(
+        &mut self,
+        context: &Context<R>,
+        snapshot: &Snapshot,
+        pod: Option<&Pod>,
+        history: &History,
+    ) {
         let Some(pod) = pod.filter(|pod| pod.all_containers().any(life::has_probes)) else {
             return self.probes.clear();
         };
         let mut wanted = HashSet::new();
-        for (backend, there) in seen.observed.backends() {
+        for (backend, there) in snapshot.observed.backends() {
             for container in pod.all_containers().filter(|container| life::has_probes(container)) {
-                for (kind, info) in due(pod, container, there, seen.desired.is_some(), history) {
+                for (kind, info) in due(pod, container, there, snapshot.desired.is_some(), history) {
                     wanted.insert((info.id.clone(), kind));
                     if !self.probes.contains_key(&(info.id.clone(), kind))
                         && let Ok(runtime) = context.runtime(backend)
                     {
-                        let address = contact_address(context, &seen.observed, Some(pod), &info.sandbox);
+                        let address = contact_address(context, &snapshot.observed, Some(pod), &info.sandbox);
                         self.probe(context, pod, container, Target { runtime, info, address }, kind, history);
                     }
                 }

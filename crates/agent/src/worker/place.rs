@@ -12,7 +12,7 @@ use stanchion_plan::{
     history::History,
     mutant::{self, Mutant},
     observed::{Observed, ObservedPod},
-    place::{Place, Placement, Rules, Sight, Step, place},
+    place::{ObservedBackend, Place, Placement, Rules, Step, place},
     reason::{Because, Reason},
 };
 use stanchion_pod::{Pod, PodKey, PodUid};
@@ -60,9 +60,9 @@ impl Location {
 
     /// Decides where the pod runs, by the latest observations. A backend that is chosen stays chosen from here on.
     pub fn place<R: Runtime>(&mut self, context: &Context<R>, pod: Option<&Pod>) -> Place {
-        let (rules, sights) = (rules(&context.shared), sights(&context.shared, &context.key));
-        self.placement.see(pod, rules, &sights);
-        place(pod, rules, &sights, &self.placement, instant())
+        let (rules, backends) = (rules(&context.shared), observed_backends(&context.shared, &context.key));
+        self.placement.update(pod, rules, &backends);
+        place(pod, rules, &backends, &self.placement, instant())
     }
 
     async fn take<R: Runtime>(
@@ -112,8 +112,8 @@ impl Location {
         observed: &Observed,
         uids: &BTreeSet<PodUid>,
     ) -> Option<Instant> {
-        let sights = sights(&context.shared, &context.key);
-        let has_vanished = observed.is_empty() && self.placement.is_all_observed(&sights);
+        let backends = observed_backends(&context.shared, &context.key);
+        let has_vanished = observed.is_empty() && self.placement.is_all_observed(&backends);
         self.unowned.search(has_vanished, &context.shared.survivors, uids).await
     }
 
@@ -124,14 +124,14 @@ impl Location {
 
     /// Forgets a backend that confirms that nothing of the pod is left there.
     pub fn leave<R: Runtime>(&mut self, context: &Context<R>, backend: &str) {
-        let sights = sights(&context.shared, &context.key);
-        sights.iter().filter(|sight| sight.name == backend).for_each(|sight| self.placement.leave(sight));
+        let backends = observed_backends(&context.shared, &context.key);
+        backends.iter().filter(|observed| observed.name == backend).for_each(|observed| self.placement.leave(observed));
     }
 
     /// Returns the backend that the pod must run on: its own or the fallback.
     pub fn backend<R: Runtime>(&self, context: &Context<R>, pod: Option<&Pod>) -> String {
-        let sights = sights(&context.shared, &context.key);
-        self.placement.backend(pod, &self.placement.own(pod, rules(&context.shared), &sights))
+        let backends = observed_backends(&context.shared, &context.key);
+        self.placement.backend(pod, &self.placement.own(pod, rules(&context.shared), &backends))
     }
 
     /// Returns the backend that this revision of the pod belongs on while it runs on `backend` as its fallback.
@@ -153,14 +153,14 @@ impl Location {
     /// Returns whether something may be done for the pod on `backend`: the agent observes all backends that the next
     /// step depends on, and no process of the pod runs that no backend knows.
     pub fn is_clear<R: Runtime>(&self, context: &Context<R>, backend: &str, is_wanted: bool) -> bool {
-        let is_visible = || self.placement.is_visible(backend, &sights(&context.shared, &context.key));
+        let is_visible = || self.placement.is_visible(backend, &observed_backends(&context.shared, &context.key));
         (!is_wanted || is_visible()) && self.unowned.why().is_none()
     }
 
     /// Returns whether a pod without sandboxes and containers is gone: every backend where it may be confirms that, or
     /// has been given up. `pod` is what it was last.
     pub fn is_gone<R: Runtime>(&self, context: &Context<R>, pod: Option<&Pod>) -> bool {
-        self.placement.is_gone(pod, rules(&context.shared), &sights(&context.shared, &context.key))
+        self.placement.is_gone(pod, rules(&context.shared), &observed_backends(&context.shared, &context.key))
     }
 
     /// Returns reason and message if nothing can be done for the pod now.
@@ -172,7 +172,7 @@ impl Location {
             let message = format!("runtimeClassName {class:?} is not named in [runtime_classes] of the configuration");
             return Some(Because::new(Reason::RuntimeClassUnknown, message));
         }
-        let obstacle = self.placement.obstacle(backend, &sights(&context.shared, &context.key));
+        let obstacle = self.placement.obstacle(backend, &observed_backends(&context.shared, &context.key));
         obstacle.map(|message| Because::new(Reason::BackendUnavailable, message))
     }
 }
@@ -198,13 +198,13 @@ fn rules<R>(shared: &Shared<R>) -> Rules<'_> {
 }
 
 /// Returns the backends as they were observed last, for the pod of this key.
-fn sights<'a, R>(shared: &'a Shared<R>, key: &PodKey) -> Vec<Sight<'a>> {
-    let sight = |slot: &'a BackendSlot<R>| {
+fn observed_backends<'a, R>(shared: &'a Shared<R>, key: &PodKey) -> Vec<ObservedBackend<'a>> {
+    let observed = |slot: &'a BackendSlot<R>| {
         let latest = slot.observer.latest();
         let lasts = || shared.clock.stamp().since(latest.since);
-        Sight {
+        ObservedBackend {
             name: &slot.backend.name,
-            was_seen: latest.seen,
+            was_observed: latest.was_observed,
             error: latest.error.clone(),
             is_absent: latest.is_absent,
             since: latest.since.wall,
@@ -213,5 +213,5 @@ fn sights<'a, R>(shared: &'a Shared<R>, key: &PodKey) -> Vec<Sight<'a>> {
             failover: slot.failover(),
         }
     };
-    shared.slots.iter().map(sight).collect()
+    shared.slots.iter().map(observed).collect()
 }

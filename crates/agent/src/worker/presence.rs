@@ -130,7 +130,7 @@ impl Presence {
     }
 
     /// Returns when the agent first saw the pod, and its latest revision.
-    pub fn seen_at(&self) -> [Stamp; 2] {
+    pub fn first_seen_times(&self) -> [Stamp; 2] {
         [self.first_seen, self.revised.as_ref().map_or(self.first_seen, |(_, since)| *since)]
     }
 

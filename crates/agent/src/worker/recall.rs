@@ -17,7 +17,7 @@ use stanchion_plan::{
 use stanchion_pod::{Pod, PodUid, Revision, k8s_openapi::api::core::v1 as wire};
 use stanchion_runtime::{ContainerInfo, Error, ErrorKind, Runtime, SandboxState, labels};
 
-use super::context::{Context, Seen};
+use super::context::{Context, Snapshot};
 use crate::{
     blocking::blocking,
     clock::instant,
@@ -64,8 +64,8 @@ struct Running {
 impl Recall {
     /// Looks up the running pod's manifest, once, to keep the pod running while the newest manifest cannot take effect.
     /// `last` is what the pod was last.
-    pub async fn sync<R: Runtime>(&mut self, context: &Context<R>, seen: &Seen, last: Option<&DesiredPod>) {
-        let Seen { desired, observed } = seen;
+    pub async fn sync<R: Runtime>(&mut self, context: &Context<R>, snapshot: &Snapshot, last: Option<&DesiredPod>) {
+        let Snapshot { desired, observed } = snapshot;
         let Some(desired) = desired else {
             // A pod to remove is not started again while a new pod of the same name waits for its image.
             self.running = None;
@@ -227,9 +227,9 @@ impl Recall {
 
     /// Returns the revision to show: one that has a sandbox, else the wanted one, else a recorded one. `last` is what
     /// the pod was last.
-    pub fn shown(&self, seen: &Seen, last: Option<&DesiredPod>) -> Option<Arc<Pod>> {
-        let stands = |pod: &&Arc<Pod>| stands(pod, &seen.observed);
-        let wanted = seen.desired.as_ref().or(last).map(|desired| &desired.pod);
+    pub fn shown(&self, snapshot: &Snapshot, last: Option<&DesiredPod>) -> Option<Arc<Pod>> {
+        let stands = |pod: &&Arc<Pod>| stands(pod, &snapshot.observed);
+        let wanted = snapshot.desired.as_ref().or(last).map(|desired| &desired.pod);
         wanted.filter(stands).or(self.running().filter(stands)).or(wanted).or(self.left.as_ref()).cloned()
     }
 

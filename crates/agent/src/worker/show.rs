@@ -22,21 +22,21 @@ use stanchion_pod::{
 };
 use stanchion_runtime::Runtime;
 
-use super::{Worker, context::Seen};
+use super::{Worker, context::Snapshot};
 use crate::{clock, desired::DesiredPod, policy, shared::Shared};
 
 /// The annotation with the time when the agent first saw a pod (R-ID-8).
-const SEEN: &str = "kubernetes.io/config.seen";
+const SEEN_ANNOTATION: &str = "kubernetes.io/config.seen";
 
 impl<R: Runtime> Worker<R> {
     /// Puts the pod on the board as it is now.
-    pub(super) fn show(&mut self, seen: &Seen) {
+    pub(super) fn show(&mut self, snapshot: &Snapshot) {
         let last = self.presence.last().map(|last| &*last.pod.wire);
-        self.context.shared.endings.note(&self.context.key, last, seen.observed.containers().any(is_running));
-        let Some(pod) = self.shown(seen) else { return self.show_orphan(&seen.observed) };
-        let (context, desired) = (&self.context, seen.desired.as_ref());
+        self.context.shared.endings.note(&self.context.key, last, snapshot.observed.containers().any(is_running));
+        let Some(pod) = self.shown(snapshot) else { return self.show_orphan(&snapshot.observed) };
+        let (context, desired) = (&self.context, snapshot.desired.as_ref());
         let backend = self.location.backend(context, Some(&pod));
-        let view = View { backend: backend.clone(), observed: seen.observed.clone() };
+        let view = View { backend: backend.clone(), observed: snapshot.observed.clone() };
         let last = context.shared.board.pod(&context.key);
         if mutant::is_on(Mutant::ShowsOnce) && desired.is_some() && last.as_deref().is_some_and(is_shown_running) {
             return;
@@ -87,8 +87,8 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Returns the revision to show.
-    pub(super) fn shown(&self, seen: &Seen) -> Option<Arc<Pod>> {
-        self.recall.shown(seen, self.presence.last())
+    pub(super) fn shown(&self, snapshot: &Snapshot) -> Option<Arc<Pod>> {
+        self.recall.shown(snapshot, self.presence.last())
     }
 
     /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
@@ -142,10 +142,10 @@ impl<R: Runtime> Worker<R> {
 }
 
 /// Sets on a pod when the agent first saw it, and since when no source wants it.
-pub(crate) fn stamp(metadata: &mut ObjectMeta, seen: Timestamp, leaving_since: Option<Timestamp>) {
-    metadata.creation_timestamp = Some(Time(seen));
+pub(crate) fn stamp(metadata: &mut ObjectMeta, first_seen: Timestamp, leaving_since: Option<Timestamp>) {
+    metadata.creation_timestamp = Some(Time(first_seen));
     let annotations = metadata.annotations.get_or_insert_default();
-    annotations.insert(SEEN.to_owned(), seen.to_string());
+    annotations.insert(SEEN_ANNOTATION.to_owned(), first_seen.to_string());
     metadata.deletion_timestamp = leaving_since.map(Time);
 }
 

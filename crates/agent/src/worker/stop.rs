@@ -73,8 +73,8 @@ impl<R: Runtime> Worker<R> {
                 self.hear(update).await;
             }
             self.inbox.mark_looks();
-            let seen = self.see(desired.cloned());
-            self.show(&seen);
+            let snapshot = self.snapshot(desired.cloned());
+            self.show(&snapshot);
         }
     }
 

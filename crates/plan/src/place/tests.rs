@@ -11,10 +11,10 @@ fn pod(spec: &str) -> Pod {
     stanchion_pod::decode(text.as_bytes(), "node").unwrap_or_else(|problems| panic!("{problems:#?}")).pods.remove(0)
 }
 
-fn here(name: &str) -> Sight<'_> {
-    Sight {
+fn here(name: &str) -> ObservedBackend<'_> {
+    ObservedBackend {
         name,
-        was_seen: true,
+        was_observed: true,
         error: None,
         is_absent: false,
         since: Timestamp::UNIX_EPOCH,
@@ -24,9 +24,9 @@ fn here(name: &str) -> Sight<'_> {
     }
 }
 
-fn away(name: &str, seconds: u64) -> Sight<'_> {
+fn away(name: &str, seconds: u64) -> ObservedBackend<'_> {
     let error = Some("no socket".to_owned());
-    Sight { error, is_absent: true, lasts: Duration::from_secs(seconds), ..here(name) }
+    ObservedBackend { error, is_absent: true, lasts: Duration::from_secs(seconds), ..here(name) }
 }
 
 /// A worker's side of the story, with `first` as the default.
@@ -44,16 +44,16 @@ impl Story {
         Self { pod, default_backend, placement, now: Instant::now() }
     }
 
-    fn place(&mut self, sights: &[Sight<'_>]) -> Place {
+    fn place(&mut self, backends: &[ObservedBackend<'_>]) -> Place {
         let classes = BTreeMap::from([("special".to_owned(), "second".to_owned())]);
         let rules = Rules { runtime_classes: &classes, default_backend: &self.default_backend };
-        self.placement.see(Some(&self.pod), rules, sights);
-        place(Some(&self.pod), rules, sights, &self.placement, self.now)
+        self.placement.update(Some(&self.pod), rules, backends);
+        place(Some(&self.pod), rules, backends, &self.placement, self.now)
     }
 
     /// Makes the step that the place asks for, on a node where the pod's processes are `alive`.
-    fn go(&mut self, sights: &[Sight<'_>], alive: bool) -> Option<Step> {
-        let step = self.place(sights).step?;
+    fn go(&mut self, backends: &[ObservedBackend<'_>], alive: bool) -> Option<Step> {
+        let step = self.place(backends).step?;
         match &step {
             Step::Search { backend } => {
                 self.placement.searched(backend, alive.then(|| "they run".to_owned()), self.now);
@@ -101,7 +101,7 @@ fn the_first_healthy_backend_is_chosen_once() {
     assert_eq!(story.place(&TWO.map(here)).backend, "second", "it stays there");
     // The next agent finds it where it runs.
     let mut story = Story { placement: Placement::default(), ..Story::new(pod(""), DefaultBackend::Auto) };
-    assert_eq!(story.place(&[here("first"), Sight { has_pod: true, ..here("second") }]).backend, "second");
+    assert_eq!(story.place(&[here("first"), ObservedBackend { has_pod: true, ..here("second") }]).backend, "second");
 }
 
 #[test]
@@ -122,18 +122,18 @@ fn a_pod_moves_only_when_none_of_its_processes_is_left() {
 
 #[test]
 fn some_pods_wait_for_their_backend() {
-    let hangs = Sight { is_absent: false, ..away("first", 3600) };
-    let stays = Sight { failover: None, ..away("first", 3600) };
+    let hangs = ObservedBackend { is_absent: false, ..away("first", 3600) };
+    let stays = ObservedBackend { failover: None, ..away("first", 3600) };
     for (spec, default_backend, first, expected) in [
         ("", named(), hangs, None),
         ("", named(), stays, None),
         ("restartPolicy: OnFailure, ", named(), away("first", 3600), search()),
         ("restartPolicy: Never, ", DefaultBackend::Auto, away("first", 3600), search()),
     ] {
-        let sights = [first, here("second")];
+        let backends = [first, here("second")];
         let mut story = Story::new(pod(spec), default_backend);
-        assert_eq!((story.go(&sights, false), story.go(&sights, false)), (expected, None), "{spec}");
-        assert_eq!(story.place(&sights).backend, "first", "{spec}");
+        assert_eq!((story.go(&backends, false), story.go(&backends, false)), (expected, None), "{spec}");
+        assert_eq!(story.place(&backends).backend, "first", "{spec}");
     }
 }
 
@@ -150,14 +150,14 @@ fn a_pod_returns_if_that_is_configured() {
     ] {
         let failover = Some(Failover { on_return, ..Failover::default() });
         let mut story = Story::new(pod(""), default_backend);
-        let gone = [Sight { failover, ..away("first", 3600) }, here("second")];
+        let gone = [ObservedBackend { failover, ..away("first", 3600) }, here("second")];
         assert_eq!((story.go(&gone, false), story.go(&gone, false)), (search(), fail_over()));
         if is_restarted {
             let revision = story.pod.revision.clone();
             let records = [("second", revision.as_str(), Some("first"))];
             story.placement = Placement::recorded(records.into_iter());
         }
-        let back = [Sight { failover, ..here("first") }, Sight { has_pod: true, ..here("second") }];
+        let back = [ObservedBackend { failover, ..here("first") }, ObservedBackend { has_pod: true, ..here("second") }];
         let step = story.go(&back, false);
         assert_eq!(step.is_some(), on_return == OnReturn::Migrate, "{on_return:?}");
         assert_eq!(story.place(&back).backend, expected, "{on_return:?}, restarted: {is_restarted}");
@@ -181,16 +181,16 @@ fn a_fallback_that_is_lost_too_is_left() {
 
 #[test]
 fn a_backend_that_was_not_observed_yet_is_waited_for() {
-    let unseen = Sight { was_seen: false, ..here("second") };
+    let unobserved = ObservedBackend { was_observed: false, ..here("second") };
     let mut story = Story::new(pod(""), named());
-    assert!(story.placement.is_visible("first", &[here("first"), unseen.clone()]));
+    assert!(story.placement.is_visible("first", &[here("first"), unobserved.clone()]));
     story.placement.put_on("second");
-    let sights = [here("first"), unseen];
-    assert!(!story.placement.is_visible("first", &sights) && !story.placement.is_all_observed(&sights));
-    let why = story.placement.obstacle("first", &sights);
+    let backends = [here("first"), unobserved];
+    assert!(!story.placement.is_visible("first", &backends) && !story.placement.is_all_observed(&backends));
+    let why = story.placement.obstacle("first", &backends);
     assert_eq!(why.as_deref(), Some("backend second, where the pod may still run has not answered yet"));
     story.placement.leave(&here("second"));
-    assert!(story.placement.is_visible("first", &sights) && story.placement.obstacle("first", &sights).is_none());
+    assert!(story.placement.is_visible("first", &backends) && story.placement.obstacle("first", &backends).is_none());
 }
 
 #[test]
@@ -200,13 +200,13 @@ fn a_pod_is_gone_when_every_backend_that_may_have_it_says_so() {
     let rules = Rules { runtime_classes: &classes, default_backend: &default_backend };
     let (plain, unknown) = (pod(""), pod("runtimeClassName: unknown, "));
     let placed = Story::new(pod(""), named()).placement;
-    for (placement, pod, sights, expected) in [
+    for (placement, pod, backends, expected) in [
         (&placed, Some(&plain), [here("first"), here("second")], true),
         (&placed, Some(&plain), [away("first", 1), here("second")], false),
         (&placed, None, [here("first"), away("second", 1)], true),
-        (&placed, None, [here("first"), Sight { has_pod: true, ..away("second", 1) }], false),
+        (&placed, None, [here("first"), ObservedBackend { has_pod: true, ..away("second", 1) }], false),
         (&Placement::default(), Some(&unknown), [away("first", 1), away("second", 1)], true),
     ] {
-        assert_eq!(placement.is_gone(pod, rules, &sights), expected, "{sights:?}");
+        assert_eq!(placement.is_gone(pod, rules, &backends), expected, "{backends:?}");
     }
 }

@@ -25,14 +25,14 @@ use crate::{
 };
 
 /// Inputs of the statuses of a pod's containers.
-pub struct Seen<'a> {
+pub struct ContainerStatuses<'a> {
     pub facts: &'a Facts<'a>,
     pub fate: Fate,
     /// `true` once its init containers have completed, or started if sidecars.
     pub is_initialized: bool,
 }
 
-impl Seen<'_> {
+impl ContainerStatuses<'_> {
     /// Returns the status of an init container. A plain one is `ready` once it has succeeded, and `started` while it
     /// runs (R-CS-6).
     pub fn init_container(&self, container: &Container) -> ContainerStatus {

@@ -91,7 +91,7 @@ impl Scene {
         let view = View { backend: "own".to_owned(), observed: [("own".to_owned(), pod_there)].into_iter().collect() };
         let origin = Instant::now();
         let instant_of = |told: Stamp| origin + until(at(0), told.wall);
-        history.see(&[at(0).into()], &view.observed, instant_of);
+        history.record_times(&[at(0).into()], &view.observed, instant_of);
         status(&Facts {
             pod,
             view: &view,

@@ -35,11 +35,11 @@ type Live<K> = BTreeMap<String, Vec<(K, String)>>;
 /// Observer of every state of one or more runtimes on a node.
 #[derive(Default)]
 pub(super) struct Witness {
-    seen: Mutex<Seen>,
+    ledger: Mutex<Ledger>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct Ledger {
     /// Ready sandboxes, by pod.
     sandboxes: Live<String>,
     /// Running containers, by pod uid and name.
@@ -49,7 +49,7 @@ struct Seen {
 
 impl Witness {
     pub(super) fn violations(&self) -> Vec<Violation> {
-        lock(&self.seen).violations.iter().cloned().collect()
+        lock(&self.ledger).violations.iter().cloned().collect()
     }
 
     pub(super) fn look(&self, runtime: &str, state: &State) {
@@ -67,18 +67,18 @@ impl Witness {
                 ((container.uid.clone(), container.info.name.clone()), format!("{runtime}/{}", container.info.id))
             })
             .collect();
-        let mut seen = lock(&self.seen);
-        seen.sandboxes.insert(runtime.to_owned(), sandboxes);
-        seen.containers.insert(runtime.to_owned(), containers);
-        let doubles: Vec<_> = doubled(seen.sandboxes.values())
+        let mut ledger = lock(&self.ledger);
+        ledger.sandboxes.insert(runtime.to_owned(), sandboxes);
+        ledger.containers.insert(runtime.to_owned(), containers);
+        let doubles: Vec<_> = doubled(ledger.sandboxes.values())
             .map(|(pod, sandboxes)| Violation::TwoSandboxes { pod, sandboxes })
-            .chain(doubled(seen.containers.values()).map(|((uid, name), containers)| Violation::TwoContainers {
+            .chain(doubled(ledger.containers.values()).map(|((uid, name), containers)| Violation::TwoContainers {
                 uid,
                 name,
                 containers,
             }))
             .collect();
-        seen.violations.extend(doubles);
+        ledger.violations.extend(doubles);
     }
 }
 
