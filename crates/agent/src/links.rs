@@ -24,14 +24,14 @@ const ENDING: &str = ".log";
 
 /// Keeps the links up to date until `shutdown`.
 pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, shutdown: CancellationToken) {
-    let mut looks: Vec<_> = shared.slots.iter().map(|slot| slot.observer.watch()).collect();
+    let mut observations: Vec<_> = shared.slots.iter().map(|slot| slot.observer.watch()).collect();
     let mut links = Links { directory, logs: shared.config.log_dir.clone(), failed: None };
-    while !looks.is_empty() {
-        looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
+    while !observations.is_empty() {
+        observations.iter_mut().for_each(|it| drop(it.borrow_and_update()));
         let (wanted, is_all) = wanted(&shared);
         links = blocking(move || links.put(&wanted, is_all)).await;
-        let looked = select_all(looks.iter_mut().map(|look| Box::pin(look.changed())));
-        if shutdown.run_until_cancelled(looked).await.is_none() {
+        let changed = select_all(observations.iter_mut().map(|it| Box::pin(it.changed())));
+        if shutdown.run_until_cancelled(changed).await.is_none() {
             return;
         }
     }
@@ -40,16 +40,16 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
 /// Returns the links of all existing containers, by name, and whether every backend has been seen.
 fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
     let (state, logs) = (&shared.config.state_dir, &shared.config.log_dir);
-    let looks: Vec<_> = shared.slots.iter().map(|slot| slot.observer.latest()).collect();
+    let observations: Vec<_> = shared.slots.iter().map(|slot| slot.observer.latest()).collect();
     let mut wanted = HashMap::new();
-    for (key, pod) in looks.iter().flat_map(|look| &look.pods) {
+    for (key, pod) in observations.iter().flat_map(|observation| &observation.pods) {
         for container in &pod.containers {
             if let (Some(uid), Some(name)) = (uid(&container.labels), name(key, container)) {
                 wanted.insert(name, PodFiles::new(state, logs, key, &uid).log(&container.name, container.attempt));
             }
         }
     }
-    (wanted, looks.iter().all(|look| look.was_observed))
+    (wanted, observations.iter().all(|it| it.was_observed))
 }
 
 /// Returns the name of a container's link; `None` for names that no pod has.
@@ -104,7 +104,7 @@ impl Links {
                 done = done.and(ignore_absent(self.at(name, fs::remove_file)));
             }
         }
-        // A log that is not there yet is linked after another look.
+        // A log that is not there yet is linked after another observation.
         let mut missing: Vec<_> =
             wanted.iter().filter(|(name, target)| found.get(*name) != Some(*target) && target.exists()).collect();
         missing.sort();

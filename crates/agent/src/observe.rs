@@ -70,7 +70,7 @@ impl Observer {
     /// same time share one.
     ///
     /// *Cancel-safe:* the observation takes place all the same.
-    pub async fn look(&self) -> Arc<Observation> {
+    pub async fn observe(&self) -> Arc<Observation> {
         let mut ticket = 0;
         self.tickets.send_modify(|tickets| {
             *tickets += 1;
@@ -86,12 +86,12 @@ impl Observer {
 
     /// Observes one pod, at a fraction of the cost of a full observation. Returns whether that succeeded; if not, the
     /// caller asks for a full one, which reports the error.
-    pub(crate) async fn look_at<R: Runtime>(&self, runtime: &R, key: &PodKey) -> bool {
-        let look = self.next_look();
+    pub(crate) async fn observe_pod<R: Runtime>(&self, runtime: &R, key: &PodKey) -> bool {
+        let number = self.next_number();
         let pod = PodName { namespace: key.namespace.clone(), name: key.name.clone() };
         let Ok(inventory) = runtime.list_pod(pod).await else { return false };
         self.latest.send_if_modified(|latest| {
-            let now = latest.is_current().then(|| latest.with_pod(key, inventory, look)).flatten();
+            let now = latest.is_current().then(|| latest.with_pod(key, inventory, number)).flatten();
             let is_news = now.is_some();
             now.into_iter().for_each(|now| *latest = Arc::new(now));
             is_news
@@ -99,7 +99,7 @@ impl Observer {
         true
     }
 
-    fn next_look(&self) -> u64 {
+    fn next_number(&self) -> u64 {
         self.begun.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
@@ -157,7 +157,7 @@ impl<R: Runtime> Watcher<R> {
         loop {
             let begun = instant();
             let ticket = *self.tickets.borrow_and_update();
-            let look = self.observer.next_look();
+            let number = self.observer.next_number();
             let listed = runtime.list().await;
             let health = self.health(runtime).await;
             let news = self.observer.latest.borrow().health != health;
@@ -170,7 +170,7 @@ impl<R: Runtime> Watcher<R> {
                     let name = Arc::clone(&self.observer.latest.borrow().runtime);
                     let observation = observation.with_health(health).with_runtime(name);
                     self.recovered();
-                    self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, look)));
+                    self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, number)));
                     if version.is_none() || news {
                         version = self.version(runtime).await;
                         self.observer.name(version.as_ref());
@@ -199,8 +199,8 @@ impl<R: Runtime> Watcher<R> {
                 let Happened::To(events) = happened else { break };
                 let Some(pods) = self.concerned(&events) else { break };
                 let begun = instant();
-                let looked = join_all(pods.iter().map(|pod| self.observer.look_at(&**runtime, pod))).await;
-                if looked.contains(&false) {
+                let observed = join_all(pods.iter().map(|pod| self.observer.observe_pod(&**runtime, pod))).await;
+                if observed.contains(&false) {
                     break;
                 }
                 sleep_until(pause_after(begun)).await;

@@ -80,10 +80,10 @@ impl<R: Runtime> Reconciler<R> {
         let shutdown = self.shared.supervisor.shutdown().clone();
         let state_dir = self.shared.config.state_dir.clone();
         self.places = blocking(move || files::places(&state_dir)).await;
-        let mut looks: Vec<_> = self.shared.slots.iter().map(|slot| slot.observer.watch()).collect();
+        let mut observations: Vec<_> = self.shared.slots.iter().map(|slot| slot.observer.watch()).collect();
         let (mut last, mut is_due) = (None, true);
         while !shutdown.is_cancelled() {
-            looks.iter_mut().for_each(|look| drop(look.borrow_and_update()));
+            observations.iter_mut().for_each(|it| drop(it.borrow_and_update()));
             let desired = Arc::clone(&self.desired.borrow_and_update());
             let found = self.found();
             // Most observations show nothing that matters here: the loop goes through all pods only when there is
@@ -95,10 +95,10 @@ impl<R: Runtime> Reconciler<R> {
             last = Some((Arc::clone(&desired), found.clone()));
             self.tell(desired, found);
             self.shared.pulse.beat();
-            let looked = async {
-                match looks.is_empty() {
+            let observed = async {
+                match observations.is_empty() {
                     true => std::future::pending().await,
-                    false => drop(select_all(looks.iter_mut().map(|look| Box::pin(look.changed()))).await),
+                    false => drop(select_all(observations.iter_mut().map(|it| Box::pin(it.changed()))).await),
                 }
             };
             // *Cancel-safe:* every arm waits on a channel or the clock and keeps what it has not delivered.
@@ -116,7 +116,7 @@ impl<R: Runtime> Reconciler<R> {
                     self.pass(request);
                     false
                 }
-                () = looked => false,
+                () = observed => false,
                 // The loop goes round without a change too: the health endpoint watches that.
                 () = tokio::time::sleep(health::ROUND) => true,
                 // A pod that has ended frees capacity.
@@ -233,8 +233,8 @@ impl<R: Runtime> Reconciler<R> {
     /// Returns whether a backend has a sandbox of this revision of the pod, or an earlier agent put this revision on
     /// one. A manifest that was edited while no agent ran has to fit, as any edit.
     fn is_placed(&self, pod: &Pod) -> bool {
-        let looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
-        let mut observed = looks.filter_map(|look| look.pods.get(&pod.key).cloned());
+        let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
+        let mut observed = observations.filter_map(|it| it.pods.get(&pod.key).cloned());
         let is_own = |sandbox: &SandboxInfo| {
             sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
@@ -244,8 +244,8 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Returns the pods that exist on the backends that are observed now.
     fn found(&self) -> BTreeSet<PodKey> {
-        let looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
-        looks.filter(|look| look.is_current()).flat_map(|look| look.pods.keys().cloned().collect::<Vec<_>>()).collect()
+        let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
+        observations.filter(|it| it.is_current()).flat_map(|it| it.pods.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
     /// Returns whether another pod has this UID, or a sandbox or container that is left of one.
@@ -257,8 +257,8 @@ impl<R: Runtime> Reconciler<R> {
             let labels = pod.sandboxes.iter().map(|it| &it.labels).chain(pod.containers.iter().map(|it| &it.labels));
             labels.flat_map(|labels| labels.get(labels::POD_UID)).any(|known| known == uid.as_str())
         };
-        let mut looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
-        looks.any(|look| look.pods.iter().any(|(other, pod)| other != key && of_another(pod)))
+        let mut observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
+        observations.any(|it| it.pods.iter().any(|(other, pod)| other != key && of_another(pod)))
     }
 
     /// Records the UID of a pod that has a worker.

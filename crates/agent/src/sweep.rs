@@ -15,7 +15,7 @@ use crate::{
     shared::Shared,
 };
 
-/// Time between two looks: files that belong to no pod at both are removed.
+/// Time between two observations: files that belong to no pod at both are removed.
 const PERIOD: Duration = Duration::from_secs(20);
 
 /// Sweeps until `shutdown`.
@@ -49,11 +49,13 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     if !desired.complete {
         return None;
     }
-    let looks: Vec<_> = shared.slots.iter().map(|slot| (&*slot.backend.name, slot.observer.latest())).collect();
-    let away: Vec<_> = looks.iter().filter(|(_, look)| !look.is_current()).map(|(name, _)| *name).collect();
+    let observations: Vec<_> = shared.slots.iter().map(|slot| (&*slot.backend.name, slot.observer.latest())).collect();
+    let away: Vec<_> =
+        observations.iter().filter(|(_, observation)| !observation.is_current()).map(|(name, _)| *name).collect();
     let wanted = desired.pods.values().map(|desired| desired.pod.uid.clone());
     // A backend that is away still has what it was last seen to have.
-    let sandboxes = looks.iter().flat_map(|(_, look)| look.pods.values()).flat_map(|pod| &pod.sandboxes);
+    let sandboxes =
+        observations.iter().flat_map(|(_, observation)| observation.pods.values()).flat_map(|pod| &pod.sandboxes);
     let existing = sandboxes.filter_map(|sandbox| sandbox.labels.get(labels::POD_UID)).map(|uid| PodUid::new(uid));
     let existing: HashSet<_> = existing.collect();
     let claimed: HashSet<_> = wanted.chain(existing.iter().cloned()).collect();

@@ -170,7 +170,7 @@ impl<R: Runtime> Worker<R> {
     /// Takes in all that is new, decides the next step, and shows the pod. Every step stands on those before it:
     ///
     /// 1. `hear_all`: results of pulls, hooks and probes come first, so that no step is planned without them.
-    /// 2. `mark_looks`, before any observation is read: one that comes later ends the wait after this sync.
+    /// 2. `mark_observations`, before any observation is read: one that comes later ends the wait after this sync.
     /// 3. `settle`: which backend is the pod's decides which observations count.
     /// 4. `snapshot`: the pod's sandboxes and containers. All further steps of the sync get these; only whether a backend can be
     ///    observed is read anew.
@@ -184,7 +184,7 @@ impl<R: Runtime> Worker<R> {
     /// 11. `announce`, then `show`: what is told and shown includes all of the above.
     async fn sync(&mut self) -> Synced {
         self.hear_all().await;
-        self.inbox.mark_looks();
+        self.inbox.mark_observations();
         let desired = self.inbox.desired();
         let visible = self.context.visible();
         let uids = self.known_uids();
@@ -258,7 +258,7 @@ impl<R: Runtime> Worker<R> {
                 let backend = self.backend_of(&action, desired);
                 let is_removal = matches!(action, Action::RemoveSandbox { .. });
                 self.perform(action, desired).await;
-                self.context.look(&backend).await;
+                self.context.observe(&backend).await;
                 if is_removal {
                     self.location.leave(&self.context, &backend);
                 }
@@ -320,8 +320,8 @@ impl<R: Runtime> Worker<R> {
                 Wake::News => return,
                 Wake::Images => return self.history.hurry(),
                 Wake::Over => return shutdown.cancelled().await,
-                Wake::Look if self.context.visible() != visible || self.observed() != *observed => return,
-                Wake::Look => {}
+                Wake::Observation if self.context.visible() != visible || self.observed() != *observed => return,
+                Wake::Observation => {}
             }
         }
     }

@@ -56,7 +56,7 @@ struct BridgeState {
     /// Obstacles that were found last.
     obstacles: Vec<String>,
     /// Time of the next search for obstacles, if the last one was slow.
-    looks_again: Option<Instant>,
+    search_again: Option<Instant>,
     /// Reason why the network is not set up, if it is not.
     failure: Option<String>,
 }
@@ -177,8 +177,8 @@ impl Bridge {
     }
 
     /// Repairs the network, or notes why that failed. Costs some reads where nothing has changed.
-    pub fn look(&self, at_everything: bool) {
-        let looked = match self.is_used() {
+    pub fn repair(&self, at_everything: bool) {
+        let repaired = match self.is_used() {
             Ok(true) => self.prepare(at_everything).map_err(|error| error.chain()),
             Ok(false) => {
                 self.abandon();
@@ -187,7 +187,7 @@ impl Bridge {
             Err(error) => Err(error.to_string()),
         };
         let mut state = self.state();
-        let failure = looked.err();
+        let failure = repaired.err();
         if let Some(failure) = failure.as_ref().filter(|_| state.failure != failure) {
             tracing::warn!(bridge = &*self.bridge, error = failure, "the pods' network is not as it is to be");
         }
@@ -201,7 +201,7 @@ impl Bridge {
             // There is no pod yet: nothing is repaired, and little is asked.
             let generation = netfilter::generation().ok();
             if state.asked != generation || generation.is_none() {
-                state.obstacles = self.forward.look(false).unwrap_or_default();
+                state.obstacles = self.forward.obstacles(false).unwrap_or_default();
                 state.asked = generation;
             }
         }
@@ -274,14 +274,14 @@ impl Bridge {
         localnet.map_err(failed("allowing traffic over bridge"))?;
         state.is_ready = true;
         // Legacy iptables does not report changes.
-        let is_due = state.looks_again.is_none_or(|at| at <= clock::instant());
+        let is_due = state.search_again.is_none_or(|at| at <= clock::instant());
         if is_due && (state.changes != Some(changes) || (at_everything && Forward::has_legacy())) {
             let begun = clock::instant();
-            let looked = self.forward.look(true);
+            let found = self.forward.obstacles(true);
             // The search can be slow: other people's tables can have sets of a hundred thousand addresses.
-            state.looks_again =
+            state.search_again =
                 Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
-            match looked {
+            match found {
                 Ok(obstacles) => {
                     for obstacle in obstacles.iter().filter(|it| !state.obstacles.contains(it)) {
                         tracing::warn!(bridge = &**bridge, obstacle, "something is in the way of pods");

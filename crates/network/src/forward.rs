@@ -86,7 +86,7 @@ impl Forward {
 
     /// Returns the obstacles to pods' traffic, each a sentence with the command that removes it. With `mends`, lets
     /// pods pass where the obstacle is iptables.
-    pub fn look(&self, mends: bool) -> io::Result<Vec<String>> {
+    pub fn obstacles(&self, mends: bool) -> io::Result<Vec<String>> {
         let chains = chains(&asked_of_nft(&["-j", "list", "chains"])?);
         let is_iptables = |chain: &Chain| (&*chain.family, &*chain.table, &*chain.name) == ("ip", "filter", "FORWARD");
         let mut found = Vec::new();

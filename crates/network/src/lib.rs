@@ -89,8 +89,8 @@ impl Network {
 
     /// Repairs our own network. Called when something has changed, and with `at_everything` on each full list: then it
     /// also checks what the kernel does not report.
-    pub fn look(&self, at_everything: bool) {
-        self.bridge.look(at_everything);
+    pub fn repair(&self, at_everything: bool) {
+        self.bridge.repair(at_everything);
     }
 
     /// Returns the network's health, as far as it shows without a pod: a fault is reported before the first one.

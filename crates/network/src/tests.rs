@@ -304,7 +304,7 @@ fn rules_that_somebody_flushed_come_back() {
         for change in changes {
             change();
             assert_ne!(listed(), whole);
-            node.bridge.look(false);
+            node.bridge.repair(false);
             assert_eq!(listed(), whole);
             answers();
         }
@@ -316,12 +316,12 @@ fn rules_that_somebody_flushed_come_back() {
         answers();
         println!("at the start of an agent");
         nft("flush ruleset").expect("flushed");
-        Node::at(&node.directory).bridge.look(true);
+        Node::at(&node.directory).bridge.repair(true);
         answers();
         println!("what a pod had is gone with it, and not made again");
         node.bridge.detach("next").expect("detached");
         nft("flush ruleset").expect("flushed");
-        node.bridge.look(true);
+        node.bridge.repair(true);
         assert!(!listed().contains("8081"), "{}", listed());
         answers();
     });
@@ -334,15 +334,15 @@ fn a_flush_is_noticed_by_what_the_kernel_says() {
         pod.serve(80);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let (send, mut looked) = tokio::sync::mpsc::unbounded_channel();
+            let (send, mut changes) = tokio::sync::mpsc::unbounded_channel();
             let watched = watch(|| {
-                node.bridge.look(false);
+                node.bridge.repair(false);
                 send.send(()).ok();
                 std::future::ready(())
             });
             let flushed = async {
                 nft("flush ruleset").expect("flushed");
-                looked.recv().await.expect("a look");
+                changes.recv().await.expect("a look");
             };
             tokio::select! {
                 // The watch listens before anything is flushed.
@@ -361,17 +361,17 @@ fn rules_stay_as_they_are_while_others_change_theirs() {
         let pod = node.pod("pod", &[8080]);
         // Rules that were changed in part are made anew once.
         nft("add table ip first").expect("added");
-        node.bridge.look(true);
+        node.bridge.repair(true);
         let handles = || command("nft -a list table ip stanchion_b0");
         let first = handles();
         nft("add table ip others").expect("added");
-        node.bridge.look(true);
+        node.bridge.repair(true);
         nft("delete table ip others").expect("deleted");
-        node.bridge.look(true);
+        node.bridge.repair(true);
         // The kernel gives a handle only once: the same ones mean that no rule was replaced.
         assert_eq!(handles(), first);
         let quiet = netfilter::generation().expect("asked");
-        node.bridge.look(true);
+        node.bridge.repair(true);
         assert_eq!(netfilter::generation().expect("asked"), quiet);
         node.bridge.detach(pod.id).expect("detached");
         assert!(!handles().contains("8080"));
@@ -384,15 +384,15 @@ fn what_traffic_needs_is_put_right_too() {
         let (pod, world) = (node.pod("pod", &[]), node.world());
         world.serve(80);
         set("ipv4/ip_forward", "0");
-        node.bridge.look(true);
+        node.bridge.repair(true);
         assert_eq!(pod.call(WORLD, 80, PATIENCE).expect("an answer"), "192.0.2.1", "masqueraded");
         println!("the bridge is removed");
         command("ip link del b0");
-        node.bridge.look(false);
+        node.bridge.repair(false);
         assert_eq!(pod.call(WORLD, 80, PATIENCE).expect("an answer"), "192.0.2.1");
         println!("its address is removed");
         command("ip address flush dev b0");
-        node.bridge.look(false);
+        node.bridge.repair(false);
         assert_eq!(pod.call(WORLD, 80, PATIENCE).expect("an answer"), "192.0.2.1");
     });
 }
@@ -428,7 +428,7 @@ fn iptables_that_drops_what_is_forwarded_lets_pods_pass() {
             pass();
             command(&format!("{iptables} -P FORWARD DROP"));
             assert!(pod.call(WORLD, 80, SILENCE).is_err(), "nothing drops");
-            node.bridge.look(true);
+            node.bridge.repair(true);
             pass();
             println!("whoever is beyond the node reaches only what is published");
             world.run("ip route add 10.9.8.0/24 via 192.0.2.1");
@@ -437,16 +437,16 @@ fn iptables_that_drops_what_is_forwarded_lets_pods_pass() {
             command(&format!("{iptables} -F FORWARD"));
             command(&format!("{iptables} -A FORWARD -j REJECT"));
             assert!(pod.call(WORLD, 80, SILENCE).is_err(), "nothing drops");
-            node.bridge.look(true);
+            node.bridge.repair(true);
             pass();
             let saved = command(&format!("{iptables} -S"));
-            node.bridge.look(true);
+            node.bridge.repair(true);
             assert_eq!(command(&format!("{iptables} -S")), saved, "put again");
             println!("Docker's chain for users");
             command(&format!("{iptables} -F FORWARD"));
             command(&format!("{iptables} -N DOCKER-USER"));
             command(&format!("{iptables} -A FORWARD -j DOCKER-USER"));
-            node.bridge.look(true);
+            node.bridge.repair(true);
             pass();
             let saved = command(&format!("{iptables} -S"));
             assert!(saved.contains("-A DOCKER-USER -i b0"), "{saved}");
@@ -456,7 +456,7 @@ fn iptables_that_drops_what_is_forwarded_lets_pods_pass() {
                 node.bridge.detach(pod.id).expect("detached");
             }
             command("ip link del b0");
-            node.bridge.look(true);
+            node.bridge.repair(true);
             let saved = command(&format!("{iptables} -S"));
             assert!(!saved.contains("b0"), "{saved}");
         });
@@ -470,7 +470,7 @@ fn a_drop_that_is_nobodys_of_ours_is_named_with_the_line_that_mends_it() {
         world.serve(80);
         nft("table inet f { chain drops { type filter hook forward priority 0 ; policy drop ; }\n}").expect("made");
         assert!(pod.call(WORLD, 80, SILENCE).is_err(), "nothing drops");
-        node.bridge.look(false);
+        node.bridge.repair(false);
         let (failure, obstacles) = node.bridge.trouble();
         let [obstacle] = &obstacles[..] else { panic!("one is in the way: {obstacles:?}") };
         assert!(obstacle.contains("chain drops of nftables' table inet f drops"), "{obstacle}");
@@ -478,7 +478,7 @@ fn a_drop_that_is_nobodys_of_ours_is_named_with_the_line_that_mends_it() {
         let (_, line) = obstacle.split_once("to mend it: ").expect("a line");
         run("sh", &["-c", line], "").expect("it is one");
         assert_eq!(pod.call(WORLD, 80, PATIENCE).expect("an answer"), "192.0.2.1");
-        node.bridge.look(false);
+        node.bridge.repair(false);
         assert_eq!(node.bridge.trouble(), (None, Vec::new()));
     });
 }
@@ -496,14 +496,14 @@ fn a_pod_of_an_earlier_version_keeps_its_network() {
         }
         nft("delete table bridge stanchion_b0").expect("deleted");
         let agent = Node::at(&node.directory);
-        agent.bridge.look(true);
+        agent.bridge.repair(true);
         assert_eq!(call(GATEWAY, 8080, PATIENCE).expect("an answer"), GATEWAY.to_string());
         assert_eq!(leases.claimed().expect("listed")[0].2, Some(80), "noted for the next time");
         let next = agent.pod("next", &[]);
         next.serve(80);
         assert_eq!(pod.call(next.address, 80, PATIENCE).expect("an answer"), pod.address.to_string());
         nft("flush ruleset").expect("flushed");
-        agent.bridge.look(true);
+        agent.bridge.repair(true);
         assert_eq!(call(GATEWAY, 8080, PATIENCE).expect("an answer"), GATEWAY.to_string());
     });
 }

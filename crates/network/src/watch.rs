@@ -16,9 +16,9 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 /// Time for which changes are gathered: a firewall that starts makes many, and each pod some.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// Calls `look` after each change, until it is dropped. If the kernel reports no changes, only full lists look at the
+/// Calls `on_change` after each change, until it is dropped. If the kernel reports no changes, only full lists look at the
 /// network.
-pub async fn watch<F: Future<Output = ()>>(look: impl Fn() -> F) {
+pub async fn watch<F: Future<Output = ()>>(on_change: impl Fn() -> F) {
     let opened = open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .and_then(|rules| Ok((rules, open(NETLINK_ROUTE, &[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR])?)));
     let (mut rules, mut links) = match opened {
@@ -42,7 +42,7 @@ pub async fn watch<F: Future<Output = ()>>(look: impl Fn() -> F) {
         // Before the look, so that a change during it leads to another look.
         drain(&mut rules);
         drain(&mut links);
-        look().await;
+        on_change().await;
     }
 }
 

@@ -123,7 +123,7 @@ impl Containerd {
     /// Repairs the network; the health reports what is wrong with it.
     async fn look_at_network(self, at_everything: bool) {
         let looked = self.blocking(move |backend| {
-            backend.network.look(at_everything);
+            backend.network.repair(at_everything);
             Ok(())
         });
         if let Err(error) = looked.await {

@@ -78,19 +78,19 @@ fn answer<T: Serialize>(
     options: &Options,
     life: &Life,
     changes: watch::Receiver<u64>,
-    mut look: impl FnMut() -> T + Send + 'static,
+    mut read: impl FnMut() -> T + Send + 'static,
 ) -> Result<Response, Refusal> {
     if !options.watch {
-        return Ok(Json(look()).into_response());
+        return Ok(Json(read()).into_response());
     }
     let held = stream(life)?;
-    let lines = unfold((changes, look, true, held), |(mut changes, mut look, first, held)| async move {
+    let lines = unfold((changes, read, true, held), |(mut changes, mut read, first, held)| async move {
         if !first && changes.changed().await.is_err() {
             return None;
         }
         changes.borrow_and_update();
-        let line = serde_json::to_string(&look()).map(|line| line + "\n");
-        Some((line, (changes, look, false, held)))
+        let line = serde_json::to_string(&read()).map(|line| line + "\n");
+        Some((line, (changes, read, false, held)))
     });
     Ok(Body::from_stream(lines).into_response())
 }

@@ -11,10 +11,10 @@ use stanchion_plan::image;
 use stanchion_runtime::{Error, ErrorKind, ImageStore, Runtime, UnusedImage};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::garbage::{self, Candidate, Look};
+use super::garbage::{self, Candidate, Survey};
 use crate::{blocking::blocking, clock, desired::Desired, files, node::BackendSlot, shared::Shared};
 
-/// Longest time until the first look: by then the sources are read, and pods have what they need.
+/// Longest time until the first survey: by then the sources are read, and pods have what they need.
 const FIRST: Duration = Duration::from_secs(30);
 
 /// A user's request to remove unused images.
@@ -100,7 +100,7 @@ impl<R: Runtime> Collector<R> {
     /// Removes images that are too old, and others if the disk is too full.
     async fn relieve(&self) {
         let subject = Subject::backend(&self.slot().backend.name);
-        let failed = match self.look().await {
+        let failed = match self.survey().await {
             Ok(found) => self.relieve_of(found, &subject).await,
             Err(trouble) => Err(trouble),
         };
@@ -161,7 +161,7 @@ impl<R: Runtime> Collector<R> {
     /// Removes unused images, or only lists them.
     async fn prune(&self, dry_run: bool) -> PruneView {
         let backend = self.slot().backend.name.clone();
-        let found = match self.look().await {
+        let found = match self.survey().await {
             Ok(found) => found,
             Err(Trouble::NotNow(why)) => return PruneView { backend, error: Some(why), ..PruneView::default() },
             Err(Trouble::Failed(error)) => {
@@ -191,7 +191,7 @@ impl<R: Runtime> Collector<R> {
     }
 
     /// Finds the images that may be removed.
-    async fn look(&self) -> Result<Found<R>, Trouble> {
+    async fn survey(&self) -> Result<Found<R>, Trouble> {
         let not_now = |why: &str| Trouble::NotNow(why.to_owned());
         if !self.desired.borrow().complete {
             return Err(not_now("not all manifest sources have been read yet"));
@@ -203,8 +203,8 @@ impl<R: Runtime> Collector<R> {
         let named = self.named().await?;
         let images = runtime.list_images().await?;
         let store = runtime.image_store().await?;
-        let look = Look { at, images, in_use: store.in_use.clone(), named };
-        let choose = move |known: &mut _| garbage::candidates(known, &look, |archive| archive.exists());
+        let survey = Survey { at, images, in_use: store.in_use.clone(), named };
+        let choose = move |known: &mut _| garbage::candidates(known, &survey, |archive| archive.exists());
         let candidates = slot.images.record.change(store.path.clone(), choose).await;
         Ok(Found { runtime, store, candidates })
     }

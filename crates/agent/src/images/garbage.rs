@@ -14,8 +14,8 @@ use crate::reference;
 
 /// The images of a runtime, and the names of those that are needed.
 #[derive(Debug)]
-pub(crate) struct Look {
-    /// Time at which the look began.
+pub(crate) struct Survey {
+    /// Time at which the survey began.
     pub at: Stamp,
     pub images: Vec<Image>,
     /// References or digests of the images in use.
@@ -36,16 +36,16 @@ pub(crate) struct Candidate {
     pub age: Duration,
 }
 
-/// Updates the record by a look, and returns the images that may be removed, the longest unused first. `is_there` tells
+/// Updates the record by a survey, and returns the images that may be removed, the longest unused first. `is_there` tells
 /// whether the archive that an image was imported from is still in its place: then the image is needed.
-pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
-    let listed: BTreeMap<_, _> = look.images.iter().map(|image| (&image.reference, &image.digest)).collect();
-    // A name that came after the look began may be missing in it, or have stood for another image.
-    known.retain(|reference, it| !it.at.since(look.at).is_zero() || listed.get(reference) == Some(&&it.digest));
+pub(crate) fn candidates(known: &mut ByReference, survey: &Survey, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
+    let listed: BTreeMap<_, _> = survey.images.iter().map(|image| (&image.reference, &image.digest)).collect();
+    // A name that came after the survey began may be missing in it, or have stood for another image.
+    known.retain(|reference, it| !it.at.since(survey.at).is_zero() || listed.get(reference) == Some(&&it.digest));
     // A stamp of an earlier boot, or of a time of day alone, keeps its present age from here on.
     for it in known.values_mut() {
-        it.at = it.at.anchored(look.at);
-        it.unused_since = it.unused_since.map(|since| since.anchored(look.at));
+        it.at = it.at.anchored(survey.at);
+        it.unused_since = it.unused_since.map(|since| since.anchored(survey.at));
     }
     let mut images: BTreeMap<&ImageDigest, Vec<&String>> = BTreeMap::new();
     for (reference, digest) in listed {
@@ -54,20 +54,20 @@ pub(crate) fn candidates(known: &mut ByReference, look: &Look, is_there: impl Fn
     let mut found: Vec<_> = images
         .into_iter()
         .filter_map(|(digest, names)| {
-            let is_used = |name: &&String| look.in_use.contains(name) || look.named.contains(*name);
-            let is_used = look.in_use.iter().any(|used| used == digest.as_str()) || names.iter().any(is_used);
+            let is_used = |name: &&String| survey.in_use.contains(name) || survey.named.contains(*name);
+            let is_used = survey.in_use.iter().any(|used| used == digest.as_str()) || names.iter().any(is_used);
             let is_wanted = |it: &Brought| it.archive.as_deref().is_some_and(&is_there);
             let is_needed = is_used || names.iter().filter_map(|name| known.get(*name)).any(is_wanted);
             for name in &names {
                 if let Some(it) = known.get_mut(*name) {
-                    it.unused_since = (!is_needed).then(|| it.unused_since.unwrap_or(look.at));
+                    it.unused_since = (!is_needed).then(|| it.unused_since.unwrap_or(survey.at));
                 }
             }
             // Somebody else wants the image if the agent did not bring one of its names.
             let ours: Option<Vec<_>> =
                 names.iter().map(|name| known.get(*name).filter(|it| it.digest == *digest)).collect();
             let ours = ours?;
-            let age = |moment: &Stamp| look.at.since(*moment);
+            let age = |moment: &Stamp| survey.at.since(*moment);
             let unused_since = ours.iter().filter_map(|it| it.unused_since).min_by_key(age)?;
             Some(Candidate {
                 unused_since,

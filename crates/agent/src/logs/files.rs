@@ -71,7 +71,7 @@ impl LogFiles {
             from: [Place::default(); 2],
             buffer: vec![0; BUFFER].into_boxed_slice(),
         };
-        if !files.look()? {
+        if !files.find_new()? {
             return Err(io::ErrorKind::NotFound.into());
         }
         if !is_followed && let Some(last) = files.parts.back_mut() {
@@ -117,7 +117,7 @@ impl LogFiles {
         loop {
             let is_last = self.parts.len() == 1;
             let Some(part) = self.parts.front_mut() else {
-                if !self.look()? {
+                if !self.find_new()? {
                     return Ok(false);
                 }
                 continue;
@@ -159,7 +159,7 @@ impl LogFiles {
                 // Nobody writes the file any more: it was read again after it was seen to be rotated.
                 self.splitter.end(&self.buffer[..count], &mut wanted);
                 self.next();
-            } else if self.end.is_some() || !self.look()? {
+            } else if self.end.is_some() || !self.find_new()? {
                 return Ok(false);
             }
         }
@@ -173,7 +173,7 @@ impl LogFiles {
     }
 
     /// Finds the files after the last one that is known; returns `true` if there is more to read.
-    fn look(&mut self) -> io::Result<bool> {
+    fn find_new(&mut self) -> io::Result<bool> {
         let current = match open(&self.path, Links::Refuse) {
             Ok(file) => Some((file.metadata()?, file)),
             // The log is being rotated at this moment.

@@ -190,12 +190,12 @@ fn digest(entry: &Entry<'_>) -> u64 {
     hasher.finish()
 }
 
-/// Has the runtime write its log, passes each entry to `look`, and sends the output of `look` to `to`.
+/// Has the runtime write its log, passes each entry to `visit`, and sends the output of `visit` to `to`.
 async fn each<R: Runtime>(
     runtime: &R,
     id: &ContainerId,
     to: Option<&Pieces>,
-    mut look: impl FnMut(Entry<'_>, &mut Vec<u8>),
+    mut visit: impl FnMut(Entry<'_>, &mut Vec<u8>),
 ) -> Result<(), Error> {
     let failed = |error: io::Error| Error::new(ErrorKind::Other, "a pipe for a log").caused_by(&error);
     let (reader, writer) = io::pipe().map_err(failed)?;
@@ -210,11 +210,11 @@ async fn each<R: Runtime>(
             filled += count;
             match count {
                 0 => {
-                    splitter.end(&buffer[..filled], |_, entry| look(entry, &mut out));
+                    splitter.end(&buffer[..filled], |_, entry| visit(entry, &mut out));
                     filled = 0;
                 }
                 _ => {
-                    let used = splitter.split(&buffer[..filled], |_, entry| look(entry, &mut out));
+                    let used = splitter.split(&buffer[..filled], |_, entry| visit(entry, &mut out));
                     buffer.copy_within(used..filled, 0);
                     filled -= used;
                 }

@@ -30,7 +30,7 @@ pub struct Observation {
     /// Sandboxes and containers, by pod.
     pub pods: HashMap<PodKey, Arc<ObservedPod>>,
     /// Number of the latest full observation.
-    look: u64,
+    number: u64,
     /// Pods that were observed alone since, each with the number of that observation.
     single: HashMap<PodKey, u64>,
 }
@@ -47,7 +47,7 @@ impl Observation {
             health,
             since,
             pods: HashMap::new(),
-            look: 0,
+            number: 0,
             single: HashMap::new(),
         }
     }
@@ -64,25 +64,25 @@ impl Observation {
         Self { ticket, was_observed: true, pods, ..Self::none(since) }
     }
 
-    /// Gives this full observation the number `look`, and adds later observations of single pods from `last`.
-    pub(crate) fn after(mut self, last: &Self, look: u64) -> Self {
-        self.look = look;
-        for (key, number) in last.single.iter().filter(|(_, number)| **number > look) {
+    /// Gives this full observation the number `number`, and adds later observations of single pods from `last`.
+    pub(crate) fn after(mut self, last: &Self, number: u64) -> Self {
+        self.number = number;
+        for (key, number) in last.single.iter().filter(|(_, number)| **number > number) {
             self.single.insert(key.clone(), *number);
             self.put(key, last.pods.get(key).cloned());
         }
         self
     }
 
-    /// Returns a copy with an observation of one pod, of number `look`; `None` if a later one is known.
-    pub(crate) fn with_pod(&self, key: &PodKey, inventory: Inventory, look: u64) -> Option<Self> {
-        let latest = self.single.get(key).copied().unwrap_or(self.look);
-        if latest > look {
+    /// Returns a copy with an observation of one pod, of number `number`; `None` if a later one is known.
+    pub(crate) fn with_pod(&self, key: &PodKey, inventory: Inventory, number: u64) -> Option<Self> {
+        let latest = self.single.get(key).copied().unwrap_or(self.number);
+        if latest > number {
             return None;
         }
         let is_there = !(inventory.sandboxes.is_empty() && inventory.containers.is_empty());
         let mut now = self.clone();
-        now.single.insert(key.clone(), look);
+        now.single.insert(key.clone(), number);
         now.put(key, is_there.then(|| Arc::new(ObservedPod::of(inventory))));
         Some(now)
     }

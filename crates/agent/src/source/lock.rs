@@ -20,7 +20,7 @@ const LOCKS: &str = "/proc/locks";
 /// The mounts that this process sees (proc_pid_mountinfo(5)).
 const MOUNTS: &str = "/proc/self/mountinfo";
 
-/// A kubelet's lock file, and the state of the lock at the last [`look`](Lock::look).
+/// A kubelet's lock file, and the state of the lock at the last [`check`](Lock::check).
 #[derive(Debug)]
 pub(super) struct Lock {
     path: PathBuf,
@@ -68,7 +68,7 @@ impl Lock {
     }
 
     /// Finds out whether the lock is held and whether anybody waits for it.
-    pub fn look(&mut self) {
+    pub fn check(&mut self) {
         let file = match fs::metadata(&self.path) {
             Ok(file) => Some((file.dev(), file.ino())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -172,7 +172,7 @@ mod tests {
     async fn until(lock: &mut Lock, is_so: impl Fn(&Lock) -> bool) {
         let begin = Instant::now();
         loop {
-            lock.look();
+            lock.check();
             if is_so(lock) {
                 return;
             }
@@ -186,10 +186,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("kubelet.lock");
         let mut lock = Lock::new(path.clone());
-        lock.look();
+        lock.check();
         assert!(!lock.is_anothers() && !lock.is_held());
         lock.take();
-        lock.look();
+        lock.check();
         assert!(lock.is_held() && !lock.is_awaited(), "{lock:?}");
         let (end, ended) = std::sync::mpsc::channel::<()>();
         let kubelet = thread::spawn(move || {
@@ -215,7 +215,7 @@ mod tests {
         let mut lock = Lock::new(directory.path().join("kubelet.lock"));
         lock.take();
         fs::remove_file(lock.path()).expect("removed");
-        lock.look();
+        lock.check();
         assert!(!lock.is_held());
         lock.take();
         assert!(lock.is_held() && lock.path().exists());
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn what_cannot_be_had_is_told() {
         let mut lock = Lock::new("/proc/nowhere/kubelet.lock".into());
-        lock.look();
+        lock.check();
         lock.take();
         assert!(!lock.is_held() && lock.error().is_some(), "{lock:?}");
     }

@@ -90,7 +90,7 @@ impl Standby {
     fn claim(&mut self) {
         let is_wanted = self.is_away() || (self.silent.is_some() && !self.heard);
         if let Some(lock) = &mut self.lock {
-            lock.look();
+            lock.check();
             if is_wanted {
                 lock.take();
             }

@@ -84,11 +84,11 @@ impl<R: Runtime> Context<R> {
 
     /// Observes the pod again on the backend that a step acted on, if it answers. Leaves out the other backends: one
     /// that hangs delays only its own pods (I8).
-    pub async fn look(&self, backend: &str) {
+    pub async fn observe(&self, backend: &str) {
         let Some(slot) = self.shared.slot(backend).filter(|slot| slot.observer.latest().is_current()) else { return };
         let Some(runtime) = slot.backend.runtime() else { return };
-        if !slot.observer.look_at(&*runtime, &self.key).await {
-            slot.observer.look().await;
+        if !slot.observer.observe_pod(&*runtime, &self.key).await {
+            slot.observer.observe().await;
         }
     }
 
@@ -99,21 +99,21 @@ impl<R: Runtime> Context<R> {
 
     /// Returns how far each backend can be observed.
     pub fn visible(&self) -> Vec<Visible> {
-        let looks = self.shared.slots.iter().map(|slot| slot.observer.latest());
-        let visible = |look: Arc<Observation>| Visible {
-            was_observed: look.was_observed,
-            error: look.error.clone(),
-            runtime: Arc::clone(&look.runtime),
+        let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
+        let visible = |latest: Arc<Observation>| Visible {
+            was_observed: latest.was_observed,
+            error: latest.error.clone(),
+            runtime: Arc::clone(&latest.runtime),
         };
-        looks.map(visible).collect()
+        observations.map(visible).collect()
     }
 
     /// Waits until a backend cannot be observed any more: it may never answer a pending call.
     pub fn until_away(&self, backend: &str) -> impl Future<Output = ()> + Send + use<R> {
-        let looks = self.shared.slot(backend).map(|slot| slot.observer.watch());
+        let observations = self.shared.slot(backend).map(|slot| slot.observer.watch());
         async move {
-            let Some(mut looks) = looks else { return future::pending().await };
-            if looks.wait_for(|latest| !latest.is_current()).await.is_err() {
+            let Some(mut observations) = observations else { return future::pending().await };
+            if observations.wait_for(|latest| !latest.is_current()).await.is_err() {
                 future::pending::<()>().await;
             }
         }

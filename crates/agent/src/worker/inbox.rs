@@ -20,7 +20,7 @@ pub(super) struct Inbox {
     /// The node's addresses.
     addresses: watch::Receiver<Vec<IpAddr>>,
     /// Observations, a receiver for each backend.
-    looks: Vec<watch::Receiver<Arc<Observation>>>,
+    observations: Vec<watch::Receiver<Arc<Observation>>>,
 }
 
 /// Reason to wake.
@@ -31,7 +31,7 @@ pub(super) enum Wake {
     /// Images were imported.
     Images,
     /// A backend was observed. The pod may be as it was.
-    Look,
+    Observation,
     /// The reconciler has stopped with the agent: no orders come any more.
     Over,
 }
@@ -48,7 +48,7 @@ impl Inbox {
             images: shared.images_changed.subscribe(),
             ending: shared.endings.subscribe(),
             addresses: shared.node_addresses.clone(),
-            looks: shared.slots.iter().map(|slot| slot.observer.watch()).collect(),
+            observations: shared.slots.iter().map(|slot| slot.observer.watch()).collect(),
         }
     }
 
@@ -73,22 +73,22 @@ impl Inbox {
     }
 
     /// Marks the present observations as seen: only a later one wakes.
-    pub fn mark_looks(&mut self) {
-        self.looks.iter_mut().for_each(watch::Receiver::mark_unchanged);
+    pub fn mark_observations(&mut self) {
+        self.observations.iter_mut().for_each(watch::Receiver::mark_unchanged);
     }
 
     /// Waits for a new observation of any backend.
     ///
     /// *Cancel-safe:* only watches.
-    pub async fn look(&mut self) -> Wake {
-        looked(&mut self.looks).await
+    pub async fn observation(&mut self) -> Wake {
+        next_observation(&mut self.observations).await
     }
 
     /// Waits until something comes.
     ///
     /// *Cancel-safe:* every arm waits on a channel and keeps what it has not delivered.
     pub async fn wake(&mut self) -> Wake {
-        let Self { desired, restarts, images, ending, addresses, looks } = self;
+        let Self { desired, restarts, images, ending, addresses, observations } = self;
         tokio::select! {
             changed = desired.changed() => if changed.is_ok() { Wake::News } else { Wake::Over },
             () = restarts.made() => Wake::News,
@@ -96,17 +96,17 @@ impl Inbox {
             Ok(()) = ending.changed() => Wake::News,
             // Addresses are only shown: a change restarts nothing.
             Ok(()) = addresses.changed() => Wake::News,
-            wake = looked(looks) => wake,
+            wake = next_observation(observations) => wake,
         }
     }
 }
 
-async fn looked(looks: &mut [watch::Receiver<Arc<Observation>>]) -> Wake {
-    if looks.is_empty() {
+async fn next_observation(observations: &mut [watch::Receiver<Arc<Observation>>]) -> Wake {
+    if observations.is_empty() {
         return future::pending().await;
     }
-    match select_all(looks.iter_mut().map(|look| Box::pin(look.changed()))).await.0 {
-        Ok(()) => Wake::Look,
+    match select_all(observations.iter_mut().map(|it| Box::pin(it.changed()))).await.0 {
+        Ok(()) => Wake::Observation,
         Err(_) => Wake::News,
     }
 }

@@ -317,7 +317,7 @@ impl<R: Runtime> Worker<R> {
         let Err(error) = runtime.start_container(id.clone()).await else { return Ok(()) };
         let mut made = None;
         if !is_unknown(error.kind()) {
-            self.context.look(backend).await;
+            self.context.observe(backend).await;
             match self.container(&id).map(|found| found.state) {
                 Some(ContainerState::Running { .. }) => return Ok(()),
                 Some(ContainerState::Created) => made = Some(id),

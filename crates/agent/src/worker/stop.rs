@@ -67,12 +67,12 @@ impl<R: Runtime> Worker<R> {
             let update = tokio::select! {
                 done = &mut work => return done,
                 update = self.lifecycle.next() => Some(update),
-                Wake::Look = self.inbox.look() => None,
+                Wake::Observation = self.inbox.observation() => None,
             };
             if let Some(update) = update {
                 self.hear(update).await;
             }
-            self.inbox.mark_looks();
+            self.inbox.mark_observations();
             let snapshot = self.snapshot(desired.cloned());
             self.show(&snapshot);
         }

@@ -97,7 +97,7 @@ async fn calls() -> Vec<(Method, u32)> {
     let node = Story { node: Node::new(), hold: None, is_killed: false }.tell().await;
     let count = |method: Method| {
         let count = u32::try_from(node.fake().count(method)).expect("few calls");
-        if method.only_looks() { count.min(4) } else { count }
+        if method.only_reads() { count.min(4) } else { count }
     };
     METHODS.map(|method| (method, count(method))).into()
 }
@@ -107,7 +107,7 @@ async fn any_call_may_fail_in_any_way() {
     for (method, count) in calls().await {
         assert!(count > 0, "the story does not call {method}");
         for call in 1..=count {
-            for kind in KINDS.into_iter().take(if method.only_looks() { 1 } else { KINDS.len() }) {
+            for kind in KINDS.into_iter().take(if method.only_reads() { 1 } else { KINDS.len() }) {
                 println!("call {call} of {method} fails with {kind:?}");
                 let node = Node::new();
                 node.fake().fault(method, When::Nth(call), Fault::fail(kind));

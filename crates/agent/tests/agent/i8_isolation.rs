@@ -175,7 +175,7 @@ async fn a_look_that_hung_for_an_hour_is_followed_by_the_next_one_soon() {
     sleep(Duration::from_secs(3600)).await;
     hold.release();
     node.settle().await;
-    let looks = node.fake().count(Method::List);
+    let lists = node.fake().count(Method::List);
     sleep(Duration::from_secs(60)).await;
-    assert!(node.fake().count(Method::List) > looks, "R-LOOP-1: the backend answers again");
+    assert!(node.fake().count(Method::List) > lists, "R-LOOP-1: the backend answers again");
 }

@@ -357,13 +357,13 @@ impl Node {
     /// Waits for a change on the board or in a runtime.
     async fn changed(&self) {
         let mut board = self.handle().board.watch();
-        let looks = self.fakes.iter().map(|(_, fake)| {
+        let events = self.fakes.iter().map(|(_, fake)| {
             let before = fake.inventory();
             Box::pin(async move { drop(fake.until(|now| *now != before).await) })
         });
         tokio::select! {
             _ = board.changed() => {}
-            _ = futures_util::future::select_all(looks) => {}
+            _ = futures_util::future::select_all(events) => {}
         }
     }
 

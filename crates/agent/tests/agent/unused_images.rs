@@ -48,7 +48,7 @@ async fn end(node: &Node, tag: u32) {
 }
 
 /// Waits for several checks.
-async fn looks() {
+async fn collections() {
     tokio::time::sleep(5 * PERIOD).await;
 }
 
@@ -72,19 +72,19 @@ async fn a_disk_that_fills_is_relieved_of_what_has_been_unused_for_longest_and_o
     let mut node = node();
     node.start();
     run(&node, &[1, 2, 3]).await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1, 2, 3], "all are in use");
     assert_eq!(said(&node, "FreeDiskSpaceFailed").len(), 1, "R-IMG-11: it is full of something else");
     end(&node, 2).await;
     let count = node.events("FreeDiskSpaceFailed")[0].count;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1, 3], "R-IMG-11");
     // The disk is below the threshold now: nothing more is removed.
     end(&node, 1).await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1, 3], "R-IMG-11: 75 % are no reason");
     run(&node, &[4]).await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [3, 4], "R-IMG-11");
     assert_eq!(removals(&node), [image(2), image(1)]);
     let removed = said(&node, "ImageRemoved");
@@ -111,13 +111,13 @@ async fn what_the_agent_did_not_bring_or_others_use_is_never_removed() {
     for tag in [1, 2, 3, 4] {
         end(&node, tag).await;
     }
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1, 3], "R-IMG-11");
     assert!(node.fake().images().contains(&"docker.io/somebody/else:1".to_owned()), "R-IMG-11");
     let failed = said(&node, "FreeDiskSpaceFailed");
     assert!(failed[0].contains("of the file system of /fake/images are used"), "R-IMG-11: {failed:?}");
     node.fake().set_used_by_others(&image(3), false);
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1], "R-IMG-11");
 }
 
@@ -129,7 +129,7 @@ async fn what_somebody_has_put_another_image_under_is_theirs() {
     run(&node, &[1]).await;
     end(&node, 1).await;
     node.fake().add_image(&image(1), 1000);
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1], "R-IMG-11");
     assert_eq!(removals(&node), Vec::<String>::new());
 }
@@ -146,19 +146,19 @@ async fn the_next_agent_knows_what_was_brought_before_it() {
     }
     node.start();
     node.runs(&[("p3", &[("app", "app:3")])]).await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node).len(), 2, "R-IMG-11: {:?}", here(&node));
     // Without its record, the agent treats no image as its own.
     node.stop().await;
     fs::remove_dir_all(node.config.state_dir.join("images")).expect("the record was there");
     node.fake().set_disk(10_000, 9_000);
     node.start();
-    looks().await;
+    collections().await;
     assert_eq!(here(&node).len(), 2, "R-IMG-11: {:?}", here(&node));
     fs::create_dir_all(node.config.state_dir.join("images")).expect("made");
     fs::write(node.config.state_dir.join("images/first.json"), "{broken").expect("written");
     node.restart().await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node).len(), 2, "R-IMG-11: what cannot be read names no image");
 }
 
@@ -173,10 +173,10 @@ async fn an_agent_that_ends_between_asking_and_hearing_goes_on_where_it_was() {
     for tag in [1, 2] {
         end(&node, tag).await;
     }
-    looks().await;
+    collections().await;
     assert_eq!(here(&node).len(), 2, "one is removed, and nobody was told");
     node.restart().await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [3], "R-IMG-11");
     // The images are pulled again when pods need them, also the one whose removal was not reported.
     run(&node, &[1, 2]).await;
@@ -191,10 +191,10 @@ async fn what_young_images_take_is_left_to_them() {
     node.start();
     run(&node, &[1]).await;
     end(&node, 1).await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1], "R-IMG-11");
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), Vec::<u32>::new(), "R-IMG-11");
 }
 
@@ -221,7 +221,7 @@ async fn what_is_switched_off_does_not_even_look() {
     run(&node, &[1]).await;
     end(&node, 1).await;
     let before = node.fake().count(Method::ImageStore);
-    looks().await;
+    collections().await;
     assert_eq!((here(&node).len(), node.fake().count(Method::ImageStore)), (1, before), "R-IMG-11");
 }
 
@@ -244,7 +244,7 @@ async fn a_manifest_that_comes_while_its_image_is_being_removed_has_it_again() {
     assert!(node.app("p1").is_none(), "it waits for what is to be removed");
     hold.release();
     node.shows("p1", |node| node.app("p1").is_some()).await;
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1, 2, 3], "R-IMG-11");
 }
 
@@ -260,7 +260,7 @@ async fn what_a_revision_needs_that_waits_for_its_successor_stays() {
     node.fake().fault(Method::CreateSandbox, When::Always, Fault::fail(ErrorKind::Other));
     let sandbox = node.fake().sandboxes_of("p1-node").pop().expect("it has one");
     node.fake().remove_sandbox(sandbox.id).await.expect("removed");
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [1], "R-IMG-11");
     assert_eq!(said(&node, "Swept"), Vec::<String>::new(), "its volumes stay too");
     node.fake().heal(Method::CreateSandbox);
@@ -277,16 +277,16 @@ async fn a_runtime_that_is_away_or_refuses_loses_nothing() {
         end(&node, tag).await;
     }
     node.fake().set_available(false);
-    looks().await;
+    collections().await;
     assert!(said(&node, "ImageGCFailed").is_empty(), "that it is away is said once, and elsewhere");
     // The runtime says that the first image is in use: the agent tries the next one.
     node.fake().fault(Method::RemoveUnusedImage, When::Nth(1), Fault::fail(ErrorKind::Conflict));
     node.fake().set_available(true);
-    looks().await;
+    collections().await;
     assert_eq!(here(&node), [3], "R-IMG-11");
 
     node.fake().fault(Method::ListImages, When::Always, Fault::fail(ErrorKind::Other));
-    looks().await;
+    collections().await;
     assert!(!said(&node, "ImageGCFailed").is_empty(), "R-IMG-11");
 }
 
@@ -306,10 +306,10 @@ async fn what_an_archive_brought_stays_as_long_as_it_lies_there() {
         }
     })
     .await;
-    looks().await;
+    collections().await;
     assert_eq!(node.fake().images(), ["docker.io/library/a:1"], "R-IMG-11");
     fs::remove_file(preload.join("a.tar")).expect("removed");
-    looks().await;
+    collections().await;
     assert!(node.fake().images().is_empty(), "R-IMG-11: {:?}", node.fake().images());
 }
 

@@ -139,7 +139,7 @@ impl Shared {
     }
 
     /// Reads the state.
-    fn look<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&lock(&self.state))
     }
 
@@ -148,8 +148,8 @@ impl Shared {
         let now = self.now();
         let mut state = lock(&self.state);
         let answer = change(&mut state, now);
-        self.witness.look(&self.name, &state);
-        self.journal.look(&self.name, &state);
+        self.witness.inspect(&self.name, &state);
+        self.journal.record(&self.name, &state);
         drop(state);
         self.changes.send_modify(|count| *count += 1);
         answer

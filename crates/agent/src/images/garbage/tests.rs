@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use stanchion_plan::time::Stamp;
 use stanchion_runtime::{Image, ImageStore};
 
-use super::{Brought, ByReference, Look, candidates, is_below, names, usage};
+use super::{Brought, ByReference, Survey, candidates, is_below, names, usage};
 
 fn at(second: i64) -> Stamp {
     Timestamp::from_second(second).expect("a time").into()
@@ -14,14 +14,14 @@ fn brought(digest: &str, second: i64) -> Brought {
     Brought { digest: digest.into(), at: at(second), unused_since: None, archive: None }
 }
 
-/// Returns a look, at second 100, at these references with their digests.
-fn look(images: &[(&str, &str)]) -> Look {
+/// Returns a survey, at second 100, at these references with their digests.
+fn survey(images: &[(&str, &str)]) -> Survey {
     let image = |(reference, digest): &(&str, &str)| Image {
         reference: (*reference).into(),
         digest: (*digest).into(),
         size: 1,
     };
-    Look { at: at(100), images: images.iter().map(image).collect(), in_use: Vec::new(), named: [].into() }
+    Survey { at: at(100), images: images.iter().map(image).collect(), in_use: Vec::new(), named: [].into() }
 }
 
 fn known(images: &[(&str, &str, i64)]) -> ByReference {
@@ -29,8 +29,8 @@ fn known(images: &[(&str, &str, i64)]) -> ByReference {
 }
 
 /// Returns the names of the images that may be removed, in order.
-fn chosen(known: &mut ByReference, look: &Look) -> Vec<Vec<String>> {
-    candidates(known, look, |archive| archive == Path::new("/there")).into_iter().map(|it| it.names).collect()
+fn chosen(known: &mut ByReference, survey: &Survey) -> Vec<Vec<String>> {
+    candidates(known, survey, |archive| archive == Path::new("/there")).into_iter().map(|it| it.names).collect()
 }
 
 const BOTH: &[(&str, &str)] = &[("a:1", "A"), ("b:1", "B")];
@@ -38,47 +38,47 @@ const BOTH: &[(&str, &str)] = &[("a:1", "A"), ("b:1", "B")];
 // R-IMG-11, here and below.
 #[test]
 fn what_was_not_brought_stays() {
-    assert_eq!(chosen(&mut known(&[("b:1", "B", 1)]), &look(BOTH)), [["b:1"]], "R-IMG-11");
-    assert!(chosen(&mut known(&[]), &look(BOTH)).is_empty());
+    assert_eq!(chosen(&mut known(&[("b:1", "B", 1)]), &survey(BOTH)), [["b:1"]], "R-IMG-11");
+    assert!(chosen(&mut known(&[]), &survey(BOTH)).is_empty());
 }
 
 #[test]
 fn what_is_used_or_named_stays_by_each_of_its_names() {
     let images = [("a:1", "A"), ("a:2", "A")];
     let record = || known(&[("a:1", "A", 1), ("a:2", "A", 2)]);
-    assert_eq!(chosen(&mut record(), &look(&images)), [["a:1", "a:2"]], "R-IMG-11");
+    assert_eq!(chosen(&mut record(), &survey(&images)), [["a:1", "a:2"]], "R-IMG-11");
     for used in ["a:1", "a:2", "A"] {
-        let look = Look { in_use: vec![used.to_owned()], ..look(&images) };
-        assert!(chosen(&mut record(), &look).is_empty(), "{used}");
+        let survey = Survey { in_use: vec![used.to_owned()], ..survey(&images) };
+        assert!(chosen(&mut record(), &survey).is_empty(), "{used}");
     }
-    let named = Look { named: ["a:2".to_owned()].into(), ..look(&images) };
+    let named = Survey { named: ["a:2".to_owned()].into(), ..survey(&images) };
     assert!(chosen(&mut record(), &named).is_empty());
     // Somebody else gave the image its second name.
-    assert!(chosen(&mut known(&[("a:1", "A", 1)]), &look(&images)).is_empty());
+    assert!(chosen(&mut known(&[("a:1", "A", 1)]), &survey(&images)).is_empty());
 }
 
 #[test]
 fn a_name_that_is_another_image_by_now_is_not_ours_any_more() {
     let mut record = known(&[("a:1", "OLD", 1), ("gone:1", "G", 1), ("b:1", "B", 1)]);
-    assert_eq!(chosen(&mut record, &look(BOTH)), [["b:1"]], "R-IMG-11");
+    assert_eq!(chosen(&mut record, &survey(BOTH)), [["b:1"]], "R-IMG-11");
     assert_eq!(record.keys().collect::<Vec<_>>(), ["b:1"]);
-    // An image that came after the look had begun is not judged by it.
+    // An image that came after the survey had begun is not judged by it.
     let mut record = known(&[("a:1", "NEW", 101), ("new:1", "N", 102)]);
-    assert!(chosen(&mut record, &look(BOTH)).is_empty());
+    assert!(chosen(&mut record, &survey(BOTH)).is_empty());
     assert_eq!(record.len(), 2);
 }
 
 #[test]
 fn what_has_not_been_used_for_longest_goes_first() {
     let mut record = known(&[("a:1", "A", 1), ("b:1", "B", 2)]);
-    let first = Look { in_use: vec!["a:1".to_owned()], ..look(BOTH) };
+    let first = Survey { in_use: vec!["a:1".to_owned()], ..survey(BOTH) };
     assert_eq!(chosen(&mut record, &first), [["b:1"]]);
-    let second = Look { at: at(200), ..look(BOTH) };
+    let second = Survey { at: at(200), ..survey(BOTH) };
     assert_eq!(chosen(&mut record, &second), [["b:1"], ["a:1"]], "R-IMG-11: though a:1 was brought before");
     // After a use, its time begins anew.
-    let third = Look { at: at(300), in_use: vec!["b:1".to_owned()], ..look(BOTH) };
+    let third = Survey { at: at(300), in_use: vec!["b:1".to_owned()], ..survey(BOTH) };
     assert_eq!(chosen(&mut record, &third), [["a:1"]]);
-    assert_eq!(chosen(&mut record, &Look { at: at(400), ..look(BOTH) }), [["a:1"], ["b:1"]], "R-IMG-11");
+    assert_eq!(chosen(&mut record, &Survey { at: at(400), ..survey(BOTH) }), [["a:1"], ["b:1"]], "R-IMG-11");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn what_an_archive_has_stays_as_long_as_it_is_there() {
     for (name, archive) in [("a:1", "/there"), ("b:1", "/gone")] {
         record.get_mut(name).expect("it is known").archive = Some(archive.into());
     }
-    assert_eq!(chosen(&mut record, &look(BOTH)), [["b:1"]], "R-IMG-11");
+    assert_eq!(chosen(&mut record, &survey(BOTH)), [["b:1"]], "R-IMG-11");
 }
 
 #[test]

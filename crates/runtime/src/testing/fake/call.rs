@@ -93,7 +93,7 @@ impl Method {
 
     /// Returns whether the method changes no sandbox, container or image.
     #[must_use]
-    pub const fn only_looks(self) -> bool {
+    pub const fn only_reads(self) -> bool {
         matches!(
             self,
             Self::Version

@@ -48,7 +48,7 @@ impl Shared {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         let died = async {
-            while self.look(|state| state.is_running(&container)) {
+            while self.read(|state| state.is_running(&container)) {
                 changes.changed().await.ok();
             }
         };

@@ -202,7 +202,7 @@ impl FakeRuntime {
     /// Returns every call so far that was not only a look, in order.
     #[must_use]
     pub fn actions(&self) -> Vec<Call> {
-        self.calls().into_iter().filter(|call| !call.method().only_looks()).collect()
+        self.calls().into_iter().filter(|call| !call.method().only_reads()).collect()
     }
 
     /// Returns the number of calls of `method` so far.

@@ -121,7 +121,7 @@ impl Shared {
         if reference.is_empty() || reference.contains(char::is_whitespace) {
             return Err(Error::new(ErrorKind::Invalid, format!("pull {reference:?}: that is no image reference")));
         }
-        let found = self.look(|state| state.images.registry.get(&reference).cloned());
+        let found = self.read(|state| state.images.registry.get(&reference).cloned());
         let Some(Published { image, auth: wanted, takes }) = found else {
             return Err(Error::new(ErrorKind::NotFound, format!("pull {reference}: no registry has it")));
         };
@@ -205,7 +205,7 @@ impl FakeRuntime {
     /// Returns the references of the present images.
     #[must_use]
     pub fn images(&self) -> Vec<String> {
-        self.shared.look(|state| state.images.present.keys().cloned().collect())
+        self.shared.read(|state| state.images.present.keys().cloned().collect())
     }
 
     /// Sets the `USER` of the image of this reference.

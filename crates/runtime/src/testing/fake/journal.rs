@@ -72,13 +72,13 @@ enum Stage {
 
 impl Journal {
     pub(super) fn note_call(&self, runtime: &Arc<str>, call: &Call) {
-        if !call.method().only_looks() {
+        if !call.method().only_reads() {
             lock(&self.pages).note(runtime, Fact::Called(call.clone()));
         }
     }
 
     /// Notes what has changed in a fake.
-    pub(super) fn look(&self, runtime: &Arc<str>, state: &State) {
+    pub(super) fn record(&self, runtime: &Arc<str>, state: &State) {
         let mut pages = lock(&self.pages);
         let mut last = pages.last.remove(runtime).unwrap_or_default();
         let mut facts = Vec::new();

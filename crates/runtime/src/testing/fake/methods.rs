@@ -18,11 +18,11 @@ impl Runtime for FakeRuntime {
     async fn version(&self) -> Result<Version> {
         self.call(Call::Version, async {
             let capabilities = Capabilities {
-                log_files: self.shared.look(|state| state.log_files),
+                log_files: self.shared.read(|state| state.log_files),
                 import: true,
                 shared_pid_namespace: true,
-                user_namespaces: self.shared.look(|state| !state.no_user_namespaces),
-                image_mounts: self.shared.look(|state| !state.no_image_mounts),
+                user_namespaces: self.shared.read(|state| !state.no_user_namespaces),
+                image_mounts: self.shared.read(|state| !state.no_image_mounts),
             };
             Ok(Version { runtime: self.shared.name.to_string(), runtime_version: "1.0.0".to_owned(), capabilities })
         })
@@ -31,7 +31,7 @@ impl Runtime for FakeRuntime {
 
     // `health` works during an outage too, and the fault script does not apply to it.
     async fn health(&self) -> Result<Health> {
-        Ok(self.shared.look(|state| state.health.clone()))
+        Ok(self.shared.read(|state| state.health.clone()))
     }
 
     async fn pull_image(&self, request: PullImage, progress: Progress) -> Result<Image> {
@@ -39,13 +39,13 @@ impl Runtime for FakeRuntime {
     }
 
     async fn list_images(&self) -> Result<Vec<Image>> {
-        let images = async { Ok(self.shared.look(|state| state.images.present.values().cloned().collect())) };
+        let images = async { Ok(self.shared.read(|state| state.images.present.values().cloned().collect())) };
         self.call(Call::ListImages, images).await
     }
 
     async fn inspect_image(&self, reference: String) -> Result<ImageDetails> {
         self.act(Call::InspectImage(reference.clone()), || {
-            let details = self.shared.look(|state| {
+            let details = self.shared.read(|state| {
                 let present = state.images.present.contains_key(&reference);
                 let user = state.images.users.get(&reference).cloned().unwrap_or_default();
                 present.then(|| ImageDetails { user, stop_signal: state.images.stop_signals.get(&reference).cloned() })
@@ -71,7 +71,7 @@ impl Runtime for FakeRuntime {
     }
 
     async fn image_store(&self) -> Result<ImageStore> {
-        self.act(Call::ImageStore, || Ok(self.shared.look(|state| state.image_store()))).await
+        self.act(Call::ImageStore, || Ok(self.shared.read(|state| state.image_store()))).await
     }
 
     async fn import_images(&self, request: ImportImages) -> Result<Vec<Image>> {
@@ -141,7 +141,7 @@ impl Runtime for FakeRuntime {
 
     async fn disk_usage(&self, id: ContainerId) -> Result<DiskUsage> {
         self.act(Call::DiskUsage(id.clone()), || {
-            self.shared.look(|state| {
+            self.shared.read(|state| {
                 let missing =
                     || Error::new(ErrorKind::NotFound, format!("disk usage of container {id}: there is none"));
                 let container = state.containers.get(&id).ok_or_else(missing)?;
@@ -171,7 +171,7 @@ impl Runtime for FakeRuntime {
 
     async fn logs(&self, id: ContainerId, sink: OwnedFd) -> Result<()> {
         self.call(Call::Logs(id.clone()), async {
-            let kept = self.shared.look(|state| {
+            let kept = self.shared.read(|state| {
                 if state.log_files {
                     return Err(Error::unsupported("logs, as output is written to log files,"));
                 }
@@ -207,7 +207,7 @@ impl Runtime for FakeRuntime {
                 Some(Fault::Slow(delay)) => sleep(delay).await,
                 Some(Fault::Hang(hold) | Fault::HangAfter(hold)) => hold.pass().await,
             }
-            if shared.look(|state| state.outage) {
+            if shared.read(|state| state.outage) {
                 let (sender, failed) = tokio::sync::mpsc::unbounded_channel();
                 sender.send(Err(outage())).ok();
                 receiver = failed;
@@ -235,7 +235,7 @@ impl FakeRuntime {
             Some(Fault::Hang(hold)) => hold.pass().await,
             Some(Fault::LoseAnswer(_) | Fault::HangAfter(_)) | None => {}
         }
-        if self.shared.look(|state| state.outage) {
+        if self.shared.read(|state| state.outage) {
             return Err(outage());
         }
         let answer = work.await;
@@ -280,7 +280,7 @@ impl Shared {
     async fn stop(self: &Arc<Self>, id: ContainerId, grace: Duration) -> Result<()> {
         let mut changes = self.changes.subscribe();
         let deadline = Instant::now() + grace;
-        let on_term = self.look(|state| state.containers.get(&id).map(|container| container.on_term));
+        let on_term = self.read(|state| state.containers.get(&id).map(|container| container.on_term));
         if let Some(TermAction::Exit { delay, code }) = on_term.filter(|_| !grace.is_zero()) {
             let shared = Arc::clone(self);
             let stopping = id.clone();
@@ -295,7 +295,7 @@ impl Shared {
                 });
             }
         }
-        while self.look(|state| state.is_running(&id)) {
+        while self.read(|state| state.is_running(&id)) {
             // Both arms are cancel-safe: `changed` only marks the latest count as seen.
             tokio::select! {
                 biased;
@@ -308,7 +308,7 @@ impl Shared {
 
     fn stats(&self) -> Stats {
         let now = self.now();
-        let running = self.look(|state| {
+        let running = self.read(|state| {
             let running = state.containers.values().filter(|container| container.is_running());
             running.map(|container| container.info.id.clone()).collect::<Vec<_>>()
         });

@@ -185,7 +185,7 @@ impl Process<'_> {
                 Err(error) => self.complain(&format!("cat: {path}: {error}")).await,
             },
             ["readlink", path] => {
-                let found = self.shared.look(|state| kernel::link(state, state.containers.get(self.container)?, path));
+                let found = self.shared.read(|state| kernel::link(state, state.containers.get(self.container)?, path));
                 match found {
                     Some(target) => self.print(command, format!("{target}\n").into_bytes()).await,
                     None => 1,
@@ -257,7 +257,7 @@ impl Process<'_> {
     }
 
     fn config<T>(&self, read: impl FnOnce(&ContainerConfig) -> T) -> Option<T> {
-        self.shared.look(|state| state.containers.get(self.container).map(|container| read(&container.config)))
+        self.shared.read(|state| state.containers.get(self.container).map(|container| read(&container.config)))
     }
 
     fn variable(&self, name: &str, status: i32) -> String {
@@ -273,7 +273,7 @@ impl Process<'_> {
     fn hostname(&self) -> String {
         let sandbox: Option<SandboxId> = self.config(|config| config.sandbox.clone());
         let named = sandbox.and_then(|id| {
-            self.shared.look(|state| state.sandboxes.get(&id).map(|sandbox| sandbox.config.hostname.clone()))
+            self.shared.read(|state| state.sandboxes.get(&id).map(|sandbox| sandbox.config.hostname.clone()))
         });
         named.filter(|name| !name.is_empty()).unwrap_or_else(|| "fake-node".to_owned())
     }
@@ -314,7 +314,7 @@ impl Process<'_> {
         let found = match self.place(path) {
             Some(Place::Node { path, .. }) => return std::fs::read(path),
             Some(Place::Image(mount, below)) => Images::file(&mount, &below),
-            None => self.shared.look(|state| {
+            None => self.shared.read(|state| {
                 let container = state.containers.get(self.container)?;
                 kernel::file(state, container, path).or_else(|| container.files.get(path).cloned())
             }),

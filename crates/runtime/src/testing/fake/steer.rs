@@ -10,7 +10,7 @@ impl FakeRuntime {
     /// Returns the inventory, without a call of `list`.
     #[must_use]
     pub fn inventory(&self) -> Inventory {
-        self.shared.look(|state| state.inventory())
+        self.shared.read(|state| state.inventory())
     }
 
     /// Sets the answer of `health`.
@@ -21,31 +21,31 @@ impl FakeRuntime {
     /// Returns the latest container of this name in any pod.
     #[must_use]
     pub fn container(&self, name: &str) -> Option<ContainerInfo> {
-        self.shared.look(|state| state.latest(None, name).map(|container| container.info.clone()))
+        self.shared.read(|state| state.latest(None, name).map(|container| container.info.clone()))
     }
 
     /// Returns the latest container of this name in the pod that its labels name.
     #[must_use]
     pub fn container_of(&self, pod: &str, name: &str) -> Option<ContainerInfo> {
-        self.shared.look(|state| state.latest(Some(pod), name).map(|container| container.info.clone()))
+        self.shared.read(|state| state.latest(Some(pod), name).map(|container| container.info.clone()))
     }
 
     /// Returns a container's configuration.
     #[must_use]
     pub fn container_config(&self, id: &ContainerId) -> Option<crate::ContainerConfig> {
-        self.shared.look(|state| state.containers.get(id).map(|container| container.config.clone()))
+        self.shared.read(|state| state.containers.get(id).map(|container| container.config.clone()))
     }
 
     /// Returns a sandbox's configuration.
     #[must_use]
     pub fn sandbox_config(&self, id: &SandboxId) -> Option<crate::SandboxConfig> {
-        self.shared.look(|state| state.sandboxes.get(id).map(|sandbox| sandbox.config.clone()))
+        self.shared.read(|state| state.sandboxes.get(id).map(|sandbox| sandbox.config.clone()))
     }
 
     /// Returns the ready sandboxes of the pod of this name.
     #[must_use]
     pub fn sandboxes_of(&self, pod: &str) -> Vec<SandboxInfo> {
-        self.shared.look(|state| {
+        self.shared.read(|state| {
             let ready = state.sandboxes.values().filter(|it| it.config.name == pod);
             ready.map(|it| it.info.clone()).filter(|it| it.state == SandboxState::Ready).collect()
         })

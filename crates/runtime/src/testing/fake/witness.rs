@@ -52,7 +52,7 @@ impl Witness {
         lock(&self.ledger).violations.iter().cloned().collect()
     }
 
-    pub(super) fn look(&self, runtime: &str, state: &State) {
+    pub(super) fn inspect(&self, runtime: &str, state: &State) {
         let sandboxes = state
             .sandboxes
             .values()
