@@ -47,7 +47,7 @@ impl Keeper {
             shutdown.run_until_cancelled(newest.changed()).await;
             // *Cancel-safe:* nothing is held across it.
             shutdown.run_until_cancelled(sleep(PAUSE)).await;
-            let is_over = shutdown.is_cancelled();
+            let is_last = shutdown.is_cancelled();
             let error = self.write().await.err().map(|error| error.to_string());
             if let Some(error) = error.as_ref().filter(|error| self.error.as_ref() != Some(error)) {
                 let directory = self.journal.directory().display();
@@ -59,7 +59,7 @@ impl Keeper {
                 // *Cancel-safe:* nothing is held across it.
                 shutdown.run_until_cancelled(sleep(RETRY)).await;
             }
-            if is_over {
+            if is_last {
                 return;
             }
         }

@@ -84,15 +84,15 @@ impl Log {
     }
 }
 
-/// Follows a log: copies it until `is_over`, and until all of it has been read.
-pub(crate) async fn copy(mut log: Log, is_over: impl Fn() -> bool, to: &Pieces) {
+/// Follows a log: copies it until `has_ended`, and until all of it has been read.
+pub(crate) async fn copy(mut log: Log, has_ended: impl Fn() -> bool, to: &Pieces) {
     let mut still = 0;
     loop {
-        let over = is_over();
+        let ended = has_ended();
         let read;
         (log, read) = next(log).await;
         still = if matches!(read, Ok(None)) { still + 1 } else { 0 };
-        if over && still >= STILL {
+        if ended && still >= STILL {
             break;
         }
         let piece = read.map(|piece| piece.unwrap_or_else(|| if still == STILL { log.release() } else { Vec::new() }));

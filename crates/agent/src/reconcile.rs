@@ -23,7 +23,7 @@ use crate::{
     handle::Request,
     health,
     shared::Shared,
-    worker::{Ended, Orders, Worker},
+    worker::{Ended, Worker, WorkerHandle},
 };
 use refused::Refused;
 
@@ -32,7 +32,7 @@ pub(crate) struct Reconciler<R> {
     shared: Arc<Shared<R>>,
     desired: watch::Receiver<Arc<Desired>>,
     requests: mpsc::Receiver<Request>,
-    workers: HashMap<PodKey, Orders>,
+    workers: HashMap<PodKey, WorkerHandle>,
     /// Wanted UIDs of the pods that have a worker.
     uids: HashMap<PodKey, PodUid>,
     /// Pods that have a worker, by wanted UID.
@@ -156,10 +156,10 @@ impl<R: Runtime> Reconciler<R> {
         self.is_waiting = false;
         for (key, pod) in &desired.pods {
             let no_capacity = self.no_capacity.get(key);
-            if let Some(orders) = self.workers.get(key) {
+            if let Some(handle) = self.workers.get(key) {
                 let pod = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
                 let uid = pod.pod.uid.clone();
-                let changed = orders.desired.send_if_modified(|last| {
+                let changed = handle.desired.send_if_modified(|last| {
                     let changed = last.as_ref() != Some(&pod);
                     if changed {
                         *last = Some(pod);
@@ -198,8 +198,8 @@ impl<R: Runtime> Reconciler<R> {
             is_wanted
         });
         let unwanted = self.workers.iter().filter(|(key, _)| !desired.pods.contains_key(*key));
-        for (_, orders) in unwanted {
-            orders.desired.send_if_modified(|last| last.take().is_some());
+        for (_, handle) in unwanted {
+            handle.desired.send_if_modified(|last| last.take().is_some());
         }
         for key in found {
             if !desired.pods.contains_key(key) && !self.workers.contains_key(key) {
@@ -215,7 +215,7 @@ impl<R: Runtime> Reconciler<R> {
     fn allocate(&mut self, desired: &Desired) {
         let has_ended = |key: &PodKey| {
             let wanted = desired.pods.get(key).map(|wanted| &wanted.pod.uid);
-            self.workers.get(key).is_some_and(|orders| orders.over.is(wanted))
+            self.workers.get(key).is_some_and(|handle| handle.ended.matches(wanted))
         };
         let is_there = |key: &PodKey| desired.pods.contains_key(key) || self.workers.contains_key(key);
         self.allocations.retain(|key| is_there(key) && !has_ended(key));
@@ -281,8 +281,8 @@ impl<R: Runtime> Reconciler<R> {
         if let Some(desired) = &desired {
             self.own(key, desired.pod.uid.clone());
         }
-        let (worker, orders) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, &recorded);
-        self.workers.insert(key.clone(), orders);
+        let (worker, handle) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, &recorded);
+        self.workers.insert(key.clone(), handle);
         let (ended, key) = (self.ended.0.clone(), key.clone());
         self.shared.supervisor.spawn(format!("pod {key}"), async move {
             if worker.run().await == Ended::Gone && ended.send(key).await.is_err() {
@@ -297,7 +297,7 @@ impl<R: Runtime> Reconciler<R> {
         let mut next = Some(first);
         while let Some(Request::Restart { pod, container }) = next {
             match self.workers.get(&pod) {
-                Some(orders) => orders.restarts.restart(container),
+                Some(handle) => handle.restarts.restart(container),
                 None => tracing::debug!(%pod, "a request came when the pod was gone"),
             }
             next = self.requests.try_recv().ok();

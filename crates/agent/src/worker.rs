@@ -55,7 +55,7 @@ use inbox::{Inbox, Wake};
 use lifecycle::{Lifecycle, Target};
 use place::Location;
 use prepare::Projections;
-use presence::{Over, Presence};
+use presence::{EndedPod, Presence};
 use pulls::Pulls;
 use recall::Recall;
 pub(crate) use recall::uid;
@@ -70,10 +70,10 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(500), longest: Dur
 
 /// The ends that the reconciler holds of a worker.
 #[derive(Debug)]
-pub(crate) struct Orders {
+pub(crate) struct WorkerHandle {
     pub desired: watch::Sender<Option<DesiredPod>>,
     pub restarts: Arc<RestartRequests>,
-    pub over: Arc<Over>,
+    pub ended: Arc<EndedPod>,
 }
 
 /// Worker of one pod: keeps it in its wanted state.
@@ -124,11 +124,11 @@ impl<R: Runtime> Worker<R> {
         shared: Arc<Shared<R>>,
         desired: Option<DesiredPod>,
         recorded: &[Place],
-    ) -> (Self, Orders) {
+    ) -> (Self, WorkerHandle) {
         let (desired, wanted) = watch::channel(desired);
         let restarts = Arc::new(RestartRequests::default());
         let uids = recorded.iter().map(|place| PodUid::new(&place.uid)).collect();
-        let (presence, over) = Presence::new(shared.clock, uids);
+        let (presence, ended) = Presence::new(shared.clock, uids);
         let worker = Self {
             inbox: Inbox::new(wanted, Arc::clone(&restarts), &shared),
             context: Context::new(key, shared),
@@ -142,7 +142,7 @@ impl<R: Runtime> Worker<R> {
             presence,
             hold: Hold::default(),
         };
-        (worker, Orders { desired, restarts, over })
+        (worker, WorkerHandle { desired, restarts, ended })
     }
 
     /// Works until the pod is gone or the agent stops.
@@ -153,7 +153,7 @@ impl<R: Runtime> Worker<R> {
             match plan.action {
                 Some(Action::CleanUp) => {
                     if self.clean_up().await {
-                        self.context.over.cancel();
+                        self.context.cancelled.cancel();
                         self.presence.remember(&self.context).await;
                         self.context.shared.endings.note(&self.context.key, None, false);
                         self.context.shared.board.remove_pod(&self.context.key);
@@ -319,7 +319,7 @@ impl<R: Runtime> Worker<R> {
             match wake {
                 Wake::News => return,
                 Wake::Images => return self.history.hurry(),
-                Wake::Over => return shutdown.cancelled().await,
+                Wake::Shutdown => return shutdown.cancelled().await,
                 Wake::Observation if self.context.visible() != visible || self.observed() != *observed => return,
                 Wake::Observation => {}
             }

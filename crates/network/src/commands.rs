@@ -37,14 +37,14 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
         }
         _ => error,
     })?;
-    let over = kill_later(&child)?;
+    let exited = kill_later(&child)?;
     let talked = talk(&mut child, input);
     if talked.is_err() {
         child.kill()?;
     }
     let status = child.wait()?;
     // Fails if the program was killed: only then is the receiver gone.
-    if over.send(()).is_err() {
+    if exited.send(()).is_err() {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("{program} did not end within {} s", PATIENCE.as_secs()),
@@ -93,7 +93,7 @@ fn give(stdin: Option<ChildStdin>, input: &str) -> io::Result<()> {
 /// killed.
 fn kill_later(child: &Child) -> io::Result<mpsc::Sender<()>> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
-    let (over, ended) = mpsc::channel();
+    let (exited, ended) = mpsc::channel();
     thread::Builder::new().name("packet filter".to_owned()).spawn(move || {
         if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
             // The program may have ended just now.
@@ -102,7 +102,7 @@ fn kill_later(child: &Child) -> io::Result<mpsc::Sender<()>> {
             }
         }
     })?;
-    Ok(over)
+    Ok(exited)
 }
 
 #[cfg(test)]

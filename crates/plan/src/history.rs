@@ -10,9 +10,9 @@ use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, ErrorKind, SandboxId, SandboxInfo, labels};
 
 use super::{
-    fate,
     image::{self, ImageFor, Need},
     life::Life,
+    outcome,
 };
 use crate::{
     observed::Observed,
@@ -428,7 +428,7 @@ impl History {
 }
 
 fn moments_of_sandbox(sandbox: &SandboxInfo) -> impl Iterator<Item = Stamp> {
-    [fate::began(sandbox), sandbox.created_at.into()].into_iter()
+    [outcome::began(sandbox), sandbox.created_at.into()].into_iter()
 }
 
 fn moments_of_container(container: &ContainerInfo) -> impl Iterator<Item = Stamp> {

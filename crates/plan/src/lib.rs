@@ -7,7 +7,7 @@
 //! - [`observed`], [`view`]: the sandboxes and containers of a pod on all backends. [`history`]: the agent's memory of its
 //!   own tries.
 //! - [`image`]: images that the pod needs. [`resources`]: the kernel's numbers for its requests and limits.
-//! - [`restart`]: restart policy and back-off. [`fate`]: whether the pod has ended. [`order`]: init containers first.
+//! - [`restart`]: restart policy and back-off. [`outcome`]: whether the pod has ended. [`order`]: init containers first.
 //! - [`restart_all`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
 //! - [`reason`]: the words of statuses and events. [`status`]: the pod's status as Kubernetes writes it.
 //! - [`mutant`]: lines that a test breaks on purpose.
@@ -15,7 +15,6 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests need an origin of time"))]
 
-pub mod fate;
 mod garbage;
 pub mod history;
 pub mod image;
@@ -23,6 +22,7 @@ pub mod life;
 pub mod mutant;
 pub mod observed;
 pub mod order;
+pub mod outcome;
 pub mod place;
 pub mod reason;
 pub mod resources;
@@ -40,11 +40,11 @@ use std::time::{Duration, Instant};
 use stanchion_pod::{Container, Pod, Revision};
 use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, SandboxInfo, SandboxState, labels};
 
-use fate::Fate;
 use history::{History, ImageState};
 use image::ImageFor;
 use life::Hook;
 use mutant::Mutant;
+use outcome::PodOutcome;
 use stop::Stop;
 use time::Stamp;
 use view::View;
@@ -235,10 +235,10 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
 /// Plans to make the pod run as `pod` says.
 fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
     let backend = view.backend.clone();
-    let fate = Fate::of(pod, view, history, since, now);
+    let outcome = PodOutcome::of(pod, view, history, since, now);
     let live = view
         .sandboxes()
-        .filter(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready && !fate.is_over())
+        .filter(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready && !outcome.is_terminal())
         .rfind(|sandbox| !history.is_condemned(&sandbox.id));
 
     // Removals come before additions: containers outside the live sandbox are stopped first (I1).
@@ -258,12 +258,12 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
         return Plan::act(stop.unwrap_or_else(|| Action::RemoveContainer { backend, id: alone.id.clone() }));
     }
 
-    if fate.is_over() {
+    if outcome.is_terminal() {
         // The last sandbox stays, with its containers: they show how the pod ended.
         let last = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
         return Plan { action: last.and_then(|last| garbage::next(pod, last, view)), wake_at: None };
     }
-    let deadline = fate::deadline(pod, view, history, since);
+    let deadline = outcome::deadline(pod, view, history, since);
     let Some(live) = live else {
         return new_sandbox(pod, view, history, since, now).wake(deadline);
     };
@@ -294,7 +294,7 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Ins
         return Plan::default().wake(Some(failure.next_try));
     }
     let attempt = view.sandboxes().map(|sandbox| sandbox.attempt + 1).max().unwrap_or(0);
-    let started_at = fate::started_at(pod, view, history).unwrap_or(since);
+    let started_at = outcome::started_at(pod, view, history).unwrap_or(since);
     Plan::act(Action::CreateSandbox { revision: pod.revision.clone(), attempt, started_at })
 }
 

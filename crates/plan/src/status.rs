@@ -23,9 +23,9 @@ use stanchion_pod::{
 use stanchion_runtime::SandboxState;
 
 use crate::{
-    fate::{self, Fate},
     history::History,
     is_current, order,
+    outcome::{self, PodOutcome},
     reason::{Because, Reason},
     time::Stamp,
     view::View,
@@ -34,7 +34,7 @@ use container::ContainerStatuses;
 pub use phase::Phase;
 
 /// Status message of a pod past its `activeDeadlineSeconds` (R-ADL-1).
-pub const EXPIRED: &str = "Pod was active on the node longer than the specified deadline";
+pub const DEADLINE_EXCEEDED: &str = "Pod was active on the node longer than the specified deadline";
 
 /// Status message of a pod that ended because the node shuts down, in a kubelet's words (R-SHD-1).
 pub const SHUT_DOWN: &str = "Pod was terminated in response to imminent node shutdown.";
@@ -84,31 +84,31 @@ pub fn status(facts: &Facts<'_>) -> Status {
         let status = rejected(pod, facts.node_addresses, facts.first_seen.wall, why);
         return Status { status, phase: Phase::Failed };
     }
-    let fate = Fate::of(pod, view, history, facts.first_seen, *now);
+    let outcome = PodOutcome::of(pod, view, history, facts.first_seen, *now);
     let sandbox = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
     let ready_sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
     let is_initialized = sandbox.is_some_and(|sandbox| order::is_initialized(pod, sandbox, view, history));
-    let statuses = ContainerStatuses { facts, fate, is_initialized };
+    let statuses = ContainerStatuses { facts, outcome, is_initialized };
     let inits: Vec<_> = pod.init_containers.iter().map(|container| statuses.init_container(container)).collect();
     let mut containers: Vec<_> = pod.containers.iter().map(|container| statuses.container(container)).collect();
-    let phase = phase::phase(pod, fate, &inits, &containers);
+    let phase = phase::phase(pod, outcome, &inits, &containers);
     let conditions = conditions::conditions(facts, phase, ready_sandbox, &inits, &containers);
     containers.sort_by(|a, b| a.name.cmp(&b.name));
 
     // A pod that has ended keeps its addresses.
-    let placed = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready || fate.is_over());
+    let placed = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready || outcome.is_terminal());
     let addresses = match pod.host_network {
         true => facts.node_addresses,
         false => placed.map_or(&[][..], |sandbox| &sandbox.addresses),
     };
     let mut pod_ips: Vec<_> = addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect();
-    if pod_ips.is_empty() && fate.is_over() {
+    if pod_ips.is_empty() && outcome.is_terminal() {
         pod_ips = facts.last.and_then(|last| last.pod_ips.clone()).unwrap_or_default();
     }
-    let (reason, message) = match (&facts.obstacle, fate) {
-        (_, Fate::Evicted) => (Some(Reason::Evicted), history.evicted(pod).map(str::to_owned)),
-        (_, Fate::Expired) => (Some(Reason::DeadlineExceeded), Some(EXPIRED.to_owned())),
-        (_, Fate::ShutDown) => (Some(Reason::Terminated), Some(SHUT_DOWN.to_owned())),
+    let (reason, message) = match (&facts.obstacle, outcome) {
+        (_, PodOutcome::Evicted) => (Some(Reason::Evicted), history.evicted(pod).map(str::to_owned)),
+        (_, PodOutcome::DeadlineExceeded) => (Some(Reason::DeadlineExceeded), Some(DEADLINE_EXCEEDED.to_owned())),
+        (_, PodOutcome::ShutDown) => (Some(Reason::Terminated), Some(SHUT_DOWN.to_owned())),
         (Some(obstacle), _) => (Some(obstacle.reason), Some(obstacle.message.to_string())),
         _ => (None, None),
     };
@@ -123,7 +123,7 @@ pub fn status(facts: &Facts<'_>) -> Status {
         resources: Some(pod.whole.clone()),
         reason: reason.map(|reason| reason.to_string()),
         message,
-        start_time: Some(Time(fate::started_at(pod, view, history).unwrap_or(facts.first_seen).wall)),
+        start_time: Some(Time(outcome::started_at(pod, view, history).unwrap_or(facts.first_seen).wall)),
         ..of_any(pod, facts.node_addresses)
     };
     Status { status, phase }

@@ -12,10 +12,10 @@ use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, S
 
 use super::{
     Action, Plan, Run, Running, Wanted,
-    fate::Fate,
     history::{Failure, History, ImageState},
     image::ImageFor,
     life::{Hook, Life},
+    outcome::PodOutcome,
     plan, restart,
     stop::Stop,
     view::View,
@@ -444,29 +444,29 @@ fn containers_start_in_order() {
 fn a_pod_is_over_when_nothing_of_it_is_to_run() {
     let (ok, bad) = (exited(0, 5), exited(1, 5));
     // R-PH-1, R-PH-4, R-INIT-3, R-INIT-7.
-    let table: &[(&str, Containers<'_>, Fate)] = &[
-        ("Never", &[("first", bad.clone())], Fate::Failed),
-        ("OnFailure", &[("first", bad.clone())], Fate::Lives),
-        ("Never", &[("first", ok.clone())], Fate::Lives),
-        ("Never", &[("side", running()), ("app", ok.clone())], Fate::Succeeded),
-        ("Never", &[("side", running()), ("app", bad.clone())], Fate::Failed),
-        ("OnFailure", &[("app", ok.clone())], Fate::Succeeded),
-        ("OnFailure", &[("app", bad)], Fate::Lives),
-        ("Always", &[("app", ok)], Fate::Lives),
-        ("Always", &[("app", running())], Fate::Lives),
+    let table: &[(&str, Containers<'_>, PodOutcome)] = &[
+        ("Never", &[("first", bad.clone())], PodOutcome::Failed),
+        ("OnFailure", &[("first", bad.clone())], PodOutcome::Active),
+        ("Never", &[("first", ok.clone())], PodOutcome::Active),
+        ("Never", &[("side", running()), ("app", ok.clone())], PodOutcome::Succeeded),
+        ("Never", &[("side", running()), ("app", bad.clone())], PodOutcome::Failed),
+        ("OnFailure", &[("app", ok.clone())], PodOutcome::Succeeded),
+        ("OnFailure", &[("app", bad)], PodOutcome::Active),
+        ("Always", &[("app", ok)], PodOutcome::Active),
+        ("Always", &[("app", running())], PodOutcome::Active),
     ];
     for (policy, containers, expected) in table {
         let pod = with_inits(policy);
         let sandbox = sandbox(&pod, 0, SandboxState::Ready);
         let infos = containers.iter().map(|(name, state)| named(&pod, &sandbox, name, state.clone())).collect();
         let view = view(vec![sandbox], infos);
-        let found = Fate::of(&pod, &view, &with_times_of(&view, &with_images(&pod)), start().into(), moment(9));
+        let found = PodOutcome::of(&pod, &view, &with_times_of(&view, &with_images(&pod)), start().into(), moment(9));
         assert_eq!(found, *expected, "{policy} {containers:?}");
         // R-ADL-1, R-PH-6: the deadline ends a pod that lives, but not one that has ended before.
         let timed = Pod { active_deadline: Some(Duration::from_secs(7)), ..pod };
-        let expected = if *expected == Fate::Lives { Fate::Expired } else { *expected };
+        let expected = if *expected == PodOutcome::Active { PodOutcome::DeadlineExceeded } else { *expected };
         assert_eq!(
-            Fate::of(&timed, &view, &with_times_of(&view, &with_images(&timed)), start().into(), moment(9)),
+            PodOutcome::of(&timed, &view, &with_times_of(&view, &with_images(&timed)), start().into(), moment(9)),
             expected,
             "{policy} {containers:?}"
         );

@@ -72,11 +72,11 @@ pub(super) async fn log<R: Runtime>(
     };
     let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
     let stream = stream(&life)?;
-    let is_over = {
+    let has_ended = {
         let (handle, key, name) = (handle.clone(), key.clone(), name.clone());
-        move || is_over(&handle, &key, &name, attempt)
+        move || has_ended(&handle, &key, &name, attempt)
     };
-    let follow = (options.follow && !options.previous).then_some(is_over);
+    let follow = (options.follow && !options.previous).then_some(has_ended);
     let (to, pieces) = mpsc::channel(1);
     let (opened, is_followed) = (path.clone(), follow.is_some());
     let opened = blocking(move || Log::open(&opened, wanted, is_followed)).await;
@@ -85,7 +85,7 @@ pub(super) async fn log<R: Runtime>(
         Ok(log) => {
             let copied = async move {
                 match follow {
-                    Some(is_over) => logs::copy(log, is_over, &to).await,
+                    Some(has_ended) => logs::copy(log, has_ended, &to).await,
                     None => logs::copy_all(log, &to).await,
                 }
             };
@@ -148,7 +148,7 @@ fn chain(error: &io::Error) -> String {
 }
 
 /// Returns whether this attempt of a container is over: it does not run any more, or another has begun.
-fn is_over<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> bool {
+fn has_ended<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> bool {
     let view = handle.board.pod(key);
     let own = view.iter().flat_map(|view| view.statuses()).find(|status| status.name == name);
     own.is_none_or(|status| {

@@ -63,17 +63,17 @@ impl<R: Runtime> Kept<R> {
 
     /// Copies the log; the first error goes to `to`.
     ///
-    /// With `is_over` it follows the log until that is `true` and everything was read.
-    pub async fn copy(mut self, is_over: Option<impl Fn() -> bool>, to: &Pieces) {
+    /// With `has_ended` it follows the log until that is `true` and everything was read.
+    pub async fn copy(mut self, has_ended: Option<impl Fn() -> bool>, to: &Pieces) {
         if let Err(error) = self.begin().await {
             drop(to.send(Err(io::Error::other(error))).await);
             return;
         }
         loop {
-            let over = is_over.as_ref().is_none_or(|is_over| is_over());
+            let ended = has_ended.as_ref().is_none_or(|has_ended| has_ended());
             let begun = instant();
             match self.copy_new(to).await {
-                Ok(()) if over || to.is_closed() => break,
+                Ok(()) if ended || to.is_closed() => break,
                 Ok(()) => tokio::time::sleep((elapsed(begun) * SHARE).clamp(PERIOD, LONGEST)).await,
                 // The container is removed, and its log with it: there is nothing more to follow.
                 Err(error) if error.kind() == ErrorKind::NotFound && self.read.count > 0 => break,

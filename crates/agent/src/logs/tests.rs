@@ -251,12 +251,12 @@ fn what_is_read_is_what_was_written_however_it_is_rotated() {
 async fn a_followed_log_ends_after_all_that_its_container_left() {
     let logger = Logger::new();
     logger.lines(0..3);
-    let over = AtomicBool::new(false);
+    let ended = AtomicBool::new(false);
     let (to, mut pieces) = mpsc::channel(1);
     let log = logger.open(LogOptions::default(), true);
     let mut got = Vec::new();
     let copied = async {
-        copy(log, || over.load(Ordering::Relaxed), &to).await;
+        copy(log, || ended.load(Ordering::Relaxed), &to).await;
         drop(to);
     };
     let received = async {
@@ -264,7 +264,7 @@ async fn a_followed_log_ends_after_all_that_its_container_left() {
             got.extend(piece.expect("it is readable"));
             if got == lines(0..3).as_bytes() {
                 // The container has ended; its logger writes the rest.
-                over.store(true, Ordering::Relaxed);
+                ended.store(true, Ordering::Relaxed);
                 logger.lines(3..5);
             }
         }

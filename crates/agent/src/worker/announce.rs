@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Instant};
 
 use stanchion_plan::{
-    fate::Fate,
     history::ImageState,
     image::{self, Need},
     is_current,
+    outcome::PodOutcome,
     reason::Reason,
     restart,
-    status::EXPIRED,
+    status::DEADLINE_EXCEEDED,
     view::View,
 };
 use stanchion_pod::Pod;
@@ -26,12 +26,12 @@ impl<R: Runtime> Worker<R> {
         let view =
             View { backend: self.location.backend(&self.context, Some(pod)), observed: snapshot.observed.clone() };
         let now = instant();
-        let fate = Fate::of(pod, &view, &self.history, self.presence.since(pod), now);
+        let outcome = PodOutcome::of(pod, &view, &self.history, self.presence.since(pod), now);
         let stands = |view: &View| view.sandboxes().any(|it| is_current(it, pod) && it.state == SandboxState::Ready);
-        if fate == Fate::Expired && stands(&view) && self.presence.expire(&pod.revision) {
-            self.context.events().normal(&self.context.subject(), "DeadlineExceeded", EXPIRED);
+        if outcome == PodOutcome::DeadlineExceeded && stands(&view) && self.presence.announce_deadline(&pod.revision) {
+            self.context.events().normal(&self.context.subject(), "DeadlineExceeded", DEADLINE_EXCEEDED);
         }
-        if fate.is_over() {
+        if outcome.is_terminal() {
             return;
         }
         // An update's images are pulled while the old revision still runs.

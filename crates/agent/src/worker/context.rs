@@ -35,13 +35,13 @@ pub(super) struct Context<R> {
     pub key: PodKey,
     pub shared: Arc<Shared<R>>,
     /// Token that is cancelled when the pod is gone or the agent stops: the tasks beside the worker's loop end then.
-    pub over: CancellationToken,
+    pub cancelled: CancellationToken,
 }
 
 impl<R: Runtime> Context<R> {
     pub fn new(key: PodKey, shared: Arc<Shared<R>>) -> Self {
-        let over = shared.supervisor.shutdown().child_token();
-        Self { key, shared, over }
+        let cancelled = shared.supervisor.shutdown().child_token();
+        Self { key, shared, cancelled }
     }
 
     pub fn events(&self) -> &EventLog {

@@ -33,7 +33,7 @@ pub(super) enum Wake {
     /// A backend was observed. The pod may be as it was.
     Observation,
     /// The reconciler has stopped with the agent: no orders come any more.
-    Over,
+    Shutdown,
 }
 
 impl Inbox {
@@ -90,7 +90,7 @@ impl Inbox {
     pub async fn wake(&mut self) -> Wake {
         let Self { desired, restarts, images, ending, addresses, observations } = self;
         tokio::select! {
-            changed = desired.changed() => if changed.is_ok() { Wake::News } else { Wake::Over },
+            changed = desired.changed() => if changed.is_ok() { Wake::News } else { Wake::Shutdown },
             () = restarts.made() => Wake::News,
             Ok(()) = images.changed() => Wake::Images,
             Ok(()) = ending.changed() => Wake::News,

@@ -119,7 +119,7 @@ impl Lifecycle {
         let (key, name, id) = (context.key.clone(), info.name.clone(), info.id.clone());
         let (subject, uid) = (context.container(Some(pod), &info.name), pod.uid.clone());
         let (events, tell) = (Arc::clone(&context.shared.events), self.tell.clone());
-        let stop = context.over.child_token();
+        let stop = context.cancelled.child_token();
         self.hooks.insert(id.clone(), stop.clone().drop_guard());
         let run = async move {
             let place = Place {
@@ -211,7 +211,7 @@ impl Lifecycle {
             },
             probe,
         };
-        let stop = context.over.child_token();
+        let stop = context.cancelled.child_token();
         self.probes.insert((info.id.clone(), kind), stop.clone().drop_guard());
         context.shared.supervisor.spawn(format!("probe of {}", context.key), async move {
             stop.run_until_cancelled(prober.run()).await;

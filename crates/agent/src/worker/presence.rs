@@ -22,12 +22,12 @@ use crate::{
 
 /// UID of a pod while it has ended by itself: the reconciler then gives its capacity to other pods.
 #[derive(Debug, Default)]
-pub(crate) struct Over(Mutex<Option<PodUid>>);
+pub(crate) struct EndedPod(Mutex<Option<PodUid>>);
 
-impl Over {
+impl EndedPod {
     /// Returns whether the pod with this UID has ended; `None` matches any UID.
-    pub fn is(&self, uid: Option<&PodUid>) -> bool {
-        self.lock().as_ref().is_some_and(|over| uid.is_none_or(|uid| uid == over))
+    pub fn matches(&self, uid: Option<&PodUid>) -> bool {
+        self.lock().as_ref().is_some_and(|ended| uid.is_none_or(|uid| uid == ended))
     }
 
     /// Sets the UID and returns whether it changed.
@@ -57,16 +57,16 @@ pub(super) struct Presence {
     /// The rejected revision, once its event has been emitted.
     refused: Option<Revision>,
     /// The revision whose `DeadlineExceeded` event has been emitted.
-    expired: Option<Revision>,
-    over: Arc<Over>,
+    past_deadline: Option<Revision>,
+    ended: Arc<EndedPod>,
     /// Converter from `Instant`s to shown times of day.
     dial: Dial,
 }
 
 impl Presence {
     /// Makes the presence of a pod. `uids` are those under which earlier agents recorded it.
-    pub fn new(clock: Clock, uids: BTreeSet<PodUid>) -> (Self, Arc<Over>) {
-        let over = Arc::new(Over::default());
+    pub fn new(clock: Clock, uids: BTreeSet<PodUid>) -> (Self, Arc<EndedPod>) {
+        let ended = Arc::new(EndedPod::default());
         let presence = Self {
             last: None,
             uids,
@@ -75,11 +75,11 @@ impl Presence {
             leaving_since: None,
             leaving: None,
             refused: None,
-            expired: None,
-            over: Arc::clone(&over),
+            past_deadline: None,
+            ended: Arc::clone(&ended),
             dial: Dial::new(clock),
         };
-        (presence, over)
+        (presence, ended)
     }
 
     /// Notes the wanted state. Returns the former one.
@@ -159,8 +159,8 @@ impl Presence {
     }
 
     /// Notes whether the pod has ended by itself, and under which UID. Returns whether that is new.
-    pub fn set_over(&self, uid: Option<PodUid>) -> bool {
-        self.over.set(uid)
+    pub fn set_ended(&self, uid: Option<PodUid>) -> bool {
+        self.ended.set(uid)
     }
 
     /// Notes which revision the node rejects. Returns whether that is new.
@@ -171,9 +171,9 @@ impl Presence {
     }
 
     /// Notes that a revision is past its deadline. Returns whether that is new.
-    pub fn expire(&mut self, revision: &Revision) -> bool {
-        let is_new = self.expired.as_ref() != Some(revision);
-        self.expired = Some(revision.clone());
+    pub fn announce_deadline(&mut self, revision: &Revision) -> bool {
+        let is_new = self.past_deadline.as_ref() != Some(revision);
+        self.past_deadline = Some(revision.clone());
         is_new
     }
 

@@ -100,7 +100,7 @@ impl Pulls {
                 );
                 context.warn("FailedToRetrieveImagePullSecret", message);
             }
-            let cancelled = context.over.child_token();
+            let cancelled = context.cancelled.child_token();
             let guard = cancelled.clone().drop_guard();
             self.running.insert((fetch.revision.clone(), fetch.of.clone()), guard);
             context.shared.supervisor.spawn(format!("image for {}", context.key), async move {
@@ -148,9 +148,9 @@ impl Pulls {
     pub fn take(&mut self, fetched: Fetched, history: &mut History) {
         let Fetched { revision, of, news } = fetched;
         let fetch = (revision, of);
-        let is_over = !matches!(news, News::Progress(_));
+        let is_last = !matches!(news, News::Progress(_));
         // The last message of a fetch that was ended is of no use.
-        let is_wanted = if is_over { self.running.remove(&fetch).is_some() } else { self.running.contains_key(&fetch) };
+        let is_wanted = if is_last { self.running.remove(&fetch).is_some() } else { self.running.contains_key(&fetch) };
         if !is_wanted {
             return;
         }

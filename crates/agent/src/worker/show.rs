@@ -95,7 +95,7 @@ impl<R: Runtime> Worker<R> {
     fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, phase: Phase) {
         // A pod that does not fit on the node is shown as `Failed` too.
         let is_refused = desired.is_some_and(|it| it.no_capacity.is_some() && it.pod.revision == pod.revision);
-        if self.presence.set_over((phase.is_over() && !is_refused).then(|| pod.uid.clone())) {
+        if self.presence.set_ended((phase.is_terminal() && !is_refused).then(|| pod.uid.clone())) {
             self.context.shared.ends.notify_one();
         }
     }

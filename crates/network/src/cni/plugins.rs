@@ -156,7 +156,7 @@ impl Plugins {
             tell.send(()).ok();
         })?;
         let deadline = clock::instant() + self.limit;
-        let (killed, is_over) = loop {
+        let (killed, has_ended) = loop {
             let left = deadline.saturating_duration_since(clock::instant());
             let waited = ended.recv_timeout(LOOK.min(left));
             // After its end, everything that it printed itself is there. The pipes need not end: a grandchild may keep
@@ -176,7 +176,7 @@ impl Plugins {
             None => Ended::ByItself(child.wait()?),
             Some(killed) => {
                 killpg(pid, Signal::SIGKILL)?;
-                if is_over || ended.recv_timeout(KILL).is_ok() {
+                if has_ended || ended.recv_timeout(KILL).is_ok() {
                     child.wait()?;
                 }
                 killed

@@ -15,10 +15,10 @@ use stanchion_runtime::{ContainerInfo, ContainerState};
 
 use super::{Facts, resources};
 use crate::{
-    fate::Fate,
     history::{History, ImageState},
     life::{self, Hook},
     mutant::{self, Mutant},
+    outcome::PodOutcome,
     reason::Reason,
     restart, restart_all,
     view::Instance,
@@ -27,7 +27,7 @@ use crate::{
 /// Inputs of the statuses of a pod's containers.
 pub struct ContainerStatuses<'a> {
     pub facts: &'a Facts<'a>,
-    pub fate: Fate,
+    pub outcome: PodOutcome,
     /// `true` once its init containers have completed, or started if sidecars.
     pub is_initialized: bool,
 }
@@ -101,7 +101,7 @@ impl ContainerStatuses<'_> {
     /// Returns the waiting state of a container that ended and is to run again but cannot yet (R-CS-4).
     fn waiting(&self, container: &Container, newest: &Instance<'_>) -> Option<WireState> {
         let facts = self.facts;
-        if self.fate.is_over() || !matches!(newest.container.state, ContainerState::Exited { .. }) {
+        if self.outcome.is_terminal() || !matches!(newest.container.state, ContainerState::Exited { .. }) {
             return None;
         }
         if !restart::wants_start(facts.pod, container, Some(newest), facts.history) {

@@ -5,7 +5,7 @@ use stanchion_pod::{
     k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus},
 };
 
-use crate::fate::Fate;
+use crate::outcome::PodOutcome;
 
 /// Phase of a pod, Kubernetes' shortest summary of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Phase {
 
     /// Returns whether nothing of the pod will run any more.
     #[must_use]
-    pub const fn is_over(self) -> bool {
+    pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
@@ -47,11 +47,11 @@ enum Stand {
     Ended,
 }
 
-pub fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Phase {
+pub fn phase(pod: &Pod, outcome: PodOutcome, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Phase {
     let is_sidecar = |init: &&ContainerStatus| pod.container(&init.name).is_some_and(|init| init.runs_always());
     let (sidecars, plain): (Vec<_>, Vec<_>) = inits.iter().partition(is_sidecar);
-    if matches!(fate, Fate::Expired | Fate::Evicted | Fate::ShutDown)
-        || (fate == Fate::Failed && plain.iter().any(|init| has_failed(init)))
+    if matches!(outcome, PodOutcome::DeadlineExceeded | PodOutcome::Evicted | PodOutcome::ShutDown)
+        || (outcome == PodOutcome::Failed && plain.iter().any(|init| has_failed(init)))
     {
         return Phase::Failed;
     }
@@ -63,11 +63,11 @@ pub fn phase(pod: &Pod, fate: Fate, inits: &[ContainerStatus], containers: &[Con
         return Phase::Pending;
     }
     let mut all = containers.iter().chain(sidecars.iter().copied());
-    match fate {
+    match outcome {
         _ if all.any(|container| stand(container) == Stand::Running) => Phase::Running,
-        Fate::Lives => Phase::Running,
-        Fate::Succeeded => Phase::Succeeded,
-        Fate::Failed | Fate::Expired | Fate::Evicted | Fate::ShutDown => Phase::Failed,
+        PodOutcome::Active => Phase::Running,
+        PodOutcome::Succeeded => Phase::Succeeded,
+        PodOutcome::Failed | PodOutcome::DeadlineExceeded | PodOutcome::Evicted | PodOutcome::ShutDown => Phase::Failed,
     }
 }
 

@@ -154,8 +154,8 @@ fn the_phase_follows_from_policy_and_containers() {
             let mut states = states.to_vec();
             if sidecar {
                 // The sidecar ends with the others.
-                let is_over = matches!(expected, "Succeeded" | "Failed");
-                states.push(("side", if is_over { ok.clone() } else { up.clone() }));
+                let has_ended = matches!(expected, "Succeeded" | "Failed");
+                states.push(("side", if has_ended { ok.clone() } else { up.clone() }));
             }
             let found = Scene::of(pod(policy, sidecar, &["a", "b"]), &states).status();
             assert_eq!(found.phase.as_deref(), Some(expected), "{policy}, sidecar: {sidecar}, {states:?}");

@@ -299,8 +299,8 @@ impl Process<'_> {
     /// Returns the place of `path` if it is in a mount of the container.
     fn place(&self, path: &Path) -> Option<Place> {
         self.config(|config| {
-            let over = config.mounts.iter().filter(|mount| path.starts_with(&mount.destination));
-            let mount = over.max_by_key(|mount| mount.destination.components().count())?;
+            let covering = config.mounts.iter().filter(|mount| path.starts_with(&mount.destination));
+            let mount = covering.max_by_key(|mount| mount.destination.components().count())?;
             let below = path.strip_prefix(&mount.destination).ok()?;
             if let Some(image) = &mount.image {
                 return Some(Place::Image(image.clone(), below.to_owned()));

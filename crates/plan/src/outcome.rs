@@ -10,37 +10,37 @@ use crate::time::{Stamp, after};
 
 /// Outcome of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum PodOutcome {
     /// The pod runs, or is to run.
-    Lives,
+    Active,
     /// All containers have exited with code 0.
     Succeeded,
     /// A container has failed, and none is started again.
     Failed,
     /// The pod is past its `activeDeadlineSeconds`.
-    Expired,
+    DeadlineExceeded,
     /// The pod has exceeded a disk limit.
     Evicted,
     /// The node shuts down.
     ShutDown,
 }
 
-impl Fate {
+impl PodOutcome {
     /// Determines the outcome of a pod. `since` is when its time began if no sandbox says so. Existing containers
     /// decide, so that the outcome lasts and the next agent comes to the same.
     pub fn of(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Self {
-        let (fate, ended_at) = ended(pod, view, history).unwrap_or((Self::Lives, None));
+        let (outcome, ended_at) = ended(pod, view, history).unwrap_or((Self::Active, None));
         match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
-            Some(deadline) if fate == Self::Lives || ended_at > Some(deadline) => Self::Expired,
-            _ if fate == Self::Lives && history.evicted(pod).is_some() => Self::Evicted,
-            _ if fate == Self::Lives && history.is_ending() => Self::ShutDown,
-            _ => fate,
+            Some(deadline) if outcome == Self::Active || ended_at > Some(deadline) => Self::DeadlineExceeded,
+            _ if outcome == Self::Active && history.evicted(pod).is_some() => Self::Evicted,
+            _ if outcome == Self::Active && history.is_ending() => Self::ShutDown,
+            _ => outcome,
         }
     }
 
     /// Returns whether nothing of the pod is to run any more.
-    pub fn is_over(self) -> bool {
-        self != Self::Lives
+    pub fn is_terminal(self) -> bool {
+        self != Self::Active
     }
 }
 
@@ -64,7 +64,7 @@ pub fn began(sandbox: &SandboxInfo) -> Stamp {
 }
 
 /// Returns how and when the pod's containers ended for good, if they did.
-fn ended(pod: &Pod, view: &View, history: &History) -> Option<(Fate, Option<Instant>)> {
+fn ended(pod: &Pod, view: &View, history: &History) -> Option<(PodOutcome, Option<Instant>)> {
     let end = |container| {
         let newest = view.newest(pod, container)?;
         match newest.container.state {
@@ -79,10 +79,10 @@ fn ended(pod: &Pod, view: &View, history: &History) -> Option<(Fate, Option<Inst
             && code != Some(0)
             && !restart::wants_start(pod, container, Some(&newest), history)
         {
-            return Some((Fate::Failed, at));
+            return Some((PodOutcome::Failed, at));
         }
     }
-    let (mut fate, mut last) = (Fate::Succeeded, None);
+    let (mut outcome, mut last) = (PodOutcome::Succeeded, None);
     for container in &pod.containers {
         let (newest, code, at) = end(&container.name)?;
         if restart::wants_start(pod, container, Some(&newest), history) {
@@ -90,8 +90,8 @@ fn ended(pod: &Pod, view: &View, history: &History) -> Option<(Fate, Option<Inst
         }
         last = last.max(at);
         if code != Some(0) {
-            fate = Fate::Failed;
+            outcome = PodOutcome::Failed;
         }
     }
-    Some((fate, last))
+    Some((outcome, last))
 }
