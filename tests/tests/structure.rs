@@ -255,7 +255,7 @@ fn no_file_is_longer_than_its_idea() {
 
 /// Calls in `Worker::sync`, in the order of its documentation: (number of the step there, the call).
 const SYNC: [(&str, &str); 16] = [
-    ("1. `hear_all`", "self.hear_all("),
+    ("1. `apply_results`", "self.apply_results("),
     ("2. `mark_observations`", "self.inbox.mark_observations("),
     ("3. `settle`", "self.location.settle("),
     ("4. `snapshot`", "self.snapshot("),

@@ -217,8 +217,8 @@ impl<R: Runtime> Agent<R> {
             supervisor.spawn("addresses of the node", follow);
         }
         let (publish, desired) = watch::channel(Arc::default());
-        let (reached, told) = watch::channel(Reached::default());
-        let (sources, fetchers) = Sources::new(&shared.config, board, events, publish, told);
+        let (reached, progress) = watch::channel(Reached::default());
+        let (sources, fetchers) = Sources::new(&shared.config, board, events, publish, progress);
         supervisor.spawn("sources", sources.run(supervisor.shutdown().clone()));
         for fetcher in fetchers {
             supervisor.spawn(fetcher.name(), fetcher.run(supervisor.shutdown().clone()));

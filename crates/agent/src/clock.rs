@@ -70,8 +70,8 @@ impl Clock {
 
     /// Returns the [`Instant`] of a moment that a runtime reported or somebody wrote down. It is to be called once, when the
     /// moment is first seen: somebody may set the time of day later.
-    pub(crate) fn instant_of(self, told: Stamp) -> Instant {
-        earlier(instant(), self.stamp().since(told))
+    pub(crate) fn instant_of(self, reported: Stamp) -> Instant {
+        earlier(instant(), self.stamp().since(reported))
     }
 }
 

@@ -48,9 +48,9 @@ pub struct DesiredPod {
 
 impl DesiredPod {
     /// Tells whether an object that the pod refers to differs from that in `last`, is new, or is gone.
-    pub(crate) fn refers_to_news(&self, last: &Self) -> bool {
-        let is_news = |key: &&ObjectKey| self.objects.get(*key) != last.objects.get(*key);
-        !Arc::ptr_eq(&self.objects, &last.objects) && self.pod.references().iter().any(is_news)
+    pub(crate) fn refers_to_changed_object(&self, last: &Self) -> bool {
+        let has_changed = |key: &&ObjectKey| self.objects.get(*key) != last.objects.get(*key);
+        !Arc::ptr_eq(&self.objects, &last.objects) && self.pod.references().iter().any(has_changed)
     }
 
     /// Returns the first missing object that the pod cannot start without.

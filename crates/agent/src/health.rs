@@ -87,13 +87,13 @@ pub async fn serve<R: Runtime>(handle: Handle<R>, address: SocketAddr, shutdown:
 }
 
 async fn listen(address: SocketAddr) -> TcpListener {
-    let mut is_told = false;
+    let mut is_logged = false;
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => return listener,
-            Err(error) if !is_told => {
+            Err(error) if !is_logged => {
                 tracing::warn!(%address, %error, "agent.health_address cannot be listened on; it is tried again");
-                is_told = true;
+                is_logged = true;
             }
             Err(_) => {}
         }

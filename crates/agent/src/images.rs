@@ -122,14 +122,14 @@ impl Images {
         if let Some(going) = state.pulls.iter().find(|going| going.is(reference, auth.as_ref())) {
             return going.pull.subscribe();
         }
-        let (tell, pull) = watch::channel(Pull::Running(PullProgress::default()));
-        state.pulls.push(Going { reference: reference.to_owned(), auth: auth.clone(), pull: tell.clone() });
+        let (sender, pull) = watch::channel(Pull::Running(PullProgress::default()));
+        state.pulls.push(Going { reference: reference.to_owned(), auth: auth.clone(), pull: sender.clone() });
         drop(state);
 
         let (images, runtime, reference) = (Arc::clone(self), Arc::clone(runtime), reference.to_owned());
         let shutdown = tasks.shutdown().clone();
         tasks.spawn(format!("pull {reference}"), async move {
-            let progress = tell.clone();
+            let progress = sender.clone();
             let progress = Progress::new(move |now| drop(progress.send_replace(Pull::Running(now))));
             let request = PullImage { reference: reference.clone(), auth: auth.clone() };
             images.not_removing(&reference).await;
@@ -139,12 +139,12 @@ impl Images {
                 // *Cancel-safe:* runtimes give up a call that is dropped, and keep or free what they have of the image.
                 pulled = shutdown.run_until_cancelled(runtime.pull_image(request, progress)) => pulled,
                 // *Cancel-safe:* only waits.
-                () = images.unwanted(&tell, &reference, auth.as_ref()) => return,
+                () = images.unwanted(&sender, &reference, auth.as_ref()) => return,
             };
             images.end_pull(&reference, auth.as_ref(), matches!(pulled, Some(Ok(_))));
             let brought = pulled.as_ref().and_then(|pulled| pulled.as_ref().ok().cloned());
             if let Some(pulled) = pulled {
-                tell.send_replace(Pull::Done(pulled));
+                sender.send_replace(Pull::Done(pulled));
             }
             if let Some((before, image)) = before.zip(brought) {
                 images.claim(&*runtime, before, vec![image], None).await;
@@ -154,12 +154,12 @@ impl Images {
     }
 
     /// Waits until nobody waits for a pull any more; from then on nobody can join it.
-    async fn unwanted(&self, tell: &watch::Sender<Pull>, reference: &str, auth: Option<&RegistryAuth>) {
+    async fn unwanted(&self, sender: &watch::Sender<Pull>, reference: &str, auth: Option<&RegistryAuth>) {
         loop {
-            tell.closed().await;
+            sender.closed().await;
             let mut state = self.lock();
             // Somebody may have joined meanwhile.
-            if tell.receiver_count() == 0 {
+            if sender.receiver_count() == 0 {
                 state.pulls.retain(|going| !going.is(reference, auth));
                 return;
             }

@@ -93,12 +93,12 @@ pub(crate) async fn follow(addresses: watch::Sender<Vec<IpAddr>>, shutdown: Canc
     while shutdown.run_until_cancelled(tokio::time::sleep(FOLLOW)).await.is_some() {
         addresses.send_if_modified(|known| {
             let now = self::addresses(known);
-            let is_news = now != *known;
-            if is_news {
+            let has_changed = now != *known;
+            if has_changed {
                 tracing::info!(from = ?known, to = ?now, "the node's addresses have changed");
                 *known = now;
             }
-            is_news
+            has_changed
         });
     }
 }

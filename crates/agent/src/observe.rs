@@ -92,9 +92,9 @@ impl Observer {
         let Ok(inventory) = runtime.list_pod(pod).await else { return false };
         self.latest.send_if_modified(|latest| {
             let now = latest.is_current().then(|| latest.with_pod(key, inventory, number)).flatten();
-            let is_news = now.is_some();
+            let has_changed = now.is_some();
             now.into_iter().for_each(|now| *latest = Arc::new(now));
-            is_news
+            has_changed
         });
         true
     }
@@ -160,7 +160,7 @@ impl<R: Runtime> Watcher<R> {
             let number = self.observer.next_number();
             let listed = runtime.list().await;
             let health = self.health(runtime).await;
-            let news = self.observer.latest.borrow().health != health;
+            let has_new_health = self.observer.latest.borrow().health != health;
             match listed {
                 Ok(inventory) => {
                     retry = Duration::ZERO;
@@ -171,7 +171,7 @@ impl<R: Runtime> Watcher<R> {
                     let observation = observation.with_health(health).with_runtime(name);
                     self.recovered();
                     self.observer.latest.send_modify(|latest| *latest = Arc::new(observation.after(latest, number)));
-                    if version.is_none() || news {
+                    if version.is_none() || has_new_health {
                         version = self.version(runtime).await;
                         self.observer.name(version.as_ref());
                         self.show(version.as_ref());

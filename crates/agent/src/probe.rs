@@ -51,7 +51,7 @@ pub(crate) struct Prober<R> {
     pub probe: Probe,
     pub subject: Subject,
     pub events: Arc<EventLog>,
-    pub tell: mpsc::Sender<LifecycleUpdate>,
+    pub sender: mpsc::Sender<LifecycleUpdate>,
     /// Time of the first run.
     pub first: Instant,
     /// The result that is known already (R-PRB-2, R-RST-4).
@@ -100,7 +100,7 @@ impl<R: Runtime> Prober<R> {
                 LifecycleUpdate { container: self.container.clone(), outcome: Outcome::Probe(self.kind, good) };
             let is_last = self.kind == ProbeKind::Startup || (self.kind == ProbeKind::Liveness && !good);
             // The worker has gone, and so has the container.
-            if self.tell.send(update).await.is_err() || is_last {
+            if self.sender.send(update).await.is_err() || is_last {
                 return;
             }
         }

@@ -88,12 +88,13 @@ impl<R: Runtime> Reconciler<R> {
             let found = self.found();
             // Most observations show nothing that matters here: the loop goes through all pods only when there is
             // something to decide.
-            let is_news = |(wanted, existing): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *existing != found;
-            if is_due || self.is_waiting || last.as_ref().is_none_or(is_news) {
+            let has_changed =
+                |(wanted, existing): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *existing != found;
+            if is_due || self.is_waiting || last.as_ref().is_none_or(has_changed) {
                 self.reconcile(&desired, &found);
             }
             last = Some((Arc::clone(&desired), found.clone()));
-            self.tell(desired, found);
+            self.publish(desired, found);
             self.shared.pulse.beat();
             let observed = async {
                 match observations.is_empty() {
@@ -138,7 +139,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Publishes the reconciler's progress.
-    fn tell(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
+    fn publish(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
         let unobserved = self.shared.slots.iter().filter(|slot| !slot.observer.latest().is_current());
         let unobserved: BTreeSet<_> = unobserved.map(|slot| &slot.backend.name).collect();
         let placed =

@@ -49,7 +49,7 @@ use crate::{
 };
 use any::Source;
 pub(crate) use fetch::Fetcher;
-use fetch::News;
+use fetch::PollResult;
 use merge::Merge;
 use page::Page;
 use reader::Reader;
@@ -68,7 +68,7 @@ pub(crate) struct Sources {
     sources: Vec<Source>,
     watch: Watch,
     /// Results of the fetchers, with the indices of their sources.
-    news: mpsc::Receiver<(usize, News)>,
+    results: mpsc::Receiver<(usize, PollResult)>,
     merge: Merge,
     desired: Sender<Arc<Desired>>,
     reached: Receiver<Reached>,
@@ -84,7 +84,7 @@ impl Sources {
         reached: Receiver<Reached>,
     ) -> (Self, Vec<Fetcher>) {
         let (node_name, state_dir) = (&config.node_name, &config.state_dir);
-        let (send, news) = mpsc::channel(8);
+        let (send, results) = mpsc::channel(8);
         let (mut sources, mut paths, mut fetchers) = (Vec::new(), Vec::new(), Vec::new());
         for (index, source) in config.sources.iter().enumerate() {
             sources.push(match source {
@@ -99,7 +99,7 @@ impl Sources {
             });
         }
         let (watch, merge) = (Watch::new(paths), Merge::new(board, events));
-        (Self { sources, watch, news, merge, desired, reached }, fetchers)
+        (Self { sources, watch, results, merge, desired, reached }, fetchers)
     }
 
     /// Reads the sources and publishes the merged pods until `shutdown`.
@@ -190,9 +190,9 @@ impl Sources {
                     Change::Removed => due.min(crate::clock::instant() + REPLACED_WITHIN),
                     Change::BeingWritten => due,
                 },
-                Some((index, news)) = self.news.recv() => {
+                Some((index, result)) = self.results.recv() => {
                     if let Some(Source::Page(page)) = self.sources.get_mut(index) {
-                        page.hear(news);
+                        page.apply(result);
                     }
                     return;
                 }

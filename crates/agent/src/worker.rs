@@ -169,7 +169,7 @@ impl<R: Runtime> Worker<R> {
 
     /// Takes in all that is new, decides the next step, and shows the pod. Every step stands on those before it:
     ///
-    /// 1. `hear_all`: results of pulls, hooks and probes come first, so that no step is planned without them.
+    /// 1. `apply_results`: results of pulls, hooks and probes come first, so that no step is planned without them.
     /// 2. `mark_observations`, before any observation is read: one that comes later ends the wait after this sync.
     /// 3. `settle`: which backend is the pod's decides which observations count.
     /// 4. `snapshot`: the pod's sandboxes and containers. All further steps of the sync get these; only whether a backend can be
@@ -183,7 +183,7 @@ impl<R: Runtime> Worker<R> {
     /// 10. `lifecycle`: probes by the state that the plan was made from.
     /// 11. `announce`, then `show`: what is told and shown includes all of the above.
     async fn sync(&mut self) -> Synced {
-        self.hear_all().await;
+        self.apply_results().await;
         self.inbox.mark_observations();
         let desired = self.inbox.desired();
         let visible = self.context.visible();
@@ -207,19 +207,19 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Takes in the results that have arrived of pulls, hooks and probes.
-    async fn hear_all(&mut self) {
-        self.pulls.take_all(&mut self.history);
+    async fn apply_results(&mut self) {
+        self.pulls.apply_all(&mut self.history);
         while let Some(update) = self.lifecycle.try_next() {
-            self.hear(update).await;
+            self.apply(update).await;
         }
     }
 
     /// Takes in the result of a hook or probe.
-    async fn hear(&mut self, LifecycleUpdate { container, outcome }: LifecycleUpdate) {
+    async fn apply(&mut self, LifecycleUpdate { container, outcome }: LifecycleUpdate) {
         // The container may have ended meanwhile, and been removed.
         let Some(info) = self.container(&container) else { return };
         let pod = self.recall.pod_of(&self.context, &info, [None, self.presence.last()]).await;
-        self.lifecycle.hear(&self.context, &info, pod.as_deref(), outcome, &mut self.history).await;
+        self.lifecycle.apply(&self.context, &info, pod.as_deref(), outcome, &mut self.history).await;
     }
 
     /// Recalls what earlier agents and this one recorded of the pod that runs. Returns when to try again to write what
@@ -312,12 +312,12 @@ impl<R: Runtime> Worker<R> {
             let wake = tokio::select! {
                 () = shutdown.cancelled() => return,
                 wake = self.inbox.wake() => wake,
-                fetched = self.pulls.next() => return self.pulls.take(fetched, &mut self.history),
-                update = self.lifecycle.next() => return self.hear(update).await,
+                update = self.pulls.next() => return self.pulls.apply(update, &mut self.history),
+                update = self.lifecycle.next() => return self.apply(update).await,
                 () = &mut sleep => return,
             };
             match wake {
-                Wake::News => return,
+                Wake::Input => return,
                 Wake::Images => return self.history.hurry(),
                 Wake::Shutdown => return shutdown.cancelled().await,
                 Wake::Observation if self.context.visible() != visible || self.observed() != *observed => return,
@@ -346,7 +346,7 @@ impl<R: Runtime> Worker<R> {
     /// Converts times that runtimes report to `Instant`s, as soon as they are first seen.
     fn note_times(&mut self, observed: &Observed) {
         let clock = self.context.shared.clock;
-        self.history.record_times(&self.presence.first_seen_times(), observed, |told| clock.instant_of(told));
+        self.history.record_times(&self.presence.first_seen_times(), observed, |reported| clock.instant_of(reported));
     }
 
     /// Applies the restarts that users requested. A request during a restart of the pod is part of that restart.

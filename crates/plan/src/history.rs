@@ -160,17 +160,17 @@ impl History {
     pub fn record_times(&mut self, own: &[Stamp], observed: &Observed, instant_of: impl Fn(Stamp) -> Instant) {
         let sandboxes = observed.sandboxes().flat_map(moments_of_sandbox);
         let containers = observed.containers().chain(self.ends.values());
-        let told: HashSet<_> =
+        let reported: HashSet<_> =
             sandboxes.chain(containers.flat_map(moments_of_container)).chain(own.iter().copied()).collect();
-        self.moments.retain(|moment, _| told.contains(moment));
-        for moment in told {
+        self.moments.retain(|moment, _| reported.contains(moment));
+        for moment in reported {
             self.moments.entry(moment).or_insert_with(|| instant_of(moment));
         }
     }
 
     /// Returns the `Instant` of a time that a runtime, a label or a file reports; `None` if it was not seen.
-    pub fn instant_of(&self, told: Stamp) -> Option<Instant> {
-        self.moments.get(&told).copied()
+    pub fn instant_of(&self, reported: Stamp) -> Option<Instant> {
+        self.moments.get(&reported).copied()
     }
 
     /// Returns the time between two times that a runtime reports.
@@ -432,10 +432,10 @@ fn moments_of_sandbox(sandbox: &SandboxInfo) -> impl Iterator<Item = Stamp> {
 }
 
 fn moments_of_container(container: &ContainerInfo) -> impl Iterator<Item = Stamp> {
-    let told = match container.state {
+    let reported = match container.state {
         ContainerState::Running { started_at } => [started_at, None],
         ContainerState::Exited { started_at, finished_at, .. } => [started_at, finished_at],
         ContainerState::Created | ContainerState::Unknown => [None, None],
     };
-    told.into_iter().flatten().chain([container.created_at]).map(Stamp::from)
+    reported.into_iter().flatten().chain([container.created_at]).map(Stamp::from)
 }

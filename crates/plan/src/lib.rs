@@ -322,8 +322,8 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
         let due = restart::due(container, newest.as_ref(), history);
         if let Some(due) = due.filter(|due| *due > now) {
             let is_hook = |it: &view::Instance<'_>| matches!(history.life(&it.container.id).hook, Hook::Failed(_));
-            let is_told = history.start_failure(&container.name).is_some() || newest.as_ref().is_some_and(is_hook);
-            plan = plan.wake(Some(if is_told { restart::next_shown(due, now) } else { due }));
+            let shows_error = history.start_failure(&container.name).is_some() || newest.as_ref().is_some_and(is_hook);
+            plan = plan.wake(Some(if shows_error { restart::next_shown(due, now) } else { due }));
             continue;
         }
         let created = newest.as_ref().filter(|it| it.sandbox.id == live.id).map(|it| it.container);

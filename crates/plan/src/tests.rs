@@ -108,9 +108,9 @@ fn with_image(pod: &Pod) -> History {
 }
 
 /// Returns the `Instant` of a reported time.
-fn instant_of(told: Stamp) -> Instant {
+fn instant_of(reported: Stamp) -> Instant {
     static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-    *ORIGIN + until(start(), told.wall)
+    *ORIGIN + until(start(), reported.wall)
 }
 
 fn moment(seconds: u64) -> Instant {

@@ -36,7 +36,7 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
 
 /// Opens a TLS connection over `stream` to `host`, and checks no certificate. Like Go, it names `host` to the server,
 /// whatever the `Host` header says, but no address.
-pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<Heard>, ContactError> {
+pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<Recorder>, ContactError> {
     let cannot = || ContactError::Tls(io::Error::other("TLS cannot be set up"));
     let connector = CONNECTOR.as_ref().ok_or_else(cannot)?;
     // rustls names no address to the server. So an address also stands for what is no name, e.g. `fe80::1%eth0`.
@@ -45,7 +45,7 @@ pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<Hear
         Err(_) => stream.peer_addr().map_err(ContactError::Tls)?.ip().into(),
     };
     let first = Arc::default();
-    let connected = connector.connect(name, Heard { stream, first: Arc::clone(&first) }).await;
+    let connected = connector.connect(name, Recorder { stream, first: Arc::clone(&first) }).await;
     connected.map_err(|error| {
         let first = first.lock().unwrap_or_else(PoisonError::into_inner);
         match first.as_slice() {
@@ -63,12 +63,12 @@ pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<Hear
 const HEAD: usize = 5;
 
 /// A connection that remembers the first bytes that it received.
-pub(super) struct Heard {
+pub(super) struct Recorder {
     stream: TcpStream,
     first: Arc<Mutex<Vec<u8>>>,
 }
 
-impl AsyncRead for Heard {
+impl AsyncRead for Recorder {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -84,7 +84,7 @@ impl AsyncRead for Heard {
     }
 }
 
-impl AsyncWrite for Heard {
+impl AsyncWrite for Recorder {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }

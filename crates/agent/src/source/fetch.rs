@@ -13,7 +13,7 @@ const LOUD: u32 = 3;
 
 /// Change that a poll of a URL source found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum News {
+pub(super) enum PollResult {
     /// The server has a new body.
     Body {
         content: Vec<u8>,
@@ -36,7 +36,7 @@ pub(crate) struct Fetcher {
     config: UrlSource,
     client: Client,
     /// Index of the source, and the channel for its news.
-    news: (usize, mpsc::Sender<(usize, News)>),
+    results: (usize, mpsc::Sender<(usize, PollResult)>),
     /// Hash of the last body.
     last: Option<[u8; 32]>,
     etag: Option<HeaderValue>,
@@ -46,9 +46,9 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    pub(super) fn new(config: UrlSource, source: usize, news: mpsc::Sender<(usize, News)>) -> Self {
+    pub(super) fn new(config: UrlSource, source: usize, results: mpsc::Sender<(usize, PollResult)>) -> Self {
         let client = Client::new(config.clone());
-        Self { config, client, news: (source, news), last: None, etag: None, failures: 0, failure: None }
+        Self { config, client, results: (source, results), last: None, etag: None, failures: 0, failure: None }
     }
 
     /// Returns the name of the fetcher's task.
@@ -60,8 +60,8 @@ impl Fetcher {
     pub async fn run(mut self, shutdown: CancellationToken) {
         let asking = async {
             loop {
-                if let Some(news) = self.ask().await
-                    && self.news.1.send((self.news.0, news)).await.is_err()
+                if let Some(result) = self.ask().await
+                    && self.results.1.send((self.results.0, result)).await.is_err()
                 {
                     return;
                 }
@@ -73,7 +73,7 @@ impl Fetcher {
     }
 
     /// Polls once. Returns what is new.
-    pub(super) async fn ask(&mut self) -> Option<News> {
+    pub(super) async fn ask(&mut self) -> Option<PollResult> {
         match self.client.get(self.etag.as_ref()).await {
             Ok(Page::Same) => self.back(),
             Ok(Page::Body { content, .. }) if content.trim_ascii().is_empty() && !self.config.allow_empty => {
@@ -90,28 +90,28 @@ impl Fetcher {
                 }
                 self.last = hash;
                 (self.failures, self.failure) = (0, None);
-                Some(News::Body { content: content.into(), is_private })
+                Some(PollResult::Body { content: content.into(), is_private })
             }
             Err(error) => self.failed(format!("{}: {error}", self.config.url)),
         }
     }
 
-    fn back(&mut self) -> Option<News> {
+    fn back(&mut self) -> Option<PollResult> {
         self.failures = 0;
-        self.failure.take().map(|_| News::Back)
+        self.failure.take().map(|_| PollResult::Back)
     }
 
-    fn failed(&mut self, error: String) -> Option<News> {
+    fn failed(&mut self, error: String) -> Option<PollResult> {
         self.failures = self.failures.saturating_add(1);
         let is_quiet = self.failures > LOUD;
-        let is_news = self.failure.as_ref() != Some(&error);
+        let is_new = self.failure.as_ref() != Some(&error);
         match is_quiet {
             true => tracing::debug!(failures = self.failures, "{error}"),
             // A new error is logged as an event.
-            false if is_news => {}
+            false if is_new => {}
             false => tracing::warn!("{error}; its pods keep running unchanged"),
         }
         self.failure = Some(error.clone());
-        is_news.then_some(News::Failed { error, is_quiet })
+        is_new.then_some(PollResult::Failed { error, is_quiet })
     }
 }

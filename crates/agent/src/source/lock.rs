@@ -145,8 +145,8 @@ impl LockState {
 /// tell (before Linux 5.8). On btrfs and on overlayfs, `stat` gives another one. Does not open the file.
 fn superblock(path: &Path) -> Option<(u32, u32)> {
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
-    let is_told = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
-    device_of(&read_kernel(MOUNTS).ok()?, found.stx_mnt_id).filter(|_| is_told)
+    let has_id = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);
+    device_of(&read_kernel(MOUNTS).ok()?, found.stx_mnt_id).filter(|_| has_id)
 }
 
 /// Returns the device of a mount. A line of `mounts` is `36 35 0:31 /sub /mnt rw - btrfs /dev/sda rw`.

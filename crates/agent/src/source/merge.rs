@@ -19,39 +19,43 @@ use crate::desired::{Desired, DesiredPod};
 pub(super) struct Merge {
     board: Arc<Board>,
     events: Arc<EventLog>,
-    told: HashMap<Place, Told>,
+    reports: HashMap<ReportSubject, Report>,
     /// The objects that pods can refer to, as last merged; the same `Arc` while none of them changes.
     objects: Arc<Objects>,
 }
 
 impl Merge {
     pub fn new(board: Arc<Board>, events: Arc<EventLog>) -> Self {
-        Self { board, events, told: HashMap::new(), objects: Arc::default() }
+        Self { board, events, reports: HashMap::new(), objects: Arc::default() }
     }
 
     /// Merges the sources. Of two manifests that define one pod, the first wins: by source, then by path (R-MRG-2). The
     /// other is shown as a conflict. `refusal` says why the kernel does not report changes of files.
     pub fn merge(&mut self, sources: &[Source], refusal: Option<&str>) -> Desired {
-        let mut taken = Taken::default();
-        let mut told = HashMap::new();
+        let mut merged = Merged::default();
+        let mut reports = HashMap::new();
         let views = sources.iter().map(|source| {
             let location = source.location();
             if let Some(error) = source.error() {
                 let message = format!("{error}; its pods keep running unchanged");
-                told.insert(Place::Source(location.clone()), Told { message, is_quiet: source.is_quiet() });
+                reports
+                    .insert(ReportSubject::Source(location.clone()), Report { message, is_quiet: source.is_quiet() });
             }
             let manifests = source.manifests().into_iter().map(|(path, file)| {
-                let view = taken.manifest(&path, file, source);
+                let view = merged.manifest(&path, file, source);
                 if !view.problems.is_empty() {
                     let message = sentence(&view.problems);
-                    told.insert(Place::Manifest(path), Told { message, is_quiet: false });
+                    reports.insert(ReportSubject::Manifest(path), Report { message, is_quiet: false });
                 }
                 view
             });
             let manifests = manifests.collect();
             let notice = refusal.filter(|_| source.files().is_some()).map(|refusal| {
                 let message = format!("manifests are read every two seconds: {refusal}");
-                told.insert(Place::Watch(location.clone()), Told { message: message.clone(), is_quiet: false });
+                reports.insert(
+                    ReportSubject::Watch(location.clone()),
+                    Report { message: message.clone(), is_quiet: false },
+                );
                 message
             });
             let error = source.error().map(str::to_owned);
@@ -59,8 +63,8 @@ impl Merge {
         });
         let views = views.collect();
         self.board.set_sources(views);
-        self.tell(told);
-        let Taken { mut pods, objects, .. } = taken;
+        self.announce(reports);
+        let Merged { mut pods, objects, .. } = merged;
         if *self.objects != objects {
             self.objects = Arc::new(objects);
         }
@@ -70,32 +74,32 @@ impl Merge {
         Desired { pods, complete: sources.iter().all(Source::is_known) }
     }
 
-    fn tell(&mut self, now: HashMap<Place, Told>) {
-        for (place, Told { message, is_quiet }) in &now {
-            let last = self.told.get(place);
+    fn announce(&mut self, now: HashMap<ReportSubject, Report>) {
+        for (subject, Report { message, is_quiet }) in &now {
+            let last = self.reports.get(subject);
             if last.is_none_or(|last| last.message != *message && !is_quiet) {
-                self.events.warning(&place.subject(), place.reason(), message.clone());
+                self.events.warning(&subject.subject(), subject.reason(), message.clone());
             }
         }
-        let is_wrong = |path: &str| now.keys().any(|it| it.path() == path && !matches!(it, Place::Watch(_)));
-        let is_manifest = |place: &&Place| !matches!(place, Place::Watch(_));
-        for place in self.told.keys().filter(is_manifest).filter(|place| !is_wrong(place.path())) {
-            self.events.normal(&place.subject(), "ManifestValid", "The manifest is valid again, or was removed");
+        let is_wrong = |path: &str| now.keys().any(|it| it.path() == path && !matches!(it, ReportSubject::Watch(_)));
+        let is_manifest = |subject: &&ReportSubject| !matches!(subject, ReportSubject::Watch(_));
+        for subject in self.reports.keys().filter(is_manifest).filter(|subject| !is_wrong(subject.path())) {
+            self.events.normal(&subject.subject(), "ManifestValid", "The manifest is valid again, or was removed");
         }
-        self.told = now;
+        self.reports = now;
     }
 }
 
 /// Subject of a report, by path or URL. A source of one file, and a URL, are source and manifest at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum ReportSubject {
     Source(String),
     Manifest(String),
     /// The kernel does not report the source's changes.
     Watch(String),
 }
 
-impl Place {
+impl ReportSubject {
     fn path(&self) -> &str {
         let (Self::Source(path) | Self::Manifest(path) | Self::Watch(path)) = self;
         path
@@ -115,7 +119,7 @@ impl Place {
 
 /// A report of a problem.
 #[derive(Debug)]
-struct Told {
+struct Report {
     message: String,
     /// `true`: a changed message causes no new event.
     is_quiet: bool,
@@ -123,7 +127,7 @@ struct Told {
 
 /// Pods and objects of the manifests that were merged so far.
 #[derive(Default)]
-struct Taken {
+struct Merged {
     pods: BTreeMap<PodKey, DesiredPod>,
     /// The pod of each UID, which must be unique: files and cgroups are named after it.
     uids: HashMap<PodUid, PodKey>,
@@ -132,7 +136,7 @@ struct Taken {
     places: BTreeMap<ObjectKey, String>,
 }
 
-impl Taken {
+impl Merged {
     fn manifest(&mut self, path: &str, file: &ManifestFile, source: &Source) -> ManifestView {
         let stale = match source.error() {
             Some(error) => Some(error.to_owned()),

@@ -5,7 +5,7 @@ use std::{ffi::OsStr, path::Path};
 use jiff::Timestamp;
 use stanchion_pod::{Manifest, ObjectKind, Origin, Problem, decode_from};
 
-use super::{fetch::News, last_good::LastGood, reader::ManifestFile};
+use super::{fetch::PollResult, last_good::LastGood, reader::ManifestFile};
 use crate::{config::UrlSource, url::Url};
 
 /// File name of the body in [`LastGood`].
@@ -78,14 +78,14 @@ impl Page {
     }
 
     /// Takes news of the server. A failure is not an order to delete (design: I2).
-    pub fn hear(&mut self, news: News) {
-        let (error, is_quiet) = match news {
-            News::Failed { error, is_quiet } => (Some(error), is_quiet),
-            News::Body { content, is_private } => {
+    pub fn apply(&mut self, result: PollResult) {
+        let (error, is_quiet) = match result {
+            PollResult::Failed { error, is_quiet } => (Some(error), is_quiet),
+            PollResult::Body { content, is_private } => {
                 self.unread = Some((content, is_private));
                 (None, false)
             }
-            News::Back => (None, false),
+            PollResult::Back => (None, false),
         };
         if error.is_some() != self.error.is_some() {
             self.since = crate::Clock::System.now();

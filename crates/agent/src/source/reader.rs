@@ -232,7 +232,7 @@ impl Reader {
             return;
         }
         if !self.begun {
-            self.begun = self.tell("begin", self.last_good.begin());
+            self.begun = self.log_failure("begin", self.last_good.begin());
         }
         for name in std::mem::take(&mut self.unkept) {
             let done = match self.files.get(&name) {
@@ -241,7 +241,7 @@ impl Reader {
                 Some(file) => self.last_good.keep(&name, &file.content),
                 None => self.last_good.forget(&name),
             };
-            if !self.tell(&name.to_string_lossy(), done) {
+            if !self.log_failure(&name.to_string_lossy(), done) {
                 self.unkept.insert(name);
             } else if let Some(file) = self.files.get_mut(&name) {
                 file.content = Vec::new();
@@ -249,13 +249,13 @@ impl Reader {
         }
         if let Some(directory) = self.unnoted.take() {
             let noted = self.last_good.keep_directory(&directory);
-            if !self.tell("directory", noted) {
+            if !self.log_failure("directory", noted) {
                 self.unnoted = Some(directory);
             }
         }
     }
 
-    fn tell(&self, what: &str, done: io::Result<()>) -> bool {
+    fn log_failure(&self, what: &str, done: io::Result<()>) -> bool {
         if let Err(error) = &done {
             let source = self.path.display();
             tracing::warn!(%source, what, %error, "keeping the last good manifests failed; a restart may not know them");

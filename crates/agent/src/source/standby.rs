@@ -41,11 +41,11 @@ pub(super) struct Standby {
     /// Time of the first of the unanswered polls since the last answer.
     silent: Option<Instant>,
     /// `true` once the kubelet has answered this agent, or got its lock back from it.
-    heard: bool,
+    has_answered: bool,
     asked: bool,
     /// Modification times of the directories in which containerds keep running containers: they change with each
     /// container that comes or goes.
-    noted: Vec<Option<SystemTime>>,
+    modified: Vec<Option<SystemTime>>,
     /// The kubelet's lock file, if it has one: it keeps the pods from running twice.
     lock: Option<Lock>,
 }
@@ -53,7 +53,7 @@ pub(super) struct Standby {
 impl Standby {
     pub fn new(kubelet: Kubelet) -> Self {
         let lock = kubelet.lock_file.clone().map(Lock::new);
-        Self { kubelet, silent: None, heard: false, asked: false, noted: Vec::new(), lock }
+        Self { kubelet, silent: None, has_answered: false, asked: false, modified: Vec::new(), lock }
     }
 
     pub fn kubelet(&self) -> &Kubelet {
@@ -69,26 +69,26 @@ impl Standby {
     /// may have.
     pub async fn ask(&mut self) -> bool {
         let before = self.role();
-        let noted = kubelets::bundles(&self.kubelet.runtime_state);
-        let noted = noted.map(|bundles| fs::metadata(bundles).and_then(|it| it.modified()).ok()).collect();
-        let is_news = self.asked && self.noted != noted;
-        self.noted = noted;
+        let modified = kubelets::bundles(&self.kubelet.runtime_state);
+        let modified = modified.map(|bundles| fs::metadata(bundles).and_then(|it| it.modified()).ok()).collect();
+        let has_changed = self.asked && self.modified != modified;
+        self.modified = modified;
         self.asked = true;
         match timeout(PATIENCE, answers(self.kubelet.address)).await {
             Ok(true) => {
-                self.heard = true;
+                self.has_answered = true;
                 self.silent = None;
             }
             Ok(false) | Err(_) => drop(self.silent.get_or_insert_with(crate::clock::instant)),
         }
         self.claim();
-        before != self.role() || (is_news && before == Role::Ours)
+        before != self.role() || (has_changed && before == Role::Ours)
     }
 
     /// Takes the lock before the kubelet's pods run here. When this agent has just started, its predecessor's may run
     /// already.
     fn claim(&mut self) {
-        let is_wanted = self.is_away() || (self.silent.is_some() && !self.heard);
+        let is_wanted = self.is_away() || (self.silent.is_some() && !self.has_answered);
         if let Some(lock) = &mut self.lock {
             lock.check();
             if is_wanted {
@@ -114,7 +114,7 @@ impl Standby {
             tracing::info!(lock = %lock.path().display(), "the pods of a kubelet are handed back to it");
             lock.release();
         }
-        self.heard = true;
+        self.has_answered = true;
         self.silent = None;
     }
 
@@ -133,17 +133,17 @@ impl Standby {
                 lock.path().display(),
                 lock.error().unwrap_or("somebody has just taken it")
             )),
-            _ => self.heard_role(),
+            _ => self.role_by_answers(),
         }
     }
 
     /// Returns who runs the pods by the kubelet's answers alone.
-    fn heard_role(&self) -> Role {
+    fn role_by_answers(&self) -> Role {
         let (address, seconds) = (self.kubelet.address, self.kubelet.absent_for.as_secs());
         match self.silent {
             Some(_) if self.is_away() => Role::Ours,
             // An agent that was restarted while it ran the pods goes on running them.
-            _ if !self.heard => Role::Undecided(match self.asked {
+            _ if !self.has_answered => Role::Undecided(match self.asked {
                 true => {
                     format!("no kubelet answers at {address}; after {seconds} s without it the pods are taken over")
                 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     any::Source,
-    fetch::{Fetcher, News},
+    fetch::{Fetcher, PollResult},
     get::{self, Client},
     merge::Merge,
     page::Page,
@@ -66,19 +66,19 @@ async fn get(source: &UrlSource) -> Result<get::Page, String> {
     Client::new(source.clone()).get(None).await.map_err(|error| error.to_string())
 }
 
-fn body(content: &str, is_private: bool) -> News {
-    News::Body { content: content.into(), is_private }
+fn body(content: &str, is_private: bool) -> PollResult {
+    PollResult::Body { content: content.into(), is_private }
 }
 
 #[tokio::test]
 async fn a_server_is_asked_at_once_and_again_and_again() {
     let server = Server::start(vec![ok("a"), ok("b"), status("500 Internal Server Error", "")]).await;
-    let (send, mut news) = mpsc::channel(1);
+    let (send, mut results) = mpsc::channel(1);
     let (mut tasks, shutdown) = (JoinSet::new(), CancellationToken::new());
     tasks.spawn(Fetcher::new(source(&server.url("/")), 7, send).run(shutdown.clone()));
-    assert_eq!(news.recv().await, Some((7, body("a", false))), "R-HTTP-1");
-    assert_eq!(news.recv().await, Some((7, body("b", false))), "R-HTTP-1");
-    assert!(matches!(news.recv().await, Some((7, News::Failed { .. }))), "R-HTTP-3");
+    assert_eq!(results.recv().await, Some((7, body("a", false))), "R-HTTP-1");
+    assert_eq!(results.recv().await, Some((7, body("b", false))), "R-HTTP-1");
+    assert!(matches!(results.recv().await, Some((7, PollResult::Failed { .. }))), "R-HTTP-3");
     shutdown.cancel();
     tasks.join_all().await;
 }
@@ -119,14 +119,14 @@ async fn what_has_not_changed_is_no_news() {
     let answers = vec![same.clone(), named("a"), same, ok("a"), status("404 Not Found", ""), ok("a"), ok("b")];
     let server = Server::start(answers).await;
     let mut fetcher = fetcher(&source(&server.url("/")));
-    let mut news = Vec::new();
+    let mut results = Vec::new();
     for _ in 0..4 {
-        news.push(fetcher.ask().await);
+        results.push(fetcher.ask().await);
     }
-    assert!(matches!(news[0], Some(News::Failed { .. })), "what nobody has is not the same: {news:?}");
-    assert_eq!(news[1..], [Some(body("a", false)), None, None], "R-HTTP-5");
-    assert!(matches!(fetcher.ask().await, Some(News::Failed { .. })), "R-HTTP-3");
-    assert_eq!(fetcher.ask().await, Some(News::Back), "R-HTTP-5");
+    assert!(matches!(results[0], Some(PollResult::Failed { .. })), "what nobody has is not the same: {results:?}");
+    assert_eq!(results[1..], [Some(body("a", false)), None, None], "R-HTTP-5");
+    assert!(matches!(fetcher.ask().await, Some(PollResult::Failed { .. })), "R-HTTP-3");
+    assert_eq!(fetcher.ask().await, Some(PollResult::Back), "R-HTTP-5");
     assert_eq!(fetcher.ask().await, Some(body("b", false)));
     let asked: Vec<_> = server.requests().iter().map(|it| it.contains("if-none-match: \"1\"")).collect();
     // The fourth answer had the same body, but no ETag.
@@ -148,7 +148,7 @@ async fn all_but_a_body_is_a_failure_with_its_reason() {
     ] {
         let server = Server::start(vec![answer]).await;
         let url = server.url("/pods?key=hush");
-        let Some(News::Failed { error, is_quiet }) = fetcher(&source(&url)).ask().await else { panic!("{said}") };
+        let Some(PollResult::Failed { error, is_quiet }) = fetcher(&source(&url)).ask().await else { panic!("{said}") };
         let begin = server.url("/pods?…: ");
         assert!(error.starts_with(&begin) && error.contains(said), "R-HTTP-3, R-HTTP-4, R-FILE-12: {error}");
         assert!(!is_quiet && !error.contains("hush"), "I10: {error}");
@@ -182,7 +182,7 @@ async fn repeated_failures_are_quiet_until_the_server_is_back() {
     let mut quiet = Vec::new();
     for _ in 0..6 {
         quiet.push(match fetcher.ask().await {
-            Some(News::Failed { is_quiet, .. }) => Some(is_quiet),
+            Some(PollResult::Failed { is_quiet, .. }) => Some(is_quiet),
             _ => None,
         });
     }
@@ -234,14 +234,14 @@ fn page(state: &Path, url: &str) -> Page {
     Page::new(&source(url), "node", state)
 }
 
-fn heard(page: &mut Page, news: News) {
-    page.hear(news);
+fn applied(page: &mut Page, result: PollResult) {
+    page.apply(result);
     page.read();
     page.keep();
 }
 
-fn failed() -> News {
-    News::Failed { error: "http://a/: 404 Not Found".to_owned(), is_quiet: false }
+fn failed() -> PollResult {
+    PollResult::Failed { error: "http://a/: 404 Not Found".to_owned(), is_quiet: false }
 }
 
 fn names(page: &Page) -> Vec<String> {
@@ -253,27 +253,27 @@ fn a_body_is_in_force_as_a_whole_or_not_at_all() {
     let state = TempDir::new().expect("a directory");
     let mut page = page(state.path(), "http://a/");
     assert!(page.manifest().is_none() && !page.is_known(), "R-SRC-4");
-    heard(&mut page, body("kind: 1", false));
+    applied(&mut page, body("kind: 1", false));
     assert!(!page.is_known() && !page.manifest().expect("it is shown").problems.is_empty(), "R-SRC-4, R-HTTP-6");
     let one = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}}"#;
     let item = "{metadata: {name: b}, spec: {containers: [{name: c, image: i}]}}";
     let list = format!("apiVersion: v1\nkind: PodList\nitems:\n- {item}\n");
     let several = format!("{}---\n{}", pod("a", "i"), pod("c", "i"));
     for (content, pods) in [(one, vec!["a-node"]), (&list, vec!["b-node"]), (&several, vec!["a-node", "c-node"])] {
-        heard(&mut page, body(content, false));
+        applied(&mut page, body(content, false));
         assert_eq!(names(&page), pods, "R-HTTP-6");
     }
     for broken in
         [format!("{list}- {{metadata: {{name: B}}}}\n"), "{".to_owned(), "<html>".to_owned(), "kind: List\n".to_owned()]
     {
-        heard(&mut page, body(&broken, false));
+        applied(&mut page, body(&broken, false));
         let manifest = page.manifest().expect("it is shown");
         assert!(manifest.problems.iter().any(|it| !it.message.is_empty()), "R-HTTP-6: {broken}");
         assert_eq!(names(&page), ["a-node", "c-node"], "R-HTTP-6: {broken}");
     }
-    heard(&mut page, failed());
+    applied(&mut page, failed());
     assert_eq!((page.error().is_some(), names(&page).len()), (true, 2), "R-HTTP-3");
-    heard(&mut page, body("apiVersion: v1\nkind: PodList\nitems: []\n", false));
+    applied(&mut page, body("apiVersion: v1\nkind: PodList\nitems: []\n", false));
     assert_eq!((page.error(), names(&page), page.is_known()), (None, Vec::new(), true), "R-SRC-3");
 }
 
@@ -281,7 +281,7 @@ fn a_body_is_in_force_as_a_whole_or_not_at_all() {
 fn pods_of_a_url_say_so_and_tolerate_what_they_say() {
     let state = TempDir::new().expect("a directory");
     let mut page = page(state.path(), "http://a/");
-    heard(&mut page, body(&pod("a", "i"), false));
+    applied(&mut page, body(&pod("a", "i"), false));
     let pod = &page.manifest().expect("it is known").pods[0];
     assert_eq!(pod.annotations["kubernetes.io/config.source"], "http", "R-ID-8");
     assert_eq!(pod.wire.spec.as_ref().and_then(|spec| spec.tolerations.clone()).unwrap_or_default(), [], "R-HTTP-8");
@@ -292,19 +292,19 @@ fn the_last_good_body_outlives_the_agent() {
     let state = TempDir::new().expect("a directory");
     let url = "http://a/pods?node=1";
     let mut first = page(state.path(), url);
-    heard(&mut first, body(&pod("a", "i"), false));
-    heard(&mut first, body("kind: [", false));
+    applied(&mut first, body(&pod("a", "i"), false));
+    applied(&mut first, body("kind: [", false));
     let mut second = page(state.path(), url);
     assert!(second.is_known() && second.error().is_none(), "R-GAP-33");
     assert_eq!(names(&second), ["a-node"], "R-GAP-33");
-    heard(&mut second, failed());
+    applied(&mut second, failed());
     assert_eq!(names(&second), ["a-node"], "R-GAP-33");
     assert!(!page(state.path(), "http://a/pods?node=2").is_known(), "it is another's");
-    heard(&mut second, body("apiVersion: v1\nkind: List\nitems: []\n", false));
+    applied(&mut second, body("apiVersion: v1\nkind: List\nitems: []\n", false));
     let third = page(state.path(), url);
     assert!(third.is_known() && names(&third).is_empty(), "R-GAP-33: none is remembered too");
     let allowed = UrlSource { allow_empty: true, ..source(url) };
-    heard(&mut Page::new(&allowed, "node", state.path()), body("", false));
+    applied(&mut Page::new(&allowed, "node", state.path()), body("", false));
     let fourth = Page::new(&allowed, "node", state.path());
     assert!(fourth.is_known() && names(&fourth).is_empty(), "R-HTTP-4");
 }
@@ -315,12 +315,12 @@ fn secrets_come_over_https_only() {
     let mut page = page(state.path(), "https://a/");
     let objects = |page: &Page| page.manifest().map_or(0, |manifest| manifest.objects.len());
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: m}\ndata: {a: b}\n";
-    heard(&mut page, body(map, false));
+    applied(&mut page, body(map, false));
     assert_eq!(objects(&page), 1);
-    heard(&mut page, body(&format!("{map}---\n{SECRET}"), false));
+    applied(&mut page, body(&format!("{map}---\n{SECRET}"), false));
     let problem = page.manifest().expect("it is shown").problems[0].message.clone();
     assert!(objects(&page) == 1 && problem.contains("serve it over https"), "I10: {problem}");
-    heard(&mut page, body(&format!("{map}---\n{SECRET}"), true));
+    applied(&mut page, body(&format!("{map}---\n{SECRET}"), true));
     assert_eq!(objects(&page), 2);
     assert_eq!(objects(&self::page(state.path(), "https://a/")), 2, "R-GAP-33");
     let kept = fs::read_dir(state.path().join("manifests")).expect("something is kept").flatten();
@@ -341,9 +341,9 @@ fn files_and_urls_are_united_when_all_have_spoken() {
     let (board, events) =
         (Arc::new(Board::new(NodeView::default(), 0)), Arc::new(EventLog::new(|| Timestamp::UNIX_EPOCH)));
     let mut merge = Merge::new(Arc::clone(&board), Arc::clone(&events));
-    let mut merged = |sources: &mut [Source; 2], news: Option<News>| {
-        if let (Source::Page(page), Some(news)) = (&mut sources[1], news) {
-            page.hear(news);
+    let mut merged = |sources: &mut [Source; 2], result: Option<PollResult>| {
+        if let (Source::Page(page), Some(result)) = (&mut sources[1], result) {
+            page.apply(result);
             page.read();
         }
         merge.merge(sources, None)
@@ -369,10 +369,10 @@ fn files_and_urls_are_united_when_all_have_spoken() {
     let stale: Vec<_> = desired.pods.values().map(|it| it.stale.as_deref().unwrap_or_default().to_owned()).collect();
     assert_eq!(stale, ["", "http://a/: 404 Not Found"], "R-HTTP-3");
     assert_eq!(warnings(), before + 1);
-    merged(&mut sources, Some(News::Failed { error: "http://a/: other words".to_owned(), is_quiet: true }));
+    merged(&mut sources, Some(PollResult::Failed { error: "http://a/: other words".to_owned(), is_quiet: true }));
     assert_eq!(board.sources()[1].error.as_deref(), Some("http://a/: other words"));
     assert_eq!(warnings(), before + 1, "R-HTTP-7");
-    merged(&mut sources, Some(News::Back));
+    merged(&mut sources, Some(PollResult::Back));
     let is_said = events.all().iter().any(|event| event.reason == "ManifestValid");
     assert!(!is_said, "one of its pods is still another source's");
 }

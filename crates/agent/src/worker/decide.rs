@@ -97,7 +97,7 @@ impl<R: Runtime> Worker<R> {
             if last.pod.revision != desired.pod.revision {
                 self.history.begin_revision();
             }
-            if desired.refers_to_news(&last) {
+            if desired.refers_to_changed_object(&last) {
                 self.history.hurry();
             }
         }

@@ -27,7 +27,7 @@ pub(super) struct Inbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wake {
     /// There is something new to decide by.
-    News,
+    Input,
     /// Images were imported.
     Images,
     /// A backend was observed. The pod may be as it was.
@@ -90,12 +90,12 @@ impl Inbox {
     pub async fn wake(&mut self) -> Wake {
         let Self { desired, restarts, images, ending, addresses, observations } = self;
         tokio::select! {
-            changed = desired.changed() => if changed.is_ok() { Wake::News } else { Wake::Shutdown },
-            () = restarts.made() => Wake::News,
+            changed = desired.changed() => if changed.is_ok() { Wake::Input } else { Wake::Shutdown },
+            () = restarts.made() => Wake::Input,
             Ok(()) = images.changed() => Wake::Images,
-            Ok(()) = ending.changed() => Wake::News,
+            Ok(()) = ending.changed() => Wake::Input,
             // Addresses are only shown: a change restarts nothing.
-            Ok(()) = addresses.changed() => Wake::News,
+            Ok(()) = addresses.changed() => Wake::Input,
             wake = next_observation(observations) => wake,
         }
     }
@@ -107,6 +107,6 @@ async fn next_observation(observations: &mut [watch::Receiver<Arc<Observation>>]
     }
     match select_all(observations.iter_mut().map(|it| Box::pin(it.changed()))).await.0 {
         Ok(()) => Wake::Observation,
-        Err(_) => Wake::News,
+        Err(_) => Wake::Input,
     }
 }

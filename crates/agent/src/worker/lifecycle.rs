@@ -38,8 +38,8 @@ pub(super) struct Lifecycle {
     probes: HashMap<(ContainerId, ProbeKind), DropGuard>,
     /// Tasks of hooks by container. Dropping a guard ends its task.
     hooks: HashMap<ContainerId, DropGuard>,
-    tell: mpsc::Sender<LifecycleUpdate>,
-    told: mpsc::Receiver<LifecycleUpdate>,
+    sender: mpsc::Sender<LifecycleUpdate>,
+    receiver: mpsc::Receiver<LifecycleUpdate>,
 }
 
 /// A container on a backend, and the address of its pod.
@@ -51,8 +51,8 @@ pub(super) struct Target<'a, R> {
 
 impl Lifecycle {
     pub fn new() -> Self {
-        let (tell, told) = mpsc::channel(16);
-        Self { probes: HashMap::new(), hooks: HashMap::new(), tell, told }
+        let (sender, receiver) = mpsc::channel(16);
+        Self { probes: HashMap::new(), hooks: HashMap::new(), sender, receiver }
     }
 
     /// Waits for the next result of a hook or probe.
@@ -60,7 +60,7 @@ impl Lifecycle {
     /// *Cancel-safe:* a result stays until it is returned.
     pub async fn next(&mut self) -> LifecycleUpdate {
         // The channel stays open: this struct holds a sender.
-        match self.told.recv().await {
+        match self.receiver.recv().await {
             Some(update) => update,
             None => future::pending().await,
         }
@@ -68,11 +68,11 @@ impl Lifecycle {
 
     /// Returns the next result of a hook or probe, if one has arrived.
     pub fn try_next(&mut self) -> Option<LifecycleUpdate> {
-        self.told.try_recv().ok()
+        self.receiver.try_recv().ok()
     }
 
     /// Takes in the result of a hook or probe of a container. `pod` is the manifest that it was made from.
-    pub async fn hear<R: Runtime>(
+    pub async fn apply<R: Runtime>(
         &mut self,
         context: &Context<R>,
         info: &ContainerInfo,
@@ -118,7 +118,7 @@ impl Lifecycle {
         keep(context, Some(pod), info, life, history).await;
         let (key, name, id) = (context.key.clone(), info.name.clone(), info.id.clone());
         let (subject, uid) = (context.container(Some(pod), &info.name), pod.uid.clone());
-        let (events, tell) = (Arc::clone(&context.shared.events), self.tell.clone());
+        let (events, sender) = (Arc::clone(&context.shared.events), self.sender.clone());
         let stop = context.cancelled.child_token();
         self.hooks.insert(id.clone(), stop.clone().drop_guard());
         let run = async move {
@@ -133,7 +133,7 @@ impl Lifecycle {
                 events: &events,
             };
             let outcome = Outcome::Hook(place.run(&hook).await);
-            if tell.send(LifecycleUpdate { container: id.clone(), outcome }).await.is_err() {
+            if sender.send(LifecycleUpdate { container: id.clone(), outcome }).await.is_err() {
                 tracing::debug!("the pod went while a hook ran");
             }
         };
@@ -202,7 +202,7 @@ impl Lifecycle {
             kind,
             subject: context.container(Some(pod), &container.name),
             events: Arc::clone(&context.shared.events),
-            tell: self.tell.clone(),
+            sender: self.sender.clone(),
             first: instant() + wait,
             known: match kind {
                 ProbeKind::Startup => None,

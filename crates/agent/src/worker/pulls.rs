@@ -35,20 +35,20 @@ pub(super) struct Pulls {
     progress: BTreeMap<ImageFor, PullProgress>,
     /// Dropping a guard ends its fetch.
     running: HashMap<(Revision, ImageFor), DropGuard>,
-    tell: mpsc::Sender<Fetched>,
-    told: mpsc::Receiver<Fetched>,
+    sender: mpsc::Sender<PullUpdate>,
+    receiver: mpsc::Receiver<PullUpdate>,
 }
 
 /// Message from a fetch to its worker.
 #[derive(Debug)]
-pub(super) struct Fetched {
+pub(super) struct PullUpdate {
     revision: Revision,
     of: ImageFor,
-    news: News,
+    event: PullEvent,
 }
 
 #[derive(Debug)]
-enum News {
+enum PullEvent {
     Progress(PullProgress),
     /// The image is present; `pulled` tells whether this fetch pulled it.
     Ready {
@@ -63,8 +63,8 @@ enum News {
 
 impl Pulls {
     pub fn new() -> Self {
-        let (tell, told) = mpsc::channel(16);
-        Self { progress: BTreeMap::new(), running: HashMap::new(), tell, told }
+        let (sender, receiver) = mpsc::channel(16);
+        Self { progress: BTreeMap::new(), running: HashMap::new(), sender, receiver }
     }
 
     /// Fetches these images of a pod in the background, all at once. `has_run` tells whether an instance of a container
@@ -92,7 +92,7 @@ impl Pulls {
                 backend: backend.to_owned(),
                 shared: Arc::clone(&context.shared),
                 credentials: credentials(pod, need.image, desired),
-                tell: self.tell.clone(),
+                sender: self.sender.clone(),
             };
             for secret in lost(pod, desired) {
                 let message = format!(
@@ -129,44 +129,44 @@ impl Pulls {
     /// Waits for the next message of a fetch.
     ///
     /// *Cancel-safe:* a message stays until it is returned.
-    pub async fn next(&mut self) -> Fetched {
+    pub async fn next(&mut self) -> PullUpdate {
         // The channel stays open: this struct holds a sender.
-        match self.told.recv().await {
-            Some(fetched) => fetched,
+        match self.receiver.recv().await {
+            Some(update) => update,
             None => future::pending().await,
         }
     }
 
     /// Takes in the messages that have arrived.
-    pub fn take_all(&mut self, history: &mut History) {
-        while let Ok(fetched) = self.told.try_recv() {
-            self.take(fetched, history);
+    pub fn apply_all(&mut self, history: &mut History) {
+        while let Ok(update) = self.receiver.try_recv() {
+            self.apply(update, history);
         }
     }
 
     /// Takes in a message.
-    pub fn take(&mut self, fetched: Fetched, history: &mut History) {
-        let Fetched { revision, of, news } = fetched;
+    pub fn apply(&mut self, update: PullUpdate, history: &mut History) {
+        let PullUpdate { revision, of, event } = update;
         let fetch = (revision, of);
-        let is_last = !matches!(news, News::Progress(_));
+        let is_last = !matches!(event, PullEvent::Progress(_));
         // The last message of a fetch that was ended is of no use.
         let is_wanted = if is_last { self.running.remove(&fetch).is_some() } else { self.running.contains_key(&fetch) };
         if !is_wanted {
             return;
         }
         let (revision, of) = fetch;
-        match news {
-            News::Progress(progress) => {
+        match event {
+            PullEvent::Progress(progress) => {
                 self.progress.insert(of, progress);
             }
-            News::Ready { pulled } => {
+            PullEvent::Ready { pulled } => {
                 self.progress.remove(&of);
                 if let ImageFor::Container(container) = &of {
                     history.set_pulled(&revision, container, pulled);
                 }
                 history.set_image(&revision, of, ImageState::Ready);
             }
-            News::Failed { reason, message, error } => {
+            PullEvent::Failed { reason, message, error } => {
                 self.progress.remove(&of);
                 let kind = error.as_ref().map_or(ErrorKind::NotFound, Error::kind);
                 let retry_after = error.as_ref().and_then(Error::retry_delay);
@@ -232,23 +232,23 @@ struct Fetch<R> {
     /// The pod's credentials, tried in turn; then come those of the node, and then none (R-IMG-9, R-IMG-10).
     credentials: Vec<(String, RegistryAuth)>,
     shared: Arc<Shared<R>>,
-    tell: mpsc::Sender<Fetched>,
+    sender: mpsc::Sender<PullUpdate>,
 }
 
 impl<R: Runtime> Fetch<R> {
     async fn run(self) {
-        let news = match self.shared.slot(&self.backend) {
+        let event = match self.shared.slot(&self.backend) {
             Some(slot) => self.fetch(slot).await,
-            None => News::Failed {
+            None => PullEvent::Failed {
                 reason: Reason::ErrImagePull,
                 message: "the backend is not configured".into(),
                 error: None,
             },
         };
-        self.tell(news).await;
+        self.send(event).await;
     }
 
-    async fn fetch(&self, slot: &BackendSlot<R>) -> News {
+    async fn fetch(&self, slot: &BackendSlot<R>) -> PullEvent {
         let image = &self.image;
         let reference = reference::full(image);
         if let Some(why) = stanchion_pod::image_fault(image) {
@@ -257,11 +257,11 @@ impl<R: Runtime> Fetch<R> {
             self.events().warning(&self.subject, "InspectFailed", &message);
             self.keeps("Error: InvalidImageName");
             let error = Some(Error::new(ErrorKind::Invalid, message.clone()));
-            return News::Failed { reason: Reason::InvalidImageName, message, error };
+            return PullEvent::Failed { reason: Reason::InvalidImageName, message, error };
         }
         let Some(runtime) = slot.backend.runtime() else {
             let error = Error::new(ErrorKind::Unavailable, format!("backend {} is not open", self.backend));
-            return News::Failed { reason: Reason::ErrImagePull, message: error.chain(), error: Some(error) };
+            return PullEvent::Failed { reason: Reason::ErrImagePull, message: error.chain(), error: Some(error) };
         };
         if self.policy != PullPolicy::Always {
             match slot.images.is_present(&*runtime, &reference).await {
@@ -270,13 +270,13 @@ impl<R: Runtime> Fetch<R> {
                     if let ImageFor::Volume(_) = self.of {
                         self.events().normal(&self.subject, "Pulled", present(image));
                     }
-                    return News::Ready { pulled: false };
+                    return PullEvent::Ready { pulled: false };
                 }
                 Ok(false) => self.shared.imports.miss(&self.backend, &reference),
                 Err(error) => {
                     let message = format!("Failed to inspect image \"{image}\": {}", error.chain());
                     self.events().warning(&self.subject, "InspectFailed", &message);
-                    return News::Failed { reason: Reason::ImageInspectError, message, error: Some(error) };
+                    return PullEvent::Failed { reason: Reason::ImageInspectError, message, error: Some(error) };
                 }
             }
         }
@@ -284,12 +284,12 @@ impl<R: Runtime> Fetch<R> {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
             self.events().warning(&self.subject, "ErrImageNeverPull", &message);
             self.keeps("Error: ErrImageNeverPull");
-            return News::Failed { reason: Reason::ErrImageNeverPull, message, error: None };
+            return PullEvent::Failed { reason: Reason::ErrImageNeverPull, message, error: None };
         }
         self.pull(slot, &runtime, &reference).await
     }
 
-    async fn pull(&self, slot: &BackendSlot<R>, runtime: &Arc<R>, reference: &str) -> News {
+    async fn pull(&self, slot: &BackendSlot<R>, runtime: &Arc<R>, reference: &str) -> PullEvent {
         let image = &self.image;
         self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
         let begun = instant();
@@ -298,7 +298,7 @@ impl<R: Runtime> Fetch<R> {
                 let (took, size) = (elapsed(begun), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
                 self.events().normal(&self.subject, "Pulled", message);
-                News::Ready { pulled: true }
+                PullEvent::Ready { pulled: true }
             }
             Err(error) => {
                 let message = format!("Failed to pull image \"{image}\": {}", error.chain());
@@ -310,10 +310,10 @@ impl<R: Runtime> Fetch<R> {
                     let message =
                         format!("Image \"{image}\" is used as it is on this node: its registry cannot be reached");
                     self.events().warning(&self.subject, "PulledLocally", message);
-                    return News::Ready { pulled: true };
+                    return PullEvent::Ready { pulled: true };
                 }
                 self.keeps("Error: ErrImagePull");
-                News::Failed { reason: Reason::ErrImagePull, message, error: Some(error) }
+                PullEvent::Failed { reason: Reason::ErrImagePull, message, error: Some(error) }
             }
         }
     }
@@ -357,7 +357,7 @@ impl<R: Runtime> Fetch<R> {
         loop {
             let now = pull.borrow_and_update().clone();
             match now {
-                Pull::Running(progress) => self.tell(News::Progress(progress)).await,
+                Pull::Running(progress) => self.send(PullEvent::Progress(progress)).await,
                 Pull::Done(pulled) => return pulled,
             }
             if pull.changed().await.is_err() {
@@ -366,9 +366,9 @@ impl<R: Runtime> Fetch<R> {
         }
     }
 
-    async fn tell(&self, news: News) {
-        let fetched = Fetched { revision: self.revision.clone(), of: self.of.clone(), news };
-        if self.tell.send(fetched).await.is_err() {
+    async fn send(&self, event: PullEvent) {
+        let update = PullUpdate { revision: self.revision.clone(), of: self.of.clone(), event };
+        if self.sender.send(update).await.is_err() {
             tracing::debug!("the pod went while its image was being fetched");
         }
     }

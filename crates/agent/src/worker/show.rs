@@ -58,7 +58,7 @@ impl<R: Runtime> Worker<R> {
             time_of_day: context.shared.clock.now(),
         };
         let Status { status, phase } = status(&facts);
-        self.tell_end(desired, &pod, phase);
+        self.report_end(desired, &pod, phase);
         let (pulls, presence) = (&self.pulls, &mut self.presence);
         let containers = pod.all_containers().map(|container| {
             let next_try = [
@@ -92,7 +92,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
-    fn tell_end(&self, desired: Option<&DesiredPod>, pod: &Pod, phase: Phase) {
+    fn report_end(&self, desired: Option<&DesiredPod>, pod: &Pod, phase: Phase) {
         // A pod that does not fit on the node is shown as `Failed` too.
         let is_refused = desired.is_some_and(|it| it.no_capacity.is_some() && it.pod.revision == pod.revision);
         if self.presence.set_ended((phase.is_terminal() && !is_refused).then(|| pod.uid.clone())) {

@@ -70,7 +70,7 @@ impl<R: Runtime> Worker<R> {
                 Wake::Observation = self.inbox.observation() => None,
             };
             if let Some(update) = update {
-                self.hear(update).await;
+                self.apply(update).await;
             }
             self.inbox.mark_observations();
             let snapshot = self.snapshot(desired.cloned());

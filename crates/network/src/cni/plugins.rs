@@ -147,13 +147,13 @@ impl Plugins {
     fn wait(&self, mut child: Child) -> io::Result<(Ended, Vec<u8>, Vec<u8>)> {
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let (mut printed, mut complaints) = (Output::of(child.stdout.take())?, Output::of(child.stderr.take())?);
-        let (tell, ended) = mpsc::channel();
+        let (sender, ended) = mpsc::channel();
         thread::Builder::new().name("st-cni".to_owned()).spawn(move || {
             // This thread does not reap the process, so that its id stays its own until then. The send fails if even
             // the kill took too long.
             let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
             while let Err(nix::errno::Errno::EINTR) = waitid(Id::Pid(pid), flags) {}
-            tell.send(()).ok();
+            sender.send(()).ok();
         })?;
         let deadline = clock::instant() + self.limit;
         let (killed, has_ended) = loop {

@@ -90,7 +90,7 @@ impl Scene {
         let pod_there = Arc::new(ObservedPod { sandboxes, containers });
         let view = View { backend: "own".to_owned(), observed: [("own".to_owned(), pod_there)].into_iter().collect() };
         let origin = Instant::now();
-        let instant_of = |told: Stamp| origin + until(at(0), told.wall);
+        let instant_of = |reported: Stamp| origin + until(at(0), reported.wall);
         history.record_times(&[at(0).into()], &view.observed, instant_of);
         status(&Facts {
             pod,

@@ -54,7 +54,7 @@ pub struct Options {
     /// Prefix of the names of the cases to run; `None` runs all.
     pub only: Option<String>,
     /// Callback after each case, with its duration.
-    pub told: Option<fn(&Case, Duration)>,
+    pub on_case: Option<fn(&Case, Duration)>,
 }
 
 /// Source of the image.
@@ -78,7 +78,7 @@ impl Options {
     /// Returns options for an image that is pulled without credentials; a case may take a minute.
     pub fn pulling(image: impl Into<String>, dir: impl Into<PathBuf>) -> Self {
         let (image, source) = (image.into(), ImageSource::Pull { auth: None });
-        Self { image, source, dir: dir.into(), patience: Duration::from_secs(60), only: None, told: None }
+        Self { image, source, dir: dir.into(), patience: Duration::from_secs(60), only: None, on_case: None }
     }
 
     /// Builds an image from this node's own shell, so that the suite needs no registry, and returns options for it;
@@ -103,8 +103,8 @@ macro_rules! suite {
             let outcome = kit.within(Box::pin($case(&kit))).await;
             let outcome = kit.clean_up(outcome).await;
             $transcript.add($name, outcome, start.elapsed());
-            if let (Some(told), Some(case)) = ($options.told, $transcript.cases.last()) {
-                told(case, start.elapsed());
+            if let (Some(on_case), Some(case)) = ($options.on_case, $transcript.cases.last()) {
+                on_case(case, start.elapsed());
             }
         }
     )*};

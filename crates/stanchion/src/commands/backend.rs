@@ -124,7 +124,7 @@ pub(crate) fn suite(options: &Check, can_import: bool, dir: &Path) -> Result<Opt
         None => bail!("this backend does not import archives; name an image to pull with --image"),
     };
     suite.only.clone_from(&options.only);
-    suite.told = Some(tell);
+    suite.on_case = Some(tell);
     Ok(suite)
 }
 

@@ -109,8 +109,8 @@ pub(super) async fn out_of_memory<R: Runtime>(kit: &Kit<'_, R>) -> Outcome {
     ensure!(code != Some(9), "64 MiB were had under a limit of 32 MiB");
     ensure!(code == Some(137), "killed for lack of memory it ended with {code:?}");
     let state = kit.find(&id).await?.state;
-    let told = matches!(state, ContainerState::Exited { oom_killed: true, .. });
-    ensure!(told, "killed for lack of memory it is listed as {state:?}");
+    let is_reported = matches!(state, ContainerState::Exited { oom_killed: true, .. });
+    ensure!(is_reported, "killed for lack of memory it is listed as {state:?}");
     Ok(())
 }
 
