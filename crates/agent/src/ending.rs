@@ -56,7 +56,7 @@ impl Endings {
     }
 
     /// Notes whether containers of a pod run. `wanted` is its manifest, if that is known.
-    pub fn note(&self, key: &PodKey, wanted: Option<&Pod>, runs: bool) {
+    pub fn set_running(&self, key: &PodKey, wanted: Option<&Pod>, runs: bool) {
         let is_critical = wanted.and_then(|pod| pod.spec.as_ref()).is_some_and(is_critical);
         self.running.send_if_modified(|running| match runs {
             true => running.insert(key.clone(), is_critical) != Some(is_critical),

@@ -56,7 +56,7 @@ pub(crate) struct IdRanges {
 /// Content of a pod's file: one range, of users and of groups.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Note {
+struct RangeFile {
     #[serde(rename = "uidMappings")]
     users: Vec<Mapping>,
     #[serde(rename = "gidMappings")]
@@ -80,13 +80,13 @@ impl IdRanges {
     /// directory is gone.
     pub fn of(&self, uid: &PodUid) -> Result<IdRange, RangeError> {
         let _lock = self.giving.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(range) = self.noted(uid)? {
+        if let Some(range) = self.recorded(uid)? {
             return Ok(range);
         }
         let pool = self.pool()?;
         let mut taken = Vec::new();
         for other in files::uids(&self.state_dir).map_err(|source| self.unreadable(uid, source))? {
-            taken.extend(self.noted(&other)?);
+            taken.extend(self.recorded(&other)?);
         }
         let is_free = |first: &u32| {
             let meets = |range: &IdRange| {
@@ -98,8 +98,8 @@ impl IdRanges {
         let first = pool.step_by(LENGTH as usize).find(is_free);
         let first = first.ok_or(RangeError::NoneLeft(u32::try_from(ranges).unwrap_or(u32::MAX)))?;
         let mapping = [Mapping { host_id: first, container_id: 0, length: LENGTH }];
-        let note = Note { users: mapping.to_vec(), groups: mapping.to_vec() };
-        let text = serde_json::to_vec(&note).map_err(|error| RangeError::Write(error.into()))?;
+        let file = RangeFile { users: mapping.to_vec(), groups: mapping.to_vec() };
+        let text = serde_json::to_vec(&file).map_err(|error| RangeError::Write(error.into()))?;
         files::keep_users(&self.state_dir, uid, &text).map_err(RangeError::Write)?;
         Ok(IdRange { first, length: LENGTH })
     }
@@ -118,14 +118,14 @@ impl IdRanges {
         }
     }
 
-    fn noted(&self, uid: &PodUid) -> Result<Option<IdRange>, RangeError> {
+    fn recorded(&self, uid: &PodUid) -> Result<Option<IdRange>, RangeError> {
         let failed = |source| self.unreadable(uid, source);
         let text = match read(files::users(&self.state_dir, uid), Links::Refuse, limits::OWN_FILE) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.map_err(failed)?,
         };
-        let note: Note = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
-        match note.users[..] {
+        let file: RangeFile = serde_json::from_slice(&text).map_err(|error| failed(error.into()))?;
+        match file.users[..] {
             [Mapping { host_id: first, container_id: 0, length }] => Ok(Some(IdRange { first, length })),
             _ => Err(failed(io::Error::new(ErrorKind::InvalidData, "it is not one range that begins with 0"))),
         }
@@ -203,7 +203,7 @@ mod tests {
         let ranges = IdRanges::new(dir.path(), 2);
         assert_eq!(of(&ranges, "a").expect("there is one"), LENGTH);
         assert_eq!(of(&ranges, "b").expect("there is one"), 2 * LENGTH);
-        assert_eq!(of(&IdRanges::new(dir.path(), 2), "a").expect("it is noted"), LENGTH, "the next agent knows");
+        assert_eq!(of(&IdRanges::new(dir.path(), 2), "a").expect("it is recorded"), LENGTH, "the next agent knows");
         assert!(of(&ranges, "c").expect_err("all are taken").to_string().contains("all 2 UID/GID ranges"));
         fs::remove_dir_all(dir.path().join("pods/a")).expect("the pod is gone");
         assert_eq!(of(&ranges, "c").expect("it is free again"), LENGTH);

@@ -110,8 +110,8 @@ fn removed_at(name: &str) -> Option<Stamp> {
     let (at, rest) = name.strip_suffix(".json")?.split_once('-')?;
     let wall = Timestamp::from_millisecond(at.parse().ok()?).ok()?;
     let boot = rest.split_once('-').and_then(|(boot, _)| boot.split_once('.'));
-    let noted = boot.and_then(|(id, at)| format!("{wall} {id} {at}").parse().ok());
-    Some(noted.unwrap_or(wall.into()))
+    let stamp = boot.and_then(|(id, at)| format!("{wall} {id} {at}").parse().ok());
+    Some(stamp.unwrap_or(wall.into()))
 }
 
 fn file_name(at: Stamp, uid: &str) -> String {

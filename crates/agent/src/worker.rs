@@ -155,7 +155,7 @@ impl<R: Runtime> Worker<R> {
                     if self.clean_up().await {
                         self.context.cancelled.cancel();
                         self.presence.remember(&self.context).await;
-                        self.context.shared.endings.note(&self.context.key, None, false);
+                        self.context.shared.endings.set_running(&self.context.key, None, false);
                         self.context.shared.board.remove_pod(&self.context.key);
                         return Ended::Gone;
                     }
@@ -260,7 +260,7 @@ impl<R: Runtime> Worker<R> {
                 self.perform(action, desired).await;
                 self.context.observe(&backend).await;
                 if is_removal {
-                    self.location.leave(&self.context, &backend);
+                    self.location.forget_if_gone(&self.context, &backend);
                 }
             }
         }
@@ -329,7 +329,7 @@ impl<R: Runtime> Worker<R> {
     /// Reads the latest observations.
     fn snapshot(&mut self, desired: Option<DesiredPod>) -> Snapshot {
         let observed = self.observed();
-        self.note_times(&observed);
+        self.record_times(&observed);
         Snapshot { desired, observed }
     }
 
@@ -344,7 +344,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Converts times that runtimes report to `Instant`s, as soon as they are first seen.
-    fn note_times(&mut self, observed: &Observed) {
+    fn record_times(&mut self, observed: &Observed) {
         let clock = self.context.shared.clock;
         self.history.record_times(&self.presence.first_seen_times(), observed, |reported| clock.instant_of(reported));
     }

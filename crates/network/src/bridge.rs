@@ -138,7 +138,7 @@ impl Bridge {
     fn connect(&self, id: &str, address: Ipv4Addr, namespace: &Path) -> io::Result<()> {
         let (link, pod) = (link(id), open(namespace, Links::Follow)?);
         let hardware = hardware(address);
-        self.leases.note_hardware(address)?;
+        self.leases.write_hardware(address)?;
         links(async |links| links.pair(&link, &self.bridge, "eth0", hardware, pod.as_fd()).await)?;
         let (length, gateway) = (self.subnet.length, self.subnet.gateway());
         namespaces::inside(namespace, || {
@@ -165,7 +165,7 @@ impl Bridge {
                 None => None,
             };
             self.leases.claim(id, port)?;
-            self.leases.note_target(port).map_err(failed)?;
+            self.leases.write_target(port).map_err(failed)?;
             let target = SocketAddrV4::new(address, port.container_port);
             elements.push(Port { host, protocol: port.protocol, number: port.host_port, target }.element());
         }

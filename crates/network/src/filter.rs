@@ -184,7 +184,7 @@ impl Filter {
                 // An earlier version claimed it, and noted the target only in the rules.
                 None => match earlier.get_or_insert_with(|| self.targets()).get(name) {
                     Some(target) => {
-                        self.leases.note_target_of(name, *target)?;
+                        self.leases.write_target_of(name, *target)?;
                         *target
                     }
                     None => {

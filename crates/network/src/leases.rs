@@ -114,19 +114,19 @@ impl Leases {
     }
 
     /// Notes the pod's port that a claimed port leads to.
-    pub fn note_target(&self, port: &PortMapping) -> io::Result<()> {
+    pub fn write_target(&self, port: &PortMapping) -> io::Result<()> {
         let (map, key) = place(port);
-        self.note_target_of(&format!("{map} {{ {key} }}"), port.container_port)
+        self.write_target_of(&format!("{map} {{ {key} }}"), port.container_port)
     }
 
     /// Does the same, by the name of the claimed port.
-    pub fn note_target_of(&self, name: &str, target: u16) -> io::Result<()> {
-        note(&self.directory.join(TARGETS), &name.replace('/', "_"), &target.to_string())
+    pub fn write_target_of(&self, name: &str, target: u16) -> io::Result<()> {
+        write_note(&self.directory.join(TARGETS), &name.replace('/', "_"), &target.to_string())
     }
 
     /// Notes that a pod's hardware address is derived from its address.
-    pub fn note_hardware(&self, address: Ipv4Addr) -> io::Result<()> {
-        note(&self.directory.join(HARDWARE), &address.to_string(), "")
+    pub fn write_hardware(&self, address: Ipv4Addr) -> io::Result<()> {
+        write_note(&self.directory.join(HARDWARE), &address.to_string(), "")
     }
 
     /// Returns every leased address with its sandbox, and whether the pod's hardware address is derived from it.
@@ -141,11 +141,11 @@ impl Leases {
     pub fn claimed(&self) -> io::Result<Vec<(String, String, Option<u16>)>> {
         let targets: HashMap<_, _> = held(&self.directory.join(TARGETS))?.into_iter().collect();
         let target = |name: &String| targets.get(name).and_then(|it| it.trim().parse().ok());
-        let noted = |(name, owner)| {
+        let with_target = |(name, owner)| {
             let target = target(&name);
             (name, owner, target)
         };
-        Ok(held(&self.ports_dir())?.into_iter().map(noted).collect())
+        Ok(held(&self.ports_dir())?.into_iter().map(with_target).collect())
     }
 
     /// Returns whether no address is leased.
@@ -230,7 +230,7 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
 }
 
 /// Writes a note that belongs to a lease or a claim.
-fn note(directory: &Path, name: &str, text: &str) -> io::Result<()> {
+fn write_note(directory: &Path, name: &str, text: &str) -> io::Result<()> {
     make_directory(directory)?;
     fs::write(directory.join(name), text)
 }
@@ -311,7 +311,7 @@ mod tests {
         let leases = Leases::at(directory.path().to_owned());
         assert_eq!(leases.claim_port("a", "ports { tcp . 80 }").expect("claimed"), None);
         assert_eq!(leases.claim_port("b", "ports { tcp . 80 }").expect("asked").as_deref(), Some("a"));
-        leases.note_target_of("ports { tcp . 80 }", 8080).expect("noted");
+        leases.write_target_of("ports { tcp . 80 }", 8080).expect("written");
         let claimed = leases.claimed().expect("listed");
         assert_eq!(claimed, [("ports { tcp . 80 }".to_owned(), "a".to_owned(), Some(8080))]);
         assert!(leases.release("a").expect("freed"));

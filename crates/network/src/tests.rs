@@ -498,7 +498,7 @@ fn a_pod_of_an_earlier_version_keeps_its_network() {
         let agent = Node::at(&node.directory);
         agent.bridge.repair(true);
         assert_eq!(call(GATEWAY, 8080, PATIENCE).expect("an answer"), GATEWAY.to_string());
-        assert_eq!(leases.claimed().expect("listed")[0].2, Some(80), "noted for the next time");
+        assert_eq!(leases.claimed().expect("listed")[0].2, Some(80), "written for the next time");
         let next = agent.pod("next", &[]);
         next.serve(80);
         assert_eq!(pod.call(next.address, 80, PATIENCE).expect("an answer"), pod.address.to_string());

@@ -135,7 +135,7 @@ pub fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) ->
     if !history.is_startable(pod) && is_update(pod, running.is_some(), view) {
         return await_update(pod, wanted, view, history, now);
     }
-    if let Some(action) = leave_other_backends(view).filter(|_| !mutant::is_on(Mutant::StaysBehind)) {
+    if let Some(action) = remove_from_other_backends(view).filter(|_| !mutant::is_on(Mutant::StaysBehind)) {
         return Plan::act(action);
     }
     run(pod, view, history, wanted.since, now)
@@ -187,7 +187,7 @@ fn remove(view: &View) -> Plan {
 }
 
 /// Plans the removal from other backends: a pod that moves is first stopped where it was (I1).
-fn leave_other_backends(view: &View) -> Option<Action> {
+fn remove_from_other_backends(view: &View) -> Option<Action> {
     let elsewhere = View { backend: view.backend.clone(), observed: view.observed.elsewhere(&view.backend) };
     match remove(&elsewhere).action? {
         Action::CleanUp => None,
@@ -226,7 +226,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     if !stands && !cannot_start {
         return waiting;
     }
-    match leave_other_backends(&view) {
+    match remove_from_other_backends(&view) {
         Some(action) => Plan::act(action),
         None => run(running, &view, history, wanted.since, now).wake(next_try),
     }

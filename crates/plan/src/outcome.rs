@@ -59,8 +59,8 @@ pub fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Stamp> {
 
 /// Returns when the pod's time began, from the label of this sandbox or else from its creation time.
 pub fn began(sandbox: &SandboxInfo) -> Stamp {
-    let noted = sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok());
-    noted.unwrap_or(sandbox.created_at.into())
+    let labelled = sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok());
+    labelled.unwrap_or(sandbox.created_at.into())
 }
 
 /// Returns how and when the pod's containers ended for good, if they did.

@@ -238,7 +238,7 @@ impl Placement {
 
     /// Forgets a backend that confirms that nothing of the pod is left there: the pod need not wait for it if it hangs
     /// later.
-    pub fn leave(&mut self, observed: &ObservedBackend<'_>) {
+    pub fn forget_if_gone(&mut self, observed: &ObservedBackend<'_>) {
         if observed.is_current() && !observed.has_pod {
             self.used.remove(observed.name);
         }

@@ -93,14 +93,14 @@ pub fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Ins
 /// Returns the back-off before the restart of this instance, from the label that it was created with (R-BCK-1,
 /// R-BCK-2).
 pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
-    let noted = container.labels.get(labels::BACKOFF_SECONDS).and_then(|seconds| seconds.parse().ok());
+    let labelled = container.labels.get(labels::BACKOFF_SECONDS).and_then(|seconds| seconds.parse().ok());
     match container.state {
         ContainerState::Exited { finished_at: Some(finished), .. }
             if history.span(container.created_at, finished) > RESET =>
         {
             Duration::ZERO
         }
-        _ => Duration::from_secs(noted.unwrap_or(0)).min(BACKOFF.longest),
+        _ => Duration::from_secs(labelled.unwrap_or(0)).min(BACKOFF.longest),
     }
 }
 

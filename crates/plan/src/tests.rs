@@ -216,16 +216,16 @@ fn images_of_volumes_are_needed_by_the_containers_that_mount_them() {
 fn restarts_wait_zero_then_ten_seconds_doubling_to_five_minutes() {
     let pod = pod("a:1");
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
-    let mut noted = 0;
+    let mut backoff = 0;
     let mut waits = Vec::new();
     for attempt in 0..8 {
-        let dead = container(&pod, &sandbox, attempt, exited(0, 5), noted);
+        let dead = container(&pod, &sandbox, attempt, exited(0, 5), backoff);
         let crashed = view(vec![sandbox.clone()], vec![dead.clone()]);
         let plan = next(Some(&pod), &crashed, &with_image(&pod), 5);
         waits.push(plan.wake_at.map_or(0, |at| at.saturating_duration_since(moment(5)).as_secs()));
-        noted = restart::next_backoff(Some(&dead), &History::default()).as_secs();
+        backoff = restart::next_backoff(Some(&dead), &History::default()).as_secs();
         let due = next(Some(&pod), &crashed, &with_image(&pod), 5 + waits[waits.len() - 1]);
-        assert_eq!(due.action, run(&pod, &sandbox, attempt + 1, noted));
+        assert_eq!(due.action, run(&pod, &sandbox, attempt + 1, backoff));
     }
     assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300], "R-BCK-1, R-BCK-5");
 }

@@ -53,18 +53,18 @@ impl Server {
         let listener = TcpListener::bind((address, 0)).await.expect("a port is free");
         let port = listener.local_addr().expect("it has an address").port();
         let (requests, names) = (Arc::default(), Arc::<Mutex<Vec<_>>>::default());
-        let (noted, named, mut tasks) = (Arc::clone(&requests), Arc::clone(&names), JoinSet::new());
+        let (recorded, named, mut tasks) = (Arc::clone(&requests), Arc::clone(&names), JoinSet::new());
         tasks.spawn(async move {
             for number in 0.. {
                 let (stream, _) = listener.accept().await.expect("it is called");
                 let answer = &answers[number.min(answers.len() - 1)];
                 match &tls {
-                    None => serve(stream, answer, &noted).await,
+                    None => serve(stream, answer, &recorded).await,
                     Some(tls) => match tls.accept(stream).await {
                         Ok(stream) => {
                             let name = stream.get_ref().1.server_name().map(str::to_owned);
                             named.lock().expect("nobody panicked").push(name);
-                            serve(stream, answer, &noted).await;
+                            serve(stream, answer, &recorded).await;
                         }
                         // A client that does not accept the certificate hangs up.
                         Err(_) => continue,

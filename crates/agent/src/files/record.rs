@@ -125,7 +125,7 @@ impl PodFiles {
     }
 
     /// Notes in the record that its pod is stopped, and not to be started again.
-    pub fn note_stop(&self) -> io::Result<()> {
+    pub fn record_stop(&self) -> io::Result<()> {
         match self.record()? {
             Some(record) if !record.is_stopped => self.keep_record(&Record { is_stopped: true, ..record }),
             _ => Ok(()),

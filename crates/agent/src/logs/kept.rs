@@ -48,7 +48,7 @@ struct Read {
 }
 
 impl Read {
-    fn note(&mut self, digest: u64) {
+    fn add(&mut self, digest: u64) {
         self.count += 1;
         self.first.get_or_insert(digest);
         self.run = if self.last == Some(digest) { self.run + 1 } else { 1 };
@@ -97,7 +97,7 @@ impl<R: Runtime> Kept<R> {
         let (mut lines, mut read) = (Lines::default(), Read::default());
         each(&*self.runtime, &self.id, None, |entry, _| {
             if lines.ended < surplus || wanted == 0 {
-                read.note(digest(&entry));
+                read.add(digest(&entry));
             }
             lines.add(&entry);
         })
@@ -112,7 +112,7 @@ impl<R: Runtime> Kept<R> {
         let (known, mut seen, mut finder) = (*read, Read::default(), Finder::new(*read));
         each(&**runtime, id, Some(to), |entry, out| {
             let digest = digest(&entry);
-            seen.note(digest);
+            seen.add(digest);
             if known.count > 0 && seen.first != known.first {
                 finder.add(digest);
             } else if seen.count > known.count {
@@ -128,7 +128,7 @@ impl<R: Runtime> Kept<R> {
                 if finder.after.is_none() && seen.count == 0 {
                     text.add(Entry::gap(), out);
                 }
-                seen.note(digest(&entry));
+                seen.add(digest(&entry));
                 if seen.count > skipped {
                     text.add(entry, out);
                 }

@@ -32,7 +32,7 @@ impl Bundle {
         serde_json::from_slice(&bytes).ok()
     }
 
-    fn note(&self, name: &str) -> Option<&str> {
+    fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.get(&format!("io.kubernetes.cri.{name}")).map(String::as_str)
     }
 }
@@ -61,16 +61,16 @@ fn of(bundles: &Path) -> Vec<(String, String)> {
         let path = entry.ok()?.path();
         let bundle = Bundle::read(&path)?;
         // Sandboxes do not count: one whose containers have ended does nothing.
-        if bundle.note("container-type") != Some("container") || !is_running(&path) {
+        if bundle.annotation("container-type") != Some("container") || !is_running(&path) {
             return None;
         }
         // Older containerd versions write the name into the sandbox's configuration only.
-        let sandbox = bundle.note("sandbox-id").and_then(|id| Bundle::read(&bundles.join(id)));
-        let note = |name: &str| {
-            let of_sandbox = || sandbox.as_ref()?.note(name).map(str::to_owned);
-            bundle.note(name).map(str::to_owned).or_else(of_sandbox)
+        let sandbox = bundle.annotation("sandbox-id").and_then(|id| Bundle::read(&bundles.join(id)));
+        let annotation = |name: &str| {
+            let of_sandbox = || sandbox.as_ref()?.annotation(name).map(str::to_owned);
+            bundle.annotation(name).map(str::to_owned).or_else(of_sandbox)
         };
-        Some((note("sandbox-namespace")?, note("sandbox-name")?))
+        Some((annotation("sandbox-namespace")?, annotation("sandbox-name")?))
     };
     entries.filter_map(pod).collect()
 }

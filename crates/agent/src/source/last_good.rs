@@ -63,8 +63,8 @@ impl LastGood {
 
     /// Returns the identity of the directory that held the manifests last, if it was kept.
     pub fn directory(&self) -> Option<Directory> {
-        let noted = read(self.directory.join(DIRECTORY), Links::Refuse, limits::OWN_FILE).ok()?;
-        serde_json::from_slice(&noted).ok()
+        let saved = read(self.directory.join(DIRECTORY), Links::Refuse, limits::OWN_FILE).ok()?;
+        serde_json::from_slice(&saved).ok()
     }
 
     /// Keeps the identity of the directory that holds the manifests.

@@ -45,7 +45,7 @@ pub(super) struct Reader {
     /// Identity of the directory that held the manifests last.
     directory: Option<Directory>,
     /// The same identity, until it is kept on disk.
-    unnoted: Option<Directory>,
+    unsaved_directory: Option<Directory>,
     has_links: bool,
     is_silent: bool,
     last_good: LastGood,
@@ -108,7 +108,7 @@ impl Reader {
             known: false,
             lost: BTreeSet::new(),
             directory: None,
-            unnoted: None,
+            unsaved_directory: None,
             has_links: false,
             is_silent: false,
             last_good,
@@ -206,7 +206,7 @@ impl Reader {
         self.known = true;
         self.has_links = false;
         self.is_silent = is_silent(&self.path);
-        self.note_directory(&found);
+        self.remember_directory(&found);
         let found = found.names;
 
         let is_gone = |name: &&OsString| !found.contains(*name) && !writing.contains(&self.path_of(name));
@@ -247,10 +247,10 @@ impl Reader {
                 file.content = Vec::new();
             }
         }
-        if let Some(directory) = self.unnoted.take() {
-            let noted = self.last_good.keep_directory(&directory);
-            if !self.log_failure("directory", noted) {
-                self.unnoted = Some(directory);
+        if let Some(directory) = self.unsaved_directory.take() {
+            let saved = self.last_good.keep_directory(&directory);
+            if !self.log_failure("directory", saved) {
+                self.unsaved_directory = Some(directory);
             }
         }
     }
@@ -327,11 +327,11 @@ impl Reader {
     }
 
     /// Remembers the identity of the directory that holds the manifests.
-    fn note_directory(&mut self, found: &Listing) {
+    fn remember_directory(&mut self, found: &Listing) {
         let Some(directory) = found.directory.filter(|_| found.has_files || found.is_meant) else { return };
         if self.directory.is_none_or(|last| !last.is(&directory)) {
             self.directory = Some(directory);
-            self.unnoted = Some(directory);
+            self.unsaved_directory = Some(directory);
         }
     }
 

@@ -123,7 +123,7 @@ impl Watch {
             let Some(stream) = &mut self.stream else { return std::future::pending().await };
             match stream.next().await {
                 Some(Ok(event)) => {
-                    if let Some(change) = self.note(&event) {
+                    if let Some(change) = self.classify(&event) {
                         return change;
                     }
                 }
@@ -150,7 +150,7 @@ impl Watch {
         }
     }
 
-    fn note(&mut self, event: &EventOwned) -> Option<Change> {
+    fn classify(&mut self, event: &EventOwned) -> Option<Change> {
         let is_gone = EventMask::MOVE_SELF | EventMask::DELETE_SELF | EventMask::UNMOUNT;
         if event.mask.intersects(EventMask::Q_OVERFLOW | is_gone) {
             return Some(Change::Written);

@@ -20,8 +20,8 @@ impl<R: Runtime> Worker<R> {
         let Snapshot { desired, observed } = snapshot;
         let desired = desired.as_ref();
         let backend = self.location.place(&self.context, desired.map(|desired| &*desired.pod)).backend;
-        self.note(snapshot);
-        self.note_times(observed);
+        self.update_memory(snapshot);
+        self.record_times(observed);
         if !self.location.is_clear(&self.context, &backend, desired.is_some()) {
             return Plan::default();
         }
@@ -79,7 +79,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Updates the worker's memory from the wanted pod and the observation.
-    fn note(&mut self, snapshot: &Snapshot) {
+    fn update_memory(&mut self, snapshot: &Snapshot) {
         let Snapshot { desired, observed } = snapshot;
         let (sandboxes, containers) = (observed.sandboxes(), observed.containers());
         let labels = sandboxes.clone().map(|it| &it.labels).chain(containers.clone().map(|it| &it.labels));
@@ -87,7 +87,7 @@ impl<R: Runtime> Worker<R> {
         self.history
             .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());
         let Some(desired) = desired else {
-            self.presence.leave(self.context.shared.clock.now());
+            self.presence.begin_removal(self.context.shared.clock.now());
             // A pod that is wanted again requests its images again.
             self.history.forget_images();
             self.pulls.keep(&[]);
@@ -114,7 +114,7 @@ impl<R: Runtime> Worker<R> {
         let revisions: Vec<_> = [Some(&desired.pod.revision), running.as_ref()].into_iter().flatten().collect();
         self.history.keep_images(&revisions);
         self.pulls.keep(&revisions);
-        self.recall.note(desired, observed);
+        self.recall.adopt_sandbox(desired, observed);
     }
 }
 

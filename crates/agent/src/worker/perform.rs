@@ -32,7 +32,7 @@ impl<R: Runtime> Worker<R> {
                 self.start_created(desired, &revision, &container, id).await;
             }
             Action::StopContainers { backend, stops } => {
-                self.recall.note_stop(&self.context, desired, self.presence.uids()).await;
+                self.recall.record_stop(&self.context, desired, self.presence.uids()).await;
                 let stopped = self.stop_containers(&backend, stops, desired).await;
                 self.held("stop its containers", stopped);
             }

@@ -123,9 +123,12 @@ impl Location {
     }
 
     /// Forgets a backend that confirms that nothing of the pod is left there.
-    pub fn leave<R: Runtime>(&mut self, context: &Context<R>, backend: &str) {
+    pub fn forget_if_gone<R: Runtime>(&mut self, context: &Context<R>, backend: &str) {
         let backends = observed_backends(&context.shared, &context.key);
-        backends.iter().filter(|observed| observed.name == backend).for_each(|observed| self.placement.leave(observed));
+        backends
+            .iter()
+            .filter(|observed| observed.name == backend)
+            .for_each(|observed| self.placement.forget_if_gone(observed));
     }
 
     /// Returns the backend that the pod must run on: its own or the fallback.

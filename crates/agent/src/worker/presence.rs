@@ -51,9 +51,9 @@ pub(super) struct Presence {
     /// The latest revision after the first one, and when the agent first saw it.
     revised: Option<(Revision, Stamp)>,
     /// Time since which no source wants the pod.
-    leaving_since: Option<Timestamp>,
+    deleted_since: Option<Timestamp>,
     /// Last view of the pod that shows its containers, while the pod is being removed.
-    leaving: Option<PodView>,
+    last_view: Option<PodView>,
     /// The rejected revision, once its event has been emitted.
     refused: Option<Revision>,
     /// The revision whose `DeadlineExceeded` event has been emitted.
@@ -72,8 +72,8 @@ impl Presence {
             uids,
             first_seen: clock.stamp(),
             revised: None,
-            leaving_since: None,
-            leaving: None,
+            deleted_since: None,
+            last_view: None,
             refused: None,
             past_deadline: None,
             ended: Arc::clone(&ended),
@@ -84,7 +84,7 @@ impl Presence {
 
     /// Notes the wanted state. Returns the former one.
     pub fn want(&mut self, desired: &DesiredPod, now: Stamp) -> Option<DesiredPod> {
-        (self.leaving_since, self.leaving) = (None, None);
+        (self.deleted_since, self.last_view) = (None, None);
         self.uids.insert(desired.pod.uid.clone());
         let last = self.last.replace(desired.clone());
         if last.as_ref().is_some_and(|last| last.pod.revision != desired.pod.revision) {
@@ -94,8 +94,8 @@ impl Presence {
     }
 
     /// Notes that no source wants the pod.
-    pub fn leave(&mut self, now: Timestamp) {
-        self.leaving_since.get_or_insert(now);
+    pub fn begin_removal(&mut self, now: Timestamp) {
+        self.deleted_since.get_or_insert(now);
     }
 
     /// Returns the last wanted state.
@@ -135,22 +135,22 @@ impl Presence {
     }
 
     /// Returns the time since which no source wants the pod.
-    pub fn leaving_since(&self) -> Timestamp {
-        self.leaving_since.unwrap_or(self.first_seen.wall)
+    pub fn deleted_since(&self) -> Timestamp {
+        self.deleted_since.unwrap_or(self.first_seen.wall)
     }
 
     /// Keeps a view of a pod that is being removed. `is_whole` tells whether it shows its containers: such a view is kept
     /// until a later one does too.
     pub fn keep_view(&mut self, view: &PodView, is_whole: bool) {
-        if self.leaving.is_none() || is_whole {
+        if self.last_view.is_none() || is_whole {
             let manifest = self.last.as_ref().map(|last| last.manifest.to_string()).unwrap_or_default();
-            self.leaving = Some(PodView { manifest, ..view.clone() });
+            self.last_view = Some(PodView { manifest, ..view.clone() });
         }
     }
 
     /// Saves the last view of the pod, now that nothing of it is left (R-TERM-7).
     pub async fn remember<R: Runtime>(&mut self, context: &Context<R>) {
-        let Some(last) = self.leaving.take() else { return };
+        let Some(last) = self.last_view.take() else { return };
         let (removed, now) = (Arc::clone(&context.shared.removed), context.shared.clock.stamp());
         let pod = remembered(&last, now.wall);
         if let Err(error) = blocking(move || removed.keep(&pod, now)).await {

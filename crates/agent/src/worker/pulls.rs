@@ -323,7 +323,7 @@ impl<R: Runtime> Fetch<R> {
         let mut refused = Refused::default();
         for (from, auth) in &self.credentials {
             match self.pull_with(slot, runtime, reference, Some(auth.clone())).await {
-                Err(error) if is_refusal(&error) => refused.note(from, &error.chain()),
+                Err(error) if is_refusal(&error) => refused.add(from, &error.chain()),
                 pulled => return pulled.map_err(|error| refused.and(from, error)),
             }
         }
@@ -332,12 +332,12 @@ impl<R: Runtime> Fetch<R> {
             let found = credentials.unwrap_or_else(|why| {
                 let message = format!("No credentials for image \"{}\" from {from}: {why}", self.image);
                 self.events().warning(&self.subject, "CredentialProviderFailed", message);
-                refused.note(&from, &why.to_string());
+                refused.add(&from, &why.to_string());
                 Vec::new()
             });
             for auth in found {
                 match self.pull_with(slot, runtime, reference, Some(auth)).await {
-                    Err(error) if is_refusal(&error) => refused.note(&from, &error.chain()),
+                    Err(error) if is_refusal(&error) => refused.add(&from, &error.chain()),
                     pulled => return pulled.map_err(|error| refused.and(&from, error)),
                 }
             }
@@ -396,7 +396,7 @@ fn is_refusal(error: &Error) -> bool {
 struct Refused(Vec<String>);
 
 impl Refused {
-    fn note(&mut self, from: &str, why: &str) {
+    fn add(&mut self, from: &str, why: &str) {
         self.0.push(format!("with {from}: {why}"));
     }
 
@@ -405,7 +405,7 @@ impl Refused {
         if self.0.is_empty() {
             return last;
         }
-        self.note(from, &last.chain());
+        self.add(from, &last.chain());
         let all = Error::new(last.kind(), self.0.join("; "));
         last.retry_delay().into_iter().fold(all, Error::retry_after)
     }

@@ -122,7 +122,7 @@ impl Recall {
     }
 
     /// Notes the wanted revision as the running one once it has a sandbox.
-    pub fn note(&mut self, desired: &DesiredPod, observed: &Observed) {
+    pub fn adopt_sandbox(&mut self, desired: &DesiredPod, observed: &Observed) {
         let has_it = |(_, there): &(&str, &plan::observed::ObservedPod)| {
             there.sandboxes.iter().any(|sandbox| is_current(sandbox, &desired.pod))
         };
@@ -251,7 +251,7 @@ impl Recall {
 
     /// Records that the running pod is being stopped, for good or to be replaced: the next agent must not start it
     /// again. `uids` are those that the pod has or had.
-    pub async fn note_stop<R: Runtime>(
+    pub async fn record_stop<R: Runtime>(
         &mut self,
         context: &Context<R>,
         desired: Option<&DesiredPod>,
@@ -266,7 +266,7 @@ impl Recall {
             _ => Vec::new(),
         };
         for uid in stopped {
-            if let Err(error) = write_down(context, &uid, |files| files.note_stop()).await {
+            if let Err(error) = write_down(context, &uid, |files| files.record_stop()).await {
                 // An agent that started right now would start the old pod once more before replacing it.
                 tracing::warn!(error = error.chain(), "the running pod's record is out of date");
             }

@@ -32,7 +32,11 @@ impl<R: Runtime> Worker<R> {
     /// Puts the pod on the board as it is now.
     pub(super) fn show(&mut self, snapshot: &Snapshot) {
         let last = self.presence.last().map(|last| &*last.pod.wire);
-        self.context.shared.endings.note(&self.context.key, last, snapshot.observed.containers().any(is_running));
+        self.context.shared.endings.set_running(
+            &self.context.key,
+            last,
+            snapshot.observed.containers().any(is_running),
+        );
         let Some(pod) = self.shown(snapshot) else { return self.show_orphan(&snapshot.observed) };
         let (context, desired) = (&self.context, snapshot.desired.as_ref());
         let backend = self.location.backend(context, Some(&pod));
@@ -76,8 +80,8 @@ impl<R: Runtime> Worker<R> {
         let containers = containers.collect();
         let manifest = desired.map(|desired| desired.manifest.to_string()).unwrap_or_default();
         let mut shown = wire::Pod { status: Some(status), ..(*pod.wire).clone() };
-        let leaving_since = desired.is_none().then(|| self.presence.leaving_since());
-        stamp(&mut shown.metadata, self.presence.since(&pod).wall, leaving_since);
+        let deleted_since = desired.is_none().then(|| self.presence.deleted_since());
+        stamp(&mut shown.metadata, self.presence.since(&pod).wall, deleted_since);
         let shown = PodView { pod: shown, backend, manifest, containers };
         if desired.is_none() {
             let is_whole = pod.all_containers().any(|it| view.newest(&pod, &it.name).is_some());
@@ -134,7 +138,7 @@ impl<R: Runtime> Worker<R> {
         pod.metadata.name = Some(name);
         pod.metadata.namespace = Some(namespace);
         pod.metadata.uid = self.presence.uids().first().map(ToString::to_string);
-        stamp(&mut pod.metadata, self.presence.first_seen().wall, Some(self.presence.leaving_since()));
+        stamp(&mut pod.metadata, self.presence.first_seen().wall, Some(self.presence.deleted_since()));
         let backend = observed.backends().next().map(|(backend, _)| backend.to_owned()).unwrap_or_default();
         let view = PodView { pod, backend, manifest: String::new(), containers: Vec::new() };
         self.context.shared.board.set_pod(&self.context.key, view);
@@ -142,11 +146,11 @@ impl<R: Runtime> Worker<R> {
 }
 
 /// Sets on a pod when the agent first saw it, and since when no source wants it.
-pub(crate) fn stamp(metadata: &mut ObjectMeta, first_seen: Timestamp, leaving_since: Option<Timestamp>) {
+pub(crate) fn stamp(metadata: &mut ObjectMeta, first_seen: Timestamp, deleted_since: Option<Timestamp>) {
     metadata.creation_timestamp = Some(Time(first_seen));
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.insert(SEEN_ANNOTATION.to_owned(), first_seen.to_string());
-    metadata.deletion_timestamp = leaving_since.map(Time);
+    metadata.deletion_timestamp = deleted_since.map(Time);
 }
 
 /// Returns whether a pod is shown as running.

@@ -189,7 +189,7 @@ fn a_backend_that_was_not_observed_yet_is_waited_for() {
     assert!(!story.placement.is_visible("first", &backends) && !story.placement.is_all_observed(&backends));
     let why = story.placement.obstacle("first", &backends);
     assert_eq!(why.as_deref(), Some("backend second, where the pod may still run has not answered yet"));
-    story.placement.leave(&here("second"));
+    story.placement.forget_if_gone(&here("second"));
     assert!(story.placement.is_visible("first", &backends) && story.placement.obstacle("first", &backends).is_none());
 }
 

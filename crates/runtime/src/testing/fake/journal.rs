@@ -71,9 +71,9 @@ enum Stage {
 }
 
 impl Journal {
-    pub(super) fn note_call(&self, runtime: &Arc<str>, call: &Call) {
+    pub(super) fn record_call(&self, runtime: &Arc<str>, call: &Call) {
         if !call.method().only_reads() {
-            lock(&self.pages).note(runtime, Fact::Called(call.clone()));
+            lock(&self.pages).add(runtime, Fact::Called(call.clone()));
         }
     }
 
@@ -85,12 +85,12 @@ impl Journal {
         last.containers_of(state, &mut facts);
         last.sandboxes_of(state, &mut facts);
         pages.last.insert(Arc::clone(runtime), last);
-        facts.into_iter().for_each(|fact| pages.note(runtime, fact));
+        facts.into_iter().for_each(|fact| pages.add(runtime, fact));
     }
 }
 
 impl Pages {
-    fn note(&mut self, runtime: &Arc<str>, fact: Fact) {
+    fn add(&mut self, runtime: &Arc<str>, fact: Fact) {
         self.entries.push(Entry { at: Instant::now(), runtime: Arc::clone(runtime), fact });
     }
 }

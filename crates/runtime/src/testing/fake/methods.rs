@@ -225,7 +225,7 @@ impl FakeRuntime {
     }
 
     async fn call<T>(&self, call: Call, work: impl Future<Output = Result<T>>) -> Result<T> {
-        self.shared.journal.note_call(&self.shared.name, &call);
+        self.shared.journal.record_call(&self.shared.name, &call);
         let fault = lock(&self.shared.script).strike(call);
         // A real runtime never answers within the same poll.
         tokio::task::yield_now().await;
