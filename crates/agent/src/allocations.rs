@@ -28,8 +28,8 @@ pub(crate) struct Allocations {
     hugepages: BTreeMap<u64, u64>,
     /// Directory on the disk with pods' files, which can grow.
     disk: PathBuf,
-    taken: BTreeMap<PodKey, (Revision, Resources)>,
-    /// Sum of all requests in `taken`.
+    held: BTreeMap<PodKey, (Revision, Resources)>,
+    /// Sum of all requests in `held`.
     used: Used,
     ports: Ports,
 }
@@ -89,12 +89,12 @@ impl Allocations {
 
     /// Gives back the requests and ports of all pods but these.
     pub fn retain(&mut self, is_there: impl Fn(&PodKey) -> bool) {
-        let gone: Vec<_> = self.taken.keys().filter(|key| !is_there(key)).cloned().collect();
+        let gone: Vec<_> = self.held.keys().filter(|key| !is_there(key)).cloned().collect();
         gone.iter().for_each(|key| self.give_back(key));
     }
 
     fn give_back(&mut self, key: &PodKey) {
-        if let Some((_, resources)) = self.taken.remove(key) {
+        if let Some((_, resources)) = self.held.remove(key) {
             self.used.change(&Used::of(&resources), u128::saturating_sub);
             self.ports.take_back(key);
         }
@@ -102,7 +102,7 @@ impl Allocations {
 
     /// Returns whether this revision of a pod is counted.
     pub fn has(&self, pod: &Pod) -> bool {
-        self.taken.get(&pod.key).is_some_and(|(revision, _)| *revision == pod.revision)
+        self.held.get(&pod.key).is_some_and(|(revision, _)| *revision == pod.revision)
     }
 
     /// Counts a pod, whether it fits or not.
@@ -110,7 +110,7 @@ impl Allocations {
         self.give_back(&pod.key);
         self.used.change(&Used::of(&pod.total), u128::saturating_add);
         self.ports.give(pod);
-        self.taken.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
+        self.held.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
     }
 
     /// Counts a pod if it fits beside the others. It takes over the requests of its earlier revision.
@@ -132,7 +132,7 @@ impl Allocations {
 
     fn lacking(&self, pod: &Pod) -> Option<Because> {
         let mut others = self.used.clone();
-        if let Some((_, own)) = self.taken.get(&pod.key) {
+        if let Some((_, own)) = self.held.get(&pod.key) {
             others.change(&Used::of(own), u128::saturating_sub);
         }
         let asked = Used::of(&pod.total);

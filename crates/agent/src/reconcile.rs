@@ -179,7 +179,7 @@ impl<R: Runtime> Reconciler<R> {
                 continue;
             }
             // Another pod still owns this UID, and so the directory: wait for its end.
-            if self.is_taken(key, &pod.pod.uid) {
+            if self.is_uid_in_use(key, &pod.pod.uid) {
                 self.is_waiting = true;
                 continue;
             }
@@ -250,7 +250,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Returns whether another pod has this UID, or a sandbox or container that is left of one.
-    fn is_taken(&self, key: &PodKey, uid: &PodUid) -> bool {
+    fn is_uid_in_use(&self, key: &PodKey, uid: &PodUid) -> bool {
         if self.owners.get(uid).is_some_and(|owner| owner != key) {
             return true;
         }

@@ -82,7 +82,7 @@ impl Bridge {
             move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
         };
         self.prepare(false)?;
-        let address = self.leases.take(id, &self.subnet).map_err(failed("leasing an address"))?;
+        let address = self.leases.lease(id, &self.subnet).map_err(failed("leasing an address"))?;
         let connected = self.connect(id, address, namespace).map_err(failed("connecting the network"));
         let connected = connected.and_then(|()| self.admit(id, address, ports));
         if let Err(error) = connected {

@@ -76,7 +76,7 @@ impl Leases {
     }
 
     /// Leases the next free address after the last leased one, so that a freed address is not reused at once.
-    pub fn take(&self, id: &str, subnet: &Subnet) -> io::Result<Ipv4Addr> {
+    pub fn lease(&self, id: &str, subnet: &Subnet) -> io::Result<Ipv4Addr> {
         make_directory(self.addresses())?;
         let last = read_text(self.directory.join("last"), Links::Refuse, limits::OWN_FILE)
             .ok()
@@ -285,14 +285,14 @@ mod tests {
         let (leases, subnet) =
             (Leases::at(directory.path().to_owned()), Subnet::parse("10.1.2.0/29").expect("a subnet"));
         assert_eq!(subnet.gateway().to_string(), "10.1.2.1");
-        let taken: Vec<_> =
-            (0..5).map(|id| leases.take(&id.to_string(), &subnet).expect("a free address").to_string()).collect();
-        assert_eq!(taken, ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"]);
-        assert!(leases.take("6", &subnet).is_err(), "full");
+        let leased: Vec<_> =
+            (0..5).map(|id| leases.lease(&id.to_string(), &subnet).expect("a free address").to_string()).collect();
+        assert_eq!(leased, ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"]);
+        assert!(leases.lease("6", &subnet).is_err(), "full");
         leases.release("1").expect("freed");
         leases.release("3").expect("freed");
-        assert_eq!(leases.take("7", &subnet).expect("a free address").to_string(), "10.1.2.3");
-        assert_eq!(leases.take("8", &subnet).expect("a free address").to_string(), "10.1.2.5");
+        assert_eq!(leases.lease("7", &subnet).expect("a free address").to_string(), "10.1.2.3");
+        assert_eq!(leases.lease("8", &subnet).expect("a free address").to_string(), "10.1.2.5");
     }
 
     #[test]

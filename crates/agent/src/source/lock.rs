@@ -90,7 +90,7 @@ impl Lock {
     }
 
     /// Takes the lock, unless another process holds it.
-    pub fn take(&mut self) {
+    pub fn acquire(&mut self) {
         if self.is_held() || self.is_anothers() {
             return;
         }
@@ -188,7 +188,7 @@ mod tests {
         let mut lock = Lock::new(path.clone());
         lock.check();
         assert!(!lock.is_anothers() && !lock.is_held());
-        lock.take();
+        lock.acquire();
         lock.check();
         assert!(lock.is_held() && !lock.is_awaited(), "{lock:?}");
         let (end, ended) = std::sync::mpsc::channel::<()>();
@@ -200,12 +200,12 @@ mod tests {
         until(&mut lock, Lock::is_awaited).await;
         lock.release();
         until(&mut lock, Lock::is_anothers).await;
-        lock.take();
+        lock.acquire();
         assert!(!lock.is_held(), "it is another's");
         drop(end);
         kubelet.join().expect("it ends");
         until(&mut lock, |lock| !lock.is_anothers()).await;
-        lock.take();
+        lock.acquire();
         assert!(lock.is_held(), "{lock:?}");
     }
 
@@ -213,11 +213,11 @@ mod tests {
     fn a_lock_file_that_is_replaced_is_locked_anew() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut lock = Lock::new(directory.path().join("kubelet.lock"));
-        lock.take();
+        lock.acquire();
         fs::remove_file(lock.path()).expect("removed");
         lock.check();
         assert!(!lock.is_held());
-        lock.take();
+        lock.acquire();
         assert!(lock.is_held() && lock.path().exists());
     }
 
@@ -225,7 +225,7 @@ mod tests {
     fn what_cannot_be_had_is_told() {
         let mut lock = Lock::new("/proc/nowhere/kubelet.lock".into());
         lock.check();
-        lock.take();
+        lock.acquire();
         assert!(!lock.is_held() && lock.error().is_some(), "{lock:?}");
     }
 

@@ -98,7 +98,7 @@ impl Page {
         let Some((content, is_private)) = self.unread.take() else { return };
         match self.decoded(&content, is_private) {
             Ok(manifest) => {
-                self.manifest.take(manifest, content);
+                self.manifest.put_in_force(manifest, content);
                 self.known = true;
                 self.is_unkept = true;
             }
@@ -137,7 +137,7 @@ impl Page {
         let Some(content) = kept.flatten() else { return };
         // The check for https was made when the body came; how it came is not recorded.
         if let Ok(manifest) = self.decoded(&content, true) {
-            self.manifest.take(manifest, content);
+            self.manifest.put_in_force(manifest, content);
             self.manifest.is_recalled = true;
             self.manifest.content = Vec::new();
             self.known = true;

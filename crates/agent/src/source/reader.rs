@@ -280,7 +280,7 @@ impl Reader {
             match content.map(|content| decode(&content, &self.node_name)) {
                 Some(Ok(manifest)) => {
                     let mut file = ManifestFile::default();
-                    file.take(manifest, Vec::new());
+                    file.put_in_force(manifest, Vec::new());
                     file.is_recalled = true;
                     self.files.insert(name, file);
                 }
@@ -352,7 +352,7 @@ impl Reader {
         }
         match load(path).and_then(|content| content.decoded(&self.node_name)) {
             Ok((manifest, content)) => {
-                file.take(manifest, content);
+                file.put_in_force(manifest, content);
                 self.lost.remove(name);
                 self.unkept.insert(name.to_owned());
             }
@@ -387,7 +387,7 @@ fn is_silent(path: &Path) -> bool {
 
 impl ManifestFile {
     /// Puts a decoded manifest in force.
-    pub fn take(&mut self, manifest: Manifest, content: Vec<u8>) {
+    pub fn put_in_force(&mut self, manifest: Manifest, content: Vec<u8>) {
         self.pods = manifest.pods.into_iter().map(Arc::new).collect();
         self.objects = manifest.objects.into_iter().map(|(key, object)| (key, Arc::new(object))).collect();
         self.problems = Vec::new();

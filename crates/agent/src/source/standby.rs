@@ -92,7 +92,7 @@ impl Standby {
         if let Some(lock) = &mut self.lock {
             lock.check();
             if is_wanted {
-                lock.take();
+                lock.acquire();
             }
         }
     }

@@ -54,7 +54,7 @@ impl Location {
                 // The other backend may have other images.
                 history.forget_images();
             }
-            self.take(context, step, pod, uids, recall).await;
+            self.perform(context, step, pod, uids, recall).await;
         }
     }
 
@@ -65,7 +65,7 @@ impl Location {
         place(pod, rules, &backends, &self.placement, instant())
     }
 
-    async fn take<R: Runtime>(
+    async fn perform<R: Runtime>(
         &mut self,
         context: &Context<R>,
         step: Step,
