@@ -41,22 +41,22 @@ impl<R: Runtime> Worker<R> {
     ) -> Result<(), Error> {
         let runtime = self.context.runtime(backend)?;
         stops.iter().for_each(|stop| self.lifecycle.end(&stop.id));
-        let mut steps = Vec::with_capacity(stops.len());
+        let mut all = Vec::with_capacity(stops.len());
         for stop in stops {
             let Some(info) = self.container(&stop.id) else { continue };
             let wanted = [desired, self.presence.last()];
             let pod = self.recall.pod_of(&self.context, &info, wanted).await;
-            steps.push(self.step(&runtime, stop, info, pod));
+            all.push(self.container_stop(&runtime, stop, info, pod));
         }
         let has_failed = Arc::new(AtomicBool::new(false));
-        let gone: Vec<_> = steps.iter().map(|step| (step.place, step.gone.clone())).collect();
-        for step in &mut steps {
-            let is_alone = step.place.is_none() || mutant::is_on(Mutant::StopsSidecarsToo);
-            let is_before = |place: Option<usize>| !is_alone && (place.is_none() || place > step.place);
-            step.has_failed = Arc::clone(&has_failed);
-            step.after = gone.iter().filter(|(place, _)| is_before(*place)).map(|(_, gone)| gone.clone()).collect();
+        let gone: Vec<_> = all.iter().map(|it| (it.index, it.gone.clone())).collect();
+        for stop in &mut all {
+            let is_alone = stop.index.is_none() || mutant::is_on(Mutant::StopsSidecarsToo);
+            let is_before = |index: Option<usize>| !is_alone && (index.is_none() || index > stop.index);
+            stop.has_failed = Arc::clone(&has_failed);
+            stop.after = gone.iter().filter(|(index, _)| is_before(*index)).map(|(_, gone)| gone.clone()).collect();
         }
-        self.until(join_all(steps.into_iter().map(Step::run)), desired).await.into_iter().collect()
+        self.until(join_all(all.into_iter().map(ContainerStop::run)), desired).await.into_iter().collect()
     }
 
     /// Waits for `work`; meanwhile updates the shown status and takes in results of hooks and probes.
@@ -78,16 +78,22 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    fn step(&self, runtime: &Arc<R>, stop: Stop, info: ContainerInfo, pod: Option<Arc<Pod>>) -> Step<R> {
+    fn container_stop(
+        &self,
+        runtime: &Arc<R>,
+        stop: Stop,
+        info: ContainerInfo,
+        pod: Option<Arc<Pod>>,
+    ) -> ContainerStop<R> {
         let sidecar = |pod: &Pod| pod.init_containers.iter().position(|init| init.name == info.name);
         let observed = self.observed();
-        Step {
+        ContainerStop {
             shared: Arc::clone(&self.context.shared),
             runtime: Arc::clone(runtime),
             subject: self.context.container(pod.as_deref(), &info.name),
             address: lifecycle::contact_address(&self.context, &observed, pod.as_deref(), &info.sandbox).current(),
             container: pod.as_ref().and_then(|pod| pod.container(&info.name)).cloned(),
-            place: pod.as_deref().and_then(sidecar),
+            index: pod.as_deref().and_then(sidecar),
             key: self.context.key.clone(),
             uid: recall::uid(&info.labels).map(|uid| uid.to_string()).unwrap_or_default(),
             stop,
@@ -99,7 +105,7 @@ impl<R: Runtime> Worker<R> {
 }
 
 /// The stop of one container.
-struct Step<R> {
+struct ContainerStop<R> {
     shared: Arc<Shared<R>>,
     runtime: Arc<R>,
     key: stanchion_pod::PodKey,
@@ -109,7 +115,7 @@ struct Step<R> {
     /// Container of the manifest, if that is known.
     container: Option<Container>,
     /// Index among the init containers; `None` for other containers.
-    place: Option<usize>,
+    index: Option<usize>,
     stop: Stop,
     /// Token that is cancelled when the container has ended, or cannot be stopped now.
     gone: CancellationToken,
@@ -119,7 +125,7 @@ struct Step<R> {
     has_failed: Arc<AtomicBool>,
 }
 
-impl<R: Runtime> Step<R> {
+impl<R: Runtime> ContainerStop<R> {
     async fn run(self) -> Result<(), Error> {
         let Stop { id, grace, message } = &self.stop;
         let events = &self.shared.events;
