@@ -28,7 +28,7 @@ use settings::{Provider, Settings};
 /// The providers of the node.
 #[derive(Debug, Default)]
 pub(crate) struct Providers {
-    places: Option<CredentialProviders>,
+    paths: Option<CredentialProviders>,
     state: Mutex<State>,
 }
 
@@ -63,29 +63,29 @@ pub(crate) struct Given {
 }
 
 impl Providers {
-    pub fn new(places: Option<CredentialProviders>) -> Self {
-        Self { places, state: Mutex::default() }
+    pub fn new(paths: Option<CredentialProviders>) -> Self {
+        Self { paths, state: Mutex::default() }
     }
 
     /// Returns the path of the settings, and what is wrong with them; `None` if none are configured.
     pub async fn check(&self) -> Option<(PathBuf, Vec<String>)> {
-        let places = self.places.clone()?;
-        let settings = read(places.clone()).await;
-        let bare = |provider: &&Provider| !places.bin_dir.join(&provider.name).is_file();
+        let paths = self.paths.clone()?;
+        let settings = read(paths.clone()).await;
+        let bare = |provider: &&Provider| !paths.bin_dir.join(&provider.name).is_file();
         let bare = settings.providers.iter().filter(bare).map(|it| {
-            let path = places.bin_dir.join(&it.name);
+            let path = paths.bin_dir.join(&it.name);
             format!("there is no program {} for provider {:?}", path.display(), it.name)
         });
-        Some((places.config.clone(), settings.problems.into_iter().chain(bare).collect()))
+        Some((paths.config.clone(), settings.problems.into_iter().chain(bare).collect()))
     }
 
     /// Asks the providers that match the image of this full reference, in the order of the file.
     pub async fn credentials(&self, reference: &str) -> Vec<Given> {
-        let Some(places) = self.places.clone() else { return Vec::new() };
+        let Some(paths) = self.paths.clone() else { return Vec::new() };
         // As kubelet does, ask for the repository alone.
         let image = repository(reference);
         let mut given = Vec::new();
-        let settings = read(places.clone()).await;
+        let settings = read(paths.clone()).await;
         for problem in &settings.problems {
             tracing::warn!(problem, "a credential provider is left out");
         }
@@ -93,7 +93,7 @@ impl Providers {
             if !provider.match_images.iter().any(|pattern| matching::covers(pattern, image)) {
                 continue;
             }
-            let answered = self.ask(&places, &provider, image).await;
+            let answered = self.ask(&paths, &provider, image).await;
             let auth =
                 |Credential { username, password, identity_token }| RegistryAuth { username, password, identity_token };
             let credentials = answered.map(|auths| credentials_in(&auths, reference).into_iter().map(auth).collect());
@@ -104,18 +104,18 @@ impl Providers {
 
     async fn ask(
         &self,
-        places: &CredentialProviders,
+        paths: &CredentialProviders,
         provider: &Provider,
         image: &str,
     ) -> Result<Arc<[u8]>, ProviderError> {
-        let id: Arc<str> = provider.id(places).into();
+        let id: Arc<str> = provider.id(paths).into();
         let permit =
             Arc::clone(self.lock().permits.entry(Arc::clone(&id)).or_insert_with(|| Arc::new(Semaphore::new(1))));
         let _permit = permit.acquire().await.map_err(|_| ProviderError::Stopping)?;
         if let Some(kept) = self.kept(&id, image) {
             return Ok(kept);
         }
-        let Answer { key, keep_for, auths } = plugin::ask(places, provider, image).await?;
+        let Answer { key, keep_for, auths } = plugin::ask(paths, provider, image).await?;
         let auths: Arc<[u8]> = auths.into();
         if let Some(keep_for) = Some(keep_for.unwrap_or(provider.cache_duration)).filter(|time| !time.is_zero()) {
             let until = crate::clock::instant() + keep_for.min(Duration::from_secs(86_400 * 365));
@@ -138,8 +138,8 @@ impl Providers {
 }
 
 /// Reads the settings. This is done for each pull: an edit needs no restart.
-async fn read(places: CredentialProviders) -> Settings {
-    blocking(move || settings::read(&places.config)).await
+async fn read(paths: CredentialProviders) -> Settings {
+    blocking(move || settings::read(&paths.config)).await
 }
 
 #[cfg(test)]

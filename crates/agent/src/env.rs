@@ -44,7 +44,7 @@ pub(crate) enum EnvError {
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
     variables: Vec<EnvVar>,
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
     /// Length of everything that was ever set, bytes.
     length: usize,
 }
@@ -76,7 +76,7 @@ impl Environment {
 
     /// Returns the value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.places.get(name).map(|place| self.variables[*place].value.as_str())
+        self.indices.get(name).map(|index| self.variables[*index].value.as_str())
     }
 
     /// Expands references in `command` or `args`. The results count against the same bound as the environment.
@@ -106,10 +106,10 @@ impl Environment {
             return Err(EnvError::TooLong { name: name.to_owned(), length });
         }
         self.hold(length)?;
-        match self.places.get(name) {
-            Some(place) => self.variables[*place].value = value,
+        match self.indices.get(name) {
+            Some(index) => self.variables[*index].value = value,
             None => {
-                self.places.insert(name.to_owned(), self.variables.len());
+                self.indices.insert(name.to_owned(), self.variables.len());
                 self.variables.push(EnvVar { name: name.to_owned(), value });
             }
         }

@@ -47,7 +47,7 @@ pub(crate) use label::label;
 pub(crate) use mounts::{share, sharing};
 pub(crate) use permits::{remove, to_measure};
 pub(crate) use points::{clean, enclosing, make as make_point};
-pub(crate) use record::{Place, Record, boot, places, recorded};
+pub(crate) use record::{Record, RecordedBackend, boot, recorded, recorded_backends};
 pub(crate) use subpath::prepare as prepare_sub_path;
 pub(crate) use users::{keep as keep_users, path as users};
 pub(crate) use volume::{Site, VolumeError, follow as follow_volume, prepare as prepare_volume};

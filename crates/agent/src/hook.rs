@@ -12,7 +12,7 @@ use crate::contact::{error::ContactError, exec, http, user_agent};
 const REQUEST: Duration = Duration::from_secs(120);
 
 /// The container that a hook belongs to.
-pub(crate) struct Place<'a, R> {
+pub(crate) struct HookContext<'a, R> {
     pub runtime: &'a R,
     pub key: &'a PodKey,
     pub uid: &'a str,
@@ -24,7 +24,7 @@ pub(crate) struct Place<'a, R> {
     pub events: &'a EventLog,
 }
 
-impl<R: Runtime> Place<'_, R> {
+impl<R: Runtime> HookContext<'_, R> {
     /// Runs a hook to its end.
     pub async fn run(&self, hook: &Hook) -> Result<(), String> {
         let Self { key, name, uid, .. } = self;

@@ -39,7 +39,7 @@ pub(crate) struct Reconciler<R> {
     owners: HashMap<PodUid, PodKey>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
     /// The backends that an earlier agent put pods on.
-    places: HashMap<PodKey, Vec<files::Place>>,
+    recorded: HashMap<PodKey, Vec<files::RecordedBackend>>,
     allocations: Allocations,
     /// Pods that do not fit on the node, with reason and message.
     no_capacity: HashMap<PodKey, Because>,
@@ -67,7 +67,7 @@ impl<R: Runtime> Reconciler<R> {
             workers: HashMap::new(),
             uids: HashMap::new(),
             ended: mpsc::channel(64),
-            places: HashMap::new(),
+            recorded: HashMap::new(),
             no_capacity: HashMap::new(),
             owners: HashMap::new(),
             refused: HashMap::new(),
@@ -79,7 +79,7 @@ impl<R: Runtime> Reconciler<R> {
     pub async fn run(mut self) {
         let shutdown = self.shared.supervisor.shutdown().clone();
         let state_dir = self.shared.config.state_dir.clone();
-        self.places = blocking(move || files::places(&state_dir)).await;
+        self.recorded = blocking(move || files::recorded_backends(&state_dir)).await;
         let mut observations: Vec<_> = self.shared.slots.iter().map(|slot| slot.observer.watch()).collect();
         let (mut last, mut is_due) = (None, true);
         while !shutdown.is_cancelled() {
@@ -142,9 +142,9 @@ impl<R: Runtime> Reconciler<R> {
     fn publish(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
         let unobserved = self.shared.slots.iter().filter(|slot| !slot.observer.latest().is_current());
         let unobserved: BTreeSet<_> = unobserved.map(|slot| &slot.backend.name).collect();
-        let placed =
-            self.places.iter().filter(|(_, places)| places.iter().any(|place| unobserved.contains(&place.backend)));
-        let present = self.workers.keys().chain(placed.map(|(key, _)| key)).cloned().chain(found).collect();
+        let unobserved_pods =
+            self.recorded.iter().filter(|(_, recorded)| recorded.iter().any(|it| unobserved.contains(&it.backend)));
+        let present = self.workers.keys().chain(unobserved_pods.map(|(key, _)| key)).cloned().chain(found).collect();
         self.reached.send_if_modified(|last| {
             let changed = !Arc::ptr_eq(&last.desired, &desired) || last.present != present;
             *last = Reached { desired, present };
@@ -173,7 +173,8 @@ impl<R: Runtime> Reconciler<R> {
                 continue;
             }
             // A pod that no backend has needs no worker: its rejection is only shown.
-            if let Some(no_capacity) = no_capacity.filter(|_| !found.contains(key) && !self.places.contains_key(key)) {
+            if let Some(no_capacity) = no_capacity.filter(|_| !found.contains(key) && !self.recorded.contains_key(key))
+            {
                 let refused = Refused::show(&self.shared, key, pod, no_capacity, self.refused.remove(key));
                 self.refused.insert(key.clone(), refused);
                 continue;
@@ -239,8 +240,9 @@ impl<R: Runtime> Reconciler<R> {
         let is_own = |sandbox: &SandboxInfo| {
             sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
-        let is_put = |places: &Vec<files::Place>| places.iter().any(|place| place.revision == pod.revision.as_str());
-        self.places.get(&pod.key).is_some_and(is_put) || observed.any(|it| it.sandboxes.iter().any(is_own))
+        let is_put =
+            |recorded: &Vec<files::RecordedBackend>| recorded.iter().any(|it| it.revision == pod.revision.as_str());
+        self.recorded.get(&pod.key).is_some_and(is_put) || observed.any(|it| it.sandboxes.iter().any(is_own))
     }
 
     /// Returns the pods that exist on the backends that are observed now.
@@ -278,7 +280,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     fn employ(&mut self, key: &PodKey, desired: Option<DesiredPod>) {
-        let recorded = self.places.remove(key).unwrap_or_default();
+        let recorded = self.recorded.remove(key).unwrap_or_default();
         if let Some(desired) = &desired {
             self.own(key, desired.pod.uid.clone());
         }

@@ -63,7 +63,7 @@ use restarts::RestartRequests;
 pub(crate) use show::stamp;
 use usage::Usage;
 
-use crate::{clock::sleep_until, desired::DesiredPod, files::Place, probe::LifecycleUpdate, shared::Shared};
+use crate::{clock::sleep_until, desired::DesiredPod, files::RecordedBackend, probe::LifecycleUpdate, shared::Shared};
 
 /// Waits after failed steps.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
@@ -123,11 +123,11 @@ impl<R: Runtime> Worker<R> {
         key: PodKey,
         shared: Arc<Shared<R>>,
         desired: Option<DesiredPod>,
-        recorded: &[Place],
+        recorded: &[RecordedBackend],
     ) -> (Self, WorkerHandle) {
         let (desired, wanted) = watch::channel(desired);
         let restarts = Arc::new(RestartRequests::default());
-        let uids = recorded.iter().map(|place| PodUid::new(&place.uid)).collect();
+        let uids = recorded.iter().map(|it| PodUid::new(&it.uid)).collect();
         let (presence, ended) = Presence::new(shared.clock, uids);
         let worker = Self {
             inbox: Inbox::new(wanted, Arc::clone(&restarts), &shared),

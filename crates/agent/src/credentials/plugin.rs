@@ -58,12 +58,12 @@ struct Response {
 
 /// Asks a plugin. Errors quote nothing of its answer (I10).
 pub(super) async fn ask(
-    places: &CredentialProviders,
+    paths: &CredentialProviders,
     provider: &Provider,
     image: &str,
 ) -> Result<Answer, ProviderError> {
     let request = json!({ "apiVersion": provider.api_version, "kind": "CredentialProviderRequest", "image": image });
-    let path = places.bin_dir.join(&provider.name);
+    let path = paths.bin_dir.join(&provider.name);
     let said = run(&path, provider, &request.to_string()).await;
     let said = said.map_err(|error| ProviderError::Call { error, request: request.to_string(), path })?;
     answer(&said, provider, image)

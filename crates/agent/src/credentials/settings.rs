@@ -79,8 +79,8 @@ struct Raw {
 
 impl Provider {
     /// Returns a key that differs for providers whose answers may differ.
-    pub fn id(&self, places: &CredentialProviders) -> String {
-        format!("{} {self:?}", places.bin_dir.display())
+    pub fn id(&self, paths: &CredentialProviders) -> String {
+        format!("{} {self:?}", paths.bin_dir.display())
     }
 }
 

@@ -62,7 +62,7 @@ impl Record {
 
 /// The backend that an agent put a pod on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RecordedBackend {
     pub uid: String,
     pub revision: String,
     pub backend: String,
@@ -72,8 +72,8 @@ pub(crate) struct Place {
 
 /// Returns the places of pods that were put on a backend since the node's boot. Records that cannot be read are logged and passed
 /// over.
-pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, Vec<Place>> {
-    let mut places: HashMap<_, Vec<_>> = HashMap::new();
+pub(crate) fn recorded_backends(state_dir: &Path) -> HashMap<PodKey, Vec<RecordedBackend>> {
+    let mut recorded_backends: HashMap<_, Vec<_>> = HashMap::new();
     let boot = boot();
     for directory in fs::read_dir(super::pods(state_dir)).into_iter().flatten().flatten() {
         match read(&directory.path().join(NAME)) {
@@ -81,13 +81,13 @@ pub(crate) fn places(state_dir: &Path) -> HashMap<PodKey, Vec<Place>> {
                 let key = PodKey { namespace: record.namespace, name: record.name };
                 let Record { revision, backend, instead_of, .. } = record;
                 let uid = directory.file_name().to_string_lossy().into_owned();
-                places.entry(key).or_default().push(Place { uid, revision, backend, instead_of });
+                recorded_backends.entry(key).or_default().push(RecordedBackend { uid, revision, backend, instead_of });
             }
             Ok(_) => {}
             Err(error) => tracing::warn!(path = %directory.path().display(), %error, "a record cannot be read"),
         }
     }
-    places
+    recorded_backends
 }
 
 /// Returns the pods of all records, of any boot of the node. A record that this agent reads otherwise than the agent that wrote it

@@ -12,7 +12,7 @@ use stanchion_untrusted::{Links, open};
 
 use super::{
     entry::{BUFFER, Entry, Splitter, Stream},
-    tail::{Place, Tail},
+    tail::{Position, Tail},
 };
 
 /// Reader of a log's entries: each once, in order, over all its files, however often it is rotated meanwhile.
@@ -32,7 +32,7 @@ pub(super) struct LogFiles {
     end: Option<u64>,
     splitter: Splitter,
     /// The place of the first wanted entry of each stream.
-    from: [Place; 2],
+    from: [Position; 2],
     buffer: Box<[u8]>,
 }
 
@@ -68,7 +68,7 @@ impl LogFiles {
             at: 0,
             end: None,
             splitter: Splitter::default(),
-            from: [Place::default(); 2],
+            from: [Position::default(); 2],
             buffer: vec![0; BUFFER].into_boxed_slice(),
         };
         if !files.find_new()? {
@@ -145,8 +145,8 @@ impl LogFiles {
             let count = read_at(file, &mut self.buffer[..wanted], self.at)?;
             let (index, at, from) = (self.index, self.at, self.from);
             let mut wanted = |offset: usize, entry: Entry<'_>| {
-                let place = Place { file: index, at: at + offset as u64 };
-                if place >= from[entry.stream as usize] {
+                let position = Position { file: index, at: at + offset as u64 };
+                if position >= from[entry.stream as usize] {
                     each(entry);
                 }
             };
@@ -186,7 +186,7 @@ impl LogFiles {
             // Somebody has truncated the file: it begins again.
             let is_cut = self.parts.len() == 1 && metadata.len() < self.at;
             if is_cut {
-                (self.at, self.from, self.splitter) = (0, [Place::default(); 2], Splitter::default());
+                (self.at, self.from, self.splitter) = (0, [Position::default(); 2], Splitter::default());
             }
             return Ok(is_cut);
         }

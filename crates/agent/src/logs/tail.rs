@@ -10,7 +10,7 @@ const WINDOW: usize = 128 << 10;
 
 /// A place in a log: one of its files, and the offset there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place {
+pub(super) struct Position {
     pub file: usize,
     pub at: u64,
 }
@@ -22,7 +22,7 @@ pub(super) struct Tail {
     left: usize,
     streams: [State; 2],
     /// The place where the search began.
-    end: Option<Place>,
+    end: Option<Position>,
     /// Bytes read since the last line was found, in search of its first part.
     beyond: u64,
 }
@@ -30,7 +30,7 @@ pub(super) struct Tail {
 #[derive(Debug, Default)]
 struct State {
     /// The stream's first wanted entry, as far as found.
-    from: Option<Place>,
+    from: Option<Position>,
     /// `true` once an entry of the stream was seen.
     is_seen: bool,
     /// `true` once a line before the wanted ones was met.
@@ -43,7 +43,7 @@ impl Tail {
     }
 
     /// Returns the place of the first wanted entry of each stream.
-    pub fn from(self) -> [Place; 2] {
+    pub fn from(self) -> [Position; 2] {
         let end = self.end.unwrap_or_default();
         self.streams.map(|state| state.from.unwrap_or(end))
     }
@@ -51,7 +51,7 @@ impl Tail {
     /// Reads a file from `end` to its beginning; returns `true` when nothing before it is of interest. Bytes without an end of
     /// line at the end of the last file are being written, and are no entry yet.
     pub fn read_file(&mut self, file: &File, index: usize, end: u64, is_last: bool) -> io::Result<bool> {
-        self.end.get_or_insert(Place { file: index, at: end });
+        self.end.get_or_insert(Position { file: index, at: end });
         let mut window = vec![0; WINDOW];
         let (mut end, mut is_written) = (end, is_last);
         while end > 0 && (is_written || !self.is_done()) {
@@ -69,7 +69,7 @@ impl Tail {
                     Some(last) => start + last as u64 + 1,
                     None => start,
                 };
-                self.end = Some(Place { file: index, at: end });
+                self.end = Some(Position { file: index, at: end });
                 continue;
             }
             is_written = false;
@@ -87,7 +87,7 @@ impl Tail {
             }
             for (at, next) in entries.into_iter().rev() {
                 if let Some(entry) = Entry::parse(&bytes[at..next]) {
-                    self.add(&entry, Place { file: index, at: start + at as u64 });
+                    self.add(&entry, Position { file: index, at: start + at as u64 });
                 }
             }
             // No logger writes an entry as long as a window; of such an entry the part with its head counts.
@@ -97,7 +97,7 @@ impl Tail {
         Ok(self.is_done())
     }
 
-    fn add(&mut self, entry: &Entry<'_>, place: Place) {
+    fn add(&mut self, entry: &Entry<'_>, position: Position) {
         let state = &mut self.streams[entry.stream as usize];
         // A part of a line at the end of the log counts as a line for now.
         let ends = !entry.is_partial || !state.is_seen;
@@ -110,7 +110,7 @@ impl Tail {
             }
         }
         if !state.is_done {
-            state.from = Some(place);
+            state.from = Some(position);
         }
     }
 

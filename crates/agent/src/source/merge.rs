@@ -133,7 +133,7 @@ struct Merged {
     uids: HashMap<PodUid, PodKey>,
     objects: Objects,
     /// Path or URL of each object's manifest.
-    places: BTreeMap<ObjectKey, String>,
+    manifests: BTreeMap<ObjectKey, String>,
 }
 
 impl Merged {
@@ -182,7 +182,7 @@ impl Merged {
         }
         for (key, object) in &file.objects {
             let name = format!("{} {}/{}", key.kind.name(), key.namespace, key.name);
-            match self.places.entry(key.clone()) {
+            match self.manifests.entry(key.clone()) {
                 Entry::Vacant(place) => {
                     place.insert(path.to_owned());
                     self.objects.insert(key.clone(), Arc::clone(object));

@@ -26,7 +26,7 @@ use super::context::{Context, Snapshot};
 use crate::{
     blocking::blocking,
     clock::instant,
-    hook::Place,
+    hook::HookContext,
     node::ContactAddress,
     probe::{LifecycleUpdate, Outcome, Prober},
 };
@@ -122,7 +122,7 @@ impl Lifecycle {
         let stop = context.cancelled.child_token();
         self.hooks.insert(id.clone(), stop.clone().drop_guard());
         let run = async move {
-            let place = Place {
+            let hook_context = HookContext {
                 runtime: &*runtime,
                 key: &key,
                 uid: uid.as_str(),
@@ -132,7 +132,7 @@ impl Lifecycle {
                 subject: &subject,
                 events: &events,
             };
-            let outcome = Outcome::Hook(place.run(&hook).await);
+            let outcome = Outcome::Hook(hook_context.run(&hook).await);
             if sender.send(LifecycleUpdate { container: id.clone(), outcome }).await.is_err() {
                 tracing::debug!("the pod went while a hook ran");
             }

@@ -68,14 +68,14 @@ fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> 
         let mut all = container.mounts.iter().filter(|mount| clean(&mount.path) == path);
         all.any(|mount| matches!(material.pod.volumes.get(&mount.volume), Some(Volume::Projected(_))))
     };
-    let places: Vec<_> = mounts.iter().map(|mount| clean(&mount.destination)).collect();
-    for (mount, place) in mounts.iter().zip(&places) {
-        let Some(above) = enclosing(place, places.iter().map(PathBuf::as_path)).filter(|above| is_projected(above))
+    let paths: Vec<_> = mounts.iter().map(|mount| clean(&mount.destination)).collect();
+    for (mount, path) in mounts.iter().zip(&paths) {
+        let Some(above) = enclosing(path, paths.iter().map(PathBuf::as_path)).filter(|above| is_projected(above))
         else {
             continue;
         };
-        let index = places.iter().position(|place| place == above).expect("it is one of them");
-        let below = place.strip_prefix(above).expect("it encloses it");
+        let index = paths.iter().position(|path| path == above).expect("it is one of them");
+        let below = path.strip_prefix(above).expect("it encloses it");
         // Only the runtime can tell whether an image has a file or a directory at a path; mostly it is a directory.
         let is_directory = mount.image.is_some() || mount.source.is_dir();
         make_point(&mounts[index].source, below, is_directory).map_err(|error| {

@@ -33,7 +33,7 @@ pub(super) struct Location {
 
 impl Location {
     /// Makes the location of a pod. `recorded` names the backends that earlier agents put it on.
-    pub fn recorded(recorded: &[files::Place]) -> Self {
+    pub fn recorded(recorded: &[files::RecordedBackend]) -> Self {
         let records = recorded.iter().map(|it| (&*it.backend, &*it.revision, it.instead_of.as_deref()));
         Self { placement: Placement::recorded(records), unowned: Unowned::default() }
     }

@@ -24,7 +24,7 @@ use super::{Worker, inbox::Wake, lifecycle, recall};
 use crate::{
     clock::{elapsed, instant, timeout_at},
     desired::DesiredPod,
-    hook::Place,
+    hook::HookContext,
     shared::Shared,
 };
 
@@ -134,7 +134,7 @@ impl<R: Runtime> ContainerStop<R> {
         let hook = self.container.as_ref().and_then(|container| Some((&container.name, container.pre_stop.as_ref()?)));
         // Without grace there is no time for a hook (R-HOOK-3).
         if let Some((name, hook)) = hook.filter(|_| !grace.is_zero() && !mutant::is_on(Mutant::SkipsPreStop)) {
-            let place = Place {
+            let context = HookContext {
                 runtime: &*self.runtime,
                 key: &self.key,
                 uid: &self.uid,
@@ -144,7 +144,7 @@ impl<R: Runtime> ContainerStop<R> {
                 subject: &self.subject,
                 events,
             };
-            match timeout(*grace, place.run(hook)).await {
+            match timeout(*grace, context.run(hook)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(container = name, error, "a preStop hook failed");
