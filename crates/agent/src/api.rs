@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     handle::Handle,
     limits::{API_CONNECTIONS, API_STREAMS},
-    listener::{self, Life, Stream},
+    listener::{self, Exchange, Stream},
 };
 
 /// Serves the local API until `shutdown`.
@@ -47,8 +47,8 @@ pub async fn serve<R: Runtime>(handle: Handle<R>, socket: UnixListener, shutdown
 }
 
 /// Takes a permit for an answer that goes on.
-fn stream(life: &Life) -> Result<Stream, Refusal> {
-    life.stream().ok_or_else(|| {
+fn stream(exchange: &Exchange) -> Result<Stream, Refusal> {
+    exchange.stream().ok_or_else(|| {
         let message = format!("there are {} logs, execs and watches already; end one of them first", API_STREAMS.most);
         Refusal(StatusCode::SERVICE_UNAVAILABLE, message)
     })

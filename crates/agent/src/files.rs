@@ -16,7 +16,7 @@ mod etc;
 mod eviction;
 pub(crate) mod inside;
 mod label;
-mod life;
+mod lifecycle;
 mod message;
 mod mounts;
 mod owner;

@@ -73,7 +73,7 @@ impl Accept for TcpListener {
 
 /// The state of one connection. Handlers find it among the extensions of their request.
 #[derive(Clone, Debug)]
-pub(crate) struct Life(Arc<Inner>);
+pub(crate) struct Exchange(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -95,7 +95,7 @@ pub(crate) struct Stream {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Life {
+impl Exchange {
     /// Makes the answer one that goes on; `None` if there are too many of them.
     pub fn stream(&self) -> Option<Stream> {
         let permit = Arc::clone(&self.0.streams).try_acquire_owned().ok()?;
@@ -114,7 +114,7 @@ impl Life {
 
 struct Open {
     task: AbortHandle,
-    life: Life,
+    exchange: Exchange,
 }
 
 /// Serves until `shutdown`: at most `most` connections at once, of which at most `streams` have answers that go on.
@@ -155,9 +155,9 @@ pub(crate) async fn serve(
                     }
                     let inner =
                         Inner { stage: AtomicU8::new(WAITS), since: instant(), streams: Arc::clone(&streams) };
-                    let life = Life(Arc::new(inner));
-                    let task = tasks.spawn(converse(connection, routes.clone(), life.clone()));
-                    open.push_back(Open { task, life });
+                    let exchange = Exchange(Arc::new(inner));
+                    let task = tasks.spawn(converse(connection, routes.clone(), exchange.clone()));
+                    open.push_back(Open { task, exchange });
                 }
             },
         }
@@ -166,7 +166,7 @@ pub(crate) async fn serve(
 
 /// Ends the oldest of those connections that matter least. Returns whether there was one.
 fn close_oldest(open: &mut VecDeque<Open>) -> bool {
-    let rank = |open: &Open| open.life.rank();
+    let rank = |open: &Open| open.exchange.rank();
     let best = open.iter().map(rank).max().filter(|rank| *rank > 0);
     let found = best.and_then(|best| open.iter().position(|open| rank(open) == best));
     let ended = found.and_then(|at| open.remove(at));
@@ -174,11 +174,15 @@ fn close_oldest(open: &mut VecDeque<Open>) -> bool {
 }
 
 /// Serves one connection: a request and its answer.
-async fn converse(connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, routes: Router, life: Life) {
+async fn converse(
+    connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    routes: Router,
+    exchange: Exchange,
+) {
     let routes = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        life.0.stage.store(ANSWERS, Ordering::Relaxed);
-        request.extensions_mut().insert(life.clone());
+        exchange.0.stage.store(ANSWERS, Ordering::Relaxed);
+        request.extensions_mut().insert(exchange.clone());
         routes.call(request)
     });
     let served = http1::Builder::new()
@@ -208,8 +212,8 @@ mod tests {
     async fn server() -> (std::net::SocketAddr, JoinSet<()>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("it has one");
-        let follow = |Extension(life): Extension<Life>| async move {
-            match life.stream() {
+        let follow = |Extension(exchange): Extension<Exchange>| async move {
+            match exchange.stream() {
                 None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
                 Some(held) => {
                     let first = stream::once(async { Ok::<_, io::Error>("first\n") });

@@ -7,7 +7,7 @@ use std::{
 
 use stanchion_board::{EventLog, Subject};
 use stanchion_plan::{
-    life::ProbeKind,
+    lifecycle::ProbeKind,
     mutant::{self, Mutant},
 };
 use stanchion_pod::{Check, Probe};

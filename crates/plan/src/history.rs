@@ -11,7 +11,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, ErrorKind, S
 
 use super::{
     image::{self, ImageFor, Need},
-    life::Life,
+    lifecycle::LifecycleState,
     outcome,
 };
 use crate::{
@@ -41,7 +41,7 @@ pub struct History {
     stopped: HashSet<SandboxId>,
     condemned: HashSet<SandboxId>,
     to_restart: HashSet<ContainerId>,
-    lives: HashMap<ContainerId, Life>,
+    lifecycles: HashMap<ContainerId, LifecycleState>,
     messages: HashMap<ContainerId, String>,
     attempts: HashMap<String, Attempt>,
     ends: HashMap<String, ContainerInfo>,
@@ -383,18 +383,18 @@ impl History {
     }
 
     /// Returns the hook and probe state of a container.
-    pub fn life(&self, container: &ContainerId) -> Life {
-        self.lives.get(container).cloned().unwrap_or_default()
+    pub fn lifecycle(&self, container: &ContainerId) -> LifecycleState {
+        self.lifecycles.get(container).cloned().unwrap_or_default()
     }
 
     /// Returns whether the hook and probe state of a container was ever set.
-    pub fn has_life(&self, container: &ContainerId) -> bool {
-        self.lives.contains_key(container)
+    pub fn has_lifecycle(&self, container: &ContainerId) -> bool {
+        self.lifecycles.contains_key(container)
     }
 
     /// Sets the hook and probe state of a container.
-    pub fn set_life(&mut self, container: ContainerId, life: Life) {
-        self.lives.insert(container, life);
+    pub fn set_lifecycle(&mut self, container: ContainerId, state: LifecycleState) {
+        self.lifecycles.insert(container, state);
     }
 
     /// Returns the termination message of a container; `None` if it has not been read.
@@ -412,7 +412,7 @@ impl History {
         self.stopped.retain(|id| sandboxes.contains(id));
         self.condemned.retain(|id| sandboxes.contains(id));
         self.to_restart.retain(|id| containers.contains(id));
-        self.lives.retain(|id, _| containers.contains(id));
+        self.lifecycles.retain(|id, _| containers.contains(id));
         let is_shown = |id: &ContainerId| containers.contains(id) || self.ends.values().any(|end| end.id == *id);
         self.unstarted.retain(|id, _| is_shown(id));
         self.messages.retain(|id, _| is_shown(id));

@@ -8,7 +8,7 @@
 //!   own tries.
 //! - [`image`]: images that the pod needs. [`resources`]: the kernel's numbers for its requests and limits.
 //! - [`restart`]: restart policy and back-off. [`outcome`]: whether the pod has ended. [`order`]: init containers first.
-//! - [`restart_all`]: `RestartAllContainers`. [`life`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
+//! - [`restart_all`]: `RestartAllContainers`. [`lifecycle`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
 //! - [`reason`]: the words of statuses and events. [`status`]: the pod's status as Kubernetes writes it.
 //! - [`mutant`]: lines that a test breaks on purpose.
 //! - [`time`]: moments, as they are written down.
@@ -18,7 +18,7 @@
 mod garbage;
 pub mod history;
 pub mod image;
-pub mod life;
+pub mod lifecycle;
 pub mod mutant;
 pub mod observed;
 pub mod order;
@@ -42,7 +42,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, S
 
 use history::{History, ImageState};
 use image::ImageFor;
-use life::Hook;
+use lifecycle::Hook;
 use mutant::Mutant;
 use outcome::PodOutcome;
 use stop::Stop;
@@ -307,7 +307,7 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
     // A `postStart` hook holds back the containers after its own (R-HOOK-1).
     for container in pod.all_containers().filter(|container| container.post_start.is_some()) {
         let Some(info) = newest(container).map(|it| it.container).filter(|it| is_running(it)) else { continue };
-        match history.life(&info.id).hook {
+        match history.lifecycle(&info.id).hook {
             Hook::Pending | Hook::Begun { is_here: false } => {
                 let (revision, container) = (pod.revision.clone(), container.name.clone());
                 return Plan::act(Action::RunHook { revision, container, id: info.id.clone() });
@@ -321,7 +321,7 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
         let newest = view.newest(pod, &container.name);
         let due = restart::due(container, newest.as_ref(), history);
         if let Some(due) = due.filter(|due| *due > now) {
-            let is_hook = |it: &view::Instance<'_>| matches!(history.life(&it.container.id).hook, Hook::Failed(_));
+            let is_hook = |it: &view::Instance<'_>| matches!(history.lifecycle(&it.container.id).hook, Hook::Failed(_));
             let shows_error = history.start_failure(&container.name).is_some() || newest.as_ref().is_some_and(is_hook);
             plan = plan.wake(Some(if shows_error { restart::next_shown(due, now) } else { due }));
             continue;
@@ -376,7 +376,7 @@ fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Optio
         if is_running(info) && history.is_to_restart(&info.id) {
             return Some(Action::StopContainers { backend, stops: vec![stop] });
         }
-        if let Some((message, grace)) = life::verdict(pod, container, info, history) {
+        if let Some((message, grace)) = lifecycle::verdict(pod, container, info, history) {
             return Some(Action::StopContainers { backend, stops: vec![stop.because(message, grace)] });
         }
     }

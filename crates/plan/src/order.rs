@@ -3,7 +3,7 @@
 use stanchion_pod::{Container, Pod};
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
 
-use super::{history::History, life, restart, view::View};
+use super::{history::History, lifecycle, restart, view::View};
 
 /// Returns the containers that are to be started and whose turn it is, in order.
 pub fn next<'a>(pod: &'a Pod, live: &SandboxInfo, view: &View, history: &History) -> Vec<&'a Container> {
@@ -47,7 +47,7 @@ fn reached(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> usi
 
 fn is_done(init: &Container, newest: &ContainerInfo, history: &History) -> bool {
     match init.runs_always() {
-        true => life::is_started(init, newest, history),
+        true => lifecycle::is_started(init, newest, history),
         false => matches!(newest.state, ContainerState::Exited { code: Some(0), .. }),
     }
 }

@@ -14,7 +14,7 @@ use super::{
     Action, Plan, Run, Running, Wanted,
     history::{Failure, History, ImageState},
     image::ImageFor,
-    life::{Hook, Life},
+    lifecycle::{Hook, LifecycleState},
     outcome::PodOutcome,
     plan, restart,
     stop::Stop,
@@ -355,9 +355,9 @@ fn a_created_container_is_started_and_an_old_one_removed() {
     assert_eq!(next(Some(&pod), &half, &with_image(&pod), 0).action, Some(start));
     let lost = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 0, ContainerState::Unknown, 0)]);
     assert_eq!(next(Some(&pod), &lost, &with_image(&pod), 0).action, remove(0));
-    let lives = [exited(1, 1), exited(1, 2), running()];
-    let lives = (0..).zip(lives).map(|(attempt, state)| container(&pod, &sandbox, attempt, state, 0)).collect();
-    let old = view(vec![sandbox], lives);
+    let states = [exited(1, 1), exited(1, 2), running()];
+    let instances = (0..).zip(states).map(|(attempt, state)| container(&pod, &sandbox, attempt, state, 0)).collect();
+    let old = view(vec![sandbox], instances);
     assert_eq!(next(Some(&pod), &old, &with_image(&pod), 2).action, remove(0), "R-GC-1: one dead instance is kept");
 }
 
@@ -435,7 +435,10 @@ fn containers_start_in_order() {
     let pod = with_inits("Always");
     for (is_started, containers, expected) in table {
         let mut history = with_images(&pod);
-        history.set_life("side-0".into(), Life { startup: is_started.then_some(true), ..Life::default() });
+        history.set_lifecycle(
+            "side-0".into(),
+            LifecycleState { startup: is_started.then_some(true), ..LifecycleState::default() },
+        );
         assert_eq!(doing(&pod, &history, containers), *expected, "{is_started} {containers:?}");
     }
 }
@@ -477,15 +480,15 @@ fn a_pod_is_over_when_nothing_of_it_is_to_run() {
 fn what_probes_and_hooks_give_up_is_stopped() {
     let pod = with_inits("Always");
     let all = [("side", running()), ("app", running())];
-    let started = Life { startup: Some(true), ..Life::default() };
+    let started = LifecycleState { startup: Some(true), ..LifecycleState::default() };
     let table = [
         (started.clone(), "nothing"),
-        (Life { startup: Some(false), ..Life::default() }, "stop side-0"),
-        (Life { hook: Hook::Failed(String::new()), ..started }, "stop side-0"),
+        (LifecycleState { startup: Some(false), ..LifecycleState::default() }, "stop side-0"),
+        (LifecycleState { hook: Hook::Failed(String::new()), ..started }, "stop side-0"),
     ];
-    for (life, expected) in table {
+    for (state, expected) in table {
         let mut history = with_images(&pod);
-        history.set_life("side-0".into(), life);
+        history.set_lifecycle("side-0".into(), state);
         assert_eq!(doing(&pod, &history, &all), expected, "R-PRB-10, R-HOOK-1, R-INIT-10");
     }
 }

@@ -26,11 +26,11 @@ use tokio::{
 };
 
 use super::{Refusal, container, find, stream};
-use crate::{handle::Handle, listener::Life};
+use crate::{handle::Handle, listener::Exchange};
 
 pub(super) async fn exec<R: Runtime>(
     State(handle): State<Handle<R>>,
-    Extension(life): Extension<Life>,
+    Extension(exchange): Extension<Exchange>,
     Path((namespace, name)): Path<(String, String)>,
     mut request: Request,
 ) -> Result<Response, Refusal> {
@@ -52,7 +52,7 @@ pub(super) async fn exec<R: Runtime>(
     let runtime = handle.runtime(&view.backend);
     let runtime = runtime
         .ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("backend {} is not open", view.backend)))?;
-    let held = stream(&life)?;
+    let held = stream(&exchange)?;
     let upgrade = hyper::upgrade::on(&mut request);
     #[allow(clippy::disallowed_methods, reason = "ends with its connection or its process, whichever is first")]
     tokio::spawn(async move {

@@ -23,7 +23,7 @@ use super::{Refusal, container, find, stream};
 use crate::{
     blocking::blocking,
     handle::Handle,
-    listener::{Life, Stream},
+    listener::{Exchange, Stream},
     logs::{self, Kept, Log, LogOptions},
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Options {
 
 pub(super) async fn log<R: Runtime>(
     State(handle): State<Handle<R>>,
-    Extension(life): Extension<Life>,
+    Extension(exchange): Extension<Exchange>,
     Path((namespace, name)): Path<(String, String)>,
     Query(options): Query<Options>,
 ) -> Result<Response, Refusal> {
@@ -71,7 +71,7 @@ pub(super) async fn log<R: Runtime>(
         (None, time) => time,
     };
     let wanted = LogOptions { tail: options.tail_lines, since, timestamps: options.timestamps };
-    let stream = stream(&life)?;
+    let stream = stream(&exchange)?;
     let has_ended = {
         let (handle, key, name) = (handle.clone(), key.clone(), name.clone());
         move || has_ended(&handle, &key, &name, attempt)

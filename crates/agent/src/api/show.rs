@@ -15,7 +15,7 @@ use stanchion_runtime::Runtime;
 use tokio::sync::watch;
 
 use super::{Refusal, find, stream};
-use crate::{blocking::blocking, handle::Handle, listener::Life};
+use crate::{blocking::blocking, handle::Handle, listener::Exchange};
 
 /// Options of requests that can be watched.
 #[derive(Debug, Default, Deserialize)]
@@ -38,12 +38,12 @@ pub(super) async fn pod<R: Runtime>(
 
 pub(super) async fn pods<R: Runtime>(
     State(handle): State<Handle<R>>,
-    Extension(life): Extension<Life>,
+    Extension(exchange): Extension<Exchange>,
     Query(options): Query<Options>,
 ) -> Result<Response, Refusal> {
     let board = Arc::clone(&handle.board);
     let changes = board.watch();
-    answer(&options, &life, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
+    answer(&options, &exchange, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
 }
 
 pub(super) async fn removed<R: Runtime>(State(handle): State<Handle<R>>) -> Json<Vec<RemovedView>> {
@@ -60,13 +60,13 @@ pub(super) async fn backends<R: Runtime>(State(handle): State<Handle<R>>) -> Jso
 
 pub(super) async fn events<R: Runtime>(
     State(handle): State<Handle<R>>,
-    Extension(life): Extension<Life>,
+    Extension(exchange): Extension<Exchange>,
     Query(options): Query<Options>,
 ) -> Result<Response, Refusal> {
     let events = Arc::clone(&handle.events);
     let changes = events.watch();
     let mut seen = 0;
-    answer(&options, &life, changes, move || {
+    answer(&options, &exchange, changes, move || {
         let new = events.since(seen);
         seen = new.last().map_or(seen, |event| event.id);
         new
@@ -76,14 +76,14 @@ pub(super) async fn events<R: Runtime>(
 /// Answers once, or with a line for every change.
 fn answer<T: Serialize>(
     options: &Options,
-    life: &Life,
+    exchange: &Exchange,
     changes: watch::Receiver<u64>,
     mut read: impl FnMut() -> T + Send + 'static,
 ) -> Result<Response, Refusal> {
     if !options.watch {
         return Ok(Json(read()).into_response());
     }
-    let held = stream(life)?;
+    let held = stream(exchange)?;
     let lines = unfold((changes, read, true, held), |(mut changes, mut read, first, held)| async move {
         if !first && changes.changed().await.is_err() {
             return None;

@@ -16,8 +16,8 @@ fn kept(directory: &Path) -> Vec<EventView> {
     Journal::new(directory.to_owned()).read()
 }
 
-/// Runs the keeper of a log in `directory` while `during` runs, as one life of an agent.
-async fn life(log: &Arc<EventLog>, directory: &Path, during: impl AsyncFnOnce()) {
+/// Runs the keeper of a log in `directory` while `during` runs, as one run of an agent.
+async fn run(log: &Arc<EventLog>, directory: &Path, during: impl AsyncFnOnce()) {
     let shutdown = CancellationToken::new();
     let keeper = Keeper::open(Arc::clone(log), Journal::new(directory.to_owned())).await.run(shutdown.clone());
     let during = async {
@@ -36,14 +36,14 @@ async fn the_next_agent_has_the_events_of_the_one_before() {
     let state = TempDir::new().expect("a directory");
     let directory = state.path().join("events");
     let (first, second, backend) = (log(), log(), Subject::backend("b"));
-    life(&first, &directory, async || {
+    run(&first, &directory, async || {
         first.normal(&backend, "Seen", "one");
         first.warning(&backend, "Lost", "two");
         sleep(PAUSE * 3).await;
         first.normal(&backend, "Seen", "one");
     })
     .await;
-    life(&second, &directory, async || {
+    run(&second, &directory, async || {
         sleep(PAUSE).await;
         let expected = [(2, "two".to_owned(), 1), (3, "one".to_owned(), 2)];
         assert_eq!(messages(&second), expected);
@@ -62,9 +62,9 @@ async fn the_next_agent_has_the_events_of_the_one_before() {
 async fn what_happened_before_earlier_events_are_read_comes_after_them() {
     let state = TempDir::new().expect("a directory");
     let (first, second, backend) = (log(), log(), Subject::backend("b"));
-    life(&first, state.path(), async || first.normal(&backend, "Seen", "one")).await;
+    run(&first, state.path(), async || first.normal(&backend, "Seen", "one")).await;
     second.normal(&backend, "Seen", "early");
-    life(&second, state.path(), async || sleep(PAUSE).await).await;
+    run(&second, state.path(), async || sleep(PAUSE).await).await;
     assert_eq!(messages(&second), [(1, "one".to_owned(), 1), (2, "early".to_owned(), 1)]);
     assert_eq!(kept(state.path()).len(), 2);
 }
@@ -75,7 +75,7 @@ async fn a_directory_that_cannot_be_written_costs_no_event_once_it_can() {
     let directory = state.path().join("events");
     fs::write(&directory, "a file").expect("it is written");
     let (log, backend) = (log(), Subject::backend("b"));
-    life(&log, &directory, async || {
+    run(&log, &directory, async || {
         log.normal(&backend, "Seen", "one");
         sleep(PAUSE * 3).await;
         fs::remove_file(&directory).expect("it is removed");

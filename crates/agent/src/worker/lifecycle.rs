@@ -13,7 +13,7 @@ use std::{
 use stanchion_plan::{
     history::History,
     is_current, is_running,
-    life::{self, Hook, Life, ProbeKind},
+    lifecycle::{self, Hook, LifecycleState, ProbeKind},
     observed::{Observed, ObservedPod},
     time::after,
 };
@@ -80,26 +80,26 @@ impl Lifecycle {
         outcome: Outcome,
         history: &mut History,
     ) {
-        let mut life = history.life(&info.id);
+        let mut state = history.lifecycle(&info.id);
         match outcome {
             Outcome::Hook(ended) => {
                 self.hooks.remove(&info.id);
-                life.hook = match ended {
+                state.hook = match ended {
                     Ok(()) => Hook::Done,
                     Err(error) => {
                         let subject = context.container(pod, &info.name);
                         context.events().warning(&subject, "FailedPostStartHook", "PostStartHook failed");
                         tracing::warn!(container = info.name, error, "a postStart hook failed");
                         // A running container is not stopped because an agent died while its hook ran (I3).
-                        if life.is_adopted { Hook::Done } else { Hook::Failed(error) }
+                        if state.is_adopted { Hook::Done } else { Hook::Failed(error) }
                     }
                 };
             }
-            Outcome::Probe(ProbeKind::Startup, good) => life.startup = Some(good),
-            Outcome::Probe(ProbeKind::Readiness, good) => life.readiness = Some(good),
-            Outcome::Probe(ProbeKind::Liveness, good) => life.is_dead = !good,
+            Outcome::Probe(ProbeKind::Startup, good) => state.startup = Some(good),
+            Outcome::Probe(ProbeKind::Readiness, good) => state.readiness = Some(good),
+            Outcome::Probe(ProbeKind::Liveness, good) => state.is_dead = !good,
         }
-        keep(context, pod, info, life, history).await;
+        keep(context, pod, info, state, history).await;
     }
 
     /// Starts a `postStart` hook in a task beside the loop.
@@ -111,11 +111,11 @@ impl Lifecycle {
         history: &mut History,
     ) {
         let Some(hook) = pod.container(&info.name).and_then(|container| container.post_start.clone()) else { return };
-        let mut life = history.life(&info.id);
+        let mut state = history.lifecycle(&info.id);
         // Only a hook that an earlier agent began is a repetition; a pending one counts as new.
-        life.is_adopted = life.hook != Hook::Pending;
-        life.hook = Hook::Begun { is_here: true };
-        keep(context, Some(pod), info, life, history).await;
+        state.is_adopted = state.hook != Hook::Pending;
+        state.hook = Hook::Begun { is_here: true };
+        keep(context, Some(pod), info, state, history).await;
         let (key, name, id) = (context.key.clone(), info.name.clone(), info.id.clone());
         let (subject, uid) = (context.container(Some(pod), &info.name), pod.uid.clone());
         let (events, sender) = (Arc::clone(&context.shared.events), self.sender.clone());
@@ -158,12 +158,12 @@ impl Lifecycle {
         pod: Option<&Pod>,
         history: &History,
     ) {
-        let Some(pod) = pod.filter(|pod| pod.all_containers().any(life::has_probes)) else {
+        let Some(pod) = pod.filter(|pod| pod.all_containers().any(lifecycle::has_probes)) else {
             return self.probes.clear();
         };
         let mut wanted = HashSet::new();
         for (backend, there) in snapshot.observed.backends() {
-            for container in pod.all_containers().filter(|container| life::has_probes(container)) {
+            for container in pod.all_containers().filter(|container| lifecycle::has_probes(container)) {
                 for (kind, info) in due(pod, container, there, snapshot.desired.is_some(), history) {
                     wanted.insert((info.id.clone(), kind));
                     if !self.probes.contains_key(&(info.id.clone(), kind))
@@ -190,11 +190,11 @@ impl Lifecycle {
     ) {
         let Some(probe) = kind.of(container).cloned() else { return };
         let ContainerState::Running { started_at } = info.state else { return };
-        let life = history.life(&info.id);
+        let state = history.lifecycle(&info.id);
         let started_at = history.instant_of(started_at.unwrap_or(info.created_at).into()).unwrap_or_else(instant);
         let wait = after(started_at, probe.initial_delay).saturating_duration_since(instant());
         // After an agent restart, jitter keeps the probes of all pods from running at once (R-PRB-3).
-        let wait = if life.is_adopted { wait.max(jitter(&info.id, kind, probe.period)) } else { wait };
+        let wait = if state.is_adopted { wait.max(jitter(&info.id, kind, probe.period)) } else { wait };
         let prober = Prober {
             runtime,
             container: info.id.clone(),
@@ -207,7 +207,7 @@ impl Lifecycle {
             known: match kind {
                 ProbeKind::Startup => None,
                 ProbeKind::Liveness => Some(true),
-                ProbeKind::Readiness => Some(life.readiness.unwrap_or(false)),
+                ProbeKind::Readiness => Some(state.readiness.unwrap_or(false)),
             },
             probe,
         };
@@ -221,17 +221,18 @@ impl Lifecycle {
 
 /// Reads the hook and probe state that earlier agents recorded for running containers of the shown pod.
 pub(super) async fn recall<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed, history: &mut History) {
-    for container in pod.all_containers().filter(|container| life::is_noted(container)) {
-        let is_unknown = |it: &&ContainerInfo| it.name == container.name && is_running(it) && !history.has_life(&it.id);
+    for container in pod.all_containers().filter(|container| lifecycle::has_state(container)) {
+        let is_unknown =
+            |it: &&ContainerInfo| it.name == container.name && is_running(it) && !history.has_lifecycle(&it.id);
         for id in observed.containers().filter(is_unknown).map(|it| it.id.clone()).collect::<Vec<_>>() {
             let (files, name) = (context.files(pod.uid.clone()), container.name.clone());
             let wanted = id.clone();
-            let read = blocking(move || files.life(&name, &wanted)).await;
-            let life = read.unwrap_or_else(|error| {
+            let read = blocking(move || files.lifecycle(&name, &wanted)).await;
+            let state = read.unwrap_or_else(|error| {
                 tracing::warn!(%error, "cannot read the saved state of a container's hook and probes");
                 None
             });
-            history.set_life(id, Life { is_adopted: true, ..life.unwrap_or_default() });
+            history.set_lifecycle(id, LifecycleState { is_adopted: true, ..state.unwrap_or_default() });
         }
     }
 }
@@ -241,17 +242,17 @@ async fn keep<R: Runtime>(
     context: &Context<R>,
     pod: Option<&Pod>,
     info: &ContainerInfo,
-    life: Life,
+    state: LifecycleState,
     history: &mut History,
 ) {
     if let Some(pod) = pod {
-        let (files, kept) = (context.files(pod.uid.clone()), life.clone());
+        let (files, kept) = (context.files(pod.uid.clone()), state.clone());
         let (name, id) = (info.name.clone(), info.id.clone());
-        if let Err(error) = blocking(move || files.keep_life(&name, &id, &kept)).await {
+        if let Err(error) = blocking(move || files.keep_lifecycle(&name, &id, &kept)).await {
             tracing::warn!(%error, "cannot save the state of a container's hook and probes");
         }
     }
-    history.set_life(info.id.clone(), life);
+    history.set_lifecycle(info.id.clone(), state);
 }
 
 /// Returns the probes that a container must have now.
@@ -268,12 +269,12 @@ fn due<'a>(
     };
     let mut instances = there.containers.iter();
     let newest = instances.rfind(|info| info.name == container.name && is_running(info) && is_ready(&info.sandbox));
-    let Some(info) = newest.filter(|info| life::is_up(container, info, history)) else { return Vec::new() };
-    let life = history.life(&info.id);
-    let kinds = match life::is_started(container, info, history) {
-        false if life.startup.is_none() && is_wanted => vec![ProbeKind::Startup],
+    let Some(info) = newest.filter(|info| lifecycle::is_up(container, info, history)) else { return Vec::new() };
+    let state = history.lifecycle(&info.id);
+    let kinds = match lifecycle::is_started(container, info, history) {
+        false if state.startup.is_none() && is_wanted => vec![ProbeKind::Startup],
         false => Vec::new(),
-        true if life.is_dead || !is_wanted => vec![ProbeKind::Readiness],
+        true if state.is_dead || !is_wanted => vec![ProbeKind::Readiness],
         true => vec![ProbeKind::Liveness, ProbeKind::Readiness],
     };
     kinds.into_iter().filter(|kind| kind.of(container).is_some()).map(|kind| (kind, info)).collect()

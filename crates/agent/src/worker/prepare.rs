@@ -126,16 +126,16 @@ fn prepare(material: &Material, container: &Container, attempt: u32, addresses: 
     let etc = etc.map_err(|error| failed(of("writing the files in /etc"), &error))?;
     let message = material.files.make_message(&container.name, attempt);
     let message = message.map_err(|error| failed(of("making the file for the termination message"), &error))?;
-    let place = |name: &str| volumes.get(name).map(PathBuf::as_path);
+    let volume_path = |name: &str| volumes.get(name).map(PathBuf::as_path);
     let failed_env = |error: EnvError| {
         let failed = Error::new(ErrorKind::Other, error.to_string());
         let failed =
             std::error::Error::source(&error).into_iter().fold(failed, |failed, cause| failed.caused_by(cause));
         Failed::new(Reason::CreateContainerConfigError, failed)
     };
-    let mut environment = Environment::of(container, &material.inputs(addresses, &place)).map_err(failed_env)?;
-    let managed = etc.files.into_iter().map(|(source, place)| (source, place.to_owned()));
-    let managed: Vec<_> = managed.chain(container.message_path.clone().map(|place| (message, place))).collect();
+    let mut environment = Environment::of(container, &material.inputs(addresses, &volume_path)).map_err(failed_env)?;
+    let managed = etc.files.into_iter().map(|(source, path)| (source, path.to_owned()));
+    let managed: Vec<_> = managed.chain(container.message_path.clone().map(|path| (message, path))).collect();
     material
         .label(container, managed.iter().map(|(source, _)| source), &volumes)
         .map_err(|error| failed(of("labelling the volumes"), &error))?;

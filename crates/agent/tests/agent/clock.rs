@@ -70,7 +70,7 @@ async fn the_back_off_begins_anew_only_after_a_run_that_was_long() {
         node.start();
         let mut waits = Vec::new();
         for (attempt, runs) in [(0, 5), (1, 5), (2, 700), (3, 5)] {
-            node.shows("the life", |node| node.app("web").is_some_and(|app| app.attempt == attempt)).await;
+            node.shows("the instance", |node| node.app("web").is_some_and(|app| app.attempt == attempt)).await;
             sleep(runs * SECOND).await;
             // The clock jumps while the container runs.
             node.set_clock(if attempt % 2 == 0 { hours } else { -hours });

@@ -61,8 +61,8 @@ async fn a_failed_post_start_hook_ends_the_container() {
     assert!(message.contains("exited with 3") && message.contains("out"), "{message}");
     assert!(!node.events("FailedPostStartHook").is_empty(), "R-HOOK-1");
     tokio::time::sleep(15 * SECOND).await;
-    let lives = node.fake().container("app").expect("it was started").attempt;
-    assert_eq!(lives, 2, "R-BCK-1: at once, then after 10 s");
+    let attempt = node.fake().container("app").expect("it was started").attempt;
+    assert_eq!(attempt, 2, "R-BCK-1: at once, then after 10 s");
     assert_eq!(node.container("web", "next").restart_count, 0);
     assert_eq!(node.state("web", "next"), "Running", "R-SYNC-7: it does not stop the others");
 }

@@ -23,23 +23,23 @@ async fn starts(node: &Node, count: usize) -> Vec<Instant> {
     calls.filter(|(_, call)| matches!(call, Call::StartContainer(_))).map(|(at, _)| at).take(count).collect()
 }
 
-/// Returns the waits between each end and the next start, in ms, for runs that last `life`.
-fn waits(starts: &[Instant], life: Duration) -> Vec<u128> {
-    starts.windows(2).map(|pair| (pair[1] - pair[0] - life).as_millis()).collect()
+/// Returns the waits between each end and the next start, in ms, for runs that last `duration`.
+fn waits(starts: &[Instant], duration: Duration) -> Vec<u128> {
+    starts.windows(2).map(|pair| (pair[1] - pair[0] - duration).as_millis()).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn restarts_wait_0_10_20_40_up_to_300_seconds_exactly() {
     for code in [0, 1] {
         let mut node = Node::new();
-        let life = Duration::from_secs(3);
-        node.fake().program("app", Program::exits(life, code));
+        let duration = Duration::from_secs(3);
+        node.fake().program("app", Program::exits(duration, code));
         node.write("web.yaml", &pod("web", "app:1"));
         node.start();
         let starts = starts(&node, 9).await;
         let expected = [0, 10, 20, 40, 80, 160, 300, 300].map(|seconds| seconds * 1000);
         let close = |(wait, expected): (&u128, &u128)| wait.abs_diff(*expected) <= 2;
-        let waits = waits(&starts, life);
+        let waits = waits(&starts, duration);
         assert!(waits.iter().zip(&expected).all(close), "R-BCK-1, R-BCK-5, exit code {code}: {waits:?} ms");
     }
 }
@@ -48,27 +48,30 @@ async fn restarts_wait_0_10_20_40_up_to_300_seconds_exactly() {
 #[tokio::test(start_paused = true)]
 async fn the_back_off_goes_on_over_a_restart_of_the_agent() {
     let mut node = Node::new();
-    let life = Duration::from_secs(1);
-    node.fake().program("app", Program::exits(life, 1));
+    let duration = Duration::from_secs(1);
+    node.fake().program("app", Program::exits(duration, 1));
     node.write("web.yaml", &pod("web", "app:1"));
     node.start();
     starts(&node, 4).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     node.restart().await;
-    let waits = waits(&starts(&node, 6).await, life);
+    let waits = waits(&starts(&node, 6).await, duration);
     assert!(waits[3].abs_diff(40_000) <= 2 && waits[4].abs_diff(80_000) <= 2, "decision 9: {waits:?} ms");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_container_that_ran_ten_minutes_starts_over() {
-    for (life, expected) in [(601, [0, 0]), (599, [0, 10_000])] {
+    for (duration, expected) in [(601, [0, 0]), (599, [0, 10_000])] {
         let mut node = Node::new();
-        let life = Duration::from_secs(life);
-        node.fake().program("app", Program::exits(life, 1));
+        let duration = Duration::from_secs(duration);
+        node.fake().program("app", Program::exits(duration, 1));
         node.write("web.yaml", &pod("web", "app:1"));
         node.start();
-        let waits = waits(&starts(&node, 3).await, life);
-        assert!(waits.iter().zip(&expected).all(|(wait, it)| wait.abs_diff(*it) <= 2), "R-BCK-2: {life:?}: {waits:?}");
+        let waits = waits(&starts(&node, 3).await, duration);
+        assert!(
+            waits.iter().zip(&expected).all(|(wait, it)| wait.abs_diff(*it) <= 2),
+            "R-BCK-2: {duration:?}: {waits:?}"
+        );
     }
 }
 

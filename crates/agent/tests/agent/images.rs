@@ -90,7 +90,7 @@ async fn what_an_archive_brought_and_somebody_removed_is_imported_again() {
         // Pruning does both to a container that has ended: it removes the image and the container.
         node.fake().remove_image("docker.io/library/packed:1".to_owned()).await.expect("removed");
         node.fake().lose_container(&app.id);
-        node.shows("its next life", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
+        node.shows("its next instance", |node| node.app("web").is_some_and(|now| now.id != app.id)).await;
         assert_eq!(node.fake().count(Method::ImportImages), imports + 1, "R-IMG-2");
     }
 }

@@ -44,13 +44,13 @@ pub struct Node {
     pub failover: BTreeMap<String, Failover>,
     /// Addresses of the node.
     pub addresses: watch::Sender<Vec<IpAddr>>,
-    agent: Option<Life>,
+    agent: Option<RunningAgent>,
     guards: JoinSet<()>,
     doubles: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// A running agent.
-struct Life {
+struct RunningAgent {
     handle: Handle<FakeRuntime>,
     shutdown: CancellationToken,
     killed: CancellationToken,
@@ -172,15 +172,15 @@ impl Node {
         let handle = agent.handle();
         let (mut tasks, stop) = (JoinSet::new(), shutdown.clone());
         tasks.spawn(async move { agent.run(stop).await.expect("no task of the agent panics") });
-        let last = self.agent.replace(Life { handle, shutdown, killed, tasks });
+        let last = self.agent.replace(RunningAgent { handle, shutdown, killed, tasks });
         assert!(last.is_none(), "the agent runs already");
     }
 
     /// Stops the agent in order. A hanging call is abandoned: its worker never comes back.
     pub async fn stop(&mut self) {
-        let mut life = self.agent.take().expect("the agent runs");
-        life.shutdown.cancel();
-        while let Some(ended) = life.tasks.join_next().await {
+        let mut running = self.agent.take().expect("the agent runs");
+        running.shutdown.cancel();
+        while let Some(ended) = running.tasks.join_next().await {
             ended.expect("no task of the agent panics");
         }
     }
@@ -439,7 +439,7 @@ impl fmt::Debug for Node {
                 writeln!(f, "  {text}")?;
             }
         }
-        if let Some(Life { handle, .. }) = &self.agent {
+        if let Some(RunningAgent { handle, .. }) = &self.agent {
             for event in handle.events.all().iter().rev().take(25).rev() {
                 writeln!(f, "{} x{} {} {}: {}", event.last, event.count, event.object, event.reason, event.message)?;
             }

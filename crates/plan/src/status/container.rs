@@ -16,7 +16,7 @@ use stanchion_runtime::{ContainerInfo, ContainerState};
 use super::{Facts, resources};
 use crate::{
     history::{History, ImageState},
-    life::{self, Hook},
+    lifecycle::{self, Hook},
     mutant::{self, Mutant},
     outcome::PodOutcome,
     reason::Reason,
@@ -89,8 +89,8 @@ impl ContainerStatuses<'_> {
             resources,
             image_id: info.and_then(|info| info.image_digest.as_ref()).map(ToString::to_string).unwrap_or_default(),
             container_id: info.and_then(|info| container_id(facts, info)),
-            ready: is(life::is_ready),
-            started: Some(is(life::is_started)),
+            ready: is(lifecycle::is_ready),
+            started: Some(is(lifecycle::is_started)),
             restart_count: i32::try_from(count).unwrap_or(i32::MAX),
             state: Some(state),
             last_state: Some(last_state.unwrap_or_default()),
@@ -115,7 +115,7 @@ impl ContainerStatuses<'_> {
         if let Some(waiting) = image_waiting(facts, container) {
             return Some(waiting);
         }
-        if let Hook::Failed(error) = facts.history.life(&newest.container.id).hook
+        if let Hook::Failed(error) = facts.history.lifecycle(&newest.container.id).hook
             && !is_near
         {
             return Some(wait(Reason::PostStartHookError, Some(error)));
@@ -139,7 +139,7 @@ impl ContainerStatuses<'_> {
         let is_here =
             newest.sandbox.id == last.sandbox.id && matches!(last.container.state, ContainerState::Exited { .. });
         let runs = matches!(newest.container.state, ContainerState::Running { .. });
-        is_here && runs && !life::is_up(container, newest.container, self.facts.history)
+        is_here && runs && !lifecycle::is_up(container, newest.container, self.facts.history)
     }
 
     /// Returns the state of a container that has no instance.
@@ -177,7 +177,7 @@ impl ContainerStatuses<'_> {
         match &info.state {
             ContainerState::Created => wait(self.first_reason(), None),
             // A container has not started while its `postStart` hook runs.
-            ContainerState::Running { .. } if !life::is_up(container, info, self.facts.history) => {
+            ContainerState::Running { .. } if !lifecycle::is_up(container, info, self.facts.history) => {
                 wait(self.first_reason(), None)
             }
             ContainerState::Running { started_at } => WireState {

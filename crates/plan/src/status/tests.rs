@@ -12,7 +12,7 @@ use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo, SandboxState
 use super::{Facts, status};
 use crate::{
     history::History,
-    life::Life,
+    lifecycle::LifecycleState,
     observed::ObservedPod,
     time::{Stamp, later, until},
     view::View,
@@ -81,7 +81,10 @@ impl Scene {
         let containers: Vec<_> = self.instances.iter().map(container).collect();
         let mut history = History::default();
         for container in &containers {
-            history.set_life(container.id.clone(), Life { startup: Some(true), ..Life::default() });
+            history.set_lifecycle(
+                container.id.clone(),
+                LifecycleState { startup: Some(true), ..LifecycleState::default() },
+            );
         }
         let mut another = SandboxInfo { id: "another".into(), attempt: 1, ..sandbox.clone() };
         another.labels.insert(labels::REVISION.to_owned(), "another".to_owned());

@@ -11,7 +11,7 @@ use super::{history::History, restart};
 /// Hook and probe state of one container instance, which the runtime does not know. Kept on the node for the next
 /// agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Life {
+pub struct LifecycleState {
     /// State of the `postStart` hook.
     #[serde(default)]
     pub hook: Hook,
@@ -80,7 +80,7 @@ impl ProbeKind {
 }
 
 /// Returns whether a container has hook or probe state to keep.
-pub fn is_noted(container: &Container) -> bool {
+pub fn has_state(container: &Container) -> bool {
     container.post_start.is_some() || has_probes(container)
 }
 
@@ -95,18 +95,19 @@ fn runs(info: &ContainerInfo) -> bool {
 
 /// Returns whether a container runs and its `postStart` hook has completed (R-HOOK-1).
 pub fn is_up(container: &Container, info: &ContainerInfo, history: &History) -> bool {
-    runs(info) && (container.post_start.is_none() || history.life(&info.id).hook == Hook::Done)
+    runs(info) && (container.post_start.is_none() || history.lifecycle(&info.id).hook == Hook::Done)
 }
 
 /// Returns whether a container is up and its startup probe, if it has one, has succeeded (R-CS-7, R-PRB-6).
 pub fn is_started(container: &Container, info: &ContainerInfo, history: &History) -> bool {
-    is_up(container, info, history) && (container.startup.is_none() || history.life(&info.id).startup == Some(true))
+    is_up(container, info, history)
+        && (container.startup.is_none() || history.lifecycle(&info.id).startup == Some(true))
 }
 
 /// Returns whether a container has started and its readiness probe, if it has one, has succeeded (R-CS-6, R-PRB-2).
 pub fn is_ready(container: &Container, info: &ContainerInfo, history: &History) -> bool {
     is_started(container, info, history)
-        && (container.readiness.is_none() || history.life(&info.id).readiness == Some(true))
+        && (container.readiness.is_none() || history.lifecycle(&info.id).readiness == Some(true))
 }
 
 /// Returns why a running container must be stopped: the event's message, and the grace period if it is not the pod's.
@@ -119,13 +120,13 @@ pub fn verdict(
     if !runs(info) {
         return None;
     }
-    let life = history.life(&info.id);
-    if matches!(life.hook, Hook::Failed(_)) {
+    let state = history.lifecycle(&info.id);
+    if matches!(state.hook, Hook::Failed(_)) {
         return Some(("FailedPostStartHook".to_owned(), None));
     }
-    let kind = match life {
-        Life { startup: Some(false), .. } => ProbeKind::Startup,
-        Life { is_dead: true, .. } => ProbeKind::Liveness,
+    let kind = match state {
+        LifecycleState { startup: Some(false), .. } => ProbeKind::Startup,
+        LifecycleState { is_dead: true, .. } => ProbeKind::Liveness,
         _ => return None,
     };
     let probe = kind.of(container)?;

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use stanchion_plan::life::Life;
+use stanchion_plan::lifecycle::LifecycleState;
 use stanchion_runtime::ContainerId;
 use stanchion_untrusted::{Links, read};
 
@@ -26,19 +26,19 @@ impl PodFiles {
     }
 
     /// Writes the state of a container to disk. Of one name only the latest container's is kept.
-    pub fn keep_life(&self, name: &str, id: &ContainerId, life: &Life) -> io::Result<()> {
+    pub fn keep_lifecycle(&self, name: &str, id: &ContainerId, state: &LifecycleState) -> io::Result<()> {
         self.create_root()?;
         let place = self.container(name);
         directory(0o755, &place)?;
-        whole::write(&place.join(NAME), &serde_json::to_vec(&(id, life))?)
+        whole::write(&place.join(NAME), &serde_json::to_vec(&(id, state))?)
     }
 
     /// Returns the kept state of this container; `None` if there is none.
-    pub fn life(&self, name: &str, id: &ContainerId) -> io::Result<Option<Life>> {
+    pub fn lifecycle(&self, name: &str, id: &ContainerId) -> io::Result<Option<LifecycleState>> {
         match read(self.container(name).join(NAME), Links::Refuse, limits::OWN_FILE) {
             Ok(bytes) => {
-                let (of, life): (ContainerId, Life) = serde_json::from_slice(&bytes)?;
-                Ok((of == *id).then_some(life))
+                let (of, state): (ContainerId, LifecycleState) = serde_json::from_slice(&bytes)?;
+                Ok((of == *id).then_some(state))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
