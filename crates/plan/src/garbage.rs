@@ -3,7 +3,7 @@
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
 
-use super::{Action, is_current, is_running, view::View};
+use super::{Action, is_of_revision, is_running, view::View};
 
 /// Plans the next removal. Keeps the last dead instance of each container (R-GC-1, R-INIT-8).
 pub fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action> {
@@ -12,7 +12,7 @@ pub fn next(pod: &Pod, live: &SandboxInfo, view: &View) -> Option<Action> {
         pod.container(&container.name).is_some() && view.containers(&live.id).any(|newer| newer.name == container.name)
     };
     for sandbox in view.sandboxes().filter(|sandbox| sandbox.id != live.id) {
-        if !is_current(sandbox, pod) || view.containers(&sandbox.id).all(replaced) {
+        if !is_of_revision(sandbox, pod) || view.containers(&sandbox.id).all(replaced) {
             return Some(Action::RemoveSandbox { backend, id: sandbox.id.clone() });
         }
     }

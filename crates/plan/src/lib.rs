@@ -198,10 +198,11 @@ fn remove_from_other_backends(view: &View) -> Option<Action> {
 /// Returns whether `pod` replaces another revision that runs, or that ran until it crashed or was lost, or replaces
 /// itself on another backend.
 fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
-    if view.sandboxes().any(|sandbox| !is_current(sandbox, pod) && view.is_alive(sandbox)) {
+    if view.sandboxes().any(|sandbox| !is_of_revision(sandbox, pod) && view.is_alive(sandbox)) {
         return true;
     }
-    let has_begun = view.sandboxes().any(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready);
+    let has_begun =
+        view.sandboxes().any(|sandbox| is_of_revision(sandbox, pod) && sandbox.state == SandboxState::Ready);
     !has_begun && (has_other || view.observed.elsewhere(&view.backend).containers().any(is_running))
 }
 
@@ -218,7 +219,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     let view = View { backend: backend.to_owned(), observed: view.observed.clone() };
     let stands = view.sandboxes().any(|sandbox| {
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
-        is_current(sandbox, running) && (is_ready || view.is_alive(sandbox))
+        is_of_revision(sandbox, running) && (is_ready || view.is_alive(sandbox))
     });
     // A revision that was stopped or lost comes back only when the new one is known not to start: its images may be
     // here already.
@@ -238,7 +239,9 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
     let outcome = PodOutcome::of(pod, view, history, since, now);
     let live = view
         .sandboxes()
-        .filter(|sandbox| is_current(sandbox, pod) && sandbox.state == SandboxState::Ready && !outcome.is_terminal())
+        .filter(|sandbox| {
+            is_of_revision(sandbox, pod) && sandbox.state == SandboxState::Ready && !outcome.is_terminal()
+        })
         .rfind(|sandbox| !history.is_condemned(&sandbox.id));
 
     // Removals come before additions: containers outside the live sandbox are stopped first (I1).
@@ -260,7 +263,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
 
     if outcome.is_terminal() {
         // The last sandbox stays, with its containers: they show how the pod ended.
-        let last = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
+        let last = view.sandboxes().rfind(|sandbox| is_of_revision(sandbox, pod));
         return Plan { action: last.and_then(|last| garbage::next(pod, last, view)), wake_at: None };
     }
     let deadline = outcome::deadline(pod, view, history, since);
@@ -409,6 +412,6 @@ pub fn is_running(container: &ContainerInfo) -> bool {
 }
 
 /// Returns whether a sandbox was made from this revision of the pod.
-pub fn is_current(sandbox: &SandboxInfo, pod: &Pod) -> bool {
+pub fn is_of_revision(sandbox: &SandboxInfo, pod: &Pod) -> bool {
     sandbox.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
 }

@@ -24,7 +24,7 @@ use stanchion_runtime::SandboxState;
 
 use crate::{
     history::History,
-    is_current, order,
+    is_of_revision, order,
     outcome::{self, PodOutcome},
     reason::{Because, Reason},
     time::Stamp,
@@ -85,7 +85,7 @@ pub fn status(facts: &Facts<'_>) -> Status {
         return Status { status, phase: Phase::Failed };
     }
     let outcome = PodOutcome::of(pod, view, history, facts.first_seen, *now);
-    let sandbox = view.sandboxes().rfind(|sandbox| is_current(sandbox, pod));
+    let sandbox = view.sandboxes().rfind(|sandbox| is_of_revision(sandbox, pod));
     let ready_sandbox = sandbox.filter(|sandbox| sandbox.state == SandboxState::Ready);
     let is_initialized = sandbox.is_some_and(|sandbox| order::is_initialized(pod, sandbox, view, history));
     let statuses = ContainerStatuses { facts, outcome, is_initialized };

@@ -3,7 +3,7 @@
 use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, SandboxId, SandboxInfo};
 
-use super::{is_current, is_running};
+use super::{is_of_revision, is_running};
 use crate::observed::{Observed, ObservedPod};
 
 /// One pod in the latest observations.
@@ -50,7 +50,7 @@ impl View {
     pub fn instances(&self, pod: &Pod, name: &str) -> Vec<Instance<'_>> {
         let mut instances: Vec<_> = self
             .sandboxes()
-            .filter(|sandbox| is_current(sandbox, pod))
+            .filter(|sandbox| is_of_revision(sandbox, pod))
             .flat_map(|sandbox| self.containers(&sandbox.id).map(move |container| Instance { container, sandbox }))
             .filter(|instance| instance.container.name == name)
             .collect();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use stanchion_plan::{
     history::ImageState,
     image::{self, Need},
-    is_current,
+    is_of_revision,
     outcome::PodOutcome,
     reason::Reason,
     restart,
@@ -27,7 +27,8 @@ impl<R: Runtime> Worker<R> {
             View { backend: self.location.backend(&self.context, Some(pod)), observed: snapshot.observed.clone() };
         let now = instant();
         let outcome = PodOutcome::of(pod, &view, &self.history, self.presence.since(pod), now);
-        let stands = |view: &View| view.sandboxes().any(|it| is_current(it, pod) && it.state == SandboxState::Ready);
+        let stands =
+            |view: &View| view.sandboxes().any(|it| is_of_revision(it, pod) && it.state == SandboxState::Ready);
         if outcome == PodOutcome::DeadlineExceeded && stands(&view) && self.presence.announce_deadline(&pod.revision) {
             self.context.events().normal(&self.context.subject(), "DeadlineExceeded", DEADLINE_EXCEEDED);
         }

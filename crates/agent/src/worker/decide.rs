@@ -107,7 +107,7 @@ impl<R: Runtime> Worker<R> {
         for container in containers.filter(|container| plan::is_running(container)) {
             self.history.set_start(&container.name, None);
         }
-        if sandboxes.clone().any(|it| it.state == SandboxState::Ready && plan::is_current(it, &desired.pod)) {
+        if sandboxes.clone().any(|it| it.state == SandboxState::Ready && plan::is_of_revision(it, &desired.pod)) {
             self.history.set_sandbox(None);
         }
         let running = self.recall.running().map(|pod| pod.revision.clone());

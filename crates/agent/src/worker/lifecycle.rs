@@ -12,7 +12,7 @@ use std::{
 
 use stanchion_plan::{
     history::History,
-    is_current, is_running,
+    is_of_revision, is_running,
     lifecycle::{self, Hook, LifecycleState, ProbeKind},
     observed::{Observed, ObservedPod},
     time::after,
@@ -265,7 +265,7 @@ fn due<'a>(
 ) -> Vec<(ProbeKind, &'a ContainerInfo)> {
     let is_ready = |id: &SandboxId| {
         let mut sandboxes = there.sandboxes.iter();
-        sandboxes.any(|it| it.id == *id && it.state == SandboxState::Ready && is_current(it, pod))
+        sandboxes.any(|it| it.id == *id && it.state == SandboxState::Ready && is_of_revision(it, pod))
     };
     let mut instances = there.containers.iter();
     let newest = instances.rfind(|info| info.name == container.name && is_running(info) && is_ready(&info.sandbox));

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use stanchion_plan::{
     Action, Run,
     history::{Attempt, Failure, ImageState, Unstarted},
-    image, is_current,
+    image, is_of_revision,
     reason::Reason,
     restart,
     time::{Stamp, after},
@@ -117,7 +117,7 @@ impl<R: Runtime> Worker<R> {
             return self.history.set_sandbox(Some(failure));
         }
         self.location.put_on(&backend);
-        if self.observed().sandboxes().any(|it| is_current(it, &pod)) {
+        if self.observed().sandboxes().any(|it| is_of_revision(it, &pod)) {
             let message = "Pod sandbox changed, it will be killed and re-created.";
             self.context.events().normal(&self.context.subject(), "SandboxChanged", message);
         }

@@ -10,7 +10,7 @@ use std::{
 use stanchion_plan::{
     self as plan,
     history::{Attempt, History},
-    is_current,
+    is_of_revision,
     observed::Observed,
     time::{Backoff, after},
 };
@@ -124,7 +124,7 @@ impl Recall {
     /// Notes the wanted revision as the running one once it has a sandbox.
     pub fn adopt_sandbox(&mut self, desired: &DesiredPod, observed: &Observed) {
         let has_it = |(_, there): &(&str, &plan::observed::ObservedPod)| {
-            there.sandboxes.iter().any(|sandbox| is_current(sandbox, &desired.pod))
+            there.sandboxes.iter().any(|sandbox| is_of_revision(sandbox, &desired.pod))
         };
         if let Some((backend, _)) = observed.backends().find(has_it) {
             self.begin(&desired.pod, backend);
@@ -307,7 +307,7 @@ fn newest(observed: &Observed) -> Option<(&str, PodUid, Revision)> {
 
 /// Returns whether a sandbox was made from this revision.
 fn stands(pod: &Pod, observed: &Observed) -> bool {
-    observed.sandboxes().any(|sandbox| is_current(sandbox, pod))
+    observed.sandboxes().any(|sandbox| is_of_revision(sandbox, pod))
 }
 
 /// Returns the pod's UID from labels. Rejects a text that no agent can have written: the UID names a directory.

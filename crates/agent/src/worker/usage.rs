@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use stanchion_plan::{history::History, is_current, is_running, observed::Observed, time::after};
+use stanchion_plan::{history::History, is_of_revision, is_running, observed::Observed, time::after};
 use stanchion_pod::{Medium, Pod, Volume};
 use stanchion_runtime::{ContainerInfo, DiskUsage, ErrorKind, Runtime, SandboxInfo};
 use stanchion_untrusted::tree;
@@ -49,7 +49,7 @@ impl Usage {
     ) -> Option<Instant> {
         let pod = pod.filter(|pod| is_limited(pod))?;
         let now = instant();
-        let stays = |sandbox: &SandboxInfo| is_current(sandbox, pod) && !history.is_condemned(&sandbox.id);
+        let stays = |sandbox: &SandboxInfo| is_of_revision(sandbox, pod) && !history.is_condemned(&sandbox.id);
         if history.evicted(pod).is_some() || !observed.sandboxes().any(stays) {
             return None;
         }
@@ -87,7 +87,7 @@ impl Usage {
 async fn used<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed) -> Option<Used> {
     let mut used = Used::new();
     for (backend, there) in observed.backends() {
-        let sandboxes: Vec<_> = there.sandboxes.iter().filter(|it| is_current(it, pod)).collect();
+        let sandboxes: Vec<_> = there.sandboxes.iter().filter(|it| is_of_revision(it, pod)).collect();
         let is_own = |container: &&ContainerInfo| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox);
         for container in there.containers.iter().filter(is_own).filter(|it| is_running(it)) {
             let runtime = context.runtime(backend).ok()?;
