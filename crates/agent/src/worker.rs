@@ -194,9 +194,11 @@ impl<R: Runtime> Worker<R> {
         self.obey(&snapshot.observed);
         let searched = self.location.search(&self.context, &snapshot.observed, &uids).await;
         let unwritten = self.look_back(&snapshot).await;
-        let standing = snapshot.desired.as_ref().and_then(|desired| self.recall.standing(desired, &snapshot.observed));
-        let followed = self.projections.sync(&self.context, standing.as_ref(), snapshot.desired.as_ref()).await;
-        let measured = self.usage.sync(&self.context, standing.as_ref(), &snapshot.observed, &mut self.history).await;
+        let pod_with_sandbox =
+            snapshot.desired.as_ref().and_then(|desired| self.recall.pod_with_sandbox(desired, &snapshot.observed));
+        let followed = self.projections.sync(&self.context, pod_with_sandbox.as_ref(), snapshot.desired.as_ref()).await;
+        let measured =
+            self.usage.sync(&self.context, pod_with_sandbox.as_ref(), &snapshot.observed, &mut self.history).await;
         let mut plan = self.decide(&snapshot);
         let shown = self.shown(&snapshot);
         self.lifecycle.sync(&self.context, &snapshot, shown.as_deref(), &self.history);
@@ -318,7 +320,7 @@ impl<R: Runtime> Worker<R> {
             };
             match wake {
                 Wake::Input => return,
-                Wake::Images => return self.history.hurry(),
+                Wake::Images => return self.history.clear_waits(),
                 Wake::Shutdown => return shutdown.cancelled().await,
                 Wake::Observation if self.context.visible() != visible || self.observed() != *observed => return,
                 Wake::Observation => {}
@@ -355,15 +357,15 @@ impl<R: Runtime> Worker<R> {
         if wanted.is_empty() {
             return;
         }
-        self.history.hurry();
+        self.history.clear_waits();
         self.history.set_evicted(None);
         if wanted.pod {
-            observed.sandboxes().for_each(|sandbox| self.history.condemn(sandbox.id.clone()));
+            observed.sandboxes().for_each(|sandbox| self.history.restart_sandbox(sandbox.id.clone()));
         }
         for (_, there) in observed.backends() {
             for name in &wanted.containers {
                 let newest = there.containers.iter().rfind(|instance| instance.name == *name);
-                newest.into_iter().for_each(|instance| self.history.restart(instance.id.clone()));
+                newest.into_iter().for_each(|instance| self.history.restart_container(instance.id.clone()));
             }
         }
     }

@@ -35,20 +35,20 @@ pub struct History {
     starts: HashMap<String, Failure>,
     unstarted: HashMap<ContainerId, Unstarted>,
     sandbox: Option<Failure>,
-    lacking: Option<(Revision, String)>,
+    missing: Option<(Revision, String)>,
     evicted: Option<(Revision, String)>,
     is_ending: bool,
     stopped: HashSet<SandboxId>,
-    condemned: HashSet<SandboxId>,
-    to_restart: HashSet<ContainerId>,
+    sandboxes_to_restart: HashSet<SandboxId>,
+    containers_to_restart: HashSet<ContainerId>,
     lifecycles: HashMap<ContainerId, LifecycleState>,
     messages: HashMap<ContainerId, String>,
     attempts: HashMap<String, Attempt>,
-    ends: HashMap<String, ContainerInfo>,
+    last_exits: HashMap<String, ContainerInfo>,
     waiting: HashSet<ContainerId>,
     waiting_for_image: HashMap<(Revision, ImageFor), Instant>,
     pulled: HashSet<(Revision, String)>,
-    moments: HashMap<Stamp, Instant>,
+    instants: HashMap<Stamp, Instant>,
 }
 
 /// Latest known instance of a container, even if the runtime has forgotten it.
@@ -158,19 +158,19 @@ impl History {
     /// Stores the `Instant` of every time that a runtime reports and that the agent itself noted in `own`. `instant_of`
     /// converts each when it is first seen. Forgets times that are not reported any more.
     pub fn record_times(&mut self, own: &[Stamp], observed: &Observed, instant_of: impl Fn(Stamp) -> Instant) {
-        let sandboxes = observed.sandboxes().flat_map(moments_of_sandbox);
-        let containers = observed.containers().chain(self.ends.values());
+        let sandboxes = observed.sandboxes().flat_map(times_of_sandbox);
+        let containers = observed.containers().chain(self.last_exits.values());
         let reported: HashSet<_> =
-            sandboxes.chain(containers.flat_map(moments_of_container)).chain(own.iter().copied()).collect();
-        self.moments.retain(|moment, _| reported.contains(moment));
+            sandboxes.chain(containers.flat_map(times_of_container)).chain(own.iter().copied()).collect();
+        self.instants.retain(|moment, _| reported.contains(moment));
         for moment in reported {
-            self.moments.entry(moment).or_insert_with(|| instant_of(moment));
+            self.instants.entry(moment).or_insert_with(|| instant_of(moment));
         }
     }
 
     /// Returns the `Instant` of a time that a runtime, a label or a file reports; `None` if it was not seen.
     pub fn instant_of(&self, reported: Stamp) -> Option<Instant> {
-        self.moments.get(&reported).copied()
+        self.instants.get(&reported).copied()
     }
 
     /// Returns the time between two times that a runtime reports.
@@ -203,13 +203,13 @@ impl History {
     }
 
     /// Returns which object is missing that this revision of the pod cannot start without.
-    pub fn lacking(&self, pod: &Pod) -> Option<&str> {
-        self.lacking.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, what)| what.as_str())
+    pub fn missing_object(&self, pod: &Pod) -> Option<&str> {
+        self.missing.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, what)| what.as_str())
     }
 
     /// Sets which object is missing that a revision of the pod cannot start without.
-    pub fn set_lacking(&mut self, lacking: Option<(Revision, String)>) {
-        self.lacking = lacking;
+    pub fn set_missing_object(&mut self, missing: Option<(Revision, String)>) {
+        self.missing = missing;
     }
 
     /// Returns why this revision of the pod was evicted, if it was.
@@ -234,7 +234,7 @@ impl History {
 
     /// Returns whether the images and the objects that a pod needs to start are present.
     pub fn is_startable(&self, pod: &Pod) -> bool {
-        self.lacking(pod).is_none()
+        self.missing_object(pod).is_none()
             && pod.all_containers().flat_map(|it| self.images(pod, it)).all(|image| image == ImageState::Ready)
     }
 
@@ -292,16 +292,16 @@ impl History {
     /// Forgets the attempt numbers and last states of containers.
     pub fn forget_attempts(&mut self) {
         self.attempts.clear();
-        self.ends.clear();
+        self.last_exits.clear();
     }
 
     /// Records that this container waits for its restart. Returns whether that is new.
-    pub fn wait(&mut self, container: &ContainerId) -> bool {
+    pub fn mark_waiting(&mut self, container: &ContainerId) -> bool {
         self.waiting.insert(container.clone())
     }
 
     /// Records that a revision waits after a failed pull. Returns whether that is new for this failure.
-    pub fn wait_for_image(&mut self, revision: &Revision, of: &ImageFor, failure: &Failure) -> bool {
+    pub fn mark_waiting_for_image(&mut self, revision: &Revision, of: &ImageFor, failure: &Failure) -> bool {
         self.waiting_for_image.insert((revision.clone(), of.clone()), failure.at) != Some(failure.at)
     }
 
@@ -331,18 +331,18 @@ impl History {
 
     /// Returns the last instance of a container that was removed with its sandbox, if it is of this revision of the
     /// pod.
-    pub fn end(&self, pod: &Pod, container: &str) -> Option<&ContainerInfo> {
+    pub fn last_exit(&self, pod: &Pod, container: &str) -> Option<&ContainerInfo> {
         let is_own = |end: &&ContainerInfo| {
             end.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
         };
-        self.ends.get(container).filter(is_own)
+        self.last_exits.get(container).filter(is_own)
     }
 
     /// Records a container that was removed with its sandbox, if it is the latest that exited.
-    pub fn set_end(&mut self, info: &ContainerInfo) {
-        let is_latest = self.ends.get(&info.name).is_none_or(|known| known.attempt <= info.attempt);
+    pub fn set_last_exit(&mut self, info: &ContainerInfo) {
+        let is_latest = self.last_exits.get(&info.name).is_none_or(|known| known.attempt <= info.attempt);
         if is_latest && matches!(info.state, ContainerState::Exited { .. }) {
-            self.ends.insert(info.name.clone(), info.clone());
+            self.last_exits.insert(info.name.clone(), info.clone());
         }
     }
 
@@ -359,27 +359,27 @@ impl History {
     /// Forgets a sandbox that exists no more; its id may come again.
     pub fn forget_sandbox(&mut self, sandbox: &SandboxId) {
         self.stopped.remove(sandbox);
-        self.condemned.remove(sandbox);
+        self.sandboxes_to_restart.remove(sandbox);
     }
 
     /// Returns whether a user wants the pod in this sandbox restarted.
-    pub fn is_condemned(&self, sandbox: &SandboxId) -> bool {
-        self.condemned.contains(sandbox)
+    pub fn is_sandbox_to_restart(&self, sandbox: &SandboxId) -> bool {
+        self.sandboxes_to_restart.contains(sandbox)
     }
 
     /// Records that a user wants the pod in this sandbox restarted.
-    pub fn condemn(&mut self, sandbox: SandboxId) {
-        self.condemned.insert(sandbox);
+    pub fn restart_sandbox(&mut self, sandbox: SandboxId) {
+        self.sandboxes_to_restart.insert(sandbox);
     }
 
     /// Returns whether a user wants this container restarted.
-    pub fn is_to_restart(&self, container: &ContainerId) -> bool {
-        self.to_restart.contains(container)
+    pub fn is_container_to_restart(&self, container: &ContainerId) -> bool {
+        self.containers_to_restart.contains(container)
     }
 
     /// Records that a user wants this container restarted.
-    pub fn restart(&mut self, container: ContainerId) {
-        self.to_restart.insert(container);
+    pub fn restart_container(&mut self, container: ContainerId) {
+        self.containers_to_restart.insert(container);
     }
 
     /// Returns the hook and probe state of a container.
@@ -410,28 +410,28 @@ impl History {
     /// Forgets the state of containers and sandboxes that are gone.
     pub fn retain(&mut self, sandboxes: &HashSet<&SandboxId>, containers: &HashSet<&ContainerId>) {
         self.stopped.retain(|id| sandboxes.contains(id));
-        self.condemned.retain(|id| sandboxes.contains(id));
-        self.to_restart.retain(|id| containers.contains(id));
+        self.sandboxes_to_restart.retain(|id| sandboxes.contains(id));
+        self.containers_to_restart.retain(|id| containers.contains(id));
         self.lifecycles.retain(|id, _| containers.contains(id));
-        let is_shown = |id: &ContainerId| containers.contains(id) || self.ends.values().any(|end| end.id == *id);
+        let is_shown = |id: &ContainerId| containers.contains(id) || self.last_exits.values().any(|end| end.id == *id);
         self.unstarted.retain(|id, _| is_shown(id));
         self.messages.retain(|id, _| is_shown(id));
         self.waiting.retain(|id| containers.contains(id));
     }
 
     /// Clears all waits after failures, so that the next tries come at once.
-    pub fn hurry(&mut self) {
+    pub fn clear_waits(&mut self) {
         self.sandbox = None;
         self.starts.clear();
         self.images.retain(|_, state| !matches!(state, ImageState::Failed(_)));
     }
 }
 
-fn moments_of_sandbox(sandbox: &SandboxInfo) -> impl Iterator<Item = Stamp> {
+fn times_of_sandbox(sandbox: &SandboxInfo) -> impl Iterator<Item = Stamp> {
     [outcome::began(sandbox), sandbox.created_at.into()].into_iter()
 }
 
-fn moments_of_container(container: &ContainerInfo) -> impl Iterator<Item = Stamp> {
+fn times_of_container(container: &ContainerInfo) -> impl Iterator<Item = Stamp> {
     let reported = match container.state {
         ContainerState::Running { started_at } => [started_at, None],
         ContainerState::Exited { started_at, finished_at, .. } => [started_at, finished_at],

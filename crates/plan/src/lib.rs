@@ -217,14 +217,14 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     let waiting = Plan::default().wake(next_try);
     let Some(Running { pod: running, backend, is_stopped }) = running else { return waiting };
     let view = View { backend: backend.to_owned(), observed: view.observed.clone() };
-    let stands = view.sandboxes().any(|sandbox| {
+    let is_up = view.sandboxes().any(|sandbox| {
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
         is_of_revision(sandbox, running) && (is_ready || view.is_alive(sandbox))
     });
     // A revision that was stopped or lost comes back only when the new one is known not to start: its images may be
     // here already.
-    let cannot_start = history.lacking(pod).is_some() || images.iter().any(|image| image.failure().is_some());
-    if !stands && !cannot_start {
+    let cannot_start = history.missing_object(pod).is_some() || images.iter().any(|image| image.failure().is_some());
+    if !is_up && !cannot_start {
         return waiting;
     }
     match remove_from_other_backends(&view) {
@@ -242,7 +242,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
         .filter(|sandbox| {
             is_of_revision(sandbox, pod) && sandbox.state == SandboxState::Ready && !outcome.is_terminal()
         })
-        .rfind(|sandbox| !history.is_condemned(&sandbox.id));
+        .rfind(|sandbox| !history.is_sandbox_to_restart(&sandbox.id));
 
     // Removals come before additions: containers outside the live sandbox are stopped first (I1).
     let is_another = |sandbox: &&SandboxInfo| live.is_none_or(|live| live.id != sandbox.id);
@@ -376,7 +376,7 @@ fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Optio
             return Some(Action::RemoveContainer { backend, id: info.id.clone() });
         }
         let stop = Stop::graceful(info, Some(live));
-        if is_running(info) && history.is_to_restart(&info.id) {
+        if is_running(info) && history.is_container_to_restart(&info.id) {
             return Some(Action::StopContainers { backend, stops: vec![stop] });
         }
         if let Some((message, grace)) = lifecycle::verdict(pod, container, info, history) {

@@ -53,7 +53,7 @@ pub fn deadline(pod: &Pod, view: &View, history: &History, since: Stamp) -> Opti
 /// Returns when the pod's time began, from its sandboxes: each inherits it from the one before (R-ADL-2).
 pub fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Stamp> {
     // The time begins anew if a user requested the restart.
-    let sandboxes = view.sandboxes().filter(|it| is_of_revision(it, pod) && !history.is_condemned(&it.id));
+    let sandboxes = view.sandboxes().filter(|it| is_of_revision(it, pod) && !history.is_sandbox_to_restart(&it.id));
     sandboxes.map(began).min_by_key(|began| (history.instant_of(*began), began.wall))
 }
 

@@ -32,7 +32,7 @@ pub fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_
 
 /// Returns whether a user requested a restart of this instance.
 pub fn is_asked(newest: &Instance<'_>, history: &History) -> bool {
-    history.is_to_restart(&newest.container.id) || history.is_condemned(&newest.sandbox.id)
+    history.is_container_to_restart(&newest.container.id) || history.is_sandbox_to_restart(&newest.sandbox.id)
 }
 
 /// Returns whether a container with this exit code is started again: its own rules and policy come before the pod's

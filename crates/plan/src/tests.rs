@@ -287,8 +287,8 @@ fn a_lost_sandbox_is_emptied_released_and_replaced() {
 #[test]
 fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
-    let standing = sandbox(&old, 0, SandboxState::Ready);
-    let alive = view(vec![standing.clone()], vec![container(&old, &standing, 0, running(), 0)]);
+    let old_sandbox = sandbox(&old, 0, SandboxState::Ready);
+    let alive = view(vec![old_sandbox.clone()], vec![container(&old, &old_sandbox, 0, running(), 0)]);
     let wanted = Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), ending: None };
     let mut history = History::default();
     let images = Action::EnsureImages { revision: new.revision.clone(), images: vec![of("app")] };
@@ -306,14 +306,17 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
 #[test]
 fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let (old, new) = (pod("a:1"), pod("a:2"));
-    let standing = sandbox(&old, 0, SandboxState::Ready);
-    let other =
-        ContainerInfo { name: "other".to_owned(), id: "other".into(), ..container(&old, &standing, 0, running(), 0) };
-    let crashed = view(vec![standing.clone()], vec![other, container(&old, &standing, 0, exited(1, 1), 0)]);
+    let old_sandbox = sandbox(&old, 0, SandboxState::Ready);
+    let other = ContainerInfo {
+        name: "other".to_owned(),
+        id: "other".into(),
+        ..container(&old, &old_sandbox, 0, running(), 0)
+    };
+    let crashed = view(vec![old_sandbox.clone()], vec![other, container(&old, &old_sandbox, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, of("app"), ImageState::Pulling(None));
     let wanted = Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), ending: None };
-    assert_eq!(planned(wanted, &crashed, &history, 1).action, run(&old, &standing, 1, 10));
+    assert_eq!(planned(wanted, &crashed, &history, 1).action, run(&old, &old_sandbox, 1, 10));
 }
 
 // R-WRK-1, R-CHG-6, R-GC-1.
@@ -366,7 +369,7 @@ fn a_user_can_restart_without_waiting() {
     let pod = pod("a:1");
     let sandbox = sandbox(&pod, 0, SandboxState::Ready);
     let mut history = with_image(&pod);
-    history.restart("app-4".into());
+    history.restart_container("app-4".into());
     let alive = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 4, running(), 300)]);
     assert!(matches!(next(Some(&pod), &alive, &history, 0).action, Some(Action::StopContainers { .. })));
     let dead = view(vec![sandbox.clone()], vec![container(&pod, &sandbox, 4, exited(143, 1), 300)]);
@@ -502,13 +505,14 @@ fn what_is_known_of_images_is_of_one_revision_and_ends_with_it() {
     history.set_pulled(&new.revision, "app", true);
     assert!(!history.take_pulled(&old.revision, "app"), "the old revision's restart takes the image that was there");
     assert!(
-        history.wait_for_image(&new.revision, &of, &failure) && history.wait_for_image(&old.revision, &of, &failure)
+        history.mark_waiting_for_image(&new.revision, &of, &failure)
+            && history.mark_waiting_for_image(&old.revision, &of, &failure)
     );
     history.keep_images(&[&new.revision]);
     assert!(history.take_pulled(&new.revision, "app"));
-    assert!(!history.wait_for_image(&new.revision, &of, &failure), "it is known");
+    assert!(!history.mark_waiting_for_image(&new.revision, &of, &failure), "it is known");
     history.set_pulled(&new.revision, "app", true);
     history.keep_images(&[&old.revision]);
     assert!(!history.take_pulled(&new.revision, "app"), "its revision has ended");
-    assert!(history.wait_for_image(&new.revision, &of, &failure));
+    assert!(history.mark_waiting_for_image(&new.revision, &of, &failure));
 }

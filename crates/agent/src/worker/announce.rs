@@ -27,9 +27,12 @@ impl<R: Runtime> Worker<R> {
             View { backend: self.location.backend(&self.context, Some(pod)), observed: snapshot.observed.clone() };
         let now = instant();
         let outcome = PodOutcome::of(pod, &view, &self.history, self.presence.since(pod), now);
-        let stands =
+        let has_sandbox =
             |view: &View| view.sandboxes().any(|it| is_of_revision(it, pod) && it.state == SandboxState::Ready);
-        if outcome == PodOutcome::DeadlineExceeded && stands(&view) && self.presence.announce_deadline(&pod.revision) {
+        if outcome == PodOutcome::DeadlineExceeded
+            && has_sandbox(&view)
+            && self.presence.announce_deadline(&pod.revision)
+        {
             self.context.events().normal(&self.context.subject(), "DeadlineExceeded", DEADLINE_EXCEEDED);
         }
         if outcome.is_terminal() {
@@ -43,7 +46,9 @@ impl<R: Runtime> Worker<R> {
             let newest = view.newest(pod, &container.name);
             let waits = restart::crash_due(newest.as_ref(), &self.history).is_some_and(|due| due > now);
             let Some(info) = newest.as_ref().map(|it| it.container).filter(|_| waits) else { continue };
-            if restart::wants_start(pod, container, newest.as_ref(), &self.history) && self.history.wait(&info.id) {
+            if restart::wants_start(pod, container, newest.as_ref(), &self.history)
+                && self.history.mark_waiting(&info.id)
+            {
                 let (name, key) = (&container.name, &self.context.key);
                 let message = format!(
                     "Back-off restarting failed container {name} in pod {}_{}({})",
@@ -60,7 +65,7 @@ impl<R: Runtime> Worker<R> {
         if failure.reason != Reason::ErrImagePull || failure.is_new(now) {
             return;
         }
-        if !self.history.wait_for_image(&pod.revision, &need.of, &failure) {
+        if !self.history.mark_waiting_for_image(&pod.revision, &need.of, &failure) {
             return;
         }
         let (subject, users) = pulls::subjects(&self.context, pod, &need.of);

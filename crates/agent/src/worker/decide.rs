@@ -98,11 +98,12 @@ impl<R: Runtime> Worker<R> {
                 self.history.begin_revision();
             }
             if desired.refers_to_changed_object(&last) {
-                self.history.hurry();
+                self.history.clear_waits();
             }
         }
-        let lacks = desired.lacks().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
-        self.history.set_lacking(lacks);
+        let missing =
+            desired.missing_object().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
+        self.history.set_missing_object(missing);
         // A container or sandbox that exists although its call failed counts as made.
         for container in containers.filter(|container| plan::is_running(container)) {
             self.history.set_start(&container.name, None);

@@ -337,7 +337,7 @@ impl<R: Runtime> Worker<R> {
         self.context.runtime(backend)?.remove_sandbox(id.clone()).await?;
         self.history.forget_sandbox(&id);
         let gone = observed.containers().filter(|it| it.sandbox == id);
-        gone.for_each(|container| self.history.set_end(container));
+        gone.for_each(|container| self.history.set_last_exit(container));
         match uid {
             Some(uid) if desired.is_some_and(|desired| desired.pod.uid != uid) => self.remove_files(&uid).await,
             _ => Ok(()),

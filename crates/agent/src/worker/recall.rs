@@ -123,10 +123,10 @@ impl Recall {
 
     /// Notes the wanted revision as the running one once it has a sandbox.
     pub fn adopt_sandbox(&mut self, desired: &DesiredPod, observed: &Observed) {
-        let has_it = |(_, there): &(&str, &plan::observed::ObservedPod)| {
+        let has_sandbox = |(_, there): &(&str, &plan::observed::ObservedPod)| {
             there.sandboxes.iter().any(|sandbox| is_of_revision(sandbox, &desired.pod))
         };
-        if let Some((backend, _)) = observed.backends().find(has_it) {
+        if let Some((backend, _)) = observed.backends().find(has_sandbox) {
             self.begin(&desired.pod, backend);
         }
     }
@@ -221,16 +221,16 @@ impl Recall {
     }
 
     /// Returns the revision that has a sandbox, preferably the wanted one.
-    pub fn standing(&self, desired: &DesiredPod, observed: &Observed) -> Option<Arc<Pod>> {
-        std::iter::once(&desired.pod).chain(self.running()).find(|pod| stands(pod, observed)).cloned()
+    pub fn pod_with_sandbox(&self, desired: &DesiredPod, observed: &Observed) -> Option<Arc<Pod>> {
+        std::iter::once(&desired.pod).chain(self.running()).find(|pod| has_sandbox(pod, observed)).cloned()
     }
 
     /// Returns the revision to show: one that has a sandbox, else the wanted one, else a recorded one. `last` is what
     /// the pod was last.
     pub fn shown(&self, snapshot: &Snapshot, last: Option<&DesiredPod>) -> Option<Arc<Pod>> {
-        let stands = |pod: &&Arc<Pod>| stands(pod, &snapshot.observed);
+        let has_sandbox = |pod: &&Arc<Pod>| has_sandbox(pod, &snapshot.observed);
         let wanted = snapshot.desired.as_ref().or(last).map(|desired| &desired.pod);
-        wanted.filter(stands).or(self.running().filter(stands)).or(wanted).or(self.left.as_ref()).cloned()
+        wanted.filter(has_sandbox).or(self.running().filter(has_sandbox)).or(wanted).or(self.left.as_ref()).cloned()
     }
 
     /// Returns the manifest that a container was made from, if it is one of `wanted`, runs, or is recorded (R-RST-2).
@@ -306,7 +306,7 @@ fn newest(observed: &Observed) -> Option<(&str, PodUid, Revision)> {
 }
 
 /// Returns whether a sandbox was made from this revision.
-fn stands(pod: &Pod, observed: &Observed) -> bool {
+fn has_sandbox(pod: &Pod, observed: &Observed) -> bool {
     observed.sandboxes().any(|sandbox| is_of_revision(sandbox, pod))
 }
 

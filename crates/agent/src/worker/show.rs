@@ -127,8 +127,9 @@ impl<R: Runtime> Worker<R> {
             let (_, image) = self.history.missing_image(&desired.pod, container)?;
             image.failure().map(|failure| Because::new(failure.reason, failure.message.as_str()))
         });
-        let lacking = self.history.lacking(&desired.pod).map(|message| Because::new(Reason::ObjectMissing, message));
-        failed.or(lacking).or_else(|| Some(Because::new(Reason::Updating, "the new revision is being prepared")))
+        let missing =
+            self.history.missing_object(&desired.pod).map(|message| Because::new(Reason::ObjectMissing, message));
+        failed.or(missing).or_else(|| Some(Because::new(Reason::Updating, "the new revision is being prepared")))
     }
 
     /// Shows a pod whose manifest is not known: only its name, while it is being removed.

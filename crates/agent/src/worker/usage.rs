@@ -49,7 +49,7 @@ impl Usage {
     ) -> Option<Instant> {
         let pod = pod.filter(|pod| is_limited(pod))?;
         let now = instant();
-        let stays = |sandbox: &SandboxInfo| is_of_revision(sandbox, pod) && !history.is_condemned(&sandbox.id);
+        let stays = |sandbox: &SandboxInfo| is_of_revision(sandbox, pod) && !history.is_sandbox_to_restart(&sandbox.id);
         if history.evicted(pod).is_some() || !observed.sandboxes().any(stays) {
             return None;
         }

@@ -58,7 +58,7 @@ impl ContainerStatuses<'_> {
         }
         let before = instances.pop().map(|instance| instance.container);
         let before =
-            before.or_else(|| facts.history.end(facts.pod, &container.name)).map(|before| ended(facts, before));
+            before.or_else(|| facts.history.last_exit(facts.pod, &container.name)).map(|before| ended(facts, before));
         let (state, last_state) = match &newest {
             Some(newest) => match self.waiting(container, newest) {
                 Some(waiting) => (waiting, Some(ended(facts, newest.container))),
