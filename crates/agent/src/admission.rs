@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use stanchion_plan::reason::{Because, Reason};
+use stanchion_plan::reason::{Explanation, Reason};
 use stanchion_pod::{Pod, Profile};
 use stanchion_untrusted::read_kernel;
 
@@ -49,21 +49,21 @@ impl Admission {
     }
 
     /// Returns why a pod cannot run here: reason and message, in kubelet's words where it has some.
-    pub fn refusal(&self, pod: &Pod) -> Option<Because> {
+    pub fn refusal(&self, pod: &Pod) -> Option<Explanation> {
         let mut containers = pod.containers.iter().chain(&pod.init_containers).map(|it| &it.security);
         let asks = |profile: &Option<Profile>| matches!(profile, Some(Profile::RuntimeDefault | Profile::Localhost(_)));
         if !self.app_armor && containers.clone().any(|it| asks(&it.app_armor)) {
             let message = "Cannot enforce AppArmor: AppArmor is not enabled on the host".to_owned();
-            return Some(Because::new(Reason::AppArmor, message));
+            return Some(Explanation::new(Reason::AppArmor, message));
         }
         if !self.se_linux && containers.any(|it| it.se_linux.is_some()) {
-            return Some(Because::new(
+            return Some(Explanation::new(
                 Reason::SeLinux,
                 "Cannot apply seLinuxOptions: SELinux is not enabled on the host",
             ));
         }
         let forbidden = pod.security.sysctls.iter().find(|(name, _)| !self.allows(name))?;
-        Some(Because::new(Reason::SysctlForbidden, format!("forbidden sysctl: {:?} not allowlisted", forbidden.0)))
+        Some(Explanation::new(Reason::SysctlForbidden, format!("forbidden sysctl: {:?} not allowlisted", forbidden.0)))
     }
 
     /// Returns whether a pod may set a sysctl (R-SEC-12).
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn said(admission: &Admission, spec: &str) -> Option<String> {
-        admission.refusal(&pod(spec)).map(|Because { reason, message }| format!("{reason}: {message}"))
+        admission.refusal(&pod(spec)).map(|Explanation { reason, message }| format!("{reason}: {message}"))
     }
 
     fn with_sysctl(name: &str) -> String {

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use stanchion_plan::reason::{Because, Reason};
+use stanchion_plan::reason::{Explanation, Reason};
 use stanchion_pod::{Capacity, Pod, PodKey, Resources, Revision};
 use stanchion_untrusted::read_kernel;
 
@@ -114,7 +114,7 @@ impl Allocations {
     }
 
     /// Counts a pod if it fits beside the others. It takes over the requests of its earlier revision.
-    pub fn admit(&mut self, pod: &Pod) -> Result<(), Because> {
+    pub fn admit(&mut self, pod: &Pod) -> Result<(), Explanation> {
         match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
             Some(refusal) => Err(refusal),
             None => {
@@ -130,7 +130,7 @@ impl Allocations {
         asked.and_then(|_| files::disk_size(&self.disk).ok()).unwrap_or(u64::MAX)
     }
 
-    fn lacking(&self, pod: &Pod) -> Option<Because> {
+    fn lacking(&self, pod: &Pod) -> Option<Explanation> {
         let mut others = self.used.clone();
         if let Some((_, own)) = self.held.get(&pod.key) {
             others.change(&Used::of(own), u128::saturating_sub);
@@ -142,7 +142,8 @@ impl Allocations {
                     "Node didn't have enough resource: {what}, requested: {requested}, used: {used}, capacity: {capacity}"
                 )
             };
-            (requested > 0 && requested.saturating_add(used) > capacity.into()).then(|| Because::new(reason, message()))
+            (requested > 0 && requested.saturating_add(used) > capacity.into())
+                .then(|| Explanation::new(reason, message()))
         };
         let hugepages = || {
             asked.hugepages.iter().find_map(|(size, requested)| {
@@ -162,13 +163,13 @@ impl Allocations {
     }
 
     /// Returns the rejection of a pod that asks for another pod's host port.
-    fn port_conflict(&self, pod: &Pod) -> Option<Because> {
+    fn port_conflict(&self, pod: &Pod) -> Option<Explanation> {
         let (port, owner) = self.ports.conflict(pod)?;
         let message = format!(
             "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports: host port {port} is \
              in use by pod {owner}"
         );
-        Some(Because::new(Reason::NodePorts, message))
+        Some(Explanation::new(Reason::NodePorts, message))
     }
 }
 
@@ -322,7 +323,7 @@ mod tests {
                      is in use by pod default/a-n"
                 )
             });
-            assert_eq!(refused, message.map(|message| Because::new(Reason::NodePorts, message)), "R-ADM-5: {port}");
+            assert_eq!(refused, message.map(|message| Explanation::new(Reason::NodePorts, message)), "R-ADM-5: {port}");
             allocations.retain(|key| key.name != "a-n");
             allocations.admit(&other).expect("R-ADM-5: nobody has it any more");
         }

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use stanchion_plan::reason::Because;
+use stanchion_plan::reason::Explanation;
 use stanchion_pod::{ObjectKey, Objects, Pod, PodKey};
 
 /// The pods that the sources want, by name.
@@ -43,7 +43,7 @@ pub struct DesiredPod {
     /// The reason why the present content of that manifest is not in force, or cannot be read; the pod is then the last good one.
     pub stale: Option<Arc<str>>,
     /// Reason and message if the node lacks the capacity for the pod. The reconciler sets them, not a source.
-    pub no_capacity: Option<Because>,
+    pub no_capacity: Option<Explanation>,
 }
 
 impl DesiredPod {

@@ -1,7 +1,7 @@
 //! The limits that the node's configuration sets to manifests (R-REJ-12): without them, anyone who can write a manifest owns the
 //! node. The levels are Kubernetes' Pod Security Standards, as of 1.36.
 
-use stanchion_plan::reason::{Because, Reason};
+use stanchion_plan::reason::{Explanation, Reason};
 use stanchion_pod::{
     Container, Pod, Profile, SeLinux, Volume,
     k8s_openapi::api::core::v1::{self as wire, PodSpec},
@@ -33,7 +33,7 @@ const HARMLESS: [&str; 13] = [
 const CONTAINER_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 /// Returns all objections of the policy to a pod; `None` if it lets the pod run.
-pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Because> {
+pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Explanation> {
     if policy.exempt_namespaces.contains(&pod.key.namespace) {
         return None;
     }
@@ -58,7 +58,7 @@ pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Because> {
         }
         objections.extend(violations.into_iter().map(|it| format!("violates PodSecurity \"{}\": {it}", policy.level)));
     }
-    (!objections.is_empty()).then(|| Because::new(Reason::PolicyViolation, objections.join("; ")))
+    (!objections.is_empty()).then(|| Explanation::new(Reason::PolicyViolation, objections.join("; ")))
 }
 
 /// Returns the violations of the level *baseline* in the settings that a pod runs with, whichever field or annotation they come

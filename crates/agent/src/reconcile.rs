@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::select_all;
 use stanchion_board::Subject;
 use stanchion_plan::observed::ObservedPod;
-use stanchion_plan::reason::Because;
+use stanchion_plan::reason::Explanation;
 use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{Runtime, SandboxInfo, labels};
 use tokio::sync::{mpsc, watch};
@@ -42,7 +42,7 @@ pub(crate) struct Reconciler<R> {
     recorded: HashMap<PodKey, Vec<files::RecordedBackend>>,
     allocations: Allocations,
     /// Pods that do not fit on the node, with reason and message.
-    no_capacity: HashMap<PodKey, Because>,
+    no_capacity: HashMap<PodKey, Explanation>,
     /// Pods among them that have no worker.
     refused: HashMap<PodKey, Refused>,
     /// `true` while a wanted pod waits for the end of another with its UID.

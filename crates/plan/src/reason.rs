@@ -130,14 +130,14 @@ impl fmt::Display for Reason {
 
 /// A reason with its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Because {
+pub struct Explanation {
     /// The reason.
     pub reason: Reason,
     /// The message, a sentence for users.
     pub message: Arc<str>,
 }
 
-impl Because {
+impl Explanation {
     /// Makes a reason with its message.
     #[must_use]
     pub fn new(reason: Reason, message: impl Into<Arc<str>>) -> Self {

@@ -26,7 +26,7 @@ use crate::{
     history::History,
     is_of_revision, order,
     outcome::{self, PodOutcome},
-    reason::{Because, Reason},
+    reason::{Explanation, Reason},
     time::Stamp,
     view::View,
 };
@@ -60,11 +60,11 @@ pub struct Facts<'a> {
     /// The agent's memory of its own tries.
     pub history: &'a History,
     /// Reason and message if nothing can be done now, e.g. because the backend is unreachable.
-    pub obstacle: Option<Because>,
+    pub obstacle: Option<Explanation>,
     /// Reason and message if the node rejects the pod.
-    pub rejection: Option<Because>,
+    pub rejection: Option<Explanation>,
     /// Reason and message if the newest manifest is not in force.
-    pub stale: Option<Because>,
+    pub stale: Option<Explanation>,
     /// Addresses of the node.
     pub node_addresses: &'a [IpAddr],
     /// Time when the agent first saw this revision of the pod.
@@ -141,7 +141,7 @@ fn of_any(pod: &Pod, node_addresses: &[IpAddr]) -> PodStatus {
 }
 
 /// Returns the status of a pod that the node rejects (R-ADM-1). The node may admit it later, when it has changed.
-pub fn rejected(pod: &Pod, node_addresses: &[IpAddr], first_seen: Timestamp, why: &Because) -> PodStatus {
+pub fn rejected(pod: &Pod, node_addresses: &[IpAddr], first_seen: Timestamp, why: &Explanation) -> PodStatus {
     PodStatus {
         phase: Some(Phase::Failed.as_str().to_owned()),
         reason: Some(why.reason.to_string()),

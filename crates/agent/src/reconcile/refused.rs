@@ -6,7 +6,7 @@ use stanchion_board::{
     Subject,
     view::{ContainerView, PodView},
 };
-use stanchion_plan::{reason::Because, status, time::Stamp};
+use stanchion_plan::{reason::Explanation, status, time::Stamp};
 use stanchion_pod::{Pod, PodKey, k8s_openapi::api::core::v1 as wire};
 
 use crate::{desired::DesiredPod, policy, shared::Shared, worker::stamp};
@@ -16,7 +16,7 @@ use crate::{desired::DesiredPod, policy, shared::Shared, worker::stamp};
 pub(super) struct Refused {
     pod: Arc<Pod>,
     manifest: Arc<str>,
-    why: Because,
+    why: Explanation,
     since: Stamp,
 }
 
@@ -26,7 +26,7 @@ impl Refused {
         shared: &Shared<R>,
         key: &PodKey,
         wanted: &DesiredPod,
-        no_capacity: &Because,
+        no_capacity: &Explanation,
         last: Option<Self>,
     ) -> Self {
         let DesiredPod { pod, manifest, .. } = wanted;

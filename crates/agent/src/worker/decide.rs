@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use stanchion_plan as plan;
-use stanchion_plan::{Action, Plan, Wanted, reason::Because, view::View};
+use stanchion_plan::{Action, Plan, Wanted, reason::Explanation, view::View};
 use stanchion_pod::Pod;
 use stanchion_runtime::{Runtime, SandboxState};
 
@@ -65,7 +65,7 @@ impl<R: Runtime> Worker<R> {
     fn admitted(&mut self, snapshot: &Snapshot) -> Option<Option<Arc<Pod>>> {
         let Some(desired) = &snapshot.desired else { return Some(None) };
         let running = |recall: &Recall| recall.running().map(|pod| Some(Arc::clone(pod)));
-        let Some(Because { reason, message }) = self.rejection(&desired.pod, Some(desired)) else {
+        let Some(Explanation { reason, message }) = self.rejection(&desired.pod, Some(desired)) else {
             self.presence.refuse(None);
             return match self.recall.runs_newer(desired, &snapshot.observed) {
                 true => running(&self.recall),

@@ -13,7 +13,7 @@ use stanchion_plan::{
     mutant::{self, Mutant},
     observed::{Observed, ObservedPod},
     place::{ObservedBackend, Place, Placement, Rules, Step, place},
-    reason::{Because, Reason},
+    reason::{Explanation, Reason},
 };
 use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
@@ -167,16 +167,16 @@ impl Location {
     }
 
     /// Returns reason and message if nothing can be done for the pod now.
-    pub fn obstacle<R: Runtime>(&self, context: &Context<R>, backend: &str, pod: &Pod) -> Option<Because> {
+    pub fn obstacle<R: Runtime>(&self, context: &Context<R>, backend: &str, pod: &Pod) -> Option<Explanation> {
         if let Some(why) = self.unowned.why() {
-            return Some(Because::new(Reason::ProcessesLeft, why));
+            return Some(Explanation::new(Reason::ProcessesLeft, why));
         }
         if let Some(class) = pod.runtime_class.as_deref().filter(|_| backend.is_empty()) {
             let message = format!("runtimeClassName {class:?} is not named in [runtime_classes] of the configuration");
-            return Some(Because::new(Reason::RuntimeClassUnknown, message));
+            return Some(Explanation::new(Reason::RuntimeClassUnknown, message));
         }
         let obstacle = self.placement.obstacle(backend, &observed_backends(&context.shared, &context.key));
-        obstacle.map(|message| Because::new(Reason::BackendUnavailable, message))
+        obstacle.map(|message| Explanation::new(Reason::BackendUnavailable, message))
     }
 }
 

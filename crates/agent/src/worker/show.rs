@@ -8,7 +8,7 @@ use stanchion_plan::{
     image, is_running,
     mutant::{self, Mutant},
     observed::Observed,
-    reason::{Because, Reason},
+    reason::{Explanation, Reason},
     restart,
     status::{Facts, Phase, Status, status},
     view::View,
@@ -105,7 +105,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Returns reason and message if this node cannot run a revision of the pod.
-    pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Because> {
+    pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Explanation> {
         let Shared { admission, config, .. } = &*self.context.shared;
         let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
         let forbidden = || policy::refusal(&config.policy, pod);
@@ -113,9 +113,9 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Returns reason and message if the newest manifest is not in force.
-    fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<Because> {
+    fn stale(&self, desired: &DesiredPod, shown: &Pod) -> Option<Explanation> {
         if let Some(stale) = &desired.stale {
-            return Some(Because::new(Reason::ManifestInvalid, Arc::clone(stale)));
+            return Some(Explanation::new(Reason::ManifestInvalid, Arc::clone(stale)));
         }
         if shown.revision == desired.pod.revision {
             return None;
@@ -125,11 +125,11 @@ impl<R: Runtime> Worker<R> {
         }
         let failed = desired.pod.all_containers().find_map(|container| {
             let (_, image) = self.history.missing_image(&desired.pod, container)?;
-            image.failure().map(|failure| Because::new(failure.reason, failure.message.as_str()))
+            image.failure().map(|failure| Explanation::new(failure.reason, failure.message.as_str()))
         });
         let missing =
-            self.history.missing_object(&desired.pod).map(|message| Because::new(Reason::ObjectMissing, message));
-        failed.or(missing).or_else(|| Some(Because::new(Reason::Updating, "the new revision is being prepared")))
+            self.history.missing_object(&desired.pod).map(|message| Explanation::new(Reason::ObjectMissing, message));
+        failed.or(missing).or_else(|| Some(Explanation::new(Reason::Updating, "the new revision is being prepared")))
     }
 
     /// Shows a pod whose manifest is not known: only its name, while it is being removed.

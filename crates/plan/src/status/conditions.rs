@@ -11,7 +11,7 @@ use stanchion_pod::{
 use stanchion_runtime::SandboxInfo;
 
 use super::{Facts, Phase};
-use crate::{reason::Because, restart_all};
+use crate::{reason::Explanation, restart_all};
 
 /// Condition that the newest manifest is in force. False while a broken edit or a missing image keeps the last good one
 /// running.
@@ -38,7 +38,7 @@ pub fn conditions(
         let holds = live.is_some_and(|live| restart_all::trigger(facts.pod, live, facts.view).is_some());
         ("AllContainersRestarting", Verdict { holds, ..Verdict::yes() })
     });
-    let no = |why: &Because| Verdict::no(why.reason.as_str(), why.message.to_string());
+    let no = |why: &Explanation| Verdict::no(why.reason.as_str(), why.message.to_string());
     let stale = facts.stale.as_ref().map(|why| (MANIFEST_IN_FORCE, no(why)));
     verdicts
         .into_iter()
