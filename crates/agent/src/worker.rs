@@ -90,7 +90,7 @@ pub(crate) struct Worker<R> {
     projections: Projections,
     usage: Usage,
     presence: Presence,
-    hold: Hold,
+    pause: RetryPause,
 }
 
 /// Result of one sync: one round of the worker's loop.
@@ -103,7 +103,7 @@ struct Synced {
 
 /// A pause after a failed step.
 #[derive(Debug, Default)]
-struct Hold {
+struct RetryPause {
     until: Option<Instant>,
     delay: Duration,
 }
@@ -140,7 +140,7 @@ impl<R: Runtime> Worker<R> {
             projections: Projections::default(),
             usage: Usage::default(),
             presence,
-            hold: Hold::default(),
+            pause: RetryPause::default(),
         };
         (worker, WorkerHandle { desired, restarts, ended })
     }

@@ -44,8 +44,8 @@ impl<R: Runtime> Worker<R> {
                 return Plan { action: None, wake_at: plan.wake_at };
             }
         }
-        match self.hold.until {
-            Some(until) if until > now && plan.action.as_ref().is_some_and(is_held) => {
+        match self.pause.until {
+            Some(until) if until > now && plan.action.as_ref().is_some_and(is_paused) => {
                 Plan { action: None, wake_at: Some(until) }
             }
             _ => plan,
@@ -121,7 +121,7 @@ impl<R: Runtime> Worker<R> {
 
 /// Returns whether a step waits after a failure of any such step. The other steps have back-offs of their own in the
 /// history.
-fn is_held(action: &Action) -> bool {
+fn is_paused(action: &Action) -> bool {
     !matches!(
         action,
         Action::EnsureImages { .. }

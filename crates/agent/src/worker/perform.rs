@@ -16,7 +16,7 @@ use stanchion_runtime::{
     SandboxId, Version, signal,
 };
 
-use super::{Hold, RETRY, Worker, container, failed::Failed, prepare, pulls, recall, security};
+use super::{RETRY, RetryPause, Worker, container, failed::Failed, prepare, pulls, recall, security};
 use crate::{blocking::blocking, clock::instant, desired::DesiredPod, files, id_ranges::IdRanges, reference};
 
 impl<R: Runtime> Worker<R> {
@@ -34,7 +34,7 @@ impl<R: Runtime> Worker<R> {
             Action::StopContainers { backend, stops } => {
                 self.recall.record_stop(&self.context, desired, self.presence.uids()).await;
                 let stopped = self.stop_containers(&backend, stops, desired).await;
-                self.held("stop its containers", stopped);
+                self.finish_step("stop its containers", stopped);
             }
             Action::StopSandbox { backend, id } => {
                 let stopped = match self.context.runtime(&backend) {
@@ -44,11 +44,11 @@ impl<R: Runtime> Worker<R> {
                 if stopped.is_ok() {
                     self.history.set_stopped(id);
                 }
-                self.held("stop its sandbox", stopped);
+                self.finish_step("stop its sandbox", stopped);
             }
             Action::RemoveSandbox { backend, id } => {
                 let removed = self.remove_sandbox(&backend, id, desired).await;
-                self.held("remove its sandbox", removed);
+                self.finish_step("remove its sandbox", removed);
             }
             Action::RemoveContainer { backend, id } => {
                 if let Some(info) = self.container(&id) {
@@ -58,7 +58,7 @@ impl<R: Runtime> Worker<R> {
                     Ok(runtime) => runtime.remove_container(id).await,
                     Err(error) => Err(error),
                 };
-                self.held("remove a dead container", removed);
+                self.finish_step("remove a dead container", removed);
             }
         }
     }
@@ -81,7 +81,7 @@ impl<R: Runtime> Worker<R> {
             }
         }
         let is_done = removed.is_ok();
-        self.held("remove its files", removed);
+        self.finish_step("remove its files", removed);
         is_done
     }
 
@@ -95,7 +95,7 @@ impl<R: Runtime> Worker<R> {
         let Some((pod, backend)) = self.revision(desired, revision) else { return };
         let runtime = match self.context.runtime(&backend) {
             Ok(runtime) => runtime,
-            Err(error) => return self.held("create its sandbox", Err(error)),
+            Err(error) => return self.finish_step("create its sandbox", Err(error)),
         };
         // The record comes before the sandbox: no agent may find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
@@ -363,14 +363,14 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Records the result of a step. After a failure the worker waits before it repeats such a step.
-    fn held(&mut self, tried: &str, done: Result<(), Error>) {
+    fn finish_step(&mut self, tried: &str, done: Result<(), Error>) {
         match done {
-            Ok(()) => self.hold = Hold::default(),
+            Ok(()) => self.pause = RetryPause::default(),
             Err(error) => {
                 let message = format!("Failed to {tried}: {}", error.chain());
                 self.context.warn("FailedSync", message);
-                let delay = RETRY.after(self.hold.delay);
-                self.hold = Hold { until: Some(after(instant(), delay)), delay };
+                let delay = RETRY.after(self.pause.delay);
+                self.pause = RetryPause { until: Some(after(instant(), delay)), delay };
             }
         }
     }
