@@ -82,7 +82,7 @@ impl<R: Runtime> Agent<R> {
             events: Arc::new(EventLog::new(move || clock.now())),
             removed: Arc::new(Removed::new(&config.state_dir, config.remembered)),
             clock,
-            pulse: Arc::default(),
+            heartbeat: Arc::default(),
             backends: backends.into(),
             requests: send,
             endings: Arc::default(),
@@ -181,7 +181,7 @@ impl<R: Runtime> Agent<R> {
 
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
-        let Handle { board, events, removed, pulse, backends, endings, .. } = self.handle;
+        let Handle { board, events, removed, heartbeat, backends, endings, .. } = self.handle;
         let mut slots = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
@@ -197,7 +197,7 @@ impl<R: Runtime> Agent<R> {
             board: Arc::clone(&board),
             events: Arc::clone(&events),
             removed,
-            pulse,
+            heartbeat,
             clock: self.clock,
             supervisor: supervisor.clone(),
             ends: Notify::new(),

@@ -10,7 +10,7 @@ use stanchion_board::{
 use stanchion_pod::PodKey;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{backends::Backend, clock::Clock, ending::Endings, health::Pulse, images::Prune, removed::Removed};
+use crate::{backends::Backend, clock::Clock, ending::Endings, health::Heartbeat, images::Prune, removed::Removed};
 
 /// Handle of the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Handle<R> {
     /// Pods that were removed.
     pub(crate) removed: Arc<Removed>,
     pub(crate) clock: Clock,
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) heartbeat: Arc<Heartbeat>,
     /// The backends, for exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
@@ -50,7 +50,7 @@ impl<R> Clone for Handle<R> {
             events: Arc::clone(&self.events),
             removed: Arc::clone(&self.removed),
             clock: self.clock,
-            pulse: Arc::clone(&self.pulse),
+            heartbeat: Arc::clone(&self.heartbeat),
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
             endings: Arc::clone(&self.endings),
@@ -95,7 +95,7 @@ impl<R> Handle<R> {
     /// # Errors
     /// The time for which it has stood still.
     pub fn is_alive(&self) -> Result<(), String> {
-        self.pulse.check()
+        self.heartbeat.check()
     }
 
     /// Returns the open backend of that name.

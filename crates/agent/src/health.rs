@@ -36,15 +36,15 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// Time of the reconciler's last round.
 #[derive(Debug)]
-pub(crate) struct Pulse(Mutex<Instant>);
+pub(crate) struct Heartbeat(Mutex<Instant>);
 
-impl Default for Pulse {
+impl Default for Heartbeat {
     fn default() -> Self {
         Self(Mutex::new(crate::clock::instant()))
     }
 }
 
-impl Pulse {
+impl Heartbeat {
     pub fn beat(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = crate::clock::instant();
     }

@@ -95,7 +95,7 @@ impl<R: Runtime> Reconciler<R> {
             }
             last = Some((Arc::clone(&desired), found.clone()));
             self.publish(desired, found);
-            self.shared.pulse.beat();
+            self.shared.heartbeat.beat();
             let observed = async {
                 match observations.is_empty() {
                     true => std::future::pending().await,

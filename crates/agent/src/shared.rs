@@ -13,7 +13,7 @@ use crate::{
     config::AgentConfig,
     credentials::Providers,
     ending::Endings,
-    health::Pulse,
+    health::Heartbeat,
     id_ranges::IdRanges,
     node::{self, BackendSlot},
     preload::Imports,
@@ -30,7 +30,7 @@ pub(crate) struct Shared<R> {
     pub board: Arc<Board>,
     pub events: Arc<EventLog>,
     pub removed: Arc<Removed>,
-    pub pulse: Arc<Pulse>,
+    pub heartbeat: Arc<Heartbeat>,
     pub clock: Clock,
     pub supervisor: Supervisor,
     /// Notified when a pod ends by itself, or runs again.

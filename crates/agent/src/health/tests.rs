@@ -32,11 +32,11 @@ async fn answers_are_in_the_api_servers_words() {
 // R-LOOP-7.
 #[tokio::test(start_paused = true)]
 async fn a_loop_that_stands_still_for_five_minutes_is_ill() {
-    let pulse = Pulse::default();
+    let heartbeat = Heartbeat::default();
     tokio::time::advance(Duration::from_secs(300)).await;
-    assert_eq!(pulse.check(), Ok(()), "R-LOOP-7");
+    assert_eq!(heartbeat.check(), Ok(()), "R-LOOP-7");
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert_eq!(pulse.check(), Err("the loop has stood still for 301s".to_owned()), "R-LOOP-7");
-    pulse.beat();
-    assert_eq!(pulse.check(), Ok(()), "R-LOOP-7");
+    assert_eq!(heartbeat.check(), Err("the loop has stood still for 301s".to_owned()), "R-LOOP-7");
+    heartbeat.beat();
+    assert_eq!(heartbeat.check(), Ok(()), "R-LOOP-7");
 }
