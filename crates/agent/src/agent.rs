@@ -24,12 +24,12 @@ use crate::{
     node::{self, BackendSlot},
     observe::observer,
     preload::{self, Imports},
+    processes::PodProcesses,
     reconcile::Reconciler,
     removed::Removed,
     shared::Shared,
     source::Sources,
     supervisor::Supervisor,
-    survivors::Survivors,
     sweep,
 };
 
@@ -208,7 +208,7 @@ impl<R: Runtime> Agent<R> {
             node_addresses: addresses.subscribe(),
             id_ranges: IdRanges::new(&self.config.state_dir, self.config.max_pods),
             providers: Providers::new(self.config.credential_providers.clone()),
-            survivors: Survivors::new(self.proc),
+            processes: PodProcesses::new(self.proc),
             admission: Admission::of_node(self.config.allowed_unsafe_sysctls.clone()),
             config: self.config,
         });

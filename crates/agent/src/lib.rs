@@ -13,7 +13,7 @@
 //! - `probe`, `hook`: probes and lifecycle hooks, by way of `contact`; [`url`]: addresses of servers.
 //! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events; `keeper`: events on disk. [`removed`]: removed pods.
 //! - `ending`: the end of the pods when the node shuts down.
-//! - `sweep`: removal of files that belong to no pod. `preload`: image archives. `survivors`: pods with
+//! - `sweep`: removal of files that belong to no pod. `preload`: image archives. `processes`: pods with
 //!   processes.
 //! - [`api`], [`logs`]: the local API and the logs of containers; `links`: links to these logs for log shippers.
 //! - [`health`]: health endpoints.
@@ -50,13 +50,13 @@ mod observe;
 mod policy;
 mod preload;
 mod probe;
+mod processes;
 mod reconcile;
 pub mod reference;
 pub mod removed;
 mod shared;
 mod source;
 mod supervisor;
-mod survivors;
 mod sweep;
 pub mod url;
 mod worker;

@@ -17,9 +17,9 @@ use crate::{
     id_ranges::IdRanges,
     node::{self, BackendSlot},
     preload::Imports,
+    processes::PodProcesses,
     removed::Removed,
     supervisor::Supervisor,
-    survivors::Survivors,
 };
 
 /// State shared by all workers.
@@ -52,7 +52,7 @@ pub(crate) struct Shared<R> {
     /// Credential provider plugins of the node.
     pub providers: Providers,
     /// Finder of pods' processes by cgroup, for backends that do not answer.
-    pub survivors: Survivors,
+    pub processes: PodProcesses,
 }
 
 impl<R> Shared<R> {

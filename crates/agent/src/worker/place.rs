@@ -77,7 +77,7 @@ impl Location {
             Step::Search { backend } => {
                 let since = context.shared.slot(&backend).map(|slot| slot.observer.latest().since.wall);
                 let is_ignored = mutant::is_on(Mutant::MovesWithProcesses);
-                let alive = match context.shared.survivors.any_of(uids).await {
+                let alive = match context.shared.processes.any_of(uids).await {
                     Ok(found) if found.is_none() || is_ignored => None,
                     Ok(_) => Some("its processes there still run".to_owned()),
                     Err(error) => Some(format!("cannot check whether its processes there still run: {error}")),
@@ -114,7 +114,7 @@ impl Location {
     ) -> Option<Instant> {
         let backends = observed_backends(&context.shared, &context.key);
         let has_vanished = observed.is_empty() && self.placement.is_all_observed(&backends);
-        self.unowned.search(has_vanished, &context.shared.survivors, uids).await
+        self.unowned.search(has_vanished, &context.shared.processes, uids).await
     }
 
     /// Notes that the pod is being put on a backend.

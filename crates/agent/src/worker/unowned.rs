@@ -9,7 +9,7 @@ use std::{
 use stanchion_plan::time::after;
 use stanchion_pod::PodUid;
 
-use crate::{clock::instant, survivors::Survivors};
+use crate::{clock::instant, processes::PodProcesses};
 
 /// Interval between searches while processes may be left. Most of them are about to end.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ impl Unowned {
     pub async fn search(
         &mut self,
         has_vanished: bool,
-        survivors: &Survivors,
+        processes: &PodProcesses,
         uids: &BTreeSet<PodUid>,
     ) -> Option<Instant> {
         if !has_vanished {
@@ -42,7 +42,7 @@ impl Unowned {
         if matches!(self, Self::None(searched) if uids.is_subset(searched)) {
             return None;
         }
-        *self = match survivors.any_of(uids).await {
+        *self = match processes.any_of(uids).await {
             Ok(None) => Self::None(uids.clone()),
             Ok(Some(uid)) => Self::Some(format!(
                 "a process in the cgroup of pod {uid} runs, and no backend knows of it; nothing of the pod is started until \

@@ -25,13 +25,13 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// Search for processes of pods.
 #[derive(Debug)]
-pub(crate) struct Survivors {
+pub(crate) struct PodProcesses {
     /// Mount point of procfs.
     proc: PathBuf,
     latest: Mutex<Option<(Instant, Arc<BTreeSet<String>>)>>,
 }
 
-impl Survivors {
+impl PodProcesses {
     pub fn new(proc: PathBuf) -> Self {
         Self { proc, latest: Mutex::default() }
     }
@@ -97,7 +97,7 @@ mod tests {
     use stanchion_pod::PodUid;
     use tempfile::TempDir;
 
-    use super::Survivors;
+    use super::PodProcesses;
 
     #[tokio::test]
     async fn a_pod_is_alive_while_any_process_is_in_a_cgroup_of_it() {
@@ -115,10 +115,10 @@ mod tests {
         }
         // This process has just ended.
         fs::create_dir(proc.path().join("9")).expect("a process");
-        let survivors = Survivors::new(proc.path().to_owned());
+        let processes = PodProcesses::new(proc.path().to_owned());
         let alive = async |uids: &[&str]| {
             let uids: BTreeSet<_> = uids.iter().map(|uid| PodUid::new(uid)).collect();
-            survivors.any_of(&uids).await.expect("a scan").map(|uid| uid.as_str().to_owned())
+            processes.any_of(&uids).await.expect("a scan").map(|uid| uid.as_str().to_owned())
         };
         assert_eq!(alive(&["aaa-1"]).await.as_deref(), Some("aaa-1"));
         assert_eq!(alive(&["zzz", "bbb-2"]).await.as_deref(), Some("bbb-2"));
@@ -128,7 +128,7 @@ mod tests {
         for part in ["a", "aaa", "aa-1", "bbb", "2", "b", "dd", "fff", "eee.slice", ""] {
             assert_eq!(alive(&[part]).await, None, "{part}");
         }
-        let nowhere = Survivors::new(proc.path().join("none"));
+        let nowhere = PodProcesses::new(proc.path().join("none"));
         nowhere.any_of(&BTreeSet::new()).await.expect_err("nothing can be said without procfs");
     }
 }
