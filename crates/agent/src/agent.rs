@@ -18,7 +18,7 @@ use crate::{
     desired::{Desired, Reached},
     handle::{Handle, Request},
     id_ranges::IdRanges,
-    images::{Collector, Images, Prune, Record},
+    images::{Collector, Images, OwnedRecord, Prune},
     keeper::Keeper,
     links,
     node::{self, BackendSlot},
@@ -187,7 +187,7 @@ impl<R: Runtime> Agent<R> {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
             let permits = Semaphore::new((2 * self.cores).clamp(4, Semaphore::MAX_PERMITS));
-            let record = Record::of(&self.config.state_dir, &backend.name);
+            let record = OwnedRecord::of(&self.config.state_dir, &backend.name);
             let images = Arc::new(Images::new(record, self.clock));
             slots.push(BackendSlot { backend: backend.clone(), observer, images, permits });
         }

@@ -1,12 +1,12 @@
 //! The images of one backend. Of a reference with the same credentials, one pull runs at a time, whoever asks.
 //!
 //! # Layout
-//! - [`Images`]: presence and pulls. [`brought`]: record of the images that the agent has brought. [`garbage`]: choice
+//! - [`Images`]: presence and pulls. [`owned`]: record of the images that the agent has brought. [`garbage`]: choice
 //!   of those that nobody needs. [`collector`]: their removal.
 
-mod brought;
 mod collector;
 mod garbage;
+mod owned;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -17,8 +17,8 @@ use std::{
 use stanchion_runtime::{Error, Image, Progress, PullImage, PullProgress, RegistryAuth, Runtime};
 use tokio::sync::watch;
 
-pub(crate) use brought::Record;
 pub(crate) use collector::{Collector, Prune};
+pub(crate) use owned::OwnedRecord;
 
 use crate::{
     clock::{Clock, elapsed},
@@ -35,25 +35,25 @@ pub(crate) struct Images {
     state: Mutex<State>,
     /// References that are being removed: a caller that needs one waits.
     removing: watch::Sender<BTreeSet<String>>,
-    record: Arc<Record>,
+    record: Arc<OwnedRecord>,
     clock: Clock,
 }
 
 #[derive(Debug, Default)]
 struct State {
     seen: HashMap<String, Instant>,
-    pulls: Vec<Going>,
+    pulls: Vec<RunningPull>,
 }
 
 /// A running pull. One with other credentials is another pull: the registry may give it what it refuses this one.
 #[derive(Debug)]
-struct Going {
+struct RunningPull {
     reference: String,
     auth: Option<RegistryAuth>,
     pull: watch::Sender<Pull>,
 }
 
-impl Going {
+impl RunningPull {
     fn is(&self, reference: &str, auth: Option<&RegistryAuth>) -> bool {
         self.reference == reference && self.auth.as_ref() == auth
     }
@@ -69,7 +69,7 @@ pub(crate) enum Pull {
 }
 
 impl Images {
-    pub fn new(record: Arc<Record>, clock: Clock) -> Self {
+    pub fn new(record: Arc<OwnedRecord>, clock: Clock) -> Self {
         Self { state: Mutex::default(), removing: watch::Sender::default(), record, clock }
     }
 
@@ -123,7 +123,7 @@ impl Images {
             return going.pull.subscribe();
         }
         let (sender, pull) = watch::channel(Pull::Running(PullProgress::default()));
-        state.pulls.push(Going { reference: reference.to_owned(), auth: auth.clone(), pull: sender.clone() });
+        state.pulls.push(RunningPull { reference: reference.to_owned(), auth: auth.clone(), pull: sender.clone() });
         drop(state);
 
         let (images, runtime, reference) = (Arc::clone(self), Arc::clone(runtime), reference.to_owned());
@@ -142,11 +142,11 @@ impl Images {
                 () = images.unwanted(&sender, &reference, auth.as_ref()) => return,
             };
             images.end_pull(&reference, auth.as_ref(), matches!(pulled, Some(Ok(_))));
-            let brought = pulled.as_ref().and_then(|pulled| pulled.as_ref().ok().cloned());
+            let fetched = pulled.as_ref().and_then(|pulled| pulled.as_ref().ok().cloned());
             if let Some(pulled) = pulled {
                 sender.send_replace(Pull::Done(pulled));
             }
-            if let Some((before, image)) = before.zip(brought) {
+            if let Some((before, image)) = before.zip(fetched) {
                 images.claim(&*runtime, before, vec![image], None).await;
             }
         });

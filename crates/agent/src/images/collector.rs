@@ -259,7 +259,7 @@ impl<R: Runtime> Collector<R> {
                 Err(error) => return Outcome::Failed(error),
             }
             let (name, digest) = (name.clone(), candidate.digest.clone());
-            let forget = move |known: &mut super::brought::ByReference| {
+            let forget = move |known: &mut super::owned::OwnedImages| {
                 known.retain(|reference, it| *reference != name || it.digest != digest);
             };
             images.record.change(found.store.path.clone(), forget).await;

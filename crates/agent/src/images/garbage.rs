@@ -9,7 +9,7 @@ use std::{
 use stanchion_plan::time::Stamp;
 use stanchion_runtime::{Image, ImageDigest, ImageStore};
 
-use super::brought::{Brought, ByReference};
+use super::owned::{OwnedImage, OwnedImages};
 use crate::reference;
 
 /// The images of a runtime, and the names of those that are needed.
@@ -38,7 +38,7 @@ pub(crate) struct Candidate {
 
 /// Updates the record by a survey, and returns the images that may be removed, the longest unused first. `is_there` tells
 /// whether the archive that an image was imported from is still in its place: then the image is needed.
-pub(crate) fn candidates(known: &mut ByReference, survey: &Survey, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
+pub(crate) fn candidates(known: &mut OwnedImages, survey: &Survey, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let listed: BTreeMap<_, _> = survey.images.iter().map(|image| (&image.reference, &image.digest)).collect();
     // A name that came after the survey began may be missing in it, or have stood for another image.
     known.retain(|reference, it| !it.at.since(survey.at).is_zero() || listed.get(reference) == Some(&&it.digest));
@@ -56,7 +56,7 @@ pub(crate) fn candidates(known: &mut ByReference, survey: &Survey, is_there: imp
         .filter_map(|(digest, names)| {
             let is_used = |name: &&String| survey.in_use.contains(name) || survey.named.contains(*name);
             let is_used = survey.in_use.iter().any(|used| used == digest.as_str()) || names.iter().any(is_used);
-            let is_wanted = |it: &Brought| it.archive.as_deref().is_some_and(&is_there);
+            let is_wanted = |it: &OwnedImage| it.archive.as_deref().is_some_and(&is_there);
             let is_needed = is_used || names.iter().filter_map(|name| known.get(*name)).any(is_wanted);
             for name in &names {
                 if let Some(it) = known.get_mut(*name) {

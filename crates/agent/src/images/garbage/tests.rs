@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use stanchion_plan::time::Stamp;
 use stanchion_runtime::{Image, ImageStore};
 
-use super::{Brought, ByReference, Survey, candidates, is_below, names, usage};
+use super::{OwnedImage, OwnedImages, Survey, candidates, is_below, names, usage};
 
 fn at(second: i64) -> Stamp {
     Timestamp::from_second(second).expect("a time").into()
 }
 
-fn brought(digest: &str, second: i64) -> Brought {
-    Brought { digest: digest.into(), at: at(second), unused_since: None, archive: None }
+fn owned(digest: &str, second: i64) -> OwnedImage {
+    OwnedImage { digest: digest.into(), at: at(second), unused_since: None, archive: None }
 }
 
 /// Returns a survey, at second 100, at these references with their digests.
@@ -24,12 +24,12 @@ fn survey(images: &[(&str, &str)]) -> Survey {
     Survey { at: at(100), images: images.iter().map(image).collect(), in_use: Vec::new(), named: [].into() }
 }
 
-fn known(images: &[(&str, &str, i64)]) -> ByReference {
-    images.iter().map(|(reference, digest, second)| ((*reference).to_owned(), brought(digest, *second))).collect()
+fn known(images: &[(&str, &str, i64)]) -> OwnedImages {
+    images.iter().map(|(reference, digest, second)| ((*reference).to_owned(), owned(digest, *second))).collect()
 }
 
 /// Returns the names of the images that may be removed, in order.
-fn chosen(known: &mut ByReference, survey: &Survey) -> Vec<Vec<String>> {
+fn chosen(known: &mut OwnedImages, survey: &Survey) -> Vec<Vec<String>> {
     candidates(known, survey, |archive| archive == Path::new("/there")).into_iter().map(|it| it.names).collect()
 }
 

@@ -1,4 +1,4 @@
-//! Record of the images that the agent has brought to a runtime: only these it may remove (R-IMG-11). Images that were
+//! OwnedRecord of the images that the agent has brought to a runtime: only these it may remove (R-IMG-11). Images that were
 //! there before it, or that somebody else has brought since, are not among them. The record is on disk, for the agent's
 //! next start:
 //!
@@ -23,7 +23,7 @@ use crate::{blocking::blocking, files::whole, limits, reference::repository};
 
 /// One name of an image that was brought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Brought {
+pub(crate) struct OwnedImage {
     /// Digest that the name stood for then.
     pub digest: ImageDigest,
     pub at: Stamp,
@@ -36,19 +36,19 @@ pub(crate) struct Brought {
 }
 
 /// Images that were brought, by full reference.
-pub(crate) type ByReference = BTreeMap<String, Brought>;
+pub(crate) type OwnedImages = BTreeMap<String, OwnedImage>;
 /// Images that were brought, by the directory of their store.
-type Stores = BTreeMap<PathBuf, ByReference>;
+type Stores = BTreeMap<PathBuf, OwnedImages>;
 
 /// The record of one backend.
 #[derive(Debug)]
-pub(crate) struct Record {
+pub(crate) struct OwnedRecord {
     path: PathBuf,
     /// `None` until the file has been read.
     stores: Mutex<Option<Stores>>,
 }
 
-impl Record {
+impl OwnedRecord {
     pub fn of(state_dir: &Path, backend: &str) -> Arc<Self> {
         let path = state_dir.join("images").join(format!("{backend}.json"));
         Arc::new(Self { path, stores: Mutex::default() })
@@ -58,13 +58,13 @@ impl Record {
     pub async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         store: PathBuf,
-        change: impl FnOnce(&mut ByReference) -> T + Send + 'static,
+        change: impl FnOnce(&mut OwnedImages) -> T + Send + 'static,
     ) -> T {
         let record = Arc::clone(self);
         blocking(move || record.change_now(store, change)).await
     }
 
-    fn change_now<T>(&self, store: PathBuf, change: impl FnOnce(&mut ByReference) -> T) -> T {
+    fn change_now<T>(&self, store: PathBuf, change: impl FnOnce(&mut OwnedImages) -> T) -> T {
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
         let stores = stores.get_or_insert_with(|| self.read());
         let images = stores.entry(store).or_default();
@@ -115,14 +115,14 @@ impl Images {
         &self,
         runtime: &R,
         before: Before,
-        mut brought: Vec<Image>,
+        mut fetched: Vec<Image>,
         archive: Option<PathBuf>,
     ) {
         if archive.is_none() {
             // A pull that brought nothing changes nothing about whose the image is.
-            brought.retain(|image| before.0.get(&image.reference) != Some(&image.digest));
+            fetched.retain(|image| before.0.get(&image.reference) != Some(&image.digest));
         }
-        if brought.is_empty() {
+        if fetched.is_empty() {
             return;
         }
         let found = match runtime.image_store().await {
@@ -134,8 +134,8 @@ impl Images {
             Err(error) => return tracing::debug!(error = error.chain(), "what was brought is not known to be ours"),
         };
         let now = self.clock.stamp();
-        let new = listed.into_iter().filter(move |listed| brought.iter().any(|image| is_name_of(listed, image)));
-        let claim = move |known: &mut ByReference| {
+        let new = listed.into_iter().filter(move |listed| fetched.iter().any(|image| is_name_of(listed, image)));
+        let claim = move |known: &mut OwnedImages| {
             for Image { reference, digest, .. } in new {
                 let last = known.get(&reference).filter(|it| before.0.get(&reference) == Some(&it.digest));
                 if last.is_none() && before.0.contains_key(&reference) {
@@ -146,7 +146,7 @@ impl Images {
                 let at = same.map_or(now, |it| it.at);
                 let archive = archive.clone().or_else(|| same?.archive.clone());
                 let unused_since = same.and_then(|it| it.unused_since);
-                known.insert(reference, Brought { digest, at, unused_since, archive });
+                known.insert(reference, OwnedImage { digest, at, unused_since, archive });
             }
         };
         self.record.change(store, claim).await;
