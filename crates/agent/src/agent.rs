@@ -85,7 +85,7 @@ impl<R: Runtime> Agent<R> {
             heartbeat: Arc::default(),
             backends: backends.into(),
             requests: send,
-            endings: Arc::default(),
+            node_shutdown: Arc::default(),
             pruners: pruners.into(),
         };
         Self {
@@ -181,7 +181,7 @@ impl<R: Runtime> Agent<R> {
 
     /// Starts every task.
     fn start(self, supervisor: &Supervisor) -> watch::Receiver<Arc<Desired>> {
-        let Handle { board, events, removed, heartbeat, backends, endings, .. } = self.handle;
+        let Handle { board, events, removed, heartbeat, backends, node_shutdown, .. } = self.handle;
         let mut slots = Vec::with_capacity(backends.len());
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
@@ -200,10 +200,10 @@ impl<R: Runtime> Agent<R> {
             heartbeat,
             clock: self.clock,
             supervisor: supervisor.clone(),
-            ends: Notify::new(),
+            pod_ended: Notify::new(),
             images_changed: watch::Sender::new(0),
             imports: Imports::default(),
-            endings,
+            node_shutdown,
             capacity: self.capacity,
             node_addresses: addresses.subscribe(),
             id_ranges: IdRanges::new(&self.config.state_dir, self.config.max_pods),

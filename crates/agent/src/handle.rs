@@ -10,7 +10,9 @@ use stanchion_board::{
 use stanchion_pod::PodKey;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{backends::Backend, clock::Clock, ending::Endings, health::Heartbeat, images::Prune, removed::Removed};
+use crate::{
+    backends::Backend, clock::Clock, health::Heartbeat, images::Prune, node_shutdown::ShutdownState, removed::Removed,
+};
 
 /// Handle of the running agent. Cheap to clone.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub struct Handle<R> {
     /// The backends, for exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
-    pub(crate) endings: Arc<Endings>,
+    pub(crate) node_shutdown: Arc<ShutdownState>,
     /// Requests to the removers of images, by backend.
     pub(crate) pruners: Arc<[(String, mpsc::Sender<Prune>)]>,
 }
@@ -53,7 +55,7 @@ impl<R> Clone for Handle<R> {
             heartbeat: Arc::clone(&self.heartbeat),
             backends: Arc::clone(&self.backends),
             requests: self.requests.clone(),
-            endings: Arc::clone(&self.endings),
+            node_shutdown: Arc::clone(&self.node_shutdown),
             pruners: Arc::clone(&self.pruners),
         }
     }

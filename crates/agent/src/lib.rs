@@ -12,7 +12,7 @@
 //! - `credentials`: registry credentials from plugins on the node.
 //! - `probe`, `hook`: probes and lifecycle hooks, by way of `contact`; [`url`]: addresses of servers.
 //! - [`stanchion_plan::status`] → [`stanchion_board`]: the status that is shown, with events; `keeper`: events on disk. [`removed`]: removed pods.
-//! - `ending`: the end of the pods when the node shuts down.
+//! - `node_shutdown`: the end of the pods when the node shuts down.
 //! - `sweep`: removal of files that belong to no pod. `preload`: image archives. `processes`: pods with
 //!   processes.
 //! - [`api`], [`logs`]: the local API and the logs of containers; `links`: links to these logs for log shippers.
@@ -32,7 +32,6 @@ pub mod config;
 mod contact;
 mod credentials;
 pub mod desired;
-mod ending;
 mod env;
 mod files;
 pub mod handle;
@@ -46,6 +45,7 @@ mod links;
 mod listener;
 pub mod logs;
 mod node;
+mod node_shutdown;
 mod observe;
 mod policy;
 mod preload;

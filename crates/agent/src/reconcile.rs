@@ -121,7 +121,7 @@ impl<R: Runtime> Reconciler<R> {
                 // The loop goes round without a change too: the health endpoint watches that.
                 () = tokio::time::sleep(health::ROUND) => true,
                 // A pod that has ended frees capacity.
-                () = self.shared.ends.notified() => true,
+                () = self.shared.pod_ended.notified() => true,
             };
         }
     }

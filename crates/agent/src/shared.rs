@@ -12,10 +12,10 @@ use crate::{
     clock::Clock,
     config::AgentConfig,
     credentials::Providers,
-    ending::Endings,
     health::Heartbeat,
     id_ranges::IdRanges,
     node::{self, BackendSlot},
+    node_shutdown::ShutdownState,
     preload::Imports,
     processes::PodProcesses,
     removed::Removed,
@@ -34,13 +34,13 @@ pub(crate) struct Shared<R> {
     pub clock: Clock,
     pub supervisor: Supervisor,
     /// Notified when a pod ends by itself, or runs again.
-    pub ends: Notify,
+    pub pod_ended: Notify,
     /// Counter that changes after an import of images.
     pub images_changed: watch::Sender<u64>,
     /// Images imported from archives in the preload directory.
     pub imports: Imports,
     /// Pods that must end because the node shuts down.
-    pub endings: Arc<Endings>,
+    pub node_shutdown: Arc<ShutdownState>,
     /// CPU and memory of the node. The disk can grow: `ephemeral_storage` is 0 here.
     pub capacity: Capacity,
     /// Current addresses of the node, the primary one first.

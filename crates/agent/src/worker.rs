@@ -155,7 +155,7 @@ impl<R: Runtime> Worker<R> {
                     if self.clean_up().await {
                         self.context.cancelled.cancel();
                         self.presence.remember(&self.context).await;
-                        self.context.shared.endings.set_running(&self.context.key, None, false);
+                        self.context.shared.node_shutdown.set_running(&self.context.key, None, false);
                         self.context.shared.board.remove_pod(&self.context.key);
                         return Ended::Gone;
                     }

@@ -37,7 +37,7 @@ pub struct History {
     sandbox: Option<Failure>,
     missing: Option<(Revision, String)>,
     evicted: Option<(Revision, String)>,
-    is_ending: bool,
+    is_shutting_down: bool,
     stopped: HashSet<SandboxId>,
     sandboxes_to_restart: HashSet<SandboxId>,
     containers_to_restart: HashSet<ContainerId>,
@@ -223,13 +223,13 @@ impl History {
     }
 
     /// Returns whether the pod ends because the node shuts down.
-    pub fn is_ending(&self) -> bool {
-        self.is_ending
+    pub fn is_shutting_down(&self) -> bool {
+        self.is_shutting_down
     }
 
     /// Sets whether the pod ends because the node shuts down.
-    pub fn set_ending(&mut self, is_ending: bool) {
-        self.is_ending = is_ending;
+    pub fn set_shutting_down(&mut self, is_shutting_down: bool) {
+        self.is_shutting_down = is_shutting_down;
     }
 
     /// Returns whether the images and the objects that a pod needs to start are present.

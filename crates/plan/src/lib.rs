@@ -109,7 +109,7 @@ pub struct Wanted<'a> {
     /// Time when the agent first saw this revision of the pod.
     pub since: Stamp,
     /// Time left to stop the pod, if the node shuts down.
-    pub ending: Option<Duration>,
+    pub shutdown_in: Option<Duration>,
 }
 
 /// A revision and the backend that it was put on.
@@ -125,7 +125,7 @@ pub struct Running<'a> {
 
 /// Decides the next step.
 pub fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
-    if let Some(left) = wanted.ending {
+    if let Some(left) = wanted.shutdown_in {
         return end(view, history, left);
     }
     let Some(pod) = wanted.pod else {

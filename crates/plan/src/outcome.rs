@@ -33,7 +33,7 @@ impl PodOutcome {
         match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
             Some(deadline) if outcome == Self::Active || ended_at > Some(deadline) => Self::DeadlineExceeded,
             _ if outcome == Self::Active && history.evicted(pod).is_some() => Self::Evicted,
-            _ if outcome == Self::Active && history.is_ending() => Self::ShutDown,
+            _ if outcome == Self::Active && history.is_shutting_down() => Self::ShutDown,
             _ => outcome,
         }
     }

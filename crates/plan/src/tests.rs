@@ -129,7 +129,7 @@ fn planned(wanted: Wanted<'_>, view: &View, history: &History, now: u64) -> Plan
 }
 
 fn next(pod: Option<&Pod>, view: &View, history: &History, now: u64) -> Plan {
-    planned(Wanted { pod, running: None, since: start().into(), ending: None }, view, history, now)
+    planned(Wanted { pod, running: None, since: start().into(), shutdown_in: None }, view, history, now)
 }
 
 fn run(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, backoff: u64) -> Option<Action> {
@@ -289,7 +289,8 @@ fn an_update_waits_for_its_image_then_stops_the_old_before_the_new() {
     let (old, new) = (pod("a:1"), pod("a:2"));
     let old_sandbox = sandbox(&old, 0, SandboxState::Ready);
     let alive = view(vec![old_sandbox.clone()], vec![container(&old, &old_sandbox, 0, running(), 0)]);
-    let wanted = Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), ending: None };
+    let wanted =
+        Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), shutdown_in: None };
     let mut history = History::default();
     let images = Action::EnsureImages { revision: new.revision.clone(), images: vec![of("app")] };
     assert_eq!(planned(wanted, &alive, &history, 0).action, Some(images), "images first");
@@ -315,7 +316,8 @@ fn the_old_revision_is_kept_running_while_the_new_image_is_missing() {
     let crashed = view(vec![old_sandbox.clone()], vec![other, container(&old, &old_sandbox, 0, exited(1, 1), 0)]);
     let mut history = with_image(&old);
     history.set_image(&new.revision, of("app"), ImageState::Pulling(None));
-    let wanted = Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), ending: None };
+    let wanted =
+        Wanted { pod: Some(&new), running: Some(running_on_own(&old)), since: start().into(), shutdown_in: None };
     assert_eq!(planned(wanted, &crashed, &history, 1).action, run(&old, &old_sandbox, 1, 10));
 }
 

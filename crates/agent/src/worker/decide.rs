@@ -25,14 +25,14 @@ impl<R: Runtime> Worker<R> {
         if !self.location.is_clear(&self.context, &backend, desired.is_some()) {
             return Plan::default();
         }
-        let ending = self.ending();
-        self.history.set_ending(ending.is_some());
-        let Some(wanted) = self.admitted(snapshot).or(ending.map(|_| None)) else { return Plan::default() };
+        let shutdown_in = self.shutdown_in();
+        self.history.set_shutting_down(shutdown_in.is_some());
+        let Some(wanted) = self.admitted(snapshot).or(shutdown_in.map(|_| None)) else { return Plan::default() };
         let mut view = View { backend, observed: observed.clone() };
         // Reachable backends come first: their containers can be stopped now.
         view.observed.put_first(|backend| self.context.is_observed(backend));
         let since = wanted.as_deref().map_or(self.presence.first_seen(), |pod| self.presence.since(pod));
-        let wanted = Wanted { pod: wanted.as_deref(), running: self.recall.as_planned(), since, ending };
+        let wanted = Wanted { pod: wanted.as_deref(), running: self.recall.as_planned(), since, shutdown_in };
         let now = clock::instant();
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
@@ -53,10 +53,10 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Returns the time left to stop the pod, if the node shuts down and this pod is to end now.
-    fn ending(&mut self) -> Option<Duration> {
-        let ending = self.inbox.ending()?;
-        let ends_now = self.presence.last().is_none_or(|last| ending.is_of(&last.pod.wire));
-        ends_now.then(|| ending.by.saturating_duration_since(clock::instant()))
+    fn shutdown_in(&mut self) -> Option<Duration> {
+        let phase = self.inbox.shutdown()?;
+        let ends_now = self.presence.last().is_none_or(|last| phase.includes(&last.pod.wire));
+        ends_now.then(|| phase.by.saturating_duration_since(clock::instant()))
     }
 
     /// Returns the revision to run: the wanted one if the node admits it and no newer one runs, else the running one.

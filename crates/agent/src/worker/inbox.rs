@@ -7,7 +7,7 @@ use stanchion_pod::PodUid;
 use tokio::sync::watch;
 
 use super::restarts::{RestartRequests, Restarts};
-use crate::{desired::DesiredPod, ending::Ending, observe::Observation, shared::Shared};
+use crate::{desired::DesiredPod, node_shutdown::ShutdownPhase, observe::Observation, shared::Shared};
 
 /// Receivers of all that a worker decides by.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Inbox {
     restarts: Arc<RestartRequests>,
     /// Counter of imports of images.
     images: watch::Receiver<u64>,
-    ending: watch::Receiver<Option<Ending>>,
+    shutdown: watch::Receiver<Option<ShutdownPhase>>,
     /// The node's addresses.
     addresses: watch::Receiver<Vec<IpAddr>>,
     /// Observations, a receiver for each backend.
@@ -46,7 +46,7 @@ impl Inbox {
             desired,
             restarts,
             images: shared.images_changed.subscribe(),
-            ending: shared.endings.subscribe(),
+            shutdown: shared.node_shutdown.subscribe(),
             addresses: shared.node_addresses.clone(),
             observations: shared.slots.iter().map(|slot| slot.observer.watch()).collect(),
         }
@@ -63,8 +63,8 @@ impl Inbox {
     }
 
     /// Returns the end of the node's pods, if the node shuts down.
-    pub fn ending(&mut self) -> Option<Ending> {
-        *self.ending.borrow_and_update()
+    pub fn shutdown(&mut self) -> Option<ShutdownPhase> {
+        *self.shutdown.borrow_and_update()
     }
 
     /// Takes the restarts that users have requested since.
@@ -88,12 +88,12 @@ impl Inbox {
     ///
     /// *Cancel-safe:* every arm waits on a channel and keeps what it has not delivered.
     pub async fn wake(&mut self) -> Wake {
-        let Self { desired, restarts, images, ending, addresses, observations } = self;
+        let Self { desired, restarts, images, shutdown, addresses, observations } = self;
         tokio::select! {
             changed = desired.changed() => if changed.is_ok() { Wake::Input } else { Wake::Shutdown },
             () = restarts.made() => Wake::Input,
             Ok(()) = images.changed() => Wake::Images,
-            Ok(()) = ending.changed() => Wake::Input,
+            Ok(()) = shutdown.changed() => Wake::Input,
             // Addresses are only shown: a change restarts nothing.
             Ok(()) = addresses.changed() => Wake::Input,
             wake = next_observation(observations) => wake,

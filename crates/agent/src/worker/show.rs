@@ -32,7 +32,7 @@ impl<R: Runtime> Worker<R> {
     /// Puts the pod on the board as it is now.
     pub(super) fn show(&mut self, snapshot: &Snapshot) {
         let last = self.presence.last().map(|last| &*last.pod.wire);
-        self.context.shared.endings.set_running(
+        self.context.shared.node_shutdown.set_running(
             &self.context.key,
             last,
             snapshot.observed.containers().any(is_running),
@@ -100,7 +100,7 @@ impl<R: Runtime> Worker<R> {
         // A pod that does not fit on the node is shown as `Failed` too.
         let is_refused = desired.is_some_and(|it| it.no_capacity.is_some() && it.pod.revision == pod.revision);
         if self.presence.set_ended((phase.is_terminal() && !is_refused).then(|| pod.uid.clone())) {
-            self.context.shared.ends.notify_one();
+            self.context.shared.pod_ended.notify_one();
         }
     }
 

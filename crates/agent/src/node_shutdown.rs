@@ -23,16 +23,16 @@ const CRITICAL_CLASSES: [&str; 2] = ["system-cluster-critical", "system-node-cri
 
 /// The pods that are to end now, and the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ending {
+pub(crate) struct ShutdownPhase {
     /// `true`: critical pods, too.
-    pub is_of_critical: bool,
+    pub includes_critical: bool,
     pub by: Instant,
 }
 
-impl Ending {
+impl ShutdownPhase {
     /// Returns whether a pod is one of them.
-    pub fn is_of(self, pod: &Pod) -> bool {
-        self.is_of_critical || !pod.spec.as_ref().is_some_and(is_critical)
+    pub fn includes(self, pod: &Pod) -> bool {
+        self.includes_critical || !pod.spec.as_ref().is_some_and(is_critical)
     }
 }
 
@@ -43,16 +43,16 @@ fn is_critical(spec: &PodSpec) -> bool {
 
 /// The end of the node's pods, and the pods that it waits for.
 #[derive(Debug, Default)]
-pub(crate) struct Endings {
-    ending: watch::Sender<Option<Ending>>,
+pub(crate) struct ShutdownState {
+    phase: watch::Sender<Option<ShutdownPhase>>,
     /// Pods of which containers run; `true` for critical ones.
     running: watch::Sender<BTreeMap<PodKey, bool>>,
 }
 
-impl Endings {
+impl ShutdownState {
     /// Returns a receiver of the pods that must end; `None` until the node shuts down.
-    pub fn subscribe(&self) -> watch::Receiver<Option<Ending>> {
-        self.ending.subscribe()
+    pub fn subscribe(&self) -> watch::Receiver<Option<ShutdownPhase>> {
+        self.phase.subscribe()
     }
 
     /// Notes whether containers of a pod run. `wanted` is its manifest, if that is known.
@@ -65,10 +65,10 @@ impl Endings {
     }
 
     /// Waits until nothing of these pods runs.
-    async fn ended(&self, ending: Ending) {
+    async fn ended(&self, phase: ShutdownPhase) {
         let mut running = self.running.subscribe();
         let is_done = |running: &BTreeMap<PodKey, bool>| {
-            !running.values().any(|is_critical| ending.is_of_critical || !is_critical)
+            !running.values().any(|is_critical| phase.includes_critical || !is_critical)
         };
         if running.wait_for(is_done).await.is_err() {
             tracing::trace!("the sender is part of this struct");
@@ -80,11 +80,11 @@ impl<R> Handle<R> {
     /// Ends all pods, because the node shuts down. Returns when they have ended, or the time for it is over.
     pub async fn end_pods(&self, limits: NodeShutdown) {
         let first = limits.grace.saturating_sub(limits.critical);
-        for (is_of_critical, time) in [(false, first), (true, limits.critical.min(limits.grace))] {
-            let ending = Ending { is_of_critical, by: crate::clock::instant() + time };
-            self.endings.ending.send_replace(Some(ending));
-            if timeout_at(ending.by + KILL, self.endings.ended(ending)).await.is_err() {
-                tracing::warn!(is_of_critical, ?time, "some pods have not ended in time");
+        for (includes_critical, time) in [(false, first), (true, limits.critical.min(limits.grace))] {
+            let phase = ShutdownPhase { includes_critical, by: crate::clock::instant() + time };
+            self.node_shutdown.phase.send_replace(Some(phase));
+            if timeout_at(phase.by + KILL, self.node_shutdown.ended(phase)).await.is_err() {
+                tracing::warn!(includes_critical, ?time, "some pods have not ended in time");
             }
         }
     }
