@@ -15,7 +15,7 @@ use crate::{
     clock::Clock,
     config::AgentConfig,
     credentials::Providers,
-    desired::{Desired, Reached},
+    desired::{Desired, ReconcilerProgress},
     handle::{Handle, Request},
     id_ranges::IdRanges,
     images::{Collector, Images, OwnedRecord, Prune},
@@ -217,7 +217,7 @@ impl<R: Runtime> Agent<R> {
             supervisor.spawn("addresses of the node", follow);
         }
         let (publish, desired) = watch::channel(Arc::default());
-        let (reached, progress) = watch::channel(Reached::default());
+        let (publish_progress, progress) = watch::channel(ReconcilerProgress::default());
         let (sources, fetchers) = Sources::new(&shared.config, board, events, publish, progress);
         supervisor.spawn("sources", sources.run(supervisor.shutdown().clone()));
         for fetcher in fetchers {
@@ -225,7 +225,8 @@ impl<R: Runtime> Agent<R> {
         }
         supervisor.spawn(
             "reconciler",
-            Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.allocations, reached).run(),
+            Reconciler::new(Arc::clone(&shared), desired.clone(), self.requests, self.allocations, publish_progress)
+                .run(),
         );
         for (index, prunes) in self.prunes.into_iter().enumerate() {
             let collector = Collector { shared: Arc::clone(&shared), index, desired: desired.clone(), prunes };

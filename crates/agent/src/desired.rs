@@ -20,7 +20,7 @@ pub struct Desired {
 
 /// The progress of the reconciler.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reached {
+pub(crate) struct ReconcilerProgress {
     /// The desired state that it has acted on last.
     pub desired: Arc<Desired>,
     /// Pods of which something may be left on the node.

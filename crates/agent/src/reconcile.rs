@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{
     allocations::Allocations,
     blocking::blocking,
-    desired::{Desired, DesiredPod, Reached},
+    desired::{Desired, DesiredPod, ReconcilerProgress},
     files,
     handle::Request,
     health,
@@ -47,7 +47,7 @@ pub(crate) struct Reconciler<R> {
     refused: HashMap<PodKey, Refused>,
     /// `true` while a wanted pod waits for the end of another with its UID.
     is_waiting: bool,
-    reached: watch::Sender<Reached>,
+    progress: watch::Sender<ReconcilerProgress>,
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -56,11 +56,11 @@ impl<R: Runtime> Reconciler<R> {
         desired: watch::Receiver<Arc<Desired>>,
         requests: mpsc::Receiver<Request>,
         allocations: Allocations,
-        reached: watch::Sender<Reached>,
+        progress: watch::Sender<ReconcilerProgress>,
     ) -> Self {
         Self {
             allocations,
-            reached,
+            progress,
             shared,
             desired,
             requests,
@@ -85,16 +85,15 @@ impl<R: Runtime> Reconciler<R> {
         while !shutdown.is_cancelled() {
             observations.iter_mut().for_each(|it| drop(it.borrow_and_update()));
             let desired = Arc::clone(&self.desired.borrow_and_update());
-            let found = self.found();
+            let existing = self.existing();
             // Most observations show nothing that matters here: the loop goes through all pods only when there is
             // something to decide.
-            let has_changed =
-                |(wanted, existing): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *existing != found;
+            let has_changed = |(wanted, last): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *last != existing;
             if is_due || self.is_waiting || last.as_ref().is_none_or(has_changed) {
-                self.reconcile(&desired, &found);
+                self.reconcile(&desired, &existing);
             }
-            last = Some((Arc::clone(&desired), found.clone()));
-            self.publish(desired, found);
+            last = Some((Arc::clone(&desired), existing.clone()));
+            self.publish(desired, existing);
             self.shared.heartbeat.beat();
             let observed = async {
                 match observations.is_empty() {
@@ -110,11 +109,11 @@ impl<R: Runtime> Reconciler<R> {
                     Err(_) => return,
                 },
                 Some(key) = self.ended.1.recv() => {
-                    self.forget(key);
+                    self.remove_ended(key);
                     true
                 }
                 Some(request) = self.requests.recv() => {
-                    self.pass(request);
+                    self.pass_restarts(request);
                     false
                 }
                 () = observed => false,
@@ -127,32 +126,32 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Forgets workers that have ended.
-    fn forget(&mut self, first: PodKey) {
+    fn remove_ended(&mut self, first: PodKey) {
         let mut next = Some(first);
         while let Some(key) = next {
             self.workers.remove(&key);
             if let Some(uid) = self.uids.remove(&key) {
-                self.disown(&key, &uid);
+                self.release_uid(&key, &uid);
             }
             next = self.ended.1.try_recv().ok();
         }
     }
 
     /// Publishes the reconciler's progress.
-    fn publish(&self, desired: Arc<Desired>, found: BTreeSet<PodKey>) {
+    fn publish(&self, desired: Arc<Desired>, existing: BTreeSet<PodKey>) {
         let unobserved = self.shared.slots.iter().filter(|slot| !slot.observer.latest().is_current());
         let unobserved: BTreeSet<_> = unobserved.map(|slot| &slot.backend.name).collect();
         let unobserved_pods =
             self.recorded.iter().filter(|(_, recorded)| recorded.iter().any(|it| unobserved.contains(&it.backend)));
-        let present = self.workers.keys().chain(unobserved_pods.map(|(key, _)| key)).cloned().chain(found).collect();
-        self.reached.send_if_modified(|last| {
+        let present = self.workers.keys().chain(unobserved_pods.map(|(key, _)| key)).cloned().chain(existing).collect();
+        self.progress.send_if_modified(|last| {
             let changed = !Arc::ptr_eq(&last.desired, &desired) || last.present != present;
-            *last = Reached { desired, present };
+            *last = ReconcilerProgress { desired, present };
             changed
         });
     }
 
-    fn reconcile(&mut self, desired: &Desired, found: &BTreeSet<PodKey>) {
+    fn reconcile(&mut self, desired: &Desired, existing: &BTreeSet<PodKey>) {
         self.allocate(desired);
         self.is_waiting = false;
         for (key, pod) in &desired.pods {
@@ -168,12 +167,13 @@ impl<R: Runtime> Reconciler<R> {
                     changed
                 });
                 if changed {
-                    self.own(key, uid);
+                    self.claim_uid(key, uid);
                 }
                 continue;
             }
             // A pod that no backend has needs no worker: its rejection is only shown.
-            if let Some(no_capacity) = no_capacity.filter(|_| !found.contains(key) && !self.recorded.contains_key(key))
+            if let Some(no_capacity) =
+                no_capacity.filter(|_| !existing.contains(key) && !self.recorded.contains_key(key))
             {
                 let refused = Refused::show(&self.shared, key, pod, no_capacity, self.refused.remove(key));
                 self.refused.insert(key.clone(), refused);
@@ -186,7 +186,7 @@ impl<R: Runtime> Reconciler<R> {
             }
             let pod = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
             self.refused.remove(key);
-            self.employ(key, Some(pod));
+            self.start_worker(key, Some(pod));
         }
         // A pod that no source wants is stopped, once all sources have named their pods (R-SRC-4).
         if !desired.complete {
@@ -203,11 +203,11 @@ impl<R: Runtime> Reconciler<R> {
         for (_, handle) in unwanted {
             handle.desired.send_if_modified(|last| last.take().is_some());
         }
-        for key in found {
+        for key in existing {
             if !desired.pods.contains_key(key) && !self.workers.contains_key(key) {
                 let message = "No manifest names this pod; it is stopped and removed";
                 self.shared.events.warning(&Subject::pod(key), "OrphanPod", message);
-                self.employ(key, None);
+                self.start_worker(key, None);
             }
         }
     }
@@ -246,7 +246,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Returns the pods that exist on the backends that are observed now.
-    fn found(&self) -> BTreeSet<PodKey> {
+    fn existing(&self) -> BTreeSet<PodKey> {
         let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
         observations.filter(|it| it.is_current()).flat_map(|it| it.pods.keys().cloned().collect::<Vec<_>>()).collect()
     }
@@ -265,24 +265,24 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Records the UID of a pod that has a worker.
-    fn own(&mut self, key: &PodKey, uid: PodUid) {
+    fn claim_uid(&mut self, key: &PodKey, uid: PodUid) {
         if let Some(last) = self.uids.insert(key.clone(), uid.clone()) {
-            self.disown(key, &last);
+            self.release_uid(key, &last);
         }
         self.owners.insert(uid, key.clone());
     }
 
     /// Forgets that a UID is this pod's; it may be another's by now.
-    fn disown(&mut self, key: &PodKey, uid: &PodUid) {
+    fn release_uid(&mut self, key: &PodKey, uid: &PodUid) {
         if self.owners.get(uid) == Some(key) {
             self.owners.remove(uid);
         }
     }
 
-    fn employ(&mut self, key: &PodKey, desired: Option<DesiredPod>) {
+    fn start_worker(&mut self, key: &PodKey, desired: Option<DesiredPod>) {
         let recorded = self.recorded.remove(key).unwrap_or_default();
         if let Some(desired) = &desired {
-            self.own(key, desired.pod.uid.clone());
+            self.claim_uid(key, desired.pod.uid.clone());
         }
         let (worker, handle) = Worker::new(key.clone(), Arc::clone(&self.shared), desired, &recorded);
         self.workers.insert(key.clone(), handle);
@@ -296,7 +296,7 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Passes restart requests on to the pods' workers, this one and those queued behind it. Never waits for a worker:
     /// a busy one delays only its own pod (I8).
-    fn pass(&mut self, first: Request) {
+    fn pass_restarts(&mut self, first: Request) {
         let mut next = Some(first);
         while let Some(Request::Restart { pod, container }) = next {
             match self.workers.get(&pod) {

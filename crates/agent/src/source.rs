@@ -45,7 +45,7 @@ use crate::{
     blocking::blocking,
     clock::sleep_until,
     config::{AgentConfig, SourceConfig},
-    desired::{Desired, Reached},
+    desired::{Desired, ReconcilerProgress},
 };
 use any::Source;
 pub(crate) use fetch::Fetcher;
@@ -71,7 +71,7 @@ pub(crate) struct Sources {
     results: mpsc::Receiver<(usize, PollResult)>,
     merge: Merge,
     desired: Sender<Arc<Desired>>,
-    reached: Receiver<Reached>,
+    progress: Receiver<ReconcilerProgress>,
 }
 
 impl Sources {
@@ -81,7 +81,7 @@ impl Sources {
         board: Arc<Board>,
         events: Arc<EventLog>,
         desired: Sender<Arc<Desired>>,
-        reached: Receiver<Reached>,
+        progress: Receiver<ReconcilerProgress>,
     ) -> (Self, Vec<Fetcher>) {
         let (node_name, state_dir) = (&config.node_name, &config.state_dir);
         let (send, results) = mpsc::channel(8);
@@ -99,7 +99,7 @@ impl Sources {
             });
         }
         let (watch, merge) = (Watch::new(paths), Merge::new(board, events));
-        (Self { sources, watch, results, merge, desired, reached }, fetchers)
+        (Self { sources, watch, results, merge, desired, progress }, fetchers)
     }
 
     /// Reads the sources and publishes the merged pods until `shutdown`.
@@ -127,13 +127,13 @@ impl Sources {
 
     /// Releases a kubelet's lock file once none of its pods is left here and none will be started.
     fn hand_back(&mut self) {
-        let reached = self.reached.borrow();
+        let progress = self.progress.borrow();
         let desired = self.desired.borrow();
-        if !Arc::ptr_eq(&reached.desired, &desired) {
+        if !Arc::ptr_eq(&progress.desired, &desired) {
             return;
         }
         for reader in self.sources.iter_mut().filter_map(Source::files_mut) {
-            let is_left = reader.pods().any(|pod| desired.pods.contains_key(pod) || reached.present.contains(pod));
+            let is_left = reader.pods().any(|pod| desired.pods.contains_key(pod) || progress.present.contains(pod));
             if let Some(standby) = reader.standby().filter(|standby| !is_left && standby.is_to_be_released()) {
                 standby.release();
             }
