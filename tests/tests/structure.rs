@@ -259,12 +259,12 @@ const SYNC: [(&str, &str); 16] = [
     ("2. `mark_observations`", "self.inbox.mark_observations("),
     ("3. `settle`", "self.location.settle("),
     ("4. `snapshot`", "self.snapshot("),
-    ("5. `obey`", "self.obey("),
+    ("5. `apply_restarts`", "self.apply_restarts("),
     ("6. `search`", "self.location.search("),
-    ("7. `look_back`", "self.recall.sync("),
-    ("7. `look_back`", "self.recall.count("),
-    ("7. `look_back`", "lifecycle::recall("),
-    ("7. `look_back`", "messages::read("),
+    ("7. `read_records`", "self.recall.sync("),
+    ("7. `read_records`", "self.recall.count("),
+    ("7. `read_records`", "lifecycle::recall("),
+    ("7. `read_records`", "messages::read("),
     ("8. `projections`", "self.projections.sync("),
     ("8. `projections`", "self.usage.sync("),
     ("9. `decide`", "self.decide("),
@@ -280,8 +280,9 @@ fn a_sync_of_the_worker_has_its_steps_in_the_order_that_is_written_above_it() {
     let (_, documentation) = before.rsplit_once("\n\n").expect("it is documented");
     let body = after.split_once("\n    }\n").expect("it ends").0;
     // The seventh step has a function of its own.
-    let (_, look_back) = source.split_once("    async fn look_back(&mut self").expect("the worker looks back");
-    let body = body.replacen("self.look_back(&seen).await;", look_back.split_once("\n    }\n").expect("it ends").0, 1);
+    let (_, read_records) = source.split_once("    async fn read_records(&mut self").expect("the worker reads records");
+    let body =
+        body.replacen("self.read_records(&seen).await;", read_records.split_once("\n    }\n").expect("it ends").0, 1);
     let mut text = documentation;
     let mut code = body.as_str();
     for (step, call) in SYNC {

@@ -20,7 +20,7 @@ use stanchion_runtime::clock;
 use stanchion_untrusted::read_kernel;
 use tokio::time;
 
-/// The largest difference between the time of day that a [`Dial`] expects and the clock's own. Beyond it the dial takes the
+/// The largest difference between the time of day that a [`DisplayClock`] expects and the clock's own. Beyond it the dial takes the
 /// clock's.
 const DRIFT: Duration = Duration::from_millis(500);
 
@@ -101,19 +101,19 @@ pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> time::Timeo
 /// Times of day of [`Instant`]s, to be shown. That of one instant is always the same, until somebody sets the time of
 /// day.
 #[derive(Debug)]
-pub(crate) struct Dial {
+pub(crate) struct DisplayClock {
     clock: Clock,
     at: Instant,
     wall: Timestamp,
 }
 
-impl Dial {
+impl DisplayClock {
     pub fn new(clock: Clock) -> Self {
         Self { clock, at: instant(), wall: clock.now() }
     }
 
     /// Returns the time of day at `at`.
-    pub fn shown(&mut self, at: Instant) -> Timestamp {
+    pub fn time_of_day(&mut self, at: Instant) -> Timestamp {
         let now = self.clock.now();
         let expected = later(self.wall, instant().saturating_duration_since(self.at));
         if until(expected, now).max(until(now, expected)) > DRIFT {
@@ -152,11 +152,11 @@ mod tests {
         let ahead: &AtomicI64 = Box::leak(Box::default());
         let origin = "2026-01-01T12:00:00Z".parse().expect("a time");
         let clock = Clock::Tokio { origin, start: instant().into(), ahead };
-        let mut dial = Dial::new(clock);
+        let mut display_clock = DisplayClock::new(clock);
         let due = instant() + Duration::from_secs(100);
-        assert_eq!(dial.shown(due).to_string(), "2026-01-01T12:01:40Z");
+        assert_eq!(display_clock.time_of_day(due).to_string(), "2026-01-01T12:01:40Z");
         time::sleep(Duration::from_secs(10)).await;
         ahead.store(-3600, Ordering::Relaxed);
-        assert_eq!(dial.shown(due).to_string(), "2026-01-01T11:01:40Z");
+        assert_eq!(display_clock.time_of_day(due).to_string(), "2026-01-01T11:01:40Z");
     }
 }

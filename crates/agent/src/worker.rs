@@ -174,9 +174,9 @@ impl<R: Runtime> Worker<R> {
     /// 3. `settle`: which backend is the pod's decides which observations count.
     /// 4. `snapshot`: the pod's sandboxes and containers. All further steps of the sync get these; only whether a backend can be
     ///    observed is read anew.
-    /// 5. `obey`: restarts on request name containers that are there now.
+    /// 5. `apply_restarts`: restarts on request name containers that are there now.
     /// 6. `search`: a pod that has vanished may have left processes, which bar every start (I1).
-    /// 7. `look_back`: what an earlier agent recorded of the pod tells which revision runs; then attempt numbers, hooks,
+    /// 7. `read_records`: what an earlier agent recorded of the pod tells which revision runs; then attempt numbers, hooks,
     ///    probes and termination messages of its containers.
     /// 8. `projections` and `usage`: they need to know which revision stands.
     /// 9. `decide`: the plan, by all of that.
@@ -191,18 +191,18 @@ impl<R: Runtime> Worker<R> {
         let pod = desired.as_ref().map(|desired| &*desired.pod);
         let settled = self.location.settle(&self.context, pod, &uids, &mut self.recall, &mut self.history).await;
         let snapshot = self.snapshot(desired);
-        self.obey(&snapshot.observed);
+        self.apply_restarts(&snapshot.observed);
         let searched = self.location.search(&self.context, &snapshot.observed, &uids).await;
-        let unwritten = self.look_back(&snapshot).await;
+        let unwritten = self.read_records(&snapshot).await;
         let pod_with_sandbox =
             snapshot.desired.as_ref().and_then(|desired| self.recall.pod_with_sandbox(desired, &snapshot.observed));
         let followed = self.projections.sync(&self.context, pod_with_sandbox.as_ref(), snapshot.desired.as_ref()).await;
         let measured =
             self.usage.sync(&self.context, pod_with_sandbox.as_ref(), &snapshot.observed, &mut self.history).await;
         let mut plan = self.decide(&snapshot);
-        let shown = self.shown(&snapshot);
-        self.lifecycle.sync(&self.context, &snapshot, shown.as_deref(), &self.history);
-        self.announce(&snapshot, shown.as_ref());
+        let pod = self.pod_to_show(&snapshot);
+        self.lifecycle.sync(&self.context, &snapshot, pod.as_deref(), &self.history);
+        self.announce(&snapshot, pod.as_ref());
         self.show(&snapshot);
         plan.wake_at = [plan.wake_at, settled, searched, unwritten, followed, measured].into_iter().flatten().min();
         Synced { snapshot, visible, plan }
@@ -226,11 +226,11 @@ impl<R: Runtime> Worker<R> {
 
     /// Recalls what earlier agents and this one recorded of the pod that runs. Returns when to try again to write what
     /// could not be recorded.
-    async fn look_back(&mut self, snapshot: &Snapshot) -> Option<Instant> {
+    async fn read_records(&mut self, snapshot: &Snapshot) -> Option<Instant> {
         let (context, history) = (&self.context, &mut self.history);
         self.recall.sync(context, snapshot, self.presence.last()).await;
         self.recall.count(context, snapshot.desired.as_ref(), history).await;
-        if let Some(pod) = self.recall.shown(snapshot, self.presence.last()) {
+        if let Some(pod) = self.recall.pod_to_show(snapshot, self.presence.last()) {
             lifecycle::recall(context, &pod, &snapshot.observed, history).await;
             messages::read(context, &pod, &snapshot.observed, history).await;
         }
@@ -352,7 +352,7 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Applies the restarts that users requested. A request during a restart of the pod is part of that restart.
-    fn obey(&mut self, observed: &Observed) {
+    fn apply_restarts(&mut self, observed: &Observed) {
         let wanted = self.inbox.restarts();
         if wanted.is_empty() {
             return;

@@ -26,7 +26,7 @@ const LASTING: Backoff = Backoff { first: Duration::from_secs(10), longest: Dura
 const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
 
 /// Time that a status shows a failure before it shows the back-off, as a kubelet does between two syncs.
-const SHOWN: Duration = Duration::from_secs(1);
+const SHOWN_FOR: Duration = Duration::from_secs(1);
 
 /// Memory of one pod's tries.
 #[derive(Clone, Debug, Default)]
@@ -145,11 +145,11 @@ impl Failure {
 
     /// Returns when the status stops showing the failure, if that is still to come.
     pub fn until_shown(&self, now: Instant) -> Option<Instant> {
-        Some(after(self.at, SHOWN)).filter(|at| *at > now)
+        Some(after(self.at, SHOWN_FOR)).filter(|at| *at > now)
     }
 
     /// Makes a failure at `now` without a wait of its own: something else decides when to try again.
-    pub fn shown(reason: Reason, message: String, now: Instant) -> Self {
+    pub fn without_wait(reason: Reason, message: String, now: Instant) -> Self {
         Self { reason, message, at: now, next_try: now, delay: Duration::ZERO }
     }
 }

@@ -105,7 +105,7 @@ pub struct Wanted<'a> {
     /// The pod as the sources have it now; `None` if it is to be removed.
     pub pod: Option<&'a Pod>,
     /// The revision that runs until the wanted one can replace it, if its manifest is known.
-    pub running: Option<Running<'a>>,
+    pub running: Option<RunningRevision<'a>>,
     /// Time when the agent first saw this revision of the pod.
     pub since: Stamp,
     /// Time left to stop the pod, if the node shuts down.
@@ -114,7 +114,7 @@ pub struct Wanted<'a> {
 
 /// A revision and the backend that it was put on.
 #[derive(Clone, Copy, Debug)]
-pub struct Running<'a> {
+pub struct RunningRevision<'a> {
     /// The pod of that revision.
     pub pod: &'a Pod,
     /// Name of the backend.
@@ -215,7 +215,7 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
     let images: Vec<_> = pod.all_containers().flat_map(|container| history.images(pod, container)).collect();
     let next_try = images.iter().filter_map(ImageState::next_try).min();
     let waiting = Plan::default().wake(next_try);
-    let Some(Running { pod: running, backend, is_stopped }) = running else { return waiting };
+    let Some(RunningRevision { pod: running, backend, is_stopped }) = running else { return waiting };
     let view = View { backend: backend.to_owned(), observed: view.observed.clone() };
     let is_up = view.sandboxes().any(|sandbox| {
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
@@ -326,7 +326,7 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
         if let Some(due) = due.filter(|due| *due > now) {
             let is_hook = |it: &view::Instance<'_>| matches!(history.lifecycle(&it.container.id).hook, Hook::Failed(_));
             let shows_error = history.start_failure(&container.name).is_some() || newest.as_ref().is_some_and(is_hook);
-            plan = plan.wake(Some(if shows_error { restart::next_shown(due, now) } else { due }));
+            plan = plan.wake(Some(if shows_error { restart::next_status_change(due, now) } else { due }));
             continue;
         }
         let created = newest.as_ref().filter(|it| it.sandbox.id == live.id).map(|it| it.container);

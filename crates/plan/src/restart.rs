@@ -74,7 +74,7 @@ pub fn is_near(due: Instant, now: Instant) -> bool {
 }
 
 /// Returns when the shown status of a waiting container changes next.
-pub fn next_shown(due: Instant, now: Instant) -> Instant {
+pub fn next_status_change(due: Instant, now: Instant) -> Instant {
     if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(ANNOUNCED)) }
 }
 

@@ -11,7 +11,7 @@ use stanchion_pod::Pod;
 use stanchion_runtime::{ContainerInfo, ContainerState, ErrorKind, SandboxInfo, SandboxState, labels};
 
 use super::{
-    Action, Plan, Run, Running, Wanted,
+    Action, Plan, Run, RunningRevision, Wanted,
     history::{Failure, History, ImageState},
     image::ImageFor,
     lifecycle::{Hook, LifecycleState},
@@ -75,8 +75,8 @@ fn container(pod: &Pod, sandbox: &SandboxInfo, attempt: u32, state: ContainerSta
     }
 }
 
-fn running_on_own(pod: &Pod) -> Running<'_> {
-    Running { pod, backend: "own", is_stopped: false }
+fn running_on_own(pod: &Pod) -> RunningRevision<'_> {
+    RunningRevision { pod, backend: "own", is_stopped: false }
 }
 
 fn running() -> ContainerState {
@@ -502,7 +502,7 @@ fn what_probes_and_hooks_give_up_is_stopped() {
 fn what_is_known_of_images_is_of_one_revision_and_ends_with_it() {
     let (old, new) = (pod("app:1"), pod("app:2"));
     let of = ImageFor::Container("app".to_owned());
-    let failure = Failure::shown(Reason::ErrImagePull, "none".to_owned(), Instant::now());
+    let failure = Failure::without_wait(Reason::ErrImagePull, "none".to_owned(), Instant::now());
     let mut history = History::default();
     history.set_pulled(&new.revision, "app", true);
     assert!(!history.take_pulled(&old.revision, "app"), "the old revision's restart takes the image that was there");

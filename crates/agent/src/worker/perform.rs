@@ -239,7 +239,7 @@ impl<R: Runtime> Worker<R> {
         let message = error.chain();
         let subject = self.context.container(Some(pod), &container.name);
         self.context.events().warning(&subject, "Failed", format!("Error: {message}"));
-        self.history.set_start(&container.name, Some(Failure::shown(reason, message.clone(), instant())));
+        self.history.set_start(&container.name, Some(Failure::without_wait(reason, message.clone(), instant())));
         self.history.set_unstarted(id, Unstarted { message, at: self.context.shared.clock.now() });
     }
 

@@ -15,7 +15,7 @@ use stanchion_runtime::Runtime;
 use super::context::Context;
 use crate::{
     blocking::blocking,
-    clock::{Clock, Dial},
+    clock::{Clock, DisplayClock},
     desired::DesiredPod,
     removed::remembered,
 };
@@ -60,7 +60,7 @@ pub(super) struct Presence {
     past_deadline: Option<Revision>,
     ended: Arc<EndedPod>,
     /// Converter from `Instant`s to shown times of day.
-    dial: Dial,
+    display_clock: DisplayClock,
 }
 
 impl Presence {
@@ -77,7 +77,7 @@ impl Presence {
             refused: None,
             past_deadline: None,
             ended: Arc::clone(&ended),
-            dial: Dial::new(clock),
+            display_clock: DisplayClock::new(clock),
         };
         (presence, ended)
     }
@@ -178,7 +178,7 @@ impl Presence {
     }
 
     /// Returns the time of day to show for a moment.
-    pub fn shown(&mut self, at: Instant) -> Timestamp {
-        self.dial.shown(at)
+    pub fn time_of_day(&mut self, at: Instant) -> Timestamp {
+        self.display_clock.time_of_day(at)
     }
 }

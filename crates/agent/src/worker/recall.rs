@@ -32,7 +32,7 @@ const WRITE_AGAIN: Backoff = Backoff { first: Duration::from_secs(1), longest: D
 #[derive(Debug, Default)]
 pub(super) struct Recall {
     /// The running revision, if its manifest is known.
-    running: Option<Running>,
+    running: Option<RunningPod>,
     /// Manifest that an earlier agent recorded for a pod that exists and that no source wants.
     left: Option<Arc<Pod>>,
     /// `true` once the pod that an earlier agent started has been looked up.
@@ -54,7 +54,7 @@ struct Unwritten {
 
 /// A revision and the backend that it was put on.
 #[derive(Debug)]
-struct Running {
+struct RunningPod {
     pod: Arc<Pod>,
     backend: String,
     /// `true` once it was stopped so that another revision can replace it.
@@ -88,8 +88,11 @@ impl Recall {
             return;
         }
         let recorded = recorded(context, uid).await.filter(|(pod, _)| pod.revision == revision);
-        self.running =
-            recorded.map(|(pod, is_stopped)| Running { pod: Arc::new(pod), backend: backend.to_owned(), is_stopped });
+        self.running = recorded.map(|(pod, is_stopped)| RunningPod {
+            pod: Arc::new(pod),
+            backend: backend.to_owned(),
+            is_stopped,
+        });
         if self.running.is_none() {
             let message = "what runs was made from a manifest that is not known; it is left alone until the new one \
                            can take its place";
@@ -133,7 +136,7 @@ impl Recall {
 
     /// Notes that a revision runs on a backend from now on.
     pub fn begin(&mut self, pod: &Arc<Pod>, backend: &str) {
-        self.running = Some(Running { pod: Arc::clone(pod), backend: backend.to_owned(), is_stopped: false });
+        self.running = Some(RunningPod { pod: Arc::clone(pod), backend: backend.to_owned(), is_stopped: false });
     }
 
     /// Records the pod that is about to run on a backend, as the fallback of `instead_of` if that is another one. A record
@@ -169,7 +172,7 @@ impl Recall {
 
     /// Tries again to write the record of the running revision, if that is due. Returns when to try the next time.
     pub async fn write_again<R: Runtime>(&mut self, context: &Context<R>) -> Option<Instant> {
-        let runs = |it: &Running, record: &Record| {
+        let runs = |it: &RunningPod, record: &Record| {
             it.pod.revision.as_str() == record.revision && it.backend == record.backend && !it.is_stopped
         };
         let unwritten =
@@ -199,9 +202,9 @@ impl Recall {
     }
 
     /// Returns the running revision in the plan's form.
-    pub fn as_planned(&self) -> Option<plan::Running<'_>> {
-        let Running { pod, backend, is_stopped } = self.running.as_ref()?;
-        Some(plan::Running { pod, backend, is_stopped: *is_stopped })
+    pub fn as_planned(&self) -> Option<plan::RunningRevision<'_>> {
+        let RunningPod { pod, backend, is_stopped } = self.running.as_ref()?;
+        Some(plan::RunningRevision { pod, backend, is_stopped: *is_stopped })
     }
 
     /// Returns the backend of the running revision, if that is this one.
@@ -227,7 +230,7 @@ impl Recall {
 
     /// Returns the revision to show: one that has a sandbox, else the wanted one, else a recorded one. `last` is what
     /// the pod was last.
-    pub fn shown(&self, snapshot: &Snapshot, last: Option<&DesiredPod>) -> Option<Arc<Pod>> {
+    pub fn pod_to_show(&self, snapshot: &Snapshot, last: Option<&DesiredPod>) -> Option<Arc<Pod>> {
         let has_sandbox = |pod: &&Arc<Pod>| has_sandbox(pod, &snapshot.observed);
         let wanted = snapshot.desired.as_ref().or(last).map(|desired| &desired.pod);
         wanted.filter(has_sandbox).or(self.running().filter(has_sandbox)).or(wanted).or(self.left.as_ref()).cloned()

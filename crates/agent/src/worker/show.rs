@@ -37,7 +37,7 @@ impl<R: Runtime> Worker<R> {
             last,
             snapshot.observed.containers().any(is_running),
         );
-        let Some(pod) = self.shown(snapshot) else { return self.show_orphan(&snapshot.observed) };
+        let Some(pod) = self.pod_to_show(snapshot) else { return self.show_orphan(&snapshot.observed) };
         let (context, desired) = (&self.context, snapshot.desired.as_ref());
         let backend = self.location.backend(context, Some(&pod));
         let view = View { backend: backend.clone(), observed: snapshot.observed.clone() };
@@ -73,7 +73,7 @@ impl<R: Runtime> Worker<R> {
             let next_try = next_try.into_iter().flatten().max().filter(|at| *at > facts.now);
             ContainerView {
                 name: container.name.clone(),
-                next_try: next_try.map(|at| presence.shown(at)),
+                next_try: next_try.map(|at| presence.time_of_day(at)),
                 pull: image::needs(&pod, container).find_map(|need| pulls.progress(&need.of)).cloned(),
             }
         });
@@ -91,8 +91,8 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Returns the revision to show.
-    pub(super) fn shown(&self, snapshot: &Snapshot) -> Option<Arc<Pod>> {
-        self.recall.shown(snapshot, self.presence.last())
+    pub(super) fn pod_to_show(&self, snapshot: &Snapshot) -> Option<Arc<Pod>> {
+        self.recall.pod_to_show(snapshot, self.presence.last())
     }
 
     /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
