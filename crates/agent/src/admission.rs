@@ -49,7 +49,7 @@ impl Admission {
     }
 
     /// Returns why a pod cannot run here: reason and message, in kubelet's words where it has some.
-    pub fn refusal(&self, pod: &Pod) -> Option<Explanation> {
+    pub fn rejection(&self, pod: &Pod) -> Option<Explanation> {
         let mut containers = pod.containers.iter().chain(&pod.init_containers).map(|it| &it.security);
         let asks = |profile: &Option<Profile>| matches!(profile, Some(Profile::RuntimeDefault | Profile::Localhost(_)));
         if !self.app_armor && containers.clone().any(|it| asks(&it.app_armor)) {
@@ -107,7 +107,7 @@ mod tests {
     }
 
     fn said(admission: &Admission, spec: &str) -> Option<String> {
-        admission.refusal(&pod(spec)).map(|Explanation { reason, message }| format!("{reason}: {message}"))
+        admission.rejection(&pod(spec)).map(|Explanation { reason, message }| format!("{reason}: {message}"))
     }
 
     fn with_sysctl(name: &str) -> String {

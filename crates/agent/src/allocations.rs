@@ -116,7 +116,7 @@ impl Allocations {
     /// Counts a pod if it fits beside the others. It takes over the requests of its earlier revision.
     pub fn admit(&mut self, pod: &Pod) -> Result<(), Explanation> {
         match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
-            Some(refusal) => Err(refusal),
+            Some(rejection) => Err(rejection),
             None => {
                 self.count(pod);
                 Ok(())

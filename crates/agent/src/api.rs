@@ -47,46 +47,46 @@ pub async fn serve<R: Runtime>(handle: Handle<R>, socket: UnixListener, shutdown
 }
 
 /// Takes a permit for an answer that goes on.
-fn stream(exchange: &Exchange) -> Result<Stream, Refusal> {
+fn stream(exchange: &Exchange) -> Result<Stream, ApiError> {
     exchange.stream().ok_or_else(|| {
         let message = format!("there are {} logs, execs and watches already; end one of them first", API_STREAMS.most);
-        Refusal(StatusCode::SERVICE_UNAVAILABLE, message)
+        ApiError(StatusCode::SERVICE_UNAVAILABLE, message)
     })
 }
 
 /// A refusal of a request, sent as JSON.
 #[derive(Debug)]
-struct Refusal(StatusCode, String);
+struct ApiError(StatusCode, String);
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "message": self.1 }))).into_response()
     }
 }
 
 /// Finds the pod that a request's path names.
-fn find<R>(handle: &Handle<R>, namespace: String, name: String) -> Result<(PodKey, std::sync::Arc<PodView>), Refusal> {
+fn find<R>(handle: &Handle<R>, namespace: String, name: String) -> Result<(PodKey, std::sync::Arc<PodView>), ApiError> {
     let key = PodKey { namespace, name };
     match handle.board.pod(&key) {
         Some(view) => Ok((key, view)),
-        None => Err(Refusal(StatusCode::NOT_FOUND, format!("pod {key} not found"))),
+        None => Err(ApiError(StatusCode::NOT_FOUND, format!("pod {key} not found"))),
     }
 }
 
 /// Returns the container that a request means: the one it names, or the first that is no init container.
-fn container(view: &PodView, wanted: Option<String>) -> Result<String, Refusal> {
+fn container(view: &PodView, wanted: Option<String>) -> Result<String, ApiError> {
     let names: Vec<_> = view.containers.iter().map(|container| container.name.as_str()).collect();
     let pod = view.pod.metadata.name.as_deref().unwrap_or_default();
     match wanted {
         Some(name) if names.contains(&name.as_str()) => Ok(name),
         Some(name) => {
             let message = format!("container {name} is not valid for pod {pod}; it has [{}]", names.join(" "));
-            Err(Refusal(StatusCode::BAD_REQUEST, message))
+            Err(ApiError(StatusCode::BAD_REQUEST, message))
         }
         None => match names.get(view.pod.spec.as_ref().map_or(0, |spec| spec.init_containers.iter().flatten().count()))
         {
             Some(first) => Ok((*first).to_owned()),
-            None => Err(Refusal(StatusCode::CONFLICT, format!("pod {pod} has no containers"))),
+            None => Err(ApiError(StatusCode::CONFLICT, format!("pod {pod} has no containers"))),
         },
     }
 }

@@ -33,7 +33,7 @@ const HARMLESS: [&str; 13] = [
 const CONTAINER_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
 /// Returns all objections of the policy to a pod; `None` if it lets the pod run.
-pub(crate) fn refusal(policy: &Policy, pod: &Pod) -> Option<Explanation> {
+pub(crate) fn rejection(policy: &Policy, pod: &Pod) -> Option<Explanation> {
     if policy.exempt_namespaces.contains(&pod.key.namespace) {
         return None;
     }
@@ -243,7 +243,7 @@ mod tests {
 
     fn said(level: Level, spec: &str) -> String {
         let policy = Policy { level, ..Policy::default() };
-        refusal(&policy, &pod(spec)).map(|it| it.message.to_string()).unwrap_or_default()
+        rejection(&policy, &pod(spec)).map(|it| it.message.to_string()).unwrap_or_default()
     }
 
     fn with(context: &str) -> String {
@@ -262,13 +262,13 @@ mod tests {
             ("r.example:50001/a/b", false),
             ("r.example/a", false),
         ] {
-            let refused = refusal(&policy, &pod(&format!("{{containers: [{{name: c, image: '{image}'}}]}}")));
+            let refused = rejection(&policy, &pod(&format!("{{containers: [{{name: c, image: '{image}'}}]}}")));
             assert_eq!(refused.is_none(), allowed, "R-REJ-12: {image}: {refused:?}");
         }
         let volume = "{containers: [{name: c, image: redis}], volumes: [{name: v, image: {reference: team/app}}]}";
-        assert!(refusal(&policy, &pod(volume)).is_some_and(|it| it.message.contains("volume \"v\"")), "R-REJ-12");
+        assert!(rejection(&policy, &pod(volume)).is_some_and(|it| it.message.contains("volume \"v\"")), "R-REJ-12");
         let exempt = Policy { exempt_namespaces: vec!["default".to_owned()], ..policy };
-        assert_eq!(refusal(&exempt, &pod("{containers: [{name: c, image: team/app}]}")), None);
+        assert_eq!(rejection(&exempt, &pod("{containers: [{name: c, image: team/app}]}")), None);
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
             let mut pods =
                 stanchion_pod::decode(text.as_bytes(), "n").unwrap_or_else(|problems| panic!("{problems:#?}")).pods;
             let policy = Policy { level, ..Policy::default() };
-            refusal(&policy, &pods.remove(0)).map(|it| it.message.to_string()).unwrap_or_default()
+            rejection(&policy, &pods.remove(0)).map(|it| it.message.to_string()).unwrap_or_default()
         };
         let fine = "securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}, \
                     capabilities: {drop: [all]}}";

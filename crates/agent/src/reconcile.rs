@@ -1,6 +1,6 @@
 //! The reconciler: one worker for every pod that is wanted or exists.
 
-mod refused;
+mod rejected;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -25,7 +25,7 @@ use crate::{
     shared::Shared,
     worker::{Ended, Worker, WorkerHandle},
 };
-use refused::Refused;
+use rejected::RejectedPod;
 
 /// The task that starts workers and passes the wanted pods to them.
 pub(crate) struct Reconciler<R> {
@@ -44,7 +44,7 @@ pub(crate) struct Reconciler<R> {
     /// Pods that do not fit on the node, with reason and message.
     no_capacity: HashMap<PodKey, Explanation>,
     /// Pods among them that have no worker.
-    refused: HashMap<PodKey, Refused>,
+    rejected: HashMap<PodKey, RejectedPod>,
     /// `true` while a wanted pod waits for the end of another with its UID.
     is_waiting: bool,
     progress: watch::Sender<ReconcilerProgress>,
@@ -70,7 +70,7 @@ impl<R: Runtime> Reconciler<R> {
             recorded: HashMap::new(),
             no_capacity: HashMap::new(),
             owners: HashMap::new(),
-            refused: HashMap::new(),
+            rejected: HashMap::new(),
             is_waiting: false,
         }
     }
@@ -175,8 +175,8 @@ impl<R: Runtime> Reconciler<R> {
             if let Some(no_capacity) =
                 no_capacity.filter(|_| !existing.contains(key) && !self.recorded.contains_key(key))
             {
-                let refused = Refused::show(&self.shared, key, pod, no_capacity, self.refused.remove(key));
-                self.refused.insert(key.clone(), refused);
+                let rejected = RejectedPod::show(&self.shared, key, pod, no_capacity, self.rejected.remove(key));
+                self.rejected.insert(key.clone(), rejected);
                 continue;
             }
             // Another pod still owns this UID, and so the directory: wait for its end.
@@ -185,14 +185,14 @@ impl<R: Runtime> Reconciler<R> {
                 continue;
             }
             let pod = DesiredPod { no_capacity: no_capacity.cloned(), ..pod.clone() };
-            self.refused.remove(key);
+            self.rejected.remove(key);
             self.start_worker(key, Some(pod));
         }
         // A pod that no source wants is stopped, once all sources have named their pods (R-SRC-4).
         if !desired.complete {
             return;
         }
-        self.refused.retain(|key, _| {
+        self.rejected.retain(|key, _| {
             let is_wanted = desired.pods.contains_key(key);
             if !is_wanted {
                 self.shared.board.remove_pod(key);
@@ -228,8 +228,8 @@ impl<R: Runtime> Reconciler<R> {
         let suffix = format!("-{}", self.shared.config.node_name);
         let name = |pod: &Pod| pod.key.name.strip_suffix(&suffix).unwrap_or(&pod.key.name).to_owned();
         others.sort_by_cached_key(|pod| (pod.key.namespace.clone(), name(pod)));
-        let refused = others.into_iter().filter_map(|pod| Some((pod.key.clone(), self.allocations.admit(pod).err()?)));
-        self.no_capacity = refused.collect();
+        let rejected = others.into_iter().filter_map(|pod| Some((pod.key.clone(), self.allocations.admit(pod).err()?)));
+        self.no_capacity = rejected.collect();
     }
 
     /// Returns whether a backend has a sandbox of this revision of the pod, or an earlier agent put this revision on

@@ -155,7 +155,7 @@ impl Sources {
                 Source::Page(page) => page.read(),
             }
         }
-        let desired = self.merge.merge(&self.sources, self.watch.refusal());
+        let desired = self.merge.merge(&self.sources, self.watch.watch_error());
         self.desired.send_if_modified(|last| {
             let changed = last.pods != desired.pods || last.complete != desired.complete;
             if changed {

@@ -143,35 +143,39 @@ struct Probe<'a> {
 }
 
 #[derive(Debug)]
-struct Refusal(String);
+struct ProbeError(String);
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ProbeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for ProbeError {}
 
-impl de::Error for Refusal {
+impl de::Error for ProbeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self(message.to_string())
     }
 }
 
 impl<'de> Deserializer<'de> for Probe<'_> {
-    type Error = Refusal;
+    type Error = ProbeError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         *self.shape = Shape::IntOrString;
         visitor.visit_i32(0)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         visitor.visit_some(self)
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ProbeError> {
         let (shape, sample) = match name {
             "Quantity" => (Shape::Quantity, "0"),
             "Time" | "MicroTime" => (Shape::Time, "1970-01-01T00:00:00Z"),
@@ -186,52 +190,52 @@ impl<'de> Deserializer<'de> for Probe<'_> {
         name: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Refusal> {
+    ) -> Result<V::Value, ProbeError> {
         let mut found = Vec::with_capacity(fields.len());
         let value = visitor.visit_map(Fields { owner: name, names: fields.iter(), next: None, found: &mut found })?;
         *self.shape = Shape::Struct(found);
         Ok(value)
     }
 
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         let mut item = Shape::Any;
         let value = visitor.visit_seq(Once { shape: Some(&mut item) })?;
         *self.shape = Shape::List(Box::new(item));
         Ok(value)
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         let mut item = Shape::Any;
         let value = visitor.visit_map(Once { shape: Some(&mut item) })?;
         *self.shape = Shape::Map(Box::new(item));
         Ok(value)
     }
 
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         *self.shape = Shape::Text;
         visitor.visit_str(self.sample)
     }
 
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         self.deserialize_str(visitor)
     }
 
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         *self.shape = Shape::Bool;
         visitor.visit_bool(false)
     }
 
-    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_i32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         *self.shape = Shape::Int32;
         visitor.visit_i32(0)
     }
 
-    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         *self.shape = Shape::Int64;
         visitor.visit_i64(0)
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refusal> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ProbeError> {
         visitor.visit_unit()
     }
 
@@ -252,16 +256,16 @@ struct Fields<'a> {
 }
 
 impl<'de> MapAccess<'de> for Fields<'_> {
-    type Error = Refusal;
+    type Error = ProbeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ProbeError> {
         let Some(name) = self.names.next() else { return Ok(None) };
         self.next = Some(name);
-        let name: StrDeserializer<'_, Refusal> = (*name).into_deserializer();
+        let name: StrDeserializer<'_, ProbeError> = (*name).into_deserializer();
         seed.deserialize(name).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ProbeError> {
         let name = self.next.take().unwrap_or_default();
         let sample = match name {
             "apiVersion" if OBJECTS.contains(&self.owner) => "v1",
@@ -281,22 +285,22 @@ struct Once<'a> {
 }
 
 impl<'de> SeqAccess<'de> for Once<'_> {
-    type Error = Refusal;
+    type Error = ProbeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Refusal> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, ProbeError> {
         self.shape.take().map(|shape| seed.deserialize(Probe { shape, sample: "" })).transpose()
     }
 }
 
 impl<'de> MapAccess<'de> for Once<'_> {
-    type Error = Refusal;
+    type Error = ProbeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Refusal> {
-        let key: StrDeserializer<'_, Refusal> = "key".into_deserializer();
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ProbeError> {
+        let key: StrDeserializer<'_, ProbeError> = "key".into_deserializer();
         self.shape.is_some().then(|| seed.deserialize(key)).transpose()
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Refusal> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ProbeError> {
         match self.shape.take() {
             Some(shape) => seed.deserialize(Probe { shape, sample: "" }),
             None => Err(de::Error::custom("there is one entry")),

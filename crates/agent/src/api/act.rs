@@ -9,7 +9,7 @@ use serde::Deserialize;
 use stanchion_board::view::PruneView;
 use stanchion_runtime::Runtime;
 
-use super::{Refusal, container, find};
+use super::{ApiError, container, find};
 use crate::handle::{Handle, Request};
 
 #[derive(Debug, Deserialize)]
@@ -21,7 +21,7 @@ pub(super) async fn restart<R: Runtime>(
     State(handle): State<Handle<R>>,
     Path((namespace, name)): Path<(String, String)>,
     Query(options): Query<Options>,
-) -> Result<StatusCode, Refusal> {
+) -> Result<StatusCode, ApiError> {
     let (pod, view) = find(&handle, namespace, name)?;
     let container = options.container.map(|name| container(&view, Some(name))).transpose()?;
     handle.request(Request::Restart { pod, container }).await;

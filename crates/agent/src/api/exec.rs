@@ -25,7 +25,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use super::{Refusal, container, find, stream};
+use super::{ApiError, container, find, stream};
 use crate::{handle::Handle, listener::Exchange};
 
 pub(super) async fn exec<R: Runtime>(
@@ -33,8 +33,8 @@ pub(super) async fn exec<R: Runtime>(
     Extension(exchange): Extension<Exchange>,
     Path((namespace, name)): Path<(String, String)>,
     mut request: Request,
-) -> Result<Response, Refusal> {
-    let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
+) -> Result<Response, ApiError> {
+    let bad = |message: String| ApiError(StatusCode::BAD_REQUEST, message);
     let (key, view) = find(&handle, namespace, name)?;
     let header = request.headers().get(HEADER).and_then(|value| value.to_str().ok());
     let options: ExecOptions =
@@ -48,10 +48,10 @@ pub(super) async fn exec<R: Runtime>(
     let id = running.filter_map(|status| status.container_id.clone()).next();
     let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
     let id =
-        id.ok_or_else(|| Refusal(StatusCode::CONFLICT, format!("container {name} of pod {key} is not running")))?;
+        id.ok_or_else(|| ApiError(StatusCode::CONFLICT, format!("container {name} of pod {key} is not running")))?;
     let runtime = handle.runtime(&view.backend);
     let runtime = runtime
-        .ok_or_else(|| Refusal(StatusCode::SERVICE_UNAVAILABLE, format!("backend {} is not open", view.backend)))?;
+        .ok_or_else(|| ApiError(StatusCode::SERVICE_UNAVAILABLE, format!("backend {} is not open", view.backend)))?;
     let held = stream(&exchange)?;
     let upgrade = hyper::upgrade::on(&mut request);
     #[allow(clippy::disallowed_methods, reason = "ends with its connection or its process, whichever is first")]

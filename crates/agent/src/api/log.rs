@@ -19,7 +19,7 @@ use stanchion_pod::PodKey;
 use stanchion_runtime::{ContainerId, Error, ErrorKind, Runtime};
 use tokio::sync::mpsc;
 
-use super::{Refusal, container, find, stream};
+use super::{ApiError, container, find, stream};
 use crate::{
     blocking::blocking,
     handle::Handle,
@@ -47,14 +47,14 @@ pub(super) async fn log<R: Runtime>(
     Extension(exchange): Extension<Exchange>,
     Path((namespace, name)): Path<(String, String)>,
     Query(options): Query<Options>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let (key, view) = find(&handle, namespace, name)?;
     let name = container(&view, options.container)?;
     let status = view.statuses().find(|status| status.name == name);
     let attempt = status.and_then(|status| u32::try_from(status.restart_count).ok()).unwrap_or(0);
     let uid = view.pod.metadata.uid.clone().unwrap_or_default();
     let directory = handle.board.node().log_dir.join(format!("{}_{}_{uid}", key.namespace, key.name)).join(&name);
-    let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
+    let bad = |message: String| ApiError(StatusCode::BAD_REQUEST, message);
     let path = match (options.previous, attempt.checked_sub(1)) {
         (false, _) => directory.join(format!("{attempt}.log")),
         (true, Some(before)) => directory.join(format!("{before}.log")),
@@ -116,8 +116,8 @@ pub(super) async fn log<R: Runtime>(
     Err(bad(format!("container {name:?} in pod {:?} is waiting to start: {why}", key.name)))
 }
 
-fn failed(message: String) -> Refusal {
-    Refusal(StatusCode::INTERNAL_SERVER_ERROR, message)
+fn failed(message: String) -> ApiError {
+    ApiError(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
 /// Answers with the pieces that `copy` sends, no faster than they are read; returns an error that comes first.

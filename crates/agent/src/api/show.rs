@@ -14,7 +14,7 @@ use stanchion_board::view::{BackendView, NodeView, PodView, RemovedView, SourceV
 use stanchion_runtime::Runtime;
 use tokio::sync::watch;
 
-use super::{Refusal, find, stream};
+use super::{ApiError, find, stream};
 use crate::{blocking::blocking, handle::Handle, listener::Exchange};
 
 /// Options of requests that can be watched.
@@ -32,7 +32,7 @@ pub(super) async fn node<R: Runtime>(State(handle): State<Handle<R>>) -> Json<No
 pub(super) async fn pod<R: Runtime>(
     State(handle): State<Handle<R>>,
     Path((namespace, name)): Path<(String, String)>,
-) -> Result<Json<PodView>, Refusal> {
+) -> Result<Json<PodView>, ApiError> {
     find(&handle, namespace, name).map(|(_, view)| Json((*view).clone()))
 }
 
@@ -40,7 +40,7 @@ pub(super) async fn pods<R: Runtime>(
     State(handle): State<Handle<R>>,
     Extension(exchange): Extension<Exchange>,
     Query(options): Query<Options>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let board = Arc::clone(&handle.board);
     let changes = board.watch();
     answer(&options, &exchange, changes, move || board.pods().iter().map(|pod| (**pod).clone()).collect::<Vec<_>>())
@@ -62,7 +62,7 @@ pub(super) async fn events<R: Runtime>(
     State(handle): State<Handle<R>>,
     Extension(exchange): Extension<Exchange>,
     Query(options): Query<Options>,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     let events = Arc::clone(&handle.events);
     let changes = events.watch();
     let mut seen = 0;
@@ -79,7 +79,7 @@ fn answer<T: Serialize>(
     exchange: &Exchange,
     changes: watch::Receiver<u64>,
     mut read: impl FnMut() -> T + Send + 'static,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ApiError> {
     if !options.watch {
         return Ok(Json(read()).into_response());
     }

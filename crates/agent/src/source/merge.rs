@@ -30,8 +30,8 @@ impl Merge {
     }
 
     /// Merges the sources. Of two manifests that define one pod, the first wins: by source, then by path (R-MRG-2). The
-    /// other is shown as a conflict. `refusal` says why the kernel does not report changes of files.
-    pub fn merge(&mut self, sources: &[Source], refusal: Option<&str>) -> Desired {
+    /// other is shown as a conflict. `watch_error` says why the kernel does not report changes of files.
+    pub fn merge(&mut self, sources: &[Source], watch_error: Option<&str>) -> Desired {
         let mut merged = Merged::default();
         let mut reports = HashMap::new();
         let views = sources.iter().map(|source| {
@@ -50,8 +50,8 @@ impl Merge {
                 view
             });
             let manifests = manifests.collect();
-            let notice = refusal.filter(|_| source.files().is_some()).map(|refusal| {
-                let message = format!("manifests are read every two seconds: {refusal}");
+            let notice = watch_error.filter(|_| source.files().is_some()).map(|watch_error| {
+                let message = format!("manifests are read every two seconds: {watch_error}");
                 reports.insert(
                     ReportSubject::Watch(location.clone()),
                     Report { message: message.clone(), is_quiet: false },

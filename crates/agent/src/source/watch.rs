@@ -43,7 +43,7 @@ pub(super) struct Watch {
     /// Times at which written files were last closed.
     closed: HashMap<PathBuf, Instant>,
     /// Reason why something is not watched.
-    refusal: Option<String>,
+    watch_error: Option<String>,
 }
 
 impl Watch {
@@ -54,24 +54,24 @@ impl Watch {
             watches: HashMap::new(),
             writing: HashMap::new(),
             closed: HashMap::new(),
-            refusal: None,
+            watch_error: None,
         }
     }
 
     /// Returns whether the kernel reports changes; otherwise only frequent reads find them (R-INOT-8).
     pub fn is_working(&self) -> bool {
-        self.refusal.is_none()
+        self.watch_error.is_none()
     }
 
     /// Returns why the kernel does not report changes, and what would help.
-    pub fn refusal(&self) -> Option<&str> {
-        self.refusal.as_deref()
+    pub fn watch_error(&self) -> Option<&str> {
+        self.watch_error.as_deref()
     }
 
     /// Puts a watch on every directory that exists now. A directory that was moved away loses its watch: the path is
     /// what counts.
     pub fn renew(&mut self) {
-        self.refusal = None;
+        self.watch_error = None;
         let Some(stream) = self.open() else { return };
         let mut found = HashMap::new();
         for path in &self.paths {
@@ -83,7 +83,7 @@ impl Watch {
                     Err(error) if !is_short(&error) => {}
                     Err(error) => {
                         let what = format!("watching {}", target.display());
-                        self.refusal.get_or_insert_with(|| refusal(&what, "max_user_watches", &error));
+                        self.watch_error.get_or_insert_with(|| explain(&what, "max_user_watches", &error));
                     }
                 }
             }
@@ -130,7 +130,7 @@ impl Watch {
                 Some(Err(error)) => tracing::warn!(%error, "reading file notifications failed"),
                 None => {
                     self.stream = None;
-                    self.refusal = Some("the kernel reports no changes of files any more".to_owned());
+                    self.watch_error = Some("the kernel reports no changes of files any more".to_owned());
                 }
             }
         }
@@ -144,7 +144,7 @@ impl Watch {
         match Inotify::init().and_then(|inotify| inotify.into_event_stream(vec![0; BUFFER])) {
             Ok(stream) => Some(stream),
             Err(error) => {
-                self.refusal = Some(refusal("watching anything", "max_user_instances", &error));
+                self.watch_error = Some(explain("watching anything", "max_user_instances", &error));
                 None
             }
         }
@@ -188,7 +188,7 @@ fn is_short(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }
 
-fn refusal(what: &str, setting: &str, error: &io::Error) -> String {
+fn explain(what: &str, setting: &str, error: &io::Error) -> String {
     let now = read_kernel(format!("/proc/sys/fs/inotify/{setting}"));
     let now = now.ok().and_then(|now| now.trim().parse::<u64>().ok());
     let more = now.unwrap_or(0).saturating_mul(2).max(8192);
@@ -240,8 +240,8 @@ mod tests {
         let mut watch = Watch::new(vec![PathBuf::from(path)]);
         watch.renew();
         assert!(!watch.is_working());
-        let refusal = watch.refusal().expect("the second watch is refused");
-        assert!(refusal.contains("sysctl -w fs.inotify.max_user_watches="), "{refusal}");
+        let watch_error = watch.watch_error().expect("the second watch is refused");
+        assert!(watch_error.contains("sysctl -w fs.inotify.max_user_watches="), "{watch_error}");
         watch.renew();
         assert!(!watch.is_working());
     }

@@ -66,13 +66,13 @@ impl<R: Runtime> Worker<R> {
         let Some(desired) = &snapshot.desired else { return Some(None) };
         let running = |recall: &Recall| recall.running().map(|pod| Some(Arc::clone(pod)));
         let Some(Explanation { reason, message }) = self.rejection(&desired.pod, Some(desired)) else {
-            self.presence.refuse(None);
+            self.presence.reject(None);
             return match self.recall.runs_newer(desired, &snapshot.observed) {
                 true => running(&self.recall),
                 false => Some(Some(Arc::clone(&desired.pod))),
             };
         };
-        if self.presence.refuse(Some(&desired.pod.revision)) {
+        if self.presence.reject(Some(&desired.pod.revision)) {
             self.context.warn(reason.as_str(), &*message);
         }
         running(&self.recall)

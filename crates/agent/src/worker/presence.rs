@@ -55,7 +55,7 @@ pub(super) struct Presence {
     /// Last view of the pod that shows its containers, while the pod is being removed.
     last_view: Option<PodView>,
     /// The rejected revision, once its event has been emitted.
-    refused: Option<Revision>,
+    rejected: Option<Revision>,
     /// The revision whose `DeadlineExceeded` event has been emitted.
     past_deadline: Option<Revision>,
     ended: Arc<EndedPod>,
@@ -74,7 +74,7 @@ impl Presence {
             revised: None,
             deleted_since: None,
             last_view: None,
-            refused: None,
+            rejected: None,
             past_deadline: None,
             ended: Arc::clone(&ended),
             display_clock: DisplayClock::new(clock),
@@ -164,9 +164,9 @@ impl Presence {
     }
 
     /// Notes which revision the node rejects. Returns whether that is new.
-    pub fn refuse(&mut self, revision: Option<&Revision>) -> bool {
-        let is_new = self.refused.as_ref() != revision;
-        self.refused = revision.cloned();
+    pub fn reject(&mut self, revision: Option<&Revision>) -> bool {
+        let is_new = self.rejected.as_ref() != revision;
+        self.rejected = revision.cloned();
         is_new
     }
 

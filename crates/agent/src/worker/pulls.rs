@@ -320,11 +320,11 @@ impl<R: Runtime> Fetch<R> {
 
     /// Pulls with each of the credentials in turn, in a kubelet's order: the pod's, the node's, none.
     async fn pull_as_anyone(&self, slot: &BackendSlot<R>, runtime: &Arc<R>, reference: &str) -> Result<Image, Error> {
-        let mut refused = Refused::default();
+        let mut tried = TriedCredentials::default();
         for (from, auth) in &self.credentials {
             match self.pull_with(slot, runtime, reference, Some(auth.clone())).await {
-                Err(error) if is_refusal(&error) => refused.add(from, &error.chain()),
-                pulled => return pulled.map_err(|error| refused.and(from, error)),
+                Err(error) if is_refusal(&error) => tried.add(from, &error.chain()),
+                pulled => return pulled.map_err(|error| tried.and(from, error)),
             }
         }
         for Given { provider, credentials } in self.shared.providers.credentials(reference).await {
@@ -332,13 +332,13 @@ impl<R: Runtime> Fetch<R> {
             let found = credentials.unwrap_or_else(|why| {
                 let message = format!("No credentials for image \"{}\" from {from}: {why}", self.image);
                 self.events().warning(&self.subject, "CredentialProviderFailed", message);
-                refused.add(&from, &why.to_string());
+                tried.add(&from, &why.to_string());
                 Vec::new()
             });
             for auth in found {
                 match self.pull_with(slot, runtime, reference, Some(auth)).await {
-                    Err(error) if is_refusal(&error) => refused.add(&from, &error.chain()),
-                    pulled => return pulled.map_err(|error| refused.and(&from, error)),
+                    Err(error) if is_refusal(&error) => tried.add(&from, &error.chain()),
+                    pulled => return pulled.map_err(|error| tried.and(&from, error)),
                 }
             }
         }
@@ -393,9 +393,9 @@ fn is_refusal(error: &Error) -> bool {
 
 /// Errors for the credentials that were tried.
 #[derive(Default)]
-struct Refused(Vec<String>);
+struct TriedCredentials(Vec<String>);
 
-impl Refused {
+impl TriedCredentials {
     fn add(&mut self, from: &str, why: &str) {
         self.0.push(format!("with {from}: {why}"));
     }

@@ -98,8 +98,8 @@ impl<R: Runtime> Worker<R> {
     /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
     fn report_end(&self, desired: Option<&DesiredPod>, pod: &Pod, phase: Phase) {
         // A pod that does not fit on the node is shown as `Failed` too.
-        let is_refused = desired.is_some_and(|it| it.no_capacity.is_some() && it.pod.revision == pod.revision);
-        if self.presence.set_ended((phase.is_terminal() && !is_refused).then(|| pod.uid.clone())) {
+        let is_rejected = desired.is_some_and(|it| it.no_capacity.is_some() && it.pod.revision == pod.revision);
+        if self.presence.set_ended((phase.is_terminal() && !is_rejected).then(|| pod.uid.clone())) {
             self.context.shared.pod_ended.notify_one();
         }
     }
@@ -108,8 +108,8 @@ impl<R: Runtime> Worker<R> {
     pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Explanation> {
         let Shared { admission, config, .. } = &*self.context.shared;
         let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
-        let forbidden = || policy::refusal(&config.policy, pod);
-        admission.refusal(pod).or_else(forbidden).or_else(|| wanted?.no_capacity.clone())
+        let forbidden = || policy::rejection(&config.policy, pod);
+        admission.rejection(pod).or_else(forbidden).or_else(|| wanted?.no_capacity.clone())
     }
 
     /// Returns reason and message if the newest manifest is not in force.

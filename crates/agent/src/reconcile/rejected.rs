@@ -13,14 +13,14 @@ use crate::{desired::DesiredPod, policy, shared::Shared, worker::stamp};
 
 /// A rejected pod, as it was last shown.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(super) struct RejectedPod {
     pod: Arc<Pod>,
     manifest: Arc<str>,
     why: Explanation,
     since: Stamp,
 }
 
-impl Refused {
+impl RejectedPod {
     /// Shows that a pod is rejected, with one event for each revision. `last` is the state last shown.
     pub fn show<R>(
         shared: &Shared<R>,
@@ -30,8 +30,8 @@ impl Refused {
         last: Option<Self>,
     ) -> Self {
         let DesiredPod { pod, manifest, .. } = wanted;
-        let forbidden = || policy::refusal(&shared.config.policy, pod);
-        let why = shared.admission.refusal(pod).or_else(forbidden).unwrap_or_else(|| no_capacity.clone());
+        let forbidden = || policy::rejection(&shared.config.policy, pod);
+        let why = shared.admission.rejection(pod).or_else(forbidden).unwrap_or_else(|| no_capacity.clone());
         let last = last.filter(|last| last.pod.revision == pod.revision);
         if let Some(last) = last.as_ref().filter(|last| last.why == why && last.manifest == *manifest) {
             return Self { pod: Arc::clone(pod), manifest: Arc::clone(manifest), why, since: last.since };
