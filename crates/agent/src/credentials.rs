@@ -35,13 +35,13 @@ pub(crate) struct Providers {
 #[derive(Default)]
 struct State {
     /// Cached answers, by provider and cache key.
-    kept: HashMap<(Arc<str>, Key), Kept>,
+    kept: HashMap<(Arc<str>, Key), CachedAnswer>,
     /// A provider is asked one thing at a time: a caller that waits finds the other's answer in the cache.
     permits: HashMap<Arc<str>, Arc<Semaphore>>,
 }
 
 /// A cached answer.
-struct Kept {
+struct CachedAnswer {
     until: Instant,
     auths: Arc<[u8]>,
 }
@@ -55,7 +55,7 @@ impl std::fmt::Debug for State {
 
 /// Credentials of a provider for an image.
 #[derive(Debug)]
-pub(crate) struct Given {
+pub(crate) struct ProviderAnswer {
     /// Name of the provider.
     pub provider: String,
     /// The credentials, the most specific first; or why there are none.
@@ -80,7 +80,7 @@ impl Providers {
     }
 
     /// Asks the providers that match the image of this full reference, in the order of the file.
-    pub async fn credentials(&self, reference: &str) -> Vec<Given> {
+    pub async fn credentials(&self, reference: &str) -> Vec<ProviderAnswer> {
         let Some(paths) = self.paths.clone() else { return Vec::new() };
         // As kubelet does, ask for the repository alone.
         let image = repository(reference);
@@ -97,7 +97,7 @@ impl Providers {
             let auth =
                 |Credential { username, password, identity_token }| RegistryAuth { username, password, identity_token };
             let credentials = answered.map(|auths| credentials_in(&auths, reference).into_iter().map(auth).collect());
-            given.push(Given { provider: provider.name, credentials });
+            given.push(ProviderAnswer { provider: provider.name, credentials });
         }
         given
     }
@@ -121,7 +121,7 @@ impl Providers {
             let until = crate::clock::instant() + keep_for.min(Duration::from_secs(86_400 * 365));
             let mut state = self.lock();
             state.kept.retain(|_, kept| kept.until > crate::clock::instant());
-            state.kept.insert((id, key), Kept { until, auths: Arc::clone(&auths) });
+            state.kept.insert((id, key), CachedAnswer { until, auths: Arc::clone(&auths) });
         }
         Ok(auths)
     }

@@ -51,7 +51,7 @@ impl Heartbeat {
 
     /// # Errors
     /// The time for which the reconciler has stood still, if that is too long.
-    pub fn check(&self) -> Verdict {
+    pub fn check(&self) -> CheckResult {
         let still = elapsed(*self.0.lock().unwrap_or_else(PoisonError::into_inner));
         match still <= LIMIT.max(2 * ROUND) {
             true => Ok(()),
@@ -61,10 +61,10 @@ impl Heartbeat {
 }
 
 /// Result of a check: an error says what is wrong.
-type Verdict = Result<(), String>;
+type CheckResult = Result<(), String>;
 
 /// Results of checks, by name.
-type Checks = Vec<(&'static str, Verdict)>;
+type Checks = Vec<(&'static str, CheckResult)>;
 
 /// Query options of a request, as the API server has them.
 type Options = Query<Vec<(String, String)>>;
@@ -110,7 +110,7 @@ fn checks<R>(name: &str, handle: &Handle<R>) -> Checks {
     checks
 }
 
-fn sources<R>(handle: &Handle<R>) -> Verdict {
+fn sources<R>(handle: &Handle<R>) -> CheckResult {
     let sources = handle.board.sources();
     match sources.iter().filter(|source| source.error.is_some()).count() {
         0 => Ok(()),
@@ -118,7 +118,7 @@ fn sources<R>(handle: &Handle<R>) -> Verdict {
     }
 }
 
-fn backends<R>(handle: &Handle<R>) -> Verdict {
+fn backends<R>(handle: &Handle<R>) -> CheckResult {
     let backends = handle.board.backends();
     match backends.iter().any(|backend| backend.error.is_none() && !backend.runtime.is_empty()) {
         true => Ok(()),

@@ -2,11 +2,11 @@
 //!
 //! # Layout
 //! - `entry`: entries of a log (R-LOG-3), joined to the container's lines. `files`: the files of a log, rotated or not;
-//!   `tail`: where its last lines begin. `kept`: a log that the runtime keeps itself.
+//!   `tail`: where its last lines begin. `runtime_log`: a log that the runtime keeps itself.
 
 mod entry;
 mod files;
-mod kept;
+mod runtime_log;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -16,7 +16,7 @@ use std::{io, path::Path, time::Duration};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
-pub(crate) use kept::{Kept, end_of_kept};
+pub(crate) use runtime_log::{RuntimeLog, end_of_runtime_log};
 
 use self::{entry::Text, files::LogFiles};
 

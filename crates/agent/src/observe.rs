@@ -192,11 +192,11 @@ impl<R: Runtime> Watcher<R> {
             loop {
                 let happened = tokio::select! {
                     // *Cancel-safe:* all three only wait.
-                    changed = self.tickets.changed() => if changed.is_err() { return } else { Happened::Anything },
+                    changed = self.tickets.changed() => if changed.is_err() { return } else { Trigger::Anything },
                     happened = subscription.next(runtime) => happened,
-                    () = sleep_until(rest) => Happened::Anything,
+                    () = sleep_until(rest) => Trigger::Anything,
                 };
-                let Happened::To(events) = happened else { break };
+                let Trigger::Events(events) = happened else { break };
                 let Some(pods) = self.concerned(&events) else { break };
                 let begun = instant();
                 let observed = join_all(pods.iter().map(|pod| self.observer.observe_pod(&**runtime, pod))).await;
@@ -301,9 +301,9 @@ fn pause_after(begun: Instant) -> Instant {
 }
 
 /// Reason for an observation.
-enum Happened {
+enum Trigger {
     /// These events.
-    To(Vec<EventKind>),
+    Events(Vec<EventKind>),
     /// Anything else.
     Anything,
 }
@@ -327,7 +327,7 @@ impl Subscription {
     /// Waits for the next event, or until the subscription is to be renewed.
     ///
     /// *Cancel-safe:* the stream keeps its events, and the renewal its time.
-    async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) -> Happened {
+    async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) -> Trigger {
         if self.renew_at.is_none() {
             let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events().fuse()));
             match stream.next().await {
@@ -337,7 +337,7 @@ impl Subscription {
                     while let Some(Some(Ok(event))) = stream.next().now_or_never() {
                         events.push(event.kind);
                     }
-                    return Happened::To(events);
+                    return Trigger::Events(events);
                 }
                 Some(Err(error)) => tracing::debug!(error = error.chain(), "the event stream ended"),
                 None => {}
@@ -347,7 +347,7 @@ impl Subscription {
         sleep_until(*self.renew_at.get_or_insert_with(|| instant() + retry)).await;
         self.retry = retry;
         (self.stream, self.renew_at) = (None, None);
-        Happened::Anything
+        Trigger::Anything
     }
 
     /// Drops the pending events: the observation that follows covers them all.
@@ -363,13 +363,13 @@ mod tests {
     use stanchion_runtime::testing::{FakeRuntime, Method};
     use tokio::time::timeout;
 
-    use super::{Happened, RETRY, Subscription};
+    use super::{RETRY, Subscription, Trigger};
 
     #[tokio::test(start_paused = true)]
     async fn a_subscription_is_renewed_although_requests_interrupt_every_wait_for_it() {
         let runtime = Arc::new(FakeRuntime::new());
         let mut subscription = Subscription::new();
-        assert!(matches!(subscription.next(&runtime).await, Happened::To(_)));
+        assert!(matches!(subscription.next(&runtime).await, Trigger::Events(_)));
         runtime.break_events();
         for _ in 0..20 {
             timeout(RETRY.first / 4, subscription.next(&runtime)).await.ok();

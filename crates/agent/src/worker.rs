@@ -196,7 +196,8 @@ impl<R: Runtime> Worker<R> {
         let unwritten = self.read_records(&snapshot).await;
         let pod_with_sandbox =
             snapshot.desired.as_ref().and_then(|desired| self.recall.pod_with_sandbox(desired, &snapshot.observed));
-        let followed = self.projections.sync(&self.context, pod_with_sandbox.as_ref(), snapshot.desired.as_ref()).await;
+        let refreshed =
+            self.projections.sync(&self.context, pod_with_sandbox.as_ref(), snapshot.desired.as_ref()).await;
         let measured =
             self.usage.sync(&self.context, pod_with_sandbox.as_ref(), &snapshot.observed, &mut self.history).await;
         let mut plan = self.decide(&snapshot);
@@ -204,7 +205,7 @@ impl<R: Runtime> Worker<R> {
         self.lifecycle.sync(&self.context, &snapshot, pod.as_deref(), &self.history);
         self.announce(&snapshot, pod.as_ref());
         self.show(&snapshot);
-        plan.wake_at = [plan.wake_at, settled, searched, unwritten, followed, measured].into_iter().flatten().min();
+        plan.wake_at = [plan.wake_at, settled, searched, unwritten, refreshed, measured].into_iter().flatten().min();
         Synced { snapshot, visible, plan }
     }
 

@@ -1,10 +1,10 @@
 //! Pod network by CNI plugins and a configuration list (CNI specification 0.3.1, 0.4.0, 1.0.0).
 //!
 //! # Layout
-//! - [`Cni`]: ADD and DEL through the list. [`conflist`]: the list. [`plugins`]: the programs. [`kept`]: data for DEL.
+//! - [`Cni`]: ADD and DEL through the list. [`conflist`]: the list. [`plugins`]: the programs. [`attachments`]: data for DEL.
 
+mod attachments;
 mod conflist;
-mod kept;
 mod plugins;
 #[cfg(test)]
 mod tests;
@@ -21,8 +21,8 @@ use stanchion_runtime::{Error, ErrorKind, NodePaths, Result, SandboxConfig};
 
 use super::{NetworkConfig, leases::Leases, links::links};
 use crate::namespaces;
+use attachments::{Attachment, Attachments};
 use conflist::Conflist;
-use kept::{Attachment, Kept};
 use plugins::{Call, Plugins};
 
 /// Name of the link in the pod.
@@ -34,7 +34,7 @@ pub(super) struct Cni {
     /// Configuration list; `None` if CNI plugins do not attach pods.
     config: Option<Arc<Path>>,
     plugins: Plugins,
-    kept: Kept,
+    attachments: Attachments,
     /// Leases of the node's ports only: addresses are the plugins' affair.
     leases: Leases,
 }
@@ -51,7 +51,7 @@ impl Cni {
         Ok(Self {
             config: config.cni_config.as_deref().map(Arc::from),
             plugins: Plugins::at(config.cni_bin_dirs.clone()),
-            kept: Kept::at(node.state_dir.join("cni")),
+            attachments: Attachments::at(node.state_dir.join("cni")),
             leases: Leases::at(node.run_dir.join("cni")),
         })
     }
@@ -102,7 +102,7 @@ impl Cni {
             self.leases.claim(id, port)?;
         }
         // Written before the first plugin runs: from here on there is something to undo.
-        self.kept.write(id, attachment).map_err(|error| keeping(id, &error))?;
+        self.attachments.write(id, attachment).map_err(|error| keeping(id, &error))?;
         let call = Call { command: "ADD", sandbox: id, namespace: Some(namespace), arguments: &attachment.arguments };
         let mut result = None;
         for plugin in &attachment.list.plugins {
@@ -119,13 +119,13 @@ impl Cni {
             return Err(Error::new(ErrorKind::Other, message));
         }
         attachment.result = result;
-        self.kept.write(id, attachment).map_err(|error| keeping(id, &error))?;
+        self.attachments.write(id, attachment).map_err(|error| keeping(id, &error))?;
         Ok(addresses)
     }
 
     /// Runs DEL for a sandbox, with the list that its ADD used. Does nothing for a sandbox without an ADD.
     pub fn detach(&self, id: &str, namespace: &Path) -> Result<()> {
-        let kept = match self.kept.read(id) {
+        let attachment = match self.attachments.read(id) {
             // Cut off when the node lost power: the present list is better than nothing.
             Err(error)
                 if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::UnexpectedEof =>
@@ -134,11 +134,11 @@ impl Cni {
                 let list = self.config().map(|path| self.list(path)).transpose()?;
                 list.map(|list| Attachment { list, arguments: String::new(), ports: Vec::new(), result: None })
             }
-            kept => kept.map_err(|error| keeping(id, &error))?,
+            attachment => attachment.map_err(|error| keeping(id, &error))?,
         };
-        let deleted = kept.map_or(Ok(()), |attachment| self.delete(id, namespace, &attachment));
+        let deleted = attachment.map_or(Ok(()), |attachment| self.delete(id, namespace, &attachment));
         deleted?;
-        self.kept.remove(id).map_err(|error| keeping(id, &error))?;
+        self.attachments.remove(id).map_err(|error| keeping(id, &error))?;
         self.leases.release(id).map(drop).map_err(|error| {
             Error::new(ErrorKind::Other, format!("freeing the ports of sandbox {id}")).caused_by(&error)
         })
@@ -163,7 +163,7 @@ impl Cni {
 
     /// Returns every sandbox that has an attachment or a port.
     pub fn holders(&self) -> io::Result<Vec<String>> {
-        let mut holders = self.kept.holders()?;
+        let mut holders = self.attachments.holders()?;
         holders.extend(self.leases.holders()?);
         Ok(holders)
     }

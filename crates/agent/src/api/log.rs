@@ -24,7 +24,7 @@ use crate::{
     blocking::blocking,
     handle::Handle,
     listener::{Exchange, Stream},
-    logs::{self, Kept, Log, LogOptions},
+    logs::{self, Log, LogOptions, RuntimeLog},
 };
 
 #[derive(Debug, Default, Deserialize)]
@@ -100,7 +100,7 @@ pub(super) async fn log<R: Runtime>(
     });
     let id = id.as_deref().and_then(|id| id.split_once("://")).map(|(_, id)| ContainerId::from(id));
     if let (Some(id), Some(runtime)) = (id, handle.runtime(&view.backend)) {
-        let kept = Kept::new(runtime, id, wanted);
+        let kept = RuntimeLog::new(runtime, id, wanted);
         match answer(async move { kept.copy(follow, &to).await }, pieces, stream).await {
             Ok(answer) => return Ok(answer),
             // The runtime's logs are files, and there is none.

@@ -17,13 +17,13 @@ const OUTPUT: usize = 10 << 10;
 
 /// The exit code and the output of a command that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Ran {
+pub(crate) struct CommandOutput {
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-impl Ran {
+impl CommandOutput {
     /// Returns stdout and stderr together, at most [`OUTPUT`] bytes.
     pub fn output(&self) -> String {
         let mut output = format!("{}{}", self.stdout, self.stderr);
@@ -44,7 +44,7 @@ pub(crate) async fn run<R: Runtime>(
     container: &ContainerId,
     command: &[String],
     descendants: Descendants,
-) -> Result<Ran, Error> {
+) -> Result<CommandOutput, Error> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let id = ExecId(format!("run-{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
     let no_pipe = |error: io::Error| Error::new(ErrorKind::Other, "making pipes for a command").caused_by(&error);
@@ -68,7 +68,7 @@ pub(crate) async fn run<R: Runtime>(
         }
     };
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    Ok(Ran { code: ended?.code, stdout: text(stdout), stderr: text(stderr) })
+    Ok(CommandOutput { code: ended?.code, stdout: text(stdout), stderr: text(stderr) })
 }
 
 fn outlet() -> io::Result<(pipe::Receiver, OwnedFd)> {

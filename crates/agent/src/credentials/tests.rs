@@ -3,7 +3,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 use rustix::process::{Pid, test_kill_process_group};
 use tempfile::TempDir;
 
-use super::{Given, Providers, settings};
+use super::{ProviderAnswer, Providers, settings};
 use crate::config::CredentialProviders;
 
 const IMAGE: &str = "r.example/team/app:1";
@@ -55,11 +55,11 @@ fn dir() -> TempDir {
 }
 
 /// Returns the user names that each provider gave.
-fn users(given: &[Given]) -> Vec<Vec<String>> {
+fn users(given: &[ProviderAnswer]) -> Vec<Vec<String>> {
     given.iter().map(|it| it.credentials.iter().flatten().map(|auth| auth.username.clone()).collect()).collect()
 }
 
-fn failure(given: &[Given]) -> String {
+fn failure(given: &[ProviderAnswer]) -> String {
     given[0].credentials.as_ref().expect_err("it fails").to_string()
 }
 

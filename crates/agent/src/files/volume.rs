@@ -137,7 +137,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
 }
 
 /// Updates the files of a volume whose objects have changed (R-VOL-8). A volume that was never prepared is left alone.
-pub(crate) fn follow(name: &str, volume: &Volume, site: &Site<'_>) -> Result<(), VolumeError> {
+pub(crate) fn refresh(name: &str, volume: &Volume, site: &Site<'_>) -> Result<(), VolumeError> {
     match volume {
         Volume::Projected(projected) if site.files.projected(projected.kind, name).exists() => {
             prepare(name, volume, site).map(drop)

@@ -36,20 +36,20 @@ pub(crate) struct Collector<R> {
 }
 
 /// Images that may be removed.
-struct Found<R> {
+struct Removable<R> {
     runtime: Arc<R>,
     store: ImageStore,
     candidates: Vec<Candidate>,
 }
 
 /// Reason why nothing is removed.
-enum Trouble {
+enum CollectError {
     /// It is not possible now.
     NotNow(String),
     Failed(Error),
 }
 
-impl From<Error> for Trouble {
+impl From<Error> for CollectError {
     fn from(error: Error) -> Self {
         match error.kind() {
             ErrorKind::Unavailable | ErrorKind::Unsupported | ErrorKind::Cancelled => Self::NotNow(error.chain()),
@@ -58,8 +58,8 @@ impl From<Error> for Trouble {
     }
 }
 
-/// Outcome of a removal.
-enum Outcome {
+/// Result of a removal.
+enum RemovalResult {
     Removed,
     Kept(String),
     Failed(Error),
@@ -106,14 +106,14 @@ impl<R: Runtime> Collector<R> {
         };
         match failed {
             Ok(()) => {}
-            Err(Trouble::NotNow(why)) => {
+            Err(CollectError::NotNow(why)) => {
                 tracing::debug!(why, "no image is removed");
             }
-            Err(Trouble::Failed(error)) => self.shared.events.warning(&subject, "ImageGCFailed", error.chain()),
+            Err(CollectError::Failed(error)) => self.shared.events.warning(&subject, "ImageGCFailed", error.chain()),
         }
     }
 
-    async fn relieve_of(&self, mut found: Found<R>, subject: &Subject) -> Result<(), Trouble> {
+    async fn relieve_of(&self, mut found: Removable<R>, subject: &Subject) -> Result<(), CollectError> {
         if let Some(maximum) = self.shared.config.image_gc.maximum_age {
             let is_old = |it: &Candidate| it.unused_for > maximum;
             let (old, others): (Vec<_>, _) = found.candidates.into_iter().partition(is_old);
@@ -126,13 +126,13 @@ impl<R: Runtime> Collector<R> {
         self.free_space(&found, subject).await
     }
 
-    async fn free_space(&self, found: &Found<R>, subject: &Subject) -> Result<(), Trouble> {
+    async fn free_space(&self, found: &Removable<R>, subject: &Subject) -> Result<(), CollectError> {
         let settings = &self.shared.config.image_gc;
         let Some((high, low)) = settings.thresholds else { return Ok(()) };
         let mut store = found.store.clone();
         if store.capacity == 0 {
             let message = format!("the file system of {} says that it has no room at all", store.path.display());
-            return Err(Trouble::Failed(Error::new(ErrorKind::Other, message)));
+            return Err(CollectError::Failed(Error::new(ErrorKind::Other, message)));
         }
         let usage = garbage::usage(&store);
         if usage < high {
@@ -163,8 +163,8 @@ impl<R: Runtime> Collector<R> {
         let backend = self.slot().backend.name.clone();
         let found = match self.survey().await {
             Ok(found) => found,
-            Err(Trouble::NotNow(why)) => return PruneView { backend, error: Some(why), ..PruneView::default() },
-            Err(Trouble::Failed(error)) => {
+            Err(CollectError::NotNow(why)) => return PruneView { backend, error: Some(why), ..PruneView::default() },
+            Err(CollectError::Failed(error)) => {
                 return PruneView { backend, error: Some(error.chain()), ..PruneView::default() };
             }
         };
@@ -173,9 +173,9 @@ impl<R: Runtime> Collector<R> {
             let kept = match dry_run {
                 true => None,
                 false => match self.remove(&found, candidate, "on demand").await {
-                    Outcome::Removed => None,
-                    Outcome::Kept(why) => Some(why),
-                    Outcome::Failed(error) => Some(error.chain()),
+                    RemovalResult::Removed => None,
+                    RemovalResult::Kept(why) => Some(why),
+                    RemovalResult::Failed(error) => Some(error.chain()),
                 },
             };
             images.push(PrunedImageView { names: candidate.names.clone(), digest: candidate.digest.to_string(), kept });
@@ -191,8 +191,8 @@ impl<R: Runtime> Collector<R> {
     }
 
     /// Finds the images that may be removed.
-    async fn survey(&self) -> Result<Found<R>, Trouble> {
-        let not_now = |why: &str| Trouble::NotNow(why.to_owned());
+    async fn survey(&self) -> Result<Removable<R>, CollectError> {
+        let not_now = |why: &str| CollectError::NotNow(why.to_owned());
         if !self.desired.borrow().complete {
             return Err(not_now("not all manifest sources have been read yet"));
         }
@@ -206,7 +206,7 @@ impl<R: Runtime> Collector<R> {
         let survey = Survey { at, images, in_use: store.in_use.clone(), named };
         let choose = move |known: &mut _| garbage::candidates(known, &survey, |archive| archive.exists());
         let candidates = slot.images.record.change(store.path.clone(), choose).await;
-        Ok(Found { runtime, store, candidates })
+        Ok(Removable { runtime, store, candidates })
     }
 
     /// Returns the images that manifests name: those of wanted pods, and those in the records of started pods.
@@ -228,35 +228,35 @@ impl<R: Runtime> Collector<R> {
         images.any(|image| garbage::names(image).any(|name| name == reference))
     }
 
-    async fn remove_for(&self, found: &Found<R>, candidate: &Candidate, why: &str) -> Result<(), Trouble> {
+    async fn remove_for(&self, found: &Removable<R>, candidate: &Candidate, why: &str) -> Result<(), CollectError> {
         match self.remove(found, candidate, why).await {
-            Outcome::Removed => Ok(()),
-            Outcome::Kept(kept) => {
+            RemovalResult::Removed => Ok(()),
+            RemovalResult::Kept(kept) => {
                 tracing::debug!(image = ?candidate.names, kept, "an image is not removed");
                 Ok(())
             }
-            Outcome::Failed(error) => Err(error.into()),
+            RemovalResult::Failed(error) => Err(error.into()),
         }
     }
 
     /// Removes an image by all of its names, unless one of them is needed after all.
-    async fn remove(&self, found: &Found<R>, candidate: &Candidate, why: &str) -> Outcome {
+    async fn remove(&self, found: &Removable<R>, candidate: &Candidate, why: &str) -> RemovalResult {
         let images = &self.slot().images;
         for name in &candidate.names {
             // From here on callers that need the image wait; the pods of earlier callers are wanted by now.
             let Some(_removal) = images.begin_removal(name) else {
-                return Outcome::Kept("it is being pulled".to_owned());
+                return RemovalResult::Kept("it is being pulled".to_owned());
             };
             if self.is_named(name) {
-                return Outcome::Kept("a manifest names it by now".to_owned());
+                return RemovalResult::Kept("a manifest names it by now".to_owned());
             }
             let image = UnusedImage { reference: name.clone(), digest: candidate.digest.clone() };
             match found.runtime.remove_unused_image(image).await {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound) => {
-                    return Outcome::Kept(error.chain());
+                    return RemovalResult::Kept(error.chain());
                 }
-                Err(error) => return Outcome::Failed(error),
+                Err(error) => return RemovalResult::Failed(error),
             }
             let (name, digest) = (name.clone(), candidate.digest.clone());
             let forget = move |known: &mut super::owned::OwnedImages| {
@@ -266,6 +266,6 @@ impl<R: Runtime> Collector<R> {
         }
         let message = format!("Removed image {}: {why}", candidate.names.join(", "));
         self.shared.events.normal(&Subject::backend(&self.slot().backend.name), "ImageRemoved", message);
-        Outcome::Removed
+        RemovalResult::Removed
     }
 }

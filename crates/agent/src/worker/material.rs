@@ -69,10 +69,10 @@ impl Material {
 
     /// Rewrites the volumes that follow changes. Returns the failures; a volume that could not be written stays as it
     /// was.
-    pub fn follow(&self) -> Vec<Failed> {
+    pub fn refresh(&self) -> Vec<Failed> {
         let site = self.site(false);
         let failed = |(name, volume): (&String, &Volume)| {
-            files::follow_volume(name, volume, &site).err().map(|error| not_mounted(name, &error))
+            files::refresh_volume(name, volume, &site).err().map(|error| not_mounted(name, &error))
         };
         self.pod.volumes.iter().filter_map(failed).collect()
     }

@@ -75,7 +75,9 @@ async fn end_of_log<R: Runtime>(
     let text = match blocking(move || logs::end(&path, FROM_LOG.0, FROM_LOG.1)).await {
         Ok(text) => text,
         Err(_) => match context.runtime(backend) {
-            Ok(runtime) => logs::end_of_kept(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await.unwrap_or_default(),
+            Ok(runtime) => {
+                logs::end_of_runtime_log(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await.unwrap_or_default()
+            }
             Err(_) => Vec::new(),
         },
     };

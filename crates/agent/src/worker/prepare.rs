@@ -27,11 +27,11 @@ use crate::{
 };
 
 /// Wait before volumes that could not be refreshed are tried again.
-const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
+const REFRESH_AGAIN: Duration = Duration::from_secs(10);
 
 /// The pod and objects that its volumes were last refreshed for.
 #[derive(Debug)]
-struct Followed {
+struct Refreshed {
     pod: Arc<Pod>,
     objects: Arc<Objects>,
     /// Time of the next try, if the refresh failed and a retry can help.
@@ -79,7 +79,7 @@ pub(super) async fn configure<R: Runtime>(
 /// The volumes of the running pod that are made of ConfigMaps, Secrets and the pod's own labels.
 #[derive(Debug, Default)]
 pub(super) struct Projections {
-    last: Option<Followed>,
+    last: Option<Refreshed>,
 }
 
 impl Projections {
@@ -95,21 +95,22 @@ impl Projections {
         let is_projected = |volume: &Volume| matches!(volume, Volume::Projected(_));
         let pod = pod.filter(|pod| pod.volumes.values().any(is_projected))?;
         let now = instant();
-        let is_followed = |last: &Followed| Arc::ptr_eq(&last.pod, pod) && Arc::ptr_eq(&last.objects, &desired.objects);
-        if let Some(last) = self.last.as_ref().filter(|last| is_followed(last))
+        let is_refreshed =
+            |last: &Refreshed| Arc::ptr_eq(&last.pod, pod) && Arc::ptr_eq(&last.objects, &desired.objects);
+        if let Some(last) = self.last.as_ref().filter(|last| is_refreshed(last))
             && last.again.is_none_or(|again| again > now)
         {
             return last.again;
         }
         let material = Material::of(context, pod, Some(desired));
-        let failed = blocking(move || material.measured().follow()).await;
+        let failed = blocking(move || material.measured().refresh()).await;
         for Failed { error, .. } in &failed {
             context.warn("FailedMount", error.chain());
         }
         // A missing object needs no retry: its arrival changes `objects`.
         let is_passing = failed.iter().any(|failed| failed.error.kind() == ErrorKind::Unavailable);
-        let again = is_passing.then(|| after(now, FOLLOW_AGAIN));
-        self.last = Some(Followed { pod: Arc::clone(pod), objects: Arc::clone(&desired.objects), again });
+        let again = is_passing.then(|| after(now, REFRESH_AGAIN));
+        self.last = Some(Refreshed { pod: Arc::clone(pod), objects: Arc::clone(&desired.objects), again });
         again
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::sync::DropGuard;
 use super::context::Context;
 use crate::{
     clock::{elapsed, instant},
-    credentials::Given,
+    credentials::ProviderAnswer,
     desired::DesiredPod,
     images::Pull,
     node::BackendSlot,
@@ -327,7 +327,7 @@ impl<R: Runtime> Fetch<R> {
                 pulled => return pulled.map_err(|error| tried.and(from, error)),
             }
         }
-        for Given { provider, credentials } in self.shared.providers.credentials(reference).await {
+        for ProviderAnswer { provider, credentials } in self.shared.providers.credentials(reference).await {
             let from = format!("credential provider {provider:?}");
             let found = credentials.unwrap_or_else(|why| {
                 let message = format!("No credentials for image \"{}\" from {from}: {why}", self.image);

@@ -27,67 +27,67 @@ pub fn conditions(
     containers: &[ContainerStatus],
 ) -> Vec<PodCondition> {
     let ready = ready(facts.pod, phase, inits, containers);
-    let verdicts = [
-        ("PodReadyToStartContainers", if live.is_some() { Verdict::yes() } else { Verdict::no("", String::new()) }),
+    let values = [
+        (
+            "PodReadyToStartContainers",
+            if live.is_some() { ConditionValue::yes() } else { ConditionValue::no("", String::new()) },
+        ),
         ("Initialized", initialized(facts.pod, phase, inits, containers)),
         ("Ready", if ready.holds { gated(facts.pod) } else { ready.clone() }),
         ("ContainersReady", ready),
-        ("PodScheduled", Verdict::yes()),
+        ("PodScheduled", ConditionValue::yes()),
     ];
     let restart_all = restart_all::is_possible(facts.pod).then(|| {
         let holds = live.is_some_and(|live| restart_all::trigger(facts.pod, live, facts.view).is_some());
-        ("AllContainersRestarting", Verdict { holds, ..Verdict::yes() })
+        ("AllContainersRestarting", ConditionValue { holds, ..ConditionValue::yes() })
     });
-    let no = |why: &Explanation| Verdict::no(why.reason.as_str(), why.message.to_string());
+    let no = |why: &Explanation| ConditionValue::no(why.reason.as_str(), why.message.to_string());
     let stale = facts.stale.as_ref().map(|why| (MANIFEST_IN_FORCE, no(why)));
-    verdicts
-        .into_iter()
-        .chain(restart_all)
-        .chain(stale)
-        .map(|(kind, verdict)| condition(facts, kind, verdict))
-        .collect()
+    values.into_iter().chain(restart_all).chain(stale).map(|(kind, value)| condition(facts, kind, value)).collect()
 }
 
 /// Returns whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).
-fn ready(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
+fn ready(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> ConditionValue {
     let sidecars = inits.iter().filter(|init| is_sidecar(pod, init));
     let unready: Vec<_> = sidecars.chain(containers).filter(|it| !it.ready).map(|it| it.name.as_str()).collect();
     match phase {
-        Phase::Succeeded => Verdict::no("PodCompleted", String::new()),
-        Phase::Failed => Verdict::no("PodFailed", String::new()),
-        _ if unready.is_empty() => Verdict::yes(),
-        _ => Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" "))),
+        Phase::Succeeded => ConditionValue::no("PodCompleted", String::new()),
+        Phase::Failed => ConditionValue::no("PodFailed", String::new()),
+        _ if unready.is_empty() => ConditionValue::yes(),
+        _ => {
+            ConditionValue::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
+        }
     }
 }
 
 /// Returns whether the pod has no readiness gates (R-CND-6): on a node without a control plane nobody sets their
 /// conditions.
-fn gated(pod: &Pod) -> Verdict {
+fn gated(pod: &Pod) -> ConditionValue {
     match pod.readiness_gates.first() {
-        None => Verdict::yes(),
+        None => ConditionValue::yes(),
         Some(gate) => {
             let message = format!("corresponding condition of pod readiness gate {gate:?} does not exist.");
-            Verdict::no("ReadinessGatesNotReady", message)
+            ConditionValue::no("ReadinessGatesNotReady", message)
         }
     }
 }
 
 /// Returns whether all init containers have completed, or started if sidecars, once (R-CND-4).
-fn initialized(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> Verdict {
+fn initialized(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> ConditionValue {
     let is_done = |init: &ContainerStatus| if is_sidecar(pod, init) { init.started == Some(true) } else { init.ready };
     let has_begun = containers.iter().any(|container| {
         let states = [container.state.as_ref(), container.last_state.as_ref()];
         states.into_iter().flatten().any(|state| state.running.is_some() || state.terminated.is_some())
     });
     if phase == Phase::Succeeded {
-        return Verdict { reason: "PodCompleted".to_owned(), ..Verdict::yes() };
+        return ConditionValue { reason: "PodCompleted".to_owned(), ..ConditionValue::yes() };
     }
     let incomplete: Vec<_> = inits.iter().filter(|init| !is_done(init)).map(|init| init.name.as_str()).collect();
     if has_begun || incomplete.is_empty() {
-        return Verdict::yes();
+        return ConditionValue::yes();
     }
     let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
-    Verdict::no("ContainersNotInitialized", message)
+    ConditionValue::no("ContainersNotInitialized", message)
 }
 
 fn is_sidecar(pod: &Pod, init: &ContainerStatus) -> bool {
@@ -95,13 +95,13 @@ fn is_sidecar(pod: &Pod, init: &ContainerStatus) -> bool {
 }
 
 #[derive(Clone)]
-struct Verdict {
+struct ConditionValue {
     holds: bool,
     reason: String,
     message: String,
 }
 
-impl Verdict {
+impl ConditionValue {
     fn yes() -> Self {
         Self { holds: true, reason: String::new(), message: String::new() }
     }
@@ -111,8 +111,8 @@ impl Verdict {
     }
 }
 
-fn condition(facts: &Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {
-    let status = if verdict.holds { "True" } else { "False" };
+fn condition(facts: &Facts<'_>, kind: &str, value: ConditionValue) -> PodCondition {
+    let status = if value.holds { "True" } else { "False" };
     // The transition time changes only when the status does (R-CND-7).
     let last = facts.last.and_then(|last: &PodStatus| last.conditions.as_ref());
     let last = last.and_then(|conditions| conditions.iter().find(|last| last.type_ == kind && last.status == status));
@@ -120,8 +120,8 @@ fn condition(facts: &Facts<'_>, kind: &str, verdict: Verdict) -> PodCondition {
     PodCondition {
         type_: kind.to_owned(),
         status: status.to_owned(),
-        reason: Some(verdict.reason).filter(|reason| !reason.is_empty()),
-        message: Some(verdict.message).filter(|message| !message.is_empty()),
+        reason: Some(value.reason).filter(|reason| !reason.is_empty()),
+        message: Some(value.message).filter(|message| !message.is_empty()),
         last_transition_time: Some(since.unwrap_or(Time(facts.time_of_day))),
         ..PodCondition::default()
     }

@@ -27,18 +27,18 @@ const LONGEST: Duration = Duration::from_secs(10);
 
 /// A log that a runtime keeps.
 #[derive(Debug)]
-pub(crate) struct Kept<R> {
+pub(crate) struct RuntimeLog<R> {
     runtime: Arc<R>,
     id: ContainerId,
     options: LogOptions,
     text: Text,
-    read: Read,
+    read: ReadPosition,
 }
 
 /// Position up to which the log was read, and marks by which it is found again: the log's beginning may have gone
 /// since, and its entries have no numbers.
 #[derive(Clone, Copy, Debug, Default)]
-struct Read {
+struct ReadPosition {
     /// Number of entries, from the first that is there.
     count: u64,
     first: Option<u64>,
@@ -47,7 +47,7 @@ struct Read {
     run: u64,
 }
 
-impl Read {
+impl ReadPosition {
     fn add(&mut self, digest: u64) {
         self.count += 1;
         self.first.get_or_insert(digest);
@@ -56,9 +56,9 @@ impl Read {
     }
 }
 
-impl<R: Runtime> Kept<R> {
+impl<R: Runtime> RuntimeLog<R> {
     pub fn new(runtime: Arc<R>, id: ContainerId, options: LogOptions) -> Self {
-        Self { runtime, id, options, text: Text::new(options), read: Read::default() }
+        Self { runtime, id, options, text: Text::new(options), read: ReadPosition::default() }
     }
 
     /// Copies the log; the first error goes to `to`.
@@ -94,7 +94,7 @@ impl<R: Runtime> Kept<R> {
         let mut lines = Lines::default();
         each(&*self.runtime, &self.id, None, |entry, _| lines.add(&entry)).await?;
         let surplus = lines.all().saturating_sub(wanted);
-        let (mut lines, mut read) = (Lines::default(), Read::default());
+        let (mut lines, mut read) = (Lines::default(), ReadPosition::default());
         each(&*self.runtime, &self.id, None, |entry, _| {
             if lines.ended < surplus || wanted == 0 {
                 read.add(digest(&entry));
@@ -109,7 +109,7 @@ impl<R: Runtime> Kept<R> {
     /// Copies the entries that were not read before.
     async fn copy_new(&mut self, to: &Pieces) -> Result<(), Error> {
         let Self { text, read, runtime, id, .. } = self;
-        let (known, mut seen, mut finder) = (*read, Read::default(), Finder::new(*read));
+        let (known, mut seen, mut finder) = (*read, ReadPosition::default(), Finder::new(*read));
         each(&**runtime, id, Some(to), |entry, out| {
             let digest = digest(&entry);
             seen.add(digest);
@@ -123,7 +123,7 @@ impl<R: Runtime> Kept<R> {
         if known.count > 0 && seen.count > 0 && seen.first != known.first {
             // The runtime has rotated its log: the entries that were read end at another place now.
             let skipped = finder.after.unwrap_or(0);
-            seen = Read::default();
+            seen = ReadPosition::default();
             each(&**runtime, id, Some(to), |entry, out| {
                 if finder.after.is_none() && seen.count == 0 {
                     text.add(Entry::gap(), out);
@@ -144,7 +144,7 @@ impl<R: Runtime> Kept<R> {
 
 /// Search for the last entry that was read, among those that are there.
 struct Finder {
-    read: Read,
+    read: ReadPosition,
     count: u64,
     run: u64,
     /// Number of entries up to and including that one.
@@ -152,7 +152,7 @@ struct Finder {
 }
 
 impl Finder {
-    fn new(read: Read) -> Self {
+    fn new(read: ReadPosition) -> Self {
         Self { read, count: 0, run: 0, after: None }
     }
 
@@ -238,7 +238,7 @@ async fn each<R: Runtime>(
 }
 
 /// Returns the last `lines` lines of such a log, and of those the last `bytes` bytes.
-pub(crate) async fn end_of_kept<R: Runtime>(
+pub(crate) async fn end_of_runtime_log<R: Runtime>(
     runtime: &R,
     id: &ContainerId,
     lines: usize,

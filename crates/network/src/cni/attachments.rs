@@ -33,11 +33,11 @@ pub(super) struct Attachment {
 
 /// All attachments.
 #[derive(Clone, Debug)]
-pub(super) struct Kept {
+pub(super) struct Attachments {
     directory: PathBuf,
 }
 
-impl Kept {
+impl Attachments {
     pub fn at(directory: PathBuf) -> Self {
         Self { directory }
     }
