@@ -1,4 +1,4 @@
-//! The agent's memory of its own tries. Losing it costs at most an early retry.
+//! The worker's memory of its own tries. Losing it costs at most an early retry.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -25,10 +25,10 @@ const LASTING: Backoff = Backoff { first: Duration::from_secs(10), longest: Dura
 /// Waits after failures that may pass at any moment.
 const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
 
-/// Time that a status shows a failure before it shows the back-off, as a kubelet does between two syncs.
+/// Time for which a status shows a failure before it shows the back-off, as a kubelet does between two syncs.
 const SHOWN_FOR: Duration = Duration::from_secs(1);
 
-/// Memory of one pod's tries.
+/// A worker's memory of its tries for one pod.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     images: HashMap<(Revision, ImageFor), ImageState>,
@@ -54,7 +54,7 @@ pub struct History {
 /// Latest known instance of a container, even if the runtime has forgotten it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attempt {
-    /// Attempt number: 0 for the first instance.
+    /// Attempt number; 0 for the first instance.
     pub attempt: u32,
     /// Back-off to label the next instance with.
     pub backoff: Duration,
@@ -75,7 +75,7 @@ pub enum ImageState {
     /// Not requested yet.
     #[default]
     Unknown,
-    /// Being fetched; from the second try on with the last failure.
+    /// Being fetched. From the second try on, it holds the last failure.
     Pulling(Option<Failure>),
     /// Present on the backend.
     Ready,
@@ -116,7 +116,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Makes a failure of `kind` at `now`, after `last`. `retry_after` is the wait that the other side asked for.
+    /// Makes a failure of `kind` at `now`, after `last`. `retry_after` is the wait that the registry or runtime asked
+    /// for.
     pub fn after(
         last: Option<&Self>,
         reason: Reason,
@@ -143,20 +144,21 @@ impl Failure {
         self.until_shown(now).is_some()
     }
 
-    /// Returns when the status stops showing the failure, if that is still to come.
+    /// Returns the time until which the status shows the failure; `None` once it shows the back-off.
     pub fn until_shown(&self, now: Instant) -> Option<Instant> {
         Some(after(self.at, SHOWN_FOR)).filter(|at| *at > now)
     }
 
-    /// Makes a failure at `now` without a wait of its own: something else decides when to try again.
+    /// Makes a failure at `now` without a wait: something else decides when to try again.
     pub fn without_wait(reason: Reason, message: String, now: Instant) -> Self {
         Self { reason, message, at: now, next_try: now, delay: Duration::ZERO }
     }
 }
 
 impl History {
-    /// Stores the `Instant` of every time that a runtime reports and that the agent itself noted in `own`. `instant_of`
-    /// converts each when it is first seen. Forgets times that are not reported any more.
+    /// Stores the `Instant` of every time that a runtime reports, and of the times in `own`, which the agent recorded
+    /// itself. `instant_of` converts each time once, when it first appears. Forgets times that no runtime reports any
+    /// more.
     pub fn record_times(&mut self, own: &[Stamp], observed: &Observed, instant_of: impl Fn(Stamp) -> Instant) {
         let sandboxes = observed.sandboxes().flat_map(times_of_sandbox);
         let containers = observed.containers().chain(self.last_exits.values());
@@ -168,7 +170,8 @@ impl History {
         }
     }
 
-    /// Returns the `Instant` of a time that a runtime, a label or a file reports; `None` if it was not seen.
+    /// Returns the `Instant` of a time that a runtime, a label or a file reports; `None` if [`Self::record_times`]
+    /// never got it.
     pub fn instant_of(&self, reported: Stamp) -> Option<Instant> {
         self.instants.get(&reported).copied()
     }
@@ -191,7 +194,7 @@ impl History {
         image::needs(pod, container).map(|need| self.image(&pod.revision, &need.of))
     }
 
-    /// Returns the first image that a container needs and whose last try failed.
+    /// Returns the first of a container's images whose last pull failed.
     pub fn missing_image<'a>(&self, pod: &'a Pod, container: &'a Container) -> Option<(Need<'a>, ImageState)> {
         let mut states = image::needs(pod, container).map(|need| (self.image(&pod.revision, &need.of), need));
         states.find(|(state, _)| state.failure().is_some()).map(|(state, need)| (need, state))
@@ -202,22 +205,22 @@ impl History {
         self.images.insert((revision.clone(), of), state);
     }
 
-    /// Returns which object is missing that this revision of the pod cannot start without.
+    /// Returns the missing object that keeps this revision of the pod from starting.
     pub fn missing_object(&self, pod: &Pod) -> Option<&str> {
         self.missing.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, what)| what.as_str())
     }
 
-    /// Sets which object is missing that a revision of the pod cannot start without.
+    /// Sets the missing object that keeps a revision of the pod from starting.
     pub fn set_missing_object(&mut self, missing: Option<(Revision, String)>) {
         self.missing = missing;
     }
 
-    /// Returns why this revision of the pod was evicted, if it was.
+    /// Returns the message of the eviction of this revision of the pod, if it was evicted.
     pub fn evicted(&self, pod: &Pod) -> Option<&str> {
         self.evicted.as_ref().filter(|(revision, _)| *revision == pod.revision).map(|(_, why)| why.as_str())
     }
 
-    /// Sets the revision of the pod that is evicted, and why.
+    /// Sets the evicted revision of the pod, with its message.
     pub fn set_evicted(&mut self, evicted: Option<(Revision, String)>) {
         self.evicted = evicted;
     }
@@ -263,7 +266,7 @@ impl History {
         };
     }
 
-    /// Returns why a created container could not be started: it counts as ended.
+    /// Returns the error of a created container that could not be started. Such a container counts as ended.
     pub fn unstarted(&self, container: &ContainerId) -> Option<&Unstarted> {
         self.unstarted.get(container)
     }
@@ -283,7 +286,7 @@ impl History {
         self.sandbox = failure;
     }
 
-    /// Forgets failures to create the sandbox and to start containers: they were of another revision.
+    /// Forgets failures to create the sandbox and to start containers: they belong to another revision.
     pub fn begin_revision(&mut self) {
         self.sandbox = None;
         self.starts.clear();
@@ -300,12 +303,12 @@ impl History {
         self.waiting.insert(container.clone())
     }
 
-    /// Records that a revision waits after a failed pull. Returns whether that is new for this failure.
+    /// Records that a revision waits after a failed pull. Returns whether this failure is new.
     pub fn mark_waiting_for_image(&mut self, revision: &Revision, of: &ImageFor, failure: &Failure) -> bool {
         self.waiting_for_image.insert((revision.clone(), of.clone()), failure.at) != Some(failure.at)
     }
 
-    /// Records whether a container's image was pulled for its next start in a revision.
+    /// Records whether the next start of a container in a revision follows a pull of its image.
     pub fn set_pulled(&mut self, revision: &Revision, container: &str, pulled: bool) {
         let start = (revision.clone(), container.to_owned());
         match pulled {
@@ -314,7 +317,7 @@ impl History {
         };
     }
 
-    /// Returns whether a container's image was pulled for this start, and clears that.
+    /// Returns whether a container's image was pulled for this start, and forgets it.
     pub fn take_pulled(&mut self, revision: &Revision, container: &str) -> bool {
         self.pulled.remove(&(revision.clone(), container.to_owned()))
     }
@@ -329,8 +332,8 @@ impl History {
         self.attempts.insert(container.to_owned(), attempt);
     }
 
-    /// Returns the last instance of a container that was removed with its sandbox, if it is of this revision of the
-    /// pod.
+    /// Returns the last instance of a container that was removed with its sandbox, if it belongs to this revision of
+    /// the pod.
     pub fn last_exit(&self, pod: &Pod, container: &str) -> Option<&ContainerInfo> {
         let is_own = |end: &&ContainerInfo| {
             end.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
@@ -338,7 +341,7 @@ impl History {
         self.last_exits.get(container).filter(is_own)
     }
 
-    /// Records a container that was removed with its sandbox, if it is the latest that exited.
+    /// Records a container that was removed with its sandbox, if no later instance has exited.
     pub fn set_last_exit(&mut self, info: &ContainerInfo) {
         let is_latest = self.last_exits.get(&info.name).is_none_or(|known| known.attempt <= info.attempt);
         if is_latest && matches!(info.state, ContainerState::Exited { .. }) {
@@ -346,38 +349,38 @@ impl History {
         }
     }
 
-    /// Returns whether a sandbox's network has been released.
+    /// Returns whether the network of a sandbox has been released.
     pub fn is_stopped(&self, sandbox: &SandboxId) -> bool {
         self.stopped.contains(sandbox)
     }
 
-    /// Records that a sandbox's network has been released.
+    /// Records that the network of a sandbox has been released.
     pub fn set_stopped(&mut self, sandbox: SandboxId) {
         self.stopped.insert(sandbox);
     }
 
-    /// Forgets a sandbox that exists no more; its id may come again.
+    /// Forgets a sandbox that no longer exists: a runtime may use its id again.
     pub fn forget_sandbox(&mut self, sandbox: &SandboxId) {
         self.stopped.remove(sandbox);
         self.sandboxes_to_restart.remove(sandbox);
     }
 
-    /// Returns whether a user wants the pod in this sandbox restarted.
+    /// Returns whether a user requested a restart of the pod in this sandbox.
     pub fn is_sandbox_to_restart(&self, sandbox: &SandboxId) -> bool {
         self.sandboxes_to_restart.contains(sandbox)
     }
 
-    /// Records that a user wants the pod in this sandbox restarted.
+    /// Records that a user requested a restart of the pod in this sandbox.
     pub fn restart_sandbox(&mut self, sandbox: SandboxId) {
         self.sandboxes_to_restart.insert(sandbox);
     }
 
-    /// Returns whether a user wants this container restarted.
+    /// Returns whether a user requested a restart of this container.
     pub fn is_container_to_restart(&self, container: &ContainerId) -> bool {
         self.containers_to_restart.contains(container)
     }
 
-    /// Records that a user wants this container restarted.
+    /// Records that a user requested a restart of this container.
     pub fn restart_container(&mut self, container: ContainerId) {
         self.containers_to_restart.insert(container);
     }
@@ -419,7 +422,7 @@ impl History {
         self.waiting.retain(|id| containers.contains(id));
     }
 
-    /// Clears all waits after failures, so that the next tries come at once.
+    /// Ends all waits after failures: the next tries are due at once.
     pub fn clear_waits(&mut self) {
         self.sandbox = None;
         self.starts.clear();

@@ -1,17 +1,18 @@
-//! Stanchion's decisions: where a pod runs, the next step for it, and the status that is written of it. Every function is pure:
-//! this crate reads no clock, does no I/O and starts no task.
+//! Stanchion's decisions: the backend that a pod runs on, its next step, and its status. Every function is pure: this
+//! crate reads no clock, does no I/O and starts no task.
 //!
 //! # Layout
 //! - [`place()`](place::place): the backend that a pod runs on, and its moves while that is away.
 //! - [`plan`]: the next [`Action`] for a pod, from its manifest, its [`View`] and its [`History`].
-//! - [`observed`], [`view`]: the sandboxes and containers of a pod on all backends. [`history`]: the agent's memory of its
-//!   own tries.
-//! - [`image`]: images that the pod needs. [`resources`]: the kernel's numbers for its requests and limits.
-//! - [`restart`]: restart policy and back-off. [`outcome`]: whether the pod has ended. [`order`]: init containers first.
+//! - [`observed`], [`view`]: the sandboxes and containers of a pod on all backends. [`history`]: the worker's memory of
+//!   its own tries.
+//! - [`image`]: images that the pod needs. [`resources`]: cgroup values for its requests and limits.
+//! - [`restart`]: restart policy and back-off. [`outcome`]: whether the pod has ended. [`order`]: init containers
+//!   first.
 //! - [`restart_all`]: `RestartAllContainers`. [`lifecycle`]: hooks and probes. [`stop`]: stops. `garbage`: removals.
 //! - [`reason`]: the words of statuses and events. [`status`]: the pod's status as Kubernetes writes it.
 //! - [`mutant`]: lines that a test breaks on purpose.
-//! - [`time`]: moments, as they are written down.
+//! - [`time`]: times as files and labels hold them, and back-off.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests need an origin of time"))]
 
@@ -52,7 +53,7 @@ use view::View;
 /// The next step for a pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// The step to perform now; `None` if all is as it should be, or the pod waits for something.
+    /// The step to perform now; `None` if the pod is as wanted, or waits for something.
     pub action: Option<Action>,
     /// Time to plan again even if nothing happens until then.
     pub wake_at: Option<Instant>,
@@ -91,7 +92,7 @@ pub struct Run {
     pub revision: Revision,
     /// Name of the container.
     pub container: String,
-    /// Attempt number: 0 for the first instance.
+    /// Attempt number; 0 for the first instance.
     pub attempt: u32,
     /// Sandbox that it runs in.
     pub sandbox: SandboxId,
@@ -99,14 +100,14 @@ pub struct Run {
     pub backoff: Duration,
 }
 
-/// The pod's manifests as the worker knows them.
+/// The pod's manifests: the wanted one, and the one that runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
-    /// The pod as the sources have it now; `None` if it is to be removed.
+    /// The pod as the sources define it now; `None` if it is to be removed.
     pub pod: Option<&'a Pod>,
-    /// The revision that runs until the wanted one can replace it, if its manifest is known.
+    /// The revision that keeps running until the wanted one can replace it, if its manifest is known.
     pub running: Option<RunningRevision<'a>>,
-    /// Time when the agent first saw this revision of the pod.
+    /// Time at which the agent first saw this revision of the pod.
     pub since: Stamp,
     /// Time left to stop the pod, if the node shuts down.
     pub shutdown_in: Option<Duration>,
@@ -123,7 +124,7 @@ pub struct RunningRevision<'a> {
     pub is_stopped: bool,
 }
 
-/// Decides the next step.
+/// Decides the next step for a pod.
 pub fn plan(wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
     if let Some(left) = wanted.shutdown_in {
         return end(view, history, left);
@@ -146,14 +147,14 @@ impl Plan {
         Self { action: Some(action), wake_at: None }
     }
 
-    /// Adds a moment to wake; the earlier one counts.
+    /// Adds a time to plan again; the earlier one counts.
     fn wake(mut self, at: Option<Instant>) -> Self {
         self.wake_at = [self.wake_at, at].into_iter().flatten().min();
         self
     }
 }
 
-/// Plans to stop everything of the pod, within the time that is left (R-SHD-1).
+/// Plans to stop the whole pod within the time that is left (R-SHD-1).
 fn end(view: &View, history: &History, left: Duration) -> Plan {
     for (backend, pod) in view.observed.backends() {
         let running = pod.containers.iter().filter(|container| is_running(container));
@@ -186,7 +187,7 @@ fn remove(view: &View) -> Plan {
     Plan::act(Action::CleanUp)
 }
 
-/// Plans the removal from other backends: a pod that moves is first stopped where it was (I1).
+/// Plans the removal from all other backends: a pod that moves is first stopped on its old one (I1).
 fn remove_from_other_backends(view: &View) -> Option<Action> {
     let elsewhere = View { backend: view.backend.clone(), observed: view.observed.elsewhere(&view.backend) };
     match remove(&elsewhere).action? {
@@ -195,8 +196,8 @@ fn remove_from_other_backends(view: &View) -> Option<Action> {
     }
 }
 
-/// Returns whether `pod` replaces another revision that runs, or that ran until it crashed or was lost, or replaces
-/// itself on another backend.
+/// Returns whether `pod` replaces another revision, or replaces itself on another backend. The other revision may run,
+/// or have crashed or been lost.
 fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
     if view.sandboxes().any(|sandbox| !is_of_revision(sandbox, pod) && view.is_alive(sandbox)) {
         return true;
@@ -206,7 +207,7 @@ fn is_update(pod: &Pod, has_other: bool, view: &View) -> bool {
     !has_begun && (has_other || view.observed.elsewhere(&view.backend).containers().any(is_running))
 }
 
-/// Keeps the old revision running while the new one lacks images or objects (design: a change costs little downtime).
+/// Keeps the old revision running while the new one lacks images or objects: an update costs little downtime.
 fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, now: Instant) -> Plan {
     let running = wanted.running.filter(|running| running.pod.revision != pod.revision);
     if let Some(action) = ensure_images(pod, &pod.all_containers().collect::<Vec<_>>(), history, now) {
@@ -221,8 +222,8 @@ fn await_update(pod: &Pod, wanted: Wanted<'_>, view: &View, history: &History, n
         let is_ready = sandbox.state == SandboxState::Ready && !is_stopped;
         is_of_revision(sandbox, running) && (is_ready || view.is_alive(sandbox))
     });
-    // A revision that was stopped or lost comes back only when the new one is known not to start: its images may be
-    // here already.
+    // A revision that was stopped or lost starts again only when the new one cannot start: the new one's images may be
+    // present.
     let cannot_start = history.missing_object(pod).is_some() || images.iter().any(|image| image.failure().is_some());
     if !is_up && !cannot_start {
         return waiting;
@@ -278,7 +279,7 @@ fn run(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) ->
     Plan { action: garbage::next(pod, live, view), ..plan }
 }
 
-/// Plans a sandbox if any container must run: none is made for a pod that has completed (R-SYNC-6).
+/// Plans a sandbox if any container must run: a pod that has completed gets none (R-SYNC-6).
 fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Plan {
     let wants = |container: &&Container| {
         let newest = view.newest(pod, &container.name);
@@ -288,7 +289,7 @@ fn new_sandbox(pod: &Pod, view: &View, history: &History, since: Stamp, now: Ins
     if wanting.is_empty() {
         return Plan::default();
     }
-    // In a new sandbox all init containers run again (R-INIT-5). Images are fetched while it is made.
+    // In a new sandbox all init containers run again (R-INIT-5). Their images are fetched first.
     wanting.splice(0..0, &pod.init_containers);
     if let Some(action) = ensure_images(pod, &wanting, history, now) {
         return Plan::act(action);
@@ -307,7 +308,7 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
     if let Some(stop) = stops(pod, live, view, history) {
         return Plan::act(stop);
     }
-    // A `postStart` hook holds back the containers after its own (R-HOOK-1).
+    // A `postStart` hook delays the containers after its own (R-HOOK-1).
     for container in pod.all_containers().filter(|container| container.post_start.is_some()) {
         let Some(info) = newest(container).map(|it| it.container).filter(|it| is_running(it)) else { continue };
         match history.lifecycle(&info.id).hook {
@@ -344,12 +345,12 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
             plan = plan.wake(images.iter().filter_map(ImageState::next_try).min()).wake(shown);
             continue;
         }
-        // Later containers wait for this one, unless its image cannot be fetched (R-SYNC-4).
+        // Later containers wait for this one, unless the pull of its image has failed (R-SYNC-4).
         if !images.is_empty() {
             return plan;
         }
         let last = newest.as_ref().map(|newest| newest.container);
-        // Instances that the runtime has forgotten count all the same (R-SYNC-13).
+        // Attempts count on after an instance that the runtime has forgotten (R-SYNC-13).
         let gone = history.attempt(&container.name);
         let attempt = last.map(|last| last.attempt).max(gone.map(|gone| gone.attempt)).map_or(0, |last| last + 1);
         let backoff = match (last, gone) {
@@ -363,8 +364,8 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
     plan
 }
 
-/// Plans to remove a container in state `Unknown`, or to stop one that a user wants restarted or that a hook or probe
-/// has given up.
+/// Plans to remove a container in state `Unknown`, or to stop one that a user wants restarted, or whose hook or probe
+/// has failed.
 fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Option<Action> {
     let backend = view.backend.clone();
     for container in pod.all_containers() {
@@ -386,7 +387,7 @@ fn stops(pod: &Pod, live: &SandboxInfo, view: &View, history: &History) -> Optio
     None
 }
 
-/// Plans to fetch the images that these containers need, if any must be requested now.
+/// Plans to fetch those images of the containers that must be requested now, if there are any.
 fn ensure_images(pod: &Pod, containers: &[&Container], history: &History, now: Instant) -> Option<Action> {
     let mut images: Vec<ImageFor> = Vec::new();
     for need in containers.iter().flat_map(|container| image::needs(pod, container)) {
@@ -406,7 +407,7 @@ fn is_created(container: &ContainerInfo) -> bool {
     container.state == ContainerState::Created
 }
 
-/// Returns whether a container runs, as far as the runtime tells.
+/// Returns whether a container runs, according to its runtime.
 pub fn is_running(container: &ContainerInfo) -> bool {
     matches!(container.state, ContainerState::Running { .. })
 }

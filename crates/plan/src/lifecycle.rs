@@ -8,8 +8,8 @@ use stanchion_runtime::{ContainerInfo, ContainerState};
 
 use super::{history::History, restart};
 
-/// Hook and probe state of one container instance, which the runtime does not know. Kept on the node for the next
-/// agent.
+/// Hook and probe state of one container instance. The runtime does not know it, so the agent stores it on the node for
+/// the next agent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LifecycleState {
     /// State of the `postStart` hook.
@@ -35,8 +35,8 @@ pub enum Hook {
     /// Not begun.
     #[default]
     Pending,
-    /// Begun, by this agent or by one that has died. This agent runs the latter once more, and its result does not
-    /// matter.
+    /// Begun, by this agent or by one that has died. If that one has died, this agent runs the hook once more and
+    /// ignores a failure.
     Begun {
         /// `true` if this agent runs it.
         #[serde(skip)]
@@ -51,11 +51,11 @@ pub enum Hook {
 /// Kind of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeKind {
-    /// Startup probe: until it succeeds the other probes wait, and the container has not started.
+    /// Startup probe. Until it succeeds, the other probes wait, and the container does not count as started.
     Startup,
-    /// Liveness probe: when it fails the container is restarted.
+    /// Liveness probe. When it fails, the container is restarted.
     Liveness,
-    /// Readiness probe: decides whether the container is ready.
+    /// Readiness probe. It decides whether the container is ready.
     Readiness,
 }
 
@@ -79,7 +79,7 @@ impl ProbeKind {
     }
 }
 
-/// Returns whether a container has hook or probe state to keep.
+/// Returns whether a container has hook or probe state to store.
 pub fn has_state(container: &Container) -> bool {
     container.post_start.is_some() || has_probes(container)
 }
@@ -110,7 +110,8 @@ pub fn is_ready(container: &Container, info: &ContainerInfo, history: &History) 
         && (container.readiness.is_none() || history.lifecycle(&info.id).readiness == Some(true))
 }
 
-/// Returns why a running container must be stopped: the event's message, and the grace period if it is not the pod's.
+/// Returns the reason to stop a running container: the message of the event, and the grace period if it is not the
+/// pod's.
 pub fn verdict(
     pod: &Pod,
     container: &Container,
@@ -133,7 +134,7 @@ pub fn verdict(
     let is_init = pod.init_containers.iter().any(|init| init.name == container.name);
     let whose = if is_init { "Init container" } else { "Container" };
     let failed = format!("{whose} {} failed {} probe", container.name, kind.name().to_lowercase());
-    // A kubelet leaves this part out for sidecars.
+    // A kubelet omits this part for sidecars.
     let message = match restart::restarts(pod, container, None) && !is_init {
         true => format!("{failed}, will be restarted"),
         false => failed,

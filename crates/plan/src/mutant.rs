@@ -1,5 +1,5 @@
-//! Lines that can be broken on purpose, so that a test shows that the simulation would notice. Without the feature `mutants` all
-//! of them are whole, and the compiler leaves the broken ones out.
+//! Lines that a test can break on purpose, to prove that the simulation notices. Without the feature `mutants` all of
+//! them are whole, and the compiler drops the broken ones.
 
 /// A broken line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub enum Mutant {
     HidesReasons,
     /// A pod waits for backends that it does not need (I8).
     WaitsForAll,
-    /// A look that hung is followed by a pause as long (I8). The simulation has found this.
+    /// A hung observation is followed by a pause as long (I8). The simulation has found this.
     PausesLong,
 }
 
@@ -85,7 +85,7 @@ pub fn is_on(mutant: Mutant) -> bool {
     CHOSEN.get() == Some(&mutant)
 }
 
-/// Returns whether a line is broken: none is.
+/// Returns whether a line is broken: without the feature, none is.
 #[cfg(not(feature = "mutants"))]
 #[must_use]
 pub const fn is_on(_mutant: Mutant) -> bool {

@@ -14,7 +14,7 @@ pub struct ObservedPod {
 }
 
 impl ObservedPod {
-    /// Sorts what a backend listed of the pod.
+    /// Sorts a backend's list of the pod.
     #[must_use]
     pub fn of(Inventory { mut sandboxes, mut containers }: Inventory) -> Self {
         // The attempt numbers come first: the clock may have been set back since an earlier one was made.
@@ -29,7 +29,7 @@ impl ObservedPod {
 pub struct Observed(Vec<(String, Arc<ObservedPod>)>);
 
 impl Observed {
-    /// Returns whether no backend listed anything of the pod.
+    /// Returns whether no backend lists anything of the pod.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -50,7 +50,7 @@ impl Observed {
         self.0.iter().flat_map(|(_, pod)| &pod.containers)
     }
 
-    /// Returns the part that other backends than this one listed.
+    /// Returns the part that the other backends list.
     #[must_use]
     pub fn elsewhere(&self, backend: &str) -> Self {
         self.0.iter().filter(|(other, _)| other != backend).cloned().collect()

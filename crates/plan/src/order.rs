@@ -5,7 +5,7 @@ use stanchion_runtime::{ContainerInfo, ContainerState, SandboxInfo};
 
 use super::{history::History, lifecycle, restart, view::View};
 
-/// Returns the containers that are to be started and whose turn it is, in order.
+/// Returns the containers to start now, in order: none whose predecessors have not completed.
 pub fn next<'a>(pod: &'a Pod, live: &SandboxInfo, view: &View, history: &History) -> Vec<&'a Container> {
     let reached = reached(pod, live, view, history);
     let wants = |container: &&Container| {

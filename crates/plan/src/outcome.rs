@@ -8,14 +8,14 @@ use stanchion_runtime::{ContainerState, SandboxInfo, labels};
 use super::{history::History, is_of_revision, restart, view::View};
 use crate::time::{Stamp, after};
 
-/// Outcome of a pod.
+/// Outcome of a pod. All but `Active` are final.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodOutcome {
-    /// The pod runs, or is to run.
+    /// The pod runs, or is about to run.
     Active,
     /// All containers have exited with code 0.
     Succeeded,
-    /// A container has failed, and none is started again.
+    /// A container has failed, and no container is to be started again.
     Failed,
     /// The pod is past its `activeDeadlineSeconds`.
     DeadlineExceeded,
@@ -26,8 +26,8 @@ pub enum PodOutcome {
 }
 
 impl PodOutcome {
-    /// Determines the outcome of a pod. `since` is when its time began if no sandbox says so. Existing containers
-    /// decide, so that the outcome lasts and the next agent comes to the same.
+    /// Determines the outcome of a pod. `since` is the pod's start time if no sandbox has one. Existing containers
+    /// decide first, so that the outcome lasts, and the next agent comes to the same.
     pub fn of(pod: &Pod, view: &View, history: &History, since: Stamp, now: Instant) -> Self {
         let (outcome, ended_at) = ended(pod, view, history).unwrap_or((Self::Active, None));
         match deadline(pod, view, history, since).filter(|deadline| *deadline <= now) {
@@ -38,32 +38,32 @@ impl PodOutcome {
         }
     }
 
-    /// Returns whether nothing of the pod is to run any more.
+    /// Returns whether the pod has ended: no container of it is to run any more.
     pub fn is_terminal(self) -> bool {
         self != Self::Active
     }
 }
 
-/// Returns when the pod is past its `activeDeadlineSeconds`.
+/// Returns the time at which the pod exceeds its `activeDeadlineSeconds`.
 pub fn deadline(pod: &Pod, view: &View, history: &History, since: Stamp) -> Option<Instant> {
     let began = started_at(pod, view, history).unwrap_or(since);
     Some(after(history.instant_of(began)?, pod.active_deadline?))
 }
 
-/// Returns when the pod's time began, from its sandboxes: each inherits it from the one before (R-ADL-2).
+/// Returns the pod's start time from its sandboxes: each inherits it from the one before (R-ADL-2).
 pub fn started_at(pod: &Pod, view: &View, history: &History) -> Option<Stamp> {
-    // The time begins anew if a user requested the restart.
+    // A restart that a user requested begins the time anew.
     let sandboxes = view.sandboxes().filter(|it| is_of_revision(it, pod) && !history.is_sandbox_to_restart(&it.id));
     sandboxes.map(began).min_by_key(|began| (history.instant_of(*began), began.wall))
 }
 
-/// Returns when the pod's time began, from the label of this sandbox or else from its creation time.
+/// Returns the pod's start time from the label of this sandbox, or else its creation time.
 pub fn began(sandbox: &SandboxInfo) -> Stamp {
     let labelled = sandbox.labels.get(labels::STARTED_AT).and_then(|at| at.parse().ok());
     labelled.unwrap_or(sandbox.created_at.into())
 }
 
-/// Returns how and when the pod's containers ended for good, if they did.
+/// Returns the outcome and end time of a pod whose containers have ended for good.
 fn ended(pod: &Pod, view: &View, history: &History) -> Option<(PodOutcome, Option<Instant>)> {
     let end = |container| {
         let newest = view.newest(pod, container)?;

@@ -1,7 +1,7 @@
 //! The backend that a pod runs on, and its moves while that backend is away.
 //!
-//! A pod stays where it runs until its configuration moves it or its backend is gone. Then another backend takes it, if
-//! `failover` is configured and none of its processes is left. Without that certainty it waits (I1).
+//! A pod stays on its backend until the configuration moves it or the backend is gone. Then another backend runs it, if
+//! `failover` is configured and no process of the pod is left. Without that certainty the pod waits (I1).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,17 +25,17 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(5);
 pub enum DefaultBackend {
     /// The backend of this name.
     Named(String),
-    /// The first healthy one, in the configuration's order.
+    /// The first healthy backend, in the order of the configuration.
     Auto,
 }
 
-/// Failover of pods from a backend that is away to another: of those with `restartPolicy: Always` and without
-/// `runtimeClassName`, once none of their processes lives.
+/// Failover of pods from a backend that is away to another one. It moves pods with `restartPolicy: Always` and without
+/// `runtimeClassName`, once none of their processes is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failover {
     /// Time for which the backend must have been away.
     pub after: Duration,
-    /// Where the pods run when the backend is back.
+    /// Backend of the moved pods when the first one is back.
     pub on_return: OnReturn,
 }
 
@@ -46,7 +46,7 @@ impl Default for Failover {
     }
 }
 
-/// Configuration that gives pods their backends.
+/// Part of the configuration that gives pods their backends.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {
     /// Backends by `runtimeClassName`.
@@ -55,7 +55,7 @@ pub struct Rules<'a> {
     pub default_backend: &'a DefaultBackend,
 }
 
-/// A backend as it was observed last, in the order of the configuration.
+/// A backend as last observed.
 #[derive(Clone, Debug)]
 pub struct ObservedBackend<'a> {
     /// Name of the backend.
@@ -64,11 +64,11 @@ pub struct ObservedBackend<'a> {
     pub was_observed: bool,
     /// Error of the latest observation, if it failed.
     pub error: Option<String>,
-    /// `true` if it failed because there is no runtime to be reached, as opposed to one that does not answer.
+    /// `true` if it failed because no runtime can be reached, as opposed to one that does not answer.
     pub is_absent: bool,
     /// Time of day since which observations succeed, or fail.
     pub since: Timestamp,
-    /// The same as a duration.
+    /// Time since then.
     pub lasts: Duration,
     /// `true` if a sandbox or a container of the pod was observed.
     pub has_pod: bool,
@@ -84,14 +84,14 @@ impl ObservedBackend<'_> {
     }
 }
 
-/// A pod's backend, and what to do next about it.
+/// A pod's backend, and the pod's next step from one backend to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The backend that the pod runs on: its own, or the fallback; empty if there is none.
     pub backend: String,
-    /// The next step. After it the place is decided anew.
+    /// The next step. After it, `place` decides again.
     pub step: Option<Step>,
-    /// Time to decide anew even if nothing happens until then.
+    /// Time to decide again even if nothing happens until then.
     pub wake_at: Option<Instant>,
 }
 
@@ -103,7 +103,7 @@ pub enum Step {
         /// Name of that backend.
         backend: String,
     },
-    /// Move to another backend, because no process of the pod is left on its own.
+    /// Move to another backend, because no process of the pod is left on the pod's own.
     FailOver {
         /// The pod's own backend.
         from: String,
@@ -119,16 +119,17 @@ pub enum Step {
     LeaveFallback,
 }
 
-/// The backends of a pod, as its worker remembers them.
+/// The backends of a pod, as its worker remembers them between two decisions.
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
-    /// Backends that this or an earlier agent put the pod on: until they have been observed it may run there.
+    /// Backends that this or an earlier agent put the pod on. Until an observation of them succeeds, the pod may run
+    /// there.
     used: BTreeSet<String>,
-    /// The chosen backend, if the default is [`DefaultBackend::Auto`]. The pod stays there as long as this agent runs.
+    /// The chosen backend, if the default is [`DefaultBackend::Auto`]. The pod keeps it as long as this agent runs.
     chosen: Option<String>,
     /// The fallback, while the pod runs on another backend than its own.
     fallback: Option<Fallback>,
-    /// Backends that are away: those where the pod may still run, and those that were given up.
+    /// Backends that are away: those where the pod may still run, and those that are given up.
     lost: BTreeMap<String, Lost>,
 }
 
@@ -208,8 +209,8 @@ fn next(
 }
 
 impl Placement {
-    /// Takes over what earlier agents recorded of each backend that the pod was put on: its name, the revision, and the
-    /// pod's own backend if it was there as a fallback.
+    /// Makes the placement of a pod from the records of earlier agents: each names a backend, the revision on it, and
+    /// the pod's own backend if that one was a fallback.
     #[must_use]
     pub fn recorded<'a>(records: impl Iterator<Item = (&'a str, &'a str, Option<&'a str>)>) -> Self {
         let mut placement = Self::default();
@@ -223,7 +224,7 @@ impl Placement {
         placement
     }
 
-    /// Notes which backends are back, and on which one a pod without `runtimeClassName` stays.
+    /// Takes over which backends are back, and keeps the backend that `auto` chose.
     pub fn update(&mut self, pod: Option<&Pod>, rules: Rules<'_>, backends: &[ObservedBackend<'_>]) {
         self.lost.retain(|name, _| !is_current(name, backends));
         if class(pod).is_none() && *rules.default_backend == DefaultBackend::Auto && self.chosen.is_none() {
@@ -231,12 +232,12 @@ impl Placement {
         }
     }
 
-    /// Notes that the pod is about to be put on a backend.
+    /// Records that the pod is about to be put on a backend.
     pub fn put_on(&mut self, backend: &str) {
         self.used.insert(backend.to_owned());
     }
 
-    /// Forgets a backend that confirms that nothing of the pod is left there: the pod need not wait for it if it hangs
+    /// Forgets a backend that confirms that nothing of the pod is left there. The pod need not wait for it if it hangs
     /// later.
     pub fn forget_if_gone(&mut self, observed: &ObservedBackend<'_>) {
         if observed.is_current() && !observed.has_pod {
@@ -244,7 +245,7 @@ impl Placement {
         }
     }
 
-    /// Notes what the search of [`Step::Search`] has found: `alive` says why processes may be left, `None` that none is.
+    /// Records the result of [`Step::Search`]: `alive` says why processes may be left; `None` means that none is.
     pub fn searched(&mut self, backend: &str, alive: Option<String>, now: Instant) {
         let lost = match alive {
             None => Lost::GivenUp,
@@ -253,13 +254,13 @@ impl Placement {
         self.lost.insert(backend.to_owned(), lost);
     }
 
-    /// Notes that a revision runs on another backend than its own from now on.
+    /// Records that a revision runs on another backend than its own from now on.
     pub fn fall_back(&mut self, revision: &Revision, from: &str, to: &str) {
         let (revision, instead_of, backend) = (revision.clone(), from.to_owned(), to.to_owned());
         self.fallback = Some(Fallback { revision, instead_of, backend });
     }
 
-    /// Notes that the pod runs on its own backend again.
+    /// Records that the pod runs on its own backend again.
     pub fn leave_fallback(&mut self) {
         self.fallback = None;
     }
@@ -288,7 +289,7 @@ impl Placement {
     }
 
     /// Returns whether a pod without sandboxes and containers is gone: every backend where it may be confirms that, or
-    /// has been given up. `pod` is what it was last.
+    /// has been given up. `pod` is its last known manifest.
     #[must_use]
     pub fn is_gone(&self, pod: Option<&Pod>, rules: Rules<'_>, backends: &[ObservedBackend<'_>]) -> bool {
         let own = self.own(pod, rules, backends);
@@ -300,14 +301,14 @@ impl Placement {
         (is_anywhere || is_nowhere) && places.all(ObservedBackend::is_current)
     }
 
-    /// Returns whether the pod was put on backends, and all of them are observed now.
+    /// Returns whether the pod was put on backends, and the agent observes all of them now.
     #[must_use]
     pub fn is_all_observed(&self, backends: &[ObservedBackend<'_>]) -> bool {
         let mut used = self.used.iter().filter(|name| !self.is_given_up(name)).peekable();
         used.peek().is_some() && used.all(|name| is_current(name, backends))
     }
 
-    /// Returns why nothing can be done for the pod on `backend` now, if the agent does not observe all that it has to.
+    /// Returns why nothing can be done for the pod on `backend` now: a backend that matters cannot be observed.
     #[must_use]
     pub fn obstacle(&self, backend: &str, backends: &[ObservedBackend<'_>]) -> Option<String> {
         let Some(observed) = backends.iter().find(|observed| observed.name == backend) else {
@@ -349,7 +350,8 @@ impl Placement {
         }
     }
 
-    /// Chooses a backend: that whose place a fallback has taken, where the pod is, where it was, or the first healthy one.
+    /// Chooses a backend: the one that a fallback stands in for, the one that has the pod, the one that had it, or the
+    /// first healthy one.
     fn choice(&self, backends: &[ObservedBackend<'_>]) -> Option<String> {
         let is_given_up = |observed: &ObservedBackend<'_>| !observed.is_current() && self.is_given_up(observed.name);
         let occupied = || backends.iter().find(|observed| observed.has_pod && !is_given_up(observed));
@@ -360,7 +362,7 @@ impl Placement {
         own.or_else(occupied).or_else(used).or_else(healthy).map(|observed| observed.name.to_owned())
     }
 
-    /// Returns a backend where the pod may run and that has not been observed since the agent started (I1).
+    /// Returns a backend where the pod may run and that no observation of this agent has reached (I1).
     fn unobserved<'a>(&self, backends: &'a [ObservedBackend<'a>]) -> Option<&'a ObservedBackend<'a>> {
         let may_run =
             |observed: &ObservedBackend<'_>| self.used.contains(observed.name) && !self.is_given_up(observed.name);
@@ -374,7 +376,7 @@ impl Placement {
         (observed.name == own || was_there) && !self.is_given_up(observed.name)
     }
 
-    /// Returns when to search for processes of the pod on a backend that is away, if it is to be given up at all.
+    /// Returns when to search for processes of the pod on a backend that is away; `None` if it must not be given up.
     fn search_at(&self, observed: &ObservedBackend<'_>, now: Instant) -> Option<Instant> {
         let failover = observed.failover?;
         // A backend that hangs may still carry out an earlier call at any time.

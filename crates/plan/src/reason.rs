@@ -1,19 +1,19 @@
-//! Reasons, the single words that statuses, conditions and events have.
+//! Reasons: the single words of statuses, conditions and events.
 
 use std::{fmt, sync::Arc};
 
-/// Declares [`Reason`] and the words that are shown.
+/// Declares [`Reason`] and the words that users see.
 macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $word:literal,)*) => {
-        /// Reason why a pod or a container is as it is. Decisions branch on it; users see its word, which is Kubernetes' own
-        /// where Kubernetes has one.
+        /// Reason for the state of a pod or a container. Decisions branch on it. Users see its word, which is
+        /// Kubernetes' own where Kubernetes has one.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason {
             $($(#[$doc])* $name,)*
         }
 
         impl Reason {
-            /// Returns the word that is shown.
+            /// Returns the word that users see.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -28,13 +28,13 @@ reasons! {
     // Images.
     /// The image could not be fetched.
     ErrImagePull = "ErrImagePull",
-    /// The agent waits before it tries to fetch the image again.
+    /// The agent waits before it fetches the image again.
     ImagePullBackOff = "ImagePullBackOff",
     /// The runtime cannot say whether the image is there.
     ImageInspectError = "ImageInspectError",
     /// The image reference is not valid.
     InvalidImageName = "InvalidImageName",
-    /// The image is not there, and `imagePullPolicy: Never` forbids to fetch it.
+    /// The image is not present, and `imagePullPolicy: Never` forbids fetching it.
     ErrImageNeverPull = "ErrImageNeverPull",
 
     // Containers that have not started.
@@ -64,7 +64,7 @@ reasons! {
     Error = "Error",
     /// The container was created and could not be started.
     StartError = "StartError",
-    /// The kernel killed a process because memory was short.
+    /// The kernel's OOM killer killed a process.
     OomKilled = "OOMKilled",
     /// The runtime cannot tell how the container ended.
     ContainerStatusUnknown = "ContainerStatusUnknown",
@@ -72,25 +72,25 @@ reasons! {
     RestartingAllContainers = "RestartingAllContainers",
 
     // Pods that have ended.
-    /// The pod has taken more of the node than it may.
+    /// The pod has exceeded a disk limit.
     Evicted = "Evicted",
-    /// `activeDeadlineSeconds` are over.
+    /// The pod is past its `activeDeadlineSeconds`.
     DeadlineExceeded = "DeadlineExceeded",
     /// The node shuts down.
     Terminated = "Terminated",
 
-    // Pods that the node does not take.
-    /// AppArmor is asked for, and the node has none.
+    // Pods that the node rejects.
+    /// The pod needs AppArmor, which the node does not have.
     AppArmor = "AppArmor",
-    /// SELinux options are asked for, and the node has no SELinux.
+    /// The pod sets SELinux options, and the node has no SELinux.
     SeLinux = "SELinux",
-    /// A sysctl is asked for that is neither safe nor allowed.
+    /// The pod sets a sysctl that is neither safe nor allowed.
     SysctlForbidden = "SysctlForbidden",
     /// The node's policy forbids the pod.
     PolicyViolation = "PolicyViolation",
     /// Another pod has the host port.
     NodePorts = "NodePorts",
-    /// The node has its `max_pods`.
+    /// The node runs `max_pods` pods already.
     OutOfPods = "OutOfpods",
     /// The requests for CPU do not fit.
     OutOfCpu = "OutOfcpu",

@@ -1,20 +1,20 @@
-//! Cgroup limits, weights and OOM scores for requests and limits, by a kubelet's arithmetic (R-RES).
+//! Cgroup values and OOM scores for a pod's requests and limits, by a kubelet's arithmetic (R-RES).
 
 use stanchion_pod::{Container, Pod, QosClass, Resources};
 use stanchion_runtime::{HugepageLimit, LinuxResources};
 
-/// The node, as far as a pod's numbers depend on it.
+/// Resources of the node that cgroup values depend on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Machine<'a> {
-    /// Its memory, bytes.
+    /// Memory, bytes.
     pub memory: u64,
-    /// Its sizes of huge pages, bytes.
+    /// Sizes of huge pages, bytes.
     pub hugepage_sizes: &'a [u64],
 }
 
 /// Length of a CPU quota period, µs.
 const CPU_PERIOD: u64 = 100_000;
-/// Least CPU shares, and least CPU quota, µs.
+/// Minimum of CPU shares, and of the CPU quota, µs.
 const LEAST_SHARES: u64 = 2;
 const LEAST_QUOTA: u64 = 1000;
 /// `oom_score_adj` of pods of class Guaranteed and of class BestEffort.
@@ -35,7 +35,7 @@ pub fn of_pod(pod: &Pod, pids_limit: Option<i64>, machine: Machine<'_>) -> Linux
     LinuxResources { pids_limit, ..numbers(&pod.total, machine) }
 }
 
-/// Returns limits and weights of a container. The pod's own `resources` bound it where it has no limits itself
+/// Returns limits and weights of a container. The pod's `spec.resources` bound it where it has no limits of its own
 /// (R-RES-19).
 pub fn of_container(pod: &Pod, container: &Container, machine: Machine<'_>) -> LinuxResources {
     let mut resources = container.resources.clone();
@@ -77,14 +77,14 @@ fn hugepages(resources: &Resources, sizes: &[u64]) -> Vec<HugepageLimit> {
     sizes.iter().chain(unknown).map(limit).collect()
 }
 
-/// Returns a page size as cgroups name it.
+/// Returns the name of a page size in cgroup files.
 fn page_size(bytes: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "KB")];
     let unit = UNITS.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
     unit.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
-/// Returns the `oom_score_adj` of a container: the kernel kills higher ones first (R-RES-16).
+/// Returns the `oom_score_adj` of a container: the kernel kills containers with higher scores first (R-RES-16).
 fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 {
     let spec = pod.wire.spec.as_ref();
     let is_critical = spec.and_then(|it| it.priority_class_name.as_deref()) == Some("system-node-critical");
@@ -108,7 +108,7 @@ fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: u64) -> i32 
     i32::try_from(adjust).expect("between -1000 and 1000")
 }
 
-/// Returns each container's part of the memory request that the pod has beyond its containers.
+/// Returns each container's share of the memory request that `spec.resources` adds to the containers' own.
 fn unclaimed(pod: &Pod) -> u64 {
     let Some(request) = pod.resources.as_ref().and_then(|it| it.memory_request) else { return 0 };
     let sidecars = pod.init_containers.iter().filter(|it| it.runs_always());

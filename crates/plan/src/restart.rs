@@ -17,7 +17,8 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), longest: Dura
 /// Run time after which the back-off starts over (R-BCK-2).
 const RESET: Duration = Duration::from_secs(600);
 
-/// Returns whether a container is to run and does not (R-RSP-1, R-RSP-3, R-SYNC-6).
+/// Returns whether a container must be started: it does not run, and its restart policy or a user wants it to (R-RSP-1,
+/// R-RSP-3, R-SYNC-6).
 pub fn wants_start(pod: &Pod, container: &Container, newest: Option<&Instance<'_>>, history: &History) -> bool {
     let Some(newest) = newest else { return true };
     if is_asked(newest, history) {
@@ -35,8 +36,8 @@ pub fn is_asked(newest: &Instance<'_>, history: &History) -> bool {
     history.is_container_to_restart(&newest.container.id) || history.is_sandbox_to_restart(&newest.sandbox.id)
 }
 
-/// Returns whether a container with this exit code is started again: its own rules and policy come before the pod's
-/// (R-RSP-1). An init container that succeeded never is (R-INIT-1), a sidecar always (R-RSP-2).
+/// Returns whether a container with this exit code is restarted. Its own rules and policy come before the pod's
+/// (R-RSP-1). An init container that succeeded is never restarted (R-INIT-1), a sidecar always (R-RSP-2).
 pub fn restarts(pod: &Pod, container: &Container, code: Option<i32>) -> bool {
     let is_init = pod.init_containers.iter().any(|init| init.name == container.name);
     if is_init && !container.runs_always() && code == Some(0) {
@@ -58,13 +59,13 @@ pub fn rule(container: &Container, code: Option<i32>) -> Option<RestartAction> {
     rules.find(|rule| code.is_some_and(|code| rule.matches(code))).map(|rule| rule.action)
 }
 
-/// Returns when a container may start; `None` means at once.
+/// Returns the time from which a container may start; `None` means at once.
 pub fn due(container: &Container, newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let failed = history.start_failure(&container.name).map(|failure| failure.next_try);
     [crash_due(newest, history), failed].into_iter().flatten().max()
 }
 
-/// Time before a restart during which the status shows the back-off of a container that could not be started. Until
+/// Time before a restart during which the status of a container that could not be started shows the back-off. Until
 /// then it shows the failure.
 const ANNOUNCED: Duration = Duration::from_secs(1);
 
@@ -73,12 +74,12 @@ pub fn is_near(due: Instant, now: Instant) -> bool {
     due <= after(now, ANNOUNCED)
 }
 
-/// Returns when the shown status of a waiting container changes next.
+/// Returns the time at which the status of a waiting container changes next.
 pub fn next_status_change(due: Instant, now: Instant) -> Instant {
     if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(ANNOUNCED)) }
 }
 
-/// Returns when the back-off after the container's latest exit is over.
+/// Returns the end of the back-off after the container's latest exit.
 pub fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Instant> {
     let newest = newest.filter(|_| !mutant::is_on(Mutant::RestartsAtOnce))?;
     // A container that was lost with its sandbox did not crash.
@@ -90,8 +91,7 @@ pub fn crash_due(newest: Option<&Instance<'_>>, history: &History) -> Option<Ins
     Some(after(history.instant_of(finished.into())?, backoff))
 }
 
-/// Returns the back-off before the restart of this instance, from the label that it was created with (R-BCK-1,
-/// R-BCK-2).
+/// Returns the back-off before the restart of this instance, from the instance's label (R-BCK-1, R-BCK-2).
 pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
     let labelled = container.labels.get(labels::BACKOFF_SECONDS).and_then(|seconds| seconds.parse().ok());
     match container.state {
@@ -104,7 +104,7 @@ pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
     }
 }
 
-/// Returns the back-off to label the instance after `last` with: the one before that instance's own restart.
+/// Returns the back-off for the label of the instance after `last`: twice that of `last`, from 10 s to 5 min.
 pub fn next_backoff(last: Option<&ContainerInfo>, history: &History) -> Duration {
     match last.map(|last| backoff(last, history)) {
         None => Duration::ZERO,

@@ -13,7 +13,7 @@ use super::{
     view::{Instance, View},
 };
 
-/// Returns whether a pod has a rule with this action.
+/// Returns whether a pod has a restart rule with this action.
 pub fn is_possible(pod: &Pod) -> bool {
     let mut rules = pod.all_containers().filter_map(|container| container.restart.as_ref()).flat_map(|own| &own.rules);
     rules.any(|rule| rule.action == RestartAction::Pod)
@@ -29,8 +29,8 @@ pub fn trigger<'a>(pod: &Pod, live: &SandboxInfo, view: &'a View) -> Option<Inst
     pod.all_containers().find_map(asks)
 }
 
-/// Plans to kill and remove all containers, the trigger last: while it exists the work is not done, even if the agent
-/// restarts. Then only the attempt numbers are left, and the containers start in order again.
+/// Plans to kill and remove all containers, the trigger last: its existence tells a new agent that the work is not
+/// done. Then only the attempt numbers are left, and the containers start in order again.
 pub fn next(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: Instant) -> Option<Plan> {
     if !is_possible(pod) {
         return None;

@@ -39,25 +39,25 @@ pub const DEADLINE_EXCEEDED: &str = "Pod was active on the node longer than the 
 /// Status message of a pod that ended because the node shuts down, in a kubelet's words (R-SHD-1).
 pub const SHUT_DOWN: &str = "Pod was terminated in response to imminent node shutdown.";
 
-/// A status, with its phase for those who decide by it.
+/// A status, with its phase in a typed form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     /// The status as Kubernetes writes it.
     pub status: PodStatus,
-    /// Its phase.
+    /// Phase of the pod.
     pub phase: Phase,
 }
 
 /// Inputs of a status.
 #[derive(Debug)]
 pub struct Facts<'a> {
-    /// The pod that is shown: the revision that runs, or is to run.
+    /// The pod to show: the revision that runs, or is to run.
     pub pod: &'a Pod,
     /// Observed sandboxes and containers.
     pub view: &'a View,
-    /// Name of the runtime that the containers are on, as in the prefix of their ids; empty while it is not known.
+    /// Name of the runtime, the prefix of the container ids; empty until the runtime has told it.
     pub runtime: &'a str,
-    /// The agent's memory of its own tries.
+    /// The worker's memory of its own tries.
     pub history: &'a History,
     /// Reason and message if nothing can be done now, e.g. because the backend is unreachable.
     pub obstacle: Option<Explanation>,
@@ -69,11 +69,11 @@ pub struct Facts<'a> {
     pub node_addresses: &'a [IpAddr],
     /// Time when the agent first saw this revision of the pod.
     pub first_seen: Stamp,
-    /// The last shown status: the times of unchanged conditions hold, and so do the addresses of a pod that has ended.
+    /// The last shown status. Unchanged conditions keep their times, and a pod that has ended keeps its addresses.
     pub last: Option<&'a PodStatus>,
-    /// Present moment, for everything that waits.
+    /// Current instant, for everything that waits.
     pub now: Instant,
-    /// Present time of day, to be shown.
+    /// Current time of day, for display.
     pub time_of_day: Timestamp,
 }
 
@@ -140,7 +140,7 @@ fn of_any(pod: &Pod, node_addresses: &[IpAddr]) -> PodStatus {
     }
 }
 
-/// Returns the status of a pod that the node rejects (R-ADM-1). The node may admit it later, when it has changed.
+/// Returns the status of a pod that the node rejects (R-ADM-1). A changed node may admit it later.
 pub fn rejected(pod: &Pod, node_addresses: &[IpAddr], first_seen: Timestamp, why: &Explanation) -> PodStatus {
     PodStatus {
         phase: Some(Phase::Failed.as_str().to_owned()),

@@ -9,13 +9,13 @@ use super::{
     mutant::{self, Mutant},
 };
 
-/// Longest grace period, seconds, whatever a label says: an `Instant` cannot be arbitrarily late.
+/// Longest grace period, seconds. A label may hold more, but an `Instant` cannot be arbitrarily late.
 const LONGEST: u64 = i32::MAX as u64;
 
 /// A container to be stopped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stop {
-    /// Its id in the runtime.
+    /// Id in the runtime.
     pub id: ContainerId,
     /// Grace period, which includes the `preStop` hook. Zero kills at once.
     pub grace: Duration,
@@ -24,7 +24,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Makes a stop with the grace period that the container was created with: its manifest may be gone.
+    /// Makes a stop with the grace period from the container's labels: its manifest may be gone.
     pub fn graceful(container: &ContainerInfo, sandbox: Option<&SandboxInfo>) -> Self {
         let labels = [Some(&container.labels), sandbox.map(|sandbox| &sandbox.labels)];
         let seconds = labels.into_iter().flatten().find_map(|labels| labels.get(labels::GRACE_SECONDS)?.parse().ok());
@@ -42,7 +42,7 @@ impl Stop {
     }
 }
 
-/// Plans to stop all of these, if there are any.
+/// Plans to stop these containers, if there are any.
 pub fn all<'a>(
     backend: &str,
     containers: impl Iterator<Item = &'a ContainerInfo>,

@@ -117,7 +117,7 @@ fn moment(seconds: u64) -> Instant {
     instant_of(after(seconds).into())
 }
 
-/// Returns the history after the agent has seen the times in `view`.
+/// Returns the history with the times in `view`.
 fn with_times_of(view: &View, history: &History) -> History {
     let mut history = history.clone();
     history.record_times(&[start().into()], &view.observed, instant_of);
@@ -470,7 +470,7 @@ fn a_pod_is_over_when_nothing_of_it_is_to_run() {
         let view = view(vec![sandbox], infos);
         let found = PodOutcome::of(&pod, &view, &with_times_of(&view, &with_images(&pod)), start().into(), moment(9));
         assert_eq!(found, *expected, "{policy} {containers:?}");
-        // R-ADL-1, R-PH-6: the deadline ends a pod that lives, but not one that has ended before.
+        // R-ADL-1, R-PH-6: the deadline ends an active pod, but not one that has ended before.
         let timed = Pod { active_deadline: Some(Duration::from_secs(7)), ..pod };
         let expected = if *expected == PodOutcome::Active { PodOutcome::DeadlineExceeded } else { *expected };
         assert_eq!(

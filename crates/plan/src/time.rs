@@ -1,4 +1,4 @@
-//! Moments: how they are written down, and arithmetic that never overflows. Nothing here reads a clock.
+//! Times as labels and files hold them, and arithmetic that never overflows. Nothing here reads a clock.
 
 use std::{
     fmt,
@@ -9,31 +9,31 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// A moment as it is written down: the time of day and, where it is known, the time since the node's boot. Within one
-/// boot, ages are differences of the latter, which nobody sets (`CLOCK_BOOTTIME`; a suspended node grows older too).
+/// Time for a label or a file: the time of day and, if known, the time since the node's boot. Within one boot, ages are
+/// differences of the latter, which nobody can set (`CLOCK_BOOTTIME`, which counts suspension too).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Stamp {
-    /// The time of day, to be shown.
+    /// Time of day, for display.
     pub wall: Timestamp,
-    /// The same by the boot, where it is known.
+    /// Time since the boot, if known.
     pub boot: Option<Boot>,
 }
 
-/// A moment in the node's life since a boot.
+/// Time since a boot of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Boot {
-    /// The kernel's id of the boot, shortened.
+    /// Kernel's id of the boot, shortened.
     pub id: u64,
-    /// Nanoseconds since the boot; negative for a moment before it.
+    /// Nanoseconds since the boot; negative before it.
     pub at: i64,
 }
 
 impl Stamp {
-    /// Returns the time from `then` to this moment; zero if `then` is later.
+    /// Returns the time from `then` to this time; zero if `then` is later.
     pub fn since(self, then: Self) -> Duration {
         match (self.boot, then.boot) {
-            // In a container of LXC the uptime begins anew while the boot is the same.
+            // In an LXC container the uptime starts over while the boot id stays.
             (Some(now), Some(then)) if now.id == then.id && now.at >= then.at => {
                 Duration::from_nanos(u64::try_from(now.at.saturating_sub(then.at)).unwrap_or(0))
             }
@@ -41,8 +41,8 @@ impl Stamp {
         }
     }
 
-    /// Returns the same moment, counted from the boot of `now`. A moment that was written down in another boot, or as a
-    /// time of day alone, keeps its present age from here on, whatever becomes of the time of day.
+    /// Returns the same time, counted from the boot of `now`. A time from another boot, or a time of day alone, keeps
+    /// its present age from here on, even if somebody sets the time of day.
     pub fn anchored(self, now: Self) -> Self {
         let Some(boot) = now.boot.filter(|boot| self.boot.is_none_or(|own| own.id != boot.id)) else { return self };
         let age = i64::try_from(now.since(self).as_nanos()).unwrap_or(i64::MAX);
@@ -71,7 +71,7 @@ impl From<Stamp> for String {
     }
 }
 
-/// The error for a text that is no [`Stamp`].
+/// Error for a text that is not a [`Stamp`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0:?} is not a time of day, with or without a boot and the nanoseconds since it")]
 pub struct NoStamp(String);
@@ -101,7 +101,7 @@ impl TryFrom<String> for Stamp {
     }
 }
 
-/// Returns `at` plus `delay`, at most the end of time.
+/// Returns `at` plus `delay`, at most the latest possible time.
 pub fn later(at: Timestamp, delay: Duration) -> Timestamp {
     at.checked_add(delay).unwrap_or(Timestamp::MAX)
 }
@@ -111,7 +111,7 @@ pub fn until(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or(Duration::ZERO)
 }
 
-/// Waits between tries that double with each failure.
+/// Back-off: waits between tries that double with each failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     /// Wait after the first failure.
@@ -121,14 +121,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Returns the wait that follows the wait `last`; zero stands for none.
+    /// Returns the wait after the wait `last`; a `last` of zero means that there was none.
     #[must_use]
     pub fn after(self, last: Duration) -> Duration {
         last.saturating_mul(2).clamp(self.first, self.longest)
     }
 }
 
-/// Returns `at` plus `delay`, which counts as 100 years at most.
+/// Returns `at` plus `delay`; a delay counts as 100 years at most.
 pub fn after(at: Instant, delay: Duration) -> Instant {
     const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
     at + delay.min(LONGEST)

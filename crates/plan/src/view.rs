@@ -9,7 +9,7 @@ use crate::observed::{Observed, ObservedPod};
 /// One pod in the latest observations.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Name of the pod's own backend, or of its fallback.
+    /// Name of the backend that the pod runs on: its own, or its fallback.
     pub backend: String,
     /// Sandboxes and containers of the pod, by backend.
     pub observed: Observed,

@@ -13,12 +13,12 @@ use stanchion_runtime::SandboxInfo;
 use super::{Facts, Phase};
 use crate::{reason::Explanation, restart_all};
 
-/// Condition that the newest manifest is in force. False while a broken edit or a missing image keeps the last good one
-/// running.
+/// Condition that is true while the newest manifest is in force. It is false while a broken edit or a missing image
+/// keeps the last good revision running.
 const MANIFEST_IN_FORCE: &str = "stanchion.dev/ManifestInForce";
 
-/// Returns the conditions. `live` is the ready sandbox of the shown revision. The containers are in the manifest's
-/// order.
+/// Returns the conditions of a pod. `live` is the ready sandbox of the shown revision. The containers are in the
+/// manifest's order.
 pub fn conditions(
     facts: &Facts<'_>,
     phase: Phase,
@@ -46,7 +46,7 @@ pub fn conditions(
     values.into_iter().chain(restart_all).chain(stale).map(|(kind, value)| condition(facts, kind, value)).collect()
 }
 
-/// Returns whether all containers are ready, sidecars among them (R-CND-5, R-INIT-9).
+/// Checks that all containers are ready, including sidecars (R-CND-5, R-INIT-9).
 fn ready(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> ConditionValue {
     let sidecars = inits.iter().filter(|init| is_sidecar(pod, init));
     let unready: Vec<_> = sidecars.chain(containers).filter(|it| !it.ready).map(|it| it.name.as_str()).collect();
@@ -60,7 +60,7 @@ fn ready(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[Conta
     }
 }
 
-/// Returns whether the pod has no readiness gates (R-CND-6): on a node without a control plane nobody sets their
+/// Checks that the pod has no readiness gates (R-CND-6): on a node without a control plane nobody sets their
 /// conditions.
 fn gated(pod: &Pod) -> ConditionValue {
     match pod.readiness_gates.first() {
@@ -72,7 +72,7 @@ fn gated(pod: &Pod) -> ConditionValue {
     }
 }
 
-/// Returns whether all init containers have completed, or started if sidecars, once (R-CND-4).
+/// Checks that all init containers have completed once, or started if sidecars (R-CND-4).
 fn initialized(pod: &Pod, phase: Phase, inits: &[ContainerStatus], containers: &[ContainerStatus]) -> ConditionValue {
     let is_done = |init: &ContainerStatus| if is_sidecar(pod, init) { init.started == Some(true) } else { init.ready };
     let has_begun = containers.iter().any(|container| {

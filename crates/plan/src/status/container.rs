@@ -28,13 +28,13 @@ use crate::{
 pub struct ContainerStatuses<'a> {
     pub facts: &'a Facts<'a>,
     pub outcome: PodOutcome,
-    /// `true` once its init containers have completed, or started if sidecars.
+    /// `true` once the pod's init containers have completed, or started if sidecars.
     pub is_initialized: bool,
 }
 
 impl ContainerStatuses<'_> {
-    /// Returns the status of an init container. A plain one is `ready` once it has succeeded, and `started` while it
-    /// runs (R-CS-6).
+    /// Returns the status of an init container. Other than a sidecar, it is `ready` once it has succeeded, and
+    /// `started` while it runs (R-CS-6).
     pub fn init_container(&self, container: &Container) -> ContainerStatus {
         let status = self.container(container);
         if container.runs_always() {
@@ -98,7 +98,7 @@ impl ContainerStatuses<'_> {
         }
     }
 
-    /// Returns the waiting state of a container that ended and is to run again but cannot yet (R-CS-4).
+    /// Returns the waiting state of a container that has exited and cannot restart yet (R-CS-4).
     fn waiting(&self, container: &Container, newest: &Instance<'_>) -> Option<WireState> {
         let facts = self.facts;
         if self.outcome.is_terminal() || !matches!(newest.container.state, ContainerState::Exited { .. }) {
@@ -142,7 +142,7 @@ impl ContainerStatuses<'_> {
         is_here && runs && !lifecycle::is_up(container, newest.container, self.facts.history)
     }
 
-    /// Returns the state of a container that has no instance.
+    /// Returns the state of a container without an instance.
     fn not_yet(&self, container: &Container) -> WireState {
         let facts = self.facts;
         let is_init = facts.pod.init_containers.iter().any(|init| init.name == container.name);
@@ -156,7 +156,7 @@ impl ContainerStatuses<'_> {
         if let Some(failure) = facts.history.start_failure(&container.name) {
             return wait(failure.reason, Some(failure.message.clone()));
         }
-        // A container whose turn has not come waits for the init containers, not for its image.
+        // A container after the init containers waits for them, not for its image.
         let has_turn = self.is_initialized || is_init || facts.pod.init_containers.is_empty();
         if let Some(waiting) = image_waiting(facts, container).filter(|_| has_turn) {
             return waiting;
@@ -165,7 +165,7 @@ impl ContainerStatuses<'_> {
         wait(self.first_reason(), message)
     }
 
-    /// Returns the waiting reason before anything has happened (R-CS-2).
+    /// Returns the reason of a waiting container for which nothing has been tried (R-CS-2).
     fn first_reason(&self) -> Reason {
         match self.facts.pod.init_containers.is_empty() {
             true => Reason::ContainerCreating,
@@ -190,7 +190,7 @@ impl ContainerStatuses<'_> {
     }
 }
 
-/// Returns the container as the manifest has it.
+/// Returns the container in the manifest's own form.
 fn wire<'a>(facts: &Facts<'a>, name: &str) -> Option<&'a WireContainer> {
     let spec = facts.pod.wire.spec.as_ref()?;
     spec.init_containers.iter().flatten().chain(&spec.containers).find(|container| container.name == name)
@@ -224,7 +224,8 @@ fn removed() -> WireState {
     WireState { terminated: Some(terminated), ..WireState::default() }
 }
 
-/// Returns the terminated state of an init container that the runtime has forgotten: others have run after it.
+/// Returns the terminated state of an init container that the runtime has forgotten: it succeeded, as later ones have
+/// run.
 fn forgotten() -> WireState {
     let message = "Unable to get init container status from container runtime and pod has been initialized, treat it \
                    as exited normally";
@@ -236,8 +237,8 @@ fn forgotten() -> WireState {
     WireState { terminated: Some(terminated), ..WireState::default() }
 }
 
-/// Returns the waiting state of a container whose image could not be fetched (R-IMG-4). During the next try it keeps
-/// the last failure.
+/// Returns the waiting state of a container whose image could not be pulled (R-IMG-4). During the next try it keeps the
+/// last failure.
 fn image_waiting(facts: &Facts<'_>, container: &Container) -> Option<WireState> {
     let (need, state) = facts.history.missing_image(facts.pod, container)?;
     let (image, failure) = (need.image, state.failure()?);

@@ -7,21 +7,21 @@ use stanchion_pod::{
 
 use crate::outcome::PodOutcome;
 
-/// Phase of a pod, Kubernetes' shortest summary of it.
+/// Phase of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Something is still to start.
+    /// A container has not started yet.
     Pending,
-    /// All has started, and something runs or starts again.
+    /// All containers have started, and one runs or will restart.
     Running,
-    /// All has ended well.
+    /// All containers have exited with code 0 and will not restart.
     Succeeded,
-    /// All has ended, and something badly.
+    /// All containers have ended, and one has failed.
     Failed,
 }
 
 impl Phase {
-    /// Returns Kubernetes' word.
+    /// Returns Kubernetes' name of the phase.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -32,14 +32,14 @@ impl Phase {
         }
     }
 
-    /// Returns whether nothing of the pod will run any more.
+    /// Returns whether no container of the pod will run any more.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
 }
 
-/// State of a container, as far as the phase depends on it.
+/// State of a container, as the phase depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stand {
     Waiting,

@@ -9,14 +9,15 @@ use stanchion_pod::{
 
 use crate::resources::{Machine, of_container};
 
-/// Largest CPU limit and request, in millicores, that the kernel raises to its minimum: a kubelet shows the manifest's.
+/// Largest CPU limit and request, millicores, that the kernel raises to its minimum. A kubelet shows the manifest's
+/// value.
 const LEAST_LIMIT: u64 = 10;
 const LEAST_REQUEST: u64 = 2;
 
-/// Returns the manifest's resources with the kernel's values: these are rounded, and come from the pod's own resources
-/// where the container has none. A list that the manifest leaves out or empty stays so.
+/// Returns the manifest's resources with the kernel's values, which are rounded, and come from `spec.resources` where
+/// the container has none. A list that the manifest omits or leaves empty stays so.
 pub fn in_force(pod: &Pod, container: &Container, mut given: ResourceRequirements) -> ResourceRequirements {
-    // The node's memory affects no value that is shown.
+    // No value in the status depends on the node's memory.
     let numbers = of_container(pod, container, Machine::default());
     let is_some = |list: &&mut BTreeMap<String, Quantity>| !list.is_empty();
     if let Some(limits) = given.limits.as_mut().filter(is_some) {
