@@ -104,7 +104,8 @@ pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
     }
 }
 
-/// Returns the back-off for the label of the instance after `last`: twice that of `last`, from 10 s to 5 min.
+/// Returns the back-off for the label of the instance after `last`: twice that of `last`, from 10 s to 5 min. The first
+/// instance gets zero.
 pub fn next_backoff(last: Option<&ContainerInfo>, history: &History) -> Duration {
     match last.map(|last| backoff(last, history)) {
         None => Duration::ZERO,

@@ -157,8 +157,8 @@ impl ContainerStatuses<'_> {
             return wait(failure.reason, Some(failure.message.clone()));
         }
         // A container after the init containers waits for them, not for its image.
-        let has_turn = self.is_initialized || is_init || facts.pod.init_containers.is_empty();
-        if let Some(waiting) = image_waiting(facts, container).filter(|_| has_turn) {
+        let is_next = self.is_initialized || is_init || facts.pod.init_containers.is_empty();
+        if let Some(waiting) = image_waiting(facts, container).filter(|_| is_next) {
             return waiting;
         }
         let message = facts.history.sandbox_failure().map(|failure| failure.message.clone());

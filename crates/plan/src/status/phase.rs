@@ -41,7 +41,7 @@ impl Phase {
 
 /// State of a container, as the phase depends on it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Stand {
+enum Stage {
     Waiting,
     Running,
     Ended,
@@ -55,16 +55,16 @@ pub fn phase(pod: &Pod, outcome: PodOutcome, inits: &[ContainerStatus], containe
     {
         return Phase::Failed;
     }
-    let has_begun = containers.iter().any(|container| stand(container) != Stand::Waiting);
+    let has_begun = containers.iter().any(|container| stage(container) != Stage::Waiting);
     let is_pending = plain.iter().any(|init| !init.ready && !has_failed(init))
         || (!has_begun && sidecars.iter().any(|sidecar| sidecar.started != Some(true)))
-        || containers.iter().chain(sidecars.iter().copied()).any(|it| stand(it) == Stand::Waiting);
+        || containers.iter().chain(sidecars.iter().copied()).any(|it| stage(it) == Stage::Waiting);
     if is_pending {
         return Phase::Pending;
     }
     let mut all = containers.iter().chain(sidecars.iter().copied());
     match outcome {
-        _ if all.any(|container| stand(container) == Stand::Running) => Phase::Running,
+        _ if all.any(|container| stage(container) == Stage::Running) => Phase::Running,
         PodOutcome::Active => Phase::Running,
         PodOutcome::Succeeded => Phase::Succeeded,
         PodOutcome::Failed | PodOutcome::DeadlineExceeded | PodOutcome::Evicted | PodOutcome::ShutDown => Phase::Failed,
@@ -72,12 +72,12 @@ pub fn phase(pod: &Pod, outcome: PodOutcome, inits: &[ContainerStatus], containe
 }
 
 /// Returns the state of a container. One that waits after an exit counts as ended.
-fn stand(container: &ContainerStatus) -> Stand {
+fn stage(container: &ContainerStatus) -> Stage {
     let state = container.state.as_ref();
     match () {
-        () if state.is_some_and(|state| state.running.is_some()) => Stand::Running,
-        () if end(container).is_some() => Stand::Ended,
-        () => Stand::Waiting,
+        () if state.is_some_and(|state| state.running.is_some()) => Stage::Running,
+        () if end(container).is_some() => Stage::Ended,
+        () => Stage::Waiting,
     }
 }
 
