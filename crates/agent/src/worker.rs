@@ -2,16 +2,16 @@
 //!
 //! # Layout
 //! - [`Worker`]: the loop, and the order of its steps. Each part owns what it remembers, and has a `sync` of its own:
-//!   - [`Inbox`]: what wakes the worker. [`restarts`]: restarts on request.
+//!   - [`Inbox`]: wake-ups. [`restarts`]: restarts on request.
 //!   - [`Location`]: the pod's backends. [`Unowned`](unowned::Unowned): processes that no backend knows.
-//!   - [`Recall`]: the running revision, and what an earlier agent recorded of it.
+//!   - [`Recall`]: the running revision, and the records of earlier agents.
 //!   - [`Pulls`]: image pulls. [`Lifecycle`]: hooks and probes. [`messages`]: termination messages.
 //!   - [`Projections`]: volumes that follow ConfigMaps and Secrets. [`Usage`]: disk usage and eviction.
 //!   - [`Presence`]: the pod over all of its revisions. [`show`]: its view. [`announce`]: events.
-//! - [`decide`]: the plan, and what it is made of. [`perform`]: the steps of a plan; [`failed`]: why one failed. [`stop`]:
-//!   order of stops. [`prepare`]: files and environment. [`material`]: volumes. [`container`]: configuration of sandboxes and
-//!   containers, with [`security`] and [`mounts`].
-//! - [`Context`]: the pod's name and the state that the agent's tasks share: all parts get it.
+//! - [`decide`]: the plan and its inputs. [`perform`]: the steps of a plan; [`failed`]: their failures. [`stop`]:
+//!   order of stops. [`prepare`]: files and environment. [`material`]: volumes. [`container`]: configuration of
+//!   sandboxes and containers, with [`security`] and [`mounts`].
+//! - [`Context`]: the pod's name, and the state that all tasks of the agent share. Every part gets it.
 
 mod announce;
 mod container;
@@ -68,7 +68,7 @@ use crate::{clock::sleep_until, desired::DesiredPod, files::RecordedBackend, pro
 /// Waits after failed steps.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
 
-/// The ends that the reconciler holds of a worker.
+/// The reconciler's handle of a worker.
 #[derive(Debug)]
 pub(crate) struct WorkerHandle {
     pub desired: watch::Sender<Option<DesiredPod>>,
@@ -76,7 +76,7 @@ pub(crate) struct WorkerHandle {
     pub ended: Arc<EndedPod>,
 }
 
-/// Worker of one pod: keeps it in its wanted state.
+/// Worker of one pod: brings the pod into its wanted state and keeps it there.
 #[derive(Debug)]
 pub(crate) struct Worker<R> {
     context: Context<R>,
@@ -93,15 +93,15 @@ pub(crate) struct Worker<R> {
     pause: RetryPause,
 }
 
-/// Result of one sync: one round of the worker's loop.
+/// Result of one sync, a round of the worker's loop.
 struct Synced {
     snapshot: Snapshot,
-    /// How far the backends could be observed when the sync began.
+    /// States of the backends when the sync began.
     visible: Vec<Visible>,
     plan: Plan,
 }
 
-/// A pause after a failed step.
+/// Wait after a failed step.
 #[derive(Debug, Default)]
 struct RetryPause {
     until: Option<Instant>,
@@ -145,7 +145,7 @@ impl<R: Runtime> Worker<R> {
         (worker, WorkerHandle { desired, restarts, ended })
     }
 
-    /// Works until the pod is gone or the agent stops.
+    /// Syncs, and performs steps or waits, until the pod is gone or the agent stops.
     pub(crate) async fn run(mut self) -> Ended {
         let shutdown = self.context.shared.supervisor.shutdown().clone();
         while !shutdown.is_cancelled() {
@@ -167,21 +167,21 @@ impl<R: Runtime> Worker<R> {
         Ended::Shutdown
     }
 
-    /// Takes in all that is new, decides the next step, and shows the pod. Every step stands on those before it:
+    /// Takes in all input, decides the next step, and shows the pod. Each step needs those before it:
     ///
-    /// 1. `apply_results`: results of pulls, hooks and probes come first, so that no step is planned without them.
-    /// 2. `mark_observations`, before any observation is read: one that comes later ends the wait after this sync.
-    /// 3. `settle`: which backend is the pod's decides which observations count.
-    /// 4. `snapshot`: the pod's sandboxes and containers. All further steps of the sync get these; only whether a backend can be
-    ///    observed is read anew.
-    /// 5. `apply_restarts`: restarts on request name containers that are there now.
-    /// 6. `search`: a pod that has vanished may have left processes, which bar every start (I1).
-    /// 7. `read_records`: what an earlier agent recorded of the pod tells which revision runs; then attempt numbers, hooks,
+    /// 1. `apply_results`: the results of pulls, hooks and probes. No step is planned without them.
+    /// 2. `mark_observations`: before any observation is read, so that a later one ends the wait after this sync.
+    /// 3. `settle`: the pod's backend. It decides which observations count.
+    /// 4. `snapshot`: the pod's sandboxes and containers. All further steps use them; only the state of a
+    ///    backend is read again.
+    /// 5. `apply_restarts`: restarts on request. They name containers that exist now.
+    /// 6. `search`: processes that a vanished pod may have left. They prevent every start (I1).
+    /// 7. `read_records`: records of earlier agents. They tell the running revision, and then attempt numbers, hooks,
     ///    probes and termination messages of its containers.
-    /// 8. `projections` and `usage`: they need to know which revision stands.
-    /// 9. `decide`: the plan, by all of that.
-    /// 10. `lifecycle`: probes by the state that the plan was made from.
-    /// 11. `announce`, then `show`: what is told and shown includes all of the above.
+    /// 8. `projections` and `usage`: volumes and disk usage of the revision that has a sandbox.
+    /// 9. `decide`: the plan, from all of that.
+    /// 10. `lifecycle`: the probes, for the same state as the plan.
+    /// 11. `announce`, then `show`: events and status, which reflect all of the above.
     async fn sync(&mut self) -> Synced {
         self.apply_results().await;
         self.inbox.mark_observations();
@@ -209,7 +209,7 @@ impl<R: Runtime> Worker<R> {
         Synced { snapshot, visible, plan }
     }
 
-    /// Takes in the results that have arrived of pulls, hooks and probes.
+    /// Applies the results of pulls, hooks and probes that have arrived.
     async fn apply_results(&mut self) {
         self.pulls.apply_all(&mut self.history);
         while let Some(update) = self.lifecycle.try_next() {
@@ -217,16 +217,15 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Takes in the result of a hook or probe.
+    /// Applies the result of a hook or probe.
     async fn apply(&mut self, LifecycleUpdate { container, outcome }: LifecycleUpdate) {
-        // The container may have ended meanwhile, and been removed.
+        // The container may have ended and been removed meanwhile.
         let Some(info) = self.container(&container) else { return };
         let pod = self.recall.pod_of(&self.context, &info, [None, self.presence.last()]).await;
         self.lifecycle.apply(&self.context, &info, pod.as_deref(), outcome, &mut self.history).await;
     }
 
-    /// Recalls what earlier agents and this one recorded of the pod that runs. Returns when to try again to write what
-    /// could not be recorded.
+    /// Reads the records of the running pod. Returns the next time to write a record that could not be written.
     async fn read_records(&mut self, snapshot: &Snapshot) -> Option<Instant> {
         let (context, history) = (&self.context, &mut self.history);
         self.recall.sync(context, snapshot, self.presence.last()).await;
@@ -238,7 +237,8 @@ impl<R: Runtime> Worker<R> {
         self.recall.write_again(context).await
     }
 
-    /// Performs a step, and observes its backend again. Fetches and hooks are only begun: they go on in tasks beside the loop.
+    /// Performs a step, and observes its backend again. Pulls and hooks only begin here: they continue in tasks
+    /// beside the loop.
     async fn act(&mut self, action: Action, desired: Option<&DesiredPod>) {
         match action {
             Action::EnsureImages { revision, images } => {
@@ -295,7 +295,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Waits until there is something to plan for.
+    /// Waits for a reason to plan again.
     async fn wait(
         &mut self,
         wake_at: Option<Instant>,
@@ -329,7 +329,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Reads the latest observations.
+    /// Makes a snapshot of the wanted pod and the latest observations.
     fn snapshot(&mut self, desired: Option<DesiredPod>) -> Snapshot {
         let observed = self.observed();
         self.record_times(&observed);
@@ -341,18 +341,18 @@ impl<R: Runtime> Worker<R> {
         self.location.observed(&self.context, &self.history)
     }
 
-    /// Returns a container of the pod from the latest observation.
+    /// Returns a container of the pod from the latest observations.
     fn container(&self, id: &ContainerId) -> Option<ContainerInfo> {
         self.observed().containers().find(|container| container.id == *id).cloned()
     }
 
-    /// Converts times that runtimes report to `Instant`s, as soon as they are first seen.
+    /// Converts the times that runtimes report to `Instant`s, once each.
     fn record_times(&mut self, observed: &Observed) {
         let clock = self.context.shared.clock;
         self.history.record_times(&self.presence.first_seen_times(), observed, |reported| clock.instant_of(reported));
     }
 
-    /// Applies the restarts that users requested. A request during a restart of the pod is part of that restart.
+    /// Applies the restarts that users requested. A request during a restart of the pod belongs to that restart.
     fn apply_restarts(&mut self, observed: &Observed) {
         let wanted = self.inbox.restarts();
         if wanted.is_empty() {

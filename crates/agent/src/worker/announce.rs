@@ -1,4 +1,4 @@
-//! Events for changes that nobody asked for: back-off, deadline exceeded.
+//! Events for changes that nobody requested: back-off, deadline exceeded.
 
 use std::{sync::Arc, time::Instant};
 
@@ -19,8 +19,8 @@ use super::{Worker, context::Snapshot, pulls};
 use crate::clock::instant;
 
 impl<R: Runtime> Worker<R> {
-    /// Emits one event each when a container waits for its restart (R-BCK-4) or for its image, and when the pod is past
-    /// its `activeDeadlineSeconds` (R-ADL-1).
+    /// Emits one event for each container that waits for its restart (R-BCK-4) or its image, and one when the pod is
+    /// past its `activeDeadlineSeconds` (R-ADL-1).
     pub(super) fn announce(&mut self, snapshot: &Snapshot, pod: Option<&Arc<Pod>>) {
         let (Some(wanted), Some(pod)) = (&snapshot.desired, pod) else { return };
         let view =
@@ -38,7 +38,7 @@ impl<R: Runtime> Worker<R> {
         if outcome.is_terminal() {
             return;
         }
-        // An update's images are pulled while the old revision still runs.
+        // The images of an update are pulled while the old revision still runs.
         for need in wanted.pod.all_containers().flat_map(|container| image::needs(&wanted.pod, container)) {
             self.announce_image(&wanted.pod, &need, now);
         }

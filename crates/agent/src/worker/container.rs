@@ -25,7 +25,7 @@ pub(super) fn sandbox(
     config: &AgentConfig,
 ) -> SandboxConfig {
     let own_network = !pod.host_network;
-    // Sidecars count too (R-SYNC-9); a plain init container ends before its ports are of use.
+    // Ports of sidecars are published too (R-SYNC-9). Other init containers end before anybody could use their ports.
     let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
     let ports = sidecars.chain(&pod.containers).flat_map(|container| &container.ports).filter(|_| own_network);
     let mut labels = pod_labels(pod);
@@ -61,14 +61,14 @@ fn port_mapping(port: &stanchion_pod::Port) -> Option<PortMapping> {
 /// Parts of a container's configuration that come from the prepared volumes, files and environment.
 pub(super) struct Prepared {
     pub mounts: Vec<Mount>,
-    /// Warnings about DNS settings that had to be left out.
+    /// Warnings about DNS settings that `resolv.conf` has no space for.
     pub warnings: Vec<String>,
     pub env: Vec<EnvVar>,
     pub command: Option<Vec<String>>,
     pub args: Option<Vec<String>>,
 }
 
-/// Inputs of a container's configuration beyond its manifest.
+/// Inputs of a container's configuration besides its manifest.
 pub(super) struct Start<'a> {
     pub run: &'a Run,
     pub prepared: Prepared,
@@ -102,7 +102,7 @@ pub(super) fn container(pod: &Pod, container: &Container, start: Start<'_>) -> C
     }
 }
 
-/// Returns the labels by which a later agent knows the pod, and how to stop it when its manifest is gone.
+/// Returns the labels by which a later agent recognizes the pod, and stops it if its manifest is gone.
 fn pod_labels(pod: &Pod) -> BTreeMap<String, String> {
     let pairs = [
         (labels::POD_NAME, pod.key.name.clone()),

@@ -1,4 +1,4 @@
-//! What every part of a worker needs: the pod's name, the state that the agent's tasks share, and what the backends show.
+//! Context of a worker's parts: the pod's name, the state that the agent's tasks share, and the backends' states.
 
 use std::{future, sync::Arc};
 
@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{desired::DesiredPod, files::PodFiles, observe::Observation, shared::Shared};
 
-/// Basis of a worker's decisions: the wanted pod, and its sandboxes and containers as the backends listed them last.
+/// Basis of a worker's decisions: the wanted pod, with its sandboxes and containers in the latest observations.
 #[derive(Debug)]
 pub(super) struct Snapshot {
     pub desired: Option<DesiredPod>,
     pub observed: Observed,
 }
 
-/// State of a backend that its pods show: a change wakes their workers.
+/// State of a backend as its pods show it. A change wakes their workers.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Visible {
     /// `true` once an observation has succeeded.
@@ -34,7 +34,7 @@ pub(super) struct Visible {
 pub(super) struct Context<R> {
     pub key: PodKey,
     pub shared: Arc<Shared<R>>,
-    /// Token that is cancelled when the pod is gone or the agent stops: the tasks beside the worker's loop end then.
+    /// Token of the tasks beside the worker's loop. It is cancelled when the pod is gone or the agent stops.
     pub cancelled: CancellationToken,
 }
 
@@ -78,12 +78,12 @@ impl<R: Runtime> Context<R> {
 
     /// Waits until the pod may make sandboxes and containers on a backend.
     pub async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed. Without a permit the work would go on unbounded rather than not at all.
+        // The semaphore is never closed. If it were, the worker would go on without a permit rather than stop.
         self.shared.slot(backend)?.permits.acquire().await.ok()
     }
 
-    /// Observes the pod again on the backend that a step acted on, if it answers. Leaves out the other backends: one
-    /// that hangs delays only its own pods (I8).
+    /// Observes the pod again on the backend that a step acted on, if that backend answers. It does not wait for
+    /// other backends: one that hangs delays only its own pods (I8).
     pub async fn observe(&self, backend: &str) {
         let Some(slot) = self.shared.slot(backend).filter(|slot| slot.observer.latest().is_current()) else { return };
         let Some(runtime) = slot.backend.runtime() else { return };
@@ -97,7 +97,7 @@ impl<R: Runtime> Context<R> {
         self.shared.slot(backend).is_some_and(|slot| slot.observer.latest().is_current())
     }
 
-    /// Returns how far each backend can be observed.
+    /// Returns the state of each backend.
     pub fn visible(&self) -> Vec<Visible> {
         let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
         let visible = |latest: Arc<Observation>| Visible {
@@ -108,7 +108,7 @@ impl<R: Runtime> Context<R> {
         observations.map(visible).collect()
     }
 
-    /// Waits until a backend cannot be observed any more: it may never answer a pending call.
+    /// Waits until a backend cannot be observed any more: a pending call may never return.
     pub fn until_away(&self, backend: &str) -> impl Future<Output = ()> + Send + use<R> {
         let observations = self.shared.slot(backend).map(|slot| slot.observer.watch());
         async move {

@@ -1,4 +1,4 @@
-//! The worker's side of a plan: what [`plan()`](stanchion_plan::plan) is given, and when its step has to wait.
+//! The inputs of [`plan()`](stanchion_plan::plan), and the rules that hold back its step.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,8 @@ use super::{
 use crate::clock;
 
 impl<R: Runtime> Worker<R> {
-    /// Decides the next step: none while the backend cannot be observed or a failed step waits for its retry.
+    /// Decides the next step. There is none while the backend cannot be observed, or while a failed step waits for
+    /// its retry.
     pub(super) fn decide(&mut self, snapshot: &Snapshot) -> Plan {
         let Snapshot { desired, observed } = snapshot;
         let desired = desired.as_ref();
@@ -29,7 +30,7 @@ impl<R: Runtime> Worker<R> {
         self.history.set_shutting_down(shutdown_in.is_some());
         let Some(wanted) = self.admitted(snapshot).or(shutdown_in.map(|_| None)) else { return Plan::default() };
         let mut view = View { backend, observed: observed.clone() };
-        // Reachable backends come first: their containers can be stopped now.
+        // Reachable backends come first: the worker can stop their containers now.
         view.observed.put_first(|backend| self.context.is_observed(backend));
         let since = wanted.as_deref().map_or(self.presence.first_seen(), |pod| self.presence.since(pod));
         let wanted = Wanted { pod: wanted.as_deref(), running: self.recall.as_planned(), since, shutdown_in };
@@ -37,7 +38,7 @@ impl<R: Runtime> Worker<R> {
         let plan = plan::plan(wanted, &view, &self.history, now);
         if let Some(action) = &plan.action {
             let backend = self.backend_of(action, desired);
-            // The last observation of a backend that is away may be outdated: its next observation comes first.
+            // The last observation of a backend that is away may be outdated, so the step waits for the next one.
             let is_away = self.context.shared.slot(&backend).is_some() && !self.context.is_observed(&backend);
             let last = self.presence.last().map(|last| &*last.pod);
             if is_away || (*action == Action::CleanUp && !self.location.is_gone(&self.context, last)) {
@@ -60,8 +61,8 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Returns the revision to run: the wanted one if the node admits it and no newer one runs, else the running one.
-    /// `Some(None)` means that no source wants the pod; `None`, that there is nothing to do until the manifest or the
-    /// node changes.
+    /// `Some(None)` means that no source wants the pod. `None` means that the pod waits for a change of its manifest
+    /// or of the node.
     fn admitted(&mut self, snapshot: &Snapshot) -> Option<Option<Arc<Pod>>> {
         let Some(desired) = &snapshot.desired else { return Some(None) };
         let running = |recall: &Recall| recall.running().map(|pod| Some(Arc::clone(pod)));
@@ -78,7 +79,7 @@ impl<R: Runtime> Worker<R> {
         running(&self.recall)
     }
 
-    /// Updates the worker's memory from the wanted pod and the observation.
+    /// Updates the worker's memory from a snapshot.
     fn update_memory(&mut self, snapshot: &Snapshot) {
         let Snapshot { desired, observed } = snapshot;
         let (sandboxes, containers) = (observed.sandboxes(), observed.containers());
@@ -88,7 +89,7 @@ impl<R: Runtime> Worker<R> {
             .retain(&sandboxes.clone().map(|it| &it.id).collect(), &containers.clone().map(|it| &it.id).collect());
         let Some(desired) = desired else {
             self.presence.begin_removal(self.context.shared.clock.now());
-            // A pod that is wanted again requests its images again.
+            // If a source wants the pod again later, its images are requested again.
             self.history.forget_images();
             self.pulls.keep(&[]);
             return;
@@ -104,7 +105,7 @@ impl<R: Runtime> Worker<R> {
         let missing =
             desired.missing_object().map(|object| (desired.pod.revision.clone(), format!("{object} not found")));
         self.history.set_missing_object(missing);
-        // A container or sandbox that exists although its call failed counts as made.
+        // A container or sandbox that exists counts as made, even if the call that made it failed.
         for container in containers.filter(|container| plan::is_running(container)) {
             self.history.set_start(&container.name, None);
         }
@@ -119,8 +120,8 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Returns whether a step waits after a failure of any such step. The other steps have back-offs of their own in the
-/// history.
+/// Returns whether a step waits after the failure of any such step. The other steps have back-offs of their own in
+/// the history.
 fn is_paused(action: &Action) -> bool {
     !matches!(
         action,

@@ -12,7 +12,7 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    /// Makes a failure that counts no container as ended.
+    /// Makes a failure that leaves no created container.
     pub fn new(reason: Reason, error: Error) -> Self {
         Self { reason, error, made: None }
     }

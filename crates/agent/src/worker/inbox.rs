@@ -1,4 +1,4 @@
-//! What wakes a worker, but for the results of its own tasks.
+//! Sources of a worker's wake-ups, except for the results of its own tasks.
 
 use std::{future, net::IpAddr, sync::Arc};
 
@@ -9,30 +9,30 @@ use tokio::sync::watch;
 use super::restarts::{RestartRequests, Restarts};
 use crate::{desired::DesiredPod, node_shutdown::ShutdownPhase, observe::Observation, shared::Shared};
 
-/// Receivers of all that a worker decides by.
+/// Receivers of the inputs of a worker's decisions.
 #[derive(Debug)]
 pub(super) struct Inbox {
     desired: watch::Receiver<Option<DesiredPod>>,
     restarts: Arc<RestartRequests>,
-    /// Counter of imports of images.
+    /// Counter of image imports.
     images: watch::Receiver<u64>,
     shutdown: watch::Receiver<Option<ShutdownPhase>>,
     /// The node's addresses.
     addresses: watch::Receiver<Vec<IpAddr>>,
-    /// Observations, a receiver for each backend.
+    /// Observations: one receiver for each backend.
     observations: Vec<watch::Receiver<Arc<Observation>>>,
 }
 
 /// Reason to wake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wake {
-    /// There is something new to decide by.
+    /// An input of the worker's decisions has changed.
     Input,
     /// Images were imported.
     Images,
-    /// A backend was observed. The pod may be as it was.
+    /// A backend was observed. The pod may be unchanged.
     Observation,
-    /// The reconciler has stopped with the agent: no orders come any more.
+    /// The reconciler has stopped with the agent, so there are no further inputs.
     Shutdown,
 }
 
@@ -52,7 +52,7 @@ impl Inbox {
         }
     }
 
-    /// Returns the wanted pod, and marks it as seen.
+    /// Returns the wanted pod, and marks it as read.
     pub fn desired(&mut self) -> Option<DesiredPod> {
         self.desired.borrow_and_update().clone()
     }
@@ -62,29 +62,29 @@ impl Inbox {
         self.desired.borrow().as_ref().map(|desired| desired.pod.uid.clone())
     }
 
-    /// Returns the end of the node's pods, if the node shuts down.
+    /// Returns the phase of the node's shutdown; `None` if the node does not shut down.
     pub fn shutdown(&mut self) -> Option<ShutdownPhase> {
         *self.shutdown.borrow_and_update()
     }
 
-    /// Takes the restarts that users have requested since.
+    /// Takes the restarts that users have requested since the last call.
     pub fn restarts(&self) -> Restarts {
         self.restarts.take()
     }
 
-    /// Marks the present observations as seen: only a later one wakes.
+    /// Marks the present observations as read: only later ones wake the worker.
     pub fn mark_observations(&mut self) {
         self.observations.iter_mut().for_each(watch::Receiver::mark_unchanged);
     }
 
     /// Waits for a new observation of any backend.
     ///
-    /// *Cancel-safe:* only watches.
+    /// *Cancel-safe:* it only waits.
     pub async fn observation(&mut self) -> Wake {
         next_observation(&mut self.observations).await
     }
 
-    /// Waits until something comes.
+    /// Waits for the next change.
     ///
     /// *Cancel-safe:* every arm waits on a channel and keeps what it has not delivered.
     pub async fn wake(&mut self) -> Wake {
@@ -94,7 +94,7 @@ impl Inbox {
             () = restarts.made() => Wake::Input,
             Ok(()) = images.changed() => Wake::Images,
             Ok(()) = shutdown.changed() => Wake::Input,
-            // Addresses are only shown: a change restarts nothing.
+            // Addresses are only shown: their change restarts no container.
             Ok(()) = addresses.changed() => Wake::Input,
             wake = next_observation(observations) => wake,
         }

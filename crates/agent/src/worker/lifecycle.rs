@@ -1,4 +1,4 @@
-//! Hooks and probes of running containers: starts their tasks, takes their results, and records them for the next
+//! Hooks and probes of running containers: starts their tasks, applies their results, and stores these for the next
 //! agent.
 
 use std::{
@@ -31,7 +31,7 @@ use crate::{
     probe::{LifecycleUpdate, Outcome, Prober},
 };
 
-/// The hooks and probes of a pod's containers.
+/// Tasks of the hooks and probes of a pod's containers.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     /// Tasks of probes by container and kind. Dropping a guard ends its task.
@@ -42,7 +42,7 @@ pub(super) struct Lifecycle {
     receiver: mpsc::Receiver<LifecycleUpdate>,
 }
 
-/// A container on a backend, and the address of its pod.
+/// A container on a backend, with the address of its pod.
 pub(super) struct Target<'a, R> {
     pub runtime: Arc<R>,
     pub info: &'a ContainerInfo,
@@ -71,7 +71,7 @@ impl Lifecycle {
         self.receiver.try_recv().ok()
     }
 
-    /// Takes in the result of a hook or probe of a container. `pod` is the manifest that it was made from.
+    /// Applies the result of a hook or probe of a container. `pod` is the manifest that the container was made from.
     pub async fn apply<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -90,7 +90,7 @@ impl Lifecycle {
                         let subject = context.container(pod, &info.name);
                         context.events().warning(&subject, "FailedPostStartHook", "PostStartHook failed");
                         tracing::warn!(container = info.name, error, "a postStart hook failed");
-                        // A running container is not stopped because an agent died while its hook ran (I3).
+                        // An agent that died during a hook must not cause the stop of a running container (I3).
                         if state.is_adopted { Hook::Done } else { Hook::Failed(error) }
                     }
                 };
@@ -112,7 +112,7 @@ impl Lifecycle {
     ) {
         let Some(hook) = pod.container(&info.name).and_then(|container| container.post_start.clone()) else { return };
         let mut state = history.lifecycle(&info.id);
-        // Only a hook that an earlier agent began is a repetition; a pending one counts as new.
+        // A hook that an earlier agent began is repeated; a pending one begins for the first time.
         state.is_adopted = state.hook != Hook::Pending;
         state.hook = Hook::Begun { is_here: true };
         keep(context, Some(pod), info, state, history).await;
@@ -142,15 +142,15 @@ impl Lifecycle {
         });
     }
 
-    /// Ends the hook and the probes of a container that is about to be stopped. Its readiness is still probed.
+    /// Ends the hook and the probes of a container that is about to be stopped, except for its readiness probe.
     pub fn end(&mut self, id: &ContainerId) {
         self.probes.remove(&(id.clone(), ProbeKind::Startup));
         self.probes.remove(&(id.clone(), ProbeKind::Liveness));
         self.hooks.remove(id);
     }
 
-    /// Starts the probe tasks that are due and stops all others (R-PRB-1, R-PRB-6, R-PRB-9, R-TERM-5). A pod without
-    /// probes costs nothing. `pod` is the revision that is shown.
+    /// Starts the probe tasks that are due and ends all others (R-PRB-1, R-PRB-6, R-PRB-9, R-TERM-5). `pod` is the
+    /// revision that is shown.
     pub fn sync<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -219,7 +219,7 @@ impl Lifecycle {
     }
 }
 
-/// Reads the hook and probe state that earlier agents recorded for running containers of the shown pod.
+/// Reads the hook and probe state that earlier agents stored for running containers of the shown pod.
 pub(super) async fn recall<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed, history: &mut History) {
     for container in pod.all_containers().filter(|container| lifecycle::has_state(container)) {
         let is_unknown =

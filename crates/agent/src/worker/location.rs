@@ -1,4 +1,4 @@
-//! The worker's side of a pod's placement: what it sees of the backends, and the steps from one to another.
+//! The worker's side of a pod's placement: its observations of the backends, and the steps from one backend to another.
 //! [`place()`](stanchion_plan::place) decides.
 
 use std::{
@@ -24,7 +24,7 @@ use crate::{clock::instant, config::AgentConfig, files, node::BackendSlot, share
 /// Exit code of a container that could not be started (R-TERM-8).
 const UNSTARTED: i32 = 128;
 
-/// Where a pod is: the backends that it belongs on or may be on, and its processes that no backend knows.
+/// Location of a pod: the backends that it belongs on or may be on, and processes of it that no backend knows.
 #[derive(Debug)]
 pub(super) struct Location {
     placement: Placement,
@@ -38,7 +38,7 @@ impl Location {
         Self { placement: Placement::recorded(records), unowned: Unowned::default() }
     }
 
-    /// Makes the pod's steps from backend to backend until none is due. Returns when to check again.
+    /// Performs the pod's steps from backend to backend until none is due. Returns the time to check again.
     pub async fn settle<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -58,7 +58,7 @@ impl Location {
         }
     }
 
-    /// Decides where the pod runs, by the latest observations. A backend that is chosen stays chosen from here on.
+    /// Decides where the pod runs, from the latest observations, and keeps the backend that `auto` chooses.
     pub fn place<R: Runtime>(&mut self, context: &Context<R>, pod: Option<&Pod>) -> Place {
         let (rules, backends) = (rules(&context.shared), observed_backends(&context.shared, &context.key));
         self.placement.update(pod, rules, &backends);
@@ -105,7 +105,7 @@ impl Location {
         }
     }
 
-    /// Searches for processes of the pod that no backend knows. Returns when to search again.
+    /// Searches for processes of the pod that no backend knows. Returns the time to search again.
     pub async fn search<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -117,7 +117,7 @@ impl Location {
         self.unowned.search(has_vanished, &context.shared.processes, uids).await
     }
 
-    /// Notes that the pod is being put on a backend.
+    /// Records that the pod is about to be put on a backend.
     pub fn put_on(&mut self, backend: &str) {
         self.placement.put_on(backend);
     }
@@ -142,7 +142,7 @@ impl Location {
         self.placement.instead_of(&pod.revision, backend)
     }
 
-    /// Returns the observed sandboxes and containers of the pod. Leaves out backends that are away and given up.
+    /// Returns the observed sandboxes and containers of the pod, without those on backends that are given up.
     pub fn observed<R: Runtime>(&self, context: &Context<R>, history: &History) -> Observed {
         let of = |slot: &BackendSlot<R>| {
             let latest = slot.observer.latest();
@@ -153,15 +153,15 @@ impl Location {
         context.shared.slots.iter().filter_map(of).collect()
     }
 
-    /// Returns whether something may be done for the pod on `backend`: the agent observes all backends that the next
-    /// step depends on, and no process of the pod runs that no backend knows.
+    /// Returns whether the worker may act for the pod on `backend`: the agent observes all backends that the next step
+    /// depends on, and every process of the pod is known to a backend.
     pub fn is_clear<R: Runtime>(&self, context: &Context<R>, backend: &str, is_wanted: bool) -> bool {
         let is_visible = || self.placement.is_visible(backend, &observed_backends(&context.shared, &context.key));
         (!is_wanted || is_visible()) && self.unowned.why().is_none()
     }
 
     /// Returns whether a pod without sandboxes and containers is gone: every backend where it may be confirms that, or
-    /// has been given up. `pod` is what it was last.
+    /// has been given up. `pod` is its last known manifest.
     pub fn is_gone<R: Runtime>(&self, context: &Context<R>, pod: Option<&Pod>) -> bool {
         self.placement.is_gone(pod, rules(&context.shared), &observed_backends(&context.shared, &context.key))
     }
@@ -180,7 +180,7 @@ impl Location {
     }
 }
 
-/// Shows a container that could not be started as exited, although its runtime reports it as created (R-TERM-8).
+/// Turns a created container that could not be started into an exited one (R-TERM-8).
 fn with_unstarted(pod: &Arc<ObservedPod>, history: &History) -> Arc<ObservedPod> {
     let unstarted = |it: &ContainerInfo| history.unstarted(&it.id).filter(|_| it.state == ContainerState::Created);
     let mut pod = Arc::clone(pod);
@@ -194,13 +194,13 @@ fn with_unstarted(pod: &Arc<ObservedPod>, history: &History) -> Arc<ObservedPod>
     pod
 }
 
-/// Returns what the configuration says of where pods run.
+/// Returns the part of the configuration that gives pods their backends.
 fn rules<R>(shared: &Shared<R>) -> Rules<'_> {
     let AgentConfig { runtime_classes, default_backend, .. } = &shared.config;
     Rules { runtime_classes, default_backend }
 }
 
-/// Returns the backends as they were observed last, for the pod of this key.
+/// Returns the latest observations of all backends, as far as they concern the pod of this key.
 fn observed_backends<'a, R>(shared: &'a Shared<R>, key: &PodKey) -> Vec<ObservedBackend<'a>> {
     let observed = |slot: &'a BackendSlot<R>| {
         let latest = slot.observer.latest();

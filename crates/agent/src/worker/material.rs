@@ -1,4 +1,4 @@
-//! Inputs of a pod's files and environments, and its volumes.
+//! Inputs of a pod's files and environments; preparation of its volumes.
 
 use std::{
     cell::Cell,
@@ -21,13 +21,13 @@ use crate::{
     shared::Shared,
 };
 
-/// Inputs of a pod's files and environments; owned, for the blocking pool.
+/// Inputs of a pod's files and environments. It owns them, so that it can move to the blocking pool.
 pub(super) struct Material {
     pub pod: Arc<Pod>,
     objects: Arc<Objects>,
     pub files: PodFiles,
     capacity: Capacity,
-    /// Directory on the disk whose size is the node's ephemeral storage.
+    /// Directory on the file system whose size is the node's ephemeral storage.
     disk: PathBuf,
     node_addresses: Vec<IpAddr>,
     pub resolv_conf: Option<PathBuf>,
@@ -50,13 +50,13 @@ impl Material {
         }
     }
 
-    /// Adds the size of the disk, which only a system call tells.
+    /// Adds the size of that file system. The system call may block.
     pub fn measured(mut self) -> Self {
         self.capacity.ephemeral_storage = files::disk_size(&self.disk).unwrap_or(0);
         self
     }
 
-    /// Prepares the pod's volumes. Returns the paths of those that have one on the node.
+    /// Prepares the pod's volumes. Returns the paths of those that have a path on the node.
     pub fn volumes(&self, is_new: bool) -> Result<BTreeMap<String, PathBuf>, Failed> {
         let site = self.site(is_new);
         let path = |(name, volume): (&String, &Volume)| {
@@ -67,8 +67,8 @@ impl Material {
         self.pod.volumes.iter().filter_map(path).collect()
     }
 
-    /// Rewrites the volumes that follow changes. Returns the failures; a volume that could not be written stays as it
-    /// was.
+    /// Refreshes the volumes that follow ConfigMaps and Secrets. Returns the failures; a volume that could not be
+    /// written keeps its old files.
     pub fn refresh(&self) -> Vec<Failed> {
         let site = self.site(false);
         let failed = |(name, volume): (&String, &Volume)| {
@@ -111,7 +111,7 @@ impl Material {
 }
 
 /// Returns the failure for a volume that cannot be mounted. The pod waits and tries again soon: a missing object or
-/// path may come at any moment.
+/// path may appear at any moment.
 fn not_mounted(name: &str, error: &VolumeError) -> Failed {
     let message = format!("MountVolume.SetUp failed for volume {name:?} : {error}");
     let error = match std::error::Error::source(error) {

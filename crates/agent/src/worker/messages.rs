@@ -9,9 +9,9 @@ use stanchion_runtime::{ContainerInfo, ContainerState, Runtime};
 use super::context::Context;
 use crate::{blocking::blocking, logs};
 
-/// Largest part of the log's tail that replaces a missing termination message: lines, and bytes of them (R-TMSG-3).
+/// Largest part of the log's tail that replaces a missing termination message: number of lines, and bytes (R-TMSG-3).
 const FROM_LOG: (usize, usize) = (80, 2048);
-/// Number and interval of the reads that wait until a container's last output has reached its log.
+/// Number and interval of reads that wait for a container's last output to reach its log.
 const LATE: (u32, Duration) = (10, Duration::from_millis(20));
 
 /// Reads the termination messages of containers that have ended since the last call. `pod` is the revision that is shown.
@@ -51,7 +51,7 @@ async fn message<R: Runtime>(
     if !message.is_empty() || !failed || !container.message_from_log {
         return message;
     }
-    // The runtime may write the last line after the container's end: the log is complete when two reads agree.
+    // The runtime may write the last line after the container's end. The log is complete when two reads agree.
     let mut last = String::new();
     for _ in 0..LATE.0 {
         let tail = end_of_log(context, pod, container, info, backend).await;

@@ -17,8 +17,8 @@ use crate::{
     reference,
 };
 
-/// Returns a container's mounts, parents before children (R-MNT-2): `managed` files where the manifest mounts nothing
-/// itself, and the volumes.
+/// Returns a container's mounts, parents before children (R-MNT-2): the volumes, and `managed` files at paths where the
+/// manifest mounts nothing.
 pub(super) fn mounts(
     material: &Material,
     container: &Container,
@@ -31,7 +31,7 @@ pub(super) fn mounts(
     let mut mounts: Vec<_> = managed.map(|(source, path)| Mount::new(source, path)).collect();
     for (index, wanted) in container.mounts.iter().enumerate() {
         if let Some(Volume::Image { reference, .. }) = material.pod.volumes.get(&wanted.volume) {
-            // The runtime resolves `subPath` in an image; an image has no mount propagation and is never written.
+            // The runtime resolves `subPath` in an image. An image has no mount propagation and is always read-only.
             let sub_path = sub_path(wanted, environment)?.unwrap_or_default();
             let image = ImageMount { reference: reference::full(reference), sub_path };
             mounts.push(Mount::of_image(image, &wanted.path));
@@ -76,7 +76,7 @@ fn make_points(material: &Material, container: &Container, mounts: &[Mount]) -> 
         };
         let index = paths.iter().position(|path| path == above).expect("it is one of them");
         let below = path.strip_prefix(above).expect("it encloses it");
-        // Only the runtime can tell whether an image has a file or a directory at a path; mostly it is a directory.
+        // Only the runtime knows whether the path is a file or a directory in the image; mostly it is a directory.
         let is_directory = mount.image.is_some() || mount.source.is_dir();
         make_point(&mounts[index].source, below, is_directory).map_err(|error| {
             let message =
@@ -119,8 +119,8 @@ fn mount(material: &Material, wanted: &VolumeMount, source: PathBuf) -> Result<M
     })
 }
 
-/// Refuses mount propagation from a mount that is not shared on the node (R-MNT-1). Runtimes refuse it too, each in its
-/// own words.
+/// Refuses mount propagation from a mount that is not shared on the node (R-MNT-1). Each runtime would refuse it in
+/// other words.
 fn check_sharing(source: &Path, propagation: MountPropagation) -> Result<(), Failed> {
     if propagation == MountPropagation::Private {
         return Ok(());

@@ -20,7 +20,7 @@ use super::{RETRY, RetryPause, Worker, container, failed::Failed, prepare, pulls
 use crate::{blocking::blocking, clock::instant, desired::DesiredPod, files, id_ranges::IdRanges, reference};
 
 impl<R: Runtime> Worker<R> {
-    /// Performs one step. Records a failure with the time of the next try.
+    /// Performs one step. After a failure, records the time of the next try.
     pub(super) async fn perform(&mut self, action: Action, desired: Option<&DesiredPod>) {
         match action {
             Action::EnsureImages { .. } | Action::RunHook { .. } | Action::CleanUp => {}
@@ -63,7 +63,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Remembers the attempt number and back-off of a container that is about to be removed.
+    /// Records the attempt number and back-off of a container that is about to be removed.
     fn count_attempt(&mut self, info: &ContainerInfo) {
         if self.history.attempt(&info.name).is_none_or(|latest| latest.attempt <= info.attempt) {
             let backoff = restart::next_backoff(Some(info), &self.history);
@@ -97,7 +97,7 @@ impl<R: Runtime> Worker<R> {
             Ok(runtime) => runtime,
             Err(error) => return self.finish_step("create its sandbox", Err(error)),
         };
-        // The record comes before the sandbox: no agent may find a sandbox without a record.
+        // The record comes first: an agent must never find a sandbox without a record.
         if let Some(desired) = desired.filter(|desired| desired.pod.revision == pod.revision)
             && let instead_of = self.location.instead_of(&desired.pod, &backend)
             && let Err(error) = self.recall.record(&self.context, &desired.pod, &backend, instead_of).await
@@ -108,7 +108,8 @@ impl<R: Runtime> Worker<R> {
             );
             self.context.warn("FailedToKeep", message);
         }
-        // The volumes come before the sandbox, as with a kubelet: a pod without its volumes holds no address (R-VOL-1).
+        // The volumes come before the sandbox, as with a kubelet: a pod that waits for its volumes has no address
+        // (R-VOL-1).
         if let Err(Failed { reason, error, .. }) = prepare::prepare_volumes(&self.context, &pod, desired).await {
             let message = error.chain();
             self.context.warn("FailedMount", &*message);
@@ -145,8 +146,8 @@ impl<R: Runtime> Worker<R> {
             Ok(_) => self.history.set_sandbox(None),
             Err(error) => {
                 let message = format!("Failed to create pod sandbox: {}", error.chain());
-                // If an earlier try made the sandbox but its answer was lost, the next observation shows it; otherwise
-                // the agent tries again.
+                // An earlier try may have made the sandbox although its answer was lost. Then the next observation
+                // shows the sandbox.
                 if error.kind() != ErrorKind::AlreadyExists {
                     self.context.warn("FailedCreatePodSandBox", &*message);
                 }
@@ -158,8 +159,8 @@ impl<R: Runtime> Worker<R> {
         self.recall.begin(&pod, &backend);
     }
 
-    /// Returns the UID/GID range of a pod with `hostUsers: false`; fails if the backend has no user namespaces
-    /// (R-SEC-14).
+    /// Returns the UID/GID range of a pod with `hostUsers: false`. Fails if the backend does not support user
+    /// namespaces (R-SEC-14).
     async fn users(&self, runtime: &R, pod: &Pod) -> Result<Option<IdRange>, Error> {
         if !pod.security.own_users {
             return Ok(None);
@@ -200,7 +201,7 @@ impl<R: Runtime> Worker<R> {
                 self.cannot_start(&pod, container, id, reason, &error);
             }
             Err(Failed { reason, error, made: None }) if error.kind() == ErrorKind::NotFound => {
-                // An image was removed after it was seen: the agent fetches it again.
+                // An image was removed after it had been found: it is pulled again.
                 for need in image::needs(&pod, container) {
                     if let Some(slot) = self.context.shared.slot(&backend) {
                         slot.images.forget(&reference::full(need.image));
@@ -234,7 +235,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Records that a created container cannot be started: it counts as one that has ended, with back-off.
+    /// Records that a created container cannot be started. It counts as exited, with back-off.
     fn cannot_start(&mut self, pod: &Pod, container: &Container, id: ContainerId, reason: Reason, error: &Error) {
         let message = error.chain();
         let subject = self.context.container(Some(pod), &container.name);
@@ -243,7 +244,7 @@ impl<R: Runtime> Worker<R> {
         self.history.set_unstarted(id, Unstarted { message, at: self.context.shared.clock.now() });
     }
 
-    /// Records a failure to start. The wait before the next try is that of an error of `kind`.
+    /// Records a failed start. The wait before the next try is that for an error of `kind`.
     fn start_failed(&mut self, pod: &Pod, container: &Container, reason: Reason, error: &Error, kind: ErrorKind) {
         let message = error.chain();
         match reason {
@@ -275,21 +276,21 @@ impl<R: Runtime> Worker<R> {
         check_image_mounts(&*runtime, container, &config).await.map_err(failed(Reason::CreateContainerError))?;
         let _permit = self.context.permit(backend).await;
         let check = async {
-            // Only the first instance is checked: a restart hardly changes the image.
+            // Only the first instance is checked: the image seldom changes with a restart.
             if run.attempt == 0 {
                 self.check_stop_signal(&*runtime, pod, container, image).await;
             }
         };
         let (created, ()) = tokio::join!(runtime.create_container(config), check);
         let id = created.map_err(|error| match error.kind() {
-            // The backend lacks a feature that the manifest asks for (R-MNT-6).
+            // The backend lacks a feature that the manifest needs (R-MNT-6).
             ErrorKind::Unsupported => Failed::new(Reason::CreateContainerConfigError, error),
             _ => Failed::new(Reason::CreateContainerError, error),
         })?;
         self.launch(backend, &runtime, id).await
     }
 
-    /// Emits a warning if the image's `STOPSIGNAL` is no signal. The container is then stopped by `SIGTERM`.
+    /// Emits a warning if the image's `STOPSIGNAL` is not a signal. Runtimes then stop the container by `SIGTERM`.
     async fn check_stop_signal(&self, runtime: &R, pod: &Arc<Pod>, container: &Container, known: Option<ImageDetails>) {
         let details = match known {
             Some(details) => details,
@@ -311,8 +312,8 @@ impl<R: Runtime> Worker<R> {
         );
     }
 
-    /// Starts a created container. One that cannot be started is kept, because it counts as an instance. It may run
-    /// although the call failed, because an agent that has died since started it: then nothing is killed.
+    /// Starts a created container. A container that cannot be started is kept, because it counts as an instance. If it
+    /// runs although the call failed, an agent that has died since has started it.
     async fn launch(&self, backend: &str, runtime: &R, id: ContainerId) -> Result<(), Failed> {
         let Err(error) = runtime.start_container(id.clone()).await else { return Ok(()) };
         let mut made = None;
@@ -344,7 +345,7 @@ impl<R: Runtime> Worker<R> {
         }
     }
 
-    /// Returns the UID of a sandbox, if no other sandbox has the same.
+    /// Returns the UID of a sandbox, if no other sandbox of the pod has it.
     fn last_of(&self, id: &SandboxId) -> Option<PodUid> {
         let observed = self.observed();
         let sandboxes = || observed.sandboxes();

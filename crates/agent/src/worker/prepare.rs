@@ -26,10 +26,10 @@ use crate::{
     files,
 };
 
-/// Wait before volumes that could not be refreshed are tried again.
+/// Wait before the next try to refresh volumes.
 const REFRESH_AGAIN: Duration = Duration::from_secs(10);
 
-/// The pod and objects that its volumes were last refreshed for.
+/// The pod and the objects of the last refresh.
 #[derive(Debug)]
 struct Refreshed {
     pod: Arc<Pod>,
@@ -55,7 +55,7 @@ pub(super) async fn prepare_volumes<R: Runtime>(
     .await
 }
 
-/// Prepares everything that a container's configuration names, and returns the configuration.
+/// Prepares the files, volumes and environment of a container, and returns its configuration.
 pub(super) async fn configure<R: Runtime>(
     context: &Context<R>,
     pod: &Arc<Pod>,
@@ -76,15 +76,15 @@ pub(super) async fn configure<R: Runtime>(
     Ok(container::container(pod, container, start))
 }
 
-/// The volumes of the running pod that are made of ConfigMaps, Secrets and the pod's own labels.
+/// Volumes of the running pod that hold ConfigMaps, Secrets or the pod's own fields.
 #[derive(Debug, Default)]
 pub(super) struct Projections {
     last: Option<Refreshed>,
 }
 
 impl Projections {
-    /// Refreshes the volumes of the pod that has a sandbox when what they are made of changes (R-VOL-8). Returns when to
-    /// try again after a failure.
+    /// Refreshes these volumes when their objects or the pod change (R-VOL-8). `pod` is the revision that has a
+    /// sandbox. Returns the time of the next try after a failure.
     pub async fn sync<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -107,7 +107,7 @@ impl Projections {
         for Failed { error, .. } in &failed {
             context.warn("FailedMount", error.chain());
         }
-        // A missing object needs no retry: its arrival changes `objects`.
+        // A missing object needs no retry: `objects` changes when it appears.
         let is_passing = failed.iter().any(|failed| failed.error.kind() == ErrorKind::Unavailable);
         let again = is_passing.then(|| after(now, REFRESH_AGAIN));
         self.last = Some(Refreshed { pod: Arc::clone(pod), objects: Arc::clone(&desired.objects), again });

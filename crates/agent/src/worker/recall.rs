@@ -1,5 +1,5 @@
-//! The revision of a pod that runs, and the manifests of pods that an earlier agent started: the present manifest may
-//! differ.
+//! The running revision of a pod, from records on the node: the manifest may have changed since an earlier agent
+//! started the pod.
 
 use std::{
     collections::BTreeSet,
@@ -28,16 +28,16 @@ use crate::{
 /// Waits before a record that could not be written is tried again.
 const WRITE_AGAIN: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
-/// The manifests that the worker knows besides the wanted one.
+/// Manifests of a pod besides the wanted one.
 #[derive(Debug, Default)]
 pub(super) struct Recall {
     /// The running revision, if its manifest is known.
     running: Option<RunningPod>,
-    /// Manifest that an earlier agent recorded for a pod that exists and that no source wants.
+    /// Recorded manifest of a pod that exists and that no source wants.
     left: Option<Arc<Pod>>,
-    /// `true` once the pod that an earlier agent started has been looked up.
+    /// `true` once the record of an earlier agent has been looked for.
     is_done: bool,
-    /// The revision whose container attempt numbers have been looked up.
+    /// The revision whose attempt numbers have been read.
     counted: Option<Revision>,
     /// The record of the running revision, while it cannot be written.
     unwritten: Option<Unwritten>,
@@ -62,12 +62,12 @@ struct RunningPod {
 }
 
 impl Recall {
-    /// Looks up the running pod's manifest, once, to keep the pod running while the newest manifest cannot take effect.
-    /// `last` is what the pod was last.
+    /// Reads the running pod's manifest once, so that the pod keeps running while the newest manifest cannot take
+    /// effect. `last` is the last wanted state.
     pub async fn sync<R: Runtime>(&mut self, context: &Context<R>, snapshot: &Snapshot, last: Option<&DesiredPod>) {
         let Snapshot { desired, observed } = snapshot;
         let Some(desired) = desired else {
-            // A pod to remove is not started again while a new pod of the same name waits for its image.
+            // A pod that is removed must not start again while a new pod of the same name waits for its image.
             self.running = None;
             if !self.is_done
                 && last.is_none()
@@ -100,7 +100,7 @@ impl Recall {
         }
     }
 
-    /// Looks up, once for each revision, the attempt numbers of containers that the runtime may have forgotten
+    /// Reads, once for each revision, the attempt numbers of containers that the runtime may have forgotten
     /// (R-SYNC-13).
     pub async fn count<R: Runtime>(
         &mut self,
@@ -124,7 +124,7 @@ impl Recall {
         }
     }
 
-    /// Notes the wanted revision as the running one once it has a sandbox.
+    /// Takes the wanted revision for the running one once it has a sandbox.
     pub fn adopt_sandbox(&mut self, desired: &DesiredPod, observed: &Observed) {
         let has_sandbox = |(_, there): &(&str, &plan::observed::ObservedPod)| {
             there.sandboxes.iter().any(|sandbox| is_of_revision(sandbox, &desired.pod))
@@ -134,13 +134,13 @@ impl Recall {
         }
     }
 
-    /// Notes that a revision runs on a backend from now on.
+    /// Sets the running revision and its backend.
     pub fn begin(&mut self, pod: &Arc<Pod>, backend: &str) {
         self.running = Some(RunningPod { pod: Arc::clone(pod), backend: backend.to_owned(), is_stopped: false });
     }
 
-    /// Records the pod that is about to run on a backend, as the fallback of `instead_of` if that is another one. A record
-    /// that cannot be written is tried again by [`Self::write_again`].
+    /// Writes the record of a pod that is about to run on a backend. `instead_of` is the pod's own backend if this one
+    /// is its fallback. [`Self::write_again`] repeats a failed write.
     pub async fn record<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -170,7 +170,7 @@ impl Recall {
         written
     }
 
-    /// Tries again to write the record of the running revision, if that is due. Returns when to try the next time.
+    /// Repeats a failed write of the running revision's record, if that is due. Returns the time of the next try.
     pub async fn write_again<R: Runtime>(&mut self, context: &Context<R>) -> Option<Instant> {
         let runs = |it: &RunningPod, record: &Record| {
             it.pod.revision.as_str() == record.revision && it.backend == record.backend && !it.is_stopped
@@ -191,7 +191,7 @@ impl Recall {
         Some(self.unwritten.insert(unwritten).next_try)
     }
 
-    /// Forgets what ran on a backend that is given up: nothing of the pod runs there any more.
+    /// Forgets the revision that ran on a backend that has been given up.
     pub fn forget_on(&mut self, backend: &str) {
         self.running = self.running.take().filter(|running| running.backend != backend);
     }
@@ -201,20 +201,20 @@ impl Recall {
         self.running.as_ref().map(|running| &running.pod)
     }
 
-    /// Returns the running revision in the plan's form.
+    /// Returns the running revision in the form that the plan takes.
     pub fn as_planned(&self) -> Option<plan::RunningRevision<'_>> {
         let RunningPod { pod, backend, is_stopped } = self.running.as_ref()?;
         Some(plan::RunningRevision { pod, backend, is_stopped: *is_stopped })
     }
 
-    /// Returns the backend of the running revision, if that is this one.
+    /// Returns the manifest and the backend of a revision, if it is the running one.
     pub fn backend_of(&self, revision: &Revision) -> Option<(Arc<Pod>, String)> {
         let running = self.running.as_ref().filter(|running| running.pod.revision == *revision)?;
         Some((Arc::clone(&running.pod), running.backend.clone()))
     }
 
-    /// Returns whether the running revision differs from the one that an earlier agent kept, and was not stopped for
-    /// it. It may be newer, because a full disk keeps nothing: it runs on until the manifest can be read (I3).
+    /// Returns whether a revision runs that may be newer than the wanted one, which an earlier agent kept: a full disk
+    /// may have kept the newer manifest out. It keeps running until the manifest can be read (I3).
     pub fn runs_newer(&self, desired: &DesiredPod, observed: &Observed) -> bool {
         let is_stopped = self.running.as_ref().is_some_and(|running| running.is_stopped);
         desired.is_recalled
@@ -223,20 +223,20 @@ impl Recall {
             && newest(observed).is_some_and(|(_, _, revision)| revision != desired.pod.revision)
     }
 
-    /// Returns the revision that has a sandbox, preferably the wanted one.
+    /// Returns the revision that has a sandbox, the wanted one first.
     pub fn pod_with_sandbox(&self, desired: &DesiredPod, observed: &Observed) -> Option<Arc<Pod>> {
         std::iter::once(&desired.pod).chain(self.running()).find(|pod| has_sandbox(pod, observed)).cloned()
     }
 
-    /// Returns the revision to show: one that has a sandbox, else the wanted one, else a recorded one. `last` is what
-    /// the pod was last.
+    /// Returns the revision to show: one that has a sandbox, else the wanted one, else a recorded one. `last` is the
+    /// last wanted state.
     pub fn pod_to_show(&self, snapshot: &Snapshot, last: Option<&DesiredPod>) -> Option<Arc<Pod>> {
         let has_sandbox = |pod: &&Arc<Pod>| has_sandbox(pod, &snapshot.observed);
         let wanted = snapshot.desired.as_ref().or(last).map(|desired| &desired.pod);
         wanted.filter(has_sandbox).or(self.running().filter(has_sandbox)).or(wanted).or(self.left.as_ref()).cloned()
     }
 
-    /// Returns the manifest that a container was made from, if it is one of `wanted`, runs, or is recorded (R-RST-2).
+    /// Returns the manifest of a container: one of `wanted`, the running one, or a recorded one (R-RST-2).
     pub async fn pod_of<R: Runtime>(
         &self,
         context: &Context<R>,
@@ -252,7 +252,7 @@ impl Recall {
         (pod.revision.as_str() == revision).then(|| Arc::new(pod))
     }
 
-    /// Records that the running pod is being stopped, for good or to be replaced: the next agent must not start it
+    /// Records that the running pod is being stopped, for good or for its replacement: the next agent must not start it
     /// again. `uids` are those that the pod has or had.
     pub async fn record_stop<R: Runtime>(
         &mut self,
@@ -270,7 +270,7 @@ impl Recall {
         };
         for uid in stopped {
             if let Err(error) = write_down(context, &uid, |files| files.record_stop()).await {
-                // An agent that started right now would start the old pod once more before replacing it.
+                // An agent that starts now would start the old pod again before replacing it.
                 tracing::warn!(error = error.chain(), "the running pod's record is out of date");
             }
         }
@@ -302,18 +302,18 @@ async fn write_down<R: Runtime>(
 
 /// Returns backend, UID and revision of the newest sandbox.
 fn newest(observed: &Observed) -> Option<(&str, PodUid, Revision)> {
-    // On one backend the attempt numbers order the sandboxes, whatever the clock said at their creation.
+    // On one backend the attempt numbers order the sandboxes, even if somebody has set the clock.
     let latest = observed.backends().filter_map(|(backend, there)| Some((backend, there.sandboxes.last()?)));
     let (backend, sandbox) = latest.max_by_key(|(_, sandbox)| sandbox.created_at)?;
     Some((backend, uid(&sandbox.labels)?, Revision::new(sandbox.labels.get(labels::REVISION)?)))
 }
 
-/// Returns whether a sandbox was made from this revision.
+/// Returns whether this revision has a sandbox.
 fn has_sandbox(pod: &Pod, observed: &Observed) -> bool {
     observed.sandboxes().any(|sandbox| is_of_revision(sandbox, pod))
 }
 
-/// Returns the pod's UID from labels. Rejects a text that no agent can have written: the UID names a directory.
+/// Returns the pod's UID from labels. It names a directory, so a text that no agent can have written is rejected.
 pub(crate) fn uid(labels: &std::collections::BTreeMap<String, String>) -> Option<PodUid> {
     let uid = labels.get(labels::POD_UID)?;
     let is_uid = (1..=63).contains(&uid.len()) && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');

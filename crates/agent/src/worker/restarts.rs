@@ -1,4 +1,4 @@
-//! Restarts that users request, until the worker of the pod takes them.
+//! Restart requests of users, kept until the pod's worker takes them.
 
 use std::{
     collections::BTreeSet,
@@ -7,8 +7,8 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// Restart requests of one pod. Adding one never waits for the worker. Equal requests merge, so they take no memory
-/// either.
+/// Restart requests of one pod. Adding one never waits for the worker. Equal requests merge, so that they cannot fill
+/// the memory.
 #[derive(Debug, Default)]
 pub(crate) struct RestartRequests {
     wanted: Mutex<Restarts>,
@@ -25,7 +25,7 @@ pub(crate) struct Restarts {
 }
 
 impl Restarts {
-    /// Returns whether nothing is to be restarted.
+    /// Returns whether there is nothing to restart.
     pub fn is_empty(&self) -> bool {
         !self.pod && self.containers.is_empty()
     }

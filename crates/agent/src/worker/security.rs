@@ -10,8 +10,8 @@ use crate::reference;
 /// Directory of `Localhost` seccomp profiles, below the agent's state directory (R-SEC-8).
 const PROFILES: &str = "seccomp";
 
-/// Returns a container's security configuration. Without a seccomp profile of its own it is unconfined as with a
-/// kubelet, or under the runtime's profile if the agent's configuration says so (R-SEC-8).
+/// Returns a container's security configuration. Without a seccomp profile it is unconfined, as with a kubelet, or uses
+/// the runtime's profile if the agent's configuration says so (R-SEC-8).
 pub(super) fn security(pod: &Pod, container: &Container, state_dir: &Path, seccomp_default: bool) -> Security {
     let wanted = &container.security;
     let path = |name: String| state_dir.join(PROFILES).join(name).to_string_lossy().into_owned();
@@ -65,8 +65,8 @@ pub(super) fn pid_mode(pod: &Pod) -> PidMode {
     }
 }
 
-/// Fails if the container breaks `runAsNonRoot`, by the image's user if the manifest names none (R-SEC-3). Returns the
-/// image's details if it inspected the image.
+/// Fails if the container violates `runAsNonRoot` (R-SEC-3). The image's user counts if the manifest names none.
+/// Returns the image's details if it was inspected.
 pub(super) async fn check_non_root<R: Runtime>(
     runtime: &R,
     pod: &Pod,

@@ -25,7 +25,7 @@ use stanchion_runtime::Runtime;
 use super::{Worker, context::Snapshot};
 use crate::{clock, desired::DesiredPod, policy, shared::Shared};
 
-/// The annotation with the time when the agent first saw a pod (R-ID-8).
+/// Annotation with the time at which the agent first saw a pod (R-ID-8).
 const SEEN_ANNOTATION: &str = "kubernetes.io/config.seen";
 
 impl<R: Runtime> Worker<R> {
@@ -95,16 +95,16 @@ impl<R: Runtime> Worker<R> {
         self.recall.pod_to_show(snapshot, self.presence.last())
     }
 
-    /// Tells the reconciler whether the pod has ended by itself: then its capacity is free for others.
+    /// Tells the reconciler whether the pod has ended by itself, which frees its capacity for other pods.
     fn report_end(&self, desired: Option<&DesiredPod>, pod: &Pod, phase: Phase) {
-        // A pod that does not fit on the node is shown as `Failed` too.
+        // A pod without capacity is shown as `Failed` too, but has not ended.
         let is_rejected = desired.is_some_and(|it| it.no_capacity.is_some() && it.pod.revision == pod.revision);
         if self.presence.set_ended((phase.is_terminal() && !is_rejected).then(|| pod.uid.clone())) {
             self.context.shared.pod_ended.notify_one();
         }
     }
 
-    /// Returns reason and message if this node cannot run a revision of the pod.
+    /// Returns reason and message if the node rejects a revision of the pod.
     pub(super) fn rejection(&self, pod: &Pod, desired: Option<&DesiredPod>) -> Option<Explanation> {
         let Shared { admission, config, .. } = &*self.context.shared;
         let wanted = desired.filter(|desired| desired.pod.revision == pod.revision);
@@ -132,7 +132,7 @@ impl<R: Runtime> Worker<R> {
         failed.or(missing).or_else(|| Some(Explanation::new(Reason::Updating, "the new revision is being prepared")))
     }
 
-    /// Shows a pod whose manifest is not known: only its name, while it is being removed.
+    /// Shows a pod without a known manifest: only its name, while it is being removed.
     fn show_orphan(&self, observed: &Observed) {
         let PodKey { namespace, name } = self.context.key.clone();
         let mut pod = wire::Pod::default();
@@ -146,7 +146,8 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// Sets on a pod when the agent first saw it, and since when no source wants it.
+/// Sets the creation and deletion timestamps of a pod, and the annotation with the time at which the agent first saw
+/// it.
 pub(crate) fn stamp(metadata: &mut ObjectMeta, first_seen: Timestamp, deleted_since: Option<Timestamp>) {
     metadata.creation_timestamp = Some(Time(first_seen));
     let annotations = metadata.annotations.get_or_insert_default();
@@ -154,7 +155,7 @@ pub(crate) fn stamp(metadata: &mut ObjectMeta, first_seen: Timestamp, deleted_si
     metadata.deletion_timestamp = deleted_since.map(Time);
 }
 
-/// Returns whether a pod is shown as running.
+/// Returns whether the shown phase of a pod is `Running`.
 fn is_shown_running(view: &PodView) -> bool {
     view.pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
 }

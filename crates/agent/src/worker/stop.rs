@@ -28,11 +28,11 @@ use crate::{
     shared::Shared,
 };
 
-/// Least time between stop signal and kill, however long the `preStop` hook took (R-TERM-1).
+/// Minimum time between stop signal and kill, however long the `preStop` hook took (R-TERM-1).
 const LEAST: Duration = Duration::from_secs(2);
 
 impl<R: Runtime> Worker<R> {
-    /// Stops these containers, and keeps the shown status up to date meanwhile.
+    /// Stops these containers, and updates the shown status meanwhile.
     pub(super) async fn stop_containers(
         &mut self,
         backend: &str,
@@ -59,7 +59,7 @@ impl<R: Runtime> Worker<R> {
         self.until(join_all(all.into_iter().map(ContainerStop::run)), desired).await.into_iter().collect()
     }
 
-    /// Waits for `work`; meanwhile updates the shown status and takes in results of hooks and probes.
+    /// Waits for `work`. Meanwhile it applies the results of hooks and probes, and updates the shown status.
     async fn until<T>(&mut self, work: impl Future<Output = T>, desired: Option<&DesiredPod>) -> T {
         tokio::pin!(work);
         loop {
@@ -104,7 +104,7 @@ impl<R: Runtime> Worker<R> {
     }
 }
 
-/// The stop of one container.
+/// Stop of one container.
 struct ContainerStop<R> {
     shared: Arc<Shared<R>>,
     runtime: Arc<R>,
@@ -112,16 +112,16 @@ struct ContainerStop<R> {
     uid: String,
     subject: Subject,
     address: std::net::IpAddr,
-    /// Container of the manifest, if that is known.
+    /// Container in the manifest, if the manifest is known.
     container: Option<Container>,
     /// Index among the init containers; `None` for other containers.
     index: Option<usize>,
     stop: Stop,
-    /// Token that is cancelled when the container has ended, or cannot be stopped now.
+    /// Token that is cancelled once the container has ended, or cannot be stopped now.
     gone: CancellationToken,
-    /// Tokens of containers that end before this one gets its stop signal.
+    /// Tokens of the containers that must end before this one gets its stop signal.
     after: Vec<CancellationToken>,
-    /// Whether one of the containers that are stopped together could not be stopped.
+    /// `true` once a container of the same action could not be stopped.
     has_failed: Arc<AtomicBool>,
 }
 
@@ -153,12 +153,13 @@ impl<R: Runtime> ContainerStop<R> {
                 Err(_) => events.warning(&self.subject, "FailedPreStopHook", "PreStopHook failed"),
             }
         }
-        // Once the grace period is used up, a sidecar does not wait for the others any more.
+        // After its grace period, a sidecar does not wait for the others any more.
         let others = join_all(self.after.iter().map(CancellationToken::cancelled));
         if timeout_at(begun + *grace, others).await.is_err() {
             tracing::debug!(container = %id, "the grace period ended: stopping a sidecar before the containers that use it");
         }
-        // The others run on, and use the sidecar: it is stopped with them when that is tried again, while there is time.
+        // The others keep running, and need the sidecar. As long as there is time, it is stopped with them at the next
+        // try.
         let has_time = elapsed(begun) < *grace;
         if has_time && !self.after.is_empty() && self.has_failed.load(Ordering::Relaxed) {
             self.gone.cancel();

@@ -1,5 +1,5 @@
-//! Processes of a pod that no backend knows any more, because the backend has lost its records of them. Until they have
-//! ended, the worker starts nothing of the pod (I1). Only the operator can tell whether they may be killed.
+//! Processes of a pod that no backend knows, because the backend has lost its records of them. The worker starts
+//! nothing of the pod until they have ended (I1). Only the operator can tell whether they may be killed.
 
 use std::{
     collections::BTreeSet,
@@ -11,24 +11,24 @@ use stanchion_pod::PodUid;
 
 use crate::{clock::instant, processes::PodProcesses};
 
-/// Interval between searches while processes may be left. Most of them are about to end.
+/// Interval between searches while processes may be left. Most of these end soon.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Result of the search for such processes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum Unowned {
-    /// No search: a backend shows the pod, or it was never put on one.
+    /// No search: a backend lists the pod, or the pod was never put on one.
     #[default]
     Unsought,
     /// No process of these UIDs is left.
     None(BTreeSet<PodUid>),
-    /// Processes may be left; the text says why.
+    /// Processes may be left, for the reason in the text.
     Some(String),
 }
 
 impl Unowned {
-    /// Searches for processes when the pod has vanished: it was put on backends and is on none. Returns when to search
-    /// again.
+    /// Searches for processes if the pod has vanished: it was put on backends, and none of them lists it. Returns the
+    /// time to search again.
     pub async fn search(
         &mut self,
         has_vanished: bool,

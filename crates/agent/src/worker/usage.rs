@@ -1,5 +1,5 @@
-//! Disk usage of a pod, measured against its limits: `sizeLimit` of emptyDirs, and `ephemeral-storage` of containers. A
-//! pod that exceeds one is evicted.
+//! Disk usage of a pod: `sizeLimit` of emptyDirs and `ephemeral-storage` of containers limit it. A pod that exceeds a
+//! limit is evicted.
 
 use std::{
     sync::Arc,
@@ -22,24 +22,24 @@ use crate::{
 const PERIOD: Duration = Duration::from_secs(10);
 /// Wait before the next try while many other pods are being measured.
 const BUSY: Duration = Duration::from_secs(1);
-/// Least wait after a measurement, as a multiple of its duration.
+/// Minimum wait after a measurement, as a multiple of its duration.
 const SHARE: u32 = 50;
-/// Name of the resource in a manifest.
+/// Name of the resource in manifests.
 const STORAGE: &str = "ephemeral-storage";
 
 /// Disk usage of running containers as the runtime reports it, by name.
 type Used = Vec<(String, DiskUsage)>;
 
-/// The measurements of a pod's disk usage.
+/// Schedule of the measurements of a pod.
 #[derive(Debug, Default)]
 pub(super) struct Usage {
-    /// Time of the next one.
+    /// Time of the next measurement.
     next: Option<Instant>,
 }
 
 impl Usage {
-    /// Measures the pod that has a sandbox if that is due, and records its eviction. Returns when to measure again; never
-    /// for a pod without limits.
+    /// Measures the pod if that is due, and records its eviction. `pod` is the revision that has a sandbox. Returns the
+    /// time of the next measurement; `None` for a pod without limits.
     pub async fn sync<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -83,7 +83,7 @@ impl Usage {
     }
 }
 
-/// Returns the disk usage of the running containers, as far as the backend can tell; `None` while it does not answer.
+/// Returns the disk usage of the running containers as the backend reports it; `None` while it does not answer.
 async fn used<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed) -> Option<Used> {
     let mut used = Used::new();
     for (backend, there) in observed.backends() {
@@ -98,7 +98,7 @@ async fn used<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed) 
             };
             match answer {
                 Ok(usage) => used.push((container.name.clone(), usage)),
-                // The container has ended since.
+                // The container has ended meanwhile.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
                     let message = format!(
@@ -123,7 +123,7 @@ fn is_limited(pod: &Pod) -> bool {
     pod.total.ephemeral_storage_limit.is_some() || sized(pod).next().is_some()
 }
 
-/// Returns the emptyDirs on disk that have a limit; a tmpfs enforces its own.
+/// Returns the emptyDirs on disk that have a limit. A tmpfs enforces its own.
 fn sized(pod: &Pod) -> impl Iterator<Item = (&str, u64)> {
     on_disk(pod).filter_map(|(name, limit)| Some((name, limit?)))
 }
@@ -136,8 +136,8 @@ fn on_disk(pod: &Pod) -> impl Iterator<Item = (&str, Option<u64>)> {
     })
 }
 
-/// Returns the message for the first exceeded limit, in a kubelet's order and words, and whether it is new. Records the
-/// eviction: the next agent must not start the pod again.
+/// Returns the message for the first exceeded limit, in a kubelet's order and words, and whether it is new. Writes the
+/// eviction down: the next agent must not start the pod again.
 fn exceeded(pod: &Pod, files: &PodFiles, used: Option<&Used>) -> Option<(String, bool)> {
     if let Ok(message) = files.eviction() {
         return Some((message, false));
@@ -158,8 +158,8 @@ fn volume_exceeded(pod: &Pod, files: &PodFiles) -> Option<String> {
     Some(format!("Usage of EmptyDir volume {name:?} exceeds the limit {written:?}. "))
 }
 
-/// Returns the message for the first exceeded `ephemeral-storage` limit. A container's usage is its writable layer,
-/// logs and termination messages; the pod's is that of its containers, emptyDirs on disk and shared files in `/etc`.
+/// Returns the message for the first exceeded `ephemeral-storage` limit. A container uses its writable layer, logs and
+/// termination messages; a pod uses what its containers use, its emptyDirs on disk and its managed files in `/etc`.
 fn storage_exceeded(pod: &Pod, files: &PodFiles, used: &Used) -> Option<String> {
     let limit = pod.total.ephemeral_storage_limit?;
     let of_container = |(name, usage): &(String, DiskUsage)| {
