@@ -1,4 +1,5 @@
-//! What a worker knows of its pod as a whole: since when it is there, under which UIDs, and how it is shown while it goes.
+//! A pod over all of its revisions: its UIDs, the times at which the agent first saw it, and its view while it is
+//! removed.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +21,7 @@ use crate::{
     removed::remembered,
 };
 
-/// UID of a pod while it has ended by itself: the reconciler then gives its capacity to other pods.
+/// UID of a pod that has ended by itself. The reconciler gives its capacity to other pods.
 #[derive(Debug, Default)]
 pub(crate) struct EndedPod(Mutex<Option<PodUid>>);
 
@@ -30,7 +31,7 @@ impl EndedPod {
         self.lock().as_ref().is_some_and(|ended| uid.is_none_or(|uid| uid == ended))
     }
 
-    /// Sets the UID and returns whether it changed.
+    /// Sets the UID. Returns whether it changed.
     fn set(&self, uid: Option<PodUid>) -> bool {
         std::mem::replace(&mut *self.lock(), uid.clone()) != uid
     }
@@ -40,26 +41,26 @@ impl EndedPod {
     }
 }
 
-/// A pod as a whole, over all of its revisions.
+/// State of a pod over all of its revisions.
 #[derive(Debug)]
 pub(super) struct Presence {
     /// The last wanted state of the pod, shown while the pod is being removed.
     last: Option<DesiredPod>,
-    /// UIDs that the pod has or had: the clean-up removes their files.
+    /// UIDs that the pod has or had. The clean-up removes their files.
     uids: BTreeSet<PodUid>,
     first_seen: Stamp,
-    /// The latest revision after the first one, and when the agent first saw it.
+    /// The latest revision after the first one, with the time at which the agent first saw it.
     revised: Option<(Revision, Stamp)>,
     /// Time since which no source wants the pod.
     deleted_since: Option<Timestamp>,
-    /// Last view of the pod that shows its containers, while the pod is being removed.
+    /// Last view of the pod with its containers, while the pod is being removed.
     last_view: Option<PodView>,
     /// The rejected revision, once its event has been emitted.
     rejected: Option<Revision>,
     /// The revision whose `DeadlineExceeded` event has been emitted.
     past_deadline: Option<Revision>,
     ended: Arc<EndedPod>,
-    /// Converter from `Instant`s to shown times of day.
+    /// Converter from `Instant`s to times of day.
     display_clock: DisplayClock,
 }
 
@@ -82,7 +83,7 @@ impl Presence {
         (presence, ended)
     }
 
-    /// Notes the wanted state. Returns the former one.
+    /// Sets the wanted state. Returns the former one.
     pub fn want(&mut self, desired: &DesiredPod, now: Stamp) -> Option<DesiredPod> {
         (self.deleted_since, self.last_view) = (None, None);
         self.uids.insert(desired.pod.uid.clone());
@@ -93,7 +94,7 @@ impl Presence {
         last
     }
 
-    /// Notes that no source wants the pod.
+    /// Records that no source wants the pod.
     pub fn begin_removal(&mut self, now: Timestamp) {
         self.deleted_since.get_or_insert(now);
     }
@@ -103,7 +104,7 @@ impl Presence {
         self.last.as_ref()
     }
 
-    /// Notes UIDs that sandboxes and containers of the pod have.
+    /// Adds UIDs of the pod's sandboxes and containers.
     pub fn add(&mut self, uids: impl Iterator<Item = PodUid>) {
         self.uids.extend(uids);
     }
@@ -113,23 +114,23 @@ impl Presence {
         &self.uids
     }
 
-    /// Returns the UIDs that the pod has or had, for their removal.
+    /// Takes the UIDs that the pod has or had, to remove their files.
     pub fn take_uids(&mut self) -> BTreeSet<PodUid> {
         std::mem::take(&mut self.uids)
     }
 
-    /// Returns when the agent first saw this revision of the pod: each revision counts its time anew.
+    /// Returns the time at which the agent first saw this revision of the pod.
     pub fn since(&self, pod: &Pod) -> Stamp {
         let revised = self.revised.as_ref().filter(|(revision, _)| *revision == pod.revision);
         revised.map_or(self.first_seen, |(_, since)| *since)
     }
 
-    /// Returns when the agent first saw the pod.
+    /// Returns the time at which the agent first saw the pod.
     pub fn first_seen(&self) -> Stamp {
         self.first_seen
     }
 
-    /// Returns when the agent first saw the pod, and its latest revision.
+    /// Returns the times at which the agent first saw the pod and its latest revision.
     pub fn first_seen_times(&self) -> [Stamp; 2] {
         [self.first_seen, self.revised.as_ref().map_or(self.first_seen, |(_, since)| *since)]
     }
@@ -139,8 +140,8 @@ impl Presence {
         self.deleted_since.unwrap_or(self.first_seen.wall)
     }
 
-    /// Keeps a view of a pod that is being removed. `is_whole` tells whether it shows its containers: such a view is kept
-    /// until a later one does too.
+    /// Keeps the view of a pod that is being removed, for [`Self::remember`]. A view with containers (`is_whole`)
+    /// replaces any other one.
     pub fn keep_view(&mut self, view: &PodView, is_whole: bool) {
         if self.last_view.is_none() || is_whole {
             let manifest = self.last.as_ref().map(|last| last.manifest.to_string()).unwrap_or_default();
@@ -148,7 +149,7 @@ impl Presence {
         }
     }
 
-    /// Saves the last view of the pod, now that nothing of it is left (R-TERM-7).
+    /// Saves the last view of the pod, of which nothing is left any more (R-TERM-7).
     pub async fn remember<R: Runtime>(&mut self, context: &Context<R>) {
         let Some(last) = self.last_view.take() else { return };
         let (removed, now) = (Arc::clone(&context.shared.removed), context.shared.clock.stamp());
@@ -158,26 +159,26 @@ impl Presence {
         }
     }
 
-    /// Notes whether the pod has ended by itself, and under which UID. Returns whether that is new.
+    /// Sets the UID under which the pod has ended by itself; `None` while it has not. Returns whether that changed.
     pub fn set_ended(&self, uid: Option<PodUid>) -> bool {
         self.ended.set(uid)
     }
 
-    /// Notes which revision the node rejects. Returns whether that is new.
+    /// Sets the revision that the node rejects. Returns whether it changed.
     pub fn reject(&mut self, revision: Option<&Revision>) -> bool {
         let is_new = self.rejected.as_ref() != revision;
         self.rejected = revision.cloned();
         is_new
     }
 
-    /// Notes that a revision is past its deadline. Returns whether that is new.
+    /// Records that the `DeadlineExceeded` event of a revision is emitted. Returns whether it was not before.
     pub fn announce_deadline(&mut self, revision: &Revision) -> bool {
         let is_new = self.past_deadline.as_ref() != Some(revision);
         self.past_deadline = Some(revision.clone());
         is_new
     }
 
-    /// Returns the time of day to show for a moment.
+    /// Returns the time of day of an instant, for display.
     pub fn time_of_day(&mut self, at: Instant) -> Timestamp {
         self.display_clock.time_of_day(at)
     }

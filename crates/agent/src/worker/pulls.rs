@@ -1,4 +1,5 @@
-//! Fetches of a pod's images, in tasks beside the worker's loop.
+//! Fetches of a pod's images, in tasks beside the worker's loop. A fetch pulls the image unless it may use a present
+//! one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -28,12 +29,12 @@ use crate::{
     shared::Shared,
 };
 
-/// The running fetches of a pod's images.
+/// Running fetches of a pod's images.
 #[derive(Debug)]
 pub(super) struct Pulls {
     /// Progress of the pulls.
     progress: BTreeMap<ImageFor, PullProgress>,
-    /// Dropping a guard ends its fetch.
+    /// Guards of the running fetches. Dropping a guard ends its fetch.
     running: HashMap<(Revision, ImageFor), DropGuard>,
     sender: mpsc::Sender<PullUpdate>,
     receiver: mpsc::Receiver<PullUpdate>,
@@ -50,7 +51,7 @@ pub(super) struct PullUpdate {
 #[derive(Debug)]
 enum PullEvent {
     Progress(PullProgress),
-    /// The image is present; `pulled` tells whether this fetch pulled it.
+    /// The image is present; `pulled` is `true` if this fetch pulled it.
     Ready {
         pulled: bool,
     },
@@ -67,8 +68,8 @@ impl Pulls {
         Self { progress: BTreeMap::new(), running: HashMap::new(), sender, receiver }
     }
 
-    /// Fetches these images of a pod in the background, all at once. `has_run` tells whether an instance of a container
-    /// exists in this revision of the pod.
+    /// Fetches these images of a pod in the background, all at once. `has_run` returns whether an instance of a
+    /// container exists in this revision of the pod.
     pub fn begin<R: Runtime>(
         &mut self,
         context: &Context<R>,
@@ -94,7 +95,7 @@ impl Pulls {
                 credentials: credentials(pod, need.image, desired),
                 sender: self.sender.clone(),
             };
-            for secret in lost(pod, desired) {
+            for secret in missing_secrets(pod, desired) {
                 let message = format!(
                     "Unable to retrieve some image pull secrets ({secret}); attempting to pull the image may not succeed."
                 );
@@ -109,7 +110,7 @@ impl Pulls {
         }
     }
 
-    /// Ends the fetches of all revisions but these. A pull that no other pod waits for ends with its fetch.
+    /// Ends the fetches of all revisions but these. A pull ends with its last fetch.
     pub fn keep(&mut self, revisions: &[&Revision]) {
         let progress = &mut self.progress;
         self.running.retain(|(revision, of), _| {
@@ -137,19 +138,19 @@ impl Pulls {
         }
     }
 
-    /// Takes in the messages that have arrived.
+    /// Applies the messages that have arrived.
     pub fn apply_all(&mut self, history: &mut History) {
         while let Ok(update) = self.receiver.try_recv() {
             self.apply(update, history);
         }
     }
 
-    /// Takes in a message.
+    /// Applies a message.
     pub fn apply(&mut self, update: PullUpdate, history: &mut History) {
         let PullUpdate { revision, of, event } = update;
         let fetch = (revision, of);
         let is_last = !matches!(event, PullEvent::Progress(_));
-        // The last message of a fetch that was ended is of no use.
+        // A fetch that was ended may have sent a last message. It no longer counts.
         let is_wanted = if is_last { self.running.remove(&fetch).is_some() } else { self.running.contains_key(&fetch) };
         if !is_wanted {
             return;
@@ -178,7 +179,7 @@ impl Pulls {
     }
 }
 
-/// Returns the event subjects for an image: one for the image itself, and one for each container that needs it.
+/// Returns the subjects of an image's events: one for the image itself, and one for each container that needs it.
 pub(super) fn subjects<R: Runtime>(context: &Context<R>, pod: &Pod, of: &ImageFor) -> (Subject, Vec<Subject>) {
     let subject = match of {
         ImageFor::Container(name) => context.container(Some(pod), name),
@@ -187,8 +188,8 @@ pub(super) fn subjects<R: Runtime>(context: &Context<R>, pod: &Pod, of: &ImageFo
     (subject, image::users(pod, of).map(|user| context.container(Some(pod), &user.name)).collect())
 }
 
-/// Returns the pull policy. A container that ran in this revision restarts from the images on the node: their registry
-/// may be away.
+/// Returns the pull policy. A container that has run in this revision restarts from the images on the node: their
+/// registry may be unreachable.
 fn policy(pod: &Pod, need: &Need<'_>, has_run: impl Fn(&Container) -> bool) -> PullPolicy {
     match need.policy {
         PullPolicy::Always if image::users(pod, &need.of).any(has_run) => PullPolicy::IfNotPresent,
@@ -213,8 +214,8 @@ fn credentials(pod: &Pod, image: &str, desired: Option<&DesiredPod>) -> Vec<(Str
     secrets.flat_map(|(from, found)| found.into_iter().map(move |it| (from.clone(), auth(it)))).collect()
 }
 
-/// Returns the pod's `imagePullSecrets` that do not exist.
-fn lost<'a>(pod: &'a Pod, desired: Option<&DesiredPod>) -> impl Iterator<Item = &'a str> {
+/// Returns the names of the pod's `imagePullSecrets` that do not exist.
+fn missing_secrets<'a>(pod: &'a Pod, desired: Option<&DesiredPod>) -> impl Iterator<Item = &'a str> {
     let objects = desired.map(|desired| Arc::clone(&desired.objects)).unwrap_or_default();
     pod.pull_secrets.iter().filter(move |secret| !objects.contains_key(*secret)).map(|secret| secret.name.as_str())
 }
@@ -229,7 +230,8 @@ struct Fetch<R> {
     /// Containers that wait for the image.
     users: Vec<Subject>,
     backend: String,
-    /// The pod's credentials, tried in turn; then come those of the node, and then none (R-IMG-9, R-IMG-10).
+    /// The pod's credentials. The pull tries them one after another, then those of the node, and then none (R-IMG-9,
+    /// R-IMG-10).
     credentials: Vec<(String, RegistryAuth)>,
     shared: Arc<Shared<R>>,
     sender: mpsc::Sender<PullUpdate>,
@@ -255,7 +257,7 @@ impl<R: Runtime> Fetch<R> {
             let message =
                 format!("Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {why}");
             self.events().warning(&self.subject, "InspectFailed", &message);
-            self.keeps("Error: InvalidImageName");
+            self.warn_users("Error: InvalidImageName");
             let error = Some(Error::new(ErrorKind::Invalid, message.clone()));
             return PullEvent::Failed { reason: Reason::InvalidImageName, message, error };
         }
@@ -266,7 +268,7 @@ impl<R: Runtime> Fetch<R> {
         if self.policy != PullPolicy::Always {
             match slot.images.is_present(&*runtime, &reference).await {
                 Ok(true) => {
-                    // For a container's own image, the start of the container emits this event.
+                    // For a container's own image, the container's start emits this event.
                     if let ImageFor::Volume(_) = self.of {
                         self.events().normal(&self.subject, "Pulled", present(image));
                     }
@@ -283,7 +285,7 @@ impl<R: Runtime> Fetch<R> {
         if self.policy == PullPolicy::Never {
             let message = format!("Container image \"{image}\" is not present with pull policy of Never");
             self.events().warning(&self.subject, "ErrImageNeverPull", &message);
-            self.keeps("Error: ErrImageNeverPull");
+            self.warn_users("Error: ErrImageNeverPull");
             return PullEvent::Failed { reason: Reason::ErrImageNeverPull, message, error: None };
         }
         self.pull(slot, &runtime, &reference).await
@@ -293,7 +295,7 @@ impl<R: Runtime> Fetch<R> {
         let image = &self.image;
         self.events().normal(&self.subject, "Pulling", format!("Pulling image \"{image}\""));
         let begun = instant();
-        match self.pull_as_anyone(slot, runtime, reference).await {
+        match self.pull_with_any(slot, runtime, reference).await {
             Ok(pulled) => {
                 let (took, size) = (elapsed(begun), pulled.size);
                 let message = format!("Successfully pulled image \"{image}\" in {took:.3?}. Image size: {size} bytes.");
@@ -304,7 +306,7 @@ impl<R: Runtime> Fetch<R> {
                 let message = format!("Failed to pull image \"{image}\": {}", error.chain());
                 self.events().warning(&self.subject, "Failed", &message);
                 let message = error.chain();
-                // An unreachable registry does not keep a present image from being used (R-IMG-5).
+                // While the registry is unreachable, an image that is present is used (R-IMG-5).
                 let is_away = matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout);
                 if is_away && slot.images.is_present(&**runtime, reference).await.unwrap_or(false) {
                     let message =
@@ -312,19 +314,19 @@ impl<R: Runtime> Fetch<R> {
                     self.events().warning(&self.subject, "PulledLocally", message);
                     return PullEvent::Ready { pulled: true };
                 }
-                self.keeps("Error: ErrImagePull");
+                self.warn_users("Error: ErrImagePull");
                 PullEvent::Failed { reason: Reason::ErrImagePull, message, error: Some(error) }
             }
         }
     }
 
-    /// Pulls with each of the credentials in turn, in a kubelet's order: the pod's, the node's, none.
-    async fn pull_as_anyone(&self, slot: &BackendSlot<R>, runtime: &Arc<R>, reference: &str) -> Result<Image, Error> {
+    /// Pulls with one of the credentials after another, in a kubelet's order: the pod's, the node's, none.
+    async fn pull_with_any(&self, slot: &BackendSlot<R>, runtime: &Arc<R>, reference: &str) -> Result<Image, Error> {
         let mut tried = TriedCredentials::default();
         for (from, auth) in &self.credentials {
             match self.pull_with(slot, runtime, reference, Some(auth.clone())).await {
                 Err(error) if is_refusal(&error) => tried.add(from, &error.chain()),
-                pulled => return pulled.map_err(|error| tried.and(from, error)),
+                pulled => return pulled.map_err(|error| tried.into_error(from, error)),
             }
         }
         for ProviderAnswer { provider, credentials } in self.shared.providers.credentials(reference).await {
@@ -338,7 +340,7 @@ impl<R: Runtime> Fetch<R> {
             for auth in found {
                 match self.pull_with(slot, runtime, reference, Some(auth)).await {
                     Err(error) if is_refusal(&error) => tried.add(&from, &error.chain()),
-                    pulled => return pulled.map_err(|error| tried.and(&from, error)),
+                    pulled => return pulled.map_err(|error| tried.into_error(&from, error)),
                 }
             }
         }
@@ -373,8 +375,8 @@ impl<R: Runtime> Fetch<R> {
         }
     }
 
-    /// Emits an event for each container that waits for the image.
-    fn keeps(&self, why: &str) {
+    /// Emits a warning for each container that waits for the image.
+    fn warn_users(&self, why: &str) {
         for user in &self.users {
             self.events().warning(user, "Failed", why);
         }
@@ -385,13 +387,13 @@ impl<R: Runtime> Fetch<R> {
     }
 }
 
-/// Returns whether other credentials may help. Some registries answer `NotFound` for an image that the credentials may
-/// not read.
+/// Returns whether other credentials may help. Some registries answer `NotFound` for an image that the credentials do
+/// not permit to read.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Permission | ErrorKind::NotFound)
 }
 
-/// Errors for the credentials that were tried.
+/// Errors of the credentials that were tried.
 #[derive(Default)]
 struct TriedCredentials(Vec<String>);
 
@@ -400,8 +402,8 @@ impl TriedCredentials {
         self.0.push(format!("with {from}: {why}"));
     }
 
-    /// Returns the last error, with those before it.
-    fn and(mut self, from: &str, last: Error) -> Error {
+    /// Returns the last error, with the earlier ones in its message.
+    fn into_error(mut self, from: &str, last: Error) -> Error {
         if self.0.is_empty() {
             return last;
         }
