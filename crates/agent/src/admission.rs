@@ -1,5 +1,5 @@
-//! Checks whether this node can give a pod what its security contexts ask for. A pod that asks for more is refused, and
-//! not run without it. Another start of the node can change the result.
+//! Admission by the node's security features: a pod whose security contexts need more than the node has is rejected,
+//! and does not run without it. A restart of the agent on a changed node can change the result.
 
 use std::path::Path;
 
@@ -14,11 +14,11 @@ pub(crate) struct Admission {
     pub se_linux: bool,
     /// Version of the kernel: major and minor.
     pub kernel: (u32, u32),
-    /// Allowed sysctls beyond the safe ones: names, or beginnings of names with `*` after them.
+    /// Allowed sysctls beyond the safe ones. A `*` at the end of a name stands for any text.
     pub allowed_sysctls: Vec<String>,
 }
 
-/// Sysctls that concern nobody but the pod, and the first kernel version with which that is so (R-SEC-12).
+/// Safe sysctls, which affect only the pod, with the first kernel version that isolates them (R-SEC-12).
 pub(crate) const SAFE: [(&str, (u32, u32)); 12] = [
     ("kernel.shm_rmid_forced", (0, 0)),
     ("net.ipv4.ip_local_port_range", (0, 0)),
@@ -35,7 +35,7 @@ pub(crate) const SAFE: [(&str, (u32, u32)); 12] = [
 ];
 
 impl Admission {
-    /// Finds out what this node has.
+    /// Reads the features of this node.
     pub fn of_node(allowed_sysctls: Vec<String>) -> Self {
         let has = |path: &str, begin: char| read_kernel(path).is_ok_and(|text| text.starts_with(begin));
         let release = read_kernel("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -48,7 +48,7 @@ impl Admission {
         }
     }
 
-    /// Returns why a pod cannot run here: reason and message, in kubelet's words where it has some.
+    /// Returns reason and message if the node cannot run a pod, in a kubelet's words where it has some.
     pub fn rejection(&self, pod: &Pod) -> Option<Explanation> {
         let mut containers = pod.containers.iter().chain(&pod.init_containers).map(|it| &it.security);
         let asks = |profile: &Option<Profile>| matches!(profile, Some(Profile::RuntimeDefault | Profile::Localhost(_)));
@@ -78,7 +78,7 @@ impl Admission {
     }
 }
 
-/// Returns a sysctl's name with dots, where slashes divide its parts.
+/// Returns a sysctl's name with dots between its parts, where it has slashes.
 pub(crate) fn dotted(name: &str) -> String {
     match name.find(['.', '/']).map(|first| name.as_bytes()[first]) {
         Some(b'/') => name
@@ -114,7 +114,7 @@ mod tests {
         format!("{{securityContext: {{sysctls: [{{name: {name}, value: '1'}}]}}, containers: [{{name: c, image: a}}]}}")
     }
 
-    /// The recordings `security/sysctl-safe` and `security/sysctl-unsafe` (R-ADM-6).
+    /// Compares with the recordings `security/sysctl-safe` and `security/sysctl-unsafe` (R-ADM-6).
     #[test]
     fn safe_sysctls_are_admitted_and_others_where_the_node_allows_them() {
         let node = Admission { kernel: (6, 1), ..Admission::default() };
@@ -131,7 +131,7 @@ mod tests {
         assert!(said(&open, &with_sysctl("kernel.msgmaximum")).is_some());
     }
 
-    /// The recording `security/apparmor-selinux-missing` (R-ADM-7).
+    /// Compares with the recording `security/apparmor-selinux-missing` (R-ADM-7).
     #[test]
     fn what_the_node_does_not_have_is_not_left_out() {
         let spec = |security: &str| format!("{{containers: [{{name: c, image: a, securityContext: {security}}}]}}");

@@ -1,4 +1,4 @@
-//! The agent as a whole: wires sources, observers, reconciler and workers, and ends them in order.
+//! The agent as a whole: starts sources, observers, reconciler and the other tasks, and ends them in order.
 
 use std::{borrow::Cow, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -33,13 +33,13 @@ use crate::{
     sweep,
 };
 
-/// Time that the steps under way have to end when the agent stops.
+/// Time that running steps have to end when the agent stops.
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Reason why the agent ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// A bug. Containers run on; the service manager starts the agent anew.
+    /// A task panicked, which is a bug. Containers keep running, and the service manager restarts the agent.
     #[error("task {0:?} panicked")]
     Panicked(Cow<'static, str>),
 }
@@ -50,13 +50,13 @@ pub struct Agent<R> {
     config: AgentConfig,
     handle: Handle<R>,
     requests: mpsc::Receiver<Request>,
-    /// Requests to prune images, of each backend.
+    /// Requests to prune images, one receiver for each backend.
     prunes: Vec<mpsc::Receiver<Prune>>,
     clock: Clock,
-    /// The node's addresses, and whether their changes are followed.
+    /// The node's addresses; `true` if the agent follows their changes.
     node_addresses: (watch::Sender<Vec<IpAddr>>, bool),
     capacity: Capacity,
-    /// Processors that the agent may use.
+    /// Number of processors that the agent may use.
     cores: usize,
     allocations: Allocations,
     proc: PathBuf,
@@ -134,7 +134,7 @@ impl<R: Runtime> Agent<R> {
         self
     }
 
-    /// Returns the agent with a token that kills it, for tests: it drops every task at the await that it is in.
+    /// Returns the agent with a token that kills it, for tests: it drops every task at its present await.
     #[must_use]
     pub fn with_kill(mut self, killed: CancellationToken) -> Self {
         self.killed = killed;
@@ -147,22 +147,22 @@ impl<R: Runtime> Agent<R> {
         self.handle.clone()
     }
 
-    /// Runs until `shutdown`. Pods run on afterwards.
+    /// Runs until `shutdown`. Pods keep running afterwards.
     ///
     /// # Errors
     /// A task panicked; the agent has stopped its other tasks in order.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        // A child: a panic stops the agent's tasks without telling the caller to stop too.
+        // A panic cancels this child token, and so stops the agent's tasks but not the caller.
         let token = shutdown.child_token();
         let supervisor = Supervisor::new(token.clone()).with_kill(self.killed.clone());
-        // It ends after the others, and keeps their last events too.
+        // It ends after the others, so that their last events are kept.
         let last = Supervisor::new(CancellationToken::new()).with_kill(self.killed.clone());
         let journal = Journal::new(self.config.state_dir.join("events"));
         let keeper = Keeper::open(Arc::clone(&self.handle.events), journal).await;
         last.spawn("events", keeper.run(last.shutdown().clone()));
         let desired = self.start(&supervisor);
         let ended = tokio::select! {
-            // *Cancel-safe:* all only wait.
+            // *Cancel-safe:* all of them only wait.
             () = shutdown.cancelled() => Ok(()),
             name = supervisor.panicked() => Err(RunError::Panicked(name)),
             name = last.panicked() => Err(RunError::Panicked(name)),
@@ -251,12 +251,12 @@ impl<R: Runtime> Agent<R> {
     }
 }
 
-/// Returns the board's first revision: the time of day in ms, which rises from one start of the agent to the next.
+/// Returns the board's first revision: the time of day in ms, which rises from one agent to the next.
 fn first_revision(clock: Clock) -> u64 {
     u64::try_from(clock.now().as_millisecond()).unwrap_or(0)
 }
 
-/// Reports what is wrong with the credential providers before the first pull.
+/// Emits events for invalid settings of credential providers before the first pull.
 async fn check_providers<R>(shared: Arc<Shared<R>>) {
     let Some((path, problems)) = shared.providers.check().await else { return };
     for problem in problems {

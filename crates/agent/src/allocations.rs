@@ -1,5 +1,5 @@
-//! Admission by capacity: whether the requests of the node's pods fit together (R-ADM-3), and which pod has which host
-//! port (R-ADM-5).
+//! Admission by capacity: the requests of the node's pods must fit together (R-ADM-3), and each host port goes to one
+//! pod (R-ADM-5).
 
 mod ports;
 
@@ -15,18 +15,18 @@ use stanchion_untrusted::read_kernel;
 use crate::{files, node};
 use ports::Ports;
 
-/// Capacity of the node, and the requests of its pods.
+/// Capacity of the node, with the requests of its pods.
 #[derive(Debug, Default)]
 pub(crate) struct Allocations {
-    /// Largest number of pods.
+    /// Maximum number of pods.
     pods: u64,
-    /// Millicores.
+    /// CPU, millicores.
     cpu: u64,
-    /// Bytes.
+    /// Memory, bytes.
     memory: u64,
-    /// Total bytes, by the bytes of one page.
+    /// Huge pages: total bytes, by the bytes of one page.
     hugepages: BTreeMap<u64, u64>,
-    /// Directory on the disk with pods' files, which can grow.
+    /// Directory on the file system with pods' files. It can grow.
     disk: PathBuf,
     held: BTreeMap<PodKey, (Revision, Resources)>,
     /// Sum of all requests in `held`.
@@ -34,7 +34,7 @@ pub(crate) struct Allocations {
     ports: Ports,
 }
 
-/// Requested amounts of all bounded resources. `u128` holds sums of whatever manifests request.
+/// Requested amounts of all limited resources. `u128` holds the sum of any requests.
 #[derive(Clone, Debug, Default)]
 struct Used {
     pods: u128,
@@ -68,13 +68,13 @@ impl Used {
 }
 
 impl Allocations {
-    /// Returns the capacity of this node, without any pod (R-RES-21).
+    /// Makes the allocations of this node, without any pod (R-RES-21).
     pub fn of_node(pods: u64, capacity: &Capacity, disk: PathBuf) -> Self {
         let hugepages = hugepages(Path::new(node::HUGEPAGES));
         Self { pods, cpu: capacity.cpu, memory: capacity.memory, hugepages, disk, ..Self::default() }
     }
 
-    /// Returns the capacity as Kubernetes writes it.
+    /// Returns the capacity as in a Node's `status.capacity`.
     pub fn capacity(&self) -> BTreeMap<String, String> {
         let kibibytes = |bytes: u64| format!("{}Ki", bytes / 1024);
         let named = [
@@ -87,7 +87,7 @@ impl Allocations {
         named.into_iter().map(|(name, amount)| (name.to_owned(), amount)).chain(pages).collect()
     }
 
-    /// Gives back the requests and ports of all pods but these.
+    /// Releases the requests and ports of all pods but these.
     pub fn retain(&mut self, is_there: impl Fn(&PodKey) -> bool) {
         let gone: Vec<_> = self.held.keys().filter(|key| !is_there(key)).cloned().collect();
         gone.iter().for_each(|key| self.give_back(key));
@@ -100,12 +100,12 @@ impl Allocations {
         }
     }
 
-    /// Returns whether this revision of a pod is counted.
+    /// Returns whether the requests of this revision of a pod are counted.
     pub fn has(&self, pod: &Pod) -> bool {
         self.held.get(&pod.key).is_some_and(|(revision, _)| *revision == pod.revision)
     }
 
-    /// Counts a pod, whether it fits or not.
+    /// Counts a pod's requests, even if they do not fit.
     pub fn count(&mut self, pod: &Pod) {
         self.give_back(&pod.key);
         self.used.change(&Used::of(&pod.total), u128::saturating_add);
@@ -113,7 +113,7 @@ impl Allocations {
         self.held.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
     }
 
-    /// Counts a pod if it fits beside the others. It takes over the requests of its earlier revision.
+    /// Counts a pod's requests if they fit beside the others, in place of those of its earlier revision.
     pub fn admit(&mut self, pod: &Pod) -> Result<(), Explanation> {
         match self.lacking(pod).or_else(|| self.port_conflict(pod)) {
             Some(rejection) => Err(rejection),
@@ -124,7 +124,8 @@ impl Allocations {
         }
     }
 
-    /// Returns the disk's size, if the pod requests some of it. A size that cannot be read bounds nothing.
+    /// Returns the size of the file system if the pod requests ephemeral storage. A size that cannot be read limits
+    /// nothing.
     fn storage(&self, pod: &Pod) -> u64 {
         let asked = pod.total.ephemeral_storage_request.filter(|request| *request > 0);
         asked.and_then(|_| files::disk_size(&self.disk).ok()).unwrap_or(u64::MAX)
@@ -162,7 +163,7 @@ impl Allocations {
             .or_else(hugepages)
     }
 
-    /// Returns the rejection of a pod that asks for another pod's host port.
+    /// Returns the rejection of a pod that wants another pod's host port.
     fn port_conflict(&self, pod: &Pod) -> Option<Explanation> {
         let (port, owner) = self.ports.conflict(pod)?;
         let message = format!(
@@ -173,7 +174,7 @@ impl Allocations {
     }
 }
 
-/// Returns the rejection reason and the resource name for pages of this size.
+/// Returns the rejection reason and the resource name for huge pages of this size.
 fn page(size: u64) -> (Reason, String) {
     match size >> 20 {
         2 => (Reason::OutOfHugepages2Mi, "hugepages-2Mi".to_owned()),
@@ -182,8 +183,7 @@ fn page(size: u64) -> (Reason, String) {
     }
 }
 
-/// Returns the huge pages that the kernel keeps (Documentation/admin-guide/mm/hugetlbpage.rst): bytes, by the bytes of
-/// one page.
+/// Returns the node's huge pages (Documentation/admin-guide/mm/hugetlbpage.rst): total bytes, by the bytes of one page.
 fn hugepages(directory: &Path) -> BTreeMap<u64, u64> {
     let kept = |(size, directory): (u64, PathBuf)| {
         let count = read_kernel(directory.join("nr_hugepages")).ok()?.trim().parse::<u64>().ok()?;

@@ -1,8 +1,7 @@
 //! The local API on the unix socket: HTTP with JSON, for the command line.
 //!
 //! # Layout
-//! - [`serve`]: the server. `show`: state, once or on every change. `act`: restart, prune. `exec`, `log`:
-//!   streams.
+//! - [`serve`]: the server. `show`: state, once or on every change. `act`: restart, prune. `exec`, `log`: streams.
 
 mod act;
 mod exec;
@@ -46,7 +45,7 @@ pub async fn serve<R: Runtime>(handle: Handle<R>, socket: UnixListener, shutdown
     listener::serve(socket, routes, API_CONNECTIONS, API_STREAMS, shutdown).await;
 }
 
-/// Takes a permit for an answer that goes on.
+/// Takes a permit for a long-lived answer.
 fn stream(exchange: &Exchange) -> Result<Stream, ApiError> {
     exchange.stream().ok_or_else(|| {
         let message = format!("there are {} logs, execs and watches already; end one of them first", API_STREAMS.most);
@@ -54,7 +53,7 @@ fn stream(exchange: &Exchange) -> Result<Stream, ApiError> {
     })
 }
 
-/// A refusal of a request, sent as JSON.
+/// Error of a request, sent as JSON.
 #[derive(Debug)]
 struct ApiError(StatusCode, String);
 
@@ -73,7 +72,7 @@ fn find<R>(handle: &Handle<R>, namespace: String, name: String) -> Result<(PodKe
     }
 }
 
-/// Returns the container that a request means: the one it names, or the first that is no init container.
+/// Returns the container of a request: the named one, or the first that is not an init container.
 fn container(view: &PodView, wanted: Option<String>) -> Result<String, ApiError> {
     let names: Vec<_> = view.containers.iter().map(|container| container.name.as_str()).collect();
     let pod = view.pod.metadata.name.as_deref().unwrap_or_default();

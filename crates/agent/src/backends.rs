@@ -9,20 +9,20 @@ use crate::config::Failover;
 /// Facts about a backend, whether or not it is open.
 #[derive(Clone, Debug, Default)]
 pub struct BackendInfo {
-    /// The library it is loaded from.
+    /// Path of its library.
     pub library: PathBuf,
-    /// Its version, as its author states it; empty until it is loaded.
+    /// Version of the library, as its author states it; empty until it is loaded.
     pub version: String,
-    /// The version of the plugin ABI that it was built for, e.g. `1.0`; empty until it is loaded.
+    /// Version of the plugin ABI of the library, e.g. `1.0`; empty until it is loaded.
     pub abi: String,
 }
 
-/// State of a backend, open or not. Whoever opens it keeps trying, and publishes the state here.
+/// State of a backend. The task that opens it keeps trying and publishes the state here.
 #[derive(Debug)]
 pub enum Opened<R> {
     /// Not open.
     No {
-        /// The reason, and what to do about it.
+        /// Reason and remedy.
         reason: String,
     },
     /// Open.
@@ -37,11 +37,11 @@ pub enum Opened<R> {
 /// A configured backend.
 #[derive(Debug)]
 pub struct Backend<R> {
-    /// Its name in the configuration.
+    /// Name in the configuration.
     pub name: String,
-    /// Configured failover of its pods while it is away; `None`: as the backend says, else they wait.
+    /// Configured failover of its pods while it is away; `None` leaves that to the backend.
     pub failover: Option<Failover>,
-    /// Its state. Once open it stays open.
+    /// State of the backend. Once open, it stays open.
     pub opened: watch::Receiver<Opened<R>>,
 }
 
@@ -52,7 +52,7 @@ impl<R> Clone for Backend<R> {
 }
 
 impl<R> Backend<R> {
-    /// Returns the backend, if it is open.
+    /// Returns the runtime, if the backend is open.
     #[must_use]
     pub fn runtime(&self) -> Option<Arc<R>> {
         match &*self.opened.borrow() {
@@ -61,7 +61,7 @@ impl<R> Backend<R> {
         }
     }
 
-    /// Creates a backend that is open already, for tests and for statically linked ones.
+    /// Creates a backend that is open already, for tests and for statically linked backends.
     #[must_use]
     pub fn open(name: &str, runtime: Arc<R>) -> Self {
         let (_, opened) = watch::channel(Opened::Yes { runtime, info: BackendInfo::default() });

@@ -8,16 +8,16 @@ use tokio::{
 };
 use tracing::Span;
 
-/// Runs blocking work beside the async threads, in the caller's span. A panic in it is the caller's: the supervisor of the
-/// caller's task reports it.
+/// Runs blocking work on the blocking pool, in the caller's span. A panic of the work becomes the caller's, whose
+/// supervisor reports it.
 ///
-/// On a runtime of one thread, which only tests have, the work is done in place: a test goes the same way each time.
+/// On a single-threaded runtime, which only tests have, it runs the work in place: such a test is deterministic.
 ///
-/// *Cancel-safe:* work that has begun goes on to its end.
+/// *Cancel-safe:* work that has begun runs to its end.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let span = Span::current();
     if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
-        // The awaits of a thread of its own: other tasks go on, and the caller may be dropped.
+        // An await as on the pool: other tasks run, and the caller may be dropped.
         yield_now().await;
         let done = span.in_scope(work);
         yield_now().await;
@@ -26,7 +26,7 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
     match spawn_blocking(move || span.in_scope(work)).await.map_err(|error| error.try_into_panic()) {
         Ok(done) => done,
         Err(Ok(panic)) => resume_unwind(panic),
-        // The runtime ends, and the caller with it.
+        // The tokio runtime ends, and the caller with it.
         Err(Err(_)) => pending().await,
     }
 }

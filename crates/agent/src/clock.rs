@@ -1,10 +1,10 @@
-//! The agent's clocks: the one place where time is read.
+//! The agent's clocks. Nothing else in the agent reads the time.
 //!
-//! - Back-offs, delays, deadlines and retries wait for [`Instant`]s, which do not change when somebody sets the time of day. They
-//!   are those of `CLOCK_MONOTONIC`, which stands still while the node is suspended, as Go's and so a kubelet's waits do.
-//! - The time of day is only shown. The agent turns a time of day that a runtime reports into an age when it first sees it:
-//!   a time that is still to come counts as now.
-//! - A [`Stamp`] is a moment in a label or a file, for an agent that comes later.
+//! - Back-offs, delays, deadlines and retries wait for [`Instant`]s of `CLOCK_MONOTONIC`. Setting the time of day does
+//!   not change them. Like Go's, and so a kubelet's, they stand still while the node is suspended.
+//! - The time of day is for display. When a runtime reports a time of day, the agent converts it once to an age; a
+//!   future time counts as now.
+//! - A [`Stamp`] is a time in a label or a file, for a later agent.
 
 use std::{
     sync::{
@@ -20,23 +20,23 @@ use stanchion_runtime::clock;
 use stanchion_untrusted::read_kernel;
 use tokio::time;
 
-/// The largest difference between the time of day that a [`DisplayClock`] expects and the clock's own. Beyond it the dial takes the
-/// clock's.
+/// Largest difference between the time of day that a [`DisplayClock`] expects and the clock's. Beyond it, the clock's
+/// counts.
 const DRIFT: Duration = Duration::from_millis(500);
 
-/// The source of the agent's time: the node's clocks, or tokio's.
+/// Source of the agent's time: the node's clocks, or tokio's.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Clock {
     /// The node's clocks.
     #[default]
     System,
-    /// tokio's clock, which tests can pause: it shows `origin` at `start`.
+    /// tokio's clock, which tests can pause. It shows `origin` at `start`.
     Tokio {
-        /// The time of day at `start`.
+        /// Time of day at `start`.
         origin: Timestamp,
         /// tokio's time at `origin`.
         start: time::Instant,
-        /// Seconds by which somebody has set the time of day ahead since; negative if back.
+        /// Seconds by which the time of day has been set ahead since; negative if back.
         ahead: &'static AtomicI64,
     },
 }
@@ -55,7 +55,7 @@ impl Clock {
         }
     }
 
-    /// Returns this moment, to be written down.
+    /// Returns the current time, for a label or a file.
     #[must_use]
     pub fn stamp(self) -> Stamp {
         let boot = match self {
@@ -68,20 +68,20 @@ impl Clock {
         Stamp { wall: self.now(), boot }
     }
 
-    /// Returns the [`Instant`] of a moment that a runtime reported or somebody wrote down. It is to be called once, when the
-    /// moment is first seen: somebody may set the time of day later.
+    /// Returns the [`Instant`] of a reported or recorded time. Call it once, when the time first appears: somebody may
+    /// set the time of day later.
     pub(crate) fn instant_of(self, reported: Stamp) -> Instant {
         earlier(instant(), self.stamp().since(reported))
     }
 }
 
-/// Returns the present [`Instant`], for whatever waits.
+/// Returns the current [`Instant`], for everything that waits.
 #[must_use]
 pub fn instant() -> Instant {
     clock::instant().into_std()
 }
 
-/// Returns the time since `then`; zero if that is still to come. `Instant::elapsed` would ask the system's clock.
+/// Returns the time since `then`; zero if `then` is later. `Instant::elapsed` would read the system's clock.
 pub(crate) fn elapsed(then: Instant) -> Duration {
     instant().saturating_duration_since(then)
 }
@@ -98,8 +98,8 @@ pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> time::Timeo
     time::timeout_at(deadline.into(), future)
 }
 
-/// Times of day of [`Instant`]s, to be shown. That of one instant is always the same, until somebody sets the time of
-/// day.
+/// Converter from [`Instant`]s to times of day, for display. An instant keeps its time of day until somebody sets the
+/// clock.
 #[derive(Debug)]
 pub(crate) struct DisplayClock {
     clock: Clock,
@@ -112,7 +112,7 @@ impl DisplayClock {
         Self { clock, at: instant(), wall: clock.now() }
     }
 
-    /// Returns the time of day at `at`.
+    /// Returns the time of day of `at`.
     pub fn time_of_day(&mut self, at: Instant) -> Timestamp {
         let now = self.clock.now();
         let expected = later(self.wall, instant().saturating_duration_since(self.at));
@@ -123,7 +123,7 @@ impl DisplayClock {
     }
 }
 
-/// The id of this boot, shortened.
+/// Kernel's id of this boot, shortened.
 static BOOT: LazyLock<Option<u64>> = LazyLock::new(|| {
     let id = read_kernel("/proc/sys/kernel/random/boot_id").ok()?.replace('-', "");
     u64::from_str_radix(id.get(..16)?, 16).ok()

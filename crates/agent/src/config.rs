@@ -12,53 +12,52 @@ use crate::url::Url;
 pub struct AgentConfig {
     /// Name of the node: a DNS subdomain.
     pub node_name: String,
-    /// Directory of what survives a reboot: last good manifests, volumes.
+    /// Directory for files that survive a reboot: last good manifests, volumes.
     pub state_dir: PathBuf,
-    /// Directory of what is gone after a reboot: the socket.
+    /// Directory for files that a reboot clears: the socket.
     pub run_dir: PathBuf,
     /// Root of the container logs.
     pub log_dir: PathBuf,
-    /// Directory of links to the logs, for log shippers.
+    /// Directory of links to the logs, for log shippers; `None` makes no links.
     pub log_links: Option<PathBuf>,
-    /// Sources of manifests, in order: of two that define one pod, the earlier wins.
+    /// Sources of manifests. If two define one pod, the earlier source wins.
     pub sources: Vec<SourceConfig>,
-    /// The backend of pods without `runtimeClassName`.
+    /// Backend of pods without `runtimeClassName`.
     pub default_backend: DefaultBackend,
-    /// `runtimeClassName` → backend.
+    /// Backends by `runtimeClassName`.
     pub runtime_classes: BTreeMap<String, String>,
-    /// Directory that is watched for image archives, which are imported into every backend.
+    /// Directory of image archives. The agent watches it, and imports them into every backend.
     pub preload: Option<PathBuf>,
     /// Credential provider plugins for registries.
     pub credential_providers: Option<CredentialProviders>,
     /// Removal of unused images.
     pub image_gc: ImageGc,
-    /// `true`: containers without a seccomp profile get the runtime's default one. `false`: they run unconfined, as
-    /// with a kubelet.
+    /// `true` gives containers without a seccomp profile the runtime's default one; `false` runs them unconfined, as a
+    /// kubelet does.
     pub seccomp_default: bool,
-    /// Sysctls that pods may set beyond the safe ones: names, or beginnings of names with `*` after them.
+    /// Allowed sysctls beyond the safe ones. A `*` at the end of a name stands for any text.
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Maximum number of processes of one pod.
     pub pod_pids_limit: Option<i64>,
     /// Maximum number of pods on the node.
     pub max_pods: u64,
-    /// The node's `resolv.conf`, for pods; an empty path stands for a resolver on the node itself. `None`: the usual
-    /// file, or systemd-resolved's where pods cannot use that.
+    /// The node's `resolv.conf`, for pods. An empty path stands for a resolver on the node itself. `None` is the usual
+    /// file, or systemd-resolved's if pods cannot use the usual one.
     pub resolv_conf: Option<PathBuf>,
-    /// Limits on what manifests may ask for.
+    /// Limits on manifests.
     pub policy: Policy,
     /// Time that pods have to end when the node shuts down.
     pub node_shutdown: NodeShutdown,
-    /// Bounds on what is kept of removed pods.
+    /// Bounds on the kept state of removed pods.
     pub remembered: Remembered,
 }
 
-/// Time that pods have to end when the node shuts down. If both are zero, they are left to whatever ends the node's
-/// processes.
+/// Time that pods have to end when the node shuts down. If both are zero, the agent does not end them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeShutdown {
-    /// Time for all pods together (kubelet's `shutdownGracePeriod`).
+    /// Time for all pods together (a kubelet's `shutdownGracePeriod`).
     pub grace: Duration,
-    /// The part of it for critical pods, which end last (kubelet's `shutdownGracePeriodCriticalPods`).
+    /// Part of it for critical pods, which end last (a kubelet's `shutdownGracePeriodCriticalPods`).
     pub critical: Duration,
 }
 
@@ -68,7 +67,7 @@ impl Default for NodeShutdown {
     }
 }
 
-/// Location of kubelet's credential provider plugins (R-IMG-10).
+/// Paths of a kubelet's credential provider plugins (R-IMG-10).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialProviders {
     /// A file with a `CredentialProviderConfig`, or a directory of such files.
@@ -77,17 +76,17 @@ pub struct CredentialProviders {
     pub bin_dir: PathBuf,
 }
 
-/// Removal of images that the agent has brought and nothing uses (R-IMG-11). The default is a kubelet's.
+/// Removal of unused images that the agent has pulled or imported (R-IMG-11). The default is a kubelet's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageGc {
-    /// Usage of the images' file system, percent, at which removal begins, and at which it ends; `None`: images are
-    /// never removed for want of space.
+    /// Usage of the images' file system, percent, at which removal begins, and at which it ends; `None` never removes
+    /// images to free space.
     pub thresholds: Option<(u8, u8)>,
-    /// Minimum age of an image that is removed for want of space.
+    /// Minimum age of an image that is removed to free space.
     pub minimum_age: Duration,
-    /// Time without use after which an image is removed even if there is space; `None`: never.
+    /// Time without use after which an image is removed even if there is space; `None` keeps it.
     pub maximum_age: Option<Duration>,
-    /// Time from one look to the next.
+    /// Interval of the checks.
     pub period: Duration,
 }
 
@@ -102,30 +101,30 @@ impl Default for ImageGc {
     }
 }
 
-/// Bounds on the removed pods that are remembered.
+/// Bounds on the kept state of removed pods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Maximum number of pods; with 0 nothing is kept.
+    /// Maximum number of pods; 0 keeps none.
     pub most: usize,
-    /// Time for which a pod is remembered.
+    /// Time for which a pod is kept.
     pub age: Duration,
 }
 
 impl Default for Remembered {
-    /// Keeps 100 pods for a day: the files stay few.
+    /// Returns bounds of 100 pods and one day.
     fn default() -> Self {
         Self { most: 100, age: Duration::from_secs(24 * 3600) }
     }
 }
 
-/// Limits on what manifests may ask for. The default allows everything, as a kubelet does.
+/// Limits on manifests. The default allows everything, as a kubelet does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The Pod Security Standard that pods must meet.
+    /// Pod Security Standard that pods must meet.
     pub level: Level,
-    /// Allowed origins of images: registries, or paths in them; `None`: any.
+    /// Allowed origins of images: registries, or paths in them; `None` allows any.
     pub registries: Option<Vec<String>>,
-    /// Namespaces whose pods may ask for anything.
+    /// Namespaces whose pods are exempt from all limits.
     pub exempt_namespaces: Vec<String>,
 }
 
@@ -167,24 +166,24 @@ impl From<PathBuf> for SourceConfig {
 /// Manifests in files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileSource {
-    /// A directory of manifests, or one manifest file.
+    /// Directory of manifests, or one manifest file.
     pub path: PathBuf,
-    /// The kubelet that the source belongs to: while that is there, the pods are not run here.
+    /// Kubelet that the source belongs to. While it is running, the agent does not run the source's pods.
     pub kubelet: Option<Kubelet>,
 }
 
-/// Manifests that a server has, all of them in one body.
+/// Manifests from a server, all in one body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UrlSource {
     /// Address of the manifests.
     pub url: Url,
-    /// Time from the end of one request to the next.
+    /// Pause between two requests.
     pub interval: Duration,
-    /// Headers that replace the default ones. They are marked as sensitive, and so never shown.
+    /// Headers that replace the default ones. They are marked as sensitive, so that nothing shows them.
     pub headers: HeaderMap,
-    /// A file with more such headers, a `Name: value` on each line, read before each request.
+    /// File with more such headers, one `Name: value` a line. It is read before each request.
     pub headers_file: Option<PathBuf>,
-    /// `true`: an empty body means that there are no pods. `false`: it is a failure.
+    /// `true` takes an empty body as an order to run no pods; `false` takes it as a failure.
     pub allow_empty: bool,
 }
 
@@ -193,10 +192,10 @@ pub struct UrlSource {
 pub struct Kubelet {
     /// Address of its health endpoint (`healthzBindAddress`, `healthzPort`).
     pub address: SocketAddr,
-    /// Time without an answer after which its pods are run here.
+    /// Time without an answer after which the agent runs its pods.
     pub absent_for: Duration,
     /// State directories of the containerds that may run its containers.
     pub runtime_state: Vec<PathBuf>,
-    /// Its `--lock-file`, if it has one; the agent holds the lock while the pods run here.
+    /// Its `--lock-file`, if it has one. The agent holds the lock while it runs the pods.
     pub lock_file: Option<PathBuf>,
 }

@@ -1,11 +1,11 @@
-//! Requests to containers, of which hooks and probes are made: commands in them, and requests from the node to them.
-//! Fetches of manifests use the same parts.
+//! Requests of hooks and probes: commands in containers, and requests from the node to containers. Fetches of manifests
+//! use the same parts.
 //!
-//! Error texts are kubelet's, since people and tools know them.
+//! Error texts are a kubelet's, since people and tools know them.
 //!
 //! # Layout
-//! - [`ContactError`]: why one failed. [`exec`]: commands. [`http`], [`tcp`], [`grpc`]: requests from the node; [`tls`]: for
-//!   `scheme: HTTPS`.
+//! - [`ContactError`]: failures. [`exec`]: commands. [`http`], [`tcp`], [`grpc`]: requests from the node. [`tls`]:
+//!   connections for `scheme: HTTPS`.
 
 pub(crate) mod error;
 pub(crate) mod exec;
@@ -33,7 +33,7 @@ pub(crate) fn user_agent(what: &str) -> String {
 }
 
 /// Returns host and port of an endpoint of a pod.
-fn place(to: &Endpoint, pod: IpAddr) -> Result<(String, u16), ContactError> {
+fn host_and_port(to: &Endpoint, pod: IpAddr) -> Result<(String, u16), ContactError> {
     match &to.port {
         TargetPort::Number(port) => Ok((to.host(pod), *port)),
         TargetPort::Unknown(name) => Err(ContactError::UnknownPort(name.clone())),

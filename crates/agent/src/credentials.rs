@@ -1,8 +1,8 @@
-//! Registry credentials from kubelet's credential provider plugins (R-IMG-10).
+//! Registry credentials from a kubelet's credential provider plugins (R-IMG-10).
 //!
 //! # Layout
-//! - [`Providers`]: the plugins, and their cached answers. [`settings`]: kubelet's file, `CredentialProviderConfig`.
-//!   [`plugin`]: calls of one plugin. [`ProviderError`]: why one gave none. [`matching`]: `matchImages`.
+//! - [`Providers`]: the plugins, and their cached answers. [`settings`]: a kubelet's file, `CredentialProviderConfig`.
+//!   [`plugin`]: calls of one plugin. [`ProviderError`]: failures. [`matching`]: `matchImages`.
 
 mod error;
 mod matching;
@@ -25,7 +25,7 @@ use error::ProviderError;
 use plugin::{Answer, Key};
 use settings::{Provider, Settings};
 
-/// The providers of the node.
+/// Credential providers of the node.
 #[derive(Debug, Default)]
 pub(crate) struct Providers {
     paths: Option<CredentialProviders>,
@@ -36,7 +36,7 @@ pub(crate) struct Providers {
 struct State {
     /// Cached answers, by provider and cache key.
     kept: HashMap<(Arc<str>, Key), CachedAnswer>,
-    /// A provider is asked one thing at a time: a caller that waits finds the other's answer in the cache.
+    /// Permits for calls, by provider: one call at a time, so that a caller that waits finds the answer in the cache.
     permits: HashMap<Arc<str>, Arc<Semaphore>>,
 }
 
@@ -58,7 +58,7 @@ impl std::fmt::Debug for State {
 pub(crate) struct ProviderAnswer {
     /// Name of the provider.
     pub provider: String,
-    /// The credentials, the most specific first; or why there are none.
+    /// Credentials, the most specific first, or the failure of the provider.
     pub credentials: Result<Vec<RegistryAuth>, ProviderError>,
 }
 
@@ -67,7 +67,7 @@ impl Providers {
         Self { paths, state: Mutex::default() }
     }
 
-    /// Returns the path of the settings, and what is wrong with them; `None` if none are configured.
+    /// Returns the path of the settings with their problems; `None` if no settings are configured.
     pub async fn check(&self) -> Option<(PathBuf, Vec<String>)> {
         let paths = self.paths.clone()?;
         let settings = read(paths.clone()).await;
@@ -79,10 +79,10 @@ impl Providers {
         Some((paths.config.clone(), settings.problems.into_iter().chain(bare).collect()))
     }
 
-    /// Asks the providers that match the image of this full reference, in the order of the file.
+    /// Asks the providers that match the image of a full reference, in the order of the file.
     pub async fn credentials(&self, reference: &str) -> Vec<ProviderAnswer> {
         let Some(paths) = self.paths.clone() else { return Vec::new() };
-        // As kubelet does, ask for the repository alone.
+        // As a kubelet does, ask for the repository without tag and digest.
         let image = repository(reference);
         let mut given = Vec::new();
         let settings = read(paths.clone()).await;
@@ -137,7 +137,7 @@ impl Providers {
     }
 }
 
-/// Reads the settings. This is done for each pull: an edit needs no restart.
+/// Reads the settings. Each pull does that, so that an edit needs no restart.
 async fn read(paths: CredentialProviders) -> Settings {
     blocking(move || settings::read(&paths.config)).await
 }

@@ -1,4 +1,4 @@
-//! The pods that are to run on this node: those of all sources, merged.
+//! Desired state: the pods of all sources, merged.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,53 +8,53 @@ use std::{
 use stanchion_plan::reason::Explanation;
 use stanchion_pod::{ObjectKey, Objects, Pod, PodKey};
 
-/// The pods that the sources want, by name.
+/// Pods that the sources want on this node.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
-    /// The pods.
+    /// The pods, by name.
     pub pods: BTreeMap<PodKey, DesiredPod>,
-    /// `true` once every source has named its pods, from its files or from their last good content. Until then no pod is stopped
-    /// for being absent here (R-SRC-4).
+    /// `true` once every source is known, from its files or from their last good content. Until then no pod is stopped
+    /// because it is missing here (R-SRC-4).
     pub complete: bool,
 }
 
-/// The progress of the reconciler.
+/// Progress of the reconciler.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReconcilerProgress {
-    /// The desired state that it has acted on last.
+    /// Desired state that it has acted on last.
     pub desired: Arc<Desired>,
-    /// Pods of which something may be left on the node.
+    /// Pods that may have left something on the node.
     pub present: BTreeSet<PodKey>,
 }
 
-/// A pod and where it comes from.
+/// A pod with its manifest's location and its objects.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredPod {
     /// The pod.
     pub pod: Arc<Pod>,
     /// Path or URL of its manifest.
     pub manifest: Arc<str>,
-    /// `true` if the pod comes from the manifest's last good content, which an earlier agent kept: nobody has read the present
-    /// content yet, or nobody can. The pod that runs may be newer.
+    /// `true` if the pod comes from the last good content of the manifest, which an earlier agent kept, and this agent
+    /// has not read the present content. The pod that runs may be newer.
     pub is_recalled: bool,
-    /// The objects that pods can refer to, as the sources have them now. They are not part of the pod: its revision does not
-    /// change with them.
+    /// Objects that pods can refer to, as the sources define them now. They do not belong to the pod: its revision does
+    /// not change with them.
     pub objects: Arc<Objects>,
-    /// The reason why the present content of that manifest is not in force, or cannot be read; the pod is then the last good one.
+    /// Reason why the present content of the manifest is not in force. The pod is then the last good one.
     pub stale: Option<Arc<str>>,
-    /// Reason and message if the node lacks the capacity for the pod. The reconciler sets them, not a source.
+    /// Reason and message if the node lacks the capacity for the pod. The reconciler sets them.
     pub no_capacity: Option<Explanation>,
 }
 
 impl DesiredPod {
-    /// Tells whether an object that the pod refers to differs from that in `last`, is new, or is gone.
+    /// Returns whether an object that the pod refers to differs from that in `last`, or is missing in one of them.
     pub(crate) fn refers_to_changed_object(&self, last: &Self) -> bool {
         let has_changed = |key: &&ObjectKey| self.objects.get(*key) != last.objects.get(*key);
         !Arc::ptr_eq(&self.objects, &last.objects) && self.pod.references().iter().any(has_changed)
     }
 
-    /// Returns the first missing object that the pod cannot start without.
-    pub(crate) fn lacks(&self) -> Option<&ObjectKey> {
+    /// Returns the first missing object that keeps the pod from starting.
+    pub(crate) fn missing_object(&self) -> Option<&ObjectKey> {
         self.pod.needs().into_iter().find(|key| !self.objects.contains_key(*key))
     }
 }

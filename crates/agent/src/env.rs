@@ -1,4 +1,4 @@
-//! Makes a container's environment when it starts (R-ENV).
+//! Environment variables of a container, made when it starts (R-ENV).
 
 mod file;
 
@@ -9,17 +9,17 @@ use stanchion_runtime::EnvVar;
 
 use crate::limits::{ARGUMENT, ARGUMENTS};
 
-/// Inputs of values, besides the manifest.
+/// Inputs of values besides the manifest.
 pub(crate) struct Inputs<'a> {
     pub objects: &'a Objects,
     pub pod_addresses: &'a [IpAddr],
     pub node_addresses: &'a [IpAddr],
     pub capacity: Capacity,
-    /// Finds the directory of a volume, for variables in files.
+    /// Returns the directory of a volume, for variables in files.
     pub volume: &'a dyn Fn(&str) -> Option<&'a Path>,
 }
 
-/// Reason why an environment cannot be made, in kubelet's words where it has some.
+/// Failure to make an environment, in a kubelet's words where it has some.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EnvError {
     #[error("{0} not found")]
@@ -40,17 +40,17 @@ pub(crate) enum EnvError {
     File(#[from] file::FileError),
 }
 
-/// An environment. Names are in the order in which the manifest has them first (R-ENV-8).
+/// Environment of a container. Its names keep the order of their first occurrence in the manifest (R-ENV-8).
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
     variables: Vec<EnvVar>,
     indices: HashMap<String, usize>,
-    /// Length of everything that was ever set, bytes.
+    /// Length of all values that were set, including replaced ones, bytes.
     length: usize,
 }
 
 impl Environment {
-    /// Makes the environment that a manifest asks for: `envFrom`, then `env`; the last value of a name wins (R-ENV-1).
+    /// Makes a container's environment from `envFrom` and then `env`. The last value of a name wins (R-ENV-1).
     pub fn of(container: &Container, inputs: &Inputs<'_>) -> Result<Self, EnvError> {
         let mut environment = Self::default();
         for from in &container.env_from {
@@ -79,7 +79,7 @@ impl Environment {
         self.indices.get(name).map(|index| self.variables[*index].value.as_str())
     }
 
-    /// Expands references in `command` or `args`. The results count against the same bound as the environment.
+    /// Expands references in `command` or `args`. The results count against the limit of the environment.
     pub fn expanded(&mut self, words: Option<&[String]>) -> Result<Option<Vec<String>>, EnvError> {
         let Some(words) = words else { return Ok(None) };
         let mut expanded = Vec::with_capacity(words.len());
@@ -116,7 +116,7 @@ impl Environment {
         Ok(())
     }
 
-    /// Returns a variable's value; `None` leaves it unset.
+    /// Returns a variable's value; `None` if it is left unset.
     fn value(&self, name: &str, value: &Value, inputs: &Inputs<'_>) -> Result<Option<String>, EnvError> {
         Ok(Some(match value {
             Value::Text(text) => {
@@ -137,7 +137,7 @@ impl Environment {
                 }
             }
             Value::File { volume, path, key, optional } => {
-                // Validation: the volume is one of the pod's.
+                // Validation has checked that the pod has the volume.
                 let root = (inputs.volume)(volume).unwrap_or(Path::new("/nonexistent"));
                 match file::read(root, path, key)? {
                     Some(value) => value,

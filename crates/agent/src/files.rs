@@ -91,12 +91,12 @@ impl PodFiles {
         self.root.join(format!("volumes/kubernetes.io~{kind}")).join(volume)
     }
 
-    /// Returns the bind mount for a container's `subPath`; `index` is that of the mount in the manifest.
+    /// Returns the bind mount for a container's `subPath`; `index` is the position of the mount in the manifest.
     pub fn sub_path(&self, volume: &str, container: &str, index: usize) -> PathBuf {
         self.root.join("volume-subpaths").join(volume).join(container).join(index.to_string())
     }
 
-    /// Returns the directory of a claim, which outlives the pod.
+    /// Returns the directory of a PersistentVolumeClaim, which outlives the pod.
     pub fn claim(&self, claim: &ObjectKey) -> PathBuf {
         self.claims.join(&claim.namespace).join(&claim.name)
     }
@@ -111,7 +111,7 @@ impl PodFiles {
         self.logs.join(container).join(format!("{attempt}.log"))
     }
 
-    /// Creates the directories that a container needs, where they are missing.
+    /// Creates the missing directories of a container.
     pub fn create(&self, container: &str) -> io::Result<()> {
         self.create_root()?;
         directory(0o755, &self.etc())?;
@@ -122,19 +122,19 @@ impl PodFiles {
         }
     }
 
-    /// Creates the pod's directory, for root only: nobody else is to find volumes and manifests.
+    /// Creates the pod's directory, for root only: nobody else may find volumes and manifests.
     fn create_root(&self) -> io::Result<()> {
         directory(0o700, &self.root)
     }
 
-    /// Removes all files of the pod. Mounts below its directory are unmounted first: nothing is ever deleted through a
-    /// mount (R-GC-4).
+    /// Removes all files of the pod. It unmounts everything below the pod's directory first: nothing is ever deleted
+    /// through a mount (R-GC-4).
     pub fn remove(&self) -> io::Result<()> {
         if mutant::is_on(Mutant::LeavesFiles) {
             return Ok(());
         }
         let logs = fs::read_link(self.root.join("logs")).unwrap_or_else(|_| self.logs.clone());
-        // The link is only a file, and may be wrong: only a direct child of the log directory is a pod's log directory.
+        // The link may be damaged. Only a direct child of the log directory can be a pod's log directory.
         if logs.parent() == Some(&self.log_dir) {
             tree::remove(&logs)?;
         }
@@ -152,7 +152,7 @@ pub(crate) fn uids(state_dir: &Path) -> io::Result<Vec<PodUid>> {
     entries.map(|entry| Ok(PodUid::new(&entry?.file_name().to_string_lossy()))).collect()
 }
 
-/// Returns the size of the file system that a path is on, bytes.
+/// Returns the size of the file system of a path, bytes.
 pub(crate) fn disk_size(path: &Path) -> io::Result<u64> {
     let found = rustix::fs::statvfs(path)?;
     Ok(found.f_blocks * found.f_frsize)

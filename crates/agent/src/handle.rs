@@ -1,4 +1,4 @@
-//! Handle by which the local API reaches the agent.
+//! Handle through which the local API reaches the agent.
 
 use std::sync::Arc;
 
@@ -17,30 +17,30 @@ use crate::{
 /// Handle of the running agent. Cheap to clone.
 #[derive(Debug)]
 pub struct Handle<R> {
-    /// Everything that is shown.
+    /// State of pods, sources and backends.
     pub board: Arc<Board>,
-    /// The event log.
+    /// Event log.
     pub events: Arc<EventLog>,
-    /// Pods that were removed.
+    /// Removed pods.
     pub(crate) removed: Arc<Removed>,
     pub(crate) clock: Clock,
     pub(crate) heartbeat: Arc<Heartbeat>,
-    /// The backends, for exec and logs.
+    /// Backends, for exec and logs.
     pub backends: Arc<[Backend<R>]>,
     pub(crate) requests: mpsc::Sender<Request>,
     pub(crate) node_shutdown: Arc<ShutdownState>,
-    /// Requests to the removers of images, by backend.
+    /// Senders of prune requests, by backend.
     pub(crate) pruners: Arc<[(String, mpsc::Sender<Prune>)]>,
 }
 
-/// A request of a user.
+/// Request of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Stop a pod (or one container of it) gracefully and start it again, without back-off.
+    /// Stops a pod, or one container of it, gracefully, and starts it again without back-off.
     Restart {
-        /// The pod.
+        /// Pod to restart.
         pod: PodKey,
-        /// The container; `None` is the whole pod, sandbox included.
+        /// Container to restart; `None` restarts the whole pod with its sandbox.
         container: Option<String>,
     },
 }
@@ -62,14 +62,14 @@ impl<R> Clone for Handle<R> {
 }
 
 impl<R> Handle<R> {
-    /// Passes a request on. Returns once it is accepted; the board shows what comes of it.
+    /// Passes a request on. Returns once the request is accepted; the board shows its effect.
     pub async fn request(&self, request: Request) {
         if self.requests.send(request).await.is_err() {
             tracing::debug!("a request arrived while the agent was stopping");
         }
     }
 
-    /// Removes the images that the agent has brought and nothing uses; with `dry_run` it only lists them.
+    /// Removes unused images that the agent has pulled or imported; with `dry_run` it only lists them.
     pub async fn prune(&self, dry_run: bool) -> Vec<PruneView> {
         let prune = |(backend, pruner): &(String, mpsc::Sender<Prune>)| {
             let (backend, pruner) = (backend.clone(), pruner.clone());
@@ -86,21 +86,21 @@ impl<R> Handle<R> {
         join_all(self.pruners.iter().map(prune)).await
     }
 
-    /// Returns the removed pods, the latest first. Reads files.
+    /// Returns the removed pods, the latest first. It reads files.
     #[must_use]
     pub fn removed(&self) -> Vec<RemovedView> {
         self.removed.list(self.clock.stamp())
     }
 
-    /// Checks that the agent's loop goes round (R-LOOP-7).
+    /// Checks that the reconciler still makes rounds (R-LOOP-7).
     ///
     /// # Errors
-    /// The time for which it has stood still.
+    /// The message contains the time since the last round.
     pub fn is_alive(&self) -> Result<(), String> {
         self.heartbeat.check()
     }
 
-    /// Returns the open backend of that name.
+    /// Returns the runtime of the backend of that name, if the backend is open.
     #[must_use]
     pub fn runtime(&self, name: &str) -> Option<Arc<R>> {
         self.backends.iter().find(|backend| backend.name == name).and_then(Backend::runtime)

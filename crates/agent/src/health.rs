@@ -31,7 +31,7 @@ use crate::{
 pub(crate) const ROUND: Duration = Duration::from_secs(60);
 /// Time without a round after which the reconciler counts as stuck.
 const LIMIT: Duration = Duration::from_secs(300);
-/// Time from one attempt to listen to the next.
+/// Pause between two attempts to listen.
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Time of the reconciler's last round.
@@ -50,7 +50,7 @@ impl Heartbeat {
     }
 
     /// # Errors
-    /// The time for which the reconciler has stood still, if that is too long.
+    /// The reconciler has made no round for too long; the message contains the time.
     pub fn check(&self) -> CheckResult {
         let still = elapsed(*self.0.lock().unwrap_or_else(PoisonError::into_inner));
         match still <= LIMIT.max(2 * ROUND) {
@@ -60,7 +60,7 @@ impl Heartbeat {
     }
 }
 
-/// Result of a check: an error says what is wrong.
+/// Result of a check; the error is the fault.
 type CheckResult = Result<(), String>;
 
 /// Results of checks, by name.
@@ -69,8 +69,7 @@ type Checks = Vec<(&'static str, CheckResult)>;
 /// Query options of a request, as the API server has them.
 type Options = Query<Vec<(String, String)>>;
 
-/// Serves the health endpoints until `shutdown`. An address that is not available is tried again: pods run all the
-/// same.
+/// Serves the health endpoints until `shutdown`. It retries an address that is not available; meanwhile pods run.
 pub async fn serve<R: Runtime>(handle: Handle<R>, address: SocketAddr, shutdown: CancellationToken) {
     let Some(listener) = shutdown.run_until_cancelled(listen(address)).await else { return };
     let mut routes = Router::new();
@@ -101,7 +100,8 @@ async fn listen(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// Makes the checks of an endpoint. The agent is alive while its loop goes round, and ready if it can do its work, too.
+/// Makes the checks of an endpoint. The agent is alive while the reconciler makes rounds, and ready if sources and
+/// backends can be used, too.
 fn checks<R>(name: &str, handle: &Handle<R>) -> Checks {
     let mut checks = vec![("ping", Ok(())), ("syncloop", handle.is_alive())];
     if name == "readyz" {
@@ -126,7 +126,7 @@ fn backends<R>(handle: &Handle<R>) -> CheckResult {
     }
 }
 
-/// Answers with all checks together, in the API server's form. Each has its line if one has failed, or with `verbose`.
+/// Answers with all checks, in the API server's form: with a line for each if one has failed, or with `verbose`.
 fn all(name: &str, checks: Checks, options: &[(String, String)]) -> Response {
     let is_excluded = |check: &str| options.iter().any(|(option, value)| option == "exclude" && value == check);
     let is_verbose = options.iter().any(|(option, _)| option == "verbose");

@@ -8,10 +8,11 @@ use stanchion_runtime::{ContainerId, Descendants, Runtime};
 
 use crate::contact::{error::ContactError, exec, http, user_agent};
 
-/// Time limit of a request. Kubernetes sets none for hooks, but a server that never answers is as good as none.
+/// Time limit of a request. Kubernetes has none for hooks, but then a server that never answers would block the
+/// container.
 const REQUEST: Duration = Duration::from_secs(120);
 
-/// The container that a hook belongs to.
+/// Container of a hook, with everything that the hook needs.
 pub(crate) struct HookContext<'a, R> {
     pub runtime: &'a R,
     pub key: &'a PodKey,
@@ -25,7 +26,7 @@ pub(crate) struct HookContext<'a, R> {
 }
 
 impl<R: Runtime> HookContext<'_, R> {
-    /// Runs a hook to its end.
+    /// Runs a hook to its end. The error is the message of the hook's event.
     pub async fn run(&self, hook: &Hook) -> Result<(), String> {
         let Self { key, name, uid, .. } = self;
         let whose = format!("for Container \"{name}\" in Pod \"{}_{}({uid})\" failed", key.name, key.namespace);
@@ -44,11 +45,12 @@ impl<R: Runtime> HookContext<'_, R> {
                     Err(error) => Err(format!("{what} - error: {}", error.chain())),
                 }
             }
-            // Any answer is fine (R-HOOK-5).
+            // Any answer counts as success (R-HOOK-5).
             Hook::Http(get) => {
                 let asked = http::get(get, self.address, &user_agent("lifecycle"), REQUEST).await;
                 let asked = match asked {
-                    // The server speaks plain HTTP where TLS was expected.
+                    // If the server speaks plain HTTP where TLS was expected, the request is repeated without TLS, as a
+                    // kubelet does.
                     Err(error) if get.is_https && error.is_plain_http() => {
                         let plain = stanchion_pod::HttpGet { is_https: false, ..get.clone() };
                         let again = http::get(&plain, self.address, &user_agent("lifecycle"), REQUEST).await;

@@ -1,5 +1,6 @@
 //! UID and GID ranges of pods with `hostUsers: false`: each such pod has 65,536 users and groups of the node that no
-//! other has (R-SEC-14). The range is written down in the pod's directory, in kubelet's format, and stays with the pod.
+//! other has (R-SEC-14). A file in the pod's directory, in a kubelet's format, holds the range as long as the pod
+//! exists.
 
 use std::{
     io::{self, ErrorKind},
@@ -17,12 +18,12 @@ use stanchion_untrusted::{Links, read};
 
 use crate::{files, limits};
 
-/// Number of users and groups of each pod: as many as programs in containers expect to find.
+/// Number of users and groups of each pod. Programs in containers expect as many.
 const LENGTH: u32 = 1 << 16;
-/// User of the node whose subordinate ids, if there is such a user, are those of pods.
+/// User of the node whose subordinate IDs pods get, if there is such a user.
 const OWNER: &str = "kubelet";
 
-/// Reason why a pod gets no range.
+/// Failure to give a pod a range.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RangeError {
     #[error("cannot tell which users of the node are those of user {OWNER}")]
@@ -49,11 +50,11 @@ const WAY_OUT: &str = "give it one range of both, in /etc/subuid and /etc/subgid
 pub(crate) struct IdRanges {
     state_dir: PathBuf,
     max_pods: u64,
-    /// Held while a range is given: two pods must not find the same one free.
+    /// Lock for giving a range: two pods must not find the same one free.
     giving: Mutex<()>,
 }
 
-/// Content of a pod's file: one range, of users and of groups.
+/// Content of a pod's file: one range of users, and the same of groups.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RangeFile {
@@ -76,8 +77,8 @@ impl IdRanges {
         Self { state_dir: state_dir.to_owned(), max_pods, giving: Mutex::default() }
     }
 
-    /// Returns the range of a pod, which is given to it now if it has none. The range is free again when the pod's
-    /// directory is gone.
+    /// Returns the range of a pod, and gives it one if it has none. A range is free again once the pod's directory is
+    /// gone.
     pub fn of(&self, uid: &PodUid) -> Result<IdRange, RangeError> {
         let _lock = self.giving.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(range) = self.recorded(uid)? {
@@ -104,7 +105,7 @@ impl IdRanges {
         Ok(IdRange { first, length: LENGTH })
     }
 
-    /// Checks that a pod asks for no user and no group that it will not have.
+    /// Checks that a pod uses no UID and no GID outside its range.
     pub fn check(pod: &Pod) -> Result<(), RangeError> {
         let group = pod.fs_group.iter().map(|group| group.id).chain(pod.security.groups.iter().copied());
         let of_pod = group.map(|id| ("a group of the pod".to_owned(), id));
@@ -135,26 +136,26 @@ impl IdRanges {
         RangeError::Read { path: files::users(&self.state_dir, uid), source }
     }
 
-    /// Returns all ids of the node that pods may have.
+    /// Returns all IDs of the node that pods may have.
     fn pool(&self) -> Result<Range<u32>, RangeError> {
         let known = User::from_name(OWNER).map_err(|error| RangeError::Ask(error.into()))?;
         let asked = known.map(|_| Ok::<_, io::Error>((ask(&[OWNER])?, ask(&["-g", OWNER])?)));
         match asked.transpose() {
             Ok(Some((users, groups))) => self.owned(users, groups),
             Ok(None) => Ok(self.usual()),
-            // As for a kubelet: without the program `getsubids` nobody has ranges.
+            // Without the program `getsubids`, pods get the default IDs, as with a kubelet.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(self.usual()),
             Err(error) => Err(RangeError::Ask(error)),
         }
     }
 
-    /// Returns the ids for as many pods as are allowed, after the first range, which is for the node's own users.
+    /// Returns the default IDs: those of `max_pods` ranges after the first, which the node's own users have.
     fn usual(&self) -> Range<u32> {
         let length = u32::try_from(self.max_pods).unwrap_or(u32::MAX).saturating_mul(LENGTH);
         LENGTH..LENGTH.saturating_add(length)
     }
 
-    /// Parses what `getsubids` shows: `0: kubelet 65536 7208960`.
+    /// Parses the output of `getsubids`: `0: kubelet 65536 7208960`.
     fn owned(&self, users: String, groups: String) -> Result<Range<u32>, RangeError> {
         if users != groups {
             return Err(RangeError::Unlike { users, groups });

@@ -1,8 +1,8 @@
-//! The images of one backend. Of a reference with the same credentials, one pull runs at a time, whoever asks.
+//! Images of one backend. Callers that want the same reference with the same credentials share one pull.
 //!
 //! # Layout
-//! - [`Images`]: presence and pulls. [`owned`]: record of the images that the agent has brought. [`garbage`]: choice
-//!   of those that nobody needs. [`collector`]: their removal.
+//! - [`Images`]: presence and pulls. [`owned`]: record of the images that the agent has pulled or imported.
+//!   [`garbage`]: choice of those to remove. [`collector`]: their removal.
 
 mod collector;
 mod garbage;
@@ -25,15 +25,15 @@ use crate::{
     supervisor::Supervisor,
 };
 
-/// Time for which an image that was seen counts as present. If it is gone after all, creating the container fails, and
-/// the image is looked up anew.
+/// Time for which an image that was listed counts as present. If it is gone after all, the container cannot be created,
+/// and the agent lists the images again.
 const TRUST: Duration = Duration::from_secs(5);
 
-/// The images of one backend.
+/// Images of one backend.
 #[derive(Debug)]
 pub(crate) struct Images {
     state: Mutex<State>,
-    /// References that are being removed: a caller that needs one waits.
+    /// References that are being removed. Callers that need one wait.
     removing: watch::Sender<BTreeSet<String>>,
     record: Arc<OwnedRecord>,
     clock: Clock,
@@ -45,7 +45,7 @@ struct State {
     pulls: Vec<RunningPull>,
 }
 
-/// A running pull. One with other credentials is another pull: the registry may give it what it refuses this one.
+/// A running pull. Other credentials need another pull: the registry may answer them otherwise.
 #[derive(Debug)]
 struct RunningPull {
     reference: String,
@@ -62,9 +62,9 @@ impl RunningPull {
 /// State of a pull.
 #[derive(Clone, Debug)]
 pub(crate) enum Pull {
-    /// It runs.
+    /// The pull runs.
     Running(PullProgress),
-    /// It has ended.
+    /// The pull has ended.
     Done(Result<Image, Error>),
 }
 
@@ -86,12 +86,12 @@ impl Images {
         Ok(state.seen.contains_key(reference))
     }
 
-    /// Forgets that an image was seen.
+    /// Forgets that an image was listed.
     pub fn forget(&self, reference: &str) {
         self.lock().seen.remove(reference);
     }
 
-    /// Makes lookups and pulls of an image wait until the returned guard is dropped; `None` while it is being pulled.
+    /// Blocks lookups and pulls of an image until the returned guard is dropped; `None` while it is being pulled.
     fn begin_removal<'a>(&'a self, reference: &'a str) -> Option<Removal<'a>> {
         let mut state = self.lock();
         if state.pulls.iter().any(|going| going.reference == reference) {
@@ -102,15 +102,15 @@ impl Images {
         Some(Removal { images: self, reference })
     }
 
-    /// Waits until an image is not being removed.
+    /// Waits until no removal of an image is running.
     ///
-    /// *Cancel-safe:* only waits.
+    /// *Cancel-safe:* it only waits.
     async fn not_removing(&self, reference: &str) {
         // It cannot fail: the sender is in `self`.
         self.removing.subscribe().wait_for(|removing| !removing.contains(reference)).await.ok();
     }
 
-    /// Pulls an image, or joins the pull of it that is going on. A pull that nobody waits for any more is cancelled.
+    /// Pulls an image, or joins the running pull of it. A pull is cancelled when its last receiver is dropped.
     pub fn pull<R: Runtime>(
         self: &Arc<Self>,
         runtime: &Arc<R>,
@@ -134,11 +134,11 @@ impl Images {
             let request = PullImage { reference: reference.clone(), auth: auth.clone() };
             images.not_removing(&reference).await;
             let before = images.before(&*runtime).await;
-            // The next pull resumes one that is cut off.
+            // The next pull resumes a cancelled one.
             let pulled = tokio::select! {
-                // *Cancel-safe:* runtimes give up a call that is dropped, and keep or free what they have of the image.
+                // *Cancel-safe:* a runtime ends a dropped call, and keeps or frees the received part of the image.
                 pulled = shutdown.run_until_cancelled(runtime.pull_image(request, progress)) => pulled,
-                // *Cancel-safe:* only waits.
+                // *Cancel-safe:* it only waits.
                 () = images.unwanted(&sender, &reference, auth.as_ref()) => return,
             };
             images.end_pull(&reference, auth.as_ref(), matches!(pulled, Some(Ok(_))));
@@ -153,12 +153,12 @@ impl Images {
         pull
     }
 
-    /// Waits until nobody waits for a pull any more; from then on nobody can join it.
+    /// Waits until a pull has no receivers. From then on nobody can join it.
     async fn unwanted(&self, sender: &watch::Sender<Pull>, reference: &str, auth: Option<&RegistryAuth>) {
         loop {
             sender.closed().await;
             let mut state = self.lock();
-            // Somebody may have joined meanwhile.
+            // Another caller may have joined meanwhile.
             if sender.receiver_count() == 0 {
                 state.pulls.retain(|going| !going.is(reference, auth));
                 return;

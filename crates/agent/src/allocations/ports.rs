@@ -8,17 +8,17 @@ use std::{
 
 use stanchion_pod::{Pod, PodKey, Protocol};
 
-/// A host port that a pod asks for.
+/// Host port that a pod asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct HostPort {
     protocol: Protocol,
     port: u16,
-    /// Address of the node; `None` means every one.
+    /// Address of the node; `None` means all.
     ip: Option<IpAddr>,
 }
 
 impl HostPort {
-    /// Returns whether two pods cannot have these at the same time.
+    /// Returns whether two pods cannot have both of these at the same time.
     fn conflicts_with(self, other: Self) -> bool {
         let is_same_address = self.ip.is_none() || other.ip.is_none() || self.ip == other.ip;
         (self.protocol, self.port) == (other.protocol, other.port) && is_same_address
@@ -37,7 +37,7 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Host ports, and the pods that have them.
+/// Host ports, with the pods that have them.
 #[derive(Debug, Default)]
 pub(super) struct Ports(HashMap<(Protocol, u16), Vec<(HostPort, PodKey)>>);
 
@@ -49,7 +49,7 @@ impl Ports {
         }
     }
 
-    /// Takes back the ports of a pod.
+    /// Releases the ports of a pod.
     pub fn take_back(&mut self, key: &PodKey) {
         self.0.retain(|_, owners| {
             owners.retain(|(_, owner)| owner != key);
@@ -57,7 +57,7 @@ impl Ports {
         });
     }
 
-    /// Returns the first port of a pod that another pod has, as text, and that pod.
+    /// Returns the first port of a pod that another pod has, as text, with that pod.
     pub fn conflict(&self, pod: &Pod) -> Option<(String, &PodKey)> {
         wanted(pod).find_map(|port| {
             let mut owners = self.0.get(&(port.protocol, port.port)).into_iter().flatten();
@@ -67,7 +67,8 @@ impl Ports {
     }
 }
 
-/// Returns the host ports that a pod asks for, each once: those of containers that run as long as the pod (R-SYNC-9).
+/// Returns the host ports that a pod asks for, each once. Only containers that run as long as the pod have some
+/// (R-SYNC-9).
 fn wanted(pod: &Pod) -> impl Iterator<Item = HostPort> {
     let sidecars = pod.init_containers.iter().filter(|init| init.runs_always());
     let ports = sidecars.chain(&pod.containers).flat_map(|container| &container.ports);

@@ -95,7 +95,7 @@ async fn run<R: Runtime>(
     let stdio = ExecStdio { stdin, stdout: Some(stdout), stderr: Some(stderr) };
     let (mut from, mut to) = tokio::io::split(connection);
     let (send, mut frames) = mpsc::channel(8);
-    // Dropping any of these futures ends it; the process is killed when the call to the runtime is dropped.
+    // Dropping a future ends it. Dropping the call to the runtime kills the process.
     let outputs = async {
         tokio::join!(copy(out, Channel::Stdout, send.clone()), copy(err, Channel::Stderr, send.clone()));
     };
@@ -139,7 +139,7 @@ async fn run<R: Runtime>(
                 _ => {}
             }
         }
-        // The client is gone.
+        // The client has disconnected.
         Ok::<_, io::Error>(())
     };
     let answered = async { tokio::join!(finished, written).1 };
@@ -158,14 +158,14 @@ async fn copy(mut from: pipe::Receiver, channel: Channel, to: mpsc::Sender<(Chan
     }
 }
 
-/// Makes a pipe that we write; the other end blocks, as programs expect.
+/// Makes a pipe for the agent to write. The other end blocks, as programs expect.
 fn pipe_in() -> io::Result<(pipe::Sender, OwnedFd)> {
     let (theirs, ours) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;
     Ok((pipe::Sender::from_owned_fd(ours)?, theirs))
 }
 
-/// Makes a pipe that we read.
+/// Makes a pipe for the agent to read.
 fn pipe_out() -> io::Result<(pipe::Receiver, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     rustix::io::ioctl_fionbio(&ours, true)?;

@@ -1,4 +1,4 @@
-//! Sends logs of containers: from log files, or from a runtime that keeps them itself.
+//! Sends logs of containers, from log files or from a runtime that stores them itself.
 
 use std::{future::ready, io, time::Duration};
 
@@ -103,7 +103,7 @@ pub(super) async fn log<R: Runtime>(
         let kept = RuntimeLog::new(runtime, id, wanted);
         match answer(async move { kept.copy(follow, &to).await }, pieces, stream).await {
             Ok(answer) => return Ok(answer),
-            // The runtime's logs are files, and there is none.
+            // This runtime's logs are files, and the file does not exist.
             Err(error) if kind(&error) == Some(ErrorKind::Unsupported) => {}
             Err(error) => return Err(failed(chain(&error))),
         }
@@ -120,7 +120,8 @@ fn failed(message: String) -> ApiError {
     ApiError(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
-/// Answers with the pieces that `copy` sends, no faster than they are read; returns an error that comes first.
+/// Answers with the pieces that `copy` sends, as fast as the client reads. An error before the first piece becomes the
+/// answer.
 async fn answer(
     copy: impl Future<Output = ()> + Send + 'static,
     pieces: mpsc::Receiver<io::Result<Vec<u8>>>,
@@ -147,7 +148,7 @@ fn chain(error: &io::Error) -> String {
     error.get_ref().and_then(|error| error.downcast_ref::<Error>()).map_or_else(|| error.to_string(), Error::chain)
 }
 
-/// Returns whether this attempt of a container is over: it does not run any more, or another has begun.
+/// Returns whether this attempt of a container has ended: it does not run, or a later one has begun.
 fn has_ended<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> bool {
     let view = handle.board.pod(key);
     let own = view.iter().flat_map(|view| view.statuses()).find(|status| status.name == name);
@@ -157,7 +158,7 @@ fn has_ended<R>(handle: &Handle<R>, key: &PodKey, name: &str, attempt: u32) -> b
     })
 }
 
-/// Returns why a container has no log yet, by the reason that it waits for (R-LOG-10).
+/// Returns the reason why a container has no log yet, from the reason for which it waits (R-LOG-10).
 fn why_not_yet(reason: Option<&str>) -> &str {
     match reason {
         Some("ErrImagePull") => "image can't be pulled",

@@ -20,7 +20,7 @@ use crate::{blocking::blocking, handle::Handle, listener::Exchange};
 /// Options of requests that can be watched.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Options {
-    /// `true`: the answer is a line of JSON now and after every change.
+    /// `true` answers with a line of JSON now and after every change.
     #[serde(default)]
     watch: bool,
 }

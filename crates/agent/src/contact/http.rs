@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use stanchion_pod::HttpGet;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{error::ContactError, place, tcp, tls};
+use super::{error::ContactError, host_and_port, tcp, tls};
 use crate::{
     clock::timeout_at,
     limits::{ANSWER_HEAD, ANSWER_HEADERS},
@@ -38,7 +38,7 @@ pub(crate) struct Answer {
 
 /// Sends a GET request as a probe does: redirects on the same host are followed. `timeout` bounds all of it.
 pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<Answer, ContactError> {
-    let (host, port) = place(&get.to, pod)?;
+    let (host, port) = host_and_port(&get.to, pod)?;
     let scheme = if get.is_https { "https" } else { "http" };
     let deadline = crate::clock::instant() + timeout;
     let headers = headers(get, agent);

@@ -8,12 +8,12 @@ use std::{
 use stanchion_pod::Endpoint;
 use tokio::net::TcpStream;
 
-use super::{error::ContactError, place};
+use super::{error::ContactError, host_and_port};
 use crate::{clock::timeout_at, url::join};
 
 /// Checks that something listens there (R-PRB-30). No linger time is set: closing would block a thread.
 pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), ContactError> {
-    let (host, port) = place(to, pod)?;
+    let (host, port) = host_and_port(to, pod)?;
     open(&host, port, crate::clock::instant() + timeout).await.map(drop)
 }
 
