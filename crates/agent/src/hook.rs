@@ -26,7 +26,7 @@ pub(crate) struct HookContext<'a, R> {
 }
 
 impl<R: Runtime> HookContext<'_, R> {
-    /// Runs a hook to its end. The error is the message of the hook's event.
+    /// Runs a hook to its end. The error is in a kubelet's words.
     pub async fn run(&self, hook: &Hook) -> Result<(), String> {
         let Self { key, name, uid, .. } = self;
         let whose = format!("for Container \"{name}\" in Pod \"{}_{}({uid})\" failed", key.name, key.namespace);
