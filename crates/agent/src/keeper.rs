@@ -1,6 +1,7 @@
 //! Task that keeps the events of the board on disk.
 //!
-//! Events are written together, at most once in [`PAUSE`]. A kill of the agent can lose those of the last second.
+//! It writes several events at once, and waits at least [`PAUSE`] between two writes. A kill of the agent can lose the
+//! events of the last second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,25 +11,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::blocking::blocking;
 
-/// Least time between two writes, in which events gather.
+/// Minimum time between two writes, in which events gather.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Wait after a failed write, e.g. to a full disk.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Keeper of a log's events.
+/// Writer of a log's events.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     log: Arc<EventLog>,
     journal: Journal,
-    /// Id of the latest event that is on disk.
+    /// Id of the latest event on disk.
     written: u64,
-    /// The latest error, which is told once.
+    /// The latest error, which is logged once.
     error: Option<String>,
 }
 
 impl Keeper {
-    /// Puts the events that earlier agents have kept into `log`, before its own. Unreadable ones are left out, and the
-    /// agent's log says so.
+    /// Puts the events of earlier agents into `log`, before its own. Logs an error if they cannot be read, and goes on
+    /// without them.
     pub async fn open(log: Arc<EventLog>, journal: Journal) -> Self {
         let from = journal.clone();
         let earlier = blocking(move || from.read()).await;
@@ -37,15 +38,15 @@ impl Keeper {
         Self { log, journal, written, error: None }
     }
 
-    /// Keeps new events until `shutdown`. If the directory cannot be written, they are in memory only until it can be,
-    /// and the agent's log says so.
+    /// Keeps new events until `shutdown`. While the directory cannot be written, they are in memory only; that is
+    /// logged once.
     pub async fn run(mut self, shutdown: CancellationToken) {
         let mut newest = self.log.watch();
         newest.mark_changed();
         loop {
-            // *Cancel-safe:* a change that was not waited for stays to be seen, and the last write covers it.
+            // *Cancel-safe:* a change that was not waited for stays, and the last write covers it.
             shutdown.run_until_cancelled(newest.changed()).await;
-            // *Cancel-safe:* nothing is held across it.
+            // *Cancel-safe:* it holds nothing.
             shutdown.run_until_cancelled(sleep(PAUSE)).await;
             let is_last = shutdown.is_cancelled();
             let error = self.write().await.err().map(|error| error.to_string());
@@ -56,7 +57,7 @@ impl Keeper {
             self.error = error;
             if self.error.is_some() {
                 newest.mark_changed();
-                // *Cancel-safe:* nothing is held across it.
+                // *Cancel-safe:* it holds nothing.
                 shutdown.run_until_cancelled(sleep(RETRY)).await;
             }
             if is_last {
@@ -65,7 +66,7 @@ impl Keeper {
         }
     }
 
-    /// Writes the events that are not on disk yet.
+    /// Writes the events that are not yet on disk.
     async fn write(&mut self) -> std::io::Result<()> {
         let events = self.log.since(self.written);
         let Some(last) = events.last().map(|event| event.id) else { return Ok(()) };

@@ -1,7 +1,6 @@
-//! Keeps links to the logs of containers in one directory, for log shippers, with the names that a kubelet gives
-//! (R-LOG-2).
+//! Links to the logs of containers in one directory, for log shippers, with a kubelet's names (R-LOG-2).
 //!
-//! The links are compared with the existing containers again and again, so that an agent that died leaves none behind.
+//! Each observation is compared with all links, so that the links of an agent that died are removed too.
 
 use std::{collections::HashMap, fs, io, os::unix::fs::symlink, path::PathBuf, sync::Arc};
 
@@ -37,7 +36,7 @@ pub(crate) async fn run<R: Runtime>(shared: Arc<Shared<R>>, directory: PathBuf, 
     }
 }
 
-/// Returns the links of all existing containers, by name, and whether every backend has been seen.
+/// Returns the links of all existing containers, by name, and whether every backend has been observed.
 fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
     let (state, logs) = (&shared.config.state_dir, &shared.config.log_dir);
     let observations: Vec<_> = shared.slots.iter().map(|slot| slot.observer.latest()).collect();
@@ -52,11 +51,11 @@ fn wanted<R: Runtime>(shared: &Shared<R>) -> (HashMap<String, PathBuf>, bool) {
     (wanted, observations.iter().all(|it| it.was_observed))
 }
 
-/// Returns the name of a container's link; `None` for names that no pod has.
+/// Returns the name of a container's link; `None` for names that no pod can have.
 fn name(pod: &PodKey, container: &ContainerInfo) -> Option<String> {
     let id = container.id.to_string();
     let is_hash = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-    // Log shippers expect the id to be such a hash, as Docker's and CRI's are.
+    // Log shippers expect a hash as Docker's and CRI's ids.
     let hash = || Sha256::digest(&id).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let id = if is_hash { id.clone() } else { hash() };
     let mut name = format!("{}_{}_{}-{id}", pod.name, pod.namespace, container.name);
@@ -70,14 +69,14 @@ fn name(pod: &PodKey, container: &ContainerInfo) -> Option<String> {
 
 struct Links {
     directory: PathBuf,
-    /// Root of the logs: only links to below this are ours.
+    /// Root of the logs. Only links to files below it belong to the agent.
     logs: PathBuf,
-    /// The error of the last time.
+    /// The latest error, which is logged once.
     failed: Option<String>,
 }
 
 impl Links {
-    /// Creates missing links, and removes those that are not wanted.
+    /// Creates the missing links, and removes those that are not wanted.
     fn put(mut self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> Self {
         let failed = self.try_put(wanted, is_all).err().map(|error| error.to_string());
         if let Some(error) = failed.as_ref().filter(|error| self.failed.as_ref() != Some(*error)) {
@@ -87,7 +86,7 @@ impl Links {
         self
     }
 
-    /// Does all that can be done, and returns the first error.
+    /// Does as much as possible, and returns the first error.
     fn try_put(&self, wanted: &HashMap<String, PathBuf>, is_all: bool) -> io::Result<()> {
         fs::create_dir_all(&self.directory)?;
         let mut found = HashMap::new();
@@ -104,7 +103,7 @@ impl Links {
                 done = done.and(ignore_absent(self.at(name, fs::remove_file)));
             }
         }
-        // A log that is not there yet is linked after another observation.
+        // A log that does not exist yet gets its link after a later observation.
         let mut missing: Vec<_> =
             wanted.iter().filter(|(name, target)| found.get(*name) != Some(*target) && target.exists()).collect();
         missing.sort();
@@ -114,7 +113,7 @@ impl Links {
         done
     }
 
-    /// Does something at a link's path. The error names the link.
+    /// Runs `act` with the path of a link. An error names the link.
     fn at(&self, name: &str, act: impl FnOnce(PathBuf) -> io::Result<()>) -> io::Result<()> {
         act(self.directory.join(name)).map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))
     }

@@ -1,8 +1,9 @@
-//! Connections to the agent's servers: bounded in number, and in the time that each may take to say what it wants.
+//! Connections to the agent's servers. Their number has a limit, and so has the time of each until its request is
+//! complete.
 //!
-//! A connection serves one request. A client that has not sent a request yet makes room for the next client, so that idle
-//! connections, however many, keep nobody out. Answers that go on, such as a followed log, have a bound of their own below that of
-//! the connections, so that they leave room for other requests.
+//! A connection serves one request. A new client may take the place of one that has not sent its request, so that idle
+//! connections cannot keep others out. Long-lived answers, such as a followed log, have a lower limit of their own, so
+//! that other requests always find a place.
 
 use std::{
     collections::VecDeque,
@@ -36,22 +37,22 @@ use crate::{
     limits::REQUEST_HEAD,
 };
 
-/// The longest time that the head of a request may take to come.
+/// Time limit for the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(10);
-/// The longest time that an answer may take while another client waits for its place: prunes and slow readers take longer, and do
-/// no harm while there is room.
+/// Time limit of an answer while another client waits for its place. Prunes and slow readers take longer, which is
+/// harmless while there are places.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
-/// The pause after a connection that could not be taken: the process has too many files open.
+/// Pause after a connection that could not be accepted because the process has too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
 const BUSY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n\
     {\"message\":\"the agent answers as many requests as it can at once; try again\"}";
 
-/// A listener for connections.
+/// Listener for connections.
 pub(crate) trait Accept {
     type Connection: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// *Cancel-safe:* a connection that was taken is returned.
+    /// *Cancel-safe:* an accepted connection is always returned.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Connection>> + Send;
 }
 
@@ -71,7 +72,7 @@ impl Accept for TcpListener {
     }
 }
 
-/// The state of one connection. Handlers find it among the extensions of their request.
+/// State of a connection's request and answer. Handlers find it among the extensions of their request.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange(Arc<Inner>);
 
@@ -82,21 +83,21 @@ struct Inner {
     streams: Arc<Semaphore>,
 }
 
-/// Stage: the head of the request has not come, or not all of it.
+/// Stage: the head of the request is not complete.
 const WAITS: u8 = 0;
-/// Stage: the answer is made, or read.
+/// Stage: the answer is being made or read.
 const ANSWERS: u8 = 1;
-/// Stage: the answer goes on as long as it is wanted.
+/// Stage: the answer goes on until the client ends it.
 const STREAMS: u8 = 2;
 
-/// Permit for an answer that goes on.
+/// Permit for a long-lived answer.
 #[derive(Debug)]
 pub(crate) struct Stream {
     _permit: OwnedSemaphorePermit,
 }
 
 impl Exchange {
-    /// Makes the answer one that goes on; `None` if there are too many of them.
+    /// Makes the answer a long-lived one; `None` if there are too many.
     pub fn stream(&self) -> Option<Stream> {
         let permit = Arc::clone(&self.0.streams).try_acquire_owned().ok()?;
         self.0.stage.store(STREAMS, Ordering::Relaxed);
@@ -117,7 +118,7 @@ struct Open {
     exchange: Exchange,
 }
 
-/// Serves until `shutdown`: at most `most` connections at once, of which at most `streams` have answers that go on.
+/// Serves until `shutdown`: at most `most` connections at once, of which at most `streams` have long-lived answers.
 pub(crate) async fn serve(
     listener: impl Accept,
     routes: Router,
@@ -126,12 +127,12 @@ pub(crate) async fn serve(
     shutdown: CancellationToken,
 ) {
     let streams = Arc::new(Semaphore::new(streams.size()));
-    // Dropped at the end, and with them all connections: those that stream would keep us for ever.
+    // Dropping the tasks at the end closes all connections. Long-lived answers would not end by themselves.
     let mut tasks = JoinSet::new();
-    // The oldest first.
+    // Open connections, the oldest first.
     let mut open: VecDeque<Open> = VecDeque::new();
     loop {
-        // *Cancel-safe:* accepting and joining are, and nothing is awaited between two rounds but a pause.
+        // *Cancel-safe:* `accept` and `join_next` are, and the loop awaits nothing else but a pause.
         tokio::select! {
             () = shutdown.cancelled() => return,
             Some(ended) = tasks.join_next() => {
@@ -149,7 +150,7 @@ pub(crate) async fn serve(
                 }
                 Ok(mut connection) => {
                     if open.len() >= most.size() && !close_oldest(&mut open) {
-                        // A new socket takes as much at once; a client that does not read it finds out by the end.
+                        // A new socket has space for that. A client that does not read sees the end of the connection.
                         drop(connection.write_all(BUSY).now_or_never());
                         continue;
                     }
@@ -164,7 +165,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Ends the oldest of those connections that matter least. Returns whether there was one.
+/// Closes the oldest connection of the least important kind. Returns whether there was one.
 fn close_oldest(open: &mut VecDeque<Open>) -> bool {
     let rank = |open: &Open| open.exchange.rank();
     let best = open.iter().map(rank).max().filter(|rank| *rank > 0);
@@ -208,7 +209,7 @@ mod tests {
     const MOST: Limit = Limit::new("test connections", 4);
     const STREAMING: Limit = Limit::new("test streams", 2);
 
-    /// Starts a server of `/` and `/follow`, which never ends.
+    /// Starts a server of `/`, and of `/follow`, whose answer never ends.
     async fn server() -> (std::net::SocketAddr, JoinSet<()>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port is free");
         let address = listener.local_addr().expect("it has one");
@@ -271,7 +272,7 @@ mod tests {
         let mut stream = sent(address, "GET /follow HTTP/1.1\r\nHost: x\r\n\r\n").await;
         let mut got = [0; 12];
         while stream.read_exact(&mut got).await.is_err() || got != *b"HTTP/1.1 200" {
-            // The end of the other is noticed when it is next written to or read from.
+            // A write or a read reveals that the other end is closed.
             stream = sent(address, "GET /follow HTTP/1.1\r\nHost: x\r\n\r\n").await;
         }
     }

@@ -1,8 +1,8 @@
 //! Reads logs of containers, as raw bytes.
 //!
 //! # Layout
-//! - `entry`: entries of a log (R-LOG-3), joined to the container's lines. `files`: the files of a log, rotated or not;
-//!   `tail`: where its last lines begin. `runtime_log`: a log that the runtime keeps itself.
+//! - `entry`: entries of a log (R-LOG-3), joined to the container's lines. `files`: the files of a log, rotated or not.
+//!   `tail`: the beginning of the last lines. `runtime_log`: a log that the runtime stores itself.
 
 mod entry;
 mod files;
@@ -22,24 +22,24 @@ use self::{entry::Text, files::LogFiles};
 
 use crate::blocking::blocking;
 
-/// Period of looking at a followed log.
+/// Interval of reads of a followed log.
 const PERIOD: Duration = Duration::from_millis(200);
-/// Number of looks without new bytes after which the logger has written everything of a container that has ended, and
-/// held output no longer waits for the end of a line.
+/// Number of reads without new bytes after which the log of an ended container is complete, and after which output is
+/// no longer held for the end of another line.
 const STILL: u32 = 5;
 
 /// Selection of a log's lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LogOptions {
-    /// Number of last lines to read; `None`: all.
+    /// Number of last lines to read; `None` reads all.
     pub tail: Option<usize>,
     /// Time of the oldest line to read.
     pub since: Option<Timestamp>,
-    /// `true`: each line begins with its time.
+    /// `true` puts its time before each line.
     pub timestamps: bool,
 }
 
-/// Channel for the bytes of a log, a piece at a time. A reader that has enough closes it.
+/// Sender of a log's bytes, piece by piece. The reader closes the channel when it has enough.
 pub(crate) type Pieces = mpsc::Sender<io::Result<Vec<u8>>>;
 
 /// A log in files. Its methods block.
@@ -50,10 +50,10 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens a log. One that is not followed ends where it ends now.
+    /// Opens a log. Without `is_followed` it ends at its present end.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// The log does not exist, or cannot be read.
     pub fn open(path: &Path, options: LogOptions, is_followed: bool) -> io::Result<Self> {
         let mut files = LogFiles::open(path, is_followed)?;
         if let Some(lines) = options.tail {
@@ -76,7 +76,7 @@ impl Log {
         Ok(Some(out))
     }
 
-    /// Returns the bytes that waited for the end of the other stream's line.
+    /// Returns the output that is held for the end of the other stream's line.
     pub fn release(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         self.text.release(&mut out);
@@ -84,7 +84,7 @@ impl Log {
     }
 }
 
-/// Follows a log: copies it until `has_ended`, and until all of it has been read.
+/// Follows a log: copies it until `has_ended` returns `true` and everything has been read.
 pub(crate) async fn copy(mut log: Log, has_ended: impl Fn() -> bool, to: &Pieces) {
     let mut still = 0;
     loop {
@@ -129,7 +129,7 @@ async fn next(mut log: Log) -> (Log, io::Result<Option<Vec<u8>>>) {
     .await
 }
 
-/// Sends the bytes that waited for the end of a line.
+/// Sends the output that is held for the end of a line.
 async fn finish(mut log: Log, to: &Pieces) {
     let rest = log.release();
     if !rest.is_empty() {
@@ -137,10 +137,10 @@ async fn finish(mut log: Log, to: &Pieces) {
     }
 }
 
-/// Returns the last `lines` lines of a log, and of those the last `bytes` bytes. Blocks.
+/// Returns the last `bytes` bytes of the last `lines` lines of a log. Blocks.
 ///
 /// # Errors
-/// There is none, or it cannot be read.
+/// The log does not exist, or cannot be read.
 pub(crate) fn end(path: &Path, lines: usize, bytes: usize) -> io::Result<Vec<u8>> {
     let mut log = Log::open(path, LogOptions { tail: Some(lines), ..LogOptions::default() }, false)?;
     let mut end = End::new(lines, bytes);
@@ -151,7 +151,7 @@ pub(crate) fn end(path: &Path, lines: usize, bytes: usize) -> io::Result<Vec<u8>
     Ok(end.finish())
 }
 
-/// Collector of the end of a text that is added in pieces.
+/// Collector of the end of a text that comes in pieces.
 #[derive(Debug)]
 struct End {
     lines: usize,

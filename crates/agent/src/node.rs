@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
 
-/// Huge pages of the node, a directory for each size.
+/// Directory with a directory for each size of the node's huge pages.
 pub(crate) const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
 /// Directory of the node's network links.
 const LINKS: &str = "/sys/class/net";
@@ -30,24 +30,24 @@ pub(crate) struct BackendSlot<R> {
     pub backend: Backend<R>,
     pub observer: Observer,
     pub images: Arc<Images>,
-    /// Bound on the pods that make sandboxes and containers there at once.
+    /// Limit of the pods that make sandboxes and containers there at the same time.
     pub permits: Semaphore,
 }
 
 impl<R> BackendSlot<R> {
-    /// Returns how its pods fail over while it is away: as configured, else as the backend says; `None`: they wait.
+    /// Returns the failover of its pods while it is away: the configured one, else the one that the backend reports.
     pub fn failover(&self) -> Option<Failover> {
         let said = || self.observer.latest().health.failover.clone();
         self.backend.failover.or_else(|| Some(Failover { on_return: said()?.on_return, ..Failover::default() }))
     }
 }
 
-/// Returns the node's resources for pods, but for the disk, which can grow.
+/// Returns the node's resources for pods, without the disk, which can grow.
 pub(crate) fn capacity() -> Capacity {
     Capacity { cpu: cores() * 1000, memory: memory(), ephemeral_storage: 0 }
 }
 
-/// Returns the node's memory in bytes, from `/proc/meminfo`; 0 where that cannot be read.
+/// Returns the node's memory in bytes, from `/proc/meminfo`; 0 if that cannot be read.
 fn memory() -> u64 {
     let meminfo = read_kernel("/proc/meminfo").unwrap_or_default();
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
@@ -75,7 +75,7 @@ pub(crate) fn hugepages(directory: &Path) -> impl Iterator<Item = (u64, PathBuf)
     })
 }
 
-/// Returns the number of processors that are online, whoever may use them (cputopology.rst); at least one.
+/// Returns the number of processors that are online (cputopology.rst); at least one.
 fn cores() -> u64 {
     let list = read_kernel("/sys/devices/system/cpu/online").unwrap_or_default();
     let count = |range: &str| {
@@ -85,10 +85,10 @@ fn cores() -> u64 {
     list.trim().split(',').filter_map(count).sum::<u64>().max(1)
 }
 
-/// Period of looking at the node's addresses: a look costs a few system calls.
+/// Interval of reads of the node's addresses. A read costs a few system calls.
 const FOLLOW: Duration = Duration::from_secs(2);
 
-/// Follows the node's addresses until `shutdown`: they can come long after the agent's start, and change.
+/// Follows the node's addresses until `shutdown`: they can appear long after the agent's start, and change.
 pub(crate) async fn follow(addresses: watch::Sender<Vec<IpAddr>>, shutdown: CancellationToken) {
     while shutdown.run_until_cancelled(tokio::time::sleep(FOLLOW)).await.is_some() {
         addresses.send_if_modified(|known| {
@@ -103,10 +103,10 @@ pub(crate) async fn follow(addresses: watch::Sender<Vec<IpAddr>>, shutdown: Canc
     }
 }
 
-/// Returns the node's addresses, one of each family: the one that the kernel chooses for the route to the internet.
-/// Without such a route, it is the known one if the node still has it, or one of a link.
+/// Returns the node's addresses, one of each family: the source address of the route to the internet. Without such a
+/// route, it is the known one if the node still has it, or one of a link.
 pub(crate) fn addresses(known: &[IpAddr]) -> Vec<IpAddr> {
-    // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
+    // Connecting a UDP socket sends nothing. It makes the kernel choose the source address of the route.
     let route = |any: &str, target: &str| {
         let socket = UdpSocket::bind(any)?;
         socket.connect(target)?;
@@ -124,7 +124,7 @@ pub(crate) fn addresses(known: &[IpAddr]) -> Vec<IpAddr> {
     found.collect()
 }
 
-/// Returns an address of a link that is up: a device's, if one has any. Bridges between containers lead nowhere.
+/// Returns an address of a link that is up, preferably a device's. A bridge between containers has none for the node.
 fn of_a_link(is_v4: bool) -> Option<IpAddr> {
     let up = InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING;
     let links = getifaddrs().ok()?.filter(|link| {
@@ -143,7 +143,7 @@ fn of_a_link(is_v4: bool) -> Option<IpAddr> {
     links.filter_map(address).min_by_key(|(is_virtual, _)| *is_virtual).map(|(_, address)| address)
 }
 
-/// Tells whether a link is a bridge without a device of the node in it.
+/// Returns whether a link is a bridge without a device of the node in it.
 fn is_of_containers(link: &str) -> bool {
     fs::read_dir(Path::new(LINKS).join(link).join("brif"))
         .is_ok_and(|mut ports| !ports.any(|port| port.is_ok_and(|port| is_device(port.file_name()))))
@@ -153,12 +153,12 @@ fn is_device(link: impl AsRef<Path>) -> bool {
     Path::new(LINKS).join(link).join("device").exists()
 }
 
-/// Address at which a container is reached.
+/// Address at which hooks and probes reach a container.
 #[derive(Clone, Debug)]
 pub(crate) enum ContactAddress {
-    /// That of a pod with a network of its own, for the pod's life.
+    /// Address of a pod with its own network. It stays the same.
     Pod(IpAddr),
-    /// The node's, which can change, of a pod on the node's network.
+    /// Address of the node, for a pod on the node's network. It can change.
     Node(watch::Receiver<Vec<IpAddr>>),
 }
 
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_node_on_a_network_of_its_own_has_an_address() {
-        // Only this thread is in the namespace, which ends with it.
+        // Only this thread enters the namespace, which ends with it.
         let found = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("tests run as root");
             assert_eq!(addresses(&[]), Vec::<std::net::IpAddr>::new());
@@ -205,7 +205,7 @@ mod tests {
     fn an_address_that_the_node_has_no_longer_is_forgotten() {
         let [here, gone] = ["127.0.0.9", "198.51.100.7"].map(|it| it.parse().expect("an address"));
         assert!(!addresses(&[gone]).contains(&gone));
-        // A machine with a route to the world has that address instead.
+        // A machine with a route to the internet has that address instead.
         assert_ne!(addresses(&[here]).iter().filter(|it| it.is_ipv4()).count(), 0);
     }
 }

@@ -1,6 +1,6 @@
 //! Ends pods in order when the node shuts down, while there is still time (R-SHD-1).
 //!
-//! Critical pods end last. Nothing is written down: after the next boot all of them run again.
+//! Critical pods end last. Nothing is recorded: after the next boot all of them run again.
 
 use std::{
     collections::BTreeMap,
@@ -15,22 +15,22 @@ use tokio::sync::watch;
 
 use crate::{clock::timeout_at, config::NodeShutdown, handle::Handle};
 
-/// Time for killing the pods that have not ended in time.
+/// Time to kill the pods that have not ended in time.
 const KILL: Duration = Duration::from_secs(2);
 /// Minimum `priority` of critical pods.
 const CRITICAL: i32 = 2_000_000_000;
 const CRITICAL_CLASSES: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
 
-/// The pods that are to end now, and the deadline.
+/// Phase of the shutdown: the pods that must end now, and the deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShutdownPhase {
-    /// `true`: critical pods, too.
+    /// `true` if critical pods must end too.
     pub includes_critical: bool,
     pub by: Instant,
 }
 
 impl ShutdownPhase {
-    /// Returns whether a pod is one of them.
+    /// Returns whether a pod must end now.
     pub fn includes(self, pod: &Pod) -> bool {
         self.includes_critical || !pod.spec.as_ref().is_some_and(is_critical)
     }
@@ -41,21 +41,21 @@ fn is_critical(spec: &PodSpec) -> bool {
     class.is_some_and(|class| CRITICAL_CLASSES.contains(&class)) || spec.priority.is_some_and(|it| it >= CRITICAL)
 }
 
-/// The end of the node's pods, and the pods that it waits for.
+/// Phase of the node's shutdown, and the pods that it waits for.
 #[derive(Debug, Default)]
 pub(crate) struct ShutdownState {
     phase: watch::Sender<Option<ShutdownPhase>>,
-    /// Pods of which containers run; `true` for critical ones.
+    /// Pods with running containers; `true` for critical pods.
     running: watch::Sender<BTreeMap<PodKey, bool>>,
 }
 
 impl ShutdownState {
-    /// Returns a receiver of the pods that must end; `None` until the node shuts down.
+    /// Returns a receiver of the phase; `None` until the node shuts down.
     pub fn subscribe(&self) -> watch::Receiver<Option<ShutdownPhase>> {
         self.phase.subscribe()
     }
 
-    /// Notes whether containers of a pod run. `wanted` is its manifest, if that is known.
+    /// Sets whether containers of a pod run. `wanted` is the pod's manifest, if it is known.
     pub fn set_running(&self, key: &PodKey, wanted: Option<&Pod>, runs: bool) {
         let is_critical = wanted.and_then(|pod| pod.spec.as_ref()).is_some_and(is_critical);
         self.running.send_if_modified(|running| match runs {
@@ -64,7 +64,7 @@ impl ShutdownState {
         });
     }
 
-    /// Waits until nothing of these pods runs.
+    /// Waits until no pod of this phase has running containers.
     async fn ended(&self, phase: ShutdownPhase) {
         let mut running = self.running.subscribe();
         let is_done = |running: &BTreeMap<PodKey, bool>| {
@@ -77,7 +77,7 @@ impl ShutdownState {
 }
 
 impl<R> Handle<R> {
-    /// Ends all pods, because the node shuts down. Returns when they have ended, or the time for it is over.
+    /// Ends all pods, because the node shuts down. Returns when they have ended, or after the time limit.
     pub async fn end_pods(&self, limits: NodeShutdown) {
         let first = limits.grace.saturating_sub(limits.critical);
         for (includes_critical, time) in [(false, first), (true, limits.critical.min(limits.grace))] {

@@ -1,4 +1,4 @@
-//! The observer of one backend: keeps the latest observation of its sandboxes and containers.
+//! Observer of one backend: keeps the latest observation of its sandboxes and containers.
 
 mod observation;
 
@@ -29,7 +29,7 @@ use crate::{
     clock::{Clock, elapsed, instant, sleep_until},
 };
 
-/// Interval of observations that no event asks for: the safety net under lost events.
+/// Interval of observations without an event, in case events are lost.
 const PERIOD: Duration = Duration::from_secs(30);
 /// Waits after failed observations.
 const RETRY: Backoff = Backoff { first: Duration::from_millis(100), longest: Duration::from_secs(5) };
@@ -39,7 +39,7 @@ const RETRY: Backoff = Backoff { first: Duration::from_millis(100), longest: Dur
 pub struct Observer {
     tickets: watch::Sender<u64>,
     latest: watch::Sender<Arc<Observation>>,
-    /// Number of observations begun, so that of two at the same time the later one counts.
+    /// Number of observations begun. Of two at the same time, the later one counts.
     begun: Arc<AtomicU64>,
 }
 
@@ -56,7 +56,7 @@ impl Observer {
         self.latest.subscribe()
     }
 
-    /// Notes the name that the runtime tells.
+    /// Stores the name of the runtime.
     fn name(&self, version: Option<&Version>) {
         self.latest.send_if_modified(|latest| {
             let name = version.map(|version| version.runtime.as_str()).filter(|name| *name != &*latest.runtime);
@@ -66,10 +66,10 @@ impl Observer {
         });
     }
 
-    /// Waits for an observation that begins after this call, or for a failed one that ends after it. Callers at the
-    /// same time share one.
+    /// Waits for an observation that begins after this call, or for a failed one that ends after it. Simultaneous
+    /// callers share one.
     ///
-    /// *Cancel-safe:* the observation takes place all the same.
+    /// *Cancel-safe:* the observation happens anyway.
     pub async fn observe(&self) -> Arc<Observation> {
         let mut ticket = 0;
         self.tickets.send_modify(|tickets| {
@@ -85,7 +85,7 @@ impl Observer {
     }
 
     /// Observes one pod, at a fraction of the cost of a full observation. Returns whether that succeeded; if not, the
-    /// caller asks for a full one, which reports the error.
+    /// caller requests a full one, which reports the error.
     pub(crate) async fn observe_pod<R: Runtime>(&self, runtime: &R, key: &PodKey) -> bool {
         let number = self.next_number();
         let pod = PodName { namespace: key.namespace.clone(), name: key.name.clone() };
@@ -104,7 +104,7 @@ impl Observer {
     }
 }
 
-/// The task behind an [`Observer`].
+/// Task of an [`Observer`].
 #[derive(Debug)]
 pub(crate) struct Watcher<R> {
     backend: Backend<R>,
@@ -112,11 +112,11 @@ pub(crate) struct Watcher<R> {
     board: Arc<Board>,
     events: Arc<EventLog>,
     tickets: watch::Receiver<u64>,
-    /// Observer that this task serves.
+    /// Observer that the task serves.
     observer: Observer,
 }
 
-/// Makes an observer of `backend` and the task that must be run for it.
+/// Makes an observer of `backend`, and its task, which the caller must run.
 pub(crate) fn observer<R: Runtime>(
     backend: Backend<R>,
     clock: Clock,
@@ -137,7 +137,7 @@ impl<R: Runtime> Watcher<R> {
         }
     }
 
-    /// Waits until the backend is open, showing why it is not.
+    /// Waits until the backend is open. Meanwhile shows why it is not.
     async fn opened(&mut self) -> Option<Arc<R>> {
         loop {
             let reason = match &*self.backend.opened.borrow_and_update() {
@@ -181,7 +181,7 @@ impl<R: Runtime> Watcher<R> {
                     self.publish_failure(&error.chain(), error.kind() == ErrorKind::Unavailable, health);
                     self.show(version.as_ref());
                     version = None;
-                    // *Cancel-safe:* nothing is held across it. A request does not hurry it: the runtime is away.
+                    // *Cancel-safe:* it holds nothing. Requests do not shorten it: the runtime is away.
                     retry = RETRY.after(retry);
                     tokio::time::sleep(retry).await;
                     continue;
@@ -210,13 +210,13 @@ impl<R: Runtime> Watcher<R> {
         }
     }
 
-    /// Returns the pods that events are about; `None` if only a full observation can tell.
+    /// Returns the pods of these events; `None` if only a full observation can tell what changed.
     fn concerned(&self, events: &[EventKind]) -> Option<HashSet<PodKey>> {
         let latest = self.observer.latest.borrow();
         let mut pods = HashSet::new();
         for event in events {
             match event {
-                // A worker has started an unknown container, and is about to observe it itself.
+                // If the container is unknown, a worker has just started it, and will observe it.
                 EventKind::Started { container } => pods.extend(latest.pod_of(container).cloned()),
                 EventKind::Exited { container } | EventKind::OutOfMemory { container } => {
                     pods.insert(latest.pod_of(container)?.clone());
@@ -293,8 +293,8 @@ impl<R: Runtime> Watcher<R> {
     }
 }
 
-/// Returns the end of the pause after an observation that began then and ends now. Observing takes at most half of the time,
-/// so that a burst of events does not starve the work that causes it. After one that hung, the pause is not as long.
+/// Returns the end of the pause after an observation that began at `begun` and ends now. The pause is as long as the
+/// observation, so that a burst of events does not starve other work, but has a limit for an observation that hung.
 fn pause_after(begun: Instant) -> Instant {
     let longest = if mutant::is_on(Mutant::PausesLong) { Duration::MAX } else { PERIOD };
     instant() + elapsed(begun).min(longest)
@@ -302,20 +302,20 @@ fn pause_after(begun: Instant) -> Instant {
 
 /// Reason for an observation.
 enum Trigger {
-    /// These events.
+    /// Events of the backend.
     Events(Vec<EventKind>),
-    /// Anything else.
+    /// A request, the interval, or a broken subscription.
     Anything,
 }
 
 type Events = std::pin::Pin<Box<dyn Stream<Item = Result<Event, Error>> + Send>>;
 
-/// The subscription to a backend's events, renewed when it breaks.
+/// Subscription to a backend's events. It is renewed when it breaks.
 struct Subscription {
     stream: Option<Events>,
-    /// Wait before the latest renewal; zero once an event has come since.
+    /// Wait before the latest renewal; zero after an event.
     retry: Duration,
-    /// Time of the renewal, once the stream has ended.
+    /// Time of the renewal, after the end of the stream.
     renew_at: Option<Instant>,
 }
 
@@ -324,9 +324,9 @@ impl Subscription {
         Self { stream: None, retry: Duration::ZERO, renew_at: None }
     }
 
-    /// Waits for the next event, or until the subscription is to be renewed.
+    /// Waits for the next event, or until the subscription must be renewed.
     ///
-    /// *Cancel-safe:* the stream keeps its events, and the renewal its time.
+    /// *Cancel-safe:* the stream keeps its events, and the renewal keeps its time.
     async fn next<R: Runtime>(&mut self, runtime: &Arc<R>) -> Trigger {
         if self.renew_at.is_none() {
             let stream = self.stream.get_or_insert_with(|| Box::pin(runtime.events().fuse()));
@@ -350,7 +350,7 @@ impl Subscription {
         Trigger::Anything
     }
 
-    /// Drops the pending events: the observation that follows covers them all.
+    /// Drops the pending events: the next observation covers them.
     fn forget_pending(&mut self) {
         while let Some(Some(Some(Ok(_)))) = self.stream.as_mut().map(|stream| stream.next().now_or_never()) {}
     }

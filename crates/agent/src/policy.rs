@@ -1,4 +1,4 @@
-//! The limits that the node's configuration sets to manifests (R-REJ-12): without them, anyone who can write a manifest owns the
+//! Limits on manifests by the node's configuration (R-REJ-12). Without them, anyone who can write a manifest owns the
 //! node. The levels are Kubernetes' Pod Security Standards, as of 1.36.
 
 use stanchion_plan::reason::{Explanation, Reason};
@@ -13,7 +13,7 @@ use crate::{
     reference,
 };
 
-/// Capabilities that may be added at the level *baseline*.
+/// Capabilities that level *baseline* allows to add.
 const HARMLESS: [&str; 13] = [
     "AUDIT_WRITE",
     "CHOWN",
@@ -29,10 +29,10 @@ const HARMLESS: [&str; 13] = [
     "SETUID",
     "SYS_CHROOT",
 ];
-/// SELinux types that are for containers.
+/// SELinux types for containers.
 const CONTAINER_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
-/// Returns all objections of the policy to a pod; `None` if it lets the pod run.
+/// Returns all violations of the policy by a pod; `None` if it permits the pod.
 pub(crate) fn rejection(policy: &Policy, pod: &Pod) -> Option<Explanation> {
     if policy.exempt_namespaces.contains(&pod.key.namespace) {
         return None;
@@ -61,8 +61,8 @@ pub(crate) fn rejection(policy: &Policy, pod: &Pod) -> Option<Explanation> {
     (!objections.is_empty()).then(|| Explanation::new(Reason::PolicyViolation, objections.join("; ")))
 }
 
-/// Returns the violations of the level *baseline* in the settings that a pod runs with, whichever field or annotation they come
-/// from; and, as Kubernetes does, those in settings for the whole pod that every container overrides.
+/// Returns the violations of level *baseline*: in the settings in force, whichever field or annotation they come from,
+/// and, as in Kubernetes, in settings of the whole pod that every container overrides.
 fn baseline(pod: &Pod) -> Vec<String> {
     let mut found = Vec::new();
     let security = &pod.security;
@@ -108,7 +108,7 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = &wire::Container> {
     spec.init_containers.iter().flatten().chain(&spec.containers)
 }
 
-/// Returns the violations of the level in the pod's own security context, also in settings that no container runs with.
+/// Returns the violations in the pod's security context, even in settings that every container overrides.
 fn of_whole_pod(spec: &PodSpec) -> Vec<&'static str> {
     let Some(context) = &spec.security_context else { return Vec::new() };
     let se_linux = context.se_linux_options.clone().map(|it| SeLinux {
@@ -133,7 +133,7 @@ const SECCOMP: &str = "set seccompProfile.type to Unconfined";
 const APP_ARMOR_TYPE: &str = "set appArmorProfile.type to Unconfined";
 const SE_LINUX: &str = "set seLinuxOptions other than a container type";
 
-/// Returns the violations of the level in the settings that a container runs with.
+/// Returns the violations in the settings in force for a container.
 fn of_container(container: &Container, own_users: bool) -> Vec<String> {
     let security = &container.security;
     let mut found = Vec::new();
@@ -144,7 +144,7 @@ fn of_container(container: &Container, own_users: bool) -> Vec<String> {
     };
     object(container.ports.iter().any(|port| port.host_port.is_some()), "use a hostPort");
     object(security.privileged, "set privileged=true");
-    // With users of its own, what it finds in /proc is not the node's.
+    // In a user namespace, a container's `/proc` does not show the node.
     object(security.unmasked_proc && !own_users, "set procMount");
     object(security.seccomp == Some(Profile::Unconfined), SECCOMP);
     object(security.app_armor == Some(Profile::Unconfined), APP_ARMOR_TYPE);
@@ -159,7 +159,7 @@ fn is_no_containers(options: &SeLinux) -> bool {
     !options.user.is_empty() || !options.role.is_empty() || !CONTAINER_TYPES.contains(&options.kind.as_str())
 }
 
-/// Returns the hosts that a container's probes and hooks name.
+/// Returns the hosts in a container's probes and hooks.
 fn hosts(container: &wire::Container) -> impl Iterator<Item = &str> {
     let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
     let probed = probes.into_iter().flatten().flat_map(|probe| {
@@ -185,7 +185,7 @@ fn restricted(pod: &Pod) -> Vec<String> {
         found.push(format!("volume {:?} is of a kind that is not allowed", volume.name));
     }
     let of_pod = spec.and_then(|spec| spec.security_context.as_ref());
-    // With users of its own, a pod's root is nobody on the node.
+    // In a user namespace, a pod's root has no rights on the node.
     let own_users = pod.security.own_users;
     if of_pod.and_then(|pod| pod.run_as_user) == Some(0) && !own_users {
         found.push("the pod must not set runAsUser=0".to_owned());
@@ -212,9 +212,9 @@ fn restricted(pod: &Pod) -> Vec<String> {
     found
 }
 
-/// Returns whether the level *restricted* allows a volume's kind: one that shows nothing of the node.
+/// Returns whether level *restricted* allows the kind of a volume.
 fn is_plain(volume: &wire::Volume) -> bool {
-    // A volume without a source is an emptyDir. A hostPath is refused by its own name at the level *baseline*.
+    // A volume without a source is an emptyDir. Level *baseline* already rejects a hostPath.
     let others = wire::Volume {
         name: String::new(),
         config_map: None,

@@ -1,4 +1,4 @@
-//! The preload directory: image archives dropped there are imported into every backend.
+//! Preload directory: every backend gets the images of the archives in it.
 
 use std::{
     collections::HashMap,
@@ -14,15 +14,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{node::BackendSlot, shared::Shared};
 
-/// Period of reading the directory. An archive is imported once it has the same size and time at two readings.
+/// Interval of reads of the directory. An archive is complete if its size and time are the same in two reads.
 const PERIOD: Duration = Duration::from_secs(2);
-/// Time until a failed import is tried again.
+/// Wait before a failed import is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Size and modification time of an archive.
 type Version = (u64, SystemTime);
 
-/// Imports by backend and archive, shared with the workers, which may miss an image.
+/// Imports by backend and archive. Workers share them, and report images that are missing.
 #[derive(Debug, Default)]
 pub(crate) struct Imports(Mutex<HashMap<(String, PathBuf), Import>>);
 
@@ -30,15 +30,14 @@ pub(crate) struct Imports(Mutex<HashMap<(String, PathBuf), Import>>);
 #[derive(Debug)]
 struct Import {
     archive: Version,
-    /// The images in it.
+    /// References of the imported images.
     references: Vec<String>,
-    /// Time at which it may be tried again, if it failed.
+    /// Time of the next try, if the import failed.
     retry: Option<std::time::Instant>,
 }
 
 impl Imports {
-    /// Forgets the imports that brought an image which is missing, so that they are made again: somebody may have
-    /// removed images that nothing used.
+    /// Forgets the imports of a missing image, so that they are repeated: somebody may have removed the unused image.
     pub fn miss(&self, backend: &str, reference: &str) {
         self.lock().retain(|(of, _), import| of != backend || !import.references.iter().any(|it| it == reference));
     }
@@ -55,8 +54,8 @@ impl Imports {
     }
 }
 
-/// Imports archives into one backend, given by its index, until `shutdown`. Each backend has its own task: one that
-/// hangs delays no other (I8).
+/// Imports archives into one backend, given by its index, until `shutdown`. Each backend has its own task, so that one
+/// that hangs delays no other (I8).
 pub(crate) async fn run<R: Runtime>(
     shared: Arc<Shared<R>>,
     index: usize,
@@ -135,14 +134,14 @@ impl<R: Runtime> Preload<R> {
     }
 }
 
-/// Returns whether a file was last written long enough ago to be complete, so that a start need not wait for a second
-/// look.
+/// Returns whether the last write of a file is long enough ago for the file to be complete. Then a start of the agent
+/// need not wait for a second read.
 fn is_old(version: &Version) -> bool {
     version.1.elapsed().is_ok_and(|age| age > Duration::from_secs(10))
 }
 
 fn archives(directory: &Path) -> HashMap<PathBuf, Version> {
-    // An absent directory holds no archives.
+    // If the directory does not exist, there are no archives.
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_hidden = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
     let version = |entry: fs::DirEntry| {

@@ -1,4 +1,4 @@
-//! Runs one probe of one container: asks, counts the answers, and reports when they amount to a new result.
+//! Task of one probe of one container: runs the probe, counts successes and failures, and reports a changed result.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -20,10 +20,10 @@ use crate::{
     node::ContactAddress,
 };
 
-/// Number of attempts, made at once, of a probe that could not be run (R-PRB-11).
+/// Number of attempts, one right after another, of a probe that could not be run (R-PRB-11).
 const TRIES: usize = 3;
-/// Length of the slots at whose beginnings probes run together: the agent wakes once for all of them, which costs it
-/// much less than waking for each.
+/// Length of a slot. Probes run at the beginning of a slot, so that the agent wakes once for all that are due, which is
+/// much cheaper.
 const SLOT: Duration = Duration::from_millis(200);
 
 /// Result of a hook or a probe of a container.
@@ -36,13 +36,13 @@ pub(crate) struct LifecycleUpdate {
 /// Outcome of a hook or a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The `postStart` hook has ended; with the message if it failed.
+    /// End of the `postStart` hook, with an error message if it failed.
     Hook(Result<(), String>),
-    /// A probe has a new result.
+    /// New result of a probe; `true` means success.
     Probe(ProbeKind, bool),
 }
 
-/// A probe to be run.
+/// A probe and everything that it needs.
 pub(crate) struct Prober<R> {
     pub runtime: Arc<R>,
     pub container: ContainerId,
@@ -54,7 +54,7 @@ pub(crate) struct Prober<R> {
     pub sender: mpsc::Sender<LifecycleUpdate>,
     /// Time of the first run.
     pub first: Instant,
-    /// The result that is known already (R-PRB-2, R-RST-4).
+    /// Result that is known before the first run (R-PRB-2, R-RST-4).
     pub known: Option<bool>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Prober<R> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Answer {
     Good,
-    /// Good, with a warning.
+    /// Success, with a warning.
     Doubtful(String),
     Bad(String),
     /// The probe could not be run.
@@ -70,7 +70,7 @@ enum Answer {
 }
 
 impl Answer {
-    /// Returns the answer for a request that failed. One that could not be made says nothing of the container.
+    /// Returns the result of a failed request. If the request could not be sent, it says nothing about the container.
     fn of(error: &ContactError) -> Self {
         match error {
             ContactError::UnknownPort(_) => Self::Broken(error.to_string()),
@@ -99,14 +99,14 @@ impl<R: Runtime> Prober<R> {
             let update =
                 LifecycleUpdate { container: self.container.clone(), outcome: Outcome::Probe(self.kind, good) };
             let is_last = self.kind == ProbeKind::Startup || (self.kind == ProbeKind::Liveness && !good);
-            // The worker has gone, and so has the container.
+            // The worker has ended, as the container is gone.
             if self.sender.send(update).await.is_err() || is_last {
                 return;
             }
         }
     }
 
-    /// Returns when the next run is due. Runs that the last one took too long for are left out.
+    /// Returns the time of the next run. Runs are skipped if the last one took too long for them.
     fn after(&self, last: Instant) -> Instant {
         let mut next = next_slot(last + self.probe.period);
         while next < crate::clock::instant() {
@@ -115,7 +115,7 @@ impl<R: Runtime> Prober<R> {
         next
     }
 
-    /// Returns whether the answer is good; `None` if there is none.
+    /// Runs the probe. Returns whether it succeeded; `None` if it could not be run.
     async fn ask(&self) -> Option<bool> {
         let mut tries = 1;
         let answer = loop {
@@ -174,7 +174,7 @@ impl<R: Runtime> Prober<R> {
     }
 }
 
-/// Returns that instant, or the next one at which probes run together.
+/// Returns the beginning of the next slot at or after an instant.
 fn next_slot(at: Instant) -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let since = at.saturating_duration_since(*ORIGIN.get_or_init(crate::clock::instant)).as_nanos();

@@ -1,7 +1,7 @@
-//! Finds out which pods have processes on the node, without asking any runtime.
+//! Search for processes of pods on the node, without the help of any runtime.
 //!
-//! The cgroup of a pod's containers has the pod's UID in its name, on every backend. So a pod of a backend that cannot be
-//! asked is known to be dead when no process of the node is in a cgroup of it.
+//! On every backend, the cgroup of a pod's containers has the pod's UID in its name. So a pod is dead if no process of
+//! the node is in such a cgroup, even if its backend does not answer.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ use crate::{
     clock::{elapsed, instant},
 };
 
-/// Time for which a scan is used again: many pods lose their backend together.
+/// Time for which a scan can be used again: many pods lose their backend at the same time.
 const FRESH: Duration = Duration::from_millis(500);
 
 /// Search for processes of pods.
@@ -39,7 +39,7 @@ impl PodProcesses {
     /// Returns the first of these UIDs that has a process.
     ///
     /// # Errors
-    /// The processes of the node cannot be seen.
+    /// The processes of the node cannot be listed.
     pub async fn any_of(&self, uids: &BTreeSet<PodUid>) -> io::Result<Option<PodUid>> {
         let cgroups = self.cgroups().await?;
         let is_alive = |uid: &&PodUid| cgroups.iter().any(|cgroup| is_of(cgroup, uid.as_str()));
@@ -61,8 +61,8 @@ impl PodProcesses {
     }
 }
 
-/// Returns whether a line of `/proc/PID/cgroup` names a cgroup of the pod with this UID, or one below it: `pod<uid>`,
-/// or with systemd a slice such as `stanchion-burstable-pod<uid>.slice`, where the UID has `_` instead of `-`.
+/// Returns whether a line of `/proc/PID/cgroup` names a cgroup of the pod with this UID, or one below it. Its name is
+/// `pod<uid>`, or with systemd a slice such as `stanchion-burstable-pod<uid>.slice`, with `_` for each `-` of the UID.
 fn is_of(cgroup: &str, uid: &str) -> bool {
     let is_pod = |name: &str, uid: &str| name.strip_prefix("pod").is_some_and(|rest| rest == uid);
     let path = cgroup.splitn(3, ':').last().unwrap_or_default();
@@ -113,7 +113,7 @@ mod tests {
             fs::create_dir(proc.path().join(pid)).expect("a process");
             fs::write(proc.path().join(pid).join("cgroup"), cgroup).expect("its cgroup");
         }
-        // This process has just ended.
+        // This process ends during the scan.
         fs::create_dir(proc.path().join("9")).expect("a process");
         let processes = PodProcesses::new(proc.path().to_owned());
         let alive = async |uids: &[&str]| {

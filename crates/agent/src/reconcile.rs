@@ -1,4 +1,4 @@
-//! The reconciler: one worker for every pod that is wanted or exists.
+//! The reconciler: runs one worker for every pod that is wanted or exists.
 
 mod rejected;
 
@@ -27,7 +27,7 @@ use crate::{
 };
 use rejected::RejectedPod;
 
-/// The task that starts workers and passes the wanted pods to them.
+/// Task that starts workers and passes the wanted pods to them.
 pub(crate) struct Reconciler<R> {
     shared: Arc<Shared<R>>,
     desired: watch::Receiver<Arc<Desired>>,
@@ -38,14 +38,14 @@ pub(crate) struct Reconciler<R> {
     /// Pods that have a worker, by wanted UID.
     owners: HashMap<PodUid, PodKey>,
     ended: (mpsc::Sender<PodKey>, mpsc::Receiver<PodKey>),
-    /// The backends that an earlier agent put pods on.
+    /// Backends that earlier agents put pods on.
     recorded: HashMap<PodKey, Vec<files::RecordedBackend>>,
     allocations: Allocations,
-    /// Pods that do not fit on the node, with reason and message.
+    /// Pods that the node lacks the capacity for, with reason and message.
     no_capacity: HashMap<PodKey, Explanation>,
-    /// Pods among them that have no worker.
+    /// Those of them that have no worker.
     rejected: HashMap<PodKey, RejectedPod>,
-    /// `true` while a wanted pod waits for the end of another with its UID.
+    /// `true` while a wanted pod waits for the end of another pod with its UID.
     is_waiting: bool,
     progress: watch::Sender<ReconcilerProgress>,
 }
@@ -86,8 +86,8 @@ impl<R: Runtime> Reconciler<R> {
             observations.iter_mut().for_each(|it| drop(it.borrow_and_update()));
             let desired = Arc::clone(&self.desired.borrow_and_update());
             let existing = self.existing();
-            // Most observations show nothing that matters here: the loop goes through all pods only when there is
-            // something to decide.
+            // Most observations change nothing here. The reconciler goes through all pods only if the desired state or
+            // the set of existing pods has changed.
             let has_changed = |(wanted, last): &(Arc<Desired>, _)| !Arc::ptr_eq(wanted, &desired) || *last != existing;
             if is_due || self.is_waiting || last.as_ref().is_none_or(has_changed) {
                 self.reconcile(&desired, &existing);
@@ -117,7 +117,7 @@ impl<R: Runtime> Reconciler<R> {
                     false
                 }
                 () = observed => false,
-                // The loop goes round without a change too: the health endpoint watches that.
+                // The health endpoint watches that the reconciler makes rounds, even without a change.
                 () = tokio::time::sleep(health::ROUND) => true,
                 // A pod that has ended frees capacity.
                 () = self.shared.pod_ended.notified() => true,
@@ -125,7 +125,7 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    /// Forgets workers that have ended.
+    /// Removes workers that have ended.
     fn remove_ended(&mut self, first: PodKey) {
         let mut next = Some(first);
         while let Some(key) = next {
@@ -171,7 +171,7 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 continue;
             }
-            // A pod that no backend has needs no worker: its rejection is only shown.
+            // A pod that exists on no backend needs no worker to be rejected.
             if let Some(no_capacity) =
                 no_capacity.filter(|_| !existing.contains(key) && !self.recorded.contains_key(key))
             {
@@ -179,7 +179,7 @@ impl<R: Runtime> Reconciler<R> {
                 self.rejected.insert(key.clone(), rejected);
                 continue;
             }
-            // Another pod still owns this UID, and so the directory: wait for its end.
+            // Another pod still uses this UID, and so the directory: wait for its end.
             if self.is_uid_in_use(key, &pod.pod.uid) {
                 self.is_waiting = true;
                 continue;
@@ -188,7 +188,7 @@ impl<R: Runtime> Reconciler<R> {
             self.rejected.remove(key);
             self.start_worker(key, Some(pod));
         }
-        // A pod that no source wants is stopped, once all sources have named their pods (R-SRC-4).
+        // Pods that no source wants are stopped once all sources are known (R-SRC-4).
         if !desired.complete {
             return;
         }
@@ -212,8 +212,8 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    /// Admits the wanted pods to the node's capacity: first those that run, whatever they request (R-ADM-2), then
-    /// others in the order of their names, as manifests have them.
+    /// Admits the wanted pods to the node's capacity: first those that run, whatever they request (R-ADM-2), then the
+    /// others by namespace and by their names in the manifests.
     fn allocate(&mut self, desired: &Desired) {
         let has_ended = |key: &PodKey| {
             let wanted = desired.pods.get(key).map(|wanted| &wanted.pod.uid);
@@ -232,8 +232,8 @@ impl<R: Runtime> Reconciler<R> {
         self.no_capacity = rejected.collect();
     }
 
-    /// Returns whether a backend has a sandbox of this revision of the pod, or an earlier agent put this revision on
-    /// one. A manifest that was edited while no agent ran has to fit, as any edit.
+    /// Returns whether this revision of the pod has a sandbox, or an earlier agent put it on a backend. A manifest that
+    /// was edited while no agent ran has to fit like any other edit.
     fn is_placed(&self, pod: &Pod) -> bool {
         let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
         let mut observed = observations.filter_map(|it| it.pods.get(&pod.key).cloned());
@@ -245,13 +245,13 @@ impl<R: Runtime> Reconciler<R> {
         self.recorded.get(&pod.key).is_some_and(is_put) || observed.any(|it| it.sandboxes.iter().any(is_own))
     }
 
-    /// Returns the pods that exist on the backends that are observed now.
+    /// Returns the pods that exist on the backends that can be observed now.
     fn existing(&self) -> BTreeSet<PodKey> {
         let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
         observations.filter(|it| it.is_current()).flat_map(|it| it.pods.keys().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// Returns whether another pod has this UID, or a sandbox or container that is left of one.
+    /// Returns whether another pod has this UID, or has left a sandbox or container with it.
     fn is_uid_in_use(&self, key: &PodKey, uid: &PodUid) -> bool {
         if self.owners.get(uid).is_some_and(|owner| owner != key) {
             return true;
@@ -264,7 +264,7 @@ impl<R: Runtime> Reconciler<R> {
         observations.any(|it| it.pods.iter().any(|(other, pod)| other != key && of_another(pod)))
     }
 
-    /// Records the UID of a pod that has a worker.
+    /// Sets the UID of a pod that has a worker.
     fn claim_uid(&mut self, key: &PodKey, uid: PodUid) {
         if let Some(last) = self.uids.insert(key.clone(), uid.clone()) {
             self.release_uid(key, &last);
@@ -272,7 +272,7 @@ impl<R: Runtime> Reconciler<R> {
         self.owners.insert(uid, key.clone());
     }
 
-    /// Forgets that a UID is this pod's; it may be another's by now.
+    /// Removes the UID of a pod, unless another pod has it already.
     fn release_uid(&mut self, key: &PodKey, uid: &PodUid) {
         if self.owners.get(uid) == Some(key) {
             self.owners.remove(uid);
@@ -294,8 +294,8 @@ impl<R: Runtime> Reconciler<R> {
         });
     }
 
-    /// Passes restart requests on to the pods' workers, this one and those queued behind it. Never waits for a worker:
-    /// a busy one delays only its own pod (I8).
+    /// Passes this restart request, and those queued behind it, on to the pods' workers. Never waits for a worker: a
+    /// busy one delays only its own pod (I8).
     fn pass_restarts(&mut self, first: Request) {
         let mut next = Some(first);
         while let Some(Request::Restart { pod, container }) = next {

@@ -33,8 +33,8 @@ pub fn repository(reference: &str) -> &str {
     }
 }
 
-/// Returns whether an image of that full reference is from a registry, or from a part of it: `registry.example:5000`,
-/// `docker.io/library`, or a repository by its whole name. A `place` without a port covers only a host without one. Tag
+/// Returns whether the image of a full reference is from `place`: a registry such as `registry.example:5000`, a part of
+/// one such as `docker.io/library`, or a whole repository. A `place` without a port covers only a host without one. Tag
 /// and digest follow a path: in `registry.example:5000/a` and `registry.example@other.example/a` no part of the host is
 /// one.
 #[must_use]

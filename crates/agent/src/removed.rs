@@ -1,4 +1,4 @@
-//! Removed pods in their last state (R-TERM-7): one small file each, for a while.
+//! Removed pods in their last state (R-TERM-7): one small file for each, kept for a while.
 //!
 //! ```text
 //! <state_dir>/removed/<when, ms since 1970>-<uid>.json            as older agents wrote it
@@ -30,7 +30,7 @@ use crate::{
     limits,
 };
 
-/// Status reason of a pod that had not ended before its manifest was gone.
+/// Status reason of a pod that had not ended when its manifest was removed.
 const REASON: &str = "ManifestRemoved";
 const MESSAGE: &str = "The pod was stopped because its manifest was removed";
 
@@ -39,7 +39,7 @@ const MESSAGE: &str = "The pod was stopped because its manifest was removed";
 pub struct Removed {
     directory: PathBuf,
     bounds: Remembered,
-    /// Allows one change at a time: an unfinished write must not be taken for a leftover.
+    /// Lock for changes: a file that is being written must not be taken for a leftover.
     change: Mutex<()>,
 }
 
@@ -50,7 +50,7 @@ impl Removed {
         Self { directory: state_dir.join("removed"), bounds, change: Mutex::new(()) }
     }
 
-    /// Returns the removed pods, the latest first. Files that cannot be read are passed over.
+    /// Returns the removed pods, the latest first. It skips files that cannot be read.
     #[must_use]
     pub fn list(&self, now: Stamp) -> Vec<RemovedView> {
         let (kept, _) = self.entries(now);
@@ -64,10 +64,10 @@ impl Removed {
         kept.iter().filter_map(|path| parse(path).ok()).collect()
     }
 
-    /// Keeps a pod's last status. A power cut leaves all of it or nothing.
+    /// Stores a pod's last status. A power cut leaves all of it or nothing.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub(crate) fn keep(&self, removed: &RemovedView, now: Stamp) -> io::Result<()> {
         if self.bounds.most == 0 {
             return Ok(());
@@ -81,17 +81,17 @@ impl Removed {
         self.forget(now)
     }
 
-    /// Removes files that are too old or too many, and those that an interrupted write has left.
+    /// Removes files that are too old or too many, and those of interrupted writes.
     ///
     /// # Errors
-    /// Something cannot be removed.
+    /// A file cannot be removed.
     pub(crate) fn forget(&self, now: Stamp) -> io::Result<()> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let (_, rest) = self.entries(now);
         rest.iter().try_for_each(|path| ignore_absent(fs::remove_file(path)))
     }
 
-    /// Returns the files to keep, the latest first, and the others.
+    /// Returns the files to keep, the latest first, and the files to remove.
     fn entries(&self, now: Stamp) -> (Vec<PathBuf>, Vec<PathBuf>) {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         let age = |name: &str| Some(now.since(removed_at(name)?));
@@ -120,8 +120,8 @@ fn file_name(at: Stamp, uid: &str) -> String {
     format!("{:016}-{boot}{uid}.json", at.wall.as_millisecond())
 }
 
-/// Returns what is remembered of a pod: its name, its containers and images, and how it ended. Not what its manifest
-/// gave its containers, which may be secret: neither environment nor arguments, neither annotations nor volumes.
+/// Returns the state of a pod that is worth keeping: its name, its containers with their images, and how it ended.
+/// Secrets may be in the rest: environment, arguments, annotations and volumes are omitted.
 pub(crate) fn remembered(view: &PodView, removed_at: Timestamp) -> RemovedView {
     let PodView { pod, backend, manifest, .. } = view;
     let spec = pod.spec.as_ref();
@@ -159,14 +159,14 @@ fn container(of: &wire::Container) -> wire::Container {
     }
 }
 
-/// Returns the status of a pod of so many containers once nothing of it runs: `Succeeded` if all have exited with 0, as
-/// a kubelet has it for pods of the API server.
+/// Returns the final status of a pod with so many containers: `Succeeded` if all have exited with code 0, as a kubelet
+/// does for pods of the API server.
 fn ended(mut status: wire::PodStatus, containers: usize) -> wire::PodStatus {
     for container in
         status.init_container_statuses.iter_mut().flatten().chain(status.container_statuses.iter_mut().flatten())
     {
         let end = |state: &Option<wire::ContainerState>| state.clone().filter(|state| state.terminated.is_some());
-        // A container that waited for its next start has come to its end.
+        // A container that was waiting for its restart has ended.
         if let Some(last) = end(&container.last_state).filter(|_| end(&container.state).is_none()) {
             container.state = Some(last);
             container.last_state = None;
@@ -182,7 +182,7 @@ fn ended(mut status: wire::PodStatus, containers: usize) -> wire::PodStatus {
         status.reason = Some(REASON.to_owned());
         status.message = Some(MESSAGE.to_owned());
     }
-    // The other conditions do not hold any more.
+    // The other conditions no longer hold.
     let lasts = |it: &wire::PodCondition| matches!(it.type_.as_str(), "PodScheduled" | "Initialized");
     status.conditions.iter_mut().for_each(|conditions| conditions.retain(lasts));
     status

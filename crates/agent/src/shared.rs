@@ -1,4 +1,4 @@
-//! State shared by the workers, the reconciler and the other tasks of the agent.
+//! State that the tasks of the agent share.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -22,7 +22,7 @@ use crate::{
     supervisor::Supervisor,
 };
 
-/// State shared by all workers.
+/// State that all workers, the reconciler and the other tasks share.
 #[derive(Debug)]
 pub(crate) struct Shared<R> {
     pub config: AgentConfig,
@@ -33,35 +33,35 @@ pub(crate) struct Shared<R> {
     pub heartbeat: Arc<Heartbeat>,
     pub clock: Clock,
     pub supervisor: Supervisor,
-    /// Notified when a pod ends by itself, or runs again.
+    /// Wakes the reconciler when a pod ends by itself, or runs again.
     pub pod_ended: Notify,
     /// Counter that changes after an import of images.
     pub images_changed: watch::Sender<u64>,
-    /// Images imported from archives in the preload directory.
+    /// Images from archives in the preload directory.
     pub imports: Imports,
-    /// Pods that must end because the node shuts down.
+    /// Phase of the node's shutdown.
     pub node_shutdown: Arc<ShutdownState>,
-    /// CPU and memory of the node. The disk can grow: `ephemeral_storage` is 0 here.
+    /// CPU and memory of the node. Its `ephemeral_storage` is 0, since the disk can grow.
     pub capacity: Capacity,
     /// Current addresses of the node, the primary one first.
     pub node_addresses: watch::Receiver<Vec<IpAddr>>,
-    /// Security features of this node, and the sysctls that it allows.
+    /// Security features and allowed sysctls of the node.
     pub admission: Admission,
     /// UID/GID ranges of pods with `hostUsers: false`.
     pub id_ranges: IdRanges,
     /// Credential provider plugins of the node.
     pub providers: Providers,
-    /// Finder of pods' processes by cgroup, for backends that do not answer.
+    /// Search for processes of pods whose backends do not answer.
     pub processes: PodProcesses,
 }
 
 impl<R> Shared<R> {
-    /// Returns the backend of that name.
+    /// Returns the backend of this name.
     pub fn slot(&self, name: &str) -> Option<&BackendSlot<R>> {
         self.slots.iter().find(|slot| slot.backend.name == name)
     }
 
-    /// Returns the node, as far as the numbers of a pod's resources depend on it.
+    /// Returns the node's resources that cgroup values depend on.
     pub fn machine(&self) -> Machine<'static> {
         Machine { memory: self.capacity.memory, hugepage_sizes: node::hugepage_sizes() }
     }

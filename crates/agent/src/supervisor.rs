@@ -1,4 +1,4 @@
-//! Owner of all tasks: names them, stops them, and turns a panic into an orderly end of the agent.
+//! Owner of all tasks: names them, stops them, and ends the agent in order after a panic.
 
 use std::{borrow::Cow, future::Future, panic::AssertUnwindSafe, time::Duration};
 
@@ -17,22 +17,22 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Creates a supervisor whose tasks are told to stop through `shutdown`.
+    /// Creates a supervisor. Cancelling `shutdown` tells its tasks to stop.
     #[must_use]
     pub fn new(shutdown: CancellationToken) -> Self {
         let killed = CancellationToken::new();
         Self { tasks: TaskTracker::new(), shutdown, killed, panicked: watch::Sender::new(None) }
     }
 
-    /// Returns the supervisor with a token that drops every task at the await that it is in, for tests.
+    /// Returns the supervisor with a token that drops every task at its present await, for tests.
     #[must_use]
     pub fn with_kill(mut self, killed: CancellationToken) -> Self {
         self.killed = killed;
         self
     }
 
-    /// Runs `task` in the background, in a span with its name: each of its log lines says whose it is.
-    /// It must end soon after [`shutdown`](Self::shutdown) is cancelled.
+    /// Runs `task` in the background, in a span with its name, so that each of its log lines tells the task. It must
+    /// end soon after [`shutdown`](Self::shutdown) is cancelled.
     pub fn spawn<F>(&self, name: impl Into<Cow<'static, str>>, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -42,7 +42,7 @@ impl Supervisor {
         let span = tracing::info_span!("task", %name);
         let supervised = async move {
             if AssertUnwindSafe(killed.run_until_cancelled(task)).catch_unwind().await.is_err() {
-                // The panic hook has printed the message and its place.
+                // The panic hook has logged the message and its place.
                 tracing::error!("a task panicked; the agent stops, containers run on");
                 panicked.send_replace(Some(name));
             }
@@ -50,7 +50,7 @@ impl Supervisor {
         self.tasks.spawn(supervised.instrument(span));
     }
 
-    /// Returns the token that is cancelled when the agent is to stop.
+    /// Returns the token that is cancelled when the agent stops.
     #[must_use]
     pub fn shutdown(&self) -> &CancellationToken {
         &self.shutdown
@@ -58,10 +58,10 @@ impl Supervisor {
 
     /// Waits until a task has panicked, and returns its name.
     ///
-    /// *Cancel-safe:* only watches.
+    /// *Cancel-safe:* it only waits.
     pub async fn panicked(&self) -> Cow<'static, str> {
         let mut panicked = self.panicked.subscribe();
-        // The guard is dropped here: held across the other arm's await it would tie the agent to one thread.
+        // The guard is dropped here. Holding it across the other arm's await would tie the agent to one thread.
         let name = panicked.wait_for(Option::is_some).await.map(|name| name.clone().unwrap_or_default());
         match name {
             Ok(name) => name,
@@ -70,7 +70,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until every task has ended, at most `limit`. Returns whether all did.
+    /// Waits until every task has ended, at most for `limit`. Returns whether all have.
     pub async fn drain(&self, limit: Duration) -> bool {
         self.tasks.close();
         tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()

@@ -1,4 +1,4 @@
-//! Removes files of pods that no source wants and no runtime has.
+//! Removal of files of pods that no source wants and no runtime has.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     shared::Shared,
 };
 
-/// Time between two observations: files that belong to no pod at both are removed.
+/// Interval of sweeps. Files that belong to no pod at two sweeps in a row are removed.
 const PERIOD: Duration = Duration::from_secs(20);
 
 /// Sweeps until `shutdown`.
@@ -42,8 +42,8 @@ pub(crate) async fn run<R: Runtime>(
     }
 }
 
-/// Returns UIDs with files here that no source wants and no runtime has; `None` while not all sources have named their
-/// pods.
+/// Returns the UIDs with files on the node that no source wants and no runtime has; `None` while not all sources are
+/// known.
 fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desired>>) -> Option<HashSet<PodUid>> {
     let desired = Arc::clone(&desired.borrow());
     if !desired.complete {
@@ -53,7 +53,7 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     let away: Vec<_> =
         observations.iter().filter(|(_, observation)| !observation.is_current()).map(|(name, _)| *name).collect();
     let wanted = desired.pods.values().map(|desired| desired.pod.uid.clone());
-    // A backend that is away still has what it was last seen to have.
+    // The last observation of a backend that is away still counts.
     let sandboxes =
         observations.iter().flat_map(|(_, observation)| observation.pods.values()).flat_map(|pod| &pod.sandboxes);
     let existing = sandboxes.filter_map(|sandbox| sandbox.labels.get(labels::POD_UID)).map(|uid| PodUid::new(uid));
@@ -74,7 +74,7 @@ fn unclaimed<R: Runtime>(shared: &Shared<R>, desired: &watch::Receiver<Arc<Desir
     }
 }
 
-/// Returns whether a pod's record says that it was put on other backends than these.
+/// Returns whether a pod's record names another backend than these.
 fn was_put_elsewhere<R>(shared: &Shared<R>, uid: &PodUid, away: &[&str]) -> bool {
     let is_away = |backend: &str| away.contains(&backend);
     match files_of(shared, uid).record() {
@@ -87,21 +87,21 @@ fn was_put_elsewhere<R>(shared: &Shared<R>, uid: &PodUid, away: &[&str]) -> bool
     }
 }
 
-/// Returns whether this is the last started revision of a pod whose wanted revision has no sandbox yet: until it has
-/// one, the pod's worker may make the old revision anew.
+/// Returns whether this is the last started revision of a pod whose wanted revision has no sandbox yet. Until it has
+/// one, the pod's worker may start the old revision again.
 fn may_come_back<R>(shared: &Shared<R>, uid: &PodUid, desired: &Desired, existing: &HashSet<PodUid>) -> bool {
     let Ok(Some(record)) = files_of(shared, uid).record() else { return false };
     let wanted = desired.pods.get(&PodKey { namespace: record.namespace, name: record.name });
     !record.is_stopped && wanted.is_some_and(|wanted| !existing.contains(&wanted.pod.uid))
 }
 
-/// Returns the files of a UID. The pod's name is not known any more; the link in its files says where its logs are.
+/// Returns the files of a UID. The pod's name is no longer known, but a link among the files leads to its logs.
 fn files_of<R>(shared: &Shared<R>, uid: &PodUid) -> PodFiles {
     let nobody = PodKey { namespace: String::new(), name: String::new() };
     PodFiles::new(&shared.config.state_dir, &shared.config.log_dir, &nobody, uid)
 }
 
-/// Removes records of removed pods that are too old or too many.
+/// Removes files of removed pods that are too old or too many.
 async fn forget_removed<R>(shared: &Shared<R>) {
     let (removed, now) = (Arc::clone(&shared.removed), shared.clock.stamp());
     if let Err(error) = blocking(move || removed.forget(now)).await {

@@ -4,11 +4,11 @@ use std::{fmt, str::FromStr};
 
 use hyper::Uri;
 
-/// URL of a request. What follows the `?` may be a secret: it is sent, and never shown.
+/// URL of a request. The query may be a secret: it is sent, and never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     pub(crate) is_https: bool,
-    /// A name or an address, without brackets.
+    /// Name or address, without brackets.
     pub(crate) host: String,
     pub(crate) port: u16,
     /// Path and query.
@@ -51,12 +51,12 @@ impl Url {
         }
     }
 
-    /// Returns whether a request there goes to the same server.
+    /// Returns whether both URLs are of one server.
     pub(crate) fn is_beside(&self, other: &Self) -> bool {
         (self.is_https, &self.host, self.port) == (other.is_https, &other.host, other.port)
     }
 
-    /// Returns where a `Location` leads from here; `None` if it cannot be parsed.
+    /// Returns the target of a redirect from here; `None` if `location` cannot be parsed.
     pub(crate) fn redirected(&self, location: &str) -> Option<Self> {
         let location = location.split('#').next().unwrap_or_default();
         let (path, query) = location.split_once('?').map_or((location, None), |(path, query)| (path, Some(query)));
@@ -75,7 +75,7 @@ impl Url {
         target.parse::<Uri>().is_ok().then(|| Self { target, ..self.clone() })
     }
 
-    /// Returns the whole URL, to tell it from others. It must not be shown.
+    /// Returns the whole URL, to compare it with others. It must not be shown.
     pub(crate) fn whole(&self) -> String {
         format!("{}://{}{}", self.scheme(), self.authority(), self.target)
     }
