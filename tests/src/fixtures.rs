@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    image::{Image, PackedLayer, Run, hex},
+    image::{Image, PackedLayer, Run, sha256},
     layer::Layer,
     process::text,
     tools,
@@ -109,7 +109,7 @@ impl Programs {
             let changed = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             key.push_str(&format!("\n{} {} {changed}", program.display(), about.len()));
         }
-        Ok(hex(key.as_bytes())[..16].to_owned())
+        Ok(sha256(key.as_bytes())[..16].to_owned())
     }
 }
 

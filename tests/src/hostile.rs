@@ -18,7 +18,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
 use crate::{
-    image::hex,
+    image::sha256,
     layer::{Layer, architecture},
     wait::lock,
 };
@@ -300,7 +300,7 @@ impl Draft<'_> {
 }
 
 fn descriptor(kind: &str, bytes: &[u8]) -> Value {
-    json!({"mediaType": kind, "digest": format!("sha256:{}", hex(bytes)), "size": bytes.len()})
+    json!({"mediaType": kind, "digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()})
 }
 
 fn blob_path(descriptor: &Value) -> String {

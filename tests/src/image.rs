@@ -21,7 +21,7 @@ pub struct Blob {
 
 impl Blob {
     fn new(content: Vec<u8>) -> Self {
-        Self { hex: hex(&content), content }
+        Self { hex: sha256(&content), content }
     }
 
     fn descriptor(&self, media_type: &str) -> Value {
@@ -222,6 +222,6 @@ fn bytes(value: &Value) -> Vec<u8> {
 
 /// Returns the SHA-256 of `content` in hexadecimal.
 #[must_use]
-pub fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
+pub fn sha256(content: &[u8]) -> String {
+    hex::encode(Sha256::digest(content))
 }

@@ -56,8 +56,7 @@ fn name(pod: &PodKey, container: &ContainerInfo) -> Option<String> {
     let id = container.id.to_string();
     let is_hash = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
     // Log shippers expect a hash as Docker's and CRI's ids.
-    let hash = || Sha256::digest(&id).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let id = if is_hash { id.clone() } else { hash() };
+    let id = if is_hash { id } else { hex::encode(Sha256::digest(&id)) };
     let mut name = format!("{}_{}_{}-{id}", pod.name, pod.namespace, container.name);
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.starts_with('.') || !name.bytes().all(is_plain) {

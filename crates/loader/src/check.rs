@@ -39,7 +39,7 @@ pub(crate) fn library(path: &Path, sha256: Option<&str>) -> Result<PathBuf, Erro
     if let Some(expected) = sha256 {
         let content =
             fs::read(&real).map_err(|error| refuse(ErrorKind::Other, "it cannot be read".into()).caused_by(&error))?;
-        let found: String = Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex::encode(Sha256::digest(content));
         if !found.eq_ignore_ascii_case(expected) {
             let message = format!("its SHA-256 is {found}, the configuration wants {expected}");
             return Err(refuse(ErrorKind::Permission, message));

@@ -324,7 +324,5 @@ impl Bridge {
 
 /// Returns the name of a sandbox's link on the node: at most 15 characters, from its id alone.
 pub(super) fn link(id: &str) -> String {
-    let hash = Sha256::digest(id);
-    let name: String = hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    format!("st{name}")
+    format!("st{}", hex::encode(&Sha256::digest(id)[..6]))
 }

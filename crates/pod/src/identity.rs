@@ -123,5 +123,5 @@ fn hash(parts: &[&str]) -> String {
         hasher.update(part.len().to_le_bytes());
         hasher.update(part);
     }
-    hasher.finalize().iter().take(LENGTH).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&hasher.finalize()[..LENGTH])
 }

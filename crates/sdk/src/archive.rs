@@ -19,7 +19,7 @@ use nix::sys::statvfs::statvfs;
 use sha2::{Digest, Sha256};
 use stanchion_untrusted::{Limit, Links, TooLarge, make_directory, open, read_from};
 
-use crate::{limits, oci};
+use crate::limits;
 
 /// One entry of an archive.
 pub type Entry<'a> = tar::Entry<'a, Box<dyn Read>>;
@@ -263,7 +263,7 @@ impl Unpacked {
         }
         let mut sum = Sha256::new();
         io::copy(&mut self.reader(part), &mut sum)?;
-        let digest = format!("sha256:{}", oci::hex(&sum.finalize()));
+        let digest = format!("sha256:{}", hex::encode(sum.finalize()));
         digests.insert(part, digest.clone());
         Ok(digest)
     }

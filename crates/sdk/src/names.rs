@@ -12,7 +12,7 @@ pub fn id(name: &str, parts: &[&str], attempt: u32) -> String {
         hasher.update(part);
     }
     hasher.update(attempt.to_le_bytes());
-    let hash: String = hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(&hasher.finalize()[..6]);
     let mut plain = String::with_capacity(40);
     for char in name.chars().take(40) {
         let char = if char.is_ascii_alphanumeric() { char } else { '-' };

@@ -189,13 +189,7 @@ pub fn named_images(index: &[u8], full: impl Fn(&str) -> String) -> Result<Vec<(
 /// Returns the digest of bytes, `sha256:…`.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    format!("sha256:{}", hex(&Sha256::digest(bytes)))
-}
-
-/// Returns bytes as hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// Returns whether a text is a digest of a kind that containerd and Docker know.
@@ -226,7 +220,7 @@ pub fn has_digest(bytes: &[u8], digest: &str) -> Option<bool> {
         "sha512" => of::<Sha512>(bytes),
         _ => return None,
     };
-    Some(hex(&found) == expected)
+    Some(hex::encode(found) == expected)
 }
 
 #[cfg(test)]

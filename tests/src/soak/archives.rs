@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     fixtures::Fixtures,
-    image::{archive, hex},
+    image::{archive, sha256},
 };
 
 /// Number of indexes in [`Archive::Chain`].
@@ -41,7 +41,7 @@ impl Archive {
                 let mut next = "1".repeat(64);
                 for _ in 0..CHAIN {
                     let content = index(&next, 100);
-                    next = hex(&content);
+                    next = sha256(&content);
                     blobs.push((next.clone(), content));
                 }
                 layout(path, &next, &blobs)

@@ -34,8 +34,7 @@ pub(super) struct LastGood {
 impl LastGood {
     /// Creates the store of the source with this path or URL.
     pub fn of(state_dir: &Path, source: &[u8]) -> Self {
-        let hash = Sha256::digest(source);
-        let name = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>();
+        let name = hex::encode(&Sha256::digest(source)[..16]);
         Self { directory: state_dir.join("manifests").join(name) }
     }
 

@@ -21,7 +21,7 @@ const PROGRAMS: [&str; 7] = ["sh", "cat", "hostname", "pwd", "readlink", "sleep"
 /// Writes the image in the format of `docker save`.
 pub(super) fn archive(path: &Path) -> io::Result<()> {
     let layer = layer()?;
-    let diff_id: String = Sha256::digest(&layer).iter().map(|byte| format!("{byte:02x}")).collect();
+    let diff_id = hex::encode(Sha256::digest(&layer));
     let architecture = match env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
