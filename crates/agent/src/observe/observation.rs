@@ -67,8 +67,8 @@ impl Observation {
     /// Gives this full observation the number `number`, and adds later observations of single pods from `last`.
     pub(crate) fn after(mut self, last: &Self, number: u64) -> Self {
         self.number = number;
-        for (key, number) in last.single.iter().filter(|(_, number)| **number > number) {
-            self.single.insert(key.clone(), *number);
+        for (key, later) in last.single.iter().filter(|(_, later)| **later > number) {
+            self.single.insert(key.clone(), *later);
             self.put(key, last.pods.get(key).cloned());
         }
         self

@@ -345,7 +345,7 @@ impl<R: Runtime> Fetch<R> {
             }
         }
         let pulled = self.pull_with(slot, runtime, reference, None).await;
-        pulled.map_err(|error| refused.and("none of these", error))
+        pulled.map_err(|error| tried.into_error("none of these", error))
     }
 
     async fn pull_with(
