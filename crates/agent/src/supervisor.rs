@@ -40,6 +40,8 @@ impl Supervisor {
         let name = name.into();
         let (panicked, killed) = (self.panicked.clone(), self.killed.clone());
         let span = tracing::info_span!("task", %name);
+        // Boxed, because a future that is moved into another one takes its room twice.
+        let task = Box::pin(task);
         let supervised = async move {
             if AssertUnwindSafe(killed.run_until_cancelled(task)).catch_unwind().await.is_err() {
                 // The panic hook has logged the message and its place.

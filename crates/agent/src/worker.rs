@@ -146,21 +146,24 @@ impl<R: Runtime> Worker<R> {
     }
 
     /// Syncs, and performs steps or waits, until the pod is gone or the agent stops.
+    ///
+    /// A worker waits nearly all of its time. What it needs only while it works is boxed, so that a waiting worker costs
+    /// a few KiB, and not as much as its largest step.
     pub(crate) async fn run(mut self) -> Ended {
         let shutdown = self.context.shared.supervisor.shutdown().clone();
         while !shutdown.is_cancelled() {
-            let Synced { snapshot, visible, plan } = self.sync().await;
+            let Synced { snapshot, visible, plan } = Box::pin(self.sync()).await;
             match plan.action {
                 Some(Action::CleanUp) => {
-                    if self.clean_up().await {
+                    if Box::pin(self.clean_up()).await {
                         self.context.cancelled.cancel();
-                        self.presence.remember(&self.context).await;
+                        Box::pin(self.presence.remember(&self.context)).await;
                         self.context.shared.node_shutdown.set_running(&self.context.key, None, false);
                         self.context.shared.board.remove_pod(&self.context.key);
                         return Ended::Gone;
                     }
                 }
-                Some(action) => self.act(action, snapshot.desired.as_ref()).await,
+                Some(action) => Box::pin(self.act(action, snapshot.desired.as_ref())).await,
                 None => self.wait(plan.wake_at, &visible, &snapshot.observed, &shutdown).await,
             }
         }
@@ -316,7 +319,7 @@ impl<R: Runtime> Worker<R> {
                 () = shutdown.cancelled() => return,
                 wake = self.inbox.wake() => wake,
                 update = self.pulls.next() => return self.pulls.apply(update, &mut self.history),
-                update = self.lifecycle.next() => return self.apply(update).await,
+                update = self.lifecycle.next() => return Box::pin(self.apply(update)).await,
                 () = &mut sleep => return,
             };
             match wake {
@@ -385,4 +388,25 @@ fn has_run(observed: &Observed, pod: &Pod, container: &Container) -> bool {
         instance.name == container.name
             && instance.labels.get(labels::REVISION).is_some_and(|revision| revision == pod.revision.as_str())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use stanchion_runtime::testing::FakeRuntime;
+
+    use super::Worker;
+
+    fn size_of_future<T, F: Future>(_: impl FnOnce(T) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_waiting_worker_is_small() {
+        let (run, worker) = (size_of_future(Worker::<FakeRuntime>::run), size_of::<Worker<FakeRuntime>>());
+        println!("{run} bytes, {worker} of them the worker's state");
+        assert!(
+            run <= 3 * worker,
+            "a worker waits in {run} bytes, its state has {worker}: box what waits only briefly"
+        );
+    }
 }
