@@ -1,5 +1,5 @@
-//! Requests of hooks and probes: commands in containers, and requests from the node to containers. Fetches of manifests
-//! use the same parts.
+//! Requests of hooks and probes: commands in containers, and requests from the node to containers. The sources fetch
+//! manifests with the same parts.
 //!
 //! Error texts are a kubelet's, since people and tools know them.
 //!

@@ -140,7 +140,7 @@ impl Sources {
         }
     }
 
-    /// Returns when the kubelets are polled next; `None` if no source belongs to one.
+    /// Returns the time of the next poll of a kubelet; `None` if no source belongs to one.
     fn next_question(&mut self) -> Option<Instant> {
         let periods = self.sources.iter_mut().filter_map(|source| Some(source.files_mut()?.standby()?.period()));
         periods.min().map(|period| crate::clock::instant() + period)
@@ -163,7 +163,7 @@ impl Sources {
             }
             changed
         });
-        // After publishing: pods do not wait until the last good content is kept.
+        // The content is kept after publishing, so that no pod waits for the disk.
         self.sources.iter_mut().for_each(Source::keep);
         self
     }
@@ -178,7 +178,7 @@ impl Sources {
 
     /// Waits until a read is due.
     ///
-    /// *Cancel-safe:* the watch keeps the events that it has seen, and each page its news.
+    /// *Cancel-safe:* the watch keeps the events that it has received, and each page its results.
     async fn changed(&mut self, latest: Instant) {
         let mut due = latest;
         let mut asking = self.next_question();

@@ -35,12 +35,12 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 const UNIMPLEMENTED: usize = 12;
-/// Pause after a refused connection.
+/// Pause before the next attempt after a refused connection.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Maximum length of an answer, bytes.
 const ANSWER: usize = 4096;
 
-/// Checks that the service says that it serves.
+/// Checks that the service reports `SERVING`.
 pub(crate) async fn check(pod: IpAddr, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     let to = join(&pod.to_string(), port);
     let deadline = crate::clock::instant() + timeout;
@@ -108,7 +108,7 @@ async fn call(send: h2::client::SendRequest<Bytes>, to: &str, service: &str) -> 
     let (response, mut body) = send.send_request(request, false).map_err(text)?;
     body.send_data(framed(service), true).map_err(text)?;
     let (head, mut body) = response.await.map_err(text)?.into_parts();
-    // A failed call may have its status among the headers, and no body.
+    // A failed call may have its status among the headers and no body.
     if head.headers.contains_key("grpc-status") {
         return Ok(answer(&head.headers, &[]));
     }

@@ -36,7 +36,7 @@ pub(crate) struct Answer {
     pub body: String,
 }
 
-/// Sends a GET request as a probe does: redirects on the same host are followed. `timeout` bounds all of it.
+/// Sends a GET request as a probe does, and follows redirects on the same host. `timeout` bounds all of it.
 pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<Answer, ContactError> {
     let (host, port) = host_and_port(&get.to, pod)?;
     let scheme = if get.is_https { "https" } else { "http" };
@@ -59,7 +59,7 @@ pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Durati
     Err(ContactError::Redirects.of(&url.target))
 }
 
-/// Returns the headers of the request. `User-Agent` and `Accept` are left out if `get` sets them to an empty text.
+/// Returns the headers of the request. It leaves out `User-Agent` and `Accept` if `get` sets them to an empty text.
 fn headers(get: &HttpGet, agent: &str) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in &get.headers {

@@ -15,7 +15,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::aws_lc_rs, pki_types::PrivateKeyDer},
 };
 
-/// Server that gives each client the next of its answers, and the last one for ever.
+/// Server that gives each client the next of its answers, and repeats the last one.
 pub(crate) struct Server {
     pub port: u16,
     requests: Arc<Mutex<Vec<String>>>,
@@ -66,7 +66,7 @@ impl Server {
                             named.lock().expect("nobody panicked").push(name);
                             serve(stream, answer, &recorded).await;
                         }
-                        // A client that does not accept the certificate hangs up.
+                        // A client that does not accept the certificate closes the connection.
                         Err(_) => continue,
                     },
                 }
@@ -99,7 +99,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &str, re
         }
     }
     requests.lock().expect("nobody panicked").push(String::from_utf8_lossy(&request).to_lowercase());
-    // A client that has read enough hangs up.
+    // A client that has read enough closes the connection.
     drop(stream.write_all(answer.as_bytes()).await);
     drop(stream.shutdown().await);
 }

@@ -11,7 +11,8 @@ use tokio::net::TcpStream;
 use super::{error::ContactError, host_and_port};
 use crate::{clock::timeout_at, url::join};
 
-/// Checks that something listens there (R-PRB-30). No linger time is set: closing would block a thread.
+/// Checks that something listens at this endpoint (R-PRB-30). It sets no linger time, since closing would block a
+/// thread.
 pub(crate) async fn connect(to: &Endpoint, pod: IpAddr, timeout: Duration) -> Result<(), ContactError> {
     let (host, port) = host_and_port(to, pod)?;
     open(&host, port, crate::clock::instant() + timeout).await.map(drop)

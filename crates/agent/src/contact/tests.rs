@@ -129,7 +129,7 @@ async fn https_reaches_any_address_and_host_header() {
     }
 }
 
-// People search for Go's words.
+// People search the web for Go's texts.
 #[tokio::test]
 async fn a_server_without_tls_is_told_in_go_s_words() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -147,7 +147,7 @@ async fn a_server_without_tls_is_told_in_go_s_words() {
             connection.read_exact(&mut hello).await.expect("a greeting");
             connection.write_all(said).await.expect("answered");
             connection.shutdown().await.expect("ended");
-            // The connection is read to its end, so that it is not reset.
+            // The client is read to its end, so that its connection is not reset.
             connection.read_to_end(&mut Vec::new()).await.ok();
         };
         let to = get(port, true);
@@ -184,7 +184,7 @@ async fn long_heads_many_headers_and_odd_ones_are_taken() {
         let found = found.map(|answer| (answer.status.as_u16(), answer.body));
         assert_eq!(found, Ok((200, "ok".to_owned())), "R-PRB-24: {} bytes of headers", headers.len());
     }
-    // The client looks at the length between two reads, of which the last can be as long as the limit.
+    // The client checks the length between two reads, of which the last can be as long as the limit.
     let server = Server::start(vec![answer(&many(80, 50_000))]).await;
     let found = ask(&get(server.port, false), HERE, "a", LIMIT).await;
     assert!(found.is_err(), "a head of 4 MB is taken");

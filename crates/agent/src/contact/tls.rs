@@ -1,4 +1,5 @@
-//! TLS connections: to containers, whose certificates are not checked (R-PRB-21), and to servers, whose certificates are checked.
+//! TLS connections: to containers, whose certificates nobody checks (R-PRB-21), and to servers, whose certificates are
+//! checked.
 
 use std::{
     io,
@@ -24,7 +25,7 @@ use tokio_rustls::{
 
 use super::error::ContactError;
 
-/// Connector that checks no certificate. It is made when it is first needed: most nodes never need it.
+/// Connector that checks no certificate. It is made on first use, as most nodes never need it.
 static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config =
@@ -34,12 +35,12 @@ static CONNECTOR: LazyLock<Option<TlsConnector>> = LazyLock::new(|| {
     Some(TlsConnector::from(Arc::new(config)))
 });
 
-/// Opens a TLS connection over `stream` to `host`, and checks no certificate. Like Go, it names `host` to the server,
-/// whatever the `Host` header says, but no address.
+/// Opens a TLS connection over `stream` to `host`, and checks no certificate. Like Go, it sends `host` as the server's
+/// name (SNI), whatever the `Host` header says, unless it is an address.
 pub(super) async fn wrap(stream: TcpStream, host: &str) -> Result<TlsStream<Recorder>, ContactError> {
     let cannot = || ContactError::Tls(io::Error::other("TLS cannot be set up"));
     let connector = CONNECTOR.as_ref().ok_or_else(cannot)?;
-    // rustls names no address to the server. So an address also stands for what is no name, e.g. `fe80::1%eth0`.
+    // rustls sends no name for an address. So an address also stands for what is no valid name, e.g. `fe80::1%eth0`.
     let name = match ServerName::try_from(host.to_owned()) {
         Ok(name) => name,
         Err(_) => stream.peer_addr().map_err(ContactError::Tls)?.ip().into(),
@@ -98,7 +99,7 @@ impl AsyncWrite for Recorder {
     }
 }
 
-/// Returns a connector that takes only certificates that one of these roots vouches for.
+/// Returns a connector that accepts only certificates signed by one of these roots.
 pub(crate) fn trusting(roots: RootCertStore) -> Result<TlsConnector, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -106,8 +107,8 @@ pub(crate) fn trusting(roots: RootCertStore) -> Result<TlsConnector, Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// Returns the root certificates that this system trusts, from `SSL_CERT_FILE` and `SSL_CERT_DIR` or else its own
-/// places. Blocks.
+/// Returns the root certificates that this system trusts: those of `SSL_CERT_FILE` and `SSL_CERT_DIR`, or else those in
+/// the system's own directories. Blocks.
 pub(crate) fn system_roots() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();

@@ -4,12 +4,12 @@ use std::{io, path::PathBuf, process::ExitStatus};
 
 use super::plugin::{MOST, PATIENCE};
 
-/// Reason why a plugin gave no credentials. The texts quote nothing of its answer (I10).
+/// Reason why a plugin gave no credentials. The texts quote nothing of the plugin's answer (I10).
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ProviderError {
     #[error("the agent is stopping")]
     Stopping,
-    /// A call failed; with the line that repeats it.
+    /// A call failed. The text repeats the request, so that a user can make it by hand.
     #[error("{error}; to see what it says run it with its arguments: echo '{request}' | {}", path.display())]
     Call { error: CallError, request: String, path: PathBuf },
     #[error("its answer is not a CredentialProviderResponse: {category:?} at line {line}, column {column}")]

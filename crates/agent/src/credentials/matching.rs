@@ -1,7 +1,7 @@
-//! Decides which images a provider is for, as kubelet does.
+//! Decides which images a provider covers, as a kubelet does.
 
-/// Returns whether a pattern of `matchImages` covers a repository: the host has as many labels, each matches its
-/// pattern, the port is the same, and the path begins with the pattern's.
+/// Returns whether a pattern of `matchImages` covers a repository: the host has as many labels as the pattern's, each
+/// label matches its pattern, the port is the same, and the path begins with the pattern's path.
 pub(super) fn covers(pattern: &str, image: &str) -> bool {
     let (host, path) = pattern.split_once('/').map_or((pattern, ""), |(host, path)| (host, path));
     let (image_host, image_path) = image.split_once('/').unwrap_or((image, ""));
@@ -67,7 +67,7 @@ fn class(pattern: &[u8], byte: u8) -> Option<(bool, &[u8])> {
 mod tests {
     use super::covers;
 
-    // R-IMG-10: the examples of kubelet's own documentation, and those of its tests.
+    // R-IMG-10: the examples of the kubelet's documentation, and those of its tests.
     #[test]
     fn patterns_cover_what_kubelet_says() {
         for (pattern, image, expected) in [

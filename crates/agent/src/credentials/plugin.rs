@@ -1,4 +1,5 @@
-//! Asks one plugin for one image: a request to its standard input, an answer from its standard output.
+//! Asks one plugin for one image's credentials: it writes a request to the plugin's standard input, and reads the
+//! answer from its standard output.
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
@@ -18,7 +19,7 @@ use crate::config::CredentialProviders;
 
 /// Time that a plugin may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// Maximum length of its answer, bytes.
+/// Maximum length of an answer, bytes.
 pub(super) const MOST: u64 = 1 << 20;
 
 /// Cache key of an answer (`cacheKeyType`).
@@ -40,9 +41,9 @@ impl Key {
 /// Answer of a plugin.
 pub(super) struct Answer {
     pub key: Key,
-    /// Time for which it may be cached; `None`: as the settings say.
+    /// Cache duration of the answer; `None`: the settings' duration counts.
     pub keep_for: Option<Duration>,
-    /// The table of credentials by registry and path, as in Docker's config.json.
+    /// Table of credentials by registry and path, as in Docker's config.json.
     pub auths: Vec<u8>,
 }
 
@@ -88,7 +89,7 @@ async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, CallError> {
     let write = async {
         let Some(mut stdin) = stdin else { return Ok(()) };
         match stdin.write_all(request.as_bytes()).await {
-            // A plugin that always answers the same need not read.
+            // A plugin that always gives the same answer may not read its input.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }
@@ -110,13 +111,13 @@ async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, CallError> {
     }
 }
 
-/// Process group of a plugin, killed on drop: whatever the plugin has started ends with it.
+/// Process group of a plugin. Its drop kills the plugin and all processes that the plugin has started.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // The group is gone already, mostly.
+            // Mostly the group has ended already.
             kill_process_group(group, Signal::KILL).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! kubelet's file of credential providers, `CredentialProviderConfig`, or a directory of such files.
+//! Reads the kubelet's file of credential providers, `CredentialProviderConfig`, or a directory of such files.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ use stanchion_untrusted::{Links, read_text};
 
 use crate::{config::CredentialProviders, limits};
 
-/// Versions of the file, and of a plugin's requests and answers. They do not differ in the fields that are used.
+/// Versions of the file, and of a plugin's requests and answers. The used fields are the same in all of them.
 const FILE_VERSIONS: [&str; 3] =
     ["kubelet.config.k8s.io/v1", "kubelet.config.k8s.io/v1beta1", "kubelet.config.k8s.io/v1alpha1"];
 const PLUGIN_VERSIONS: [&str; 3] = [
@@ -23,7 +23,7 @@ const PLUGIN_VERSIONS: [&str; 3] = [
     "credentialprovider.kubelet.k8s.io/v1alpha1",
 ];
 
-/// Content of the files. An invalid provider is left out; the others are not.
+/// Content of the files. Invalid providers are left out.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub providers: Vec<Provider>,
@@ -78,7 +78,7 @@ struct Raw {
 }
 
 impl Provider {
-    /// Returns a key that differs for providers whose answers may differ.
+    /// Returns a key, which differs between providers whose answers may differ.
     pub fn id(&self, paths: &CredentialProviders) -> String {
         format!("{} {self:?}", paths.bin_dir.display())
     }

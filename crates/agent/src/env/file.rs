@@ -27,7 +27,7 @@ impl FileError {
     }
 }
 
-/// Returns the variable `key` of a file below `root`; `None` if the file, the key or its value is missing. No link that
+/// Returns the variable `key` of a file below `root`; `None` if the file, the key or the value is missing. No link that
 /// a container made leads out of the volume.
 pub(super) fn read(root: &Path, path: &str, key: &str) -> Result<Option<String>, FileError> {
     let failed = |source| FileError::Io { path: root.join(path), source };
@@ -46,8 +46,8 @@ fn text(file: File) -> io::Result<String> {
     text.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "it is no text in UTF-8"))
 }
 
-/// Parses the text from the top until `key` is found. The format is `NAME='value'`; values may span lines, nothing is
-/// escaped.
+/// Parses the text from the top until it finds `key`. The format is `NAME='value'`; values may span lines, and there
+/// are no escapes.
 fn find<'a>(text: &'a str, key: &str) -> Result<Option<&'a str>, (usize, &'static str)> {
     let (mut rest, mut line) = (text, 1);
     while !rest.is_empty() {

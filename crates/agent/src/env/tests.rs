@@ -1,4 +1,4 @@
-//! Compares environments with those that a kubelet's containers saw.
+//! Compares environments with those of a kubelet's containers.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -179,7 +179,7 @@ fn a_variable_that_no_kernel_takes_is_named() {
     assert_eq!(error, "environment variable BIG has 131076 bytes with its name; the kernel takes at most 131071");
 }
 
-/// Checks forty variables, each of which names the one before twice: a terabyte.
+/// Checks forty variables, each of which refers to the one before twice: the last would have a terabyte.
 #[test]
 fn what_references_multiply_is_refused_before_it_is_made() {
     let env = |count: usize, text: &str| {

@@ -1,4 +1,4 @@
-//! The files in `/etc` that the agent manages in a pod's containers.
+//! Writes the files in `/etc` that the agent manages in a pod's containers.
 
 use std::{
     io::{self, Write as _},
@@ -10,9 +10,9 @@ use stanchion_pod::Pod;
 
 use super::{resolver, whole};
 
-/// The files that were written, and warnings about settings that had to be left out.
+/// The written files, and warnings about settings that had to be left out.
 pub(crate) struct Etc {
-    /// Each file, with its place in a container.
+    /// Each file, with its path in a container.
     pub files: Vec<(PathBuf, &'static str)>,
     /// The warnings, for events of the pod.
     pub warnings: Vec<String>,

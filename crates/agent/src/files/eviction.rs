@@ -1,4 +1,4 @@
-//! A pod's eviction, written down beside its volumes.
+//! Records a pod's eviction beside its volumes.
 
 use std::{fs, io};
 
@@ -7,7 +7,7 @@ use stanchion_untrusted::{Links, read, tree};
 use super::{PodFiles, whole};
 use crate::limits;
 
-/// Name of the file that holds the reason of the eviction.
+/// Name of the file with the reason of the eviction.
 const NAME: &str = "evicted";
 /// Directory of the emptyDirs on disk, below the pod's directory.
 const EMPTY_DIRS: &str = "volumes/kubernetes.io~empty-dir";
@@ -19,12 +19,12 @@ impl PodFiles {
         Ok(String::from_utf8_lossy(&message).into_owned())
     }
 
-    /// Writes down that the pod is evicted, and why.
+    /// Records that the pod is evicted, and why.
     pub fn keep_eviction(&self, message: &str) -> io::Result<()> {
         whole::write(&self.root().join(NAME), message.as_bytes())
     }
 
-    /// Returns the disk usage of a container's logs, those of its earlier instances too, bytes.
+    /// Returns the disk usage of a container's logs, with those of its earlier instances, bytes.
     pub fn logs_usage(&self, container: &str) -> u64 {
         tree::usage(self.logs.join(container))
     }
@@ -39,8 +39,8 @@ impl PodFiles {
         tree::usage(self.etc())
     }
 
-    /// Ends an eviction, if there was one, so that the pod begins anew: removes its emptyDirs on disk, its managed files, its logs
-    /// and its termination messages.
+    /// Ends an eviction, if there was one, so that the pod starts anew: removes the pod's emptyDirs on disk, its
+    /// managed files, its logs and its termination messages.
     pub fn end_eviction(&self) -> io::Result<()> {
         if !self.root().join(NAME).exists() {
             return Ok(());

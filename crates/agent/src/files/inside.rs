@@ -1,4 +1,4 @@
-//! Paths that cannot lead out of a directory, whatever symbolic links a container puts there and whenever it does
+//! Opens paths that cannot lead out of a directory, whatever symbolic links a container puts there, at any time
 //! (openat2(2), R-MNT-4).
 
 use std::{fs::File, io, os::fd::OwnedFd, path::Path};
@@ -6,8 +6,8 @@ use std::{fs::File, io, os::fd::OwnedFd, path::Path};
 use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
 use stanchion_untrusted::file::open_found;
 
-/// Resolution that follows links that stay inside, but not absolute ones, `..` above the root or the kernel's magic
-/// links.
+/// Resolution that follows links that stay inside, but no absolute links, no `..` above the root and none of the
+/// kernel's magic links.
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 /// Opens a directory as the root of such paths.
@@ -15,7 +15,7 @@ pub(crate) fn root(path: &Path) -> io::Result<OwnedFd> {
     Ok(open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// Opens what is at `path` below `root`.
+/// Opens the entry at `path` below `root`.
 pub(crate) fn open_below(root: &OwnedFd, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let opened = openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), BENEATH);
     opened.map_err(|errno| match errno {

@@ -1,4 +1,4 @@
-//! SELinux labels of a volume's files: without them a confined container is refused its own volumes (R-MNT-7).
+//! Gives SELinux labels to a volume's files: without them a confined container may not open its own volumes (R-MNT-7).
 
 use std::{
     ffi::OsStr,
@@ -36,7 +36,7 @@ pub(crate) fn label(path: &Path, label: &str) -> io::Result<()> {
     })
 }
 
-/// Labels the entry at a path; a symbolic link itself.
+/// Labels the entry at a path; of a symbolic link the link itself.
 fn label_link(path: &Path, label: &[u8]) -> io::Result<()> {
     set(label, |buffer| lgetxattr(path, NAME, buffer), || lsetxattr(path, NAME, label, XattrFlags::empty()))
 }

@@ -16,7 +16,7 @@ use crate::limits;
 const NAME: &str = "life.json";
 
 impl PodFiles {
-    /// Returns the directory for the containers of that name.
+    /// Returns the directory of the containers with that name.
     pub(super) fn container(&self, name: &str) -> PathBuf {
         self.containers().join(name)
     }
@@ -25,7 +25,7 @@ impl PodFiles {
         self.root.join("containers")
     }
 
-    /// Writes the state of a container to disk. Of one name only the latest container's is kept.
+    /// Writes the state of a container to disk. Of one name it keeps only the latest container's state.
     pub fn keep_lifecycle(&self, name: &str, id: &ContainerId, state: &LifecycleState) -> io::Result<()> {
         self.create_root()?;
         let place = self.container(name);

@@ -1,4 +1,4 @@
-//! Files for termination messages of containers (R-TMSG).
+//! Files for termination messages of containers (`terminationMessagePath`, R-TMSG).
 
 use std::{
     fs::{self, OpenOptions},
@@ -11,7 +11,7 @@ use stanchion_untrusted::{Links, open};
 
 use super::{PodFiles, directory, ignore_absent};
 
-/// Number of bytes at a file's end that are read (R-TMSG-2).
+/// Number of bytes that are read from a file's end (R-TMSG-2).
 const LONGEST: i64 = 4096;
 
 impl PodFiles {
@@ -19,15 +19,15 @@ impl PodFiles {
         self.container(container).join(format!("{attempt:08x}"))
     }
 
-    /// Creates an empty message file for a container that is about to run; anyone in it may write the file. Of earlier
-    /// attempts only the last one's file is kept.
+    /// Creates an empty message file for a container that is about to run; anyone in the container may write the file.
+    /// Of earlier attempts it keeps only the last one's file.
     pub fn make_message(&self, container: &str, attempt: u32) -> io::Result<PathBuf> {
         directory(0o755, &self.container(container))?;
         if let Some(old) = attempt.checked_sub(2) {
             ignore_absent(fs::remove_file(self.message_file(container, old)))?;
         }
         let path = self.message_file(container, attempt);
-        // Never reuses a file of an earlier container, which can still write it.
+        // An earlier container's file is never used again, as that container can still write it.
         ignore_absent(fs::remove_file(&path))?;
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         file.set_permissions(fs::Permissions::from_mode(0o666))?;

@@ -1,4 +1,4 @@
-//! Mounts below a directory.
+//! Unmounts, shares and finds mounts.
 
 use std::{
     ffi::OsString,
@@ -10,7 +10,7 @@ use std::{
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_bind, mount_change, unmount};
 use stanchion_untrusted::{KERNEL_FILE, Links, read};
 
-/// Unmounts everything that is mounted below `root`, the deepest first. Busy mounts are detached, and end with their
+/// Unmounts everything that is mounted below `root`, the deepest first. It detaches busy mounts, which end with their
 /// last user.
 pub(super) fn unmount_below(root: &Path) -> io::Result<()> {
     let mut mounts = below(root)?;
@@ -26,7 +26,7 @@ pub(super) fn is_mounted(path: &Path) -> io::Result<bool> {
     Ok(points()?.iter().any(|mount| mount == path))
 }
 
-/// Returns whether a directory is on another file system than its parent, e.g. a tmpfs.
+/// Returns whether a directory is on a file system other than its parent's, e.g. a tmpfs.
 pub(super) fn is_own(path: &Path) -> io::Result<bool> {
     let parent = path.parent().unwrap_or(path);
     Ok(fs::metadata(path)?.dev() != fs::metadata(parent)?.dev())
@@ -64,7 +64,7 @@ pub(crate) fn sharing(path: &Path) -> io::Result<Sharing> {
     Ok(found)
 }
 
-/// Makes a directory of ours a shared mount, also on a node whose root is not one (R-DIR-3).
+/// Makes one of the agent's directories a shared mount, even on a node whose root is not one (R-DIR-3).
 pub(crate) fn share(path: &Path) -> io::Result<()> {
     let found = sharing(path)?;
     if found.is_shared {

@@ -33,7 +33,7 @@ pub(super) fn give(volume: &Path, group: &FsGroup) -> io::Result<()> {
     })
 }
 
-/// Sets group and mode of an open file by its descriptor: its name may be another file's by now.
+/// Sets group and mode of an open file by its descriptor, as its name may be another file's by now.
 fn own(opened: BorrowedFd<'_>, group: u32, mode: u32) -> io::Result<()> {
     let path = format!("/proc/self/fd/{}", opened.as_raw_fd());
     let entry = fs::metadata(&path)?;

@@ -1,6 +1,6 @@
-//! Bounds on how many trees of containers' files are walked at once. Such a tree can have millions of files; a user who
-//! makes many of them must not occupy all threads of the blocking pool, on which manifests are read and pods are
-//! started (I8).
+//! Bounds the number of trees of containers' files that are walked at once. Such a tree can have millions of files; a
+//! user who makes many of them must not occupy all threads of the blocking pool, which also reads manifests and starts
+//! pods (I8).
 
 use std::io;
 
@@ -27,7 +27,7 @@ pub(crate) async fn remove(files: PodFiles) -> io::Result<()> {
     .await
 }
 
-/// Takes a permit to measure a pod, if one is free: a worker does not wait for other pods' trees.
+/// Takes a permit to measure a pod, if one is free. A worker does not wait for other pods' trees.
 pub(crate) fn to_measure() -> Option<SemaphorePermit<'static>> {
     MEASURING.try_acquire().ok()
 }

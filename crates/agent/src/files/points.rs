@@ -1,5 +1,5 @@
-//! Mount points in volumes that the agent writes. No container can write such a volume, so the points at which a
-//! manifest mounts something below it must be made beforehand, as a kubelet does (R-VOL-8).
+//! Makes mount points in volumes that the agent writes. No container can write such a volume, so the agent makes the
+//! points at which a manifest mounts something below it beforehand, as a kubelet does (R-VOL-8).
 
 use std::{
     collections::BTreeSet,
@@ -19,9 +19,9 @@ use super::etc;
 /// Points below a volume at which its pod's containers mount something, by their paths in the volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Points {
-    /// Those below mounts of the whole volume.
+    /// Points below mounts of the whole volume.
     pub whole: BTreeSet<PathBuf>,
-    /// Those below mounts of a part of it (`subPath`).
+    /// Points below mounts of a part of it (`subPath`).
     pub parts: BTreeSet<PathBuf>,
 }
 
@@ -45,8 +45,8 @@ impl Points {
                 let nearest = |place: &&PathBuf| enclosing(place, all.iter().map(PathBuf::as_path)) == Some(&at);
                 for place in all.iter().filter(nearest) {
                     let below = place.strip_prefix(&at).expect("it encloses it").to_owned();
-                    // Names that begin with `..` are the agent's own, by which it keeps the files: nothing is mounted
-                    // there (R-VOL-8).
+                    // Names that begin with `..` are those of the links and directories in which the agent keeps the
+                    // files: nothing is mounted there (R-VOL-8).
                     if below.as_os_str().as_bytes().starts_with(b"..") {
                         continue;
                     }
@@ -60,7 +60,7 @@ impl Points {
         points
     }
 
-    /// Tells whether a container mounts something at a path of the volume or below it.
+    /// Returns whether a container mounts something at a path of the volume or below it.
     pub fn are_at_or_below(&self, path: &Path) -> bool {
         self.whole.iter().any(|point| point.starts_with(path))
     }
@@ -71,7 +71,7 @@ pub(crate) fn enclosing<'a>(place: &Path, all: impl Iterator<Item = &'a Path>) -
     all.filter(|other| *other != place && place.starts_with(other)).max_by_key(|other| other.components().count())
 }
 
-/// Makes the mount point `path` in a volume, or in a part of one, unless it is there: a directory or a file.
+/// Makes the mount point `path`, a directory or a file, in a volume or in a part of one, unless it is there.
 pub(crate) fn make(volume: &Path, path: &Path, is_directory: bool) -> io::Result<()> {
     let place = volume.join(path);
     if fs::metadata(&place).is_ok() {

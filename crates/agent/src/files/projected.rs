@@ -1,4 +1,4 @@
-//! Contents of configMap, secret, downwardAPI and projected volumes.
+//! Collects the contents of configMap, secret, downwardAPI and projected volumes.
 
 use std::{borrow::Cow, cell::Cell, path::PathBuf};
 
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::limits::POD_FILES;
 
-/// Collects the present files of a volume. `written` is the size of the files of the pod's volumes before it, bytes;
-/// this volume's are added.
+/// Collects the present files of a volume. `written` is the size of the files of the pod's volumes before this one,
+/// bytes; this volume's size is added.
 pub(super) fn payload<'a>(
     volume: &'a Projected,
     objects: &'a Objects,
@@ -79,7 +79,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns a pod with a volume of so many paths of one key.
+    /// Returns a pod with a volume that has `paths` paths of one key.
     fn pod(paths: usize) -> Pod {
         let items: Vec<_> = (0..paths).map(|path| format!("{{key: k, path: p{path}}}")).collect();
         let text = format!(

@@ -1,4 +1,4 @@
-//! Replaces the files of a volume all at once: with a new directory, and a new link to it (R-VOL-8).
+//! Replaces all files of a volume at once, with a new directory and a new link to it (R-VOL-8).
 //!
 //! ```text
 //! <volume>/..2026_11_24_18_00_00.123456789/{a,b}     the files
@@ -10,7 +10,8 @@
 //! `<volume>/dir/a -> ../..data/dir/a` beside the mount point `<volume>/dir/point`. Replacing a mount point with the
 //! files would take the mount away.
 //!
-//! An agent that dies in between leaves the old files in force, or the new ones. The next call removes all others that it left.
+//! An agent that dies in between leaves the old files in force, or the new ones. The next call removes all others that
+//! it has left.
 
 use std::{
     borrow::Cow,
@@ -34,13 +35,13 @@ use super::{ignore_absent, points::Points};
 
 /// The link to the files in force.
 const DATA: &str = "..data";
-/// The link before it is put in place.
+/// The link before it is renamed to [`DATA`].
 const NEXT: &str = "..data_tmp";
 
 /// One file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File<'a> {
-    /// The content, borrowed from its object where possible: many files may have the same.
+    /// Content, borrowed from its object where possible, as many files may have the same.
     pub content: Cow<'a, [u8]>,
     pub mode: u32,
 }
@@ -48,8 +49,8 @@ pub(super) struct File<'a> {
 /// Files by path: relative, without `..`.
 pub(super) type Payload<'a> = BTreeMap<PathBuf, File<'a>>;
 
-/// Makes these the files in the existing directory `volume`, readable for `group` if one is named. Files that are the
-/// same already stay, and so do mount points of the pod.
+/// Makes `payload` the files in the existing directory `volume`, readable for `group` if one is named. Files that have
+/// not changed stay, and so do mount points of the pod.
 pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, points: &Points) -> io::Result<()> {
     let current = current(volume)?;
     let name = match current.filter(|name| is_same(&volume.join(name), payload, group, points)) {
@@ -90,7 +91,8 @@ pub(super) fn publish(volume: &Path, payload: &Payload<'_>, group: Option<u32>, 
             _ => {}
         }
     }
-    // Removes the files that were in force before, files that a killed agent left, and names that are not wanted any more.
+    // Removes the files that were in force before, files that a killed agent has left, and names that are not wanted
+    // any more.
     for directory in [Path::new("")].into_iter().chain(visible.directories.iter().map(PathBuf::as_path)) {
         for entry in fs::read_dir(volume.join(directory))? {
             let entry = entry?;
@@ -129,7 +131,7 @@ impl Visible {
         }
         for point in &points.whole {
             let above: Vec<_> = point.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty()).collect();
-            // No mount point can be below a file: the runtime will say so.
+            // No mount point can be below a file: the runtime will report that.
             if !above.iter().any(|path| visible.links.contains(*path)) {
                 visible.directories.extend(above.into_iter().map(Path::to_owned));
             }
@@ -174,7 +176,7 @@ fn write(directory: &Path, payload: &Payload<'_>, group: Option<u32>) -> io::Res
     Ok(())
 }
 
-/// Sets the group and mode of an entry, whatever the umask.
+/// Sets the group and mode of an entry, whatever the umask is.
 fn own(path: &Path, mode: u32, group: Option<u32>) -> io::Result<()> {
     if group.is_some() {
         lchown(path, None, group)?;
@@ -192,7 +194,7 @@ fn file_mode(file: &File<'_>, group: Option<u32>) -> u32 {
     if group.is_some() { mode | 0o440 } else { mode }
 }
 
-/// Tells whether a directory has exactly these files, besides mount points.
+/// Returns whether a directory has exactly these files, besides mount points.
 fn is_same(directory: &Path, payload: &Payload<'_>, group: Option<u32>, points: &Points) -> bool {
     let is_a_file = |path: &&PathBuf| fs::symlink_metadata(directory.join(path)).is_ok_and(|entry| !entry.is_dir());
     let mounted_on = points.parts.iter().filter(|path| !payload.contains_key(*path)).filter(is_a_file).count();
@@ -210,7 +212,7 @@ fn is_same(directory: &Path, payload: &Payload<'_>, group: Option<u32>, points: 
         })
 }
 
-/// Tells whether exactly `count` entries of a tree are no directories.
+/// Returns whether exactly `count` entries of a tree are no directories.
 fn has_files(directory: &Path, count: usize) -> bool {
     let mut found = 0;
     let walked = tree::walk(directory, |entry| {
@@ -221,7 +223,7 @@ fn has_files(directory: &Path, count: usize) -> bool {
     walked.is_ok() && found == count
 }
 
-/// Returns the first path that is also a directory above another path: it cannot be both.
+/// Returns the first path that is also a directory above another path, which is a conflict.
 pub(super) fn conflict<'a>(payload: &'a Payload<'_>) -> Option<&'a Path> {
     payload.keys().find(|path| path.ancestors().skip(1).any(|above| payload.contains_key(above))).map(PathBuf::as_path)
 }

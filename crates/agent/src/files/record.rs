@@ -1,4 +1,4 @@
-//! The record of a pod that runs, for the agent's next start: the pod's manifest may have been edited by then.
+//! The record of a pod that runs, for the agent's next start: by then the pod's manifest may have been edited.
 
 use std::{
     collections::HashMap,
@@ -17,38 +17,38 @@ use crate::limits;
 /// The record's file, in the pod's directory.
 const NAME: &str = "running.json";
 
-/// The pod that a sandbox was made for, and the origin of its manifest.
+/// Pod that a sandbox was made for, and the origin of its manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Record {
     /// Namespace of the pod.
     pub namespace: String,
     /// Name of the pod, node suffix included.
     pub name: String,
-    /// The id of the node's boot: no container outlives a boot.
+    /// Id of the node's boot: no container outlives a boot.
     pub boot: String,
-    /// The backend it was put on.
+    /// Backend that the pod was put on.
     pub backend: String,
-    /// The backend that it belongs on, where it was put on another because that one was away.
+    /// Backend that the pod belongs on, if it was put on another because that one was absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<String>,
-    /// Its revision, as its labels have it.
+    /// Revision of the pod, as its labels have it.
     pub revision: String,
-    /// `true` if the pod was stopped, for good or to be replaced; then it is not started again.
+    /// `true` if the pod was stopped, for good or to be replaced: then it is not started again.
     #[serde(default)]
     pub is_stopped: bool,
-    /// The origin of its manifest.
+    /// Origin of the pod's manifest.
     #[serde(default)]
     pub origin: Origin,
-    /// The pod itself. It may hold secrets: the file is only root's to read.
+    /// The pod itself. It may hold secrets, so that only root can read the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<Box<wire::Pod>>,
-    /// The whole manifest, which earlier versions wrote down instead of the pod.
+    /// The whole manifest, which earlier versions recorded instead of the pod.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manifest: String,
 }
 
 impl Record {
-    /// Returns the pod; `None` if this agent reads the record otherwise than the agent that wrote it.
+    /// Returns the pod; `None` if this agent reads the record differently from the agent that wrote it.
     pub fn pod(&self, key: &PodKey, node_name: &str) -> Option<Pod> {
         let revision = Revision::new(&self.revision);
         if let Some(pod) = &self.pod {
@@ -60,18 +60,18 @@ impl Record {
     }
 }
 
-/// The backend that an agent put a pod on.
+/// Backend that an agent put a pod on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RecordedBackend {
     pub uid: String,
     pub revision: String,
     pub backend: String,
-    /// The backend that was away.
+    /// The backend that was absent.
     pub instead_of: Option<String>,
 }
 
-/// Returns the places of pods that were put on a backend since the node's boot. Records that cannot be read are logged and passed
-/// over.
+/// Returns the backends of pods that were put on one since the node's boot. It logs and skips records that it cannot
+/// read.
 pub(crate) fn recorded_backends(state_dir: &Path) -> HashMap<PodKey, Vec<RecordedBackend>> {
     let mut recorded_backends: HashMap<_, Vec<_>> = HashMap::new();
     let boot = boot();
@@ -90,8 +90,8 @@ pub(crate) fn recorded_backends(state_dir: &Path) -> HashMap<PodKey, Vec<Recorde
     recorded_backends
 }
 
-/// Returns the pods of all records, of any boot of the node. A record that this agent reads otherwise than the agent that wrote it
-/// names none.
+/// Returns the pods of all records, of any boot of the node. A record that this agent reads differently from the agent
+/// that wrote it is left out.
 pub(crate) fn recorded(state_dir: &Path, node_name: &str) -> io::Result<Vec<Pod>> {
     let mut pods = Vec::new();
     for uid in super::uids(state_dir)? {
@@ -103,7 +103,7 @@ pub(crate) fn recorded(state_dir: &Path, node_name: &str) -> io::Result<Vec<Pod>
     Ok(pods)
 }
 
-/// Returns the id of the node's boot, from `/proc`; empty where that cannot be read.
+/// Returns the id of the node's boot, from `/proc`; empty if that cannot be read.
 pub(crate) fn boot() -> String {
     let id = read_kernel("/proc/sys/kernel/random/boot_id");
     id.unwrap_or_default().trim().to_owned()
@@ -124,7 +124,7 @@ impl PodFiles {
         whole::write(&self.root.join(NAME), &serde_json::to_vec(record)?)
     }
 
-    /// Notes in the record that its pod is stopped, and not to be started again.
+    /// Records that the pod is stopped and must not be started again.
     pub fn record_stop(&self) -> io::Result<()> {
         match self.record()? {
             Some(record) if !record.is_stopped => self.keep_record(&Record { is_stopped: true, ..record }),

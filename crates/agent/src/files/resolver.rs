@@ -16,13 +16,13 @@ const SERVERS: usize = 3;
 const SEARCHES: usize = 32;
 const SEARCH_LINE: usize = 2048;
 
-/// Path of the node's file, if no other is configured.
+/// Path of the node's file without a setting.
 const USUAL: &str = "/etc/resolv.conf";
 /// File with the servers that systemd-resolved itself asks (systemd-resolved.service(8)).
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Reads the node's file (R-DNS-2). Without a setting it is [`USUAL`], unless that names only resolvers on the node's
-/// loopback, which a pod with a network of its own cannot reach, and there is [`UPSTREAM`].
+/// Reads the node's file (R-DNS-2). Without a setting that is [`USUAL`], or [`UPSTREAM`] if [`USUAL`] has only
+/// resolvers on the node's loopback, which a pod with a network of its own cannot reach.
 pub(super) fn of_node(setting: Option<&Path>, host_network: bool) -> io::Result<Vec<u8>> {
     match setting {
         Some(path) if path.as_os_str().is_empty() => Ok(b"search .\nnameserver 127.0.0.1\n".to_vec()),
@@ -140,7 +140,7 @@ fn parse(text: &[u8]) -> Settings {
     settings
 }
 
-/// Returns a domain without the dots at its end; the root stays one dot.
+/// Returns a domain without the dots at its end; the root keeps one dot.
 fn plain(domain: &[u8]) -> &[u8] {
     let length = domain.iter().rposition(|byte| *byte != b'.').map_or(0, |last| last + 1);
     if domain == b"." { domain } else { &domain[..length] }

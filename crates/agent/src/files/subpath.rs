@@ -1,4 +1,4 @@
-//! Bind mounts for `subPath`, which no link can redirect once they are made (R-MNT-4).
+//! Makes bind mounts for `subPath`, which no link can redirect once they are made (R-MNT-4).
 
 use std::{
     fs::{self, Permissions},
@@ -17,8 +17,8 @@ use rustix::{
 
 use super::{PodFiles, inside, mounts};
 
-/// Prepares `path` of a volume for a container: as a bind mount, which stays the same whatever becomes of the path. A
-/// missing directory is created, with the volume's mode.
+/// Prepares `path` of a volume for a container, as a bind mount, which stays the same whatever becomes of the path. It
+/// creates a missing directory with the volume's mode.
 pub(crate) fn prepare(
     files: &PodFiles,
     volume: (&str, &Path),
@@ -52,7 +52,7 @@ pub(crate) fn prepare(
     Ok(target)
 }
 
-/// Opens `path` below the directory `root`; missing directories are created, component by component.
+/// Opens `path` below the directory `root`, and creates missing directories component by component.
 fn open(root: &Path, path: &Path) -> io::Result<OwnedFd> {
     let volume = fs::metadata(root)?;
     if !volume.is_dir() {

@@ -14,7 +14,7 @@ pub(crate) fn path(state_dir: &Path, uid: &PodUid) -> PathBuf {
     pods(state_dir).join(uid.as_str()).join("userns")
 }
 
-/// Writes a pod's file. Half a file would keep all other pods from getting ranges, so the write is durable.
+/// Writes a pod's file, durably: half a file would keep all other pods from getting ranges.
 pub(crate) fn keep(state_dir: &Path, uid: &PodUid, text: &[u8]) -> io::Result<()> {
     let path = path(state_dir, uid);
     directory(0o700, path.parent().unwrap_or(state_dir))?;

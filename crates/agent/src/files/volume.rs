@@ -44,14 +44,15 @@ pub(crate) struct Site<'a> {
     pub files: &'a PodFiles,
     pub objects: &'a Objects,
     pub capacity: &'a Capacity,
-    /// `true` while nothing of the pod runs: only then are emptyDirs and claims, whose files may be many, given to the
-    /// pod's group.
+    /// `true` while no container of the pod runs: only then are emptyDirs and claims, whose files may be many, given to
+    /// the pod's group.
     pub is_new: bool,
     /// Size of the files that the agent writes for the volumes, bytes.
     pub written: Cell<u64>,
 }
 
-/// Prepares a volume, and returns the path on the node to mount, if it has one. A volume may be prepared again.
+/// Prepares a volume, and returns the path on the node to mount, if it has one. It may be called again for the same
+/// volume.
 pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Option<PathBuf>, VolumeError> {
     let group = site.pod.fs_group.as_ref();
     let path = match volume {
@@ -75,7 +76,7 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
                 }
                 Medium::Disk => {
                     let mode = fs::metadata(&path).map_err(failed("cannot look at"))?.permissions().mode();
-                    // Any user may write, as in every kubelet's emptyDir; `create_dir_all` heeds the umask.
+                    // Any user may write, as in every kubelet's emptyDir; `create_dir_all` would apply the umask.
                     let open = Permissions::from_mode(mode & 0o7000 | 0o777);
                     fs::set_permissions(&path, open).map_err(failed("cannot set the mode of"))?;
                 }
@@ -136,7 +137,8 @@ pub(crate) fn prepare(name: &str, volume: &Volume, site: &Site<'_>) -> Result<Op
     Ok(Some(path))
 }
 
-/// Updates the files of a volume whose objects have changed (R-VOL-8). A volume that was never prepared is left alone.
+/// Updates the files of a volume whose objects have changed (R-VOL-8). It does not touch a volume that was never
+/// prepared.
 pub(crate) fn refresh(name: &str, volume: &Volume, site: &Site<'_>) -> Result<(), VolumeError> {
     match volume {
         Volume::Projected(projected) if site.files.projected(projected.kind, name).exists() => {
@@ -217,7 +219,7 @@ fn host_path(path: &Path, kind: HostPathKind) -> Result<(), VolumeError> {
     };
     match kind {
         HostPathKind::Unset if found.is_some() => Ok(()),
-        // A mount needs an existing path: like the runtimes below kubelet, make a directory.
+        // A mount needs an existing path, so a directory is made, as the runtimes below a kubelet do.
         HostPathKind::Unset => fs::create_dir_all(path).map_err(failed("cannot make the directory")),
         HostPathKind::DirectoryOrCreate if found.is_none() => {
             let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);

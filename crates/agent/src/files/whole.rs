@@ -1,5 +1,4 @@
-//! Writes of the agent's own files, which are there whole or not at all and for root only, and of files that containers
-//! have mounted.
+//! Writes the agent's own files, whole or not at all and for root only, and files that containers have mounted.
 
 use std::{
     fs::OpenOptions,
@@ -24,7 +23,7 @@ pub(crate) fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     persist(draft, path)
 }
 
-/// Writes a file that containers have mounted, and can write too: in place, and only if its content differs.
+/// Writes a file that containers have mounted and can write too: in place, and only if its content differs.
 pub(crate) fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     let limit = Limit::new("file that is compared", content.len() as u64);
     match read(path, Links::Refuse, limit) {
@@ -44,7 +43,7 @@ pub(crate) fn write_in_place(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
-/// Writes a draft beside the file, under a name that nobody reads and for its owner only.
+/// Writes a draft beside the file, for its owner only and under a name that nobody reads.
 fn draft(path: &Path, content: &[u8]) -> io::Result<NamedTempFile> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     let mut draft = tempfile::Builder::new().prefix(".").tempfile_in(directory)?;

@@ -1,5 +1,6 @@
-//! Removes images that the agent has brought and nobody needs: when the disk fills, when they are old, or when a user
-//! says so (R-IMG-11). Each backend has a task of its own, so that one that hangs delays no other (I8).
+//! Removes images that the agent has pulled or imported and that nobody needs: when the disk fills, when they are old,
+//! or on a user's request (R-IMG-11). Each backend has a collector's task of its own, so that a backend that hangs
+//! delays no other (I8).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::garbage::{self, Candidate, Survey};
 use crate::{blocking::blocking, clock, desired::Desired, files, node::BackendSlot, shared::Shared};
 
-/// Longest time until the first survey: by then the sources are read, and pods have what they need.
+/// Time until the first survey: by then the sources are read, and pods have the images that they need.
 const FIRST: Duration = Duration::from_secs(30);
 
 /// A user's request to remove unused images.
@@ -74,7 +75,7 @@ impl<R: Runtime> Collector<R> {
         let mut next = clock::instant() + settings.period.min(FIRST);
         loop {
             tokio::select! {
-                // *Cancel-safe:* all only wait; what is received is acted on outside.
+                // *Cancel-safe:* all branches only wait; what they receive is acted on outside.
                 () = shutdown.cancelled() => return,
                 () = clock::sleep_until(next), if is_on => {}
                 prune = self.prunes.recv() => {
@@ -199,7 +200,7 @@ impl<R: Runtime> Collector<R> {
         let slot = self.slot();
         let runtime = slot.backend.runtime().ok_or_else(|| not_now("the backend is not open"))?;
         let at = self.shared.clock.stamp();
-        // Before the images: names that manifests get from here on are looked up again before a removal.
+        // Names that manifests get after this list are looked up again before a removal.
         let named = self.named().await?;
         let images = runtime.list_images().await?;
         let store = runtime.image_store().await?;
@@ -239,11 +240,11 @@ impl<R: Runtime> Collector<R> {
         }
     }
 
-    /// Removes an image by all of its names, unless one of them is needed after all.
+    /// Removes an image by all of its names, unless a pod needs one of them by now.
     async fn remove(&self, found: &Removable<R>, candidate: &Candidate, why: &str) -> RemovalResult {
         let images = &self.slot().images;
         for name in &candidate.names {
-            // From here on callers that need the image wait; the pods of earlier callers are wanted by now.
+            // From here on, pods that need the image wait; pods that asked for it before are wanted by now.
             let Some(_removal) = images.begin_removal(name) else {
                 return RemovalResult::Kept("it is being pulled".to_owned());
             };

@@ -15,7 +15,7 @@ use crate::reference;
 /// The images of a runtime, and the names of those that are needed.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    /// Time at which the survey began.
+    /// Time when the survey began.
     pub at: Stamp,
     pub images: Vec<Image>,
     /// References or digests of the images in use.
@@ -32,17 +32,18 @@ pub(crate) struct Candidate {
     pub unused_since: Stamp,
     /// The time for which it has been unused.
     pub unused_for: Duration,
-    /// The time since the last of its names came.
+    /// Time since the agent got the last of its names.
     pub age: Duration,
 }
 
-/// Updates the record by a survey, and returns the images that may be removed, the longest unused first. `is_there` tells
+/// Updates the record by a survey, and returns the images that may be removed, the longest unused first. `is_there`
+/// returns whether the archive that an image was imported from is still in its place: then the image is needed.
 /// whether the archive that an image was imported from is still in its place: then the image is needed.
 pub(crate) fn candidates(known: &mut OwnedImages, survey: &Survey, is_there: impl Fn(&Path) -> bool) -> Vec<Candidate> {
     let listed: BTreeMap<_, _> = survey.images.iter().map(|image| (&image.reference, &image.digest)).collect();
-    // A name that came after the survey began may be missing in it, or have stood for another image.
+    // The survey may miss a name that came after it began, or may have found another image by that name.
     known.retain(|reference, it| !it.at.since(survey.at).is_zero() || listed.get(reference) == Some(&&it.digest));
-    // A stamp of an earlier boot, or of a time of day alone, keeps its present age from here on.
+    // A stamp of an earlier boot, or one of a time of day alone, keeps its present age from here on.
     for it in known.values_mut() {
         it.at = it.at.anchored(survey.at);
         it.unused_since = it.unused_since.map(|since| since.anchored(survey.at));
@@ -63,7 +64,7 @@ pub(crate) fn candidates(known: &mut OwnedImages, survey: &Survey, is_there: imp
                     it.unused_since = (!is_needed).then(|| it.unused_since.unwrap_or(survey.at));
                 }
             }
-            // Somebody else wants the image if the agent did not bring one of its names.
+            // An image is also another user's if the agent did not bring one of its names.
             let ours: Option<Vec<_>> =
                 names.iter().map(|name| known.get(*name).filter(|it| it.digest == *digest)).collect();
             let ours = ours?;

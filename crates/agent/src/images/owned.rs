@@ -1,6 +1,6 @@
-//! OwnedRecord of the images that the agent has brought to a runtime: only these it may remove (R-IMG-11). Images that were
-//! there before it, or that somebody else has brought since, are not among them. The record is on disk, for the agent's
-//! next start:
+//! Record of the images that the agent owns: those that it has pulled or imported. It may remove only these (R-IMG-11),
+//! and not images that the runtime had before, or that another user has brought since. The record is on disk, for the
+//! agent's next start:
 //!
 //! ```text
 //! <state_dir>/images/<backend>.json     by the runtime's directory of images: another directory is another runtime's
@@ -21,23 +21,23 @@ use stanchion_untrusted::{Links, make_directory, read};
 use super::Images;
 use crate::{blocking::blocking, files::whole, limits, reference::repository};
 
-/// One name of an image that was brought.
+/// One name of an owned image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct OwnedImage {
-    /// Digest that the name stood for then.
+    /// Digest that the name stood for when it came.
     pub digest: ImageDigest,
     pub at: Stamp,
-    /// Time of the first look that found it unused.
+    /// Time of the first survey that found it unused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unused_since: Option<Stamp>,
-    /// Archive that it was imported from.
+    /// Archive that the image was imported from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub archive: Option<PathBuf>,
 }
 
-/// Images that were brought, by full reference.
+/// Owned images, by full reference.
 pub(crate) type OwnedImages = BTreeMap<String, OwnedImage>;
-/// Images that were brought, by the directory of their store.
+/// Owned images, by the directory of their store.
 type Stores = BTreeMap<PathBuf, OwnedImages>;
 
 /// The record of one backend.
@@ -99,11 +99,11 @@ impl OwnedRecord {
     }
 }
 
-/// The images that were there before something was brought.
+/// Images that a runtime had before a pull or an import.
 pub(crate) struct Before(BTreeMap<String, ImageDigest>);
 
 impl Images {
-    /// Lists the images; `None` if that fails: then nothing can be claimed.
+    /// Lists the runtime's images; `None` if that fails: then the agent claims none.
     pub async fn before<R: Runtime>(&self, runtime: &R) -> Option<Before> {
         let images = runtime.list_images().await.ok()?;
         Some(Before(images.into_iter().map(|image| (image.reference, image.digest)).collect()))
@@ -119,7 +119,7 @@ impl Images {
         archive: Option<PathBuf>,
     ) {
         if archive.is_none() {
-            // A pull that brought nothing changes nothing about whose the image is.
+            // A pull that fetched nothing does not change the owner of an image.
             fetched.retain(|image| before.0.get(&image.reference) != Some(&image.digest));
         }
         if fetched.is_empty() {
@@ -153,7 +153,7 @@ impl Images {
     }
 }
 
-/// Returns whether `listed` is the name that an image was brought by, or the one by digest that some runtimes add.
+/// Returns whether `listed` has the name that an image was fetched by, or the name by digest that some runtimes add.
 fn is_name_of(listed: &Image, image: &Image) -> bool {
     let is_digest = || listed.reference.contains('@') && repository(&listed.reference) == repository(&image.reference);
     listed.digest == image.digest && (listed.reference == image.reference || is_digest())

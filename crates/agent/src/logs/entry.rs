@@ -1,5 +1,4 @@
-//! Entries of a log, `<time> <stream> <P|F> <text>` (R-LOG-3), and the container's output that is put together from
-//! them.
+//! Parses a log's entries, `<time> <stream> <P|F> <text>` (R-LOG-3), and assembles the container's output from them.
 
 use jiff::Timestamp;
 
@@ -22,7 +21,7 @@ impl Stream {
     }
 }
 
-/// A line, or a part of one that goes on in a later entry of its stream.
+/// A line, or a part of a line that goes on in a later entry of its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry<'a> {
     /// RFC 3339; empty in the agent's own entries.
@@ -48,7 +47,7 @@ impl<'a> Entry<'a> {
         Some(Self { time, stream, is_partial, text: fields.next().unwrap_or_default() })
     }
 
-    /// Returns the entry that stands in a log for entries that nobody can read any more.
+    /// Returns the entry that stands for lost entries.
     pub const fn gap() -> Self {
         let text = b"stanchion: lines may be missing here: the log was rotated faster than it was read";
         Self { time: b"", stream: Stream::Stderr, is_partial: false, text }
@@ -62,13 +61,14 @@ pub(super) const BUFFER: usize = 64 << 10;
 /// Splitter of a log's bytes into entries.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
-    /// Inside an entry that is longer than a buffer: its stream and whether it is a part of a line.
+    /// Stream of an entry that is longer than a buffer, and whether the entry is a part of a line; `None` outside of
+    /// such an entry.
     long: Option<(Stream, bool)>,
 }
 
 impl Splitter {
-    /// Passes on the whole entries of `bytes` with their offsets, and returns how many bytes it has used. Of an entry
-    /// that fills a whole buffer it passes on what there is.
+    /// Passes the whole entries of `bytes` with their offsets to `each`, and returns how many bytes it has used. Of an
+    /// entry that fills a whole buffer it passes on the bytes at hand.
     pub fn split(&mut self, bytes: &[u8], mut each: impl FnMut(usize, Entry<'_>)) -> usize {
         let mut used = 0;
         while let Some(length) = bytes[used..].iter().position(|byte| *byte == b'\n') {
@@ -82,7 +82,7 @@ impl Splitter {
         used
     }
 
-    /// Passes on the rest, which has no end of line and will not get one.
+    /// Passes on the last entry, which has no end of line and will not get one.
     pub fn end(&mut self, bytes: &[u8], mut each: impl FnMut(usize, Entry<'_>)) {
         if !bytes.is_empty() || self.long.is_some() {
             self.pass(0, bytes, true, &mut each);
@@ -104,7 +104,7 @@ impl Splitter {
 #[derive(Debug)]
 pub(super) struct Text {
     options: LogOptions,
-    /// The stream whose line has begun, and not yet ended, in the output.
+    /// Stream whose line has begun in the output and has not ended.
     open: Option<Stream>,
     streams: [State; 2],
 }
@@ -157,7 +157,7 @@ impl Text {
         }
     }
 
-    /// Writes the held output of a stream, whose line comes next.
+    /// Writes the held output of a stream whose line comes next.
     fn switch_to(&mut self, stream: Stream, out: &mut Vec<u8>) {
         let state = &mut self.streams[stream as usize];
         out.append(&mut state.held);
@@ -166,7 +166,7 @@ impl Text {
         }
     }
 
-    /// Writes all held output: the line that it waited for does not end.
+    /// Writes all held output, as the line that it waited for does not end.
     pub fn release(&mut self, out: &mut Vec<u8>) {
         self.streams.iter_mut().for_each(|state| out.append(&mut state.held));
     }

@@ -1,4 +1,5 @@
-//! The files of one log: rotated ones carry the time of their rotation, `0.log.20261123-211530`, the current one comes last.
+//! Reads the files of one log. Rotated files carry the time of their rotation, e.g. `0.log.20261123-211530`; the
+//! current file comes last.
 
 use std::{
     collections::VecDeque,
@@ -15,23 +16,22 @@ use super::{
     tail::{Position, Tail},
 };
 
-/// Reader of a log's entries: each once, in order, over all its files, however often it is rotated meanwhile.
+/// Reader of a log's entries: each once, in order, over all files, however often the log is rotated meanwhile.
 ///
-/// Files are identified by inode: the current one is held open and read to its end, whatever it is called by then.
+/// It identifies files by inode. It holds the current file open and reads it to its end, whatever its name is by then.
 #[derive(Debug)]
 pub(super) struct LogFiles {
     path: PathBuf,
-    /// Files to read, beginning with the one that is being read. The last is held open, so that its inode is not
-    /// reused.
+    /// Files to read, beginning with the one being read. The last is held open, so that its inode is not reused.
     parts: VecDeque<Part>,
-    /// Number of files that were read to their end.
+    /// Number of files that have been read to their end.
     index: usize,
     /// Offset in the first file.
     at: u64,
-    /// The offset in the last file at which reading ends; `None` when the log is followed.
+    /// Offset in the last file at which reading ends; `None` when the log is followed.
     end: Option<u64>,
     splitter: Splitter,
-    /// The place of the first wanted entry of each stream.
+    /// Position of the first wanted entry of each stream.
     from: [Position; 2],
     buffer: Box<[u8]>,
 }
@@ -98,7 +98,7 @@ impl LogFiles {
                 break;
             }
             if index != last {
-                // Opened again when its turn comes: there may be many.
+                // Opened again when it is read: there may be many files.
                 part.file = None;
             }
         }
@@ -128,7 +128,7 @@ impl LogFiles {
             let file = match part.open() {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !is_last => {
-                    // The file was removed before its turn; nothing is missing if nothing was read before.
+                    // The file was removed before it was read; nothing is missing if nothing was read before.
                     let has_begun = self.at > 0 || self.index > 0;
                     self.next();
                     if let Some(next) = self.parts.front_mut() {
@@ -156,7 +156,7 @@ impl LogFiles {
                 return Ok(true);
             }
             if !is_last {
-                // Nobody writes the file any more: it was read again after it was seen to be rotated.
+                // Nobody writes the file any more: it has been read again after its rotation was noticed.
                 self.splitter.end(&self.buffer[..count], &mut wanted);
                 self.next();
             } else if self.end.is_some() || !self.find_new()? {
@@ -172,7 +172,7 @@ impl LogFiles {
         self.at = 0;
     }
 
-    /// Finds the files after the last one that is known; returns `true` if there is more to read.
+    /// Finds the files after the last known one; returns `true` if there is more to read.
     fn find_new(&mut self) -> io::Result<bool> {
         let current = match open(&self.path, Links::Refuse) {
             Ok(file) => Some((file.metadata()?, file)),
@@ -183,7 +183,7 @@ impl LogFiles {
         let known = self.parts.back().map(|last| last.inode);
         let own = current.as_ref().map(|(metadata, _)| metadata.ino());
         if let Some((metadata, _)) = current.as_ref().filter(|_| known.is_some() && own == known) {
-            // Somebody has truncated the file: it begins again.
+            // Another program has truncated the file: it begins again.
             let is_cut = self.parts.len() == 1 && metadata.len() < self.at;
             if is_cut {
                 (self.at, self.from, self.splitter) = (0, [Position::default(); 2], Splitter::default());
@@ -195,7 +195,7 @@ impl LogFiles {
         let mut is_after_gap = known.is_some() && after.is_none();
         let before = self.parts.len();
         for (path, inode) in rotated.into_iter().skip(after.map_or(0, |at| at + 1)) {
-            // The file was rotated since it was opened: the next look sees the files that came after it.
+            // The file was rotated after it was opened; the next call finds the files that came after it.
             if Some(inode) == own {
                 break;
             }

@@ -1,4 +1,4 @@
-//! Log of a container whose runtime keeps it itself, and gives all of it each time.
+//! Copies the log of a container whose runtime keeps the log itself, and returns all of it each time.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -19,8 +19,8 @@ use super::{
 
 /// The shortest pause between two readings of a followed log.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Length of the pause, in reading times: all of the log is read each time, so that reading takes at most one part in
-/// so many of the time.
+/// Length of the pause, in reading times: each reading reads the whole log, so reading takes at most one part in so
+/// many of the time.
 const SHARE: u32 = 20;
 /// The longest pause: a slow reader makes a reading long, too.
 const LONGEST: Duration = Duration::from_secs(10);
@@ -35,15 +35,15 @@ pub(crate) struct RuntimeLog<R> {
     read: ReadPosition,
 }
 
-/// Position up to which the log was read, and marks by which it is found again: the log's beginning may have gone
-/// since, and its entries have no numbers.
+/// Position up to which the log was read, with marks that find it again: the log's beginning may have gone since, and
+/// its entries have no numbers.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadPosition {
-    /// Number of entries, from the first that is there.
+    /// Number of entries, from the first that is still there.
     count: u64,
     first: Option<u64>,
     last: Option<u64>,
-    /// Number of entries at the end that are equal to the last.
+    /// Number of entries at the end that equal the last one.
     run: u64,
 }
 
@@ -61,9 +61,9 @@ impl<R: Runtime> RuntimeLog<R> {
         Self { runtime, id, options, text: Text::new(options), read: ReadPosition::default() }
     }
 
-    /// Copies the log; the first error goes to `to`.
+    /// Copies the log to `to`, and sends the first error there too.
     ///
-    /// With `has_ended` it follows the log until that is `true` and everything was read.
+    /// With `has_ended` it follows the log until that returns `true` and everything was read.
     pub async fn copy(mut self, has_ended: Option<impl Fn() -> bool>, to: &Pieces) {
         if let Err(error) = self.begin().await {
             drop(to.send(Err(io::Error::other(error))).await);
@@ -88,7 +88,7 @@ impl<R: Runtime> RuntimeLog<R> {
         drop(to.send(Ok(rest)).await);
     }
 
-    /// Skips all but the last lines, if only those are wanted.
+    /// Skips all but the last lines, if a tail is wanted.
     async fn begin(&mut self) -> Result<(), Error> {
         let Some(wanted) = self.options.tail else { return Ok(()) };
         let mut lines = Lines::default();
@@ -106,7 +106,7 @@ impl<R: Runtime> RuntimeLog<R> {
         Ok(())
     }
 
-    /// Copies the entries that were not read before.
+    /// Copies the entries that it has not read before.
     async fn copy_new(&mut self, to: &Pieces) -> Result<(), Error> {
         let Self { text, read, runtime, id, .. } = self;
         let (known, mut seen, mut finder) = (*read, ReadPosition::default(), Finder::new(*read));
@@ -121,7 +121,7 @@ impl<R: Runtime> RuntimeLog<R> {
         })
         .await?;
         if known.count > 0 && seen.count > 0 && seen.first != known.first {
-            // The runtime has rotated its log: the entries that were read end at another place now.
+            // The runtime has rotated its log, so that the entries that were read end at another place now.
             let skipped = finder.after.unwrap_or(0);
             seen = ReadPosition::default();
             each(&**runtime, id, Some(to), |entry, out| {
@@ -142,12 +142,12 @@ impl<R: Runtime> RuntimeLog<R> {
     }
 }
 
-/// Search for the last entry that was read, among those that are there.
+/// Search for the last read entry, among those that are still there.
 struct Finder {
     read: ReadPosition,
     count: u64,
     run: u64,
-    /// Number of entries up to and including that one.
+    /// Number of entries up to and including that entry.
     after: Option<u64>,
 }
 
@@ -178,7 +178,7 @@ impl Lines {
         self.is_inside[entry.stream as usize] = entry.is_partial;
     }
 
-    /// Returns the number of lines; one that has no end yet counts for now.
+    /// Returns the number of lines; a line without an end counts for now.
     fn all(&self) -> usize {
         self.ended + self.is_inside.iter().filter(|is_inside| **is_inside).count()
     }
@@ -201,7 +201,7 @@ async fn each<R: Runtime>(
     let (reader, writer) = io::pipe().map_err(failed)?;
     let from = pipe::Receiver::from_owned_fd(reader.into()).map_err(failed)?;
     let receive = async {
-        // Closed after the last read, so that the runtime does not write on.
+        // Closed after the last read, so that the runtime stops writing.
         let mut from = from;
         let (mut splitter, mut buffer, mut filled) = (Splitter::default(), vec![0; BUFFER], 0);
         let mut out = Vec::new();
@@ -223,7 +223,7 @@ async fn each<R: Runtime>(
                 && !out.is_empty()
                 && to.send(Ok(std::mem::take(&mut out))).await.is_err()
             {
-                // The receiver has gone: nobody needs the rest of the log.
+                // The receiver is gone, and nobody needs the rest of the log.
                 return Ok(());
             }
             out.clear();
@@ -237,7 +237,7 @@ async fn each<R: Runtime>(
     received.map_err(failed)
 }
 
-/// Returns the last `lines` lines of such a log, and of those the last `bytes` bytes.
+/// Returns the last `lines` lines of such a log, and of those at most the last `bytes` bytes.
 pub(crate) async fn end_of_runtime_log<R: Runtime>(
     runtime: &R,
     id: &ContainerId,

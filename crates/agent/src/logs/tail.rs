@@ -1,14 +1,14 @@
-//! The search for the beginning of a log's last lines, from the log's end.
+//! Finds the beginning of a log's last lines, from the log's end.
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
 use super::entry::{Entry, Stream};
 use crate::limits::HELD_OUTPUT;
 
-/// Bytes that are read at once.
+/// Number of bytes per read.
 const WINDOW: usize = 128 << 10;
 
-/// A place in a log: one of its files, and the offset there.
+/// A position in a log: one of its files, and an offset there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Position {
     pub file: usize,
@@ -18,22 +18,22 @@ pub(super) struct Position {
 /// Search for the wanted lines, from a log's end. It holds no text.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// Number of lines that are not found yet.
+    /// Number of lines still to find.
     left: usize,
     streams: [State; 2],
-    /// The place where the search began.
+    /// Position where the search began.
     end: Option<Position>,
-    /// Bytes read since the last line was found, in search of its first part.
+    /// Bytes read since the last line was found, in search of that line's first part.
     beyond: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// The stream's first wanted entry, as far as found.
+    /// The stream's first wanted entry found so far.
     from: Option<Position>,
-    /// `true` once an entry of the stream was seen.
+    /// `true` once an entry of the stream was found.
     is_seen: bool,
-    /// `true` once a line before the wanted ones was met.
+    /// `true` once a line before the wanted ones was found.
     is_done: bool,
 }
 
@@ -42,13 +42,14 @@ impl Tail {
         Self { left: lines, streams: <[State; 2]>::default(), end: None, beyond: 0 }
     }
 
-    /// Returns the place of the first wanted entry of each stream.
+    /// Returns the position of the first wanted entry of each stream.
     pub fn from(self) -> [Position; 2] {
         let end = self.end.unwrap_or_default();
         self.streams.map(|state| state.from.unwrap_or(end))
     }
 
-    /// Reads a file from `end` to its beginning; returns `true` when nothing before it is of interest. Bytes without an end of
+    /// Reads a file from `end` to its beginning; returns `true` when nothing before it is of interest. Bytes without an
+    /// end of line at the end of the last file are being written, and are no entry yet.
     /// line at the end of the last file are being written, and are no entry yet.
     pub fn read_file(&mut self, file: &File, index: usize, end: u64, is_last: bool) -> io::Result<bool> {
         self.end.get_or_insert(Position { file: index, at: end });
@@ -114,7 +115,7 @@ impl Tail {
         }
     }
 
-    /// Returns whether all lines are found, with their first parts, or the search for those has gone far enough.
+    /// Returns whether all lines are found with their first parts, or the search for these parts has gone far enough.
     fn is_done(&self) -> bool {
         let is_whole = |state: &State| state.is_done || state.from.is_none();
         self.left == 0 && (self.streams.iter().all(is_whole) || self.beyond > HELD_OUTPUT.most)

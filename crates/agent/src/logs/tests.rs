@@ -11,7 +11,7 @@ use super::*;
 
 const TIME: &str = "2026-01-01T00:00:00.000000001Z";
 
-/// A logger that is told when to rotate.
+/// A logger that rotates its log on request.
 struct Logger {
     directory: TempDir,
     rotations: u32,
@@ -87,11 +87,11 @@ fn each_line_is_followed_once_across_rotations() {
         logger.lines(number..number + 1);
         assert_eq!(read(&mut log), lines(number..number + 1));
     }
-    // Written between the last look and the rotation.
+    // Written between the last read and the rotation.
     logger.lines(5..6);
     logger.rotate();
     assert_eq!(read(&mut log), lines(5..6));
-    // Several rotations between two looks.
+    // Several rotations between two reads.
     for number in 6..10 {
         logger.lines(number..number + 1);
         logger.rotate();
@@ -122,12 +122,12 @@ fn a_file_that_is_gone_before_it_was_read_is_said_and_passed_over() {
     fs::remove_file(logger.rotated(0)).expect("it is there");
     fs::remove_file(logger.rotated(1)).expect("it is there");
     assert_eq!(read(&mut log), format!("{}{gap}{}", lines(1..2), lines(3..5)));
-    // A file is found, and gone before its turn.
+    // A file is found, and gone before it is read.
     let mut log = logger.open(LogOptions::default(), true);
     logger.rotate();
     fs::remove_file(logger.rotated(2)).expect("it is there");
     assert_eq!(read(&mut log), lines(4..5), "what is gone before the first line is not missed");
-    // Somebody truncates the log.
+    // Another program truncates the log.
     logger.lines(5..9);
     assert_eq!(read(&mut log), lines(5..9));
     File::options().write(true).open(logger.path()).and_then(|file| file.set_len(0)).expect("cut");

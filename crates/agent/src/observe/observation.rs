@@ -21,7 +21,8 @@ pub struct Observation {
     /// `true` if the latest observation failed because no runtime can be reached, as opposed to one that does not
     /// answer.
     pub is_absent: bool,
-    /// Name of the runtime behind the backend, as in the prefix of container ids; empty until it has told it.
+    /// Name of the runtime behind the backend, as in the prefix of container ids; empty until the backend has reported
+    /// it.
     pub runtime: Arc<str>,
     /// Health that the backend reports, with its failover policy.
     pub health: Arc<Health>,
@@ -31,7 +32,7 @@ pub struct Observation {
     pub pods: HashMap<PodKey, Arc<ObservedPod>>,
     /// Number of the latest full observation.
     number: u64,
-    /// Pods that were observed alone since, each with the number of that observation.
+    /// Pods that have been observed alone since then, each with the number of that observation.
     single: HashMap<PodKey, u64>,
 }
 
@@ -122,8 +123,8 @@ impl Observation {
     }
 }
 
-/// Returns the pod that labels name. Objects without a pod's name get a key that no pod can have, and are removed as
-/// orphans.
+/// Returns the pod that labels name. Objects without a pod's name get a key that no pod can have, so that they are
+/// removed as orphans.
 fn key(labels: &BTreeMap<String, String>) -> PodKey {
     let text = |label: &str| labels.get(label).cloned().unwrap_or_default();
     PodKey { namespace: text(labels::POD_NAMESPACE), name: text(labels::POD_NAME) }

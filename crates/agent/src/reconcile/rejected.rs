@@ -1,4 +1,4 @@
-//! Pods that the node rejects and that have no worker: only their status is shown.
+//! Shows the status of pods that the node rejects and that have no worker.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use stanchion_pod::{Pod, PodKey, k8s_openapi::api::core::v1 as wire};
 
 use crate::{desired::DesiredPod, policy, shared::Shared, worker::stamp};
 
-/// A rejected pod, as it was last shown.
+/// A rejected pod, with its status as last published.
 #[derive(Debug)]
 pub(super) struct RejectedPod {
     pod: Arc<Pod>,

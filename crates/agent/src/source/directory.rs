@@ -1,6 +1,6 @@
 //! A directory of manifests: its entries and its identity.
 //!
-//! A path can name another directory from one moment to the next: a mount over it goes away, a link is switched. An
+//! A path can name another directory from one moment to the next: a mount over it goes away, or a link is switched. An
 //! empty directory is an order to stop everything only if it is the one that held the manifests.
 
 use std::{
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::leftover;
 
-/// File that marks an empty directory as meant: no pod is wanted.
+/// File that marks an empty directory as intended: no pod is wanted.
 pub(super) const MEANT: &str = ".empty";
 
 /// Identity of a directory, which lasts across reboots of the node.
@@ -56,7 +56,7 @@ impl Directory {
 /// Entries of a source.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// Names that manifests can have; those of directories are among them.
+    /// Names that manifests can have; names of directories are among them.
     pub names: BTreeSet<OsString>,
     /// `true` if any of these is not a directory.
     pub has_files: bool,

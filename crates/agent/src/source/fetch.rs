@@ -17,10 +17,10 @@ pub(super) enum PollResult {
     /// The server has a new body.
     Body {
         content: Vec<u8>,
-        /// `true` if nobody on the way can have read or changed it.
+        /// `true` if nobody between server and agent can have read or changed it.
         is_private: bool,
     },
-    /// After failures, the server still has the last body.
+    /// The server, which had failed, serves the last body again.
     Back,
     /// The server cannot be reached, or has no body.
     Failed {
@@ -35,13 +35,13 @@ pub(super) enum PollResult {
 pub(crate) struct Fetcher {
     config: UrlSource,
     client: Client,
-    /// Index of the source, and the channel for its news.
+    /// Index of the source, and the channel for the results.
     results: (usize, mpsc::Sender<(usize, PollResult)>),
     /// Hash of the last body.
     last: Option<[u8; 32]>,
     etag: Option<HeaderValue>,
     failures: u32,
-    /// The failure that was reported last, until the server is back.
+    /// Failure that was reported last, until the server is back.
     failure: Option<String>,
 }
 
@@ -68,11 +68,11 @@ impl Fetcher {
                 sleep(self.config.interval).await;
             }
         };
-        // *Cancel-safe:* only an answer that nobody will use is lost.
+        // *Cancel-safe:* only an answer is lost, and nobody would use it.
         shutdown.run_until_cancelled(asking).await;
     }
 
-    /// Polls once. Returns what is new.
+    /// Polls once, and returns the change that it found.
     pub(super) async fn ask(&mut self) -> Option<PollResult> {
         match self.client.get(self.etag.as_ref()).await {
             Ok(Page::Same) => self.back(),

@@ -1,6 +1,6 @@
 //! One GET request to a server of manifests: headers, redirects, certificates.
 //!
-//! It uses the probes' parts (hyper, rustls), which the agent has anyway, and not reqwest: that would bring a second
+//! It uses the probes' parts (hyper, rustls), which the agent has anyway, and not reqwest, which would add a second
 //! client with its own pool, cookies, proxies and Unicode tables, for one request every 20 s.
 
 use std::{
@@ -45,14 +45,14 @@ pub(super) enum Page {
         content: Bytes,
         /// The answer's `ETag`, if it has one.
         etag: Option<HeaderValue>,
-        /// `true` if nobody on the way can have read or changed it.
+        /// `true` if nobody between server and agent can have read or changed it.
         is_private: bool,
     },
-    /// The body that is known already (304).
+    /// The server still has the known body (304).
     Same,
 }
 
-/// Failure to get the body. The texts tell neither headers nor content.
+/// Failure to get the body. The texts quote neither headers nor content.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GetError {
     #[error("no answer within {} s", TIMEOUT.as_secs())]
@@ -72,7 +72,7 @@ pub(super) enum GetError {
     Tls(String),
     #[error("headers file {} cannot be read: {error}", path.display())]
     Headers { path: PathBuf, error: io::Error },
-    /// Others than root can read the file, or change it, as the text says.
+    /// Other users than root can read the file or change it, as the text says.
     #[error("headers file {} must be root's alone, and {found}: chown root:root and chmod 0600", path.display())]
     Exposed { path: PathBuf, found: String },
     #[error("headers file {}: line {line} is no `Name: value`", path.display())]
@@ -91,7 +91,7 @@ impl Client {
         Self { config, tls: None }
     }
 
-    /// Asks for the body; `known` is the `ETag` of the known one.
+    /// Requests the body; `known` is the `ETag` of the known one.
     pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Page, GetError> {
         let deadline = crate::clock::instant() + TIMEOUT;
         timeout_at(deadline, self.follow(known, deadline)).await.unwrap_or(Err(GetError::Late))

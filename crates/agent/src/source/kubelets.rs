@@ -1,8 +1,9 @@
-//! Finds containers that still run although their kubelet is away. Their pods stay the kubelet's: else they would run
-//! twice.
+//! Finds containers that still run although their kubelet is away. Their pods stay the kubelet's, as they would run
+//! twice otherwise.
 //!
-//! They are found in the directories that containerd keeps for running containers, without asking containerd: it may be
-//! gone with the kubelet, as K3s's is. The CRI plugin writes the pod's name into each container's OCI configuration.
+//! It searches the directories that containerd keeps for running containers, and does not ask containerd, which may
+//! have gone with the kubelet, as K3s's does. The CRI plugin writes the pod's name into each container's OCI
+//! configuration.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! The last good content of manifests, on disk. It is in force while a file is broken, its directory cannot be read or its URL
-//! cannot be reached, also after a restart of the agent.
+//! The last good content of manifests, on disk. It is in force while a file is broken, its directory cannot be read or
+//! its URL cannot be reached, also after a restart of the agent.
 //!
 //! ```text
 //! <state_dir>/manifests/<hash of the source's path or URL>/<file name>
@@ -38,8 +38,8 @@ impl LastGood {
         Self { directory: state_dir.join("manifests").join(name) }
     }
 
-    /// Loads all kept contents by file name; `None` if this source was never read. A name without content: the content
-    /// could not be kept, or cannot be read now.
+    /// Loads all kept contents by file name; `None` if this source was never read. A name without content stands for
+    /// content that could not be kept, or cannot be read now.
     pub fn load(&self) -> io::Result<Option<BTreeMap<OsString, Option<Vec<u8>>>>> {
         let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -71,12 +71,13 @@ impl LastGood {
         whole::write(&self.directory.join(DIRECTORY), &serde_json::to_vec(directory)?)
     }
 
-    /// Creates the store on disk, which says that the source has been read.
+    /// Creates the store on disk: its presence says that the source has been read.
     pub fn begin(&self) -> io::Result<()> {
         make_directory(&self.directory)
     }
 
-    /// Keeps the content of a file. If that fails, it forgets the file's earlier content, which would be in force again otherwise.
+    /// Keeps the content of a file. If that fails, it forgets the file's earlier content, which would come in force
+    /// again otherwise.
     pub fn keep(&self, name: &OsStr, content: &[u8]) -> io::Result<()> {
         let path = self.directory.join(name);
         // An empty file means that the content was lost.

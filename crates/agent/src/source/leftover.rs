@@ -25,7 +25,7 @@ pub(super) fn leftover(name: &str) -> Option<&'static str> {
     ENDINGS.into_iter().find_map(|(ending, what)| name.ends_with(ending).then_some(what))
 }
 
-/// Returns whether a name ends as manifests' names do. Others are read too, as a kubelet does, but with a warning
+/// Returns whether a name ends as manifests' names do. Other files are read too, as a kubelet does, but with a warning
 /// (R-FILE-4).
 pub(super) fn is_usual(name: &str) -> bool {
     [".yaml", ".yml", ".json"].iter().any(|ending| name.ends_with(ending))

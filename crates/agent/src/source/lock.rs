@@ -1,8 +1,8 @@
-//! Lock file of a kubelet (its `--lock-file`), held by whoever runs the kubelet's pods.
+//! Lock file of a kubelet (its `--lock-file`). Its holder runs the kubelet's pods.
 //!
-//! A kubelet with such a file waits for the lock when it starts, before it looks at any pod, and keeps it until it
-//! ends. We hold the lock while the pods run here, see the kubelet waiting in `/proc/locks` (proc_locks(5)), and let go
-//! once none of the pods is left. We do not open the file while somebody else holds the lock: with
+//! A kubelet with such a file waits for the lock when it starts, before it reads any manifest, and keeps it until it
+//! ends. The agent holds the lock while the pods run here, sees the kubelet waiting in `/proc/locks` (proc_locks(5)),
+//! and releases it once none of the pods is left. It does not open the file while another process holds the lock: with
 //! `--exit-on-lock-contention` a kubelet would end.
 
 use std::{
@@ -17,7 +17,7 @@ use stanchion_untrusted::read_kernel;
 
 /// The kernel's table of file locks (proc_locks(5)).
 const LOCKS: &str = "/proc/locks";
-/// The mounts that this process sees (proc_pid_mountinfo(5)).
+/// The mounts of this process's namespace (proc_pid_mountinfo(5)).
 const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// A kubelet's lock file, and the state of the lock at the last [`check`](Lock::check).
@@ -26,7 +26,7 @@ pub(super) struct Lock {
     path: PathBuf,
     held: Option<File>,
     state: LockState,
-    /// Reason why the lock could not be looked at or taken.
+    /// Reason why the lock could not be checked or acquired.
     error: Option<String>,
 }
 
@@ -47,12 +47,12 @@ impl Lock {
         &self.path
     }
 
-    /// Returns whether we hold the lock.
+    /// Returns whether this agent holds the lock.
     pub fn is_held(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Returns whether we hold the lock and another process waits for it.
+    /// Returns whether this agent holds the lock and another process waits for it.
     pub fn is_awaited(&self) -> bool {
         self.is_held() && self.state.awaited
     }
@@ -62,12 +62,12 @@ impl Lock {
         !self.is_held() && self.state.held
     }
 
-    /// Returns why the lock could not be looked at or taken.
+    /// Returns why the lock could not be checked or acquired.
     pub fn error(&self) -> Option<&str> {
         self.error.as_deref()
     }
 
-    /// Finds out whether the lock is held and whether anybody waits for it.
+    /// Finds out whether the lock is held and whether a process waits for it.
     pub fn check(&mut self) {
         let file = match fs::metadata(&self.path) {
             Ok(file) => Some((file.dev(), file.ino())),
@@ -89,7 +89,7 @@ impl Lock {
         }
     }
 
-    /// Takes the lock, unless another process holds it.
+    /// Acquires the lock, unless another process holds it.
     pub fn acquire(&mut self) {
         if self.is_held() || self.is_anothers() {
             return;
@@ -114,7 +114,7 @@ impl Lock {
         }
     }
 
-    /// Releases the lock to whoever waits for it.
+    /// Releases the lock to the process that waits for it.
     pub fn release(&mut self) {
         if self.held.take().is_some() {
             self.state = LockState { held: self.state.awaited, awaited: false };
@@ -141,8 +141,8 @@ impl LockState {
     }
 }
 
-/// Returns the device of the file system that a file is on, which `/proc/locks` shows; `None` where the kernel does not
-/// tell (before Linux 5.8). On btrfs and on overlayfs, `stat` gives another one. Does not open the file.
+/// Returns the device of a file's file system, as `/proc/locks` shows it; `None` where the kernel does not report it
+/// (before Linux 5.8). On btrfs and on overlayfs, `stat` returns another one. It does not open the file.
 fn superblock(path: &Path) -> Option<(u32, u32)> {
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
     let has_id = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::MNT_ID);

@@ -1,4 +1,4 @@
-//! Merges several sources into one set of pods, and shows their problems.
+//! Merges several sources into one set of pods, and reports their problems.
 
 use std::{
     collections::{BTreeMap, HashMap, btree_map::Entry},
@@ -29,8 +29,8 @@ impl Merge {
         Self { board, events, reports: HashMap::new(), objects: Arc::default() }
     }
 
-    /// Merges the sources. Of two manifests that define one pod, the first wins: by source, then by path (R-MRG-2). The
-    /// other is shown as a conflict. `watch_error` says why the kernel does not report changes of files.
+    /// Merges the sources. If two manifests define one pod, the first one counts: by source, then by path (R-MRG-2).
+    /// The other is reported as a conflict. `watch_error` says why the kernel does not report changes of files.
     pub fn merge(&mut self, sources: &[Source], watch_error: Option<&str>) -> Desired {
         let mut merged = Merged::default();
         let mut reports = HashMap::new();

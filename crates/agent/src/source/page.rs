@@ -1,4 +1,4 @@
-//! A URL source: the body that the server serves, and the last good one.
+//! A URL source: the body that the server serves, and the last good body.
 
 use std::{ffi::OsStr, path::Path};
 
@@ -11,14 +11,14 @@ use crate::{config::UrlSource, url::Url};
 /// File name of the body in [`LastGood`].
 const BODY: &str = "body";
 
-/// A URL source and the last news of its server.
+/// A URL source and the latest poll's result.
 #[derive(Debug)]
 pub(super) struct Page {
     url: Url,
     node_name: String,
     allow_empty: bool,
     manifest: ManifestFile,
-    /// A body that is not decoded yet, and whether it came over https all the way.
+    /// A body that is not decoded yet; `true`: it came over https all the way.
     unread: Option<(Vec<u8>, bool)>,
     /// `true` once this agent or an earlier one had a good body: `manifest` then has all pods of the source.
     known: bool,
@@ -77,7 +77,7 @@ impl Page {
         (self.known || !self.manifest.problems.is_empty()).then_some(&self.manifest)
     }
 
-    /// Takes news of the server. A failure is not an order to delete (design: I2).
+    /// Applies a poll's result. A failure is not an order to delete (design: I2).
     pub fn apply(&mut self, result: PollResult) {
         let (error, is_quiet) = match result {
             PollResult::Failed { error, is_quiet } => (Some(error), is_quiet),
@@ -93,7 +93,7 @@ impl Page {
         (self.error, self.is_quiet) = (error, is_quiet);
     }
 
-    /// Decodes a new body. All of a good one is in force from now on, nothing of a bad one (R-HTTP-6).
+    /// Decodes a new body. A good body comes in force as a whole, a bad one not at all (R-HTTP-6).
     pub fn read(&mut self) {
         let Some((content, is_private)) = self.unread.take() else { return };
         match self.decoded(&content, is_private) {
@@ -124,7 +124,7 @@ impl Page {
         }
     }
 
-    /// Restores the body that an earlier agent kept, until the server sends another.
+    /// Restores the body that an earlier agent kept, until the server sends another one.
     fn recall(&mut self) {
         let kept = match self.last_good.load() {
             Ok(kept) => kept.and_then(|mut kept| kept.remove(OsStr::new(BODY))),
@@ -133,9 +133,9 @@ impl Page {
                 return tracing::warn!(%url, %error, "the last good manifests cannot be read");
             }
         };
-        // Without content, the body could not be kept: it is not known.
+        // Without content, the body could not be kept, and is unknown.
         let Some(content) = kept.flatten() else { return };
-        // The check for https was made when the body came; how it came is not recorded.
+        // The check for https was made when the body came; the record does not say how it came.
         if let Ok(manifest) = self.decoded(&content, true) {
             self.manifest.put_in_force(manifest, content);
             self.manifest.is_recalled = true;

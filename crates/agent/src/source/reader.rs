@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{config::FileSource, limits};
 
-/// Types (statfs(2)) of file systems that others change without an inotify event: NFS, three of SMB, FUSE, 9P, Ceph,
-/// AFS, and the lower layers of overlayfs.
+/// Types (statfs(2)) of file systems that other machines change without an inotify event: NFS, three of SMB, FUSE, 9P,
+/// Ceph, AFS, and the lower layers of overlayfs.
 const SILENT: [u32; 9] =
     [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f, 0x794c_7630];
 
@@ -42,7 +42,7 @@ pub(super) struct Reader {
     known: bool,
     /// Manifests whose last good content is lost, until they can be read.
     lost: BTreeSet<OsString>,
-    /// Identity of the directory that held the manifests last.
+    /// Identity of the directory that last held the manifests.
     directory: Option<Directory>,
     /// The same identity, until it is kept on disk.
     unsaved_directory: Option<Directory>,
@@ -61,13 +61,13 @@ pub(super) struct Reader {
 #[derive(Debug, Default)]
 pub(super) struct ManifestFile {
     stamp: Option<Stamp>,
-    /// The content in force, until it is kept on disk.
+    /// Content in force, until it is kept on disk.
     pub content: Vec<u8>,
     /// `true` if the content in force was kept by an earlier agent, and not read by this one.
     pub is_recalled: bool,
-    /// The pods in force: of the present content if that is good, else of the last good one.
+    /// Pods in force: those of the present content if that is good, else those of the last good one.
     pub pods: Vec<Arc<Pod>>,
-    /// The objects in force, likewise.
+    /// Objects in force, likewise.
     pub objects: Vec<(ObjectKey, Arc<Object>)>,
     /// Reasons why the present content is not in force.
     pub problems: Vec<Problem>,
@@ -75,7 +75,7 @@ pub(super) struct ManifestFile {
     pub warnings: Vec<Problem>,
 }
 
-/// Metadata that shows whether a file has changed, without reading it. Bodies of URLs have none.
+/// Metadata that shows without a read whether a file has changed. Bodies of URLs have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     inode: (u64, u64),
@@ -135,7 +135,7 @@ impl Reader {
         self.since
     }
 
-    /// Returns whether it is known which pods the source wants; not while it is undecided whether its kubelet is there.
+    /// Returns whether it is known which pods the source wants: not while it is undecided whether its kubelet is there.
     pub fn is_known(&self) -> bool {
         self.known && self.lost.is_empty() && !matches!(self.role(), Role::Undecided(_))
     }
@@ -154,7 +154,7 @@ impl Reader {
         self.standby.as_ref().map_or(Role::Ours, Standby::role)
     }
 
-    /// Returns why a pod of this source is not run here: no pod may run twice.
+    /// Returns why a pod of this source does not run here: no pod may run twice.
     pub fn withheld(&self, pod: &PodKey) -> Option<String> {
         match self.role() {
             Role::Ours => {
@@ -165,7 +165,7 @@ impl Reader {
         }
     }
 
-    /// Returns whether pods wait for the end of a kubelet's containers, which nobody reports.
+    /// Returns whether pods wait for the end of a kubelet's containers, which no event reports.
     pub fn awaits_ends(&self) -> bool {
         !self.running.is_empty()
     }
@@ -175,7 +175,7 @@ impl Reader {
         self.has_links
     }
 
-    /// Returns whether the source is on a file system that others change unseen (R-INOT-8).
+    /// Returns whether the source is on a file system that other machines change unseen (R-INOT-8).
     pub fn is_silent(&self) -> bool {
         self.is_silent
     }
@@ -185,7 +185,7 @@ impl Reader {
         self.files.iter().map(|(name, file)| (self.path_of(name), file))
     }
 
-    /// Reads what has changed. Files in `writing` are being written: their last content stays.
+    /// Reads the manifests that have changed. Files in `writing` are being written, and keep their last content.
     pub fn read(&mut self, writing: &HashSet<PathBuf>) {
         self.running = match &self.standby {
             Some(standby) if standby.role() == Role::Ours => kubelets::running(&standby.kubelet().runtime_state),
@@ -236,7 +236,7 @@ impl Reader {
         }
         for name in std::mem::take(&mut self.unkept) {
             let done = match self.files.get(&name) {
-                // The file came back with bad content; the content from before its removal no longer counts.
+                // The file came back with bad content, and the content from before its removal no longer counts.
                 Some(file) if file.content.is_empty() => self.last_good.forget(&name),
                 Some(file) => self.last_good.keep(&name, &file.content),
                 None => self.last_good.forget(&name),
@@ -379,7 +379,7 @@ impl Reader {
     }
 }
 
-/// Returns whether a path is on a file system that others change unseen.
+/// Returns whether a path is on a file system that other machines change unseen.
 fn is_silent(path: &Path) -> bool {
     let kind = rustix::fs::statfs(path).ok().and_then(|found| u32::try_from(found.f_type).ok());
     kind.is_some_and(|kind| SILENT.contains(&kind))

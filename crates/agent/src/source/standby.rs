@@ -1,4 +1,4 @@
-//! A source that belongs to a kubelet: its static pods are run here only while it is away.
+//! A source that belongs to a kubelet: its static pods run here only while the kubelet is away.
 
 use std::{
     fs,
@@ -23,14 +23,14 @@ const EAGER: Duration = Duration::from_millis(200);
 /// Time that the kubelet has to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The decision who runs the pods of a source.
+/// Decision on who runs the pods of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// This agent does.
+    /// This agent runs them.
     Ours,
-    /// The kubelet does, or may: the pods do not run here, for this reason.
+    /// The kubelet runs them, or may: the pods do not run here, for this reason.
     StandBy(String),
-    /// Not known yet, for this reason: pods that run here run on, and none is started.
+    /// It is not known yet, for this reason: pods that run here run on, and none is started.
     Undecided(String),
 }
 
@@ -38,7 +38,7 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct Standby {
     kubelet: Kubelet,
-    /// Time of the first of the unanswered polls since the last answer.
+    /// Time of the first poll without an answer since the last answer.
     silent: Option<Instant>,
     /// `true` once the kubelet has answered this agent, or got its lock back from it.
     has_answered: bool,
@@ -46,7 +46,7 @@ pub(super) struct Standby {
     /// Modification times of the directories in which containerds keep running containers: they change with each
     /// container that comes or goes.
     modified: Vec<Option<SystemTime>>,
-    /// The kubelet's lock file, if it has one: it keeps the pods from running twice.
+    /// Lock file of the kubelet, if it has one: it keeps the pods from running twice.
     lock: Option<Lock>,
 }
 
@@ -85,8 +85,8 @@ impl Standby {
         before != self.role() || (has_changed && before == Role::Ours)
     }
 
-    /// Takes the lock before the kubelet's pods run here. When this agent has just started, its predecessor's may run
-    /// already.
+    /// Acquires the lock before the kubelet's pods run here. When this agent has just started, pods of its predecessor
+    /// may run already.
     fn claim(&mut self) {
         let is_wanted = self.is_away() || (self.silent.is_some() && !self.has_answered);
         if let Some(lock) = &mut self.lock {
@@ -102,13 +102,13 @@ impl Standby {
         self.silent.is_some_and(|since| elapsed(since) >= self.kubelet.absent_for)
     }
 
-    /// Returns whether the kubelet is back while we still hold its lock.
+    /// Returns whether the kubelet is back while this agent still holds its lock.
     pub fn is_to_be_released(&self) -> bool {
         self.lock.as_ref().is_some_and(Lock::is_held) && matches!(self.role(), Role::StandBy(_))
     }
 
-    /// Releases the lock to the kubelet, once none of its pods is left here. It counts as heard: it answers when it is
-    /// up.
+    /// Releases the lock to the kubelet, once none of its pods is left here. The kubelet then counts as present: it
+    /// answers when it is up.
     pub fn release(&mut self) {
         if let Some(lock) = &mut self.lock {
             tracing::info!(lock = %lock.path().display(), "the pods of a kubelet are handed back to it");
@@ -157,7 +157,7 @@ impl Standby {
     }
 }
 
-/// Returns whether an HTTP server answers there: a kubelet that calls itself unhealthy runs its pods, too.
+/// Returns whether an HTTP server answers at an address: a kubelet that calls itself unhealthy runs its pods, too.
 async fn answers(address: SocketAddr) -> bool {
     let asked = async {
         let mut stream = TcpStream::connect(address).await?;

@@ -1,4 +1,4 @@
-//! Changes in the sources' directories, as the kernel reports them (inotify(7)).
+//! Watches the sources' directories for changes, as the kernel reports them (inotify(7)).
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,10 +22,10 @@ const BUFFER: usize = 4096;
 /// within this time is being written in pieces, and is read when it has been quiet (R-INOT-5).
 const QUIET: Duration = Duration::from_millis(250);
 
-/// A change, by when it calls for a read.
+/// A change, which says when to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A file is complete, or anything else that is worth reading at once.
+    /// A file is complete, or something else has changed that is worth a read at once.
     Written,
     /// A file was removed; it may come back at once.
     Removed,
@@ -38,9 +38,9 @@ pub(super) struct Watch {
     paths: Vec<PathBuf>,
     stream: Option<EventStream<Vec<u8>>>,
     watches: HashMap<WatchDescriptor, PathBuf>,
-    /// Files whose writer has not finished, with the time of the last write.
+    /// Files that are still being written, with the time of the last write.
     writing: HashMap<PathBuf, Instant>,
-    /// Times at which written files were last closed.
+    /// Time when each written file was last closed.
     closed: HashMap<PathBuf, Instant>,
     /// Reason why something is not watched.
     watch_error: Option<String>,
@@ -58,18 +58,18 @@ impl Watch {
         }
     }
 
-    /// Returns whether the kernel reports changes; otherwise only frequent reads find them (R-INOT-8).
+    /// Returns whether the kernel reports changes; if not, only frequent reads find them (R-INOT-8).
     pub fn is_working(&self) -> bool {
         self.watch_error.is_none()
     }
 
-    /// Returns why the kernel does not report changes, and what would help.
+    /// Returns why the kernel does not report changes, and how to change that.
     pub fn watch_error(&self) -> Option<&str> {
         self.watch_error.as_deref()
     }
 
-    /// Puts a watch on every directory that exists now. A directory that was moved away loses its watch: the path is
-    /// what counts.
+    /// Puts a watch on every directory that exists now. A directory that was moved away loses its watch, as the path
+    /// counts.
     pub fn renew(&mut self) {
         self.watch_error = None;
         let Some(stream) = self.open() else { return };
@@ -89,7 +89,7 @@ impl Watch {
             }
         }
         for old in self.watches.keys().filter(|old| !found.contains_key(*old)) {
-            // The watch is gone already if the directory is.
+            // Mostly the watch has gone with the directory.
             if let Err(error) = stream.watches().remove(old.clone()) {
                 tracing::trace!(%error, "dropping an old watch");
             }
@@ -98,7 +98,7 @@ impl Watch {
         self.stream = Some(stream);
     }
 
-    /// Returns the files that a writer has not finished.
+    /// Returns the files that are still being written.
     pub fn being_written(&self) -> HashSet<PathBuf> {
         self.writing.keys().cloned().collect()
     }
@@ -108,8 +108,8 @@ impl Watch {
         self.writing.values().min().map(|last| *last + QUIET)
     }
 
-    /// Counts files as finished that have been quiet for long enough: their writer keeps them open, or is done with the
-    /// pieces.
+    /// Counts files as finished that have been quiet for long enough: their writer keeps them open, or has written its
+    /// last piece.
     pub fn settle(&mut self) {
         self.writing.retain(|_, last| elapsed(*last) + Duration::from_millis(5) < QUIET);
         self.closed.retain(|_, last| elapsed(*last) < QUIET);
@@ -117,7 +117,7 @@ impl Watch {
 
     /// Waits for the next change.
     ///
-    /// *Cancel-safe:* an event is taken from the stream and noted in one step.
+    /// *Cancel-safe:* it takes an event from the stream and acts on it in one step.
     pub async fn next(&mut self) -> Change {
         loop {
             let Some(stream) = &mut self.stream else { return std::future::pending().await };
@@ -177,13 +177,13 @@ impl Watch {
         Some(change)
     }
 
-    /// Notes that a writer has closed a file. Returns whether one had done so less than [`QUIET`] ago.
+    /// Records that a writer has closed a file. Returns whether a writer had done so less than [`QUIET`] ago.
     fn is_closed_again(&mut self, path: &Path) -> bool {
         self.closed.insert(path.to_owned(), instant()).is_some_and(|last| elapsed(last) < QUIET)
     }
 }
 
-/// Returns whether the kernel has no room for another watch or inotify instance.
+/// Returns whether the kernel allows no further watch or inotify instance.
 fn is_short(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::MFILE | Errno::NFILE | Errno::NOMEM))
 }

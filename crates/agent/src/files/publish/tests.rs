@@ -1,4 +1,4 @@
-//! Tests of replaced files, with a reader that never stops looking, and after a crash at any point.
+//! Tests replaced files with a reader that reads all the time, and after a crash at any point.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -53,7 +53,7 @@ fn what_is_used_or_named_stays_by_each_of_its_names() {
     }
     let named = Survey { named: ["a:2".to_owned()].into(), ..survey(&images) };
     assert!(chosen(&mut record(), &named).is_empty());
-    // Somebody else gave the image its second name.
+    // Another user gave the image its second name.
     assert!(chosen(&mut known(&[("a:1", "A", 1)]), &survey(&images)).is_empty());
 }
 
@@ -62,7 +62,7 @@ fn a_name_that_is_another_image_by_now_is_not_ours_any_more() {
     let mut record = known(&[("a:1", "OLD", 1), ("gone:1", "G", 1), ("b:1", "B", 1)]);
     assert_eq!(chosen(&mut record, &survey(BOTH)), [["b:1"]], "R-IMG-11");
     assert_eq!(record.keys().collect::<Vec<_>>(), ["b:1"]);
-    // An image that came after the survey had begun is not judged by it.
+    // The survey says nothing about an image that came after it had begun.
     let mut record = known(&[("a:1", "NEW", 101), ("new:1", "N", 102)]);
     assert!(chosen(&mut record, &survey(BOTH)).is_empty());
     assert_eq!(record.len(), 2);
@@ -75,7 +75,7 @@ fn what_has_not_been_used_for_longest_goes_first() {
     assert_eq!(chosen(&mut record, &first), [["b:1"]]);
     let second = Survey { at: at(200), ..survey(BOTH) };
     assert_eq!(chosen(&mut record, &second), [["b:1"], ["a:1"]], "R-IMG-11: though a:1 was brought before");
-    // After a use, its time begins anew.
+    // An image's time begins anew after a use.
     let third = Survey { at: at(300), in_use: vec!["b:1".to_owned()], ..survey(BOTH) };
     assert_eq!(chosen(&mut record, &third), [["a:1"]]);
     assert_eq!(chosen(&mut record, &Survey { at: at(400), ..survey(BOTH) }), [["a:1"], ["b:1"]], "R-IMG-11");
