@@ -7,7 +7,7 @@ use crate::{
     node::Node,
 };
 
-/// Returns a pod that requests this percentage of the node's CPUs.
+/// Returns a pod that requests `part` percent of the node's CPUs.
 fn asking(name: &str, part: usize, policy: &str) -> String {
     let cpu = std::thread::available_parallelism().expect("known").get() * 10 * part;
     raw(

@@ -140,8 +140,8 @@ async fn probes_are_put_when_they_are_due() {
         sleep(2 * SECOND).await;
         node.set_clock(hours);
         if restarts {
-            // The clock, set back, puts the container's start in the future: the new agent counts the start from when
-            // it sees it.
+            // The clock, set back, puts the container's start in the future: the new agent counts the start from its
+            // first observation of the container.
             node.restart().await;
         }
         sleep(40 * SECOND).await;

@@ -99,8 +99,8 @@ async fn a_hook_that_never_ends_does_not_keep_the_pod_from_going() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pre_stop_hook_runs_before_the_signal_within_the_grace() {
-    // The hook's command, the seconds until the stop signal, and the grace that is left then: never less than two
-    // seconds.
+    // The hook's command, the seconds until the stop signal, and the grace period that is left then: never less than
+    // two seconds.
     let table = [("sleep 3", 3, 7), ("exit 1", 0, 10), ("sleep 100", 10, 2)];
     for (command, signal, left) in table {
         let mut node = Node::new();
@@ -165,7 +165,7 @@ async fn a_tcp_hook_always_fails_as_in_kubernetes() {
 }
 
 /// Starts a plain HTTP server. It answers a TLS handshake with status 400, as such servers do, and `GET /stop` with
-/// 500.
+/// status 500.
 async fn plain_server() -> (u16, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let port = listener.local_addr().expect("it has an address").port();

@@ -1,4 +1,4 @@
-//! I1 when a backend is gone: another takes its pods only if failover is configured and none of their processes is
+//! I1 when a backend is absent: another takes its pods only if failover is configured and none of their processes is
 //! left.
 
 use std::time::Duration;

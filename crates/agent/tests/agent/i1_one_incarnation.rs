@@ -35,7 +35,7 @@ const KINDS: [ErrorKind; 5] =
 struct Story {
     node: Node,
     hold: Option<Hold>,
-    /// Whether the agent is killed for the restart, or stopped in order.
+    /// `true`: the agent is killed for the restart; `false`: it stops in order.
     is_killed: bool,
 }
 
@@ -153,7 +153,7 @@ async fn the_agent_may_be_killed_in_any_call() {
     restart_in_any_call(false).await;
 }
 
-// A step that an orderly stop waits for is dropped half-way here.
+// This drops a step half-way for which an orderly stop waits.
 #[tokio::test(start_paused = true)]
 async fn the_agent_may_be_killed_at_once_in_any_call() {
     restart_in_any_call(true).await;

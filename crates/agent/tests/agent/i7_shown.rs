@@ -1,4 +1,4 @@
-//! I7: the board shows what was true at the latest look, and why a pod does not run.
+//! I7: the board shows what was true at the latest observation, and why a pod does not run.
 
 use std::time::Duration;
 
@@ -149,7 +149,7 @@ async fn a_backend_that_is_away_is_shown_at_its_pods_and_for_itself() {
     node.write("web.yaml", &pod("web", "app:1"));
     node.write("lost.yaml", &pod("lost", "app:1").spec("runtimeClassName: nowhere"));
     node.start();
-    // Before the first look is over, the message says that the backend has not answered yet.
+    // Before the first observation has ended, the message says that the backend has not answered yet.
     shows_reason(&node, "BackendUnavailable").await;
     node.shows("why", |node| message(node, "web").contains("cannot be reached")).await;
     node.shows("the class", |node| node.reason("lost", "app") == "RuntimeClassUnknown").await;

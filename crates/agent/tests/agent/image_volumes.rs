@@ -46,8 +46,8 @@ fn mounted(node: &Node) -> Mount {
     mounts.into_iter().find(|mount| mount.destination == Path::new("/v")).expect("it has the volume")
 }
 
-/// Returns the messages of events with this reason: those of the container `{name}`, or, with an empty name, of the pod
-/// itself.
+/// Returns the messages of events with this reason: those of the container `{name}`, or, if the name is empty, of the
+/// pod itself.
 fn said(node: &Node, reason: &str, of: &str) -> Vec<String> {
     let is_of = |event: &EventView| if of.is_empty() { event.field.is_empty() } else { event.field.contains(of) };
     node.events(reason).into_iter().filter(is_of).map(|event| event.message).collect()

@@ -1,5 +1,5 @@
-//! Copies of manifests that the agent keeps for its next start, where a copy is missing or old: running pods are not
-//! stopped for it (I3).
+//! Copies of manifests that the agent keeps for its next start, where a copy is missing or old: that stops no running
+//! pod (I3).
 
 use std::{
     collections::BTreeMap,

@@ -83,7 +83,7 @@ async fn a_name_that_is_taken_costs_its_own_link_only() {
     let all: Vec<_> = links(&directory).into_iter().map(|(name, _)| name).collect();
     assert_eq!(all.len(), names.len(), "{all:?}");
 
-    // A file has the name of the first link.
+    // A file takes the name of the first link.
     node.stop().await;
     for name in &all {
         fs::remove_file(directory.join(name)).expect("it is there");

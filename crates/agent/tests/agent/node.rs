@@ -147,7 +147,7 @@ impl Node {
         fs::remove_file(self.manifests().join(file)).expect("the manifest was there");
     }
 
-    /// Shows the agent a process in a pod's cgroup, or removes it again.
+    /// Puts a process into a pod's cgroup, as the agent sees it, or removes it again.
     pub fn show_process(&self, uid: &str, is_there: bool) {
         let process = self.dir.path().join("proc/7");
         match is_there {
@@ -185,7 +185,7 @@ impl Node {
         }
     }
 
-    /// Kills the agent: each of its tasks ends at the await that it is in, as with `SIGKILL`.
+    /// Kills the agent: each of its tasks ends at the await that it has reached, as with `SIGKILL`.
     pub async fn kill(&mut self) {
         self.agent.as_ref().expect("the agent runs").killed.cancel();
         self.stop().await;
@@ -246,7 +246,7 @@ impl Node {
         })
     }
 
-    /// Returns the names of containers that were told to stop, with the seconds since `origin`.
+    /// Returns the names of containers that got a stop signal, with the seconds since `origin`.
     pub fn stops(&self, origin: Instant) -> Vec<(String, u64)> {
         self.timed(origin, |call| match call {
             Call::StopContainer(id, _) => Some(id.clone()),
@@ -464,7 +464,7 @@ pub fn key(name: &str) -> PodKey {
     PodKey { namespace: "default".to_owned(), name: format!("{name}-node") }
 }
 
-/// Returns the containers that run in ready sandboxes, by pod. Containers elsewhere get a name that no test wants.
+/// Returns the containers that run in ready sandboxes, by pod. Containers elsewhere get a name that no test expects.
 fn running(inventories: impl Iterator<Item = Inventory>) -> BTreeMap<String, BTreeSet<(String, String)>> {
     let mut found: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
     for Inventory { sandboxes, containers } in inventories {

@@ -13,7 +13,7 @@ use crate::{
     node::{Node, key},
 };
 
-/// Returns a pod whose containers `app` and `other` have these limits and share a volume.
+/// Returns a pod whose containers `app` and `other` have these limits, and share a volume.
 fn limited(app: &str, other: &str) -> String {
     let container = |name: &str, limit: &str| {
         let resources = match limit {

@@ -103,7 +103,7 @@ async fn what_the_agent_did_not_bring_or_others_use_is_never_removed() {
     node.fake().add_image("docker.io/somebody/else:1", 100);
     node.start();
     run(&node, &[1, 2, 3]).await;
-    // `imagePullPolicy: Always` pulls the image again, but it stays foreign: the agent did not bring it.
+    // `imagePullPolicy: Always` pulls the image again, but the agent does not own it: it was there before.
     let manifest = raw("p4", &format!("containers: [{{name: app, image: {}, imagePullPolicy: Always}}]", image(1)));
     node.write("p4.yaml", &manifest);
     node.shows("p4", |node| node.app("p4").is_some()).await;
@@ -256,7 +256,8 @@ async fn what_a_revision_needs_that_waits_for_its_successor_stays() {
     run(&node, &[1]).await;
     node.write("p1.yaml", &pod("p1", "app:none"));
     node.shows("the failure", |node| !said(node, "BackOff").is_empty()).await;
-    // Somebody removes the pod's sandbox, and no new one can be created: no container says that the image is needed.
+    // Another program removes the pod's sandbox, and no new one can be created: no container shows that the image is
+    // needed.
     node.fake().fault(Method::CreateSandbox, When::Always, Fault::fail(ErrorKind::Other));
     let sandbox = node.fake().sandboxes_of("p1-node").pop().expect("it has one");
     node.fake().remove_sandbox(sandbox.id).await.expect("removed");
