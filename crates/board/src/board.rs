@@ -1,4 +1,4 @@
-//! Status board: the one place that everything shown is read from.
+//! Status board: the one source of everything that clients are shown.
 
 use std::{
     borrow::Cow,
@@ -26,14 +26,15 @@ struct State {
     revision: u64,
     node: NodeView,
     pods: Objects<PodKey, PodView>,
-    /// By their place in the configuration.
+    /// Sources, by their place in the configuration.
     sources: Objects<usize, SourceView>,
     backends: Objects<String, BackendView>,
 }
 
 impl Board {
-    /// Creates a board that shows the node and nothing on it yet. Its revisions begin at `revision`: with one that rises from
-    /// one start of the agent to the next, e.g. the time of day, a client of an earlier agent is told to list again.
+    /// Creates a board that shows the node and nothing on it yet. Its revisions begin at `revision`: if that rises from
+    /// one start of the agent to the next, e.g. the time of day, a client of an earlier agent learns that it must list
+    /// again.
     #[must_use]
     pub fn new(node: NodeView, revision: u64) -> Self {
         let (pods, sources, backends) = (Objects::new(revision), Objects::new(revision), Objects::new(revision));
@@ -95,7 +96,7 @@ impl Board {
         self.revision.subscribe()
     }
 
-    /// Shows a pod.
+    /// Shows a pod, new or changed.
     pub fn set_pod(&self, key: &PodKey, mut view: PodView) {
         shorten(&mut view);
         self.change(|state| state.pods.put(key.clone(), view, || next(&mut state.revision)));
@@ -125,14 +126,14 @@ impl Board {
         self.change(|state| state.backends.put(view.name.clone(), view, || next(&mut state.revision)));
     }
 
-    /// Makes a change, which says whether it is one, and tells readers of it.
+    /// Applies a change, which returns whether it changed anything, and wakes readers if so.
     fn change(&self, change: impl FnOnce(&mut State) -> bool) {
         let (changed, revision) = {
             let mut state = self.lock();
             (change(&mut state), state.revision)
         };
         if changed {
-            // Two writers may come here in any order.
+            // Two writers may reach this point in any order.
             self.revision.send_modify(|latest| *latest = revision.max(*latest));
         }
     }
@@ -149,7 +150,7 @@ fn next(revision: &mut u64) -> u64 {
     *revision
 }
 
-/// Shortens reasons and messages of a pod: runtimes, registries and containers wrote them.
+/// Shortens reasons and messages of a pod: runtimes, registries and containers have written them.
 fn shorten(view: &mut PodView) {
     let Some(status) = &mut view.pod.status else { return };
     let lists =

@@ -1,4 +1,5 @@
-//! The event log: the latest events, in memory, oldest first; repeated events are counted. [`journal`] has them on disk.
+//! The event log: the latest events, in memory, oldest first; repeated events are counted. [`journal`] keeps them on
+//! disk.
 
 mod journal;
 
@@ -19,14 +20,14 @@ use crate::{
     view::{EventType, EventView},
 };
 
-/// Number of latest events among which an equal one is looked for before a new one is added.
+/// Number of latest events that are searched for an equal one before a new one is added.
 const MERGE_WINDOW: usize = 200;
 
 /// Log of events.
 pub struct EventLog {
     state: Mutex<State>,
     newest: watch::Sender<u64>,
-    /// Gives the time of day.
+    /// Clock for the time of day.
     now: Box<dyn Fn() -> Timestamp + Send + Sync>,
 }
 
@@ -140,8 +141,7 @@ impl EventLog {
         self.newest.subscribe()
     }
 
-    /// Adds an event. All events go through here, and reason and message, which somebody else may have written, are
-    /// cut.
+    /// Adds an event. All events go through here: reason and message, which may be another program's text, are cut.
     fn add(&self, subject: &Subject, kind: EventType, reason: &str, message: String) {
         let (reason, message) = (&*EVENT_REASON.cut(reason), EVENT_MESSAGE.cut(&message).into_owned());
         match kind {

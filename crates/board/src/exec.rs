@@ -1,23 +1,23 @@
-//! The request of an exec.
+//! Defines the request of an exec.
 
 use serde::{Deserialize, Serialize};
 use stanchion_runtime::TerminalSize;
 
-/// Header of the request that has [`ExecOptions`] as JSON.
+/// Header of the request, which has [`ExecOptions`] as JSON.
 pub const HEADER: &str = "x-stanchion-exec";
 
 /// Options of an exec, as JSON in the header [`HEADER`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ExecOptions {
-    /// The container; by default the first.
+    /// Name of the container; by default the first container's.
     #[serde(default)]
     pub container: Option<String>,
     /// Program and arguments.
     pub command: Vec<String>,
-    /// `true`: the client sends input.
+    /// `true` if the client sends input.
     #[serde(default)]
     pub stdin: bool,
-    /// `true`: the process gets a terminal.
+    /// `true` if the process gets a terminal.
     #[serde(default)]
     pub tty: bool,
     /// Size of the terminal.

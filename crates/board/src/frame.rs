@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Maximum length of a frame, bytes; anything longer is not ours.
+/// Maximum length of a frame, bytes; no client of the agent sends a longer one.
 const MOST: u32 = 1 << 20;
 
 /// Content of a frame.
@@ -13,9 +13,9 @@ const MOST: u32 = 1 << 20;
 pub enum Channel {
     /// Input of the process; an empty frame is its end.
     Stdin = 0,
-    /// Output.
+    /// Standard output of the process.
     Stdout = 1,
-    /// Error output.
+    /// Standard error of the process.
     Stderr = 2,
     /// Exit code as text: the last frame.
     Exit = 3,

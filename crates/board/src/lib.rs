@@ -1,5 +1,5 @@
-//! Everything that the Stanchion agent shows, and the form in which a client asks for it. The agent writes here; the local API
-//! and the command line read here. Nothing here decides what happens to a pod.
+//! Everything that the Stanchion agent shows, and the form in which a client requests it. The agent writes here; the
+//! local API and the command line read here. Nothing here decides what happens to a pod.
 //!
 //! # Layout
 //! - [`Board`]: pods, backends and sources as of now, each with the revision of its last change. `objects`: the changes since

@@ -1,4 +1,4 @@
-//! Objects of one kind with their revisions, and the changes since a revision: what a Kubernetes list and watch need.
+//! Objects of one kind with their revisions, and the changes since a revision, for list and watch as in Kubernetes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,7 +7,7 @@ use std::{
 
 use crate::limits::DELETIONS;
 
-/// Objects of one kind, by key. All kinds of a board count their revisions together.
+/// Objects of one kind, by key. All kinds of a board share one count of revisions.
 ///
 /// A change is not kept by itself: an object knows its latest revision, and a reader that comes back gets the object as it is now,
 /// as a Kubernetes watch may do. Only deletions are kept, the latest [`DELETIONS`]; so the memory does not grow with the
@@ -16,7 +16,7 @@ use crate::limits::DELETIONS;
 pub(crate) struct Objects<K, V> {
     present: BTreeMap<K, Present<V>>,
     deletions: VecDeque<Deletion<V>>,
-    /// The latest revision of which a change is forgotten.
+    /// Latest revision whose change is forgotten.
     forgotten: u64,
 }
 
@@ -37,7 +37,7 @@ struct Deletion<V> {
 /// Objects at a revision.
 #[derive(Clone, Debug)]
 pub struct Listed<V> {
-    /// The latest revision of the whole board.
+    /// Latest revision of the whole board.
     pub revision: u64,
     /// The objects by key, each with the revision of its last change.
     pub items: Vec<(u64, Arc<V>)>,
@@ -48,7 +48,7 @@ pub struct Listed<V> {
 pub struct Change<V> {
     /// Revision of the change.
     pub revision: u64,
-    /// Kind of the change, as seen by a reader that knows the objects of the revision it asked from.
+    /// Kind of the change, as seen by a reader that knows the objects of the revision that it named.
     pub kind: ChangeKind,
     /// The object as it is now, or as it was when it was deleted.
     pub object: Arc<V>,
@@ -65,7 +65,7 @@ pub enum ChangeKind {
     Deleted,
 }
 
-/// A revision from which changes are no longer known, or not yet: the reader has to list again.
+/// Error for a revision whose later changes are no longer known, or not yet known: the reader has to list again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooOld;
 
@@ -75,7 +75,8 @@ impl<K: Ord, V: PartialEq> Objects<K, V> {
         Self { present: BTreeMap::new(), deletions: VecDeque::new(), forgotten: revision }
     }
 
-    /// Puts an object; `next` gives its revision, and is not called if nothing has changed. Returns whether it has.
+    /// Puts an object; `next` returns its revision, and is called only if something has changed. Returns whether it
+    /// has.
     pub fn put(&mut self, key: K, object: V, next: impl FnOnce() -> u64) -> bool {
         match self.present.get_mut(&key) {
             Some(present) if *present.object == object => return false,
@@ -88,7 +89,7 @@ impl<K: Ord, V: PartialEq> Objects<K, V> {
         true
     }
 
-    /// Removes an object; `next` gives the revision of its deletion. Returns whether there was one.
+    /// Removes an object; `next` returns the revision of its deletion. Returns whether there was one.
     pub fn remove(&mut self, key: &K, next: impl FnOnce() -> u64) -> bool {
         let Some(Present { created, object, .. }) = self.present.remove(key) else { return false };
         self.deletions.push_back(Deletion { created, revision: next(), object });

@@ -10,19 +10,19 @@ use stanchion_runtime::{Capabilities, Health, PullProgress};
 /// Annotation with the time of a pod's removal, for clients that read only the pod.
 pub const REMOVED_AT: &str = "stanchion.dev/removed-at";
 
-/// A pod, as of the latest look.
+/// A pod, as of the latest observation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodView {
     /// The pod with its status, as `kubectl get -o yaml` shows one.
     pub pod: wire::Pod,
-    /// The backend it runs on, or waits for.
+    /// Backend that it runs on, or waits for.
     #[serde(default)]
     pub backend: String,
-    /// The manifest file or URL it comes from; empty once that is gone and the pod is being stopped.
+    /// Manifest file or URL that it comes from; empty once that is gone and the pod is being stopped.
     #[serde(default)]
     pub manifest: String,
-    /// For each container, what Kubernetes' status has no field for.
+    /// Data of each container for which Kubernetes' status has no field.
     #[serde(default)]
     pub containers: Vec<ContainerView>,
 }
@@ -42,10 +42,10 @@ impl PodView {
 pub struct RemovedView {
     /// Its name, its containers with their images, and its last status; neither environment nor arguments nor volumes.
     pub pod: wire::Pod,
-    /// The backend that it ran on.
+    /// Backend that it ran on.
     #[serde(default)]
     pub backend: String,
-    /// The manifest file or URL that it came from.
+    /// Manifest file or URL that it came from.
     #[serde(default)]
     pub manifest: String,
     /// Time from which nothing of it was left.
@@ -58,13 +58,13 @@ impl From<RemovedView> for PodView {
     }
 }
 
-/// What Kubernetes' container status has no field for.
+/// Data of a container for which Kubernetes' container status has no field.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerView {
     /// Name in the pod.
     pub name: String,
-    /// Time of the agent's next action on it, if it waits for one.
+    /// Time of the agent's next action for it, if it waits for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<Timestamp>,
     /// Progress of the pull of its image, while it is being pulled.
@@ -98,10 +98,10 @@ pub struct SourceView {
 pub struct ManifestView {
     /// Path of the file, or its URL.
     pub path: String,
-    /// The pods in force from it, as `namespace/name-node`; with problems these are the last good ones.
+    /// Pods in force from it, as `namespace/name-node`; with problems these are the last good ones.
     #[serde(default)]
     pub pods: Vec<String>,
-    /// The objects in force from it, as `ConfigMap namespace/name`: their names, never their content.
+    /// Objects in force from it, as `ConfigMap namespace/name`: their names, never their content.
     #[serde(default)]
     pub objects: Vec<String>,
     /// Reasons why its present content is not in force.
@@ -133,7 +133,7 @@ pub struct PruneView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PrunedImageView {
-    /// Its names.
+    /// Names of the image.
     pub names: Vec<String>,
     /// Digest of its content.
     pub digest: String,
@@ -148,7 +148,7 @@ pub struct PrunedImageView {
 pub struct BackendView {
     /// Name in the configuration.
     pub name: String,
-    /// The library it was loaded from.
+    /// Library that the backend was loaded from.
     #[serde(default)]
     pub library: PathBuf,
     /// Version of the library, as its author states it.
@@ -157,7 +157,7 @@ pub struct BackendView {
     /// Version of the plugin ABI that it was built for, e.g. `1.0`.
     #[serde(default)]
     pub abi: String,
-    /// Name of the runtime behind it; empty while it has never answered.
+    /// Name of the runtime behind it; empty until it has answered.
     #[serde(default)]
     pub runtime: String,
     /// Version of that runtime.
@@ -233,6 +233,6 @@ pub struct EventView {
 pub enum EventType {
     /// Something ordinary.
     Normal,
-    /// Something that somebody should look at.
+    /// Something that a person should look at.
     Warning,
 }

@@ -1,4 +1,5 @@
-//! Network without plugins: a bridge on the node, an address for each pod, and ports of the node that lead to pods.
+//! Connects pods without plugins: by a bridge on the node, an address for each pod, and ports of the node that lead to
+//! pods.
 
 use std::{
     collections::HashSet,
@@ -47,17 +48,17 @@ pub(super) struct Bridge {
 struct BridgeState {
     /// `true` once bridge and links were set up.
     is_ready: bool,
-    /// `true` if pods had a route over the bridge then.
+    /// `true` if the node had a route to pods over the bridge then.
     has_route: bool,
     /// Number of changes to the packet filter's rules at the last search for obstacles.
     changes: Option<u64>,
-    /// Generation of the rules when the health was last asked for without a pod.
+    /// Generation of the rules at the last request for the health without a pod.
     asked: Option<u32>,
     /// Obstacles that were found last.
     obstacles: Vec<String>,
     /// Time of the next search for obstacles, if the last one was slow.
     search_again: Option<Instant>,
-    /// Reason why the network is not set up, if it is not.
+    /// Reason why the network is not set up; `None` if it is.
     failure: Option<String>,
 }
 
@@ -113,7 +114,7 @@ impl Bridge {
                 });
             }
         }
-        // The leases first: rules that are rebuilt meanwhile have to leave these out.
+        // The leases go first: rules that are rebuilt meanwhile have to leave these out.
         if self.leases.release(id).map_err(failed)?
             && let Err(error) = self.filter.change(Change::Remove, &elements)
         {
@@ -122,7 +123,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Removes a sandbox's link, where the kernel does not remove it with the namespace at once.
+    /// Removes a sandbox's link, in case the kernel does not remove it with the namespace at once.
     pub fn unlink(&self, id: &str) {
         let link = link(id);
         if let Err(error) = links(async |links| links.remove(&link).await) {
@@ -169,14 +170,14 @@ impl Bridge {
             let target = SocketAddrV4::new(address, port.container_port);
             elements.push(Port { host, protocol: port.protocol, number: port.host_port, target }.element());
         }
-        // The rules that keep pods from the node's loopback exist since the bridge was prepared.
+        // The rules that keep pods from the node's loopback have existed since the bridge was prepared.
         if !ports.is_empty() {
             self.set_localnet(true).map_err(failed)?;
         }
         self.filter.change(Change::Add, &elements).map_err(failed)
     }
 
-    /// Repairs the network, or notes why that failed. Costs some reads where nothing has changed.
+    /// Repairs the network, or records why that failed. Costs a few reads if nothing has changed.
     pub fn repair(&self, at_everything: bool) {
         let repaired = match self.is_used() {
             Ok(true) => self.prepare(at_everything).map_err(|error| error.chain()),
@@ -194,11 +195,11 @@ impl Bridge {
         state.failure = failure;
     }
 
-    /// Returns the reason why pods have no network, if they have none, and the obstacles to their traffic.
+    /// Returns the reason why pods have no network, if there is one, and the obstacles to their traffic.
     pub fn trouble(&self) -> (Option<String>, Vec<String>) {
         let mut state = self.state();
         if !state.is_ready {
-            // There is no pod yet: nothing is repaired, and little is asked.
+            // Without a pod nothing is repaired, and little is read.
             let generation = netfilter::generation().ok();
             if state.asked != generation || generation.is_none() {
                 state.obstacles = self.forward.obstacles(false).unwrap_or_default();
@@ -210,13 +211,14 @@ impl Bridge {
         (state.failure.clone(), obstacles)
     }
 
-    /// Returns whether pods are on the bridge, or it is left from some. Before that, a bridge of its name is somebody
-    /// else's, perhaps that of a CNI plugin.
+    /// Returns whether pods are on the bridge, or the bridge is left from some. Before that, a bridge of its name
+    /// belongs to another program, perhaps to a CNI plugin.
     fn is_used(&self) -> io::Result<bool> {
         Ok(!self.leases.is_empty()? || (self.state().is_ready && self.exists()))
     }
 
-    /// Removes rules for a bridge that is gone from iptables, whose tables are not ours.
+    /// Removes the rules for a bridge that is gone from iptables: they are in other programs' tables, and stay
+    /// otherwise.
     fn abandon(&self) {
         let mut state = self.state();
         if state.is_ready {
@@ -226,14 +228,14 @@ impl Bridge {
     }
 
     fn exists(&self) -> bool {
-        // This is of the calling thread's network namespace; `/sys` need not be.
+        // This path is of the calling thread's network namespace; `/sys` need not be.
         Path::new("/proc/sys/net/ipv4/conf").join(&*self.bridge).exists()
     }
 
-    /// Returns whether the node reaches pods from the bridge's address. It does not without that address, or while the
-    /// bridge is down.
+    /// Returns whether the node reaches pods from the bridge's address, which it does not without that address, or
+    /// while the bridge is down.
     fn has_route(&self) -> bool {
-        // Connecting a UDP socket sends nothing; it makes the kernel choose the source address of a route.
+        // A UDP socket's connect sends nothing, but makes the kernel choose the source address of a route.
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
         let source = socket.and_then(|it| it.connect((self.subnet.first(), 9)).and_then(|()| it.local_addr()));
         source.is_ok_and(|source| source.ip() == self.subnet.gateway())
@@ -251,7 +253,7 @@ impl Bridge {
             let tried = format!("{tried} {bridge}");
             move |error: io::Error| Error::new(ErrorKind::Other, tried).caused_by(&error)
         };
-        // The rules come first: nothing that they forbid is possible at any time.
+        // The rules come first, so that what they forbid is never possible.
         let changes = self.filter.ensure().map_err(failed("making the rules of bridge"))?;
         if !state.is_ready || !self.exists() || (state.has_route && !self.has_route()) {
             state.is_ready = false;
@@ -278,7 +280,7 @@ impl Bridge {
         if is_due && (state.changes != Some(changes) || (at_everything && Forward::has_legacy())) {
             let begun = clock::instant();
             let found = self.forward.obstacles(true);
-            // The search can be slow: other people's tables can have sets of a hundred thousand addresses.
+            // The search can be slow: other programs' tables can have sets of a hundred thousand addresses.
             state.search_again =
                 Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
             match found {
@@ -302,8 +304,8 @@ impl Bridge {
         parameters::set(&[(&name, if passes { "1" } else { "0" })]).map(drop)
     }
 
-    /// Makes the bridge, and sets up the links of existing pods: those of an earlier version, or of a bridge that
-    /// somebody removed.
+    /// Makes the bridge, and sets up the links of existing pods: those of an earlier version, or of a bridge that was
+    /// removed.
     fn set_up(&self) -> io::Result<()> {
         let (gateway, length) = (self.subnet.gateway(), self.subnet.length);
         let leased = self.leases.leased()?;

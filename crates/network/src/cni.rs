@@ -35,7 +35,7 @@ pub(super) struct Cni {
     config: Option<Arc<Path>>,
     plugins: Plugins,
     attachments: Attachments,
-    /// Leases of the node's ports only: addresses are the plugins' affair.
+    /// Leases of the node's ports only: the plugins assign the addresses.
     leases: Leases,
 }
 
@@ -56,7 +56,7 @@ impl Cni {
         })
     }
 
-    /// Returns an error if pods cannot be attached, as far as that shows without a pod.
+    /// Returns an error if pods cannot be attached, as far as that is known without a pod.
     pub fn check(&self) -> Result<()> {
         self.config().map_or(Ok(()), |path| self.list(path).map(drop))
     }
@@ -70,7 +70,7 @@ impl Cni {
     /// applies to later sandboxes.
     pub fn attach(&self, config: &Path, id: &str, namespace: &Path, pod: &SandboxConfig) -> Result<Vec<IpAddr>> {
         let list = self.list(config).map_err(|error| {
-            // Somebody may correct the list at any moment.
+            // An administrator may correct the list at any moment.
             Error::new(ErrorKind::Unavailable, format!("network is not ready: {}", error.chain()))
         })?;
         let ports = pod.port_mappings.clone();
@@ -83,7 +83,7 @@ impl Cni {
             );
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        // Does the work of the plugin `loopback`.
+        // The plugin `loopback` would do this.
         namespaces::inside(namespace, || links(async |links| links.bring_up("lo").await)).map_err(|error| {
             Error::new(ErrorKind::Other, format!("entering the network of sandbox {id}")).caused_by(&error)
         })?;
@@ -126,7 +126,7 @@ impl Cni {
     /// Runs DEL for a sandbox, with the list that its ADD used. Does nothing for a sandbox without an ADD.
     pub fn detach(&self, id: &str, namespace: &Path) -> Result<()> {
         let attachment = match self.attachments.read(id) {
-            // Cut off when the node lost power: the present list is better than nothing.
+            // A power cut may have cut off the record: the present list is better than nothing.
             Err(error)
                 if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::UnexpectedEof =>
             {
@@ -183,7 +183,8 @@ fn keeping(id: &str, error: &io::Error) -> Error {
     Error::new(ErrorKind::Other, format!("keeping what disconnects the network of sandbox {id}")).caused_by(error)
 }
 
-/// Returns the `CNI_ARGS` that plugins know from kubelets. A value that could be read as another argument is left out.
+/// Returns the `CNI_ARGS` that plugins know from kubelets. It leaves out a value that a plugin could read as another
+/// argument.
 fn arguments(id: &str, pod: &SandboxConfig) -> String {
     let all = [
         ("IgnoreUnknown", "1"),

@@ -1,4 +1,4 @@
-//! Programs of the packet filter: `nft` and those of iptables.
+//! Runs programs of the packet filter: `nft` and those of iptables.
 
 use std::{
     io::{self, Read, Write},
@@ -13,8 +13,8 @@ use stanchion_untrusted::read_from;
 
 use crate::limits::FILTER_OUTPUT;
 
-/// Time limit of a packet filter's program. One that waits for the lock of the kernel or another program ends by itself
-/// before.
+/// Time limit of a packet filter's program. A program that waits for the lock of the kernel or of another program ends
+/// by itself before.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs `nft` commands, all or none.
@@ -43,7 +43,7 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
         child.kill()?;
     }
     let status = child.wait()?;
-    // Fails if the program was killed: only then is the receiver gone.
+    // The send fails if the program was killed: only then is the receiver gone.
     if exited.send(()).is_err() {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,
@@ -64,7 +64,7 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
 fn talk(child: &mut Child, input: &str) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
-        // Both are read at the same time: a program that fills one waits until somebody reads it.
+        // Both are read at the same time: a program that fills one waits until it is read.
         let complained = scope.spawn(|| -> io::Result<Vec<u8>> {
             let mut complained = Vec::new();
             stderr.map(|stderr| stderr.take(FILTER_OUTPUT.most).read_to_end(&mut complained)).transpose()?;
@@ -89,8 +89,8 @@ fn give(stdin: Option<ChildStdin>, input: &str) -> io::Result<()> {
     }
 }
 
-/// Kills a program that does not end in time. The caller reports its end through the sender, which fails if it was
-/// killed.
+/// Kills a program that does not end in time. The caller reports its end through the sender; the send fails if the
+/// program was killed.
 fn kill_later(child: &Child) -> io::Result<mpsc::Sender<()>> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let (exited, ended) = mpsc::channel();

@@ -1,4 +1,5 @@
-//! Packet filter rules of a bridge: made from the leases, and made again when somebody has flushed or changed them.
+//! Keeps the packet filter rules of a bridge in force: it makes them from the leases, and again after another program
+//! has flushed or changed them.
 
 use std::{
     collections::HashMap,
@@ -20,9 +21,9 @@ use super::{
     rules::{self, Pod, Port, State, hardware},
 };
 
-/// Tries to write the rules at once while somebody else changes rules at the same time.
+/// Number of attempts to write the rules at once while another program changes rules at the same time.
 const TRIES: usize = 3;
-/// Time after which a kernel that could not filter frames is asked again.
+/// Time after which a kernel that could not filter frames is tried again.
 const AGAIN: Duration = Duration::from_secs(300);
 
 /// Rules of one bridge.
@@ -35,22 +36,22 @@ pub(super) struct Filter {
     known: Arc<Mutex<Known>>,
 }
 
-/// This process's knowledge of the rules.
+/// Knowledge of this process about the rules.
 #[derive(Debug, Default)]
 struct Known {
     applied: Option<Applied>,
-    /// Number of times that somebody else changed rules, ours or others.
+    /// Number of times that other programs have changed any rules.
     changes: u64,
 }
 
 /// Rules as this process left them.
 #[derive(Debug)]
 struct Applied {
-    /// Generation of all rules then: while it stays, nobody has changed any.
+    /// Generation of all rules then: while it stays, no program has changed any.
     generation: u32,
     /// Our rules as `nft` printed them then; `None` after a change of elements.
     listing: Option<String>,
-    /// Reason why frames are not filtered, if they are not.
+    /// Reason why frames are not filtered; `None` if they are.
     frameless: Option<Frameless>,
 }
 
@@ -60,8 +61,8 @@ impl Applied {
     }
 }
 
-/// Reason why the bridge's frames are not filtered, and the time of the next try: a module that is loaded changes no
-/// rule.
+/// Reason why the bridge's frames are not filtered, and the time of the next attempt: loading a module changes no rule,
+/// so nothing reports it.
 #[derive(Debug)]
 struct Frameless {
     why: String,
@@ -74,8 +75,8 @@ impl Filter {
         Self { table, bridge: Arc::clone(bridge), subnet, leases, known: Arc::default() }
     }
 
-    /// Makes the rules, or finds them in order. Asks the kernel one question if nobody has changed any rule. Returns
-    /// another number than last time if somebody else has changed rules since, ours or others.
+    /// Makes the rules, or finds them in order. Asks the kernel one question if no rule has changed. Returns a number
+    /// that differs from the last call's if other programs have changed any rules since.
     pub fn ensure(&self) -> io::Result<u64> {
         let mut known = self.known();
         let Known { applied, changes } = &mut *known;
@@ -108,7 +109,7 @@ impl Filter {
         Ok(*changes)
     }
 
-    /// Adds elements that the leases have by now, or removes those that they no longer have.
+    /// Adds elements that the leases have now, or removes those that they no longer have.
     pub fn change(&self, change: Change, elements: &[Element]) -> io::Result<()> {
         let mut known = self.known();
         let Known { applied, changes } = &mut *known;
@@ -128,7 +129,7 @@ impl Filter {
         self.write(applied)
     }
 
-    /// Returns what the rules cannot do on this node, if anything.
+    /// Returns the gap in the rules that this node makes, if there is one.
     pub fn shortcoming(&self) -> Option<String> {
         let known = self.known();
         let frameless = known.applied.as_ref()?.frameless.as_ref()?;
@@ -164,7 +165,7 @@ impl Filter {
                 return Ok(());
             }
         }
-        // Others have changed rules in between: the next look makes ours anew.
+        // Other programs have changed rules in between: the next repair makes the bridge's anew.
         Ok(())
     }
 
@@ -181,7 +182,7 @@ impl Filter {
             };
             let target = match target {
                 Some(target) => *target,
-                // An earlier version claimed it, and noted the target only in the rules.
+                // An earlier version claimed the port, and recorded the target only in the rules.
                 None => match earlier.get_or_insert_with(|| self.targets()).get(name) {
                     Some(target) => {
                         self.leases.write_target_of(name, *target)?;
@@ -223,7 +224,7 @@ impl Filter {
         map("ports").into_iter().chain(map("addressed")).collect()
     }
 
-    /// Returns our rules as `nft` prints them, with elements in order.
+    /// Returns the bridge's rules as `nft` prints them, with elements in order.
     fn listing(&self, has_frames: bool) -> io::Result<String> {
         let list = |family: &str| asked_of_nft(&["list", "table", family, &self.table]).map(|text| in_order(&text));
         Ok(list("ip")? + &if has_frames { list("bridge")? } else { String::new() })

@@ -1,7 +1,8 @@
-//! Other packet filters of the node, which may drop pods' packets, and the rules in iptables that let these pass.
+//! Finds other packet filters of the node that may drop pods' packets, and adds rules in iptables that let these pass.
 //!
-//! A packet must pass every chain of its hook, so no table of ours can help: where iptables drops forwarded packets, as
-//! Docker and ufw set it up, two rules of ours go into its chain. Other programs' chains are only reported.
+//! A packet must pass every chain of its hook, so no table of the agent's can help: where iptables drops forwarded
+//! packets, as Docker and ufw set it up, two rules of the agent go into its chain. Other programs' chains are only
+//! reported.
 //!
 //! # Layout
 //! - [`Forward`]: search and repair. [`iptables`]: the changes to iptables' rules.
@@ -19,7 +20,7 @@ use super::{
 use crate::limits::IPTABLES_TABLES;
 use stanchion_untrusted::Links;
 
-/// File with the tables of the kernel's old packet filter; it exists if somebody has used that.
+/// File with the tables of the kernel's old packet filter; it exists once a program has used that.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
 /// Search for obstacles to the traffic of one bridge's pods.
@@ -47,7 +48,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Returns its programs' names, the surest first.
+    /// Returns its programs' names, the most specific first.
     fn programs(self) -> [(&'static str, &'static str); 2] {
         let plain = ("iptables", "iptables-restore");
         match self {
@@ -56,7 +57,7 @@ impl Kind {
         }
     }
 
-    /// Returns the word by which `iptables -V` names this kind.
+    /// Returns the word for this kind in the output of `iptables -V`.
     fn mark(self) -> &'static str {
         match self {
             Self::Nft => "nf_tables",
@@ -79,12 +80,12 @@ impl Forward {
     /// Returns whether the old packet filter can drop pods' packets. The generation of the rules does not count its
     /// changes.
     pub fn has_legacy() -> bool {
-        // A file of /proc has no size. Without the old packet filter there is no such file.
+        // A file of /proc has no size. Without the old packet filter the file does not exist.
         let names = stanchion_untrusted::read_text(LEGACY_TABLES, Links::Follow, IPTABLES_TABLES);
         names.is_ok_and(|names| names.lines().any(|it| it == "filter"))
     }
 
-    /// Returns the obstacles to pods' traffic, each a sentence with the command that removes it. With `mends`, lets
+    /// Returns the obstacles to pods' traffic, each a sentence with the command that removes it. With `mends`, it lets
     /// pods pass where the obstacle is iptables.
     pub fn obstacles(&self, mends: bool) -> io::Result<Vec<String>> {
         let chains = chains(&asked_of_nft(&["-j", "list", "chains"])?);
@@ -108,7 +109,7 @@ impl Forward {
         Ok(found)
     }
 
-    /// Removes our rules from iptables.
+    /// Removes the agent's rules from iptables.
     pub fn withdraw(&self) {
         let kinds = [Some(Kind::Nft), Self::has_legacy().then_some(Kind::Legacy)];
         for (iptables, restore) in kinds.into_iter().flatten().filter_map(Kind::installed) {
@@ -137,7 +138,7 @@ impl Forward {
             Ok(saved) => saved,
             Err(error) => return drops.then(|| stopped(&error.to_string())),
         };
-        // A caller that only asks need not hear of an obstacle that the first pod removes.
+        // A caller that changes nothing needs no report of an obstacle that the first pod removes.
         let batch = iptables::passage(&saved, bridge).filter(|_| mends)?;
         match restored(restore, &batch) {
             Ok(()) => {
@@ -170,7 +171,7 @@ fn restored(restore: &str, batch: &str) -> io::Result<()> {
     run(restore, &["--noflush", "-w", "5"], batch).map(drop)
 }
 
-/// Returns the chains of `nft -j list chains` that see forwarded packets, except ours.
+/// Returns the chains of `nft -j list chains` that see forwarded packets, except the agent's own.
 fn chains(listed: &str) -> Vec<Chain> {
     let listed: Value = serde_json::from_str(listed).unwrap_or_default();
     let all = listed["nftables"].as_array().into_iter().flatten().map(|it| &it["chain"]);

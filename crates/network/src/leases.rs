@@ -22,7 +22,7 @@ use stanchion_untrusted::{Links, make_directory, read_text};
 
 use crate::limits;
 
-/// Directories of the notes that belong to leases and claims.
+/// Directories of the files that belong to leases and claims.
 const TARGETS: &str = "targets";
 const HARDWARE: &str = "hardware";
 
@@ -113,18 +113,18 @@ impl Leases {
         Ok(claim(&self.ports_dir().join(key.replace('/', "_")), id)?.filter(|owner| owner != id))
     }
 
-    /// Notes the pod's port that a claimed port leads to.
+    /// Records the pod's port that a claimed port leads to.
     pub fn write_target(&self, port: &PortMapping) -> io::Result<()> {
         let (map, key) = place(port);
         self.write_target_of(&format!("{map} {{ {key} }}"), port.container_port)
     }
 
-    /// Does the same, by the name of the claimed port.
+    /// Records the pod's port by the name of the claimed port.
     pub fn write_target_of(&self, name: &str, target: u16) -> io::Result<()> {
         write_note(&self.directory.join(TARGETS), &name.replace('/', "_"), &target.to_string())
     }
 
-    /// Notes that a pod's hardware address is derived from its address.
+    /// Records that a pod's hardware address is derived from its address.
     pub fn write_hardware(&self, address: Ipv4Addr) -> io::Result<()> {
         write_note(&self.directory.join(HARDWARE), &address.to_string(), "")
     }
@@ -137,7 +137,7 @@ impl Leases {
         Ok(leased.map(|(address, owner)| (address, owner, hardware.join(address.to_string()).exists())).collect())
     }
 
-    /// Returns every claimed port by name, with its sandbox, and the pod's port if that is noted.
+    /// Returns every claimed port by name, with its sandbox, and the pod's port if that is recorded.
     pub fn claimed(&self) -> io::Result<Vec<(String, String, Option<u16>)>> {
         let targets: HashMap<_, _> = held(&self.directory.join(TARGETS))?.into_iter().collect();
         let target = |name: &String| targets.get(name).and_then(|it| it.trim().parse().ok());
@@ -158,7 +158,7 @@ impl Leases {
         is_bare(&self.ports_dir()).map(|is_bare| !is_bare)
     }
 
-    /// Locks what is made from the leases: one process at a time changes it.
+    /// Locks the leases and the rules made from them: one process at a time changes them.
     pub fn lock(&self) -> io::Result<File> {
         make_directory(&self.directory)?;
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.directory.join("lock"))?;
@@ -166,7 +166,7 @@ impl Leases {
         Ok(file)
     }
 
-    /// Frees all that a sandbox has. Returns whether it had anything.
+    /// Frees all leases and claims of a sandbox. Returns whether it had any.
     pub fn release(&self, id: &str) -> io::Result<bool> {
         let mut had = false;
         for (directory, notes) in [(self.ports_dir(), TARGETS), (self.addresses(), HARDWARE)] {
@@ -198,7 +198,7 @@ impl Leases {
     }
 }
 
-/// Returns the place of a port in the packet filter's table: the map, and the key in it.
+/// Returns the location of a port in the packet filter's table: the map, and the key in it.
 pub(super) fn place(port: &PortMapping) -> (&'static str, String) {
     let (protocol, number) = (protocol_name(port.protocol), port.host_port);
     match port.host_ip {
@@ -229,7 +229,7 @@ pub(super) fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// Writes a note that belongs to a lease or a claim.
+/// Writes a file that belongs to a lease or a claim.
 fn write_note(directory: &Path, name: &str, text: &str) -> io::Result<()> {
     make_directory(directory)?;
     fs::write(directory.join(name), text)

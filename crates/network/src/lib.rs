@@ -1,11 +1,12 @@
-//! The network of pods on this node, and the namespaces that hold it: CNI plugins if they are configured, a bridge of
-//! our own if not.
+//! The network of pods on this node, and the namespaces that hold it: CNI plugins if they are configured, else a bridge
+//! of the agent's own.
 //!
 //! # Layout
 //! - [`Network`]: attaches and detaches, through `bridge` or `cni`. [`NetworkConfig`]: its settings.
 //! - [`namespaces`]: a pod's namespaces, of which the network is one.
 //! - `leases`: owners of addresses and ports. `links`: links by netlink. `parameters`: kernel parameters.
-//! - `rules`: packet filter rules, made from the leases. `filter`: keeps them in force. `forward`: other rules.
+//! - `rules`: packet filter rules, made from the leases. `filter`: keeps them in force. `forward`: other programs'
+//!   rules.
 //! - `netfilter`: the packet filter by netlink. `commands`: its programs. [`watch`](watch()): network events
 //!   of the kernel.
 
@@ -49,11 +50,11 @@ pub const SEPARATOR: &str = " | ";
 pub struct NetworkConfig {
     /// Name of the bridge on the node; at most 15 characters.
     pub bridge: String,
-    /// Subnet of the pods' addresses; the bridge has the first.
+    /// Subnet of the pods' addresses; the bridge has its first address.
     pub subnet: String,
     /// CNI configuration list. If set, CNI plugins attach the pods, and `bridge` and `subnet` are not used.
     pub cni_config: Option<PathBuf>,
-    /// Directories of the CNI plugins' programs; the first that has one wins.
+    /// Directories of the CNI plugins' programs; the first that has a program counts.
     pub cni_bin_dirs: Vec<PathBuf>,
 }
 
@@ -87,17 +88,17 @@ impl Network {
         Ok(Self { bridge: Bridge::new(config, &node.run_dir)?, cni: Cni::new(config, node)? })
     }
 
-    /// Repairs our own network. Called when something has changed, and with `at_everything` on each full list: then it
-    /// also checks what the kernel does not report.
+    /// Repairs the agent's own network. The backend calls it when something has changed, and with `at_everything` on
+    /// each full list: then it also checks what the kernel does not report.
     pub fn repair(&self, at_everything: bool) {
         self.bridge.repair(at_everything);
     }
 
-    /// Returns the network's health, as far as it shows without a pod: a fault is reported before the first one.
+    /// Returns the network's health, as far as it is known without a pod: a fault is reported before the first one.
     #[must_use]
     pub fn health(&self) -> Health {
         let (state, message) = match self.cni.config() {
-            // Pods on the host's network need none (R-SYNC-2).
+            // Pods on the host's network need no other (R-SYNC-2).
             Some(_) => match self.cni.check() {
                 Ok(()) => return Health::default(),
                 Err(error) => (NOT_READY, error.chain()),
@@ -119,7 +120,7 @@ impl Network {
     ///
     /// # Errors
     /// The pod cannot be connected: `Unavailable` while the CNI configuration list cannot be used, `Conflict` for a
-    /// port of the node that another sandbox has, `Unsupported` for one that nobody can publish.
+    /// port of the node that another sandbox has, `Unsupported` for a port that nothing can publish.
     pub fn attach(&self, id: &str, namespace: &Path, pod: &SandboxConfig) -> Result<Vec<IpAddr>> {
         self.detach(id, namespace)?;
         match self.cni.config() {
@@ -128,7 +129,7 @@ impl Network {
         }
     }
 
-    /// Frees address and ports the way they were obtained: the configuration may have changed since.
+    /// Frees address and ports in the same way as they were obtained: the configuration may have changed since.
     ///
     /// # Errors
     /// A CNI plugin fails, or a lease cannot be removed.
@@ -137,7 +138,7 @@ impl Network {
         self.bridge.detach(id)
     }
 
-    /// Removes a sandbox's link, where the kernel does not remove it with the namespace at once.
+    /// Removes a sandbox's link, in case the kernel does not remove it with the namespace at once.
     pub fn unlink(&self, id: &str) {
         self.bridge.unlink(id);
     }

@@ -1,4 +1,4 @@
-//! Links, addresses and routes, by netlink.
+//! Changes links, addresses and routes, by netlink.
 
 use std::{
     io,
@@ -29,7 +29,8 @@ pub(super) struct Links {
     netlink: Handle,
 }
 
-/// Runs `act` on the links of the calling thread's network namespace. Blocks; not for a thread that drives tasks.
+/// Runs `act` on the links of the calling thread's network namespace. Blocks, so it must not run on a thread that
+/// drives tasks.
 pub(super) fn links<T>(act: impl AsyncFnOnce(&Links) -> io::Result<T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
@@ -93,7 +94,7 @@ impl Links {
             self.netlink.link().add(pair.build()).execute()
         };
         let added = match add().await.map_err(cause) {
-            // Left by an earlier try, on either side: both ends go together.
+            // An earlier attempt left it, on either side: both ends go together.
             Err(error) if is(&error, Errno::EEXIST) => {
                 self.remove(name).await?;
                 add().await.map_err(cause)
@@ -104,7 +105,7 @@ impl Links {
         self.port(name, bridge).await
     }
 
-    /// Makes a link a port of a bridge and brings it up: without IPv6, and with hairpin, so that a pod that calls
+    /// Makes a link a port of a bridge and brings it up: without IPv6, and with hairpin mode, so that a pod that calls
     /// itself through a port of the node gets its packets back.
     pub async fn port(&self, name: &str, bridge: &str) -> io::Result<()> {
         parameters::refuse_ipv6(name).map_err(|error| refused(format!("turning IPv6 off on link {name}"), error))?;

@@ -1,4 +1,4 @@
-//! Namespaces of a pod, held by bind mounts instead of a process (ADR 3).
+//! Makes the namespaces of a pod, held by bind mounts instead of a process (ADR 3).
 
 pub mod users;
 
@@ -28,7 +28,7 @@ pub struct Namespaces {
 }
 
 impl Namespaces {
-    /// Returns the namespaces that are pinned in a directory, or are to be.
+    /// Returns the namespaces that are pinned in a directory, or will be.
     #[must_use]
     pub fn at(directory: PathBuf) -> Self {
         Self { directory }
@@ -44,7 +44,7 @@ impl Namespaces {
     /// to create it.
     ///
     /// # Errors
-    /// The kernel refuses a namespace or a mount, or files cannot be made; what was pinned before stays.
+    /// The kernel refuses a namespace or a mount, or files cannot be made; namespaces pinned before stay.
     pub fn pin(&self, own: Own, hostname: &str, program: &Path) -> io::Result<()> {
         make_directory(&self.directory)?;
         let kinds: Vec<_> = own.kinds().collect();
@@ -64,7 +64,7 @@ impl Namespaces {
                 }
                 pin_all(&format!("/proc/self/task/{}/ns", gettid()))
             })?,
-            // The kernel refuses a user namespace to a single thread.
+            // The kernel refuses a user namespace to a single thread of a process.
             Some(users) => {
                 let holder = Holder::start(program, flags, users)?;
                 pin_all(&format!("/proc/{}/ns", holder.id()))?;
@@ -87,7 +87,7 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Pins the PID namespace of `process`, its first.
+    /// Pins the first PID namespace, that of `process`.
     ///
     /// # Errors
     /// The process is gone, or its namespace cannot be mounted.
@@ -97,7 +97,8 @@ impl Namespaces {
         pin(&format!("/proc/{process}/ns/pid"), &path)
     }
 
-    /// Sets kernel parameters in the pod's namespaces: `/proc/sys` shows the namespaces of whoever opens its files.
+    /// Sets kernel parameters in the pod's namespaces: `/proc/sys` shows the namespaces of the process that opens its
+    /// files.
     ///
     /// # Errors
     /// A namespace cannot be entered, or a parameter does not exist or does not take its value.
@@ -123,7 +124,7 @@ impl Namespaces {
         })
     }
 
-    /// Returns whether all namespaces are still pinned; a reboot or somebody's clean-up ends that.
+    /// Returns whether all namespaces are still pinned; a reboot or another program's clean-up ends that.
     #[must_use]
     pub fn are_pinned(&self, own: Own, has_processes: bool) -> bool {
         own.kinds().all(|(kind, _)| is_pinned(&self.path(kind))) && (!has_processes || is_pinned(&self.path(PROCESSES)))
@@ -136,7 +137,7 @@ impl Namespaces {
     pub fn unpin(&self) -> io::Result<()> {
         for kind in KINDS.iter().map(|(kind, _)| *kind).chain([PROCESSES, SHARED_MEMORY]) {
             let path = self.path(kind);
-            // Each is mounted once, but a half made pod may have been made again.
+            // Each is mounted once, but a half-made pod may have been made again.
             while umount2(&path, MntFlags::MNT_DETACH).is_ok() {}
             let removed = if kind == SHARED_MEMORY { fs::remove_dir(&path) } else { fs::remove_file(&path) };
             remove(removed)?;
@@ -148,11 +149,11 @@ impl Namespaces {
 /// Namespaces that a pod does not share with the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Own {
-    /// Whether the pod has a network, and with it a UTS namespace, of its own.
+    /// `true` if the pod has its own network, and with it its own UTS namespace.
     pub network: bool,
-    /// Whether the pod has IPC and shared memory of its own.
+    /// `true` if the pod has its own IPC and shared memory.
     pub ipc: bool,
-    /// UIDs/GIDs on the node that are users of the pod's own; `None` if it has the node's users.
+    /// UIDs and GIDs on the node of the pod's own users; `None` if it has the node's users.
     pub users: Option<IdRange>,
 }
 

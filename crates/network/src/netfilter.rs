@@ -1,4 +1,5 @@
-//! The packet filter by netlink, for requests that are frequent or urgent: these start no process. `nft` does the rest.
+//! Talks to the packet filter by netlink, for requests that are frequent or urgent, as it starts no process. `nft` does
+//! the rest.
 
 use std::{fmt, io, net::Ipv4Addr};
 
@@ -30,7 +31,7 @@ const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_DATA_VALUE: u16 = 1;
 
-/// Sizes of headers, bytes: of a message, of a message of the packet filter, and of an attribute.
+/// Sizes of headers, bytes: those of a message, of a message of the packet filter, and of an attribute.
 const HEADER: usize = 16;
 const FILTER_HEADER: usize = HEADER + 4;
 const ATTRIBUTE_HEADER: usize = 4;
@@ -71,7 +72,7 @@ pub(super) enum Change {
     Remove,
 }
 
-/// In the syntax of `nft`.
+/// Formats the field in the syntax of `nft`.
 impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,7 +85,7 @@ impl fmt::Display for Field {
     }
 }
 
-/// In the syntax of `nft`.
+/// Formats the element in the syntax of `nft`.
 impl fmt::Display for Element {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let joined = |fields: &[Field]| fields.iter().map(ToString::to_string).collect::<Vec<_>>().join(" . ");
@@ -97,7 +98,7 @@ impl Field {
     /// Returns the field as in the kernel's registers, of four bytes each.
     fn registers(&self) -> Vec<u8> {
         let (bytes, length) = match self {
-            // IFNAMSIZ.
+            // The size is `IFNAMSIZ`.
             Self::Link(name) => (name.as_bytes().to_vec(), 16),
             Self::Hardware(address) => (address.to_vec(), 8),
             Self::Address(address) => (address.octets().to_vec(), 4),
@@ -112,8 +113,8 @@ impl Field {
     }
 }
 
-/// Returns the generation of the packet filter's rules in the calling thread's network namespace: every change, by
-/// anybody, makes another.
+/// Returns the generation of the packet filter's rules in the calling thread's network namespace: every change, by any
+/// program, makes another.
 pub(super) fn generation() -> io::Result<u32> {
     let socket = open()?;
     socket.send(&message(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN, NLM_F_REQUEST, 1, 0, 0, &[]), 0)?;
@@ -135,7 +136,7 @@ pub(super) fn generation() -> io::Result<u32> {
     Err(unexpected("the number of the packet filter's rules"))
 }
 
-/// Adds elements to the sets of a table, or removes them, all or none. Returns the generation of the rules after it.
+/// Adds elements to the sets of a table, or removes them, all or none. Returns the generation of the rules after that.
 /// Fails if the rules have another generation than `generation`.
 pub(super) fn change(table: &str, change: Change, elements: &[Element], generation: u32) -> io::Result<u32> {
     let (kind, flags) = match change {

@@ -1,4 +1,4 @@
-//! Network parameters of the kernel, below `/proc/sys/net`, in the calling thread's network namespace.
+//! Sets network parameters of the kernel, below `/proc/sys/net`, in the calling thread's network namespace.
 
 use std::{fs, io, path::Path};
 

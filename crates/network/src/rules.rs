@@ -1,4 +1,4 @@
-//! Packet filter rules of a bridge, made from its pods and their ports.
+//! Writes the packet filter rules of a bridge, from its pods and their ports.
 
 use std::{
     fmt::Write as _,
@@ -20,7 +20,7 @@ pub(super) struct State<'a> {
     pub subnet: Subnet,
     pub pods: Vec<Pod>,
     pub ports: Vec<Port>,
-    /// Whether the kernel filters frames of bridges.
+    /// `true` if the kernel filters frames of bridges.
     pub has_frames: bool,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Port {
 }
 
 impl Pod {
-    /// Returns the pod's elements of the sets that say what may come from a link.
+    /// Returns the pod's elements of the sets that say which packets may come from a link.
     pub fn elements(&self) -> [Element; 2] {
         let (link, address) = (Field::Link(self.link.clone()), Field::Address(self.address));
         let (set, key) = match self.hardware {
@@ -72,11 +72,11 @@ impl Port {
     }
 }
 
-/// Returns the hardware address of a pod, derived from its address: a neighbour that remembers the former pod of the
-/// address is not misled.
+/// Returns the hardware address of a pod, derived from its address, so that a neighbour that remembers the former pod
+/// of the address is not misled.
 pub(super) fn hardware(address: Ipv4Addr) -> HardwareAddress {
     let [a, b, c, d] = address.octets();
-    // Locally administered, with a prefix that nobody else uses.
+    // Locally administered, with a prefix that no other program uses.
     [0x0a, 0x73, a, b, c, d]
 }
 
@@ -132,7 +132,7 @@ pub(super) fn batch(state: &State<'_>) -> String {
     )
     .expect("a string takes all");
     if state.has_frames {
-        // IPv6 may not pass: pods have no IPv6 network, and must not tell each other that they are routers.
+        // IPv6 may not pass: pods have no IPv6 network, and must not announce themselves to each other as routers.
         write!(
             batch,
             "table bridge {table} {{

@@ -1,4 +1,4 @@
-//! Tests of the bridge in namespaces of their own: one stands for the node, one for the world, others for pods.
+//! Tests the bridge in network namespaces: one stands for the node, one for the world, others for pods.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::namespaces::{Namespaces, Own, inside};
 
-/// Longest wait for something that must happen, and wait for something that must not.
+/// Longest wait for something that must happen, and the wait for something that must not.
 const PATIENCE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_millis(300);
 
@@ -221,7 +221,7 @@ fn frames_with_a_false_source_are_dropped_at_the_pods_link() {
         println!("an address of the subnet, one of elsewhere, and the node's");
         for address in ["10.9.8.77", "192.0.2.9", "10.9.8.1"] {
             pod.run(&format!("ip address add {address}/32 dev eth0"));
-            // The pod knows the gateway by now, so nobody has to answer such an address first.
+            // The pod knows the gateway by now, so nothing has to answer such an address first.
             if address != "10.9.8.1" {
                 send(address.parse().expect("an address"), "false");
             }
@@ -368,7 +368,7 @@ fn rules_stay_as_they_are_while_others_change_theirs() {
         node.bridge.repair(true);
         nft("delete table ip others").expect("deleted");
         node.bridge.repair(true);
-        // The kernel gives a handle only once: the same ones mean that no rule was replaced.
+        // The kernel gives a handle only once: equal handles mean that no rule was replaced.
         assert_eq!(handles(), first);
         let quiet = netfilter::generation().expect("asked");
         node.bridge.repair(true);

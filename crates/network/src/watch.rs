@@ -1,4 +1,4 @@
-//! Looks at the network when the kernel reports a change, so that nobody has to poll.
+//! Repairs the network when the kernel reports a change, so that nothing has to poll.
 
 use std::{future::Future, io, time::Duration};
 
@@ -16,8 +16,8 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 /// Time for which changes are gathered: a firewall that starts makes many, and each pod some.
 const GATHER: Duration = Duration::from_secs(1);
 
-/// Calls `on_change` after each change, until it is dropped. If the kernel reports no changes, only full lists look at the
-/// network.
+/// Calls `on_change` after each change, until it is dropped. If the kernel reports no changes, only full lists check
+/// the network.
 pub async fn watch<F: Future<Output = ()>>(on_change: impl Fn() -> F) {
     let opened = open(NETLINK_NETFILTER, &[NFNLGRP_NFTABLES])
         .and_then(|rules| Ok((rules, open(NETLINK_ROUTE, &[RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR])?)));
@@ -39,7 +39,7 @@ pub async fn watch<F: Future<Output = ()>>(on_change: impl Fn() -> F) {
             return pending().await;
         }
         tokio::time::sleep(GATHER).await;
-        // Before the look, so that a change during it leads to another look.
+        // Drained before the call, so that a change during it leads to another call.
         drain(&mut rules);
         drain(&mut links);
         on_change().await;
@@ -55,7 +55,7 @@ fn open(protocol: isize, groups: &[u32]) -> io::Result<TokioSocket> {
     Ok(socket)
 }
 
-/// Reads and discards all messages that are there: only their arrival counts.
+/// Reads and discards all messages that have arrived: only their arrival counts.
 fn drain(socket: &mut TokioSocket) {
     while let Some(Ok(())) = socket.recv_from_full().now_or_never().map(|heard| heard.map(drop).or_else(overflown)) {}
 }

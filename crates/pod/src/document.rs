@@ -26,7 +26,7 @@ pub(crate) struct Document {
     pub object: Option<ObjectKind>,
     /// Pod or object as the user wrote it.
     pub node: Node,
-    /// Whether the document is an item of a list.
+    /// `true` if the document is an item of a list.
     is_item: bool,
 }
 

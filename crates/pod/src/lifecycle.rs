@@ -20,7 +20,7 @@ pub struct RestartRule {
     pub action: RestartAction,
     /// Exit codes that the rule compares with.
     pub codes: Vec<i32>,
-    /// Whether the rule matches `codes` (`operator: In`), or every code but these.
+    /// `true`: the rule matches `codes` (`operator: In`); `false`: it matches every code but these.
     pub is_in: bool,
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Content {
 pub(crate) struct Entry {
     /// Key, borrowed from the schema if a field has this name: a large file repeats the names of fields many times.
     pub key: Cow<'static, str>,
-    /// Whether the key was text before it was converted to text.
+    /// `true` if the key was text before it was converted to text.
     pub is_text: bool,
     pub at: At,
     /// Line of the entry with the same key before it, if the user wrote the key twice.

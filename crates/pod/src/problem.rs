@@ -41,7 +41,7 @@ impl fmt::Display for Problem {
 }
 
 impl Problem {
-    /// Cuts its path and message: they may quote what somebody else wrote.
+    /// Cuts its path and message: they may quote text of other programs.
     pub(crate) fn cut(mut self) -> Self {
         cut(&mut self.field, limits::FIELD);
         cut(&mut self.message, limits::MESSAGE);
@@ -95,7 +95,7 @@ impl Problems {
         self.count() == 0
     }
 
-    /// Adds a problem, which is made only if there is room for it.
+    /// Adds a problem, and makes it only if the list can still keep it.
     pub fn add(&mut self, make: impl FnOnce() -> Problem) {
         match self.remaining() {
             0 => self.more += 1,

@@ -1,5 +1,5 @@
-//! Shape of Kubernetes' Pod, read off the wire type itself: a deserializer notes every field that the type's
-//! `Deserialize` asks for. So no field of the type can be missing here.
+//! Shape of Kubernetes' Pod, derived from the wire type itself: a deserializer records every field that the type's
+//! `Deserialize` requests. So no field of the type can be missing here.
 
 mod presence;
 
@@ -48,7 +48,7 @@ impl Shape {
 pub(crate) struct Field {
     pub name: &'static str,
     pub shape: Shape,
-    /// Whether a zero (`""`, `0`, `false`) differs from no value, as it does if Kubernetes' Go type has a pointer.
+    /// `true` if a zero (`""`, `0`, `false`) differs from no value, as it does if Kubernetes' Go type has a pointer.
     pub has_presence: bool,
 }
 
@@ -136,7 +136,7 @@ fn below(shape: &Shape, path: &mut String, see: &mut dyn FnMut(&str, &Field)) {
     }
 }
 
-/// Deserializer that notes what a type asks for, and answers with samples.
+/// Deserializer that records the requests of a type, and answers with samples.
 struct Probe<'a> {
     shape: &'a mut Shape,
     sample: &'static str,

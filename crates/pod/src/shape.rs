@@ -42,7 +42,7 @@ struct Reader {
     path: String,
     strict: Problems,
     wrong: Problems,
-    /// Whether a value is made while reading.
+    /// `true` if a value is made while reading.
     is_kept: bool,
     /// Lower bound of the size in etcd's form, bytes.
     stored: usize,

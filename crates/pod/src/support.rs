@@ -18,7 +18,7 @@ pub(crate) enum Support {
     Executed,
     /// Map of which only these keys are executed; `*` stands for any end.
     Keys(&'static [&'static str]),
-    /// Not supported yet; accepted only with one of these values (JSON), which ask for what happens anyway.
+    /// Not supported yet; accepted only with one of these values (JSON), which request what happens anyway.
     Only(&'static [&'static str]),
     /// Accepted with a warning; the reason why it has no effect.
     NoEffect(&'static str),

@@ -243,7 +243,7 @@ enum Kind {
 struct Key {
     text: String,
     at: At,
-    /// Whether it was text before it was converted to text: 7 and "7" are two keys.
+    /// `true` if it was text before it was converted to text: 7 and "7" are two keys.
     is_text: bool,
     is_merge: bool,
 }

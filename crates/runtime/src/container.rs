@@ -40,13 +40,13 @@ pub struct ContainerConfig {
     /// User, groups, capabilities and profiles of the container.
     #[serde(default, skip_serializing_if = "is_default")]
     pub security: Security,
-    /// Whether the standard streams are a terminal.
+    /// `true`: the standard streams are a terminal.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tty: bool,
-    /// Whether standard input stays open without a writer; otherwise reads see the end of input.
+    /// `true`: standard input stays open without a writer; `false`: reads see the end of input.
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin: bool,
-    /// Whether standard input closes when the first attached client detaches (`stdinOnce`).
+    /// `true`: standard input closes when the first attached client detaches (`stdinOnce`).
     #[serde(default, skip_serializing_if = "is_default")]
     pub stdin_once: bool,
     /// Absolute path of the CRI log file to write on the node. Backends without log files ignore it.
@@ -73,13 +73,13 @@ pub struct Mount {
     pub source: PathBuf,
     /// Absolute path in the container.
     pub destination: PathBuf,
-    /// Whether the mount is read-only.
+    /// `true`: the mount is read-only.
     #[serde(default)]
     pub read_only: bool,
     /// Propagation of mounts that appear below this one later.
     #[serde(default)]
     pub propagation: MountPropagation,
-    /// Whether mounts below this one are read-only too; only with `read_only`.
+    /// Access to mounts below this one; only with `read_only`.
     #[serde(default)]
     pub recursive_read_only: RecursiveReadOnly,
     /// Image to mount in place of a path on the node.
@@ -139,7 +139,7 @@ pub enum RecursiveReadOnly {
     Enabled,
 }
 
-/// Mount propagation: whether later mounts below a mount appear on the other side.
+/// Mount propagation: it decides whether later mounts below a mount appear on the other side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MountPropagation {

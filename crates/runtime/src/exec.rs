@@ -15,7 +15,7 @@ pub struct ExecRequest {
     pub container: ContainerId,
     /// Program and arguments; not a shell line.
     pub command: Vec<String>,
-    /// Whether the process gets a terminal.
+    /// `true`: the process gets a terminal.
     #[serde(default)]
     pub tty: bool,
     /// Initial size of that terminal.

@@ -49,7 +49,7 @@ impl PodName {
 pub struct SandboxInfo {
     /// Id of the sandbox.
     pub id: SandboxId,
-    /// Whether containers can run in it.
+    /// State, which says whether containers can run in it.
     pub state: SandboxState,
     /// Addresses of the pod, the primary one first; empty with the node's network.
     #[serde(default)]
@@ -131,7 +131,7 @@ pub enum ContainerState {
         /// End time.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         finished_at: Option<Timestamp>,
-        /// Whether the kernel's OOM killer killed one of its processes.
+        /// `true`: the kernel's OOM killer killed one of its processes.
         #[serde(default)]
         oom_killed: bool,
     },

@@ -3,7 +3,7 @@
 //! A backend implements [`Runtime`] for one container runtime; the agent drives every backend through this trait and
 //! knows nothing else of it. All requests and answers are plain data with a stable JSON form, because they also cross
 //! the library boundary (`stanchion-abi`). The words are those of Kubernetes' CRI: a *sandbox* is the environment that
-//! the containers of one pod share, a *container* is one process tree in it, an *image* is where its files come from.
+//! the containers of one pod share, a *container* is one process tree in it, an *image* holds the container's files.
 //!
 //! # Layout
 //! - [`Runtime`]: the trait, with one method per verb.

@@ -14,8 +14,8 @@ use crate::{
 ///
 /// Authors write plain `async fn`. Rules that hold for every method:
 ///
-/// - **Truth is [`list`](Runtime::list).** The agent looks, acts once, and looks again; it remembers no answer of a
-///   method beyond the next look.
+/// - **Truth is [`list`](Runtime::list).** The agent lists, acts once, and lists again; it remembers no answer of a
+///   method beyond the next list.
 /// - **Cancellation.** When the agent gives up, it drops the future at its next await. At every await, a mutating
 ///   method must be in a state that `list` can report and that the remove methods can clean up.
 /// - **Idempotence.** Stopping a stopped object and removing an absent one succeed. Creating an object that exists

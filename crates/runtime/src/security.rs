@@ -18,10 +18,10 @@ pub struct Security {
     /// Supplemental groups, beside those that the image's `/etc/group` gives the user.
     #[serde(skip_serializing_if = "is_default")]
     pub groups: Vec<u32>,
-    /// Whether the groups of the image's `/etc/group` are left out (`supplementalGroupsPolicy: Strict`).
+    /// `true`: the groups of the image's `/etc/group` are left out (`supplementalGroupsPolicy: Strict`).
     #[serde(skip_serializing_if = "is_default")]
     pub strict_groups: bool,
-    /// Whether the container gets all capabilities and devices, no masked paths, and no seccomp and AppArmor profiles.
+    /// `true`: the container gets all capabilities and devices, no masked paths, and no seccomp and AppArmor profiles.
     #[serde(skip_serializing_if = "is_default")]
     pub privileged: bool,
     /// Capabilities added to the runtime's default set, upper case without `CAP_`; `ALL` is every one.
@@ -30,13 +30,13 @@ pub struct Security {
     /// Capabilities removed from the set. `ALL` is every one except those that are added by name.
     #[serde(skip_serializing_if = "is_default")]
     pub drop_capabilities: Vec<String>,
-    /// Whether programs cannot gain privileges beyond their parent's (`no_new_privs`, prctl(2)).
+    /// `true`: programs cannot gain privileges beyond their parent's (`no_new_privs`, prctl(2)).
     #[serde(skip_serializing_if = "is_default")]
     pub no_new_privileges: bool,
-    /// Whether the root file system is read-only; mounts can be writable.
+    /// `true`: the root file system is read-only; mounts can be writable.
     #[serde(skip_serializing_if = "is_default")]
     pub read_only_root: bool,
-    /// Whether `/proc` and `/sys` are unmasked, and nothing below `/proc` is read-only.
+    /// `true`: `/proc` and `/sys` are unmasked, and nothing below `/proc` is read-only.
     #[serde(skip_serializing_if = "is_default")]
     pub unmasked_proc: bool,
     /// Seccomp profile. `Localhost` is the path of a profile on the node.

@@ -1,10 +1,11 @@
-//! Events on disk, for the next agent: after a restart or a reboot `events` shows last night's.
+//! Events on disk, for the next agent: after a restart or a reboot `events` shows those of last night.
 //!
 //! ```text
 //! <directory>/log      one event a line, as JSON; an event that happened again is there again, with its new count
 //! <directory>/log.1    the events before: each once, as it was when the file above was begun
 //! ```
-//! Nothing is forced to the disk: that would wear out flash memory. A power cut can lose the events of the last half minute.
+//! Nothing is forced to the disk, as that would wear out flash memory. A power cut can lose the events of the last half
+//! minute.
 
 use std::{
     collections::HashSet,
@@ -69,7 +70,7 @@ impl Journal {
                 }
             }
         }
-        // An id that does not rise, or that no agent comes to, is none of an agent's.
+        // No agent writes an id that does not rise, or one that it could never reach.
         let mut next = u64::MAX / 2;
         events.retain(|event| {
             let is_earlier = event.id < next;
@@ -80,7 +81,8 @@ impl Journal {
         events
     }
 
-    /// Appends events. When the file is full, `all` are put into the one before it, each once, and another is begun.
+    /// Appends events. When the file is full, it writes `all` to the file before it, each event once, and begins
+    /// another.
     ///
     /// # Errors
     /// The files cannot be written; the events that are on disk already stay.
@@ -99,7 +101,7 @@ impl Journal {
             return file.write_all(&lines).inspect_err(|_| drop(file.set_len(size)));
         }
         let mut lines = encoded(&all())?;
-        // The latest ones are those that count.
+        // Only the latest fit.
         while EVENT_FILE.check(lines.len() as u64).is_err() {
             let half = lines.len() / 2;
             let end = lines[half..].iter().position(|byte| *byte == b'\n').map_or(lines.len(), |end| half + end + 1);

@@ -24,7 +24,7 @@ use crate::limits;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Attachment {
     pub list: Conflist,
-    /// `CNI_ARGS`
+    /// `CNI_ARGS` of the calls.
     pub arguments: String,
     pub ports: Vec<PortMapping>,
     /// Result of the last plugin; `None` until then.

@@ -1,4 +1,4 @@
-//! Network configuration list, as in `/etc/cni/net.d/*.conflist` (CNI specification, section 1).
+//! Reads a network configuration list, as in `/etc/cni/net.d/*.conflist` (CNI specification, section 1).
 
 use std::path::Path;
 
@@ -98,14 +98,14 @@ impl Conflist {
         Value::Object(input)
     }
 
-    /// Returns whether DEL gets the result of ADD: since 0.4.0.
+    /// Returns whether DEL gets the result of ADD, as it does since version 0.4.0.
     pub fn del_has_result(&self) -> bool {
         self.cni_version != "0.3.1"
     }
 }
 
 impl Plugin {
-    /// Returns the programs that it needs: its own, and its IPAM plugin's, which it runs itself.
+    /// Returns the programs that it needs: each plugin's own, and its IPAM plugin's, which the plugin runs itself.
     pub fn programs(&self) -> impl Iterator<Item = &str> {
         let addresses = self.rest.get("ipam").and_then(|it| it.get("type")).and_then(Value::as_str);
         std::iter::once(self.kind.as_str()).chain(addresses.filter(|kind| !kind.is_empty()))

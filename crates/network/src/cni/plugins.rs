@@ -1,4 +1,4 @@
-//! Programs of CNI plugins: found, run, and killed if they do not end.
+//! Finds the programs of CNI plugins, runs them, and kills those that do not end.
 
 use std::{
     ffi::OsString,
@@ -32,9 +32,9 @@ use crate::limits;
 const LIMIT: Duration = Duration::from_secs(30);
 /// Time for the kernel to end a killed process.
 const KILL: Duration = Duration::from_secs(5);
-/// Interval of reading what a plugin prints.
+/// Interval of reading a plugin's output.
 const LOOK: Duration = Duration::from_millis(10);
-/// PATH of plugins, which need `iptables` and the like, if the agent has none.
+/// `PATH` of plugins if the agent has none: they need `iptables` and the like.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Directories of the programs, and their time limit.
@@ -50,7 +50,7 @@ pub(super) struct Call<'a> {
     /// `ADD` or `DEL`.
     pub command: &'static str,
     pub sandbox: &'a str,
-    /// The sandbox's network namespace; `None` when that is gone.
+    /// Network namespace of the sandbox; `None` if it is gone.
     pub namespace: Option<&'a Path>,
     /// `CNI_ARGS`: `NAME=VALUE;…`
     pub arguments: &'a str,
@@ -94,7 +94,7 @@ impl Plugins {
         let failed = |error: io::Error| {
             Error::new(ErrorKind::Other, format!("{what}: {} cannot be run", program.display())).caused_by(&error)
         };
-        // A file in memory, not a pipe: nobody waits for a reader.
+        // A file in memory needs no reader, unlike a pipe.
         let mut stdin = File::from(memfd_create("cni", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?);
         stdin.write_all(input.to_string().as_bytes()).and_then(|()| stdin.rewind()).map_err(failed)?;
         let mut command = Command::new(&program);
@@ -110,7 +110,7 @@ impl Plugins {
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // In a process group, so that it can be killed with all that it starts.
+            // The process group is killed with all processes that the plugin starts.
             .process_group(0);
         let child = command.spawn().map_err(failed)?;
         let (ended, printed, complaints) = self.wait(child).map_err(failed)?;
@@ -143,7 +143,7 @@ impl Plugins {
         Err(Error::new(ErrorKind::Other, format!("{what}: it failed")).because(why))
     }
 
-    /// Returns how the program ended, and what it printed on standard output and standard error.
+    /// Returns how the program ended, and its output on standard output and standard error.
     fn wait(&self, mut child: Child) -> io::Result<(Ended, Vec<u8>, Vec<u8>)> {
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         let (mut printed, mut complaints) = (Output::of(child.stdout.take())?, Output::of(child.stderr.take())?);
@@ -189,9 +189,9 @@ impl Plugins {
 /// End of a plugin.
 enum Ended {
     ByItself(ExitStatus),
-    /// Killed: its time was over.
+    /// Killed after its time limit.
     TooLate,
-    /// Killed: it printed too much, as the text says.
+    /// Killed after too much output, as the text says.
     TooLoud(String),
 }
 
@@ -209,7 +209,7 @@ impl<P: Read + AsFd> Output<P> {
         Ok(Self { pipe, bytes: Vec::new() })
     }
 
-    /// Reads what is there, and waits for no more.
+    /// Reads the available output without waiting for more.
     fn read(&mut self) -> io::Result<()> {
         let left = limits::CNI_ANSWER.size() + 1 - self.bytes.len();
         let Some(pipe) = &mut self.pipe else { return Ok(()) };
@@ -234,7 +234,7 @@ mod tests {
 
     use super::{Call, Plugins};
 
-    /// Runs the plugin for tests, which does what this key says.
+    /// Runs the plugin for tests, which behaves as this key says.
     fn run(test: &str) -> stanchion_runtime::Result<Vec<u8>> {
         let directory = tempfile::tempdir().expect("a directory");
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cni/fixtures/plugin.sh");

@@ -40,7 +40,7 @@ impl Bed {
         self.directory.path().join(sub)
     }
 
-    /// Writes a list of two plugins; `change` spoils it.
+    /// Writes a list of two plugins, with a fault that `change` makes.
     fn write(&self, change: impl FnOnce(&mut Value)) {
         let mut list = json!({
             "cniVersion": "1.0.0",

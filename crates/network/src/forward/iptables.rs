@@ -1,6 +1,7 @@
-//! Positions for two rules of ours in iptables' rules, so that pods' packets pass: by the output of `iptables -S`.
+//! Finds the positions for the agent's two rules in iptables' rules, from the output of `iptables -S`, so that pods'
+//! packets pass.
 
-/// Chain for users' own rules, which Docker asks before its own.
+/// Chain for users' own rules, which Docker's rules call before their own.
 const DOCKER_USER: &str = "DOCKER-USER";
 /// Depth to which chains that refer to each other are followed.
 const DEPTH: usize = 16;
@@ -11,8 +12,9 @@ struct Rules<'a> {
     mark: String,
 }
 
-/// Returns the batch for `iptables-restore` that lets pods' packets pass; `None` if they do, or nothing drops them. Our
-/// rules come last before the rule that drops everything: rules of the administrator about some packets hold.
+/// Returns the batch for `iptables-restore` that lets pods' packets pass; `None` if they do, or nothing drops them. The
+/// agent's rules come last before the rule that drops everything, so that the administrator's rules about some packets
+/// hold.
 pub(super) fn passage(saved: &str, bridge: &str) -> Option<String> {
     let rules = Rules { saved, mark: mark(bridge) };
     let end = rules.end("FORWARD", 0);
@@ -48,7 +50,7 @@ pub(super) fn passage(saved: &str, bridge: &str) -> Option<String> {
     Some(batch)
 }
 
-/// Returns the batch for `iptables-restore` that removes our rules; `None` if there are none.
+/// Returns the batch for `iptables-restore` that removes the agent's rules; `None` if there are none.
 pub(super) fn withdrawal(saved: &str, bridge: &str) -> Option<String> {
     let rules = Rules { saved, mark: mark(bridge) };
     let ours: String = rules.ours().map(|rule| format!("-D {rule}\n")).collect();
@@ -69,18 +71,18 @@ impl<'a> Rules<'a> {
         Chain(self.saved.lines().filter_map(|line| line.strip_prefix(&begins)).collect())
     }
 
-    /// Returns the rules of a chain that are not ours.
+    /// Returns the rules of a chain that are not the agent's.
     fn others(&self, chain: &str) -> impl Iterator<Item = &'a str> {
         self.of(chain).0.into_iter().filter(|rule| !rule.contains(&self.mark))
     }
 
-    /// Returns our rules of all chains, with the chain's name.
+    /// Returns the agent's rules of all chains, with the chain's name.
     fn ours(&self) -> impl Iterator<Item = &'a str> {
         let rules = self.saved.lines().filter_map(|line| line.strip_prefix("-A "));
         rules.filter(|rule| rule.contains(&self.mark))
     }
 
-    /// Returns the first rule, of those that are not ours, that decides about every packet.
+    /// Returns the first rule, of those that are not the agent's, that decides about every packet.
     fn end(&self, chain: &str, depth: usize) -> Option<End> {
         for (at, rule) in self.others(chain).enumerate() {
             match target(rule) {
@@ -99,11 +101,11 @@ impl<'a> Rules<'a> {
     }
 }
 
-/// Rules of one chain, ours among them.
+/// Rules of one chain, the agent's among them.
 struct Chain<'a>(Vec<&'a str>);
 
 impl<'a> Chain<'a> {
-    /// Returns our rules that have at most `most` other rules before them.
+    /// Returns the agent's rules that have at most `most` other rules before them.
     fn take_while_before(&self, most: usize, mark: &str) -> Vec<&'a str> {
         let mut others = 0;
         let mut ours = Vec::new();
@@ -118,7 +120,7 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// Returns the mark of our rules: with quotes, so that no bridge's name begins another's.
+/// Returns the mark of the agent's rules: with quotes, so that no bridge's name begins another's.
 fn mark(bridge: &str) -> String {
     format!("\"stanchion: pods of {bridge}\"")
 }

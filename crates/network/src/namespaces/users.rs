@@ -1,4 +1,4 @@
-//! User namespaces of pods, and ID-mapped mounts for them (R-SEC-14).
+//! Makes user namespaces of pods, and ID-mapped mounts for them (R-SEC-14).
 //!
 //! A user namespace maps a pod's users to users of the node. Files belong to users of the node: in an ID-mapped mount
 //! (mount_setattr(2)) they appear as the pod's users of the same number, so that images and volumes need no change.
@@ -36,14 +36,14 @@ use stanchion_untrusted::{make_directory, read_kernel};
 /// First kernel whose overlay file system takes ID-mapped layers.
 const KERNEL: (u32, u32) = (5, 19);
 
-/// Returns whether this node's kernel, of that version, can give pods user namespaces, and files to their users.
+/// Returns whether this node's kernel, of version `kernel`, can give pods user namespaces, and files to their users.
 #[must_use]
 pub fn can_be_own(kernel: (u32, u32)) -> bool {
     let most = read_kernel("/proc/sys/user/max_user_namespaces").unwrap_or_default();
     kernel >= KERNEL && most.trim().parse::<u64>().is_ok_and(|most| most > 0)
 }
 
-/// Process in new namespaces, which it holds until they are pinned.
+/// Process in new namespaces, which exist with it until they are pinned.
 pub(super) struct Holder(Child);
 
 impl Holder {
@@ -54,7 +54,7 @@ impl Holder {
         let agent = Pid::this();
         let enter = move || {
             unshare(namespaces)?;
-            // It must not outlive the agent, which has no record of it: the agent may have died meanwhile.
+            // The process must not outlive the agent, which has no record of it: the agent may have died meanwhile.
             set_pdeathsig(Signal::SIGKILL)?;
             if getppid() == agent { Ok(()) } else { Err(Errno::ESRCH.into()) }
         };
@@ -81,14 +81,14 @@ impl Drop for Holder {
     }
 }
 
-/// Write access of a mount. It is set before the mount is given away: inside a user namespace nobody can change it, not
-/// even to less.
+/// Write access of a mount. It is set before the mount is moved into the pod: inside a user namespace nobody can change
+/// it, not even reduce it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
     /// Writable.
     Write,
-    /// Read-only; mounts below it are as they are.
+    /// Read-only; mounts below it keep their access.
     Read,
     /// Read-only, with all mounts below it.
     ReadAll,
@@ -106,8 +106,8 @@ impl Access {
     }
 }
 
-/// Mounts `source`, with the mounts below it, at `place`, which is made. The files have the owners that the users of
-/// `namespace` see; those of the mounts below stay the node's.
+/// Mounts `source`, with the mounts below it, at `place`, which it makes. The files have the owners that the users of
+/// `namespace` see; files of the mounts below keep the node's owners.
 ///
 /// # Errors
 /// The file system knows no ID-mapped mounts, or `source` or `place` cannot be used.
@@ -143,7 +143,7 @@ fn descriptor(file: &File) -> io::Result<u64> {
 /// Changes a mount, with `all` also those below it.
 fn set(mount: &OwnedFd, all: bool, attributes: &Attributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if all { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a C string, the attributes are of the size that is named, and both outlive the call.
+    // SAFETY: the path is a C string, the attributes have the size that is passed, and both outlive the call.
     let answer = unsafe {
         let (descriptor, size) = (mount.as_raw_fd(), size_of::<Attributes>());
         libc::syscall(libc::SYS_mount_setattr, descriptor, c"".as_ptr(), flags, &raw const *attributes, size)
@@ -155,7 +155,7 @@ fn set(mount: &OwnedFd, all: bool, attributes: &Attributes) -> io::Result<()> {
 /// the other calls that have no safe interface.
 ///
 /// # Errors
-/// As kill(2), but for a process that is gone.
+/// Those of kill(2), except for a process that is gone.
 pub fn send_signal(pid: i32, signal: u32) -> io::Result<()> {
     let number = i32::try_from(signal).map_err(|_| io::ErrorKind::InvalidInput)?;
     // SAFETY: kill(2) takes numbers only, and refuses those that name no process or no signal.

@@ -28,7 +28,7 @@ pub enum Value {
         object: ObjectKey,
         /// Key in the object.
         key: String,
-        /// `optional`: whether it may be missing; the variable is then not set.
+        /// `optional`: the object or key may be missing; the variable is then not set.
         optional: bool,
     },
     /// Variable in a file of a volume: `fileKeyRef` (R-ENV-6).
@@ -39,7 +39,7 @@ pub enum Value {
         path: String,
         /// Name of the variable in the file.
         key: String,
-        /// `optional`: whether it may be missing; the variable is then not set.
+        /// `optional`: the file or variable may be missing; the variable is then not set.
         optional: bool,
     },
 }
@@ -106,6 +106,6 @@ pub struct EnvFrom {
     pub prefix: String,
     /// ConfigMap or Secret.
     pub object: ObjectKey,
-    /// `optional`: whether the object may be missing.
+    /// `optional`: the object may be missing.
     pub optional: bool,
 }

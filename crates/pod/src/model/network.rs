@@ -12,7 +12,7 @@ pub struct HostAlias {
 /// DNS settings (R-DNS).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dns {
-    /// Whether the node's resolver is used: with every `dnsPolicy` but `None`, as there is no cluster DNS.
+    /// `true` if the node's resolver is used: with every `dnsPolicy` but `None`, as there is no cluster DNS.
     pub is_nodes: bool,
     /// `dnsConfig.nameservers`.
     pub servers: Vec<String>,

@@ -16,9 +16,9 @@ pub struct VolumeMount {
     pub read_only: bool,
     /// `subPath` or `subPathExpr`: part of the volume that is mounted.
     pub sub_path: Option<SubPath>,
-    /// `mountPropagation`: whether later mounts below it are seen on the other side.
+    /// `mountPropagation`: it decides whether later mounts below it appear on the other side.
     pub propagation: Propagation,
-    /// `recursiveReadOnly`: whether mounts below it are read-only too.
+    /// `recursiveReadOnly`: it decides whether mounts below it are read-only too.
     pub recursive_read_only: RecursiveReadOnly,
 }
 
@@ -58,7 +58,7 @@ pub enum Volume {
     HostPath {
         /// Absolute, without `..`.
         path: PathBuf,
-        /// `type`: what must exist at the path, or is created.
+        /// `type`: the entry that must exist at the path, or is created.
         kind: HostPathKind,
     },
     /// `emptyDir`: a directory that exists as long as the pod.
@@ -132,7 +132,7 @@ pub enum Projection {
         object: ObjectKey,
         /// `items`: keys that become files; `None` is all of them, each as a file of its name.
         items: Option<Vec<Item>>,
-        /// Whether the object, or a key of `items`, may be missing.
+        /// `true`: the object, or a key of `items`, may be missing.
         optional: bool,
     },
     /// `downwardAPI`: files of the pod's own fields.
@@ -184,7 +184,7 @@ pub enum Medium {
     Memory,
     /// hugetlbfs.
     HugePages {
-        /// Bytes of one page; `None` is the only size that the pod asks for.
+        /// Bytes of one page; `None` is the only size that the pod requests.
         page: Option<u64>,
     },
 }

@@ -156,7 +156,7 @@ impl Shared {
     }
 }
 
-/// Locks, also after a panic: the test that panicked with the lock held has failed already, and the others may go on.
+/// Locks, even after a panic: the test that panicked with the lock held has failed already, and the others may go on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

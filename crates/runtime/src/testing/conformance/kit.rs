@@ -34,7 +34,7 @@ pub(super) use ensure;
 pub(super) const SERVER: &str = "trap 'exit 7' TERM; sleep 1000 & wait";
 /// Script that runs until it is killed.
 pub(super) const STUBBORN: &str = "trap '' TERM; sleep 1000";
-/// Pause between two looks while the suite waits for a condition.
+/// Pause between two lists while the suite waits for a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// One case's runtime, pod identity and helpers.

@@ -199,7 +199,7 @@ impl FakeRuntime {
         lock(&self.shared.script).calls.clone()
     }
 
-    /// Returns every call so far that was not only a look, in order.
+    /// Returns every call so far that may change something, in order.
     #[must_use]
     pub fn actions(&self) -> Vec<Call> {
         self.calls().into_iter().filter(|call| !call.method().only_reads()).collect()

@@ -26,7 +26,7 @@ pub(super) struct Images {
     used_by_others: BTreeSet<String>,
     registry: BTreeMap<String, Published>,
     archives: BTreeMap<PathBuf, Vec<Image>>,
-    /// Number of images made so far; gives each its own digest.
+    /// Number of images made so far; it gives each its own digest.
     made: u64,
 }
 

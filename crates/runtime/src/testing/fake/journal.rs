@@ -25,7 +25,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq)]
 #[expect(clippy::large_enum_variant, reason = "a test holds few of them")]
 pub enum Fact {
-    /// A method was called that does more than look. The fault script may keep the call from doing anything.
+    /// A method was called that may change something. The fault script may keep the call from doing anything.
     Called(Call),
     /// A sandbox was made.
     SandboxMade(SandboxInfo),
@@ -55,7 +55,7 @@ struct Pages {
     last: BTreeMap<Arc<str>, Last>,
 }
 
-/// Sandboxes and containers of a fake when it was last looked at.
+/// Sandboxes and containers of a fake at the last record.
 #[derive(Default)]
 struct Last {
     /// Sandboxes, and whether they were ready.
@@ -77,7 +77,7 @@ impl Journal {
         }
     }
 
-    /// Notes what has changed in a fake.
+    /// Records what has changed in a fake.
     pub(super) fn record(&self, runtime: &Arc<str>, state: &State) {
         let mut pages = lock(&self.pages);
         let mut last = pages.last.remove(runtime).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The kernel's files that a fake container sees below `/proc`, made from its configuration.
+//! Makes the kernel's files that a fake container sees below `/proc`, from its configuration.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 

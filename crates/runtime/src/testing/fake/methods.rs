@@ -296,7 +296,7 @@ impl Shared {
             }
         }
         while self.read(|state| state.is_running(&id)) {
-            // Both arms are cancel-safe: `changed` only marks the latest count as seen.
+            // Both arms are cancel-safe: `changed` only marks the latest count as read.
             tokio::select! {
                 biased;
                 _ = changes.changed() => {}

@@ -108,7 +108,7 @@ impl FakeRuntime {
         });
     }
 
-    /// Makes a sandbox not ready, as when somebody removes its network namespace. Its containers run on.
+    /// Makes a sandbox not ready, as when another program removes its network namespace. Its containers run on.
     pub fn lose_sandbox(&self, id: &SandboxId, reason: &str) {
         self.shared.change(|state, _| state.lose_sandbox(id, reason));
     }
