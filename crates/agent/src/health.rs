@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Longest time between two rounds of the reconciler.
-pub(crate) const ROUND: Duration = Duration::from_secs(60);
+pub(crate) const MAX_PASS_INTERVAL: Duration = Duration::from_secs(60);
 /// Time without a round after which the reconciler counts as stuck.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Pause between two attempts to listen.
@@ -53,7 +53,7 @@ impl Heartbeat {
     /// The reconciler has made no round for too long; the message contains the time.
     pub fn check(&self) -> CheckResult {
         let still = elapsed(*self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        match still <= LIMIT.max(2 * ROUND) {
+        match still <= LIMIT.max(2 * MAX_PASS_INTERVAL) {
             true => Ok(()),
             false => Err(format!("the loop has stood still for {}s", still.as_secs())),
         }

@@ -10,7 +10,7 @@ use crate::contact::{error::ContactError, exec, http, user_agent};
 
 /// Time limit of a request. Kubernetes has none for hooks, but then a server that never answers would block the
 /// container.
-const REQUEST: Duration = Duration::from_secs(120);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Container of a hook, with everything that the hook needs.
 pub(crate) struct HookContext<'a, R> {
@@ -47,13 +47,13 @@ impl<R: Runtime> HookContext<'_, R> {
             }
             // Any answer counts as success (R-HOOK-5).
             Hook::Http(get) => {
-                let asked = http::get(get, self.address, &user_agent("lifecycle"), REQUEST).await;
+                let asked = http::get(get, self.address, &user_agent("lifecycle"), REQUEST_TIMEOUT).await;
                 let asked = match asked {
                     // If the server speaks plain HTTP where TLS was expected, the request is repeated without TLS, as a
                     // kubelet does.
                     Err(error) if get.is_https && error.is_plain_http() => {
                         let plain = stanchion_pod::HttpGet { is_https: false, ..get.clone() };
-                        let again = http::get(&plain, self.address, &user_agent("lifecycle"), REQUEST).await;
+                        let again = http::get(&plain, self.address, &user_agent("lifecycle"), REQUEST_TIMEOUT).await;
                         if again.is_ok() {
                             let message =
                                 "request to HTTPS lifecycle hook got HTTP response, retry with HTTP succeeded";

@@ -28,9 +28,9 @@ const OWNER: &str = "kubelet";
 pub(crate) enum RangeError {
     #[error("cannot tell which users of the node are those of user {OWNER}")]
     Ask(#[source] io::Error),
-    #[error("user {OWNER} has other users of the node than groups: {users:?} and {groups:?}; {WAY_OUT}")]
+    #[error("user {OWNER} has other users of the node than groups: {users:?} and {groups:?}; {REMEDY}")]
     Unlike { users: String, groups: String },
-    #[error("the users of the node that user {OWNER} has are not usable: {found:?}; {WAY_OUT}")]
+    #[error("the users of the node that user {OWNER} has are not usable: {found:?}; {REMEDY}")]
     Unusable { found: String },
     #[error("all {0} UID/GID ranges are in use by other pods; allow more pods (agent.max_pods), or remove one")]
     NoneLeft(u32),
@@ -42,7 +42,7 @@ pub(crate) enum RangeError {
     Beyond { place: String, id: u32 },
 }
 
-const WAY_OUT: &str = "give it one range of both, in /etc/subuid and /etc/subgid, which begins at a multiple of 65536 and is as \
+const REMEDY: &str = "give it one range of both, in /etc/subuid and /etc/subgid, which begins at a multiple of 65536 and is as \
                        long as agent.max_pods times that, or remove the user";
 
 /// Allocator of ranges.

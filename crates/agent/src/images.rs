@@ -27,7 +27,7 @@ use crate::{
 
 /// Time for which an image that was listed counts as present. If it is gone after all, the container cannot be created,
 /// and the agent lists the images again.
-const TRUST: Duration = Duration::from_secs(5);
+const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
 /// Images of one backend.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl Images {
     /// Returns whether the image of a full reference is present.
     pub async fn is_present<R: Runtime>(&self, runtime: &R, reference: &str) -> Result<bool, Error> {
         self.not_removing(reference).await;
-        if self.lock().seen.get(reference).is_some_and(|seen| elapsed(*seen) < TRUST) {
+        if self.lock().seen.get(reference).is_some_and(|seen| elapsed(*seen) < TRUSTED_FOR) {
             return Ok(true);
         }
         let images = runtime.list_images().await?;

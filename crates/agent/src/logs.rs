@@ -26,7 +26,7 @@ use crate::blocking::blocking;
 const PERIOD: Duration = Duration::from_millis(200);
 /// Number of reads without new bytes after which the log of an ended container is complete, and after which output is
 /// no longer held for the end of another line.
-const STILL: u32 = 5;
+const QUIET_READS: u32 = 5;
 
 /// Selection of a log's lines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,10 +92,11 @@ pub(crate) async fn copy(mut log: Log, has_ended: impl Fn() -> bool, to: &Pieces
         let read;
         (log, read) = next(log).await;
         still = if matches!(read, Ok(None)) { still + 1 } else { 0 };
-        if ended && still >= STILL {
+        if ended && still >= QUIET_READS {
             break;
         }
-        let piece = read.map(|piece| piece.unwrap_or_else(|| if still == STILL { log.release() } else { Vec::new() }));
+        let piece =
+            read.map(|piece| piece.unwrap_or_else(|| if still == QUIET_READS { log.release() } else { Vec::new() }));
         let (has_failed, is_empty) = (piece.is_err(), piece.as_ref().is_ok_and(Vec::is_empty));
         if !is_empty && to.send(piece).await.is_err() || has_failed {
             return;

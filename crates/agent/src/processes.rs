@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Time for which a scan can be used again: many pods lose their backend at the same time.
-const FRESH: Duration = Duration::from_millis(500);
+const SCAN_LIFETIME: Duration = Duration::from_millis(500);
 
 /// Search for processes of pods.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl PodProcesses {
     async fn cgroups(&self) -> io::Result<Arc<BTreeSet<String>>> {
         let mut latest = self.latest.lock().await;
         match &*latest {
-            Some((at, cgroups)) if elapsed(*at) < FRESH => Ok(Arc::clone(cgroups)),
+            Some((at, cgroups)) if elapsed(*at) < SCAN_LIFETIME => Ok(Arc::clone(cgroups)),
             _ => {
                 let proc = self.proc.clone();
                 let cgroups = Arc::new(blocking(move || scan(&proc)).await?);

@@ -118,7 +118,7 @@ impl<R: Runtime> Reconciler<R> {
                 }
                 () = observed => false,
                 // The health endpoint watches that the reconciler makes rounds, even without a change.
-                () = tokio::time::sleep(health::ROUND) => true,
+                () = tokio::time::sleep(health::MAX_PASS_INTERVAL) => true,
                 // A pod that has ended frees capacity.
                 () = self.shared.pod_ended.notified() => true,
             };

@@ -5,7 +5,7 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Maximum length of a frame, bytes; no client of the agent sends a longer one.
-const MOST: u32 = 1 << 20;
+const MAX_FRAME: u32 = 1 << 20;
 
 /// Content of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Cha
         return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
     }
     let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
-    let channel = Channel::from_byte(head[0]).filter(|_| length <= MOST);
+    let channel = Channel::from_byte(head[0]).filter(|_| length <= MAX_FRAME);
     let channel = channel.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "not a frame of an exec"))?;
     let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     from.read_exact(&mut bytes).await?;

@@ -28,9 +28,9 @@ use super::{
 };
 use crate::namespaces;
 
-/// Time beyond which a search for obstacles to pods' traffic is slow; the next search waits `REST` times as long.
-const SLOW: Duration = Duration::from_secs(1);
-const REST: u32 = 50;
+/// Time beyond which a search for obstacles to pods' traffic is slow; the next search waits `PAUSE_FACTOR` times as long.
+const SLOW_SEARCH: Duration = Duration::from_secs(1);
+const PAUSE_FACTOR: u32 = 50;
 
 /// Bridge of one agent.
 #[derive(Clone, Debug)]
@@ -281,8 +281,9 @@ impl Bridge {
             let begun = clock::instant();
             let found = self.forward.obstacles(true);
             // The search can be slow: other programs' tables can have sets of a hundred thousand addresses.
-            state.search_again =
-                Some(begun.elapsed()).filter(|took| *took > SLOW).map(|took| clock::instant() + took * REST);
+            state.search_again = Some(begun.elapsed())
+                .filter(|took| *took > SLOW_SEARCH)
+                .map(|took| clock::instant() + took * PAUSE_FACTOR);
             match found {
                 Ok(obstacles) => {
                     for obstacle in obstacles.iter().filter(|it| !state.obstacles.contains(it)) {

@@ -15,7 +15,7 @@ use crate::limits::FILTER_OUTPUT;
 
 /// Time limit of a packet filter's program. A program that waits for the lock of the kernel or of another program ends
 /// by itself before.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIME_LIMIT: Duration = Duration::from_secs(15);
 
 /// Runs `nft` commands, all or none.
 pub(super) fn nft(batch: &str) -> io::Result<()> {
@@ -47,7 +47,7 @@ pub(super) fn run(program: &str, arguments: &[&str], input: &str) -> io::Result<
     if exited.send(()).is_err() {
         return Err(io::Error::new(
             io::ErrorKind::TimedOut,
-            format!("{program} did not end within {} s", PATIENCE.as_secs()),
+            format!("{program} did not end within {} s", TIME_LIMIT.as_secs()),
         ));
     }
     let (said, complained) = talked?;
@@ -95,7 +95,7 @@ fn kill_later(child: &Child) -> io::Result<mpsc::Sender<()>> {
     let process = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
     let (exited, ended) = mpsc::channel();
     thread::Builder::new().name("packet filter".to_owned()).spawn(move || {
-        if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(TIME_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
             // The program may have ended just now.
             if let Err(error) = pidfd_send_signal(&process, Signal::KILL) {
                 tracing::debug!(%error, "a program of the packet filter cannot be killed");

@@ -24,7 +24,7 @@ use super::{
 /// Number of attempts to write the rules at once while another program changes rules at the same time.
 const TRIES: usize = 3;
 /// Time after which a kernel that could not filter frames is tried again.
-const AGAIN: Duration = Duration::from_secs(300);
+const FRAMES_RETRY: Duration = Duration::from_secs(300);
 
 /// Rules of one bridge.
 #[derive(Clone, Debug)]
@@ -155,7 +155,7 @@ impl Filter {
                 if error.kind() == io::ErrorKind::NotFound || nft(&rules::batch(&state)).is_err() {
                     return Err(error);
                 }
-                frameless = Some(Frameless { why: error.to_string(), again: clock::instant() + AGAIN });
+                frameless = Some(Frameless { why: error.to_string(), again: clock::instant() + FRAMES_RETRY });
             }
             let generation = netfilter::generation()?;
             let listing = self.listing(state.has_frames)?;

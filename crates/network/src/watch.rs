@@ -14,7 +14,7 @@ const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 
 /// Time for which changes are gathered: a firewall that starts makes many, and each pod some.
-const GATHER: Duration = Duration::from_secs(1);
+const GATHER_TIME: Duration = Duration::from_secs(1);
 
 /// Calls `on_change` after each change, until it is dropped. If the kernel reports no changes, only full lists check
 /// the network.
@@ -38,7 +38,7 @@ pub async fn watch<F: Future<Output = ()>>(on_change: impl Fn() -> F) {
             tracing::warn!(%error, "the kernel says no longer when rules and links change: they are looked at now and then");
             return pending().await;
         }
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(GATHER_TIME).await;
         // Drained before the call, so that a change during it leads to another call.
         drain(&mut rules);
         drain(&mut links);

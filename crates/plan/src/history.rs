@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// Waits after failures that will not pass by themselves (R-IMG-4, R-LOOP-3).
-const LASTING: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
+const LONG_BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
 /// Waits after failures that may pass at any moment.
-const PASSING: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
+const SHORT_BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(10) };
 
 /// Time for which a status shows a failure before it shows the back-off, as a kubelet does between two syncs.
-const SHOWN_FOR: Duration = Duration::from_secs(1);
+const FAILURE_SHOWN: Duration = Duration::from_secs(1);
 
 /// A worker's memory of its tries for one pod.
 #[derive(Clone, Debug, Default)]
@@ -131,8 +131,8 @@ impl Failure {
             | ErrorKind::Timeout
             | ErrorKind::Cancelled
             | ErrorKind::Conflict
-            | ErrorKind::AlreadyExists => PASSING,
-            _ => LASTING,
+            | ErrorKind::AlreadyExists => SHORT_BACKOFF,
+            _ => LONG_BACKOFF,
         };
         let delay = backoff.after(last.map_or(Duration::ZERO, |last| last.delay));
         let next_try = after(now, retry_after.map_or(delay, |asked| asked.max(delay)));
@@ -146,7 +146,7 @@ impl Failure {
 
     /// Returns the time until which the status shows the failure; `None` once it shows the back-off.
     pub fn until_shown(&self, now: Instant) -> Option<Instant> {
-        Some(after(self.at, SHOWN_FOR)).filter(|at| *at > now)
+        Some(after(self.at, FAILURE_SHOWN)).filter(|at| *at > now)
     }
 
     /// Makes a failure at `now` without a wait: something else decides when to try again.

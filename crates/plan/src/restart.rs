@@ -15,7 +15,7 @@ use crate::time::{Backoff, after};
 /// Back-off from the second exit on; the first restart is immediate (R-BCK-1).
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(300) };
 /// Run time after which the back-off starts over (R-BCK-2).
-const RESET: Duration = Duration::from_secs(600);
+const BACKOFF_RESET: Duration = Duration::from_secs(600);
 
 /// Returns whether a container must be started: it does not run, and its restart policy or a user wants it to (R-RSP-1,
 /// R-RSP-3, R-SYNC-6).
@@ -67,16 +67,16 @@ pub fn due(container: &Container, newest: Option<&Instance<'_>>, history: &Histo
 
 /// Time before a restart during which the status of a container that could not be started shows the back-off. Until
 /// then it shows the failure.
-const ANNOUNCED: Duration = Duration::from_secs(1);
+const BACKOFF_SHOWN: Duration = Duration::from_secs(1);
 
 /// Returns whether a restart is so near that the status shows the back-off rather than the failure.
 pub fn is_near(due: Instant, now: Instant) -> bool {
-    due <= after(now, ANNOUNCED)
+    due <= after(now, BACKOFF_SHOWN)
 }
 
 /// Returns the time at which the status of a waiting container changes next.
 pub fn next_status_change(due: Instant, now: Instant) -> Instant {
-    if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(ANNOUNCED)) }
+    if is_near(due, now) { due } else { after(now, due.saturating_duration_since(now).saturating_sub(BACKOFF_SHOWN)) }
 }
 
 /// Returns the end of the back-off after the container's latest exit.
@@ -96,7 +96,7 @@ pub fn backoff(container: &ContainerInfo, history: &History) -> Duration {
     let labelled = container.labels.get(labels::BACKOFF_SECONDS).and_then(|seconds| seconds.parse().ok());
     match container.state {
         ContainerState::Exited { finished_at: Some(finished), .. }
-            if history.span(container.created_at, finished) > RESET =>
+            if history.span(container.created_at, finished) > BACKOFF_RESET =>
         {
             Duration::ZERO
         }

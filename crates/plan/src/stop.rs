@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Longest grace period, seconds. A label may hold more, but an `Instant` cannot be arbitrarily late.
-const LONGEST: u64 = i32::MAX as u64;
+const MAX_SECONDS: u64 = i32::MAX as u64;
 
 /// A container to be stopped.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,7 @@ impl Stop {
         let seconds = seconds.filter(|_| !mutant::is_on(Mutant::ForgetsGrace)).unwrap_or(30);
         Self {
             id: container.id.clone(),
-            grace: Duration::from_secs(seconds.min(LONGEST)),
+            grace: Duration::from_secs(seconds.min(MAX_SECONDS)),
             message: format!("Stopping container {}", container.name),
         }
     }

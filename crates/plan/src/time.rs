@@ -130,8 +130,8 @@ impl Backoff {
 
 /// Returns `at` plus `delay`; a delay counts as 100 years at most.
 pub fn after(at: Instant, delay: Duration) -> Instant {
-    const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
-    at + delay.min(LONGEST)
+    const MAX_DELAY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    at + delay.min(MAX_DELAY)
 }
 
 /// Returns `at` less `age`, or `at` itself if there is no such instant.

@@ -105,10 +105,10 @@ fn pull_policy(policy: Option<&str>) -> PullPolicy {
 }
 
 /// The longest span, seconds: 68 years. A clock cannot be that much later and a year more.
-const LONGEST: i64 = i32::MAX as i64;
+const MAX_SECONDS: i64 = i32::MAX as i64;
 
 fn seconds(number: Option<i64>) -> Duration {
-    Duration::from_secs(number.unwrap_or(0).clamp(0, LONGEST).unsigned_abs())
+    Duration::from_secs(number.unwrap_or(0).clamp(0, MAX_SECONDS).unsigned_abs())
 }
 
 fn port(wire: &wire::ContainerPort) -> Option<Port> {

@@ -3,7 +3,7 @@
 use crate::{Problem, validate::quoted};
 
 /// Longest unknown name that is compared with known names, bytes. No field has a longer one by far.
-const LONGEST: usize = 64;
+const MAX_LENGTH: usize = 64;
 
 /// Joins a path and a field below it.
 pub(crate) fn join(parent: &str, field: &str) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn unknown(path: &str, field: &str, known: impl Iterator<Item = &'sta
     let lower = field.to_lowercase();
     let likeness = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &lower);
     let nearest = known
-        .filter(|_| field.len() <= LONGEST)
+        .filter(|_| field.len() <= MAX_LENGTH)
         .map(|name| (likeness(name), name))
         .max_by(|one, other| one.0.total_cmp(&other.0));
     let field = quoted(field);

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use super::http::REDIRECTS;
+use super::http::MAX_REDIRECTS;
 
 /// Failure of a request to a container, or to a server of manifests.
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,7 @@ pub(crate) enum ContactError {
     Ended,
     #[error("context deadline exceeded (Client.Timeout exceeded while awaiting headers)")]
     Deadline,
-    #[error("stopped after {REDIRECTS} redirects")]
+    #[error("stopped after {MAX_REDIRECTS} redirects")]
     Redirects,
     /// A GET request of a probe or hook failed.
     #[error("Get \"{url}\": {error}")]

@@ -13,7 +13,7 @@ use stanchion_runtime::{ContainerId, Descendants, Error, ErrorKind, ExecId, Exec
 use tokio::{io::AsyncReadExt, net::unix::pipe, time::timeout};
 
 /// Maximum length of a command's output that is kept, bytes (R-PRB-13).
-const OUTPUT: usize = 10 << 10;
+const MAX_OUTPUT: usize = 10 << 10;
 
 /// The exit code and the output of a command that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +24,10 @@ pub(crate) struct CommandOutput {
 }
 
 impl CommandOutput {
-    /// Returns stdout and stderr together, at most [`OUTPUT`] bytes.
+    /// Returns stdout and stderr together, at most [`MAX_OUTPUT`] bytes.
     pub fn output(&self) -> String {
         let mut output = format!("{}{}", self.stdout, self.stderr);
-        let end = (0..=output.len().min(OUTPUT)).rev().find(|end| output.is_char_boundary(*end));
+        let end = (0..=output.len().min(MAX_OUTPUT)).rev().find(|end| output.is_char_boundary(*end));
         output.truncate(end.unwrap_or(0));
         output
     }
@@ -77,11 +77,11 @@ fn outlet() -> io::Result<(pipe::Receiver, OwnedFd)> {
     Ok((pipe::Receiver::from_owned_fd(ours)?, theirs))
 }
 
-/// Reads a pipe to its end, and keeps the first [`OUTPUT`] bytes.
+/// Reads a pipe to its end, and keeps the first [`MAX_OUTPUT`] bytes.
 async fn read(mut from: pipe::Receiver, kept: &mut Vec<u8>) {
     let mut buffer = [0; 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let left = OUTPUT.saturating_sub(kept.len()).min(count);
+        let left = MAX_OUTPUT.saturating_sub(kept.len()).min(count);
         kept.extend_from_slice(&buffer[..left]);
     }
 }

@@ -36,9 +36,9 @@ const CODES: [&str; 17] = [
 ];
 const UNIMPLEMENTED: usize = 12;
 /// Pause before the next attempt after a refused connection.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Maximum length of an answer, bytes.
-const ANSWER: usize = 4096;
+const MAX_ANSWER: usize = 4096;
 
 /// Checks that the service reports `SERVING`.
 pub(crate) async fn check(pod: IpAddr, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
@@ -48,7 +48,7 @@ pub(crate) async fn check(pod: IpAddr, port: u16, service: &str, timeout: Durati
         loop {
             match tcp::open(&pod.to_string(), port, deadline).await {
                 Ok(stream) => return stream,
-                Err(_) => sleep(AGAIN).await,
+                Err(_) => sleep(RETRY_PAUSE).await,
             }
         }
     });
@@ -119,7 +119,7 @@ async fn call(send: h2::client::SendRequest<Bytes>, to: &str, service: &str) -> 
     while let Some(data) = body.data().await {
         let data = data.map_err(text)?;
         body.flow_control().release_capacity(data.len()).map_err(text)?;
-        if bytes.len() + data.len() > ANSWER {
+        if bytes.len() + data.len() > MAX_ANSWER {
             return Err("the answer is too long".to_owned());
         }
         bytes.extend_from_slice(&data);

@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// Maximum length of a body that is read, bytes (R-PRB-24).
-const BODY: usize = 10 << 10;
+const MAX_BODY: usize = 10 << 10;
 /// Maximum number of redirects that are followed (R-PRB-23, R-HTTP-9).
-pub(crate) const REDIRECTS: usize = 10;
+pub(crate) const MAX_REDIRECTS: usize = 10;
 
 /// Answer to a probe or hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Durati
     let headers = headers(get, agent);
     let mut url = Url { is_https: get.is_https, host, port, target: get.path.clone() };
     let first = format!("{scheme}://{}{}", join(&url.host, url.port), get.path);
-    for _ in 0..=REDIRECTS {
+    for _ in 0..=MAX_REDIRECTS {
         let asked = timeout_at(deadline, ask(&url, &headers, deadline)).await;
         let (answer, location) = match asked {
             Ok(asked) => asked.map_err(|error| error.of(&first))?,
@@ -87,10 +87,10 @@ async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answe
         headers.insert(HOST, host);
     }
     let response = match url.is_https {
-        false => exchange(stream, &url.target, headers, BODY).await?,
+        false => exchange(stream, &url.target, headers, MAX_BODY).await?,
         true => {
             let stream = tls::wrap(stream, &url.host).await?;
-            exchange(stream, &url.target, headers, BODY).await?
+            exchange(stream, &url.target, headers, MAX_BODY).await?
         }
     };
     let location = location(&response);

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitStatus};
 
-use super::plugin::{MOST, PATIENCE};
+use super::plugin::{ANSWER_TIMEOUT, MAX_ANSWER};
 
 /// Reason why a plugin gave no credentials. The texts quote nothing of the plugin's answer (I10).
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +29,9 @@ pub(crate) enum CallError {
     Start(io::Error),
     #[error("talking to it failed: {0}")]
     Talk(io::Error),
-    #[error("it did not answer within {} s", PATIENCE.as_secs())]
+    #[error("it did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
     Late,
-    #[error("it answered more than {MOST} bytes")]
+    #[error("it answered more than {MAX_ANSWER} bytes")]
     TooLong,
     #[error("it ended with {0}")]
     Ended(ExitStatus),

@@ -18,9 +18,9 @@ use super::{
 use crate::config::CredentialProviders;
 
 /// Time that a plugin may take.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Maximum length of an answer, bytes.
-pub(super) const MOST: u64 = 1 << 20;
+pub(super) const MAX_ANSWER: u64 = 1 << 20;
 
 /// Cache key of an answer (`cacheKeyType`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,7 +78,7 @@ async fn run(path: &Path, provider: &Provider, request: &str) -> Result<Vec<u8>,
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(CallError::Start)?;
     let _group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
-    match tokio::time::timeout(PATIENCE, talk(&mut child, request)).await {
+    match tokio::time::timeout(ANSWER_TIMEOUT, talk(&mut child, request)).await {
         Ok(said) => said,
         Err(_) => Err(CallError::Late),
     }
@@ -97,12 +97,12 @@ async fn talk(child: &mut Child, request: &str) -> Result<Vec<u8>, CallError> {
     let read = async {
         let mut said = Vec::new();
         if let Some(stdout) = stdout {
-            stdout.take(MOST + 1).read_to_end(&mut said).await?;
+            stdout.take(MAX_ANSWER + 1).read_to_end(&mut said).await?;
         }
         Ok(said)
     };
     let ((), said) = tokio::try_join!(write, read).map_err(CallError::Talk)?;
-    if said.len() as u64 > MOST {
+    if said.len() as u64 > MAX_ANSWER {
         return Err(CallError::TooLong);
     }
     match child.wait().await.map_err(CallError::Talk)? {

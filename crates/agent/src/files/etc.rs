@@ -19,16 +19,16 @@ pub(crate) struct Etc {
 }
 
 /// The longest host name that the kernel takes (R-HOST-3).
-const LONGEST: usize = 64;
+const MAX_HOST_NAME: usize = 64;
 
 /// Returns the kernel's host name in a pod with a network of its own (R-HOST-1 to R-HOST-3), or a message if it is too long.
 pub(crate) fn host_name(pod: &Pod) -> Result<String, String> {
     let Some(domain) = pod.domain.as_deref().filter(|_| pod.fqdn) else { return Ok(pod.hostname.clone()) };
     let name = format!("{}.{domain}", pod.hostname);
-    match name.len() > LONGEST {
+    match name.len() > MAX_HOST_NAME {
         false => Ok(name),
         true => Err(format!(
-            "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({LONGEST} characters is \
+            "failed to construct FQDN from pod hostname and cluster domain, FQDN {name} is too long ({MAX_HOST_NAME} characters is \
              the max, {} characters requested)",
             name.len()
         )),

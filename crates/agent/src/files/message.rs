@@ -12,7 +12,7 @@ use stanchion_untrusted::{Links, open};
 use super::{PodFiles, directory, ignore_absent};
 
 /// Number of bytes that are read from a file's end (R-TMSG-2).
-const LONGEST: i64 = 4096;
+const MAX_MESSAGE: i64 = 4096;
 
 impl PodFiles {
     fn message_file(&self, container: &str, attempt: u32) -> PathBuf {
@@ -70,11 +70,11 @@ impl PodFiles {
             file => file?,
         };
         let length = file.metadata()?.len();
-        if length > LONGEST.unsigned_abs() {
-            file.seek(SeekFrom::End(-LONGEST))?;
+        if length > MAX_MESSAGE.unsigned_abs() {
+            file.seek(SeekFrom::End(-MAX_MESSAGE))?;
         }
         let mut content = Vec::new();
-        file.take(LONGEST.unsigned_abs()).read_to_end(&mut content)?;
+        file.take(MAX_MESSAGE.unsigned_abs()).read_to_end(&mut content)?;
         Ok(String::from_utf8_lossy(&content).into_owned())
     }
 }

@@ -17,11 +17,11 @@ const SEARCHES: usize = 32;
 const SEARCH_LINE: usize = 2048;
 
 /// Path of the node's file without a setting.
-const USUAL: &str = "/etc/resolv.conf";
+const DEFAULT_PATH: &str = "/etc/resolv.conf";
 /// File with the servers that systemd-resolved itself asks (systemd-resolved.service(8)).
 const UPSTREAM: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Reads the node's file (R-DNS-2). Without a setting that is [`USUAL`], or [`UPSTREAM`] if [`USUAL`] has only
+/// Reads the node's file (R-DNS-2). Without a setting that is [`DEFAULT_PATH`], or [`UPSTREAM`] if [`DEFAULT_PATH`] has only
 /// resolvers on the node's loopback, which a pod with a network of its own cannot reach.
 pub(super) fn of_node(setting: Option<&Path>, host_network: bool) -> io::Result<Vec<u8>> {
     match setting {
@@ -42,7 +42,7 @@ pub(super) fn node_file(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn choose(host_network: bool, read: impl Fn(&str) -> io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
-    let usual = read(USUAL)?;
+    let usual = read(DEFAULT_PATH)?;
     let servers = parse(&usual).servers;
     let is_own = |server: &Vec<u8>| {
         let server = std::str::from_utf8(server).unwrap_or_default();
@@ -162,7 +162,7 @@ mod tests {
     fn a_resolver_on_the_nodes_loopback_is_not_a_pods() {
         let stub = "nameserver 127.0.0.53\nsearch lan\n";
         let chosen = |host_network, usual: &str, other: &str| {
-            let read = |path: &str| Ok(if path == USUAL { usual } else { other }.into());
+            let read = |path: &str| Ok(if path == DEFAULT_PATH { usual } else { other }.into());
             String::from_utf8(choose(host_network, read).expect("they can be read")).expect("text")
         };
         assert_eq!(chosen(false, stub, "nameserver 192.0.2.1\n"), "nameserver 192.0.2.1\n", "R-DNS-2");

@@ -16,7 +16,7 @@ use super::garbage::{self, Candidate, Survey};
 use crate::{blocking::blocking, clock, desired::Desired, files, node::BackendSlot, shared::Shared};
 
 /// Time until the first survey: by then the sources are read, and pods have the images that they need.
-const FIRST: Duration = Duration::from_secs(30);
+const FIRST_SURVEY: Duration = Duration::from_secs(30);
 
 /// A user's request to remove unused images.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl<R: Runtime> Collector<R> {
         let shutdown = self.shared.supervisor.shutdown().clone();
         let settings = self.shared.config.image_gc.clone();
         let is_on = settings.thresholds.is_some() || settings.maximum_age.is_some();
-        let mut next = clock::instant() + settings.period.min(FIRST);
+        let mut next = clock::instant() + settings.period.min(FIRST_SURVEY);
         loop {
             tokio::select! {
                 // *Cancel-safe:* all branches only wait; what they receive is acted on outside.

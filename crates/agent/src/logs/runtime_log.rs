@@ -18,12 +18,12 @@ use super::{
 };
 
 /// The shortest pause between two readings of a followed log.
-const PERIOD: Duration = Duration::from_secs(1);
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 /// Length of the pause, in reading times: each reading reads the whole log, so reading takes at most one part in so
 /// many of the time.
-const SHARE: u32 = 20;
+const PAUSE_FACTOR: u32 = 20;
 /// The longest pause: a slow reader makes a reading long, too.
-const LONGEST: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// A log that a runtime keeps.
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl<R: Runtime> RuntimeLog<R> {
             let begun = instant();
             match self.copy_new(to).await {
                 Ok(()) if ended || to.is_closed() => break,
-                Ok(()) => tokio::time::sleep((elapsed(begun) * SHARE).clamp(PERIOD, LONGEST)).await,
+                Ok(()) => tokio::time::sleep((elapsed(begun) * PAUSE_FACTOR).clamp(MIN_PAUSE, MAX_PAUSE)).await,
                 // The container is removed, and its log with it: there is nothing more to follow.
                 Err(error) if error.kind() == ErrorKind::NotFound && self.read.count > 0 => break,
                 Err(error) => {

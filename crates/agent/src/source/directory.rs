@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::leftover;
 
 /// File that marks an empty directory as intended: no pod is wanted.
-pub(super) const MEANT: &str = ".empty";
+pub(super) const EMPTY_MARKER: &str = ".empty";
 
 /// Identity of a directory, which lasts across reboots of the node.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -60,8 +60,8 @@ pub(super) struct Listing {
     pub names: BTreeSet<OsString>,
     /// `true` if any of these is not a directory.
     pub has_files: bool,
-    /// `true` if [`MEANT`] says that no manifest is to be there.
-    pub is_meant: bool,
+    /// `true` if [`EMPTY_MARKER`] says that no manifest is to be there.
+    pub is_marked_empty: bool,
     /// Identity of the directory; `None` for a source that is one file.
     pub directory: Option<Directory>,
 }
@@ -70,11 +70,11 @@ pub(super) struct Listing {
 pub(super) fn list(path: &Path) -> io::Result<Listing> {
     let opened = open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
     let directory = Some(Directory::of(opened.as_fd())?);
-    let mut listing = Listing { names: BTreeSet::new(), has_files: false, is_meant: false, directory };
+    let mut listing = Listing { names: BTreeSet::new(), has_files: false, is_marked_empty: false, directory };
     for entry in Dir::read_from(&opened)? {
         let entry = entry?;
         let name = OsStr::from_bytes(entry.file_name().to_bytes());
-        listing.is_meant |= name == MEANT;
+        listing.is_marked_empty |= name == EMPTY_MARKER;
         if name.as_bytes().starts_with(b".") || leftover::leftover(&name.to_string_lossy()).is_some() {
             continue;
         }

@@ -9,7 +9,7 @@ use super::get::{Client, Page};
 use crate::config::UrlSource;
 
 /// Number of failures in a row that are logged as warnings (R-HTTP-7).
-const LOUD: u32 = 3;
+const MAX_WARNINGS: u32 = 3;
 
 /// Change that a poll of a URL source found.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(super) enum PollResult {
     Failed {
         /// The reason, which begins with the URL.
         error: String,
-        /// `true` after more than [`LOUD`] failures in a row: a changed reason causes no further event.
+        /// `true` after more than [`MAX_WARNINGS`] failures in a row: a changed reason causes no further event.
         is_quiet: bool,
     },
 }
@@ -103,7 +103,7 @@ impl Fetcher {
 
     fn failed(&mut self, error: String) -> Option<PollResult> {
         self.failures = self.failures.saturating_add(1);
-        let is_quiet = self.failures > LOUD;
+        let is_quiet = self.failures > MAX_WARNINGS;
         let is_new = self.failure.as_ref() != Some(&error);
         match is_quiet {
             true => tracing::debug!(failures = self.failures, "{error}"),

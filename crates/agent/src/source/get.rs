@@ -25,7 +25,7 @@ use crate::{
     config::UrlSource,
     contact::{
         error::ContactError,
-        http::{REDIRECTS, exchange, location},
+        http::{MAX_REDIRECTS, exchange, location},
         tcp, tls,
     },
     limits,
@@ -101,7 +101,7 @@ impl Client {
         let own = self.headers().await?;
         let first = self.config.url.clone();
         let (mut url, mut is_private) = (first.clone(), first.is_https);
-        for _ in 0..=REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             // Other servers must not learn the configured headers.
             let mut headers = if url.is_beside(&first) { own.clone() } else { plain() };
             if let Some(known) = known {

@@ -16,7 +16,7 @@ use stanchion_pod::{MAX_MANIFEST, Manifest, Object, ObjectKey, ObjectKind, Pod, 
 use stanchion_untrusted::{Links, open, read_from};
 
 use super::{
-    directory::{self, Directory, Listing, MEANT},
+    directory::{self, Directory, EMPTY_MARKER, Listing},
     exposure::exposure,
     kubelets,
     last_good::LastGood,
@@ -27,7 +27,7 @@ use crate::{config::FileSource, limits};
 
 /// Types (statfs(2)) of file systems that other machines change without an inotify event: NFS, three of SMB, FUSE, 9P,
 /// Ceph, AFS, and the lower layers of overlayfs.
-const SILENT: [u32; 9] =
+const WITHOUT_INOTIFY: [u32; 9] =
     [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f, 0x794c_7630];
 
 /// A source of manifests in files, and its content as last read.
@@ -304,7 +304,7 @@ impl Reader {
         let kind = fs::metadata(&self.path).map_err(failed)?;
         if kind.is_file() {
             let names = self.path.file_name().map(OsStr::to_owned).into_iter().collect();
-            return Ok(Listing { names, has_files: true, is_meant: false, directory: None });
+            return Ok(Listing { names, has_files: true, is_marked_empty: false, directory: None });
         }
         if !kind.is_dir() {
             return Err(format!("{} is neither a directory nor a file", self.path.display()));
@@ -316,10 +316,10 @@ impl Reader {
         };
         let had_any = !self.files.is_empty() || !self.lost.is_empty();
         // A mount that went away is not an order to delete either.
-        if had_any && !found.has_files && !found.is_meant && !is_same {
+        if had_any && !found.has_files && !found.is_marked_empty && !is_same {
             return Err(format!(
                 "{path} is empty, and is not the directory that had the manifests: is something not mounted? Mount it, put a \
-                 manifest into the directory, or say that no pod is wanted: touch {path}/{MEANT}",
+                 manifest into the directory, or say that no pod is wanted: touch {path}/{EMPTY_MARKER}",
                 path = self.path.display(),
             ));
         }
@@ -328,7 +328,7 @@ impl Reader {
 
     /// Remembers the identity of the directory that holds the manifests.
     fn remember_directory(&mut self, found: &Listing) {
-        let Some(directory) = found.directory.filter(|_| found.has_files || found.is_meant) else { return };
+        let Some(directory) = found.directory.filter(|_| found.has_files || found.is_marked_empty) else { return };
         if self.directory.is_none_or(|last| !last.is(&directory)) {
             self.directory = Some(directory);
             self.unsaved_directory = Some(directory);
@@ -382,7 +382,7 @@ impl Reader {
 /// Returns whether a path is on a file system that other machines change unseen.
 fn is_silent(path: &Path) -> bool {
     let kind = rustix::fs::statfs(path).ok().and_then(|found| u32::try_from(found.f_type).ok());
-    kind.is_some_and(|kind| SILENT.contains(&kind))
+    kind.is_some_and(|kind| WITHOUT_INOTIFY.contains(&kind))
 }
 
 impl ManifestFile {

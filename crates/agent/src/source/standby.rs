@@ -19,9 +19,9 @@ use crate::{clock::elapsed, config::Kubelet};
 /// Period of polling the kubelet.
 const PERIOD: Duration = Duration::from_secs(2);
 /// The period while its pods run here or its lock is held: a kubelet that comes back starts the pods at once.
-const EAGER: Duration = Duration::from_millis(200);
+const SHORT_PERIOD: Duration = Duration::from_millis(200);
 /// Time that the kubelet has to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Decision on who runs the pods of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Standby {
 
     /// Returns the time until the next poll.
     pub fn period(&self) -> Duration {
-        if self.role() == Role::Ours || self.lock.as_ref().is_some_and(Lock::is_held) { EAGER } else { PERIOD }
+        if self.role() == Role::Ours || self.lock.as_ref().is_some_and(Lock::is_held) { SHORT_PERIOD } else { PERIOD }
     }
 
     /// Polls the kubelet. Returns whether the role has changed or, while the pods run here, the kubelet's containers
@@ -74,7 +74,7 @@ impl Standby {
         let has_changed = self.asked && self.modified != modified;
         self.modified = modified;
         self.asked = true;
-        match timeout(PATIENCE, answers(self.kubelet.address)).await {
+        match timeout(ANSWER_TIMEOUT, answers(self.kubelet.address)).await {
             Ok(true) => {
                 self.has_answered = true;
                 self.silent = None;

@@ -20,7 +20,7 @@ use crate::clock::{elapsed, instant};
 const BUFFER: usize = 4096;
 /// Time without a write after which a file is read although its writer has not closed it. A file that is closed twice
 /// within this time is being written in pieces, and is read when it has been quiet (R-INOT-5).
-const QUIET: Duration = Duration::from_millis(250);
+const QUIET_PERIOD: Duration = Duration::from_millis(250);
 
 /// A change, which says when to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,14 +105,14 @@ impl Watch {
 
     /// Returns when the first of these files will have been quiet for long enough.
     pub fn quiet_at(&self) -> Option<Instant> {
-        self.writing.values().min().map(|last| *last + QUIET)
+        self.writing.values().min().map(|last| *last + QUIET_PERIOD)
     }
 
     /// Counts files as finished that have been quiet for long enough: their writer keeps them open, or has written its
     /// last piece.
     pub fn settle(&mut self) {
-        self.writing.retain(|_, last| elapsed(*last) + Duration::from_millis(5) < QUIET);
-        self.closed.retain(|_, last| elapsed(*last) < QUIET);
+        self.writing.retain(|_, last| elapsed(*last) + Duration::from_millis(5) < QUIET_PERIOD);
+        self.closed.retain(|_, last| elapsed(*last) < QUIET_PERIOD);
     }
 
     /// Waits for the next change.
@@ -177,9 +177,9 @@ impl Watch {
         Some(change)
     }
 
-    /// Records that a writer has closed a file. Returns whether a writer had done so less than [`QUIET`] ago.
+    /// Records that a writer has closed a file. Returns whether a writer had done so less than [`QUIET_PERIOD`] ago.
     fn is_closed_again(&mut self, path: &Path) -> bool {
-        self.closed.insert(path.to_owned(), instant()).is_some_and(|last| elapsed(last) < QUIET)
+        self.closed.insert(path.to_owned(), instant()).is_some_and(|last| elapsed(last) < QUIET_PERIOD)
     }
 }
 

@@ -10,9 +10,9 @@ use super::context::Context;
 use crate::{blocking::blocking, logs};
 
 /// Largest part of the log's tail that replaces a missing termination message: number of lines, and bytes (R-TMSG-3).
-const FROM_LOG: (usize, usize) = (80, 2048);
+const LOG_TAIL: (usize, usize) = (80, 2048);
 /// Number and interval of reads that wait for a container's last output to reach its log.
-const LATE: (u32, Duration) = (10, Duration::from_millis(20));
+const LOG_DELAY: (u32, Duration) = (10, Duration::from_millis(20));
 
 /// Reads the termination messages of containers that have ended since the last call. `pod` is the revision that is shown.
 pub(super) async fn read<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed, history: &mut History) {
@@ -53,13 +53,13 @@ async fn message<R: Runtime>(
     }
     // The runtime may write the last line after the container's end. The log is complete when two reads agree.
     let mut last = String::new();
-    for _ in 0..LATE.0 {
+    for _ in 0..LOG_DELAY.0 {
         let tail = end_of_log(context, pod, container, info, backend).await;
         if !tail.is_empty() && tail == last {
             return tail;
         }
         last = tail;
-        tokio::time::sleep(LATE.1).await;
+        tokio::time::sleep(LOG_DELAY.1).await;
     }
     last
 }
@@ -72,11 +72,11 @@ async fn end_of_log<R: Runtime>(
     backend: &str,
 ) -> String {
     let path = context.files(pod.uid.clone()).log(&container.name, info.attempt);
-    let text = match blocking(move || logs::end(&path, FROM_LOG.0, FROM_LOG.1)).await {
+    let text = match blocking(move || logs::end(&path, LOG_TAIL.0, LOG_TAIL.1)).await {
         Ok(text) => text,
         Err(_) => match context.runtime(backend) {
             Ok(runtime) => {
-                logs::end_of_runtime_log(&*runtime, &info.id, FROM_LOG.0, FROM_LOG.1).await.unwrap_or_default()
+                logs::end_of_runtime_log(&*runtime, &info.id, LOG_TAIL.0, LOG_TAIL.1).await.unwrap_or_default()
             }
             Err(_) => Vec::new(),
         },

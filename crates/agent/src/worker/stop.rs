@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Minimum time between stop signal and kill, however long the `preStop` hook took (R-TERM-1).
-const LEAST: Duration = Duration::from_secs(2);
+const MIN_GRACE: Duration = Duration::from_secs(2);
 
 impl<R: Runtime> Worker<R> {
     /// Stops these containers, and updates the shown status meanwhile.
@@ -167,7 +167,7 @@ impl<R: Runtime> ContainerStop<R> {
         }
         let left = match grace.is_zero() {
             true => Duration::ZERO,
-            false => grace.saturating_sub(Duration::from_secs(elapsed(begun).as_secs())).max(LEAST),
+            false => grace.saturating_sub(Duration::from_secs(elapsed(begun).as_secs())).max(MIN_GRACE),
         };
         let stopped = self.runtime.stop_container(id.clone(), left).await;
         let has_failed = stopped.is_err() && !mutant::is_on(Mutant::StopsSidecarsInVain);

@@ -12,7 +12,7 @@ use stanchion_pod::PodUid;
 use crate::{clock::instant, processes::PodProcesses};
 
 /// Interval between searches while processes may be left. Most of these end soon.
-const AGAIN: Duration = Duration::from_millis(500);
+const SEARCH_PERIOD: Duration = Duration::from_millis(500);
 
 /// Result of the search for such processes.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Unowned {
             )),
             Err(error) => Self::Some(format!("cannot check whether processes of the pod are left: {error}")),
         };
-        matches!(self, Self::Some(_)).then(|| after(instant(), AGAIN))
+        matches!(self, Self::Some(_)).then(|| after(instant(), SEARCH_PERIOD))
     }
 
     /// Returns why the pod must not be started or cleaned up now.

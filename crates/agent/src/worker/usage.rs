@@ -21,9 +21,9 @@ use crate::{
 /// Interval between measurements of a pod, as with a kubelet.
 const PERIOD: Duration = Duration::from_secs(10);
 /// Wait before the next try while many other pods are being measured.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY_RETRY: Duration = Duration::from_secs(1);
 /// Minimum wait after a measurement, as a multiple of its duration.
-const SHARE: u32 = 50;
+const PAUSE_FACTOR: u32 = 50;
 /// Name of the resource in manifests.
 const STORAGE: &str = "ephemeral-storage";
 
@@ -57,7 +57,7 @@ impl Usage {
             return Some(next);
         }
         let Some(permit) = files::to_measure() else {
-            self.next = Some(after(now, BUSY));
+            self.next = Some(after(now, BUSY_RETRY));
             return self.next;
         };
         let begun = instant();
@@ -77,7 +77,7 @@ impl Usage {
             history.set_evicted(Some((pod.revision.clone(), message)));
             return None;
         }
-        let next = after(instant(), PERIOD.max(elapsed(begun) * SHARE));
+        let next = after(instant(), PERIOD.max(elapsed(begun) * PAUSE_FACTOR));
         self.next = Some(next);
         Some(next)
     }

@@ -33,7 +33,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Time for the kernel to end a killed process.
 const KILL: Duration = Duration::from_secs(5);
 /// Interval of reading a plugin's output.
-const LOOK: Duration = Duration::from_millis(10);
+const READ_PERIOD: Duration = Duration::from_millis(10);
 /// `PATH` of plugins if the agent has none: they need `iptables` and the like.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -158,7 +158,7 @@ impl Plugins {
         let deadline = clock::instant() + self.limit;
         let (killed, has_ended) = loop {
             let left = deadline.saturating_duration_since(clock::instant());
-            let waited = ended.recv_timeout(LOOK.min(left));
+            let waited = ended.recv_timeout(READ_PERIOD.min(left));
             // After its end, everything that it printed itself is there. The pipes need not end: a grandchild may keep
             // them open.
             let read = printed.read().and_then(|()| complaints.read());

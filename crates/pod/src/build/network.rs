@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1 as wire;
 use crate::{Dns, HostAlias};
 
 /// Longest host name without its domain, characters.
-const LONGEST: usize = 63;
+const MAX_LABEL: usize = 63;
 
 /// Returns the host name, and its domain if it has one (R-HOST-1, R-HOST-2).
 pub(super) fn names(pod: &wire::Pod, spec: &wire::PodSpec) -> (String, Option<String>) {
@@ -13,7 +13,7 @@ pub(super) fn names(pod: &wire::Pod, spec: &wire::PodSpec) -> (String, Option<St
         return (name.to_owned(), None);
     }
     let name = spec.hostname.as_deref().or(pod.metadata.name.as_deref()).unwrap_or_default();
-    let short: String = name.chars().take(LONGEST).collect();
+    let short: String = name.chars().take(MAX_LABEL).collect();
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let subdomain = spec.subdomain.as_deref().filter(|subdomain| !subdomain.is_empty());
     // Without a cluster domain nothing follows the last dot, as with a kubelet.

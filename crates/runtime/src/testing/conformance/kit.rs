@@ -35,7 +35,7 @@ pub(super) const SERVER: &str = "trap 'exit 7' TERM; sleep 1000 & wait";
 /// Script that runs until it is killed.
 pub(super) const STUBBORN: &str = "trap '' TERM; sleep 1000";
 /// Pause between two lists while the suite waits for a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const LIST_PERIOD: Duration = Duration::from_millis(20);
 
 /// One case's runtime, pod identity and helpers.
 pub(super) struct Kit<'a, R> {
@@ -152,7 +152,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         let marked = script.replacen("; sleep", "; echo up > /mark; sleep", 1);
         let (sandbox, id) = self.running(&marked).await?;
         while self.exec(&id, &["cat", "/mark"]).await?.stdout != "up\n" {
-            sleep(LOOK_EVERY).await;
+            sleep(LIST_PERIOD).await;
         }
         Ok((sandbox, id))
     }
@@ -162,7 +162,7 @@ impl<'a, R: Runtime> Kit<'a, R> {
         loop {
             match self.find(id).await?.state {
                 ContainerState::Exited { code, .. } => return Ok(code),
-                ContainerState::Running { .. } => sleep(LOOK_EVERY).await,
+                ContainerState::Running { .. } => sleep(LIST_PERIOD).await,
                 other => return Err(Stop::Failed(format!("a started container is {other:?}"))),
             }
         }
