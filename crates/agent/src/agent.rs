@@ -29,6 +29,7 @@ use crate::{
     removed::Removed,
     shared::Shared,
     source::Sources,
+    starts::Starts,
     supervisor::Supervisor,
     sweep,
 };
@@ -186,10 +187,10 @@ impl<R: Runtime> Agent<R> {
         for backend in backends.iter() {
             let (observer, watcher) = observer(backend.clone(), self.clock, Arc::clone(&board), Arc::clone(&events));
             supervisor.spawn(format!("observer of {}", backend.name), watcher.run(supervisor.shutdown().clone()));
-            let permits = Semaphore::new((2 * self.cores).clamp(4, Semaphore::MAX_PERMITS));
+            let starts = Starts::new((2 * self.cores).clamp(4, Semaphore::MAX_PERMITS));
             let record = OwnedRecord::of(&self.config.state_dir, &backend.name);
             let images = Arc::new(Images::new(record, self.clock));
-            slots.push(BackendSlot { backend: backend.clone(), observer, images, permits });
+            slots.push(BackendSlot { backend: backend.clone(), observer, images, starts });
         }
         let (addresses, are_followed) = self.node_addresses;
         let shared = Arc::new(Shared {

@@ -56,6 +56,7 @@ pub mod reference;
 pub mod removed;
 mod shared;
 mod source;
+mod starts;
 mod supervisor;
 mod sweep;
 pub mod url;

@@ -14,10 +14,10 @@ use nix::{
 };
 use stanchion_pod::Capacity;
 use stanchion_untrusted::read_kernel;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::{backends::Backend, config::Failover, images::Images, observe::Observer};
+use crate::{backends::Backend, config::Failover, images::Images, observe::Observer, starts::Starts};
 
 /// Directory with a directory for each size of the node's huge pages.
 pub(crate) const HUGEPAGES: &str = "/sys/kernel/mm/hugepages";
@@ -30,8 +30,8 @@ pub(crate) struct BackendSlot<R> {
     pub backend: Backend<R>,
     pub observer: Observer,
     pub images: Arc<Images>,
-    /// Limit of the pods that make sandboxes and containers there at the same time.
-    pub permits: Semaphore,
+    /// Sandboxes and containers that pods make there at the same time.
+    pub starts: Starts,
 }
 
 impl<R> BackendSlot<R> {

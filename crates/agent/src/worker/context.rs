@@ -6,10 +6,9 @@ use stanchion_board::{EventLog, Subject};
 use stanchion_plan::observed::Observed;
 use stanchion_pod::{Pod, PodKey, PodUid};
 use stanchion_runtime::{Error, ErrorKind, Runtime};
-use tokio::sync::SemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use crate::{desired::DesiredPod, files::PodFiles, observe::Observation, shared::Shared};
+use crate::{desired::DesiredPod, files::PodFiles, observe::Observation, shared::Shared, starts::Start};
 
 /// Basis of a worker's decisions: the wanted pod, with its sandboxes and containers in the latest observations.
 #[derive(Debug)]
@@ -77,9 +76,14 @@ impl<R: Runtime> Context<R> {
     }
 
     /// Waits until the pod may make sandboxes and containers on a backend.
-    pub async fn permit(&self, backend: &str) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed. If it were, the worker would go on without a permit rather than stop.
-        self.shared.slot(backend)?.permits.acquire().await.ok()
+    pub async fn permit(&self, backend: &str) -> Option<Start<'_>> {
+        Some(self.shared.slot(backend)?.starts.begin().await)
+    }
+
+    /// Lets the starts of other pods on a backend pass.
+    pub async fn let_starts_pass(&self, backend: &str) {
+        let Some(slot) = self.shared.slot(backend) else { return };
+        self.shared.supervisor.shutdown().run_until_cancelled(slot.starts.pass()).await;
     }
 
     /// Observes the pod again on the backend that a step acted on, if that backend answers. It does not wait for

@@ -47,6 +47,10 @@ impl<R: Runtime> Worker<R> {
                 self.finish_step("stop its sandbox", stopped);
             }
             Action::RemoveSandbox { backend, id } => {
+                // Nobody waits for the rest of a pod that nobody wants.
+                if desired.is_none() {
+                    self.context.let_starts_pass(&backend).await;
+                }
                 let removed = self.remove_sandbox(&backend, id, desired).await;
                 self.finish_step("remove its sandbox", removed);
             }

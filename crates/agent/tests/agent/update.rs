@@ -232,3 +232,28 @@ async fn a_record_is_the_pods_own_and_that_of_an_earlier_version_can_be_read() {
         node.settle().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_removed_pods_goes_after_others_have_started() {
+    let mut node = Node::new();
+    node.fake().slow_down(Duration::from_millis(100));
+    for index in 0..12 {
+        node.write(&format!("old{index}.yaml"), &pod(&format!("old{index}"), "app:1"));
+    }
+    node.start();
+    node.shows("the old pods", |node| (0..12).all(|index| node.app(&format!("old{index}")).is_some())).await;
+    node.settle().await;
+    node.fake().forget_calls();
+    for index in 0..12 {
+        node.remove(&format!("old{index}.yaml"));
+        node.write(&format!("new{index}.yaml"), &pod(&format!("new{index}"), "app:1"));
+    }
+    let new = |node: &Node| (0..12).all(|index| node.app(&format!("new{index}")).is_some());
+    node.shows("the new pods", new).await;
+    node.shows("the old pods gone", |node| (0..12).all(|index| node.pod(&format!("old{index}")).is_none())).await;
+    let methods: Vec<_> = node.fake().actions().iter().map(Call::method).collect();
+    let started = methods.iter().rposition(|method| *method == Method::StartContainer).expect("they started");
+    let rest = methods.iter().position(|method| *method == Method::RemoveSandbox).expect("they were removed");
+    let stopped = methods.iter().rposition(|method| *method == Method::StopContainer).expect("they were stopped");
+    assert!(stopped < started && started < rest, "{methods:?}");
+}
