@@ -30,13 +30,13 @@ pub(crate) struct Allocations {
     disk: PathBuf,
     held: BTreeMap<PodKey, (Revision, Resources)>,
     /// Sum of all requests in `held`.
-    used: Used,
+    used: RequestedAmounts,
     ports: Ports,
 }
 
 /// Requested amounts of all limited resources. `u128` holds the sum of any requests.
 #[derive(Clone, Debug, Default)]
-struct Used {
+struct RequestedAmounts {
     pods: u128,
     cpu: u128,
     memory: u128,
@@ -44,7 +44,7 @@ struct Used {
     hugepages: BTreeMap<u64, u128>,
 }
 
-impl Used {
+impl RequestedAmounts {
     fn of(resources: &Resources) -> Self {
         Self {
             pods: 1,
@@ -95,7 +95,7 @@ impl Allocations {
 
     fn give_back(&mut self, key: &PodKey) {
         if let Some((_, resources)) = self.held.remove(key) {
-            self.used.change(&Used::of(&resources), u128::saturating_sub);
+            self.used.change(&RequestedAmounts::of(&resources), u128::saturating_sub);
             self.ports.take_back(key);
         }
     }
@@ -108,7 +108,7 @@ impl Allocations {
     /// Counts a pod's requests, even if they do not fit.
     pub fn count(&mut self, pod: &Pod) {
         self.give_back(&pod.key);
-        self.used.change(&Used::of(&pod.total), u128::saturating_add);
+        self.used.change(&RequestedAmounts::of(&pod.total), u128::saturating_add);
         self.ports.give(pod);
         self.held.insert(pod.key.clone(), (pod.revision.clone(), pod.total.clone()));
     }
@@ -134,9 +134,9 @@ impl Allocations {
     fn lacking(&self, pod: &Pod) -> Option<Explanation> {
         let mut others = self.used.clone();
         if let Some((_, own)) = self.held.get(&pod.key) {
-            others.change(&Used::of(own), u128::saturating_sub);
+            others.change(&RequestedAmounts::of(own), u128::saturating_sub);
         }
-        let asked = Used::of(&pod.total);
+        let asked = RequestedAmounts::of(&pod.total);
         let lacks = |reason, what: &str, requested: u128, used: u128, capacity: u64| {
             let message = || {
                 format!(

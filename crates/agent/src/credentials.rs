@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 
 use crate::{blocking::blocking, config::CredentialProviders, reference::repository};
 use error::ProviderError;
-use plugin::{Answer, Key};
+use plugin::{Key, PluginAnswer};
 use settings::{Provider, Settings};
 
 /// Credential providers of the node.
@@ -115,7 +115,7 @@ impl Providers {
         if let Some(kept) = self.kept(&id, image) {
             return Ok(kept);
         }
-        let Answer { key, keep_for, auths } = plugin::ask(paths, provider, image).await?;
+        let PluginAnswer { key, keep_for, auths } = plugin::ask(paths, provider, image).await?;
         let auths: Arc<[u8]> = auths.into();
         if let Some(keep_for) = Some(keep_for.unwrap_or(provider.cache_duration)).filter(|time| !time.is_zero()) {
             let until = crate::clock::instant() + keep_for.min(Duration::from_secs(86_400 * 365));

@@ -67,14 +67,14 @@ type CheckResult = Result<(), String>;
 type Checks = Vec<(&'static str, CheckResult)>;
 
 /// Query options of a request, as the API server has them.
-type Options = Query<Vec<(String, String)>>;
+type QueryOptions = Query<Vec<(String, String)>>;
 
 /// Serves the health endpoints until `shutdown`. It retries an address that is not available; meanwhile pods run.
 pub async fn serve<R: Runtime>(handle: Handle<R>, address: SocketAddr, shutdown: CancellationToken) {
     let Some(listener) = shutdown.run_until_cancelled(listen(address)).await else { return };
     let mut routes = Router::new();
     for name in ["healthz", "livez", "readyz"] {
-        let all = move |State(handle): State<Handle<R>>, Query(options): Options| async move {
+        let all = move |State(handle): State<Handle<R>>, Query(options): QueryOptions| async move {
             all(name, checks(name, &handle), &options)
         };
         let one = move |State(handle): State<Handle<R>>, Path(check): Path<String>| async move {

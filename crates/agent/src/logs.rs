@@ -144,7 +144,7 @@ async fn finish(mut log: Log, to: &Pieces) {
 /// The log does not exist, or cannot be read.
 pub(crate) fn end(path: &Path, lines: usize, bytes: usize) -> io::Result<Vec<u8>> {
     let mut log = Log::open(path, LogOptions { tail: Some(lines), ..LogOptions::default() }, false)?;
-    let mut end = End::new(lines, bytes);
+    let mut end = LastLines::new(lines, bytes);
     while let Some(piece) = log.read()? {
         end.add(&piece);
     }
@@ -154,13 +154,13 @@ pub(crate) fn end(path: &Path, lines: usize, bytes: usize) -> io::Result<Vec<u8>
 
 /// Collector of the end of a text that comes in pieces.
 #[derive(Debug)]
-struct End {
+struct LastLines {
     lines: usize,
     bytes: usize,
     kept: Vec<u8>,
 }
 
-impl End {
+impl LastLines {
     fn new(lines: usize, bytes: usize) -> Self {
         Self { lines, bytes, kept: Vec::new() }
     }

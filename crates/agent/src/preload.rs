@@ -20,7 +20,7 @@ const PERIOD: Duration = Duration::from_secs(2);
 const RETRY: Duration = Duration::from_secs(60);
 
 /// Size and modification time of an archive.
-type Version = (u64, SystemTime);
+type FileVersion = (u64, SystemTime);
 
 /// Imports by backend and archive. Workers share them, and report images that are missing.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(crate) struct Imports(Mutex<HashMap<(String, PathBuf), Import>>);
 /// Import of an archive into a backend.
 #[derive(Debug)]
 struct Import {
-    archive: Version,
+    archive: FileVersion,
     /// References of the imported images.
     references: Vec<String>,
     /// Time of the next try, if the import failed.
@@ -42,7 +42,7 @@ impl Imports {
         self.lock().retain(|(of, _), import| of != backend || !import.references.iter().any(|it| it == reference));
     }
 
-    fn is_due(&self, key: &(String, PathBuf), archive: Version) -> bool {
+    fn is_due(&self, key: &(String, PathBuf), archive: FileVersion) -> bool {
         match self.lock().get(key) {
             Some(import) if import.archive == archive => import.retry.is_some_and(|at| at <= crate::clock::instant()),
             _ => true,
@@ -78,7 +78,7 @@ struct Preload<R> {
     /// Index of the backend.
     index: usize,
     directory: PathBuf,
-    last: HashMap<PathBuf, Version>,
+    last: HashMap<PathBuf, FileVersion>,
 }
 
 impl<R: Runtime> Preload<R> {
@@ -136,11 +136,11 @@ impl<R: Runtime> Preload<R> {
 
 /// Returns whether the last write of a file is long enough ago for the file to be complete. Then a start of the agent
 /// need not wait for a second read.
-fn is_old(version: &Version) -> bool {
+fn is_old(version: &FileVersion) -> bool {
     version.1.elapsed().is_ok_and(|age| age > Duration::from_secs(10))
 }
 
-fn archives(directory: &Path) -> HashMap<PathBuf, Version> {
+fn archives(directory: &Path) -> HashMap<PathBuf, FileVersion> {
     // If the directory does not exist, there are no archives.
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let is_hidden = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');

@@ -60,7 +60,7 @@ pub(crate) struct Prober<R> {
 
 /// Result of one attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer {
+enum AttemptResult {
     Good,
     /// Success, with a warning.
     Doubtful(String),
@@ -69,7 +69,7 @@ enum Answer {
     Broken(String),
 }
 
-impl Answer {
+impl AttemptResult {
     /// Returns the result of a failed request. If the request could not be sent, it says nothing about the container.
     fn of(error: &ContactError) -> Self {
         match error {
@@ -120,17 +120,17 @@ impl<R: Runtime> Prober<R> {
         let mut tries = 1;
         let answer = loop {
             match self.put().await {
-                Answer::Broken(_) if tries < TRIES => tries += 1,
+                AttemptResult::Broken(_) if tries < TRIES => tries += 1,
                 answer => break answer,
             }
         };
         let name = self.kind.name();
         let unknown = mutant::is_on(Mutant::DoubtsProbes).then_some(false);
         let (reason, message, good) = match answer {
-            Answer::Good => return Some(true),
-            Answer::Doubtful(why) => ("ProbeWarning", format!("{name} probe warning: {why}"), Some(true)),
-            Answer::Bad(why) => ("Unhealthy", format!("{name} probe failed: {why}"), Some(false)),
-            Answer::Broken(why) => {
+            AttemptResult::Good => return Some(true),
+            AttemptResult::Doubtful(why) => ("ProbeWarning", format!("{name} probe warning: {why}"), Some(true)),
+            AttemptResult::Bad(why) => ("Unhealthy", format!("{name} probe failed: {why}"), Some(false)),
+            AttemptResult::Broken(why) => {
                 ("Unhealthy", format!("{name} probe errored and resulted in unknown state: {why}"), unknown)
             }
         };
@@ -138,37 +138,39 @@ impl<R: Runtime> Prober<R> {
         good
     }
 
-    async fn put(&self) -> Answer {
+    async fn put(&self) -> AttemptResult {
         let limit = self.probe.timeout;
         match &self.probe.check {
             Check::Exec(command) => self.exec(command, limit).await,
             Check::Http(get) => match http::get(get, self.address.current(), &user_agent("probe"), limit).await {
                 Ok(answer) if answer.status.is_redirection() => {
-                    Answer::Doubtful(format!("Probe terminated redirects, Response body: {}", answer.body))
+                    AttemptResult::Doubtful(format!("Probe terminated redirects, Response body: {}", answer.body))
                 }
-                Ok(answer) if (200..400).contains(&answer.status.as_u16()) => Answer::Good,
-                Ok(answer) => Answer::Bad(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16())),
-                Err(error) => Answer::of(&error),
+                Ok(answer) if (200..400).contains(&answer.status.as_u16()) => AttemptResult::Good,
+                Ok(answer) => {
+                    AttemptResult::Bad(format!("HTTP probe failed with statuscode: {}", answer.status.as_u16()))
+                }
+                Err(error) => AttemptResult::of(&error),
             },
             Check::Tcp(to) => match tcp::connect(to, self.address.current(), limit).await {
-                Ok(()) => Answer::Good,
-                Err(error) => Answer::of(&error),
+                Ok(()) => AttemptResult::Good,
+                Err(error) => AttemptResult::of(&error),
             },
             Check::Grpc { port, service } => grpc::check(self.address.current(), *port, service, limit)
                 .await
-                .map_or_else(Answer::Bad, |()| Answer::Good),
+                .map_or_else(AttemptResult::Bad, |()| AttemptResult::Good),
         }
     }
 
-    async fn exec(&self, command: &[String], limit: Duration) -> Answer {
+    async fn exec(&self, command: &[String], limit: Duration) -> AttemptResult {
         let ran = exec::run(&*self.runtime, &self.container, command, Descendants::End);
         match timeout(limit, ran).await {
-            Ok(Ok(ran)) if ran.code == 0 => Answer::Good,
-            Ok(Ok(ran)) => Answer::Bad(ran.output()),
-            Ok(Err(error)) => Answer::Broken(error.chain()),
+            Ok(Ok(ran)) if ran.code == 0 => AttemptResult::Good,
+            Ok(Ok(ran)) => AttemptResult::Bad(ran.output()),
+            Ok(Err(error)) => AttemptResult::Broken(error.chain()),
             Err(_) => {
                 let command = command.join(" ");
-                Answer::Bad(format!("command timed out: \"{command}\" timed out after {limit:?}"))
+                AttemptResult::Bad(format!("command timed out: \"{command}\" timed out after {limit:?}"))
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     handle::Request,
     health,
     shared::Shared,
-    worker::{Ended, Worker, WorkerHandle},
+    worker::{Worker, WorkerEnd, WorkerHandle},
 };
 use rejected::RejectedPod;
 
@@ -288,7 +288,7 @@ impl<R: Runtime> Reconciler<R> {
         self.workers.insert(key.clone(), handle);
         let (ended, key) = (self.ended.0.clone(), key.clone());
         self.shared.supervisor.spawn(format!("pod {key}"), async move {
-            if worker.run().await == Ended::Gone && ended.send(key).await.is_err() {
+            if worker.run().await == WorkerEnd::Gone && ended.send(key).await.is_err() {
                 tracing::trace!("the reconciler ended before a worker");
             }
         });

@@ -50,7 +50,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, Runtime, labels};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use context::{Context, Snapshot, Visible};
+use context::{Context, ShownBackend, Snapshot};
 use inbox::{Inbox, Wake};
 use lifecycle::{Lifecycle, Target};
 use location::Location;
@@ -97,7 +97,7 @@ pub(crate) struct Worker<R> {
 struct Synced {
     snapshot: Snapshot,
     /// States of the backends when the sync began.
-    visible: Vec<Visible>,
+    backends: Vec<ShownBackend>,
     plan: Plan,
 }
 
@@ -110,7 +110,7 @@ struct RetryPause {
 
 /// Reason why a worker ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum WorkerEnd {
     /// Nothing of the pod is left.
     Gone,
     /// The agent stops; the pod runs on.
@@ -149,10 +149,10 @@ impl<R: Runtime> Worker<R> {
     ///
     /// A worker waits nearly all of its time. What it needs only while it works is boxed, so that a waiting worker costs
     /// a few KiB, and not as much as its largest step.
-    pub(crate) async fn run(mut self) -> Ended {
+    pub(crate) async fn run(mut self) -> WorkerEnd {
         let shutdown = self.context.shared.supervisor.shutdown().clone();
         while !shutdown.is_cancelled() {
-            let Synced { snapshot, visible, plan } = Box::pin(self.sync()).await;
+            let Synced { snapshot, backends, plan } = Box::pin(self.sync()).await;
             match plan.action {
                 Some(Action::CleanUp) => {
                     if Box::pin(self.clean_up()).await {
@@ -160,14 +160,14 @@ impl<R: Runtime> Worker<R> {
                         Box::pin(self.presence.remember(&self.context)).await;
                         self.context.shared.node_shutdown.set_running(&self.context.key, None, false);
                         self.context.shared.board.remove_pod(&self.context.key);
-                        return Ended::Gone;
+                        return WorkerEnd::Gone;
                     }
                 }
                 Some(action) => Box::pin(self.act(action, snapshot.desired.as_ref())).await,
-                None => self.wait(plan.wake_at, &visible, &snapshot.observed, &shutdown).await,
+                None => self.wait(plan.wake_at, &backends, &snapshot.observed, &shutdown).await,
             }
         }
-        Ended::Shutdown
+        WorkerEnd::Shutdown
     }
 
     /// Takes in all input, decides the next step, and shows the pod. Each step needs those before it:
@@ -189,7 +189,7 @@ impl<R: Runtime> Worker<R> {
         self.apply_results().await;
         self.inbox.mark_observations();
         let desired = self.inbox.desired();
-        let visible = self.context.visible();
+        let backends = self.context.shown_backends();
         let uids = self.known_uids();
         let pod = desired.as_ref().map(|desired| &*desired.pod);
         let settled = self.location.settle(&self.context, pod, &uids, &mut self.recall, &mut self.history).await;
@@ -209,7 +209,7 @@ impl<R: Runtime> Worker<R> {
         self.announce(&snapshot, pod.as_ref());
         self.show(&snapshot);
         plan.wake_at = [plan.wake_at, settled, searched, unwritten, refreshed, measured].into_iter().flatten().min();
-        Synced { snapshot, visible, plan }
+        Synced { snapshot, backends, plan }
     }
 
     /// Applies the results of pulls, hooks and probes that have arrived.
@@ -302,7 +302,7 @@ impl<R: Runtime> Worker<R> {
     async fn wait(
         &mut self,
         wake_at: Option<Instant>,
-        visible: &[Visible],
+        backends: &[ShownBackend],
         observed: &Observed,
         shutdown: &CancellationToken,
     ) {
@@ -326,7 +326,9 @@ impl<R: Runtime> Worker<R> {
                 Wake::Input => return,
                 Wake::Images => return self.history.clear_waits(),
                 Wake::Shutdown => return shutdown.cancelled().await,
-                Wake::Observation if self.context.visible() != visible || self.observed() != *observed => return,
+                Wake::Observation if self.context.shown_backends() != backends || self.observed() != *observed => {
+                    return;
+                }
                 Wake::Observation => {}
             }
         }

@@ -43,7 +43,7 @@ use stanchion_runtime::{ContainerId, ContainerInfo, ContainerState, SandboxId, S
 
 use history::{History, ImageState};
 use image::ImageFor;
-use lifecycle::Hook;
+use lifecycle::HookState;
 use mutant::Mutant;
 use outcome::PodOutcome;
 use stop::Stop;
@@ -312,12 +312,12 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
     for container in pod.all_containers().filter(|container| container.post_start.is_some()) {
         let Some(info) = newest(container).map(|it| it.container).filter(|it| is_running(it)) else { continue };
         match history.lifecycle(&info.id).hook {
-            Hook::Pending | Hook::Begun { is_here: false } => {
+            HookState::Pending | HookState::Begun { is_here: false } => {
                 let (revision, container) = (pod.revision.clone(), container.name.clone());
                 return Plan::act(Action::RunHook { revision, container, id: info.id.clone() });
             }
-            Hook::Begun { is_here: true } => return Plan::default(),
-            Hook::Done | Hook::Failed(_) => {}
+            HookState::Begun { is_here: true } => return Plan::default(),
+            HookState::Done | HookState::Failed(_) => {}
         }
     }
     let mut plan = Plan::default();
@@ -325,7 +325,8 @@ fn starts(pod: &Pod, live: &SandboxInfo, view: &View, history: &History, now: In
         let newest = view.newest(pod, &container.name);
         let due = restart::due(container, newest.as_ref(), history);
         if let Some(due) = due.filter(|due| *due > now) {
-            let is_hook = |it: &view::Instance<'_>| matches!(history.lifecycle(&it.container.id).hook, Hook::Failed(_));
+            let is_hook =
+                |it: &view::Instance<'_>| matches!(history.lifecycle(&it.container.id).hook, HookState::Failed(_));
             let shows_error = history.start_failure(&container.name).is_some() || newest.as_ref().is_some_and(is_hook);
             plan = plan.wake(Some(if shows_error { restart::next_status_change(due, now) } else { due }));
             continue;

@@ -14,7 +14,7 @@ use super::{history::History, restart};
 pub struct LifecycleState {
     /// State of the `postStart` hook.
     #[serde(default)]
-    pub hook: Hook,
+    pub hook: HookState,
     /// Result of the startup probe; `None` while there is none.
     #[serde(default)]
     pub startup: Option<bool>,
@@ -31,7 +31,7 @@ pub struct LifecycleState {
 
 /// State of a `postStart` hook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub enum Hook {
+pub enum HookState {
     /// Not begun.
     #[default]
     Pending,
@@ -95,7 +95,7 @@ fn runs(info: &ContainerInfo) -> bool {
 
 /// Returns whether a container runs and its `postStart` hook has completed (R-HOOK-1).
 pub fn is_up(container: &Container, info: &ContainerInfo, history: &History) -> bool {
-    runs(info) && (container.post_start.is_none() || history.lifecycle(&info.id).hook == Hook::Done)
+    runs(info) && (container.post_start.is_none() || history.lifecycle(&info.id).hook == HookState::Done)
 }
 
 /// Returns whether a container is up and its startup probe, if it has one, has succeeded (R-CS-7, R-PRB-6).
@@ -122,7 +122,7 @@ pub fn verdict(
         return None;
     }
     let state = history.lifecycle(&info.id);
-    if matches!(state.hook, Hook::Failed(_)) {
+    if matches!(state.hook, HookState::Failed(_)) {
         return Some(("FailedPostStartHook".to_owned(), None));
     }
     let kind = match state {

@@ -14,7 +14,7 @@ use super::{
     Action, Plan, Run, RunningRevision, Wanted,
     history::{Failure, History, ImageState},
     image::ImageFor,
-    lifecycle::{Hook, LifecycleState},
+    lifecycle::{HookState, LifecycleState},
     outcome::PodOutcome,
     plan, restart,
     stop::Stop,
@@ -489,7 +489,7 @@ fn what_probes_and_hooks_give_up_is_stopped() {
     let table = [
         (started.clone(), "nothing"),
         (LifecycleState { startup: Some(false), ..LifecycleState::default() }, "stop side-0"),
-        (LifecycleState { hook: Hook::Failed(String::new()), ..started }, "stop side-0"),
+        (LifecycleState { hook: HookState::Failed(String::new()), ..started }, "stop side-0"),
     ];
     for (state, expected) in table {
         let mut history = with_images(&pod);

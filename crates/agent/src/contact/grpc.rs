@@ -73,30 +73,30 @@ pub(crate) async fn check(pod: IpAddr, port: u16, service: &str, timeout: Durati
     match called.await {
         Err(_) => Err(format!("timeout: health rpc did not complete within {timeout:?}")),
         Ok(Err(error)) => Err(failed(format!("rpc error: code = Unavailable desc = {error}"))),
-        Ok(Ok(Answer { code: 0, status, .. })) => match STATUSES.get(status).copied() {
+        Ok(Ok(HealthResponse { code: 0, status, .. })) => match STATUSES.get(status).copied() {
             Some("SERVING") => Ok(()),
             name => {
                 let name = name.map_or_else(|| status.to_string(), str::to_owned);
                 Err(format!("service unhealthy (responded with \"{name}\")"))
             }
         },
-        Ok(Ok(Answer { code: UNIMPLEMENTED, message, .. })) => Err(format!(
+        Ok(Ok(HealthResponse { code: UNIMPLEMENTED, message, .. })) => Err(format!(
             "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): {message}"
         )),
-        Ok(Ok(Answer { code, message, .. })) => {
+        Ok(Ok(HealthResponse { code, message, .. })) => {
             let name = CODES.get(code).copied().unwrap_or("Unknown");
             Err(failed(format!("rpc error: code = {name} desc = {message}")))
         }
     }
 }
 
-struct Answer {
+struct HealthResponse {
     code: usize,
     message: String,
     status: usize,
 }
 
-async fn call(send: h2::client::SendRequest<Bytes>, to: &str, service: &str) -> Result<Answer, String> {
+async fn call(send: h2::client::SendRequest<Bytes>, to: &str, service: &str) -> Result<HealthResponse, String> {
     let text = |error: h2::Error| error.to_string();
     let request = Request::post(format!("http://{to}/grpc.health.v1.Health/Check"))
         .header("content-type", "application/grpc")
@@ -151,7 +151,7 @@ fn varint(mut number: usize, to: &mut Vec<u8>) {
     to.push(u8::try_from(number).expect("seven bits"));
 }
 
-fn answer(trailers: &HeaderMap, body: &[u8]) -> Answer {
+fn answer(trailers: &HeaderMap, body: &[u8]) -> HealthResponse {
     let text = |name: &str| trailers.get(name).and_then(|value| value.to_str().ok());
     let code = text("grpc-status").and_then(|code| code.parse().ok()).unwrap_or(2);
     let message = text("grpc-message").unwrap_or_default().replace("%20", " ");
@@ -164,5 +164,5 @@ fn answer(trailers: &HeaderMap, body: &[u8]) -> Answer {
         }
         _ => 0,
     };
-    Answer { code, message, status }
+    HealthResponse { code, message, status }
 }

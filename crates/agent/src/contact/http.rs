@@ -31,13 +31,18 @@ pub(crate) const MAX_REDIRECTS: usize = 10;
 
 /// Answer to a probe or hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct HttpAnswer {
     pub status: StatusCode,
     pub body: String,
 }
 
 /// Sends a GET request as a probe does, and follows redirects on the same host. `timeout` bounds all of it.
-pub(crate) async fn get(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<Answer, ContactError> {
+pub(crate) async fn get(
+    get: &HttpGet,
+    pod: IpAddr,
+    agent: &str,
+    timeout: Duration,
+) -> Result<HttpAnswer, ContactError> {
     let (host, port) = host_and_port(&get.to, pod)?;
     let scheme = if get.is_https { "https" } else { "http" };
     let deadline = crate::clock::instant() + timeout;
@@ -78,7 +83,7 @@ fn headers(get: &HttpGet, agent: &str) -> HeaderMap {
 }
 
 /// Returns the answer to a probe, and the `Location` if it is a redirect.
-async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answer, Option<String>), ContactError> {
+async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(HttpAnswer, Option<String>), ContactError> {
     let stream = tcp::open(&url.host, url.port, deadline).await?;
     let mut headers = headers.clone();
     if !headers.contains_key(HOST) {
@@ -97,7 +102,7 @@ async fn ask(url: &Url, headers: &HeaderMap, deadline: Instant) -> Result<(Answe
     let (head, body) = response.into_parts();
     // A body beyond the limit is left out: the status is enough.
     let body = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-    Ok((Answer { status: head.status, body }, location))
+    Ok((HttpAnswer { status: head.status, body }, location))
 }
 
 /// Sends one GET request, with these headers and `Connection: close` only. The body of the answer is `None` if it has

@@ -89,7 +89,7 @@ fn get(port: u16, is_https: bool) -> HttpGet {
     }
 }
 
-async fn ask(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<http::Answer, String> {
+async fn ask(get: &HttpGet, pod: IpAddr, agent: &str, timeout: Duration) -> Result<http::HttpAnswer, String> {
     http::get(get, pod, agent, timeout).await.map_err(|error| error.to_string())
 }
 

@@ -39,7 +39,7 @@ impl Key {
 }
 
 /// Answer of a plugin.
-pub(super) struct Answer {
+pub(super) struct PluginAnswer {
     pub key: Key,
     /// Cache duration of the answer; `None`: the settings' duration counts.
     pub keep_for: Option<Duration>,
@@ -62,7 +62,7 @@ pub(super) async fn ask(
     paths: &CredentialProviders,
     provider: &Provider,
     image: &str,
-) -> Result<Answer, ProviderError> {
+) -> Result<PluginAnswer, ProviderError> {
     let request = json!({ "apiVersion": provider.api_version, "kind": "CredentialProviderRequest", "image": image });
     let path = paths.bin_dir.join(&provider.name);
     let said = run(&path, provider, &request.to_string()).await;
@@ -123,7 +123,7 @@ impl Drop for Group {
     }
 }
 
-fn answer(said: &[u8], provider: &Provider, image: &str) -> Result<Answer, ProviderError> {
+fn answer(said: &[u8], provider: &Provider, image: &str) -> Result<PluginAnswer, ProviderError> {
     let response: Response = serde_json::from_slice(said).map_err(|error| {
         // The error's own message may quote the answer.
         ProviderError::NoResponse { category: error.classify(), line: error.line(), column: error.column() }
@@ -143,5 +143,5 @@ fn answer(said: &[u8], provider: &Provider, image: &str) -> Result<Answer, Provi
         Some(text) => Some(duration(text).ok_or(ProviderError::CacheDuration)?),
     };
     let auths = Value::Object(response.auth.unwrap_or_default()).to_string().into_bytes();
-    Ok(Answer { key, keep_for, auths })
+    Ok(PluginAnswer { key, keep_for, auths })
 }

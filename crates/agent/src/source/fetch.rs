@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::get::{Client, Page};
+use super::get::{Client, Fetched};
 use crate::config::UrlSource;
 
 /// Number of failures in a row that are logged as warnings (R-HTTP-7).
@@ -75,14 +75,14 @@ impl Fetcher {
     /// Polls once, and returns the change that it found.
     pub(super) async fn ask(&mut self) -> Option<PollResult> {
         match self.client.get(self.etag.as_ref()).await {
-            Ok(Page::Same) => self.back(),
-            Ok(Page::Body { content, .. }) if content.trim_ascii().is_empty() && !self.config.allow_empty => {
+            Ok(Fetched::Same) => self.back(),
+            Ok(Fetched::Body { content, .. }) if content.trim_ascii().is_empty() && !self.config.allow_empty => {
                 let url = &self.config.url;
                 self.failed(format!(
                     "{url}: the answer is empty; allow_empty = true would take that for no pods at all"
                 ))
             }
-            Ok(Page::Body { content, etag, is_private }) => {
+            Ok(Fetched::Body { content, etag, is_private }) => {
                 let hash = Some(Sha256::digest(&content).into());
                 self.etag = etag;
                 if self.last == hash {

@@ -37,9 +37,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// `User-Agent` of requests without configured headers.
 const AGENT: &str = concat!("stanchion/", env!("CARGO_PKG_VERSION"));
 
-/// Answer of a server.
+/// Result of a request to a server of manifests.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Page {
+pub(super) enum Fetched {
     /// A body.
     Body {
         content: Bytes,
@@ -92,12 +92,12 @@ impl Client {
     }
 
     /// Requests the body; `known` is the `ETag` of the known one.
-    pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Page, GetError> {
+    pub async fn get(&mut self, known: Option<&HeaderValue>) -> Result<Fetched, GetError> {
         let deadline = crate::clock::instant() + TIMEOUT;
         timeout_at(deadline, self.follow(known, deadline)).await.unwrap_or(Err(GetError::Late))
     }
 
-    async fn follow(&mut self, known: Option<&HeaderValue>, deadline: Instant) -> Result<Page, GetError> {
+    async fn follow(&mut self, known: Option<&HeaderValue>, deadline: Instant) -> Result<Fetched, GetError> {
         let own = self.headers().await?;
         let first = self.config.url.clone();
         let (mut url, mut is_private) = (first.clone(), first.is_https);
@@ -157,12 +157,12 @@ impl Client {
 }
 
 /// Evaluates an answer (R-HTTP-3).
-fn page(answer: hyper::Response<Option<Bytes>>, is_private: bool, is_known: bool) -> Result<Page, GetError> {
+fn page(answer: hyper::Response<Option<Bytes>>, is_private: bool, is_known: bool) -> Result<Fetched, GetError> {
     let etag = answer.headers().get(ETAG).cloned();
     match (answer.status(), answer.into_body()) {
-        (StatusCode::OK, Some(content)) => Ok(Page::Body { content, etag, is_private }),
+        (StatusCode::OK, Some(content)) => Ok(Fetched::Body { content, etag, is_private }),
         (StatusCode::OK, None) => Err(GetError::TooLarge),
-        (StatusCode::NOT_MODIFIED, _) if is_known => Ok(Page::Same),
+        (StatusCode::NOT_MODIFIED, _) if is_known => Ok(Fetched::Same),
         (status, _) => Err(GetError::Status(status)),
     }
 }

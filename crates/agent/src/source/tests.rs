@@ -62,7 +62,7 @@ fn fetcher(source: &UrlSource) -> Fetcher {
     Fetcher::new(source.clone(), 0, mpsc::channel(1).0)
 }
 
-async fn get(source: &UrlSource) -> Result<get::Page, String> {
+async fn get(source: &UrlSource) -> Result<get::Fetched, String> {
     Client::new(source.clone()).get(None).await.map_err(|error| error.to_string())
 }
 
@@ -197,7 +197,7 @@ async fn redirects_are_followed_and_headers_stay_with_their_server() {
     let mut source = source(&here.url("/"));
     source.headers.append("authorization", HeaderValue::from_static("Bearer hush"));
     let page = get(&source).await.expect("it answers");
-    assert!(matches!(page, get::Page::Body { content, .. } if content == "there"), "R-HTTP-9");
+    assert!(matches!(page, get::Fetched::Body { content, .. } if content == "there"), "R-HTTP-9");
     assert!(here.requests()[1].starts_with("get /next ") && here.requests()[1].contains("hush"), "R-HTTP-9");
     assert!(!there.requests()[0].contains("hush"), "I10: {:?}", there.requests());
     let endless = Server::start(vec![status("301 Moved Permanently", "Location: /\r\n")]).await;
@@ -220,7 +220,7 @@ async fn https_is_believed_only_from_whom_the_roots_vouch_for() {
     assert_eq!(server.requests(), [""; 0], "R-HTTP-9");
     let mut client = Client::new(source(&server)).trusting(roots.clone());
     let page = client.get(None).await.expect("it is known");
-    assert!(matches!(page, get::Page::Body { content, is_private: true, .. } if content == "a"), "R-HTTP-9");
+    assert!(matches!(page, get::Fetched::Body { content, is_private: true, .. } if content == "a"), "R-HTTP-9");
 
     let plain = Server::start(vec![ok("b")]).await;
     let server =

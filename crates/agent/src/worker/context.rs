@@ -19,7 +19,7 @@ pub(super) struct Snapshot {
 
 /// State of a backend as its pods show it. A change wakes their workers.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Visible {
+pub(super) struct ShownBackend {
     /// `true` once an observation has succeeded.
     was_observed: bool,
     /// Error of the latest observation, if it failed.
@@ -102,14 +102,14 @@ impl<R: Runtime> Context<R> {
     }
 
     /// Returns the state of each backend.
-    pub fn visible(&self) -> Vec<Visible> {
+    pub fn shown_backends(&self) -> Vec<ShownBackend> {
         let observations = self.shared.slots.iter().map(|slot| slot.observer.latest());
-        let visible = |latest: Arc<Observation>| Visible {
+        let shown = |latest: Arc<Observation>| ShownBackend {
             was_observed: latest.was_observed,
             error: latest.error.clone(),
             runtime: Arc::clone(&latest.runtime),
         };
-        observations.map(visible).collect()
+        observations.map(shown).collect()
     }
 
     /// Waits until a backend cannot be observed any more: a pending call may never return.

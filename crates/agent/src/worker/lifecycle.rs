@@ -13,7 +13,7 @@ use std::{
 use stanchion_plan::{
     history::History,
     is_of_revision, is_running,
-    lifecycle::{self, Hook, LifecycleState, ProbeKind},
+    lifecycle::{self, HookState, LifecycleState, ProbeKind},
     observed::{Observed, ObservedPod},
     time::after,
 };
@@ -85,13 +85,13 @@ impl Lifecycle {
             Outcome::Hook(ended) => {
                 self.hooks.remove(&info.id);
                 state.hook = match ended {
-                    Ok(()) => Hook::Done,
+                    Ok(()) => HookState::Done,
                     Err(error) => {
                         let subject = context.container(pod, &info.name);
                         context.events().warning(&subject, "FailedPostStartHook", "PostStartHook failed");
                         tracing::warn!(container = info.name, error, "a postStart hook failed");
                         // An agent that died during a hook must not cause the stop of a running container (I3).
-                        if state.is_adopted { Hook::Done } else { Hook::Failed(error) }
+                        if state.is_adopted { HookState::Done } else { HookState::Failed(error) }
                     }
                 };
             }
@@ -113,8 +113,8 @@ impl Lifecycle {
         let Some(hook) = pod.container(&info.name).and_then(|container| container.post_start.clone()) else { return };
         let mut state = history.lifecycle(&info.id);
         // A hook that an earlier agent began is repeated; a pending one begins for the first time.
-        state.is_adopted = state.hook != Hook::Pending;
-        state.hook = Hook::Begun { is_here: true };
+        state.is_adopted = state.hook != HookState::Pending;
+        state.hook = HookState::Begun { is_here: true };
         keep(context, Some(pod), info, state, history).await;
         let (key, name, id) = (context.key.clone(), info.name.clone(), info.id.clone());
         let (subject, uid) = (context.container(Some(pod), &info.name), pod.uid.clone());

@@ -28,7 +28,7 @@ const PAUSE_FACTOR: u32 = 50;
 const STORAGE: &str = "ephemeral-storage";
 
 /// Disk usage of running containers as the runtime reports it, by name.
-type Used = Vec<(String, DiskUsage)>;
+type DiskUsages = Vec<(String, DiskUsage)>;
 
 /// Schedule of the measurements of a pod.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Usage {
         let begun = instant();
         let used = match pod.total.ephemeral_storage_limit {
             Some(_) => used(context, pod, observed).await,
-            None => Some(Used::new()),
+            None => Some(DiskUsages::new()),
         };
         let (files, measured) = (context.files(pod.uid.clone()), Arc::clone(pod));
         let measure = move || {
@@ -84,8 +84,8 @@ impl Usage {
 }
 
 /// Returns the disk usage of the running containers as the backend reports it; `None` while it does not answer.
-async fn used<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed) -> Option<Used> {
-    let mut used = Used::new();
+async fn used<R: Runtime>(context: &Context<R>, pod: &Pod, observed: &Observed) -> Option<DiskUsages> {
+    let mut used = DiskUsages::new();
     for (backend, there) in observed.backends() {
         let sandboxes: Vec<_> = there.sandboxes.iter().filter(|it| is_of_revision(it, pod)).collect();
         let is_own = |container: &&ContainerInfo| sandboxes.iter().any(|sandbox| sandbox.id == container.sandbox);
@@ -138,7 +138,7 @@ fn on_disk(pod: &Pod) -> impl Iterator<Item = (&str, Option<u64>)> {
 
 /// Returns the message for the first exceeded limit, in a kubelet's order and words, and whether it is new. Writes the
 /// eviction down: the next agent must not start the pod again.
-fn exceeded(pod: &Pod, files: &PodFiles, used: Option<&Used>) -> Option<(String, bool)> {
+fn exceeded(pod: &Pod, files: &PodFiles, used: Option<&DiskUsages>) -> Option<(String, bool)> {
     if let Ok(message) = files.eviction() {
         return Some((message, false));
     }
@@ -160,7 +160,7 @@ fn volume_exceeded(pod: &Pod, files: &PodFiles) -> Option<String> {
 
 /// Returns the message for the first exceeded `ephemeral-storage` limit. A container uses its writable layer, logs and
 /// termination messages; a pod uses what its containers use, its emptyDirs on disk and its managed files in `/etc`.
-fn storage_exceeded(pod: &Pod, files: &PodFiles, used: &Used) -> Option<String> {
+fn storage_exceeded(pod: &Pod, files: &PodFiles, used: &DiskUsages) -> Option<String> {
     let limit = pod.total.ephemeral_storage_limit?;
     let of_container = |(name, usage): &(String, DiskUsage)| {
         let parts = [usage.writable_layer, usage.logs, files.logs_usage(name), files.messages_usage(name)];

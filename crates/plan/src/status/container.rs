@@ -16,7 +16,7 @@ use stanchion_runtime::{ContainerInfo, ContainerState};
 use super::{Facts, resources};
 use crate::{
     history::{History, ImageState},
-    lifecycle::{self, Hook},
+    lifecycle::{self, HookState},
     mutant::{self, Mutant},
     outcome::PodOutcome,
     reason::Reason,
@@ -115,7 +115,7 @@ impl ContainerStatuses<'_> {
         if let Some(waiting) = image_waiting(facts, container) {
             return Some(waiting);
         }
-        if let Hook::Failed(error) = facts.history.lifecycle(&newest.container.id).hook
+        if let HookState::Failed(error) = facts.history.lifecycle(&newest.container.id).hook
             && !is_near
         {
             return Some(wait(Reason::PostStartHookError, Some(error)));
